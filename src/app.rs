@@ -1,0 +1,346 @@
+//! The routes of the `h3cast` program: feeds at `/stream`, what the page must know at `/info`, and
+//! the page itself.
+
+use std::{convert::Infallible, path::PathBuf, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Extension, Path, Query, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use futures_util::{StreamExt, TryStreamExt};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{
+    browser,
+    feed::{self, Feed, Feeds},
+    identity::Identity,
+    origin::{Origins, is_loopback, split_authority},
+    page,
+    server::{ServerBuilder, Via},
+    webtransport::SessionRequest,
+};
+
+/// The feeds of a server and how they are shown.
+#[derive(Debug, Clone)]
+pub struct App {
+    feeds: Feeds,
+    identity: Identity,
+    origins: Origins,
+    static_dir: Option<PathBuf>,
+}
+
+/// How to view a feed: the query of `GET` and `CONNECT /stream`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ViewQuery {
+    /// End cleanly after that many chunks.
+    limit: Option<u64>,
+    /// Only `raw` so far, the bytes and nothing else; read to refuse every other.
+    #[serde(rename = "format")]
+    _format: Option<Format>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    Raw,
+}
+
+impl App {
+    /// An app with these feeds; `identity` is that of its server.
+    #[must_use]
+    pub fn new(feeds: impl IntoIterator<Item = Feed>, identity: Identity) -> Self {
+        Self { feeds: feeds.into_iter().collect(), identity, origins: Origins::default(), static_dir: None }
+    }
+
+    /// Origins (`https://example.org`) whose pages may read the feeds, beside pages of the same
+    /// host and of this machine.
+    #[must_use]
+    pub fn allow_origins(mut self, origins: Origins) -> Self {
+        self.origins = origins;
+        self
+    }
+
+    /// Serves the page from a folder, read anew at each request, instead of the embedded one.
+    #[must_use]
+    pub fn static_dir(mut self, dir: Option<PathBuf>) -> Self {
+        self.static_dir = dir;
+        self
+    }
+
+    /// Makes a server answer with this app.
+    #[must_use]
+    pub fn install(self, server: ServerBuilder) -> ServerBuilder {
+        let app = Arc::new(self);
+        let router = app.clone().router();
+        server.http_service(router).webtransport_fallback(move |request| app.clone().session(request))
+    }
+
+    /// The routes, for any version of HTTP.
+    pub fn router(self: Arc<Self>) -> Router {
+        Router::new()
+            .route("/stream", get(default_stream))
+            .route("/stream/{name}", get(named_stream))
+            .route("/info", get(info))
+            .route("/feeds", get(feeds))
+            .route("/healthz", get(async || "ok\n"))
+            .route("/", get(page_file))
+            .fallback(page_file)
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(middleware::from_fn_with_state(self.clone(), guard))
+            .with_state(self)
+    }
+
+    fn find(&self, name: &str) -> Result<&Feed, Problem> {
+        self.feeds.get(name).ok_or_else(|| {
+            let names: Vec<_> = self.feeds.iter().map(Feed::name).collect();
+            Problem::new(StatusCode::NOT_FOUND, format!("there is no feed `{name}`: there is {}", names.join(", ")))
+        })
+    }
+
+    /// Views a feed over WebTransport: one stream with the same bytes as a response's body.
+    async fn session(self: Arc<Self>, request: SessionRequest) {
+        let host = split_authority(request.authority()).map_or("", |(host, _)| host);
+        if let Some(origin) = request.origin()
+            && !self.origins.allow(origin, host)
+        {
+            return request.reject(StatusCode::FORBIDDEN);
+        }
+        let viewer = match self.view(request.uri()) {
+            Ok(viewer) => viewer,
+            Err(problem) => return request.reject(problem.status),
+        };
+        let Ok(session) = request.accept().await else { return };
+        let Ok(mut stream) = session.open_uni().await else { return };
+        let mut viewer = viewer;
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                chunk = viewer.next() => chunk,
+                // Stopped, or the session has ended: nobody wants the rest.
+                _ = stream.stopped() => return,
+            };
+            match chunk {
+                Some(Ok(chunk)) => {
+                    if stream.write_bytes(chunk.bytes).await.is_err() {
+                        return;
+                    }
+                }
+                Some(Err(error)) => {
+                    stream.reset(FEED_FAILED);
+                    session.close(FEED_FAILED, &error.to_string());
+                    return;
+                }
+                None => break,
+            }
+        }
+        // What produced the chunks has nothing more to do; the client may still be reading.
+        drop(viewer);
+        if stream.finish().is_ok() {
+            session.closed().await;
+        }
+    }
+
+    /// The viewer that a URI asks for.
+    fn view(&self, uri: &Uri) -> Result<feed::Viewer, Problem> {
+        let name = match uri.path() {
+            "/stream" => feed::DEFAULT,
+            path => path.strip_prefix("/stream/").filter(|name| !name.is_empty()).ok_or_else(|| {
+                Problem::new(StatusCode::NOT_FOUND, "sessions are at /stream and /stream/NAME".into())
+            })?,
+        };
+        let Query(query) = Query::<ViewQuery>::try_from_uri(uri)
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+        Ok(self.find(name)?.view(query.limit))
+    }
+}
+
+/// The application's code of a session whose feed broke off.
+const FEED_FAILED: u32 = 1;
+
+async fn default_stream(State(app): State<Arc<App>>, uri: Uri, method: Method) -> Result<Response, Problem> {
+    stream(&app, &uri, &method)
+}
+
+async fn named_stream(
+    State(app): State<Arc<App>>,
+    Path(_name): Path<String>,
+    uri: Uri,
+    method: Method,
+) -> Result<Response, Problem> {
+    stream(&app, &uri, &method)
+}
+
+fn stream(app: &App, uri: &Uri, method: &Method) -> Result<Response, Problem> {
+    let viewer = app.view(uri)?;
+    // A HEAD makes no viewer run; asking for the feed is enough to know that it is there.
+    let body = match *method {
+        Method::HEAD => Body::empty(),
+        _ => Body::from_stream(viewer.map_ok(|chunk| chunk.bytes)),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        // What has gone by cannot be asked for again.
+        (header::ACCEPT_RANGES, "none"),
+        // Proxies that gather a response before they send it on are asked not to.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, body).into_response())
+}
+
+async fn info(State(app): State<Arc<App>>, Extension(via): Extension<Via>, request: Request) -> Response {
+    let base = format!("https://{}:{}", host_of(&request), via.tls_port);
+    let url = |feed: &Feed| match feed.name() {
+        feed::DEFAULT => format!("{base}/stream"),
+        name => format!("{base}/stream/{name}"),
+    };
+    let feeds: Vec<_> =
+        app.feeds.iter().map(|feed| json!({ "name": feed.name(), "url": url(feed), "kind": feed.kind() })).collect();
+    let hashes: Vec<_> =
+        app.identity.hashes().iter().map(|hash| json!({ "algorithm": "sha-256", "value": hash.base64() })).collect();
+    let chrome = browser::chrome_command(&format!("{base}/"), &app.identity.current().spki_hash());
+    let info = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "feeds": feeds,
+        "webtransport": { "url": format!("{base}/stream"), "certificateHashes": hashes },
+        "http3": { "url": format!("{base}/") },
+        "chrome": chrome,
+    });
+    ([(header::CACHE_CONTROL, "no-store")], Json(info)).into_response()
+}
+
+async fn feeds(State(app): State<Arc<App>>) -> Response {
+    let feeds: Vec<_> = app
+        .feeds
+        .iter()
+        .map(|feed| {
+            json!({
+                "name": feed.name(),
+                "kind": feed.kind(),
+                "viewers": feed.viewers(),
+                "chunks": feed.chunks(),
+                "bytes": feed.bytes(),
+            })
+        })
+        .collect();
+    ([(header::CACHE_CONTROL, "no-store")], Json(json!({ "feeds": feeds }))).into_response()
+}
+
+async fn page_file(State(app): State<Arc<App>>, Extension(via): Extension<Via>, request: Request) -> Response {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return method_not_allowed().await;
+    }
+    let path = match request.uri().path() {
+        "/" => "index.html",
+        path => path.trim_start_matches('/'),
+    };
+    let file = match &app.static_dir {
+        Some(dir) => page::from_folder(dir, path).await,
+        None => page::embedded(path),
+    };
+    let Some(file) = file else {
+        return Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()))
+            .into_response();
+    };
+    let connect = format!("https://{}:{}", host_of(&request), via.tls_port);
+    file.respond(request.headers(), &connect)
+}
+
+/// The host by which the client reached us, as it stands in a URL.
+fn host_of(request: &Request) -> &str {
+    authority_of(request).and_then(split_authority).map_or("localhost", |(host, _)| host)
+}
+
+/// `:authority` of HTTP/2 and 3, or `Host`.
+fn authority_of(request: &Request) -> Option<&str> {
+    match request.uri().authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => request.headers().get(header::HOST)?.to_str().ok(),
+    }
+}
+
+async fn method_not_allowed() -> Response {
+    let mut response =
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and OPTIONS are allowed here".into())
+            .into_response();
+    response.headers_mut().insert(header::ALLOW, ALLOWED);
+    response
+}
+
+const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+
+/// What holds for every route: who may ask, which pages may read the answer, and what a browser
+/// must not make of it.
+async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Infallible> {
+    let via = request.extensions().get::<Via>().copied();
+    let host = host_of(&request).to_owned();
+    if via.is_some_and(|via| !via.tls) && !is_loopback(&host) && !app.origins.names_host(&host) {
+        // A page elsewhere that makes its own name point at this machine (DNS rebinding) would
+        // otherwise read everything here as its own.
+        let text = format!("plain HTTP is served to this machine only, not as `{host}`: open http://localhost instead");
+        return Ok(Problem::new(StatusCode::MISDIRECTED_REQUEST, text).into_response());
+    }
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| app.origins.allow(origin, &host)));
+    let mut response = match *request.method() {
+        Method::OPTIONS => options(request.headers()),
+        _ => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.append(header::VARY, HeaderValue::from_static("origin"));
+    if let Some(origin) = allowed {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        // Lets the page see which protocol carried the response.
+        headers.insert("timing-allow-origin", origin);
+    }
+    Ok(response)
+}
+
+/// OPTIONS, and with it the preflight of CORS (Fetch §4.8).
+fn options(request: &HeaderMap) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ALLOW, ALLOWED);
+    if request.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED);
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+        if let Some(names) = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+        }
+    }
+    response
+}
+
+/// An error as RFC 9457 writes it.
+#[derive(Debug)]
+struct Problem {
+    status: StatusCode,
+    detail: String,
+}
+
+impl Problem {
+    fn new(status: StatusCode, detail: String) -> Self {
+        Self { status, detail }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")];
+        (self.status, headers, body.to_string()).into_response()
+    }
+}

@@ -1,0 +1,211 @@
+//! Finding and starting a browser that trusts this server, with a profile of its own.
+
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use crate::identity::Fingerprint;
+
+/// A browser that can be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Browser {
+    /// Chrome, Chromium, or Edge.
+    Chrome,
+    /// Firefox.
+    Firefox,
+}
+
+/// Why no browser was opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// None was found in the usual places.
+    #[error("no {0} was found on this machine")]
+    NotFound(&'static str),
+    /// A folder for its profile could not be made, or it could not be started.
+    #[error("cannot start {}: {source}", program.display())]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A browser that was opened. Its profile lives as long as this value.
+#[derive(Debug)]
+pub struct Opened {
+    /// The browser's process.
+    pub process: Child,
+    profile: PathBuf,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // A browser that still runs keeps its profile; the folder is a temporary one then.
+        if matches!(self.process.try_wait(), Ok(Some(_))) {
+            let _ = std::fs::remove_dir_all(&self.profile);
+        }
+    }
+}
+
+impl Browser {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Chrome => "Chrome or Chromium",
+            Self::Firefox => "Firefox",
+        }
+    }
+
+    /// Where the browser usually is: names to look for on the path, then whole paths.
+    fn candidates(self) -> &'static [&'static str] {
+        match self {
+            Self::Chrome => &[
+                "google-chrome",
+                "google-chrome-stable",
+                "chromium",
+                "chromium-browser",
+                "chrome",
+                "microsoft-edge",
+                "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+                "/Applications/Chromium.app/Contents/MacOS/Chromium",
+                "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+                r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+                r"C:\Program Files (x86)\Google\Chrome\Application\chrome.exe",
+                r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
+            ],
+            Self::Firefox => &[
+                "firefox",
+                "firefox-esr",
+                "/Applications/Firefox.app/Contents/MacOS/firefox",
+                r"C:\Program Files\Mozilla Firefox\firefox.exe",
+                r"C:\Program Files (x86)\Mozilla Firefox\firefox.exe",
+            ],
+        }
+    }
+
+    /// Looks for the browser on this machine.
+    #[must_use]
+    pub fn find(self) -> Option<PathBuf> {
+        self.find_in(&std::env::var_os("PATH").unwrap_or_default())
+    }
+
+    fn find_in(self, path: &OsString) -> Option<PathBuf> {
+        let suffix = std::env::consts::EXE_SUFFIX;
+        let on_path = |name: &str| {
+            std::env::split_paths(path).map(|dir| dir.join(format!("{name}{suffix}"))).find(|file| is_program(file))
+        };
+        self.candidates().iter().find_map(|candidate| {
+            let whole = Path::new(candidate);
+            match candidate.contains(['/', '\\']) {
+                true => is_program(whole).then(|| whole.to_path_buf()),
+                false => on_path(candidate),
+            }
+        })
+    }
+
+    /// Starts the browser on a fresh profile, so that the page at `url` comes over HTTP/3 although
+    /// nobody vouches for the server's certificate. `fallback` is the plain page on this machine,
+    /// which Firefox gets, as it has no switch to trust a certificate by its hash.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there or cannot be started.
+    pub fn open(self, url: &str, fallback: &str, spki_hash: &Fingerprint) -> Result<Opened, OpenError> {
+        let program = self.find().ok_or(OpenError::NotFound(self.name()))?;
+        let failed = |source| OpenError::Start { program: program.clone(), source };
+        let profile = fresh_profile().map_err(failed)?;
+        let mut command = Command::new(&program);
+        match self {
+            Self::Chrome => command.args(chrome_arguments(url, spki_hash, &profile.to_string_lossy())),
+            Self::Firefox => command.arg("--no-remote").arg("--profile").arg(&profile).arg(fallback),
+        };
+        let process =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(failed)?;
+        Ok(Opened { process, profile })
+    }
+
+    /// The command that does the same by hand.
+    #[must_use]
+    pub fn command(self, url: &str, fallback: &str, spki_hash: &Fingerprint) -> String {
+        match self {
+            Self::Chrome => chrome_command(url, spki_hash),
+            Self::Firefox => format!("firefox {fallback}"),
+        }
+    }
+}
+
+/// A program and not a folder or a dangling link.
+fn is_program(file: &Path) -> bool {
+    let Ok(meta) = std::fs::metadata(file) else { return false };
+    #[cfg(unix)]
+    let runs = std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o111 != 0;
+    #[cfg(not(unix))]
+    let runs = true;
+    meta.is_file() && runs
+}
+
+/// A new folder that nobody else can have made before.
+fn fresh_profile() -> io::Result<PathBuf> {
+    let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let dir = std::env::temp_dir().join(format!("h3cast-profile-{}-{stamp}", std::process::id()));
+    std::fs::create_dir(&dir)?;
+    Ok(dir)
+}
+
+/// What Chromium needs to load a page over HTTP/3 from a server with a self-signed certificate.
+fn chrome_arguments(url: &str, spki_hash: &Fingerprint, profile: &str) -> Vec<String> {
+    let authority = url.trim_start_matches("https://").split('/').next().unwrap_or_default();
+    vec![
+        format!("--user-data-dir={profile}"),
+        "--no-first-run".into(),
+        "--no-default-browser-check".into(),
+        format!("--origin-to-force-quic-on={authority}"),
+        format!("--ignore-certificate-errors-spki-list={}", spki_hash.base64()),
+        url.into(),
+    ]
+}
+
+/// The command line that opens `url` over HTTP/3 in Chrome, for this machine's shell.
+#[must_use]
+pub fn chrome_command(url: &str, spki_hash: &Fingerprint) -> String {
+    let (program, profile) = if cfg!(target_os = "macos") {
+        ("'/Applications/Google Chrome.app/Contents/MacOS/Google Chrome'".to_owned(), "/tmp/h3cast-chrome")
+    } else if cfg!(windows) {
+        ("start chrome".to_owned(), r"%TEMP%\h3cast-chrome")
+    } else {
+        let found =
+            Browser::Chrome.find().and_then(|program| Some(program.file_name()?.to_string_lossy().into_owned()));
+        (found.unwrap_or_else(|| "google-chrome".into()), "/tmp/h3cast-chrome")
+    };
+    format!("{program} {}", chrome_arguments(url, spki_hash, profile).join(" "))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn finds_a_program_on_the_path_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let chromium = dir.path().join("firefox");
+        std::fs::write(&chromium, "").unwrap();
+        let path = OsString::from(dir.path());
+        assert_ne!(Browser::Firefox.find_in(&path), Some(chromium.clone()), "it cannot be run");
+        std::fs::set_permissions(&chromium, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(Browser::Firefox.find_in(&path), Some(chromium));
+    }
+
+    #[test]
+    fn the_command_names_the_origin_and_the_key() {
+        let command = chrome_command("https://localhost:4433/", &Fingerprint::of(b"key"));
+        assert!(command.contains(" --origin-to-force-quic-on=localhost:4433 "), "{command}");
+        let flag = format!(" --ignore-certificate-errors-spki-list={} ", Fingerprint::of(b"key").base64());
+        assert!(command.contains(&flag), "{command}");
+        assert!(command.ends_with(" https://localhost:4433/"), "{command}");
+    }
+}

@@ -1,0 +1,223 @@
+//! The command line of the `h3cast` program. Nothing below it sees clap.
+
+mod get;
+mod serve;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::json;
+
+use crate::{
+    browser::{Browser, OpenError},
+    identity::{Identity, rfc3339},
+    server::{DEFAULT_HTTP_PORT, DEFAULT_PORT},
+};
+
+/// Pipe live bytes to any browser over HTTP/3.
+///
+/// Without a command, it serves the demo feed: open the page that it prints.
+#[derive(Debug, Parser)]
+#[command(name = "h3cast", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Stream feeds and serve the page (the default).
+    Serve(Box<serve::ServeArgs>),
+    /// Print a feed's chunks as they arrive.
+    Get(get::GetArgs),
+    /// Show the certificate: its files, dates and hashes.
+    Cert(CertArgs),
+    /// Open the page of a running server in a browser that trusts it.
+    Open(OpenArgs),
+}
+
+#[derive(Debug, Args)]
+struct CertArgs {
+    #[command(flatten)]
+    certs: CertsArgs,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct OpenArgs {
+    /// Which browser.
+    #[arg(value_enum, default_value = "chrome")]
+    browser: BrowserName,
+    /// The page to open.
+    #[arg(default_value_t = format!("https://localhost:{DEFAULT_PORT}/"))]
+    url: String,
+    /// The same page over plain HTTP, which Firefox is given.
+    #[arg(long, value_name = "URL", default_value_t = format!("http://localhost:{DEFAULT_HTTP_PORT}/"))]
+    plain_url: String,
+    #[command(flatten)]
+    certs: CertsArgs,
+}
+
+/// Where the server's certificate is.
+#[derive(Debug, Clone, Args)]
+struct CertsArgs {
+    /// Folder of the certificate for localhost; made if it is not there.
+    #[arg(long, env = "H3CAST_CERTS", value_name = "DIR", default_value = "certs")]
+    certs: PathBuf,
+    /// A certificate chain of your own (PEM), with --key.
+    #[arg(long, env = "H3CAST_CERT", value_name = "PEM", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The private key of --cert (PEM).
+    #[arg(long, env = "H3CAST_KEY", value_name = "PEM", requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BrowserName {
+    /// Chrome, Chromium or Edge: the page itself comes over HTTP/3.
+    Chrome,
+    /// Firefox: the page comes over plain HTTP, its chunks by WebTransport over HTTP/3.
+    Firefox,
+}
+
+impl From<BrowserName> for Browser {
+    fn from(name: BrowserName) -> Self {
+        match name {
+            BrowserName::Chrome => Self::Chrome,
+            BrowserName::Firefox => Self::Firefox,
+        }
+    }
+}
+
+/// A failure with the exit code that tells what kind it is.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    /// Something went wrong while running.
+    const RUNNING: u8 = 1;
+    /// The command cannot be run as it was given.
+    const USAGE: u8 = 2;
+
+    fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: Self::USAGE, error: error.into() }
+    }
+
+    fn running(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: Self::RUNNING, error: error.into() }
+    }
+}
+
+/// Runs the program with the arguments of its process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = match runtime {
+        Ok(runtime) => {
+            let done = runtime.block_on(dispatch(cli));
+            // A blocking read of the terminal must not hold the program up.
+            runtime.shutdown_background();
+            done
+        }
+        Err(error) => Err(Failure::running(error)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("h3cast: {:#}", failure.error);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        None => serve::run(cli.serve).await,
+        Some(Command::Serve(args)) => serve::run(*args).await,
+        Some(Command::Get(args)) => get::run(args).await,
+        Some(Command::Cert(args)) => cert(&args),
+        Some(Command::Open(args)) => open(args).await,
+    }
+}
+
+impl CertsArgs {
+    /// The certificate; `names` are what it must be for beside localhost.
+    fn identity(&self, names: &[String]) -> Result<Identity, Failure> {
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Identity::from_pem(cert, key),
+            _ => Identity::self_signed(&self.certs, names, Default::default()),
+        }
+        .map_err(Failure::usage)
+    }
+}
+
+fn cert(args: &CertArgs) -> Result<(), Failure> {
+    let identity = args.certs.identity(&[])?;
+    let current = identity.current();
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let (certificate, key) = (absolute(identity.certificate_path()), absolute(identity.key_path()));
+    if args.json {
+        let json = json!({
+            "certificate": certificate,
+            "key": key,
+            "not_before": rfc3339(current.not_before()),
+            "not_after": rfc3339(current.not_after()),
+            "sha256": current.hash().hex(),
+            "sha256_base64": current.hash().base64(),
+            "spki_sha256_base64": current.spki_hash().base64(),
+        });
+        print(&format!("{json:#}\n"))
+    } else {
+        print(&format!(
+            "certificate     {}\nkey             {}\nvalid           {} to {}\n\
+             SHA-256 of the certificate (DER), for WebTransport's serverCertificateHashes and `get --cert-hash`\n  \
+             hex           {}\n  base64        {}\n\
+             SHA-256 of the public key (SPKI), for Chrome's --ignore-certificate-errors-spki-list\n  base64        {}\n",
+            certificate.display(),
+            key.display(),
+            rfc3339(current.not_before()),
+            rfc3339(current.not_after()),
+            current.hash().hex(),
+            current.hash().base64(),
+            current.spki_hash().base64(),
+        ))
+    }
+}
+
+/// Prints to standard output; a reader that has gone is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::running(error)),
+        _ => Ok(()),
+    }
+}
+
+async fn open(args: OpenArgs) -> Result<(), Failure> {
+    let identity = args.certs.identity(&[])?;
+    let browser = Browser::from(args.browser);
+    let spki = identity.current().spki_hash();
+    match browser.open(&args.url, &args.plain_url, &spki) {
+        Ok(mut opened) => {
+            // The profile lives as long as the browser.
+            let ended = tokio::task::spawn_blocking(move || opened.process.wait().map(|_| drop(opened)));
+            ended.await.map_err(Failure::running)?.map_err(Failure::running)
+        }
+        Err(error) => {
+            eprintln!("h3cast: {error}. Open it by hand:");
+            print(&format!("{}\n", browser.command(&args.url, &args.plain_url, &spki)))?;
+            match error {
+                OpenError::NotFound(_) => Err(Failure::running(anyhow::anyhow!("no browser was opened"))),
+                error => Err(Failure::running(error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! `h3cast get`.
+
+use std::{
+    io::{ErrorKind, Write},
+    path::PathBuf,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use clap::Args;
+use http::{HeaderMap, Uri, header};
+
+use super::Failure;
+use crate::{
+    client::{Body, ClientError, Connection, Trust},
+    identity::Fingerprint,
+    server::DEFAULT_PORT,
+    webtransport::{Closed, RecvStream, Session},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct GetArgs {
+    /// The feed to read.
+    #[arg(default_value_t = format!("https://localhost:{DEFAULT_PORT}/stream"))]
+    url: String,
+    /// Read it over a WebTransport session instead of a GET response.
+    #[arg(long)]
+    webtransport: bool,
+    /// Folder whose cert.pem is trusted, if it is there.
+    #[arg(long, env = "H3CAST_CERTS", value_name = "DIR", default_value = "certs")]
+    certs: PathBuf,
+    /// Trust the certificates in this file, and those that they vouch for.
+    #[arg(long, value_name = "PEM", conflicts_with_all = ["cert_hash", "insecure"])]
+    cacert: Option<PathBuf>,
+    /// Trust the server whose certificate (DER) has this SHA-256, and no other.
+    #[arg(long, value_name = "HEX", value_parser = fingerprint, conflicts_with = "insecure")]
+    cert_hash: Option<Fingerprint>,
+    /// Trust any server. Whoever is on the way can read and change everything.
+    #[arg(long)]
+    insecure: bool,
+    /// Show protocol, status, headers and times on stderr.
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+fn fingerprint(text: &str) -> Result<Fingerprint, String> {
+    Fingerprint::from_hex(text).ok_or_else(|| "a SHA-256 hash has 64 hexadecimal digits".into())
+}
+
+impl GetArgs {
+    fn trust(&self) -> Trust {
+        if self.insecure {
+            eprintln!("h3cast: --insecure: the server is not checked, anyone could be answering");
+            return Trust::Anyone;
+        }
+        if let Some(hash) = self.cert_hash {
+            return Trust::Hashes(vec![hash]);
+        }
+        let own = self.certs.join("cert.pem");
+        match &self.cacert {
+            Some(file) => Trust::Files(vec![file.clone()]),
+            None if own.is_file() => Trust::Files(vec![own]),
+            None => Trust::System,
+        }
+    }
+}
+
+/// What is told on stderr with `-v`.
+struct Log {
+    verbose: bool,
+    start: Instant,
+}
+
+impl Log {
+    fn say(&self, text: std::fmt::Arguments<'_>) {
+        if self.verbose {
+            eprintln!("{:8.1} ms  {text}", self.start.elapsed().as_secs_f64() * 1000.0);
+        }
+    }
+
+    fn headers(&self, headers: &HeaderMap) {
+        for (name, value) in headers {
+            self.say(format_args!("< {name}: {}", String::from_utf8_lossy(value.as_bytes())));
+        }
+    }
+}
+
+pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
+    let uri: Uri = args.url.parse().map_err(|_| Failure::usage(ClientError::Uri(args.url.clone())))?;
+    let uri = with_path(uri)?;
+    let log = Log { verbose: args.verbose, start: Instant::now() };
+    let trust = args.trust();
+    tokio::select! {
+        done = get(&args, &uri, &trust, &log) => done,
+        // At once, as users of a terminal expect; the connection is closed by its drop.
+        _ = tokio::signal::ctrl_c() => Err(Failure { code: 130, error: anyhow::anyhow!("interrupted") }),
+    }
+}
+
+/// `https://host` means its root.
+fn with_path(uri: Uri) -> Result<Uri, Failure> {
+    let wrong = || Failure::usage(ClientError::Uri(uri.to_string()));
+    let mut parts = uri.clone().into_parts();
+    if parts.scheme.is_none() || parts.authority.is_none() {
+        return Err(wrong());
+    }
+    if parts.path_and_query.is_none() {
+        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
+    }
+    Uri::from_parts(parts).map_err(|_| wrong())
+}
+
+async fn get(args: &GetArgs, uri: &Uri, trust: &Trust, log: &Log) -> Result<(), Failure> {
+    let connection = Connection::open(uri, trust).await.map_err(|error| match error {
+        ClientError::Uri(_) | ClientError::Certificate { .. } => Failure::usage(error),
+        error => Failure::running(with_hint(error)),
+    })?;
+    log.say(format_args!("* connected to {} over HTTP/3", connection.remote_address()));
+    let mut source = match args.webtransport {
+        true => session(&connection, uri, log).await?,
+        false => response(&connection, uri, log).await?,
+    };
+    let (mut chunks, mut bytes) = (0_u64, 0_u64);
+    loop {
+        match source.next().await {
+            Ok(Some(chunk)) => {
+                chunks += 1;
+                bytes += chunk.len() as u64;
+                log.say(format_args!("* {} bytes", chunk.len()));
+                if !write(&chunk)? {
+                    return Ok(());
+                }
+            }
+            Ok(None) => break,
+            Err(error) => return Err(Failure::running(error.context(format!("cut short after {bytes} bytes")))),
+        }
+    }
+    if let Source::Session { session, .. } = &source {
+        session.close(0, "");
+        // Waits until the close is on its way.
+        session.closed().await;
+    }
+    log.say(format_args!("* clean end after {bytes} bytes in {chunks} reads"));
+    Ok(())
+}
+
+fn with_hint(error: ClientError) -> anyhow::Error {
+    let text = error.to_string();
+    let hint = match text.contains("not trusted") {
+        true => ": give --cacert PEM or --cert-hash HEX (`h3cast cert` shows both)",
+        false => "",
+    };
+    anyhow::anyhow!("{text}{hint}")
+}
+
+/// What is read, in either way.
+enum Source {
+    Response(Box<Body>),
+    Session { session: Session, stream: RecvStream },
+}
+
+impl Source {
+    async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
+        match self {
+            Self::Response(body) => Ok(body.next().await?),
+            Self::Session { session, stream } => match stream.read_bytes(usize::MAX).await {
+                Ok(bytes) => Ok(bytes),
+                Err(error) => {
+                    // The session's reason tells more, when there is one.
+                    let closed = tokio::time::timeout(std::time::Duration::from_secs(1), session.closed()).await;
+                    match closed {
+                        Ok(Closed::Clean { code, reason, .. }) if !reason.is_empty() => {
+                            Err(anyhow::anyhow!("{reason} (code {code})"))
+                        }
+                        _ => Err(error.into()),
+                    }
+                }
+            },
+        }
+    }
+}
+
+async fn response(connection: &Connection, uri: &Uri, log: &Log) -> Result<Source, Failure> {
+    log.say(format_args!("> GET {}", uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)));
+    let mut response = connection.get(uri).await.map_err(Failure::running)?;
+    log.say(format_args!("< HTTP/3 {}", response.status));
+    log.headers(&response.headers);
+    if !response.status.is_success() {
+        let detail = problem(&response.headers, &mut response.body).await;
+        return Err(Failure::running(anyhow::anyhow!("the server answered {}{detail}", response.status)));
+    }
+    Ok(Source::Response(Box::new(response.body)))
+}
+
+/// What the server says of an error, if it says it as RFC 9457 does.
+async fn problem(headers: &HeaderMap, body: &mut Body) -> String {
+    const LONGEST: usize = 16 * 1024;
+    if headers.get(header::CONTENT_TYPE).is_none_or(|value| value != "application/problem+json") {
+        return String::new();
+    }
+    let mut text = Vec::new();
+    while let Ok(Some(bytes)) = body.next().await {
+        text.extend_from_slice(&bytes);
+        if text.len() > LONGEST {
+            break;
+        }
+    }
+    let problem: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    problem["detail"].as_str().map(|detail| format!(": {detail}")).unwrap_or_default()
+}
+
+async fn session(connection: &Connection, uri: &Uri, log: &Log) -> Result<Source, Failure> {
+    log.say(format_args!(
+        "> CONNECT (webtransport) {}",
+        uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+    ));
+    let session = connection.webtransport(uri, HeaderMap::new(), &[]).await.map_err(|error| {
+        if let ClientError::Refused { status, headers } = &error {
+            log.say(format_args!("< HTTP/3 {status}"));
+            log.headers(headers);
+        }
+        Failure::running(error)
+    })?;
+    log.say(format_args!("< session {} is open", session.id()));
+    let stream = session.accept_uni().await.map_err(Failure::running)?;
+    log.say(format_args!("< stream {}", stream.id()));
+    Ok(Source::Session { session, stream })
+}
+
+/// Writes a chunk to standard output at once; `false` when nobody reads any more.
+fn write(chunk: &[u8]) -> Result<bool, Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(chunk).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::running(anyhow::Error::new(error).context("cannot write to standard output"))),
+    }
+}

@@ -1,0 +1,193 @@
+//! `h3cast serve`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{BrowserName, CertsArgs, Failure, print};
+use crate::{
+    App, Identity, Listen, PlainHttp, Server,
+    browser::{self, Browser, Opened},
+    feed,
+    origin::Origin,
+    server::{Addresses, DEFAULT_HTTP_PORT},
+    source::demo,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Where to listen, UDP and TCP: HTTP/3, WebTransport, HTTP/2 and 1.1. May be given several
+    /// times. `localhost` is both 127.0.0.1 and [::1]; port 0 takes a free one.
+    #[arg(
+        long,
+        env = "H3CAST_LISTEN",
+        value_name = "ADDR:PORT",
+        value_delimiter = ',',
+        default_value = "localhost:4433"
+    )]
+    listen: Vec<Listen>,
+    /// Where to serve plain HTTP, for this machine only: any browser opens the page there without
+    /// a flag. `off` for nowhere. [default: localhost:8080, or a free port if that is in use]
+    #[arg(long, env = "H3CAST_HTTP", value_name = "ADDR:PORT|off", value_parser = plain_http)]
+    http: Option<PlainHttp>,
+    #[command(flatten)]
+    certs: CertsArgs,
+    /// How many chunks the demo feed has for each viewer; 0 for no end.
+    #[arg(long, env = "H3CAST_COUNT", value_name = "N", default_value_t = 10)]
+    count: u64,
+    /// The time between two chunks of the demo feed.
+    #[arg(long, env = "H3CAST_INTERVAL", value_name = "TIME", default_value = "100ms", value_parser = humantime::parse_duration)]
+    interval: Duration,
+    /// Open the page in a browser, on a fresh profile.
+    #[arg(long, env = "H3CAST_OPEN", value_name = "BROWSER")]
+    open: Option<BrowserName>,
+    /// A web origin whose pages may read the feeds, beside those of the same host and of this
+    /// machine. May be given several times.
+    #[arg(long, env = "H3CAST_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    allow_origin: Vec<Origin>,
+    /// How long streams may go on after Ctrl-C.
+    #[arg(long, env = "H3CAST_GRACE", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    grace: Duration,
+    /// Serve the page from this folder, read anew at each request, to work on it.
+    #[arg(long = "static", env = "H3CAST_STATIC", value_name = "DIR")]
+    static_dir: Option<PathBuf>,
+    /// What to log on stderr: error, warn, info, debug, trace, or directives as for RUST_LOG.
+    #[arg(long, env = "H3CAST_LOG", value_name = "LEVEL", default_value = "info")]
+    log: String,
+}
+
+fn plain_http(text: &str) -> Result<PlainHttp, crate::listen::BadListen> {
+    match text {
+        "off" => Ok(PlainHttp::Off),
+        address => address.parse().map(PlainHttp::At),
+    }
+}
+
+pub(super) async fn run(args: ServeArgs) -> Result<(), Failure> {
+    start_log(&args.log)?;
+    if let Some(dir) = &args.static_dir
+        && !dir.is_dir()
+    {
+        return Err(Failure::usage(anyhow::anyhow!("{} is no folder: give --static the page's folder", dir.display())));
+    }
+    // Both are ready before anything is bound, so that no signal is missed.
+    let stop = stop_signals().map_err(Failure::running)?;
+    let names: Vec<String> =
+        args.listen.iter().map(Listen::host).filter(|host| names_one_host(host)).map(String::from).collect();
+    let identity = args.certs.identity(&names)?;
+    let feed = demo::feed(feed::DEFAULT, args.count, args.interval);
+    let app = App::new([feed], identity.clone())
+        .allow_origins(args.allow_origin.into_iter().collect())
+        .static_dir(args.static_dir);
+    let http = args.http.unwrap_or(PlainHttp::Near(Listen::localhost(DEFAULT_HTTP_PORT)));
+    let mut builder = Server::builder(identity.clone()).plain_http(http).grace(args.grace);
+    for listen in args.listen {
+        builder = builder.listen(listen);
+    }
+    let server = app.install(builder).build().await.map_err(Failure::usage)?;
+    print(&announcement(server.addresses(), &identity))?;
+    if server.addresses().http_moved {
+        warn!(
+            "localhost:{DEFAULT_HTTP_PORT} is in use by another program: plain HTTP moved to {}",
+            server.addresses().http.as_deref().unwrap_or_default()
+        );
+    }
+    let _browser = args.open.and_then(|name| open(name.into(), server.addresses(), &identity));
+    server.run(stop).await;
+    Ok(())
+}
+
+/// A host that a certificate can name: not a wildcard address.
+fn names_one_host(host: &str) -> bool {
+    !host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+}
+
+fn start_log(directives: &str) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::try_new(directives)
+        .map_err(|error| Failure::usage(anyhow::anyhow!("`{directives}` is no log level: {error}")))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .init();
+    Ok(())
+}
+
+/// A token that the first signal cancels; the second one ends the process.
+fn stop_signals() -> std::io::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let stop = token.clone();
+    #[cfg(unix)]
+    let (mut interrupt, mut terminate) = {
+        use tokio::signal::unix::{SignalKind, signal};
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    tokio::spawn(async move {
+        loop {
+            #[cfg(unix)]
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            #[cfg(not(unix))]
+            if tokio::signal::ctrl_c().await.is_err() {
+                return;
+            }
+            if stop.is_cancelled() {
+                // As a shell reports a program that Ctrl-C has killed.
+                std::process::exit(130);
+            }
+            eprintln!("h3cast: stopping; once more to stop now");
+            stop.cancel();
+        }
+    });
+    Ok(token)
+}
+
+/// Where the page is, as a browser on this machine opens it.
+fn page_url(addresses: &Addresses) -> String {
+    let first = addresses.tls.first().map_or("localhost", String::as_str);
+    // A wildcard address is none that can be opened.
+    let opened = first.replace("0.0.0.0:", "localhost:").replace("[::]:", "localhost:");
+    format!("https://{opened}/")
+}
+
+fn announcement(addresses: &Addresses, identity: &Identity) -> String {
+    let page = page_url(addresses);
+    let current = identity.current();
+    let mut text = format!("ready {page}\n\n");
+    match &addresses.http {
+        Some(http) => {
+            text += &format!("  any browser    http://{http}/\n");
+            text += &format!("  over HTTP/3    {page}  (with the Chrome command below)\n");
+        }
+        None => text += &format!("  page           {page}\n"),
+    }
+    text += &format!("  stream         {page}stream\n");
+    for other in addresses.tls.iter().skip(1) {
+        text += &format!("  also at        https://{other}/\n");
+    }
+    text += &format!("  certificate    SHA-256 {} (DER)\n", current.hash().hex());
+    text += &format!("  public key     SHA-256 {} (SPKI, base64)\n", current.spki_hash().base64());
+    text += &format!(
+        "\n  Chrome with the page itself over HTTP/3:\n    {}\n\n",
+        browser::chrome_command(&page, &current.spki_hash())
+    );
+    text
+}
+
+fn open(browser: Browser, addresses: &Addresses, identity: &Identity) -> Option<Opened> {
+    let page = page_url(addresses);
+    let plain = addresses.http.as_ref().map_or_else(|| page.clone(), |http| format!("http://{http}/"));
+    let spki = identity.current().spki_hash();
+    match browser.open(&page, &plain, &spki) {
+        Ok(opened) => Some(opened),
+        Err(error) => {
+            eprintln!("h3cast: {error}. Open it by hand:\n  {}", browser.command(&page, &plain, &spki));
+            None
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! The other side: requests and WebTransport sessions on one HTTP/3 connection.
+//!
+//! ```no_run
+//! # async fn doc() -> Result<(), h3cast::client::ClientError> {
+//! use h3cast::client::{Connection, Trust};
+//!
+//! let uri = "https://localhost:4433/stream".parse().unwrap();
+//! let connection = Connection::open(&uri, &Trust::Files(vec!["certs/cert.pem".into()])).await?;
+//! let mut response = connection.get(&uri).await?;
+//! while let Some(bytes) = response.body.next().await? {
+//!     print!("{}", String::from_utf8_lossy(&bytes));
+//! }
+//! # Ok(()) }
+//! ```
+
+mod trust;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use h3::error::StreamError;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use quinn::crypto::rustls::QuicClientConfig;
+use tokio::{sync::oneshot, task::JoinSet};
+use tracing::debug;
+
+pub use trust::Trust;
+
+use crate::{
+    http3::{Backend, BackendBidiStream, Limits, OpenStreams, Role, Shared, code},
+    server::transport,
+    webtransport::{CHOSEN, Registry, Seat, Session, connect, quote, unquote},
+};
+
+/// Why a request or session failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The URI is not one that this client can open.
+    #[error("`{0}` cannot be opened: write https://HOST/PATH or https://HOST:PORT/PATH")]
+    Uri(String),
+    /// The host name is not known.
+    #[error("cannot find the address of `{host}`: {source}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file of certificates cannot be used.
+    #[error("cannot use the certificates in {}: {reason}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// A socket cannot be made.
+    #[error("cannot open a UDP socket: {0}")]
+    Socket(#[from] std::io::Error),
+    /// Nobody answers.
+    #[error("no answer from {authority} over UDP: is the server running, and does the network let UDP through?")]
+    Unreachable {
+        /// Host and port.
+        authority: String,
+    },
+    /// The server answered, and no connection came of it.
+    #[error("cannot connect to {authority}: {reason}")]
+    Connect {
+        /// Host and port.
+        authority: String,
+        /// What went wrong, in words.
+        reason: String,
+    },
+    /// The connection was lost.
+    #[error("the connection was lost: {0}")]
+    Connection(#[from] quinn::ConnectionError),
+    /// The server broke the response off.
+    #[error("the server broke the stream off: {}", code::describe(*.0))]
+    Reset(u64),
+    /// The server broke the protocol, or this side did.
+    #[error("HTTP/3 failed: {0}")]
+    Protocol(String),
+    /// The server refused a session.
+    #[error("the server refused the session: {status}")]
+    Refused {
+        /// The status it answered.
+        status: StatusCode,
+        /// Its headers.
+        headers: HeaderMap,
+    },
+}
+
+/// How long the handshake may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same when nothing listens on the TCP port of the same number either.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one address is tried before the next one is tried too (RFC 8305 §5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// The largest field section accepted from a server, in bytes.
+const MAX_FIELD_SECTION: u64 = 64 * 1024;
+/// Sessions at once on one connection.
+const MAX_SESSIONS: usize = 256;
+
+/// An HTTP/3 connection. Dropping it closes it.
+pub struct Connection {
+    shared: Arc<Shared>,
+    requests: Mutex<h3::client::SendRequest<OpenStreams, Bytes>>,
+    /// The connection's driver and those of its sessions.
+    tasks: Mutex<JoinSet<()>>,
+    _endpoint: quinn::Endpoint,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("remote", &self.shared.conn.remote_address()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.conn.close(code::varint(code::H3_NO_ERROR), b"");
+    }
+}
+
+impl Connection {
+    /// Connects to the host of `uri`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be found or reached, or is not trusted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, no connection stays.
+    pub async fn open(uri: &Uri, trust: &Trust) -> Result<Self, ClientError> {
+        let (host, port) = target(uri)?;
+        let crypto =
+            QuicClientConfig::try_from(trust::tls(trust)?).map_err(|error| ClientError::Protocol(error.to_string()))?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(transport(Some(Duration::from_secs(12)))));
+        let (endpoint, conn) = connect_any(host, port, &config).await?;
+        let limits = Limits { max_field_section_size: MAX_FIELD_SECTION, head_timeout: Duration::from_secs(10) };
+        let shared = Arc::new(Shared::new(conn, Role::Client, limits, Registry::new(MAX_SESSIONS)));
+        let mut builder = h3::client::builder();
+        builder.max_field_section_size(MAX_FIELD_SECTION).send_grease(false).enable_datagram(true);
+        let (h3, requests) = builder
+            .build(Backend::new(shared.clone()))
+            .await
+            .map_err(|error| ClientError::Protocol(error.to_string()))?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(drive(h3, shared.clone()));
+        Ok(Self { shared, requests: Mutex::new(requests), tasks: Mutex::new(tasks), _endpoint: endpoint })
+    }
+
+    /// The server's address.
+    #[must_use]
+    pub fn remote_address(&self) -> SocketAddr {
+        self.shared.conn.remote_address()
+    }
+
+    /// Sends a GET request and waits for the head of the response.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is lost or the server breaks the stream off.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, the request is cancelled.
+    pub async fn get(&self, uri: &Uri) -> Result<ClientResponse, ClientError> {
+        let request = Request::get(uri).body(()).map_err(|_| ClientError::Uri(uri.to_string()))?;
+        self.request(request).await
+    }
+
+    /// Sends a request without a body and waits for the head of the response.
+    ///
+    /// # Errors
+    ///
+    /// As for [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, the request is cancelled.
+    pub async fn request(&self, request: Request<()>) -> Result<ClientResponse, ClientError> {
+        let mut stream = self.send(request).await?;
+        stream.finish().await.map_err(|error| self.error(error))?;
+        let (head, ()) = stream.recv_response().await.map_err(|error| self.error(error))?.into_parts();
+        let body = Body { stream, conn: self.shared.conn.clone() };
+        Ok(ClientResponse { status: head.status, headers: head.headers, body })
+    }
+
+    /// Opens a WebTransport session; `headers` may carry `origin` and what else the server wants,
+    /// `protocols` the subprotocols offered, the preferred one first.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] when the server answers anything but 2xx; else as for
+    /// [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, the session is not opened, or closed again.
+    pub async fn webtransport(
+        &self,
+        uri: &Uri,
+        headers: HeaderMap,
+        protocols: &[&str],
+    ) -> Result<Session, ClientError> {
+        let mut request = Request::new(());
+        *request.method_mut() = Method::CONNECT;
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers;
+        request.headers_mut().insert("sec-webtransport-http3-draft02", http::HeaderValue::from_static("1"));
+        for protocol in protocols.iter().filter_map(|protocol| quote(protocol)) {
+            request.headers_mut().append("wt-available-protocols", protocol);
+        }
+        request.extensions_mut().insert(h3::ext::Protocol::WEB_TRANSPORT);
+        let mut stream = self.send(request).await?;
+        let id = stream.id().into_inner();
+        let seat = Seat::take(&self.shared, id)
+            .ok_or_else(|| ClientError::Protocol(format!("there are {MAX_SESSIONS} sessions already")))?;
+        let response: Response<()> = stream.recv_response().await.map_err(|error| self.error(error))?;
+        if !response.status().is_success() {
+            let (head, ()) = response.into_parts();
+            return Err(ClientError::Refused { status: head.status, headers: head.headers });
+        }
+        let protocol = response.headers().get(CHOSEN).and_then(unquote);
+        let (send, recv) = stream.split();
+        let (opened, session) = oneshot::channel();
+        let conn = self.shared.conn.clone();
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {
+            connect::open(conn, id, protocol, &seat, opened, send, recv).await;
+        });
+        // The task sends it first of all.
+        session.await.map_err(|_| ClientError::Protocol("the session was not opened".into()))
+    }
+
+    async fn send(
+        &self,
+        request: Request<()>,
+    ) -> Result<h3::client::RequestStream<BackendBidiStream, Bytes>, ClientError> {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        requests.send_request(request).await.map_err(|error| self.error(error))
+    }
+
+    fn error(&self, error: StreamError) -> ClientError {
+        stream_error(&self.shared.conn, error)
+    }
+}
+
+fn stream_error(conn: &quinn::Connection, error: StreamError) -> ClientError {
+    match (error, conn.close_reason()) {
+        (StreamError::RemoteTerminate { code, .. }, _) => ClientError::Reset(code.value()),
+        (_, Some(reason)) => reason.into(),
+        (error, None) => ClientError::Protocol(error.to_string()),
+    }
+}
+
+/// A response whose head has come.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ClientResponse {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, as it arrives.
+    pub body: Body,
+}
+
+/// The body of a response. Dropping it before its end tells the server to stop.
+pub struct Body {
+    stream: h3::client::RequestStream<BackendBidiStream, Bytes>,
+    conn: quinn::Connection,
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body").finish_non_exhaustive()
+    }
+}
+
+impl Body {
+    /// Waits for the next bytes; `None` at the clean end.
+    ///
+    /// # Errors
+    ///
+    /// When the response was broken off.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        match self.stream.recv_data().await {
+            Ok(data) => Ok(data.map(|mut data| data.copy_to_bytes(data.remaining()))),
+            Err(error) => Err(stream_error(&self.conn, error)),
+        }
+    }
+}
+
+/// Drives a connection until it ends.
+async fn drive(mut h3: h3::client::Connection<Backend, Bytes>, shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            closed = std::future::poll_fn(|cx| h3.poll_close(cx)) => {
+                return debug!(%closed, "connection ended");
+            }
+            datagram = shared.conn.read_datagram() => match datagram.map(|datagram| shared.sessions.deliver_datagram(datagram)) {
+                Ok(Ok(())) => {}
+                Ok(Err(violation)) => shared.violated(violation),
+                Err(_) => return,
+            },
+        }
+    }
+}
+
+/// Host (without brackets) and port of an https URI.
+fn target(uri: &Uri) -> Result<(&str, u16), ClientError> {
+    let wrong = || ClientError::Uri(uri.to_string());
+    if uri.scheme_str() != Some("https") {
+        return Err(wrong());
+    }
+    let authority = uri.authority().ok_or_else(wrong)?;
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    match host.is_empty() {
+        true => Err(wrong()),
+        false => Ok((host, authority.port_u16().unwrap_or(443))),
+    }
+}
+
+async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ClientError> {
+    if host == "localhost" {
+        // As browsers do, whatever the system says.
+        let both = [IpAddr::from(Ipv6Addr::LOCALHOST), Ipv4Addr::LOCALHOST.into()];
+        return Ok(both.map(|ip| (ip, port).into()).into());
+    }
+    let found = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|source| ClientError::Resolve { host: host.to_owned(), source })?;
+    Ok(found.collect())
+}
+
+/// Tries the addresses of `host` one after another, each a little later than the one before; the
+/// first that answers is taken.
+async fn connect_any(
+    host: &str,
+    port: u16,
+    config: &quinn::ClientConfig,
+) -> Result<(quinn::Endpoint, quinn::Connection), ClientError> {
+    let authority = format!("{host}:{port}");
+    let addresses = addresses(host, port).await?;
+    let mut attempts: FuturesUnordered<_> = addresses
+        .iter()
+        .zip(0_u32..)
+        .map(|(address, number)| async move {
+            tokio::time::sleep(ATTEMPT_DELAY * number).await;
+            connect_one(*address, host, config).await
+        })
+        .collect();
+    let mut reason = None;
+    let attempt = async {
+        while let Some(attempt) = attempts.next().await {
+            match attempt {
+                Ok(connected) => return Some(connected),
+                Err(error) => {
+                    debug!(%error, "an attempt to connect failed");
+                    reason = Some(error);
+                }
+            }
+        }
+        None
+    };
+    let limit = async {
+        match all_refused(&addresses).await {
+            true => tokio::time::sleep(REFUSED_TIMEOUT).await,
+            false => tokio::time::sleep(CONNECT_TIMEOUT).await,
+        }
+    };
+    let connected = tokio::select! {
+        connected = attempt => connected,
+        () = limit => None,
+    };
+    match (connected, reason) {
+        (Some(connected), _) => Ok(connected),
+        (None, Some(reason)) => Err(ClientError::Connect { authority, reason }),
+        (None, None) => Err(ClientError::Unreachable { authority }),
+    }
+}
+
+/// Whether nothing listens on TCP either. UDP itself does not say that nobody is there.
+async fn all_refused(addresses: &[SocketAddr]) -> bool {
+    for address in addresses {
+        let connect = tokio::net::TcpStream::connect(address);
+        match tokio::time::timeout(Duration::from_secs(1), connect).await {
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// An error is what went wrong, in words.
+async fn connect_one(
+    address: SocketAddr,
+    host: &str,
+    config: &quinn::ClientConfig,
+) -> Result<(quinn::Endpoint, quinn::Connection), String> {
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let endpoint = quinn::Endpoint::client((any, 0).into()).map_err(|error| error.to_string())?;
+    let connecting =
+        endpoint.connect_with(config.clone(), address, host).map_err(|error| format!("{address}: {error}"))?;
+    match connecting.await {
+        Ok(conn) => Ok((endpoint, conn)),
+        Err(quinn::ConnectionError::TransportError(error)) if is_certificate_alert(error.code.into()) => {
+            Err(format!("the server's certificate is not trusted ({})", error.reason))
+        }
+        Err(error) => Err(format!("{address}: {error}")),
+    }
+}
+
+/// TLS alerts travel as QUIC codes 0x100 + alert (RFC 9001 §4.8); 42 to 49 speak of certificates
+/// and of access.
+fn is_certificate_alert(code: u64) -> bool {
+    (0x100 + 42..=0x100 + 49).contains(&code)
+}

@@ -1,0 +1,367 @@
+//! Reading the beginning of every stream that the peer opens, before h3 sees it.
+//!
+//! Each stream is read by a future of its own, with a deadline, so that a silent one delays
+//! nobody. WebTransport streams go to their session, QPACK's streams are checked here, and of the
+//! rest h3 gets only requests whose HEADERS frame is already complete, and the control stream.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use quinn::ReadError;
+use tracing::{debug, trace};
+
+use super::{
+    Violation,
+    backend::{BidiStream, RecvStream, SendStream},
+    code,
+    filter::{FrameFilter, frame, parse},
+    qpack, stream_type, varint,
+};
+use crate::webtransport::Registry;
+
+/// Which side of the connection this endpoint is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Client,
+    Server,
+}
+
+/// What one connection may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// The largest field section accepted, in bytes, encoded and (as RFC 9114 §4.2.2 counts)
+    /// decoded.
+    pub(crate) max_field_section_size: u64,
+    /// How long a stream may take to say what it is.
+    pub(crate) head_timeout: Duration,
+}
+
+/// The largest frame on the control stream, in bytes: a hundred settings fit.
+const MAX_CONTROL_FRAME: u64 = 2048;
+
+/// What the parts of one connection share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) conn: quinn::Connection,
+    pub(crate) role: Role,
+    pub(crate) limits: Limits,
+    pub(crate) sessions: Registry,
+    qpack_encoder_seen: AtomicBool,
+    qpack_decoder_seen: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new(conn: quinn::Connection, role: Role, limits: Limits, sessions: Registry) -> Self {
+        Self {
+            conn,
+            role,
+            limits,
+            sessions,
+            qpack_encoder_seen: AtomicBool::new(false),
+            qpack_decoder_seen: AtomicBool::new(false),
+        }
+    }
+
+    /// Ends the connection for what the peer did.
+    pub(crate) fn violated(&self, violation: Violation) {
+        debug!(code = %code::describe(violation.code), reason = violation.reason, "closing the connection");
+        self.conn.close(code::varint(violation.code), violation.reason.as_bytes());
+    }
+}
+
+/// A stream of the peer's with the bytes read from it so far.
+struct Head {
+    stream: quinn::RecvStream,
+    buf: Bytes,
+}
+
+/// Why a head could not be read.
+enum Cut {
+    /// The stream was finished.
+    End,
+    /// The stream was reset, or the connection is gone.
+    Lost,
+}
+
+impl Head {
+    fn new(stream: quinn::RecvStream) -> Self {
+        Self { stream, buf: Bytes::new() }
+    }
+
+    /// Waits for more bytes and appends them to `buf`.
+    async fn more(&mut self) -> Result<(), Cut> {
+        match self.stream.read_chunk(usize::MAX, true).await {
+            Ok(Some(chunk)) if self.buf.is_empty() => self.buf = chunk.bytes,
+            Ok(Some(chunk)) => {
+                let mut joined = BytesMut::with_capacity(self.buf.len() + chunk.bytes.len());
+                joined.extend_from_slice(&self.buf);
+                joined.extend_from_slice(&chunk.bytes);
+                self.buf = joined.freeze();
+            }
+            Ok(None) => return Err(Cut::End),
+            Err(ReadError::Reset(code)) => {
+                trace!(code = code.into_inner(), "stream reset before it said what it is");
+                return Err(Cut::Lost);
+            }
+            Err(_) => return Err(Cut::Lost),
+        }
+        Ok(())
+    }
+
+    /// The varint at the front, which stays there, and its size.
+    async fn peek(&mut self) -> Result<(u64, usize), Cut> {
+        loop {
+            if let Some(found) = varint::decode(&self.buf) {
+                return Ok(found);
+            }
+            self.more().await?;
+        }
+    }
+
+    /// Type, length and size of the frame header at the front, which stays there.
+    async fn peek_frame(&mut self) -> Result<(u64, u64, usize), Cut> {
+        loop {
+            if let Some(found) = parse(&self.buf) {
+                return Ok(found);
+            }
+            self.more().await?;
+        }
+    }
+
+    /// Drops `left` bytes, in memory or still to come.
+    async fn skip(&mut self, mut left: u64) -> Result<(), Cut> {
+        loop {
+            let size = usize::try_from(left).unwrap_or(usize::MAX).min(self.buf.len());
+            drop(self.buf.split_to(size));
+            left -= size as u64;
+            if left == 0 {
+                return Ok(());
+            }
+            self.more().await?;
+        }
+    }
+
+    /// Waits until `size` bytes are in memory.
+    async fn fill(&mut self, size: usize) -> Result<(), Cut> {
+        // Not `more` in a loop: that would copy what is there once for every packet.
+        if self.buf.len() >= size {
+            return Ok(());
+        }
+        let mut joined = BytesMut::with_capacity(size + 1500);
+        joined.extend_from_slice(&self.buf);
+        while joined.len() < size {
+            self.buf = Bytes::new();
+            self.more().await?;
+            joined.extend_from_slice(&self.buf);
+        }
+        self.buf = joined.freeze();
+        Ok(())
+    }
+
+    fn stop(&mut self, error: u64) {
+        // An error here means that the stream has ended by itself.
+        let _ = self.stream.stop(code::varint(error));
+    }
+}
+
+/// What to do with the two halves of a bidirectional stream.
+enum BiVerdict {
+    Request,
+    Session(u64),
+    /// Refuse this stream with a code.
+    Refuse(u64),
+    /// Answer 431 and refuse the rest.
+    TooLarge,
+    Gone,
+    Violation(Violation),
+}
+
+/// Reads the beginning of a bidirectional stream; gives it back when it is a request for h3.
+pub(crate) async fn bidirectional(
+    shared: Arc<Shared>,
+    mut send: quinn::SendStream,
+    recv: quinn::RecvStream,
+) -> Option<BidiStream> {
+    let mut head = Head::new(recv);
+    let verdict = tokio::time::timeout(shared.limits.head_timeout, judge_bi(&shared, &mut head))
+        .await
+        .unwrap_or(BiVerdict::Refuse(code::H3_REQUEST_CANCELLED));
+    match verdict {
+        BiVerdict::Request => {
+            let recv = RecvStream::new(
+                head.stream,
+                VecDeque::new(),
+                FrameFilter::new(shared.limits.max_field_section_size),
+                shared.clone(),
+            );
+            return Some(BidiStream::new(SendStream::new(send, shared.role), recv.with_prefix(head.buf)));
+        }
+        BiVerdict::Session(id) => shared.sessions.deliver_bi(id, send, head.stream, head.buf).await,
+        BiVerdict::TooLarge => {
+            head.stop(code::H3_EXCESSIVE_LOAD);
+            if send.write_all(qpack::FIELDS_TOO_LARGE).await.is_ok() {
+                let _ = send.finish();
+            }
+        }
+        BiVerdict::Refuse(error) => {
+            head.stop(error);
+            let _ = send.reset(code::varint(error));
+        }
+        BiVerdict::Gone => {
+            let _ = send.reset(code::varint(code::H3_REQUEST_CANCELLED));
+        }
+        BiVerdict::Violation(violation) => shared.violated(violation),
+    }
+    None
+}
+
+async fn judge_bi(shared: &Shared, head: &mut Head) -> BiVerdict {
+    let mut first = true;
+    loop {
+        let (ty, len, size) = match head.peek_frame().await {
+            Ok(found) => found,
+            Err(Cut::Lost) => return BiVerdict::Gone,
+            // RFC 9114 §7.1: a frame cut short by the end of its stream.
+            Err(Cut::End) if !head.buf.is_empty() => return truncated(),
+            // RFC 9114 §4.1: not enough of a request to answer.
+            Err(Cut::End) => return BiVerdict::Refuse(code::H3_REQUEST_INCOMPLETE),
+        };
+        match ty {
+            frame::WEBTRANSPORT_STREAM if first => {
+                drop(head.buf.split_to(size));
+                return session_id(len).map_or_else(BiVerdict::Violation, BiVerdict::Session);
+            }
+            frame::WEBTRANSPORT_STREAM => {
+                return BiVerdict::Violation(Violation {
+                    code: code::H3_FRAME_ERROR,
+                    reason: "the WebTransport stream signal is not at the beginning of its stream",
+                });
+            }
+            _ if shared.role == Role::Client => {
+                // RFC 9114 §6.1: a server opens no bidirectional stream of HTTP/3's own.
+                return BiVerdict::Violation(Violation {
+                    code: code::H3_STREAM_CREATION_ERROR,
+                    reason: "the server opened a bidirectional stream that is not WebTransport",
+                });
+            }
+            frame::HEADERS if len > shared.limits.max_field_section_size => return BiVerdict::TooLarge,
+            frame::HEADERS => {
+                let whole = size + usize::try_from(len).unwrap_or(usize::MAX);
+                return match head.fill(whole).await {
+                    Ok(()) => BiVerdict::Request,
+                    Err(Cut::Lost) => BiVerdict::Gone,
+                    Err(Cut::End) => truncated(),
+                };
+            }
+            _ if frame::is_known(ty) => {
+                return BiVerdict::Violation(Violation {
+                    code: code::H3_FRAME_UNEXPECTED,
+                    reason: "a request does not begin with HEADERS",
+                });
+            }
+            _ => match head.skip(size as u64 + len).await {
+                Ok(()) => {}
+                Err(Cut::Lost) => return BiVerdict::Gone,
+                Err(Cut::End) => return truncated(),
+            },
+        }
+        first = false;
+    }
+}
+
+fn truncated() -> BiVerdict {
+    BiVerdict::Violation(Violation {
+        code: code::H3_FRAME_ERROR,
+        reason: "a frame is cut short by the end of its stream",
+    })
+}
+
+/// A session is named by its CONNECT stream: client-initiated and bidirectional
+/// (draft-ietf-webtrans-http3 §4).
+fn session_id(id: u64) -> Result<u64, Violation> {
+    match id % 4 {
+        0 => Ok(id),
+        _ => Err(Violation { code: code::H3_ID_ERROR, reason: "a session id is not that of a request stream" }),
+    }
+}
+
+/// Reads the beginning of a unidirectional stream; gives it back when it is the control stream.
+pub(crate) async fn unidirectional(shared: Arc<Shared>, recv: quinn::RecvStream) -> Option<RecvStream> {
+    let mut head = Head::new(recv);
+    let Ok(ty) = tokio::time::timeout(shared.limits.head_timeout, head.peek()).await else {
+        head.stop(code::H3_STREAM_CREATION_ERROR);
+        return None;
+    };
+    // RFC 9114 §6.2: a stream may end before its type.
+    let (ty, size) = ty.ok()?;
+    let announced = head.buf.split_to(size);
+    match ty {
+        stream_type::CONTROL => {
+            let passed = VecDeque::from([announced]);
+            let filter = FrameFilter::new(MAX_CONTROL_FRAME);
+            let rest = head.buf;
+            return Some(RecvStream::new(head.stream, passed, filter, shared).with_prefix(rest));
+        }
+        stream_type::QPACK_ENCODER | stream_type::QPACK_DECODER => {
+            if let Err(violation) = qpack_stream(&shared, ty, head).await {
+                shared.violated(violation);
+            }
+        }
+        stream_type::PUSH => shared.violated(match shared.role {
+            Role::Server => Violation { code: code::H3_STREAM_CREATION_ERROR, reason: "a client opened a push stream" },
+            Role::Client => Violation { code: code::H3_ID_ERROR, reason: "the server pushed without permission" },
+        }),
+        stream_type::WEBTRANSPORT => {
+            let id = tokio::time::timeout(shared.limits.head_timeout, head.peek()).await;
+            match id {
+                Ok(Ok((id, size))) => match session_id(id) {
+                    Ok(id) => {
+                        drop(head.buf.split_to(size));
+                        shared.sessions.deliver_uni(id, head.stream, head.buf).await;
+                    }
+                    Err(violation) => shared.violated(violation),
+                },
+                Ok(Err(_)) => {}
+                Err(_) => head.stop(code::WT_BUFFERED_STREAM_REJECTED),
+            }
+        }
+        _ => {
+            trace!(ty, "refusing a stream of unknown type");
+            head.stop(code::H3_STREAM_CREATION_ERROR);
+        }
+    }
+    None
+}
+
+/// Reads one of QPACK's streams for as long as the connection lasts.
+async fn qpack_stream(shared: &Shared, ty: u64, mut head: Head) -> Result<(), Violation> {
+    let seen = match ty {
+        stream_type::QPACK_ENCODER => &shared.qpack_encoder_seen,
+        _ => &shared.qpack_decoder_seen,
+    };
+    if seen.swap(true, Ordering::Relaxed) {
+        return Err(Violation {
+            code: code::H3_STREAM_CREATION_ERROR,
+            reason: "a second QPACK stream of the same type",
+        });
+    }
+    let mut decoder = qpack::DecoderStream::default();
+    loop {
+        match ty {
+            stream_type::QPACK_ENCODER => qpack::check_encoder_stream(&head.buf)?,
+            _ => decoder.check(&head.buf)?,
+        }
+        head.buf = Bytes::new();
+        if head.more().await.is_err() {
+            // RFC 9204 §4.2. When the connection itself is gone, closing it again does nothing.
+            return Err(Violation { code: code::H3_CLOSED_CRITICAL_STREAM, reason: "a QPACK stream was closed" });
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Writing a response: the head by h3, the body by ourselves on the raw stream, each piece as one
+//! DATA frame that leaves at once.
+
+use std::{pin::pin, time::SystemTime};
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use tracing::debug;
+
+use super::{
+    BackendSendStream, RequestParts, code,
+    filter::frame,
+    qpack,
+    takeover::{self, TakenStream},
+    varint,
+};
+
+/// The header of a DATA frame with a payload of `len` bytes.
+pub(super) fn data_header(len: usize) -> Bytes {
+    frame_header(frame::DATA, len)
+}
+
+fn frame_header(ty: u64, len: usize) -> Bytes {
+    let mut header = BytesMut::with_capacity(1 + varint::MAX_LEN);
+    varint::encode(ty, &mut header);
+    varint::encode(len as u64, &mut header);
+    header.freeze()
+}
+
+/// Sends `response` and waits until the client has it, or no longer wants it.
+pub(super) async fn write(
+    mut stream: h3::server::RequestStream<BackendSendStream, Bytes>,
+    mut parts: RequestParts,
+    method: &Method,
+    response: Response<Body>,
+) {
+    let (mut head, body) = response.into_parts();
+    let takeover = takeover::take(&mut head.extensions);
+    if !head.headers.contains_key(header::DATE) {
+        head.headers.insert(header::DATE, date());
+    }
+    // RFC 9114 §4.2: what speaks of a connection has no place in HTTP/3.
+    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
+        head.headers.remove(name);
+    }
+    let bodiless = *method == Method::HEAD
+        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::RESET_CONTENT);
+    parts.handback.ask();
+    if let Err(error) = stream.send_response(Response::from_parts(head, ())).await {
+        debug!(%error, "cannot send the response's head");
+        return;
+    }
+    drop(stream);
+    let Some(mut stream) = parts.handback.take() else { return };
+    if let Some(takeover) = takeover {
+        // The handler's own future, dropped as soon as the client goes away.
+        let work = takeover(TakenStream::new(stream));
+        tokio::select! {
+            () = work => {}
+            _ = &mut parts.stopped => {}
+        }
+        return;
+    }
+    let written = match bodiless {
+        true => Ok(()),
+        false => {
+            tokio::select! {
+                biased;
+                written = write_body(&mut stream, body) => written,
+                // The body is dropped here, and with it whatever produces it.
+                _ = &mut parts.stopped => Err(code::H3_REQUEST_CANCELLED),
+            }
+        }
+    };
+    match written {
+        Ok(()) => {
+            // Errors here mean that the client has gone.
+            if stream.finish().is_ok() {
+                let _ = parts.stopped.await;
+            }
+        }
+        Err(error) => {
+            let _ = stream.reset(code::varint(error));
+        }
+    }
+}
+
+/// Writes a body to its end; an error is the code to reset the stream with.
+async fn write_body(stream: &mut quinn::SendStream, body: Body) -> Result<(), u64> {
+    let mut body = pin!(body);
+    while let Some(piece) = body.frame().await {
+        let piece = piece.map_err(|error| {
+            debug!(%error, "the body of a response failed");
+            code::H3_INTERNAL_ERROR
+        })?;
+        let (ty, payload) = match piece.into_data() {
+            Ok(data) if data.is_empty() => continue,
+            Ok(data) => (frame::DATA, data),
+            Err(piece) => match piece.into_trailers() {
+                Ok(trailers) => (frame::HEADERS, qpack::encode(&trailers)),
+                Err(_) => continue,
+            },
+        };
+        let mut chunks = [frame_header(ty, payload.len()), payload];
+        stream.write_all_chunks(&mut chunks).await.map_err(|_| code::H3_REQUEST_CANCELLED)?;
+    }
+    Ok(())
+}
+
+/// The current time for a `date` header (RFC 9110 §6.6.1).
+fn date() -> HeaderValue {
+    use time::macros::format_description;
+    let format =
+        format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+    let now = time::OffsetDateTime::from(SystemTime::now());
+    let text = now.format(&format).unwrap_or_default();
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+}

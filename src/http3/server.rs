@@ -1,0 +1,215 @@
+//! Driving one HTTP/3 connection of a server: one task for the connection, one for each request.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{body::Body, extract::ConnectInfo};
+use bytes::Bytes;
+use h3::error::StreamError;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use tokio::{sync::oneshot, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tower::{ServiceExt, util::BoxCloneSyncService};
+use tracing::{Instrument, debug, debug_span};
+
+use super::{Backend, Limits, RequestParts, Role, Shared, Takeover, code, request::RequestBody, response};
+use crate::server::Via;
+use crate::webtransport::{
+    Answer, Handlers, Registry, Seat, SessionRequest,
+    connect::{self, ServerStream},
+};
+
+/// What answers requests, whatever the version of HTTP.
+pub(crate) type HttpService = BoxCloneSyncService<Request<Body>, Response<Body>, std::convert::Infallible>;
+
+/// What every connection of a server shares.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) service: std::sync::Mutex<HttpService>,
+    pub(crate) handlers: Handlers,
+    pub(crate) limits: Limits,
+    pub(crate) max_sessions: usize,
+}
+
+impl Context {
+    /// The service, to be called once.
+    pub(crate) fn service(&self) -> HttpService {
+        self.service.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+/// Serves a connection until it ends, or until `stop` and then the end of what it carries.
+pub(crate) async fn serve(conn: quinn::Connection, context: Arc<Context>, via: Via, stop: CancellationToken) {
+    let remote = conn.remote_address();
+    let shared = Arc::new(Shared::new(conn.clone(), Role::Server, context.limits, Registry::new(context.max_sessions)));
+    let backend = Backend::new(shared.clone());
+    let accepted = backend.accepted();
+    let mut builder = h3::server::builder();
+    // The settings themselves are ours (`settings`); h3 must know what it may accept.
+    builder
+        .max_field_section_size(context.limits.max_field_section_size)
+        // h3's GREASE frame at the end of a response hangs some clients.
+        .send_grease(false)
+        .enable_extended_connect(true)
+        .enable_datagram(true);
+    let mut h3 = match builder.build::<_, Bytes>(backend).await {
+        Ok(h3) => h3,
+        Err(error) => return debug!(%error, "HTTP/3 did not start"),
+    };
+    // Dropped, and so aborted, with this task.
+    let mut requests = JoinSet::new();
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                // One more than none: GOAWAY names the first request that will not be answered
+                // (RFC 9114 §5.2), and h3 counts from the last one that will.
+                if h3.shutdown(1).await.is_err() {
+                    break;
+                }
+                shared.sessions.drain();
+            }
+            accept = h3.accept() => match accept {
+                Ok(Some(resolver)) => {
+                    let parts = accepted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+                    let Some(parts) = parts else { continue };
+                    let answer = Answering { shared: shared.clone(), context: context.clone(), remote, via, parts };
+                    requests.spawn(answer.run(resolver).instrument(debug_span!("request")));
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    debug!(%error, "connection ended");
+                    break;
+                }
+            },
+            datagram = conn.read_datagram() => match datagram.map(|datagram| shared.sessions.deliver_datagram(datagram)) {
+                Ok(Ok(())) => {}
+                Ok(Err(violation)) => shared.violated(violation),
+                Err(_) => break,
+            },
+            Some(ended) = requests.join_next() => {
+                if let Err(error) = ended {
+                    debug!(%error, "a request's task failed");
+                }
+            }
+            // Reached only when nothing of the above can go on.
+            () = std::future::ready(()), if stopping && requests.is_empty() => break,
+        }
+    }
+    // The rest of what was accepted ends with the connection, unless it can end by itself.
+    if conn.close_reason().is_none() {
+        while requests.join_next().await.is_some() {}
+        conn.close(code::varint(code::H3_NO_ERROR), b"");
+    }
+}
+
+/// One request being answered.
+struct Answering {
+    shared: Arc<Shared>,
+    context: Arc<Context>,
+    remote: SocketAddr,
+    via: Via,
+    parts: RequestParts,
+}
+
+type Resolver = h3::server::RequestResolver<Backend, Bytes>;
+
+impl Answering {
+    async fn run(self, resolver: Resolver) {
+        let (request, stream) = match resolver.resolve_request().await {
+            Ok(resolved) => resolved,
+            Err(error) => return debug!(%error, "cannot read a request"),
+        };
+        let (mut head, ()) = request.into_parts();
+        let protocol = head.extensions.remove::<h3::ext::Protocol>();
+        match (&head.method, protocol) {
+            (&Method::CONNECT, Some(h3::ext::Protocol::WEB_TRANSPORT)) => self.session(head, stream).await,
+            (&Method::CONNECT, _) => refuse(stream, StatusCode::NOT_IMPLEMENTED, http::HeaderMap::new()).await,
+            // RFC 9220 §3: `:protocol` has a meaning with CONNECT only.
+            (_, Some(_)) => refuse(stream, StatusCode::BAD_REQUEST, http::HeaderMap::new()).await,
+            (_, None) => self.request(head, stream).await,
+        }
+    }
+
+    async fn request(mut self, mut head: http::request::Parts, stream: ServerStream) {
+        let (send, recv) = stream.split();
+        let method = head.method.clone();
+        head.extensions.insert(Takeover::new());
+        head.extensions.insert(ConnectInfo(self.remote));
+        head.extensions.insert(self.via);
+        let request = Request::from_parts(head, Body::new(RequestBody::new(recv)));
+        let answered = tokio::select! {
+            biased;
+            answered = self.context.service().oneshot(request) => answered,
+            // The client went away: whatever the handler was doing is dropped here.
+            _ = &mut self.parts.stopped => return,
+        };
+        let response = answered.unwrap_or_else(|never| match never {});
+        response::write(send, self.parts, &method, response).await;
+    }
+
+    /// Asks the application about a session and, if it accepts, runs it to its end.
+    async fn session(self, head: http::request::Parts, stream: ServerStream) {
+        let id = stream.id().into_inner();
+        let Some(handler) = self.context.handlers.find(head.uri.path()) else {
+            return refuse(stream, StatusCode::NOT_FOUND, http::HeaderMap::new()).await;
+        };
+        let Some(seat) = Seat::take(&self.shared, id) else {
+            // draft-ietf-webtrans-http3 §5.2 leaves the way of refusing open.
+            return refuse(stream, StatusCode::TOO_MANY_REQUESTS, http::HeaderMap::new()).await;
+        };
+        let (request, answered) = SessionRequest::new(head, self.remote);
+        let handle = handler.call(request);
+        let run = run_session(&self.shared, stream, id, seat, answered);
+        // A handler may go on for a while after its session, or return before it.
+        tokio::join!(handle, run);
+    }
+}
+
+async fn run_session(
+    shared: &Arc<Shared>,
+    mut stream: ServerStream,
+    id: u64,
+    seat: Seat,
+    answered: oneshot::Receiver<Answer>,
+) {
+    // A request that is dropped unanswered is the handler's failure.
+    let failed = Answer::Reject { status: StatusCode::INTERNAL_SERVER_ERROR, headers: http::HeaderMap::new() };
+    match answered.await.unwrap_or(failed) {
+        Answer::Reject { status, headers } => {
+            drop(seat);
+            refuse(stream, status, headers).await;
+        }
+        Answer::Accept { headers, protocol, session: opened } => {
+            let mut response = Response::new(());
+            *response.headers_mut() = headers;
+            // What draft 02 asks for; later drafts ignore it.
+            response.headers_mut().insert("sec-webtransport-http3-draft", HeaderValue::from_static("draft02"));
+            if let Some(chosen) = protocol.as_deref().and_then(crate::webtransport::quote) {
+                response.headers_mut().insert(crate::webtransport::CHOSEN, chosen);
+            }
+            if let Err(error) = stream.send_response(response).await {
+                return debug!(%error, "the client went away before its session was opened");
+            }
+            let (send, recv) = stream.split();
+            connect::open(shared.conn.clone(), id, protocol, &seat, opened, send, recv).await;
+        }
+    }
+}
+
+/// Answers with a status and no body, and wants no more of the request.
+async fn refuse(mut stream: ServerStream, status: StatusCode, mut headers: http::HeaderMap) {
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    let sent: Result<(), StreamError> = async {
+        stream.send_response(response).await?;
+        stream.finish().await
+    }
+    .await;
+    if let Err(error) = sent {
+        debug!(%error, "cannot refuse a request");
+    }
+}

@@ -1,0 +1,228 @@
+//! Taking over the stream of a request: the handler writes to it itself.
+
+use std::{
+    io,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use axum::body::Body;
+use bytes::{Buf, Bytes};
+use http::{Extensions, Response, Version};
+use tokio::io::AsyncWrite;
+
+use super::{code, response::data_header};
+
+/// The right to take over the stream of a request, which every HTTP/3 request carries.
+///
+/// A handler gets it with [`Takeover::of`], or as an argument (it is an axum extractor that
+/// answers 505 where there is no HTTP/3 stream), and returns [`Takeover::respond`].
+#[derive(Debug, Clone)]
+pub struct Takeover(());
+
+/// The request did not come over HTTP/3, so that it has no stream that could be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this request came over {version:?}: only an HTTP/3 request has a stream to take over")]
+pub struct NoTakeover {
+    /// What it came over.
+    pub version: Version,
+}
+
+type Work = Box<dyn FnOnce(TakenStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+/// How the handler's work travels in its response. Extensions must be cloneable; the work is done
+/// once.
+#[derive(Clone)]
+struct Carrier(Arc<Mutex<Option<Work>>>);
+
+impl Takeover {
+    pub(super) fn new() -> Self {
+        Self(())
+    }
+
+    /// The takeover of a request.
+    ///
+    /// # Errors
+    ///
+    /// When it came over HTTP/1.1 or HTTP/2.
+    pub fn of<B>(request: &http::Request<B>) -> Result<Self, NoTakeover> {
+        let version = request.version();
+        request.extensions().get::<Self>().cloned().ok_or(NoTakeover { version })
+    }
+
+    /// Makes a response whose head is sent at once and whose body `work` writes itself.
+    ///
+    /// `work` runs on the request's own task and is dropped as soon as the client goes away. The
+    /// response must be ended with [`TakenStream::finish`], or the client sees it as cut short.
+    pub fn respond<F, R>(self, head: Response<()>, work: F) -> Response<Body>
+    where
+        F: FnOnce(TakenStream) -> R + Send + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let work: Work = Box::new(move |stream| Box::pin(work(stream)));
+        let (mut parts, ()) = head.into_parts();
+        parts.extensions.insert(Carrier(Arc::new(Mutex::new(Some(work)))));
+        Response::from_parts(parts, Body::empty())
+    }
+}
+
+impl<S: Sync> axum::extract::FromRequestParts<S> for Takeover {
+    type Rejection = (http::StatusCode, String);
+
+    async fn from_request_parts(parts: &mut http::request::Parts, _state: &S) -> Result<Self, Self::Rejection> {
+        let none = NoTakeover { version: parts.version };
+        let takeover = parts.extensions.get::<Self>().cloned();
+        takeover.ok_or_else(|| (http::StatusCode::HTTP_VERSION_NOT_SUPPORTED, format!("{none}\n")))
+    }
+}
+
+/// The work in a response's extensions, if its handler took the stream over.
+pub(super) fn take(extensions: &mut Extensions) -> Option<Work> {
+    let carrier = extensions.remove::<Carrier>()?;
+    carrier.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// The stream of a response that its handler writes itself.
+///
+/// Each write becomes one DATA frame ([RFC 9114 §7.2.1]) and leaves at once. Dropping the stream
+/// without [`finish`](Self::finish) resets it, so that a response cut short never looks whole.
+///
+/// [RFC 9114 §7.2.1]: https://www.rfc-editor.org/rfc/rfc9114#section-7.2.1
+#[derive(Debug)]
+pub struct TakenStream {
+    stream: Option<quinn::SendStream>,
+    /// What is left of a frame header that was not written whole.
+    header: Bytes,
+    /// How much payload the frame still wants.
+    payload: usize,
+}
+
+impl TakenStream {
+    pub(super) fn new(stream: quinn::SendStream) -> Self {
+        Self { stream: Some(stream), header: Bytes::new(), payload: 0 }
+    }
+
+    /// A frame whose payload was announced and not written must not be finished.
+    fn check_whole(&self) -> io::Result<()> {
+        match self.payload {
+            0 => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the last write was not completed")),
+        }
+    }
+
+    fn stream(&mut self) -> io::Result<&mut quinn::SendStream> {
+        self.stream.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
+    }
+
+    /// Writes `bytes` whole as one DATA frame, without copying them.
+    ///
+    /// # Errors
+    ///
+    /// When the client has gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe: when dropped, an unknown part has been written, and the stream must be
+    /// dropped too.
+    pub async fn write_bytes(&mut self, bytes: Bytes) -> io::Result<()> {
+        self.check_whole()?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut chunks = [data_header(bytes.len()), bytes];
+        Ok(self.stream()?.write_all_chunks(&mut chunks).await?)
+    }
+
+    /// Ends the response and waits until the client has all of it.
+    ///
+    /// # Errors
+    ///
+    /// When the client went away first.
+    pub async fn finish(mut self) -> io::Result<()> {
+        self.check_whole()?;
+        let Some(mut stream) = self.stream.take() else { return Ok(()) };
+        stream.finish().map_err(|_| io::Error::from(io::ErrorKind::NotConnected))?;
+        match stream.stopped().await {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) => Err(quinn::WriteError::Stopped(error).into()),
+            Err(error) => Err(quinn::WriteError::from(error).into()),
+        }
+    }
+
+    /// Hands the raw QUIC stream out. What is written to it must be HTTP/3 frames, and dropping it
+    /// finishes it.
+    ///
+    /// # Errors
+    ///
+    /// Gives itself back when a frame has been begun and its payload is not yet whole.
+    pub fn into_raw(mut self) -> Result<quinn::SendStream, Self> {
+        if self.payload > 0 {
+            return Err(self);
+        }
+        match self.stream.take() {
+            Some(stream) => Ok(stream),
+            None => Err(self),
+        }
+    }
+}
+
+impl Drop for TakenStream {
+    fn drop(&mut self) {
+        if let Some(mut stream) = self.stream.take() {
+            // An error here means that the stream has ended by itself.
+            let _ = stream.reset(code::varint(code::H3_INTERNAL_ERROR));
+        }
+    }
+}
+
+impl AsyncWrite for TakenStream {
+    /// Writes `buf` as the payload of a DATA frame, or as more of the payload that an earlier call
+    /// has announced and could not write whole.
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let this = &mut *self;
+        let stream = this.stream.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
+        if this.payload == 0 {
+            this.header = data_header(buf.len());
+            this.payload = buf.len();
+            // The usual case: header and payload leave in one write.
+            let mut chunks = [this.header.clone(), Bytes::copy_from_slice(buf)];
+            let polled = pin!(stream.write_chunks(&mut chunks)).poll(cx);
+            if polled.is_pending() {
+                // Nothing is written yet, and the next call may come with another buffer.
+                this.payload = 0;
+            }
+            let written = ready!(polled)?.bytes;
+            let header = written.min(this.header.len());
+            this.header.advance(header);
+            this.payload -= written - header;
+            if written > header {
+                return Poll::Ready(Ok(written - header));
+            }
+        }
+        while this.header.has_remaining() {
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, &this.header))?;
+            this.header.advance(written);
+        }
+        let piece = &buf[..buf.len().min(this.payload)];
+        let written = ready!(Pin::new(stream).poll_write(cx, piece))?;
+        this.payload -= written;
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // QUIC sends what is written as soon as it may.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_whole()?;
+        if let Some(mut stream) = self.stream.take() {
+            stream.finish().map_err(|_| io::Error::from(io::ErrorKind::NotConnected))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

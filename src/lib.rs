@@ -1,0 +1,36 @@
+//! Pipe live bytes to any browser: the same chunks as an HTTP/3 response, read with `fetch`, and
+//! over a WebTransport session, from one server on one port that speaks HTTP/2 and HTTP/1.1 too.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`server`] | [`Server`]: bound sockets, one service for every version of HTTP, WebTransport handlers |
+//! | [`webtransport`] | sessions, streams and datagrams |
+//! | [`http3`] | the backend under h3, and [`Takeover`] of a request's stream |
+//! | [`client`] | requests and sessions from the other side |
+//! | [`feed`], [`chunk`], [`source`] | what is streamed; knows nothing of HTTP |
+//! | [`app`] | the routes of the `h3cast` program: feeds and the page |
+//! | [`identity`] | the certificate, its hashes, its renewal |
+//! | [`listen`] | addresses to listen on |
+
+pub mod app;
+pub mod browser;
+pub mod chunk;
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod client;
+pub mod feed;
+pub mod http3;
+pub mod identity;
+pub mod listen;
+pub mod origin;
+mod page;
+pub mod server;
+pub mod source;
+mod tcp;
+pub mod webtransport;
+
+pub use app::App;
+pub use http3::{NoTakeover, TakenStream, Takeover};
+pub use identity::Identity;
+pub use listen::Listen;
+pub use server::{PlainHttp, Server};

@@ -1,0 +1,405 @@
+//! The server: bound sockets, one service for every version of HTTP, WebTransport handlers.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Request, Response};
+use quinn::crypto::rustls::QuicServerConfig;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
+use tracing::{Instrument, debug, debug_span, warn};
+
+use crate::{
+    http3::{self, Limits, server::Context},
+    identity::{Identity, provider},
+    listen::{Bound, Listen, ListenError, Sockets},
+    webtransport::{Handler, Handlers},
+};
+
+/// Why a server could not be started. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The certificate cannot be used for TLS.
+    #[error("the certificate cannot be used: {0}")]
+    Tls(#[from] rustls::Error),
+    /// QUIC needs a cipher suite that the certificate's configuration lacks.
+    #[error("the certificate cannot be used for QUIC: {0}")]
+    Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+    /// A socket that was bound cannot be used.
+    #[error("cannot use a socket: {0}")]
+    Socket(#[from] std::io::Error),
+}
+
+/// The way by which a request reached the server. Each request carries it in its extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Via {
+    /// Over TLS (or QUIC), not plain HTTP.
+    pub tls: bool,
+    /// The port where HTTP/3, HTTP/2 and HTTP/1.1 over TLS are served: of the listener that the
+    /// request came to, or of the first one for a request over plain HTTP.
+    pub tls_port: u16,
+}
+
+/// Where a server listens, with real ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Addresses {
+    /// `HOST:PORT` of each listener for HTTP/3, HTTP/2 and HTTP/1.1 over TLS, as it stands in a
+    /// URL.
+    pub tls: Vec<String>,
+    /// `HOST:PORT` of plain HTTP.
+    pub http: Option<String>,
+    /// The UDP socket addresses, for HTTP/3 and WebTransport.
+    pub udp: Vec<SocketAddr>,
+    /// Plain HTTP was to be elsewhere, where another program listens.
+    pub http_moved: bool,
+}
+
+/// Where plain HTTP is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PlainHttp {
+    /// Nowhere.
+    Off,
+    /// There, or the server does not start.
+    At(Listen),
+    /// There, or on any free port when another program listens there.
+    Near(Listen),
+}
+
+/// Makes a [`Server`].
+#[derive(Debug)]
+pub struct ServerBuilder {
+    identity: Identity,
+    listen: Vec<Listen>,
+    http: PlainHttp,
+    service: http3::server::HttpService,
+    handlers: Handlers,
+    limits: Limits,
+    max_sessions: usize,
+    grace: Duration,
+}
+
+/// A server whose sockets are bound. It serves while [`run`](Self::run) does.
+///
+/// ```no_run
+/// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
+/// use axum::{Router, routing::get};
+/// use h3cast::{Identity, Server};
+///
+/// let identity = Identity::self_signed("certs".as_ref(), &[], Default::default())?;
+/// let server = Server::builder(identity)
+///     .http_service(Router::new().route("/", get(|| async { "hello over any HTTP\n" })))
+///     .build()
+///     .await?;
+/// println!("https://{}/", server.addresses().tls[0]);
+/// server.run(Default::default()).await;
+/// # Ok(()) }
+/// ```
+pub struct Server {
+    identity: Identity,
+    addresses: Addresses,
+    context: Arc<Context>,
+    endpoints: Vec<(quinn::Endpoint, Via)>,
+    tcp: Vec<(tokio::net::TcpListener, Option<TlsAcceptor>, Via)>,
+    grace: Duration,
+}
+
+/// The default port for HTTP/3, WebTransport, and HTTP over TLS.
+pub const DEFAULT_PORT: u16 = 4433;
+/// The default port for plain HTTP on loopback.
+pub const DEFAULT_HTTP_PORT: u16 = 8080;
+
+/// QUIC connections at once; the next is refused.
+const MAX_CONNECTIONS: usize = 65_536;
+
+/// What a peer may send on one connection before it is read, in bytes.
+const RECEIVE_WINDOW: u32 = 2 << 20;
+/// The same on one stream. A page may write 1 MiB before it reads anything.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// What is kept for a peer that does not read, in bytes a connection.
+const SEND_WINDOW: u64 = 1 << 20;
+/// Datagrams that wait, each way, in bytes a connection.
+const DATAGRAM_BUFFER: usize = 256 << 10;
+/// How long a connection lives without a sign of the peer.
+const IDLE: Duration = Duration::from_secs(30);
+/// How often a silent connection is kept alive, so that a feed may be silent for long.
+const KEEP_ALIVE: Duration = Duration::from_secs(12);
+
+impl ServerBuilder {
+    /// Adds an address to listen on. Without any, the server listens on `localhost:4433`.
+    #[must_use]
+    pub fn listen(mut self, listen: Listen) -> Self {
+        self.listen.push(listen);
+        self
+    }
+
+    /// Where plain HTTP is served, on loopback only. The default is nowhere.
+    #[must_use]
+    pub fn plain_http(mut self, http: PlainHttp) -> Self {
+        self.http = http;
+        self
+    }
+
+    /// What answers requests of every version of HTTP: an axum `Router`, or any service.
+    #[must_use]
+    pub fn http_service<S, B>(mut self, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>, Error = std::convert::Infallible>,
+        S: Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.service = BoxCloneSyncService::new(service.map_response(|response| response.map(Body::new)));
+        self
+    }
+
+    /// What answers WebTransport sessions at `path`.
+    #[must_use]
+    pub fn webtransport(mut self, path: &str, handler: impl Handler) -> Self {
+        self.handlers.insert(path, Arc::new(handler));
+        self
+    }
+
+    /// What answers WebTransport sessions at every other path. Without it they get 404.
+    #[must_use]
+    pub fn webtransport_fallback(mut self, handler: impl Handler) -> Self {
+        self.handlers.set_fallback(Arc::new(handler));
+        self
+    }
+
+    /// How many WebTransport sessions one connection may have at once (default 16).
+    #[must_use]
+    pub fn max_sessions(mut self, sessions: usize) -> Self {
+        self.max_sessions = sessions;
+        self
+    }
+
+    /// How long requests and sessions may go on after the server was told to stop (default 5 s).
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Binds every socket. Until [`Server::run`], clients wait.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be bound or the certificate cannot be used; then none is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, nothing stays bound.
+    pub async fn build(self) -> Result<Server, StartError> {
+        let mut listen = self.listen;
+        if listen.is_empty() {
+            listen.push(Listen::localhost(DEFAULT_PORT));
+        }
+        let mut bound = Vec::new();
+        for listen in &listen {
+            bound.push(listen.bind(Sockets::UdpAndTcp, "--listen").await?);
+        }
+        let (http, http_moved) = bind_http(self.http).await?;
+        let first_port = bound.first().map_or(DEFAULT_PORT, |bound| bound.port);
+        let addresses = Addresses {
+            tls: bound.iter().map(|bound| format!("{}:{}", bound.host, bound.port)).collect(),
+            http: http.as_ref().map(|bound| format!("{}:{}", bound.host, bound.port)),
+            udp: bound.iter().flat_map(|bound| &bound.udp).filter_map(|udp| udp.local_addr().ok()).collect(),
+            http_moved,
+        };
+        let acceptor = TlsAcceptor::from(Arc::new(tls(&self.identity, &[b"h2", b"http/1.1"])?));
+        let quic = quic(&self.identity)?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let (mut endpoints, mut tcp) = (Vec::new(), Vec::new());
+        for bound in bound {
+            let via = Via { tls: true, tls_port: bound.port };
+            for udp in bound.udp {
+                let config = quinn::EndpointConfig::default();
+                endpoints.push((quinn::Endpoint::new(config, Some(quic.clone()), udp, runtime.clone())?, via));
+            }
+            for listener in bound.tcp {
+                tcp.push((tokio::net::TcpListener::from_std(listener)?, Some(acceptor.clone()), via));
+            }
+        }
+        let via = Via { tls: false, tls_port: first_port };
+        for listener in http.into_iter().flat_map(|bound| bound.tcp) {
+            tcp.push((tokio::net::TcpListener::from_std(listener)?, None, via));
+        }
+        let context = Context {
+            service: std::sync::Mutex::new(self.service),
+            handlers: self.handlers,
+            limits: self.limits,
+            max_sessions: self.max_sessions,
+        };
+        Ok(Server { identity: self.identity, addresses, context: Arc::new(context), endpoints, tcp, grace: self.grace })
+    }
+}
+
+async fn bind_http(http: PlainHttp) -> Result<(Option<Bound>, bool), ListenError> {
+    let bind = |listen: Listen| async move { listen.bind(Sockets::Tcp, "--http").await };
+    match http {
+        PlainHttp::Off => Ok((None, false)),
+        PlainHttp::At(listen) => Ok((Some(bind(listen).await?), false)),
+        PlainHttp::Near(listen) => match bind(listen.clone()).await {
+            Err(ListenError::InUse { .. }) => Ok((Some(bind(listen.any_port()).await?), true)),
+            other => Ok((Some(other?), false)),
+        },
+    }
+}
+
+fn tls(identity: &Identity, protocols: &[&[u8]]) -> Result<rustls::ServerConfig, rustls::Error> {
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(identity.resolver());
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(config)
+}
+
+fn quic(identity: &Identity) -> Result<quinn::ServerConfig, StartError> {
+    let crypto = QuicServerConfig::try_from(tls(identity, &[b"h3"])?)?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(transport(Some(KEEP_ALIVE))));
+    Ok(config)
+}
+
+/// What one connection may cost and how it behaves, for a server and a client alike.
+pub(crate) fn transport(keep_alive: Option<Duration>) -> quinn::TransportConfig {
+    let mut config = quinn::TransportConfig::default();
+    config
+        // RFC 9114 §6.1 asks for at least 100 requests at once.
+        .max_concurrent_bidi_streams(100_u8.into())
+        .max_concurrent_uni_streams(100_u8.into())
+        .receive_window(RECEIVE_WINDOW.into())
+        .stream_receive_window(STREAM_WINDOW.into())
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        // A viewer has one stream: fairness among streams would only cut packets up.
+        .send_fairness(false)
+        .keep_alive_interval(keep_alive)
+        .max_idle_timeout(IDLE.try_into().ok());
+    config
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Begins to describe a server with this identity.
+    #[must_use]
+    pub fn builder(identity: Identity) -> ServerBuilder {
+        let not_found = tower::service_fn(|_: Request<Body>| async {
+            let mut response = Response::new(Body::from("not found\n"));
+            *response.status_mut() = http::StatusCode::NOT_FOUND;
+            Ok(response)
+        });
+        ServerBuilder {
+            identity,
+            listen: Vec::new(),
+            http: PlainHttp::Off,
+            service: BoxCloneSyncService::new(not_found),
+            handlers: Handlers::default(),
+            limits: Limits { max_field_section_size: 16 * 1024, head_timeout: Duration::from_secs(10) },
+            max_sessions: 16,
+            grace: Duration::from_secs(5),
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// The identity that it was built with.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Serves until `stop` is cancelled: then accepts no more, tells every client (GOAWAY), lets
+    /// requests and sessions end within the grace time, and closes what is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, everything ends at once.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        let (identity, until) = (self.identity.clone(), stop.clone());
+        tasks.spawn(async move { identity.keep_fresh(until).await });
+        for (listener, tls, via) in self.tcp {
+            tasks.spawn(crate::tcp::serve(listener, tls, self.context.clone(), via, stop.clone()));
+        }
+        for (endpoint, via) in self.endpoints {
+            tasks.spawn(accept_quic(endpoint, self.context.clone(), via, stop.clone()));
+        }
+        let all = async { while tasks.join_next().await.is_some() {} };
+        let deadline = async {
+            stop.cancelled().await;
+            tokio::time::sleep(self.grace).await;
+        };
+        tokio::select! {
+            () = all => {}
+            () = deadline => debug!("the grace time is over"),
+        }
+        // Dropping the tasks ends what is left; an endpoint's own drop tells its clients.
+        tasks.shutdown().await;
+    }
+}
+
+/// Serves one UDP socket until `stop`, and then what it carries to its end.
+async fn accept_quic(endpoint: quinn::Endpoint, context: Arc<Context>, via: Via, stop: CancellationToken) {
+    let _close = CloseOnDrop(endpoint.clone());
+    let mut connections = JoinSet::new();
+    loop {
+        let incoming = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { break };
+        if endpoint.open_connections() >= MAX_CONNECTIONS {
+            warn!("refusing a connection: there are {MAX_CONNECTIONS} already");
+            incoming.refuse();
+            continue;
+        }
+        let (context, stop) = (context.clone(), stop.clone());
+        let span = debug_span!("connection", remote = %incoming.remote_address());
+        let serve = async move {
+            match incoming.await {
+                Ok(conn) => http3::server::serve(conn, context, via, stop).await,
+                Err(error) => debug!(%error, "QUIC handshake failed"),
+            }
+        };
+        connections.spawn(serve.instrument(span));
+    }
+    // Handshakes that begin now are refused.
+    endpoint.set_server_config(None);
+    while connections.join_next().await.is_some() {}
+    // Lets the last packets leave.
+    endpoint.wait_idle().await;
+}
+
+/// Tells the clients of an endpoint when its task is dropped before its time.
+struct CloseOnDrop(quinn::Endpoint);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close(http3::code::H3_NO_ERROR.try_into().unwrap_or_default(), b"the server has stopped");
+    }
+}

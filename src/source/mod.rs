@@ -1,0 +1,3 @@
+//! Where a feed's chunks come from.
+
+pub mod demo;

@@ -1,0 +1,129 @@
+//! HTTP/2 and HTTP/1.1 over TLS, and plain HTTP on loopback.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{body::Body, extract::ConnectInfo};
+use http::{HeaderValue, Request, header};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use tracing::debug;
+
+use crate::{http3::server::Context, server::Via};
+
+/// How long a client may take for its TLS handshake, or to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many TCP connections one listener keeps at once. The next waits until one ends.
+const MAX_CONNECTIONS: usize = 4096;
+
+/// How long to wait when the system has no more files or memory for a connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves a listener until `stop`, and then what it carries to its end.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    context: Arc<Context>,
+    via: Via,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let Ok((stream, remote, place)) = accepted else {
+            // Out of files or memory: what is there must go on, and a busy loop would not help it.
+            tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            continue;
+        };
+        // Chunks leave at once.
+        let _ = stream.set_nodelay(true);
+        let (tls, context, stop) = (tls.clone(), context.clone(), stop.clone());
+        connections.spawn(async move {
+            let _place = place;
+            match tls {
+                Some(tls) => match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(stream, remote, context, via, stop).await,
+                    Ok(Err(error)) => debug!(%error, %remote, "TLS handshake failed"),
+                    Err(_) => debug!(%remote, "TLS handshake took too long"),
+                },
+                None => connection(stream, remote, context, via, stop).await,
+            }
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    // Reserved before a connection is taken.
+    let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, remote) = listener.accept().await?;
+    Ok((stream, remote, place))
+}
+
+async fn connection<S>(stream: S, remote: SocketAddr, context: Arc<Context>, via: Via, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = context.service();
+    // RFC 7838 §3. The same port on UDP; a day, as is usual.
+    let alt_svc = HeaderValue::from_str(&format!("h3=\":{}\"; ma=86400", via.tls_port)).ok().filter(|_| via.tls);
+    let service = tower::service_fn(move |request: Request<Incoming>| {
+        let (service, alt_svc) = (service.clone(), alt_svc.clone());
+        async move {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo(remote));
+            request.extensions_mut().insert(via);
+            let mut response = service.oneshot(request).await?;
+            if let Some(alt_svc) = alt_svc {
+                response.headers_mut().insert(header::ALT_SVC, alt_svc);
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(100)
+        .max_header_list_size(u32::try_from(context.limits.max_field_section_size).unwrap_or(u32::MAX))
+        // What one viewer that does not read may pin, in bytes.
+        .max_send_buf_size(256 * 1024)
+        .keep_alive_interval(Some(Duration::from_secs(20)))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, %remote, "connection ended");
+    }
+}

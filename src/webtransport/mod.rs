@@ -1,0 +1,36 @@
+//! WebTransport over HTTP/3 (draft-ietf-webtrans-http3): sessions, their streams and datagrams.
+//!
+//! A server gives each session to a [`Handler`]; a client opens one with
+//! [`client::Connection::webtransport`](crate::client::Connection::webtransport). Both get a
+//! [`Session`]. Any number of sessions and ordinary requests share a connection.
+//!
+//! ```no_run
+//! use h3cast::webtransport::SessionRequest;
+//!
+//! /// Sends every stream back to where it came from.
+//! async fn echo(request: SessionRequest) {
+//!     let Ok(session) = request.accept().await else { return };
+//!     while let Ok((mut send, mut recv)) = session.accept_bi().await {
+//!         while let Ok(Some(bytes)) = recv.read_bytes(usize::MAX).await {
+//!             if send.write_bytes(bytes).await.is_err() {
+//!                 break;
+//!             }
+//!         }
+//!         let _ = send.finish();
+//!     }
+//! }
+//! ```
+
+pub mod capsule;
+pub mod codes;
+pub(crate) mod connect;
+mod registry;
+mod request;
+mod session;
+mod stream;
+
+pub(crate) use registry::{Registry, Seat};
+pub(crate) use request::{Answer, CHOSEN, Handlers, quote, unquote};
+pub use request::{Handler, SessionRequest};
+pub use session::{Closed, DatagramError, Session, SessionError, Stats};
+pub use stream::{RecvStream, SendStream, StreamError};

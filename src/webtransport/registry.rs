@@ -1,0 +1,237 @@
+//! Which sessions a connection has, and the way of streams and datagrams to them.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use quinn::VarInt;
+use tokio::sync::Notify;
+use tracing::debug;
+
+use super::session::Inner;
+use crate::http3::{Violation, code, varint};
+
+/// How long a stream may wait for its session, whose CONNECT may be on its way or still be
+/// answered (draft-ietf-webtrans-http3 §4.6 asks for a bound and names none).
+const STREAM_WAIT: Duration = Duration::from_secs(5);
+
+/// How many streams of one connection may wait at once.
+const STREAMS_WAITING: usize = 64;
+
+/// How many datagrams of one connection may wait for their session, and of how many bytes.
+const DATAGRAMS_WAITING: usize = 64;
+
+/// How many sessions that have ended are remembered, so that their late streams are told apart
+/// from early ones.
+const ENDED_REMEMBERED: usize = 64;
+
+/// The sessions of one connection.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    state: Mutex<State>,
+    /// Wakes the streams that wait when a session comes or goes.
+    changed: Notify,
+    waiting: AtomicUsize,
+    max_sessions: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sessions: HashMap<u64, Entry>,
+    ended: VecDeque<u64>,
+    early_datagrams: VecDeque<(u64, Bytes)>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    /// Its CONNECT has come and is being answered.
+    Asked,
+    Open(Arc<Inner>),
+}
+
+/// Where a stream belongs.
+enum Place {
+    Session(Arc<Inner>),
+    Gone,
+    NotYet,
+}
+
+/// A place among a connection's sessions; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    registry: Arc<crate::http3::Shared>,
+    id: u64,
+}
+
+impl Seat {
+    /// Takes a place for the session `id`, or says that there is none left.
+    pub(crate) fn take(shared: &Arc<crate::http3::Shared>, id: u64) -> Option<Self> {
+        let mut state = shared.sessions.state();
+        if state.sessions.len() >= shared.sessions.max_sessions {
+            return None;
+        }
+        state.sessions.insert(id, Entry::Asked);
+        drop(state);
+        Some(Self { registry: shared.clone(), id })
+    }
+
+    /// Opens the session: streams and datagrams that waited for it reach it now.
+    pub(super) fn open(&self, session: &Arc<Inner>) {
+        let registry = &self.registry.sessions;
+        let mut state = registry.state();
+        state.sessions.insert(self.id, Entry::Open(session.clone()));
+        let id = self.id;
+        state.early_datagrams.retain(|(of, payload)| {
+            if *of == id {
+                session.deliver_datagram(payload.clone());
+            }
+            *of != id
+        });
+        drop(state);
+        registry.changed.notify_waiters();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let registry = &self.registry.sessions;
+        let mut state = registry.state();
+        state.sessions.remove(&self.id);
+        if state.ended.len() == ENDED_REMEMBERED {
+            state.ended.pop_front();
+        }
+        state.ended.push_back(self.id);
+        drop(state);
+        registry.changed.notify_waiters();
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(max_sessions: usize) -> Self {
+        Self { state: Mutex::default(), changed: Notify::new(), waiting: AtomicUsize::new(0), max_sessions }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks every session to end soon.
+    pub(crate) fn drain(&self) {
+        for entry in self.state().sessions.values() {
+            if let Entry::Open(session) = entry {
+                session.ask_drain();
+            }
+        }
+    }
+
+    fn place(&self, id: u64) -> Place {
+        let state = self.state();
+        match state.sessions.get(&id) {
+            Some(Entry::Open(session)) => Place::Session(session.clone()),
+            Some(Entry::Asked) => Place::NotYet,
+            None if state.ended.contains(&id) => Place::Gone,
+            None => Place::NotYet,
+        }
+    }
+
+    /// Finds the session of a stream, waiting for it within the bounds; an error is the code to
+    /// refuse the stream with.
+    async fn find(&self, id: u64) -> Result<Arc<Inner>, VarInt> {
+        let rejected = || code::varint(code::WT_BUFFERED_STREAM_REJECTED);
+        match self.place(id) {
+            Place::Session(session) => return Ok(session),
+            Place::Gone => return Err(code::varint(code::WT_SESSION_GONE)),
+            Place::NotYet => {}
+        }
+        let _waiting = Waiting::take(&self.waiting).ok_or_else(rejected)?;
+        let found = async {
+            loop {
+                let changed = self.changed.notified();
+                match self.place(id) {
+                    Place::Session(session) => return Ok(session),
+                    Place::Gone => return Err(code::varint(code::WT_SESSION_GONE)),
+                    Place::NotYet => changed.await,
+                }
+            }
+        };
+        tokio::time::timeout(STREAM_WAIT, found).await.unwrap_or_else(|_| Err(rejected()))
+    }
+
+    /// Takes a bidirectional stream of session `id` from the peer.
+    pub(crate) async fn deliver_bi(
+        &self,
+        id: u64,
+        mut send: quinn::SendStream,
+        mut recv: quinn::RecvStream,
+        prefix: Bytes,
+    ) {
+        match self.find(id).await {
+            Ok(session) => session.deliver_bi(send, recv, prefix),
+            Err(error) => {
+                debug!(session = id, "refusing a stream: {}", code::describe(error.into_inner()));
+                // Errors here mean that the stream has ended by itself.
+                let _ = recv.stop(error);
+                let _ = send.reset(error);
+            }
+        }
+    }
+
+    /// Takes a unidirectional stream of session `id` from the peer.
+    pub(crate) async fn deliver_uni(&self, id: u64, mut recv: quinn::RecvStream, prefix: Bytes) {
+        match self.find(id).await {
+            Ok(session) => session.deliver_uni(recv, prefix),
+            Err(error) => {
+                debug!(session = id, "refusing a stream: {}", code::describe(error.into_inner()));
+                let _ = recv.stop(error);
+            }
+        }
+    }
+
+    /// Takes a QUIC datagram ([RFC 9297 §2.1](https://www.rfc-editor.org/rfc/rfc9297#section-2.1)).
+    pub(crate) fn deliver_datagram(&self, mut datagram: Bytes) -> Result<(), Violation> {
+        let malformed =
+            Violation { code: code::H3_DATAGRAM_ERROR, reason: "a datagram has no valid quarter stream id" };
+        let (quarter, size) = varint::decode(&datagram).ok_or(malformed)?;
+        if quarter > varint::MAX / 4 {
+            return Err(malformed);
+        }
+        let payload = datagram.split_off(size);
+        let id = quarter * 4;
+        let mut state = self.state();
+        match state.sessions.get(&id) {
+            Some(Entry::Open(session)) => session.deliver_datagram(payload),
+            None if state.ended.contains(&id) => {}
+            // RFC 9297 §2.1: one for a stream that is not yet known may be kept for a while.
+            Some(Entry::Asked) | None => {
+                if state.early_datagrams.len() == DATAGRAMS_WAITING {
+                    state.early_datagrams.pop_front();
+                }
+                state.early_datagrams.push_back((id, payload));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Counts one waiting stream.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn take(count: &'a AtomicUsize) -> Option<Self> {
+        let waiting = Self(count);
+        // Counted even when refused; the guard counts it off again.
+        (waiting.0.fetch_add(1, Ordering::Relaxed) < STREAMS_WAITING).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

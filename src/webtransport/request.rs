@@ -1,0 +1,258 @@
+//! What a server's application sees of a session before it exists.
+
+use std::{collections::HashMap, net::SocketAddr, pin::Pin, sync::Arc};
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request};
+use tokio::sync::oneshot;
+
+use super::session::{Closed, Session, SessionError};
+use crate::http3::code;
+
+/// A client asks for a session. Answer with [`accept`](Self::accept) or [`reject`](Self::reject);
+/// dropping it rejects with 500.
+#[derive(Debug)]
+pub struct SessionRequest {
+    head: request::Parts,
+    remote: SocketAddr,
+    response: HeaderMap,
+    protocol: Option<String>,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// What the application decided.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Accept { headers: HeaderMap, protocol: Option<String>, session: oneshot::Sender<Session> },
+    Reject { status: StatusCode, headers: HeaderMap },
+}
+
+const OFFERED: HeaderName = HeaderName::from_static("wt-available-protocols");
+pub(crate) const CHOSEN: HeaderName = HeaderName::from_static("wt-protocol");
+
+impl SessionRequest {
+    pub(crate) fn new(head: request::Parts, remote: SocketAddr) -> (Self, oneshot::Receiver<Answer>) {
+        let (answer, answered) = oneshot::channel();
+        (Self { head, remote, response: HeaderMap::new(), protocol: None, answer }, answered)
+    }
+
+    /// The URI that was asked for.
+    #[must_use]
+    pub fn uri(&self) -> &Uri {
+        &self.head.uri
+    }
+
+    /// The request's headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// The origin of the page that asks, as the browser states it. A client that is no browser
+    /// has none.
+    #[must_use]
+    pub fn origin(&self) -> Option<&str> {
+        self.head.headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("null"))
+    }
+
+    /// The host and port that was asked for.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.head.uri.authority().map_or("", http::uri::Authority::as_str)
+    }
+
+    /// The client's address.
+    #[must_use]
+    pub fn remote_address(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// The subprotocols that the client offers, the preferred one first
+    /// (draft-ietf-webtrans-http3 §3.3).
+    #[must_use]
+    pub fn protocols(&self) -> Vec<String> {
+        let lines = self.head.headers.get_all(OFFERED).into_iter().map(HeaderValue::to_str);
+        match lines.collect::<Result<Vec<_>, _>>() {
+            Ok(lines) => parse_strings(&lines.join(",")).unwrap_or_default(),
+            // A structured field that cannot be parsed is ignored as a whole (RFC 9651 §4.2).
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// Adds a header to the answer.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.response.append(name, value);
+        self
+    }
+
+    /// Chooses a subprotocol, which must be one of those that the client offers; another one is
+    /// not sent.
+    #[must_use]
+    pub fn protocol(mut self, protocol: &str) -> Self {
+        self.protocol = self.protocols().into_iter().find(|offered| offered == protocol);
+        self
+    }
+
+    /// Opens the session.
+    ///
+    /// # Errors
+    ///
+    /// When the client has gone meanwhile.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe: when dropped, the session may be opened and closed again at once.
+    pub async fn accept(self) -> Result<Session, SessionError> {
+        let (session, opened) = oneshot::channel();
+        let answer = Answer::Accept { headers: self.response, protocol: self.protocol, session };
+        let gone = || SessionError(Closed::Abrupt { code: code::H3_REQUEST_CANCELLED });
+        self.answer.send(answer).map_err(|_| gone())?;
+        opened.await.map_err(|_| gone())
+    }
+
+    /// Refuses the session with any status but 2xx, which counts as 500.
+    pub fn reject(self, status: StatusCode) {
+        let status = if status.is_success() { StatusCode::INTERNAL_SERVER_ERROR } else { status };
+        // Nobody takes the answer when the client has gone meanwhile.
+        let _ = self.answer.send(Answer::Reject { status, headers: self.response });
+    }
+}
+
+/// A structured-field list of strings (RFC 9651 §3.1, §3.3.3), each with parameters that are
+/// ignored; `None` when it is anything else.
+fn parse_strings(list: &str) -> Option<Vec<String>> {
+    let mut strings = Vec::new();
+    let mut rest = list.trim_matches([' ', '\t']);
+    while !rest.is_empty() {
+        rest = rest.strip_prefix('"')?;
+        let mut string = String::new();
+        loop {
+            let mut chars = rest.chars();
+            match chars.next()? {
+                '"' => break,
+                '\\' => match chars.next()? {
+                    escaped @ ('"' | '\\') => string.push(escaped),
+                    _ => return None,
+                },
+                plain @ ' '..='~' => string.push(plain),
+                _ => return None,
+            }
+            rest = &rest[rest.len() - chars.as_str().len()..];
+        }
+        strings.push(string);
+        // Past the closing quote, then past parameters up to the next comma.
+        rest = &rest[1..];
+        match rest.split_once(',') {
+            Some((parameters, next)) => {
+                valid_parameters(parameters)?;
+                rest = next.trim_start_matches([' ', '\t']);
+                if rest.is_empty() {
+                    return None;
+                }
+            }
+            None => {
+                valid_parameters(rest)?;
+                rest = "";
+            }
+        }
+    }
+    Some(strings)
+}
+
+/// Between two members stand only spaces and parameters.
+fn valid_parameters(between: &str) -> Option<()> {
+    let between = between.trim_matches([' ', '\t']);
+    (between.is_empty() || between.starts_with(';')).then_some(())
+}
+
+/// A structured-field string.
+pub(crate) fn quote(string: &str) -> Option<HeaderValue> {
+    let escaped = string.replace('\\', "\\\\").replace('"', "\\\"");
+    HeaderValue::from_str(&format!("\"{escaped}\"")).ok()
+}
+
+/// The string of a structured field that is one.
+pub(crate) fn unquote(value: &HeaderValue) -> Option<String> {
+    let mut strings = parse_strings(value.to_str().ok()?)?;
+    (strings.len() == 1).then(|| strings.remove(0))
+}
+
+type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Answers session requests. Any `Fn(SessionRequest) -> impl Future<Output = ()>` is one.
+///
+/// The future runs on the task of the session's connection and is dropped with it; when it
+/// returns, a session that is still open is closed with code 0.
+pub trait Handler: Send + Sync + 'static {
+    /// Handles one request and, when it accepts, the session.
+    fn call(&self, request: SessionRequest) -> BoxFuture;
+}
+
+impl<F, R> Handler for F
+where
+    F: Fn(SessionRequest) -> R + Send + Sync + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    fn call(&self, request: SessionRequest) -> BoxFuture {
+        Box::pin(self(request))
+    }
+}
+
+/// Which handler answers for which path.
+#[derive(Clone, Default)]
+pub(crate) struct Handlers {
+    by_path: HashMap<String, Arc<dyn Handler>>,
+    fallback: Option<Arc<dyn Handler>>,
+}
+
+impl Handlers {
+    pub(crate) fn insert(&mut self, path: &str, handler: Arc<dyn Handler>) {
+        self.by_path.insert(path.to_owned(), handler);
+    }
+
+    pub(crate) fn set_fallback(&mut self, handler: Arc<dyn Handler>) {
+        self.fallback = Some(handler);
+    }
+
+    pub(crate) fn find(&self, path: &str) -> Option<Arc<dyn Handler>> {
+        self.by_path.get(path).or(self.fallback.as_ref()).cloned()
+    }
+}
+
+impl std::fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handlers")
+            .field("paths", &self.by_path.keys())
+            .field("fallback", &self.fallback.is_some())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn lists_of_strings() {
+        let some = |strings: &[&str]| Some(strings.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(parse_strings(""), some(&[]));
+        assert_eq!(parse_strings(r#""a", "b\"\\c" ;q=1,"d""#), some(&["a", "b\"\\c", "d"]));
+        for wrong in ["a", r#""a"#, r#""a","#, r#""a" "b""#, r#""\a""#, "\"é\""] {
+            assert_eq!(parse_strings(wrong), None, "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn takes_any_text(list in "\\PC{0,40}") {
+            let _ = parse_strings(&list);
+        }
+
+        #[test]
+        fn reads_what_it_writes(strings in prop::collection::vec("[ -~]{0,12}", 0..5)) {
+            let list: Vec<_> = strings.iter().map(|s| quote(s).unwrap().to_str().unwrap().to_owned()).collect();
+            prop_assert_eq!(parse_strings(&list.join(", ")), Some(strings));
+        }
+    }
+}

@@ -1,0 +1,567 @@
+//! A session as an application holds it.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::stream::{RecvStream, SendStream, SessionGone};
+use crate::http3::{code, stream_type, varint};
+
+/// How many streams that the peer opened wait to be accepted. The next one is refused.
+const ACCEPT_QUEUE: usize = 128;
+
+/// How many received datagrams wait to be read. The oldest is dropped for the next one.
+const DATAGRAM_QUEUE: usize = 256;
+
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Closed {
+    /// One side closed it, by a close capsule or by ending its CONNECT stream (code 0).
+    Clean {
+        /// The application's code.
+        code: u32,
+        /// The application's reason, at most 1,024 bytes.
+        reason: String,
+        /// Whether the other side closed it.
+        by_peer: bool,
+    },
+    /// Its CONNECT stream was reset, or the peer broke the protocol on it.
+    Abrupt {
+        /// The HTTP/3 error code.
+        code: u64,
+    },
+    /// The connection under it is gone.
+    ConnectionLost(quinn::ConnectionError),
+}
+
+impl std::fmt::Display for Closed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Clean { code, reason, by_peer } => {
+                let who = if *by_peer { "the peer" } else { "this side" };
+                write!(f, "closed by {who} with code {code}")?;
+                if reason.is_empty() { Ok(()) } else { write!(f, ": {reason}") }
+            }
+            Self::Abrupt { code } => write!(f, "the session's stream was cut: {}", code::describe(*code)),
+            Self::ConnectionLost(error) => write!(f, "the connection was lost: {error}"),
+        }
+    }
+}
+
+/// The session has ended, so that nothing can be done with it any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the session has ended: {0}")]
+pub struct SessionError(pub Closed);
+
+/// Why a datagram was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatagramError {
+    /// It is longer than [`Session::max_datagram_size`].
+    #[error("a datagram of {size} bytes is longer than the {max} that fit")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// What fits now, in bytes.
+        max: usize,
+    },
+    /// The peer accepts no datagrams.
+    #[error("the peer accepts no datagrams")]
+    Unsupported,
+    /// The session has ended.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+/// What a session has carried so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Streams opened by this side.
+    pub streams_opened: u64,
+    /// Streams opened by the peer.
+    pub streams_accepted: u64,
+    /// Datagrams handed to QUIC.
+    pub datagrams_sent: u64,
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    /// Datagrams received and dropped, because nobody read them in time.
+    pub datagrams_dropped: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    streams_opened: AtomicU64,
+    streams_accepted: AtomicU64,
+    datagrams_sent: AtomicU64,
+    datagrams_received: AtomicU64,
+    datagrams_dropped: AtomicU64,
+}
+
+/// Where a session is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    Open { draining: bool },
+    Closed(Closed),
+}
+
+/// What the application asks of the session's CONNECT stream.
+#[derive(Debug)]
+pub(super) enum Ask {
+    Close { code: u32, reason: String },
+    Drain,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    close: Option<(u32, String)>,
+    drain: bool,
+    drained: bool,
+}
+
+/// A WebTransport session. Clones are handles of the same session; when the last is dropped, it is
+/// closed with code 0.
+#[derive(Debug, Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+    _last: Arc<CloseOnDrop>,
+}
+
+#[derive(Debug)]
+struct CloseOnDrop(Arc<Inner>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.ask_close(0, "");
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    id: u64,
+    conn: quinn::Connection,
+    protocol: Option<String>,
+    uni: Queue<RecvStream>,
+    bi: Queue<(SendStream, RecvStream)>,
+    datagrams: Mutex<VecDeque<Bytes>>,
+    datagram_came: Notify,
+    /// The streams in the application's hands, to be reset when the session ends.
+    streams: Mutex<Vec<Weak<dyn SessionGone>>>,
+    asked: Mutex<Asked>,
+    ask: Notify,
+    state: watch::Sender<State>,
+    counters: Counters,
+}
+
+/// A bounded queue that any number of tasks may take from, first come, first served.
+#[derive(Debug)]
+struct Queue<T> {
+    tx: mpsc::Sender<T>,
+    rx: tokio::sync::Mutex<mpsc::Receiver<T>>,
+}
+
+impl<T> Queue<T> {
+    fn new(capacity: usize) -> Self {
+        let (tx, rx) = mpsc::channel(capacity);
+        Self { tx, rx: tokio::sync::Mutex::new(rx) }
+    }
+
+    async fn take(&self) -> Option<T> {
+        self.rx.lock().await.recv().await
+    }
+}
+
+impl Inner {
+    pub(super) fn new(id: u64, conn: quinn::Connection, protocol: Option<String>) -> Self {
+        Self {
+            id,
+            conn,
+            protocol,
+            uni: Queue::new(ACCEPT_QUEUE),
+            bi: Queue::new(ACCEPT_QUEUE),
+            datagrams: Mutex::default(),
+            datagram_came: Notify::new(),
+            streams: Mutex::default(),
+            asked: Mutex::default(),
+            ask: Notify::new(),
+            state: watch::Sender::new(State::Open { draining: false }),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(super) fn connection(&self) -> &quinn::Connection {
+        &self.conn
+    }
+
+    pub(super) fn ask_close(&self, code: u32, reason: &str) {
+        lock(&self.asked).close.get_or_insert_with(|| (code, reason.to_owned()));
+        self.ask.notify_one();
+    }
+
+    pub(super) fn ask_drain(&self) {
+        lock(&self.asked).drain = true;
+        self.ask.notify_one();
+    }
+
+    /// What the application asks next. Cancel-safe.
+    pub(super) async fn asked(&self) -> Ask {
+        loop {
+            {
+                let mut asked = lock(&self.asked);
+                if asked.drain && !asked.drained {
+                    asked.drained = true;
+                    return Ask::Drain;
+                }
+                if let Some((code, reason)) = &asked.close {
+                    return Ask::Close { code: *code, reason: reason.clone() };
+                }
+            }
+            self.ask.notified().await;
+        }
+    }
+
+    pub(super) fn peer_drains(&self) {
+        self.state.send_if_modified(|state| {
+            let change = *state == State::Open { draining: false };
+            if change {
+                *state = State::Open { draining: true };
+            }
+            change
+        });
+    }
+
+    /// Ends the session: whoever waits learns why, and every stream is reset with SESSION_GONE.
+    pub(super) fn end(&self, closed: Closed) {
+        let first = self.state.send_if_modified(|state| {
+            let change = !matches!(state, State::Closed(_));
+            if change {
+                *state = State::Closed(closed);
+            }
+            change
+        });
+        if first {
+            for stream in std::mem::take(&mut *lock(&self.streams)) {
+                if let Some(stream) = stream.upgrade() {
+                    stream.session_gone();
+                }
+            }
+            // Streams that nobody accepted. Whoever is just taking one finds the session closed.
+            if let Ok(mut rx) = self.uni.rx.try_lock() {
+                while rx.try_recv().is_ok() {}
+            }
+            if let Ok(mut rx) = self.bi.rx.try_lock() {
+                while rx.try_recv().is_ok() {}
+            }
+            lock(&self.datagrams).clear();
+        }
+    }
+
+    fn closed(&self) -> Option<Closed> {
+        match &*self.state.borrow() {
+            State::Closed(closed) => Some(closed.clone()),
+            State::Open { .. } => None,
+        }
+    }
+
+    /// Remembers a stream for the end of the session; resets it at once when that has come.
+    fn track<S: SessionGone + 'static>(&self, stream: &Arc<S>) {
+        let mut streams = lock(&self.streams);
+        if streams.len() == streams.capacity() {
+            streams.retain(|stream| stream.strong_count() > 0);
+        }
+        let weak: Weak<S> = Arc::downgrade(stream);
+        streams.push(weak);
+        drop(streams);
+        if self.closed().is_some() {
+            stream.session_gone();
+        }
+    }
+
+    fn adopt_send(&self, stream: quinn::SendStream) -> SendStream {
+        let stream = SendStream::new(stream);
+        self.track(stream.cell());
+        stream
+    }
+
+    fn adopt_recv(&self, stream: quinn::RecvStream, prefix: Bytes) -> RecvStream {
+        let stream = RecvStream::new(stream, prefix);
+        self.track(stream.cell());
+        stream
+    }
+
+    pub(super) fn deliver_uni(&self, recv: quinn::RecvStream, prefix: Bytes) {
+        self.counters.streams_accepted.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.uni.tx.try_send(self.adopt_recv(recv, prefix)) {
+            error.into_inner().refuse(code::WT_BUFFERED_STREAM_REJECTED);
+        }
+    }
+
+    pub(super) fn deliver_bi(&self, send: quinn::SendStream, recv: quinn::RecvStream, prefix: Bytes) {
+        self.counters.streams_accepted.fetch_add(1, Ordering::Relaxed);
+        let streams = (self.adopt_send(send), self.adopt_recv(recv, prefix));
+        if let Err(error) = self.bi.tx.try_send(streams) {
+            let (send, recv) = error.into_inner();
+            send.refuse(code::WT_BUFFERED_STREAM_REJECTED);
+            recv.refuse(code::WT_BUFFERED_STREAM_REJECTED);
+        }
+    }
+
+    pub(super) fn deliver_datagram(&self, payload: Bytes) {
+        self.counters.datagrams_received.fetch_add(1, Ordering::Relaxed);
+        let mut datagrams = lock(&self.datagrams);
+        if datagrams.len() == DATAGRAM_QUEUE {
+            datagrams.pop_front();
+            self.counters.datagrams_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        datagrams.push_back(payload);
+        drop(datagrams);
+        self.datagram_came.notify_one();
+    }
+}
+
+impl Session {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        Self { _last: Arc::new(CloseOnDrop(inner.clone())), inner }
+    }
+
+    /// The session's id: that of its CONNECT stream.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.inner.id
+    }
+
+    /// The peer's address, as it is now: QUIC connections move between networks.
+    #[must_use]
+    pub fn remote_address(&self) -> SocketAddr {
+        self.inner.conn.remote_address()
+    }
+
+    /// The subprotocol that both sides agreed on, if any.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&str> {
+        self.inner.protocol.as_deref()
+    }
+
+    /// What the session has carried so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let counters = &self.inner.counters;
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            streams_opened: get(&counters.streams_opened),
+            streams_accepted: get(&counters.streams_accepted),
+            datagrams_sent: get(&counters.datagrams_sent),
+            datagrams_received: get(&counters.datagrams_received),
+            datagrams_dropped: get(&counters.datagrams_dropped),
+        }
+    }
+
+    /// Opens a unidirectional stream. Waits while the peer allows no more streams.
+    ///
+    /// # Errors
+    ///
+    /// When the session has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a stream that was opened and not returned is reset.
+    pub async fn open_uni(&self) -> Result<SendStream, SessionError> {
+        let opened = async {
+            let stream = self.inner.conn.open_uni().await?;
+            let mut header = BytesMut::with_capacity(2 * varint::MAX_LEN);
+            varint::encode(stream_type::WEBTRANSPORT, &mut header);
+            Ok(self.begin(stream, header).await)
+        };
+        self.unless_closed(opened).await
+    }
+
+    /// Opens a bidirectional stream. Waits while the peer allows no more streams.
+    ///
+    /// # Errors
+    ///
+    /// When the session has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a stream that was opened and not returned is reset.
+    pub async fn open_bi(&self) -> Result<(SendStream, RecvStream), SessionError> {
+        let opened = async {
+            let (send, recv) = self.inner.conn.open_bi().await?;
+            let recv = self.inner.adopt_recv(recv, Bytes::new());
+            let mut header = BytesMut::with_capacity(2 * varint::MAX_LEN);
+            varint::encode(0x41, &mut header);
+            Ok((self.begin(send, header).await, recv))
+        };
+        self.unless_closed(opened).await
+    }
+
+    /// Writes a stream's signal and the session's id. An error shows at the first write.
+    async fn begin(&self, stream: quinn::SendStream, mut header: BytesMut) -> SendStream {
+        varint::encode(self.inner.id, &mut header);
+        let mut stream = self.inner.adopt_send(stream);
+        let _ = stream.write_bytes(header.freeze()).await;
+        self.inner.counters.streams_opened.fetch_add(1, Ordering::Relaxed);
+        stream
+    }
+
+    /// Waits for a unidirectional stream of the peer's, in the order in which they came.
+    ///
+    /// # Errors
+    ///
+    /// When the session has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe, and independent of [`accept_bi`](Self::accept_bi).
+    pub async fn accept_uni(&self) -> Result<RecvStream, SessionError> {
+        self.unless_closed(async { Ok(self.inner.uni.take().await) }).await.map(|stream| {
+            // The session holds the sender, so that the queue cannot end before it.
+            stream.expect("the queue outlives its session")
+        })
+    }
+
+    /// Waits for a bidirectional stream of the peer's, in the order in which they came.
+    ///
+    /// # Errors
+    ///
+    /// When the session has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe, and independent of [`accept_uni`](Self::accept_uni).
+    pub async fn accept_bi(&self) -> Result<(SendStream, RecvStream), SessionError> {
+        self.unless_closed(async { Ok(self.inner.bi.take().await) })
+            .await
+            .map(|streams| streams.expect("the queue outlives its session"))
+    }
+
+    /// Sends a datagram. It may be lost on the way, and older ones that still wait to be sent are
+    /// dropped when too many do.
+    ///
+    /// # Errors
+    ///
+    /// When it does not fit, the peer takes none, or the session has ended.
+    pub fn send_datagram(&self, payload: Bytes) -> Result<(), DatagramError> {
+        if let Some(closed) = self.inner.closed() {
+            return Err(SessionError(closed).into());
+        }
+        let mut datagram = BytesMut::with_capacity(varint::MAX_LEN + payload.len());
+        varint::encode(self.inner.id / 4, &mut datagram);
+        datagram.put_slice(&payload);
+        match self.inner.conn.send_datagram(datagram.freeze()) {
+            Ok(()) => {
+                self.inner.counters.datagrams_sent.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(quinn::SendDatagramError::TooLarge) => {
+                Err(DatagramError::TooLarge { size: payload.len(), max: self.max_datagram_size().unwrap_or_default() })
+            }
+            Err(quinn::SendDatagramError::ConnectionLost(error)) => {
+                Err(SessionError(Closed::ConnectionLost(error)).into())
+            }
+            Err(quinn::SendDatagramError::UnsupportedByPeer | quinn::SendDatagramError::Disabled) => {
+                Err(DatagramError::Unsupported)
+            }
+        }
+    }
+
+    /// Waits for a datagram.
+    ///
+    /// # Errors
+    ///
+    /// When the session has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn recv_datagram(&self) -> Result<Bytes, SessionError> {
+        let received = async {
+            loop {
+                let came = self.inner.datagram_came.notified();
+                let datagram = lock(&self.inner.datagrams).pop_front();
+                match datagram {
+                    Some(datagram) => {
+                        // Whoever waits beside us may have slept through a notice of ours.
+                        self.inner.datagram_came.notify_one();
+                        return Ok(datagram);
+                    }
+                    None => came.await,
+                }
+            }
+        };
+        self.unless_closed(received).await
+    }
+
+    /// The longest datagram that fits now, in bytes; `None` when the peer takes none.
+    #[must_use]
+    pub fn max_datagram_size(&self) -> Option<usize> {
+        let max = self.inner.conn.max_datagram_size()?;
+        max.checked_sub(varint::len(self.inner.id / 4))
+    }
+
+    /// Closes the session; what is still on its streams is lost. The first close counts.
+    ///
+    /// A reason longer than 1,024 bytes is cut at a character boundary.
+    pub fn close(&self, code: u32, reason: &str) {
+        self.inner.ask_close(code, reason);
+    }
+
+    /// Waits for the end of the session and tells how it came.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn closed(&self) -> Closed {
+        let mut state = self.inner.state.subscribe();
+        let closed = state.wait_for(|state| matches!(state, State::Closed(_))).await;
+        match closed.as_deref() {
+            Ok(State::Closed(closed)) => closed.clone(),
+            // The sender lives in `inner`, which `self` holds.
+            _ => unreachable!("the state outlives its session"),
+        }
+    }
+
+    /// Asks the peer to end the session soon (WT_DRAIN_SESSION). Everything keeps working.
+    pub fn drain(&self) {
+        self.inner.ask_drain();
+    }
+
+    /// Waits until the peer asks for the session to be ended soon, or it has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn draining(&self) {
+        let mut state = self.inner.state.subscribe();
+        // An error would mean that the session is gone, which counts as well.
+        let _ = state.wait_for(|state| *state != State::Open { draining: false }).await;
+    }
+
+    /// Runs `work` unless the session ends first.
+    async fn unless_closed<T>(
+        &self,
+        work: impl Future<Output = Result<T, quinn::ConnectionError>>,
+    ) -> Result<T, SessionError> {
+        if let Some(closed) = self.inner.closed() {
+            return Err(SessionError(closed));
+        }
+        tokio::select! {
+            biased;
+            done = work => done.map_err(|error| SessionError(Closed::ConnectionLost(error))),
+            closed = self.closed() => Err(SessionError(closed)),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,380 @@
+//! The streams of a session.
+
+use std::{
+    io,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::codes;
+use crate::http3::code;
+
+/// Why a stream cannot be read or written any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// The peer reset the stream that this side reads.
+    #[error("the peer reset the stream with code {0}")]
+    Reset(u32),
+    /// The peer stopped reading the stream that this side writes.
+    #[error("the peer stopped reading with code {0}")]
+    Stopped(u32),
+    /// The peer ended the stream with an HTTP/3 code that is not an application's.
+    #[error("the peer ended the stream with {}", code::describe(*.0))]
+    Http3(u64),
+    /// The stream's session has ended.
+    #[error("the session of the stream has ended")]
+    SessionGone,
+    /// This side has already finished, reset or stopped the stream.
+    #[error("the stream has already been ended by this side")]
+    Ended,
+    /// The connection is gone.
+    #[error("the connection was lost: {0}")]
+    ConnectionLost(#[from] quinn::ConnectionError),
+}
+
+impl StreamError {
+    fn of_code(http3: quinn::VarInt, application: impl FnOnce(u32) -> Self) -> Self {
+        match http3.into_inner() {
+            code::WT_SESSION_GONE => Self::SessionGone,
+            other => codes::from_http3(other).map_or(Self::Http3(other), application),
+        }
+    }
+}
+
+impl From<quinn::WriteError> for StreamError {
+    fn from(error: quinn::WriteError) -> Self {
+        match error {
+            quinn::WriteError::Stopped(code) => Self::of_code(code, Self::Stopped),
+            quinn::WriteError::ConnectionLost(error) => Self::ConnectionLost(error),
+            quinn::WriteError::ClosedStream | quinn::WriteError::ZeroRttRejected => Self::Ended,
+        }
+    }
+}
+
+impl From<quinn::ReadError> for StreamError {
+    fn from(error: quinn::ReadError) -> Self {
+        match error {
+            quinn::ReadError::Reset(code) => Self::of_code(code, Self::Reset),
+            quinn::ReadError::ConnectionLost(error) => Self::ConnectionLost(error),
+            _ => Self::Ended,
+        }
+    }
+}
+
+impl From<StreamError> for io::Error {
+    fn from(error: StreamError) -> Self {
+        let kind = match error {
+            StreamError::Reset(_) | StreamError::Stopped(_) | StreamError::Http3(_) => io::ErrorKind::ConnectionReset,
+            StreamError::SessionGone => io::ErrorKind::ConnectionAborted,
+            StreamError::Ended => io::ErrorKind::NotConnected,
+            StreamError::ConnectionLost(_) => io::ErrorKind::NotConnected,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// What the end of a session does to a stream of it, wherever the application holds it.
+pub(super) trait SessionGone: std::fmt::Debug + Send + Sync {
+    fn session_gone(&self);
+}
+
+/// One half of a stream. The session can reach it to end it, and wake whoever waits on it.
+#[derive(Debug)]
+pub(super) struct Cell<S>(Mutex<Half<S>>);
+
+#[derive(Debug)]
+struct Half<S> {
+    stream: S,
+    /// This side has ended the stream.
+    ended: bool,
+    /// The session has.
+    gone: bool,
+    waiting: Option<Waker>,
+}
+
+impl<S> Cell<S> {
+    fn new(stream: S) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Half { stream, ended: false, gone: false, waiting: None })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Half<S>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Polls an operation of the stream, unless it has ended.
+    fn poll<T>(
+        &self,
+        cx: &mut Context<'_>,
+        operation: impl FnOnce(&mut S, &mut Context<'_>) -> Poll<Result<T, StreamError>>,
+    ) -> Poll<Result<T, StreamError>> {
+        let mut half = self.lock();
+        if half.gone {
+            return Poll::Ready(Err(StreamError::SessionGone));
+        }
+        let polled = operation(&mut half.stream, cx);
+        if polled.is_pending() {
+            half.waiting = Some(cx.waker().clone());
+        }
+        polled
+    }
+}
+
+impl SessionGone for Cell<quinn::SendStream> {
+    fn session_gone(&self) {
+        let mut half = self.lock();
+        half.gone = true;
+        if !half.ended {
+            // An error here means that the stream has ended by itself.
+            let _ = half.stream.reset(code::varint(code::WT_SESSION_GONE));
+        }
+        if let Some(waker) = half.waiting.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl SessionGone for Cell<quinn::RecvStream> {
+    fn session_gone(&self) {
+        let mut half = self.lock();
+        half.gone = true;
+        if !half.ended {
+            let _ = half.stream.stop(code::varint(code::WT_SESSION_GONE));
+        }
+        if let Some(waker) = half.waiting.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// The sending half of a stream. Dropping it unfinished resets it with code 0.
+#[derive(Debug)]
+pub struct SendStream {
+    cell: Arc<Cell<quinn::SendStream>>,
+}
+
+impl SendStream {
+    pub(super) fn new(stream: quinn::SendStream) -> Self {
+        Self { cell: Cell::new(stream) }
+    }
+
+    pub(super) fn cell(&self) -> &Arc<Cell<quinn::SendStream>> {
+        &self.cell
+    }
+
+    /// The stream's id ([RFC 9000 §2.1](https://www.rfc-editor.org/rfc/rfc9000#section-2.1)).
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.cell.lock().stream.id().into()
+    }
+
+    /// Writes `bytes` whole, without copying them. Waits while the peer takes no more.
+    ///
+    /// # Errors
+    ///
+    /// When the peer stopped the stream, or it has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe: when dropped, an unknown part has been written.
+    pub async fn write_bytes(&mut self, bytes: Bytes) -> Result<(), StreamError> {
+        self.write_chunks(&mut [bytes]).await
+    }
+
+    /// Writes several buffers whole, in order and without copying them. They are left empty.
+    ///
+    /// # Errors
+    ///
+    /// When the peer stopped the stream, or it has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe: when dropped, `chunks` holds what has not been written.
+    pub async fn write_chunks(&mut self, mut chunks: &mut [Bytes]) -> Result<(), StreamError> {
+        while !chunks.is_empty() {
+            let written = std::future::poll_fn(|cx| {
+                self.cell.poll(cx, |stream, cx| {
+                    let written = ready!(pin!(stream.write_chunks(chunks)).poll(cx))?;
+                    Poll::Ready(Ok(written.chunks))
+                })
+            })
+            .await?;
+            chunks = &mut chunks[written..];
+        }
+        Ok(())
+    }
+
+    /// Ends the stream: the peer reads to its end.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended already, by either side.
+    pub fn finish(&mut self) -> Result<(), StreamError> {
+        let mut half = self.cell.lock();
+        if half.gone {
+            return Err(StreamError::SessionGone);
+        }
+        half.ended = true;
+        half.stream.finish().map_err(|_| StreamError::Ended)
+    }
+
+    /// Breaks the stream off: what the peer has not yet read is lost, and it learns `code`.
+    pub fn reset(&mut self, code: u32) {
+        self.refuse(codes::to_http3(code));
+    }
+
+    pub(super) fn refuse(&self, http3: u64) {
+        let mut half = self.cell.lock();
+        half.ended = true;
+        // An error here means that the stream has ended by itself.
+        let _ = half.stream.reset(code::varint(http3));
+    }
+
+    /// Waits until the peer stops the stream, and gives its code, or has acknowledged all of a
+    /// finished one, which gives `None`.
+    ///
+    /// # Errors
+    ///
+    /// When the session or the connection ended first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn stopped(&self) -> Result<Option<u32>, StreamError> {
+        let stopped = self.cell.lock().stream.stopped();
+        let mut stopped = pin!(stopped);
+        std::future::poll_fn(|cx| {
+            self.cell.poll(cx, |_, cx| match ready!(stopped.as_mut().poll(cx)) {
+                Ok(None) => Poll::Ready(Ok(None)),
+                Ok(Some(code)) => match StreamError::of_code(code, StreamError::Stopped) {
+                    StreamError::Stopped(code) => Poll::Ready(Ok(Some(code))),
+                    other => Poll::Ready(Err(other)),
+                },
+                Err(quinn::StoppedError::ConnectionLost(error)) => Poll::Ready(Err(error.into())),
+                Err(quinn::StoppedError::ZeroRttRejected) => Poll::Ready(Err(StreamError::Ended)),
+            })
+        })
+        .await
+    }
+
+    /// Sets the stream's send order within its connection: higher goes first, 0 is the default.
+    pub fn set_priority(&self, priority: i32) {
+        // An error here means that the stream has ended, and has no order any more.
+        let _ = self.cell.lock().stream.set_priority(priority);
+    }
+}
+
+impl Drop for SendStream {
+    fn drop(&mut self) {
+        let mut half = self.cell.lock();
+        if !half.ended && !half.gone {
+            // quinn would finish the stream, and what was cut short would look whole.
+            let _ = half.stream.reset(code::varint(codes::to_http3(0)));
+        }
+    }
+}
+
+impl AsyncWrite for SendStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.cell
+            .poll(cx, |stream, cx| Pin::new(stream).poll_write(cx, buf).map_err(StreamError::from))
+            .map_err(io::Error::from)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // QUIC sends what is written as soon as it may.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.finish().map_err(io::Error::from))
+    }
+}
+
+/// The receiving half of a stream. Dropping it before its end stops it with code 0.
+#[derive(Debug)]
+pub struct RecvStream {
+    cell: Arc<Cell<quinn::RecvStream>>,
+    /// What came together with the stream's header.
+    prefix: Bytes,
+}
+
+impl RecvStream {
+    pub(super) fn new(stream: quinn::RecvStream, prefix: Bytes) -> Self {
+        Self { cell: Cell::new(stream), prefix }
+    }
+
+    pub(super) fn cell(&self) -> &Arc<Cell<quinn::RecvStream>> {
+        &self.cell
+    }
+
+    /// The stream's id ([RFC 9000 §2.1](https://www.rfc-editor.org/rfc/rfc9000#section-2.1)).
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.cell.lock().stream.id().into()
+    }
+
+    /// Waits for the next bytes, at most `max` of them, without copying; `None` at the end.
+    ///
+    /// Where the pieces are cut says nothing of how the peer wrote them.
+    ///
+    /// # Errors
+    ///
+    /// When the peer reset the stream, or its session or connection has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn read_bytes(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
+        std::future::poll_fn(|cx| self.poll_bytes(cx, max)).await
+    }
+
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>, StreamError>> {
+        let prefix = &mut self.prefix;
+        let polled = ready!(self.cell.poll(cx, |stream, cx| {
+            if !prefix.is_empty() {
+                return Poll::Ready(Ok(Some(prefix.split_to(max.min(prefix.len())))));
+            }
+            let chunk = ready!(pin!(stream.read_chunk(max, true)).poll(cx))?;
+            Poll::Ready(Ok(chunk.map(|chunk| chunk.bytes)))
+        }));
+        if !matches!(polled, Ok(Some(_))) {
+            self.cell.lock().ended = true;
+        }
+        Poll::Ready(polled)
+    }
+
+    /// Asks the peer to stop sending, with a code for its application. What it has sent is lost.
+    pub fn stop(&mut self, code: u32) {
+        self.refuse(codes::to_http3(code));
+    }
+
+    pub(super) fn refuse(&self, http3: u64) {
+        let mut half = self.cell.lock();
+        half.ended = true;
+        // An error here means that the stream has ended by itself.
+        let _ = half.stream.stop(code::varint(http3));
+    }
+}
+
+impl Drop for RecvStream {
+    fn drop(&mut self) {
+        let mut half = self.cell.lock();
+        if !half.ended && !half.gone {
+            let _ = half.stream.stop(code::varint(codes::to_http3(0)));
+        }
+    }
+}
+
+impl AsyncRead for RecvStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(bytes) = ready!(self.poll_bytes(cx, buf.remaining()))? {
+            buf.put_slice(bytes.chunk());
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,154 @@
+// @ts-check
+/**
+ * Every error that a visitor can meet, in words: what happened, and what to do about it.
+ */
+
+/** An error with advice. `message` says what happened, `steps` what to do. */
+export class PageError extends Error {
+  /**
+   * @param {string} message
+   * @param {string[]} steps
+   * @param {unknown} [cause] what the browser said
+   */
+  constructor(message, steps, cause) {
+    super(message, { cause });
+    this.name = "PageError";
+    this.steps = steps;
+  }
+
+  /** The browser's own words, or "" if there are none. */
+  get said() {
+    const { cause } = this;
+    if (cause === undefined || cause === null) return "";
+    if (!(cause instanceof Error)) return String(cause);
+    return cause.message === "" ? cause.name : `${cause.name}: ${cause.message}`;
+  }
+}
+
+const START_SERVER = "Check that the server is still running; if not, start it with: cargo run --release";
+
+/**
+ * The request got no answer at all.
+ * @param {string} what for example "/info"
+ * @param {unknown} cause
+ */
+export function unreachable(what, cause) {
+  return new PageError(`The server did not answer the request for ${what}.`, [
+    START_SERVER,
+    "If it was started again on another port, open the address that it prints.",
+  ], cause);
+}
+
+/**
+ * The server answered, but not with a stream.
+ * @param {string} what
+ * @param {number} status
+ * @param {{ title?: string, detail?: string }} problem the problem document, as far as there is one
+ * @param {string} origin the page's origin
+ */
+export function refused(what, status, problem, origin) {
+  const reason = problem.detail || problem.title || "";
+  const message = `The server refused the request for ${what} with status ${status}` +
+    (reason === "" ? "." : `: ${reason.replace(/\.?$/, ".")}`);
+  if (status === 403) {
+    return new PageError(message, [
+      "Open the page at the address that the server prints.",
+      `Or allow this page's origin: h3cast serve --allow-origin ${origin}`,
+    ]);
+  }
+  if (status === 404) {
+    return new PageError(message, ["Check the feed's name in the address; /info lists the feeds that exist."]);
+  }
+  if (status === 429 || status === 503) {
+    return new PageError(message, ["The server is busy or shutting down. Wait a moment, then press Start again."]);
+  }
+  return new PageError(message, ["Look at the server's log (it is on the terminal), then press Start again."]);
+}
+
+/**
+ * `/info` came, but is not what this page understands.
+ * @param {string} detail
+ * @param {unknown} [cause]
+ */
+export function badInfo(detail, cause) {
+  return new PageError(`The server's /info is not what this page expects: ${detail}.`, [
+    "Reload the page: it may be older than the server.",
+    "If something else listens on this port, open the address that h3cast prints.",
+  ], cause);
+}
+
+/**
+ * The body failed before its end.
+ * @param {number} bytes how many had come
+ * @param {unknown} cause
+ * @param {string} [reason] what the other side gave as its reason
+ */
+export function cutShort(bytes, cause, reason = "") {
+  const message = `The stream was cut short after ${bytes} bytes: what came is not the whole of it` +
+    (reason === "" ? "." : ` (${reason}).`);
+  return new PageError(message, [START_SERVER, "Press Start to read again."], cause);
+}
+
+/**
+ * This browser or this page cannot use WebTransport.
+ * @param {boolean} secure whether the page is a secure context
+ */
+export function noWebTransport(secure) {
+  if (!secure) {
+    return new PageError("WebTransport is not available here, because this page did not come over a secure address.", [
+      "Open it at https://localhost:4433/ or http://localhost:8080/ (browsers trust localhost).",
+      "Or choose fetch, which works everywhere.",
+    ]);
+  }
+  return new PageError("This browser has no WebTransport.", [
+    "Use a current Chrome, Edge or Firefox.",
+    "Or choose fetch, which works everywhere.",
+  ]);
+}
+
+/** The server says that it offers no WebTransport. */
+export function notOffered() {
+  return new PageError("This server offers no WebTransport.", ["Choose fetch instead."]);
+}
+
+/**
+ * The session was not opened. Browsers do not say which of the causes it was, on purpose.
+ * @param {string} url
+ * @param {string} origin the page's origin
+ * @param {boolean} byHash whether the certificate was to be recognised by its hash
+ * @param {unknown} cause
+ */
+export function sessionFailed(url, origin, byHash, cause) {
+  const port = new URL(url).port || "443";
+  return new PageError(`The WebTransport session with ${url} could not be opened. Browsers do not say why.`, [
+    START_SERVER,
+    `Check that nothing blocks UDP port ${port}: a firewall, a VPN or a container without that port.`,
+    byHash
+      ? "Press Start again: the certificate may have just been renewed. Browsers accept one by its hash only for 14 days, so the computer's clock must be right too."
+      : "Check that the server's certificate is valid for this name and that this computer's clock is right.",
+    `If the server's log says 403, allow this page: h3cast serve --allow-origin ${origin}`,
+  ], cause);
+}
+
+/**
+ * The session opened, and then no stream came.
+ * @param {string} reason
+ * @param {unknown} [cause]
+ */
+export function noStream(reason, cause) {
+  return new PageError(`The session ended before the server opened a stream${reason === "" ? "." : ` (${reason}).`}`, [
+    "Look at the server's log (it is on the terminal), then press Start again.",
+  ], cause);
+}
+
+/**
+ * Anything as an error with advice.
+ * @param {unknown} cause
+ * @returns {PageError}
+ */
+export function asPageError(cause) {
+  if (cause instanceof PageError) return cause;
+  return new PageError("Something went wrong in this page.", [
+    "Reload the page and try again; if it stays, please report it with the words below.",
+  ], cause);
+}

@@ -1,0 +1,46 @@
+// @ts-check
+import { cutShort, unreachable } from "./errors.mjs";
+import { refusal } from "./info.mjs";
+import { watchProtocol } from "./timing.mjs";
+
+/** @typedef {import("./types.mjs").Env} Env */
+/** @typedef {import("./types.mjs").Source} Source */
+
+/**
+ * Opens a feed as one HTTP response whose body is read while it is being written. Resolves when
+ * the response's head is there. Over which HTTP that happens is the browser's choice.
+ *
+ * @param {{ url: string, signal: AbortSignal, env: Env }} options `signal` ends it at any time
+ * @returns {Promise<Source>}
+ */
+export async function openFetch({ url, signal, env }) {
+  const what = new URL(url, env.href).pathname;
+  const gone = new AbortController();
+  const timing = watchProtocol(url, env);
+  const close = () => {
+    gone.abort();
+    timing.stop();
+  };
+  const startedAt = env.performance.now();
+  /** @type {Response} */
+  let response;
+  try {
+    response = await env.fetch(url, { cache: "no-store", signal: AbortSignal.any([signal, gone.signal]) });
+  } catch (cause) {
+    close();
+    throw unreachable(what, cause);
+  }
+  if (!response.ok || response.body === null) {
+    const error = await refusal(what, response, env);
+    close();
+    throw error;
+  }
+  return {
+    transport: "fetch",
+    startedAt,
+    stream: response.body,
+    protocol: (waitMs) => timing.protocol(waitMs),
+    failure: (cause, bytes) => cutShort(bytes, cause),
+    close,
+  };
+}

@@ -1,0 +1,38 @@
+// @ts-check
+/** Numbers as the page shows them. */
+
+/** @param {number} value milliseconds */
+export function ms(value) {
+  if (value >= 10_000) return `${(value / 1000).toFixed(1)} s`;
+  return `${value >= 100 ? value.toFixed(0) : value.toFixed(1)} ms`;
+}
+
+/** @param {number} value */
+export function size(value) {
+  if (value < 1000) return `${value} B`;
+  if (value < 1_000_000) return `${(value / 1000).toFixed(1)} kB`;
+  if (value < 1_000_000_000) return `${(value / 1_000_000).toFixed(1)} MB`;
+  return `${(value / 1_000_000_000).toFixed(2)} GB`;
+}
+
+/** @param {number} value */
+export function count(value) {
+  return value.toLocaleString("en-GB");
+}
+
+/**
+ * @param {number} value
+ * @param {string} noun
+ */
+export function plural(value, noun) {
+  return `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
+}
+
+/**
+ * A path's name as a visitor reads it.
+ * @param {import("./types.mjs").Transport} transport
+ * @param {string} protocol
+ */
+export function pathName(transport, protocol) {
+  return transport === "webtransport" ? `${protocol} (WebTransport)` : protocol;
+}

@@ -1,0 +1,192 @@
+// @ts-check
+import { badInfo, refused, unreachable } from "./errors.mjs";
+import { watchProtocol } from "./timing.mjs";
+
+/** @typedef {import("./types.mjs").Env} Env */
+/** @typedef {{ algorithm: string, value: Uint8Array<ArrayBuffer> }} CertificateHash */
+/** @typedef {{ name: string, url: string, kind: string }} Feed */
+/**
+ * @typedef {object} Info
+ * @property {string} version
+ * @property {Feed[]} feeds
+ * @property {{ url: string, certificateHashes: CertificateHash[] } | null} webtransport
+ * @property {string} chrome the command that starts Chrome with the page over HTTP/3, or ""
+ */
+
+/**
+ * Asks the server what the page must know, and notes over which protocol the answer came.
+ * @param {Env} env
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<{ info: Info, protocol: string }>}
+ */
+export async function loadInfo(env, signal) {
+  const url = new URL("/info", env.href).href;
+  const timing = watchProtocol(url, env);
+  try {
+    /** @type {Response} */
+    let response;
+    try {
+      response = await env.fetch(url, { cache: "no-store", signal: signal ?? null });
+    } catch (cause) {
+      throw unreachable("/info", cause);
+    }
+    if (!response.ok) throw await refusal("/info", response, env);
+    /** @type {unknown} */
+    let value;
+    try {
+      value = await response.json();
+    } catch (cause) {
+      throw badInfo("it is not JSON", cause);
+    }
+    return { info: parseInfo(value), protocol: await timing.protocol() };
+  } finally {
+    timing.stop();
+  }
+}
+
+/**
+ * Checks the answer of `/info` member by member. Members that this page does not know are ignored.
+ * @param {unknown} value
+ * @returns {Info}
+ */
+export function parseInfo(value) {
+  const info = object(value, "it");
+  return {
+    version: string(info.version, "version"),
+    feeds: array(info.feeds, "feeds").map((item, i) => {
+      const feed = object(item, `feeds[${i}]`);
+      return {
+        name: string(feed.name, `feeds[${i}].name`),
+        url: httpUrl(feed.url, `feeds[${i}].url`),
+        kind: typeof feed.kind === "string" ? feed.kind : "",
+      };
+    }),
+    webtransport: webtransport(info.webtransport),
+    chrome: info.chrome === undefined || info.chrome === null ? "" : string(info.chrome, "chrome"),
+  };
+}
+
+/**
+ * The address to fetch a feed from: its path, on the page's own origin.
+ * @param {Info} info
+ * @param {string} name
+ * @param {string} href the page's address
+ */
+export function feedUrl(info, name, href) {
+  const feed = info.feeds.find((candidate) => candidate.name === name);
+  if (feed === undefined && name !== "default") {
+    return new URL(`/stream/${encodeURIComponent(name)}`, href).href;
+  }
+  const { pathname, search } = new URL(feed?.url ?? "/stream", href);
+  return new URL(pathname + search, href).href;
+}
+
+/**
+ * The address to open a session for a feed: the one that `/info` gives, with the feed's path.
+ * @param {Info & { webtransport: NonNullable<Info["webtransport"]> }} info
+ * @param {string} name
+ * @param {string} href
+ */
+export function sessionUrl(info, name, href) {
+  if (name === "default") return info.webtransport.url;
+  const { pathname, search } = new URL(feedUrl(info, name, href));
+  return new URL(pathname + search, info.webtransport.url).href;
+}
+
+/**
+ * A response that is not OK, as an error in words.
+ * @param {string} what
+ * @param {Response} response
+ * @param {Env} env
+ */
+export async function refusal(what, response, env) {
+  /** @type {{ title?: string, detail?: string }} */
+  const problem = {};
+  if (response.headers.get("content-type")?.startsWith("application/problem+json")) {
+    try {
+      const document = object(await response.json(), "problem");
+      if (typeof document.title === "string") problem.title = document.title;
+      if (typeof document.detail === "string") problem.detail = document.detail;
+    } catch {
+      // The status alone has to do.
+    }
+  } else {
+    await response.body?.cancel().catch(() => {});
+  }
+  return refused(what, response.status, problem, new URL(env.href).origin);
+}
+
+/**
+ * @param {unknown} value
+ * @returns {Info["webtransport"]}
+ */
+function webtransport(value) {
+  if (value === undefined || value === null) return null;
+  const entry = object(value, "webtransport");
+  const url = httpUrl(entry.url, "webtransport.url");
+  if (!url.startsWith("https:")) throw badInfo("webtransport.url is not https");
+  const list = array(entry.certificateHashes, "webtransport.certificateHashes");
+  return { url, certificateHashes: list.map((item, i) => hash(item, `webtransport.certificateHashes[${i}]`)) };
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} where
+ * @returns {CertificateHash}
+ */
+function hash(value, where) {
+  const entry = object(value, where);
+  const algorithm = string(entry.algorithm, `${where}.algorithm`);
+  const encoded = string(entry.value, `${where}.value`);
+  let decoded;
+  try {
+    decoded = atob(encoded);
+  } catch (cause) {
+    throw badInfo(`${where}.value is not base64`, cause);
+  }
+  if (algorithm === "sha-256" && decoded.length !== 32) {
+    throw badInfo(`${where}.value has ${decoded.length} bytes, not the 32 of SHA-256`);
+  }
+  return { algorithm, value: Uint8Array.from(decoded, (c) => c.charCodeAt(0)) };
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} where
+ * @returns {Record<string, unknown>}
+ */
+function object(value, where) {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw badInfo(`${where} is not an object`);
+  return /** @type {Record<string, unknown>} */ (value);
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} where
+ * @returns {unknown[]}
+ */
+function array(value, where) {
+  if (!Array.isArray(value)) throw badInfo(`${where} is not a list`);
+  return value;
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} where
+ * @returns {string}
+ */
+function string(value, where) {
+  if (typeof value !== "string") throw badInfo(`${where} is not a string`);
+  return value;
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} where
+ * @returns {string}
+ */
+function httpUrl(value, where) {
+  const text = string(value, where);
+  if (!/^https?:\/\//.test(text) || !URL.canParse(text)) throw badInfo(`${where} is not an http address`);
+  return text;
+}

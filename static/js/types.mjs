@@ -1,0 +1,53 @@
+// @ts-check
+/**
+ * The shapes that the page's modules hand to each other. Types only: this file has no code.
+ *
+ * @typedef {"fetch" | "webtransport"} Transport
+ * @typedef {Transport | "auto"} TransportChoice
+ * @typedef {"idle" | "connecting" | "streaming" | "done" | "stopped" | "error"} State
+ *
+ * The browser's interfaces that the core uses, gathered so that a test can hand in its own.
+ * @typedef {object} Env
+ * @property {typeof globalThis.fetch} fetch
+ * @property {Pick<Performance, "now" | "getEntriesByType">} performance
+ * @property {typeof globalThis.PerformanceObserver | undefined} PerformanceObserver
+ * @property {typeof globalThis.WebTransport | undefined} WebTransport undefined where the browser has none
+ * @property {boolean} isSecureContext
+ * @property {string} href the page's own address
+ *
+ * An open stream of bytes, whichever transport brings it.
+ * @typedef {object} Source
+ * @property {Transport} transport
+ * @property {number} startedAt `performance.now()` just before the request left
+ * @property {ReadableStream<Uint8Array>} stream
+ * @property {(waitMs?: number) => Promise<string>} protocol what the browser reports for this
+ *   very request: "h3", "h2", "http/1.1"; "unknown" if it has not said so within `waitMs`
+ * @property {(cause: unknown, bytes: number) => import("./errors.mjs").PageError} failure
+ *   a failed read, in words
+ * @property {() => void} close lets go of the request or closes the session; safe to repeat
+ *
+ * One `read()` that brought bytes.
+ * @typedef {object} ChunkRead
+ * @property {number} index from 0
+ * @property {number} at milliseconds from the source's start, taken when the read came back
+ * @property {number | null} gap milliseconds since the read before; null for the first
+ * @property {number} bytes
+ * @property {string} text decoded as UTF-8 across reads: a character cut in two comes whole with
+ *   the read that completes it
+ *
+ * @typedef {object} Summary
+ * @property {"ended" | "stopped" | "failed"} outcome
+ * @property {number} chunks
+ * @property {number} bytes
+ * @property {number | null} firstAt time to first chunk in milliseconds
+ * @property {number} duration milliseconds from the source's start to its end
+ * @property {string} tail what the decoder still held at the end: "\uFFFD" if a character was cut
+ * @property {unknown} cause why it failed
+ *
+ * One way of reading that auto weighed.
+ * @typedef {object} Verdict
+ * @property {string} way for example "fetch over HTTP/3"
+ * @property {"taken" | "not taken" | "not needed"} verdict
+ * @property {string} reason a sentence
+ */
+export {};

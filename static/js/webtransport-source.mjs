@@ -1,0 +1,112 @@
+// @ts-check
+import { cutShort, noStream, noWebTransport, sessionFailed } from "./errors.mjs";
+
+/** @typedef {import("./types.mjs").Env} Env */
+/** @typedef {import("./types.mjs").Source} Source */
+/** @typedef {import("./info.mjs").CertificateHash} CertificateHash */
+
+/**
+ * How long a session may take to open. Where UDP is blocked nothing ever comes back, and a
+ * browser's own limit is longer than a visitor's patience.
+ */
+export const OPEN_TIMEOUT_MS = 8000;
+
+/**
+ * Opens a session and waits for the one unidirectional stream that the server opens in it. The
+ * server leaves the session open after the stream's end: closing it is up to `close`.
+ *
+ * @param {{ url: string, certificateHashes: CertificateHash[], signal: AbortSignal, env: Env }} options
+ *   no hashes: the certificate has to be one that the browser trusts anyway
+ * @returns {Promise<Source>}
+ */
+export async function openWebTransport({ url, certificateHashes, signal, env }) {
+  if (env.WebTransport === undefined) throw noWebTransport(env.isSecureContext);
+  const origin = new URL(env.href).origin;
+  const byHash = certificateHashes.length > 0;
+  const startedAt = env.performance.now();
+  /** @type {WebTransport} */
+  let session;
+  try {
+    session = new env.WebTransport(url, byHash ? { serverCertificateHashes: certificateHashes } : {});
+  } catch (cause) {
+    throw sessionFailed(url, origin, byHash, cause);
+  }
+
+  let why = "";
+  session.closed.then(
+    ({ closeCode, reason }) => {
+      why = `the server closed the session with code ${closeCode ?? 0}${reason ? `: ${reason}` : ""}`;
+    },
+    () => {
+      // Reported by whatever was waiting on the session.
+    },
+  );
+  const close = () => {
+    try {
+      session.close();
+    } catch {
+      // It is closed already, or never opened.
+    }
+  };
+
+  try {
+    try {
+      await orAbort(session.ready, signal, OPEN_TIMEOUT_MS);
+    } catch (cause) {
+      throw sessionFailed(url, origin, byHash, cause);
+    }
+    /** @type {ReadableStreamReadResult<ReadableStream<Uint8Array>>} */
+    let first;
+    const incoming = /** @type {ReadableStream<ReadableStream<Uint8Array>>} */ (session.incomingUnidirectionalStreams);
+    const streams = incoming.getReader();
+    try {
+      first = await orAbort(streams.read(), signal);
+    } catch (cause) {
+      throw noStream(why, cause);
+    } finally {
+      streams.releaseLock();
+    }
+    if (first.done) throw noStream(why);
+    return {
+      transport: "webtransport",
+      startedAt,
+      stream: first.value,
+      // WebTransport sessions of today's browsers are HTTP/3 by definition.
+      protocol: async () => "h3",
+      failure: (cause, bytes) => cutShort(bytes, cause, why),
+      close,
+    };
+  } catch (error) {
+    close();
+    throw error;
+  }
+}
+
+/**
+ * @template T
+ * @param {Promise<T>} promise
+ * @param {AbortSignal} signal
+ * @param {number} [timeoutMs]
+ * @returns {Promise<T>}
+ */
+function orAbort(promise, signal, timeoutMs) {
+  return new Promise((resolve, reject) => {
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    const onAbort = () => settle(() => reject(signal.reason));
+    /** @param {() => void} act */
+    const settle = (act) => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", onAbort);
+      act();
+    };
+    if (timeoutMs !== undefined) {
+      timer = setTimeout(() => {
+        settle(() => reject(new Error(`no answer within ${timeoutMs / 1000} seconds`)));
+      }, timeoutMs);
+    }
+    signal.addEventListener("abort", onAbort);
+    if (signal.aborted) onAbort();
+    promise.then((value) => settle(() => resolve(value)), (cause) => settle(() => reject(cause)));
+  });
+}
