@@ -63,10 +63,13 @@ pub(crate) async fn from_folder(dir: &Path, path: &str) -> Option<File> {
 
 impl File {
     fn new(path: &str, bytes: Bytes) -> Self {
-        let mime = mime_guess::from_path(path).first_or_octet_stream();
-        let mime = match mime.type_() {
-            mime_guess::mime::TEXT => format!("{mime}; charset=utf-8"),
-            _ => mime.to_string(),
+        let mime = match Path::new(path).extension().and_then(|extension| extension.to_str()) {
+            // RFC 9239: the type that browsers insist on for modules.
+            Some("js" | "mjs") => "text/javascript; charset=utf-8".into(),
+            _ => match mime_guess::from_path(path).first_or_octet_stream() {
+                text if text.type_() == mime_guess::mime::TEXT => format!("{text}; charset=utf-8"),
+                other => other.to_string(),
+            },
         };
         let etag = format!("\"{}\"", &Fingerprint::of(&bytes).hex()[..32]);
         Self { bytes, mime, etag }

@@ -428,8 +428,8 @@ async fn connect_one(
     }
 }
 
-/// TLS alerts travel as QUIC codes 0x100 + alert (RFC 9001 §4.8); 42 to 49 speak of certificates
-/// and of access.
+/// TLS alerts travel as QUIC codes 0x100 + alert (RFC 9001 §4.8); 42 to 51 speak of certificates,
+/// of access, and of signatures.
 fn is_certificate_alert(code: u64) -> bool {
-    (0x100 + 42..=0x100 + 49).contains(&code)
+    (0x100 + 42..=0x100 + 51).contains(&code)
 }

@@ -82,10 +82,22 @@ pub(crate) async fn open(
     recv: impl ConnectRecv,
 ) {
     let inner = Arc::new(Inner::new(id, conn, protocol));
+    let _end = EndOnDrop(inner.clone());
     seat.open(&inner);
     // When nobody waits any more, the session comes back here and is closed by its drop.
     drop(opened.send(Session::new(inner.clone())));
     drive(inner, send, recv).await;
+}
+
+/// Ends a session whose driver is dropped with its connection, so that nobody waits for ever.
+struct EndOnDrop(Arc<Inner>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        let lost = self.0.connection().close_reason().unwrap_or(quinn::ConnectionError::LocallyClosed);
+        // Does nothing when the session has ended in an orderly way.
+        self.0.end(Closed::ConnectionLost(lost));
+    }
 }
 
 /// Drives a session until it has ended, by either side or with its connection.

@@ -1,0 +1,277 @@
+//! The program as its users run it.
+#![cfg(feature = "cli")]
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+fn h3cast(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_h3cast"));
+    command.current_dir(dir).args(args).stdin(Stdio::null());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("H3CAST_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn output(dir: &Path, args: &[&str]) -> Output {
+    h3cast(dir, args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A running server; killed when dropped.
+struct Running {
+    child: Child,
+    announced: String,
+    url: String,
+}
+
+impl Running {
+    fn start(dir: &Path, args: &[&str]) -> Self {
+        let child = h3cast(dir, args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::ready(child)
+    }
+
+    fn ready(mut child: Child) -> Self {
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = lines.next().expect("a line before the end").unwrap();
+        let url = first.strip_prefix("ready ").unwrap_or_else(|| panic!("{first}")).to_owned();
+        let mut announced = first + "\n";
+        // The block ends with the Chrome command.
+        while !announced.contains("--user-data-dir") {
+            announced += &(lines.next().expect("the whole block").unwrap() + "\n");
+        }
+        Self { child, announced, url }
+    }
+
+    #[cfg(unix)]
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const FREE: [&str; 4] = ["--listen", "localhost:0", "--http", "localhost:0"];
+
+#[test]
+fn without_a_command_it_serves_the_demo() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Running::start(dir.path(), &[&FREE[..], &["--interval", "1ms"]].concat());
+    assert!(server.url.starts_with("https://localhost:") && !server.url.ends_with(":0/"), "{}", server.url);
+    let cert: serde_json::Value = serde_json::from_slice(&output(dir.path(), &["cert", "--json"]).stdout).unwrap();
+    for value in ["sha256", "spki_sha256_base64"] {
+        assert!(server.announced.contains(cert[value].as_str().unwrap()), "{value} in {}", server.announced);
+    }
+    assert!(server.announced.contains("http://localhost:"), "{}", server.announced);
+    let stream = format!("{}stream", server.url);
+    let expected: String = (0..10).map(|number| format!("data chunk #{number}\n")).collect();
+    for transport in [&[][..], &["--webtransport"]] {
+        let got = output(dir.path(), &[&["get", &stream, "-v"], transport].concat());
+        assert_eq!(text(&got.stdout), expected);
+        assert!(got.status.success());
+        assert!(text(&got.stderr).contains("clean end after 140 bytes"), "{}", text(&got.stderr));
+    }
+    // Each way of trusting, and none.
+    let empty = tempfile::tempdir().unwrap();
+    let pem = dir.path().join("certs/cert.pem");
+    let hash = cert["sha256"].as_str().unwrap();
+    for trust in [&["--cacert", pem.to_str().unwrap()][..], &["--cert-hash", hash], &["--insecure"]] {
+        let got = output(empty.path(), &[&["get", &stream], trust].concat());
+        assert_eq!(text(&got.stdout), expected, "{}", text(&got.stderr));
+        assert_eq!(text(&got.stderr).contains("--insecure"), trust == ["--insecure"]);
+    }
+    let got = output(empty.path(), &["get", &stream]);
+    assert_eq!(got.status.code(), Some(1));
+    assert!(text(&got.stderr).contains("not trusted"), "{}", text(&got.stderr));
+    // What the server refuses.
+    let got = output(dir.path(), &["get", &format!("{stream}/nothing")]);
+    assert_eq!(got.status.code(), Some(1));
+    assert!(
+        text(&got.stderr).contains("404") && text(&got.stderr).contains("there is no feed"),
+        "{}",
+        text(&got.stderr)
+    );
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Running::start(dir.path(), &[&["serve"], &FREE[..], &["--count", "0", "--interval", "1ms"]].concat());
+    for transport in [&[][..], &["--webtransport"]] {
+        let mut child = h3cast(dir.path(), &[&["get", &format!("{}stream", server.url)], transport].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "data chunk #0\n");
+        // The reader is dropped: as `| head -1`.
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(stderr, "");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn signals_stop_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["TERM", "INT"] {
+        let mut server = Running::start(dir.path(), &[&["serve"], &FREE[..]].concat());
+        server.signal(name);
+        assert_eq!(server.child.wait().unwrap().code(), Some(0), "{name}");
+    }
+    // The second signal does not wait for a stream without end.
+    let args = [&["serve"], &FREE[..], &["--count", "0", "--grace", "1h"]].concat();
+    let mut server = Running::start(dir.path(), &args);
+    let mut get =
+        h3cast(dir.path(), &["get", &format!("{}stream", server.url)]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(get.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    server.signal("TERM");
+    let mut stderr = BufReader::new(server.child.stderr.take().unwrap());
+    let mut told = String::new();
+    stderr.read_line(&mut told).unwrap();
+    assert!(told.contains("stopping"), "{told}");
+    server.signal("TERM");
+    assert_eq!(server.child.wait().unwrap().code(), Some(130));
+    let _ = get.kill();
+    let _ = get.wait();
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_a_get_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Running::start(dir.path(), &[&["serve"], &FREE[..], &["--count", "0"]].concat());
+    let mut get = h3cast(dir.path(), &["get", &format!("{}stream", server.url)])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(get.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    assert!(Command::new("kill").args(["-s", "INT", &get.id().to_string()]).status().unwrap().success());
+    assert_eq!(get.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn bad_input_is_told_in_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("localhost:{}", taken.local_addr().unwrap().port());
+    let certs = dir.path().join("made");
+    assert!(output(dir.path(), &["cert", "--certs", certs.to_str().unwrap()]).status.success());
+    assert!(output(dir.path(), &["cert", "--certs", "other"]).status.success());
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let cases: &[(&[&str], &str)] = &[
+        (&["--listen", &taken, "--http", "off"], "is in use by another program"),
+        (&["--listen", "localhost:0", "--http", &taken], "is in use by another program"),
+        (&["--listen", "nonsense"], "HOST:PORT"),
+        (&["--listen", "localhost:99999"], "HOST:PORT"),
+        (&["--listen", "203.0.113.1:0", "--http", "off"], "cannot listen on 203.0.113.1"),
+        (&["--listen", "localhost:0", "--http", "0.0.0.0:0"], "not a loopback address"),
+        (&["--cert", "made/cert.pem", "--key", "other/key.pem"], "do not fit together"),
+        (&["--cert", "made/cert.pem", "--key", "nothing.pem"], "cannot read nothing.pem"),
+        (&["--cert", "file", "--key", "made/key.pem"], "file holds no certificate"),
+        (&["--cert", "made/cert.pem"], "--key"),
+        (&["--certs", "file"], "file"),
+        (&["--interval", "fast"], "--interval"),
+        (&["--static", "nowhere"], "nowhere is no folder"),
+        (&["--allow-origin", "example.org"], "is no origin"),
+        (&["--open", "lynx"], "chrome"),
+        (&["--log", "a=b=c"], "log level"),
+        (&["get", "http://localhost/"], "https://HOST"),
+        (&["get", "nonsense"], "https://HOST"),
+        (&["get", "--cert-hash", "12"], "64 hexadecimal digits"),
+        (&["get", "--cacert", "file"], "cannot use the certificates in file"),
+        (&["get", "--insecure", "--cacert", "file"], "cannot be used with"),
+        (&["nonsense"], "nonsense"),
+    ];
+    for (args, expected) in cases {
+        let got = output(dir.path(), args);
+        let (stdout, stderr) = (text(&got.stdout), text(&got.stderr));
+        assert_eq!(got.status.code(), Some(2), "{args:?}: {stdout}{stderr}");
+        assert!(stderr.contains(expected), "{args:?}: {stderr}");
+        assert_eq!(stdout, "", "{args:?}");
+    }
+}
+
+#[test]
+fn nobody_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let got = output(dir.path(), &["get", &format!("https://localhost:{port}/stream")]);
+    assert_eq!(got.status.code(), Some(1));
+    assert!(text(&got.stderr).contains("is the server running"), "{}", text(&got.stderr));
+}
+
+#[test]
+fn every_flag_has_an_environment_variable() {
+    let dir = tempfile::tempdir().unwrap();
+    let child = h3cast(dir.path(), &[])
+        .env("H3CAST_LISTEN", "127.0.0.1:0,[::1]:0")
+        .env("H3CAST_HTTP", "off")
+        .env("H3CAST_COUNT", "2")
+        .env("H3CAST_INTERVAL", "1ms")
+        .env("H3CAST_CERTS", "elsewhere")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let server = Running::ready(child);
+    assert!(server.url.starts_with("https://127.0.0.1:"), "{}", server.url);
+    assert!(server.announced.contains("https://[::1]:"), "{}", server.announced);
+    assert!(!server.announced.contains("http://"), "{}", server.announced);
+    let got = output(dir.path(), &["get", "--certs", "elsewhere", &format!("{}stream", server.url)]);
+    assert_eq!(text(&got.stdout), "data chunk #0\ndata chunk #1\n");
+    let help = text(&output(dir.path(), &["serve", "--help"]).stdout);
+    for flag in help.lines().map(str::trim).filter(|line| line.starts_with("--")) {
+        let name = flag.trim_start_matches("--").split(' ').next().unwrap();
+        assert!(help.contains(&format!("H3CAST_{}", name.to_uppercase().replace('-', "_"))), "{name}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_browser_is_started_with_the_flags_or_the_command_is_printed() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let spki = || {
+        let cert: serde_json::Value = serde_json::from_slice(&output(dir.path(), &["cert", "--json"]).stdout).unwrap();
+        cert["spki_sha256_base64"].as_str().unwrap().to_owned()
+    };
+    let got = h3cast(dir.path(), &["open", "chrome"]).env("PATH", "").output().unwrap();
+    assert_eq!(got.status.code(), Some(1));
+    assert!(text(&got.stderr).contains("was found on this machine"), "{}", text(&got.stderr));
+    assert!(text(&got.stdout).contains(&format!("--ignore-certificate-errors-spki-list={}", spki())));
+    // A browser that writes down how it was called.
+    let fake = dir.path().join("chromium");
+    std::fs::write(&fake, format!("#!/bin/sh\necho \"$@\" > {}/called\n", dir.path().display())).unwrap();
+    std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let got =
+        h3cast(dir.path(), &["open", "chrome", "https://localhost:1234/"]).env("PATH", dir.path()).output().unwrap();
+    assert!(got.status.success(), "{}", text(&got.stderr));
+    let called = std::fs::read_to_string(dir.path().join("called")).unwrap();
+    assert!(called.contains("--origin-to-force-quic-on=localhost:1234 "), "{called}");
+    assert!(called.contains(&format!("--ignore-certificate-errors-spki-list={} ", spki())), "{called}");
+    let profile = called.split("--user-data-dir=").nth(1).unwrap().split(' ').next().unwrap();
+    assert!(!Path::new(profile).exists(), "the profile goes with the browser");
+}

@@ -1,0 +1,135 @@
+//! Taking over the stream of a request.
+
+mod common;
+
+use axum::{Router, routing::get};
+use common::{TestServer, soon};
+use h3cast::{TakenStream, Takeover, client::ClientError};
+use http::Response;
+use std::sync::Arc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{Notify, mpsc},
+};
+
+/// A server whose handler gives each taken stream to the test, and holds the request until told.
+async fn server() -> (TestServer, mpsc::UnboundedReceiver<TakenStream>) {
+    let (tx, rx) = mpsc::unbounded_channel();
+    let handler = move |takeover: Takeover| {
+        let tx = tx.clone();
+        async move {
+            let head = Response::builder().header("x-taken", "yes").body(()).unwrap();
+            takeover.respond(head, move |stream| async move {
+                tx.send(stream).unwrap();
+                std::future::pending().await
+            })
+        }
+    };
+    let router = Router::new().route("/", get(handler));
+    (TestServer::start(|builder, _| builder.http_service(router)).await, rx)
+}
+
+#[tokio::test]
+async fn what_is_written_arrives_at_once_and_ends_with_finish() {
+    let (server, mut taken) = server().await;
+    let connection = server.connect().await;
+    let mut response = soon("the head", connection.get(&server.uri("/"))).await.unwrap();
+    assert_eq!(response.headers["x-taken"], "yes");
+    let mut stream = soon("the stream", taken.recv()).await.unwrap();
+    for text in ["one", "two", "three"] {
+        stream.write_all(text.as_bytes()).await.unwrap();
+        assert_eq!(soon("the chunk", response.body.next()).await.unwrap().unwrap(), text);
+    }
+    stream.write_bytes("four".into()).await.unwrap();
+    assert_eq!(soon("the chunk", response.body.next()).await.unwrap().unwrap(), "four");
+    let finish = tokio::spawn(stream.finish());
+    assert_eq!(soon("the end", response.body.next()).await.unwrap(), None);
+    soon("the acknowledgment", finish).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_large_write_is_whole() {
+    let (server, mut taken) = server().await;
+    let connection = server.connect().await;
+    let mut response = soon("the head", connection.get(&server.uri("/"))).await.unwrap();
+    let mut stream = soon("the stream", taken.recv()).await.unwrap();
+    // More than the flow-control windows, so that writes are cut everywhere.
+    let bytes: Vec<u8> = (0..5_000_000_u32).map(|i| (i % 251) as u8).collect();
+    let expected = bytes.clone();
+    let write = tokio::spawn(async move {
+        for piece in bytes.chunks(777_777) {
+            stream.write_all(piece).await.unwrap();
+        }
+        stream.finish().await.unwrap();
+    });
+    let mut read = Vec::new();
+    while let Some(bytes) = soon("more", response.body.next()).await.unwrap() {
+        read.extend_from_slice(&bytes);
+    }
+    assert!(read == expected);
+    soon("the end", write).await.unwrap();
+}
+
+#[tokio::test]
+async fn dropping_it_unfinished_shows_a_cut_response() {
+    let (server, mut taken) = server().await;
+    let connection = server.connect().await;
+    let mut response = soon("the head", connection.get(&server.uri("/"))).await.unwrap();
+    let mut stream = soon("the stream", taken.recv()).await.unwrap();
+    stream.write_all(b"half").await.unwrap();
+    assert_eq!(soon("the chunk", response.body.next()).await.unwrap().unwrap(), "half");
+    drop(stream);
+    let cut = soon("the cut", response.body.next()).await.unwrap_err();
+    assert!(matches!(cut, ClientError::Reset(0x102)), "{cut}");
+}
+
+#[tokio::test]
+async fn the_raw_stream_speaks_http3_frames() {
+    let (server, mut taken) = server().await;
+    let connection = server.connect().await;
+    let mut response = soon("the head", connection.get(&server.uri("/"))).await.unwrap();
+    let mut stream = soon("the stream", taken.recv()).await.unwrap().into_raw().unwrap();
+    stream.write_all(b"\x00\x05hello").await.unwrap();
+    assert_eq!(soon("the chunk", response.body.next()).await.unwrap().unwrap(), "hello");
+    stream.finish().unwrap();
+    assert_eq!(soon("the end", response.body.next()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_ends_the_work() {
+    let ended = Arc::new(Notify::new());
+    struct Tell(Arc<Notify>);
+    impl Drop for Tell {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    let tell = ended.clone();
+    let handler = move |takeover: Takeover| {
+        let tell = Tell(tell.clone());
+        async move {
+            takeover.respond(Response::new(()), move |stream| async move {
+                let _held = (stream, tell);
+                std::future::pending().await
+            })
+        }
+    };
+    let router = Router::new().route("/", get(handler));
+    let server = TestServer::start(|builder, _| builder.http_service(router)).await;
+    let connection = server.connect().await;
+    let response = soon("the head", connection.get(&server.uri("/"))).await.unwrap();
+    drop(response);
+    soon("the work is dropped", ended.notified()).await;
+}
+
+#[tokio::test]
+async fn over_tcp_there_is_none() {
+    let (server, _taken) = server().await;
+    let mut stream = TcpStream::connect(("127.0.0.1", server.http_port())).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    soon("the answer", stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 505 "), "{answer}");
+    assert!(answer.contains("only an HTTP/3 request has a stream to take over"), "{answer}");
+}
