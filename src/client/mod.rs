@@ -195,7 +195,7 @@ impl Connection {
         let mut stream = self.send(request).await?;
         stream.finish().await.map_err(|error| self.error(error))?;
         let (head, ()) = stream.recv_response().await.map_err(|error| self.error(error))?.into_parts();
-        let body = Body { stream, conn: self.shared.conn.clone() };
+        let body = Body { stream, shared: self.shared.clone() };
         Ok(ClientResponse { status: head.status, headers: head.headers, body })
     }
 
@@ -254,12 +254,15 @@ impl Connection {
     }
 
     fn error(&self, error: StreamError) -> ClientError {
-        stream_error(&self.shared.conn, error)
+        stream_error(&self.shared, error)
     }
 }
 
-fn stream_error(conn: &quinn::Connection, error: StreamError) -> ClientError {
-    match (error, conn.close_reason()) {
+fn stream_error(shared: &Shared, error: StreamError) -> ClientError {
+    if let Some(violation) = shared.violation() {
+        return ClientError::Protocol(format!("{} ({})", violation.reason, code::describe(violation.code)));
+    }
+    match (error, shared.conn.close_reason()) {
         (StreamError::RemoteTerminate { code, .. }, _) => ClientError::Reset(code.value()),
         (_, Some(reason)) => reason.into(),
         (error, None) => ClientError::Protocol(error.to_string()),
@@ -281,7 +284,7 @@ pub struct ClientResponse {
 /// The body of a response. Dropping it before its end tells the server to stop.
 pub struct Body {
     stream: h3::client::RequestStream<BackendBidiStream, Bytes>,
-    conn: quinn::Connection,
+    shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for Body {
@@ -303,7 +306,7 @@ impl Body {
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         match self.stream.recv_data().await {
             Ok(data) => Ok(data.map(|mut data| data.copy_to_bytes(data.remaining()))),
-            Err(error) => Err(stream_error(&self.conn, error)),
+            Err(error) => Err(stream_error(&self.shared, error)),
         }
     }
 }

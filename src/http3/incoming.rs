@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -53,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) role: Role,
     pub(crate) limits: Limits,
     pub(crate) sessions: Registry,
+    violation: OnceLock<Violation>,
     qpack_encoder_seen: AtomicBool,
     qpack_decoder_seen: AtomicBool,
 }
@@ -64,6 +65,7 @@ impl Shared {
             role,
             limits,
             sessions,
+            violation: OnceLock::new(),
             qpack_encoder_seen: AtomicBool::new(false),
             qpack_decoder_seen: AtomicBool::new(false),
         }
@@ -72,7 +74,14 @@ impl Shared {
     /// Ends the connection for what the peer did.
     pub(crate) fn violated(&self, violation: Violation) {
         debug!(code = %code::describe(violation.code), reason = violation.reason, "closing the connection");
+        // The first one counts.
+        let _ = self.violation.set(violation);
         self.conn.close(code::varint(violation.code), violation.reason.as_bytes());
+    }
+
+    /// What the peer did that ended the connection, if that is how it ended.
+    pub(crate) fn violation(&self) -> Option<Violation> {
+        self.violation.get().copied()
     }
 }
 

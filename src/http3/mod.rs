@@ -1,7 +1,7 @@
 //! HTTP/3 over quinn: the backend under h3, the connection driver, and taking over a stream.
 //!
-//! Data flows `quinn` → [`incoming`] (whose stream is this?) → [`backend`] (h3's traits) → h3 →
-//! [`server`] (one task a request) → the [`tower::Service`] → [`response`].
+//! Data flows quinn → `incoming` (whose stream is this?) → `backend` (h3's traits) → h3 →
+//! `server` (one task a request) → the [`tower::Service`] → `response`.
 
 mod backend;
 pub mod code;

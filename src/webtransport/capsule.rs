@@ -66,7 +66,7 @@ impl CapsuleDecoder {
     /// # Errors
     ///
     /// When the peer broke the protocol; nothing more can be read then.
-    pub fn next(&mut self) -> Result<Option<Capsule>, CapsuleError> {
+    pub fn pop(&mut self) -> Result<Option<Capsule>, CapsuleError> {
         loop {
             let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(self.buf.len());
             self.buf.advance(skipped);
@@ -148,7 +148,7 @@ mod tests {
             let (piece, left) = rest.split_at(cut.min(rest.len()));
             rest = left;
             decoder.push(piece);
-            while let Some(capsule) = decoder.next()? {
+            while let Some(capsule) = decoder.pop()? {
                 read.push(capsule);
             }
         }
@@ -214,7 +214,7 @@ mod tests {
         varint::encode(1 << 30, &mut head);
         decoder.push(&head[..]);
         for _ in 0..1000 {
-            assert_eq!(decoder.next(), Ok(None));
+            assert_eq!(decoder.pop(), Ok(None));
             decoder.push(&[0; 4096][..]);
             assert!(decoder.buf.is_empty());
         }

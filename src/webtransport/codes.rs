@@ -17,7 +17,7 @@ pub fn to_http3(code: u32) -> u64 {
 #[must_use]
 pub fn from_http3(code: u64) -> Option<u32> {
     let shifted = code.checked_sub(FIRST).filter(|_| code <= LAST)?;
-    if (code - 0x21) % 0x1f == 0 {
+    if (code - 0x21).is_multiple_of(0x1f) {
         return None;
     }
     u32::try_from(shifted - shifted / 0x1f).ok()
@@ -58,7 +58,7 @@ mod tests {
             let code = FIRST - 100 + offset;
             match from_http3(code) {
                 Some(application) => prop_assert_eq!(to_http3(application), code),
-                None => prop_assert!(!(FIRST..=LAST).contains(&code) || (code - 0x21) % 0x1f == 0),
+                None => prop_assert!(!(FIRST..=LAST).contains(&code) || (code - 0x21).is_multiple_of(0x1f)),
             }
         }
     }

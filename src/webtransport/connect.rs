@@ -142,7 +142,7 @@ async fn drive(session: Arc<Inner>, mut send: impl ConnectSend, mut recv: impl C
         let rest = async {
             while let Ok(Some(data)) = recv.data().await {
                 decoder.push(data);
-                if decoder.next().is_err() {
+                if decoder.pop().is_err() {
                     recv.stop(code::H3_MESSAGE_ERROR);
                     return;
                 }
@@ -171,12 +171,12 @@ fn read(
     match data {
         Ok(Some(data)) => {
             decoder.push(data);
-            while let Some(capsule) = decoder.next()? {
+            while let Some(capsule) = decoder.pop()? {
                 match capsule {
                     Capsule::Drain => session.peer_drains(),
                     Capsule::Close { code, reason } => {
                         // Looks for data behind the close, which is an error.
-                        decoder.next()?;
+                        decoder.pop()?;
                         return Ok(Some(Closed::Clean { code, reason, by_peer: true }));
                     }
                 }

@@ -1,0 +1,108 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { openAuto } from "../../static/js/auto.mjs";
+import { PageError } from "../../static/js/errors.mjs";
+
+const fails = (message) => async () => { throw new PageError(message, ["do this"]); };
+
+/** Auto in a browser where everything works over TCP only, unless told otherwise. */
+function auto(changes = {}) {
+  const tried = [];
+  const ways = {
+    protocol: "h2", secure: true, supported: true, offered: true, byHash: true,
+    openFetch: async () => ({ transport: "fetch" }),
+    openWebTransport: async () => ({ transport: "webtransport" }),
+    signal: new AbortController().signal,
+    ...changes,
+  };
+  const { openFetch, openWebTransport } = ways;
+  ways.openFetch = () => (tried.push("fetch"), openFetch());
+  ways.openWebTransport = () => (tried.push("webtransport"), openWebTransport());
+  return { tried, opening: openAuto(ways) };
+}
+const marks = (verdicts) => verdicts.map(({ way, verdict }) => `${way}: ${verdict}`);
+
+for (const protocol of ["h3", "h3-29"]) {
+  test(`fetch is taken where the browser reports ${protocol}`, async () => {
+    const { tried, opening } = auto({ protocol });
+    const { source, verdicts } = await opening;
+    assert.equal(source.transport, "fetch");
+    assert.deepEqual(tried, ["fetch"]);
+    assert.deepEqual(marks(verdicts), [
+      "fetch over HTTP/3: taken", "WebTransport: not needed", "fetch over HTTP/2 or 1.1: not needed",
+    ]);
+    assert.match(verdicts[0].reason, new RegExp(`reports ${protocol} for /info`));
+  });
+}
+
+for (const protocol of ["h2", "http/1.1", "hq"]) {
+  test(`WebTransport is taken where the browser reports ${protocol}`, async () => {
+    const { tried, opening } = auto({ protocol });
+    const { source, verdicts } = await opening;
+    assert.equal(source.transport, "webtransport");
+    assert.deepEqual(tried, ["webtransport"]);
+    assert.equal(verdicts[0].reason, `The browser reports ${protocol} for /info, not h3.`);
+    assert.match(verdicts[1].reason, /by its hash/);
+  });
+}
+
+test("a browser that does not tell the protocol is not taken to speak HTTP/3", async () => {
+  const { source, verdicts } = await auto({ protocol: "unknown" }).opening;
+  assert.equal(source.transport, "webtransport");
+  assert.match(verdicts[0].reason, /does not say/);
+});
+
+test("a trusted certificate is not said to be recognised by its hash", async () => {
+  const { verdicts } = await auto({ byHash: false }).opening;
+  assert.match(verdicts[1].reason, /trusts the server's certificate/);
+});
+
+for (const [why, changes, reason] of [
+  ["the browser has none", { supported: false }, /This browser has no WebTransport/],
+  ["the page is not secure", { supported: false, secure: false }, /secure address/],
+  ["the server has none", { offered: false }, /server offers no WebTransport/],
+]) {
+  test(`fetch over TCP is taken where there is no WebTransport: ${why}`, async () => {
+    const { tried, opening } = auto(changes);
+    const { source, verdicts } = await opening;
+    assert.equal(source.transport, "fetch");
+    assert.deepEqual(tried, ["fetch"]);
+    assert.match(verdicts[1].reason, reason);
+    assert.equal(verdicts[2].verdict, "taken");
+  });
+}
+
+test("fetch over TCP is taken where WebTransport fails, with the browser's words", async () => {
+  const openWebTransport = async () => { throw new PageError("It failed.", [], new Error("handshake")); };
+  const { tried, opening } = auto({ openWebTransport });
+  const { source, verdicts } = await opening;
+  assert.equal(source.transport, "fetch");
+  assert.deepEqual(tried, ["webtransport", "fetch"]);
+  assert.equal(verdicts[1].reason, "It failed. The browser's words: Error: handshake.");
+});
+
+test("a fetch that failed over HTTP/3 is not tried twice", async () => {
+  const { tried, opening } = auto({ protocol: "h3", openFetch: fails("No fetch."), openWebTransport: fails("No session.") });
+  await assert.rejects(opening, (error) => {
+    assert.equal(error.message, "No session.");
+    assert.deepEqual(error.verdicts.map(({ verdict }) => verdict), ["not taken", "not taken", "not taken"]);
+    assert.equal(error.verdicts[0].reason, "No fetch.");
+    return true;
+  });
+  assert.deepEqual(tried, ["fetch", "webtransport"]);
+});
+
+test("when all fail, the last error tells what to do", async () => {
+  const { opening } = auto({ openFetch: fails("No fetch."), openWebTransport: fails("No session.") });
+  await assert.rejects(opening, (error) => error.message === "No fetch." && error.steps[0] === "do this" && error.verdicts.length === 3);
+});
+
+test("a stop while one way is being tried tries no other", async () => {
+  const abort = new AbortController();
+  const { tried, opening } = auto({
+    signal: abort.signal,
+    openWebTransport: async () => { abort.abort(); throw new PageError("cut", []); },
+  });
+  await assert.rejects(opening, { name: "AbortError" });
+  assert.deepEqual(tried, ["webtransport"]);
+});

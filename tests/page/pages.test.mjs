@@ -1,0 +1,100 @@
+// The markup: what the modules and the policy expect of it, and that the code it shows is true.
+import assert from "node:assert/strict";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { test } from "node:test";
+import { bytes, fakeWebTransport, infoDocument, json, settled } from "./fakes.mjs";
+
+const STATIC = new URL("../../static/", import.meta.url);
+const read = (name) => readFileSync(new URL(name, STATIC), "utf8");
+const PAGES = ["index.html", "fetch.html", "webtransport.html"];
+const IDS = ["start", "stop", "status", "error", "protocol", "protocol-note", "ttfb", "bytes", "chunks", "log", "log-note", "plot", "plot-caption", "plot-top"];
+
+for (const page of PAGES) {
+  const html = read(page);
+
+  test(`${page}: has what the modules look for, once`, () => {
+    const ids = [...html.matchAll(/\sid="([^"]+)"/g)].map(([, id]) => id);
+    assert.equal(new Set(ids).size, ids.length);
+    for (const id of IDS) assert.ok(ids.includes(id), `#${id}`);
+    for (const [, name, id] of html.matchAll(/\s(for|aria-labelledby|data-copy)="([^"]+)"/g)) {
+      assert.ok(ids.includes(id), `${name}="${id}"`);
+    }
+  });
+
+  test(`${page}: nothing that the Content-Security-Policy refuses`, () => {
+    assert.doesNotMatch(html, /<style|\sstyle=|\son[a-z]+=|javascript:|data:|<script(?![^>]*\ssrc=)/i);
+    assert.doesNotMatch(html, /<(?:script|link|img)[^>]*(?:src|href)="(?:https?:)?\/\//);
+  });
+
+  test(`${page}: links lead somewhere`, () => {
+    for (const [, target] of html.matchAll(/(?:src|href)="([^"#]+)"/g)) {
+      if (["./", "stream", "info"].includes(target)) continue;
+      assert.ok(existsSync(new URL(target, STATIC)), target);
+    }
+  });
+
+  test(`${page}: the panel is the same as in the others`, () => {
+    const panel = (text) => text.split("<!-- panel")[1].split("<!-- end of panel")[0];
+    assert.equal(panel(html), panel(read(PAGES[0])));
+  });
+}
+
+test("the start page offers each choice and has a place for the reasons", () => {
+  const html = read("index.html");
+  const values = [...html.matchAll(/<option value="([^"]+)"/g)].map(([, value]) => value);
+  assert.deepEqual(values, ["auto", "fetch", "webtransport"]);
+  for (const id of ["why", "chrome", "chrome-command", "transport"]) assert.ok(html.includes(` id="${id}"`), id);
+});
+
+test("every module is checked", () => {
+  for (const name of readdirSync(new URL("js/", STATIC))) {
+    assert.match(name, /\.mjs$/);
+    assert.ok(read(`js/${name}`).startsWith("// @ts-check\n"), name);
+  }
+});
+
+/** The code that a page shows, as a function of the browser's interfaces. */
+function snippet(page) {
+  const [, code] = /<pre id="snippet"[^>]*>([^]*?)<\/pre>/.exec(read(page));
+  const text = code.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
+  const AsyncFunction = (async () => {}).constructor;
+  return new AsyncFunction("fetch", "WebTransport", "console", text);
+}
+const twoChunks = () => new ReadableStream({
+  start(controller) {
+    const euro = bytes("one €\n");
+    controller.enqueue(euro.slice(0, 5));
+    controller.enqueue(euro.slice(5));
+    controller.close();
+  },
+});
+
+test("the code on the fetch page reads a stream", async () => {
+  const lines = [];
+  const fetch = async (url, { cache }) => {
+    assert.deepEqual([url, cache], ["/stream", "no-store"]);
+    return new Response(twoChunks());
+  };
+  await snippet("fetch.html")(fetch, undefined, { log: (line) => lines.push(line) });
+  assert.deepEqual(lines, ["one ", "€\n"]);
+  await assert.rejects(snippet("fetch.html")(async () => new Response("", { status: 404 })), /HTTP 404/);
+});
+
+test("the code on the WebTransport page reads a stream and closes the session", async () => {
+  for (const hashes of [1, 0]) {
+    const lines = [];
+    const document = infoDocument();
+    document.webtransport.certificateHashes.length = hashes;
+    const WebTransport = fakeWebTransport();
+    const run = snippet("webtransport.html")(async () => json(document), WebTransport, { log: (line) => lines.push(line) });
+    await settled();
+    const [session] = WebTransport.sessions;
+    assert.equal(session.url, "https://localhost:4433/stream");
+    assert.deepEqual(session.options, hashes ? { serverCertificateHashes: [{ algorithm: "sha-256", value: new Uint8Array(32).fill(7) }] } : {});
+    session.open();
+    session.give(twoChunks());
+    await run;
+    assert.deepEqual(lines, ["one ", "€\n"]);
+    assert.equal(session.closedByPage, 1);
+  }
+});
