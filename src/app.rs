@@ -33,6 +33,7 @@ pub struct App {
     identity: Identity,
     origins: Origins,
     static_dir: Option<PathBuf>,
+    routes: Router,
 }
 
 /// How to view a feed: the query of `GET` and `CONNECT /stream`.
@@ -56,7 +57,7 @@ impl App {
     /// An app with these feeds; `identity` is that of its server.
     #[must_use]
     pub fn new(feeds: impl IntoIterator<Item = Feed>, identity: Identity) -> Self {
-        Self { feeds: feeds.into_iter().collect(), identity, origins: Origins::default(), static_dir: None }
+        Self { feeds: feeds.into_iter().collect(), identity, origins: Origins::default(), static_dir: None, routes: Router::new() }
     }
 
     /// Origins (`https://example.org`) whose pages may read the feeds, beside pages of the same
@@ -71,6 +72,14 @@ impl App {
     #[must_use]
     pub fn static_dir(mut self, dir: Option<PathBuf>) -> Self {
         self.static_dir = dir;
+        self
+    }
+
+    /// Adds routes of your own. What holds for the app's holds for them: who may ask, and which
+    /// pages may read the answer.
+    #[must_use]
+    pub fn routes(mut self, routes: Router) -> Self {
+        self.routes = routes;
         self
     }
 
@@ -93,8 +102,9 @@ impl App {
             .route("/", get(page_file))
             .fallback(page_file)
             .method_not_allowed_fallback(method_not_allowed)
-            .layer(middleware::from_fn_with_state(self.clone(), guard))
-            .with_state(self)
+            .with_state(self.clone())
+            .merge(self.routes.clone())
+            .layer(middleware::from_fn_with_state(self, guard))
     }
 
     fn find(&self, name: &str) -> Result<&Feed, Problem> {
@@ -288,7 +298,13 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
         return Ok(Problem::new(StatusCode::MISDIRECTED_REQUEST, text).into_response());
     }
     let origin = request.headers().get(header::ORIGIN).cloned();
+    let foreign = origin.is_some();
     let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| app.origins.allow(origin, &host)));
+    if foreign && allowed.is_none() && !request.method().is_safe() {
+        // Browsers send simple cross-origin POSTs without asking first.
+        let text = "pages of that origin may not do this here: --allow-origin names those that may";
+        return Ok(Problem::new(StatusCode::FORBIDDEN, text.into()).into_response());
+    }
     let mut response = match *request.method() {
         Method::OPTIONS => options(request.headers()),
         _ => next.run(request).await,
