@@ -1,6 +1,8 @@
 //! The routes of the `h3cast` program: feeds at `/stream`, what the page must know at `/info`, and
 //! the page itself.
 
+mod session;
+
 use std::{convert::Infallible, path::PathBuf, sync::Arc};
 
 use axum::{
@@ -11,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::TryStreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 use serde_json::json;
@@ -23,7 +25,6 @@ use crate::{
     origin::{Origins, is_loopback, split_authority},
     page,
     server::{ServerBuilder, Via},
-    webtransport::SessionRequest,
 };
 
 /// The feeds of a server and how they are shown.
@@ -45,6 +46,19 @@ struct ViewQuery {
     /// Only `raw` so far, the bytes and nothing else; read to refuse every other.
     #[serde(rename = "format")]
     _format: Option<Format>,
+    /// How a session brings the chunks.
+    #[serde(default)]
+    delivery: Delivery,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Delivery {
+    /// On one stream.
+    #[default]
+    Stream,
+    /// One datagram each.
+    Datagrams,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,7 +71,13 @@ impl App {
     /// An app with these feeds; `identity` is that of its server.
     #[must_use]
     pub fn new(feeds: impl IntoIterator<Item = Feed>, identity: Identity) -> Self {
-        Self { feeds: feeds.into_iter().collect(), identity, origins: Origins::default(), static_dir: None, routes: Router::new() }
+        Self {
+            feeds: feeds.into_iter().collect(),
+            identity,
+            origins: Origins::default(),
+            static_dir: None,
+            routes: Router::new(),
+        }
     }
 
     /// Origins (`https://example.org`) whose pages may read the feeds, beside pages of the same
@@ -88,7 +108,7 @@ impl App {
     pub fn install(self, server: ServerBuilder) -> ServerBuilder {
         let app = Arc::new(self);
         let router = app.clone().router();
-        server.http_service(router).webtransport_fallback(move |request| app.clone().session(request))
+        server.http_service(router).webtransport_fallback(move |request| session::answer(app.clone(), request))
     }
 
     /// The routes, for any version of HTTP.
@@ -114,51 +134,8 @@ impl App {
         })
     }
 
-    /// Views a feed over WebTransport: one stream with the same bytes as a response's body.
-    async fn session(self: Arc<Self>, request: SessionRequest) {
-        let host = split_authority(request.authority()).map_or("", |(host, _)| host);
-        if let Some(origin) = request.origin()
-            && !self.origins.allow(origin, host)
-        {
-            return request.reject(StatusCode::FORBIDDEN);
-        }
-        let viewer = match self.view(request.uri()) {
-            Ok(viewer) => viewer,
-            Err(problem) => return request.reject(problem.status),
-        };
-        let Ok(session) = request.accept().await else { return };
-        let Ok(mut stream) = session.open_uni().await else { return };
-        let mut viewer = viewer;
-        loop {
-            let chunk = tokio::select! {
-                biased;
-                chunk = viewer.next() => chunk,
-                // Stopped, or the session has ended: nobody wants the rest.
-                _ = stream.stopped() => return,
-            };
-            match chunk {
-                Some(Ok(chunk)) => {
-                    if stream.write_bytes(chunk.bytes).await.is_err() {
-                        return;
-                    }
-                }
-                Some(Err(error)) => {
-                    stream.reset(FEED_FAILED);
-                    session.close(FEED_FAILED, &error.to_string());
-                    return;
-                }
-                None => break,
-            }
-        }
-        // What produced the chunks has nothing more to do; the client may still be reading.
-        drop(viewer);
-        if stream.finish().is_ok() {
-            session.closed().await;
-        }
-    }
-
-    /// The viewer that a URI asks for.
-    fn view(&self, uri: &Uri) -> Result<feed::Viewer, Problem> {
+    /// The viewer that a URI asks for, and how it wants its chunks.
+    fn view(&self, uri: &Uri) -> Result<(feed::Viewer, Delivery), Problem> {
         let name = match uri.path() {
             "/stream" => feed::DEFAULT,
             path => path.strip_prefix("/stream/").filter(|name| !name.is_empty()).ok_or_else(|| {
@@ -167,12 +144,9 @@ impl App {
         };
         let Query(query) = Query::<ViewQuery>::try_from_uri(uri)
             .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
-        Ok(self.find(name)?.view(query.limit))
+        Ok((self.find(name)?.view(query.limit), query.delivery))
     }
 }
-
-/// The application's code of a session whose feed broke off.
-const FEED_FAILED: u32 = 1;
 
 async fn default_stream(State(app): State<Arc<App>>, uri: Uri, method: Method) -> Result<Response, Problem> {
     stream(&app, &uri, &method)
@@ -188,7 +162,11 @@ async fn named_stream(
 }
 
 fn stream(app: &App, uri: &Uri, method: &Method) -> Result<Response, Problem> {
-    let viewer = app.view(uri)?;
+    let (viewer, delivery) = app.view(uri)?;
+    if delivery == Delivery::Datagrams {
+        let text = "a response cannot bring datagrams: open a WebTransport session at the same URL";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, text.into()));
+    }
     // A HEAD makes no viewer run; asking for the feed is enough to know that it is there.
     let body = match *method {
         Method::HEAD => Body::empty(),

@@ -84,6 +84,8 @@ fn without_a_command_it_serves_the_demo() {
         assert!(got.status.success());
         assert!(text(&got.stderr).contains("clean end after 140 bytes"), "{}", text(&got.stderr));
     }
+    let got = output(dir.path(), &["get", &format!("{stream}?delivery=datagrams"), "--webtransport"]);
+    assert_eq!(text(&got.stdout), expected, "{}", text(&got.stderr));
     // Each way of trusting, and none.
     let empty = tempfile::tempdir().unwrap();
     let pem = dir.path().join("certs/cert.pem");

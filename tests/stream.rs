@@ -11,7 +11,7 @@ use h3cast::{
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use std::time::Duration;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
 };
 
@@ -278,4 +278,32 @@ async fn another_name_for_this_machine_is_refused_on_plain_http() {
         soon("the answer", stream.read_to_string(&mut answer)).await.unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn datagrams_bring_what_fits_and_tell_of_the_rest() {
+    let (feed, mut hands) = by_hand();
+    let server = TestServer::feed(feed).await;
+    let connection = server.connect().await;
+    let uri = server.uri("/stream?delivery=datagrams");
+    let session = soon("the session", connection.webtransport(&uri, HeaderMap::new(), &[])).await.unwrap();
+    let hand = hands.next().await;
+    let mut told = BufReader::new(soon("the stream", session.accept_uni()).await.unwrap()).lines();
+    for text in ["one", "two"] {
+        hand.make(text).await;
+        assert_eq!(soon("the datagram", session.recv_datagram()).await.unwrap(), text);
+    }
+    hand.make(vec![0; 5000]).await;
+    let mut line = async || -> serde_json::Value {
+        serde_json::from_str(&soon("a line", told.next_line()).await.unwrap().unwrap()).unwrap()
+    };
+    let skipped = line().await;
+    assert_eq!((&skipped["skipped"]["seq"], &skipped["skipped"]["bytes"]), (&2.into(), &5000.into()));
+    hand.make("three").await;
+    assert_eq!(soon("the datagram", session.recv_datagram()).await.unwrap(), "three");
+    drop(hand);
+    assert_eq!(line().await, serde_json::json!({ "end": { "chunks": 4, "sent": 3, "skipped": 1 } }));
+
+    let refused = soon("the answer", connection.get(&uri)).await.unwrap();
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
 }

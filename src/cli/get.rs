@@ -3,7 +3,7 @@
 use std::{
     io::{ErrorKind, Write},
     path::PathBuf,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use crate::{
     client::{Body, ClientError, Connection, Trust},
     identity::Fingerprint,
     server::DEFAULT_PORT,
-    webtransport::{Closed, RecvStream, Session},
+    webtransport::{Closed, RecvStream, Session, StreamError},
 };
 
 #[derive(Debug, Args)]
@@ -116,9 +116,17 @@ async fn get(args: &GetArgs, uri: &Uri, trust: &Trust, log: &Log) -> Result<(), 
         error => Failure::running(with_hint(error)),
     })?;
     log.say(format_args!("* connected to {} over HTTP/3", connection.remote_address()));
+    let got = copy(args, &connection, uri, log).await;
+    // So that the server need not wait for a sign of us.
+    connection.close().await;
+    got
+}
+
+/// Writes what the server sends to standard output, to its end.
+async fn copy(args: &GetArgs, connection: &Connection, uri: &Uri, log: &Log) -> Result<(), Failure> {
     let mut source = match args.webtransport {
-        true => session(&connection, uri, log).await?,
-        false => response(&connection, uri, log).await?,
+        true => session(connection, uri, log).await?,
+        false => response(connection, uri, log).await?,
     };
     let (mut chunks, mut bytes) = (0_u64, 0_u64);
     loop {
@@ -135,11 +143,7 @@ async fn get(args: &GetArgs, uri: &Uri, trust: &Trust, log: &Log) -> Result<(), 
             Err(error) => return Err(Failure::running(error.context(format!("cut short after {bytes} bytes")))),
         }
     }
-    if let Source::Session { session, .. } = &source {
-        session.close(0, "");
-        // Waits until the close is on its way.
-        session.closed().await;
-    }
+    source.check().map_err(Failure::running)?;
     log.say(format_args!("* clean end after {bytes} bytes in {chunks} reads"));
     Ok(())
 }
@@ -156,8 +160,20 @@ fn with_hint(error: ClientError) -> anyhow::Error {
 /// What is read, in either way.
 enum Source {
     Response(Box<Body>),
-    Session { session: Session, stream: RecvStream },
+    Session {
+        session: Session,
+        stream: RecvStream,
+    },
+    /// The stream tells of what did not fit, and ends with the feed.
+    Datagrams {
+        session: Session,
+        stream: RecvStream,
+        told: Told,
+    },
 }
+
+/// How long a datagram may still be on its way when the feed has ended.
+const LATE_DATAGRAM: Duration = Duration::from_millis(500);
 
 impl Source {
     async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
@@ -165,18 +181,72 @@ impl Source {
             Self::Response(body) => Ok(body.next().await?),
             Self::Session { session, stream } => match stream.read_bytes(usize::MAX).await {
                 Ok(bytes) => Ok(bytes),
-                Err(error) => {
-                    // The session's reason tells more, when there is one.
-                    let closed = tokio::time::timeout(std::time::Duration::from_secs(1), session.closed()).await;
-                    match closed {
-                        Ok(Closed::Clean { code, reason, .. }) if !reason.is_empty() => {
-                            Err(anyhow::anyhow!("{reason} (code {code})"))
-                        }
-                        _ => Err(error.into()),
-                    }
+                Err(error) => Err(reason(session, error).await),
+            },
+            Self::Datagrams { session, stream, told } => loop {
+                tokio::select! {
+                    biased;
+                    datagram = session.recv_datagram() => return Ok(Some(datagram?)),
+                    piece = stream.read_bytes(usize::MAX) => match piece {
+                        Ok(Some(piece)) => told.push(&piece),
+                        Ok(None) => break Ok(tokio::time::timeout(LATE_DATAGRAM, session.recv_datagram()).await.ok().transpose()?),
+                        Err(error) => return Err(reason(session, error).await),
+                    },
                 }
             },
         }
+    }
+
+    /// Whether everything came that the feed had.
+    fn check(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Datagrams { told, .. } if told.skipped > 0 => {
+                anyhow::bail!("{} chunks did not fit into a datagram", told.skipped)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the stream of a session with datagrams tells: a line of JSON for each chunk that did not
+/// fit into one.
+#[derive(Default)]
+struct Told {
+    line: Vec<u8>,
+    skipped: u64,
+}
+
+/// The longest line that is looked at, in bytes.
+const LONGEST_LINE: usize = 4096;
+
+impl Told {
+    fn push(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if *byte != b'\n' {
+                if self.line.len() < LONGEST_LINE {
+                    self.line.push(*byte);
+                }
+                continue;
+            }
+            let line: serde_json::Value = serde_json::from_slice(&self.line).unwrap_or_default();
+            if line["skipped"].is_object() {
+                self.skipped += 1;
+                eprintln!(
+                    "h3cast: chunk {} of {} bytes did not fit into a datagram",
+                    line["skipped"]["seq"], line["skipped"]["bytes"]
+                );
+            }
+            self.line.clear();
+        }
+    }
+}
+
+/// Why a session's stream broke off. The session's own reason tells more, when there is one.
+async fn reason(session: &Session, error: StreamError) -> anyhow::Error {
+    const WAIT: Duration = Duration::from_secs(1);
+    match tokio::time::timeout(WAIT, session.closed()).await {
+        Ok(Closed::Clean { code, reason, .. }) if !reason.is_empty() => anyhow::anyhow!("{reason} (code {code})"),
+        _ => error.into(),
     }
 }
 
@@ -224,7 +294,11 @@ async fn session(connection: &Connection, uri: &Uri, log: &Log) -> Result<Source
     log.say(format_args!("< session {} is open", session.id()));
     let stream = session.accept_uni().await.map_err(Failure::running)?;
     log.say(format_args!("< stream {}", stream.id()));
-    Ok(Source::Session { session, stream })
+    let datagrams = uri.query().unwrap_or_default().split('&').any(|pair| pair == "delivery=datagrams");
+    Ok(match datagrams {
+        true => Source::Datagrams { session, stream, told: Told::default() },
+        false => Source::Session { session, stream },
+    })
 }
 
 /// Writes a chunk to standard output at once; `false` when nobody reads any more.

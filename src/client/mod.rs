@@ -106,6 +106,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one address is tried before the next one is tried too (RFC 8305 §5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// How long closing waits for the server.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// The largest field section accepted from a server, in bytes.
 const MAX_FIELD_SECTION: u64 = 64 * 1024;
 /// Sessions at once on one connection.
@@ -115,9 +117,11 @@ const MAX_SESSIONS: usize = 256;
 pub struct Connection {
     shared: Arc<Shared>,
     requests: Mutex<h3::client::SendRequest<OpenStreams, Bytes>>,
-    /// The connection's driver and those of its sessions.
-    tasks: Mutex<JoinSet<()>>,
-    _endpoint: quinn::Endpoint,
+    /// The connection's driver.
+    _driver: JoinSet<()>,
+    /// Those of its sessions.
+    sessions: Mutex<JoinSet<()>>,
+    endpoint: quinn::Endpoint,
 }
 
 impl std::fmt::Debug for Connection {
@@ -157,9 +161,25 @@ impl Connection {
             .build(Backend::new(shared.clone()))
             .await
             .map_err(|error| ClientError::Protocol(error.to_string()))?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(drive(h3, shared.clone()));
-        Ok(Self { shared, requests: Mutex::new(requests), tasks: Mutex::new(tasks), _endpoint: endpoint })
+        let mut driver = JoinSet::new();
+        driver.spawn(drive(h3, shared.clone()));
+        Ok(Self { shared, requests: Mutex::new(requests), _driver: driver, sessions: Mutex::default(), endpoint })
+    }
+
+    /// Closes the sessions that are still open (code 0) and the connection, and waits a little for
+    /// the server to learn of it. Dropping the connection instead closes it at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, everything is closed at once.
+    pub async fn close(self) {
+        self.shared.sessions.close_all();
+        let mut sessions = std::mem::take(&mut *self.sessions.lock().unwrap_or_else(PoisonError::into_inner));
+        let told = async { while sessions.join_next().await.is_some() {} };
+        // A server that does not answer must not hold us.
+        let _ = tokio::time::timeout(CLOSE_WAIT, told).await;
+        self.shared.conn.close(code::varint(code::H3_NO_ERROR), b"");
+        let _ = tokio::time::timeout(CLOSE_WAIT, self.endpoint.wait_idle()).await;
     }
 
     /// The server's address.
@@ -238,7 +258,7 @@ impl Connection {
         let (send, recv) = stream.split();
         let (opened, session) = oneshot::channel();
         let conn = self.shared.conn.clone();
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {
             connect::open(conn, id, protocol, &seat, opened, send, recv).await;
         });
         // The task sends it first of all.

@@ -130,6 +130,15 @@ impl Registry {
         }
     }
 
+    /// Closes every session with code 0.
+    pub(crate) fn close_all(&self) {
+        for entry in self.state().sessions.values() {
+            if let Entry::Open(session) = entry {
+                session.ask_close(0, "");
+            }
+        }
+    }
+
     fn place(&self, id: u64) -> Place {
         let state = self.state();
         match state.sessions.get(&id) {

@@ -451,25 +451,53 @@ impl Session {
     ///
     /// When it does not fit, the peer takes none, or the session has ended.
     pub fn send_datagram(&self, payload: Bytes) -> Result<(), DatagramError> {
+        let (datagram, size) = (self.datagram(&payload)?, payload.len());
+        self.inner.conn.send_datagram(datagram).map_err(|error| self.not_sent(error, size))?;
+        self.inner.counters.datagrams_sent.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Sends a datagram as soon as there is room for it, so that none is dropped on this side. It
+    /// may still be lost on the way.
+    ///
+    /// # Errors
+    ///
+    /// When it does not fit, the peer takes none, or the session has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, the datagram was not sent.
+    pub async fn send_datagram_wait(&self, payload: Bytes) -> Result<(), DatagramError> {
+        let datagram = self.datagram(&payload)?;
+        let sent = tokio::select! {
+            biased;
+            sent = self.inner.conn.send_datagram_wait(datagram) => sent,
+            closed = self.closed() => return Err(SessionError(closed).into()),
+        };
+        sent.map_err(|error| self.not_sent(error, payload.len()))?;
+        self.inner.counters.datagrams_sent.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A datagram of this session with its header.
+    fn datagram(&self, payload: &Bytes) -> Result<Bytes, SessionError> {
         if let Some(closed) = self.inner.closed() {
-            return Err(SessionError(closed).into());
+            return Err(SessionError(closed));
         }
         let mut datagram = BytesMut::with_capacity(varint::MAX_LEN + payload.len());
         varint::encode(self.inner.id / 4, &mut datagram);
-        datagram.put_slice(&payload);
-        match self.inner.conn.send_datagram(datagram.freeze()) {
-            Ok(()) => {
-                self.inner.counters.datagrams_sent.fetch_add(1, Ordering::Relaxed);
-                Ok(())
+        datagram.put_slice(payload);
+        Ok(datagram.freeze())
+    }
+
+    fn not_sent(&self, error: quinn::SendDatagramError, size: usize) -> DatagramError {
+        match error {
+            quinn::SendDatagramError::TooLarge => {
+                DatagramError::TooLarge { size, max: self.max_datagram_size().unwrap_or_default() }
             }
-            Err(quinn::SendDatagramError::TooLarge) => {
-                Err(DatagramError::TooLarge { size: payload.len(), max: self.max_datagram_size().unwrap_or_default() })
-            }
-            Err(quinn::SendDatagramError::ConnectionLost(error)) => {
-                Err(SessionError(Closed::ConnectionLost(error)).into())
-            }
-            Err(quinn::SendDatagramError::UnsupportedByPeer | quinn::SendDatagramError::Disabled) => {
-                Err(DatagramError::Unsupported)
+            quinn::SendDatagramError::ConnectionLost(error) => SessionError(Closed::ConnectionLost(error)).into(),
+            quinn::SendDatagramError::UnsupportedByPeer | quinn::SendDatagramError::Disabled => {
+                DatagramError::Unsupported
             }
         }
     }
