@@ -17,6 +17,7 @@ use futures_util::TryStreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 use serde_json::json;
+use tracing::debug;
 
 use crate::{
     browser,
@@ -275,6 +276,7 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
         let text = format!("plain HTTP is served to this machine only, not as `{host}`: open http://localhost instead");
         return Ok(Problem::new(StatusCode::MISDIRECTED_REQUEST, text).into_response());
     }
+    debug!(version = ?request.version(), method = %request.method(), path = request.uri().path(), "request");
     let origin = request.headers().get(header::ORIGIN).cloned();
     let foreign = origin.is_some();
     let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| app.origins.allow(origin, &host)));

@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::identity::Fingerprint;
+use crate::identity::{Certificate, Fingerprint};
 
 /// A browser that can be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,28 +107,36 @@ impl Browser {
         })
     }
 
-    /// Starts the browser on a fresh profile, so that the page at `url` comes over HTTP/3 although
-    /// nobody vouches for the server's certificate. `fallback` is the plain page on this machine,
-    /// which Firefox gets, as it has no switch to trust a certificate by its hash.
+    /// Starts the browser on a fresh profile that trusts `certificate`, so that the page at `url`
+    /// comes over HTTP/3 although nobody vouches for the server.
     ///
     /// # Errors
     ///
     /// When it is not there or cannot be started.
-    pub fn open(self, url: &str, fallback: &str, spki_hash: &Fingerprint) -> Result<Opened, OpenError> {
+    pub fn open(self, url: &str, certificate: &Certificate) -> Result<Opened, OpenError> {
         let program = self.find().ok_or(OpenError::NotFound(self.name()))?;
         let failed = |source| OpenError::Start { program: program.clone(), source };
         let profile = fresh_profile().map_err(failed)?;
         let mut command = Command::new(&program);
         match self {
-            Self::Chrome => command.args(chrome_arguments(url, spki_hash, &profile.to_string_lossy())),
-            Self::Firefox => command.arg("--no-remote").arg("--profile").arg(&profile).arg(fallback),
-        };
+            Self::Chrome => {
+                command.args(chrome_arguments(url, &certificate.spki_hash(), &profile.to_string_lossy()));
+            }
+            Self::Firefox => {
+                // It has no switches for this, and takes all of it from its profile.
+                for (name, text) in firefox_profile(url, &certificate.hash()) {
+                    std::fs::write(profile.join(name), text).map_err(failed)?;
+                }
+                command.arg("--no-remote").arg("--profile").arg(&profile).arg(url);
+            }
+        }
         let process =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(failed)?;
         Ok(Opened { process, profile })
     }
 
-    /// The command that does the same by hand.
+    /// What to do by hand where the browser was not found: for Chrome the same command, for Firefox
+    /// the plain page on this machine at `fallback`.
     #[must_use]
     pub fn command(self, url: &str, fallback: &str, spki_hash: &Fingerprint) -> String {
         match self {
@@ -156,9 +164,37 @@ fn fresh_profile() -> io::Result<PathBuf> {
     Ok(dir)
 }
 
+/// The files of a Firefox profile that loads a page over HTTP/3 from a server with a self-signed
+/// certificate: preferences, and the exception that a user would click.
+fn firefox_profile(url: &str, hash: &Fingerprint) -> [(&'static str, String); 2] {
+    let authority = authority(url);
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "443"));
+    let preferences = [
+        // From the first request on; else only once `Alt-Svc` has been seen.
+        ("network.http.http3.alt-svc-mapping-for-testing", format!("\"{host};h3=:{port}\"")),
+        // Firefox keeps HTTP/3 to certificates that the web's authorities vouch for.
+        ("network.http.http3.disable_when_third_party_roots_found", "false".into()),
+        ("browser.shell.checkDefaultBrowser", "false".into()),
+        ("browser.aboutwelcome.enabled", "false".into()),
+        ("datareporting.policy.dataSubmissionEnabled", "false".into()),
+        ("termsofuse.bypassNotification", "true".into()),
+    ];
+    let preferences = preferences.map(|(name, value)| format!("user_pref(\"{name}\", {value});\n")).concat();
+    let hex = hash.hex().to_uppercase();
+    let pairs: Vec<&str> = (0..hex.len()).step_by(2).map(|at| &hex[at..at + 2]).collect();
+    // The object identifier says SHA-256.
+    let exception = format!("{host}:{port}:\tOID.2.16.840.1.101.3.4.2.1\t{}\t\n", pairs.join(":"));
+    [("user.js", preferences), ("cert_override.txt", exception)]
+}
+
+/// Host and port of a URL.
+fn authority(url: &str) -> &str {
+    url.trim_start_matches("https://").split('/').next().unwrap_or_default()
+}
+
 /// What Chromium needs to load a page over HTTP/3 from a server with a self-signed certificate.
 fn chrome_arguments(url: &str, spki_hash: &Fingerprint, profile: &str) -> Vec<String> {
-    let authority = url.trim_start_matches("https://").split('/').next().unwrap_or_default();
+    let authority = authority(url);
     vec![
         format!("--user-data-dir={profile}"),
         "--no-first-run".into(),

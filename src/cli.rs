@@ -55,9 +55,6 @@ struct OpenArgs {
     /// The page to open.
     #[arg(default_value_t = format!("https://localhost:{DEFAULT_PORT}/"))]
     url: String,
-    /// The same page over plain HTTP, which Firefox is given.
-    #[arg(long, value_name = "URL", default_value_t = format!("http://localhost:{DEFAULT_HTTP_PORT}/"))]
-    plain_url: String,
     #[command(flatten)]
     certs: CertsArgs,
 }
@@ -78,9 +75,9 @@ struct CertsArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum BrowserName {
-    /// Chrome, Chromium or Edge: the page itself comes over HTTP/3.
+    /// Chrome, Chromium or Edge.
     Chrome,
-    /// Firefox: the page comes over plain HTTP, its chunks by WebTransport over HTTP/3.
+    /// Firefox.
     Firefox,
 }
 
@@ -205,7 +202,7 @@ async fn open(args: OpenArgs) -> Result<(), Failure> {
     let identity = args.certs.identity(&[])?;
     let browser = Browser::from(args.browser);
     let spki = identity.current().spki_hash();
-    match browser.open(&args.url, &args.plain_url, &spki) {
+    match browser.open(&args.url, &identity.current()) {
         Ok(mut opened) => {
             // The profile lives as long as the browser.
             let ended = tokio::task::spawn_blocking(move || opened.process.wait().map(|_| drop(opened)));
@@ -213,7 +210,8 @@ async fn open(args: OpenArgs) -> Result<(), Failure> {
         }
         Err(error) => {
             eprintln!("h3cast: {error}. Open it by hand:");
-            print(&format!("{}\n", browser.command(&args.url, &args.plain_url, &spki)))?;
+            let plain = format!("http://localhost:{DEFAULT_HTTP_PORT}/");
+            print(&format!("{}\n", browser.command(&args.url, &plain, &spki)))?;
             match error {
                 OpenError::NotFound(_) => Err(Failure::running(anyhow::anyhow!("no browser was opened"))),
                 error => Err(Failure::running(error)),

@@ -183,7 +183,7 @@ fn open(browser: Browser, addresses: &Addresses, identity: &Identity) -> Option<
     let page = page_url(addresses);
     let plain = addresses.http.as_ref().map_or_else(|| page.clone(), |http| format!("http://{http}/"));
     let spki = identity.current().spki_hash();
-    match browser.open(&page, &plain, &spki) {
+    match browser.open(&page, &identity.current()) {
         Ok(opened) => Some(opened),
         Err(error) => {
             eprintln!("h3cast: {error}. Open it by hand:\n  {}", browser.command(&page, &plain, &spki));
