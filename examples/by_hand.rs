@@ -11,10 +11,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures_util::stream;
 use h3cast::{App, Identity, Listen, PlainHttp, Server, feed::Feed};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// The viewers there are. A viewer that falls this many lines behind misses the next ones.
@@ -53,9 +50,9 @@ async fn main() -> anyhow::Result<()> {
         let _ = tokio::signal::ctrl_c().await;
         ctrl_c.cancel();
     });
-    tokio::spawn(async move {
-        let mut lines = BufReader::new(tokio::io::stdin()).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
+    // A thread: a task that reads the terminal would hold up the end of the program.
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
             let chunk = Bytes::from(line + "\n");
             viewers.lock().unwrap().retain(|viewer| viewer.try_send(chunk.clone()).is_ok());
         }

@@ -131,6 +131,8 @@ const SEND_WINDOW: u64 = 1 << 20;
 const DATAGRAM_BUFFER: usize = 256 << 10;
 /// How long a connection lives without a sign of the peer.
 const IDLE: Duration = Duration::from_secs(30);
+/// How long the last packets may take to leave when the grace time is over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often a silent connection is kept alive, so that a feed may be silent for long.
 const KEEP_ALIVE: Duration = Duration::from_secs(12);
 
@@ -344,6 +346,7 @@ impl Server {
         for (listener, tls, via) in self.tcp {
             tasks.spawn(crate::tcp::serve(listener, tls, self.context.clone(), via, stop.clone()));
         }
+        let endpoints: Vec<_> = self.endpoints.iter().map(|(endpoint, _)| endpoint.clone()).collect();
         for (endpoint, via) in self.endpoints {
             tasks.spawn(accept_quic(endpoint, self.context.clone(), via, stop.clone()));
         }
@@ -356,8 +359,15 @@ impl Server {
             () = all => {}
             () = deadline => debug!("the grace time is over"),
         }
-        // Dropping the tasks ends what is left; an endpoint's own drop tells its clients.
+        // Dropping the tasks ends what is left, and tells the clients; that must still leave.
         tasks.shutdown().await;
+        let told = async {
+            for endpoint in endpoints {
+                endpoint.wait_idle().await;
+            }
+        };
+        // A client that is gone without a word must not hold us.
+        let _ = tokio::time::timeout(LAST_WORDS, told).await;
     }
 }
 

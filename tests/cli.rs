@@ -217,6 +217,19 @@ fn bad_input_is_told_in_one_sentence() {
 }
 
 #[test]
+fn the_plain_port_moves_only_when_nobody_asked_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    // In use by us, or by another program already.
+    let _taken = TcpListener::bind("127.0.0.1:8080");
+    let server = Running::start(dir.path(), &["--listen", "localhost:0"]);
+    assert!(server.announced.contains("http://localhost:"), "{}", server.announced);
+    assert!(!server.announced.contains("http://localhost:8080/"), "{}", server.announced);
+    let got = output(dir.path(), &["--listen", "localhost:0", "--http", "localhost:8080"]);
+    assert_eq!(got.status.code(), Some(2));
+    assert!(text(&got.stderr).contains("8080 is in use"), "{}", text(&got.stderr));
+}
+
+#[test]
 fn nobody_there() {
     let dir = tempfile::tempdir().unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
