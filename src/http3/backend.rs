@@ -8,7 +8,10 @@
 use std::{
     collections::VecDeque,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker, ready},
 };
 
@@ -18,7 +21,7 @@ use h3::quic::{self, ConnectionErrorIncoming, SendStreamUnframed as _, StreamErr
 
 use super::{
     Violation, code,
-    filter::FrameFilter,
+    filter::{Fault, FrameFilter},
     incoming::{self, Role, Shared},
     settings,
 };
@@ -46,6 +49,21 @@ pub(crate) struct RequestParts {
     pub(crate) handback: Handback,
     /// Completes when the peer no longer wants the response, or has all of it.
     pub(crate) stopped: Stopped,
+    pub(crate) malformed: Malformed,
+}
+
+/// Whether a request has turned out to be malformed while it was read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Malformed(Arc<AtomicBool>);
+
+impl Malformed {
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 pub(crate) type Stopped = BoxFuture<Result<Option<quinn::VarInt>, quinn::StoppedError>>;
@@ -95,7 +113,7 @@ impl quic::Connection<Bytes> for Backend {
         }
         while let Poll::Ready(Some(read)) = self.heads_bi.poll_next_unpin(cx) {
             if let Some(stream) = read {
-                *lock(&self.accepted) = Some(stream.send.parts());
+                *lock(&self.accepted) = Some(stream.parts());
                 return Poll::Ready(Ok(stream));
             }
         }
@@ -230,6 +248,14 @@ impl BidiStream {
     pub(super) fn new(send: SendStream, recv: RecvStream) -> Self {
         Self { send, recv }
     }
+
+    fn parts(&self) -> RequestParts {
+        RequestParts {
+            handback: self.send.handback.clone(),
+            stopped: self.send.stopped(),
+            malformed: self.recv.malformed.clone(),
+        }
+    }
 }
 
 impl quic::BidiStream<Bytes> for BidiStream {
@@ -330,12 +356,11 @@ impl SendStream {
         }
     }
 
-    fn parts(&self) -> RequestParts {
-        let stopped: Stopped = match &self.stream {
+    fn stopped(&self) -> Stopped {
+        match &self.stream {
             Some(stream) => Box::pin(stream.stopped()),
             None => Box::pin(std::future::pending()),
-        };
-        RequestParts { handback: self.handback.clone(), stopped }
+        }
     }
 
     fn stream(&mut self) -> Result<&mut quinn::SendStream, StreamErrorIncoming> {
@@ -403,6 +428,9 @@ pub(crate) struct RecvStream {
     /// What was read before the stream was given to h3, still to be filtered.
     prefix: Bytes,
     ended: bool,
+    /// What is wrong with the message behind `passed`.
+    wrong: Option<&'static str>,
+    malformed: Malformed,
     shared: Arc<Shared>,
 }
 
@@ -413,7 +441,8 @@ impl RecvStream {
         filter: FrameFilter,
         shared: Arc<Shared>,
     ) -> Self {
-        Self { stream, filter, passed, prefix: Bytes::new(), ended: false, shared }
+        let (prefix, malformed) = (Bytes::new(), Malformed::default());
+        Self { stream, filter, passed, prefix, ended: false, wrong: None, malformed, shared }
     }
 
     pub(super) fn with_prefix(mut self, prefix: Bytes) -> Self {
@@ -441,6 +470,11 @@ impl quic::RecvStream for RecvStream {
                 }
                 return Poll::Ready(Ok(Some(piece)));
             }
+            if let Some(reason) = self.wrong.take() {
+                self.malformed.set();
+                quic::RecvStream::stop_sending(self, code::H3_MESSAGE_ERROR);
+                return Poll::Ready(Err(StreamErrorIncoming::Unknown(reason.into())));
+            }
             if self.ended {
                 return Poll::Ready(Ok(None));
             }
@@ -452,8 +486,14 @@ impl quic::RecvStream for RecvStream {
             };
             match chunk {
                 Some(chunk) => {
-                    if let Err(violation) = self.filter.push(chunk.bytes, &mut self.passed) {
-                        return Poll::Ready(Err(self.violated(violation)));
+                    let filtered = self.filter.push(chunk.bytes, &mut self.passed);
+                    if self.filter.settings_came() {
+                        self.shared.settings_came();
+                    }
+                    match filtered {
+                        Ok(()) => {}
+                        Err(Fault::Connection(violation)) => return Poll::Ready(Err(self.violated(violation))),
+                        Err(Fault::Message(reason)) => self.wrong = Some(reason),
                     }
                 }
                 None => {

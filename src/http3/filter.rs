@@ -2,8 +2,9 @@
 //!
 //! h3 0.0.8 buffers every frame but DATA whole, whatever length it declares, and keeps frames of
 //! unknown types in memory until they end. This filter stands before it: bytes in, bytes out, no
-//! I/O. Frames of unknown types are dropped as they arrive ([RFC 9114 §9]), and a frame that h3
-//! would have to hold is refused as soon as its declared length passes the limit.
+//! I/O. Frames of unknown types are dropped as they arrive ([RFC 9114 §9]), so are empty DATA
+//! frames, which h3 takes for the end of a body; a frame that h3 would have to hold is refused as
+//! soon as its declared length passes the limit, and what h3 does not check is checked here.
 //!
 //! [RFC 9114 §9]: https://www.rfc-editor.org/rfc/rfc9114#section-9
 
@@ -11,7 +12,12 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{code, varint};
+use super::{
+    Role, code,
+    control::{self, ControlFrames},
+    message::{self, Head},
+    qpack, varint,
+};
 
 /// Frame types ([RFC 9114 §7.2](https://www.rfc-editor.org/rfc/rfc9114#section-7.2)).
 pub(crate) mod frame {
@@ -46,8 +52,42 @@ pub(crate) struct Violation {
     pub(crate) reason: &'static str,
 }
 
-/// Where a stream is within its frames.
+/// Why nothing more of a stream may be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The connection ends.
+    Connection(Violation),
+    /// The message is malformed and only its stream ends (RFC 9114 §4.1.2).
+    Message(&'static str),
+}
+
+impl From<Violation> for Fault {
+    fn from(violation: Violation) -> Self {
+        Self::Connection(violation)
+    }
+}
+
+/// Which frames may come where.
+#[derive(Debug)]
+enum Order {
+    Control(ControlFrames),
+    /// What has come of a request.
+    Request(Place),
+    /// h3's own checks.
+    Any,
+}
+
+/// The last part of a request that has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Start(Head),
+    /// HEADERS, and then DATA.
+    Body(Head),
+    Trailers,
+}
+
+/// Where a stream is within its frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     /// Between frames, or inside a type and length that are still incomplete.
     Header,
@@ -55,6 +95,8 @@ enum State {
     Pass(u64),
     /// Inside a payload that is dropped.
     Skip(u64),
+    /// Inside a payload that is passed on when it is whole and has been checked.
+    Gather { ty: u64, header: Bytes, payload: BytesMut, left: u64 },
 }
 
 /// Passes the frames of one stream, chunk by chunk. See the module's text.
@@ -65,6 +107,7 @@ pub(crate) struct FrameFilter {
     header: BytesMut,
     /// The largest payload, in bytes, of a frame other than DATA that is passed on.
     limit: u64,
+    order: Order,
 }
 
 impl FrameFilter {
@@ -72,7 +115,25 @@ impl FrameFilter {
     /// other than DATA.
     #[must_use]
     pub(crate) fn new(limit: u64) -> Self {
-        Self { state: State::Header, header: BytesMut::new(), limit }
+        Self { state: State::Header, header: BytesMut::new(), limit, order: Order::Any }
+    }
+
+    /// A filter at the start of a request whose head has been checked and is of this kind.
+    #[must_use]
+    pub(super) fn request(limit: u64, head: Head) -> Self {
+        Self { order: Order::Request(Place::Start(head)), ..Self::new(limit) }
+    }
+
+    /// A filter at the start of a control stream, behind its type.
+    #[must_use]
+    pub(super) fn control(role: Role) -> Self {
+        Self { order: Order::Control(ControlFrames::new(role)), ..Self::new(control::MAX_FRAME) }
+    }
+
+    /// Whether this is a control stream whose SETTINGS have come.
+    #[must_use]
+    pub(super) fn settings_came(&self) -> bool {
+        matches!(&self.order, Order::Control(frames) if frames.settings_came())
     }
 
     /// Takes the next bytes of the stream and appends to `out` what may be passed on.
@@ -81,9 +142,10 @@ impl FrameFilter {
     ///
     /// # Errors
     ///
-    /// H3_EXCESSIVE_LOAD when a frame other than DATA declares more than the limit. The filter
-    /// must not be used afterwards.
-    pub(crate) fn push(&mut self, mut chunk: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), Violation> {
+    /// H3_EXCESSIVE_LOAD when a frame other than DATA declares more than the limit, and the code
+    /// that the specification names for a frame that is wrong or in a wrong place. The filter must
+    /// not be used afterwards.
+    pub(crate) fn push(&mut self, mut chunk: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), Fault> {
         while !chunk.is_empty() {
             match &mut self.state {
                 State::Pass(left) => {
@@ -94,6 +156,11 @@ impl FrameFilter {
                 State::Skip(left) => {
                     take(&mut chunk, left);
                     self.end_of_payload();
+                }
+                State::Gather { payload, left, .. } => {
+                    let piece = take(&mut chunk, left);
+                    payload.extend_from_slice(&piece);
+                    self.end_of_gathering(out)?;
                 }
                 State::Header => self.header(&mut chunk, out)?,
             }
@@ -113,7 +180,16 @@ impl FrameFilter {
         }
     }
 
-    fn header(&mut self, chunk: &mut Bytes, out: &mut VecDeque<Bytes>) -> Result<(), Violation> {
+    fn end_of_gathering(&mut self, out: &mut VecDeque<Bytes>) -> Result<(), Fault> {
+        let State::Gather { ty, header, payload, left: 0 } = &mut self.state else { return Ok(()) };
+        self.order.check(*ty, payload, self.limit)?;
+        out.push_back(std::mem::take(header));
+        out.push_back(payload.split().freeze());
+        self.state = State::Header;
+        Ok(())
+    }
+
+    fn header(&mut self, chunk: &mut Bytes, out: &mut VecDeque<Bytes>) -> Result<(), Fault> {
         let (ty, len, header) = if self.header.is_empty() {
             match parse(chunk) {
                 // The common case: the header lies in one chunk and is passed on uncopied.
@@ -131,19 +207,72 @@ impl FrameFilter {
                 None => return Ok(()),
             }
         };
-        if !frame::is_known(ty) {
+        let gather = self.order.begin(ty)?;
+        if !frame::is_known(ty) || (ty == frame::DATA && len == 0) {
             self.state = State::Skip(len);
         } else if ty != frame::DATA && len > self.limit {
-            return Err(Violation {
+            return Err(Fault::Connection(Violation {
                 code: code::H3_EXCESSIVE_LOAD,
                 reason: "a frame is longer than this endpoint accepts",
-            });
+            }));
+        } else if gather {
+            self.state = State::Gather { ty, header, payload: BytesMut::new(), left: len };
+            return self.end_of_gathering(out);
         } else {
             out.push_back(header);
             self.state = State::Pass(len);
         }
         self.end_of_payload();
         Ok(())
+    }
+}
+
+impl Order {
+    /// Whether a frame of this type may begin now, and must be whole before it is passed on.
+    fn begin(&mut self, ty: u64) -> Result<bool, Violation> {
+        let place = match self {
+            Self::Control(frames) => return frames.begin(ty).map(|()| true),
+            Self::Any => return Ok(false),
+            Self::Request(place) => place,
+        };
+        match (ty, *place) {
+            (frame::HEADERS, Place::Start(head)) => *place = Place::Body(head),
+            (frame::DATA, Place::Body(_)) => {}
+            (frame::HEADERS, Place::Body(Head::Request)) => {
+                *place = Place::Trailers;
+                return Ok(true);
+            }
+            (frame::WEBTRANSPORT_STREAM, _) => {
+                return Err(Violation {
+                    code: code::H3_FRAME_ERROR,
+                    reason: "the WebTransport stream signal is not at the beginning of its stream",
+                });
+            }
+            _ if frame::is_known(ty) => {
+                return Err(Violation {
+                    code: code::H3_FRAME_UNEXPECTED,
+                    reason: "a frame does not belong there in a request",
+                });
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    /// Checks a whole payload.
+    fn check(&mut self, ty: u64, payload: &[u8], limit: u64) -> Result<(), Fault> {
+        match self {
+            Self::Control(frames) => Ok(frames.take(ty, payload)?),
+            // Only trailers are gathered of a request.
+            Self::Request(_) => match qpack::decode(payload, limit) {
+                Ok(fields) => message::check_trailers(&fields).map_err(Fault::Message),
+                Err(qpack::FieldsError::TooLarge) => {
+                    Err(Fault::Message("trailers are larger than this endpoint accepts"))
+                }
+                Err(qpack::FieldsError::Undecodable) => Err(Fault::Connection(qpack::UNDECODABLE)),
+            },
+            Self::Any => Ok(()),
+        }
     }
 }
 
@@ -176,8 +305,11 @@ mod tests {
         out
     }
 
-    fn run(bytes: &[u8], cuts: &[usize], limit: u64) -> Result<(Vec<u8>, bool), Violation> {
-        let mut filter = FrameFilter::new(limit);
+    fn run(bytes: &[u8], cuts: &[usize], limit: u64) -> Result<(Vec<u8>, bool), Fault> {
+        filter(FrameFilter::new(limit), bytes, cuts)
+    }
+
+    fn filter(mut filter: FrameFilter, bytes: &[u8], cuts: &[usize]) -> Result<(Vec<u8>, bool), Fault> {
         let mut out = VecDeque::new();
         let mut rest = Bytes::copy_from_slice(bytes);
         for cut in cuts.iter().copied().chain([usize::MAX]) {
@@ -187,16 +319,26 @@ mod tests {
         Ok((out.into_iter().flatten().collect(), filter.at_boundary()))
     }
 
+    fn is_kept((ty, payload): &(u64, Vec<u8>)) -> bool {
+        frame::is_known(*ty) && (*ty != frame::DATA || !payload.is_empty())
+    }
+
+    fn request(frames: &[(u64, &[u8])]) -> Result<(Vec<u8>, bool), Fault> {
+        let frames: Vec<_> = frames.iter().map(|(ty, payload)| (*ty, payload.to_vec())).collect();
+        filter(FrameFilter::request(1000, Head::Request), &encode(&frames), &[1; 20])
+    }
+
     fn frames() -> impl Strategy<Value = Vec<(u64, Vec<u8>)>> {
         let ty = prop_oneof![Just(0), Just(1), Just(4), Just(0x21), Just(0x40), Just(varint::MAX)];
         prop::collection::vec((ty, prop::collection::vec(any::<u8>(), 0..80)), 0..8)
     }
 
     proptest! {
-        /// However the stream is cut, known frames pass byte for byte and unknown ones vanish.
+        /// However the stream is cut, known frames pass byte for byte; unknown ones and empty DATA
+        /// vanish.
         #[test]
         fn passes_known_frames_only(frames in frames(), cuts in prop::collection::vec(0..20usize, 0..30)) {
-            let kept: Vec<_> = frames.iter().filter(|(ty, _)| frame::is_known(*ty)).cloned().collect();
+            let kept: Vec<_> = frames.iter().filter(|frame| is_kept(frame)).cloned().collect();
             let (out, boundary) = run(&encode(&frames), &cuts, 100).unwrap();
             prop_assert_eq!(out, encode(&kept));
             prop_assert!(boundary);
@@ -205,10 +347,47 @@ mod tests {
         /// Whatever arrives, nothing panics, and what leaves is never more than what came.
         #[test]
         fn takes_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200), cuts in prop::collection::vec(0..20usize, 0..30)) {
-            if let Ok((out, _)) = run(&bytes, &cuts, 1000) {
-                prop_assert!(out.len() <= bytes.len());
+            let filters = [
+                FrameFilter::new(1000),
+                FrameFilter::request(1000, Head::Request),
+                FrameFilter::request(1000, Head::Connect),
+                FrameFilter::control(Role::Server),
+                FrameFilter::control(Role::Client),
+            ];
+            for one in filters {
+                if let Ok((out, _)) = filter(one, &bytes, &cuts) {
+                    prop_assert!(out.len() <= bytes.len());
+                }
             }
         }
+    }
+
+    const HEAD: (u64, &[u8]) = (frame::HEADERS, b"checked before");
+    const TRAILERS: (u64, &[u8]) = (frame::HEADERS, b"\0\0\x23abc\x01v");
+
+    #[test]
+    fn the_order_of_a_request() {
+        assert!(request(&[HEAD, (frame::DATA, b"a"), (0x21, b"b"), TRAILERS, (0x21, b"")]).is_ok());
+        let unexpected = |frames: &[_]| match request(frames) {
+            Err(Fault::Connection(violation)) => assert_eq!(violation.code, code::H3_FRAME_UNEXPECTED),
+            other => panic!("{other:?}"),
+        };
+        unexpected(&[(frame::DATA, b"a")]);
+        unexpected(&[HEAD, TRAILERS, (frame::DATA, b"")]);
+        unexpected(&[HEAD, TRAILERS, TRAILERS]);
+        for ty in [frame::SETTINGS, frame::GOAWAY, frame::PUSH_PROMISE, frame::CANCEL_PUSH, frame::MAX_PUSH_ID, 2, 6] {
+            unexpected(&[HEAD, (ty, b"")]);
+        }
+        let connect = encode(&[HEAD, TRAILERS].map(|(ty, payload)| (ty, payload.to_vec())));
+        assert!(filter(FrameFilter::request(1000, Head::Connect), &connect, &[]).is_err());
+    }
+
+    #[test]
+    fn trailers_are_checked_before_they_pass() {
+        let message = |payload: &'static [u8]| request(&[HEAD, (frame::HEADERS, payload)]).unwrap_err();
+        assert!(matches!(message(b"\0\0\xd1"), Fault::Message(_)), "a pseudo-header");
+        assert!(matches!(message(b"\0\0\x23AbC\x01v"), Fault::Message(_)), "upper case");
+        assert!(matches!(message(b"\0\0\x80"), Fault::Connection(qpack::UNDECODABLE)));
     }
 
     #[test]
@@ -216,7 +395,8 @@ mod tests {
         let mut bytes = Vec::new();
         varint::encode(frame::HEADERS, &mut bytes);
         varint::encode(1 << 30, &mut bytes);
-        assert_eq!(run(&bytes, &[], 1 << 14).unwrap_err().code, code::H3_EXCESSIVE_LOAD);
+        let Err(Fault::Connection(violation)) = run(&bytes, &[], 1 << 14) else { panic!("it passed") };
+        assert_eq!(violation.code, code::H3_EXCESSIVE_LOAD);
     }
 
     #[test]

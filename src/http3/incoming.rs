@@ -15,6 +15,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use quinn::ReadError;
+use tokio::sync::SetOnce;
 use tracing::{debug, trace};
 
 use super::{
@@ -22,6 +23,7 @@ use super::{
     backend::{BidiStream, RecvStream, SendStream},
     code,
     filter::{FrameFilter, frame, parse},
+    message::{self, Wrong},
     qpack, stream_type, varint,
 };
 use crate::webtransport::Registry;
@@ -43,9 +45,6 @@ pub(crate) struct Limits {
     pub(crate) head_timeout: Duration,
 }
 
-/// The largest frame on the control stream, in bytes: a hundred settings fit.
-const MAX_CONTROL_FRAME: u64 = 2048;
-
 /// What the parts of one connection share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -53,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) role: Role,
     pub(crate) limits: Limits,
     pub(crate) sessions: Registry,
+    /// Set when the peer's SETTINGS have come.
+    settings: SetOnce<()>,
     violation: OnceLock<Violation>,
     qpack_encoder_seen: AtomicBool,
     qpack_decoder_seen: AtomicBool,
@@ -65,10 +66,22 @@ impl Shared {
             role,
             limits,
             sessions,
+            settings: SetOnce::new(),
             violation: OnceLock::new(),
             qpack_encoder_seen: AtomicBool::new(false),
             qpack_decoder_seen: AtomicBool::new(false),
         }
+    }
+
+    /// Says that the peer's SETTINGS have come.
+    pub(super) fn settings_came(&self) {
+        // Said each time that something comes after them.
+        let _ = self.settings.set(());
+    }
+
+    /// Waits for the peer's SETTINGS; whether they came in time.
+    pub(super) async fn settings(&self) -> bool {
+        tokio::time::timeout(self.limits.head_timeout, self.settings.wait()).await.is_ok()
     }
 
     /// Ends the connection for what the peer did.
@@ -105,9 +118,11 @@ impl Head {
     }
 
     /// Waits for more bytes and appends them to `buf`.
+    ///
+    /// They are copied: a stream may wait here for long, and quinn's chunk would keep all of the
+    /// packets that came with it, up to 64 KiB for one byte.
     async fn more(&mut self) -> Result<(), Cut> {
         match self.stream.read_chunk(usize::MAX, true).await {
-            Ok(Some(chunk)) if self.buf.is_empty() => self.buf = chunk.bytes,
             Ok(Some(chunk)) => {
                 let mut joined = BytesMut::with_capacity(self.buf.len() + chunk.bytes.len());
                 joined.extend_from_slice(&self.buf);
@@ -182,12 +197,12 @@ impl Head {
 
 /// What to do with the two halves of a bidirectional stream.
 enum BiVerdict {
-    Request,
+    Request(message::Head),
     Session(u64),
     /// Refuse this stream with a code.
     Refuse(u64),
-    /// Answer 431 and refuse the rest.
-    TooLarge,
+    /// Answer with this frame, and refuse the rest with a code.
+    Answer(&'static [u8], u64),
     Gone,
     Violation(Violation),
 }
@@ -203,19 +218,15 @@ pub(crate) async fn bidirectional(
         .await
         .unwrap_or(BiVerdict::Refuse(code::H3_REQUEST_CANCELLED));
     match verdict {
-        BiVerdict::Request => {
-            let recv = RecvStream::new(
-                head.stream,
-                VecDeque::new(),
-                FrameFilter::new(shared.limits.max_field_section_size),
-                shared.clone(),
-            );
+        BiVerdict::Request(kind) => {
+            let filter = FrameFilter::request(shared.limits.max_field_section_size, kind);
+            let recv = RecvStream::new(head.stream, VecDeque::new(), filter, shared.clone());
             return Some(BidiStream::new(SendStream::new(send, shared.role), recv.with_prefix(head.buf)));
         }
         BiVerdict::Session(id) => shared.sessions.deliver_bi(id, send, head.stream, head.buf).await,
-        BiVerdict::TooLarge => {
-            head.stop(code::H3_EXCESSIVE_LOAD);
-            if send.write_all(qpack::FIELDS_TOO_LARGE).await.is_ok() {
+        BiVerdict::Answer(response, error) => {
+            head.stop(error);
+            if send.write_all(response).await.is_ok() {
                 let _ = send.finish();
             }
         }
@@ -260,11 +271,11 @@ async fn judge_bi(shared: &Shared, head: &mut Head) -> BiVerdict {
                     reason: "the server opened a bidirectional stream that is not WebTransport",
                 });
             }
-            frame::HEADERS if len > shared.limits.max_field_section_size => return BiVerdict::TooLarge,
+            frame::HEADERS if len > shared.limits.max_field_section_size => return TOO_LARGE,
             frame::HEADERS => {
                 let whole = size + usize::try_from(len).unwrap_or(usize::MAX);
                 return match head.fill(whole).await {
-                    Ok(()) => BiVerdict::Request,
+                    Ok(()) => judge_fields(&head.buf[size..whole], shared.limits.max_field_section_size),
                     Err(Cut::Lost) => BiVerdict::Gone,
                     Err(Cut::End) => truncated(),
                 };
@@ -282,6 +293,24 @@ async fn judge_bi(shared: &Shared, head: &mut Head) -> BiVerdict {
             },
         }
         first = false;
+    }
+}
+
+const TOO_LARGE: BiVerdict = BiVerdict::Answer(qpack::FIELDS_TOO_LARGE, code::H3_EXCESSIVE_LOAD);
+
+fn judge_fields(section: &[u8], limit: u64) -> BiVerdict {
+    let fields = match qpack::decode(section, limit) {
+        Ok(fields) => fields,
+        Err(qpack::FieldsError::TooLarge) => return TOO_LARGE,
+        Err(qpack::FieldsError::Undecodable) => return BiVerdict::Violation(qpack::UNDECODABLE),
+    };
+    match message::check_head(&fields) {
+        Ok(head) => BiVerdict::Request(head),
+        Err(Wrong::Protocol) => BiVerdict::Answer(qpack::NOT_IMPLEMENTED, code::H3_NO_ERROR),
+        Err(Wrong::Malformed(reason)) => {
+            debug!(reason, "refusing a malformed request");
+            BiVerdict::Refuse(code::H3_MESSAGE_ERROR)
+        }
     }
 }
 
@@ -314,7 +343,7 @@ pub(crate) async fn unidirectional(shared: Arc<Shared>, recv: quinn::RecvStream)
     match ty {
         stream_type::CONTROL => {
             let passed = VecDeque::from([announced]);
-            let filter = FrameFilter::new(MAX_CONTROL_FRAME);
+            let filter = FrameFilter::control(shared.role);
             let rest = head.buf;
             return Some(RecvStream::new(head.stream, passed, filter, shared).with_prefix(rest));
         }

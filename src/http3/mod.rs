@@ -5,8 +5,10 @@
 
 mod backend;
 pub mod code;
+mod control;
 mod filter;
 mod incoming;
+mod message;
 mod qpack;
 mod request;
 mod response;
@@ -16,10 +18,15 @@ mod takeover;
 pub mod varint;
 
 pub(crate) use backend::{Backend, OpenStreams, RequestParts, SendStream as BackendSendStream};
-pub(crate) use backend::{BidiStream as BackendBidiStream, RecvStream as BackendRecvStream};
+pub(crate) use backend::{BidiStream as BackendBidiStream, Malformed, RecvStream as BackendRecvStream};
 pub(crate) use filter::Violation;
 pub(crate) use incoming::{Limits, Role, Shared};
 pub use takeover::{NoTakeover, TakenStream, Takeover};
+#[cfg(fuzzing)]
+pub(crate) use {
+    filter::FrameFilter,
+    qpack::{DecoderStream, check_encoder_stream},
+};
 
 /// Types of unidirectional streams ([RFC 9114 §6.2](https://www.rfc-editor.org/rfc/rfc9114#section-6.2)).
 pub(crate) mod stream_type {

@@ -1,11 +1,17 @@
 //! The part of QPACK that this crate writes and checks itself ([RFC 9204]): field sections without
 //! the dynamic table, and what a peer may say on its encoder and decoder streams when neither side
-//! has one. Request and response heads are h3's.
+//! has one. h3 encodes the heads of responses, and decodes those of requests once more.
 //!
 //! [RFC 9204]: https://www.rfc-editor.org/rfc/rfc9204
 
+mod decode;
+mod huffman;
+mod static_table;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
+
+pub(crate) use decode::{Field, FieldsError, decode};
 
 use super::{Violation, code};
 
@@ -39,14 +45,21 @@ fn prefix_int(flags: u8, bits: u32, value: usize, out: &mut BytesMut) {
     out.put_u8(rest as u8);
 }
 
+/// What a field section that cannot be decoded is (RFC 9204 §2.2).
+pub(crate) const UNDECODABLE: Violation =
+    Violation { code: code::QPACK_DECOMPRESSION_FAILED, reason: "a field section cannot be decoded" };
+
 /// A HEADERS frame that says 431 (Request Header Fields Too Large), for a request whose field
 /// section is refused before h3 reads it.
 pub(crate) const FIELDS_TOO_LARGE: &[u8] = &[
-    0x01, 0x07, // HEADERS, 7 bytes
+    0x01, 0x08, // HEADERS, 8 bytes
     0x00, 0x00, // no dynamic table
     0x5f, 0x09, // literal with the name `:status` (static table index 24)
     0x03, b'4', b'3', b'1',
 ];
+
+/// The same that says 501 (Not Implemented).
+pub(crate) const NOT_IMPLEMENTED: &[u8] = &[0x01, 0x08, 0x00, 0x00, 0x5f, 0x09, 0x03, b'5', b'0', b'1'];
 
 /// Checks the bytes of a peer's encoder stream.
 ///
@@ -100,6 +113,16 @@ mod tests {
         let mut expected = vec![0, 0, 0x27, 14 - 7];
         expected.extend_from_slice(b"a-name-of-14ch\x01v");
         assert_eq!(&encode(&fields)[..], &expected[..]);
+    }
+
+    #[test]
+    fn answers_that_are_made_beforehand() {
+        for (answer, status) in [(FIELDS_TOO_LARGE, "431"), (NOT_IMPLEMENTED, "501")] {
+            let [0x01, len, section @ ..] = answer else { panic!("{answer:x?}") };
+            assert_eq!(usize::from(*len), section.len());
+            let fields = decode(section, 1000).unwrap();
+            assert_eq!(fields, [Field { name: b":status".into(), value: status.as_bytes().into() }]);
+        }
     }
 
     #[test]

@@ -6,15 +6,20 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http_body::Frame;
+use h3::error::{Code, StreamError};
+use http::{HeaderMap, header};
+use http_body::{Frame, SizeHint};
 
-use super::BackendRecvStream;
+use super::{BackendRecvStream, Malformed};
 
 /// The body of an HTTP/3 request. Dropping it before its end asks the client to stop sending it
 /// (H3_NO_ERROR).
 pub(crate) struct RequestBody {
     stream: h3::server::RequestStream<BackendRecvStream, Bytes>,
     state: State,
+    /// What must still come, if the head said how much.
+    left: Option<u64>,
+    malformed: Malformed,
 }
 
 #[derive(PartialEq)]
@@ -25,22 +30,42 @@ enum State {
 }
 
 impl RequestBody {
-    pub(crate) fn new(stream: h3::server::RequestStream<BackendRecvStream, Bytes>) -> Self {
-        Self { stream, state: State::Data }
+    pub(crate) fn new(
+        stream: h3::server::RequestStream<BackendRecvStream, Bytes>,
+        headers: &HeaderMap,
+        malformed: Malformed,
+    ) -> Self {
+        let length = headers.get(header::CONTENT_LENGTH);
+        let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        Self { stream, state: State::Data, left, malformed }
+    }
+
+    /// RFC 9114 §4.1.2: the body is not as long as the head says.
+    fn wrong_length(&mut self) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+        self.state = State::Ended;
+        self.malformed.set();
+        self.stream.stop_sending(Code::H3_MESSAGE_ERROR);
+        Poll::Ready(Some(Err(StreamError::Undefined("the body is not as long as its content-length".into()))))
     }
 }
 
 impl http_body::Body for RequestBody {
     type Data = Bytes;
-    type Error = h3::error::StreamError;
+    type Error = StreamError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if self.state == State::Data {
             match ready!(self.stream.poll_recv_data(cx)) {
                 Ok(Some(mut data)) => {
                     let data = data.copy_to_bytes(data.remaining());
+                    match self.left.map(|left| left.checked_sub(data.len() as u64)) {
+                        Some(None) => return self.wrong_length(),
+                        Some(left) => self.left = left,
+                        None => {}
+                    }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
+                Ok(None) if self.left.is_some_and(|left| left > 0) => return self.wrong_length(),
                 Ok(None) => self.state = State::Trailers,
                 Err(error) => {
                     self.state = State::Ended;
@@ -58,5 +83,9 @@ impl http_body::Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         self.state == State::Ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

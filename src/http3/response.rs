@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use tracing::debug;
 
 use super::{
-    BackendSendStream, RequestParts, code,
+    BackendSendStream, Malformed, RequestParts, code,
     filter::frame,
     qpack,
     takeover::{self, TakenStream},
@@ -68,7 +68,7 @@ pub(super) async fn write(
         false => {
             tokio::select! {
                 biased;
-                written = write_body(&mut stream, body) => written,
+                written = write_body(&mut stream, body, &parts.malformed) => written,
                 // The body is dropped here, and with it whatever produces it.
                 _ = &mut parts.stopped => Err(code::H3_REQUEST_CANCELLED),
             }
@@ -88,12 +88,15 @@ pub(super) async fn write(
 }
 
 /// Writes a body to its end; an error is the code to reset the stream with.
-async fn write_body(stream: &mut quinn::SendStream, body: Body) -> Result<(), u64> {
+async fn write_body(stream: &mut quinn::SendStream, body: Body, malformed: &Malformed) -> Result<(), u64> {
     let mut body = pin!(body);
     while let Some(piece) = body.frame().await {
         let piece = piece.map_err(|error| {
             debug!(%error, "the body of a response failed");
-            code::H3_INTERNAL_ERROR
+            match malformed.get() {
+                true => code::H3_MESSAGE_ERROR,
+                false => code::H3_INTERNAL_ERROR,
+            }
         })?;
         let (ty, payload) = match piece.into_data() {
             Ok(data) if data.is_empty() => continue,

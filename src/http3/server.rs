@@ -72,6 +72,8 @@ pub(crate) async fn serve(conn: quinn::Connection, context: Arc<Context>, via: V
             }
             accept = h3.accept() => match accept {
                 Ok(Some(resolver)) => {
+                    // Not only below: a flood of requests would never let it come to that.
+                    while requests.try_join_next().is_some() {}
                     let parts = accepted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
                     let Some(parts) = parts else { continue };
                     let answer = Answering { shared: shared.clone(), context: context.clone(), remote, via, parts };
@@ -133,18 +135,23 @@ impl Answering {
     }
 
     async fn request(mut self, mut head: http::request::Parts, stream: ServerStream) {
-        let (send, recv) = stream.split();
+        let (mut send, recv) = stream.split();
         let method = head.method.clone();
         head.extensions.insert(Takeover::new());
         head.extensions.insert(ConnectInfo(self.remote));
         head.extensions.insert(self.via);
-        let request = Request::from_parts(head, Body::new(RequestBody::new(recv)));
+        let body = RequestBody::new(recv, &head.headers, self.parts.malformed.clone());
+        let request = Request::from_parts(head, Body::new(body));
         let answered = tokio::select! {
             biased;
             answered = self.context.service().oneshot(request) => answered,
             // The client went away: whatever the handler was doing is dropped here.
             _ = &mut self.parts.stopped => return,
         };
+        if self.parts.malformed.get() {
+            // Whatever the application made of it.
+            return send.stop_stream(h3::error::Code::H3_MESSAGE_ERROR);
+        }
         let response = answered.unwrap_or_else(|never| match never {});
         response::write(send, self.parts, &method, response).await;
     }
@@ -152,6 +159,10 @@ impl Answering {
     /// Asks the application about a session and, if it accepts, runs it to its end.
     async fn session(self, head: http::request::Parts, stream: ServerStream) {
         let id = stream.id().into_inner();
+        // draft-ietf-webtrans-http3 §3.1: they may name another version of the protocol.
+        if !self.shared.settings().await {
+            return reject(stream);
+        }
         let Some(handler) = self.context.handlers.find(head.uri.path()) else {
             return refuse(stream, StatusCode::NOT_FOUND, http::HeaderMap::new()).await;
         };
@@ -196,6 +207,12 @@ async fn run_session(
             connect::open(shared.conn.clone(), id, protocol, &seat, opened, send, recv).await;
         }
     }
+}
+
+/// Resets a request of which nothing was handled.
+fn reject(mut stream: ServerStream) {
+    stream.stop_sending(h3::error::Code::H3_REQUEST_REJECTED);
+    stream.stop_stream(h3::error::Code::H3_REQUEST_REJECTED);
 }
 
 /// Answers with a status and no body, and wants no more of the request.

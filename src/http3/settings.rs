@@ -8,13 +8,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::{filter::frame, varint};
 
 /// Setting identifiers.
-mod id {
+pub(super) mod id {
     /// RFC 9114 §7.2.4.1.
     pub(super) const MAX_FIELD_SECTION_SIZE: u64 = 0x6;
     /// RFC 9220 §5.
-    pub(super) const ENABLE_CONNECT_PROTOCOL: u64 = 0x8;
+    pub(in super::super) const ENABLE_CONNECT_PROTOCOL: u64 = 0x8;
     /// RFC 9297 §5.1.
-    pub(super) const H3_DATAGRAM: u64 = 0x33;
+    pub(in super::super) const H3_DATAGRAM: u64 = 0x33;
     /// draft-ietf-webtrans-http3-02, what Chromium and Firefox ask for.
     pub(super) const ENABLE_WEBTRANSPORT: u64 = 0x2b60_3742;
     /// draft-ietf-webtrans-http3-02 to -06.

@@ -144,6 +144,7 @@ async fn drive(session: Arc<Inner>, mut send: impl ConnectSend, mut recv: impl C
                 decoder.push(data);
                 if decoder.pop().is_err() {
                     recv.stop(code::H3_MESSAGE_ERROR);
+                    send.reset(code::H3_MESSAGE_ERROR);
                     return;
                 }
             }

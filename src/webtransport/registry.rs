@@ -203,14 +203,15 @@ impl Registry {
     }
 
     /// Takes a QUIC datagram ([RFC 9297 §2.1](https://www.rfc-editor.org/rfc/rfc9297#section-2.1)).
-    pub(crate) fn deliver_datagram(&self, mut datagram: Bytes) -> Result<(), Violation> {
+    pub(crate) fn deliver_datagram(&self, datagram: Bytes) -> Result<(), Violation> {
         let malformed =
             Violation { code: code::H3_DATAGRAM_ERROR, reason: "a datagram has no valid quarter stream id" };
         let (quarter, size) = varint::decode(&datagram).ok_or(malformed)?;
         if quarter > varint::MAX / 4 {
             return Err(malformed);
         }
-        let payload = datagram.split_off(size);
+        // Copied: it may wait for long, and quinn's would keep all of the packets that came with it.
+        let payload = Bytes::copy_from_slice(&datagram[size..]);
         let id = quarter * 4;
         let mut state = self.state();
         match state.sessions.get(&id) {

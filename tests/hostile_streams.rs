@@ -1,0 +1,212 @@
+//! Streams that stay silent, are reset, are twice there or in the wrong place.
+#![cfg(feature = "cli")]
+
+mod common;
+#[path = "common/raw.rs"]
+mod raw;
+
+use std::time::Duration;
+
+use common::{TestServer, by_hand, soon};
+use futures_util::{StreamExt, future::join_all, stream};
+use h3cast::http3::code::*;
+use raw::*;
+
+/// How many streams are reset before their first frame, and how many after it, which needs a round
+/// trip each: a million in all.
+const RESETS_BEFORE: usize = 980_000;
+const RESETS_AFTER: usize = 20_000;
+
+/// What the resets may add to the program's memory, in bytes. They come over two connections, each
+/// with its share of [`CONNECTION_BUDGET`]; to remember 10 bytes of each stream would
+/// take 10 MiB, and 250 bytes of each request 5 MiB.
+const RESETS_BUDGET: u64 = 4 << 20;
+
+#[tokio::test]
+async fn one_byte_and_then_silence() {
+    let program = Program::start();
+    let viewer = Viewer::join(&program).await;
+    // All but the control stream's and one request's worth.
+    for bytes in [&[0x01][..], &[0x40], &[0x41]] {
+        let before = program.memory();
+        let (raw, _control) = program.greeted().await;
+        let mut silent = join_all((0..99).map(|_| raw.bi(bytes))).await;
+        let mut silent_uni = join_all((0..98).map(|_| raw.uni(&[0x40]))).await;
+        // Nobody waits for them.
+        raw.assert_alive().await;
+        program.assert_budget("silent streams", before);
+        if bytes == [0x01] {
+            // They are given up in time, all of them, and give their places back.
+            for (_, recv) in &mut silent {
+                assert_eq!(reset(recv).await, H3_REQUEST_CANCELLED);
+            }
+            for stream in &mut silent_uni {
+                assert_eq!(stopped(stream).await, Some(H3_STREAM_CREATION_ERROR));
+            }
+            drop((silent, silent_uni));
+            join_all((0..100).map(|_| raw.assert_alive())).await;
+        }
+    }
+    viewer.leave().await;
+    program.end();
+}
+
+#[tokio::test]
+async fn streams_that_are_reset() {
+    let program = Program::start();
+    let viewer = Viewer::join(&program).await;
+    let (before_frame, _control) = program.greeted().await;
+    let (after_frame, _control_too) = program.greeted().await;
+    let before = program.memory();
+    let head = request("GET", "/stream");
+    let cancel = 0x10c_u32.into();
+    let resets_before = async {
+        for _ in 0..RESETS_BEFORE / 2 {
+            // Opening one waits until the server has given a place back.
+            let (mut send, mut recv) = before_frame.bi(&[]).await;
+            send.reset(cancel).unwrap();
+            let _ = recv.stop(cancel);
+            let mut uni = before_frame.uni(&[]).await;
+            uni.reset(cancel).unwrap();
+        }
+    };
+    let resets_after = stream::iter(0..RESETS_AFTER).for_each_concurrent(50, |_| async {
+        let (mut send, mut recv) = after_frame.bi(&head).await;
+        assert_eq!(status(&mut recv).await, 200);
+        send.reset(cancel).unwrap();
+        let _ = recv.stop(cancel);
+    });
+    let limit = Duration::from_secs(120);
+    let both = async { tokio::join!(resets_before, resets_after) };
+    tokio::time::timeout(limit, both).await.expect("the server goes on giving places back");
+    let growth = program.memory().saturating_sub(before);
+    println!("a million resets: {} KiB, grown by {} KiB", before / 1024, growth / 1024);
+    assert!(growth < RESETS_BUDGET, "grew by {growth} bytes");
+    before_frame.assert_alive().await;
+    after_frame.assert_alive().await;
+    viewer.leave().await;
+    program.end();
+}
+
+#[tokio::test]
+async fn a_session_waits_for_settings() {
+    let (feed, mut hands) = by_hand();
+    let server = TestServer::feed(feed).await;
+    let raw = Raw::to(&server).await;
+    let (_send, mut recv) = raw.bi(&connect("/stream")).await;
+    // A request needs none: it is answered while the session waits.
+    raw.assert_alive().await;
+    let mut head = [0];
+    let nothing = tokio::time::timeout(Duration::from_millis(50), recv.read_exact(&mut head)).await;
+    assert!(nothing.is_err(), "the session was answered before SETTINGS");
+    let _control = raw.settings().await;
+    soon("the session is answered", recv.read_exact(&mut head)).await.unwrap();
+    let hand = hands.next().await;
+    let mut stream = soon("its stream", async {
+        loop {
+            // Past the server's own three.
+            let mut stream = raw.conn.accept_uni().await.unwrap();
+            let mut ty = [0; 2];
+            stream.read_exact(&mut ty[..1]).await.unwrap();
+            if ty[0] == 0x40 {
+                stream.read_exact(&mut ty).await.unwrap();
+                assert_eq!(ty, [WT_UNI as u8, 0]);
+                return stream;
+            }
+        }
+    })
+    .await;
+    hand.make("first").await;
+    let mut text = [0; 5];
+    soon("the chunk", stream.read_exact(&mut text)).await.unwrap();
+    assert_eq!(&text, b"first");
+
+    // Without any it is refused in time, and the connection stays.
+    let raw = Raw::to(&server).await;
+    let (_send, mut recv) = raw.bi(&connect("/stream")).await;
+    assert_eq!(reset(&mut recv).await, H3_REQUEST_REJECTED);
+    raw.assert_alive().await;
+}
+
+/// A capsule as it stands in a DATA frame.
+fn capsule(ty: u64, payload: &[u8]) -> Vec<u8> {
+    frame(DATA, &frame(ty, payload))
+}
+
+const CLOSE: u64 = 0x2843;
+
+#[tokio::test]
+async fn the_end_of_a_session() {
+    let server = TestServer::start(|builder, _| {
+        builder.webtransport_fallback(|request: h3cast::webtransport::SessionRequest| async {
+            if let Ok(session) = request.accept().await {
+                session.closed().await;
+            }
+        })
+    })
+    .await;
+    let (raw, _control) = Raw::greeted(&server).await;
+    let close = capsule(CLOSE, &[0, 0, 0, 7]);
+
+    // Clean: the server ends its side too.
+    let (mut send, mut recv) = raw.bi(&[connect("/"), close.clone()].concat()).await;
+    assert_eq!(status(&mut recv).await, 200);
+    soon("the end", recv.read_to_end(100)).await.unwrap();
+    send.finish().unwrap();
+
+    // Data behind the close: at once, in a frame of its own, and when the server has ended its side.
+    let frames = |capsules: &[u8]| [connect("/"), frame(DATA, capsules)].concat();
+    let after = [frame(CLOSE, &[0, 0, 0, 7]), frame(UNKNOWN, b"")].concat();
+    for bytes in [frames(&after), [connect("/"), close.clone(), capsule(UNKNOWN, b"")].concat()] {
+        let (send, mut recv) = raw.bi(&bytes).await;
+        assert_eq!(reset(&mut recv).await, H3_MESSAGE_ERROR);
+        assert_eq!(stopped(&send).await, Some(H3_MESSAGE_ERROR));
+    }
+    let (mut send, mut recv) = raw.bi(&[connect("/"), close].concat()).await;
+    assert_eq!(status(&mut recv).await, 200);
+    soon("the end", recv.read_to_end(100)).await.unwrap();
+    send.write_all(&capsule(UNKNOWN, b"")).await.unwrap();
+    assert_eq!(stopped(&send).await, Some(H3_MESSAGE_ERROR));
+
+    // Malformed capsules, and a stream that ends in the middle of one.
+    for wrong in [frame(CLOSE, &[0, 0, 0]), [varint(CLOSE), varint(4 + 1025)].concat(), frame(0x78ae, b"?")] {
+        let (send, mut recv) = raw.bi(&frames(&wrong)).await;
+        assert_eq!(reset(&mut recv).await, H3_MESSAGE_ERROR, "{wrong:x?}");
+        assert_eq!(stopped(&send).await, Some(H3_MESSAGE_ERROR), "{wrong:x?}");
+    }
+    let (mut send, mut recv) = raw.bi(&frames(&frame(CLOSE, &[0, 0, 0, 7, b'?'])[..6])).await;
+    send.finish().unwrap();
+    assert_eq!(reset(&mut recv).await, H3_MESSAGE_ERROR);
+
+    // An empty DATA frame is no end.
+    let (mut send, mut recv) = raw.bi(&[connect("/"), frame(DATA, b"")].concat()).await;
+    assert_eq!(status(&mut recv).await, 200);
+    send.write_all(&capsule(CLOSE, &[0, 0, 0])).await.unwrap();
+    assert_eq!(reset(&mut recv).await, H3_MESSAGE_ERROR);
+
+    // Its streams are gone with it.
+    let mut late = raw.bi(&[varint(WT_BI), vec![0]].concat()).await;
+    assert_eq!(reset(&mut late.1).await, WT_SESSION_GONE);
+    assert_eq!(stopped(&late.0).await, Some(WT_SESSION_GONE));
+    let late = raw.uni(&[varint(WT_UNI), vec![0]].concat()).await;
+    assert_eq!(stopped(&late).await, Some(WT_SESSION_GONE));
+    assert_eq!(raw.get("/").await, 404);
+}
+
+/// Streams for sessions that never come wait, so many and so long, and are refused.
+#[tokio::test]
+async fn streams_without_a_session() {
+    let program = Program::start();
+    let viewer = Viewer::join(&program).await;
+    let (raw, _control) = program.greeted().await;
+    let signal = [varint(WT_BI), vec![40]].concat();
+    let mut streams = join_all((0..90).map(|_| raw.bi(&signal))).await;
+    raw.assert_alive().await;
+    for (send, recv) in &mut streams {
+        assert_eq!(reset(recv).await, WT_BUFFERED_STREAM_REJECTED);
+        assert_eq!(stopped(send).await, Some(WT_BUFFERED_STREAM_REJECTED));
+    }
+    raw.assert_alive().await;
+    viewer.leave().await;
+    program.end();
+}
