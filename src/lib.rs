@@ -31,6 +31,9 @@ pub mod webtransport;
 
 pub use app::App;
 pub use http3::{NoTakeover, TakenStream, Takeover};
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use http3::fuzzing;
 pub use identity::Identity;
 pub use listen::Listen;
 pub use server::{PlainHttp, Server};

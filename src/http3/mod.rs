@@ -7,6 +7,8 @@ mod backend;
 pub mod code;
 mod control;
 mod filter;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod incoming;
 mod message;
 mod qpack;
@@ -22,11 +24,6 @@ pub(crate) use backend::{BidiStream as BackendBidiStream, Malformed, RecvStream 
 pub(crate) use filter::Violation;
 pub(crate) use incoming::{Limits, Role, Shared};
 pub use takeover::{NoTakeover, TakenStream, Takeover};
-#[cfg(fuzzing)]
-pub(crate) use {
-    filter::FrameFilter,
-    qpack::{DecoderStream, check_encoder_stream},
-};
 
 /// Types of unidirectional streams ([RFC 9114 §6.2](https://www.rfc-editor.org/rfc/rfc9114#section-6.2)).
 pub(crate) mod stream_type {

@@ -6,11 +6,13 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use h3::error::{Code, StreamError};
+use h3::error::Code;
 use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 
 use super::{BackendRecvStream, Malformed};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of an HTTP/3 request. Dropping it before its end asks the client to stop sending it
 /// (H3_NO_ERROR).
@@ -41,17 +43,17 @@ impl RequestBody {
     }
 
     /// RFC 9114 §4.1.2: the body is not as long as the head says.
-    fn wrong_length(&mut self) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+    fn wrong_length(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.state = State::Ended;
         self.malformed.set();
         self.stream.stop_sending(Code::H3_MESSAGE_ERROR);
-        Poll::Ready(Some(Err(StreamError::Undefined("the body is not as long as its content-length".into()))))
+        Poll::Ready(Some(Err("the body is not as long as its content-length".into())))
     }
 }
 
 impl http_body::Body for RequestBody {
     type Data = Bytes;
-    type Error = StreamError;
+    type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if self.state == State::Data {
@@ -69,14 +71,14 @@ impl http_body::Body for RequestBody {
                 Ok(None) => self.state = State::Trailers,
                 Err(error) => {
                     self.state = State::Ended;
-                    return Poll::Ready(Some(Err(error)));
+                    return Poll::Ready(Some(Err(error.into())));
                 }
             }
         }
         if self.state == State::Trailers {
             let trailers = ready!(self.stream.poll_recv_trailers(cx));
             self.state = State::Ended;
-            return Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers)));
+            return Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers).map_err(BoxError::from)));
         }
         Poll::Ready(None)
     }
