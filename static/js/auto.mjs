@@ -117,8 +117,11 @@ function noHttp3(protocol) {
   return `The browser reports ${protocol} for /info, not h3.`;
 }
 
-/** @param {unknown} cause */
-function inWords(cause) {
+/**
+ * Why a way was not taken.
+ * @param {unknown} cause
+ */
+export function inWords(cause) {
   const error = asPageError(cause);
   return error.said === "" ? error.message : `${error.message} The browser's words: ${error.said.replace(/\.?$/, ".")}`;
 }

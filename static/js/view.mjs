@@ -167,24 +167,33 @@ export class View {
 
   /** @param {import("./errors.mjs").PageError} error */
   showError(error) {
-    const title = document.createElement("p");
-    title.className = "title";
-    title.textContent = error.message;
-    const list = document.createElement("ul");
-    list.append(...error.steps.map((step) => {
-      const item = document.createElement("li");
-      item.textContent = step;
-      return item;
-    }));
-    this.#error.replaceChildren(title, list);
-    if (error.said !== "") {
-      const said = document.createElement("p");
-      said.className = "said";
-      said.textContent = `The browser's words: ${error.said}`;
-      this.#error.append(said);
-    }
-    this.#error.hidden = false;
+    fillError(this.#error, error);
   }
+}
+
+/**
+ * Shows an error: what happened, and what to do about it.
+ * @param {HTMLElement} box
+ * @param {import("./errors.mjs").PageError} error
+ */
+export function fillError(box, error) {
+  const title = document.createElement("p");
+  title.className = "title";
+  title.textContent = error.message;
+  const list = document.createElement("ul");
+  list.append(...error.steps.map((step) => {
+    const item = document.createElement("li");
+    item.textContent = step;
+    return item;
+  }));
+  box.replaceChildren(title, list);
+  if (error.said !== "") {
+    const said = document.createElement("p");
+    said.className = "said";
+    said.textContent = `The browser's words: ${error.said}`;
+    box.append(said);
+  }
+  box.hidden = false;
 }
 
 /**

@@ -12,14 +12,24 @@ import { cutShort, noStream, noWebTransport, sessionFailed } from "./errors.mjs"
 export const OPEN_TIMEOUT_MS = 8000;
 
 /**
- * Opens a session and waits for the one unidirectional stream that the server opens in it. The
- * server leaves the session open after the stream's end: closing it is up to `close`.
+ * An open session.
+ * @typedef {object} OpenSession
+ * @property {WebTransport} session
+ * @property {number} startedAt `performance.now()` just before the request left
+ * @property {() => string} why how the server closed it, in words, or ""
+ * @property {() => void} close safe to repeat
  *
- * @param {{ url: string, certificateHashes: CertificateHash[], signal: AbortSignal, env: Env }} options
+ * @typedef {{ url: string, certificateHashes: CertificateHash[], signal: AbortSignal, env: Env }} SessionOptions
  *   no hashes: the certificate has to be one that the browser trusts anyway
- * @returns {Promise<Source>}
  */
-export async function openWebTransport({ url, certificateHashes, signal, env }) {
+
+/**
+ * Opens a session. Ending it is up to `close`: once it is open, `signal` no longer does.
+ *
+ * @param {SessionOptions} options
+ * @returns {Promise<OpenSession>}
+ */
+export async function openSession({ url, certificateHashes, signal, env }) {
   if (env.WebTransport === undefined) throw noWebTransport(env.isSecureContext);
   const origin = new URL(env.href).origin;
   const byHash = certificateHashes.length > 0;
@@ -48,32 +58,44 @@ export async function openWebTransport({ url, certificateHashes, signal, env }) 
       // It is closed already, or never opened.
     }
   };
-
   try {
-    try {
-      await orAbort(session.ready, signal, OPEN_TIMEOUT_MS);
-    } catch (cause) {
-      throw sessionFailed(url, origin, byHash, cause);
-    }
+    await orAbort(session.ready, signal, OPEN_TIMEOUT_MS);
+  } catch (cause) {
+    close();
+    throw sessionFailed(url, origin, byHash, cause);
+  }
+  return { session, startedAt, why: () => why, close };
+}
+
+/**
+ * Opens a session and waits for the one unidirectional stream that the server opens in it. The
+ * server leaves the session open after the stream's end: closing it is up to `close`.
+ *
+ * @param {SessionOptions} options
+ * @returns {Promise<Source>}
+ */
+export async function openWebTransport(options) {
+  const { session, startedAt, why, close } = await openSession(options);
+  try {
     /** @type {ReadableStreamReadResult<ReadableStream<Uint8Array>>} */
     let first;
     const incoming = /** @type {ReadableStream<ReadableStream<Uint8Array>>} */ (session.incomingUnidirectionalStreams);
     const streams = incoming.getReader();
     try {
-      first = await orAbort(streams.read(), signal);
+      first = await orAbort(streams.read(), options.signal);
     } catch (cause) {
-      throw noStream(why, cause);
+      throw noStream(why(), cause);
     } finally {
       streams.releaseLock();
     }
-    if (first.done) throw noStream(why);
+    if (first.done) throw noStream(why());
     return {
       transport: "webtransport",
       startedAt,
       stream: first.value,
       // WebTransport sessions of today's browsers are HTTP/3 by definition.
       protocol: async () => "h3",
-      failure: (cause, bytes) => cutShort(bytes, cause, why),
+      failure: (cause, bytes) => cutShort(bytes, cause, why()),
       close,
     };
   } catch (error) {
@@ -89,7 +111,7 @@ export async function openWebTransport({ url, certificateHashes, signal, env }) 
  * @param {number} [timeoutMs]
  * @returns {Promise<T>}
  */
-function orAbort(promise, signal, timeoutMs) {
+export function orAbort(promise, signal, timeoutMs) {
   return new Promise((resolve, reject) => {
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
