@@ -1,0 +1,30 @@
+// Whether everybody can use what a page shows: axe-core is the judge of what a screen reader gets.
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+
+const AXE = await readFile(new URL('../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8');
+
+/** Every rule of axe-core over what is shown now. @param {import('./view.mjs').View} view @param {string} when */
+export async function assertAccessible(view, when) {
+  const found = await view.page.evaluate(`(async () => {
+    if (!globalThis.axe) { ${AXE} }
+    const { violations, passes } = await axe.run(document, { resultTypes: ['violations', 'passes'] });
+    return { passes: passes.length, violations: violations.map(({ id, help, nodes }) =>
+      ({ id, help, nodes: nodes.map(({ target, failureSummary }) => target + ': ' + failureSummary) })) };
+  })()`);
+  const { passes, violations } = /** @type {{ passes: number, violations: unknown[] }} */ (found);
+  assert.deepEqual(violations, [], `axe-core, ${when}`);
+  assert.ok(passes > 10, `axe-core looked at something, ${when}`);
+}
+
+/** @param {import('./view.mjs').View} view @param {string} when */
+export async function assertFits(view, when) {
+  const wide = await view.page.evaluate(() => {
+    const edge = document.documentElement.clientWidth;
+    const over = [...document.querySelectorAll('body *')]
+      .filter((element) => element.getBoundingClientRect().right > edge + 0.5)
+      .map((element) => `${element.tagName.toLowerCase()}#${element.id}.${element.className}`);
+    return { scrolls: document.documentElement.scrollWidth > edge, edge, over };
+  });
+  assert.equal(wide.scrolls, false, `no horizontal scrolling ${when}: ${JSON.stringify(wide)}`);
+}

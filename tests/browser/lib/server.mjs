@@ -1,0 +1,197 @@
+// Starts the real server binaries on free ports and stops them again, everything with a deadline.
+import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../..');
+const TARGET = path.resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target');
+
+/** The server as it is released. */
+export const H3CAST = path.resolve(ROOT, process.env.H3CAST_BIN ?? path.join(TARGET, 'release/h3cast'));
+/** The same server with a feed that is driven line by line from stdin. */
+export const BY_HAND = path.resolve(
+  ROOT, process.env.H3CAST_BY_HAND ?? path.join(TARGET, 'release/examples/by_hand'));
+/** A server that answers every session by itself. */
+export const WEBTRANSPORT = path.resolve(
+  ROOT, process.env.H3CAST_WEBTRANSPORT ?? path.join(TARGET, 'release/examples/webtransport'));
+/** A server with a chat. */
+export const CHAT = path.resolve(ROOT, process.env.H3CAST_CHAT ?? path.join(TARGET, 'release/examples/chat'));
+/** Where screenshots go. */
+export const ARTIFACTS = path.resolve(ROOT, process.env.H3CAST_ARTIFACTS ?? path.join(TARGET, 'artifacts'));
+
+const READY_MS = 15_000;
+const EXIT_MS = 15_000;
+
+/** @typedef {{ certificate: string, sha256: string, sha256_base64: string, spki_sha256_base64: string }} Identity */
+
+/** A running server. */
+export class Server {
+  /** The port of HTTP/3, HTTP/2 and HTTP/1.1 over TLS. */
+  port = 0;
+  /** The origin there. */
+  base = '';
+  /** The origin of plain HTTP on loopback. */
+  plain = '';
+  /** @type {Identity | undefined} */
+  identity;
+  /** @type {string[]} lines of stdout that nobody has waited for yet */
+  #lines = [];
+  /** @type {Set<() => void>} */
+  #waiting = new Set();
+  #stderr = '';
+  #exited = false;
+
+  /**
+   * @param {import('node:child_process').ChildProcess} child
+   * @param {string} certs
+   * @param {NodeJS.Signals} signal what asks it to stop
+   */
+  constructor(child, certs, signal) {
+    this.child = child;
+    this.signal = signal;
+    this.certs = certs;
+    this.exit = new Promise((resolve) => {
+      child.on('error', (error) => resolve({ code: null, signal: null, error }));
+      child.on('exit', (code, signal) => resolve({ code, signal }));
+    }).then((how) => {
+      this.#exited = true;
+      this.#wake();
+      return how;
+    });
+    createInterface({ input: /** @type {any} */ (child.stdout) }).on('line', (line) => {
+      this.#lines.push(line);
+      this.#wake();
+    });
+    child.stderr?.setEncoding('utf8').on('data', (text) => {
+      this.#stderr = (this.#stderr + text).slice(-16_384);
+    });
+    child.stdin?.on('error', () => {}); // the exit code tells
+  }
+
+  /**
+   * Starts `program` and returns once it says that it is ready.
+   * @param {{ program?: string, args?: string[] }} [options]
+   */
+  static async start({ program = H3CAST, args = [] } = {}) {
+    const certs = await mkdtemp(path.join(tmpdir(), 'h3cast-certs-'));
+    const listen = ['--listen', 'localhost:0', '--http', 'localhost:0', '--certs', certs];
+    const words = program === H3CAST ? ['serve', ...listen, ...args] : [...listen, ...args];
+    const child = spawn(program, words, { stdio: ['pipe', 'pipe', 'pipe'] });
+    // The server heeds both; the examples, which are kept short, only Ctrl-C.
+    const server = new Server(child, certs, program === H3CAST ? 'SIGTERM' : 'SIGINT');
+    try {
+      const ready = await server.line(/^ready https:\/\/localhost:(\d+)\/$/, READY_MS);
+      const plain = await server.line(/http:\/\/localhost:(\d+)\//, READY_MS);
+      server.port = Number(ready[1]);
+      server.base = `https://localhost:${server.port}`;
+      server.plain = `http://localhost:${plain[1]}`;
+      server.identity = await identity(certs);
+      return server;
+    } catch (error) {
+      child.kill('SIGKILL');
+      await server.exit;
+      await rm(certs, { recursive: true, force: true });
+      throw error;
+    }
+  }
+
+  #wake() {
+    for (const wake of this.#waiting) wake();
+  }
+
+  /**
+   * Takes the next line of stdout that matches; lines before it are dropped.
+   * @param {RegExp} pattern
+   * @param {number} [ms]
+   * @returns {Promise<RegExpMatchArray>}
+   */
+  async line(pattern, ms = 10_000) {
+    const seen = [];
+    const deadline = Date.now() + ms;
+    for (;;) {
+      let line;
+      while ((line = this.#lines.shift()) !== undefined) {
+        const match = line.match(pattern);
+        if (match) return match;
+        seen.push(line);
+      }
+      const left = deadline - Date.now();
+      if (this.#exited || left <= 0) {
+        const why = this.#exited ? `the server ended: ${JSON.stringify(await this.exit)}` : `not within ${ms} ms`;
+        throw new Error(`no line ${pattern} from the server (${why})\n${seen.join('\n')}\n${this.#stderr}`);
+      }
+      await new Promise((resolve) => {
+        const wake = () => {
+          clearTimeout(timer);
+          this.#waiting.delete(wake);
+          resolve(undefined);
+        };
+        const timer = setTimeout(wake, left);
+        this.#waiting.add(wake);
+      });
+    }
+  }
+
+  /**
+   * Waits until something that matches has been logged.
+   * @param {RegExp} pattern
+   * @param {number} [ms]
+   */
+  async logged(pattern, ms = 30_000) {
+    const deadline = Date.now() + ms;
+    while (!pattern.test(this.#stderr)) {
+      const left = deadline - Date.now();
+      if (this.#exited || left <= 0) throw new Error(`not logged within ${ms} ms: ${pattern}\n${this.#stderr}`);
+      await new Promise((resolve) => {
+        const timer = setTimeout(resolve, left);
+        this.child.stderr?.once('data', () => {
+          clearTimeout(timer);
+          resolve(undefined);
+        });
+      });
+    }
+  }
+
+  /** Feeds one line to a server driven by hand. @param {string} line */
+  write(line) {
+    this.child.stdin?.write(`${line}\n`);
+  }
+
+  /** Ends the feed of a server driven by hand. */
+  endFeed() {
+    this.child.stdin?.end();
+  }
+
+  /** Clears up after a server that the test itself has killed. */
+  async abandon() {
+    this.child.kill('SIGKILL');
+    await this.exit;
+    await rm(this.certs, { recursive: true, force: true });
+  }
+
+  /** Asks the server to stop, and requires that it does so in good order. */
+  async stop() {
+    this.child.kill(this.signal);
+    const timer = setTimeout(() => this.child.kill('SIGKILL'), EXIT_MS);
+    const how = await this.exit;
+    clearTimeout(timer);
+    await rm(this.certs, { recursive: true, force: true });
+    assert.deepEqual(how, { code: 0, signal: null }, `the server did not stop well\n${this.#stderr}`);
+    assert.doesNotMatch(this.#stderr, /panicked at/, 'the server panicked');
+  }
+}
+
+/**
+ * What `h3cast cert --json` says of the certificate.
+ * @param {string} certs
+ * @returns {Promise<Identity>}
+ */
+async function identity(certs) {
+  const { stdout } = await promisify(execFile)(H3CAST, ['cert', '--json', '--certs', certs], { timeout: 10_000 });
+  return JSON.parse(stdout);
+}

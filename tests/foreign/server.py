@@ -1,0 +1,106 @@
+"""Starts the real server binaries on free ports and stops them again, everything with a deadline."""
+
+import json
+import os
+import pathlib
+import queue
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RELEASE = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release"
+H3CAST = os.environ.get("H3CAST_BIN", str(RELEASE / "h3cast"))
+BY_HAND = os.environ.get("H3CAST_BY_HAND", str(RELEASE / "examples/by_hand"))
+WEBTRANSPORT = os.environ.get("H3CAST_WEBTRANSPORT", str(RELEASE / "examples/webtransport"))
+
+
+class Server:
+    """A running server; `with Server() as server:` asserts that it also stops well."""
+
+    def __init__(self, *arguments: str, by_hand: bool = False, webtransport: bool = False) -> None:
+        example = BY_HAND if by_hand else WEBTRANSPORT if webtransport else None
+        # The server heeds both signals; the examples, which are kept short, only Ctrl-C.
+        self._signal = signal.SIGINT if example else signal.SIGTERM
+        self._folder = tempfile.TemporaryDirectory(prefix="h3cast-certs-")
+        self.certs = pathlib.Path(self._folder.name)
+        self.cacert = str(self.certs / "cert.pem")
+        command = [example] if example else [H3CAST, "serve"]
+        command += ["--listen", "localhost:0", "--http", "localhost:0", "--certs", self._folder.name]
+        self._stderr = tempfile.TemporaryFile("w+")
+        self._child = subprocess.Popen(
+            command + list(arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+        )
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        try:
+            self.port = int(self.line(r"^ready https://localhost:(\d+)/$")[1])
+            self.http_port = int(self.line(r"http://localhost:(\d+)/")[1])
+        except BaseException:
+            self._child.kill()
+            raise
+        self.base = f"https://localhost:{self.port}"
+        self.plain = f"http://localhost:{self.http_port}"
+
+    def _read(self) -> None:
+        for line in self._child.stdout:
+            self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
+
+    def _log(self) -> str:
+        self._stderr.seek(0)
+        return self._stderr.read()[-16384:]
+
+    def line(self, pattern: str, seconds: float = 15) -> re.Match:
+        """Takes the next line of standard output that matches."""
+        while True:
+            try:
+                line = self._lines.get(timeout=seconds)
+            except queue.Empty:
+                raise AssertionError(f"no line {pattern!r} in {seconds} s\n{self._log()}") from None
+            assert line is not None, f"the server ended before a line {pattern!r}\n{self._log()}"
+            if match := re.search(pattern, line):
+                return match
+
+    def write(self, line: str) -> None:
+        """Makes one chunk of a server driven by hand."""
+        self._child.stdin.write(line + "\n")
+        self._child.stdin.flush()
+
+    def end_feed(self) -> None:
+        self._child.stdin.close()
+
+    def identity(self) -> dict:
+        printed = subprocess.run(
+            [H3CAST, "cert", "--json", "--certs", str(self.certs)], capture_output=True, check=True, timeout=15
+        )
+        return json.loads(printed.stdout)
+
+    def stop(self) -> None:
+        self._child.send_signal(self._signal)
+        try:
+            code = self._child.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            raise AssertionError(f"{self._signal.name} did not end the server in 15 s\n{self._log()}") from None
+        log = self._log()
+        assert code == 0, f"exit code {code}\n{log}"
+        assert "panicked at" not in log, log
+        self._folder.cleanup()
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, kind, *_: object) -> None:
+        if kind is None:
+            self.stop()
+        else:
+            self._child.kill()
+            self._child.wait(timeout=15)
+            self._folder.cleanup()

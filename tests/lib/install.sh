@@ -1,0 +1,73 @@
+# shellcheck shell=bash
+# Installs what the tests need and the machine lacks. Sourced by tests/run; each function may run again.
+
+as_root() {
+  if ((EUID == 0)); then "$@"; else sudo "$@"; fi
+}
+
+have() {
+  command -v "$1" >/dev/null
+}
+
+# Debian packages: the browsers, Node.js, Python's venv, a C compiler for the crates that need one.
+install_debian() {
+  local missing=()
+  have chromium || missing+=(chromium)
+  have firefox-esr || missing+=(firefox-esr)
+  have curl || missing+=(curl ca-certificates)
+  have node || missing+=(nodejs)
+  have npm || missing+=(npm)
+  have cc || missing+=(build-essential)
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+  # Without any font a page has no letters, and a screenshot shows none.
+  { have fc-list && [[ -n $(fc-list) ]]; } || missing+=(fontconfig fonts-dejavu-core)
+  if ((${#missing[@]})); then
+    echo "missing: ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    as_root apt-get update -qq
+    as_root apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$TARGET/apt.log"
+  fi
+  have cargo || {
+    echo 'there is no cargo: install Rust (https://www.rust-lang.org/tools/install), then run this again' >&2
+    return 1
+  }
+  cargo --version
+  chromium --version 2>/dev/null
+  firefox-esr --version
+  echo "node $(node --version), npm $(npm --version), $(python3 --version), $(curl --version | head -n 1)"
+}
+
+# Node packages, exactly as locked. Debian 12 has Node.js 18; then a newer one comes as a package too,
+# into $NODE, which tests/run puts first on the PATH.
+install_node() {
+  local arch=x64
+  if (($(node -p 'process.versions.node.split(".")[0]') < 20)); then
+    [[ $(uname -m) != aarch64 ]] || arch=arm64
+    npm install --no-save --no-audit --no-fund --prefix "$NODE" "node-linux-$arch@22.23.3"
+    ln -sfn "node_modules/node-linux-$arch/bin" "$NODE/bin"
+    hash -r
+    echo "node $(node --version)"
+  fi
+  cd tests/browser || return
+  if cmp -s package-lock.json node_modules/.installed-lock; then
+    echo 'as locked already'
+    return
+  fi
+  npm ci --no-audit --no-fund --ignore-scripts
+  cp package-lock.json node_modules/.installed-lock
+}
+
+# Python wheels, exactly as pinned, in a virtual environment outside the tree.
+install_python() {
+  local wanted=tests/foreign/requirements.txt
+  if cmp -s "$wanted" "$VENV/installed.txt" && "$VENV/bin/python" -c 'import pycurl, aioquic, pytest'; then
+    echo 'as pinned already'
+    return
+  fi
+  rm -rf "$VENV"
+  python3 -m venv "$VENV"
+  "$VENV/bin/pip" install --quiet --disable-pip-version-check --only-binary=:all: -r "$wanted"
+  cp "$wanted" "$VENV/installed.txt"
+}
+
+export -f as_root have install_debian install_node install_python
