@@ -30,10 +30,10 @@ mod tcp;
 pub mod webtransport;
 
 pub use app::App;
-pub use http3::{NoTakeover, TakenStream, Takeover};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use http3::fuzzing;
+pub use http3::{NoTakeover, TakenStream, Takeover};
 pub use identity::Identity;
 pub use listen::Listen;
 pub use server::{PlainHttp, Server};

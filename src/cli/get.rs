@@ -3,6 +3,7 @@
 use std::{
     io::{ErrorKind, Write},
     path::PathBuf,
+    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -90,11 +91,27 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
     let uri = with_path(uri)?;
     let log = Log { verbose: args.verbose, start: Instant::now() };
     let trust = args.trust();
-    tokio::select! {
-        done = get(&args, &uri, &trust, &log) => done,
-        // At once, as users of a terminal expect; the connection is closed by its drop.
-        _ = tokio::signal::ctrl_c() => Err(Failure { code: 130, error: anyhow::anyhow!("interrupted") }),
-    }
+    let interrupted = async {
+        // An error would mean that there are no signals to wait for.
+        let _ = tokio::signal::ctrl_c().await;
+        Failure { code: 130, error: anyhow::anyhow!("interrupted") }
+    };
+    let mut interrupted = pin!(interrupted);
+    let connection = tokio::select! {
+        opened = Connection::open(&uri, &trust) => opened.map_err(|error| match error {
+            ClientError::Uri(_) | ClientError::Certificate { .. } => Failure::usage(error),
+            error => Failure::running(with_hint(error)),
+        })?,
+        interrupted = &mut interrupted => return Err(interrupted),
+    };
+    log.say(format_args!("* connected to {} over HTTP/3", connection.remote_address()));
+    let got = tokio::select! {
+        got = copy(&args, &connection, &uri, &log) => got,
+        interrupted = interrupted => Err(interrupted),
+    };
+    // So that the server need not wait for a sign of us; a few milliseconds as a rule.
+    connection.close().await;
+    got
 }
 
 /// `https://host` means its root.
@@ -108,18 +125,6 @@ fn with_path(uri: Uri) -> Result<Uri, Failure> {
         parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
     }
     Uri::from_parts(parts).map_err(|_| wrong())
-}
-
-async fn get(args: &GetArgs, uri: &Uri, trust: &Trust, log: &Log) -> Result<(), Failure> {
-    let connection = Connection::open(uri, trust).await.map_err(|error| match error {
-        ClientError::Uri(_) | ClientError::Certificate { .. } => Failure::usage(error),
-        error => Failure::running(with_hint(error)),
-    })?;
-    log.say(format_args!("* connected to {} over HTTP/3", connection.remote_address()));
-    let got = copy(args, &connection, uri, log).await;
-    // So that the server need not wait for a sign of us.
-    connection.close().await;
-    got
 }
 
 /// Writes what the server sends to standard output, to its end.

@@ -258,9 +258,11 @@ impl Connection {
         let (send, recv) = stream.split();
         let (opened, session) = oneshot::channel();
         let conn = self.shared.conn.clone();
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {
-            connect::open(conn, id, protocol, &seat, opened, send, recv).await;
-        });
+        {
+            let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            while sessions.try_join_next().is_some() {}
+            sessions.spawn(async move { connect::open(conn, id, protocol, &seat, opened, send, recv).await });
+        }
         // The task sends it first of all.
         session.await.map_err(|_| ClientError::Protocol("the session was not opened".into()))
     }

@@ -78,7 +78,9 @@ impl http_body::Body for RequestBody {
         if self.state == State::Trailers {
             let trailers = ready!(self.stream.poll_recv_trailers(cx));
             self.state = State::Ended;
-            return Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers).map_err(BoxError::from)));
+            return Poll::Ready(
+                trailers.transpose().map(|trailers| trailers.map(Frame::trailers).map_err(BoxError::from)),
+            );
         }
         Poll::Ready(None)
     }

@@ -1,6 +1,6 @@
 //! Driving one HTTP/3 connection of a server: one task for the connection, one for each request.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::ConnectInfo};
 use bytes::Bytes;
@@ -36,6 +36,9 @@ impl Context {
         self.service.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
+
+/// How long handlers may go on once their connection is gone.
+const LOST_WAIT: Duration = Duration::from_secs(3);
 
 /// Serves a connection until it ends, or until `stop` and then the end of what it carries.
 pub(crate) async fn serve(conn: quinn::Connection, context: Arc<Context>, via: Via, stop: CancellationToken) {
@@ -99,10 +102,14 @@ pub(crate) async fn serve(conn: quinn::Connection, context: Arc<Context>, via: V
             () = std::future::ready(()), if stopping && requests.is_empty() => break,
         }
     }
-    // The rest of what was accepted ends with the connection, unless it can end by itself.
+    // What was accepted ends by itself. When the connection is gone, each learns so: the close of a
+    // session may have come just before the end of the connection, and is still to be read.
+    let rest = async { while requests.join_next().await.is_some() {} };
     if conn.close_reason().is_none() {
-        while requests.join_next().await.is_some() {}
+        rest.await;
         conn.close(code::varint(code::H3_NO_ERROR), b"");
+    } else if tokio::time::timeout(LOST_WAIT, rest).await.is_err() {
+        debug!("dropping handlers that go on though their connection is gone");
     }
 }
 
@@ -164,9 +171,11 @@ impl Answering {
             return reject(stream);
         }
         let Some(handler) = self.context.handlers.find(head.uri.path()) else {
+            self.shared.sessions.ended(id);
             return refuse(stream, StatusCode::NOT_FOUND, http::HeaderMap::new()).await;
         };
         let Some(seat) = Seat::take(&self.shared, id) else {
+            self.shared.sessions.ended(id);
             // draft-ietf-webtrans-http3 §5.2 leaves the way of refusing open.
             return refuse(stream, StatusCode::TOO_MANY_REQUESTS, http::HeaderMap::new()).await;
         };

@@ -89,14 +89,17 @@ pub(crate) async fn open(
     drive(inner, send, recv).await;
 }
 
-/// Ends a session whose driver is dropped with its connection, so that nobody waits for ever.
+/// Ends a session whose driver is dropped, with its connection or by a panic of its handler, so
+/// that nobody waits for ever.
 struct EndOnDrop(Arc<Inner>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        let lost = self.0.connection().close_reason().unwrap_or(quinn::ConnectionError::LocallyClosed);
-        // Does nothing when the session has ended in an orderly way.
-        self.0.end(Closed::ConnectionLost(lost));
+        // Completes a close by this side; else does nothing when the session has ended.
+        self.0.end(match self.0.connection().close_reason() {
+            Some(lost) => Closed::ConnectionLost(lost),
+            None => Closed::Abrupt { code: code::H3_INTERNAL_ERROR },
+        });
     }
 }
 
@@ -108,8 +111,11 @@ async fn drive(session: Arc<Inner>, mut send: impl ConnectSend, mut recv: impl C
             biased;
             asked = session.asked() => match asked {
                 Ask::Drain => {
-                    // An error shows on the receiving half as well.
-                    let _ = send.send(encode_drain()).await;
+                    // An error shows on the receiving half as well. A peer that gives no credit for
+                    // two bytes will not take a close either.
+                    if tokio::time::timeout(CLOSE_WAIT, send.send(encode_drain())).await.is_err() {
+                        break Closed::Abrupt { code: code::H3_REQUEST_CANCELLED };
+                    }
                 }
                 Ask::Close { code, reason } => {
                     session.end(Closed::Clean { code, reason: reason.clone(), by_peer: false });

@@ -100,15 +100,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let registry = &self.registry.sessions;
-        let mut state = registry.state();
-        state.sessions.remove(&self.id);
-        if state.ended.len() == ENDED_REMEMBERED {
-            state.ended.pop_front();
-        }
-        state.ended.push_back(self.id);
-        drop(state);
-        registry.changed.notify_waiters();
+        self.registry.sessions.ended(self.id);
     }
 }
 
@@ -119,6 +111,18 @@ impl Registry {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that the session `id` has ended, or will never be.
+    pub(crate) fn ended(&self, id: u64) {
+        let mut state = self.state();
+        state.sessions.remove(&id);
+        if state.ended.len() == ENDED_REMEMBERED {
+            state.ended.pop_front();
+        }
+        state.ended.push_back(id);
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// Asks every session to end soon.

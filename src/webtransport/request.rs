@@ -110,9 +110,10 @@ impl SessionRequest {
         opened.await.map_err(|_| gone())
     }
 
-    /// Refuses the session with any status but 2xx, which counts as 500.
+    /// Refuses the session. A status that refuses nothing (1xx, 2xx) counts as 500.
     pub fn reject(self, status: StatusCode) {
-        let status = if status.is_success() { StatusCode::INTERNAL_SERVER_ERROR } else { status };
+        let refuses = !status.is_success() && !status.is_informational();
+        let status = if refuses { status } else { StatusCode::INTERNAL_SERVER_ERROR };
         // Nobody takes the answer when the client has gone meanwhile.
         let _ = self.answer.send(Answer::Reject { status, headers: self.response });
     }
@@ -181,8 +182,9 @@ type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Answers session requests. Any `Fn(SessionRequest) -> impl Future<Output = ()>` is one.
 ///
-/// The future runs on the task of the session's connection and is dropped with it; when it
-/// returns, a session that is still open is closed with code 0.
+/// The future has a task of its own, and is dropped soon after the session's connection has ended.
+/// When it returns and has kept no handle of the session elsewhere, a session that is still open is
+/// closed with code 0. When it panics, the session is cut off, and the connection goes on.
 pub trait Handler: Send + Sync + 'static {
     /// Handles one request and, when it accepts, the session.
     fn call(&self, request: SessionRequest) -> BoxFuture;

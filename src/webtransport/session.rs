@@ -1,25 +1,22 @@
 //! A session as an application holds it.
 
+mod inner;
+
 use std::{
-    collections::VecDeque,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::{Notify, mpsc, watch};
 
-use super::stream::{RecvStream, SendStream, SessionGone};
+use super::stream::{RecvStream, SendStream};
 use crate::http3::{code, stream_type, varint};
-
-/// How many streams that the peer opened wait to be accepted. The next one is refused.
-const ACCEPT_QUEUE: usize = 128;
-
-/// How many received datagrams wait to be read. The oldest is dropped for the next one.
-const DATAGRAM_QUEUE: usize = 256;
+pub(crate) use inner::Inner;
+use inner::lock;
+pub(super) use inner::{Ask, State};
 
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,36 +95,6 @@ pub struct Stats {
     pub datagrams_dropped: u64,
 }
 
-#[derive(Debug, Default)]
-struct Counters {
-    streams_opened: AtomicU64,
-    streams_accepted: AtomicU64,
-    datagrams_sent: AtomicU64,
-    datagrams_received: AtomicU64,
-    datagrams_dropped: AtomicU64,
-}
-
-/// Where a session is in its life.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum State {
-    Open { draining: bool },
-    Closed(Closed),
-}
-
-/// What the application asks of the session's CONNECT stream.
-#[derive(Debug)]
-pub(super) enum Ask {
-    Close { code: u32, reason: String },
-    Drain,
-}
-
-#[derive(Debug, Default)]
-struct Asked {
-    close: Option<(u32, String)>,
-    drain: bool,
-    drained: bool,
-}
-
 /// A WebTransport session. Clones are handles of the same session; when the last is dropped, it is
 /// closed with code 0.
 #[derive(Debug, Clone)]
@@ -142,189 +109,6 @@ struct CloseOnDrop(Arc<Inner>);
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.ask_close(0, "");
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Inner {
-    id: u64,
-    conn: quinn::Connection,
-    protocol: Option<String>,
-    uni: Queue<RecvStream>,
-    bi: Queue<(SendStream, RecvStream)>,
-    datagrams: Mutex<VecDeque<Bytes>>,
-    datagram_came: Notify,
-    /// The streams in the application's hands, to be reset when the session ends.
-    streams: Mutex<Vec<Weak<dyn SessionGone>>>,
-    asked: Mutex<Asked>,
-    ask: Notify,
-    state: watch::Sender<State>,
-    counters: Counters,
-}
-
-/// A bounded queue that any number of tasks may take from, first come, first served.
-#[derive(Debug)]
-struct Queue<T> {
-    tx: mpsc::Sender<T>,
-    rx: tokio::sync::Mutex<mpsc::Receiver<T>>,
-}
-
-impl<T> Queue<T> {
-    fn new(capacity: usize) -> Self {
-        let (tx, rx) = mpsc::channel(capacity);
-        Self { tx, rx: tokio::sync::Mutex::new(rx) }
-    }
-
-    async fn take(&self) -> Option<T> {
-        self.rx.lock().await.recv().await
-    }
-}
-
-impl Inner {
-    pub(super) fn new(id: u64, conn: quinn::Connection, protocol: Option<String>) -> Self {
-        Self {
-            id,
-            conn,
-            protocol,
-            uni: Queue::new(ACCEPT_QUEUE),
-            bi: Queue::new(ACCEPT_QUEUE),
-            datagrams: Mutex::default(),
-            datagram_came: Notify::new(),
-            streams: Mutex::default(),
-            asked: Mutex::default(),
-            ask: Notify::new(),
-            state: watch::Sender::new(State::Open { draining: false }),
-            counters: Counters::default(),
-        }
-    }
-
-    pub(super) fn connection(&self) -> &quinn::Connection {
-        &self.conn
-    }
-
-    pub(super) fn ask_close(&self, code: u32, reason: &str) {
-        lock(&self.asked).close.get_or_insert_with(|| (code, reason.to_owned()));
-        self.ask.notify_one();
-    }
-
-    pub(super) fn ask_drain(&self) {
-        lock(&self.asked).drain = true;
-        self.ask.notify_one();
-    }
-
-    /// What the application asks next. Cancel-safe.
-    pub(super) async fn asked(&self) -> Ask {
-        loop {
-            {
-                let mut asked = lock(&self.asked);
-                if asked.drain && !asked.drained {
-                    asked.drained = true;
-                    return Ask::Drain;
-                }
-                if let Some((code, reason)) = &asked.close {
-                    return Ask::Close { code: *code, reason: reason.clone() };
-                }
-            }
-            self.ask.notified().await;
-        }
-    }
-
-    pub(super) fn peer_drains(&self) {
-        self.state.send_if_modified(|state| {
-            let change = *state == State::Open { draining: false };
-            if change {
-                *state = State::Open { draining: true };
-            }
-            change
-        });
-    }
-
-    /// Ends the session: whoever waits learns why, and every stream is reset with SESSION_GONE.
-    pub(super) fn end(&self, closed: Closed) {
-        let first = self.state.send_if_modified(|state| {
-            let change = !matches!(state, State::Closed(_));
-            if change {
-                *state = State::Closed(closed);
-            }
-            change
-        });
-        if first {
-            for stream in std::mem::take(&mut *lock(&self.streams)) {
-                if let Some(stream) = stream.upgrade() {
-                    stream.session_gone();
-                }
-            }
-            // Streams that nobody accepted. Whoever is just taking one finds the session closed.
-            if let Ok(mut rx) = self.uni.rx.try_lock() {
-                while rx.try_recv().is_ok() {}
-            }
-            if let Ok(mut rx) = self.bi.rx.try_lock() {
-                while rx.try_recv().is_ok() {}
-            }
-            lock(&self.datagrams).clear();
-        }
-    }
-
-    fn closed(&self) -> Option<Closed> {
-        match &*self.state.borrow() {
-            State::Closed(closed) => Some(closed.clone()),
-            State::Open { .. } => None,
-        }
-    }
-
-    /// Remembers a stream for the end of the session; resets it at once when that has come.
-    fn track<S: SessionGone + 'static>(&self, stream: &Arc<S>) {
-        let mut streams = lock(&self.streams);
-        if streams.len() == streams.capacity() {
-            streams.retain(|stream| stream.strong_count() > 0);
-        }
-        let weak: Weak<S> = Arc::downgrade(stream);
-        streams.push(weak);
-        drop(streams);
-        if self.closed().is_some() {
-            stream.session_gone();
-        }
-    }
-
-    fn adopt_send(&self, stream: quinn::SendStream) -> SendStream {
-        let stream = SendStream::new(stream);
-        self.track(stream.cell());
-        stream
-    }
-
-    fn adopt_recv(&self, stream: quinn::RecvStream, prefix: Bytes) -> RecvStream {
-        let stream = RecvStream::new(stream, prefix);
-        self.track(stream.cell());
-        stream
-    }
-
-    pub(super) fn deliver_uni(&self, recv: quinn::RecvStream, prefix: Bytes) {
-        self.counters.streams_accepted.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = self.uni.tx.try_send(self.adopt_recv(recv, prefix)) {
-            error.into_inner().refuse(code::WT_BUFFERED_STREAM_REJECTED);
-        }
-    }
-
-    pub(super) fn deliver_bi(&self, send: quinn::SendStream, recv: quinn::RecvStream, prefix: Bytes) {
-        self.counters.streams_accepted.fetch_add(1, Ordering::Relaxed);
-        let streams = (self.adopt_send(send), self.adopt_recv(recv, prefix));
-        if let Err(error) = self.bi.tx.try_send(streams) {
-            let (send, recv) = error.into_inner();
-            send.refuse(code::WT_BUFFERED_STREAM_REJECTED);
-            recv.refuse(code::WT_BUFFERED_STREAM_REJECTED);
-        }
-    }
-
-    pub(super) fn deliver_datagram(&self, payload: Bytes) {
-        self.counters.datagrams_received.fetch_add(1, Ordering::Relaxed);
-        let mut datagrams = lock(&self.datagrams);
-        if datagrams.len() == DATAGRAM_QUEUE {
-            datagrams.pop_front();
-            self.counters.datagrams_dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        datagrams.push_back(payload);
-        drop(datagrams);
-        self.datagram_came.notify_one();
     }
 }
 
@@ -381,7 +165,7 @@ impl Session {
             varint::encode(stream_type::WEBTRANSPORT, &mut header);
             Ok(self.begin(stream, header).await)
         };
-        self.unless_closed(opened).await
+        self.unless_ended(opened).await
     }
 
     /// Opens a bidirectional stream. Waits while the peer allows no more streams.
@@ -401,7 +185,7 @@ impl Session {
             varint::encode(0x41, &mut header);
             Ok((self.begin(send, header).await, recv))
         };
-        self.unless_closed(opened).await
+        self.unless_ended(opened).await
     }
 
     /// Writes a stream's signal and the session's id. An error shows at the first write.
@@ -423,7 +207,7 @@ impl Session {
     ///
     /// Cancel-safe, and independent of [`accept_bi`](Self::accept_bi).
     pub async fn accept_uni(&self) -> Result<RecvStream, SessionError> {
-        self.unless_closed(async { Ok(self.inner.uni.take().await) }).await.map(|stream| {
+        self.unless_ended(async { Ok(self.inner.uni.take().await) }).await.map(|stream| {
             // The session holds the sender, so that the queue cannot end before it.
             stream.expect("the queue outlives its session")
         })
@@ -439,7 +223,7 @@ impl Session {
     ///
     /// Cancel-safe, and independent of [`accept_uni`](Self::accept_uni).
     pub async fn accept_bi(&self) -> Result<(SendStream, RecvStream), SessionError> {
-        self.unless_closed(async { Ok(self.inner.bi.take().await) })
+        self.unless_ended(async { Ok(self.inner.bi.take().await) })
             .await
             .map(|streams| streams.expect("the queue outlives its session"))
     }
@@ -472,7 +256,7 @@ impl Session {
         let sent = tokio::select! {
             biased;
             sent = self.inner.conn.send_datagram_wait(datagram) => sent,
-            closed = self.closed() => return Err(SessionError(closed).into()),
+            closed = self.ended() => return Err(SessionError(closed).into()),
         };
         sent.map_err(|error| self.not_sent(error, payload.len()))?;
         self.inner.counters.datagrams_sent.fetch_add(1, Ordering::Relaxed);
@@ -481,7 +265,7 @@ impl Session {
 
     /// A datagram of this session with its header.
     fn datagram(&self, payload: &Bytes) -> Result<Bytes, SessionError> {
-        if let Some(closed) = self.inner.closed() {
+        if let Some(closed) = self.inner.ended() {
             return Err(SessionError(closed));
         }
         let mut datagram = BytesMut::with_capacity(varint::MAX_LEN + payload.len());
@@ -526,7 +310,7 @@ impl Session {
                 }
             }
         };
-        self.unless_closed(received).await
+        self.unless_ended(received).await
     }
 
     /// The longest datagram that fits now, in bytes; `None` when the peer takes none.
@@ -543,19 +327,15 @@ impl Session {
         self.inner.ask_close(code, reason);
     }
 
-    /// Waits for the end of the session and tells how it came.
+    /// Waits for the end of the session and tells how it came. When this side closed it, that is
+    /// when the peer has taken the close, or after 3 s.
     ///
     /// # Cancel safety
     ///
     /// Cancel-safe.
     pub async fn closed(&self) -> Closed {
-        let mut state = self.inner.state.subscribe();
-        let closed = state.wait_for(|state| matches!(state, State::Closed(_))).await;
-        match closed.as_deref() {
-            Ok(State::Closed(closed)) => closed.clone(),
-            // The sender lives in `inner`, which `self` holds.
-            _ => unreachable!("the state outlives its session"),
-        }
+        let closed = |state: &State| matches!(state, State::Closed(_));
+        self.inner.wait(closed).await
     }
 
     /// Asks the peer to end the session soon (WT_DRAIN_SESSION). Everything keeps working.
@@ -574,22 +354,28 @@ impl Session {
         let _ = state.wait_for(|state| *state != State::Open { draining: false }).await;
     }
 
+    /// Waits until nothing can be done with the session any more.
+    async fn ended(&self) -> Closed {
+        self.inner.wait(|state| !matches!(state, State::Open { .. })).await
+    }
+
     /// Runs `work` unless the session ends first.
-    async fn unless_closed<T>(
+    async fn unless_ended<T>(
         &self,
         work: impl Future<Output = Result<T, quinn::ConnectionError>>,
     ) -> Result<T, SessionError> {
-        if let Some(closed) = self.inner.closed() {
+        if let Some(closed) = self.inner.ended() {
             return Err(SessionError(closed));
         }
-        tokio::select! {
+        let done = tokio::select! {
             biased;
-            done = work => done.map_err(|error| SessionError(Closed::ConnectionLost(error))),
-            closed = self.closed() => Err(SessionError(closed)),
+            done = work => done,
+            closed = self.ended() => return Err(SessionError(closed)),
+        };
+        match self.inner.ended() {
+            // Both at once: what is done is of no use any more.
+            Some(closed) => Err(SessionError(closed)),
+            None => done.map_err(|error| SessionError(Closed::ConnectionLost(error))),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,7 +8,10 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
+};
 
 use super::codes;
 use crate::http3::code;
@@ -85,7 +88,11 @@ pub(super) trait SessionGone: std::fmt::Debug + Send + Sync {
 
 /// One half of a stream. The session can reach it to end it, and wake whoever waits on it.
 #[derive(Debug)]
-pub(super) struct Cell<S>(Mutex<Half<S>>);
+pub(super) struct Cell<S> {
+    half: Mutex<Half<S>>,
+    /// Tells those who wait for something else than to read or write, who may be many.
+    gone: Notify,
+}
 
 #[derive(Debug)]
 struct Half<S> {
@@ -94,16 +101,18 @@ struct Half<S> {
     ended: bool,
     /// The session has.
     gone: bool,
+    /// Who reads or writes: one at a time, as that takes the handle's `&mut`.
     waiting: Option<Waker>,
 }
 
 impl<S> Cell<S> {
     fn new(stream: S) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Half { stream, ended: false, gone: false, waiting: None })))
+        let half = Half { stream, ended: false, gone: false, waiting: None };
+        Arc::new(Self { half: Mutex::new(half), gone: Notify::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Half<S>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.half.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Polls an operation of the stream, unless it has ended.
@@ -122,32 +131,37 @@ impl<S> Cell<S> {
         }
         polled
     }
+
+    /// The session has ended: `end` ends the stream, unless this side has, and whoever waits wakes.
+    fn end(&self, end: impl FnOnce(&mut S)) {
+        let mut half = self.lock();
+        half.gone = true;
+        if !half.ended {
+            end(&mut half.stream);
+        }
+        let waiting = half.waiting.take();
+        drop(half);
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
+        self.gone.notify_waiters();
+    }
 }
 
 impl SessionGone for Cell<quinn::SendStream> {
     fn session_gone(&self) {
-        let mut half = self.lock();
-        half.gone = true;
-        if !half.ended {
+        self.end(|stream| {
             // An error here means that the stream has ended by itself.
-            let _ = half.stream.reset(code::varint(code::WT_SESSION_GONE));
-        }
-        if let Some(waker) = half.waiting.take() {
-            waker.wake();
-        }
+            let _ = stream.reset(code::varint(code::WT_SESSION_GONE));
+        });
     }
 }
 
 impl SessionGone for Cell<quinn::RecvStream> {
     fn session_gone(&self) {
-        let mut half = self.lock();
-        half.gone = true;
-        if !half.ended {
-            let _ = half.stream.stop(code::varint(code::WT_SESSION_GONE));
-        }
-        if let Some(waker) = half.waiting.take() {
-            waker.wake();
-        }
+        self.end(|stream| {
+            let _ = stream.stop(code::varint(code::WT_SESSION_GONE));
+        });
     }
 }
 
@@ -245,20 +259,29 @@ impl SendStream {
     ///
     /// Cancel-safe.
     pub async fn stopped(&self) -> Result<Option<u32>, StreamError> {
-        let stopped = self.cell.lock().stream.stopped();
-        let mut stopped = pin!(stopped);
-        std::future::poll_fn(|cx| {
-            self.cell.poll(cx, |_, cx| match ready!(stopped.as_mut().poll(cx)) {
-                Ok(None) => Poll::Ready(Ok(None)),
-                Ok(Some(code)) => match StreamError::of_code(code, StreamError::Stopped) {
-                    StreamError::Stopped(code) => Poll::Ready(Ok(Some(code))),
-                    other => Poll::Ready(Err(other)),
-                },
-                Err(quinn::StoppedError::ConnectionLost(error)) => Poll::Ready(Err(error.into())),
-                Err(quinn::StoppedError::ZeroRttRejected) => Poll::Ready(Err(StreamError::Ended)),
-            })
-        })
-        .await
+        // Before the look at `gone`, so that no end slips in between.
+        let gone = self.cell.gone.notified();
+        let stopped = {
+            let half = self.cell.lock();
+            if half.gone {
+                return Err(StreamError::SessionGone);
+            }
+            half.stream.stopped()
+        };
+        let stopped = tokio::select! {
+            biased;
+            () = gone => return Err(StreamError::SessionGone),
+            stopped = stopped => stopped,
+        };
+        match stopped {
+            Ok(None) => Ok(None),
+            Ok(Some(code)) => match StreamError::of_code(code, StreamError::Stopped) {
+                StreamError::Stopped(code) => Ok(Some(code)),
+                other => Err(other),
+            },
+            Err(quinn::StoppedError::ConnectionLost(error)) => Err(error.into()),
+            Err(quinn::StoppedError::ZeroRttRejected) => Err(StreamError::Ended),
+        }
     }
 
     /// Sets the stream's send order within its connection: higher goes first, 0 is the default.
@@ -301,11 +324,13 @@ pub struct RecvStream {
     cell: Arc<Cell<quinn::RecvStream>>,
     /// What came together with the stream's header.
     prefix: Bytes,
+    /// The application wants no more; to quinn that is as good as the end.
+    stopped: bool,
 }
 
 impl RecvStream {
     pub(super) fn new(stream: quinn::RecvStream, prefix: Bytes) -> Self {
-        Self { cell: Cell::new(stream), prefix }
+        Self { cell: Cell::new(stream), prefix, stopped: false }
     }
 
     pub(super) fn cell(&self) -> &Arc<Cell<quinn::RecvStream>> {
@@ -334,6 +359,12 @@ impl RecvStream {
     }
 
     fn poll_bytes(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>, StreamError>> {
+        if self.stopped {
+            return Poll::Ready(Err(StreamError::Ended));
+        }
+        if max == 0 {
+            return Poll::Ready(Ok(Some(Bytes::new())));
+        }
         let prefix = &mut self.prefix;
         let polled = ready!(self.cell.poll(cx, |stream, cx| {
             if !prefix.is_empty() {
@@ -350,6 +381,7 @@ impl RecvStream {
 
     /// Asks the peer to stop sending, with a code for its application. What it has sent is lost.
     pub fn stop(&mut self, code: u32) {
+        self.stopped = true;
         self.refuse(codes::to_http3(code));
     }
 

@@ -11,10 +11,10 @@ import tempfile
 import threading
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-RELEASE = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release"
-H3CAST = os.environ.get("H3CAST_BIN", str(RELEASE / "h3cast"))
-BY_HAND = os.environ.get("H3CAST_BY_HAND", str(RELEASE / "examples/by_hand"))
-WEBTRANSPORT = os.environ.get("H3CAST_WEBTRANSPORT", str(RELEASE / "examples/webtransport"))
+TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
+H3CAST = os.environ.get("H3CAST_BIN", str(TARGET / "release/h3cast"))
+BY_HAND = os.environ.get("H3CAST_BY_HAND", str(TARGET / "debug/examples/by_hand"))
+WEBTRANSPORT = os.environ.get("H3CAST_WEBTRANSPORT", str(TARGET / "debug/examples/webtransport"))
 
 
 class Server:

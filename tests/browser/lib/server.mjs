@@ -15,12 +15,12 @@ const TARGET = path.resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target');
 export const H3CAST = path.resolve(ROOT, process.env.H3CAST_BIN ?? path.join(TARGET, 'release/h3cast'));
 /** The same server with a feed that is driven line by line from stdin. */
 export const BY_HAND = path.resolve(
-  ROOT, process.env.H3CAST_BY_HAND ?? path.join(TARGET, 'release/examples/by_hand'));
+  ROOT, process.env.H3CAST_BY_HAND ?? path.join(TARGET, 'debug/examples/by_hand'));
 /** A server that answers every session by itself. */
 export const WEBTRANSPORT = path.resolve(
-  ROOT, process.env.H3CAST_WEBTRANSPORT ?? path.join(TARGET, 'release/examples/webtransport'));
+  ROOT, process.env.H3CAST_WEBTRANSPORT ?? path.join(TARGET, 'debug/examples/webtransport'));
 /** A server with a chat. */
-export const CHAT = path.resolve(ROOT, process.env.H3CAST_CHAT ?? path.join(TARGET, 'release/examples/chat'));
+export const CHAT = path.resolve(ROOT, process.env.H3CAST_CHAT ?? path.join(TARGET, 'debug/examples/chat'));
 /** Where screenshots go. */
 export const ARTIFACTS = path.resolve(ROOT, process.env.H3CAST_ARTIFACTS ?? path.join(TARGET, 'artifacts'));
 

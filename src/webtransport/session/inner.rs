@@ -1,0 +1,272 @@
+//! The state of a session, which its handles, its CONNECT stream and its connection share.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::Closed;
+use crate::{
+    http3::code,
+    webtransport::{
+        capsule::MAX_REASON,
+        stream::{RecvStream, SendStream, SessionGone},
+    },
+};
+
+/// How many streams that the peer opened wait to be accepted. The next one is refused.
+const ACCEPT_QUEUE: usize = 128;
+
+/// How many received datagrams wait to be read. The oldest is dropped for the next one.
+const DATAGRAM_QUEUE: usize = 256;
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(super) id: u64,
+    pub(super) conn: quinn::Connection,
+    pub(super) protocol: Option<String>,
+    pub(super) uni: Queue<RecvStream>,
+    pub(super) bi: Queue<(SendStream, RecvStream)>,
+    pub(super) datagrams: Mutex<VecDeque<Bytes>>,
+    pub(super) datagram_came: Notify,
+    /// The streams in the application's hands, to be reset when the session ends.
+    streams: Mutex<Vec<Weak<dyn SessionGone>>>,
+    asked: Mutex<Asked>,
+    ask: Notify,
+    pub(super) state: watch::Sender<State>,
+    pub(super) counters: Counters,
+}
+
+/// A bounded queue that any number of tasks may take from, first come, first served.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    tx: mpsc::Sender<T>,
+    rx: tokio::sync::Mutex<mpsc::Receiver<T>>,
+}
+
+impl<T> Queue<T> {
+    fn new(capacity: usize) -> Self {
+        let (tx, rx) = mpsc::channel(capacity);
+        Self { tx, rx: tokio::sync::Mutex::new(rx) }
+    }
+
+    pub(super) async fn take(&self) -> Option<T> {
+        self.rx.lock().await.recv().await
+    }
+}
+
+impl Inner {
+    pub(in crate::webtransport) fn new(id: u64, conn: quinn::Connection, protocol: Option<String>) -> Self {
+        Self {
+            id,
+            conn,
+            protocol,
+            uni: Queue::new(ACCEPT_QUEUE),
+            bi: Queue::new(ACCEPT_QUEUE),
+            datagrams: Mutex::default(),
+            datagram_came: Notify::new(),
+            streams: Mutex::default(),
+            asked: Mutex::default(),
+            ask: Notify::new(),
+            state: watch::Sender::new(State::Open { draining: false }),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(in crate::webtransport) fn connection(&self) -> &quinn::Connection {
+        &self.conn
+    }
+
+    pub(in crate::webtransport) fn ask_close(&self, code: u32, reason: &str) {
+        let reason = &reason[..reason.floor_char_boundary(MAX_REASON)];
+        lock(&self.asked).close.get_or_insert_with(|| (code, reason.to_owned()));
+        self.ask.notify_one();
+    }
+
+    pub(in crate::webtransport) fn ask_drain(&self) {
+        lock(&self.asked).drain = true;
+        self.ask.notify_one();
+    }
+
+    /// What the application asks next. Cancel-safe.
+    pub(in crate::webtransport) async fn asked(&self) -> Ask {
+        loop {
+            {
+                let mut asked = lock(&self.asked);
+                if asked.drain && !asked.drained {
+                    asked.drained = true;
+                    return Ask::Drain;
+                }
+                if let Some((code, reason)) = &asked.close {
+                    return Ask::Close { code: *code, reason: reason.clone() };
+                }
+            }
+            self.ask.notified().await;
+        }
+    }
+
+    pub(in crate::webtransport) fn peer_drains(&self) {
+        self.state.send_if_modified(|state| {
+            let change = *state == State::Open { draining: false };
+            if change {
+                *state = State::Open { draining: true };
+            }
+            change
+        });
+    }
+
+    /// Ends the session: whoever waits learns why, and every stream is reset with SESSION_GONE.
+    ///
+    /// A close by this side is told to the peer after that; when its driver ends, it comes here
+    /// again, and only then is the session closed.
+    pub(in crate::webtransport) fn end(&self, closed: Closed) {
+        let mut first = false;
+        self.state.send_if_modified(|state| {
+            *state = match state {
+                State::Open { .. } => {
+                    first = true;
+                    match closed {
+                        Closed::Clean { by_peer: false, .. } => State::Closing(closed),
+                        _ => State::Closed(closed),
+                    }
+                }
+                State::Closing(told) => State::Closed(told.clone()),
+                State::Closed(_) => return false,
+            };
+            true
+        });
+        if first {
+            for stream in std::mem::take(&mut *lock(&self.streams)) {
+                if let Some(stream) = stream.upgrade() {
+                    stream.session_gone();
+                }
+            }
+            // Streams that nobody accepted. Whoever is just taking one finds the session closed.
+            if let Ok(mut rx) = self.uni.rx.try_lock() {
+                while rx.try_recv().is_ok() {}
+            }
+            if let Ok(mut rx) = self.bi.rx.try_lock() {
+                while rx.try_recv().is_ok() {}
+            }
+            lock(&self.datagrams).clear();
+        }
+    }
+
+    /// How the session has ended, if it has. The peer may not have taken it yet.
+    pub(super) fn ended(&self) -> Option<Closed> {
+        match &*self.state.borrow() {
+            State::Closing(closed) | State::Closed(closed) => Some(closed.clone()),
+            State::Open { .. } => None,
+        }
+    }
+
+    /// Waits for a state of the session's end. Cancel-safe.
+    pub(super) async fn wait(&self, wanted: impl Fn(&State) -> bool) -> Closed {
+        let mut state = self.state.subscribe();
+        match state.wait_for(|state| wanted(state)).await.as_deref() {
+            Ok(State::Closing(closed) | State::Closed(closed)) => closed.clone(),
+            // The sender lives in `self`.
+            _ => unreachable!("the state outlives its session, and an open one has not ended"),
+        }
+    }
+
+    /// Remembers a stream for the end of the session; resets it at once when that has come.
+    fn track<S: SessionGone + 'static>(&self, stream: &Arc<S>) {
+        let mut streams = lock(&self.streams);
+        if streams.len() == streams.capacity() {
+            streams.retain(|stream| stream.strong_count() > 0);
+        }
+        let weak: Weak<S> = Arc::downgrade(stream);
+        streams.push(weak);
+        drop(streams);
+        if self.ended().is_some() {
+            stream.session_gone();
+        }
+    }
+
+    pub(super) fn adopt_send(&self, stream: quinn::SendStream) -> SendStream {
+        let stream = SendStream::new(stream);
+        self.track(stream.cell());
+        stream
+    }
+
+    pub(super) fn adopt_recv(&self, stream: quinn::RecvStream, prefix: Bytes) -> RecvStream {
+        let stream = RecvStream::new(stream, prefix);
+        self.track(stream.cell());
+        stream
+    }
+
+    pub(in crate::webtransport) fn deliver_uni(&self, recv: quinn::RecvStream, prefix: Bytes) {
+        self.counters.streams_accepted.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.uni.tx.try_send(self.adopt_recv(recv, prefix)) {
+            error.into_inner().refuse(code::WT_BUFFERED_STREAM_REJECTED);
+        }
+    }
+
+    pub(in crate::webtransport) fn deliver_bi(&self, send: quinn::SendStream, recv: quinn::RecvStream, prefix: Bytes) {
+        self.counters.streams_accepted.fetch_add(1, Ordering::Relaxed);
+        let streams = (self.adopt_send(send), self.adopt_recv(recv, prefix));
+        if let Err(error) = self.bi.tx.try_send(streams) {
+            let (send, recv) = error.into_inner();
+            send.refuse(code::WT_BUFFERED_STREAM_REJECTED);
+            recv.refuse(code::WT_BUFFERED_STREAM_REJECTED);
+        }
+    }
+
+    pub(in crate::webtransport) fn deliver_datagram(&self, payload: Bytes) {
+        self.counters.datagrams_received.fetch_add(1, Ordering::Relaxed);
+        let mut datagrams = lock(&self.datagrams);
+        if datagrams.len() == DATAGRAM_QUEUE {
+            datagrams.pop_front();
+            self.counters.datagrams_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        datagrams.push_back(payload);
+        drop(datagrams);
+        self.datagram_came.notify_one();
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) streams_opened: AtomicU64,
+    pub(super) streams_accepted: AtomicU64,
+    pub(super) datagrams_sent: AtomicU64,
+    pub(super) datagrams_received: AtomicU64,
+    pub(super) datagrams_dropped: AtomicU64,
+}
+
+/// Where a session is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::webtransport) enum State {
+    Open {
+        draining: bool,
+    },
+    /// This side has closed it, and the peer has not yet taken that.
+    Closing(Closed),
+    Closed(Closed),
+}
+
+/// What the application asks of the session's CONNECT stream.
+#[derive(Debug)]
+pub(in crate::webtransport) enum Ask {
+    Close { code: u32, reason: String },
+    Drain,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    close: Option<(u32, String)>,
+    drain: bool,
+    drained: bool,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
