@@ -8,12 +8,11 @@ use std::{convert::Infallible, path::PathBuf, sync::Arc};
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Extension, Path, Query, Request, State},
+    extract::{Extension, Query, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures_util::TryStreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 use serde_json::json;
@@ -21,7 +20,9 @@ use tracing::debug;
 
 use crate::{
     browser,
-    feed::{self, Feed, Feeds},
+    chunk::BadCursor,
+    feed::{self, End, Feed, Feeds, From, Viewer},
+    format::{self, Format},
     identity::Identity,
     origin::{Origins, is_loopback, split_authority},
     page,
@@ -44,9 +45,10 @@ pub struct App {
 struct ViewQuery {
     /// End cleanly after that many chunks.
     limit: Option<u64>,
-    /// Only `raw` so far, the bytes and nothing else; read to refuse every other.
-    #[serde(rename = "format")]
-    _format: Option<Format>,
+    /// How the feed is written.
+    format: Option<Format>,
+    /// Where to begin: `start`, `now`, or behind a cursor.
+    from: Option<String>,
     /// How a session brings the chunks.
     #[serde(default)]
     delivery: Delivery,
@@ -62,10 +64,11 @@ enum Delivery {
     Datagrams,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Format {
-    Raw,
+/// A feed as somebody wants it.
+struct View {
+    viewer: Viewer,
+    format: Format,
+    delivery: Delivery,
 }
 
 impl App {
@@ -115,8 +118,8 @@ impl App {
     /// The routes, for any version of HTTP.
     pub fn router(self: Arc<Self>) -> Router {
         Router::new()
-            .route("/stream", get(default_stream))
-            .route("/stream/{name}", get(named_stream))
+            .route("/stream", get(stream))
+            .route("/stream/{name}", get(stream))
             .route("/info", get(info))
             .route("/feeds", get(feeds))
             .route("/healthz", get(async || "ok\n"))
@@ -135,48 +138,57 @@ impl App {
         })
     }
 
-    /// The viewer that a URI asks for, and how it wants its chunks.
-    fn view(&self, uri: &Uri) -> Result<(feed::Viewer, Delivery), Problem> {
+    /// The view that a request asks for, by its URI and its headers.
+    fn view(&self, uri: &Uri, headers: &HeaderMap) -> Result<View, Problem> {
+        let bad = |text: String| Problem::new(StatusCode::BAD_REQUEST, text);
         let name = match uri.path() {
             "/stream" => feed::DEFAULT,
-            path => path.strip_prefix("/stream/").filter(|name| !name.is_empty()).ok_or_else(|| {
-                Problem::new(StatusCode::NOT_FOUND, "sessions are at /stream and /stream/NAME".into())
-            })?,
+            path => path
+                .strip_prefix("/stream/")
+                .filter(|name| !name.is_empty())
+                .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "feeds are at /stream and /stream/NAME".into()))?,
         };
-        let Query(query) = Query::<ViewQuery>::try_from_uri(uri)
-            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
-        Ok((self.find(name)?.view(query.limit), query.delivery))
+        let Query(query) = Query::<ViewQuery>::try_from_uri(uri).map_err(|error| bad(error.body_text()))?;
+        // An `EventSource` asks by headers, and comes again by another one.
+        let wants_events = headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .filter_map(|accept| accept.to_str().ok())
+            .any(|accept| accept.split(',').any(|kind| kind.trim().starts_with("text/event-stream")));
+        let last_event = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
+        let format =
+            query.format.unwrap_or(if wants_events || last_event.is_some() { Format::Sse } else { Format::Raw });
+        let from = match last_event.or(query.from.as_deref()) {
+            None => From::default(),
+            Some("start") => From::Start,
+            Some("now") => From::Now,
+            Some(cursor) => From::After(cursor.parse().map_err(|error: BadCursor| bad(error.to_string()))?),
+        };
+        let viewer = self.find(name)?.view(from, query.limit);
+        Ok(View { viewer, format, delivery: query.delivery })
     }
 }
 
-async fn default_stream(State(app): State<Arc<App>>, uri: Uri, method: Method) -> Result<Response, Problem> {
-    stream(&app, &uri, &method)
-}
-
-async fn named_stream(
+async fn stream(
     State(app): State<Arc<App>>,
-    Path(_name): Path<String>,
     uri: Uri,
     method: Method,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    stream(&app, &uri, &method)
-}
-
-fn stream(app: &App, uri: &Uri, method: &Method) -> Result<Response, Problem> {
-    let (viewer, delivery) = app.view(uri)?;
+    let View { viewer, format, delivery } = app.view(&uri, &headers)?;
     if delivery == Delivery::Datagrams {
         let text = "a response cannot bring datagrams: open a WebTransport session at the same URL";
         return Err(Problem::new(StatusCode::BAD_REQUEST, text.into()));
     }
     // A HEAD makes no viewer run; asking for the feed is enough to know that it is there.
-    let body = match *method {
+    let body = match method {
         Method::HEAD => Body::empty(),
-        _ => Body::from_stream(viewer.map_ok(|chunk| chunk.bytes)),
+        _ => Body::from_stream(format::write(viewer, format)),
     };
     let headers = [
-        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CONTENT_TYPE, format.content_type()),
         (header::CACHE_CONTROL, "no-store"),
-        // What has gone by cannot be asked for again.
+        // What has gone by cannot be asked for again in bytes.
         (header::ACCEPT_RANGES, "none"),
         // Proxies that gather a response before they send it on are asked not to.
         (HeaderName::from_static("x-accel-buffering"), "no"),
@@ -210,12 +222,23 @@ async fn feeds(State(app): State<Arc<App>>) -> Response {
         .feeds
         .iter()
         .map(|feed| {
+            let status = feed.status();
+            let (state, error) = match &status.end {
+                None => ("open", None),
+                Some(End::Clean) => ("ended", None),
+                Some(End::Failed(error)) => ("failed", Some(error.to_string())),
+            };
             json!({
                 "name": feed.name(),
                 "kind": feed.kind(),
-                "viewers": feed.viewers(),
-                "chunks": feed.chunks(),
-                "bytes": feed.bytes(),
+                "state": state,
+                "error": error,
+                "viewers": status.viewers,
+                "chunks": status.chunks,
+                "bytes": status.bytes,
+                "kept_bytes": status.kept_bytes,
+                "skipped": status.skipped,
+                "oldest": status.oldest.map(|cursor| cursor.to_string()),
             })
         })
         .collect();

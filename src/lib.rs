@@ -19,6 +19,7 @@ pub mod chunk;
 pub mod cli;
 pub mod client;
 pub mod feed;
+pub mod format;
 pub mod http3;
 pub mod identity;
 pub mod listen;

@@ -1,15 +1,16 @@
 //! A feed over WebTransport.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::StreamExt;
+use bytes::{BufMut, BytesMut};
+use futures_util::{Stream, StreamExt};
 use http::StatusCode;
 use serde_json::json;
 
-use super::{App, Delivery};
+use super::{App, Delivery, View};
 use crate::{
-    feed::{FeedError, Viewer},
+    feed::{End, Event, Viewer},
+    format::{self, Format},
     origin::split_authority,
     webtransport::{DatagramError, SendStream, Session, SessionRequest, StreamError},
 };
@@ -22,7 +23,13 @@ enum Cut {
     /// Nobody wants the rest.
     Gone,
     /// The feed broke off.
-    Feed(FeedError),
+    Feed(format::Cut),
+}
+
+impl From<format::Cut> for Cut {
+    fn from(cut: format::Cut) -> Self {
+        Self::Feed(cut)
+    }
 }
 
 impl From<StreamError> for Cut {
@@ -39,7 +46,7 @@ pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
     {
         return request.reject(StatusCode::FORBIDDEN);
     }
-    let (viewer, delivery) = match app.view(request.uri()) {
+    let View { viewer, format, delivery } = match app.view(request.uri(), request.headers()) {
         Ok(view) => view,
         Err(problem) => return request.reject(problem.status),
     };
@@ -47,7 +54,7 @@ pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
     // Either way the session has one stream of ours; its end is the end of the feed.
     let Ok(mut stream) = session.open_uni().await else { return };
     let brought = match delivery {
-        Delivery::Stream => by_stream(viewer, &mut stream).await,
+        Delivery::Stream => by_stream(viewer, format, &mut stream).await,
         Delivery::Datagrams => by_datagrams(viewer, &session, &mut stream).await,
     };
     match brought {
@@ -65,42 +72,48 @@ pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
     }
 }
 
-/// The next chunk, unless nobody reads the stream any more.
-async fn next(viewer: &mut Viewer, stream: &SendStream) -> Result<Option<Bytes>, Cut> {
+/// What comes next, unless nobody reads the stream any more.
+async fn next<T>(source: &mut (impl Stream<Item = T> + Unpin), stream: &SendStream) -> Result<Option<T>, Cut> {
     tokio::select! {
         biased;
-        chunk = viewer.next() => match chunk {
-            Some(Ok(chunk)) => Ok(Some(chunk.bytes)),
-            Some(Err(error)) => Err(Cut::Feed(error)),
-            None => Ok(None),
-        },
+        next = source.next() => Ok(next),
         _ = stream.stopped() => Err(Cut::Gone),
     }
 }
 
-async fn by_stream(mut viewer: Viewer, stream: &mut SendStream) -> Result<(), Cut> {
-    while let Some(bytes) = next(&mut viewer, stream).await? {
-        stream.write_bytes(bytes).await?;
+async fn by_stream(viewer: Viewer, format: Format, stream: &mut SendStream) -> Result<(), Cut> {
+    let mut source = pin!(format::write(viewer, format));
+    while let Some(bytes) = next(&mut source, stream).await? {
+        stream.write_bytes(bytes?).await?;
     }
     Ok(())
 }
 
 /// Each chunk as a datagram. The stream tells, as lines of JSON, of each chunk that does not fit
-/// into one, and at the end how many there were.
+/// into one, of those that the viewer was too slow for, and at the end how many there were.
 async fn by_datagrams(mut viewer: Viewer, session: &Session, stream: &mut SendStream) -> Result<(), Cut> {
     let (mut sent, mut skipped) = (0_u64, 0_u64);
-    while let Some(bytes) = next(&mut viewer, stream).await? {
-        match session.send_datagram_wait(bytes).await {
-            Ok(()) => sent += 1,
-            Err(DatagramError::TooLarge { size, max }) => {
-                let seq = sent + skipped;
-                tell(stream, &json!({ "skipped": { "seq": seq, "bytes": size, "max": max } })).await?;
-                skipped += 1;
+    loop {
+        match next(&mut viewer, stream).await? {
+            Some(Event::Chunk(chunk)) => match session.send_datagram_wait(chunk.bytes.clone()).await {
+                Ok(()) => sent += 1,
+                Err(DatagramError::TooLarge { size, max }) => {
+                    tell(stream, &json!({ "skipped": { "seq": chunk.seq, "bytes": size, "max": max } })).await?;
+                    skipped += 1;
+                }
+                Err(_) => return Err(Cut::Gone),
+            },
+            Some(Event::Gap(gap)) => {
+                let gap = json!({ "from": gap.from, "missing": gap.missing, "restarted": gap.restarted });
+                tell(stream, &json!({ "gap": gap })).await?;
             }
-            Err(_) => return Err(Cut::Gone),
+            Some(Event::End(End::Failed(error))) => return Err(Cut::Feed(error.into())),
+            Some(Event::End(End::Clean)) | None => {
+                return tell(stream, &json!({ "end": { "chunks": sent + skipped, "sent": sent, "skipped": skipped } }))
+                    .await;
+            }
         }
     }
-    tell(stream, &json!({ "end": { "chunks": sent + skipped, "sent": sent, "skipped": skipped } })).await
 }
 
 async fn tell(stream: &mut SendStream, what: &serde_json::Value) -> Result<(), Cut> {

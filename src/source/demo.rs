@@ -11,17 +11,17 @@ use crate::feed::{Feed, FeedError};
 /// A demo feed: `count` chunks (0: without end), one each `interval`, the first at once.
 #[must_use]
 pub fn feed(name: &str, count: u64, interval: Duration) -> Feed {
-    Feed::on_demand(name, move || chunks(count, interval))
+    Feed::replayable(name, move |first| chunks(first, count, interval))
 }
 
-fn chunks(count: u64, interval: Duration) -> impl Stream<Item = Result<Bytes, FeedError>> + Send {
+fn chunks(first: u64, count: u64, interval: Duration) -> impl Stream<Item = Result<Bytes, FeedError>> + Send {
     let start = Instant::now();
-    stream::unfold(0_u64, move |number| async move {
-        if count > 0 && number == count {
+    stream::unfold(first, move |number| async move {
+        if count > 0 && number >= count {
             return None;
         }
         // Counted from the start, so that delays do not add up; a late chunk comes at once.
-        let due = u32::try_from(number).ok().and_then(|number| interval.checked_mul(number));
+        let due = u32::try_from(number - first).ok().and_then(|number| interval.checked_mul(number));
         match due.and_then(|due| start.checked_add(due)) {
             Some(due) => tokio::time::sleep_until(due).await,
             None => tokio::time::sleep(interval).await,
@@ -38,7 +38,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn ten_chunks_at_a_steady_pace() {
         let start = Instant::now();
-        let chunks: Vec<_> = chunks(10, Duration::from_millis(100))
+        let chunks: Vec<_> = chunks(0, 10, Duration::from_millis(100))
             .map(|chunk| (start.elapsed().as_millis(), chunk.unwrap()))
             .collect()
             .await;
@@ -51,6 +51,6 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn count_zero_does_not_end() {
-        assert_eq!(chunks(0, Duration::from_secs(1)).take(10_000).count().await, 10_000);
+        assert_eq!(chunks(7, 0, Duration::from_secs(1)).take(10_000).count().await, 10_000);
     }
 }

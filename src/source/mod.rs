@@ -1,3 +1,4 @@
 //! Where a feed's chunks come from.
 
+pub mod chunker;
 pub mod demo;

@@ -1,0 +1,196 @@
+use super::*;
+use futures_util::{FutureExt, stream};
+use proptest::prelude::*;
+
+fn three() -> Feed {
+    Feed::on_demand("three", || stream::iter(["a", "b", "c"].map(|text| Ok(Bytes::from(text)))))
+}
+
+/// What has come so far and is not yet taken.
+fn drain(viewer: &mut Viewer) -> Vec<Event> {
+    std::iter::from_fn(|| viewer.next().now_or_never().flatten()).collect()
+}
+
+fn seqs(events: &[Event]) -> Vec<u64> {
+    events.iter().filter_map(|event| if let Event::Chunk(chunk) = event { Some(chunk.seq) } else { None }).collect()
+}
+
+#[tokio::test]
+async fn each_viewer_starts_afresh_and_is_counted() {
+    let feed = three();
+    let (mut first, mut second) = (feed.view(From::Now, None), feed.view(From::Now, None));
+    assert_eq!(feed.status().viewers, 2);
+    for viewer in [&mut first, &mut second] {
+        let events = drain(viewer);
+        assert_eq!(seqs(&events), [0, 1, 2]);
+        assert!(matches!(events.last(), Some(Event::End(End::Clean))));
+    }
+    drop((first, second));
+    let status = feed.status();
+    assert_eq!((status.viewers, status.chunks, status.bytes), (0, 6, 6));
+}
+
+#[tokio::test]
+async fn a_limit_ends_cleanly() {
+    for (limit, seen) in [(2, vec![0, 1]), (0, vec![])] {
+        let events = drain(&mut three().view(From::Now, Some(limit)));
+        assert_eq!(seqs(&events), seen);
+        assert!(matches!(events.last(), Some(Event::End(End::Clean))));
+    }
+}
+
+#[tokio::test]
+async fn a_replayable_feed_goes_on_where_its_viewer_was() {
+    let feed = Feed::replayable("numbers", |start| stream::iter((start..5).map(|n| Ok(Bytes::from(n.to_string())))));
+    let after = |epoch, seq| From::After(Cursor { epoch: Epoch(epoch), seq });
+    assert_eq!(seqs(&drain(&mut feed.view(after(0, 2), None))), [3, 4]);
+    let events = drain(&mut feed.view(after(9, 2), None));
+    assert!(matches!(events[0], Event::Gap(Gap { restarted: true, .. })));
+    assert_eq!(seqs(&events), [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn late_viewers_and_those_who_come_again() {
+    let (feed, publisher) = Feed::live("live", 1 << 20, Lag::Skip);
+    let mut early = feed.view(From::Now, None);
+    for n in 0..10_u8 {
+        publisher.publish(Bytes::from(vec![n])).await.unwrap();
+    }
+    assert_eq!(seqs(&drain(&mut early)), (0..10).collect::<Vec<_>>());
+    assert_eq!(seqs(&drain(&mut feed.view(From::Start, None))), (0..10).collect::<Vec<_>>());
+    let mut now = feed.view(From::Now, None);
+    assert!(drain(&mut now).is_empty());
+    let epoch = early.epoch();
+    let mut again = feed.view(From::After(Cursor { epoch, seq: 6 }), None);
+    assert_eq!(seqs(&drain(&mut again)), [7, 8, 9]);
+    publisher.publish("last".into()).await.unwrap();
+    publisher.end(End::Failed(FeedError("gone".into())));
+    assert_eq!(publisher.publish("late".into()).await, None);
+    for viewer in [&mut early, &mut now, &mut again] {
+        let events = drain(viewer);
+        assert_eq!(seqs(&events), [10]);
+        assert!(matches!(events.last(), Some(Event::End(End::Failed(_)))));
+        assert!(viewer.next().await.is_none());
+    }
+    // Another run of the feed: the cursor is recognised as stale.
+    let stale = Cursor { epoch: Epoch(epoch.0 + 1), seq: 3 };
+    let events = drain(&mut feed.view(From::After(stale), None));
+    assert!(matches!(events[0], Event::Gap(Gap { restarted: true, .. })));
+    assert_eq!(seqs(&events), (0..11).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn blocking_loses_nothing_and_a_viewer_that_goes_lets_go() {
+    let (feed, publisher) = Feed::live("live", 1000, Lag::Block);
+    let mut slow = feed.view(From::Now, None);
+    let gone = feed.view(From::Now, None);
+    let mut published = 0;
+    while publisher.publish(Bytes::from_static(&[0; 100])).now_or_never().is_some() {
+        published += 1;
+        assert!(published < 100);
+    }
+    let publishing = tokio::spawn({
+        let publisher = publisher.clone();
+        async move { publisher.publish(Bytes::from_static(&[1; 100])).await }
+    });
+    assert!(slow.next().await.is_some());
+    tokio::task::yield_now().await;
+    assert!(!publishing.is_finished(), "the other one has read nothing");
+    drop(gone);
+    publishing.await.unwrap().unwrap();
+    assert_eq!(seqs(&drain(&mut slow)), (1..=published).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn disconnecting_tells_and_ends() {
+    let (feed, publisher) = Feed::live("live", 1000, Lag::Disconnect);
+    let mut slow = feed.view(From::Now, None);
+    for _ in 0..100 {
+        publisher.publish(Bytes::from_static(&[0; 100])).await.unwrap();
+    }
+    let events = drain(&mut slow);
+    assert!(matches!(events[..], [Event::Gap(Gap { from: 0, restarted: false, .. })]), "{events:?}");
+    assert_eq!(feed.status().skipped, feed.status().oldest.unwrap().seq);
+}
+
+/// One step of the model test.
+#[derive(Debug, Clone)]
+enum Step {
+    Publish(usize),
+    Join(u64),
+    JoinAfter(u64),
+    Read(usize, usize),
+    Leave(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..300_usize).prop_map(Step::Publish),
+        1 => (0..2_u64).prop_map(Step::Join),
+        1 => any::<u64>().prop_map(Step::JoinAfter),
+        3 => (any::<usize>(), 0..20_usize).prop_map(|(who, count)| Step::Read(who, count)),
+        1 => any::<usize>().prop_map(Step::Leave),
+    ]
+}
+
+proptest! {
+    /// Against a model that keeps everything for ever: whatever the order of events, each viewer
+    /// sees every chunk in its order, or is told exactly how many it does not.
+    #[test]
+    fn no_chunk_is_lost_or_doubled_without_being_told(steps in prop::collection::vec(step(), 1..200), history in 0..4000_usize) {
+        let (feed, publisher) = Feed::live("live", history, Lag::Skip);
+        let mut all: Vec<Bytes> = Vec::new();
+        // Each with the number that it must see or be told of next; `None` until it has begun.
+        let mut viewers: Vec<(Viewer, Option<u64>)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Publish(size) => {
+                    let bytes = Bytes::from(vec![all.len() as u8; size]);
+                    let cursor = publisher.publish(bytes.clone()).now_or_never().flatten().unwrap();
+                    prop_assert_eq!(cursor.seq, all.len() as u64);
+                    all.push(bytes);
+                }
+                Step::Join(0) => viewers.push((feed.view(From::Start, None), None)),
+                Step::Join(_) => viewers.push((feed.view(From::Now, None), Some(all.len() as u64))),
+                Step::JoinAfter(seq) if !all.is_empty() => {
+                    let seq = seq % all.len() as u64;
+                    let epoch = feed.view(From::Now, None).epoch();
+                    viewers.push((feed.view(From::After(Cursor { epoch, seq }), None), Some(seq + 1)));
+                }
+                Step::JoinAfter(_) => {}
+                Step::Read(who, count) if !viewers.is_empty() => {
+                    let who = who % viewers.len();
+                    let (viewer, next) = &mut viewers[who];
+                    for _ in 0..count {
+                        match viewer.next().now_or_never().flatten() {
+                            Some(Event::Chunk(chunk)) => {
+                                prop_assert!(next.is_none_or(|next| next == chunk.seq));
+                                prop_assert_eq!(&chunk.bytes, &all[chunk.seq as usize]);
+                                *next = Some(chunk.seq + 1);
+                            }
+                            Some(Event::Gap(gap)) => {
+                                prop_assert_eq!(Some(gap.from), *next);
+                                prop_assert!(gap.missing > 0 && !gap.restarted);
+                                *next = Some(gap.from + gap.missing);
+                            }
+                            Some(Event::End(end)) => prop_assert!(false, "{:?}", end),
+                            None => {
+                                prop_assert!(next.is_none_or(|next| next == all.len() as u64));
+                                break;
+                            }
+                        }
+                    }
+                }
+                Step::Read(..) => {}
+                Step::Leave(who) if !viewers.is_empty() => {
+                    viewers.swap_remove(who % viewers.len());
+                }
+                Step::Leave(_) => {}
+            }
+            prop_assert_eq!(feed.status().viewers, viewers.len() as u64);
+            // A chunk larger than the whole ring stands in it alone.
+            let alone = all.last().map_or(0, |last| last.len() + 1000);
+            prop_assert!(feed.status().kept_bytes <= history.max(alone));
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Binary frames, for clients that want times, cursors and gaps.
+//!
+//! Each frame is a type, the length of its payload, and its payload; all integers are QUIC's
+//! variable-length ones ([RFC 9000 §16]). Frames of unknown types are to be skipped.
+//!
+//! | type | name | payload |
+//! |---|---|---|
+//! | 0 | chunk | sequence number, time (µs since 1970), then the bytes |
+//! | 1 | gap | first missing sequence number, how many, 1 if the feed was started again else 0 |
+//! | 2 | end | 0 clean or 1 failed, then the reason (UTF-8) |
+//! | 3 | begin | epoch; the first frame of all |
+//! | 4 | heartbeat | nothing |
+//!
+//! [RFC 9000 §16]: https://www.rfc-editor.org/rfc/rfc9000#section-16
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::{
+    chunk::{Chunk, Epoch},
+    feed::{End, FeedError, Gap},
+    http3::varint,
+};
+
+mod kind {
+    pub(super) const CHUNK: u64 = 0;
+    pub(super) const GAP: u64 = 1;
+    pub(super) const END: u64 = 2;
+    pub(super) const BEGIN: u64 = 3;
+    pub(super) const HEARTBEAT: u64 = 4;
+}
+
+/// An empty frame.
+pub const HEARTBEAT: Bytes = Bytes::from_static(&[kind::HEARTBEAT as u8, 0]);
+
+/// The first frame.
+#[must_use]
+pub fn begin(epoch: Epoch) -> Bytes {
+    frame(kind::BEGIN, &[epoch.0], &[])
+}
+
+/// A chunk.
+#[must_use]
+pub fn chunk(chunk: &Chunk) -> Bytes {
+    frame(kind::CHUNK, &[chunk.seq, chunk.micros()], &chunk.bytes)
+}
+
+/// A gap.
+#[must_use]
+pub fn gap(gap: &Gap) -> Bytes {
+    frame(kind::GAP, &[gap.from, gap.missing, gap.restarted.into()], &[])
+}
+
+/// The end.
+#[must_use]
+pub fn end(end: &End) -> Bytes {
+    match end {
+        End::Clean => frame(kind::END, &[0], &[]),
+        End::Failed(error) => frame(kind::END, &[1], error.0.as_bytes()),
+    }
+}
+
+fn frame(kind: u64, integers: &[u64], rest: &[u8]) -> Bytes {
+    let len = integers.iter().map(|integer| varint::len(*integer)).sum::<usize>() + rest.len();
+    let mut out = BytesMut::with_capacity(len + 1 + varint::MAX_LEN);
+    varint::encode(kind, &mut out);
+    varint::encode(len as u64, &mut out);
+    for integer in integers {
+        varint::encode(*integer, &mut out);
+    }
+    out.put_slice(rest);
+    out.freeze()
+}
+
+/// A frame as a client reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Frame {
+    /// A chunk.
+    Chunk {
+        /// Its sequence number.
+        seq: u64,
+        /// When it was published, in microseconds since 1970.
+        micros: u64,
+        /// What it carries.
+        bytes: Bytes,
+    },
+    /// Chunks that will not come.
+    Gap(Gap),
+    /// There is no more.
+    End(End),
+    /// The epoch of what follows.
+    Begin(Epoch),
+    /// Nothing, to keep the stream alive.
+    Heartbeat,
+}
+
+/// The bytes are no frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// A frame's payload is shorter than its type needs.
+    #[error("a frame's payload is too short for its type")]
+    Short,
+    /// A frame is longer than the reader accepts.
+    #[error("a frame of {0} bytes is longer than this reader accepts")]
+    Long(u64),
+}
+
+/// Reads frames out of the pieces of a stream.
+#[derive(Debug)]
+pub struct FrameDecoder {
+    buf: BytesMut,
+    limit: u64,
+}
+
+impl FrameDecoder {
+    /// A reader that accepts payloads of up to `limit` bytes.
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
+        Self { buf: BytesMut::new(), limit }
+    }
+
+    /// Takes the next bytes of the stream.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buf.extend_from_slice(bytes);
+    }
+
+    /// Whether the stream may end here: not inside a frame.
+    #[must_use]
+    pub fn at_boundary(&self) -> bool {
+        self.buf.is_empty()
+    }
+
+    /// The next frame, or `None` until more bytes come.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no frames; nothing more can be read then.
+    pub fn pop(&mut self) -> Result<Option<Frame>, FrameError> {
+        loop {
+            let Some((kind, first)) = varint::decode(&self.buf) else { return Ok(None) };
+            let Some((len, second)) = varint::decode(&self.buf[first..]) else { return Ok(None) };
+            if len > self.limit {
+                return Err(FrameError::Long(len));
+            }
+            let header = first + second;
+            if self.buf.len() - header < len as usize {
+                return Ok(None);
+            }
+            self.buf.advance(header);
+            let mut payload = self.buf.split_to(len as usize).freeze();
+            let mut integer = || {
+                let (value, size) = varint::decode(&payload).ok_or(FrameError::Short)?;
+                payload.advance(size);
+                Ok(value)
+            };
+            return Ok(Some(match kind {
+                kind::CHUNK => {
+                    let (seq, micros) = (integer()?, integer()?);
+                    Frame::Chunk { seq, micros, bytes: payload }
+                }
+                kind::GAP => Frame::Gap(Gap { from: integer()?, missing: integer()?, restarted: integer()? != 0 }),
+                kind::END => match integer()? {
+                    0 => Frame::End(End::Clean),
+                    _ => Frame::End(End::Failed(FeedError(String::from_utf8_lossy(&payload).into_owned()))),
+                },
+                kind::BEGIN => Frame::Begin(Epoch(integer()?)),
+                kind::HEARTBEAT => Frame::Heartbeat,
+                _ => continue,
+            }));
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Server-sent events, as browsers' `EventSource` reads them.
+//!
+//! A chunk is one event without a type: its cursor as `id`, its text as `data`. One newline at its
+//! end is not part of the text, since a line is what a chunk usually is; inside, `\r` and `\r\n`
+//! come out as `\n`, as the format has no other. What is not UTF-8 is replaced.
+
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::{
+    chunk::{Chunk, Cursor, Epoch},
+    feed::{End, Gap},
+};
+
+/// Tells the browser to wait a second before it connects again.
+pub const BEGIN: Bytes = Bytes::from_static(b"retry: 1000\n\n");
+/// A comment.
+pub const HEARTBEAT: Bytes = Bytes::from_static(b":\n\n");
+
+/// A chunk.
+#[must_use]
+pub fn chunk(chunk: &Chunk, epoch: Epoch) -> Bytes {
+    let text = String::from_utf8_lossy(&chunk.bytes);
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    let mut out = format!("id: {}\n", Cursor { epoch, seq: chunk.seq });
+    for line in text.replace("\r\n", "\n").split(['\n', '\r']) {
+        out += "data: ";
+        out += line;
+        out += "\n";
+    }
+    out += "\n";
+    out.into()
+}
+
+/// A gap: an event of the type `gap`.
+#[must_use]
+pub fn gap(gap: &Gap) -> Bytes {
+    event("gap", &json!({ "from": gap.from, "missing": gap.missing, "restarted": gap.restarted }))
+}
+
+/// The end: an event of the type `end`.
+#[must_use]
+pub fn end(end: &End) -> Bytes {
+    match end {
+        End::Clean => event("end", &json!({})),
+        End::Failed(error) => event("end", &json!({ "error": error.0 })),
+    }
+}
+
+fn event(name: &str, data: &serde_json::Value) -> Bytes {
+    // JSON has no raw line breaks.
+    format!("event: {name}\ndata: {data}\n\n").into()
+}
