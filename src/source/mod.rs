@@ -1,4 +1,208 @@
-//! Where a feed's chunks come from.
+//! Where a feed's chunks come from: `[NAME=]SOURCE` on the command line.
 
 pub mod chunker;
+pub mod command;
 pub mod demo;
+pub mod file;
+
+use std::{io, path::PathBuf, pin::Pin, str::FromStr, time::Duration};
+
+use tokio::io::AsyncRead;
+use tracing::warn;
+
+use crate::feed::{self, DEFAULT_HISTORY, End, Feed, FeedError, Lag, Publisher};
+use chunker::{Chunker, Chunking};
+
+/// A feed as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The feed's name.
+    pub name: String,
+    /// What it is fed by.
+    pub kind: Kind,
+}
+
+/// What a feed is fed by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Counted chunks at a steady pace, afresh for each viewer.
+    Demo,
+    /// Standard input.
+    Stdin,
+    /// What a command prints, as the shell runs it.
+    Exec(String),
+    /// A file, from its beginning for each viewer.
+    File(PathBuf),
+    /// What is appended to a file, through truncation and rotation.
+    Tail(PathBuf),
+}
+
+/// A text is no source.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no source: write demo, -, exec:COMMAND, file:PATH or tail:PATH, with NAME= before it for a feed of that name"
+)]
+pub struct BadSource(String);
+
+impl FromStr for Kind {
+    type Err = BadSource;
+
+    fn from_str(text: &str) -> Result<Self, BadSource> {
+        let bad = || BadSource(text.to_owned());
+        let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
+        match (kind, rest) {
+            ("demo", "") => Ok(Self::Demo),
+            ("-", "") => Ok(Self::Stdin),
+            ("exec" | "file" | "tail", "") => Err(bad()),
+            ("exec", command) => Ok(Self::Exec(command.to_owned())),
+            ("file", path) => Ok(Self::File(path.into())),
+            ("tail", path) => Ok(Self::Tail(path.into())),
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = BadSource;
+
+    fn from_str(text: &str) -> Result<Self, BadSource> {
+        // A command may have an equals sign of its own.
+        if let Some((name, source)) = text.split_once('=')
+            && is_name(name)
+            && let Ok(kind) = source.parse()
+        {
+            return Ok(Self { name: name.to_owned(), kind });
+        }
+        Ok(Self { name: feed::DEFAULT.to_owned(), kind: text.parse()? })
+    }
+}
+
+/// A name that is a segment of a URL as it stands.
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && name.len() <= 100 && name.chars().all(plain) && name.contains(|c| c != '.')
+}
+
+/// How feeds are made.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// Where text and bytes are cut.
+    pub chunking: Chunking,
+    /// What a live feed keeps, in bytes.
+    pub history: usize,
+    /// What becomes of viewers that are behind that.
+    pub lag: Lag,
+    /// Run a command for each viewer, not once for all.
+    pub per_viewer: bool,
+    /// Run a command again when it ends.
+    pub restart: bool,
+    /// How many chunks the demo has, 0 for no end.
+    pub count: u64,
+    /// The time between two chunks of the demo.
+    pub interval: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            chunking: Chunking::Lines,
+            history: DEFAULT_HISTORY,
+            lag: Lag::Skip,
+            per_viewer: false,
+            restart: false,
+            count: 10,
+            interval: Duration::from_millis(100),
+        }
+    }
+}
+
+/// A source cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start the feed `{name}`: {action} {what}: {source}")]
+pub struct SourceError {
+    name: String,
+    action: &'static str,
+    what: String,
+    source: io::Error,
+}
+
+impl SourceError {
+    fn new(name: &str, action: &'static str, what: impl Into<String>, source: io::Error) -> Self {
+        Self { name: name.to_owned(), action, what: what.into(), source }
+    }
+}
+
+/// What feeds a live feed. It runs as long as it is polled; dropping it ends the feed.
+pub type Feeding = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Source {
+    /// Starts the source: its feed, and for a live one what feeds it.
+    ///
+    /// # Errors
+    ///
+    /// When its command cannot be run, or its file cannot be read.
+    pub async fn start(self, options: &Options) -> Result<(Feed, Option<Feeding>), SourceError> {
+        let name = self.name.as_str();
+        let live = || Feed::live(name, options.history, options.lag);
+        let chunking = options.chunking;
+        Ok(match self.kind {
+            Kind::Demo => (demo::feed(name, options.count, options.interval), None),
+            Kind::Stdin => {
+                let (feed, publisher) = live();
+                (feed, Some(Box::pin(pump(tokio::io::stdin(), chunking, publisher))))
+            }
+            Kind::Exec(shell) if options.per_viewer => (command::per_viewer(name, shell, chunking)?, None),
+            Kind::Exec(shell) => {
+                let (feed, publisher) = live();
+                (feed, Some(Box::pin(command::feed(name, shell, chunking, options.restart, publisher)?)))
+            }
+            Kind::File(path) => (file::on_demand(name, path, chunking)?, None),
+            Kind::Tail(path) => {
+                let (feed, publisher) = live();
+                (feed, Some(Box::pin(file::follow(name, path, chunking, publisher)?)))
+            }
+        })
+    }
+}
+
+/// Publishes what `reader` gives, to its end.
+async fn pump(reader: impl AsyncRead + Unpin, chunking: Chunking, publisher: Publisher) {
+    let mut chunks = Chunker::new(reader, chunking);
+    let end = loop {
+        match chunks.next().await {
+            Ok(Some(chunk)) => {
+                if publisher.publish(chunk).await.is_none() {
+                    return;
+                }
+            }
+            Ok(None) => break End::Clean,
+            Err(error) => {
+                warn!(%error, "a source broke off");
+                break End::Failed(FeedError(error.to_string()));
+            }
+        }
+    };
+    publisher.end(end);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources() {
+        let source = |text: &str| text.parse::<Source>();
+        let of = |name: &str, kind| Ok(Source { name: name.into(), kind });
+        assert_eq!(source("-"), of("default", Kind::Stdin));
+        assert_eq!(source("demo"), of("default", Kind::Demo));
+        assert_eq!(source("log=tail:/var/log/a=b"), of("log", Kind::Tail("/var/log/a=b".into())));
+        assert_eq!(source("build=exec:A=1 cargo build"), of("build", Kind::Exec("A=1 cargo build".into())));
+        assert_eq!(source("exec:A=1 make"), of("default", Kind::Exec("A=1 make".into())));
+        assert_eq!(source("a.b-c_1=-"), of("a.b-c_1", Kind::Stdin));
+        for text in ["", "=", "x", "exec:", "a b=-", "..=-", "a/b=-", "name=", "name=what", "demo:x", "http://x"] {
+            assert!(source(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Files: from their beginning for each viewer, or followed as they grow.
+
+use std::{
+    fs::{File, Metadata},
+    io::{self, SeekFrom},
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::stream;
+use notify::{RecursiveMode, Watcher};
+use tokio::{
+    io::{AsyncRead, AsyncSeekExt, ReadBuf},
+    sync::Notify,
+};
+use tracing::info;
+
+use super::{
+    SourceError,
+    chunker::{Chunker, Chunking},
+    pump,
+};
+use crate::feed::{Feed, FeedError, Publisher};
+
+fn open(name: &str, path: &Path) -> Result<File, SourceError> {
+    let unreadable = |error| SourceError::new(name, "cannot read", path.display().to_string(), error);
+    let file = File::open(path).map_err(unreadable)?;
+    match file.metadata().map_err(unreadable)?.is_dir() {
+        true => Err(unreadable(io::ErrorKind::IsADirectory.into())),
+        false => Ok(file),
+    }
+}
+
+/// A file from its beginning, for each viewer.
+pub(super) fn on_demand(name: &str, path: PathBuf, chunking: Chunking) -> Result<Feed, SourceError> {
+    open(name, &path)?;
+    Ok(Feed::on_demand(name, move || {
+        let path = path.clone();
+        stream::unfold(None, move |chunks| {
+            let path = path.clone();
+            async move {
+                let mut chunks = match chunks {
+                    Some(chunks) => chunks,
+                    None => match tokio::fs::File::open(&path).await {
+                        Ok(file) => Chunker::new(file, chunking),
+                        Err(error) => return Some((Err(failed(&path, &error)), None)),
+                    },
+                };
+                match chunks.next().await {
+                    Ok(chunk) => Some((Ok(chunk?), Some(chunks))),
+                    Err(error) => Some((Err(failed(&path, &error)), Some(chunks))),
+                }
+            }
+        })
+    }))
+}
+
+fn failed(path: &Path, error: &io::Error) -> FeedError {
+    FeedError(format!("cannot read {}: {error}", path.display()))
+}
+
+/// How often a file is looked at though nobody said that it has changed: some file systems do not.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What is appended to a file from now on.
+pub(super) fn follow(
+    name: &str,
+    path: PathBuf,
+    chunking: Chunking,
+    publisher: Publisher,
+) -> Result<impl Future<Output = ()> + Send + use<>, SourceError> {
+    let unreadable = |error| SourceError::new(name, "cannot follow", path.display().to_string(), error);
+    let file = open(name, &path)?;
+    let changed = Arc::new(Notify::new());
+    let told = changed.clone();
+    let mut watcher =
+        notify::recommended_watcher(move |_| told.notify_one()).map_err(|error| unreadable(io::Error::other(error)))?;
+    // The folder, since a rotated file is another one of the same name.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    watcher.watch(folder, RecursiveMode::NonRecursive).map_err(|error| unreadable(io::Error::other(error)))?;
+    let identity = identity(&file.metadata().map_err(unreadable)?);
+    Ok(async move {
+        let mut file = tokio::fs::File::from_std(file);
+        // A file that cannot be sought has no end to begin at.
+        let at = file.seek(SeekFrom::End(0)).await.unwrap_or_default();
+        let growing = Growing { path, file, at, identity, changed, waiting: None, next: None, _watcher: watcher };
+        pump(growing, chunking, publisher).await;
+    })
+}
+
+/// What tells a file from another one of the same name.
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (metadata.dev(), metadata.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        let created = metadata.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        (0, created.unwrap_or_default().as_nanos() as u64)
+    }
+}
+
+/// A file whose end is not the end: reading there waits for more.
+struct Growing {
+    path: PathBuf,
+    file: tokio::fs::File,
+    /// How much of it has been read.
+    at: u64,
+    identity: (u64, u64),
+    changed: Arc<Notify>,
+    waiting: Option<Pin<Box<dyn Future<Output = io::Result<Option<Found>>> + Send>>>,
+    /// The file to go on with when this one has been read to its end.
+    next: Option<Found>,
+    _watcher: notify::RecommendedWatcher,
+}
+
+/// A file, and what tells it from another one.
+type Found = (tokio::fs::File, (u64, u64));
+
+impl Growing {
+    fn begin(&mut self, (file, identity): Found) {
+        info!(path = %self.path.display(), "the file begins again");
+        (self.file, self.identity, self.at) = (file, identity, 0);
+    }
+
+    /// Waits for a change; gives the file to go on with when it is another one, or the same from
+    /// its beginning.
+    fn wait(&self) -> impl Future<Output = io::Result<Option<Found>>> + Send + use<> {
+        let (path, changed, at, before) = (self.path.clone(), self.changed.clone(), self.at, self.identity);
+        async move {
+            // Whichever comes first: what matters is what is found.
+            let _ = tokio::time::timeout(LOOK, changed.notified()).await;
+            // Between the two steps of a rotation there is no file.
+            let Ok(file) = tokio::fs::File::open(&path).await else { return Ok(None) };
+            let metadata = file.metadata().await?;
+            let now = identity(&metadata);
+            Ok((now != before || metadata.len() < at).then_some((file, now)))
+        }
+    }
+}
+
+impl AsyncRead for Growing {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if let Some(waiting) = &mut this.waiting {
+                let found = std::task::ready!(waiting.as_mut().poll(cx))?;
+                this.waiting = None;
+                match found {
+                    // Truncated: the same file from its beginning.
+                    Some(next) if next.1 == this.identity => this.begin(next),
+                    // Replaced: what was appended to the old one since its end was seen comes first.
+                    next => this.next = next,
+                }
+            }
+            let before = buf.filled().len();
+            std::task::ready!(Pin::new(&mut this.file).poll_read(cx, buf))?;
+            let read = buf.filled().len() - before;
+            if read > 0 {
+                this.at += read as u64;
+                return Poll::Ready(Ok(()));
+            }
+            match this.next.take() {
+                Some(next) => this.begin(next),
+                None => this.waiting = Some(Box::pin(this.wait())),
+            }
+        }
+    }
+}
