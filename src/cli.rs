@@ -29,7 +29,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Stream feeds and serve the page (the default).
-    Serve(Box<serve::ServeArgs>),
+    Serve(Box<serve::ServeCommand>),
     /// Print a feed's chunks as they arrive.
     Get(get::GetArgs),
     /// Show the certificate: its files, dates and hashes.
@@ -137,8 +137,8 @@ pub fn run() -> ExitCode {
 
 async fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        None => serve::run(cli.serve).await,
-        Some(Command::Serve(args)) => serve::run(*args).await,
+        None => serve::run(Vec::new(), cli.serve).await,
+        Some(Command::Serve(command)) => serve::run(command.sources, command.args).await,
         Some(Command::Get(args)) => get::run(args).await,
         Some(Command::Cert(args)) => cert(&args),
         Some(Command::Open(args)) => open(args).await,

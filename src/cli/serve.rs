@@ -1,8 +1,9 @@
 //! `h3cast serve`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -10,11 +11,22 @@ use super::{BrowserName, CertsArgs, Failure, print};
 use crate::{
     App, Identity, Listen, PlainHttp, Server,
     browser::{self, Browser, Opened},
-    feed,
+    feed::{self, Feed, Lag},
     origin::Origin,
     server::{Addresses, DEFAULT_HTTP_PORT},
-    source::demo,
+    source::{Feeding, Kind, Options, Source, chunker::Chunking},
 };
+
+#[derive(Debug, Args)]
+pub(super) struct ServeCommand {
+    /// What to stream, each a feed: demo (the default), - (standard input), exec:COMMAND (what it
+    /// prints), file:PATH (from its beginning for each viewer), tail:PATH (what is appended to it).
+    /// A feed without a NAME is the one at /stream, the others are at /stream/NAME.
+    #[arg(value_name = "[NAME=]SOURCE")]
+    pub(super) sources: Vec<Source>,
+    #[command(flatten)]
+    pub(super) args: ServeArgs,
+}
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -40,6 +52,22 @@ pub(super) struct ServeArgs {
     /// The time between two chunks of the demo feed.
     #[arg(long, env = "H3CAST_INTERVAL", value_name = "TIME", default_value = "100ms", value_parser = humantime::parse_duration)]
     interval: Duration,
+    /// Where text and bytes are cut into chunks.
+    #[arg(long, env = "H3CAST_CHUNK", value_name = "WHERE", value_enum, default_value = "lines")]
+    chunk: ChunkAt,
+    /// How much of a live feed is kept for viewers who come late or again, in bytes (K, M and G
+    /// are 1024, 1024² and 1024³).
+    #[arg(long, env = "H3CAST_HISTORY", value_name = "BYTES", default_value = "8M", value_parser = size)]
+    history: usize,
+    /// What becomes of a viewer of a live feed that is behind all that is kept.
+    #[arg(long, env = "H3CAST_LAG", value_name = "POLICY", value_enum, default_value = "skip")]
+    lag: LagPolicy,
+    /// Run exec:COMMAND for each viewer, and kill it with its viewer.
+    #[arg(long, env = "H3CAST_PER_VIEWER")]
+    per_viewer: bool,
+    /// Run exec:COMMAND again when it ends.
+    #[arg(long, env = "H3CAST_RESTART", conflicts_with = "per_viewer")]
+    restart: bool,
     /// Open the page in a browser, on a fresh profile.
     #[arg(long, env = "H3CAST_OPEN", value_name = "BROWSER")]
     open: Option<BrowserName>,
@@ -58,6 +86,36 @@ pub(super) struct ServeArgs {
     log: String,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ChunkAt {
+    /// Behind each newline.
+    Lines,
+    /// Wherever a read ends.
+    Bytes,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LagPolicy {
+    /// It goes on with the oldest chunk kept, and is told of the gap.
+    Skip,
+    /// It is cut off.
+    Disconnect,
+    /// It does not come to that: the source waits.
+    Block,
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1 << 10),
+        None => match text.strip_suffix(['m', 'M']) {
+            Some(digits) => (digits, 1 << 20),
+            None => text.strip_suffix(['g', 'G']).map_or((text, 1), |digits| (digits, 1 << 30)),
+        },
+    };
+    let number = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+    number.ok_or_else(|| "write a number of bytes, as in 500000, 64K or 8M".into())
+}
+
 fn plain_http(text: &str) -> Result<PlainHttp, crate::listen::BadListen> {
     match text {
         "off" => Ok(PlainHttp::Off),
@@ -65,7 +123,7 @@ fn plain_http(text: &str) -> Result<PlainHttp, crate::listen::BadListen> {
     }
 }
 
-pub(super) async fn run(args: ServeArgs) -> Result<(), Failure> {
+pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Failure> {
     start_log(&args.log)?;
     if let Some(dir) = &args.static_dir
         && !dir.is_dir()
@@ -77,8 +135,8 @@ pub(super) async fn run(args: ServeArgs) -> Result<(), Failure> {
     let names: Vec<String> =
         args.listen.iter().map(Listen::host).filter(|host| names_one_host(host)).map(String::from).collect();
     let identity = args.certs.identity(&names)?;
-    let feed = demo::feed(feed::DEFAULT, args.count, args.interval);
-    let app = App::new([feed], identity.clone())
+    let (feeds, feedings) = start(sources, &args).await?;
+    let app = App::new(feeds, identity.clone())
         .allow_origins(args.allow_origin.into_iter().collect())
         .static_dir(args.static_dir);
     let http = args.http.unwrap_or(PlainHttp::Near(Listen::localhost(DEFAULT_HTTP_PORT)));
@@ -95,8 +153,52 @@ pub(super) async fn run(args: ServeArgs) -> Result<(), Failure> {
         );
     }
     let _browser = args.open.and_then(|name| open(name.into(), server.addresses(), &identity));
-    server.run(stop).await;
+    tokio::select! {
+        () = server.run(stop.clone()) => {}
+        // Until the end: what has ended by itself leaves its feed as it is.
+        () = feed_all(feedings, stop) => {}
+    }
     Ok(())
+}
+
+/// Starts every source, or none.
+async fn start(mut sources: Vec<Source>, args: &ServeArgs) -> Result<(Vec<Feed>, Vec<Feeding>), Failure> {
+    if sources.is_empty() {
+        sources.push(Source { name: feed::DEFAULT.into(), kind: Kind::Demo });
+    }
+    let names: BTreeSet<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+    if names.len() < sources.len() {
+        let text = "two sources have the same name: give each its own, as in build=exec:make log=tail:FILE";
+        return Err(Failure::usage(anyhow::anyhow!(text)));
+    }
+    let mut options = Options::default();
+    options.chunking = match args.chunk {
+        ChunkAt::Lines => Chunking::Lines,
+        ChunkAt::Bytes => Chunking::Bytes,
+    };
+    options.lag = match args.lag {
+        LagPolicy::Skip => Lag::Skip,
+        LagPolicy::Disconnect => Lag::Disconnect,
+        LagPolicy::Block => Lag::Block,
+    };
+    (options.history, options.per_viewer, options.restart) = (args.history, args.per_viewer, args.restart);
+    (options.count, options.interval) = (args.count, args.interval);
+    let (mut feeds, mut feedings) = (Vec::new(), Vec::new());
+    for source in sources {
+        let (feed, feeding) = source.start(&options).await.map_err(Failure::usage)?;
+        feeds.push(feed);
+        feedings.extend(feeding);
+    }
+    Ok((feeds, feedings))
+}
+
+/// Feeds live feeds until `stop`; then they end, so that their viewers need not be waited for.
+async fn feed_all(feedings: Vec<Feeding>, stop: CancellationToken) {
+    let mut running: JoinSet<()> = feedings.into_iter().collect();
+    stop.run_until_cancelled(async { while running.join_next().await.is_some() {} }).await;
+    stop.cancelled().await;
+    running.shutdown().await;
+    std::future::pending().await
 }
 
 /// A host that a certificate can name: not a wildcard address.
