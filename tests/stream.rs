@@ -127,7 +127,7 @@ async fn a_client_that_goes_away_ends_its_producer() {
     drop(stream);
     hand.abandoned().await;
     soon("all are gone", async {
-        while feed.viewers() > 0 {
+        while feed.status().viewers > 0 {
             tokio::task::yield_now().await;
         }
     })
@@ -214,7 +214,7 @@ async fn what_http_says_of_other_requests() {
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
         assert_eq!(headers["allow"], "GET, HEAD, OPTIONS");
     }
-    for query in ["limit=x", "limit=-1", "format=xml", "nonsense=1"] {
+    for query in ["limit=x", "limit=-1", "format=xml", "from=x", "nonsense=1"] {
         let (status, _, body) = ask(Method::GET, &format!("/stream?{query}"), None).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{query}: {body}");
     }

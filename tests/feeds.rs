@@ -1,0 +1,263 @@
+//! Live feeds over both transports: late viewers, resuming, formats, lag.
+
+mod common;
+
+use bytes::Bytes;
+use common::{TestServer, soon};
+use futures_util::StreamExt;
+use h3cast::{
+    chunk::Cursor,
+    client::{ClientError, Connection},
+    feed::{End, Feed, FeedError, From, Gap, Lag, Publisher},
+    format::frames::{Frame, FrameDecoder},
+};
+use http::{HeaderMap, Request, StatusCode};
+
+const HISTORY: usize = 1 << 20;
+
+async fn live(lag: Lag, history: usize) -> (TestServer, Connection, Publisher, Feed) {
+    let (feed, publisher) = Feed::live("default", history, lag);
+    let server = TestServer::feed(feed.clone()).await;
+    let connection = server.connect().await;
+    (server, connection, publisher, feed)
+}
+
+/// A reader of frames over either transport.
+enum Bytes_ {
+    Response(h3cast::client::Body),
+    Session(h3cast::webtransport::Session, h3cast::webtransport::RecvStream),
+}
+
+struct Frames {
+    source: Bytes_,
+    decoder: FrameDecoder,
+}
+
+impl Frames {
+    async fn open(server: &TestServer, connection: &Connection, webtransport: bool, query: &str) -> Self {
+        let uri = server.uri(&format!("/stream?format=frames&{query}"));
+        let source = match webtransport {
+            false => Bytes_::Response(soon("the head", connection.get(&uri)).await.unwrap().body),
+            true => {
+                let session = soon("the session", connection.webtransport(&uri, HeaderMap::new(), &[])).await.unwrap();
+                let stream = soon("the stream", session.accept_uni()).await.unwrap();
+                Bytes_::Session(session, stream)
+            }
+        };
+        Self { source, decoder: FrameDecoder::new(1 << 20) }
+    }
+
+    /// The next frame; `None` at the end.
+    async fn next(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.decoder.pop().unwrap() {
+                return Some(frame);
+            }
+            let bytes = match &mut self.source {
+                Bytes_::Response(body) => soon("more", body.next()).await.unwrap(),
+                Bytes_::Session(_, stream) => soon("more", stream.read_bytes(usize::MAX)).await.unwrap(),
+            };
+            let Some(bytes) = bytes else {
+                assert!(self.decoder.at_boundary());
+                return None;
+            };
+            self.decoder.push(&bytes);
+        }
+    }
+
+    async fn chunk(&mut self) -> (u64, Bytes) {
+        match self.next().await {
+            Some(Frame::Chunk { seq, bytes, .. }) => (seq, bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn epoch(&mut self) -> h3cast::chunk::Epoch {
+        match self.next().await {
+            Some(Frame::Begin(epoch)) => epoch,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_viewer_resumes_on_the_other_transport_with_nothing_lost_or_doubled() {
+    let (server, connection, publisher, _feed) = live(Lag::Skip, HISTORY).await;
+    let text = |n: u64| Bytes::from(format!("chunk {n}\n"));
+    for n in 0..10 {
+        publisher.publish(text(n)).await.unwrap();
+    }
+    let (mut seen, mut cursor) = (0, None);
+    for round in 0..6 {
+        let query = cursor.map_or("from=start".to_owned(), |cursor: Cursor| format!("from={cursor}"));
+        let mut frames = Frames::open(&server, &connection, round % 2 == 1, &query).await;
+        let epoch = frames.epoch().await;
+        for _ in 0..10 {
+            assert_eq!(frames.chunk().await, (seen, text(seen)));
+            cursor = Some(Cursor { epoch, seq: seen });
+            seen += 1;
+        }
+        // It goes away in the middle; what is published meanwhile is kept for it.
+        drop(frames);
+        for n in seen..seen + 10 {
+            publisher.publish(text(n)).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn both_transports_give_the_same_bytes_as_they_are_published() {
+    let (server, connection, publisher, _feed) = live(Lag::Skip, HISTORY).await;
+    let mut viewers = Vec::new();
+    for webtransport in [false, true, false, true] {
+        let mut frames = Frames::open(&server, &connection, webtransport, "").await;
+        frames.epoch().await;
+        viewers.push(frames);
+    }
+    for n in 0..20_u64 {
+        let bytes = Bytes::from(vec![n as u8; n as usize * 100]);
+        publisher.publish(bytes.clone()).await.unwrap();
+        for viewer in &mut viewers {
+            assert_eq!(viewer.chunk().await, (n, bytes.clone()));
+        }
+    }
+    publisher.end(End::Failed(FeedError("the source is gone".into())));
+    for viewer in &mut viewers {
+        let end = viewer.next().await;
+        assert_eq!(end, Some(Frame::End(End::Failed(FeedError("the source is gone".into())))));
+        assert_eq!(viewer.next().await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_stale_cursor_and_one_behind_the_ring_are_told() {
+    let (server, connection, publisher, feed) = live(Lag::Skip, 2000).await;
+    for n in 0..100_u8 {
+        publisher.publish(Bytes::from(vec![n; 100])).await.unwrap();
+    }
+    let oldest = feed.status().oldest.unwrap();
+    let epoch = oldest.epoch;
+    let mut frames = Frames::open(&server, &connection, false, &format!("from={epoch}-4")).await;
+    frames.epoch().await;
+    let missing = oldest.seq - 5;
+    assert_eq!(frames.next().await, Some(Frame::Gap(Gap { from: 5, missing, restarted: false })));
+    assert_eq!(frames.chunk().await.0, oldest.seq);
+
+    let mut frames = Frames::open(&server, &connection, true, "from=1-4").await;
+    frames.epoch().await;
+    assert!(matches!(frames.next().await, Some(Frame::Gap(Gap { restarted: true, .. }))));
+    assert_eq!(frames.chunk().await.0, oldest.seq);
+
+    // Raw has no way to say it, and is cut.
+    let uri = server.uri(&format!("/stream?from={epoch}-4"));
+    let mut response = soon("the head", connection.get(&uri)).await.unwrap();
+    let cut = soon("the cut", response.body.next()).await.unwrap_err();
+    assert!(matches!(cut, ClientError::Reset(_)), "{cut}");
+}
+
+#[tokio::test]
+async fn events_as_event_source_reads_them() {
+    let (server, connection, publisher, _feed) = live(Lag::Skip, HISTORY).await;
+    for text in ["one\n", "two\nlines\r\nand\rmore\n", "", "no newline"] {
+        publisher.publish(text.into()).await.unwrap();
+    }
+    publisher.end(End::Clean);
+    let ask = async |path: &str, headers: &[(&'static str, &str)]| {
+        let mut request = Request::get(server.uri(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = soon("the head", connection.request(request.body(()).unwrap())).await.unwrap();
+        let mut body = Vec::new();
+        while let Some(bytes) = soon("more", response.body.next()).await.unwrap() {
+            body.extend_from_slice(&bytes);
+        }
+        (response.status, response.headers, String::from_utf8(body).unwrap())
+    };
+    let (status, headers, body) = ask("/stream?from=start", &[("accept", "text/event-stream")]).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(headers["content-type"], "text/event-stream; charset=utf-8");
+    let epoch = body.split("id: ").nth(1).unwrap().split('-').next().unwrap();
+    let expected = [
+        "retry: 1000\n\n".to_owned(),
+        format!("id: {epoch}-0\ndata: one\n\n"),
+        format!("id: {epoch}-1\ndata: two\ndata: lines\ndata: and\ndata: more\n\n"),
+        format!("id: {epoch}-2\ndata: \n\n"),
+        format!("id: {epoch}-3\ndata: no newline\n\n"),
+        "event: end\ndata: {}\n\n".to_owned(),
+    ];
+    assert_eq!(body, expected.concat());
+    let last = format!("{epoch}-2");
+    let (_, _, body) = ask("/stream", &[("last-event-id", &last)]).await;
+    assert_eq!(body, format!("retry: 1000\n\nid: {epoch}-3\ndata: no newline\n\nevent: end\ndata: {{}}\n\n"));
+    let (status, ..) = ask("/stream", &[("last-event-id", "nonsense")]).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_viewer_that_does_not_read_costs_the_others_nothing() {
+    let (server, connection, publisher, feed) = live(Lag::Skip, 64 * 1024).await;
+    let mut stalled = Frames::open(&server, &connection, true, "").await;
+    stalled.epoch().await;
+    let other = server.connect().await;
+    let mut reading = Frames::open(&server, &other, false, "").await;
+    reading.epoch().await;
+    // More than every buffer on the way to the stalled one holds.
+    for n in 0..1000_u64 {
+        publisher.publish(Bytes::from(vec![n as u8; 16 * 1024])).await.unwrap();
+        assert_eq!(reading.chunk().await.0, n);
+    }
+    assert!(feed.status().kept_bytes <= 64 * 1024);
+    // It is told exactly what it missed.
+    let mut next = 0;
+    loop {
+        match stalled.next().await.unwrap() {
+            Frame::Chunk { seq, .. } => {
+                assert_eq!(seq, next);
+                next += 1;
+            }
+            Frame::Gap(gap) => {
+                assert_eq!(gap.from, next);
+                next += gap.missing;
+            }
+            other => panic!("{other:?}"),
+        }
+        if next == 1000 {
+            break;
+        }
+    }
+    assert!(feed.status().skipped > 0);
+}
+
+#[tokio::test]
+async fn a_producer_that_may_not_lose_waits_for_the_slowest() {
+    let (server, connection, publisher, feed) = live(Lag::Block, 64 * 1024).await;
+    let mut slow = Frames::open(&server, &connection, false, "").await;
+    slow.epoch().await;
+    let producing = tokio::spawn(async move {
+        for n in 0..500_u64 {
+            publisher.publish(Bytes::from(vec![n as u8; 16 * 1024])).await.unwrap();
+        }
+    });
+    for n in 0..500 {
+        assert_eq!(slow.chunk().await.0, n);
+    }
+    soon("the producer is done", producing).await.unwrap();
+    assert_eq!(slow.next().await, Some(Frame::End(End::Clean)));
+    assert_eq!(feed.status().skipped, 0);
+}
+
+#[tokio::test]
+async fn the_same_chunk_is_encoded_once() {
+    let (feed, publisher) = Feed::live("default", HISTORY, Lag::Skip);
+    let viewers: Vec<_> = (0..3).map(|_| feed.view(From::Now, None)).collect();
+    publisher.publish("text".into()).await.unwrap();
+    let mut encoded = Vec::new();
+    for viewer in viewers {
+        let stream = h3cast::format::write(viewer, h3cast::format::Format::Frames);
+        let bytes: Vec<_> = stream.take(2).map(Result::unwrap).collect().await;
+        encoded.push(bytes[1].clone());
+    }
+    let at: Vec<_> = encoded.iter().map(|bytes| bytes.as_ptr()).collect();
+    assert!(at.iter().all(|pointer| *pointer == at[0]), "{at:?}");
+}
