@@ -165,6 +165,21 @@ impl App {
             Some(cursor) => From::After(cursor.parse().map_err(|error: BadCursor| bad(error.to_string()))?),
         };
         let viewer = self.find(name)?.view(from, query.limit);
+        if format == Format::Raw
+            && let Some(gap) = viewer.gap()
+        {
+            // Better told now than by a stream that breaks off at once.
+            let text = match gap.restarted {
+                true => {
+                    "the feed was started again since, and `raw` cannot tell: ask from=start, or another format".into()
+                }
+                false => format!(
+                    "{} chunks since are gone, and `raw` cannot tell: ask from=start, or another format",
+                    gap.missing
+                ),
+            };
+            return Err(Problem::new(StatusCode::GONE, text));
+        }
         Ok(View { viewer, format, delivery: query.delivery })
     }
 }

@@ -65,6 +65,9 @@ pub struct Gap {
     pub restarted: bool,
 }
 
+/// An on-demand feed that is not the one of the viewer's cursor.
+const RESTARTED: Gap = Gap { from: 0, missing: 0, restarted: true };
+
 /// What a viewer gets.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -287,7 +290,7 @@ impl Source {
             Self::Live(viewer) => viewer.poll_next(cx),
             Self::OnDemand { restarted, .. } if *restarted => {
                 *restarted = false;
-                Poll::Ready(Some(Event::Gap(Gap { from: 0, missing: 0, restarted: true })))
+                Poll::Ready(Some(Event::Gap(RESTARTED)))
             }
             Self::OnDemand { stream, next, counters, .. } => {
                 Poll::Ready(Some(match ready!(stream.poll_next_unpin(cx)) {
@@ -321,6 +324,15 @@ impl fmt::Debug for Viewer {
 }
 
 impl Viewer {
+    /// What it will be told to be missing first of all, if that is known by now.
+    #[must_use]
+    pub fn gap(&self) -> Option<Gap> {
+        match self.source.as_ref()? {
+            Source::Live(viewer) => viewer.gap(),
+            Source::OnDemand { restarted, .. } => restarted.then_some(RESTARTED),
+        }
+    }
+
     /// The epoch of the chunks that it gets.
     #[must_use]
     pub fn epoch(&self) -> Epoch {

@@ -23,13 +23,14 @@ async fn live(lag: Lag, history: usize) -> (TestServer, Connection, Publisher, F
 }
 
 /// A reader of frames over either transport.
-enum Bytes_ {
+enum Reading {
     Response(h3cast::client::Body),
-    Session(h3cast::webtransport::Session, h3cast::webtransport::RecvStream),
+    /// The session's handle keeps it open.
+    Session(#[expect(dead_code)] h3cast::webtransport::Session, h3cast::webtransport::RecvStream),
 }
 
 struct Frames {
-    source: Bytes_,
+    source: Reading,
     decoder: FrameDecoder,
 }
 
@@ -37,11 +38,11 @@ impl Frames {
     async fn open(server: &TestServer, connection: &Connection, webtransport: bool, query: &str) -> Self {
         let uri = server.uri(&format!("/stream?format=frames&{query}"));
         let source = match webtransport {
-            false => Bytes_::Response(soon("the head", connection.get(&uri)).await.unwrap().body),
+            false => Reading::Response(soon("the head", connection.get(&uri)).await.unwrap().body),
             true => {
                 let session = soon("the session", connection.webtransport(&uri, HeaderMap::new(), &[])).await.unwrap();
                 let stream = soon("the stream", session.accept_uni()).await.unwrap();
-                Bytes_::Session(session, stream)
+                Reading::Session(session, stream)
             }
         };
         Self { source, decoder: FrameDecoder::new(1 << 20) }
@@ -54,8 +55,8 @@ impl Frames {
                 return Some(frame);
             }
             let bytes = match &mut self.source {
-                Bytes_::Response(body) => soon("more", body.next()).await.unwrap(),
-                Bytes_::Session(_, stream) => soon("more", stream.read_bytes(usize::MAX)).await.unwrap(),
+                Reading::Response(body) => soon("more", body.next()).await.unwrap(),
+                Reading::Session(_, stream) => soon("more", stream.read_bytes(usize::MAX)).await.unwrap(),
             };
             let Some(bytes) = bytes else {
                 assert!(self.decoder.at_boundary());
@@ -148,10 +149,27 @@ async fn a_stale_cursor_and_one_behind_the_ring_are_told() {
     assert!(matches!(frames.next().await, Some(Frame::Gap(Gap { restarted: true, .. }))));
     assert_eq!(frames.chunk().await.0, oldest.seq);
 
-    // Raw has no way to say it, and is cut.
-    let uri = server.uri(&format!("/stream?from={epoch}-4"));
-    let mut response = soon("the head", connection.get(&uri)).await.unwrap();
-    let cut = soon("the cut", response.body.next()).await.unwrap_err();
+    // Raw has no way to say it, and is refused.
+    for cursor in [format!("{epoch}-4"), "1-4".into()] {
+        let uri = server.uri(&format!("/stream?from={cursor}"));
+        assert_eq!(soon("the head", connection.get(&uri)).await.unwrap().status, StatusCode::GONE);
+        let refused = soon("the answer", connection.webtransport(&uri, HeaderMap::new(), &[])).await.unwrap_err();
+        assert!(matches!(refused, ClientError::Refused { status: StatusCode::GONE, .. }), "{refused}");
+    }
+    // When it falls behind later, it is cut.
+    let mut response = soon("the head", connection.get(&server.uri("/stream"))).await.unwrap();
+    for n in 0..500_u64 {
+        publisher.publish(Bytes::from(vec![n as u8; 16 * 1024])).await.unwrap();
+    }
+    let cut = soon("the cut", async {
+        loop {
+            match response.body.next().await {
+                Ok(Some(_)) => {}
+                other => return other,
+            }
+        }
+    });
+    let cut = cut.await.unwrap_err();
     assert!(matches!(cut, ClientError::Reset(_)), "{cut}");
 }
 

@@ -200,6 +200,19 @@ pub(super) struct RingViewer {
 }
 
 impl RingViewer {
+    /// What `poll_next` would tell to be missing.
+    pub(super) fn gap(&self) -> Option<Gap> {
+        let first = self.ring.lock().first();
+        if self.stale {
+            return Some(Gap { from: 0, missing: first, restarted: true });
+        }
+        (self.next < first && !self.from_start).then(|| Gap {
+            from: self.next,
+            missing: first - self.next,
+            restarted: false,
+        })
+    }
+
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         if self.done {
             return Poll::Ready(None);
