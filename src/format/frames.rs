@@ -170,3 +170,67 @@ impl FrameDecoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The example of docs/protocol.md.
+    #[test]
+    fn the_documented_bytes() {
+        let hi = Chunk {
+            time: std::time::UNIX_EPOCH + std::time::Duration::from_micros(1000),
+            ..Chunk::new(0, "hi".into())
+        };
+        let gap_of_four = Gap { from: 1, missing: 4, restarted: false };
+        let failed = End::Failed(FeedError("oop".into()));
+        let bytes = [begin(Epoch(7)), chunk(&hi), gap(&gap_of_four), HEARTBEAT, end(&failed)].concat();
+        let documented = [
+            0x03, 0x01, 0x07, 0x00, 0x05, 0x00, 0x43, 0xe8, 0x68, 0x69, 0x01, 0x03, 0x01, 0x04, 0x00, 0x04, 0x00, 0x02,
+            0x04, 0x01, 0x6f, 0x6f, 0x70,
+        ];
+        assert_eq!(bytes, documented);
+        let mut decoder = FrameDecoder::new(100);
+        decoder.push(&bytes);
+        let read: Vec<_> = std::iter::from_fn(|| decoder.pop().unwrap()).collect();
+        let expected = [
+            Frame::Begin(Epoch(7)),
+            Frame::Chunk { seq: 0, micros: 1000, bytes: "hi".into() },
+            Frame::Gap(gap_of_four),
+            Frame::Heartbeat,
+            Frame::End(failed),
+        ];
+        assert_eq!(read, expected);
+        assert!(decoder.at_boundary());
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_are_read_as_they_are_written(
+            chunks in prop::collection::vec((any::<u32>(), prop::collection::vec(any::<u8>(), 0..100)), 0..10),
+            cuts in prop::collection::vec(1..50_usize, 1..50),
+        ) {
+            let bytes: Vec<u8> = chunks.iter().flat_map(|(seq, bytes)| chunk(&Chunk::new((*seq).into(), bytes.clone().into()))).collect();
+            let (mut decoder, mut rest, mut cuts, mut read) = (FrameDecoder::new(1000), &bytes[..], cuts.iter().cycle(), Vec::new());
+            while !rest.is_empty() {
+                let (piece, left) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
+                rest = left;
+                decoder.push(piece);
+                while let Some(frame) = decoder.pop().unwrap() {
+                    let Frame::Chunk { seq, bytes, .. } = frame else { panic!("{frame:?}") };
+                    read.push((seq as u32, bytes.to_vec()));
+                }
+            }
+            prop_assert!(decoder.at_boundary());
+            prop_assert_eq!(read, chunks);
+        }
+
+        #[test]
+        fn takes_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut decoder = FrameDecoder::new(100);
+            decoder.push(&bytes);
+            while let Ok(Some(_)) = decoder.pop() {}
+        }
+    }
+}
