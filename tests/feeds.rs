@@ -24,7 +24,7 @@ async fn live(lag: Lag, history: usize) -> (TestServer, Connection, Publisher, F
 
 /// A reader of frames over either transport.
 enum Reading {
-    Response(h3cast::client::Body),
+    Response(Box<h3cast::client::Body>),
     /// The session's handle keeps it open.
     Session(#[expect(dead_code)] h3cast::webtransport::Session, h3cast::webtransport::RecvStream),
 }
@@ -38,7 +38,7 @@ impl Frames {
     async fn open(server: &TestServer, connection: &Connection, webtransport: bool, query: &str) -> Self {
         let uri = server.uri(&format!("/stream?format=frames&{query}"));
         let source = match webtransport {
-            false => Reading::Response(soon("the head", connection.get(&uri)).await.unwrap().body),
+            false => Reading::Response(Box::new(soon("the head", connection.get(&uri)).await.unwrap().body)),
             true => {
                 let session = soon("the session", connection.webtransport(&uri, HeaderMap::new(), &[])).await.unwrap();
                 let stream = soon("the stream", session.accept_uni()).await.unwrap();

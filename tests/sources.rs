@@ -73,6 +73,13 @@ impl Viewer {
         line
     }
 
+    /// Ctrl-C.
+    fn interrupt(mut self) {
+        let pid = self.child.0.id().to_string();
+        assert!(Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
+        assert_eq!(self.child.0.wait().unwrap().code(), Some(130));
+    }
+
     fn exit(mut self) -> Option<i32> {
         assert_eq!(self.line(), "", "there is more");
         self.child.0.wait().unwrap().code()
@@ -134,15 +141,15 @@ fn a_command_for_each_viewer_goes_with_its_viewer() {
     let (mut one, mut two) = (serving.get("stream", &[]), serving.get("stream", &["--webtransport"]));
     let pids = [one.line().trim().to_owned(), two.line().trim().to_owned()];
     assert_ne!(pids[0], pids[1]);
-    drop(one);
+    one.interrupt();
     gone(&pids[..1]);
-    drop(two);
+    two.interrupt();
     gone(&pids[1..]);
 }
 
 /// Waits until processes have ended (or are only waited for).
 fn gone(pids: &[String]) {
-    let deadline = Instant::now() + Duration::from_secs(40);
+    let deadline = Instant::now() + Duration::from_secs(20);
     for pid in pids {
         let alive = || {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -171,18 +171,22 @@ async fn start(mut sources: Vec<Source>, args: &ServeArgs) -> Result<(Vec<Feed>,
         let text = "two sources have the same name: give each its own, as in build=exec:make log=tail:FILE";
         return Err(Failure::usage(anyhow::anyhow!(text)));
     }
-    let mut options = Options::default();
-    options.chunking = match args.chunk {
-        ChunkAt::Lines => Chunking::Lines,
-        ChunkAt::Bytes => Chunking::Bytes,
+    let options = Options {
+        chunking: match args.chunk {
+            ChunkAt::Lines => Chunking::Lines,
+            ChunkAt::Bytes => Chunking::Bytes,
+        },
+        history: args.history,
+        lag: match args.lag {
+            LagPolicy::Skip => Lag::Skip,
+            LagPolicy::Disconnect => Lag::Disconnect,
+            LagPolicy::Block => Lag::Block,
+        },
+        per_viewer: args.per_viewer,
+        restart: args.restart,
+        count: args.count,
+        interval: args.interval,
     };
-    options.lag = match args.lag {
-        LagPolicy::Skip => Lag::Skip,
-        LagPolicy::Disconnect => Lag::Disconnect,
-        LagPolicy::Block => Lag::Block,
-    };
-    (options.history, options.per_viewer, options.restart) = (args.history, args.per_viewer, args.restart);
-    (options.count, options.interval) = (args.count, args.interval);
     let (mut feeds, mut feedings) = (Vec::new(), Vec::new());
     for source in sources {
         let (feed, feeding) = source.start(&options).await.map_err(Failure::usage)?;

@@ -113,7 +113,7 @@ struct Growing {
     at: u64,
     identity: (u64, u64),
     changed: Arc<Notify>,
-    waiting: Option<Pin<Box<dyn Future<Output = io::Result<Option<Found>>> + Send>>>,
+    waiting: Option<Pin<Box<dyn Future<Output = Looked> + Send>>>,
     /// The file to go on with when this one has been read to its end.
     next: Option<Found>,
     _watcher: notify::RecommendedWatcher,
@@ -121,6 +121,8 @@ struct Growing {
 
 /// A file, and what tells it from another one.
 type Found = (tokio::fs::File, (u64, u64));
+/// The file to go on with, if it is another one or begins again.
+type Looked = io::Result<Option<Found>>;
 
 impl Growing {
     fn begin(&mut self, (file, identity): Found) {
@@ -130,7 +132,7 @@ impl Growing {
 
     /// Waits for a change; gives the file to go on with when it is another one, or the same from
     /// its beginning.
-    fn wait(&self) -> impl Future<Output = io::Result<Option<Found>>> + Send + use<> {
+    fn wait(&self) -> impl Future<Output = Looked> + Send + use<> {
         let (path, changed, at, before) = (self.path.clone(), self.changed.clone(), self.at, self.identity);
         async move {
             // Whichever comes first: what matters is what is found.
