@@ -16,6 +16,7 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 use serde_json::json;
+use tower_http::catch_panic::CatchPanicLayer;
 use tracing::debug;
 
 use crate::{
@@ -100,7 +101,7 @@ impl App {
     }
 
     /// Adds routes of your own. What holds for the app's holds for them: who may ask, and which
-    /// pages may read the answer.
+    /// pages may read the answer. They must not overlap with the app's, and have no fallback.
     #[must_use]
     pub fn routes(mut self, routes: Router) -> Self {
         self.routes = routes;
@@ -128,6 +129,8 @@ impl App {
             .method_not_allowed_fallback(method_not_allowed)
             .with_state(self.clone())
             .merge(self.routes.clone())
+            // A handler that panics is this server's failure (500), and no reason to cut the client off.
+            .layer(CatchPanicLayer::new())
             .layer(middleware::from_fn_with_state(self, guard))
     }
 
@@ -307,11 +310,14 @@ const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 /// must not make of it.
 async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Infallible> {
     let via = request.extensions().get::<Via>().copied();
+    let named = authority_of(&request).and_then(split_authority).map(|(host, _)| host);
+    let ours = named.is_some_and(|host| is_loopback(host) || app.origins.names_host(host));
     let host = host_of(&request).to_owned();
-    if via.is_some_and(|via| !via.tls) && !is_loopback(&host) && !app.origins.names_host(&host) {
+    if via.is_some_and(|via| !via.tls) && !ours {
         // A page elsewhere that makes its own name point at this machine (DNS rebinding) would
         // otherwise read everything here as its own.
-        let text = format!("plain HTTP is served to this machine only, not as `{host}`: open http://localhost instead");
+        let text =
+            "plain HTTP is served to this machine only, under its own name: open http://localhost instead".into();
         return Ok(Problem::new(StatusCode::MISDIRECTED_REQUEST, text).into_response());
     }
     debug!(version = ?request.version(), method = %request.method(), path = request.uri().path(), "request");
@@ -323,10 +329,14 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
         let text = "pages of that origin may not do this here: --allow-origin names those that may";
         return Ok(Problem::new(StatusCode::FORBIDDEN, text.into()).into_response());
     }
-    let mut response = match *request.method() {
-        Method::OPTIONS => options(request.headers()),
-        _ => next.run(request).await,
-    };
+    let preflight = (*request.method() == Method::OPTIONS).then(|| request.headers().clone());
+    let mut response = next.run(request).await;
+    if let Some(preflight) = preflight
+        && response.status() == StatusCode::METHOD_NOT_ALLOWED
+    {
+        // What is refused is OPTIONS itself, and the refusal says what is allowed.
+        response = options(&preflight, response.headers().get(header::ALLOW));
+    }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.append(header::VARY, HeaderValue::from_static("origin"));
@@ -339,12 +349,16 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 }
 
 /// OPTIONS, and with it the preflight of CORS (Fetch §4.8).
-fn options(request: &HeaderMap) -> Response {
+fn options(request: &HeaderMap, allowed: Option<&HeaderValue>) -> Response {
+    let methods = allowed.and_then(|allowed| allowed.to_str().ok()).unwrap_or("GET, HEAD");
+    let listed = methods.split(',').map(str::trim).filter(|method| *method != "OPTIONS");
+    let methods = listed.chain(["OPTIONS"]).collect::<Vec<_>>().join(", ");
+    let methods = HeaderValue::from_str(&methods).unwrap_or(HeaderValue::from_static("GET, HEAD, OPTIONS"));
     let mut response = StatusCode::NO_CONTENT.into_response();
     let headers = response.headers_mut();
-    headers.insert(header::ALLOW, ALLOWED);
+    headers.insert(header::ALLOW, methods.clone());
     if request.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
         if let Some(names) = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());

@@ -107,6 +107,15 @@ impl Failure {
         Self { code: Self::USAGE, error: error.into() }
     }
 
+    /// The error and its causes, each said once: many of ours name their cause themselves.
+    fn in_words(&self) -> String {
+        self.error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text {
+            text if text.is_empty() => cause,
+            text if text.contains(&cause) => text,
+            text => format!("{text}: {cause}"),
+        })
+    }
+
     fn running(error: impl Into<anyhow::Error>) -> Self {
         Self { code: Self::RUNNING, error: error.into() }
     }
@@ -129,7 +138,7 @@ pub fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("h3cast: {:#}", failure.error);
+            complain(&failure.in_words());
             ExitCode::from(failure.code)
         }
     }
@@ -189,6 +198,12 @@ fn cert(args: &CertArgs) -> Result<(), Failure> {
     }
 }
 
+/// Says what is wrong on standard error; when nobody listens there, to nobody.
+fn complain(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "h3cast: {text}");
+}
+
 /// Prints to standard output; a reader that has gone is no failure.
 fn print(text: &str) -> Result<(), Failure> {
     use std::io::Write;
@@ -209,7 +224,7 @@ async fn open(args: OpenArgs) -> Result<(), Failure> {
             ended.await.map_err(Failure::running)?.map_err(Failure::running)
         }
         Err(error) => {
-            eprintln!("h3cast: {error}. Open it by hand:");
+            complain(&format!("{error}. Open it by hand:"));
             let plain = format!("http://localhost:{DEFAULT_HTTP_PORT}/");
             print(&format!("{}\n", browser.command(&args.url, &plain, &spki)))?;
             match error {

@@ -253,8 +253,8 @@ enum Origin {
 struct State {
     current: Certificate,
     next: Option<Certificate>,
-    /// The hash of the one before, which pages may still hold.
-    previous: Option<Fingerprint>,
+    /// The hash of the one before, which pages may still hold, and when it ends.
+    previous: Option<(Fingerprint, SystemTime)>,
 }
 
 /// The names that every certificate made here is for.
@@ -314,7 +314,8 @@ impl Identity {
             return Vec::new();
         }
         let next = state.next.map(|next| next.hash);
-        [Some(state.current.hash), next, state.previous].into_iter().flatten().collect()
+        let previous = state.previous.map(|(hash, _)| hash);
+        [Some(state.current.hash), next, previous].into_iter().flatten().collect()
     }
 
     /// The file of the certificate.
@@ -338,7 +339,8 @@ impl Identity {
     /// Renews the certificate when its time comes, until `stop`.
     pub async fn keep_fresh(&self, stop: CancellationToken) {
         let every = match &self.0.origin {
-            Origin::Made { lifetimes, .. } => CHECK_EVERY.min(lifetimes.replace / 4),
+            // Never without a pause, whatever the lifetimes.
+            Origin::Made { lifetimes, .. } => (lifetimes.replace / 4).clamp(Duration::from_millis(100), CHECK_EVERY),
             Origin::Given { .. } => CHECK_EVERY,
         };
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
@@ -380,8 +382,10 @@ impl Origin {
             Self::Made { dir, names, lifetimes } => settle_made(dir, names, *lifetimes, now)?,
         };
         let previous = match before {
-            Some(before) if before.current.hash != current.hash => Some(before.current.hash),
-            Some(before) => before.previous,
+            Some(before) if before.current.hash != current.hash => {
+                Some((before.current.hash, before.current.not_after))
+            }
+            Some(before) => before.previous.filter(|(_, until)| now < *until),
             None => None,
         };
         Ok(State { current, next, previous })
@@ -396,6 +400,10 @@ fn settle_made(
 ) -> Result<(Certificate, Option<Certificate>), IdentityError> {
     let [(cert, key), (next_cert, next_key)] =
         [("cert.pem", "key.pem"), ("next-cert.pem", "next-key.pem")].map(|(cert, key)| (dir.join(cert), dir.join(key)));
+    // Another process on the same folder must not write between our look and our own writing.
+    let lock = dir.join(".lock");
+    let locked = fs::File::create(&lock).and_then(|file| file.lock().map(|()| file));
+    let _locked = locked.map_err(|source| IdentityError::File { action: "lock", path: lock, source })?;
     let usable = |certificate: &Certificate| {
         certificate.by_hash
             && certificate.not_before <= now
@@ -404,22 +412,30 @@ fn settle_made(
     };
     // What is there and cannot be used was made by us and is made again.
     let load = |cert: &Path, key: &Path| Certificate::load(cert, key).ok().filter(usable);
+    // The names of what is there are kept: another server may need them.
+    let mut all = names.to_vec();
+    for made in Certificate::load(&cert, &key).into_iter() {
+        all.extend(made.names.into_iter().filter(|name| !names.contains(name)));
+    }
+    // The last: a rotation that was cut off between its two renames.
     let current = match load(&cert, &key) {
         Some(current) => current,
-        None => match load(&next_cert, &next_key) {
-            Some(next) => {
-                rename(&next_key, &key)?;
-                rename(&next_cert, &cert)?;
-                next
-            }
-            None => generate(&cert, &key, names, lifetimes, now)?,
-        },
+        None if load(&next_cert, &next_key).is_some() => {
+            rename(&next_key, &key)?;
+            rename(&next_cert, &cert)?;
+            Certificate::load(&cert, &key)?
+        }
+        None if load(&next_cert, &key).is_some() => {
+            rename(&next_cert, &cert)?;
+            Certificate::load(&cert, &key)?
+        }
+        None => generate(&cert, &key, &all, lifetimes, now)?,
     };
     let next = match current.left(now) <= lifetimes.announce {
         false => None,
         true => Some(match load(&next_cert, &next_key) {
             Some(next) => next,
-            None => generate(&next_cert, &next_key, names, lifetimes, now)?,
+            None => generate(&next_cert, &next_key, &all, lifetimes, now)?,
         }),
     };
     Ok((current, next))

@@ -1,6 +1,13 @@
 //! HTTP/2 and HTTP/1.1 over TLS, and plain HTTP on loopback.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{body::Body, extract::ConnectInfo};
 use http::{HeaderValue, Request, header};
@@ -90,7 +97,10 @@ where
     let service = context.service();
     // RFC 7838 §3. The same port on UDP; a day, as is usual.
     let alt_svc = HeaderValue::from_str(&format!("h3=\":{}\"; ma=86400", via.tls_port)).ok().filter(|_| via.tls);
+    let asked = Arc::new(AtomicBool::new(false));
+    let asks = asked.clone();
     let service = tower::service_fn(move |request: Request<Incoming>| {
+        asks.store(true, Ordering::Relaxed);
         let (service, alt_svc) = (service.clone(), alt_svc.clone());
         async move {
             let mut request = request.map(Body::new);
@@ -116,8 +126,16 @@ where
         .keep_alive_timeout(Duration::from_secs(20));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
+    // hyper's own time-out begins when it knows the version, which a silent client never tells.
+    let silent = async {
+        tokio::time::sleep(HEAD_TIMEOUT).await;
+        if asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = silent => return debug!(%remote, "closing a connection without a request"),
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

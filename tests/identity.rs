@@ -160,3 +160,30 @@ async fn a_client_trusts_only_what_it_should() {
     let unusable = Connection::open(&uri, &Trust::Files(vec![identity.key_path()])).await.unwrap_err();
     assert!(matches!(unusable, ClientError::Certificate { .. }), "{unusable}");
 }
+
+#[test]
+fn several_at_once_on_one_folder_agree() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |names: Vec<String>| Identity::self_signed(dir.path(), &names, Lifetimes::default()).unwrap();
+    let hashes: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| start(Vec::new()).current().hash())).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    // Two servers with names of their own end with one certificate for both.
+    let (a, b) = (vec!["192.0.2.1".to_owned()], vec!["192.0.2.2".to_owned()]);
+    start(a.clone());
+    let both = start(b).current().hash();
+    assert_eq!(start(a).current().hash(), both);
+}
+
+#[test]
+fn a_rotation_that_was_cut_off_is_completed() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = Identity::self_signed(dir.path(), &[], seconds(1000, 2000, 10)).unwrap();
+    let [_, next] = identity.hashes()[..] else { panic!("the successor is announced at once") };
+    // Between the two renames.
+    fs::rename(dir.path().join("next-key.pem"), dir.path().join("key.pem")).unwrap();
+    let identity = Identity::self_signed(dir.path(), &[], seconds(1000, 5, 1)).unwrap();
+    assert_eq!(identity.current().hash(), next);
+}

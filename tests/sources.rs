@@ -4,9 +4,13 @@
 use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc,
     time::{Duration, Instant},
 };
+
+/// How long a test waits for an event before it calls it missing.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A process that is killed when dropped.
 struct Killed(Child);
@@ -52,7 +56,16 @@ impl Serving {
         let mut command = h3cast(self.dir.path());
         command.args(["get", &format!("{}{path}", self.base)]).args(more).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let (tx, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while stdout.read_line(&mut line).is_ok_and(|size| size > 0) {
+                if tx.send(std::mem::take(&mut line)).is_err() {
+                    return;
+                }
+            }
+        });
         Viewer { child: Killed(child), lines }
     }
 
@@ -63,14 +76,17 @@ impl Serving {
 
 struct Viewer {
     child: Killed,
-    lines: BufReader<ChildStdout>,
+    lines: mpsc::Receiver<String>,
 }
 
 impl Viewer {
+    /// The next line; empty at the end.
     fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        line
+        match self.lines.recv_timeout(DEADLINE) {
+            Ok(line) => line,
+            Err(mpsc::RecvTimeoutError::Disconnected) => String::new(),
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("no line within {DEADLINE:?}"),
+        }
     }
 
     /// Ctrl-C.
@@ -149,7 +165,7 @@ fn a_command_for_each_viewer_goes_with_its_viewer() {
 
 /// Waits until processes have ended (or are only waited for).
 fn gone(pids: &[String]) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + DEADLINE;
     for pid in pids {
         let alive = || {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

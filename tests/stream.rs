@@ -268,9 +268,16 @@ async fn who_may_open_a_session() {
 #[tokio::test]
 async fn another_name_for_this_machine_is_refused_on_plain_http() {
     let server = TestServer::feed(demo::feed("default", 1, Duration::ZERO)).await;
-    for (host, status) in
-        [("localhost", 200), ("[::1]:8080", 200), ("evil.example", 421), ("localhost.evil.example", 421)]
-    {
+    for (host, status) in [
+        ("localhost", 200),
+        ("[::1]:8080", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("x~y.evil.example", 421),
+        ("a;b.evil.example", 421),
+        ("evil.example:99999", 421),
+        ("evil.example:", 421),
+    ] {
         let mut stream = TcpStream::connect(("127.0.0.1", server.http_port())).await.unwrap();
         let request = format!("GET /info HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -306,4 +313,29 @@ async fn datagrams_bring_what_fits_and_tell_of_the_rest() {
 
     let refused = soon("the answer", connection.get(&uri)).await.unwrap();
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_feed_that_breaks_off_never_looks_whole_over_tcp_either() {
+    let (feed, mut hands) = by_hand();
+    let server = TestServer::feed(feed).await;
+    let mut stream = TcpStream::connect(("127.0.0.1", server.http_port())).await.unwrap();
+    stream.write_all(b"GET /stream HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let hand = hands.next().await;
+    hand.make("one").await;
+    hand.fail("the source failed").await;
+    let mut answer = Vec::new();
+    // The end of the connection, in order or not.
+    let _ = soon("the end", stream.read_to_end(&mut answer)).await;
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && !answer.ends_with("0\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_not_kept() {
+    let server = TestServer::feed(demo::feed("default", 1, Duration::ZERO)).await;
+    let mut stream = TcpStream::connect(("127.0.0.1", server.http_port())).await.unwrap();
+    let mut nothing = Vec::new();
+    soon("the server hangs up", stream.read_to_end(&mut nothing)).await.unwrap();
+    assert!(nothing.is_empty());
 }

@@ -36,6 +36,7 @@ async fn what_is_written_arrives_at_once_and_ends_with_finish() {
     let connection = server.connect().await;
     let mut response = soon("the head", connection.get(&server.uri("/"))).await.unwrap();
     assert_eq!(response.headers["x-taken"], "yes");
+    assert!(!response.headers.contains_key("content-length"), "nobody knows how long it will be");
     let mut stream = soon("the stream", taken.recv()).await.unwrap();
     for text in ["one", "two", "three"] {
         stream.write_all(text.as_bytes()).await.unwrap();
@@ -121,6 +122,17 @@ async fn a_client_that_goes_away_ends_the_work() {
     let response = soon("the head", connection.get(&server.uri("/"))).await.unwrap();
     drop(response);
     soon("the work is dropped", ended.notified()).await;
+}
+
+#[tokio::test]
+async fn a_head_request_has_no_body_to_write() {
+    let (server, mut taken) = server().await;
+    let connection = server.connect().await;
+    let request = http::Request::head(server.uri("/")).body(()).unwrap();
+    let mut response = soon("the head", connection.request(request)).await.unwrap();
+    assert_eq!(response.headers["x-taken"], "yes");
+    assert_eq!(soon("the end", response.body.next()).await.unwrap(), None);
+    assert!(taken.try_recv().is_err());
 }
 
 #[tokio::test]

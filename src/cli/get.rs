@@ -11,7 +11,7 @@ use bytes::Bytes;
 use clap::Args;
 use http::{HeaderMap, Uri, header};
 
-use super::Failure;
+use super::{Failure, complain};
 use crate::{
     client::{Body, ClientError, Connection, Trust},
     identity::Fingerprint,
@@ -51,7 +51,7 @@ fn fingerprint(text: &str) -> Result<Fingerprint, String> {
 impl GetArgs {
     fn trust(&self) -> Trust {
         if self.insecure {
-            eprintln!("h3cast: --insecure: the server is not checked, anyone could be answering");
+            complain("--insecure: the server is not checked, anyone could be answering");
             return Trust::Anyone;
         }
         if let Some(hash) = self.cert_hash {
@@ -75,7 +75,8 @@ struct Log {
 impl Log {
     fn say(&self, text: std::fmt::Arguments<'_>) {
         if self.verbose {
-            eprintln!("{:8.1} ms  {text}", self.start.elapsed().as_secs_f64() * 1000.0);
+            // Nobody has to listen.
+            let _ = writeln!(std::io::stderr(), "{:8.1} ms  {text}", self.start.elapsed().as_secs_f64() * 1000.0);
         }
     }
 
@@ -86,14 +87,29 @@ impl Log {
     }
 }
 
+/// How long Ctrl-C waits for an orderly end.
+const STOP_WAIT: Duration = Duration::from_secs(1);
+
 pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
     let uri: Uri = args.url.parse().map_err(|_| Failure::usage(ClientError::Uri(args.url.clone())))?;
     let uri = with_path(uri)?;
     let log = Log { verbose: args.verbose, start: Instant::now() };
     let trust = args.trust();
-    let interrupted = async {
+    let (interrupt, interrupted) = tokio::sync::oneshot::channel();
+    // A task of its own: while a reader of ours stalls, this one is stuck in writing to it.
+    tokio::spawn(async move {
         // An error would mean that there are no signals to wait for.
         let _ = tokio::signal::ctrl_c().await;
+        let _ = interrupt.send(());
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            () = tokio::time::sleep(STOP_WAIT) => {}
+        }
+        complain("interrupted");
+        std::process::exit(130);
+    });
+    let interrupted = async {
+        let _ = interrupted.await;
         Failure { code: 130, error: anyhow::anyhow!("interrupted") }
     };
     let mut interrupted = pin!(interrupted);
@@ -191,7 +207,10 @@ impl Source {
             Self::Datagrams { session, stream, told } => loop {
                 tokio::select! {
                     biased;
-                    datagram = session.recv_datagram() => return Ok(Some(datagram?)),
+                    datagram = session.recv_datagram() => {
+                        told.received += 1;
+                        return Ok(Some(datagram?));
+                    }
                     piece = stream.read_bytes(usize::MAX) => match piece {
                         Ok(Some(piece)) => told.push(&piece),
                         Ok(None) => break Ok(tokio::time::timeout(LATE_DATAGRAM, session.recv_datagram()).await.ok().transpose()?),
@@ -205,9 +224,12 @@ impl Source {
     /// Whether everything came that the feed had.
     fn check(&self) -> anyhow::Result<()> {
         match self {
-            Self::Datagrams { told, .. } if told.skipped > 0 => {
-                anyhow::bail!("{} chunks did not fit into a datagram", told.skipped)
-            }
+            Self::Datagrams { told, .. } => match told.sent {
+                _ if told.skipped > 0 => anyhow::bail!("{} chunks did not fit into a datagram", told.skipped),
+                Some(sent) if sent > told.received => anyhow::bail!("{} datagrams were lost", sent - told.received),
+                Some(_) => Ok(()),
+                None => anyhow::bail!("the server did not say how much it sent"),
+            },
             _ => Ok(()),
         }
     }
@@ -219,6 +241,9 @@ impl Source {
 struct Told {
     line: Vec<u8>,
     skipped: u64,
+    received: u64,
+    /// How many datagrams the server has sent, once it says so.
+    sent: Option<u64>,
 }
 
 /// The longest line that is looked at, in bytes.
@@ -234,12 +259,13 @@ impl Told {
                 continue;
             }
             let line: serde_json::Value = serde_json::from_slice(&self.line).unwrap_or_default();
+            self.sent = line["end"]["sent"].as_u64().or(self.sent);
             if line["skipped"].is_object() {
                 self.skipped += 1;
-                eprintln!(
-                    "h3cast: chunk {} of {} bytes did not fit into a datagram",
+                complain(&format!(
+                    "chunk {} of {} bytes did not fit into a datagram",
                     line["skipped"]["seq"], line["skipped"]["bytes"]
-                );
+                ));
             }
             self.line.clear();
         }

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{BrowserName, CertsArgs, Failure, print};
+use super::{BrowserName, CertsArgs, Failure, complain, print};
 use crate::{
     App, Identity, Listen, PlainHttp, Server,
     browser::{self, Browser, Opened},
@@ -246,7 +246,7 @@ fn stop_signals() -> std::io::Result<CancellationToken> {
                 // As a shell reports a program that Ctrl-C has killed.
                 std::process::exit(130);
             }
-            eprintln!("h3cast: stopping; once more to stop now");
+            complain("stopping; once more to stop now");
             stop.cancel();
         }
     });
@@ -292,7 +292,7 @@ fn open(browser: Browser, addresses: &Addresses, identity: &Identity) -> Option<
     match browser.open(&page, &identity.current()) {
         Ok(opened) => Some(opened),
         Err(error) => {
-            eprintln!("h3cast: {error}. Open it by hand:\n  {}", browser.command(&page, &plain, &spki));
+            complain(&format!("{error}. Open it by hand:\n  {}", browser.command(&page, &plain, &spki)));
             None
         }
     }

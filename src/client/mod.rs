@@ -245,6 +245,10 @@ impl Connection {
             request.headers_mut().append("wt-available-protocols", protocol);
         }
         request.extensions_mut().insert(h3::ext::Protocol::WEB_TRANSPORT);
+        // RFC 9220 §3: only a server that says so takes an extended CONNECT.
+        if !self.shared.settings().await {
+            return Err(ClientError::Protocol("the server sent no SETTINGS".into()));
+        }
         let mut stream = self.send(request).await?;
         let id = stream.id().into_inner();
         let seat = Seat::take(&self.shared, id)

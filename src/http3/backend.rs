@@ -19,11 +19,12 @@ use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
 use h3::quic::{self, ConnectionErrorIncoming, SendStreamUnframed as _, StreamErrorIncoming, StreamId, WriteBuf};
 
 use super::{
+    code,
     filter::FrameFilter,
     incoming::{self, Shared},
     settings,
 };
-pub(crate) use stream::{BidiStream, Malformed, RecvStream, RequestParts, SendStream};
+pub(crate) use stream::{BidiStream, Malformed, RecvStream, RequestParts, SendStream, Stopped};
 use stream::{connection_error, lock, lost};
 
 type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send + Sync>>;
@@ -84,10 +85,20 @@ impl quic::Connection<Bytes> for Backend {
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, ConnectionErrorIncoming>> {
         while let Poll::Ready(Some(accepted)) = self.incoming_bi.poll_next_unpin(cx) {
             let (send, recv) = accepted.map_err(connection_error)?;
+            self.shared.bi_came(send.id());
             self.heads_bi.push(Box::pin(incoming::bidirectional(self.shared.clone(), send, recv)));
         }
         while let Poll::Ready(Some(read)) = self.heads_bi.poll_next_unpin(cx) {
-            if let Some(stream) = read {
+            if let Some(mut stream) = read {
+                let id = quic::SendStream::send_id(&stream).into_inner();
+                if self.shared.is_refused(id) {
+                    // RFC 9114 §5.2: not handled, as our GOAWAY has said. h3 would take the very id
+                    // that it names.
+                    quic::RecvStream::stop_sending(&mut stream, code::H3_REQUEST_REJECTED);
+                    quic::SendStream::reset(&mut stream, code::H3_REQUEST_REJECTED);
+                    continue;
+                }
+                self.shared.request_accepted(id);
                 *lock(&self.accepted) = Some(stream.parts());
                 return Poll::Ready(Ok(stream));
             }

@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -57,6 +57,12 @@ pub(crate) struct Shared {
     violation: OnceLock<Violation>,
     qpack_encoder_seen: AtomicBool,
     qpack_decoder_seen: AtomicBool,
+    /// One more than the index of the latest bidirectional stream of the peer's, 0 for none.
+    bi_streams: AtomicU64,
+    /// The same of the request that h3 took last, which need not be the latest.
+    last_request: AtomicU64,
+    /// The index of the first request that is refused, once GOAWAY has been sent.
+    refused_from: AtomicU64,
 }
 
 impl Shared {
@@ -70,7 +76,39 @@ impl Shared {
             violation: OnceLock::new(),
             qpack_encoder_seen: AtomicBool::new(false),
             qpack_decoder_seen: AtomicBool::new(false),
+            bi_streams: AtomicU64::new(0),
+            last_request: AtomicU64::new(0),
+            refused_from: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// Says that the peer opened a bidirectional stream.
+    pub(super) fn bi_came(&self, id: quinn::StreamId) {
+        self.bi_streams.fetch_max(id.index() + 1, Ordering::Relaxed);
+    }
+
+    /// Says that h3 takes a request.
+    pub(super) fn request_accepted(&self, id: u64) {
+        self.last_request.store(id / 4 + 1, Ordering::Relaxed);
+    }
+
+    /// Refuses the requests that have not come yet. Gives what h3's `shutdown` wants: how many more
+    /// than the last one that it took are still to be answered, so that GOAWAY names the first that
+    /// will not be (RFC 9114 §5.2), and none that is already being read.
+    pub(super) fn refuse_new(&self) -> usize {
+        let (came, last) = (self.bi_streams.load(Ordering::Relaxed), self.last_request.load(Ordering::Relaxed));
+        if last == 0 {
+            // h3 then names the very first.
+            self.refused_from.store(0, Ordering::Relaxed);
+            return 0;
+        }
+        self.refused_from.store(came, Ordering::Relaxed);
+        usize::try_from(came + 1 - last).unwrap_or(usize::MAX)
+    }
+
+    /// Whether GOAWAY has said that this request will not be handled.
+    pub(super) fn is_refused(&self, id: u64) -> bool {
+        id / 4 >= self.refused_from.load(Ordering::Relaxed)
     }
 
     /// Says that the peer's SETTINGS have come.
@@ -80,7 +118,7 @@ impl Shared {
     }
 
     /// Waits for the peer's SETTINGS; whether they came in time.
-    pub(super) async fn settings(&self) -> bool {
+    pub(crate) async fn settings(&self) -> bool {
         tokio::time::timeout(self.limits.head_timeout, self.settings.wait()).await.is_ok()
     }
 

@@ -20,7 +20,7 @@ mod takeover;
 pub mod varint;
 
 pub(crate) use backend::{Backend, OpenStreams, RequestParts, SendStream as BackendSendStream};
-pub(crate) use backend::{BidiStream as BackendBidiStream, Malformed, RecvStream as BackendRecvStream};
+pub(crate) use backend::{BidiStream as BackendBidiStream, Malformed, RecvStream as BackendRecvStream, Stopped};
 pub(crate) use filter::Violation;
 pub(crate) use incoming::{Limits, Role, Shared};
 pub use takeover::{NoTakeover, TakenStream, Takeover};

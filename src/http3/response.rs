@@ -1,7 +1,10 @@
 //! Writing a response: the head by h3, the body by ourselves on the raw stream, each piece as one
 //! DATA frame that leaves at once.
 
-use std::{pin::pin, time::SystemTime};
+use std::{
+    pin::pin,
+    time::{Duration, SystemTime},
+};
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -29,6 +32,9 @@ fn frame_header(ty: u64, len: usize) -> Bytes {
     header.freeze()
 }
 
+/// How long to wait for the acknowledgement of a stream that is not ours any more.
+pub(super) const ACKNOWLEDGED: Duration = Duration::from_secs(3);
+
 /// Sends `response` and waits until the client has it, or no longer wants it.
 pub(super) async fn write(
     mut stream: h3::server::RequestStream<BackendSendStream, Bytes>,
@@ -49,16 +55,20 @@ pub(super) async fn write(
         || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::RESET_CONTENT);
     parts.handback.ask();
     if let Err(error) = stream.send_response(Response::from_parts(head, ())).await {
+        // Dropping what comes back resets it.
         debug!(%error, "cannot send the response's head");
         return;
     }
     drop(stream);
     let Some(mut stream) = parts.handback.take() else { return };
-    if let Some(takeover) = takeover {
+    if let Some(takeover) = takeover.filter(|_| !bodiless) {
         // The handler's own future, dropped as soon as the client goes away.
         let work = takeover(TakenStream::new(stream));
         tokio::select! {
-            () = work => {}
+            () = work => {
+                // What was written is to arrive before the connection may be closed.
+                let _ = tokio::time::timeout(ACKNOWLEDGED, parts.stopped).await;
+            }
             _ = &mut parts.stopped => {}
         }
         return;

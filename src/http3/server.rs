@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt, util::BoxCloneSyncService};
 use tracing::{Instrument, debug, debug_span};
 
-use super::{Backend, Limits, RequestParts, Role, Shared, Takeover, code, request::RequestBody, response};
+use super::{Backend, Limits, RequestParts, Role, Shared, Stopped, Takeover, code, request::RequestBody, response};
 use crate::server::Via;
 use crate::webtransport::{
     Answer, Handlers, Registry, Seat, SessionRequest,
@@ -60,20 +60,18 @@ pub(crate) async fn serve(conn: quinn::Connection, context: Arc<Context>, via: V
     };
     // Dropped, and so aborted, with this task.
     let mut requests = JoinSet::new();
-    let mut stopping = false;
+    let (mut stopping, mut accepting) = (false, true);
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
-                // One more than none: GOAWAY names the first request that will not be answered
-                // (RFC 9114 §5.2), and h3 counts from the last one that will.
-                if h3.shutdown(1).await.is_err() {
+                if h3.shutdown(shared.refuse_new()).await.is_err() {
                     break;
                 }
                 shared.sessions.drain();
             }
-            accept = h3.accept() => match accept {
+            accept = h3.accept(), if accepting => match accept {
                 Ok(Some(resolver)) => {
                     // Not only below: a flood of requests would never let it come to that.
                     while requests.try_join_next().is_some() {}
@@ -82,7 +80,8 @@ pub(crate) async fn serve(conn: quinn::Connection, context: Arc<Context>, via: V
                     let answer = Answering { shared: shared.clone(), context: context.clone(), remote, via, parts };
                     requests.spawn(answer.run(resolver).instrument(debug_span!("request")));
                 }
-                Ok(None) => break,
+                // No more will come; h3 does not know of the bodies that we are still writing.
+                Ok(None) => accepting = false,
                 Err(error) => {
                     debug!(%error, "connection ended");
                     break;
@@ -99,17 +98,18 @@ pub(crate) async fn serve(conn: quinn::Connection, context: Arc<Context>, via: V
                 }
             }
             // Reached only when nothing of the above can go on.
-            () = std::future::ready(()), if stopping && requests.is_empty() => break,
+            () = std::future::ready(()), if (stopping || !accepting) && requests.is_empty() => break,
         }
     }
-    // What was accepted ends by itself. When the connection is gone, each learns so: the close of a
-    // session may have come just before the end of the connection, and is still to be read.
-    let rest = async { while requests.join_next().await.is_some() {} };
-    if conn.close_reason().is_none() {
-        rest.await;
+    // When the connection is gone, each request learns so by itself: the close of a session may have
+    // come just before, and is still to be read.
+    if conn.close_reason().is_some() {
+        let rest = async { while requests.join_next().await.is_some() {} };
+        if tokio::time::timeout(LOST_WAIT, rest).await.is_err() {
+            debug!("dropping handlers that go on though their connection is gone");
+        }
+    } else {
         conn.close(code::varint(code::H3_NO_ERROR), b"");
-    } else if tokio::time::timeout(LOST_WAIT, rest).await.is_err() {
-        debug!("dropping handlers that go on though their connection is gone");
     }
 }
 
@@ -134,9 +134,9 @@ impl Answering {
         let protocol = head.extensions.remove::<h3::ext::Protocol>();
         match (&head.method, protocol) {
             (&Method::CONNECT, Some(h3::ext::Protocol::WEB_TRANSPORT)) => self.session(head, stream).await,
-            (&Method::CONNECT, _) => refuse(stream, StatusCode::NOT_IMPLEMENTED, http::HeaderMap::new()).await,
+            (&Method::CONNECT, _) => refuse(stream, StatusCode::NOT_IMPLEMENTED, self.parts.stopped).await,
             // RFC 9220 §3: `:protocol` has a meaning with CONNECT only.
-            (_, Some(_)) => refuse(stream, StatusCode::BAD_REQUEST, http::HeaderMap::new()).await,
+            (_, Some(_)) => refuse(stream, StatusCode::BAD_REQUEST, self.parts.stopped).await,
             (_, None) => self.request(head, stream).await,
         }
     }
@@ -172,16 +172,16 @@ impl Answering {
         }
         let Some(handler) = self.context.handlers.find(head.uri.path()) else {
             self.shared.sessions.ended(id);
-            return refuse(stream, StatusCode::NOT_FOUND, http::HeaderMap::new()).await;
+            return refuse(stream, StatusCode::NOT_FOUND, self.parts.stopped).await;
         };
         let Some(seat) = Seat::take(&self.shared, id) else {
             self.shared.sessions.ended(id);
             // draft-ietf-webtrans-http3 §5.2 leaves the way of refusing open.
-            return refuse(stream, StatusCode::TOO_MANY_REQUESTS, http::HeaderMap::new()).await;
+            return refuse(stream, StatusCode::TOO_MANY_REQUESTS, self.parts.stopped).await;
         };
         let (request, answered) = SessionRequest::new(head, self.remote);
         let handle = handler.call(request);
-        let run = run_session(&self.shared, stream, id, seat, answered);
+        let run = run_session(&self.shared, stream, id, seat, answered, self.parts.stopped);
         // A handler may go on for a while after its session, or return before it.
         tokio::join!(handle, run);
     }
@@ -193,13 +193,14 @@ async fn run_session(
     id: u64,
     seat: Seat,
     answered: oneshot::Receiver<Answer>,
+    stopped: Stopped,
 ) {
     // A request that is dropped unanswered is the handler's failure.
     let failed = Answer::Reject { status: StatusCode::INTERNAL_SERVER_ERROR, headers: http::HeaderMap::new() };
     match answered.await.unwrap_or(failed) {
         Answer::Reject { status, headers } => {
             drop(seat);
-            refuse(stream, status, headers).await;
+            refuse_with(stream, status, headers, stopped).await;
         }
         Answer::Accept { headers, protocol, session: opened } => {
             let mut response = Response::new(());
@@ -224,8 +225,12 @@ fn reject(mut stream: ServerStream) {
     stream.stop_stream(h3::error::Code::H3_REQUEST_REJECTED);
 }
 
+async fn refuse(stream: ServerStream, status: StatusCode, stopped: Stopped) {
+    refuse_with(stream, status, http::HeaderMap::new(), stopped).await;
+}
+
 /// Answers with a status and no body, and wants no more of the request.
-async fn refuse(mut stream: ServerStream, status: StatusCode, mut headers: http::HeaderMap) {
+async fn refuse_with(mut stream: ServerStream, status: StatusCode, mut headers: http::HeaderMap, stopped: Stopped) {
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     let mut response = Response::new(());
     *response.status_mut() = status;
@@ -235,7 +240,9 @@ async fn refuse(mut stream: ServerStream, status: StatusCode, mut headers: http:
         stream.finish().await
     }
     .await;
-    if let Err(error) = sent {
-        debug!(%error, "cannot refuse a request");
+    match sent {
+        // It is to arrive before the connection may be closed.
+        Ok(()) => drop(tokio::time::timeout(response::ACKNOWLEDGED, stopped).await),
+        Err(error) => debug!(%error, "cannot refuse a request"),
     }
 }

@@ -63,7 +63,8 @@ impl Takeover {
         let work: Work = Box::new(move |stream| Box::pin(work(stream)));
         let (mut parts, ()) = head.into_parts();
         parts.extensions.insert(Carrier(Arc::new(Mutex::new(Some(work)))));
-        Response::from_parts(parts, Body::empty())
+        // A body that does not know its length: of an empty one a router would say `content-length: 0`.
+        Response::from_parts(parts, Body::from_stream(futures_util::stream::empty::<Result<Bytes, io::Error>>()))
     }
 }
 

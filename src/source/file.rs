@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, Metadata},
-    io::{self, SeekFrom},
+    io::{self, Seek, SeekFrom},
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
@@ -13,7 +13,7 @@ use std::{
 use futures_util::stream;
 use notify::{RecursiveMode, Watcher};
 use tokio::{
-    io::{AsyncRead, AsyncSeekExt, ReadBuf},
+    io::{AsyncRead, ReadBuf},
     sync::Notify,
 };
 use tracing::info;
@@ -73,7 +73,10 @@ pub(super) fn follow(
     publisher: Publisher,
 ) -> Result<impl Future<Output = ()> + Send + use<>, SourceError> {
     let unreadable = |error| SourceError::new(name, "cannot follow", path.display().to_string(), error);
-    let file = open(name, &path)?;
+    let mut file = open(name, &path)?;
+    // Now, and not when the first viewer comes: what is appended from here on belongs to the feed. A
+    // file that cannot be sought has no end to begin at.
+    let at = file.seek(SeekFrom::End(0)).unwrap_or_default();
     let changed = Arc::new(Notify::new());
     let told = changed.clone();
     let mut watcher =
@@ -83,9 +86,7 @@ pub(super) fn follow(
     watcher.watch(folder, RecursiveMode::NonRecursive).map_err(|error| unreadable(io::Error::other(error)))?;
     let identity = identity(&file.metadata().map_err(unreadable)?);
     Ok(async move {
-        let mut file = tokio::fs::File::from_std(file);
-        // A file that cannot be sought has no end to begin at.
-        let at = file.seek(SeekFrom::End(0)).await.unwrap_or_default();
+        let file = tokio::fs::File::from_std(file);
         let growing = Growing { path, file, at, identity, changed, waiting: None, next: None, _watcher: watcher };
         pump(growing, chunking, publisher).await;
     })

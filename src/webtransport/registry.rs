@@ -24,7 +24,7 @@ const STREAM_WAIT: Duration = Duration::from_secs(5);
 /// How many streams of one connection may wait at once.
 const STREAMS_WAITING: usize = 64;
 
-/// How many datagrams of one connection may wait for their session, and of how many bytes.
+/// How many datagrams of one connection may wait for their session.
 const DATAGRAMS_WAITING: usize = 64;
 
 /// How many sessions that have ended are remembered, so that their late streams are told apart
@@ -46,6 +46,8 @@ struct State {
     sessions: HashMap<u64, Entry>,
     ended: VecDeque<u64>,
     early_datagrams: VecDeque<(u64, Bytes)>,
+    /// Sessions are asked to end soon, also those that open from now on.
+    draining: bool,
 }
 
 #[derive(Debug)]
@@ -86,6 +88,9 @@ impl Seat {
         let registry = &self.registry.sessions;
         let mut state = registry.state();
         state.sessions.insert(self.id, Entry::Open(session.clone()));
+        if state.draining {
+            session.ask_drain();
+        }
         let id = self.id;
         state.early_datagrams.retain(|(of, payload)| {
             if *of == id {
@@ -127,7 +132,9 @@ impl Registry {
 
     /// Asks every session to end soon.
     pub(crate) fn drain(&self) {
-        for entry in self.state().sessions.values() {
+        let mut state = self.state();
+        state.draining = true;
+        for entry in state.sessions.values() {
             if let Entry::Open(session) = entry {
                 session.ask_drain();
             }

@@ -122,7 +122,20 @@ enum Slot {
     #[default]
     Unwanted,
     Wanted,
-    Returned(quinn::SendStream),
+    Returned(Unfinished),
+}
+
+/// A stream that is reset when nobody takes it: quinn would finish it, and it would look whole.
+#[derive(Debug)]
+struct Unfinished(Option<quinn::SendStream>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(mut stream) = self.0.take() {
+            // An error here means that the stream has ended by itself.
+            let _ = stream.reset(code::varint(code::H3_INTERNAL_ERROR));
+        }
+    }
 }
 
 impl Handback {
@@ -134,7 +147,7 @@ impl Handback {
     /// The stream, if h3 has let go of it.
     pub(crate) fn take(&self) -> Option<quinn::SendStream> {
         match std::mem::take(&mut *lock(&self.0)) {
-            Slot::Returned(stream) => Some(stream),
+            Slot::Returned(mut stream) => stream.0.take(),
             Slot::Unwanted | Slot::Wanted => None,
         }
     }
@@ -216,7 +229,7 @@ impl Drop for SendStream {
         let Some(mut stream) = self.stream.take() else { return };
         let mut slot = lock(&self.handback.0);
         if matches!(*slot, Slot::Wanted) {
-            *slot = Slot::Returned(stream);
+            *slot = Slot::Returned(Unfinished(Some(stream)));
         } else if !self.ended {
             // quinn would finish the stream, and a message cut short would look whole.
             let _ = stream.reset(code::varint(match self.role {
