@@ -176,6 +176,8 @@ proptest! {
                             Some(Event::End(end)) => prop_assert!(false, "{:?}", end),
                             None => {
                                 prop_assert!(next.is_none_or(|next| next == all.len() as u64));
+                                // It has begun, though there is nothing yet.
+                                *next = Some(all.len() as u64);
                                 break;
                             }
                         }
