@@ -24,6 +24,13 @@ export const CHAT = path.resolve(ROOT, process.env.H3CAST_CHAT ?? path.join(TARG
 /** Where screenshots go. */
 export const ARTIFACTS = path.resolve(ROOT, process.env.H3CAST_ARTIFACTS ?? path.join(TARGET, 'artifacts'));
 
+/**
+ * The time between two chunks of the demo. A browser that gets no turn for so long joins two of them in
+ * one read, so it is longer than the 100 ms that the demo has by itself: that each chunk leaves at once
+ * is shown by the feed that is driven by hand.
+ */
+export const INTERVAL_MS = 250;
+
 const READY_MS = 15_000;
 const EXIT_MS = 15_000;
 
@@ -80,7 +87,8 @@ export class Server {
   static async start({ program = H3CAST, args = [] } = {}) {
     const certs = await mkdtemp(path.join(tmpdir(), 'h3cast-certs-'));
     const listen = ['--listen', 'localhost:0', '--http', 'localhost:0', '--certs', certs];
-    const words = program === H3CAST ? ['serve', ...listen, ...args] : [...listen, ...args];
+    const pace = ['--interval', `${INTERVAL_MS}ms`];
+    const words = program === H3CAST ? ['serve', ...listen, ...pace, ...args] : [...listen, ...args];
     const child = spawn(program, words, { stdio: ['pipe', 'pipe', 'pipe'] });
     // The server heeds both; the examples, which are kept short, only Ctrl-C.
     const server = new Server(child, certs, program === H3CAST ? 'SIGTERM' : 'SIGINT');
