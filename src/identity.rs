@@ -402,8 +402,14 @@ fn settle_made(
         [("cert.pem", "key.pem"), ("next-cert.pem", "next-key.pem")].map(|(cert, key)| (dir.join(cert), dir.join(key)));
     // Another process on the same folder must not write between our look and our own writing.
     let lock = dir.join(".lock");
-    let locked = fs::File::create(&lock).and_then(|file| file.lock().map(|()| file));
-    let _locked = locked.map_err(|source| IdentityError::File { action: "lock", path: lock, source })?;
+    let _locked = match fs::File::create(&lock).and_then(|file| file.lock().map(|()| file)) {
+        Ok(file) => Some(file),
+        // What may only be read can still be used; if it must be written, that will fail by itself.
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            None
+        }
+        Err(source) => return Err(IdentityError::File { action: "lock", path: lock, source }),
+    };
     let usable = |certificate: &Certificate| {
         certificate.by_hash
             && certificate.not_before <= now
@@ -414,7 +420,7 @@ fn settle_made(
     let load = |cert: &Path, key: &Path| Certificate::load(cert, key).ok().filter(usable);
     // The names of what is there are kept: another server may need them.
     let mut all = names.to_vec();
-    for made in Certificate::load(&cert, &key).into_iter() {
+    if let Ok(made) = Certificate::load(&cert, &key) {
         all.extend(made.names.into_iter().filter(|name| !names.contains(name)));
     }
     // The last: a rotation that was cut off between its two renames.

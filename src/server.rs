@@ -238,7 +238,7 @@ impl ServerBuilder {
             tcp.push((tokio::net::TcpListener::from_std(listener)?, None, via));
         }
         let context = Context {
-            service: std::sync::Mutex::new(self.service),
+            service: self.service,
             handlers: self.handlers,
             limits: self.limits,
             max_sessions: self.max_sessions,

@@ -94,7 +94,7 @@ async fn connection<S>(stream: S, remote: SocketAddr, context: Arc<Context>, via
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = context.service();
+    let service = context.service.clone();
     // RFC 7838 §3. The same port on UDP; a day, as is usual.
     let alt_svc = HeaderValue::from_str(&format!("h3=\":{}\"; ma=86400", via.tls_port)).ok().filter(|_| via.tls);
     let asked = Arc::new(AtomicBool::new(false));

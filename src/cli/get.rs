@@ -98,8 +98,10 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
     let (interrupt, interrupted) = tokio::sync::oneshot::channel();
     // A task of its own: while a reader of ours stalls, this one is stuck in writing to it.
     tokio::spawn(async move {
-        // An error would mean that there are no signals to wait for.
-        let _ = tokio::signal::ctrl_c().await;
+        if tokio::signal::ctrl_c().await.is_err() {
+            // There are no signals to wait for.
+            return;
+        }
         let _ = interrupt.send(());
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
@@ -109,7 +111,9 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
         std::process::exit(130);
     });
     let interrupted = async {
-        let _ = interrupted.await;
+        if interrupted.await.is_err() {
+            std::future::pending::<()>().await;
+        }
         Failure { code: 130, error: anyhow::anyhow!("interrupted") }
     };
     let mut interrupted = pin!(interrupted);
@@ -213,7 +217,12 @@ impl Source {
                     }
                     piece = stream.read_bytes(usize::MAX) => match piece {
                         Ok(Some(piece)) => told.push(&piece),
-                        Ok(None) => break Ok(tokio::time::timeout(LATE_DATAGRAM, session.recv_datagram()).await.ok().transpose()?),
+                        Ok(None) => {
+                            let late = tokio::time::timeout(LATE_DATAGRAM, session.recv_datagram()).await;
+                            let late = late.ok().transpose()?;
+                            told.received += u64::from(late.is_some());
+                            return Ok(late);
+                        }
                         Err(error) => return Err(reason(session, error).await),
                     },
                 }

@@ -24,17 +24,10 @@ pub(crate) type HttpService = BoxCloneSyncService<Request<Body>, Response<Body>,
 /// What every connection of a server shares.
 #[derive(Debug)]
 pub(crate) struct Context {
-    pub(crate) service: std::sync::Mutex<HttpService>,
+    pub(crate) service: HttpService,
     pub(crate) handlers: Handlers,
     pub(crate) limits: Limits,
     pub(crate) max_sessions: usize,
-}
-
-impl Context {
-    /// The service, to be called once.
-    pub(crate) fn service(&self) -> HttpService {
-        self.service.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-    }
 }
 
 /// How long handlers may go on once their connection is gone.
@@ -151,7 +144,7 @@ impl Answering {
         let request = Request::from_parts(head, Body::new(body));
         let answered = tokio::select! {
             biased;
-            answered = self.context.service().oneshot(request) => answered,
+            answered = self.context.service.clone().oneshot(request) => answered,
             // The client went away: whatever the handler was doing is dropped here.
             _ = &mut self.parts.stopped => return,
         };
