@@ -1,15 +1,20 @@
 //! The routes of the `h3cast` program: feeds at `/stream`, what the page must know at `/info`, and
 //! the page itself.
 
+mod file;
+mod guard;
+mod problem;
+mod publish;
 mod session;
+mod status;
 
-use std::{convert::Infallible, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use axum::{
     Json, Router,
     body::Body,
     extract::{Extension, Query, Request, State},
-    middleware::{self, Next},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -17,15 +22,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 use serde_json::json;
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::debug;
 
+use self::{problem::Problem, publish::Publications};
 use crate::{
     browser,
     chunk::BadCursor,
-    feed::{self, End, Feed, Feeds, From, Viewer},
+    feed::{self, Feed, Feeds, From, Viewer},
     format::{self, Format},
     identity::Identity,
-    origin::{Origins, is_loopback, split_authority},
+    origin::{Origins, split_authority},
     page,
     server::{ServerBuilder, Via},
 };
@@ -34,6 +39,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct App {
     feeds: Feeds,
+    publications: Publications,
     identity: Identity,
     origins: Origins,
     static_dir: Option<PathBuf>,
@@ -53,6 +59,8 @@ struct ViewQuery {
     /// How a session brings the chunks.
     #[serde(default)]
     delivery: Delivery,
+    /// With what right a session publishes: pages cannot give its request a header.
+    token: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -65,11 +73,14 @@ enum Delivery {
     Datagrams,
 }
 
-/// A feed as somebody wants it.
-struct View {
-    viewer: Viewer,
+/// What somebody wants to view.
+struct Asked<'a> {
+    feed: &'a Feed,
+    from: Option<From>,
+    limit: Option<u64>,
     format: Format,
     delivery: Delivery,
+    token: Option<String>,
 }
 
 impl App {
@@ -78,6 +89,7 @@ impl App {
     pub fn new(feeds: impl IntoIterator<Item = Feed>, identity: Identity) -> Self {
         Self {
             feeds: feeds.into_iter().collect(),
+            publications: Publications::default(),
             identity,
             origins: Origins::default(),
             static_dir: None,
@@ -90,6 +102,22 @@ impl App {
     #[must_use]
     pub fn allow_origins(mut self, origins: Origins) -> Self {
         self.origins = origins;
+        self
+    }
+
+    /// Who publishes must give this token: as `Authorization: Bearer TOKEN`, or a session as
+    /// `?token=TOKEN`. Without it, everyone who reaches the server may write its writable feeds,
+    /// save pages of other origins.
+    #[must_use]
+    pub fn publish_token(mut self, token: Option<&str>) -> Self {
+        self.publications.token(token);
+        self
+    }
+
+    /// The longest body that one request may publish, in bytes.
+    #[must_use]
+    pub fn publish_limit(mut self, bytes: Option<u64>) -> Self {
+        self.publications.limit(bytes);
         self
     }
 
@@ -118,40 +146,49 @@ impl App {
 
     /// The routes, for any version of HTTP.
     pub fn router(self: Arc<Self>) -> Router {
-        Router::new()
-            .route("/stream", get(stream))
-            .route("/stream/{name}", get(stream))
+        let routes = Router::new()
+            .route("/stream", get(stream).post(publish::answer).put(publish::answer))
+            .route("/stream/{name}", get(stream).post(publish::answer).put(publish::answer))
             .route("/info", get(info))
-            .route("/feeds", get(feeds))
+            .route("/feeds", get(status::feeds))
+            .route("/metrics", get(status::metrics))
             .route("/healthz", get(async || "ok\n"))
             .route("/", get(page_file))
             .fallback(page_file)
             .method_not_allowed_fallback(method_not_allowed)
             .with_state(self.clone())
-            .merge(self.routes.clone())
+            .merge(self.routes.clone());
+        // Around the router, not around each route: what is allowed is known there.
+        Router::new()
+            .fallback_service(routes)
             // A handler that panics is this server's failure (500), and no reason to cut the client off.
             .layer(CatchPanicLayer::new())
-            .layer(middleware::from_fn_with_state(self, guard))
+            .layer(middleware::from_fn_with_state(self, guard::guard))
     }
 
-    fn find(&self, name: &str) -> Result<&Feed, Problem> {
-        self.feeds.get(name).ok_or_else(|| {
-            let names: Vec<_> = self.feeds.iter().map(Feed::name).collect();
-            Problem::new(StatusCode::NOT_FOUND, format!("there is no feed `{name}`: there is {}", names.join(", ")))
-        })
-    }
-
-    /// The view that a request asks for, by its URI and its headers.
-    fn view(&self, uri: &Uri, headers: &HeaderMap) -> Result<View, Problem> {
-        let bad = |text: String| Problem::new(StatusCode::BAD_REQUEST, text);
-        let name = match uri.path() {
+    /// The feed at that path.
+    fn feed(&self, path: &str) -> Result<&Feed, Problem> {
+        let name = match path {
             "/stream" => feed::DEFAULT,
             path => path
                 .strip_prefix("/stream/")
                 .filter(|name| !name.is_empty())
                 .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "feeds are at /stream and /stream/NAME".into()))?,
         };
-        let Query(query) = Query::<ViewQuery>::try_from_uri(uri).map_err(|error| bad(error.body_text()))?;
+        self.feeds.get(name).ok_or_else(|| {
+            const SHOWN: usize = 20;
+            let mut names: Vec<_> = self.feeds.iter().map(Feed::name).take(SHOWN).collect();
+            if self.feeds.iter().nth(SHOWN).is_some() {
+                names.push("… (/feeds has all)");
+            }
+            Problem::new(StatusCode::NOT_FOUND, format!("there is no feed `{name}`: there is {}", names.join(", ")))
+        })
+    }
+
+    /// What a request wants to view, by its URI and its headers.
+    fn asked(&self, uri: &Uri, headers: &HeaderMap) -> Result<Asked<'_>, Problem> {
+        let feed = self.feed(uri.path())?;
+        let Query(query) = Query::<ViewQuery>::try_from_uri(uri).map_err(|error| Problem::bad(error.body_text()))?;
         // An `EventSource` asks by headers, and comes again by another one.
         let wants_events = headers
             .get_all(header::ACCEPT)
@@ -162,13 +199,21 @@ impl App {
         let format =
             query.format.unwrap_or(if wants_events || last_event.is_some() { Format::Sse } else { Format::Raw });
         let from = match last_event.or(query.from.as_deref()) {
-            None => From::default(),
-            Some("start") => From::Start,
-            Some("now") => From::Now,
-            Some(cursor) => From::After(cursor.parse().map_err(|error: BadCursor| bad(error.to_string()))?),
+            None => None,
+            Some("start") => Some(From::Start),
+            Some("now") => Some(From::Now),
+            Some(cursor) => {
+                Some(From::After(cursor.parse().map_err(|error: BadCursor| Problem::bad(error.to_string()))?))
+            }
         };
-        let viewer = self.find(name)?.view(from, query.limit);
-        if format == Format::Raw
+        Ok(Asked { feed, from, limit: query.limit, format, delivery: query.delivery, token: query.token })
+    }
+}
+
+impl Asked<'_> {
+    fn view(&self) -> Result<Viewer, Problem> {
+        let viewer = self.feed.view(self.from.unwrap_or_default(), self.limit);
+        if self.format == Format::Raw
             && let Some(gap) = viewer.gap()
         {
             // Better told now than by a stream that breaks off at once.
@@ -183,28 +228,38 @@ impl App {
             };
             return Err(Problem::new(StatusCode::GONE, text));
         }
-        Ok(View { viewer, format, delivery: query.delivery })
+        Ok(viewer)
+    }
+
+    /// The file, when all of it is wanted as it is.
+    fn file(&self) -> Option<&std::path::Path> {
+        let whole = self.format == Format::Raw && self.limit.is_none() && !matches!(self.from, Some(From::After(_)));
+        self.feed.file().filter(|_| whole)
     }
 }
 
-async fn stream(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    method: Method,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let View { viewer, format, delivery } = app.view(&uri, &headers)?;
-    if delivery == Delivery::Datagrams {
+async fn stream(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let (request, _) = request.into_parts();
+    let asked = app.asked(&request.uri, &request.headers)?;
+    if asked.delivery == Delivery::Datagrams {
         let text = "a response cannot bring datagrams: open a WebTransport session at the same URL";
-        return Err(Problem::new(StatusCode::BAD_REQUEST, text.into()));
+        return Err(Problem::bad(text.into()));
     }
+    if asked.token.is_some() {
+        let text = "a token in the URL is for sessions that publish: viewers need none, others give it as `Authorization: Bearer`";
+        return Err(Problem::bad(text.into()));
+    }
+    if let Some(path) = asked.file() {
+        return file::answer(asked.feed, path, &request).await;
+    }
+    let viewer = asked.view()?;
     // A HEAD makes no viewer run; asking for the feed is enough to know that it is there.
-    let body = match method {
+    let body = match request.method {
         Method::HEAD => Body::empty(),
-        _ => Body::from_stream(format::write(viewer, format)),
+        _ => Body::from_stream(format::write(viewer, asked.format)),
     };
     let headers = [
-        (header::CONTENT_TYPE, format.content_type()),
+        (header::CONTENT_TYPE, asked.format.content_type()),
         (header::CACHE_CONTROL, "no-store"),
         // What has gone by cannot be asked for again in bytes.
         (header::ACCEPT_RANGES, "none"),
@@ -235,37 +290,9 @@ async fn info(State(app): State<Arc<App>>, Extension(via): Extension<Via>, reque
     ([(header::CACHE_CONTROL, "no-store")], Json(info)).into_response()
 }
 
-async fn feeds(State(app): State<Arc<App>>) -> Response {
-    let feeds: Vec<_> = app
-        .feeds
-        .iter()
-        .map(|feed| {
-            let status = feed.status();
-            let (state, error) = match &status.end {
-                None => ("open", None),
-                Some(End::Clean) => ("ended", None),
-                Some(End::Failed(error)) => ("failed", Some(error.to_string())),
-            };
-            json!({
-                "name": feed.name(),
-                "kind": feed.kind(),
-                "state": state,
-                "error": error,
-                "viewers": status.viewers,
-                "chunks": status.chunks,
-                "bytes": status.bytes,
-                "kept_bytes": status.kept_bytes,
-                "skipped": status.skipped,
-                "oldest": status.oldest.map(|cursor| cursor.to_string()),
-            })
-        })
-        .collect();
-    ([(header::CACHE_CONTROL, "no-store")], Json(json!({ "feeds": feeds }))).into_response()
-}
-
 async fn page_file(State(app): State<Arc<App>>, Extension(via): Extension<Via>, request: Request) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return method_not_allowed().await;
+        return ([(header::ALLOW, ALLOWED)], method_not_allowed().await).into_response();
     }
     let path = match request.uri().path() {
         "/" => "index.html",
@@ -296,99 +323,9 @@ fn authority_of(request: &Request) -> Option<&str> {
     }
 }
 
-async fn method_not_allowed() -> Response {
-    let mut response =
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and OPTIONS are allowed here".into())
-            .into_response();
-    response.headers_mut().insert(header::ALLOW, ALLOWED);
-    response
+/// The router adds what is allowed where it was asked.
+async fn method_not_allowed() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "that method is not allowed here".into())
 }
 
 const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
-
-/// What holds for every route: who may ask, which pages may read the answer, and what a browser
-/// must not make of it.
-async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Infallible> {
-    let via = request.extensions().get::<Via>().copied();
-    let named = authority_of(&request).and_then(split_authority).map(|(host, _)| host);
-    let ours = named.is_some_and(|host| is_loopback(host) || app.origins.names_host(host));
-    let host = host_of(&request).to_owned();
-    if via.is_some_and(|via| !via.tls) && !ours {
-        // A page elsewhere that makes its own name point at this machine (DNS rebinding) would
-        // otherwise read everything here as its own.
-        let text =
-            "plain HTTP is served to this machine only, under its own name: open http://localhost instead".into();
-        return Ok(Problem::new(StatusCode::MISDIRECTED_REQUEST, text).into_response());
-    }
-    debug!(version = ?request.version(), method = %request.method(), path = request.uri().path(), "request");
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let foreign = origin.is_some();
-    let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| app.origins.allow(origin, &host)));
-    if foreign && allowed.is_none() && !request.method().is_safe() {
-        // Browsers send simple cross-origin POSTs without asking first.
-        let text = "pages of that origin may not do this here: --allow-origin names those that may";
-        return Ok(Problem::new(StatusCode::FORBIDDEN, text.into()).into_response());
-    }
-    let preflight = (*request.method() == Method::OPTIONS).then(|| request.headers().clone());
-    let mut response = next.run(request).await;
-    if let Some(preflight) = preflight
-        && response.status() == StatusCode::METHOD_NOT_ALLOWED
-    {
-        // What is refused is OPTIONS itself, and the refusal says what is allowed.
-        response = options(&preflight, response.headers().get(header::ALLOW));
-    }
-    let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.append(header::VARY, HeaderValue::from_static("origin"));
-    if let Some(origin) = allowed {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        // Lets the page see which protocol carried the response.
-        headers.insert("timing-allow-origin", origin);
-    }
-    Ok(response)
-}
-
-/// OPTIONS, and with it the preflight of CORS (Fetch §4.8).
-fn options(request: &HeaderMap, allowed: Option<&HeaderValue>) -> Response {
-    let methods = allowed.and_then(|allowed| allowed.to_str().ok()).unwrap_or("GET, HEAD");
-    let listed = methods.split(',').map(str::trim).filter(|method| *method != "OPTIONS");
-    let methods = listed.chain(["OPTIONS"]).collect::<Vec<_>>().join(", ");
-    let methods = HeaderValue::from_str(&methods).unwrap_or(HeaderValue::from_static("GET, HEAD, OPTIONS"));
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::ALLOW, methods.clone());
-    if request.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-        if let Some(names) = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
-        }
-    }
-    response
-}
-
-/// An error as RFC 9457 writes it.
-#[derive(Debug)]
-struct Problem {
-    status: StatusCode,
-    detail: String,
-}
-
-impl Problem {
-    fn new(status: StatusCode, detail: String) -> Self {
-        Self { status, detail }
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let body = json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or("Error"),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")];
-        (self.status, headers, body.to_string()).into_response()
-    }
-}

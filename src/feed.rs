@@ -1,23 +1,30 @@
 //! Feeds: named sequences of chunks, and who views them. Nothing here knows of HTTP or QUIC.
 
+mod publisher;
+mod rate;
 mod ring;
+mod viewer;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    pin::Pin,
+    path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 
 use crate::chunk::{Chunk, Cursor, Epoch};
-use ring::{Ring, RingViewer};
+pub use publisher::Publisher;
+pub use rate::Rate;
+use rate::Tally;
+use ring::Ring;
+use viewer::Source;
+pub use viewer::Viewer;
 
 /// The name of the feed at `/stream`.
 pub const DEFAULT: &str = "default";
@@ -65,9 +72,6 @@ pub struct Gap {
     pub restarted: bool,
 }
 
-/// An on-demand feed that is not the one of the viewer's cursor.
-const RESTARTED: Gap = Gap { from: 0, missing: 0, restarted: true };
-
 /// What a viewer gets.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -87,7 +91,8 @@ pub enum Lag {
     Skip,
     /// It is told of the gap and cut off.
     Disconnect,
-    /// It does not come to that: the producer waits.
+    /// It does not come to that: the producer waits when half of what is kept is before the slowest
+    /// viewer. The other half stays for one who was cut off and comes again.
     Block,
 }
 
@@ -95,7 +100,11 @@ type Open = dyn Fn(u64) -> BoxStream<'static, Result<Bytes, FeedError>> + Send +
 
 #[derive(Clone)]
 enum Kind {
-    Live(Arc<Ring>),
+    Live {
+        ring: Arc<Ring>,
+        /// Of a feed that clients write.
+        publisher: Option<Publisher>,
+    },
     OnDemand {
         open: Arc<Open>,
         /// Every run has the same chunks, so that a viewer can go on in another one.
@@ -108,14 +117,21 @@ enum Kind {
 pub struct Feed {
     name: Arc<str>,
     kind: Kind,
+    file: Option<Arc<Path>>,
     counters: Arc<Counters>,
 }
 
 #[derive(Debug, Default)]
 struct Counters {
     viewers: AtomicU64,
-    chunks: AtomicU64,
-    bytes: AtomicU64,
+    tally: Mutex<Tally>,
+}
+
+impl Counters {
+    /// A chunk went by, of so many bytes.
+    fn count(&self, bytes: usize) {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner).count(bytes);
+    }
 }
 
 impl fmt::Debug for Feed {
@@ -131,8 +147,42 @@ impl Feed {
     pub fn live(name: &str, history: usize, lag: Lag) -> (Self, Publisher) {
         let ring = Arc::new(Ring::new(Epoch::now(), history, lag));
         let counters = Arc::<Counters>::default();
-        let publisher = Publisher(Arc::new(EndOnDrop { ring: ring.clone(), counters: counters.clone() }));
-        (Self { name: name.into(), kind: Kind::Live(ring), counters }, publisher)
+        let publisher = Publisher::new(ring.clone(), counters.clone());
+        (Self { name: name.into(), kind: Kind::Live { ring, publisher: None }, file: None, counters }, publisher)
+    }
+
+    /// A live feed that clients write: it is its own publisher, and ends when that is told to
+    /// ([`Publisher::end`]) or the feed is dropped.
+    #[must_use]
+    pub fn writable(name: &str, history: usize, lag: Lag) -> Self {
+        let (mut feed, written_by) = Self::live(name, history, lag);
+        if let Kind::Live { publisher, .. } = &mut feed.kind {
+            *publisher = Some(written_by);
+        }
+        feed
+    }
+
+    /// Publishes to it, if clients may.
+    #[must_use]
+    pub fn publisher(&self) -> Option<&Publisher> {
+        match &self.kind {
+            Kind::Live { publisher, .. } => publisher.as_ref(),
+            Kind::OnDemand { .. } => None,
+        }
+    }
+
+    /// Says that its bytes, from the start, are those of this file: any part of them can be had
+    /// there.
+    #[must_use]
+    pub fn of_file(mut self, path: PathBuf) -> Self {
+        self.file = Some(path.into());
+        self
+    }
+
+    /// The file that has its bytes.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// A feed that starts afresh for each viewer, as `open` makes it. Dropping the stream that
@@ -142,7 +192,7 @@ impl Feed {
         S: Stream<Item = Result<Bytes, FeedError>> + Send + 'static,
     {
         let open = Arc::new(move |_| open().boxed());
-        Self { name: name.into(), kind: Kind::OnDemand { open, same: false }, counters: Arc::default() }
+        Self { name: name.into(), kind: Kind::OnDemand { open, same: false }, file: None, counters: Arc::default() }
     }
 
     /// A feed that has the same chunks for each viewer; `open` makes them from that number on, so
@@ -152,7 +202,14 @@ impl Feed {
         S: Stream<Item = Result<Bytes, FeedError>> + Send + 'static,
     {
         let open = Arc::new(move |start| open(start).boxed());
-        Self { name: name.into(), kind: Kind::OnDemand { open, same: true }, counters: Arc::default() }
+        Self { name: name.into(), kind: Kind::OnDemand { open, same: true }, file: None, counters: Arc::default() }
+    }
+
+    /// Counts one who reads the feed's bytes elsewhere, in its file, as a viewer.
+    #[must_use]
+    pub fn count_viewer(&self) -> Counted {
+        self.counters.viewers.fetch_add(1, Ordering::Relaxed);
+        Counted(self.counters.clone())
     }
 
     /// Its name, which is also the last segment of its URL.
@@ -165,7 +222,7 @@ impl Feed {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self.kind {
-            Kind::Live(_) => "live",
+            Kind::Live { .. } => "live",
             Kind::OnDemand { .. } => "on-demand",
         }
     }
@@ -173,18 +230,19 @@ impl Feed {
     /// What can be said of it now.
     #[must_use]
     pub fn status(&self) -> Status {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &self.counters;
+        let tally = self.counters.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let mut status = Status {
-            viewers: get(&counters.viewers),
-            chunks: get(&counters.chunks),
-            bytes: get(&counters.bytes),
+            viewers: self.counters.viewers.load(Ordering::Relaxed),
+            chunks: tally.chunks,
+            bytes: tally.bytes,
+            rate: tally.rate(),
             kept_bytes: 0,
             oldest: None,
             skipped: 0,
             end: None,
         };
-        if let Kind::Live(ring) = &self.kind {
+        drop(tally);
+        if let Kind::Live { ring, .. } = &self.kind {
             let ring = ring.status();
             status.chunks = ring.chunks;
             status.kept_bytes = ring.kept_bytes;
@@ -200,7 +258,7 @@ impl Feed {
     pub fn view(&self, from: From, limit: Option<u64>) -> Viewer {
         self.counters.viewers.fetch_add(1, Ordering::Relaxed);
         let (source, epoch) = match &self.kind {
-            Kind::Live(ring) => (Source::Live(ring.view(from)), ring.epoch()),
+            Kind::Live { ring, .. } => (Source::Live(ring.view(from)), ring.epoch()),
             Kind::OnDemand { open, same } => {
                 let epoch = if *same { Epoch(0) } else { Epoch::now() };
                 let (start, restarted) = match from {
@@ -214,7 +272,24 @@ impl Feed {
                 )
             }
         };
-        Viewer { source: Some(source), epoch, left: limit.unwrap_or(u64::MAX), counters: self.counters.clone() }
+        Viewer::new(self, source, epoch, limit)
+    }
+}
+
+/// A viewer that reads a feed's bytes elsewhere; one less when dropped.
+#[derive(Debug)]
+pub struct Counted(Arc<Counters>);
+
+impl Counted {
+    /// It got a piece of so many bytes.
+    pub fn count(&self, bytes: usize) {
+        self.0.count(bytes);
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.viewers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -228,6 +303,8 @@ pub struct Status {
     pub chunks: u64,
     /// The bytes of those chunks.
     pub bytes: u64,
+    /// How fast they came lately.
+    pub rate: Rate,
     /// What a live feed keeps, in bytes with what each chunk costs beside its own.
     pub kept_bytes: usize,
     /// The oldest chunk that a live feed keeps.
@@ -236,134 +313,6 @@ pub struct Status {
     pub skipped: u64,
     /// How a live feed ended, if it has.
     pub end: Option<End>,
-}
-
-/// Publishes to a live feed. Clones publish to the same one; when the last is dropped, it ends.
-#[derive(Debug, Clone)]
-pub struct Publisher(Arc<EndOnDrop>);
-
-#[derive(Debug)]
-struct EndOnDrop {
-    ring: Arc<Ring>,
-    counters: Arc<Counters>,
-}
-
-impl Drop for EndOnDrop {
-    fn drop(&mut self) {
-        self.ring.end(End::Clean);
-    }
-}
-
-impl Publisher {
-    /// Publishes a chunk and gives its cursor; `None` when the feed has ended. With [`Lag::Block`],
-    /// waits until no viewer would lose a chunk by it.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel-safe: when dropped, nothing is published.
-    pub async fn publish(&self, bytes: Bytes) -> Option<Cursor> {
-        let size = bytes.len() as u64;
-        let cursor = self.0.ring.publish(bytes).await?;
-        self.0.counters.bytes.fetch_add(size, Ordering::Relaxed);
-        Some(cursor)
-    }
-
-    /// Ends the feed; the first end counts.
-    pub fn end(&self, end: End) {
-        self.0.ring.end(end);
-    }
-}
-
-enum Source {
-    Live(RingViewer),
-    OnDemand {
-        stream: BoxStream<'static, Result<Bytes, FeedError>>,
-        next: u64,
-        restarted: bool,
-        counters: Arc<Counters>,
-    },
-}
-
-impl Source {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        match self {
-            Self::Live(viewer) => viewer.poll_next(cx),
-            Self::OnDemand { restarted, .. } if *restarted => {
-                *restarted = false;
-                Poll::Ready(Some(Event::Gap(RESTARTED)))
-            }
-            Self::OnDemand { stream, next, counters, .. } => {
-                Poll::Ready(Some(match ready!(stream.poll_next_unpin(cx)) {
-                    Some(Ok(bytes)) => {
-                        counters.chunks.fetch_add(1, Ordering::Relaxed);
-                        counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                        *next += 1;
-                        Event::Chunk(Arc::new(Chunk::new(*next - 1, bytes)))
-                    }
-                    Some(Err(error)) => Event::End(End::Failed(error)),
-                    None => Event::End(End::Clean),
-                }))
-            }
-        }
-    }
-}
-
-/// One reader of a feed. Dropping it ends what was made for it alone.
-pub struct Viewer {
-    /// `None` once it has ended.
-    source: Option<Source>,
-    epoch: Epoch,
-    left: u64,
-    counters: Arc<Counters>,
-}
-
-impl fmt::Debug for Viewer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Viewer").field("epoch", &self.epoch).field("left", &self.left).finish_non_exhaustive()
-    }
-}
-
-impl Viewer {
-    /// What it will be told to be missing first of all, if that is known by now.
-    #[must_use]
-    pub fn gap(&self) -> Option<Gap> {
-        match self.source.as_ref()? {
-            Source::Live(viewer) => viewer.gap(),
-            Source::OnDemand { restarted, .. } => restarted.then_some(RESTARTED),
-        }
-    }
-
-    /// The epoch of the chunks that it gets.
-    #[must_use]
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-}
-
-impl Stream for Viewer {
-    type Item = Event;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        let this = &mut *self;
-        let Some(source) = &mut this.source else { return Poll::Ready(None) };
-        let event = match this.left {
-            0 => Some(Event::End(End::Clean)),
-            _ => ready!(source.poll_next(cx)),
-        };
-        match &event {
-            Some(Event::Chunk(_)) => this.left -= 1,
-            Some(Event::Gap(_)) => {}
-            // What was made for this viewer alone goes now, not when the last bytes are read.
-            Some(Event::End(_)) | None => this.source = None,
-        }
-        Poll::Ready(event)
-    }
-}
-
-impl Drop for Viewer {
-    fn drop(&mut self) {
-        self.counters.viewers.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// The feeds of a server, by name.

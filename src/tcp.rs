@@ -1,5 +1,7 @@
 //! HTTP/2 and HTTP/1.1 over TLS, and plain HTTP on loopback.
 
+mod unread;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -9,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{body::Body, extract::ConnectInfo};
+use axum::extract::ConnectInfo;
 use http::{HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -103,14 +105,14 @@ where
         asks.store(true, Ordering::Relaxed);
         let (service, alt_svc) = (service.clone(), alt_svc.clone());
         async move {
-            let mut request = request.map(Body::new);
+            let (mut request, unread) = unread::lend(request);
             request.extensions_mut().insert(ConnectInfo(remote));
             request.extensions_mut().insert(via);
             let mut response = service.oneshot(request).await?;
             if let Some(alt_svc) = alt_svc {
                 response.headers_mut().insert(header::ALT_SVC, alt_svc);
             }
-            Ok::<_, std::convert::Infallible>(response)
+            Ok::<_, std::convert::Infallible>(unread.before_the_end_of(response))
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -9,7 +9,7 @@ use h3cast::{
     webtransport::{Closed, StreamError},
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
@@ -209,11 +209,25 @@ async fn what_http_says_of_other_requests() {
         assert_eq!(problem["status"], 404);
         assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
     }
-    for (method, path) in [(Method::POST, "/stream"), (Method::DELETE, "/info"), (Method::PUT, "/index.html")] {
+    let set = |headers: &HeaderMap| -> BTreeSet<String> {
+        // OPTIONS is for every path, and need not be said.
+        let said = headers["allow"].to_str().unwrap().split(',').map(|method| method.trim().to_owned());
+        said.chain(["OPTIONS".to_owned()]).collect()
+    };
+    let reading = BTreeSet::from(["GET", "HEAD", "OPTIONS"].map(String::from));
+    let publishing = BTreeSet::from(["GET", "HEAD", "OPTIONS", "POST", "PUT"].map(String::from));
+    for (method, path, allowed) in [
+        (Method::DELETE, "/stream", &publishing),
+        (Method::DELETE, "/info", &reading),
+        (Method::PUT, "/index.html", &reading),
+    ] {
         let (status, headers, _) = ask(method, path, None).await;
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
-        assert_eq!(headers["allow"], "GET, HEAD, OPTIONS");
+        assert_eq!(set(&headers), *allowed, "{path}");
     }
+    let (status, _, body) = ask(Method::POST, "/stream", None).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(body.contains("default=publish"), "{body}");
     for query in ["limit=x", "limit=-1", "format=xml", "from=x", "nonsense=1"] {
         let (status, _, body) = ask(Method::GET, &format!("/stream?{query}"), None).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{query}: {body}");
@@ -223,7 +237,7 @@ async fn what_http_says_of_other_requests() {
 
     let (status, headers, _) = ask(Method::OPTIONS, "/stream", None).await;
     assert_eq!(status, StatusCode::NO_CONTENT);
-    assert_eq!(headers["allow"], "GET, HEAD, OPTIONS");
+    assert_eq!(set(&headers), publishing);
     let (_, headers, _) = ask(Method::GET, "/stream", Some(("origin", "http://localhost:3000"))).await;
     assert_eq!(headers["access-control-allow-origin"], "http://localhost:3000");
     let (_, headers, _) = ask(Method::GET, "/stream", Some(("origin", "https://evil.example"))).await;

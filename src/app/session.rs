@@ -7,9 +7,9 @@ use futures_util::{Stream, StreamExt};
 use http::StatusCode;
 use serde_json::json;
 
-use super::{App, Delivery, View};
+use super::{App, Delivery, publish};
 use crate::{
-    feed::{End, Event, Viewer},
+    feed::{End, Event, Feed, Viewer},
     format::{self, Format},
     origin::split_authority,
     webtransport::{DatagramError, SendStream, Session, SessionRequest, StreamError},
@@ -46,16 +46,29 @@ pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
     {
         return request.reject(StatusCode::FORBIDDEN);
     }
-    let View { viewer, format, delivery } = match app.view(request.uri(), request.headers()) {
-        Ok(view) => view,
+    let opened = app.asked(request.uri(), request.headers()).and_then(|asked| {
+        let viewer = asked.view()?;
+        let token = asked.token.or_else(|| publish::bearer(request.headers()).map(String::from));
+        Ok((asked.feed, viewer, asked.format, asked.delivery, token))
+    });
+    let (feed, viewer, format, delivery, token) = match opened {
+        Ok(opened) => opened,
         Err(problem) => return request.reject(problem.status),
     };
     let Ok(session) = request.accept().await else { return };
-    // Either way the session has one stream of ours; its end is the end of the feed.
+    tokio::select! {
+        () = bring(&session, feed, viewer, format, delivery) => {}
+        () = publish::streams(&app, &session, feed, token.as_deref()) => {}
+    }
+}
+
+/// Brings the feed on a stream of ours, whose end is the end of the feed, and waits until the
+/// client closes the session.
+async fn bring(session: &Session, feed: &Feed, viewer: Viewer, format: Format, delivery: Delivery) {
     let Ok(mut stream) = session.open_uni().await else { return };
     let brought = match delivery {
         Delivery::Stream => by_stream(viewer, format, &mut stream).await,
-        Delivery::Datagrams => by_datagrams(viewer, &session, &mut stream).await,
+        Delivery::Datagrams => by_datagrams(viewer, session, &mut stream).await,
     };
     match brought {
         Ok(()) => {
@@ -64,7 +77,12 @@ pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
                 session.closed().await;
             }
         }
-        Err(Cut::Gone) => {}
+        Err(Cut::Gone) => {
+            // Who does not read may still publish.
+            if feed.publisher().is_some() {
+                session.closed().await;
+            }
+        }
         Err(Cut::Feed(error)) => {
             stream.reset(FEED_FAILED);
             session.close(FEED_FAILED, &error.to_string());

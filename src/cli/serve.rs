@@ -12,7 +12,7 @@ use crate::{
     App, Identity, Listen, PlainHttp, Server,
     browser::{self, Browser, Opened},
     feed::{self, Feed, Lag},
-    origin::Origin,
+    origin::{Origin, is_loopback},
     server::{Addresses, DEFAULT_HTTP_PORT},
     source::{Feeding, Kind, Options, Source, chunker::Chunking},
 };
@@ -20,7 +20,8 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct ServeCommand {
     /// What to stream, each a feed: demo (the default), - (standard input), exec:COMMAND (what it
-    /// prints), file:PATH (from its beginning for each viewer), tail:PATH (what is appended to it).
+    /// prints), file:PATH (from its beginning for each viewer), tail:PATH (what is appended to it),
+    /// publish (what clients send, as `h3cast publish` does).
     /// A feed without a NAME is the one at /stream, the others are at /stream/NAME.
     #[arg(value_name = "[NAME=]SOURCE")]
     pub(super) sources: Vec<Source>,
@@ -68,6 +69,14 @@ pub(super) struct ServeArgs {
     /// Run exec:COMMAND again when it ends.
     #[arg(long, env = "H3CAST_RESTART", conflicts_with = "per_viewer")]
     restart: bool,
+    /// What clients must know to publish. Needed for feeds that clients publish to when anything but
+    /// this machine is listened to.
+    #[arg(long, env = "H3CAST_PUBLISH_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = token)]
+    publish_token: Option<String>,
+    /// The longest body that one request may publish, in bytes (K, M and G as for --history).
+    /// [default: no limit]
+    #[arg(long, env = "H3CAST_PUBLISH_LIMIT", value_name = "BYTES", value_parser = size)]
+    publish_limit: Option<usize>,
     /// Open the page in a browser, on a fresh profile.
     #[arg(long, env = "H3CAST_OPEN", value_name = "BROWSER")]
     open: Option<BrowserName>,
@@ -116,6 +125,13 @@ fn size(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| "write a number of bytes, as in 500000, 64K or 8M".into())
 }
 
+fn token(text: &str) -> Result<String, String> {
+    match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err("a token is visible ASCII characters, without spaces".into()),
+    }
+}
+
 fn plain_http(text: &str) -> Result<PlainHttp, crate::listen::BadListen> {
     match text {
         "off" => Ok(PlainHttp::Off),
@@ -130,6 +146,13 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
     {
         return Err(Failure::usage(anyhow::anyhow!("{} is no folder: give --static the page's folder", dir.display())));
     }
+    if let Some(reached) = args.listen.iter().find(|listen| !is_loopback(listen.host()))
+        && sources.iter().any(|source| source.kind == Kind::Publish)
+        && args.publish_token.is_none()
+    {
+        let text = "everyone who reaches {listen} could publish: give --publish-token TOKEN (or H3CAST_PUBLISH_TOKEN), which clients must then know, or listen on localhost only";
+        return Err(Failure::usage(anyhow::anyhow!(text.replace("{listen}", &reached.to_string()))));
+    }
     // Both are ready before anything is bound, so that no signal is missed.
     let stop = stop_signals().map_err(Failure::running)?;
     let names: Vec<String> =
@@ -138,6 +161,8 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
     let (feeds, feedings) = start(sources, &args).await?;
     let app = App::new(feeds, identity.clone())
         .allow_origins(args.allow_origin.into_iter().collect())
+        .publish_token(args.publish_token.as_deref())
+        .publish_limit(args.publish_limit.map(|bytes| bytes as u64))
         .static_dir(args.static_dir);
     let http = args.http.unwrap_or(PlainHttp::Near(Listen::localhost(DEFAULT_HTTP_PORT)));
     let mut builder = Server::builder(identity.clone()).plain_http(http).grace(args.grace);

@@ -20,7 +20,7 @@ use crate::chunk::{Chunk, Cursor, Epoch};
 pub(super) struct Ring {
     epoch: Epoch,
     lag: Lag,
-    /// How many bytes of chunks are kept.
+    /// How many bytes of chunks are kept, with what they cost beside.
     history: usize,
     state: Mutex<State>,
     /// Tells a producer that waits that a viewer has moved on.
@@ -29,10 +29,11 @@ pub(super) struct Ring {
 
 #[derive(Debug, Default)]
 struct State {
-    chunks: VecDeque<Arc<Chunk>>,
+    chunks: VecDeque<Kept>,
     /// The sequence number of the chunk that is published next.
     next: u64,
-    bytes: usize,
+    /// What all chunks so far have cost, in bytes.
+    total: u64,
     end: Option<End>,
     /// Viewers that wait for what is published next.
     waiting: Vec<Waker>,
@@ -43,12 +44,29 @@ struct State {
     skipped: u64,
 }
 
+#[derive(Debug)]
+struct Kept {
+    /// What all chunks before it have cost, in bytes.
+    before: u64,
+    chunk: Arc<Chunk>,
+}
+
 /// What a chunk costs beside its bytes, so that a feed of empty lines is bounded too.
-const OVERHEAD: usize = size_of::<Chunk>() + 2 * size_of::<usize>() + size_of::<Arc<Chunk>>();
+const OVERHEAD: usize = size_of::<Chunk>() + 2 * size_of::<usize>() + size_of::<Kept>();
 
 impl State {
     fn first(&self) -> u64 {
         self.next - self.chunks.len() as u64
+    }
+
+    /// What the chunks from `seq` on have cost, as far as they are kept.
+    fn since(&self, seq: u64) -> u64 {
+        let at = usize::try_from(seq.saturating_sub(self.first())).unwrap_or(usize::MAX);
+        self.chunks.get(at).map_or(0, |kept| self.total - kept.before)
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        self.since(self.first())
     }
 
     fn slowest(&self) -> Option<u64> {
@@ -61,8 +79,8 @@ impl State {
     }
 }
 
-fn cost(bytes: &Bytes) -> usize {
-    bytes.len() + OVERHEAD
+fn cost(bytes: &Bytes) -> u64 {
+    (bytes.len() + OVERHEAD) as u64
 }
 
 impl Ring {
@@ -97,22 +115,25 @@ impl Ring {
         if state.end.is_some() {
             return Err(Full::Ended);
         }
-        // A chunk larger than the whole ring still stands in it alone.
-        let mut evict = 0;
-        let mut left = state.bytes + cost(bytes);
-        while left > self.history && evict < state.chunks.len() {
-            left -= cost(&state.chunks[evict].bytes);
-            evict += 1;
+        let history = self.history as u64;
+        if self.lag == Lag::Block
+            && let Some(slowest) = state.slowest()
+        {
+            // The other half stays behind the slowest viewer: one whose connection is lost has not
+            // received all that it was given, and comes again for it.
+            let behind = state.since(slowest);
+            if behind > 0 && behind + cost(bytes) > history / 2 {
+                return Err(Full::Wait);
+            }
         }
-        let oldest = state.first() + evict as u64;
-        if self.lag == Lag::Block && state.slowest().is_some_and(|slowest| slowest < oldest) {
-            return Err(Full::Wait);
-        }
-        state.chunks.drain(..evict);
-        state.bytes = left;
-        let seq = state.next;
+        let (seq, before) = (state.next, state.total);
         state.next += 1;
-        state.chunks.push_back(Arc::new(Chunk::new(seq, bytes.clone())));
+        state.total += cost(bytes);
+        state.chunks.push_back(Kept { before, chunk: Arc::new(Chunk::new(seq, bytes.clone())) });
+        // A chunk larger than the whole ring still stands in it alone.
+        while state.kept_bytes() > history && state.chunks.len() > 1 {
+            state.chunks.pop_front();
+        }
         let waiting = state.wake();
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
@@ -129,11 +150,21 @@ impl Ring {
         self.room.notify_waiters();
     }
 
+    pub(super) async fn ended(&self) {
+        loop {
+            let changed = self.room.notified();
+            if self.lock().end.is_some() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     pub(super) fn status(&self) -> Status {
         let state = self.lock();
         Status {
             chunks: state.next,
-            kept_bytes: state.bytes,
+            kept_bytes: usize::try_from(state.kept_bytes()).unwrap_or(usize::MAX),
             oldest: (!state.chunks.is_empty()).then(|| Cursor { epoch: self.epoch, seq: state.first() }),
             skipped: state.skipped,
             end: state.end.clone(),
@@ -235,7 +266,7 @@ impl RingViewer {
         }
         self.from_start = false;
         let at = usize::try_from(self.next - first).unwrap_or(usize::MAX);
-        if let Some(chunk) = state.chunks.get(at).cloned() {
+        if let Some(chunk) = state.chunks.get(at).map(|kept| kept.chunk.clone()) {
             self.next += 1;
             if let Some(place) = self.place {
                 state.places[place] = Some(self.next);

@@ -102,6 +102,26 @@ async fn blocking_loses_nothing_and_a_viewer_that_goes_lets_go() {
 }
 
 #[tokio::test]
+async fn blocking_keeps_something_for_a_viewer_that_comes_again() {
+    let (feed, publisher) = Feed::live("live", 20_000, Lag::Block);
+    let mut viewer = feed.view(From::Now, None);
+    let fill = || while publisher.publish(Bytes::from_static(&[0; 100])).now_or_never().is_some() {};
+    let mut given = 0;
+    for _ in 0..5 {
+        fill();
+        // What it is given and does not receive, as its connection is lost. Its place is kept
+        // until that is known.
+        given += seqs(&drain(&mut viewer)).len() as u64;
+    }
+    fill();
+    let status = feed.status();
+    let (oldest, kept) = (status.oldest.unwrap().seq, status.chunks - status.oldest.unwrap().seq);
+    assert!(kept > 20 && given - oldest >= kept / 2, "{kept} kept, {oldest} the oldest, {given} given");
+    let again = feed.view(From::After(Cursor { epoch: viewer.epoch(), seq: oldest }), None);
+    assert_eq!(again.gap(), None);
+}
+
+#[tokio::test]
 async fn disconnecting_tells_and_ends() {
     let (feed, publisher) = Feed::live("live", 1000, Lag::Disconnect);
     let mut slow = feed.view(From::Now, None);

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Where a stream of bytes is cut.
@@ -49,7 +49,10 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
         loop {
             if let Some(size) = self.cut() {
                 self.scanned = 0;
-                return Ok(Some(self.buf.split_to(size).freeze()));
+                // A copy: a feed keeps chunks for long, and a part of this buffer would keep all of it.
+                let chunk = Bytes::copy_from_slice(&self.buf[..size]);
+                self.buf.advance(size);
+                return Ok(Some(chunk));
             }
             if self.ended {
                 return Ok(None);
@@ -60,7 +63,7 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if self.buf.is_empty() => return Err(error),
                 // First what there is; the next read fails again.
-                Err(_) => return Ok(Some(self.buf.split().freeze())),
+                Err(_) => return Ok(Some(Bytes::copy_from_slice(&self.buf.split()))),
             }
         }
     }

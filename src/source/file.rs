@@ -37,7 +37,8 @@ fn open(name: &str, path: &Path) -> Result<File, SourceError> {
 /// A file from its beginning, for each viewer.
 pub(super) fn on_demand(name: &str, path: PathBuf, chunking: Chunking) -> Result<Feed, SourceError> {
     open(name, &path)?;
-    Ok(Feed::on_demand(name, move || {
+    let of_file = path.clone();
+    let feed = Feed::on_demand(name, move || {
         let path = path.clone();
         stream::unfold(None, move |chunks| {
             let path = path.clone();
@@ -55,7 +56,8 @@ pub(super) fn on_demand(name: &str, path: PathBuf, chunking: Chunking) -> Result
                 }
             }
         })
-    }))
+    });
+    Ok(feed.of_file(of_file))
 }
 
 fn failed(path: &Path, error: &io::Error) -> FeedError {

@@ -36,12 +36,14 @@ pub enum Kind {
     File(PathBuf),
     /// What is appended to a file, through truncation and rotation.
     Tail(PathBuf),
+    /// What clients publish.
+    Publish,
 }
 
 /// A text is no source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no source: write demo, -, exec:COMMAND, file:PATH or tail:PATH, with NAME= before it for a feed of that name"
+    "`{0}` is no source: write demo, -, exec:COMMAND, file:PATH, tail:PATH or publish, with NAME= before it for a feed of that name"
 )]
 pub struct BadSource(String);
 
@@ -52,7 +54,8 @@ impl FromStr for Kind {
         let bad = || BadSource(text.to_owned());
         let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
         match (kind, rest) {
-            ("demo", "") => Ok(Self::Demo),
+            ("demo", "") if !text.ends_with(':') => Ok(Self::Demo),
+            ("publish", "") if !text.ends_with(':') => Ok(Self::Publish),
             ("-", "") => Ok(Self::Stdin),
             ("exec" | "file" | "tail", "") => Err(bad()),
             ("exec", command) => Ok(Self::Exec(command.to_owned())),
@@ -163,7 +166,25 @@ impl Source {
                 let (feed, publisher) = live();
                 (feed, Some(Box::pin(file::follow(name, path, chunking, publisher)?)))
             }
+            Kind::Publish => {
+                let feed = Feed::writable(name, options.history, options.lag);
+                let end = feed.publisher().cloned().map(EndWhenDropped);
+                let until_dropped = async move {
+                    let _end = end;
+                    std::future::pending().await
+                };
+                (feed, Some(Box::pin(until_dropped)))
+            }
         })
+    }
+}
+
+/// Ends a feed that clients write: others end with what feeds them.
+struct EndWhenDropped(Publisher);
+
+impl Drop for EndWhenDropped {
+    fn drop(&mut self) {
+        self.0.end(End::Clean);
     }
 }
 
@@ -197,11 +218,26 @@ mod tests {
         let of = |name: &str, kind| Ok(Source { name: name.into(), kind });
         assert_eq!(source("-"), of("default", Kind::Stdin));
         assert_eq!(source("demo"), of("default", Kind::Demo));
+        assert_eq!(source("chat=publish"), of("chat", Kind::Publish));
         assert_eq!(source("log=tail:/var/log/a=b"), of("log", Kind::Tail("/var/log/a=b".into())));
         assert_eq!(source("build=exec:A=1 cargo build"), of("build", Kind::Exec("A=1 cargo build".into())));
         assert_eq!(source("exec:A=1 make"), of("default", Kind::Exec("A=1 make".into())));
         assert_eq!(source("a.b-c_1=-"), of("a.b-c_1", Kind::Stdin));
-        for text in ["", "=", "x", "exec:", "a b=-", "..=-", "a/b=-", "name=", "name=what", "demo:x", "http://x"] {
+        for text in [
+            "",
+            "=",
+            "x",
+            "exec:",
+            "a b=-",
+            "..=-",
+            "a/b=-",
+            "name=",
+            "name=what",
+            "demo:x",
+            "demo:",
+            "publish:",
+            "http://x",
+        ] {
             assert!(source(text).is_err(), "{text}");
         }
     }

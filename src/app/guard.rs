@@ -1,0 +1,78 @@
+//! What holds for every route.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tracing::debug;
+
+use super::{App, Problem, authority_of, host_of};
+use crate::{
+    origin::{is_loopback, split_authority},
+    server::Via,
+};
+
+/// What holds for every route: who may ask, which pages may read the answer, and what a browser
+/// must not make of it.
+pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Infallible> {
+    let via = request.extensions().get::<Via>().copied();
+    let named = authority_of(&request).and_then(split_authority).map(|(host, _)| host);
+    let ours = named.is_some_and(|host| is_loopback(host) || app.origins.names_host(host));
+    let host = host_of(&request).to_owned();
+    if via.is_some_and(|via| !via.tls) && !ours {
+        // A page elsewhere that makes its own name point at this machine (DNS rebinding) would
+        // otherwise read everything here as its own.
+        let text =
+            "plain HTTP is served to this machine only, under its own name: open http://localhost instead".into();
+        return Ok(Problem::new(StatusCode::MISDIRECTED_REQUEST, text).into_response());
+    }
+    debug!(version = ?request.version(), method = %request.method(), path = request.uri().path(), "request");
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let foreign = origin.is_some();
+    let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| app.origins.allow(origin, &host)));
+    if foreign && allowed.is_none() && !request.method().is_safe() {
+        // Browsers send simple cross-origin POSTs without asking first.
+        let text = "pages of that origin may not do this here: --allow-origin names those that may";
+        return Ok(Problem::new(StatusCode::FORBIDDEN, text.into()).into_response());
+    }
+    let preflight = (*request.method() == Method::OPTIONS).then(|| request.headers().clone());
+    let mut response = next.run(request).await;
+    if let Some(preflight) = preflight
+        && response.status() == StatusCode::METHOD_NOT_ALLOWED
+    {
+        // What is refused is OPTIONS itself, and the refusal says what is allowed.
+        response = options(&preflight, response.headers().get(header::ALLOW));
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.append(header::VARY, HeaderValue::from_static("origin"));
+    if let Some(origin) = allowed {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        // Lets the page see which protocol carried the response.
+        headers.insert("timing-allow-origin", origin);
+    }
+    Ok(response)
+}
+
+/// OPTIONS, and with it the preflight of CORS (Fetch §4.8).
+fn options(request: &HeaderMap, allowed: Option<&HeaderValue>) -> Response {
+    let methods = allowed.and_then(|allowed| allowed.to_str().ok()).unwrap_or("GET, HEAD");
+    let listed = methods.split(',').map(str::trim).filter(|method| *method != "OPTIONS");
+    let methods = listed.chain(["OPTIONS"]).collect::<Vec<_>>().join(", ");
+    let methods = HeaderValue::from_str(&methods).unwrap_or(HeaderValue::from_static("GET, HEAD, OPTIONS"));
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ALLOW, methods.clone());
+    if request.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+        if let Some(names) = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+        }
+    }
+    response
+}

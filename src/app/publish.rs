@@ -1,0 +1,321 @@
+//! Publishing: the body of a POST or PUT, and the streams that a client opens in a session, become
+//! chunks as they arrive.
+
+mod known;
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Query, Request, State},
+    response::{IntoResponse, Response},
+};
+use bytes::{Buf, Bytes};
+use futures_util::{Stream, StreamExt, stream};
+use http::{HeaderMap, StatusCode, header};
+use http_body::Body as _;
+use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
+use tokio_util::io::StreamReader;
+use tracing::debug;
+
+use super::{App, Problem};
+use crate::{
+    feed::{Feed, Publisher},
+    source::chunker::{Chunker, Chunking},
+    webtransport::{RecvStream, SendStream, Session},
+};
+use known::{Known, Publication};
+
+/// Publications that run at once.
+const MAX_RUNNING: usize = 1024;
+/// Streams of one session that are read at once; more wait.
+const MAX_STREAMS: usize = 64;
+/// How long the answer on a session's stream may wait to be taken.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// Who may publish, how much, and what has been published.
+#[derive(Debug, Clone)]
+pub(super) struct Publications {
+    /// The hash of the token, so that comparing it takes the same time whatever is compared.
+    token: Option<[u8; 32]>,
+    limit: Option<u64>,
+    known: Arc<Known>,
+    places: Arc<Semaphore>,
+}
+
+impl Default for Publications {
+    fn default() -> Self {
+        Self { token: None, limit: None, known: Arc::default(), places: Arc::new(Semaphore::new(MAX_RUNNING)) }
+    }
+}
+
+impl Publications {
+    pub(super) fn token(&mut self, token: Option<&str>) {
+        self.token = token.map(|token| Sha256::digest(token).into());
+    }
+
+    pub(super) fn limit(&mut self, bytes: Option<u64>) {
+        self.limit = bytes;
+    }
+
+    /// The feed's publisher, if it has one and the client may use it.
+    fn admit<'a>(&self, feed: &'a Feed, token: Option<&str>) -> Result<&'a Publisher, Problem> {
+        let publisher = feed.publisher().ok_or_else(|| {
+            let text = format!(
+                "clients do not publish to the feed `{0}`: start the server with `{0}=publish` for one that they write",
+                feed.name()
+            );
+            Problem::new(StatusCode::FORBIDDEN, text)
+        })?;
+        if let Some(expected) = &self.token {
+            let unauthorized = |text: &str| Problem::new(StatusCode::UNAUTHORIZED, text.into());
+            let token = token.ok_or_else(|| {
+                unauthorized("publishing needs the server's token: send `Authorization: Bearer TOKEN`")
+            })?;
+            let given: [u8; 32] = Sha256::digest(token).into();
+            if !bool::from(given.ct_eq(expected)) {
+                return Err(unauthorized("that is not the token with which this server lets clients publish"));
+            }
+        }
+        Ok(publisher)
+    }
+
+    fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let busy = |_| {
+            let text = format!("{MAX_RUNNING} publications run already: try again in a moment");
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, text)
+        };
+        self.places.clone().try_acquire_owned().map_err(busy)
+    }
+
+    fn too_long(&self, published: u64) -> Problem {
+        let limit = self.limit.unwrap_or_default();
+        let text =
+            format!("one request may publish {limit} bytes: {published} of this publication have been published");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+    }
+}
+
+/// The query of a POST or PUT.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PublishQuery {
+    /// Where the body is cut into chunks.
+    #[serde(default)]
+    chunk: Cut,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Cut {
+    /// Wherever a piece of it ends.
+    #[default]
+    Bytes,
+    /// Behind each newline.
+    Lines,
+}
+
+impl std::convert::From<Cut> for Chunking {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Bytes => Self::Bytes,
+            Cut::Lines => Self::Lines,
+        }
+    }
+}
+
+/// POST and PUT: publishes the body, and answers with what was written.
+pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let publications = &app.publications;
+    let feed = app.feed(request.uri().path())?;
+    let headers = request.headers();
+    let publisher = publications.admit(feed, bearer(headers))?;
+    let Query(PublishQuery { chunk }) =
+        Query::try_from_uri(request.uri()).map_err(|error| Problem::bad(error.body_text()))?;
+    let key = idempotency_key(headers)?;
+    let offset = upload_offset(headers)?;
+    if offset.is_some() && key.is_none() {
+        return Err(Problem::bad("Upload-Offset is of a publication that is known by its Idempotency-Key".into()));
+    }
+    let length = request.body().size_hint().lower();
+    if publications.limit.is_some_and(|limit| length > limit) {
+        return Err(publications.too_long(0));
+    }
+    let _place = publications.place()?;
+    let mut publication = publications.known.begin(feed.name(), key, offset).await?;
+    let pieces = request.into_body().into_data_stream().map(|piece| piece.map_err(io::Error::other));
+    publish(publications, publisher, &mut publication, pieces, chunk.into()).await?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(written(feed, &publication))).into_response())
+}
+
+/// What a publication has written so far.
+fn written(feed: &Feed, publication: &Publication) -> serde_json::Value {
+    let progress = publication.progress();
+    json!({
+        "feed": feed.name(),
+        "first": progress.first.map(|cursor| cursor.to_string()),
+        "last": progress.last.map(|cursor| cursor.to_string()),
+        "chunks": progress.chunks,
+        "bytes": progress.bytes,
+    })
+}
+
+/// Publishes pieces as they come, to their end.
+async fn publish(
+    publications: &Publications,
+    publisher: &Publisher,
+    publication: &mut Publication,
+    pieces: impl Stream<Item = io::Result<Bytes>>,
+    chunking: Chunking,
+) -> Result<(), Problem> {
+    let mut skip = publication.skip();
+    let mut left = publications.limit.unwrap_or(u64::MAX);
+    let mut pieces = std::pin::pin!(pieces.filter_map(|piece| {
+        let piece = piece.and_then(|mut piece| {
+            left = left.checked_sub(piece.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+            let known = skip.min(piece.len() as u64);
+            skip -= known;
+            piece.advance(known as usize);
+            Ok(piece)
+        });
+        // An empty piece would be taken for the end.
+        std::future::ready(Some(piece).filter(|piece| !piece.as_ref().is_ok_and(Bytes::is_empty)))
+    }));
+    let mut chunks = Chunker::new(StreamReader::new(pieces.as_mut()), chunking);
+    let replaced = publication.replaced();
+    let feed_ended = publisher.ended();
+    let published = async {
+        loop {
+            let Some(chunk) = chunks.next().await? else { return Ok(()) };
+            let size = chunk.len();
+            let Some(cursor) = publisher.publish(chunk).await else { return Err(Broken::Ended) };
+            publication.add(cursor, size);
+        }
+    };
+    // Neither waits for a client that sends nothing, nor for room in the feed.
+    let done = tokio::select! {
+        biased;
+        () = replaced.cancelled() => Err(Broken::Replaced),
+        () = feed_ended => Err(Broken::Ended),
+        done = published => done,
+    };
+    let Err(broken) = done else { return Ok(()) };
+    let so_far = publication.progress().bytes;
+    Err(match broken {
+        Broken::Replaced => {
+            let text = "another request goes on with the publication of this Idempotency-Key";
+            Problem::new(StatusCode::CONFLICT, text.into())
+        }
+        Broken::Ended => {
+            let text = format!("the feed has ended: {so_far} bytes were published");
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        Broken::Read(error) if error.kind() == io::ErrorKind::FileTooLarge => publications.too_long(so_far),
+        Broken::Read(error) => {
+            debug!(%error, "a publication broke off");
+            Problem::bad(format!("the body broke off: {so_far} bytes were published"))
+        }
+    })
+}
+
+/// Why a publication was not brought to its end.
+enum Broken {
+    /// The client left off, or sent too much.
+    Read(io::Error),
+    Replaced,
+    Ended,
+}
+
+impl std::convert::From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Read(error)
+    }
+}
+
+/// Reads every stream that the client opens in its session; each is a publication. A bidirectional
+/// one is answered on. Ends when the session does.
+pub(super) async fn streams(app: &App, session: &Session, feed: &Feed, token: Option<&str>) {
+    let mut running = JoinSet::new();
+    loop {
+        let (reply, stream) = tokio::select! {
+            Some(_) = running.join_next() => continue,
+            stream = session.accept_uni(), if running.len() < MAX_STREAMS => match stream {
+                Ok(stream) => (None, stream),
+                Err(_) => return,
+            },
+            streams = session.accept_bi(), if running.len() < MAX_STREAMS => match streams {
+                Ok((send, recv)) => (Some(send), recv),
+                Err(_) => return,
+            },
+        };
+        let (publications, feed, token) = (app.publications.clone(), feed.clone(), token.map(String::from));
+        running.spawn(async move { one_stream(&publications, &feed, token.as_deref(), stream, reply).await });
+    }
+}
+
+async fn one_stream(
+    publications: &Publications,
+    feed: &Feed,
+    token: Option<&str>,
+    mut stream: RecvStream,
+    reply: Option<SendStream>,
+) {
+    let done = async {
+        let publisher = publications.admit(feed, token)?;
+        let _place = publications.place()?;
+        let mut publication = publications.known.begin(feed.name(), None, None).await?;
+        let pieces = stream::unfold(&mut stream, |stream| async move {
+            let piece = stream.read_bytes(usize::MAX).await.map_err(io::Error::other).transpose()?;
+            Some((piece, stream))
+        });
+        publish(publications, publisher, &mut publication, pieces, Chunking::Bytes).await?;
+        Ok::<_, Problem>(written(feed, &publication))
+    };
+    let answer = match done.await {
+        Ok(answer) => answer,
+        Err(problem) => {
+            stream.stop(problem.status.as_u16().into());
+            problem.json()
+        }
+    };
+    let Some(mut reply) = reply else { return };
+    let sent = async {
+        if reply.write_bytes(answer.to_string().into()).await.is_ok() && reply.finish().is_ok() {
+            let _ = reply.stopped().await;
+        }
+    };
+    let _ = tokio::time::timeout(ANSWER_WAIT, sent).await;
+}
+
+/// The token of `Authorization: Bearer TOKEN` (RFC 6750 §2.1).
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// The key by which a publication is known when it comes again
+/// (draft-ietf-httpapi-idempotency-key-header, which quotes it; most clients do not).
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    const LONGEST: usize = 200;
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = key.to_str().unwrap_or_default();
+    let key = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
+    match key.len() {
+        1..=LONGEST => Ok(Some(key.to_owned())),
+        _ => Err(Problem::bad(format!("an Idempotency-Key has 1 to {LONGEST} visible ASCII characters"))),
+    }
+}
+
+/// Where in its publication the body begins (draft-ietf-httpbis-resumable-upload).
+fn upload_offset(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let Some(offset) = headers.get("upload-offset") else { return Ok(None) };
+    let parsed = offset.to_str().ok().and_then(|offset| offset.parse().ok());
+    parsed.map(Some).ok_or_else(|| Problem::bad("Upload-Offset is a number of bytes".into()))
+}

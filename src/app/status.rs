@@ -1,0 +1,81 @@
+//! What can be said of the feeds: as JSON, and for Prometheus.
+
+use std::{fmt::Write, sync::Arc};
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::header;
+use serde_json::json;
+
+use super::App;
+use crate::feed::{End, Status};
+
+pub(super) async fn feeds(State(app): State<Arc<App>>) -> Response {
+    let feeds: Vec<_> = app
+        .feeds
+        .iter()
+        .map(|feed| {
+            let status = feed.status();
+            let (state, error) = match &status.end {
+                None => ("open", None),
+                Some(End::Clean) => ("ended", None),
+                Some(End::Failed(error)) => ("failed", Some(error.to_string())),
+            };
+            json!({
+                "name": feed.name(),
+                "kind": feed.kind(),
+                "writable": feed.publisher().is_some(),
+                "state": state,
+                "error": error,
+                "viewers": status.viewers,
+                "chunks": status.chunks,
+                "bytes": status.bytes,
+                "rate": { "chunks": status.rate.chunks, "bytes": status.rate.bytes },
+                "kept_bytes": status.kept_bytes,
+                "skipped": status.skipped,
+                "oldest": status.oldest.map(|cursor| cursor.to_string()),
+            })
+        })
+        .collect();
+    ([(header::CACHE_CONTROL, "no-store")], Json(json!({ "feeds": feeds }))).into_response()
+}
+
+/// A number that is told of each feed: its name, its type, what it means, and how to have it.
+type Metric = (&'static str, &'static str, &'static str, fn(&Status) -> u64);
+
+const METRICS: [Metric; 6] = [
+    ("h3cast_feed_viewers", "gauge", "Viewers of the feed now.", |status| status.viewers),
+    ("h3cast_feed_chunks_total", "counter", "Chunks published, or given to viewers of an on-demand feed.", |status| {
+        status.chunks
+    }),
+    ("h3cast_feed_bytes_total", "counter", "Bytes of those chunks.", |status| status.bytes),
+    ("h3cast_feed_kept_bytes", "gauge", "Bytes kept for viewers who come late or again.", |status| {
+        status.kept_bytes as u64
+    }),
+    ("h3cast_feed_skipped_total", "counter", "Chunks that viewers missed, being too far behind.", |status| {
+        status.skipped
+    }),
+    ("h3cast_feed_open", "gauge", "1 until the feed has ended.", |status| status.end.is_none().into()),
+];
+
+/// The text format of Prometheus, version 0.0.4.
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let feeds: Vec<_> = app.feeds.iter().map(|feed| (feed.name(), feed.status())).collect();
+    let mut text = format!(
+        "# HELP h3cast_info The version.\n# TYPE h3cast_info gauge\nh3cast_info{{version=\"{}\"}} 1\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    for (name, kind, help, value) in METRICS {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (feed, status) in &feeds {
+            // A label's value is quoted as a Rust string of printable characters is.
+            let _ = writeln!(text, "{name}{{feed={feed:?}}} {}", value(status));
+        }
+    }
+    let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4"), (header::CACHE_CONTROL, "no-store")];
+    (headers, text).into_response()
+}

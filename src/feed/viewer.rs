@@ -1,0 +1,133 @@
+//! One reader of a feed.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream::BoxStream};
+use tracing::{debug, info};
+
+use super::{Counters, End, Event, Feed, FeedError, Gap, ring::RingViewer};
+use crate::chunk::{Chunk, Epoch};
+
+/// An on-demand feed that is not the one of the viewer's cursor.
+const RESTARTED: Gap = Gap { from: 0, missing: 0, restarted: true };
+
+pub(super) enum Source {
+    Live(RingViewer),
+    OnDemand {
+        stream: BoxStream<'static, Result<Bytes, FeedError>>,
+        next: u64,
+        restarted: bool,
+        counters: Arc<Counters>,
+    },
+}
+
+impl Source {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        match self {
+            Self::Live(viewer) => viewer.poll_next(cx),
+            Self::OnDemand { restarted, .. } if *restarted => {
+                *restarted = false;
+                Poll::Ready(Some(Event::Gap(RESTARTED)))
+            }
+            Self::OnDemand { stream, next, counters, .. } => {
+                Poll::Ready(Some(match ready!(stream.poll_next_unpin(cx)) {
+                    Some(Ok(bytes)) => {
+                        counters.count(bytes.len());
+                        *next += 1;
+                        Event::Chunk(Arc::new(Chunk::new(*next - 1, bytes)))
+                    }
+                    Some(Err(error)) => Event::End(End::Failed(error)),
+                    None => Event::End(End::Clean),
+                }))
+            }
+        }
+    }
+}
+
+/// One reader of a feed. Dropping it ends what was made for it alone.
+pub struct Viewer {
+    feed: Arc<str>,
+    /// `None` once it has ended.
+    source: Option<Source>,
+    epoch: Epoch,
+    left: u64,
+    /// The log has been told that it is too slow.
+    told: bool,
+    counters: Arc<Counters>,
+}
+
+impl fmt::Debug for Viewer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Viewer").field("epoch", &self.epoch).field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl Viewer {
+    /// One of that feed, which counts it already; after `limit` chunks it ends cleanly.
+    pub(super) fn new(feed: &Feed, source: Source, epoch: Epoch, limit: Option<u64>) -> Self {
+        let left = limit.unwrap_or(u64::MAX);
+        Self {
+            feed: feed.name.clone(),
+            source: Some(source),
+            epoch,
+            left,
+            told: false,
+            counters: feed.counters.clone(),
+        }
+    }
+
+    /// What it will be told to be missing first of all, if that is known by now.
+    #[must_use]
+    pub fn gap(&self) -> Option<Gap> {
+        match self.source.as_ref()? {
+            Source::Live(viewer) => viewer.gap(),
+            Source::OnDemand { restarted, .. } => restarted.then_some(RESTARTED),
+        }
+    }
+
+    /// The epoch of the chunks that it gets.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+}
+
+impl Stream for Viewer {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let this = &mut *self;
+        let Some(source) = &mut this.source else { return Poll::Ready(None) };
+        let event = match this.left {
+            0 => Some(Event::End(End::Clean)),
+            _ => ready!(source.poll_next(cx)),
+        };
+        match &event {
+            Some(Event::Chunk(_)) => this.left -= 1,
+            Some(Event::Gap(gap)) if gap.missing > 0 => {
+                let (feed, missing) = (&*this.feed, gap.missing);
+                // Once at a level that is shown: it may go on for as long as the viewer is there.
+                match std::mem::replace(&mut this.told, true) {
+                    false => info!(feed, missing, "a viewer is behind all that is kept, and misses chunks"),
+                    true => debug!(feed, missing, "a viewer misses chunks again"),
+                }
+            }
+            Some(Event::Gap(_)) => {}
+            // What was made for this viewer alone goes now, not when the last bytes are read.
+            Some(Event::End(_)) | None => this.source = None,
+        }
+        Poll::Ready(event)
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        self.counters.viewers.fetch_sub(1, Ordering::Relaxed);
+    }
+}

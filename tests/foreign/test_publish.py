@@ -1,0 +1,271 @@
+"""Publishing with clients that share no code with the server: curl over each HTTP, aioquic over both transports."""
+
+import asyncio
+import contextlib
+import io
+import json
+import subprocess
+import threading
+
+import pycurl
+import pytest
+import webtransport
+from clients import CLIENTS, SECONDS
+from server import Server
+
+TOKEN = "s3cret-token"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Server("log=publish", "demo", "--publish-limit", "64K") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    with Server("log=publish", "--publish-token", TOKEN) as running:
+        yield running
+
+
+def curl(server: Server, path: str, *options: str, body: bytes = b"", tls: bool = True) -> tuple[int, dict]:
+    command = ["curl", "-sS", "--max-time", str(SECONDS), "--cacert", server.cacert, "-w", "\n%{http_code}", *options]
+    done = subprocess.run(
+        [*command, (server.base if tls else server.plain) + path], input=body, capture_output=True, timeout=SECONDS + 5
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    answer, _, status = done.stdout.decode().rpartition("\n")
+    return int(status), json.loads(answer) if answer else {}
+
+
+def post(server: Server, body: bytes, *options: str, path: str = "/stream/log") -> tuple[int, dict]:
+    return curl(server, path, "--data-binary", "@-", *options, body=body)
+
+
+def epoch(cursor: str) -> str:
+    return cursor.split("-")[0]
+
+
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+def test_curl_uploads_what_it_reads_as_it_reads_it(server, version):
+    viewer = CLIENTS["http3"](server).stream("/stream/log?limit=3")
+    with contextlib.closing(viewer) as pieces, subprocess.Popen(
+        ["curl", "-sS", version, "--cacert", server.cacert, "-T", "-", f"{server.base}/stream/log"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as uploading:
+        def begin() -> None:
+            # The request leaves with the first `next`, and what is written before it came is not for it.
+            while feed(server)["viewers"] == 0:
+                pass
+            uploading.stdin.write(b"one\n")
+            uploading.stdin.flush()
+
+        threading.Thread(target=begin).start()
+        assert next(pieces) == b"one\n"
+        for line in [b"two\n", "drei ☕ ohne Ende".encode()]:
+            # The body goes on: what came of it is here before the rest is made.
+            uploading.stdin.write(line)
+            uploading.stdin.flush()
+            assert next(pieces) == line
+        uploading.stdin.close()
+        answer = json.loads(uploading.stdout.read())
+        assert uploading.wait(SECONDS) == 0
+    assert answer["feed"] == "log"
+    assert (answer["chunks"], answer["bytes"]) == (3, 8 + len("drei ☕ ohne Ende".encode()))
+    first_seq, last_seq = (int(answer[which].split("-")[1]) for which in ("first", "last"))
+    assert last_seq == first_seq + 2
+    assert epoch(answer["first"]) == epoch(answer["last"])
+
+
+def feed(server: Server, name: str = "log") -> dict:
+    _, answer = curl(server, "/feeds")
+    return next(feed for feed in answer["feeds"] if feed["name"] == name)
+
+
+def test_libcurl_uploads_over_http3(server):
+    body = bytes(range(256)) * 200
+    answer, source = io.BytesIO(), io.BytesIO(body)
+    handle = pycurl.Curl()
+    handle.setopt(pycurl.URL, f"{server.base}/stream/log")
+    handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_3ONLY)
+    handle.setopt(pycurl.CAINFO, server.cacert)
+    handle.setopt(pycurl.TIMEOUT, SECONDS)
+    handle.setopt(pycurl.UPLOAD, 1)
+    handle.setopt(pycurl.READFUNCTION, source.read)
+    handle.setopt(pycurl.WRITEFUNCTION, answer.write)
+    handle.perform()
+    assert handle.getinfo(pycurl.RESPONSE_CODE) == 200
+    handle.close()
+    written = json.loads(answer.getvalue())
+    assert written["bytes"] == len(body)
+    before = f"{epoch(written['first'])}-{int(written['first'].split('-')[1]) - 1}"
+    read = CLIENTS["http3"](server).request(f"/stream/log?from={before}&limit={written['chunks']}")
+    assert read.body == body
+
+
+def test_lines_are_chunks_if_wanted(server):
+    _, written = post(server, b"a\nbb\nccc", path="/stream/log?chunk=lines")
+    assert (written["chunks"], written["bytes"]) == (3, 8)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_a_repeated_publication_is_not_doubled(server, method):
+    key = ("-X", method, "-H", f"Idempotency-Key: retried-{method}")
+    before = feed(server)["chunks"]
+    status, first = post(server, b"abcdef", *key)
+    assert (status, first["bytes"], first["chunks"]) == (200, 6, 1)
+    assert post(server, b"abcdef", *key) == (200, first)
+    # What is longer goes on behind what there is; an empty body asks how much that is.
+    status, longer = post(server, b"abcdefgh", *key)
+    assert (longer["bytes"], longer["chunks"], longer["first"]) == (8, 2, first["first"])
+    assert post(server, b"", *key) == (200, longer)
+    status, offset = post(server, b"ghij", *key, "-H", "Upload-Offset: 6")
+    assert (status, offset["bytes"]) == (200, 10)
+    assert feed(server)["chunks"] == before + 3
+    status, problem = post(server, b"x", *key, "-H", "Upload-Offset: 60")
+    assert status == 409
+    assert "10 bytes have been published" in problem["detail"]
+
+
+def test_refusals(server, guarded):
+    assert post(server, b"x", path="/stream/none")[0] == 404
+    assert post(server, b"x", path="/stream")[0] == 403
+    assert post(server, b"x", path="/stream/log?chunk=words")[0] == 400
+    assert post(server, b"x", path="/stream/log?from=start")[0] == 400
+    assert post(server, b"x", "-H", "Upload-Offset: 1")[0] == 400
+    assert post(server, b"x", "-H", "Idempotency-Key;")[0] == 400
+    assert post(server, b"x", "-H", f"Idempotency-Key: {'x' * 201}")[0] == 400
+    assert post(server, b"x", "-H", "Origin: https://evil.example")[0] == 403
+    before = feed(server)["bytes"]
+    status, problem = post(server, bytes(64 * 1024 + 1))
+    assert status == 413 and "65536" in problem["detail"]
+    assert feed(server)["bytes"] == before, "nothing of a body whose length was known"
+    # A body whose length is not known is published as far as it may be.
+    status, problem = curl(server, "/stream/log", "-T", "-", "--http1.1", body=bytes(64 * 1024 + 1))
+    assert status == 413
+    assert feed(server)["bytes"] <= before + 64 * 1024
+
+    status, problem = post(guarded, b"x")
+    assert status == 401 and "Bearer" in problem["detail"]
+    assert post(guarded, b"x", "-H", "Authorization: Bearer wrong")[0] == 401
+    assert post(guarded, b"x", "-H", f"Authorization: Basic {TOKEN}")[0] == 401
+    assert post(guarded, b"x", "-H", f"Authorization: Bearer {TOKEN}")[0] == 200
+    assert post(guarded, b"x", "-H", f"authorization: bearer {TOKEN}")[0] == 200
+    assert feed(guarded)["chunks"] == 2
+
+
+def test_401_says_how_to_authenticate(guarded):
+    for name in CLIENTS:
+        response = CLIENTS[name](guarded).request("/stream/log", "POST")
+        assert response.status == 401
+        assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_each_piece_of_an_http3_body_is_a_chunk_at_once(server):
+    async def main():
+        async with webtransport.connected(server) as viewer, webtransport.connected(server) as publisher:
+            stream_id = viewer.quic.get_next_available_stream_id()
+            viewer.ask(stream_id, "GET", "/stream/log")
+            reading = await viewer.answer(stream_id)
+            assert reading.status == 200
+
+            stream_id = publisher.quic.get_next_available_stream_id()
+            fields = [(b":method", b"POST"), (b":scheme", b"https")]
+            fields += [(b":authority", publisher.authority.encode()), (b":path", b"/stream/log")]
+            publisher.http.send_headers(stream_id, fields)
+            for piece in [b"one", b"two", b"x" * 5000]:
+                publisher.http.send_data(stream_id, piece, False)
+                publisher.transmit()
+                assert await reading.connect.read(len(piece)) == piece
+            publisher.http.send_data(stream_id, b"", True)
+            publisher.transmit()
+            answer = await publisher.answer(stream_id)
+            assert answer.status == 200
+            assert json.loads(await answer.connect.whole())["bytes"] == 5006
+
+    asyncio.run(main())
+
+
+def test_streams_of_a_session_are_publications(server, guarded):
+    async def main(server, query, allowed):
+        async with webtransport.connected(server) as peer:
+            session = await peer.session(f"/stream/log{query}")
+            assert session.status == 200
+            both, one_way = session.open(), session.open(unidirectional=True)
+            if not allowed:
+                both.send(b"x", end=True)
+                problem = json.loads(await both.whole())
+                assert problem["status"] == 401
+                assert await one_way.stopped() == webtransport.http3_code(401)
+                return
+            # The view began with the session. aioquic tells of a stream when its first bytes come.
+            both.send(b"hello ")
+            viewing = await peer.server_stream()
+            assert await viewing.read(6) == b"hello "
+            one_way.send(b"one way ", end=True)
+            assert await viewing.read(8) == b"one way "
+            both.send(b"world", end=True)
+            assert await viewing.read(5) == b"world"
+            answer = json.loads(await both.whole())
+            assert (answer["feed"], answer["bytes"], answer["chunks"]) == ("log", 11, 2)
+            # Who does not want to read what it writes stops the stream, and publishes on.
+            viewing.stop(webtransport.http3_code(0))
+            again = session.open()
+            again.send(b"more", end=True)
+            assert json.loads(await again.whole())["bytes"] == 4
+            await session.close()
+
+    asyncio.run(main(server, "", True))
+    asyncio.run(main(guarded, "", False))
+    asyncio.run(main(guarded, "?token=wrong", False))
+    asyncio.run(main(guarded, f"?token={TOKEN}", True))
+
+
+def test_streams_of_a_session_on_another_feed_are_stopped(server):
+    async def main():
+        async with webtransport.connected(server) as peer:
+            session = await peer.session("/stream")
+            stream = session.open(unidirectional=True)
+            stream.send(b"x")
+            assert await stream.stopped() == webtransport.http3_code(403)
+            assert len(await (await peer.server_stream()).whole()) > 0
+            await session.close()
+
+    asyncio.run(main())
+
+
+def test_a_publisher_that_goes_away_leaves_what_it_published(server):
+    async def main():
+        before = await asyncio.to_thread(feed, server)
+        key = (b"idempotency-key", b"gone")
+        async with webtransport.connected(server) as peer:
+            stream_id = peer.quic.get_next_available_stream_id()
+            fields = [(b":method", b"POST"), (b":scheme", b"https")]
+            fields += [(b":authority", peer.authority.encode()), (b":path", b"/stream/log"), key]
+            peer.http.send_headers(stream_id, fields)
+            peer.http.send_data(stream_id, b"first half, ", False)
+            peer.transmit()
+            while (await asyncio.to_thread(feed, server))["chunks"] == before["chunks"]:
+                pass
+            # Its request is still open: who goes on with the key takes it over.
+            status, written = await asyncio.to_thread(
+                post, server, b"first half, second half", "-H", "Idempotency-Key: gone"
+            )
+            assert (status, written["bytes"], written["chunks"]) == (200, 23, 2)
+            replaced = await peer.answer(stream_id)
+            assert replaced.status == 409
+
+    asyncio.run(main())
+
+
+def test_a_token_is_needed_where_others_can_reach():
+    try:
+        running = Server("log=publish", "--listen", "0.0.0.0:0")
+    except AssertionError as error:
+        assert "--publish-token" in str(error)
+    else:
+        running.stop()
+        raise AssertionError("it serves everyone")
+    with Server("log=publish", "--listen", "127.0.0.1:0"):
+        pass
