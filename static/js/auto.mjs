@@ -15,6 +15,8 @@ import { isHttp3 } from "./timing.mjs";
  * @property {() => Promise<Source>} openFetch
  * @property {() => Promise<Source>} openWebTransport
  * @property {AbortSignal} signal
+ * @property {(way: string) => string | undefined} [resting] why a way is to be tried last, if it is
+ * @property {(way: string, why: string) => void} [onFailed] a way could not be opened
  */
 
 export const FETCH_H3 = "fetch over HTTP/3";
@@ -23,79 +25,93 @@ export const FETCH_TCP = "fetch over HTTP/2 or 1.1";
 
 /**
  * Opens the first way that works, HTTP/3 first: fetch if the browser speaks HTTP/3 with this
- * server, else WebTransport, else fetch over what there is.
+ * server, else WebTransport, else fetch over what there is. Ways that rest come after all others.
  *
  * @param {Ways} ways
- * @returns {Promise<{ source: Source, verdicts: Verdict[] }>}
+ * @returns {Promise<{ source: Source, way: string, verdicts: Verdict[] }>}
  * @throws {AutoError} when every way failed
  */
 export async function openAuto(ways) {
-  /** @type {Verdict[]} */
-  const verdicts = [];
-  const { protocol } = ways;
-  const http3 = isHttp3(protocol);
+  const { signal, resting = () => undefined, onFailed = () => {} } = ways;
+  const all = theWays(ways);
+  const rests = new Map(all.map(({ way }) => [way, resting(way)]));
+  const usable = all.filter(({ hindered }) => hindered === undefined);
+  const order = [
+    ...usable.filter(({ way }) => rests.get(way) === undefined),
+    ...usable.filter(({ way }) => rests.get(way) !== undefined),
+  ];
+  /** @type {Map<string, string>} */
+  const failed = new Map();
+  /** @param {string} [taken] */
+  const verdicts = (taken) => all.map(({ way, hindered, because }, i) => {
+    if (way === taken) return verdict(way, "taken", because);
+    const why = failed.get(way) ?? rests.get(way);
+    if (why !== undefined) return verdict(way, "not taken", why);
+    const past = all.findIndex((other) => other.way === taken);
+    if (taken !== undefined && i > past) return verdict(way, "not needed", "An HTTP/3 way is open.");
+    return verdict(way, "not taken", hindered ?? "The server itself had refused.");
+  });
+
   /** @type {unknown} */
   let last;
-
-  /**
-   * @param {string} way
-   * @param {() => Promise<Source>} open
-   * @returns {Promise<Source | undefined>}
-   */
-  const attempt = async (way, open) => {
+  for (const { way, open } of order) {
     try {
-      ways.signal.throwIfAborted();
-      return await open();
+      signal.throwIfAborted();
+      return { source: await open(), way, verdicts: verdicts(way) };
     } catch (cause) {
-      ways.signal.throwIfAborted();
+      signal.throwIfAborted();
       last = cause;
-      verdicts.push({ way, verdict: "not taken", reason: inWords(cause) });
-      return undefined;
+      failed.set(way, inWords(cause));
+      const error = asPageError(cause);
+      // What the server refuses for good it refuses on every way.
+      if (error.answered && error.permanent) break;
+      onFailed(way, inWords(cause));
     }
-  };
-  /**
-   * @param {Source} source
-   * @param {string} way
-   * @param {string} reason
-   * @param {string[]} rest the ways that come after it
-   */
-  const take = (source, way, reason, rest) => {
-    verdicts.push({ way, verdict: "taken", reason });
-    for (const other of rest) verdicts.push({ way: other, verdict: "not needed", reason: "An HTTP/3 way is open." });
-    return { source, verdicts };
-  };
-
-  if (http3) {
-    const source = await attempt(FETCH_H3, ways.openFetch);
-    if (source) {
-      const reason = `The browser already speaks HTTP/3 with this server: it reports ${protocol} for /info.`;
-      return take(source, FETCH_H3, reason, [WEBTRANSPORT, FETCH_TCP]);
-    }
-  } else {
-    verdicts.push({ way: FETCH_H3, verdict: "not taken", reason: noHttp3(protocol) });
   }
+  throw new AutoError(verdicts(), last);
+}
 
-  if (!ways.supported) {
-    verdicts.push({ way: WEBTRANSPORT, verdict: "not taken", reason: noWebTransport(ways.secure).message });
-  } else if (!ways.offered) {
-    verdicts.push({ way: WEBTRANSPORT, verdict: "not taken", reason: notOffered().message });
-  } else {
-    const source = await attempt(WEBTRANSPORT, ways.openWebTransport);
-    if (source) {
-      const reason = ways.byHash
+/**
+ * Every way there is, the best first.
+ * @param {Ways} ways
+ * @returns {{ way: string, open: () => Promise<Source>, hindered: string | undefined, because: string }[]}
+ *   `hindered` says why it cannot be tried, `because` why it is taken when it is
+ */
+function theWays({ protocol, secure, supported, offered, byHash, openFetch, openWebTransport }) {
+  const http3 = isHttp3(protocol);
+  const no = !supported ? noWebTransport(secure).message : !offered ? notOffered().message : undefined;
+  return [
+    {
+      way: FETCH_H3,
+      open: openFetch,
+      hindered: http3 ? undefined : noHttp3(protocol),
+      because: `The browser already speaks HTTP/3 with this server: it reports ${protocol} for /info.`,
+    },
+    {
+      way: WEBTRANSPORT,
+      open: openWebTransport,
+      hindered: no,
+      because: byHash
         ? "It is always HTTP/3, and the browser recognised the server's certificate by its hash."
-        : "It is always HTTP/3, and the browser trusts the server's certificate.";
-      return take(source, WEBTRANSPORT, reason, [FETCH_TCP]);
-    }
-  }
+        : "It is always HTTP/3, and the browser trusts the server's certificate.",
+    },
+    {
+      way: FETCH_TCP,
+      open: openFetch,
+      hindered: http3 ? "The browser fetches over HTTP/3 from this server." : undefined,
+      because: "It works everywhere: the same bytes, chunk by chunk, without HTTP/3.",
+    },
+  ];
+}
 
-  if (http3) {
-    verdicts.push({ way: FETCH_TCP, verdict: "not taken", reason: "A fetch was already tried, and failed." });
-  } else {
-    const source = await attempt(FETCH_TCP, ways.openFetch);
-    if (source) return take(source, FETCH_TCP, "It works everywhere: the same bytes, chunk by chunk, without HTTP/3.", []);
-  }
-  throw new AutoError(verdicts, last);
+/**
+ * @param {string} way
+ * @param {Verdict["verdict"]} mark
+ * @param {string} reason
+ * @returns {Verdict}
+ */
+function verdict(way, mark, reason) {
+  return { way, verdict: mark, reason };
 }
 
 /** Every way failed: the last error, with what was tried before. */
@@ -107,6 +123,9 @@ export class AutoError extends PageError {
   constructor(verdicts, last) {
     const error = asPageError(last);
     super(error.message, error.steps, error.cause);
+    this.permanent = error.permanent;
+    this.answered = error.answered;
+    this.retryAfterMs = error.retryAfterMs;
     this.verdicts = verdicts;
   }
 }

@@ -10,7 +10,7 @@ import { asPageError } from "./errors.mjs";
 import { plural } from "./format.mjs";
 import { loadInfo } from "./info.mjs";
 import { Keep } from "./keep.mjs";
-import { byId, fillError } from "./view.mjs";
+import { byId, fillError } from "./panel.mjs";
 
 /** @typedef {import("./chat-lines.mjs").Line} Line */
 /** @typedef {import("./chat-client.mjs").Way} Way */

@@ -14,6 +14,12 @@ export class PageError extends Error {
     super(message, { cause });
     this.name = "PageError";
     this.steps = steps;
+    /** Trying again would bring the same. */
+    this.permanent = false;
+    /** The server itself answered, whatever way the question took. */
+    this.answered = false;
+    /** How long the server asks to be left alone, in milliseconds. */
+    this.retryAfterMs = 0;
   }
 
   /** The browser's own words, or "" if there are none. */
@@ -23,6 +29,15 @@ export class PageError extends Error {
     if (!(cause instanceof Error)) return String(cause);
     return cause.message === "" ? cause.name : `${cause.name}: ${cause.message}`;
   }
+}
+
+/**
+ * @param {PageError} error
+ * @returns {PageError} the same, of a kind that trying again does not mend
+ */
+function forGood(error) {
+  error.permanent = true;
+  return error;
 }
 
 const START_SERVER = "Check that the server is still running; if not, start it with: cargo run --release";
@@ -45,8 +60,24 @@ export function unreachable(what, cause) {
  * @param {number} status
  * @param {{ title?: string, detail?: string }} problem the problem document, as far as there is one
  * @param {string} origin the page's origin
+ * @param {number} [retryAfterMs] how long the server asks to be left alone
  */
-export function refused(what, status, problem, origin) {
+export function refused(what, status, problem, origin, retryAfterMs = 0) {
+  const error = refusedInWords(what, status, problem, origin);
+  error.answered = true;
+  error.retryAfterMs = retryAfterMs;
+  // What the server has judged stays judged; only "not now" and its own failures are asked again.
+  error.permanent = status < 500 ? ![408, 425, 429].includes(status) : status === 501 || status === 505;
+  return error;
+}
+
+/**
+ * @param {string} what
+ * @param {number} status
+ * @param {{ title?: string, detail?: string }} problem
+ * @param {string} origin
+ */
+function refusedInWords(what, status, problem, origin) {
   const reason = problem.detail || problem.title || "";
   const message = `The server refused the request for ${what} with status ${status}` +
     (reason === "" ? "." : `: ${reason.replace(/\.?$/, ".")}`);
@@ -71,10 +102,10 @@ export function refused(what, status, problem, origin) {
  * @param {unknown} [cause]
  */
 export function badInfo(detail, cause) {
-  return new PageError(`The server's /info is not what this page expects: ${detail}.`, [
+  return forGood(new PageError(`The server's /info is not what this page expects: ${detail}.`, [
     "Reload the page: it may be older than the server.",
     "If something else listens on this port, open the address that h3cast prints.",
-  ], cause);
+  ], cause));
 }
 
 /**
@@ -90,25 +121,62 @@ export function cutShort(bytes, cause, reason = "") {
 }
 
 /**
+ * The stream is dead, or is none of frames.
+ * @param {string} message
+ * @param {unknown} cause
+ * @param {boolean} permanent
+ */
+export function broken(message, cause, permanent) {
+  const error = new PageError(message, [
+    permanent ? "Reload the page: it may be older than the server." : START_SERVER,
+  ], cause);
+  error.permanent = permanent;
+  return error;
+}
+
+/**
+ * The feed itself ended before it was whole.
+ * @param {string} reason the server's
+ */
+export function feedFailed(reason) {
+  const words = reason === "" ? "" : `: ${reason.replace(/\.?$/, "")}`;
+  return forGood(new PageError(`The feed failed at its source${words}.`, [
+    "Everything that the server had of it is here.",
+    "Look at what the feed is made of (a command, a file), then press Start to read it again.",
+  ]));
+}
+
+/**
+ * @param {string} name
+ * @param {string[]} names the feeds that there are
+ */
+export function noFeed(name, names) {
+  return forGood(new PageError(`There is no feed “${name}” on this server.`, [
+    names.length === 0 ? "It has no feeds at all." : `There is: ${names.join(", ")}.`,
+    "Check the feed's name in the address.",
+  ]));
+}
+
+/**
  * This browser or this page cannot use WebTransport.
  * @param {boolean} secure whether the page is a secure context
  */
 export function noWebTransport(secure) {
   if (!secure) {
-    return new PageError("WebTransport is not available here, because this page did not come over a secure address.", [
+    return forGood(new PageError("WebTransport is not available here, because this page did not come over a secure address.", [
       "Open it at https://localhost:4433/ or http://localhost:8080/ (browsers trust localhost).",
       "Or choose fetch, which works everywhere.",
-    ]);
+    ]));
   }
-  return new PageError("This browser has no WebTransport.", [
+  return forGood(new PageError("This browser has no WebTransport.", [
     "Use a current Chrome, Edge or Firefox.",
     "Or choose fetch, which works everywhere.",
-  ]);
+  ]));
 }
 
 /** The server says that it offers no WebTransport. */
 export function notOffered() {
-  return new PageError("This server offers no WebTransport.", ["Choose fetch instead."]);
+  return forGood(new PageError("This server offers no WebTransport.", ["Choose fetch instead."]));
 }
 
 /**
@@ -148,7 +216,7 @@ export function noStream(reason, cause) {
  */
 export function asPageError(cause) {
   if (cause instanceof PageError) return cause;
-  return new PageError("Something went wrong in this page.", [
+  return forGood(new PageError("Something went wrong in this page.", [
     "Reload the page and try again; if it stays, please report it with the words below.",
-  ], cause);
+  ], cause));
 }

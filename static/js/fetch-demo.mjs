@@ -1,4 +1,4 @@
 // @ts-check
 import { startPage } from "./page.mjs";
 
-startPage({ choice: () => "fetch" });
+startPage("fetch");

@@ -1,15 +1,88 @@
 // @ts-check
-import { startPage } from "./page.mjs";
-import { byId } from "./view.mjs";
+import { wireCopyButtons } from "./copy.mjs";
+import { browserEnv } from "./env.mjs";
+import { asPageError } from "./errors.mjs";
+import { FeedPicker } from "./feed-picker.mjs";
+import { FeedsPoll } from "./feeds.mjs";
+import { FollowView } from "./follow-view.mjs";
+import { Follower } from "./follow.mjs";
+import { loadInfo } from "./info.mjs";
+import { noticeWebTransport } from "./page.mjs";
+import { byId } from "./panel.mjs";
 
+const env = browserEnv();
+const query = new URL(env.href).searchParams;
 const transport = byId("transport", HTMLSelectElement);
-const asked = new URL(location.href).searchParams.get("transport");
-if ([...transport.options].some(({ value }) => value === asked)) transport.value = asked ?? "auto";
-
-startPage({
-  choice: () => /** @type {import("./types.mjs").TransportChoice} */ (transport.value),
-  onInfo: ({ chrome }) => {
-    if (chrome !== "") byId("chrome-command", HTMLElement).textContent = chrome;
-    byId("chrome", HTMLElement).hidden = chrome === "";
-  },
+const from = byId("from", HTMLSelectElement);
+const view = new FollowView();
+/** Settles when the reading that there is has ended. */
+let running = Promise.resolve();
+const follower = new Follower(env, { ...view.events, onInfo: showInfo });
+const picker = new FeedPicker(query.get("feed") ?? "", () => void another());
+const poll = new FeedsPoll(env, (feeds) => {
+  picker.status(feeds);
+  const feed = feeds.find(({ name }) => name === picker.feed);
+  view.behind(feed?.chunks === undefined ? undefined : follower.told(feed.chunks, feed.epoch));
 });
+
+for (const [name, select] of /** @type {const} */ ([["transport", transport], ["from", from]])) {
+  const asked = query.get(name);
+  if ([...select.options].some(({ value }) => value === asked)) select.value = asked ?? select.value;
+  select.addEventListener("change", () => remember(name, select.value, select.options[0]?.value ?? ""));
+}
+
+view.panel.start.addEventListener("click", start);
+view.panel.stop.addEventListener("click", () => follower.stop());
+view.retry.onNow(() => follower.retryNow());
+// A page kept for the Back button must not keep reading.
+addEventListener("pagehide", () => {
+  follower.stop();
+  poll.see(false);
+});
+addEventListener("pageshow", () => poll.see(!document.hidden));
+document.addEventListener("visibilitychange", () => poll.see(!document.hidden));
+poll.see(!document.hidden);
+view.panel.start.disabled = false;
+wireCopyButtons();
+noticeWebTransport(env);
+if (query.get("autostart") === "1") start();
+else loadInfo(env).then(({ info }) => showInfo(info), (error) => view.panel.showError(asPageError(error)));
+
+function start() {
+  view.feed = picker.feed;
+  running = follower.start({
+    choice: /** @type {import("./types.mjs").TransportChoice} */ (transport.value),
+    feed: picker.feed,
+    from: from.value === "start" ? "start" : "now",
+  });
+}
+
+/** Another feed was chosen: it is read if the one before was. */
+async function another() {
+  remember("feed", picker.feed, "default");
+  if (!follower.running) return;
+  follower.stop();
+  await running;
+  start();
+}
+
+/**
+ * Keeps a choice in the address, so that a link or a reload shows the same.
+ * @param {string} name
+ * @param {string} value
+ * @param {string} usual what needs no mention
+ */
+function remember(name, value, usual) {
+  const url = new URL(location.href);
+  if (value === usual) url.searchParams.delete(name);
+  else url.searchParams.set(name, value);
+  history.replaceState(null, "", url);
+}
+
+/** @param {import("./info.mjs").Info} info */
+function showInfo({ version, feeds, chrome }) {
+  byId("version", HTMLElement).textContent = `h3cast ${version}`;
+  picker.list(feeds);
+  if (chrome !== "") byId("chrome-command", HTMLElement).textContent = chrome;
+  byId("chrome", HTMLElement).hidden = chrome === "";
+}

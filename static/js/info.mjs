@@ -1,4 +1,5 @@
 // @ts-check
+import { retryAfter } from "./backoff.mjs";
 import { badInfo, refused, unreachable } from "./errors.mjs";
 import { watchProtocol } from "./timing.mjs";
 
@@ -94,6 +95,17 @@ export function sessionUrl(info, name, href) {
 }
 
 /**
+ * An address with a query added.
+ * @param {string} url
+ * @param {Record<string, string>} query
+ */
+export function withQuery(url, query) {
+  const asked = new URL(url);
+  for (const [name, value] of Object.entries(query)) asked.searchParams.set(name, value);
+  return asked.href;
+}
+
+/**
  * A response that is not OK, as an error in words.
  * @param {string} what
  * @param {Response} response
@@ -113,7 +125,8 @@ export async function refusal(what, response, env) {
   } else {
     await response.body?.cancel().catch(() => {});
   }
-  return refused(what, response.status, problem, new URL(env.href).origin);
+  const wait = retryAfter(response.headers.get("retry-after"), Date.now());
+  return refused(what, response.status, problem, new URL(env.href).origin, wait);
 }
 
 /**
@@ -155,7 +168,7 @@ function hash(value, where) {
  * @param {string} where
  * @returns {Record<string, unknown>}
  */
-function object(value, where) {
+export function object(value, where) {
   if (typeof value !== "object" || value === null || Array.isArray(value)) throw badInfo(`${where} is not an object`);
   return /** @type {Record<string, unknown>} */ (value);
 }
@@ -165,7 +178,7 @@ function object(value, where) {
  * @param {string} where
  * @returns {unknown[]}
  */
-function array(value, where) {
+export function array(value, where) {
   if (!Array.isArray(value)) throw badInfo(`${where} is not a list`);
   return value;
 }
@@ -175,7 +188,7 @@ function array(value, where) {
  * @param {string} where
  * @returns {string}
  */
-function string(value, where) {
+export function string(value, where) {
   if (typeof value !== "string") throw badInfo(`${where} is not a string`);
   return value;
 }

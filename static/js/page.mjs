@@ -6,16 +6,13 @@ import { loadInfo } from "./info.mjs";
 import { View } from "./view.mjs";
 import { Viewer } from "./viewer.mjs";
 
-/** @typedef {import("./types.mjs").TransportChoice} TransportChoice */
-
 /**
- * Brings a page to life. The address may say `?feed=NAME` and `?autostart=1`.
+ * Brings a page to life that shows one transport by itself. The address may say `?feed=NAME` and
+ * `?autostart=1`.
  *
- * @param {object} options
- * @param {() => TransportChoice} options.choice which transport to use, asked at every start
- * @param {(info: import("./info.mjs").Info) => void} [options.onInfo]
+ * @param {import("./types.mjs").Transport} transport
  */
-export function startPage({ choice, onInfo = () => {} }) {
+export function startPage(transport) {
   const env = browserEnv();
   const query = new URL(env.href).searchParams;
   const feed = query.get("feed") || "default";
@@ -24,27 +21,33 @@ export function startPage({ choice, onInfo = () => {} }) {
   const showInfo = (info) => {
     const version = document.getElementById("version");
     if (version !== null) version.textContent = `h3cast ${info.version}`;
-    onInfo(info);
   };
   const viewer = new Viewer(env, { ...view.events, onInfo: showInfo });
 
-  view.start.addEventListener("click", () => viewer.start(choice(), feed));
-  view.stop.addEventListener("click", () => viewer.stop());
+  view.panel.start.addEventListener("click", () => viewer.start(transport, feed));
+  view.panel.stop.addEventListener("click", () => viewer.stop());
   // A page kept for the Back button must not keep reading.
   addEventListener("pagehide", () => viewer.stop());
-  view.start.disabled = false;
+  view.panel.start.disabled = false;
   wireCopyButtons();
 
-  const notice = document.getElementById("no-webtransport");
-  if (notice !== null && env.WebTransport === undefined) {
-    const { message, steps } = noWebTransport(env.isSecureContext);
-    notice.textContent = [message, ...steps].join(" ");
-    notice.hidden = false;
-  }
+  noticeWebTransport(env);
 
   if (query.get("autostart") === "1") {
-    viewer.start(choice(), feed);
+    viewer.start(transport, feed);
   } else {
-    loadInfo(env).then(({ info }) => showInfo(info), (error) => view.showError(error));
+    loadInfo(env).then(({ info }) => showInfo(info), (error) => view.panel.showError(error));
   }
+}
+
+/**
+ * Says so where the browser has no WebTransport.
+ * @param {import("./types.mjs").Env} env
+ */
+export function noticeWebTransport(env) {
+  const notice = document.getElementById("no-webtransport");
+  if (notice === null || env.WebTransport !== undefined) return;
+  const { message, steps } = noWebTransport(env.isSecureContext);
+  notice.textContent = [message, ...steps].join(" ");
+  notice.hidden = false;
 }

@@ -77,6 +77,7 @@ export class Plot {
   #svg;
   #caption;
   #top;
+  #what;
   #median;
   /** @type {SVGRectElement[]} */
   #rects = [];
@@ -87,8 +88,10 @@ export class Plot {
    * @param {SVGElement} svg
    * @param {HTMLElement} caption gets the times in words
    * @param {HTMLElement} top gets the value at the top of the scale
+   * @param {string} [what] between what the times are
    */
-  constructor(svg, caption, top) {
+  constructor(svg, caption, top, what = "reads") {
+    this.#what = what;
     this.samples = new Samples();
     this.#svg = svg;
     this.#caption = caption;
@@ -112,7 +115,7 @@ export class Plot {
     this.#caption.textContent = words;
     this.#svg.setAttribute(
       "aria-label",
-      words === "" ? "Times between reads: none yet" : `The last ${values.length} times between reads: ${words}`,
+      words === "" ? `Times between ${this.#what}: none yet` : `The last ${values.length} times between ${this.#what}: ${words}`,
     );
     this.#svg.toggleAttribute("data-empty", stats === null);
     const top = scaleTop(stats?.max ?? 0);

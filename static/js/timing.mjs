@@ -49,7 +49,8 @@ export function watchProtocol(url, env) {
       let timer;
       /** @type {Promise<string>} */
       const tooLate = new Promise((resolve) => {
-        timer = setTimeout(() => resolve(UNKNOWN), waitMs);
+        if (waitMs === 0) resolve(UNKNOWN);
+        else timer = setTimeout(() => resolve(UNKNOWN), waitMs);
       });
       try {
         return await Promise.race([reported, tooLate]);

@@ -4,16 +4,22 @@
  *
  * @typedef {"fetch" | "webtransport"} Transport
  * @typedef {Transport | "auto"} TransportChoice
- * @typedef {"idle" | "connecting" | "streaming" | "done" | "stopped" | "error"} State
+ * @typedef {"idle" | "connecting" | "streaming" | "reconnecting" | "done" | "stopped" | "error"} State
  *
  * The browser's interfaces that the core uses, gathered so that a test can hand in its own.
  * @typedef {object} Env
  * @property {typeof globalThis.fetch} fetch
- * @property {Pick<Performance, "now" | "getEntriesByType">} performance
+ * @property {Pick<Performance, "now" | "getEntriesByType" | "timeOrigin">} performance
  * @property {typeof globalThis.PerformanceObserver | undefined} PerformanceObserver
  * @property {typeof globalThis.WebTransport | undefined} WebTransport undefined where the browser has none
  * @property {boolean} isSecureContext
  * @property {string} href the page's own address
+ * @property {(callback: () => void, ms: number) => number} setTimer
+ * @property {(handle: number) => void} clearTimer
+ * @property {() => number} random from 0 to 1
+ * @property {(callback: () => void) => () => void} onOnline calls back when there is a network again;
+ *   returns what ends that
+ * @property {() => Promise<void>} breathe gives the page a turn to draw and to answer
  *
  * An open stream of bytes, whichever transport brings it.
  * @typedef {object} Source

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { openAuto } from "../../static/js/auto.mjs";
-import { PageError } from "../../static/js/errors.mjs";
+import { PageError, refused } from "../../static/js/errors.mjs";
 
 const fails = (message) => async () => { throw new PageError(message, ["do this"]); };
 
@@ -105,4 +105,40 @@ test("a stop while one way is being tried tries no other", async () => {
   });
   await assert.rejects(opening, { name: "AbortError" });
   assert.deepEqual(tried, ["webtransport"]);
+});
+
+test("a way that rests is tried last, and the list says why", async () => {
+  const resting = (way) => (way === "WebTransport" ? "It broke." : undefined);
+  const { tried, opening } = auto({ resting });
+  const { source, way, verdicts } = await opening;
+  assert.deepEqual([source.transport, way, tried], ["fetch", "fetch over HTTP/2 or 1.1", ["fetch"]]);
+  assert.deepEqual(marks(verdicts), [
+    "fetch over HTTP/3: not taken", "WebTransport: not taken", "fetch over HTTP/2 or 1.1: taken",
+  ]);
+  assert.equal(verdicts[1].reason, "It broke.");
+});
+
+test("a way that rests is taken all the same when all others fail", async () => {
+  const failed = [];
+  const { tried, opening } = auto({
+    resting: (way) => (way === "WebTransport" ? "It broke." : undefined),
+    openFetch: fails("No fetch."),
+    onFailed: (way, why) => failed.push([way, why]),
+  });
+  const { source } = await opening;
+  assert.deepEqual([source.transport, tried, failed], ["webtransport", ["fetch", "webtransport"], [["fetch over HTTP/2 or 1.1", "No fetch."]]]);
+});
+
+test("fetch over HTTP/3 that rests is followed by WebTransport", async () => {
+  const { tried, opening } = auto({ protocol: "h3", resting: (way) => (way === "fetch over HTTP/3" ? "It broke." : undefined) });
+  const { verdicts } = await opening;
+  assert.deepEqual(tried, ["webtransport"]);
+  assert.deepEqual(marks(verdicts), ["fetch over HTTP/3: not taken", "WebTransport: taken", "fetch over HTTP/2 or 1.1: not needed"]);
+});
+
+test("what the server itself refuses for good is not asked for on another way", async () => {
+  const refusing = async () => { throw refused("/stream", 404, {}, "http://localhost:8080"); };
+  const { tried, opening } = auto({ protocol: "h3", openFetch: refusing });
+  await assert.rejects(opening, (error) => error.permanent && error.verdicts.length === 3);
+  assert.deepEqual(tried, ["fetch"]);
 });

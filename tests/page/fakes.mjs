@@ -65,11 +65,23 @@ export class FakeEnv {
   requests = [];
   time = 1000;
   observers = new Set();
+  /** handle → what is to be called and after how long; the test calls it: see `tick` */
+  timers = new Map();
+  onlineAgain = new Set();
+  breaths = 0;
+  random = () => 0.5;
 
   constructor(changes = {}) {
     Object.assign(this, changes);
     const env = this;
-    this.performance = { now: () => env.time, getEntriesByType: () => [] };
+    this.performance = { now: () => env.time, timeOrigin: 0, getEntriesByType: () => [] };
+    let handles = 0;
+    this.setTimer = (callback, ms) => (env.timers.set((handles += 1), { callback, ms, due: env.time + ms }), handles);
+    this.clearTimer = (handle) => env.timers.delete(handle);
+    this.onOnline = (callback) => (env.onlineAgain.add(callback), () => env.onlineAgain.delete(callback));
+    this.breathe = async () => {
+      env.breaths += 1;
+    };
     this.PerformanceObserver = class {
       constructor(callback) {
         this.callback = callback;
@@ -87,10 +99,23 @@ export class FakeEnv {
       const startTime = env.time;
       env.requests.push({ url, init });
       init.signal?.throwIfAborted();
-      const response = await env.routes[pathname](init);
+      const response = await env.routes[pathname](init, new URL(url));
       if (env.protocols[pathname] !== undefined) env.report(url, env.protocols[pathname], startTime);
       return response;
     };
+  }
+
+  /** Lets time go by, and the timers that are due with it. */
+  tick(ms) {
+    const end = this.time + ms;
+    for (;;) {
+      const [next] = [...this.timers].filter(([, { due }]) => due <= end).sort(([, a], [, b]) => a.due - b.due);
+      if (next === undefined) break;
+      this.timers.delete(next[0]);
+      this.time = Math.max(this.time, next[1].due);
+      next[1].callback();
+    }
+    this.time = end;
   }
 
   /** The browser reports on a request that has ended. */

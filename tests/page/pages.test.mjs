@@ -33,17 +33,30 @@ for (const page of PAGES) {
     }
   });
 
-  test(`${page}: the panel is the same as in the others`, () => {
-    const panel = (text) => text.split("<!-- panel")[1].split("<!-- end of panel")[0];
-    assert.equal(panel(html), panel(read(PAGES[0])));
-  });
 }
 
-test("the start page offers each choice and has a place for the reasons", () => {
+test("the demo pages have the same panel", () => {
+  const panel = (page) => read(page).split("<!-- panel")[1].split("<!-- end of panel")[0];
+  assert.equal(panel("fetch.html"), panel("webtransport.html"));
+});
+
+test("the colours of a terminal are all there, and no other", () => {
+  const css = read("home.css");
+  for (const kind of ["fg", "bg"]) {
+    const found = [...css.matchAll(new RegExp(`\\.${kind}-(\\d+) \\{`, "g"))].map(([, n]) => Number(n));
+    assert.deepEqual(found, Array.from({ length: 16 }, (_, i) => i + 1));
+  }
+});
+
+test("the start page offers each choice, and has what its modules look for", () => {
   const html = read("index.html");
-  const values = [...html.matchAll(/<option value="([^"]+)"/g)].map(([, value]) => value);
-  assert.deepEqual(values, ["auto", "fetch", "webtransport"]);
-  for (const id of ["why", "chrome", "chrome-command", "transport"]) assert.ok(html.includes(` id="${id}"`), id);
+  const values = (id) => [...html.split(` id="${id}"`)[1].split("</select>")[0].matchAll(/<option value="([^"]+)"/g)].map(([, value]) => value);
+  assert.deepEqual(values("transport"), ["auto", "fetch", "webtransport"]);
+  assert.deepEqual(values("from"), ["now", "start"]);
+  const modules = ["home", "feed-picker", "finder", "follow-view", "log-pane", "retry-note"].map((name) => read(`js/${name}.mjs`)).join("");
+  const wanted = [...modules.matchAll(/byId\("([^"]+)"/g)].map(([, id]) => id);
+  assert.ok(wanted.length > 20);
+  for (const id of wanted) assert.ok(html.includes(` id="${id}"`), id);
 });
 
 test("every module is checked", () => {

@@ -22,9 +22,7 @@ test("a fetch: what /info came over at first, the browser's report on the stream
   const v = viewing({ protocols: { "/info": "http/1.1" } });
   const run = v.viewer.start("fetch");
   await settled();
-  const [path, verdicts] = v.find("onOpen");
-  assert.deepEqual(path, { transport: "fetch", protocol: "http/1.1", final: false });
-  assert.deepEqual(verdicts.map(({ way, verdict }) => [way, verdict]), [["fetch", "taken"]]);
+  assert.deepEqual(v.find("onOpen"), [{ transport: "fetch", protocol: "http/1.1", final: false }]);
   v.driven.push("x");
   await settled();
   assert.equal(v.find("onChunk")[0].bytes, 1);
@@ -48,7 +46,6 @@ test("WebTransport: final from the start, and the session is closed after the st
   session.give(v.driven.stream);
   await settled();
   assert.deepEqual(v.find("onOpen")[0], { transport: "webtransport", protocol: "h3", final: true });
-  assert.match(v.find("onOpen")[1][0].reason, /chosen by hand/);
   assert.equal(session.closedByPage, 0);
   v.driven.end();
   await run;
@@ -56,13 +53,12 @@ test("WebTransport: final from the start, and the session is closed after the st
   assert.deepEqual(v.kinds().slice(-1), ["onDone"]);
 });
 
-test("auto asks /info anew at each start and passes on the verdicts", async () => {
+test("/info is asked anew at each start", async () => {
   const v = viewing({ protocols: { "/info": "h3", "/stream": "h3" } });
   v.driven.end();
-  await v.viewer.start("auto");
-  assert.deepEqual(v.find("onOpen")[1].map(({ verdict }) => verdict), ["taken", "not needed", "not needed"]);
+  await v.viewer.start("fetch");
   v.env.routes["/stream"] = () => new Response("again");
-  await v.viewer.start("auto");
+  await v.viewer.start("fetch");
   assert.equal(v.env.requests.filter(({ url }) => url.endsWith("/info")).length, 2);
   assert.equal(v.kinds().filter((kind) => kind === "onDone").length, 2);
 });
@@ -102,7 +98,7 @@ test("a stop while /info is on its way", async () => {
   v.env.routes["/info"] = (init) => new Promise((_, reject) => {
     init.signal.addEventListener("abort", () => reject(init.signal.reason));
   });
-  const run = v.viewer.start("auto");
+  const run = v.viewer.start("fetch");
   v.viewer.stop();
   await run;
   assert.deepEqual(v.told.at(-1), ["onStopped", undefined]);
@@ -133,20 +129,11 @@ test("a stream that is cut short is an error, never done", async () => {
 test("a server that is gone, and one without WebTransport", async () => {
   const gone = viewing();
   gone.env.routes["/info"] = () => { throw new TypeError("Failed to fetch"); };
-  await gone.viewer.start("auto");
+  await gone.viewer.start("fetch");
   assert.match(gone.find("onError")[0].message, /did not answer the request for \/info/);
 
   const without = viewing({ WebTransport: fakeWebTransport() });
   without.env.routes["/info"] = () => json(infoDocument({ webtransport: null }));
   await without.viewer.start("webtransport");
   assert.match(without.find("onError")[0].message, /offers no WebTransport/);
-});
-
-test("when auto finds no way, the error comes with the verdicts", async () => {
-  const v = viewing();
-  v.env.routes["/stream"] = () => new Response("", { status: 503 });
-  await v.viewer.start("auto");
-  const [error, verdicts] = v.find("onError");
-  assert.match(error.message, /status 503/);
-  assert.equal(verdicts.length, 3);
 });

@@ -21,14 +21,15 @@ function find(chosen, names) {
 
 /**
  * Chromium. `trust` makes it use HTTP/3 with that server's self-signed certificate from the first
- * request; without it Chromium has no flag that touches certificates or QUIC.
- * @param {{ trust?: import('./server.mjs').Server }} [options]
+ * request, or over TCP if `quic` is false; without it Chromium has no flag that touches certificates
+ * or QUIC.
+ * @param {{ trust?: import('./server.mjs').Server, quic?: boolean }} [options]
  */
-export function chromium({ trust } = {}) {
+export function chromium({ trust, quic = true } = {}) {
   const quiet = ['--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
   const flags = trust
     ? [
-        `--origin-to-force-quic-on=localhost:${trust.port}`,
+        ...(quic ? [`--origin-to-force-quic-on=localhost:${trust.port}`] : []),
         `--ignore-certificate-errors-spki-list=${trust.identity?.spki_sha256_base64}`,
       ]
     : [];

@@ -36,6 +36,15 @@ const EXIT_MS = 15_000;
 
 /** @typedef {{ certificate: string, sha256: string, sha256_base64: string, spki_sha256_base64: string }} Identity */
 
+/**
+ * @typedef {object} StartOptions
+ * @property {string} [program]
+ * @property {string[]} [args]
+ * @property {string} [host] where it listens
+ * @property {number[]} [ports] over TLS, and of plain HTTP
+ * @property {string} [certs] a folder that is there already
+ */
+
 /** A running server. */
 export class Server {
   /** The port of HTTP/3, HTTP/2 and HTTP/1.1 over TLS. */
@@ -55,13 +64,14 @@ export class Server {
 
   /**
    * @param {import('node:child_process').ChildProcess} child
-   * @param {string} certs
+   * @param {StartOptions & { certs: string }} options
    * @param {NodeJS.Signals} signal what asks it to stop
    */
-  constructor(child, certs, signal) {
+  constructor(child, options, signal) {
     this.child = child;
     this.signal = signal;
-    this.certs = certs;
+    this.options = options;
+    this.certs = options.certs;
     this.exit = new Promise((resolve) => {
       child.on('error', (error) => resolve({ code: null, signal: null, error }));
       child.on('exit', (code, signal) => resolve({ code, signal }));
@@ -82,19 +92,19 @@ export class Server {
 
   /**
    * Starts `program` and returns once it says that it is ready.
-   * @param {{ program?: string, args?: string[] }} [options]
+   * @param {StartOptions} [options]
    */
-  static async start({ program = H3CAST, args = [] } = {}) {
-    const certs = await mkdtemp(path.join(tmpdir(), 'h3cast-certs-'));
-    const listen = ['--listen', 'localhost:0', '--http', 'localhost:0', '--certs', certs];
+  static async start({ program = H3CAST, args = [], host = 'localhost', ports = [0, 0], certs: kept } = {}) {
+    const certs = kept ?? await mkdtemp(path.join(tmpdir(), 'h3cast-certs-'));
+    const listen = ['--listen', `${host}:${ports[0]}`, '--http', `${host}:${ports[1]}`, '--certs', certs];
     const pace = ['--interval', `${INTERVAL_MS}ms`];
     const words = program === H3CAST ? ['serve', ...listen, ...pace, ...args] : [...listen, ...args];
     const child = spawn(program, words, { stdio: ['pipe', 'pipe', 'pipe'] });
     // The server heeds both; the examples, which are kept short, only Ctrl-C.
-    const server = new Server(child, certs, program === H3CAST ? 'SIGTERM' : 'SIGINT');
+    const server = new Server(child, { program, args, host, certs }, program === H3CAST ? 'SIGTERM' : 'SIGINT');
     try {
-      const ready = await server.line(/^ready https:\/\/localhost:(\d+)\/$/, READY_MS);
-      const plain = await server.line(/http:\/\/localhost:(\d+)\//, READY_MS);
+      const ready = await server.line(/^ready https:\/\/[^/]+:(\d+)\/$/, READY_MS);
+      const plain = await server.line(/http:\/\/[^/]+:(\d+)\//, READY_MS);
       server.port = Number(ready[1]);
       server.base = `https://localhost:${server.port}`;
       server.plain = `http://localhost:${plain[1]}`;
@@ -106,6 +116,17 @@ export class Server {
       await rm(certs, { recursive: true, force: true });
       throw error;
     }
+  }
+
+  /** Kills it, without a word to anybody. */
+  async kill() {
+    this.child.kill('SIGKILL');
+    await this.exit;
+  }
+
+  /** The same server again, after its death: same ports, same certificate. */
+  again() {
+    return Server.start({ ...this.options, ports: [this.port, Number(new URL(this.plain).port)] });
   }
 
   #wake() {

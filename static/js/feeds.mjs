@@ -1,0 +1,96 @@
+// @ts-check
+import { array, object, string } from "./info.mjs";
+
+/** @typedef {import("./types.mjs").Env} Env */
+/**
+ * What `GET /feeds` says of a feed. Members that a server leaves out are undefined.
+ * @typedef {object} FeedStatus
+ * @property {string} name
+ * @property {string} kind
+ * @property {string} state open, ended or failed
+ * @property {string | undefined} error
+ * @property {number | undefined} viewers
+ * @property {number | undefined} chunks
+ * @property {number | undefined} keptBytes
+ * @property {string | undefined} epoch of its numbers; undefined: each viewer has a run of its own
+ * @property {{ chunks: number, bytes: number } | undefined} rate in a second
+ */
+
+/** How often the server is asked while the page is seen. */
+export const POLL_MS = 2000;
+/** How long at most after it did not answer. */
+const POLL_LONGEST_MS = 30_000;
+
+/**
+ * @param {unknown} value
+ * @returns {FeedStatus[]}
+ */
+export function parseFeeds(value) {
+  return array(object(value, "it").feeds, "feeds").map((item, i) => {
+    const feed = object(item, `feeds[${i}]`);
+    const text = (/** @type {unknown} */ member) => (typeof member === "string" ? member : undefined);
+    const number = (/** @type {unknown} */ member) => (typeof member === "number" ? member : undefined);
+    const rate = typeof feed.rate === "object" && feed.rate !== null ? object(feed.rate, "rate") : {};
+    const [chunks, bytes] = [number(rate.chunks), number(rate.bytes)];
+    return {
+      name: string(feed.name, `feeds[${i}].name`),
+      kind: text(feed.kind) ?? "",
+      state: text(feed.state) ?? "open",
+      error: text(feed.error),
+      viewers: number(feed.viewers),
+      chunks: number(feed.chunks),
+      keptBytes: number(feed.kept_bytes),
+      epoch: text(feed.epoch),
+      rate: chunks === undefined || bytes === undefined ? undefined : { chunks, bytes },
+    };
+  });
+}
+
+/** Asks for the feeds again and again, while the page is seen. */
+export class FeedsPoll {
+  #env;
+  #onFeeds;
+  #seen = false;
+  #timer = 0;
+  #failed = 0;
+  #asking = false;
+
+  /**
+   * @param {Env} env
+   * @param {(feeds: FeedStatus[]) => void} onFeeds
+   */
+  constructor(env, onFeeds) {
+    this.#env = env;
+    this.#onFeeds = onFeeds;
+  }
+
+  /** @param {boolean} seen whether anybody sees the page */
+  see(seen) {
+    if (seen === this.#seen) return;
+    this.#seen = seen;
+    this.#env.clearTimer(this.#timer);
+    if (seen) this.#ask();
+  }
+
+  async #ask() {
+    // One at a time: where nothing comes back, questions would pile up.
+    if (this.#asking) return;
+    this.#asking = true;
+    const env = this.#env;
+    try {
+      const url = new URL("/feeds", env.href).href;
+      const response = await env.fetch(url, { cache: "no-store", signal: AbortSignal.timeout(POLL_LONGEST_MS) });
+      if (!response.ok) throw new Error(`status ${response.status}`);
+      const feeds = parseFeeds(await response.json());
+      this.#failed = 0;
+      this.#onFeeds(feeds);
+    } catch {
+      // The feed itself tells what is wrong; this only adds to it.
+      this.#failed += 1;
+    } finally {
+      this.#asking = false;
+    }
+    const wait = Math.min(POLL_MS * 2 ** this.#failed, POLL_LONGEST_MS);
+    if (this.#seen) this.#timer = env.setTimer(() => this.#ask(), wait);
+  }
+}

@@ -1,0 +1,214 @@
+// @ts-check
+import { batch, browserClock } from "./batch.mjs";
+import { count, ms, plural, size } from "./format.mjs";
+import { LogPane } from "./log-pane.mjs";
+import { Panel, byId, fillVerdicts } from "./panel.mjs";
+import { Plot } from "./plot.mjs";
+import { RetryNote } from "./retry-note.mjs";
+
+/** @typedef {import("./place.mjs").Missed} Missed */
+/** @typedef {import("./follow.mjs").Totals} Totals */
+
+/** A clock that is off by more than this tells nothing of how long a chunk was on its way. */
+const CLOCKS_MS = 3_600_000;
+
+/** The server is on this computer: there is one clock. */
+const LOCAL = /^(localhost|127\..*|\[::1\])$/.test(location.hostname);
+
+/** Shows a follower: the panel, the numbers, the plot and the log. */
+export class FollowView {
+  panel = new Panel();
+  retry = new RetryNote();
+  #why = byId("why", HTMLElement);
+  #ttfb = byId("ttfb", HTMLElement);
+  #bytes = byId("bytes", HTMLElement);
+  #chunks = byId("chunks", HTMLElement);
+  #missing = byId("missing", HTMLElement);
+  #losses = byId("losses", HTMLElement);
+  #lag = byId("lag", HTMLElement);
+  #lagNote = byId("lag-note", HTMLElement);
+  #plot = new Plot(byId("plot", SVGElement), byId("plot-caption", HTMLElement), byId("plot-top", HTMLElement), "chunks");
+  #draw = batch(() => this.#flush(), browserClock());
+  #log = new LogPane(() => this.#draw.schedule());
+  #numbers = nothing();
+  #over = "";
+  /** What the first words after a return are. */
+  #again = "";
+  #lost = false;
+
+  /** @param {string} feed for the download's name */
+  set feed(feed) {
+    this.#log.feed = feed;
+  }
+
+  /** @type {import("./follow.mjs").FollowEvents} */
+  events = {
+    onInfo: () => {},
+    onConnecting: (attempt) => {
+      if (attempt === 0) this.#begin();
+      else this.retry.trying(attempt);
+    },
+    onOpen: (path, verdicts) => {
+      this.panel.showPath(path);
+      this.panel.hideError();
+      this.retry.hide();
+      fillVerdicts(this.#why, verdicts);
+      this.#over = path.transport === "webtransport" ? "WebTransport" : "fetch";
+      const first = this.#numbers.chunks === 0;
+      this.panel.setState("streaming", first
+        ? `Connected with ${this.#over}. Waiting for the first chunk.`
+        : `Connected with ${this.#over} again.`);
+    },
+    onPath: (path) => this.panel.showReport(path),
+    onChunk: (chunk) => {
+      const numbers = this.#numbers;
+      if (chunk.gap !== null) this.#plot.samples.add(chunk.gap);
+      numbers.chunks += 1;
+      numbers.bytes += chunk.bytes.length;
+      numbers.firstAt ??= chunk.at;
+      numbers.lag = Date.now() - chunk.micros / 1000;
+      this.#log.add(chunk);
+      this.#draw.schedule();
+    },
+    onResumed: (missed) => {
+      this.#lost = false;
+      const words = missed === undefined ? "Nothing is missing." : this.#count(missed);
+      this.#again = ` Resumed: ${words.charAt(0).toLowerCase()}${words.slice(1)}`;
+      this.#log.mark(missed === undefined ? "back" : kind(missed), `Resumed with ${this.#over}. ${words}`);
+      this.panel.setState("streaming", `Streaming with ${this.#over}.${this.#again}`);
+      this.#draw.schedule();
+    },
+    onMissed: (missed) => {
+      this.#log.mark(kind(missed), this.#count(missed));
+      this.#draw.schedule();
+    },
+    onLost: (error, waitMs, attempt, verdicts) => {
+      const { chunks } = this.#numbers;
+      if (verdicts.length > 0) fillVerdicts(this.#why, verdicts);
+      if (!this.#lost) {
+        this.#lost = true;
+        this.#numbers.losses += 1;
+        this.#log.mark("lost", error.message);
+        this.#draw.schedule();
+      }
+      this.panel.setState("reconnecting", chunks > 0 ? "The connection was lost. Reconnecting…" : "There is no connection yet. Trying again…");
+      this.retry.show(error, waitMs, attempt);
+      // What goes away by itself in a moment needs no advice.
+      if (attempt > 2 || chunks === 0) this.panel.showError(error);
+    },
+    onEnded: (totals) => {
+      this.#log.mark("end", "The feed has ended.");
+      this.#finish();
+      this.panel.setState("done", `Done: ${sum(totals)}.`);
+    },
+    onStopped: (totals) => {
+      this.#finish();
+      this.panel.setState("stopped", totals.chunks > 0 ? `Stopped after ${sum(totals)}.` : "Stopped before the first chunk.");
+    },
+    onError: (error, verdicts) => {
+      if (verdicts.length > 0) fillVerdicts(this.#why, verdicts);
+      if (this.#numbers.chunks > 0) this.#log.mark("lost", error.message);
+      this.#finish();
+      this.panel.showError(error);
+      this.panel.setState("error", "Failed. What happened and what to do is below.");
+    },
+  };
+
+  /** @param {number | undefined} chunks how far behind the feed the page is, if that is known */
+  behind(chunks) {
+    if (this.#numbers.behind === chunks) return;
+    this.#numbers.behind = chunks;
+    this.#draw.schedule();
+  }
+
+  #begin() {
+    this.#draw.flush();
+    this.#numbers = nothing();
+    this.#again = "";
+    this.#lost = false;
+    this.#log.clear();
+    this.#plot.samples.clear();
+    this.panel.clear();
+    this.retry.hide();
+    fillVerdicts(this.#why, []);
+    this.#flush();
+    this.panel.setState("connecting", "Connecting…");
+  }
+
+  #finish() {
+    this.retry.hide();
+    this.#numbers.behind = undefined;
+    this.#log.finish();
+    this.#draw.schedule();
+    this.#draw.flush();
+  }
+
+  /**
+   * Counts what is missing.
+   * @param {Missed} missed
+   * @returns {string} in a sentence
+   */
+  #count({ missing, restarted, told }) {
+    this.#numbers.missing += missing;
+    const are = `${plural(missing, "chunk")} ${missing === 1 ? "is" : "are"} missing`;
+    if (restarted) return missing === 0 ? "The feed was started again." : `The feed was started again, and ${are} of it.`;
+    return told ? `${are}: the server no longer has them.` : `${are}, and the server did not say why.`;
+  }
+
+  #flush() {
+    const { chunks, bytes, firstAt, missing, losses } = this.#numbers;
+    // Plain numbers: the units stand beside them in the markup.
+    this.#chunks.textContent = String(chunks);
+    this.#bytes.textContent = String(bytes);
+    this.#ttfb.textContent = firstAt === null ? "–" : firstAt.toFixed(1);
+    this.#missing.textContent = count(missing);
+    this.#losses.textContent = losses === 0 ? "never reconnected" : `reconnected ${losses === 1 ? "once" : `${count(losses)} times`}`;
+    this.#showLag();
+    this.#log.draw();
+    this.#plot.draw();
+    if (chunks > 0 && this.panel.state === "streaming" && !this.#lost) {
+      this.panel.setState("streaming", `Streaming with ${this.#over}.${this.#again}`);
+    }
+  }
+
+  #showLag() {
+    const { lag, behind } = this.#numbers;
+    const ahead = behind === undefined || behind === 0 ? "" : `, ${plural(behind, "chunk")} behind`;
+    if (lag === undefined) {
+      this.#lag.textContent = "–";
+      this.#lagNote.textContent = "from publishing to here";
+    } else if (Math.abs(lag) > CLOCKS_MS) {
+      this.#lag.textContent = "–";
+      this.#lagNote.textContent = `over an hour old, or the clocks differ${ahead}`;
+    } else {
+      this.#lag.textContent = lag < 0 ? `${Math.round(lag)} ms` : ms(Math.round(lag)).replace(/\.0 ms$/, " ms");
+      this.#lagNote.textContent = `${LOCAL ? "by this computer's clock" : "by two clocks, their difference included"}${ahead}`;
+    }
+  }
+}
+
+/**
+ * @param {Missed} missed
+ * @returns {"gap" | "restart"}
+ */
+function kind({ restarted }) {
+  return restarted ? "restart" : "gap";
+}
+
+function nothing() {
+  return {
+    chunks: 0,
+    bytes: 0,
+    firstAt: /** @type {number | null} */ (null),
+    missing: 0,
+    losses: 0,
+    lag: /** @type {number | undefined} */ (undefined),
+    behind: /** @type {number | undefined} */ (undefined),
+  };
+}
+
+/** @param {Totals} totals */
+function sum({ chunks, bytes, duration, firstAt }) {
+  const first = firstAt === null ? "" : `, the first after ${ms(firstAt)}`;
+  return `${plural(chunks, "chunk")}, ${size(bytes)} in ${ms(duration)}${first}`;
+}

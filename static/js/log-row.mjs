@@ -1,0 +1,113 @@
+// @ts-check
+import { classes, parseAnsi } from "./ansi.mjs";
+import { ms, plural, size } from "./format.mjs";
+import { parseJsonLine } from "./json-line.mjs";
+
+/** @typedef {import("./store.mjs").Entry} Entry */
+
+/** How much of a chunk's text a row shows; the download has all of it. */
+const SHOWN = 2000;
+
+const NAMES = { gap: "Missing", restart: "New run", lost: "Lost", back: "Back", end: "End" };
+
+/**
+ * What the log shows for one entry.
+ * @param {Entry} entry
+ */
+export function row(entry) {
+  const element = document.createElement("div");
+  element.dataset.index = String(entry.index);
+  if (entry.mark !== undefined) {
+    element.className = "mark";
+    element.dataset.kind = entry.mark.kind;
+    const name = document.createElement("strong");
+    name.textContent = NAMES[entry.mark.kind];
+    element.append(name, " ", entry.mark.text);
+    return element;
+  }
+  element.className = "chunk";
+  element.dataset.seq = String(entry.seq);
+  element.dataset.bytes = String(entry.size);
+  element.dataset.at = entry.at.toFixed(2);
+  element.dataset.text = entry.text;
+  const time = cell("time", clock(entry.micros));
+  time.title = `published ${new Date(entry.micros / 1000).toISOString()}, ${size(entry.size)}`;
+  element.append(
+    cell("seq", `#${entry.seq}`),
+    time,
+    cell("gap", entry.gap === null ? "first" : `+${ms(entry.gap)}`),
+    body(entry),
+  );
+  return element;
+}
+
+/** @param {Entry} entry */
+function body(entry) {
+  const json = parseJsonLine(entry.text);
+  if (json === undefined) {
+    const element = document.createElement("div");
+    element.className = "text";
+    fill(element, entry);
+    return element;
+  }
+  const details = document.createElement("details");
+  details.className = "text json";
+  const summary = document.createElement("summary");
+  const line = document.createElement("span");
+  line.className = "line";
+  line.textContent = json.summary.length > SHOWN ? `${json.summary.slice(0, SHOWN)}…` : json.summary;
+  summary.append(cell("kind", json.kind), " ", line);
+  details.append(summary);
+  details.addEventListener("toggle", () => {
+    details.querySelector("pre")?.remove();
+    if (!details.open) return;
+    const pretty = document.createElement("pre");
+    pretty.textContent = json.pretty();
+    details.append(pretty);
+  });
+  return details;
+}
+
+/**
+ * @param {HTMLElement} element
+ * @param {Entry} entry
+ */
+function fill(element, { text, style }) {
+  const line = text.replace(/\r?\n$/, "");
+  const { runs } = parseAnsi(line, style);
+  let room = SHOWN;
+  for (const run of runs) {
+    const part = run.text.slice(0, room);
+    room -= part.length;
+    if (run.style === 0) {
+      element.append(part);
+    } else {
+      const span = document.createElement("span");
+      span.className = classes(run.style);
+      span.textContent = part;
+      element.append(span);
+    }
+    if (room === 0) break;
+  }
+  const all = runs.reduce((sum, run) => sum + run.text.length, 0);
+  if (all > SHOWN) element.append(cell("more", `… (${plural(all - SHOWN, "more character")} in the download)`));
+}
+
+/**
+ * @param {string} name
+ * @param {string} text
+ */
+function cell(name, text) {
+  const element = document.createElement("span");
+  element.className = name;
+  element.textContent = text;
+  return element;
+}
+
+/** @param {number} micros since 1970 */
+function clock(micros) {
+  const date = new Date(micros / 1000);
+  const two = (/** @type {number} */ value) => String(value).padStart(2, "0");
+  const parts = [date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(":");
+  return `${parts}.${String(date.getMilliseconds()).padStart(3, "0")}`;
+}

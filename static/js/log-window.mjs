@@ -1,0 +1,228 @@
+// @ts-check
+import { row } from "./log-row.mjs";
+
+/** @typedef {import("./store.mjs").Store} Store */
+
+/** How many rows the log has at most, and how much text: the rest is in the store. */
+export const MAX_ROWS = 300;
+const MAX_TEXT = 400_000;
+/** How many rows are made in one frame. */
+const STEP = 100;
+/** How near to an end of the list, in pixels, more rows are made there. */
+const NEAR = 300;
+/** What counts as the very end. */
+const END = 24;
+
+/**
+ * The rows of a log: a window on what is kept. It follows what comes while its end is in sight,
+ * and stands still while the visitor looks at something else.
+ */
+export class LogWindow {
+  #box;
+  #store;
+  #changed;
+  /** The entries that have rows: from `#from`, before `#to`. */
+  #from = 0;
+  #to = 0;
+  #text = 0;
+  #following = true;
+  /** Where the view is held, while it is paused. @type {number | undefined} */
+  #held;
+  #moving = false;
+
+  /**
+   * @param {HTMLElement} box scrolls
+   * @param {Store} store
+   * @param {() => void} changed what is shown is not what was shown, by the visitor's own doing
+   */
+  constructor(box, store, changed) {
+    this.#box = box;
+    this.#store = store;
+    this.#changed = changed;
+    box.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    // A row that is unfolded pushes the end away: that is looking at something else as well.
+    box.addEventListener("toggle", () => this.#scrolled(), { capture: true });
+  }
+
+  get following() {
+    return this.#following && this.#held === undefined;
+  }
+
+  get paused() {
+    return this.#held !== undefined;
+  }
+
+  /** How many entries came that the view does not show yet. */
+  get waiting() {
+    return this.#store.end - Math.max(this.#to, this.#store.first);
+  }
+
+  get rows() {
+    return this.#box.childElementCount;
+  }
+
+  /** The entry nearest to the top of what is seen. */
+  get top() {
+    const { top } = this.#box.getBoundingClientRect();
+    for (const element of this.#box.children) {
+      if (element.getBoundingClientRect().bottom > top) return Number(/** @type {HTMLElement} */ (element).dataset.index);
+    }
+    return this.#to;
+  }
+
+  clear() {
+    this.#box.replaceChildren();
+    this.#from = this.#to = this.#store.end;
+    this.#text = 0;
+    this.#following = true;
+    this.#held = undefined;
+  }
+
+  /** @param {boolean} on */
+  pause(on) {
+    this.#held = on ? this.#store.end : undefined;
+    if (!on) this.#scrolled();
+  }
+
+  /** Back to what comes. */
+  jump() {
+    this.#held = undefined;
+    this.#following = true;
+    this.draw();
+  }
+
+  /**
+   * Shows what came, if the view follows it: a burst over some frames, a flood by its end.
+   * @returns {boolean} whether there is more to show
+   */
+  draw() {
+    const end = this.#limit;
+    if (!this.#following || this.#to >= end) return false;
+    if (end - this.#to > MAX_ROWS) this.#restart(end - STEP);
+    this.#append(Math.min(end, this.#to + STEP));
+    while (this.rows > MAX_ROWS || (this.#text > MAX_TEXT && this.rows > 1)) this.#removeFirst();
+    this.#box.scrollTop = this.#box.scrollHeight;
+    return this.#to < end;
+  }
+
+  /**
+   * Brings an entry into sight.
+   * @param {number} index
+   * @returns {HTMLElement | undefined} its row
+   */
+  show(index) {
+    this.#following = false;
+    if (index < this.#from || index >= this.#to) {
+      this.#restart(Math.max(this.#store.first, index - STEP / 2));
+      this.#append(Math.min(this.#limit, this.#from + STEP));
+    }
+    const element = this.#row(index);
+    element?.scrollIntoView({ block: "nearest" });
+    return element;
+  }
+
+  /** @param {number} index */
+  #row(index) {
+    const element = this.#box.children[index - this.#from];
+    return element instanceof HTMLElement ? element : undefined;
+  }
+
+  /** Where the view ends: what had come when the pause began is still shown. */
+  get #limit() {
+    return this.#held ?? this.#store.end;
+  }
+
+  /** @param {number} from */
+  #restart(from) {
+    this.#box.replaceChildren();
+    this.#text = 0;
+    this.#from = this.#to = Math.max(from, this.#store.first);
+  }
+
+  /** @param {number} end */
+  #append(end) {
+    const rows = [];
+    for (; this.#to < end; this.#to += 1) {
+      const element = this.#make(this.#to);
+      if (element !== undefined) rows.push(element);
+    }
+    this.#box.append(...rows);
+  }
+
+  /** @param {number} index */
+  #make(index) {
+    const entry = this.#store.entry(index);
+    if (entry === undefined) return undefined;
+    this.#text += entry.text.length;
+    return row(entry);
+  }
+
+  #removeFirst() {
+    this.#forget(this.#box.firstElementChild);
+    this.#from += 1;
+  }
+
+  #removeLast() {
+    this.#forget(this.#box.lastElementChild);
+    this.#to -= 1;
+  }
+
+  /** @param {Element | null} element */
+  #forget(element) {
+    if (!(element instanceof HTMLElement)) return;
+    this.#text -= element.dataset.text?.length ?? 0;
+    element.remove();
+  }
+
+  #scrolled() {
+    if (this.#moving) return;
+    const box = this.#box;
+    const below = box.scrollHeight - box.scrollTop - box.clientHeight;
+    const following = below < END && this.#to >= this.#limit;
+    if (box.scrollTop < NEAR && this.#from > this.#store.first) this.#older();
+    else if (below < NEAR && this.#to < this.#limit && !this.#following) this.#newer();
+    // While it follows, only the visitor's own scrolling takes the end out of sight.
+    if (following !== this.#following && !(this.#following && this.#to < this.#limit && below < END)) {
+      this.#following = following;
+    }
+    this.#changed();
+  }
+
+  #older() {
+    this.#keepPlace(() => {
+      const rows = [];
+      const from = Math.max(this.#store.first, this.#from - STEP);
+      for (let index = this.#from - 1; index >= from; index -= 1) {
+        const element = this.#make(index);
+        if (element === undefined) break;
+        rows.unshift(element);
+        this.#from = index;
+      }
+      this.#box.prepend(...rows);
+      while (this.rows > MAX_ROWS || (this.#text > MAX_TEXT && this.rows > STEP)) this.#removeLast();
+    });
+  }
+
+  #newer() {
+    // What comes next is no longer kept: then with the oldest that is.
+    if (this.#to < this.#store.first) this.#restart(this.#store.first);
+    this.#keepPlace(() => {
+      this.#append(Math.min(this.#limit, this.#to + STEP));
+      while (this.rows > MAX_ROWS || (this.#text > MAX_TEXT && this.rows > STEP)) this.#removeFirst();
+    });
+  }
+
+  /**
+   * Changes rows outside of what is seen, without moving it.
+   * @param {() => void} change
+   */
+  #keepPlace(change) {
+    const box = this.#box;
+    const anchor = this.#row(this.top);
+    const before = anchor?.offsetTop ?? 0;
+    this.#moving = true;
+    change();
+    if (anchor?.isConnected) box.scrollTop += anchor.offsetTop - before;
+    this.#moving = false;
+  }
+}

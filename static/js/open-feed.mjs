@@ -1,0 +1,63 @@
+// @ts-check
+import { FETCH_H3, FETCH_TCP, WEBTRANSPORT, openAuto } from "./auto.mjs";
+import { noFeed, notOffered } from "./errors.mjs";
+import { openFetch } from "./fetch-source.mjs";
+import { feedUrl, sessionUrl, withQuery } from "./info.mjs";
+import { isHttp3 } from "./timing.mjs";
+import { openWebTransport } from "./webtransport-source.mjs";
+
+/** @typedef {import("./types.mjs").Source} Source */
+/** @typedef {import("./types.mjs").Verdict} Verdict */
+
+/**
+ * Opens a feed as frames, by the way that was chosen or by the best that works.
+ *
+ * @param {object} options
+ * @param {import("./types.mjs").Env} options.env
+ * @param {import("./info.mjs").Info} options.info
+ * @param {string} options.protocol what the browser reported for `/info`
+ * @param {import("./types.mjs").TransportChoice} options.choice
+ * @param {string} options.feed
+ * @param {string} options.from `now`, `start` or a cursor
+ * @param {AbortSignal} options.signal
+ * @param {import("./rests.mjs").Rests} options.rests
+ * @returns {Promise<{ source: Source, way: string, verdicts: Verdict[] }>}
+ */
+export async function openFeed({ env, info, protocol, choice, feed, from, signal, rests }) {
+  const { webtransport } = info;
+  if (!info.feeds.some(({ name }) => name === feed)) throw noFeed(feed, info.feeds.map(({ name }) => name));
+  const query = { format: "frames", from };
+  const viaFetch = () => openFetch({ url: withQuery(feedUrl(info, feed, env.href), query), signal, env });
+  const viaWebTransport = async () => {
+    if (webtransport === null) throw notOffered();
+    const url = withQuery(sessionUrl({ ...info, webtransport }, feed, env.href), query);
+    return openWebTransport({ url, certificateHashes: webtransport.certificateHashes, signal, env });
+  };
+  if (choice === "fetch") {
+    const way = isHttp3(protocol) ? FETCH_H3 : FETCH_TCP;
+    return { source: await viaFetch(), way, verdicts: [byHand("fetch")] };
+  }
+  if (choice === "webtransport") {
+    return { source: await viaWebTransport(), way: WEBTRANSPORT, verdicts: [byHand(WEBTRANSPORT)] };
+  }
+  return openAuto({
+    protocol,
+    secure: env.isSecureContext,
+    supported: env.WebTransport !== undefined,
+    offered: webtransport !== null,
+    byHash: webtransport !== null && webtransport.certificateHashes.length > 0,
+    openFetch: viaFetch,
+    openWebTransport: viaWebTransport,
+    signal,
+    resting: (way) => rests.why(way),
+    onFailed: (way, why) => rests.fail(way, why),
+  });
+}
+
+/**
+ * @param {string} way
+ * @returns {Verdict}
+ */
+function byHand(way) {
+  return { way, verdict: "taken", reason: "It was chosen by hand, so no other way was tried." };
+}

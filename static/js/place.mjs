@@ -1,0 +1,93 @@
+// @ts-check
+/**
+ * What a viewer did not get.
+ * @typedef {object} Missed
+ * @property {number} missing how many chunks
+ * @property {boolean} restarted the feed was started again: what comes now is another run of numbers
+ * @property {boolean} told false: the server did not say so, the numbers do
+ */
+
+/**
+ * Where a viewer is in a feed, over as many connections as it takes. Nothing is shown twice, and
+ * nothing is missing in silence, whatever the server sends.
+ */
+export class Place {
+  #asked;
+  /** The run of numbers that `#next` belongs to, in hexadecimal. @type {string | undefined} */
+  #epoch;
+  /** The number that comes next, as soon as one is known. @type {number | undefined} */
+  #next;
+  /** Another run began, and what is missing of it has not been told. */
+  #restarted = false;
+
+  /** @param {"now" | "start"} from where to begin */
+  constructor(from) {
+    this.#asked = from;
+  }
+
+  get epoch() {
+    return this.#epoch;
+  }
+
+  get next() {
+    return this.#next;
+  }
+
+  /** What to ask the server for: `from`'s value. */
+  get from() {
+    if (this.#restarted || this.#next === 0) return "start";
+    return this.#next === undefined ? this.#asked : `${this.#epoch}-${this.#next - 1}`;
+  }
+
+  /**
+   * @param {string} epoch
+   * @param {number} [next] the number of the chunk that comes next, unless some are missing
+   */
+  begin(epoch, next) {
+    if (this.#next !== undefined && epoch !== this.#epoch) {
+      // Of a run that had not begun, nothing was lost.
+      this.#restarted = this.#next > 0;
+      this.#next = undefined;
+    }
+    this.#epoch = epoch;
+    // So that what is lost before the first chunk has come is known too.
+    if (!this.#restarted) this.#next ??= next;
+  }
+
+  /**
+   * @param {import("./frames.mjs").GapFrame} frame
+   * @returns {Missed | undefined} undefined: it was told before
+   */
+  gap({ from, missing, restarted }) {
+    const end = from + missing;
+    if (!restarted && this.#next !== undefined) {
+      const more = end - Math.max(from, this.#next);
+      const skipped = Math.max(0, from - this.#next);
+      if (more <= 0) return undefined;
+      this.#next = end;
+      return { missing: more + skipped, restarted: false, told: skipped === 0 };
+    }
+    const again = restarted || this.#restarted;
+    this.#restarted = false;
+    this.#next = end;
+    return { missing, restarted: again, told: true };
+  }
+
+  /**
+   * @param {number} seq
+   * @returns {{ fresh: boolean, missed: Missed | undefined }} not `fresh`: it was there before
+   */
+  chunk(seq) {
+    if (this.#next !== undefined && seq < this.#next) return { fresh: false, missed: undefined };
+    /** @type {Missed | undefined} */
+    let missed;
+    if (this.#restarted) {
+      missed = { missing: seq, restarted: true, told: false };
+    } else if (this.#next !== undefined && seq > this.#next) {
+      missed = { missing: seq - this.#next, restarted: false, told: false };
+    }
+    this.#restarted = false;
+    this.#next = seq + 1;
+    return { fresh: true, missed };
+  }
+}
