@@ -1,6 +1,8 @@
 //! The command line of the `h3cast` program. Nothing below it sees clap.
 
 mod get;
+mod publish;
+mod remote;
 mod serve;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -32,6 +34,8 @@ enum Command {
     Serve(Box<serve::ServeCommand>),
     /// Print a feed's chunks as they arrive.
     Get(get::GetArgs),
+    /// Publish standard input to a feed.
+    Publish(publish::PublishArgs),
     /// Show the certificate: its files, dates and hashes.
     Cert(CertArgs),
     /// Open the page of a running server in a browser that trusts it.
@@ -149,6 +153,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         None => serve::run(Vec::new(), cli.serve).await,
         Some(Command::Serve(command)) => serve::run(command.sources, command.args).await,
         Some(Command::Get(args)) => get::run(args).await,
+        Some(Command::Publish(args)) => publish::run(args).await,
         Some(Command::Cert(args)) => cert(&args),
         Some(Command::Open(args)) => open(args).await,
     }

@@ -1,4 +1,5 @@
-//! The other side: requests and WebTransport sessions on one HTTP/3 connection.
+//! The other side: requests and WebTransport sessions on one HTTP/3 connection, and on top of them
+//! a feed that is read ([`Viewer`]) or written ([`Publication`]) through losses of the connection.
 //!
 //! ```no_run
 //! # async fn doc() -> Result<(), h3cast::client::ClientError> {
@@ -13,7 +14,13 @@
 //! # Ok(()) }
 //! ```
 
+mod publication;
+mod replay;
+mod request;
+mod resume;
+pub mod retry;
 mod trust;
+pub mod viewer;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -22,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use h3::error::StreamError;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
@@ -30,7 +37,10 @@ use quinn::crypto::rustls::QuicClientConfig;
 use tokio::{sync::oneshot, task::JoinSet};
 use tracing::debug;
 
+pub use publication::{Publication, PublishError, PublishEvent, Published};
+pub use request::{Body, ClientResponse, RequestBody, ResponseFuture};
 pub use trust::Trust;
+pub use viewer::Viewer;
 
 use crate::{
     http3::{Backend, BackendBidiStream, Limits, OpenStreams, Role, Shared, code},
@@ -80,6 +90,8 @@ pub enum ClientError {
         authority: String,
         /// What went wrong, in words.
         reason: String,
+        /// Whether it was that the server is not trusted: trying again does not help.
+        untrusted: bool,
     },
     /// The connection was lost.
     #[error("the connection was lost: {0}")]
@@ -87,6 +99,9 @@ pub enum ClientError {
     /// The server broke the response off.
     #[error("the server broke the stream off: {}", code::describe(*.0))]
     Reset(u64),
+    /// The server reads no more of the request. What it answers says why.
+    #[error("the server reads no more of the request: {}", code::describe(*.0))]
+    Stopped(u64),
     /// The server broke the protocol, or this side did.
     #[error("HTTP/3 failed: {0}")]
     Protocol(String),
@@ -98,6 +113,23 @@ pub enum ClientError {
         /// Its headers.
         headers: HeaderMap,
     },
+}
+
+impl ClientError {
+    /// Whether trying again does not help: it is not the network's fault, nor the moment's.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Uri(_) | Self::Certificate { .. } | Self::Tls(_) | Self::Connect { untrusted: true, .. } => true,
+            Self::Refused { status, .. } => retry::is_final(*status),
+            _ => false,
+        }
+    }
+
+    /// Whether there was no connection.
+    fn is_unreached(&self) -> bool {
+        matches!(self, Self::Resolve { .. } | Self::Socket(_) | Self::Unreachable { .. } | Self::Connect { .. })
+    }
 }
 
 /// How long the handshake may take.
@@ -212,11 +244,24 @@ impl Connection {
     ///
     /// Cancel-safe: when dropped, the request is cancelled.
     pub async fn request(&self, request: Request<()>) -> Result<ClientResponse, ClientError> {
-        let mut stream = self.send(request).await?;
-        stream.finish().await.map_err(|error| self.error(error))?;
-        let (head, ()) = stream.recv_response().await.map_err(|error| self.error(error))?.into_parts();
-        let body = Body { stream, shared: self.shared.clone() };
-        Ok(ClientResponse { status: head.status, headers: head.headers, body })
+        let (body, response) = self.send_request(request).await?;
+        body.finish().await?;
+        response.await
+    }
+
+    /// Sends the head of a request whose body is written piece by piece, and gives the body's
+    /// writer and the response to wait for. The response may come before the body is at its end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, the request is cancelled.
+    pub async fn send_request(&self, request: Request<()>) -> Result<(RequestBody, ResponseFuture), ClientError> {
+        let (send, recv) = self.send(request).await?.split();
+        Ok((RequestBody::new(send, self.shared.clone()), ResponseFuture::new(recv, self.shared.clone())))
     }
 
     /// Opens a WebTransport session; `headers` may carry `origin` and what else the server wants,
@@ -295,48 +340,6 @@ fn stream_error(shared: &Shared, error: StreamError) -> ClientError {
     }
 }
 
-/// A response whose head has come.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct ClientResponse {
-    /// Its status.
-    pub status: StatusCode,
-    /// Its headers.
-    pub headers: HeaderMap,
-    /// Its body, as it arrives.
-    pub body: Body,
-}
-
-/// The body of a response. Dropping it before its end tells the server to stop.
-pub struct Body {
-    stream: h3::client::RequestStream<BackendBidiStream, Bytes>,
-    shared: Arc<Shared>,
-}
-
-impl std::fmt::Debug for Body {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Body").finish_non_exhaustive()
-    }
-}
-
-impl Body {
-    /// Waits for the next bytes; `None` at the clean end.
-    ///
-    /// # Errors
-    ///
-    /// When the response was broken off.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel-safe.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
-        match self.stream.recv_data().await {
-            Ok(data) => Ok(data.map(|mut data| data.copy_to_bytes(data.remaining()))),
-            Err(error) => Err(stream_error(&self.shared, error)),
-        }
-    }
-}
-
 /// Drives a connection until it ends.
 async fn drive(mut h3: h3::client::Connection<Backend, Bytes>, shared: Arc<Shared>) {
     loop {
@@ -402,7 +405,7 @@ async fn connect_any(
             match attempt {
                 Ok(connected) => return Some(connected),
                 Err(error) => {
-                    debug!(%error, "an attempt to connect failed");
+                    debug!(%error.reason, "an attempt to connect failed");
                     reason = Some(error);
                 }
             }
@@ -421,7 +424,7 @@ async fn connect_any(
     };
     match (connected, reason) {
         (Some(connected), _) => Ok(connected),
-        (None, Some(reason)) => Err(ClientError::Connect { authority, reason }),
+        (None, Some(Attempt { reason, untrusted })) => Err(ClientError::Connect { authority, reason, untrusted }),
         (None, None) => Err(ClientError::Unreachable { authority }),
     }
 }
@@ -438,12 +441,24 @@ async fn all_refused(addresses: &[SocketAddr]) -> bool {
     true
 }
 
-/// An error is what went wrong, in words.
+/// An attempt to connect that failed.
+struct Attempt {
+    /// What went wrong, in words.
+    reason: String,
+    untrusted: bool,
+}
+
+impl From<String> for Attempt {
+    fn from(reason: String) -> Self {
+        Self { reason, untrusted: false }
+    }
+}
+
 async fn connect_one(
     address: SocketAddr,
     host: &str,
     config: &quinn::ClientConfig,
-) -> Result<(quinn::Endpoint, quinn::Connection), String> {
+) -> Result<(quinn::Endpoint, quinn::Connection), Attempt> {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let endpoint = quinn::Endpoint::client((any, 0).into()).map_err(|error| error.to_string())?;
     let connecting =
@@ -451,9 +466,10 @@ async fn connect_one(
     match connecting.await {
         Ok(conn) => Ok((endpoint, conn)),
         Err(quinn::ConnectionError::TransportError(error)) if is_certificate_alert(error.code.into()) => {
-            Err(format!("the server's certificate is not trusted ({})", error.reason))
+            let reason = format!("the server's certificate is not trusted ({})", error.reason);
+            Err(Attempt { reason, untrusted: true })
         }
-        Err(error) => Err(format!("{address}: {error}")),
+        Err(error) => Err(format!("{address}: {error}").into()),
     }
 }
 

@@ -1,0 +1,359 @@
+//! A resource with ranges, to a file: what was cut goes on where it stopped, in a later run too
+//! (RFC 9110 §14).
+
+use std::{fs, io, path::Path};
+
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Getting, output::Part, plain::length, resume};
+use crate::{
+    cli::Failure,
+    client::{
+        ClientError, ClientResponse, Connection,
+        retry::{self, Retry},
+        viewer::{SILENCE, ViewError},
+    },
+};
+
+/// How a download went.
+pub(super) enum Done {
+    /// All of it has come.
+    Complete,
+    /// The resource is none of which a part can be asked for: a live feed.
+    NoRanges(Box<Connection>),
+}
+
+/// What a part is a part of: `FILE.part.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Sidecar {
+    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etag: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_modified: Option<String>,
+    length: u64,
+}
+
+impl Sidecar {
+    /// That of a whole resource, if parts of it can be asked for.
+    fn of(uri: &Uri, headers: &HeaderMap) -> Option<Self> {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim).map(String::from);
+        let ranges =
+            text(header::ACCEPT_RANGES).is_some_and(|units| units.split(',').any(|unit| unit.trim() == "bytes"));
+        let etag = text(header::ETAG).filter(|tag| !tag.starts_with("W/"));
+        let last_modified = text(header::LAST_MODIFIED);
+        let length = length(headers)?;
+        (ranges && (etag.is_some() || last_modified.is_some())).then(|| Self {
+            url: uri.to_string(),
+            etag,
+            last_modified,
+            length,
+        })
+    }
+
+    /// The one of a part, if it is a part of this resource.
+    fn read(path: &Path, uri: &Uri) -> Option<Self> {
+        let sidecar: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        (sidecar.url == uri.to_string() && sidecar.validator().is_some()).then_some(sidecar)
+    }
+
+    /// Written whole or not at all.
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let new = path.with_extension("json.new");
+        fs::write(&new, serde_json::to_vec_pretty(self)?)?;
+        fs::rename(new, path)
+    }
+
+    /// What a part is asked for by, so that it comes only of the same resource.
+    fn validator(&self) -> Option<HeaderValue> {
+        HeaderValue::from_str(self.etag.as_ref().or(self.last_modified.as_ref())?).ok()
+    }
+
+    /// Whether nothing in that answer says that it is of another version. A server may leave out
+    /// what it was asked by.
+    fn fits(&self, headers: &HeaderMap) -> bool {
+        let same = |name, mine: &Option<String>| match (headers.get(name), mine) {
+            (Some(theirs), Some(mine)) => theirs.as_bytes() == mine.as_bytes(),
+            _ => true,
+        };
+        same(header::ETAG, &self.etag) && same(header::LAST_MODIFIED, &self.last_modified)
+    }
+}
+
+/// What an answer means.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    /// The whole resource comes.
+    Whole(Sidecar),
+    /// What was asked for comes.
+    Rest,
+    /// There is nothing to come any more.
+    Complete,
+    /// The part is none of this resource as it is now.
+    Changed,
+    /// Parts cannot be asked for.
+    NoRanges,
+    /// An error.
+    Error,
+}
+
+/// What an answer means to whoever has `have` bytes already.
+fn judge(have: Option<(&Sidecar, u64)>, uri: &Uri, status: StatusCode, headers: &HeaderMap) -> Answer {
+    let range = headers.get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok()).and_then(content_range);
+    match (status, have) {
+        (StatusCode::OK, _) => Sidecar::of(uri, headers).map_or(Answer::NoRanges, Answer::Whole),
+        (StatusCode::PARTIAL_CONTENT, Some((sidecar, have))) => match range {
+            Some((Some(first), total)) if first == have && total.is_none_or(|total| total == sidecar.length) => {
+                if sidecar.fits(headers) {
+                    Answer::Rest
+                } else {
+                    Answer::Changed
+                }
+            }
+            _ => Answer::Changed,
+        },
+        (StatusCode::RANGE_NOT_SATISFIABLE, Some((sidecar, have))) => match range {
+            Some((None, Some(total))) if total == have && total == sidecar.length && sidecar.fits(headers) => {
+                Answer::Complete
+            }
+            _ => Answer::Changed,
+        },
+        _ => Answer::Error,
+    }
+}
+
+/// The first byte and the length of the whole: `bytes 5-9/10`, `bytes 5-9/*`, `bytes */10`.
+fn content_range(text: &str) -> Option<(Option<u64>, Option<u64>)> {
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let total = if total == "*" { None } else { Some(total.parse().ok()?) };
+    let first = match range {
+        "*" => None,
+        range => Some(range.split_once('-')?.0.parse().ok()?),
+    };
+    Some((first, total))
+}
+
+/// Why a download stopped.
+enum Cut {
+    /// It may be tried again.
+    Remote(ViewError),
+    /// This side failed.
+    Local(Failure),
+}
+
+impl<E: Into<ViewError>> From<E> for Cut {
+    fn from(error: E) -> Self {
+        Self::Remote(error.into())
+    }
+}
+
+fn local(error: io::Error, part: &Part) -> Cut {
+    let context = format!("cannot write {}", part.path().display());
+    Cut::Local(Failure::running(anyhow::Error::new(error).context(context)))
+}
+
+/// Downloads the resource to the part's end, through losses.
+pub(super) async fn run(getting: &Getting, uri: &Uri, part: &mut Part) -> Result<Done, Failure> {
+    let mut retry = Retry::new(getting.retry_for);
+    let mut sidecar = Sidecar::read(&part.sidecar(), uri);
+    if part.len() > 0 && sidecar.is_none() {
+        getting.progress.complain(&format!("{} is no part of {uri}: starting again", part.path().display()));
+    }
+    loop {
+        let error = match attempt(getting, uri, part, &mut sidecar, &mut retry).await {
+            Ok(done) => return Ok(done),
+            Err(Cut::Local(failure)) => return Err(failure),
+            Err(Cut::Remote(error)) if error.is_final() => return Err(resume::failure(error)),
+            Err(Cut::Remote(error)) => error,
+        };
+        let asked = match &error {
+            ViewError::Answered { retry_after, .. } => *retry_after,
+            _ => None,
+        };
+        let Some(pause) = retry.failed(Instant::now(), retry::random(), asked) else {
+            let after = getting.retry_for.unwrap_or_default();
+            return Err(resume::failure(ViewError::GaveUp { after, last: Box::new(error) }));
+        };
+        getting.progress.complain(&resume::lost_in_words(&error, pause, None));
+        sleep(pause).await;
+    }
+}
+
+/// One connection.
+async fn attempt(
+    getting: &Getting,
+    uri: &Uri,
+    part: &mut Part,
+    sidecar: &mut Option<Sidecar>,
+    retry: &mut Retry,
+) -> Result<Done, Cut> {
+    let silent = || Cut::from(ViewError::Silent);
+    let connection = timeout(SILENCE, Connection::open(uri, &getting.trust)).await.map_err(|_| silent())??;
+    getting.log.say(format_args!("* connected to {} over HTTP/3", connection.remote_address()));
+    let mut response = timeout(SILENCE, ask(getting, &connection, uri, sidecar.as_ref(), part.len()))
+        .await
+        .map_err(|_| silent())??;
+    let have = sidecar.as_ref().filter(|_| part.len() > 0).map(|sidecar| (sidecar, part.len()));
+    let answer = match judge(have, uri, response.status, &response.headers) {
+        Answer::Changed => {
+            restart(getting, part, sidecar, "it has changed")?;
+            response = timeout(SILENCE, ask(getting, &connection, uri, None, 0)).await.map_err(|_| silent())??;
+            judge(None, uri, response.status, &response.headers)
+        }
+        answer => answer,
+    };
+    let length = match answer {
+        Answer::Complete => {
+            connection.close().await;
+            return Ok(Done::Complete);
+        }
+        Answer::NoRanges => return Ok(Done::NoRanges(Box::new(connection))),
+        Answer::Rest => sidecar.as_ref().map_or(0, |sidecar| sidecar.length),
+        Answer::Whole(new) => {
+            let why = match sidecar {
+                Some(old) if *old == new => "the server sends no part of it",
+                _ => "it has changed",
+            };
+            restart(getting, part, sidecar, why)?;
+            // Before the first byte: a part of which nobody knows what it is of is of no use.
+            new.write(&part.sidecar()).map_err(|error| local(error, part))?;
+            let length = new.length;
+            *sidecar = Some(new);
+            length
+        }
+        Answer::Changed | Answer::Error => {
+            let detail = response.problem().await;
+            return Err(ViewError::answered(response.status, &response.headers, detail).into());
+        }
+    };
+    if part.len() > 0 {
+        getting.log.say(format_args!("* going on behind byte {}", part.len()));
+    }
+    getting.progress.begin(part.len(), Some(length));
+    while let Some(bytes) = timeout(SILENCE, response.body.next()).await.map_err(|_| silent())?? {
+        retry.works();
+        if part.len() + bytes.len() as u64 > length {
+            let text = format!("the server sent more than the {length} bytes that it spoke of");
+            return Err(Cut::Local(Failure::running(anyhow::anyhow!(text))));
+        }
+        part.write(&bytes).map_err(|error| local(error, part))?;
+        getting.progress.advance(bytes.len());
+    }
+    if part.len() < length {
+        return Err(ClientError::Protocol(format!("{} bytes came of {length}", part.len())).into());
+    }
+    getting.log.say(format_args!("* clean end after {length} bytes"));
+    connection.close().await;
+    Ok(Done::Complete)
+}
+
+/// Forgets what there is, if there is something.
+fn restart(getting: &Getting, part: &mut Part, sidecar: &mut Option<Sidecar>, why: &str) -> Result<(), Cut> {
+    if part.len() > 0 && sidecar.take().is_some() {
+        getting.progress.complain(&format!("{why}: starting again"));
+    }
+    part.restart().map_err(|error| local(error, part))
+}
+
+async fn ask(
+    getting: &Getting,
+    connection: &Connection,
+    uri: &Uri,
+    sidecar: Option<&Sidecar>,
+    have: u64,
+) -> Result<ClientResponse, ClientError> {
+    let mut request = Request::new(());
+    *request.uri_mut() = uri.clone();
+    if let Some(validator) = sidecar.filter(|_| have > 0).and_then(Sidecar::validator) {
+        request.headers_mut().insert(header::IF_RANGE, validator);
+        let range = HeaderValue::from_str(&format!("bytes={have}-")).expect("digits are visible ASCII");
+        request.headers_mut().insert(header::RANGE, range);
+    }
+    getting.log.say(format_args!("> GET {}", uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)));
+    let response = connection.request(request).await?;
+    getting.log.say(format_args!("< HTTP/3 {}", response.status));
+    getting.log.headers(&response.headers);
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+    }
+
+    fn ranges() -> Vec<(header::HeaderName, &'static str)> {
+        vec![(header::ACCEPT_RANGES, "bytes"), (header::CONTENT_LENGTH, "10"), (header::LAST_MODIFIED, "then")]
+    }
+
+    #[test]
+    fn which_resources_have_ranges() {
+        let uri = "https://host/x".parse().unwrap();
+        let of = |pairs: &[_]| judge(None, &uri, StatusCode::OK, &headers(pairs));
+        let Answer::Whole(sidecar) = of(&ranges()) else { panic!() };
+        assert_eq!((sidecar.length, sidecar.validator().unwrap()), (10, HeaderValue::from_static("then")));
+        let Answer::Whole(sidecar) = of(&[ranges(), vec![(header::ETAG, "\"a\"")]].concat()) else { panic!() };
+        assert_eq!(sidecar.validator().unwrap(), "\"a\"");
+        let Answer::Whole(sidecar) = of(&[ranges(), vec![(header::ETAG, "W/\"a\"")]].concat()) else { panic!() };
+        assert_eq!(sidecar.validator().unwrap(), "then");
+        for without in 0..3 {
+            let mut pairs = ranges();
+            pairs.remove(without);
+            assert_eq!(of(&pairs), Answer::NoRanges);
+        }
+        let mut none = ranges();
+        none[0].1 = "none";
+        assert_eq!(of(&none), Answer::NoRanges);
+        assert_eq!(judge(None, &uri, StatusCode::NOT_FOUND, &headers(&ranges())), Answer::Error);
+        assert_eq!(judge(None, &uri, StatusCode::PARTIAL_CONTENT, &headers(&ranges())), Answer::Error);
+    }
+
+    #[test]
+    fn what_comes_of_a_part() {
+        let uri = "https://host/x".parse().unwrap();
+        let Some(sidecar) = Sidecar::of(&uri, &headers(&ranges())) else { panic!() };
+        let judge = |status: u16, range: &str, modified: &str| {
+            let headers = headers(&[(header::CONTENT_RANGE, range), (header::LAST_MODIFIED, modified)]);
+            judge(Some((&sidecar, 4)), &uri, StatusCode::from_u16(status).unwrap(), &headers)
+        };
+        assert_eq!(judge(206, "bytes 4-9/10", "then"), Answer::Rest);
+        assert_eq!(judge(206, "bytes 4-9/*", "then"), Answer::Rest);
+        for (range, modified) in [
+            ("bytes 4-9/10", "now"),
+            ("bytes 5-9/10", "then"),
+            ("bytes 4-9/11", "then"),
+            ("x", "then"),
+            ("bytes 4", "then"),
+        ] {
+            assert_eq!(judge(206, range, modified), Answer::Changed, "{range} {modified}");
+        }
+        assert_eq!(judge(200, "", "then"), Answer::NoRanges);
+        for (range, modified) in [("bytes */10", "then"), ("bytes */4", "then"), ("bytes */*", "then"), ("", "then")] {
+            assert_eq!(judge(416, range, modified), Answer::Changed, "{range} {modified}");
+        }
+        let all = |modified: &str| {
+            let headers = headers(&[(header::CONTENT_RANGE, "bytes */10"), (header::LAST_MODIFIED, modified)]);
+            super::judge(Some((&sidecar, 10)), &uri, StatusCode::RANGE_NOT_SATISFIABLE, &headers)
+        };
+        assert_eq!((all("then"), all("now")), (Answer::Complete, Answer::Changed));
+        assert_eq!(judge(503, "", "then"), Answer::Error);
+    }
+
+    #[test]
+    fn a_sidecar_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, uri) = (dir.path().join("x.part.json"), "https://host/x".parse().unwrap());
+        let sidecar = Sidecar::of(&uri, &headers(&ranges())).unwrap();
+        sidecar.write(&path).unwrap();
+        assert_eq!(Sidecar::read(&path, &uri), Some(sidecar));
+        assert_eq!(Sidecar::read(&path, &"https://host/y".parse().unwrap()), None);
+        for text in ["", "{}", "{\"url\":\"https://host/x\",\"length\":10}"] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(Sidecar::read(&path, &uri), None, "{text}");
+        }
+    }
+}

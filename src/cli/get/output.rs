@@ -1,0 +1,197 @@
+//! Where what comes is written.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, ErrorKind, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::cli::{Failure, complain};
+
+pub(super) enum Output {
+    Stdout(File),
+    /// A file that is none of its own right: a device, a pipe.
+    Device(File),
+    Part(Part),
+}
+
+/// A file that is written beside the one that it becomes.
+#[derive(Debug)]
+pub(super) struct Part {
+    file: File,
+    /// `FILE.part`.
+    path: PathBuf,
+    target: PathBuf,
+    len: u64,
+}
+
+/// Standard output without the library's buffer, which looks for lines: a chunk is written at once
+/// and whole.
+fn stdout() -> io::Result<File> {
+    #[cfg(unix)]
+    return Ok(std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned()?.into());
+    #[cfg(windows)]
+    return Ok(std::os::windows::io::AsHandle::as_handle(&io::stdout()).try_clone_to_owned()?.into());
+}
+
+impl Output {
+    /// The output to `path`, or to standard output. `keep`: what an earlier run has left may be
+    /// used.
+    pub(super) fn open(path: Option<&Path>, keep: bool) -> Result<Self, Failure> {
+        let Some(path) = path else {
+            let stdout = stdout().map_err(|error| anyhow::Error::new(error).context("cannot write to standard output"));
+            return stdout.map(Self::Stdout).map_err(Failure::running);
+        };
+        let wrong = |error: io::Error| Failure::usage(anyhow::anyhow!("cannot write {}: {error}", path.display()));
+        match fs::metadata(path) {
+            Ok(there) if there.is_dir() => Err(wrong(ErrorKind::IsADirectory.into())),
+            Ok(there) if !there.is_file() => {
+                Ok(Self::Device(OpenOptions::new().write(true).open(path).map_err(wrong)?))
+            }
+            // Behind a link it is the file that is replaced, not the link.
+            Ok(_) => Part::open(fs::canonicalize(path).map_err(wrong)?, keep).map(Self::Part).map_err(wrong),
+            Err(_) => Part::open(path.to_owned(), keep).map(Self::Part).map_err(wrong),
+        }
+    }
+
+    /// Writes a piece at once; `false` when nobody reads any more.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
+        let (name, written) = match self {
+            Self::Stdout(stdout) => ("standard output".into(), stdout.write_all(bytes)),
+            Self::Device(file) => ("the output".into(), file.write_all(bytes)),
+            Self::Part(part) => (part.path.display().to_string(), part.write(bytes)),
+        };
+        match written {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(Failure::running(anyhow::Error::new(error).context(format!("cannot write to {name}")))),
+        }
+    }
+
+    /// All has come.
+    pub(super) fn finish(self) -> Result<(), Failure> {
+        match self {
+            Self::Stdout(_) | Self::Device(_) => Ok(()),
+            Self::Part(part) => {
+                let name = part.target.display().to_string();
+                let error = |error| Failure::running(anyhow::Error::new(error).context(format!("cannot write {name}")));
+                part.finish().map_err(error)
+            }
+        }
+    }
+
+    /// `FILE.part`, if there is one.
+    pub(super) fn part(&self) -> Option<PathBuf> {
+        match self {
+            Self::Stdout(_) | Self::Device(_) => None,
+            Self::Part(part) => Some(part.path.clone()),
+        }
+    }
+
+    /// It failed: what has come stays, if there is any.
+    pub(super) fn keep(self, failure: Failure) -> Failure {
+        if let Self::Part(part) = self {
+            match part.len {
+                0 => part.remove(),
+                _ => tell_of(&part.path),
+            }
+        }
+        failure
+    }
+}
+
+/// Says where what has come is.
+pub(super) fn tell_of(part: &Path) {
+    complain(&format!("what has come is in {}", part.display()));
+}
+
+impl Part {
+    fn open(target: PathBuf, keep: bool) -> io::Result<Self> {
+        if target.file_name().is_none() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        let path = with_suffix(&target, ".part");
+        let file = loop {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(io::Error::other(format!("another program is writing {}", path.display())));
+                }
+                // There are no locks here.
+                Err(TryLockError::Error(_)) => break file,
+            }
+            // The one who had the lock may have made it the target in between.
+            if path.exists() {
+                break file;
+            }
+        };
+        let len = file.metadata()?.len();
+        let mut part = Self { file, path, target, len };
+        if keep {
+            part.seek_end()?;
+        } else {
+            part.restart()?;
+        }
+        Ok(part)
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `FILE.part.json`: what `FILE.part` is a part of.
+    pub(super) fn sidecar(&self) -> PathBuf {
+        with_suffix(&self.path, ".json")
+    }
+
+    fn seek_end(&mut self) -> io::Result<()> {
+        self.len = io::Seek::seek(&mut self.file, io::SeekFrom::End(0))?;
+        Ok(())
+    }
+
+    /// Begins from nothing. What it was a part of is forgotten first, so that it is never taken for
+    /// a part of something else.
+    pub(super) fn restart(&mut self) -> io::Result<()> {
+        match fs::remove_file(self.sidecar()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.file.set_len(0)?;
+        self.seek_end()
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn finish(self) -> io::Result<()> {
+        if let Ok(there) = fs::metadata(&self.target) {
+            // Whoever might read or write the file may still.
+            self.file.set_permissions(there.permissions())?;
+        }
+        self.file.sync_all()?;
+        fs::rename(&self.path, &self.target)?;
+        // Without its part it means nothing.
+        let _ = fs::remove_file(self.sidecar());
+        Ok(())
+    }
+
+    fn remove(&self) {
+        let _ = fs::remove_file(self.sidecar());
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}

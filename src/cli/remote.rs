@@ -1,0 +1,141 @@
+//! What the commands have in common that speak to a server: whom they trust, what they tell, and
+//! how Ctrl-C ends them.
+
+use std::{
+    io::Write,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use http::{HeaderMap, Uri};
+
+use super::{Failure, complain};
+use crate::{
+    client::{ClientError, Trust},
+    identity::Fingerprint,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct TrustArgs {
+    /// Folder whose cert.pem is trusted, if it is there.
+    #[arg(long, env = "H3CAST_CERTS", value_name = "DIR", default_value = "certs")]
+    certs: PathBuf,
+    /// Trust the certificates in this file, and those that they vouch for.
+    #[arg(long, value_name = "PEM", conflicts_with_all = ["cert_hash", "insecure"])]
+    cacert: Option<PathBuf>,
+    /// Trust the server whose certificate (DER) has this SHA-256, and no other.
+    #[arg(long, value_name = "HEX", value_parser = fingerprint, conflicts_with = "insecure")]
+    cert_hash: Option<Fingerprint>,
+    /// Trust any server. Whoever is on the way can read and change everything.
+    #[arg(long)]
+    insecure: bool,
+}
+
+fn fingerprint(text: &str) -> Result<Fingerprint, String> {
+    Fingerprint::from_hex(text).ok_or_else(|| "a SHA-256 hash has 64 hexadecimal digits".into())
+}
+
+impl TrustArgs {
+    pub(super) fn trust(&self) -> Trust {
+        if self.insecure {
+            complain("--insecure: the server is not checked, anyone could be answering");
+            return Trust::Anyone;
+        }
+        if let Some(hash) = self.cert_hash {
+            return Trust::Hashes(vec![hash]);
+        }
+        let own = self.certs.join("cert.pem");
+        match &self.cacert {
+            Some(file) => Trust::Files(vec![file.clone()]),
+            None if own.is_file() => Trust::Files(vec![own]),
+            None => Trust::System,
+        }
+    }
+}
+
+/// What is told on stderr with `-v`.
+#[derive(Debug, Clone)]
+pub(super) struct Log {
+    verbose: bool,
+    start: Instant,
+}
+
+impl Log {
+    pub(super) fn new(verbose: bool) -> Self {
+        Self { verbose, start: Instant::now() }
+    }
+
+    pub(super) fn say(&self, text: std::fmt::Arguments<'_>) {
+        if self.verbose {
+            // Nobody has to listen.
+            let _ = writeln!(std::io::stderr(), "{:8.1} ms  {text}", self.start.elapsed().as_secs_f64() * 1000.0);
+        }
+    }
+
+    pub(super) fn headers(&self, headers: &HeaderMap) {
+        for (name, value) in headers {
+            self.say(format_args!("< {name}: {}", String::from_utf8_lossy(value.as_bytes())));
+        }
+    }
+}
+
+/// How long Ctrl-C waits for an orderly end.
+pub(super) const STOP_WAIT: Duration = Duration::from_secs(1);
+
+/// Completes at Ctrl-C, with the failure that this is. A second one, or an end that takes longer
+/// than `wait`, ends the process after `before_exit`.
+pub(super) fn interrupted(
+    wait: Duration,
+    before_exit: impl FnOnce() + Send + 'static,
+) -> impl Future<Output = Failure> {
+    let (interrupt, interrupted) = tokio::sync::oneshot::channel();
+    // A task of its own: while a reader of ours stalls, the one that waits is stuck in writing to it.
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // There are no signals to wait for.
+            return;
+        }
+        let _ = interrupt.send(());
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+        before_exit();
+        complain("interrupted");
+        std::process::exit(130);
+    });
+    async {
+        if interrupted.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        Failure { code: 130, error: anyhow::anyhow!("interrupted") }
+    }
+}
+
+/// The URL of a resource; `https://host` means its root.
+pub(super) fn url(text: &str) -> Result<Uri, Failure> {
+    let wrong = || Failure::usage(ClientError::Uri(text.to_owned()));
+    let uri: Uri = text.parse().map_err(|_| wrong())?;
+    let mut parts = uri.into_parts();
+    if parts.scheme.as_ref().is_none_or(|scheme| scheme.as_str() != "https") || parts.authority.is_none() {
+        return Err(wrong());
+    }
+    if parts.path_and_query.is_none() {
+        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
+    }
+    Uri::from_parts(parts).map_err(|_| wrong())
+}
+
+/// What went wrong with a connection, and what to do.
+pub(super) fn failure(error: impl Into<anyhow::Error>) -> Failure {
+    let error = error.into();
+    let client = error.chain().find_map(|error| error.downcast_ref::<ClientError>());
+    match client {
+        Some(ClientError::Uri(_) | ClientError::Certificate { .. }) => Failure::usage(error),
+        Some(ClientError::Connect { untrusted: true, .. }) => Failure::running(anyhow::anyhow!(
+            "{error}: give --cacert PEM or --cert-hash HEX (`h3cast cert` shows both)"
+        )),
+        _ => Failure::running(error),
+    }
+}

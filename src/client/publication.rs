@@ -1,0 +1,431 @@
+//! Publishing to a feed of a server, so that nothing is lost or doubled when the connection is.
+
+use std::{
+    fmt, io,
+    pin::{Pin, pin},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use http::{HeaderValue, Request, StatusCode, Uri, header};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    ClientError, ClientResponse, Connection, Trust,
+    replay::{HOLD, Replay},
+    retry::{self, Retry},
+};
+use crate::{chunk::Cursor, source::chunker::Chunking};
+
+/// What is sent is acknowledged after that time, however little it is.
+const ACKNOWLEDGE: Duration = Duration::from_secs(10);
+/// How long a server that stops reading may take to say why.
+const WHY: Duration = Duration::from_secs(5);
+
+/// What a publication has written, as the server says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Published {
+    /// The feed's name.
+    pub feed: String,
+    /// The cursor of its first chunk, if there is one.
+    pub first: Option<String>,
+    /// That of its last one; those of other publishers may stand between.
+    pub last: Option<String>,
+    /// How many chunks it has.
+    pub chunks: u64,
+    /// How many bytes, from its beginning.
+    pub bytes: u64,
+}
+
+/// What is told while something is published.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PublishEvent {
+    /// The server answers: what follows goes to it.
+    Opened {
+        /// How much it has of this publication already, in bytes.
+        published: u64,
+    },
+    /// So much has been published, in bytes.
+    Acknowledged(u64),
+    /// The server does not know what was published any more: it was started again. What follows
+    /// goes to a new run of the feed.
+    Restarted {
+        /// How much was published before, in bytes.
+        published: u64,
+    },
+    /// The connection was lost, or the server could not be reached. It is tried again.
+    Lost {
+        /// Why.
+        error: PublishError,
+        /// After that time.
+        pause: Duration,
+    },
+}
+
+/// Why something cannot be published, or was interrupted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The connection or the request failed.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The server answered with an error.
+    #[error("the server answered {status}{}", detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default())]
+    Answered {
+        /// Its status.
+        status: StatusCode,
+        /// What it says of it.
+        detail: Option<String>,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The server's answer makes no sense.
+    #[error("the server's answer makes no sense: {0}")]
+    Answer(String),
+    /// What is to be published cannot be read.
+    #[error("cannot read what is to be published: {0}")]
+    Read(#[from] io::Error),
+    /// It was tried for as long as it should be.
+    #[error("gave up after {} s: {last}", after.as_secs_f64())]
+    GaveUp {
+        /// For how long.
+        after: Duration,
+        /// What failed last.
+        last: Box<PublishError>,
+    },
+}
+
+impl PublishError {
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Client(error) => error.is_final(),
+            // A request of ours still runs there, as the server sees it, or it knows something else
+            // than we do: it is asked again.
+            Self::Answered { status, .. } => *status != StatusCode::CONFLICT && retry::is_final(*status),
+            Self::Answer(_) | Self::Read(_) | Self::GaveUp { .. } => true,
+        }
+    }
+}
+
+/// Publishes to a feed, over HTTP/3.
+///
+/// What was sent and is not yet known to be published is kept (4 MiB), and sent again when the
+/// connection was lost; the server skips what it has. It is asked for an acknowledgement every
+/// 4 MiB, and every 10 s.
+///
+/// ```no_run
+/// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
+/// use bytes::Bytes;
+/// use h3cast::client::{Publication, Trust};
+///
+/// let uri = "https://localhost:4433/stream/log".parse()?;
+/// let mut publication = Publication::new(uri, Trust::Files(vec!["certs/cert.pem".into()]));
+/// let lines = futures_util::stream::iter([Ok(Bytes::from("one\n")), Ok(Bytes::from("two\n"))]);
+/// let published = publication.run(lines, |event| eprintln!("{event:?}")).await?;
+/// println!("{} bytes", published.bytes);
+/// # Ok(()) }
+/// ```
+pub struct Publication {
+    uri: Uri,
+    trust: Trust,
+    token: Option<HeaderValue>,
+    retry: Retry,
+    retry_for: Option<Duration>,
+    key: HeaderValue,
+    replay: Replay,
+    /// How many bytes one request may have.
+    longest: u64,
+    /// What the server said last.
+    published: Published,
+}
+
+impl fmt::Debug for Publication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publication")
+            .field("uri", &self.uri)
+            .field("published", &self.published)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A key that no other publication has.
+fn new_key() -> HeaderValue {
+    let key = format!("{:016x}{:016x}", retry::random(), retry::random());
+    HeaderValue::from_str(&key).expect("digits are visible ASCII")
+}
+
+impl Publication {
+    /// A publication to the feed at `uri`, by default each piece a chunk. Nothing happens before
+    /// [`run`](Self::run).
+    #[must_use]
+    pub fn new(uri: Uri, trust: Trust) -> Self {
+        Self {
+            uri: with_chunk(uri, "bytes"),
+            trust,
+            token: None,
+            retry: Retry::default(),
+            retry_for: None,
+            key: new_key(),
+            replay: Replay::new(false),
+            longest: HOLD as u64,
+            published: Published::default(),
+        }
+    }
+
+    /// Where what is published is cut into chunks: wherever a piece ends (the default), or behind
+    /// each newline.
+    #[must_use]
+    pub fn chunking(mut self, chunking: Chunking) -> Self {
+        let lines = matches!(chunking, Chunking::Lines);
+        self.uri = with_chunk(self.uri, if lines { "lines" } else { "bytes" });
+        self.replay = Replay::new(lines);
+        self
+    }
+
+    /// The token that the server wants, as the value of `Authorization: Bearer`.
+    #[must_use]
+    pub fn token(mut self, token: Option<HeaderValue>) -> Self {
+        self.token = token;
+        self
+    }
+
+    /// How long it is tried to reach the server, counted from its loss (default: for ever).
+    #[must_use]
+    pub fn retry_for(mut self, limit: Option<Duration>) -> Self {
+        self.retry = Retry::new(limit);
+        self.retry_for = limit;
+        self
+    }
+
+    /// How many bytes are known to have been published.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.replay.acknowledged()
+    }
+
+    /// Publishes `pieces` to their end, and gives what the server says of it. They are read as fast
+    /// as the server takes them.
+    ///
+    /// # Errors
+    ///
+    /// When trying again does not help, or it has been tried for long enough.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the request is reset; what was sent last may have been published or not.
+    pub async fn run<S>(&mut self, pieces: S, mut tell: impl FnMut(PublishEvent)) -> Result<Published, PublishError>
+    where
+        S: Stream<Item = io::Result<Bytes>>,
+    {
+        let mut pieces = pin!(pieces);
+        loop {
+            let error = match self.connected(pieces.as_mut(), &mut tell).await {
+                Ok(()) => return Ok(self.published.clone()),
+                Err(error) if error.is_final() => return Err(error),
+                Err(error) => error,
+            };
+            let asked = match &error {
+                PublishError::Answered { retry_after, .. } => *retry_after,
+                _ => None,
+            };
+            let Some(pause) = self.retry.failed(Instant::now(), retry::random(), asked) else {
+                return Err(PublishError::GaveUp { after: self.retry_for.unwrap_or_default(), last: Box::new(error) });
+            };
+            tell(PublishEvent::Lost { error, pause });
+            sleep(pause).await;
+        }
+    }
+
+    /// Publishes over one connection.
+    async fn connected<S>(
+        &mut self,
+        mut pieces: Pin<&mut S>,
+        tell: &mut impl FnMut(PublishEvent),
+    ) -> Result<(), PublishError>
+    where
+        S: Stream<Item = io::Result<Bytes>>,
+    {
+        let connection = Connection::open(&self.uri, &self.trust).await?;
+        // Tells at once who may not publish here, and what has come of what was sent before.
+        self.ask(&connection, tell).await?;
+        tell(PublishEvent::Opened { published: self.replay.acknowledged() });
+        loop {
+            if self.replay.is_waiting() {
+                self.request(&connection, pieces.as_mut(), tell).await?;
+            } else if self.replay.is_finished() {
+                connection.close().await;
+                return Ok(());
+            } else {
+                // However long this takes, nothing has failed.
+                self.retry.works();
+                self.read(pieces.as_mut()).await?;
+            }
+        }
+    }
+
+    /// Takes the next piece of what is to be published. Cancel-safe.
+    async fn read<S>(&mut self, mut pieces: Pin<&mut S>) -> Result<(), PublishError>
+    where
+        S: Stream<Item = io::Result<Bytes>>,
+    {
+        match pieces.next().await {
+            Some(piece) => self.replay.push(piece?),
+            None => self.replay.finish(),
+        }
+        Ok(())
+    }
+
+    fn head(&self, offset: Option<u64>) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert("idempotency-key", self.key.clone());
+        headers.extend(offset.map(|offset| (header::HeaderName::from_static("upload-offset"), offset.into())));
+        headers.extend(self.token.clone().map(|token| (header::AUTHORIZATION, token)));
+        request
+    }
+
+    /// Asks how much has been published.
+    async fn ask(&mut self, connection: &Connection, tell: &mut impl FnMut(PublishEvent)) -> Result<(), PublishError> {
+        let response = connection.request(self.head(None)).await?;
+        let published = answer(response).await?;
+        self.acknowledge(published, tell)
+    }
+
+    /// One request: sends what there is and what comes, until it is time to have it acknowledged.
+    async fn request<S>(
+        &mut self,
+        connection: &Connection,
+        mut pieces: Pin<&mut S>,
+        tell: &mut impl FnMut(PublishEvent),
+    ) -> Result<(), PublishError>
+    where
+        S: Stream<Item = io::Result<Bytes>>,
+    {
+        self.replay.rewind();
+        let before = self.replay.acknowledged();
+        let (mut body, mut response) = connection.send_request(self.head(Some(before))).await?;
+        let mut time = pin!(sleep(ACKNOWLEDGE));
+        let early = loop {
+            if let Some(piece) = self.replay.send(self.longest) {
+                let sent = tokio::select! {
+                    early = &mut response => break Some(early),
+                    sent = body.send(piece) => sent,
+                };
+                if let Err(error) = sent {
+                    // The answer says why, if there is one.
+                    let answer = timeout(WHY, &mut response).await;
+                    break Some(answer.unwrap_or(Err(error)));
+                }
+                continue;
+            }
+            let unacknowledged = self.replay.end() - before;
+            if self.replay.is_finished() || self.replay.is_full() || unacknowledged >= self.longest {
+                break None;
+            }
+            tokio::select! {
+                biased;
+                early = &mut response => break Some(early),
+                () = &mut time => break None,
+                read = self.read(pieces.as_mut()) => read?,
+            }
+        };
+        let response = match early {
+            Some(early) => early?,
+            None => {
+                // An error here is told by the response.
+                let _ = body.finish().await;
+                response.await?
+            }
+        };
+        match answer(response).await {
+            Ok(published) if published.bytes <= before => {
+                Err(PublishError::Answer(format!("of the bytes behind {before} none were published")))
+            }
+            Ok(published) => {
+                self.acknowledge(published, tell)?;
+                self.retry.works();
+                Ok(())
+            }
+            Err(error @ PublishError::Answered { status: StatusCode::PAYLOAD_TOO_LARGE, .. }) => {
+                // It was more than the server takes at once: what it took is what it takes.
+                self.ask(connection, tell).await?;
+                self.longest = self.replay.acknowledged().saturating_sub(before);
+                if self.longest == 0 { Err(error) } else { Ok(()) }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The server has said what it has.
+    fn acknowledge(&mut self, published: Published, tell: &mut impl FnMut(PublishEvent)) -> Result<(), PublishError> {
+        let before = self.replay.acknowledged();
+        if published.bytes > self.replay.end() {
+            let text = format!("it has {} bytes of {}", published.bytes, self.replay.end());
+            return Err(PublishError::Answer(text));
+        }
+        let epoch = |last: &Option<String>| last.as_ref()?.parse::<Cursor>().ok().map(|cursor| cursor.epoch);
+        let (old, new) = (epoch(&self.published.last), epoch(&published.last));
+        let forgotten = published.bytes < before;
+        if forgotten || (old.is_some() && new.is_some() && old != new) {
+            tell(PublishEvent::Restarted { published: before });
+        }
+        if forgotten {
+            // The server takes this key for one whose publication has only begun.
+            self.key = new_key();
+        } else {
+            self.replay.acknowledge(published.bytes);
+            if published.bytes > before {
+                tell(PublishEvent::Acknowledged(published.bytes));
+            }
+        }
+        self.published = published;
+        Ok(())
+    }
+}
+
+async fn answer(mut response: ClientResponse) -> Result<Published, PublishError> {
+    let status = response.status;
+    if status == StatusCode::OK {
+        let text = response.body.short().await?;
+        return serde_json::from_slice(&text).map_err(|error| PublishError::Answer(error.to_string()));
+    }
+    let detail = response.problem().await;
+    Err(PublishError::Answered {
+        status,
+        detail,
+        retry_after: retry::retry_after(&response.headers, SystemTime::now()),
+    })
+}
+
+/// The URI with `chunk=` in its query.
+fn with_chunk(uri: Uri, chunk: &str) -> Uri {
+    let pairs = uri.query().unwrap_or_default().split('&');
+    let kept = pairs.filter(|pair| !pair.is_empty() && !pair.starts_with("chunk="));
+    let query = kept.map(String::from).chain([format!("chunk={chunk}")]).collect::<Vec<_>>().join("&");
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = format!("{}?{query}", uri.path()).parse().ok();
+    // Made of parts that stood in one before.
+    Uri::from_parts(parts).unwrap_or(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_query_says_where_chunks_end() {
+        for (given, expected) in [
+            ("https://h/stream", "https://h/stream?chunk=lines"),
+            ("https://h", "https://h/?chunk=lines"),
+            ("https://h/stream?a=b&chunk=bytes&&c", "https://h/stream?a=b&c&chunk=lines"),
+        ] {
+            assert_eq!(with_chunk(given.parse().unwrap(), "lines"), expected);
+        }
+    }
+}

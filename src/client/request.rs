@@ -1,0 +1,198 @@
+//! A request's body as it is written, and its response as it is read.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use h3::{client::RequestStream, error::StreamError};
+use http::{HeaderMap, StatusCode, header};
+
+use super::{ClientError, stream_error};
+use crate::http3::{BackendRecvStream, BackendSendStream, Shared};
+
+/// The body of a request, written piece by piece. Dropped before it is [finished](Self::finish), it
+/// is reset, so that what was cut short never looks whole.
+pub struct RequestBody {
+    stream: RequestStream<BackendSendStream, Bytes>,
+    shared: Arc<Shared>,
+    /// A piece was given up halfway.
+    torn: bool,
+}
+
+impl std::fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestBody").field("torn", &self.torn).finish_non_exhaustive()
+    }
+}
+
+impl RequestBody {
+    pub(super) fn new(stream: RequestStream<BackendSendStream, Bytes>, shared: Arc<Shared>) -> Self {
+        Self { stream, shared, torn: false }
+    }
+
+    /// Sends a piece, as one DATA frame. Waits while the server takes no more.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Stopped`] when the server wants no more of the body: its response says why,
+    /// and can still be read. Otherwise when the connection is lost.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe: when dropped, part of the piece may have been sent. The body cannot go on
+    /// then, and its next use fails.
+    pub async fn send(&mut self, bytes: Bytes) -> Result<(), ClientError> {
+        self.whole()?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.torn = true;
+        self.stream.send_data(bytes).await.map_err(|error| self.error(error))?;
+        self.torn = false;
+        Ok(())
+    }
+
+    /// Ends the body: the server reads to its end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the body is reset unless it was finished.
+    pub async fn finish(mut self) -> Result<(), ClientError> {
+        self.whole()?;
+        self.stream.finish().await.map_err(|error| self.error(error))
+    }
+
+    fn whole(&self) -> Result<(), ClientError> {
+        match self.torn {
+            true => Err(ClientError::Protocol("a piece of the request's body was given up halfway".into())),
+            false => Ok(()),
+        }
+    }
+
+    fn error(&self, error: StreamError) -> ClientError {
+        match error {
+            StreamError::RemoteTerminate { code, .. } if self.shared.conn.close_reason().is_none() => {
+                ClientError::Stopped(code.value())
+            }
+            error => stream_error(&self.shared, error),
+        }
+    }
+}
+
+/// Waits for the head of a response. Dropping it cancels the response; the body, if it is still
+/// written, goes on.
+///
+/// # Errors
+///
+/// When the connection is lost or the server breaks the stream off.
+#[must_use = "a future does nothing unless it is polled"]
+pub struct ResponseFuture(Pin<Box<dyn Future<Output = Result<ClientResponse, ClientError>> + Send>>);
+
+impl ResponseFuture {
+    pub(super) fn new(mut stream: RequestStream<BackendRecvStream, Bytes>, shared: Arc<Shared>) -> Self {
+        Self(Box::pin(async move {
+            match stream.recv_response().await {
+                Ok(response) => {
+                    let (head, ()) = response.into_parts();
+                    Ok(ClientResponse { status: head.status, headers: head.headers, body: Body { stream, shared } })
+                }
+                Err(error) => Err(stream_error(&shared, error)),
+            }
+        }))
+    }
+}
+
+impl std::fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<ClientResponse, ClientError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+/// A response whose head has come.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ClientResponse {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, as it arrives.
+    pub body: Body,
+}
+
+/// The longest answer that is read whole, in bytes.
+const LONGEST_ANSWER: usize = 16 * 1024;
+
+impl ClientResponse {
+    /// What the server says of an error, if it says it as [RFC 9457] does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe: when dropped, a part of the body is gone.
+    ///
+    /// [RFC 9457]: https://www.rfc-editor.org/rfc/rfc9457
+    pub async fn problem(&mut self) -> Option<String> {
+        if self.headers.get(header::CONTENT_TYPE).is_none_or(|value| value != "application/problem+json") {
+            return None;
+        }
+        let problem: serde_json::Value = serde_json::from_slice(&self.body.short().await.ok()?).ok()?;
+        problem["detail"].as_str().map(String::from)
+    }
+}
+
+/// The body of a response. Dropping it before its end tells the server to stop.
+pub struct Body {
+    stream: RequestStream<BackendRecvStream, Bytes>,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body").finish_non_exhaustive()
+    }
+}
+
+impl Body {
+    /// Waits for the next bytes; `None` at the clean end.
+    ///
+    /// # Errors
+    ///
+    /// When the response was broken off.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        match self.stream.recv_data().await {
+            Ok(data) => Ok(data.map(|mut data| data.copy_to_bytes(data.remaining()))),
+            Err(error) => Err(stream_error(&self.shared, error)),
+        }
+    }
+
+    /// The whole body, which must be short.
+    pub(super) async fn short(&mut self) -> Result<Vec<u8>, ClientError> {
+        let mut text = Vec::new();
+        while let Some(bytes) = self.next().await? {
+            text.extend_from_slice(&bytes);
+            if text.len() > LONGEST_ANSWER {
+                return Err(ClientError::Protocol(format!("the answer is longer than {LONGEST_ANSWER} bytes")));
+            }
+        }
+        Ok(text)
+    }
+}

@@ -1,0 +1,174 @@
+//! When to try again, and for how long. Nothing here does I/O or looks at a clock.
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, StatusCode, header};
+use tokio::time::Instant;
+
+/// The first pause is at most that long, each following one at most twice as long.
+const FIRST: Duration = Duration::from_millis(250);
+/// No pause is longer, save one that the server asks for.
+const LONGEST: Duration = Duration::from_secs(15);
+/// The longest pause that a server may ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+
+/// Pauses that grow exponentially, with full jitter, so that clients that lost the same server do
+/// not come back at the same moment.
+#[derive(Debug, Clone, Default)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The next pause: between nothing and the bound, as `random` says.
+    pub fn pause(&mut self, random: u64) -> Duration {
+        let bound = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        bound.mul_f64(random as f64 / u64::MAX as f64)
+    }
+
+    /// Begins with the short pauses again.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// How long something is tried again and again.
+#[derive(Debug, Clone, Default)]
+pub struct Retry {
+    backoff: Backoff,
+    limit: Option<Duration>,
+    /// When the first of the failures was, since the last success.
+    since: Option<Instant>,
+}
+
+impl Retry {
+    /// Tries for that long, counted from the first failure on; `None` for ever.
+    #[must_use]
+    pub fn new(limit: Option<Duration>) -> Self {
+        Self { backoff: Backoff::default(), limit, since: None }
+    }
+
+    /// It works: what fails next is the first failure.
+    pub fn works(&mut self) {
+        self.backoff.reset();
+        self.since = None;
+    }
+
+    /// It failed: how long to wait before the next attempt, or `None` when it has been tried for
+    /// long enough. `asked` is what the server asked to wait.
+    pub fn failed(&mut self, now: Instant, random: u64, asked: Option<Duration>) -> Option<Duration> {
+        let tried = now.saturating_duration_since(*self.since.get_or_insert(now));
+        let left = match self.limit {
+            Some(limit) => limit.checked_sub(tried).filter(|left| !left.is_zero())?,
+            None => Duration::MAX,
+        };
+        let pause = self.backoff.pause(random).max(asked.unwrap_or_default().min(LONGEST_ASKED));
+        // The last attempt is made when the time is over, not long before.
+        Some(pause.min(left))
+    }
+}
+
+/// Whether the same request will get the same answer again.
+#[must_use]
+pub fn is_final(status: StatusCode) -> bool {
+    match status {
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => false,
+        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => true,
+        status => !status.is_server_error(),
+    }
+}
+
+/// What `Retry-After` asks for ([RFC 9110 §10.2.3]), in seconds or as a date.
+///
+/// [RFC 9110 §10.2.3]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+#[must_use]
+pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    SystemTime::from(date(text)?).duration_since(now).ok()
+}
+
+/// A date as HTTP writes it today: `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn date(text: &str) -> Option<time::UtcDateTime> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let mut words = text.split_once(", ")?.1.split(' ');
+    let day = words.next()?.parse().ok()?;
+    let name = words.next()?;
+    let month = (1_u8..).zip(MONTHS).find(|(_, month)| *month == name)?.0.try_into().ok()?;
+    let year = words.next()?.parse().ok()?;
+    let mut clock = words.next()?.splitn(3, ':').map(|part| part.parse::<u8>().ok());
+    let clock = time::Time::from_hms(clock.next()??, clock.next()??, clock.next()??).ok()?;
+    Some(time::UtcDateTime::new(time::Date::from_calendar_date(year, month, day).ok()?, clock))
+}
+
+/// A random number; when the system has none, a fixed one.
+#[must_use]
+pub fn random() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = crate::identity::provider().secure_random.fill(&mut bytes);
+    u64::from_ne_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_begin_anew() {
+        let mut backoff = Backoff::default();
+        let longest: Vec<_> = (0..9).map(|_| backoff.pause(u64::MAX).as_millis()).collect();
+        assert_eq!(longest, [250, 500, 1000, 2000, 4000, 8000, 15000, 15000, 15000]);
+        assert_eq!(backoff.pause(0), Duration::ZERO);
+        assert_eq!(backoff.pause(u64::MAX / 2).as_secs(), 7);
+        backoff.reset();
+        assert_eq!(backoff.pause(u64::MAX), FIRST);
+        backoff.failures = u32::MAX;
+        assert_eq!(backoff.pause(u64::MAX), LONGEST);
+    }
+
+    #[test]
+    fn gives_up_when_the_time_is_over_and_not_before() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut retry = Retry::new(Some(Duration::from_secs(1)));
+        assert_eq!(retry.failed(at(0), u64::MAX, None), Some(FIRST));
+        // The pause ends when the time does, so that there is a last attempt then.
+        assert_eq!(retry.failed(at(900), u64::MAX, Some(LONGEST)), Some(Duration::from_millis(100)));
+        assert_eq!(retry.failed(at(1000), 0, None), None);
+        retry.works();
+        assert_eq!(retry.failed(at(5000), u64::MAX, None), Some(FIRST));
+        assert_eq!(Retry::new(Some(Duration::ZERO)).failed(start, 0, None), None);
+        let mut for_ever = Retry::new(None);
+        for_ever.failed(start, 0, None);
+        assert!(for_ever.failed(start + Duration::from_secs(1 << 32), 0, None).is_some());
+        assert_eq!(for_ever.failed(start, 0, Some(Duration::MAX)), Some(LONGEST_ASKED));
+    }
+
+    #[test]
+    fn retry_after_in_seconds_and_as_a_date() {
+        let read = |text: &'static str| {
+            let headers = [(header::RETRY_AFTER, http::HeaderValue::from_static(text))].into_iter().collect();
+            retry_after(&headers, SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770))
+        };
+        assert_eq!(read("120"), Some(Duration::from_secs(120)));
+        assert_eq!(read("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::from_secs(7)));
+        for text in ["", "-1", "soon", "Sun, 06 Nov 1994 08:49:00 GMT", "Sun, 31 Feb 1994 08:49:37 GMT", "Sun, 06 Nov"]
+        {
+            assert_eq!(read(text), None, "{text}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), SystemTime::now()), None);
+    }
+
+    #[test]
+    fn what_is_final() {
+        for status in [400, 401, 403, 404, 410, 413, 301, 501] {
+            assert!(is_final(StatusCode::from_u16(status).unwrap()), "{status}");
+        }
+        for status in [408, 429, 500, 502, 503, 504] {
+            assert!(!is_final(StatusCode::from_u16(status).unwrap()), "{status}");
+        }
+    }
+}
