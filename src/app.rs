@@ -61,6 +61,8 @@ struct ViewQuery {
     delivery: Delivery,
     /// With what right a session publishes: pages cannot give its request a header.
     token: Option<String>,
+    /// Where what a session publishes is cut.
+    chunk: Option<publish::Cut>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -81,6 +83,7 @@ struct Asked<'a> {
     format: Format,
     delivery: Delivery,
     token: Option<String>,
+    chunk: Option<publish::Cut>,
 }
 
 impl App {
@@ -166,6 +169,14 @@ impl App {
             .layer(middleware::from_fn_with_state(self, guard::guard))
     }
 
+    /// Whether a page of `origin` may read what is served as `host`, and publish there.
+    fn allows(&self, origin: &str, host: &str) -> bool {
+        // A page elsewhere can make its own name point here, and be of the same host then. The
+        // certificate is in the way of that, unless the browser was told to take ours for every name.
+        let ours = self.origins.names_host(host) || self.identity.current().is_for(host);
+        self.origins.allow(origin, if ours { host } else { "" })
+    }
+
     /// The feed at that path.
     fn feed(&self, path: &str) -> Result<&Feed, Problem> {
         let name = match path {
@@ -206,7 +217,15 @@ impl App {
                 Some(From::After(cursor.parse().map_err(|error: BadCursor| Problem::bad(error.to_string()))?))
             }
         };
-        Ok(Asked { feed, from, limit: query.limit, format, delivery: query.delivery, token: query.token })
+        Ok(Asked {
+            feed,
+            from,
+            limit: query.limit,
+            format,
+            delivery: query.delivery,
+            token: query.token,
+            chunk: query.chunk,
+        })
     }
 }
 
@@ -245,8 +264,8 @@ async fn stream(State(app): State<Arc<App>>, request: Request) -> Result<Respons
         let text = "a response cannot bring datagrams: open a WebTransport session at the same URL";
         return Err(Problem::bad(text.into()));
     }
-    if asked.token.is_some() {
-        let text = "a token in the URL is for sessions that publish: viewers need none, others give it as `Authorization: Bearer`";
+    if asked.token.is_some() || asked.chunk.is_some() {
+        let text = "`token` and `chunk` are for sessions that publish: a viewer needs neither";
         return Err(Problem::bad(text.into()));
     }
     if let Some(path) = asked.file() {

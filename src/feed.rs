@@ -13,6 +13,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -124,10 +125,16 @@ pub struct Feed {
 #[derive(Debug, Default)]
 struct Counters {
     viewers: AtomicU64,
+    /// For how long publishers were held up, in milliseconds.
+    blocked: AtomicU64,
     tally: Mutex<Tally>,
 }
 
 impl Counters {
+    fn blocked(&self, time: Duration) {
+        self.blocked.fetch_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// A chunk went by, of so many bytes.
     fn count(&self, bytes: usize) {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).count(bytes);
@@ -145,10 +152,11 @@ impl Feed {
     /// the last clone of its publisher is dropped.
     #[must_use]
     pub fn live(name: &str, history: usize, lag: Lag) -> (Self, Publisher) {
+        let name: Arc<str> = name.into();
         let ring = Arc::new(Ring::new(Epoch::now(), history, lag));
         let counters = Arc::<Counters>::default();
-        let publisher = Publisher::new(ring.clone(), counters.clone());
-        (Self { name: name.into(), kind: Kind::Live { ring, publisher: None }, file: None, counters }, publisher)
+        let publisher = Publisher::new(name.clone(), ring.clone(), counters.clone());
+        (Self { name, kind: Kind::Live { ring, publisher: None }, file: None, counters }, publisher)
     }
 
     /// A live feed that clients write: it is its own publisher, and ends when that is told to
@@ -236,6 +244,12 @@ impl Feed {
             chunks: tally.chunks,
             bytes: tally.bytes,
             rate: tally.rate(),
+            blocked: Duration::from_millis(self.counters.blocked.load(Ordering::Relaxed)),
+            epoch: match &self.kind {
+                Kind::Live { ring, .. } => Some(ring.epoch()),
+                Kind::OnDemand { same: true, .. } => Some(Epoch(0)),
+                Kind::OnDemand { .. } => None,
+            },
             kept_bytes: 0,
             oldest: None,
             skipped: 0,
@@ -305,6 +319,10 @@ pub struct Status {
     pub bytes: u64,
     /// How fast they came lately.
     pub rate: Rate,
+    /// For how long publishers were held up by viewers ([`Lag::Block`]).
+    pub blocked: Duration,
+    /// The run of its chunks' numbers; `None` when each viewer has one of its own.
+    pub epoch: Option<Epoch>,
     /// What a live feed keeps, in bytes with what each chunk costs beside its own.
     pub kept_bytes: usize,
     /// The oldest chunk that a live feed keeps.

@@ -51,13 +51,14 @@ impl Format {
         }
     }
 
-    /// What comes before the first event.
+    /// What comes before the first event. `next` is the number of the chunk that comes next, unless
+    /// some are missing.
     #[must_use]
-    pub fn begin(self, epoch: Epoch) -> Bytes {
+    pub fn begin(self, epoch: Epoch, next: u64) -> Bytes {
         match self {
             Self::Raw => Bytes::new(),
             Self::Sse => sse::BEGIN,
-            Self::Frames => frames::begin(epoch),
+            Self::Frames => frames::begin(epoch, next),
         }
     }
 
@@ -102,7 +103,7 @@ pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// A feed as the bytes of a stream, each event as it comes. After an error nothing follows.
 pub fn write(viewer: Viewer, format: Format) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
     let epoch = viewer.epoch();
-    let begin = stream::iter([Ok(format.begin(epoch))]);
+    let begin = stream::iter([Ok(format.begin(epoch, viewer.next_seq()))]);
     let events = stream::unfold(Some(viewer), move |viewer| async move {
         let mut viewer = viewer?;
         let event = match format.heartbeat() {

@@ -6,7 +6,7 @@
 //! both hashes.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
@@ -24,6 +24,8 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+use crate::origin::is_loopback;
 
 /// A SHA-256 hash of something about a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -134,6 +136,16 @@ pub struct Certificate {
     not_after: SystemTime,
     names: Vec<String>,
     by_hash: bool,
+    secret: Secret,
+}
+
+#[derive(Clone)]
+struct Secret([u8; 32]);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
 }
 
 impl Certificate {
@@ -161,6 +173,23 @@ impl Certificate {
         self.not_after
     }
 
+    /// Whether it is for this host, as it stands in a URL (RFC 9525 §6.3). Addresses, which cannot be
+    /// made to point elsewhere, and names of this machine always are.
+    pub(crate) fn is_for(&self, host: &str) -> bool {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let named = |name: &String| match name.strip_prefix("*.") {
+            Some(parent) => host.split_once('.').is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(parent)),
+            None => name.eq_ignore_ascii_case(host),
+        };
+        bare.parse::<std::net::IpAddr>().is_ok() || is_loopback(host) || self.names.iter().any(named)
+    }
+
+    /// What only who has the key knows, for other purposes than TLS: the same each time that the
+    /// server is started with it.
+    pub(crate) fn secret(&self) -> &[u8; 32] {
+        &self.secret.0
+    }
+
     /// The certificate itself, as DER.
     #[must_use]
     pub fn der(&self) -> &[u8] {
@@ -182,6 +211,7 @@ impl Certificate {
         let not_x509 = |reason: String| IdentityError::Pem { wanted: "certificate", path: certificate.into(), reason };
         let leaf = chain.first().cloned().ok_or_else(|| not_x509("it is empty".into()))?;
         let private = PrivateKeyDer::from_pem_file(key).map_err(|error| pem("private key", key, error))?;
+        let secret = Sha256::new().chain_update(b"h3cast secret").chain_update(private.secret_der()).finalize();
         let key = CertifiedKey::from_der(chain, private, &provider()).map_err(|source| IdentityError::Mismatch {
             certificate: certificate.into(),
             key: key.into(),
@@ -209,6 +239,7 @@ impl Certificate {
             not_after,
             names,
             by_hash: ecdsa && short,
+            secret: Secret(secret.into()),
             key: Arc::new(key),
         })
     }

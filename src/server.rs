@@ -1,5 +1,7 @@
 //! The server: bound sockets, one service for every version of HTTP, WebTransport handlers.
 
+mod reset;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
@@ -221,13 +223,14 @@ impl ServerBuilder {
         };
         let acceptor = TlsAcceptor::from(Arc::new(tls(&self.identity, &[b"h2", b"http/1.1"])?));
         let quic = quic(&self.identity)?;
+        let endpoint = reset::endpoint(&self.identity);
         let runtime = Arc::new(quinn::TokioRuntime);
         let (mut endpoints, mut tcp) = (Vec::new(), Vec::new());
         for bound in bound {
             let via = Via { tls: true, tls_port: bound.port };
             for udp in bound.udp {
-                let config = quinn::EndpointConfig::default();
-                endpoints.push((quinn::Endpoint::new(config, Some(quic.clone()), udp, runtime.clone())?, via));
+                endpoints
+                    .push((quinn::Endpoint::new(endpoint.clone(), Some(quic.clone()), udp, runtime.clone())?, via));
             }
             for listener in bound.tcp {
                 tcp.push((tokio::net::TcpListener::from_std(listener)?, Some(acceptor.clone()), via));

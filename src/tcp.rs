@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::debug;
 
+use self::unread::Unread;
 use crate::{http3::server::Context, server::Via};
 
 /// How long a client may take for its TLS handshake, or to send a request's head.
@@ -65,6 +66,7 @@ pub(crate) async fn serve(
         };
         // Chunks leave at once.
         let _ = stream.set_nodelay(true);
+        notice_loss(&stream);
         let (tls, context, stop) = (tls.clone(), context.clone(), stop.clone());
         connections.spawn(async move {
             let _place = place;
@@ -82,6 +84,15 @@ pub(crate) async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
+/// Has the system find out when the client has gone without a word: HTTP/1.1 has nothing of its own
+/// that would.
+fn notice_loss(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    let probes = socket2::TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE / 3);
+    // Without them it is as it was.
+    let _ = socket.set_tcp_keepalive(&probes);
+}
+
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
@@ -92,6 +103,9 @@ async fn accept(
     Ok((stream, remote, place))
 }
 
+/// How long a connection may be silent before it is asked whether it is still there.
+const SILENCE: Duration = Duration::from_secs(15);
+
 async fn connection<S>(stream: S, remote: SocketAddr, context: Arc<Context>, via: Via, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -101,18 +115,19 @@ where
     let alt_svc = HeaderValue::from_str(&format!("h3=\":{}\"; ma=86400", via.tls_port)).ok().filter(|_| via.tls);
     let asked = Arc::new(AtomicBool::new(false));
     let asks = asked.clone();
+    let unread = Unread::default();
     let service = tower::service_fn(move |request: Request<Incoming>| {
         asks.store(true, Ordering::Relaxed);
-        let (service, alt_svc) = (service.clone(), alt_svc.clone());
+        let (service, alt_svc, unread) = (service.clone(), alt_svc.clone(), unread.clone());
         async move {
-            let (mut request, unread) = unread::lend(request);
+            let mut request = unread.lend(request);
             request.extensions_mut().insert(ConnectInfo(remote));
             request.extensions_mut().insert(via);
             let mut response = service.oneshot(request).await?;
             if let Some(alt_svc) = alt_svc {
                 response.headers_mut().insert(header::ALT_SVC, alt_svc);
             }
-            Ok::<_, std::convert::Infallible>(unread.before_the_end_of(response))
+            Ok::<_, std::convert::Infallible>(response)
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

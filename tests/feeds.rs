@@ -75,7 +75,7 @@ impl Frames {
 
     async fn epoch(&mut self) -> h3cast::chunk::Epoch {
         match self.next().await {
-            Some(Frame::Begin(epoch)) => epoch,
+            Some(Frame::Begin { epoch, .. }) => epoch,
             other => panic!("{other:?}"),
         }
     }

@@ -16,6 +16,10 @@ use crate::{
     server::Via,
 };
 
+/// The headers that a page of another origin may see beside those that it always may.
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("accept-ranges, content-length, content-range, etag, retry-after, www-authenticate");
+
 /// What holds for every route: who may ask, which pages may read the answer, and what a browser
 /// must not make of it.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Infallible> {
@@ -33,7 +37,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     debug!(version = ?request.version(), method = %request.method(), path = request.uri().path(), "request");
     let origin = request.headers().get(header::ORIGIN).cloned();
     let foreign = origin.is_some();
-    let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| app.origins.allow(origin, &host)));
+    let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| app.allows(origin, &host)));
     if foreign && allowed.is_none() && !request.method().is_safe() {
         // Browsers send simple cross-origin POSTs without asking first.
         let text = "pages of that origin may not do this here: --allow-origin names those that may";
@@ -54,6 +58,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         // Lets the page see which protocol carried the response.
         headers.insert("timing-allow-origin", origin);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     }
     Ok(response)
 }

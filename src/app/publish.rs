@@ -23,7 +23,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::io::StreamReader;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::{App, Problem};
 use crate::{
@@ -76,12 +76,15 @@ impl Publications {
         })?;
         if let Some(expected) = &self.token {
             let unauthorized = |text: &str| Problem::new(StatusCode::UNAUTHORIZED, text.into());
-            let token = token.ok_or_else(|| {
-                unauthorized("publishing needs the server's token: send `Authorization: Bearer TOKEN`")
-            })?;
+            let refused = |text| {
+                info!(feed = feed.name(), "somebody without the token is not let publish");
+                unauthorized(text)
+            };
+            let token = token
+                .ok_or_else(|| refused("publishing needs the server's token: send `Authorization: Bearer TOKEN`"))?;
             let given: [u8; 32] = Sha256::digest(token).into();
             if !bool::from(given.ct_eq(expected)) {
-                return Err(unauthorized("that is not the token with which this server lets clients publish"));
+                return Err(refused("that is not the token with which this server lets clients publish"));
             }
         }
         Ok(publisher)
@@ -114,7 +117,7 @@ struct PublishQuery {
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Cut {
+pub(super) enum Cut {
     /// Wherever a piece of it ends.
     #[default]
     Bytes,
@@ -148,8 +151,18 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     if publications.limit.is_some_and(|limit| length > limit) {
         return Err(publications.too_long(0));
     }
-    let _place = publications.place()?;
+    if headers.contains_key(header::CONTENT_RANGE) {
+        // RFC 9110 §14.5: what is a part must not be taken for the whole.
+        let text = "a part of a body is published with Idempotency-Key and Upload-Offset, not with Content-Range";
+        return Err(Problem::bad(text.into()));
+    }
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        let text = "what is published is taken as it comes: send it without Content-Encoding";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text.into()));
+    }
+    // The publication first: it may take the place of one that runs.
     let mut publication = publications.known.begin(feed.name(), key, offset).await?;
+    let _place = publications.place()?;
     let pieces = request.into_body().into_data_stream().map(|piece| piece.map_err(io::Error::other));
     publish(publications, publisher, &mut publication, pieces, chunk.into()).await?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(written(feed, &publication))).into_response())
@@ -179,7 +192,10 @@ async fn publish(
     let mut left = publications.limit.unwrap_or(u64::MAX);
     let mut pieces = std::pin::pin!(pieces.filter_map(|piece| {
         let piece = piece.and_then(|mut piece| {
-            left = left.checked_sub(piece.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+            // What is behind a piece that was too much is too much as well.
+            let more = left.checked_sub(piece.len() as u64);
+            left = more.unwrap_or_default();
+            more.ok_or(io::ErrorKind::FileTooLarge)?;
             let known = skip.min(piece.len() as u64);
             skip -= known;
             piece.advance(known as usize);
@@ -207,6 +223,16 @@ async fn publish(
         done = published => done,
     };
     let Err(broken) = done else { return Ok(()) };
+    // Who has a key comes again, and a line is not torn. Nobody comes for the rest of another one.
+    if matches!(broken, Broken::Read(_)) && !publication.is_known() {
+        let rest = chunks.rest();
+        if !rest.is_empty() {
+            let size = rest.len();
+            if let Some(cursor) = publisher.publish(rest).await {
+                publication.add(cursor, size);
+            }
+        }
+    }
     let so_far = publication.progress().bytes;
     Err(match broken {
         Broken::Replaced => {
@@ -241,7 +267,7 @@ impl std::convert::From<io::Error> for Broken {
 
 /// Reads every stream that the client opens in its session; each is a publication. A bidirectional
 /// one is answered on. Ends when the session does.
-pub(super) async fn streams(app: &App, session: &Session, feed: &Feed, token: Option<&str>) {
+pub(super) async fn streams(app: &App, session: &Session, feed: &Feed, token: Option<&str>, cut: Cut) {
     let mut running = JoinSet::new();
     loop {
         let (reply, stream) = tokio::select! {
@@ -256,7 +282,7 @@ pub(super) async fn streams(app: &App, session: &Session, feed: &Feed, token: Op
             },
         };
         let (publications, feed, token) = (app.publications.clone(), feed.clone(), token.map(String::from));
-        running.spawn(async move { one_stream(&publications, &feed, token.as_deref(), stream, reply).await });
+        running.spawn(async move { one_stream(&publications, &feed, token.as_deref(), cut, stream, reply).await });
     }
 }
 
@@ -264,6 +290,7 @@ async fn one_stream(
     publications: &Publications,
     feed: &Feed,
     token: Option<&str>,
+    cut: Cut,
     mut stream: RecvStream,
     reply: Option<SendStream>,
 ) {
@@ -275,7 +302,7 @@ async fn one_stream(
             let piece = stream.read_bytes(usize::MAX).await.map_err(io::Error::other).transpose()?;
             Some((piece, stream))
         });
-        publish(publications, publisher, &mut publication, pieces, Chunking::Bytes).await?;
+        publish(publications, publisher, &mut publication, pieces, cut.into()).await?;
         Ok::<_, Problem>(written(feed, &publication))
     };
     let answer = match done.await {

@@ -42,23 +42,23 @@ impl From<StreamError> for Cut {
 pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
     let host = split_authority(request.authority()).map_or("", |(host, _)| host);
     if let Some(origin) = request.origin()
-        && !app.origins.allow(origin, host)
+        && !app.allows(origin, host)
     {
         return request.reject(StatusCode::FORBIDDEN);
     }
     let opened = app.asked(request.uri(), request.headers()).and_then(|asked| {
         let viewer = asked.view()?;
         let token = asked.token.or_else(|| publish::bearer(request.headers()).map(String::from));
-        Ok((asked.feed, viewer, asked.format, asked.delivery, token))
+        Ok((asked.feed, viewer, asked.format, asked.delivery, token, asked.chunk.unwrap_or_default()))
     });
-    let (feed, viewer, format, delivery, token) = match opened {
+    let (feed, viewer, format, delivery, token, cut) = match opened {
         Ok(opened) => opened,
         Err(problem) => return request.reject(problem.status),
     };
     let Ok(session) = request.accept().await else { return };
     tokio::select! {
         () = bring(&session, feed, viewer, format, delivery) => {}
-        () = publish::streams(&app, &session, feed, token.as_deref()) => {}
+        () = publish::streams(&app, &session, feed, token.as_deref(), cut) => {}
     }
 }
 
@@ -77,12 +77,14 @@ async fn bring(session: &Session, feed: &Feed, viewer: Viewer, format: Format, d
                 session.closed().await;
             }
         }
-        Err(Cut::Gone) => {
-            // Who does not read may still publish.
-            if feed.publisher().is_some() {
-                session.closed().await;
+        // Who does not read, or not fast enough, may still publish.
+        Err(cut) if feed.publisher().is_some() => {
+            if let Cut::Feed(_) = cut {
+                stream.reset(FEED_FAILED);
             }
+            session.closed().await;
         }
+        Err(Cut::Gone) => {}
         Err(Cut::Feed(error)) => {
             stream.reset(FEED_FAILED);
             session.close(FEED_FAILED, &error.to_string());

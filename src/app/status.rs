@@ -36,6 +36,8 @@ pub(super) async fn feeds(State(app): State<Arc<App>>) -> Response {
                 "rate": { "chunks": status.rate.chunks, "bytes": status.rate.bytes },
                 "kept_bytes": status.kept_bytes,
                 "skipped": status.skipped,
+                "blocked_seconds": status.blocked.as_secs_f64(),
+                "epoch": status.epoch.map(|epoch| epoch.to_string()),
                 "oldest": status.oldest.map(|cursor| cursor.to_string()),
             })
         })
@@ -44,21 +46,24 @@ pub(super) async fn feeds(State(app): State<Arc<App>>) -> Response {
 }
 
 /// A number that is told of each feed: its name, its type, what it means, and how to have it.
-type Metric = (&'static str, &'static str, &'static str, fn(&Status) -> u64);
+type Metric = (&'static str, &'static str, &'static str, fn(&Status) -> f64);
 
-const METRICS: [Metric; 6] = [
-    ("h3cast_feed_viewers", "gauge", "Viewers of the feed now.", |status| status.viewers),
+const METRICS: [Metric; 7] = [
+    ("h3cast_feed_viewers", "gauge", "Viewers of the feed now.", |status| status.viewers as f64),
     ("h3cast_feed_chunks_total", "counter", "Chunks published, or given to viewers of an on-demand feed.", |status| {
-        status.chunks
+        status.chunks as f64
     }),
-    ("h3cast_feed_bytes_total", "counter", "Bytes of those chunks.", |status| status.bytes),
+    ("h3cast_feed_bytes_total", "counter", "Bytes of those chunks.", |status| status.bytes as f64),
     ("h3cast_feed_kept_bytes", "gauge", "Bytes kept for viewers who come late or again.", |status| {
-        status.kept_bytes as u64
+        status.kept_bytes as f64
     }),
     ("h3cast_feed_skipped_total", "counter", "Chunks that viewers missed, being too far behind.", |status| {
-        status.skipped
+        status.skipped as f64
     }),
-    ("h3cast_feed_open", "gauge", "1 until the feed has ended.", |status| status.end.is_none().into()),
+    ("h3cast_feed_blocked_seconds_total", "counter", "For how long publishers were held up by viewers.", |status| {
+        status.blocked.as_secs_f64()
+    }),
+    ("h3cast_feed_open", "gauge", "1 until the feed has ended.", |status| f64::from(u8::from(status.end.is_none()))),
 ];
 
 /// The text format of Prometheus, version 0.0.4.

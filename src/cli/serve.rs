@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -53,16 +53,20 @@ pub(super) struct ServeArgs {
     /// The time between two chunks of the demo feed.
     #[arg(long, env = "H3CAST_INTERVAL", value_name = "TIME", default_value = "100ms", value_parser = humantime::parse_duration)]
     interval: Duration,
-    /// Where text and bytes are cut into chunks.
-    #[arg(long, env = "H3CAST_CHUNK", value_name = "WHERE", value_enum, default_value = "lines")]
-    chunk: ChunkAt,
+    /// Where text and bytes are cut into chunks: behind each newline (lines), or wherever a read
+    /// ends (bytes). With NAME= for that feed only, as in --chunk video=bytes; the same holds for
+    /// --history and --lag. [default: lines]
+    #[arg(long, env = "H3CAST_CHUNK", value_name = "[NAME=]lines|bytes", value_delimiter = ',', value_parser = setting(chunk_at))]
+    chunk: Vec<Setting<Chunking>>,
     /// How much of a live feed is kept for viewers who come late or again, in bytes (K, M and G
-    /// are 1024, 1024² and 1024³).
-    #[arg(long, env = "H3CAST_HISTORY", value_name = "BYTES", default_value = "8M", value_parser = size)]
-    history: usize,
-    /// What becomes of a viewer of a live feed that is behind all that is kept.
-    #[arg(long, env = "H3CAST_LAG", value_name = "POLICY", value_enum, default_value = "skip")]
-    lag: LagPolicy,
+    /// are 1024, 1024² and 1024³). [default: 8M]
+    #[arg(long, env = "H3CAST_HISTORY", value_name = "[NAME=]BYTES", value_delimiter = ',', value_parser = setting(size))]
+    history: Vec<Setting<usize>>,
+    /// What becomes of a viewer of a live feed that is behind all that is kept: it goes on with the
+    /// oldest chunk kept and is told of the gap (skip), it is cut off (disconnect), or it does not
+    /// come to that, as the source waits (block). [default: skip]
+    #[arg(long, env = "H3CAST_LAG", value_name = "[NAME=]skip|disconnect|block", value_delimiter = ',', value_parser = setting(lag_policy))]
+    lag: Vec<Setting<Lag>>,
     /// Run exec:COMMAND for each viewer, and kill it with its viewer.
     #[arg(long, env = "H3CAST_PER_VIEWER")]
     per_viewer: bool,
@@ -95,22 +99,45 @@ pub(super) struct ServeArgs {
     log: String,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum ChunkAt {
-    /// Behind each newline.
-    Lines,
-    /// Wherever a read ends.
-    Bytes,
+/// A value for one feed, or for all that have none of their own.
+#[derive(Debug, Clone)]
+struct Setting<T> {
+    feed: Option<String>,
+    value: T,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LagPolicy {
-    /// It goes on with the oldest chunk kept, and is told of the gap.
-    Skip,
-    /// It is cut off.
-    Disconnect,
-    /// It does not come to that: the source waits.
-    Block,
+/// Reads `[NAME=]VALUE`.
+fn setting<T>(parse: fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<Setting<T>, String> + Clone {
+    move |text| {
+        let (feed, value) = match text.split_once('=') {
+            Some((feed, value)) => (Some(feed.to_owned()), value),
+            None => (None, text),
+        };
+        Ok(Setting { feed, value: parse(value)? })
+    }
+}
+
+/// The last value that is for that feed, or for all.
+fn setting_of<T: Copy>(settings: &[Setting<T>], feed: &str, default: T) -> T {
+    let last = |name: Option<&str>| settings.iter().rfind(|setting| setting.feed.as_deref() == name);
+    last(Some(feed)).or_else(|| last(None)).map_or(default, |setting| setting.value)
+}
+
+fn chunk_at(text: &str) -> Result<Chunking, String> {
+    match text {
+        "lines" => Ok(Chunking::Lines),
+        "bytes" => Ok(Chunking::Bytes),
+        _ => Err("write lines or bytes".into()),
+    }
+}
+
+fn lag_policy(text: &str) -> Result<Lag, String> {
+    match text {
+        "skip" => Ok(Lag::Skip),
+        "disconnect" => Ok(Lag::Disconnect),
+        "block" => Ok(Lag::Block),
+        _ => Err("write skip, disconnect or block".into()),
+    }
 }
 
 fn size(text: &str) -> Result<usize, String> {
@@ -141,6 +168,7 @@ fn plain_http(text: &str) -> Result<PlainHttp, crate::listen::BadListen> {
 
 pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Failure> {
     start_log(&args.log)?;
+    raise_file_limit();
     if let Some(dir) = &args.static_dir
         && !dir.is_dir()
     {
@@ -178,11 +206,12 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
         );
     }
     let _browser = args.open.and_then(|name| open(name.into(), server.addresses(), &identity));
-    tokio::select! {
-        () = server.run(stop.clone()) => {}
-        // Until the end: what has ended by itself leaves its feed as it is.
-        () = feed_all(feedings, stop) => {}
-    }
+    let serving = async {
+        server.run(stop.clone()).await;
+        stop.cancel();
+    };
+    // Both to their end: a command that is still being killed when the process exits would stay.
+    tokio::join!(serving, feed_all(feedings, stop.clone()));
     Ok(())
 }
 
@@ -196,24 +225,27 @@ async fn start(mut sources: Vec<Source>, args: &ServeArgs) -> Result<(Vec<Feed>,
         let text = "two sources have the same name: give each its own, as in build=exec:make log=tail:FILE";
         return Err(Failure::usage(anyhow::anyhow!(text)));
     }
-    let options = Options {
-        chunking: match args.chunk {
-            ChunkAt::Lines => Chunking::Lines,
-            ChunkAt::Bytes => Chunking::Bytes,
-        },
-        history: args.history,
-        lag: match args.lag {
-            LagPolicy::Skip => Lag::Skip,
-            LagPolicy::Disconnect => Lag::Disconnect,
-            LagPolicy::Block => Lag::Block,
-        },
-        per_viewer: args.per_viewer,
-        restart: args.restart,
-        count: args.count,
-        interval: args.interval,
-    };
+    let named = args.chunk.iter().map(|setting| &setting.feed);
+    let named = named.chain(args.history.iter().map(|setting| &setting.feed));
+    let named = named.chain(args.lag.iter().map(|setting| &setting.feed));
+    if let Some(unknown) = named.flatten().find(|name| !names.contains(name.as_str())) {
+        let text = format!("there is no feed `{unknown}`: --chunk, --history and --lag are for {}", list(&names));
+        return Err(Failure::usage(anyhow::anyhow!(text)));
+    }
+    let options: Vec<_> = sources
+        .iter()
+        .map(|Source { name, .. }| Options {
+            chunking: setting_of(&args.chunk, name, Chunking::Lines),
+            history: setting_of(&args.history, name, feed::DEFAULT_HISTORY),
+            lag: setting_of(&args.lag, name, Lag::Skip),
+            per_viewer: args.per_viewer,
+            restart: args.restart,
+            count: args.count,
+            interval: args.interval,
+        })
+        .collect();
     let (mut feeds, mut feedings) = (Vec::new(), Vec::new());
-    for source in sources {
+    for (source, options) in sources.into_iter().zip(options) {
         let (feed, feeding) = source.start(&options).await.map_err(Failure::usage)?;
         feeds.push(feed);
         feedings.extend(feeding);
@@ -221,18 +253,34 @@ async fn start(mut sources: Vec<Source>, args: &ServeArgs) -> Result<(Vec<Feed>,
     Ok((feeds, feedings))
 }
 
+fn list(names: &BTreeSet<&str>) -> String {
+    names.iter().copied().collect::<Vec<_>>().join(", ")
+}
+
 /// Feeds live feeds until `stop`; then they end, so that their viewers need not be waited for.
 async fn feed_all(feedings: Vec<Feeding>, stop: CancellationToken) {
     let mut running: JoinSet<()> = feedings.into_iter().collect();
     stop.run_until_cancelled(async { while running.join_next().await.is_some() {} }).await;
+    // What has ended by itself leaves its feed as it is.
     stop.cancelled().await;
     running.shutdown().await;
-    std::future::pending().await
 }
 
 /// A host that a certificate can name: not a wildcard address.
 fn names_one_host(host: &str) -> bool {
     !host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+}
+
+/// Allows as many open files as the system lets us have: a command has two pipes, a connection a socket,
+/// and a shell gives 1,024.
+fn raise_file_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        // As it was, then.
+        let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
+    }
 }
 
 fn start_log(directives: &str) -> Result<(), Failure> {
@@ -268,6 +316,7 @@ fn stop_signals() -> std::io::Result<CancellationToken> {
                 return;
             }
             if stop.is_cancelled() {
+                crate::source::command::kill_all();
                 // As a shell reports a program that Ctrl-C has killed.
                 std::process::exit(130);
             }

@@ -4,7 +4,7 @@
 //! not grow with how far it is behind, and what is behind the ring it is told about (a gap).
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
@@ -23,8 +23,13 @@ pub(super) struct Ring {
     /// How many bytes of chunks are kept, with what they cost beside.
     history: usize,
     state: Mutex<State>,
+    /// Who publishes next, so that one with large chunks is not always overtaken by others. For
+    /// [`Lag::Block`] only: nobody else waits.
+    turn: tokio::sync::Mutex<()>,
     /// Tells a producer that waits that a viewer has moved on.
     room: Notify,
+    /// Tells that the feed has ended.
+    over: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -36,11 +41,13 @@ struct State {
     total: u64,
     end: Option<End>,
     /// Viewers that wait for what is published next.
-    waiting: Vec<Waker>,
+    waiting: Vec<Option<Waker>>,
+    /// Those places in it whose viewer has gone.
+    free: Vec<usize>,
     /// Grows each time that `waiting` is emptied.
     woken: u64,
-    /// Where each viewer is, for [`Lag::Block`] only.
-    places: Vec<Option<u64>>,
+    /// How many viewers are at each place, for [`Lag::Block`] only.
+    places: BTreeMap<u64, usize>,
     skipped: u64,
 }
 
@@ -70,11 +77,25 @@ impl State {
     }
 
     fn slowest(&self) -> Option<u64> {
-        self.places.iter().flatten().min().copied()
+        self.places.keys().next().copied()
     }
 
-    fn wake(&mut self) -> Vec<Waker> {
+    /// Takes one viewer away from a place; whether the slowest is another one by that.
+    fn leave(&mut self, place: u64) -> bool {
+        let slowest = self.slowest() == Some(place);
+        match self.places.get_mut(&place) {
+            Some(count) if *count > 1 => {
+                *count -= 1;
+                return false;
+            }
+            _ => self.places.remove(&place),
+        };
+        slowest
+    }
+
+    fn wake(&mut self) -> Vec<Option<Waker>> {
         self.woken += 1;
+        self.free.clear();
         std::mem::take(&mut self.waiting)
     }
 }
@@ -85,7 +106,15 @@ fn cost(bytes: &Bytes) -> u64 {
 
 impl Ring {
     pub(super) fn new(epoch: Epoch, history: usize, lag: Lag) -> Self {
-        Self { epoch, lag, history, state: Mutex::default(), room: Notify::new() }
+        Self {
+            epoch,
+            lag,
+            history,
+            state: Mutex::default(),
+            turn: Default::default(),
+            room: Notify::new(),
+            over: Notify::new(),
+        }
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -100,6 +129,10 @@ impl Ring {
     ///
     /// Cancel-safe: when dropped, nothing is published. `None` when the feed has ended.
     pub(super) async fn publish(&self, bytes: Bytes) -> Option<Cursor> {
+        let _turn = match self.lag {
+            Lag::Block => Some(self.turn.lock().await),
+            Lag::Skip | Lag::Disconnect => None,
+        };
         loop {
             let room = self.room.notified();
             match self.try_publish(&bytes) {
@@ -136,7 +169,7 @@ impl Ring {
         }
         let waiting = state.wake();
         drop(state);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().flatten().for_each(Waker::wake);
         Ok(Cursor { epoch: self.epoch, seq })
     }
 
@@ -146,17 +179,18 @@ impl Ring {
         state.end.get_or_insert(end);
         let waiting = state.wake();
         drop(state);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().flatten().for_each(Waker::wake);
         self.room.notify_waiters();
+        self.over.notify_waiters();
     }
 
     pub(super) async fn ended(&self) {
         loop {
-            let changed = self.room.notified();
+            let over = self.over.notified();
             if self.lock().end.is_some() {
                 return;
             }
-            changed.await;
+            over.await;
         }
     }
 
@@ -183,16 +217,8 @@ impl Ring {
         let place = (self.lag == Lag::Block).then(|| {
             // Late joiners cannot hold what is gone already.
             let at = next.max(state.first());
-            match state.places.iter().position(Option::is_none) {
-                Some(free) => {
-                    state.places[free] = Some(at);
-                    free
-                }
-                None => {
-                    state.places.push(Some(at));
-                    state.places.len() - 1
-                }
-            }
+            *state.places.entry(at).or_default() += 1;
+            at
         });
         drop(state);
         // Who asks for the start wants what there is, and is not told of what was before.
@@ -224,13 +250,21 @@ pub(super) struct RingViewer {
     /// Its cursor was of another epoch, and that has not been told yet.
     stale: bool,
     from_start: bool,
-    place: Option<usize>,
+    /// Where the ring has it, for [`Lag::Block`] only.
+    place: Option<u64>,
     /// Since which wake-up our waker stands in the ring's list, and which it is.
-    registered: Option<(u64, Waker)>,
+    registered: Option<(u64, usize)>,
     done: bool,
 }
 
 impl RingViewer {
+    pub(super) fn next_seq(&self) -> u64 {
+        match self.stale || self.from_start {
+            true => self.next.max(self.ring.lock().first()),
+            false => self.next,
+        }
+    }
+
     /// What `poll_next` would tell to be missing.
     pub(super) fn gap(&self) -> Option<Gap> {
         let first = self.ring.lock().first();
@@ -268,10 +302,13 @@ impl RingViewer {
         let at = usize::try_from(self.next - first).unwrap_or(usize::MAX);
         if let Some(chunk) = state.chunks.get(at).map(|kept| kept.chunk.clone()) {
             self.next += 1;
-            if let Some(place) = self.place {
-                state.places[place] = Some(self.next);
+            if let Some(place) = &mut self.place {
+                *state.places.entry(self.next).or_default() += 1;
+                let moved = state.leave(std::mem::replace(place, self.next));
                 drop(state);
-                self.ring.room.notify_waiters();
+                if moved {
+                    self.ring.room.notify_waiters();
+                }
             }
             return Poll::Ready(Some(Event::Chunk(chunk)));
         }
@@ -280,11 +317,21 @@ impl RingViewer {
             return Poll::Ready(Some(Event::End(end)));
         }
         // Polled again without having been woken, a viewer must not stand in the list twice.
-        let there = |(woken, waker): &(u64, Waker)| *woken == state.woken && waker.will_wake(cx.waker());
-        if !self.registered.as_ref().is_some_and(there) {
-            state.waiting.push(cx.waker().clone());
-            self.registered = Some((state.woken, cx.waker().clone()));
-        }
+        let at = match self.registered {
+            Some((woken, at)) if woken == state.woken => at,
+            _ => state.free.pop().unwrap_or_else(|| {
+                state.waiting.push(None);
+                state.waiting.len() - 1
+            }),
+        };
+        self.registered = Some((state.woken, at));
+        let before = match &mut state.waiting[at] {
+            Some(waker) if waker.will_wake(cx.waker()) => None,
+            place => place.replace(cx.waker().clone()),
+        };
+        drop(state);
+        // Whatever goes with a waker goes without the lock.
+        drop(before);
         Poll::Pending
     }
 }
@@ -292,10 +339,16 @@ impl RingViewer {
 impl Drop for RingViewer {
     fn drop(&mut self) {
         let mut state = self.ring.lock();
-        if let Some(place) = self.place {
-            state.places[place] = None;
-        }
+        // A waker holds the memory of its whole task.
+        let waker = self.registered.filter(|(woken, _)| *woken == state.woken).and_then(|(_, at)| {
+            state.free.push(at);
+            state.waiting[at].take()
+        });
+        let moved = self.place.is_some_and(|place| state.leave(place));
         drop(state);
-        self.ring.room.notify_waiters();
+        drop(waker);
+        if moved {
+            self.ring.room.notify_waiters();
+        }
     }
 }

@@ -121,6 +121,19 @@ async fn blocking_keeps_something_for_a_viewer_that_comes_again() {
     assert_eq!(again.gap(), None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_holds_publishers_up_is_counted() {
+    let (feed, publisher) = Feed::live("live", 1000, Lag::Block);
+    let viewer = feed.view(From::Now, None);
+    while publisher.publish(Bytes::from_static(&[0; 100])).now_or_never().is_some() {}
+    let waiting = tokio::time::timeout(Duration::from_secs(25), publisher.publish(Bytes::from_static(&[0; 100])));
+    assert!(waiting.await.is_err());
+    assert_eq!(feed.status().blocked, Duration::from_secs(20), "what has been told to the log");
+    drop(viewer);
+    publisher.publish(Bytes::new()).await.unwrap();
+    assert_eq!(feed.status().blocked, Duration::from_secs(20));
+}
+
 #[tokio::test]
 async fn disconnecting_tells_and_ends() {
     let (feed, publisher) = Feed::live("live", 1000, Lag::Disconnect);

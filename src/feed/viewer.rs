@@ -91,6 +91,16 @@ impl Viewer {
         }
     }
 
+    /// The number of the chunk that it gets next, unless it misses some.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        match &self.source {
+            Some(Source::Live(viewer)) => viewer.next_seq(),
+            Some(Source::OnDemand { next, .. }) => *next,
+            None => 0,
+        }
+    }
+
     /// The epoch of the chunks that it gets.
     #[must_use]
     pub fn epoch(&self) -> Epoch {

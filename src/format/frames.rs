@@ -8,7 +8,7 @@
 //! | 0 | chunk | sequence number, time (µs since 1970), then the bytes |
 //! | 1 | gap | first missing sequence number, how many, 1 if the feed was started again else 0 |
 //! | 2 | end | 0 clean or 1 failed, then the reason (UTF-8) |
-//! | 3 | begin | epoch; the first frame of all |
+//! | 3 | begin | epoch, number of the chunk that comes next unless some are missing; the first frame of all |
 //! | 4 | heartbeat | nothing |
 //!
 //! [RFC 9000 §16]: https://www.rfc-editor.org/rfc/rfc9000#section-16
@@ -32,10 +32,10 @@ mod kind {
 /// An empty frame.
 pub const HEARTBEAT: Bytes = Bytes::from_static(&[kind::HEARTBEAT as u8, 0]);
 
-/// The first frame.
+/// The first frame; `next` is the number of the chunk that comes next, unless some are missing.
 #[must_use]
-pub fn begin(epoch: Epoch) -> Bytes {
-    frame(kind::BEGIN, &[epoch.0], &[])
+pub fn begin(epoch: Epoch, next: u64) -> Bytes {
+    frame(kind::BEGIN, &[epoch.0, next], &[])
 }
 
 /// A chunk.
@@ -88,8 +88,14 @@ pub enum Frame {
     Gap(Gap),
     /// There is no more.
     End(End),
-    /// The epoch of what follows.
-    Begin(Epoch),
+    /// What follows.
+    Begin {
+        /// Its epoch.
+        epoch: Epoch,
+        /// The number of the chunk that comes next, unless some are missing. The first servers did
+        /// not say it.
+        next: Option<u64>,
+    },
     /// Nothing, to keep the stream alive.
     Heartbeat,
 }
@@ -163,7 +169,7 @@ impl FrameDecoder {
                     0 => Frame::End(End::Clean),
                     _ => Frame::End(End::Failed(FeedError(String::from_utf8_lossy(&payload).into_owned()))),
                 },
-                kind::BEGIN => Frame::Begin(Epoch(integer()?)),
+                kind::BEGIN => Frame::Begin { epoch: Epoch(integer()?), next: integer().ok() },
                 kind::HEARTBEAT => Frame::Heartbeat,
                 _ => continue,
             }));
@@ -185,17 +191,17 @@ mod tests {
         };
         let gap_of_four = Gap { from: 1, missing: 4, restarted: false };
         let failed = End::Failed(FeedError("oop".into()));
-        let bytes = [begin(Epoch(7)), chunk(&hi), gap(&gap_of_four), HEARTBEAT, end(&failed)].concat();
+        let bytes = [begin(Epoch(7), 0), chunk(&hi), gap(&gap_of_four), HEARTBEAT, end(&failed)].concat();
         let documented = [
-            0x03, 0x01, 0x07, 0x00, 0x05, 0x00, 0x43, 0xe8, 0x68, 0x69, 0x01, 0x03, 0x01, 0x04, 0x00, 0x04, 0x00, 0x02,
-            0x04, 0x01, 0x6f, 0x6f, 0x70,
+            0x03, 0x02, 0x07, 0x00, 0x00, 0x05, 0x00, 0x43, 0xe8, 0x68, 0x69, 0x01, 0x03, 0x01, 0x04, 0x00, 0x04, 0x00,
+            0x02, 0x04, 0x01, 0x6f, 0x6f, 0x70,
         ];
         assert_eq!(bytes, documented);
         let mut decoder = FrameDecoder::new(100);
         decoder.push(&bytes);
         let read: Vec<_> = std::iter::from_fn(|| decoder.pop().unwrap()).collect();
         let expected = [
-            Frame::Begin(Epoch(7)),
+            Frame::Begin { epoch: Epoch(7), next: Some(0) },
             Frame::Chunk { seq: 0, micros: 1000, bytes: "hi".into() },
             Frame::Gap(gap_of_four),
             Frame::Heartbeat,

@@ -40,7 +40,8 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
     ///
     /// # Errors
     ///
-    /// When the stream cannot be read. What was read before has been given.
+    /// When the stream cannot be read. What was read before and is no whole chunk is the
+    /// [rest](Self::rest).
     ///
     /// # Cancel safety
     ///
@@ -61,11 +62,14 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
             match self.reader.read_buf(&mut self.buf).await {
                 Ok(size) => self.ended = size == 0,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if self.buf.is_empty() => return Err(error),
-                // First what there is; the next read fails again.
-                Err(_) => return Ok(Some(Bytes::copy_from_slice(&self.buf.split()))),
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// What was read and has not been given, when there will be no more: less than a chunk.
+    pub fn rest(self) -> Bytes {
+        self.buf.freeze()
     }
 
     /// The size of the chunk at the front, if it is whole.
@@ -80,11 +84,27 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
         }
         match (len, self.chunking) {
             (0, _) => None,
-            (MAX_CHUNK.., _) => Some(MAX_CHUNK),
+            (MAX_CHUNK.., Chunking::Lines) => Some(MAX_CHUNK - torn(&self.buf[..MAX_CHUNK])),
+            (MAX_CHUNK.., Chunking::Bytes) => Some(MAX_CHUNK),
             (_, Chunking::Bytes) => Some(len),
             (_, Chunking::Lines) => self.ended.then_some(len),
         }
     }
+}
+
+/// How many bytes at the end are the beginning of a character (UTF-8) whose rest is behind it.
+fn torn(text: &[u8]) -> usize {
+    for back in 1..=3.min(text.len()) {
+        let needed = match text[text.len() - back] {
+            0b1100_0000..=0b1101_1111 => 2,
+            0b1110_0000..=0b1110_1111 => 3,
+            0b1111_0000..=0b1111_0111 => 4,
+            0b1000_0000..=0b1011_1111 => continue,
+            _ => return 0,
+        };
+        return if needed > back { back } else { 0 };
+    }
+    0
 }
 
 #[cfg(test)]
@@ -134,6 +154,27 @@ mod tests {
             let written: Vec<_> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
             prop_assert_eq!(chunks, written);
         }
+
+        #[test]
+        fn a_long_line_is_not_cut_inside_a_character(before in 0..9_usize, text in "[aé☕🌊]{0,9}") {
+            let line = "x".repeat(MAX_CHUNK - before) + &text + &"é".repeat(MAX_CHUNK);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let chunks = runtime.block_on(chunks(&[line.clone().into()], Chunking::Lines));
+            prop_assert!(chunks.iter().all(|chunk| std::str::from_utf8(chunk).is_ok()));
+            prop_assert_eq!(chunks.concat(), line.into_bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_a_failure_is_not_lost() {
+        let failing = tokio_util::io::StreamReader::new(futures_util::stream::iter([
+            Ok(Bytes::from("one\ntw")),
+            Err(io::Error::other("gone")),
+        ]));
+        let mut chunker = Chunker::new(failing, Chunking::Lines);
+        assert_eq!(chunker.next().await.unwrap().unwrap(), "one\n");
+        assert_eq!(chunker.next().await.unwrap_err().to_string(), "gone");
+        assert_eq!(chunker.rest(), "tw");
     }
 
     #[tokio::test]

@@ -1,20 +1,20 @@
 //! What a command prints.
 
 use std::{
+    collections::BTreeSet,
     process::{ExitStatus, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures_util::stream;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, ChildStderr, ChildStdout, Command},
-};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tracing::{info, warn};
 
 use super::{
     SourceError,
     chunker::{Chunker, Chunking},
+    publish,
 };
 use crate::feed::{End, Feed, FeedError, Publisher};
 
@@ -23,10 +23,31 @@ use crate::feed::{End, Feed, FeedError, Publisher};
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 const STEADY: Duration = Duration::from_secs(60);
 
+/// The groups of the commands that run, for an exit that drops nothing.
+#[cfg(unix)]
+static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+#[cfg(unix)]
+fn groups() -> MutexGuard<'static, BTreeSet<i32>> {
+    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Kills every command that runs, before the process exits without an orderly end.
+pub(crate) fn kill_all() {
+    #[cfg(unix)]
+    for group in groups().iter().filter_map(|group| rustix::process::Pid::from_raw(*group)) {
+        // An error means that nobody is left there.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+}
+
 /// A running command. Dropping it kills it and all that it has started.
 struct Running {
     child: Child,
     stdout: Option<ChildStdout>,
+    /// The group that it leads; others of it may be there when it has ended itself.
+    #[cfg(unix)]
+    group: Option<rustix::process::Pid>,
 }
 
 impl Running {
@@ -47,7 +68,16 @@ impl Running {
             tokio::spawn(log(name.to_owned(), stderr));
         }
         let stdout = child.stdout.take();
-        Ok(Self { child, stdout })
+        #[cfg(unix)]
+        let group = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+        #[cfg(unix)]
+        groups().extend(group.map(|group| group.as_raw_nonzero().get()));
+        Ok(Self {
+            child,
+            stdout,
+            #[cfg(unix)]
+            group,
+        })
     }
 
     async fn wait(&mut self) -> std::io::Result<ExitStatus> {
@@ -58,17 +88,19 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         #[cfg(unix)]
-        if let Some(group) = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
+        if let Some(group) = self.group {
             // An error means that nobody is left there.
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            groups().remove(&group.as_raw_nonzero().get());
         }
     }
 }
 
 /// Logs what a command says on standard error.
 async fn log(name: String, stderr: ChildStderr) {
-    let mut lines = BufReader::new(stderr).split(b'\n');
-    while let Ok(Some(line)) = lines.next_segment().await {
+    // As bounded as what it prints.
+    let mut lines = Chunker::new(stderr, Chunking::Lines);
+    while let Ok(Some(line)) = lines.next().await {
         info!(feed = name, "{}", String::from_utf8_lossy(&line).trim_end());
     }
 }
@@ -96,12 +128,8 @@ pub(super) fn feed(
         loop {
             let begun = Instant::now();
             if let Some(stdout) = running.stdout.take() {
-                let mut chunks = Chunker::new(stdout, chunking);
-                while let Ok(Some(chunk)) = chunks.next().await {
-                    if publisher.publish(chunk).await.is_none() {
-                        return;
-                    }
-                }
+                // What it ends with is told below.
+                let _ = publish(stdout, chunking, &publisher).await;
             }
             let end = end_of(running.wait().await);
             if !restart {

@@ -1,17 +1,18 @@
 //! Files: from their beginning for each viewer, or followed as they grow.
 
 use std::{
+    collections::BTreeMap,
     fs::{File, Metadata},
     io::{self, Seek, SeekFrom},
     path::{Path, PathBuf},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures_util::stream;
-use notify::{RecursiveMode, Watcher};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::{
     io::{AsyncRead, ReadBuf},
     sync::Notify,
@@ -36,7 +37,7 @@ fn open(name: &str, path: &Path) -> Result<File, SourceError> {
 
 /// A file from its beginning, for each viewer.
 pub(super) fn on_demand(name: &str, path: PathBuf, chunking: Chunking) -> Result<Feed, SourceError> {
-    open(name, &path)?;
+    let metadata = open(name, &path)?.metadata();
     let of_file = path.clone();
     let feed = Feed::on_demand(name, move || {
         let path = path.clone();
@@ -57,7 +58,9 @@ pub(super) fn on_demand(name: &str, path: PathBuf, chunking: Chunking) -> Result
             }
         })
     });
-    Ok(feed.of_file(of_file))
+    // A pipe, a device, a file of /proc: its length does not say what can be read.
+    let plain = metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0);
+    Ok(if plain { feed.of_file(of_file) } else { feed })
 }
 
 fn failed(path: &Path, error: &io::Error) -> FeedError {
@@ -66,6 +69,49 @@ fn failed(path: &Path, error: &io::Error) -> FeedError {
 
 /// How often a file is looked at though nobody said that it has changed: some file systems do not.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Who is to be told when a file changes, by its absolute path.
+static FOLLOWED: Mutex<BTreeMap<PathBuf, Vec<Weak<Notify>>>> = Mutex::new(BTreeMap::new());
+/// One for all files: a user may have few of them (128 of Linux's inotify, by default), and each has a thread.
+static WATCHER: Mutex<Option<RecommendedWatcher>> = Mutex::new(None);
+
+/// Has `changed` told when something happens to the file at `path`, whichever file that is then.
+fn watch(path: &Path, changed: &Arc<Notify>) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    // The folder, since a rotated file is another one of the same name.
+    let folder = path.parent().unwrap_or(&path).to_owned();
+    {
+        let mut followed = FOLLOWED.lock().unwrap_or_else(PoisonError::into_inner);
+        let followers = followed.entry(path).or_default();
+        followers.retain(|follower| follower.strong_count() > 0);
+        followers.push(Arc::downgrade(changed));
+    }
+    // Not under the lock above, which the watcher's own thread takes too.
+    let mut watcher = WATCHER.lock().unwrap_or_else(PoisonError::into_inner);
+    let watcher = match &mut *watcher {
+        Some(watcher) => watcher,
+        none => none.insert(notify::recommended_watcher(tell).map_err(io::Error::other)?),
+    };
+    watcher.watch(&folder, RecursiveMode::NonRecursive).map_err(io::Error::other)
+}
+
+fn tell(event: notify::Result<notify::Event>) {
+    let followed = FOLLOWED.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = || followed.values().flatten();
+    match event {
+        Ok(event) if !event.need_rescan() => {
+            event.paths.iter().filter_map(|path| followed.get(path)).flatten().for_each(notice)
+        }
+        // Some may have been missed.
+        _ => all().for_each(notice),
+    }
+}
+
+fn notice(follower: &Weak<Notify>) {
+    if let Some(changed) = follower.upgrade() {
+        changed.notify_one();
+    }
+}
 
 /// What is appended to a file from now on.
 pub(super) fn follow(
@@ -80,16 +126,11 @@ pub(super) fn follow(
     // file that cannot be sought has no end to begin at.
     let at = file.seek(SeekFrom::End(0)).unwrap_or_default();
     let changed = Arc::new(Notify::new());
-    let told = changed.clone();
-    let mut watcher =
-        notify::recommended_watcher(move |_| told.notify_one()).map_err(|error| unreadable(io::Error::other(error)))?;
-    // The folder, since a rotated file is another one of the same name.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    watcher.watch(folder, RecursiveMode::NonRecursive).map_err(|error| unreadable(io::Error::other(error)))?;
+    watch(&path, &changed).map_err(unreadable)?;
     let identity = identity(&file.metadata().map_err(unreadable)?);
     Ok(async move {
         let file = tokio::fs::File::from_std(file);
-        let growing = Growing { path, file, at, identity, changed, waiting: None, next: None, _watcher: watcher };
+        let growing = Growing { path, file, at, identity, changed, waiting: None, next: None };
         pump(growing, chunking, publisher).await;
     })
 }
@@ -119,7 +160,6 @@ struct Growing {
     waiting: Option<Pin<Box<dyn Future<Output = Looked> + Send>>>,
     /// The file to go on with when this one has been read to its end.
     next: Option<Found>,
-    _watcher: notify::RecommendedWatcher,
 }
 
 /// A file, and what tells it from another one.
@@ -154,9 +194,9 @@ impl AsyncRead for Growing {
         let this = &mut *self;
         loop {
             if let Some(waiting) = &mut this.waiting {
-                let found = std::task::ready!(waiting.as_mut().poll(cx))?;
+                let found = std::task::ready!(waiting.as_mut().poll(cx));
                 this.waiting = None;
-                match found {
+                match found? {
                     // Truncated: the same file from its beginning.
                     Some(next) if next.1 == this.identity => this.begin(next),
                     // Replaced: what was appended to the old one since its end was seen comes first.

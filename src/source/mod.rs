@@ -188,24 +188,38 @@ impl Drop for EndWhenDropped {
     }
 }
 
-/// Publishes what `reader` gives, to its end.
+/// Publishes what `reader` gives, and ends the feed with it.
 async fn pump(reader: impl AsyncRead + Unpin, chunking: Chunking, publisher: Publisher) {
-    let mut chunks = Chunker::new(reader, chunking);
-    let end = loop {
-        match chunks.next().await {
-            Ok(Some(chunk)) => {
-                if publisher.publish(chunk).await.is_none() {
-                    return;
-                }
-            }
-            Ok(None) => break End::Clean,
-            Err(error) => {
-                warn!(%error, "a source broke off");
-                break End::Failed(FeedError(error.to_string()));
-            }
+    let end = match publish(reader, chunking, &publisher).await {
+        Ok(()) => End::Clean,
+        Err(error) => {
+            warn!(%error, "a source broke off");
+            End::Failed(FeedError(error.to_string()))
         }
     };
     publisher.end(end);
+}
+
+/// Publishes what `reader` gives, to its end or that of the feed.
+async fn publish(reader: impl AsyncRead + Unpin, chunking: Chunking, publisher: &Publisher) -> io::Result<()> {
+    let mut chunks = Chunker::new(reader, chunking);
+    loop {
+        match chunks.next().await {
+            Ok(Some(chunk)) => {
+                if publisher.publish(chunk).await.is_none() {
+                    return Ok(());
+                }
+            }
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                let rest = chunks.rest();
+                if !rest.is_empty() {
+                    publisher.publish(rest).await;
+                }
+                return Err(error);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -259,6 +259,57 @@ def test_a_publisher_that_goes_away_leaves_what_it_published(server):
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+def test_an_answer_before_the_request_has_ended(server, version):
+    # A body that nobody reads. (curl 7.88 waits for ever when a 200 ends before a long one does.)
+    command = ["curl", "-sS", version, "--cacert", server.cacert, "-X", "GET", "-T", "-", f"{server.base}/stream?limit=1"]
+    done = subprocess.run(command, input=b"x", capture_output=True, timeout=SECONDS)
+    assert (done.returncode, done.stdout) == (0, b"data chunk #0\n"), done.stderr.decode()
+    # More than any buffer on the way takes: the answer comes all the same.
+    status, problem = curl(server, "/stream/log", version, "-T", "-", body=bytes(20_000_000))
+    assert (status, problem["status"]) == (413, 413)
+
+
+def test_a_line_that_breaks_off(server):
+    before = feed(server)
+    for key, published in [((), 1), (("-H", "Idempotency-Key: torn"), 0)]:
+        lines = b"x" * 60_000 + b"\n" + b"y" * 5_000
+        status, problem = curl(server, "/stream/log?chunk=lines", "--http1.1", "-T", "-", *key, body=lines + bytes(9_000))
+        assert status == 413, problem
+        # What is behind the last newline: nobody comes again for it without a key.
+        after = feed(server)
+        assert after["chunks"] - before["chunks"] in (1 + published, published)
+        before = after
+
+
+def test_what_is_not_taken_as_it_is(server):
+    assert post(server, b"x", "-H", "Content-Range: bytes 5-5/9")[0] == 400
+    assert post(server, b"x", "-H", "Content-Encoding: gzip")[0] == 415
+    assert post(server, b"x", "-H", "Content-Encoding: identity")[0] == 200
+    # A page elsewhere whose name was made to point here.
+    host = f"evil.example:{server.port}"
+    name = ("-k", "--resolve", f"{host}:127.0.0.1", "-H", f"Origin: https://{host}", "--data-binary", "x")
+    command = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", *name, f"https://{host}/stream/log"]
+    assert subprocess.run(command, capture_output=True, timeout=SECONDS).stdout == b"403"
+
+
+def test_a_session_publishes_on_though_it_cannot_read_so_fast():
+    async def main(server):
+        async with webtransport.connected(server) as peer:
+            session = await peer.session("/stream/log")
+            stream = session.open()
+            body = bytes(2_000_000)
+            for at in range(0, len(body), 50_000):
+                stream.send(body[at : at + 50_000])
+            stream.send(b"", end=True)
+            answer = json.loads(await stream.whole())
+            assert answer["bytes"] == len(body)
+
+    # Its own view, which it may read or not, is behind all that is kept.
+    with Server("log=publish", "--history", "4K") as server:
+        asyncio.run(main(server))
+
+
 def test_a_token_is_needed_where_others_can_reach():
     try:
         running = Server("log=publish", "--listen", "0.0.0.0:0")

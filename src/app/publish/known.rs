@@ -134,6 +134,11 @@ impl Publication {
         self.replaced.clone()
     }
 
+    /// Whether it may be gone on with, by its key.
+    pub(super) fn is_known(&self) -> bool {
+        self.key.is_some()
+    }
+
     pub(super) fn progress(&self) -> Progress {
         self.progress
     }
