@@ -1,6 +1,6 @@
 // The start page's log: feeds to choose from, colours, JSON, pause, search, download, and its bounds.
 import assert from 'node:assert/strict';
-import { mkdtemp, readFile, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -252,7 +252,11 @@ describe('a feed that floods', () => {
   test('200 MB as fast as they come: the page answers, and stays within its bounds', TEST, async () => {
     // The source waits for the page, so that all of it comes: what is dropped on the way costs nothing.
     const line = `${'flood '.repeat(33)}\n`;
-    const server = await Server.start({ args: ['--lag', 'block', `exec:sleep 1; yes '${line.trim()}' | head -c ${TOTAL}`] });
+    const dir = await mkdtemp(path.join(tmpdir(), 'h3cast-flood-'));
+    const go = path.join(dir, 'go');
+    // Nobody holds a source up before there is a viewer, so it begins when it is told to.
+    const flood = `while [ ! -e '${go}' ]; do sleep 0.05; done; yes '${line.trim()}' | head -c ${TOTAL}`;
+    const server = await Server.start({ args: ['--lag', 'block', `exec:${flood}`] });
     const browser = await chromium();
     try {
       const view = await open(browser, `${server.plain}/?from=start`);
@@ -268,6 +272,8 @@ describe('a feed that floods', () => {
         Object.assign(globalThis, { slowest });
       });
       await view.start();
+      await view.state(['streaming']);
+      await writeFile(go, '');
       await came(view, 20_000);
       const from = Date.now();
       await view.page.click('#pause');
@@ -302,6 +308,7 @@ describe('a feed that floods', () => {
     } finally {
       await browser.close();
       await server.stop();
+      await rm(dir, { recursive: true });
     }
   });
 });
