@@ -46,6 +46,8 @@ pub enum End {
     Clean,
     /// Its source failed.
     Failed(FeedError),
+    /// The server stops, and the feed did not end: it may be there again when the server is.
+    Stopped,
 }
 
 /// Where a viewer begins.
@@ -179,6 +181,13 @@ impl Feed {
         }
     }
 
+    /// Ends a live feed because its server stops.
+    pub fn stop(&self) {
+        if let Kind::Live { ring, .. } = &self.kind {
+            ring.end(End::Stopped);
+        }
+    }
+
     /// Says that its bytes, from the start, are those of this file: any part of them can be had
     /// there.
     #[must_use]
@@ -247,7 +256,6 @@ impl Feed {
             blocked: Duration::from_millis(self.counters.blocked.load(Ordering::Relaxed)),
             epoch: match &self.kind {
                 Kind::Live { ring, .. } => Some(ring.epoch()),
-                Kind::OnDemand { same: true, .. } => Some(Epoch(0)),
                 Kind::OnDemand { .. } => None,
             },
             kept_bytes: 0,
@@ -321,7 +329,7 @@ pub struct Status {
     pub rate: Rate,
     /// For how long publishers were held up by viewers ([`Lag::Block`]).
     pub blocked: Duration,
-    /// The run of its chunks' numbers; `None` when each viewer has one of its own.
+    /// The run of a live feed's numbers.
     pub epoch: Option<Epoch>,
     /// What a live feed keeps, in bytes with what each chunk costs beside its own.
     pub kept_bytes: usize,

@@ -35,6 +35,9 @@ pub enum Cut {
     /// The feed was started again, and `raw` has no way to say so.
     #[error("the feed was started again")]
     Restarted,
+    /// The server stops.
+    #[error("the server stops")]
+    Stopped,
     /// The feed broke off.
     #[error(transparent)]
     Failed(#[from] FeedError),
@@ -54,7 +57,7 @@ impl Format {
     /// What comes before the first event. `next` is the number of the chunk that comes next, unless
     /// some are missing.
     #[must_use]
-    pub fn begin(self, epoch: Epoch, next: u64) -> Bytes {
+    pub fn begin(self, epoch: Epoch, next: Option<u64>) -> Bytes {
         match self {
             Self::Raw => Bytes::new(),
             Self::Sse => sse::BEGIN,
@@ -74,6 +77,9 @@ impl Format {
             (Self::Raw, Event::Chunk(chunk)) => chunk.bytes.clone(),
             (Self::Raw, Event::Gap(gap)) if gap.restarted => return Err(Cut::Restarted),
             (Self::Raw, Event::Gap(gap)) => return Err(Cut::Gap(gap.missing)),
+            (Self::Raw, Event::End(End::Stopped)) => return Err(Cut::Stopped),
+            // Without its own end the stream says that there is more, and nothing that was sent is lost.
+            (Self::Sse | Self::Frames, Event::End(End::Stopped)) => Bytes::new(),
             (Self::Raw, Event::End(End::Clean)) => Bytes::new(),
             (Self::Raw, Event::End(End::Failed(error))) => return Err(error.clone().into()),
             (Self::Sse, Event::Chunk(chunk)) => once(chunk, 0, || sse::chunk(chunk, epoch)),

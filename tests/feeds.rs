@@ -279,3 +279,26 @@ async fn the_same_chunk_is_encoded_once() {
     let at: Vec<_> = encoded.iter().map(|bytes| bytes.as_ptr()).collect();
     assert!(at.iter().all(|pointer| *pointer == at[0]), "{at:?}");
 }
+
+#[tokio::test]
+async fn a_server_that_stops_does_not_end_its_feeds() {
+    let (server, connection, publisher, feed) = live(Lag::Skip, HISTORY).await;
+    let mut readings = Vec::new();
+    for webtransport in [false, true] {
+        let mut frames = Frames::open(&server, &connection, webtransport, "from=start").await;
+        frames.epoch().await;
+        readings.push(frames);
+    }
+    let mut raw = soon("the head", connection.get(&server.uri("/stream"))).await.unwrap();
+    publisher.publish("the last".into()).await.unwrap();
+    assert_eq!(soon("the chunk", raw.body.next()).await.unwrap().unwrap(), "the last");
+    feed.stop();
+    for frames in &mut readings {
+        assert_eq!(frames.chunk().await, (0, "the last".into()));
+        // Without its end: whoever views it comes again.
+        assert_eq!(frames.next().await, None);
+    }
+    // Which raw cannot tell from a whole one, unless it breaks off.
+    assert!(matches!(soon("the end", raw.body.next()).await, Err(ClientError::Reset(_))));
+    assert!(publisher.publish("late".into()).await.is_none());
+}

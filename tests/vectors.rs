@@ -90,7 +90,7 @@ fn written(frame: &Frame) -> Bytes {
         }
         Frame::Gap(gap) => frames::gap(gap),
         Frame::End(end) => frames::end(end),
-        Frame::Begin { epoch, next } => frames::begin(*epoch, next.expect("the encoder writes it")),
+        Frame::Begin { epoch, next } => frames::begin(*epoch, *next),
         Frame::Heartbeat => frames::HEARTBEAT,
         other => panic!("{other:?} is new here"),
     }

@@ -128,6 +128,7 @@ async fn by_datagrams(mut viewer: Viewer, session: &Session, stream: &mut SendSt
                 tell(stream, &json!({ "gap": gap })).await?;
             }
             Some(Event::End(End::Failed(error))) => return Err(Cut::Feed(error.into())),
+            Some(Event::End(End::Stopped)) => return Err(Cut::Feed(format::Cut::Stopped)),
             Some(Event::End(End::Clean)) | None => {
                 return tell(stream, &json!({ "end": { "chunks": sent + skipped, "sent": sent, "skipped": skipped } }))
                     .await;

@@ -21,7 +21,7 @@ pub(super) async fn feeds(State(app): State<Arc<App>>) -> Response {
             let status = feed.status();
             let (state, error) = match &status.end {
                 None => ("open", None),
-                Some(End::Clean) => ("ended", None),
+                Some(End::Clean | End::Stopped) => ("ended", None),
                 Some(End::Failed(error)) => ("failed", Some(error.to_string())),
             };
             json!({

@@ -117,7 +117,10 @@ pub(super) async fn run(args: PublishArgs) -> Result<(), Failure> {
             }
         }
         Err(failure) => {
-            let error = failure.error.context(format!("{} bytes were published", so_far.get()));
+            let error = failure.error.context(match args.webtransport {
+                true => "it is not known how much was published".into(),
+                false => format!("{} bytes are known to be published", so_far.get()),
+            });
             Err(Failure { error, ..failure })
         }
     }
@@ -138,7 +141,12 @@ fn standard_input() -> impl Stream<Item = io::Result<Bytes>> {
         buffer.reserve(READ);
         match stdin.read_buf(&mut (&mut buffer).limit(READ)).await {
             Ok(0) => None,
-            Ok(_) => Some((Ok(buffer.split().freeze()), (stdin, buffer))),
+            Ok(_) => {
+                // A copy: it is kept until it is acknowledged, and a part of the buffer would keep all of it.
+                let piece = Bytes::copy_from_slice(&buffer);
+                buffer.clear();
+                Some((Ok(piece), (stdin, buffer)))
+            }
             Err(error) => Some((Err(error), (stdin, buffer))),
         }
     })

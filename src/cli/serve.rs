@@ -187,6 +187,7 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
         args.listen.iter().map(Listen::host).filter(|host| names_one_host(host)).map(String::from).collect();
     let identity = args.certs.identity(&names)?;
     let (feeds, feedings) = start(sources, &args).await?;
+    let live = feeds.clone();
     let app = App::new(feeds, identity.clone())
         .allow_origins(args.allow_origin.into_iter().collect())
         .publish_token(args.publish_token.as_deref())
@@ -211,7 +212,7 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
         stop.cancel();
     };
     // Both to their end: a command that is still being killed when the process exits would stay.
-    tokio::join!(serving, feed_all(feedings, stop.clone()));
+    tokio::join!(serving, feed_all(live, feedings, stop.clone()));
     Ok(())
 }
 
@@ -258,11 +259,13 @@ fn list(names: &BTreeSet<&str>) -> String {
 }
 
 /// Feeds live feeds until `stop`; then they end, so that their viewers need not be waited for.
-async fn feed_all(feedings: Vec<Feeding>, stop: CancellationToken) {
+async fn feed_all(feeds: Vec<Feed>, feedings: Vec<Feeding>, stop: CancellationToken) {
     let mut running: JoinSet<()> = feedings.into_iter().collect();
     stop.run_until_cancelled(async { while running.join_next().await.is_some() {} }).await;
     // What has ended by itself leaves its feed as it is.
     stop.cancelled().await;
+    // Before what feeds them is ended, which would look like their own end.
+    feeds.iter().for_each(Feed::stop);
     running.shutdown().await;
 }
 

@@ -406,7 +406,10 @@ async fn connect_any(
                 Ok(connected) => return Some(connected),
                 Err(error) => {
                     debug!(%error.reason, "an attempt to connect failed");
-                    reason = Some(error);
+                    // That a server is not trusted is not made good by one that is not there.
+                    if !reason.as_ref().is_some_and(|known: &Attempt| known.untrusted) {
+                        reason = Some(error);
+                    }
                 }
             }
         }

@@ -222,6 +222,7 @@ impl Publication {
         S: Stream<Item = io::Result<Bytes>>,
     {
         let mut pieces = pin!(pieces);
+        self.replay.resume();
         loop {
             let error = match self.connected(pieces.as_mut(), &mut tell).await {
                 Ok(()) => return Ok(self.published.clone()),

@@ -26,13 +26,25 @@ pub(super) struct Replay {
     end: u64,
     /// The piece that is sent next, and how much of it has been.
     next: (usize, usize),
+    /// Where what may be sent at once ends, for how far that would be.
+    cut: Option<(u64, u64)>,
     /// There will be no more.
     ended: bool,
 }
 
 impl Replay {
     pub(super) fn new(lines: bool) -> Self {
-        Self { lines, pieces: VecDeque::new(), acknowledged: 0, sent: 0, ready: 0, end: 0, next: (0, 0), ended: false }
+        Self {
+            lines,
+            pieces: VecDeque::new(),
+            acknowledged: 0,
+            sent: 0,
+            ready: 0,
+            end: 0,
+            next: (0, 0),
+            cut: None,
+            ended: false,
+        }
     }
 
     /// Takes the next bytes.
@@ -46,7 +58,9 @@ impl Replay {
         }
         self.end += piece.len() as u64;
         self.pieces.push_back(piece);
-        if !self.lines || self.is_full() || self.end - self.ready >= LONGEST_LINE {
+        // A line that is longer than may be held, or than the server takes as one, is torn.
+        let torn = self.end - self.ready >= LONGEST_LINE || self.is_full() && self.ready == self.acknowledged;
+        if !self.lines || torn {
             self.ready = self.end;
         }
     }
@@ -55,6 +69,11 @@ impl Replay {
     pub(super) fn finish(&mut self) {
         self.ended = true;
         self.ready = self.end;
+    }
+
+    /// There may be more after all.
+    pub(super) fn resume(&mut self) {
+        self.ended = false;
     }
 
     pub(super) fn is_finished(&self) -> bool {
@@ -85,9 +104,34 @@ impl Replay {
         (self.sent, self.next) = (self.acknowledged, (0, 0));
     }
 
+    /// How far may be sent, of `max` that may be before they are acknowledged: to the end of a line, if
+    /// one ends there.
+    fn until(&mut self, max: u64) -> u64 {
+        let most = self.acknowledged.saturating_add(max);
+        if self.ready <= most || !self.lines {
+            return self.ready.min(most);
+        }
+        if let Some((_, cut)) = self.cut.filter(|(of, _)| *of == most) {
+            return cut;
+        }
+        let (mut at, mut cut) = (self.acknowledged, most);
+        for piece in &self.pieces {
+            let len = piece.len().min(usize::try_from(most - at).unwrap_or(usize::MAX));
+            if let Some(newline) = piece[..len].iter().rposition(|byte| *byte == b'\n') {
+                cut = at + newline as u64 + 1;
+            }
+            at += len as u64;
+            if at >= most {
+                break;
+            }
+        }
+        self.cut = Some((most, cut));
+        cut
+    }
+
     /// The next bytes to send, of `max` that may be sent before they are acknowledged.
     pub(super) fn send(&mut self, max: u64) -> Option<Bytes> {
-        let until = self.ready.min(self.acknowledged.saturating_add(max));
+        let until = self.until(max);
         let (at, offset) = self.next;
         let piece = self.pieces.get(at).filter(|_| self.sent < until)?.slice(offset..);
         let len = piece.len().min(usize::try_from(until - self.sent).unwrap_or(usize::MAX));
@@ -144,6 +188,22 @@ mod tests {
         assert!(!replay.is_waiting());
         replay.push("x".into());
         assert!(replay.is_waiting());
+    }
+
+    #[test]
+    fn lines_are_not_torn_where_a_request_ends() {
+        let mut replay = Replay::new(true);
+        while !replay.is_full() {
+            replay.push("a line of some length\nanother".into());
+        }
+        assert!(sent(&mut replay).ends_with(b"\n"));
+        replay.rewind();
+        // Nor where the server takes no more at once.
+        let some: Vec<u8> = std::iter::from_fn(|| replay.send(1000)).flatten().collect();
+        assert!(some.len() > 950 && some.ends_with(b"\n"), "{}", some.len());
+        // Unless it takes less than a line.
+        replay.rewind();
+        assert_eq!(replay.send(10).unwrap(), "a line of ");
     }
 
     #[test]

@@ -138,10 +138,10 @@ impl Place {
         match frame {
             Frame::Begin { epoch, next } => {
                 self.begun = true;
-                // Of a run that had not begun, nothing was lost.
+                // Of a run that had not begun nothing was lost, and all of the new one is wanted.
                 let seen = self.next.is_some_and(|next| next > 0) || self.restarted;
-                if self.epoch.is_some_and(|known| known != epoch) {
-                    self.restarted = seen;
+                if seen && self.epoch.is_some_and(|known| known != epoch) {
+                    self.restarted = true;
                     self.next = None;
                 }
                 self.epoch = Some(epoch);

@@ -258,11 +258,8 @@ pub(super) struct RingViewer {
 }
 
 impl RingViewer {
-    pub(super) fn next_seq(&self) -> u64 {
-        match self.stale || self.from_start {
-            true => self.next.max(self.ring.lock().first()),
-            false => self.next,
-        }
+    pub(super) fn next_seq(&self) -> Option<u64> {
+        (!self.stale && !self.from_start).then_some(self.next)
     }
 
     /// What `poll_next` would tell to be missing.

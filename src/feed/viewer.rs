@@ -91,13 +91,13 @@ impl Viewer {
         }
     }
 
-    /// The number of the chunk that it gets next, unless it misses some.
+    /// The number of the chunk that it gets next unless it misses some, if that is known: who views
+    /// from the start gets the oldest that there is when it comes to that.
     #[must_use]
-    pub fn next_seq(&self) -> u64 {
-        match &self.source {
-            Some(Source::Live(viewer)) => viewer.next_seq(),
-            Some(Source::OnDemand { next, .. }) => *next,
-            None => 0,
+    pub fn next_seq(&self) -> Option<u64> {
+        match self.source.as_ref()? {
+            Source::Live(viewer) => viewer.next_seq(),
+            Source::OnDemand { next, .. } => Some(*next),
         }
     }
 

@@ -8,7 +8,7 @@
 //! | 0 | chunk | sequence number, time (µs since 1970), then the bytes |
 //! | 1 | gap | first missing sequence number, how many, 1 if the feed was started again else 0 |
 //! | 2 | end | 0 clean or 1 failed, then the reason (UTF-8) |
-//! | 3 | begin | epoch, number of the chunk that comes next unless some are missing; the first frame of all |
+//! | 3 | begin | epoch, then, if it is known, the number of the chunk that comes next unless some are missing; the first frame of all |
 //! | 4 | heartbeat | nothing |
 //!
 //! [RFC 9000 §16]: https://www.rfc-editor.org/rfc/rfc9000#section-16
@@ -32,10 +32,14 @@ mod kind {
 /// An empty frame.
 pub const HEARTBEAT: Bytes = Bytes::from_static(&[kind::HEARTBEAT as u8, 0]);
 
-/// The first frame; `next` is the number of the chunk that comes next, unless some are missing.
+/// The first frame; `next` is the number of the chunk that comes next unless some are missing, if
+/// that is known.
 #[must_use]
-pub fn begin(epoch: Epoch, next: u64) -> Bytes {
-    frame(kind::BEGIN, &[epoch.0, next], &[])
+pub fn begin(epoch: Epoch, next: Option<u64>) -> Bytes {
+    match next {
+        Some(next) => frame(kind::BEGIN, &[epoch.0, next], &[]),
+        None => frame(kind::BEGIN, &[epoch.0], &[]),
+    }
 }
 
 /// A chunk.
@@ -50,11 +54,12 @@ pub fn gap(gap: &Gap) -> Bytes {
     frame(kind::GAP, &[gap.from, gap.missing, gap.restarted.into()], &[])
 }
 
-/// The end.
+/// The end; nothing for a feed whose server stops.
 #[must_use]
 pub fn end(end: &End) -> Bytes {
     match end {
         End::Clean => frame(kind::END, &[0], &[]),
+        End::Stopped => Bytes::new(),
         End::Failed(error) => frame(kind::END, &[1], error.0.as_bytes()),
     }
 }
@@ -92,8 +97,7 @@ pub enum Frame {
     Begin {
         /// Its epoch.
         epoch: Epoch,
-        /// The number of the chunk that comes next, unless some are missing. The first servers did
-        /// not say it.
+        /// The number of the chunk that comes next unless some are missing, if the server knows.
         next: Option<u64>,
     },
     /// Nothing, to keep the stream alive.
@@ -191,7 +195,7 @@ mod tests {
         };
         let gap_of_four = Gap { from: 1, missing: 4, restarted: false };
         let failed = End::Failed(FeedError("oop".into()));
-        let bytes = [begin(Epoch(7), 0), chunk(&hi), gap(&gap_of_four), HEARTBEAT, end(&failed)].concat();
+        let bytes = [begin(Epoch(7), Some(0)), chunk(&hi), gap(&gap_of_four), HEARTBEAT, end(&failed)].concat();
         let documented = [
             0x03, 0x02, 0x07, 0x00, 0x00, 0x05, 0x00, 0x43, 0xe8, 0x68, 0x69, 0x01, 0x03, 0x01, 0x04, 0x00, 0x04, 0x00,
             0x02, 0x04, 0x01, 0x6f, 0x6f, 0x70,

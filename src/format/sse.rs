@@ -44,6 +44,7 @@ pub fn gap(gap: &Gap) -> Bytes {
 pub fn end(end: &End) -> Bytes {
     match end {
         End::Clean => event("end", &json!({})),
+        End::Stopped => Bytes::new(),
         End::Failed(error) => event("end", &json!({ "error": error.0 })),
     }
 }

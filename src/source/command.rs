@@ -132,6 +132,8 @@ pub(super) fn feed(
                 let _ = publish(stdout, chunking, &publisher).await;
             }
             let end = end_of(running.wait().await);
+            // With what it has left behind, before another one needs what that holds.
+            drop(running);
             if !restart {
                 return publisher.end(end);
             }
@@ -168,6 +170,7 @@ pub(super) fn per_viewer(name: &str, shell: String, chunking: Chunking) -> Resul
                 None => match end_of(running.wait().await) {
                     End::Clean => None,
                     End::Failed(error) => Some((Err(error), None)),
+                    End::Stopped => None,
                 },
             }
         })

@@ -12,7 +12,10 @@ use std::{
 };
 
 use futures_util::stream;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode},
+};
 use tokio::{
     io::{AsyncRead, ReadBuf},
     sync::Notify,
@@ -95,10 +98,14 @@ fn watch(path: &Path, changed: &Arc<Notify>) -> io::Result<()> {
     watcher.watch(&folder, RecursiveMode::NonRecursive).map_err(io::Error::other)
 }
 
+const CLOSED: AccessKind = AccessKind::Close(AccessMode::Write);
+
 fn tell(event: notify::Result<notify::Event>) {
     let followed = FOLLOWED.lock().unwrap_or_else(PoisonError::into_inner);
     let all = || followed.values().flatten();
     match event {
+        // To look at a file is no change of it, and we look at it ourselves.
+        Ok(event) if matches!(event.kind, EventKind::Access(kind) if kind != CLOSED) => {}
         Ok(event) if !event.need_rescan() => {
             event.paths.iter().filter_map(|path| followed.get(path)).flatten().for_each(notice)
         }

@@ -166,25 +166,8 @@ impl Source {
                 let (feed, publisher) = live();
                 (feed, Some(Box::pin(file::follow(name, path, chunking, publisher)?)))
             }
-            Kind::Publish => {
-                let feed = Feed::writable(name, options.history, options.lag);
-                let end = feed.publisher().cloned().map(EndWhenDropped);
-                let until_dropped = async move {
-                    let _end = end;
-                    std::future::pending().await
-                };
-                (feed, Some(Box::pin(until_dropped)))
-            }
+            Kind::Publish => (Feed::writable(name, options.history, options.lag), None),
         })
-    }
-}
-
-/// Ends a feed that clients write: others end with what feeds them.
-struct EndWhenDropped(Publisher);
-
-impl Drop for EndWhenDropped {
-    fn drop(&mut self) {
-        self.0.end(End::Clean);
     }
 }
 

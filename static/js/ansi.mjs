@@ -17,11 +17,14 @@ const ATTRIBUTES = /** @type {const} */ ([
 const [BOLD, DIM, ITALIC, UNDERLINE, INVERSE, STRIKE] = /** @type {[number, number, number, number, number, number]} */ (
   ATTRIBUTES.map(([, bit]) => bit));
 
-/** The sequences: CSI, then strings with their terminators, then what is short. */
+/**
+ * The sequences: CSI, then strings with their terminators, then what is short. A string has an end,
+ * so that one without it is not looked for again and again through a long text.
+ */
 const ESCAPE = new RegExp(
   "(?:\\x1b\\[|\\x9b)([0-?]*)[ -/]*([@-~])" +
-  "|(?:\\x1b\\]|\\x9d)[^\\x07\\x1b\\x9c]*(?:\\x07|\\x1b\\\\|\\x9c)" +
-  "|(?:\\x1b[PX^_]|[\\x90\\x98\\x9e\\x9f])[^\\x1b\\x9c]*(?:\\x1b\\\\|\\x9c)" +
+  "|(?:\\x1b\\]|\\x9d)[^\\x07\\x1b\\x90\\x98\\x9b-\\x9f]{0,4096}(?:\\x07|\\x1b\\\\|\\x9c)" +
+  "|(?:\\x1b[PX^_]|[\\x90\\x98\\x9e\\x9f])[^\\x1b\\x90\\x98\\x9b-\\x9f]{0,4096}(?:\\x1b\\\\|\\x9c)" +
   "|\\x1b[ -/]*[0-~]", "g");
 /** Control characters that are no white space of a text. */
 const CONTROL = /[\0-\x08\x0b-\x1f\x7f-\x9f]/g;

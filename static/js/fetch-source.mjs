@@ -1,6 +1,6 @@
 // @ts-check
 import { cutShort, unreachable } from "./errors.mjs";
-import { refusal } from "./info.mjs";
+import { deadline, refusal } from "./info.mjs";
 import { watchProtocol } from "./timing.mjs";
 
 /** @typedef {import("./types.mjs").Env} Env */
@@ -22,13 +22,17 @@ export async function openFetch({ url, signal, env }) {
     timing.stop();
   };
   const startedAt = env.performance.now();
+  const limit = deadline(env, AbortSignal.any([signal, gone.signal]));
   /** @type {Response} */
   let response;
   try {
-    response = await env.fetch(url, { cache: "no-store", signal: AbortSignal.any([signal, gone.signal]) });
+    response = await env.fetch(url, { cache: "no-store", signal: limit.signal });
   } catch (cause) {
     close();
     throw unreachable(what, cause);
+  } finally {
+    // For the head alone: the body takes as long as the feed.
+    limit.clear();
   }
   if (!response.ok || response.body === null) {
     const error = await refusal(what, response, env);

@@ -35,6 +35,8 @@ export class FollowView {
   /** What the first words after a return are. */
   #again = "";
   #lost = false;
+  /** There has been a connection. */
+  #opened = false;
 
   /** @param {string} feed for the download's name */
   set feed(feed) {
@@ -55,6 +57,9 @@ export class FollowView {
       fillVerdicts(this.#why, verdicts);
       this.#over = path.transport === "webtransport" ? "WebTransport" : "fetch";
       const first = this.#numbers.chunks === 0;
+      this.#opened = true;
+      // Of what has not begun, nothing was lost.
+      if (first) this.#lost = false;
       this.panel.setState("streaming", first
         ? `Connected with ${this.#over}. Waiting for the first chunk.`
         : `Connected with ${this.#over} again.`);
@@ -87,7 +92,7 @@ export class FollowView {
       if (verdicts.length > 0) fillVerdicts(this.#why, verdicts);
       if (!this.#lost) {
         this.#lost = true;
-        this.#numbers.losses += 1;
+        if (this.#opened) this.#numbers.losses += 1;
         this.#log.mark("lost", error.message);
         this.#draw.schedule();
       }
@@ -126,6 +131,7 @@ export class FollowView {
     this.#numbers = nothing();
     this.#again = "";
     this.#lost = false;
+    this.#opened = false;
     this.#log.clear();
     this.#plot.samples.clear();
     this.panel.clear();

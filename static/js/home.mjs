@@ -17,6 +17,8 @@ const from = byId("from", HTMLSelectElement);
 const view = new FollowView();
 /** Settles when the reading that there is has ended. */
 let running = Promise.resolve();
+/** Another feed is read as soon as the one before has ended. */
+let switching = false;
 const follower = new Follower(env, { ...view.events, onInfo: showInfo });
 const picker = new FeedPicker(query.get("feed") ?? "", () => void another());
 const poll = new FeedsPoll(env, (feeds) => {
@@ -60,9 +62,11 @@ function start() {
 /** Another feed was chosen: it is read if the one before was. */
 async function another() {
   remember("feed", picker.feed, "default");
-  if (!follower.running) return;
+  if (!follower.running || switching) return;
+  switching = true;
   follower.stop();
   await running;
+  switching = false;
   start();
 }
 

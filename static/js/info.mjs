@@ -23,11 +23,12 @@ import { watchProtocol } from "./timing.mjs";
 export async function loadInfo(env, signal) {
   const url = new URL("/info", env.href).href;
   const timing = watchProtocol(url, env);
+  const limit = deadline(env, signal);
   try {
     /** @type {Response} */
     let response;
     try {
-      response = await env.fetch(url, { cache: "no-store", signal: signal ?? null });
+      response = await env.fetch(url, { cache: "no-store", signal: limit.signal });
     } catch (cause) {
       throw unreachable("/info", cause);
     }
@@ -37,12 +38,31 @@ export async function loadInfo(env, signal) {
     try {
       value = await response.json();
     } catch (cause) {
-      throw badInfo("it is not JSON", cause);
+      // Anything else is a connection that was cut.
+      throw cause instanceof SyntaxError ? badInfo("it is not JSON", cause) : unreachable("/info", cause);
     }
     return { info: parseInfo(value), protocol: await timing.protocol() };
   } finally {
+    limit.clear();
     timing.stop();
   }
+}
+
+/** How long an answer may take: a dead connection that is used again says nothing for many minutes. */
+export const ANSWER_MS = 15_000;
+
+/**
+ * A signal that ends a request which is not answered.
+ * @param {Env} env
+ * @param {AbortSignal} [signal] ends it too
+ */
+export function deadline(env, signal) {
+  const late = new AbortController();
+  const timer = env.setTimer(() => late.abort(new Error(`no answer within ${ANSWER_MS / 1000} seconds`)), ANSWER_MS);
+  return {
+    signal: signal === undefined ? late.signal : AbortSignal.any([signal, late.signal]),
+    clear: () => env.clearTimer(timer),
+  };
 }
 
 /**

@@ -112,6 +112,8 @@ export class LogWindow {
    */
   show(index) {
     this.#following = false;
+    // What was found is shown, also behind the place where the view was held.
+    if (this.#held !== undefined && index >= this.#held) this.#held = index + 1;
     if (index < this.#from || index >= this.#to) {
       this.#restart(Math.max(this.#store.first, index - STEP / 2));
       this.#append(Math.min(this.#limit, this.#from + STEP));
@@ -205,7 +207,11 @@ export class LogWindow {
 
   #newer() {
     // What comes next is no longer kept: then with the oldest that is.
-    if (this.#to < this.#store.first) this.#restart(this.#store.first);
+    if (this.#to < this.#store.first) {
+      // Held, there is nothing that comes next.
+      if (this.#store.first >= this.#limit) return;
+      this.#restart(this.#store.first);
+    }
     this.#keepPlace(() => {
       this.#append(Math.min(this.#limit, this.#to + STEP));
       while (this.rows > MAX_ROWS || (this.#text > MAX_TEXT && this.rows > STEP)) this.#removeFirst();

@@ -121,6 +121,10 @@ export function fillVerdicts(list, verdicts) {
  * @param {import("./errors.mjs").PageError} error
  */
 export function fillError(box, error) {
+  const key = JSON.stringify([error.message, error.steps, error.said]);
+  // The same again would be read out again.
+  if (!box.hidden && box.dataset.error === key) return;
+  box.dataset.error = key;
   const title = document.createElement("p");
   title.className = "title";
   title.textContent = error.message;

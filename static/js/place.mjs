@@ -33,6 +33,21 @@ export class Place {
     return this.#next;
   }
 
+  /** Whether another run has begun and nobody has said what of it is missing. */
+  get restarted() {
+    return this.#restarted;
+  }
+
+  /**
+   * The feed has ended: nothing more will be said.
+   * @returns {Missed | undefined}
+   */
+  end() {
+    if (!this.#restarted) return undefined;
+    this.#restarted = false;
+    return { missing: 0, restarted: true, told: true };
+  }
+
   /** What to ask the server for: `from`'s value. */
   get from() {
     if (this.#restarted || this.#next === 0) return "start";
@@ -44,9 +59,9 @@ export class Place {
    * @param {number} [next] the number of the chunk that comes next, unless some are missing
    */
   begin(epoch, next) {
-    if (this.#next !== undefined && epoch !== this.#epoch) {
-      // Of a run that had not begun, nothing was lost.
-      this.#restarted = this.#next > 0;
+    // Of a run that had not begun nothing was lost, and all of the new one is wanted.
+    if (this.#next !== undefined && this.#next > 0 && epoch !== this.#epoch) {
+      this.#restarted = true;
       this.#next = undefined;
     }
     this.#epoch = epoch;

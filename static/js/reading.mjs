@@ -185,9 +185,15 @@ export class Reading {
         if (fresh) this.#chunk(frame);
         return;
       }
-      default:
-        // With the first word of a silent or ended feed it is certain that nothing was missed.
+      case "end": {
+        const missed = place.end();
+        if (missed !== undefined) this.#miss(missed);
         this.#resume(undefined);
+        return;
+      }
+      default:
+        // With the first word of a silent feed it is certain that nothing was missed.
+        if (!place.restarted) this.#resume(undefined);
     }
   }
 

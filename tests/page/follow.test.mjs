@@ -437,6 +437,31 @@ test("a flood gives the page its turn", async () => {
   await f.run;
 });
 
+test("a place knows where it is before the first chunk", () => {
+  const place = new Place("now");
+  place.begin("7", 5);
+  assert.equal(place.from, "7-4");
+  assert.deepEqual(place.chunk(7), { fresh: true, missed: { missing: 2, restarted: false, told: false } });
+  // Another run, of which the first chunks are gone: a run that had not begun wanted all of it.
+  const early = new Place("now");
+  early.begin("7", 0);
+  assert.equal(early.from, "start");
+  early.begin("8", 500);
+  assert.deepEqual(early.chunk(500), { fresh: true, missed: { missing: 500, restarted: false, told: false } });
+  // One that starts afresh for each viewer.
+  const fresh = new Place("now");
+  fresh.begin("7", 0);
+  fresh.begin("8", 0);
+  assert.deepEqual(fresh.chunk(0), { fresh: true, missed: undefined });
+  // A restart that nothing follows is told by the end.
+  const over = new Place("now");
+  over.begin("7", 5);
+  over.begin("8", 0);
+  assert.equal(over.restarted, true);
+  assert.deepEqual(over.end(), { missing: 0, restarted: true, told: true });
+  assert.equal(over.end(), undefined);
+});
+
 test("a place that was told of a restart, and nothing after it, begins at its start", () => {
   const place = new Place("now");
   assert.equal(place.from, "now");

@@ -83,3 +83,12 @@ test("JSON: objects and arrays are folded, all else is text", () => {
     assert.equal(parseJsonLine(text), undefined, text.slice(0, 20));
   }
 });
+
+test("sequences without an end take no more time than others", () => {
+  for (const start of ["\x9d", "\x90", "\x1b]", "\x1b", "\x1b\x9d", "\x1b[", "\x9b"]) {
+    const text = `${start.repeat(Math.floor(65_536 / start.length))}end`;
+    const began = performance.now();
+    assert.ok(strip(text).length <= text.length);
+    assert.ok(performance.now() - began < 1000, JSON.stringify(start));
+  }
+});

@@ -209,6 +209,13 @@ async fn attempt(
             connection.close().await;
             return Ok(Done::Complete);
         }
+        Answer::NoRanges if part.len() > 0 && sidecar.is_some() => {
+            let text = format!(
+                "the server does not say any more what the file is: {} is left as it is (delete it to begin anew)",
+                part.path().display()
+            );
+            return Err(Cut::Local(Failure::running(anyhow::anyhow!(text))));
+        }
         Answer::NoRanges => return Ok(Done::NoRanges(Box::new(connection))),
         Answer::Rest => sidecar.as_ref().map_or(0, |sidecar| sidecar.length),
         Answer::Whole(new) => {

@@ -27,7 +27,10 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let mut interrupted = std::pin::pin!(interrupted);
     let mut connection = None;
-    if let (Output::Part(part), false) = (&mut *output, webtransport) {
+    // What begins behind a chunk, or has a limit, is no file.
+    let whole =
+        !uri.query().unwrap_or_default().split('&').any(|pair| pair.starts_with("from=") || pair.starts_with("limit="));
+    if let (Output::Part(part), false, true) = (&mut *output, webtransport, whole) {
         let downloaded = tokio::select! {
             downloaded = download::run(getting, uri, part) => downloaded?,
             interrupted = &mut interrupted => return Err(interrupted),
