@@ -33,6 +33,7 @@ fn groups() -> MutexGuard<'static, BTreeSet<i32>> {
 }
 
 /// Kills every command that runs, before the process exits without an orderly end.
+#[cfg(feature = "cli")]
 pub(crate) fn kill_all() {
     #[cfg(unix)]
     for group in groups().iter().filter_map(|group| rustix::process::Pid::from_raw(*group)) {
