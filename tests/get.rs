@@ -555,6 +555,28 @@ async fn a_download_that_breaks_off_goes_on_in_the_same_run() {
     drop(second);
 }
 
+/// What an earlier run has left is not given up for a server that is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_stays_until_something_takes_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Serving::start(dir.path(), 0, &["demo", "--count", "2"]).await;
+    let url = first.url("/stream");
+    first.program.kill().await;
+    let port = first.port;
+    for flags in [&["-o", "out"][..], &["--resume", "--webtransport", "--retry-for", "0s", "-o", "out"]] {
+        std::fs::write(dir.path().join("out.part"), "of an earlier run").unwrap();
+        std::fs::write(dir.path().join("out.part.json"), "{}").unwrap();
+        assert_eq!(output(dir.path(), &[&["get", &url], flags].concat()).await.status.code(), Some(1));
+        assert_eq!(std::fs::read(dir.path().join("out.part")).unwrap(), b"of an earlier run");
+        assert!(dir.path().join("out.part.json").exists());
+    }
+    let second = Serving::start(dir.path(), port, &["demo", "--count", "2"]).await;
+    assert_eq!(output(dir.path(), &["get", &url, "-o", "out"]).await.status.code(), Some(0));
+    assert_eq!(std::fs::read_to_string(dir.path().join("out")).unwrap(), demo(2));
+    assert!(!dir.path().join("out.part").exists() && !dir.path().join("out.part.json").exists());
+    drop(second);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_feed_to_a_file() {
     let (feed, publisher) = Feed::live("default", 1 << 20, Lag::Skip);

@@ -24,6 +24,8 @@ pub(super) struct Part {
     path: PathBuf,
     target: PathBuf,
     len: u64,
+    /// What is there is of an earlier run, and goes when something comes that takes its place.
+    stale: bool,
 }
 
 /// Standard output without the library's buffer, which looks for lines: a chunk is written at once
@@ -93,6 +95,7 @@ impl Output {
     pub(super) fn keep(self, failure: Failure) -> Failure {
         if let Self::Part(part) = self {
             match part.len {
+                0 if part.stale => {}
                 0 => part.remove(),
                 _ => tell_of(&part.path),
             }
@@ -128,11 +131,10 @@ impl Part {
             }
         };
         let len = file.metadata()?.len();
-        let mut part = Self { file, path, target, len };
-        if keep {
-            part.seek_end()?;
-        } else {
-            part.restart()?;
+        let mut part = Self { file, path, target, len, stale: false };
+        match keep {
+            true => part.seek_end()?,
+            false => part.replace(),
         }
         Ok(part)
     }
@@ -155,6 +157,12 @@ impl Part {
         Ok(())
     }
 
+    /// Begins from nothing as soon as something comes: until then what there is may still be wanted.
+    pub(super) fn replace(&mut self) {
+        self.stale = self.len > 0;
+        self.len = 0;
+    }
+
     /// Begins from nothing. What it was a part of is forgotten first, so that it is never taken for
     /// a part of something else.
     pub(super) fn restart(&mut self) -> io::Result<()> {
@@ -163,16 +171,24 @@ impl Part {
             _ => {}
         }
         self.file.set_len(0)?;
+        self.stale = false;
         self.seek_end()
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.stale {
+            self.restart()?;
+        }
         self.file.write_all(bytes)?;
         self.len += bytes.len() as u64;
         Ok(())
     }
 
-    fn finish(self) -> io::Result<()> {
+    fn finish(mut self) -> io::Result<()> {
+        if self.stale {
+            // What came is nothing.
+            self.restart()?;
+        }
         if let Ok(there) = fs::metadata(&self.target) {
             // Whoever might read or write the file may still.
             self.file.set_permissions(there.permissions())?;

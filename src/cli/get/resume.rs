@@ -41,7 +41,7 @@ pub(super) async fn run(
         }
     }
     if let Output::Part(part) = output {
-        part.restart().map_err(Failure::running)?;
+        part.replace();
     }
     let mut viewer = viewer(getting, uri, webtransport, connection)?;
     let got = tokio::select! {
