@@ -302,3 +302,43 @@ async fn a_server_that_stops_does_not_end_its_feeds() {
     assert!(matches!(soon("the end", raw.body.next()).await, Err(ClientError::Reset(_))));
     assert!(publisher.publish("late".into()).await.is_none());
 }
+
+#[tokio::test]
+async fn what_is_said_of_feeds() {
+    let (server, connection, publisher, _feed) = live(Lag::Skip, HISTORY).await;
+    for bytes in ["four", "chars"] {
+        publisher.publish(bytes.into()).await.unwrap();
+    }
+    let mut frames = Frames::open(&server, &connection, false, "from=start").await;
+    let epoch = frames.epoch().await;
+    let get = async |path| {
+        let mut response = soon("the head", connection.get(&server.uri(path))).await.unwrap();
+        let mut body = Vec::new();
+        while let Some(bytes) = soon("the body", response.body.next()).await.unwrap() {
+            body.extend_from_slice(&bytes);
+        }
+        (response.headers, String::from_utf8(body).unwrap())
+    };
+    let (_, body) = get("/feeds").await;
+    let said: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let feed = &said["feeds"][0];
+    assert_eq!(feed["name"], "default");
+    assert_eq!((&feed["kind"], &feed["state"]), (&"live".into(), &"open".into()));
+    assert_eq!((&feed["viewers"], &feed["chunks"], &feed["bytes"]), (&1.into(), &2.into(), &9.into()));
+    assert_eq!((&feed["epoch"], &feed["oldest"]), (&epoch.to_string().into(), &format!("{epoch}-0").into()));
+    assert_eq!((&feed["skipped"], &feed["blocked_seconds"]), (&0.into(), &0.0.into()));
+    assert!(feed["rate"]["chunks"].is_f64() && feed["rate"]["bytes"].is_f64() && feed["writable"] == false);
+
+    let (headers, text) = get("/metrics").await;
+    assert_eq!(headers["content-type"], "text/plain; version=0.0.4");
+    let lines: Vec<&str> = text.lines().collect();
+    for line in [
+        "h3cast_feed_viewers{feed=\"default\"} 1",
+        "# TYPE h3cast_feed_chunks_total counter",
+        "h3cast_feed_chunks_total{feed=\"default\"} 2",
+        "h3cast_feed_bytes_total{feed=\"default\"} 9",
+        "h3cast_feed_open{feed=\"default\"} 1",
+    ] {
+        assert!(lines.contains(&line), "{line} is not in\n{text}");
+    }
+}

@@ -374,3 +374,24 @@ fn open(browser: Browser, addresses: &Addresses, identity: &Identity) -> Option<
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_for_one_feed_and_for_all() {
+        let read = |texts: &[&str]| -> Vec<_> { texts.iter().map(|text| setting(lag_policy)(text).unwrap()).collect() };
+        let of = |texts: &[&str], feed| setting_of(&read(texts), feed, Lag::Skip);
+        assert_eq!(of(&[], "log"), Lag::Skip);
+        assert_eq!(of(&["block"], "log"), Lag::Block);
+        // The order between the two kinds does not matter, among the same kind the last one counts.
+        for texts in [["log=disconnect", "block"], ["block", "log=disconnect"]] {
+            assert_eq!((of(&texts, "log"), of(&texts, "other")), (Lag::Disconnect, Lag::Block));
+        }
+        assert_eq!(of(&["log=block", "log=disconnect"], "log"), Lag::Disconnect);
+        let history = setting(size)("pipe=64M").unwrap();
+        assert_eq!((history.feed.as_deref(), history.value), (Some("pipe"), 64 << 20));
+        assert!(setting(size)("pipe=lots").is_err());
+    }
+}
