@@ -8,7 +8,7 @@ mod publish;
 mod session;
 mod status;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -22,13 +22,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 use serde_json::json;
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::debug;
 
 use self::{problem::Problem, publish::Publications};
 use crate::{
     browser,
     chunk::BadCursor,
     feed::{self, Feed, Feeds, From, Viewer},
-    format::{self, Format},
+    format::{Format, Framing, Writer},
+    http3::{TakenStream, Takeover},
     identity::Identity,
     origin::{Origins, split_authority},
     page,
@@ -43,6 +45,7 @@ pub struct App {
     identity: Identity,
     origins: Origins,
     static_dir: Option<PathBuf>,
+    coalesce: Duration,
     routes: Router,
 }
 
@@ -96,6 +99,7 @@ impl App {
             identity,
             origins: Origins::default(),
             static_dir: None,
+            coalesce: Duration::ZERO,
             routes: Router::new(),
         }
     }
@@ -128,6 +132,14 @@ impl App {
     #[must_use]
     pub fn static_dir(mut self, dir: Option<PathBuf>) -> Self {
         self.static_dir = dir;
+        self
+    }
+
+    /// Lets each chunk wait that long for others, to leave in one packet with them. The default is
+    /// not at all.
+    #[must_use]
+    pub fn coalesce(mut self, time: Duration) -> Self {
+        self.coalesce = time;
         self
     }
 
@@ -272,11 +284,6 @@ async fn stream(State(app): State<Arc<App>>, request: Request) -> Result<Respons
         return file::answer(asked.feed, path, &request).await;
     }
     let viewer = asked.view()?;
-    // A HEAD makes no viewer run; asking for the feed is enough to know that it is there.
-    let body = match request.method {
-        Method::HEAD => Body::empty(),
-        _ => Body::from_stream(format::write(viewer, asked.format)),
-    };
     let headers = [
         (header::CONTENT_TYPE, asked.format.content_type()),
         (header::CACHE_CONTROL, "no-store"),
@@ -285,7 +292,41 @@ async fn stream(State(app): State<Arc<App>>, request: Request) -> Result<Respons
         // Proxies that gather a response before they send it on are asked not to.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    Ok((headers, body).into_response())
+    // A HEAD makes no viewer run; asking for the feed is enough to know that it is there.
+    if request.method == Method::HEAD {
+        return Ok(headers.into_response());
+    }
+    let writer = |framing| Writer::new(viewer, asked.format, framing).coalesce(app.coalesce);
+    let takeover = request.extensions.get::<Takeover>().cloned();
+    Ok(match takeover {
+        Some(takeover) => {
+            let (parts, _) = headers.into_response().into_parts();
+            takeover.respond(Response::from_parts(parts, ()), {
+                let writer = writer(Framing::Data);
+                move |stream| view(writer, stream)
+            })
+        }
+        None => (headers, Body::from_stream(writer(Framing::Plain).into_stream())).into_response(),
+    })
+}
+
+/// Writes a feed as the DATA frames of a response, several at once to a viewer that is behind. The
+/// stream is reset when the feed breaks off, or dropped with this future when the viewer goes.
+async fn view(mut writer: Writer, mut stream: TakenStream) {
+    let mut buffers = Vec::new();
+    loop {
+        match writer.next(&mut buffers).await {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(cut) => return debug!(%cut, "a response breaks off"),
+        }
+        if stream.write_frames(&mut buffers).await.is_err() {
+            return;
+        }
+        buffers.clear();
+    }
+    // An error means that the viewer has gone.
+    let _ = stream.finish().await;
 }
 
 async fn info(State(app): State<Arc<App>>, Extension(via): Extension<Via>, request: Request) -> Response {

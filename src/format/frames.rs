@@ -48,6 +48,11 @@ pub fn chunk(chunk: &Chunk) -> Bytes {
     frame(kind::CHUNK, &[chunk.seq, chunk.micros()], &chunk.bytes)
 }
 
+/// What comes before the bytes of a chunk.
+pub(super) fn chunk_header(chunk: &Chunk) -> Bytes {
+    header(kind::CHUNK, &[chunk.seq, chunk.micros()], chunk.bytes.len(), 0).freeze()
+}
+
 /// A gap.
 #[must_use]
 pub fn gap(gap: &Gap) -> Bytes {
@@ -65,15 +70,22 @@ pub fn end(end: &End) -> Bytes {
 }
 
 fn frame(kind: u64, integers: &[u64], rest: &[u8]) -> Bytes {
-    let len = integers.iter().map(|integer| varint::len(*integer)).sum::<usize>() + rest.len();
-    let mut out = BytesMut::with_capacity(len + 1 + varint::MAX_LEN);
+    let mut out = header(kind, integers, rest.len(), rest.len());
+    out.put_slice(rest);
+    out.freeze()
+}
+
+/// All of a frame but the `rest` bytes at its end, with room for some more.
+fn header(kind: u64, integers: &[u64], rest: usize, room: usize) -> BytesMut {
+    let integers_len = integers.iter().map(|integer| varint::len(*integer)).sum::<usize>();
+    let len = integers_len + rest;
+    let mut out = BytesMut::with_capacity(1 + varint::MAX_LEN + integers_len + room);
     varint::encode(kind, &mut out);
     varint::encode(len as u64, &mut out);
     for integer in integers {
         varint::encode(*integer, &mut out);
     }
-    out.put_slice(rest);
-    out.freeze()
+    out
 }
 
 /// A frame as a client reads it.

@@ -8,6 +8,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tracing::debug;
@@ -32,13 +33,19 @@ fn frame_header(ty: u64, len: usize) -> Bytes {
     header.freeze()
 }
 
+/// Writes the header of a DATA frame.
+pub(crate) fn data_header_into(len: usize, out: &mut BytesMut) {
+    varint::encode(frame::DATA, out);
+    varint::encode(len as u64, out);
+}
+
 /// How long to wait for the acknowledgement of a stream that is not ours any more.
 pub(super) const ACKNOWLEDGED: Duration = Duration::from_secs(3);
 
 /// Sends `response` and waits until the client has it, or no longer wants it.
 pub(super) async fn write(
     mut stream: h3::server::RequestStream<BackendSendStream, Bytes>,
-    mut parts: RequestParts,
+    parts: RequestParts,
     method: &Method,
     response: Response<Body>,
 ) {
@@ -64,15 +71,18 @@ pub(super) async fn write(
     if let Some(takeover) = takeover.filter(|_| !bodiless) {
         // The handler's own future, dropped as soon as the client goes away.
         let work = takeover(TakenStream::new(stream));
+        let mut stopped = rarely(parts.stopped);
         tokio::select! {
+            biased;
             () = work => {
                 // What was written is to arrive before the connection may be closed.
-                let _ = tokio::time::timeout(ACKNOWLEDGED, parts.stopped).await;
+                let _ = tokio::time::timeout(ACKNOWLEDGED, stopped.next()).await;
             }
-            _ = &mut parts.stopped => {}
+            _ = stopped.next() => {}
         }
         return;
     }
+    let mut stopped = rarely(parts.stopped);
     let written = match bodiless {
         true => Ok(()),
         false => {
@@ -80,7 +90,7 @@ pub(super) async fn write(
                 biased;
                 written = write_body(&mut stream, body, &parts.malformed) => written,
                 // The body is dropped here, and with it whatever produces it.
-                _ = &mut parts.stopped => Err(code::H3_REQUEST_CANCELLED),
+                _ = stopped.next() => Err(code::H3_REQUEST_CANCELLED),
             }
         }
     };
@@ -88,13 +98,19 @@ pub(super) async fn write(
         Ok(()) => {
             // Errors here mean that the client has gone.
             if stream.finish().is_ok() {
-                let _ = parts.stopped.await;
+                let _ = stopped.next().await;
             }
         }
         Err(error) => {
             let _ = stream.reset(code::varint(error));
         }
     }
+}
+
+/// A future that is waited for beside others, and polled only when it has something to say: to poll
+/// `stopped` takes the lock of its connection.
+pub(crate) fn rarely<F: Future>(future: F) -> FuturesUnordered<F> {
+    std::iter::once(future).collect()
 }
 
 /// Writes a body to its end; an error is the code to reset the stream with.

@@ -135,6 +135,12 @@ impl TakenStream {
         Ok(self.stream()?.write_all_chunks(&mut chunks).await?)
     }
 
+    /// Writes buffers that are DATA frames already. They are left empty.
+    pub(crate) async fn write_frames(&mut self, frames: &mut [Bytes]) -> io::Result<()> {
+        self.check_whole()?;
+        Ok(self.stream()?.write_all_chunks(frames).await?)
+    }
+
     /// Ends the response and waits until the client has all of it.
     ///
     /// # Errors

@@ -259,28 +259,36 @@ impl SendStream {
     ///
     /// Cancel-safe.
     pub async fn stopped(&self) -> Result<Option<u32>, StreamError> {
-        // Before the look at `gone`, so that no end slips in between.
-        let gone = self.cell.gone.notified();
-        let stopped = {
-            let half = self.cell.lock();
-            if half.gone {
-                return Err(StreamError::SessionGone);
+        self.when_stopped().await
+    }
+
+    /// The same, for as long as one wants.
+    pub(crate) fn when_stopped(&self) -> impl Future<Output = Result<Option<u32>, StreamError>> + Send + 'static {
+        let cell = self.cell.clone();
+        async move {
+            // Before the look at `gone`, so that no end slips in between.
+            let gone = cell.gone.notified();
+            let stopped = {
+                let half = cell.lock();
+                if half.gone {
+                    return Err(StreamError::SessionGone);
+                }
+                half.stream.stopped()
+            };
+            let stopped = tokio::select! {
+                biased;
+                () = gone => return Err(StreamError::SessionGone),
+                stopped = stopped => stopped,
+            };
+            match stopped {
+                Ok(None) => Ok(None),
+                Ok(Some(code)) => match StreamError::of_code(code, StreamError::Stopped) {
+                    StreamError::Stopped(code) => Ok(Some(code)),
+                    other => Err(other),
+                },
+                Err(quinn::StoppedError::ConnectionLost(error)) => Err(error.into()),
+                Err(quinn::StoppedError::ZeroRttRejected) => Err(StreamError::Ended),
             }
-            half.stream.stopped()
-        };
-        let stopped = tokio::select! {
-            biased;
-            () = gone => return Err(StreamError::SessionGone),
-            stopped = stopped => stopped,
-        };
-        match stopped {
-            Ok(None) => Ok(None),
-            Ok(Some(code)) => match StreamError::of_code(code, StreamError::Stopped) {
-                StreamError::Stopped(code) => Ok(Some(code)),
-                other => Err(other),
-            },
-            Err(quinn::StoppedError::ConnectionLost(error)) => Err(error.into()),
-            Err(quinn::StoppedError::ZeroRttRejected) => Err(StreamError::Ended),
         }
     }
 

@@ -1,0 +1,223 @@
+//! A feed as it is written to one viewer.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+use super::{Cut, Format, HEARTBEAT, piece::Framing};
+use crate::{chunk::Epoch, feed::Viewer};
+
+/// Buffers that are given at once, to a viewer that is behind.
+const BUFFERS: usize = 32;
+/// Bytes after which no more are added.
+const BYTES: usize = 64 << 10;
+
+/// What a viewer gets, as the buffers of its stream.
+pub(crate) struct Writer {
+    /// `None` at the end.
+    viewer: Option<Viewer>,
+    format: Format,
+    framing: Framing,
+    epoch: Epoch,
+    begun: bool,
+    /// Why the stream must break off behind what has been given.
+    cut: Option<Cut>,
+    /// When it was written to last, and a timer for what keeps it alive. The timer is not set anew
+    /// with each chunk: when it is over, one looks at when that was.
+    written: Instant,
+    beat: Option<Pin<Box<Sleep>>>,
+    /// How long a chunk may wait for others, and the timer for that.
+    coalesce: Duration,
+    gathering: Option<Pin<Box<Sleep>>>,
+    /// How many bytes wait in `out`.
+    gathered: usize,
+}
+
+impl Writer {
+    pub(crate) fn new(viewer: Viewer, format: Format, framing: Framing) -> Self {
+        Self {
+            epoch: viewer.epoch(),
+            viewer: Some(viewer),
+            format,
+            framing,
+            begun: false,
+            cut: None,
+            written: Instant::now(),
+            beat: None,
+            coalesce: Duration::ZERO,
+            gathering: None,
+            gathered: 0,
+        }
+    }
+
+    /// Lets chunks wait that long for others, to leave with them.
+    pub(crate) fn coalesce(mut self, time: Duration) -> Self {
+        self.coalesce = time;
+        self
+    }
+
+    /// Waits for what comes next, and adds it to `out` with what else is there by now. `false` when
+    /// there is no more; nothing is added then.
+    ///
+    /// # Errors
+    ///
+    /// When the stream must break off.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: what has been added when it is dropped waits in `out` for the next call.
+    pub(crate) async fn next(&mut self, out: &mut Vec<Bytes>) -> Result<bool, Cut> {
+        poll_fn(|cx| self.poll_next(cx, out)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>, out: &mut Vec<Bytes>) -> Poll<Result<bool, Cut>> {
+        if let Some(cut) = self.cut.take() {
+            return Poll::Ready(Err(cut));
+        }
+        let mut bytes = std::mem::take(&mut self.gathered);
+        let first = !self.begun;
+        while let Some(viewer) = &mut self.viewer {
+            if !std::mem::replace(&mut self.begun, true) {
+                bytes += self.format.begin(self.epoch, viewer.next_seq(), self.framing, out);
+            }
+            if bytes >= BYTES || out.len() >= BUFFERS {
+                break;
+            }
+            match viewer.poll_next_unpin(cx) {
+                Poll::Ready(Some(event)) => match self.format.put(&event, self.epoch, self.framing, out) {
+                    Ok(put) => bytes += put,
+                    Err(cut) => {
+                        // Dropped before that is told, so that the producer does not outlive its viewer.
+                        self.viewer = None;
+                        self.cut = Some(cut);
+                    }
+                },
+                Poll::Ready(None) => self.viewer = None,
+                Poll::Pending if bytes > 0 => break,
+                Poll::Pending => return self.poll_beat(cx, out),
+            }
+        }
+        if bytes > 0 {
+            let more = self.viewer.is_some() && bytes < BYTES && out.len() < BUFFERS;
+            // What begins the stream says that it has begun.
+            if more && !first && !self.coalesce.is_zero() {
+                let gathering = self.gathering.get_or_insert_with(|| Box::pin(sleep(self.coalesce)));
+                if gathering.as_mut().poll(cx).is_pending() {
+                    self.gathered = bytes;
+                    return Poll::Pending;
+                }
+            }
+            self.gathering = None;
+            self.written = Instant::now();
+            return Poll::Ready(Ok(true));
+        }
+        Poll::Ready(self.cut.take().map_or(Ok(false), Err))
+    }
+
+    /// While nothing comes: what keeps the stream alive, when it is time.
+    fn poll_beat(&mut self, cx: &mut Context<'_>, out: &mut Vec<Bytes>) -> Poll<Result<bool, Cut>> {
+        if !self.format.has_heartbeat() {
+            return Poll::Pending;
+        }
+        let beat = self.beat.get_or_insert_with(|| Box::pin(sleep_until(self.written + HEARTBEAT)));
+        while beat.as_mut().poll(cx).is_ready() {
+            if self.written.elapsed() >= HEARTBEAT {
+                self.written = Instant::now();
+                beat.as_mut().reset(self.written + HEARTBEAT);
+                self.format.heartbeat(self.framing, out);
+                return Poll::Ready(Ok(true));
+            }
+            beat.as_mut().reset(self.written + HEARTBEAT);
+        }
+        Poll::Pending
+    }
+}
+
+/// A feed as the bytes of a stream, each event as it comes. After an error nothing follows.
+pub fn write(viewer: Viewer, format: Format) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
+    Writer::new(viewer, format, Framing::Plain).into_stream()
+}
+
+impl Writer {
+    /// The buffers one by one.
+    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
+        self.batches().flat_map(|batch| {
+            let (buffers, cut) = match batch {
+                Ok(buffers) => (buffers, None),
+                Err(cut) => (Vec::new(), Some(cut)),
+            };
+            stream::iter(buffers.into_iter().map(Ok).chain(cut.map(Err)))
+        })
+    }
+
+    fn batches(self) -> impl Stream<Item = Result<Vec<Bytes>, Cut>> + Send {
+        stream::unfold(Some(self), |writer| async move {
+            let mut writer = writer?;
+            let mut out = Vec::new();
+            match writer.next(&mut out).await {
+                Ok(true) => Some((Ok(out), Some(writer))),
+                Ok(false) => None,
+                Err(cut) => Some((Err(cut), None)),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::{Feed, From, Lag};
+    use futures_util::FutureExt;
+
+    #[tokio::test(start_paused = true)]
+    async fn chunks_wait_for_others_for_a_while() {
+        let (feed, publisher) = Feed::live("default", 1 << 20, Lag::Skip);
+        let wait = Duration::from_millis(20);
+        let mut writer = Writer::new(feed.view(From::Now, None), Format::Frames, Framing::Data).coalesce(wait);
+        let mut out = Vec::new();
+        // What begins the stream does not wait.
+        assert_eq!(writer.next(&mut out).now_or_never(), Some(Ok(true)));
+        out.clear();
+        let start = Instant::now();
+        for number in 0..3 {
+            publisher.publish(number.to_string().into()).await;
+            // Given up and asked again, as in a `select!`.
+            assert_eq!(writer.next(&mut out).now_or_never(), None);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(writer.next(&mut out).await, Ok(true));
+        assert_eq!((out.len(), start.elapsed()), (3, wait));
+        out.clear();
+        // The end does not let what came before wait.
+        publisher.publish("last".into()).await;
+        drop(publisher);
+        assert_eq!(writer.next(&mut out).now_or_never(), Some(Ok(true)));
+        assert_eq!(out.len(), 2);
+        out.clear();
+        assert_eq!(writer.next(&mut out).await, Ok(false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_is_kept_alive_each_15_seconds() {
+        let (feed, publisher) = Feed::live("default", 1 << 20, Lag::Skip);
+        let mut writer = Writer::new(feed.view(From::Now, None), Format::Sse, Framing::Plain);
+        let mut out = Vec::new();
+        writer.next(&mut out).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        publisher.publish("late".into()).await;
+        writer.next(&mut out).await.unwrap();
+        let since = Instant::now();
+        for beats in 1..4 {
+            out.clear();
+            writer.next(&mut out).await.unwrap();
+            assert_eq!((out.concat().as_slice(), since.elapsed()), (&b":\n\n"[..], HEARTBEAT * beats));
+        }
+    }
+}
