@@ -1,6 +1,7 @@
 //! The server: bound sockets, one service for every version of HTTP, WebTransport handlers.
 
 mod reset;
+mod runtime;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -123,6 +124,15 @@ pub const DEFAULT_HTTP_PORT: u16 = 8080;
 /// QUIC connections at once; the next is refused.
 const MAX_CONNECTIONS: usize = 65_536;
 
+/// Tickets that clients may come again with; each takes up to about 1 KiB.
+const MAX_TICKETS: usize = 4096;
+
+/// Streams of each kind that a peer may have at once. quinn makes room for all that are allowed, 50
+/// bytes each, and most connections need four.
+pub(crate) const FEW_STREAMS: u32 = 16;
+/// The same for one that has opened half of these (RFC 9114 §6.1 asks for at least 100 requests).
+pub(crate) const MANY_STREAMS: u32 = 100;
+
 /// What a peer may send on one connection before it is read, in bytes.
 const RECEIVE_WINDOW: u32 = 2 << 20;
 /// The same on one stream. A page may write 1 MiB before it reads anything.
@@ -224,7 +234,7 @@ impl ServerBuilder {
         let acceptor = TlsAcceptor::from(Arc::new(tls(&self.identity, &[b"h2", b"http/1.1"])?));
         let quic = quic(&self.identity)?;
         let endpoint = reset::endpoint(&self.identity);
-        let runtime = Arc::new(quinn::TokioRuntime);
+        let runtime = Arc::new(runtime::Runtime);
         let (mut endpoints, mut tcp) = (Vec::new(), Vec::new());
         for bound in bound {
             let via = Via { tls: true, tls_port: bound.port };
@@ -272,7 +282,14 @@ fn tls(identity: &Identity, protocols: &[&[u8]]) -> Result<rustls::ServerConfig,
 }
 
 fn quic(identity: &Identity) -> Result<quinn::ServerConfig, StartError> {
-    let crypto = QuicServerConfig::try_from(tls(identity, &[b"h3"])?)?;
+    let mut tls = tls(identity, &[b"h3"])?;
+    // Early data. Each ticket can be used once: rustls keeps them here, in memory, and gives them out
+    // no second time, so that a copy of early data is of no use (RFC 8446 §8.1).
+    tls.max_early_data_size = u32::MAX;
+    // A client comes again with one at a time, and gets a new one with each connection.
+    tls.send_tls13_tickets = 1;
+    tls.session_storage = rustls::server::ServerSessionMemoryCache::new(MAX_TICKETS);
+    let crypto = QuicServerConfig::try_from(tls)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(Arc::new(transport(Some(KEEP_ALIVE))));
     Ok(config)
@@ -282,9 +299,8 @@ fn quic(identity: &Identity) -> Result<quinn::ServerConfig, StartError> {
 pub(crate) fn transport(keep_alive: Option<Duration>) -> quinn::TransportConfig {
     let mut config = quinn::TransportConfig::default();
     config
-        // RFC 9114 §6.1 asks for at least 100 requests at once.
-        .max_concurrent_bidi_streams(100_u8.into())
-        .max_concurrent_uni_streams(100_u8.into())
+        .max_concurrent_bidi_streams(FEW_STREAMS.into())
+        .max_concurrent_uni_streams(FEW_STREAMS.into())
         .receive_window(RECEIVE_WINDOW.into())
         .stream_receive_window(STREAM_WINDOW.into())
         .send_window(SEND_WINDOW)
@@ -393,13 +409,17 @@ async fn accept_quic(endpoint: quinn::Endpoint, context: Arc<Context>, via: Via,
         }
         let (context, stop) = (context.clone(), stop.clone());
         let span = debug_span!("connection", remote = %incoming.remote_address());
-        let serve = async move {
-            match incoming.await {
-                Ok(conn) => http3::server::serve(conn, context, via, stop).await,
-                Err(error) => debug!(%error, "QUIC handshake failed"),
+        // Not when the handshake is complete: what the client sends with its first packets is answered
+        // at once, and our SETTINGS leave with our own first packets. A server's side can always send.
+        let (conn, handshake) = match incoming.accept().map(quinn::Connecting::into_0rtt) {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(_)) => continue,
+            Err(error) => {
+                debug!(%error, "a connection was not accepted");
+                continue;
             }
         };
-        connections.spawn(serve.instrument(span));
+        connections.spawn(http3::server::serve(conn, handshake, context, via, stop).instrument(span));
     }
     // Handshakes that begin now are refused.
     endpoint.set_server_config(None);

@@ -14,29 +14,29 @@
 //! # Ok(()) }
 //! ```
 
+mod connector;
 mod publication;
 mod replay;
 mod request;
 mod resume;
 pub mod retry;
-mod trust;
+pub(crate) mod trust;
 pub mod viewer;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use h3::error::StreamError;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use quinn::crypto::rustls::QuicClientConfig;
 use tokio::{sync::oneshot, task::JoinSet};
 use tracing::debug;
 
+pub use connector::Connector;
 pub use publication::{Publication, PublishError, PublishEvent, Published};
 pub use request::{Body, ClientResponse, RequestBody, ResponseFuture};
 pub use trust::Trust;
@@ -44,7 +44,6 @@ pub use viewer::Viewer;
 
 use crate::{
     http3::{Backend, BackendBidiStream, Limits, OpenStreams, Role, Shared, code},
-    server::transport,
     webtransport::{CHOSEN, Registry, Seat, Session, connect, quote, unquote},
 };
 
@@ -132,12 +131,6 @@ impl ClientError {
     }
 }
 
-/// How long the handshake may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same when nothing listens on the TCP port of the same number either.
-const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long one address is tried before the next one is tried too (RFC 8305 §5).
-const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// How long closing waits for the server.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// The largest field section accepted from a server, in bytes.
@@ -153,7 +146,7 @@ pub struct Connection {
     _driver: JoinSet<()>,
     /// Those of its sessions.
     sessions: Mutex<JoinSet<()>>,
-    endpoint: quinn::Endpoint,
+    connector: Connector,
 }
 
 impl std::fmt::Debug for Connection {
@@ -169,7 +162,7 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Connects to the host of `uri`.
+    /// Connects to the host of `uri`, with a socket of its own: as [`Connector::open`] of a new one.
     ///
     /// # Errors
     ///
@@ -179,12 +172,11 @@ impl Connection {
     ///
     /// Cancel-safe: when dropped, no connection stays.
     pub async fn open(uri: &Uri, trust: &Trust) -> Result<Self, ClientError> {
-        let (host, port) = target(uri)?;
-        let crypto =
-            QuicClientConfig::try_from(trust::tls(trust)?).map_err(|error| ClientError::Protocol(error.to_string()))?;
-        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(transport(Some(Duration::from_secs(12)))));
-        let (endpoint, conn) = connect_any(host, port, &config).await?;
+        Connector::new(trust)?.open(uri).await
+    }
+
+    /// Speaks HTTP/3 on a connection whose sockets are those of `connector`.
+    async fn over(conn: quinn::Connection, connector: Connector) -> Result<Self, ClientError> {
         let limits = Limits { max_field_section_size: MAX_FIELD_SECTION, head_timeout: Duration::from_secs(10) };
         let shared = Arc::new(Shared::new(conn, Role::Client, limits, Registry::new(MAX_SESSIONS)));
         let mut builder = h3::client::builder();
@@ -195,7 +187,7 @@ impl Connection {
             .map_err(|error| ClientError::Protocol(error.to_string()))?;
         let mut driver = JoinSet::new();
         driver.spawn(drive(h3, shared.clone()));
-        Ok(Self { shared, requests: Mutex::new(requests), _driver: driver, sessions: Mutex::default(), endpoint })
+        Ok(Self { shared, requests: Mutex::new(requests), _driver: driver, sessions: Mutex::default(), connector })
     }
 
     /// Closes the sessions that are still open (code 0) and the connection, and waits a little for
@@ -211,7 +203,7 @@ impl Connection {
         // A server that does not answer must not hold us.
         let _ = tokio::time::timeout(CLOSE_WAIT, told).await;
         self.shared.conn.close(code::varint(code::H3_NO_ERROR), b"");
-        let _ = tokio::time::timeout(CLOSE_WAIT, self.endpoint.wait_idle()).await;
+        let _ = tokio::time::timeout(CLOSE_WAIT, self.connector.told(&self.shared.conn)).await;
     }
 
     /// The server's address.
@@ -354,130 +346,4 @@ async fn drive(mut h3: h3::client::Connection<Backend, Bytes>, shared: Arc<Share
             },
         }
     }
-}
-
-/// Host (without brackets) and port of an https URI.
-fn target(uri: &Uri) -> Result<(&str, u16), ClientError> {
-    let wrong = || ClientError::Uri(uri.to_string());
-    if uri.scheme_str() != Some("https") {
-        return Err(wrong());
-    }
-    let authority = uri.authority().ok_or_else(wrong)?;
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    match host.is_empty() {
-        true => Err(wrong()),
-        false => Ok((host, authority.port_u16().unwrap_or(443))),
-    }
-}
-
-async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ClientError> {
-    if host == "localhost" {
-        // As browsers do, whatever the system says.
-        let both = [IpAddr::from(Ipv6Addr::LOCALHOST), Ipv4Addr::LOCALHOST.into()];
-        return Ok(both.map(|ip| (ip, port).into()).into());
-    }
-    let found = tokio::net::lookup_host((host, port))
-        .await
-        .map_err(|source| ClientError::Resolve { host: host.to_owned(), source })?;
-    Ok(found.collect())
-}
-
-/// Tries the addresses of `host` one after another, each a little later than the one before; the
-/// first that answers is taken.
-async fn connect_any(
-    host: &str,
-    port: u16,
-    config: &quinn::ClientConfig,
-) -> Result<(quinn::Endpoint, quinn::Connection), ClientError> {
-    let authority = format!("{host}:{port}");
-    let addresses = addresses(host, port).await?;
-    let mut attempts: FuturesUnordered<_> = addresses
-        .iter()
-        .zip(0_u32..)
-        .map(|(address, number)| async move {
-            tokio::time::sleep(ATTEMPT_DELAY * number).await;
-            connect_one(*address, host, config).await
-        })
-        .collect();
-    let mut reason = None;
-    let attempt = async {
-        while let Some(attempt) = attempts.next().await {
-            match attempt {
-                Ok(connected) => return Some(connected),
-                Err(error) => {
-                    debug!(%error.reason, "an attempt to connect failed");
-                    // That a server is not trusted is not made good by one that is not there.
-                    if !reason.as_ref().is_some_and(|known: &Attempt| known.untrusted) {
-                        reason = Some(error);
-                    }
-                }
-            }
-        }
-        None
-    };
-    let limit = async {
-        match all_refused(&addresses).await {
-            true => tokio::time::sleep(REFUSED_TIMEOUT).await,
-            false => tokio::time::sleep(CONNECT_TIMEOUT).await,
-        }
-    };
-    let connected = tokio::select! {
-        connected = attempt => connected,
-        () = limit => None,
-    };
-    match (connected, reason) {
-        (Some(connected), _) => Ok(connected),
-        (None, Some(Attempt { reason, untrusted })) => Err(ClientError::Connect { authority, reason, untrusted }),
-        (None, None) => Err(ClientError::Unreachable { authority }),
-    }
-}
-
-/// Whether nothing listens on TCP either. UDP itself does not say that nobody is there.
-async fn all_refused(addresses: &[SocketAddr]) -> bool {
-    for address in addresses {
-        let connect = tokio::net::TcpStream::connect(address);
-        match tokio::time::timeout(Duration::from_secs(1), connect).await {
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
-            _ => return false,
-        }
-    }
-    true
-}
-
-/// An attempt to connect that failed.
-struct Attempt {
-    /// What went wrong, in words.
-    reason: String,
-    untrusted: bool,
-}
-
-impl From<String> for Attempt {
-    fn from(reason: String) -> Self {
-        Self { reason, untrusted: false }
-    }
-}
-
-async fn connect_one(
-    address: SocketAddr,
-    host: &str,
-    config: &quinn::ClientConfig,
-) -> Result<(quinn::Endpoint, quinn::Connection), Attempt> {
-    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let endpoint = quinn::Endpoint::client((any, 0).into()).map_err(|error| error.to_string())?;
-    let connecting =
-        endpoint.connect_with(config.clone(), address, host).map_err(|error| format!("{address}: {error}"))?;
-    match connecting.await {
-        Ok(conn) => Ok((endpoint, conn)),
-        Err(quinn::ConnectionError::TransportError(error)) if is_certificate_alert(error.code.into()) => {
-            let reason = format!("the server's certificate is not trusted ({})", error.reason);
-            Err(Attempt { reason, untrusted: true })
-        }
-        Err(error) => Err(format!("{address}: {error}").into()),
-    }
-}
-
-/// TLS alerts travel as QUIC codes 0x100 + alert (RFC 9001 §4.8); 42 to 51 speak of certificates,
-/// of access, and of signatures.
-fn is_certificate_alert(code: u64) -> bool {
-    (0x100 + 42..=0x100 + 51).contains(&code)
 }

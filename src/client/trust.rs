@@ -29,8 +29,8 @@ pub enum Trust {
     Anyone,
 }
 
-/// The TLS configuration of a client that trusts so, for HTTP/3.
-pub(super) fn tls(trust: &Trust) -> Result<rustls::ClientConfig, ClientError> {
+/// The TLS configuration of a client that trusts so, for one protocol (ALPN).
+pub(crate) fn tls(trust: &Trust, protocol: &[u8]) -> Result<rustls::ClientConfig, ClientError> {
     let builder = rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let pinned = |hashes: Option<Vec<Fingerprint>>| Arc::new(Pinned { hashes, provider: provider() });
     let mut config = match trust {
@@ -41,7 +41,7 @@ pub(super) fn tls(trust: &Trust) -> Result<rustls::ClientConfig, ClientError> {
         }
         Trust::Anyone => builder.dangerous().with_custom_certificate_verifier(pinned(None)).with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"h3".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(config)
 }
 

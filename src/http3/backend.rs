@@ -72,6 +72,7 @@ impl quic::Connection<Bytes> for Backend {
     fn poll_accept_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<RecvStream, ConnectionErrorIncoming>> {
         while let Poll::Ready(Some(accepted)) = self.incoming_uni.poll_next_unpin(cx) {
             let recv = accepted.map_err(connection_error)?;
+            self.shared.uni_came(recv.id());
             self.heads_uni.push(Box::pin(incoming::unidirectional(self.shared.clone(), recv)));
         }
         while let Poll::Ready(Some(read)) = self.heads_uni.poll_next_unpin(cx) {

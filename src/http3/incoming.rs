@@ -26,7 +26,10 @@ use super::{
     message::{self, Wrong},
     qpack, stream_type, varint,
 };
-use crate::webtransport::Registry;
+use crate::{
+    server::{FEW_STREAMS, MANY_STREAMS},
+    webtransport::Registry,
+};
 
 /// Which side of the connection this endpoint is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: Registry,
     /// Set when the peer's SETTINGS have come.
     settings: SetOnce<()>,
+    /// Set when the handshake is complete: what comes after cannot be another's copy.
+    handshaken: SetOnce<()>,
     violation: OnceLock<Violation>,
     qpack_encoder_seen: AtomicBool,
     qpack_decoder_seen: AtomicBool,
@@ -73,6 +78,7 @@ impl Shared {
             limits,
             sessions,
             settings: SetOnce::new(),
+            handshaken: SetOnce::new(),
             violation: OnceLock::new(),
             qpack_encoder_seen: AtomicBool::new(false),
             qpack_decoder_seen: AtomicBool::new(false),
@@ -85,6 +91,16 @@ impl Shared {
     /// Says that the peer opened a bidirectional stream.
     pub(super) fn bi_came(&self, id: quinn::StreamId) {
         self.bi_streams.fetch_max(id.index() + 1, Ordering::Relaxed);
+        if id.index() + 1 == u64::from(FEW_STREAMS / 2) {
+            self.conn.set_max_concurrent_bi_streams(MANY_STREAMS.into());
+        }
+    }
+
+    /// The same of a unidirectional one.
+    pub(super) fn uni_came(&self, id: quinn::StreamId) {
+        if id.index() + 1 == u64::from(FEW_STREAMS / 2) {
+            self.conn.set_max_concurrent_uni_streams(MANY_STREAMS.into());
+        }
     }
 
     /// Says that h3 takes a request.
@@ -120,6 +136,16 @@ impl Shared {
     /// Waits for the peer's SETTINGS; whether they came in time.
     pub(crate) async fn settings(&self) -> bool {
         tokio::time::timeout(self.limits.head_timeout, self.settings.wait()).await.is_ok()
+    }
+
+    /// Says that the handshake is complete.
+    pub(super) fn handshaken(&self) {
+        let _ = self.handshaken.set(());
+    }
+
+    /// Waits until the handshake is complete. For ever when it fails; the connection is lost then.
+    pub(super) async fn handshake(&self) {
+        self.handshaken.wait().await;
     }
 
     /// Ends the connection for what the peer did.

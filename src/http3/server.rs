@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::ConnectInfo};
 use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
 use h3::error::StreamError;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::{sync::oneshot, task::JoinSet};
@@ -11,7 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt, util::BoxCloneSyncService};
 use tracing::{Instrument, debug, debug_span};
 
-use super::{Backend, Limits, RequestParts, Role, Shared, Stopped, Takeover, code, request::RequestBody, response};
+use super::{
+    Backend, Limits, RequestParts, Role, Shared, Stopped, Takeover, code,
+    request::RequestBody,
+    response::{self, rarely},
+};
 use crate::server::Via;
 use crate::webtransport::{
     Answer, Handlers, Registry, Seat, SessionRequest,
@@ -34,7 +39,15 @@ pub(crate) struct Context {
 const LOST_WAIT: Duration = Duration::from_secs(3);
 
 /// Serves a connection until it ends, or until `stop` and then the end of what it carries.
-pub(crate) async fn serve(conn: quinn::Connection, context: Arc<Context>, via: Via, stop: CancellationToken) {
+///
+/// Its handshake may still be going on: `handshake` completes with it.
+pub(crate) async fn serve(
+    conn: quinn::Connection,
+    handshake: quinn::ZeroRttAccepted,
+    context: Arc<Context>,
+    via: Via,
+    stop: CancellationToken,
+) {
     let remote = conn.remote_address();
     let shared = Arc::new(Shared::new(conn.clone(), Role::Server, context.limits, Registry::new(context.max_sessions)));
     let backend = Backend::new(shared.clone());
@@ -47,13 +60,15 @@ pub(crate) async fn serve(conn: quinn::Connection, context: Arc<Context>, via: V
         .send_grease(false)
         .enable_extended_connect(true)
         .enable_datagram(true);
-    let mut h3 = match builder.build::<_, Bytes>(backend).await {
+    let mut h3 = match Box::pin(builder.build::<_, Bytes>(backend)).await {
         Ok(h3) => h3,
         Err(error) => return debug!(%error, "HTTP/3 did not start"),
     };
     // Dropped, and so aborted, with this task.
     let mut requests = JoinSet::new();
     let (mut stopping, mut accepting) = (false, true);
+    // On a server's side it says whether, and not what of.
+    let mut handshake = std::pin::pin!(handshake.fuse());
     loop {
         tokio::select! {
             biased;
@@ -80,6 +95,8 @@ pub(crate) async fn serve(conn: quinn::Connection, context: Arc<Context>, via: V
                     break;
                 }
             },
+            // It completes when the handshake fails as well.
+            _ = &mut handshake => if conn.close_reason().is_none() { shared.handshaken() },
             datagram = conn.read_datagram() => match datagram.map(|datagram| shared.sessions.deliver_datagram(datagram)) {
                 Ok(Ok(())) => {}
                 Ok(Err(violation)) => shared.violated(violation),
@@ -119,17 +136,24 @@ type Resolver = h3::server::RequestResolver<Backend, Bytes>;
 
 impl Answering {
     async fn run(self, resolver: Resolver) {
-        let (request, stream) = match resolver.resolve_request().await {
+        let (request, stream) = match Box::pin(resolver.resolve_request()).await {
             Ok(resolved) => resolved,
             Err(error) => return debug!(%error, "cannot read a request"),
         };
         let (mut head, ()) = request.into_parts();
         let protocol = head.extensions.remove::<h3::ext::Protocol>();
+        if self.parts.early && !head.method.is_safe() {
+            // RFC 8470 §3: done again by a copy, it would be done twice.
+            tokio::select! {
+                () = self.shared.handshake() => {}
+                _ = self.shared.conn.closed() => return,
+            }
+        }
         match (&head.method, protocol) {
-            (&Method::CONNECT, Some(h3::ext::Protocol::WEB_TRANSPORT)) => self.session(head, stream).await,
-            (&Method::CONNECT, _) => refuse(stream, StatusCode::NOT_IMPLEMENTED, self.parts.stopped).await,
+            (&Method::CONNECT, Some(h3::ext::Protocol::WEB_TRANSPORT)) => Box::pin(self.session(head, stream)).await,
+            (&Method::CONNECT, _) => Box::pin(refuse(stream, StatusCode::NOT_IMPLEMENTED, self.parts.stopped)).await,
             // RFC 9220 §3: `:protocol` has a meaning with CONNECT only.
-            (_, Some(_)) => refuse(stream, StatusCode::BAD_REQUEST, self.parts.stopped).await,
+            (_, Some(_)) => Box::pin(refuse(stream, StatusCode::BAD_REQUEST, self.parts.stopped)).await,
             (_, None) => self.request(head, stream).await,
         }
     }
@@ -174,9 +198,9 @@ impl Answering {
         };
         let (request, answered) = SessionRequest::new(head, self.remote);
         let handle = handler.call(request);
-        let run = run_session(&self.shared, stream, id, seat, answered, self.parts.stopped);
+        let run = Box::pin(run_session(&self.shared, stream, id, seat, answered, self.parts.stopped));
         // A handler may go on for a while after its session, or return before it.
-        tokio::join!(handle, run);
+        tokio::join!(handle, async { rarely(run).next().await });
     }
 }
 

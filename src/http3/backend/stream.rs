@@ -28,6 +28,8 @@ pub(crate) struct RequestParts {
     /// Completes when the peer no longer wants the response, or has all of it.
     pub(crate) stopped: Stopped,
     pub(crate) malformed: Malformed,
+    /// It came before the handshake was complete, and may be a copy that somebody else sent.
+    pub(crate) early: bool,
 }
 
 /// Whether a request has turned out to be malformed while it was read.
@@ -62,6 +64,7 @@ impl BidiStream {
             handback: self.send.handback.clone(),
             stopped: self.send.stopped(),
             malformed: self.recv.malformed.clone(),
+            early: self.recv.stream.is_0rtt(),
         }
     }
 }

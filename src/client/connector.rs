@@ -1,0 +1,288 @@
+//! What connections of one client share, and how they come about.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use http::Uri;
+use quinn::crypto::rustls::QuicClientConfig;
+use socket2::{Domain, Protocol, Socket, Type};
+use tracing::debug;
+
+use super::{ClientError, ClientResponse, Connection, Trust, trust};
+use crate::{listen::enlarge_buffers, server::transport};
+
+/// How long the handshake may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same when nothing listens on the TCP port of the same number either.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one address is tried before the next one is tried too (RFC 8305 §5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// How often a silent connection is kept alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(12);
+/// Servers of which the address is remembered, with a ticket or without.
+const MAX_KNOWN: usize = 256;
+
+/// What connections of one client share: whom they trust, their sockets, and the tickets that
+/// servers gave for the next time. Clones share them too.
+#[derive(Debug, Clone)]
+pub struct Connector(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: quinn::ClientConfig,
+    /// For IPv4 and IPv6, made when they are needed.
+    sockets: Mutex<[Option<quinn::Endpoint>; 2]>,
+    /// Where each server was reached last.
+    known: Mutex<HashMap<String, SocketAddr>>,
+}
+
+impl Connector {
+    /// A client that trusts so.
+    ///
+    /// # Errors
+    ///
+    /// When a file of certificates cannot be used.
+    pub fn new(trust: &Trust) -> Result<Self, ClientError> {
+        Self::with(trust, b"h3", transport(Some(KEEP_ALIVE)))
+    }
+
+    /// One that speaks another protocol (ALPN), or gives other credit.
+    pub(crate) fn with(trust: &Trust, protocol: &[u8], transport: quinn::TransportConfig) -> Result<Self, ClientError> {
+        let mut tls = trust::tls(trust, protocol)?;
+        // Used by `get` alone.
+        tls.enable_early_data = true;
+        let crypto = QuicClientConfig::try_from(tls).map_err(|error| ClientError::Protocol(error.to_string()))?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(transport));
+        Ok(Self(Arc::new(Inner { config, sockets: Mutex::default(), known: Mutex::default() })))
+    }
+
+    /// Connects to the host of `uri`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be found or reached, or is not trusted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, no connection stays.
+    pub async fn open(&self, uri: &Uri) -> Result<Connection, ClientError> {
+        Connection::over(self.quic(uri).await?, self.clone()).await
+    }
+
+    /// Connects to the host of `uri` and asks for it. When the server is known from before and has
+    /// given a ticket, the request goes with the very first packets
+    /// ([RFC 9001 §4.6](https://www.rfc-editor.org/rfc/rfc9001#section-4.6)), one round trip
+    /// earlier. What goes so early could be recorded and sent again by others: a GET does no harm
+    /// by that, and h3cast's own server takes each ticket once. A server that does not take it gets
+    /// the request again, after the handshake.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open) and [`Connection::get`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, no connection stays.
+    pub async fn get(&self, uri: &Uri) -> Result<(Connection, ClientResponse), ClientError> {
+        let (connection, response) = match self.get_early(uri).await {
+            Some(early) => early,
+            None => {
+                let connection = self.open(uri).await?;
+                let response = connection.get(uri).await?;
+                (connection, response)
+            }
+        };
+        Ok((connection, response))
+    }
+
+    /// `None` when that is not possible now, or the server would not have it.
+    async fn get_early(&self, uri: &Uri) -> Option<(Connection, ClientResponse)> {
+        let (host, port) = target(uri).ok()?;
+        let address = *lock(&self.0.known).get(&format!("{host}:{port}"))?;
+        let (conn, accepted) = self.begin(address, host).ok()?.into_0rtt().ok()?;
+        let early = async {
+            let connection = Connection::over(conn.clone(), self.clone()).await?;
+            let response = connection.get(uri).await?;
+            Ok::<_, ClientError>((connection, response))
+        };
+        match tokio::time::timeout(CONNECT_TIMEOUT, early).await {
+            Ok(Ok(early)) => Some(early),
+            Ok(Err(error)) => {
+                let accepted = conn.close_reason().is_none() && accepted.await;
+                debug!(%error, accepted, "a request in early data was not answered");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// A QUIC connection to the host of `uri`.
+    pub(crate) async fn quic(&self, uri: &Uri) -> Result<quinn::Connection, ClientError> {
+        let (host, port) = target(uri)?;
+        let conn = connect_any(host, port, self).await?;
+        let mut known = lock(&self.0.known);
+        if known.len() >= MAX_KNOWN {
+            known.clear();
+        }
+        known.insert(format!("{host}:{port}"), conn.remote_address());
+        drop(known);
+        Ok(conn)
+    }
+
+    /// Waits until the end of a connection, which this side has closed, has left.
+    pub(super) async fn told(&self, conn: &quinn::Connection) {
+        conn.closed().await;
+        let sockets = lock(&self.0.sockets).clone();
+        // Others that share the sockets keep them from being idle; then they keep them open as well.
+        for socket in sockets.iter().flatten().filter(|socket| socket.open_connections() <= 1) {
+            socket.wait_idle().await;
+        }
+    }
+
+    fn begin(&self, address: SocketAddr, host: &str) -> Result<quinn::Connecting, String> {
+        let socket = self.socket(address.is_ipv6()).map_err(|error| error.to_string())?;
+        socket.connect_with(self.0.config.clone(), address, host).map_err(|error| error.to_string())
+    }
+
+    fn socket(&self, v6: bool) -> io::Result<quinn::Endpoint> {
+        let mut sockets = lock(&self.0.sockets);
+        let slot = &mut sockets[usize::from(v6)];
+        if let Some(endpoint) = slot {
+            return Ok(endpoint.clone());
+        }
+        let any: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let any = SocketAddr::new(any, 0);
+        let socket = Socket::new(Domain::for_address(any), Type::DGRAM, Some(Protocol::UDP))?;
+        enlarge_buffers(&socket);
+        socket.bind(&any.into())?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket.into(), runtime)?;
+        Ok(slot.insert(endpoint).clone())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Host (without brackets) and port of an https URI.
+fn target(uri: &Uri) -> Result<(&str, u16), ClientError> {
+    let wrong = || ClientError::Uri(uri.to_string());
+    if uri.scheme_str() != Some("https") {
+        return Err(wrong());
+    }
+    let authority = uri.authority().ok_or_else(wrong)?;
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    match host.is_empty() {
+        true => Err(wrong()),
+        false => Ok((host, authority.port_u16().unwrap_or(443))),
+    }
+}
+
+async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ClientError> {
+    if host == "localhost" {
+        // As browsers do, whatever the system says.
+        let both = [IpAddr::from(Ipv6Addr::LOCALHOST), Ipv4Addr::LOCALHOST.into()];
+        return Ok(both.map(|ip| (ip, port).into()).into());
+    }
+    let found = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|source| ClientError::Resolve { host: host.to_owned(), source })?;
+    Ok(found.collect())
+}
+
+/// Tries the addresses of `host` one after another, each a little later than the one before; the
+/// first that answers is taken.
+async fn connect_any(host: &str, port: u16, connector: &Connector) -> Result<quinn::Connection, ClientError> {
+    let authority = format!("{host}:{port}");
+    let addresses = addresses(host, port).await?;
+    let mut attempts: FuturesUnordered<_> = addresses
+        .iter()
+        .zip(0_u32..)
+        .map(|(address, number)| async move {
+            tokio::time::sleep(ATTEMPT_DELAY * number).await;
+            connect_one(*address, host, connector).await
+        })
+        .collect();
+    let mut reason = None;
+    let attempt = async {
+        while let Some(attempt) = attempts.next().await {
+            match attempt {
+                Ok(connected) => return Some(connected),
+                Err(error) => {
+                    debug!(%error.reason, "an attempt to connect failed");
+                    // That a server is not trusted is not made good by one that is not there.
+                    if !reason.as_ref().is_some_and(|known: &Attempt| known.untrusted) {
+                        reason = Some(error);
+                    }
+                }
+            }
+        }
+        None
+    };
+    let limit = async {
+        match all_refused(&addresses).await {
+            true => tokio::time::sleep(REFUSED_TIMEOUT).await,
+            false => tokio::time::sleep(CONNECT_TIMEOUT).await,
+        }
+    };
+    let connected = tokio::select! {
+        connected = attempt => connected,
+        () = limit => None,
+    };
+    match (connected, reason) {
+        (Some(connected), _) => Ok(connected),
+        (None, Some(Attempt { reason, untrusted })) => Err(ClientError::Connect { authority, reason, untrusted }),
+        (None, None) => Err(ClientError::Unreachable { authority }),
+    }
+}
+
+/// Whether nothing listens on TCP either. UDP itself does not say that nobody is there.
+async fn all_refused(addresses: &[SocketAddr]) -> bool {
+    for address in addresses {
+        let connect = tokio::net::TcpStream::connect(address);
+        match tokio::time::timeout(Duration::from_secs(1), connect).await {
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// An attempt to connect that failed.
+struct Attempt {
+    /// What went wrong, in words.
+    reason: String,
+    untrusted: bool,
+}
+
+impl From<String> for Attempt {
+    fn from(reason: String) -> Self {
+        Self { reason, untrusted: false }
+    }
+}
+
+async fn connect_one(address: SocketAddr, host: &str, connector: &Connector) -> Result<quinn::Connection, Attempt> {
+    let connecting = connector.begin(address, host).map_err(|error| format!("{address}: {error}"))?;
+    match connecting.await {
+        Ok(conn) => Ok(conn),
+        Err(quinn::ConnectionError::TransportError(error)) if is_certificate_alert(error.code.into()) => {
+            let reason = format!("the server's certificate is not trusted ({})", error.reason);
+            Err(Attempt { reason, untrusted: true })
+        }
+        Err(error) => Err(format!("{address}: {error}").into()),
+    }
+}
+
+/// TLS alerts travel as QUIC codes 0x100 + alert (RFC 9001 §4.8); 42 to 51 speak of certificates,
+/// of access, and of signatures.
+fn is_certificate_alert(code: u64) -> bool {
+    (0x100 + 42..=0x100 + 51).contains(&code)
+}

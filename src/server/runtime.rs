@@ -1,0 +1,148 @@
+//! Tokio as quinn's runtime, with less work for each packet.
+
+use std::{
+    fmt,
+    io::{self, IoSliceMut},
+    net::{SocketAddr, UdpSocket},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use quinn::{
+    AsyncTimer, AsyncUdpSocket, UdpPoller,
+    udp::{RecvMeta, Transmit},
+};
+use tokio::time::{Sleep, sleep_until};
+
+/// Like [`quinn::TokioRuntime`], with a [`Timer`] and a [`Socket`] of our own.
+#[derive(Debug)]
+pub(crate) struct Runtime;
+
+impl quinn::Runtime for Runtime {
+    fn new_timer(&self, due: Instant) -> Pin<Box<dyn AsyncTimer>> {
+        Box::pin(Timer { sleep: Box::pin(sleep_until(due.into())), set: due, due })
+    }
+
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        tokio::spawn(future);
+    }
+
+    fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        let inner = quinn::TokioRuntime.wrap_udp_socket(socket)?;
+        Ok(Arc::new(Socket { inner, blocked: AtomicU64::new(0) }))
+    }
+
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+}
+
+/// A connection puts its timer off with each packet that it sends. That is only noted here; when
+/// the timer is over, it is set to what it was put off to.
+#[derive(Debug)]
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    /// What `sleep` is set to; not after `due` but when it has been put off.
+    set: Instant,
+    due: Instant,
+}
+
+impl AsyncTimer for Timer {
+    fn reset(mut self: Pin<&mut Self>, due: Instant) {
+        self.due = due;
+        if due < self.set {
+            self.set = due;
+            self.sleep.as_mut().reset(due.into());
+        }
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(Future::poll(self.sleep.as_mut(), cx));
+            if self.due <= self.set {
+                return Poll::Ready(());
+            }
+            self.set = self.due;
+            let due = self.due.into();
+            self.sleep.as_mut().reset(due);
+        }
+    }
+}
+
+/// A UDP socket that is taken to be writable until it says otherwise: to ask before each packet
+/// takes a lock and a place in a list.
+#[derive(Debug)]
+struct Socket {
+    inner: Arc<dyn AsyncUdpSocket>,
+    /// How many times it was full.
+    blocked: AtomicU64,
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Poller { inner: self.inner.clone().create_io_poller(), seen: 0, socket: self })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let sent = self.inner.try_send(transmit);
+        if matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            self.blocked.fetch_add(1, Ordering::Release);
+        }
+        sent
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.inner.poll_recv(cx, bufs, meta)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}
+
+/// Waits for a socket that was full.
+struct Poller {
+    inner: Pin<Box<dyn UdpPoller>>,
+    socket: Arc<Socket>,
+    /// How many of the times at which it was full have been waited for.
+    seen: u64,
+}
+
+impl fmt::Debug for Poller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poller").field("seen", &self.seen).finish_non_exhaustive()
+    }
+}
+
+impl UdpPoller for Poller {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let blocked = self.socket.blocked.load(Ordering::Acquire);
+        if self.seen != blocked {
+            ready!(self.inner.as_mut().poll_writable(cx))?;
+            self.seen = blocked;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,107 @@
+//! A network between one client and the server: it can hold back what the server says, and send
+//! again what the client said.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{net::UdpSocket, sync::watch, task::JoinHandle};
+
+use crate::common::soon;
+
+/// Passes datagrams on while it is there.
+pub struct Relay {
+    pub port: u16,
+    server: SocketAddr,
+    hold: watch::Sender<bool>,
+    held: watch::Receiver<usize>,
+    recorded: Arc<Mutex<Option<Vec<Vec<u8>>>>>,
+    running: JoinHandle<()>,
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+impl Relay {
+    pub async fn start(server: u16) -> Self {
+        let server = SocketAddr::from(([127, 0, 0, 1], server));
+        let front = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = front.local_addr().unwrap().port();
+        let (hold, mut holding) = watch::channel(false);
+        let (count_held, held) = watch::channel(0);
+        let recorded = Arc::new(Mutex::new(None::<Vec<Vec<u8>>>));
+        let record = recorded.clone();
+        let running = tokio::spawn(async move {
+            let back = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            back.connect(server).await.unwrap();
+            let (mut client, mut waiting) = (None, Vec::<Vec<u8>>::new());
+            let (mut said, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
+            loop {
+                tokio::select! {
+                    Ok((len, from)) = front.recv_from(&mut said) => {
+                        client = Some(from);
+                        if let Some(recorded) = &mut *record.lock().unwrap() {
+                            recorded.push(said[..len].to_vec());
+                        }
+                        back.send(&said[..len]).await.unwrap();
+                    }
+                    Ok(len) = back.recv(&mut answered) => {
+                        waiting.push(answered[..len].to_vec());
+                        count_held.send_modify(|held| *held += 1);
+                    }
+                    _ = holding.changed() => {}
+                }
+                if !*holding.borrow()
+                    && let Some(client) = client
+                {
+                    for datagram in waiting.drain(..) {
+                        front.send_to(&datagram, client).await.unwrap();
+                    }
+                }
+            }
+        });
+        Self { port, server, hold, held, recorded, running }
+    }
+
+    /// Whether what the server says is held back from now on.
+    pub fn hold(&self, hold: bool) {
+        self.hold.send(hold).unwrap();
+    }
+
+    /// Waits for the next datagram of the server's.
+    pub async fn answered(&mut self) {
+        self.held.mark_unchanged();
+        soon("the server's answer", self.held.changed()).await.unwrap();
+    }
+
+    /// Keeps what the client says from now on.
+    pub fn record(&self) {
+        *self.recorded.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// Sends that to the server again, as somebody else, until it is answered. For a while a server
+    /// drops all packets of a connection that it has closed.
+    pub async fn replay(&self) {
+        let recorded = self.recorded.lock().unwrap().take().expect("nothing was recorded");
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let answer = async {
+            let mut buf = vec![0; 65_536];
+            loop {
+                for datagram in &recorded {
+                    socket.send_to(datagram, self.server).await.unwrap();
+                }
+                if tokio::time::timeout(Duration::from_millis(200), socket.recv(&mut buf)).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        soon("an answer to the copy", answer).await;
+    }
+}

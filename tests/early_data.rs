@@ -1,0 +1,189 @@
+//! Requests in early data: one round trip less, and nothing done twice.
+
+mod common;
+#[path = "common/raw.rs"]
+mod raw;
+#[path = "common/relay.rs"]
+mod relay;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use axum::{Router, routing::get};
+use common::{TestServer, soon};
+use h3cast::{
+    Identity, Listen, Server,
+    client::{Connector, Trust},
+};
+use http::Uri;
+use quinn::crypto::rustls::QuicClientConfig;
+use relay::Relay;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// A server that tells of each request that it handles, and how many there were.
+struct Told {
+    server: TestServer,
+    told: mpsc::UnboundedReceiver<&'static str>,
+    asked: Arc<AtomicUsize>,
+}
+
+async fn server() -> Told {
+    let (tell, told) = mpsc::unbounded_channel();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let handler = |name: &'static str| {
+        let (tell, asked) = (tell.clone(), asked.clone());
+        async move || {
+            asked.fetch_add(1, Ordering::SeqCst);
+            tell.send(name).unwrap();
+            name
+        }
+    };
+    let router = Router::new().route("/", get(handler("get")).post(handler("post")));
+    let server = TestServer::start(|builder, _| builder.http_service(router)).await;
+    Told { server, told, asked }
+}
+
+impl Told {
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// A relay to the server, and a client that has a ticket from it.
+    async fn known(&mut self) -> (Relay, Connector, Uri) {
+        let relay = Relay::start(self.server.port()).await;
+        let uri: Uri = format!("https://127.0.0.1:{}/", relay.port).parse().unwrap();
+        let connector = Connector::new(&Trust::Files(vec![self.server.certificate()])).unwrap();
+        get_once(&connector, &uri).await;
+        assert_eq!(soon("it", self.told.recv()).await, Some("get"));
+        (relay, connector, uri)
+    }
+}
+
+/// Gets a resource whole, by then with a ticket for the next time, and closes the connection.
+async fn get_once(connector: &Connector, uri: &Uri) {
+    let (connection, mut response) = soon("a response", connector.get(uri)).await.unwrap();
+    assert!(response.status.is_success());
+    while soon("its body", response.body.next()).await.unwrap().is_some() {}
+    connection.close().await;
+}
+
+/// The handler runs before a single packet of the server has come to the client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_get_goes_with_the_first_packets() {
+    let mut told = server().await;
+    let (relay, connector, uri) = told.known().await;
+    relay.hold(true);
+    let getting = tokio::spawn(async move { connector.get(&uri).await });
+    assert_eq!(soon("the request", told.told.recv()).await, Some("get"));
+    relay.hold(false);
+    let (_connection, mut response) = soon("the response", getting).await.unwrap().unwrap();
+    assert_eq!(soon("its body", response.body.next()).await.unwrap().unwrap(), "get");
+    assert_eq!(told.asked(), 2);
+}
+
+/// A client without a ticket has to wait for the handshake.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_ticket_nothing_is_early() {
+    let mut told = server().await;
+    let (mut relay, _, uri) = told.known().await;
+    let stranger = Connector::new(&Trust::Files(vec![told.server.certificate()])).unwrap();
+    relay.hold(true);
+    let getting = tokio::spawn(async move { stranger.get(&uri).await });
+    // Its first packets have been there.
+    relay.answered().await;
+    assert_eq!(told.asked(), 1);
+    relay.hold(false);
+    assert!(soon("the response", getting).await.unwrap().is_ok());
+    assert_eq!(told.asked(), 2);
+}
+
+/// Somebody on the way sends the packets again, when the connection is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_early_data_is_of_no_use() {
+    let mut told = server().await;
+    let (relay, connector, uri) = told.known().await;
+    relay.record();
+    get_once(&connector, &uri).await;
+    assert_eq!(told.asked(), 2);
+    relay.replay().await;
+    // What is asked now is answered after whatever the copy has led to.
+    let connection = told.server.connect().await;
+    let response = soon("another response", connection.get(&told.server.uri("/"))).await.unwrap();
+    assert!(response.status.is_success());
+    assert_eq!(told.asked(), 3, "the copy was handled");
+}
+
+/// What is not safe to do twice waits until the handshake says that it is no copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_in_early_data_waits_for_the_handshake() {
+    let mut told = server().await;
+    let relay = Relay::start(told.server.port()).await;
+    let client = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(told.server.certificate()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"h3".to_vec()];
+    tls.enable_early_data = true;
+    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+    let connect = || client.connect_with(config.clone(), ([127, 0, 0, 1], relay.port).into(), "localhost").unwrap();
+    let request = |method| {
+        let fields = [(":method", method), (":scheme", "https"), (":authority", "localhost"), (":path", "/")];
+        raw::frame(raw::HEADERS, &raw::section(&fields))
+    };
+    let ask = async |conn: &quinn::Connection, method| {
+        let (mut send, recv) = conn.open_bi().await.unwrap();
+        send.write_all(&request(method)).await.unwrap();
+        send.finish().unwrap();
+        recv
+    };
+
+    let first = soon("a connection", connect()).await.unwrap();
+    let mut answer = ask(&first, "GET").await;
+    soon("an answer", answer.read_to_end(1000)).await.unwrap();
+    assert_eq!(soon("it", told.told.recv()).await, Some("get"));
+    first.close(0_u8.into(), b"");
+
+    relay.hold(true);
+    let (early, _) = connect().into_0rtt().expect("there is a ticket");
+    let mut posted = ask(&early, "POST").await;
+    let _got = ask(&early, "GET").await;
+    // The GET came behind the POST, and is handled before it.
+    assert_eq!(soon("the GET", told.told.recv()).await, Some("get"));
+    assert_eq!(told.asked(), 2);
+    relay.hold(false);
+    assert_eq!(soon("the POST", told.told.recv()).await, Some("post"));
+    assert!(!soon("its answer", posted.read_to_end(1000)).await.unwrap().is_empty());
+}
+
+/// A server that was started again does not know its tickets: the request is sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn early_data_that_is_refused_is_sent_again() {
+    let certs = tempfile::tempdir().unwrap();
+    let identity = Identity::self_signed(certs.path(), &[], Default::default()).unwrap();
+    let start = async |listen: Listen| {
+        let router = Router::new().route("/", get("here"));
+        let server = Server::builder(identity.clone()).listen(listen).http_service(router).build().await.unwrap();
+        let (port, stop) = (server.addresses().udp[0].port(), CancellationToken::new());
+        (port, stop.clone(), tokio::spawn(server.run(stop)))
+    };
+    let (port, stop, running) = start(Listen::localhost(0)).await;
+    let uri: Uri = format!("https://127.0.0.1:{port}/").parse().unwrap();
+    let connector = Connector::new(&Trust::Files(vec![certs.path().join("cert.pem")])).unwrap();
+    get_once(&connector, &uri).await;
+    stop.cancel();
+    soon("its end", running).await.unwrap();
+
+    let (_, stop, running) = start(Listen::localhost(port)).await;
+    get_once(&connector, &uri).await;
+    stop.cancel();
+    soon("its end", running).await.unwrap();
+}
