@@ -1,5 +1,6 @@
 //! The command line of the `h3cast` program. Nothing below it sees clap.
 
+mod bench;
 mod get;
 mod publish;
 mod remote;
@@ -36,6 +37,8 @@ enum Command {
     Get(get::GetArgs),
     /// Publish standard input to a feed.
     Publish(publish::PublishArgs),
+    /// Measure a server: many viewers of one feed at once.
+    Bench(bench::BenchArgs),
     /// Show the certificate: its files, dates and hashes.
     Cert(CertArgs),
     /// Open the page of a running server in a browser that trusts it.
@@ -129,7 +132,19 @@ impl Failure {
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let workers = match &cli.command {
+        None => cli.serve.workers(),
+        Some(Command::Serve(command)) => command.args.workers(),
+        Some(_) => None,
+    };
+    let mut runtime = match workers {
+        Some(1) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if let Some(workers) = workers.filter(|workers| *workers > 1) {
+        runtime.worker_threads(workers);
+    }
+    let runtime = runtime.enable_all().build();
     let done = match runtime {
         Ok(runtime) => {
             let done = runtime.block_on(dispatch(cli));
@@ -154,6 +169,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Serve(command)) => serve::run(command.sources, command.args).await,
         Some(Command::Get(args)) => get::run(args).await,
         Some(Command::Publish(args)) => publish::run(args).await,
+        Some(Command::Bench(args)) => bench::run(args).await,
         Some(Command::Cert(args)) => cert(&args),
         Some(Command::Open(args)) => open(args).await,
     }

@@ -79,8 +79,12 @@ impl Program {
         }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it has not ended")
+    }
+
     pub fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("it has not ended").to_string();
+        let pid = self.id().to_string();
         assert!(std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 

@@ -1,0 +1,96 @@
+//! `h3cast bench` against the program itself.
+#![cfg(all(feature = "cli", unix))]
+
+#[path = "common/program.rs"]
+mod program;
+
+use std::path::Path;
+
+use program::{Serving, output, text};
+use serde_json::Value;
+
+/// Runs a bench and gives its JSON.
+async fn bench(dir: &Path, args: &[&str]) -> Value {
+    let ran = output(dir, &[&["bench", "--json"], args].concat()).await;
+    assert_eq!(ran.status.code(), Some(0), "{}", text(&ran.stderr));
+    serde_json::from_slice(&ran.stdout).unwrap()
+}
+
+/// Of a feed of 30 chunks, each of so many viewers must get each chunk once.
+#[tokio::test]
+async fn counts_every_chunk_over_every_transport() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Serving::start(dir.path(), 0, &["demo", "--count", "30", "--interval", "10ms"]).await;
+    let (url, pid) = (server.url("/stream"), server.program.id().to_string());
+    for how in [&["--http", "h3"][..], &["--webtransport"], &["--http", "h2"], &["--http", "h1"], &["--early-data"]] {
+        // It ends with the feed, long before the minute is over.
+        let args = [&[&url, "-c", "20", "-d", "60", "--warm-up", "0", "--pid", &pid], how].concat();
+        let found = bench(dir.path(), &args).await;
+        // HTTP/3 and sessions end with their connection, which does not end by itself.
+        let number =
+            |path: &str| found.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("{path}: {found:#}"));
+        assert_eq!(number("/connected"), 20, "{how:?}: {found:#}");
+        assert_eq!(number("/chunks"), 20 * 30, "{how:?}: {found:#}");
+        let bytes: usize = 20 * (0..30).map(|number| format!("data chunk #{number}\n").len()).sum::<usize>();
+        assert_eq!(number("/bytes"), bytes as u64, "{how:?}: {found:#}");
+        assert_eq!((number("/gaps"), number("/missing")), (0, 0), "{how:?}: {found:#}");
+        assert_eq!(found["errors"], serde_json::json!({}), "{how:?}");
+        let spread = ["p50", "p90", "p99", "p99.9", "max"].map(|name| number(&format!("/latency_us/{name}")));
+        assert!(spread.is_sorted() && spread[4] > 0, "{how:?}: {spread:?}");
+        assert!(number("/handshake_us/p50") > 0 && number("/first_chunk_us/p50") > 0, "{how:?}: {found:#}");
+        assert!(number("/server/rss_bytes") >= number("/server/rss_before_bytes"), "{how:?}: {found:#}");
+        assert!(found["seconds"].as_f64().unwrap() < 30.0, "{how:?}: it went on after the feed's end");
+    }
+}
+
+#[tokio::test]
+async fn some_viewers_do_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Serving::start(dir.path(), 0, &["demo", "--count", "20", "--interval", "10ms"]).await;
+    for how in [&[][..], &["--webtransport"]] {
+        let url = server.url("/stream");
+        let found =
+            bench(dir.path(), &[&[&url, "-c", "10", "-d", "2", "--warm-up", "0", "--stalled", "30"], how].concat())
+                .await;
+        assert_eq!((&found["stalled"], &found["connected"]), (&3.into(), &10.into()), "{found:#}");
+        assert_eq!(found["chunks"], 7 * 20, "{found:#}");
+    }
+}
+
+#[tokio::test]
+async fn tells_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Serving::start(dir.path(), 0, &["demo", "--count", "5", "--interval", "1ms"]).await;
+    let pid = server.program.id().to_string();
+    let args = ["bench", &server.url("/stream"), "-c", "2", "-d", "1m", "--warm-up", "0", "--pid", &pid];
+    let said = text(&output(dir.path(), &args).await.stdout);
+    for part in
+        ["viewers       2 over HTTP/3", "chunks        10 in", "latency       p50", "gaps          0", "a viewer"]
+    {
+        assert!(said.contains(part), "`{part}` is not in:\n{said}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_measured_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Serving::start(dir.path(), 0, &["demo"]).await;
+    let url = server.url("/stream");
+    let formatted = format!("{url}?format=raw");
+    for (args, code, what) in [
+        (vec![formatted.as_str()], 2, "leave `format` out"),
+        (vec![&url, "--early-data", "--http", "h2"], 2, "--early-data is for --http h3"),
+        (vec![&url, "--webtransport", "--http", "h1"], 2, "cannot be used with"),
+        (vec![&url, "--pid", "4294967295"], 2, "process 4294967295"),
+        (vec![&url, "-d", "soon"], 2, "write seconds"),
+        (vec![&url, "-c", "0"], 2, "0 is not in"),
+        (vec!["http://localhost"], 2, "cannot be opened"),
+        (vec!["https://localhost:1/stream", "-c", "1"], 1, "no viewer could connect"),
+        (vec![&server.url("/stream/none"), "-c", "1", "-d", "1"], 1, "404"),
+    ] {
+        let ran = output(dir.path(), &[&["bench"], args.as_slice()].concat()).await;
+        let said = text(&ran.stderr) + &text(&ran.stdout);
+        assert!(said.contains(what), "{args:?}: `{what}` is not in:\n{said}");
+        assert_eq!(ran.status.code(), Some(code), "{args:?}: {said}");
+    }
+}
