@@ -95,8 +95,8 @@ pub(super) struct ServeArgs {
     /// chunks needs less processor time so.
     #[arg(long, env = "H3CAST_COALESCE", value_name = "TIME", default_value = "0s", value_parser = coalesce)]
     coalesce: Duration,
-    /// How many threads serve; as many as the machine has cores if it is not given. One alone needs a
-    /// third less processor time for each chunk, and no more than one core.
+    /// How many threads serve; as many as the machine has cores if it is not given. With little to do,
+    /// one alone needs less processor time for each chunk.
     #[arg(long, env = "H3CAST_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     workers: Option<u16>,
     /// Serve the page from this folder, read anew at each request, to work on it.

@@ -223,7 +223,7 @@ impl Ring {
         drop(state);
         // Who asks for the start wants what there is, and is not told of what was before.
         let from_start = from == From::Start;
-        RingViewer { ring: self.clone(), next, stale, from_start, place, registered: None, done: false }
+        RingViewer { ring: self.clone(), next, stale, from_start, place, registered: None, done: false, behind: false }
     }
 }
 
@@ -255,9 +255,15 @@ pub(super) struct RingViewer {
     /// Since which wake-up our waker stands in the ring's list, and which it is.
     registered: Option<(u64, usize)>,
     done: bool,
+    /// There was more when it got its last chunk.
+    behind: bool,
 }
 
 impl RingViewer {
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind
+    }
+
     pub(super) fn next_seq(&self) -> Option<u64> {
         (!self.stale && !self.from_start).then_some(self.next)
     }
@@ -299,6 +305,7 @@ impl RingViewer {
         let at = usize::try_from(self.next - first).unwrap_or(usize::MAX);
         if let Some(chunk) = state.chunks.get(at).map(|kept| kept.chunk.clone()) {
             self.next += 1;
+            self.behind = self.next < state.next || state.end.is_some();
             if let Some(place) = &mut self.place {
                 *state.places.entry(self.next).or_default() += 1;
                 let moved = state.leave(std::mem::replace(place, self.next));

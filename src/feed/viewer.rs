@@ -101,6 +101,11 @@ impl Viewer {
         }
     }
 
+    /// Whether there was more, when it got what it got last.
+    pub(crate) fn is_behind(&self) -> bool {
+        matches!(&self.source, Some(Source::Live(viewer)) if viewer.is_behind())
+    }
+
     /// The epoch of the chunks that it gets.
     #[must_use]
     pub fn epoch(&self) -> Epoch {

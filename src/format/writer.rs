@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::{Cut, Format, HEARTBEAT, piece::Framing};
@@ -92,7 +92,14 @@ impl Writer {
             }
             match viewer.poll_next_unpin(cx) {
                 Poll::Ready(Some(event)) => match self.format.put(&event, self.epoch, self.framing, out) {
-                    Ok(put) => bytes += put,
+                    Ok(put) => {
+                        bytes += put;
+                        // To ask for what is not there yet would be done again after this has been
+                        // written.
+                        if bytes > 0 && self.coalesce.is_zero() && !viewer.is_behind() {
+                            break;
+                        }
+                    }
                     Err(cut) => {
                         // Dropped before that is told, so that the producer does not outlive its viewer.
                         self.viewer = None;
@@ -148,25 +155,43 @@ pub fn write(viewer: Viewer, format: Format) -> impl Stream<Item = Result<Bytes,
 impl Writer {
     /// The buffers one by one.
     pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
-        self.batches().flat_map(|batch| {
-            let (buffers, cut) = match batch {
-                Ok(buffers) => (buffers, None),
-                Err(cut) => (Vec::new(), Some(cut)),
-            };
-            stream::iter(buffers.into_iter().map(Ok).chain(cut.map(Err)))
-        })
+        Written { writer: Some(self), buffers: Vec::new(), given: 0, gathering: Vec::new() }
     }
+}
 
-    fn batches(self) -> impl Stream<Item = Result<Vec<Bytes>, Cut>> + Send {
-        stream::unfold(Some(self), |writer| async move {
-            let mut writer = writer?;
-            let mut out = Vec::new();
-            match writer.next(&mut out).await {
-                Ok(true) => Some((Ok(out), Some(writer))),
-                Ok(false) => None,
-                Err(cut) => Some((Err(cut), None)),
+struct Written {
+    /// `None` at the end.
+    writer: Option<Writer>,
+    buffers: Vec<Bytes>,
+    /// How many of them have been given.
+    given: usize,
+    /// What waits for more.
+    gathering: Vec<Bytes>,
+}
+
+impl Stream for Written {
+    type Item = Result<Bytes, Cut>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            if let Some(buffer) = this.buffers.get_mut(this.given) {
+                this.given += 1;
+                return Poll::Ready(Some(Ok(std::mem::take(buffer))));
             }
-        })
+            this.buffers.clear();
+            this.given = 0;
+            let Some(writer) = &mut this.writer else { return Poll::Ready(None) };
+            match writer.poll_next(cx, &mut this.gathering) {
+                Poll::Ready(Ok(true)) => std::mem::swap(&mut this.buffers, &mut this.gathering),
+                Poll::Ready(Ok(false)) => this.writer = None,
+                Poll::Ready(Err(cut)) => {
+                    this.writer = None;
+                    return Poll::Ready(Some(Err(cut)));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ have() {
   command -v "$1" >/dev/null
 }
 
-# Debian packages: the browsers, Node.js, Python's venv, a C compiler for the crates that need one.
+# Debian packages: the browsers, valgrind, Node.js, Python's venv, a C compiler for the crates that need one.
 install_debian() {
   local missing=()
   have chromium || missing+=(chromium)
@@ -17,6 +17,7 @@ install_debian() {
   have curl || missing+=(curl ca-certificates)
   have node || missing+=(nodejs)
   have npm || missing+=(npm)
+  have valgrind || missing+=(valgrind)
   have cc || missing+=(build-essential)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   # Without any font a page has no letters, and a screenshot shows none.

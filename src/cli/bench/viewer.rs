@@ -94,7 +94,7 @@ pub(super) struct Viewer {
 
 /// What is read, and what must stay as long as it is.
 enum Source {
-    Response(client::Body, #[expect(dead_code, reason = "kept open")] Box<Connection>),
+    Response(Box<client::Body>, #[expect(dead_code, reason = "kept open")] Box<Connection>),
     Session(webtransport::RecvStream, #[expect(dead_code, reason = "kept open")] Box<(Session, Connection)>),
     Quic(quinn::RecvStream, #[expect(dead_code, reason = "kept open")] Connector),
     Hyper(hyper::body::Incoming),
@@ -174,7 +174,7 @@ impl Viewer {
                     connected();
                 }
                 anyhow::ensure!(response.status.is_success(), "the server answered {}", response.status);
-                Source::Response(response.body, Box::new(connection))
+                Source::Response(Box::new(response.body), Box::new(connection))
             }
             Version::WebTransport => {
                 let connection = connector.open(uri).await?;

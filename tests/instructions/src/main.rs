@@ -1,0 +1,129 @@
+//! Scenarios of a fixed amount of work, for `benches/instructions` to count the instructions of.
+//!
+//! One thread, no sockets, and no time that passes: futures are polled by hand, and the timers of
+//! the runtime around them are set but never looked at. Only what [`measured`] runs is counted; the
+//! rest prepares it.
+
+mod audience;
+mod chunks;
+mod requests;
+
+use std::{hint::black_box, process::ExitCode};
+
+use bytes::Bytes;
+use h3cast::{
+    feed::{Feed, From, Lag},
+    format::{
+        Format,
+        frames::{Frame, FrameDecoder},
+    },
+};
+
+use audience::Audience;
+use chunks::{LARGE, LINE, ROOMY, publish_lines, publish_one, text};
+
+/// Of large chunks: 4 MiB.
+const LARGE_CHUNKS: usize = 64;
+/// What QUIC brings at a time on many paths, in bytes.
+const PACKET: usize = 1200;
+
+type Scenario = fn();
+
+const SCENARIOS: &[(&str, Scenario)] = &[
+    ("publish", publish),
+    ("fan-out-raw", || small(Format::Raw)),
+    ("fan-out-sse", || small(Format::Sse)),
+    ("fan-out-frames", || small(Format::Frames)),
+    ("large-raw", || large(Format::Raw)),
+    ("large-sse", || large(Format::Sse)),
+    ("large-frames", || large(Format::Frames)),
+    ("catch-up-sse", || catch_up(Format::Sse)),
+    ("catch-up-frames", || catch_up(Format::Frames)),
+    ("decode", || decode(&LINE.into(), 20_000)),
+    ("decode-large", || decode(&text(LARGE), LARGE_CHUNKS)),
+    ("requests", requests::answer),
+];
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let _entered = runtime.enter();
+    let wanted = std::env::args().nth(1).unwrap_or_default();
+    let Some((_, scenario)) = SCENARIOS.iter().find(|(name, _)| *name == wanted) else {
+        SCENARIOS.iter().for_each(|(name, _)| println!("{name}"));
+        return ExitCode::from(if wanted.is_empty() { 0 } else { 2 });
+    };
+    scenario();
+    ExitCode::SUCCESS
+}
+
+/// Runs what is counted: `benches/instructions` knows this function by its name.
+#[inline(never)]
+fn measured<T>(work: impl FnOnce() -> T) -> T {
+    black_box(work())
+}
+
+/// Nobody views, and the ring is full.
+fn publish() {
+    let (_feed, publisher) = Feed::live("f", 1 << 20, Lag::Skip);
+    publish_lines(&publisher, 20_000);
+    measured(|| publish_lines(&publisher, 20_000));
+}
+
+/// Viewers who wait get each chunk as it comes.
+fn fan_out(format: Format, viewers: usize, chunk: &Bytes, chunks: usize) {
+    let (feed, publisher) = Feed::live("f", ROOMY, Lag::Skip);
+    let mut audience = Audience::new(&feed, From::Now, format, viewers);
+    audience.deliver();
+    let bytes = measured(|| {
+        let mut bytes = 0;
+        for _ in 0..chunks {
+            publish_one(&publisher, chunk.clone());
+            bytes += audience.deliver();
+        }
+        bytes
+    });
+    assert!(bytes >= viewers * chunks * chunk.len());
+}
+
+fn small(format: Format) {
+    fan_out(format, 50, &Bytes::from_static(LINE), 2000);
+}
+
+fn large(format: Format) {
+    fan_out(format, 10, &text(LARGE), LARGE_CHUNKS);
+}
+
+/// A viewer who comes late reads all that was, and is the first for whom it is encoded.
+fn catch_up(format: Format) {
+    const CHUNKS: usize = 5000;
+    let (feed, publisher) = Feed::live("f", ROOMY, Lag::Skip);
+    publish_lines(&publisher, CHUNKS);
+    let mut audience = Audience::new(&feed, From::Start, format, 1);
+    let bytes = measured(|| audience.deliver());
+    assert!(bytes >= CHUNKS * LINE.len());
+}
+
+/// A client reads frames out of packets.
+fn decode(chunk: &Bytes, chunks: usize) {
+    let (feed, publisher) = Feed::live("f", ROOMY, Lag::Skip);
+    let mut audience = Audience::new(&feed, From::Now, Format::Frames, 1);
+    for _ in 0..chunks {
+        publish_one(&publisher, chunk.clone());
+    }
+    let stream = audience.written();
+    let (mut read, mut bytes) = (0, 0);
+    measured(|| {
+        let mut decoder = FrameDecoder::new(1 << 20);
+        for packet in stream.chunks(PACKET) {
+            decoder.push(packet);
+            while let Some(frame) = decoder.pop().expect("frames") {
+                if let Frame::Chunk { bytes: carried, .. } = black_box(frame) {
+                    read += 1;
+                    bytes += carried.len();
+                }
+            }
+        }
+        assert!(decoder.at_boundary());
+    });
+    assert_eq!((read, bytes), (chunks, chunks * chunk.len()));
+}
