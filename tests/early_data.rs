@@ -169,20 +169,23 @@ async fn a_post_in_early_data_waits_for_the_handshake() {
 async fn early_data_that_is_refused_is_sent_again() {
     let certs = tempfile::tempdir().unwrap();
     let identity = Identity::self_signed(certs.path(), &[], Default::default()).unwrap();
-    let start = async |listen: Listen| {
+    let start = async || {
         let router = Router::new().route("/", get("here"));
-        let server = Server::builder(identity.clone()).listen(listen).http_service(router).build().await.unwrap();
+        let builder = Server::builder(identity.clone()).listen(Listen::localhost(0)).http_service(router);
+        let server = builder.build().await.unwrap();
         let (port, stop) = (server.addresses().udp[0].port(), CancellationToken::new());
         (port, stop.clone(), tokio::spawn(server.run(stop)))
     };
-    let (port, stop, running) = start(Listen::localhost(0)).await;
-    let uri: Uri = format!("https://127.0.0.1:{port}/").parse().unwrap();
+    let (port, stop, running) = start().await;
+    let relay = Relay::start(port).await;
+    let uri: Uri = format!("https://127.0.0.1:{}/", relay.port).parse().unwrap();
     let connector = Connector::new(&Trust::Files(vec![certs.path().join("cert.pem")])).unwrap();
     get_once(&connector, &uri).await;
     stop.cancel();
     soon("its end", running).await.unwrap();
 
-    let (_, stop, running) = start(Listen::localhost(port)).await;
+    let (port, stop, running) = start().await;
+    relay.lead_to(port);
     get_once(&connector, &uri).await;
     stop.cancel();
     soon("its end", running).await.unwrap();

@@ -16,7 +16,7 @@ use crate::common::soon;
 /// Passes datagrams on while it is there.
 pub struct Relay {
     pub port: u16,
-    server: SocketAddr,
+    server: watch::Sender<SocketAddr>,
     hold: watch::Sender<bool>,
     held: watch::Receiver<usize>,
     recorded: Arc<Mutex<Option<Vec<Vec<u8>>>>>,
@@ -31,7 +31,7 @@ impl Drop for Relay {
 
 impl Relay {
     pub async fn start(server: u16) -> Self {
-        let server = SocketAddr::from(([127, 0, 0, 1], server));
+        let (server, leads_to) = watch::channel(SocketAddr::from(([127, 0, 0, 1], server)));
         let front = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = front.local_addr().unwrap().port();
         let (hold, mut holding) = watch::channel(false);
@@ -40,7 +40,6 @@ impl Relay {
         let record = recorded.clone();
         let running = tokio::spawn(async move {
             let back = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            back.connect(server).await.unwrap();
             let (mut client, mut waiting) = (None, Vec::<Vec<u8>>::new());
             let (mut said, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
             loop {
@@ -50,7 +49,8 @@ impl Relay {
                         if let Some(recorded) = &mut *record.lock().unwrap() {
                             recorded.push(said[..len].to_vec());
                         }
-                        back.send(&said[..len]).await.unwrap();
+                        let server = *leads_to.borrow();
+                        back.send_to(&said[..len], server).await.unwrap();
                     }
                     Ok(len) = back.recv(&mut answered) => {
                         waiting.push(answered[..len].to_vec());
@@ -68,6 +68,11 @@ impl Relay {
             }
         });
         Self { port, server, hold, held, recorded, running }
+    }
+
+    /// Passes what the client says on to another server from now on.
+    pub fn lead_to(&self, server: u16) {
+        self.server.send_replace(SocketAddr::from(([127, 0, 0, 1], server)));
     }
 
     /// Whether what the server says is held back from now on.
@@ -91,11 +96,12 @@ impl Relay {
     pub async fn replay(&self) {
         let recorded = self.recorded.lock().unwrap().take().expect("nothing was recorded");
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = *self.server.borrow();
         let answer = async {
             let mut buf = vec![0; 65_536];
             loop {
                 for datagram in &recorded {
-                    socket.send_to(datagram, self.server).await.unwrap();
+                    socket.send_to(datagram, server).await.unwrap();
                 }
                 if tokio::time::timeout(Duration::from_millis(200), socket.recv(&mut buf)).await.is_ok() {
                     return;
