@@ -409,23 +409,31 @@ async fn accept_quic(endpoint: quinn::Endpoint, context: Arc<Context>, via: Via,
         }
         let (context, stop) = (context.clone(), stop.clone());
         let span = debug_span!("connection", remote = %incoming.remote_address());
-        // Not when the handshake is complete: what the client sends with its first packets is answered
-        // at once, and our SETTINGS leave with our own first packets. A server's side can always send.
-        let (conn, handshake) = match incoming.accept().map(quinn::Connecting::into_0rtt) {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(_)) => continue,
-            Err(error) => {
-                debug!(%error, "a connection was not accepted");
-                continue;
-            }
-        };
-        connections.spawn(http3::server::serve(conn, handshake, context, via, stop).instrument(span));
+        connections.spawn(connect(incoming, context, via, stop).instrument(span));
     }
     // Handshakes that begin now are refused.
     endpoint.set_server_config(None);
     while connections.join_next().await.is_some() {}
     // Lets the last packets leave.
     endpoint.wait_idle().await;
+}
+
+/// Serves a connection, not only when its handshake is complete: what the client sends with its first
+/// packets is answered at once, and our SETTINGS leave with our own first packets.
+async fn connect(incoming: quinn::Incoming, context: Arc<Context>, via: Via, stop: CancellationToken) {
+    let begun = async {
+        let mut connecting = incoming.accept()?;
+        // The client's first words may take several packets. Before they are all there, nobody knows
+        // how many streams it takes, and quinn does not tell those who wait for one.
+        connecting.handshake_data().await?;
+        Ok::<_, quinn::ConnectionError>(connecting)
+    };
+    match begun.await.map(quinn::Connecting::into_0rtt) {
+        Ok(Ok((conn, handshake))) => http3::server::serve(conn, handshake, context, via, stop).await,
+        // A server's side can always send.
+        Ok(Err(_)) => debug!("a connection cannot begin before its handshake is complete"),
+        Err(error) => debug!(%error, "QUIC handshake failed"),
+    }
 }
 
 /// Tells the clients of an endpoint when its task is dropped before its time.

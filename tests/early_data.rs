@@ -117,23 +117,45 @@ async fn a_copy_of_early_data_is_of_no_use() {
     assert_eq!(told.asked(), 3, "the copy was handled");
 }
 
-/// What is not safe to do twice waits until the handshake says that it is no copy.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_post_in_early_data_waits_for_the_handshake() {
-    let mut told = server().await;
-    let relay = Relay::start(told.server.port()).await;
-    let client = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+/// A client of quinn alone that takes early data; it offers other protocols too.
+fn client(server: &TestServer, protocols: &[Vec<u8>]) -> (quinn::Endpoint, quinn::ClientConfig) {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(told.server.certificate()).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_file(server.certificate()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    tls.alpn_protocols = vec![b"h3".to_vec()];
+    tls.alpn_protocols = [protocols, &[b"h3".to_vec()]].concat();
     tls.enable_early_data = true;
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+    (quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap(), config)
+}
+
+/// What browsers say first does not fit into one packet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hello_of_several_packets() {
+    let told = server().await;
+    let relay = Relay::start(told.server.port()).await;
+    // Long enough for the server to begin with what the first one says.
+    relay.apart(std::time::Duration::from_millis(50));
+    let long: Vec<_> = (b'a'..b'q').map(|letter| vec![letter; 200]).collect();
+    let (client, config) = client(&told.server, &long);
+    let conn = client.connect_with(config, ([127, 0, 0, 1], relay.port).into(), "localhost").unwrap();
+    let conn = soon("a connection", conn).await.unwrap();
+    let mut control = soon("the server's control stream", conn.accept_uni()).await.unwrap();
+    let mut beginning = [0; 2];
+    soon("its SETTINGS", control.read_exact(&mut beginning)).await.unwrap();
+    assert_eq!(beginning.map(u64::from), [raw::CONTROL, raw::SETTINGS]);
+}
+
+/// What is not safe to do twice waits until the handshake says that it is no copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_in_early_data_waits_for_the_handshake() {
+    let mut told = server().await;
+    let relay = Relay::start(told.server.port()).await;
+    let (client, config) = client(&told.server, &[]);
     let connect = || client.connect_with(config.clone(), ([127, 0, 0, 1], relay.port).into(), "localhost").unwrap();
     let request = |method| {
         let fields = [(":method", method), (":scheme", "https"), (":authority", "localhost"), (":path", "/")];

@@ -18,6 +18,7 @@ pub struct Relay {
     pub port: u16,
     server: watch::Sender<SocketAddr>,
     hold: watch::Sender<bool>,
+    apart: watch::Sender<Duration>,
     held: watch::Receiver<usize>,
     recorded: Arc<Mutex<Option<Vec<Vec<u8>>>>>,
     running: JoinHandle<()>,
@@ -35,6 +36,7 @@ impl Relay {
         let front = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = front.local_addr().unwrap().port();
         let (hold, mut holding) = watch::channel(false);
+        let (apart, distance) = watch::channel(Duration::ZERO);
         let (count_held, held) = watch::channel(0);
         let recorded = Arc::new(Mutex::new(None::<Vec<Vec<u8>>>));
         let record = recorded.clone();
@@ -49,6 +51,8 @@ impl Relay {
                         if let Some(recorded) = &mut *record.lock().unwrap() {
                             recorded.push(said[..len].to_vec());
                         }
+                        let distance = *distance.borrow();
+                        tokio::time::sleep(distance).await;
                         let server = *leads_to.borrow();
                         back.send_to(&said[..len], server).await.unwrap();
                     }
@@ -67,12 +71,17 @@ impl Relay {
                 }
             }
         });
-        Self { port, server, hold, held, recorded, running }
+        Self { port, server, hold, apart, held, recorded, running }
     }
 
     /// Passes what the client says on to another server from now on.
     pub fn lead_to(&self, server: u16) {
         self.server.send_replace(SocketAddr::from(([127, 0, 0, 1], server)));
+    }
+
+    /// Lets that much time be between what the client says.
+    pub fn apart(&self, time: Duration) {
+        self.apart.send_replace(time);
     }
 
     /// Whether what the server says is held back from now on.
