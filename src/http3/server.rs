@@ -196,6 +196,8 @@ impl Answering {
             // draft-ietf-webtrans-http3 §5.2 leaves the way of refusing open.
             return refuse(stream, StatusCode::TOO_MANY_REQUESTS, self.parts.stopped).await;
         };
+        // Before the answer, so that it comes with it or before it.
+        self.shared.allow_many_streams();
         let (request, answered) = SessionRequest::new(head, self.remote);
         let handle = handler.call(request);
         let run = Box::pin(run_session(&self.shared, stream, id, seat, answered, self.parts.stopped));
