@@ -99,7 +99,7 @@ impl Format {
         let encode = || {
             Box::new(match self {
                 Self::Raw => Piece::new(&[], &chunk.bytes),
-                Self::Sse => Piece::new(&sse::chunk(chunk, epoch), &Bytes::new()),
+                Self::Sse => Piece::new(&[], &sse::chunk(chunk, epoch)),
                 Self::Frames => Piece::new(&frames::chunk_header(chunk), &chunk.bytes),
             })
         };
@@ -126,7 +126,7 @@ impl Format {
 fn alone(bytes: &Bytes, framing: Framing, out: &mut Vec<Bytes>) -> usize {
     match bytes.is_empty() {
         true => 0,
-        false => Piece::new(bytes, &Bytes::new()).put(framing, out),
+        false => Piece::new(&[], bytes).put(framing, out),
     }
 }
 

@@ -146,7 +146,7 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How long the last packets may take to leave when the grace time is over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often a silent connection is kept alive, so that a feed may be silent for long.
-const KEEP_ALIVE: Duration = Duration::from_secs(12);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(12);
 
 impl ServerBuilder {
     /// Adds an address to listen on. Without any, the server listens on `localhost:4433`.

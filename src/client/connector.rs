@@ -15,7 +15,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tracing::debug;
 
 use super::{ClientError, ClientResponse, Connection, Trust, trust};
-use crate::{listen::enlarge_buffers, server::transport};
+use crate::{
+    listen::enlarge_buffers,
+    server::{KEEP_ALIVE, transport},
+};
 
 /// How long the handshake may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,8 +26,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one address is tried before the next one is tried too (RFC 8305 §5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// How often a silent connection is kept alive.
-const KEEP_ALIVE: Duration = Duration::from_secs(12);
 /// Servers of which the address is remembered, with a ticket or without.
 const MAX_KNOWN: usize = 256;
 
@@ -91,32 +92,33 @@ impl Connector {
     ///
     /// Cancel-safe: when dropped, no connection stays.
     pub async fn get(&self, uri: &Uri) -> Result<(Connection, ClientResponse), ClientError> {
-        let (connection, response) = match self.get_early(uri).await {
-            Some(early) => early,
-            None => {
-                let connection = self.open(uri).await?;
-                let response = connection.get(uri).await?;
-                (connection, response)
-            }
-        };
+        if let Some(early) = self.get_early(uri).await {
+            return Ok(early);
+        }
+        let connection = self.open(uri).await?;
+        let response = connection.get(uri).await?;
         Ok((connection, response))
     }
 
-    /// `None` when that is not possible now, or the server would not have it.
+    /// `None` when the server is not known, or would not have it.
     async fn get_early(&self, uri: &Uri) -> Option<(Connection, ClientResponse)> {
         let (host, port) = target(uri).ok()?;
         let address = *lock(&self.0.known).get(&format!("{host}:{port}"))?;
-        let (conn, accepted) = self.begin(address, host).ok()?.into_0rtt().ok()?;
+        let connecting = self.begin(address, host).ok()?;
         let early = async {
-            let connection = Connection::over(conn.clone(), self.clone()).await?;
+            let conn = match connecting.into_0rtt() {
+                Ok((conn, _)) => conn,
+                // There is no ticket for it; the handshake has begun all the same.
+                Err(connecting) => connecting.await?,
+            };
+            let connection = Connection::over(conn, self.clone()).await?;
             let response = connection.get(uri).await?;
             Ok::<_, ClientError>((connection, response))
         };
         match tokio::time::timeout(CONNECT_TIMEOUT, early).await {
             Ok(Ok(early)) => Some(early),
             Ok(Err(error)) => {
-                let accepted = conn.close_reason().is_none() && accepted.await;
-                debug!(%error, accepted, "a request in early data was not answered");
+                debug!(%error, "a request in early data was not answered");
                 None
             }
             Err(_) => None,

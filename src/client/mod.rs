@@ -286,6 +286,7 @@ impl Connection {
         if !self.shared.settings().await {
             return Err(ClientError::Protocol("the server sent no SETTINGS".into()));
         }
+        self.shared.allow_many_streams();
         let mut stream = self.send(request).await?;
         let id = stream.id().into_inner();
         let seat = Seat::take(&self.shared, id)

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::http3::{data_header_into, varint};
+use crate::http3::{put_data_header, varint};
 
 /// Up to that many bytes of a chunk are copied behind what comes before them: one buffer costs each
 /// viewer less than two. A larger chunk is shared.
@@ -33,7 +33,7 @@ impl Piece {
     pub(super) fn new(start: &[u8], rest: &Bytes) -> Self {
         let copied = if rest.len() <= COPIED { rest.as_ref() } else { &[] };
         let mut head = BytesMut::with_capacity(1 + varint::MAX_LEN + start.len() + copied.len());
-        data_header_into(start.len() + rest.len(), &mut head);
+        put_data_header(start.len() + rest.len(), &mut head);
         let header = head.len();
         head.put_slice(start);
         head.put_slice(copied);
@@ -48,7 +48,12 @@ impl Piece {
             Framing::Plain => self.head.slice(self.header..),
         };
         let len = head.len() + self.rest.len();
-        out.extend([head, self.rest.clone()].into_iter().filter(|buffer| !buffer.is_empty()));
+        if !head.is_empty() {
+            out.push(head);
+        }
+        if !self.rest.is_empty() {
+            out.push(self.rest.clone());
+        }
         len
     }
 }

@@ -90,7 +90,7 @@ impl Shared {
 
     /// Allows the peer as many streams as one may have. Pages expect that of a session from its
     /// beginning: Chromium fails what it opens beyond, and does not wait.
-    pub(super) fn allow_many_streams(&self) {
+    pub(crate) fn allow_many_streams(&self) {
         self.conn.set_max_concurrent_bi_streams(MANY_STREAMS.into());
         self.conn.set_max_concurrent_uni_streams(MANY_STREAMS.into());
     }

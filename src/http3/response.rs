@@ -28,14 +28,17 @@ pub(super) fn data_header(len: usize) -> Bytes {
 
 fn frame_header(ty: u64, len: usize) -> Bytes {
     let mut header = BytesMut::with_capacity(1 + varint::MAX_LEN);
-    varint::encode(ty, &mut header);
-    varint::encode(len as u64, &mut header);
+    put_frame_header(ty, len, &mut header);
     header.freeze()
 }
 
-/// Writes the header of a DATA frame.
-pub(crate) fn data_header_into(len: usize, out: &mut BytesMut) {
-    varint::encode(frame::DATA, out);
+/// The same, behind what there is.
+pub(crate) fn put_data_header(len: usize, out: &mut BytesMut) {
+    put_frame_header(frame::DATA, len, out);
+}
+
+fn put_frame_header(ty: u64, len: usize, out: &mut BytesMut) {
+    varint::encode(ty, out);
     varint::encode(len as u64, out);
 }
 

@@ -47,7 +47,7 @@ impl quinn::Runtime for Runtime {
 #[derive(Debug)]
 struct Timer {
     sleep: Pin<Box<Sleep>>,
-    /// What `sleep` is set to; not after `due` but when it has been put off.
+    /// What `sleep` is set to; never after `due`.
     set: Instant,
     due: Instant,
 }

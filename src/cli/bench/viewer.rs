@@ -42,7 +42,7 @@ pub(super) struct Target {
 type Lost = anyhow::Error;
 
 impl Target {
-    pub(super) async fn new(uri: Uri, trust: Trust, version: Version, early: bool) -> Result<Self, Failure> {
+    pub(super) fn new(uri: Uri, trust: Trust, version: Version, early: bool) -> Result<Self, Failure> {
         let tls = match version {
             Version::H2 => Some(b"h2".as_slice()),
             Version::H1 => Some(b"http/1.1".as_slice()),
