@@ -25,6 +25,7 @@ pub mod identity;
 pub mod listen;
 pub mod origin;
 mod page;
+mod rarely;
 pub mod server;
 pub mod source;
 mod tcp;

@@ -11,8 +11,8 @@ use super::{App, Delivery, publish};
 use crate::{
     feed::{End, Event, Feed, Viewer},
     format::{self, Format, Framing, Writer},
-    http3::rarely,
     origin::split_authority,
+    rarely::rarely,
     webtransport::{DatagramError, SendStream, Session, SessionRequest, StreamError},
 };
 
@@ -57,10 +57,10 @@ pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
         Err(problem) => return request.reject(problem.status),
     };
     let Ok(session) = request.accept().await else { return };
-    let mut published = rarely(Box::pin(publish::streams(&app, &session, feed, token.as_deref(), cut)));
+    let published = rarely(Box::pin(publish::streams(&app, &session, feed, token.as_deref(), cut)));
     tokio::select! {
         () = bring(&app, &session, feed, viewer, format, delivery) => {}
-        _ = published.next() => {}
+        () = published => {}
     }
 }
 
@@ -98,7 +98,7 @@ async fn bring(app: &App, session: &Session, feed: &Feed, viewer: Viewer, format
 }
 
 async fn by_stream(mut writer: Writer, stream: &mut SendStream) -> Result<(), Cut> {
-    let mut stopped = rarely(stream.when_stopped());
+    let mut stopped = rarely(Box::pin(stream.when_stopped()));
     let mut buffers = Vec::new();
     loop {
         tokio::select! {
@@ -108,7 +108,7 @@ async fn by_stream(mut writer: Writer, stream: &mut SendStream) -> Result<(), Cu
                 false => return Ok(()),
             },
             // Nobody reads the stream any more.
-            _ = stopped.next() => return Err(Cut::Gone),
+            () = &mut stopped => return Err(Cut::Gone),
         }
         buffers.clear();
     }
@@ -118,12 +118,12 @@ async fn by_stream(mut writer: Writer, stream: &mut SendStream) -> Result<(), Cu
 /// into one, of those that the viewer was too slow for, and at the end how many there were.
 async fn by_datagrams(mut viewer: Viewer, session: &Session, stream: &mut SendStream) -> Result<(), Cut> {
     let (mut sent, mut skipped) = (0_u64, 0_u64);
-    let mut stopped = rarely(stream.when_stopped());
+    let mut stopped = rarely(Box::pin(stream.when_stopped()));
     loop {
         let next = tokio::select! {
             biased;
             next = viewer.next() => next,
-            _ = stopped.next() => return Err(Cut::Gone),
+            () = &mut stopped => return Err(Cut::Gone),
         };
         match next {
             Some(Event::Chunk(chunk)) => match session.send_datagram_wait(chunk.bytes.clone()).await {

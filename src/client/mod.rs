@@ -303,7 +303,7 @@ impl Connection {
         {
             let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
             while sessions.try_join_next().is_some() {}
-            sessions.spawn(async move { connect::open(conn, id, protocol, &seat, opened, send, recv).await });
+            sessions.spawn(connect::open(conn, seat, protocol, opened, send, recv));
         }
         // The task sends it first of all.
         session.await.map_err(|_| ClientError::Protocol("the session was not opened".into()))

@@ -3,16 +3,20 @@
 use std::{
     future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::{Cut, Format, HEARTBEAT, piece::Framing};
-use crate::{chunk::Epoch, feed::Viewer};
+use crate::{
+    chunk::Epoch,
+    feed::Viewer,
+    rarely::{Rarely, rarely},
+};
 
 /// Buffers that are given at once, to a viewer that is behind.
 const BUFFERS: usize = 32;
@@ -32,7 +36,7 @@ pub(crate) struct Writer {
     /// When it was written to last, and a timer for what keeps it alive. The timer is not set anew
     /// with each chunk: when it is over, one looks at when that was.
     written: Instant,
-    beat: Option<Pin<Box<Sleep>>>,
+    beat: Option<Rarely<Pin<Box<Sleep>>>>,
     /// How long a chunk may wait for others, and the timer for that.
     coalesce: Duration,
     gathering: Option<Pin<Box<Sleep>>>,
@@ -133,17 +137,16 @@ impl Writer {
         if !self.format.has_heartbeat() {
             return Poll::Pending;
         }
-        let beat = self.beat.get_or_insert_with(|| Box::pin(sleep_until(self.written + HEARTBEAT)));
-        while beat.as_mut().poll(cx).is_ready() {
+        loop {
+            let beat = self.beat.get_or_insert_with(|| rarely(Box::pin(sleep_until(self.written + HEARTBEAT))));
+            ready!(beat.poll_unpin(cx));
+            self.beat = None;
             if self.written.elapsed() >= HEARTBEAT {
                 self.written = Instant::now();
-                beat.as_mut().reset(self.written + HEARTBEAT);
                 self.format.heartbeat(self.framing, out);
                 return Poll::Ready(Ok(true));
             }
-            beat.as_mut().reset(self.written + HEARTBEAT);
         }
-        Poll::Pending
     }
 }
 

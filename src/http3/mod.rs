@@ -23,7 +23,7 @@ pub(crate) use backend::{Backend, OpenStreams, RequestParts, SendStream as Backe
 pub(crate) use backend::{BidiStream as BackendBidiStream, Malformed, RecvStream as BackendRecvStream, Stopped};
 pub(crate) use filter::Violation;
 pub(crate) use incoming::{Limits, Role, Shared};
-pub(crate) use response::{put_data_header, rarely};
+pub(crate) use response::put_data_header;
 pub use takeover::{NoTakeover, TakenStream, Takeover};
 
 /// Types of unidirectional streams ([RFC 9114 §6.2](https://www.rfc-editor.org/rfc/rfc9114#section-6.2)).

@@ -8,18 +8,19 @@ use std::{
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tracing::debug;
 
 use super::{
-    BackendSendStream, Malformed, RequestParts, code,
+    BackendSendStream, Malformed, RequestParts, Stopped, code,
     filter::frame,
     qpack,
     takeover::{self, TakenStream},
     varint,
 };
+use crate::rarely::rarely;
 
 /// The header of a DATA frame with a payload of `len` bytes.
 pub(super) fn data_header(len: usize) -> Bytes {
@@ -45,13 +46,14 @@ fn put_frame_header(ty: u64, len: usize, out: &mut BytesMut) {
 /// How long to wait for the acknowledgement of a stream that is not ours any more.
 pub(super) const ACKNOWLEDGED: Duration = Duration::from_secs(3);
 
-/// Sends `response` and waits until the client has it, or no longer wants it.
+/// Sends `response` and waits until the client has it, or no longer wants it. A stream that is taken
+/// over is still to be waited for: what it gives does that.
 pub(super) async fn write(
     mut stream: h3::server::RequestStream<BackendSendStream, Bytes>,
     parts: RequestParts,
     method: &Method,
     response: Response<Body>,
-) {
+) -> Option<BoxFuture<'static, ()>> {
     let (mut head, body) = response.into_parts();
     let takeover = takeover::take(&mut head.extensions);
     if !head.headers.contains_key(header::DATE) {
@@ -67,23 +69,12 @@ pub(super) async fn write(
     if let Err(error) = stream.send_response(Response::from_parts(head, ())).await {
         // Dropping what comes back resets it.
         debug!(%error, "cannot send the response's head");
-        return;
+        return None;
     }
     drop(stream);
-    let Some(mut stream) = parts.handback.take() else { return };
+    let mut stream = parts.handback.take()?;
     if let Some(takeover) = takeover.filter(|_| !bodiless) {
-        // The handler's own future, dropped as soon as the client goes away.
-        let work = takeover(TakenStream::new(stream));
-        let mut stopped = rarely(parts.stopped);
-        tokio::select! {
-            biased;
-            () = work => {
-                // What was written is to arrive before the connection may be closed.
-                let _ = tokio::time::timeout(ACKNOWLEDGED, stopped.next()).await;
-            }
-            _ = stopped.next() => {}
-        }
-        return;
+        return Some(Box::pin(taken_over(takeover(TakenStream::new(stream)), parts.stopped)));
     }
     let mut stopped = rarely(parts.stopped);
     let written = match bodiless {
@@ -93,7 +84,7 @@ pub(super) async fn write(
                 biased;
                 written = write_body(&mut stream, body, &parts.malformed) => written,
                 // The body is dropped here, and with it whatever produces it.
-                _ = stopped.next() => Err(code::H3_REQUEST_CANCELLED),
+                () = &mut stopped => Err(code::H3_REQUEST_CANCELLED),
             }
         }
     };
@@ -101,19 +92,27 @@ pub(super) async fn write(
         Ok(()) => {
             // Errors here mean that the client has gone.
             if stream.finish().is_ok() {
-                let _ = stopped.next().await;
+                stopped.await;
             }
         }
         Err(error) => {
             let _ = stream.reset(code::varint(error));
         }
     }
+    None
 }
 
-/// A future that is waited for beside others, and polled only when it has something to say: to poll
-/// `stopped` takes the lock of its connection.
-pub(crate) fn rarely<F: Future>(future: F) -> FuturesUnordered<F> {
-    std::iter::once(future).collect()
+/// Waits for a handler's own future, which is dropped as soon as the client goes away.
+async fn taken_over(work: impl Future<Output = ()>, stopped: Stopped) {
+    let mut stopped = rarely(stopped);
+    tokio::select! {
+        biased;
+        () = work => {
+            // What was written is to arrive before the connection may be closed.
+            let _ = tokio::time::timeout(ACKNOWLEDGED, stopped).await;
+        }
+        () = &mut stopped => {}
+    }
 }
 
 /// Writes a body to its end; an error is the code to reset the stream with.

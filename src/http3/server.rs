@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::ConnectInfo};
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, future::BoxFuture};
 use h3::error::StreamError;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::{sync::oneshot, task::JoinSet};
@@ -12,16 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt, util::BoxCloneSyncService};
 use tracing::{Instrument, debug, debug_span};
 
-use super::{
-    Backend, Limits, RequestParts, Role, Shared, Stopped, Takeover, code,
-    request::RequestBody,
-    response::{self, rarely},
-};
-use crate::server::Via;
+use super::{Backend, Limits, RequestParts, Role, Shared, Stopped, Takeover, code, request::RequestBody, response};
 use crate::webtransport::{
     Answer, Handlers, Registry, Seat, SessionRequest,
     connect::{self, ServerStream},
 };
+use crate::{rarely::rarely, server::Via};
 
 /// What answers requests, whatever the version of HTTP.
 pub(crate) type HttpService = BoxCloneSyncService<Request<Body>, Response<Body>, std::convert::Infallible>;
@@ -86,7 +82,13 @@ pub(crate) async fn serve(
                     let parts = accepted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
                     let Some(parts) = parts else { continue };
                     let answer = Answering { shared: shared.clone(), context: context.clone(), remote, via, parts };
-                    requests.spawn(answer.run(resolver).instrument(debug_span!("request")));
+                    let answered = async move {
+                        let rest = Box::pin(answer.run(resolver)).await;
+                        if let Some(rest) = rest {
+                            rest.await;
+                        }
+                    };
+                    requests.spawn(answered.instrument(debug_span!("request")));
                 }
                 // No more will come; h3 does not know of the bodies that we are still writing.
                 Ok(None) => accepting = false,
@@ -135,10 +137,15 @@ struct Answering {
 type Resolver = h3::server::RequestResolver<Backend, Bytes>;
 
 impl Answering {
-    async fn run(self, resolver: Resolver) {
+    /// Answers it. What may take long is given back, so that nothing of the answer stays in memory
+    /// beside it: a feed, a session.
+    async fn run(self, resolver: Resolver) -> Option<BoxFuture<'static, ()>> {
         let (request, stream) = match Box::pin(resolver.resolve_request()).await {
             Ok(resolved) => resolved,
-            Err(error) => return debug!(%error, "cannot read a request"),
+            Err(error) => {
+                debug!(%error, "cannot read a request");
+                return None;
+            }
         };
         let (mut head, ()) = request.into_parts();
         let protocol = head.extensions.remove::<h3::ext::Protocol>();
@@ -146,19 +153,22 @@ impl Answering {
             // RFC 8470 §3: done again by a copy, it would be done twice.
             tokio::select! {
                 () = self.shared.handshake() => {}
-                _ = self.shared.conn.closed() => return,
+                _ = self.shared.conn.closed() => return None,
             }
         }
         match (&head.method, protocol) {
-            (&Method::CONNECT, Some(h3::ext::Protocol::WEB_TRANSPORT)) => Box::pin(self.session(head, stream)).await,
-            (&Method::CONNECT, _) => Box::pin(refuse(stream, StatusCode::NOT_IMPLEMENTED, self.parts.stopped)).await,
+            (&Method::CONNECT, Some(h3::ext::Protocol::WEB_TRANSPORT)) => {
+                return self.session(head, stream).await;
+            }
+            (&Method::CONNECT, _) => refuse(stream, StatusCode::NOT_IMPLEMENTED, self.parts.stopped).await,
             // RFC 9220 §3: `:protocol` has a meaning with CONNECT only.
-            (_, Some(_)) => Box::pin(refuse(stream, StatusCode::BAD_REQUEST, self.parts.stopped)).await,
-            (_, None) => self.request(head, stream).await,
+            (_, Some(_)) => refuse(stream, StatusCode::BAD_REQUEST, self.parts.stopped).await,
+            (_, None) => return self.request(head, stream).await,
         }
+        None
     }
 
-    async fn request(mut self, mut head: http::request::Parts, stream: ServerStream) {
+    async fn request(mut self, mut head: http::request::Parts, stream: ServerStream) -> Option<BoxFuture<'static, ()>> {
         let (mut send, recv) = stream.split();
         let method = head.method.clone();
         head.extensions.insert(Takeover::new());
@@ -170,56 +180,70 @@ impl Answering {
             biased;
             answered = self.context.service.clone().oneshot(request) => answered,
             // The client went away: whatever the handler was doing is dropped here.
-            _ = &mut self.parts.stopped => return,
+            _ = &mut self.parts.stopped => return None,
         };
         if self.parts.malformed.get() {
             // Whatever the application made of it.
-            return send.stop_stream(h3::error::Code::H3_MESSAGE_ERROR);
+            send.stop_stream(h3::error::Code::H3_MESSAGE_ERROR);
+            return None;
         }
         let response = answered.unwrap_or_else(|never| match never {});
-        response::write(send, self.parts, &method, response).await;
+        response::write(send, self.parts, &method, response).await
     }
 
-    /// Asks the application about a session and, if it accepts, runs it to its end.
-    async fn session(self, head: http::request::Parts, stream: ServerStream) {
+    /// A session that is asked for: what the application makes of it, and what runs it to its end.
+    async fn session(self, head: http::request::Parts, stream: ServerStream) -> Option<BoxFuture<'static, ()>> {
         let id = stream.id().into_inner();
         // draft-ietf-webtrans-http3 §3.1: they may name another version of the protocol.
         if !self.shared.settings().await {
-            return reject(stream);
+            reject(stream);
+            return None;
         }
         let Some(handler) = self.context.handlers.find(head.uri.path()) else {
             self.shared.sessions.ended(id);
-            return refuse(stream, StatusCode::NOT_FOUND, self.parts.stopped).await;
+            refuse(stream, StatusCode::NOT_FOUND, self.parts.stopped).await;
+            return None;
         };
         let Some(seat) = Seat::take(&self.shared, id) else {
             self.shared.sessions.ended(id);
             // draft-ietf-webtrans-http3 §5.2 leaves the way of refusing open.
-            return refuse(stream, StatusCode::TOO_MANY_REQUESTS, self.parts.stopped).await;
+            refuse(stream, StatusCode::TOO_MANY_REQUESTS, self.parts.stopped).await;
+            return None;
         };
         // Before the answer, so that it comes with it or before it.
         self.shared.allow_many_streams();
         let (request, answered) = SessionRequest::new(head, self.remote);
         let handle = handler.call(request);
-        let run = Box::pin(run_session(&self.shared, stream, id, seat, answered, self.parts.stopped));
+        let answer = Box::pin(answer_session(self.shared.conn.clone(), stream, seat, answered, self.parts.stopped));
+        let run = rarely(Box::pin(async move {
+            let run = answer.await;
+            if let Some(run) = run {
+                run.await;
+            }
+        }));
         // A handler may go on for a while after its session, or return before it.
-        tokio::join!(handle, async { rarely(run).next().await });
+        Some(Box::pin(async {
+            tokio::join!(handle, run);
+        }))
     }
 }
 
-async fn run_session(
-    shared: &Arc<Shared>,
+/// Answers the CONNECT of a session. When the application accepts it, it gives what runs the session
+/// to its end; nothing of the answer stays in memory beside that.
+async fn answer_session(
+    conn: quinn::Connection,
     mut stream: ServerStream,
-    id: u64,
     seat: Seat,
     answered: oneshot::Receiver<Answer>,
     stopped: Stopped,
-) {
+) -> Option<BoxFuture<'static, ()>> {
     // A request that is dropped unanswered is the handler's failure.
     let failed = Answer::Reject { status: StatusCode::INTERNAL_SERVER_ERROR, headers: http::HeaderMap::new() };
     match answered.await.unwrap_or(failed) {
         Answer::Reject { status, headers } => {
             drop(seat);
             refuse_with(stream, status, headers, stopped).await;
+            None
         }
         Answer::Accept { headers, protocol, session: opened } => {
             let mut response = Response::new(());
@@ -230,10 +254,11 @@ async fn run_session(
                 response.headers_mut().insert(crate::webtransport::CHOSEN, chosen);
             }
             if let Err(error) = stream.send_response(response).await {
-                return debug!(%error, "the client went away before its session was opened");
+                debug!(%error, "the client went away before its session was opened");
+                return None;
             }
             let (send, recv) = stream.split();
-            connect::open(shared.conn.clone(), id, protocol, &seat, opened, send, recv).await;
+            Some(Box::pin(connect::open(conn, seat, protocol, opened, send, recv)))
         }
     }
 }

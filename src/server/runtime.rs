@@ -19,13 +19,15 @@ use quinn::{
 };
 use tokio::time::{Sleep, sleep_until};
 
+use crate::rarely::Door;
+
 /// Like [`quinn::TokioRuntime`], with a [`Timer`] and a [`Socket`] of our own.
 #[derive(Debug)]
 pub(crate) struct Runtime;
 
 impl quinn::Runtime for Runtime {
     fn new_timer(&self, due: Instant) -> Pin<Box<dyn AsyncTimer>> {
-        Box::pin(Timer { sleep: Box::pin(sleep_until(due.into())), set: due, due })
+        Box::pin(Timer { sleep: Box::pin(sleep_until(due.into())), door: Door::new() })
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
@@ -42,35 +44,23 @@ impl quinn::Runtime for Runtime {
     }
 }
 
-/// A connection puts its timer off with each packet that it sends. That is only noted here; when
-/// the timer is over, it is set to what it was put off to.
+/// A connection's driver asks for its timer each time that it wakes up, which is several times for
+/// each packet. It gets an answer when the timer has something to say.
 #[derive(Debug)]
 struct Timer {
     sleep: Pin<Box<Sleep>>,
-    /// What `sleep` is set to; never after `due`.
-    set: Instant,
-    due: Instant,
+    door: Door,
 }
 
 impl AsyncTimer for Timer {
     fn reset(mut self: Pin<&mut Self>, due: Instant) {
-        self.due = due;
-        if due < self.set {
-            self.set = due;
-            self.sleep.as_mut().reset(due.into());
-        }
+        // It wakes whoever it was to wake before.
+        self.sleep.as_mut().reset(due.into());
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            ready!(Future::poll(self.sleep.as_mut(), cx));
-            if self.due <= self.set {
-                return Poll::Ready(());
-            }
-            self.set = self.due;
-            let due = self.due.into();
-            self.sleep.as_mut().reset(due);
-        }
+        let Self { sleep, door } = &mut *self;
+        door.poll(cx, |cx| Future::poll(sleep.as_mut(), cx))
     }
 }
 

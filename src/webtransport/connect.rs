@@ -74,14 +74,13 @@ pub(crate) type ServerStream = h3::server::RequestStream<BackendBidiStream, Byte
 /// drives it to its end.
 pub(crate) async fn open(
     conn: quinn::Connection,
-    id: u64,
+    seat: Seat,
     protocol: Option<String>,
-    seat: &Seat,
     opened: oneshot::Sender<Session>,
     send: impl ConnectSend,
     recv: impl ConnectRecv,
 ) {
-    let inner = Arc::new(Inner::new(id, conn, protocol));
+    let inner = Arc::new(Inner::new(seat.id(), conn, protocol));
     let _end = EndOnDrop(inner.clone());
     seat.open(&inner);
     // When nobody waits any more, the session comes back here and is closed by its drop.

@@ -83,6 +83,11 @@ impl Seat {
         Some(Self { registry: shared.clone(), id })
     }
 
+    /// The id of its session.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Opens the session: streams and datagrams that waited for it reach it now.
     pub(super) fn open(&self, session: &Arc<Inner>) {
         let registry = &self.registry.sessions;

@@ -15,7 +15,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::stream::{RecvStream, SendStream};
 use crate::http3::{code, stream_type, varint};
 pub(crate) use inner::Inner;
-use inner::lock;
 pub(super) use inner::{Ask, State};
 
 /// How a session ended.
@@ -207,10 +206,7 @@ impl Session {
     ///
     /// Cancel-safe, and independent of [`accept_bi`](Self::accept_bi).
     pub async fn accept_uni(&self) -> Result<RecvStream, SessionError> {
-        self.unless_ended(async { Ok(self.inner.uni.take().await) }).await.map(|stream| {
-            // The session holds the sender, so that the queue cannot end before it.
-            stream.expect("the queue outlives its session")
-        })
+        self.unless_ended(async { Ok(self.inner.uni.take().await) }).await
     }
 
     /// Waits for a bidirectional stream of the peer's, in the order in which they came.
@@ -223,9 +219,7 @@ impl Session {
     ///
     /// Cancel-safe, and independent of [`accept_uni`](Self::accept_uni).
     pub async fn accept_bi(&self) -> Result<(SendStream, RecvStream), SessionError> {
-        self.unless_ended(async { Ok(self.inner.bi.take().await) })
-            .await
-            .map(|streams| streams.expect("the queue outlives its session"))
+        self.unless_ended(async { Ok(self.inner.bi.take().await) }).await
     }
 
     /// Sends a datagram. It may be lost on the way, and older ones that still wait to be sent are
@@ -296,21 +290,7 @@ impl Session {
     ///
     /// Cancel-safe.
     pub async fn recv_datagram(&self) -> Result<Bytes, SessionError> {
-        let received = async {
-            loop {
-                let came = self.inner.datagram_came.notified();
-                let datagram = lock(&self.inner.datagrams).pop_front();
-                match datagram {
-                    Some(datagram) => {
-                        // Whoever waits beside us may have slept through a notice of ours.
-                        self.inner.datagram_came.notify_one();
-                        return Ok(datagram);
-                    }
-                    None => came.await,
-                }
-            }
-        };
-        self.unless_ended(received).await
+        self.unless_ended(async { Ok(self.inner.datagrams.take().await) }).await
     }
 
     /// The longest datagram that fits now, in bytes; `None` when the peer takes none.

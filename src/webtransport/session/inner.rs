@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 
 use super::Closed;
 use crate::{
@@ -34,8 +34,7 @@ pub(crate) struct Inner {
     pub(super) protocol: Option<String>,
     pub(super) uni: Queue<RecvStream>,
     pub(super) bi: Queue<(SendStream, RecvStream)>,
-    pub(super) datagrams: Mutex<VecDeque<Bytes>>,
-    pub(super) datagram_came: Notify,
+    pub(super) datagrams: Queue<Bytes>,
     /// The streams in the application's hands, to be reset when the session ends.
     streams: Mutex<Vec<Weak<dyn SessionGone>>>,
     asked: Mutex<Asked>,
@@ -44,21 +43,60 @@ pub(crate) struct Inner {
     pub(super) counters: Counters,
 }
 
-/// A bounded queue that any number of tasks may take from, first come, first served.
+/// A queue that any number of tasks may take from.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
-    tx: mpsc::Sender<T>,
-    rx: tokio::sync::Mutex<mpsc::Receiver<T>>,
+    waiting: Mutex<VecDeque<T>>,
+    capacity: usize,
+    came: Notify,
 }
 
 impl<T> Queue<T> {
     fn new(capacity: usize) -> Self {
-        let (tx, rx) = mpsc::channel(capacity);
-        Self { tx, rx: tokio::sync::Mutex::new(rx) }
+        Self { waiting: Mutex::default(), capacity, came: Notify::new() }
     }
 
-    pub(super) async fn take(&self) -> Option<T> {
-        self.rx.lock().await.recv().await
+    /// Gives the item back when there is no room for it.
+    fn push(&self, item: T) -> Result<(), T> {
+        let mut waiting = lock(&self.waiting);
+        if waiting.len() == self.capacity {
+            return Err(item);
+        }
+        waiting.push_back(item);
+        drop(waiting);
+        self.came.notify_one();
+        Ok(())
+    }
+
+    /// Makes room for it when there is none: gives back the oldest one.
+    fn push_new(&self, item: T) -> Option<T> {
+        let mut waiting = lock(&self.waiting);
+        let oldest = if waiting.len() == self.capacity { waiting.pop_front() } else { None };
+        waiting.push_back(item);
+        drop(waiting);
+        self.came.notify_one();
+        oldest
+    }
+
+    /// Waits for the oldest one. Cancel-safe.
+    pub(super) async fn take(&self) -> T {
+        loop {
+            let came = self.came.notified();
+            let oldest = lock(&self.waiting).pop_front();
+            match oldest {
+                Some(item) => {
+                    // Whoever waits beside us may have slept through a notice of ours.
+                    self.came.notify_one();
+                    return item;
+                }
+                None => came.await,
+            }
+        }
+    }
+
+    fn clear(&self) {
+        // Dropped outside the lock: streams have locks of their own.
+        drop(std::mem::take(&mut *lock(&self.waiting)));
     }
 }
 
@@ -70,8 +108,7 @@ impl Inner {
             protocol,
             uni: Queue::new(ACCEPT_QUEUE),
             bi: Queue::new(ACCEPT_QUEUE),
-            datagrams: Mutex::default(),
-            datagram_came: Notify::new(),
+            datagrams: Queue::new(DATAGRAM_QUEUE),
             streams: Mutex::default(),
             asked: Mutex::default(),
             ask: Notify::new(),
@@ -149,13 +186,9 @@ impl Inner {
                 }
             }
             // Streams that nobody accepted. Whoever is just taking one finds the session closed.
-            if let Ok(mut rx) = self.uni.rx.try_lock() {
-                while rx.try_recv().is_ok() {}
-            }
-            if let Ok(mut rx) = self.bi.rx.try_lock() {
-                while rx.try_recv().is_ok() {}
-            }
-            lock(&self.datagrams).clear();
+            self.uni.clear();
+            self.bi.clear();
+            self.datagrams.clear();
         }
     }
 
@@ -205,16 +238,15 @@ impl Inner {
 
     pub(in crate::webtransport) fn deliver_uni(&self, recv: quinn::RecvStream, prefix: Bytes) {
         self.counters.streams_accepted.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = self.uni.tx.try_send(self.adopt_recv(recv, prefix)) {
-            error.into_inner().refuse(code::WT_BUFFERED_STREAM_REJECTED);
+        if let Err(recv) = self.uni.push(self.adopt_recv(recv, prefix)) {
+            recv.refuse(code::WT_BUFFERED_STREAM_REJECTED);
         }
     }
 
     pub(in crate::webtransport) fn deliver_bi(&self, send: quinn::SendStream, recv: quinn::RecvStream, prefix: Bytes) {
         self.counters.streams_accepted.fetch_add(1, Ordering::Relaxed);
         let streams = (self.adopt_send(send), self.adopt_recv(recv, prefix));
-        if let Err(error) = self.bi.tx.try_send(streams) {
-            let (send, recv) = error.into_inner();
+        if let Err((send, recv)) = self.bi.push(streams) {
             send.refuse(code::WT_BUFFERED_STREAM_REJECTED);
             recv.refuse(code::WT_BUFFERED_STREAM_REJECTED);
         }
@@ -222,14 +254,9 @@ impl Inner {
 
     pub(in crate::webtransport) fn deliver_datagram(&self, payload: Bytes) {
         self.counters.datagrams_received.fetch_add(1, Ordering::Relaxed);
-        let mut datagrams = lock(&self.datagrams);
-        if datagrams.len() == DATAGRAM_QUEUE {
-            datagrams.pop_front();
+        if self.datagrams.push_new(payload).is_some() {
             self.counters.datagrams_dropped.fetch_add(1, Ordering::Relaxed);
         }
-        datagrams.push_back(payload);
-        drop(datagrams);
-        self.datagram_came.notify_one();
     }
 }
 
@@ -267,6 +294,6 @@ struct Asked {
     drained: bool,
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
