@@ -8,6 +8,7 @@ mod publish;
 mod session;
 mod status;
 
+pub use status::Readiness;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
@@ -28,7 +29,7 @@ use self::{problem::Problem, publish::Publications};
 use crate::{
     browser,
     chunk::BadCursor,
-    feed::{self, Feed, Feeds, From, Viewer},
+    feed::{self, Family, Feed, Feeds, From, Viewer},
     format::{Format, Framing, Writer},
     http3::{TakenStream, Takeover},
     identity::Identity,
@@ -46,6 +47,7 @@ pub struct App {
     origins: Origins,
     static_dir: Option<PathBuf>,
     coalesce: Duration,
+    readiness: Readiness,
     routes: Router,
 }
 
@@ -79,8 +81,8 @@ enum Delivery {
 }
 
 /// What somebody wants to view.
-struct Asked<'a> {
-    feed: &'a Feed,
+struct Asked {
+    feed: Feed,
     from: Option<From>,
     limit: Option<u64>,
     format: Format,
@@ -100,6 +102,7 @@ impl App {
             origins: Origins::default(),
             static_dir: None,
             coalesce: Duration::ZERO,
+            readiness: Readiness::default(),
             routes: Router::new(),
         }
     }
@@ -143,6 +146,20 @@ impl App {
         self
     }
 
+    /// Adds feeds that are there when somebody asks for them.
+    #[must_use]
+    pub fn family(mut self, family: Arc<dyn Family>) -> Self {
+        self.feeds.add_family(family);
+        self
+    }
+
+    /// What `/readyz` answers by.
+    #[must_use]
+    pub fn readiness(mut self, readiness: Readiness) -> Self {
+        self.readiness = readiness;
+        self
+    }
+
     /// Adds routes of your own. What holds for the app's holds for them: who may ask, and which
     /// pages may read the answer. They must not overlap with the app's, and have no fallback.
     #[must_use]
@@ -168,6 +185,7 @@ impl App {
             .route("/feeds", get(status::feeds))
             .route("/metrics", get(status::metrics))
             .route("/healthz", get(async || "ok\n"))
+            .route("/readyz", get(status::ready))
             .route("/", get(page_file))
             .fallback(page_file)
             .method_not_allowed_fallback(method_not_allowed)
@@ -190,7 +208,7 @@ impl App {
     }
 
     /// The feed at that path.
-    fn feed(&self, path: &str) -> Result<&Feed, Problem> {
+    async fn feed(&self, path: &str) -> Result<Feed, Problem> {
         let name = match path {
             "/stream" => feed::DEFAULT,
             path => path
@@ -198,10 +216,11 @@ impl App {
                 .filter(|name| !name.is_empty())
                 .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "feeds are at /stream and /stream/NAME".into()))?,
         };
-        self.feeds.get(name).ok_or_else(|| {
+        let found = self.feeds.get(name).await;
+        found.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?.ok_or_else(|| {
             const SHOWN: usize = 20;
-            let mut names: Vec<_> = self.feeds.iter().map(Feed::name).take(SHOWN).collect();
-            if self.feeds.iter().nth(SHOWN).is_some() {
+            let mut names: Vec<_> = self.feeds.names().take(SHOWN).collect();
+            if self.feeds.names().nth(SHOWN).is_some() {
                 names.push("… (/feeds has all)");
             }
             Problem::new(StatusCode::NOT_FOUND, format!("there is no feed `{name}`: there is {}", names.join(", ")))
@@ -209,8 +228,8 @@ impl App {
     }
 
     /// What a request wants to view, by its URI and its headers.
-    fn asked(&self, uri: &Uri, headers: &HeaderMap) -> Result<Asked<'_>, Problem> {
-        let feed = self.feed(uri.path())?;
+    async fn asked(&self, uri: &Uri, headers: &HeaderMap) -> Result<Asked, Problem> {
+        let feed = self.feed(uri.path()).await?;
         let Query(query) = Query::<ViewQuery>::try_from_uri(uri).map_err(|error| Problem::bad(error.body_text()))?;
         // An `EventSource` asks by headers, and comes again by another one.
         let wants_events = headers
@@ -241,7 +260,7 @@ impl App {
     }
 }
 
-impl Asked<'_> {
+impl Asked {
     fn view(&self) -> Result<Viewer, Problem> {
         let viewer = self.feed.view(self.from.unwrap_or_default(), self.limit);
         if self.format == Format::Raw
@@ -271,7 +290,7 @@ impl Asked<'_> {
 
 async fn stream(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (request, _) = request.into_parts();
-    let asked = app.asked(&request.uri, &request.headers)?;
+    let asked = app.asked(&request.uri, &request.headers).await?;
     if asked.delivery == Delivery::Datagrams {
         let text = "a response cannot bring datagrams: open a WebTransport session at the same URL";
         return Err(Problem::bad(text.into()));
@@ -281,7 +300,7 @@ async fn stream(State(app): State<Arc<App>>, request: Request) -> Result<Respons
         return Err(Problem::bad(text.into()));
     }
     if let Some(path) = asked.file() {
-        return file::answer(asked.feed, path, &request).await;
+        return file::answer(&asked.feed, path, &request).await;
     }
     let viewer = asked.view()?;
     let headers = [
@@ -335,8 +354,12 @@ async fn info(State(app): State<Arc<App>>, Extension(via): Extension<Via>, reque
         feed::DEFAULT => format!("{base}/stream"),
         name => format!("{base}/stream/{name}"),
     };
-    let feeds: Vec<_> =
-        app.feeds.iter().map(|feed| json!({ "name": feed.name(), "url": url(feed), "kind": feed.kind() })).collect();
+    let feeds: Vec<_> = app
+        .feeds
+        .all()
+        .iter()
+        .map(|feed| json!({ "name": feed.name(), "url": url(feed), "kind": feed.kind() }))
+        .collect();
     let hashes: Vec<_> =
         app.identity.hashes().iter().map(|hash| json!({ "algorithm": "sha-256", "value": hash.base64() })).collect();
     let chrome = browser::chrome_command(&format!("{base}/"), &app.identity.current().spki_hash());

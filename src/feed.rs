@@ -1,5 +1,6 @@
 //! Feeds: named sequences of chunks, and who views them. Nothing here knows of HTTP or QUIC.
 
+mod kept;
 mod publisher;
 mod rate;
 mod ring;
@@ -17,9 +18,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream::BoxStream};
+use futures_util::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 
 use crate::chunk::{Chunk, Cursor, Epoch};
+use kept::Kept;
+pub use kept::{Filler, Keeper, Past, PublishError};
 pub use publisher::Publisher;
 pub use rate::Rate;
 use rate::Tally;
@@ -82,6 +85,9 @@ pub enum Event {
     Chunk(Arc<Chunk>),
     /// Some are missing before the next.
     Gap(Gap),
+    /// Nothing can come now from where the feed is kept, or it can again. What is published meanwhile
+    /// is not lost.
+    Stalled(bool),
     /// There is no more. Nothing follows.
     End(End),
 }
@@ -106,6 +112,12 @@ enum Kind {
     Live {
         ring: Arc<Ring>,
         /// Of a feed that clients write.
+        publisher: Option<Publisher>,
+    },
+    /// Kept elsewhere.
+    Kept {
+        kept: Kept,
+        /// When clients may write it.
         publisher: Option<Publisher>,
     },
     OnDemand {
@@ -172,18 +184,39 @@ impl Feed {
         feed
     }
 
+    /// A feed that is kept elsewhere, and what fills its ring. The ring begins at the number `next` of
+    /// the run `epoch`, and keeps up to `history` bytes; who wants more reads what `keeper` has.
+    #[must_use]
+    pub fn kept(name: &str, keeper: Arc<dyn Keeper>, history: usize, epoch: Epoch, next: u64) -> (Self, Filler) {
+        let counters = Arc::<Counters>::default();
+        let name: Arc<str> = name.into();
+        let kept = Kept::new(keeper, history, epoch, next);
+        let publisher = kept.keeper.is_writable().then(|| Publisher::kept(kept.keeper.clone()));
+        let filler = Filler { kept: kept.clone(), counters: counters.clone() };
+        (Self { name, kind: Kind::Kept { kept, publisher }, file: None, counters }, filler)
+    }
+
     /// Publishes to it, if clients may.
     #[must_use]
     pub fn publisher(&self) -> Option<&Publisher> {
         match &self.kind {
-            Kind::Live { publisher, .. } => publisher.as_ref(),
+            Kind::Live { publisher, .. } | Kind::Kept { publisher, .. } => publisher.as_ref(),
+            Kind::OnDemand { .. } => None,
+        }
+    }
+
+    /// The ring of a live feed.
+    fn ring(&self) -> Option<Arc<Ring>> {
+        match &self.kind {
+            Kind::Live { ring, .. } => Some(ring.clone()),
+            Kind::Kept { kept, .. } => Some(kept.ring()),
             Kind::OnDemand { .. } => None,
         }
     }
 
     /// Ends a live feed because its server stops.
     pub fn stop(&self) {
-        if let Kind::Live { ring, .. } = &self.kind {
+        if let Some(ring) = self.ring() {
             ring.end(End::Stopped);
         }
     }
@@ -239,7 +272,7 @@ impl Feed {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self.kind {
-            Kind::Live { .. } => "live",
+            Kind::Live { .. } | Kind::Kept { .. } => "live",
             Kind::OnDemand { .. } => "on-demand",
         }
     }
@@ -247,6 +280,7 @@ impl Feed {
     /// What can be said of it now.
     #[must_use]
     pub fn status(&self) -> Status {
+        let ring = self.ring();
         let tally = self.counters.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let mut status = Status {
             viewers: self.counters.viewers.load(Ordering::Relaxed),
@@ -254,22 +288,21 @@ impl Feed {
             bytes: tally.bytes,
             rate: tally.rate(),
             blocked: Duration::from_millis(self.counters.blocked.load(Ordering::Relaxed)),
-            epoch: match &self.kind {
-                Kind::Live { ring, .. } => Some(ring.epoch()),
-                Kind::OnDemand { .. } => None,
-            },
+            epoch: ring.as_ref().map(|ring| ring.epoch()),
             kept_bytes: 0,
             oldest: None,
             skipped: 0,
+            stalled: false,
             end: None,
         };
         drop(tally);
-        if let Kind::Live { ring, .. } = &self.kind {
+        if let Some(ring) = ring {
             let ring = ring.status();
             status.chunks = ring.chunks;
             status.kept_bytes = ring.kept_bytes;
             status.oldest = ring.oldest;
             status.skipped = ring.skipped;
+            status.stalled = ring.stalled;
             status.end = ring.end;
         }
         status
@@ -281,6 +314,11 @@ impl Feed {
         self.counters.viewers.fetch_add(1, Ordering::Relaxed);
         let (source, epoch) = match &self.kind {
             Kind::Live { ring, .. } => (Source::Live(ring.view(from)), ring.epoch()),
+            Kind::Kept { kept, .. } => {
+                let viewer = kept.view(from);
+                let epoch = viewer.epoch();
+                (Source::Kept(viewer), epoch)
+            }
             Kind::OnDemand { open, same } => {
                 let epoch = if *same { Epoch(0) } else { Epoch::now() };
                 let (start, restarted) = match from {
@@ -337,30 +375,78 @@ pub struct Status {
     pub oldest: Option<Cursor>,
     /// Chunks that viewers missed, being too far behind.
     pub skipped: u64,
+    /// Nothing can come from where the feed is kept.
+    pub stalled: bool,
     /// How a live feed ended, if it has.
     pub end: Option<End>,
 }
 
+/// Feeds that are there when somebody asks for them.
+pub trait Family: Send + Sync + 'static {
+    /// How its feeds are named, for people: `logs.*`.
+    fn pattern(&self) -> &str;
+
+    /// The feed of that name; `None` when it is not of this family.
+    fn get(&self, name: &str) -> BoxFuture<'_, Option<Result<Feed, FeedError>>>;
+
+    /// Those that are there now.
+    fn feeds(&self) -> Vec<Feed>;
+}
+
 /// The feeds of a server, by name.
-#[derive(Debug, Clone, Default)]
-pub struct Feeds(BTreeMap<String, Feed>);
+#[derive(Clone, Default)]
+pub struct Feeds {
+    named: BTreeMap<String, Feed>,
+    families: Vec<Arc<dyn Family>>,
+}
+
+impl fmt::Debug for Feeds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let families: Vec<_> = self.families.iter().map(|family| family.pattern()).collect();
+        f.debug_struct("Feeds").field("named", &self.named).field("families", &families).finish()
+    }
+}
 
 impl Feeds {
-    /// The feed of that name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Feed> {
-        self.0.get(name)
+    /// Adds feeds that are there when somebody asks for them.
+    pub fn add_family(&mut self, family: Arc<dyn Family>) {
+        self.families.push(family);
     }
 
-    /// All of them, in the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = &Feed> {
-        self.0.values()
+    /// The feed of that name.
+    ///
+    /// # Errors
+    ///
+    /// When there may be such a feed, and it cannot be said now.
+    pub async fn get(&self, name: &str) -> Result<Option<Feed>, FeedError> {
+        if let Some(feed) = self.named.get(name) {
+            return Ok(Some(feed.clone()));
+        }
+        for family in &self.families {
+            if let Some(feed) = family.get(name).await {
+                return feed.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Those that are there now: first those that always are, in the order of their names.
+    #[must_use]
+    pub fn all(&self) -> Vec<Feed> {
+        let families = self.families.iter().flat_map(|family| family.feeds());
+        self.named.values().cloned().chain(families).collect()
+    }
+
+    /// What there is to ask for: names, and the patterns of families.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.named.keys().map(String::as_str).chain(self.families.iter().map(|family| family.pattern()))
     }
 }
 
 impl FromIterator<Feed> for Feeds {
     fn from_iter<T: IntoIterator<Item = Feed>>(feeds: T) -> Self {
-        Self(feeds.into_iter().map(|feed| (feed.name().to_owned(), feed)).collect())
+        let named = feeds.into_iter().map(|feed| (feed.name().to_owned(), feed)).collect();
+        Self { named, families: Vec::new() }
     }
 }
 

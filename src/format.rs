@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::{
     chunk::{Chunk, Epoch},
-    feed::{End, Event, FeedError},
+    feed::{End, Event, FeedError, Viewer},
 };
 pub(crate) use piece::{Framing, Piece};
 pub(crate) use writer::Writer;
@@ -58,13 +58,15 @@ impl Format {
         }
     }
 
-    /// Adds what comes before the first event. `next` is the number of the chunk that comes next,
-    /// unless some are missing. Like the others, gives how many bytes it added.
-    fn begin(self, epoch: Epoch, next: Option<u64>, framing: Framing, out: &mut Vec<Bytes>) -> usize {
+    /// Adds what comes before the first event. Like the others, gives how many bytes it added.
+    fn begin(self, viewer: &Viewer, framing: Framing, out: &mut Vec<Bytes>) -> usize {
         match self {
             Self::Raw => 0,
             Self::Sse => alone(&sse::BEGIN, framing, out),
-            Self::Frames => alone(&frames::begin(epoch, next), framing, out),
+            Self::Frames => {
+                let begin = alone(&frames::begin(viewer.epoch(), viewer.next_seq()), framing, out);
+                begin + if viewer.is_sparse() { alone(&frames::SPARSE, framing, out) } else { 0 }
+            }
         }
     }
 
@@ -78,6 +80,9 @@ impl Format {
             (_, Event::Chunk(chunk)) => return Ok(self.chunk(chunk, epoch, framing, out)),
             (Self::Raw, Event::Gap(gap)) if gap.restarted => return Err(Cut::Restarted),
             (Self::Raw, Event::Gap(gap)) => return Err(Cut::Gap(gap.missing)),
+            (Self::Raw, Event::Stalled(_)) => return Ok(0),
+            (Self::Sse, Event::Stalled(stalled)) => sse::stalled(*stalled),
+            (Self::Frames, Event::Stalled(stalled)) => frames::stalled(*stalled),
             (Self::Raw, Event::End(End::Stopped)) => return Err(Cut::Stopped),
             // Without its own end the stream says that there is more, and nothing that was sent is lost.
             (Self::Sse | Self::Frames, Event::End(End::Stopped)) => return Ok(0),

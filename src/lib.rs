@@ -23,6 +23,8 @@ pub mod format;
 pub mod http3;
 pub mod identity;
 pub mod listen;
+#[cfg(feature = "nats")]
+pub mod nats;
 pub mod origin;
 mod page;
 mod rarely;

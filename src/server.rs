@@ -1,6 +1,7 @@
 //! The server: bound sockets, one service for every version of HTTP, WebTransport handlers.
 
 mod reset;
+mod routing;
 mod runtime;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -21,6 +22,7 @@ use crate::{
     listen::{Bound, Listen, ListenError, Sockets},
     webtransport::{Handler, Handlers},
 };
+pub use routing::{BadServerId, ServerId};
 
 /// Why a server could not be started. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +91,7 @@ pub struct ServerBuilder {
     limits: Limits,
     max_sessions: usize,
     grace: Duration,
+    server_id: Option<ServerId>,
 }
 
 /// A server whose sockets are bound. It serves while [`run`](Self::run) does.
@@ -205,6 +208,14 @@ impl ServerBuilder {
         self
     }
 
+    /// Names this server in its connection ids, for a load balancer that reads them; everybody on the
+    /// way can. Without it, they are random.
+    #[must_use]
+    pub fn server_id(mut self, server: Option<ServerId>) -> Self {
+        self.server_id = server;
+        self
+    }
+
     /// Binds every socket. Until [`Server::run`], clients wait.
     ///
     /// # Errors
@@ -233,7 +244,7 @@ impl ServerBuilder {
         };
         let acceptor = TlsAcceptor::from(Arc::new(tls(&self.identity, &[b"h2", b"http/1.1"])?));
         let quic = quic(&self.identity)?;
-        let endpoint = reset::endpoint(&self.identity);
+        let endpoint = reset::endpoint(&self.identity, self.server_id.as_ref());
         let runtime = Arc::new(runtime::Runtime);
         let (mut endpoints, mut tcp) = (Vec::new(), Vec::new());
         for bound in bound {
@@ -337,6 +348,7 @@ impl Server {
             limits: Limits { max_field_section_size: 16 * 1024, head_timeout: Duration::from_secs(10) },
             max_sessions: 16,
             grace: Duration::from_secs(5),
+            server_id: None,
         }
     }
 

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use h3cast::{
     chunk::Cursor,
     client::{ClientError, Connection},
-    feed::{End, Feed, FeedError, From, Gap, Lag, Publisher},
+    feed::{End, Feed, FeedError, From, Gap, Lag, PublishError, Publisher},
     format::frames::{Frame, FrameDecoder},
 };
 use http::{HeaderMap, Request, StatusCode};
@@ -300,7 +300,7 @@ async fn a_server_that_stops_does_not_end_its_feeds() {
     }
     // Which raw cannot tell from a whole one, unless it breaks off.
     assert!(matches!(soon("the end", raw.body.next()).await, Err(ClientError::Reset(_))));
-    assert!(publisher.publish("late".into()).await.is_none());
+    assert_eq!(publisher.publish("late".into()).await, Err(PublishError::Ended));
 }
 
 #[tokio::test]

@@ -116,7 +116,7 @@ async fn a_live_feed_that_is_started_again_is_not_whole() {
     let (feed, publisher) = Feed::live("default", 1 << 20, Lag::Skip);
     let server = server(feed).await;
     for _ in 0..3 {
-        publisher.publish("x\n".into()).await;
+        publisher.publish("x\n".into()).await.unwrap();
     }
     publisher.end(End::Clean);
     let dir = tempfile::tempdir().unwrap();
@@ -138,7 +138,7 @@ async fn a_feed_that_failed_and_one_with_a_gap() {
     let (feed, publisher) = Feed::live("default", 400, Lag::Skip);
     let server = TestServer::feed(feed).await;
     for number in 0..20 {
-        publisher.publish(format!("{number}\n").into()).await;
+        publisher.publish(format!("{number}\n").into()).await.unwrap();
     }
     publisher.end(End::Failed(FeedError("the disk burns".into())));
     let dir = tempfile::tempdir().unwrap();
@@ -153,7 +153,7 @@ async fn a_feed_that_failed_and_one_with_a_gap() {
     let server = TestServer::feed(feed).await;
     let first = publisher.publish("0\n".into()).await.unwrap();
     for number in 1..20 {
-        publisher.publish(format!("{number}\n").into()).await;
+        publisher.publish(format!("{number}\n").into()).await.unwrap();
     }
     publisher.end(End::Clean);
     let (cert, url) = (server.certificate(), format!("{}/stream?from={first}", server.base));
@@ -218,17 +218,17 @@ async fn a_network_that_is_away_for_a_while() {
     let url = format!("https://127.0.0.1:{}/stream?from=start", relay.port);
     let cert = server.certificate();
     let mut get = Program::start(dir.path(), &["get", "--cacert", cert.to_str().unwrap(), "--resume", &url]);
-    publisher.publish("0\n".into()).await;
+    publisher.publish("0\n".into()).await.unwrap();
     let mut seen = get.line().await;
     relay.forward.send_replace(false);
     for number in 1..50 {
-        publisher.publish(format!("{number}\n").into()).await;
+        publisher.publish(format!("{number}\n").into()).await.unwrap();
     }
     get.told("trying again over WebTransport").await;
     relay.forward.send_replace(true);
     get.told("connected again over").await;
     seen += &get.line().await;
-    publisher.publish("50\n".into()).await;
+    publisher.publish("50\n".into()).await.unwrap();
     publisher.end(End::Clean);
     let (rest, told, code) = get.end().await;
     let expected: String = (0..=50).map(|number| format!("{number}\n")).collect();
@@ -586,7 +586,7 @@ async fn a_live_feed_to_a_file() {
     let part = dir.path().join("out.part");
     std::fs::write(&part, "of an earlier run").unwrap();
     let args = ["get", "--cacert", cert.to_str().unwrap(), "-o", "out", &url];
-    publisher.publish("one\n".into()).await;
+    publisher.publish("one\n".into()).await.unwrap();
     let starts = |part: PathBuf| async move {
         soon("the first chunk", async {
             while std::fs::read(&part).unwrap_or_default() != b"one\n" {

@@ -69,6 +69,8 @@ fn expected_frame(frame: &Value) -> Frame {
             Frame::Begin { epoch: epoch(text(frame, "epoch")), next: frame.get("next").map(|_| number(frame, "next")) }
         }
         "heartbeat" => Frame::Heartbeat,
+        "sparse" => Frame::Sparse,
+        "stalled" => Frame::Stalled(frame["stalled"].as_bool().unwrap()),
         other => panic!("no frame is called {other}"),
     }
 }
@@ -92,6 +94,8 @@ fn written(frame: &Frame) -> Bytes {
         Frame::End(end) => frames::end(end),
         Frame::Begin { epoch, next } => frames::begin(*epoch, *next),
         Frame::Heartbeat => frames::HEARTBEAT,
+        Frame::Sparse => frames::SPARSE,
+        Frame::Stalled(stalled) => frames::stalled(*stalled),
         other => panic!("{other:?} is new here"),
     }
 }

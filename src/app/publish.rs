@@ -27,7 +27,7 @@ use tracing::{debug, info};
 
 use super::{App, Problem};
 use crate::{
-    feed::{Feed, Publisher},
+    feed::{Feed, PublishError, Publisher},
     source::chunker::{Chunker, Chunking},
     webtransport::{RecvStream, SendStream, Session},
 };
@@ -137,7 +137,7 @@ impl std::convert::From<Cut> for Chunking {
 /// POST and PUT: publishes the body, and answers with what was written.
 pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let publications = &app.publications;
-    let feed = app.feed(request.uri().path())?;
+    let feed = &app.feed(request.uri().path()).await?;
     let headers = request.headers();
     let publisher = publications.admit(feed, bearer(headers))?;
     let Query(PublishQuery { chunk }) =
@@ -211,7 +211,7 @@ async fn publish(
         loop {
             let Some(chunk) = chunks.next().await? else { return Ok(()) };
             let size = chunk.len();
-            let Some(cursor) = publisher.publish(chunk).await else { return Err(Broken::Ended) };
+            let cursor = publisher.publish_as(chunk, publication.id(size)).await?;
             publication.add(cursor, size);
         }
     };
@@ -228,7 +228,7 @@ async fn publish(
         let rest = chunks.rest();
         if !rest.is_empty() {
             let size = rest.len();
-            if let Some(cursor) = publisher.publish(rest).await {
+            if let Ok(cursor) = publisher.publish(rest).await {
                 publication.add(cursor, size);
             }
         }
@@ -242,6 +242,14 @@ async fn publish(
         Broken::Ended => {
             let text = format!("the feed has ended: {so_far} bytes were published");
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        Broken::Unavailable(error) => {
+            let text = format!("{error}: {so_far} bytes were published");
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        Broken::TooLarge(error) => {
+            let text = format!("{error}: {so_far} bytes were published");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, text)
         }
         Broken::Read(error) if error.kind() == io::ErrorKind::FileTooLarge => publications.too_long(so_far),
         Broken::Read(error) => {
@@ -257,6 +265,18 @@ enum Broken {
     Read(io::Error),
     Replaced,
     Ended,
+    Unavailable(PublishError),
+    TooLarge(PublishError),
+}
+
+impl std::convert::From<PublishError> for Broken {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Ended => Self::Ended,
+            PublishError::TooLarge { .. } => Self::TooLarge(error),
+            PublishError::Unavailable(_) => Self::Unavailable(error),
+        }
+    }
 }
 
 impl std::convert::From<io::Error> for Broken {

@@ -47,7 +47,7 @@ pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
     {
         return request.reject(StatusCode::FORBIDDEN);
     }
-    let opened = app.asked(request.uri(), request.headers()).and_then(|asked| {
+    let opened = app.asked(request.uri(), request.headers()).await.and_then(|asked| {
         let viewer = asked.view()?;
         let token = asked.token.or_else(|| publish::bearer(request.headers()).map(String::from));
         Ok((asked.feed, viewer, asked.format, asked.delivery, token, asked.chunk.unwrap_or_default()))
@@ -57,9 +57,9 @@ pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
         Err(problem) => return request.reject(problem.status),
     };
     let Ok(session) = request.accept().await else { return };
-    let published = rarely(Box::pin(publish::streams(&app, &session, feed, token.as_deref(), cut)));
+    let published = rarely(Box::pin(publish::streams(&app, &session, &feed, token.as_deref(), cut)));
     tokio::select! {
-        () = bring(&app, &session, feed, viewer, format, delivery) => {}
+        () = bring(&app, &session, &feed, viewer, format, delivery) => {}
         () = published => {}
     }
 }
@@ -138,6 +138,7 @@ async fn by_datagrams(mut viewer: Viewer, session: &Session, stream: &mut SendSt
                 let gap = json!({ "from": gap.from, "missing": gap.missing, "restarted": gap.restarted });
                 tell(stream, &json!({ "gap": gap })).await?;
             }
+            Some(Event::Stalled(stalled)) => tell(stream, &json!({ "stalled": stalled })).await?,
             Some(Event::End(End::Failed(error))) => return Err(Cut::Feed(error.into())),
             Some(Event::End(End::Stopped)) => return Err(Cut::Feed(format::Cut::Stopped)),
             Some(Event::End(End::Clean)) | None => {

@@ -1,21 +1,60 @@
 //! What can be said of the feeds: as JSON, and for Prometheus.
 
-use std::{fmt::Write, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use axum::{
     Json,
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::header;
+use http::{StatusCode, header};
 use serde_json::json;
 
 use super::App;
 use crate::feed::{End, Status};
 
+/// Whether a server is to get new clients; clones say the same. It is, until something is in the way.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Readiness {
+    /// Says what is in the way, by a name for it; `None` when it is not any more.
+    pub fn set(&self, what: &str, in_the_way: Option<&str>) {
+        let mut reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match in_the_way {
+            Some(reason) => drop(reasons.insert(what.to_owned(), reason.to_owned())),
+            None => drop(reasons.remove(what)),
+        }
+    }
+
+    /// What is in the way, one reason to a line.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        let reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reasons.iter().map(|(what, reason)| format!("{what}: {reason}")).collect()
+    }
+}
+
+/// 200 when new clients are welcome, 503 and why when not.
+pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
+    let mut reasons = app.readiness.reasons();
+    let stalled = app.feeds.all().into_iter().filter(|feed| feed.status().stalled);
+    reasons.extend(stalled.map(|feed| format!("feed {}: what keeps it does not answer", feed.name())));
+    let (status, text) = match reasons.is_empty() {
+        true => (StatusCode::OK, "ready".to_owned()),
+        false => (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n")),
+    };
+    (status, [(header::CACHE_CONTROL, "no-store")], text + "\n").into_response()
+}
+
 pub(super) async fn feeds(State(app): State<Arc<App>>) -> Response {
     let feeds: Vec<_> = app
         .feeds
+        .all()
         .iter()
         .map(|feed| {
             let status = feed.status();
@@ -36,6 +75,7 @@ pub(super) async fn feeds(State(app): State<Arc<App>>) -> Response {
                 "rate": { "chunks": status.rate.chunks, "bytes": status.rate.bytes },
                 "kept_bytes": status.kept_bytes,
                 "skipped": status.skipped,
+                "stalled": status.stalled,
                 "blocked_seconds": status.blocked.as_secs_f64(),
                 "epoch": status.epoch.map(|epoch| epoch.to_string()),
                 "oldest": status.oldest.map(|cursor| cursor.to_string()),
@@ -48,7 +88,7 @@ pub(super) async fn feeds(State(app): State<Arc<App>>) -> Response {
 /// A number that is told of each feed: its name, its type, what it means, and how to have it.
 type Metric = (&'static str, &'static str, &'static str, fn(&Status) -> f64);
 
-const METRICS: [Metric; 7] = [
+const METRICS: [Metric; 8] = [
     ("h3cast_feed_viewers", "gauge", "Viewers of the feed now.", |status| status.viewers as f64),
     ("h3cast_feed_chunks_total", "counter", "Chunks published, or given to viewers of an on-demand feed.", |status| {
         status.chunks as f64
@@ -63,12 +103,16 @@ const METRICS: [Metric; 7] = [
     ("h3cast_feed_blocked_seconds_total", "counter", "For how long publishers were held up by viewers.", |status| {
         status.blocked.as_secs_f64()
     }),
+    ("h3cast_feed_stalled", "gauge", "1 while nothing can come from where the feed is kept.", |status| {
+        f64::from(u8::from(status.stalled))
+    }),
     ("h3cast_feed_open", "gauge", "1 until the feed has ended.", |status| f64::from(u8::from(status.end.is_none()))),
 ];
 
 /// The text format of Prometheus, version 0.0.4.
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let feeds: Vec<_> = app.feeds.iter().map(|feed| (feed.name(), feed.status())).collect();
+    let feeds = app.feeds.all();
+    let feeds: Vec<_> = feeds.iter().map(|feed| (feed.name(), feed.status())).collect();
     let mut text = format!(
         "# HELP h3cast_info The version.\n# TYPE h3cast_info gauge\nh3cast_info{{version=\"{}\"}} 1\n",
         env!("CARGO_PKG_VERSION")

@@ -1,6 +1,6 @@
 //! `h3cast serve`.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::task::JoinSet;
@@ -10,10 +10,11 @@ use tracing::warn;
 use super::{BrowserName, CertsArgs, Failure, complain, print};
 use crate::{
     App, Identity, Listen, PlainHttp, Server,
+    app::Readiness,
     browser::{self, Browser, Opened},
-    feed::{self, Feed, Lag},
+    feed::{self, Family, Feed, Lag},
     origin::{Origin, is_loopback},
-    server::{Addresses, DEFAULT_HTTP_PORT},
+    server::{Addresses, DEFAULT_HTTP_PORT, ServerId},
     source::{Feeding, Kind, Options, Source, chunker::Chunking},
 };
 
@@ -21,7 +22,8 @@ use crate::{
 pub(super) struct ServeCommand {
     /// What to stream, each a feed: demo (the default), - (standard input), exec:COMMAND (what it
     /// prints), file:PATH (from its beginning for each viewer), tail:PATH (what is appended to it),
-    /// publish (what clients send, as `h3cast publish` does).
+    /// publish (what clients send, as `h3cast publish` does), nats://HOST:PORT/SUBJECT (what a NATS
+    /// JetStream stream keeps of it; with * or > in it, a feed for each subject).
     /// A feed without a NAME is the one at /stream, the others are at /stream/NAME.
     #[arg(value_name = "[NAME=]SOURCE")]
     pub(super) sources: Vec<Source>,
@@ -81,6 +83,33 @@ pub(super) struct ServeArgs {
     /// [default: no limit]
     #[arg(long, env = "H3CAST_PUBLISH_LIMIT", value_name = "BYTES", value_parser = size)]
     publish_limit: Option<usize>,
+    /// Keep what clients publish in NATS JetStream, for all servers that say the same: the feed NAME at
+    /// the subject PREFIX.NAME.
+    #[cfg(feature = "nats")]
+    #[arg(long, env = "H3CAST_ENGINE", value_name = "nats://HOST:PORT[/PREFIX]", value_parser = crate::nats::Address::engine, hide_env_values = true)]
+    engine: Option<crate::nats::Address>,
+    /// Make the JetStream streams that are missing, and see that those that are there are like this:
+    /// replicas=3,max-age=24h,max-bytes=10G,max-messages=N,discard=old|new,storage=file|memory. They
+    /// are never changed.
+    #[cfg(feature = "nats")]
+    #[arg(long, env = "H3CAST_ENSURE_STREAM", value_name = "SETTINGS", num_args = 0..=1, default_missing_value = "", require_equals = true)]
+    ensure_stream: Option<crate::nats::Ensure>,
+    /// A file with credentials for NATS, as `nsc` writes it.
+    #[cfg(feature = "nats")]
+    #[arg(long, env = "H3CAST_NATS_CREDS", value_name = "FILE")]
+    nats_creds: Option<PathBuf>,
+    /// Certificates of who vouches for the NATS servers, in PEM.
+    #[cfg(feature = "nats")]
+    #[arg(long, env = "H3CAST_NATS_CA", value_name = "FILE")]
+    nats_ca: Option<PathBuf>,
+    /// Names this server in its QUIC connection ids, in hexadecimal, for a load balancer that reads
+    /// them (draft-ietf-quic-load-balancers).
+    #[arg(long, env = "H3CAST_SERVER_ID", value_name = "HEX")]
+    server_id: Option<ServerId>,
+    /// How long to go on as before after Ctrl-C or SIGTERM, while /readyz says 503, so that load
+    /// balancers notice.
+    #[arg(long, env = "H3CAST_DRAIN", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    drain: Duration,
     /// Open the page in a browser, on a fresh profile.
     #[arg(long, env = "H3CAST_OPEN", value_name = "BROWSER")]
     open: Option<BrowserName>,
@@ -209,16 +238,19 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
     let names: Vec<String> =
         args.listen.iter().map(Listen::host).filter(|host| names_one_host(host)).map(String::from).collect();
     let identity = args.certs.identity(&names)?;
-    let (feeds, feedings) = start(sources, &args).await?;
+    let Running { feeds, families, feedings } = start(sources, &args).await?;
     let live = feeds.clone();
-    let app = App::new(feeds, identity.clone())
+    let readiness = Readiness::default();
+    let app = App::new(feeds, identity.clone()).readiness(readiness.clone());
+    let app = families.into_iter().fold(app, App::family);
+    let app = app
         .allow_origins(args.allow_origin.into_iter().collect())
         .publish_token(args.publish_token.as_deref())
         .publish_limit(args.publish_limit.map(|bytes| bytes as u64))
         .static_dir(args.static_dir)
         .coalesce(args.coalesce);
     let http = args.http.unwrap_or(PlainHttp::Near(Listen::localhost(DEFAULT_HTTP_PORT)));
-    let mut builder = Server::builder(identity.clone()).plain_http(http).grace(args.grace);
+    let mut builder = Server::builder(identity.clone()).plain_http(http).grace(args.grace).server_id(args.server_id);
     for listen in args.listen {
         builder = builder.listen(listen);
     }
@@ -231,17 +263,34 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
         );
     }
     let _browser = args.open.and_then(|name| open(name.into(), server.addresses(), &identity));
-    let serving = async {
-        server.run(stop.clone()).await;
-        stop.cancel();
+    // The server's own, which comes later when load balancers are to notice first.
+    let ending = CancellationToken::new();
+    let draining = async {
+        stop.cancelled().await;
+        readiness.set("server", Some("it stops"));
+        tokio::time::sleep(args.drain).await;
+        ending.cancel();
     };
-    // Both to their end: a command that is still being killed when the process exits would stay.
-    tokio::join!(serving, feed_all(live, feedings, stop.clone()));
+    let serving = async {
+        server.run(ending.clone()).await;
+        stop.cancel();
+        ending.cancel();
+    };
+    // All to their end: a command that is still being killed when the process exits would stay.
+    tokio::join!(draining, serving, feed_all(live, feedings, ending.clone()));
     Ok(())
 }
 
+/// What sources have become.
+#[derive(Default)]
+struct Running {
+    feeds: Vec<Feed>,
+    families: Vec<Arc<dyn Family>>,
+    feedings: Vec<Feeding>,
+}
+
 /// Starts every source, or none.
-async fn start(mut sources: Vec<Source>, args: &ServeArgs) -> Result<(Vec<Feed>, Vec<Feeding>), Failure> {
+async fn start(mut sources: Vec<Source>, args: &ServeArgs) -> Result<Running, Failure> {
     if sources.is_empty() {
         sources.push(Source { name: feed::DEFAULT.into(), kind: Kind::Demo });
     }
@@ -257,6 +306,13 @@ async fn start(mut sources: Vec<Source>, args: &ServeArgs) -> Result<(Vec<Feed>,
         let text = format!("there is no feed `{unknown}`: --chunk, --history and --lag are for {}", list(&names));
         return Err(Failure::usage(anyhow::anyhow!(text)));
     }
+    #[cfg(feature = "nats")]
+    let nats = {
+        let mut options = crate::nats::NatsOptions::default();
+        (options.credentials, options.ca) = (args.nats_creds.clone(), args.nats_ca.clone());
+        options.ensure = args.ensure_stream.clone();
+        crate::nats::Connections::new(options)
+    };
     let options: Vec<_> = sources
         .iter()
         .map(|Source { name, .. }| Options {
@@ -267,15 +323,20 @@ async fn start(mut sources: Vec<Source>, args: &ServeArgs) -> Result<(Vec<Feed>,
             restart: args.restart,
             count: args.count,
             interval: args.interval,
+            #[cfg(feature = "nats")]
+            nats: nats.clone(),
+            #[cfg(feature = "nats")]
+            engine: args.engine.clone(),
         })
         .collect();
-    let (mut feeds, mut feedings) = (Vec::new(), Vec::new());
+    let mut running = Running::default();
     for (source, options) in sources.into_iter().zip(options) {
-        let (feed, feeding) = source.start(&options).await.map_err(Failure::usage)?;
-        feeds.push(feed);
-        feedings.extend(feeding);
+        let started = source.start(&options).await.map_err(Failure::usage)?;
+        running.feeds.extend(started.feed);
+        running.families.extend(started.family);
+        running.feedings.extend(started.feeding);
     }
-    Ok((feeds, feedings))
+    Ok(running)
 }
 
 fn list(names: &BTreeSet<&str>) -> String {

@@ -71,6 +71,8 @@ pub(super) struct Place {
     restarted: bool,
     /// The stream that is read now has said its epoch.
     begun: bool,
+    /// Numbers are left out between its chunks: a jump is no loss.
+    sparse: bool,
     received: u64,
     missing: u64,
     restarts: u64,
@@ -82,7 +84,18 @@ impl Place {
             From::After(cursor) => (Some(cursor.epoch), Some(cursor.seq.saturating_add(1))),
             From::Start | From::Now => (None, None),
         };
-        Self { start, limit, epoch, next, restarted: false, begun: false, received: 0, missing: 0, restarts: 0 }
+        Self {
+            start,
+            limit,
+            epoch,
+            next,
+            restarted: false,
+            begun: false,
+            sparse: false,
+            received: 0,
+            missing: 0,
+            restarts: 0,
+        }
     }
 
     /// Where to begin when the feed is asked for again.
@@ -124,6 +137,7 @@ impl Place {
     /// A new stream is read.
     pub(super) fn reopened(&mut self) {
         self.begun = false;
+        self.sparse = false;
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -156,7 +170,7 @@ impl Place {
                     // It has come before.
                     return Ok(());
                 }
-                if seq > next || self.restarted {
+                if (seq > next && !self.sparse) || self.restarted {
                     self.gap(next, seq, events);
                 }
                 self.next = Some(seq.saturating_add(1));
@@ -183,6 +197,8 @@ impl Place {
                 events.push_back(Event::End(end));
             }
             Frame::Heartbeat => {}
+            Frame::Sparse => self.sparse = true,
+            Frame::Stalled(stalled) => events.push_back(Event::Stalled(stalled)),
         }
         Ok(())
     }

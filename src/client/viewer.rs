@@ -79,6 +79,8 @@ pub enum Event {
     },
     /// Chunks that will not come.
     Gap(Gap),
+    /// Nothing can come to the server now from where the feed is kept, or it can again.
+    Stalled(bool),
     /// The feed was lost, or could not be reached. It is tried again.
     Lost {
         /// Why.

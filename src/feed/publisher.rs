@@ -1,6 +1,7 @@
 //! The one who writes a live feed.
 
 use std::{
+    fmt,
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
@@ -12,15 +13,31 @@ use futures_util::poll;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::{Counters, End, ring::Ring};
+use super::{Counters, End, Keeper, PublishError, ring::Ring};
 use crate::chunk::Cursor;
 
 /// How long a publisher may be held up before the log is told, each time.
 const LONG: Duration = Duration::from_secs(10);
 
-/// Publishes to a live feed. Clones publish to the same one; when the last is dropped, it ends.
+/// Publishes to a live feed. Clones publish to the same one; when the last is dropped, it ends, unless
+/// it is kept elsewhere.
 #[derive(Debug, Clone)]
-pub struct Publisher(Arc<EndOnDrop>);
+pub struct Publisher(To);
+
+#[derive(Clone)]
+enum To {
+    Ring(Arc<EndOnDrop>),
+    Keeper(Arc<dyn Keeper>),
+}
+
+impl fmt::Debug for To {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ring(ring) => f.debug_tuple("Ring").field(ring).finish(),
+            Self::Keeper(..) => f.write_str("Keeper"),
+        }
+    }
+}
 
 #[derive(Debug)]
 struct EndOnDrop {
@@ -37,59 +54,91 @@ impl Drop for EndOnDrop {
 
 impl Publisher {
     pub(super) fn new(name: Arc<str>, ring: Arc<Ring>, counters: Arc<Counters>) -> Self {
-        Self(Arc::new(EndOnDrop { name, ring, counters }))
+        Self(To::Ring(Arc::new(EndOnDrop { name, ring, counters })))
     }
 
-    /// Publishes a chunk and gives its cursor; `None` when the feed has ended. With [`Lag::Block`](super::Lag::Block),
-    /// waits until no viewer would lose a chunk by it.
+    pub(super) fn kept(keeper: Arc<dyn Keeper>) -> Self {
+        Self(To::Keeper(keeper))
+    }
+
+    /// Publishes a chunk and gives its cursor. With [`Lag::Block`](super::Lag::Block), waits until no
+    /// viewer would lose a chunk by it; when the feed is kept elsewhere, until it is kept there.
+    ///
+    /// # Errors
+    ///
+    /// When the feed has ended, or does not take the chunk.
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: when dropped, nothing is published.
+    /// Cancel-safe: when dropped, nothing is published, unless the feed is kept elsewhere: then nobody
+    /// knows.
     ///
     /// # Panics
     ///
     /// When it has to wait and there is no Tokio runtime with timers.
-    pub async fn publish(&self, bytes: Bytes) -> Option<Cursor> {
-        let size = bytes.len();
-        let mut publishing = pin!(self.0.ring.publish(bytes));
-        let published = match poll!(publishing.as_mut()) {
-            Poll::Ready(published) => published,
-            Poll::Pending => self.blocked(publishing).await,
-        };
-        let cursor = published?;
-        self.0.counters.count(size);
-        Some(cursor)
+    pub async fn publish(&self, bytes: Bytes) -> Result<Cursor, PublishError> {
+        self.publish_as(bytes, None).await
     }
 
+    /// Like [`publish`](Self::publish). Where a feed is kept elsewhere, a chunk with an `id` that is kept
+    /// already is not kept again.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn publish_as(&self, bytes: Bytes, id: Option<String>) -> Result<Cursor, PublishError> {
+        let size = bytes.len();
+        match &self.0 {
+            // It is counted when it comes back, as others' are.
+            To::Keeper(keeper) => keeper.publish(bytes, id).await,
+            To::Ring(to) => {
+                let mut publishing = pin!(to.ring.publish(bytes));
+                let published = match poll!(publishing.as_mut()) {
+                    Poll::Ready(published) => published,
+                    Poll::Pending => to.blocked(publishing).await,
+                };
+                let cursor = published.ok_or(PublishError::Ended)?;
+                to.counters.count(size);
+                Ok(cursor)
+            }
+        }
+    }
+
+    /// Waits until the feed has ended; one that is kept elsewhere does not.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn ended(&self) {
+        match &self.0 {
+            To::Ring(to) => to.ring.ended().await,
+            To::Keeper(..) => std::future::pending().await,
+        }
+    }
+
+    /// Ends the feed; the first end counts. One that is kept elsewhere goes on.
+    pub fn end(&self, end: End) {
+        if let To::Ring(to) = &self.0 {
+            to.ring.end(end);
+        }
+    }
+}
+
+impl EndOnDrop {
     /// Waits with what publishes, and says so when it takes long: one viewer that does not read is
     /// enough for that.
     async fn blocked<T>(&self, mut publishing: Pin<&mut impl Future<Output = T>>) -> T {
         let mut since = Instant::now();
         loop {
             let waited = timeout(LONG, publishing.as_mut()).await;
-            self.0.counters.blocked(since.elapsed());
+            self.counters.blocked(since.elapsed());
             since = Instant::now();
             match waited {
                 Ok(published) => return published,
                 Err(_) => {
-                    warn!(feed = &*self.0.name, "a viewer that does not read holds up what is published (lag: block)")
+                    warn!(feed = &*self.name, "a viewer that does not read holds up what is published (lag: block)")
                 }
             }
         }
-    }
-
-    /// Waits until the feed has ended.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel-safe.
-    pub async fn ended(&self) {
-        self.0.ring.ended().await;
-    }
-
-    /// Ends the feed; the first end counts.
-    pub fn end(&self, end: End) {
-        self.0.ring.end(end);
     }
 }

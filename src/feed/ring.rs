@@ -35,11 +35,17 @@ pub(super) struct Ring {
 #[derive(Debug, Default)]
 struct State {
     chunks: VecDeque<Kept>,
-    /// The sequence number of the chunk that is published next.
+    /// From this number on, all that there is before `next` is in `chunks`.
+    floor: u64,
+    /// The sequence number of the chunk that is published next, or the least that it may have.
     next: u64,
+    /// How many chunks there were so far.
+    count: u64,
     /// What all chunks so far have cost, in bytes.
     total: u64,
     end: Option<End>,
+    /// Nothing comes from where the feed is kept, until that is there again.
+    stalled: bool,
     /// Viewers that wait for what is published next.
     waiting: Vec<Option<Waker>>,
     /// Those places in it whose viewer has gone.
@@ -62,18 +68,40 @@ struct Kept {
 const OVERHEAD: usize = size_of::<Chunk>() + 2 * size_of::<usize>() + size_of::<Kept>();
 
 impl State {
-    fn first(&self) -> u64 {
-        self.next - self.chunks.len() as u64
+    /// Where the first chunk stands that is not before `seq`.
+    fn at(&self, seq: u64) -> usize {
+        let Some(first) = self.chunks.front() else { return 0 };
+        // Numbers follow each other, unless the feed is a part of what is kept elsewhere.
+        let at = usize::try_from(seq.saturating_sub(first.chunk.seq)).unwrap_or(usize::MAX);
+        match self.chunks.get(at) {
+            Some(kept) if kept.chunk.seq == seq => at,
+            _ if seq >= self.next => self.chunks.len(),
+            _ => self.chunks.partition_point(|kept| kept.chunk.seq < seq),
+        }
     }
 
     /// What the chunks from `seq` on have cost, as far as they are kept.
     fn since(&self, seq: u64) -> u64 {
-        let at = usize::try_from(seq.saturating_sub(self.first())).unwrap_or(usize::MAX);
-        self.chunks.get(at).map_or(0, |kept| self.total - kept.before)
+        self.chunks.get(self.at(seq)).map_or(0, |kept| self.total - kept.before)
     }
 
     fn kept_bytes(&self) -> u64 {
-        self.since(self.first())
+        self.chunks.front().map_or(0, |first| self.total - first.before)
+    }
+
+    /// Adds a chunk, whose number is not before `next`, and drops what is too much then.
+    fn push(&mut self, chunk: Arc<Chunk>, history: u64) {
+        let before = self.total;
+        self.next = chunk.seq + 1;
+        self.count += 1;
+        self.total += cost(&chunk.bytes);
+        self.chunks.push_back(Kept { before, chunk });
+        // A chunk larger than the whole ring still stands in it alone.
+        while self.kept_bytes() > history && self.chunks.len() > 1 {
+            if let Some(dropped) = self.chunks.pop_front() {
+                self.floor = dropped.chunk.seq + 1;
+            }
+        }
     }
 
     fn slowest(&self) -> Option<u64> {
@@ -106,11 +134,16 @@ fn cost(bytes: &Bytes) -> u64 {
 
 impl Ring {
     pub(super) fn new(epoch: Epoch, history: usize, lag: Lag) -> Self {
+        Self::starting_at(epoch, history, lag, 0)
+    }
+
+    /// One that begins at the number `next`.
+    pub(super) fn starting_at(epoch: Epoch, history: usize, lag: Lag, next: u64) -> Self {
         Self {
             epoch,
             lag,
             history,
-            state: Mutex::default(),
+            state: Mutex::new(State { floor: next, next, ..State::default() }),
             turn: Default::default(),
             room: Notify::new(),
             over: Notify::new(),
@@ -159,18 +192,60 @@ impl Ring {
                 return Err(Full::Wait);
             }
         }
-        let (seq, before) = (state.next, state.total);
-        state.next += 1;
-        state.total += cost(bytes);
-        state.chunks.push_back(Kept { before, chunk: Arc::new(Chunk::new(seq, bytes.clone())) });
-        // A chunk larger than the whole ring still stands in it alone.
-        while state.kept_bytes() > history && state.chunks.len() > 1 {
-            state.chunks.pop_front();
-        }
+        let seq = state.next;
+        state.push(Arc::new(Chunk::new(seq, bytes.clone())), history);
         let waiting = state.wake();
         drop(state);
         waiting.into_iter().flatten().for_each(Waker::wake);
         Ok(Cursor { epoch: self.epoch, seq })
+    }
+
+    /// Adds a chunk of a feed that is kept elsewhere, and has its number there. One that the ring has
+    /// had is left out. Whether it was new.
+    pub(super) fn add(&self, chunk: Chunk) -> bool {
+        let mut state = self.lock();
+        if chunk.seq < state.next {
+            return false;
+        }
+        state.push(Arc::new(chunk), self.history as u64);
+        let waiting = state.wake();
+        drop(state);
+        waiting.into_iter().flatten().for_each(Waker::wake);
+        true
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.lock().end.is_some()
+    }
+
+    /// The number from which on the ring has not seen what there is.
+    pub(super) fn next(&self) -> u64 {
+        self.lock().next
+    }
+
+    /// From which number on the ring has all that it has seen.
+    pub(super) fn floor(&self) -> u64 {
+        self.lock().floor
+    }
+
+    /// Goes on at `next`, what is between being lost for the ring.
+    pub(super) fn skip_to(&self, next: u64) {
+        let mut state = self.lock();
+        if next > state.next {
+            state.chunks.clear();
+            (state.floor, state.next) = (next, next);
+        }
+    }
+
+    /// Says whether chunks can come at all.
+    pub(super) fn stall(&self, stalled: bool) {
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.stalled, stalled) == stalled {
+            return;
+        }
+        let waiting = state.wake();
+        drop(state);
+        waiting.into_iter().flatten().for_each(Waker::wake);
     }
 
     /// Ends the feed; the first end counts. Viewers still read what is there.
@@ -197,10 +272,11 @@ impl Ring {
     pub(super) fn status(&self) -> Status {
         let state = self.lock();
         Status {
-            chunks: state.next,
+            chunks: state.count,
             kept_bytes: usize::try_from(state.kept_bytes()).unwrap_or(usize::MAX),
-            oldest: (!state.chunks.is_empty()).then(|| Cursor { epoch: self.epoch, seq: state.first() }),
+            oldest: state.chunks.front().map(|first| Cursor { epoch: self.epoch, seq: first.chunk.seq }),
             skipped: state.skipped,
+            stalled: state.stalled,
             end: state.end.clone(),
         }
     }
@@ -216,14 +292,30 @@ impl Ring {
         };
         let place = (self.lag == Lag::Block).then(|| {
             // Late joiners cannot hold what is gone already.
-            let at = next.max(state.first());
+            let at = next.max(state.floor);
             *state.places.entry(at).or_default() += 1;
             at
         });
         drop(state);
         // Who asks for the start wants what there is, and is not told of what was before.
-        let from_start = from == From::Start;
-        RingViewer { ring: self.clone(), next, stale, from_start, place, registered: None, done: false, behind: false }
+        let mut viewer = self.view_at(next);
+        (viewer.stale, viewer.from_start, viewer.place) = (stale, from == From::Start, place);
+        viewer
+    }
+
+    /// Views from that number on, also when the ring has not come to it.
+    pub(super) fn view_at(self: &Arc<Self>, next: u64) -> RingViewer {
+        RingViewer {
+            ring: self.clone(),
+            next,
+            stale: false,
+            from_start: false,
+            place: None,
+            registered: None,
+            done: false,
+            behind: false,
+            stalled: false,
+        }
     }
 }
 
@@ -239,6 +331,7 @@ pub(super) struct Status {
     pub(super) kept_bytes: usize,
     pub(super) oldest: Option<Cursor>,
     pub(super) skipped: u64,
+    pub(super) stalled: bool,
     pub(super) end: Option<End>,
 }
 
@@ -257,6 +350,8 @@ pub(super) struct RingViewer {
     done: bool,
     /// There was more when it got its last chunk.
     behind: bool,
+    /// It has been told that nothing can come.
+    stalled: bool,
 }
 
 impl RingViewer {
@@ -270,7 +365,7 @@ impl RingViewer {
 
     /// What `poll_next` would tell to be missing.
     pub(super) fn gap(&self) -> Option<Gap> {
-        let first = self.ring.lock().first();
+        let first = self.ring.lock().floor;
         if self.stale {
             return Some(Gap { from: 0, missing: first, restarted: true });
         }
@@ -286,7 +381,7 @@ impl RingViewer {
             return Poll::Ready(None);
         }
         let mut state = self.ring.lock();
-        let first = state.first();
+        let first = state.floor;
         if self.stale {
             self.stale = false;
             self.next = first;
@@ -302,9 +397,8 @@ impl RingViewer {
             }
         }
         self.from_start = false;
-        let at = usize::try_from(self.next - first).unwrap_or(usize::MAX);
-        if let Some(chunk) = state.chunks.get(at).map(|kept| kept.chunk.clone()) {
-            self.next += 1;
+        if let Some(chunk) = state.chunks.get(state.at(self.next)).map(|kept| kept.chunk.clone()) {
+            self.next = chunk.seq + 1;
             self.behind = self.next < state.next || state.end.is_some();
             if let Some(place) = &mut self.place {
                 *state.places.entry(self.next).or_default() += 1;
@@ -319,6 +413,10 @@ impl RingViewer {
         if let Some(end) = state.end.clone() {
             self.done = true;
             return Poll::Ready(Some(Event::End(end)));
+        }
+        if self.stalled != state.stalled {
+            self.stalled = state.stalled;
+            return Poll::Ready(Some(Event::Stalled(self.stalled)));
         }
         // Polled again without having been woken, a viewer must not stand in the list twice.
         let at = match self.registered {

@@ -65,7 +65,7 @@ async fn late_viewers_and_those_who_come_again() {
     assert_eq!(seqs(&drain(&mut again)), [7, 8, 9]);
     publisher.publish("last".into()).await.unwrap();
     publisher.end(End::Failed(FeedError("gone".into())));
-    assert_eq!(publisher.publish("late".into()).await, None);
+    assert_eq!(publisher.publish("late".into()).await, Err(PublishError::Ended));
     for viewer in [&mut early, &mut now, &mut again] {
         let events = drain(viewer);
         assert_eq!(seqs(&events), [10]);
@@ -179,7 +179,7 @@ proptest! {
             match step {
                 Step::Publish(size) => {
                     let bytes = Bytes::from(vec![all.len() as u8; size]);
-                    let cursor = publisher.publish(bytes.clone()).now_or_never().flatten().unwrap();
+                    let cursor = publisher.publish(bytes.clone()).now_or_never().unwrap().unwrap();
                     prop_assert_eq!(cursor.seq, all.len() as u64);
                     all.push(bytes);
                 }
@@ -206,7 +206,7 @@ proptest! {
                                 prop_assert!(gap.missing > 0 && !gap.restarted);
                                 *next = Some(gap.from + gap.missing);
                             }
-                            Some(Event::End(end)) => prop_assert!(false, "{:?}", end),
+                            Some(event) => prop_assert!(false, "{:?}", event),
                             None => {
                                 prop_assert!(next.is_none_or(|next| next == all.len() as u64));
                                 // It has begun, though there is nothing yet.

@@ -11,14 +11,15 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use tracing::{debug, info};
 
-use super::{Counters, End, Event, Feed, FeedError, Gap, ring::RingViewer};
+use super::{Counters, End, Event, Feed, FeedError, Gap, kept::KeptViewer, ring::RingViewer};
 use crate::chunk::{Chunk, Epoch};
 
-/// An on-demand feed that is not the one of the viewer's cursor.
-const RESTARTED: Gap = Gap { from: 0, missing: 0, restarted: true };
+/// A run of numbers that is not the one of the viewer's cursor; how much of it is gone is not known.
+pub(super) const RESTARTED: Gap = Gap { from: 0, missing: 0, restarted: true };
 
 pub(super) enum Source {
     Live(RingViewer),
+    Kept(KeptViewer),
     OnDemand {
         stream: BoxStream<'static, Result<Bytes, FeedError>>,
         next: u64,
@@ -31,6 +32,7 @@ impl Source {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         match self {
             Self::Live(viewer) => viewer.poll_next(cx),
+            Self::Kept(viewer) => viewer.poll_next(cx),
             Self::OnDemand { restarted, .. } if *restarted => {
                 *restarted = false;
                 Poll::Ready(Some(Event::Gap(RESTARTED)))
@@ -87,6 +89,7 @@ impl Viewer {
     pub fn gap(&self) -> Option<Gap> {
         match self.source.as_ref()? {
             Source::Live(viewer) => viewer.gap(),
+            Source::Kept(viewer) => viewer.gap(),
             Source::OnDemand { restarted, .. } => restarted.then_some(RESTARTED),
         }
     }
@@ -97,13 +100,23 @@ impl Viewer {
     pub fn next_seq(&self) -> Option<u64> {
         match self.source.as_ref()? {
             Source::Live(viewer) => viewer.next_seq(),
+            Source::Kept(viewer) => viewer.next_seq(),
             Source::OnDemand { next, .. } => Some(*next),
         }
     }
 
     /// Whether there was more, when it got what it got last.
     pub(crate) fn is_behind(&self) -> bool {
-        matches!(&self.source, Some(Source::Live(viewer)) if viewer.is_behind())
+        match &self.source {
+            Some(Source::Live(viewer)) => viewer.is_behind(),
+            Some(Source::Kept(viewer)) => viewer.is_behind(),
+            Some(Source::OnDemand { .. }) | None => false,
+        }
+    }
+
+    /// Whether numbers are left out between its chunks, so that a jump is no loss.
+    pub(crate) fn is_sparse(&self) -> bool {
+        matches!(&self.source, Some(Source::Kept(viewer)) if viewer.is_sparse())
     }
 
     /// The epoch of the chunks that it gets.
@@ -133,7 +146,7 @@ impl Stream for Viewer {
                     true => debug!(feed, missing, "a viewer misses chunks again"),
                 }
             }
-            Some(Event::Gap(_)) => {}
+            Some(Event::Gap(_) | Event::Stalled(_)) => {}
             // What was made for this viewer alone goes now, not when the last bytes are read.
             Some(Event::End(_)) | None => this.source = None,
         }

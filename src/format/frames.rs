@@ -10,6 +10,8 @@
 //! | 2 | end | 0 clean or 1 failed, then the reason (UTF-8) |
 //! | 3 | begin | epoch, then, if it is known, the number of the chunk that comes next unless some are missing; the first frame of all |
 //! | 4 | heartbeat | nothing |
+//! | 5 | sparse | nothing; behind `begin`: numbers are left out between this feed's chunks, so that a jump is no loss |
+//! | 6 | stalled | 1: nothing can come now from where the feed is kept, 0: it can again |
 //!
 //! [RFC 9000 §16]: https://www.rfc-editor.org/rfc/rfc9000#section-16
 
@@ -27,6 +29,8 @@ mod kind {
     pub(super) const END: u64 = 2;
     pub(super) const BEGIN: u64 = 3;
     pub(super) const HEARTBEAT: u64 = 4;
+    pub(super) const SPARSE: u64 = 5;
+    pub(super) const STALLED: u64 = 6;
 }
 
 /// An empty frame.
@@ -40,6 +44,15 @@ pub fn begin(epoch: Epoch, next: Option<u64>) -> Bytes {
         Some(next) => frame(kind::BEGIN, &[epoch.0, next], &[]),
         None => frame(kind::BEGIN, &[epoch.0], &[]),
     }
+}
+
+/// Behind the first frame: numbers are left out between the feed's chunks.
+pub const SPARSE: Bytes = Bytes::from_static(&[kind::SPARSE as u8, 0]);
+
+/// Nothing can come now from where the feed is kept, or it can again.
+#[must_use]
+pub fn stalled(stalled: bool) -> Bytes {
+    frame(kind::STALLED, &[stalled.into()], &[])
 }
 
 /// A chunk.
@@ -114,6 +127,10 @@ pub enum Frame {
     },
     /// Nothing, to keep the stream alive.
     Heartbeat,
+    /// Numbers are left out between the feed's chunks: a jump is no loss.
+    Sparse,
+    /// Nothing can come now from where the feed is kept, or it can again.
+    Stalled(bool),
 }
 
 /// The bytes are no frames.
@@ -187,6 +204,8 @@ impl FrameDecoder {
                 },
                 kind::BEGIN => Frame::Begin { epoch: Epoch(integer()?), next: integer().ok() },
                 kind::HEARTBEAT => Frame::Heartbeat,
+                kind::SPARSE => Frame::Sparse,
+                kind::STALLED => Frame::Stalled(integer()? != 0),
                 _ => continue,
             }));
         }

@@ -39,6 +39,12 @@ pub fn gap(gap: &Gap) -> Bytes {
     event("gap", &json!({ "from": gap.from, "missing": gap.missing, "restarted": gap.restarted }))
 }
 
+/// Nothing can come now from where the feed is kept, or it can again: an event of the type `stalled`.
+#[must_use]
+pub fn stalled(stalled: bool) -> Bytes {
+    event("stalled", &json!({ "stalled": stalled }))
+}
+
 /// The end: an event of the type `end`.
 #[must_use]
 pub fn end(end: &End) -> Bytes {

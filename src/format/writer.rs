@@ -89,7 +89,7 @@ impl Writer {
         let first = !self.begun;
         while let Some(viewer) = &mut self.viewer {
             if !std::mem::replace(&mut self.begun, true) {
-                bytes += self.format.begin(self.epoch, viewer.next_seq(), self.framing, out);
+                bytes += self.format.begin(viewer, self.framing, out);
             }
             if bytes >= BYTES || out.len() >= BUFFERS {
                 break;
@@ -215,7 +215,7 @@ mod tests {
         out.clear();
         let start = Instant::now();
         for number in 0..3 {
-            publisher.publish(number.to_string().into()).await;
+            publisher.publish(number.to_string().into()).await.unwrap();
             // Given up and asked again, as in a `select!`.
             assert_eq!(writer.next(&mut out).now_or_never(), None);
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!((out.len(), start.elapsed()), (3, wait));
         out.clear();
         // The end does not let what came before wait.
-        publisher.publish("last".into()).await;
+        publisher.publish("last".into()).await.unwrap();
         drop(publisher);
         assert_eq!(writer.next(&mut out).now_or_never(), Some(Ok(true)));
         assert_eq!(out.len(), 2);
@@ -239,7 +239,7 @@ mod tests {
         let mut out = Vec::new();
         writer.next(&mut out).await.unwrap();
         tokio::time::sleep(Duration::from_secs(10)).await;
-        publisher.publish("late".into()).await;
+        publisher.publish("late".into()).await.unwrap();
         writer.next(&mut out).await.unwrap();
         let since = Instant::now();
         for beats in 1..4 {

@@ -7,6 +7,7 @@ use quinn::EndpointConfig;
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
 
+use super::routing::{Routable, ServerId};
 use crate::identity::Identity;
 
 /// Between two resets, so that they cannot be made a flood.
@@ -14,7 +15,7 @@ const INTERVAL: Duration = Duration::from_millis(1);
 
 /// The configuration of an endpoint. Its keys come from the certificate's, which stays over
 /// restarts until it is renewed.
-pub(super) fn endpoint(identity: &Identity) -> EndpointConfig {
+pub(super) fn endpoint(identity: &Identity, server: Option<&ServerId>) -> EndpointConfig {
     let identity = identity.current();
     let secret = hmac::Key::new(hmac::HMAC_SHA256, identity.secret());
     let tag = |purpose: &[u8]| hmac::sign(&secret, purpose);
@@ -22,7 +23,13 @@ pub(super) fn endpoint(identity: &Identity) -> EndpointConfig {
     let mut config = EndpointConfig::new(Arc::new(key));
     // By this key a packet of the server before is told from one that was never for it.
     let ids = tag(b"connection id").as_ref().iter().take(8).fold(0, |ids, byte| ids << 8 | u64::from(*byte));
-    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    match server {
+        None => config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids))),
+        Some(server) => {
+            let routable = Routable::new(server.clone(), hmac::Key::new(hmac::HMAC_SHA256, &ids.to_be_bytes()));
+            config.cid_generator(move || Box::new(routable.clone()))
+        }
+    };
     config.min_reset_interval(INTERVAL);
     config
 }

@@ -5,12 +5,12 @@ pub mod command;
 pub mod demo;
 pub mod file;
 
-use std::{io, path::PathBuf, pin::Pin, str::FromStr, time::Duration};
+use std::{io, path::PathBuf, pin::Pin, str::FromStr, sync::Arc, time::Duration};
 
 use tokio::io::AsyncRead;
 use tracing::warn;
 
-use crate::feed::{self, DEFAULT_HISTORY, End, Feed, FeedError, Lag, Publisher};
+use crate::feed::{self, DEFAULT_HISTORY, End, Family, Feed, FeedError, Lag, Publisher};
 use chunker::{Chunker, Chunking};
 
 /// A feed as it is asked for.
@@ -38,20 +38,34 @@ pub enum Kind {
     Tail(PathBuf),
     /// What clients publish.
     Publish,
+    /// A subject of NATS, or all that a pattern matches.
+    #[cfg(feature = "nats")]
+    Nats(crate::nats::Address),
 }
 
 /// A text is no source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` is no source: write demo, -, exec:COMMAND, file:PATH, tail:PATH or publish, with NAME= before it for a feed of that name"
-)]
-pub struct BadSource(String);
+pub enum BadSource {
+    /// It is like none.
+    #[error(
+        "`{0}` is no source: write demo, -, exec:COMMAND, file:PATH, tail:PATH, publish or nats://HOST:PORT/SUBJECT, with NAME= before it for a feed of that name"
+    )]
+    Unknown(String),
+    /// It is like one of NATS, and is none.
+    #[cfg(feature = "nats")]
+    #[error(transparent)]
+    Nats(#[from] crate::nats::BadAddress),
+}
 
 impl FromStr for Kind {
     type Err = BadSource;
 
     fn from_str(text: &str) -> Result<Self, BadSource> {
-        let bad = || BadSource(text.to_owned());
+        #[cfg(feature = "nats")]
+        if crate::nats::Address::is_meant(text) {
+            return Ok(Self::Nats(text.parse()?));
+        }
+        let bad = || BadSource::Unknown(text.to_owned());
         let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
         match (kind, rest) {
             ("demo", "") if !text.ends_with(':') => Ok(Self::Demo),
@@ -73,9 +87,13 @@ impl FromStr for Source {
         // A command may have an equals sign of its own.
         if let Some((name, source)) = text.split_once('=')
             && is_name(name)
-            && let Ok(kind) = source.parse()
         {
-            return Ok(Self { name: name.to_owned(), kind });
+            match source.parse() {
+                Ok(kind) => return Ok(Self { name: name.to_owned(), kind }),
+                #[cfg(feature = "nats")]
+                Err(BadSource::Nats(error)) => return Err(BadSource::Nats(error)),
+                Err(BadSource::Unknown(_)) => {}
+            }
         }
         Ok(Self { name: feed::DEFAULT.to_owned(), kind: text.parse()? })
     }
@@ -105,6 +123,12 @@ pub struct Options {
     pub count: u64,
     /// The time between two chunks of the demo.
     pub interval: Duration,
+    /// How NATS is reached.
+    #[cfg(feature = "nats")]
+    pub nats: crate::nats::Connections,
+    /// Where what clients publish is kept, if not in this server alone.
+    #[cfg(feature = "nats")]
+    pub engine: Option<crate::nats::Address>,
 }
 
 impl Default for Options {
@@ -117,23 +141,49 @@ impl Default for Options {
             restart: false,
             count: 10,
             interval: Duration::from_millis(100),
+            #[cfg(feature = "nats")]
+            nats: crate::nats::Connections::default(),
+            #[cfg(feature = "nats")]
+            engine: None,
         }
     }
 }
 
 /// A source cannot be started.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot start the feed `{name}`: {action} {what}: {source}")]
+#[error("cannot start the feed `{name}`: {doing}{source}")]
 pub struct SourceError {
     name: String,
-    action: &'static str,
-    what: String,
-    source: io::Error,
+    /// With a colon behind it.
+    doing: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 impl SourceError {
-    fn new(name: &str, action: &'static str, what: impl Into<String>, source: io::Error) -> Self {
-        Self { name: name.to_owned(), action, what: what.into(), source }
+    fn new(name: &str, action: &'static str, what: impl std::fmt::Display, source: io::Error) -> Self {
+        Self { name: name.to_owned(), doing: format!("{action} {what}: "), source: source.into() }
+    }
+}
+
+/// What a source has become.
+pub struct Started {
+    /// Its feed; a pattern of subjects has a family instead.
+    pub feed: Option<Feed>,
+    /// Its feeds, which are there when somebody asks.
+    pub family: Option<Arc<dyn Family>>,
+    /// What feeds them.
+    pub feeding: Option<Feeding>,
+}
+
+impl std::fmt::Debug for Started {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Started").field("feed", &self.feed).finish_non_exhaustive()
+    }
+}
+
+impl Started {
+    fn feed(feed: Feed, feeding: Option<Feeding>) -> Self {
+        Self { feed: Some(feed), family: None, feeding }
     }
 }
 
@@ -145,12 +195,38 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// When its command cannot be run, or its file cannot be read.
-    pub async fn start(self, options: &Options) -> Result<(Feed, Option<Feeding>), SourceError> {
+    /// When its command cannot be run, its file cannot be read, or NATS is not there as it is wanted.
+    pub async fn start(self, options: &Options) -> Result<Started, SourceError> {
         let name = self.name.as_str();
+        #[cfg(feature = "nats")]
+        {
+            let failed = |error: crate::nats::NatsError| SourceError {
+                name: name.to_owned(),
+                doing: String::new(),
+                source: error.into(),
+            };
+            match (&self.kind, &options.engine) {
+                (Kind::Nats(address), _) => {
+                    return Ok(
+                        match crate::nats::start(name, address, &options.nats, options).await.map_err(failed)? {
+                            crate::nats::Started::Feed(feed, feeding) => Started::feed(feed, Some(feeding)),
+                            crate::nats::Started::Family(family, feeding) => {
+                                Started { feed: None, family: Some(family), feeding: Some(feeding) }
+                            }
+                        },
+                    );
+                }
+                (Kind::Publish, Some(engine)) => {
+                    let started = crate::nats::start_writable(name, engine, &options.nats, options);
+                    let (feed, feeding) = started.await.map_err(failed)?;
+                    return Ok(Started::feed(feed, Some(feeding)));
+                }
+                _ => {}
+            }
+        }
         let live = || Feed::live(name, options.history, options.lag);
         let chunking = options.chunking;
-        Ok(match self.kind {
+        let (feed, feeding): (_, Option<Feeding>) = match self.kind {
             Kind::Demo => (demo::feed(name, options.count, options.interval), None),
             Kind::Stdin => {
                 let (feed, publisher) = live();
@@ -167,7 +243,10 @@ impl Source {
                 (feed, Some(Box::pin(file::follow(name, path, chunking, publisher)?)))
             }
             Kind::Publish => (Feed::writable(name, options.history, options.lag), None),
-        })
+            #[cfg(feature = "nats")]
+            Kind::Nats(_) => unreachable!("started above"),
+        };
+        Ok(Started::feed(feed, feeding))
     }
 }
 
@@ -189,7 +268,7 @@ async fn publish(reader: impl AsyncRead + Unpin, chunking: Chunking, publisher: 
     loop {
         match chunks.next().await {
             Ok(Some(chunk)) => {
-                if publisher.publish(chunk).await.is_none() {
+                if publisher.publish(chunk).await.is_err() {
                     return Ok(());
                 }
             }
@@ -197,7 +276,8 @@ async fn publish(reader: impl AsyncRead + Unpin, chunking: Chunking, publisher: 
             Err(error) => {
                 let rest = chunks.rest();
                 if !rest.is_empty() {
-                    publisher.publish(rest).await;
+                    // It has ended, then.
+                    let _ = publisher.publish(rest).await;
                 }
                 return Err(error);
             }

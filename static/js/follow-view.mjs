@@ -15,6 +15,8 @@ const CLOCKS_MS = 3_600_000;
 /** The server is on this computer: there is one clock. */
 const LOCAL = /^(localhost|127\..*|\[::1\])$/.test(location.hostname);
 
+const STALLED = "The server cannot reach what keeps the feed. Nothing is lost: it goes on when that is back.";
+
 /** Shows a follower: the panel, the numbers, the plot and the log. */
 export class FollowView {
   panel = new Panel();
@@ -35,6 +37,8 @@ export class FollowView {
   /** What the first words after a return are. */
   #again = "";
   #lost = false;
+  /** Nothing can come to the server. */
+  #stalled = false;
   /** There has been a connection. */
   #opened = false;
 
@@ -87,7 +91,14 @@ export class FollowView {
       this.#log.mark(kind(missed), this.#count(missed));
       this.#draw.schedule();
     },
+    onStalled: (stalled) => {
+      this.#stalled = stalled;
+      this.#log.mark(stalled ? "lost" : "back", stalled ? STALLED : "The feed goes on.");
+      this.panel.setState("streaming", stalled ? STALLED : `Streaming with ${this.#over}.`);
+      this.#draw.schedule();
+    },
     onLost: (error, waitMs, attempt, verdicts) => {
+      this.#stalled = false;
       const { chunks } = this.#numbers;
       if (verdicts.length > 0) fillVerdicts(this.#why, verdicts);
       if (!this.#lost) {
@@ -131,6 +142,7 @@ export class FollowView {
     this.#numbers = nothing();
     this.#again = "";
     this.#lost = false;
+    this.#stalled = false;
     this.#opened = false;
     this.#log.clear();
     this.#plot.samples.clear();
@@ -172,7 +184,7 @@ export class FollowView {
     this.#showLag();
     this.#log.draw();
     this.#plot.draw();
-    if (chunks > 0 && this.panel.state === "streaming" && !this.#lost) {
+    if (chunks > 0 && this.panel.state === "streaming" && !this.#lost && !this.#stalled) {
       this.panel.setState("streaming", `Streaming with ${this.#over}.${this.#again}`);
     }
   }

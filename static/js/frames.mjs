@@ -10,7 +10,9 @@
  * @typedef {{ type: "begin", epoch: string, next?: number }} BeginFrame `epoch` as a cursor has it:
  *   hexadecimal; `next` is the number of the chunk that comes next, unless some are missing
  * @typedef {{ type: "heartbeat" }} HeartbeatFrame
- * @typedef {ChunkFrame | GapFrame | EndFrame | BeginFrame | HeartbeatFrame} Frame
+ * @typedef {{ type: "sparse" }} SparseFrame numbers are left out between the feed's chunks
+ * @typedef {{ type: "stalled", stalled: boolean }} StalledFrame nothing can come now to the server, or it can again
+ * @typedef {ChunkFrame | GapFrame | EndFrame | BeginFrame | HeartbeatFrame | SparseFrame | StalledFrame} Frame
  */
 
 /** The longest payload that the page accepts; the server's own chunks have at most 64 KiB. */
@@ -24,6 +26,8 @@ const GAP = 1;
 const END = 2;
 const BEGIN = 3;
 const HEARTBEAT = 4;
+const SPARSE = 5;
+const STALLED = 6;
 
 /** The bytes are no frames, or none that a Number can hold; nothing more can be read then. */
 export class FrameError extends Error {
@@ -166,6 +170,10 @@ function read(kind, payload) {
     }
     case HEARTBEAT:
       return { type: "heartbeat" };
+    case SPARSE:
+      return { type: "sparse" };
+    case STALLED:
+      return { type: "stalled", stalled: integer() !== 0 };
     default:
       return undefined;
   }

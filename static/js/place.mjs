@@ -20,6 +20,9 @@ export class Place {
   /** Another run began, and what is missing of it has not been told. */
   #restarted = false;
 
+  /** Numbers are left out between the chunks: a jump is no loss. */
+  #sparse = false;
+
   /** @param {"now" | "start"} from where to begin */
   constructor(from) {
     this.#asked = from;
@@ -59,6 +62,7 @@ export class Place {
    * @param {number} [next] the number of the chunk that comes next, unless some are missing
    */
   begin(epoch, next) {
+    this.#sparse = false;
     // Of a run that had not begun nothing was lost, and all of the new one is wanted.
     if (this.#next !== undefined && this.#next > 0 && epoch !== this.#epoch) {
       this.#restarted = true;
@@ -67,6 +71,11 @@ export class Place {
     this.#epoch = epoch;
     // So that what is lost before the first chunk has come is known too.
     if (!this.#restarted) this.#next ??= next;
+  }
+
+  /** The feed leaves numbers out. */
+  sparse() {
+    this.#sparse = true;
   }
 
   /**
@@ -98,7 +107,7 @@ export class Place {
     let missed;
     if (this.#restarted) {
       missed = { missing: seq, restarted: true, told: false };
-    } else if (this.#next !== undefined && seq > this.#next) {
+    } else if (this.#next !== undefined && seq > this.#next && !this.#sparse) {
       missed = { missing: seq - this.#next, restarted: false, told: false };
     }
     this.#restarted = false;

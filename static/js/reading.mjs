@@ -174,6 +174,12 @@ export class Reading {
       case "begin":
         place.begin(frame.epoch, frame.next);
         return;
+      case "sparse":
+        place.sparse();
+        return;
+      case "stalled":
+        this.#events.onStalled(frame.stalled);
+        return;
       case "gap": {
         const missed = place.gap(frame);
         if (missed !== undefined) this.#miss(missed);

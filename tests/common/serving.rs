@@ -84,6 +84,12 @@ impl Serving {
         soon("a connection", Connection::open(&self.uri("/"), &trust)).await.unwrap()
     }
 
+    /// The same when its certificate is kept elsewhere.
+    pub async fn connect_with(&self, certs: &str) -> Connection {
+        let trust = Trust::Files(vec![Path::new(certs).join("cert.pem")]);
+        soon("a connection", Connection::open(&self.uri("/"), &trust)).await.unwrap()
+    }
+
     /// The memory that it holds, in bytes.
     pub fn memory(&self) -> u64 {
         memory(self.child.id())

@@ -9,7 +9,7 @@ have() {
   command -v "$1" >/dev/null
 }
 
-# Debian packages: the browsers, valgrind, Node.js, Python's venv, a C compiler for the crates that need one.
+# Debian packages: the browsers, valgrind, nginx, Node.js, Python's venv, a C compiler for the crates that need one.
 install_debian() {
   local missing=()
   have chromium || missing+=(chromium)
@@ -18,6 +18,7 @@ install_debian() {
   have node || missing+=(nodejs)
   have npm || missing+=(npm)
   have valgrind || missing+=(valgrind)
+  [[ -e /usr/lib/nginx/modules/ngx_stream_module.so ]] || missing+=(nginx-light libnginx-mod-stream)
   have cc || missing+=(build-essential)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   # Without any font a page has no letters, and a screenshot shows none.
@@ -26,7 +27,8 @@ install_debian() {
     echo "missing: ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
     as_root apt-get update -qq
-    as_root apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$TARGET/apt.log"
+    # No service is to be started: RUNLEVEL=1 says so to those who would.
+    as_root env RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$TARGET/apt.log"
   fi
   have cargo || {
     echo 'there is no cargo: install Rust (https://www.rust-lang.org/tools/install), then run this again' >&2

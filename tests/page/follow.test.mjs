@@ -37,7 +37,7 @@ function following(changes = {}, wanted = {}) {
     return new Response(driven.stream);
   };
   const told = [];
-  const names = ["onInfo", "onConnecting", "onOpen", "onPath", "onChunk", "onResumed", "onMissed", "onLost", "onEnded", "onStopped", "onError"];
+  const names = ["onInfo", "onConnecting", "onOpen", "onPath", "onChunk", "onResumed", "onMissed", "onStalled", "onLost", "onEnded", "onStopped", "onError"];
   const text = (argument) => (argument?.bytes instanceof Uint8Array ? { ...argument, bytes: new TextDecoder().decode(argument.bytes) } : argument);
   const follower = new Follower(env, Object.fromEntries(names.map((name) => [name, (...args) => told.push([name, ...args.map(text)])])));
   const run = follower.start({ choice: "fetch", feed: "default", from: "now", ...wanted });
@@ -460,6 +460,29 @@ test("a place knows where it is before the first chunk", () => {
   assert.equal(over.restarted, true);
   assert.deepEqual(over.end(), { missing: 0, restarted: true, told: true });
   assert.equal(over.end(), undefined);
+});
+
+test("where numbers are left out, a jump is no loss, and what the server tells is", () => {
+  const place = new Place("now");
+  place.begin("7", 5);
+  place.sparse();
+  assert.deepEqual(place.chunk(9), { fresh: true, missed: undefined });
+  assert.equal(place.chunk(9).fresh, false);
+  assert.deepEqual(place.gap({ from: 10, missing: 2, restarted: false }), { missing: 2, restarted: false, told: true });
+  // Another stream may be of a server that keeps all of them.
+  place.begin("7", 12);
+  assert.deepEqual(place.chunk(13).missed, { missing: 1, restarted: false, told: false });
+});
+
+test("a feed that stalls says so, and goes on", async () => {
+  const f = following();
+  await calm();
+  await f.push(0, begin(7), chunk(0), frame(6, 1), frame(6, 0), chunk(1));
+  assert.deepEqual(f.all("onStalled"), [[true], [false]]);
+  assert.equal(f.all("onChunk").length, 2);
+  assert.equal(f.all("onLost").length, 0);
+  f.follower.stop();
+  await f.run;
 });
 
 test("a place that was told of a restart, and nothing after it, begins at its start", () => {

@@ -139,6 +139,14 @@ impl Publication {
         self.key.is_some()
     }
 
+    /// By what a chunk of that size is known, which comes next, when the publication comes again to
+    /// another server. The size is in it: elsewhere the body may be cut otherwise, and what was cut
+    /// otherwise is not the same.
+    pub(super) fn id(&self, size: usize) -> Option<String> {
+        let (feed, key) = self.key.as_ref()?;
+        Some(format!("{feed}/{key}/{}+{size}", self.progress.bytes))
+    }
+
     pub(super) fn progress(&self) -> Progress {
         self.progress
     }

@@ -91,6 +91,8 @@ async fn copy(getting: &Getting, viewer: &mut Viewer, output: &mut Output) -> Re
                 progress.advance(chunk.len());
             }
             Some(Event::Gap(gap)) => progress.complain(&in_words(&gap)),
+            Some(Event::Stalled(true)) => progress.complain("the server cannot reach what keeps the feed: waiting"),
+            Some(Event::Stalled(false)) => progress.complain("the feed goes on"),
             Some(Event::Lost { error, pause, transport }) => {
                 lost = true;
                 progress.complain(&lost_in_words(&error, pause, Some(transport)));

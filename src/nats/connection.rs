@@ -1,0 +1,152 @@
+//! Connections to NATS, one for each system that feeds are on.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
+use tokio::{
+    sync::{Mutex, Semaphore, watch},
+    time::{Instant, sleep},
+};
+use tracing::{info, warn};
+
+use super::{Address, Ensure, NatsError};
+
+/// How long a server may take to answer.
+const ANSWER: Duration = Duration::from_secs(3);
+/// For how long NATS is tried when a feed is started.
+const START: Duration = Duration::from_secs(10);
+/// How many viewers read what is older than their ring at once; others wait.
+const READS: usize = 32;
+
+/// How NATS is reached, and what is made there.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct NatsOptions {
+    /// A file with a user's JWT and key, as `nsc` writes it.
+    pub credentials: Option<PathBuf>,
+    /// Certificates of those who may vouch for the servers, in PEM; TLS is asked for then.
+    pub ca: Option<PathBuf>,
+    /// Make the streams that are missing, and see that those that are there are like this.
+    pub ensure: Option<Ensure>,
+}
+
+/// One connection for each system.
+#[derive(Debug, Clone, Default)]
+pub struct Connections {
+    options: Arc<NatsOptions>,
+    known: Arc<Mutex<HashMap<Vec<String>, Connection>>>,
+}
+
+/// A connection, which comes again by itself when it is lost.
+#[derive(Debug, Clone)]
+pub(super) struct Connection {
+    pub(super) client: Client,
+    pub(super) jetstream: jetstream::Context,
+    /// Whether it is there now.
+    pub(super) connected: watch::Receiver<bool>,
+    /// Places for those who read what is old.
+    pub(super) reads: Arc<Semaphore>,
+}
+
+impl Connections {
+    /// None yet.
+    #[must_use]
+    pub fn new(options: NatsOptions) -> Self {
+        Self { options: Arc::new(options), known: Arc::default() }
+    }
+
+    pub(super) fn ensure(&self) -> Option<&Ensure> {
+        self.options.ensure.as_ref()
+    }
+
+    /// The connection to the servers of an address.
+    pub(super) async fn to(&self, address: &Address) -> Result<Connection, NatsError> {
+        let mut known = self.known.lock().await;
+        if let Some(connection) = known.get(&address.servers) {
+            return Ok(connection.clone());
+        }
+        let connection = self.connect(&address.servers).await?;
+        known.insert(address.servers.clone(), connection.clone());
+        Ok(connection)
+    }
+
+    async fn connect(&self, servers: &[String]) -> Result<Connection, NatsError> {
+        let addresses: Vec<ServerAddr> = servers
+            .iter()
+            .map(|server| server.parse().map_err(|error| NatsError::new(format!("no server of NATS: {error}"))))
+            .collect::<Result<_, _>>()?;
+        let shown: Vec<_> = addresses.iter().map(|address| format!("{}:{}", address.host(), address.port())).collect();
+        let shown = shown.join(", ");
+        let until = Instant::now() + START;
+        loop {
+            let (sender, connected) = watch::channel(true);
+            let error = match self.connect_options(sender, shown.clone()).await?.connect(addresses.as_slice()).await {
+                Ok(client) => {
+                    let mut jetstream = jetstream::new(client.clone());
+                    jetstream.set_timeout(ANSWER);
+                    return Ok(Connection { client, jetstream, connected, reads: Arc::new(Semaphore::new(READS)) });
+                }
+                Err(error) => error,
+            };
+            if Instant::now() >= until {
+                let text = format!("cannot connect to NATS at {shown}: {error}. Is nats-server running there?");
+                return Err(NatsError::new(text));
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn connect_options(
+        &self,
+        connected: watch::Sender<bool>,
+        servers: String,
+    ) -> Result<ConnectOptions, NatsError> {
+        let connected = Arc::new(connected);
+        let servers: Arc<str> = servers.into();
+        let mut options = ConnectOptions::new()
+            .name("h3cast")
+            .connection_timeout(ANSWER)
+            .request_timeout(Some(ANSWER))
+            .ping_interval(Duration::from_secs(5))
+            .event_callback(move |event| {
+                let (connected, servers) = (connected.clone(), servers.clone());
+                async move {
+                    match event {
+                        Event::Connected => {
+                            if !connected.send_replace(true) {
+                                info!(%servers, "connected to NATS again");
+                            }
+                        }
+                        Event::Disconnected | Event::Closed => {
+                            if connected.send_replace(false) {
+                                warn!(%servers, "the connection to NATS is lost: trying again");
+                            }
+                        }
+                        event => warn!(%servers, "NATS: {event}"),
+                    }
+                }
+            });
+        if let Some(path) = &self.options.credentials {
+            options = options.credentials_file(path).await.map_err(|error| {
+                NatsError::new(format!("cannot read the credentials of NATS in {}: {error}", path.display()))
+            })?;
+        }
+        if let Some(path) = &self.options.ca {
+            options = options.add_root_certificates(path.clone()).require_tls(true);
+        }
+        Ok(options)
+    }
+}
+
+impl Connection {
+    /// Waits until it is there. Cancel-safe.
+    pub(super) async fn connected(&self) {
+        // An error would mean that its client is gone, which `self` holds.
+        let _ = self.connected.clone().wait_for(|connected| *connected).await;
+    }
+
+    /// Waits until it is not. Cancel-safe.
+    pub(super) async fn lost(&self) {
+        let _ = self.connected.clone().wait_for(|connected| !connected).await;
+    }
+}

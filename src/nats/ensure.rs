@@ -1,0 +1,233 @@
+//! The JetStream stream of a subject: found, and made or looked at when that is wanted. It is never
+//! changed.
+
+use std::{str::FromStr, time::Duration};
+
+use async_nats::jetstream::{
+    ErrorCode,
+    context::GetStreamErrorKind,
+    stream::{Config, DiscardPolicy, Info, StorageType},
+};
+
+use super::{NatsError, connection::Connection};
+
+/// How a stream is to be. What is not said is as the server has it: kept in files, once, without limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ensure {
+    /// How many servers keep it.
+    pub replicas: Option<usize>,
+    /// How long it is kept.
+    pub max_age: Option<Duration>,
+    /// How much is kept, in bytes.
+    pub max_bytes: Option<i64>,
+    /// How many chunks are kept.
+    pub max_messages: Option<i64>,
+    /// When no more is kept, the new ones are refused, not the old ones dropped.
+    pub discard_new: Option<bool>,
+    /// It is kept in memory, not in files.
+    pub memory: Option<bool>,
+}
+
+/// A text is no such description.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` says nothing of a stream: write replicas=3, max-age=24h, max-bytes=10G, max-messages=N, discard=old|new, storage=file|memory, with commas between"
+)]
+pub struct BadEnsure(String);
+
+impl FromStr for Ensure {
+    type Err = BadEnsure;
+
+    fn from_str(text: &str) -> Result<Self, BadEnsure> {
+        let mut ensure = Self::default();
+        for setting in text.split(',').filter(|setting| !setting.is_empty()) {
+            let bad = || BadEnsure(setting.to_owned());
+            let (name, value) = setting.split_once('=').ok_or_else(bad)?;
+            match (name, value) {
+                ("replicas", number) => ensure.replicas = Some(number.parse().map_err(|_| bad())?),
+                ("max-age", time) => ensure.max_age = Some(age(time).ok_or_else(bad)?),
+                ("max-bytes", size) => ensure.max_bytes = Some(bytes(size).ok_or_else(bad)?),
+                ("max-messages", number) => ensure.max_messages = Some(number.parse().map_err(|_| bad())?),
+                ("discard", "old") => ensure.discard_new = Some(false),
+                ("discard", "new") => ensure.discard_new = Some(true),
+                ("storage", "file") => ensure.memory = Some(false),
+                ("storage", "memory") => ensure.memory = Some(true),
+                _ => return Err(bad()),
+            }
+        }
+        Ok(ensure)
+    }
+}
+
+/// A number with a unit, as in `24h`.
+fn age(text: &str) -> Option<Duration> {
+    let seconds = match text.char_indices().last()? {
+        (at, 's') => (at, 1),
+        (at, 'm') => (at, 60),
+        (at, 'h') => (at, 3600),
+        (at, 'd') => (at, 24 * 3600),
+        _ => return None,
+    };
+    let number: u64 = text[..seconds.0].parse().ok()?;
+    Some(Duration::from_secs(number.checked_mul(seconds.1)?))
+}
+
+/// A number of bytes, as in `10G`.
+fn bytes(text: &str) -> Option<i64> {
+    let (digits, unit) = match text.char_indices().last()? {
+        (at, 'K' | 'k') => (&text[..at], 1 << 10),
+        (at, 'M' | 'm') => (&text[..at], 1 << 20),
+        (at, 'G' | 'g') => (&text[..at], 1 << 30),
+        _ => (text, 1),
+    };
+    digits.parse::<i64>().ok()?.checked_mul(unit)
+}
+
+impl Ensure {
+    fn config(&self, name: String, subject: &str) -> Config {
+        Config {
+            name,
+            subjects: vec![subject.to_owned()],
+            num_replicas: self.replicas.unwrap_or(1),
+            max_age: self.max_age.unwrap_or_default(),
+            max_bytes: self.max_bytes.unwrap_or(-1),
+            max_messages: self.max_messages.unwrap_or(-1),
+            discard: if self.discard_new == Some(true) { DiscardPolicy::New } else { DiscardPolicy::Old },
+            storage: if self.memory == Some(true) { StorageType::Memory } else { StorageType::File },
+            ..Config::default()
+        }
+    }
+
+    /// What of it a stream is not, in words.
+    fn differences(&self, there: &Config) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut compare = |what: &str, wanted: Option<String>, is: String| {
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != is) {
+                found.push(format!("{what} is {is}, not {wanted}"));
+            }
+        };
+        let seconds = |time: Duration| format!("{} s", time.as_secs());
+        let discard = |new| if new { "new" } else { "old" }.to_owned();
+        let storage = |memory| if memory { "memory" } else { "file" }.to_owned();
+        compare("replicas", self.replicas.map(|number| number.to_string()), there.num_replicas.to_string());
+        compare("max-age", self.max_age.map(seconds), seconds(there.max_age));
+        compare("max-bytes", self.max_bytes.map(|size| size.to_string()), there.max_bytes.to_string());
+        compare("max-messages", self.max_messages.map(|number| number.to_string()), there.max_messages.to_string());
+        compare("discard", self.discard_new.map(discard), discard(there.discard == DiscardPolicy::New));
+        compare("storage", self.memory.map(storage), storage(there.storage == StorageType::Memory));
+        found
+    }
+}
+
+/// A stream as far as a feed must know it.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) name: String,
+    /// All that it keeps has this subject, so that its numbers follow each other.
+    pub(super) only: Option<String>,
+}
+
+impl Found {
+    fn of(config: &Config) -> Self {
+        let whole = config.mirror.is_none() && config.sources.as_ref().is_none_or(Vec::is_empty);
+        let only = match config.subjects.as_slice() {
+            [subject] if whole && !subject.contains(['*', '>']) => Some(subject.clone()),
+            _ => None,
+        };
+        Self { name: config.name.clone(), only }
+    }
+}
+
+/// Finds the stream that keeps `subject`, or makes it.
+pub(super) async fn stream(
+    connection: &Connection,
+    subject: &str,
+    name: Option<&str>,
+    ensure: Option<&Ensure>,
+) -> Result<Found, NatsError> {
+    let jetstream = &connection.jetstream;
+    let named = match name {
+        Some(name) => Some(name.to_owned()),
+        None => jetstream.stream_by_subject(subject).await.ok(),
+    };
+    if let Some(name) = named {
+        match info(connection, &name).await {
+            Ok(info) => {
+                let differences = ensure.map(|ensure| ensure.differences(&info.config)).unwrap_or_default();
+                if !differences.is_empty() {
+                    let text = format!(
+                        "the stream `{name}` is not as --ensure-stream wants it: {}. It is not changed: do that with `nats stream edit`, or leave those settings out",
+                        differences.join("; ")
+                    );
+                    return Err(NatsError::new(text));
+                }
+                return Ok(Found::of(&info.config));
+            }
+            Err(Missing::Other(error)) => return Err(error),
+            Err(Missing::Stream) => {}
+        }
+    }
+    let Some(ensure) = ensure else {
+        // Told apart, so that nobody makes a stream on a server that has none.
+        if let Err(error) = jetstream.query_account().await {
+            return Err(NatsError::new(format!(
+                "JetStream does not answer: {error}. Is it switched on (nats-server -js)?"
+            )));
+        }
+        let text = format!(
+            "no JetStream stream keeps the subject `{subject}`: make one, or let --ensure-stream make it (or write ?live behind the address for a subject that is not kept)"
+        );
+        return Err(NatsError::new(text));
+    };
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    let name = name.map_or_else(|| subject.chars().map(plain).collect(), String::from);
+    let config = ensure.config(name.clone(), subject);
+    match jetstream.create_stream(config).await {
+        Ok(made) => Ok(Found::of(&made.cached_info().config)),
+        // Another server of ours may have been faster.
+        Err(error) => match info(connection, &name).await {
+            Ok(info) if info.config.subjects.iter().any(|known| known == subject) => Ok(Found::of(&info.config)),
+            _ => Err(NatsError::new(format!("cannot make the stream `{name}` for `{subject}`: {error}"))),
+        },
+    }
+}
+
+enum Missing {
+    Stream,
+    Other(NatsError),
+}
+
+async fn info(connection: &Connection, name: &str) -> Result<Info, Missing> {
+    match connection.jetstream.get_stream(name).await {
+        Ok(stream) => Ok(stream.cached_info().clone()),
+        Err(error) => Err(match error.kind() {
+            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                Missing::Stream
+            }
+            _ => Missing::Other(NatsError::new(format!("cannot see the stream `{name}`: {error}"))),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions() {
+        let all = "replicas=3,max-age=24h,max-bytes=10G,max-messages=5,discard=new,storage=memory";
+        let ensure: Ensure = all.parse().unwrap();
+        assert_eq!(ensure.max_age, Some(Duration::from_secs(24 * 3600)));
+        assert_eq!(ensure.max_bytes, Some(10 << 30));
+        assert_eq!("".parse(), Ok(Ensure::default()));
+        let config = ensure.config("x".into(), "x");
+        assert!(ensure.differences(&config).is_empty());
+        assert!(Ensure::default().differences(&config).is_empty());
+        let other: Ensure = "replicas=1,discard=old".parse().unwrap();
+        assert_eq!(other.differences(&config), ["replicas is 3, not 1", "discard is new, not old"]);
+        for text in ["replicas", "replicas=x", "max-age=1", "max-age=h", "what=1", "discard=all", "max-bytes=G"] {
+            assert!(text.parse::<Ensure>().is_err(), "{text}");
+        }
+    }
+}

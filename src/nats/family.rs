@@ -1,0 +1,143 @@
+//! Feeds of all subjects that a pattern matches, each made when somebody asks for it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, interval};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{connection::Connection, ensure::Found, keeper::JetStream};
+use crate::{
+    feed::{self, Family, Feed, FeedError},
+    source::{Feeding, Options},
+};
+
+/// How many feeds of a pattern there are at once.
+const MAX_FEEDS: usize = 10_000;
+/// How long a feed stays that nobody views.
+const KEEP: Duration = Duration::from_secs(60);
+/// How often one looks for those.
+const SWEEP: Duration = Duration::from_secs(10);
+
+pub(super) fn start(
+    name: &str,
+    subject: String,
+    connection: Connection,
+    stream: Found,
+    options: &Options,
+) -> (Arc<dyn Family>, Feeding) {
+    let prefix = if name == feed::DEFAULT { String::new() } else { format!("{name}.") };
+    let wild: Vec<_> = subject.split('.').filter(|token| matches!(*token, "*" | ">")).collect();
+    let pattern = format!("{prefix}{}", wild.join("."));
+    let history = options.history;
+    let family = Arc::new(Subjects { prefix, pattern, subject, connection, stream, history, feeds: Mutex::default() });
+    let sweeping = family.clone();
+    (family, Box::pin(async move { sweeping.sweep().await }))
+}
+
+struct Subjects {
+    /// What the names of its feeds begin with.
+    prefix: String,
+    pattern: String,
+    /// With wildcards.
+    subject: String,
+    connection: Connection,
+    stream: Found,
+    history: usize,
+    feeds: Mutex<BTreeMap<String, Entry>>,
+}
+
+struct Entry {
+    feed: Feed,
+    asked: Instant,
+    _filling: AbortOnDropHandle<()>,
+}
+
+impl Subjects {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The subject of the feed of that name.
+    fn subject_of(&self, name: &str) -> Option<String> {
+        let mut rest = name.strip_prefix(&self.prefix)?.split('.');
+        let mut subject = Vec::new();
+        for token in self.subject.split('.') {
+            match token {
+                "*" => subject.push(rest.next()?),
+                ">" => {
+                    subject.push(rest.next()?);
+                    subject.extend(&mut rest);
+                }
+                token => subject.push(token),
+            }
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        let all = rest.next().is_none() && name.len() <= 200;
+        (all && subject.iter().all(|token| !token.is_empty()) && name.chars().all(|c| plain(c) || c == '.'))
+            .then(|| subject.join("."))
+    }
+
+    fn known(&self, name: &str) -> Option<Feed> {
+        let mut feeds = self.lock();
+        let entry = feeds.get_mut(name)?;
+        entry.asked = Instant::now();
+        Some(entry.feed.clone())
+    }
+
+    async fn make(&self, name: &str, subject: String) -> Result<Feed, FeedError> {
+        if let Some(feed) = self.known(name) {
+            return Ok(feed);
+        }
+        if self.lock().len() >= MAX_FEEDS {
+            return Err(FeedError(format!("there are {MAX_FEEDS} feeds of {} already", self.pattern)));
+        }
+        let keeper = JetStream::new(self.connection.clone(), self.stream.clone(), subject, false);
+        let (feed, filling) = keeper.feed(name, self.history).await?;
+        let mut feeds = self.lock();
+        // Whoever was faster has made the one that all view.
+        let entry = feeds.entry(name.to_owned()).or_insert_with(|| Entry {
+            feed,
+            asked: Instant::now(),
+            _filling: AbortOnDropHandle::new(tokio::spawn(filling)),
+        });
+        Ok(entry.feed.clone())
+    }
+
+    /// Drops the feeds that nobody views, as long as it is polled; then all.
+    async fn sweep(&self) {
+        struct Clear<'a>(&'a Subjects);
+        impl Drop for Clear<'_> {
+            fn drop(&mut self) {
+                let feeds = std::mem::take(&mut *self.0.lock());
+                feeds.values().for_each(|entry| entry.feed.stop());
+            }
+        }
+        let _clear = Clear(self);
+        let mut sweeps = interval(SWEEP);
+        loop {
+            sweeps.tick().await;
+            self.lock().retain(|_, entry| entry.feed.status().viewers > 0 || entry.asked.elapsed() < KEEP);
+        }
+    }
+}
+
+impl Family for Subjects {
+    fn pattern(&self) -> &str {
+        &self.pattern
+    }
+
+    fn get(&self, name: &str) -> BoxFuture<'_, Option<Result<Feed, FeedError>>> {
+        let Some(subject) = self.subject_of(name) else { return Box::pin(std::future::ready(None)) };
+        let name = name.to_owned();
+        Box::pin(async move { Some(self.make(&name, subject).await) })
+    }
+
+    fn feeds(&self) -> Vec<Feed> {
+        self.lock().values().map(|entry| entry.feed.clone()).collect()
+    }
+}

@@ -1,0 +1,297 @@
+//! A feed that is one subject of a JetStream stream.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use async_nats::jetstream::{
+    self,
+    consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
+    context::PublishErrorKind,
+    message::PublishMessage,
+    stream::{Info, Stream},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use futures_util::{StreamExt, future::BoxFuture};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::{NatsError, connection::Connection, ensure::Found};
+use crate::{
+    chunk::{Chunk, Cursor, Epoch},
+    feed::{Feed, FeedError, Filler, Keeper, Past, PublishError},
+    source::Feeding,
+};
+
+/// For how long publishing is tried: a cluster that chooses a new leader takes less.
+const PUBLISH: Duration = Duration::from_secs(6);
+/// The time between two tries.
+pub(super) const AGAIN: Duration = Duration::from_millis(250);
+/// How often a consumer with nothing to bring says that it is there.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long the server keeps a consumer that nobody asks.
+const INACTIVE: Duration = Duration::from_secs(30);
+/// How many chunks, and about how many bytes, are read of the past at once.
+const READ_CHUNKS: usize = 256;
+const READ_BYTES: usize = 1 << 20;
+/// How long one such reading may take.
+const READ: Duration = Duration::from_secs(10);
+
+/// See the module's text.
+pub(super) struct JetStream {
+    connection: Connection,
+    stream: Found,
+    subject: String,
+    writable: bool,
+    /// The run of numbers that chunks are published to.
+    epoch: AtomicU64,
+    /// Tells this server's chunks from those of others.
+    origin: String,
+    published: AtomicU64,
+}
+
+/// The feed's number of what has that number in its stream.
+fn seq(sequence: u64) -> u64 {
+    sequence.saturating_sub(1)
+}
+
+/// The epoch of a stream: when it was made, in milliseconds.
+fn epoch(info: &Info) -> Epoch {
+    Epoch(u64::try_from(info.created.unix_timestamp_nanos() / 1_000_000).unwrap_or_default())
+}
+
+impl JetStream {
+    pub(super) fn new(connection: Connection, stream: Found, subject: String, writable: bool) -> Arc<Self> {
+        let mut origin = [0; 9];
+        let _ = crate::identity::provider().secure_random.fill(&mut origin);
+        Arc::new(Self {
+            connection,
+            stream,
+            subject,
+            writable,
+            epoch: AtomicU64::default(),
+            origin: URL_SAFE_NO_PAD.encode(origin),
+            published: AtomicU64::default(),
+        })
+    }
+
+    /// The feed, which begins at what is published next, and what fills it.
+    pub(super) async fn feed(self: &Arc<Self>, name: &str, history: usize) -> Result<(Feed, Feeding), NatsError> {
+        let info = self
+            .info()
+            .await
+            .map_err(|error| NatsError::new(format!("cannot see the stream `{}`: {error}", self.stream.name)))?;
+        let epoch = epoch(&info);
+        self.epoch.store(epoch.0, Ordering::Relaxed);
+        let (feed, filler) = Feed::kept(name, self.clone(), history, epoch, info.state.last_sequence);
+        let keeper = self.clone();
+        Ok((feed, Box::pin(async move { keeper.fill(filler).await })))
+    }
+
+    async fn handle(&self) -> Result<Stream<()>, FeedError> {
+        self.connection.jetstream.get_stream_no_info(&self.stream.name).await.map_err(failed)
+    }
+
+    async fn info(&self) -> Result<Info, FeedError> {
+        self.handle().await?.get_info().await.map_err(failed)
+    }
+
+    /// A consumer of its own, from the feed's number `next` on.
+    async fn consumer(&self, next: u64) -> Result<PullConsumer, FeedError> {
+        let config = pull::Config {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: next + 1 },
+            filter_subject: self.subject.clone(),
+            // What is lost on the way is noticed by its number, and asked for again.
+            ack_policy: AckPolicy::None,
+            max_deliver: 1,
+            inactive_threshold: INACTIVE,
+            memory_storage: true,
+            num_replicas: 1,
+            ..Default::default()
+        };
+        self.handle().await?.create_consumer(config).await.map_err(failed)
+    }
+
+    /// Fills the feed's ring, as long as it is polled.
+    async fn fill(&self, filler: Filler) {
+        let mut told = false;
+        loop {
+            let ended = tokio::select! {
+                biased;
+                () = self.connection.lost() => FeedError("the connection to NATS is lost".into()),
+                error = self.fill_once(&filler, &mut told) => error,
+            };
+            filler.stall(true);
+            match std::mem::replace(&mut told, true) {
+                false => warn!(stream = self.stream.name, subject = self.subject, "a feed stalls: {ended}"),
+                true => debug!(stream = self.stream.name, subject = self.subject, "a feed stalls: {ended}"),
+            }
+            self.connection.connected().await;
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// Fills it until something is wrong.
+    async fn fill_once(&self, filler: &Filler, told: &mut bool) -> FeedError {
+        let filled: Result<(), FeedError> = async {
+            let info = self.info().await?;
+            let epoch = epoch(&info);
+            if epoch != filler.epoch() {
+                warn!(stream = self.stream.name, "the stream was made anew: its feed begins again");
+                self.epoch.store(epoch.0, Ordering::Relaxed);
+                filler.renew(epoch, 0);
+            }
+            // What is gone there does not come; its viewers are told when they ask for it.
+            filler.skip_to(seq(info.state.first_sequence));
+            let consumer = self.consumer(filler.next()).await?;
+            // When it is made anew after this, its consumers go with it.
+            if self::epoch(&self.info().await?) != epoch {
+                return Err(FeedError("the stream was made anew".into()));
+            }
+            let mut messages = consumer
+                .stream()
+                .max_messages_per_batch(1000)
+                .heartbeat(HEARTBEAT)
+                .expires(Duration::from_secs(30))
+                .messages()
+                .await
+                .map_err(failed)?;
+            filler.stall(false);
+            if std::mem::take(told) {
+                info!(stream = self.stream.name, subject = self.subject, "a feed goes on");
+            }
+            let mut before = 0;
+            while let Some(message) = messages.next().await {
+                let message = message.map_err(failed)?;
+                let about = message.info().map_err(failed)?;
+                if about.consumer_sequence != before + 1 {
+                    return Err(FeedError("messages were lost on the way".into()));
+                }
+                before = about.consumer_sequence;
+                filler.add(chunk(&message).map_err(failed)?);
+            }
+            Err(FeedError("its consumer is gone".into()))
+        }
+        .await;
+        filled.err().unwrap_or_else(|| FeedError("it ended".into()))
+    }
+
+    async fn try_publish(&self, bytes: &Bytes, id: &str) -> Result<u64, (PublishErrorKind, String)> {
+        let message = PublishMessage::build().payload(bytes.clone()).message_id(id).expected_stream(&self.stream.name);
+        let failed = |error: jetstream::context::PublishError| (error.kind(), error.to_string());
+        let sent = self.connection.jetstream.send_publish(self.subject.clone(), message).await.map_err(failed)?;
+        Ok(sent.await.map_err(failed)?.sequence)
+    }
+
+    async fn publish_soon(&self, bytes: Bytes, id: &str) -> Result<Cursor, PublishError> {
+        let until = Instant::now() + PUBLISH;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let tried = async {
+                self.connection.connected().await;
+                self.try_publish(&bytes, id).await
+            };
+            let why = match timeout(left, tried).await {
+                Ok(Ok(sequence)) => {
+                    return Ok(Cursor { epoch: Epoch(self.epoch.load(Ordering::Relaxed)), seq: seq(sequence) });
+                }
+                Ok(Err((PublishErrorKind::MaxPayloadExceeded, _))) => {
+                    let max = self.connection.client.server_info().max_payload;
+                    return Err(PublishError::TooLarge { size: bytes.len(), max });
+                }
+                Ok(Err((_, why))) => why,
+                Err(_) => "NATS does not answer".into(),
+            };
+            // By its id it is kept once, however often it is sent.
+            if until <= Instant::now() + AGAIN {
+                return Err(PublishError::Unavailable(why));
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn read_past(&self, wanted: Epoch, next: u64) -> Result<Past, FeedError> {
+        // The server does not close it, and neither do we.
+        let _place = self.connection.reads.acquire().await.map_err(failed)?;
+        let info = self.info().await?;
+        if epoch(&info) != wanted {
+            return Err(FeedError("the stream was made anew".into()));
+        }
+        let first = seq(info.state.first_sequence);
+        let end = info.state.last_sequence;
+        let mut past = Past { first, chunks: Vec::new(), next: next.max(first) };
+        if past.next >= end {
+            return Ok(Past { next: past.next.max(end), ..past });
+        }
+        let consumer = self.consumer(past.next).await?;
+        let left = consumer.cached_info().num_pending;
+        let mut size = 0;
+        let mut all = left == 0;
+        if !all {
+            let mut messages = consumer.fetch().max_messages(READ_CHUNKS).messages().await.map_err(failed)?;
+            let mut before = 0;
+            while let Some(message) = messages.next().await {
+                let message = message.map_err(|error| FeedError(error.to_string()))?;
+                let about = message.info().map_err(failed)?;
+                if about.consumer_sequence != before + 1 {
+                    break;
+                }
+                before = about.consumer_sequence;
+                all = about.pending == 0;
+                let chunk = chunk(&message).map_err(failed)?;
+                size += chunk.bytes.len();
+                past.chunks.push(chunk);
+                if size >= READ_BYTES {
+                    break;
+                }
+            }
+        }
+        let name = consumer.cached_info().name.clone();
+        // It would go by itself, after a while.
+        let _ = self.handle().await?.delete_consumer(&name).await;
+        match (past.chunks.last(), all) {
+            (Some(last), _) => past.next = last.seq + 1,
+            (None, true) => past.next = past.next.max(end),
+            (None, false) => return Err(FeedError("NATS brings nothing".into())),
+        }
+        Ok(past)
+    }
+}
+
+impl Keeper for JetStream {
+    fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    fn is_sparse(&self) -> bool {
+        self.stream.only.as_deref() != Some(&self.subject)
+    }
+
+    fn publish(&self, bytes: Bytes, id: Option<String>) -> BoxFuture<'_, Result<Cursor, PublishError>> {
+        let id = id.unwrap_or_else(|| format!("{}-{}", self.origin, self.published.fetch_add(1, Ordering::Relaxed)));
+        Box::pin(async move { self.publish_soon(bytes, &id).await })
+    }
+
+    fn read(self: Arc<Self>, epoch: Epoch, next: u64) -> BoxFuture<'static, Result<Past, FeedError>> {
+        Box::pin(async move {
+            let slow = |_| FeedError("NATS does not answer".into());
+            timeout(READ, self.read_past(epoch, next)).await.map_err(slow)?
+        })
+    }
+}
+
+/// A message as a chunk of its feed.
+fn chunk(message: &jetstream::Message) -> Result<Chunk, async_nats::Error> {
+    let info = message.info()?;
+    let time = SystemTime::from(info.published);
+    Ok(Chunk { time, ..Chunk::new(seq(info.stream_sequence), message.payload.clone()) })
+}
+
+fn failed(error: impl std::fmt::Display) -> FeedError {
+    FeedError(error.to_string())
+}

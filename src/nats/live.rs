@@ -1,0 +1,35 @@
+//! A feed that is a subject of NATS without JetStream: what comes while the server is there.
+
+use tracing::warn;
+
+use super::{Address, connection::Connection, keeper::AGAIN};
+use crate::{
+    feed::{Feed, Publisher},
+    source::{Feeding, Options},
+};
+use futures_util::StreamExt;
+use tokio::time::sleep;
+
+pub(super) fn start(name: &str, address: &Address, connection: Connection, options: &Options) -> (Feed, Feeding) {
+    let (feed, publisher) = Feed::live(name, options.history, options.lag);
+    (feed, Box::pin(follow(address.subject.clone(), connection, publisher)))
+}
+
+/// Publishes what comes, as long as it is polled.
+async fn follow(subject: String, connection: Connection, publisher: Publisher) {
+    loop {
+        match connection.client.subscribe(subject.clone()).await {
+            Ok(mut messages) => {
+                // It goes on when the connection is there again; what came meanwhile is lost.
+                while let Some(message) = messages.next().await {
+                    if publisher.publish(message.payload).await.is_err() {
+                        return;
+                    }
+                }
+                warn!(subject, "a subscription to NATS ended: subscribing again");
+            }
+            Err(error) => warn!(subject, "cannot subscribe to NATS: {error}"),
+        }
+        sleep(AGAIN).await;
+    }
+}

@@ -1,0 +1,90 @@
+//! Feeds on NATS: kept in JetStream for any number of servers, or live as they come.
+//!
+//! A feed on JetStream has the numbers of its stream, less one, so that the first is 0; its epoch is
+//! the time at which the stream was made, in milliseconds. Every server that has the feed gives the
+//! same chunks the same cursors: who loses one of them goes on at another.
+
+mod address;
+mod connection;
+mod ensure;
+mod family;
+mod keeper;
+mod live;
+
+use std::sync::Arc;
+
+use crate::{
+    feed::{Family, Feed, FeedError},
+    source::{Feeding, Options},
+};
+pub use address::{Address, BadAddress};
+pub use connection::{Connections, NatsOptions};
+pub use ensure::{BadEnsure, Ensure};
+use keeper::JetStream;
+
+/// Why a feed on NATS cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NatsError(String);
+
+impl NatsError {
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<NatsError> for FeedError {
+    fn from(error: NatsError) -> Self {
+        Self(error.0)
+    }
+}
+
+/// What an address stands for.
+pub(crate) enum Started {
+    Feed(Feed, Feeding),
+    Family(Arc<dyn Family>, Feeding),
+}
+
+/// Starts the feed `name`, or all those whose subjects the address matches.
+///
+/// # Errors
+///
+/// When NATS cannot be reached, or does not keep the subject as it is wanted.
+pub(crate) async fn start(
+    name: &str,
+    address: &Address,
+    connections: &Connections,
+    options: &Options,
+) -> Result<Started, NatsError> {
+    let connection = connections.to(address).await?;
+    if address.live {
+        let (feed, feeding) = live::start(name, address, connection, options);
+        return Ok(Started::Feed(feed, feeding));
+    }
+    let stream = ensure::stream(&connection, &address.subject, address.stream.as_deref(), connections.ensure()).await?;
+    if address.is_wildcard() {
+        let (family, feeding) = family::start(name, address.subject.clone(), connection, stream, options);
+        return Ok(Started::Family(family, feeding));
+    }
+    let keeper = JetStream::new(connection, stream, address.subject.clone(), false);
+    let (feed, feeding) = keeper.feed(name, options.history).await?;
+    Ok(Started::Feed(feed, feeding))
+}
+
+/// Starts a feed that clients write, kept where `engine` says: at the subject `PREFIX.NAME`.
+///
+/// # Errors
+///
+/// As for [`start`].
+pub(crate) async fn start_writable(
+    name: &str,
+    engine: &Address,
+    connections: &Connections,
+    options: &Options,
+) -> Result<(Feed, Feeding), NatsError> {
+    let connection = connections.to(engine).await?;
+    let subject = format!("{}.{name}", engine.subject);
+    let stream = ensure::stream(&connection, &subject, None, connections.ensure()).await?;
+    let keeper = JetStream::new(connection, stream, subject, true);
+    keeper.feed(name, options.history).await
+}

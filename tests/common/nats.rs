@@ -1,0 +1,185 @@
+//! A cluster of three real nats-servers on loopback, and cuttable ways to them.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+
+use std::{
+    net::{SocketAddr, TcpListener as StdListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use async_nats::jetstream;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::common::soon;
+
+/// The server's program: the one that `tests/run` has installed, or one on the PATH.
+fn program() -> PathBuf {
+    if let Some(path) = std::env::var_os("H3CAST_NATS_SERVER") {
+        return path.into();
+    }
+    let target = Path::new(env!("CARGO_BIN_EXE_h3cast")).parent().unwrap().parent().unwrap();
+    let installed = target.join("foreign-venv/bin/nats-server");
+    if installed.exists() { installed } else { "nats-server".into() }
+}
+
+/// Ports that are free now, all different.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    let held: Vec<_> = (0..N).map(|_| StdListener::bind("127.0.0.1:0").unwrap()).collect();
+    std::array::from_fn(|at| held[at].local_addr().unwrap().port())
+}
+
+/// One server.
+pub struct Node {
+    pub name: String,
+    pub port: u16,
+    args: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Node {
+    pub fn start(&mut self) {
+        let child = Command::new(program())
+            .args(&self.args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nats-server is installed by `tests/run python`, or is on the PATH");
+        self.child = Some(child);
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    _dir: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Three servers, or one alone.
+    pub fn start(size: usize) -> Self {
+        Self::start_with(size, &[])
+    }
+
+    /// The same with arguments of the test's.
+    pub fn start_with(size: usize, more: &[String]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ports: [u16; 6] = free_ports();
+        let routes: Vec<_> = (0..size).map(|at| format!("nats://127.0.0.1:{}", ports[3 + at])).collect();
+        let mut nodes = Vec::new();
+        for at in 0..size {
+            let name = format!("n{at}");
+            let mut args = vec!["-js".into(), "-a".into(), "127.0.0.1".into(), "-p".into(), ports[at].to_string()];
+            args.extend(["-n".into(), name.clone(), "-sd".into(), dir.path().join(&name).display().to_string()]);
+            args.extend_from_slice(more);
+            if size > 1 {
+                args.extend(["--cluster_name".into(), "test".into(), "--cluster".into(), routes[at].clone()]);
+                // Clients are to know only the ways that the test has given them.
+                args.extend(["--routes".into(), routes.join(","), "--no_advertise".into()]);
+            }
+            let mut node = Node { name, port: ports[at], args, child: None };
+            node.start();
+            nodes.push(node);
+        }
+        Self { nodes, _dir: dir }
+    }
+
+    pub fn addresses(&self) -> String {
+        let all: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        all.join(",")
+    }
+
+    /// A client of the test's own, once JetStream answers.
+    pub async fn jetstream(&self) -> jetstream::Context {
+        let servers: Vec<async_nats::ServerAddr> =
+            self.nodes.iter().map(|node| format!("nats://127.0.0.1:{}", node.port).parse().unwrap()).collect();
+        soon("JetStream answers", async {
+            loop {
+                if let Ok(client) = async_nats::connect(servers.as_slice()).await {
+                    let context = jetstream::new(client);
+                    if context.query_account().await.is_ok() {
+                        return context;
+                    }
+                }
+                // Nobody tells when a cluster has chosen who leads it.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await
+    }
+}
+
+/// A way to a server that can be cut: TCP connections are passed on while it is open.
+pub struct Way {
+    pub port: u16,
+    to: SocketAddr,
+    open: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl Way {
+    pub async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut way =
+            Self { port: listener.local_addr().unwrap().port(), to: ([127, 0, 0, 1], port).into(), open: None };
+        way.pass(listener);
+        way
+    }
+
+    fn pass(&mut self, listener: TcpListener) {
+        let (cut, to) = (CancellationToken::new(), self.to);
+        let token = cut.clone();
+        let passing = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            token
+                .run_until_cancelled(async {
+                    while let Ok((mut from, _)) = listener.accept().await {
+                        connections.spawn(async move {
+                            if let Ok(mut to) = TcpStream::connect(to).await {
+                                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+                            }
+                        });
+                    }
+                })
+                .await;
+        });
+        self.open = Some((cut, passing));
+    }
+
+    /// Cuts what goes over it, and lets nothing else over.
+    pub async fn cut(&mut self) {
+        let Some((cut, passing)) = self.open.take() else { return };
+        cut.cancel();
+        passing.await.unwrap();
+    }
+
+    pub async fn mend(&mut self) {
+        let listener = soon("its port is free again", async {
+            loop {
+                match TcpListener::bind(("127.0.0.1", self.port)).await {
+                    Ok(listener) => return listener,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        })
+        .await;
+        self.pass(listener);
+    }
+}
