@@ -75,25 +75,33 @@ impl Format {
     /// # Errors
     ///
     /// When the stream must break off, so that it does not look whole.
+    #[inline]
     fn put(self, event: &Event, epoch: Epoch, framing: Framing, out: &mut Vec<Bytes>) -> Result<usize, Cut> {
-        let bytes = match (self, event) {
-            (_, Event::Chunk(chunk)) => return Ok(self.chunk(chunk, epoch, framing, out)),
+        match event {
+            Event::Chunk(chunk) => Ok(self.chunk(chunk, epoch, framing, out)),
+            event => Ok(alone(&self.seldom(event)?, framing, out)),
+        }
+    }
+
+    /// What an event that is no chunk is, in bytes.
+    fn seldom(self, event: &Event) -> Result<Bytes, Cut> {
+        Ok(match (self, event) {
+            (_, Event::Chunk(_)) => Bytes::new(),
             (Self::Raw, Event::Gap(gap)) if gap.restarted => return Err(Cut::Restarted),
             (Self::Raw, Event::Gap(gap)) => return Err(Cut::Gap(gap.missing)),
-            (Self::Raw, Event::Stalled(_)) => return Ok(0),
+            (Self::Raw, Event::Stalled(_)) => Bytes::new(),
             (Self::Sse, Event::Stalled(stalled)) => sse::stalled(*stalled),
             (Self::Frames, Event::Stalled(stalled)) => frames::stalled(*stalled),
             (Self::Raw, Event::End(End::Stopped)) => return Err(Cut::Stopped),
             // Without its own end the stream says that there is more, and nothing that was sent is lost.
-            (Self::Sse | Self::Frames, Event::End(End::Stopped)) => return Ok(0),
-            (Self::Raw, Event::End(End::Clean)) => return Ok(0),
+            (Self::Sse | Self::Frames, Event::End(End::Stopped)) => Bytes::new(),
+            (Self::Raw, Event::End(End::Clean)) => Bytes::new(),
             (Self::Raw, Event::End(End::Failed(error))) => return Err(error.clone().into()),
             (Self::Sse, Event::Gap(gap)) => sse::gap(gap),
             (Self::Sse, Event::End(end)) => sse::end(end),
             (Self::Frames, Event::Gap(gap)) => frames::gap(gap),
             (Self::Frames, Event::End(end)) => frames::end(end),
-        };
-        Ok(alone(&bytes, framing, out))
+        })
     }
 
     /// Adds a chunk. It is encoded once, whoever asks, and its bytes are shared.

@@ -265,7 +265,7 @@ fn every_flag_has_an_environment_variable() {
     assert_eq!(text(&got.stdout), "data chunk #0\ndata chunk #1\n");
     let help = text(&output(dir.path(), &["serve", "--help"]).stdout);
     for flag in help.lines().map(str::trim).filter(|line| line.starts_with("--")) {
-        let name = flag.trim_start_matches("--").split(' ').next().unwrap();
+        let name = flag.trim_start_matches("--").split([' ', '[']).next().unwrap();
         assert!(help.contains(&format!("H3CAST_{}", name.to_uppercase().replace('-', "_"))), "{name}");
     }
 }

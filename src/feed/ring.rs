@@ -39,6 +39,8 @@ struct State {
     floor: u64,
     /// The sequence number of the chunk that is published next, or the least that it may have.
     next: u64,
+    /// Numbers are left out in `chunks`: the feed is a part of what is kept elsewhere.
+    sparse: bool,
     /// How many chunks there were so far.
     count: u64,
     /// What all chunks so far have cost, in bytes.
@@ -68,16 +70,13 @@ struct Kept {
 const OVERHEAD: usize = size_of::<Chunk>() + 2 * size_of::<usize>() + size_of::<Kept>();
 
 impl State {
-    /// Where the first chunk stands that is not before `seq`.
+    /// Where the first chunk stands that is not before `seq`, if there is one.
     fn at(&self, seq: u64) -> usize {
-        let Some(first) = self.chunks.front() else { return 0 };
-        // Numbers follow each other, unless the feed is a part of what is kept elsewhere.
-        let at = usize::try_from(seq.saturating_sub(first.chunk.seq)).unwrap_or(usize::MAX);
-        match self.chunks.get(at) {
-            Some(kept) if kept.chunk.seq == seq => at,
-            _ if seq >= self.next => self.chunks.len(),
-            _ => self.chunks.partition_point(|kept| kept.chunk.seq < seq),
+        if self.sparse {
+            return self.chunks.partition_point(|kept| kept.chunk.seq < seq);
         }
+        let first = self.next - self.chunks.len() as u64;
+        usize::try_from(seq.saturating_sub(first)).unwrap_or(usize::MAX)
     }
 
     /// What the chunks from `seq` on have cost, as far as they are kept.
@@ -92,6 +91,7 @@ impl State {
     /// Adds a chunk, whose number is not before `next`, and drops what is too much then.
     fn push(&mut self, chunk: Arc<Chunk>, history: u64) {
         let before = self.total;
+        self.sparse |= chunk.seq != self.next && !self.chunks.is_empty();
         self.next = chunk.seq + 1;
         self.count += 1;
         self.total += cost(&chunk.bytes);
@@ -397,7 +397,8 @@ impl RingViewer {
             }
         }
         self.from_start = false;
-        if let Some(chunk) = state.chunks.get(state.at(self.next)).map(|kept| kept.chunk.clone()) {
+        let chunk = (self.next < state.next).then(|| state.chunks.get(state.at(self.next))).flatten();
+        if let Some(chunk) = chunk.map(|kept| kept.chunk.clone()) {
             self.next = chunk.seq + 1;
             self.behind = self.next < state.next || state.end.is_some();
             if let Some(place) = &mut self.place {
