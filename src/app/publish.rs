@@ -211,7 +211,7 @@ async fn publish(
         loop {
             let Some(chunk) = chunks.next().await? else { return Ok(()) };
             let size = chunk.len();
-            let cursor = publisher.publish_as(chunk, publication.id(size)).await?;
+            let cursor = publisher.publish_as(chunk, || publication.id(size)).await?;
             publication.add(cursor, size);
         }
     };

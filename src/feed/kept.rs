@@ -97,18 +97,15 @@ impl Kept {
     pub(super) fn view(&self, from: From) -> KeptViewer {
         let ring = self.ring();
         let viewer = |next| At::Ring(ring.view_at(next));
-        let past = |next, restarted| At::Past { next, asked: None, chunks: VecDeque::new(), known: false, restarted };
         let at = match from {
-            From::Start => past(0, false),
+            From::Start => At::past(0, false, false),
             From::Now => viewer(ring.next()),
             From::After(cursor) if cursor.epoch == ring.epoch() => match cursor.seq.saturating_add(1) {
-                next if next < ring.floor() => {
-                    At::Past { next, asked: None, chunks: VecDeque::new(), known: true, restarted: false }
-                }
+                next if next < ring.floor() => At::past(next, true, false),
                 next => viewer(next),
             },
             // Of another run: nothing of what there is now has been seen.
-            From::After(_) => past(0, true),
+            From::After(_) => At::past(0, false, true),
         };
         KeptViewer { keeper: self.keeper.clone(), ring, at, stalled: false }
     }
@@ -181,6 +178,12 @@ enum At {
         /// Its cursor was of another epoch, and that has not been told yet.
         restarted: bool,
     },
+}
+
+impl At {
+    fn past(next: u64, known: bool, restarted: bool) -> Self {
+        Self::Past { next, asked: None, chunks: VecDeque::new(), known, restarted }
+    }
 }
 
 impl KeptViewer {
@@ -273,7 +276,7 @@ impl KeptViewer {
                     continue;
                 }
             };
-            self.at = At::Past { next, asked: None, chunks: VecDeque::new(), known, restarted: false };
+            self.at = At::past(next, known, false);
         }
     }
 }

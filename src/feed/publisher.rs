@@ -77,20 +77,20 @@ impl Publisher {
     ///
     /// When it has to wait and there is no Tokio runtime with timers.
     pub async fn publish(&self, bytes: Bytes) -> Result<Cursor, PublishError> {
-        self.publish_as(bytes, None).await
+        self.publish_as(bytes, || None).await
     }
 
     /// Like [`publish`](Self::publish). Where a feed is kept elsewhere, a chunk with an `id` that is kept
-    /// already is not kept again.
+    /// already is not kept again; elsewhere it is not asked for.
     ///
     /// # Errors
     ///
     /// As there.
-    pub async fn publish_as(&self, bytes: Bytes, id: Option<String>) -> Result<Cursor, PublishError> {
+    pub async fn publish_as(&self, bytes: Bytes, id: impl FnOnce() -> Option<String>) -> Result<Cursor, PublishError> {
         let size = bytes.len();
         match &self.0 {
             // It is counted when it comes back, as others' are.
-            To::Keeper(keeper) => keeper.publish(bytes, id).await,
+            To::Keeper(keeper) => keeper.publish(bytes, id()).await,
             To::Ring(to) => {
                 let mut publishing = pin!(to.ring.publish(bytes));
                 let published = match poll!(publishing.as_mut()) {

@@ -1,6 +1,7 @@
 //! A feed that is one subject of a JetStream stream.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -121,10 +122,10 @@ impl JetStream {
     async fn fill(&self, filler: Filler) {
         let mut told = false;
         loop {
-            let ended = tokio::select! {
+            let Err(ended) = tokio::select! {
                 biased;
-                () = self.connection.lost() => FeedError("the connection to NATS is lost".into()),
-                error = self.fill_once(&filler, &mut told) => error,
+                () = self.connection.lost() => Err(FeedError("the connection to NATS is lost".into())),
+                filled = self.fill_once(&filler, &mut told) => filled,
             };
             filler.stall(true);
             match std::mem::replace(&mut told, true) {
@@ -137,48 +138,44 @@ impl JetStream {
     }
 
     /// Fills it until something is wrong.
-    async fn fill_once(&self, filler: &Filler, told: &mut bool) -> FeedError {
-        let filled: Result<(), FeedError> = async {
-            let info = self.info().await?;
-            let epoch = epoch(&info);
-            if epoch != filler.epoch() {
-                warn!(stream = self.stream.name, "the stream was made anew: its feed begins again");
-                self.epoch.store(epoch.0, Ordering::Relaxed);
-                filler.renew(epoch, 0);
-            }
-            // What is gone there does not come; its viewers are told when they ask for it.
-            filler.skip_to(seq(info.state.first_sequence));
-            let consumer = self.consumer(filler.next()).await?;
-            // When it is made anew after this, its consumers go with it.
-            if self::epoch(&self.info().await?) != epoch {
-                return Err(FeedError("the stream was made anew".into()));
-            }
-            let mut messages = consumer
-                .stream()
-                .max_messages_per_batch(1000)
-                .heartbeat(HEARTBEAT)
-                .expires(Duration::from_secs(30))
-                .messages()
-                .await
-                .map_err(failed)?;
-            filler.stall(false);
-            if std::mem::take(told) {
-                info!(stream = self.stream.name, subject = self.subject, "a feed goes on");
-            }
-            let mut before = 0;
-            while let Some(message) = messages.next().await {
-                let message = message.map_err(failed)?;
-                let about = message.info().map_err(failed)?;
-                if about.consumer_sequence != before + 1 {
-                    return Err(FeedError("messages were lost on the way".into()));
-                }
-                before = about.consumer_sequence;
-                filler.add(chunk(&message).map_err(failed)?);
-            }
-            Err(FeedError("its consumer is gone".into()))
+    async fn fill_once(&self, filler: &Filler, told: &mut bool) -> Result<Infallible, FeedError> {
+        let info = self.info().await?;
+        let epoch = epoch(&info);
+        if epoch != filler.epoch() {
+            warn!(stream = self.stream.name, "the stream was made anew: its feed begins again");
+            self.epoch.store(epoch.0, Ordering::Relaxed);
+            filler.renew(epoch, 0);
         }
-        .await;
-        filled.err().unwrap_or_else(|| FeedError("it ended".into()))
+        // What is gone there does not come; its viewers are told when they ask for it.
+        filler.skip_to(seq(info.state.first_sequence));
+        let consumer = self.consumer(filler.next()).await?;
+        // When it is made anew after this, its consumers go with it.
+        if self::epoch(&self.info().await?) != epoch {
+            return Err(FeedError("the stream was made anew".into()));
+        }
+        let mut messages = consumer
+            .stream()
+            .max_messages_per_batch(1000)
+            .heartbeat(HEARTBEAT)
+            .expires(Duration::from_secs(30))
+            .messages()
+            .await
+            .map_err(failed)?;
+        filler.stall(false);
+        if std::mem::take(told) {
+            info!(stream = self.stream.name, subject = self.subject, "a feed goes on");
+        }
+        let mut before = 0;
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(failed)?;
+            let about = message.info().map_err(failed)?;
+            if about.consumer_sequence != before + 1 {
+                return Err(FeedError("messages were lost on the way".into()));
+            }
+            before = about.consumer_sequence;
+            filler.add(chunk(&message).map_err(failed)?);
+        }
+        Err(FeedError("its consumer is gone".into()))
     }
 
     async fn try_publish(&self, bytes: &Bytes, id: &str) -> Result<u64, (PublishErrorKind, String)> {

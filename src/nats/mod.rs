@@ -11,11 +11,9 @@ mod family;
 mod keeper;
 mod live;
 
-use std::sync::Arc;
-
 use crate::{
-    feed::{Family, Feed, FeedError},
-    source::{Feeding, Options},
+    feed::FeedError,
+    source::{Options, Started},
 };
 pub use address::{Address, BadAddress};
 pub use connection::{Connections, NatsOptions};
@@ -39,12 +37,6 @@ impl From<NatsError> for FeedError {
     }
 }
 
-/// What an address stands for.
-pub(crate) enum Started {
-    Feed(Feed, Feeding),
-    Family(Arc<dyn Family>, Feeding),
-}
-
 /// Starts the feed `name`, or all those whose subjects the address matches.
 ///
 /// # Errors
@@ -59,16 +51,16 @@ pub(crate) async fn start(
     let connection = connections.to(address).await?;
     if address.live {
         let (feed, feeding) = live::start(name, address, connection, options);
-        return Ok(Started::Feed(feed, feeding));
+        return Ok(Started::feed(feed, Some(feeding)));
     }
     let stream = ensure::stream(&connection, &address.subject, address.stream.as_deref(), connections.ensure()).await?;
     if address.is_wildcard() {
         let (family, feeding) = family::start(name, address.subject.clone(), connection, stream, options);
-        return Ok(Started::Family(family, feeding));
+        return Ok(Started { feed: None, family: Some(family), feeding: Some(feeding) });
     }
     let keeper = JetStream::new(connection, stream, address.subject.clone(), false);
     let (feed, feeding) = keeper.feed(name, options.history).await?;
-    Ok(Started::Feed(feed, feeding))
+    Ok(Started::feed(feed, Some(feeding)))
 }
 
 /// Starts a feed that clients write, kept where `engine` says: at the subject `PREFIX.NAME`.
@@ -81,10 +73,11 @@ pub(crate) async fn start_writable(
     engine: &Address,
     connections: &Connections,
     options: &Options,
-) -> Result<(Feed, Feeding), NatsError> {
+) -> Result<Started, NatsError> {
     let connection = connections.to(engine).await?;
     let subject = format!("{}.{name}", engine.subject);
     let stream = ensure::stream(&connection, &subject, None, connections.ensure()).await?;
     let keeper = JetStream::new(connection, stream, subject, true);
-    keeper.feed(name, options.history).await
+    let (feed, feeding) = keeper.feed(name, options.history).await?;
+    Ok(Started::feed(feed, Some(feeding)))
 }

@@ -182,7 +182,7 @@ impl std::fmt::Debug for Started {
 }
 
 impl Started {
-    fn feed(feed: Feed, feeding: Option<Feeding>) -> Self {
+    pub(crate) fn feed(feed: Feed, feeding: Option<Feeding>) -> Self {
         Self { feed: Some(feed), family: None, feeding }
     }
 }
@@ -207,19 +207,10 @@ impl Source {
             };
             match (&self.kind, &options.engine) {
                 (Kind::Nats(address), _) => {
-                    return Ok(
-                        match crate::nats::start(name, address, &options.nats, options).await.map_err(failed)? {
-                            crate::nats::Started::Feed(feed, feeding) => Started::feed(feed, Some(feeding)),
-                            crate::nats::Started::Family(family, feeding) => {
-                                Started { feed: None, family: Some(family), feeding: Some(feeding) }
-                            }
-                        },
-                    );
+                    return crate::nats::start(name, address, &options.nats, options).await.map_err(failed);
                 }
                 (Kind::Publish, Some(engine)) => {
-                    let started = crate::nats::start_writable(name, engine, &options.nats, options);
-                    let (feed, feeding) = started.await.map_err(failed)?;
-                    return Ok(Started::feed(feed, Some(feeding)));
+                    return crate::nats::start_writable(name, engine, &options.nats, options).await.map_err(failed);
                 }
                 _ => {}
             }
