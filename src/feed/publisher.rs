@@ -1,19 +1,15 @@
 //! The one who writes a live feed.
 
-use std::{
-    fmt,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::poll;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::{Counters, End, Keeper, PublishError, ring::Ring};
+use super::{
+    Counters, End, Keeper, PublishError,
+    ring::{Full, Ring},
+};
 use crate::chunk::Cursor;
 
 /// How long a publisher may be held up before the log is told, each time.
@@ -92,10 +88,11 @@ impl Publisher {
             // It is counted when it comes back, as others' are.
             To::Keeper(keeper) => keeper.publish(bytes, id()).await,
             To::Ring(to) => {
-                let mut publishing = pin!(to.ring.publish(bytes));
-                let published = match poll!(publishing.as_mut()) {
-                    Poll::Ready(published) => published,
-                    Poll::Pending => to.blocked(publishing).await,
+                let published = match to.ring.publish_now(&bytes) {
+                    Ok(cursor) => Some(cursor),
+                    Err(Full::Ended) => None,
+                    // Seldom, and large: it is not to be in every publisher's future.
+                    Err(Full::Wait) => Box::pin(to.publish_later(&bytes)).await,
                 };
                 let cursor = published.ok_or(PublishError::Ended)?;
                 to.counters.count(size);
@@ -125,9 +122,10 @@ impl Publisher {
 }
 
 impl EndOnDrop {
-    /// Waits with what publishes, and says so when it takes long: one viewer that does not read is
-    /// enough for that.
-    async fn blocked<T>(&self, mut publishing: Pin<&mut impl Future<Output = T>>) -> T {
+    /// Publishes when it can, and says so when that takes long: one viewer that does not read is enough
+    /// for that.
+    async fn publish_later(&self, bytes: &Bytes) -> Option<Cursor> {
+        let mut publishing = pin!(self.ring.publish(bytes));
         let mut since = Instant::now();
         loop {
             let waited = timeout(LONG, publishing.as_mut()).await;

@@ -39,8 +39,6 @@ struct State {
     floor: u64,
     /// The sequence number of the chunk that is published next, or the least that it may have.
     next: u64,
-    /// Numbers are left out in `chunks`: the feed is a part of what is kept elsewhere.
-    sparse: bool,
     /// How many chunks there were so far.
     count: u64,
     /// What all chunks so far have cost, in bytes.
@@ -70,18 +68,25 @@ struct Kept {
 const OVERHEAD: usize = size_of::<Chunk>() + 2 * size_of::<usize>() + size_of::<Kept>();
 
 impl State {
-    /// Where the first chunk stands that is not before `seq`, if there is one.
-    fn at(&self, seq: u64) -> usize {
-        if self.sparse {
-            return self.chunks.partition_point(|kept| kept.chunk.seq < seq);
+    /// The first chunk that is not before `seq`, if there is one.
+    fn at(&self, seq: u64) -> Option<&Kept> {
+        let at = usize::try_from(seq.saturating_sub(self.floor)).unwrap_or(usize::MAX);
+        match self.chunks.get(at) {
+            Some(kept) if kept.chunk.seq == seq => Some(kept),
+            _ if seq >= self.next => None,
+            _ => self.search(seq),
         }
-        let first = self.next - self.chunks.len() as u64;
-        usize::try_from(seq.saturating_sub(first)).unwrap_or(usize::MAX)
+    }
+
+    /// The same where numbers are left out: the feed is a part of what is kept elsewhere.
+    #[cold]
+    fn search(&self, seq: u64) -> Option<&Kept> {
+        self.chunks.get(self.chunks.partition_point(|kept| kept.chunk.seq < seq))
     }
 
     /// What the chunks from `seq` on have cost, as far as they are kept.
     fn since(&self, seq: u64) -> u64 {
-        self.chunks.get(self.at(seq)).map_or(0, |kept| self.total - kept.before)
+        self.at(seq).map_or(0, |kept| self.total - kept.before)
     }
 
     fn kept_bytes(&self) -> u64 {
@@ -91,7 +96,6 @@ impl State {
     /// Adds a chunk, whose number is not before `next`, and drops what is too much then.
     fn push(&mut self, chunk: Arc<Chunk>, history: u64) {
         let before = self.total;
-        self.sparse |= chunk.seq != self.next && !self.chunks.is_empty();
         self.next = chunk.seq + 1;
         self.count += 1;
         self.total += cost(&chunk.bytes);
@@ -158,17 +162,26 @@ impl Ring {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Publishes a chunk, unless that has to wait: see [`publish`](Self::publish).
+    pub(super) fn publish_now(&self, bytes: &Bytes) -> Result<Cursor, Full> {
+        let _turn = match self.lag {
+            Lag::Block => Some(self.turn.try_lock().map_err(|_| Full::Wait)?),
+            Lag::Skip | Lag::Disconnect => None,
+        };
+        self.try_publish(bytes)
+    }
+
     /// Publishes a chunk. With [`Lag::Block`], waits until no viewer would lose one by it.
     ///
     /// Cancel-safe: when dropped, nothing is published. `None` when the feed has ended.
-    pub(super) async fn publish(&self, bytes: Bytes) -> Option<Cursor> {
+    pub(super) async fn publish(&self, bytes: &Bytes) -> Option<Cursor> {
         let _turn = match self.lag {
             Lag::Block => Some(self.turn.lock().await),
             Lag::Skip | Lag::Disconnect => None,
         };
         loop {
             let room = self.room.notified();
-            match self.try_publish(&bytes) {
+            match self.try_publish(bytes) {
                 Ok(cursor) => return Some(cursor),
                 Err(Full::Ended) => return None,
                 Err(Full::Wait) => room.await,
@@ -319,7 +332,9 @@ impl Ring {
     }
 }
 
-enum Full {
+/// Why a chunk is not published.
+pub(super) enum Full {
+    /// It has to wait for a viewer, or behind another one.
     Wait,
     Ended,
 }
@@ -397,8 +412,7 @@ impl RingViewer {
             }
         }
         self.from_start = false;
-        let chunk = (self.next < state.next).then(|| state.chunks.get(state.at(self.next))).flatten();
-        if let Some(chunk) = chunk.map(|kept| kept.chunk.clone()) {
+        if let Some(chunk) = state.at(self.next).map(|kept| kept.chunk.clone()) {
             self.next = chunk.seq + 1;
             self.behind = self.next < state.next || state.end.is_some();
             if let Some(place) = &mut self.place {

@@ -29,7 +29,17 @@ pub(super) enum Source {
 }
 
 impl Source {
+    #[inline]
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        match self {
+            Self::Live(viewer) => viewer.poll_next(cx),
+            _ => self.poll_other(cx),
+        }
+    }
+
+    /// Apart from the live feeds, whose every chunk it would make dearer.
+    #[inline(never)]
+    fn poll_other(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         match self {
             Self::Live(viewer) => viewer.poll_next(cx),
             Self::Kept(viewer) => viewer.poll_next(cx),
