@@ -33,17 +33,22 @@ pub struct Serving {
 impl Serving {
     /// Starts it with what `args` says of a folder of its own, and waits until it is ready.
     pub fn start<T: AsRef<str>>(args: impl FnOnce(&Path) -> Vec<T>) -> Self {
-        Self::run(Command::new(env!("CARGO_BIN_EXE_h3cast")), args)
+        Self::start_at("localhost:0", args)
+    }
+
+    /// The same at an address of the test's.
+    pub fn start_at<T: AsRef<str>>(listen: &str, args: impl FnOnce(&Path) -> Vec<T>) -> Self {
+        Self::run(Command::new(env!("CARGO_BIN_EXE_h3cast")), listen, args)
     }
 
     /// The same in a shell that gives it no more than so many open files, unless it asks for more.
     pub fn start_limited<T: AsRef<str>>(files: u32, args: impl FnOnce(&Path) -> Vec<T>) -> Self {
         let mut command = Command::new("sh");
         command.args(["-c", "ulimit -S -n \"$0\" && exec \"$@\"", &files.to_string(), env!("CARGO_BIN_EXE_h3cast")]);
-        Self::run(command, args)
+        Self::run(command, "localhost:0", args)
     }
 
-    fn run<T: AsRef<str>>(mut command: Command, args: impl FnOnce(&Path) -> Vec<T>) -> Self {
+    fn run<T: AsRef<str>>(mut command: Command, listen: &str, args: impl FnOnce(&Path) -> Vec<T>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let stderr = std::fs::File::create(dir.path().join("stderr")).unwrap();
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("H3CAST_")) {
@@ -51,7 +56,7 @@ impl Serving {
         }
         let mut child = command
             .current_dir(dir.path())
-            .args(["serve", "--listen", "localhost:0", "--http", "off"])
+            .args(["serve", "--listen", listen, "--http", "off"])
             .args(args(dir.path()).iter().map(AsRef::as_ref))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -81,12 +86,6 @@ impl Serving {
 
     pub async fn connect(&self) -> Connection {
         let trust = Trust::Files(vec![self.certificate()]);
-        soon("a connection", Connection::open(&self.uri("/"), &trust)).await.unwrap()
-    }
-
-    /// The same when its certificate is kept elsewhere.
-    pub async fn connect_with(&self, certs: &str) -> Connection {
-        let trust = Trust::Files(vec![Path::new(certs).join("cert.pem")]);
         soon("a connection", Connection::open(&self.uri("/"), &trust)).await.unwrap()
     }
 
@@ -145,6 +144,12 @@ impl Serving {
         }
         self.terminate();
         self.ended(130);
+    }
+
+    /// Ends it without a word to anybody.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     fn terminate(&self) {

@@ -18,7 +18,8 @@ install_debian() {
   have node || missing+=(nodejs)
   have npm || missing+=(npm)
   have valgrind || missing+=(valgrind)
-  [[ -e /usr/lib/nginx/modules/ngx_stream_module.so ]] || missing+=(nginx-light libnginx-mod-stream)
+  [[ -e /usr/lib/nginx/modules/ngx_stream_js_module.so ]] ||
+    missing+=(nginx-light libnginx-mod-stream libnginx-mod-stream-js)
   have cc || missing+=(build-essential)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   # Without any font a page has no letters, and a screenshot shows none.

@@ -1,7 +1,5 @@
 //! A cluster of three real nats-servers on loopback, and cuttable ways to them.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-
 use std::{
     net::{SocketAddr, TcpListener as StdListener},
     path::{Path, PathBuf},
@@ -29,21 +27,21 @@ fn program() -> PathBuf {
 }
 
 /// Ports that are free now, all different.
-pub fn free_ports<const N: usize>() -> [u16; N] {
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     let held: Vec<_> = (0..N).map(|_| StdListener::bind("127.0.0.1:0").unwrap()).collect();
     std::array::from_fn(|at| held[at].local_addr().unwrap().port())
 }
 
 /// One server.
-pub struct Node {
-    pub name: String,
-    pub port: u16,
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) port: u16,
     args: Vec<String>,
     child: Option<Child>,
 }
 
 impl Node {
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let child = Command::new(program())
             .args(&self.args)
             .stdin(Stdio::null())
@@ -54,7 +52,7 @@ impl Node {
         self.child = Some(child);
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -68,19 +66,19 @@ impl Drop for Node {
     }
 }
 
-pub struct Cluster {
-    pub nodes: Vec<Node>,
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Node>,
     _dir: tempfile::TempDir,
 }
 
 impl Cluster {
     /// Three servers, or one alone.
-    pub fn start(size: usize) -> Self {
+    pub(crate) fn start(size: usize) -> Self {
         Self::start_with(size, &[])
     }
 
     /// The same with arguments of the test's.
-    pub fn start_with(size: usize, more: &[String]) -> Self {
+    pub(crate) fn start_with(size: usize, more: &[String]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ports: [u16; 6] = free_ports();
         let routes: Vec<_> = (0..size).map(|at| format!("nats://127.0.0.1:{}", ports[3 + at])).collect();
@@ -102,13 +100,13 @@ impl Cluster {
         Self { nodes, _dir: dir }
     }
 
-    pub fn addresses(&self) -> String {
+    pub(crate) fn addresses(&self) -> String {
         let all: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         all.join(",")
     }
 
     /// A client of the test's own, once JetStream answers.
-    pub async fn jetstream(&self) -> jetstream::Context {
+    pub(crate) async fn jetstream(&self) -> jetstream::Context {
         let servers: Vec<async_nats::ServerAddr> =
             self.nodes.iter().map(|node| format!("nats://127.0.0.1:{}", node.port).parse().unwrap()).collect();
         soon("JetStream answers", async {
@@ -128,14 +126,14 @@ impl Cluster {
 }
 
 /// A way to a server that can be cut: TCP connections are passed on while it is open.
-pub struct Way {
-    pub port: u16,
+pub(crate) struct Way {
+    pub(crate) port: u16,
     to: SocketAddr,
     open: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
 impl Way {
-    pub async fn to(port: u16) -> Self {
+    pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut way =
             Self { port: listener.local_addr().unwrap().port(), to: ([127, 0, 0, 1], port).into(), open: None };
@@ -164,13 +162,13 @@ impl Way {
     }
 
     /// Cuts what goes over it, and lets nothing else over.
-    pub async fn cut(&mut self) {
+    pub(crate) async fn cut(&mut self) {
         let Some((cut, passing)) = self.open.take() else { return };
         cut.cancel();
         passing.await.unwrap();
     }
 
-    pub async fn mend(&mut self) {
+    pub(crate) async fn mend(&mut self) {
         let listener = soon("its port is free again", async {
             loop {
                 match TcpListener::bind(("127.0.0.1", self.port)).await {

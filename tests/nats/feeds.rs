@@ -1,0 +1,129 @@
+//! Feeds of subjects and patterns, and what is said when NATS is not there or not as it should be.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use h3cast::client::{Viewer, viewer::Event};
+use http::Request;
+use tokio::time::sleep;
+
+use crate::{
+    cluster::Cluster,
+    common::soon,
+    edge::{Edge, chunk_texts, publish, read},
+    program,
+    serving::Serving,
+    within,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn patterns_make_feeds_and_plain_subjects_are_live() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    let config =
+        jetstream::stream::Config { name: "LOGS".into(), subjects: vec!["logs.>".into()], ..Default::default() };
+    context.create_stream(config).await.unwrap();
+    for (subject, text) in [("logs.web", "a"), ("logs.db", "b"), ("logs.web", "c"), ("logs.web", "d")] {
+        context.publish(subject, text.into()).await.unwrap().await.unwrap();
+    }
+    let address = cluster.addresses();
+    let (logs, live) = (format!("logs=nats://{address}/logs.*"), format!("live=nats://{address}/plain?live"));
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| vec![logs, live]));
+    let edge = Edge::of(&serving);
+    let events = read(&edge, "/stream/logs.web?from=start", 3).await;
+    assert_eq!(chunk_texts(&events), ["a", "c", "d"]);
+    // The numbers of others are left out, and that is no loss.
+    assert!(!events.iter().any(|event| matches!(event, Event::Gap(_))), "{events:?}");
+    assert_eq!(chunk_texts(&read(&edge, "/stream/logs.db?from=start", 1).await), ["b"]);
+    let connection = serving.connect().await;
+    let missing = connection.get(&edge.uri("/stream/logs.a.b")).await.unwrap();
+    assert_eq!(missing.status, 404);
+
+    let mut viewer = Viewer::new(&edge.uri("/stream/live"), edge.trust.clone()).unwrap();
+    assert!(matches!(soon("it opens", viewer.next()).await.unwrap(), Some(Event::Opened { .. })));
+    let client = context.client();
+    let heard = async {
+        loop {
+            if let Some(Event::Chunk { bytes, .. }) = viewer.next().await.unwrap() {
+                return bytes;
+            }
+        }
+    };
+    let told = async {
+        loop {
+            client.publish("plain", "now".into()).await.unwrap();
+            client.flush().await.unwrap();
+            // The server's subscription may come later than it says that it is ready.
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let heard = soon("a live message", async {
+        tokio::select! { bytes = heard => bytes, () = told => unreachable!() }
+    });
+    assert_eq!(heard.await.as_ref(), b"now");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn a_server_without_nats_says_so() {
+    let mut cluster = Cluster::start(1);
+    cluster.jetstream().await;
+    let engine = format!("--engine=nats://{}", cluster.addresses());
+    let serving =
+        tokio::task::block_in_place(|| Serving::start(|_| vec!["chat=publish", engine.as_str(), "--ensure-stream"]));
+    let edge = Edge::of(&serving);
+    let connection = serving.connect().await;
+    let ready = async |status: u16| {
+        soon("readiness", async {
+            while connection.get(&edge.uri("/readyz")).await.unwrap().status != status {
+                sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+    };
+    ready(200).await;
+    let mut viewer = Viewer::new(&edge.uri("/stream/chat"), edge.trust.clone()).unwrap();
+    assert!(matches!(soon("it opens", viewer.next()).await.unwrap(), Some(Event::Opened { .. })));
+    cluster.nodes[0].kill();
+    assert!(matches!(soon("it is told", viewer.next()).await.unwrap(), Some(Event::Stalled(true))));
+    ready(503).await;
+    let request = Request::post(edge.uri("/stream/chat")).body(()).unwrap();
+    let (mut body, answer) = connection.send_request(request).await.unwrap();
+    body.send("lost".into()).await.unwrap();
+    body.finish().await.unwrap();
+    let answer = soon("an answer", answer).await.unwrap();
+    assert_eq!(answer.status, 503);
+    assert!(answer.headers.contains_key("retry-after"));
+    cluster.nodes[0].start();
+    assert!(matches!(within("it goes on", viewer.next()).await.unwrap(), Some(Event::Stalled(false))));
+    ready(200).await;
+    let mut at = 0;
+    publish(std::slice::from_ref(&edge), &mut at, &mut None, "key", "back\n").await;
+    assert!(matches!(soon("a chunk", viewer.next()).await.unwrap(), Some(Event::Chunk { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn what_is_wrong_is_said() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    let config = jetstream::stream::Config { name: "S".into(), subjects: vec!["there".into()], ..Default::default() };
+    context.create_stream(config).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let address = cluster.addresses();
+    let refused = async |args: &[&str], words: &str| {
+        let all = [&["serve", "--listen", "localhost:0", "--http", "off"], args].concat();
+        let output = program::output(dir.path(), &all).await;
+        let told = program::text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(words), "{told}");
+    };
+    refused(&[&format!("nats://{address}/gone")], "no JetStream stream keeps the subject `gone`").await;
+    refused(&[&format!("nats://{address}/there"), "--ensure-stream=max-age=1h"], "max-age is 0 s, not 3600 s").await;
+    refused(&["nats://127.0.0.1:1/x"], "cannot connect to NATS at 127.0.0.1:1").await;
+    refused(&["nats://127.0.0.1:1"], "has no subject").await;
+    refused(&[&format!("nats://{address}/there"), "--nats-creds", "none"], "cannot read the credentials").await;
+    // It was not changed.
+    assert_eq!(context.get_stream("S").await.unwrap().cached_info().config.max_age, Duration::ZERO);
+}

@@ -1,0 +1,30 @@
+//! Feeds on real nats-servers: several servers of the same feeds, and what becomes of viewers and
+//! publishers when parts of it fail. `tests/run nats` installs nats-server and runs it.
+#![cfg(feature = "nats")]
+
+mod balancers;
+mod cluster;
+#[path = "../common/mod.rs"]
+mod common;
+mod credentials;
+mod edge;
+mod failures;
+mod feeds;
+#[path = "../common/program.rs"]
+mod program;
+#[path = "../common/raw.rs"]
+mod raw;
+#[path = "../common/serving.rs"]
+mod serving;
+
+use std::time::Duration;
+
+/// How long what takes several elections may take.
+const LONG: Duration = Duration::from_secs(120);
+
+async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(LONG, event).await {
+        Ok(value) => value,
+        Err(_) => panic!("did not happen within {LONG:?}: {what}"),
+    }
+}
