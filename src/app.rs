@@ -8,7 +8,6 @@ mod publish;
 mod session;
 mod status;
 
-pub use status::Readiness;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
@@ -22,6 +21,7 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::debug;
 
@@ -47,7 +47,7 @@ pub struct App {
     origins: Origins,
     static_dir: Option<PathBuf>,
     coalesce: Duration,
-    readiness: Readiness,
+    stopping: CancellationToken,
     routes: Router,
 }
 
@@ -102,7 +102,7 @@ impl App {
             origins: Origins::default(),
             static_dir: None,
             coalesce: Duration::ZERO,
-            readiness: Readiness::default(),
+            stopping: CancellationToken::new(),
             routes: Router::new(),
         }
     }
@@ -153,10 +153,10 @@ impl App {
         self
     }
 
-    /// What `/readyz` answers by.
+    /// Once `stopping` is cancelled, `/readyz` answers with 503, so that load balancers send nobody new.
     #[must_use]
-    pub fn readiness(mut self, readiness: Readiness) -> Self {
-        self.readiness = readiness;
+    pub fn stopping(mut self, stopping: CancellationToken) -> Self {
+        self.stopping = stopping;
         self
     }
 

@@ -22,7 +22,7 @@ use futures_util::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 
 use crate::chunk::{Chunk, Cursor, Epoch};
 use kept::Kept;
-pub use kept::{Filler, Keeper, Past, PublishError};
+pub use kept::{Filler, Keeper, Past, PublishError, Receipt};
 pub use publisher::Publisher;
 pub use rate::Rate;
 use rate::Tally;
@@ -185,13 +185,21 @@ impl Feed {
     }
 
     /// A feed that is kept elsewhere, and what fills its ring. The ring begins at the number `next` of
-    /// the run `epoch`, and keeps up to `history` bytes; who wants more reads what `keeper` has.
+    /// the run `epoch`, and keeps up to `history` bytes; who wants more reads what `keeper` has. What
+    /// comes before the number `now` is there already.
     #[must_use]
-    pub fn kept(name: &str, keeper: Arc<dyn Keeper>, history: usize, epoch: Epoch, next: u64) -> (Self, Filler) {
+    pub fn kept(
+        name: &str,
+        keeper: Arc<dyn Keeper>,
+        history: usize,
+        epoch: Epoch,
+        next: u64,
+        now: u64,
+    ) -> (Self, Filler) {
         let counters = Arc::<Counters>::default();
         let name: Arc<str> = name.into();
-        let kept = Kept::new(keeper, history, epoch, next);
-        let publisher = kept.keeper.is_writable().then(|| Publisher::kept(kept.keeper.clone()));
+        let kept = Kept::new(keeper, history, epoch, next, now);
+        let publisher = kept.keeper.is_writable().then(|| Publisher::kept(kept.clone()));
         let filler = Filler { kept: kept.clone(), counters: counters.clone() };
         (Self { name, kind: Kind::Kept { kept, publisher }, file: None, counters }, filler)
     }
@@ -391,6 +399,9 @@ pub trait Family: Send + Sync + 'static {
 
     /// Those that are there now.
     fn feeds(&self) -> Vec<Feed>;
+
+    /// Whether what keeps them can be reached.
+    fn is_ready(&self) -> bool;
 }
 
 /// The feeds of a server, by name.
@@ -435,6 +446,14 @@ impl Feeds {
     pub fn all(&self) -> Vec<Feed> {
         let families = self.families.iter().flat_map(|family| family.feeds());
         self.named.values().cloned().chain(families).collect()
+    }
+
+    /// The feeds and patterns that cannot be served now. What is asked for by pattern does not count: a
+    /// client may have made it up.
+    pub(crate) fn unready(&self) -> Vec<&str> {
+        let stalled = self.named.values().filter(|feed| feed.status().stalled).map(Feed::name);
+        let families = self.families.iter().filter(|family| !family.is_ready()).map(|family| family.pattern());
+        stalled.chain(families).collect()
     }
 
     /// What there is to ask for: names, and the patterns of families.

@@ -161,7 +161,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text.into()));
     }
     // The publication first: it may take the place of one that runs.
-    let mut publication = publications.known.begin(feed.name(), key, offset).await?;
+    let mut publication = publications.known.begin(feed.name(), key, offset, publisher.is_elsewhere()).await?;
     let _place = publications.place()?;
     let pieces = request.into_body().into_data_stream().map(|piece| piece.map_err(io::Error::other));
     publish(publications, publisher, &mut publication, pieces, chunk.into()).await?;
@@ -173,6 +173,7 @@ fn written(feed: &Feed, publication: &Publication) -> serde_json::Value {
     let progress = publication.progress();
     json!({
         "feed": feed.name(),
+        "epoch": feed.status().epoch.map(|epoch| epoch.to_string()),
         "first": progress.first.map(|cursor| cursor.to_string()),
         "last": progress.last.map(|cursor| cursor.to_string()),
         "chunks": progress.chunks,
@@ -208,11 +209,17 @@ async fn publish(
     let replaced = publication.replaced();
     let feed_ended = publisher.ended();
     let published = async {
+        // Bytes that are kept already: when they came before, the body was cut otherwise.
+        let mut kept = 0;
         loop {
-            let Some(chunk) = chunks.next().await? else { return Ok(()) };
-            let size = chunk.len();
-            let cursor = publisher.publish_as(chunk, || publication.id(size)).await?;
-            publication.add(cursor, size);
+            let Some(mut chunk) = chunks.next().await? else { return Ok(()) };
+            while kept < chunk.len() {
+                chunk.advance(kept);
+                let receipt = publisher.publish_as(chunk.clone(), || publication.id()).await?;
+                publication.add(receipt.cursor, receipt.size);
+                kept = receipt.size;
+            }
+            kept -= chunk.len();
         }
     };
     // Neither waits for a client that sends nothing, nor for room in the feed.
@@ -317,7 +324,7 @@ async fn one_stream(
     let done = async {
         let publisher = publications.admit(feed, token)?;
         let _place = publications.place()?;
-        let mut publication = publications.known.begin(feed.name(), None, None).await?;
+        let mut publication = publications.known.begin(feed.name(), None, None, publisher.is_elsewhere()).await?;
         let pieces = stream::unfold(&mut stream, |stream| async move {
             let piece = stream.read_bytes(usize::MAX).await.map_err(io::Error::other).transpose()?;
             Some((piece, stream))

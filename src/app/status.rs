@@ -1,10 +1,6 @@
 //! What can be said of the feeds: as JSON, and for Prometheus.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt::Write, sync::Arc};
 
 use axum::{
     Json,
@@ -17,33 +13,11 @@ use serde_json::json;
 use super::App;
 use crate::feed::{End, Status};
 
-/// Whether a server is to get new clients; clones say the same. It is, until something is in the way.
-#[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<String, String>>>);
-
-impl Readiness {
-    /// Says what is in the way, by a name for it; `None` when it is not any more.
-    pub fn set(&self, what: &str, in_the_way: Option<&str>) {
-        let mut reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match in_the_way {
-            Some(reason) => drop(reasons.insert(what.to_owned(), reason.to_owned())),
-            None => drop(reasons.remove(what)),
-        }
-    }
-
-    /// What is in the way, one reason to a line.
-    #[must_use]
-    pub fn reasons(&self) -> Vec<String> {
-        let reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reasons.iter().map(|(what, reason)| format!("{what}: {reason}")).collect()
-    }
-}
-
 /// 200 when new clients are welcome, 503 and why when not.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let mut reasons = app.readiness.reasons();
-    let stalled = app.feeds.all().into_iter().filter(|feed| feed.status().stalled);
-    reasons.extend(stalled.map(|feed| format!("feed {}: what keeps it does not answer", feed.name())));
+    let mut reasons: Vec<_> = app.stopping.is_cancelled().then(|| "server: it stops".to_owned()).into_iter().collect();
+    let unready = app.feeds.unready();
+    reasons.extend(unready.iter().map(|feed| format!("feed {feed}: what keeps it does not answer")));
     let (status, text) = match reasons.is_empty() {
         true => (StatusCode::OK, "ready".to_owned()),
         false => (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n")),

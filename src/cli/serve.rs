@@ -10,7 +10,6 @@ use tracing::warn;
 use super::{BrowserName, CertsArgs, Failure, complain, print};
 use crate::{
     App, Identity, Listen, PlainHttp, Server,
-    app::Readiness,
     browser::{self, Browser, Opened},
     feed::{self, Family, Feed, Lag},
     origin::{Origin, is_loopback},
@@ -240,8 +239,7 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
     let identity = args.certs.identity(&names)?;
     let Running { feeds, families, feedings } = start(sources, &args).await?;
     let live = feeds.clone();
-    let readiness = Readiness::default();
-    let app = App::new(feeds, identity.clone()).readiness(readiness.clone());
+    let app = App::new(feeds, identity.clone()).stopping(stop.clone());
     let app = families.into_iter().fold(app, App::family);
     let app = app
         .allow_origins(args.allow_origin.into_iter().collect())
@@ -267,7 +265,6 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
     let ending = CancellationToken::new();
     let draining = async {
         stop.cancelled().await;
-        readiness.set("server", Some("it stops"));
         tokio::time::sleep(args.drain).await;
         ending.cancel();
     };

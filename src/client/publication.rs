@@ -17,7 +17,10 @@ use super::{
     replay::{HOLD, Replay},
     retry::{self, Retry},
 };
-use crate::{chunk::Cursor, source::chunker::Chunking};
+use crate::{
+    chunk::{Cursor, Epoch},
+    source::chunker::Chunking,
+};
 
 /// What is sent is acknowledged after that time, however little it is.
 const ACKNOWLEDGE: Duration = Duration::from_secs(10);
@@ -30,11 +33,15 @@ const WHY: Duration = Duration::from_secs(5);
 pub struct Published {
     /// The feed's name.
     pub feed: String,
+    /// The run of numbers that it has now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
     /// The cursor of its first chunk, if there is one.
     pub first: Option<String>,
     /// That of its last one; those of other publishers may stand between.
     pub last: Option<String>,
-    /// How many chunks it has.
+    /// How many chunks it has, as far as the server has seen: some may have been published by another
+    /// one with the same feeds.
     pub chunks: u64,
     /// How many bytes, from its beginning.
     pub bytes: u64,
@@ -370,9 +377,13 @@ impl Publication {
             let text = format!("it has {} bytes of {}", published.bytes, self.replay.end());
             return Err(PublishError::Answer(text));
         }
-        let epoch = |last: &Option<String>| last.as_ref()?.parse::<Cursor>().ok().map(|cursor| cursor.epoch);
-        let (old, new) = (epoch(&self.published.last), epoch(&published.last));
+        let (old, new) = (self.published.epoch(), published.epoch());
         let forgotten = published.bytes < before;
+        // Another server of the same feed: chunks are known there by the key and their place.
+        let elsewhere = forgotten && old.is_some() && old == new;
+        if elsewhere {
+            return Ok(());
+        }
         if forgotten || (old.is_some() && new.is_some() && old != new) {
             tell(PublishEvent::Restarted { published: before });
         }
@@ -387,6 +398,14 @@ impl Publication {
         }
         self.published = published;
         Ok(())
+    }
+}
+
+impl Published {
+    /// The feed's run of numbers, also of a server that says it only in cursors.
+    fn epoch(&self) -> Option<Epoch> {
+        let last = || self.last.as_ref()?.parse::<Cursor>().ok().map(|cursor| cursor.epoch);
+        self.epoch.as_ref().and_then(|epoch| u64::from_str_radix(epoch, 16).ok()).map(Epoch).or_else(last)
     }
 }
 

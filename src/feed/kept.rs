@@ -30,13 +30,23 @@ pub trait Keeper: Send + Sync + 'static {
     /// Whether numbers are left out between the feed's chunks, so that a jump is no loss.
     fn is_sparse(&self) -> bool;
 
-    /// Publishes a chunk, and gives its cursor when it is kept. With an `id`, one that is kept
-    /// already is not kept again.
-    fn publish(&self, bytes: Bytes, id: Option<String>) -> BoxFuture<'_, Result<Cursor, PublishError>>;
+    /// Publishes a chunk, and says so when it is kept. With an `id`, one that is kept already is not
+    /// kept again.
+    fn publish(&self, bytes: Bytes, id: Option<String>) -> BoxFuture<'_, Result<Receipt, PublishError>>;
 
     /// Reads some of the chunks from the number `next` on, in their order. Dropping the future leaves
     /// off.
     fn read(self: Arc<Self>, epoch: Epoch, next: u64) -> BoxFuture<'static, Result<Past, FeedError>>;
+}
+
+/// What has been published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// The chunk's cursor.
+    pub cursor: Cursor,
+    /// The size of the chunk that is kept, in bytes: not that of the one given, when another one had
+    /// its id before.
+    pub size: usize,
 }
 
 /// Why a chunk was not published.
@@ -76,6 +86,8 @@ pub(super) struct Kept {
     ring: Arc<Mutex<Arc<Ring>>>,
     pub(super) keeper: Arc<dyn Keeper>,
     history: usize,
+    /// Who views from now on is given nothing before this number, also while the ring has not come to it.
+    now: u64,
 }
 
 impl fmt::Debug for Kept {
@@ -85,9 +97,9 @@ impl fmt::Debug for Kept {
 }
 
 impl Kept {
-    pub(super) fn new(keeper: Arc<dyn Keeper>, history: usize, epoch: Epoch, next: u64) -> Self {
+    pub(super) fn new(keeper: Arc<dyn Keeper>, history: usize, epoch: Epoch, next: u64, now: u64) -> Self {
         let ring = Arc::new(Ring::starting_at(epoch, history, Lag::Skip, next));
-        Self { ring: Arc::new(Mutex::new(ring)), keeper, history }
+        Self { ring: Arc::new(Mutex::new(ring)), keeper, history, now }
     }
 
     pub(super) fn ring(&self) -> Arc<Ring> {
@@ -96,10 +108,10 @@ impl Kept {
 
     pub(super) fn view(&self, from: From) -> KeptViewer {
         let ring = self.ring();
-        let viewer = |next| At::Ring(ring.view_at(next));
+        let viewer = |next| At::Ring(ring.view_at(next, false));
         let at = match from {
             From::Start => At::past(0, false, false),
-            From::Now => viewer(ring.next()),
+            From::Now => viewer(ring.next().max(self.now)),
             From::After(cursor) if cursor.epoch == ring.epoch() => match cursor.seq.saturating_add(1) {
                 next if next < ring.floor() => At::past(next, true, false),
                 next => viewer(next),
@@ -220,11 +232,18 @@ impl KeptViewer {
                 At::Ring(viewer) => match ready!(viewer.poll_next(cx)) {
                     // It was too slow for the ring, and not for what is kept elsewhere.
                     Some(Event::Gap(gap)) if !gap.restarted => (gap.from, true),
-                    Some(Event::Stalled(stalled)) if std::mem::replace(&mut self.stalled, stalled) == stalled => {
-                        continue;
+                    event => {
+                        if let Some(Event::Stalled(stalled)) = event {
+                            self.stalled = stalled;
+                        }
+                        return Poll::Ready(event);
                     }
-                    event => return Poll::Ready(event),
                 },
+                // It was made anew, or the server stops.
+                At::Past { .. } if self.ring.has_ended() => {
+                    self.at = At::Ring(self.ring.view_at(self.ring.next(), self.stalled));
+                    continue;
+                }
                 At::Past { restarted, .. } if *restarted => {
                     *restarted = false;
                     return Poll::Ready(Some(Event::Gap(super::viewer::RESTARTED)));
@@ -235,7 +254,7 @@ impl KeptViewer {
                         return Poll::Ready(Some(Event::Chunk(Arc::new(chunk))));
                     }
                     if *next >= self.ring.floor() && asked.is_none() {
-                        self.at = At::Ring(self.ring.view_at(*next));
+                        self.at = At::Ring(self.ring.view_at(*next, self.stalled));
                         continue;
                     }
                     let asking = asked.get_or_insert_with(|| self.keeper.clone().read(self.ring.epoch(), *next));
@@ -251,16 +270,14 @@ impl KeptViewer {
                                 *next = past.next.max(*next);
                             }
                             if gap.missing > 0 && *known {
+                                self.ring.skipped(gap.missing);
                                 return Poll::Ready(Some(Event::Gap(gap)));
                             }
                             if std::mem::take(&mut self.stalled) {
                                 return Poll::Ready(Some(Event::Stalled(false)));
                             }
                         }
-                        // It was made anew, or the server stops.
-                        Err(_) if self.ring.has_ended() => {
-                            self.at = At::Ring(self.ring.view_at(self.ring.next()));
-                        }
+                        Err(_) if self.ring.has_ended() => {}
                         Err(error) => {
                             let (keeper, epoch, next) = (self.keeper.clone(), self.ring.epoch(), *next);
                             tracing::debug!(%error, "what is older than the ring cannot be read");
@@ -311,7 +328,7 @@ mod tests {
             true
         }
 
-        fn publish(&self, _: Bytes, _: Option<String>) -> BoxFuture<'_, Result<Cursor, PublishError>> {
+        fn publish(&self, _: Bytes, _: Option<String>) -> BoxFuture<'_, Result<Receipt, PublishError>> {
             Box::pin(std::future::ready(Err(PublishError::Ended)))
         }
 
@@ -336,7 +353,7 @@ mod tests {
 
     fn shelf() -> (Arc<Shelf>, Feed, Filler) {
         let shelf = Arc::new(Shelf::default());
-        let (feed, filler) = Feed::kept("default", shelf.clone(), HISTORY, Epoch(7), 0);
+        let (feed, filler) = Feed::kept("default", shelf.clone(), HISTORY, Epoch(7), 0, 0);
         (shelf, feed, filler)
     }
 
@@ -405,6 +422,15 @@ mod tests {
         shelf.broken.store(false, Ordering::Relaxed);
         assert!(matches!(waiting.next().await, Some(Event::Stalled(false))));
         assert_eq!(seqs(&some(&mut waiting, usize::MAX)), (12..20).collect::<Vec<_>>());
+        // Also when what it waited for is gone by then.
+        shelf.broken.store(true, Ordering::Relaxed);
+        let mut waiting = feed.view(behind(11), None);
+        assert!(matches!(waiting.next().await, Some(Event::Stalled(true))));
+        shelf.first.store(20, Ordering::Relaxed);
+        filler.skip_to(20);
+        shelf.broken.store(false, Ordering::Relaxed);
+        assert!(matches!(waiting.next().await, Some(Event::Gap(Gap { from: 12, missing: 8, restarted: false }))));
+        assert!(matches!(some(&mut waiting, usize::MAX)[..], [Event::Stalled(false)]));
         // Told once, whoever says it.
         filler.stall(true);
         filler.stall(true);

@@ -7,7 +7,8 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::{
-    Counters, End, Keeper, PublishError,
+    Counters, End, PublishError, Receipt,
+    kept::Kept,
     ring::{Full, Ring},
 };
 use crate::chunk::Cursor;
@@ -23,14 +24,14 @@ pub struct Publisher(To);
 #[derive(Clone)]
 enum To {
     Ring(Arc<EndOnDrop>),
-    Keeper(Arc<dyn Keeper>),
+    Kept(Kept),
 }
 
 impl fmt::Debug for To {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ring(ring) => f.debug_tuple("Ring").field(ring).finish(),
-            Self::Keeper(..) => f.write_str("Keeper"),
+            Self::Kept(kept) => kept.fmt(f),
         }
     }
 }
@@ -53,8 +54,8 @@ impl Publisher {
         Self(To::Ring(Arc::new(EndOnDrop { name, ring, counters })))
     }
 
-    pub(super) fn kept(keeper: Arc<dyn Keeper>) -> Self {
-        Self(To::Keeper(keeper))
+    pub(super) fn kept(kept: Kept) -> Self {
+        Self(To::Kept(kept))
     }
 
     /// Publishes a chunk and gives its cursor. With [`Lag::Block`](super::Lag::Block), waits until no
@@ -73,20 +74,20 @@ impl Publisher {
     ///
     /// When it has to wait and there is no Tokio runtime with timers.
     pub async fn publish(&self, bytes: Bytes) -> Result<Cursor, PublishError> {
-        self.publish_as(bytes, || None).await
+        Ok(self.publish_as(bytes, || None).await?.cursor)
     }
 
     /// Like [`publish`](Self::publish). Where a feed is kept elsewhere, a chunk with an `id` that is kept
-    /// already is not kept again; elsewhere it is not asked for.
+    /// already is not kept again, and the receipt is of that one; elsewhere it is not asked for.
     ///
     /// # Errors
     ///
     /// As there.
-    pub async fn publish_as(&self, bytes: Bytes, id: impl FnOnce() -> Option<String>) -> Result<Cursor, PublishError> {
+    pub async fn publish_as(&self, bytes: Bytes, id: impl FnOnce() -> Option<String>) -> Result<Receipt, PublishError> {
         let size = bytes.len();
         match &self.0 {
             // It is counted when it comes back, as others' are.
-            To::Keeper(keeper) => keeper.publish(bytes, id()).await,
+            To::Kept(kept) => kept.keeper.publish(bytes, id()).await,
             To::Ring(to) => {
                 let published = match to.ring.publish_now(&bytes) {
                     Ok(cursor) => Some(cursor),
@@ -96,12 +97,26 @@ impl Publisher {
                 };
                 let cursor = published.ok_or(PublishError::Ended)?;
                 to.counters.count(size);
-                Ok(cursor)
+                Ok(Receipt { cursor, size })
             }
         }
     }
 
-    /// Waits until the feed has ended; one that is kept elsewhere does not.
+    /// Tells the viewers of a live feed that nothing can come now, or that it can again.
+    #[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "only feeds on NATS stall"))]
+    pub(crate) fn stall(&self, stalled: bool) {
+        if let To::Ring(to) = &self.0 {
+            to.ring.stall(stalled);
+        }
+    }
+
+    /// Whether the feed is kept elsewhere, where others publish to it as well.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        matches!(self.0, To::Kept(_))
+    }
+
+    /// Waits until the feed has ended; one that is kept elsewhere, until its server stops or it is made
+    /// anew there.
     ///
     /// # Cancel safety
     ///
@@ -109,7 +124,7 @@ impl Publisher {
     pub async fn ended(&self) {
         match &self.0 {
             To::Ring(to) => to.ring.ended().await,
-            To::Keeper(..) => std::future::pending().await,
+            To::Kept(kept) => kept.ring().ended().await,
         }
     }
 

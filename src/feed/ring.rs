@@ -311,13 +311,20 @@ impl Ring {
         });
         drop(state);
         // Who asks for the start wants what there is, and is not told of what was before.
-        let mut viewer = self.view_at(next);
+        let mut viewer = self.view_at(next, false);
         (viewer.stale, viewer.from_start, viewer.place) = (stale, from == From::Start, place);
+        viewer.counted = true;
         viewer
     }
 
-    /// Views from that number on, also when the ring has not come to it.
-    pub(super) fn view_at(self: &Arc<Self>, next: u64) -> RingViewer {
+    /// Counts what viewers of a feed that is kept elsewhere have missed there.
+    pub(super) fn skipped(&self, missing: u64) {
+        self.lock().skipped += missing;
+    }
+
+    /// Views from that number on, also when the ring has not come to it. `stalled` is what the viewer has
+    /// been told of that.
+    pub(super) fn view_at(self: &Arc<Self>, next: u64, stalled: bool) -> RingViewer {
         RingViewer {
             ring: self.clone(),
             next,
@@ -327,7 +334,8 @@ impl Ring {
             registered: None,
             done: false,
             behind: false,
-            stalled: false,
+            stalled,
+            counted: false,
         }
     }
 }
@@ -367,6 +375,8 @@ pub(super) struct RingViewer {
     behind: bool,
     /// It has been told that nothing can come.
     stalled: bool,
+    /// What it misses is lost, and not only behind the ring.
+    counted: bool,
 }
 
 impl RingViewer {
@@ -406,7 +416,9 @@ impl RingViewer {
             let gap = Gap { from: self.next, missing: first - self.next, restarted: false };
             self.next = first;
             if !std::mem::take(&mut self.from_start) {
-                state.skipped += gap.missing;
+                if self.counted {
+                    state.skipped += gap.missing;
+                }
                 self.done = self.ring.lag == Lag::Disconnect;
                 return Poll::Ready(Some(Event::Gap(gap)));
             }

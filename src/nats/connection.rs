@@ -42,10 +42,17 @@ pub struct Connections {
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) jetstream: jetstream::Context,
-    /// Whether it is there now.
-    pub(super) connected: watch::Receiver<bool>,
+    /// Whether it is there now, and how often it was lost.
+    pub(super) state: watch::Receiver<State>,
     /// Places for those who read what is old.
     pub(super) reads: Arc<Semaphore>,
+}
+
+/// See [`Connection`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct State {
+    connected: bool,
+    losses: u64,
 }
 
 impl Connections {
@@ -79,12 +86,17 @@ impl Connections {
         let shown = shown.join(", ");
         let until = Instant::now() + START;
         loop {
-            let (sender, connected) = watch::channel(true);
-            let error = match self.connect_options(sender, shown.clone()).await?.connect(addresses.as_slice()).await {
+            let (sender, state) = watch::channel(State { connected: true, losses: 0 });
+            let error = match self
+                .connect_options(sender, &addresses, shown.clone())
+                .await?
+                .connect(addresses.as_slice())
+                .await
+            {
                 Ok(client) => {
                     let mut jetstream = jetstream::new(client.clone());
                     jetstream.set_timeout(ANSWER);
-                    return Ok(Connection { client, jetstream, connected, reads: Arc::new(Semaphore::new(READS)) });
+                    return Ok(Connection { client, jetstream, state, reads: Arc::new(Semaphore::new(READS)) });
                 }
                 Err(error) => error,
             };
@@ -98,10 +110,11 @@ impl Connections {
 
     async fn connect_options(
         &self,
-        connected: watch::Sender<bool>,
+        state: watch::Sender<State>,
+        addresses: &[ServerAddr],
         servers: String,
     ) -> Result<ConnectOptions, NatsError> {
-        let connected = Arc::new(connected);
+        let state = Arc::new(state);
         let servers: Arc<str> = servers.into();
         let mut options = ConnectOptions::new()
             .name("h3cast")
@@ -109,16 +122,20 @@ impl Connections {
             .request_timeout(Some(ANSWER))
             .ping_interval(Duration::from_secs(5))
             .event_callback(move |event| {
-                let (connected, servers) = (connected.clone(), servers.clone());
+                let (state, servers) = (state.clone(), servers.clone());
                 async move {
                     match event {
                         Event::Connected => {
-                            if !connected.send_replace(true) {
+                            let before = *state.borrow();
+                            state.send_replace(State { connected: true, ..before });
+                            if !before.connected {
                                 info!(%servers, "connected to NATS again");
                             }
                         }
                         Event::Disconnected | Event::Closed => {
-                            if connected.send_replace(false) {
+                            let before = *state.borrow();
+                            state.send_replace(State { connected: false, losses: before.losses + 1 });
+                            if before.connected {
                                 warn!(%servers, "the connection to NATS is lost: trying again");
                             }
                         }
@@ -126,6 +143,10 @@ impl Connections {
                     }
                 }
             });
+        // The client leaves them in the address.
+        if let Some((user, password)) = addresses.iter().find_map(user) {
+            options = options.user_and_password(user, password);
+        }
         if let Some(path) = &self.options.credentials {
             options = options.credentials_file(path).await.map_err(|error| {
                 NatsError::new(format!("cannot read the credentials of NATS in {}: {error}", path.display()))
@@ -138,15 +159,30 @@ impl Connections {
     }
 }
 
+/// The user and the password in an address.
+fn user(address: &ServerAddr) -> Option<(String, String)> {
+    let plain = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    Some((plain(address.username()?), plain(address.password().unwrap_or_default())))
+}
+
 impl Connection {
     /// Waits until it is there. Cancel-safe.
     pub(super) async fn connected(&self) {
         // An error would mean that its client is gone, which `self` holds.
-        let _ = self.connected.clone().wait_for(|connected| *connected).await;
+        let _ = self.state.clone().wait_for(|state| state.connected).await;
     }
 
-    /// Waits until it is not. Cancel-safe.
-    pub(super) async fn lost(&self) {
-        let _ = self.connected.clone().wait_for(|connected| !connected).await;
+    /// Whether it is there now.
+    pub(super) fn is_connected(&self) -> bool {
+        self.state.borrow().connected
+    }
+
+    /// Waits until it is lost, also for a moment. Cancel-safe.
+    pub(super) fn lost(&self) -> impl Future<Output = ()> + use<> {
+        let mut state = self.state.clone();
+        let before = state.borrow_and_update().losses;
+        async move {
+            let _ = state.wait_for(|state| !state.connected || state.losses != before).await;
+        }
     }
 }

@@ -5,8 +5,8 @@ use std::{str::FromStr, time::Duration};
 
 use async_nats::jetstream::{
     ErrorCode,
-    context::GetStreamErrorKind,
-    stream::{Config, DiscardPolicy, Info, StorageType},
+    context::{GetStreamByNameErrorKind, GetStreamErrorKind},
+    stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
 };
 
 use super::{NatsError, connection::Connection};
@@ -48,7 +48,9 @@ impl FromStr for Ensure {
                 ("replicas", number) => ensure.replicas = Some(number.parse().map_err(|_| bad())?),
                 ("max-age", time) => ensure.max_age = Some(age(time).ok_or_else(bad)?),
                 ("max-bytes", size) => ensure.max_bytes = Some(bytes(size).ok_or_else(bad)?),
-                ("max-messages", number) => ensure.max_messages = Some(number.parse().map_err(|_| bad())?),
+                ("max-messages", number) => {
+                    ensure.max_messages = Some(number.parse().ok().filter(|number| *number > 0).ok_or_else(bad)?);
+                }
                 ("discard", "old") => ensure.discard_new = Some(false),
                 ("discard", "new") => ensure.discard_new = Some(true),
                 ("storage", "file") => ensure.memory = Some(false),
@@ -139,31 +141,73 @@ impl Found {
     }
 }
 
+/// Why a stream cannot have the feed of a subject, in words.
+fn unfit(config: &Config, subject: &str, writable: bool) -> Option<String> {
+    let mirrored = config.mirror.is_some() || config.sources.as_ref().is_some_and(|sources| !sources.is_empty());
+    if config.retention != RetentionPolicy::Limits {
+        Some("drops messages when others have taken them: its retention is to be `limits`".into())
+    } else if !mirrored && !config.subjects.iter().any(|kept| overlaps(kept, subject)) {
+        Some(format!("does not keep the subject `{subject}`, but {}", config.subjects.join(", ")))
+    } else if writable && config.no_ack {
+        Some("does not acknowledge what is published".into())
+    } else {
+        None
+    }
+}
+
+/// Whether two subjects, with wildcards or without, have messages in common.
+fn overlaps(one: &str, other: &str) -> bool {
+    let (mut one, mut other) = (one.split('.'), other.split('.'));
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) => return true,
+            (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+            (Some(a), Some(b)) if a == b || a == "*" || b == "*" => {}
+            _ => return false,
+        }
+    }
+}
+
 /// Finds the stream that keeps `subject`, or makes it.
 pub(super) async fn stream(
     connection: &Connection,
     subject: &str,
     name: Option<&str>,
     ensure: Option<&Ensure>,
+    writable: bool,
 ) -> Result<Found, NatsError> {
     let jetstream = &connection.jetstream;
+    // As it is there, seen to be what is wanted.
+    let found = |config: &Config| {
+        let name = &config.name;
+        if let Some(unfit) = unfit(config, subject, writable) {
+            return Err(NatsError::new(format!("the stream `{name}` {unfit}")));
+        }
+        let differences = ensure.map(|ensure| ensure.differences(config)).unwrap_or_default();
+        if !differences.is_empty() {
+            let text = format!(
+                "the stream `{name}` is not as --ensure-stream wants it: {}. It is not changed: do that with `nats stream edit`, or leave those settings out",
+                differences.join("; ")
+            );
+            return Err(NatsError::new(text));
+        }
+        Ok(Found::of(config))
+    };
     let named = match name {
         Some(name) => Some(name.to_owned()),
-        None => jetstream.stream_by_subject(subject).await.ok(),
+        None => match jetstream.stream_by_subject(subject).await {
+            Ok(name) => Some(name),
+            Err(error) if error.kind() == GetStreamByNameErrorKind::NotFound => None,
+            Err(error) => {
+                return Err(NatsError::new(format!(
+                    "JetStream does not answer: {error}. Is it switched on (nats-server -js)?"
+                )));
+            }
+        },
     };
     if let Some(name) = named {
         match info(connection, &name).await {
-            Ok(info) => {
-                let differences = ensure.map(|ensure| ensure.differences(&info.config)).unwrap_or_default();
-                if !differences.is_empty() {
-                    let text = format!(
-                        "the stream `{name}` is not as --ensure-stream wants it: {}. It is not changed: do that with `nats stream edit`, or leave those settings out",
-                        differences.join("; ")
-                    );
-                    return Err(NatsError::new(text));
-                }
-                return Ok(Found::of(&info.config));
-            }
+            Ok(info) => return found(&info.config),
             Err(Missing::Other(error)) => return Err(error),
             Err(Missing::Stream) => {}
         }
@@ -187,8 +231,8 @@ pub(super) async fn stream(
         Ok(made) => Ok(Found::of(&made.cached_info().config)),
         // Another server of ours may have been faster.
         Err(error) => match info(connection, &name).await {
-            Ok(info) if info.config.subjects.iter().any(|known| known == subject) => Ok(Found::of(&info.config)),
-            _ => Err(NatsError::new(format!("cannot make the stream `{name}` for `{subject}`: {error}"))),
+            Ok(info) => found(&info.config),
+            Err(_) => Err(NatsError::new(format!("cannot make the stream `{name}` for `{subject}`: {error}"))),
         },
     }
 }
@@ -213,6 +257,16 @@ async fn info(connection: &Connection, name: &str) -> Result<Info, Missing> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn subjects_in_common() {
+        for (one, other) in [("a.b", "a.b"), ("a.*", "a.b"), ("a.>", "a.b.c"), ("a.*", "a.>"), ("*.b", "a.*")] {
+            assert!(overlaps(one, other) && overlaps(other, one), "{one} {other}");
+        }
+        for (one, other) in [("a", "b"), ("a.b", "a"), ("a.>", "a"), ("a.*", "a.b.c")] {
+            assert!(!overlaps(one, other) && !overlaps(other, one), "{one} {other}");
+        }
+    }
 
     #[test]
     fn descriptions() {

@@ -93,12 +93,16 @@ impl Subjects {
         if let Some(feed) = self.known(name) {
             return Ok(feed);
         }
-        if self.lock().len() >= MAX_FEEDS {
-            return Err(FeedError(format!("there are {MAX_FEEDS} feeds of {} already", self.pattern)));
-        }
         let keeper = JetStream::new(self.connection.clone(), self.stream.clone(), subject, false);
         let (feed, filling) = keeper.feed(name, self.history).await?;
         let mut feeds = self.lock();
+        if feeds.len() >= MAX_FEEDS && !feeds.contains_key(name) {
+            let unviewed = feeds.iter().filter(|(_, entry)| entry.feed.status().viewers == 0);
+            let Some(oldest) = unviewed.min_by_key(|(_, entry)| entry.asked).map(|(name, _)| name.clone()) else {
+                return Err(FeedError(format!("{MAX_FEEDS} feeds of {} are viewed already", self.pattern)));
+            };
+            feeds.remove(&oldest);
+        }
         // Whoever was faster has made the one that all view.
         let entry = feeds.entry(name.to_owned()).or_insert_with(|| Entry {
             feed,
@@ -135,6 +139,10 @@ impl Family for Subjects {
         let Some(subject) = self.subject_of(name) else { return Box::pin(std::future::ready(None)) };
         let name = name.to_owned();
         Box::pin(async move { Some(self.make(&name, subject).await) })
+    }
+
+    fn is_ready(&self) -> bool {
+        self.connection.is_connected()
     }
 
     fn feeds(&self) -> Vec<Feed> {

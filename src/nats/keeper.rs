@@ -4,17 +4,17 @@ use std::{
     convert::Infallible,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
 use async_nats::jetstream::{
-    self,
+    self, ErrorCode,
     consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
     context::PublishErrorKind,
     message::PublishMessage,
-    stream::{Info, Stream},
+    stream::{Info, RawMessageErrorKind, Stream},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 use super::{NatsError, connection::Connection, ensure::Found};
 use crate::{
     chunk::{Chunk, Cursor, Epoch},
-    feed::{Feed, FeedError, Filler, Keeper, Past, PublishError},
+    feed::{Feed, FeedError, Filler, Keeper, Past, PublishError, Receipt},
     source::Feeding,
 };
 
@@ -37,9 +37,15 @@ pub(super) const AGAIN: Duration = Duration::from_millis(250);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long the server keeps a consumer that nobody asks.
 const INACTIVE: Duration = Duration::from_secs(30);
-/// How many chunks, and about how many bytes, are read of the past at once.
+/// The longest time between two attempts to fill a feed.
+const LONGEST_AGAIN: Duration = Duration::from_secs(5);
+/// How many chunks, and how many bytes, are read of the past at once; one chunk may be larger. A viewer
+/// holds them until it has written them.
 const READ_CHUNKS: usize = 256;
-const READ_BYTES: usize = 1 << 20;
+const READ_BYTES: usize = 64 << 10;
+/// How many chunks before the newest the ring has when the server starts: those who come again then are
+/// a few chunks behind.
+const BEFORE: u64 = 1000;
 /// How long one such reading may take.
 const READ: Duration = Duration::from_secs(10);
 
@@ -51,6 +57,8 @@ pub(super) struct JetStream {
     writable: bool,
     /// The run of numbers that chunks are published to.
     epoch: AtomicU64,
+    /// The stream has less than it had.
+    shrunk: AtomicBool,
     /// Tells this server's chunks from those of others.
     origin: String,
     published: AtomicU64,
@@ -76,6 +84,7 @@ impl JetStream {
             subject,
             writable,
             epoch: AtomicU64::default(),
+            shrunk: AtomicBool::default(),
             origin: URL_SAFE_NO_PAD.encode(origin),
             published: AtomicU64::default(),
         })
@@ -89,7 +98,11 @@ impl JetStream {
             .map_err(|error| NatsError::new(format!("cannot see the stream `{}`: {error}", self.stream.name)))?;
         let epoch = epoch(&info);
         self.epoch.store(epoch.0, Ordering::Relaxed);
-        let (feed, filler) = Feed::kept(name, self.clone(), history, epoch, info.state.last_sequence);
+        let now = info.state.last_sequence;
+        // In a stream of many subjects that many numbers are another feed's.
+        let before = if self.is_sparse() { 0 } else { BEFORE };
+        let next = now.saturating_sub(before).max(seq(info.state.first_sequence)).min(now);
+        let (feed, filler) = Feed::kept(name, self.clone(), history, epoch, next, now);
         let keeper = self.clone();
         Ok((feed, Box::pin(async move { keeper.fill(filler).await })))
     }
@@ -120,8 +133,9 @@ impl JetStream {
 
     /// Fills the feed's ring, as long as it is polled.
     async fn fill(&self, filler: Filler) {
-        let mut told = false;
+        let (mut told, mut pause) = (false, AGAIN);
         loop {
+            let since = Instant::now();
             let Err(ended) = tokio::select! {
                 biased;
                 () = self.connection.lost() => Err(FeedError("the connection to NATS is lost".into())),
@@ -133,7 +147,8 @@ impl JetStream {
                 true => debug!(stream = self.stream.name, subject = self.subject, "a feed stalls: {ended}"),
             }
             self.connection.connected().await;
-            sleep(AGAIN).await;
+            pause = if since.elapsed() > LONGEST_AGAIN { AGAIN } else { (pause * 2).min(LONGEST_AGAIN) };
+            sleep(pause).await;
         }
     }
 
@@ -145,6 +160,18 @@ impl JetStream {
             warn!(stream = self.stream.name, "the stream was made anew: its feed begins again");
             self.epoch.store(epoch.0, Ordering::Relaxed);
             filler.renew(epoch, 0);
+        }
+        // Its servers have lost their memory, or their disks: the same numbers would be given twice, and
+        // nobody could tell. An epoch that every server of the feed agrees on is only had with a new stream.
+        let shrunk = info.state.last_sequence < filler.next();
+        self.shrunk.store(shrunk, Ordering::Relaxed);
+        if shrunk {
+            return Err(FeedError(format!(
+                "the stream `{}` has lost what it had kept: it ends at {}, and had {}. Delete it, so that it is made anew",
+                self.stream.name,
+                info.state.last_sequence,
+                filler.next(),
+            )));
         }
         // What is gone there does not come; its viewers are told when they ask for it.
         filler.skip_to(seq(info.state.first_sequence));
@@ -173,19 +200,47 @@ impl JetStream {
                 return Err(FeedError("messages were lost on the way".into()));
             }
             before = about.consumer_sequence;
-            filler.add(chunk(&message).map_err(failed)?);
+            let chunk = chunk(&message).map_err(failed)?;
+            if !self.is_sparse() {
+                // What is between was dropped before it came here: viewers are told.
+                filler.skip_to(chunk.seq);
+            }
+            filler.add(chunk);
         }
         Err(FeedError("its consumer is gone".into()))
     }
 
-    async fn try_publish(&self, bytes: &Bytes, id: &str) -> Result<u64, (PublishErrorKind, String)> {
+    async fn try_publish(&self, bytes: &Bytes, id: &str) -> Result<Receipt, Refused> {
+        if self.shrunk.load(Ordering::Relaxed) {
+            return Err(Refused::Now("its stream has lost what it had kept".into()));
+        }
         let message = PublishMessage::build().payload(bytes.clone()).message_id(id).expected_stream(&self.stream.name);
-        let failed = |error: jetstream::context::PublishError| (error.kind(), error.to_string());
-        let sent = self.connection.jetstream.send_publish(self.subject.clone(), message).await.map_err(failed)?;
-        Ok(sent.await.map_err(failed)?.sequence)
+        let sent = self.connection.jetstream.send_publish(self.subject.clone(), message).await?;
+        let kept = sent.await?;
+        let size = match kept.duplicate {
+            false => bytes.len(),
+            true => self.size_of(kept.sequence).await?.unwrap_or(bytes.len()),
+        };
+        let cursor = Cursor { epoch: Epoch(self.epoch.load(Ordering::Relaxed)), seq: seq(kept.sequence) };
+        Ok(Receipt { cursor, size })
     }
 
-    async fn publish_soon(&self, bytes: Bytes, id: &str) -> Result<Cursor, PublishError> {
+    /// How large the message of that number is; `None` when it is there no more.
+    async fn size_of(&self, sequence: u64) -> Result<Option<usize>, Refused> {
+        let now = |error: &dyn std::fmt::Display| Refused::Now(error.to_string());
+        if sequence == 0 {
+            return Err(Refused::Now("another request publishes it".into()));
+        }
+        let stream = self.handle().await.map_err(|error| now(&error))?;
+        match stream.get_raw_message(sequence).await {
+            // Ours are never empty.
+            Ok(message) => Ok(Some(message.payload.len()).filter(|size| *size > 0)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(now(&error)),
+        }
+    }
+
+    async fn publish_soon(&self, bytes: Bytes, id: &str) -> Result<Receipt, PublishError> {
         let until = Instant::now() + PUBLISH;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -194,14 +249,16 @@ impl JetStream {
                 self.try_publish(&bytes, id).await
             };
             let why = match timeout(left, tried).await {
-                Ok(Ok(sequence)) => {
-                    return Ok(Cursor { epoch: Epoch(self.epoch.load(Ordering::Relaxed)), seq: seq(sequence) });
-                }
-                Ok(Err((PublishErrorKind::MaxPayloadExceeded, _))) => {
-                    let max = self.connection.client.server_info().max_payload;
+                Ok(Ok(receipt)) => return Ok(receipt),
+                Ok(Err(Refused::TooLarge)) => {
+                    let longest = match self.info().await {
+                        Ok(info) => usize::try_from(info.config.max_message_size).ok(),
+                        Err(_) => None,
+                    };
+                    let max = longest.unwrap_or(usize::MAX).min(self.connection.client.server_info().max_payload);
                     return Err(PublishError::TooLarge { size: bytes.len(), max });
                 }
-                Ok(Err((_, why))) => why,
+                Ok(Err(Refused::Now(why))) => why,
                 Err(_) => "NATS does not answer".into(),
             };
             // By its id it is kept once, however often it is sent.
@@ -212,9 +269,29 @@ impl JetStream {
         }
     }
 
+    /// Reads what the consumer brings next, at most so many chunks. Whether that was all.
+    async fn read_some(&self, consumer: &PullConsumer, chunks: usize, past: &mut Past) -> Result<bool, FeedError> {
+        let fetch = consumer.fetch().max_messages(chunks);
+        // The server refuses a message that is larger than what is asked for.
+        let fetch = if chunks == 1 { fetch } else { fetch.max_bytes(READ_BYTES) };
+        let mut messages = fetch.messages().await.map_err(failed)?;
+        let mut all = false;
+        while let Some(message) = messages.next().await {
+            let Ok(message) = message else { break };
+            let about = message.info().map_err(failed)?;
+            let chunk = chunk(&message).map_err(failed)?;
+            let apart = past.chunks.last().is_some_and(|last| chunk.seq != last.seq + 1);
+            // Lost on the way, or dropped while it was looked for: the next reading tells.
+            if about.consumer_sequence != past.chunks.len() as u64 + 1 || (apart && !self.is_sparse()) {
+                return Ok(false);
+            }
+            all = about.pending == 0;
+            past.chunks.push(chunk);
+        }
+        Ok(all)
+    }
+
     async fn read_past(&self, wanted: Epoch, next: u64) -> Result<Past, FeedError> {
-        // The server does not close it, and neither do we.
-        let _place = self.connection.reads.acquire().await.map_err(failed)?;
         let info = self.info().await?;
         if epoch(&info) != wanted {
             return Err(FeedError("the stream was made anew".into()));
@@ -227,36 +304,47 @@ impl JetStream {
         }
         let consumer = self.consumer(past.next).await?;
         let left = consumer.cached_info().num_pending;
-        let mut size = 0;
         let mut all = left == 0;
         if !all {
-            let mut messages = consumer.fetch().max_messages(READ_CHUNKS).messages().await.map_err(failed)?;
-            let mut before = 0;
-            while let Some(message) = messages.next().await {
-                let message = message.map_err(|error| FeedError(error.to_string()))?;
-                let about = message.info().map_err(failed)?;
-                if about.consumer_sequence != before + 1 {
-                    break;
-                }
-                before = about.consumer_sequence;
-                all = about.pending == 0;
-                let chunk = chunk(&message).map_err(failed)?;
-                size += chunk.bytes.len();
-                past.chunks.push(chunk);
-                if size >= READ_BYTES {
-                    break;
-                }
+            all = self.read_some(&consumer, READ_CHUNKS, &mut past).await?;
+            if past.chunks.is_empty() {
+                // The next one alone is larger than that.
+                all = self.read_some(&consumer, 1, &mut past).await?;
             }
         }
         let name = consumer.cached_info().name.clone();
         // It would go by itself, after a while.
         let _ = self.handle().await?.delete_consumer(&name).await;
+        if let Some(found) = past.chunks.first()
+            && !self.is_sparse()
+        {
+            // What is between was dropped while it was looked for.
+            past.first = past.first.max(if found.seq > next { found.seq } else { 0 });
+        }
         match (past.chunks.last(), all) {
             (Some(last), _) => past.next = last.seq + 1,
             (None, true) => past.next = past.next.max(end),
             (None, false) => return Err(FeedError("NATS brings nothing".into())),
         }
         Ok(past)
+    }
+}
+
+/// Why a chunk was not taken.
+enum Refused {
+    /// It never will be.
+    TooLarge,
+    Now(String),
+}
+
+impl From<jetstream::context::PublishError> for Refused {
+    fn from(error: jetstream::context::PublishError) -> Self {
+        let told = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<jetstream::Error>());
+        let too_large = told.is_some_and(|error| error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM);
+        match error.kind() == PublishErrorKind::MaxPayloadExceeded || too_large {
+            true => Self::TooLarge,
+            false => Self::Now(error.to_string()),
+        }
     }
 }
 
@@ -269,7 +357,7 @@ impl Keeper for JetStream {
         self.stream.only.as_deref() != Some(&self.subject)
     }
 
-    fn publish(&self, bytes: Bytes, id: Option<String>) -> BoxFuture<'_, Result<Cursor, PublishError>> {
+    fn publish(&self, bytes: Bytes, id: Option<String>) -> BoxFuture<'_, Result<Receipt, PublishError>> {
         let id = id.unwrap_or_else(|| format!("{}-{}", self.origin, self.published.fetch_add(1, Ordering::Relaxed)));
         Box::pin(async move { self.publish_soon(bytes, &id).await })
     }
@@ -277,6 +365,8 @@ impl Keeper for JetStream {
     fn read(self: Arc<Self>, epoch: Epoch, next: u64) -> BoxFuture<'static, Result<Past, FeedError>> {
         Box::pin(async move {
             let slow = |_| FeedError("NATS does not answer".into());
+            // The server does not close it, and neither do we.
+            let _place = self.connection.reads.acquire().await.map_err(failed)?;
             timeout(READ, self.read_past(epoch, next)).await.map_err(slow)?
         })
     }
@@ -286,7 +376,7 @@ impl Keeper for JetStream {
 fn chunk(message: &jetstream::Message) -> Result<Chunk, async_nats::Error> {
     let info = message.info()?;
     let time = SystemTime::from(info.published);
-    Ok(Chunk { time, ..Chunk::new(seq(info.stream_sequence), message.payload.clone()) })
+    Ok(Chunk { time, ..Chunk::new(seq(info.stream_sequence), super::alone(&message.payload)) })
 }
 
 fn failed(error: impl std::fmt::Display) -> FeedError {

@@ -20,13 +20,22 @@ async fn follow(subject: String, connection: Connection, publisher: Publisher) {
     loop {
         match connection.client.subscribe(subject.clone()).await {
             Ok(mut messages) => {
-                // It goes on when the connection is there again; what came meanwhile is lost.
-                while let Some(message) = messages.next().await {
-                    if publisher.publish(message.payload).await.is_err() {
+                publisher.stall(false);
+                let mut lost = std::pin::pin!(connection.lost());
+                loop {
+                    let message = tokio::select! {
+                        biased;
+                        message = messages.next() => message,
+                        () = &mut lost => break,
+                    };
+                    let Some(message) = message else { break };
+                    if publisher.publish(super::alone(&message.payload)).await.is_err() {
                         return;
                     }
                 }
-                warn!(subject, "a subscription to NATS ended: subscribing again");
+                // What comes meanwhile is lost, and viewers are told that nothing comes.
+                publisher.stall(true);
+                connection.connected().await;
             }
             Err(error) => warn!(subject, "cannot subscribe to NATS: {error}"),
         }

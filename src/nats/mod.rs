@@ -37,6 +37,12 @@ impl From<NatsError> for FeedError {
     }
 }
 
+/// A message's bytes without the buffer that it came in, which others share: what is kept is to cost
+/// what it is.
+fn alone(payload: &bytes::Bytes) -> bytes::Bytes {
+    bytes::Bytes::copy_from_slice(payload)
+}
+
 /// Starts the feed `name`, or all those whose subjects the address matches.
 ///
 /// # Errors
@@ -53,7 +59,8 @@ pub(crate) async fn start(
         let (feed, feeding) = live::start(name, address, connection, options);
         return Ok(Started::feed(feed, Some(feeding)));
     }
-    let stream = ensure::stream(&connection, &address.subject, address.stream.as_deref(), connections.ensure()).await?;
+    let stream =
+        ensure::stream(&connection, &address.subject, address.stream.as_deref(), connections.ensure(), false).await?;
     if address.is_wildcard() {
         let (family, feeding) = family::start(name, address.subject.clone(), connection, stream, options);
         return Ok(Started { feed: None, family: Some(family), feeding: Some(feeding) });
@@ -76,7 +83,7 @@ pub(crate) async fn start_writable(
 ) -> Result<Started, NatsError> {
     let connection = connections.to(engine).await?;
     let subject = format!("{}.{name}", engine.subject);
-    let stream = ensure::stream(&connection, &subject, None, connections.ensure()).await?;
+    let stream = ensure::stream(&connection, &subject, None, connections.ensure(), true).await?;
     let keeper = JetStream::new(connection, stream, subject, true);
     let (feed, feeding) = keeper.feed(name, options.history).await?;
     Ok(Started::feed(feed, Some(feeding)))

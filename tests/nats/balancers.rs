@@ -32,7 +32,7 @@ impl Nginx {
     fn start(dir: &Path, config: &str, port: u16, edges: [u16; 2]) -> Self {
         let documented = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/load-balancing");
         let [one, other] = edges;
-        let mine = format!("pid {}/pid;\ndaemon off;\nerror_log stderr;\nevents {{", dir.display());
+        let mine = format!("pid {0}/pid;\ndaemon off;\nerror_log {0}/error.log;\nevents {{", dir.display());
         let config = std::fs::read_to_string(documented.join(config)).unwrap();
         let config = config
             .replace("10.0.0.11:4433", &format!("127.0.0.1:{one}"))

@@ -7,14 +7,15 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream;
+use async_nats::jetstream::{self, consumer::pull};
+use futures_util::StreamExt;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::common::soon;
+use crate::{common::soon, within};
 
 /// The server's program: the one that `tests/run` has installed, or one on the PATH.
 fn program() -> PathBuf {
@@ -180,4 +181,17 @@ impl Way {
         .await;
         self.pass(listener);
     }
+}
+
+/// All that is in a stream, as its servers have it.
+pub(crate) async fn kept(context: &jetstream::Context, stream: &str) -> Vec<(u64, Vec<u8>)> {
+    let stream = context.get_stream(stream).await.unwrap();
+    let count = stream.cached_info().state.messages as usize;
+    let config = pull::OrderedConfig::default();
+    let messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+    let read = messages.take(count).map(|message| {
+        let message = message.unwrap();
+        (message.info().unwrap().stream_sequence - 1, message.payload.to_vec())
+    });
+    within("all that is kept", read.collect()).await
 }

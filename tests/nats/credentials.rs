@@ -7,6 +7,19 @@ use crate::{
     serving::Serving,
 };
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn with_a_password() {
+    let cluster = Cluster::start_with(1, &["--user".into(), "ann".into(), "--pass".into(), "p@ss/word".into()]);
+    let port = cluster.nodes[0].port;
+    let engine = format!("--engine=nats://ann:p%40ss%2Fword@127.0.0.1:{port}");
+    let args = ["chat=publish", engine.as_str(), "--ensure-stream"];
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
+    let edge = Edge::of(&serving);
+    publish(std::slice::from_ref(&edge), &mut 0, &mut None, "key", "safe\n").await;
+    assert_eq!(chunk_texts(&read(&edge, "/stream/chat?from=start", 1).await), ["safe\n"]);
+}
+
 /// A JWT as NATS has them: signed by an nkey.
 fn jwt(issuer: &nkeys::KeyPair, subject: &str, nats: &serde_json::Value) -> String {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};

@@ -9,8 +9,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::{self, consumer::pull};
-use futures_util::StreamExt;
+use async_nats::jetstream;
 use h3cast::client::{
     Viewer,
     viewer::{Event, Transport},
@@ -19,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
 
 use crate::{
-    cluster::{Cluster, Way},
+    cluster::{self, Cluster, Way},
     common::soon,
     edge::{Edge, publish},
     serving::Serving,
@@ -93,19 +92,6 @@ async fn view(edges: Arc<Vec<Edge>>, mut at: usize, transport: Transport, slow: 
             }
         }
     }
-}
-
-/// All that is in a stream, as its servers have it.
-async fn kept(context: &jetstream::Context, stream: &str) -> Vec<(u64, Vec<u8>)> {
-    let stream = context.get_stream(stream).await.unwrap();
-    let count = stream.cached_info().state.messages as usize;
-    let config = pull::OrderedConfig::default();
-    let messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
-    let read = messages.take(count).map(|message| {
-        let message = message.unwrap();
-        (message.info().unwrap().stream_sequence - 1, message.payload.to_vec())
-    });
-    within("all that is kept", read.collect()).await
 }
 
 /// Waits until the stream has a leader and every copy of it is up to date; gives the leader.
@@ -241,7 +227,7 @@ async fn nothing_is_lost_or_doubled_whatever_fails() {
         }
     })
     .await;
-    let kept = kept(&context, "h3cast_chat").await;
+    let kept = cluster::kept(&context, "h3cast_chat").await;
     let mut reference = Seen::default();
     let mut of: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (seq, bytes) in &kept {

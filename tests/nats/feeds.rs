@@ -8,7 +8,7 @@ use http::Request;
 use tokio::time::sleep;
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, Node, Way},
     common::soon,
     edge::{Edge, chunk_texts, publish, read},
     program,
@@ -103,6 +103,95 @@ async fn a_server_without_nats_says_so() {
     assert!(matches!(soon("a chunk", viewer.next()).await.unwrap(), Some(Event::Chunk { .. })));
 }
 
+/// What a stream drops while an edge does not reach it is missed by that edge's viewers: they are told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn what_is_dropped_meanwhile_is_told() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    let mut way = Way::to(cluster.nodes[0].port).await;
+    let engine = format!("--engine=nats://127.0.0.1:{}", way.port);
+    let args = ["chat=publish", &engine, "--ensure-stream=max-messages=5"];
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
+    let edge = Edge::of(&serving);
+    let publish = async |number: u64| {
+        context.publish("h3cast.chat", number.to_string().into()).await.unwrap().await.unwrap();
+    };
+    let mut viewer = Viewer::new(&edge.uri("/stream/chat?from=start"), edge.trust.clone()).unwrap();
+    assert!(matches!(soon("it opens", viewer.next()).await.unwrap(), Some(Event::Opened { .. })));
+    for number in 0..3 {
+        publish(number).await;
+        let Some(Event::Chunk { cursor, .. }) = soon("a chunk", viewer.next()).await.unwrap() else { panic!("none") };
+        assert_eq!(cursor.seq, number);
+    }
+    way.cut().await;
+    assert!(matches!(within("it is told", viewer.next()).await.unwrap(), Some(Event::Stalled(true))));
+    for number in 3..20 {
+        publish(number).await;
+    }
+    way.mend().await;
+    let (mut missing, mut seqs, mut stalled) = (None, Vec::new(), true);
+    while seqs.last() != Some(&19) || stalled {
+        match within("it goes on", viewer.next()).await.unwrap().unwrap() {
+            Event::Chunk { cursor, .. } => seqs.push(cursor.seq),
+            Event::Gap(gap) => missing = Some((gap.from, gap.missing)),
+            Event::Stalled(now) => stalled = now,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((missing, seqs), (Some((3, 12)), (15..20).collect()));
+}
+
+/// A cluster that forgets what it kept, but not that it kept it: the same numbers would be given twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn a_stream_that_forgets_is_not_gone_on_with() {
+    let mut cluster = Cluster::start(3);
+    let context = cluster.jetstream().await;
+    let engine = format!("--engine=nats://{}", cluster.addresses());
+    let args = ["chat=publish", &engine, "--ensure-stream=storage=memory,replicas=3"];
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
+    let edge = Edge::of(&serving);
+    for number in 0..5 {
+        context.publish("h3cast.chat", number.to_string().into()).await.unwrap().await.unwrap();
+    }
+    assert_eq!(read(&edge, "/stream/chat?from=start", 5).await.len(), 6);
+    cluster.nodes.iter_mut().for_each(Node::kill);
+    cluster.nodes.iter_mut().for_each(Node::start);
+    let context = cluster.jetstream().await;
+    // It says so, and takes nothing, until somebody makes it anew.
+    let connection = serving.connect().await;
+    let ready = async |status: u16| {
+        within("readiness", async {
+            while connection.get(&edge.uri("/readyz")).await.unwrap().status != status {
+                sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+    };
+    ready(503).await;
+    let stream = within("the stream is there", async {
+        loop {
+            match context.get_stream("h3cast_chat").await {
+                Ok(stream) if stream.cached_info().state.last_sequence == 0 => break stream,
+                _ => sleep(Duration::from_millis(100)).await,
+            }
+        }
+    })
+    .await;
+    let (mut body, answer) =
+        connection.send_request(Request::post(edge.uri("/stream/chat")).body(()).unwrap()).await.unwrap();
+    body.send("doubtful".into()).await.unwrap();
+    body.finish().await.unwrap();
+    assert_eq!(soon("an answer", answer).await.unwrap().status, 503);
+    assert_eq!(stream.get_info().await.unwrap().state.last_sequence, 0);
+    context.delete_stream("h3cast_chat").await.unwrap();
+    context.create_stream(stream.cached_info().config.clone()).await.unwrap();
+    ready(200).await;
+    publish(std::slice::from_ref(&edge), &mut 0, &mut None, "key", "anew\n").await;
+    assert_eq!(chunk_texts(&read(&edge, "/stream/chat?from=start", 1).await), ["anew\n"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
 async fn what_is_wrong_is_said() {
@@ -124,6 +213,15 @@ async fn what_is_wrong_is_said() {
     refused(&["nats://127.0.0.1:1/x"], "cannot connect to NATS at 127.0.0.1:1").await;
     refused(&["nats://127.0.0.1:1"], "has no subject").await;
     refused(&[&format!("nats://{address}/there"), "--nats-creds", "none"], "cannot read the credentials").await;
+    let config = jetstream::stream::Config {
+        name: "QUEUE".into(),
+        subjects: vec!["queue".into()],
+        retention: jetstream::stream::RetentionPolicy::WorkQueue,
+        ..Default::default()
+    };
+    context.create_stream(config).await.unwrap();
+    refused(&[&format!("nats://{address}/queue")], "its retention is to be `limits`").await;
+    refused(&[&format!("nats://{address}/queue?stream=S")], "does not keep the subject `queue`, but there").await;
     // It was not changed.
     assert_eq!(context.get_stream("S").await.unwrap().cached_info().config.max_age, Duration::ZERO);
 }

@@ -67,12 +67,14 @@ impl Known {
     }
 
     /// Begins a request of the publication with that key, whose body begins at `offset`. One that
-    /// runs already gives way: its client has most likely gone without a word.
+    /// runs already gives way: its client has most likely gone without a word. What is kept `elsewhere`
+    /// may have been published to other servers too.
     pub(super) async fn begin(
         self: &Arc<Self>,
         feed: &str,
         key: Option<String>,
         offset: Option<u64>,
+        elsewhere: bool,
     ) -> Result<Publication, Problem> {
         let key = key.map(|key| (feed.to_owned(), key));
         let offset = offset.unwrap_or_default();
@@ -81,7 +83,7 @@ impl Known {
             None => Progress::default(),
             Some(key) => loop {
                 let ended = self.ended.notified();
-                let known = self.try_begin(key, offset, &replaced)?;
+                let known = self.try_begin(key, offset, elsewhere, &replaced)?;
                 match known {
                     Some(progress) => break progress,
                     None => ended.await,
@@ -92,12 +94,22 @@ impl Known {
     }
 
     /// `None` while another request runs, which has been told to end.
-    fn try_begin(&self, key: &Key, offset: u64, replaced: &CancellationToken) -> Result<Option<Progress>, Problem> {
+    fn try_begin(
+        &self,
+        key: &Key,
+        offset: u64,
+        elsewhere: bool,
+        replaced: &CancellationToken,
+    ) -> Result<Option<Progress>, Problem> {
         let mut known = self.lock();
         if let Some(record) = known.get_mut(key) {
             if let Some(running) = &record.running {
                 running.cancel();
                 return Ok(None);
+            }
+            // Of a key that has only been asked for, no more is known than of a new one.
+            if offset > record.progress.bytes && (elsewhere || record.progress.bytes == 0) {
+                record.progress.bytes = offset;
             }
             if offset > record.progress.bytes {
                 let text = format!(
@@ -139,12 +151,11 @@ impl Publication {
         self.key.is_some()
     }
 
-    /// By what a chunk of that size is known, which comes next, when the publication comes again to
-    /// another server. The size is in it: elsewhere the body may be cut otherwise, and what was cut
-    /// otherwise is not the same.
-    pub(super) fn id(&self, size: usize) -> Option<String> {
+    /// By what the chunk that comes next is known, when the publication comes again, here or to another
+    /// server: where it begins. The body may be cut otherwise then.
+    pub(super) fn id(&self) -> Option<String> {
         let (feed, key) = self.key.as_ref()?;
-        Some(format!("{feed}/{key}/{}+{size}", self.progress.bytes))
+        Some(format!("{feed}/{key}/{}", self.progress.bytes))
     }
 
     pub(super) fn progress(&self) -> Progress {
