@@ -86,8 +86,6 @@ pub(super) struct Kept {
     ring: Arc<Mutex<Arc<Ring>>>,
     pub(super) keeper: Arc<dyn Keeper>,
     history: usize,
-    /// Who views from now on is given nothing before this number, also while the ring has not come to it.
-    now: u64,
 }
 
 impl fmt::Debug for Kept {
@@ -98,8 +96,8 @@ impl fmt::Debug for Kept {
 
 impl Kept {
     pub(super) fn new(keeper: Arc<dyn Keeper>, history: usize, epoch: Epoch, next: u64, now: u64) -> Self {
-        let ring = Arc::new(Ring::starting_at(epoch, history, Lag::Skip, next));
-        Self { ring: Arc::new(Mutex::new(ring)), keeper, history, now }
+        let ring = Arc::new(Ring::starting_at(epoch, history, Lag::Skip, next, now));
+        Self { ring: Arc::new(Mutex::new(ring)), keeper, history }
     }
 
     pub(super) fn ring(&self) -> Arc<Ring> {
@@ -111,7 +109,7 @@ impl Kept {
         let viewer = |next| At::Ring(ring.view_at(next, false));
         let at = match from {
             From::Start => At::past(0, false, false),
-            From::Now => viewer(ring.next().max(self.now)),
+            From::Now => viewer(ring.now()),
             From::After(cursor) if cursor.epoch == ring.epoch() => match cursor.seq.saturating_add(1) {
                 next if next < ring.floor() => At::past(next, true, false),
                 next => viewer(next),
@@ -163,7 +161,7 @@ impl Filler {
 
     /// The feed was made anew: its viewers are cut off, and come again to another run of numbers.
     pub fn renew(&self, epoch: Epoch, next: u64) {
-        let ring = Arc::new(Ring::starting_at(epoch, self.kept.history, Lag::Skip, next));
+        let ring = Arc::new(Ring::starting_at(epoch, self.kept.history, Lag::Skip, next, next));
         let old = std::mem::replace(&mut *self.kept.ring.lock().unwrap_or_else(PoisonError::into_inner), ring);
         old.end(super::End::Stopped);
     }
@@ -439,19 +437,35 @@ mod tests {
         assert!(matches!(some(&mut waiting, usize::MAX)[..], [Event::Stalled(false)]));
     }
 
+    /// A ring that begins before what is there by now: it fills up, and who views from now on waits for that.
+    #[tokio::test]
+    async fn what_was_there_before_the_ring_is_nothing_new() {
+        let shelf = Arc::new(Shelf::default());
+        let (feed, filler) = Feed::kept("default", shelf.clone(), HISTORY, Epoch(7), 5, 8);
+        let (mut now, mut late) =
+            (feed.view(From::Now, None), feed.view(From::After(Cursor { epoch: Epoch(7), seq: 5 }), None));
+        (5..10).for_each(|seq| add(&shelf, &filler, seq));
+        assert_eq!(seqs(&some(&mut now, usize::MAX)), [8, 9]);
+        assert_eq!(seqs(&some(&mut late, usize::MAX)), [6, 7, 8, 9]);
+    }
+
     #[tokio::test]
     async fn another_run_is_told() {
-        let (shelf, feed, filler) = shelf();
+        let shelf = Arc::new(Shelf::default());
+        let (feed, filler) = Feed::kept("default", shelf.clone(), HISTORY, Epoch(7), 0, 3);
         (0..3).for_each(|seq| add(&shelf, &filler, seq));
         let mut viewer = feed.view(From::Now, None);
         shelf.chunks.lock().unwrap().clear();
         filler.renew(Epoch(8), 0);
         assert!(matches!(some(&mut viewer, usize::MAX)[..], [Event::End(End::Stopped)]));
         add(&shelf, &filler, 0);
+        let mut now = feed.view(From::Now, None);
+        add(&shelf, &filler, 1);
+        assert_eq!(seqs(&some(&mut now, usize::MAX)), [1]);
         let mut again = feed.view(From::After(Cursor { epoch: Epoch(7), seq: 2 }), None);
         assert_eq!(again.epoch(), Epoch(8));
         let events = some(&mut again, usize::MAX);
         assert!(matches!(events[0], Event::Gap(Gap { restarted: true, .. })));
-        assert_eq!(seqs(&events), [0]);
+        assert_eq!(seqs(&events), [0, 1]);
     }
 }

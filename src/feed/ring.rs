@@ -22,6 +22,8 @@ pub(super) struct Ring {
     lag: Lag,
     /// How many bytes of chunks are kept, with what they cost beside.
     history: usize,
+    /// What comes before this number was there before the ring.
+    now: u64,
     state: Mutex<State>,
     /// Who publishes next, so that one with large chunks is not always overtaken by others. For
     /// [`Lag::Block`] only: nobody else waits.
@@ -138,15 +140,16 @@ fn cost(bytes: &Bytes) -> u64 {
 
 impl Ring {
     pub(super) fn new(epoch: Epoch, history: usize, lag: Lag) -> Self {
-        Self::starting_at(epoch, history, lag, 0)
+        Self::starting_at(epoch, history, lag, 0, 0)
     }
 
-    /// One that begins at the number `next`.
-    pub(super) fn starting_at(epoch: Epoch, history: usize, lag: Lag, next: u64) -> Self {
+    /// One that begins at the number `next`, of which what comes before `now` is nothing new.
+    pub(super) fn starting_at(epoch: Epoch, history: usize, lag: Lag, next: u64, now: u64) -> Self {
         Self {
             epoch,
             lag,
             history,
+            now,
             state: Mutex::new(State { floor: next, next, ..State::default() }),
             turn: Default::default(),
             room: Notify::new(),
@@ -234,6 +237,11 @@ impl Ring {
     /// The number from which on the ring has not seen what there is.
     pub(super) fn next(&self) -> u64 {
         self.lock().next
+    }
+
+    /// From which number on there is nothing yet.
+    pub(super) fn now(&self) -> u64 {
+        self.next().max(self.now)
     }
 
     /// From which number on the ring has all that it has seen.

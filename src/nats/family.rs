@@ -101,7 +101,10 @@ impl Subjects {
             let Some(oldest) = unviewed.min_by_key(|(_, entry)| entry.asked).map(|(name, _)| name.clone()) else {
                 return Err(FeedError(format!("{MAX_FEEDS} feeds of {} are viewed already", self.pattern)));
             };
-            feeds.remove(&oldest);
+            // Whoever has just been given it comes again.
+            if let Some(gone) = feeds.remove(&oldest) {
+                gone.feed.stop();
+            }
         }
         // Whoever was faster has made the one that all view.
         let entry = feeds.entry(name.to_owned()).or_insert_with(|| Entry {
@@ -125,7 +128,13 @@ impl Subjects {
         let mut sweeps = interval(SWEEP);
         loop {
             sweeps.tick().await;
-            self.lock().retain(|_, entry| entry.feed.status().viewers > 0 || entry.asked.elapsed() < KEEP);
+            self.lock().retain(|_, entry| {
+                let stays = entry.feed.status().viewers > 0 || entry.asked.elapsed() < KEEP;
+                if !stays {
+                    entry.feed.stop();
+                }
+                stays
+            });
         }
     }
 }

@@ -20,22 +20,26 @@ async fn follow(subject: String, connection: Connection, publisher: Publisher) {
     loop {
         match connection.client.subscribe(subject.clone()).await {
             Ok(mut messages) => {
-                publisher.stall(false);
-                let mut lost = std::pin::pin!(connection.lost());
+                let mut lost = Box::pin(connection.lost());
                 loop {
                     let message = tokio::select! {
                         biased;
                         message = messages.next() => message,
-                        () = &mut lost => break,
+                        () = &mut lost => {
+                            // What comes meanwhile is lost, and viewers are told that nothing comes. The
+                            // client subscribes again by itself.
+                            publisher.stall(true);
+                            connection.connected().await;
+                            publisher.stall(false);
+                            lost = Box::pin(connection.lost());
+                            continue;
+                        }
                     };
                     let Some(message) = message else { break };
                     if publisher.publish(super::alone(&message.payload)).await.is_err() {
                         return;
                     }
                 }
-                // What comes meanwhile is lost, and viewers are told that nothing comes.
-                publisher.stall(true);
-                connection.connected().await;
             }
             Err(error) => warn!(subject, "cannot subscribe to NATS: {error}"),
         }
