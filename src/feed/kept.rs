@@ -159,9 +159,10 @@ impl Filler {
         self.kept.ring().stall(stalled);
     }
 
-    /// The feed was made anew: its viewers are cut off, and come again to another run of numbers.
-    pub fn renew(&self, epoch: Epoch, next: u64) {
-        let ring = Arc::new(Ring::starting_at(epoch, self.kept.history, Lag::Skip, next, next));
+    /// The feed was made anew: its viewers are cut off, and come again to another run of numbers. The ring
+    /// begins at `next` of it; what comes before `now` is there already.
+    pub fn renew(&self, epoch: Epoch, next: u64, now: u64) {
+        let ring = Arc::new(Ring::starting_at(epoch, self.kept.history, Lag::Skip, next, now));
         let old = std::mem::replace(&mut *self.kept.ring.lock().unwrap_or_else(PoisonError::into_inner), ring);
         old.end(super::End::Stopped);
     }
@@ -256,7 +257,15 @@ impl KeptViewer {
                         continue;
                     }
                     let asking = asked.get_or_insert_with(|| self.keeper.clone().read(self.ring.epoch(), *next));
-                    let read = ready!(asking.as_mut().poll(cx));
+                    let read = match ready!(asking.as_mut().poll(cx)) {
+                        // What the ring has had is not there: asked again at once, it would be no other.
+                        Ok(past) if past.chunks.is_empty() && past.next.max(past.first) <= *next => Err(()),
+                        Ok(past) => Ok(past),
+                        Err(error) => {
+                            tracing::debug!(%error, "what is older than the ring cannot be read");
+                            Err(())
+                        }
+                    };
                     match read {
                         Ok(past) => {
                             *asked = None;
@@ -276,9 +285,8 @@ impl KeptViewer {
                             }
                         }
                         Err(_) if self.ring.has_ended() => {}
-                        Err(error) => {
+                        Err(()) => {
                             let (keeper, epoch, next) = (self.keeper.clone(), self.ring.epoch(), *next);
-                            tracing::debug!(%error, "what is older than the ring cannot be read");
                             *asked = Some(Box::pin(async move {
                                 sleep(RETRY).await;
                                 keeper.read(epoch, next).await
@@ -429,6 +437,14 @@ mod tests {
         shelf.broken.store(false, Ordering::Relaxed);
         assert!(matches!(waiting.next().await, Some(Event::Gap(Gap { from: 12, missing: 8, restarted: false }))));
         assert!(matches!(some(&mut waiting, usize::MAX)[..], [Event::Stalled(false)]));
+        // And when it answers without what the ring has had.
+        shelf.chunks.lock().unwrap().clear();
+        shelf.first.store(0, Ordering::Relaxed);
+        let mut waiting = feed.view(behind(11), None);
+        assert!(matches!(some(&mut waiting, usize::MAX)[..], [Event::Stalled(true)]));
+        drop(waiting);
+        shelf.first.store(20, Ordering::Relaxed);
+        let mut waiting = feed.view(From::Now, None);
         // Told once, whoever says it.
         filler.stall(true);
         filler.stall(true);
@@ -456,7 +472,7 @@ mod tests {
         (0..3).for_each(|seq| add(&shelf, &filler, seq));
         let mut viewer = feed.view(From::Now, None);
         shelf.chunks.lock().unwrap().clear();
-        filler.renew(Epoch(8), 0);
+        filler.renew(Epoch(8), 0, 0);
         assert!(matches!(some(&mut viewer, usize::MAX)[..], [Event::End(End::Stopped)]));
         add(&shelf, &filler, 0);
         let mut now = feed.view(From::Now, None);

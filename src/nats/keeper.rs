@@ -20,6 +20,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use super::{NatsError, connection::Connection, ensure::Found};
@@ -38,7 +39,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long the server keeps a consumer that nobody asks.
 const INACTIVE: Duration = Duration::from_secs(30);
 /// The longest time between two attempts to fill a feed.
-const LONGEST_AGAIN: Duration = Duration::from_secs(5);
+const LONGEST_AGAIN: Duration = Duration::from_secs(2);
 /// How many chunks, and how many bytes, are read of the past at once; one chunk may be larger. A viewer
 /// holds them until it has written them.
 const READ_CHUNKS: usize = 256;
@@ -57,8 +58,8 @@ pub(super) struct JetStream {
     writable: bool,
     /// The run of numbers that chunks are published to.
     epoch: AtomicU64,
-    /// The stream has less than it had.
-    shrunk: AtomicBool,
+    /// The stream is the one that the ring is of, as was seen since the connection was lost last.
+    checked: AtomicBool,
     /// Tells this server's chunks from those of others.
     origin: String,
     published: AtomicU64,
@@ -84,7 +85,7 @@ impl JetStream {
             subject,
             writable,
             epoch: AtomicU64::default(),
-            shrunk: AtomicBool::default(),
+            checked: AtomicBool::default(),
             origin: URL_SAFE_NO_PAD.encode(origin),
             published: AtomicU64::default(),
         })
@@ -98,13 +99,18 @@ impl JetStream {
             .map_err(|error| NatsError::new(format!("cannot see the stream `{}`: {error}", self.stream.name)))?;
         let epoch = epoch(&info);
         self.epoch.store(epoch.0, Ordering::Relaxed);
-        let now = info.state.last_sequence;
-        // In a stream of many subjects that many numbers are another feed's.
-        let before = if self.is_sparse() { 0 } else { BEFORE };
-        let next = now.saturating_sub(before).max(seq(info.state.first_sequence)).min(now);
+        let (next, now) = self.begins(&info);
         let (feed, filler) = Feed::kept(name, self.clone(), history, epoch, next, now);
         let keeper = self.clone();
         Ok((feed, Box::pin(async move { keeper.fill(filler).await })))
+    }
+
+    /// The number with which the ring begins, and the one of what is published next.
+    fn begins(&self, info: &Info) -> (u64, u64) {
+        let now = info.state.last_sequence;
+        // In a stream of many subjects that many numbers are another feed's.
+        let before = if self.is_sparse() { 0 } else { BEFORE };
+        (now.saturating_sub(before).max(seq(info.state.first_sequence)).min(now), now)
     }
 
     async fn handle(&self) -> Result<Stream<()>, FeedError> {
@@ -141,6 +147,7 @@ impl JetStream {
                 () = self.connection.lost() => Err(FeedError("the connection to NATS is lost".into())),
                 filled = self.fill_once(&filler, &mut told) => filled,
             };
+            self.checked.store(false, Ordering::Relaxed);
             filler.stall(true);
             match std::mem::replace(&mut told, true) {
                 false => warn!(stream = self.stream.name, subject = self.subject, "a feed stalls: {ended}"),
@@ -159,13 +166,12 @@ impl JetStream {
         if epoch != filler.epoch() {
             warn!(stream = self.stream.name, "the stream was made anew: its feed begins again");
             self.epoch.store(epoch.0, Ordering::Relaxed);
-            filler.renew(epoch, 0);
+            let (next, now) = self.begins(&info);
+            filler.renew(epoch, next, now);
         }
         // Its servers have lost their memory, or their disks: the same numbers would be given twice, and
         // nobody could tell. An epoch that every server of the feed agrees on is only had with a new stream.
-        let shrunk = info.state.last_sequence < filler.next();
-        self.shrunk.store(shrunk, Ordering::Relaxed);
-        if shrunk {
+        if info.state.last_sequence < filler.next() {
             return Err(FeedError(format!(
                 "the stream `{}` has lost what it had kept: it ends at {}, and had {}. Delete it, so that it is made anew",
                 self.stream.name,
@@ -173,6 +179,7 @@ impl JetStream {
                 filler.next(),
             )));
         }
+        self.checked.store(true, Ordering::Relaxed);
         // What is gone there does not come; its viewers are told when they ask for it.
         filler.skip_to(seq(info.state.first_sequence));
         let consumer = self.consumer(filler.next()).await?;
@@ -211,8 +218,8 @@ impl JetStream {
     }
 
     async fn try_publish(&self, bytes: &Bytes, id: &str) -> Result<Receipt, Refused> {
-        if self.shrunk.load(Ordering::Relaxed) {
-            return Err(Refused::Now("its stream has lost what it had kept".into()));
+        if !self.checked.load(Ordering::Relaxed) {
+            return Err(Refused::Now("what keeps it is looked at again".into()));
         }
         let message = PublishMessage::build().payload(bytes.clone()).message_id(id).expected_stream(&self.stream.name);
         let sent = self.connection.jetstream.send_publish(self.subject.clone(), message).await?;
@@ -363,12 +370,14 @@ impl Keeper for JetStream {
     }
 
     fn read(self: Arc<Self>, epoch: Epoch, next: u64) -> BoxFuture<'static, Result<Past, FeedError>> {
-        Box::pin(async move {
+        let reading = async move {
             let slow = |_| FeedError("NATS does not answer".into());
             // The server does not close it, and neither do we.
             let _place = self.connection.reads.acquire().await.map_err(failed)?;
             timeout(READ, self.read_past(epoch, next)).await.map_err(slow)?
-        })
+        };
+        // A viewer that is not read does not poll it either, and is not to keep the place of others.
+        Box::pin(async move { AbortOnDropHandle::new(tokio::spawn(reading)).await.map_err(failed)? })
     }
 }
 
