@@ -41,12 +41,13 @@ impl Running {
     fn ready(mut child: Child) -> Self {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next().expect("a line before the end").unwrap();
-        let url = first.strip_prefix("ready ").unwrap_or_else(|| panic!("{first}")).to_owned();
+        assert!(first.starts_with("ready http"), "{first}");
         let mut announced = first + "\n";
         // The block ends with the Chrome command.
         while !announced.contains("--user-data-dir") {
             announced += &(lines.next().expect("the whole block").unwrap() + "\n");
         }
+        let url = announced.split_whitespace().find(|word| word.starts_with("https://")).unwrap().to_owned();
         Self { child, announced, url }
     }
 

@@ -1,5 +1,7 @@
 //! `h3cast serve`.
 
+mod announcement;
+
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
@@ -10,7 +12,7 @@ use tracing::warn;
 use super::{BrowserName, CertsArgs, Failure, complain, print};
 use crate::{
     App, Identity, Listen, PlainHttp, Server,
-    browser::{self, Browser, Opened},
+    browser::{Browser, Opened},
     feed::{self, Family, Feed, Lag},
     origin::{Origin, is_loopback},
     server::{Addresses, DEFAULT_HTTP_PORT, ServerId},
@@ -238,6 +240,9 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
         args.listen.iter().map(Listen::host).filter(|host| names_one_host(host)).map(String::from).collect();
     let identity = args.certs.identity(&names)?;
     let Running { feeds, families, feedings } = start(sources, &args).await?;
+    let shown: Vec<String> = feeds.iter().map(|feed| feed.name().to_owned()).collect();
+    let patterns = families.iter().map(|family| family.pattern().to_owned());
+    let shown: Vec<String> = shown.into_iter().chain(patterns).collect();
     let live = feeds.clone();
     let app = App::new(feeds, identity.clone()).stopping(stop.clone());
     let app = families.into_iter().fold(app, App::family);
@@ -253,7 +258,7 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
         builder = builder.listen(listen);
     }
     let server = app.install(builder).build().await.map_err(Failure::usage)?;
-    print(&announcement(server.addresses(), &identity))?;
+    print(&announcement::text(server.addresses(), &shown, &identity))?;
     if server.addresses().http_moved {
         warn!(
             "localhost:{DEFAULT_HTTP_PORT} is in use by another program: plain HTTP moved to {}",
@@ -412,40 +417,8 @@ fn stop_signals() -> std::io::Result<CancellationToken> {
     Ok(token)
 }
 
-/// Where the page is, as a browser on this machine opens it.
-fn page_url(addresses: &Addresses) -> String {
-    let first = addresses.tls.first().map_or("localhost", String::as_str);
-    // A wildcard address is none that can be opened.
-    let opened = first.replace("0.0.0.0:", "localhost:").replace("[::]:", "localhost:");
-    format!("https://{opened}/")
-}
-
-fn announcement(addresses: &Addresses, identity: &Identity) -> String {
-    let page = page_url(addresses);
-    let current = identity.current();
-    let mut text = format!("ready {page}\n\n");
-    match &addresses.http {
-        Some(http) => {
-            text += &format!("  any browser    http://{http}/\n");
-            text += &format!("  over HTTP/3    {page}  (with the Chrome command below)\n");
-        }
-        None => text += &format!("  page           {page}\n"),
-    }
-    text += &format!("  stream         {page}stream\n");
-    for other in addresses.tls.iter().skip(1) {
-        text += &format!("  also at        https://{other}/\n");
-    }
-    text += &format!("  certificate    SHA-256 {} (DER)\n", current.hash().hex());
-    text += &format!("  public key     SHA-256 {} (SPKI, base64)\n", current.spki_hash().base64());
-    text += &format!(
-        "\n  Chrome with the page itself over HTTP/3:\n    {}\n\n",
-        browser::chrome_command(&page, &current.spki_hash())
-    );
-    text
-}
-
 fn open(browser: Browser, addresses: &Addresses, identity: &Identity) -> Option<Opened> {
-    let page = page_url(addresses);
+    let page = announcement::page_url(addresses);
     let plain = addresses.http.as_ref().map_or_else(|| page.clone(), |http| format!("http://{http}/"));
     let spki = identity.current().spki_hash();
     match browser.open(&page, &identity.current()) {

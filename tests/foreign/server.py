@@ -40,8 +40,10 @@ class Server:
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         try:
-            self.port = int(self.line(r"^ready https://localhost:(\d+)/$")[1])
-            self.http_port = int(self.line(r"http://localhost:(\d+)/")[1])
+            # The program puts plain HTTP first, the examples put it second.
+            announced = [self.line(r"(https?)://localhost:(\d+)/") for _ in range(2)]
+            ports = {match[1]: int(match[2]) for match in announced}
+            self.port, self.http_port = ports["https"], ports["http"]
         except BaseException:
             self._child.kill()
             raise

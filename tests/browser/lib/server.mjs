@@ -103,11 +103,13 @@ export class Server {
     // The server heeds both; the examples, which are kept short, only Ctrl-C.
     const server = new Server(child, { program, args, host, certs }, program === H3CAST ? 'SIGTERM' : 'SIGINT');
     try {
-      const ready = await server.line(/^ready https:\/\/[^/]+:(\d+)\/$/, READY_MS);
-      const plain = await server.line(/http:\/\/[^/]+:(\d+)\//, READY_MS);
-      server.port = Number(ready[1]);
+      // The program puts plain HTTP first, the examples put it second.
+      for (let found = 0; found < 2; found += 1) {
+        const [, scheme, port] = await server.line(/(https?):\/\/[^/]+:(\d+)\//, READY_MS);
+        if (scheme === 'http') server.plain = `http://localhost:${port}`;
+        else server.port = Number(port);
+      }
       server.base = `https://localhost:${server.port}`;
-      server.plain = `http://localhost:${plain[1]}`;
       server.identity = await identity(certs);
       return server;
     } catch (error) {

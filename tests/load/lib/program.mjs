@@ -100,8 +100,8 @@ export class Serving {
       let text = '';
       this.child.stdout.setEncoding('utf8').on('data', (more) => {
         text += more;
-        const base = text.match(/^ready (https:\S+)$/m)?.[1];
-        const plain = text.match(/any browser +(http:\S+)$/m)?.[1];
+        const plain = text.match(/^ready (http:\S+)$/m)?.[1];
+        const base = text.match(/over HTTP\/3 +(https:\S+)/)?.[1];
         if (base && plain) resolve(Object.assign(this, { base, plain }));
       });
       this.ended.then((how) => reject(new Error(`the server ended: ${JSON.stringify(how)}`)), reject);

@@ -1,0 +1,119 @@
+//! What `h3cast serve` prints once it is ready.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::{browser, feed, identity::Identity, server::Addresses};
+
+/// Feeds that get a line each; the others are at `/feeds`.
+const FEEDS_SHOWN: usize = 20;
+
+/// The page over TLS, as a browser on this machine opens it.
+pub(super) fn page_url(addresses: &Addresses) -> String {
+    let first = addresses.tls.first().map_or("localhost", String::as_str);
+    // Nothing can be opened at a wildcard address.
+    let opened = first.replace("0.0.0.0:", "localhost:").replace("[::]:", "localhost:");
+    format!("https://{opened}/")
+}
+
+/// The whole text. `feeds` are names, and patterns of names.
+pub(super) fn text(addresses: &Addresses, feeds: &[String], identity: &Identity) -> String {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let interfaces: Vec<IpAddr> = interfaces.iter().map(if_addrs::Interface::ip).collect();
+    let current = identity.current();
+    let page = page_url(addresses);
+    let certificate = [
+        ("certificate", format!("SHA-256 {} (DER)", current.hash().hex())),
+        ("public key", format!("SHA-256 {} (SPKI, base64)", current.spki_hash().base64())),
+    ];
+    let groups = [places(addresses, &page, &interfaces), feed_lines(feeds, &page), certificate.map(owned).into()];
+    // What scripts wait for, and the address that works in any browser.
+    let ready = addresses.http.as_ref().map_or_else(|| page.clone(), |http| format!("http://{http}/"));
+    let mut text = format!("ready {ready}\n");
+    for group in groups.into_iter().filter(|group| !group.is_empty()) {
+        text.push('\n');
+        for (label, value) in group {
+            text += &format!("  {label:<14} {value}\n");
+        }
+    }
+    let chrome = browser::chrome_command(&page, &current.spki_hash());
+    text + &format!("\n  Chrome with the page itself over HTTP/3:\n    {chrome}\n\n")
+}
+
+fn owned((label, value): (&str, String)) -> (String, String) {
+    (label.to_owned(), value)
+}
+
+/// Where else the page is.
+fn places(addresses: &Addresses, page: &str, interfaces: &[IpAddr]) -> Vec<(String, String)> {
+    let mut places = Vec::new();
+    if addresses.http.is_some() {
+        places.push(("over HTTP/3", format!("{page}  (with the Chrome command below)")));
+    }
+    places.extend(addresses.tls.iter().skip(1).map(|other| ("also at", format!("https://{other}/"))));
+    places.extend(addresses.tls.iter().flat_map(|at| network(at, interfaces)).map(|url| ("network", url)));
+    places.into_iter().map(owned).collect()
+}
+
+/// How other machines reach a listener at a wildcard address.
+fn network(listener: &str, interfaces: &[IpAddr]) -> Vec<String> {
+    let Ok(listener) = listener.parse::<SocketAddr>() else { return Vec::new() };
+    if !listener.ip().is_unspecified() {
+        return Vec::new();
+    }
+    let reached = |ip: &&IpAddr| {
+        let link_local = match ip {
+            IpAddr::V4(ip) => ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        };
+        ip.is_ipv4() == listener.is_ipv4() && !ip.is_loopback() && !link_local
+    };
+    let urls = interfaces.iter().filter(reached);
+    urls.map(|ip| format!("https://{}/", SocketAddr::new(*ip, listener.port()))).collect()
+}
+
+/// A line for each feed, with its own URL.
+fn feed_lines(feeds: &[String], page: &str) -> Vec<(String, String)> {
+    let line = |name: &String| match name.as_str() {
+        feed::DEFAULT => ("feed".to_owned(), format!("{page}stream")),
+        name => ("feed".to_owned(), format!("{page}stream/{name}")),
+    };
+    let mut lines: Vec<_> = feeds.iter().take(FEEDS_SHOWN).map(line).collect();
+    if feeds.len() > FEEDS_SHOWN {
+        lines.push(("feeds".into(), format!("{page}feeds lists {} more", feeds.len() - FEEDS_SHOWN)));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_feed_has_its_url() {
+        let lines = |names: &[&str]| -> Vec<String> {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            feed_lines(&names, "https://localhost:4433/")
+                .into_iter()
+                .map(|(label, url)| format!("{label} {url}"))
+                .collect()
+        };
+        assert_eq!(lines(&["default"]), ["feed https://localhost:4433/stream"]);
+        assert_eq!(
+            lines(&["build", "log.*"]),
+            ["feed https://localhost:4433/stream/build", "feed https://localhost:4433/stream/log.*"]
+        );
+        let many = lines(&["x"; 23]);
+        assert_eq!((many.len(), many[20].as_str()), (21, "feeds https://localhost:4433/feeds lists 3 more"));
+    }
+
+    #[test]
+    fn wildcard_listeners_show_the_addresses_of_their_family() {
+        let interfaces = ["127.0.0.1", "192.168.1.5", "169.254.3.4", "::1", "fe80::1", "2001:db8::5"];
+        let interfaces = interfaces.map(|ip| ip.parse().unwrap());
+        assert_eq!(network("0.0.0.0:4433", &interfaces), ["https://192.168.1.5:4433/"]);
+        assert_eq!(network("[::]:4433", &interfaces), ["https://[2001:db8::5]:4433/"]);
+        for bound in ["localhost:4433", "127.0.0.1:4433", "192.168.1.5:4433"] {
+            assert!(network(bound, &interfaces).is_empty(), "{bound}");
+        }
+    }
+}
