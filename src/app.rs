@@ -30,11 +30,11 @@ use crate::{
     browser,
     chunk::BadCursor,
     feed::{self, Family, Feed, Feeds, From, Viewer},
-    format::{Format, Framing, Writer},
+    format::{self, Format, Framing, Writer},
     http3::{TakenStream, Takeover},
     identity::Identity,
     origin::{Origins, split_authority},
-    page,
+    page, resource,
     server::{ServerBuilder, Via},
 };
 
@@ -86,6 +86,8 @@ struct Asked {
     from: Option<From>,
     limit: Option<u64>,
     format: Format,
+    /// The query names the format, which is then that one and no other.
+    format_named: bool,
     delivery: Delivery,
     token: Option<String>,
     chunk: Option<publish::Cut>,
@@ -178,16 +180,23 @@ impl App {
 
     /// The routes, for any version of HTTP.
     pub fn router(self: Arc<Self>) -> Router {
-        let routes = Router::new()
+        let feeds = Router::new()
             .route("/stream", get(stream).post(publish::answer).put(publish::answer))
             .route("/stream/{name}", get(stream).post(publish::answer).put(publish::answer))
+            .layer(middleware::map_response(named(resource::FEED)));
+        let status = Router::new()
             .route("/info", get(info))
             .route("/feeds", get(status::feeds))
             .route("/metrics", get(status::metrics))
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(status::ready))
+            .layer(middleware::map_response(named(resource::STATUS)));
+        let routes = Router::new()
             .route("/", get(page_file))
             .fallback(page_file)
+            .layer(middleware::map_response(named(resource::PAGE)))
+            .merge(feeds)
+            .merge(status)
             .method_not_allowed_fallback(method_not_allowed)
             .with_state(self.clone())
             .merge(self.routes.clone());
@@ -231,15 +240,22 @@ impl App {
     async fn asked(&self, uri: &Uri, headers: &HeaderMap) -> Result<Asked, Problem> {
         let feed = self.feed(uri.path()).await?;
         let Query(query) = Query::<ViewQuery>::try_from_uri(uri).map_err(|error| Problem::bad(error.body_text()))?;
-        // An `EventSource` asks by headers, and comes again by another one.
-        let wants_events = headers
-            .get_all(header::ACCEPT)
-            .iter()
-            .filter_map(|accept| accept.to_str().ok())
-            .any(|accept| accept.split(',').any(|kind| kind.trim().starts_with("text/event-stream")));
+        let accepts = |media_type: &str| {
+            headers
+                .get_all(header::ACCEPT)
+                .iter()
+                .filter_map(|accept| accept.to_str().ok())
+                .any(|accept| accept.split(',').any(|kind| kind.trim().starts_with(media_type)))
+        };
+        // An `EventSource` asks by headers, and reconnects by another one.
         let last_event = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
-        let format =
-            query.format.unwrap_or(if wants_events || last_event.is_some() { Format::Sse } else { Format::Raw });
+        let format = query.format.unwrap_or_else(|| match last_event {
+            Some(_) => Format::Sse,
+            // `h3cast get` asks so: a server that does not know the type answers as to anyone.
+            None if accepts(format::FRAMES) => Format::Frames,
+            None if accepts("text/event-stream") => Format::Sse,
+            None => Format::Raw,
+        });
         let from = match last_event.or(query.from.as_deref()) {
             None => None,
             Some("start") => Some(From::Start),
@@ -253,6 +269,7 @@ impl App {
             from,
             limit: query.limit,
             format,
+            format_named: query.format.is_some(),
             delivery: query.delivery,
             token: query.token,
             chunk: query.chunk,
@@ -281,10 +298,24 @@ impl Asked {
         Ok(viewer)
     }
 
-    /// The file, when all of it is wanted as it is.
+    /// The file, when all of it is wanted as it is. Who merely prefers frames gets the file too: parts
+    /// of it can be asked for later.
     fn file(&self) -> Option<&std::path::Path> {
-        let whole = self.format == Format::Raw && self.limit.is_none() && !matches!(self.from, Some(From::After(_)));
+        let plain = match self.format {
+            Format::Raw => true,
+            Format::Frames => !self.format_named,
+            Format::Sse => false,
+        };
+        let whole = plain && self.limit.is_none() && !matches!(self.from, Some(From::After(_)));
         self.feed.file().filter(|_| whole)
+    }
+}
+
+/// Names what an answer is of.
+fn named<B>(resource: &'static str) -> impl Fn(Response<B>) -> std::future::Ready<Response<B>> + Clone {
+    move |mut response| {
+        response.headers_mut().insert(resource::HEADER, HeaderValue::from_static(resource));
+        std::future::ready(response)
     }
 }
 

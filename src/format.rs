@@ -30,6 +30,9 @@ pub enum Format {
     Frames,
 }
 
+/// The media type of [`Format::Frames`]. A session asks for it as a subprotocol of that name.
+pub(crate) const FRAMES: &str = "application/vnd.h3cast.frames";
+
 /// The stream must break off here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Cut {
@@ -54,7 +57,7 @@ impl Format {
         match self {
             Self::Raw => "text/plain; charset=utf-8",
             Self::Sse => "text/event-stream; charset=utf-8",
-            Self::Frames => "application/octet-stream",
+            Self::Frames => FRAMES,
         }
     }
 

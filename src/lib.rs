@@ -28,6 +28,7 @@ pub mod nats;
 pub mod origin;
 mod page;
 mod rarely;
+mod resource;
 pub mod server;
 pub mod source;
 mod tcp;

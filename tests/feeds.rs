@@ -197,7 +197,7 @@ async fn events_as_event_source_reads_them() {
     assert_eq!(headers["content-type"], "text/event-stream; charset=utf-8");
     let epoch = body.split("id: ").nth(1).unwrap().split('-').next().unwrap();
     let expected = [
-        "retry: 1000\n\n".to_owned(),
+        "retry: 1000\n".to_owned(),
         format!("id: {epoch}-0\ndata: one\n\n"),
         format!("id: {epoch}-1\ndata: two\ndata: lines\ndata: and\ndata: more\n\n"),
         format!("id: {epoch}-2\ndata: \n\n"),
@@ -207,7 +207,7 @@ async fn events_as_event_source_reads_them() {
     assert_eq!(body, expected.concat());
     let last = format!("{epoch}-2");
     let (_, _, body) = ask("/stream", &[("last-event-id", &last)]).await;
-    assert_eq!(body, format!("retry: 1000\n\nid: {epoch}-3\ndata: no newline\n\nevent: end\ndata: {{}}\n\n"));
+    assert_eq!(body, format!("retry: 1000\nid: {epoch}-3\ndata: no newline\n\nevent: end\ndata: {{}}\n\n"));
     let (status, ..) = ask("/stream", &[("last-event-id", "nonsense")]).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }

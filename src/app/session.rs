@@ -47,15 +47,22 @@ pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
     {
         return request.reject(StatusCode::FORBIDDEN);
     }
-    let opened = app.asked(request.uri(), request.headers()).await.and_then(|asked| {
+    let opened = app.asked(request.uri(), request.headers()).await.and_then(|mut asked| {
+        let offered = request.protocols().iter().any(|protocol| protocol == format::FRAMES);
+        if offered && !asked.format_named && asked.delivery == Delivery::Stream {
+            asked.format = Format::Frames;
+        }
         let viewer = asked.view()?;
         let token = asked.token.or_else(|| publish::bearer(request.headers()).map(String::from));
-        Ok((asked.feed, viewer, asked.format, asked.delivery, token, asked.chunk.unwrap_or_default()))
+        let frames = offered && asked.format == Format::Frames;
+        Ok((asked.feed, viewer, asked.format, asked.delivery, token, asked.chunk.unwrap_or_default(), frames))
     });
-    let (feed, viewer, format, delivery, token, cut) = match opened {
+    let (feed, viewer, format, delivery, token, cut, frames) = match opened {
         Ok(opened) => opened,
         Err(problem) => return request.reject(problem.status),
     };
+    // Says that the feed comes so, to a client that does not insist on it.
+    let request = if frames { request.protocol(format::FRAMES) } else { request };
     let Ok(session) = request.accept().await else { return };
     let published = rarely(Box::pin(publish::streams(&app, &session, &feed, token.as_deref(), cut)));
     tokio::select! {

@@ -12,10 +12,11 @@ use crate::{
     feed::{End, Gap},
 };
 
-/// Tells the browser to wait a second before it connects again.
-pub const BEGIN: Bytes = Bytes::from_static(b"retry: 1000\n\n");
-/// A comment.
-pub const HEARTBEAT: Bytes = Bytes::from_static(b":\n\n");
+/// Tells the browser to wait a second before it reconnects. A line of the first event, whatever that
+/// is: there are clients that take a block of its own for an event.
+pub const BEGIN: Bytes = Bytes::from_static(b"retry: 1000\n");
+/// A comment, as a line of the event that comes next.
+pub const HEARTBEAT: Bytes = Bytes::from_static(b":\n");
 
 /// A chunk.
 #[must_use]

@@ -245,7 +245,7 @@ mod tests {
         for beats in 1..4 {
             out.clear();
             writer.next(&mut out).await.unwrap();
-            assert_eq!((out.concat().as_slice(), since.elapsed()), (&b":\n\n"[..], HEARTBEAT * beats));
+            assert_eq!((out.concat().as_slice(), since.elapsed()), (&b":\n"[..], HEARTBEAT * beats));
         }
     }
 }
