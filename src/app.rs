@@ -1,40 +1,44 @@
 //! The routes of the `h3cast` program: feeds at `/stream`, what the page must know at `/info`, and
 //! the page itself.
 
+mod accept;
+mod asked;
 mod file;
 mod guard;
+mod host;
 mod problem;
 mod publish;
 mod session;
 mod status;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Extension, Query, Request, State},
+    extract::{Extension, Request, State},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use serde::Deserialize;
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use tower::util::MapRequestLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::debug;
 
-use self::{problem::Problem, publish::Publications};
+use self::{asked::Delivery, host::host_of, problem::Problem, publish::Publications};
 use crate::{
     browser,
-    chunk::BadCursor,
-    feed::{self, Family, Feed, Feeds, From, Viewer},
-    format::{self, Format, Framing, Writer},
+    feed::{self, Family, Feed, Feeds},
+    format::{Framing, Writer},
     http3::{TakenStream, Takeover},
     identity::Identity,
-    origin::{Origins, split_authority},
-    page, resource,
+    origin::Origins,
+    page, path, resource,
     server::{ServerBuilder, Via},
 };
 
@@ -49,48 +53,6 @@ pub struct App {
     coalesce: Duration,
     stopping: CancellationToken,
     routes: Router,
-}
-
-/// How to view a feed: the query of `GET` and `CONNECT /stream`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ViewQuery {
-    /// End cleanly after that many chunks.
-    limit: Option<u64>,
-    /// How the feed is written.
-    format: Option<Format>,
-    /// Where to begin: `start`, `now`, or behind a cursor.
-    from: Option<String>,
-    /// How a session brings the chunks.
-    #[serde(default)]
-    delivery: Delivery,
-    /// With what right a session publishes: pages cannot give its request a header.
-    token: Option<String>,
-    /// Where what a session publishes is cut.
-    chunk: Option<publish::Cut>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Delivery {
-    /// On one stream.
-    #[default]
-    Stream,
-    /// One datagram each.
-    Datagrams,
-}
-
-/// What somebody wants to view.
-struct Asked {
-    feed: Feed,
-    from: Option<From>,
-    limit: Option<u64>,
-    format: Format,
-    /// The query names the format, which is then that one and no other.
-    format_named: bool,
-    delivery: Delivery,
-    token: Option<String>,
-    chunk: Option<publish::Cut>,
 }
 
 impl App {
@@ -181,8 +143,8 @@ impl App {
     /// The routes, for any version of HTTP.
     pub fn router(self: Arc<Self>) -> Router {
         let feeds = Router::new()
-            .route("/stream", get(stream).post(publish::answer).put(publish::answer))
-            .route("/stream/{name}", get(stream).post(publish::answer).put(publish::answer))
+            .route("/stream", get(view).post(publish::answer).put(publish::answer))
+            .route("/stream/{name}", get(view).post(publish::answer).put(publish::answer))
             .layer(middleware::map_response(named(resource::FEED)));
         let status = Router::new()
             .route("/info", get(info))
@@ -205,6 +167,7 @@ impl App {
             .fallback_service(routes)
             // A handler that panics is this server's failure (500), and no reason to cut the client off.
             .layer(CatchPanicLayer::new())
+            .layer(MapRequestLayer::new(path::normalized))
             .layer(middleware::from_fn_with_state(self, guard::guard))
     }
 
@@ -216,15 +179,18 @@ impl App {
         self.origins.allow(origin, if ours { host } else { "" })
     }
 
-    /// The feed at that path.
+    /// The feed at that path, which may have any of its letters percent-encoded.
     async fn feed(&self, path: &str) -> Result<Feed, Problem> {
-        let name = match path {
-            "/stream" => feed::DEFAULT,
-            path => path
-                .strip_prefix("/stream/")
-                .filter(|name| !name.is_empty())
-                .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "feeds are at /stream and /stream/NAME".into()))?,
+        let path = path::normal(path);
+        let nowhere = || Problem::new(StatusCode::NOT_FOUND, "feeds are at /stream and /stream/NAME".into());
+        let name = match path.as_ref() {
+            "/stream" => feed::DEFAULT.into(),
+            path => {
+                let name = path.strip_prefix("/stream/").filter(|name| !name.is_empty()).ok_or_else(nowhere)?;
+                path::decoded(name).ok_or_else(nowhere)?
+            }
         };
+        let name = name.as_ref();
         let found = self.feeds.get(name).await;
         found.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?.ok_or_else(|| {
             const SHOWN: usize = 20;
@@ -234,80 +200,6 @@ impl App {
             }
             Problem::new(StatusCode::NOT_FOUND, format!("there is no feed `{name}`: there is {}", names.join(", ")))
         })
-    }
-
-    /// What a request wants to view, by its URI and its headers.
-    async fn asked(&self, uri: &Uri, headers: &HeaderMap) -> Result<Asked, Problem> {
-        let feed = self.feed(uri.path()).await?;
-        let Query(query) = Query::<ViewQuery>::try_from_uri(uri).map_err(|error| Problem::bad(error.body_text()))?;
-        let accepts = |media_type: &str| {
-            headers
-                .get_all(header::ACCEPT)
-                .iter()
-                .filter_map(|accept| accept.to_str().ok())
-                .any(|accept| accept.split(',').any(|kind| kind.trim().starts_with(media_type)))
-        };
-        // An `EventSource` asks by headers, and reconnects by another one.
-        let last_event = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
-        let format = query.format.unwrap_or_else(|| match last_event {
-            Some(_) => Format::Sse,
-            // `h3cast get` asks so: a server that does not know the type answers as to anyone.
-            None if accepts(format::FRAMES) => Format::Frames,
-            None if accepts("text/event-stream") => Format::Sse,
-            None => Format::Raw,
-        });
-        let from = match last_event.or(query.from.as_deref()) {
-            None => None,
-            Some("start") => Some(From::Start),
-            Some("now") => Some(From::Now),
-            Some(cursor) => {
-                Some(From::After(cursor.parse().map_err(|error: BadCursor| Problem::bad(error.to_string()))?))
-            }
-        };
-        Ok(Asked {
-            feed,
-            from,
-            limit: query.limit,
-            format,
-            format_named: query.format.is_some(),
-            delivery: query.delivery,
-            token: query.token,
-            chunk: query.chunk,
-        })
-    }
-}
-
-impl Asked {
-    fn view(&self) -> Result<Viewer, Problem> {
-        let viewer = self.feed.view(self.from.unwrap_or_default(), self.limit);
-        if self.format == Format::Raw
-            && let Some(gap) = viewer.gap()
-        {
-            // Better told now than by a stream that breaks off at once.
-            let text = match gap.restarted {
-                true => {
-                    "the feed was started again since, and `raw` cannot tell: ask from=start, or another format".into()
-                }
-                false => format!(
-                    "{} chunks since are gone, and `raw` cannot tell: ask from=start, or another format",
-                    gap.missing
-                ),
-            };
-            return Err(Problem::new(StatusCode::GONE, text));
-        }
-        Ok(viewer)
-    }
-
-    /// The file, when all of it is wanted as it is. Who merely prefers frames gets the file too: parts
-    /// of it can be asked for later.
-    fn file(&self) -> Option<&std::path::Path> {
-        let plain = match self.format {
-            Format::Raw => true,
-            Format::Frames => !self.format_named,
-            Format::Sse => false,
-        };
-        let whole = plain && self.limit.is_none() && !matches!(self.from, Some(From::After(_)));
-        self.feed.file().filter(|_| whole)
     }
 }
 
@@ -319,7 +211,7 @@ fn named<B>(resource: &'static str) -> impl Fn(Response<B>) -> std::future::Read
     }
 }
 
-async fn stream(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (request, _) = request.into_parts();
     let asked = app.asked(&request.uri, &request.headers).await?;
     if asked.delivery == Delivery::Datagrams {
@@ -344,7 +236,8 @@ async fn stream(State(app): State<Arc<App>>, request: Request) -> Result<Respons
     ];
     // A HEAD makes no viewer run; asking for the feed is enough to know that it is there.
     if request.method == Method::HEAD {
-        return Ok(headers.into_response());
+        // Not a body of no bytes, whose length would be sent as that of the feed (RFC 9110 §8.6).
+        return Ok((headers, Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())).into_response());
     }
     let writer = |framing| Writer::new(viewer, asked.format, framing).coalesce(app.coalesce);
     let takeover = request.extensions.get::<Takeover>().cloned();
@@ -353,7 +246,7 @@ async fn stream(State(app): State<Arc<App>>, request: Request) -> Result<Respons
             let (parts, _) = headers.into_response().into_parts();
             takeover.respond(Response::from_parts(parts, ()), {
                 let writer = writer(Framing::Data);
-                move |stream| view(writer, stream)
+                move |stream| write(writer, stream)
             })
         }
         None => (headers, Body::from_stream(writer(Framing::Plain).into_stream())).into_response(),
@@ -362,7 +255,7 @@ async fn stream(State(app): State<Arc<App>>, request: Request) -> Result<Respons
 
 /// Writes a feed as the DATA frames of a response, several at once to a viewer that is behind. The
 /// stream is reset when the feed breaks off, or dropped with this future when the viewer goes.
-async fn view(mut writer: Writer, mut stream: TakenStream) {
+async fn write(mut writer: Writer, mut stream: TakenStream) {
     let mut buffers = Vec::new();
     loop {
         match writer.next(&mut buffers).await {
@@ -408,13 +301,15 @@ async fn page_file(State(app): State<Arc<App>>, Extension(via): Extension<Via>, 
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return ([(header::ALLOW, ALLOWED)], method_not_allowed().await).into_response();
     }
-    let path = match request.uri().path() {
-        "/" => "index.html",
-        path => path.trim_start_matches('/'),
+    let path = match path::decoded(request.uri().path()) {
+        Some(path) if path == "/" => Some("index.html".into()),
+        path => path,
     };
-    let file = match &app.static_dir {
-        Some(dir) => page::from_folder(dir, path).await,
-        None => page::embedded(path),
+    let path = path.as_deref().map(|path| path.trim_start_matches('/'));
+    let file = match (&app.static_dir, path) {
+        (_, None) => None,
+        (Some(dir), Some(path)) => page::from_folder(dir, path).await,
+        (None, Some(path)) => page::embedded(path),
     };
     let Some(file) = file else {
         return Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()))
@@ -422,19 +317,6 @@ async fn page_file(State(app): State<Arc<App>>, Extension(via): Extension<Via>, 
     };
     let connect = format!("https://{}:{}", host_of(&request), via.tls_port);
     file.respond(request.headers(), &connect)
-}
-
-/// The host by which the client reached us, as it stands in a URL.
-fn host_of(request: &Request) -> &str {
-    authority_of(request).and_then(split_authority).map_or("localhost", |(host, _)| host)
-}
-
-/// `:authority` of HTTP/2 and 3, or `Host`.
-fn authority_of(request: &Request) -> Option<&str> {
-    match request.uri().authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => request.headers().get(header::HOST)?.to_str().ok(),
-    }
 }
 
 /// The router adds what is allowed where it was asked.

@@ -27,6 +27,7 @@ pub mod listen;
 pub mod nats;
 pub mod origin;
 mod page;
+mod path;
 mod rarely;
 mod resource;
 pub mod server;

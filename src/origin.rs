@@ -85,7 +85,10 @@ pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
 /// Whether a host, as it stands in a URL, is this machine.
 pub(crate) fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-    host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    // A name with the root's dot is the same name, and an IPv4 address may be written as an IPv6 one.
+    let host = host.strip_suffix('.').unwrap_or(&host);
+    let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
+    host == "localhost" || host.ends_with(".localhost") || host.parse().is_ok_and(is_loopback)
 }
 
 #[cfg(test)]
@@ -118,6 +121,19 @@ mod tests {
             "https://a@good.example",
         ] {
             assert!(!origins.allow(origin, "host.example"), "{origin}");
+        }
+    }
+
+    #[test]
+    fn this_machine() {
+        for host in ["localhost", "LOCALHOST.", "a.localhost", "a.localhost.", "127.0.0.1", "127.9.9.9", "[::1]"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["[::ffff:127.0.0.1]", "[::FFFF:7f00:1]", "::1"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["", ".", "localhost..", "localhost.a", "[::ffff:128.0.0.1]", "[::127.0.0.1]", "10.0.0.1"] {
+            assert!(!is_loopback(host), "{host}");
         }
     }
 

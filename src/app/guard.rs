@@ -10,11 +10,8 @@ use axum::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tracing::debug;
 
-use super::{App, Problem, authority_of, host_of};
-use crate::{
-    origin::{is_loopback, split_authority},
-    server::Via,
-};
+use super::{App, Problem, host};
+use crate::{origin::is_loopback, server::Via};
 
 /// The headers that a page of another origin may see beside those that it always may.
 const EXPOSED: HeaderValue =
@@ -24,9 +21,16 @@ const EXPOSED: HeaderValue =
 /// must not make of it.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Infallible> {
     let via = request.extensions().get::<Via>().copied();
-    let named = authority_of(&request).and_then(split_authority).map(|(host, _)| host);
-    let ours = named.is_some_and(|host| is_loopback(host) || app.origins.names_host(host));
-    let host = host_of(&request).to_owned();
+    let ours = match host::checked(request.version(), request.uri(), request.headers()) {
+        Err(text) => return Ok(Problem::bad(text.into()).into_response()),
+        // No browser.
+        Ok(None) => true,
+        Ok(Some(_)) => {
+            let named = host::authority_of(&request).map(|(host, _)| host);
+            named.is_some_and(|host| is_loopback(host) || app.origins.names_host(host))
+        }
+    };
+    let host = host::host_of(&request).to_owned();
     if via.is_some_and(|via| !via.tls) && !ours {
         // A page elsewhere that makes its own name point at this machine (DNS rebinding) would
         // otherwise read everything here as its own.

@@ -7,14 +7,13 @@ use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    extract::{Query, Request, State},
+    extract::{Request, State},
     response::{IntoResponse, Response},
 };
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderMap, StatusCode, header};
 use http_body::Body as _;
-use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -25,7 +24,7 @@ use tokio::{
 use tokio_util::io::StreamReader;
 use tracing::{debug, info};
 
-use super::{App, Problem};
+use super::{App, Problem, asked::Query};
 use crate::{
     feed::{Feed, PublishError, Publisher},
     source::chunker::{Chunker, Chunking},
@@ -106,17 +105,7 @@ impl Publications {
     }
 }
 
-/// The query of a POST or PUT.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PublishQuery {
-    /// Where the body is cut into chunks.
-    #[serde(default)]
-    chunk: Cut,
-}
-
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) enum Cut {
     /// Wherever a piece of it ends.
     #[default]
@@ -140,8 +129,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     let feed = &app.feed(request.uri().path()).await?;
     let headers = request.headers();
     let publisher = publications.admit(feed, bearer(headers))?;
-    let Query(PublishQuery { chunk }) =
-        Query::try_from_uri(request.uri()).map_err(|error| Problem::bad(error.body_text()))?;
+    let chunk = Query::of(request.uri())?.chunk.unwrap_or_default();
     let key = idempotency_key(headers)?;
     let offset = upload_offset(headers)?;
     if offset.is_some() && key.is_none() {

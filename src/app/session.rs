@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use http::StatusCode;
 use serde_json::json;
 
-use super::{App, Delivery, publish};
+use super::{App, asked::Delivery, host, publish};
 use crate::{
     feed::{End, Event, Feed, Viewer},
     format::{self, Format, Framing, Writer},
@@ -41,7 +41,11 @@ impl From<StreamError> for Cut {
 
 /// Answers a session request: who may, which feed, and then its chunks.
 pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
-    let host = split_authority(request.authority()).map_or("", |(host, _)| host);
+    let authority = match host::checked(http::Version::HTTP_3, request.uri(), request.headers()) {
+        Ok(authority) => authority.unwrap_or_default(),
+        Err(_) => return request.reject(StatusCode::BAD_REQUEST),
+    };
+    let host = split_authority(authority).map_or("", |(host, _)| host);
     if let Some(origin) = request.origin()
         && !app.allows(origin, host)
     {

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request}
 use tokio::sync::oneshot;
 
 use super::session::{Closed, Session, SessionError};
-use crate::http3::code;
+use crate::{http3::code, path};
 
 /// A client asks for a session. Answer with [`accept`](Self::accept) or [`reject`](Self::reject);
 /// dropping it rejects with 500.
@@ -217,7 +217,7 @@ impl Handlers {
     }
 
     pub(crate) fn find(&self, path: &str) -> Option<Arc<dyn Handler>> {
-        self.by_path.get(path).or(self.fallback.as_ref()).cloned()
+        self.by_path.get(path::normal(path).as_ref()).or(self.fallback.as_ref()).cloned()
     }
 }
 

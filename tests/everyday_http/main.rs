@@ -1,4 +1,4 @@
-//! Ordinary requests and what the program prints about itself.
+//! HTTP, EventSource and text as everyday clients use them, and what the program prints about itself.
 #![cfg(feature = "cli")]
 
 #[path = "../common/mod.rs"]
@@ -6,6 +6,11 @@ mod common;
 #[path = "../common/program.rs"]
 mod program;
 
+mod accept;
+mod clients;
 mod events;
 mod formats;
+mod hosts;
+mod paths;
+mod queries;
 mod startup;

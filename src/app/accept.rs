@@ -1,0 +1,135 @@
+//! Which format a request's `Accept` asks for (RFC 9110 §12.5.1).
+
+use http::{HeaderMap, header};
+use mediatype::{MediaType, MediaTypeList, Name, ReadParams};
+
+use crate::format::{self, Format};
+
+/// The formats that may be asked for, by the type without its parameters. Where two are wanted as much,
+/// the first one is given: a client that names it knows how to read it.
+const OFFERED: [(Format, &str); 3] =
+    [(Format::Frames, format::FRAMES), (Format::Sse, "text/event-stream"), (Format::Raw, "text/plain")];
+
+/// The format that a client prefers, if it names any. `raw` is what everyone gets who takes anything:
+/// `*/*` and `text/*` mean nothing else.
+pub(super) fn preferred(headers: &HeaderMap) -> Option<Format> {
+    let mut best = None;
+    for (format, media_type) in OFFERED {
+        let quality = quality(headers, media_type, format == Format::Raw);
+        if quality > 0 && best.is_none_or(|(_, most)| quality > most) {
+            best = Some((format, quality));
+        }
+    }
+    best.map(|(format, _)| format)
+}
+
+/// How much a client wants a type, in thousandths: by the most specific of its ranges.
+fn quality(headers: &HeaderMap, media_type: &str, by_wildcard: bool) -> u16 {
+    let Ok(wanted) = MediaType::parse(media_type) else { return 0 };
+    let mut found = (0, 0);
+    let fields = headers.get_all(header::ACCEPT).iter().filter_map(|field| field.to_str().ok());
+    for range in fields.flat_map(MediaTypeList::new).filter_map(Result::ok) {
+        // Parameters other than `q` change nothing: each format has one form.
+        let specific = match (range.ty, range.subty) {
+            (ty, subty) if (ty, subty) == (wanted.ty, wanted.subty) && range.suffix.is_none() => 3,
+            (ty, subty) if ty == wanted.ty && subty == ANY && by_wildcard => 2,
+            (ty, subty) if ty == ANY && subty == ANY && by_wildcard => 1,
+            _ => continue,
+        };
+        if specific > found.0 {
+            found = (specific, weight(&range));
+        } else if specific == found.0 {
+            found.1 = found.1.max(weight(&range));
+        }
+    }
+    found.1
+}
+
+const ANY: Name<'_> = mediatype::names::_STAR;
+
+/// A range's weight in thousandths (RFC 9110 §12.4.2). One that cannot be read is as if it were not there.
+fn weight(range: &MediaType<'_>) -> u16 {
+    let read = range.get_param(Name::new_unchecked("q")).and_then(|weight| {
+        let text = weight.as_str();
+        let valid = text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        text.parse::<f32>().ok().filter(|weight| valid && *weight <= 1.0)
+    });
+    // Three digits at most: nothing is lost.
+    read.map_or(1000, |weight| (weight * 1000.0).round() as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(fields: &[&str]) -> Option<Format> {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(header::ACCEPT, field.parse().unwrap());
+        }
+        preferred(&headers)
+    }
+
+    #[test]
+    fn what_means_events() {
+        for fields in [
+            &["text/event-stream"][..],
+            &["Text/Event-Stream"],
+            &["text/event-stream;charset=utf-8"],
+            &["text/event-stream ; Q=0.5"],
+            &["text/event-stream;q=0.001"],
+            &["text/html, text/event-stream"],
+            &["text/html", "text/event-stream"],
+            &["text/event-stream, */*;q=0.1"],
+            &["text/event-stream, */*"],
+            &["text/event-stream, text/plain"],
+            &["text/plain;q=0.5, text/event-stream;q=0.6"],
+            &["text/plain;x=\"a,b\";q=0.5,text/event-stream"],
+            &["*/*;q=0, text/event-stream"],
+            &["text/event-stream;q=0, text/event-stream"],
+            &[",,text/event-stream,"],
+        ] {
+            assert_eq!(of(fields), Some(Format::Sse), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_means_frames() {
+        for fields in [
+            "application/vnd.h3cast.frames",
+            "Application/VND.h3cast.Frames, */*;q=0.1",
+            "text/event-stream, application/vnd.h3cast.frames",
+            "*/*, application/vnd.h3cast.frames",
+        ] {
+            assert_eq!(of(&[fields]), Some(Format::Frames), "{fields}");
+        }
+        for fields in
+            ["application/vnd.h3cast.frames;q=0, */*", "application/vnd.h3cast.frames;q=0.5, */*", "application/*"]
+        {
+            assert_ne!(of(&[fields]), Some(Format::Frames), "{fields}");
+        }
+    }
+
+    #[test]
+    fn what_does_not() {
+        for fields in [
+            &[][..],
+            &[""],
+            &["*/*"],
+            &["text/*"],
+            &["text/plain"],
+            &["text/event-stream;q=0"],
+            &["text/event-stream;q=0.000"],
+            &["text/event-streamx"],
+            &["text/event-stream+json"],
+            &["xtext/event-stream"],
+            &["application/event-stream"],
+            &["text/plain;x=\",text/event-stream\""],
+            &["text/plain, text/event-stream;q=0.9"],
+            &["*/*, text/event-stream;q=0.9"],
+            &["text/html, */*;q=0.8"],
+        ] {
+            assert_ne!(of(fields), Some(Format::Sse), "{fields:?}");
+        }
+    }
+}

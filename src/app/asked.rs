@@ -1,0 +1,177 @@
+//! What a request wants: the query of `GET`, `POST` and `CONNECT /stream`, and the headers of `EventSource`.
+
+use std::path::Path;
+
+use http::{HeaderMap, StatusCode, Uri};
+
+use super::{App, Problem, accept, publish::Cut};
+use crate::{
+    chunk::BadCursor,
+    feed::{Feed, From, Viewer},
+    format::Format,
+};
+
+/// How a session brings the chunks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// On one stream.
+    #[default]
+    Stream,
+    /// One datagram each.
+    Datagrams,
+}
+
+/// A query. What it has beside is ignored: links grow parameters of trackers, and clients add some
+/// against caches.
+#[derive(Debug, Default)]
+pub(super) struct Query {
+    /// End cleanly after that many chunks.
+    limit: Option<u64>,
+    /// How the feed is written.
+    format: Option<Format>,
+    /// Where to begin.
+    from: Option<String>,
+    /// The same, from clients that cannot set `Last-Event-ID`.
+    last_event_id: Option<String>,
+    delivery: Option<Delivery>,
+    /// With what right a session publishes: pages cannot give its request a header.
+    token: Option<String>,
+    /// Where what is published is cut.
+    pub(super) chunk: Option<Cut>,
+}
+
+impl Query {
+    pub(super) fn of(uri: &Uri) -> Result<Self, Problem> {
+        let mut query = Self::default();
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            match name.as_ref() {
+                "limit" => {
+                    let number = value.parse().ok().filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()));
+                    set(&mut query.limit, &name, &value, number, "a number of chunks, as in limit=10")?;
+                }
+                "format" => {
+                    let format = match value.as_ref() {
+                        "raw" => Some(Format::Raw),
+                        "sse" => Some(Format::Sse),
+                        "frames" => Some(Format::Frames),
+                        _ => None,
+                    };
+                    set(&mut query.format, &name, &value, format, "raw, sse or frames")?;
+                }
+                "from" => set(&mut query.from, &name, &value, Some(value.to_string()), "given once")?,
+                "lastEventId" | "lastEventID" | "last-event-id" | "Last-Event-ID" => {
+                    set(&mut query.last_event_id, &name, &value, Some(value.to_string()), "given once")?;
+                }
+                "delivery" => {
+                    let delivery = match value.as_ref() {
+                        "stream" => Some(Delivery::Stream),
+                        "datagrams" => Some(Delivery::Datagrams),
+                        _ => None,
+                    };
+                    set(&mut query.delivery, &name, &value, delivery, "stream or datagrams")?;
+                }
+                // Not repeated in an error: it is a secret.
+                "token" => set(&mut query.token, &name, "…", Some(value.to_string()), "given once")?,
+                "chunk" => {
+                    let chunk = match value.as_ref() {
+                        "bytes" => Some(Cut::Bytes),
+                        "lines" => Some(Cut::Lines),
+                        _ => None,
+                    };
+                    set(&mut query.chunk, &name, &value, chunk, "lines or bytes")?;
+                }
+                _ => {}
+            }
+        }
+        Ok(query)
+    }
+}
+
+fn set<T>(place: &mut Option<T>, name: &str, value: &str, parsed: Option<T>, allowed: &str) -> Result<(), Problem> {
+    let parsed = parsed.ok_or_else(|| Problem::bad(format!("cannot read `{name}={value}`: {name} is {allowed}")))?;
+    match place.replace(parsed) {
+        None => Ok(()),
+        Some(_) => Err(Problem::bad(format!("`{name}` is given several times: give it once"))),
+    }
+}
+
+/// What a client wants to view.
+pub(super) struct Asked {
+    pub(super) feed: Feed,
+    from: Option<From>,
+    limit: Option<u64>,
+    pub(super) format: Format,
+    /// The query names the format, which is then that one and no other.
+    pub(super) format_named: bool,
+    pub(super) delivery: Delivery,
+    pub(super) token: Option<String>,
+    pub(super) chunk: Option<Cut>,
+}
+
+impl App {
+    /// What a request wants to view, by its URI and its headers.
+    pub(super) async fn asked(&self, uri: &Uri, headers: &HeaderMap) -> Result<Asked, Problem> {
+        let feed = self.feed(uri.path()).await?;
+        let query = Query::of(uri)?;
+        // An `EventSource` asks by `Accept`, and adds its place when it reconnects.
+        let by_header = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
+        let last_event = by_header.or(query.last_event_id.as_deref());
+        let by_headers = match last_event {
+            Some(_) => Some(Format::Sse),
+            None => accept::preferred(headers),
+        };
+        // Without an event yet its place is empty (HTML §9.2.4).
+        let from = match last_event.filter(|id| !id.is_empty()).or(query.from.as_deref()) {
+            None => None,
+            Some("start") => Some(From::Start),
+            Some("now") => Some(From::Now),
+            Some(cursor) => {
+                Some(From::After(cursor.parse().map_err(|error: BadCursor| Problem::bad(error.to_string()))?))
+            }
+        };
+        Ok(Asked {
+            feed,
+            from,
+            limit: query.limit,
+            format: query.format.or(by_headers).unwrap_or_default(),
+            format_named: query.format.is_some(),
+            delivery: query.delivery.unwrap_or_default(),
+            token: query.token,
+            chunk: query.chunk,
+        })
+    }
+}
+
+impl Asked {
+    pub(super) fn view(&self) -> Result<Viewer, Problem> {
+        let viewer = self.feed.view(self.from.unwrap_or_default(), self.limit);
+        if self.format == Format::Raw
+            && let Some(gap) = viewer.gap()
+        {
+            // Better told now than by a stream that breaks off at once.
+            let text = match gap.restarted {
+                true => {
+                    "the feed was started again since, and `raw` cannot tell: ask from=start, or another format".into()
+                }
+                false => format!(
+                    "{} chunks since are gone, and `raw` cannot tell: ask from=start, or another format",
+                    gap.missing
+                ),
+            };
+            return Err(Problem::new(StatusCode::GONE, text));
+        }
+        Ok(viewer)
+    }
+
+    /// The file, when all of it is wanted as it is. A client that merely prefers frames gets the file
+    /// too: it can ask for parts of it later.
+    pub(super) fn file(&self) -> Option<&Path> {
+        let plain = match self.format {
+            Format::Raw => true,
+            Format::Frames => !self.format_named,
+            Format::Sse => false,
+        };
+        let whole = plain && self.limit.is_none() && !matches!(self.from, Some(From::After(_)));
+        self.feed.file().filter(|_| whole)
+    }
+}

@@ -1,0 +1,138 @@
+//! By which name and port a client reached the server.
+
+use axum::extract::Request;
+use http::{HeaderMap, Uri, Version, header};
+
+use crate::origin::split_authority;
+
+/// What a request calls this server: `:authority` of HTTP/2 and 3, or `Host`. An HTTP/1.0 client may
+/// leave it out.
+///
+/// # Errors
+///
+/// Why the request is malformed (RFC 9112 §3.2, RFC 9113 §8.3.1, RFC 9114 §4.3.1).
+pub(super) fn checked<'a>(
+    version: Version,
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+) -> Result<Option<&'a str>, &'static str> {
+    let mut hosts = Vec::new();
+    for host in headers.get_all(header::HOST) {
+        let host = host.to_str().ok().filter(|host| is_authority(host));
+        hosts.push(host.ok_or("the Host header is malformed: it is a host name or address, and a port if needed")?);
+    }
+    let target = uri.authority().map(http::uri::Authority::as_str);
+    if target.is_some_and(|target| !is_authority(target)) {
+        return Err("the request's authority is malformed: it is a host name or address, and a port if needed");
+    }
+    match (version, &hosts[..], target) {
+        (Version::HTTP_11, [], _) => Err("an HTTP/1.1 request needs a Host header"),
+        (Version::HTTP_2 | Version::HTTP_3, [], None) => Err("the request needs an `:authority`"),
+        (Version::HTTP_2 | Version::HTTP_3, hosts, Some(target)) if hosts.iter().any(|host| !same(host, target)) => {
+            Err("the Host header and `:authority` name different hosts: leave the Host header out")
+        }
+        (_, [], target) => Ok(target),
+        (_, [_, _, ..], None) => Err("a request has one Host header, and this one has several"),
+        (Version::HTTP_09 | Version::HTTP_10 | Version::HTTP_11, [_, _, ..], _) => {
+            Err("a request has one Host header, and this one has several")
+        }
+        // The target of the request counts where it names the host itself (RFC 9112 §3.2.2).
+        (_, [host, ..], target) => Ok(Some(target.unwrap_or(host))),
+    }
+}
+
+/// Whether two authorities of `https` URLs are the same.
+fn same(one: &str, other: &str) -> bool {
+    let without_default = |authority: &str| {
+        let authority = authority.strip_suffix(":443").or(authority.strip_suffix(':')).unwrap_or(authority);
+        authority.to_ascii_lowercase()
+    };
+    without_default(one) == without_default(other)
+}
+
+/// `uri-host [ ":" port ]` with a host that is not empty (RFC 9110 §7.2, RFC 3986 §3.2).
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.rfind(':') {
+        Some(at) if !text.ends_with(']') => (&text[..at], &text[at + 1..]),
+        _ => (text, ""),
+    };
+    let port_is_valid =
+        port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok());
+    let host_is_valid = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && is_reg_name(host.as_bytes()),
+    };
+    port_is_valid && host_is_valid
+}
+
+fn is_reg_name(name: &[u8]) -> bool {
+    match name {
+        [] => true,
+        [b'%', high, low, rest @ ..] => high.is_ascii_hexdigit() && low.is_ascii_hexdigit() && is_reg_name(rest),
+        [byte, rest @ ..] => (byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte)) && is_reg_name(rest),
+    }
+}
+
+/// The host by which the client reached us, as it stands in a URL.
+pub(super) fn host_of(request: &Request) -> &str {
+    authority_of(request).map_or("localhost", |(host, _)| host)
+}
+
+/// The host and port by which the client reached us, when they are plainly that.
+pub(super) fn authority_of(request: &Request) -> Option<(&str, Option<u16>)> {
+    let authority = checked(request.version(), request.uri(), request.headers()).ok()??;
+    split_authority(authority.strip_suffix(':').unwrap_or(authority))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities() {
+        for text in ["a", "a:", "a:1", "A.b-c_d.:65535", "127.0.0.1", "[::1]", "[::1]:1", "x~y", "a;b", "a%2Fb"] {
+            assert!(is_authority(text), "{text}");
+        }
+        for text in [
+            "", ":1", "a:65536", "a:+1", "a:b", "a b", "a/b", "u@a", "[a]", "[::1", "::1", "[::1]a", "a%2", "ä",
+            "a,b:1:2",
+        ] {
+            assert!(!is_authority(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_needed_once() {
+        let check = |version, uri: &'static str, hosts: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for host in hosts {
+                headers.append(header::HOST, host.parse().unwrap());
+            }
+            checked(version, &uri.parse().unwrap(), &headers).map(|host| host.map(String::from)).map_err(|_| ())
+        };
+        let some = |host: &str| Ok(Some(host.to_owned()));
+        assert_eq!(check(Version::HTTP_10, "/", &[]), Ok(None));
+        assert_eq!(check(Version::HTTP_10, "/", &["a"]), some("a"));
+        assert_eq!(check(Version::HTTP_11, "/", &["a"]), some("a"));
+        // RFC 9112 §3.2.2
+        assert_eq!(check(Version::HTTP_11, "http://b/", &["a"]), some("b"));
+        assert_eq!(check(Version::HTTP_2, "https://a/", &[]), some("a"));
+        assert_eq!(check(Version::HTTP_2, "https://a/", &["A:443"]), some("a"));
+        assert_eq!(check(Version::HTTP_3, "/", &["a"]), some("a"));
+        for (version, uri, hosts) in [
+            (Version::HTTP_10, "/", &["a", "a"][..]),
+            (Version::HTTP_10, "/", &["a b"]),
+            (Version::HTTP_11, "/", &[]),
+            (Version::HTTP_11, "/", &[""]),
+            (Version::HTTP_11, "/", &["a", "a"]),
+            (Version::HTTP_11, "http://a/", &["a", "a"]),
+            (Version::HTTP_11, "http://a/", &[]),
+            (Version::HTTP_2, "/", &[]),
+            (Version::HTTP_2, "https://a/", &["b"]),
+            (Version::HTTP_3, "https://a/", &["a", "b"]),
+            (Version::HTTP_2, "https://u@a/", &[]),
+        ] {
+            assert_eq!(check(version, uri, hosts), Err(()), "{version:?} {uri} {hosts:?}");
+        }
+    }
+}

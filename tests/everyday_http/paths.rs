@@ -1,0 +1,118 @@
+//! Percent-encoding in paths (RFC 3986 §6.2.2).
+
+use std::time::Duration;
+
+use h3cast::{
+    App,
+    client::ClientError,
+    feed::{Feed, Lag},
+    source::demo,
+    webtransport::SessionRequest,
+};
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::{
+    clients::{ALL, At, Over, ask, raw},
+    common::{TestServer, soon},
+};
+
+#[tokio::test]
+async fn letters_may_be_encoded() {
+    let feeds = [demo::feed("l-o.g", 1, Duration::ZERO), Feed::writable("chat", 1 << 20, Lag::Skip)];
+    let server = TestServer::start(|builder, identity| App::new(feeds, identity).install(builder)).await;
+    let certificate = server.certificate();
+    let at = At::of(&server, &certificate);
+    for over in ALL {
+        for path in ["/stream/l-o.g", "/%73tream/l-o.g", "/stream/l%2do%2E%67", "/%73%74%72%65%61%6D/%6C-o.g?limit=%31"]
+        {
+            let got = ask(&at, over, Method::GET, path, &[]).await;
+            assert_eq!((got.status, got.text().as_str()), (StatusCode::OK, "data chunk #0\n"), "{over:?} {path}");
+        }
+        assert_eq!(ask(&at, over, Method::POST, "/stream/ch%61t", &[]).await.status, StatusCode::OK);
+        assert_eq!(ask(&at, over, Method::GET, "/inf%6F", &[]).await.status, StatusCode::OK);
+        assert_eq!(ask(&at, over, Method::GET, "/%69ndex.html", &[]).await.status, StatusCode::OK);
+        for path in ["/stream%2Fl-o.g", "/stream/l%2Fo", "/stream/%FF", "/stream/%00", "/stream/l%252do.g", "/stream/%"]
+        {
+            let got = ask(&at, over, Method::GET, path, &[]).await;
+            assert_eq!(got.status, StatusCode::NOT_FOUND, "{over:?} {path}: {}", got.text());
+        }
+    }
+    let connection = server.connect().await;
+    let open =
+        async |path: &str| soon("the answer", connection.webtransport(&server.uri(path), HeaderMap::new(), &[])).await;
+    open("/%73tream/l%2Do.g").await.unwrap();
+    let Err(ClientError::Refused { status, .. }) = open("/stream/l%2Fo").await else { panic!("it was accepted") };
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_session_finds_its_handler() {
+    let server = TestServer::start(|builder, _| {
+        builder.webtransport("/chat", async |request: SessionRequest| {
+            if let Ok(session) = request.accept().await {
+                session.closed().await;
+            }
+        })
+    })
+    .await;
+    let connection = server.connect().await;
+    soon("a session", connection.webtransport(&server.uri("/ch%61t"), HeaderMap::new(), &[])).await.unwrap();
+}
+
+#[tokio::test]
+async fn files_of_a_folder_may_have_any_name_and_nothing_outside_of_it_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("page");
+    std::fs::create_dir_all(page.join("a b")).unwrap();
+    for (name, text) in
+        [("index.html", "index"), ("ü ber.html", "umlaut"), ("a b/c.txt", "space"), ("100%.txt", "percent")]
+    {
+        std::fs::write(page.join(name), text).unwrap();
+    }
+    std::fs::write(dir.path().join("secret.txt"), "secret").unwrap();
+    let feeds = [demo::feed("default", 1, Duration::ZERO)];
+    let server = TestServer::start(|builder, identity| {
+        App::new(feeds, identity).static_dir(Some(page.clone())).install(builder)
+    })
+    .await;
+    let certificate = server.certificate();
+    let at = At::of(&server, &certificate);
+    for over in ALL {
+        for (path, text) in [
+            ("/", "index"),
+            ("/%C3%BC%20ber.html", "umlaut"),
+            ("/a%20b/c.txt", "space"),
+            ("/a%20b/%63.txt", "space"),
+            ("/100%25.txt", "percent"),
+        ] {
+            let got = ask(&at, over, Method::GET, path, &[]).await;
+            assert_eq!((got.status, got.text().as_str()), (StatusCode::OK, text), "{over:?} {path}");
+        }
+    }
+    for path in [
+        "/../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/%2E%2E%2Fsecret.txt",
+        "/..%2fsecret.txt",
+        "/..%5csecret.txt",
+        "/a%20b/../../secret.txt",
+        "/a%20b/%2e%2e/%2e%2e/secret.txt",
+        "/a%20b/..%2f..%2fsecret.txt",
+        "/%252e%252e/secret.txt",
+        "//etc/passwd",
+        "/%2Fetc%2Fpasswd",
+        "/index.html%00",
+        "/index.html%00.txt",
+        "/%C0%AE%C0%AE/secret.txt",
+        "/index.html/..",
+        "/.",
+    ] {
+        for over in [Over::Http2, Over::Http3] {
+            let got = ask(&at, over, Method::GET, path, &[]).await;
+            assert_eq!(got.status, StatusCode::NOT_FOUND, "{over:?} {path}: {}", got.text());
+        }
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let answer = raw(server.http_port(), request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 404") && !answer.contains("root:"), "{path}: {answer}");
+    }
+}
