@@ -32,7 +32,7 @@ use std::{
 
 use bytes::Bytes;
 use h3::error::StreamError;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use tokio::{sync::oneshot, task::JoinSet};
 use tracing::debug;
 
@@ -291,7 +291,7 @@ impl Connection {
         let id = stream.id().into_inner();
         let seat = Seat::take(&self.shared, id)
             .ok_or_else(|| ClientError::Protocol(format!("there are {MAX_SESSIONS} sessions already")))?;
-        let response: Response<()> = stream.recv_response().await.map_err(|error| self.error(error))?;
+        let response = request::final_response(&mut stream, &self.shared).await?;
         if !response.status().is_success() {
             let (head, ()) = response.into_parts();
             return Err(ClientError::Refused { status: head.status, headers: head.headers });

@@ -8,7 +8,8 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use h3::{client::RequestStream, error::StreamError};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode, header};
+use tracing::debug;
 
 use super::{ClientError, stream_error};
 use crate::http3::{BackendRecvStream, BackendSendStream, Shared};
@@ -86,7 +87,7 @@ impl RequestBody {
     }
 }
 
-/// Waits for the head of a response. Dropping it cancels the response; the body, if it is still
+/// Waits for the head of a response; interim responses (103 and others) are skipped. Dropping it cancels the response; the body, if it is still
 /// written, goes on.
 ///
 /// # Errors
@@ -98,13 +99,8 @@ pub struct ResponseFuture(Pin<Box<dyn Future<Output = Result<ClientResponse, Cli
 impl ResponseFuture {
     pub(super) fn new(mut stream: RequestStream<BackendRecvStream, Bytes>, shared: Arc<Shared>) -> Self {
         Self(Box::pin(async move {
-            match stream.recv_response().await {
-                Ok(response) => {
-                    let (head, ()) = response.into_parts();
-                    Ok(ClientResponse { status: head.status, headers: head.headers, body: Body { stream, shared } })
-                }
-                Err(error) => Err(stream_error(&shared, error)),
-            }
+            let (head, ()) = final_response(&mut stream, &shared).await?.into_parts();
+            Ok(ClientResponse { status: head.status, headers: head.headers, body: Body { stream, shared } })
         }))
     }
 }
@@ -121,6 +117,32 @@ impl Future for ResponseFuture {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(cx)
     }
+}
+
+/// Interim responses (RFC 9110 §15.2) that may come before the final one: no server has reason to
+/// send more.
+const MAX_INTERIM: usize = 100;
+
+/// Waits for the final response ([RFC 9114 §4.1](https://www.rfc-editor.org/rfc/rfc9114#section-4.1)).
+pub(super) async fn final_response<S>(
+    stream: &mut RequestStream<S, Bytes>,
+    shared: &Shared,
+) -> Result<Response<()>, ClientError>
+where
+    S: h3::quic::RecvStream,
+{
+    for _ in 0..=MAX_INTERIM {
+        let response = stream.recv_response().await.map_err(|error| stream_error(shared, error))?;
+        match response.status() {
+            // RFC 9114 §4.5.
+            StatusCode::SWITCHING_PROTOCOLS => {
+                return Err(ClientError::Protocol("the server answered 101, which HTTP/3 does not have".into()));
+            }
+            status if status.is_informational() => debug!(%status, "an interim response"),
+            _ => return Ok(response),
+        }
+    }
+    Err(ClientError::Protocol(format!("more than {MAX_INTERIM} interim responses came")))
 }
 
 /// A response whose head has come.

@@ -11,6 +11,7 @@ mod clients;
 mod events;
 mod formats;
 mod hosts;
+mod interim;
 mod paths;
 mod queries;
 mod startup;
