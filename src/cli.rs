@@ -33,7 +33,7 @@ struct Cli {
 enum Command {
     /// Stream feeds and serve the page (the default).
     Serve(Box<serve::ServeCommand>),
-    /// Print a feed's chunks as they arrive.
+    /// Print a feed as it arrives, report its gaps and why it broke off.
     Get(get::GetArgs),
     /// Publish standard input to a feed.
     Publish(publish::PublishArgs),

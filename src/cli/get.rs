@@ -1,6 +1,7 @@
 //! `h3cast get`.
 
 mod download;
+mod feed;
 mod output;
 mod plain;
 mod progress;
@@ -20,20 +21,20 @@ use progress::Progress;
 
 #[derive(Debug, Args)]
 pub(super) struct GetArgs {
-    /// The feed to read.
+    /// The feed to read. With `format=` in it, that format is printed as it comes.
     #[arg(default_value_t = format!("https://localhost:{DEFAULT_PORT}/stream"))]
     url: String,
     /// Read it over a WebTransport session instead of a GET response.
     #[arg(long)]
     webtransport: bool,
-    /// Come again when the connection is lost, and go on where it was: a feed behind its last chunk,
-    /// by either transport; with --output a file behind its last byte, in a later run too.
+    /// Reconnect after a lost connection and resume after the last chunk, over either transport; with
+    /// --output, also resume a partial file from an earlier run.
     #[arg(long)]
     resume: bool,
-    /// How long --resume tries to reach the server. [default: for ever]
+    /// How long --resume tries to reach the server. [default: forever]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "resume")]
     retry_for: Option<Duration>,
-    /// Write to this file, which is there when all has come. Until then it is FILE.part.
+    /// Write to FILE (as FILE.part until complete).
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Show no progress bar on the terminal.

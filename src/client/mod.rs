@@ -14,8 +14,10 @@
 //! # Ok(()) }
 //! ```
 
+pub(crate) mod answer;
 mod connector;
 mod publication;
+pub(crate) mod reader;
 mod replay;
 mod request;
 mod resume;

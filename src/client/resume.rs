@@ -78,6 +78,12 @@ pub(super) struct Place {
     restarts: u64,
 }
 
+impl Default for Place {
+    fn default() -> Self {
+        Self::new(From::default(), None)
+    }
+}
+
 impl Place {
     fn new(start: From, limit: Option<u64>) -> Self {
         let (epoch, next) = match start {

@@ -13,7 +13,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
 use super::{
-    Body, ClientError, Connection, Trust,
+    Body, ClientError, Connection, Trust, answer,
     resume::{FeedUri, Place},
     retry::{self, Retry},
 };
@@ -27,7 +27,7 @@ use crate::{
 /// A silence that is taken for a loss: a server that is there says something each 15 s.
 pub const SILENCE: Duration = Duration::from_secs(40);
 /// The longest frame that is read, in bytes.
-const LONGEST_FRAME: u64 = 16 << 20;
+pub(super) const LONGEST_FRAME: u64 = 16 << 20;
 
 /// What carries a feed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -126,6 +126,16 @@ pub enum ViewError {
     /// What the server sends is no feed.
     #[error("there is no feed at this URL")]
     NoFeed,
+    /// An h3cast server has something else at this URL.
+    #[error("{url} is {what}, not a feed: {}", to_read(feeds))]
+    OtherResource {
+        /// The URL.
+        url: String,
+        /// What it is, in words.
+        what: String,
+        /// The URLs of the server's feeds, the first ones, as far as they are known.
+        feeds: Vec<String>,
+    },
     /// What the server sends is no feed.
     #[error("what the server sends is no feed: {0}")]
     Frames(#[from] FrameError),
@@ -145,13 +155,22 @@ impl ViewError {
         match self {
             Self::Client(error) => error.is_final(),
             Self::Answered { status, .. } => retry::is_final(*status),
-            Self::NoFeed | Self::Frames(_) | Self::GaveUp { .. } => true,
+            Self::NoFeed | Self::OtherResource { .. } | Self::Frames(_) | Self::GaveUp { .. } => true,
             Self::Session(_) | Self::Stream(_) | Self::Silent | Self::Short => false,
         }
     }
 
     pub(crate) fn answered(status: StatusCode, headers: &HeaderMap, detail: Option<String>) -> Self {
         Self::Answered { status, detail, retry_after: retry::retry_after(headers, SystemTime::now()) }
+    }
+}
+
+/// What to read instead.
+fn to_read(feeds: &[String]) -> String {
+    match feeds {
+        [] => "feeds are at /stream and /stream/NAME".into(),
+        [one] => format!("read {one}"),
+        several => format!("read one of {}", several.join(", ")),
     }
 }
 
@@ -464,6 +483,9 @@ async fn open(
                     let detail = response.problem().await;
                     return Err(ViewError::answered(response.status, &response.headers, detail));
                 }
+                if let Some(error) = answer::no_feed(&connection, &uri, &response.headers).await {
+                    return Err(error);
+                }
                 Source::Response(Box::new(response.body))
             }
             Transport::WebTransport => match connection.webtransport(&uri, HeaderMap::new(), &[]).await {
@@ -472,7 +494,7 @@ async fn open(
                     Source::Session { stream, _session: session }
                 }
                 Err(ClientError::Refused { status, headers }) => {
-                    return Err(ViewError::answered(status, &headers, None));
+                    return Err(answer::refused(&connection, &uri, status, &headers).await);
                 }
                 Err(error) => return Err(error.into()),
             },

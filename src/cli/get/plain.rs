@@ -1,14 +1,20 @@
-//! `h3cast get` as a plain reader: what comes, as it comes, to the end or the first failure.
+//! `h3cast get` as a plain reader: what comes, as it comes, to the end or the first failure. A feed
+//! is read as frames, which bring every chunk and the reason of a failure; what another server sends
+//! is written as it is.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, Request, Uri, header};
 
-use super::{Getting, Output};
+use super::{
+    Getting, Output,
+    feed::{Next, Sink},
+};
 use crate::{
     cli::{Failure, complain, remote},
-    client::{Body, ClientError, Connection, viewer::ViewError},
+    client::{Body, ClientError, Connection, answer, reader::Reader, viewer::ViewError},
+    format,
     webtransport::{Closed, RecvStream, Session, StreamError},
 };
 
@@ -43,10 +49,13 @@ async fn copy(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let Getting { log, progress, .. } = getting;
-    let mut source = match webtransport {
+    let (mut source, frames) = match webtransport {
         true => session(connection, uri, log).await?,
         false => response(connection, uri, log).await?,
     };
+    if frames {
+        return feed(getting, &mut source, uri, output).await;
+    }
     if let Source::Response { length, .. } = &source {
         progress.begin(0, *length);
     }
@@ -69,6 +78,40 @@ async fn copy(
     source.check(bytes).map_err(Failure::running)?;
     log.say(format_args!("* clean end after {bytes} bytes in {chunks} reads"));
     Ok(())
+}
+
+/// Reads a feed from its frames.
+async fn feed(getting: &Getting, source: &mut Source, uri: &Uri, output: &mut Output) -> Result<(), Failure> {
+    let (mut reader, mut sink) = (Reader::new(uri), Sink::new(getting, output));
+    loop {
+        let cut = match source.next().await {
+            Ok(Some(piece)) => reader.push(&piece).err().map(anyhow::Error::from),
+            // Only the word that this was all may have been lost.
+            Ok(None) | Err(_) if reader.is_complete() => break,
+            Ok(None) => Some(anyhow::anyhow!("the stream ended before the feed did (--resume reconnects)")),
+            Err(error) => Some(error),
+        };
+        while let Some(event) = reader.pop() {
+            match sink.take(event)? {
+                Next::More => {}
+                Next::Ended => return sink.finish(reader.missing(), reader.restarts()),
+                Next::Unread => return Ok(()),
+            }
+        }
+        if let Some(error) = cut {
+            return Err(Failure::running(error.context(format!("cut short after {} bytes", sink.bytes()))));
+        }
+    }
+    sink.finish(reader.missing(), reader.restarts())
+}
+
+/// Whether the URL says how the feed is to be written: then it comes so, and is written as it comes.
+fn is_format_named(uri: &Uri) -> bool {
+    pairs(uri).any(|pair| pair.starts_with("format="))
+}
+
+fn pairs(uri: &Uri) -> impl Iterator<Item = &str> {
+    uri.query().unwrap_or_default().split('&')
 }
 
 /// How long a body is, if its head says so.
@@ -191,9 +234,16 @@ async fn reason(session: &Session, error: StreamError) -> anyhow::Error {
     }
 }
 
-async fn response(connection: &Connection, uri: &Uri, log: &remote::Log) -> Result<Source, Failure> {
+/// What a GET brings, and whether that is frames.
+async fn response(connection: &Connection, uri: &Uri, log: &remote::Log) -> Result<(Source, bool), Failure> {
     log.say(format_args!("> GET {}", uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)));
-    let mut response = connection.get(uri).await.map_err(Failure::running)?;
+    let mut request = Request::new(());
+    *request.uri_mut() = uri.clone();
+    let as_named = is_format_named(uri);
+    if !as_named {
+        answer::prefer_frames(request.headers_mut());
+    }
+    let mut response = connection.request(request).await.map_err(Failure::running)?;
     log.say(format_args!("< HTTP/3 {}", response.status));
     log.headers(&response.headers);
     if !response.status.is_success() {
@@ -201,28 +251,37 @@ async fn response(connection: &Connection, uri: &Uri, log: &remote::Log) -> Resu
         let answered = ViewError::answered(response.status, &response.headers, detail);
         return Err(Failure::running(answered));
     }
+    if let Some(error) = answer::no_feed(connection, uri, &response.headers).await {
+        return Err(Failure::running(error));
+    }
+    let frames = !as_named && answer::is_frames(&response.headers);
     let length = length(&response.headers);
-    Ok(Source::Response { body: Box::new(response.body), length })
+    Ok((Source::Response { body: Box::new(response.body), length }, frames))
 }
 
-async fn session(connection: &Connection, uri: &Uri, log: &remote::Log) -> Result<Source, Failure> {
+/// What a session brings, and whether that is frames.
+async fn session(connection: &Connection, uri: &Uri, log: &remote::Log) -> Result<(Source, bool), Failure> {
     log.say(format_args!(
         "> CONNECT (webtransport) {}",
         uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
     ));
-    let session = connection.webtransport(uri, HeaderMap::new(), &[]).await.map_err(|error| {
-        if let ClientError::Refused { status, headers } = &error {
+    let datagrams = pairs(uri).any(|pair| pair == "delivery=datagrams");
+    let offered: &[&str] = if datagrams || is_format_named(uri) { &[] } else { &[format::FRAMES] };
+    let session = match connection.webtransport(uri, HeaderMap::new(), offered).await {
+        Ok(session) => session,
+        Err(ClientError::Refused { status, headers }) => {
             log.say(format_args!("< HTTP/3 {status}"));
-            log.headers(headers);
+            log.headers(&headers);
+            return Err(Failure::running(answer::refused(connection, uri, status, &headers).await));
         }
-        Failure::running(error)
-    })?;
+        Err(error) => return Err(Failure::running(error)),
+    };
     log.say(format_args!("< session {} is open", session.id()));
     let stream = session.accept_uni().await.map_err(Failure::running)?;
     log.say(format_args!("< stream {}", stream.id()));
-    let datagrams = uri.query().unwrap_or_default().split('&').any(|pair| pair == "delivery=datagrams");
-    Ok(match datagrams {
-        true => Source::Datagrams { session, stream, told: Told::default() },
-        false => Source::Session { session, stream },
-    })
+    if datagrams {
+        return Ok((Source::Datagrams { session, stream, told: Told::default() }, false));
+    }
+    let frames = !offered.is_empty() && session.protocol() == Some(format::FRAMES);
+    Ok((Source::Session { session, stream }, frames))
 }

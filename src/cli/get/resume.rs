@@ -2,14 +2,16 @@
 
 use http::Uri;
 
-use super::{Getting, Output, download};
+use super::{
+    Getting, Output, download,
+    feed::{Next, Sink},
+};
 use crate::{
     cli::{Failure, remote},
     client::{
         ClientError, Connection, Trust, Viewer,
         viewer::{Event, Transport, ViewError},
     },
-    feed::{End, Gap},
 };
 
 /// Whether the feed at this URL can be resumed.
@@ -70,72 +72,31 @@ fn viewer(
 
 async fn copy(getting: &Getting, viewer: &mut Viewer, output: &mut Output) -> Result<(), Failure> {
     let Getting { log, progress, .. } = getting;
-    let (mut bytes, mut lost) = (0_u64, false);
-    progress.begin(0, None);
-    loop {
-        match viewer.next().await.map_err(failure)? {
-            Some(Event::Opened { transport, behind }) => {
-                let place = behind.map(|cursor| format!(", behind {cursor}")).unwrap_or_default();
+    let mut sink = Sink::new(getting, output);
+    let mut lost = false;
+    while let Some(event) = viewer.next().await.map_err(failure)? {
+        match &event {
+            Event::Opened { transport, behind } => {
+                let place = behind.map(|cursor| format!(", after {cursor}")).unwrap_or_default();
                 log.say(format_args!("* reading over {transport}{place}"));
                 if std::mem::take(&mut lost) {
-                    let from = behind.map_or_else(|| "from the beginning".into(), |cursor| format!("behind {cursor}"));
-                    progress.complain(&format!("connected again over {transport}: going on {from}"));
+                    let from = behind.map_or_else(|| "from the beginning".into(), |cursor| format!("after {cursor}"));
+                    progress.complain(&format!("reconnected over {transport}: continuing {from}"));
                 }
             }
-            Some(Event::Chunk { cursor, bytes: chunk, .. }) => {
-                bytes += chunk.len() as u64;
-                log.say(format_args!("* chunk {cursor}, {} bytes", chunk.len()));
-                if !output.write(&chunk)? {
-                    return Ok(());
-                }
-                progress.advance(chunk.len());
-            }
-            Some(Event::Gap(gap)) => progress.complain(&in_words(&gap)),
-            Some(Event::Stalled(true)) => progress.complain("the server cannot reach what keeps the feed: waiting"),
-            Some(Event::Stalled(false)) => progress.complain("the feed goes on"),
-            Some(Event::Lost { error, pause, transport }) => {
+            Event::Lost { error, pause, transport } => {
                 lost = true;
-                progress.complain(&lost_in_words(&error, pause, Some(transport)));
+                progress.complain(&lost_in_words(error, *pause, Some(*transport)));
             }
-            Some(Event::End(End::Failed(error))) => {
-                let error = anyhow::anyhow!("cut short after {bytes} bytes: the feed failed: {error}");
-                return Err(Failure::running(error));
-            }
-            Some(Event::End(_)) | None => break,
-            #[expect(unreachable_patterns, reason = "for those of another crate there may be more")]
-            Some(_) => {}
+            _ => {}
+        }
+        match sink.take(event)? {
+            Next::More => {}
+            Next::Ended => break,
+            Next::Unread => return Ok(()),
         }
     }
-    if let Some(missing) = missing(viewer.missing(), viewer.restarts()) {
-        return Err(Failure::running(anyhow::anyhow!("{missing}: the output is not whole")));
-    }
-    log.say(format_args!("* clean end after {bytes} bytes"));
-    Ok(())
-}
-
-fn in_words(gap: &Gap) -> String {
-    match (gap.restarted, gap.missing) {
-        (true, 0) => "the feed was started again: what was between is not known".into(),
-        (true, missing) => format!("the feed was started again, and its first {} are gone", chunks(missing)),
-        (false, missing) => format!("{} missing, from number {} on", chunks(missing), gap.from),
-    }
-}
-
-fn chunks(number: u64) -> String {
-    match number {
-        1 => "1 chunk".into(),
-        number => format!("{number} chunks"),
-    }
-}
-
-/// What the whole output lacks.
-fn missing(missing: u64, restarts: u64) -> Option<String> {
-    match (missing, restarts) {
-        (0, 0) => None,
-        (missing, 0) => Some(format!("{} missing", chunks(missing))),
-        (0, _) => Some("the feed was started again".into()),
-        (missing, _) => Some(format!("the feed was started again, and {} missing", chunks(missing))),
-    }
+    sink.finish(viewer.missing(), viewer.restarts())
 }
 
 pub(super) fn lost_in_words(error: &ViewError, pause: std::time::Duration, next: Option<Transport>) -> String {
@@ -149,21 +110,5 @@ pub(super) fn failure(error: ViewError) -> Failure {
             error @ (ClientError::Uri(_) | ClientError::Certificate { .. } | ClientError::Connect { .. }),
         ) => remote::failure(error),
         error => Failure::running(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_missing_in_words() {
-        assert_eq!(missing(0, 0), None);
-        assert_eq!(missing(1, 0).unwrap(), "1 chunk missing");
-        assert_eq!(missing(0, 2).unwrap(), "the feed was started again");
-        assert_eq!(missing(7, 1).unwrap(), "the feed was started again, and 7 chunks missing");
-        let gap = |from, missing, restarted| in_words(&Gap { from, missing, restarted });
-        assert_eq!(gap(3, 2, false), "2 chunks missing, from number 3 on");
-        assert_eq!(gap(0, 2, true), "the feed was started again, and its first 2 chunks are gone");
     }
 }

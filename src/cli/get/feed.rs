@@ -1,0 +1,118 @@
+//! A feed that comes with its gaps and its end: what it carries goes to the output, and what it lacks
+//! is reported.
+
+use super::{Getting, Output};
+use crate::{
+    cli::Failure,
+    client::viewer::Event,
+    feed::{End, FeedError, Gap},
+};
+
+/// Writes a feed to the output.
+pub(super) struct Sink<'a> {
+    getting: &'a Getting,
+    output: &'a mut Output,
+    bytes: u64,
+}
+
+/// What follows an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// More of the feed.
+    More,
+    /// Nothing: the feed has ended.
+    Ended,
+    /// Nothing that anyone reads: the output is closed.
+    Unread,
+}
+
+impl<'a> Sink<'a> {
+    pub(super) fn new(getting: &'a Getting, output: &'a mut Output) -> Self {
+        getting.progress.begin(0, None);
+        Self { getting, output, bytes: 0 }
+    }
+
+    /// How many bytes were written.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes the next event.
+    pub(super) fn take(&mut self, event: Event) -> Result<Next, Failure> {
+        let Getting { log, progress, .. } = self.getting;
+        match event {
+            Event::Chunk { cursor, bytes, .. } => {
+                self.bytes += bytes.len() as u64;
+                log.say(format_args!("* chunk {cursor}, {} bytes", bytes.len()));
+                if !self.output.write(&bytes)? {
+                    return Ok(Next::Unread);
+                }
+                progress.advance(bytes.len());
+            }
+            Event::Gap(gap) => progress.complain(&in_words(&gap)),
+            Event::Stalled(true) => progress.complain("the server cannot reach what stores the feed: waiting"),
+            Event::Stalled(false) => progress.complain("the feed continues"),
+            Event::End(End::Failed(error)) => return Err(Failure::running(self.failed(&error))),
+            Event::End(_) => return Ok(Next::Ended),
+            Event::Opened { .. } | Event::Lost { .. } => {}
+        }
+        Ok(Next::More)
+    }
+
+    fn failed(&self, error: &FeedError) -> anyhow::Error {
+        match self.bytes {
+            0 => anyhow::anyhow!("the feed failed: {error}"),
+            bytes => anyhow::anyhow!("the feed failed after {bytes} bytes: {error}"),
+        }
+    }
+
+    /// The feed has ended: whether all of it was written.
+    pub(super) fn finish(self, missing: u64, restarts: u64) -> Result<(), Failure> {
+        if let Some(lack) = lack(missing, restarts) {
+            return Err(Failure::running(anyhow::anyhow!("{lack}: the output is incomplete")));
+        }
+        self.getting.log.say(format_args!("* clean end after {} bytes", self.bytes));
+        Ok(())
+    }
+}
+
+fn in_words(gap: &Gap) -> String {
+    match (gap.restarted, gap.missing) {
+        (true, 0) => "the feed was restarted: chunks may be missing in between".into(),
+        (true, missing) => format!("the feed was restarted, and its first {} are gone", chunks(missing)),
+        (false, missing) => format!("{} missing, starting at number {}", chunks(missing), gap.from),
+    }
+}
+
+fn chunks(number: u64) -> String {
+    match number {
+        1 => "1 chunk".into(),
+        number => format!("{number} chunks"),
+    }
+}
+
+/// What the whole output lacks.
+fn lack(missing: u64, restarts: u64) -> Option<String> {
+    match (missing, restarts) {
+        (0, 0) => None,
+        (missing, 0) => Some(format!("{} missing", chunks(missing))),
+        (0, _) => Some("the feed was restarted".into()),
+        (missing, _) => Some(format!("the feed was restarted, and {} missing", chunks(missing))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_in_words() {
+        assert_eq!(lack(0, 0), None);
+        assert_eq!(lack(1, 0).unwrap(), "1 chunk missing");
+        assert_eq!(lack(0, 2).unwrap(), "the feed was restarted");
+        assert_eq!(lack(7, 1).unwrap(), "the feed was restarted, and 7 chunks missing");
+        let gap = |from, missing, restarted| in_words(&Gap { from, missing, restarted });
+        assert_eq!(gap(3, 2, false), "2 chunks missing, starting at number 3");
+        assert_eq!(gap(0, 2, true), "the feed was restarted, and its first 2 chunks are gone");
+    }
+}
