@@ -59,7 +59,7 @@ async fn main() -> anyhow::Result<()> {
         // Without senders, every viewer's feed ends.
         viewers.lock().unwrap().clear();
     });
-    server.run(stop).await;
+    server.run(stop).await?;
     Ok(())
 }
 

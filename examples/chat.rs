@@ -239,6 +239,6 @@ async fn main() -> anyhow::Result<()> {
 
     let ctrl_c = stop.clone();
     tokio::spawn(async move { tokio::signal::ctrl_c().await.map(|()| ctrl_c.cancel()) });
-    server.run(stop).await;
+    server.run(stop).await?;
     Ok(())
 }

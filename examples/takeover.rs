@@ -42,6 +42,6 @@ async fn main() -> anyhow::Result<()> {
         .build()
         .await?;
     println!("ready https://{}/", server.addresses().tls[0]);
-    server.run(Default::default()).await;
+    server.run(Default::default()).await?;
     Ok(())
 }

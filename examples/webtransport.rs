@@ -76,7 +76,7 @@ async fn main() -> anyhow::Result<()> {
     println!("  any browser    http://{}/", server.addresses().http.as_deref().unwrap_or("(off)"));
 
     tokio::select! {
-        () = server.run(Default::default()) => {}
+        ended = server.run(Default::default()) => ended?,
         stopped = tokio::signal::ctrl_c() => stopped?,
     }
     Ok(())

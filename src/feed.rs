@@ -18,9 +18,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
+use futures_util::{
+    Stream, StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
 
-use crate::chunk::{Chunk, Cursor, Epoch};
+use crate::{
+    chunk::{Chunk, Cursor, Epoch},
+    panics,
+};
 use kept::Kept;
 pub use kept::{Filler, Keeper, Past, PublishError, Receipt};
 pub use publisher::Publisher;
@@ -162,8 +169,8 @@ impl fmt::Debug for Feed {
 }
 
 impl Feed {
-    /// A live feed, and the one that publishes to it. It keeps up to `history` bytes; it ends when
-    /// the last clone of its publisher is dropped.
+    /// A live feed, and the one that publishes to it. It keeps up to `history` bytes. It ends with
+    /// [`Publisher::end`]; when the last clone of its publisher is dropped before, it has failed.
     #[must_use]
     pub fn live(name: &str, history: usize, lag: Lag) -> (Self, Publisher) {
         let name: Arc<str> = name.into();
@@ -173,8 +180,8 @@ impl Feed {
         (Self { name, kind: Kind::Live { ring, publisher: None }, file: None, counters }, publisher)
     }
 
-    /// A live feed that clients write: it is its own publisher, and ends when that is told to
-    /// ([`Publisher::end`]) or the feed is dropped.
+    /// A live feed that clients write: it is its own publisher. It ends with [`Publisher::end`], or
+    /// [`stop`](Self::stop) when its server does.
     #[must_use]
     pub fn writable(name: &str, history: usize, lag: Lag) -> Self {
         let (mut feed, written_by) = Self::live(name, history, lag);
@@ -200,7 +207,7 @@ impl Feed {
         let name: Arc<str> = name.into();
         let kept = Kept::new(keeper, history, epoch, next, now);
         let publisher = kept.keeper.is_writable().then(|| Publisher::kept(kept.clone()));
-        let filler = Filler { kept: kept.clone(), counters: counters.clone() };
+        let filler = Filler::new(kept.clone(), counters.clone());
         (Self { name, kind: Kind::Kept { kept, publisher }, file: None, counters }, filler)
     }
 
@@ -334,14 +341,20 @@ impl Feed {
                     From::After(_) => (0, true),
                     From::Start | From::Now => (0, false),
                 };
-                (
-                    Source::OnDemand { stream: open(start), next: start, restarted, counters: self.counters.clone() },
-                    epoch,
-                )
+                let stream = panics::caught(|| open(start)).unwrap_or_else(|panic| {
+                    stream::once(std::future::ready(Err(panicked(&self.name, &panic)))).boxed()
+                });
+                (Source::OnDemand { stream, next: start, restarted, counters: self.counters.clone() }, epoch)
             }
         };
         Viewer::new(self, source, epoch, limit)
     }
+}
+
+/// A source panicked: the log gets why, viewers only that.
+fn panicked(feed: &str, why: &str) -> FeedError {
+    tracing::error!(feed, "the feed's source panicked: {why}");
+    FeedError("the feed's source panicked".into())
 }
 
 /// A viewer that reads a feed's bytes elsewhere; one less when dropped.

@@ -18,6 +18,7 @@ pub mod chunk;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
+mod fault;
 pub mod feed;
 pub mod format;
 pub mod http3;
@@ -27,6 +28,7 @@ pub mod listen;
 pub mod nats;
 pub mod origin;
 mod page;
+mod panics;
 mod path;
 mod rarely;
 mod resource;

@@ -14,12 +14,14 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
-use tracing::{Instrument, debug, debug_span, warn};
+use tracing::{Instrument, debug, debug_span, error, warn};
 
 use crate::{
+    fault,
     http3::{self, Limits, server::Context},
     identity::{Identity, provider},
     listen::{Bound, Listen, ListenError, Sockets},
+    panics::{self, Restarts},
     webtransport::{Handler, Handlers},
 };
 pub use routing::{BadServerId, ServerId};
@@ -40,6 +42,14 @@ pub enum StartError {
     /// A socket that was bound cannot be used.
     #[error("cannot use a socket: {0}")]
     Socket(#[from] std::io::Error),
+}
+
+/// Why a server stopped without being asked to.
+#[derive(Debug, thiserror::Error)]
+#[error("{task} is gone: {reason}")]
+pub struct RunError {
+    task: String,
+    reason: String,
 }
 
 /// The way by which a request reached the server. Each request carries it in its extensions.
@@ -107,7 +117,7 @@ pub struct ServerBuilder {
 ///     .build()
 ///     .await?;
 /// println!("https://{}/", server.addresses().tls[0]);
-/// server.run(Default::default()).await;
+/// server.run(Default::default()).await?;
 /// # Ok(()) }
 /// ```
 pub struct Server {
@@ -367,21 +377,54 @@ impl Server {
     /// Serves until `stop` is cancelled: then accepts no more, tells every client (GOAWAY), lets
     /// requests and sessions end within the grace time, and closes what is left.
     ///
+    /// What panics is logged: a request or a connection ends with that, a listener and what renews the
+    /// certificate are restarted.
+    ///
+    /// # Errors
+    ///
+    /// When a part of the server is gone and cannot be restarted; the rest has been stopped then, as by
+    /// `stop`.
+    ///
     /// # Cancel safety
     ///
     /// When dropped, everything ends at once.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
+        let stop = stop.child_token();
         let mut tasks = JoinSet::new();
         let (identity, until) = (self.identity.clone(), stop.clone());
-        tasks.spawn(async move { identity.keep_fresh(until).await });
+        tasks.spawn(async move {
+            let mut restarts = Restarts::new("the task that renews the certificate");
+            let keeper = || async {
+                fault::point("certificate");
+                identity.keep_fresh(until.clone()).await;
+            };
+            while restarts.after(panics::caught_async(keeper()).await, &until).await {}
+            Ok(())
+        });
         for (listener, tls, via) in self.tcp {
-            tasks.spawn(crate::tcp::serve(listener, tls, self.context.clone(), via, stop.clone()));
+            let serving = crate::tcp::serve(listener, tls, self.context.clone(), via, stop.clone());
+            tasks.spawn(async {
+                serving.await;
+                Ok(())
+            });
         }
         let endpoints: Vec<_> = self.endpoints.iter().map(|(endpoint, _)| endpoint.clone()).collect();
         for (endpoint, via) in self.endpoints {
-            tasks.spawn(accept_quic(endpoint, self.context.clone(), via, stop.clone()));
+            tasks.spawn(serve_quic(endpoint, self.context.clone(), via, stop.clone()));
         }
-        let all = async { while tasks.join_next().await.is_some() {} };
+        let mut failed = Ok(());
+        let all = async {
+            while let Some(ended) = tasks.join_next().await {
+                let error = match ended {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(error)) => error,
+                    Err(error) => RunError { task: "a task of the server".into(), reason: error.to_string() },
+                };
+                error!("{error}: stopping");
+                failed = Err(error);
+                stop.cancel();
+            }
+        };
         let deadline = async {
             stop.cancelled().await;
             tokio::time::sleep(self.grace).await;
@@ -399,21 +442,65 @@ impl Server {
         };
         // A client that is gone without a word must not hold us.
         let _ = tokio::time::timeout(LAST_WORDS, told).await;
+        failed
     }
 }
 
 /// Serves one UDP socket until `stop`, and then what it carries to its end.
-async fn accept_quic(endpoint: quinn::Endpoint, context: Arc<Context>, via: Via, stop: CancellationToken) {
+async fn serve_quic(
+    endpoint: quinn::Endpoint,
+    context: Arc<Context>,
+    via: Via,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
     let _close = CloseOnDrop(endpoint.clone());
+    let task = match endpoint.local_addr() {
+        Ok(address) => format!("the QUIC listener at {address}"),
+        Err(_) => "a QUIC listener".to_owned(),
+    };
+    // Those that are there stay when the loop is restarted.
     let mut connections = JoinSet::new();
+    let mut restarts = Restarts::new(task.as_str());
+    loop {
+        let accepting = accept_quic(&endpoint, &mut connections, &context, via, &stop);
+        if !restarts.after(panics::caught_async(accepting).await, &stop).await {
+            break;
+        }
+    }
+    if !stop.is_cancelled() {
+        // The task in quinn that reads the socket; its reason is in the log.
+        return Err(RunError { task, reason: "its socket cannot be read any more".into() });
+    }
+    // Handshakes that begin now are refused.
+    endpoint.set_server_config(None);
+    while let Some(ended) = connections.join_next().await {
+        panics::report("the task of a QUIC connection", ended);
+    }
+    // Lets the last packets leave.
+    endpoint.wait_idle().await;
+    Ok(())
+}
+
+/// Accepts connections until `stop`, or until the endpoint has none to give any more.
+async fn accept_quic(
+    endpoint: &quinn::Endpoint,
+    connections: &mut JoinSet<()>,
+    context: &Arc<Context>,
+    via: Via,
+    stop: &CancellationToken,
+) {
     loop {
         let incoming = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
-            Some(_) = connections.join_next() => continue,
+            () = stop.cancelled() => return,
+            Some(ended) = connections.join_next() => {
+                panics::report("the task of a QUIC connection", ended);
+                continue;
+            }
             incoming = endpoint.accept() => incoming,
         };
-        let Some(incoming) = incoming else { break };
+        let Some(incoming) = incoming else { return };
+        fault::point("quic-accept");
         if endpoint.open_connections() >= MAX_CONNECTIONS {
             warn!("refusing a connection: there are {MAX_CONNECTIONS} already");
             incoming.refuse();
@@ -423,11 +510,6 @@ async fn accept_quic(endpoint: quinn::Endpoint, context: Arc<Context>, via: Via,
         let span = debug_span!("connection", remote = %incoming.remote_address());
         connections.spawn(connect(incoming, context, via, stop).instrument(span));
     }
-    // Handshakes that begin now are refused.
-    endpoint.set_server_config(None);
-    while connections.join_next().await.is_some() {}
-    // Lets the last packets leave.
-    endpoint.wait_idle().await;
 }
 
 /// Serves a connection, not only when its handshake is complete: what the client sends with its first

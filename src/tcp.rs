@@ -28,10 +28,15 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use self::unread::Unread;
-use crate::{http3::server::Context, server::Via};
+use crate::{
+    fault,
+    http3::server::Context,
+    panics::{self, Restarts},
+    server::Via,
+};
 
 /// How long a client may take for its TLS handshake, or to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,19 +55,58 @@ pub(crate) async fn serve(
     via: Via,
     stop: CancellationToken,
 ) {
+    let kind = if via.tls { "TCP" } else { "plain HTTP" };
+    let task = match listener.local_addr() {
+        Ok(address) => format!("the {kind} listener at {address}"),
+        Err(_) => format!("a {kind} listener"),
+    };
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // Those that are there stay when the loop is restarted.
     let mut connections = JoinSet::new();
+    let mut restarts = Restarts::new(task);
+    loop {
+        let accepting = accept_all(&listener, &places, &mut connections, &tls, &context, via, &stop);
+        if !restarts.after(panics::caught_async(accepting).await, &stop).await {
+            break;
+        }
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        panics::report("the task of a TCP connection", ended);
+    }
+}
+
+/// Accepts connections until `stop`.
+async fn accept_all(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    connections: &mut JoinSet<()>,
+    tls: &Option<TlsAcceptor>,
+    context: &Arc<Context>,
+    via: Via,
+    stop: &CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &places) => accepted,
+            () = stop.cancelled() => return,
+            Some(ended) = connections.join_next() => {
+                panics::report("the task of a TCP connection", ended);
+                continue;
+            }
+            accepted = accept(listener, places) => accepted,
         };
-        let Ok((stream, remote, place)) = accepted else {
-            // Out of files or memory: what is there must go on, and a busy loop would not help it.
-            tokio::time::sleep(EXHAUSTED_PAUSE).await;
-            continue;
+        fault::point(if via.tls { "tcp-accept" } else { "http-accept" });
+        let (stream, remote, place) = match accepted {
+            Ok(accepted) => accepted,
+            // The client of one that was waiting has gone (accept(2)); the next is there perhaps.
+            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) => {
+                // Out of files or memory: what is there must go on, and a busy loop would not help it.
+                warn!(%error, "cannot accept a connection: trying again");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                continue;
+            }
         };
         // Chunks leave at once.
         let _ = stream.set_nodelay(true);
@@ -80,8 +124,12 @@ pub(crate) async fn serve(
             }
         });
     }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+}
+
+/// Whether an error of `accept` is about the connection that it would have given.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 /// Has the system find out when the client has gone without a word: HTTP/1.1 has nothing of its own

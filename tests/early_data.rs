@@ -196,7 +196,7 @@ async fn early_data_that_is_refused_is_sent_again() {
         let builder = Server::builder(identity.clone()).listen(Listen::localhost(0)).http_service(router);
         let server = builder.build().await.unwrap();
         let (port, stop) = (server.addresses().udp[0].port(), CancellationToken::new());
-        (port, stop.clone(), tokio::spawn(server.run(stop)))
+        (port, stop.clone(), tokio::spawn(async { server.run(stop).await.unwrap() }))
     };
     let (port, stop, running) = start().await;
     let relay = Relay::start(port).await;

@@ -20,7 +20,7 @@ use common::soon;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use h3cast::{
     chunk::Cursor,
-    feed::{Event, Feed, From, Lag},
+    feed::{End, Event, Feed, From, Lag},
     format::{self, Cut, Format},
 };
 use raw::{Raw, connect, endpoint, request, status};
@@ -397,7 +397,7 @@ async fn blocking_for_ten_thousand_viewers() {
         for _ in 0..CHUNKS {
             soon("room", publisher.publish(vec![b'x'; CHUNK].into())).await.unwrap();
         }
-        drop(publisher);
+        publisher.end(End::Clean);
         for viewer in viewers {
             let seen = soon("the end", viewer).await.unwrap();
             assert!(lag == Lag::Skip || seen == CHUNKS, "{seen} chunks");

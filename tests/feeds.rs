@@ -256,6 +256,7 @@ async fn a_producer_that_may_not_lose_waits_for_the_slowest() {
         for n in 0..500_u64 {
             publisher.publish(Bytes::from(vec![n as u8; 16 * 1024])).await.unwrap();
         }
+        publisher.end(End::Clean);
     });
     for n in 0..500 {
         assert_eq!(slow.chunk().await.0, n);

@@ -83,7 +83,8 @@ async fn it_is_renewed_while_running_and_both_hashes_are_announced() {
     let server = Server::builder(identity.clone()).listen(Listen::localhost(0)).build().await.unwrap();
     let uri = format!("https://{}/", server.addresses().tls[0]).parse().unwrap();
     let stop = CancellationToken::new();
-    let running = tokio::spawn(server.run(stop.clone()));
+    let run = server.run(stop.clone());
+    let running = tokio::spawn(async { run.await.unwrap() });
     let old = identity.current().hash();
 
     // The successor is announced while the old one is still served.

@@ -27,6 +27,7 @@ use tracing::{debug, info};
 use super::{App, Problem, asked::Query};
 use crate::{
     feed::{Feed, PublishError, Publisher},
+    panics,
     source::chunker::{Chunker, Chunking},
     webtransport::{RecvStream, SendStream, Session},
 };
@@ -286,7 +287,10 @@ pub(super) async fn streams(app: &App, session: &Session, feed: &Feed, token: Op
     let mut running = JoinSet::new();
     loop {
         let (reply, stream) = tokio::select! {
-            Some(_) = running.join_next() => continue,
+            Some(ended) = running.join_next() => {
+                panics::report("the task of a publication", ended);
+                continue;
+            }
             stream = session.accept_uni(), if running.len() < MAX_STREAMS => match stream {
                 Ok(stream) => (None, stream),
                 Err(_) => return,

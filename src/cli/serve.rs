@@ -2,7 +2,12 @@
 
 mod announcement;
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use tokio::task::JoinSet;
@@ -15,6 +20,7 @@ use crate::{
     browser::{Browser, Opened},
     feed::{self, Family, Feed, Lag},
     origin::{Origin, is_loopback},
+    panics,
     server::{Addresses, DEFAULT_HTTP_PORT, ServerId},
     source::{Feeding, Kind, Options, Source, chunker::Chunking},
 };
@@ -274,13 +280,14 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
         ending.cancel();
     };
     let serving = async {
-        server.run(ending.clone()).await;
+        let served = server.run(ending.clone()).await;
         stop.cancel();
         ending.cancel();
+        served
     };
     // All to their end: a command that is still being killed when the process exits would stay.
-    tokio::join!(draining, serving, feed_all(live, feedings, ending.clone()));
-    Ok(())
+    let ((), served, ()) = tokio::join!(draining, serving, feed_all(live, feedings, ending.clone()));
+    served.map_err(Failure::running)
 }
 
 /// What sources have become.
@@ -288,7 +295,8 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
 struct Running {
     feeds: Vec<Feed>,
     families: Vec<Arc<dyn Family>>,
-    feedings: Vec<Feeding>,
+    /// Each with the name of what it feeds.
+    feedings: Vec<(String, Feeding)>,
 }
 
 /// Starts every source, or none.
@@ -333,10 +341,11 @@ async fn start(mut sources: Vec<Source>, args: &ServeArgs) -> Result<Running, Fa
         .collect();
     let mut running = Running::default();
     for (source, options) in sources.into_iter().zip(options) {
+        let name = source.name.clone();
         let started = source.start(&options).await.map_err(Failure::usage)?;
         running.feeds.extend(started.feed);
         running.families.extend(started.family);
-        running.feedings.extend(started.feeding);
+        running.feedings.extend(started.feeding.map(|feeding| (name, feeding)));
     }
     Ok(running)
 }
@@ -346,9 +355,20 @@ fn list(names: &BTreeSet<&str>) -> String {
 }
 
 /// Feeds live feeds until `stop`; then they end, so that their viewers need not be waited for.
-async fn feed_all(feeds: Vec<Feed>, feedings: Vec<Feeding>, stop: CancellationToken) {
-    let mut running: JoinSet<()> = feedings.into_iter().collect();
-    stop.run_until_cancelled(async { while running.join_next().await.is_some() {} }).await;
+async fn feed_all(feeds: Vec<Feed>, feedings: Vec<(String, Feeding)>, stop: CancellationToken) {
+    let mut running = JoinSet::new();
+    let names: HashMap<_, _> =
+        feedings.into_iter().map(|(name, feeding)| (running.spawn(feeding).id(), name)).collect();
+    let all = async {
+        while let Some(ended) = running.join_next().await {
+            // Its feed has failed by that: nobody publishes to it any more.
+            if let Err(panic) = ended {
+                let name = names.get(&panic.id()).map_or("?", String::as_str);
+                panics::report(&format!("the source of the feed `{name}`"), Err::<(), _>(panic));
+            }
+        }
+    };
+    stop.run_until_cancelled(all).await;
     // What has ended by itself leaves its feed as it is.
     stop.cancelled().await;
     // Before what feeds them is ended, which would look like their own end.

@@ -4,6 +4,7 @@
 use std::{
     collections::VecDeque,
     fmt,
+    ops::Deref,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
@@ -14,7 +15,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::sleep;
 
 use super::{
-    Counters, Event, FeedError, From, Gap, Lag,
+    Counters, End, Event, FeedError, From, Gap, Lag,
     ring::{Ring, RingViewer},
 };
 use crate::chunk::{Chunk, Cursor, Epoch};
@@ -121,14 +122,37 @@ impl Kept {
     }
 }
 
-/// Fills the ring of a feed that is kept elsewhere.
+/// Fills the ring of a feed that is stored externally. When the last clone is dropped before the feed has
+/// ended or its server stops, the feed has failed: nothing would come any more.
 #[derive(Debug, Clone)]
 pub struct Filler {
-    pub(super) kept: Kept,
-    pub(super) counters: Arc<Counters>,
+    kept: Arc<FailOnDrop>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+struct FailOnDrop(Kept);
+
+impl Deref for FailOnDrop {
+    type Target = Kept;
+
+    fn deref(&self) -> &Kept {
+        &self.0
+    }
+}
+
+impl Drop for FailOnDrop {
+    fn drop(&mut self) {
+        // Changes nothing when the feed has ended.
+        self.0.ring().end(End::Failed(FeedError("nothing fills the feed any more: its task is gone".into())));
+    }
 }
 
 impl Filler {
+    pub(super) fn new(kept: Kept, counters: Arc<Counters>) -> Self {
+        Self { kept: Arc::new(FailOnDrop(kept)), counters }
+    }
+
     /// The number of the next chunk that is wanted.
     #[must_use]
     pub fn next(&self) -> u64 {
@@ -164,7 +188,7 @@ impl Filler {
     pub fn renew(&self, epoch: Epoch, next: u64, now: u64) {
         let ring = Arc::new(Ring::starting_at(epoch, self.kept.history, Lag::Skip, next, now));
         let old = std::mem::replace(&mut *self.kept.ring.lock().unwrap_or_else(PoisonError::into_inner), ring);
-        old.end(super::End::Stopped);
+        old.end(End::Stopped);
     }
 }
 
@@ -315,7 +339,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::feed::{End, Feed, Viewer};
+    use crate::feed::{Feed, Viewer};
 
     /// Keeps chunks in memory, as much as the test says.
     #[derive(Default)]

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::{
-    Counters, End, PublishError, Receipt,
+    Counters, End, FeedError, PublishError, Receipt,
     kept::Kept,
     ring::{Full, Ring},
 };
@@ -16,14 +16,15 @@ use crate::chunk::Cursor;
 /// How long a publisher may be held up before the log is told, each time.
 const LONG: Duration = Duration::from_secs(10);
 
-/// Publishes to a live feed. Clones publish to the same one; when the last is dropped, it ends, unless
-/// it is kept elsewhere.
+/// Publishes to a live feed. Clones publish to the same one. [`end`](Self::end) ends it; when the last
+/// clone is dropped before that, the feed has failed: its source may have panicked, and what is cut short
+/// must not look whole. A feed that is stored externally continues.
 #[derive(Debug, Clone)]
 pub struct Publisher(To);
 
 #[derive(Clone)]
 enum To {
-    Ring(Arc<EndOnDrop>),
+    Ring(Arc<FailOnDrop>),
     Kept(Kept),
 }
 
@@ -37,21 +38,26 @@ impl fmt::Debug for To {
 }
 
 #[derive(Debug)]
-struct EndOnDrop {
+struct FailOnDrop {
     name: Arc<str>,
     ring: Arc<Ring>,
     counters: Arc<Counters>,
 }
 
-impl Drop for EndOnDrop {
+impl Drop for FailOnDrop {
     fn drop(&mut self) {
-        self.ring.end(End::Clean);
+        // Changes nothing when the feed has ended.
+        let reason = match std::thread::panicking() {
+            true => "the feed's source panicked",
+            false => "the feed's source went away without ending the feed",
+        };
+        self.ring.end(End::Failed(FeedError(reason.into())));
     }
 }
 
 impl Publisher {
     pub(super) fn new(name: Arc<str>, ring: Arc<Ring>, counters: Arc<Counters>) -> Self {
-        Self(To::Ring(Arc::new(EndOnDrop { name, ring, counters })))
+        Self(To::Ring(Arc::new(FailOnDrop { name, ring, counters })))
     }
 
     pub(super) fn kept(kept: Kept) -> Self {
@@ -128,7 +134,7 @@ impl Publisher {
         }
     }
 
-    /// Ends the feed; the first end counts. One that is kept elsewhere goes on.
+    /// Ends the feed; the first end counts. A feed that is stored externally continues.
     pub fn end(&self, end: End) {
         if let To::Ring(to) = &self.0 {
             to.ring.end(end);
@@ -136,7 +142,7 @@ impl Publisher {
     }
 }
 
-impl EndOnDrop {
+impl FailOnDrop {
     /// Publishes when it can, and says so when that takes long: one viewer that does not read is enough
     /// for that.
     async fn publish_later(&self, bytes: &Bytes) -> Option<Cursor> {

@@ -11,8 +11,11 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use tracing::{debug, info};
 
-use super::{Counters, End, Event, Feed, FeedError, Gap, kept::KeptViewer, ring::RingViewer};
-use crate::chunk::{Chunk, Epoch};
+use super::{Counters, End, Event, Feed, FeedError, Gap, kept::KeptViewer, panicked, ring::RingViewer};
+use crate::{
+    chunk::{Chunk, Epoch},
+    panics,
+};
 
 /// A run of numbers that is not the one of the viewer's cursor; how much of it is gone is not known.
 pub(super) const RESTARTED: Gap = Gap { from: 0, missing: 0, restarted: true };
@@ -30,16 +33,16 @@ pub(super) enum Source {
 
 impl Source {
     #[inline]
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+    fn poll_next(&mut self, feed: &str, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         match self {
             Self::Live(viewer) => viewer.poll_next(cx),
-            _ => self.poll_other(cx),
+            _ => self.poll_other(feed, cx),
         }
     }
 
     /// Apart from the live feeds, whose every chunk it would make dearer.
     #[inline(never)]
-    fn poll_other(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+    fn poll_other(&mut self, feed: &str, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         match self {
             Self::Live(viewer) => viewer.poll_next(cx),
             Self::Kept(viewer) => viewer.poll_next(cx),
@@ -48,7 +51,12 @@ impl Source {
                 Poll::Ready(Some(Event::Gap(RESTARTED)))
             }
             Self::OnDemand { stream, next, counters, .. } => {
-                Poll::Ready(Some(match ready!(stream.poll_next_unpin(cx)) {
+                // It has a viewer of its own, which is to get the reason, also when others share its task.
+                let polled = match panics::caught(|| stream.poll_next_unpin(cx)) {
+                    Ok(polled) => ready!(polled),
+                    Err(panic) => Some(Err(panicked(feed, &panic))),
+                };
+                Poll::Ready(Some(match polled {
                     Some(Ok(bytes)) => {
                         counters.count(bytes.len());
                         *next += 1;
@@ -144,7 +152,7 @@ impl Stream for Viewer {
         let Some(source) = &mut this.source else { return Poll::Ready(None) };
         let event = match this.left {
             0 => Some(Event::End(End::Clean)),
-            _ => ready!(source.poll_next(cx)),
+            _ => ready!(source.poll_next(&this.feed, cx)),
         };
         match &event {
             Some(Event::Chunk(_)) => this.left -= 1,

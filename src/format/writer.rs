@@ -201,7 +201,7 @@ impl Stream for Written {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::{Feed, From, Lag};
+    use crate::feed::{End, Feed, From, Lag};
     use futures_util::FutureExt;
 
     #[tokio::test(start_paused = true)]
@@ -225,7 +225,7 @@ mod tests {
         out.clear();
         // The end does not let what came before wait.
         publisher.publish("last".into()).await.unwrap();
-        drop(publisher);
+        publisher.end(End::Clean);
         assert_eq!(writer.next(&mut out).now_or_never(), Some(Ok(true)));
         assert_eq!(out.len(), 2);
         out.clear();

@@ -17,7 +17,7 @@ use crate::webtransport::{
     Answer, Handlers, Registry, Seat, SessionRequest,
     connect::{self, ServerStream},
 };
-use crate::{rarely::rarely, server::Via};
+use crate::{panics, rarely::rarely, server::Via};
 
 /// What answers requests, whatever the version of HTTP.
 pub(crate) type HttpService = BoxCloneSyncService<Request<Body>, Response<Body>, std::convert::Infallible>;
@@ -78,7 +78,9 @@ pub(crate) async fn serve(
             accept = h3.accept(), if accepting => match accept {
                 Ok(Some(resolver)) => {
                     // Not only below: a flood of requests would never let it come to that.
-                    while requests.try_join_next().is_some() {}
+                    while let Some(ended) = requests.try_join_next() {
+                        panics::report("the task of a request", ended);
+                    }
                     let parts = accepted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
                     let Some(parts) = parts else { continue };
                     let answer = Answering { shared: shared.clone(), context: context.clone(), remote, via, parts };
@@ -105,9 +107,7 @@ pub(crate) async fn serve(
                 Err(_) => break,
             },
             Some(ended) = requests.join_next() => {
-                if let Err(error) = ended {
-                    debug!(%error, "a request's task failed");
-                }
+                panics::report("the task of a request", ended);
             }
             // Reached only when nothing of the above can go on.
             () = std::future::ready(()), if (stopping || !accepting) && requests.is_empty() => break,

@@ -9,10 +9,12 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, interval};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::error;
 
 use super::{connection::Connection, ensure::Found, keeper::JetStream};
 use crate::{
     feed::{self, Family, Feed, FeedError},
+    panics,
     source::{Feeding, Options},
 };
 
@@ -128,14 +130,20 @@ impl Subjects {
         let mut sweeps = interval(SWEEP);
         loop {
             sweeps.tick().await;
-            self.lock().retain(|_, entry| {
-                let stays = entry.feed.status().viewers > 0 || entry.asked.elapsed() < KEEP;
-                if !stays {
-                    entry.feed.stop();
-                }
-                stays
-            });
+            if let Err(panic) = panics::caught(|| self.drop_unviewed()) {
+                error!(pattern = self.pattern, "the task that drops feeds without viewers panicked: {panic}");
+            }
         }
+    }
+
+    fn drop_unviewed(&self) {
+        self.lock().retain(|_, entry| {
+            let stays = entry.feed.status().viewers > 0 || entry.asked.elapsed() < KEEP;
+            if !stays {
+                entry.feed.stop();
+            }
+            stays
+        });
     }
 }
 

@@ -27,6 +27,7 @@ use super::{NatsError, connection::Connection, ensure::Found};
 use crate::{
     chunk::{Chunk, Cursor, Epoch},
     feed::{Feed, FeedError, Filler, Keeper, Past, PublishError, Receipt},
+    panics,
     source::Feeding,
 };
 
@@ -145,7 +146,10 @@ impl JetStream {
             let Err(ended) = tokio::select! {
                 biased;
                 () = self.connection.lost() => Err(FeedError("the connection to NATS is lost".into())),
-                filled = self.fill_once(&filler, &mut told) => filled,
+                // A panic stalls the feed as whatever else goes wrong does, until it is filled again.
+                filled = panics::caught_async(self.fill_once(&filler, &mut told)) => {
+                    filled.unwrap_or_else(|panic| Err(FeedError(format!("what fills it panicked: {panic}"))))
+                }
             };
             self.checked.store(false, Ordering::Relaxed);
             filler.stall(true);

@@ -10,7 +10,10 @@ use std::{io, path::PathBuf, pin::Pin, str::FromStr, sync::Arc, time::Duration};
 use tokio::io::AsyncRead;
 use tracing::warn;
 
-use crate::feed::{self, DEFAULT_HISTORY, End, Family, Feed, FeedError, Lag, Publisher};
+use crate::{
+    fault,
+    feed::{self, DEFAULT_HISTORY, End, Family, Feed, FeedError, Lag, Publisher},
+};
 use chunker::{Chunker, Chunking};
 
 /// A feed as it is asked for.
@@ -262,6 +265,7 @@ async fn publish(reader: impl AsyncRead + Unpin, chunking: Chunking, publisher: 
                 if publisher.publish(chunk).await.is_err() {
                     return Ok(());
                 }
+                fault::point("source");
             }
             Ok(None) => return Ok(()),
             Err(error) => {

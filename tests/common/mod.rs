@@ -51,7 +51,8 @@ impl TestServer {
         let (base, http) = (&server.addresses().tls[0], server.addresses().http.as_ref().unwrap());
         let (base, http) = (format!("https://{base}"), format!("http://{http}"));
         let stop = CancellationToken::new();
-        let running = tokio::spawn(server.run(stop.clone()));
+        let run = server.run(stop.clone());
+        let running = tokio::spawn(async { run.await.unwrap() });
         let guard = stop.clone().drop_guard();
         Self { base, http, identity, stop, running, certs: Arc::new(certs), _stop_on_drop: guard }
     }

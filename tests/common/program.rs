@@ -53,8 +53,13 @@ pub struct Program {
 
 impl Program {
     pub fn start(dir: &Path, args: &[&str]) -> Self {
+        Self::of(command(dir, args))
+    }
+
+    /// Runs a command that has been prepared.
+    pub fn of(mut command: Command) -> Self {
         let pipe = Stdio::piped;
-        let mut child = command(dir, args).stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().unwrap();
+        let mut child = command.stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         Self { stdin: child.stdin.take(), child, stdout, stderr }
@@ -120,7 +125,11 @@ impl Serving {
     pub async fn start(dir: &Path, port: u16, args: &[&str]) -> Self {
         let listen = format!("localhost:{port}");
         let args = [&["serve", "--listen", &listen, "--http", "off"], args].concat();
-        let mut program = Program::start(dir, &args);
+        Self::of(Program::start(dir, &args)).await
+    }
+
+    /// Waits until it is ready.
+    pub async fn of(mut program: Program) -> Self {
         let line = program.line().await;
         let port = line.trim().trim_end_matches('/').rsplit(':').next().and_then(|port| port.parse().ok());
         let port = port.unwrap_or_else(|| panic!("{line}"));

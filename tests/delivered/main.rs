@@ -1,4 +1,4 @@
-//! What a source printed arrives before its failure is reported.
+//! What a source printed arrives before its failure is reported, and no task dies unnoticed.
 #![cfg(all(feature = "cli", unix))]
 
 #[path = "../common/mod.rs"]
@@ -7,3 +7,4 @@ mod common;
 mod program;
 
 mod get;
+mod panics;
