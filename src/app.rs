@@ -254,14 +254,18 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
 }
 
 /// Writes a feed as the DATA frames of a response, several at once to a viewer that is behind. The
-/// stream is reset when the feed breaks off, or dropped with this future when the viewer goes.
+/// stream is reset when the feed breaks off and the viewer has what there was, or dropped with this
+/// future when the viewer goes.
 async fn write(mut writer: Writer, mut stream: TakenStream) {
     let mut buffers = Vec::new();
     loop {
         match writer.next(&mut buffers).await {
             Ok(true) => {}
             Ok(false) => break,
-            Err(cut) => return debug!(%cut, "a response breaks off"),
+            Err(cut) => {
+                debug!(%cut, "a response breaks off");
+                return stream.abort().await;
+            }
         }
         if stream.write_frames(&mut buffers).await.is_err() {
             return;

@@ -1,6 +1,7 @@
 //! Feeds: named sequences of chunks, and who views them. Nothing here knows of HTTP or QUIC.
 
 mod kept;
+mod log;
 mod publisher;
 mod rate;
 mod ring;
@@ -149,6 +150,7 @@ struct Counters {
     /// For how long publishers were held up, in milliseconds.
     blocked: AtomicU64,
     tally: Mutex<Tally>,
+    failures: log::Failures,
 }
 
 impl Counters {
@@ -268,6 +270,11 @@ impl Feed {
     {
         let open = Arc::new(move |start| open(start).boxed());
         Self { name: name.into(), kind: Kind::OnDemand { open, same: true }, file: None, counters: Arc::default() }
+    }
+
+    /// Logs that it failed for one who reads its bytes elsewhere, in its file.
+    pub(crate) fn failed_for_viewer(&self, error: &FeedError) {
+        self.counters.failures.count(&self.name, error);
     }
 
     /// Counts one who reads the feed's bytes elsewhere, in its file, as a viewer.

@@ -27,10 +27,12 @@ pub mod listen;
 #[cfg(feature = "nats")]
 pub mod nats;
 pub mod origin;
+mod outstanding;
 mod page;
 mod panics;
 mod path;
 mod rarely;
+
 mod resource;
 pub mod server;
 pub mod source;

@@ -1,5 +1,6 @@
 //! HTTP/2 and HTTP/1.1 over TLS, and plain HTTP on loopback.
 
+mod delivered;
 mod unread;
 
 use std::{
@@ -30,7 +31,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
-use self::unread::Unread;
+use self::{
+    delivered::{Flushed, Flushes, deliver},
+    unread::Unread,
+};
 use crate::{
     fault,
     http3::server::Context,
@@ -164,9 +168,12 @@ where
     let asked = Arc::new(AtomicBool::new(false));
     let asks = asked.clone();
     let unread = Unread::default();
+    let flushes = Flushes::default();
+    let stream = Flushed::new(stream, flushes.clone());
     let service = tower::service_fn(move |request: Request<Incoming>| {
         asks.store(true, Ordering::Relaxed);
-        let (service, alt_svc, unread) = (service.clone(), alt_svc.clone(), unread.clone());
+        let (service, alt_svc, unread, flushes) = (service.clone(), alt_svc.clone(), unread.clone(), flushes.clone());
+        let version = request.version();
         async move {
             let mut request = unread.lend(request);
             request.extensions_mut().insert(ConnectInfo(remote));
@@ -175,7 +182,7 @@ where
             if let Some(alt_svc) = alt_svc {
                 response.headers_mut().insert(header::ALT_SVC, alt_svc);
             }
-            Ok::<_, std::convert::Infallible>(response)
+            Ok::<_, std::convert::Infallible>(response.map(|body| deliver(body, version, &flushes)))
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -17,10 +17,9 @@ use http_body::{Frame, SizeHint};
 use mime_guess::mime;
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
-use tracing::warn;
 
 use super::Problem;
-use crate::feed::{Counted, Feed};
+use crate::feed::{Counted, Feed, FeedError};
 
 type FileBody = tower_http::services::fs::ServeFileSystemResponseBody;
 
@@ -96,7 +95,7 @@ async fn ask(
         }
     }
     let unreadable = |why: &dyn std::fmt::Display| {
-        warn!(feed = feed.name(), %why, "cannot read a feed's file");
+        feed.failed_for_viewer(&FeedError(format!("cannot read {}: {why}", path.display())));
         Problem::new(StatusCode::NOT_FOUND, format!("the file of the feed `{}` cannot be read now", feed.name()))
     };
     if let Some(range) = range {

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::StatusCode;
 use serde_json::json;
+use tracing::debug;
 
 use super::{App, asked::Delivery, host, publish};
 use crate::{
     feed::{End, Event, Feed, Viewer},
     format::{self, Format, Framing, Writer},
     origin::split_authority,
+    outstanding::{self, Outstanding, PATIENCE},
     rarely::rarely,
     webtransport::{DatagramError, SendStream, Session, SessionRequest, StreamError},
 };
@@ -78,14 +80,20 @@ pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
 /// Brings the feed on a stream of ours, whose end is the end of the feed, and waits until the
 /// client closes the session.
 async fn bring(app: &App, session: &Session, feed: &Feed, viewer: Viewer, format: Format, delivery: Delivery) {
-    let Ok(mut stream) = session.open_uni().await else { return };
+    let Ok(stream) = session.open_uni().await else { return };
+    let breaks_off = format == Format::Raw || delivery == Delivery::Datagrams;
+    let mut out = Out { stream, breaks_off, outstanding: Outstanding::default() };
     let brought = match delivery {
         Delivery::Stream => {
             let writer = Writer::new(viewer, format, Framing::Plain).coalesce(app.coalesce);
-            by_stream(writer, &mut stream).await
+            by_stream(writer, &mut out).await
         }
-        Delivery::Datagrams => by_datagrams(viewer, session, &mut stream).await,
+        Delivery::Datagrams => by_datagrams(viewer, session, &mut out).await,
     };
+    if let Err(Cut::Feed(_)) = brought {
+        out.delivered(session).await;
+    }
+    let mut stream = out.stream;
     match brought {
         Ok(()) => {
             if stream.finish().is_ok() {
@@ -108,14 +116,59 @@ async fn bring(app: &App, session: &Session, feed: &Feed, viewer: Viewer, format
     }
 }
 
-async fn by_stream(mut writer: Writer, stream: &mut SendStream) -> Result<(), Cut> {
-    let mut stopped = rarely(Box::pin(stream.when_stopped()));
+/// The stream that a feed is brought on.
+struct Out {
+    stream: SendStream,
+    /// A feed that fails has no other way to say so, so that it matters what has arrived.
+    breaks_off: bool,
+    outstanding: Outstanding,
+}
+
+impl Out {
+    async fn write(&mut self, buffers: &mut [Bytes]) -> Result<(), StreamError> {
+        if self.breaks_off
+            && let Some(last) = buffers.last_mut()
+        {
+            // QUIC keeps it until everything up to it is acknowledged.
+            *last = self.outstanding.hold(std::mem::take(last));
+        }
+        self.stream.write_chunks(buffers).await
+    }
+
+    /// Writes a line of JSON.
+    async fn tell(&mut self, what: &serde_json::Value) -> Result<(), StreamError> {
+        let mut line = BytesMut::from(what.to_string().as_str());
+        line.put_u8(b'\n');
+        self.write(&mut [line.freeze()]).await
+    }
+
+    /// Waits until the client has all that was written, and has had a moment to read it.
+    async fn delivered(&self, session: &Session) {
+        let received = async {
+            self.outstanding.none().await;
+            outstanding::read(session.connection()).await;
+        };
+        let waited = tokio::time::timeout(PATIENCE, async {
+            tokio::select! {
+                () = received => {}
+                // It does not want the rest, or is gone.
+                _ = self.stream.when_stopped() => {}
+            }
+        });
+        if waited.await.is_err() {
+            debug!("a client has not received in time what was written before its session breaks off");
+        }
+    }
+}
+
+async fn by_stream(mut writer: Writer, out: &mut Out) -> Result<(), Cut> {
+    let mut stopped = rarely(Box::pin(out.stream.when_stopped()));
     let mut buffers = Vec::new();
     loop {
         tokio::select! {
             biased;
             more = writer.next(&mut buffers) => match more? {
-                true => stream.write_chunks(&mut buffers).await?,
+                true => out.write(&mut buffers).await?,
                 false => return Ok(()),
             },
             // Nobody reads the stream any more.
@@ -127,9 +180,9 @@ async fn by_stream(mut writer: Writer, stream: &mut SendStream) -> Result<(), Cu
 
 /// Each chunk as a datagram. The stream tells, as lines of JSON, of each chunk that does not fit
 /// into one, of those that the viewer was too slow for, and at the end how many there were.
-async fn by_datagrams(mut viewer: Viewer, session: &Session, stream: &mut SendStream) -> Result<(), Cut> {
+async fn by_datagrams(mut viewer: Viewer, session: &Session, out: &mut Out) -> Result<(), Cut> {
     let (mut sent, mut skipped) = (0_u64, 0_u64);
-    let mut stopped = rarely(Box::pin(stream.when_stopped()));
+    let mut stopped = rarely(Box::pin(out.stream.when_stopped()));
     loop {
         let next = tokio::select! {
             biased;
@@ -140,28 +193,22 @@ async fn by_datagrams(mut viewer: Viewer, session: &Session, stream: &mut SendSt
             Some(Event::Chunk(chunk)) => match session.send_datagram_wait(chunk.bytes.clone()).await {
                 Ok(()) => sent += 1,
                 Err(DatagramError::TooLarge { size, max }) => {
-                    tell(stream, &json!({ "skipped": { "seq": chunk.seq, "bytes": size, "max": max } })).await?;
+                    out.tell(&json!({ "skipped": { "seq": chunk.seq, "bytes": size, "max": max } })).await?;
                     skipped += 1;
                 }
                 Err(_) => return Err(Cut::Gone),
             },
             Some(Event::Gap(gap)) => {
                 let gap = json!({ "from": gap.from, "missing": gap.missing, "restarted": gap.restarted });
-                tell(stream, &json!({ "gap": gap })).await?;
+                out.tell(&json!({ "gap": gap })).await?;
             }
-            Some(Event::Stalled(stalled)) => tell(stream, &json!({ "stalled": stalled })).await?,
+            Some(Event::Stalled(stalled)) => out.tell(&json!({ "stalled": stalled })).await?,
             Some(Event::End(End::Failed(error))) => return Err(Cut::Feed(error.into())),
             Some(Event::End(End::Stopped)) => return Err(Cut::Feed(format::Cut::Stopped)),
             Some(Event::End(End::Clean)) | None => {
-                return tell(stream, &json!({ "end": { "chunks": sent + skipped, "sent": sent, "skipped": skipped } }))
-                    .await;
+                let end = json!({ "chunks": sent + skipped, "sent": sent, "skipped": skipped });
+                return Ok(out.tell(&json!({ "end": end })).await?);
             }
         }
     }
-}
-
-async fn tell(stream: &mut SendStream, what: &serde_json::Value) -> Result<(), Cut> {
-    let mut line = BytesMut::from(what.to_string().as_str());
-    line.put_u8(b'\n');
-    Ok(stream.write_bytes(line.freeze()).await?)
 }

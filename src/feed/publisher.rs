@@ -9,6 +9,7 @@ use tracing::warn;
 use super::{
     Counters, End, FeedError, PublishError, Receipt,
     kept::Kept,
+    log,
     ring::{Full, Ring},
 };
 use crate::chunk::Cursor;
@@ -51,7 +52,7 @@ impl Drop for FailOnDrop {
             true => "the feed's source panicked",
             false => "the feed's source went away without ending the feed",
         };
-        self.ring.end(End::Failed(FeedError(reason.into())));
+        self.end(End::Failed(FeedError(reason.into())));
     }
 }
 
@@ -137,12 +138,18 @@ impl Publisher {
     /// Ends the feed; the first end counts. A feed that is stored externally continues.
     pub fn end(&self, end: End) {
         if let To::Ring(to) = &self.0 {
-            to.ring.end(end);
+            to.end(end);
         }
     }
 }
 
 impl FailOnDrop {
+    fn end(&self, end: End) {
+        if self.ring.end(end.clone()) {
+            log::ended(&self.name, &end);
+        }
+    }
+
     /// Publishes when it can, and says so when that takes long: one viewer that does not read is enough
     /// for that.
     async fn publish_later(&self, bytes: &Bytes) -> Option<Cursor> {

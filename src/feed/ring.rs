@@ -269,15 +269,17 @@ impl Ring {
         waiting.into_iter().flatten().for_each(Waker::wake);
     }
 
-    /// Ends the feed; the first end counts. Viewers still read what is there.
-    pub(super) fn end(&self, end: End) {
+    /// Ends the feed, unless it has ended: whether this is its end. Viewers still read what is there.
+    pub(super) fn end(&self, end: End) -> bool {
         let mut state = self.lock();
+        let first = state.end.is_none();
         state.end.get_or_insert(end);
         let waiting = state.wake();
         drop(state);
         waiting.into_iter().flatten().for_each(Waker::wake);
         self.room.notify_waiters();
         self.over.notify_waiters();
+        first
     }
 
     pub(super) async fn ended(&self) {

@@ -166,7 +166,13 @@ impl Stream for Viewer {
             }
             Some(Event::Gap(_) | Event::Stalled(_)) => {}
             // What was made for this viewer alone goes now, not when the last bytes are read.
-            Some(Event::End(_)) | None => this.source = None,
+            Some(Event::End(end)) => {
+                if let (Source::OnDemand { .. }, End::Failed(error)) = (&*source, end) {
+                    this.counters.failures.count(&this.feed, error);
+                }
+                this.source = None;
+            }
+            None => this.source = None,
         }
         Poll::Ready(event)
     }

@@ -3,6 +3,10 @@
 
 use std::{
     pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -49,6 +53,7 @@ pub(super) const ACKNOWLEDGED: Duration = Duration::from_secs(3);
 /// Sends `response` and waits until the client has it, or no longer wants it. A stream that is taken
 /// over is still to be waited for: what it gives does that.
 pub(super) async fn write(
+    conn: quinn::Connection,
     mut stream: h3::server::RequestStream<BackendSendStream, Bytes>,
     parts: RequestParts,
     method: &Method,
@@ -74,7 +79,9 @@ pub(super) async fn write(
     drop(stream);
     let mut stream = parts.handback.take()?;
     if let Some(takeover) = takeover.filter(|_| !bodiless) {
-        return Some(Box::pin(taken_over(takeover(TakenStream::new(stream)), parts.stopped)));
+        let stream = TakenStream::new(conn, stream);
+        let broken_off = stream.broken_off();
+        return Some(Box::pin(taken_over(takeover(stream), parts.stopped, broken_off)));
     }
     let mut stopped = rarely(parts.stopped);
     let written = match bodiless {
@@ -96,6 +103,14 @@ pub(super) async fn write(
             }
         }
         Err(error) => {
+            // What the application gave before it failed is to arrive; nobody waits for the others.
+            if error == code::H3_INTERNAL_ERROR {
+                tokio::select! {
+                    biased;
+                    () = takeover::delivered(&conn, &mut stream) => {}
+                    () = &mut stopped => {}
+                }
+            }
             let _ = stream.reset(code::varint(error));
         }
     }
@@ -103,14 +118,15 @@ pub(super) async fn write(
 }
 
 /// Waits for a handler's own future, which is dropped as soon as the client goes away.
-async fn taken_over(work: impl Future<Output = ()>, stopped: Stopped) {
+async fn taken_over(work: impl Future<Output = ()>, stopped: Stopped, broken_off: Arc<AtomicBool>) {
     let mut stopped = rarely(stopped);
     tokio::select! {
         biased;
-        () = work => {
+        // quinn does not report when a reset is acknowledged.
+        () = work => if !broken_off.load(Ordering::Relaxed) {
             // What was written is to arrive before the connection may be closed.
             let _ = tokio::time::timeout(ACKNOWLEDGED, stopped).await;
-        }
+        },
         () = &mut stopped => {}
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use h3::error::StreamError;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt, util::BoxCloneSyncService};
 use tracing::{Instrument, debug, debug_span};
@@ -17,7 +17,7 @@ use crate::webtransport::{
     Answer, Handlers, Registry, Seat, SessionRequest,
     connect::{self, ServerStream},
 };
-use crate::{panics, rarely::rarely, server::Via};
+use crate::{outstanding::LINGER, panics, rarely::rarely, server::Via};
 
 /// What answers requests, whatever the version of HTTP.
 pub(crate) type HttpService = BoxCloneSyncService<Request<Body>, Response<Body>, std::convert::Infallible>;
@@ -62,6 +62,8 @@ pub(crate) async fn serve(
     };
     // Dropped, and so aborted, with this task.
     let mut requests = JoinSet::new();
+    // When the last of them ended.
+    let mut answered = None;
     let (mut stopping, mut accepting) = (false, true);
     // On a server's side it says whether, and not what of.
     let mut handshake = std::pin::pin!(handshake.fuse());
@@ -107,6 +109,7 @@ pub(crate) async fn serve(
                 Err(_) => break,
             },
             Some(ended) = requests.join_next() => {
+                answered = Some(Instant::now());
                 panics::report("the task of a request", ended);
             }
             // Reached only when nothing of the above can go on.
@@ -121,6 +124,10 @@ pub(crate) async fn serve(
             debug!("dropping handlers that go on though their connection is gone");
         }
     } else {
+        // What has arrived is to be read as well: a client may drop it when the connection ends.
+        if let Some(answered) = answered {
+            let _ = tokio::time::timeout_at(answered + LINGER, conn.closed()).await;
+        }
         conn.close(code::varint(code::H3_NO_ERROR), b"");
     }
 }
@@ -188,7 +195,7 @@ impl Answering {
             return None;
         }
         let response = answered.unwrap_or_else(|never| match never {});
-        response::write(send, self.parts, &method, response).await
+        response::write(self.shared.conn.clone(), send, self.parts, &method, response).await
     }
 
     /// A session that is asked for: what the application makes of it, and what runs it to its end.

@@ -3,7 +3,10 @@
 use std::{
     io,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -11,8 +14,10 @@ use axum::body::Body;
 use bytes::{Buf, Bytes};
 use http::{Extensions, Response, Version};
 use tokio::io::AsyncWrite;
+use tracing::debug;
 
-use super::{code, response::data_header};
+use super::{code, filter::frame, response::data_header};
+use crate::outstanding::{self, Outstanding, PATIENCE};
 
 /// The right to take over the stream of a request, which every HTTP/3 request carries.
 ///
@@ -87,12 +92,16 @@ pub(super) fn take(extensions: &mut Extensions) -> Option<Work> {
 /// The stream of a response that its handler writes itself.
 ///
 /// Each write becomes one DATA frame ([RFC 9114 §7.2.1]) and leaves at once. Dropping the stream
-/// without [`finish`](Self::finish) resets it, so that a response cut short never looks whole.
+/// without [`finish`](Self::finish) resets it, so that a response cut short never looks whole; what
+/// the client has not received by then is lost, unless it is ended with [`abort`](Self::abort).
 ///
 /// [RFC 9114 §7.2.1]: https://www.rfc-editor.org/rfc/rfc9114#section-7.2.1
 #[derive(Debug)]
 pub struct TakenStream {
     stream: Option<quinn::SendStream>,
+    conn: quinn::Connection,
+    /// Tells the connection's driver that there is nothing to wait for.
+    broken_off: Arc<AtomicBool>,
     /// What is left of a frame header that was not written whole.
     header: Bytes,
     /// How much payload the frame still wants.
@@ -100,8 +109,13 @@ pub struct TakenStream {
 }
 
 impl TakenStream {
-    pub(super) fn new(stream: quinn::SendStream) -> Self {
-        Self { stream: Some(stream), header: Bytes::new(), payload: 0 }
+    pub(super) fn new(conn: quinn::Connection, stream: quinn::SendStream) -> Self {
+        Self { stream: Some(stream), conn, broken_off: Arc::default(), header: Bytes::new(), payload: 0 }
+    }
+
+    /// Whether it was reset, once it has been dropped.
+    pub(super) fn broken_off(&self) -> Arc<AtomicBool> {
+        self.broken_off.clone()
     }
 
     /// A frame whose payload was announced and not written must not be finished.
@@ -157,6 +171,22 @@ impl TakenStream {
         }
     }
 
+    /// Breaks the response off when the client has what was written: the client reads all of it, and
+    /// then sees that the response was cut short. Waits for at most five seconds, and less when the
+    /// client goes away.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the stream is reset at once.
+    pub async fn abort(mut self) {
+        // In the middle of a frame nothing of ours can be written.
+        if self.payload == 0
+            && let Some(stream) = &mut self.stream
+        {
+            delivered(&self.conn, stream).await;
+        }
+    }
+
     /// Hands the raw QUIC stream out. What is written to it must be HTTP/3 frames, and dropping it
     /// finishes it.
     ///
@@ -174,11 +204,30 @@ impl TakenStream {
     }
 }
 
+/// Waits until the peer has all that was written to `stream`, and has had a moment to read it. The
+/// stream can only be reset then.
+pub(super) async fn delivered(conn: &quinn::Connection, stream: &mut quinn::SendStream) {
+    // The beginning of a frame's header, which no peer hands on. QUIC keeps it until everything up to
+    // it is acknowledged.
+    let outstanding = Outstanding::default();
+    let mark = outstanding.hold(Bytes::from_static(&[frame::DATA as u8]));
+    let received = async {
+        if stream.write_chunk(mark).await.is_ok() {
+            outstanding.none().await;
+            outstanding::read(conn).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, received).await.is_err() {
+        debug!("a client has not received in time what was written before its response breaks off");
+    }
+}
+
 impl Drop for TakenStream {
     fn drop(&mut self) {
         if let Some(mut stream) = self.stream.take() {
             // An error here means that the stream has ended by itself.
             let _ = stream.reset(code::varint(code::H3_INTERNAL_ERROR));
+            self.broken_off.store(true, Ordering::Relaxed);
         }
     }
 }

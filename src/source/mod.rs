@@ -8,7 +8,6 @@ pub mod file;
 use std::{io, path::PathBuf, pin::Pin, str::FromStr, sync::Arc, time::Duration};
 
 use tokio::io::AsyncRead;
-use tracing::warn;
 
 use crate::{
     fault,
@@ -248,10 +247,7 @@ impl Source {
 async fn pump(reader: impl AsyncRead + Unpin, chunking: Chunking, publisher: Publisher) {
     let end = match publish(reader, chunking, &publisher).await {
         Ok(()) => End::Clean,
-        Err(error) => {
-            warn!(%error, "a source broke off");
-            End::Failed(FeedError(error.to_string()))
-        }
+        Err(error) => End::Failed(FeedError(error.to_string())),
     };
     publisher.end(end);
 }

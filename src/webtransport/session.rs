@@ -122,6 +122,11 @@ impl Session {
         self.inner.id
     }
 
+    /// The connection that carries it.
+    pub(crate) fn connection(&self) -> &quinn::Connection {
+        &self.inner.conn
+    }
+
     /// The peer's address, as it is now: QUIC connections move between networks.
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {

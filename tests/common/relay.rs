@@ -1,5 +1,5 @@
-//! A network between one client and the server: it can hold back what the server says, and send
-//! again what the client said.
+//! A network between one client and the server: it can hold back or lose what the server says, and
+//! send again what the client said.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
@@ -18,6 +18,7 @@ pub struct Relay {
     pub port: u16,
     server: watch::Sender<SocketAddr>,
     hold: watch::Sender<bool>,
+    lose: watch::Sender<bool>,
     apart: watch::Sender<Duration>,
     held: watch::Receiver<usize>,
     recorded: Arc<Mutex<Option<Vec<Vec<u8>>>>>,
@@ -36,6 +37,7 @@ impl Relay {
         let front = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = front.local_addr().unwrap().port();
         let (hold, mut holding) = watch::channel(false);
+        let (lose, lost) = watch::channel(false);
         let (apart, distance) = watch::channel(Duration::ZERO);
         let (count_held, held) = watch::channel(0);
         let recorded = Arc::new(Mutex::new(None::<Vec<Vec<u8>>>));
@@ -57,7 +59,9 @@ impl Relay {
                         back.send_to(&said[..len], server).await.unwrap();
                     }
                     Ok(len) = back.recv(&mut answered) => {
-                        waiting.push(answered[..len].to_vec());
+                        if !*lost.borrow() {
+                            waiting.push(answered[..len].to_vec());
+                        }
                         count_held.send_modify(|held| *held += 1);
                     }
                     _ = holding.changed() => {}
@@ -71,7 +75,7 @@ impl Relay {
                 }
             }
         });
-        Self { port, server, hold, apart, held, recorded, running }
+        Self { port, server, hold, lose, apart, held, recorded, running }
     }
 
     /// Passes what the client says on to another server from now on.
@@ -87,6 +91,11 @@ impl Relay {
     /// Whether what the server says is held back from now on.
     pub fn hold(&self, hold: bool) {
         self.hold.send(hold).unwrap();
+    }
+
+    /// Whether what the server says is lost from now on.
+    pub fn lose(&self, lose: bool) {
+        self.lose.send_replace(lose);
     }
 
     /// Waits for the next datagram of the server's.

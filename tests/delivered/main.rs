@@ -1,10 +1,22 @@
-//! What a source printed arrives before its failure is reported, and no task dies unnoticed.
+//! What a source printed arrives before its failure is reported, on every transport, live and late; and
+//! no task dies unnoticed.
 #![cfg(all(feature = "cli", unix))]
 
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../common/program.rs"]
 mod program;
+#[path = "../common/relay.rs"]
+mod relay;
+#[path = "../common/serving.rs"]
+mod serving;
 
+mod busy;
+mod failures;
 mod get;
+mod laggards;
+mod log;
+mod outages;
 mod panics;
+mod stops;
+mod viewers;

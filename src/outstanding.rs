@@ -1,0 +1,125 @@
+//! Knowing when a transport has let go of bytes that were written to it.
+//!
+//! To reset a stream drops what it still holds. quinn does not report when what was written is
+//! acknowledged, short of the end of its stream, nor h2 when it has left. But both keep the `Bytes`
+//! that they are given until then, so the drop of its owner tells.
+
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+
+/// How long a stream that breaks off waits for the peer to get what was written before.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a peer that has everything gets to read it before the stream is reset: it may drop what its
+/// application has not read by then (RFC 9000 §3.2), and quinn and Chromium do.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+
+/// What was [held](Self::hold) and has not been let go yet. One task waits for that.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outstanding(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    held: AtomicUsize,
+    waiting: AtomicWaker,
+}
+
+struct Held {
+    bytes: Bytes,
+    shared: Arc<Shared>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.shared.held.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.waiting.wake();
+        }
+    }
+}
+
+impl Outstanding {
+    /// The same bytes, to be written: they count until their last clone is dropped.
+    pub(crate) fn hold(&self, bytes: Bytes) -> Bytes {
+        self.0.held.fetch_add(1, Ordering::Relaxed);
+        Bytes::from_owner(Held { bytes, shared: self.0.clone() })
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.waiting.register(cx.waker());
+        match self.0.held.load(Ordering::Acquire) {
+            0 => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Waits until nothing is held any more. Cancel-safe.
+    pub(crate) async fn none(&self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+}
+
+/// Waits until the peer of a QUIC connection, which has everything, has had the time to read it: as long
+/// as it gives more credit it is still reading.
+pub(crate) async fn read(conn: &quinn::Connection) {
+    let credit = || {
+        let received = conn.stats().frame_rx;
+        received.max_data + received.max_stream_data
+    };
+    loop {
+        let before = credit();
+        tokio::time::sleep(LINGER).await;
+        if credit() == before {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn ends_when_the_last_piece_is_dropped() {
+        let outstanding = Outstanding::default();
+        assert_eq!(outstanding.none().now_or_never(), Some(()));
+        // An empty one too: it is enough to mark a place.
+        let (mut text, empty) = (outstanding.hold("text".into()), outstanding.hold(Bytes::new()));
+        assert_eq!((&text[..], &empty[..]), (&b"text"[..], &b""[..]));
+        let front = text.split_to(2);
+        drop((text, empty));
+        assert_eq!(outstanding.none().now_or_never(), None);
+        drop(front);
+        assert_eq!(outstanding.none().now_or_never(), Some(()));
+    }
+
+    #[tokio::test]
+    async fn wakes_who_waits() {
+        let outstanding = Outstanding::default();
+        let held = outstanding.hold("text".into());
+        let waiting = tokio::spawn({
+            let outstanding = outstanding.clone();
+            async move { outstanding.none().await }
+        });
+        tokio::task::yield_now().await;
+        drop(held);
+        waiting.await.unwrap();
+    }
+}

@@ -1,0 +1,178 @@
+//! A body that fails: what it gave before arrives first.
+//!
+//! hyper takes the failure of a body as a reason to end at once. Over HTTP/1.1 it closes the connection
+//! with whatever it has not written by then, the status line included; over HTTP/2 it resets the stream,
+//! and h2 drops the DATA frames that have not left. So the failure is held back until they have.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture, task::AtomicWaker};
+use http::Version;
+use http_body::{Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{sleep, timeout},
+};
+use tracing::debug;
+
+use crate::outstanding::{LINGER, Outstanding, PATIENCE};
+
+/// How often a connection has been flushed: everything that hyper had to write was written then.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Flushes(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    count: AtomicU64,
+    /// The body that waits: there is one response at a time.
+    waiting: AtomicWaker,
+}
+
+impl Flushes {
+    fn count(&self) -> u64 {
+        self.0.count.load(Ordering::Acquire)
+    }
+
+    /// Waits until there were more than `count`.
+    async fn after(&self, count: u64) {
+        std::future::poll_fn(|cx| {
+            self.0.waiting.register(cx.waker());
+            if self.count() > count { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+/// A connection whose flushes are counted.
+#[derive(Debug)]
+pub(super) struct Flushed<S> {
+    stream: S,
+    flushes: Flushes,
+}
+
+impl<S> Flushed<S> {
+    pub(super) fn new(stream: S, flushes: Flushes) -> Self {
+        Self { stream, flushes }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Flushed<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Flushed<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        let shared = &self.flushes.0;
+        shared.count.fetch_add(1, Ordering::Release);
+        shared.waiting.wake();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Makes a body whose failure comes when the client has what it gave before, or has not taken it for
+/// [`PATIENCE`].
+pub(super) fn deliver(body: Body, version: Version, flushes: &Flushes) -> Body {
+    Body::new(Delivered { body, version, flushes: flushes.clone(), failing: None })
+}
+
+struct Delivered {
+    body: Body,
+    version: Version,
+    flushes: Flushes,
+    /// Gives the failure when it is time.
+    failing: Option<BoxFuture<'static, axum::Error>>,
+}
+
+impl Delivered {
+    /// Holds a failure back. Over HTTP/2 there is a frame to be sent before it.
+    fn fail(&mut self, error: axum::Error) -> Option<Frame<Bytes>> {
+        if self.version == Version::HTTP_2 {
+            // h2 keeps it until the frames before it have left.
+            let outstanding = Outstanding::default();
+            let mark = outstanding.hold(Bytes::new());
+            let left = async move {
+                outstanding.none().await;
+                // Chromium drops what it has not read when the reset comes with it.
+                sleep(LINGER).await;
+            };
+            self.failing = Some(Box::pin(failed(error, left)));
+            return Some(Frame::data(mark));
+        }
+        // hyper asks for the next piece before it flushes what it has.
+        let (flushes, before) = (self.flushes.clone(), self.flushes.count());
+        self.failing = Some(Box::pin(failed(error, async move { flushes.after(before).await })));
+        None
+    }
+}
+
+async fn failed(error: axum::Error, left: impl Future<Output = ()>) -> axum::Error {
+    if timeout(PATIENCE, left).await.is_err() {
+        debug!(%error, "a client has not received in time what was written before its response breaks off");
+    }
+    error
+}
+
+impl http_body::Body for Delivered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.failing.is_none() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Err(error)) => {
+                    // Whatever makes the body goes now, as it does when there is nothing to wait for.
+                    self.body = Body::empty();
+                    if let Some(mark) = self.fail(error) {
+                        return Poll::Ready(Some(Ok(mark)));
+                    }
+                }
+                frame => return Poll::Ready(frame),
+            }
+        }
+        let Some(failing) = &mut self.failing else { return Poll::Ready(None) };
+        let error = ready!(failing.poll_unpin(cx));
+        self.failing = None;
+        Poll::Ready(Some(Err(error)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.failing.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

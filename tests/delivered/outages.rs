@@ -1,0 +1,75 @@
+//! Packets are lost in the moment in which a feed fails: a stream is reset only when the client has
+//! acknowledged everything that was written before.
+
+use std::time::{Duration, Instant};
+
+use h3cast::{
+    App,
+    feed::{End, Feed, FeedError, Lag, Publisher},
+};
+
+use crate::{
+    common::{TestServer, soon},
+    relay::Relay,
+    viewers::{Host, Link, Over, Viewing},
+};
+
+/// Longer than a client gets to read what it has.
+const OUTAGE: Duration = Duration::from_millis(1500);
+
+struct Scene {
+    server: TestServer,
+    publisher: Publisher,
+    relay: Relay,
+    _link: Link,
+    viewing: Viewing,
+}
+
+/// A viewer behind a network of its own, that has got the first chunk.
+async fn scene(over: Over, grace: Duration) -> Scene {
+    let (feed, publisher) = Feed::live("default", 1 << 20, Lag::Skip);
+    let server = TestServer::start(|builder, identity| App::new([feed], identity).install(builder).grace(grace)).await;
+    let relay = Relay::start(server.port()).await;
+    let host = Host { port: relay.port, ..Host::from(&server) };
+    let mut link = Link::open(&host, over).await;
+    let mut viewing = link.view(&host, "/stream").await;
+    publisher.publish("first\n".into()).await.unwrap();
+    assert_eq!(viewing.next().await.unwrap().unwrap(), "first\n");
+    Scene { server, publisher, relay, _link: link, viewing }
+}
+
+async fn failure_while_packets_are_lost(over: Over) {
+    let scene = scene(over, Duration::from_secs(3)).await;
+    scene.relay.lose(true);
+    let lines: Vec<_> = (0..200).map(|number| format!("line {number}\n")).collect();
+    for line in &lines {
+        scene.publisher.publish(line.clone().into()).await.unwrap();
+    }
+    scene.publisher.end(End::Failed(FeedError("by hand".into())));
+    tokio::time::sleep(OUTAGE).await;
+    scene.relay.lose(false);
+    let got = scene.viewing.rest().await;
+    assert_eq!(String::from_utf8(got.bytes).unwrap(), lines.concat(), "{over:?}");
+    assert!(got.cut.is_some(), "{over:?}: it looks whole");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_lost_on_the_way_comes_before_the_reset() {
+    tokio::join!(failure_while_packets_are_lost(Over::Http3), failure_while_packets_are_lost(Over::Session));
+}
+
+/// A client that does not acknowledge any more is waited for, but not for longer than the server has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_waits_no_longer_than_its_grace() {
+    for over in [Over::Http3, Over::Session] {
+        let scene = scene(over, Duration::from_millis(500)).await;
+        scene.relay.lose(true);
+        scene.publisher.publish("last\n".into()).await.unwrap();
+        let began = Instant::now();
+        scene.publisher.end(End::Stopped);
+        scene.server.stop.cancel();
+        soon("the server stops", scene.server.running).await.unwrap();
+        // Its last packets have a second to leave.
+        assert!(began.elapsed() < Duration::from_secs(4), "{over:?}: {:?}", began.elapsed());
+    }
+}
