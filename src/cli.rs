@@ -235,10 +235,11 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 async fn open(args: OpenArgs) -> Result<(), Failure> {
+    let url = remote::url(&args.url)?.to_string();
     let identity = args.certs.identity(&[])?;
     let browser = Browser::from(args.browser);
     let spki = identity.current().spki_hash();
-    match browser.open(&args.url, &identity.current()) {
+    match browser.open(&url, &identity.current()) {
         Ok(mut opened) => {
             // The profile lives as long as the browser.
             let ended = tokio::task::spawn_blocking(move || opened.process.wait().map(|_| drop(opened)));
@@ -247,7 +248,7 @@ async fn open(args: OpenArgs) -> Result<(), Failure> {
         Err(error) => {
             complain(&format!("{error}. Open it by hand:"));
             let plain = format!("http://localhost:{DEFAULT_HTTP_PORT}/");
-            print(&format!("{}\n", browser.command(&args.url, &plain, &spki)))?;
+            print(&format!("{}\n", browser.command(&url, &plain, &spki)))?;
             match error {
                 OpenError::NotFound(_) => Err(Failure::running(anyhow::anyhow!("no browser was opened"))),
                 error => Err(Failure::running(error)),

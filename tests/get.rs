@@ -637,7 +637,7 @@ async fn wrong_usage_is_told_in_one_sentence() {
         (&["--resume", "--retry-for", "soon"], "--retry-for"),
         (&["-o", "folder"], "cannot write folder"),
         (&["-o", "nowhere/file"], "cannot write nowhere/file"),
-        (&["--resume", "http://localhost/"], "https://HOST"),
+        (&["--resume", "http://localhost/"], "write https://localhost/"),
     ];
     for (args, expected) in cases {
         let got = output(dir.path(), &[&["get"], *args].concat()).await;

@@ -12,7 +12,7 @@ use http::{HeaderMap, Uri};
 
 use super::{Failure, complain};
 use crate::{
-    client::{ClientError, Trust},
+    client::{ClientError, Trust, url},
     identity::Fingerprint,
 };
 
@@ -115,16 +115,7 @@ pub(super) fn interrupted(
 
 /// The URL of a resource; `https://host` means its root.
 pub(super) fn url(text: &str) -> Result<Uri, Failure> {
-    let wrong = || Failure::usage(ClientError::Uri(text.to_owned()));
-    let uri: Uri = text.parse().map_err(|_| wrong())?;
-    let mut parts = uri.into_parts();
-    if parts.scheme.as_ref().is_none_or(|scheme| scheme.as_str() != "https") || parts.authority.is_none() {
-        return Err(wrong());
-    }
-    if parts.path_and_query.is_none() {
-        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
-    }
-    Uri::from_parts(parts).map_err(|_| wrong())
+    url::parse(text).map_err(Failure::usage)
 }
 
 /// What went wrong with a connection, and what to do.

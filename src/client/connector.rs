@@ -14,7 +14,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::debug;
 
-use super::{ClientError, ClientResponse, Connection, Trust, trust};
+use super::{ClientError, ClientResponse, Connection, Trust, trust, url::target};
 use crate::{
     listen::enlarge_buffers,
     server::{KEEP_ALIVE, transport},
@@ -172,20 +172,6 @@ impl Connector {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Host (without brackets) and port of an https URI.
-fn target(uri: &Uri) -> Result<(&str, u16), ClientError> {
-    let wrong = || ClientError::Uri(uri.to_string());
-    if uri.scheme_str() != Some("https") {
-        return Err(wrong());
-    }
-    let authority = uri.authority().ok_or_else(wrong)?;
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    match host.is_empty() {
-        true => Err(wrong()),
-        false => Ok((host, authority.port_u16().unwrap_or(443))),
-    }
 }
 
 async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ClientError> {

@@ -23,6 +23,7 @@ mod request;
 mod resume;
 pub mod retry;
 pub(crate) mod trust;
+pub(crate) mod url;
 pub mod viewer;
 
 use std::{
@@ -42,6 +43,7 @@ pub use connector::Connector;
 pub use publication::{Publication, PublishError, PublishEvent, Published};
 pub use request::{Body, ClientResponse, RequestBody, ResponseFuture};
 pub use trust::Trust;
+pub use url::BadUrl;
 pub use viewer::Viewer;
 
 use crate::{
@@ -54,8 +56,8 @@ use crate::{
 #[non_exhaustive]
 pub enum ClientError {
     /// The URI is not one that this client can open.
-    #[error("`{0}` cannot be opened: write https://HOST/PATH or https://HOST:PORT/PATH")]
-    Uri(String),
+    #[error(transparent)]
+    Uri(#[from] BadUrl),
     /// The host name is not known.
     #[error("cannot find the address of `{host}`: {source}")]
     Resolve {
@@ -224,7 +226,8 @@ impl Connection {
     ///
     /// Cancel-safe: when dropped, the request is cancelled.
     pub async fn get(&self, uri: &Uri) -> Result<ClientResponse, ClientError> {
-        let request = Request::get(uri).body(()).map_err(|_| ClientError::Uri(uri.to_string()))?;
+        let mut request = Request::new(());
+        *request.uri_mut() = uri.clone();
         self.request(request).await
     }
 

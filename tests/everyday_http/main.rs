@@ -15,3 +15,4 @@ mod interim;
 mod paths;
 mod queries;
 mod startup;
+mod urls;

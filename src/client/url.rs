@@ -1,0 +1,299 @@
+//! The URL of a server's resource, and what to write instead of one that cannot be opened.
+
+use std::net::Ipv6Addr;
+
+use http::{
+    Uri,
+    uri::{PathAndQuery, Scheme},
+};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use crate::server::{DEFAULT_HTTP_PORT, DEFAULT_PORT};
+
+/// A URL that this client cannot open.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot open `{url}`: {why}; write {instead}")]
+pub struct BadUrl {
+    /// As it was given, without a password.
+    url: String,
+    why: String,
+    instead: String,
+}
+
+/// What is encoded in a path or query, as browsers do it (WHATWG URL §4.4).
+const ENCODED: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+
+/// What is wrong with a part, and what to write in its place.
+type Wrong = (String, String);
+
+fn example(rest: &str) -> String {
+    format!("https://localhost:{DEFAULT_PORT}{}", if rest.starts_with('/') { rest } else { "/stream" })
+}
+
+/// Reads a URL as it is typed. `https://host` means its root; what must be encoded in the path is; a
+/// fragment means nothing to a server, and is left out.
+pub(crate) fn parse(text: &str) -> Result<Uri, BadUrl> {
+    let text = text.trim();
+    let text = text.split_once('#').map_or(text, |(url, _fragment)| url);
+    let bad = |(why, instead): Wrong| BadUrl { url: shown(text), why, instead };
+    let Some((scheme, rest)) = text.split_once("://") else { return Err(bad(without_scheme(text))) };
+    let (authority, path) = split(rest);
+    if !scheme.eq_ignore_ascii_case("https") {
+        return Err(bad(other_scheme(scheme, authority, path)));
+    }
+    let (host, port) = host_and_port(authority, path).map_err(bad)?;
+    let path = match path {
+        "" => "/".into(),
+        path if path.starts_with('?') => format!("/{path}"),
+        path => path.to_owned(),
+    };
+    let path: String = utf8_percent_encode(&path, ENCODED).collect();
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let authority = port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
+    let unreadable = |_| bad(("it cannot be read".into(), example("")));
+    let path = PathAndQuery::try_from(path).map_err(unreadable)?;
+    let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path).build();
+    uri.map_err(|_| bad(("it cannot be read".into(), example(""))))
+}
+
+/// Host (without brackets) and port of a URI that this client can open.
+pub(super) fn target(uri: &Uri) -> Result<(&str, u16), BadUrl> {
+    let bad = |(why, instead)| BadUrl { url: shown(&uri.to_string()), why, instead };
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let authority = uri.authority().map(http::uri::Authority::as_str);
+    match (uri.scheme_str(), authority) {
+        (Some("https"), Some(authority)) => {
+            let (host, port) = host_and_port(authority, path).map_err(bad)?;
+            Ok((host, port.unwrap_or(443)))
+        }
+        (Some(scheme), authority) => Err(bad(other_scheme(scheme, authority.unwrap_or_default(), path))),
+        (None, _) => Err(bad(without_scheme(&uri.to_string()))),
+    }
+}
+
+/// Authority, and path with query.
+fn split(rest: &str) -> (&str, &str) {
+    rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()))
+}
+
+/// Without what may be a password.
+fn shown(url: &str) -> String {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let (scheme, rest) = url.split_at(start);
+    let (authority, path) = split(rest);
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}…@{host}{path}"),
+        None => url.to_owned(),
+    }
+}
+
+fn without_scheme(text: &str) -> Wrong {
+    let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match text {
+        "" => ("it is empty".into(), format!("https://HOST:PORT/PATH, as in {}", example(""))),
+        path if path.starts_with('/') && !path.starts_with("//") => ("it names no server".into(), example(path)),
+        // Of one name nobody knows whether it is a host or a feed.
+        word if word.chars().all(name) && !word.contains('.') && word != "localhost" => {
+            let instead = format!("https://HOST:PORT/PATH, as in {}/{word}", example(""));
+            ("it is not a URL".into(), instead)
+        }
+        text => {
+            let known = ["https:", "http:"].iter().find_map(|scheme| text.strip_prefix(scheme));
+            let rest = known.unwrap_or(text).trim_start_matches('/');
+            let (authority, path) = split(rest);
+            ("a URL begins with https://".into(), rewritten(authority, path))
+        }
+    }
+}
+
+fn other_scheme(scheme: &str, authority: &str, path: &str) -> Wrong {
+    let why = match scheme {
+        "" => "it has no scheme".into(),
+        scheme if scheme.eq_ignore_ascii_case("http") => "h3cast speaks HTTP/3, which is always https".into(),
+        scheme => format!("{scheme} is not a scheme of HTTP/3"),
+    };
+    (why, rewritten(authority, path))
+}
+
+/// The same with https, at the port where that is by default if it was the plain one.
+fn rewritten(authority: &str, path: &str) -> String {
+    let plain = format!(":{DEFAULT_HTTP_PORT}");
+    let instead = match host_and_port(authority, path) {
+        Ok(_) => match authority.strip_suffix(&plain) {
+            Some(host) => format!("{host}:{DEFAULT_PORT}"),
+            None => authority.to_owned(),
+        },
+        Err((_, instead)) => return instead,
+    };
+    format!("https://{instead}{path}")
+}
+
+fn host_and_port<'a>(authority: &'a str, path: &str) -> Result<(&'a str, Option<u16>), Wrong> {
+    if let Some((_, host)) = authority.rsplit_once('@') {
+        let why = "user names and passwords are not sent (a token to publish is given with --token)";
+        return Err((why.into(), format!("https://{host}{path}")));
+    }
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let unclosed =
+                || ("an IPv6 address ends with a bracket".into(), format!("https://[::1]:{DEFAULT_PORT}{path}"));
+            let (host, port) = rest.split_once(']').ok_or_else(unclosed)?;
+            if host.parse::<Ipv6Addr>().is_err() {
+                let why = format!("{host} is not an IPv6 address");
+                return Err((why, format!("https://[::1]:{DEFAULT_PORT}{path}")));
+            }
+            match port.strip_prefix(':') {
+                None if !port.is_empty() => {
+                    return Err((
+                        "a colon comes between host and port".into(),
+                        format!("https://[{host}]:{DEFAULT_PORT}{path}"),
+                    ));
+                }
+                port => (host, port),
+            }
+        }
+        None => match authority.split_once(':') {
+            Some((_, port)) if port.contains(':') => return Err(without_brackets(authority, path)),
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let with = |host: &str, port: u16| match host.contains(':') {
+        true => format!("https://[{host}]:{port}{path}"),
+        false => format!("https://{host}:{port}{path}"),
+    };
+    let number = |port: &str| port.parse::<u16>().ok().filter(|number| *number > 0 && !port.starts_with('+'));
+    // RFC 3986 §3.2.3: an empty port is the default one.
+    let port = match port.filter(|port| !port.is_empty()) {
+        None => None,
+        Some(port) => Some(number(port).ok_or_else(|| {
+            let host = if host.is_empty() { "localhost" } else { host };
+            (format!("{port} is not a port (1 to 65535)"), with(host, DEFAULT_PORT))
+        })?),
+    };
+    let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
+    match host.chars().find(|c| !named(*c)) {
+        _ if host.is_empty() => Err(("it names no host".into(), with("localhost", port.unwrap_or(DEFAULT_PORT)))),
+        Some(c) if !c.is_ascii() => {
+            let why = "a host name must be ASCII";
+            Err((why.into(), "its ASCII form, which begins with xn--".into()))
+        }
+        Some(c) => Err((format!("`{}` cannot be in a host's name", c.escape_debug()), example(path))),
+        None => Ok((host, port)),
+    }
+}
+
+/// More than one colon, and no brackets.
+fn without_brackets(authority: &str, path: &str) -> Wrong {
+    let why = "an IPv6 address stands in brackets".into();
+    let port = authority
+        .rsplit_once(':')
+        .filter(|(host, port)| host.parse::<Ipv6Addr>().is_ok() && port.parse::<u16>().is_ok_and(|port| port > 0));
+    match port {
+        Some((host, port)) => (why, format!("https://[{host}]:{port}{path}")),
+        None if authority.parse::<Ipv6Addr>().is_ok() => (why, format!("https://[{authority}]{path}")),
+        None => ("there is more than one colon in its host and port".into(), example(path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn urls_as_they_are_typed() {
+        for (text, read) in [
+            ("https://localhost:4433/stream", "https://localhost:4433/stream"),
+            ("HTTPS://localhost:4433/stream?from=start&limit=2", "https://localhost:4433/stream?from=start&limit=2"),
+            (" https://host.example\n", "https://host.example/"),
+            ("https://host.example?a", "https://host.example/?a"),
+            ("https://host.example:/x", "https://host.example/x"),
+            ("https://[::1]:4433/x", "https://[::1]:4433/x"),
+            ("https://[::1]", "https://[::1]/"),
+            ("https://127.0.0.1:1/x#y", "https://127.0.0.1:1/x"),
+            ("https://a_b.localhost./a b/ü?q=\"|\"", "https://a_b.localhost./a%20b/%C3%BC?q=%22%7C%22"),
+            ("https://host/%20%zz", "https://host/%20%zz"),
+            ("https://host/a@b:c", "https://host/a@b:c"),
+        ] {
+            assert_eq!(parse(text).map(|uri| uri.to_string()), Ok(read.to_owned()), "{text}");
+            assert!(target(&parse(text).unwrap()).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_to_write_instead() {
+        for (text, why, instead) in [
+            ("https://localhost:99999/", "99999 is not a port", "https://localhost:4433/"),
+            ("https://localhost:0/x", "0 is not a port", "https://localhost:4433/x"),
+            ("https://localhost:+1/x", "+1 is not a port", "https://localhost:4433/x"),
+            ("https://localhost:443a", "443a is not a port", "https://localhost:4433"),
+            ("https://[::1]:x/", "x is not a port", "https://[::1]:4433/"),
+            ("https://user:pw@host:1/x", "passwords are not sent", "https://host:1/x"),
+            ("https://user@host", "passwords are not sent", "https://host"),
+            ("http://localhost:8080/stream", "always https", "https://localhost:4433/stream"),
+            ("HTTP://host/x?y", "always https", "https://host/x?y"),
+            ("http://u:p@host/", "always https", "https://host/"),
+            ("wss://host:1/x", "wss is not a scheme", "https://host:1/x"),
+            ("://host/x", "no scheme", "https://host/x"),
+            ("localhost:4433/stream", "begins with https://", "https://localhost:4433/stream"),
+            ("localhost", "begins with https://", "https://localhost"),
+            ("localhost:8080", "begins with https://", "https://localhost:4433"),
+            ("host.example", "begins with https://", "https://host.example"),
+            ("https:/host/x", "begins with https://", "https://host/x"),
+            ("//host/x", "begins with https://", "https://host/x"),
+            ("demo", "not a URL", "https://HOST:PORT/PATH, as in https://localhost:4433/stream/demo"),
+            ("/stream/x", "names no server", "https://localhost:4433/stream/x"),
+            ("", "it is empty", "https://HOST:PORT/PATH, as in https://localhost:4433/stream"),
+            ("https://", "names no host", "https://localhost:4433"),
+            ("https:///x", "names no host", "https://localhost:4433/x"),
+            ("https://:7/x", "names no host", "https://localhost:7/x"),
+            ("https://::1:4433/x", "in brackets", "https://[::1]:4433/x"),
+            ("https://fe80::1/x", "in brackets", "https://[fe80::1]/x"),
+            ("https://a:1:2/x", "more than one colon", "https://localhost:4433/x"),
+            ("https://[::1/x", "ends with a bracket", "https://[::1]:4433/x"),
+            ("https://[x]/x", "x is not an IPv6 address", "https://[::1]:4433/x"),
+            ("https://[fe80::1%eth0]/x", "is not an IPv6 address", "https://[::1]:4433/x"),
+            ("https://[::1]4433/x", "between host and port", "https://[::1]:4433/x"),
+            ("https://bücher.example/", "must be ASCII", "its ASCII form, which begins with xn--"),
+            ("https://a b/x", "` ` cannot be in a host's name", "https://localhost:4433/x"),
+            ("https://a\u{1b}b/x", "`\\u{1b}` cannot be in a host's name", "https://localhost:4433/x"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.why.contains(why), "{text}: {error}");
+            assert_eq!(error.instead, instead, "{text}: {error}");
+        }
+        let error = parse("https://user:secret@host/").unwrap_err().to_string();
+        assert!(!error.contains("secret") && !error.contains("user:"), "{error}");
+    }
+
+    #[test]
+    fn uris_of_a_library_s_user() {
+        for (text, expected) in [
+            ("https://host/", Ok(("host", 443))),
+            ("https://[::1]:7/", Ok(("::1", 7))),
+            ("https://localhost:99999/", Err("not a port")),
+            ("https://user:pw@host/", Err("passwords")),
+            ("http://host/", Err("always https")),
+            ("/stream", Err("names no server")),
+        ] {
+            let uri: Uri = text.parse().unwrap();
+            match (target(&uri), expected) {
+                (Ok(target), Ok(expected)) => assert_eq!(target, expected),
+                (Err(error), Err(why)) => assert!(error.to_string().contains(why), "{error}"),
+                (got, expected) => panic!("{text}: {got:?}, {expected:?}"),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_can_be_opened(text in "(https://)?[a-zA-Z0-9:@/?\\[\\].%ü -]{0,20}") {
+            if let Ok(uri) = parse(&text) {
+                prop_assert!(target(&uri).is_ok(), "{}", uri);
+                prop_assert_eq!(parse(&uri.to_string()).unwrap().to_string(), uri.to_string());
+            }
+        }
+    }
+}
