@@ -225,6 +225,9 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
     if let Some(path) = asked.file() {
         return file::answer(&asked.feed, path, &request).await;
     }
+    if asked.is_over() {
+        return Ok((StatusCode::NO_CONTENT, [(header::CACHE_CONTROL, "no-store")]).into_response());
+    }
     let viewer = asked.view()?;
     let headers = [
         (header::CONTENT_TYPE, asked.format.content_type()),

@@ -74,9 +74,52 @@ impl fmt::Display for Cursor {
     }
 }
 
+/// Where a viewer is that has had the end of a feed, and not only its last chunk. Written
+/// `EPOCH-SEQ-end`, or `EPOCH-end` when there was no chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EndCursor {
+    /// The run of sequence numbers.
+    pub epoch: Epoch,
+    /// The last chunk that the viewer has, if there was any.
+    pub last: Option<u64>,
+}
+
+impl fmt::Display for EndCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.last {
+            Some(seq) => write!(f, "{}{AT_END}", Cursor { epoch: self.epoch, seq }),
+            None => write!(f, "{}{AT_END}", self.epoch),
+        }
+    }
+}
+
+impl FromStr for EndCursor {
+    type Err = BadCursor;
+
+    fn from_str(text: &str) -> Result<Self, BadCursor> {
+        let bad = || BadCursor(text.to_owned());
+        let before = text.strip_suffix(AT_END).ok_or_else(bad)?;
+        match before.contains('-') {
+            true => {
+                let Cursor { epoch, seq } = before.parse().map_err(|_| bad())?;
+                Ok(Self { epoch, last: Some(seq) })
+            }
+            false => Ok(Self { epoch: Epoch(hexadecimal(before).ok_or_else(bad)?), last: None }),
+        }
+    }
+}
+
+const AT_END: &str = "-end";
+
+/// A number without a sign: `+1` would parse as well.
+fn hexadecimal(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    u64::from_str_radix(text, 16).ok().filter(|_| plain)
+}
+
 /// A text is no cursor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no cursor: it is EPOCH-SEQ, as the feed itself gives it")]
+#[error("cannot read the place `{0}`: it is start, now, or a cursor EPOCH-SEQ as the feed itself gives it")]
 pub struct BadCursor(String);
 
 impl FromStr for Cursor {
@@ -85,10 +128,8 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, BadCursor> {
         let parse = || {
             let (epoch, seq) = text.split_once('-')?;
-            // `+1` would parse as well.
-            let plain = epoch.bytes().chain(seq.bytes()).all(|byte| byte.is_ascii_alphanumeric());
-            plain.then_some(())?;
-            Some(Self { epoch: Epoch(u64::from_str_radix(epoch, 16).ok()?), seq: seq.parse().ok()? })
+            let digits = seq.bytes().all(|byte| byte.is_ascii_digit());
+            Some(Self { epoch: Epoch(hexadecimal(epoch)?), seq: seq.parse().ok().filter(|_| digits)? })
         };
         parse().ok_or_else(|| BadCursor(text.to_owned()))
     }
@@ -107,8 +148,16 @@ mod tests {
         }
 
         #[test]
-        fn takes_any_text(text in "\\PC{0,30}") {
+        fn the_end_is_read_as_it_is_written(epoch: u64, last: Option<u64>) {
+            let cursor = EndCursor { epoch: Epoch(epoch), last };
+            prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
+            prop_assert!(cursor.to_string().parse::<Cursor>().is_err());
+        }
+
+        #[test]
+        fn takes_any_text(text in "\\PC{0,30}|[0-9a-f+-]{0,9}(-end)?") {
             let _ = text.parse::<Cursor>();
+            let _ = text.parse::<EndCursor>();
         }
     }
 
@@ -116,6 +165,7 @@ mod tests {
     fn what_is_no_cursor() {
         for text in ["", "-", "1", "1-", "-1", "+1-1", "1-+1", "x-1", "1-x", "1-1-1", "1-18446744073709551616"] {
             assert!(text.parse::<Cursor>().is_err(), "{text}");
+            assert!(format!("{text}-end").parse::<EndCursor>().is_err() || text == "1", "{text}");
         }
     }
 }

@@ -26,7 +26,7 @@ use futures_util::{
 };
 
 use crate::{
-    chunk::{Chunk, Cursor, Epoch},
+    chunk::{BadCursor, Chunk, Cursor, EndCursor, Epoch},
     panics,
 };
 use kept::Kept;
@@ -72,6 +72,24 @@ pub enum From {
     Now,
     /// Behind that chunk.
     After(Cursor),
+    /// After the end of that run, of which there was no chunk.
+    End(Epoch),
+}
+
+impl From {
+    /// Reads what stands behind `from=` in a query.
+    pub(crate) fn at(place: &str) -> Result<Self, BadCursor> {
+        match place {
+            "start" => Ok(Self::Start),
+            "now" => Ok(Self::Now),
+            cursor => match cursor.parse() {
+                Ok(EndCursor { epoch, last }) => {
+                    Ok(last.map_or(Self::End(epoch), |seq| Self::After(Cursor { epoch, seq })))
+                }
+                Err(_) => cursor.parse().map(Self::After),
+            },
+        }
+    }
 }
 
 /// Chunks that a viewer will not get.
@@ -330,6 +348,18 @@ impl Feed {
         status
     }
 
+    /// Whether there is nothing for a viewer that has had this end of the feed: the feed has ended or
+    /// failed since, and not been continued. One that starts over for each viewer has no more for one that
+    /// has had all of it.
+    #[must_use]
+    pub fn is_over(&self, had: EndCursor) -> bool {
+        match &self.kind {
+            Kind::Live { ring, .. } => ring.is_over(had),
+            Kind::Kept { kept, .. } => kept.ring().is_over(had),
+            Kind::OnDemand { same, .. } => !same || had.epoch == Epoch(0),
+        }
+    }
+
     /// Starts to view the feed; after `limit` chunks it ends cleanly.
     #[must_use]
     pub fn view(&self, from: From, limit: Option<u64>) -> Viewer {
@@ -345,7 +375,8 @@ impl Feed {
                 let epoch = if *same { Epoch(0) } else { Epoch::now() };
                 let (start, restarted) = match from {
                     From::After(cursor) if *same && cursor.epoch == epoch => (cursor.seq.saturating_add(1), false),
-                    From::After(_) => (0, true),
+                    From::End(of) if *same && of == epoch => (0, false),
+                    From::After(_) | From::End(_) => (0, true),
                     From::Start | From::Now => (0, false),
                 };
                 let stream = panics::caught(|| open(start)).unwrap_or_else(|panic| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    chunk::{Chunk, Epoch},
+    chunk::{Chunk, EndCursor, Epoch},
     feed::{End, Event, FeedError, Viewer},
 };
 pub(crate) use piece::{Framing, Piece};
@@ -73,21 +73,29 @@ impl Format {
         }
     }
 
-    /// Adds one event; nothing when it needs no bytes.
+    /// Adds one event; nothing when it needs no bytes. `had` is what the viewer has had by then, and
+    /// `settled` whether the feed has no more for it, should it be an end.
     ///
     /// # Errors
     ///
     /// When the stream must break off, so that it does not look whole.
     #[inline]
-    fn put(self, event: &Event, epoch: Epoch, framing: Framing, out: &mut Vec<Bytes>) -> Result<usize, Cut> {
+    fn put(
+        self,
+        event: &Event,
+        had: EndCursor,
+        settled: bool,
+        framing: Framing,
+        out: &mut Vec<Bytes>,
+    ) -> Result<usize, Cut> {
         match event {
-            Event::Chunk(chunk) => Ok(self.chunk(chunk, epoch, framing, out)),
-            event => Ok(alone(&self.seldom(event)?, framing, out)),
+            Event::Chunk(chunk) => Ok(self.chunk(chunk, had.epoch, framing, out)),
+            event => Ok(alone(&self.seldom(event, settled.then_some(had))?, framing, out)),
         }
     }
 
     /// What an event that is no chunk is, in bytes.
-    fn seldom(self, event: &Event) -> Result<Bytes, Cut> {
+    fn seldom(self, event: &Event, id: Option<EndCursor>) -> Result<Bytes, Cut> {
         Ok(match (self, event) {
             (_, Event::Chunk(_)) => Bytes::new(),
             (Self::Raw, Event::Gap(gap)) if gap.restarted => return Err(Cut::Restarted),
@@ -101,7 +109,7 @@ impl Format {
             (Self::Raw, Event::End(End::Clean)) => Bytes::new(),
             (Self::Raw, Event::End(End::Failed(error))) => return Err(error.clone().into()),
             (Self::Sse, Event::Gap(gap)) => sse::gap(gap),
-            (Self::Sse, Event::End(end)) => sse::end(end),
+            (Self::Sse, Event::End(end)) => sse::end(end, id),
             (Self::Frames, Event::Gap(gap)) => frames::gap(gap),
             (Self::Frames, Event::End(end)) => frames::end(end),
         })

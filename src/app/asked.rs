@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode, Uri};
 
 use super::{App, Problem, accept, publish::Cut};
 use crate::{
-    chunk::BadCursor,
+    chunk::EndCursor,
     feed::{Feed, From, Viewer},
     format::Format,
 };
@@ -99,6 +99,8 @@ fn set<T>(place: &mut Option<T>, name: &str, value: &str, parsed: Option<T>, all
 pub(super) struct Asked {
     pub(super) feed: Feed,
     from: Option<From>,
+    /// The end that the client has had.
+    had_end: Option<EndCursor>,
     limit: Option<u64>,
     pub(super) format: Format,
     /// The query names the format, which is then that one and no other.
@@ -121,17 +123,12 @@ impl App {
             None => accept::preferred(headers),
         };
         // Without an event yet its place is empty (HTML §9.2.4).
-        let from = match last_event.filter(|id| !id.is_empty()).or(query.from.as_deref()) {
-            None => None,
-            Some("start") => Some(From::Start),
-            Some("now") => Some(From::Now),
-            Some(cursor) => {
-                Some(From::After(cursor.parse().map_err(|error: BadCursor| Problem::bad(error.to_string()))?))
-            }
-        };
+        let place = last_event.filter(|id| !id.is_empty()).or(query.from.as_deref());
+        let from = place.map(From::at).transpose().map_err(|error| Problem::bad(error.to_string()))?;
         Ok(Asked {
             feed,
             from,
+            had_end: place.and_then(|place| place.parse().ok()),
             limit: query.limit,
             format: query.format.or(by_headers).unwrap_or_default(),
             format_named: query.format.is_some(),
@@ -143,6 +140,12 @@ impl App {
 }
 
 impl Asked {
+    /// Whether an `EventSource` asks that has had the end, and would get it again and again: only 204
+    /// keeps it from that (HTML §9.2.3).
+    pub(super) fn is_over(&self) -> bool {
+        self.format == Format::Sse && self.had_end.is_some_and(|had| self.feed.is_over(had))
+    }
+
     pub(super) fn view(&self) -> Result<Viewer, Problem> {
         let viewer = self.feed.view(self.from.unwrap_or_default(), self.limit);
         if self.format == Format::Raw
@@ -171,7 +174,7 @@ impl Asked {
             Format::Frames => !self.format_named,
             Format::Sse => false,
         };
-        let whole = plain && self.limit.is_none() && !matches!(self.from, Some(From::After(_)));
+        let whole = plain && self.limit.is_none() && !matches!(self.from, Some(From::After(_) | From::End(_)));
         self.feed.file().filter(|_| whole)
     }
 }

@@ -7,7 +7,7 @@ use http::Uri;
 
 use super::viewer::{BadUri, Event, ViewError};
 use crate::{
-    chunk::{Cursor, Epoch},
+    chunk::{Cursor, EndCursor, Epoch},
     feed::{From, Gap},
     format::frames::Frame,
 };
@@ -30,9 +30,7 @@ impl FeedUri {
                 ("format", "raw") | ("delivery", "stream") => {}
                 ("format" | "delivery", _) => return Err(wrong()),
                 ("limit", number) => limit = Some(number.parse().map_err(|_| wrong())?),
-                ("from", "start") => from = From::Start,
-                ("from", "now") => from = From::Now,
-                ("from", cursor) => from = From::After(cursor.parse().map_err(|_| wrong())?),
+                ("from", place) => from = From::at(place).map_err(|_| wrong())?,
                 _ => rest.push(pair.to_owned()),
             }
         }
@@ -47,6 +45,7 @@ impl FeedUri {
             From::Now => None,
             From::Start => Some("from=start".into()),
             From::After(cursor) => Some(format!("from={cursor}")),
+            From::End(epoch) => Some(format!("from={}", EndCursor { epoch, last: None })),
         });
         pairs.extend(place.left().map(|left| format!("limit={left}")));
         let mut parts = self.uri.clone().into_parts();
@@ -88,7 +87,7 @@ impl Place {
     fn new(start: From, limit: Option<u64>) -> Self {
         let (epoch, next) = match start {
             From::After(cursor) => (Some(cursor.epoch), Some(cursor.seq.saturating_add(1))),
-            From::Start | From::Now => (None, None),
+            From::Start | From::Now | From::End(_) => (None, None),
         };
         Self {
             start,
@@ -123,7 +122,7 @@ impl Place {
     pub(super) fn cursor(&self) -> Option<Cursor> {
         match self.from() {
             From::After(cursor) => Some(cursor),
-            From::Start | From::Now => None,
+            From::Start | From::Now | From::End(_) => None,
         }
     }
 

@@ -115,8 +115,9 @@ impl Kept {
                 next if next < ring.floor() => At::past(next, true, false),
                 next => viewer(next),
             },
+            From::End(epoch) if epoch == ring.epoch() => viewer(ring.now()),
             // Of another run: nothing of what there is now has been seen.
-            From::After(_) => At::past(0, false, true),
+            From::After(_) | From::End(_) => At::past(0, false, true),
         };
         KeptViewer { keeper: self.keeper.clone(), ring, at, stalled: false }
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::{End, Event, From, Gap, Lag};
-use crate::chunk::{Chunk, Cursor, Epoch};
+use crate::chunk::{Chunk, Cursor, EndCursor, Epoch};
 
 /// A live feed's memory.
 #[derive(Debug)]
@@ -234,6 +234,13 @@ impl Ring {
         self.lock().end.is_some()
     }
 
+    /// Whether a viewer that has had this much has had the end.
+    pub(super) fn is_over(&self, had: EndCursor) -> bool {
+        let state = self.lock();
+        let ended = matches!(state.end, Some(End::Clean | End::Failed(_)));
+        ended && had.epoch == self.epoch && had.last.is_none_or(|last| last.saturating_add(1) >= state.next)
+    }
+
     /// The number from which on the ring has not seen what there is.
     pub(super) fn next(&self) -> u64 {
         self.lock().next
@@ -310,8 +317,9 @@ impl Ring {
             From::Start => (0, false),
             From::Now => (state.next, false),
             From::After(cursor) if cursor.epoch == self.epoch => (cursor.seq.saturating_add(1).min(state.next), false),
+            From::End(epoch) if epoch == self.epoch => (state.next, false),
             // Of another run: nothing of what there is now has been seen.
-            From::After(_) => (0, true),
+            From::After(_) | From::End(_) => (0, true),
         };
         let place = (self.lag == Lag::Block).then(|| {
             // Late joiners cannot hold what is gone already.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use tracing::{debug, info};
 
-use super::{Counters, End, Event, Feed, FeedError, Gap, kept::KeptViewer, panicked, ring::RingViewer};
+use super::{Counters, End, Event, Feed, FeedError, Gap, Kind, kept::KeptViewer, panicked, ring::RingViewer};
 use crate::{
     chunk::{Chunk, Epoch},
     panics,
@@ -77,6 +77,10 @@ pub struct Viewer {
     source: Option<Source>,
     epoch: Epoch,
     left: u64,
+    /// Another view can continue where this one ends.
+    resumable: bool,
+    /// There is no more of the feed, wherever a view of it begins.
+    settled: bool,
     /// The log has been told that it is too slow.
     told: bool,
     counters: Arc<Counters>,
@@ -92,11 +96,14 @@ impl Viewer {
     /// One of that feed, which counts it already; after `limit` chunks it ends cleanly.
     pub(super) fn new(feed: &Feed, source: Source, epoch: Epoch, limit: Option<u64>) -> Self {
         let left = limit.unwrap_or(u64::MAX);
+        let resumable = !matches!(feed.kind, Kind::OnDemand { same: false, .. });
         Self {
             feed: feed.name.clone(),
             source: Some(source),
             epoch,
             left,
+            resumable,
+            settled: false,
             told: false,
             counters: feed.counters.clone(),
         }
@@ -137,6 +144,11 @@ impl Viewer {
         matches!(&self.source, Some(Source::Kept(viewer)) if viewer.is_sparse())
     }
 
+    /// Whether its end was that of the feed: there is nothing that another view could continue with.
+    pub(crate) fn has_settled(&self) -> bool {
+        self.settled
+    }
+
     /// The epoch of the chunks that it gets.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
@@ -170,6 +182,7 @@ impl Stream for Viewer {
                 if let (Source::OnDemand { .. }, End::Failed(error)) = (&*source, end) {
                     this.counters.failures.count(&this.feed, error);
                 }
+                this.settled = this.left > 0 || !this.resumable;
                 this.source = None;
             }
             None => this.source = None,

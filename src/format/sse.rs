@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::{
-    chunk::{Chunk, Cursor, Epoch},
+    chunk::{Chunk, Cursor, EndCursor, Epoch},
     feed::{End, Gap},
 };
 
@@ -46,13 +46,18 @@ pub fn stalled(stalled: bool) -> Bytes {
     event("stalled", &json!({ "stalled": stalled }))
 }
 
-/// The end: an event of the type `end`.
+/// The end: an event of the type `end`. Its `id`, which a client gives back when it reconnects, says that
+/// the client has had it; a view that ended before its feed did has none.
 #[must_use]
-pub fn end(end: &End) -> Bytes {
-    match end {
-        End::Clean => event("end", &json!({})),
-        End::Stopped => Bytes::new(),
-        End::Failed(error) => event("end", &json!({ "error": error.0 })),
+pub fn end(end: &End, id: Option<EndCursor>) -> Bytes {
+    let data = match end {
+        End::Clean => json!({}),
+        End::Stopped => return Bytes::new(),
+        End::Failed(error) => json!({ "error": error.0 }),
+    };
+    match id {
+        Some(id) => [format!("id: {id}\n").as_bytes(), &event("end", &data)].concat().into(),
+        None => event("end", &data),
     }
 }
 

@@ -13,8 +13,8 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::{Cut, Format, HEARTBEAT, piece::Framing};
 use crate::{
-    chunk::Epoch,
-    feed::Viewer,
+    chunk::EndCursor,
+    feed::{Event, Viewer},
     rarely::{Rarely, rarely},
 };
 
@@ -29,7 +29,8 @@ pub(crate) struct Writer {
     viewer: Option<Viewer>,
     format: Format,
     framing: Framing,
-    epoch: Epoch,
+    /// What the viewer has had.
+    had: EndCursor,
     begun: bool,
     /// Why the stream must break off behind what has been given.
     cut: Option<Cut>,
@@ -47,7 +48,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new(viewer: Viewer, format: Format, framing: Framing) -> Self {
         Self {
-            epoch: viewer.epoch(),
+            had: EndCursor { epoch: viewer.epoch(), last: viewer.next_seq().and_then(|next| next.checked_sub(1)) },
             viewer: Some(viewer),
             format,
             framing,
@@ -95,21 +96,26 @@ impl Writer {
                 break;
             }
             match viewer.poll_next_unpin(cx) {
-                Poll::Ready(Some(event)) => match self.format.put(&event, self.epoch, self.framing, out) {
-                    Ok(put) => {
-                        bytes += put;
-                        // To ask for what is not there yet would be done again after this has been
-                        // written.
-                        if bytes > 0 && self.coalesce.is_zero() && !viewer.is_behind() {
-                            break;
+                Poll::Ready(Some(event)) => {
+                    if let Event::Chunk(chunk) = &event {
+                        self.had.last = Some(chunk.seq);
+                    }
+                    match self.format.put(&event, self.had, viewer.has_settled(), self.framing, out) {
+                        Ok(put) => {
+                            bytes += put;
+                            // To ask for what is not there yet would be done again after this has been
+                            // written.
+                            if bytes > 0 && self.coalesce.is_zero() && !viewer.is_behind() {
+                                break;
+                            }
+                        }
+                        Err(cut) => {
+                            // Dropped before that is told, so that the producer does not outlive its viewer.
+                            self.viewer = None;
+                            self.cut = Some(cut);
                         }
                     }
-                    Err(cut) => {
-                        // Dropped before that is told, so that the producer does not outlive its viewer.
-                        self.viewer = None;
-                        self.cut = Some(cut);
-                    }
-                },
+                }
                 Poll::Ready(None) => self.viewer = None,
                 Poll::Pending if bytes > 0 => break,
                 Poll::Pending => return self.poll_beat(cx, out),
