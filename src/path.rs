@@ -5,24 +5,23 @@ use std::borrow::Cow;
 use http::{Uri, uri::PathAndQuery};
 use percent_encoding::percent_decode_str;
 
-/// The path with all letters decoded that need not be encoded: an equivalent one.
+/// The path with all letters decoded that need not be encoded: an equivalent one. One with a percent sign
+/// that encodes nothing is left as it is, since a letter after it could make it do so.
 pub(crate) fn normal(path: &str) -> Cow<'_, str> {
-    let Some(first) = path.find('%') else { return path.into() };
-    let (mut out, mut rest) = (path[..first].to_owned(), &path[first..]);
-    while let Some(next) = rest.chars().next() {
-        let escaped = rest.get(..3).filter(|text| text.starts_with('%'));
-        match escaped.and_then(|text| u8::from_str_radix(&text[1..], 16).ok()) {
-            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
-                out.push(byte.into());
-                rest = &rest[3..];
-            }
-            _ => {
-                out.push(next);
-                rest = &rest[next.len_utf8()..];
-            }
+    let mut pieces = path.split('%');
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let digits = piece.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) else { return path.into() };
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(byte.into());
+            out += &piece[2..];
+        } else {
+            out.push('%');
+            out += piece;
         }
     }
-    out.into()
+    if out == path { path.into() } else { out.into() }
 }
 
 /// What a path names, decoded; `None` when it is not UTF-8, or has an encoded separator of folders or a
@@ -59,6 +58,7 @@ mod tests {
             assert_eq!(decoded(&normal(path)), decoded(path), "{path}");
         }
         assert_eq!(normal("/%2573"), "/%2573");
+        assert_eq!(normal("/%%32e"), "/%%32e");
         assert_eq!(decoded("/a%20%C3%BC").as_deref(), Some("/a ü"));
         for path in ["/a%2Fb", "/%00", "/a%5cb", "/%FF", "/%C3"] {
             assert_eq!(decoded(path), None, "{path}");
