@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::identity::{Certificate, Fingerprint};
+use crate::{identity::Fingerprint, origin::split_authority};
 
 /// A browser that can be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,24 +107,25 @@ impl Browser {
         })
     }
 
-    /// Starts the browser on a fresh profile that trusts `certificate`, so that the page at `url`
-    /// comes over HTTP/3 although nobody vouches for the server.
+    /// Starts the browser on a fresh profile that trusts the server with a certificate and a public
+    /// key of these hashes, so that the page at `url` is loaded over HTTP/3 although the certificate is
+    /// self-signed.
     ///
     /// # Errors
     ///
     /// When it is not there or cannot be started.
-    pub fn open(self, url: &str, certificate: &Certificate) -> Result<Opened, OpenError> {
+    pub fn open(self, url: &str, certificate: &Fingerprint, public_key: &Fingerprint) -> Result<Opened, OpenError> {
         let program = self.find().ok_or(OpenError::NotFound(self.name()))?;
         let failed = |source| OpenError::Start { program: program.clone(), source };
         let profile = fresh_profile().map_err(failed)?;
         let mut command = Command::new(&program);
         match self {
             Self::Chrome => {
-                command.args(chrome_arguments(url, &certificate.spki_hash(), &profile.to_string_lossy()));
+                command.args(chrome_arguments(url, public_key, &profile.to_string_lossy()));
             }
             Self::Firefox => {
                 // It has no switches for this, and takes all of it from its profile.
-                for (name, text) in firefox_profile(url, &certificate.hash()) {
+                for (name, text) in firefox_profile(url, certificate) {
                     std::fs::write(profile.join(name), text).map_err(failed)?;
                 }
                 command.arg("--no-remote").arg("--profile").arg(&profile).arg(url);
@@ -167,8 +168,7 @@ fn fresh_profile() -> io::Result<PathBuf> {
 /// The files of a Firefox profile that loads a page over HTTP/3 from a server with a self-signed
 /// certificate: preferences, and the exception that a user would click.
 fn firefox_profile(url: &str, hash: &Fingerprint) -> [(&'static str, String); 2] {
-    let authority = authority(url);
-    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "443"));
+    let (host, port) = authority(url);
     let preferences = [
         // From the first request on; else only once `Alt-Svc` has been seen.
         ("network.http.http3.alt-svc-mapping-for-testing", format!("\"{host};h3=:{port}\"")),
@@ -188,18 +188,20 @@ fn firefox_profile(url: &str, hash: &Fingerprint) -> [(&'static str, String); 2]
 }
 
 /// Host and port of a URL.
-fn authority(url: &str) -> &str {
-    url.trim_start_matches("https://").split('/').next().unwrap_or_default()
+fn authority(url: &str) -> (&str, u16) {
+    let authority = url.trim_start_matches("https://").split(['/', '?', '#']).next().unwrap_or_default();
+    let (host, port) = split_authority(authority).unwrap_or((authority, None));
+    (host, port.unwrap_or(443))
 }
 
 /// What Chromium needs to load a page over HTTP/3 from a server with a self-signed certificate.
 fn chrome_arguments(url: &str, spki_hash: &Fingerprint, profile: &str) -> Vec<String> {
-    let authority = authority(url);
+    let (host, port) = authority(url);
     vec![
         format!("--user-data-dir={profile}"),
         "--no-first-run".into(),
         "--no-default-browser-check".into(),
-        format!("--origin-to-force-quic-on={authority}"),
+        format!("--origin-to-force-quic-on={host}:{port}"),
         format!("--ignore-certificate-errors-spki-list={}", spki_hash.base64()),
         url.into(),
     ]

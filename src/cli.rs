@@ -2,9 +2,12 @@
 
 mod bench;
 mod get;
+mod note;
+mod open;
 mod publish;
 mod remote;
 mod serve;
+mod untrusted;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -12,9 +15,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 
 use crate::{
-    browser::{Browser, OpenError},
+    browser::Browser,
     identity::{Identity, rfc3339},
-    server::{DEFAULT_HTTP_PORT, DEFAULT_PORT},
 };
 
 /// Pipe live bytes to any browser over HTTP/3.
@@ -42,7 +44,7 @@ enum Command {
     /// Show the certificate: its files, dates and hashes.
     Cert(CertArgs),
     /// Open the page of a running server in a browser that trusts it.
-    Open(OpenArgs),
+    Open(open::OpenArgs),
 }
 
 #[derive(Debug, Args)]
@@ -54,23 +56,14 @@ struct CertArgs {
     json: bool,
 }
 
-#[derive(Debug, Args)]
-struct OpenArgs {
-    /// Which browser.
-    #[arg(value_enum, default_value = "chrome")]
-    browser: BrowserName,
-    /// The page to open.
-    #[arg(default_value_t = format!("https://localhost:{DEFAULT_PORT}/"))]
-    url: String,
-    #[command(flatten)]
-    certs: CertsArgs,
-}
+/// The folder of the certificate for localhost, unless another is named.
+const DEFAULT_CERTS: &str = "certs";
 
 /// Where the server's certificate is.
 #[derive(Debug, Clone, Args)]
 struct CertsArgs {
     /// Folder of the certificate for localhost; made if it is not there.
-    #[arg(long, env = "H3CAST_CERTS", value_name = "DIR", default_value = "certs")]
+    #[arg(long, env = "H3CAST_CERTS", value_name = "DIR", default_value = DEFAULT_CERTS)]
     certs: PathBuf,
     /// A certificate chain of your own (PEM), with --key.
     #[arg(long, env = "H3CAST_CERT", value_name = "PEM", requires = "key")]
@@ -171,7 +164,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Publish(args)) => publish::run(args).await,
         Some(Command::Bench(args)) => bench::run(args).await,
         Some(Command::Cert(args)) => cert(&args),
-        Some(Command::Open(args)) => open(args).await,
+        Some(Command::Open(args)) => open::run(args).await,
     }
 }
 
@@ -231,28 +224,5 @@ fn print(text: &str) -> Result<(), Failure> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::running(error)),
         _ => Ok(()),
-    }
-}
-
-async fn open(args: OpenArgs) -> Result<(), Failure> {
-    let url = remote::url(&args.url)?.to_string();
-    let identity = args.certs.identity(&[])?;
-    let browser = Browser::from(args.browser);
-    let spki = identity.current().spki_hash();
-    match browser.open(&url, &identity.current()) {
-        Ok(mut opened) => {
-            // The profile lives as long as the browser.
-            let ended = tokio::task::spawn_blocking(move || opened.process.wait().map(|_| drop(opened)));
-            ended.await.map_err(Failure::running)?.map_err(Failure::running)
-        }
-        Err(error) => {
-            complain(&format!("{error}. Open it by hand:"));
-            let plain = format!("http://localhost:{DEFAULT_HTTP_PORT}/");
-            print(&format!("{}\n", browser.command(&url, &plain, &spki)))?;
-            match error {
-                OpenError::NotFound(_) => Err(Failure::running(anyhow::anyhow!("no browser was opened"))),
-                error => Err(Failure::running(error)),
-            }
-        }
     }
 }

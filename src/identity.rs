@@ -336,6 +336,13 @@ impl Identity {
         self.state().current
     }
 
+    /// The certificate that is served now and, once it is announced, its successor.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<Certificate> {
+        let state = self.state();
+        [Some(state.current), state.next].into_iter().flatten().collect()
+    }
+
     /// The hashes by which a browser may trust this server now and in the near future. Empty when
     /// the certificate is not one that browsers trust by hash, and must be trusted otherwise.
     #[must_use]

@@ -11,6 +11,7 @@
 //! | [`app`] | the routes of the `h3cast` program: feeds and the page |
 //! | [`identity`] | the certificate, its hashes, its renewal |
 //! | [`listen`] | addresses to listen on |
+//! | [`note`] | what a running server leaves for its user's clients |
 
 pub mod app;
 pub mod browser;
@@ -26,6 +27,7 @@ pub mod identity;
 pub mod listen;
 #[cfg(feature = "nats")]
 pub mod nats;
+pub mod note;
 pub mod origin;
 mod outstanding;
 mod page;

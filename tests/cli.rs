@@ -11,6 +11,7 @@ use std::{
 fn h3cast(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_h3cast"));
     command.current_dir(dir).args(args).stdin(Stdio::null());
+    command.env("HOME", dir).env_remove("XDG_RUNTIME_DIR").env_remove("XDG_STATE_HOME");
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("H3CAST_")) {
         command.env_remove(name);
     }
@@ -280,6 +281,8 @@ fn a_browser_is_started_with_the_flags_or_the_command_is_printed() {
         let cert: serde_json::Value = serde_json::from_slice(&output(dir.path(), &["cert", "--json"]).stdout).unwrap();
         cert["spki_sha256_base64"].as_str().unwrap().to_owned()
     };
+    // A server that has run here has left its certificate.
+    drop(Running::start(dir.path(), &FREE));
     let got = h3cast(dir.path(), &["open", "chrome"]).env("PATH", "").output().unwrap();
     assert_eq!(got.status.code(), Some(1));
     assert!(text(&got.stderr).contains("was found on this machine"), "{}", text(&got.stderr));

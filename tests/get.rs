@@ -671,6 +671,8 @@ async fn a_progress_bar_on_a_terminal() {
         let got = tokio::process::Command::new("script")
             .args(["-qec", &command, "/dev/null"])
             .current_dir(dir.path())
+            .env("HOME", dir.path())
+            .env_remove("XDG_RUNTIME_DIR")
             .stdin(std::process::Stdio::null())
             .output();
         let got = soon("the program ends", got).await.unwrap();

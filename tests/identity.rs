@@ -109,7 +109,7 @@ async fn it_is_renewed_while_running_and_both_hashes_are_announced() {
     // open stays.
     Connection::open(&uri, &Trust::Hashes(vec![announced])).await.unwrap();
     let refused = Connection::open(&uri, &Trust::Hashes(vec![old])).await.unwrap_err();
-    assert!(matches!(refused, ClientError::Connect { .. }), "{refused}");
+    assert!(matches!(refused, ClientError::Untrusted { .. }), "{refused}");
     Connection::open(&uri, &Trust::Files(vec![dir.path().join("cert.pem")])).await.unwrap();
     assert!(identity.hashes().contains(&old), "pages may still hold the old one");
     assert_eq!(soon("an answer", early.get(&uri)).await.unwrap().status, 404);

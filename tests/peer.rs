@@ -106,5 +106,5 @@ async fn requests_and_a_session() {
 
     let other = Identity::self_signed(&dir.path().join("other"), &[], Default::default()).unwrap();
     let refused = Connection::open(&uri, &Trust::Files(vec![other.certificate_path()])).await.unwrap_err();
-    assert!(matches!(refused, ClientError::Connect { .. }), "{refused}");
+    assert!(matches!(refused, ClientError::Untrusted { .. }), "{refused}");
 }

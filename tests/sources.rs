@@ -37,7 +37,7 @@ struct Serving {
 
 fn h3cast(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_h3cast"));
-    command.current_dir(dir);
+    command.current_dir(dir).env("HOME", dir).env_remove("XDG_RUNTIME_DIR").env_remove("XDG_STATE_HOME");
     command
 }
 

@@ -191,7 +191,10 @@ pub(super) async fn run(args: BenchArgs) -> Result<(), Failure> {
         false => print(&report.to_string())?,
     }
     match total.connected {
-        0 => Err(Failure::running(anyhow::anyhow!("no viewer could connect"))),
+        0 => Err(match target.untrusted() {
+            Some(untrusted) => untrusted,
+            None => Failure::running(anyhow::anyhow!("no viewer could connect")),
+        }),
         _ if total.failures() >= u64::from(args.viewers) => {
             Err(Failure::running(anyhow::anyhow!("no viewer got the feed")))
         }

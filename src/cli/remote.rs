@@ -4,13 +4,13 @@
 use std::{
     io::Write,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use clap::Args;
 use http::{HeaderMap, Uri};
 
-use super::{Failure, complain};
+use super::{DEFAULT_CERTS, Failure, complain, untrusted};
 use crate::{
     client::{ClientError, Trust, url},
     identity::Fingerprint,
@@ -18,11 +18,13 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct TrustArgs {
-    /// Folder whose cert.pem is trusted, if it is there.
-    #[arg(long, env = "H3CAST_CERTS", value_name = "DIR", default_value = "certs")]
-    certs: PathBuf,
-    /// Trust the certificates in this file, and those that they vouch for.
-    #[arg(long, value_name = "PEM", conflicts_with_all = ["cert_hash", "insecure"])]
+    /// Folder whose certificate is trusted for any host, as --certs of `serve`. Without it, servers
+    /// that you run on this machine are found by themselves, and `certs` in the current folder is
+    /// trusted for this machine only.
+    #[arg(long, env = "H3CAST_CERTS", value_name = "DIR")]
+    certs: Option<PathBuf>,
+    /// Trust the certificates in this file (PEM or DER), and those that they signed.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cert_hash", "insecure"])]
     cacert: Option<PathBuf>,
     /// Trust the server whose certificate (DER) has this SHA-256, and no other.
     #[arg(long, value_name = "HEX", value_parser = fingerprint, conflicts_with = "insecure")]
@@ -45,12 +47,11 @@ impl TrustArgs {
         if let Some(hash) = self.cert_hash {
             return Trust::Hashes(vec![hash]);
         }
-        let own = self.certs.join("cert.pem");
-        match &self.cacert {
-            Some(file) => Trust::Files(vec![file.clone()]),
-            None if own.is_file() => Trust::Files(vec![own]),
-            None => Trust::System,
+        if let Some(file) = &self.cacert {
+            return Trust::Files(vec![file.clone()]);
         }
+        let certs = self.certs.clone().unwrap_or_else(|| DEFAULT_CERTS.into());
+        Trust::Local { certs: Some(certs), anywhere: self.certs.is_some() }
     }
 }
 
@@ -124,6 +125,9 @@ pub(super) fn failure(error: impl Into<anyhow::Error>) -> Failure {
     let client = error.chain().find_map(|error| error.downcast_ref::<ClientError>());
     match client {
         Some(ClientError::Uri(_) | ClientError::Certificate { .. }) => Failure::usage(error),
+        Some(ClientError::Untrusted { authority, refusal }) => {
+            Failure::running(anyhow::anyhow!(untrusted::in_words(authority, refusal, SystemTime::now())))
+        }
         Some(ClientError::Connect { untrusted: true, .. }) => Failure::running(anyhow::anyhow!(
             "{error}: give --cacert PEM or --cert-hash HEX (`h3cast cert` shows both)"
         )),

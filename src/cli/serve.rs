@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{BrowserName, CertsArgs, Failure, complain, print};
+use super::{BrowserName, CertsArgs, Failure, complain, note::Keeper, print};
 use crate::{
     App, Identity, Listen, PlainHttp, Server,
     browser::{Browser, Opened},
@@ -264,6 +264,7 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
         builder = builder.listen(listen);
     }
     let server = app.install(builder).build().await.map_err(Failure::usage)?;
+    let note = Keeper::leave(server.addresses(), &identity).await;
     print(&announcement::text(server.addresses(), &shown, &identity))?;
     if server.addresses().http_moved {
         warn!(
@@ -286,7 +287,8 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
         served
     };
     // All to their end: a command that is still being killed when the process exits would stay.
-    let ((), served, ()) = tokio::join!(draining, serving, feed_all(live, feedings, ending.clone()));
+    let feeding = feed_all(live, feedings, ending.clone());
+    let ((), served, (), ()) = tokio::join!(draining, serving, feeding, note.keep(ending.clone()));
     served.map_err(Failure::running)
 }
 
@@ -440,8 +442,9 @@ fn stop_signals() -> std::io::Result<CancellationToken> {
 fn open(browser: Browser, addresses: &Addresses, identity: &Identity) -> Option<Opened> {
     let page = announcement::page_url(addresses);
     let plain = addresses.http.as_ref().map_or_else(|| page.clone(), |http| format!("http://{http}/"));
-    let spki = identity.current().spki_hash();
-    match browser.open(&page, &identity.current()) {
+    let certificate = identity.current();
+    let (hash, spki) = (certificate.hash(), certificate.spki_hash());
+    match browser.open(&page, &hash, &spki) {
         Ok(opened) => Some(opened),
         Err(error) => {
             complain(&format!("{error}. Open it by hand:\n  {}", browser.command(&page, &plain, &spki)));

@@ -14,7 +14,11 @@ use quinn::crypto::rustls::QuicClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::debug;
 
-use super::{ClientError, ClientResponse, Connection, Trust, trust, url::target};
+use super::{
+    ClientError, ClientResponse, Connection, Refusal, Trust,
+    trust::{self, Verifier},
+    url::target,
+};
 use crate::{
     listen::enlarge_buffers,
     server::{KEEP_ALIVE, transport},
@@ -37,6 +41,8 @@ pub struct Connector(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     config: quinn::ClientConfig,
+    /// Knows why a server was refused.
+    verifier: Arc<Verifier>,
     /// For IPv4 and IPv6, made when they are needed.
     sockets: Mutex<[Option<quinn::Endpoint>; 2]>,
     /// Where each server was reached last.
@@ -55,13 +61,13 @@ impl Connector {
 
     /// One that speaks another protocol (ALPN), or gives other credit.
     pub(crate) fn with(trust: &Trust, protocol: &[u8], transport: quinn::TransportConfig) -> Result<Self, ClientError> {
-        let mut tls = trust::tls(trust, protocol)?;
+        let (mut tls, verifier) = trust::tls(trust, protocol)?;
         // Used by `get` alone.
         tls.enable_early_data = true;
         let crypto = QuicClientConfig::try_from(tls).map_err(|error| ClientError::Protocol(error.to_string()))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(transport));
-        Ok(Self(Arc::new(Inner { config, sockets: Mutex::default(), known: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { config, verifier, sockets: Mutex::default(), known: Mutex::default() })))
     }
 
     /// Connects to the host of `uri`.
@@ -189,7 +195,7 @@ async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ClientError
 /// Tries the addresses of `host` one after another, each a little later than the one before; the
 /// first that answers is taken.
 async fn connect_any(host: &str, port: u16, connector: &Connector) -> Result<quinn::Connection, ClientError> {
-    let authority = format!("{host}:{port}");
+    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let addresses = addresses(host, port).await?;
     let mut attempts: FuturesUnordered<_> = addresses
         .iter()
@@ -199,21 +205,25 @@ async fn connect_any(host: &str, port: u16, connector: &Connector) -> Result<qui
             connect_one(*address, host, connector).await
         })
         .collect();
-    let mut reason = None;
+    let mut reason: Option<Attempt> = None;
     let attempt = async {
-        while let Some(attempt) = attempts.next().await {
-            match attempt {
+        loop {
+            let patience = match &reason {
+                // An answer was had: the other addresses need not take as long as one that is lost.
+                Some(Attempt { untrusted: true, .. }) => REFUSED_TIMEOUT,
+                _ => CONNECT_TIMEOUT,
+            };
+            match tokio::time::timeout(patience, attempts.next()).await.ok()?? {
                 Ok(connected) => return Some(connected),
                 Err(error) => {
                     debug!(%error.reason, "an attempt to connect failed");
                     // That a server is not trusted is not made good by one that is not there.
-                    if !reason.as_ref().is_some_and(|known: &Attempt| known.untrusted) {
+                    if !reason.as_ref().is_some_and(|known| known.untrusted) {
                         reason = Some(error);
                     }
                 }
             }
         }
-        None
     };
     let limit = async {
         match all_refused(&addresses).await {
@@ -227,7 +237,8 @@ async fn connect_any(host: &str, port: u16, connector: &Connector) -> Result<qui
     };
     match (connected, reason) {
         (Some(connected), _) => Ok(connected),
-        (None, Some(Attempt { reason, untrusted })) => Err(ClientError::Connect { authority, reason, untrusted }),
+        (None, Some(Attempt { refusal: Some(refusal), .. })) => Err(ClientError::Untrusted { authority, refusal }),
+        (None, Some(Attempt { reason, untrusted, .. })) => Err(ClientError::Connect { authority, reason, untrusted }),
         (None, None) => Err(ClientError::Unreachable { authority }),
     }
 }
@@ -249,11 +260,12 @@ struct Attempt {
     /// What went wrong, in words.
     reason: String,
     untrusted: bool,
+    refusal: Option<Box<Refusal>>,
 }
 
 impl From<String> for Attempt {
     fn from(reason: String) -> Self {
-        Self { reason, untrusted: false }
+        Self { reason, untrusted: false, refusal: None }
     }
 }
 
@@ -262,8 +274,9 @@ async fn connect_one(address: SocketAddr, host: &str, connector: &Connector) -> 
     match connecting.await {
         Ok(conn) => Ok(conn),
         Err(quinn::ConnectionError::TransportError(error)) if is_certificate_alert(error.code.into()) => {
+            let refusal = connector.0.verifier.refusal(&error.reason).map(Box::new);
             let reason = format!("the server's certificate is not trusted ({})", error.reason);
-            Err(Attempt { reason, untrusted: true })
+            Err(Attempt { reason, untrusted: true, refusal })
         }
         Err(error) => Err(format!("{address}: {error}").into()),
     }

@@ -42,7 +42,9 @@ use tracing::debug;
 pub use connector::Connector;
 pub use publication::{Publication, PublishError, PublishEvent, Published};
 pub use request::{Body, ClientResponse, RequestBody, ResponseFuture};
-pub use trust::Trust;
+#[cfg(feature = "cli")]
+pub(crate) use trust::certificates_in;
+pub use trust::{Expected, Presented, Reason, Refusal, Trust};
 pub use url::BadUrl;
 pub use viewer::Viewer;
 
@@ -93,8 +95,17 @@ pub enum ClientError {
         authority: String,
         /// What went wrong, in words.
         reason: String,
-        /// Whether it was that the server is not trusted: trying again does not help.
+        /// Whether it is about certificates in another way than [`Untrusted`](Self::Untrusted): trying
+        /// again does not help.
         untrusted: bool,
+    },
+    /// The server is not trusted: trying again does not help.
+    #[error("cannot connect to {authority}: {refusal}")]
+    Untrusted {
+        /// Host and port.
+        authority: String,
+        /// Why, what the server has, and what was expected.
+        refusal: Box<Refusal>,
     },
     /// The connection was lost.
     #[error("the connection was lost: {0}")]
@@ -123,7 +134,11 @@ impl ClientError {
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Uri(_) | Self::Certificate { .. } | Self::Tls(_) | Self::Connect { untrusted: true, .. } => true,
+            Self::Uri(_)
+            | Self::Certificate { .. }
+            | Self::Tls(_)
+            | Self::Untrusted { .. }
+            | Self::Connect { untrusted: true, .. } => true,
             Self::Refused { status, .. } => retry::is_final(*status),
             _ => false,
         }
@@ -131,7 +146,14 @@ impl ClientError {
 
     /// Whether there was no connection.
     fn is_unreached(&self) -> bool {
-        matches!(self, Self::Resolve { .. } | Self::Socket(_) | Self::Unreachable { .. } | Self::Connect { .. })
+        matches!(
+            self,
+            Self::Resolve { .. }
+                | Self::Socket(_)
+                | Self::Unreachable { .. }
+                | Self::Untrusted { .. }
+                | Self::Connect { .. }
+        )
     }
 }
 

@@ -28,6 +28,8 @@ pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
 pub fn command(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_h3cast"));
     command.current_dir(dir).args(args).stdin(Stdio::null()).kill_on_drop(true);
+    // Its notes are for the test alone.
+    command.env("HOME", dir).env_remove("XDG_RUNTIME_DIR").env_remove("XDG_STATE_HOME");
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("H3CAST_")) {
         command.env_remove(name);
     }

@@ -252,6 +252,9 @@ impl Program {
         }
         let mut child = command
             .current_dir(dir.path())
+            .env("HOME", dir.path())
+            .env_remove("XDG_RUNTIME_DIR")
+            .env_remove("XDG_STATE_HOME")
             .args(["--listen", "localhost:0", "--http", "off", "--count", "0", "--interval", "20ms"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -56,6 +56,9 @@ impl Serving {
         }
         let mut child = command
             .current_dir(dir.path())
+            .env("HOME", dir.path())
+            .env_remove("XDG_RUNTIME_DIR")
+            .env_remove("XDG_STATE_HOME")
             .args(["serve", "--listen", listen, "--http", "off"])
             .args(args(dir.path()).iter().map(AsRef::as_ref))
             .stdin(Stdio::piped())

@@ -36,6 +36,8 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             text=True,
+            # Its notes are not for the tester.
+            env=os.environ | {"XDG_RUNTIME_DIR": str(TARGET / "run")},
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()

@@ -1,6 +1,9 @@
 //! One viewer of a bench.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Uri, header};
@@ -13,7 +16,10 @@ use tokio_rustls::TlsConnector;
 use super::{Version, tally::Tally};
 use crate::{
     cli::{Failure, remote},
-    client::{self, ClientError, Connection, Connector, Trust, trust},
+    client::{
+        self, ClientError, Connection, Connector, Trust,
+        trust::{self, Verifier},
+    },
     format::frames::FrameDecoder,
     server::transport,
     webtransport::{self, Session},
@@ -35,7 +41,9 @@ pub(super) struct Target {
     early: bool,
     /// Each for some of the viewers.
     connectors: std::sync::Mutex<Vec<Connector>>,
-    tls: Option<TlsConnector>,
+    tls: Option<(TlsConnector, Arc<Verifier>)>,
+    /// Why the server is not trusted.
+    untrusted: OnceLock<ClientError>,
 }
 
 /// Why a viewer has ended before its feed.
@@ -43,15 +51,24 @@ type Lost = anyhow::Error;
 
 impl Target {
     pub(super) fn new(uri: Uri, trust: Trust, version: Version, early: bool) -> Result<Self, Failure> {
+        // What is wrong with files is told once, and not by each viewer.
+        trust::tls(&trust, b"h3").map_err(remote::failure)?;
         let tls = match version {
             Version::H2 => Some(b"h2".as_slice()),
             Version::H1 => Some(b"http/1.1".as_slice()),
             Version::H3 | Version::Quic | Version::WebTransport => None,
         };
         let tls = tls.map(|protocol| trust::tls(&trust, protocol)).transpose().map_err(remote::failure)?;
-        let tls = tls.map(|config| TlsConnector::from(Arc::new(config)));
+        let tls = tls.map(|(config, verifier)| (TlsConnector::from(Arc::new(config)), verifier));
         let uri = if version == Version::Quic { uri } else { as_frames(&uri)? };
-        Ok(Self { uri, version, trust, early, connectors: Default::default(), tls })
+        Ok(Self { uri, version, trust, early, connectors: Default::default(), tls, untrusted: OnceLock::new() })
+    }
+
+    /// Why no viewer could connect, if one knows more than that.
+    pub(super) fn untrusted(&self) -> Option<Failure> {
+        let Some(ClientError::Untrusted { authority, refusal }) = self.untrusted.get() else { return None };
+        let (authority, refusal) = (authority.clone(), refusal.clone());
+        Some(remote::failure(ClientError::Untrusted { authority, refusal }))
     }
 
     /// The connector for the viewer of that number.
@@ -126,6 +143,9 @@ impl Viewer {
         let viewed = self.view(&mut arrive).await;
         if let Err(error) = viewed {
             self.tally.failed(self.number, &error);
+            if let Ok(error @ ClientError::Untrusted { .. }) = error.downcast() {
+                let _ = self.target.untrusted.set(error);
+            }
         }
         arrive();
     }
@@ -199,9 +219,16 @@ impl Viewer {
         let port = authority.and_then(http::uri::Authority::port_u16).unwrap_or(443);
         let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
         tcp.set_nodelay(true)?;
-        let tls = self.target.tls.clone().ok_or_else(|| anyhow::anyhow!("no TLS for this version"))?;
+        let (tls, verifier) = self.target.tls.clone().ok_or_else(|| anyhow::anyhow!("no TLS for this version"))?;
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
-        let io = TokioIo::new(tls.connect(name, tcp).await?);
+        let connected_tls = tls.connect(name, tcp).await;
+        let io = TokioIo::new(connected_tls.map_err(|error| match verifier.refusal(&error.to_string()) {
+            Some(refusal) => {
+                let authority = format!("{host}:{port}");
+                Lost::from(ClientError::Untrusted { authority, refusal: Box::new(refusal) })
+            }
+            None => error.into(),
+        })?);
         connected();
         let request = |uri: Uri| {
             let host = authority.map_or("", http::uri::Authority::as_str);

@@ -107,7 +107,10 @@ pub(super) fn lost_in_words(error: &ViewError, pause: std::time::Duration, next:
 pub(super) fn failure(error: ViewError) -> Failure {
     match error {
         ViewError::Client(
-            error @ (ClientError::Uri(_) | ClientError::Certificate { .. } | ClientError::Connect { .. }),
+            error @ (ClientError::Uri(_)
+            | ClientError::Certificate { .. }
+            | ClientError::Untrusted { .. }
+            | ClientError::Connect { .. }),
         ) => remote::failure(error),
         error => Failure::running(error),
     }

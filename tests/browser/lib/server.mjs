@@ -99,7 +99,9 @@ export class Server {
     const listen = ['--listen', `${host}:${ports[0]}`, '--http', `${host}:${ports[1]}`, '--certs', certs];
     const pace = ['--interval', `${INTERVAL_MS}ms`];
     const words = program === H3CAST ? ['serve', ...listen, ...pace, ...args] : [...listen, ...args];
-    const child = spawn(program, words, { stdio: ['pipe', 'pipe', 'pipe'] });
+    // Its notes are not for the tester.
+    const env = { ...process.env, XDG_RUNTIME_DIR: path.join(TARGET, 'run') };
+    const child = spawn(program, words, { stdio: ['pipe', 'pipe', 'pipe'], env });
     // The server heeds both; the examples, which are kept short, only Ctrl-C.
     const server = new Server(child, { program, args, host, certs }, program === H3CAST ? 'SIGTERM' : 'SIGINT');
     try {

@@ -17,9 +17,11 @@ const EXIT_MS = 20_000;
 /** How often a state that gives no notice of itself is looked at. */
 const LOOK_MS = 50;
 
-/** What the tester's shell has set must not change what the program does. */
-const environment = () =>
-  Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('H3CAST_')));
+/** What the tester's shell has set must not change what the program does, nor see notes of its servers. */
+const environment = () => ({
+  ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('H3CAST_'))),
+  XDG_RUNTIME_DIR: path.join(TARGET, 'run'),
+});
 
 /** Starts the program. @param {string[]} args @param {import('node:child_process').StdioOptions} stdio */
 export const start = (args, stdio) => spawn(H3CAST, args, { stdio, env: environment() });

@@ -1,0 +1,76 @@
+//! The note that `h3cast serve` leaves for clients on this machine.
+
+use std::{io, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::{
+    Identity,
+    note::{Left, Note},
+    server::Addresses,
+};
+
+/// How often it is brought up to date: certificates change, and folders are removed.
+const EVERY: Duration = Duration::from_secs(1);
+/// How long the start waits for it: a home folder on a network may not answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Keeps a note up to date.
+pub(super) struct Keeper {
+    addresses: Addresses,
+    identity: Identity,
+    left: Option<Left>,
+}
+
+impl Keeper {
+    /// Leaves a note. Without one the server is as good: its clients have to be told whom to trust.
+    pub(super) async fn leave(addresses: &Addresses, identity: &Identity) -> Self {
+        let note = Note::of(addresses, identity);
+        let leaving = blocking(move || Left::leave(note));
+        let left = match tokio::time::timeout(PATIENCE, leaving).await {
+            Ok(Ok(left)) => {
+                debug!(path = %left.path().display(), "left a note for clients on this machine");
+                Some(left)
+            }
+            Ok(Err(error)) => {
+                info!(%error, "cannot leave a note for clients on this machine: they need --certs or --cacert");
+                None
+            }
+            Err(_) => {
+                info!("the user's folder does not answer: clients on this machine need --certs or --cacert");
+                None
+            }
+        };
+        Self { addresses: addresses.clone(), identity: identity.clone(), left }
+    }
+
+    /// Brings it up to date until `stop`, and then removes it.
+    pub(super) async fn keep(mut self, stop: CancellationToken) {
+        while let Some(mut left) = self.left.take() {
+            if stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none() {
+                let removed = blocking(move || {
+                    drop(left);
+                    Ok(())
+                });
+                // What is left of it all the same counts for nothing once the process has ended.
+                let _ = tokio::time::timeout(PATIENCE, removed).await;
+                return;
+            }
+            let note = Note::of(&self.addresses, &self.identity);
+            let updated = blocking(move || {
+                let updated = left.update(note);
+                Ok((left, updated))
+            });
+            let Some(Ok((left, updated))) = stop.run_until_cancelled(updated).await else { return };
+            if let Err(error) = updated {
+                debug!(%error, "cannot update the note for clients on this machine");
+            }
+            self.left = Some(left);
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

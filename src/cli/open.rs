@@ -1,0 +1,109 @@
+//! `h3cast open`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use http::Uri;
+
+use super::{BrowserName, DEFAULT_CERTS, Failure, complain, print, remote};
+use crate::{
+    browser::{Browser, OpenError},
+    client::certificates_in,
+    identity::Fingerprint,
+    note::{self, Note},
+    origin::is_loopback,
+    server::{DEFAULT_HTTP_PORT, DEFAULT_PORT},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct OpenArgs {
+    /// Which browser.
+    #[arg(value_enum, default_value = "chrome")]
+    browser: BrowserName,
+    /// The page to open. The certificate of a server that you run on this machine is found by itself.
+    #[arg(default_value_t = format!("https://localhost:{DEFAULT_PORT}/"))]
+    url: String,
+    /// Folder of the server's certificate, as --certs of `serve`. [default: certs, for a server on this
+    /// machine only]
+    #[arg(long, env = "H3CAST_CERTS", value_name = "DIR")]
+    certs: Option<PathBuf>,
+    /// The server's certificate (PEM).
+    #[arg(long, env = "H3CAST_CERT", value_name = "PEM")]
+    cert: Option<PathBuf>,
+    /// Not needed: for command lines that give what `serve` gets.
+    #[arg(long, env = "H3CAST_KEY", value_name = "PEM", hide = true)]
+    key: Option<PathBuf>,
+}
+
+/// What a browser trusts a server by: the hashes of its certificate and of its public key.
+type Hashes = (Fingerprint, Fingerprint);
+
+pub(super) async fn run(args: OpenArgs) -> Result<(), Failure> {
+    let uri = remote::url(&args.url)?;
+    let note = note_for(&uri);
+    let (hash, spki) = hashes(&args, &uri, note.as_ref())?;
+    let url = uri.to_string();
+    let browser = Browser::from(args.browser);
+    match browser.open(&url, &hash, &spki) {
+        Ok(mut opened) => {
+            // The profile lives as long as the browser.
+            let ended = tokio::task::spawn_blocking(move || opened.process.wait().map(|_| drop(opened)));
+            ended.await.map_err(Failure::running)?.map_err(Failure::running)
+        }
+        Err(error) => {
+            complain(&format!("{error}. Open it by hand:"));
+            let plain = match note {
+                Some(note) => note.http.map_or_else(|| url.clone(), |http| format!("http://{http}/")),
+                None => format!("http://localhost:{DEFAULT_HTTP_PORT}/"),
+            };
+            print(&format!("{}\n", browser.command(&url, &plain, &spki)))?;
+            match error {
+                OpenError::NotFound(_) => Err(Failure::running(anyhow::anyhow!("no browser was opened"))),
+                error => Err(Failure::running(error)),
+            }
+        }
+    }
+}
+
+/// The note of the server at a URL of this machine.
+fn note_for(uri: &Uri) -> Option<Note> {
+    let port = uri.port_u16().unwrap_or(443);
+    is_loopback(uri.host()?).then(|| note::find().into_iter().find(|note| note.has_port(port))).flatten()
+}
+
+/// The certificate that the user has named, or the one that the server's note names, or one in the current
+/// folder.
+fn hashes(args: &OpenArgs, uri: &Uri, note: Option<&Note>) -> Result<Hashes, Failure> {
+    if let Some(file) = &args.cert {
+        return in_file(file);
+    }
+    if let Some(folder) = &args.certs {
+        return in_file(&folder.join("cert.pem"));
+    }
+    if let Some(hashes) = note.and_then(Note::current) {
+        return Ok(hashes);
+    }
+    let here = uri.host().is_some_and(is_loopback);
+    let default = Path::new(DEFAULT_CERTS).join("cert.pem");
+    if here && default.exists() {
+        return in_file(&default);
+    }
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    Err(Failure::running(match here {
+        true => anyhow::anyhow!(
+            "you run no server at {authority} that could be found, and there is no certificate in {DEFAULT_CERTS}/: \
+             start one with `h3cast serve`, or name its folder with --certs DIR"
+        ),
+        false => anyhow::anyhow!("the certificate of {authority} is not known: name its file with --cert PEM"),
+    }))
+}
+
+/// The first certificate in a file is the server's own.
+fn in_file(file: &Path) -> Result<Hashes, Failure> {
+    let unusable =
+        |reason| Failure::running(anyhow::anyhow!("cannot use the certificate in {}: {reason}", file.display()));
+    let certificates = certificates_in(file).map_err(unusable)?;
+    let own = certificates.first().ok_or_else(|| unusable("it is empty".into()))?;
+    let (_, x509) = x509_parser::parse_x509_certificate(own).map_err(|error| unusable(error.to_string()))?;
+    Ok((Fingerprint::of(own), Fingerprint::of(x509.public_key().raw)))
+}

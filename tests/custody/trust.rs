@@ -1,0 +1,317 @@
+//! Whom a client trusts, and what it says of a server that it does not trust.
+
+use std::{fs, path::Path, process::Command, sync::Arc};
+
+use h3cast::identity::Fingerprint;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
+use time::{Duration, OffsetDateTime};
+use tokio::net::TcpListener;
+
+use crate::{
+    note::{User, demo},
+    program::{Program, Serving, command, output, soon, text},
+};
+
+/// Creates FOLDER/NAME.pem and NAME.key as a user would, with OpenSSL: it is a CA's.
+pub(crate) fn self_signed(folder: &Path, name: &str, hosts: &str) {
+    openssl(folder, name, &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"], hosts);
+}
+
+fn openssl(folder: &Path, name: &str, key: &[&str], hosts: &str) {
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=localhost"]).args(key);
+    if !hosts.is_empty() {
+        command.arg("-addext").arg(format!("subjectAltName={hosts}"));
+    }
+    command.arg("-keyout").arg(folder.join(format!("{name}.key"))).arg("-out").arg(folder.join(format!("{name}.pem")));
+    let made = command.output().unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+}
+
+fn hash_of(pem: &Path) -> String {
+    Fingerprint::of(&CertificateDer::from_pem_file(pem).unwrap()).hex()
+}
+
+/// A server with a certificate of its user's own, whose notes nobody else finds.
+async fn serve_with(folder: &Path, name: &str, more: &[&str]) -> Serving {
+    let (cert, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
+    let args = ["--cert", cert.to_str().unwrap(), "--key", key.to_str().unwrap(), "--interval", "1ms"];
+    Serving::start(folder, 0, &[&["demo"], &args[..], more].concat()).await
+}
+
+#[tokio::test]
+async fn cacert_trusts_what_curl_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let elliptic = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
+    for (name, key, hosts) in [
+        ("rsa", &["-newkey", "rsa:2048"][..], "DNS:localhost"),
+        ("elliptic", &elliptic, "DNS:localhost,IP:127.0.0.1"),
+        ("common-name", &elliptic, ""),
+    ] {
+        openssl(folder, name, key, hosts);
+        let server = serve_with(folder, name, &[]).await;
+        let url = server.url("/stream");
+        let pem = folder.join(format!("{name}.pem"));
+        let x509 = fs::read(&pem).unwrap();
+        let der = CertificateDer::from_pem_slice(&x509).unwrap();
+        assert!(x509_parser::parse_x509_certificate(&der).unwrap().1.is_ca(), "{name}");
+        fs::write(folder.join("cert.der"), &der).unwrap();
+        // Not the first of several.
+        self_signed(folder, "other", "DNS:localhost");
+        let bundle = [fs::read(folder.join("other.pem")).unwrap(), x509].concat();
+        fs::write(folder.join("bundle.pem"), bundle).unwrap();
+        let curl = ["-sS", "--max-time", "20", &url, "--cacert", pem.to_str().unwrap()];
+        let curled = Command::new("curl").args(curl).output().unwrap();
+        assert_eq!(text(&curled.stdout), demo(), "{name}: {}", text(&curled.stderr));
+        for file in [pem.clone(), folder.join("cert.der"), folder.join("bundle.pem")] {
+            let file = file.to_str().unwrap();
+            for more in [&[][..], &["--webtransport"], &["--resume"]] {
+                let got = output(elsewhere.path(), &[&["get", &url, "--cacert", file], more].concat()).await;
+                assert_eq!(text(&got.stdout), demo(), "{name} {file} {more:?}: {}", text(&got.stderr));
+            }
+        }
+        for version in ["h1", "h2"] {
+            let args = ["bench", &url, "-c", "1", "-d", "20", "--warm-up", "0", "--http", version, "--cacert"];
+            let got = output(elsewhere.path(), &[&args[..], &[pem.to_str().unwrap()]].concat()).await;
+            assert!(got.status.success(), "{name} {version}: {}", text(&got.stderr));
+        }
+        // The other one alone is not enough.
+        let other = folder.join("other.pem");
+        let got = output(elsewhere.path(), &["get", &url, "--cacert", other.to_str().unwrap()]).await;
+        assert_eq!(got.status.code(), Some(1), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_holds_no_certificate_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    self_signed(dir.path(), "own", "DNS:localhost");
+    fs::write(dir.path().join("empty"), "").unwrap();
+    fs::write(dir.path().join("text"), "hello\n").unwrap();
+    for (file, part) in [
+        ("empty", "it is empty"),
+        ("text", "holds no certificate"),
+        ("own.key", "private key"),
+        ("nothing", "there is no such file"),
+        (".", "it is a folder"),
+    ] {
+        for words in [&["get"][..], &["publish"], &["bench"], &["bench", "--http", "h1"]] {
+            let got = output(dir.path(), &[words, &["https://localhost:1/stream", "--cacert", file]].concat()).await;
+            let said = text(&got.stderr);
+            assert_eq!(got.status.code(), Some(2), "{words:?} {file}: {said}");
+            assert!(said.contains(file) && said.contains(part), "{words:?} {file}: {said}");
+        }
+    }
+}
+
+/// A folder that was cloned or unpacked may hold `certs/cert.pem` of anyone's. Without a network there is no
+/// other address than loopback; `client::trust` has a test that needs none.
+#[tokio::test]
+async fn certs_in_the_current_folder_are_for_this_machine_only() {
+    let interfaces = if_addrs::get_if_addrs().unwrap();
+    let other = interfaces.iter().map(if_addrs::Interface::ip).find(|ip| ip.is_ipv4() && !ip.is_loopback());
+    let Some(other) = other else { return eprintln!("skipped: this machine has no address but loopback") };
+    let dir = tempfile::tempdir().unwrap();
+    self_signed(dir.path(), "own", &format!("IP:{other},IP:127.0.0.1"));
+    let (listen, cert) = ("0.0.0.0:0", ["--cert", "own.pem", "--key", "own.key"]);
+    let args = [&["serve", "--listen", listen, "--http", "off", "--interval", "1ms"], &cert[..]].concat();
+    let server = Serving::of(Program::start(dir.path(), &args)).await;
+    let cloned = tempfile::tempdir().unwrap();
+    fs::create_dir(cloned.path().join("certs")).unwrap();
+    let planted = cloned.path().join("certs/cert.pem");
+    fs::copy(dir.path().join("own.pem"), &planted).unwrap();
+    let web = format!("https://{other}:{}/stream", server.port);
+    for words in [
+        &["get"][..],
+        &["get", "--webtransport"],
+        &["get", "--resume"],
+        &["publish"],
+        &["bench", "-c", "1", "--warm-up", "0"],
+        &["bench", "-c", "1", "--warm-up", "0", "--http", "h2"],
+        &["bench", "-c", "1", "--warm-up", "0", "--http", "h1"],
+    ] {
+        let got = output(cloned.path(), &[words, &[&web]].concat()).await;
+        let said = text(&got.stderr);
+        assert_eq!(got.status.code(), Some(1), "{words:?}: {said}");
+        assert!(said.contains("this machine only") && said.contains("--certs certs"), "{words:?}: {said}");
+    }
+    // `open` would have a browser trust it.
+    let got = output(cloned.path(), &["open", "chrome", &web]).await;
+    assert_eq!((got.status.code(), text(&got.stdout).as_str()), (Some(1), ""));
+    let here = format!("https://127.0.0.1:{}/stream", server.port);
+    let got = output(cloned.path(), &["get", &here]).await;
+    assert_eq!(text(&got.stdout), demo(), "{}", text(&got.stderr));
+    for named in [["--certs", "certs"], ["--cacert", "certs/cert.pem"]] {
+        let got = output(cloned.path(), &["get", &web, named[0], named[1]]).await;
+        assert_eq!(text(&got.stdout), demo(), "{named:?}: {}", text(&got.stderr));
+    }
+    let mut command = command(cloned.path(), &["get", &web]);
+    let got = soon("its end", command.env("H3CAST_CERTS", "certs").output()).await.unwrap();
+    assert_eq!(text(&got.stdout), demo(), "{}", text(&got.stderr));
+    // What is no certificate there hinders nobody from using others.
+    fs::write(&planted, "garbage").unwrap();
+    let got = output(cloned.path(), &["get", &here]).await;
+    assert_eq!(got.status.code(), Some(1));
+    assert!(text(&got.stderr).contains("holds no certificate"), "{}", text(&got.stderr));
+    let got = output(cloned.path(), &["get", &here, "--certs", "certs"]).await;
+    assert_eq!(got.status.code(), Some(2), "{}", text(&got.stderr));
+}
+
+/// A server that gets no further than its certificate, over UDP and TCP.
+struct Bare {
+    port: u16,
+    pem: String,
+    hash: String,
+    _tasks: tokio::task::JoinSet<()>,
+}
+
+impl Bare {
+    async fn start(from: i64, to: i64, names: &[&str]) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "evil\u{1b}[2J");
+        params.not_before = OffsetDateTime::now_utc() + Duration::hours(from);
+        params.not_after = OffsetDateTime::now_utc() + Duration::hours(to);
+        let certificate = params.self_signed(&key).unwrap();
+        let (der, pem) = (certificate.der().clone(), certificate.pem());
+        let hash = Fingerprint::of(&der).hex();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut tls = builder.unwrap().with_no_client_auth().with_single_cert(vec![der], key).unwrap();
+        tls.alpn_protocols = [&b"h3"[..], b"h2", b"http/1.1"].map(<[u8]>::to_vec).into();
+        let (v4, v6, port) = listeners().await;
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls.clone()));
+        let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
+        let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        let mut tasks = tokio::task::JoinSet::new();
+        for listener in [v4, v6] {
+            let endpoint = quinn::Endpoint::server(config.clone(), listener.local_addr().unwrap()).unwrap();
+            let acceptor = acceptor.clone();
+            tasks.spawn(async move {
+                while let Some(incoming) = endpoint.accept().await {
+                    tokio::spawn(async move {
+                        if let Ok(conn) = incoming.await {
+                            conn.close(0_u8.into(), b"");
+                        }
+                    });
+                }
+            });
+            tasks.spawn(async move {
+                while let Ok((tcp, _)) = listener.accept().await {
+                    let acceptor = acceptor.clone();
+                    tokio::spawn(async move { acceptor.accept(tcp).await.is_ok() });
+                }
+            });
+        }
+        Self { port, pem, hash, _tasks: tasks }
+    }
+}
+
+/// On both addresses of localhost, at one port that is free at both.
+async fn listeners() -> (TcpListener, TcpListener, u16) {
+    loop {
+        let v4 = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = v4.local_addr().unwrap().port();
+        if let Ok(v6) = TcpListener::bind(("::1", port)).await {
+            return (v4, v6, port);
+        }
+    }
+}
+
+/// Runs every command that connects against it, and gives what each said. All must fail.
+async fn refused(folder: &Path, host: &str, server: &Bare, trust: &[&str]) -> Vec<String> {
+    let url = format!("https://{host}:{}/stream", server.port);
+    let mut all = Vec::new();
+    for words in [
+        &["get"][..],
+        &["get", "--resume"],
+        &["get", "--resume", "-o", "out"],
+        &["publish"],
+        &["publish", "--webtransport"],
+        &["bench", "-c", "2", "--warm-up", "0"],
+        &["bench", "-c", "2", "--warm-up", "0", "--http", "h2"],
+        &["bench", "-c", "2", "--warm-up", "0", "--http", "h1"],
+    ] {
+        let got = output(folder, &[words, &[&url], trust].concat()).await;
+        let said = text(&got.stderr);
+        assert_eq!(got.status.code(), Some(1), "{words:?}: {said}");
+        let head = said.find(&format!("cannot connect to {host}:{}: the server's certificate is not", server.port));
+        let said = said[head.unwrap_or_else(|| panic!("{words:?}: {said}"))..].to_owned();
+        // Which certificate the server has.
+        for part in [&server.hash, "valid 20", "self-signed", "CN=evil\\u{1b}[2J"] {
+            assert!(said.contains(part), "{words:?}: `{part}` is not in:\n{said}");
+        }
+        assert!(!said.contains('\u{1b}'), "{words:?}: {said:?}");
+        all.push(said);
+    }
+    all
+}
+
+fn all_say(all: &[String], parts: &[&str]) {
+    for (said, part) in all.iter().flat_map(|said| parts.iter().map(move |part| (said, part))) {
+        assert!(said.contains(part), "`{part}` is not in:\n{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_server_and_another_hash() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Bare::start(-1, 24, &["localhost", "example.test"]).await;
+    // Nothing is there that could be expected.
+    let all = refused(dir.path(), "localhost", &server, &[]).await;
+    let pin = format!("--cert-hash {}", server.hash);
+    let names = "for localhost, example.test";
+    all_say(&all, &["no trusted CA signed it", "certs/cert.pem (there is no such file)", &pin, "--certs DIR", names]);
+    fs::create_dir(dir.path().join("certs")).unwrap();
+    self_signed(&dir.path().join("certs"), "cert", "DNS:localhost");
+    let expected = format!("certs/cert.pem, SHA-256 {}", hash_of(&dir.path().join("certs/cert.pem")));
+    all_say(&refused(dir.path(), "localhost", &server, &[]).await, &[&expected, &pin]);
+    let all = refused(dir.path(), "localhost", &server, &["--cacert", "certs/cert.pem"]).await;
+    all_say(&all, &[&expected, &pin]);
+    let given = "0".repeat(64);
+    let all = refused(dir.path(), "localhost", &server, &["--cert-hash", &given]).await;
+    all_say(&all, &["its SHA-256 is not the one that was given", &format!("SHA-256 {given}"), &pin, "h3cast cert"]);
+    // The command that it names helps: what fails then is something else.
+    let url = format!("https://localhost:{}/", server.port);
+    let got = output(dir.path(), &["get", &url, "--cert-hash", &server.hash]).await;
+    assert!(!text(&got.stderr).contains("not trusted"), "{}", text(&got.stderr));
+}
+
+#[tokio::test]
+async fn expired_too_early_and_wrong_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let trust = ["--cacert", "server.pem"];
+    let write = |server: &Bare| fs::write(dir.path().join("server.pem"), &server.pem).unwrap();
+    let expired = Bare::start(-99, -49, &["localhost"]).await;
+    write(&expired);
+    let all = refused(dir.path(), "localhost", &expired, &trust).await;
+    all_say(&all, &["it has expired", "2 days ago", "restart the server", "h3cast serve", "check the clock"]);
+    let early = Bare::start(5, 24, &["localhost"]).await;
+    write(&early);
+    let all = refused(dir.path(), "localhost", &early, &trust).await;
+    all_say(&all, &["it is not valid yet", "in 4 h", "check the clock"]);
+    let other = Bare::start(-1, 24, &["127.0.0.1"]).await;
+    write(&other);
+    let all = refused(dir.path(), "localhost", &other, &trust).await;
+    let pin = format!("--cert-hash {}", other.hash);
+    let url = format!("https://127.0.0.1:{}/", other.port);
+    let listen = format!("--listen localhost:{}", other.port);
+    all_say(&all, &["it is not for localhost", "for 127.0.0.1", &url, &listen, &pin]);
+}
+
+/// What a server's user gets to see whose server uses another folder: what to give, ready to copy.
+#[tokio::test]
+async fn the_advice_for_ones_own_server_helps() {
+    let user = User::new();
+    let server = user.serve("one", &["demo"]).await;
+    let stranger = tempfile::tempdir().unwrap();
+    let mut get = Program::start(stranger.path(), &["get", &server.url("/stream")]);
+    let line = get.told("--cert-hash").await;
+    let advice = line.split("--cert-hash ").nth(1).unwrap().trim().to_owned();
+    let got = output(stranger.path(), &["get", &server.url("/stream"), "--cert-hash", &advice]).await;
+    assert_eq!(text(&got.stdout), demo(), "{}", text(&got.stderr));
+}
