@@ -29,7 +29,7 @@ export const ARTIFACTS = path.resolve(ROOT, process.env.H3CAST_ARTIFACTS ?? path
  * one read, so it is longer than the 100 ms that the demo has by itself: that each chunk leaves at once
  * is shown by the feed that is driven by hand.
  */
-export const INTERVAL_MS = 250;
+const INTERVAL_MS = 100;
 
 const READY_MS = 15_000;
 const EXIT_MS = 15_000;
