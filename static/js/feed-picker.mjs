@@ -62,7 +62,8 @@ export class FeedPicker {
  */
 export function describe({ name, kind, state, error, viewers, chunks, keptBytes, rate }) {
   const parts = [kind === "" ? name : `${name}: ${kind}`];
-  parts.push(error === undefined ? state : `${state} (${error})`);
+  const empty = kind === "live" && chunks === 0 ? (state === "open" ? ", empty so far" : ", empty") : "";
+  parts.push(error === undefined ? state + empty : `${state} (${error})${empty}`);
   if (viewers !== undefined) parts.push(plural(viewers, "viewer"));
   if (chunks !== undefined && chunks > 0) parts.push(plural(chunks, "chunk"));
   if (rate !== undefined && rate.chunks > 0) {

@@ -20,6 +20,8 @@ import { array, object, string } from "./info.mjs";
 export const POLL_MS = 2000;
 /** How long at most after it did not answer. */
 const POLL_LONGEST_MS = 30_000;
+/** How long the message about a failure waits for its reason. */
+const FAILURE_WAIT_MS = 5000;
 
 /**
  * @param {unknown} value
@@ -44,6 +46,23 @@ export function parseFeeds(value) {
       rate: chunks === undefined || bytes === undefined ? undefined : { chunks, bytes },
     };
   });
+}
+
+/**
+ * Why a feed failed, as the server has it: a transport that breaks off cannot give the reason, or only some of it.
+ * @param {Env} env
+ * @param {string} name
+ * @returns {Promise<string | undefined>} undefined: it did not fail, or that cannot be learned
+ */
+export async function failureOf(env, name) {
+  try {
+    const url = new URL("/feeds", env.href).href;
+    const response = await env.fetch(url, { cache: "no-store", signal: AbortSignal.timeout(FAILURE_WAIT_MS) });
+    const feed = parseFeeds(await response.json()).find((feed) => feed.name === name);
+    return feed?.state === "failed" ? (feed.error ?? "") : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Asks for the feeds again and again, while the page is seen. */

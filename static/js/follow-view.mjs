@@ -41,6 +41,8 @@ export class FollowView {
   #stalled = false;
   /** There has been a connection. */
   #opened = false;
+  /** How many chunks the live feed had had when it was opened, where that is known. */
+  #published = /** @type {number | undefined} */ (undefined);
 
   /** @param {string} feed for the download's name */
   set feed(feed) {
@@ -67,6 +69,12 @@ export class FollowView {
       this.panel.setState("streaming", first
         ? `Connected with ${this.#over}. Waiting for the first chunk.`
         : `Connected with ${this.#over} again.`);
+    },
+    onBegin: (published) => {
+      this.#published ??= published;
+      if (this.#numbers.chunks > 0) return;
+      const waiting = published === 0 ? "The feed is empty so far: waiting for its first chunk." : "Waiting for the next chunk.";
+      this.panel.setState("streaming", `Connected with ${this.#over}. ${waiting}`);
     },
     onPath: (path) => this.panel.showReport(path),
     onChunk: (chunk) => {
@@ -115,7 +123,7 @@ export class FollowView {
     onEnded: (totals) => {
       this.#log.mark("end", "The feed has ended.");
       this.#finish();
-      this.panel.setState("done", `Done: ${sum(totals)}.`);
+      this.panel.setState("done", this.#ended(totals));
     },
     onStopped: (totals) => {
       this.#finish();
@@ -129,6 +137,22 @@ export class FollowView {
       this.panel.setState("error", "Failed. What happened and what to do is below.");
     },
   };
+
+  /**
+   * @param {Totals} totals
+   * @returns {string} how the feed ended, for one who may have come too late
+   */
+  #ended(totals) {
+    if (totals.chunks > 0) return `The feed has ended: ${sum(totals)}.`;
+    if (this.#numbers.missing > 0) return "The feed has ended, and the server keeps none of it.";
+    if (this.#published === undefined || this.#published === 0) return "The feed has ended, and it was empty.";
+    return `The feed has ended: it had ${plural(this.#published, "chunk")} before you came. To read what is kept, choose “oldest kept” and press Start.`;
+  }
+
+  /** The server reports that nothing has been published yet. */
+  empty() {
+    if (this.panel.state === "streaming" && this.#numbers.chunks === 0 && this.#published === undefined) this.events.onBegin(0);
+  }
 
   /** @param {number | undefined} chunks how far behind the feed the page is, if that is known */
   behind(chunks) {
@@ -144,6 +168,7 @@ export class FollowView {
     this.#lost = false;
     this.#stalled = false;
     this.#opened = false;
+    this.#published = undefined;
     this.#log.clear();
     this.#plot.samples.clear();
     this.panel.clear();

@@ -31,6 +31,8 @@ import { Reading } from "./reading.mjs";
  * @property {(info: import("./info.mjs").Info) => void} onInfo
  * @property {(attempt: number) => void} onConnecting 0 at the start, then which attempt to come back
  * @property {(path: Path, verdicts: Verdict[]) => void} onOpen
+ * @property {(published: number) => void} onBegin how many chunks a live feed has had so far, each time that
+ *   its stream opens at the live edge
  * @property {(path: Path) => void} onPath the browser's report, when it comes
  * @property {(chunk: Received) => void} onChunk
  * @property {(missed: Missed | undefined) => void} onResumed it is known what was missed while the

@@ -24,6 +24,7 @@ const picker = new FeedPicker(query.get("feed") ?? "", () => void another());
 const poll = new FeedsPoll(env, (feeds) => {
   picker.status(feeds);
   const feed = feeds.find(({ name }) => name === picker.feed);
+  if (feed?.kind === "live" && feed.state === "open" && feed.chunks === 0) view.empty();
   view.behind(feed?.chunks === undefined ? undefined : follower.told(feed.chunks, feed.epoch));
 });
 

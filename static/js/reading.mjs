@@ -38,6 +38,8 @@ export class Reading {
   #returning = false;
   /** @type {Watchdog | undefined} */
   #watchdog;
+  /** Every viewer sees the same chunks, and the feed may be silent for long. */
+  #live = false;
   /** Ends the wait that there is. */
   hurry = () => {};
 
@@ -109,6 +111,7 @@ export class Reading {
       throw cause;
     }
     const { info, protocol } = known;
+    this.#live = info.feeds.some(({ name, kind }) => name === this.#wanted.feed && kind === "live");
     this.#events.onInfo(info);
     const { source, way, verdicts } = await openFeed({
       env, info, protocol, signal, ...this.#wanted, from: this.#place.from, rests: this.#rests,
@@ -173,6 +176,8 @@ export class Reading {
     switch (frame.type) {
       case "begin":
         place.begin(frame.epoch, frame.next);
+        // From the start, the next chunk is the oldest: how many there have been is not known then.
+        if (this.#live && this.#wanted.from === "now" && frame.next !== undefined) this.#events.onBegin(frame.next);
         return;
       case "sparse":
         place.sparse();

@@ -1,5 +1,6 @@
 // @ts-check
-import { asPageError, notOffered } from "./errors.mjs";
+import { asPageError, feedFailed, notOffered } from "./errors.mjs";
+import { failureOf } from "./feeds.mjs";
 import { openFetch } from "./fetch-source.mjs";
 import { feedUrl, loadInfo, sessionUrl } from "./info.mjs";
 import { readStream } from "./reader.mjs";
@@ -80,9 +81,9 @@ export class Viewer {
       const { info, protocol } = await loadInfo(this.#env, signal);
       events.onInfo(info);
       source = await this.#open(transport, feed, info, signal);
-      last = await this.#read(source, protocol, signal);
+      last = await this.#read(source, feed, protocol, signal);
     } catch (cause) {
-      const error = asPageError(cause);
+      const error = signal.aborted ? asPageError(cause) : await this.#explained(asPageError(cause), feed);
       last = signal.aborted
         ? () => events.onStopped(undefined)
         : () => events.onError(error);
@@ -112,11 +113,12 @@ export class Viewer {
 
   /**
    * @param {Source} source
+   * @param {string} feed
    * @param {string} probed
    * @param {AbortSignal} signal
    * @returns {Promise<() => void>} the last event
    */
-  async #read(source, probed, signal) {
+  async #read(source, feed, probed, signal) {
     const events = this.#events;
     const { transport, startedAt } = source;
     const final = transport === "webtransport";
@@ -132,7 +134,20 @@ export class Viewer {
     }
     if (whole) return () => events.onDone(summary);
     if (summary.outcome === "stopped") return () => events.onStopped(summary);
-    const error = source.failure(summary.cause, summary.bytes);
+    const error = await this.#explained(source.failure(summary.cause, summary.bytes), feed);
     return () => events.onError(error);
+  }
+
+  /**
+   * The feed's own failure in place of what the transport made of it: Firefox takes a response that breaks off
+   * before its first byte for a server that does not answer.
+   * @param {import("./errors.mjs").PageError} error
+   * @param {string} feed
+   */
+  async #explained(error, feed) {
+    // What the server said itself, or what this page cannot do, is explained already.
+    if (error.answered || error.permanent) return error;
+    const reason = await failureOf(this.#env, feed);
+    return reason === undefined ? error : feedFailed(reason);
   }
 }

@@ -37,7 +37,7 @@ function following(changes = {}, wanted = {}) {
     return new Response(driven.stream);
   };
   const told = [];
-  const names = ["onInfo", "onConnecting", "onOpen", "onPath", "onChunk", "onResumed", "onMissed", "onStalled", "onLost", "onEnded", "onStopped", "onError"];
+  const names = ["onInfo", "onConnecting", "onOpen", "onBegin", "onPath", "onChunk", "onResumed", "onMissed", "onStalled", "onLost", "onEnded", "onStopped", "onError"];
   const text = (argument) => (argument?.bytes instanceof Uint8Array ? { ...argument, bytes: new TextDecoder().decode(argument.bytes) } : argument);
   const follower = new Follower(env, Object.fromEntries(names.map((name) => [name, (...args) => told.push([name, ...args.map(text)])])));
   const run = follower.start({ choice: "fetch", feed: "default", from: "now", ...wanted });
@@ -70,6 +70,31 @@ test("a feed is asked for as frames, from where the visitor wants, and its end e
   assert.equal(f.all("onLost").length, 0);
   assert.equal(f.follower.running, false);
   assert.deepEqual([f.env.timers.size, f.env.onlineAgain.size, f.env.observers.size], [0, 0, 0], "nothing is left behind");
+});
+
+const LIVE = { feeds: [{ name: "default", url: "https://localhost:4433/stream", kind: "live" }] };
+const opens = (epoch, next) => frame(3, epoch, next);
+
+test("at the live edge it is known how much there has been, and whether the feed is empty", async () => {
+  for (const published of [0, 3]) {
+    const f = following({ routes: { "/info": () => json(infoDocument(LIVE)) } });
+    await calm();
+    await f.push(0, opens(7, published));
+    assert.deepEqual(f.all("onBegin"), [[published]]);
+    f.follower.stop();
+    await f.run;
+  }
+});
+
+test("from the oldest chunk, or on demand, the next number says nothing of that", async () => {
+  for (const [document, from] of [[infoDocument(LIVE), "start"], [infoDocument(), "now"]]) {
+    const f = following({ routes: { "/info": () => json(document) } }, { from });
+    await calm();
+    await f.push(0, opens(7, 0));
+    assert.deepEqual(f.all("onBegin"), []);
+    f.follower.stop();
+    await f.run;
+  }
 });
 
 test("the feed's end is the end, though its stream stays open", async (t) => {

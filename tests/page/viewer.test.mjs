@@ -137,3 +137,27 @@ test("a server that is gone, and one without WebTransport", async () => {
   await without.viewer.start("webtransport");
   assert.match(without.find("onError")[0].message, /offers no WebTransport/);
 });
+
+test("a stream that breaks off because its feed failed says why, whatever the transport could", async () => {
+  const failed = { feeds: [{ name: "default", kind: "live", state: "failed", error: "the command exited with status 101" }] };
+  const v = viewing({ protocols: { "/info": "h2", "/stream": "h2" } });
+  v.env.routes["/feeds"] = () => json(failed);
+  const run = v.viewer.start("fetch");
+  await settled();
+  v.driven.push("x");
+  v.driven.fail(new TypeError("network error"));
+  await run;
+  assert.match(v.find("onError")[0].message, /failed at its source: the command exited with status 101\./);
+});
+
+test("a stream that breaks off while its feed is open was cut short", async () => {
+  for (const route of [() => json({ feeds: [{ name: "default", kind: "live", state: "open" }] }), () => { throw new TypeError("gone"); }]) {
+    const v = viewing({ protocols: { "/info": "h2", "/stream": "h2" } });
+    v.env.routes["/feeds"] = route;
+    const run = v.viewer.start("fetch");
+    await settled();
+    v.driven.fail(new TypeError("network error"));
+    await run;
+    assert.match(v.find("onError")[0].message, /cut short after 0 bytes/);
+  }
+});

@@ -1,0 +1,81 @@
+// What the pages say of a feed that failed, of one that has ended, and of one that is still empty.
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { assertAccessible } from './lib/accessible.mjs';
+import { chromium, firefox, open } from './lib/browsers.mjs';
+import { Server } from './lib/server.mjs';
+
+const TEST = { timeout: 60_000 };
+/** What browsers write into their console about a response that was cut off. */
+const CUT = /net::ERR_|Failed to load resource|NetworkError|TypeError/;
+const FEEDS = ['failed=exec:echo "so far"; exit 3', 'ended=exec:echo all', 'nothing=exec:true', 'empty=publish'];
+
+for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Firefox', firefox]])) {
+  describe(`the state of a feed in ${name}`, () => {
+    /** @type {Server} */ let server;
+    /** @type {import('puppeteer-core').Browser} */ let browser;
+    before(async () => {
+      server = await Server.start({ args: FEEDS });
+      browser = await launch();
+    }, TEST);
+    after(async () => {
+      await browser?.close();
+      await server?.stop();
+    }, TEST);
+
+    /** @param {string} feed @param {string} query @param {string} state */
+    async function shown(feed, query, state) {
+      const view = await open(browser, `${server.plain}/${query}feed=${feed}&autostart=1`);
+      await view.state([state]);
+      return view;
+    }
+
+    for (const transport of ['fetch', 'webtransport']) {
+      test(`${transport}: failed, with the reason, after what it had`, TEST, async () => {
+        const view = await shown('failed', `?from=start&transport=${transport}&`, 'error');
+        assert.deepEqual((await view.reads()).map(({ text }) => text), ['so far\n']);
+        const { error } = await view.report();
+        assert.match(error, /The feed failed at its source: .*3/);
+        await view.until('the note', () => /failed \(.*3/.test(document.querySelector('#feed-note')?.textContent ?? ''));
+        await assertAccessible(view, 'when the feed has failed');
+        await view.assertClean();
+        await view.page.close();
+      });
+    }
+
+    test('failed, on the page that only knows bytes', TEST, async () => {
+      const view = await shown('failed', 'fetch.html?', 'error');
+      assert.match((await view.report()).error, /The feed failed at its source: .*3/);
+      await view.assertClean(CUT);
+      await view.page.close();
+    });
+
+    test('ended, before the viewer came', TEST, async () => {
+      const view = await shown('ended', '?', 'done');
+      assert.match((await view.report()).status, /has ended: it had 1 chunk before you came.*oldest kept/);
+      await view.page.select('#from', 'start');
+      await view.start();
+      await view.chunksShown(1);
+      await view.state(['done']);
+      assert.match((await view.report()).status, /^The feed has ended: 1 chunk, 4 B/);
+      await view.page.close();
+    });
+
+    test('ended, and it was empty', TEST, async () => {
+      for (const query of ['?', '?from=start&']) {
+        const view = await shown('nothing', query, 'done');
+        assert.equal((await view.report()).status, 'The feed has ended, and it was empty.');
+        await view.until('the note', () => /ended, empty/.test(document.querySelector('#feed-note')?.textContent ?? ''));
+        await view.page.close();
+      }
+    });
+
+    test('empty so far', TEST, async () => {
+      for (const query of ['?', '?from=start&']) {
+        const view = await shown('empty', query, 'streaming');
+        await view.until('the words', () => /The feed is empty so far/.test(document.querySelector('#status')?.textContent ?? ''));
+        await view.page.close();
+      }
+    });
+  });
+}
