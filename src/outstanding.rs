@@ -21,7 +21,9 @@ use futures_util::task::AtomicWaker;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a peer that has everything gets to read it before the stream is reset: it may drop what its
-/// application has not read by then (RFC 9000 §3.2), and quinn and Chromium do.
+/// application has not read by then (RFC 9000 §3.2). With both cores busy, a reset right after the
+/// acknowledgement cost most viewers on quinn everything, and one in 50 sessions of Chromium; after
+/// 100 ms it still cost some on quinn. curl and Chromium's fetch lost nothing either way.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// What was [held](Self::hold) and has not been let go yet. One task waits for that.

@@ -86,6 +86,30 @@ async fn dropping_it_unfinished_shows_a_cut_response() {
 }
 
 #[tokio::test]
+async fn aborting_it_lets_everything_arrive_first() {
+    let (server, mut taken) = server().await;
+    let connection = server.connect().await;
+    let mut response = soon("the head", connection.get(&server.uri("/"))).await.unwrap();
+    let mut stream = soon("the stream", taken.recv()).await.unwrap();
+    // More than the flow-control window, so that it is also waited for.
+    let abort = tokio::spawn(async move {
+        stream.write_bytes(vec![7; 3_000_000].into()).await.unwrap();
+        stream.abort().await;
+    });
+    let mut read = 0;
+    let cut = loop {
+        match soon("more", response.body.next()).await {
+            Ok(Some(bytes)) => read += bytes.len(),
+            Ok(None) => panic!("it looks whole"),
+            Err(cut) => break cut,
+        }
+    };
+    assert!(matches!(cut, ClientError::Reset(0x102)), "{cut}");
+    assert_eq!(read, 3_000_000);
+    soon("the abort", abort).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_raw_stream_speaks_http3_frames() {
     let (server, mut taken) = server().await;
     let connection = server.connect().await;

@@ -125,7 +125,7 @@ impl Delivered {
             let mark = outstanding.hold(Bytes::new());
             let left = async move {
                 outstanding.none().await;
-                // Chromium drops what it has not read when the reset comes with it.
+                // Nor must a client read what comes with a reset.
                 sleep(LINGER).await;
             };
             self.failing = Some(Box::pin(failed(error, left)));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use h3cast::feed::{Feed, Lag};
 
 use crate::{
@@ -46,7 +47,5 @@ async fn laggard(over: Over) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_gets_whole_chunks_until_it_is_cut_off() {
-    for over in ALL {
-        laggard(over).await;
-    }
+    join_all(ALL.map(laggard)).await;
 }

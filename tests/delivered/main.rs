@@ -11,6 +11,7 @@ mod relay;
 #[path = "../common/serving.rs"]
 mod serving;
 
+mod bodies;
 mod busy;
 mod failures;
 mod get;

@@ -58,6 +58,24 @@ async fn what_was_lost_on_the_way_comes_before_the_reset() {
     tokio::join!(failure_while_packets_are_lost(Over::Http3), failure_while_packets_are_lost(Over::Session));
 }
 
+async fn a_client_that_is_gone(over: Over) {
+    let scene = scene(over, Duration::from_secs(60)).await;
+    scene.relay.lose(true);
+    scene.publisher.publish("last\n".into()).await.unwrap();
+    scene.publisher.end(End::Failed(FeedError("by hand".into())));
+    let began = Instant::now();
+    scene.server.stop.cancel();
+    soon("the server stops", scene.server.running).await.unwrap();
+    // Five for the client, and a few more for the session, the connection, and a busy machine.
+    assert!(began.elapsed() < Duration::from_secs(15), "{over:?}: {:?}", began.elapsed());
+}
+
+/// Long before its grace time is over, or the connection is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_acknowledge_is_waited_for_for_five_seconds() {
+    tokio::join!(a_client_that_is_gone(Over::Http3), a_client_that_is_gone(Over::Session));
+}
+
 /// A client that does not acknowledge any more is waited for, but not for longer than the server has.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stops_waits_no_longer_than_its_grace() {
