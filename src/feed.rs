@@ -131,7 +131,7 @@ pub enum Lag {
     Block,
 }
 
-type Open = dyn Fn(u64) -> BoxStream<'static, Result<Bytes, FeedError>> + Send + Sync;
+type Open = dyn Fn(u64) -> BoxStream<'static, Result<Bytes, End>> + Send + Sync;
 
 #[derive(Clone)]
 enum Kind {
@@ -276,6 +276,14 @@ impl Feed {
     where
         S: Stream<Item = Result<Bytes, FeedError>> + Send + 'static,
     {
+        Self::on_demand_to(name, move || open().map(|chunk| chunk.map_err(End::Failed)))
+    }
+
+    /// The same for a source that may end in any way, which is the error of its stream.
+    pub(crate) fn on_demand_to<S>(name: &str, open: impl Fn() -> S + Send + Sync + 'static) -> Self
+    where
+        S: Stream<Item = Result<Bytes, End>> + Send + 'static,
+    {
         let open = Arc::new(move |_| open().boxed());
         Self { name: name.into(), kind: Kind::OnDemand { open, same: false }, file: None, counters: Arc::default() }
     }
@@ -286,7 +294,7 @@ impl Feed {
     where
         S: Stream<Item = Result<Bytes, FeedError>> + Send + 'static,
     {
-        let open = Arc::new(move |start| open(start).boxed());
+        let open = Arc::new(move |start| open(start).map(|chunk| chunk.map_err(End::Failed)).boxed());
         Self { name: name.into(), kind: Kind::OnDemand { open, same: true }, file: None, counters: Arc::default() }
     }
 
@@ -380,7 +388,7 @@ impl Feed {
                     From::Start | From::Now => (0, false),
                 };
                 let stream = panics::caught(|| open(start)).unwrap_or_else(|panic| {
-                    stream::once(std::future::ready(Err(panicked(&self.name, &panic)))).boxed()
+                    stream::once(std::future::ready(Err(End::Failed(panicked(&self.name, &panic))))).boxed()
                 });
                 (Source::OnDemand { stream, next: start, restarted, counters: self.counters.clone() }, epoch)
             }

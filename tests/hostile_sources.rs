@@ -361,7 +361,7 @@ async fn a_command_that_floods_standard_error() {
     let _alone = ALONE.lock().await;
     for flood in ["yes on standard error", "cat /dev/zero"] {
         let command = format!("exec:{flood} >&2 & while :; do echo here; sleep 0.05; done");
-        let serving = Serving::start(|_| vec![command.as_str(), "--log", "warn"]);
+        let serving = Serving::start(|_| vec![command.as_str(), "--stderr", "log", "--log", "warn"]);
         let connection = serving.connect().await;
         let mut reading = Reading::open(&connection, &serving.uri("/stream?from=start"), false).await;
         assert!(reading.line().await.contains("here\n"));

@@ -1,16 +1,11 @@
 //! `h3cast serve`.
 
 mod announcement;
+mod feeding;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -20,9 +15,12 @@ use crate::{
     browser::{Browser, Opened},
     feed::{self, Family, Feed, Lag},
     origin::{Origin, is_loopback},
-    panics,
     server::{Addresses, DEFAULT_HTTP_PORT, ServerId},
-    source::{Feeding, Kind, Options, Source, chunker::Chunking},
+    source::{
+        Feeding, Kind, Options, Source,
+        chunker::Chunking,
+        command::{Commands, Stderr},
+    },
 };
 
 #[derive(Debug, Args)]
@@ -76,7 +74,11 @@ pub(super) struct ServeArgs {
     /// come to that, as the source waits (block). [default: skip]
     #[arg(long, env = "H3CAST_LAG", value_name = "[NAME=]skip|disconnect|block", value_delimiter = ',', value_parser = setting(lag_policy))]
     lag: Vec<Setting<Lag>>,
-    /// Run exec:COMMAND for each viewer, and kill it with its viewer.
+    /// Where the standard error of exec:COMMAND goes: into its feed, interleaved with standard output as in
+    /// a terminal, or into the log. [default: feed for --chunk lines, log for --chunk bytes]
+    #[arg(long, env = "H3CAST_STDERR", value_name = "[NAME=]feed|log", value_delimiter = ',', value_parser = setting(stderr))]
+    stderr: Vec<Setting<Stderr>>,
+    /// Run exec:COMMAND for each viewer, and end it with its viewer.
     #[arg(long, env = "H3CAST_PER_VIEWER")]
     per_viewer: bool,
     /// Run exec:COMMAND again when it ends.
@@ -199,6 +201,14 @@ fn lag_policy(text: &str) -> Result<Lag, String> {
     }
 }
 
+fn stderr(text: &str) -> Result<Stderr, String> {
+    match text {
+        "feed" => Ok(Stderr::Feed),
+        "log" => Ok(Stderr::Log),
+        _ => Err("write feed or log".into()),
+    }
+}
+
 fn size(text: &str) -> Result<usize, String> {
     let (digits, unit) = match text.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 1 << 10),
@@ -227,7 +237,15 @@ fn plain_http(text: &str) -> Result<PlainHttp, crate::listen::BadListen> {
 
 pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Failure> {
     start_log(&args.log)?;
-    raise_file_limit();
+    let commands = Commands::with_open_files(raise_file_limit());
+    let served = serve(sources, args, &commands).await;
+    // Also when it did not come to serving: what is still being ended when the process exits would stay.
+    commands.stop();
+    commands.ended().await;
+    served
+}
+
+async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Result<(), Failure> {
     if let Some(dir) = &args.static_dir
         && !dir.is_dir()
     {
@@ -245,7 +263,7 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
     let names: Vec<String> =
         args.listen.iter().map(Listen::host).filter(|host| names_one_host(host)).map(String::from).collect();
     let identity = args.certs.identity(&names)?;
-    let Running { feeds, families, feedings } = start(sources, &args).await?;
+    let Running { feeds, families, feedings, of_commands } = start(sources, &args, commands).await?;
     let shown: Vec<String> = feeds.iter().map(|feed| feed.name().to_owned()).collect();
     let patterns = families.iter().map(|family| family.pattern().to_owned());
     let shown: Vec<String> = shown.into_iter().chain(patterns).collect();
@@ -286,8 +304,8 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
         ending.cancel();
         served
     };
-    // All to their end: a command that is still being killed when the process exits would stay.
-    let feeding = feed_all(live, feedings, ending.clone());
+    let live = feeding::Live { feeds: live, feedings, of_commands, commands: commands.clone() };
+    let feeding = live.run(ending.clone(), args.grace);
     let ((), served, (), ()) = tokio::join!(draining, serving, feeding, note.keep(ending.clone()));
     served.map_err(Failure::running)
 }
@@ -299,10 +317,12 @@ struct Running {
     families: Vec<Arc<dyn Family>>,
     /// Each with the name of what it feeds.
     feedings: Vec<(String, Feeding)>,
+    /// The names of those that a command feeds.
+    of_commands: BTreeSet<String>,
 }
 
 /// Starts every source, or none.
-async fn start(mut sources: Vec<Source>, args: &ServeArgs) -> Result<Running, Failure> {
+async fn start(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands) -> Result<Running, Failure> {
     if sources.is_empty() {
         sources.push(Source { name: feed::DEFAULT.into(), kind: Kind::Demo });
     }
@@ -314,8 +334,19 @@ async fn start(mut sources: Vec<Source>, args: &ServeArgs) -> Result<Running, Fa
     let named = args.chunk.iter().map(|setting| &setting.feed);
     let named = named.chain(args.history.iter().map(|setting| &setting.feed));
     let named = named.chain(args.lag.iter().map(|setting| &setting.feed));
+    let named = named.chain(args.stderr.iter().map(|setting| &setting.feed));
     if let Some(unknown) = named.flatten().find(|name| !names.contains(name.as_str())) {
-        let text = format!("there is no feed `{unknown}`: --chunk, --history and --lag are for {}", list(&names));
+        let text =
+            format!("there is no feed `{unknown}`: --chunk, --history, --lag and --stderr are for {}", list(&names));
+        return Err(Failure::usage(anyhow::anyhow!(text)));
+    }
+    let is_command = |source: &Source| matches!(source.kind, Kind::Exec(_));
+    let of_commands: BTreeSet<_> =
+        sources.iter().filter(|source| is_command(source)).map(|source| source.name.clone()).collect();
+    if let Some(other) =
+        args.stderr.iter().filter_map(|setting| setting.feed.as_ref()).find(|name| !of_commands.contains(*name))
+    {
+        let text = format!("`{other}` is not fed by a command: --stderr is for exec:COMMAND");
         return Err(Failure::usage(anyhow::anyhow!(text)));
     }
     #[cfg(feature = "nats")]
@@ -327,8 +358,11 @@ async fn start(mut sources: Vec<Source>, args: &ServeArgs) -> Result<Running, Fa
     };
     let options: Vec<_> = sources
         .iter()
-        .map(|Source { name, .. }| Options {
-            chunking: setting_of(&args.chunk, name, Chunking::Lines),
+        .map(|Source { name, .. }| (name, setting_of(&args.chunk, name, Chunking::Lines)))
+        .map(|(name, chunking)| Options {
+            chunking,
+            stderr: setting_of(&args.stderr, name, Stderr::of(chunking)),
+            commands: commands.clone(),
             history: setting_of(&args.history, name, feed::DEFAULT_HISTORY),
             lag: setting_of(&args.lag, name, Lag::Skip),
             per_viewer: args.per_viewer,
@@ -341,7 +375,7 @@ async fn start(mut sources: Vec<Source>, args: &ServeArgs) -> Result<Running, Fa
             engine: args.engine.clone(),
         })
         .collect();
-    let mut running = Running::default();
+    let mut running = Running { of_commands, ..Running::default() };
     for (source, options) in sources.into_iter().zip(options) {
         let name = source.name.clone();
         let started = source.start(&options).await.map_err(Failure::usage)?;
@@ -356,43 +390,25 @@ fn list(names: &BTreeSet<&str>) -> String {
     names.iter().copied().collect::<Vec<_>>().join(", ")
 }
 
-/// Feeds live feeds until `stop`; then they end, so that their viewers need not be waited for.
-async fn feed_all(feeds: Vec<Feed>, feedings: Vec<(String, Feeding)>, stop: CancellationToken) {
-    let mut running = JoinSet::new();
-    let names: HashMap<_, _> =
-        feedings.into_iter().map(|(name, feeding)| (running.spawn(feeding).id(), name)).collect();
-    let all = async {
-        while let Some(ended) = running.join_next().await {
-            // Its feed has failed by that: nobody publishes to it any more.
-            if let Err(panic) = ended {
-                let name = names.get(&panic.id()).map_or("?", String::as_str);
-                panics::report(&format!("the source of the feed `{name}`"), Err::<(), _>(panic));
-            }
-        }
-    };
-    stop.run_until_cancelled(all).await;
-    // What has ended by itself leaves its feed as it is.
-    stop.cancelled().await;
-    // Before what feeds them is ended, which would look like their own end.
-    feeds.iter().for_each(Feed::stop);
-    running.shutdown().await;
-}
-
 /// A host that a certificate can name: not a wildcard address.
 fn names_one_host(host: &str) -> bool {
     !host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified())
 }
 
 /// Allows as many open files as the system lets us have: a command has two pipes, a connection a socket,
-/// and a shell gives 1,024.
-fn raise_file_limit() {
+/// and a shell gives 1,024. Gives the limit that was raised, which is that of the commands.
+fn raise_file_limit() -> Option<u64> {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, getrlimit, setrlimit};
         let limit = getrlimit(Resource::Nofile);
-        // As it was, then.
-        let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
+        let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+        // When it cannot be raised, it stays as it was.
+        if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_ok() {
+            return limit.current;
+        }
     }
+    None
 }
 
 fn start_log(directives: &str) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use tracing::{debug, info};
 
-use super::{Counters, End, Event, Feed, FeedError, Gap, Kind, kept::KeptViewer, panicked, ring::RingViewer};
+use super::{Counters, End, Event, Feed, Gap, Kind, kept::KeptViewer, panicked, ring::RingViewer};
 use crate::{
     chunk::{Chunk, Epoch},
     panics,
@@ -23,12 +23,7 @@ pub(super) const RESTARTED: Gap = Gap { from: 0, missing: 0, restarted: true };
 pub(super) enum Source {
     Live(RingViewer),
     Kept(KeptViewer),
-    OnDemand {
-        stream: BoxStream<'static, Result<Bytes, FeedError>>,
-        next: u64,
-        restarted: bool,
-        counters: Arc<Counters>,
-    },
+    OnDemand { stream: BoxStream<'static, Result<Bytes, End>>, next: u64, restarted: bool, counters: Arc<Counters> },
 }
 
 impl Source {
@@ -54,7 +49,7 @@ impl Source {
                 // It has a viewer of its own, which is to get the reason, also when others share its task.
                 let polled = match panics::caught(|| stream.poll_next_unpin(cx)) {
                     Ok(polled) => ready!(polled),
-                    Err(panic) => Some(Err(panicked(feed, &panic))),
+                    Err(panic) => Some(Err(End::Failed(panicked(feed, &panic)))),
                 };
                 Poll::Ready(Some(match polled {
                     Some(Ok(bytes)) => {
@@ -62,7 +57,7 @@ impl Source {
                         *next += 1;
                         Event::Chunk(Arc::new(Chunk::new(*next - 1, bytes)))
                     }
-                    Some(Err(error)) => Event::End(End::Failed(error)),
+                    Some(Err(end)) => Event::End(end),
                     None => Event::End(End::Clean),
                 }))
             }

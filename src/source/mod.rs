@@ -14,6 +14,7 @@ use crate::{
     feed::{self, DEFAULT_HISTORY, End, Family, Feed, FeedError, Lag, Publisher},
 };
 use chunker::{Chunker, Chunking};
+use command::{Commands, Exec, Stderr};
 
 /// A feed as it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +118,10 @@ pub struct Options {
     pub history: usize,
     /// What becomes of viewers that are behind that.
     pub lag: Lag,
+    /// Where a command's standard error goes.
+    pub stderr: Stderr,
+    /// Who ends the commands.
+    pub commands: Commands,
     /// Run a command for each viewer, not once for all.
     pub per_viewer: bool,
     /// Run a command again when it ends.
@@ -139,6 +144,8 @@ impl Default for Options {
             chunking: Chunking::Lines,
             history: DEFAULT_HISTORY,
             lag: Lag::Skip,
+            stderr: Stderr::Feed,
+            commands: Commands::default(),
             per_viewer: false,
             restart: false,
             count: 10,
@@ -225,10 +232,15 @@ impl Source {
                 let (feed, publisher) = live();
                 (feed, Some(Box::pin(pump(tokio::io::stdin(), chunking, publisher))))
             }
-            Kind::Exec(shell) if options.per_viewer => (command::per_viewer(name, shell, chunking)?, None),
             Kind::Exec(shell) => {
-                let (feed, publisher) = live();
-                (feed, Some(Box::pin(command::feed(name, shell, chunking, options.restart, publisher)?)))
+                let (stderr, commands) = (options.stderr, options.commands.clone());
+                let exec = Exec { name: name.to_owned(), shell, chunking, stderr, commands };
+                if options.per_viewer {
+                    (command::per_viewer(exec), None)
+                } else {
+                    let (feed, publisher) = live();
+                    (feed, Some(Box::pin(command::feed(exec, options.restart, publisher)?)))
+                }
             }
             Kind::File(path) => (file::on_demand(name, path, chunking)?, None),
             Kind::Tail(path) => {

@@ -71,6 +71,6 @@ async fn a_feed_that_fails_for_many_viewers_is_one_line() {
         assert_eq!((got.bytes, got.cut.is_some()), (b"a\n".to_vec(), true));
     }
     let failed = lines(&server, "the feed failed for a viewer", 1).await;
-    assert!(failed.len() == 1 && failed[0].contains("WARN") && failed[0].contains("exit status: 3"), "{failed:?}");
+    assert!(failed.len() == 1 && failed[0].contains("WARN") && failed[0].contains("status 3"), "{failed:?}");
     server.stop();
 }

@@ -19,5 +19,6 @@ mod laggards;
 mod log;
 mod outages;
 mod panics;
+mod stderr;
 mod stops;
 mod viewers;

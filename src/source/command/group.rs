@@ -1,0 +1,125 @@
+//! The process groups of the commands that run, and the signals that end them.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::launch::Process;
+
+/// All groups, for an exit that waits for nothing.
+#[derive(Debug)]
+struct Groups {
+    #[cfg(unix)]
+    running: std::collections::BTreeSet<i32>,
+    /// The process is about to exit: nothing may be started.
+    closed: bool,
+}
+
+static GROUPS: Mutex<Groups> = Mutex::new(Groups {
+    #[cfg(unix)]
+    running: std::collections::BTreeSet::new(),
+    closed: false,
+});
+
+fn groups() -> MutexGuard<'static, Groups> {
+    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Kills every command that runs, and lets no other begin: the process is about to exit without an orderly
+/// end.
+#[cfg(feature = "cli")]
+pub(crate) fn kill_all() {
+    let mut groups = groups();
+    groups.closed = true;
+    #[cfg(unix)]
+    for group in groups.running.iter().filter_map(|group| rustix::process::Pid::from_raw(*group)) {
+        // An error means that nobody is left there.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+}
+
+/// A command's process group. What is left of it when this is dropped is killed.
+#[derive(Debug)]
+pub(super) struct Group {
+    #[cfg(unix)]
+    leader: Option<rustix::process::Pid>,
+}
+
+impl Group {
+    /// Starts a process that leads a group.
+    pub(super) fn start<T>(
+        start: impl FnOnce() -> std::io::Result<T>,
+        process: impl FnOnce(&T) -> &Process,
+    ) -> std::io::Result<(T, Self)> {
+        // Held until it is listed: who kills all misses none.
+        #[cfg_attr(not(unix), expect(unused_mut))]
+        let mut groups = groups();
+        if groups.closed {
+            return Err(std::io::Error::other("the server is shutting down"));
+        }
+        let started = start()?;
+        #[cfg(unix)]
+        {
+            let leader = process(&started).id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+            groups.running.extend(leader.map(|leader| leader.as_raw_nonzero().get()));
+            Ok((started, Self { leader }))
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = process;
+            Ok((started, Self {}))
+        }
+    }
+
+    /// Asks all of it to end, also what is stopped.
+    pub(super) fn terminate(&self) {
+        #[cfg(unix)]
+        {
+            self.signal(rustix::process::Signal::TERM);
+            self.signal(rustix::process::Signal::CONT);
+        }
+    }
+
+    /// Ends all of it.
+    pub(super) fn kill(&self) {
+        #[cfg(unix)]
+        self.signal(rustix::process::Signal::KILL);
+    }
+
+    #[cfg(unix)]
+    fn signal(&self, signal: rustix::process::Signal) {
+        if let Some(leader) = self.leader {
+            // An error means that nobody is left there.
+            let _ = rustix::process::kill_process_group(leader, signal);
+        }
+    }
+
+    /// Whether nobody is left, once the leader has been waited for. From then on its number may be that of
+    /// others, and is forgotten.
+    pub(super) fn is_empty(&mut self) -> bool {
+        #[cfg(unix)]
+        if let Some(leader) = self.leader {
+            use rustix::process::{WaitOptions, test_kill_process_group, waitpgid};
+            // As the first process of a container we inherit its orphans.
+            while matches!(waitpgid(leader, WaitOptions::NOHANG), Ok(Some(_))) {}
+            if test_kill_process_group(leader).is_ok() {
+                return false;
+            }
+            self.forget();
+        }
+        true
+    }
+
+    #[cfg(unix)]
+    fn forget(&mut self) {
+        if let Some(leader) = self.leader.take() {
+            groups().running.remove(&leader.as_raw_nonzero().get());
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+        #[cfg(unix)]
+        self.forget();
+    }
+}

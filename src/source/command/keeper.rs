@@ -1,0 +1,268 @@
+//! Who ends a command, and sees to it that it has ended.
+
+use std::{fmt, io, process::ExitStatus, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    process::ChildStderr,
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+use tracing::info;
+
+use super::{
+    Exec,
+    group::Group,
+    launch::{self, Launched, Output, Process},
+};
+use crate::source::{
+    SourceError,
+    chunker::{Chunker, Chunking},
+};
+
+/// How long a command has to end after it was asked to (SIGTERM), before it is killed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take to be gone when it was killed.
+const KILLED: Duration = Duration::from_secs(1);
+/// How long to wait for what a command has written before it ended, when something that has left its group
+/// holds its pipe open.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How often to look whether a group is empty, at most. Nobody tells.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The commands of a server: what they are started with, and who waits for their end. Clones are of the same.
+#[derive(Clone, Default)]
+pub struct Commands(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    files: Option<u64>,
+    running: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl fmt::Debug for Commands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Commands").field("running", &self.0.running.len()).finish_non_exhaustive()
+    }
+}
+
+impl Commands {
+    /// Commands that start with this soft limit of open files (RLIMIT_NOFILE), when this process has raised
+    /// its own.
+    #[must_use]
+    pub fn with_open_files(soft: Option<u64>) -> Self {
+        Self(Arc::new(Shared { files: soft, ..Shared::default() }))
+    }
+
+    /// Asks all commands to end, and kills those that have not ended after 2 s. None begins any more. What
+    /// they still print is published.
+    pub fn stop(&self) {
+        self.0.stopping.cancel();
+    }
+
+    /// Waits until none is left. Without [`stop`](Self::stop) that is when they have ended by themselves.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn ended(&self) {
+        self.0.running.close();
+        self.0.running.wait().await;
+    }
+
+    /// Whether they are to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.0.stopping.is_cancelled()
+    }
+
+    pub(super) async fn stopping(&self) {
+        self.0.stopping.cancelled().await;
+    }
+}
+
+/// How a command has ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    ByItself(io::Result<ExitStatus>),
+    /// It was asked to, because the server stops.
+    Stopped,
+    /// Nobody knows.
+    Lost,
+}
+
+/// A running command and what it prints. When this is dropped, its keeper ends it.
+pub(super) struct Running {
+    /// `None` at its end.
+    chunks: Option<Chunker<Output>>,
+    ended: Option<Ended>,
+    ended_rx: oneshot::Receiver<Ended>,
+    drained: CancellationToken,
+    keeper: JoinHandle<()>,
+    _unwanted: DropGuard,
+}
+
+impl Running {
+    pub(super) fn start(exec: &Exec) -> Result<Self, SourceError> {
+        let Exec { name, shell, chunking, stderr, commands } = exec;
+        let shared = &commands.0;
+        let start = || match shared.stopping.is_cancelled() {
+            true => Err(io::Error::other("the server is shutting down")),
+            false => launch::launch(shell, shared.files, *stderr),
+        };
+        let (launched, group) = Group::start(start, |launched: &Launched| &launched.process)
+            .map_err(|source| SourceError::new(name, "cannot run", format!("`{shell}`"), source))?;
+        let Launched { process, output, stderr } = launched;
+        let (drained, unwanted) = (CancellationToken::new(), CancellationToken::new());
+        let (ended_tx, ended_rx) = oneshot::channel();
+        let keeper = Keeper {
+            process,
+            group,
+            log: stderr.map(|stderr| shared.running.spawn(log(name.clone(), stderr))),
+            drained: drained.clone(),
+            unwanted: unwanted.clone(),
+            commands: commands.clone(),
+        };
+        Ok(Self {
+            chunks: Some(Chunker::new(output, *chunking)),
+            ended: None,
+            ended_rx,
+            drained,
+            keeper: shared.running.spawn(keeper.keep(ended_tx)),
+            _unwanted: unwanted.drop_guard(),
+        })
+    }
+
+    /// The next chunk of what it prints; `None` when there is no more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<Bytes> {
+        let chunks = self.chunks.as_mut()?;
+        let next = loop {
+            if self.ended.is_some() {
+                // All of it was killed, and has its last words in the pipe.
+                break timeout(LAST_WORDS, chunks.next()).await.unwrap_or(Ok(None));
+            }
+            tokio::select! {
+                biased;
+                next = chunks.next() => break next,
+                ended = &mut self.ended_rx => self.ended = Some(ended.unwrap_or(Ended::Lost)),
+            }
+        };
+        if let Ok(Some(chunk)) = next {
+            return Some(chunk);
+        }
+        self.drained.cancel();
+        self.chunks.take().map(Chunker::rest).filter(|rest| !rest.is_empty())
+    }
+
+    /// How it has ended, once there is nothing more of it.
+    pub(super) async fn end(&mut self) -> Ended {
+        match self.ended.take() {
+            Some(ended) => ended,
+            None => (&mut self.ended_rx).await.unwrap_or(Ended::Lost),
+        }
+    }
+
+    /// Waits until what it has left behind has ended too.
+    pub(super) async fn gone(mut self) {
+        // Its panic has been told as an end.
+        let _ = (&mut self.keeper).await;
+    }
+}
+
+/// Owns the processes of a command, from their start until none is left.
+struct Keeper {
+    process: Process,
+    group: Group,
+    log: Option<JoinHandle<()>>,
+    /// What it printed has been read to its end.
+    drained: CancellationToken,
+    /// Nobody reads what it prints any more.
+    unwanted: CancellationToken,
+    commands: Commands,
+}
+
+impl Keeper {
+    async fn keep(mut self, ended_tx: oneshot::Sender<Ended>) {
+        let by_itself = async {
+            // It is not waited for before: until then nobody else has its number, which is its group's.
+            self.drained.cancelled().await;
+            self.process.wait().await
+        };
+        let status = tokio::select! {
+            biased;
+            status = by_itself => Some(status),
+            () = self.unwanted.cancelled() => None,
+            () = self.commands.stopping() => None,
+        };
+        match status {
+            Some(status) => {
+                self.end_log().await;
+                // Whoever has gone does not want to know.
+                let _ = ended_tx.send(Ended::ByItself(status));
+                if !self.group.is_empty() {
+                    self.end_all(true).await;
+                }
+            }
+            None => {
+                self.end_all(false).await;
+                self.end_log().await;
+                let _ = ended_tx.send(Ended::Stopped);
+            }
+        }
+    }
+
+    /// Asks all that is left to end, and kills what does not.
+    async fn end_all(&mut self, mut exited: bool) {
+        self.group.terminate();
+        #[cfg(not(unix))]
+        let _ = self.process.start_kill();
+        if !self.is_gone(PATIENCE, &mut exited).await {
+            self.group.kill();
+            self.is_gone(KILLED, &mut exited).await;
+        }
+    }
+
+    /// Waits until all has ended, for so long.
+    async fn is_gone(&mut self, patience: Duration, exited: &mut bool) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            *exited = *exited || !matches!(self.process.try_wait(), Ok(None));
+            if *exited && self.group.is_empty() {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LOOK);
+        }
+    }
+
+    /// Waits for the last lines of the log.
+    async fn end_log(&mut self) {
+        if let Some(mut log) = self.log.take()
+            && timeout(LAST_WORDS, &mut log).await.is_err()
+        {
+            log.abort();
+        }
+    }
+}
+
+/// Logs what a command says on standard error.
+async fn log(name: String, stderr: ChildStderr) {
+    // As bounded as what it prints.
+    let mut lines = Chunker::new(stderr, Chunking::Lines);
+    while let Ok(Some(line)) = lines.next().await {
+        info!(feed = name, "{}", String::from_utf8_lossy(&line).trim_end());
+    }
+}

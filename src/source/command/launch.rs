@@ -1,0 +1,117 @@
+//! How a command is started: its shell, environment, limits, session and pipes.
+
+use std::{
+    io::{self, PipeWriter},
+    process::Stdio,
+};
+
+use tokio::process::{ChildStderr, Command};
+
+use crate::source::chunker::Chunking;
+
+/// What a command prints, with both its descriptors on one pipe if they are to be interleaved.
+#[cfg(unix)]
+pub(super) type Output = tokio::net::unix::pipe::Receiver;
+/// Windows has no pipe of this kind that can be polled: each read is a blocking one on a thread for that.
+#[cfg(not(unix))]
+pub(super) type Output = tokio::fs::File;
+
+#[cfg(unix)]
+pub(super) type Process = Box<dyn process_wrap::tokio::ChildWrapper>;
+#[cfg(not(unix))]
+pub(super) type Process = tokio::process::Child;
+
+/// Where a command's standard error goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Stderr {
+    /// Into its feed, interleaved with standard output as in a terminal.
+    #[default]
+    Feed,
+    /// Into the log.
+    Log,
+}
+
+impl Stderr {
+    /// Where it goes if nothing else was said: text belongs together, bytes may be a format of their own.
+    #[must_use]
+    pub fn of(chunking: Chunking) -> Self {
+        match chunking {
+            Chunking::Lines => Self::Feed,
+            Chunking::Bytes => Self::Log,
+        }
+    }
+}
+
+/// A command that has been started.
+pub(super) struct Launched {
+    pub(super) process: Process,
+    pub(super) output: Output,
+    /// Standard error, when it is not part of the output.
+    pub(super) stderr: Option<ChildStderr>,
+}
+
+/// Sets the soft limit of open files back to `$1` and becomes the shell of the command, so that its
+/// process id, its `$0` and its arguments are those that it has without this.
+#[cfg(unix)]
+const WITH_LIMIT: &str = r#"ulimit -S -n "$1"; exec sh -c "$2""#;
+
+/// Starts `shell`, with this soft limit of open files if it is another than ours.
+pub(super) fn launch(shell: &str, files: Option<u64>, stderr: Stderr) -> io::Result<Launched> {
+    let mut command = command(shell, files);
+    for (name, _) in std::env::vars_os() {
+        // They configure this server, and some are secrets.
+        if name.to_string_lossy().starts_with("H3CAST_") {
+            command.env_remove(name);
+        }
+    }
+    let (output, writer) = io::pipe()?;
+    match stderr {
+        // One pipe for both: their order is the one in which they were written.
+        Stderr::Feed => command.stderr(Stdio::from(writer.try_clone()?)),
+        Stderr::Log => command.stderr(Stdio::piped()),
+    };
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    #[cfg(unix)]
+    let output = Output::from_owned_fd(output.into())?;
+    #[cfg(not(unix))]
+    let output = Output::from_std(std::os::windows::io::OwnedHandle::from(output).into());
+    let mut process = spawn(command, writer)?;
+    #[cfg(unix)]
+    let stderr = process.stderr().take();
+    #[cfg(not(unix))]
+    let stderr = process.stderr.take();
+    Ok(Launched { process, output, stderr })
+}
+
+#[cfg(unix)]
+fn command(shell: &str, files: Option<u64>) -> Command {
+    let mut command = Command::new("sh");
+    match files {
+        None => command.args(["-c", shell]),
+        Some(files) => command.args(["-c", WITH_LIMIT, "sh", &files.to_string(), shell]),
+    };
+    command
+}
+
+#[cfg(not(unix))]
+fn command(shell: &str, _files: Option<u64>) -> Command {
+    let mut command = Command::new("cmd");
+    command.arg("/C").arg(shell);
+    command
+}
+
+/// Starts it in a session of its own: it has no terminal to ask, and leads a group that is ended as one.
+/// All our ends of its pipes are closed afterwards, so that the output ends when the command's do.
+#[cfg(unix)]
+fn spawn(mut command: Command, output: PipeWriter) -> io::Result<Process> {
+    use process_wrap::tokio::{ChildWrapper, CommandWrap, ProcessSession};
+    command.stdout(Stdio::from(output));
+    let process = CommandWrap::from(command).wrap(ProcessSession).spawn()?;
+    // The group is our keeper's business: this wrapper's `wait` would take a thread for what is left of it.
+    Ok(ChildWrapper::into_inner(process))
+}
+
+#[cfg(not(unix))]
+fn spawn(mut command: Command, output: PipeWriter) -> io::Result<Process> {
+    command.stdout(Stdio::from(output)).spawn()
+}

@@ -1,0 +1,282 @@
+//! Commands: how they end, what they are started with, and whom they cannot ask.
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use h3cast::client::Connection;
+
+use crate::{
+    common::soon,
+    serving::{Reading, Serving, gone, kill},
+};
+
+/// Waits until a file has a whole line, and gives it.
+async fn line_of(file: &Path) -> String {
+    soon(&format!("a line in {}", file.display()), async {
+        loop {
+            match std::fs::read_to_string(file) {
+                Ok(text) if text.ends_with('\n') => return text.trim_end().to_owned(),
+                // Nobody tells when it is there.
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    })
+    .await
+}
+
+fn is_alive(pid: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    !status.is_empty() && !status.contains("State:\tZ")
+}
+
+/// All that a viewer gets of a feed that is kept, from its start to its end.
+async fn all_of(serving: &Serving, connection: &Connection, name: &str) -> String {
+    let uri = serving.uri(&format!("/stream/{name}?from=start&format=frames"));
+    let all = Reading::open(connection, &uri, false).await.all().await;
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// Says who it is, and when it is asked to end, does so in its own time. It does not start a program again
+/// and again: a signal that comes just then is lost to some shells.
+const POLITE: &str = "trap 'echo asked >>asked; echo last words; exit 0' TERM; sleep 1000 & echo $$; wait";
+/// Ends for nobody.
+const STUBBORN: &str = "trap '' TERM HUP INT; echo $$; while :; do sleep 0.02; done";
+
+#[tokio::test]
+async fn a_viewer_that_leaves_asks_its_command_to_end() {
+    let serving = Serving::start(|_| vec![format!("exec:{POLITE}"), "--per-viewer".into()]);
+    let connection = serving.connect().await;
+    let mut reading = Reading::open(&connection, &serving.uri("/stream"), false).await;
+    let pid = reading.line().await.trim().to_owned();
+    drop((reading, connection));
+    assert_eq!(line_of(&serving.dir().join("asked")).await, "asked");
+    assert_eq!(gone(&[pid]), [""; 0]);
+    serving.stop();
+}
+
+#[tokio::test]
+async fn a_command_that_ignores_the_question_is_killed_two_seconds_later() {
+    let serving = Serving::start(|_| vec![format!("exec:{STUBBORN}"), "--per-viewer".into()]);
+    let connection = serving.connect().await;
+    let mut reading = Reading::open(&connection, &serving.uri("/stream"), true).await;
+    let pid = reading.line().await.trim().to_owned();
+    let left = Instant::now();
+    drop((reading, connection));
+    soon("it is killed", async {
+        while is_alive(&pid) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert!(left.elapsed() >= Duration::from_secs(2), "after {:?}", left.elapsed());
+    serving.stop();
+}
+
+/// On the way out, a command may finish what it was at, and its viewers see it.
+#[tokio::test]
+async fn what_commands_print_when_the_server_stops_reaches_viewers() {
+    for per_viewer in [false, true] {
+        let more = if per_viewer { "--per-viewer" } else { "--restart" };
+        let serving = Serving::start(|_| vec![format!("exec:{POLITE}"), more.into()]);
+        let connection = serving.connect().await;
+        let uri = serving.uri("/stream?from=start&format=frames");
+        let mut readings =
+            [Reading::open(&connection, &uri, false).await, Reading::open(&connection, &uri, true).await];
+        for reading in &mut readings {
+            // Its number, in a frame.
+            while reading.next().await.unwrap().expect("more").last() != Some(&b'\n') {}
+        }
+        let stopping = tokio::task::spawn_blocking(|| serving.stop());
+        for (number, reading) in readings.iter_mut().enumerate() {
+            let rest = String::from_utf8_lossy(&reading.all().await).into_owned();
+            assert!(rest.contains("last words\n"), "{more}, reading {number}: {rest:?}");
+            // Neither a success nor a failure of the command: it may be there again with the server.
+            assert!(!rest.contains("command"), "{more}, reading {number}: {rest:?}");
+        }
+        drop(readings);
+        soon("the end", stopping).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn commands_run_on_while_the_server_drains() {
+    let serving = Serving::start(|_| vec![format!("exec:{POLITE}"), "--drain=1s".into()]);
+    let connection = serving.connect().await;
+    let mut reading = Reading::open(&connection, &serving.uri("/stream?from=start"), false).await;
+    let (pid, asked) = (reading.line().await.trim().to_owned(), serving.dir().join("asked"));
+    let began = Instant::now();
+    let stopping = tokio::task::spawn_blocking(|| serving.stop());
+    while is_alive(&pid) {
+        assert!(!asked.exists() || began.elapsed() >= Duration::from_secs(1), "after {:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    soon("the end", stopping).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_second_signal_kills_at_once() {
+    let serving = Serving::start(|_| vec![format!("exec:{STUBBORN}"), "--grace=15s".into()]);
+    let connection = serving.connect().await;
+    let mut reading = Reading::open(&connection, &serving.uri("/stream?from=start"), false).await;
+    let pid = reading.line().await.trim().to_owned();
+    let stopping = tokio::task::spawn_blocking(|| serving.stop_at_once());
+    soon("the end", stopping).await.unwrap();
+    assert!(!is_alive(&pid));
+}
+
+/// Viewers that come and go while the server stops: whatever was begun for them ends before it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_command_outlives_the_server() {
+    for round in 0..3 {
+        let command = "exec:echo $$ >>pids; echo here; exec sleep 1000";
+        let serving = Serving::start(|_| vec![command, "--per-viewer", "--grace=1s"]);
+        let pids = serving.dir().join("pids");
+        let connection = std::sync::Arc::new(serving.connect().await);
+        let uri = serving.uri("/stream");
+        let mut readings = Vec::new();
+        for number in 0..6 {
+            let mut reading = Reading::open(&connection, &uri, number % 2 == 1).await;
+            reading.line().await;
+            readings.push(reading);
+        }
+        // One half leaves as the server stops, others come.
+        readings.truncate(3);
+        let coming: Vec<_> = (0..6)
+            .map(|_| {
+                let (connection, uri) = (connection.clone(), uri.clone());
+                tokio::spawn(async move { connection.get(&uri).await.is_ok() })
+            })
+            .collect();
+        // Read where it is before the folder goes with the server.
+        let copy = tempfile::NamedTempFile::new().unwrap();
+        std::fs::hard_link(&pids, copy.path().with_extension("pids")).unwrap();
+        let copy = copy.path().with_extension("pids");
+        let stopping = tokio::task::spawn_blocking(|| serving.stop());
+        soon("the end", stopping).await.unwrap();
+        let started = std::fs::read_to_string(&copy).unwrap();
+        std::fs::remove_file(copy).unwrap();
+        let left: Vec<_> = started.lines().filter(|pid| is_alive(pid)).map(String::from).collect();
+        kill(&left);
+        assert!(started.lines().count() >= 6);
+        assert!(left.is_empty(), "round {round}: {} of {} are left", left.len(), started.lines().count());
+        drop((readings, coming));
+    }
+}
+
+/// It is told to end as its command would be.
+#[tokio::test]
+async fn what_a_command_leaves_behind_is_asked_to_end() {
+    let left = "(trap 'echo asked >asked; exit' TERM; sleep 1000 & echo ready >ready; wait)";
+    let command = format!("exec:{left} >/dev/null 2>&1 & while ! test -s ready; do sleep 0.02; done; echo done");
+    let serving = Serving::start(|_| vec![command]);
+    let connection = serving.connect().await;
+    assert!(all_of(&serving, &connection, "default").await.contains("done\n"));
+    assert_eq!(line_of(&serving.dir().join("asked")).await, "asked");
+    serving.stop();
+}
+
+/// A server that cannot start leaves none of its commands.
+#[tokio::test]
+async fn a_start_that_fails_leaves_no_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_h3cast"))
+        .current_dir(dir.path())
+        .args(["serve", "--listen", &listen, "--http", "off", "exec:echo $$ >>pids; exec sleep 1000"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    // It may have been ended before it wrote anything.
+    let pids = std::fs::read_to_string(dir.path().join("pids")).unwrap_or_default();
+    let left: Vec<_> = pids.lines().filter(|pid| is_alive(pid)).map(String::from).collect();
+    kill(&left);
+    assert_eq!(left, [""; 0]);
+}
+
+#[tokio::test]
+async fn how_a_command_failed_is_said_in_words() {
+    let serving = Serving::start(|_| vec!["status=exec:echo one; exit 101", "signal=exec:echo two; kill -9 $$"]);
+    let connection = serving.connect().await;
+    for (name, reason) in
+        [("status", "the command exited with status 101"), ("signal", "the command was killed by signal 9 (SIGKILL)")]
+    {
+        let got = all_of(&serving, &connection, name).await;
+        assert!(got.contains(reason), "{got:?}");
+        let feeds = serving.feeds(&connection).await;
+        let feed = feeds.iter().find(|feed| feed["name"] == name).unwrap();
+        assert_eq!(feed["error"], reason);
+    }
+    serving.stop();
+}
+
+/// The server raises its own limit of open files, and not that of its commands.
+#[tokio::test]
+async fn commands_have_the_limits_that_the_server_was_started_with() {
+    let command = r#"exec:ulimit -S -n; echo "$0 $#"; printf '%s\n' 'quoted "$1"'; test "$$" = "$(ps -o pgid= -p $$ | tr -d ' ')"; echo $?"#;
+    for more in ["--restart", "--per-viewer"] {
+        let serving = Serving::start_limited(300, |_| vec![command, more]);
+        let connection = serving.connect().await;
+        let mut reading = Reading::open(&connection, &serving.uri("/stream?from=start"), false).await;
+        let mut said = String::new();
+        while said.lines().count() < 4 {
+            said += &reading.line().await;
+        }
+        assert_eq!(said, "300\nsh 0\nquoted \"$1\"\n0\n", "{more}");
+        drop((reading, connection));
+        serving.stop();
+    }
+}
+
+#[tokio::test]
+async fn commands_get_none_of_our_settings_and_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_h3cast"))
+        .current_dir(dir.path())
+        .args(["serve", "--listen", "localhost:0", "--http", "off"])
+        .arg("exec:env >environment.part; echo >>environment.part; mv environment.part environment; exec sleep 1000")
+        .envs([("H3CAST_PUBLISH_TOKEN", "s3cret"), ("H3CAST_ENGINE", "nats://user:s3cret@127.0.0.1:4222")])
+        .envs([("H3CAST_NATS_CREDS", "/s3cret.creds"), ("H3CAST_GRACE", "1s"), ("KEPT", "as it is")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let environment = line_of(&dir.path().join("environment")).await;
+    kill_with("TERM", child.id());
+    assert!(child.wait().unwrap().success());
+    assert!(environment.contains("KEPT=as it is"), "{environment}");
+    assert!(!environment.contains("s3cret") && !environment.contains("H3CAST_"), "{environment}");
+}
+
+fn kill_with(signal: &str, pid: u32) {
+    assert!(Command::new("kill").args(["-s", signal, &pid.to_string()]).status().unwrap().success());
+}
+
+/// Started in a terminal, as most are: what a command asks there nobody could answer, as it is not in the
+/// foreground. It gets an error, and is not stopped.
+#[tokio::test]
+async fn a_command_that_asks_the_terminal_gets_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pty, pts) = pty_process::blocking::open().unwrap();
+    let pty = std::sync::Arc::new(pty);
+    let command = "exec:if read answer </dev/tty; then echo yes >asked; else echo no >asked; fi; exec sleep 1000";
+    let mut child = pty_process::blocking::Command::new(env!("CARGO_BIN_EXE_h3cast"))
+        .current_dir(dir.path())
+        .args(["serve", "--listen", "localhost:0", "--http", "off", command])
+        .spawn(pts)
+        .unwrap();
+    // Nobody waits for what it prints.
+    let reader = pty.clone();
+    std::thread::spawn(move || std::io::copy(&mut &*reader, &mut std::io::sink()));
+    assert_eq!(line_of(&dir.path().join("asked")).await, "no");
+    // Ctrl-C reaches the server, which ends it.
+    (&*pty).write_all(b"\x03").unwrap();
+    let status = tokio::task::spawn_blocking(move || child.wait().unwrap());
+    assert!(soon("the end", status).await.unwrap().success());
+}

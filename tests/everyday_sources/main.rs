@@ -1,0 +1,9 @@
+//! Files, pipes and commands as sources, in their everyday moments.
+#![cfg(all(feature = "cli", unix))]
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/serving.rs"]
+mod serving;
+
+mod commands;
