@@ -79,6 +79,13 @@ impl Note {
         self.addresses.iter().any(|address| split_authority(address).is_some_and(|(_, its)| its == Some(port)))
     }
 
+    /// Whether the server listens there, at this very address.
+    #[must_use]
+    pub fn has_address(&self, host: &str, port: u16) -> bool {
+        let same = |address: &str| split_authority(address) == Some((host, Some(port)));
+        self.addresses.iter().any(|address| same(address))
+    }
+
     /// The hashes of its certificates.
     pub fn hashes(&self) -> impl Iterator<Item = Fingerprint> + '_ {
         self.certificates.iter().filter_map(|hashes| Fingerprint::from_hex(&hashes.sha256))

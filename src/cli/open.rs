@@ -20,7 +20,8 @@ pub(super) struct OpenArgs {
     /// Which browser.
     #[arg(value_enum, default_value = "chrome")]
     browser: BrowserName,
-    /// The page to open. The certificate of a server that you run on this machine is found by itself.
+    /// The page to open. The certificate of a server that you run on this machine is found
+    /// automatically.
     #[arg(default_value_t = format!("https://localhost:{DEFAULT_PORT}/"))]
     url: String,
     /// Folder of the server's certificate, as --certs of `serve`. [default: certs, for a server on this
@@ -67,8 +68,14 @@ pub(super) async fn run(args: OpenArgs) -> Result<(), Failure> {
 
 /// The note of the server at a URL of this machine.
 fn note_for(uri: &Uri) -> Option<Note> {
-    let port = uri.port_u16().unwrap_or(443);
-    is_loopback(uri.host()?).then(|| note::find().into_iter().find(|note| note.has_port(port))).flatten()
+    let (host, port) = (uri.host()?, uri.port_u16().unwrap_or(443));
+    if !is_loopback(host) {
+        return None;
+    }
+    let mut notes: Vec<Note> = note::find().into_iter().filter(|note| note.has_port(port)).collect();
+    // Two servers may have the same port at different addresses.
+    let exact = notes.iter().position(|note| note.has_address(host, port)).unwrap_or(0);
+    (exact < notes.len()).then(|| notes.swap_remove(exact))
 }
 
 /// The certificate that the user has named, or the one that the server's note names, or one in the current

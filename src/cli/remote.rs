@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct TrustArgs {
     /// Folder whose certificate is trusted for any host, as --certs of `serve`. Without it, servers
-    /// that you run on this machine are found by themselves, and `certs` in the current folder is
+    /// that you run on this machine are found automatically, and `certs` in the current folder is
     /// trusted for this machine only.
     #[arg(long, env = "H3CAST_CERTS", value_name = "DIR")]
     certs: Option<PathBuf>,
@@ -29,7 +29,7 @@ pub(super) struct TrustArgs {
     /// Trust the server whose certificate (DER) has this SHA-256, and no other.
     #[arg(long, value_name = "HEX", value_parser = fingerprint, conflicts_with = "insecure")]
     cert_hash: Option<Fingerprint>,
-    /// Trust any server. Whoever is on the way can read and change everything.
+    /// Skip certificate verification (INSECURE: allows man-in-the-middle attacks).
     #[arg(long)]
     insecure: bool,
 }

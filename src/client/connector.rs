@@ -237,7 +237,9 @@ async fn connect_any(host: &str, port: u16, connector: &Connector) -> Result<qui
     };
     match (connected, reason) {
         (Some(connected), _) => Ok(connected),
-        (None, Some(Attempt { refusal: Some(refusal), .. })) => Err(ClientError::Untrusted { authority, refusal }),
+        (None, Some(Attempt { refusal: Some(refusal), .. })) => {
+            Err(ClientError::Untrusted { authority, refusal: Box::new(refusal.at_port(port)) })
+        }
         (None, Some(Attempt { reason, untrusted, .. })) => Err(ClientError::Connect { authority, reason, untrusted }),
         (None, None) => Err(ClientError::Unreachable { authority }),
     }
@@ -260,7 +262,7 @@ struct Attempt {
     /// What went wrong, in words.
     reason: String,
     untrusted: bool,
-    refusal: Option<Box<Refusal>>,
+    refusal: Option<Refusal>,
 }
 
 impl From<String> for Attempt {
@@ -274,7 +276,7 @@ async fn connect_one(address: SocketAddr, host: &str, connector: &Connector) -> 
     match connecting.await {
         Ok(conn) => Ok(conn),
         Err(quinn::ConnectionError::TransportError(error)) if is_certificate_alert(error.code.into()) => {
-            let refusal = connector.0.verifier.refusal(&error.reason).map(Box::new);
+            let refusal = connector.0.verifier.refusal(&error.reason);
             let reason = format!("the server's certificate is not trusted ({})", error.reason);
             Err(Attempt { reason, untrusted: true, refusal })
         }

@@ -127,7 +127,8 @@ fn open(path: &Path) -> io::Result<File> {
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags.bits() as i32);
     }
-    let file = options.open(path)?;
+    // Where nothing can be written, what others have left can still be read.
+    let file = options.open(path).or_else(|_| options.write(false).open(path))?;
     check(&file.metadata()?, fs::Metadata::is_file)?;
     Ok(file)
 }

@@ -63,6 +63,14 @@ fn what_others_could_have_written_is_no_note() {
     Left::leave_in(&folder, note(2, b"2")).unwrap_err();
     mode(&folder, 0o700);
     assert_eq!(found(), 1);
+    // Of another user: only root can give a file away.
+    if rustix::process::geteuid().is_root() {
+        for path in [left.path(), &folder] {
+            std::os::unix::fs::chown(path, Some(12345), None).unwrap();
+            assert_eq!(found(), 0, "{}", path.display());
+            std::os::unix::fs::chown(path, Some(0), None).unwrap();
+        }
+    }
     // A link, and a pipe that nobody writes to, which must not be waited for.
     symlink(left.path(), folder.join("serve-1-1.json")).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(folder.join("serve-2-2.json")).status().unwrap().success());

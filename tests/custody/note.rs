@@ -53,7 +53,7 @@ impl User {
         (got.status.code(), text(&got.stdout), text(&got.stderr))
     }
 
-    fn notes(&self) -> Vec<PathBuf> {
+    pub(crate) fn notes(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(self.run().join("h3cast")) else { return Vec::new() };
         entries.map(|entry| entry.unwrap().path()).collect()
     }

@@ -303,6 +303,37 @@ async fn expired_too_early_and_wrong_names() {
     all_say(&all, &["it is not for localhost", "for 127.0.0.1", &url, &listen, &pin]);
 }
 
+/// Another program took over the port of a server that was killed, or of one at another address.
+#[tokio::test]
+async fn a_port_that_another_server_has_now() {
+    let user = User::new();
+    let folder = user.folder("one");
+    let server = user.serve("one", &["demo"]).await;
+    let other = user.serve("other", &["demo"]).await;
+    let hash = |folder: &Path| hash_of(&folder.join("certs/cert.pem"));
+    let stranger = Bare::start(-1, 24, &["localhost"]).await;
+    let url = format!("https://localhost:{}/stream", stranger.port);
+    // Servers at other ports were not expected at this one.
+    let (code, _, said) = user.runs(&["get", &url]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(!said.contains(&hash(&folder)) && !said.contains(&hash(&user.folder("other"))), "{said}");
+    // One whose note says that it has this port, and which runs.
+    let note = user
+        .notes()
+        .into_iter()
+        .find(|note| fs::read_to_string(note).unwrap().contains(&format!("localhost:{}", server.port)));
+    let text = fs::read_to_string(note.as_ref().unwrap()).unwrap();
+    let changed = text.replace(&format!("localhost:{}", server.port), &format!("localhost:{}", stranger.port));
+    // In place, so that it stays the file that the server holds; it is put right within a second otherwise.
+    fs::write(note.unwrap(), changed).unwrap();
+    let (code, _, said) = user.runs(&["get", &url]).await;
+    assert_eq!(code, Some(1), "{said}");
+    for part in [&hash(&folder), &format!("process id {}", server.program.id()), &stranger.hash] {
+        assert!(said.contains(part), "`{part}` is not in:\n{said}");
+    }
+    drop(other);
+}
+
 /// What a server's user gets to see whose server uses another folder: what to give, ready to copy.
 #[tokio::test]
 async fn the_advice_for_ones_own_server_helps() {

@@ -225,7 +225,7 @@ impl Viewer {
         let io = TokioIo::new(connected_tls.map_err(|error| match verifier.refusal(&error.to_string()) {
             Some(refusal) => {
                 let authority = format!("{host}:{port}");
-                Lost::from(ClientError::Untrusted { authority, refusal: Box::new(refusal) })
+                Lost::from(ClientError::Untrusted { authority, refusal: Box::new(refusal.at_port(port)) })
             }
             None => error.into(),
         })?);

@@ -45,12 +45,14 @@ impl Anchors {
     /// files.
     pub(super) fn system() -> Self {
         // Hundreds of files on some systems: read once, and not for every connection.
-        static SYSTEM: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
-        let system = SYSTEM.get_or_init(|| rustls_native_certs::load_native_certs().certs);
-        let mut anywhere = rustls::RootCertStore::empty();
-        anywhere.add_parsable_certificates(system.iter().cloned());
+        static SYSTEM: OnceLock<rustls::RootCertStore> = OnceLock::new();
+        let system = SYSTEM.get_or_init(|| {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
+        });
         Self {
-            anywhere,
+            anywhere: system.clone(),
             here: rustls::RootCertStore::empty(),
             known: Vec::new(),
             notes: Vec::new(),
@@ -87,7 +89,7 @@ impl Anchors {
     }
 
     fn problem(&mut self, file: PathBuf, problem: String) {
-        self.problems.push(Expected { file, sha256: None, problem: Some(problem), only_here: false });
+        self.problems.push(Expected { file, sha256: None, problem: Some(problem), only_here: false, server: None });
     }
 
     pub(super) fn add_notes(&mut self) {

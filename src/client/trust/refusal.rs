@@ -8,7 +8,10 @@ use std::{
 
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
-use crate::identity::{Fingerprint, rfc3339};
+use crate::{
+    identity::{Fingerprint, rfc3339},
+    note::Note,
+};
 
 /// A server that is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +75,16 @@ pub struct Expected {
     pub problem: Option<String>,
     /// Whether it is good for servers on this machine only.
     pub only_here: bool,
+    /// The running server whose certificate it is, by its [note](crate::note).
+    pub server: Option<Note>,
+}
+
+impl Refusal {
+    /// Without what servers at other ports have: it was not expected at this one.
+    pub(crate) fn at_port(mut self, port: u16) -> Self {
+        self.expected.retain(|expected| expected.server.as_ref().is_none_or(|note| note.has_port(port)));
+        self
+    }
 }
 
 impl fmt::Display for Reason {
@@ -119,6 +132,9 @@ impl fmt::Display for Presented {
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.display();
+        if let (Some(note), Some(hash)) = (&self.server, &self.sha256) {
+            return write!(f, "{file} of the server with process id {}, SHA-256 {}", note.pid, hash.hex());
+        }
         match (&self.sha256, &self.problem) {
             _ if self.only_here => write!(f, "{file} (not: it is trusted for servers on this machine only)"),
             (Some(hash), _) if self.file.as_os_str().is_empty() => write!(f, "SHA-256 {}", hash.hex()),

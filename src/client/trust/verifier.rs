@@ -161,6 +161,7 @@ impl Anchors {
                 sha256: (usable && many <= LISTED).then_some(known.hash),
                 problem: (usable && many > LISTED).then(|| format!("{many} certificates")),
                 only_here: !usable,
+                server: None,
             }
         });
         let notes = self.notes.iter().filter(|_| here).flat_map(|note| {
@@ -169,6 +170,7 @@ impl Anchors {
                 sha256: Some(hash),
                 problem: None,
                 only_here: false,
+                server: Some(note.clone()),
             })
         });
         let mut expected: Vec<Expected> = Vec::new();
@@ -265,6 +267,7 @@ impl ServerCertVerifier for Verifier {
                     sha256: Some(*hash),
                     problem: None,
                     only_here: false,
+                    server: None,
                 };
                 (Err(Reason::OtherHash), hashes.iter().map(expected).collect())
             }
