@@ -61,7 +61,7 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "H3CAST_INTERVAL", value_name = "TIME", default_value = "100ms", value_parser = humantime::parse_duration)]
     interval: Duration,
     /// Where text and bytes are cut into chunks: behind each newline (lines), or wherever a read
-    /// ends (bytes). With NAME= for that feed only, as in --chunk video=bytes; the same holds for
+    /// ends (bytes; a begun UTF-8 character waits for its rest). With NAME= for that feed only, as in --chunk video=bytes; the same holds for
     /// --history and --lag. [default: lines]
     #[arg(long, env = "H3CAST_CHUNK", value_name = "[NAME=]lines|bytes", value_delimiter = ',', value_parser = setting(chunk_at))]
     chunk: Vec<Setting<Chunking>>,

@@ -1,9 +1,12 @@
 //! Cutting a stream of bytes into chunks.
 
-use std::io;
+use std::{io, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    time::{Instant, timeout_at},
+};
 
 /// Where a stream of bytes is cut.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -11,12 +14,17 @@ pub enum Chunking {
     /// Behind each newline. What is behind the last one comes when the stream ends.
     #[default]
     Lines,
-    /// Wherever a read ends: what is there, is sent.
+    /// Wherever a read ends: what is there, is sent. The beginning of a character (UTF-8) waits for its
+    /// rest, so that text in pieces stays text.
     Bytes,
 }
 
 /// The longest chunk, in bytes. A longer line comes in several.
 pub const MAX_CHUNK: usize = 64 * 1024;
+
+/// How long the beginning of a character waits for its rest. What looks like one may be something else,
+/// and whoever sent it may wait for an answer.
+pub const CHARACTER_WAIT: Duration = Duration::from_secs(5);
 
 /// Reads chunks.
 #[derive(Debug)]
@@ -26,13 +34,17 @@ pub struct Chunker<R> {
     buf: BytesMut,
     /// How much of `buf` is known to have no newline.
     scanned: usize,
+    /// Until when the beginning of a character waits in `buf`, if it does.
+    held: Option<Instant>,
+    /// It has waited for long enough.
+    overdue: bool,
     ended: bool,
 }
 
 impl<R: AsyncRead + Unpin> Chunker<R> {
     /// Cuts what `reader` gives.
     pub fn new(reader: R, chunking: Chunking) -> Self {
-        Self { reader, chunking, buf: BytesMut::new(), scanned: 0, ended: false }
+        Self { reader, chunking, buf: BytesMut::new(), scanned: 0, held: None, overdue: false, ended: false }
     }
 
     /// Waits for the next chunk; `None` at the end. No chunk is empty, and together they are every
@@ -46,10 +58,14 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
     /// # Cancel safety
     ///
     /// Cancel-safe.
+    ///
+    /// # Panics
+    ///
+    /// When a character waits for its rest and there is no Tokio runtime with timers.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
         loop {
             if let Some(size) = self.cut() {
-                self.scanned = 0;
+                (self.scanned, self.held, self.overdue) = (0, None, false);
                 // A copy: a feed keeps chunks for long, and a part of this buffer would keep all of it.
                 let chunk = Bytes::copy_from_slice(&self.buf[..size]);
                 self.buf.advance(size);
@@ -59,7 +75,18 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
                 return Ok(None);
             }
             self.buf.reserve(MAX_CHUNK);
-            match self.reader.read_buf(&mut self.buf).await {
+            let reading = self.reader.read_buf(&mut self.buf);
+            let read = match self.held {
+                None => reading.await,
+                Some(until) => match timeout_at(until, reading).await {
+                    Ok(read) => read,
+                    Err(_) => {
+                        self.overdue = true;
+                        continue;
+                    }
+                },
+            };
+            match read {
                 Ok(size) => self.ended = size == 0,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -84,27 +111,29 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
         }
         match (len, self.chunking) {
             (0, _) => None,
-            (MAX_CHUNK.., Chunking::Lines) => Some(MAX_CHUNK - torn(&self.buf[..MAX_CHUNK])),
-            (MAX_CHUNK.., Chunking::Bytes) => Some(MAX_CHUNK),
-            (_, Chunking::Bytes) => Some(len),
+            (MAX_CHUNK.., _) => Some(MAX_CHUNK - torn(&self.buf[..MAX_CHUNK])),
+            (_, Chunking::Bytes) if self.ended || self.overdue => Some(len),
+            (_, Chunking::Bytes) => match len - torn(&self.buf) {
+                0 => {
+                    self.held.get_or_insert_with(|| Instant::now() + CHARACTER_WAIT);
+                    None
+                }
+                whole => Some(whole),
+            },
             (_, Chunking::Lines) => self.ended.then_some(len),
         }
     }
 }
 
-/// How many bytes at the end are the beginning of a character (UTF-8) whose rest is behind it.
+/// How many bytes at the end are the beginning of a character (UTF-8) whose rest is missing: 3 at most.
 fn torn(text: &[u8]) -> usize {
-    for back in 1..=3.min(text.len()) {
-        let needed = match text[text.len() - back] {
-            0b1100_0000..=0b1101_1111 => 2,
-            0b1110_0000..=0b1110_1111 => 3,
-            0b1111_0000..=0b1111_0111 => 4,
-            0b1000_0000..=0b1011_1111 => continue,
-            _ => return 0,
-        };
-        return if needed > back { back } else { 0 };
+    let last = &text[text.len().saturating_sub(3)..];
+    let Some(start) = last.iter().rposition(|byte| !matches!(byte, 0x80..=0xbf)) else { return 0 };
+    // An error without a length is one that more bytes could mend.
+    match std::str::from_utf8(&last[start..]) {
+        Err(error) if error.error_len().is_none() => last.len() - start,
+        _ => 0,
     }
-    0
 }
 
 #[cfg(test)]
@@ -147,12 +176,56 @@ mod tests {
             prop_assert_eq!(chunks, lines);
         }
 
+        /// What is sent behind each piece differs from what has been written by no more than a character's
+        /// beginning.
         #[test]
         fn bytes_come_as_they_are_read(pieces in text()) {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async {
+                let (mut writer, reader) = tokio::io::duplex(1 << 20);
+                let mut chunker = Chunker::new(reader, Chunking::Bytes);
+                let (mut written, mut read) = (Vec::new(), Vec::new());
+                for piece in &pieces {
+                    tokio::io::AsyncWriteExt::write_all(&mut writer, piece).await.unwrap();
+                    written.extend_from_slice(piece);
+                    while let Some(chunk) = futures_util::FutureExt::now_or_never(chunker.next()) {
+                        read.extend_from_slice(&chunk.unwrap().unwrap());
+                    }
+                    prop_assert_eq!(&read, &written[..written.len() - torn(&written)]);
+                }
+                drop(writer);
+                while let Some(chunk) = chunker.next().await.unwrap() {
+                    read.extend_from_slice(&chunk);
+                }
+                prop_assert_eq!(read, written);
+                Ok(())
+            })?;
+        }
+
+        #[test]
+        fn text_in_pieces_stays_text(text in "[aé語🌊\n]{0,60}", sizes in prop::collection::vec(1..7_usize, 1..9)) {
+            let (mut rest, mut pieces) = (text.as_bytes(), Vec::new());
+            for size in sizes.into_iter().cycle().take_while(|_| !text.is_empty()) {
+                let (piece, left) = rest.split_at(size.min(rest.len()));
+                pieces.push(piece.to_vec());
+                rest = left;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             let chunks = runtime.block_on(chunks(&pieces, Chunking::Bytes));
-            let written: Vec<_> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
-            prop_assert_eq!(chunks, written);
+            prop_assert!(chunks.iter().all(|chunk| std::str::from_utf8(chunk).is_ok()), "{:?}", chunks);
+            prop_assert_eq!(chunks.concat(), text.into_bytes());
+        }
+
+        #[test]
+        fn no_character_is_cut_in_a_long_piece(before in 0..9_usize, text in "[aé☕🌊]{0,9}") {
+            let piece = "x".repeat(MAX_CHUNK - before) + &text + &"é".repeat(MAX_CHUNK);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let chunks = runtime.block_on(chunks(&[piece.clone().into()], Chunking::Bytes));
+            prop_assert!(chunks.iter().all(|chunk| std::str::from_utf8(chunk).is_ok()));
+            prop_assert_eq!(chunks.concat(), piece.into_bytes());
         }
 
         #[test]
@@ -163,6 +236,66 @@ mod tests {
             prop_assert!(chunks.iter().all(|chunk| std::str::from_utf8(chunk).is_ok()));
             prop_assert_eq!(chunks.concat(), line.into_bytes());
         }
+    }
+
+    #[test]
+    fn beginnings_of_characters() {
+        for (text, count) in [
+            (&b""[..], 0),
+            (b"a", 0),
+            ("語".as_bytes(), 0),
+            (b"\xe8", 1),
+            (b"\xe8\xaa", 2),
+            (b"\xf0\x9f\x8c", 3),
+            (b"a\xc3", 1),
+            (b"\xff\xc3", 1),
+            (b"\xc3\xc3", 1),
+            // What can never become a character.
+            (b"\xc0", 0),
+            (b"\xc1", 0),
+            (b"\xf5", 0),
+            (b"\xff", 0),
+            (b"\x80", 0),
+            (b"\xe0\x80", 0),
+            (b"\xed\xa0", 0),
+            (b"\xf4\x90", 0),
+            (b"\xc3\x28", 0),
+            (b"\x9f\x8c\x8a", 0),
+        ] {
+            assert_eq!(torn(text), count, "{text:x?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_becomes_a_character_does_not_wait_for_ever() {
+        let (mut writer, reader) = tokio::io::duplex(100);
+        let mut chunker = Chunker::new(reader, Chunking::Bytes);
+        tokio::io::AsyncWriteExt::write_all(&mut writer, b"a\xe8").await.unwrap();
+        assert_eq!(chunker.next().await.unwrap().unwrap(), "a");
+        let since = Instant::now();
+        // Given up and asked again, as in a `select!`: it does not wait anew.
+        assert!(tokio::time::timeout(CHARACTER_WAIT / 2, chunker.next()).await.is_err());
+        assert_eq!(chunker.next().await.unwrap().unwrap(), &b"\xe8"[..]);
+        assert_eq!(since.elapsed(), CHARACTER_WAIT);
+        // The bytes that follow show at once that it is none.
+        let since = Instant::now();
+        for (piece, chunk) in [
+            (&b"\xe8"[..], &b""[..]),
+            (b"\xff", b"\xe8\xff"),
+            (b"\xf0\x9f\xe8", b"\xf0\x9f"),
+            (b"\xaa\x9e", b"\xe8\xaa\x9e"),
+        ] {
+            tokio::io::AsyncWriteExt::write_all(&mut writer, piece).await.unwrap();
+            match chunk.is_empty() {
+                true => assert!(futures_util::FutureExt::now_or_never(chunker.next()).is_none()),
+                false => assert_eq!(chunker.next().await.unwrap().unwrap(), chunk),
+            }
+        }
+        assert_eq!(since.elapsed(), Duration::ZERO);
+        tokio::io::AsyncWriteExt::write_all(&mut writer, b"\xe8").await.unwrap();
+        drop(writer);
+        assert_eq!(chunker.next().await.unwrap().unwrap(), &b"\xe8"[..]);
+        assert_eq!(chunker.next().await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -16,4 +16,5 @@ mod interim;
 mod paths;
 mod queries;
 mod startup;
+mod text;
 mod urls;
