@@ -2,14 +2,16 @@
 
 mod bench;
 mod get;
+mod log;
 mod note;
 mod open;
 mod publish;
 mod remote;
 mod serve;
+mod signals;
 mod untrusted;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
@@ -18,6 +20,7 @@ use crate::{
     browser::Browser,
     identity::{Identity, rfc3339},
 };
+use log::complain;
 
 /// Pipe live bytes to any browser over HTTP/3.
 ///
@@ -124,6 +127,7 @@ impl Failure {
 /// Runs the program with the arguments of its process.
 #[must_use]
 pub fn run() -> ExitCode {
+    log::log_panics();
     let cli = Cli::parse();
     let workers = match &cli.command {
         None => cli.serve.workers(),
@@ -140,20 +144,23 @@ pub fn run() -> ExitCode {
     let runtime = runtime.enable_all().build();
     let done = match runtime {
         Ok(runtime) => {
-            let done = runtime.block_on(dispatch(cli));
+            let done = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(dispatch(cli))));
             // A blocking read of the terminal must not hold the program up.
             runtime.shutdown_background();
-            done
+            // What it was has been said.
+            done.unwrap_or_else(|_| Err(Failure::running(anyhow::anyhow!("ended by a panic"))))
         }
         Err(error) => Err(Failure::running(error)),
     };
-    match done {
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             complain(&failure.in_words());
             ExitCode::from(failure.code)
         }
-    }
+    };
+    log::flush();
+    code
 }
 
 async fn dispatch(cli: Cli) -> Result<(), Failure> {
@@ -210,12 +217,6 @@ fn cert(args: &CertArgs) -> Result<(), Failure> {
             current.spki_hash().base64(),
         ))
     }
-}
-
-/// Says what is wrong on standard error; when nobody listens there, to nobody.
-fn complain(text: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "h3cast: {text}");
 }
 
 /// Prints to standard output; a reader that has gone is no failure.

@@ -1,8 +1,10 @@
 //! Faults that tests ask for. In debug builds only: elsewhere there is nothing of it.
 //!
 //! `H3CAST_FAULT=PLACE=panic` panics at that place, once; `PLACE=block` blocks the thread there for
-//! good. With `@N` it strikes at the Nth time. Several are separated by commas.
+//! good; `PLACE=error` fails where something can. With `@N` it strikes at the Nth time. Several are
+//! separated by commas.
 
+use std::io;
 #[cfg(debug_assertions)]
 use std::{
     collections::HashMap,
@@ -10,8 +12,34 @@ use std::{
 };
 
 /// A place where a test can have something go wrong.
-#[cfg(debug_assertions)]
+#[inline]
 pub(crate) fn point(place: &str) {
+    // What cannot fail there has no error.
+    let _ = fallible(place);
+}
+
+/// The same where something can fail.
+#[cfg(debug_assertions)]
+pub(crate) fn fallible(place: &str) -> io::Result<()> {
+    match due(place).as_deref() {
+        Some("panic") => panic!("a test asks for a panic at `{place}`"),
+        Some("error") => Err(io::Error::other(format!("a test asks for an error at `{place}`"))),
+        Some("block") => loop {
+            std::thread::park();
+        },
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(debug_assertions))]
+#[inline]
+pub(crate) fn fallible(_place: &str) -> io::Result<()> {
+    Ok(())
+}
+
+/// What is to happen there now.
+#[cfg(debug_assertions)]
+fn due(place: &str) -> Option<String> {
     static FAULTS: LazyLock<Mutex<HashMap<String, (String, u64)>>> = LazyLock::new(|| {
         let text = std::env::var("H3CAST_FAULT").unwrap_or_default();
         let faults = text.split(',').filter_map(|fault| {
@@ -22,21 +50,10 @@ pub(crate) fn point(place: &str) {
         Mutex::new(faults.collect())
     });
     let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some((_, left)) = faults.get_mut(place) else { return };
-    *left -= 1;
+    let (_, left) = faults.get_mut(place)?;
+    *left = left.saturating_sub(1);
     if *left > 0 {
-        return;
+        return None;
     }
-    let fault = faults.remove(place);
-    drop(faults);
-    match fault.as_ref().map(|(fault, _)| fault.as_str()) {
-        Some("panic") => panic!("a test asks for a panic at `{place}`"),
-        Some("block") => loop {
-            std::thread::park();
-        },
-        _ => {}
-    }
+    faults.remove(place).map(|(fault, _)| fault)
 }
-
-#[cfg(not(debug_assertions))]
-pub(crate) fn point(_place: &str) {}

@@ -20,6 +20,7 @@ const EXPOSED: HeaderValue =
 /// What holds for every route: who may ask, which pages may read the answer, and what a browser
 /// must not make of it.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Infallible> {
+    crate::fault::point("request");
     let via = request.extensions().get::<Via>().copied();
     let ours = match host::checked(request.version(), request.uri(), request.headers()) {
         Err(text) => return Ok(Problem::bad(text.into()).into_response()),

@@ -9,7 +9,12 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{BrowserName, CertsArgs, Failure, complain, note::Keeper, print};
+use super::{
+    BrowserName, CertsArgs, Failure, complain,
+    log::{self, Outlet},
+    note::Keeper,
+    signals,
+};
 use crate::{
     App, Identity, Listen, PlainHttp, Server,
     browser::{Browser, Opened},
@@ -236,7 +241,7 @@ fn plain_http(text: &str) -> Result<PlainHttp, crate::listen::BadListen> {
 }
 
 pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Failure> {
-    start_log(&args.log)?;
+    log::start(&args.log)?;
     let commands = Commands::with_open_files(raise_file_limit());
     let served = serve(sources, args, &commands).await;
     // Also when it did not come to serving: what is still being ended when the process exits would stay.
@@ -259,7 +264,7 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         return Err(Failure::usage(anyhow::anyhow!(text.replace("{listen}", &reached.to_string()))));
     }
     // Both are ready before anything is bound, so that no signal is missed.
-    let stop = stop_signals().map_err(Failure::running)?;
+    let stop = signals::stop(args.drain.saturating_add(args.grace)).map_err(Failure::running)?;
     let names: Vec<String> =
         args.listen.iter().map(Listen::host).filter(|host| names_one_host(host)).map(String::from).collect();
     let identity = args.certs.identity(&names)?;
@@ -283,7 +288,7 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
     }
     let server = app.install(builder).build().await.map_err(Failure::usage)?;
     let note = Keeper::leave(server.addresses(), &identity).await;
-    print(&announcement::text(server.addresses(), &shown, &identity))?;
+    let announced = announce(&announcement::text(server.addresses(), &shown, &identity)).map_err(Failure::running)?;
     if server.addresses().http_moved {
         warn!(
             "localhost:{DEFAULT_HTTP_PORT} is in use by another program: plain HTTP moved to {}",
@@ -307,6 +312,8 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
     let live = feeding::Live { feeds: live, feedings, of_commands, commands: commands.clone() };
     let feeding = live.run(ending.clone(), args.grace);
     let ((), served, (), ()) = tokio::join!(draining, serving, feeding, note.keep(ending.clone()));
+    // Nobody has to read it.
+    let _ = announced.flush(PATIENCE.1);
     served.map_err(Failure::running)
 }
 
@@ -411,48 +418,21 @@ fn raise_file_limit() -> Option<u64> {
     None
 }
 
-fn start_log(directives: &str) -> Result<(), Failure> {
-    let filter = tracing_subscriber::EnvFilter::try_new(directives)
-        .map_err(|error| Failure::usage(anyhow::anyhow!("`{directives}` is no log level: {error}")))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .init();
-    Ok(())
-}
+/// How long standard output may take what is printed there, before the log has a line about it; and when
+/// the process ends.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
 
-/// A token that the first signal cancels; the second one ends the process.
-fn stop_signals() -> std::io::Result<CancellationToken> {
-    let token = CancellationToken::new();
-    let stop = token.clone();
-    #[cfg(unix)]
-    let (mut interrupt, mut terminate) = {
-        use tokio::signal::unix::{SignalKind, signal};
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
-    tokio::spawn(async move {
-        loop {
-            #[cfg(unix)]
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            #[cfg(not(unix))]
-            if tokio::signal::ctrl_c().await.is_err() {
-                return;
-            }
-            if stop.is_cancelled() {
-                crate::source::command::kill_all();
-                // As a shell reports a program that Ctrl-C has killed.
-                std::process::exit(130);
-            }
-            complain("stopping; once more to stop now");
-            stop.cancel();
+/// Prints to standard output, without waiting for whoever reads it.
+fn announce(text: &str) -> std::io::Result<Outlet> {
+    let outlet = Outlet::start("stdout", log::stdout())?;
+    outlet.write(text.as_bytes());
+    let printed = outlet.clone();
+    std::thread::Builder::new().name("stdout watch".into()).spawn(move || {
+        if let Err(error) = printed.flush(PATIENCE.0) {
+            warn!("cannot print the addresses on standard output, running without: {error}");
         }
-    });
-    Ok(token)
+    })?;
+    Ok(outlet)
 }
 
 fn open(browser: Browser, addresses: &Addresses, identity: &Identity) -> Option<Opened> {

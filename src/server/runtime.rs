@@ -92,7 +92,7 @@ impl AsyncUdpSocket for Socket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        crate::fault::point("udp");
+        crate::fault::fallible("udp")?;
         self.inner.poll_recv(cx, bufs, meta)
     }
 

@@ -139,7 +139,8 @@ impl Serving {
     /// Tells it to stop now, not only to stop: the second signal.
     pub fn stop_at_once(mut self) {
         self.terminate();
-        let told = || std::fs::read_to_string(self.dir.path().join("stderr")).unwrap().contains("once more");
+        let told =
+            || std::fs::read_to_string(self.dir.path().join("stderr")).unwrap().contains("again to stop immediately");
         let began = Instant::now();
         while !told() {
             assert!(began.elapsed() < PATIENCE, "it does not say that it stops");

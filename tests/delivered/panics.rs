@@ -240,3 +240,18 @@ async fn what_renews_the_certificate_is_restarted() {
     serving.program.signal("TERM");
     assert_eq!(serving.program.end().await.2, Some(0));
 }
+
+#[tokio::test]
+#[cfg(debug_assertions)]
+async fn a_part_that_cannot_be_restarted_ends_the_process_with_1() {
+    // The task in quinn that reads the socket ends with an error, or panics under a lock that others need.
+    for (fault, reason) in [("udp=error", "the QUIC listener at"), ("udp=panic", "panicked")] {
+        let dir = tempfile::tempdir().unwrap();
+        let args = ["serve", "--listen", "localhost:0", "--http", "off", "exec:exec sleep 60"];
+        let mut serving = command(dir.path(), &args);
+        serving.env("H3CAST_FAULT", fault);
+        let (_, err, code) = Program::of(serving).end().await;
+        assert_eq!(code, Some(1), "{fault}: {err}");
+        assert!(err.contains(reason), "{fault}: {err}");
+    }
+}

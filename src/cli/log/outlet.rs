@@ -1,0 +1,252 @@
+//! Standard error and standard output, written by a thread of their own: a full disk, a closed pipe or a
+//! terminal that is stopped holds up nobody else.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How much waits to be written, in bytes; what comes then is dropped, and counted.
+const MOST: usize = 1 << 20;
+/// What a piece of it costs besides its bytes.
+const OVERHEAD: usize = 64;
+/// How long to wait before a stream is tried again that does not block and is full: whoever shares a
+/// terminal may have set it so.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
+
+/// What is written to it is queued, or dropped when too much waits already. It never blocks or fails.
+#[derive(Debug, Clone)]
+pub(in crate::cli) struct Outlet(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// There is something to write.
+    more: Condvar,
+    /// All has been written.
+    done: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    pieces: VecDeque<Box<[u8]>>,
+    bytes: usize,
+    /// How many were dropped since one was taken last.
+    dropped: u64,
+    /// The thread has a piece that it writes.
+    writing: bool,
+    /// Why the last piece could not be written.
+    error: Option<String>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Outlet {
+    /// Starts the thread that writes to `stream`. It ends with the process.
+    pub(in crate::cli) fn start(name: &'static str, stream: impl Write + Send + 'static) -> io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let outlet = Self(shared.clone());
+        thread::Builder::new().name(name.into()).spawn(move || run(&shared, stream))?;
+        Ok(outlet)
+    }
+
+    /// Queues a piece, in most cases a line.
+    pub(in crate::cli) fn write(&self, piece: &[u8]) {
+        let mut queue = self.0.lock();
+        let cost = piece.len() + OVERHEAD;
+        // One that is larger than all is still taken when it is alone.
+        if queue.bytes + cost > MOST && !queue.pieces.is_empty() {
+            queue.dropped += 1;
+            return;
+        }
+        // Where they are missing.
+        if let Some(notice) = notice(std::mem::take(&mut queue.dropped)) {
+            queue.bytes += notice.len() + OVERHEAD;
+            queue.pieces.push_back(notice);
+        }
+        queue.bytes += cost;
+        queue.pieces.push_back(piece.into());
+        drop(queue);
+        self.0.more.notify_one();
+    }
+
+    /// Waits until all is written, no longer than `most`. Whether it was; an error says why not.
+    pub(in crate::cli) fn flush(&self, most: Duration) -> Result<(), String> {
+        let until = Instant::now() + most;
+        let mut queue = self.0.lock();
+        while queue.writing || !queue.pieces.is_empty() || queue.dropped > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err("it is not being read".into());
+            }
+            queue = self.0.done.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        match &queue.error {
+            None => Ok(()),
+            Some(error) => Err(error.clone()),
+        }
+    }
+}
+
+/// Says that lines are missing.
+fn notice(lost: u64) -> Option<Box<[u8]>> {
+    let lines = if lost == 1 { "line" } else { "lines" };
+    let text = format!("h3cast: {lost} {lines} of this log were lost here, because they could not be written\n");
+    (lost > 0).then(|| text.into_bytes().into())
+}
+
+fn run(shared: &Shared, mut stream: impl Write) {
+    // Those that failed; and whether the last one got half-way, so that the next begins a line.
+    let (mut failed, mut torn) = (0, false);
+    loop {
+        let piece = next(shared);
+        let mut error = None;
+        if let Some(notice) = notice(failed)
+            && write(&mut stream, &notice, &mut torn).is_ok()
+        {
+            failed = 0;
+        }
+        if let Err(cause) = write(&mut stream, &piece, &mut torn) {
+            failed += 1;
+            error = Some(cause.to_string());
+        }
+        let mut queue = shared.lock();
+        queue.writing = false;
+        queue.error = error;
+        if queue.pieces.is_empty() {
+            shared.done.notify_all();
+        }
+    }
+}
+
+/// Waits for the next piece.
+fn next(shared: &Shared) -> Box<[u8]> {
+    let mut queue = shared.lock();
+    loop {
+        if let Some(piece) = queue.pieces.pop_front() {
+            queue.bytes -= piece.len() + OVERHEAD;
+            queue.writing = true;
+            return piece;
+        }
+        if let Some(notice) = notice(std::mem::take(&mut queue.dropped)) {
+            queue.writing = true;
+            return notice;
+        }
+        queue = shared.more.wait(queue).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+/// Writes a piece whole.
+fn write(stream: &mut impl Write, piece: &[u8], torn: &mut bool) -> io::Result<()> {
+    if *torn {
+        write_all(stream, b"\n").0?;
+        *torn = false;
+    }
+    let (written, at) = write_all(stream, piece);
+    *torn = written.is_err() && at > 0;
+    written
+}
+
+/// Gives how much was written, too.
+fn write_all(stream: &mut impl Write, piece: &[u8]) -> (io::Result<()>, usize) {
+    let mut at = 0;
+    while at < piece.len() {
+        match stream.write(&piece[at..]) {
+            Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), at),
+            Ok(written) => at += written,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(FULL_PAUSE),
+            Err(error) => return (Err(error), at),
+        }
+    }
+    (Ok(()), at)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A stream that takes what it is asked for: some bytes, or an error.
+    struct Valve {
+        answers: mpsc::Receiver<io::Result<usize>>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Valve {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Without a test it takes all.
+            let most = self.answers.recv().unwrap_or(Ok(usize::MAX))?.min(bytes.len());
+            self.written.lock().unwrap().extend_from_slice(&bytes[..most]);
+            Ok(most)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    type Written = Arc<Mutex<Vec<u8>>>;
+
+    fn valve() -> (Outlet, mpsc::Sender<io::Result<usize>>, Written) {
+        let (open, answers) = mpsc::channel();
+        let written = Arc::<Mutex<Vec<u8>>>::default();
+        let outlet = Outlet::start("test", Valve { answers, written: written.clone() }).unwrap();
+        (outlet, open, written)
+    }
+
+    #[test]
+    fn what_is_too_much_is_dropped_and_counted() {
+        let (outlet, open, written) = valve();
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        let most = MOST / (line.len() + OVERHEAD);
+        for _ in 0..most + 500 {
+            outlet.write(&line);
+        }
+        assert!(outlet.flush(Duration::from_millis(10)).is_err());
+        drop(open);
+        outlet.flush(SOON).unwrap();
+        let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        let (lines, notices): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with('x'));
+        // One may have been on its way already.
+        assert!((most..=most + 1).contains(&lines.len()), "{} lines", lines.len());
+        let lost = most + 500 - lines.len();
+        assert_eq!(
+            notices,
+            [format!("h3cast: {lost} lines of this log were lost here, because they could not be written")]
+        );
+        // And it is as before.
+        outlet.write(b"after\n");
+        outlet.flush(SOON).unwrap();
+        assert!(written.lock().unwrap().ends_with(b"written\nafter\n"));
+    }
+
+    #[test]
+    fn what_fails_is_counted_and_a_torn_line_stands_alone() {
+        let (outlet, open, written) = valve();
+        // Room for three bytes of the first line, none for the second.
+        for answer in [Ok(3), Err(io::ErrorKind::StorageFull.into()), Err(io::ErrorKind::StorageFull.into())] {
+            open.send(answer).unwrap();
+        }
+        outlet.write(b"first\n");
+        outlet.write(b"second\n");
+        // For the notice of the second's try, which fails with it.
+        open.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
+        assert!(outlet.flush(SOON).is_err());
+        drop(open);
+        outlet.write(b"third\n");
+        outlet.flush(SOON).unwrap();
+        let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        assert_eq!(text, "fir\nh3cast: 2 lines of this log were lost here, because they could not be written\nthird\n");
+    }
+}

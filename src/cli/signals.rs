@@ -1,0 +1,147 @@
+//! The signals that stop a server, handled by a thread that nothing else holds up.
+
+use std::{io, sync::mpsc, thread, time::Duration};
+
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, log};
+
+/// The exit code after a second signal: as a shell reports a program that Ctrl-C has killed.
+const INTERRUPTED: u8 = 130;
+/// How much longer than it should a server may take to stop.
+const OVERDUE: Duration = Duration::from_secs(10);
+/// A terminal that closes sends SIGHUP several times, from the kernel and from the shell: within this time
+/// they are one.
+#[cfg(unix)]
+const SAME_HANGUP: Duration = Duration::from_secs(1);
+
+/// Waits for signals in a thread of its own: the first one cancels the token that this gives, the second
+/// one ends the process, and so does an end that takes longer than `most` after the first.
+pub(super) fn stop(most: Duration) -> io::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let stop = token.clone();
+    let (ready, listening) = mpsc::channel();
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        // A runtime of its own: the other one may stand still.
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        runtime.block_on(async {
+            let mut signals = match Signals::listen() {
+                Ok(signals) => signals,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            // Nobody else sends on it.
+            let _ = ready.send(Ok(()));
+            let first = signals.next().await;
+            log::complain("shutting down (press Ctrl-C again to stop immediately)");
+            stop.cancel();
+            let overdue = Instant::now() + most.saturating_add(OVERDUE);
+            match timeout_at(overdue, signals.after(first)).await {
+                Ok(()) => log::exit(INTERRUPTED),
+                Err(_) => {
+                    log::complain("the server does not stop: ending the process");
+                    log::exit(Failure::RUNNING);
+                }
+            }
+        });
+    })?;
+    listening.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that waits for signals is gone")))?;
+    Ok(token)
+}
+
+#[cfg(unix)]
+struct Signals(Vec<(bool, tokio::signal::unix::Signal)>);
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut signals = vec![(false, signal(SignalKind::interrupt())?), (false, signal(SignalKind::terminate())?)];
+        // `nohup` has the program ignore SIGHUP, a shell a command that it runs in the background SIGQUIT:
+        // they are left as they are.
+        if !is_ignored("HUP", SignalKind::hangup()) {
+            signals.push((true, signal(SignalKind::hangup())?));
+        }
+        if !is_ignored("QUIT", SignalKind::quit()) {
+            signals.push((false, signal(SignalKind::quit())?));
+        }
+        Ok(Self(signals))
+    }
+
+    /// Waits for the next one, and says whether it was SIGHUP.
+    async fn next(&mut self) -> bool {
+        std::future::poll_fn(|cx| {
+            for (hangup, signal) in &mut self.0 {
+                if signal.poll_recv(cx).is_ready() {
+                    return std::task::Poll::Ready(*hangup);
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits for one that is not the first one again.
+    async fn after(&mut self, first: bool) {
+        let until = Instant::now() + SAME_HANGUP;
+        while self.next().await && first && Instant::now() < until {}
+    }
+}
+
+/// Whether a signal was ignored when the program was started.
+#[cfg(unix)]
+fn is_ignored(name: &str, kind: tokio::signal::unix::SignalKind) -> bool {
+    let listed = || {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+        let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+        Some(mask >> (kind.as_raw_value() - 1) & 1 == 1)
+    };
+    listed().unwrap_or_else(|| is_ignored_by_a_shell(name))
+}
+
+/// The same where the system does not list it: a shell inherits what is ignored, and cannot trap that
+/// (POSIX, `trap`).
+#[cfg(unix)]
+fn is_ignored_by_a_shell(name: &str) -> bool {
+    use std::process::{Command, Stdio};
+    let script = format!("trap 'exit 1' {name}; kill -s {name} $$; exit 0");
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    shell.status().is_ok_and(|status| status.success())
+}
+
+#[cfg(not(unix))]
+struct Signals(tokio::signal::windows::CtrlC, tokio::signal::windows::CtrlClose);
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self(tokio::signal::windows::ctrl_c()?, tokio::signal::windows::ctrl_close()?))
+    }
+
+    async fn next(&mut self) -> bool {
+        tokio::select! {
+            _ = self.0.recv() => false,
+            _ = self.1.recv() => false,
+        }
+    }
+
+    async fn after(&mut self, _first: bool) {
+        self.next().await;
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_knows_what_is_ignored() {
+        let hangup = tokio::signal::unix::SignalKind::hangup();
+        assert_eq!(is_ignored_by_a_shell("HUP"), is_ignored("HUP", hangup));
+    }
+}

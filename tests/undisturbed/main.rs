@@ -1,0 +1,6 @@
+//! What the program says cannot stop it, and signals are handled whatever else stands still.
+#![cfg(all(feature = "cli", target_os = "linux"))]
+
+mod log;
+mod server;
+mod signals;
