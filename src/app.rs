@@ -222,8 +222,10 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
         let text = "`token` and `chunk` are for sessions that publish: a viewer needs neither";
         return Err(Problem::bad(text.into()));
     }
-    if let Some(path) = asked.file() {
-        return file::answer(&asked.feed, path, &request).await;
+    if let Some(path) = asked.file()
+        && let Some(response) = file::answer(&asked.feed, path, &request).await?
+    {
+        return Ok(response);
     }
     if asked.is_over() {
         return Ok((StatusCode::NO_CONTENT, [(header::CACHE_CONTROL, "no-store")]).into_response());

@@ -266,8 +266,8 @@ impl Feed {
 
     /// The file that has its bytes.
     #[must_use]
-    pub fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
+    pub fn file(&self) -> Option<&Arc<Path>> {
+        self.file.as_ref()
     }
 
     /// A feed that starts afresh for each viewer, as `open` makes it. Dropping the stream that

@@ -197,6 +197,7 @@ fn a_followed_file_through_rotation_and_truncation() {
         file.write_all(text.as_bytes()).unwrap();
     };
     let mut viewer = serving.get("stream?from=start", &[]);
+    assert_eq!(viewer.line(), "old\n");
     append("one\n");
     assert_eq!(viewer.line(), "one\n");
     append("last of the old\n");
@@ -229,7 +230,7 @@ fn a_file_from_its_beginning_for_each_viewer() {
 fn what_cannot_be_started_is_told() {
     let dir = tempfile::tempdir().unwrap();
     for (args, expected) in [
-        (vec!["tail:nowhere"], "cannot start the feed `default`: cannot read nowhere"),
+        (vec!["file:nowhere"], "cannot start the feed `default`: cannot read nowhere"),
         (vec!["x=file:."], "cannot start the feed `x`: cannot read ."),
         (vec!["what"], "is no source"),
         (vec!["demo", "-"], "two sources have the same name"),

@@ -1,6 +1,6 @@
 //! What a request wants: the query of `GET`, `POST` and `CONNECT /stream`, and the headers of `EventSource`.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use http::{HeaderMap, StatusCode, Uri};
 
@@ -168,7 +168,7 @@ impl Asked {
 
     /// The file, when all of it is wanted as it is. A client that merely prefers frames gets the file
     /// too: it can ask for parts of it later.
-    pub(super) fn file(&self) -> Option<&Path> {
+    pub(super) fn file(&self) -> Option<&Arc<Path>> {
         let plain = match self.format {
             Format::Raw => true,
             Format::Frames => !self.format_named,

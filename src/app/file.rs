@@ -1,9 +1,11 @@
 //! A feed that is a file, read as a file: any part of it can be asked for (RFC 9110 §14).
 
 use std::{
+    fs::Metadata,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -12,22 +14,83 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header, request::Parts};
 use http_body::{Frame, SizeHint};
-use mime_guess::mime;
+use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use tower::ServiceExt;
-use tower_http::services::ServeFile;
+use tower_http::services::{ServeDir, fs::Backend};
 
 use super::Problem;
-use crate::feed::{Counted, Feed, FeedError};
+use crate::{
+    feed::{Counted, Feed, FeedError},
+    source,
+};
 
 type FileBody = tower_http::services::fs::ServeFileSystemResponseBody;
+
+/// A feed's file, in the place of any path.
+#[derive(Debug, Clone)]
+struct ThatFile(Arc<Path>);
+
+impl Backend for ThatFile {
+    type File = Opened;
+    type Metadata = Metadata;
+    type OpenFuture = BoxFuture<'static, io::Result<Opened>>;
+    type MetadataFuture = BoxFuture<'static, io::Result<Metadata>>;
+
+    fn open(&self, _: PathBuf) -> Self::OpenFuture {
+        let path = self.0.clone();
+        // It may have become a pipe since it was looked at, which is never waited for.
+        Box::pin(async move { Ok(Opened(source::file::file(&path).await?)) })
+    }
+
+    fn metadata(&self, _: PathBuf) -> Self::MetadataFuture {
+        let path = self.0.clone();
+        Box::pin(async move { tokio::fs::metadata(path).await })
+    }
+}
+
+/// As [`TokioFile`](tower_http::services::fs::TokioFile), which cannot be made of a file.
+struct Opened(tokio::fs::File);
+
+impl AsyncRead for Opened {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncSeek for Opened {
+    fn start_seek(mut self: Pin<&mut Self>, position: io::SeekFrom) -> io::Result<()> {
+        Pin::new(&mut self.0).start_seek(position)
+    }
+
+    fn poll_complete(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        Pin::new(&mut self.0).poll_complete(cx)
+    }
+}
+
+impl tower_http::services::fs::File for Opened {
+    type Metadata = Metadata;
+    type MetadataFuture<'a> = BoxFuture<'a, io::Result<Metadata>>;
+
+    fn metadata(&self) -> Self::MetadataFuture<'_> {
+        Box::pin(self.0.metadata())
+    }
+}
 
 /// The headers that a file's answer depends on, beside `Range`.
 const CONDITIONS: [HeaderName; 4] =
     [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE];
 
-pub(super) async fn answer(feed: &Feed, path: &Path, request: &Parts) -> Result<Response, Problem> {
+/// Answers with a feed's file; `None` when it has no length of its own, as those of `/proc`, and is to be
+/// read as other feeds are.
+pub(super) async fn answer(feed: &Feed, path: &Arc<Path>, request: &Parts) -> Result<Option<Response>, Problem> {
+    let file = source::file::file(path).await.map_err(|error| unreadable(feed, path, &error))?;
+    let metadata = file.metadata().await.map_err(|error| unreadable(feed, path, &error))?;
+    if metadata.len() == 0 {
+        return Ok(None);
+    }
     let range = range(request);
     let mut response = ask(feed, path, request, range).await?;
     if let Some(wanted) = request.headers.get(header::IF_RANGE)
@@ -62,9 +125,17 @@ pub(super) async fn answer(feed: &Feed, path: &Path, request: &Parts) -> Result<
         }));
     }
     let headers = response.headers_mut();
+    if has_bytes {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    Ok(response)
+    Ok(Some(response))
+}
+
+fn unreadable(feed: &Feed, path: &Path, why: &dyn std::fmt::Display) -> Problem {
+    feed.failed_for_viewer(&FeedError(format!("cannot read {}: {why}", path.display())));
+    Problem::new(StatusCode::NOT_FOUND, format!("the file of the feed `{}` cannot be read now: {why}", feed.name()))
 }
 
 /// The range that is asked for, if it is one: others are as if they were not there (RFC 9110 §14.2).
@@ -83,7 +154,7 @@ fn range(request: &Parts) -> Option<&HeaderValue> {
 
 async fn ask(
     feed: &Feed,
-    path: &Path,
+    path: &Arc<Path>,
     request: &Parts,
     range: Option<&HeaderValue>,
 ) -> Result<Response<FileBody>, Problem> {
@@ -94,22 +165,18 @@ async fn ask(
             of_file.headers_mut().insert(name, value.clone());
         }
     }
-    let unreadable = |why: &dyn std::fmt::Display| {
-        feed.failed_for_viewer(&FeedError(format!("cannot read {}: {why}", path.display())));
-        Problem::new(StatusCode::NOT_FOUND, format!("the file of the feed `{}` cannot be read now", feed.name()))
-    };
     if let Some(range) = range {
-        let size = tokio::fs::metadata(path).await.map_err(|error| unreadable(&error))?.len();
+        let size = tokio::fs::metadata(path).await.map_err(|error| unreadable(feed, path, &error))?.len();
         let last = range.to_str().ok().and_then(|range| range.strip_prefix("bytes=-")?.parse::<u64>().ok());
         // So many last bytes as there are not: all of them (RFC 9110 §14.1.2).
         if last.is_none_or(|last| last <= size) {
             of_file.headers_mut().insert(header::RANGE, range.clone());
         }
     }
-    let file = ServeFile::new_with_mime(path, &mime::TEXT_PLAIN_UTF_8);
-    let response = file.oneshot(of_file).await.map_err(|error| unreadable(&error))?;
+    let file = ServeDir::with_backend("/", ThatFile(path.clone())).append_index_html_on_directories(false);
+    let Ok(response) = file.oneshot(of_file).await;
     match response.status() {
-        StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR => Err(unreadable(&response.status())),
+        StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR => Err(unreadable(feed, path, &response.status())),
         _ => Ok(response),
     }
 }

@@ -31,7 +31,8 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct ServeCommand {
     /// What to stream, each a feed: demo (the default), - (standard input), exec:COMMAND (what it
-    /// prints), file:PATH (from its beginning for each viewer), tail:PATH (what is appended to it),
+    /// prints), file:PATH (from its beginning for each viewer), tail:PATH (its last lines and whatever is
+    /// appended to it; pipes too),
     /// publish (what clients send, as `h3cast publish` does), nats://HOST:PORT/SUBJECT (what a NATS
     /// JetStream stream keeps of it; with * or > in it, a feed for each subject).
     /// A feed without a NAME is the one at /stream, the others are at /stream/NAME.
@@ -83,6 +84,10 @@ pub(super) struct ServeArgs {
     /// a terminal, or into the log. [default: feed for --chunk lines, log for --chunk bytes]
     #[arg(long, env = "H3CAST_STDERR", value_name = "[NAME=]feed|log", value_delimiter = ',', value_parser = setting(stderr))]
     stderr: Vec<Setting<Stderr>>,
+    /// How many lines tail:PATH begins with, for viewers who ask for from=start; 0 for none. [default: 10,
+    /// with --chunk bytes 0]
+    #[arg(long, env = "H3CAST_TAIL_LINES", value_name = "[NAME=]N", value_delimiter = ',', value_parser = setting(lines))]
+    tail_lines: Vec<Setting<u64>>,
     /// Run exec:COMMAND for each viewer, and end it with its viewer.
     #[arg(long, env = "H3CAST_PER_VIEWER")]
     per_viewer: bool,
@@ -185,8 +190,12 @@ fn setting<T>(parse: fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<S
 
 /// The last value that is for that feed, or for all.
 fn setting_of<T: Copy>(settings: &[Setting<T>], feed: &str, default: T) -> T {
+    setting_for(settings, feed).unwrap_or(default)
+}
+
+fn setting_for<T: Copy>(settings: &[Setting<T>], feed: &str) -> Option<T> {
     let last = |name: Option<&str>| settings.iter().rfind(|setting| setting.feed.as_deref() == name);
-    last(Some(feed)).or_else(|| last(None)).map_or(default, |setting| setting.value)
+    last(Some(feed)).or_else(|| last(None)).map(|setting| setting.value)
 }
 
 fn chunk_at(text: &str) -> Result<Chunking, String> {
@@ -224,6 +233,10 @@ fn size(text: &str) -> Result<usize, String> {
     };
     let number = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
     number.ok_or_else(|| "write a number of bytes, as in 500000, 64K or 8M".into())
+}
+
+fn lines(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "write a number of lines, as in 10 or log=100".into())
 }
 
 fn token(text: &str) -> Result<String, String> {
@@ -342,9 +355,12 @@ async fn start(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands) 
     let named = named.chain(args.history.iter().map(|setting| &setting.feed));
     let named = named.chain(args.lag.iter().map(|setting| &setting.feed));
     let named = named.chain(args.stderr.iter().map(|setting| &setting.feed));
+    let named = named.chain(args.tail_lines.iter().map(|setting| &setting.feed));
     if let Some(unknown) = named.flatten().find(|name| !names.contains(name.as_str())) {
-        let text =
-            format!("there is no feed `{unknown}`: --chunk, --history, --lag and --stderr are for {}", list(&names));
+        let text = format!(
+            "there is no feed `{unknown}`: --chunk, --history, --lag, --stderr and --tail-lines are for {}",
+            list(&names)
+        );
         return Err(Failure::usage(anyhow::anyhow!(text)));
     }
     let is_command = |source: &Source| matches!(source.kind, Kind::Exec(_));
@@ -372,6 +388,7 @@ async fn start(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands) 
             commands: commands.clone(),
             history: setting_of(&args.history, name, feed::DEFAULT_HISTORY),
             lag: setting_of(&args.lag, name, Lag::Skip),
+            tail_lines: setting_for(&args.tail_lines, name),
             per_viewer: args.per_viewer,
             restart: args.restart,
             count: args.count,

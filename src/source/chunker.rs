@@ -94,6 +94,21 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
         }
     }
 
+    /// What the bytes come from.
+    pub(super) fn reader(&self) -> &R {
+        &self.reader
+    }
+
+    /// The same, to be changed. What has been read of it stays.
+    pub(super) fn reader_mut(&mut self) -> &mut R {
+        &mut self.reader
+    }
+
+    /// Reads on after the end, when all has been given.
+    pub(super) fn begin(&mut self) {
+        self.ended = false;
+    }
+
     /// What was read and has not been given, when there will be no more: less than a chunk.
     pub fn rest(self) -> Bytes {
         self.buf.freeze()

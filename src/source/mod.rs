@@ -108,6 +108,9 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 100 && name.chars().all(plain) && name.contains(|c| c != '.')
 }
 
+/// How many lines of a followed file belong to its feed from its start.
+const TAIL_LINES: u64 = 10;
+
 /// How feeds are made.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -122,6 +125,9 @@ pub struct Options {
     pub stderr: Stderr,
     /// Who ends the commands.
     pub commands: Commands,
+    /// How many lines of a followed file belong to its feed from its start; if it is not given, 10 of
+    /// a file that is cut into lines.
+    pub tail_lines: Option<u64>,
     /// Run a command for each viewer, not once for all.
     pub per_viewer: bool,
     /// Run a command again when it ends.
@@ -146,6 +152,7 @@ impl Default for Options {
             lag: Lag::Skip,
             stderr: Stderr::Feed,
             commands: Commands::default(),
+            tail_lines: None,
             per_viewer: false,
             restart: false,
             count: 10,
@@ -242,10 +249,14 @@ impl Source {
                     (feed, Some(Box::pin(command::feed(exec, options.restart, publisher)?)))
                 }
             }
-            Kind::File(path) => (file::on_demand(name, path, chunking)?, None),
+            Kind::File(path) => (file::on_demand(name, path, chunking).await?, None),
             Kind::Tail(path) => {
                 let (feed, publisher) = live();
-                (feed, Some(Box::pin(file::follow(name, path, chunking, publisher)?)))
+                // Their lines are what a stream of bytes has none of.
+                let lines = options.tail_lines.unwrap_or(if chunking == Chunking::Lines { TAIL_LINES } else { 0 });
+                // More would not be kept.
+                let back = (lines, options.history as u64);
+                (feed, Some(Box::pin(file::follow(name, path, chunking, back, publisher).await?)))
             }
             Kind::Publish => (Feed::writable(name, options.history, options.lag), None),
             #[cfg(feature = "nats")]

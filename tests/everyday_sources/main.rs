@@ -3,7 +3,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/program.rs"]
+mod program;
 #[path = "../common/serving.rs"]
 mod serving;
 
 mod commands;
+mod pipes;
+mod rotation;
+mod tail_history;

@@ -1,0 +1,255 @@
+//! Which file is at a path, now and later.
+
+use std::{
+    io::{self, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::{
+    last,
+    open::{Identity, Opened, What, identity, open},
+    watch::{self, Followed},
+};
+
+/// How often a path is looked at though no one has said that it has changed: some file systems do not.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
+/// The same where the system notifies no one.
+const POLL: Duration = Duration::from_millis(200);
+
+/// How much of what a file has already belongs to its feed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Back {
+    /// So many lines at its end.
+    pub(super) lines: u64,
+    /// Which begin within so many bytes.
+    pub(super) bytes: u64,
+}
+
+/// A file to read.
+pub(super) struct Found {
+    pub(super) opened: Opened,
+    pub(super) identity: Identity,
+    /// Where to begin.
+    pub(super) at: u64,
+    /// Dropped when the file is closed.
+    pub(super) held: Arc<()>,
+}
+
+/// What is to be read from now on.
+pub(super) enum Now {
+    /// Another file.
+    Found(Found),
+    /// One that is still open.
+    Again(Identity),
+}
+
+/// Opens what can be followed.
+///
+/// # Errors
+///
+/// When there is no such thing, or it cannot be read.
+fn open_followed(path: &Path) -> io::Result<Opened> {
+    let mut opened = open(path, &[What::File, What::Pipe, What::Device])?;
+    if opened.metadata.is_file() && opened.metadata.len() == 0 {
+        // Files of /proc have no length, and no end that one could wait at.
+        let made = opened.file.read(&mut [0]).is_ok_and(|read| read > 0) && opened.file.metadata()?.len() == 0;
+        if made {
+            let text = "the system writes it whenever it is read, so that it cannot be followed (file: reads it for each viewer)";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        opened.file.seek(SeekFrom::Start(0))?;
+    }
+    Ok(opened)
+}
+
+/// What is at the path, unless it is one of those that are held.
+fn see(path: &Path, held: &[Identity], back: Option<Back>) -> io::Result<Now> {
+    let there = identity(&std::fs::metadata(path)?);
+    if held.contains(&there) {
+        return Ok(Now::Again(there));
+    }
+    let mut opened = open_followed(path)?;
+    let at = match back {
+        Some(back) if opened.what == What::File => {
+            let end = opened.file.seek(SeekFrom::End(0))?;
+            last::lines(&mut opened.file, end, back.lines, back.bytes)?
+        }
+        _ => 0,
+    };
+    if opened.what == What::File {
+        opened.file.seek(SeekFrom::Start(at))?;
+    }
+    let identity = identity(&opened.metadata);
+    Ok(Now::Found(Found { opened, identity, at, held: Arc::new(()) }))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// For how long there has been nothing to read.
+struct Missing {
+    since: Instant,
+    /// Why, as the log has it.
+    told: Option<String>,
+}
+
+/// Finds the files at a path, one after the other.
+pub(super) struct Finder {
+    feed: String,
+    path: PathBuf,
+    pub(super) follower: Arc<Followed>,
+    /// The file that is at the path.
+    current: Option<Identity>,
+    /// Files that are being read.
+    held: Vec<(Identity, Weak<()>)>,
+    missing: Option<Missing>,
+    /// How much of the next file is its feed's already, if it was there before.
+    back: Option<Back>,
+    /// The system notifies no one.
+    polls: bool,
+}
+
+impl Finder {
+    pub(super) fn new(feed: &str, path: PathBuf, back: Back) -> Self {
+        Self {
+            feed: feed.to_owned(),
+            path,
+            follower: Arc::default(),
+            current: None,
+            held: Vec::new(),
+            missing: None,
+            back: Some(back),
+            polls: false,
+        }
+    }
+
+    /// The file that is there when the feed starts, if one is.
+    ///
+    /// # Errors
+    ///
+    /// When it is nothing that could be followed.
+    pub(super) async fn first(&mut self) -> io::Result<Option<Found>> {
+        // Before it is looked at, so that no change is missed.
+        self.watch().await;
+        let seen = self.see(self.path.clone()).await;
+        // Those were others, before.
+        self.follower.renamed();
+        match seen {
+            Ok(Now::Found(found)) => {
+                (self.current, self.back) = (Some(found.identity), None);
+                Ok(Some(found))
+            }
+            Ok(Now::Again(_)) => Ok(None),
+            // It will not become another by waiting.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Err(error),
+            Err(error) => {
+                if error.kind() == io::ErrorKind::NotFound {
+                    // What comes later is new from its beginning.
+                    self.back = None;
+                }
+                self.tell(error.to_string());
+                Ok(None)
+            }
+        }
+    }
+
+    /// Gives each other file that comes to be at the path, for as long as it is polled.
+    pub(super) async fn run(mut self, found: mpsc::Sender<Now>) {
+        let follower = self.follower.clone();
+        loop {
+            let pause = if self.polls { POLL } else { LOOK };
+            // Whichever comes first: what matters is what is found.
+            let _ = tokio::time::timeout(pause, follower.another.notified()).await;
+            // Files that were there so shortly that they were never seen.
+            for name in follower.renamed() {
+                if let Ok(Now::Found(missed)) = self.see(name).await
+                    && found.send(Now::Found(missed)).await.is_err()
+                {
+                    return;
+                }
+            }
+            match self.see(self.path.clone()).await {
+                Ok(now) => {
+                    if let Some(Missing { told: Some(_), .. }) = self.missing.take() {
+                        info!(feed = self.feed, path = %self.path.display(), "the file is there again");
+                    }
+                    let there = match &now {
+                        Now::Found(found) => found.identity,
+                        Now::Again(identity) => *identity,
+                    };
+                    if self.current.replace(there) != Some(there) || matches!(now, Now::Found(_)) {
+                        self.back = None;
+                        // Its folder may be another one as well.
+                        self.watch().await;
+                        if found.send(now).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                Err(error) => {
+                    self.missing(&error);
+                    self.watch().await;
+                }
+            }
+            // For where no one else says so.
+            follower.more.notify_one();
+        }
+    }
+
+    async fn see(&mut self, path: PathBuf) -> io::Result<Now> {
+        self.held.retain(|(_, held)| held.strong_count() > 0);
+        let held: Vec<_> = self.held.iter().map(|(identity, _)| *identity).collect();
+        let back = self.back;
+        let seen = blocking(move || see(&path, &held, back)).await;
+        if let Ok(Now::Found(found)) = &seen {
+            self.held.push((found.identity, Arc::downgrade(&found.held)));
+        }
+        seen
+    }
+
+    async fn watch(&mut self) {
+        let (path, follower) = (self.path.clone(), self.follower.clone());
+        let watched = blocking(move || {
+            watch::watch(&path, &follower).map_err(|error| {
+                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+                // That is told as the file's.
+                match folder.is_some_and(|folder| !folder.is_dir()) {
+                    true => io::ErrorKind::NotFound.into(),
+                    false => error,
+                }
+            })
+        })
+        .await;
+        let polled = std::mem::replace(&mut self.polls, watched.is_err());
+        if let Err(error) = watched
+            && error.kind() != io::ErrorKind::NotFound
+            && !polled
+        {
+            info!(feed = self.feed, %error, "no notifications of file changes: looking {POLL:?} apart instead");
+        }
+    }
+
+    /// There is nothing to read.
+    fn missing(&mut self, error: &io::Error) {
+        match &self.missing {
+            // Between the two steps of a rotation there is no file.
+            None => self.missing = Some(Missing { since: Instant::now(), told: None }),
+            Some(missing) if missing.since.elapsed() < LOOK => {}
+            Some(_) => self.tell(error.to_string()),
+        }
+    }
+
+    fn tell(&mut self, why: String) {
+        let missing = self.missing.get_or_insert_with(|| Missing { since: Instant::now(), told: None });
+        if missing.told.as_ref() != Some(&why) {
+            warn!(feed = self.feed, path = %self.path.display(), "cannot read the file now: {why}; waiting for it");
+            missing.told = Some(why);
+        }
+    }
+}
