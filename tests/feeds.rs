@@ -202,12 +202,13 @@ async fn events_as_event_source_reads_them() {
         format!("id: {epoch}-1\ndata: two\ndata: lines\ndata: and\ndata: more\n\n"),
         format!("id: {epoch}-2\ndata: \n\n"),
         format!("id: {epoch}-3\ndata: no newline\n\n"),
-        "event: end\ndata: {}\n\n".to_owned(),
+        format!("id: {epoch}-3-end\nevent: end\ndata: {{}}\n\n"),
     ];
     assert_eq!(body, expected.concat());
     let last = format!("{epoch}-2");
     let (_, _, body) = ask("/stream", &[("last-event-id", &last)]).await;
-    assert_eq!(body, format!("retry: 1000\nid: {epoch}-3\ndata: no newline\n\nevent: end\ndata: {{}}\n\n"));
+    let rest = ["retry: 1000\n", &expected[4], &expected[5]].concat();
+    assert_eq!(body, rest);
     let (status, ..) = ask("/stream", &[("last-event-id", "nonsense")]).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }

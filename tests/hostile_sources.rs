@@ -89,11 +89,11 @@ fn events(sse: &[u8]) -> Vec<String> {
     let text = std::str::from_utf8(sse).expect("an event stream is UTF-8");
     let mut events = Vec::new();
     for event in text.split_terminator("\n\n") {
-        if event == "event: end\ndata: {}" {
+        if event.ends_with("event: end\ndata: {}") {
             return events;
         }
         let lines: Vec<_> = event.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
-        if event.starts_with("id: ") {
+        if event.lines().any(|line| line.starts_with("id: ")) {
             events.push(lines.join("\n"));
         }
     }
