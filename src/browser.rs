@@ -194,6 +194,11 @@ fn authority(url: &str) -> (&str, u16) {
     (host, port.unwrap_or(443))
 }
 
+/// The host of a URL.
+pub(crate) fn host(url: &str) -> &str {
+    authority(url).0
+}
+
 /// What Chromium needs to load a page over HTTP/3 from a server with a self-signed certificate.
 fn chrome_arguments(url: &str, spki_hash: &Fingerprint, profile: &str) -> Vec<String> {
     let (host, port) = authority(url);

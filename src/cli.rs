@@ -1,6 +1,7 @@
 //! The command line of the `h3cast` program. Nothing below it sees clap.
 
 mod bench;
+mod cert;
 mod get;
 mod log;
 mod note;
@@ -14,12 +15,8 @@ mod untrusted;
 use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde_json::json;
 
-use crate::{
-    browser::Browser,
-    identity::{Identity, rfc3339},
-};
+use crate::{browser::Browser, identity::Identity};
 use log::complain;
 
 /// Pipe live bytes to any browser over HTTP/3.
@@ -45,18 +42,9 @@ enum Command {
     /// Measure a server: many viewers of one feed at once.
     Bench(bench::BenchArgs),
     /// Show the certificate: its files, dates and hashes.
-    Cert(CertArgs),
+    Cert(cert::CertArgs),
     /// Open the page of a running server in a browser that trusts it.
     Open(open::OpenArgs),
-}
-
-#[derive(Debug, Args)]
-struct CertArgs {
-    #[command(flatten)]
-    certs: CertsArgs,
-    /// Print it as JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 /// The folder of the certificate for localhost, unless another is named.
@@ -65,7 +53,8 @@ const DEFAULT_CERTS: &str = "certs";
 /// Where the server's certificate is.
 #[derive(Debug, Clone, Args)]
 struct CertsArgs {
-    /// Folder of the certificate for localhost; made if it is not there.
+    /// Folder of the certificate for localhost. `serve` creates and renews it there; files that it did
+    /// not create are never replaced.
     #[arg(long, env = "H3CAST_CERTS", value_name = "DIR", default_value = DEFAULT_CERTS)]
     certs: PathBuf,
     /// A certificate chain of your own (PEM), with --key.
@@ -170,52 +159,21 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Get(args)) => get::run(args).await,
         Some(Command::Publish(args)) => publish::run(args).await,
         Some(Command::Bench(args)) => bench::run(args).await,
-        Some(Command::Cert(args)) => cert(&args),
+        Some(Command::Cert(args)) => cert::run(&args),
         Some(Command::Open(args)) => open::run(args).await,
     }
 }
 
 impl CertsArgs {
-    /// The certificate; `names` are what it must be for beside localhost.
-    fn identity(&self, names: &[String]) -> Result<Identity, Failure> {
-        match (&self.cert, &self.key) {
+    /// The certificate of a server; `names` are what it must be for in addition to localhost. Nothing
+    /// is written yet.
+    async fn identity(&self, names: Vec<String>) -> Result<Identity, Failure> {
+        let args = self.clone();
+        let read = move || match (&args.cert, &args.key) {
             (Some(cert), Some(key)) => Identity::from_pem(cert, key),
-            _ => Identity::self_signed(&self.certs, names, Default::default()),
-        }
-        .map_err(Failure::usage)
-    }
-}
-
-fn cert(args: &CertArgs) -> Result<(), Failure> {
-    let identity = args.certs.identity(&[])?;
-    let current = identity.current();
-    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    let (certificate, key) = (absolute(identity.certificate_path()), absolute(identity.key_path()));
-    if args.json {
-        let json = json!({
-            "certificate": certificate,
-            "key": key,
-            "not_before": rfc3339(current.not_before()),
-            "not_after": rfc3339(current.not_after()),
-            "sha256": current.hash().hex(),
-            "sha256_base64": current.hash().base64(),
-            "spki_sha256_base64": current.spki_hash().base64(),
-        });
-        print(&format!("{json:#}\n"))
-    } else {
-        print(&format!(
-            "certificate     {}\nkey             {}\nvalid           {} to {}\n\
-             SHA-256 of the certificate (DER), for WebTransport's serverCertificateHashes and `get --cert-hash`\n  \
-             hex           {}\n  base64        {}\n\
-             SHA-256 of the public key (SPKI), for Chrome's --ignore-certificate-errors-spki-list\n  base64        {}\n",
-            certificate.display(),
-            key.display(),
-            rfc3339(current.not_before()),
-            rfc3339(current.not_after()),
-            current.hash().hex(),
-            current.hash().base64(),
-            current.spki_hash().base64(),
-        ))
+            _ => Identity::planned(&args.certs, &names, Default::default()),
+        };
+        tokio::task::spawn_blocking(read).await.map_err(Failure::running)?.map_err(Failure::usage)
     }
 }
 

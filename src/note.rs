@@ -49,7 +49,7 @@ pub struct Note {
 struct Hashes {
     sha256: String,
     spki_sha256: String,
-    /// Whether it is the one that is served now.
+    /// Whether it is the one that is served now, to clients of the first address.
     current: bool,
 }
 
@@ -58,7 +58,9 @@ impl Note {
     #[must_use]
     pub fn of(addresses: &Addresses, identity: &Identity) -> Self {
         let certificate = identity.certificate_path();
-        let now = identity.current().hash();
+        let host =
+            addresses.tls.first().and_then(|address| split_authority(address)).map_or("localhost", |(host, _)| host);
+        let now = identity.certificate_for(host).hash();
         let hashes = |certificate: &Certificate| Hashes {
             sha256: certificate.hash().hex(),
             spki_sha256: certificate.spki_hash().hex(),

@@ -19,7 +19,7 @@ use tracing::{Instrument, debug, debug_span, error, warn};
 use crate::{
     fault,
     http3::{self, Limits, server::Context},
-    identity::{Identity, provider},
+    identity::{Identity, IdentityError, provider},
     listen::{Bound, Listen, ListenError, Sockets},
     panics::{self, Restarts},
     webtransport::{Handler, Handlers},
@@ -33,6 +33,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// There is no certificate that can be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The certificate cannot be used for TLS.
     #[error("the certificate cannot be used: {0}")]
     Tls(#[from] rustls::Error),
@@ -226,7 +229,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Binds every socket. Until [`Server::run`], clients wait.
+    /// Binds every socket, then stores a certificate that was only
+    /// [planned](Identity::planned). Until [`Server::run`], clients wait.
     ///
     /// # Errors
     ///
@@ -252,13 +256,22 @@ impl ServerBuilder {
             udp: bound.iter().flat_map(|bound| &bound.udp).filter_map(|udp| udp.local_addr().ok()).collect(),
             http_moved,
         };
-        let acceptor = TlsAcceptor::from(Arc::new(tls(&self.identity, &[b"h2", b"http/1.1"])?));
-        let quic = quic(&self.identity)?;
+        let (identity, hosts) = (self.identity.clone(), hosts(&listen));
+        tokio::task::spawn_blocking(move || {
+            identity.commit()?;
+            identity.report(&hosts);
+            Ok::<_, IdentityError>(())
+        })
+        .await
+        .map_err(std::io::Error::other)??;
+        let tickets = rustls::server::ServerSessionMemoryCache::new(MAX_TICKETS);
         let endpoint = reset::endpoint(&self.identity, self.server_id.as_ref());
         let runtime = Arc::new(runtime::Runtime);
         let (mut endpoints, mut tcp) = (Vec::new(), Vec::new());
         for bound in bound {
             let via = Via { tls: true, tls_port: bound.port };
+            let acceptor = TlsAcceptor::from(Arc::new(tls(&self.identity, &bound.host, &[b"h2", b"http/1.1"])?));
+            let quic = quic(&self.identity, &bound.host, tickets.clone())?;
             for udp in bound.udp {
                 endpoints
                     .push((quinn::Endpoint::new(endpoint.clone(), Some(quic.clone()), udp, runtime.clone())?, via));
@@ -281,6 +294,12 @@ impl ServerBuilder {
     }
 }
 
+/// The hosts by which clients come: what listens on all addresses has none of its own.
+fn hosts(listen: &[Listen]) -> Vec<String> {
+    let one = |host: &&str| !host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+    listen.iter().map(Listen::host).filter(one).map(String::from).collect()
+}
+
 async fn bind_http(http: PlainHttp) -> Result<(Option<Bound>, bool), ListenError> {
     let bind = |listen: Listen| async move { listen.bind(Sockets::Tcp, "--http").await };
     match http {
@@ -293,23 +312,28 @@ async fn bind_http(http: PlainHttp) -> Result<(Option<Bound>, bool), ListenError
     }
 }
 
-fn tls(identity: &Identity, protocols: &[&[u8]]) -> Result<rustls::ServerConfig, rustls::Error> {
+/// What a listener at `host` says of itself.
+fn tls(identity: &Identity, host: &str, protocols: &[&[u8]]) -> Result<rustls::ServerConfig, rustls::Error> {
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_cert_resolver(identity.resolver());
+        .with_cert_resolver(identity.resolver(host));
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(config)
 }
 
-fn quic(identity: &Identity) -> Result<quinn::ServerConfig, StartError> {
-    let mut tls = tls(identity, &[b"h3"])?;
+fn quic(
+    identity: &Identity,
+    host: &str,
+    tickets: Arc<rustls::server::ServerSessionMemoryCache>,
+) -> Result<quinn::ServerConfig, StartError> {
+    let mut tls = tls(identity, host, &[b"h3"])?;
     // Early data. Each ticket can be used once: rustls keeps them here, in memory, and gives them out
     // no second time, so that a copy of early data is of no use (RFC 8446 §8.1).
     tls.max_early_data_size = u32::MAX;
     // A client comes again with one at a time, and gets a new one with each connection.
     tls.send_tls13_tickets = 1;
-    tls.session_storage = rustls::server::ServerSessionMemoryCache::new(MAX_TICKETS);
+    tls.session_storage = tickets;
     let crypto = QuicServerConfig::try_from(tls)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(Arc::new(transport(Some(KEEP_ALIVE))));

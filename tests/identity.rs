@@ -65,7 +65,7 @@ fn it_is_kept_over_restarts_and_made_again_when_it_cannot_be_used() {
     let named = start(&["example.test", "192.0.2.1"], Lifetimes::default());
     assert_ne!(named, first);
     assert_eq!(start(&[], Lifetimes::default()), named, "more names than needed do no harm");
-    fs::write(dir.path().join("key.pem"), "garbage").unwrap();
+    fs::remove_file(dir.path().join("key.pem")).unwrap();
     let again = start(&[], Lifetimes::default());
     assert_ne!(again, named);
     // Less than `replace` left: as good as expired.

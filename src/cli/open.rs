@@ -8,8 +8,7 @@ use http::Uri;
 use super::{BrowserName, DEFAULT_CERTS, Failure, complain, print, remote};
 use crate::{
     browser::{Browser, OpenError},
-    client::certificates_in,
-    identity::Fingerprint,
+    identity::{Fingerprint, Stored},
     note::{self, Note},
     origin::is_loopback,
     server::{DEFAULT_HTTP_PORT, DEFAULT_PORT},
@@ -81,19 +80,21 @@ fn note_for(uri: &Uri) -> Option<Note> {
 /// The certificate that the user has named, or the one that the server's note names, or one in the current
 /// folder.
 fn hashes(args: &OpenArgs, uri: &Uri, note: Option<&Note>) -> Result<Hashes, Failure> {
+    let host = uri.host().unwrap_or_default();
     if let Some(file) = &args.cert {
-        return in_file(file);
+        return in_file(file, args.key.as_deref().unwrap_or(file), host);
     }
+    let in_folder = |folder: &Path| in_file(&folder.join("cert.pem"), &folder.join("key.pem"), host);
     if let Some(folder) = &args.certs {
-        return in_file(&folder.join("cert.pem"));
+        return in_folder(folder);
     }
     if let Some(hashes) = note.and_then(Note::current) {
         return Ok(hashes);
     }
     let here = uri.host().is_some_and(is_loopback);
-    let default = Path::new(DEFAULT_CERTS).join("cert.pem");
-    if here && default.exists() {
-        return in_file(&default);
+    let default = Path::new(DEFAULT_CERTS);
+    if here && default.join("cert.pem").exists() {
+        return in_folder(default);
     }
     let authority = uri.authority().map_or("", http::uri::Authority::as_str);
     Err(Failure::running(match here {
@@ -105,12 +106,10 @@ fn hashes(args: &OpenArgs, uri: &Uri, note: Option<&Note>) -> Result<Hashes, Fai
     }))
 }
 
-/// The first certificate in a file is the server's own.
-fn in_file(file: &Path) -> Result<Hashes, Failure> {
-    let unusable =
-        |reason| Failure::running(anyhow::anyhow!("cannot use the certificate in {}: {reason}", file.display()));
-    let certificates = certificates_in(file).map_err(unusable)?;
-    let own = certificates.first().ok_or_else(|| unusable("it is empty".into()))?;
-    let (_, x509) = x509_parser::parse_x509_certificate(own).map_err(|error| unusable(error.to_string()))?;
-    Ok((Fingerprint::of(own), Fingerprint::of(x509.public_key().raw)))
+/// The certificate in a file that servers show to clients of this host.
+fn in_file(file: &Path, key: &Path, host: &str) -> Result<Hashes, Failure> {
+    let stored = Stored::read(file, key).map_err(Failure::running)?;
+    let own = stored.for_host(host);
+    let own = own.first().ok_or_else(|| Failure::running(anyhow::anyhow!("{} is empty", file.display())))?;
+    Ok((own.hash(), own.spki_hash()))
 }

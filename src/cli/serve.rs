@@ -280,7 +280,7 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
     let stop = signals::stop(args.drain.saturating_add(args.grace)).map_err(Failure::running)?;
     let names: Vec<String> =
         args.listen.iter().map(Listen::host).filter(|host| names_one_host(host)).map(String::from).collect();
-    let identity = args.certs.identity(&names)?;
+    let identity = args.certs.identity(names).await?;
     let Running { feeds, families, feedings, of_commands } = start(sources, &args, commands).await?;
     let shown: Vec<String> = feeds.iter().map(|feed| feed.name().to_owned()).collect();
     let patterns = families.iter().map(|family| family.pattern().to_owned());
@@ -455,7 +455,7 @@ fn announce(text: &str) -> std::io::Result<Outlet> {
 fn open(browser: Browser, addresses: &Addresses, identity: &Identity) -> Option<Opened> {
     let page = announcement::page_url(addresses);
     let plain = addresses.http.as_ref().map_or_else(|| page.clone(), |http| format!("http://{http}/"));
-    let certificate = identity.current();
+    let certificate = identity.certificate_for(crate::browser::host(&page));
     let (hash, spki) = (certificate.hash(), certificate.spki_hash());
     match browser.open(&page, &hash, &spki) {
         Ok(opened) => Some(opened),

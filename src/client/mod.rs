@@ -42,8 +42,6 @@ use tracing::debug;
 pub use connector::Connector;
 pub use publication::{Publication, PublishError, PublishEvent, Published};
 pub use request::{Body, ClientResponse, RequestBody, ResponseFuture};
-#[cfg(feature = "cli")]
-pub(crate) use trust::certificates_in;
 pub use trust::{Expected, Presented, Reason, Refusal, Trust};
 pub use url::BadUrl;
 pub use viewer::Viewer;

@@ -9,8 +9,6 @@ use std::{path::PathBuf, sync::Arc};
 use super::ClientError;
 use crate::identity::{Fingerprint, provider};
 use anchors::Anchors;
-#[cfg(feature = "cli")]
-pub(crate) use anchors::read as certificates_in;
 pub use refusal::{Expected, Presented, Reason, Refusal};
 pub(crate) use verifier::Verifier;
 

@@ -16,8 +16,7 @@ const INTERVAL: Duration = Duration::from_millis(1);
 /// The configuration of an endpoint. Its keys come from the certificate's, which stays over
 /// restarts until it is renewed.
 pub(super) fn endpoint(identity: &Identity, server: Option<&ServerId>) -> EndpointConfig {
-    let identity = identity.current();
-    let secret = hmac::Key::new(hmac::HMAC_SHA256, identity.secret());
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, &identity.secret());
     let tag = |purpose: &[u8]| hmac::sign(&secret, purpose);
     let key = hmac::Key::new(hmac::HMAC_SHA256, tag(b"stateless reset").as_ref());
     let mut config = EndpointConfig::new(Arc::new(key));

@@ -15,6 +15,7 @@ install_debian() {
   have chromium || missing+=(chromium)
   have firefox-esr || missing+=(firefox-esr)
   have curl || missing+=(curl ca-certificates)
+  have openssl || missing+=(openssl)
   have node || missing+=(nodejs)
   have npm || missing+=(npm)
   have valgrind || missing+=(valgrind)

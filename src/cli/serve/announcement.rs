@@ -19,8 +19,8 @@ pub(super) fn page_url(addresses: &Addresses) -> String {
 pub(super) fn text(addresses: &Addresses, feeds: &[String], identity: &Identity) -> String {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     let interfaces: Vec<IpAddr> = interfaces.iter().map(if_addrs::Interface::ip).collect();
-    let current = identity.current();
     let page = page_url(addresses);
+    let current = identity.certificate_for(browser::host(&page));
     let certificate = [
         ("certificate", format!("SHA-256 {} (DER)", current.hash().hex())),
         ("public key", format!("SHA-256 {} (SPKI, base64)", current.spki_hash().base64())),

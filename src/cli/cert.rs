@@ -1,0 +1,112 @@
+//! `h3cast cert`: it looks at the certificate and changes nothing.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{CertsArgs, Failure, complain, print};
+use crate::identity::{Certificate, IdentityError, Stored, rfc3339};
+
+#[derive(Debug, Args)]
+pub(super) struct CertArgs {
+    #[command(flatten)]
+    certs: CertsArgs,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl CertsArgs {
+    /// The files of the certificate and the key.
+    fn files(&self) -> (PathBuf, PathBuf) {
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => (cert.clone(), key.clone()),
+            _ => (self.certs.join("cert.pem"), self.certs.join("key.pem")),
+        }
+    }
+
+    /// The certificates that are there.
+    fn stored(&self) -> Result<Stored, Failure> {
+        let (certificate, key) = self.files();
+        Stored::read(&certificate, &key).map_err(|error| match (&error, &self.cert) {
+            (IdentityError::Missing { .. }, Some(cert)) => {
+                Failure::usage(anyhow::anyhow!("there is no file {}", cert.display()))
+            }
+            (_, Some(_)) => Failure::usage(error),
+            (_, None) => Failure::running(error),
+        })
+    }
+}
+
+fn facts(certificate: &Certificate) -> Value {
+    json!({
+        "names": certificate.names(),
+        "not_before": rfc3339(certificate.not_before()),
+        "not_after": rfc3339(certificate.not_after()),
+        "sha256": certificate.hash().hex(),
+        "sha256_base64": certificate.hash().base64(),
+        "spki_sha256_base64": certificate.spki_hash().base64(),
+    })
+}
+
+/// Shows what there is.
+pub(super) fn run(args: &CertArgs) -> Result<(), Failure> {
+    let stored = args.certs.stored()?;
+    let own = stored.for_host("localhost");
+    let Some((first, others)) = own.split_first() else { return Ok(()) };
+    let others = others.iter().copied().chain(&stored.others);
+    // Those of a chain are the CA's.
+    let others: Vec<_> = others.filter(|other| other.is_made_here()).collect();
+    let (certificate, key) = args.certs.files();
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or(path.clone());
+    if args.certs.cert.is_none() && !first.is_made_here() {
+        complain(&format!(
+            "h3cast did not create this certificate and will not replace it; to serve with it, use `--cert {} --key {}`",
+            certificate.display(),
+            key.display()
+        ));
+    }
+    let now = std::time::SystemTime::now();
+    if now >= first.not_after() {
+        complain("this certificate has expired");
+    } else if now < first.not_before() {
+        complain("this certificate is not valid yet");
+    }
+    if !key.exists() {
+        complain(&format!("its key is not there: {}", key.display()));
+    }
+    if args.json {
+        let mut json = facts(first);
+        json["certificate"] = json!(absolute(&certificate));
+        json["key"] = json!(absolute(&key));
+        json["others"] = others.iter().copied().map(facts).collect();
+        return print(&format!("{json:#}\n"));
+    }
+    let mut text = format!(
+        "certificate     {}\nkey             {}\n",
+        absolute(&certificate).display(),
+        absolute(&key).display(),
+    );
+    text += &in_words(first);
+    for other in others {
+        text += "\nalso in this file, and trusted with it:\n";
+        text += &in_words(other);
+    }
+    print(&text)
+}
+
+fn in_words(certificate: &Certificate) -> String {
+    format!(
+        "names           {}\nvalid           {} to {}\n\
+         SHA-256 of the certificate (DER), for WebTransport's serverCertificateHashes and `get --cert-hash`\n  \
+         hex           {}\n  base64        {}\n\
+         SHA-256 of the public key (SPKI), for Chrome's --ignore-certificate-errors-spki-list\n  base64        {}\n",
+        certificate.names().join(", "),
+        rfc3339(certificate.not_before()),
+        rfc3339(certificate.not_after()),
+        certificate.hash().hex(),
+        certificate.hash().base64(),
+        certificate.spki_hash().base64(),
+    )
+}

@@ -1,0 +1,181 @@
+//! Keeping a certificate fresh while a server runs.
+
+use std::{
+    sync::PoisonError,
+    time::{Duration, SystemTime},
+};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{Certificate, Identity, IdentityError, Origin, State, own, plan::Mode, watch::Watch};
+
+/// How often to look at the clock, and at the files though nothing was heard of a change. Short,
+/// since a computer that sleeps stops timers but not the validity of certificates.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
+/// The same where the system does not tell of changes.
+const POLL_EVERY: Duration = Duration::from_millis(500);
+/// How long after a change to look: files come in pairs.
+const SETTLE: Duration = Duration::from_millis(200);
+/// When to look again at something that was wrong: it may only not be complete yet.
+const TROUBLE: Duration = Duration::from_secs(1);
+
+/// What is remembered from one look to the next.
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    /// What was wrong when last looked at.
+    trouble: Option<String>,
+    /// What of that was logged.
+    told: Option<String>,
+    /// What was last logged of the certificate's dates.
+    dates: Option<String>,
+}
+
+impl Identity {
+    /// Stores what [`planned`](Self::planned) has planned; does nothing otherwise, or when it is stored
+    /// already. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be written and holds no certificate that is still good, or holds files
+    /// that this program did not create.
+    pub fn commit(&self) -> Result<(), IdentityError> {
+        let Origin::Made(made) = &self.0.origin else { return Ok(()) };
+        let mut keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let settled = made.settle(Some(&self.state()), Mode::Start, SystemTime::now())?;
+        if let Some(error) = settled.unsaved {
+            let text = unsaved(&error, &settled.state);
+            warn!("{text}");
+            (keeping.trouble, keeping.told) = (Some(text.clone()), Some(text));
+        }
+        self.set(settled.state);
+        Ok(())
+    }
+
+    /// Logs what will keep clients of a server at these hosts away, though it can serve.
+    pub(crate) fn report(&self, hosts: &[String]) {
+        let Origin::Given { certificate, key } = &self.0.origin else { return };
+        let Ok((_, chain)) = own::load(certificate, key) else { return };
+        for warning in own::warnings(&chain, hosts) {
+            warn!(certificate = %certificate.display(), "the certificate: {warning}");
+        }
+        let mut keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        keeping.look_at_dates(&self.current());
+    }
+
+    /// Renews the certificate when its time comes, and takes over what changes in its files, until
+    /// `stop`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a look at the files that has begun is completed.
+    pub async fn keep_fresh(&self, stop: CancellationToken) {
+        let every = match &self.0.origin {
+            // Never without a pause, whatever the lifetimes.
+            Origin::Made(made) => (made.lifetimes.replace / 4).clamp(Duration::from_millis(100), CHECK_EVERY),
+            Origin::Given { .. } => CHECK_EVERY,
+        };
+        let watch = Watch::new();
+        // The files may have changed since they were read.
+        let mut pause = Duration::ZERO;
+        while stop.run_until_cancelled(watch.wait(pause, SETTLE)).await.is_some() {
+            let (identity, watch) = (self.clone(), watch.clone());
+            let looked = tokio::task::spawn_blocking(move || {
+                let watched = watch.follow(&[identity.certificate_path(), identity.key_path()]);
+                (watched, identity.refresh(SystemTime::now()))
+            });
+            pause = match looked.await {
+                Ok((watched, well)) => {
+                    let pause = if watched { every } else { every.min(POLL_EVERY) };
+                    if well { pause } else { pause.min(TROUBLE) }
+                }
+                Err(error) => {
+                    error!(%error, "looking after the certificate failed; trying again");
+                    TROUBLE
+                }
+            };
+        }
+    }
+
+    /// Looks at the clock and the files once. A failure leaves everything as it is. Whether all is well.
+    fn refresh(&self, now: SystemTime) -> bool {
+        let mut keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.state();
+        let looked = match &self.0.origin {
+            Origin::Made(made) => made.settle(Some(&before), Mode::Run, now).map(|settled| {
+                let trouble = settled.unsaved.map(|error| unsaved(&error, &settled.state));
+                (settled.state, trouble)
+            }),
+            Origin::Given { certificate, key } => match is_readable_again(certificate) && is_readable_again(key) {
+                true => own::load(certificate, key)
+                    .map(|(current, _)| (State { current, next: None, previous: Vec::new() }, None)),
+                false => Ok(((*before).clone(), None)),
+            },
+        };
+        let trouble = match looked {
+            Ok((state, trouble)) => {
+                self.adopt(&before, state, now);
+                trouble
+            }
+            Err(error) => Some(format!("still using the certificate from before: {error}")),
+        };
+        if let Origin::Given { .. } = self.0.origin {
+            keeping.look_at_dates(&self.current());
+        }
+        keeping.note(trouble)
+    }
+
+    fn adopt(&self, before: &State, mut state: State, now: SystemTime) {
+        if state.current.newest() != before.current.newest() {
+            info!(sha256 = state.current.newest().hash().hex(), "the certificate was renewed");
+        }
+        // Pages hold the hashes of what was served or announced, as long as it would be valid.
+        for one in before.certificates().chain(&before.previous) {
+            if now < one.not_after() && !state.certificates().chain(&state.previous).any(|known| known == one) {
+                state.previous.push(one.clone());
+            }
+        }
+        self.set(state);
+    }
+}
+
+impl Keeping {
+    /// Logs what is wrong once, and only when it is still wrong at a second look. Whether all is well.
+    fn note(&mut self, trouble: Option<String>) -> bool {
+        match &trouble {
+            Some(text) if self.told.as_ref() != Some(text) && self.trouble.as_ref() == Some(text) => {
+                warn!("{text}");
+                self.told = trouble.clone();
+            }
+            Some(_) => {}
+            None => {
+                if self.told.take().is_some() {
+                    info!("the certificate's files are in order again");
+                }
+            }
+        }
+        let first = trouble.is_some() && self.trouble != trouble;
+        self.trouble = trouble;
+        !first
+    }
+
+    fn look_at_dates(&mut self, certificate: &Certificate) {
+        let dates = own::dates(certificate, SystemTime::now());
+        if let Some(text) = &dates
+            && self.dates.as_ref() != Some(text)
+        {
+            warn!("the certificate: {text}");
+        }
+        self.dates = dates;
+    }
+}
+
+fn unsaved(error: &IdentityError, state: &State) -> String {
+    let end = super::rfc3339(state.current.newest().not_after());
+    format!("the certificate, which is valid until {end}, should be renewed, but that is not possible: {error}")
+}
+
+/// A pipe can be read once.
+fn is_readable_again(path: &std::path::Path) -> bool {
+    std::fs::metadata(path).map_or(true, |metadata| metadata.is_file() || metadata.is_dir())
+}

@@ -1,0 +1,183 @@
+//! A private key, and what it is served with.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rcgen::{
+    CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
+};
+use rustls::{
+    crypto::ring::sign::any_supported_type,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    sign::{CertifiedKey, SigningKey},
+};
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+
+use super::{Certificate, Fingerprint, IdentityError, certificate::COMMON_NAME, provider};
+
+/// A private key.
+#[derive(Clone)]
+pub(super) struct Key(Arc<Inner>);
+
+struct Inner {
+    der: PrivateKeyDer<'static>,
+    signing: Arc<dyn SigningKey>,
+    spki_hash: Fingerprint,
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Key").field(&self.0.spki_hash.hex()).finish()
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.spki_hash == other.0.spki_hash
+    }
+}
+
+impl Key {
+    /// Reads a key; none when it is of a kind that TLS cannot use.
+    pub(super) fn from_der(der: PrivateKeyDer<'static>) -> Option<Self> {
+        let signing = any_supported_type(&der).ok()?;
+        let spki_hash = Fingerprint::of(&signing.public_key()?);
+        Some(Self(Arc::new(Inner { der, signing, spki_hash })))
+    }
+
+    /// A new key, as browsers want it that are to trust a certificate by its hash.
+    pub(super) fn generate() -> Result<Self, IdentityError> {
+        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
+        Self::from_der(der).ok_or(IdentityError::Generate(rcgen::Error::CouldNotParseKeyPair))
+    }
+
+    pub(super) fn is_of(&self, certificate: &Certificate) -> bool {
+        certificate.spki_hash() == self.0.spki_hash
+    }
+
+    /// The key in PEM form.
+    pub(super) fn to_pem(&self) -> Result<String, IdentityError> {
+        Ok(KeyPair::try_from(&self.0.der)?.serialize_pem())
+    }
+
+    /// A certificate for this key.
+    pub(super) fn certify(
+        &self,
+        names: &[String],
+        not_before: SystemTime,
+        not_after: SystemTime,
+    ) -> Result<Certificate, IdentityError> {
+        let mut params = CertificateParams::new(names)?;
+        params.distinguished_name.push(DnType::CommonName, COMMON_NAME);
+        // Not left to rcgen, which derives it from the key: two certificates of one issuer with the
+        // same number are refused by Firefox.
+        let mut serial = [0; 16];
+        let _ = provider().secure_random.fill(&mut serial);
+        serial[0] &= 0x7f;
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
+        params.not_before = OffsetDateTime::from(not_before);
+        params.not_after = OffsetDateTime::from(not_after);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let made = params.self_signed(&KeyPair::try_from(&self.0.der)?)?;
+        Certificate::from_der(made.der().clone())
+            .map_err(|_| IdentityError::Generate(rcgen::Error::CouldNotParseCertificate))
+    }
+}
+
+/// A key with its certificates, at least one.
+#[derive(Debug, Clone)]
+pub(super) struct Generation {
+    pub(super) key: Key,
+    newest: Served,
+    /// The newer ones first.
+    older: Vec<Served>,
+}
+
+#[derive(Debug, Clone)]
+struct Served {
+    certificate: Certificate,
+    tls: Arc<CertifiedKey>,
+}
+
+impl Served {
+    fn new(key: &Key, chain: &[Certificate], leaf: &Certificate) -> Self {
+        let chain = chain.iter().map(Certificate::to_der).collect();
+        Self { certificate: leaf.clone(), tls: Arc::new(CertifiedKey::new(chain, key.0.signing.clone())) }
+    }
+}
+
+impl Generation {
+    /// A key and self-signed certificates of it, the newest first.
+    pub(super) fn new(key: Key, newest: &Certificate, older: &[Certificate]) -> Self {
+        let served = |one: &Certificate| Served::new(&key, std::slice::from_ref(one), one);
+        Self { newest: served(newest), older: older.iter().map(served).collect(), key }
+    }
+
+    /// A key, its certificate, and the chain of that, which it begins.
+    pub(super) fn chain(key: Key, leaf: &Certificate, chain: &[Certificate]) -> Self {
+        Self { newest: Served::new(&key, chain, leaf), older: Vec::new(), key }
+    }
+
+    fn served(&self) -> impl DoubleEndedIterator<Item = &Served> {
+        std::iter::once(&self.newest).chain(&self.older)
+    }
+
+    pub(super) fn certificates(&self) -> impl DoubleEndedIterator<Item = &Certificate> {
+        self.served().map(|served| &served.certificate)
+    }
+
+    /// The one with the most names.
+    pub(super) fn newest(&self) -> &Certificate {
+        &self.newest.certificate
+    }
+
+    /// The oldest one for this host, since that is what most clients know already.
+    fn pick(&self, host: &str) -> &Served {
+        let named = |served: &&Served| served.certificate.names_host(host);
+        self.served().rfind(named).unwrap_or(self.older.last().unwrap_or(&self.newest))
+    }
+
+    pub(super) fn certificate_for(&self, host: &str) -> &Certificate {
+        &self.pick(host).certificate
+    }
+
+    pub(super) fn tls_for(&self, host: &str) -> Arc<CertifiedKey> {
+        self.pick(host).tls.clone()
+    }
+
+    /// What only who has the key knows, for other purposes than TLS: the same each time that the
+    /// server is started with it.
+    pub(super) fn secret(&self) -> [u8; 32] {
+        Sha256::new().chain_update(b"h3cast secret").chain_update(self.key.0.der.secret_der()).finalize().into()
+    }
+
+    /// How long any of it is still valid.
+    pub(super) fn left(&self, now: SystemTime) -> Duration {
+        self.certificates().map(|certificate| certificate.left(now)).max().unwrap_or_default()
+    }
+}
+
+/// Certificates in PEM form.
+pub(super) fn pem(certificates: &[Certificate]) -> String {
+    certificates.iter().map(|certificate| pem_block(&certificate.to_der())).collect()
+}
+
+fn pem_block(der: &CertificateDer<'_>) -> String {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    let text = BASE64_STANDARD.encode(der);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        pem += line;
+        pem.push('\n');
+        rest = after;
+    }
+    pem + "-----END CERTIFICATE-----\n"
+}

@@ -1,0 +1,285 @@
+//! Who the server is to its clients: a certificate and its key.
+//!
+//! Created by ourselves for localhost, it is short-lived, as browsers ask for when they are to trust
+//! a certificate by its hash alone, and so it is renewed while the server runs. Its successor is
+//! created and announced well before it takes over: a page that was loaded before the change knows
+//! both hashes. One given by the user is read again when its files change.
+
+mod certificate;
+mod error;
+mod fingerprint;
+mod folder;
+mod keeper;
+mod key;
+mod lock;
+mod own;
+mod pem;
+mod plan;
+mod watch;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
+
+use rustls::{
+    crypto::CryptoProvider,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use time::OffsetDateTime;
+
+pub use certificate::Certificate;
+pub use error::IdentityError;
+pub use fingerprint::Fingerprint;
+
+use keeper::Keeping;
+use key::Generation;
+use plan::{Made, Mode};
+
+/// How long the certificates live that are created here.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Lifetimes {
+    /// From its creation to its end. Browsers refuse more than 14 days in all.
+    pub validity: Duration,
+    /// How long before its creation a certificate is already valid, for clocks that are behind.
+    pub backdate: Duration,
+    /// How long before its end the successor is created and announced.
+    pub announce: Duration,
+    /// How long before its end the successor takes over.
+    pub replace: Duration,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        let backdate = Duration::from_secs(60 * 60);
+        Self { validity: 13 * DAY - backdate, backdate, announce: 3 * DAY, replace: DAY }
+    }
+}
+
+/// The server's certificate, as it is now and as it will be next.
+#[derive(Debug, Clone)]
+pub struct Identity(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    origin: Origin,
+    state: RwLock<Arc<State>>,
+    /// Held by whoever looks at the files, never by a worker.
+    keeping: Mutex<Keeping>,
+}
+
+/// Where the certificate comes from.
+#[derive(Debug)]
+enum Origin {
+    /// Created here.
+    Made(Made),
+    /// Given by the user, who renews it.
+    Given { certificate: PathBuf, key: PathBuf },
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    current: Generation,
+    next: Option<Generation>,
+    /// Those before, whose hashes pages may still hold.
+    previous: Vec<Certificate>,
+}
+
+impl State {
+    fn generations(&self) -> impl Iterator<Item = &Generation> {
+        [Some(&self.current), self.next.as_ref()].into_iter().flatten()
+    }
+
+    /// Those that are served, or will be.
+    fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        self.generations().flat_map(Generation::certificates)
+    }
+}
+
+/// The names that every certificate created here is for.
+const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+impl Identity {
+    /// The certificate for localhost (and `names` in addition) in `dir`, created there if there is
+    /// none that can be used. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read or written, or holds files that this program did not create
+    /// where its own would be: they are never replaced.
+    pub fn self_signed(dir: &Path, names: &[String], lifetimes: Lifetimes) -> Result<Self, IdentityError> {
+        let identity = Self::planned(dir, names, lifetimes)?;
+        identity.commit()?;
+        Ok(identity)
+    }
+
+    /// The same, but nothing is created or changed in `dir` before [`commit`](Self::commit), which
+    /// [`ServerBuilder::build`](crate::server::ServerBuilder::build) calls when all its sockets are
+    /// bound: a server that does not start leaves no trace. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As for [`self_signed`](Self::self_signed).
+    pub fn planned(dir: &Path, names: &[String], lifetimes: Lifetimes) -> Result<Self, IdentityError> {
+        let mut all: Vec<String> = NAMES.map(String::from).into();
+        all.extend(names.iter().filter(|name| !NAMES.contains(&name.as_str())).cloned());
+        let made = Made { dir: dir.into(), names: all, lifetimes };
+        let settled = made.settle(None, Mode::Look, SystemTime::now())?;
+        Ok(Self::new(Origin::Made(made), settled.state))
+    }
+
+    /// A certificate chain and its key from files. Changed files are read again while running.
+    /// Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read, are no PEM, do not fit together, or are of a kind that TLS cannot
+    /// use.
+    pub fn from_pem(certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
+        let (current, _) = own::load(certificate, key)?;
+        let origin = Origin::Given { certificate: certificate.into(), key: key.into() };
+        Ok(Self::new(origin, State { current, next: None, previous: Vec::new() }))
+    }
+
+    fn new(origin: Origin, state: State) -> Self {
+        Self(Arc::new(Shared { origin, state: RwLock::new(Arc::new(state)), keeping: Mutex::default() }))
+    }
+
+    fn state(&self) -> Arc<State> {
+        self.0.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, state: State) {
+        *self.0.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+    }
+
+    /// The certificate that is served now, to clients that come by any of the names that servers on
+    /// its folder have. One that is as old as the key and has fewer names is served to those who come
+    /// by its names: see [`certificate_for`](Self::certificate_for).
+    #[must_use]
+    pub fn current(&self) -> Certificate {
+        self.state().current.newest().clone()
+    }
+
+    /// The certificate that clients get that come by `host`. When a name is added, it is the one
+    /// before, if that has the name, so that what clients trust stays good.
+    #[must_use]
+    pub fn certificate_for(&self, host: &str) -> Certificate {
+        self.state().current.certificate_for(host).clone()
+    }
+
+    /// All certificates that are served now or soon.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<Certificate> {
+        self.state().certificates().cloned().collect()
+    }
+
+    /// The hashes by which a browser may trust this server now and in the near future. Empty when
+    /// the certificate is not one that browsers trust by hash (ECDSA P-256, valid now and for at most
+    /// 14 days in all), and must be trusted otherwise.
+    #[must_use]
+    pub fn hashes(&self) -> Vec<Fingerprint> {
+        let (state, now) = (self.state(), SystemTime::now());
+        if !state.current.certificates().any(|current| current.is_trusted_by_hash(now)) {
+            return Vec::new();
+        }
+        let all = state.certificates().chain(&state.previous);
+        all.filter(|one| one.is_trusted_by_hash(now)).map(Certificate::hash).collect()
+    }
+
+    /// The file of the certificate.
+    #[must_use]
+    pub fn certificate_path(&self) -> PathBuf {
+        match &self.0.origin {
+            Origin::Made(made) => made.dir.join(folder::CERTIFICATES),
+            Origin::Given { certificate, .. } => certificate.clone(),
+        }
+    }
+
+    /// The file of the key.
+    #[must_use]
+    pub fn key_path(&self) -> PathBuf {
+        match &self.0.origin {
+            Origin::Made(made) => made.dir.join(folder::KEY),
+            Origin::Given { key, .. } => key.clone(),
+        }
+    }
+
+    /// What only who has the key knows, for other purposes than TLS.
+    pub(crate) fn secret(&self) -> [u8; 32] {
+        self.state().current.secret()
+    }
+
+    /// What rustls asks for the certificate at each handshake with a listener at `host`.
+    pub(crate) fn resolver(&self, host: &str) -> Arc<dyn ResolvesServerCert> {
+        Arc::new(Resolver { identity: self.clone(), host: host.to_owned() })
+    }
+}
+
+/// Chooses the certificate for a client.
+#[derive(Debug)]
+struct Resolver {
+    identity: Identity,
+    /// What clients come by that name no host, since they have an address.
+    host: String,
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.identity.state().current.tls_for(hello.server_name().unwrap_or(&self.host)))
+    }
+}
+
+/// Certificates as they are stored.
+pub(crate) struct Stored {
+    /// Those of the key, the newest first, at least one.
+    own: Vec<Certificate>,
+    /// The others in the same file.
+    pub(crate) others: Vec<Certificate>,
+}
+
+impl Stored {
+    /// Reads them, without a change of anything.
+    ///
+    /// # Errors
+    ///
+    /// When there are none, or the file cannot be read.
+    pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
+        if fs::symlink_metadata(certificate).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            let dir = certificate.parent().unwrap_or(certificate).to_owned();
+            return Err(IdentityError::Missing { dir });
+        }
+        let all = pem::certificates(certificate, &pem::read(certificate)?)?;
+        // A key that cannot be read is not needed to show a certificate.
+        let key = pem::read(key).ok().and_then(|bytes| pem::key(key, &bytes).ok());
+        let own = all.iter().find(|one| key.as_ref().is_some_and(|key| key.is_of(one))).or(all.first());
+        let spki_hash = own.map(Certificate::spki_hash);
+        let (own, others) = all.into_iter().partition(|one| Some(one.spki_hash()) == spki_hash);
+        Ok(Self { own, others })
+    }
+
+    /// The one that servers show to clients that come by `host`, then the others of the same key.
+    pub(crate) fn for_host(&self, host: &str) -> Vec<&Certificate> {
+        let at = self.own.iter().rposition(|one| one.names_host(host)).unwrap_or(self.own.len().saturating_sub(1));
+        let first = self.own.get(at);
+        first.into_iter().chain(self.own.iter().filter(|one| Some(*one) != first)).collect()
+    }
+}
+
+/// The cryptography of every TLS connection.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A time as RFC 3339 writes it, in UTC.
+#[must_use]
+pub fn rfc3339(at: SystemTime) -> String {
+    // Fails only for years that no certificate reaches.
+    OffsetDateTime::from(at).format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}

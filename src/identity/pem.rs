@@ -1,0 +1,164 @@
+//! Reading PEM files, and naming the mistakes that are made with them.
+
+use std::{fs, io, path::Path};
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use super::{Certificate, IdentityError, key::Key};
+
+/// No certificate file is longer; a bundle of all the web's CAs has 200 KiB.
+const LONGEST: u64 = 4 << 20;
+
+/// Reads a file that should be small.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    let failed = IdentityError::file("read", path);
+    let metadata = fs::metadata(path).map_err(&failed)?;
+    if metadata.is_dir() {
+        return Err(failed(io::ErrorKind::IsADirectory.into()));
+    }
+    // Opening a named pipe would wait for a writer. What a shell passes (`<(…)`) has one.
+    if !metadata.is_file() && !path.starts_with("/dev/fd") && !path.starts_with("/proc") {
+        return Err(failed(io::Error::other("it is not a regular file")));
+    }
+    let file = fs::File::open(path).map_err(&failed)?;
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, LONGEST + 1), &mut bytes).map_err(&failed)?;
+    match bytes.len() as u64 > LONGEST {
+        true => Err(failed(io::ErrorKind::FileTooLarge.into())),
+        false => Ok(bytes),
+    }
+}
+
+/// The certificates in a file, at least one.
+pub(crate) fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<Certificate>, IdentityError> {
+    let pem = |reason: String| IdentityError::Pem { wanted: "certificate", path: path.into(), reason };
+    let read: Vec<_> = CertificateDer::pem_slice_iter(bytes)
+        .collect::<Result<_, _>>()
+        .map_err(|error| pem(format!("it is damaged ({error})")))?;
+    if read.is_empty() {
+        return Err(pem(no_certificate(path, bytes)));
+    }
+    let parsed = read.into_iter().map(Certificate::from_der).collect::<Result<_, _>>();
+    parsed.map_err(|error| pem(format!("it is damaged ({error})")))
+}
+
+/// The private key in a file.
+pub(super) fn key(path: &Path, bytes: &[u8]) -> Result<Key, IdentityError> {
+    let pem = |reason: String| IdentityError::Pem { wanted: "private key", path: path.into(), reason };
+    // An encrypted key in the old form has the label of a plain one.
+    if is_encrypted(bytes) {
+        return Err(pem(no_key(path, bytes)));
+    }
+    let der = match PrivateKeyDer::from_pem_slice(bytes) {
+        Ok(der) => der,
+        Err(rustls::pki_types::pem::Error::NoItemsFound) => return Err(pem(no_key(path, bytes))),
+        Err(error) => return Err(pem(format!("it is damaged ({error})"))),
+    };
+    let reason = unusable_key(&der);
+    Key::from_der(der).ok_or_else(|| IdentityError::Unusable { path: path.into(), reason })
+}
+
+/// What stands between `-----BEGIN ` and `-----`.
+fn labels(bytes: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(bytes)
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----").map(String::from))
+        .collect()
+}
+
+fn is_encrypted(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENCRYPTED")
+}
+
+/// Why there is no certificate in a file.
+fn no_certificate(path: &Path, bytes: &[u8]) -> String {
+    let (file, labels) = (path.display(), labels(bytes));
+    let has = |what: &str| labels.iter().any(|label| label.contains(what));
+    match bytes {
+        _ if has("CERTIFICATE REQUEST") => {
+            "it holds a certificate signing request (CSR); use the certificate that your CA issued for it".into()
+        }
+        _ if has("PRIVATE KEY") => {
+            "it holds a private key; --cert takes the certificate and --key the key: are they swapped?".into()
+        }
+        _ if has("TRUSTED CERTIFICATE") => {
+            format!("it is in OpenSSL's own form; convert it with `openssl x509 -in {file} -out cert.pem`")
+        }
+        _ if has("PKCS7") => {
+            format!("it is in PKCS #7 form; convert it with `openssl pkcs7 -in {file} -print_certs -out cert.pem`")
+        }
+        [0x30, ..] if x509_parser::parse_x509_certificate(bytes).is_ok() => {
+            format!("it is in DER form; convert it with `openssl x509 -inform der -in {file} -out cert.pem`")
+        }
+        _ => no_pem(path, bytes, "CERTIFICATE"),
+    }
+}
+
+/// Why there is no private key in a file.
+fn no_key(path: &Path, bytes: &[u8]) -> String {
+    let (file, labels) = (path.display(), labels(bytes));
+    let has = |what: &str| labels.iter().any(|label| label.contains(what));
+    match bytes {
+        _ if is_encrypted(bytes) => {
+            format!("the key is encrypted; decrypt it with `openssl pkey -in {file} -out key.pem`")
+        }
+        _ if has("OPENSSH PRIVATE KEY") => "it holds a key of OpenSSH, which is not for TLS".into(),
+        _ if has("CERTIFICATE REQUEST") => {
+            "it holds a certificate signing request (CSR); --key takes the private key that it was created with".into()
+        }
+        _ if has("CERTIFICATE") => {
+            "it holds a certificate; --cert takes the certificate and --key the key: are they swapped?".into()
+        }
+        _ if has("PRIVATE KEY") => "it holds a key of a kind that TLS does not use".into(),
+        _ if has("PUBLIC KEY") => "it holds a public key; --key takes the private one".into(),
+        _ if has("EC PARAMETERS") => "it holds the parameters of a curve and no key".into(),
+        _ if PrivateKeyDer::try_from(bytes).is_ok() => {
+            format!("it is in DER form; convert it with `openssl pkey -inform der -in {file} -out key.pem`")
+        }
+        _ => no_pem(path, bytes, "PRIVATE KEY"),
+    }
+}
+
+/// Begins as PKCS #12 does: a sequence whose first value is the version 3.
+fn is_pkcs12(bytes: &[u8]) -> bool {
+    let after_length = match bytes {
+        [0x30, length, ..] if *length < 0x80 => 2,
+        [0x30, length, ..] => 2 + usize::from(length & 0x7f),
+        _ => return false,
+    };
+    bytes.get(after_length..).is_some_and(|rest| rest.starts_with(&[2, 1, 3]))
+}
+
+fn no_pem(path: &Path, bytes: &[u8], label: &str) -> String {
+    let file = path.display();
+    match bytes {
+        [] => "the file is empty".into(),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it is UTF-16 text; save it as ASCII or UTF-8".into(),
+        _ if is_pkcs12(bytes) => format!(
+            "it is in PKCS #12 form; convert it with `openssl pkcs12 -in {file} -nodes -out both.pem`, and give both.pem to --cert and --key"
+        ),
+        _ => format!("there is no `-----BEGIN {label}-----` in it"),
+    }
+}
+
+/// Why TLS cannot use a key.
+fn unusable_key(der: &PrivateKeyDer<'_>) -> String {
+    const ADVICE: &str = "browsers take ECDSA P-256, ECDSA P-384 and RSA of 2048 to 4096 bits";
+    let bytes = der.secret_der();
+    let has = |oid: &[u8]| bytes.windows(oid.len()).any(|window| window == oid);
+    let what = match der {
+        PrivateKeyDer::Pkcs1(_) => "its RSA key is too short or too long",
+        // Object identifiers as DER has them.
+        _ if has(&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 10]) => "its key is for RSA-PSS alone",
+        _ if has(&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1]) => "its RSA key is too short or too long",
+        _ if has(&[0x2b, 0x81, 0x04, 0x00, 0x23]) => "its key is on the curve P-521, which browsers refuse",
+        _ if has(&[0x2b, 0x81, 0x04, 0x00, 0x0a]) => "its key is on the curve secp256k1, which TLS does not use",
+        _ if has(&[0x2b, 0x81, 0x04, 0x00, 0x21]) => "its key is on the curve P-224, which browsers refuse",
+        _ if has(&[0x2b, 0x65, 0x71]) => "its key is for Ed448, which browsers refuse",
+        _ if has(&[0x2a, 0x86, 0x48, 0xce, 0x38, 4, 1]) => "its key is for DSA, which TLS does not use any more",
+        _ if has(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1]) => "its key is on a curve that TLS does not use",
+        _ => "its key is damaged or of an algorithm that TLS does not use",
+    };
+    format!("{what}; {ADVICE}")
+}
