@@ -176,3 +176,60 @@ impl http_body::Body for Delivered {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::BodyExt;
+    use tokio::{io::AsyncWriteExt, time::Instant};
+
+    use super::*;
+
+    /// A body that gives one piece and fails.
+    fn failing(version: Version, flushes: &Flushes) -> Body {
+        let pieces = [Ok("piece"), Err(io::Error::other("by hand"))];
+        deliver(Body::from_stream(stream::iter(pieces)), version, flushes)
+    }
+
+    async fn data(body: &mut Body) -> Bytes {
+        body.frame().await.unwrap().unwrap().into_data().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn over_http2_a_failure_waits_for_the_frames_before_it() {
+        let mut body = failing(Version::HTTP_2, &Flushes::default());
+        assert_eq!(data(&mut body).await, "piece");
+        let mark = data(&mut body).await;
+        assert!(mark.is_empty() && !http_body::Body::is_end_stream(&body));
+        assert!(timeout(PATIENCE / 2, body.frame()).await.is_err());
+        let left = Instant::now();
+        drop(mark);
+        assert!(body.frame().await.unwrap().is_err());
+        assert_eq!(left.elapsed(), LINGER);
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn over_http1_a_failure_waits_for_the_next_flush() {
+        let flushes = Flushes::default();
+        let mut connection = Flushed::new(tokio::io::sink(), flushes.clone());
+        connection.flush().await.unwrap();
+        let mut body = failing(Version::HTTP_11, &flushes);
+        assert_eq!(data(&mut body).await, "piece");
+        assert!(timeout(PATIENCE / 2, body.frame()).await.is_err());
+        connection.flush().await.unwrap();
+        assert!(body.frame().now_or_never().unwrap().unwrap().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_not_waited_for_for_long() {
+        for version in [Version::HTTP_2, Version::HTTP_11] {
+            let (mut body, start) = (failing(version, &Flushes::default()), Instant::now());
+            let mut held = Vec::new();
+            while let Some(Ok(frame)) = body.frame().await {
+                held.push(frame);
+            }
+            assert_eq!(start.elapsed(), PATIENCE, "{version:?}");
+        }
+    }
+}
