@@ -9,6 +9,7 @@ mod open;
 mod publish;
 mod remote;
 mod serve;
+mod shown;
 mod signals;
 mod untrusted;
 

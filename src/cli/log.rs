@@ -15,7 +15,7 @@ use std::{
 use tracing::error;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
 
-use super::Failure;
+use super::{Failure, shown};
 use limit::Limit;
 pub(super) use outlet::Outlet;
 
@@ -36,6 +36,7 @@ pub(super) fn start(directives: &str) -> Result<(), Failure> {
         .with_writer(Lines(outlet))
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
+        .fmt_fields(shown::fields())
         // It would be written to standard error, and panic when that fails.
         .log_internal_errors(false);
     tracing_subscriber::registry().with(filter).with(limit.clone()).with(lines).init();
@@ -44,7 +45,7 @@ pub(super) fn start(directives: &str) -> Result<(), Failure> {
 
 /// Writes a line on standard error; when that fails, there is nobody to tell. With a log it is queued.
 pub(super) fn complain(text: &str) {
-    let line = format!("h3cast: {text}\n");
+    let line = format!("h3cast: {}\n", shown::Lines(text));
     match LOG.get() {
         Some((outlet, _)) => outlet.write(line.as_bytes()),
         None => drop(io::stderr().write_all(line.as_bytes())),

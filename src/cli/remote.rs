@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 use http::{HeaderMap, Uri};
 
-use super::{DEFAULT_CERTS, Failure, complain, untrusted};
+use super::{DEFAULT_CERTS, Failure, complain, shown::Shown, untrusted};
 use crate::{
     client::{ClientError, Trust, url},
     identity::Fingerprint,
@@ -70,7 +70,8 @@ impl Log {
     pub(super) fn say(&self, text: std::fmt::Arguments<'_>) {
         if self.verbose {
             // Nobody has to listen.
-            let _ = writeln!(std::io::stderr(), "{:8.1} ms  {text}", self.start.elapsed().as_secs_f64() * 1000.0);
+            let (time, text) = (self.start.elapsed().as_secs_f64() * 1000.0, Shown(text));
+            let _ = writeln!(std::io::stderr(), "{time:8.1} ms  {text}");
         }
     }
 

@@ -460,7 +460,7 @@ fn open(browser: Browser, addresses: &Addresses, identity: &Identity) -> Option<
     match browser.open(&page, &hash, &spki) {
         Ok(opened) => Some(opened),
         Err(error) => {
-            complain(&format!("{error}. Open it by hand:\n  {}", browser.command(&page, &plain, &spki)));
+            complain(&format!("{error}. Open it by hand:\n{}", browser.command(&page, &plain, &spki)));
             None
         }
     }

@@ -16,5 +16,6 @@ mod interim;
 mod paths;
 mod queries;
 mod startup;
+mod terminal;
 mod text;
 mod urls;

@@ -11,7 +11,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use crate::format::frames::Frame;
+use crate::{cli::shown::Shown, format::frames::Frame};
 
 /// Counts while it is told to. Viewers share a few shards, so that they seldom wait for each other.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl Tally {
 
     /// A viewer has ended before its feed.
     pub(super) fn failed(&self, viewer: usize, error: &anyhow::Error) {
-        *self.shard(viewer).errors.entry(format!("{error:#}")).or_default() += 1;
+        *self.shard(viewer).errors.entry(Shown(format_args!("{error:#}")).to_string()).or_default() += 1;
     }
 
     /// How many chunks have been counted.

@@ -1,0 +1,140 @@
+//! Text of others as a terminal may show it: problems, reasons, headers, file names, and what a command
+//! writes to standard error. An escape sequence in it would move the cursor, hide lines, set the title
+//! or worse.
+
+use std::fmt::{self, Display, Write};
+
+use tracing_subscriber::{
+    field::MakeExt,
+    fmt::{FormatFields, format},
+};
+
+/// Escapes what is not to be seen, on one line.
+pub(super) struct Shown<T>(pub(super) T);
+
+impl<T: Display> Display for Shown<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escaping { out: f, lines: false, begins: false }, "{}", self.0)
+    }
+}
+
+/// The same for a text of several lines. Those after the first are indented, so that none looks like
+/// a line of its own.
+pub(super) struct Lines<T>(pub(super) T);
+
+impl<T: Display> Display for Lines<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escaping { out: f, lines: true, begins: false }, "{}", self.0)
+    }
+}
+
+struct Escaping<'a, 'b> {
+    out: &'a mut fmt::Formatter<'b>,
+    lines: bool,
+    /// A line begins here, and is not indented yet.
+    begins: bool,
+}
+
+impl Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if std::mem::take(&mut self.begins) && !matches!(c, ' ' | '\n') {
+                self.out.write_str("  ")?;
+            }
+            match c {
+                '\n' if self.lines => {
+                    self.begins = true;
+                    self.out.write_char('\n')?;
+                }
+                c if is_hidden(c) => write!(self.out, "{}", c.escape_default())?,
+                c => self.out.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a character does something else than to be seen: control characters, separators of lines,
+/// and what turns the direction of the text around it.
+fn is_hidden(c: char) -> bool {
+    (c.is_control() && c != '\t')
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The fields of the log, so shown; the message may have several lines, as a backtrace has. The
+/// formatter's own knows a few characters, and those in the message only.
+pub(super) fn fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    format::debug_fn(|writer, field, value| {
+        let value = format_args!("{value:?}");
+        match (field.name(), writer.has_ansi_escapes()) {
+            ("message", _) => write!(writer, "{}", Lines(value)),
+            (name, true) => write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{}", Shown(value)),
+            (name, false) => write!(writer, "{name}={}", Shown(value)),
+        }
+    })
+    .delimited(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io,
+        sync::{Arc, Mutex, PoisonError},
+    };
+
+    #[test]
+    fn what_does_something_is_escaped() {
+        for (text, one_line, several) in [
+            ("plain\ttext, zażółć 漢字 👩‍💻", "plain\ttext, zażółć 漢字 👩‍💻", "plain\ttext, zażółć 漢字 👩‍💻"),
+            ("a\u{1b}[2Jb\u{9b}1mc\u{7f}", "a\\u{1b}[2Jb\\u{9b}1mc\\u{7f}", "a\\u{1b}[2Jb\\u{9b}1mc\\u{7f}"),
+            ("\r\u{7}\u{8}\0", "\\r\\u{7}\\u{8}\\u{0}", "\\r\\u{7}\\u{8}\\u{0}"),
+            ("one\nh3cast: two", "one\\nh3cast: two", "one\n  h3cast: two"),
+            ("one\n  two\n\nthree\n", "one\\n  two\\n\\nthree\\n", "one\n  two\n\n  three\n"),
+            ("a\u{202e}b\u{2069}c\u{2028}", "a\\u{202e}b\\u{2069}c\\u{2028}", "a\\u{202e}b\\u{2069}c\\u{2028}"),
+        ] {
+            assert_eq!(Shown(text).to_string(), one_line);
+            assert_eq!(Lines(text).to_string(), several);
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_of_the_log() {
+        let logged = |colours: bool| {
+            let sink = Sink::default();
+            let writer = sink.clone();
+            let log = tracing_subscriber::fmt()
+                .with_writer(move || writer.clone())
+                .fmt_fields(fields())
+                .with_ansi(colours)
+                .without_time()
+                .with_target(false)
+                .finish();
+            tracing::subscriber::with_default(log, || {
+                let _span = tracing::info_span!("conn", peer = %"\u{1b}]").entered();
+                tracing::info!(feed = "x", error = %"\u{1b}[2J\n", "said {}", "\u{9b}m\r");
+            });
+            let written = sink.0.lock().unwrap().clone();
+            String::from_utf8(written).unwrap()
+        };
+        let expected = " INFO conn{peer=\\u{1b}]}: said \\u{9b}m\\r feed=\"x\" error=\\u{1b}[2J\\n\n";
+        assert_eq!(logged(false), expected);
+        let coloured = logged(true);
+        assert!(coloured.contains("said \\u{9b}m\\r \x1b[3mfeed\x1b[0m\x1b[2m=\x1b[0m\"x\""), "{coloured:?}");
+        assert!(!coloured.contains("\x1b[2J") && coloured.matches('\n').count() == 1, "{coloured:?}");
+    }
+}
