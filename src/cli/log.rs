@@ -7,7 +7,7 @@ use std::{
     backtrace::{Backtrace, BacktraceStatus},
     io::{self, IsTerminal, Write},
     panic::PanicHookInfo,
-    sync::OnceLock,
+    sync::{OnceLock, mpsc},
     thread,
     time::Duration,
 };
@@ -91,11 +91,23 @@ fn describe(panic: &PanicHookInfo<'_>) -> String {
     }
 }
 
+/// How long the commands and the last lines may take when the process ends at once.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
 /// Ends the process at once, and every command with it.
 pub(super) fn exit(code: u8) -> ! {
-    crate::source::command::kill_all();
+    // In a thread of its own: a command that is just being started is waited for, and may be stuck in that.
+    let (killed_tx, killed) = mpsc::channel();
+    let killing = thread::Builder::new().name("kill".into()).spawn(move || {
+        crate::source::command::kill_all();
+        killed_tx.send(())
+    });
+    match killing {
+        Ok(_) => drop(killed.recv_timeout(AT_ONCE)),
+        Err(_) => crate::source::command::kill_all(),
+    }
     if let Some((outlet, _)) = LOG.get() {
-        let _ = outlet.flush(Duration::from_millis(100));
+        let _ = outlet.flush(AT_ONCE);
     }
     std::process::exit(code.into())
 }

@@ -37,7 +37,7 @@ use bytes::Bytes;
 use h3::error::StreamError;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use tokio::{sync::oneshot, task::JoinSet};
-use tracing::debug;
+use tracing::{debug, error};
 
 pub use connector::Connector;
 pub use publication::{Publication, PublishError, PublishEvent, Published};
@@ -48,6 +48,7 @@ pub use viewer::Viewer;
 
 use crate::{
     http3::{Backend, BackendBidiStream, Limits, OpenStreams, Role, Shared, code},
+    panics,
     webtransport::{CHOSEN, Registry, Seat, Session, connect, quote, unquote},
 };
 
@@ -210,7 +211,14 @@ impl Connection {
             .await
             .map_err(|error| ClientError::Protocol(error.to_string()))?;
         let mut driver = JoinSet::new();
-        driver.spawn(drive(h3, shared.clone()));
+        let driven = shared.clone();
+        driver.spawn(async move {
+            if let Err(panic) = panics::caught_async(drive(h3, driven.clone())).await {
+                error!("the task of a client's connection panicked: {panic}");
+                // Requests on it would wait for what it does not bring any more.
+                driven.conn.close(code::varint(code::H3_INTERNAL_ERROR), b"");
+            }
+        });
         Ok(Self { shared, requests: Mutex::new(requests), _driver: driver, sessions: Mutex::default(), connector })
     }
 
