@@ -11,7 +11,7 @@ use crate::{
     server::Addresses,
 };
 
-/// How often it is brought up to date: certificates change, and folders are removed.
+/// How often to see that it is still there: folders at run time are removed at the user's logout.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long the start waits for it: a home folder on a network may not answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -47,8 +47,13 @@ impl Keeper {
 
     /// Brings it up to date until `stop`, and then removes it.
     pub(super) async fn keep(mut self, stop: CancellationToken) {
+        let mut changes = self.identity.changes();
         while let Some(mut left) = self.left.take() {
-            if stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none() {
+            // At once when the certificate changes: clients of the new one look here.
+            let due = async {
+                let _ = tokio::time::timeout(EVERY, changes.changed()).await;
+            };
+            if stop.run_until_cancelled(due).await.is_none() {
                 let removed = blocking(move || {
                     drop(left);
                     Ok(())

@@ -30,6 +30,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use time::OffsetDateTime;
+use tokio::sync::watch::{Receiver, Sender};
 
 pub use certificate::Certificate;
 pub use error::IdentityError;
@@ -70,6 +71,7 @@ pub struct Identity(Arc<Shared>);
 struct Shared {
     origin: Origin,
     state: RwLock<Arc<State>>,
+    changed: Sender<()>,
     /// Held by whoever looks at the files, never by a worker.
     keeping: Mutex<Keeping>,
 }
@@ -148,7 +150,12 @@ impl Identity {
     }
 
     fn new(origin: Origin, state: State) -> Self {
-        Self(Arc::new(Shared { origin, state: RwLock::new(Arc::new(state)), keeping: Mutex::default() }))
+        Self(Arc::new(Shared {
+            origin,
+            state: RwLock::new(Arc::new(state)),
+            changed: Sender::new(()),
+            keeping: Mutex::default(),
+        }))
     }
 
     fn state(&self) -> Arc<State> {
@@ -157,6 +164,7 @@ impl Identity {
 
     fn set(&self, state: State) {
         *self.0.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+        self.0.changed.send_replace(());
     }
 
     /// The certificate that is served now, to clients that come by any of the names that servers on
@@ -178,6 +186,12 @@ impl Identity {
     #[must_use]
     pub fn certificates(&self) -> Vec<Certificate> {
         self.state().certificates().cloned().collect()
+    }
+
+    /// Hears of each time that the certificates were looked at, and may have changed.
+    #[must_use]
+    pub fn changes(&self) -> Receiver<()> {
+        self.0.changed.subscribe()
     }
 
     /// The hashes by which a browser may trust this server now and in the near future. Empty when

@@ -185,10 +185,13 @@ async fn the_note_follows_the_certificate() {
     make("DNS:cast.example");
     let (cert, key) = (folder.join("own.pem"), folder.join("own.key"));
     let args = ["demo", "--cert", cert.to_str().unwrap(), "--key", key.to_str().unwrap()];
-    let server = user.serve("own", &args).await;
+    let mut server = user.serve("own", &args).await;
     // It was told to be this user's: what names it has does not matter.
     let (code, stdout, stderr) = user.runs(&["get", &server.url("/stream")]).await;
     assert_eq!((code, stdout), (Some(0), demo()), "{stderr}");
+    make("DNS:other.example");
+    server.program.told("the certificate was renewed").await;
+    soon("its note follows", async { while user.runs(&["get", &server.url("/stream")]).await.0 != Some(0) {} }).await;
     // A folder that is removed, as at the user's logout, is made again.
     fs::remove_dir_all(user.run().join("h3cast")).unwrap();
     soon("the note is left again", async {
