@@ -278,18 +278,18 @@ impl View<'_> {
     /// The generation with a certificate that has all the names that are needed: if there is none, one
     /// with `all` is added.
     fn with_names(&self, candidate: Candidate, needed: &[String], all: &[String]) -> Result<Generation, IdentityError> {
-        let Candidate { key, certificates } = candidate;
+        let Candidate { key, mut certificates } = candidate;
         let covers = |one: &Certificate| needed.iter().all(|name| one.names_host(name));
-        match certificates.split_first() {
-            Some((newest, older)) if covers(newest) => Ok(Generation::new(key, newest, older)),
-            _ => {
+        let newest = match certificates.iter().position(covers) {
+            Some(at) => certificates.remove(at),
+            None => {
                 // It ends with the others.
                 let end = certificates.iter().map(Certificate::not_after).max();
                 let end = end.unwrap_or(self.now + self.lifetimes.validity);
-                let one = key.certify(all, self.now - self.lifetimes.backdate, end)?;
-                Ok(Generation::new(key, &one, &certificates))
+                key.certify(all, self.now - self.lifetimes.backdate, end)?
             }
-        }
+        };
+        Ok(Generation::new(key, &newest, &certificates))
     }
 }
 
@@ -310,7 +310,8 @@ fn others<'a>(
 fn steps(contents: &Contents, current: &Generation, next: Option<&Generation>, previous: &[Certificate]) -> Vec<Step> {
     let served: Vec<_> = current.certificates().chain(next.into_iter().flat_map(Generation::certificates)).collect();
     let file: &[Certificate] = contents.certificates.value().map_or(&[], Vec::as_slice);
-    let complete = file.first() == Some(current.newest())
+    // Any of the key may be the first: servers with names of their own would else take turns.
+    let complete = file.first().is_some_and(|first| current.key.is_of(first))
         && served.iter().all(|one| file.contains(one))
         && contents.next_certificates.is_empty();
     let certificates = || Step::Certificates(served.iter().copied().chain(previous).cloned().collect());

@@ -1,9 +1,10 @@
 //! Files of the user are theirs: certificates, keys, and whom a client trusts.
 #![cfg(all(feature = "cli", unix))]
-#![allow(dead_code, reason = "each module uses its own part")]
 
 mod files;
+mod folder;
 mod note;
+mod own;
 #[path = "../common/program.rs"]
 mod program;
 mod trust;
@@ -58,7 +59,14 @@ struct Serving {
 
 impl Serving {
     async fn start(dir: &Path, args: &[&str]) -> Self {
-        let mut program = Program::start(dir, &[&["serve"], args].concat());
+        Self::of(program::command(dir, &[&["serve"], args].concat()), dir).await
+    }
+
+    /// A server that a command runs.
+    async fn of(mut command: tokio::process::Command, dir: &Path) -> Self {
+        // No notes of the user who runs the tests.
+        command.env("HOME", dir).env("XDG_RUNTIME_DIR", dir.join("run"));
+        let mut program = Program::of(command);
         let line = program.line().await;
         let Some(port) = line.trim().trim_end_matches('/').rsplit(':').next().and_then(|port| port.parse().ok()) else {
             let (_, stderr, code) = program.end().await;
