@@ -119,7 +119,9 @@ fn hexadecimal(text: &str) -> Option<u64> {
 
 /// A text is no cursor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot read the place `{0}`: it is start, now, or a cursor EPOCH-SEQ as the feed itself gives it")]
+#[error(
+    "cannot read the place `{0}`: it is start, now, -N for the last N chunks, or a cursor EPOCH-SEQ as the feed itself gives it"
+)]
 pub struct BadCursor(String);
 
 impl FromStr for Cursor {

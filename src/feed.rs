@@ -70,7 +70,9 @@ pub enum From {
     /// from its start.
     #[default]
     Now,
-    /// Behind that chunk.
+    /// At the last chunks of a live feed, so many of them as there are.
+    Last(u64),
+    /// After that chunk.
     After(Cursor),
     /// After the end of that run, of which there was no chunk.
     End(Epoch),
@@ -79,6 +81,13 @@ pub enum From {
 impl From {
     /// Reads what stands behind `from=` in a query.
     pub(crate) fn at(place: &str) -> Result<Self, BadCursor> {
+        if let Some(number) = place.strip_prefix('-')
+            && !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            // More than can be counted is all that there is.
+            return Ok(Self::Last(number.parse().unwrap_or(u64::MAX)));
+        }
         match place {
             "start" => Ok(Self::Start),
             "now" => Ok(Self::Now),
@@ -385,7 +394,8 @@ impl Feed {
                     From::After(cursor) if *same && cursor.epoch == epoch => (cursor.seq.saturating_add(1), false),
                     From::End(of) if *same && of == epoch => (0, false),
                     From::After(_) | From::End(_) => (0, true),
-                    From::Start | From::Now => (0, false),
+                    // What comes is new to everyone.
+                    From::Start | From::Now | From::Last(_) => (0, false),
                 };
                 let stream = panics::caught(|| open(start)).unwrap_or_else(|panic| {
                     stream::once(std::future::ready(Err(End::Failed(panicked(&self.name, &panic))))).boxed()

@@ -44,6 +44,7 @@ impl FeedUri {
         pairs.extend(match place.from() {
             From::Now => None,
             From::Start => Some("from=start".into()),
+            From::Last(many) => Some(format!("from=-{many}")),
             From::After(cursor) => Some(format!("from={cursor}")),
             From::End(epoch) => Some(format!("from={}", EndCursor { epoch, last: None })),
         });
@@ -87,7 +88,7 @@ impl Place {
     fn new(start: From, limit: Option<u64>) -> Self {
         let (epoch, next) = match start {
             From::After(cursor) => (Some(cursor.epoch), Some(cursor.seq.saturating_add(1))),
-            From::Start | From::Now | From::End(_) => (None, None),
+            From::Start | From::Now | From::Last(_) | From::End(_) => (None, None),
         };
         Self {
             start,
@@ -122,7 +123,7 @@ impl Place {
     pub(super) fn cursor(&self) -> Option<Cursor> {
         match self.from() {
             From::After(cursor) => Some(cursor),
-            From::Start | From::Now | From::End(_) => None,
+            From::Start | From::Now | From::Last(_) | From::End(_) => None,
         }
     }
 
@@ -263,6 +264,14 @@ mod tests {
         assert_eq!(read(&mut place, 0xab, (10..17).map(chunk)).len(), 7);
         assert!(place.is_complete());
         assert_eq!((place.missing(), place.restarts()), (3, 0));
+    }
+
+    #[test]
+    fn the_last_chunks_are_asked_for_until_one_has_come() {
+        let (uri, mut place) = place("?from=-3");
+        assert_eq!(uri.behind(&place).query(), Some("format=frames&from=-3"));
+        assert_eq!(read(&mut place, 1, [chunk(7)]), ["1-7"]);
+        assert_eq!(uri.behind(&place).query(), Some("format=frames&from=1-7"));
     }
 
     #[test]

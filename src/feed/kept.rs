@@ -111,6 +111,12 @@ impl Kept {
         let at = match from {
             From::Start => At::past(0, false, false),
             From::Now => viewer(ring.now()),
+            // Which numbers the feed has is known for what the ring has; before it, if none are left out.
+            From::Last(many) => match ring.now().saturating_sub(many) {
+                _ if self.keeper.is_sparse() => viewer(ring.last(many).unwrap_or_else(|| ring.floor())),
+                first if first < ring.floor() => At::past(first, false, false),
+                first => viewer(first),
+            },
             From::After(cursor) if cursor.epoch == ring.epoch() => match cursor.seq.saturating_add(1) {
                 next if next < ring.floor() => At::past(next, true, false),
                 next => viewer(next),
@@ -488,6 +494,17 @@ mod tests {
         (5..10).for_each(|seq| add(&shelf, &filler, seq));
         assert_eq!(seqs(&some(&mut now, usize::MAX)), [8, 9]);
         assert_eq!(seqs(&some(&mut late, usize::MAX)), [6, 7, 8, 9]);
+    }
+
+    #[tokio::test]
+    async fn the_last_chunks() {
+        let (shelf, feed, filler) = shelf();
+        // Numbers are left out: those that the ring has.
+        (0..10).for_each(|seq| add(&shelf, &filler, 3 * seq));
+        assert_eq!(seqs(&some(&mut feed.view(From::Last(2), None), usize::MAX)), [24, 27]);
+        let all = seqs(&some(&mut feed.view(From::Last(1000), None), usize::MAX));
+        assert!(all.len() > 2 && all.ends_with(&[24, 27]), "{all:?}");
+        assert!(some(&mut feed.view(From::Last(0), None), usize::MAX).is_empty());
     }
 
     #[tokio::test]

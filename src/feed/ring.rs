@@ -110,6 +110,12 @@ impl State {
         }
     }
 
+    /// The number of the first of the last `many` chunks that are kept; `None` when they are all of them.
+    fn last(&self, many: u64) -> Option<u64> {
+        let before = self.chunks.len().checked_sub(usize::try_from(many).unwrap_or(usize::MAX))?;
+        (before > 0).then(|| self.chunks.get(before).map_or(self.next, |kept| kept.chunk.seq))
+    }
+
     fn slowest(&self) -> Option<u64> {
         self.places.keys().next().copied()
     }
@@ -251,6 +257,11 @@ impl Ring {
         self.next().max(self.now)
     }
 
+    /// From which number on it has the last `many` chunks, if it has so many.
+    pub(super) fn last(&self, many: u64) -> Option<u64> {
+        self.lock().last(many)
+    }
+
     /// From which number on the ring has all that it has seen.
     pub(super) fn floor(&self) -> u64 {
         self.lock().floor
@@ -313,9 +324,13 @@ impl Ring {
 
     pub(super) fn view(self: &Arc<Self>, from: From) -> RingViewer {
         let mut state = self.lock();
+        // All that there is.
+        let last = |many| state.last(many).map_or(From::Start, |_| from);
+        let from = if let From::Last(many) = from { last(many) } else { from };
         let (next, stale) = match from {
             From::Start => (0, false),
             From::Now => (state.next, false),
+            From::Last(many) => (state.last(many).unwrap_or_default(), false),
             From::After(cursor) if cursor.epoch == self.epoch => (cursor.seq.saturating_add(1).min(state.next), false),
             From::End(epoch) if epoch == self.epoch => (state.next, false),
             // Of another run: nothing of what there is now has been seen.

@@ -80,6 +80,43 @@ async fn late_viewers_and_those_who_come_again() {
 }
 
 #[tokio::test]
+async fn the_last_chunks() {
+    for lag in [Lag::Skip, Lag::Block] {
+        let (feed, publisher) = Feed::live("live", 1 << 20, lag);
+        assert!(drain(&mut feed.view(From::Last(3), None)).is_empty());
+        for n in 0..10_u8 {
+            publisher.publish(Bytes::from(vec![n])).await.unwrap();
+        }
+        let last = |many| feed.view(From::Last(many), None);
+        assert_eq!((last(3).next_seq(), last(3).gap()), (Some(7), None));
+        for many in [0, 1, 3, 9, 10, 11, u64::MAX] {
+            let expected: Vec<_> = (10 - many.min(10)..10).collect();
+            assert_eq!(seqs(&drain(&mut last(many))), expected, "{many}");
+        }
+        // And what comes then.
+        let mut viewer = last(1);
+        publisher.publish("more".into()).await.unwrap();
+        assert_eq!(seqs(&drain(&mut viewer)), [9, 10]);
+    }
+    // More than is kept is what is kept, and no gap.
+    let (feed, publisher) = Feed::live("live", 1000, Lag::Skip);
+    for _ in 0..100 {
+        publisher.publish(Bytes::from_static(&[0; 100])).await.unwrap();
+    }
+    let all = seqs(&drain(&mut feed.view(From::Start, None)));
+    let events = drain(&mut feed.view(From::Last(50), None));
+    assert!(seqs(&events) == all && all.len() < 50 && !events.iter().any(|event| matches!(event, Event::Gap(_))));
+    for (text, from) in
+        [("-5", From::Last(5)), ("-0", From::Last(0)), ("-99999999999999999999999", From::Last(u64::MAX))]
+    {
+        assert_eq!(From::at(text).unwrap(), from);
+    }
+    for text in ["-", "--1", "-x", "-1-2", "5", "-+1", "-1 "] {
+        assert!(From::at(text).is_err(), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn blocking_loses_nothing_and_a_viewer_that_goes_lets_go() {
     let (feed, publisher) = Feed::live("live", 1000, Lag::Block);
     let mut slow = feed.view(From::Now, None);

@@ -85,6 +85,29 @@ async fn large_files() {
     assert_eq!(read(dir.path(), &serving, "/stream/long?from=start", 2, &[]).await, "\nnext\n");
 }
 
+/// The last chunks of any live feed, on both transports, with and without a client that resumes.
+#[tokio::test]
+async fn the_last_chunks() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("log"), lines(0..100)).unwrap();
+    let serving = Serving::start(dir.path(), 0, &["log=tail:log", "cmd=exec:seq 5; exec sleep 1000", "demo"]).await;
+    let read = async |path: &str, many: u32, more: &[&str]| read(dir.path(), &serving, path, many, more).await;
+    for more in [&[][..], &["--webtransport"], &["--resume"]] {
+        assert_eq!(read("/stream/log?from=-3", 3, more).await, lines(97..100), "{more:?}");
+        assert_eq!(read("/stream/log?from=-1000", 10, more).await, lines(90..100), "{more:?}");
+        assert_eq!(read("/stream/log?from=-1&format=raw", 1, &[]).await, lines(99..100));
+        assert_eq!(read("/stream/cmd?from=-1000", 5, more).await, "1\n2\n3\n4\n5\n", "{more:?}");
+        // One that starts over for each viewer has no last chunks yet.
+        assert_eq!(read("/stream?from=-2", 2, more).await, "data chunk #0\ndata chunk #1\n", "{more:?}");
+    }
+    for wrong in ["-", "-x", "--1", "-1.5"] {
+        let url = serving.url(&format!("/stream/log?from={wrong}"));
+        let got = crate::program::output(dir.path(), &["get", "-v", &url]).await;
+        assert_eq!(got.status.code(), Some(1), "{wrong}");
+        assert!(String::from_utf8_lossy(&got.stderr).contains("400"), "{wrong}");
+    }
+}
+
 #[tokio::test]
 async fn wrong_usage() {
     let dir = tempfile::tempdir().unwrap();
