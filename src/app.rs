@@ -34,7 +34,7 @@ use self::{asked::Delivery, host::host_of, problem::Problem, publish::Publicatio
 use crate::{
     browser,
     feed::{self, Family, Feed, Feeds},
-    format::{Framing, Writer},
+    format::{Format, Framing, Writer},
     http3::{TakenStream, Takeover},
     identity::Identity,
     origin::Origins,
@@ -230,6 +230,10 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
     if asked.is_over() {
         return Ok((StatusCode::NO_CONTENT, [(header::CACHE_CONTROL, "no-store")]).into_response());
     }
+    let content = match asked.feed.file() {
+        Some(path) if asked.format == Format::Raw => Some(file::content(&asked.feed, path).await?),
+        _ => None,
+    };
     let viewer = asked.view()?;
     let headers = [
         (header::CONTENT_TYPE, asked.format.content_type()),
@@ -239,22 +243,23 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
         // Proxies that gather a response before they send it on are asked not to.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
+    let mut response = headers.into_response();
+    if let Some(content) = content {
+        content.say(response.headers_mut());
+    }
     // A HEAD makes no viewer run; asking for the feed is enough to know that it is there.
     if request.method == Method::HEAD {
         // Not a body of no bytes, whose length would be sent as that of the feed (RFC 9110 §8.6).
-        return Ok((headers, Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())).into_response());
+        return Ok(response.map(|_| Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())));
     }
     let writer = |framing| Writer::new(viewer, asked.format, framing).coalesce(app.coalesce);
     let takeover = request.extensions.get::<Takeover>().cloned();
     Ok(match takeover {
-        Some(takeover) => {
-            let (parts, _) = headers.into_response().into_parts();
-            takeover.respond(Response::from_parts(parts, ()), {
-                let writer = writer(Framing::Data);
-                move |stream| write(writer, stream)
-            })
-        }
-        None => (headers, Body::from_stream(writer(Framing::Plain).into_stream())).into_response(),
+        Some(takeover) => takeover.respond(response.map(|_| ()), {
+            let writer = writer(Framing::Data);
+            move |stream| write(writer, stream)
+        }),
+        None => response.map(|_| Body::from_stream(writer(Framing::Plain).into_stream())),
     })
 }
 

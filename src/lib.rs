@@ -19,6 +19,7 @@ pub mod chunk;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
+mod content;
 mod fault;
 pub mod feed;
 pub mod format;

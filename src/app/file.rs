@@ -15,14 +15,15 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header, request::Parts};
 use http_body::{Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeek, ReadBuf};
 use tower::ServiceExt;
 use tower_http::services::{ServeDir, fs::Backend};
 
 use super::Problem;
 use crate::{
+    content,
     feed::{Counted, Feed, FeedError},
     source,
 };
@@ -83,12 +84,45 @@ impl tower_http::services::fs::File for Opened {
 const CONDITIONS: [HeaderName; 4] =
     [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE];
 
+/// What a feed's file is, for browsers.
+pub(super) struct Content(HeaderValue);
+
+impl Content {
+    /// Says so in the head of an answer that has its bytes.
+    pub(super) fn say(self, headers: &mut HeaderMap) {
+        if self.0.to_str().is_ok_and(content::is_active) {
+            // Its scripts may run, but not as a page of ours: they read no feed and publish nothing.
+            let policy = HeaderValue::from_static("sandbox allow-scripts");
+            headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+        }
+        headers.insert(header::CONTENT_TYPE, self.0);
+    }
+}
+
+/// What a feed's file is, to be sent as it is in a stream of another kind.
+pub(super) async fn content(feed: &Feed, path: &Path) -> Result<Content, Problem> {
+    Ok(look(feed, path).await?.1)
+}
+
+/// The length of a feed's file, and what it is.
+async fn look(feed: &Feed, path: &Path) -> Result<(u64, Content), Problem> {
+    let looked = async {
+        let file = source::file::file(path).await?;
+        let len = file.metadata().await?.len();
+        let mut head = Vec::new();
+        file.take(content::HEAD as u64).read_to_end(&mut head).await?;
+        let media_type = content::media_type(path, &head);
+        let fallback = HeaderValue::from_static("application/octet-stream");
+        Ok::<_, io::Error>((len, Content(HeaderValue::from_str(&media_type).unwrap_or(fallback))))
+    };
+    looked.await.map_err(|error| unreadable(feed, path, &error))
+}
+
 /// Answers with a feed's file; `None` when it has no length of its own, as those of `/proc`, and is to be
 /// read as other feeds are.
 pub(super) async fn answer(feed: &Feed, path: &Arc<Path>, request: &Parts) -> Result<Option<Response>, Problem> {
-    let file = source::file::file(path).await.map_err(|error| unreadable(feed, path, &error))?;
-    let metadata = file.metadata().await.map_err(|error| unreadable(feed, path, &error))?;
-    if metadata.len() == 0 {
+    let (len, content) = look(feed, path).await?;
+    if len == 0 {
         return Ok(None);
     }
     let range = range(request);
@@ -126,7 +160,7 @@ pub(super) async fn answer(feed: &Feed, path: &Arc<Path>, request: &Parts) -> Re
     }
     let headers = response.headers_mut();
     if has_bytes {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        content.say(headers);
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));

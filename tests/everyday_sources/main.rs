@@ -9,6 +9,7 @@ mod program;
 mod serving;
 
 mod commands;
+mod content;
 mod pipes;
 mod rotation;
 mod tail_history;
