@@ -95,3 +95,60 @@ for (const { name, quic, webtransport, protocol } of [
     });
   });
 }
+
+describe('a server that stops', () => {
+  const LINES = Array.from({ length: 500 }, (_, line) => `line ${line}\n`).join('');
+
+  test('every line that was published before arrives, in each format', TEST, async () => {
+    const server = await Server.start({ args: ['-'] });
+    const browser = await chromium({ trust: server });
+    try {
+      const view = await open(browser, `${server.base}/fetch.html`);
+      // Kept in the page while the server goes away.
+      await view.page.evaluate(() => {
+        const page = /** @type {any} */ (window);
+        page.begun = 0;
+        /** @param {string} query */
+        const read = async (query) => {
+          const response = await fetch(`/stream?from=start${query}`);
+          page.begun += 1;
+          const reader = /** @type {any} */ (response.body).getReader();
+          const decoder = new TextDecoder();
+          let text = '';
+          try {
+            for (;;) {
+              const { done, value } = await reader.read();
+              if (done) return { text, broken: false };
+              text += decoder.decode(value, { stream: true });
+            }
+          } catch {
+            return { text, broken: true };
+          }
+        };
+        page.raw = Array.from({ length: 5 }, () => read(''));
+        page.events = Array.from({ length: 5 }, () => read('&format=sse'));
+      });
+      const idle = busyCores();
+      try {
+        server.child.stdin?.write(LINES);
+        await view.page.waitForFunction(async () => {
+          const { feeds } = await (await fetch('/feeds')).json();
+          return feeds[0].chunks === 500 && /** @type {any} */ (window).begun === 10;
+        }, { timeout: 30_000, polling: 100 });
+        const stopped = server.stop();
+        const { raw, events } = await view.page.evaluate(async () => {
+          const page = /** @type {any} */ (window);
+          return { raw: await Promise.all(page.raw), events: await Promise.all(page.events) };
+        });
+        await stopped;
+        for (const { text, broken } of raw) assert.deepEqual({ whole: text === LINES, broken }, { whole: true, broken: true });
+        for (const { text } of events) assert.equal(text.match(/^data: line/gm)?.length, 500);
+      } finally {
+        idle();
+      }
+    } finally {
+      await browser.close();
+      await server.abandon();
+    }
+  });
+});
