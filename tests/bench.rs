@@ -88,6 +88,8 @@ async fn what_cannot_be_measured_is_told() {
         (vec!["http://localhost"], 2, "write https://localhost"),
         (vec!["https://localhost:1/stream", "-c", "1"], 1, "no viewer could connect"),
         (vec![&server.url("/stream/none"), "-c", "1", "-d", "1"], 1, "404"),
+        (vec![&server.url("/"), "-c", "1", "-d", "1"], 1, "the server's web page (text/html), not a feed"),
+        (vec![&server.url("/info"), "--http", "h2", "-c", "1", "-d", "1"], 1, "status (application/json), not a feed"),
     ] {
         let ran = output(dir.path(), &[&["bench"], args.as_slice()].concat()).await;
         let said = text(&ran.stderr) + &text(&ran.stdout);

@@ -31,16 +31,21 @@ pub(crate) fn is_frames(headers: &HeaderMap) -> bool {
     media_type(headers).is_some_and(|kind| kind.eq_ignore_ascii_case(format::FRAMES))
 }
 
-/// Why a successful answer is nothing to read as a feed; `None` when it is a feed, or comes from
-/// another kind of server.
-pub(crate) async fn no_feed(connection: &Connection, uri: &Uri, headers: &HeaderMap) -> Option<ViewError> {
+/// What a successful answer of an h3cast server is, in words, if it is no feed. `None` when it is one, or
+/// comes from another kind of server.
+pub(crate) fn other_resource(headers: &HeaderMap) -> Option<String> {
     let what = match headers.get(resource::HEADER)?.as_bytes() {
         kind if kind == resource::FEED.as_bytes() => return None,
         kind if kind == resource::PAGE.as_bytes() => "the server's web page",
         kind if kind == resource::STATUS.as_bytes() => "the server's status",
         _ => "something else of the server",
     };
-    let what = media_type(headers).map_or_else(|| what.to_owned(), |kind| format!("{what} ({kind})"));
+    Some(media_type(headers).map_or_else(|| what.to_owned(), |kind| format!("{what} ({kind})")))
+}
+
+/// The same as an error, with the feeds that there are.
+pub(crate) async fn no_feed(connection: &Connection, uri: &Uri, headers: &HeaderMap) -> Option<ViewError> {
+    let what = other_resource(headers)?;
     let feeds = timeout(MORE, feeds(connection, uri)).await.ok().flatten();
     Some(ViewError::OtherResource { url: uri.to_string(), what, feeds: feeds.unwrap_or_default() })
 }

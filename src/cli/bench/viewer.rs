@@ -17,7 +17,7 @@ use super::{Version, tally::Tally};
 use crate::{
     cli::{Failure, remote},
     client::{
-        self, ClientError, Connection, Connector, Trust,
+        self, ClientError, Connection, Connector, Trust, answer,
         trust::{self, Verifier},
     },
     format::frames::FrameDecoder,
@@ -99,6 +99,14 @@ fn as_frames(uri: &Uri) -> Result<Uri, Failure> {
     let separator = if query.is_empty() { "" } else { "&" };
     let text = format!("{}?{query}{separator}format=frames", uri.to_string().split('?').next().unwrap_or_default());
     remote::url(&text)
+}
+
+/// Fails when the answer is a page or the like, which has no frames.
+fn is_feed(headers: &HeaderMap) -> Result<(), Lost> {
+    let what = answer::other_resource(headers);
+    what.map_or(Ok(()), |what| {
+        Err(anyhow::anyhow!("this URL is {what}, not a feed: feeds are at /stream and /stream/NAME"))
+    })
 }
 
 /// One viewer.
@@ -194,6 +202,7 @@ impl Viewer {
                     connected();
                 }
                 anyhow::ensure!(response.status.is_success(), "the server answered {}", response.status);
+                is_feed(&response.headers)?;
                 Source::Response(Box::new(response.body), Box::new(connection))
             }
             Version::WebTransport => {
@@ -248,6 +257,7 @@ impl Viewer {
             send.send_request(request(path.parse()?)?).await?
         };
         anyhow::ensure!(response.status().is_success(), "the server answered {}", response.status());
+        is_feed(response.headers())?;
         Ok(response.into_body())
     }
 }
