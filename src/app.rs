@@ -30,7 +30,7 @@ use tower::util::MapRequestLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::debug;
 
-use self::{asked::Delivery, host::host_of, problem::Problem, publish::Publications};
+use self::{asked::Delivery, host::base_of, problem::Problem, publish::Publications};
 use crate::{
     browser,
     feed::{self, Family, Feed, Feeds},
@@ -287,7 +287,7 @@ async fn write(mut writer: Writer, mut stream: TakenStream) {
 }
 
 async fn info(State(app): State<Arc<App>>, Extension(via): Extension<Via>, request: Request) -> Response {
-    let base = format!("https://{}:{}", host_of(&request), via.tls_port);
+    let base = base_of(&request, via);
     let url = |feed: &Feed| match feed.name() {
         feed::DEFAULT => format!("{base}/stream"),
         name => format!("{base}/stream/{name}"),
@@ -329,7 +329,7 @@ async fn page_file(State(app): State<Arc<App>>, Extension(via): Extension<Via>, 
         return Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()))
             .into_response();
     };
-    let connect = format!("https://{}:{}", host_of(&request), via.tls_port);
+    let connect = base_of(&request, via);
     file.respond(request.headers(), &connect)
 }
 

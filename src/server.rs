@@ -1,5 +1,6 @@
 //! The server: bound sockets, one service for every version of HTTP, WebTransport handlers.
 
+mod reached;
 mod reset;
 mod routing;
 mod runtime;
@@ -24,6 +25,8 @@ use crate::{
     panics::{self, Restarts},
     webtransport::{Handler, Handlers},
 };
+pub use reached::{Advertise, BadAdvertise};
+pub(crate) use reached::{alt_svc, base};
 pub use routing::{BadServerId, ServerId};
 
 /// Why a server could not be started. Nothing is left running.
@@ -105,6 +108,7 @@ pub struct ServerBuilder {
     max_sessions: usize,
     grace: Duration,
     server_id: Option<ServerId>,
+    advertise: Option<Arc<Advertise>>,
 }
 
 /// A server whose sockets are bound. It serves while [`run`](Self::run) does.
@@ -229,6 +233,14 @@ impl ServerBuilder {
         self
     }
 
+    /// What clients are told to call this server, in `Alt-Svc` and by the app, where that cannot be seen
+    /// from what they use. By default it is the host and port that each client uses.
+    #[must_use]
+    pub fn advertise(mut self, advertise: Option<Advertise>) -> Self {
+        self.advertise = advertise.map(Arc::new);
+        self
+    }
+
     /// Binds every socket, then stores a certificate that was only
     /// [planned](Identity::planned). Until [`Server::run`], clients wait.
     ///
@@ -289,6 +301,7 @@ impl ServerBuilder {
             handlers: self.handlers,
             limits: self.limits,
             max_sessions: self.max_sessions,
+            advertise: self.advertise,
         };
         Ok(Server { identity: self.identity, addresses, context: Arc::new(context), endpoints, tcp, grace: self.grace })
     }
@@ -383,6 +396,7 @@ impl Server {
             max_sessions: 16,
             grace: Duration::from_secs(5),
             server_id: None,
+            advertise: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! HTTP/2 and HTTP/1.1 over TLS, and plain HTTP on loopback.
 
 mod delivered;
+mod plain;
 mod unread;
 
 use std::{
@@ -39,7 +40,7 @@ use crate::{
     fault,
     http3::server::Context,
     panics::{self, Restarts},
-    server::Via,
+    server::{Via, alt_svc},
 };
 
 /// How long a client may take for its TLS handshake, or to send a request's head.
@@ -119,8 +120,9 @@ async fn accept_all(
         connections.spawn(async move {
             let _place = place;
             match tls {
-                Some(tls) => match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, remote, context, via, stop).await,
+                Some(tls) => match tokio::time::timeout(HEAD_TIMEOUT, secured(tls, stream)).await {
+                    Ok(Ok(Secured::Tls(stream))) => connection(*stream, remote, context, via, stop).await,
+                    Ok(Ok(Secured::Plain(stream))) => plain::answer(stream, via, context.advertise.clone()).await,
                     Ok(Err(error)) => debug!(%error, %remote, "TLS handshake failed"),
                     Err(_) => debug!(%remote, "TLS handshake took too long"),
                 },
@@ -128,6 +130,20 @@ async fn accept_all(
             }
         });
     }
+}
+
+/// A connection to the port of TLS.
+enum Secured {
+    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    /// The client speaks plain HTTP.
+    Plain(TcpStream),
+}
+
+async fn secured(tls: TlsAcceptor, stream: TcpStream) -> std::io::Result<Secured> {
+    Ok(match plain::is_spoken(&stream).await? {
+        true => Secured::Plain(stream),
+        false => Secured::Tls(Box::new(tls.accept(stream).await?)),
+    })
 }
 
 /// Whether an error of `accept` is about the connection that it would have given.
@@ -163,8 +179,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = context.service.clone();
-    // RFC 7838 §3. The same port on UDP; a day, as is usual.
-    let alt_svc = HeaderValue::from_str(&format!("h3=\":{}\"; ma=86400", via.tls_port)).ok().filter(|_| via.tls);
+    let advertise = context.advertise.clone();
     let asked = Arc::new(AtomicBool::new(false));
     let asks = asked.clone();
     let unread = Unread::default();
@@ -172,12 +187,18 @@ where
     let stream = Flushed::new(stream, flushes.clone());
     let service = tower::service_fn(move |request: Request<Incoming>| {
         asks.store(true, Ordering::Relaxed);
-        let (service, alt_svc, unread, flushes) = (service.clone(), alt_svc.clone(), unread.clone(), flushes.clone());
+        let (service, unread, flushes) = (service.clone(), unread.clone(), flushes.clone());
+        let alt_svc = via.tls.then(|| alt_svc(request.uri(), request.headers(), via, advertise.as_deref()));
+        let alt_svc = alt_svc.and_then(|alt_svc| HeaderValue::from_str(&alt_svc).ok());
+        let advertise = advertise.clone();
         let version = request.version();
         async move {
             let mut request = unread.lend(request);
             request.extensions_mut().insert(ConnectInfo(remote));
             request.extensions_mut().insert(via);
+            if let Some(advertise) = advertise {
+                request.extensions_mut().insert(advertise);
+            }
             let mut response = service.oneshot(request).await?;
             if let Some(alt_svc) = alt_svc {
                 response.headers_mut().insert(header::ALT_SVC, alt_svc);

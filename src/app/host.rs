@@ -1,9 +1,14 @@
 //! By which name and port a client reached the server.
 
+use std::sync::Arc;
+
 use axum::extract::Request;
 use http::{HeaderMap, Uri, Version, header};
 
-use crate::origin::split_authority;
+use crate::{
+    origin::split_authority,
+    server::{Advertise, Via, base},
+};
 
 /// What a request calls this server: `:authority` of HTTP/2 and 3, or `Host`. An HTTP/1.0 client may
 /// leave it out.
@@ -71,6 +76,12 @@ fn is_reg_name(name: &[u8]) -> bool {
         [b'%', high, low, rest @ ..] => high.is_ascii_hexdigit() && low.is_ascii_hexdigit() && is_reg_name(rest),
         [byte, rest @ ..] => (byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte)) && is_reg_name(rest),
     }
+}
+
+/// The origin by which the client reaches us over TLS and QUIC: `https://HOST[:PORT]`.
+pub(super) fn base_of(request: &Request, via: Via) -> String {
+    let advertise = request.extensions().get::<Arc<Advertise>>();
+    base(request.uri(), request.headers(), via, advertise.map(Arc::as_ref))
 }
 
 /// The host by which the client reached us, as it stands in a URL.

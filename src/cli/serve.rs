@@ -20,7 +20,7 @@ use crate::{
     browser::{Browser, Opened},
     feed::{self, Family, Feed, Lag},
     origin::{Origin, is_loopback},
-    server::{Addresses, DEFAULT_HTTP_PORT, ServerId},
+    server::{Addresses, Advertise, DEFAULT_HTTP_PORT, ServerId},
     source::{
         Feeding, Kind, Options, Source,
         chunker::Chunking,
@@ -58,6 +58,11 @@ pub(super) struct ServeArgs {
     /// a flag. `off` for nowhere. [default: localhost:8080, or a free port if that is in use]
     #[arg(long, env = "H3CAST_HTTP", value_name = "ADDR:PORT|off", value_parser = plain_http)]
     http: Option<PlainHttp>,
+    /// What clients are to call this server, where that cannot be seen from what they use: where plain
+    /// HTTP and HTTPS are forwarded from other ports, or UDP comes another way than TCP. `:PORT` for
+    /// the host that the client uses. [default: the host and port that the client uses]
+    #[arg(long, env = "H3CAST_ADVERTISE", value_name = "HOST:PORT")]
+    advertise: Option<Advertise>,
     #[command(flatten)]
     certs: CertsArgs,
     /// How many chunks the demo feed has for each viewer; 0 for no end.
@@ -278,8 +283,14 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
     }
     // Both are ready before anything is bound, so that no signal is missed.
     let stop = signals::stop(args.drain.saturating_add(args.grace)).map_err(Failure::running)?;
-    let names: Vec<String> =
-        args.listen.iter().map(Listen::host).filter(|host| names_one_host(host)).map(String::from).collect();
+    let names: Vec<String> = args
+        .listen
+        .iter()
+        .map(Listen::host)
+        .chain(args.advertise.as_ref().and_then(Advertise::host))
+        .filter(|host| names_one_host(host))
+        .map(String::from)
+        .collect();
     let identity = args.certs.identity(names).await?;
     let Running { feeds, families, feedings, of_commands } = start(sources, &args, commands).await?;
     let shown: Vec<String> = feeds.iter().map(|feed| feed.name().to_owned()).collect();
@@ -295,7 +306,11 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         .static_dir(args.static_dir)
         .coalesce(args.coalesce);
     let http = args.http.unwrap_or(PlainHttp::Near(Listen::localhost(DEFAULT_HTTP_PORT)));
-    let mut builder = Server::builder(identity.clone()).plain_http(http).grace(args.grace).server_id(args.server_id);
+    let mut builder = Server::builder(identity.clone())
+        .plain_http(http)
+        .grace(args.grace)
+        .server_id(args.server_id)
+        .advertise(args.advertise);
     for listen in args.listen {
         builder = builder.listen(listen);
     }

@@ -17,7 +17,12 @@ use crate::webtransport::{
     Answer, Handlers, Registry, Seat, SessionRequest,
     connect::{self, ServerStream},
 };
-use crate::{outstanding::LINGER, panics, rarely::rarely, server::Via};
+use crate::{
+    outstanding::LINGER,
+    panics,
+    rarely::rarely,
+    server::{Advertise, Via},
+};
 
 /// What answers requests, whatever the version of HTTP.
 pub(crate) type HttpService = BoxCloneSyncService<Request<Body>, Response<Body>, std::convert::Infallible>;
@@ -29,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) handlers: Handlers,
     pub(crate) limits: Limits,
     pub(crate) max_sessions: usize,
+    /// What clients are told to call the server.
+    pub(crate) advertise: Option<Arc<Advertise>>,
 }
 
 /// How long handlers may go on once their connection is gone.
@@ -181,6 +188,9 @@ impl Answering {
         head.extensions.insert(Takeover::new());
         head.extensions.insert(ConnectInfo(self.remote));
         head.extensions.insert(self.via);
+        if let Some(advertise) = &self.context.advertise {
+            head.extensions.insert(advertise.clone());
+        }
         let body = RequestBody::new(recv, &head.headers, self.parts.malformed.clone());
         let request = Request::from_parts(head, Body::new(body));
         let answered = tokio::select! {

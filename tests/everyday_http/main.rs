@@ -14,6 +14,8 @@ mod formats;
 mod hosts;
 mod interim;
 mod paths;
+mod plain;
+mod ports;
 mod queries;
 mod startup;
 mod terminal;

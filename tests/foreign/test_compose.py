@@ -1,5 +1,6 @@
 """compose.yaml: what it starts in containers is started here without them, with the same flags."""
 
+import json
 import os
 import re
 import shlex
@@ -101,3 +102,28 @@ def test_what_is_published_to_one_edge_is_at_another(composed):
     assert published.returncode == 0, published.stderr
     got = h3cast("get", url(three) + "?from=start&limit=2", "--insecure", "--resume")
     assert (got.returncode, got.stdout) == (0, b"one\ntwo\n"), got.stderr
+
+
+def published(service):
+    """The ports by which clients reach a service: of each protocol, and in the container."""
+    return [re.fullmatch(r"(\d+):(\d+)/(udp|tcp)", port).groups() for port in service["ports"]]
+
+
+def test_clients_are_told_the_ports_that_they_use(composed):
+    """Through a mapping like that of each edge, which carries UDP and TCP alike."""
+    for name in composed.edges:
+        ports = published(COMPOSE["services"][name])
+        assert len({(outside, inside) for outside, inside, _ in ports}) == 1
+        assert sorted(protocol for *_, protocol in ports) == ["tcp", "udp"]
+        outside, inside, _ = ports[0]
+        assert COMPOSE["services"][name]["environment"]["H3CAST_LISTEN"].endswith(f":{inside}")
+        base = f"https://localhost:{outside}"
+        # What docker does with packets, curl does here with the connection.
+        mapped = ["--connect-to", f"localhost:{outside}:127.0.0.1:{composed.ports[name, int(inside)]}"]
+        curl = ["curl", "-sS", "--insecure", "--max-time", "20", *mapped]
+        info = json.loads(subprocess.run([*curl, f"{base}/info"], capture_output=True, check=True).stdout)
+        named = [info["webtransport"]["url"], info["http3"]["url"], *(feed["url"] for feed in info["feeds"])]
+        assert named == [f"{base}/stream", f"{base}/", f"{base}/stream/chat"]
+        head = subprocess.run([*curl, "--head", f"{base}/"], capture_output=True, check=True, text=True).stdout.lower()
+        assert f'alt-svc: h3=":{outside}"' in head
+        assert f"connect-src 'self' {base};" in head

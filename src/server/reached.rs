@@ -1,0 +1,138 @@
+//! Where a client reaches the server: what it calls it, or what it is told to call it.
+
+use std::{fmt, str::FromStr};
+
+use http::{HeaderMap, Uri, header};
+
+use super::Via;
+use crate::origin::split_authority;
+
+/// The address that clients are told, where theirs is not it: behind a proxy that ends TLS, say, or where
+/// plain HTTP and HTTPS are mapped to other ports. Written `HOST:PORT`, or `:PORT` for the host that the
+/// client uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertise {
+    /// As it stands in a URL.
+    host: Option<String>,
+    port: u16,
+}
+
+/// A text is no address to advertise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot advertise `{0}`: write HOST:PORT, as in cast.example:443, or :PORT")]
+pub struct BadAdvertise(String);
+
+impl FromStr for Advertise {
+    type Err = BadAdvertise;
+
+    fn from_str(text: &str) -> Result<Self, BadAdvertise> {
+        let bad = || BadAdvertise(text.to_owned());
+        let (host, port) = match text.strip_prefix(':') {
+            Some(port) => (None, port.parse().ok()),
+            None => split_authority(text).map(|(host, port)| (Some(host.to_owned()), port)).ok_or_else(bad)?,
+        };
+        port.filter(|port| *port > 0).map(|port| Self { host, port }).ok_or_else(bad)
+    }
+}
+
+impl fmt::Display for Advertise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host.as_deref().unwrap_or_default(), self.port)
+    }
+}
+
+impl Advertise {
+    /// The host, unless it is the one that the client uses.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+}
+
+/// The port of `https` URLs without one.
+const HTTPS: u16 = 443;
+
+/// The host (as it stands in a URL) and the port by which this client reaches us over TLS and QUIC.
+///
+/// A port mapping does not show in our own port, but in the authority that the client names. That
+/// mappings carry UDP and TCP alike is taken for granted.
+fn reached<'a>(uri: &'a Uri, headers: &'a HeaderMap, via: Via, advertise: Option<&'a Advertise>) -> (&'a str, u16) {
+    let (host, port) = match authority(uri, headers) {
+        Some((host, port)) if via.tls => (host, port.unwrap_or(HTTPS)),
+        Some((host, _)) => (host, via.tls_port),
+        None => ("localhost", via.tls_port),
+    };
+    match advertise {
+        Some(Advertise { host: told, port }) => (told.as_deref().unwrap_or(host), *port),
+        None => (host, port),
+    }
+}
+
+fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<(&'a str, Option<u16>)> {
+    let authority = match uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => headers.get(header::HOST)?.to_str().ok()?,
+    };
+    split_authority(authority.strip_suffix(':').unwrap_or(authority))
+}
+
+/// The origin by which this client reaches us over TLS and QUIC: `https://HOST[:PORT]`.
+pub(crate) fn base(uri: &Uri, headers: &HeaderMap, via: Via, advertise: Option<&Advertise>) -> String {
+    match reached(uri, headers, via, advertise) {
+        (host, HTTPS) => format!("https://{host}"),
+        (host, port) => format!("https://{host}:{port}"),
+    }
+}
+
+/// Where HTTP/3 is, for a client that came over TLS (RFC 7838 §3): at the same port, a day, as is usual.
+pub(crate) fn alt_svc(uri: &Uri, headers: &HeaderMap, via: Via, advertise: Option<&Advertise>) -> String {
+    let (host, port) = reached(uri, headers, via, advertise);
+    let same = authority(uri, headers).is_none_or(|(used, _)| used.eq_ignore_ascii_case(host));
+    format!("h3=\"{}:{port}\"; ma=86400", if same { "" } else { host })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_to_advertise() {
+        for text in ["cast.example:443", "127.0.0.1:1", "[::1]:8443", ":65535"] {
+            assert_eq!(text.parse::<Advertise>().unwrap().to_string(), text);
+        }
+        for text in ["", "cast.example", "cast.example:0", ":", ":0", ":x", "a b:1", "https://a:1", "a:65536", "u@a:1"]
+        {
+            assert!(text.parse::<Advertise>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_clients_are_told() {
+        let told = |host: Option<&str>, tls: bool, advertise: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(host) = host {
+                headers.insert(header::HOST, host.parse().unwrap());
+            }
+            let (uri, via) = (Uri::from_static("/"), Via { tls, tls_port: 4433 });
+            let advertise = advertise.map(|text| text.parse().unwrap());
+            (base(&uri, &headers, via, advertise.as_ref()), alt_svc(&uri, &headers, via, advertise.as_ref()))
+        };
+        for (host, tls, advertise, expected, alternative) in [
+            (Some("localhost:4433"), true, None, "https://localhost:4433", ":4433"),
+            (Some("cast.example:8443"), true, None, "https://cast.example:8443", ":8443"),
+            (Some("cast.example"), true, None, "https://cast.example", ":443"),
+            (Some("cast.example:"), true, None, "https://cast.example", ":443"),
+            (Some("[::1]:8443"), true, None, "https://[::1]:8443", ":8443"),
+            (Some("localhost:8080"), false, None, "https://localhost:4433", ":4433"),
+            (None, true, None, "https://localhost:4433", ":4433"),
+            (Some("a;b:1"), true, None, "https://localhost:4433", ":4433"),
+            (Some("cast.example:8443"), true, Some(":443"), "https://cast.example", ":443"),
+            (Some("Cast.example:1"), true, Some("cast.example:2"), "https://cast.example:2", ":2"),
+            (Some("10.0.0.1:1"), true, Some("cast.example:2"), "https://cast.example:2", "cast.example:2"),
+            (Some("localhost:8080"), false, Some(":5000"), "https://localhost:5000", ":5000"),
+        ] {
+            let (base, alt_svc) = told(host, tls, advertise);
+            assert_eq!((base.as_str(), alt_svc), (expected, format!("h3=\"{alternative}\"; ma=86400")), "{host:?}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Plain HTTP that comes to the port of TLS, from a client that was given `http://` or no scheme at all.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use serde_json::json;
+use tokio::{net::TcpStream, sync::Notify};
+use tracing::debug;
+
+use super::{HEAD_TIMEOUT, unread::Unread};
+use crate::server::{Advertise, Via, base};
+
+/// How long such a connection may take altogether, with what is read of the request's body.
+const LONGEST: Duration = HEAD_TIMEOUT.saturating_add(Duration::from_secs(2));
+
+/// Whether a client begins as in HTTP, whose methods are words (and the preface of HTTP/2 begins with one).
+/// TLS begins with the type of a record, 22. Takes nothing of what was sent.
+pub(super) async fn is_spoken(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut first = [0];
+    let read = stream.peek(&mut first).await?;
+    Ok(read > 0 && (first[0].is_ascii_alphabetic() || matches!(first[0], b'\r' | b'\n')))
+}
+
+/// Answers one request with the URL that it meant, and closes the connection.
+pub(super) async fn answer(stream: TcpStream, via: Via, advertise: Option<Arc<Advertise>>) {
+    let answered = Arc::new(Notify::new());
+    let (answers, unread) = (answered.clone(), Unread::default());
+    let service = tower::service_fn(move |request: Request<Incoming>| {
+        let request = unread.lend(request);
+        // A client that names no port means 80: that one is not of TLS.
+        let used = request.uri().authority().map(http::uri::Authority::as_str).map(str::to_owned);
+        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+        let named =
+            used.or(host).is_some_and(|host| host.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok()));
+        let base = base(request.uri(), request.headers(), Via { tls: named, ..via }, advertise.as_deref());
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let text = format!("this port speaks HTTPS: use {base}{path}");
+        let title = StatusCode::BAD_REQUEST.canonical_reason();
+        let problem = json!({ "type": "about:blank", "title": title, "status": 400, "detail": text });
+        let mut response = Response::new(Body::from(problem.to_string()));
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        for (name, value) in [
+            (header::CONTENT_TYPE, "application/problem+json"),
+            (header::CACHE_CONTROL, "no-store"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        ] {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        answers.notify_one();
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(false);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut connection = std::pin::pin!(connection);
+    let served = async {
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = answered.notified() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    };
+    match tokio::time::timeout(LONGEST, served).await {
+        Ok(Ok(())) => debug!("plain HTTP came to the port of TLS"),
+        Ok(Err(error)) => debug!(%error, "plain HTTP came to the port of TLS, and broke off"),
+        Err(_) => debug!("plain HTTP came to the port of TLS, and took too long"),
+    }
+}
