@@ -2,10 +2,11 @@
 
 use std::{io, sync::mpsc, thread, time::Duration};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, log};
+use crate::panics;
 
 /// The exit code after a second signal: as a shell reports a program that Ctrl-C has killed.
 const INTERRUPTED: u8 = 130;
@@ -22,7 +23,7 @@ pub(super) fn stop(most: Duration) -> io::Result<CancellationToken> {
     let token = CancellationToken::new();
     let stop = token.clone();
     let (ready, listening) = mpsc::channel();
-    thread::Builder::new().name("signals".into()).spawn(move || {
+    let wait = move || {
         // A runtime of its own: the other one may stand still.
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -38,8 +39,7 @@ pub(super) fn stop(most: Duration) -> io::Result<CancellationToken> {
             let first = signals.next().await;
             log::complain("shutting down (press Ctrl-C again to stop immediately)");
             stop.cancel();
-            let overdue = Instant::now() + most.saturating_add(OVERDUE);
-            match timeout_at(overdue, signals.after(first)).await {
+            match timeout(most.saturating_add(OVERDUE), signals.after(first)).await {
                 Ok(()) => log::exit(INTERRUPTED),
                 Err(_) => {
                     log::complain("the server does not stop: ending the process");
@@ -47,6 +47,12 @@ pub(super) fn stop(most: Duration) -> io::Result<CancellationToken> {
                 }
             }
         });
+    };
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        // The hook has logged it. A server that no signal stops must not stay.
+        if panics::caught(wait).is_err() {
+            log::exit(Failure::RUNNING);
+        }
     })?;
     listening.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that waits for signals is gone")))?;
     Ok(token)
