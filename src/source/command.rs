@@ -4,6 +4,8 @@ mod group;
 mod keeper;
 mod launch;
 mod reason;
+#[cfg(unix)]
+mod watcher;
 
 use std::time::{Duration, Instant};
 

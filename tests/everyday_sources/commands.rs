@@ -168,6 +168,51 @@ async fn no_command_outlives_the_server() {
     }
 }
 
+/// A server that is killed can do nothing; its commands end all the same, silent ones and stubborn ones too.
+#[tokio::test]
+async fn commands_end_after_a_server_that_was_killed() {
+    for more in [&[][..], &["--per-viewer"]] {
+        let commands = [format!("polite=exec:{POLITE}"), format!("stubborn=exec:{STUBBORN}")];
+        let gone_by_then = "gone=exec:echo $$; exit 1".to_owned();
+        let more: Vec<String> = more.iter().map(ToString::to_string).collect();
+        let serving = Serving::start(|_| commands.into_iter().chain([gone_by_then]).chain(more).collect());
+        let connection = serving.connect().await;
+        let (mut readings, mut pids) = (Vec::new(), Vec::new());
+        for name in ["gone", "polite", "stubborn"] {
+            let uri = serving.uri(&format!("/stream/{name}?from=start"));
+            let mut reading = Reading::open(&connection, &uri, false).await;
+            pids.push(reading.line().await.trim().to_owned());
+            readings.push(reading);
+        }
+        serving.kill();
+        soon("its commands end", async {
+            while pids.iter().any(|pid| is_alive(pid)) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+}
+
+/// What watches over commands goes with the server.
+#[tokio::test]
+async fn a_server_that_stops_leaves_no_process() {
+    let serving = Serving::start(|_| vec!["exec:echo $PPID; exec sleep 1000"]);
+    let connection = serving.connect().await;
+    let mut reading = Reading::open(&connection, &serving.uri("/stream?from=start"), false).await;
+    let server = reading.line().await.trim().to_owned();
+    let children: Vec<String> = std::fs::read_dir(format!("/proc/{server}/task"))
+        .unwrap()
+        .map(|thread| std::fs::read_to_string(thread.unwrap().path().join("children")).unwrap())
+        .flat_map(|children| children.split_whitespace().map(String::from).collect::<Vec<_>>())
+        .collect();
+    // Its command, and who watches.
+    assert_eq!(children.len(), 2);
+    drop((reading, connection));
+    serving.stop();
+    assert_eq!(gone(&children), [""; 0]);
+}
+
 /// It is told to end as its command would be.
 #[tokio::test]
 async fn what_a_command_leaves_behind_is_asked_to_end() {

@@ -3,19 +3,68 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::launch::Process;
+#[cfg(unix)]
+use super::watcher::Watcher;
 
 /// All groups, for an exit that waits for nothing.
 #[derive(Debug)]
 struct Groups {
     #[cfg(unix)]
     running: std::collections::BTreeSet<i32>,
+    #[cfg(unix)]
+    watcher: Watching,
     /// The process is about to exit: nothing may be started.
     closed: bool,
+}
+
+/// Who ends them when this process is killed.
+#[cfg(unix)]
+#[derive(Debug)]
+enum Watching {
+    /// Nothing has run yet.
+    NotYet,
+    By(Watcher),
+    /// There is no watcher to be had.
+    Failed,
+}
+
+#[cfg(unix)]
+impl Groups {
+    fn add(&mut self, group: i32) {
+        self.running.insert(group);
+        if matches!(self.watcher, Watching::NotYet) {
+            self.watcher = match Watcher::start() {
+                Ok(watcher) => Watching::By(watcher),
+                Err(error) => Self::unwatched(&error),
+            };
+        }
+        self.tell(|watcher| watcher.add(group));
+    }
+
+    fn remove(&mut self, group: i32) {
+        self.running.remove(&group);
+        self.tell(|watcher| watcher.remove(group));
+    }
+
+    fn tell(&mut self, what: impl FnOnce(&mut Watcher) -> std::io::Result<()>) {
+        if let Watching::By(watcher) = &mut self.watcher
+            && let Err(error) = what(watcher)
+        {
+            self.watcher = Self::unwatched(&error);
+        }
+    }
+
+    fn unwatched(error: &std::io::Error) -> Watching {
+        tracing::warn!(%error, "commands will outlive this server if it is killed (SIGKILL)");
+        Watching::Failed
+    }
 }
 
 static GROUPS: Mutex<Groups> = Mutex::new(Groups {
     #[cfg(unix)]
     running: std::collections::BTreeSet::new(),
+    #[cfg(unix)]
+    watcher: Watching::NotYet,
     closed: false,
 });
 
@@ -59,7 +108,9 @@ impl Group {
         #[cfg(unix)]
         {
             let leader = process(&started).id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
-            groups.running.extend(leader.map(|leader| leader.as_raw_nonzero().get()));
+            if let Some(leader) = leader {
+                groups.add(leader.as_raw_nonzero().get());
+            }
             Ok((started, Self { leader }))
         }
         #[cfg(not(unix))]
@@ -111,7 +162,7 @@ impl Group {
     #[cfg(unix)]
     fn forget(&mut self) {
         if let Some(leader) = self.leader.take() {
-            groups().running.remove(&leader.as_raw_nonzero().get());
+            groups().remove(leader.as_raw_nonzero().get());
         }
     }
 }
