@@ -2,6 +2,7 @@
 
 mod announcement;
 mod feeding;
+mod stdin;
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
@@ -269,6 +270,7 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
 }
 
 async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Result<(), Failure> {
+    let is_demo = sources.is_empty();
     if let Some(dir) = &args.static_dir
         && !dir.is_dir()
     {
@@ -339,7 +341,12 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
     };
     let live = feeding::Live { feeds: live, feedings, of_commands, commands: commands.clone() };
     let feeding = live.run(ending.clone(), args.grace);
-    let ((), served, (), ()) = tokio::join!(draining, serving, feeding, note.keep(ending.clone()));
+    let hint = async {
+        if is_demo && stop.run_until_cancelled(stdin::is_left_unread()).await == Some(true) {
+            complain("standard input is not read: `h3cast serve -` serves what comes on standard input");
+        }
+    };
+    let ((), served, (), (), ()) = tokio::join!(draining, serving, feeding, note.keep(ending.clone()), hint);
     // Nobody has to read it.
     let _ = announced.flush(PATIENCE.1);
     served.map_err(Failure::running)
@@ -364,6 +371,12 @@ async fn start(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands) 
     let names: BTreeSet<&str> = sources.iter().map(|source| source.name.as_str()).collect();
     if names.len() < sources.len() {
         let text = "two sources have the same name: give each its own, as in build=exec:make log=tail:FILE";
+        return Err(Failure::usage(anyhow::anyhow!(text)));
+    }
+    if let Some((one, other)) = stdin::shared(&sources) {
+        let text = format!(
+            "the feeds `{one}` and `{other}` both read standard input, so each line would reach only one of them: give one source; any number of viewers can read its feed"
+        );
         return Err(Failure::usage(anyhow::anyhow!(text)));
     }
     let named = args.chunk.iter().map(|setting| &setting.feed);

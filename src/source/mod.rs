@@ -4,6 +4,7 @@ pub mod chunker;
 pub mod command;
 pub mod demo;
 pub mod file;
+mod stdin;
 
 use std::{io, path::PathBuf, pin::Pin, str::FromStr, sync::Arc, time::Duration};
 
@@ -237,7 +238,9 @@ impl Source {
             Kind::Demo => (demo::feed(name, options.count, options.interval), None),
             Kind::Stdin => {
                 let (feed, publisher) = live();
-                (feed, Some(Box::pin(pump(tokio::io::stdin(), chunking, publisher))))
+                let stdin =
+                    stdin::reader().map_err(|error| SourceError::new(name, "cannot read", "standard input", error))?;
+                (feed, Some(Box::pin(pump(stdin, chunking, publisher))))
             }
             Kind::Exec(shell) => {
                 let (stderr, commands) = (options.stderr, options.commands.clone());

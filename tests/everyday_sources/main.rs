@@ -12,4 +12,5 @@ mod commands;
 mod content;
 mod pipes;
 mod rotation;
+mod stdin;
 mod tail_history;

@@ -1,0 +1,75 @@
+//! Standard input: read by one source at most, and not missed by who pipes into the demo.
+
+use std::path::Path;
+
+use crate::source::{Kind, Source};
+
+/// Two sources that read standard input, of which each would get a part.
+pub(super) fn shared(sources: &[Source]) -> Option<(&str, &str)> {
+    let mut reading = sources.iter().filter(|source| match &source.kind {
+        Kind::Stdin => true,
+        Kind::File(path) | Kind::Tail(path) => is_stdin(path),
+        _ => false,
+    });
+    Some((reading.next()?.name.as_str(), reading.next()?.name.as_str()))
+}
+
+/// Whether this is standard input under another name.
+fn is_stdin(path: &Path) -> bool {
+    let own = format!("/proc/{}/fd/0", std::process::id());
+    let names = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0", "/proc/thread-self/fd/0", &own];
+    // By components, so that extra slashes do not matter.
+    names.iter().any(|name| path == Path::new(name)) || is_same(path)
+}
+
+/// Whether it is the pipe, socket or terminal that standard input is, by a link or its own name. Nothing is
+/// opened.
+#[cfg(unix)]
+fn is_same(path: &Path) -> bool {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let Ok(stdin) = rustix::fs::fstat(std::io::stdin()) else { return false };
+    std::fs::metadata(path).is_ok_and(|found| {
+        let kind = found.file_type();
+        let shares = kind.is_fifo() || kind.is_socket() || std::io::IsTerminal::is_terminal(&std::io::stdin());
+        shares && (found.dev(), found.ino()) == (stdin.st_dev, stdin.st_ino)
+    })
+}
+
+#[cfg(not(unix))]
+fn is_same(_: &Path) -> bool {
+    false
+}
+
+/// Waits until something comes on standard input, which nobody reads; `false` if nothing can. Nothing is taken
+/// from there.
+#[cfg(unix)]
+pub(super) async fn is_left_unread() -> bool {
+    use rustix::fs::FileType;
+    let Ok(stat) = rustix::fs::fstat(std::io::stdin()) else { return false };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => stat.st_size > 0,
+        FileType::Fifo | FileType::Socket => {
+            let (come_tx, come_rx) = tokio::sync::oneshot::channel();
+            // It may never return: not a thread that the runtime would wait for.
+            let waiting = std::thread::Builder::new().name("stdin".into()).spawn(move || {
+                let _ = come_tx.send(has_come());
+            });
+            waiting.is_ok() && come_rx.await.unwrap_or(false)
+        }
+        _ => false,
+    }
+}
+
+/// Waits until there is something to read, or its end.
+#[cfg(unix)]
+fn has_come() -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let stdin = std::io::stdin();
+    poll(&mut [PollFd::new(&stdin, PollFlags::IN)], None).is_ok()
+        && rustix::io::ioctl_fionread(&stdin).is_ok_and(|bytes| bytes > 0)
+}
+
+#[cfg(not(unix))]
+pub(super) async fn is_left_unread() -> bool {
+    false
+}

@@ -1,0 +1,51 @@
+//! Standard input, on a thread of its own: a read of a terminal or a pipe may never return, and must hold up
+//! neither other work nor the exit of the process.
+
+use std::{
+    io::{self, ErrorKind, Read},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::{io::AsyncRead, sync::mpsc};
+use tokio_util::io::StreamReader;
+
+use super::chunker::MAX_CHUNK;
+
+/// How often to try again where another program has made standard input non-blocking.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// Reads standard input.
+pub(super) fn reader() -> io::Result<impl AsyncRead + Send + Unpin> {
+    let (read_tx, read_rx) = mpsc::channel(1);
+    std::thread::Builder::new().name("stdin".into()).spawn(move || {
+        let ended = read(io::stdin().lock(), |bytes| read_tx.blocking_send(Ok(Some(bytes))).is_ok());
+        // Nobody wants it any more, then.
+        let _ = read_tx.blocking_send(ended.map(|()| None));
+    })?;
+    Ok(StreamReader::new(Box::pin(stream::unfold(Some(read_rx), |read_rx| async move {
+        let mut read_rx = read_rx?;
+        match read_rx.recv().await {
+            Some(Ok(Some(bytes))) => Some((Ok(bytes), Some(read_rx))),
+            Some(Ok(None)) => None,
+            Some(Err(error)) => Some((Err(error), None)),
+            None => Some((Err(io::Error::other("standard input is not read any more")), None)),
+        }
+    }))))
+}
+
+/// Gives what is read to its end, as long as it is wanted.
+fn read(mut input: impl Read, mut give: impl FnMut(Bytes) -> bool) -> io::Result<()> {
+    let mut buf = vec![0; MAX_CHUNK];
+    loop {
+        match input.read(&mut buf) {
+            Ok(0) => return Ok(()),
+            Ok(size) if !give(Bytes::copy_from_slice(&buf[..size])) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(AGAIN),
+            Err(error) => return Err(error),
+        }
+    }
+}
