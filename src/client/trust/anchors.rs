@@ -71,6 +71,11 @@ impl Anchors {
     /// is an error only if the user has named the folder.
     pub(super) fn add_folder(&mut self, folder: &Path, anywhere: bool) -> Result<(), ClientError> {
         let file = folder.join("cert.pem");
+        // A pipe that came with a stranger's folder must not be waited for.
+        if !anywhere && fs::metadata(&file).is_ok_and(|meta| !meta.is_file()) {
+            self.problem(file, "it is not a regular file".into());
+            return Ok(());
+        }
         match (file.try_exists(), anywhere) {
             (Ok(true), true) => self.add_file(&file)?,
             (Ok(true), false) => match read(&file) {
@@ -80,9 +85,11 @@ impl Anchors {
             (Ok(false), _) => self.problem(file, "there is no such file".into()),
             (Err(error), _) => self.problem(file, error.to_string()),
         }
-        // The one that takes over next: a server may do so between our look and its handshake.
+        // Where earlier versions put the one that takes over next.
         let next = folder.join("next-cert.pem");
-        if let Ok(certificates) = read(&next) {
+        if next.is_file()
+            && let Ok(certificates) = read(&next)
+        {
             self.add(&next, certificates, anywhere);
         }
         Ok(())
@@ -217,6 +224,16 @@ mod tests {
             assert!(problem.contains(part), "`{part}` is not in `{problem}`");
         }
         assert!(read(dir.path()).unwrap_err().contains("is a folder"));
+        #[cfg(unix)]
+        for pipe in ["cert.pem", "next-cert.pem"] {
+            let folder = tempfile::tempdir().unwrap();
+            let made = std::process::Command::new("mkfifo").arg(folder.path().join(pipe)).status().unwrap();
+            assert!(made.success());
+            // It does not wait for somebody to write.
+            let mut anchors = Anchors::system();
+            anchors.add_folder(folder.path(), false).unwrap();
+            assert_eq!(anchors.problems.len(), 1, "{pipe}");
+        }
         assert!(read(&dir.path().join("none")).unwrap_err().contains("no such file"));
     }
 }
