@@ -234,7 +234,9 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
         Some(path) if asked.format == Format::Raw => Some(file::content(&asked.feed, path).await?),
         _ => None,
     };
-    let viewer = asked.view()?;
+    let head = request.method == Method::HEAD;
+    // A viewer of an on-demand feed runs its source; of a live one it only tells whether chunks are gone.
+    let viewer = (!head || asked.feed.kind() == "live").then(|| asked.view()).transpose()?;
     let headers = [
         (header::CONTENT_TYPE, asked.format.content_type()),
         (header::CACHE_CONTROL, "no-store"),
@@ -247,11 +249,10 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
     if let Some(content) = content {
         content.say(response.headers_mut());
     }
-    // A HEAD makes no viewer run; asking for the feed is enough to know that it is there.
-    if request.method == Method::HEAD {
+    let Some(viewer) = viewer.filter(|_| !head) else {
         // Not a body of no bytes, whose length would be sent as that of the feed (RFC 9110 §8.6).
         return Ok(response.map(|_| Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())));
-    }
+    };
     let writer = |framing| Writer::new(viewer, asked.format, framing).coalesce(app.coalesce);
     let takeover = request.extensions.get::<Takeover>().cloned();
     Ok(match takeover {

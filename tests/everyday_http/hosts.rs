@@ -1,9 +1,16 @@
 //! What a request calls the server, and what a HEAD says.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use h3cast::{
     client::{Connection, Trust},
+    feed::Feed,
     source::demo,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
@@ -130,4 +137,24 @@ async fn a_head_of_a_file_has_its_length() {
     let request = Request::head(&uri).body(()).unwrap();
     let head = soon("the head", connection.request(request)).await.unwrap();
     assert_eq!(head.headers["content-length"], "6");
+}
+
+/// It would start a command for each, and the demo.
+#[tokio::test]
+async fn a_head_of_an_on_demand_feed_does_not_run_its_source() {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = runs.clone();
+    let server = TestServer::feed(Feed::on_demand("default", move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        futures_util::stream::empty()
+    }))
+    .await;
+    let certificate = server.certificate();
+    let at = At::of(&server, &certificate);
+    for over in ALL {
+        let head = ask(&at, over, Method::HEAD, "/stream", &[]).await;
+        assert_eq!((head.status, runs.load(Ordering::Relaxed)), (StatusCode::OK, 0), "{over:?}");
+    }
+    ask(&at, ALL[0], Method::GET, "/stream", &[]).await;
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
 }
