@@ -34,8 +34,9 @@ pub struct TestServer {
     pub identity: Identity,
     pub stop: CancellationToken,
     pub running: JoinHandle<()>,
-    certs: Arc<tempfile::TempDir>,
+    // Before the folder, which a server that runs would make good again.
     _stop_on_drop: DropGuard,
+    certs: Arc<tempfile::TempDir>,
 }
 
 impl TestServer {
