@@ -312,13 +312,14 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         .plain_http(http)
         .grace(args.grace)
         .server_id(args.server_id)
-        .advertise(args.advertise);
+        .advertise(args.advertise.clone());
     for listen in args.listen {
         builder = builder.listen(listen);
     }
     let server = app.install(builder).build().await.map_err(Failure::usage)?;
     let note = Keeper::leave(server.addresses(), &identity).await;
-    let announced = announce(&announcement::text(server.addresses(), &shown, &identity)).map_err(Failure::running)?;
+    let announced = announce(&announcement::text(server.addresses(), args.advertise.as_ref(), &shown, &identity))
+        .map_err(Failure::running)?;
     if server.addresses().http_moved {
         warn!(
             "localhost:{DEFAULT_HTTP_PORT} is in use by another program: plain HTTP moved to {}",

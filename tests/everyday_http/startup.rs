@@ -61,3 +61,11 @@ async fn other_machines_find_their_addresses() {
         .collect();
     assert_eq!(labelled(&lines, "network"), expected);
 }
+
+#[tokio::test]
+async fn what_clients_are_told_is_shown() {
+    for (at, expected) in [("cast.example:8443", "https://cast.example:8443/"), (":8443", "https://localhost:8443/")] {
+        let lines = announced(&["demo", "--listen", "localhost:0", "--http", "off", "--advertise", at]).await;
+        assert_eq!(labelled(&lines, "advertised"), [expected]);
+    }
+}

@@ -2,7 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::{browser, feed, identity::Identity, server::Addresses};
+use crate::{
+    browser, feed,
+    identity::Identity,
+    server::{Addresses, Advertise},
+};
 
 /// Feeds that get a line each; the others are at `/feeds`.
 const FEEDS_SHOWN: usize = 20;
@@ -16,7 +20,12 @@ pub(super) fn page_url(addresses: &Addresses) -> String {
 }
 
 /// The whole text. `feeds` are names, and patterns of names.
-pub(super) fn text(addresses: &Addresses, feeds: &[String], identity: &Identity) -> String {
+pub(super) fn text(
+    addresses: &Addresses,
+    advertised: Option<&Advertise>,
+    feeds: &[String],
+    identity: &Identity,
+) -> String {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     let interfaces: Vec<IpAddr> = interfaces.iter().map(if_addrs::Interface::ip).collect();
     let page = page_url(addresses);
@@ -25,7 +34,9 @@ pub(super) fn text(addresses: &Addresses, feeds: &[String], identity: &Identity)
         ("certificate", format!("SHA-256 {} (DER)", current.hash().hex())),
         ("public key", format!("SHA-256 {} (SPKI, base64)", current.spki_hash().base64())),
     ];
-    let groups = [places(addresses, &page, &interfaces), feed_lines(feeds, &page), certificate.map(owned).into()];
+    let mut elsewhere = places(addresses, &page, &interfaces);
+    elsewhere.extend(advertised.map(|at| ("advertised".to_owned(), advertised_url(at, &page))));
+    let groups = [elsewhere, feed_lines(feeds, &page), certificate.map(owned).into()];
     // What scripts wait for, and the address that works in any browser.
     let ready = addresses.http.as_ref().map_or_else(|| page.clone(), |http| format!("http://{http}/"));
     let mut text = format!("ready {ready}\n");
@@ -41,6 +52,14 @@ pub(super) fn text(addresses: &Addresses, feeds: &[String], identity: &Identity)
 
 fn owned((label, value): (&str, String)) -> (String, String) {
     (label.to_owned(), value)
+}
+
+/// What clients are told.
+fn advertised_url(at: &Advertise, page: &str) -> String {
+    match at.host() {
+        Some(_) => format!("https://{at}/"),
+        None => format!("https://{}{at}/", browser::host(page)),
+    }
 }
 
 /// Where else the page is.
