@@ -70,11 +70,15 @@ fn is_authority(text: &str) -> bool {
     port_is_valid && host_is_valid
 }
 
-fn is_reg_name(name: &[u8]) -> bool {
-    match name {
-        [] => true,
-        [b'%', high, low, rest @ ..] => high.is_ascii_hexdigit() && low.is_ascii_hexdigit() && is_reg_name(rest),
-        [byte, rest @ ..] => (byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte)) && is_reg_name(rest),
+fn is_reg_name(mut name: &[u8]) -> bool {
+    // Not by recursion: the name may be as long as a head may be.
+    loop {
+        name = match name {
+            [] => return true,
+            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest,
+            [byte, rest @ ..] if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte) => rest,
+            _ => return false,
+        };
     }
 }
 
@@ -110,6 +114,13 @@ mod tests {
         ] {
             assert!(!is_authority(text), "{text}");
         }
+    }
+
+    /// A server cannot be brought to its knees by a name, however long.
+    #[test]
+    fn long_names() {
+        assert!(is_authority(&"a".repeat(1 << 20)));
+        assert!(!is_authority(&("%2f".repeat(1 << 20) + "%")));
     }
 
     #[test]

@@ -158,3 +158,14 @@ async fn a_head_of_an_on_demand_feed_does_not_run_its_source() {
     ask(&at, ALL[0], Method::GET, "/stream", &[]).await;
     assert_eq!(runs.load(Ordering::Relaxed), 1);
 }
+
+/// RFC 9110 §4.1 sets no limit, and a stranger chooses the name.
+#[tokio::test]
+async fn a_long_host_harms_nobody() {
+    let server = server().await;
+    for host in ["a".repeat(300_000), "%61".repeat(100_000)] {
+        let request = format!("GET /stream HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let answer = raw(server.http_port(), request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 4"), "{}", answer.lines().next().unwrap_or_default());
+    }
+}
