@@ -2,15 +2,18 @@
 
 use std::{
     collections::HashMap,
+    io,
     path::{Component, Path},
     sync::LazyLock,
+    time::SystemTime,
 };
 
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use include_dir::{Dir, include_dir};
 use tokio::io::AsyncReadExt;
@@ -20,7 +23,7 @@ use crate::{content, identity::Fingerprint, source};
 static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/static");
 
 /// The embedded files by path, hashed once.
-static FILES: LazyLock<HashMap<String, File>> = LazyLock::new(|| {
+static FILES: LazyLock<HashMap<String, Embedded>> = LazyLock::new(|| {
     let mut files = HashMap::new();
     let mut dirs = vec![&EMBEDDED];
     while let Some(dir) = dirs.pop() {
@@ -28,25 +31,53 @@ static FILES: LazyLock<HashMap<String, File>> = LazyLock::new(|| {
         for file in dir.files() {
             // Paths of the build machine: separators may be its own.
             let path = file.path().to_string_lossy().replace('\\', "/");
-            files.insert(path.clone(), File::new(&path, Bytes::from_static(file.contents()), true));
+            let embedded = Embedded::new(&path, file.contents());
+            files.insert(path, embedded);
         }
     }
     files
 });
 
+/// How much of a user's file is read at once, in bytes.
+const PIECE: usize = 64 << 10;
+
 /// A file as it is served.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct File {
-    bytes: Bytes,
+    content: Content,
     mime: String,
     etag: String,
-    /// It is of the embedded page, and keeps to what that does.
-    ours: bool,
+}
+
+/// What a file holds, and whose it is.
+#[derive(Debug)]
+enum Content {
+    /// Of the embedded page, which keeps to a strict policy.
+    Embedded(Bytes),
+    /// Of a user's folder: what has been read of it, the rest, and how long it is in all. It may be of any size.
+    Folder { head: Vec<u8>, rest: tokio::fs::File, len: u64 },
 }
 
 /// An embedded file.
 pub(crate) fn embedded(path: &str) -> Option<File> {
-    FILES.get(path).cloned()
+    let file = FILES.get(path)?;
+    Some(File { content: Content::Embedded(file.bytes.clone()), mime: file.mime.clone(), etag: file.etag.clone() })
+}
+
+/// An embedded file with what is known of it beforehand.
+#[derive(Debug)]
+struct Embedded {
+    bytes: Bytes,
+    mime: String,
+    etag: String,
+}
+
+impl Embedded {
+    fn new(path: &str, bytes: &'static [u8]) -> Self {
+        let mime = content::media_type(Path::new(path), &bytes[..bytes.len().min(content::HEAD)]);
+        let etag = format!("\"{}\"", &Fingerprint::of(bytes).hex()[..32]);
+        Self { bytes: Bytes::from_static(bytes), mime, etag }
+    }
 }
 
 /// Whether a name of the path is hidden: what begins with a dot is not meant for others (`.git`, `.env`),
@@ -68,18 +99,42 @@ pub(crate) async fn from_folder(dir: &Path, path: &str) -> Option<File> {
     if file.strip_prefix(&root).map_or(true, is_hidden) {
         return None;
     }
-    let mut bytes = Vec::new();
-    source::file::file(&file).await.ok()?.read_to_end(&mut bytes).await.ok()?;
-    Some(File::new(path, bytes.into(), false))
+    let mut rest = source::file::file(&file).await.ok()?;
+    let metadata = rest.metadata().await.ok()?;
+    let len = metadata.len();
+    let mut head = Vec::new();
+    (&mut rest).take(len.min(content::HEAD as u64)).read_to_end(&mut head).await.ok()?;
+    let changed = metadata.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Some(File {
+        mime: content::media_type(relative, &head),
+        // Weak: the same length and time are most likely the same bytes, which are not read for it.
+        etag: format!("W/\"{len:x}-{:x}\"", changed.as_nanos()),
+        content: Content::Folder { head, rest, len },
+    })
+}
+
+/// So many bytes of a file, though it grows meanwhile. It fails when the file has become shorter.
+fn exactly(head: Vec<u8>, rest: tokio::fs::File, len: u64) -> Body {
+    let pieces = stream::try_unfold((Bytes::from(head), rest, len), async |(ready, mut rest, left)| {
+        if left == 0 {
+            return Ok(None);
+        }
+        let mut piece = ready;
+        if piece.is_empty() {
+            let mut read = BytesMut::with_capacity(PIECE);
+            rest.read_buf(&mut read).await?;
+            piece = read.freeze();
+        }
+        piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        match piece.len() as u64 {
+            0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            size => Ok(Some((piece, (Bytes::new(), rest, left - size)))),
+        }
+    });
+    Body::from_stream(pieces)
 }
 
 impl File {
-    fn new(path: &str, bytes: Bytes, ours: bool) -> Self {
-        let mime = content::media_type(Path::new(path), &bytes[..bytes.len().min(content::HEAD)]);
-        let etag = format!("\"{}\"", &Fingerprint::of(&bytes).hex()[..32]);
-        Self { bytes, mime, etag, ours }
-    }
-
     /// Answers with the file, or 304 when the client has it. `connect` is the one other origin
     /// that the page may talk to.
     pub(crate) fn respond(self, request: &HeaderMap, connect: &str) -> Response {
@@ -90,7 +145,7 @@ impl File {
             (header::CACHE_CONTROL, "no-cache".into()),
         ]
         .into_response();
-        if self.ours {
+        if let Content::Embedded(_) = self.content {
             let policy = format!(
                 "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; \
                  connect-src 'self' {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -107,7 +162,13 @@ impl File {
                 *head.status_mut() = StatusCode::NOT_MODIFIED;
                 head
             }
-            false => head.map(|_| Body::from(self.bytes)),
+            false => match self.content {
+                Content::Embedded(bytes) => head.map(|_| Body::from(bytes)),
+                Content::Folder { head: begun, rest, len } => {
+                    head.headers_mut().insert(header::CONTENT_LENGTH, len.into());
+                    head.map(|_| exactly(begun, rest, len))
+                }
+            },
         }
     }
 }
@@ -120,7 +181,7 @@ fn fresh(request: &HeaderMap, etag: &str) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
-        .any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
+        .any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag.trim_start_matches("W/"))
 }
 
 #[cfg(test)]

@@ -116,3 +116,34 @@ async fn files_of_a_folder_may_have_any_name_and_nothing_outside_of_it_is_served
         assert!(answer.starts_with("HTTP/1.1 404") && !answer.contains("root:"), "{path}: {answer}");
     }
 }
+
+/// They are read piece by piece, so that a large one takes no more memory than a small one.
+#[tokio::test]
+async fn files_of_a_folder_may_have_any_size_and_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let large: Vec<u8> = (0..3_000_000_u32).map(|number| number.to_le_bytes()[1]).collect();
+    std::fs::write(dir.path().join("large.bin"), &large).unwrap();
+    std::fs::write(dir.path().join("empty.txt"), "").unwrap();
+    let page = dir.path().to_owned();
+    let feeds = [demo::feed("default", 1, Duration::ZERO)];
+    let server =
+        TestServer::start(|builder, identity| App::new(feeds, identity).static_dir(Some(page)).install(builder)).await;
+    let certificate = server.certificate();
+    let at = At::of(&server, &certificate);
+    for over in ALL {
+        for (path, bytes) in [("/large.bin", &large[..]), ("/empty.txt", b"")] {
+            let got = ask(&at, over, Method::GET, path, &[]).await;
+            assert_eq!((got.status, got.body[..] == *bytes), (StatusCode::OK, true), "{over:?} {path}");
+            assert_eq!(got.headers["content-length"], bytes.len().to_string());
+            let head = ask(&at, over, Method::HEAD, path, &[]).await;
+            assert_eq!((head.body.len(), &head.headers["content-length"]), (0, &got.headers["content-length"]));
+            let tag = got.headers["etag"].to_str().unwrap();
+            let again = ask(&at, over, Method::GET, path, &[("if-none-match", tag)]).await;
+            assert_eq!((again.status, again.body.len()), (StatusCode::NOT_MODIFIED, 0));
+        }
+    }
+    let before = ask(&at, ALL[0], Method::GET, "/empty.txt", &[]).await.headers["etag"].clone();
+    std::fs::write(dir.path().join("empty.txt"), "no longer").unwrap();
+    let after = ask(&at, ALL[0], Method::GET, "/empty.txt", &[("if-none-match", before.to_str().unwrap())]).await;
+    assert_eq!((after.status, after.text().as_str()), (StatusCode::OK, "no longer"));
+}
