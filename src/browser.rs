@@ -195,6 +195,7 @@ fn authority(url: &str) -> (&str, u16) {
 }
 
 /// The host of a URL.
+#[cfg(feature = "cli")]
 pub(crate) fn host(url: &str) -> &str {
     authority(url).0
 }

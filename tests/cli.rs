@@ -152,7 +152,7 @@ fn signals_stop_it() {
     let mut stderr = BufReader::new(server.child.stderr.take().unwrap());
     let mut told = String::new();
     stderr.read_line(&mut told).unwrap();
-    assert!(told.contains("stopping"), "{told}");
+    assert!(told.contains("shutting down"), "{told}");
     server.signal("TERM");
     assert_eq!(server.child.wait().unwrap().code(), Some(130));
     let _ = get.kill();

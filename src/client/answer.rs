@@ -27,6 +27,7 @@ fn media_type(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Whether the body is frames.
+#[cfg(feature = "cli")]
 pub(crate) fn is_frames(headers: &HeaderMap) -> bool {
     media_type(headers).is_some_and(|kind| kind.eq_ignore_ascii_case(format::FRAMES))
 }

@@ -17,6 +17,7 @@
 pub(crate) mod answer;
 mod connector;
 mod publication;
+#[cfg(feature = "cli")]
 pub(crate) mod reader;
 mod replay;
 mod request;

@@ -2,10 +2,8 @@
 
 use std::net::Ipv6Addr;
 
-use http::{
-    Uri,
-    uri::{PathAndQuery, Scheme},
-};
+use http::{Uri, uri::PathAndQuery};
+#[cfg(feature = "cli")]
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::server::{DEFAULT_HTTP_PORT, DEFAULT_PORT};
@@ -21,6 +19,7 @@ pub struct BadUrl {
 }
 
 /// What is encoded in a path or query, as browsers do it (WHATWG URL §4.4).
+#[cfg(feature = "cli")]
 const ENCODED: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
@@ -33,6 +32,7 @@ fn example(rest: &str) -> String {
 
 /// Reads a URL as it is typed. `https://host` means its root; what must be encoded in the path is; a
 /// fragment means nothing to a server, and is left out.
+#[cfg(feature = "cli")]
 pub(crate) fn parse(text: &str) -> Result<Uri, BadUrl> {
     let text = text.trim();
     let text = text.split_once('#').map_or(text, |(url, _fragment)| url);
@@ -53,7 +53,7 @@ pub(crate) fn parse(text: &str) -> Result<Uri, BadUrl> {
     let authority = port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
     let unreadable = |_| bad(("it cannot be read".into(), example("")));
     let path = PathAndQuery::try_from(path).map_err(unreadable)?;
-    let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path).build();
+    let uri = Uri::builder().scheme("https").authority(authority).path_and_query(path).build();
     uri.map_err(|_| bad(("it cannot be read".into(), example(""))))
 }
 

@@ -18,7 +18,6 @@ mod plan;
 mod watch;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime},
@@ -251,6 +250,7 @@ impl ResolvesServerCert for Resolver {
 }
 
 /// Certificates as they are stored.
+#[cfg(feature = "cli")]
 pub(crate) struct Stored {
     /// Those of the key, the newest first, at least one.
     own: Vec<Certificate>,
@@ -258,6 +258,7 @@ pub(crate) struct Stored {
     pub(crate) others: Vec<Certificate>,
 }
 
+#[cfg(feature = "cli")]
 impl Stored {
     /// Reads them, without a change of anything.
     ///
@@ -265,7 +266,7 @@ impl Stored {
     ///
     /// When there are none, or the file cannot be read.
     pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
-        if fs::symlink_metadata(certificate).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        if std::fs::symlink_metadata(certificate).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             let dir = certificate.parent().unwrap_or(certificate).to_owned();
             return Err(IdentityError::Missing { dir });
         }
