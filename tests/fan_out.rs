@@ -363,6 +363,8 @@ async fn many_followed_files() {
     for number in 0..FILES {
         let uri = serving.uri(&format!("/stream/f{number}?from=start"));
         let mut reading = Reading::open(&connection, &uri, false).await;
+        // What was there before is its history (`--tail-lines`).
+        assert_eq!(reading.line().await, "old\n");
         assert_eq!(reading.line().await, format!("new {number}\n"));
     }
     connection.close().await;
