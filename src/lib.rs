@@ -43,9 +43,6 @@ mod tcp;
 pub mod webtransport;
 
 pub use app::App;
-#[cfg(fuzzing)]
-#[doc(hidden)]
-pub use http3::fuzzing;
 pub use http3::{NoTakeover, TakenStream, Takeover};
 pub use identity::Identity;
 pub use listen::Listen;

@@ -36,6 +36,7 @@ use std::{
 
 use bytes::Bytes;
 use h3::error::StreamError;
+use h3cast_proto::{Role, code, structured};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use tokio::{sync::oneshot, task::JoinSet};
 use tracing::{debug, error};
@@ -48,9 +49,9 @@ pub use url::BadUrl;
 pub use viewer::Viewer;
 
 use crate::{
-    http3::{Backend, BackendBidiStream, Limits, OpenStreams, Role, Shared, code},
+    http3::{Backend, BackendBidiStream, Limits, OpenStreams, Shared, quinn_code},
     panics,
-    webtransport::{CHOSEN, Registry, Seat, Session, connect, quote, unquote},
+    webtransport::{CHOSEN, Registry, Seat, Session, connect},
 };
 
 /// Why a request or session failed.
@@ -183,7 +184,7 @@ impl std::fmt::Debug for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.shared.conn.close(code::varint(code::H3_NO_ERROR), b"");
+        self.shared.conn.close(quinn_code(code::H3_NO_ERROR), b"");
     }
 }
 
@@ -217,7 +218,7 @@ impl Connection {
             if let Err(panic) = panics::caught_async(drive(h3, driven.clone())).await {
                 error!("the task of a client's connection panicked: {panic}");
                 // Requests on it would wait for what it does not bring any more.
-                driven.conn.close(code::varint(code::H3_INTERNAL_ERROR), b"");
+                driven.conn.close(quinn_code(code::H3_INTERNAL_ERROR), b"");
             }
         });
         Ok(Self { shared, requests: Mutex::new(requests), _driver: driver, sessions: Mutex::default(), connector })
@@ -235,7 +236,7 @@ impl Connection {
         let told = async { while sessions.join_next().await.is_some() {} };
         // A server that does not answer must not hold us.
         let _ = tokio::time::timeout(CLOSE_WAIT, told).await;
-        self.shared.conn.close(code::varint(code::H3_NO_ERROR), b"");
+        self.shared.conn.close(quinn_code(code::H3_NO_ERROR), b"");
         let _ = tokio::time::timeout(CLOSE_WAIT, self.connector.told(&self.shared.conn)).await;
     }
 
@@ -312,7 +313,7 @@ impl Connection {
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = headers;
         request.headers_mut().insert("sec-webtransport-http3-draft02", http::HeaderValue::from_static("1"));
-        for protocol in protocols.iter().filter_map(|protocol| quote(protocol)) {
+        for protocol in protocols.iter().filter_map(|protocol| structured::quote(protocol)) {
             request.headers_mut().append("wt-available-protocols", protocol);
         }
         request.extensions_mut().insert(h3::ext::Protocol::WEB_TRANSPORT);
@@ -330,7 +331,7 @@ impl Connection {
             let (head, ()) = response.into_parts();
             return Err(ClientError::Refused { status: head.status, headers: head.headers });
         }
-        let protocol = response.headers().get(CHOSEN).and_then(unquote);
+        let protocol = response.headers().get(CHOSEN).and_then(structured::unquote);
         let (send, recv) = stream.split();
         let (opened, session) = oneshot::channel();
         let conn = self.shared.conn.clone();
@@ -374,7 +375,7 @@ async fn drive(mut h3: h3::client::Connection<Backend, Bytes>, shared: Arc<Share
             closed = std::future::poll_fn(|cx| h3.poll_close(cx)) => {
                 return debug!(%closed, "connection ended");
             }
-            datagram = shared.conn.read_datagram() => match datagram.map(|datagram| shared.sessions.deliver_datagram(datagram)) {
+            datagram = shared.conn.read_datagram() => match datagram.map(|datagram| shared.sessions.deliver_datagram(&datagram)) {
                 Ok(Ok(())) => {}
                 Ok(Err(violation)) => shared.violated(violation),
                 Err(_) => return,

@@ -16,11 +16,11 @@
 //! [RFC 9000 §16]: https://www.rfc-editor.org/rfc/rfc9000#section-16
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use h3cast_proto::varint;
 
 use crate::{
     chunk::{Chunk, Epoch},
     feed::{End, FeedError, Gap},
-    http3::varint,
 };
 
 mod kind {

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::http3::{put_data_header, varint};
+use h3cast_proto::{frame, varint};
 
 /// Up to that many bytes of a chunk are copied behind what comes before them: one buffer costs each
 /// viewer less than two. A larger chunk is shared.
@@ -33,7 +33,7 @@ impl Piece {
     pub(super) fn new(start: &[u8], rest: &Bytes) -> Self {
         let copied = if rest.len() <= COPIED { rest.as_ref() } else { &[] };
         let mut head = BytesMut::with_capacity(1 + varint::MAX_LEN + start.len() + copied.len());
-        put_data_header(start.len() + rest.len(), &mut head);
+        frame::put_header(frame::DATA, start.len() + rest.len(), &mut head);
         let header = head.len();
         head.put_slice(start);
         head.put_slice(copied);

@@ -18,12 +18,9 @@ use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
 use h3::quic::{self, ConnectionErrorIncoming, SendStreamUnframed as _, StreamErrorIncoming, StreamId, WriteBuf};
 
-use super::{
-    code,
-    filter::FrameFilter,
-    incoming::{self, Shared},
-    settings,
-};
+use h3cast_proto::{code, filter::FrameFilter, settings};
+
+use super::incoming::{self, Shared};
 pub(crate) use stream::{BidiStream, Malformed, RecvStream, RequestParts, SendStream, Stopped};
 use stream::{connection_error, lock, lost};
 

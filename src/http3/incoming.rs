@@ -14,29 +14,25 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use h3cast_proto::{
+    Role, Violation, code,
+    filter::FrameFilter,
+    frame,
+    message::{self, Wrong},
+    qpack, stream_type, varint,
+};
 use quinn::ReadError;
 use tokio::sync::SetOnce;
 use tracing::{debug, trace};
 
 use super::{
-    Violation,
     backend::{BidiStream, RecvStream, SendStream},
-    code,
-    filter::{FrameFilter, frame, parse},
-    message::{self, Wrong},
-    qpack, stream_type, varint,
+    quinn_code,
 };
 use crate::{
     server::{FEW_STREAMS, MANY_STREAMS},
     webtransport::Registry,
 };
-
-/// Which side of the connection this endpoint is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    Client,
-    Server,
-}
 
 /// What one connection may cost.
 #[derive(Debug, Clone, Copy)]
@@ -160,7 +156,7 @@ impl Shared {
         debug!(code = %code::describe(violation.code), reason = violation.reason, "closing the connection");
         // The first one counts.
         let _ = self.violation.set(violation);
-        self.conn.close(code::varint(violation.code), violation.reason.as_bytes());
+        self.conn.close(quinn_code(violation.code), violation.reason.as_bytes());
     }
 
     /// What the peer did that ended the connection, if that is how it ended.
@@ -223,7 +219,7 @@ impl Head {
     /// Type, length and size of the frame header at the front, which stays there.
     async fn peek_frame(&mut self) -> Result<(u64, u64, usize), Cut> {
         loop {
-            if let Some(found) = parse(&self.buf) {
+            if let Some(found) = frame::parse_header(&self.buf) {
                 return Ok(found);
             }
             self.more().await?;
@@ -262,7 +258,7 @@ impl Head {
 
     fn stop(&mut self, error: u64) {
         // An error here means that the stream has ended by itself.
-        let _ = self.stream.stop(code::varint(error));
+        let _ = self.stream.stop(quinn_code(error));
     }
 }
 
@@ -303,10 +299,10 @@ pub(crate) async fn bidirectional(
         }
         BiVerdict::Refuse(error) => {
             head.stop(error);
-            let _ = send.reset(code::varint(error));
+            let _ = send.reset(quinn_code(error));
         }
         BiVerdict::Gone => {
-            let _ = send.reset(code::varint(code::H3_REQUEST_CANCELLED));
+            let _ = send.reset(quinn_code(code::H3_REQUEST_CANCELLED));
         }
         BiVerdict::Violation(violation) => shared.violated(violation),
     }

@@ -13,16 +13,14 @@ use std::{
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
+use h3cast_proto::{code, frame, qpack, varint};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tracing::debug;
 
 use super::{
-    BackendSendStream, Malformed, RequestParts, Stopped, code,
-    filter::frame,
-    qpack,
+    BackendSendStream, Malformed, RequestParts, Stopped, quinn_code,
     takeover::{self, TakenStream},
-    varint,
 };
 use crate::rarely::rarely;
 
@@ -33,18 +31,8 @@ pub(super) fn data_header(len: usize) -> Bytes {
 
 fn frame_header(ty: u64, len: usize) -> Bytes {
     let mut header = BytesMut::with_capacity(1 + varint::MAX_LEN);
-    put_frame_header(ty, len, &mut header);
+    frame::put_header(ty, len, &mut header);
     header.freeze()
-}
-
-/// The same, behind what there is.
-pub(crate) fn put_data_header(len: usize, out: &mut BytesMut) {
-    put_frame_header(frame::DATA, len, out);
-}
-
-fn put_frame_header(ty: u64, len: usize, out: &mut BytesMut) {
-    varint::encode(ty, out);
-    varint::encode(len as u64, out);
 }
 
 /// How long to wait for the acknowledgement of a stream that is not ours any more.
@@ -111,7 +99,7 @@ pub(super) async fn write(
                     () = &mut stopped => {}
                 }
             }
-            let _ = stream.reset(code::varint(error));
+            let _ = stream.reset(quinn_code(error));
         }
     }
     None

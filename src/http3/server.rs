@@ -6,13 +6,14 @@ use axum::{body::Body, extract::ConnectInfo};
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use h3::error::StreamError;
+use h3cast_proto::{Role, code, structured};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt, util::BoxCloneSyncService};
 use tracing::{Instrument, debug, debug_span};
 
-use super::{Backend, Limits, RequestParts, Role, Shared, Stopped, Takeover, code, request::RequestBody, response};
+use super::{Backend, Limits, RequestParts, Shared, Stopped, Takeover, quinn_code, request::RequestBody, response};
 use crate::webtransport::{
     Answer, Handlers, Registry, Seat, SessionRequest,
     connect::{self, ServerStream},
@@ -110,7 +111,7 @@ pub(crate) async fn serve(
             },
             // It completes when the handshake fails as well.
             _ = &mut handshake => if conn.close_reason().is_none() { shared.handshaken() },
-            datagram = conn.read_datagram() => match datagram.map(|datagram| shared.sessions.deliver_datagram(datagram)) {
+            datagram = conn.read_datagram() => match datagram.map(|datagram| shared.sessions.deliver_datagram(&datagram)) {
                 Ok(Ok(())) => {}
                 Ok(Err(violation)) => shared.violated(violation),
                 Err(_) => break,
@@ -135,7 +136,7 @@ pub(crate) async fn serve(
         if let Some(answered) = answered {
             let _ = tokio::time::timeout_at(answered + LINGER, conn.closed()).await;
         }
-        conn.close(code::varint(code::H3_NO_ERROR), b"");
+        conn.close(quinn_code(code::H3_NO_ERROR), b"");
     }
 }
 
@@ -267,7 +268,7 @@ async fn answer_session(
             *response.headers_mut() = headers;
             // What draft 02 asks for; later drafts ignore it.
             response.headers_mut().insert("sec-webtransport-http3-draft", HeaderValue::from_static("draft02"));
-            if let Some(chosen) = protocol.as_deref().and_then(crate::webtransport::quote) {
+            if let Some(chosen) = protocol.as_deref().and_then(structured::quote) {
                 response.headers_mut().insert(crate::webtransport::CHOSEN, chosen);
             }
             if let Err(error) = stream.send_response(response).await {

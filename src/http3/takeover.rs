@@ -12,11 +12,12 @@ use std::{
 
 use axum::body::Body;
 use bytes::{Buf, Bytes};
+use h3cast_proto::{code, frame};
 use http::{Extensions, Response, Version};
 use tokio::io::AsyncWrite;
 use tracing::debug;
 
-use super::{code, filter::frame, response::data_header};
+use super::{quinn_code, response::data_header};
 use crate::outstanding::{self, Outstanding, PATIENCE};
 
 /// The right to take over the stream of a request, which every HTTP/3 request carries.
@@ -226,7 +227,7 @@ impl Drop for TakenStream {
     fn drop(&mut self) {
         if let Some(mut stream) = self.stream.take() {
             // An error here means that the stream has ended by itself.
-            let _ = stream.reset(code::varint(code::H3_INTERNAL_ERROR));
+            let _ = stream.reset(quinn_code(code::H3_INTERNAL_ERROR));
             self.broken_off.store(true, Ordering::Relaxed);
         }
     }

@@ -21,16 +21,15 @@
 //! }
 //! ```
 
-pub mod capsule;
-pub mod codes;
 pub(crate) mod connect;
 mod registry;
 mod request;
 mod session;
 mod stream;
 
+pub use h3cast_proto::{capsule, stream_code as codes};
 pub(crate) use registry::{Registry, Seat};
-pub(crate) use request::{Answer, CHOSEN, Handlers, quote, unquote};
+pub(crate) use request::{Answer, CHOSEN, Handlers};
 pub use request::{Handler, SessionRequest};
 pub use session::{Closed, DatagramError, Session, SessionError, Stats};
 pub use stream::{RecvStream, SendStream, StreamError};

@@ -10,12 +10,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use h3cast_proto::{Violation, code, datagram};
 use quinn::VarInt;
 use tokio::sync::Notify;
 use tracing::debug;
 
 use super::session::Inner;
-use crate::http3::{Violation, code, varint};
+use crate::http3::quinn_code;
 
 /// How long a stream may wait for its session, whose CONNECT may be on its way or still be
 /// answered (draft-ietf-webtrans-http3 §4.6 asks for a bound and names none).
@@ -168,10 +169,10 @@ impl Registry {
     /// Finds the session of a stream, waiting for it within the bounds; an error is the code to
     /// refuse the stream with.
     async fn find(&self, id: u64) -> Result<Arc<Inner>, VarInt> {
-        let rejected = || code::varint(code::WT_BUFFERED_STREAM_REJECTED);
+        let rejected = || quinn_code(code::WT_BUFFERED_STREAM_REJECTED);
         match self.place(id) {
             Place::Session(session) => return Ok(session),
-            Place::Gone => return Err(code::varint(code::WT_SESSION_GONE)),
+            Place::Gone => return Err(quinn_code(code::WT_SESSION_GONE)),
             Place::NotYet => {}
         }
         let _waiting = Waiting::take(&self.waiting).ok_or_else(rejected)?;
@@ -180,7 +181,7 @@ impl Registry {
                 let changed = self.changed.notified();
                 match self.place(id) {
                     Place::Session(session) => return Ok(session),
-                    Place::Gone => return Err(code::varint(code::WT_SESSION_GONE)),
+                    Place::Gone => return Err(quinn_code(code::WT_SESSION_GONE)),
                     Place::NotYet => changed.await,
                 }
             }
@@ -219,16 +220,10 @@ impl Registry {
     }
 
     /// Takes a QUIC datagram ([RFC 9297 §2.1](https://www.rfc-editor.org/rfc/rfc9297#section-2.1)).
-    pub(crate) fn deliver_datagram(&self, datagram: Bytes) -> Result<(), Violation> {
-        let malformed =
-            Violation { code: code::H3_DATAGRAM_ERROR, reason: "a datagram has no valid quarter stream id" };
-        let (quarter, size) = varint::decode(&datagram).ok_or(malformed)?;
-        if quarter > varint::MAX / 4 {
-            return Err(malformed);
-        }
-        // Copied: it may wait for long, and quinn's would keep all of the packets that came with it.
-        let payload = Bytes::copy_from_slice(&datagram[size..]);
-        let id = quarter * 4;
+    pub(crate) fn deliver_datagram(&self, datagram: &[u8]) -> Result<(), Violation> {
+        let (id, payload) = datagram::parse(datagram)?;
+        // Copied: it may wait for long, and quinn's buffer would keep all of the packets that came with it.
+        let payload = Bytes::copy_from_slice(payload);
         let mut state = self.state();
         match state.sessions.get(&id) {
             Some(Entry::Open(session)) => session.deliver_datagram(payload),

@@ -2,11 +2,12 @@
 
 use std::{collections::HashMap, net::SocketAddr, pin::Pin, sync::Arc};
 
+use h3cast_proto::{code, structured};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request};
 use tokio::sync::oneshot;
 
 use super::session::{Closed, Session, SessionError};
-use crate::{http3::code, path};
+use crate::path;
 
 /// A client asks for a session. Answer with [`accept`](Self::accept) or [`reject`](Self::reject);
 /// dropping it rejects with 500.
@@ -72,7 +73,7 @@ impl SessionRequest {
     pub fn protocols(&self) -> Vec<String> {
         let lines = self.head.headers.get_all(OFFERED).into_iter().map(HeaderValue::to_str);
         match lines.collect::<Result<Vec<_>, _>>() {
-            Ok(lines) => parse_strings(&lines.join(",")).unwrap_or_default(),
+            Ok(lines) => structured::parse_strings(&lines.join(",")).unwrap_or_default(),
             // A structured field that cannot be parsed is ignored as a whole (RFC 9651 §4.2).
             Err(_) => Vec::new(),
         }
@@ -117,65 +118,6 @@ impl SessionRequest {
         // Nobody takes the answer when the client has gone meanwhile.
         let _ = self.answer.send(Answer::Reject { status, headers: self.response });
     }
-}
-
-/// A structured-field list of strings (RFC 9651 §3.1, §3.3.3), each with parameters that are
-/// ignored; `None` when it is anything else.
-fn parse_strings(list: &str) -> Option<Vec<String>> {
-    let mut strings = Vec::new();
-    let mut rest = list.trim_matches([' ', '\t']);
-    while !rest.is_empty() {
-        rest = rest.strip_prefix('"')?;
-        let mut string = String::new();
-        loop {
-            let mut chars = rest.chars();
-            match chars.next()? {
-                '"' => break,
-                '\\' => match chars.next()? {
-                    escaped @ ('"' | '\\') => string.push(escaped),
-                    _ => return None,
-                },
-                plain @ ' '..='~' => string.push(plain),
-                _ => return None,
-            }
-            rest = &rest[rest.len() - chars.as_str().len()..];
-        }
-        strings.push(string);
-        // Past the closing quote, then past parameters up to the next comma.
-        rest = &rest[1..];
-        match rest.split_once(',') {
-            Some((parameters, next)) => {
-                valid_parameters(parameters)?;
-                rest = next.trim_start_matches([' ', '\t']);
-                if rest.is_empty() {
-                    return None;
-                }
-            }
-            None => {
-                valid_parameters(rest)?;
-                rest = "";
-            }
-        }
-    }
-    Some(strings)
-}
-
-/// Between two members stand only spaces and parameters.
-fn valid_parameters(between: &str) -> Option<()> {
-    let between = between.trim_matches([' ', '\t']);
-    (between.is_empty() || between.starts_with(';')).then_some(())
-}
-
-/// A structured-field string.
-pub(crate) fn quote(string: &str) -> Option<HeaderValue> {
-    let escaped = string.replace('\\', "\\\\").replace('"', "\\\"");
-    HeaderValue::from_str(&format!("\"{escaped}\"")).ok()
-}
-
-/// The string of a structured field that is one.
-pub(crate) fn unquote(value: &HeaderValue) -> Option<String> {
-    let mut strings = parse_strings(value.to_str().ok()?)?;
-    (strings.len() == 1).then(|| strings.remove(0))
 }
 
 type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -227,34 +169,5 @@ impl std::fmt::Debug for Handlers {
             .field("paths", &self.by_path.keys())
             .field("fallback", &self.fallback.is_some())
             .finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn lists_of_strings() {
-        let some = |strings: &[&str]| Some(strings.iter().map(ToString::to_string).collect::<Vec<_>>());
-        assert_eq!(parse_strings(""), some(&[]));
-        assert_eq!(parse_strings(r#""a", "b\"\\c" ;q=1,"d""#), some(&["a", "b\"\\c", "d"]));
-        for wrong in ["a", r#""a"#, r#""a","#, r#""a" "b""#, r#""\a""#, "\"é\""] {
-            assert_eq!(parse_strings(wrong), None, "{wrong}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn takes_any_text(list in "\\PC{0,40}") {
-            let _ = parse_strings(&list);
-        }
-
-        #[test]
-        fn reads_what_it_writes(strings in prop::collection::vec("[ -~]{0,12}", 0..5)) {
-            let list: Vec<_> = strings.iter().map(|s| quote(s).unwrap().to_str().unwrap().to_owned()).collect();
-            prop_assert_eq!(parse_strings(&list.join(", ")), Some(strings));
-        }
     }
 }

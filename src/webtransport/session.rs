@@ -11,9 +11,9 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
+use h3cast_proto::{code, datagram, frame, stream_type, varint};
 
 use super::stream::{RecvStream, SendStream};
-use crate::http3::{code, stream_type, varint};
 pub(crate) use inner::Inner;
 pub(super) use inner::{Ask, State};
 
@@ -186,7 +186,7 @@ impl Session {
             let (send, recv) = self.inner.conn.open_bi().await?;
             let recv = self.inner.adopt_recv(recv, Bytes::new());
             let mut header = BytesMut::with_capacity(2 * varint::MAX_LEN);
-            varint::encode(0x41, &mut header);
+            varint::encode(frame::WEBTRANSPORT_STREAM, &mut header);
             Ok((self.begin(send, header).await, recv))
         };
         self.unless_ended(opened).await
@@ -268,7 +268,7 @@ impl Session {
             return Err(SessionError(closed));
         }
         let mut datagram = BytesMut::with_capacity(varint::MAX_LEN + payload.len());
-        varint::encode(self.inner.id / 4, &mut datagram);
+        datagram::put_header(self.inner.id, &mut datagram);
         datagram.put_slice(payload);
         Ok(datagram.freeze())
     }
@@ -302,7 +302,7 @@ impl Session {
     #[must_use]
     pub fn max_datagram_size(&self) -> Option<usize> {
         let max = self.inner.conn.max_datagram_size()?;
-        max.checked_sub(varint::len(self.inner.id / 4))
+        max.checked_sub(datagram::header_len(self.inner.id))
     }
 
     /// Closes the session; what is still on its streams is lost. The first close counts.

@@ -8,13 +8,14 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
+use h3cast_proto::code;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::Notify,
 };
 
 use super::codes;
-use crate::http3::code;
+use crate::http3::quinn_code;
 
 /// Why a stream cannot be read or written any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -152,7 +153,7 @@ impl SessionGone for Cell<quinn::SendStream> {
     fn session_gone(&self) {
         self.end(|stream| {
             // An error here means that the stream has ended by itself.
-            let _ = stream.reset(code::varint(code::WT_SESSION_GONE));
+            let _ = stream.reset(quinn_code(code::WT_SESSION_GONE));
         });
     }
 }
@@ -160,7 +161,7 @@ impl SessionGone for Cell<quinn::SendStream> {
 impl SessionGone for Cell<quinn::RecvStream> {
     fn session_gone(&self) {
         self.end(|stream| {
-            let _ = stream.stop(code::varint(code::WT_SESSION_GONE));
+            let _ = stream.stop(quinn_code(code::WT_SESSION_GONE));
         });
     }
 }
@@ -245,7 +246,7 @@ impl SendStream {
         let mut half = self.cell.lock();
         half.ended = true;
         // An error here means that the stream has ended by itself.
-        let _ = half.stream.reset(code::varint(http3));
+        let _ = half.stream.reset(quinn_code(http3));
     }
 
     /// Waits until the peer stops the stream, and gives its code, or has acknowledged all of a
@@ -304,7 +305,7 @@ impl Drop for SendStream {
         let mut half = self.cell.lock();
         if !half.ended && !half.gone {
             // quinn would finish the stream, and what was cut short would look whole.
-            let _ = half.stream.reset(code::varint(codes::to_http3(0)));
+            let _ = half.stream.reset(quinn_code(codes::to_http3(0)));
         }
     }
 }
@@ -397,7 +398,7 @@ impl RecvStream {
         let mut half = self.cell.lock();
         half.ended = true;
         // An error here means that the stream has ended by itself.
-        let _ = half.stream.stop(code::varint(http3));
+        let _ = half.stream.stop(quinn_code(http3));
     }
 }
 
@@ -405,7 +406,7 @@ impl Drop for RecvStream {
     fn drop(&mut self) {
         let mut half = self.cell.lock();
         if !half.ended && !half.gone {
-            let _ = half.stream.stop(code::varint(codes::to_http3(0)));
+            let _ = half.stream.stop(quinn_code(codes::to_http3(0)));
         }
     }
 }

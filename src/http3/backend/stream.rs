@@ -13,11 +13,12 @@ use std::{
 use bytes::{Buf, Bytes};
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
 
-use crate::http3::{
-    Violation, code,
+use h3cast_proto::{
+    Role, Violation, code,
     filter::{Fault, FrameFilter},
-    incoming::{Role, Shared},
 };
+
+use crate::http3::{incoming::Shared, quinn_code};
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + Sync>>;
 
@@ -136,7 +137,7 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some(mut stream) = self.0.take() {
             // An error here means that the stream has ended by itself.
-            let _ = stream.reset(code::varint(code::H3_INTERNAL_ERROR));
+            let _ = stream.reset(quinn_code(code::H3_INTERNAL_ERROR));
         }
     }
 }
@@ -218,7 +219,7 @@ impl quic::SendStream<Bytes> for SendStream {
         self.ended = true;
         if let Some(stream) = &mut self.stream {
             // An error here means that the stream has ended already.
-            let _ = stream.reset(code::varint(code));
+            let _ = stream.reset(quinn_code(code));
         }
     }
 
@@ -235,7 +236,7 @@ impl Drop for SendStream {
             *slot = Slot::Returned(Unfinished(Some(stream)));
         } else if !self.ended {
             // quinn would finish the stream, and a message cut short would look whole.
-            let _ = stream.reset(code::varint(match self.role {
+            let _ = stream.reset(quinn_code(match self.role {
                 Role::Server => code::H3_INTERNAL_ERROR,
                 Role::Client => code::H3_REQUEST_CANCELLED,
             }));
@@ -336,7 +337,7 @@ impl quic::RecvStream for RecvStream {
 
     fn stop_sending(&mut self, code: u64) {
         self.ended = true;
-        let _ = self.stream.stop(code::varint(code));
+        let _ = self.stream.stop(quinn_code(code));
     }
 
     fn recv_id(&self) -> StreamId {
@@ -355,7 +356,7 @@ impl Drop for RecvStream {
         if !matches!(end, Poll::Ready(Ok(None))) {
             // Without a code of its own quinn says 0, which is none of HTTP/3's: curl then calls a
             // complete response broken.
-            let _ = self.stream.stop(code::varint(code::H3_NO_ERROR));
+            let _ = self.stream.stop(quinn_code(code::H3_NO_ERROR));
         }
     }
 }

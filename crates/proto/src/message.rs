@@ -1,23 +1,22 @@
-//! What makes a request malformed ([RFC 9114 §4.1.2]), as far as h3 does not check it: h3 keeps the
-//! last of several pseudo-headers, wherever it stands, and knows nothing of the fields that speak
-//! of a connection.
+//! What makes a request malformed ([RFC 9114 §4.1.2]) and h3 0.0.8 does not check: h3 accepts pseudo-headers
+//! anywhere, keeps the last of several, and lets connection-specific fields pass.
 //!
 //! [RFC 9114 §4.1.2]: https://www.rfc-editor.org/rfc/rfc9114#section-4.1.2
 
-use super::qpack::Field;
+use crate::qpack::Field;
 
-/// A request's head that h3 may have.
+/// The kind of a well-formed request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Head {
+pub enum Head {
     /// Has a body, and trailers.
     Request,
     /// Carries DATA only (RFC 9114 §4.4).
     Connect,
 }
 
-/// Why h3 may not have it.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wrong {
+pub enum Wrong {
     /// H3_MESSAGE_ERROR.
     Malformed(&'static str),
     /// An extended CONNECT that is not for WebTransport: 501 (RFC 9220 §3).
@@ -27,7 +26,7 @@ pub(super) enum Wrong {
 const PSEUDO: [&str; 5] = [":method", ":scheme", ":authority", ":path", ":protocol"];
 
 /// Checks the fields of a request's head.
-pub(super) fn check_head(fields: &[Field]) -> Result<Head, Wrong> {
+pub fn check_head(fields: &[Field]) -> Result<Head, Wrong> {
     match well_formed(fields).map_err(Wrong::Malformed)? {
         (head, None | Some(b"webtransport")) => Ok(head),
         _ => Err(Wrong::Protocol),
@@ -85,7 +84,7 @@ fn check_target(
 }
 
 /// Checks the fields of a request's trailers.
-pub(super) fn check_trailers(fields: &[Field]) -> Result<(), &'static str> {
+pub fn check_trailers(fields: &[Field]) -> Result<(), &'static str> {
     check_regular(fields)
 }
 

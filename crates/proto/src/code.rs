@@ -3,8 +3,6 @@
 //! [RFC 9114 §8.1]: https://www.rfc-editor.org/rfc/rfc9114#section-8.1
 //! [RFC 9204 §6]: https://www.rfc-editor.org/rfc/rfc9204#section-6
 
-use quinn::VarInt;
-
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $value:expr;)*) => {
         $($(#[$doc])* pub const $name: u64 = $value;)*
@@ -68,11 +66,6 @@ codes! {
     WT_BUFFERED_STREAM_REJECTED = 0x3994_bd84;
     /// The session of a WebTransport stream has ended (draft-ietf-webtrans-http3 §9.5).
     WT_SESSION_GONE = 0x170d_7b68;
-}
-
-/// A code as quinn takes it. Every code of this module fits.
-pub(crate) fn varint(code: u64) -> VarInt {
-    VarInt::from_u64(code).unwrap_or(VarInt::MAX)
 }
 
 /// A code in words for a log line or an error message.

@@ -13,6 +13,7 @@ pub const MAX_LEN: usize = 8;
 /// Returns the value and the number of bytes that it takes, or `None` when `bytes` ends before
 /// the integer does. Every sequence of bytes is a valid beginning, so there is no error.
 #[must_use]
+#[inline]
 pub fn decode(bytes: &[u8]) -> Option<(u64, usize)> {
     let first = *bytes.first()?;
     let len = 1 << (first >> 6);
@@ -23,6 +24,7 @@ pub fn decode(bytes: &[u8]) -> Option<(u64, usize)> {
 
 /// The number of bytes that [`encode`] writes for `value`.
 #[must_use]
+#[inline]
 pub const fn len(value: u64) -> usize {
     match value {
         0..=0x3f => 1,
@@ -33,6 +35,7 @@ pub const fn len(value: u64) -> usize {
 }
 
 /// Appends `value` in its shortest encoding. Values above [`MAX`] are cut to it.
+#[inline]
 pub fn encode(value: u64, out: &mut impl bytes::BufMut) {
     let value = value.min(MAX);
     match len(value) {

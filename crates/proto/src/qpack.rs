@@ -1,6 +1,5 @@
-//! The part of QPACK that this crate writes and checks itself ([RFC 9204]): field sections without
-//! the dynamic table, and what a peer may say on its encoder and decoder streams when neither side
-//! has one. h3 encodes the heads of responses, and decodes those of requests once more.
+//! QPACK without a dynamic table ([RFC 9204]): field sections, and what a peer may send on its encoder and
+//! decoder streams when neither side has such a table.
 //!
 //! [RFC 9204]: https://www.rfc-editor.org/rfc/rfc9204
 
@@ -11,12 +10,12 @@ mod static_table;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 
-pub(crate) use decode::{Field, FieldsError, decode};
+pub use decode::{Field, FieldsError, decode};
 
-use super::{Violation, code};
+use crate::{Violation, code};
 
 /// A field section of literals only (RFC 9204 §4.5.6), as trailers need.
-pub(crate) fn encode(fields: &HeaderMap) -> Bytes {
+pub fn encode(fields: &HeaderMap) -> Bytes {
     let mut out = BytesMut::new();
     // Required Insert Count 0, Delta Base 0: no dynamic table.
     out.put_slice(&[0, 0]);
@@ -45,27 +44,31 @@ fn prefix_int(flags: u8, bits: u32, value: usize, out: &mut BytesMut) {
     out.put_u8(rest as u8);
 }
 
-/// What a field section that cannot be decoded is (RFC 9204 §2.2).
-pub(crate) const UNDECODABLE: Violation =
+/// The violation of a peer whose field section cannot be decoded (RFC 9204 §2.2).
+pub const UNDECODABLE: Violation =
     Violation { code: code::QPACK_DECOMPRESSION_FAILED, reason: "a field section cannot be decoded" };
 
-/// A HEADERS frame that says 431 (Request Header Fields Too Large), for a request whose field
+/// A HEADERS frame with status 431 (Request Header Fields Too Large), for a request whose field
 /// section is refused before h3 reads it.
-pub(crate) const FIELDS_TOO_LARGE: &[u8] = &[
+pub const FIELDS_TOO_LARGE: &[u8] = &[
     0x01, 0x08, // HEADERS, 8 bytes
     0x00, 0x00, // no dynamic table
     0x5f, 0x09, // literal with the name `:status` (static table index 24)
     0x03, b'4', b'3', b'1',
 ];
 
-/// The same that says 501 (Not Implemented).
-pub(crate) const NOT_IMPLEMENTED: &[u8] = &[0x01, 0x08, 0x00, 0x00, 0x5f, 0x09, 0x03, b'5', b'0', b'1'];
+/// A HEADERS frame with status 501 (Not Implemented).
+pub const NOT_IMPLEMENTED: &[u8] = &[0x01, 0x08, 0x00, 0x00, 0x5f, 0x09, 0x03, b'5', b'0', b'1'];
 
 /// Checks the bytes of a peer's encoder stream.
 ///
-/// This endpoint announces a dynamic table of capacity 0, so that the only instruction left is
-/// Set Dynamic Table Capacity to 0 (RFC 9204 §3.2.3, §4.3.1).
-pub(crate) fn check_encoder_stream(bytes: &[u8]) -> Result<(), Violation> {
+/// An endpoint that announces a dynamic table of capacity 0 leaves its peer one instruction: Set Dynamic Table
+/// Capacity to 0 (RFC 9204 §3.2.3, §4.3.1).
+///
+/// # Errors
+///
+/// QPACK_ENCODER_STREAM_ERROR for any other instruction.
+pub fn check_encoder_stream(bytes: &[u8]) -> Result<(), Violation> {
     match bytes.iter().all(|byte| *byte == 0x20) {
         true => Ok(()),
         false => Err(Violation {
@@ -75,17 +78,22 @@ pub(crate) fn check_encoder_stream(bytes: &[u8]) -> Result<(), Violation> {
     }
 }
 
-/// Checks the bytes of a peer's decoder stream, `state` being carried from call to call.
+/// Checks a peer's decoder stream.
 ///
-/// This endpoint inserts nothing, so that a Section Acknowledgment or an Insert Count Increment
+/// This endpoint inserts nothing, so a Section Acknowledgment or an Insert Count Increment
 /// acknowledges what was never sent (RFC 9204 §4.4.1, §4.4.3). Stream Cancellation is allowed.
 #[derive(Debug, Default)]
-pub(crate) struct DecoderStream {
+pub struct DecoderStream {
     in_integer: bool,
 }
 
 impl DecoderStream {
-    pub(crate) fn check(&mut self, bytes: &[u8]) -> Result<(), Violation> {
+    /// Takes the next bytes of the stream.
+    ///
+    /// # Errors
+    ///
+    /// QPACK_DECODER_STREAM_ERROR when an instruction acknowledges something that was never sent.
+    pub fn check(&mut self, bytes: &[u8]) -> Result<(), Violation> {
         for byte in bytes {
             if self.in_integer {
                 self.in_integer = byte & 0x80 != 0;

@@ -1,35 +1,35 @@
 //! The SETTINGS frame that this endpoint sends.
 //!
-//! h3 writes a SETTINGS frame of its own, without the settings that newer WebTransport drafts
-//! need; the backend replaces it by this one, byte for byte.
+//! h3 writes a SETTINGS frame without the settings that newer WebTransport drafts need. This one replaces it,
+//! byte for byte.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{filter::frame, varint};
+use crate::{frame, stream_type, varint};
 
 /// Setting identifiers.
-pub(super) mod id {
+pub mod id {
     /// RFC 9114 §7.2.4.1.
-    pub(super) const MAX_FIELD_SECTION_SIZE: u64 = 0x6;
+    pub const MAX_FIELD_SECTION_SIZE: u64 = 0x6;
     /// RFC 9220 §5.
-    pub(in super::super) const ENABLE_CONNECT_PROTOCOL: u64 = 0x8;
+    pub const ENABLE_CONNECT_PROTOCOL: u64 = 0x8;
     /// RFC 9297 §5.1.
-    pub(in super::super) const H3_DATAGRAM: u64 = 0x33;
+    pub const H3_DATAGRAM: u64 = 0x33;
     /// draft-ietf-webtrans-http3-02, what Chromium and Firefox ask for.
-    pub(super) const ENABLE_WEBTRANSPORT: u64 = 0x2b60_3742;
+    pub const ENABLE_WEBTRANSPORT: u64 = 0x2b60_3742;
     /// draft-ietf-webtrans-http3-02 to -06.
-    pub(super) const WEBTRANSPORT_MAX_SESSIONS_DRAFT02: u64 = 0x2b60_3743;
+    pub const WEBTRANSPORT_MAX_SESSIONS_DRAFT02: u64 = 0x2b60_3743;
     /// draft-ietf-webtrans-http3-07 to -13, what Safari 26.4 asks for.
-    pub(super) const WEBTRANSPORT_MAX_SESSIONS_DRAFT07: u64 = 0xc671_706a;
+    pub const WEBTRANSPORT_MAX_SESSIONS_DRAFT07: u64 = 0xc671_706a;
     /// draft-ietf-webtrans-http3-13 and later.
-    pub(super) const WT_MAX_SESSIONS: u64 = 0x14e9_cd29;
+    pub const WT_MAX_SESSIONS: u64 = 0x14e9_cd29;
 }
 
 /// The first bytes of the control stream: its type, then SETTINGS.
 ///
-/// Every session limit says 1: a browser needs no more on one connection to be served, and a
-/// larger number without the drafts' flow-control settings makes Safari refuse the server.
-pub(crate) fn control_stream(max_field_section_size: u64) -> Bytes {
+/// Every session limit is 1: browsers do not need more on one connection, and Safari refuses a server that
+/// announces more without the flow-control settings of the drafts.
+pub fn control_stream(max_field_section_size: u64) -> Bytes {
     let mut payload = BytesMut::new();
     for (setting, value) in [
         (id::MAX_FIELD_SECTION_SIZE, max_field_section_size),
@@ -44,9 +44,8 @@ pub(crate) fn control_stream(max_field_section_size: u64) -> Bytes {
         varint::encode(value, &mut payload);
     }
     let mut out = BytesMut::with_capacity(payload.len() + 4);
-    varint::encode(super::stream_type::CONTROL, &mut out);
-    varint::encode(frame::SETTINGS, &mut out);
-    varint::encode(payload.len() as u64, &mut out);
+    varint::encode(stream_type::CONTROL, &mut out);
+    frame::put_header(frame::SETTINGS, payload.len(), &mut out);
     out.put(payload);
     out.freeze()
 }

@@ -1,4 +1,4 @@
-//! Field sections, decoded without a dynamic table ([RFC 9204 §4.5]). Bytes in, fields out, no I/O.
+//! Decoding field sections without a dynamic table ([RFC 9204 §4.5]).
 //!
 //! [RFC 9204 §4.5]: https://www.rfc-editor.org/rfc/rfc9204#section-4.5
 
@@ -8,22 +8,28 @@ use super::{huffman, static_table};
 
 /// A field line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Field {
-    pub(crate) name: Cow<'static, [u8]>,
-    pub(crate) value: Cow<'static, [u8]>,
+pub struct Field {
+    /// In lower case, as RFC 9114 §4.2 wants it, if the peer keeps to that.
+    pub name: Cow<'static, [u8]>,
+    /// Any bytes.
+    pub value: Cow<'static, [u8]>,
 }
 
-/// Why a field section is not decoded.
+/// Why a field section was not decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FieldsError {
-    /// It is not QPACK, or speaks of a dynamic table: QPACK_DECOMPRESSION_FAILED.
+pub enum FieldsError {
+    /// It is not QPACK, or refers to a dynamic table: QPACK_DECOMPRESSION_FAILED.
     Undecodable,
     /// It is larger than the limit (RFC 9114 §4.2.2).
     TooLarge,
 }
 
-/// Decodes a field section of at most `limit` bytes, counted as RFC 9114 §4.2.2 does.
-pub(crate) fn decode(section: &[u8], limit: u64) -> Result<Vec<Field>, FieldsError> {
+/// Decodes a field section of at most `limit` bytes, counted as in RFC 9114 §4.2.2.
+///
+/// # Errors
+///
+/// If it is larger, or cannot be decoded.
+pub fn decode(section: &[u8], limit: u64) -> Result<Vec<Field>, FieldsError> {
     let mut reader = Reader(section);
     let mut left = limit;
     let mut fields = Vec::new();

@@ -1,4 +1,5 @@
-//! WebTransport's stream error codes within HTTP/3's (draft-ietf-webtrans-http3 §4.4).
+//! The range of HTTP/3 error codes that carries WebTransport's stream error codes
+//! (draft-ietf-webtrans-http3 §4.4).
 
 /// The HTTP/3 code of application code 0.
 const FIRST: u64 = 0x52e4_a40f_a8db;

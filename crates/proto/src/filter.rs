@@ -1,10 +1,10 @@
-//! The frame filter: what of a peer's stream may reach h3.
+//! The frame filter: which bytes of a peer's stream an HTTP/3 implementation gets to see.
 //!
-//! h3 0.0.8 buffers every frame but DATA whole, whatever length it declares, and keeps frames of
-//! unknown types in memory until they end. This filter stands before it: bytes in, bytes out, no
-//! I/O. Frames of unknown types are dropped as they arrive ([RFC 9114 §9]), so are empty DATA
-//! frames, which h3 takes for the end of a body; a frame that h3 would have to hold is refused as
-//! soon as its declared length passes the limit, and what h3 does not check is checked here.
+//! h3 0.0.8 buffers every frame except DATA whole, whatever length it declares, and holds frames of unknown
+//! types in memory until they end. This filter sits in front of it. It drops frames of unknown types as they
+//! arrive ([RFC 9114 §9]), and empty DATA frames, which h3 takes for the end of a body. It refuses a frame
+//! that h3 would have to hold as soon as the declared length exceeds the limit, and it checks what h3 does
+//! not check.
 //!
 //! [RFC 9114 §9]: https://www.rfc-editor.org/rfc/rfc9114#section-9
 
@@ -12,49 +12,17 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{
-    Role, code,
+use crate::{
+    Role, Violation, code,
     control::{self, ControlFrames},
+    frame,
     message::{self, Head},
-    qpack, varint,
+    qpack,
 };
-
-/// Frame types ([RFC 9114 §7.2](https://www.rfc-editor.org/rfc/rfc9114#section-7.2)).
-pub(crate) mod frame {
-    pub(crate) const DATA: u64 = 0x0;
-    pub(crate) const HEADERS: u64 = 0x1;
-    pub(crate) const CANCEL_PUSH: u64 = 0x3;
-    pub(crate) const SETTINGS: u64 = 0x4;
-    pub(crate) const PUSH_PROMISE: u64 = 0x5;
-    pub(crate) const GOAWAY: u64 = 0x7;
-    pub(crate) const MAX_PUSH_ID: u64 = 0xd;
-    /// Not a frame but the signal of a bidirectional WebTransport stream
-    /// (draft-ietf-webtrans-http3 §4.3): what follows has no length.
-    pub(crate) const WEBTRANSPORT_STREAM: u64 = 0x41;
-
-    /// Types of HTTP/2 that HTTP/3 forbids (RFC 9114 §7.2.8).
-    pub(crate) const fn is_reserved_http2(ty: u64) -> bool {
-        matches!(ty, 0x2 | 0x6 | 0x8 | 0x9)
-    }
-
-    pub(crate) const fn is_known(ty: u64) -> bool {
-        matches!(ty, DATA | HEADERS | CANCEL_PUSH | SETTINGS | PUSH_PROMISE | GOAWAY | MAX_PUSH_ID)
-            || is_reserved_http2(ty)
-    }
-}
-
-/// A peer's violation of HTTP/3 that ends the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Violation {
-    /// The HTTP/3 error code that the specification names.
-    pub(crate) code: u64,
-    /// What the peer did, for the reason phrase and the log.
-    pub(crate) reason: &'static str,
-}
 
 /// Why nothing more of a stream may be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// The connection ends.
     Connection(Violation),
     /// The message is malformed and only its stream ends (RFC 9114 §4.1.2).
@@ -99,9 +67,9 @@ enum State {
     Gather { ty: u64, header: Bytes, payload: BytesMut, left: u64 },
 }
 
-/// Passes the frames of one stream, chunk by chunk. See the module's text.
+/// Filters the frames of one stream, piece by piece; see the [module](self).
 #[derive(Debug)]
-pub(crate) struct FrameFilter {
+pub struct FrameFilter {
     state: State,
     /// The bytes of an incomplete frame header, at most 16.
     header: BytesMut,
@@ -114,38 +82,37 @@ impl FrameFilter {
     /// A filter at the start of a stream. `limit` is the largest payload, in bytes, of a frame
     /// other than DATA.
     #[must_use]
-    pub(crate) fn new(limit: u64) -> Self {
+    pub fn new(limit: u64) -> Self {
         Self { state: State::Header, header: BytesMut::new(), limit, order: Order::Any }
     }
 
     /// A filter at the start of a request whose head has been checked and is of this kind.
     #[must_use]
-    pub(super) fn request(limit: u64, head: Head) -> Self {
+    pub fn request(limit: u64, head: Head) -> Self {
         Self { order: Order::Request(Place::Start(head)), ..Self::new(limit) }
     }
 
-    /// A filter at the start of a control stream, behind its type.
+    /// A filter at the start of a control stream, after its type.
     #[must_use]
-    pub(super) fn control(role: Role) -> Self {
+    pub fn control(role: Role) -> Self {
         Self { order: Order::Control(ControlFrames::new(role)), ..Self::new(control::MAX_FRAME) }
     }
 
-    /// Whether this is a control stream whose SETTINGS have come.
+    /// Whether this is a control stream that has delivered its SETTINGS.
     #[must_use]
-    pub(super) fn settings_came(&self) -> bool {
+    pub fn settings_came(&self) -> bool {
         matches!(&self.order, Order::Control(frames) if frames.settings_came())
     }
 
-    /// Takes the next bytes of the stream and appends to `out` what may be passed on.
+    /// Takes the next bytes of the stream and appends to `out` the ones that may pass.
     ///
     /// A payload is never copied; a frame header that is split over several chunks is.
     ///
     /// # Errors
     ///
-    /// H3_EXCESSIVE_LOAD when a frame other than DATA declares more than the limit, and the code
-    /// that the specification names for a frame that is wrong or in a wrong place. The filter must
-    /// not be used afterwards.
-    pub(crate) fn push(&mut self, mut chunk: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), Fault> {
+    /// H3_EXCESSIVE_LOAD if a frame other than DATA declares more than the limit; otherwise the code that the
+    /// specification names for a malformed or misplaced frame. The filter must not be used afterwards.
+    pub fn push(&mut self, mut chunk: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), Fault> {
         while !chunk.is_empty() {
             match &mut self.state {
                 State::Pass(left) => {
@@ -168,9 +135,9 @@ impl FrameFilter {
         Ok(())
     }
 
-    /// Whether the stream may end here: not inside a frame.
+    /// Whether the stream may end here, that is, not inside a frame.
     #[must_use]
-    pub(crate) fn at_boundary(&self) -> bool {
+    pub fn at_boundary(&self) -> bool {
         self.state == State::Header && self.header.is_empty()
     }
 
@@ -191,7 +158,7 @@ impl FrameFilter {
 
     fn header(&mut self, chunk: &mut Bytes, out: &mut VecDeque<Bytes>) -> Result<(), Fault> {
         let (ty, len, header) = if self.header.is_empty() {
-            match parse(chunk) {
+            match frame::parse_header(chunk) {
                 // The common case: the header lies in one chunk and is passed on uncopied.
                 Some((ty, len, size)) => (ty, len, chunk.split_to(size)),
                 None => {
@@ -202,7 +169,7 @@ impl FrameFilter {
         } else {
             // At most 16 bytes make a header: byte by byte is simplest and cannot be abused.
             self.header.extend_from_slice(&chunk.split_to(1));
-            match parse(&self.header) {
+            match frame::parse_header(&self.header) {
                 Some((ty, len, _)) => (ty, len, self.header.split().freeze()),
                 None => return Ok(()),
             }
@@ -276,13 +243,6 @@ impl Order {
     }
 }
 
-/// Type, length and size in bytes of the frame header at the front of `bytes`.
-pub(crate) fn parse(bytes: &[u8]) -> Option<(u64, u64, usize)> {
-    let (ty, first) = varint::decode(bytes)?;
-    let (len, second) = varint::decode(&bytes[first..])?;
-    Some((ty, len, first + second))
-}
-
 /// Splits off the front of `chunk` up to `left` bytes and counts them off.
 fn take(chunk: &mut Bytes, left: &mut u64) -> Bytes {
     let size = usize::try_from(*left).unwrap_or(usize::MAX).min(chunk.len());
@@ -293,6 +253,7 @@ fn take(chunk: &mut Bytes, left: &mut u64) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::varint;
     use proptest::prelude::*;
 
     fn encode(frames: &[(u64, Vec<u8>)]) -> Vec<u8> {

@@ -1,11 +1,11 @@
-//! Capsules on a session's CONNECT stream ([RFC 9297 §3], draft-ietf-webtrans-http3 §6). Bytes in,
-//! events out, no I/O; a capsule of unknown type is dropped as it arrives, whatever its length.
+//! Capsules on a session's CONNECT stream ([RFC 9297 §3], draft-ietf-webtrans-http3 §6). A capsule of an
+//! unknown type is dropped as it arrives, whatever its length.
 //!
 //! [RFC 9297 §3]: https://www.rfc-editor.org/rfc/rfc9297#section-3
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::http3::varint;
+use crate::varint;
 
 const WT_CLOSE_SESSION: u64 = 0x2843;
 const WT_DRAIN_SESSION: u64 = 0x78ae;
@@ -13,14 +13,14 @@ const WT_DRAIN_SESSION: u64 = 0x78ae;
 /// The longest reason of a close, in bytes.
 pub const MAX_REASON: usize = 1024;
 
-/// What a peer says about the session.
+/// A peer's message about the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Capsule {
     /// The session has ended.
     Close {
         /// The application's code.
         code: u32,
-        /// The application's reason; what was not UTF-8 is replaced.
+        /// The application's reason; invalid UTF-8 is replaced.
         reason: String,
     },
     /// The peer asks for the session to be ended soon.
@@ -53,7 +53,7 @@ pub struct CapsuleDecoder {
 impl CapsuleDecoder {
     /// Takes the next bytes of the stream.
     ///
-    /// Holds at most one close capsule (1,040 bytes) beside what is given here.
+    /// Holds at most one close capsule (1,040 bytes) in addition to `bytes`.
     pub fn push(&mut self, mut bytes: impl Buf) {
         let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.remaining());
         bytes.advance(skipped);
@@ -102,7 +102,7 @@ impl CapsuleDecoder {
         }
     }
 
-    /// Says that the stream has ended.
+    /// Reports that the stream has ended.
     ///
     /// # Errors
     ///

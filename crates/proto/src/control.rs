@@ -1,21 +1,20 @@
-//! What a peer may say on its control stream ([RFC 9114 §6.2.1, §7.2]). Bytes in, verdicts out, no
-//! I/O.
+//! What a peer may send on its control stream ([RFC 9114 §6.2.1, §7.2]).
 //!
-//! h3 0.0.8 waits for ever behind a frame whose payload is too short, takes what a payload has too
-//! much for the next frame, and looks at neither the order of push ids nor the values of settings.
+//! h3 0.0.8 waits forever after a frame whose payload is too short, takes the excess of a payload for the
+//! next frame, and checks neither the order of push ids nor the values of settings.
 //!
 //! [RFC 9114 §6.2.1, §7.2]: https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
 
 use std::collections::BTreeSet;
 
-use super::{Role, Violation, code, filter::frame, settings::id, varint};
+use crate::{Role, Violation, code, frame, settings::id, varint};
 
 /// The largest frame on a control stream, in bytes: a hundred settings fit.
-pub(super) const MAX_FRAME: u64 = 2048;
+pub const MAX_FRAME: u64 = 2048;
 
-/// What has been said so far.
+/// The state of a control stream.
 #[derive(Debug)]
-pub(super) struct ControlFrames {
+pub struct ControlFrames {
     role: Role,
     settings: bool,
     max_push_id: u64,
@@ -27,17 +26,19 @@ fn violation<T>(code: u64, reason: &'static str) -> Result<T, Violation> {
 }
 
 impl ControlFrames {
-    pub(super) fn new(role: Role) -> Self {
+    /// Nothing has arrived yet; `role` is that of this endpoint.
+    #[must_use]
+    pub fn new(role: Role) -> Self {
         Self { role, settings: false, max_push_id: 0, goaway: varint::MAX }
     }
 
-    /// Whether SETTINGS have come.
-    pub(super) fn settings_came(&self) -> bool {
+    /// Whether SETTINGS have arrived.
+    pub fn settings_came(&self) -> bool {
         self.settings
     }
 
     /// Whether a frame of this type may begin now.
-    pub(super) fn begin(&self, ty: u64) -> Result<(), Violation> {
+    pub fn begin(&self, ty: u64) -> Result<(), Violation> {
         match ty {
             frame::SETTINGS if self.settings => violation(code::H3_FRAME_UNEXPECTED, "a second SETTINGS frame"),
             frame::SETTINGS => Ok(()),
@@ -56,7 +57,7 @@ impl ControlFrames {
     }
 
     /// Takes the payload of a frame.
-    pub(super) fn take(&mut self, ty: u64, payload: &[u8]) -> Result<(), Violation> {
+    pub fn take(&mut self, ty: u64, payload: &[u8]) -> Result<(), Violation> {
         match ty {
             frame::SETTINGS => {
                 self.settings = true;
@@ -91,7 +92,7 @@ impl ControlFrames {
     }
 }
 
-/// A payload that is one integer (RFC 9114 §7.1).
+/// Reads a payload that must be one integer (RFC 9114 §7.1).
 fn single(payload: &[u8]) -> Result<u64, Violation> {
     match varint::decode(payload) {
         Some((value, size)) if size == payload.len() => Ok(value),
