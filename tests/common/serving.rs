@@ -156,7 +156,8 @@ impl Serving {
         self.child.wait().unwrap();
     }
 
-    fn terminate(&self) {
+    /// Asks it to stop, and does not wait.
+    pub fn terminate(&self) {
         kill_with("TERM", &[self.child.id().to_string()]);
     }
 
