@@ -17,7 +17,7 @@ use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{browser::Browser, identity::Identity};
+use crate::{browser::Browser, fault, identity::Identity};
 use log::complain;
 
 /// Pipe live bytes to any browser over HTTP/3.
@@ -135,10 +135,14 @@ pub fn run() -> ExitCode {
     let done = match runtime {
         Ok(runtime) => {
             let done = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(dispatch(cli))));
+            let Ok(done) = done else {
+                // What it was has been said. Whatever it was at, no command stays.
+                complain("ended by a panic");
+                log::exit(Failure::RUNNING)
+            };
             // A blocking read of the terminal must not hold the program up.
             runtime.shutdown_background();
-            // What it was has been said.
-            done.unwrap_or_else(|_| Err(Failure::running(anyhow::anyhow!("ended by a panic"))))
+            done
         }
         Err(error) => Err(Failure::running(error)),
     };
@@ -170,9 +174,12 @@ impl CertsArgs {
     /// is written yet.
     async fn identity(&self, names: Vec<String>) -> Result<Identity, Failure> {
         let args = self.clone();
-        let read = move || match (&args.cert, &args.key) {
-            (Some(cert), Some(key)) => Identity::from_pem(cert, key),
-            _ => Identity::planned(&args.certs, &names, Default::default()),
+        let read = move || {
+            fault::point("certificate-read");
+            match (&args.cert, &args.key) {
+                (Some(cert), Some(key)) => Identity::from_pem(cert, key),
+                _ => Identity::planned(&args.certs, &names, Default::default()),
+            }
         };
         tokio::task::spawn_blocking(read).await.map_err(Failure::running)?.map_err(Failure::usage)
     }

@@ -24,9 +24,12 @@ pub(crate) fn fallible(place: &str) -> io::Result<()> {
     match due(place).as_deref() {
         Some("panic") => panic!("a test asks for a panic at `{place}`"),
         Some("error") => Err(io::Error::other(format!("a test asks for an error at `{place}`"))),
-        Some("block") => loop {
-            std::thread::park();
-        },
+        Some("block") => {
+            tracing::warn!("a test blocks `{place}`");
+            loop {
+                std::thread::park();
+            }
+        }
         _ => Ok(()),
     }
 }

@@ -270,6 +270,7 @@ impl ServerBuilder {
         };
         let (identity, hosts) = (self.identity.clone(), hosts(&listen));
         tokio::task::spawn_blocking(move || {
+            fault::point("certificate-store");
             identity.commit()?;
             identity.report(&hosts);
             Ok::<_, IdentityError>(())

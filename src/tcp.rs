@@ -4,14 +4,7 @@ mod delivered;
 mod plain;
 mod unread;
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::extract::ConnectInfo;
 use http::{HeaderValue, Request, header};
@@ -45,6 +38,13 @@ use crate::{
 
 /// How long a client may take for its TLS handshake, or to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After a stop, how long a connection that has had no request may take for its first one: it may have been
+/// sent before. Browsers open connections in advance.
+const LATE: Duration = Duration::from_millis(200);
+
+/// How long it takes at most until what has arrived is read, when there is nothing else to do.
+const TURN: Duration = Duration::from_millis(5);
 
 /// How many TCP connections one listener keeps at once. The next waits until one ends.
 const MAX_CONNECTIONS: usize = 4096;
@@ -94,12 +94,13 @@ async fn accept_all(
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => return,
             Some(ended) = connections.join_next() => {
                 panics::report("the task of a TCP connection", ended);
                 continue;
             }
+            // Also those that came just before the stop.
             accepted = accept(listener, places) => accepted,
+            () = stop.cancelled() => return,
         };
         fault::point(if via.tls { "tcp-accept" } else { "http-accept" });
         let (stream, remote, place) = match accepted {
@@ -119,17 +120,28 @@ async fn accept_all(
         let (tls, context, stop) = (tls.clone(), context.clone(), stop.clone());
         connections.spawn(async move {
             let _place = place;
-            match tls {
-                Some(tls) => match tokio::time::timeout(HEAD_TIMEOUT, secured(tls, stream)).await {
-                    Ok(Ok(Secured::Tls(stream))) => connection(*stream, remote, context, via, stop).await,
-                    Ok(Ok(Secured::Plain(stream))) => plain::answer(stream, via, context.advertise.clone()).await,
-                    Ok(Err(error)) => debug!(%error, %remote, "TLS handshake failed"),
-                    Err(_) => debug!(%remote, "TLS handshake took too long"),
-                },
-                None => connection(stream, remote, context, via, stop).await,
+            let Some(tls) = tls else { return connection(stream, remote, context, via, stop).await };
+            let secured = tokio::select! {
+                biased;
+                secured = secured(tls, stream) => secured,
+                () = overdue(&stop) => return debug!(%remote, "TLS handshake took too long"),
+            };
+            match secured {
+                Ok(Secured::Tls(stream)) => connection(*stream, remote, context, via, stop).await,
+                Ok(Secured::Plain(stream)) => plain::answer(stream, via, context.advertise.clone(), &stop).await,
+                Err(error) => debug!(%error, %remote, "TLS handshake failed"),
             }
         });
     }
+}
+
+/// Waits until a client that has asked for nothing so far should have.
+async fn overdue(stop: &CancellationToken) {
+    let _ = tokio::time::timeout(HEAD_TIMEOUT, async {
+        stop.cancelled().await;
+        tokio::time::sleep(LATE).await;
+    })
+    .await;
 }
 
 /// A connection to the port of TLS.
@@ -180,13 +192,13 @@ where
 {
     let service = context.service.clone();
     let advertise = context.advertise.clone();
-    let asked = Arc::new(AtomicBool::new(false));
+    let asked = CancellationToken::new();
     let asks = asked.clone();
     let unread = Unread::default();
     let flushes = Flushes::default();
     let stream = Flushed::new(stream, flushes.clone());
     let service = tower::service_fn(move |request: Request<Incoming>| {
-        asks.store(true, Ordering::Relaxed);
+        asks.cancel();
         let (service, unread, flushes) = (service.clone(), unread.clone(), flushes.clone());
         let alt_svc = via.tls.then(|| alt_svc(request.uri(), request.headers(), via, advertise.as_deref()));
         let alt_svc = alt_svc.and_then(|alt_svc| HeaderValue::from_str(&alt_svc).ok());
@@ -221,17 +233,28 @@ where
     let mut connection = std::pin::pin!(connection);
     // hyper's own time-out begins when it knows the version, which a silent client never tells.
     let silent = async {
-        tokio::time::sleep(HEAD_TIMEOUT).await;
-        if asked.load(Ordering::Relaxed) {
+        if asked.run_until_cancelled(overdue(&stop)).await.is_none() {
             std::future::pending::<()>().await;
         }
     };
+    let stopping = async {
+        stop.cancelled().await;
+        // The next request may be there already; hyper does not wait for it.
+        tokio::time::sleep(TURN).await;
+        asked.cancelled().await;
+    };
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
-        () = silent => return debug!(%remote, "closing a connection without a request"),
-        () = stop.cancelled() => {
+        () = stopping => {
             connection.as_mut().graceful_shutdown();
             connection.await
+        }
+        () = silent => {
+            // Over HTTP/2 it is notified (GOAWAY).
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(TURN, connection).await;
+            return debug!(%remote, "closing a connection without a request");
         }
     };
     if let Err(error) = ended {

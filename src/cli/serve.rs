@@ -19,8 +19,10 @@ use super::{
 use crate::{
     App, Identity, Listen, PlainHttp, Server,
     browser::{Browser, Opened},
+    fault,
     feed::{self, Family, Feed, Lag},
     origin::{Origin, is_loopback},
+    panics,
     server::{Addresses, Advertise, DEFAULT_HTTP_PORT, ServerId},
     source::{
         Feeding, Kind, Options, Source,
@@ -262,20 +264,18 @@ fn plain_http(text: &str) -> Result<PlainHttp, crate::listen::BadListen> {
 pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Failure> {
     log::start(&args.log)?;
     let commands = Commands::with_open_files(raise_file_limit());
-    let served = serve(sources, args, &commands).await;
+    let served = panics::caught_async(serve(sources, args, &commands)).await;
     // Also when it did not come to serving: what is still being ended when the process exits would stay.
     commands.stop();
     commands.ended().await;
-    served
+    // The hook has logged it.
+    served.unwrap_or_else(|_| Err(Failure::running(anyhow::anyhow!("ended by a panic"))))
 }
 
+/// Serves until a signal. One that comes during the start ends that at once: it may be waiting for a file, a
+/// name or another server.
 async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Result<(), Failure> {
     let is_demo = sources.is_empty();
-    if let Some(dir) = &args.static_dir
-        && !dir.is_dir()
-    {
-        return Err(Failure::usage(anyhow::anyhow!("{} is no folder: give --static the page's folder", dir.display())));
-    }
     if let Some(reached) = args.listen.iter().find(|listen| !is_loopback(listen.host()))
         && sources.iter().any(|source| source.kind == Kind::Publish)
         && args.publish_token.is_none()
@@ -293,8 +293,18 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         .filter(|host| names_one_host(host))
         .map(String::from)
         .collect();
-    let identity = args.certs.identity(names).await?;
-    let Running { feeds, families, feedings, of_commands } = start(sources, &args, commands).await?;
+    let starting = async {
+        if let Some(dir) = &args.static_dir
+            && !tokio::fs::metadata(dir).await.is_ok_and(|found| found.is_dir())
+        {
+            let text = format!("{} is no folder: give --static the page's folder", dir.display());
+            return Err(Failure::usage(anyhow::anyhow!(text)));
+        }
+        let identity = args.certs.identity(names).await?;
+        Ok((identity, start(sources, &args, commands).await?))
+    };
+    let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
+    let (identity, Running { feeds, families, feedings, of_commands }) = started?;
     let shown: Vec<String> = feeds.iter().map(|feed| feed.name().to_owned()).collect();
     let patterns = families.iter().map(|family| family.pattern().to_owned());
     let shown: Vec<String> = shown.into_iter().chain(patterns).collect();
@@ -316,7 +326,11 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
     for listen in args.listen {
         builder = builder.listen(listen);
     }
-    let server = app.install(builder).build().await.map_err(Failure::usage)?;
+    let Some(built) = stop.run_until_cancelled(app.install(builder).build()).await else {
+        abandon(identity).await;
+        return Ok(());
+    };
+    let server = built.map_err(Failure::usage)?;
     let note = Keeper::leave(server.addresses(), &identity).await;
     let announced = announce(&announcement::text(server.addresses(), args.advertise.as_ref(), &shown, &identity))
         .map_err(Failure::running)?;
@@ -331,7 +345,9 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
     let ending = CancellationToken::new();
     let draining = async {
         stop.cancelled().await;
-        tokio::time::sleep(args.drain).await;
+        fault::point("drain");
+        // No longer when the server is not there any more.
+        ending.run_until_cancelled(tokio::time::sleep(args.drain)).await;
         ending.cancel();
     };
     let serving = async {
@@ -353,6 +369,12 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
     served.map_err(Failure::running)
 }
 
+/// Leaves the folder of certificates as it is, or with all that was to be stored there.
+async fn abandon(identity: Identity) {
+    // A folder that does not answer is not waited for.
+    let _ = tokio::time::timeout(PATIENCE.1, tokio::task::spawn_blocking(move || identity.abandon())).await;
+}
+
 /// What sources have become.
 #[derive(Default)]
 struct Running {
@@ -369,12 +391,14 @@ async fn start(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands) 
     if sources.is_empty() {
         sources.push(Source { name: feed::DEFAULT.into(), kind: Kind::Demo });
     }
+    let look = move || (stdin::shared(&sources), sources);
+    let (shared, sources) = tokio::task::spawn_blocking(look).await.map_err(Failure::running)?;
     let names: BTreeSet<&str> = sources.iter().map(|source| source.name.as_str()).collect();
     if names.len() < sources.len() {
         let text = "two sources have the same name: give each its own, as in build=exec:make log=tail:FILE";
         return Err(Failure::usage(anyhow::anyhow!(text)));
     }
-    if let Some((one, other)) = stdin::shared(&sources) {
+    if let Some((one, other)) = shared {
         let text = format!(
             "the feeds `{one}` and `{other}` both read standard input, so each line would reach only one of them: give one source; any number of viewers can read its feed"
         );

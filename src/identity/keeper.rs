@@ -29,6 +29,8 @@ pub(super) struct Keeping {
     told: Option<String>,
     /// What was last logged of the certificate's dates.
     dates: Option<String>,
+    /// Nothing may be stored.
+    abandoned: bool,
 }
 
 impl Identity {
@@ -42,6 +44,9 @@ impl Identity {
     pub fn commit(&self) -> Result<(), IdentityError> {
         let Origin::Made(made) = &self.0.origin else { return Ok(()) };
         let mut keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        if keeping.abandoned {
+            return Ok(());
+        }
         let settled = made.settle(Some(&self.state()), Mode::Start, SystemTime::now())?;
         if let Some(error) = settled.unsaved {
             let text = unsaved(&error, &settled.state);
@@ -50,6 +55,13 @@ impl Identity {
         }
         self.set(settled.state);
         Ok(())
+    }
+
+    /// Has nothing stored any more, and waits for a [`commit`](Self::commit) that has begun: the server does
+    /// not start. Blocks.
+    #[cfg(feature = "cli")]
+    pub(crate) fn abandon(&self) {
+        self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner).abandoned = true;
     }
 
     /// Logs what will keep clients of a server at these hosts away, though it can serve.

@@ -11,14 +11,15 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use serde_json::json;
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{HEAD_TIMEOUT, unread::Unread};
+use super::{HEAD_TIMEOUT, overdue, unread::Unread};
 use crate::server::{Advertise, Via, base};
 
-/// How long such a connection may take altogether, with what is read of the request's body.
-const LONGEST: Duration = HEAD_TIMEOUT.saturating_add(Duration::from_secs(2));
+/// How long such a connection may take from its request to its end, with what is read of the request's body.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether a client begins as in HTTP, whose methods are words (and the preface of HTTP/2 begins with one).
 /// TLS begins with the type of a record, 22. Takes nothing of what was sent.
@@ -29,8 +30,8 @@ pub(super) async fn is_spoken(stream: &TcpStream) -> std::io::Result<bool> {
 }
 
 /// Answers one request with the URL that it meant, and closes the connection.
-pub(super) async fn answer(stream: TcpStream, via: Via, advertise: Option<Arc<Advertise>>) {
-    let answered = Arc::new(Notify::new());
+pub(super) async fn answer(stream: TcpStream, via: Via, advertise: Option<Arc<Advertise>>, stop: &CancellationToken) {
+    let answered = CancellationToken::new();
     let (answers, unread) = (answered.clone(), Unread::default());
     let service = tower::service_fn(move |request: Request<Incoming>| {
         let request = unread.lend(request);
@@ -53,7 +54,7 @@ pub(super) async fn answer(stream: TcpStream, via: Via, advertise: Option<Arc<Ad
         ] {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
-        answers.notify_one();
+        answers.cancel();
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -64,13 +65,23 @@ pub(super) async fn answer(stream: TcpStream, via: Via, advertise: Option<Arc<Ad
     let served = async {
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = answered.notified() => {
+            () = answered.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
         }
     };
-    match tokio::time::timeout(LONGEST, served).await {
+    let limit = async {
+        if answered.run_until_cancelled(overdue(stop)).await.is_none() {
+            tokio::time::sleep(PATIENCE).await;
+        }
+    };
+    let served = tokio::select! {
+        biased;
+        served = served => Ok(served),
+        () = limit => Err(()),
+    };
+    match served {
         Ok(Ok(())) => debug!("plain HTTP came to the port of TLS"),
         Ok(Err(error)) => debug!(%error, "plain HTTP came to the port of TLS, and broke off"),
         Err(_) => debug!("plain HTTP came to the port of TLS, and took too long"),

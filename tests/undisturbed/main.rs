@@ -4,3 +4,4 @@
 mod log;
 mod server;
 mod signals;
+mod stopping;

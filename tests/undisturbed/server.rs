@@ -79,6 +79,13 @@ impl Server {
         Self { child, http: 0, stdout, dir }
     }
 
+    /// The port of TLS, as it prints.
+    pub(crate) fn tls(&mut self) -> u16 {
+        let lines = self.stdout.as_mut().unwrap().lines().map(Result::unwrap);
+        let ports = lines.filter_map(|line| line.split_once("https://127.0.0.1:")?.1.split('/').next()?.parse().ok());
+        { ports }.next().expect("a URL of TLS")
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -134,6 +141,10 @@ impl Client {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         Self(BufReader::new(stream))
+    }
+
+    pub(crate) fn into_inner(self) -> TcpStream {
+        self.0.into_inner()
     }
 
     /// Sends a request without a body; gives the status and the length of the answer, if it has one.

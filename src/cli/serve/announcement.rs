@@ -15,8 +15,10 @@ const FEEDS_SHOWN: usize = 20;
 pub(super) fn page_url(addresses: &Addresses) -> String {
     let first = addresses.tls.first().map_or("localhost", String::as_str);
     // Nothing can be opened at a wildcard address.
-    let opened = first.replace("0.0.0.0:", "localhost:").replace("[::]:", "localhost:");
-    format!("https://{opened}/")
+    match first.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_unspecified() => format!("https://localhost:{}/", address.port()),
+        _ => format!("https://{first}/"),
+    }
 }
 
 /// The whole text. `feeds` are names, and patterns of names.
@@ -123,6 +125,22 @@ mod tests {
         );
         let many = lines(&["x"; 23]);
         assert_eq!((many.len(), many[20].as_str()), (21, "feeds https://localhost:4433/feeds lists 3 more"));
+    }
+
+    #[test]
+    fn only_a_wildcard_address_is_opened_as_localhost() {
+        for (bound, opened) in [
+            ("0.0.0.0:4433", "localhost:4433"),
+            ("[::]:4433", "localhost:4433"),
+            ("10.0.0.0:4433", "10.0.0.0:4433"),
+            ("120.0.0.0:4433", "120.0.0.0:4433"),
+            ("[2001:db8::]:4433", "[2001:db8::]:4433"),
+            ("localhost:4433", "localhost:4433"),
+            ("cast.example:4433", "cast.example:4433"),
+        ] {
+            let addresses = Addresses { tls: vec![bound.into()], http: None, udp: Vec::new(), http_moved: false };
+            assert_eq!(page_url(&addresses), format!("https://{opened}/"));
+        }
     }
 
     #[test]

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use crate::source::{Kind, Source};
 
-/// Two sources that read standard input, of which each would get a part.
-pub(super) fn shared(sources: &[Source]) -> Option<(&str, &str)> {
+/// Two sources that read standard input, of which each would get a part. Blocks.
+pub(super) fn shared(sources: &[Source]) -> Option<(String, String)> {
     let mut reading = sources.iter().filter(|source| match &source.kind {
         Kind::Stdin => true,
         Kind::File(path) | Kind::Tail(path) => is_stdin(path),
         _ => false,
     });
-    Some((reading.next()?.name.as_str(), reading.next()?.name.as_str()))
+    Some((reading.next()?.name.clone(), reading.next()?.name.clone()))
 }
 
 /// Whether this is standard input under another name.
