@@ -1,0 +1,265 @@
+//! The arguments of `h3cast serve`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+
+use crate::{
+    Listen, PlainHttp,
+    cli::{BrowserName, CertsArgs},
+    feed::Lag,
+    origin::Origin,
+    server::{Advertise, ServerId},
+    source::{Source, chunker::Chunking, command::Stderr},
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ServeCommand {
+    /// What to stream, each a feed: demo (the default), - (standard input), exec:COMMAND (what it
+    /// prints), file:PATH (from its beginning for each viewer), tail:PATH (its last lines and whatever is
+    /// appended to it; pipes too),
+    /// publish (what clients send, as `h3cast publish` does), nats://HOST:PORT/SUBJECT (what a NATS
+    /// JetStream stream keeps of it; with * or > in it, a feed for each subject).
+    /// A feed without a NAME is the one at /stream, the others are at /stream/NAME.
+    #[arg(value_name = "[NAME=]SOURCE")]
+    pub(in crate::cli) sources: Vec<Source>,
+    #[command(flatten)]
+    pub(in crate::cli) args: ServeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ServeArgs {
+    /// Where to listen, UDP and TCP: HTTP/3, WebTransport, HTTP/2 and 1.1. May be given several
+    /// times. `localhost` is both 127.0.0.1 and [::1]; port 0 takes a free one.
+    #[arg(
+        long,
+        env = "H3CAST_LISTEN",
+        value_name = "ADDR:PORT",
+        value_delimiter = ',',
+        default_value = "localhost:4433"
+    )]
+    pub(super) listen: Vec<Listen>,
+    /// Where to serve plain HTTP, for this machine only: any browser opens the page there without
+    /// a flag. `off` for nowhere. [default: localhost:8080, or a free port if that is in use]
+    #[arg(long, env = "H3CAST_HTTP", value_name = "ADDR:PORT|off", value_parser = plain_http)]
+    pub(super) http: Option<PlainHttp>,
+    /// What clients are to call this server, where that cannot be seen from what they use: where plain
+    /// HTTP and HTTPS are forwarded from other ports, or UDP comes another way than TCP. `:PORT` for
+    /// the host that the client uses. [default: the host and port that the client uses]
+    #[arg(long, env = "H3CAST_ADVERTISE", value_name = "HOST:PORT")]
+    pub(super) advertise: Option<Advertise>,
+    #[command(flatten)]
+    pub(super) certs: CertsArgs,
+    /// How many chunks the demo feed has for each viewer; 0 for no end.
+    #[arg(long, env = "H3CAST_COUNT", value_name = "N", default_value_t = 10)]
+    pub(super) count: u64,
+    /// The time between two chunks of the demo feed.
+    #[arg(long, env = "H3CAST_INTERVAL", value_name = "TIME", default_value = "100ms", value_parser = humantime::parse_duration)]
+    pub(super) interval: Duration,
+    /// Where text and bytes are cut into chunks: behind each newline (lines), or wherever a read
+    /// ends (bytes; a begun UTF-8 character waits for its rest). With NAME= for that feed only, as in --chunk video=bytes; the same holds for
+    /// --history and --lag. [default: lines]
+    #[arg(long, env = "H3CAST_CHUNK", value_name = "[NAME=]lines|bytes", value_delimiter = ',', value_parser = setting(chunk_at))]
+    pub(super) chunk: Vec<Setting<Chunking>>,
+    /// How much of a live feed is kept for viewers who come late or again, in bytes (K, M and G
+    /// are 1024, 1024² and 1024³). [default: 8M]
+    #[arg(long, env = "H3CAST_HISTORY", value_name = "[NAME=]BYTES", value_delimiter = ',', value_parser = setting(size))]
+    pub(super) history: Vec<Setting<usize>>,
+    /// What becomes of a viewer of a live feed that is behind all that is kept: it goes on with the
+    /// oldest chunk kept and is told of the gap (skip), it is cut off (disconnect), or it does not
+    /// come to that, as the source waits (block). [default: skip]
+    #[arg(long, env = "H3CAST_LAG", value_name = "[NAME=]skip|disconnect|block", value_delimiter = ',', value_parser = setting(lag_policy))]
+    pub(super) lag: Vec<Setting<Lag>>,
+    /// Where the standard error of exec:COMMAND goes: into its feed, interleaved with standard output as in
+    /// a terminal, or into the log. [default: feed for --chunk lines, log for --chunk bytes]
+    #[arg(long, env = "H3CAST_STDERR", value_name = "[NAME=]feed|log", value_delimiter = ',', value_parser = setting(stderr))]
+    pub(super) stderr: Vec<Setting<Stderr>>,
+    /// How many lines tail:PATH begins with, for viewers who ask for from=start; 0 for none. [default: 10,
+    /// with --chunk bytes 0]
+    #[arg(long, env = "H3CAST_TAIL_LINES", value_name = "[NAME=]N", value_delimiter = ',', value_parser = setting(lines))]
+    pub(super) tail_lines: Vec<Setting<u64>>,
+    /// Run exec:COMMAND for each viewer, and end it with its viewer.
+    #[arg(long, env = "H3CAST_PER_VIEWER")]
+    pub(super) per_viewer: bool,
+    /// Run exec:COMMAND again when it ends.
+    #[arg(long, env = "H3CAST_RESTART", conflicts_with = "per_viewer")]
+    pub(super) restart: bool,
+    /// What clients must know to publish. Needed for feeds that clients publish to when anything but
+    /// this machine is listened to.
+    #[arg(long, env = "H3CAST_PUBLISH_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = token)]
+    pub(super) publish_token: Option<String>,
+    /// The longest body that one request may publish, in bytes (K, M and G as for --history).
+    /// [default: no limit]
+    #[arg(long, env = "H3CAST_PUBLISH_LIMIT", value_name = "BYTES", value_parser = size)]
+    pub(super) publish_limit: Option<usize>,
+    /// Keep what clients publish in NATS JetStream, for all servers that say the same: the feed NAME at
+    /// the subject PREFIX.NAME.
+    #[cfg(feature = "nats")]
+    #[arg(long, env = "H3CAST_ENGINE", value_name = "nats://HOST:PORT[/PREFIX]", value_parser = crate::nats::Address::engine, hide_env_values = true)]
+    pub(super) engine: Option<crate::nats::Address>,
+    /// Make the JetStream streams that are missing, and see that those that are there are like this:
+    /// replicas=3,max-age=24h,max-bytes=10G,max-messages=N,discard=old|new,storage=file|memory. They
+    /// are never changed.
+    #[cfg(feature = "nats")]
+    #[arg(long, env = "H3CAST_ENSURE_STREAM", value_name = "SETTINGS", num_args = 0..=1, default_missing_value = "", require_equals = true)]
+    pub(super) ensure_stream: Option<crate::nats::Ensure>,
+    /// A file with credentials for NATS, as `nsc` writes it.
+    #[cfg(feature = "nats")]
+    #[arg(long, env = "H3CAST_NATS_CREDS", value_name = "FILE")]
+    pub(super) nats_creds: Option<PathBuf>,
+    /// Certificates of who vouches for the NATS servers, in PEM.
+    #[cfg(feature = "nats")]
+    #[arg(long, env = "H3CAST_NATS_CA", value_name = "FILE")]
+    pub(super) nats_ca: Option<PathBuf>,
+    /// Names this server in its QUIC connection ids, in hexadecimal, for a load balancer that reads
+    /// them (draft-ietf-quic-load-balancers).
+    #[arg(long, env = "H3CAST_SERVER_ID", value_name = "HEX")]
+    pub(super) server_id: Option<ServerId>,
+    /// How long to go on as before after Ctrl-C or SIGTERM, while /readyz says 503, so that load
+    /// balancers notice.
+    #[arg(long, env = "H3CAST_DRAIN", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub(super) drain: Duration,
+    /// Open the page in a browser, on a fresh profile.
+    #[arg(long, env = "H3CAST_OPEN", value_name = "BROWSER")]
+    pub(super) open: Option<BrowserName>,
+    /// A web origin whose pages may read the feeds, beside those of the same host and of this
+    /// machine. May be given several times.
+    #[arg(long, env = "H3CAST_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub(super) allow_origin: Vec<Origin>,
+    /// How long streams may go on after Ctrl-C.
+    #[arg(long, env = "H3CAST_GRACE", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(super) grace: Duration,
+    /// How long a chunk may wait for others, to leave in one packet with them. A feed of many small
+    /// chunks needs less processor time so.
+    #[arg(long, env = "H3CAST_COALESCE", value_name = "TIME", default_value = "0s", value_parser = coalesce)]
+    pub(super) coalesce: Duration,
+    /// How many threads serve; as many as the machine has cores if it is not given. With little to do,
+    /// one alone needs less processor time for each chunk.
+    #[arg(long, env = "H3CAST_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub(super) workers: Option<u16>,
+    /// Serve the page from this folder, read anew at each request, to work on it.
+    #[arg(long = "static", env = "H3CAST_STATIC", value_name = "DIR")]
+    pub(super) static_dir: Option<PathBuf>,
+    /// What to log on stderr: error, warn, info, debug, trace, or directives as for RUST_LOG.
+    #[arg(long, env = "H3CAST_LOG", value_name = "LEVEL", default_value = "info")]
+    pub(super) log: String,
+}
+
+fn coalesce(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match time <= Duration::from_secs(10) {
+        true => Ok(time),
+        false => Err("chunks may wait for at most 10s".into()),
+    }
+}
+
+impl ServeArgs {
+    /// How many threads are to serve, if that was said.
+    pub(in crate::cli) fn workers(&self) -> Option<usize> {
+        self.workers.map(usize::from)
+    }
+}
+
+/// A value for one feed, or for all that have none of their own.
+#[derive(Debug, Clone)]
+pub(super) struct Setting<T> {
+    pub(super) feed: Option<String>,
+    value: T,
+}
+
+/// Reads `[NAME=]VALUE`.
+fn setting<T>(parse: fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<Setting<T>, String> + Clone {
+    move |text| {
+        let (feed, value) = match text.split_once('=') {
+            Some((feed, value)) => (Some(feed.to_owned()), value),
+            None => (None, text),
+        };
+        Ok(Setting { feed, value: parse(value)? })
+    }
+}
+
+/// The last value that is for that feed, or for all.
+pub(super) fn setting_of<T: Copy>(settings: &[Setting<T>], feed: &str, default: T) -> T {
+    setting_for(settings, feed).unwrap_or(default)
+}
+
+pub(super) fn setting_for<T: Copy>(settings: &[Setting<T>], feed: &str) -> Option<T> {
+    let last = |name: Option<&str>| settings.iter().rfind(|setting| setting.feed.as_deref() == name);
+    last(Some(feed)).or_else(|| last(None)).map(|setting| setting.value)
+}
+
+fn chunk_at(text: &str) -> Result<Chunking, String> {
+    match text {
+        "lines" => Ok(Chunking::Lines),
+        "bytes" => Ok(Chunking::Bytes),
+        _ => Err("write lines or bytes".into()),
+    }
+}
+
+fn lag_policy(text: &str) -> Result<Lag, String> {
+    match text {
+        "skip" => Ok(Lag::Skip),
+        "disconnect" => Ok(Lag::Disconnect),
+        "block" => Ok(Lag::Block),
+        _ => Err("write skip, disconnect or block".into()),
+    }
+}
+
+fn stderr(text: &str) -> Result<Stderr, String> {
+    match text {
+        "feed" => Ok(Stderr::Feed),
+        "log" => Ok(Stderr::Log),
+        _ => Err("write feed or log".into()),
+    }
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1 << 10),
+        None => match text.strip_suffix(['m', 'M']) {
+            Some(digits) => (digits, 1 << 20),
+            None => text.strip_suffix(['g', 'G']).map_or((text, 1), |digits| (digits, 1 << 30)),
+        },
+    };
+    let number = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+    number.ok_or_else(|| "write a number of bytes, as in 500000, 64K or 8M".into())
+}
+
+fn lines(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "write a number of lines, as in 10 or log=100".into())
+}
+
+fn token(text: &str) -> Result<String, String> {
+    match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err("a token is visible ASCII characters, without spaces".into()),
+    }
+}
+
+fn plain_http(text: &str) -> Result<PlainHttp, crate::listen::BadListen> {
+    match text {
+        "off" => Ok(PlainHttp::Off),
+        address => address.parse().map(PlainHttp::At),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_for_one_feed_and_for_all() {
+        let read = |texts: &[&str]| -> Vec<_> { texts.iter().map(|text| setting(lag_policy)(text).unwrap()).collect() };
+        let of = |texts: &[&str], feed| setting_of(&read(texts), feed, Lag::Skip);
+        assert_eq!(of(&[], "log"), Lag::Skip);
+        assert_eq!(of(&["block"], "log"), Lag::Block);
+        // The order between the two kinds does not matter, among the same kind the last one counts.
+        for texts in [["log=disconnect", "block"], ["block", "log=disconnect"]] {
+            assert_eq!((of(&texts, "log"), of(&texts, "other")), (Lag::Disconnect, Lag::Block));
+        }
+        assert_eq!(of(&["log=block", "log=disconnect"], "log"), Lag::Disconnect);
+        let history = setting(size)("pipe=64M").unwrap();
+        assert_eq!((history.feed.as_deref(), history.value), (Some("pipe"), 64 << 20));
+        assert!(setting(size)("pipe=lots").is_err());
+    }
+}
