@@ -11,6 +11,7 @@ mod remote;
 mod serve;
 mod shown;
 mod signals;
+mod standard;
 mod untrusted;
 
 use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode};
@@ -119,6 +120,8 @@ impl Failure {
 pub fn run() -> ExitCode {
     log::log_panics();
     let cli = Cli::parse();
+    // Without threads, messages are written all the same.
+    let _ = log::open();
     let workers = match &cli.command {
         None => cli.serve.workers(),
         Some(Command::Serve(command)) => command.args.workers(),
@@ -187,8 +190,7 @@ impl CertsArgs {
 
 /// Prints to standard output; a reader that has gone is no failure.
 fn print(text: &str) -> Result<(), Failure> {
-    use std::io::Write;
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match standard::write_all(&mut standard::stdout(), text.as_bytes()).0 {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::running(error)),
         _ => Ok(()),
     }

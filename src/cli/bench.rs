@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
-use super::{Failure, print, remote};
+use super::{Failure, log, print, remote};
 use crate::server::DEFAULT_PORT;
 use process::Usage;
 use report::{Report, Server};
@@ -122,7 +122,7 @@ pub(super) async fn run(args: BenchArgs) -> Result<(), Failure> {
     let from_start = args.warm_up.is_zero();
     tally.measure(from_start);
     let (started, mut measured_from) = (Instant::now(), Instant::now());
-    let stop = remote::interrupted(remote::STOP_WAIT, || {});
+    let stop = remote::interrupted(remote::STOP_WAIT, || {})?;
     let (arrived, mut arrivals) = watch::channel(0_u32);
     let measure = async {
         let all = async {
@@ -211,7 +211,8 @@ struct Line {
 impl Line {
     fn new(viewers: u32) -> Self {
         let style = ProgressStyle::with_template("{spinner} {elapsed_precise}  {msg}");
-        let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
+        let spinner = || ProgressBar::with_draw_target(None, log::draw_target());
+        let bar = std::io::stderr().is_terminal().then(spinner);
         let bar = bar.map(|bar| match style {
             Ok(style) => bar.with_style(style),
             Err(_) => bar,

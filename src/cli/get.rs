@@ -68,7 +68,7 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
         bar.clear();
         part.iter().for_each(|part| output::tell_of(part));
     };
-    let mut interrupted = pin!(remote::interrupted(remote::STOP_WAIT, before_exit));
+    let mut interrupted = pin!(remote::interrupted(remote::STOP_WAIT, before_exit)?);
     let getting = Getting {
         trust: args.trust.trust(),
         log: Log::new(args.verbose),

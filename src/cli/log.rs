@@ -1,7 +1,9 @@
-//! The log: lines on standard error that never hold up the server, whatever happens to standard error.
+//! The log and other messages: lines on standard error that never hold up the program, whatever happens to
+//! standard error.
 
 mod limit;
 mod outlet;
+mod terminal;
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -13,27 +15,39 @@ use std::{
 };
 
 use tracing::error;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
-use super::{Failure, shown};
+use super::{Failure, shown, standard};
 use limit::Limit;
 pub(super) use outlet::Outlet;
+pub(super) use terminal::draw_target;
 
-/// How long the last lines may take to leave when the process ends.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// How long the last lines may take to leave when the process ends, without one that is read and in all.
+const LAST_LINES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
-/// Standard error, once there is a log.
-static LOG: OnceLock<(Outlet, Limit)> = OnceLock::new();
+/// Standard error, which all messages go to.
+static STDERR: OnceLock<Outlet> = OnceLock::new();
+/// What limits the log of a server, once there is one.
+static LIMIT: OnceLock<Limit> = OnceLock::new();
+
+/// Has messages written by a thread of their own. Before, and where there can be no thread, they are written
+/// by whoever has them.
+pub(super) fn open() -> io::Result<()> {
+    if STDERR.get().is_none() {
+        let _ = STDERR.set(Outlet::start("log", standard::stderr())?);
+    }
+    Ok(())
+}
 
 /// Starts the log of a server.
 pub(super) fn start(directives: &str) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(directives)
         .map_err(|error| Failure::usage(anyhow::anyhow!("`{directives}` is no log level: {error}")))?;
-    let outlet = Outlet::start("log", stderr()).map_err(Failure::running)?;
+    open().map_err(Failure::running)?;
     let limit = Limit::start().map_err(Failure::running)?;
-    let (outlet, limit) = LOG.get_or_init(|| (outlet, limit));
+    let limit = LIMIT.get_or_init(|| limit);
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(Lines(outlet))
+        .with_writer(|| Line)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .fmt_fields(shown::fields())
@@ -43,21 +57,27 @@ pub(super) fn start(directives: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes a line on standard error; when that fails, there is nobody to tell. With a log it is queued.
+/// Writes a line on standard error; when that fails, there is nobody to tell.
 pub(super) fn complain(text: &str) {
-    let line = format!("h3cast: {}\n", shown::Lines(text));
-    match LOG.get() {
-        Some((outlet, _)) => outlet.write(line.as_bytes()),
+    write(&format!("h3cast: {}\n", shown::Lines(text)));
+}
+
+/// Writes a line on standard error as it is.
+pub(super) fn write(line: &str) {
+    match STDERR.get() {
+        Some(outlet) => outlet.write(line.as_bytes()),
         None => drop(io::stderr().write_all(line.as_bytes())),
     }
 }
 
 /// Gives the last lines time to leave, before the process ends.
 pub(super) fn flush() {
-    if let Some((outlet, limit)) = LOG.get() {
+    if let Some(limit) = LIMIT.get() {
         limit.report();
+    }
+    if let Some(outlet) = STDERR.get() {
         // What is left then is lost with the process.
-        let _ = outlet.flush(LAST_LINES);
+        let _ = outlet.flush_while_read(LAST_LINES.0, LAST_LINES.1);
     }
 }
 
@@ -65,7 +85,7 @@ pub(super) fn flush() {
 pub(super) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let text = describe(panic);
-        match LOG.get() {
+        match LIMIT.get() {
             Some(_) => error!("{text}"),
             None => complain(&text),
         }
@@ -106,48 +126,20 @@ pub(super) fn exit(code: u8) -> ! {
         Ok(_) => drop(killed.recv_timeout(AT_ONCE)),
         Err(_) => crate::source::command::kill_all(),
     }
-    if let Some((outlet, _)) = LOG.get() {
+    if let Some(outlet) = STDERR.get() {
         let _ = outlet.flush(AT_ONCE);
     }
     std::process::exit(code.into())
 }
 
-/// Standard error itself: the standard library's has a lock, which a write that does not return would
-/// hold.
-fn stderr() -> Box<dyn Write + Send> {
-    #[cfg(unix)]
-    if let Ok(descriptor) = std::os::fd::AsFd::as_fd(&io::stderr()).try_clone_to_owned() {
-        return Box::new(std::fs::File::from(descriptor));
-    }
-    Box::new(io::stderr())
-}
-
-/// Standard output likewise.
-pub(super) fn stdout() -> Box<dyn Write + Send> {
-    #[cfg(unix)]
-    if let Ok(descriptor) = std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned() {
-        return Box::new(std::fs::File::from(descriptor));
-    }
-    Box::new(io::stdout())
-}
-
-/// Where the lines of the log go.
-struct Lines(&'static Outlet);
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line;
-
-    fn make_writer(&'a self) -> Line {
-        Line(self.0)
-    }
-}
-
-/// A line, written at once.
-struct Line(&'static Outlet);
+/// A line of the log, written at once.
+struct Line;
 
 impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.write(line);
+        if let Some(outlet) = STDERR.get() {
+            outlet.write(line);
+        }
         Ok(line.len())
     }
 

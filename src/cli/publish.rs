@@ -2,11 +2,11 @@
 
 use std::{cell::Cell, io, pin::pin, time::Duration};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, Uri, header};
-use tokio::{io::AsyncReadExt, time::timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     client::{ClientError, Connection, Publication, PublishError, PublishEvent, Published, Trust},
     server::DEFAULT_PORT,
-    source::chunker::Chunking,
+    source::{chunker::Chunking, stdin},
     webtransport::{RecvStream, SendStream, StreamError},
 };
 
@@ -55,8 +55,6 @@ enum ChunkAt {
     Bytes,
 }
 
-/// How much of standard input is read at once, in bytes: what a chunk may have.
-const READ: usize = 64 << 10;
 /// How long Ctrl-C waits for the server to say what it has.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
@@ -68,9 +66,9 @@ pub(super) async fn run(args: PublishArgs) -> Result<(), Failure> {
     }
     let token = args.token.as_deref().map(bearer).transpose()?;
     let (trust, log) = (args.trust.trust(), Log::new(args.verbose));
-    let mut interrupted = pin!(remote::interrupted(2 * ANSWER_WAIT, || {}));
+    let mut interrupted = pin!(remote::interrupted(2 * ANSWER_WAIT, || {})?);
     let stop = CancellationToken::new();
-    let pieces = standard_input().take_until(stop.clone().cancelled_owned());
+    let pieces = stdin::pieces().map_err(Failure::running)?.take_until(stop.clone().cancelled_owned());
     let so_far = Cell::new(0);
     let done = {
         let mut publish = pin!(async {
@@ -133,23 +131,6 @@ fn bearer(token: &str) -> Result<HeaderValue, Failure> {
         .ok_or_else(|| Failure::usage(anyhow::anyhow!("a token has one or more visible ASCII characters")))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// What is typed or piped in, as it is read.
-fn standard_input() -> impl Stream<Item = io::Result<Bytes>> {
-    stream::unfold((tokio::io::stdin(), BytesMut::new()), |(mut stdin, mut buffer)| async {
-        buffer.reserve(READ);
-        match stdin.read_buf(&mut (&mut buffer).limit(READ)).await {
-            Ok(0) => None,
-            Ok(_) => {
-                // A copy: it is kept until it is acknowledged, and a part of the buffer would keep all of it.
-                let piece = Bytes::copy_from_slice(&buffer);
-                buffer.clear();
-                Some((Ok(piece), (stdin, buffer)))
-            }
-            Err(error) => Some((Err(error), (stdin, buffer))),
-        }
-    })
 }
 
 fn tell(event: &PublishEvent, log: &Log) {

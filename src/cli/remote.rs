@@ -1,8 +1,7 @@
 //! What the commands have in common that speak to a server: whom they trust, what they tell, and
-//! how Ctrl-C ends them.
+//! how signals end them.
 
 use std::{
-    io::Write,
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
@@ -10,7 +9,7 @@ use std::{
 use clap::Args;
 use http::{HeaderMap, Uri};
 
-use super::{DEFAULT_CERTS, Failure, complain, shown::Shown, untrusted};
+use super::{DEFAULT_CERTS, Failure, complain, log, shown::Shown, signals, untrusted};
 use crate::{
     client::{ClientError, Trust, url},
     identity::Fingerprint,
@@ -69,9 +68,8 @@ impl Log {
 
     pub(super) fn say(&self, text: std::fmt::Arguments<'_>) {
         if self.verbose {
-            // Nobody has to listen.
             let (time, text) = (self.start.elapsed().as_secs_f64() * 1000.0, Shown(text));
-            let _ = writeln!(std::io::stderr(), "{time:8.1} ms  {text}");
+            log::write(&format!("{time:8.1} ms  {text}\n"));
         }
     }
 
@@ -82,37 +80,16 @@ impl Log {
     }
 }
 
-/// How long Ctrl-C waits for an orderly end.
+/// How long a signal waits for an orderly end.
 pub(super) const STOP_WAIT: Duration = Duration::from_secs(1);
 
-/// Completes at Ctrl-C, with the failure that this is. A second one, or an end that takes longer
-/// than `wait`, ends the process after `before_exit`.
+/// Completes at a signal that ends the program, with the failure that this is. A second one, or an end that
+/// takes longer than `wait`, ends the process after `before_exit`, which must not block.
 pub(super) fn interrupted(
     wait: Duration,
     before_exit: impl FnOnce() + Send + 'static,
-) -> impl Future<Output = Failure> {
-    let (interrupt, interrupted) = tokio::sync::oneshot::channel();
-    // A task of its own: while a reader of ours stalls, the one that waits is stuck in writing to it.
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // There are no signals to wait for.
-            return;
-        }
-        let _ = interrupt.send(());
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            () = tokio::time::sleep(wait) => {}
-        }
-        before_exit();
-        complain("interrupted");
-        std::process::exit(130);
-    });
-    async {
-        if interrupted.await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        Failure { code: 130, error: anyhow::anyhow!("interrupted") }
-    }
+) -> Result<impl Future<Output = Failure>, Failure> {
+    signals::interrupted(wait, before_exit).map_err(Failure::running)
 }
 
 /// The URL of a resource; `https://host` means its root.

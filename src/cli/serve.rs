@@ -266,7 +266,7 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_
 
 /// Prints to standard output, without waiting for whoever reads it.
 fn announce(text: &str) -> std::io::Result<Outlet> {
-    let outlet = Outlet::start("stdout", log::stdout())?;
+    let outlet = Outlet::start("stdout", super::standard::stdout())?;
     outlet.write(text.as_bytes());
     let printed = outlet.clone();
     std::thread::Builder::new().name("stdout watch".into()).spawn(move || {

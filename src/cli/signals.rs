@@ -1,15 +1,16 @@
-//! The signals that stop a server, handled by a thread that nothing else holds up.
+//! The signals that end a server or a client, handled by a thread that nothing else holds up.
 
 use std::{io, sync::mpsc, thread, time::Duration};
 
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, log};
 use crate::panics;
 
-/// The exit code after a second signal: as a shell reports a program that Ctrl-C has killed.
-const INTERRUPTED: u8 = 130;
 /// How much longer than it should a server may take to stop.
 const OVERDUE: Duration = Duration::from_secs(10);
 /// A terminal that closes sends SIGHUP several times, from the kernel and from the shell: within this time
@@ -17,11 +18,76 @@ const OVERDUE: Duration = Duration::from_secs(10);
 #[cfg(unix)]
 const SAME_HANGUP: Duration = Duration::from_secs(1);
 
+/// A signal that asks the program to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Signal {
+    name: &'static str,
+    number: u8,
+}
+
+const INTERRUPT: Signal = Signal { name: "SIGINT", number: 2 };
+const HANGUP: Signal = Signal { name: "SIGHUP", number: 1 };
+
+impl Signal {
+    /// The exit code of a client, as a shell reports a program that a signal has killed.
+    fn code(self) -> u8 {
+        128 + self.number
+    }
+
+    fn in_words(self) -> String {
+        match self {
+            INTERRUPT => "interrupted".into(),
+            Self { name, .. } => format!("ended by {name}"),
+        }
+    }
+}
+
 /// Waits for signals in a thread of its own: the first one cancels the token that this gives, the second
 /// one ends the process, and so does an end that takes longer than `most` after the first.
 pub(super) fn stop(most: Duration) -> io::Result<CancellationToken> {
     let token = CancellationToken::new();
     let stop = token.clone();
+    listen(async move |mut signals: Signals| {
+        let first = signals.next().await;
+        log::complain("shutting down (press Ctrl-C again to stop immediately)");
+        stop.cancel();
+        match timeout(most.saturating_add(OVERDUE), signals.after(first)).await {
+            Ok(()) => log::exit(INTERRUPT.code()),
+            Err(_) => {
+                log::complain("the server does not stop: ending the process");
+                log::exit(Failure::RUNNING);
+            }
+        }
+    })?;
+    Ok(token)
+}
+
+/// The same for a client. This completes at the first signal, with the failure that it is; a second one, or an
+/// end that takes longer than `wait`, ends the process after `before_exit`, which must not block.
+pub(super) fn interrupted(
+    wait: Duration,
+    before_exit: impl FnOnce() + Send + 'static,
+) -> io::Result<impl Future<Output = Failure>> {
+    let (interrupt, interrupted) = oneshot::channel();
+    listen(async move |mut signals: Signals| {
+        let first = signals.next().await;
+        // Whoever waits for it may be stuck, or have ended.
+        let _ = interrupt.send(first);
+        let _ = timeout(wait, signals.after(first)).await;
+        before_exit();
+        log::complain(&first.in_words());
+        log::exit(first.code());
+    })?;
+    Ok(async {
+        match interrupted.await {
+            Ok(signal) => Failure { code: signal.code(), error: anyhow::anyhow!(signal.in_words()) },
+            Err(_) => std::future::pending().await,
+        }
+    })
+}
+
+/// Starts the thread that waits for signals, and comes back when they are heard.
+fn listen(react: impl AsyncFnOnce(Signals) + Send + 'static) -> io::Result<()> {
     let (ready, listening) = mpsc::channel();
     let wait = move || {
         // A runtime of its own: the other one may stand still.
@@ -30,59 +96,52 @@ pub(super) fn stop(most: Duration) -> io::Result<CancellationToken> {
             Err(error) => return drop(ready.send(Err(error))),
         };
         runtime.block_on(async {
-            let mut signals = match Signals::listen() {
+            let signals = match Signals::listen() {
                 Ok(signals) => signals,
                 Err(error) => return drop(ready.send(Err(error))),
             };
             // Nobody else sends on it.
             let _ = ready.send(Ok(()));
-            let first = signals.next().await;
-            log::complain("shutting down (press Ctrl-C again to stop immediately)");
-            stop.cancel();
-            match timeout(most.saturating_add(OVERDUE), signals.after(first)).await {
-                Ok(()) => log::exit(INTERRUPTED),
-                Err(_) => {
-                    log::complain("the server does not stop: ending the process");
-                    log::exit(Failure::RUNNING);
-                }
-            }
+            react(signals).await;
         });
     };
     thread::Builder::new().name("signals".into()).spawn(move || {
-        // The hook has logged it. A server that no signal stops must not stay.
+        // The hook has logged it. A program that no signal stops must not stay.
         if panics::caught(wait).is_err() {
             log::exit(Failure::RUNNING);
         }
     })?;
-    listening.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that waits for signals is gone")))?;
-    Ok(token)
+    listening.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that waits for signals is gone")))
 }
 
 #[cfg(unix)]
-struct Signals(Vec<(bool, tokio::signal::unix::Signal)>);
+struct Signals(Vec<(Signal, tokio::signal::unix::Signal)>);
 
 #[cfg(unix)]
 impl Signals {
     fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut signals = vec![(false, signal(SignalKind::interrupt())?), (false, signal(SignalKind::terminate())?)];
+        const TERMINATE: Signal = Signal { name: "SIGTERM", number: 15 };
+        const QUIT: Signal = Signal { name: "SIGQUIT", number: 3 };
+        let mut signals =
+            vec![(INTERRUPT, signal(SignalKind::interrupt())?), (TERMINATE, signal(SignalKind::terminate())?)];
         // `nohup` has the program ignore SIGHUP, a shell a command that it runs in the background SIGQUIT:
         // they are left as they are.
         if !is_ignored("HUP", SignalKind::hangup()) {
-            signals.push((true, signal(SignalKind::hangup())?));
+            signals.push((HANGUP, signal(SignalKind::hangup())?));
         }
         if !is_ignored("QUIT", SignalKind::quit()) {
-            signals.push((false, signal(SignalKind::quit())?));
+            signals.push((QUIT, signal(SignalKind::quit())?));
         }
         Ok(Self(signals))
     }
 
-    /// Waits for the next one, and says whether it was SIGHUP.
-    async fn next(&mut self) -> bool {
+    /// Waits for the next one.
+    async fn next(&mut self) -> Signal {
         std::future::poll_fn(|cx| {
-            for (hangup, signal) in &mut self.0 {
+            for (which, signal) in &mut self.0 {
                 if signal.poll_recv(cx).is_ready() {
-                    return std::task::Poll::Ready(*hangup);
+                    return std::task::Poll::Ready(*which);
                 }
             }
             std::task::Poll::Pending
@@ -91,9 +150,9 @@ impl Signals {
     }
 
     /// Waits for one that is not the first one again.
-    async fn after(&mut self, first: bool) {
+    async fn after(&mut self, first: Signal) {
         let until = Instant::now() + SAME_HANGUP;
-        while self.next().await && first && Instant::now() < until {}
+        while self.next().await == HANGUP && first == HANGUP && Instant::now() < until {}
     }
 }
 
@@ -129,14 +188,14 @@ impl Signals {
         Ok(Self(tokio::signal::windows::ctrl_c()?, tokio::signal::windows::ctrl_close()?))
     }
 
-    async fn next(&mut self) -> bool {
+    async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.0.recv() => false,
-            _ = self.1.recv() => false,
+            _ = self.0.recv() => INTERRUPT,
+            _ = self.1.recv() => HANGUP,
         }
     }
 
-    async fn after(&mut self, _first: bool) {
+    async fn after(&mut self, _first: Signal) {
         self.next().await;
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{Stream, stream};
 use tokio::{io::AsyncRead, sync::mpsc};
 use tokio_util::io::StreamReader;
 
@@ -18,13 +18,18 @@ const AGAIN: Duration = Duration::from_millis(10);
 
 /// Reads standard input.
 pub(super) fn reader() -> io::Result<impl AsyncRead + Send + Unpin> {
+    Ok(StreamReader::new(Box::pin(pieces()?)))
+}
+
+/// What each read of standard input brings.
+pub(crate) fn pieces() -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send> {
     let (read_tx, read_rx) = mpsc::channel(1);
     std::thread::Builder::new().name("stdin".into()).spawn(move || {
         let ended = read(io::stdin().lock(), |bytes| read_tx.blocking_send(Ok(Some(bytes))).is_ok());
         // Nobody wants it any more, then.
         let _ = read_tx.blocking_send(ended.map(|()| None));
     })?;
-    Ok(StreamReader::new(Box::pin(stream::unfold(Some(read_rx), |read_rx| async move {
+    Ok(stream::unfold(Some(read_rx), |read_rx| async move {
         let mut read_rx = read_rx?;
         match read_rx.recv().await {
             Some(Ok(Some(bytes))) => Some((Ok(bytes), Some(read_rx))),
@@ -32,7 +37,7 @@ pub(super) fn reader() -> io::Result<impl AsyncRead + Send + Unpin> {
             Some(Err(error)) => Some((Err(error), None)),
             None => Some((Err(io::Error::other("standard input is not read any more")), None)),
         }
-    }))))
+    }))
 }
 
 /// Gives what is read to its end, as long as it is wanted.

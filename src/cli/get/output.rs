@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::cli::{Failure, complain};
+use crate::cli::{Failure, complain, standard};
 
 pub(super) enum Output {
-    Stdout(File),
+    Stdout(Box<dyn Write + Send>),
     /// A file that is none of its own right: a device, a pipe.
     Device(File),
     Part(Part),
@@ -28,22 +28,13 @@ pub(super) struct Part {
     stale: bool,
 }
 
-/// Standard output without the library's buffer, which looks for lines: a chunk is written at once
-/// and whole.
-fn stdout() -> io::Result<File> {
-    #[cfg(unix)]
-    return Ok(std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned()?.into());
-    #[cfg(windows)]
-    return Ok(std::os::windows::io::AsHandle::as_handle(&io::stdout()).try_clone_to_owned()?.into());
-}
-
 impl Output {
     /// The output to `path`, or to standard output. `keep`: what an earlier run has left may be
     /// used.
     pub(super) fn open(path: Option<&Path>, keep: bool) -> Result<Self, Failure> {
         let Some(path) = path else {
-            let stdout = stdout().map_err(|error| anyhow::Error::new(error).context("cannot write to standard output"));
-            return stdout.map(Self::Stdout).map_err(Failure::running);
+            // A chunk is written at once and whole.
+            return Ok(Self::Stdout(standard::stdout()));
         };
         let wrong = |error: io::Error| Failure::usage(anyhow::anyhow!("cannot write {}: {error}", path.display()));
         match fs::metadata(path) {
@@ -60,8 +51,8 @@ impl Output {
     /// Writes a piece at once; `false` when nobody reads any more.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
         let (name, written) = match self {
-            Self::Stdout(stdout) => ("standard output".into(), stdout.write_all(bytes)),
-            Self::Device(file) => ("the output".into(), file.write_all(bytes)),
+            Self::Stdout(stdout) => ("standard output".into(), standard::write_all(stdout, bytes).0),
+            Self::Device(file) => ("the output".into(), standard::write_all(file, bytes).0),
             Self::Part(part) => (part.path.display().to_string(), part.write(bytes)),
         };
         match written {

@@ -2,9 +2,9 @@
 
 use std::io::IsTerminal;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::complain;
+use crate::cli::{complain, log};
 
 /// How far a transfer is, on the terminal; or nothing at all. Clones show the same.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ impl Progress {
     pub(super) fn new(to_file: bool, quiet: bool) -> Self {
         let (err, out) = (std::io::stderr().is_terminal(), std::io::stdout().is_terminal());
         Self(wanted(err, out, to_file, quiet).then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            let bar = ProgressBar::with_draw_target(None, log::draw_target());
             bar.set_style(style("{spinner} {bytes}  {bytes_per_sec}  {elapsed}"));
             bar.enable_steady_tick(TICK);
             bar

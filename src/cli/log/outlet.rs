@@ -9,13 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::cli::standard::write_all;
+
 /// How much waits to be written, in bytes; what comes then is dropped, and counted.
 const MOST: usize = 1 << 20;
 /// What a piece of it costs besides its bytes.
 const OVERHEAD: usize = 64;
-/// How long to wait before a stream is tried again that does not block and is full: whoever shares a
-/// terminal may have set it so.
-const FULL_PAUSE: Duration = Duration::from_millis(20);
+/// With how much waiting the stream is behind.
+const BEHIND: usize = 4 << 10;
 
 /// What is written to it is queued, or dropped when too much waits already. It never blocks or fails.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ struct Queue {
     bytes: usize,
     /// How many were dropped since one was taken last.
     dropped: u64,
+    /// How many were taken to be written.
+    taken: u64,
     /// The thread has a piece that it writes.
     writing: bool,
     /// Why the last piece could not be written.
@@ -77,12 +80,28 @@ impl Outlet {
         self.0.more.notify_one();
     }
 
+    /// The same for what only makes sense at once: it is left out when the stream is behind.
+    pub(in crate::cli) fn write_now(&self, piece: &[u8]) {
+        if self.0.lock().bytes < BEHIND {
+            self.write(piece);
+        }
+    }
+
     /// Waits until all is written, no longer than `most`. Whether it was; an error says why not.
     pub(in crate::cli) fn flush(&self, most: Duration) -> Result<(), String> {
-        let until = Instant::now() + most;
+        self.flush_while_read(most, most)
+    }
+
+    /// The same, and no longer than `pause` without a piece that is written.
+    pub(in crate::cli) fn flush_while_read(&self, pause: Duration, most: Duration) -> Result<(), String> {
+        let began = Instant::now();
         let mut queue = self.0.lock();
+        let (mut taken, mut since) = (queue.taken, began);
         while queue.writing || !queue.pieces.is_empty() || queue.dropped > 0 {
-            let left = until.saturating_duration_since(Instant::now());
+            if queue.taken != taken {
+                (taken, since) = (queue.taken, Instant::now());
+            }
+            let left = pause.saturating_sub(since.elapsed()).min(most.saturating_sub(began.elapsed()));
             if left.is_zero() {
                 return Err("it is not being read".into());
             }
@@ -132,6 +151,7 @@ fn next(shared: &Shared) -> Box<[u8]> {
     loop {
         if let Some(piece) = queue.pieces.pop_front() {
             queue.bytes -= piece.len() + OVERHEAD;
+            queue.taken += 1;
             queue.writing = true;
             return piece;
         }
@@ -152,21 +172,6 @@ fn write(stream: &mut impl Write, piece: &[u8], torn: &mut bool) -> io::Result<(
     let (written, at) = write_all(stream, piece);
     *torn = written.is_err() && at > 0;
     written
-}
-
-/// Gives how much was written, too.
-fn write_all(stream: &mut impl Write, piece: &[u8]) -> (io::Result<()>, usize) {
-    let mut at = 0;
-    while at < piece.len() {
-        match stream.write(&piece[at..]) {
-            Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), at),
-            Ok(written) => at += written,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(FULL_PAUSE),
-            Err(error) => return (Err(error), at),
-        }
-    }
-    (Ok(()), at)
 }
 
 #[cfg(test)]
