@@ -97,3 +97,23 @@ async fn what_cannot_be_measured_is_told() {
         assert_eq!(ran.status.code(), Some(code), "{args:?}: {said}");
     }
 }
+
+#[tokio::test]
+#[cfg(debug_assertions)]
+async fn a_viewer_that_panics_is_reported_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Serving::start(dir.path(), 0, &["demo", "--count", "10", "--interval", "10ms"]).await;
+    let url = server.url("/stream");
+    for (place, connected) in [("bench-connect", 4), ("bench-read", 5)] {
+        let args = ["bench", "--json", &url, "-c", "5", "-d", "60", "--warm-up", "0"];
+        let mut command = program::command(dir.path(), &args);
+        command.env("H3CAST_FAULT", format!("{place}=panic"));
+        let ran = program::soon("the bench ends", command.output()).await.unwrap();
+        assert_eq!(ran.status.code(), Some(0), "{}", text(&ran.stderr));
+        let found: Value = serde_json::from_slice(&ran.stdout).unwrap();
+        let error = format!("the viewer panicked: a test asks for a panic at `{place}`");
+        assert_eq!(found["errors"], serde_json::json!({ error: 1 }));
+        assert_eq!((&found["connected"], &found["chunks"]), (&connected.into(), &40.into()), "{found:#}");
+        assert!(text(&ran.stderr).contains("panicked at"), "{}", text(&ran.stderr));
+    }
+}

@@ -20,7 +20,9 @@ use crate::{
         self, ClientError, Connection, Connector, Trust, answer,
         trust::{self, Verifier},
     },
+    fault,
     format::frames::FrameDecoder,
+    panics,
     server::transport,
     webtransport::{self, Session},
 };
@@ -148,7 +150,8 @@ impl Viewer {
     pub(super) async fn run(self, arrived: impl FnOnce()) {
         let mut arrived = Some(arrived);
         let mut arrive = || arrived.take().into_iter().for_each(|arrived| arrived());
-        let viewed = self.view(&mut arrive).await;
+        let viewed = panics::caught_async(self.view(&mut arrive)).await;
+        let viewed = viewed.unwrap_or_else(|panic| Err(anyhow::anyhow!("the viewer panicked: {panic}")));
         if let Err(error) = viewed {
             self.tally.failed(self.number, &error);
             if let Ok(error @ ClientError::Untrusted { .. }) = error.downcast() {
@@ -159,6 +162,7 @@ impl Viewer {
     }
 
     async fn view(&self, arrive: &mut impl FnMut()) -> Result<(), Lost> {
+        fault::point("bench-connect");
         // Each its own: what it gives credit for is of a connector.
         let connector = match self.stalled {
             true => self.target.new_connector(true)?,
@@ -177,6 +181,7 @@ impl Viewer {
             let Some(piece) = source.next().await? else { return Ok(()) };
             // With an empty feed the first chunk may be long in coming; what begins it comes at once.
             arrive();
+            fault::point("bench-read");
             if self.stalled {
                 std::future::pending::<()>().await;
             }
