@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
-use super::{Failure, log, print, remote};
+use super::{Failure, log, print, remote, shown::json};
 use crate::server::DEFAULT_PORT;
 use process::Usage;
 use report::{Report, Server};
@@ -187,7 +187,7 @@ pub(super) async fn run(args: BenchArgs) -> Result<(), Failure> {
         server,
     };
     match args.json {
-        true => print(&format!("{:#}\n", report.json()))?,
+        true => print(&json(&format!("{:#}\n", report.json())))?,
         false => print(&report.to_string())?,
     }
     match total.connected {

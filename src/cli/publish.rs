@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Failure, complain, print,
     remote::{self, Log, TrustArgs},
+    shown::json,
 };
 use crate::{
     client::{ClientError, Connection, Publication, PublishError, PublishEvent, Published, Trust},
@@ -110,7 +111,7 @@ pub(super) async fn run(args: PublishArgs) -> Result<(), Failure> {
             let Published { feed, chunks, bytes, .. } = &published;
             log.say(format_args!("* published {bytes} bytes as {chunks} chunks of `{feed}`{range}"));
             match args.json {
-                true => print(&format!("{}\n", serde_json::to_string(&published).map_err(Failure::running)?)),
+                true => print(&format!("{}\n", json(&serde_json::to_string(&published).map_err(Failure::running)?))),
                 false => Ok(()),
             }
         }

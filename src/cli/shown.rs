@@ -18,6 +18,19 @@ impl<T: Display> Display for Shown<T> {
     }
 }
 
+/// The same for JSON, whose strings have escapes of their own. Newlines between its values stay.
+pub(super) fn json(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            // None of them takes more than one unit of UTF-16.
+            c if is_hidden(c) && c != '\n' => shown.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
 /// The same for a text of several lines. Those after the first are indented, so that none looks like
 /// a line of its own.
 pub(super) struct Lines<T>(pub(super) T);
@@ -96,6 +109,15 @@ mod tests {
             assert_eq!(Shown(text).to_string(), one_line);
             assert_eq!(Lines(text).to_string(), several);
         }
+    }
+
+    #[test]
+    fn json_shows_what_it_escapes() {
+        let value = serde_json::json!({ "feed": "a\u{1b}[2J\u{7f}\u{9b}1m\u{202e}\n漢字 👩\t" });
+        let text = serde_json::to_string_pretty(&value).unwrap();
+        let shown = json(&text);
+        assert_eq!(shown, "{\n  \"feed\": \"a\\u001b[2J\\u007f\\u009b1m\\u202e\\n漢字 👩\\t\"\n}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
     }
 
     #[derive(Clone, Default)]
