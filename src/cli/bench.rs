@@ -111,7 +111,7 @@ pub(super) async fn run(args: BenchArgs) -> Result<(), Failure> {
     if args.early_data && version != Version::H3 {
         return Err(Failure::usage(anyhow::anyhow!("--early-data is for --http h3")));
     }
-    let target = Arc::new(Target::new(uri, args.trust.trust(), version, args.early_data)?);
+    let target = Arc::new(Target::new(uri, args.trust.trust()?, version, args.early_data)?);
     let usage = |pid| Usage::of(pid).map_err(|error| Failure::usage(anyhow::anyhow!("process {pid}: {error}")));
     let before = args.pid.map(usage).transpose()?;
     let tally = Arc::new(Tally::new(std::thread::available_parallelism().map_or(1, Into::into) * 4));

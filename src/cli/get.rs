@@ -70,7 +70,7 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
     };
     let mut interrupted = pin!(remote::interrupted(remote::STOP_WAIT, before_exit)?);
     let getting = Getting {
-        trust: args.trust.trust(),
+        trust: args.trust.trust()?,
         log: Log::new(args.verbose),
         progress: progress.clone(),
         retry_for: args.retry_for,

@@ -66,7 +66,7 @@ pub(super) async fn run(args: PublishArgs) -> Result<(), Failure> {
         return Err(Failure::usage(anyhow::anyhow!(text)));
     }
     let token = args.token.as_deref().map(bearer).transpose()?;
-    let (trust, log) = (args.trust.trust(), Log::new(args.verbose));
+    let (trust, log) = (args.trust.trust()?, Log::new(args.verbose));
     let mut interrupted = pin!(remote::interrupted(2 * ANSWER_WAIT, || {})?);
     let stop = CancellationToken::new();
     let pieces = stdin::pieces().map_err(Failure::running)?.take_until(stop.clone().cancelled_owned());

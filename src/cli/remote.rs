@@ -38,19 +38,19 @@ fn fingerprint(text: &str) -> Result<Fingerprint, String> {
 }
 
 impl TrustArgs {
-    pub(super) fn trust(&self) -> Trust {
+    pub(super) fn trust(&self) -> Result<Trust, Failure> {
         if self.insecure {
             complain("--insecure: the server is not checked, anyone could be answering");
-            return Trust::Anyone;
+            return Ok(Trust::Anyone);
         }
         if let Some(hash) = self.cert_hash {
-            return Trust::Hashes(vec![hash]);
+            return Ok(Trust::Hashes(vec![hash]));
         }
         if let Some(file) = &self.cacert {
-            return Trust::Files(vec![file.clone()]);
+            return Trust::file(file.clone()).map_err(failure);
         }
         let certs = self.certs.clone().unwrap_or_else(|| DEFAULT_CERTS.into());
-        Trust::Local { certs: Some(certs), anywhere: self.certs.is_some() }
+        Ok(Trust::Local { certs: Some(certs), anywhere: self.certs.is_some() })
     }
 }
 

@@ -23,6 +23,13 @@ pub enum Trust {
     /// those that the system trusts. A certificate that is in a file itself may be a CA's, as
     /// `openssl req -x509` creates it.
     Files(Vec<PathBuf>),
+    /// The same with the certificates themselves (DER), for what cannot be read again, as a pipe.
+    Certificates {
+        /// Where they are from, for messages.
+        from: PathBuf,
+        /// The certificates.
+        der: Vec<Vec<u8>>,
+    },
     /// What the command line trusts unless it is told otherwise: servers on this machine that left a
     /// [note](crate::note) for this user, those whose certificate is in a folder, and those that
     /// the system trusts. Notes and folder are read again for every [`Connector`](super::Connector).
@@ -41,6 +48,24 @@ pub enum Trust {
     Anyone,
 }
 
+impl Trust {
+    /// Trusts as with [`Files`](Self::Files), and reads what is not a regular file, and may be spent then, at once.
+    /// Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When that holds no certificate.
+    pub fn file(file: PathBuf) -> Result<Self, ClientError> {
+        if std::fs::metadata(&file).map_or(true, |meta| meta.is_file() || meta.is_dir()) {
+            return Ok(Self::Files(vec![file]));
+        }
+        match anchors::read(&file) {
+            Ok(der) => Ok(Self::Certificates { from: file, der: der.iter().map(|one| one.to_vec()).collect() }),
+            Err(reason) => Err(ClientError::Certificate { path: file, reason }),
+        }
+    }
+}
+
 /// The TLS configuration of a client that trusts so, for one protocol (ALPN), and its verifier, which
 /// knows why a server was refused.
 pub(crate) fn tls(trust: &Trust, protocol: &[u8]) -> Result<(rustls::ClientConfig, Arc<Verifier>), ClientError> {
@@ -51,6 +76,11 @@ pub(crate) fn tls(trust: &Trust, protocol: &[u8]) -> Result<(rustls::ClientConfi
             for file in files {
                 anchors.add_file(file)?;
             }
+            Verifier::of(anchors)
+        }
+        Trust::Certificates { from, der } => {
+            let mut anchors = Anchors::system();
+            anchors.add(from, der.iter().cloned().map(Into::into).collect(), true);
             Verifier::of(anchors)
         }
         Trust::Local { certs, anywhere } => {

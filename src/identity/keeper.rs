@@ -66,9 +66,8 @@ impl Identity {
 
     /// Logs what will keep clients of a server at these hosts away, though it can serve.
     pub(crate) fn report(&self, hosts: &[String]) {
-        let Origin::Given { certificate, key } = &self.0.origin else { return };
-        let Ok((_, chain)) = own::load(certificate, key) else { return };
-        for warning in own::warnings(&chain, hosts) {
+        let Origin::Given { certificate, chain, .. } = &self.0.origin else { return };
+        for warning in own::warnings(chain, hosts) {
             warn!(certificate = %certificate.display(), "the certificate: {warning}");
         }
         let mut keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,7 +117,7 @@ impl Identity {
                 let trouble = settled.unsaved.map(|error| unsaved(&error, &settled.state));
                 (settled.state, trouble)
             }),
-            Origin::Given { certificate, key } => match is_readable_again(certificate) && is_readable_again(key) {
+            Origin::Given { certificate, key, .. } => match is_readable_again(certificate) && is_readable_again(key) {
                 true => own::load(certificate, key)
                     .map(|(current, _)| (State { current, next: None, previous: Vec::new() }, None)),
                 false => Ok(((*before).clone(), None)),

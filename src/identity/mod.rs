@@ -81,7 +81,12 @@ enum Origin {
     /// Created here.
     Made(Made),
     /// Given by the user, who renews it.
-    Given { certificate: PathBuf, key: PathBuf },
+    Given {
+        certificate: PathBuf,
+        key: PathBuf,
+        /// As it was read first: a pipe cannot be read again.
+        chain: Vec<Certificate>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -143,8 +148,8 @@ impl Identity {
     /// When they cannot be read, are no PEM, do not fit together, or are of a kind that TLS cannot
     /// use.
     pub fn from_pem(certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
-        let (current, _) = own::load(certificate, key)?;
-        let origin = Origin::Given { certificate: certificate.into(), key: key.into() };
+        let (current, chain) = own::load(certificate, key)?;
+        let origin = Origin::Given { certificate: certificate.into(), key: key.into(), chain };
         Ok(Self::new(origin, State { current, next: None, previous: Vec::new() }))
     }
 

@@ -223,3 +223,22 @@ async fn changes_are_taken_over_without_inotify() {
     }
     assert!(taken_over(&mut serving, &at.join("two.pem")).await < SOON);
 }
+
+#[tokio::test]
+async fn what_a_shell_passes_is_warned_of_too() {
+    let dir = tempfile::tempdir().unwrap();
+    timed(dir.path(), "elsewhere", "example.org", -24, 12);
+    let serve = super::program::command(dir.path(), &[]);
+    let mut command = tokio::process::Command::new("bash");
+    let script =
+        "exec \"$0\" serve demo --listen localhost:0 --http off --cert <(cat elsewhere.pem) --key <(cat elsewhere.key)";
+    command.args(["-c", script]).arg(serve.as_std().get_program()).current_dir(dir.path());
+    command.env("HOME", dir.path()).env_remove("XDG_RUNTIME_DIR").env_remove("XDG_STATE_HOME").kill_on_drop(true);
+    let server = Serving::of(command, dir.path()).await;
+    server.program.signal("TERM");
+    let (_, told, code) = server.program.end().await;
+    assert_eq!(code, Some(0), "{told}");
+    for warning in ["it is not for localhost", "it expires within a day"] {
+        assert!(told.contains(warning), "{warning}: {told}");
+    }
+}

@@ -346,3 +346,36 @@ async fn the_advice_for_ones_own_server_helps() {
     let got = output(stranger.path(), &["get", &server.url("/stream"), "--cert-hash", &advice]).await;
     assert_eq!(text(&got.stdout), demo(), "{}", text(&got.stderr));
 }
+
+#[tokio::test]
+async fn what_a_shell_passes_as_cacert_is_read_once() {
+    let dir = tempfile::tempdir().unwrap();
+    self_signed(dir.path(), "own", "DNS:localhost");
+    let server = serve_with(dir.path(), "own", &[]).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let pem = dir.path().join("own.pem");
+    let bash = |script: &str| {
+        let mut bash = tokio::process::Command::new("bash");
+        let h3cast = command(elsewhere.path(), &[]);
+        bash.args(["-c", script]).arg(h3cast.as_std().get_program()).arg(server.url("/stream")).arg(&pem);
+        bash.current_dir(elsewhere.path()).env("HOME", elsewhere.path()).env_remove("XDG_RUNTIME_DIR");
+        bash.env_remove("XDG_STATE_HOME").kill_on_drop(true);
+        bash
+    };
+    for how in ["", "--http h2", "--webtransport"] {
+        // More connections than share a socket, each with a configuration of its own.
+        let script =
+            format!("exec \"$0\" bench \"$1\" -c 20 --stalled 20 -d 1 --warm-up 0 {how} --cacert <(cat \"$2\")");
+        let ran = soon("the bench ends", bash(&script).output()).await.unwrap();
+        let shown = text(&ran.stdout);
+        assert!(ran.status.success() && shown.contains("errors        0"), "{how}: {shown} {}", text(&ran.stderr));
+    }
+    // A pipe with a name, whose writer writes once.
+    let fifo = "mkfifo once; cat \"$2\" > once & exec \"$0\" bench \"$1\" -c 20 -d 1 --warm-up 0 --cacert once";
+    let ran = soon("the bench ends", bash(fifo).output()).await.unwrap();
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let wrong = bash("exec \"$0\" get \"$1\" --cacert <(echo nothing)").output();
+    let ran = soon("it refuses", wrong).await.unwrap();
+    assert_eq!(ran.status.code(), Some(2));
+    assert!(text(&ran.stderr).contains("holds no certificate"), "{}", text(&ran.stderr));
+}

@@ -1,7 +1,8 @@
 //! The certificates that a client trusts, and where they are from.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -103,7 +104,7 @@ impl Anchors {
         self.notes = note::find();
     }
 
-    fn add(&mut self, file: &Path, certificates: Vec<CertificateDer<'static>>, anywhere: bool) {
+    pub(super) fn add(&mut self, file: &Path, certificates: Vec<CertificateDer<'static>>, anywhere: bool) {
         for certificate in certificates {
             self.known.push(Known { hash: Fingerprint::of(&certificate), file: file.to_owned(), anywhere });
             // One that cannot be a CA is still good for the server that has it.
@@ -124,7 +125,13 @@ pub(crate) fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> 
     if meta.len() > LARGEST_FILE {
         return Err(format!("it has {} bytes: give a file of certificates in PEM form", meta.len()));
     }
-    let bytes = fs::read(file).map_err(|error| in_words(&error))?;
+    let mut bytes = Vec::new();
+    let opened = fs::File::open(file).map_err(|error| in_words(&error))?;
+    // A pipe does not say how long it is.
+    opened.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(|error| in_words(&error))?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err("it is too long: give a file of certificates in PEM form".into());
+    }
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err("it is empty: give a file with a certificate in PEM form".into());
     }
