@@ -26,7 +26,7 @@ use futures_util::stream;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use tower::util::MapRequestLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::debug;
 
@@ -145,18 +145,18 @@ impl App {
         let feeds = Router::new()
             .route("/stream", get(view).post(publish::answer).put(publish::answer))
             .route("/stream/{name}", get(view).post(publish::answer).put(publish::answer))
-            .layer(middleware::map_response(named(resource::FEED)));
+            .layer(MapResponseLayer::new(named(resource::FEED)));
         let status = Router::new()
             .route("/info", get(info))
             .route("/feeds", get(status::feeds))
             .route("/metrics", get(status::metrics))
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(status::ready))
-            .layer(middleware::map_response(named(resource::STATUS)));
+            .layer(MapResponseLayer::new(named(resource::STATUS)));
         let routes = Router::new()
             .route("/", get(page_file))
             .fallback(page_file)
-            .layer(middleware::map_response(named(resource::PAGE)))
+            .layer(MapResponseLayer::new(named(resource::PAGE)))
             .merge(feeds)
             .merge(status)
             .method_not_allowed_fallback(method_not_allowed)
@@ -204,10 +204,10 @@ impl App {
 }
 
 /// Names what an answer is of.
-fn named<B>(resource: &'static str) -> impl Fn(Response<B>) -> std::future::Ready<Response<B>> + Clone {
+fn named<B>(resource: &'static str) -> impl Fn(Response<B>) -> Response<B> + Clone {
     move |mut response| {
         response.headers_mut().insert(resource::HEADER, HeaderValue::from_static(resource));
-        std::future::ready(response)
+        response
     }
 }
 

@@ -8,6 +8,9 @@ use percent_encoding::percent_decode_str;
 /// The path with all letters decoded that need not be encoded: an equivalent one. One with a percent sign
 /// that encodes nothing is left as it is, since a letter after it could make it do so.
 pub(crate) fn normal(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return path.into();
+    }
     let mut pieces = path.split('%');
     let mut out = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {

@@ -13,6 +13,9 @@ const OFFERED: [(Format, &str); 3] =
 /// The format that a client prefers, if it names any. `raw` is what everyone gets who takes anything:
 /// `*/*` and `text/*` mean nothing else.
 pub(super) fn preferred(headers: &HeaderMap) -> Option<Format> {
+    if !headers.contains_key(header::ACCEPT) {
+        return None;
+    }
     let mut best = None;
     for (format, media_type) in OFFERED {
         let quality = quality(headers, media_type, format == Format::Raw);

@@ -22,16 +22,14 @@ const EXPOSED: HeaderValue =
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Infallible> {
     crate::fault::point("request");
     let via = request.extensions().get::<Via>().copied();
-    let ours = match host::checked(request.version(), request.uri(), request.headers()) {
+    let authority = match host::checked(request.version(), request.uri(), request.headers()) {
+        Ok(authority) => authority,
         Err(text) => return Ok(Problem::bad(text.into()).into_response()),
-        // No browser.
-        Ok(None) => true,
-        Ok(Some(_)) => {
-            let named = host::authority_of(&request).map(|(host, _)| host);
-            named.is_some_and(|host| is_loopback(host) || app.origins.names_host(host))
-        }
     };
-    let host = host::host_of(&request).to_owned();
+    let named = authority.and_then(host::host_in);
+    // A client that names none is no browser.
+    let ours = authority.is_none() || named.is_some_and(|host| is_loopback(host) || app.origins.names_host(host));
+    let host = named.unwrap_or("localhost").to_owned();
     if via.is_some_and(|via| !via.tls) && !ours {
         // A page elsewhere that makes its own name point at this machine (DNS rebinding) would
         // otherwise read everything here as its own.

@@ -21,28 +21,27 @@ pub(super) fn checked<'a>(
     uri: &'a Uri,
     headers: &'a HeaderMap,
 ) -> Result<Option<&'a str>, &'static str> {
-    let mut hosts = Vec::new();
-    for host in headers.get_all(header::HOST) {
-        let host = host.to_str().ok().filter(|host| is_authority(host));
-        hosts.push(host.ok_or("the Host header is malformed: it is a host name or address, and a port if needed")?);
+    let mut host = None;
+    let mut several = false;
+    for field in headers.get_all(header::HOST) {
+        let text = field.to_str().ok().filter(|host| is_authority(host));
+        let text = text.ok_or("the Host header is malformed: it is a host name or address, and a port if needed")?;
+        several |= host.is_some_and(|first| version < Version::HTTP_2 || !same(first, text));
+        host = host.or(Some(text));
     }
     let target = uri.authority().map(http::uri::Authority::as_str);
     if target.is_some_and(|target| !is_authority(target)) {
         return Err("the request's authority is malformed: it is a host name or address, and a port if needed");
     }
-    match (version, &hosts[..], target) {
-        (Version::HTTP_11, [], _) => Err("an HTTP/1.1 request needs a Host header"),
-        (Version::HTTP_2 | Version::HTTP_3, [], None) => Err("the request needs an `:authority`"),
-        (Version::HTTP_2 | Version::HTTP_3, hosts, Some(target)) if hosts.iter().any(|host| !same(host, target)) => {
+    match (version, host, target) {
+        (Version::HTTP_11, None, _) => Err("an HTTP/1.1 request needs a Host header"),
+        (Version::HTTP_2 | Version::HTTP_3, None, None) => Err("the request needs an `:authority`"),
+        _ if several => Err("a request has one Host header, and this one has several"),
+        (Version::HTTP_2 | Version::HTTP_3, Some(host), Some(target)) if !same(host, target) => {
             Err("the Host header and `:authority` name different hosts: leave the Host header out")
         }
-        (_, [], target) => Ok(target),
-        (_, [_, _, ..], None) => Err("a request has one Host header, and this one has several"),
-        (Version::HTTP_09 | Version::HTTP_10 | Version::HTTP_11, [_, _, ..], _) => {
-            Err("a request has one Host header, and this one has several")
-        }
         // The target of the request counts where it names the host itself (RFC 9112 §3.2.2).
-        (_, [host, ..], target) => Ok(Some(target.unwrap_or(host))),
+        (_, host, target) => Ok(target.or(host)),
     }
 }
 
@@ -70,13 +69,30 @@ fn is_authority(text: &str) -> bool {
     port_is_valid && host_is_valid
 }
 
+/// The bytes that may stand in a name as they are (RFC 3986 §3.2.2).
+const IN_NAMES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"-._~!$&'()*+,;=";
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 fn is_reg_name(mut name: &[u8]) -> bool {
     // Not by recursion: the name may be as long as a head may be.
     loop {
         name = match name {
             [] => return true,
             [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest,
-            [byte, rest @ ..] if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte) => rest,
+            [byte, rest @ ..] if IN_NAMES[usize::from(*byte)] => rest,
             _ => return false,
         };
     }
@@ -88,15 +104,9 @@ pub(super) fn base_of(request: &Request, via: Via) -> String {
     base(request.uri(), request.headers(), via, advertise.map(Arc::as_ref))
 }
 
-/// The host by which the client reached us, as it stands in a URL.
-pub(super) fn host_of(request: &Request) -> &str {
-    authority_of(request).map_or("localhost", |(host, _)| host)
-}
-
-/// The host and port by which the client reached us, when they are plainly that.
-pub(super) fn authority_of(request: &Request) -> Option<(&str, Option<u16>)> {
-    let authority = checked(request.version(), request.uri(), request.headers()).ok()??;
-    split_authority(authority.strip_suffix(':').unwrap_or(authority))
+/// The host of an authority that was checked, as it stands in a URL, when it is plainly that.
+pub(super) fn host_in(authority: &str) -> Option<&str> {
+    split_authority(authority.strip_suffix(':').unwrap_or(authority)).map(|(host, _)| host)
 }
 
 #[cfg(test)]
