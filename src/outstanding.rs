@@ -6,6 +6,7 @@
 
 use std::{
     future::poll_fn,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -16,9 +17,17 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
+use tokio::time::{Instant, timeout};
 
-/// How long a stream that breaks off waits for the peer to get what was written before.
+/// How long a stream that breaks off waits for a peer that receives nothing of what was written before.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long it waits for a peer on QUIC that keeps receiving. At most a megabyte is on its way, so that a
+/// link of 20 kB/s is fast enough.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether a peer keeps receiving.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long a peer that has everything gets to read it before the stream is reset: it may drop what its
 /// application has not read by then (RFC 9000 §3.2). With both cores busy, a reset right after the
@@ -73,6 +82,33 @@ impl Outstanding {
     /// Waits until nothing is held any more. Cancel-safe.
     pub(crate) async fn none(&self) {
         poll_fn(|cx| self.poll(cx)).await;
+    }
+}
+
+/// Waits for something that needs the peer of a QUIC connection to receive what was written to it: while it
+/// does, for at most [`LONGEST`], and no longer than [`PATIENCE`] when it does not. `None` when that was not
+/// enough.
+pub(crate) async fn while_receiving<T>(conn: &quinn::Connection, awaited: impl Future<Output = T>) -> Option<T> {
+    // Both: what is sent may be lost, and an acknowledgement may be that of a keep-alive.
+    let progress = || {
+        let stats = conn.stats();
+        (stats.frame_rx.acks, stats.frame_tx.stream)
+    };
+    let mut awaited = pin!(awaited);
+    let begun = Instant::now();
+    let (mut before, mut received) = (progress(), begun);
+    loop {
+        if let Ok(value) = timeout(LOOK, &mut awaited).await {
+            return Some(value);
+        }
+        let now = progress();
+        if now.0 > before.0 && now.1 > before.1 {
+            received = Instant::now();
+        }
+        before = now;
+        if received.elapsed() >= PATIENCE || begun.elapsed() >= LONGEST {
+            return None;
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     feed::{End, Event, Feed, Viewer},
     format::{self, Format, Framing, Writer},
     origin::split_authority,
-    outstanding::{self, Outstanding, PATIENCE},
+    outstanding::{self, Outstanding},
     rarely::rarely,
     webtransport::{DatagramError, SendStream, Session, SessionRequest, StreamError},
 };
@@ -148,14 +148,14 @@ impl Out {
             self.outstanding.none().await;
             outstanding::read(session.connection()).await;
         };
-        let waited = tokio::time::timeout(PATIENCE, async {
+        let waited = outstanding::while_receiving(session.connection(), async {
             tokio::select! {
                 () = received => {}
                 // It does not want the rest, or is gone.
                 _ = self.stream.when_stopped() => {}
             }
         });
-        if waited.await.is_err() {
+        if waited.await.is_none() {
             debug!("a client has not received in time what was written before its session breaks off");
         }
     }

@@ -18,7 +18,7 @@ use tokio::io::AsyncWrite;
 use tracing::debug;
 
 use super::{quinn_code, response::data_header};
-use crate::outstanding::{self, Outstanding, PATIENCE};
+use crate::outstanding::{self, Outstanding};
 
 /// The right to take over the stream of a request, which every HTTP/3 request carries.
 ///
@@ -173,7 +173,7 @@ impl TakenStream {
     }
 
     /// Breaks the response off when the client has what was written: the client reads all of it, and
-    /// then sees that the response was cut short. Waits for at most five seconds, and less when the
+    /// then sees that the response was cut short. Waits for a client that keeps receiving, for at most five seconds when it does not, and less when the
     /// client goes away.
     ///
     /// # Cancel safety
@@ -218,7 +218,7 @@ pub(super) async fn delivered(conn: &quinn::Connection, stream: &mut quinn::Send
             outstanding::read(conn).await;
         }
     };
-    if tokio::time::timeout(PATIENCE, received).await.is_err() {
+    if outstanding::while_receiving(conn, received).await.is_none() {
         debug!("a client has not received in time what was written before its response breaks off");
     }
 }

@@ -20,6 +20,7 @@ pub struct Relay {
     hold: watch::Sender<bool>,
     lose: watch::Sender<bool>,
     apart: watch::Sender<Duration>,
+    pace: watch::Sender<Duration>,
     held: watch::Receiver<usize>,
     recorded: Arc<Mutex<Option<Vec<Vec<u8>>>>>,
     running: JoinHandle<()>,
@@ -39,6 +40,7 @@ impl Relay {
         let (hold, mut holding) = watch::channel(false);
         let (lose, lost) = watch::channel(false);
         let (apart, distance) = watch::channel(Duration::ZERO);
+        let (pace, paced) = watch::channel(Duration::ZERO);
         let (count_held, held) = watch::channel(0);
         let recorded = Arc::new(Mutex::new(None::<Vec<Vec<u8>>>));
         let record = recorded.clone();
@@ -59,6 +61,10 @@ impl Relay {
                         back.send_to(&said[..len], server).await.unwrap();
                     }
                     Ok(len) = back.recv(&mut answered) => {
+                        let pace = *paced.borrow();
+                        if !pace.is_zero() {
+                            tokio::time::sleep(pace).await;
+                        }
                         if !*lost.borrow() {
                             waiting.push(answered[..len].to_vec());
                         }
@@ -75,7 +81,7 @@ impl Relay {
                 }
             }
         });
-        Self { port, server, hold, lose, apart, held, recorded, running }
+        Self { port, server, hold, lose, apart, pace, held, recorded, running }
     }
 
     /// Passes what the client says on to another server from now on.
@@ -86,6 +92,11 @@ impl Relay {
     /// Lets that much time be between what the client says.
     pub fn apart(&self, time: Duration) {
         self.apart.send_replace(time);
+    }
+
+    /// Lets that much time be between the packets of the server's: a slow link.
+    pub fn pace(&self, time: Duration) {
+        self.pace.send_replace(time);
     }
 
     /// Whether what the server says is held back from now on.

@@ -58,6 +58,25 @@ async fn what_was_lost_on_the_way_comes_before_the_reset() {
     tokio::join!(failure_while_packets_are_lost(Over::Http3), failure_while_packets_are_lost(Over::Session));
 }
 
+/// What is on its way takes longer than a client that receives nothing is waited for.
+async fn failure_over_a_slow_link(over: Over) {
+    let scene = scene(over, Duration::from_secs(60)).await;
+    scene.relay.pace(Duration::from_millis(12));
+    let lines: Vec<_> = (0..80).map(|number| format!("{number:>9999}\n")).collect();
+    for line in &lines {
+        scene.publisher.publish(line.clone().into()).await.unwrap();
+    }
+    scene.publisher.end(End::Failed(FeedError("by hand".into())));
+    let got = scene.viewing.rest().await;
+    assert!(got.bytes == lines.concat().as_bytes(), "{over:?}: {} bytes", got.bytes.len());
+    assert!(got.cut.is_some(), "{over:?}: it looks whole");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_link_that_keeps_receiving_gets_all_of_it() {
+    tokio::join!(failure_over_a_slow_link(Over::Http3), failure_over_a_slow_link(Over::Session));
+}
+
 async fn a_client_that_is_gone(over: Over) {
     let scene = scene(over, Duration::from_secs(60)).await;
     scene.relay.lose(true);
