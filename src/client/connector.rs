@@ -181,8 +181,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ClientError> {
-    if host == "localhost" {
-        // As browsers do, whatever the system says.
+    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    if name == "localhost" || name.ends_with(".localhost") {
+        // As browsers do, whatever the system says (RFC 6761 §6.3): what is trusted on this machine only must
+        // not be found on another one.
         let both = [IpAddr::from(Ipv6Addr::LOCALHOST), Ipv4Addr::LOCALHOST.into()];
         return Ok(both.map(|ip| (ip, port).into()).into());
     }
@@ -288,4 +290,18 @@ async fn connect_one(address: SocketAddr, host: &str, connector: &Connector) -> 
 /// of access, and of signatures.
 fn is_certificate_alert(code: u64) -> bool {
     (0x100 + 42..=0x100 + 51).contains(&code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nothing is asked of the system, whose answer might lead elsewhere.
+    #[tokio::test]
+    async fn names_of_this_machine_lead_to_this_machine() {
+        for host in ["localhost", "LocalHost.", "build.localhost", "a.b.LOCALHOST."] {
+            let found = addresses(host, 4433).await.unwrap();
+            assert!(found.len() == 2 && found.iter().all(|address| address.ip().is_loopback()), "{host}: {found:?}");
+        }
+    }
 }
