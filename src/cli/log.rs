@@ -39,10 +39,25 @@ pub(super) fn open() -> io::Result<()> {
     Ok(())
 }
 
+/// Reads a level, or directives as for `RUST_LOG`. A bare word that is no level would be a target's name there,
+/// and silence everything else.
+fn filter(directives: &str) -> Result<EnvFilter, String> {
+    let expected = "expected error, warn, info, debug, trace or off, or directives such as h3cast=debug,warn";
+    let levels = ["error", "warn", "info", "debug", "trace", "off"];
+    let words = directives.split(',').map(str::trim).filter(|word| !word.is_empty());
+    let wrong = words
+        .filter(|word| !word.contains(['=', '[']))
+        .find(|word| !levels.iter().any(|level| word.eq_ignore_ascii_case(level)));
+    match wrong {
+        Some(word) => Err(format!("unknown log level `{word}`: {expected}")),
+        None => EnvFilter::try_new(directives)
+            .map_err(|error| format!("cannot read --log {directives}: {error}; {expected}")),
+    }
+}
+
 /// Starts the log of a server.
 pub(super) fn start(directives: &str) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(directives)
-        .map_err(|error| Failure::usage(anyhow::anyhow!("`{directives}` is no log level: {error}")))?;
+    let filter = filter(directives).map_err(|text| Failure::usage(anyhow::anyhow!(text)))?;
     open().map_err(Failure::running)?;
     let limit = Limit::start().map_err(Failure::running)?;
     let limit = LIMIT.get_or_init(|| limit);
@@ -145,5 +160,20 @@ impl Write for Line {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_does_not_silence_the_log() {
+        for text in ["warn", "WARN", "off", "h3cast=debug,warn", "info,h3cast::feed=trace", "[request]=debug"] {
+            assert!(filter(text).is_ok(), "{text}");
+        }
+        for text in ["warning", "foo", "warn,foo", "h3cast=loud"] {
+            assert!(filter(text).unwrap_err().contains("expected error, warn"), "{text}");
+        }
     }
 }
