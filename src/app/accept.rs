@@ -50,15 +50,16 @@ fn quality(headers: &HeaderMap, media_type: &str, by_wildcard: bool) -> u16 {
 
 const ANY: Name<'_> = mediatype::names::_STAR;
 
-/// A range's weight in thousandths (RFC 9110 §12.4.2). One that cannot be read is as if it were not there.
+/// A range's weight in thousandths (RFC 9110 §12.4.2). A range whose weight cannot be read is not wanted: what
+/// its client means cannot be told, and `raw` is what everyone can read.
 fn weight(range: &MediaType<'_>) -> u16 {
-    let read = range.get_param(Name::new_unchecked("q")).and_then(|weight| {
-        let text = weight.as_str();
-        let valid = text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        text.parse::<f32>().ok().filter(|weight| valid && *weight <= 1.0)
-    });
-    // Three digits at most: nothing is lost.
-    read.map_or(1000, |weight| (weight * 1000.0).round() as u16)
+    let Some(weight) = range.get_param(Name::new_unchecked("q")) else { return 1000 };
+    let text = weight.as_str();
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    match text.parse::<f32>() {
+        Ok(weight) if plain && weight <= 1.0 => (weight * 1000.0) as u16,
+        _ => 0,
+    }
 }
 
 #[cfg(test)]
@@ -123,6 +124,9 @@ mod tests {
             &["text/plain"],
             &["text/event-stream;q=0"],
             &["text/event-stream;q=0.000"],
+            &["text/event-stream;q=0.0000"],
+            &["text/event-stream;q=1.5"],
+            &["text/event-stream;q=x"],
             &["text/event-streamx"],
             &["text/event-stream+json"],
             &["xtext/event-stream"],

@@ -58,7 +58,8 @@ const HTTPS: u16 = 443;
 /// mappings carry UDP and TCP alike is taken for granted.
 fn reached<'a>(uri: &'a Uri, headers: &'a HeaderMap, via: Via, advertise: Option<&'a Advertise>) -> (&'a str, u16) {
     let (host, port) = match authority(uri, headers) {
-        Some((host, port)) if via.tls => (host, port.unwrap_or(HTTPS)),
+        // Nothing is at port 0, whatever a client calls it.
+        Some((host, port)) if via.tls => (host, port.filter(|port| *port > 0).unwrap_or(HTTPS)),
         Some((host, _)) => (host, via.tls_port),
         None => ("localhost", via.tls_port),
     };
