@@ -141,8 +141,8 @@ export function broken(message, cause, permanent) {
 export function feedFailed(reason) {
   const words = reason === "" ? "" : `: ${reason.replace(/\.?$/, "")}`;
   return forGood(new PageError(`The feed failed at its source${words}.`, [
-    "Everything that the server had of it is here.",
-    "Look at what the feed is made of (a command, a file), then press Start to read it again.",
+    "To read what the server still has of it, start from the oldest chunk (“oldest kept”, or ?from=start).",
+    "To have more of it, look at its source (a command, a file) and restart the server.",
   ]));
 }
 

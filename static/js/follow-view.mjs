@@ -131,7 +131,7 @@ export class FollowView {
     },
     onError: (error, verdicts) => {
       if (verdicts.length > 0) fillVerdicts(this.#why, verdicts);
-      if (this.#numbers.chunks > 0) this.#log.mark("lost", error.message);
+      if (this.#numbers.chunks > 0) this.#log.mark(error.permanent ? "end" : "lost", error.message);
       this.#finish();
       this.panel.showError(error);
       this.panel.setState("error", "Failed. What happened and what to do is below.");
