@@ -506,8 +506,8 @@ async fn a_client_that_is_killed_goes_on_where_it_was() {
     assert_eq!(output(dir.path(), &args).await.status.code(), Some(0));
     assert_eq!(std::fs::read(path("out")).unwrap(), *content);
     // Of another version, and of nobody knows what.
-    for (sidecar, told) in [(sidecar.to_string().replace("v1", "v0"), "it has changed"), ("?".into(), "is no part of")]
-    {
+    let unknown = serde_json::json!({ "url": url }).to_string();
+    for (sidecar, told) in [(sidecar.to_string().replace("v1", "v0"), "it has changed"), (unknown, "is no part of")] {
         std::fs::write(path("out.part"), "other").unwrap();
         std::fs::write(path("out.part.json"), sidecar).unwrap();
         let got = output(dir.path(), &args).await;
@@ -565,7 +565,7 @@ async fn a_part_stays_until_something_takes_its_place() {
     let port = first.port;
     for flags in [&["-o", "out"][..], &["--resume", "--webtransport", "--retry-for", "0s", "-o", "out"]] {
         std::fs::write(dir.path().join("out.part"), "of an earlier run").unwrap();
-        std::fs::write(dir.path().join("out.part.json"), "{}").unwrap();
+        std::fs::write(dir.path().join("out.part.json"), "{\"url\":\"x\"}").unwrap();
         assert_eq!(output(dir.path(), &[&["get", &url], flags].concat()).await.status.code(), Some(1));
         assert_eq!(std::fs::read(dir.path().join("out.part")).unwrap(), b"of an earlier run");
         assert!(dir.path().join("out.part.json").exists());
@@ -585,6 +585,7 @@ async fn a_live_feed_to_a_file() {
     let (cert, url) = (server.certificate(), format!("{}/stream?from=start", server.base));
     let part = dir.path().join("out.part");
     std::fs::write(&part, "of an earlier run").unwrap();
+    std::fs::write(dir.path().join("out.part.json"), "{\"url\":\"x\"}").unwrap();
     let args = ["get", "--cacert", cert.to_str().unwrap(), "-o", "out", &url];
     publisher.publish("one\n".into()).await.unwrap();
     let starts = |part: PathBuf| async move {

@@ -2,6 +2,7 @@
 
 mod download;
 mod feed;
+mod mark;
 mod output;
 mod plain;
 mod progress;
@@ -34,7 +35,7 @@ pub(super) struct GetArgs {
     /// How long --resume tries to reach the server. [default: forever]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "resume")]
     retry_for: Option<Duration>,
-    /// Write to FILE (as FILE.part until complete).
+    /// Write to FILE (as FILE.part until complete); `-` is standard output.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Show no progress bar on the terminal.
@@ -61,8 +62,9 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
     if args.resume {
         resume::check(&uri)?;
     }
-    let mut output = Output::open(args.output.as_deref(), args.resume)?;
-    let progress = Progress::new(args.output.is_some(), args.verbose || args.no_progress);
+    let file = args.output.as_deref().filter(|file| file.as_os_str() != "-");
+    let mut output = Output::open(file, args.resume, &uri.to_string())?;
+    let progress = Progress::new(file.is_some(), args.verbose || args.no_progress);
     let (bar, part) = (progress.clone(), output.part());
     let before_exit = move || {
         bar.clear();

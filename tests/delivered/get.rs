@@ -256,3 +256,49 @@ async fn a_server_that_stops_is_no_end_of_the_feed() {
         serving.program.end().await;
     }
 }
+
+/// Before anything is requested: no server listens there.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_the_user_are_left_alone() {
+    const MINE: &str = "mine\n";
+    const URL: &str = "https://localhost:9/stream";
+    type Arrange = fn(&Path) -> std::io::Result<()>;
+    let cases: [(&str, Arrange); 5] = [
+        ("o.part was not created", |dir| std::fs::write(dir.join("o.part"), MINE)),
+        ("o.part was not created", |dir| std::os::unix::fs::symlink("mine", dir.join("o.part"))),
+        ("o.part.json was not created", |dir| std::fs::write(dir.join("o.part.json"), MINE)),
+        ("o.part was not created", |dir| {
+            std::fs::write(dir.join("o.part.json"), "{\"url\":\"x\"}")?;
+            std::os::unix::fs::symlink("mine", dir.join("o.part"))
+        }),
+        ("a symbolic link to a file that does not exist", |dir| std::os::unix::fs::symlink("no", dir.join("o"))),
+    ];
+    for (expected, arrange) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("mine"), MINE).unwrap();
+        arrange(dir.path()).unwrap();
+        let all = || {
+            let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+            let mut all: Vec<_> = names.map(|path| (std::fs::read(&path).ok(), path.is_symlink(), path)).collect();
+            all.sort();
+            all
+        };
+        let before = all();
+        for more in [&["--no-progress"][..], &["--resume", "--retry-for", "0s"]] {
+            let got = output(dir.path(), &[&["get", "-o", "o", URL], more].concat()).await;
+            let told = text(&got.stderr);
+            assert!(told.contains(expected) && told.lines().count() == 1, "{more:?}: {told}");
+            assert_eq!(got.status.code(), Some(2), "{told}");
+            assert_eq!(all(), before, "{more:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minus_is_standard_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, _) = server_of(0..2, End::Clean).await;
+    let got = run(&server, dir.path(), "/stream?from=start", &["-o", "-"]).await;
+    assert_eq!(got, (lines(0..2), String::new(), Some(0)));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Getting, output::Part, plain::length, resume};
+use super::{Getting, mark, output::Part, plain::length, resume};
 use crate::{
     cli::Failure,
     client::{
@@ -61,9 +61,7 @@ impl Sidecar {
 
     /// Written whole or not at all.
     fn write(&self, path: &Path) -> io::Result<()> {
-        let new = path.with_extension("json.new");
-        fs::write(&new, serde_json::to_vec_pretty(self)?)?;
-        fs::rename(new, path)
+        mark::write(path, self)
     }
 
     /// What a part is asked for by, so that it comes only of the same resource.
@@ -159,7 +157,9 @@ pub(super) async fn run(getting: &Getting, uri: &Uri, part: &mut Part) -> Result
     let mut retry = Retry::new(getting.retry_for);
     let mut sidecar = Sidecar::read(&part.sidecar(), uri);
     if part.len() > 0 && sidecar.is_none() {
-        getting.progress.complain(&format!("{} is no part of {uri}: starting again", part.path().display()));
+        getting
+            .progress
+            .complain(&format!("{} is no part of {uri} that can be resumed: starting again", part.path().display()));
     }
     loop {
         let error = match attempt(getting, uri, part, &mut sidecar, &mut retry).await {

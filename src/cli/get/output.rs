@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::mark::{self, Mark};
 use crate::cli::{Failure, complain, standard};
 
 pub(super) enum Output {
@@ -26,12 +27,14 @@ pub(super) struct Part {
     len: u64,
     /// What is there is of an earlier run, and goes when something comes that takes its place.
     stale: bool,
+    /// What it is a part of.
+    url: String,
 }
 
 impl Output {
-    /// The output to `path`, or to standard output. `keep`: what an earlier run has left may be
-    /// used.
-    pub(super) fn open(path: Option<&Path>, keep: bool) -> Result<Self, Failure> {
+    /// The output to `path`, or to standard output. `keep`: what an earlier run has left of
+    /// `url` may be used.
+    pub(super) fn open(path: Option<&Path>, keep: bool, url: &str) -> Result<Self, Failure> {
         let Some(path) = path else {
             // A chunk is written at once and whole.
             return Ok(Self::Stdout(standard::stdout()));
@@ -42,9 +45,12 @@ impl Output {
             Ok(there) if !there.is_file() => {
                 Ok(Self::Device(OpenOptions::new().write(true).open(path).map_err(wrong)?))
             }
-            // Behind a link it is the file that is replaced, not the link.
-            Ok(_) => Part::open(fs::canonicalize(path).map_err(wrong)?, keep).map(Self::Part).map_err(wrong),
-            Err(_) => Part::open(path.to_owned(), keep).map(Self::Part).map_err(wrong),
+            // A link stays, and the file that it points to is replaced.
+            Ok(_) => Part::open(fs::canonicalize(path).map_err(wrong)?, keep, url).map(Self::Part).map_err(wrong),
+            Err(_) if path.is_symlink() => {
+                Err(wrong(io::Error::other("it is a symbolic link to a file that does not exist: remove the link")))
+            }
+            Err(_) => Part::open(path.to_owned(), keep, url).map(Self::Part).map_err(wrong),
         }
     }
 
@@ -101,13 +107,13 @@ pub(super) fn tell_of(part: &Path) {
 }
 
 impl Part {
-    fn open(target: PathBuf, keep: bool) -> io::Result<Self> {
+    fn open(target: PathBuf, keep: bool, url: &str) -> io::Result<Self> {
         if target.file_name().is_none() {
             return Err(ErrorKind::IsADirectory.into());
         }
         let path = with_suffix(&target, ".part");
         let file = loop {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+            let Some(file) = mark::open(&path, &with_suffix(&path, ".json"), url)? else { continue };
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -122,7 +128,7 @@ impl Part {
             }
         };
         let len = file.metadata()?.len();
-        let mut part = Self { file, path, target, len, stale: false };
+        let mut part = Self { file, path, target, len, stale: false, url: url.to_owned() };
         match keep {
             true => part.seek_end()?,
             false => part.replace(),
@@ -157,10 +163,7 @@ impl Part {
     /// Begins from nothing. What it was a part of is forgotten first, so that it is never taken for
     /// a part of something else.
     pub(super) fn restart(&mut self) -> io::Result<()> {
-        match fs::remove_file(self.sidecar()) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        mark::write(&self.sidecar(), &Mark { url: &self.url })?;
         self.file.set_len(0)?;
         self.stale = false;
         self.seek_end()
