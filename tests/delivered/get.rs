@@ -302,3 +302,39 @@ async fn a_minus_is_standard_output() {
     assert_eq!(got, (lines(0..2), String::new(), Some(0)));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+/// RFC 9114 §4.1.2.
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_answers_are_not_taken_for_the_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let answer = |status: u16, lengths: &'static [&'static str]| {
+        get(async move || {
+            let head = lengths.iter().fold(axum::response::Response::builder().status(status), |head, length| {
+                head.header(header::CONTENT_LENGTH, *length)
+            });
+            head.body(axum::body::Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("part\n")])))
+                .unwrap()
+        })
+    };
+    let routes = Router::new()
+        .route("/206", answer(206, &[]))
+        .route("/abc", answer(200, &["abc"]))
+        .route("/plus", answer(200, &["+5"]))
+        .route("/two", answer(200, &["5", "6"]))
+        .route("/twice", answer(200, &["5", "5"]));
+    let server = TestServer::start(|builder, _| builder.http_service(routes)).await;
+    for (path, expected) in [
+        ("/206", "206 Partial Content"),
+        ("/abc", "content-length: abc"),
+        ("/plus", "content-length: +5"),
+        ("/two", "content-length: 5, 6"),
+    ] {
+        for more in [&["-o", "out"][..], &["--resume", "-o", "out"]] {
+            let (_, told, code) = run(&server, dir.path(), path, more).await;
+            assert!(told.contains(expected) && code == Some(1), "{path} {more:?}: {told}");
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{path} {more:?}");
+        }
+    }
+    let got = run(&server, dir.path(), "/twice", &[]).await;
+    assert_eq!(got, ("part\n".into(), String::new(), Some(0)));
+}

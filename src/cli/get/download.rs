@@ -44,7 +44,7 @@ impl Sidecar {
             text(header::ACCEPT_RANGES).is_some_and(|units| units.split(',').any(|unit| unit.trim() == "bytes"));
         let etag = text(header::ETAG).filter(|tag| !tag.starts_with("W/"));
         let last_modified = text(header::LAST_MODIFIED);
-        let length = length(headers)?;
+        let length = length(headers).ok()??;
         (ranges && (etag.is_some() || last_modified.is_some())).then(|| Self {
             url: uri.to_string(),
             etag,
@@ -195,6 +195,7 @@ async fn attempt(
     let mut response = timeout(SILENCE, ask(getting, &connection, uri, sidecar.as_ref(), part.len()))
         .await
         .map_err(|_| silent())??;
+    length(&response.headers).map_err(Cut::Local)?;
     let have = sidecar.as_ref().filter(|_| part.len() > 0).map(|sidecar| (sidecar, part.len()));
     let answer = match judge(have, uri, response.status, &response.headers) {
         Answer::Changed => {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Uri, header};
+use http::{HeaderMap, Request, StatusCode, Uri, header};
 
 use super::{
     Getting, Output,
@@ -115,8 +115,28 @@ fn pairs(uri: &Uri) -> impl Iterator<Item = &str> {
 }
 
 /// How long a body is, if its head says so.
-pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+///
+/// # Errors
+///
+/// When it is malformed (RFC 9114 §4.1.2): it is no number, or there are several.
+pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
+    let mut length = None;
+    for field in headers.get_all(header::CONTENT_LENGTH) {
+        // Repeated, it may be joined to a list (RFC 9110 §8.6).
+        for number in field.to_str().unwrap_or("?").split(',').map(str::trim) {
+            let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+            match number.parse::<u64>().ok().filter(|_| digits) {
+                Some(number) if length.is_none_or(|known| known == number) => length = Some(number),
+                _ => {
+                    let fields = headers.get_all(header::CONTENT_LENGTH).iter();
+                    let fields: Vec<_> = fields.map(|field| String::from_utf8_lossy(field.as_bytes())).collect();
+                    let text = format!("the server sent a malformed response: content-length: {}", fields.join(", "));
+                    return Err(Failure::running(anyhow::anyhow!(text)));
+                }
+            }
+        }
+    }
+    Ok(length)
 }
 
 /// What is read, in either way.
@@ -251,11 +271,15 @@ async fn response(connection: &Connection, uri: &Uri, log: &remote::Log) -> Resu
         let answered = ViewError::answered(response.status, &response.headers, detail);
         return Err(Failure::running(answered));
     }
+    if response.status == StatusCode::PARTIAL_CONTENT {
+        let text = "the server sent a malformed response: 206 Partial Content, but no range was requested";
+        return Err(Failure::running(anyhow::anyhow!(text)));
+    }
+    let length = length(&response.headers)?;
     if let Some(error) = answer::no_feed(connection, uri, &response.headers).await {
         return Err(Failure::running(error));
     }
     let frames = !as_named && answer::is_frames(&response.headers);
-    let length = length(&response.headers);
     Ok((Source::Response { body: Box::new(response.body), length }, frames))
 }
 
