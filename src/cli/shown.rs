@@ -1,6 +1,6 @@
 //! Text of others as a terminal may show it: problems, reasons, headers, file names, and what a command
 //! writes to standard error. An escape sequence in it would move the cursor, hide lines, set the title
-//! or worse.
+//! or worse, and a very long one would push away what came before.
 
 use std::fmt::{self, Display, Write};
 
@@ -14,7 +14,7 @@ pub(super) struct Shown<T>(pub(super) T);
 
 impl<T: Display> Display for Shown<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Escaping { out: f, lines: false, begins: false }, "{}", self.0)
+        write!(Escaping { out: f, lines: false, begins: false, taken: 0, ended: 0 }, "{}", self.0)
     }
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Lines<T>(pub(super) T);
 
 impl<T: Display> Display for Lines<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Escaping { out: f, lines: true, begins: false }, "{}", self.0)
+        write!(Escaping { out: f, lines: true, begins: false, taken: 0, ended: 0 }, "{}", self.0)
     }
 }
 
@@ -46,11 +46,37 @@ struct Escaping<'a, 'b> {
     lines: bool,
     /// A line begins here, and is not indented yet.
     begins: bool,
+    /// Characters of this line so far.
+    taken: usize,
+    /// Lines before this one.
+    ended: usize,
 }
+
+/// The most characters of a line.
+const LONGEST_LINE: usize = 1000;
+/// The most lines: a backtrace has many.
+const MOST_LINES: usize = 200;
 
 impl Write for Escaping<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
+            if self.ended >= MOST_LINES {
+                return Ok(());
+            }
+            if c == '\n' && self.lines {
+                (self.taken, self.ended) = (0, self.ended + 1);
+                if self.ended == MOST_LINES {
+                    return self.out.write_str("\n  …");
+                }
+            } else {
+                self.taken += 1;
+                if self.taken > LONGEST_LINE {
+                    if self.taken == LONGEST_LINE + 1 {
+                        self.out.write_char('…')?;
+                    }
+                    continue;
+                }
+            }
             if std::mem::take(&mut self.begins) && !matches!(c, ' ' | '\n') {
                 self.out.write_str("  ")?;
             }
@@ -68,10 +94,26 @@ impl Write for Escaping<'_, '_> {
 }
 
 /// Whether a character does something else than to be seen: control characters, separators of lines,
-/// and what turns the direction of the text around it.
+/// what turns the direction of the text around it, and what is invisible. The joiners U+200C and U+200D
+/// are parts of words and of emoji.
 fn is_hidden(c: char) -> bool {
     (c.is_control() && c != '\t')
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'
+                | '\u{200e}'
+                | '\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 /// The fields of the log, so shown; the message may have several lines, as a backtrace has. The
@@ -118,6 +160,25 @@ mod tests {
         let shown = json(&text);
         assert_eq!(shown, "{\n  \"feed\": \"a\\u001b[2J\\u007f\\u009b1m\\u202e\\n漢字 👩\\t\"\n}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
+
+    #[test]
+    fn invisible_characters_are_escaped() {
+        for c in "\u{ad}\u{61c}\u{180e}\u{200b}\u{200e}\u{200f}\u{2060}\u{feff}\u{fffb}\u{1d173}\u{e0041}".chars() {
+            assert_eq!(Shown(c).to_string(), c.escape_unicode().to_string());
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_cut() {
+        let cut = "é".repeat(LONGEST_LINE) + "…";
+        let long = "é".repeat(3_000_000);
+        assert_eq!(Shown(&long).to_string(), cut);
+        assert_eq!(Shown("é".repeat(LONGEST_LINE)).to_string(), "é".repeat(LONGEST_LINE));
+        assert_eq!(Lines(format!("{long}\nb")).to_string(), format!("{cut}\n  b"));
+        let lines = Lines("a\n".repeat(100_000)).to_string();
+        assert_eq!(lines.lines().count(), MOST_LINES + 1);
+        assert!(lines.ends_with("a\n  …"), "{lines}");
     }
 
     #[derive(Clone, Default)]
