@@ -67,6 +67,9 @@ fn advice(authority: &str, refusal: &Refusal, now: SystemTime) -> Vec<String> {
             format!("if the one above is the server's: --cert-hash {hash}"),
             "or trust its file, which stays right when it is renewed: --cacert FILE or --certs DIR".into(),
         ],
+        Reason::Unusable(_) => vec![
+            "give the server another certificate: `h3cast serve` without --cert and --key creates a suitable one".into(),
+        ],
         _ => {
             let mut lines = Vec::new();
             if let Some(Expected { file, .. }) = expected.iter().find(|one| one.only_here) {

@@ -180,6 +180,10 @@ fn host_and_port<'a>(authority: &'a str, path: &str) -> Result<(&'a str, Option<
             Err((why.into(), "its ASCII form, which begins with xn--".into()))
         }
         Some(c) => Err((format!("`{}` cannot be in a host's name", c.escape_debug()), example(path))),
+        // As TLS wants it, which would refuse it later.
+        None if rustls::pki_types::ServerName::try_from(host).is_err() => {
+            Err((format!("{host} is neither a host name nor an IP address"), example(path)))
+        }
         None => Ok((host, port)),
     }
 }
@@ -231,6 +235,8 @@ mod tests {
             ("https://localhost:443a", "443a is not a port", "https://localhost:4433"),
             ("https://[::1]:x/", "x is not a port", "https://[::1]:4433/"),
             ("https://user:pw@host:1/x", "passwords are not sent", "https://host:1/x"),
+            ("https://1.2.3/x", "1.2.3 is neither a host name nor an IP address", "https://localhost:4433/x"),
+            ("https://a..b/x", "a..b is neither", "https://localhost:4433/x"),
             ("https://user@host", "passwords are not sent", "https://host"),
             ("http://localhost:8080/stream", "always https", "https://localhost:4433/stream"),
             ("HTTP://host/x?y", "always https", "https://host/x?y"),

@@ -243,6 +243,9 @@ fn reason(name: &ServerName<'_>) -> impl Fn(rustls::Error) -> Reason {
             }
             CertificateError::UnknownIssuer => Reason::Unknown,
             CertificateError::Other(error) if error.to_string().contains("CaUsedAsEndEntity") => Reason::Unknown,
+            CertificateError::Other(error) if error.to_string().contains("UnsupportedCriticalExtension") => {
+                Reason::Unusable("it has a critical extension that TLS clients like this one do not support".into())
+            }
             error => Reason::Unusable(error.to_string()),
         },
         error => Reason::Unusable(error.to_string()),
@@ -273,12 +276,12 @@ impl ServerCertVerifier for Verifier {
             }
             Rule::Anchors(anchors) => {
                 let algorithms = self.provider.signature_verification_algorithms.all;
-                match anchors.verify(certificate, chain, name, now, algorithms) {
-                    Ok(()) => (Ok(()), Vec::new()),
-                    Err(reason) => (Err(reason), anchors.expected(name)),
-                }
+                (anchors.verify(certificate, chain, name, now, algorithms), anchors.expected(name))
             }
         };
+        // TLS reads the certificate once more, for the server's signature: what it cannot use fails here,
+        // where it can be explained, under every rule.
+        let verified = verified.and_then(|()| ParsedCertificate::try_from(certificate).map(drop).map_err(reason(name)));
         match verified {
             Ok(()) => Ok(ServerCertVerified::assertion()),
             Err(reason) => Err(self.refuse(Refusal { reason, presented: Presented::read(certificate), expected })),
@@ -370,6 +373,25 @@ mod tests {
         }
         assert_eq!(refusals(), REMEMBERED);
         assert_eq!(named.refusal("something else"), None);
+    }
+
+    #[test]
+    fn an_unknown_critical_extension_is_refused_in_words() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
+        let mut extension = rcgen::CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+        extension.set_criticality(true);
+        params.custom_extensions.push(extension);
+        let der = params.self_signed(&key).unwrap().der().clone();
+        let (dir, now) = (tempfile::tempdir().unwrap(), UnixTime::now());
+        std::fs::write(dir.path().join("cert.pem"), &der).unwrap();
+        let mut anchors = Anchors::system();
+        anchors.add_folder(dir.path(), true).unwrap();
+        for verifier in [Verifier::of(anchors), Verifier::pinned(vec![Fingerprint::of(&der)]), Verifier::anyone()] {
+            let error = verifier.verify_server_cert(&der, &[], &name("localhost"), &[], now).unwrap_err();
+            let refusal = verifier.refusal(&error.to_string()).expect("it is remembered");
+            assert!(refusal.reason.to_string().contains("critical extension"), "{refusal}");
+        }
     }
 
     #[test]
