@@ -32,6 +32,8 @@ struct Facts {
     key: KeyKind,
     version_3: bool,
     weak_signature: bool,
+    server_auth: bool,
+    unknown_critical: Option<String>,
     made_here: bool,
 }
 
@@ -102,6 +104,8 @@ impl Certificate {
             key: key_kind(&x509),
             version_3: x509.version() == x509_parser::x509::X509Version::V3,
             weak_signature: weak_signature(&x509),
+            server_auth: server_auth(&x509),
+            unknown_critical: unknown_critical(&x509),
             made_here: made_here(&x509),
             der: der.clone(),
         };
@@ -170,6 +174,16 @@ impl Certificate {
     /// Whether it is signed by way of a hash that browsers refuse.
     pub(super) fn has_weak_signature(&self) -> bool {
         self.0.weak_signature
+    }
+
+    /// Whether its extended key usage, if it has one, allows servers.
+    pub(super) fn is_for_servers(&self) -> bool {
+        self.0.server_auth
+    }
+
+    /// The object identifier of a critical extension that clients need not know.
+    pub(super) fn unknown_critical(&self) -> Option<&str> {
+        self.0.unknown_critical.as_deref()
     }
 
     /// Whether this program created it, this version or an earlier one.
@@ -257,6 +271,21 @@ fn weak_signature(x509: &X509Certificate<'_>) -> bool {
     const WEAK: [&str; 5] =
         ["1.2.840.113549.1.1.4", "1.2.840.113549.1.1.5", "1.3.14.3.2.25", "1.3.14.3.2.29", "1.2.840.10045.4.1"];
     WEAK.contains(&x509.signature_algorithm.algorithm.to_id_string().as_str())
+}
+
+fn server_auth(x509: &X509Certificate<'_>) -> bool {
+    match x509.extended_key_usage() {
+        Ok(Some(usage)) => usage.value.server_auth || usage.value.any,
+        _ => true,
+    }
+}
+
+/// A critical extension that is none of those which RFC 5280 has every client know.
+fn unknown_critical(x509: &X509Certificate<'_>) -> Option<String> {
+    const KNOWN: [&str; 8] =
+        ["2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.30", "2.5.29.32", "2.5.29.36", "2.5.29.37", "2.5.29.54"];
+    let critical = x509.extensions().iter().filter(|extension| extension.critical);
+    critical.map(|extension| extension.oid.to_id_string()).find(|oid| !KNOWN.contains(&oid.as_str()))
 }
 
 /// The shape of every certificate that this program ever created: self-signed, with our name and

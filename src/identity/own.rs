@@ -65,6 +65,12 @@ pub(super) fn warnings(chain: &[Certificate], hosts: &[String]) -> Vec<String> {
             ));
         }
     }
+    if !leaf.is_for_servers() {
+        warnings.push("its extended key usage does not include serverAuth: clients refuse it".into());
+    }
+    if let Some(oid) = leaf.unknown_critical() {
+        warnings.push(format!("it has a critical extension ({oid}) that clients do not know: they refuse it"));
+    }
     if leaf.key_kind() == KeyKind::Ed25519 {
         warnings.push("its key is Ed25519, which browsers refuse; use ECDSA P-256".into());
     }
