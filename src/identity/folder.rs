@@ -33,6 +33,10 @@ const MARK: &str = "Created and renewed by h3cast. For a certificate of your own
 /// What a file has to begin with to be ours.
 const MARK_BEGINS: &str = "Created and renewed by h3cast.";
 
+/// How the base64 of every P-256 key begins that is written here (PKCS #8), and that of certificates.
+const KEY_BEGINS: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg";
+const CERTIFICATE_BEGINS: &str = "MII";
+
 /// A file of the folder.
 #[derive(Debug)]
 pub(super) enum Slot<T> {
@@ -110,6 +114,16 @@ impl Contents {
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
+
+    /// The first of the files that are not complete.
+    pub(super) fn broken(&self) -> Option<&'static str> {
+        match (&self.certificates, &self.key, &self.next_key) {
+            (Slot::Broken(_), _, _) => Some(CERTIFICATES),
+            (_, Slot::Broken(_), _) => Some(KEY),
+            (_, _, Slot::Broken(_)) => Some(NEXT_KEY),
+            _ => None,
+        }
+    }
 }
 
 /// The bytes of a file, unless it is something that cannot be ours.
@@ -147,7 +161,7 @@ fn read_certificates(path: &Path) -> Result<Slot<Vec<Certificate>>, IdentityErro
             Some(other) => foreign(format!("holds {}", described(other))),
             None => Ok(Slot::Ours(certificates, bytes)),
         },
-        Err(_) if is_marked(&bytes) => Ok(Slot::Broken(bytes)),
+        Err(_) if pem::is_cut(&bytes, MARK, "CERTIFICATE", CERTIFICATE_BEGINS) => Ok(Slot::Broken(bytes)),
         Err(error) => foreign(format!("holds no certificate in PEM form: {}", reason(error))),
     }
 }
@@ -157,12 +171,15 @@ fn read_key(path: &Path, known: &[Certificate]) -> Result<Slot<Key>, IdentityErr
     let Some(bytes) = bytes(path)? else { return Ok(Slot::Absent) };
     let foreign = |found| Err(IdentityError::Foreign { path: path.into(), found });
     match pem::key(path, &bytes) {
+        Ok(key) if !key.is_p256() => {
+            foreign("holds a private key of another kind than h3cast creates, which is ECDSA P-256".into())
+        }
         Ok(key) if is_marked(&bytes) || known.iter().any(|certificate| key.is_of(certificate)) => {
             Ok(Slot::Ours(key, bytes))
         }
         Ok(_) if known.is_empty() => foreign("holds a private key without a certificate that h3cast created".into()),
         Ok(_) => foreign("holds a private key that is not that of the certificate beside it".into()),
-        Err(_) if is_marked(&bytes) => Ok(Slot::Broken(bytes)),
+        Err(_) if pem::is_cut(&bytes, MARK, "PRIVATE KEY", KEY_BEGINS) => Ok(Slot::Broken(bytes)),
         Err(error) => foreign(format!("holds no private key in PEM form: {}", reason(error))),
     }
 }
@@ -264,6 +281,11 @@ impl Contents {
     }
 }
 
+/// The files that are looked after.
+pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
+    [CERTIFICATES, KEY, NEXT_KEY].map(|name| dir.join(name)).into()
+}
+
 /// Creates the folder.
 pub(super) fn create(dir: &Path, with_parents: bool) -> Result<(), IdentityError> {
     let created = match with_parents {
@@ -310,13 +332,24 @@ impl Drop for Part {
     }
 }
 
-/// Removes what a program that died left behind.
-pub(super) fn clean(dir: &Path, now: SystemTime) {
+/// Whether a program that died, or one that is writing, has left something.
+pub(super) fn has_parts(dir: &Path) -> bool {
+    let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.into_iter().any(|name| name.to_str().is_some_and(is_part))
+}
+
+fn is_part(name: &str) -> bool {
+    name.starts_with(PART_BEGINS) && name.ends_with(PART_ENDS)
+}
+
+/// Removes what a program that died left behind: who has the lock, at once.
+pub(super) fn clean(dir: &Path, now: SystemTime, locked: bool) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let ours = name.to_str().is_some_and(|name| name.starts_with(PART_BEGINS) && name.ends_with(PART_ENDS));
         let modified = entry.metadata().and_then(|metadata| metadata.modified());
-        let old = modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > Duration::from_secs(60)));
+        let old =
+            locked || modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > Duration::from_secs(60)));
         if ours && old {
             let _ = fs::remove_file(entry.path());
         }

@@ -2,13 +2,13 @@
 
 use std::{
     sync::PoisonError,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Certificate, Identity, IdentityError, Origin, State, own, plan::Mode, watch::Watch};
+use super::{Certificate, Identity, IdentityError, Origin, State, own, plan::Mode, stamp::Stamp, watch::Watch};
 
 /// How often to look at the clock, and at the files though nothing was heard of a change. Short,
 /// since a computer that sleeps stops timers but not the validity of certificates.
@@ -19,6 +19,10 @@ const POLL_EVERY: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_millis(200);
 /// When to look again at something that was wrong: it may only not be complete yet.
 const TROUBLE: Duration = Duration::from_secs(1);
+/// How often to look at what the system knows of the files: a folder above them may be exchanged.
+const STAMP_EVERY: Duration = Duration::from_secs(1);
+/// How long something must have been as it is before it is taken for damaged, not for half copied.
+const CALM: Duration = Duration::from_secs(5);
 
 /// What is remembered from one look to the next.
 #[derive(Debug, Default)]
@@ -29,6 +33,8 @@ pub(super) struct Keeping {
     told: Option<String>,
     /// What was last logged of the certificate's dates.
     dates: Option<String>,
+    /// How the files were when last looked at, and since when.
+    stamp: Option<(Stamp, Instant)>,
     /// Nothing may be stored.
     abandoned: bool,
 }
@@ -49,7 +55,7 @@ impl Identity {
         }
         let settled = made.settle(Some(&self.state()), Mode::Start, SystemTime::now())?;
         if let Some(error) = settled.unsaved {
-            let text = unsaved(&error, &settled.state);
+            let text = unsaved(&error, &settled.state, &made.names);
             warn!("{text}");
             (keeping.trouble, keeping.told) = (Some(text.clone()), Some(text));
         }
@@ -89,7 +95,7 @@ impl Identity {
         let watch = Watch::new();
         // The files may have changed since they were read.
         let mut pause = Duration::ZERO;
-        while stop.run_until_cancelled(watch.wait(pause, SETTLE)).await.is_some() {
+        while stop.run_until_cancelled(self.change(&watch, pause)).await.is_some() {
             let (identity, watch) = (self.clone(), watch.clone());
             let looked = tokio::task::spawn_blocking(move || {
                 let watched = watch.follow(&[identity.certificate_path(), identity.key_path()]);
@@ -108,13 +114,37 @@ impl Identity {
         }
     }
 
+    /// Completes after `pause`, or soon after a change.
+    async fn change(&self, watch: &Watch, pause: Duration) {
+        let begun = Instant::now();
+        loop {
+            let left = pause.saturating_sub(begun.elapsed());
+            if watch.wait(left.min(STAMP_EVERY), SETTLE).await || left <= STAMP_EVERY {
+                return;
+            }
+            let identity = self.clone();
+            // A panic there is found out by the look that follows.
+            if tokio::task::spawn_blocking(move || identity.has_changed()).await.unwrap_or(true) {
+                return tokio::time::sleep(SETTLE).await;
+            }
+        }
+    }
+
+    /// Whether the files are others than at the last look. Blocks.
+    fn has_changed(&self) -> bool {
+        let now = Stamp::of(&self.files());
+        let keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        keeping.stamp.as_ref().is_none_or(|(before, _)| *before != now)
+    }
+
     /// Looks at the clock and the files once. A failure leaves everything as it is. Whether all is well.
     fn refresh(&self, now: SystemTime) -> bool {
         let mut keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.state();
+        let stamp = keeping.stamp(Stamp::of(&self.files()));
         let looked = match &self.0.origin {
-            Origin::Made(made) => made.settle(Some(&before), Mode::Run, now).map(|settled| {
-                let trouble = settled.unsaved.map(|error| unsaved(&error, &settled.state));
+            Origin::Made(made) => made.settle(Some(&before), Mode::Run(stamp.as_ref()), now).map(|settled| {
+                let trouble = settled.unsaved.map(|error| unsaved(&error, &settled.state, &made.names));
                 (settled.state, trouble)
             }),
             Origin::Given { certificate, key, .. } => match is_readable_again(certificate) && is_readable_again(key) {
@@ -133,7 +163,8 @@ impl Identity {
         if let Origin::Given { .. } = self.0.origin {
             keeping.look_at_dates(&self.current());
         }
-        keeping.note(trouble)
+        let waits = trouble.is_some() && stamp.is_none();
+        keeping.note(trouble) && !waits
     }
 
     fn adopt(&self, before: &State, mut state: State, now: SystemTime) {
@@ -151,6 +182,17 @@ impl Identity {
 }
 
 impl Keeping {
+    /// Remembers how the files are; gives it back when they have been so for a while.
+    fn stamp(&mut self, now: Stamp) -> Option<Stamp> {
+        match &self.stamp {
+            Some((before, since)) if *before == now => (since.elapsed() >= CALM).then_some(now),
+            _ => {
+                self.stamp = Some((now, Instant::now()));
+                None
+            }
+        }
+    }
+
     /// Logs what is wrong once, and only when it is still wrong at a second look. Whether all is well.
     fn note(&mut self, trouble: Option<String>) -> bool {
         match &trouble {
@@ -181,9 +223,17 @@ impl Keeping {
     }
 }
 
-fn unsaved(error: &IdentityError, state: &State) -> String {
+fn unsaved(error: &IdentityError, state: &State, names: &[String]) -> String {
     let end = super::rfc3339(state.current.newest().not_after());
-    format!("the certificate, which is valid until {end}, should be renewed, but that is not possible: {error}")
+    let lacks = |name: &&String| !state.current.certificates().any(|one| one.names_host(name));
+    let missing: Vec<_> = names.iter().filter(lacks).map(String::as_str).collect();
+    let refused = match missing.is_empty() {
+        true => String::new(),
+        false => format!(". It is not valid for {}: clients that connect by that name refuse it", missing.join(", ")),
+    };
+    format!(
+        "the certificate, which is valid until {end}, should be renewed, but that is not possible: {error}{refused}"
+    )
 }
 
 /// A pipe can be read once.

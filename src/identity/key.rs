@@ -19,6 +19,9 @@ use time::OffsetDateTime;
 
 use super::{Certificate, Fingerprint, IdentityError, certificate::COMMON_NAME, provider};
 
+/// The curve's object identifier, as DER has it.
+const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+
 /// A private key.
 #[derive(Clone)]
 pub(super) struct Key(Arc<Inner>);
@@ -27,6 +30,7 @@ struct Inner {
     der: PrivateKeyDer<'static>,
     signing: Arc<dyn SigningKey>,
     spki_hash: Fingerprint,
+    p256: bool,
 }
 
 impl fmt::Debug for Key {
@@ -45,8 +49,15 @@ impl Key {
     /// Reads a key; none when it is of a kind that TLS cannot use.
     pub(super) fn from_der(der: PrivateKeyDer<'static>) -> Option<Self> {
         let signing = any_supported_type(&der).ok()?;
-        let spki_hash = Fingerprint::of(&signing.public_key()?);
-        Some(Self(Arc::new(Inner { der, signing, spki_hash })))
+        let spki = signing.public_key()?;
+        let p256 = spki.windows(P256.len()).any(|window| window == P256);
+        let spki_hash = Fingerprint::of(&spki);
+        Some(Self(Arc::new(Inner { der, signing, spki_hash, p256 })))
+    }
+
+    /// Whether it is of the kind that this program creates.
+    pub(super) fn is_p256(&self) -> bool {
+        self.0.p256
     }
 
     /// A new key, as browsers want it that are to trust a certificate by its hash.

@@ -15,6 +15,7 @@ mod lock;
 mod own;
 mod pem;
 mod plan;
+mod stamp;
 mod watch;
 
 use std::{
@@ -226,6 +227,14 @@ impl Identity {
         match &self.0.origin {
             Origin::Made(made) => made.dir.join(folder::KEY),
             Origin::Given { key, .. } => key.clone(),
+        }
+    }
+
+    /// The files that are looked after.
+    fn files(&self) -> Vec<PathBuf> {
+        match &self.0.origin {
+            Origin::Made(made) => folder::files(&made.dir),
+            Origin::Given { certificate, key, .. } => vec![certificate.clone(), key.clone()],
         }
     }
 

@@ -2,7 +2,10 @@
 
 use std::{fs, io, path::Path};
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{Error, PemObject},
+};
 
 use super::{Certificate, IdentityError, key::Key};
 
@@ -31,10 +34,10 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
 
 /// The certificates in a file, at least one.
 pub(crate) fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<Certificate>, IdentityError> {
+    let bytes = without_bom(bytes);
     let pem = |reason: String| IdentityError::Pem { wanted: "certificate", path: path.into(), reason };
-    let read: Vec<_> = CertificateDer::pem_slice_iter(bytes)
-        .collect::<Result<_, _>>()
-        .map_err(|error| pem(format!("it is damaged ({error})")))?;
+    let read: Vec<_> =
+        CertificateDer::pem_slice_iter(bytes).collect::<Result<_, _>>().map_err(|error| pem(damage(&error)))?;
     if read.is_empty() {
         return Err(pem(no_certificate(path, bytes)));
     }
@@ -44,6 +47,7 @@ pub(crate) fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<Certificate>
 
 /// The private key in a file.
 pub(super) fn key(path: &Path, bytes: &[u8]) -> Result<Key, IdentityError> {
+    let bytes = without_bom(bytes);
     let pem = |reason: String| IdentityError::Pem { wanted: "private key", path: path.into(), reason };
     // An encrypted key in the old form has the label of a plain one.
     if is_encrypted(bytes) {
@@ -51,11 +55,63 @@ pub(super) fn key(path: &Path, bytes: &[u8]) -> Result<Key, IdentityError> {
     }
     let der = match PrivateKeyDer::from_pem_slice(bytes) {
         Ok(der) => der,
-        Err(rustls::pki_types::pem::Error::NoItemsFound) => return Err(pem(no_key(path, bytes))),
-        Err(error) => return Err(pem(format!("it is damaged ({error})"))),
+        Err(Error::NoItemsFound) => return Err(pem(no_key(path, bytes))),
+        Err(error) => return Err(pem(damage(&error))),
     };
     let reason = unusable_key(&der);
     Key::from_der(der).ok_or_else(|| IdentityError::Unusable { path: path.into(), reason })
+}
+
+/// Without the mark that some editors put before UTF-8.
+fn without_bom(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// What is wrong with the form, in a sentence.
+fn damage(error: &Error) -> String {
+    match error {
+        // The marker is what followed on the BEGIN line.
+        Error::MissingSectionEnd { end_marker } if end_marker.len() > 60 => {
+            "it is damaged: its line breaks were lost; the BEGIN and END lines and each 64 characters between them belong on lines of their own".into()
+        }
+        Error::MissingSectionEnd { end_marker } => format!(
+            "it is damaged: there is no line `-----END {}-----`; it was cut off",
+            String::from_utf8_lossy(end_marker).trim().trim_start_matches("-----END ").trim_end_matches('-')
+        ),
+        Error::IllegalSectionStart { .. } => {
+            "it is damaged: a line that begins with `-----BEGIN` must end with `-----`, and the base64 text follows on lines of its own; were its line breaks lost?".into()
+        }
+        Error::Base64Decode(_) => "it is damaged: the text between its BEGIN and END lines is not base64".into(),
+        error => format!("it is damaged ({error})"),
+    }
+}
+
+/// Whether a file is the beginning of one that begins with `mark` and holds whole blocks with this
+/// label, whose base64 begins with `body`: a write that did not come to its end leaves that.
+pub(super) fn is_cut(bytes: &[u8], mark: &str, label: &str, body: &str) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let (begin, end) = (format!("-----BEGIN {label}-----\n"), format!("-----END {label}-----\n"));
+    let text = text.replace('\r', "");
+    let Some(mut rest) = text.strip_prefix(mark) else {
+        return !text.is_empty() && text.len() > mark.len() / 2 && mark.starts_with(&text);
+    };
+    loop {
+        if begin.starts_with(rest) {
+            return true;
+        }
+        let Some(inner) = rest.strip_prefix(&begin) else { return false };
+        let (base64, tail) = inner.split_at(inner.find('-').unwrap_or(inner.len()));
+        let plain = |c: char| c.is_ascii_alphanumeric() || "+/=\n".contains(c);
+        if !(base64.starts_with(body) || body.starts_with(base64)) || !base64.chars().all(plain) {
+            return false;
+        }
+        match tail.strip_prefix(&end) {
+            // What is whole and cannot be read was not cut off.
+            Some("") => return false,
+            Some(after) => rest = after,
+            None => return end.len() > tail.len() + 1 && end.starts_with(tail),
+        }
+    }
 }
 
 /// What stands between `-----BEGIN ` and `-----`.

@@ -15,7 +15,10 @@ use super::{
     folder::{self, CERTIFICATES, Contents, KEY, Step, Stopped},
     key::{Generation, Key},
     lock::Lock,
+    stamp::Stamp,
 };
+
+use tracing::warn;
 
 /// Names in one certificate. Those that servers needed before are kept up to here.
 const MOST_NAMES: usize = 64;
@@ -35,14 +38,20 @@ pub(super) struct Made {
 
 /// How the folder is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum Mode<'a> {
     /// Nothing is written.
     Look,
     /// A server starts: what is missing is created.
     Start,
     /// A server runs: what is missing is restored. What it has not seen before and is not complete is
-    /// being put there by its owner.
-    Run,
+    /// being put there by its owner: it is restored only when it has been like this stamp for a while.
+    Run(Option<&'a Stamp>),
+}
+
+impl Mode<'_> {
+    fn runs(self) -> bool {
+        matches!(self, Self::Run(_))
+    }
 }
 
 /// What came of it.
@@ -55,12 +64,21 @@ pub(super) struct Settled {
 
 impl Made {
     /// Brings the folder to what it should be. Blocks.
-    pub(super) fn settle(&self, known: Option<&State>, mode: Mode, now: SystemTime) -> Result<Settled, IdentityError> {
+    pub(super) fn settle(
+        &self,
+        known: Option<&State>,
+        mode: Mode<'_>,
+        now: SystemTime,
+    ) -> Result<Settled, IdentityError> {
+        if mode == Mode::Start && folder::has_parts(&self.dir) {
+            let lock = Lock::of(&self.dir);
+            folder::clean(&self.dir, now, lock.is_some());
+        }
         let mut result = self.look(known, mode, now);
         // Another server may just be writing there.
         for _ in 0..3 {
             match result {
-                Err(IdentityError::Foreign { .. }) if mode != Mode::Run => {
+                Err(IdentityError::Foreign { .. }) if !mode.runs() => {
                     std::thread::sleep(PAUSE);
                     result = self.look(known, mode, now);
                 }
@@ -73,7 +91,7 @@ impl Made {
         }
         match self.store(known, mode, now) {
             Ok(state) => Ok(Settled { state, unsaved: None }),
-            Err(error @ IdentityError::File { .. }) => match self.as_it_is(known.filter(|_| mode == Mode::Run), now) {
+            Err(error @ IdentityError::File { .. }) => match self.as_it_is(known.filter(|_| mode.runs()), now) {
                 Some(state) => Ok(Settled { state, unsaved: Some(error) }),
                 None => Err(error),
             },
@@ -81,17 +99,28 @@ impl Made {
         }
     }
 
-    fn look(&self, known: Option<&State>, mode: Mode, now: SystemTime) -> Result<(Contents, Plan), IdentityError> {
+    fn look(&self, known: Option<&State>, mode: Mode<'_>, now: SystemTime) -> Result<(Contents, Plan), IdentityError> {
         let contents = Contents::read(&self.dir)?;
         let plan = self.plan(&contents, known, mode, now)?;
+        if let Mode::Run(calm) = mode
+            && let Some(name) = doubtful(&contents, known, now)
+            && !plan.steps.is_empty()
+        {
+            let path = contents.path(name);
+            // Read after the contents, so that these were like this for so long.
+            if calm != Some(&Stamp::of(&folder::files(&self.dir))) {
+                return Err(IdentityError::Incomplete { path, found: "it is not complete or does not fit".into() });
+            }
+            warn!("{}: it was not complete or did not fit, and nothing more came: restoring it", path.display());
+        }
         Ok((contents, plan))
     }
 
-    fn store(&self, known: Option<&State>, mode: Mode, now: SystemTime) -> Result<State, IdentityError> {
+    fn store(&self, known: Option<&State>, mode: Mode<'_>, now: SystemTime) -> Result<State, IdentityError> {
         // Not what it was in: whoever removed that has done so on purpose.
         folder::create(&self.dir, mode == Mode::Start)?;
-        let _lock = Lock::of(&self.dir);
-        folder::clean(&self.dir, now);
+        let lock = Lock::of(&self.dir);
+        folder::clean(&self.dir, now, lock.is_some());
         for _ in 0..ROUNDS {
             let (contents, plan) = self.look(known, mode, now)?;
             if plan.steps.is_empty() {
@@ -128,11 +157,11 @@ impl Made {
         &self,
         contents: &Contents,
         known: Option<&State>,
-        mode: Mode,
+        mode: Mode<'_>,
         now: SystemTime,
     ) -> Result<Plan, IdentityError> {
         let view = View { contents, known, now, lifetimes: self.lifetimes };
-        if mode == Mode::Run {
+        if mode.runs() {
             view.is_whole()?;
         }
         let names = view.names(&self.names);
@@ -163,6 +192,15 @@ impl Made {
         let steps = steps(contents, &current, next.as_ref(), &previous);
         Ok(Plan { steps, state: State { current, next, previous } })
     }
+}
+
+/// The file that may be in the middle of being written by the folder's owner.
+fn doubtful(contents: &Contents, known: Option<&State>, now: SystemTime) -> Option<&'static str> {
+    let found = contents.certificates.value();
+    let lacks = |known: &State| {
+        found.is_some_and(|found| known.certificates().any(|one| one.is_valid(now) && !found.contains(one)))
+    };
+    contents.broken().or_else(|| known.is_some_and(lacks).then_some(CERTIFICATES))
 }
 
 #[derive(Debug)]

@@ -39,15 +39,17 @@ impl Watch {
         Self { changed: Arc::default(), places: Arc::default(), watcher: Arc::new(Mutex::new(Watching::Not)) }
     }
 
-    /// Completes after `pause`, or `settle` after a change. A change between two calls counts.
+    /// Completes after `pause`, or `settle` after a change: then true. A change between two calls counts.
     ///
     /// # Cancel safety
     ///
     /// Cancel-safe.
-    pub(super) async fn wait(&self, pause: Duration, settle: Duration) {
-        if tokio::time::timeout(pause, self.changed.notified()).await.is_ok() {
+    pub(super) async fn wait(&self, pause: Duration, settle: Duration) -> bool {
+        let changed = tokio::time::timeout(pause, self.changed.notified()).await.is_ok();
+        if changed {
             tokio::time::sleep(settle).await;
         }
+        changed
     }
 
     /// Watches whatever these paths lead through now, until the next call. Blocks. Whether changes are

@@ -102,6 +102,27 @@ async fn half_a_pair() {
 }
 
 #[tokio::test]
+async fn a_mark_alone_makes_nothing_ours() {
+    let first_line = |file: &Path| format!("{}\n", fs::read_to_string(file).unwrap().lines().next().unwrap());
+    let rsa = with(|_, certs| {
+        ours(certs);
+        openssl(certs, &format!("genpkey {RSA} -out rsa"));
+        let text = first_line(&certs.join("key.pem")) + &fs::read_to_string(certs.join("rsa")).unwrap();
+        fs::write(certs.join("key.pem"), text).unwrap();
+    });
+    left_alone(rsa.path(), "key.pem holds a private key of another kind").await;
+    for rest in ["notes of the user\n", "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg"] {
+        let alone = with(|_, certs| {
+            ours(certs);
+            let text = first_line(&certs.join("key.pem")) + rest;
+            fs::write(certs.join("key.pem"), text).unwrap();
+            fs::remove_file(certs.join("cert.pem")).unwrap();
+        });
+        left_alone(alone.path(), "key.pem holds no private key").await;
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_read() {
     let encrypted = with(|_, certs| {
         ours(certs);

@@ -156,7 +156,8 @@ async fn a_read_only_folder_serves() {
         // A name that it lacks is no reason to stop either.
         let args = ["serve", "--listen", "127.0.0.2:0", "--listen", "localhost:0", "--http", "off"];
         let mut named_too = Serving::of(as_nobody(dir.path(), &args), dir.path()).await;
-        named_too.program.told("should be renewed, but that is not possible").await;
+        let told = named_too.program.told("should be renewed, but that is not possible").await;
+        assert!(told.contains("It is not valid for 127.0.0.2"), "{told}");
         assert_eq!(snapshot(&folder), before);
     }
 }
@@ -287,5 +288,43 @@ fn wherever_a_crash_strikes_the_next_start_goes_on() {
     fs::File::options().write(true).open(&part).unwrap().set_modified(long_ago).unwrap();
     fs::remove_file(alone.path().join("cert.pem")).unwrap();
     ours(alone.path());
+    assert!(!part.exists());
+}
+
+#[tokio::test]
+async fn what_is_copied_in_slowly_is_not_undone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, _) = certs(dir.path());
+    let other = dir.path().join("other");
+    let hash = ours(&other).current().hash().hex();
+    let mut serving = Serving::start(dir.path(), &FREE).await;
+    for name in ["key.pem", "cert.pem"] {
+        let whole = fs::read(other.join(name)).unwrap();
+        let mut file = fs::File::create(folder.join(name)).unwrap();
+        std::io::Write::write_all(&mut file, &whole[..whole.len() / 2]).unwrap();
+        // As a slow copy does.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        std::io::Write::write_all(&mut file, &whole[whole.len() / 2..]).unwrap();
+    }
+    serving.program.told(&hash).await;
+    for name in ["key.pem", "cert.pem"] {
+        assert_eq!(fs::read(folder.join(name)).unwrap(), fs::read(other.join(name)).unwrap(), "{name}");
+    }
+    // What stays cut short is restored, and that is logged.
+    let certificate = folder.join("cert.pem");
+    let whole = fs::read(&certificate).unwrap();
+    fs::write(&certificate, &whole[..150]).unwrap();
+    serving.program.told("restoring it").await;
+    until("the certificate is restored", || fs::read(&certificate).unwrap() == whole).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_server_was_writing_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, _) = certs(dir.path());
+    ours(&folder);
+    let part = folder.join(".h3cast-0123456789abcdef.part");
+    fs::copy(folder.join("key.pem"), &part).unwrap();
+    let _serving = Serving::start(dir.path(), &FREE).await;
     assert!(!part.exists());
 }

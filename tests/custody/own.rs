@@ -52,6 +52,7 @@ async fn each_mistake_has_its_sentence() {
     let [good, rsa] = ["good.pem", "rsa.pem"].map(|name| fs::read_to_string(at.join(name)).unwrap());
     fs::write(at.join("reversed.pem"), format!("{rsa}{good}")).unwrap();
     fs::write(at.join("cut.pem"), &good[..good.len() / 2]).unwrap();
+    fs::write(at.join("joined.pem"), good.replace('\n', " ")).unwrap();
     fs::write(at.join("empty"), "").unwrap();
     fs::write(
         at.join("utf16.pem"),
@@ -80,6 +81,8 @@ async fn each_mistake_has_its_sentence() {
         ("empty", "good.key", "empty holds no certificate in PEM form: the file is empty"),
         ("good.pem", "empty", "empty holds no private key in PEM form: the file is empty"),
         ("cut.pem", "good.key", "cut.pem holds no certificate in PEM form: it is damaged"),
+        ("cut.pem", "good.key", "there is no line `-----END CERTIFICATE-----`"),
+        ("joined.pem", "good.key", "its line breaks were lost"),
         ("utf16.pem", "good.key", "UTF-16"),
         ("nothing.pem", "good.key", "cannot read nothing.pem"),
         (".", "good.key", "directory"),
@@ -106,7 +109,13 @@ async fn what_can_be_served_is_served_with_a_warning() {
     own(at, "other", P256, 60);
     let [fine, other] = ["fine.pem", "other.pem"].map(|name| fs::read_to_string(at.join(name)).unwrap());
     fs::write(at.join("unchained.pem"), format!("{fine}{other}")).unwrap();
+    fs::write(at.join("bom.pem"), format!("\u{feff}{fine}")).unwrap();
+    let subject = "-days 60 -subj /CN=localhost -addext subjectAltName=DNS:localhost";
+    openssl(at, &format!("req -x509 -key fine.key -out client.pem {subject} -addext extendedKeyUsage=clientAuth"));
+    openssl(at, &format!("req -x509 -key fine.key -out critical.pem {subject} -addext 1.2.3.4=critical,DER:0500"));
     let cases = [
+        ("client.pem", "fine.key", "does not include serverAuth"),
+        ("critical.pem", "fine.key", "critical extension (1.2.3.4)"),
         ("expired.pem", "expired.key", "it expired on"),
         ("future.pem", "future.key", "it is not valid before"),
         ("ending.pem", "ending.key", "it expires in 3 days"),
@@ -121,7 +130,7 @@ async fn what_can_be_served_is_served_with_a_warning() {
         serving.program.told(expected).await;
     }
     // What is in order is not talked about.
-    let serving = Serving::start(at, &using("fine.pem", "fine.key")).await;
+    let serving = Serving::start(at, &using("bom.pem", "fine.key")).await;
     serving.program.signal("TERM");
     let (_, said, _) = serving.program.end().await;
     assert!(!said.contains("the certificate"), "{said}");
@@ -201,6 +210,31 @@ async fn changes_are_taken_over_however_they_are_made() {
         fs::copy(at.join(from), at.join(to)).unwrap();
     }
     assert!(taken_over(&mut serving, &at.join("four.pem")).await < SOON);
+}
+
+#[tokio::test]
+async fn a_folder_far_above_is_exchanged() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    for name in ["one", "two"] {
+        timed(at, name, "localhost", -24, 24 * 60);
+        let deep = at.join(format!("{name}.d/live/site"));
+        fs::create_dir_all(&deep).unwrap();
+        fs::copy(at.join(format!("{name}.pem")), deep.join("tls.crt")).unwrap();
+        fs::copy(at.join(format!("{name}.key")), deep.join("tls.key")).unwrap();
+    }
+    let rename = |from: &str, to: &str| fs::rename(at.join(from), at.join(to)).unwrap();
+    rename("one.d", "top");
+    let files = using("top/live/site/tls.crt", "top/live/site/tls.key");
+    let mut serving = Serving::start(at, &files).await;
+    // The first look has been taken by then; nothing shows when.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let begun = Instant::now();
+    rename("top", "old");
+    serving.program.told("still using the certificate from before: cannot read").await;
+    rename("two.d", "top");
+    taken_over(&mut serving, &at.join("two.pem")).await;
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
