@@ -74,7 +74,11 @@ pub(super) fn feed(
                 return publisher.end(end);
             }
             pause = if begun.elapsed() >= STEADY { BACKOFF.0 } else { (pause * 2).min(BACKOFF.1) };
-            warn!(feed = exec.name, ?end, ?pause, "the command has ended and will be run again");
+            let why = match end {
+                End::Failed(FeedError(why)) => why,
+                _ => "the command has ended".into(),
+            };
+            warn!(feed = exec.name, "{why}; restarting it in {pause:?}");
             let again = async {
                 // With what it has left behind, before another one needs what that holds.
                 running.gone().await;

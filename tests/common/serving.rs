@@ -48,6 +48,13 @@ impl Serving {
         Self::run(command, "localhost:0", args)
     }
 
+    /// The same, started by `prefix`, as by `env --ignore-signal=CHLD`.
+    pub fn start_by<T: AsRef<str>>(prefix: &[&str], args: impl FnOnce(&Path) -> Vec<T>) -> Self {
+        let mut command = Command::new(prefix[0]);
+        command.args(&prefix[1..]).arg(env!("CARGO_BIN_EXE_h3cast"));
+        Self::run(command, "localhost:0", args)
+    }
+
     fn run<T: AsRef<str>>(mut command: Command, listen: &str, args: impl FnOnce(&Path) -> Vec<T>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let stderr = std::fs::File::create(dir.path().join("stderr")).unwrap();

@@ -230,6 +230,50 @@ async fn what_a_command_leaves_behind_is_asked_to_end() {
     serving.stop();
 }
 
+/// Nor does it hide how its command ended, by holding the pipe. Nothing that was in the pipe is lost.
+#[tokio::test]
+async fn a_process_left_behind_keeps_no_feed_open() {
+    for more in [&[][..], &["--per-viewer"]] {
+        let held = "held=exec:seq 20000; sleep 1000 & exit 3";
+        // It is not in the command's group any more, and keeps writing.
+        let escaped = "escaped=exec:seq 20000; setsid sh -c 'echo $$ >pid; while sleep 0.02; do echo y; done' & exit 3";
+        let serving = Serving::start(|_| [&[held, escaped, "--history=64M"], more].concat());
+        let connection = serving.connect().await;
+        for name in ["held", "escaped"] {
+            let all = all_of(&serving, &connection, name).await;
+            assert!(all.contains("20000\n") && all.contains("the command exited with status 3"), "{name} {more:?}");
+        }
+        kill(&[line_of(&serving.dir().join("pid")).await]);
+        serving.stop();
+    }
+}
+
+#[tokio::test]
+async fn a_process_left_behind_delays_no_restart() {
+    let serving = Serving::start(|_| ["exec:echo begun; sleep 1000 & exit 3", "--restart"].to_vec());
+    let connection = serving.connect().await;
+    let mut reading = Reading::open(&connection, &serving.uri("/stream?from=start"), false).await;
+    assert_eq!(reading.line().await, "begun\n");
+    assert_eq!(reading.line().await, "begun\n");
+    let log = std::fs::read_to_string(serving.dir().join("stderr")).unwrap();
+    assert!(log.contains("the command exited with status 3") && !log.contains("FeedError"), "{log}");
+    drop((reading, connection));
+    serving.stop();
+}
+
+/// A parent that waits for no child of its own passes that on.
+#[tokio::test]
+async fn a_command_has_a_status_where_children_are_not_waited_for() {
+    let args = ["good=exec:seq 3", "bad=exec:exit 3"].to_vec();
+    let serving = Serving::start_by(&["env", "--ignore-signal=CHLD"], |_| args);
+    let connection = serving.connect().await;
+    let all = all_of(&serving, &connection, "good").await;
+    assert!(all.contains("3\n") && !all.contains("the command"), "{all}");
+    let all = all_of(&serving, &connection, "bad").await;
+    assert!(all.contains("the command exited with status 3"), "{all}");
+    serving.stop();
+}
+
 /// A server that cannot start leaves none of its commands.
 #[tokio::test]
 async fn a_start_that_fails_leaves_no_command() {

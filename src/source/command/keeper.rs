@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tokio::{
     process::ChildStderr,
     sync::oneshot,
-    task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    task::{JoinHandle, unconstrained},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -32,6 +32,8 @@ const KILLED: Duration = Duration::from_secs(1);
 /// How long to wait for what a command has written before it ended, when something that has left its group
 /// holds its pipe open.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How much is read of that at most: more than a pipe holds (1 MiB, unless root has asked for more).
+const LAST_BYTES: usize = 2 << 20;
 /// How often to look whether a group is empty, at most. Nobody tells.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -102,6 +104,8 @@ pub(super) struct Running {
     chunks: Option<Chunker<Output>>,
     ended: Option<Ended>,
     ended_rx: oneshot::Receiver<Ended>,
+    /// How much is still read after the end, and until when more is waited for.
+    last: (usize, Option<Instant>),
     drained: CancellationToken,
     keeper: JoinHandle<()>,
     _unwanted: DropGuard,
@@ -132,6 +136,7 @@ impl Running {
             chunks: Some(Chunker::new(output, *chunking)),
             ended: None,
             ended_rx,
+            last: (LAST_BYTES, None),
             drained,
             keeper: shared.running.spawn(keeper.keep(ended_tx)),
             _unwanted: unwanted.drop_guard(),
@@ -146,9 +151,21 @@ impl Running {
     pub(super) async fn next(&mut self) -> Option<Bytes> {
         let chunks = self.chunks.as_mut()?;
         let next = loop {
+            if self.ended.is_none() {
+                // What never stops printing is never waited for below.
+                self.ended = self.ended_rx.try_recv().ok();
+            }
             if self.ended.is_some() {
-                // All of it was killed, and has its last words in the pipe.
-                break timeout(LAST_WORDS, chunks.next()).await.unwrap_or(Ok(None));
+                // Its last words are in the pipe, and given whenever they are asked for. Whoever still prints is no
+                // part of it.
+                let until = *self.last.1.get_or_insert_with(|| Instant::now() + LAST_WORDS);
+                // On Windows each read takes a while.
+                let until = if cfg!(unix) { until } else { Instant::now() + LAST_WORDS };
+                let last = unconstrained(timeout_at(until, chunks.next())).await.unwrap_or(Ok(None));
+                let length = last.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len);
+                let left = self.last.0.checked_sub(length);
+                self.last.0 = left.unwrap_or(0);
+                break if left.is_some() { last } else { Ok(None) };
             }
             tokio::select! {
                 biased;
@@ -192,31 +209,56 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self, ended_tx: oneshot::Sender<Ended>) {
-        let by_itself = async {
-            // It is not waited for before: until then nobody else has its number, which is its group's.
-            self.drained.cancelled().await;
-            self.process.wait().await
-        };
         let status = tokio::select! {
             biased;
-            status = by_itself => Some(status),
+            status = self.process.wait() => Some(status),
             () = self.unwanted.cancelled() => None,
             () = self.commands.stopping() => None,
         };
         match status {
-            Some(status) => {
-                self.end_log().await;
-                // Whoever has gone does not want to know.
-                let _ = ended_tx.send(Ended::ByItself(status));
-                if !self.group.is_empty() {
-                    self.end_all(true).await;
-                }
-            }
+            Some(status) => self.end_rest(status, ended_tx).await,
             None => {
                 self.end_all(false).await;
-                self.end_log().await;
+                end_log(self.log.take()).await;
                 let _ = ended_tx.send(Ended::Stopped);
             }
+        }
+    }
+
+    /// The command has exited. What it printed is still read, and what it has left behind ends.
+    async fn end_rest(mut self, status: io::Result<ExitStatus>, ended_tx: oneshot::Sender<Ended>) {
+        let (drained, unwanted, commands) = (self.drained.clone(), self.unwanted.clone(), self.commands.clone());
+        let log = self.log.take();
+        let patience = async {
+            let deadline = Instant::now() + PATIENCE;
+            // Looks at the group all the time: once it is empty, its number may be that of others.
+            self.is_gone(PATIENCE, &mut true).await;
+            sleep_until(deadline).await;
+        };
+        tokio::select! {
+            biased;
+            () = drained.cancelled() => {}
+            () = unwanted.cancelled() => {}
+            () = commands.stopping() => {}
+            () = patience => {}
+        }
+        let rest = async {
+            if !self.group.is_empty() {
+                self.end_all(true).await;
+            }
+        };
+        tokio::pin!(rest);
+        // Its end is known when all has been read, or nothing more of it can come.
+        let over = tokio::select! {
+            biased;
+            () = drained.cancelled() => false,
+            () = &mut rest => true,
+        };
+        end_log(log).await;
+        // Whoever has gone does not want to know.
+        let _ = ended_tx.send(Ended::ByItself(status));
+        if !over {
+            rest.await;
         }
     }
 
@@ -247,14 +289,14 @@ impl Keeper {
             pause = (pause * 2).min(LOOK);
         }
     }
+}
 
-    /// Waits for the last lines of the log.
-    async fn end_log(&mut self) {
-        if let Some(mut log) = self.log.take()
-            && timeout(LAST_WORDS, &mut log).await.is_err()
-        {
-            log.abort();
-        }
+/// Waits for the last lines of the log.
+async fn end_log(log: Option<JoinHandle<()>>) {
+    if let Some(mut log) = log
+        && timeout(LAST_WORDS, &mut log).await.is_err()
+    {
+        log.abort();
     }
 }
 
