@@ -118,6 +118,8 @@ impl Failure {
 /// Runs the program with the arguments of its process.
 #[must_use]
 pub fn run() -> ExitCode {
+    // Before there are other threads, which inherit it.
+    signals::unblock();
     log::log_panics();
     let cli = Cli::parse();
     // Without threads, messages are written all the same.

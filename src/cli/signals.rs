@@ -114,6 +114,18 @@ fn listen(react: impl AsyncFnOnce(Signals) + Send + 'static) -> io::Result<()> {
     listening.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that waits for signals is gone")))
 }
 
+/// Lets this thread be reached by the signals that end the program, and by SIGCHLD: what a parent has blocked
+/// stays blocked in the programs that it starts.
+pub(super) fn unblock() {
+    #[cfg(unix)]
+    {
+        use nix::sys::signal::{SigSet, Signal::*};
+        let signals: SigSet = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD].into_iter().collect();
+        // It fails for no set that is valid.
+        let _ = signals.thread_unblock();
+    }
+}
+
 #[cfg(unix)]
 struct Signals(Vec<(Signal, tokio::signal::unix::Signal)>);
 

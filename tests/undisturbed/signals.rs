@@ -40,6 +40,16 @@ fn a_second_one_ends_it_at_once() {
     }
 }
 
+/// As by a parent that blocked them for itself before it started the program.
+#[test]
+fn they_are_handled_where_the_parent_blocked_them() {
+    for signal in ["INT", "TERM", "HUP", "QUIT"] {
+        let mut server = Server::start(program(&["env", "--block-signal=INT,TERM,HUP,QUIT"]), &["demo", "--count=0"]);
+        server.signal(signal);
+        assert_eq!(server.end(), Some(0), "{signal}");
+    }
+}
+
 fn command_streams(server: &mut Server) -> impl Sized {
     server.stdout.take()
 }

@@ -55,8 +55,24 @@ pub(super) struct Launched {
 #[cfg(unix)]
 const WITH_LIMIT: &str = r#"ulimit -S -n "$1"; exec sh -c "$2""#;
 
+/// Sees to it that ended commands are there to be waited for: who started this process may have it ignore
+/// SIGCHLD, and the system then forgets how they ended.
+#[cfg(unix)]
+fn wait_for_children() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        use tokio::signal::unix::{SignalKind, signal};
+        // What handles it stays when this is dropped.
+        if let Err(error) = signal(SignalKind::child()) {
+            tracing::warn!(%error, "cannot handle SIGCHLD: how commands end may stay unknown");
+        }
+    });
+}
+
 /// Starts `shell`, with this soft limit of open files if it is another than ours.
 pub(super) fn launch(shell: &str, files: Option<u64>, stderr: Stderr) -> io::Result<Launched> {
+    #[cfg(unix)]
+    wait_for_children();
     let mut command = command(shell, files);
     for (name, _) in std::env::vars_os() {
         // They configure this server, and some are secrets.
