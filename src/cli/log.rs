@@ -50,8 +50,9 @@ fn filter(directives: &str) -> Result<EnvFilter, String> {
         .find(|word| !levels.iter().any(|level| word.eq_ignore_ascii_case(level)));
     match wrong {
         Some(word) => Err(format!("unknown log level `{word}`: {expected}")),
-        None => EnvFilter::try_new(directives)
-            .map_err(|error| format!("cannot read --log {directives}: {error}; {expected}")),
+        None => {
+            EnvFilter::try_new(directives).map_err(|_| format!("cannot read the log level `{directives}`: {expected}"))
+        }
     }
 }
 
