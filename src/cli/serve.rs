@@ -170,9 +170,9 @@ async fn start(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands) 
         let text = "two sources have the same name: give each its own, as in build=exec:make log=tail:FILE";
         return Err(Failure::usage(anyhow::anyhow!(text)));
     }
-    if let Some((one, other)) = shared {
+    if let Some((one, other, what)) = shared {
         let text = format!(
-            "the feeds `{one}` and `{other}` both read standard input, so each line would reach only one of them: give one source; any number of viewers can read its feed"
+            "the feeds `{one}` and `{other}` both read {what}, so each line would reach only one of them: give one source; any number of viewers can read its feed"
         );
         return Err(Failure::usage(anyhow::anyhow!(text)));
     }

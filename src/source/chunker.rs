@@ -89,9 +89,21 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
             match read {
                 Ok(size) => self.ended = size == 0,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // There is no more now, and that was not waited for.
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock
+                        && self.held.is_some_and(|until| until <= Instant::now()) =>
+                {
+                    self.overdue = true;
+                }
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// When the beginning of a character has waited for long enough, if one waits.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.held
     }
 
     /// What the bytes come from.
@@ -311,6 +323,42 @@ mod tests {
         drop(writer);
         assert_eq!(chunker.next().await.unwrap().unwrap(), &b"\xe8"[..]);
         assert_eq!(chunker.next().await.unwrap(), None);
+    }
+
+    /// Gives one piece, and from then on says that there is no more now, as a pipe that is followed does.
+    struct Dry(Option<&'static [u8]>);
+
+    impl AsyncRead for Dry {
+        fn poll_read(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            buf: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<io::Result<()>> {
+            std::task::Poll::Ready(match self.0.take() {
+                Some(piece) => {
+                    buf.put_slice(piece);
+                    Ok(())
+                }
+                None => Err(io::ErrorKind::WouldBlock.into()),
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_begun_character_does_not_wait_for_ever_where_reads_do_not_wait() {
+        let mut chunker = Chunker::new(Dry(Some(b"caf\xe9")), Chunking::Bytes);
+        assert_eq!(chunker.next().await.unwrap().unwrap(), "caf");
+        let begun = Instant::now();
+        let late = loop {
+            match chunker.next().await {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    assert!(begun.elapsed() < 2 * CHARACTER_WAIT, "it still waits");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                chunk => break chunk.unwrap().unwrap(),
+            }
+        };
+        assert_eq!((&late[..], begun.elapsed()), (&b"\xe9"[..], CHARACTER_WAIT));
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Files: from their beginning for each viewer, or followed as they grow.
 
+mod claim;
 mod find;
 mod follow;
 mod last;
@@ -10,6 +11,9 @@ use std::{io, path::PathBuf};
 
 use futures_util::stream;
 
+pub(super) use self::claim::Claim;
+#[cfg(feature = "cli")]
+pub(crate) use self::claim::Once;
 pub(crate) use self::open::file;
 use self::{
     find::{Back, Finder},

@@ -11,20 +11,30 @@ use futures_util::{Stream, stream};
 use tokio::{io::AsyncRead, sync::mpsc};
 use tokio_util::io::StreamReader;
 
-use super::chunker::MAX_CHUNK;
+use super::{chunker::MAX_CHUNK, file::Claim};
 
 /// How often to try again where another program has made standard input non-blocking.
 const AGAIN: Duration = Duration::from_millis(10);
 
 /// Reads standard input.
+///
+/// # Errors
+///
+/// When another source reads it.
 pub(super) fn reader() -> io::Result<impl AsyncRead + Send + Unpin> {
     Ok(StreamReader::new(Box::pin(pieces()?)))
 }
 
 /// What each read of standard input brings.
+///
+/// # Errors
+///
+/// When another source reads it.
 pub(crate) fn pieces() -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send> {
+    let claim = claim()?;
     let (read_tx, read_rx) = mpsc::channel(1);
     std::thread::Builder::new().name("stdin".into()).spawn(move || {
+        let _claim = claim;
         let ended = read(io::stdin().lock(), |bytes| read_tx.blocking_send(Ok(Some(bytes))).is_ok());
         // Nobody wants it any more, then.
         let _ = read_tx.blocking_send(ended.map(|()| None));
@@ -38,6 +48,20 @@ pub(crate) fn pieces() -> io::Result<impl Stream<Item = io::Result<Bytes>> + Sen
             None => Some((Err(io::Error::other("standard input is not read any more")), None)),
         }
     }))
+}
+
+/// It may have a name, by which another source finds it.
+#[cfg(unix)]
+fn claim() -> io::Result<Option<Claim>> {
+    use std::os::fd::AsFd;
+    let stdin = io::stdin().as_fd().try_clone_to_owned().map(std::fs::File::from);
+    // What cannot be looked at cannot be read either, which is found later.
+    stdin.and_then(|stdin| stdin.metadata()).ok().map(|metadata| Claim::of(&metadata)).transpose()
+}
+
+#[cfg(not(unix))]
+fn claim() -> io::Result<Option<Claim>> {
+    Ok(None)
 }
 
 /// Gives what is read to its end, as long as it is wanted.

@@ -53,6 +53,58 @@ async fn a_pipe_is_read_once_for_all() {
     assert_eq!(serving.program.end().await.2, Some(0));
 }
 
+/// What looks like the beginning of a character, and is none, waits for 5 s in a pipe too: its writer may wait
+/// for an answer.
+#[tokio::test]
+async fn a_begun_character_in_a_pipe_arrives_while_its_writer_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    mkfifo(&dir.path().join("p"));
+    let mut writing = writer(dir.path(), "exec > p; printf 'caf\\351'; exec sleep 1000");
+    let serving = Serving::start(dir.path(), 0, &["--chunk", "bytes", "tail:p"]).await;
+    let mut viewer = Program::start(dir.path(), &["get", &serving.url("/stream?from=start")]);
+    let mut got = [0; 4];
+    soon("all four bytes", tokio::io::AsyncReadExt::read_exact(&mut viewer.stdout, &mut got)).await.unwrap();
+    assert_eq!(&got, b"caf\xe9");
+    writing.kill().unwrap();
+    writing.wait().unwrap();
+}
+
+/// Two sources that would take each other's lines, by whatever names they have the pipe.
+#[tokio::test]
+async fn two_sources_on_one_pipe_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    mkfifo(&dir.path().join("p"));
+    std::os::unix::fs::symlink("p", dir.path().join("link")).unwrap();
+    for (one, other) in [("p", "./p"), ("p", "link"), ("/dev/null", "/dev/../dev/null")] {
+        let (a, b) = (format!("a=tail:{one}"), format!("b=tail:{other}"));
+        let args = ["serve", "--listen", "localhost:0", "--http", "off", &a, &b];
+        let got = soon("its end", command(dir.path(), &args).output()).await.unwrap();
+        let stderr = String::from_utf8_lossy(&got.stderr);
+        assert_eq!(got.status.code(), Some(2), "{one} {other}: {stderr}");
+        assert!(stderr.contains("`a` and `b` both read the ") && stderr.contains(other), "{one} {other}: {stderr}");
+    }
+}
+
+/// The same with a pipe that comes later: the second source waits, and says so once.
+#[tokio::test]
+async fn a_pipe_that_two_sources_come_to_is_read_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    mkfifo(&dir.path().join("p"));
+    let mut serving = Serving::start(dir.path(), 0, &["a=tail:p", "b=tail:later"]).await;
+    serving.program.told("later").await;
+    std::os::unix::fs::symlink("p", dir.path().join("later")).unwrap();
+    serving.program.told("another feed reads this pipe").await;
+    let script = "for n in $(seq 50); do echo $n; done > p";
+    assert!(ended(writer(dir.path(), script)).await.success());
+    let mut a = Program::start(dir.path(), &["get", &serving.url("/stream/a?from=start")]);
+    for number in 1..=50 {
+        assert_eq!(a.line().await, format!("{number}\n"));
+    }
+    serving.program.signal("TERM");
+    let (_, told, code) = serving.program.end().await;
+    assert_eq!((told.matches("another feed").count(), code), (0, Some(0)), "{told}");
+}
+
 /// The server starts and stops, whether there is a writer or not.
 #[tokio::test]
 async fn a_pipe_without_a_writer() {

@@ -1,17 +1,33 @@
-//! Standard input: read by one source at most, and not missed by who pipes into the demo.
+//! Standard input and other pipes: read by one source at most; and standard input is not missed by who pipes
+//! into the demo.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use crate::source::{Kind, Source};
+use crate::source::{Kind, Source, file::Once};
 
-/// Two sources that read standard input, of which each would get a part. Blocks.
-pub(super) fn shared(sources: &[Source]) -> Option<(String, String)> {
+/// Two sources that read standard input, or the same pipe or device, of which each would get a part; and what
+/// that is. Blocks.
+pub(super) fn shared(sources: &[Source]) -> Option<(String, String, String)> {
     let mut reading = sources.iter().filter(|source| match &source.kind {
         Kind::Stdin => true,
         Kind::File(path) | Kind::Tail(path) => is_stdin(path),
         _ => false,
     });
-    Some((reading.next()?.name.clone(), reading.next()?.name.clone()))
+    if let (Some(one), Some(other)) = (reading.next(), reading.next()) {
+        return Some((one.name.clone(), other.name.clone(), "standard input".into()));
+    }
+    let mut found = BTreeMap::new();
+    for source in sources {
+        if let Kind::Tail(path) = &source.kind
+            && let Ok(metadata) = std::fs::metadata(path)
+            && let Some(once) = Once::of(&metadata)
+            && let Some(one) = found.insert(once, &source.name)
+        {
+            let what = if matches!(once, Once::Pipe(..)) { "pipe" } else { "device" };
+            return Some((one.clone(), source.name.clone(), format!("the {what} `{}`", path.display())));
+        }
+    }
+    None
 }
 
 /// Whether this is standard input under another name.

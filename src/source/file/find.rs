@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{
+    claim::Claim,
     last,
     open::{Identity, Opened, What, identity, open},
     watch::{self, Followed},
@@ -37,7 +38,7 @@ pub(super) struct Found {
     /// Where to begin.
     pub(super) at: u64,
     /// Dropped when the file is closed.
-    pub(super) held: Arc<()>,
+    pub(super) held: Arc<Claim>,
 }
 
 /// What is to be read from now on.
@@ -69,11 +70,17 @@ fn open_followed(path: &Path) -> io::Result<Opened> {
 
 /// What is at the path, unless it is one of those that are held.
 fn see(path: &Path, held: &[Identity], back: Option<Back>) -> io::Result<Now> {
-    let there = identity(&std::fs::metadata(path)?);
+    let metadata = std::fs::metadata(path)?;
+    let there = identity(&metadata);
     if held.contains(&there) {
         return Ok(Now::Again(there));
     }
+    let mut claim = Claim::of(&metadata)?;
     let mut opened = open_followed(path)?;
+    // It may have become another one since.
+    if !claim.is_of(&opened.metadata) {
+        claim = Claim::of(&opened.metadata)?;
+    }
     let at = match back {
         Some(back) if opened.what == What::File => {
             let end = opened.file.seek(SeekFrom::End(0))?;
@@ -85,7 +92,7 @@ fn see(path: &Path, held: &[Identity], back: Option<Back>) -> io::Result<Now> {
         opened.file.seek(SeekFrom::Start(at))?;
     }
     let identity = identity(&opened.metadata);
-    Ok(Now::Found(Found { opened, identity, at, held: Arc::new(()) }))
+    Ok(Now::Found(Found { opened, identity, at, held: Arc::new(claim) }))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
@@ -107,7 +114,7 @@ pub(super) struct Finder {
     /// The file that is at the path.
     current: Option<Identity>,
     /// Files that are being read.
-    held: Vec<(Identity, Weak<()>)>,
+    held: Vec<(Identity, Weak<Claim>)>,
     missing: Option<Missing>,
     /// How much of the next file is its feed's already, if it was there before.
     back: Option<Back>,

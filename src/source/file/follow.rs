@@ -14,11 +14,12 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::{
     io::{AsyncRead, AsyncSeekExt, ReadBuf},
     sync::mpsc,
-    time::sleep,
+    time::{sleep, sleep_until},
 };
 use tracing::{info, warn};
 
 use super::{
+    claim::Claim,
     find::{Finder, Found, LOOK, Now},
     open::{Identity, What},
     watch::Followed,
@@ -66,7 +67,7 @@ struct Open {
     deleted: Option<Instant>,
     /// It has been read to its end since it was replaced: what comes later comes along with the next one's.
     caught_up: bool,
-    held: Arc<()>,
+    held: Arc<Claim>,
 }
 
 /// How far reading has come.
@@ -127,12 +128,13 @@ impl Follower {
             if more {
                 continue;
             }
-            let look = if self.files.len() > 1 { LATE } else { LOOK };
+            let look = tokio::time::Instant::now() + if self.files.len() > 1 { LATE } else { LOOK };
+            let due = self.files.iter().filter_map(|open| open.chunks.due()).fold(look, Ord::min);
             let now = tokio::select! {
                 () = followed.more.notified() => None,
                 now = found.recv() => now,
                 () = readable(&self.files) => None,
-                () = sleep(look) => None,
+                () = sleep_until(due) => None,
             };
             if let Some(now) = now {
                 self.take(now).await;

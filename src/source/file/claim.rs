@@ -1,0 +1,79 @@
+//! Pipes and devices that are being read: what one source reads there, another does not get.
+
+use std::{
+    collections::BTreeSet,
+    fs::Metadata,
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// What tells a pipe or a device from all others, by whichever name it is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(not(unix), allow(dead_code, reason = "files alone are read there"))]
+pub(crate) enum Once {
+    /// By its device and inode.
+    Pipe(u64, u64),
+    /// By its own number: it may have several inodes.
+    Device(u64),
+}
+
+impl Once {
+    /// `None` where each reader gets everything.
+    pub(crate) fn of(metadata: &Metadata) -> Option<Self> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::{FileTypeExt, MetadataExt};
+            let kind = metadata.file_type();
+            if kind.is_fifo() {
+                return Some(Self::Pipe(metadata.dev(), metadata.ino()));
+            }
+            if kind.is_char_device() {
+                return Some(Self::Device(metadata.rdev()));
+            }
+        }
+        let _ = metadata;
+        None
+    }
+}
+
+/// Those that sources of this process read.
+static CLAIMED: Mutex<BTreeSet<Once>> = Mutex::new(BTreeSet::new());
+
+fn claimed() -> MutexGuard<'static, BTreeSet<Once>> {
+    CLAIMED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The right to read something, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Claim(Option<Once>);
+
+impl Claim {
+    /// Claims it, before it is opened: a reader that opens a pipe and leaves may kill its writer.
+    ///
+    /// # Errors
+    ///
+    /// When another source reads it.
+    pub(crate) fn of(metadata: &Metadata) -> io::Result<Self> {
+        let once = Once::of(metadata);
+        match once {
+            Some(once) if !claimed().insert(once) => {
+                let text = "another feed reads this pipe or device, and each line would reach only one of them";
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, text))
+            }
+            _ => Ok(Self(once)),
+        }
+    }
+
+    /// Whether it is of that.
+    pub(crate) fn is_of(&self, metadata: &Metadata) -> bool {
+        self.0 == Once::of(metadata)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(once) = &self.0 {
+            claimed().remove(once);
+        }
+    }
+}
