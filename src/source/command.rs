@@ -26,7 +26,7 @@ use keeper::{Ended, Running};
 pub use launch::Stderr;
 
 /// How long to wait before a command is run again, at first and at most. It doubles each time that
-/// the command ends sooner than [`STEADY`].
+/// the command ends sooner than [`STEADY`], or cannot be run.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -57,31 +57,47 @@ pub(super) fn feed(
     restart: bool,
     publisher: Publisher,
 ) -> Result<impl Future<Output = ()> + Send + use<>, SourceError> {
-    let mut running = Running::start(&exec)?;
+    // At first, a command that cannot be run is an error of the start.
+    let mut started = Ok(Running::start(&exec)?);
     Ok(async move {
         let mut pause = BACKOFF.0;
         loop {
             let begun = Instant::now();
-            while let Some(chunk) = running.next().await {
-                if publisher.publish(chunk).await.is_err() {
-                    // The feed has ended; so does the command.
-                    return;
+            let ended = match started {
+                Ok(mut running) => {
+                    while let Some(chunk) = running.next().await {
+                        if publisher.publish(chunk).await.is_err() {
+                            // The feed has ended; so does the command.
+                            return;
+                        }
+                        fault::point("source");
+                    }
+                    let end = end_of(running.end().await);
+                    if !restart || end == End::Stopped {
+                        return publisher.end(end);
+                    }
+                    if begun.elapsed() >= STEADY {
+                        pause = BACKOFF.0;
+                    }
+                    let why = match end {
+                        End::Failed(FeedError(why)) => why,
+                        _ => "the command has ended".into(),
+                    };
+                    warn!(feed = exec.name, "{why}; restarting it in {pause:?}");
+                    Some(running)
                 }
-                fault::point("source");
-            }
-            let end = end_of(running.end().await);
-            if !restart || end == End::Stopped {
-                return publisher.end(end);
-            }
-            pause = if begun.elapsed() >= STEADY { BACKOFF.0 } else { (pause * 2).min(BACKOFF.1) };
-            let why = match end {
-                End::Failed(FeedError(why)) => why,
-                _ => "the command has ended".into(),
+                Err(_) if exec.commands.is_stopping() => return publisher.end(End::Stopped),
+                // It may be over soon: too many processes, too many open files.
+                Err(error) => {
+                    warn!(feed = exec.name, %error, "the command cannot be run now; trying again in {pause:?}");
+                    None
+                }
             };
-            warn!(feed = exec.name, "{why}; restarting it in {pause:?}");
             let again = async {
                 // With what it has left behind, before another one needs what that holds.
-                running.gone().await;
+                if let Some(running) = ended {
+                    running.gone().await;
+                }
                 tokio::time::sleep(pause).await;
             };
             tokio::select! {
@@ -89,11 +105,8 @@ pub(super) fn feed(
                 () = exec.commands.stopping() => return publisher.end(End::Stopped),
                 () = again => {}
             }
-            running = match Running::start(&exec) {
-                Ok(running) => running,
-                Err(_) if exec.commands.is_stopping() => return publisher.end(End::Stopped),
-                Err(error) => return publisher.end(End::Failed(FeedError(error.to_string()))),
-            };
+            pause = (pause * 2).min(BACKOFF.1);
+            started = Running::start(&exec);
         }
     })
 }

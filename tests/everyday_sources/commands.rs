@@ -11,6 +11,7 @@ use h3cast::client::Connection;
 
 use crate::{
     common::soon,
+    program,
     serving::{Reading, Serving, gone, kill},
 };
 
@@ -132,6 +133,24 @@ async fn a_second_signal_kills_at_once() {
     let stopping = tokio::task::spawn_blocking(|| serving.stop_at_once());
     soon("the end", stopping).await.unwrap();
     assert!(!is_alive(&pid));
+}
+
+/// What keeps a command from being run may be over soon: too many processes, too many open files.
+#[cfg(debug_assertions)]
+#[tokio::test]
+async fn a_command_that_cannot_be_run_again_is_tried_once_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["serve", "--listen", "localhost:0", "--http", "off", "--restart", "exec:echo run"];
+    let mut serving = program::command(dir.path(), &args);
+    serving.env("H3CAST_FAULT", "command=error@2");
+    let mut serving = program::Serving::of(program::Program::of(serving)).await;
+    let line = serving.program.told("cannot run `echo run`").await;
+    assert!(line.contains("WARN") && line.contains("default") && line.contains("a test asks for an error"), "{line}");
+    let url = serving.url("/stream?from=start&limit=2");
+    let got = program::output(dir.path(), &["get", &url]).await;
+    assert_eq!(program::text(&got.stdout), "run\nrun\n", "{}", program::text(&got.stderr));
+    serving.program.signal("TERM");
+    assert_eq!(serving.program.end().await.2, Some(0));
 }
 
 /// Viewers that come and go while the server stops: whatever was begun for them ends before it does.

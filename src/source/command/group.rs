@@ -42,8 +42,22 @@ impl Groups {
     }
 
     fn remove(&mut self, group: i32) {
-        self.running.remove(&group);
-        self.tell(|watcher| watcher.remove(group));
+        // Once: the watcher's list cannot do without what is not in it.
+        if self.running.remove(&group) {
+            self.tell(|watcher| watcher.remove(group));
+        }
+    }
+
+    #[cfg(feature = "cli")]
+    fn kill_all(&mut self) {
+        for group in std::mem::take(&mut self.running) {
+            if let Some(leader) = rustix::process::Pid::from_raw(group) {
+                // An error means that nobody is left there.
+                let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+            }
+            // Its number may be that of others when the watcher comes to it.
+            self.tell(|watcher| watcher.remove(group));
+        }
     }
 
     fn tell(&mut self, what: impl FnOnce(&mut Watcher) -> std::io::Result<()>) {
@@ -79,10 +93,7 @@ pub(crate) fn kill_all() {
     let mut groups = groups();
     groups.closed = true;
     #[cfg(unix)]
-    for group in groups.running.iter().filter_map(|group| rustix::process::Pid::from_raw(*group)) {
-        // An error means that nobody is left there.
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-    }
+    groups.kill_all();
 }
 
 /// A command's process group. What is left of it when this is dropped is killed.
@@ -172,5 +183,40 @@ impl Drop for Group {
         self.kill();
         #[cfg(unix)]
         self.forget();
+    }
+}
+
+#[cfg(all(test, unix, feature = "cli"))]
+mod tests {
+    use std::{
+        io::Read,
+        os::unix::process::{CommandExt, ExitStatusExt},
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    /// What is dead is not the watcher's any more: by the time this process is gone its number may be another's.
+    #[test]
+    fn the_watcher_is_notified_of_groups_that_were_killed() {
+        let mut watcher = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut heard = watcher.stdout.take().unwrap();
+        let mut groups =
+            Groups { running: Default::default(), watcher: Watching::By(Watcher::of(watcher)), closed: false };
+        let mut command = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+        let group = command.id().cast_signed();
+        groups.add(group);
+        groups.kill_all();
+        assert_eq!(command.wait().unwrap().signal(), Some(9));
+        // No process has this number, and it is not killed.
+        groups.add(i32::MAX);
+        // Its own end comes to the same, and is not reported again.
+        groups.remove(group);
+        if let Watching::By(watcher) = &mut groups.watcher {
+            watcher.close();
+        }
+        let mut text = String::new();
+        heard.read_to_string(&mut text).unwrap();
+        assert_eq!(text, format!("+ {group}\n- {group}\n+ {}\n", i32::MAX));
     }
 }

@@ -20,9 +20,12 @@ use super::{
     group::Group,
     launch::{self, Launched, Output, Process},
 };
-use crate::source::{
-    SourceError,
-    chunker::{Chunker, Chunking},
+use crate::{
+    fault,
+    source::{
+        SourceError,
+        chunker::{Chunker, Chunking},
+    },
 };
 
 /// How long a command has to end after it was asked to (SIGTERM), before it is killed.
@@ -117,7 +120,7 @@ impl Running {
         let shared = &commands.0;
         let start = || match shared.stopping.is_cancelled() {
             true => Err(io::Error::other("the server is shutting down")),
-            false => launch::launch(shell, shared.files, *stderr),
+            false => fault::fallible("command").and_then(|()| launch::launch(shell, shared.files, *stderr)),
         };
         let (launched, group) = Group::start(start, |launched: &Launched| &launched.process)
             .map_err(|source| SourceError::new(name, "cannot run", format!("`{shell}`"), source))?;

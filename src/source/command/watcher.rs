@@ -43,6 +43,17 @@ impl Watcher {
         Ok(Self(child))
     }
 
+    #[cfg(all(test, feature = "cli"))]
+    pub(super) fn of(child: Child) -> Self {
+        Self(child)
+    }
+
+    /// Lets it come to its end.
+    #[cfg(all(test, feature = "cli"))]
+    pub(super) fn close(&mut self) {
+        self.0.stdin = None;
+    }
+
     /// A group has begun.
     pub(super) fn add(&mut self, group: i32) -> io::Result<()> {
         self.write('+', group)
