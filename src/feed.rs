@@ -236,7 +236,7 @@ impl Feed {
         let name: Arc<str> = name.into();
         let kept = Kept::new(keeper, history, epoch, next, now);
         let publisher = kept.keeper.is_writable().then(|| Publisher::kept(kept.clone()));
-        let filler = Filler::new(kept.clone(), counters.clone());
+        let filler = Filler::new(name.clone(), kept.clone(), counters.clone());
         (Self { name, kind: Kind::Kept { kept, publisher }, file: None, counters }, filler)
     }
 

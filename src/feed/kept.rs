@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::sleep;
 
 use super::{
-    Counters, End, Event, FeedError, From, Gap, Lag,
+    Counters, End, Event, FeedError, From, Gap, Lag, log,
     ring::{Ring, RingViewer},
 };
 use crate::chunk::{Chunk, Cursor, Epoch};
@@ -138,26 +138,32 @@ pub struct Filler {
 }
 
 #[derive(Debug)]
-struct FailOnDrop(Kept);
+struct FailOnDrop {
+    name: Arc<str>,
+    kept: Kept,
+}
 
 impl Deref for FailOnDrop {
     type Target = Kept;
 
     fn deref(&self) -> &Kept {
-        &self.0
+        &self.kept
     }
 }
 
 impl Drop for FailOnDrop {
     fn drop(&mut self) {
+        let end = End::Failed(FeedError("nothing fills the feed any more: its task is gone".into()));
         // Changes nothing when the feed has ended.
-        self.0.ring().end(End::Failed(FeedError("nothing fills the feed any more: its task is gone".into())));
+        if self.kept.ring().end(end.clone()) {
+            log::ended(&self.name, &end);
+        }
     }
 }
 
 impl Filler {
-    pub(super) fn new(kept: Kept, counters: Arc<Counters>) -> Self {
-        Self { kept: Arc::new(FailOnDrop(kept)), counters }
+    pub(super) fn new(name: Arc<str>, kept: Kept, counters: Arc<Counters>) -> Self {
+        Self { kept: Arc::new(FailOnDrop { name, kept }), counters }
     }
 
     /// The number of the next chunk that is wanted.
@@ -494,6 +500,42 @@ mod tests {
         (5..10).for_each(|seq| add(&shelf, &filler, seq));
         assert_eq!(seqs(&some(&mut now, usize::MAX)), [8, 9]);
         assert_eq!(seqs(&some(&mut late, usize::MAX)), [6, 7, 8, 9]);
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn a_feed_that_nothing_fills_any_more_is_a_line_of_the_log() {
+        #[derive(Clone, Default)]
+        struct Log(Arc<Mutex<Vec<u8>>>);
+
+        impl std::io::Write for Log {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let log = Log::default();
+        let to = log.clone();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || to.clone()).finish();
+        tracing::subscriber::with_default(lines, || {
+            let (feed, filler) = Feed::kept("news", Arc::new(Shelf::default()), HISTORY, Epoch(7), 0, 0);
+            let other = filler.clone();
+            drop(filler);
+            assert_eq!(feed.status().end, None);
+            drop(other);
+            assert!(matches!(feed.status().end, Some(End::Failed(_))));
+            // That the server stops is not a failure.
+            let (feed, filler) = Feed::kept("stopped", Arc::new(Shelf::default()), HISTORY, Epoch(7), 0, 0);
+            feed.stop();
+            drop(filler);
+        });
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(log.contains("WARN") && log.contains("news") && log.contains("nothing fills the feed"), "{log}");
     }
 
     #[tokio::test]

@@ -204,7 +204,8 @@ impl Started {
     }
 }
 
-/// What feeds a live feed. It runs as long as it is polled; dropping it ends the feed.
+/// What feeds a live feed. It runs as long as it is polled. The feed fails if this is dropped before
+/// the feed has ended or its server stops.
 pub type Feeding = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Source {

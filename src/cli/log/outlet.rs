@@ -117,7 +117,7 @@ impl Outlet {
 /// Says that lines are missing.
 fn notice(lost: u64) -> Option<Box<[u8]>> {
     let lines = if lost == 1 { "line" } else { "lines" };
-    let text = format!("h3cast: {lost} {lines} of this log were lost here, because they could not be written\n");
+    let text = format!("h3cast: {lost} {lines} lost here, which could not be written\n");
     (lost > 0).then(|| text.into_bytes().into())
 }
 
@@ -226,10 +226,7 @@ mod tests {
         // One may have been on its way already.
         assert!((most..=most + 1).contains(&lines.len()), "{} lines", lines.len());
         let lost = most + 500 - lines.len();
-        assert_eq!(
-            notices,
-            [format!("h3cast: {lost} lines of this log were lost here, because they could not be written")]
-        );
+        assert_eq!(notices, [format!("h3cast: {lost} lines lost here, which could not be written")]);
         // And it is as before.
         outlet.write(b"after\n");
         outlet.flush(SOON).unwrap();
@@ -252,6 +249,6 @@ mod tests {
         outlet.write(b"third\n");
         outlet.flush(SOON).unwrap();
         let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
-        assert_eq!(text, "fir\nh3cast: 2 lines of this log were lost here, because they could not be written\nthird\n");
+        assert_eq!(text, "fir\nh3cast: 2 lines lost here, which could not be written\nthird\n");
     }
 }
