@@ -6,8 +6,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::{
-    Identity,
+    Identity, fault,
     note::{Left, Note},
+    panics,
     server::Addresses,
 };
 
@@ -47,13 +48,18 @@ impl Keeper {
 
     /// Brings it up to date until `stop`, and then removes it.
     pub(super) async fn keep(mut self, stop: CancellationToken) {
+        if self.left.is_none() {
+            return;
+        }
         let mut changes = self.identity.changes();
-        while let Some(mut left) = self.left.take() {
+        loop {
             // At once when the certificate changes: clients of the new one look here.
             let due = async {
                 let _ = tokio::time::timeout(EVERY, changes.changed()).await;
             };
-            if stop.run_until_cancelled(due).await.is_none() {
+            let stopped = stop.run_until_cancelled(due).await.is_none();
+            let left = self.left.take();
+            if stopped {
                 let removed = blocking(move || {
                     drop(left);
                     Ok(())
@@ -63,15 +69,29 @@ impl Keeper {
                 return;
             }
             let note = Note::of(&self.addresses, &self.identity);
-            let updated = blocking(move || {
-                let updated = left.update(note);
-                Ok((left, updated))
+            let updated = tokio::task::spawn_blocking(move || {
+                fault::point("note");
+                match left {
+                    Some(mut left) => {
+                        let updated = left.update(note).map(drop);
+                        (Some(left), updated)
+                    }
+                    None => match Left::leave(note) {
+                        Ok(left) => (Some(left), Ok(())),
+                        Err(error) => (None, Err(error)),
+                    },
+                }
             });
-            let Some(Ok((left, updated))) = stop.run_until_cancelled(updated).await else { return };
+            let Some(updated) = stop.run_until_cancelled(updated).await else { return };
+            // A panic takes the note with it; the next round leaves another one.
+            let Some((left, updated)) = panics::report("what keeps the note for clients on this machine", updated)
+            else {
+                continue;
+            };
             if let Err(error) = updated {
                 debug!(%error, "cannot update the note for clients on this machine");
             }
-            self.left = Some(left);
+            self.left = left;
         }
     }
 }

@@ -176,6 +176,30 @@ async fn a_client_may_be_there_before_its_server() {
     assert_eq!((code, text(&stdout)), (Some(0), demo()), "{stderr}");
 }
 
+/// A panic while the note is kept takes the note with it: another one is left.
+#[cfg(debug_assertions)]
+#[tokio::test]
+async fn a_note_that_is_lost_with_a_panic_is_left_again() {
+    let user = User::new();
+    let args = ["serve", "--listen", "localhost:0", "--http", "off", "demo", "--interval", "1ms"];
+    let mut serving = user.command(&user.folder("server"), &args);
+    serving.env("H3CAST_FAULT", "note=panic");
+    let mut serving = Serving::of(Program::of(serving)).await;
+    serving.program.told("note for clients on this machine").await;
+    soon("another note", async {
+        while user.notes().is_empty() {
+            // Nobody tells when it is there.
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let (code, stdout, stderr) = user.runs(&["get", &serving.url("/stream")]).await;
+    assert_eq!((code, stdout), (Some(0), demo()), "{stderr}");
+    serving.program.signal("TERM");
+    assert_eq!(serving.program.end().await.2, Some(0));
+    assert_eq!(user.notes(), [] as [PathBuf; 0]);
+}
+
 /// Replaced while the server runs, an own certificate is found by its note.
 #[tokio::test]
 async fn the_note_follows_the_certificate() {
