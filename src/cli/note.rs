@@ -69,7 +69,7 @@ impl Keeper {
                 return;
             }
             let note = Note::of(&self.addresses, &self.identity);
-            let updated = tokio::task::spawn_blocking(move || {
+            let mut updating = tokio::task::spawn_blocking(move || {
                 fault::point("note");
                 match left {
                     Some(mut left) => {
@@ -82,7 +82,15 @@ impl Keeper {
                     },
                 }
             });
-            let Some(updated) = stop.run_until_cancelled(updated).await else { return };
+            let too_late = async {
+                stop.cancelled().await;
+                tokio::time::sleep(PATIENCE).await;
+            };
+            // To its end, so that there is something to remove when the server stops meanwhile.
+            let updated = tokio::select! {
+                updated = &mut updating => updated,
+                () = too_late => return,
+            };
             // A panic takes the note with it; the next round leaves another one.
             let Some((left, updated)) = panics::report("what keeps the note for clients on this machine", updated)
             else {
