@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use rustls::pki_types::{CertificateDer, pem, pem::PemObject};
@@ -23,8 +23,8 @@ pub(super) struct Anchors {
     /// CAs for this machine only.
     pub(super) here: rustls::RootCertStore,
     pub(super) known: Vec<Known>,
-    /// What running servers on this machine have left.
-    pub(super) notes: Vec<Note>,
+    /// What running servers on this machine have left, as last read; `None` where notes do not count.
+    notes: Option<Mutex<Vec<Note>>>,
     /// What could not be used, and why.
     pub(super) problems: Vec<Expected>,
 }
@@ -56,7 +56,7 @@ impl Anchors {
             anywhere: system.clone(),
             here: rustls::RootCertStore::empty(),
             known: Vec::new(),
-            notes: Vec::new(),
+            notes: None,
             problems: Vec::new(),
         }
     }
@@ -101,7 +101,25 @@ impl Anchors {
     }
 
     pub(super) fn add_notes(&mut self) {
-        self.notes = note::find();
+        self.notes = Some(Mutex::new(note::find()));
+    }
+
+    /// The notes, as last read.
+    pub(super) fn notes(&self) -> Vec<Note> {
+        let notes = self.notes.as_ref().map(|notes| notes.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        notes.unwrap_or_default()
+    }
+
+    /// Whether a running server has left a note of that certificate. It may have done so since notes were read
+    /// last: a client that tries to connect is answered as soon as its server is there.
+    pub(super) fn is_noted(&self, certificate: &Fingerprint) -> bool {
+        let Some(notes) = &self.notes else { return false };
+        let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = |notes: &[Note]| notes.iter().any(|note| note.names_certificate(certificate));
+        if !named(&notes) {
+            *notes = note::find();
+        }
+        named(&notes)
     }
 
     pub(super) fn add(&mut self, file: &Path, certificates: Vec<CertificateDer<'static>>, anywhere: bool) {

@@ -130,7 +130,7 @@ impl Anchors {
         let hash = Fingerprint::of(certificate);
         // The server itself told its user of this certificate, whose key nobody else has: what names
         // it has, and to which port its user connects, does not matter.
-        if here && self.notes.iter().any(|note| note.names_certificate(&hash)) {
+        if here && self.is_noted(&hash) {
             return verify_dates(&read(certificate)?, now);
         }
         if self.known.iter().any(|known| known.hash == hash && (known.anywhere || here)) {
@@ -164,7 +164,8 @@ impl Anchors {
                 server: None,
             }
         });
-        let notes = self.notes.iter().filter(|_| here).flat_map(|note| {
+        let notes = self.notes();
+        let notes = notes.iter().filter(|_| here).flat_map(|note| {
             note.hashes().map(|hash| Expected {
                 file: note.certificate.clone(),
                 sha256: Some(hash),
