@@ -1,7 +1,7 @@
 //! Faults that tests ask for. In debug builds only: elsewhere there is nothing of it.
 //!
 //! `H3CAST_FAULT=PLACE=panic` panics at that place, once; `PLACE=block` blocks the thread there for
-//! good; `PLACE=error` fails where something can. With `@N` it strikes at the Nth time. Several are
+//! good; `PLACE=error` fails where something can; `PLACE=stop` stops the process until SIGCONT. With `@N` it strikes at the Nth time. Several are
 //! separated by commas.
 
 use std::io;
@@ -24,6 +24,11 @@ pub(crate) fn fallible(place: &str) -> io::Result<()> {
     match due(place).as_deref() {
         Some("panic") => panic!("a test asks for a panic at `{place}`"),
         Some("error") => Err(io::Error::other(format!("a test asks for an error at `{place}`"))),
+        #[cfg(unix)]
+        Some("stop") => {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+            Ok(())
+        }
         Some("block") => {
             tracing::warn!("a test blocks `{place}`");
             loop {

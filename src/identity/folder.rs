@@ -3,11 +3,12 @@
 //! - `cert.pem`: first the certificates of `key.pem`, then that of `next-key.pem`, then those before,
 //!   as long as they are valid. A client that trusts this file trusts every server that uses the
 //!   folder, before, while and after a certificate is replaced.
-//! - `key.pem`, `next-key.pem`: the key now, and the one that will take its place by a rename.
+//! - `key.pem`, `next-key.pem`: the key now, and the one that will take its place.
 //! - `.lock`: see [`super::lock`].
 //!
 //! What was not created here is never written over: keys carry a [mark](MARK), certificates are
-//! recognised by what is in them. Files appear whole or not at all.
+//! recognised by what is in them. Files appear whole or not at all, and what another program puts there
+//! meanwhile stays: see [`super::part`].
 
 use std::{
     fs, io,
@@ -19,6 +20,7 @@ use super::{
     Certificate, IdentityError,
     key::{self, Key},
     own::described,
+    part::{self, Part},
     pem,
 };
 
@@ -127,7 +129,7 @@ impl Contents {
 }
 
 /// The bytes of a file, unless it is something that cannot be ours.
-fn bytes(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
+pub(super) fn bytes(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
     let foreign = |found: String| IdentityError::Foreign { path: path.into(), found };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -154,7 +156,10 @@ fn is_marked(bytes: &[u8]) -> bool {
 }
 
 fn read_certificates(path: &Path) -> Result<Slot<Vec<Certificate>>, IdentityError> {
-    let Some(bytes) = bytes(path)? else { return Ok(Slot::Absent) };
+    bytes(path)?.map_or(Ok(Slot::Absent), |bytes| certificates_in(path, bytes))
+}
+
+fn certificates_in(path: &Path, bytes: Vec<u8>) -> Result<Slot<Vec<Certificate>>, IdentityError> {
     let foreign = |found| Err(IdentityError::Foreign { path: path.into(), found });
     match pem::certificates(path, &bytes) {
         Ok(certificates) => match certificates.iter().find(|certificate| !certificate.is_made_here()) {
@@ -166,9 +171,12 @@ fn read_certificates(path: &Path) -> Result<Slot<Vec<Certificate>>, IdentityErro
     }
 }
 
-/// A key is ours by its mark; earlier versions set none, but theirs has a certificate of ours.
 fn read_key(path: &Path, known: &[Certificate]) -> Result<Slot<Key>, IdentityError> {
-    let Some(bytes) = bytes(path)? else { return Ok(Slot::Absent) };
+    bytes(path)?.map_or(Ok(Slot::Absent), |bytes| key_in(path, bytes, known))
+}
+
+/// A key is ours by its mark; earlier versions set none, but theirs has a certificate of ours.
+fn key_in(path: &Path, bytes: Vec<u8>, known: &[Certificate]) -> Result<Slot<Key>, IdentityError> {
     let foreign = |found| Err(IdentityError::Foreign { path: path.into(), found });
     match pem::key(path, &bytes) {
         Ok(key) if !key.is_p256() => {
@@ -221,64 +229,57 @@ impl From<IdentityError> for Stopped {
 impl Contents {
     /// Takes a step. When the program dies in the middle of it or between two, what is there is ours
     /// and can be read.
-    pub(super) fn take(&self, step: &Step) -> Result<(), Stopped> {
+    pub(super) fn take(&mut self, step: &Step) -> Result<(), Stopped> {
         match step {
             Step::Certificates(certificates) => {
-                let text = format!("{MARK}{}", key::pem(certificates));
+                let text = format!("{MARK}{}", key::pem(certificates)).into_bytes();
                 self.put(CERTIFICATES, &text, 0o644, self.certificates.bytes())?;
+                self.certificates = Slot::Ours(certificates.clone(), text);
                 if !self.next_certificates.is_empty() {
-                    let _ = fs::remove_file(self.path(NEXT_CERTIFICATE));
+                    let path = self.path(NEXT_CERTIFICATE);
+                    let _ =
+                        part::remove(&path, |found| matches!(certificates_in(&path, found.into()), Ok(Slot::Ours(..))));
                 }
             }
             Step::NextKey(key) => {
-                let text = format!("{MARK}{}", key.to_pem()?);
+                let text = marked(key)?;
                 self.put(NEXT_KEY, &text, 0o600, self.next_key.bytes())?;
+                self.next_key = Slot::Ours(key.clone(), text);
             }
             Step::Key(key) => {
-                let text = format!("{MARK}{}", key.to_pem()?);
+                let text = marked(key)?;
                 self.put(KEY, &text, 0o600, self.key.bytes())?;
+                self.key = Slot::Ours(key.clone(), text);
             }
             Step::Promote => {
-                let path = self.path(KEY);
-                self.unchanged(&path, self.key.bytes())?;
-                fs::rename(self.path(NEXT_KEY), &path).map_err(IdentityError::file("replace", &path))?;
+                let Slot::Ours(key, text) = &self.next_key else { return Err(Stopped::Changed) };
+                // There for as long as the other is: a crash in between loses nothing.
+                self.put(KEY, text, 0o600, self.key.bytes())?;
+                self.key = Slot::Ours(key.clone(), text.clone());
+                let path = self.path(NEXT_KEY);
+                if let Slot::Ours(_, text) = &self.key {
+                    part::remove(&path, |found| found == text).map_err(IdentityError::file("remove", &path))?;
+                }
+                self.next_key = Slot::Absent;
                 sync(&self.dir);
             }
         }
         Ok(())
     }
 
-    fn unchanged(&self, path: &Path, expected: Option<&[u8]>) -> Result<(), Stopped> {
-        match bytes(path) {
-            Ok(found) if found.as_deref() == expected => Ok(()),
-            _ => Err(Stopped::Changed),
-        }
-    }
-
     /// Writes a file whole or not at all, in the place of what was read there.
-    fn put(&self, name: &str, text: &str, mode: u32, expected: Option<&[u8]>) -> Result<(), Stopped> {
+    fn put(&self, name: &str, text: &[u8], mode: u32, expected: Option<&[u8]>) -> Result<(), Stopped> {
         let path = self.path(name);
         let failed = IdentityError::file("write", &path);
-        let part = Part::write(&self.dir, text, mode).map_err(&failed)?;
-        match expected {
-            // Not over what came there in the meantime.
-            None => match fs::hard_link(&part.0, &path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Stopped::Changed),
-                // A file system without links.
-                Err(_) => {
-                    self.unchanged(&path, None)?;
-                    fs::rename(&part.0, &path).map_err(&failed)?;
-                }
-            },
-            Some(_) => {
-                self.unchanged(&path, expected)?;
-                fs::rename(&part.0, &path).map_err(&failed)?;
-            }
-        }
+        let put = Part::write(&self.dir, text, mode).and_then(|part| part.put(&path, expected)).map_err(failed)?;
         sync(&self.dir);
-        Ok(())
+        put.then_some(()).ok_or(Stopped::Changed)
     }
+}
+
+/// A key as it is written.
+fn marked(key: &Key) -> Result<Vec<u8>, IdentityError> {
+    Ok(format!("{MARK}{}", key.to_pem()?).into_bytes())
 }
 
 /// The files that are looked after.
@@ -300,58 +301,30 @@ pub(super) fn create(dir: &Path, with_parents: bool) -> Result<(), IdentityError
     }
 }
 
-/// A file that is not complete, removed when dropped.
-struct Part(PathBuf);
-
-const PART_BEGINS: &str = ".h3cast-";
-const PART_ENDS: &str = ".part";
-
-impl Part {
-    fn write(dir: &Path, text: &str, mode: u32) -> io::Result<Self> {
-        let mut random = [0; 8];
-        let _ = super::provider().secure_random.fill(&mut random);
-        let name = format!("{PART_BEGINS}{:016x}{PART_ENDS}", u64::from_be_bytes(random));
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-        #[cfg(not(unix))]
-        let _ = mode;
-        let part = Self(dir.join(name));
-        let mut file = options.open(&part.0)?;
-        io::Write::write_all(&mut file, text.as_bytes())?;
-        file.sync_all()?;
-        Ok(part)
-    }
+/// The parts that a program that died, or one that is writing, has left.
+fn parts(dir: &Path) -> impl Iterator<Item = fs::DirEntry> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_str().is_some_and(part::is_part))
 }
 
-impl Drop for Part {
-    fn drop(&mut self) {
-        // Not there any more when it was renamed.
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// Whether a program that died, or one that is writing, has left something.
 pub(super) fn has_parts(dir: &Path) -> bool {
-    let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.into_iter().any(|name| name.to_str().is_some_and(is_part))
+    parts(dir).next().is_some()
 }
 
-fn is_part(name: &str) -> bool {
-    name.starts_with(PART_BEGINS) && name.ends_with(PART_ENDS)
-}
-
-/// Removes what a program that died left behind: who has the lock, at once.
+/// Removes what a program that died left behind: who has the lock, at once. One that died while it exchanged
+/// two files may have left its owner's, which stays.
 pub(super) fn clean(dir: &Path, now: SystemTime, locked: bool) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let ours = name.to_str().is_some_and(|name| name.starts_with(PART_BEGINS) && name.ends_with(PART_ENDS));
+    for entry in parts(dir) {
         let modified = entry.metadata().and_then(|metadata| metadata.modified());
         let old =
             locked || modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > Duration::from_secs(60)));
-        if ours && old {
-            let _ = fs::remove_file(entry.path());
+        if old {
+            let path = entry.path();
+            let _ = part::remove(&path, |found| {
+                MARK.as_bytes().starts_with(found)
+                    || certificates_in(&path, found.into()).is_ok()
+                    || key_in(&path, found.into(), &[]).is_ok()
+            });
         }
     }
 }

@@ -13,6 +13,7 @@ mod keeper;
 mod key;
 mod lock;
 mod own;
+mod part;
 mod pem;
 mod plan;
 mod stamp;

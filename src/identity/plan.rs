@@ -122,7 +122,7 @@ impl Made {
         let lock = Lock::of(&self.dir);
         folder::clean(&self.dir, now, lock.is_some());
         for _ in 0..ROUNDS {
-            let (contents, plan) = self.look(known, mode, now)?;
+            let (mut contents, plan) = self.look(known, mode, now)?;
             if plan.steps.is_empty() {
                 return Ok(plan.state);
             }

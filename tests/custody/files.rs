@@ -232,3 +232,38 @@ async fn a_start_that_fails_changes_nothing() {
         assert_eq!(snapshot(&dir.path().join("certs")), before, "{args:?}");
     }
 }
+
+/// Between the last look at a file of ours and its replacement, its owner puts another one there.
+#[cfg(all(target_os = "linux", debug_assertions))]
+#[tokio::test]
+async fn what_comes_at_the_very_moment_of_a_renewal_stays() {
+    // The next key is written, then the certificates, then the key is replaced.
+    for (nth, name) in [(1, "next-key.pem"), (2, "cert.pem"), (3, "key.pem")] {
+        let dir = with(|dir, certs| {
+            let mut expiring = h3cast::identity::Lifetimes::default();
+            expiring.validity = std::time::Duration::from_secs(3600);
+            expiring.announce = std::time::Duration::ZERO;
+            h3cast::Identity::self_signed(certs, &[], expiring).unwrap();
+            own(dir, "own", RSA, 90);
+        });
+        let theirs = fs::read(dir.path().join(if name == "cert.pem" { "own.pem" } else { "own.key" })).unwrap();
+        let mut command = super::program::command(dir.path(), &[&["serve"], &FREE[..]].concat());
+        command.env("H3CAST_FAULT", format!("certs-replace=stop@{nth}"));
+        let server = super::Program::of(command);
+        let stat = format!("/proc/{}/stat", server.id());
+        let stopped = || fs::read_to_string(&stat).is_ok_and(|stat| stat.rsplit(')').next().unwrap().starts_with(" T"));
+        super::program::soon("it stops in between", async {
+            while !stopped() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        fs::write(dir.path().join("certs").join(name), &theirs).unwrap();
+        server.signal("CONT");
+        let (_, said, code) = server.end().await;
+        assert_eq!(code, Some(2), "{name}: {said}");
+        assert!(said.contains(&format!("{name} holds")) && said.contains("--cert"), "{said}");
+        assert_eq!(fs::read(dir.path().join("certs").join(name)).unwrap(), theirs, "{name}");
+        assert!(!snapshot(&dir.path().join("certs")).keys().any(|name| name.ends_with(".part")));
+    }
+}

@@ -287,12 +287,23 @@ fn wherever_a_crash_strikes_the_next_start_goes_on() {
     assert_eq!(ours(alone.path()).current().spki_hash(), identity.current().spki_hash());
     // What was being written has been left behind.
     let part = alone.path().join(".h3cast-0123456789abcdef.part");
-    fs::write(&part, "half").unwrap();
+    fs::write(&part, "Created and ren").unwrap();
     let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
     fs::File::options().write(true).open(&part).unwrap().set_modified(long_ago).unwrap();
     fs::remove_file(alone.path().join("cert.pem")).unwrap();
     ours(alone.path());
     assert!(!part.exists());
+    // The key was replaced by the next one, which was still there.
+    fs::copy(at.join("key.pem"), at.join("next-key.pem")).unwrap();
+    let current = ours(at).current().spki_hash();
+    assert_eq!(ours(at).current().spki_hash(), current);
+    Identity::self_signed(at, &[], early).unwrap();
+    assert_ne!(fs::read(at.join("key.pem")).unwrap(), fs::read(at.join("next-key.pem")).unwrap());
+    // Two files were exchanged, and one of them was the owner's.
+    let part = at.join(".h3cast-0123456789abcdef.part");
+    fs::write(&part, "theirs").unwrap();
+    ours(at);
+    assert_eq!(fs::read_to_string(&part).unwrap(), "theirs");
 }
 
 #[tokio::test]
