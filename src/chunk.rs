@@ -1,13 +1,12 @@
-//! The unit that a source emits and a viewer receives, and the place where a viewer is.
+//! The unit that a source emits and a viewer receives.
 
 use std::{
-    fmt,
-    str::FromStr,
     sync::OnceLock,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
+pub use h3cast_proto::feed::{BadCursor, Cursor, EndCursor, Epoch};
 
 use crate::format::Piece;
 
@@ -36,138 +35,5 @@ impl Chunk {
     pub fn micros(&self) -> u64 {
         let since = self.time.duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-    }
-}
-
-/// Names one run of sequence numbers: another epoch, other chunks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Epoch(pub u64);
-
-impl Epoch {
-    /// One that no earlier run of this feed had: the time, in milliseconds.
-    #[must_use]
-    pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-    }
-}
-
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}", self.0)
-    }
-}
-
-/// Where a viewer is: behind the chunk `seq` of `epoch`. Written `EPOCH-SEQ`, the epoch in
-/// hexadecimal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Cursor {
-    /// The run of sequence numbers.
-    pub epoch: Epoch,
-    /// The last chunk that the viewer has.
-    pub seq: u64,
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.epoch, self.seq)
-    }
-}
-
-/// Where a viewer is that has had the end of a feed, and not only its last chunk. Written
-/// `EPOCH-SEQ-end`, or `EPOCH-end` when there was no chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct EndCursor {
-    /// The run of sequence numbers.
-    pub epoch: Epoch,
-    /// The last chunk that the viewer has, if there was any.
-    pub last: Option<u64>,
-}
-
-impl fmt::Display for EndCursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.last {
-            Some(seq) => write!(f, "{}{AT_END}", Cursor { epoch: self.epoch, seq }),
-            None => write!(f, "{}{AT_END}", self.epoch),
-        }
-    }
-}
-
-impl FromStr for EndCursor {
-    type Err = BadCursor;
-
-    fn from_str(text: &str) -> Result<Self, BadCursor> {
-        let bad = || BadCursor(text.to_owned());
-        let before = text.strip_suffix(AT_END).ok_or_else(bad)?;
-        match before.contains('-') {
-            true => {
-                let Cursor { epoch, seq } = before.parse().map_err(|_| bad())?;
-                Ok(Self { epoch, last: Some(seq) })
-            }
-            false => Ok(Self { epoch: Epoch(hexadecimal(before).ok_or_else(bad)?), last: None }),
-        }
-    }
-}
-
-const AT_END: &str = "-end";
-
-/// A number without a sign: `+1` would parse as well.
-fn hexadecimal(text: &str) -> Option<u64> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    u64::from_str_radix(text, 16).ok().filter(|_| plain)
-}
-
-/// A text is no cursor.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "cannot read the place `{0}`: it is start, now, -N for the last N chunks, or a cursor EPOCH-SEQ as the feed itself gives it"
-)]
-pub struct BadCursor(String);
-
-impl FromStr for Cursor {
-    type Err = BadCursor;
-
-    fn from_str(text: &str) -> Result<Self, BadCursor> {
-        let parse = || {
-            let (epoch, seq) = text.split_once('-')?;
-            let digits = seq.bytes().all(|byte| byte.is_ascii_digit());
-            Some(Self { epoch: Epoch(hexadecimal(epoch)?), seq: seq.parse().ok().filter(|_| digits)? })
-        };
-        parse().ok_or_else(|| BadCursor(text.to_owned()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn a_cursor_is_read_as_it_is_written(epoch: u64, seq: u64) {
-            let cursor = Cursor { epoch: Epoch(epoch), seq };
-            prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        }
-
-        #[test]
-        fn the_end_is_read_as_it_is_written(epoch: u64, last: Option<u64>) {
-            let cursor = EndCursor { epoch: Epoch(epoch), last };
-            prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
-            prop_assert!(cursor.to_string().parse::<Cursor>().is_err());
-        }
-
-        #[test]
-        fn takes_any_text(text in "\\PC{0,30}|[0-9a-f+-]{0,9}(-end)?") {
-            let _ = text.parse::<Cursor>();
-            let _ = text.parse::<EndCursor>();
-        }
-    }
-
-    #[test]
-    fn what_is_no_cursor() {
-        for text in ["", "-", "1", "1-", "-1", "+1-1", "1-+1", "x-1", "1-x", "1-1-1", "1-18446744073709551616"] {
-            assert!(text.parse::<Cursor>().is_err(), "{text}");
-            assert!(format!("{text}-end").parse::<EndCursor>().is_err() || text == "1", "{text}");
-        }
     }
 }

@@ -26,9 +26,10 @@ use futures_util::{
 };
 
 use crate::{
-    chunk::{BadCursor, Chunk, Cursor, EndCursor, Epoch},
+    chunk::{Chunk, Cursor, EndCursor, Epoch},
     panics,
 };
+pub use h3cast_proto::feed::{End, FeedError, Gap};
 use kept::Kept;
 pub use kept::{Filler, Keeper, Past, PublishError, Receipt};
 pub use publisher::Publisher;
@@ -43,23 +44,6 @@ pub const DEFAULT: &str = "default";
 
 /// How many bytes of a live feed are kept for those who come late or again.
 pub const DEFAULT_HISTORY: usize = 8 << 20;
-
-/// Why a feed broke off before its end.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct FeedError(pub String);
-
-/// How a feed ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum End {
-    /// There is no more.
-    Clean,
-    /// Its source failed.
-    Failed(FeedError),
-    /// The server stops, and the feed did not end: it may be there again when the server is.
-    Stopped,
-}
 
 /// Where a viewer begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -78,9 +62,16 @@ pub enum From {
     End(Epoch),
 }
 
+/// A text that does not name where to begin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "cannot read the place `{0}`: it is start, now, -N for the last N chunks, or a cursor EPOCH-SEQ as the feed itself gives it"
+)]
+pub struct BadStart(String);
+
 impl From {
-    /// Reads what stands behind `from=` in a query.
-    pub(crate) fn at(place: &str) -> Result<Self, BadCursor> {
+    /// Reads the value of `from=` in a query.
+    pub(crate) fn at(place: &str) -> Result<Self, BadStart> {
         if let Some(number) = place.strip_prefix('-')
             && !number.is_empty()
             && number.bytes().all(|byte| byte.is_ascii_digit())
@@ -95,22 +86,10 @@ impl From {
                 Ok(EndCursor { epoch, last }) => {
                     Ok(last.map_or(Self::End(epoch), |seq| Self::After(Cursor { epoch, seq })))
                 }
-                Err(_) => cursor.parse().map(Self::After),
+                Err(_) => cursor.parse().map(Self::After).map_err(|_| BadStart(cursor.to_owned())),
             },
         }
     }
-}
-
-/// Chunks that a viewer will not get.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gap {
-    /// The first of them.
-    pub from: u64,
-    /// How many they are.
-    pub missing: u64,
-    /// The feed was started again, so that the viewer's cursor means nothing; what comes now is
-    /// another run of numbers.
-    pub restarted: bool,
 }
 
 /// What a viewer gets.

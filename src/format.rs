@@ -1,6 +1,5 @@
 //! How a feed's events are written: the same on a response and on a WebTransport stream.
 
-pub mod frames;
 mod piece;
 pub mod sse;
 mod writer;
@@ -30,8 +29,26 @@ pub enum Format {
     Frames,
 }
 
-/// The media type of [`Format::Frames`]. A session asks for it as a subprotocol of that name.
-pub(crate) const FRAMES: &str = "application/vnd.h3cast.frames";
+/// The `frames` format: see [`h3cast_proto::feed::frames`].
+pub mod frames {
+    use bytes::Bytes;
+    pub use h3cast_proto::feed::frames::{
+        Frame, FrameDecoder, FrameError, HEARTBEAT, MEDIA_TYPE, SPARSE, begin, end, gap, stalled,
+    };
+
+    use crate::chunk::Chunk;
+
+    /// A chunk.
+    #[must_use]
+    pub fn chunk(chunk: &Chunk) -> Bytes {
+        h3cast_proto::feed::frames::chunk(chunk.seq, chunk.micros(), &chunk.bytes)
+    }
+
+    /// A chunk's frame without the bytes of the chunk, which are to follow it.
+    pub(super) fn chunk_header(chunk: &Chunk) -> Bytes {
+        h3cast_proto::feed::frames::chunk_header(chunk.seq, chunk.micros(), chunk.bytes.len())
+    }
+}
 
 /// The stream must break off here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +74,7 @@ impl Format {
         match self {
             Self::Raw => "text/plain; charset=utf-8",
             Self::Sse => "text/event-stream; charset=utf-8",
-            Self::Frames => FRAMES,
+            Self::Frames => frames::MEDIA_TYPE,
         }
     }
 

@@ -9,6 +9,10 @@ use h3cast_proto::{
     Role,
     capsule::CapsuleDecoder,
     datagram,
+    feed::{
+        Cursor, EndCursor,
+        frames::{Frame, FrameDecoder},
+    },
     filter::FrameFilter,
     message::{Head, check_head, check_trailers},
     qpack::{self, DecoderStream, check_encoder_stream},
@@ -74,6 +78,30 @@ pub fn datagrams(data: &[u8]) {
     if let Ok((stream, payload)) = datagram::parse(data) {
         assert_eq!(stream % 4, 0);
         assert!(payload.len() < data.len());
+    }
+}
+
+/// The frames of a feed, cut anywhere, and the cursors that clients hand back.
+pub fn feeds(data: &[u8]) {
+    let mut decoder = FrameDecoder::new(100);
+    'stream: for piece in pieces(data) {
+        decoder.push(piece);
+        loop {
+            match decoder.pop() {
+                Ok(Some(Frame::Chunk { bytes, .. })) => assert!(bytes.len() <= 100),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => break 'stream,
+            }
+        }
+    }
+    let text = String::from_utf8_lossy(data);
+    if let Ok(cursor) = text.parse::<Cursor>() {
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        assert!(text.parse::<EndCursor>().is_err());
+    }
+    if let Ok(cursor) = text.parse::<EndCursor>() {
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
     }
 }
 

@@ -8,7 +8,7 @@ use crate::format::{self, Format};
 /// The formats that may be asked for, by the type without its parameters. Where two are wanted as much,
 /// the first one is given: a client that names it knows how to read it.
 const OFFERED: [(Format, &str); 3] =
-    [(Format::Frames, format::FRAMES), (Format::Sse, "text/event-stream"), (Format::Raw, "text/plain")];
+    [(Format::Frames, format::frames::MEDIA_TYPE), (Format::Sse, "text/event-stream"), (Format::Raw, "text/plain")];
 
 /// The format that a client prefers, if it names any. `raw` is what everyone gets who takes anything:
 /// `*/*` and `text/*` mean nothing else.

@@ -54,7 +54,7 @@ pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
         return request.reject(StatusCode::FORBIDDEN);
     }
     let opened = app.asked(request.uri(), request.headers()).await.and_then(|mut asked| {
-        let offered = request.protocols().iter().any(|protocol| protocol == format::FRAMES);
+        let offered = request.protocols().iter().any(|protocol| protocol == format::frames::MEDIA_TYPE);
         if offered && !asked.format_named && asked.delivery == Delivery::Stream {
             asked.format = Format::Frames;
         }
@@ -68,7 +68,7 @@ pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
         Err(problem) => return request.reject(problem.status),
     };
     // Says that the feed comes so, to a client that does not insist on it.
-    let request = if frames { request.protocol(format::FRAMES) } else { request };
+    let request = if frames { request.protocol(format::frames::MEDIA_TYPE) } else { request };
     let Ok(session) = request.accept().await else { return };
     let published = rarely(Box::pin(publish::streams(&app, &session, &feed, token.as_deref(), cut)));
     tokio::select! {

@@ -16,7 +16,7 @@ const NAMED: usize = 5;
 /// Asks for frames where there are any. Other servers answer as they would without it.
 pub(crate) fn prefer_frames(headers: &mut HeaderMap) {
     const PREFERRED: HeaderValue = HeaderValue::from_static("application/vnd.h3cast.frames, */*;q=0.5");
-    debug_assert!(PREFERRED.as_bytes().starts_with(format::FRAMES.as_bytes()));
+    debug_assert!(PREFERRED.as_bytes().starts_with(format::frames::MEDIA_TYPE.as_bytes()));
     headers.insert(header::ACCEPT, PREFERRED);
 }
 
@@ -29,7 +29,7 @@ fn media_type(headers: &HeaderMap) -> Option<&str> {
 /// Whether the body is frames.
 #[cfg(feature = "cli")]
 pub(crate) fn is_frames(headers: &HeaderMap) -> bool {
-    media_type(headers).is_some_and(|kind| kind.eq_ignore_ascii_case(format::FRAMES))
+    media_type(headers).is_some_and(|kind| kind.eq_ignore_ascii_case(format::frames::MEDIA_TYPE))
 }
 
 /// What a successful answer of an h3cast server is, in words, if it is no feed. `None` when it is one, or

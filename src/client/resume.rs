@@ -205,6 +205,8 @@ impl Place {
             Frame::Heartbeat => {}
             Frame::Sparse => self.sparse = true,
             Frame::Stalled(stalled) => events.push_back(Event::Stalled(stalled)),
+            // A type that is new: readers skip what they don't know.
+            _ => {}
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * Reads the `frames` format out of the pieces of a stream: bytes in, frames out. The server's
- * counterpart is `src/format/frames.rs`; `tests/vectors/frames.json` holds for both.
+ * counterpart is `crates/proto/src/feed/frames.rs`; `crates/proto/tests/vectors/frames.json` holds for both.
  *
  * @typedef {{ type: "chunk", seq: number, micros: number, bytes: Uint8Array }} ChunkFrame `micros`
  *   is when it was published, since 1970

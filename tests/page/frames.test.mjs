@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { FrameDecoder, FrameError } from "../../static/js/frames.mjs";
 
-const { vectors } = JSON.parse(readFileSync(new URL("../vectors/frames.json", import.meta.url), "utf8"));
+const { vectors } = JSON.parse(readFileSync(new URL("../../crates/proto/tests/vectors/frames.json", import.meta.url), "utf8"));
 const unhex = (text) => new Uint8Array(Buffer.from(text.replaceAll(" ", ""), "hex"));
 
 /** What is read of a stream that comes in these pieces, up to its end or an error. */

@@ -1,4 +1,4 @@
-//! HTTP/3 and WebTransport on the wire: bytes in, verdicts out.
+//! HTTP/3, WebTransport and feeds on the wire: bytes in, verdicts out.
 //!
 //! Everything here is a function of bytes. There is no I/O, no clock and no task, and no type of an async
 //! runtime, of quinn or of h3. An endpoint uses it to check what a peer sends before acting on it, and to
@@ -15,11 +15,13 @@
 //! | [`datagram`] | RFC 9297 §2.1 |
 //! | [`code`], [`stream_code`] | error codes: RFC 9114 §8.1, draft-ietf-webtrans-http3 §4.4 |
 //! | [`structured`] | strings of structured fields: RFC 9651 §3.3.3 |
+//! | [`feed`] | cursors, gaps and binary frames of feeds: `docs/protocol.md` |
 
 pub mod capsule;
 pub mod code;
 pub mod control;
 pub mod datagram;
+pub mod feed;
 pub mod filter;
 pub mod frame;
 pub mod message;

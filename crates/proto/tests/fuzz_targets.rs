@@ -14,5 +14,12 @@ proptest! {
         targets::capsules(&data);
         targets::datagrams(&data);
         targets::values(&data);
+        targets::feeds(&data);
+    }
+
+    /// Random bytes are hardly ever a cursor.
+    #[test]
+    fn take_what_resembles_a_cursor(text in "[0-9a-f+-]{0,9}(-end)?") {
+        targets::feeds(text.as_bytes());
     }
 }

@@ -114,7 +114,7 @@ impl Tally {
                     counts.gaps += 1;
                     counts.missing += gap.missing;
                 }
-                Frame::End(_) | Frame::Begin { .. } | Frame::Heartbeat | Frame::Sparse | Frame::Stalled(_) => {}
+                _ => {}
             }
         }
         Ok(())

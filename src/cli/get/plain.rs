@@ -290,7 +290,7 @@ async fn session(connection: &Connection, uri: &Uri, log: &remote::Log) -> Resul
         uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
     ));
     let datagrams = pairs(uri).any(|pair| pair == "delivery=datagrams");
-    let offered: &[&str] = if datagrams || is_format_named(uri) { &[] } else { &[format::FRAMES] };
+    let offered: &[&str] = if datagrams || is_format_named(uri) { &[] } else { &[format::frames::MEDIA_TYPE] };
     let session = match connection.webtransport(uri, HeaderMap::new(), offered).await {
         Ok(session) => session,
         Err(ClientError::Refused { status, headers }) => {
@@ -306,6 +306,6 @@ async fn session(connection: &Connection, uri: &Uri, log: &remote::Log) -> Resul
     if datagrams {
         return Ok((Source::Datagrams { session, stream, told: Told::default() }, false));
     }
-    let frames = !offered.is_empty() && session.protocol() == Some(format::FRAMES);
+    let frames = !offered.is_empty() && session.protocol() == Some(format::frames::MEDIA_TYPE);
     Ok((Source::Session { session, stream }, frames))
 }

@@ -1,21 +1,17 @@
 //! The byte layouts of `docs/protocol.md`, from vectors that the page's tests read as well.
 
-use std::{
-    iter,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::iter;
 
 use bytes::Bytes;
-use h3cast::{
-    chunk::{Chunk, Cursor, Epoch},
-    feed::{End, FeedError, Gap},
-    format::frames::{self, Frame, FrameDecoder, FrameError},
+use h3cast_proto::feed::{
+    Cursor, End, Epoch, FeedError, Gap,
+    frames::{self, Frame, FrameDecoder, FrameError},
 };
 use serde_json::Value;
 
 const VECTORS: &str = include_str!("vectors/frames.json");
 
-/// What a reader finds at the end of a stream.
+/// How a stream ends for its reader.
 #[derive(Debug, PartialEq)]
 enum Rest {
     Nothing,
@@ -75,7 +71,7 @@ fn expected_frame(frame: &Value) -> Frame {
     }
 }
 
-/// An epoch by the way in which a cursor is written, so that the page's cursors are the server's.
+/// An epoch read from a cursor's text, so that the page's cursors are the server's.
 fn epoch(text: &str) -> Epoch {
     let cursor = format!("{text}-0");
     let parsed: Cursor = cursor.parse().unwrap();
@@ -85,11 +81,7 @@ fn epoch(text: &str) -> Epoch {
 
 fn written(frame: &Frame) -> Bytes {
     match frame {
-        Frame::Chunk { seq, micros, bytes } => {
-            let mut chunk = Chunk::new(*seq, bytes.clone());
-            chunk.time = UNIX_EPOCH + Duration::from_micros(*micros);
-            frames::chunk(&chunk)
-        }
+        Frame::Chunk { seq, micros, bytes } => frames::chunk(*seq, *micros, bytes),
         Frame::Gap(gap) => frames::gap(gap),
         Frame::End(end) => frames::end(end),
         Frame::Begin { epoch, next } => frames::begin(*epoch, *next),
