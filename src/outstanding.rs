@@ -22,9 +22,9 @@ use tokio::time::{Instant, timeout};
 /// How long a stream that breaks off waits for a peer that receives nothing of what was written before.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long it waits for a peer on QUIC that keeps receiving. At most a megabyte is on its way, so that a
+/// How long it waits for a peer that keeps receiving. Over QUIC at most a megabyte is on its way, so that a
 /// link of 20 kB/s is fast enough.
-const LONGEST: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether a peer keeps receiving.
 const LOOK: Duration = Duration::from_secs(1);

@@ -283,7 +283,8 @@ impl ServerBuilder {
         let (mut endpoints, mut tcp) = (Vec::new(), Vec::new());
         for bound in bound {
             let via = Via { tls: true, tls_port: bound.port };
-            let acceptor = TlsAcceptor::from(Arc::new(tls(&self.identity, &bound.host, &[b"h2", b"http/1.1"])?));
+            let acceptor =
+                TlsAcceptor::from(Arc::new(tls(&self.identity, &bound.host, &[b"h2", b"http/1.1", b"http/1.0"])?));
             let quic = quic(&self.identity, &bound.host, tickets.clone())?;
             for udp in bound.udp {
                 endpoints

@@ -1,13 +1,15 @@
 //! HTTP/2 and HTTP/1.1 over TLS, and plain HTTP on loopback.
 
 mod delivered;
+mod ending;
 mod plain;
+mod queue;
 mod unread;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::extract::ConnectInfo;
-use http::{HeaderValue, Request, header};
+use axum::{body::Body, extract::ConnectInfo};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -27,6 +29,7 @@ use tracing::{debug, warn};
 
 use self::{
     delivered::{Flushed, Flushes, deliver},
+    ending::{Ending, Socket},
     unread::Unread,
 };
 use crate::{
@@ -120,14 +123,17 @@ async fn accept_all(
         let (tls, context, stop) = (tls.clone(), context.clone(), stop.clone());
         connections.spawn(async move {
             let _place = place;
-            let Some(tls) = tls else { return connection(stream, remote, context, via, stop).await };
+            let ending = Ending::new(stream.local_addr().ok(), remote);
+            let Some(tls) = tls else {
+                return connection(Socket::new(stream, ending.clone()), ending, remote, context, via, stop).await;
+            };
             let secured = tokio::select! {
                 biased;
-                secured = secured(tls, stream) => secured,
+                secured = secured(tls, stream, &ending) => secured,
                 () = overdue(&stop) => return debug!(%remote, "TLS handshake took too long"),
             };
             match secured {
-                Ok(Secured::Tls(stream)) => connection(*stream, remote, context, via, stop).await,
+                Ok(Secured::Tls(stream)) => connection(*stream, ending, remote, context, via, stop).await,
                 Ok(Secured::Plain(stream)) => plain::answer(stream, via, context.advertise.clone(), &stop).await,
                 Err(error) => debug!(%error, %remote, "TLS handshake failed"),
             }
@@ -146,15 +152,15 @@ async fn overdue(stop: &CancellationToken) {
 
 /// A connection to the port of TLS.
 enum Secured {
-    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Tls(Box<tokio_rustls::server::TlsStream<Socket>>),
     /// The client speaks plain HTTP.
     Plain(TcpStream),
 }
 
-async fn secured(tls: TlsAcceptor, stream: TcpStream) -> std::io::Result<Secured> {
+async fn secured(tls: TlsAcceptor, stream: TcpStream, ending: &Ending) -> std::io::Result<Secured> {
     Ok(match plain::is_spoken(&stream).await? {
         true => Secured::Plain(stream),
-        false => Secured::Tls(Box::new(tls.accept(stream).await?)),
+        false => Secured::Tls(Box::new(tls.accept(Socket::new(stream, ending.clone())).await?)),
     })
 }
 
@@ -183,11 +189,26 @@ async fn accept(
     Ok((stream, remote, place))
 }
 
+/// Whether nothing but the end of the connection shows the end of a response's body.
+fn ends_with_connection(version: Version, response: &Response<Body>) -> bool {
+    use http_body::Body as _;
+    version < Version::HTTP_11
+        && !response.headers().contains_key(header::CONTENT_LENGTH)
+        && !response.body().is_end_stream()
+        && response.body().size_hint().exact().is_none()
+}
+
 /// How long a connection may be silent before it is asked whether it is still there.
 const SILENCE: Duration = Duration::from_secs(15);
 
-async fn connection<S>(stream: S, remote: SocketAddr, context: Arc<Context>, via: Via, stop: CancellationToken)
-where
+async fn connection<S>(
+    stream: S,
+    ending: Ending,
+    remote: SocketAddr,
+    context: Arc<Context>,
+    via: Via,
+    stop: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = context.service.clone();
@@ -196,14 +217,15 @@ where
     let asks = asked.clone();
     let unread = Unread::default();
     let flushes = Flushes::default();
-    let stream = Flushed::new(stream, flushes.clone());
+    let stream = Flushed::new(stream, flushes.clone(), ending.clone());
     let service = tower::service_fn(move |request: Request<Incoming>| {
         asks.cancel();
-        let (service, unread, flushes) = (service.clone(), unread.clone(), flushes.clone());
+        let (service, unread) = (service.clone(), unread.clone());
+        let (flushes, ending) = (flushes.clone(), ending.clone());
         let alt_svc = via.tls.then(|| alt_svc(request.uri(), request.headers(), via, advertise.as_deref()));
         let alt_svc = alt_svc.and_then(|alt_svc| HeaderValue::from_str(&alt_svc).ok());
         let advertise = advertise.clone();
-        let version = request.version();
+        let (version, with_body) = (request.version(), request.method() != Method::HEAD);
         async move {
             let mut request = unread.lend(request);
             request.extensions_mut().insert(ConnectInfo(remote));
@@ -215,7 +237,8 @@ where
             if let Some(alt_svc) = alt_svc {
                 response.headers_mut().insert(header::ALT_SVC, alt_svc);
             }
-            Ok::<_, std::convert::Infallible>(response.map(|body| deliver(body, version, &flushes)))
+            let ending = Some(ending).filter(|_| with_body && ends_with_connection(version, &response));
+            Ok::<_, std::convert::Infallible>(response.map(|body| deliver(body, version, &flushes, ending)))
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

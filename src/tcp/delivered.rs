@@ -25,6 +25,7 @@ use tokio::{
 };
 use tracing::debug;
 
+use super::ending::Ending;
 use crate::outstanding::{LINGER, Outstanding, PATIENCE};
 
 /// How often a connection has been flushed: everything that hyper had to write was written then.
@@ -53,16 +54,17 @@ impl Flushes {
     }
 }
 
-/// A connection whose flushes are counted.
+/// A connection whose flushes are counted, and that is not closed as if a cut answer were whole.
 #[derive(Debug)]
 pub(super) struct Flushed<S> {
     stream: S,
     flushes: Flushes,
+    ending: Ending,
 }
 
 impl<S> Flushed<S> {
-    pub(super) fn new(stream: S, flushes: Flushes) -> Self {
-        Self { stream, flushes }
+    pub(super) fn new(stream: S, flushes: Flushes, ending: Ending) -> Self {
+        Self { stream, flushes, ending }
     }
 }
 
@@ -98,20 +100,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Flushed<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ending.is_open() {
+            // Neither that of TCP nor that of TLS. What is dropped now is reset.
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
 /// Makes a body whose failure comes when the client has what it gave before, or has not taken it for
-/// [`PATIENCE`].
-pub(super) fn deliver(body: Body, version: Version, flushes: &Flushes) -> Body {
-    Body::new(Delivered { body, version, flushes: flushes.clone(), failing: None })
+/// [`PATIENCE`]. With an `ending`, only the end of the connection is the end of the body.
+pub(super) fn deliver(body: Body, version: Version, flushes: &Flushes, ending: Option<Ending>) -> Body {
+    if let Some(ending) = &ending {
+        ending.begin();
+    }
+    Body::new(Delivered { body, version, flushes: flushes.clone(), ending, failing: None })
 }
 
 struct Delivered {
     body: Body,
     version: Version,
     flushes: Flushes,
+    ending: Option<Ending>,
     /// Gives the failure when it is time.
     failing: Option<BoxFuture<'static, axum::Error>>,
 }
@@ -133,7 +143,14 @@ impl Delivered {
         }
         // hyper asks for the next piece before it flushes what it has.
         let (flushes, before) = (self.flushes.clone(), self.flushes.count());
-        self.failing = Some(Box::pin(failed(error, async move { flushes.after(before).await })));
+        let ending = self.ending.clone();
+        self.failing = Some(Box::pin(async move {
+            let error = failed(error, async move { flushes.after(before).await }).await;
+            if let Some(ending) = ending {
+                ending.arrived().await;
+            }
+            error
+        }));
         None
     }
 }
@@ -159,7 +176,14 @@ impl http_body::Body for Delivered {
                         return Poll::Ready(Some(Ok(mark)));
                     }
                 }
-                frame => return Poll::Ready(frame),
+                frame => {
+                    // hyper does not ask for more when it sees that there is nothing.
+                    let ended = frame.is_none() || self.body.is_end_stream();
+                    if let Some(ending) = self.ending.as_ref().filter(|_| ended) {
+                        ending.complete();
+                    }
+                    return Poll::Ready(frame);
+                }
             }
         }
         let Some(failing) = &mut self.failing else { return Poll::Ready(None) };
@@ -188,7 +212,7 @@ mod tests {
     /// A body that gives one piece and fails.
     fn failing(version: Version, flushes: &Flushes) -> Body {
         let pieces = [Ok("piece"), Err(io::Error::other("by hand"))];
-        deliver(Body::from_stream(stream::iter(pieces)), version, flushes)
+        deliver(Body::from_stream(stream::iter(pieces)), version, flushes, None)
     }
 
     async fn data(body: &mut Body) -> Bytes {
@@ -212,7 +236,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn over_http1_a_failure_waits_for_the_next_flush() {
         let flushes = Flushes::default();
-        let mut connection = Flushed::new(tokio::io::sink(), flushes.clone());
+        let mut connection =
+            Flushed::new(tokio::io::sink(), flushes.clone(), Ending::new(None, ([127, 0, 0, 1], 9).into()));
         connection.flush().await.unwrap();
         let mut body = failing(Version::HTTP_11, &flushes);
         assert_eq!(data(&mut body).await, "piece");

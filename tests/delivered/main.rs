@@ -13,6 +13,7 @@ mod serving;
 
 mod bodies;
 mod busy;
+mod closing;
 mod failures;
 mod get;
 mod laggards;

@@ -1,0 +1,160 @@
+//! An answer that has no length and is not chunked, as to HTTP/1.0: the end of its connection is its end, so
+//! that a connection that is closed makes a cut answer look whole.
+//!
+//! So its connection is reset unless the answer ended well. The system does that by itself, whatever ends the
+//! connection, a panic and SIGKILL included: with SO_LINGER and no time, a close is a reset. It drops what has
+//! not arrived, so a failure waits for that.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, sleep},
+};
+use tracing::debug;
+
+use super::queue;
+use crate::outstanding::{LINGER, LONGEST, PATIENCE};
+
+/// How often it is looked whether everything has arrived.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// No answer is ended by the end of the connection.
+const FRAMED: u8 = 0;
+/// One is, and has more to come.
+const OPEN: u8 = 1;
+/// One was, and everything of it was given.
+const WHOLE: u8 = 2;
+
+/// What the end of a connection means to its client.
+#[derive(Debug, Clone)]
+pub(super) struct Ending {
+    state: Arc<AtomicU8>,
+    local: Option<SocketAddr>,
+    remote: SocketAddr,
+}
+
+impl Ending {
+    pub(super) fn new(local: Option<SocketAddr>, remote: SocketAddr) -> Self {
+        Self { state: Arc::default(), local, remote }
+    }
+
+    /// It is the end of an answer that begins now.
+    pub(super) fn begin(&self) {
+        self.state.store(OPEN, Ordering::Release);
+    }
+
+    /// That answer is complete.
+    pub(super) fn complete(&self) {
+        self.state.store(WHOLE, Ordering::Release);
+    }
+
+    /// Whether it would make a cut answer look whole.
+    pub(super) fn is_open(&self) -> bool {
+        self.state.load(Ordering::Acquire) == OPEN
+    }
+
+    fn is_framed(&self) -> bool {
+        self.state.load(Ordering::Acquire) == FRAMED
+    }
+
+    /// Waits until the client has what was written, and has had a moment to read it: many systems drop that
+    /// when a reset arrives.
+    pub(super) async fn arrived(&self) {
+        let begun = Instant::now();
+        let (mut left, mut progress) = (u32::MAX, begun);
+        loop {
+            match queue::length(self.local, self.remote).await {
+                Some(0) => break,
+                Some(now) => {
+                    if now < left {
+                        (left, progress) = (now, Instant::now());
+                    }
+                    if progress.elapsed() >= PATIENCE || begun.elapsed() >= LONGEST {
+                        return debug!(left, "a client has not received in time what was written before a reset");
+                    }
+                    sleep(LOOK).await;
+                }
+                // Long enough for most.
+                None => return sleep(PATIENCE).await,
+            }
+        }
+        sleep(LINGER).await;
+    }
+}
+
+/// A TCP connection that ends as its answers need it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    ending: Ending,
+    /// Its close is a reset.
+    resets: bool,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream, ending: Ending) -> Self {
+        Self { stream, ending, resets: false }
+    }
+
+    fn prepare(&mut self) -> io::Result<()> {
+        if !self.resets && !self.ending.is_framed() {
+            SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))?;
+            self.resets = true;
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.prepare()?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.prepare()?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Only after everything was written: what is on its way arrives then, though the socket is closed.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        if self.resets {
+            SockRef::from(&self.stream).set_linger(None)?;
+            self.resets = false;
+            self.ending.state.store(FRAMED, Ordering::Release);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
