@@ -9,7 +9,6 @@ mod open;
 mod publish;
 mod remote;
 mod serve;
-mod shown;
 mod signals;
 mod standard;
 mod untrusted;

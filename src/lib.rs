@@ -38,6 +38,8 @@ mod rarely;
 
 mod resource;
 pub mod server;
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line shows more"))]
+mod shown;
 pub mod source;
 mod tcp;
 pub mod webtransport;

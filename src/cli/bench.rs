@@ -15,8 +15,8 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
-use super::{Failure, log, print, remote, shown::json};
-use crate::server::DEFAULT_PORT;
+use super::{Failure, log, print, remote};
+use crate::{server::DEFAULT_PORT, shown::json};
 use process::Usage;
 use report::{Report, Server};
 use tally::Tally;

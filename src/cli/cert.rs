@@ -81,7 +81,7 @@ pub(super) fn run(args: &CertArgs) -> Result<(), Failure> {
         json["certificate"] = json!(absolute(&certificate));
         json["key"] = json!(absolute(&key));
         json["others"] = others.iter().copied().map(facts).collect();
-        return print(&super::shown::json(&format!("{json:#}\n")));
+        return print(&crate::shown::json(&format!("{json:#}\n")));
     }
     let mut text = format!(
         "certificate     {}\nkey             {}\n",

@@ -1,6 +1,7 @@
 //! The log and other messages: lines on standard error that never hold up the program, whatever happens to
 //! standard error.
 
+mod fields;
 mod limit;
 mod outlet;
 mod terminal;
@@ -17,7 +18,9 @@ use std::{
 use tracing::error;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
-use super::{Failure, shown, standard};
+use super::{Failure, standard};
+use crate::shown::Lines;
+use fields::fields;
 use limit::Limit;
 pub(super) use outlet::Outlet;
 pub(super) use terminal::draw_target;
@@ -66,7 +69,7 @@ pub(super) fn start(directives: &str) -> Result<(), Failure> {
         .with_writer(|| Line)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
-        .fmt_fields(shown::fields())
+        .fmt_fields(fields())
         // It would be written to standard error, and panic when that fails.
         .log_internal_errors(false);
     tracing_subscriber::registry().with(filter).with(limit.clone()).with(lines).init();
@@ -75,7 +78,7 @@ pub(super) fn start(directives: &str) -> Result<(), Failure> {
 
 /// Writes a line on standard error; when that fails, there is nobody to tell.
 pub(super) fn complain(text: &str) {
-    write(&format!("h3cast: {}\n", shown::Lines(text)));
+    write(&format!("h3cast: {}\n", Lines(text)));
 }
 
 /// Writes a line on standard error as it is.

@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Failure, complain, print,
     remote::{self, Log, TrustArgs},
-    shown::json,
 };
 use crate::{
     client::{ClientError, Connection, Publication, PublishError, PublishEvent, Published, Trust},
     server::DEFAULT_PORT,
+    shown::json,
     source::{chunker::Chunking, stdin},
     webtransport::{RecvStream, SendStream, StreamError},
 };

@@ -9,10 +9,11 @@ use std::{
 use clap::Args;
 use http::{HeaderMap, Uri};
 
-use super::{DEFAULT_CERTS, Failure, complain, log, shown::Shown, signals, untrusted};
+use super::{DEFAULT_CERTS, Failure, complain, log, signals, untrusted};
 use crate::{
     client::{ClientError, Trust, url},
     identity::Fingerprint,
+    shown::Shown,
 };
 
 #[derive(Debug, Args)]

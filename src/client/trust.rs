@@ -7,7 +7,7 @@ mod verifier;
 use std::{path::PathBuf, sync::Arc};
 
 use super::ClientError;
-use crate::identity::{Fingerprint, provider};
+use crate::identity::{Fingerprint, provider, trusted};
 use anchors::Anchors;
 pub use refusal::{Expected, Presented, Reason, Refusal};
 pub(crate) use verifier::Verifier;
@@ -59,7 +59,7 @@ impl Trust {
         if std::fs::metadata(&file).map_or(true, |meta| meta.is_file() || meta.is_dir()) {
             return Ok(Self::Files(vec![file]));
         }
-        match anchors::read(&file) {
+        match trusted(&file) {
             Ok(der) => Ok(Self::Certificates { from: file, der: der.iter().map(|one| one.to_vec()).collect() }),
             Err(reason) => Err(ClientError::Certificate { path: file, reason }),
         }

@@ -36,6 +36,7 @@ use tokio::sync::watch::{Receiver, Sender};
 pub use certificate::Certificate;
 pub use error::IdentityError;
 pub use fingerprint::Fingerprint;
+pub(crate) use pem::trusted;
 
 use keeper::Keeping;
 use key::Generation;

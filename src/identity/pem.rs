@@ -10,37 +10,75 @@ use rustls::pki_types::{
 use super::{Certificate, IdentityError, key::Key};
 
 /// No certificate file is longer; a bundle of all the web's CAs has 200 KiB.
-const LONGEST: u64 = 4 << 20;
+const LONGEST: u64 = 16 << 20;
 
-/// Reads a file that should be small.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
-    let failed = IdentityError::file("read", path);
-    let metadata = fs::metadata(path).map_err(&failed)?;
-    if metadata.is_dir() {
-        return Err(failed(io::ErrorKind::IsADirectory.into()));
+/// What a file should hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// The certificate of a server.
+    Certificate,
+    /// The key of that.
+    Key,
+    /// Certificates that a client trusts.
+    Trusted,
+}
+
+/// Reads a file that should be small, and a pipe to its end.
+fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    if fs::metadata(path)?.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
     }
-    // Opening a named pipe would wait for a writer. What a shell passes (`<(…)`) has one.
-    if !metadata.is_file() && !path.starts_with("/dev/fd") && !path.starts_with("/proc") {
-        return Err(failed(io::Error::other("it is not a regular file")));
-    }
-    let file = fs::File::open(path).map_err(&failed)?;
     let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(file, LONGEST + 1), &mut bytes).map_err(&failed)?;
+    io::Read::read_to_end(&mut io::Read::take(fs::File::open(path)?, LONGEST + 1), &mut bytes)?;
     match bytes.len() as u64 > LONGEST {
-        true => Err(failed(io::ErrorKind::FileTooLarge.into())),
+        true => Err(io::ErrorKind::FileTooLarge.into()),
         false => Ok(bytes),
     }
 }
 
+/// Reads a file that should be small.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    let failed = IdentityError::file("read", path);
+    let regular = fs::metadata(path).map(|metadata| metadata.is_file() || metadata.is_dir()).map_err(&failed)?;
+    // Opening a named pipe would wait for a writer. What a shell passes (`<(…)`) has one.
+    if !regular && !path.starts_with("/dev/fd") && !path.starts_with("/proc") {
+        return Err(failed(io::Error::other("it is not a regular file")));
+    }
+    read_whole(path).map_err(failed)
+}
+
+/// The certificates in a file that a client is to trust, at least one; else why there is none.
+pub(crate) fn trusted(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = read_whole(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".into(),
+        io::ErrorKind::IsADirectory => "it is a folder: name a file of certificates in it".into(),
+        _ => error.to_string(),
+    })?;
+    if let Ok(([], _)) = x509_parser::parse_x509_certificate(&bytes) {
+        return Ok(vec![CertificateDer::from(bytes)]);
+    }
+    let all = blocks(Wanted::Trusted, path, without_bom(&bytes))?;
+    match all.iter().find_map(|der| x509_parser::parse_x509_certificate(der).err()) {
+        // Bundles may carry one that nobody can read; of one or two certificates each counts.
+        Some(error) if all.len() < 3 => Err(format!("its certificate cannot be read: {error}")),
+        _ => Ok(all),
+    }
+}
+
+/// The certificates of a text in PEM form, at least one.
+fn blocks(wanted: Wanted, path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>().map_err(|error| damage(&error))?;
+    match read.is_empty() {
+        true => Err(mistake(wanted, path, bytes)),
+        false => Ok(read),
+    }
+}
+
 /// The certificates in a file, at least one.
-pub(crate) fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<Certificate>, IdentityError> {
+pub(super) fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<Certificate>, IdentityError> {
     let bytes = without_bom(bytes);
     let pem = |reason: String| IdentityError::Pem { wanted: "certificate", path: path.into(), reason };
-    let read: Vec<_> =
-        CertificateDer::pem_slice_iter(bytes).collect::<Result<_, _>>().map_err(|error| pem(damage(&error)))?;
-    if read.is_empty() {
-        return Err(pem(no_certificate(path, bytes)));
-    }
+    let read = blocks(Wanted::Certificate, path, bytes).map_err(pem)?;
     let parsed = read.into_iter().map(Certificate::from_der).collect::<Result<_, _>>();
     parsed.map_err(|error| pem(format!("it is damaged ({error})")))
 }
@@ -51,11 +89,11 @@ pub(super) fn key(path: &Path, bytes: &[u8]) -> Result<Key, IdentityError> {
     let pem = |reason: String| IdentityError::Pem { wanted: "private key", path: path.into(), reason };
     // An encrypted key in the old form has the label of a plain one.
     if is_encrypted(bytes) {
-        return Err(pem(no_key(path, bytes)));
+        return Err(pem(mistake(Wanted::Key, path, bytes)));
     }
     let der = match PrivateKeyDer::from_pem_slice(bytes) {
         Ok(der) => der,
-        Err(Error::NoItemsFound) => return Err(pem(no_key(path, bytes))),
+        Err(Error::NoItemsFound) => return Err(pem(mistake(Wanted::Key, path, bytes))),
         Err(error) => return Err(pem(damage(&error))),
     };
     let reason = unusable_key(&der);
@@ -127,52 +165,58 @@ fn is_encrypted(bytes: &[u8]) -> bool {
     text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENCRYPTED")
 }
 
-/// Why there is no certificate in a file.
-fn no_certificate(path: &Path, bytes: &[u8]) -> String {
+/// Why there is nothing of that kind in a file.
+fn mistake(wanted: Wanted, path: &Path, bytes: &[u8]) -> String {
     let (file, labels) = (path.display(), labels(bytes));
     let has = |what: &str| labels.iter().any(|label| label.contains(what));
-    match bytes {
-        _ if has("CERTIFICATE REQUEST") => {
-            "it holds a certificate signing request (CSR); use the certificate that your CA issued for it".into()
-        }
-        _ if has("PRIVATE KEY") => {
-            "it holds a private key; --cert takes the certificate and --key the key: are they swapped?".into()
-        }
-        _ if has("TRUSTED CERTIFICATE") => {
-            format!("it is in OpenSSL's own form; convert it with `openssl x509 -in {file} -out cert.pem`")
-        }
-        _ if has("PKCS7") => {
-            format!("it is in PKCS #7 form; convert it with `openssl pkcs7 -in {file} -print_certs -out cert.pem`")
-        }
-        [0x30, ..] if x509_parser::parse_x509_certificate(bytes).is_ok() => {
-            format!("it is in DER form; convert it with `openssl x509 -inform der -in {file} -out cert.pem`")
-        }
-        _ => no_pem(path, bytes, "CERTIFICATE"),
-    }
-}
-
-/// Why there is no private key in a file.
-fn no_key(path: &Path, bytes: &[u8]) -> String {
-    let (file, labels) = (path.display(), labels(bytes));
-    let has = |what: &str| labels.iter().any(|label| label.contains(what));
-    match bytes {
-        _ if is_encrypted(bytes) => {
+    match (wanted, bytes) {
+        (Wanted::Key, _) if is_encrypted(bytes) => {
             format!("the key is encrypted; decrypt it with `openssl pkey -in {file} -out key.pem`")
         }
-        _ if has("OPENSSH PRIVATE KEY") => "it holds a key of OpenSSH, which is not for TLS".into(),
-        _ if has("CERTIFICATE REQUEST") => {
+        (Wanted::Key, _) if has("OPENSSH PRIVATE KEY") => "it holds a key of OpenSSH, which is not for TLS".into(),
+        (Wanted::Key, _) if has("CERTIFICATE REQUEST") => {
             "it holds a certificate signing request (CSR); --key takes the private key that it was created with".into()
         }
-        _ if has("CERTIFICATE") => {
+        (_, _) if has("CERTIFICATE REQUEST") => {
+            "it holds a certificate signing request (CSR); use the certificate that your CA issued for it".into()
+        }
+        (Wanted::Key, _) if has("CERTIFICATE") => {
             "it holds a certificate; --cert takes the certificate and --key the key: are they swapped?".into()
         }
-        _ if has("PRIVATE KEY") => "it holds a key of a kind that TLS does not use".into(),
-        _ if has("PUBLIC KEY") => "it holds a public key; --key takes the private one".into(),
-        _ if has("EC PARAMETERS") => "it holds the parameters of a curve and no key".into(),
-        _ if PrivateKeyDer::try_from(bytes).is_ok() => {
+        (Wanted::Key, _) if has("PRIVATE KEY") => "it holds a key of a kind that TLS does not use".into(),
+        (Wanted::Key, _) if has("PUBLIC KEY") => "it holds a public key; --key takes the private one".into(),
+        (Wanted::Key, _) if has("EC PARAMETERS") => "it holds the parameters of a curve and no key".into(),
+        (Wanted::Key, _) if PrivateKeyDer::try_from(bytes).is_ok() => {
             format!("it is in DER form; convert it with `openssl pkey -inform der -in {file} -out key.pem`")
         }
-        _ => no_pem(path, bytes, "PRIVATE KEY"),
+        (Wanted::Certificate, _) if has("PRIVATE KEY") => {
+            "it holds a private key; --cert takes the certificate and --key the key: are they swapped?".into()
+        }
+        (Wanted::Trusted, _) if has("PRIVATE KEY") => {
+            "it holds a private key; give the certificate's file, and keep the key secret".into()
+        }
+        (_, _) if has("TRUSTED CERTIFICATE") => {
+            format!("it is in OpenSSL's own form; convert it with `openssl x509 -in {file} -out cert.pem`")
+        }
+        (_, _) if has("PKCS7") => {
+            format!("it is in PKCS #7 form; convert it with `openssl pkcs7 -in {file} -print_certs -out cert.pem`")
+        }
+        (Wanted::Certificate, [0x30, ..]) if x509_parser::parse_x509_certificate(bytes).is_ok() => {
+            format!("it is in DER form; convert it with `openssl x509 -inform der -in {file} -out cert.pem`")
+        }
+        _ if bytes.iter().all(u8::is_ascii_whitespace) => "the file is empty".into(),
+        (_, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) => "it is UTF-16 text; save it as ASCII or UTF-8".into(),
+        (Wanted::Trusted, _) if is_pkcs12(bytes) => format!(
+            "it is in PKCS #12 form; extract its certificate with `openssl pkcs12 -in {file} -nokeys -out cert.pem`"
+        ),
+        _ if is_pkcs12(bytes) => format!(
+            "it is in PKCS #12 form; convert it with `openssl pkcs12 -in {file} -nodes -out both.pem`, and give both.pem to --cert and --key"
+        ),
+        (Wanted::Trusted, _) => "it holds no certificate, neither in PEM form nor in DER form".into(),
+        _ => format!(
+            "there is no `-----BEGIN {}-----` in it",
+            if wanted == Wanted::Key { "PRIVATE KEY" } else { "CERTIFICATE" }
+        ),
     }
 }
 
@@ -184,18 +228,6 @@ fn is_pkcs12(bytes: &[u8]) -> bool {
         _ => return false,
     };
     bytes.get(after_length..).is_some_and(|rest| rest.starts_with(&[2, 1, 3]))
-}
-
-fn no_pem(path: &Path, bytes: &[u8], label: &str) -> String {
-    let file = path.display();
-    match bytes {
-        [] => "the file is empty".into(),
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it is UTF-16 text; save it as ASCII or UTF-8".into(),
-        _ if is_pkcs12(bytes) => format!(
-            "it is in PKCS #12 form; convert it with `openssl pkcs12 -in {file} -nodes -out both.pem`, and give both.pem to --cert and --key"
-        ),
-        _ => format!("there is no `-----BEGIN {label}-----` in it"),
-    }
 }
 
 /// Why TLS cannot use a key.

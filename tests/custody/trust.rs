@@ -92,7 +92,7 @@ async fn a_file_that_holds_no_certificate_is_told() {
     fs::write(dir.path().join("empty"), "").unwrap();
     fs::write(dir.path().join("text"), "hello\n").unwrap();
     for (file, part) in [
-        ("empty", "it is empty"),
+        ("empty", "the file is empty"),
         ("text", "holds no certificate"),
         ("own.key", "private key"),
         ("nothing", "there is no such file"),

@@ -11,7 +11,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use crate::{cli::shown::Shown, format::frames::Frame};
+use crate::{format::frames::Frame, shown::Shown};
 
 /// Counts while it is told to. Viewers share a few shards, so that they seldom wait for each other.
 #[derive(Debug)]

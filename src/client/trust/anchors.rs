@@ -2,16 +2,15 @@
 
 use std::{
     fs,
-    io::{self, Read},
     path::{Path, PathBuf},
     sync::{Mutex, OnceLock, PoisonError},
 };
 
-use rustls::pki_types::{CertificateDer, pem, pem::PemObject};
+use rustls::pki_types::CertificateDer;
 
 use super::{ClientError, Expected};
 use crate::{
-    identity::Fingerprint,
+    identity::{Fingerprint, trusted as read},
     note::{self, Note},
 };
 
@@ -37,9 +36,6 @@ pub(super) struct Known {
     /// Whether it is good for any host, and not only for this machine.
     pub(super) anywhere: bool,
 }
-
-/// No certificate, and no bundle of all the CAs of the web, is larger.
-const LARGEST_FILE: u64 = 16 << 20;
 
 impl Anchors {
     /// The system's. A machine that has none, or has some that cannot be read, can still use its own
@@ -132,85 +128,6 @@ impl Anchors {
             }
         }
     }
-}
-
-/// The certificates in a file, of which there is at least one; else why not, in words.
-pub(crate) fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let meta = fs::metadata(file).map_err(|error| in_words(&error))?;
-    if meta.is_dir() {
-        return Err("it is a folder: name a file of certificates in it".into());
-    }
-    if meta.len() > LARGEST_FILE {
-        return Err(format!("it has {} bytes: give a file of certificates in PEM form", meta.len()));
-    }
-    let mut bytes = Vec::new();
-    let opened = fs::File::open(file).map_err(|error| in_words(&error))?;
-    // A pipe does not say how long it is.
-    opened.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(|error| in_words(&error))?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err("it is too long: give a file of certificates in PEM form".into());
-    }
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err("it is empty: give a file with a certificate in PEM form".into());
-    }
-    if !bytes.windows(10).any(|window| window == b"-----BEGIN") {
-        return match x509_parser::parse_x509_certificate(&bytes) {
-            Ok(([], _)) => Ok(vec![CertificateDer::from(bytes)]),
-            _ if is_pkcs12(&bytes) => {
-                Err("it is PKCS#12: extract its certificate with `openssl pkcs12 -in FILE -nokeys -out cert.pem`"
-                    .into())
-            }
-            _ => Err("it holds no certificate, neither in PEM form nor in DER form".into()),
-        };
-    }
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().map_err(damaged)?;
-    if certificates.is_empty() {
-        return Err(match label(&bytes) {
-            Some(label) if label.contains("PRIVATE KEY") => {
-                "it holds a private key and no certificate: give the certificate's file, and keep the key secret".into()
-            }
-            Some(label) if label.contains("CERTIFICATE REQUEST") => {
-                "it holds a request for a certificate: give the certificate that the CA has made of it".into()
-            }
-            Some("TRUSTED CERTIFICATE") => {
-                "it is in OpenSSL's own form: convert it with `openssl x509 -in FILE -out cert.pem`".into()
-            }
-            Some(label) => format!("it holds no certificate in PEM form, but `{}`", label.escape_debug()),
-            None => "it holds no certificate in PEM form".into(),
-        });
-    }
-    match certificates.iter().find_map(|der| x509_parser::parse_x509_certificate(der).err()) {
-        // Bundles may carry one that nobody can read; of one or two certificates each counts.
-        Some(error) if certificates.len() < 3 => Err(format!("its certificate cannot be read: {error}")),
-        _ => Ok(certificates),
-    }
-}
-
-fn in_words(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".into(),
-        _ => error.to_string(),
-    }
-}
-
-fn damaged(error: pem::Error) -> String {
-    match error {
-        pem::Error::MissingSectionEnd { .. } => "its last certificate is cut off: it has no END line".into(),
-        error => format!("its PEM form is damaged: {error}"),
-    }
-}
-
-/// What the first section of a PEM file says that it is.
-fn label(bytes: &[u8]) -> Option<&str> {
-    let start = bytes.windows(11).position(|window| window == b"-----BEGIN ")? + 11;
-    let rest = &bytes[start..];
-    let end = rest.windows(5).position(|window| window == b"-----")?;
-    str::from_utf8(&rest[..end]).ok()
-}
-
-/// PFX is a SEQUENCE that begins with version 3 (RFC 7292 §4).
-fn is_pkcs12(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&0x30) && bytes.get(1..12).is_some_and(|head| head.windows(3).any(|head| head == [2, 1, 3]))
 }
 
 #[cfg(test)]

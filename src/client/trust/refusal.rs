@@ -11,6 +11,7 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 use crate::{
     identity::{Fingerprint, rfc3339},
     note::Note,
+    shown::Short,
 };
 
 /// A server that is not trusted.
@@ -152,6 +153,7 @@ const MOST_NAMES: usize = 6;
 
 impl Presented {
     pub(super) fn read(der: &[u8]) -> Self {
+        let harmless = |text: &dyn fmt::Display| Short(text, LONGEST_TEXT).to_string();
         let unread = Self {
             sha256: Fingerprint::of(der),
             subject: "unreadable".into(),
@@ -165,8 +167,8 @@ impl Presented {
             SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.timestamp().try_into().unwrap_or_default()))
         };
         Self {
-            subject: harmless(&x509.subject().to_string()),
-            issuer: harmless(&x509.issuer().to_string()),
+            subject: harmless(&x509.subject()),
+            issuer: harmless(&x509.issuer()),
             self_signed: x509.subject().as_raw() == x509.issuer().as_raw(),
             names: names(&x509).iter().map(|name| harmless(name)).collect(),
             validity: at(x509.validity().not_before).zip(at(x509.validity().not_after)),
@@ -207,29 +209,17 @@ pub(super) fn names(x509: &X509Certificate<'_>) -> Vec<String> {
     }
 }
 
-/// A text of a stranger's that a terminal can show.
-fn harmless(text: &str) -> String {
-    let mut shown: String = text
-        .chars()
-        .take(LONGEST_TEXT)
-        .flat_map(|c| match c.is_control() {
-            true => c.escape_default().collect::<Vec<_>>(),
-            false => vec![c],
-        })
-        .collect();
-    if text.chars().nth(LONGEST_TEXT).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_strangers_text_does_nothing_to_a_terminal() {
-        assert_eq!(harmless("CN=\u{1b}[2Jx\n\u{9b}"), "CN=\\u{1b}[2Jx\\n\\u{9b}");
-        assert_eq!(harmless(&"é".repeat(1000)), "é".repeat(LONGEST_TEXT) + "…");
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
+        let name = format!("\u{1b}[2Jx\n\u{202e}{}", "é".repeat(1000));
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let subject = Presented::read(certificate.der()).subject;
+        assert!(subject.starts_with("CN=\\u{1b}[2Jx\\n\\u{202e}éé") && subject.ends_with("é…"), "{subject:?}");
     }
 }

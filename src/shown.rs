@@ -4,22 +4,26 @@
 
 use std::fmt::{self, Display, Write};
 
-use tracing_subscriber::{
-    field::MakeExt,
-    fmt::{FormatFields, format},
-};
-
 /// Escapes what is not to be seen, on one line.
-pub(super) struct Shown<T>(pub(super) T);
+pub(crate) struct Shown<T>(pub(crate) T);
 
 impl<T: Display> Display for Shown<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Escaping { out: f, lines: false, begins: false, taken: 0, ended: 0 }, "{}", self.0)
+        write!(Escaping::new(f, false, LONGEST_LINE), "{}", self.0)
+    }
+}
+
+/// The same, cut after so many characters.
+pub(crate) struct Short<T>(pub(crate) T, pub(crate) usize);
+
+impl<T: Display> Display for Short<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escaping::new(f, false, self.1), "{}", self.0)
     }
 }
 
 /// The same for JSON, whose strings have escapes of their own. Newlines between its values stay.
-pub(super) fn json(text: &str) -> String {
+pub(crate) fn json(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -33,23 +37,31 @@ pub(super) fn json(text: &str) -> String {
 
 /// The same for a text of several lines. Those after the first are indented, so that none looks like
 /// a line of its own.
-pub(super) struct Lines<T>(pub(super) T);
+pub(crate) struct Lines<T>(pub(crate) T);
 
 impl<T: Display> Display for Lines<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Escaping { out: f, lines: true, begins: false, taken: 0, ended: 0 }, "{}", self.0)
+        write!(Escaping::new(f, true, LONGEST_LINE), "{}", self.0)
     }
 }
 
 struct Escaping<'a, 'b> {
     out: &'a mut fmt::Formatter<'b>,
     lines: bool,
+    /// The most characters of a line.
+    longest: usize,
     /// A line begins here, and is not indented yet.
     begins: bool,
     /// Characters of this line so far.
     taken: usize,
     /// Lines before this one.
     ended: usize,
+}
+
+impl<'a, 'b> Escaping<'a, 'b> {
+    fn new(out: &'a mut fmt::Formatter<'b>, lines: bool, longest: usize) -> Self {
+        Self { out, lines, longest, begins: false, taken: 0, ended: 0 }
+    }
 }
 
 /// The most characters of a line.
@@ -70,8 +82,8 @@ impl Write for Escaping<'_, '_> {
                 }
             } else {
                 self.taken += 1;
-                if self.taken > LONGEST_LINE {
-                    if self.taken == LONGEST_LINE + 1 {
+                if self.taken > self.longest {
+                    if self.taken == self.longest + 1 {
                         self.out.write_char('…')?;
                     }
                     continue;
@@ -116,27 +128,9 @@ fn is_hidden(c: char) -> bool {
         )
 }
 
-/// The fields of the log, so shown; the message may have several lines, as a backtrace has. The
-/// formatter's own knows a few characters, and those in the message only.
-pub(super) fn fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
-    format::debug_fn(|writer, field, value| {
-        let value = format_args!("{value:?}");
-        match (field.name(), writer.has_ansi_escapes()) {
-            ("message", _) => write!(writer, "{}", Lines(value)),
-            (name, true) => write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{}", Shown(value)),
-            (name, false) => write!(writer, "{name}={}", Shown(value)),
-        }
-    })
-    .delimited(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{
-        io,
-        sync::{Arc, Mutex, PoisonError},
-    };
 
     #[test]
     fn what_does_something_is_escaped() {
@@ -175,49 +169,10 @@ mod tests {
         let long = "é".repeat(3_000_000);
         assert_eq!(Shown(&long).to_string(), cut);
         assert_eq!(Shown("é".repeat(LONGEST_LINE)).to_string(), "é".repeat(LONGEST_LINE));
+        assert_eq!(Short("CN=\u{1b}[2Jx\n\u{9b}", 7).to_string(), "CN=\\u{1b}[2J…");
         assert_eq!(Lines(format!("{long}\nb")).to_string(), format!("{cut}\n  b"));
         let lines = Lines("a\n".repeat(100_000)).to_string();
         assert_eq!(lines.lines().count(), MOST_LINES + 1);
         assert!(lines.ends_with("a\n  …"), "{lines}");
-    }
-
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_line_of_the_log() {
-        let logged = |colours: bool| {
-            let sink = Sink::default();
-            let writer = sink.clone();
-            let log = tracing_subscriber::fmt()
-                .with_writer(move || writer.clone())
-                .fmt_fields(fields())
-                .with_ansi(colours)
-                .without_time()
-                .with_target(false)
-                .finish();
-            tracing::subscriber::with_default(log, || {
-                let _span = tracing::info_span!("conn", peer = %"\u{1b}]").entered();
-                tracing::info!(feed = "x", error = %"\u{1b}[2J\n", "said {}", "\u{9b}m\r");
-            });
-            let written = sink.0.lock().unwrap().clone();
-            String::from_utf8(written).unwrap()
-        };
-        let expected = " INFO conn{peer=\\u{1b}]}: said \\u{9b}m\\r feed=\"x\" error=\\u{1b}[2J\\n\n";
-        assert_eq!(logged(false), expected);
-        let coloured = logged(true);
-        assert!(coloured.contains("said \\u{9b}m\\r \x1b[3mfeed\x1b[0m\x1b[2m=\x1b[0m\"x\""), "{coloured:?}");
-        assert!(!coloured.contains("\x1b[2J") && coloured.matches('\n').count() == 1, "{coloured:?}");
     }
 }
