@@ -21,13 +21,13 @@ function find(chosen, names) {
 
 /**
  * Chromium. `trust` makes it use HTTP/3 with that server's self-signed certificate from the first
- * request, or over TCP if `quic` is false; without it Chromium has no flag that touches certificates
- * or QUIC.
- * @param {{ trust?: import('./server.mjs').Server, quic?: boolean }} [options]
+ * request, or over TCP if `quic` is false; `flags` are the same
+ * as another program prints them. Without either, Chromium has no flag that touches certificates or QUIC.
+ * @param {{ trust?: import('./server.mjs').Server, quic?: boolean, flags?: string[] }} [options]
  */
-export function chromium({ trust, quic = true } = {}) {
+export function chromium({ trust, quic = true, flags: more = [] } = {}) {
   const quiet = ['--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
-  const flags = trust
+  const trusting = trust
     ? [
         ...(quic ? [`--origin-to-force-quic-on=localhost:${trust.port}`] : []),
         `--ignore-certificate-errors-spki-list=${trust.identity?.spki_sha256_base64}`,
@@ -40,7 +40,7 @@ export function chromium({ trust, quic = true } = {}) {
     timeout: LAUNCH_MS,
     protocolTimeout: LAUNCH_MS,
     // Chromium refuses its sandbox to root, which is who runs tests in a container.
-    args: [...(process.getuid?.() === 0 ? ['--no-sandbox'] : []), ...quiet, ...flags],
+    args: [...(process.getuid?.() === 0 ? ['--no-sandbox'] : []), ...quiet, ...trusting, ...more],
   });
 }
 

@@ -8,8 +8,8 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
-const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../..');
-const TARGET = path.resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target');
+export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../..');
+export const TARGET = path.resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target');
 
 /** The server as it is released. */
 export const H3CAST = path.resolve(ROOT, process.env.H3CAST_BIN ?? path.join(TARGET, 'release/h3cast'));

@@ -3,6 +3,10 @@
 //!
 //! Configured: 0-RTT is allowed, as in the example; it sets no transport settings, so they are
 //! quinn's defaults.
+//!
+//! The code is that of `examples/plain`, but not shared with it: every peer here serves one feed or
+//! file to all viewers, and an example that can be given a feed from outside would be longer and
+//! harder to read. `compare` measures the example as it is, as a program of its own.
 
 use bytes::Bytes;
 use h3::server::RequestResolver;

@@ -1,0 +1,81 @@
+// examples/plain in Chromium, with the flags that it prints: the whole idea on the plain crates alone.
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { chromium, open } from './lib/browsers.mjs';
+import { assertDemo } from './lib/checks.mjs';
+import { Plain } from './lib/plain.mjs';
+
+const TEST = { timeout: 60_000 };
+
+describe('Chromium with the flags that plain prints', () => {
+  /** @type {Plain} */ let server;
+  /** @type {import('puppeteer-core').Browser} */ let browser;
+  before(async () => {
+    server = await Plain.start();
+    browser = await chromium({ flags: server.flags });
+  }, TEST);
+  after(async () => {
+    await browser?.close();
+    await server?.stop();
+  }, TEST);
+
+  for (const [page, transport, text] of /** @type {const} */ ([
+    ['/fetch.html', 'fetch', 'h3'],
+    ['/webtransport.html', 'webtransport', 'h3 (WebTransport)'],
+  ])) {
+    test(`${page} reads ten chunks`, TEST, async () => {
+      const view = await open(browser, `${server.base}${page}`);
+      assert.equal(await view.navigationProtocol(), 'h3');
+      await view.runToEnd();
+      const { protocol, protocolText, transport: used } = await view.report();
+      assert.deepEqual({ protocol, protocolText, used }, { protocol: 'h3', protocolText: text, used: transport });
+      assert.deepEqual(await view.resourceProtocols('/stream'), transport === 'fetch' ? ['h3'] : []);
+      await assertDemo(view);
+      await view.assertClean();
+      await view.close();
+    });
+  }
+
+  for (const choice of ['auto', 'fetch', 'webtransport']) {
+    test(`/ reads ten chunks with ${choice}, and calls the server what it is`, TEST, async () => {
+      const view = await open(browser, `${server.base}/`);
+      await view.choose(choice);
+      await view.runToEnd();
+      const { protocol, transport } = await view.report();
+      assert.deepEqual({ protocol, transport }, { protocol: 'h3', transport: choice === 'auto' ? 'fetch' : choice });
+      await assertDemo(view);
+      const shown = await view.page.evaluate(() => ({
+        version: document.querySelector('#version')?.textContent,
+        missing: document.querySelector('#missing')?.textContent,
+        marks: [...document.querySelectorAll('#log .mark')].map((mark) => mark.textContent),
+        chrome: /** @type {HTMLElement | null} */ (document.querySelector('#chrome'))?.hidden,
+      }));
+      assert.match(String(shown.version), /^h3cast \d+\.\d+\.\d+ \(plain\)$/);
+      assert.deepEqual({ ...shown, version: '' }, { version: '', missing: '0', marks: ['End The feed has ended.'], chrome: true });
+      await view.assertClean();
+      await view.close();
+    });
+  }
+});
+
+for (const page of ['/fetch.html', '/webtransport.html']) {
+  test(`${page} shows the chunks of a feed without an end as they come, until Stop`, TEST, async () => {
+    const server = await Plain.start('0', '20');
+    const browser = await chromium({ flags: server.flags });
+    try {
+      const view = await open(browser, `${server.base}${page}`);
+      for (let run = 0; run < 2; run += 1) {
+        await view.start();
+        await view.state(['streaming']);
+        await view.chunksShown(5);
+        await view.page.click('#stop');
+        await view.state(['stopped']);
+        assert.equal((await view.reads())[0]?.text.split('\n')[0], 'data chunk #0');
+      }
+      await view.assertClean();
+    } finally {
+      await browser.close();
+      await server.stop();
+    }
+  });
+}
