@@ -33,6 +33,7 @@ pub use h3cast_proto::feed::{End, FeedError, Gap};
 use kept::Kept;
 pub use kept::{Filler, Keeper, Past, PublishError, Receipt};
 pub use publisher::Publisher;
+pub(crate) use publisher::Unserved;
 pub use rate::Rate;
 use rate::Tally;
 use ring::Ring;

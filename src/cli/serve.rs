@@ -73,16 +73,15 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
             return Err(Failure::usage(anyhow::anyhow!(text)));
         }
         let identity = args.certs.identity(names).await?;
-        Ok((identity, start(sources, &args, commands).await?))
+        Ok((identity, prepare(sources, &args, commands).await?))
     };
     let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
-    let (identity, Running { feeds, families, feedings, of_commands }) = started?;
-    let shown: Vec<String> = feeds.iter().map(|feed| feed.name().to_owned()).collect();
-    let patterns = families.iter().map(|family| family.pattern().to_owned());
+    let (identity, mut prepared) = started?;
+    let shown: Vec<String> = prepared.feeds.iter().map(|feed| feed.name().to_owned()).collect();
+    let patterns = prepared.families.iter().map(|family| family.pattern().to_owned());
     let shown: Vec<String> = shown.into_iter().chain(patterns).collect();
-    let live = feeds.clone();
-    let app = App::new(feeds, identity.clone()).stopping(stop.clone());
-    let app = families.into_iter().fold(app, App::family);
+    let app = App::new(prepared.feeds.clone(), identity.clone()).stopping(stop.clone());
+    let app = std::mem::take(&mut prepared.families).into_iter().fold(app, App::family);
     let app = app
         .allow_origins(args.allow_origin.into_iter().collect())
         .publish_token(args.publish_token.as_deref())
@@ -128,7 +127,12 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         ending.cancel();
         served
     };
-    let live = feeding::Live { feeds: live, feedings, of_commands, commands: commands.clone() };
+    let live = feeding::Live {
+        feeds: std::mem::take(&mut prepared.feeds),
+        feedings: std::mem::take(&mut prepared.feedings),
+        of_commands: std::mem::take(&mut prepared.of_commands),
+        commands: commands.clone(),
+    };
     let feeding = live.run(ending.clone(), args.grace);
     let hint = async {
         if is_demo && stop.run_until_cancelled(stdin::is_left_unread()).await == Some(true) {
@@ -147,9 +151,10 @@ async fn abandon(identity: Identity) {
     let _ = tokio::time::timeout(PATIENCE.1, tokio::task::spawn_blocking(move || identity.abandon())).await;
 }
 
-/// What sources have become.
+/// What sources have become, before they are served. Dropped then, its feeds have not failed: they were never
+/// there.
 #[derive(Default)]
-struct Running {
+struct Prepared {
     feeds: Vec<Feed>,
     families: Vec<Arc<dyn Family>>,
     /// Each with the name of what it feeds.
@@ -158,8 +163,14 @@ struct Running {
     of_commands: BTreeSet<String>,
 }
 
-/// Starts every source, or none.
-async fn start(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands) -> Result<Running, Failure> {
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        self.feeds.iter().for_each(Feed::stop);
+    }
+}
+
+/// Prepares every source, or none.
+async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands) -> Result<Prepared, Failure> {
     if sources.is_empty() {
         sources.push(Source { name: feed::DEFAULT.into(), kind: Kind::Demo });
     }
@@ -224,15 +235,16 @@ async fn start(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands) 
             engine: args.engine.clone(),
         })
         .collect();
-    let mut running = Running { of_commands, ..Running::default() };
+    let mut prepared = Prepared::default();
+    prepared.of_commands = of_commands;
     for (source, options) in sources.into_iter().zip(options) {
         let name = source.name.clone();
         let started = source.start(&options).await.map_err(Failure::usage)?;
-        running.feeds.extend(started.feed);
-        running.families.extend(started.family);
-        running.feedings.extend(started.feeding.map(|feeding| (name, feeding)));
+        prepared.feeds.extend(started.feed);
+        prepared.families.extend(started.family);
+        prepared.feedings.extend(started.feeding.map(|feeding| (name, feeding)));
     }
-    Ok(running)
+    Ok(prepared)
 }
 
 fn list(names: &BTreeSet<&str>) -> String {

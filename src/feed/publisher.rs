@@ -143,6 +143,29 @@ impl Publisher {
     }
 }
 
+/// Ends a feed that is not served yet, when this is dropped before: its server does not start, which is no
+/// failure of the feed.
+pub(crate) struct Unserved(Option<Publisher>);
+
+impl Unserved {
+    pub(crate) fn new(publisher: &Publisher) -> Self {
+        Self(Some(publisher.clone()))
+    }
+
+    /// From now on it matters how the feed ends.
+    pub(crate) fn served(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unserved {
+    fn drop(&mut self) {
+        if let Some(publisher) = &self.0 {
+            publisher.end(End::Stopped);
+        }
+    }
+}
+
 impl FailOnDrop {
     fn end(&self, end: End) {
         if self.ring.end(end.clone()) {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::stream;
 use tracing::warn;
 
-use super::{SourceError, chunker::Chunking};
+use super::chunker::Chunking;
 use crate::{
     fault,
     feed::{End, Feed, FeedError, Publisher},
@@ -51,64 +51,57 @@ fn end_of(ended: Ended) -> End {
     }
 }
 
-/// Runs a command for all viewers, again and again if it is to be.
-pub(super) fn feed(
-    exec: Exec,
-    restart: bool,
-    publisher: Publisher,
-) -> Result<impl Future<Output = ()> + Send + use<>, SourceError> {
-    // At first, a command that cannot be run is an error of the start.
-    let mut started = Ok(Running::start(&exec)?);
-    Ok(async move {
-        let mut pause = BACKOFF.0;
-        loop {
-            let begun = Instant::now();
-            let ended = match started {
-                Ok(mut running) => {
-                    while let Some(chunk) = running.next().await {
-                        if publisher.publish(chunk).await.is_err() {
-                            // The feed has ended; so does the command.
-                            return;
-                        }
-                        fault::point("source");
+/// Runs a command for all viewers, again and again if it is to be. It is first started when this is polled:
+/// a server that cannot start runs nothing.
+pub(super) async fn feed(exec: Exec, restart: bool, publisher: Publisher) {
+    let mut pause = BACKOFF.0;
+    loop {
+        let begun = Instant::now();
+        let ended = match Running::start(&exec) {
+            Ok(mut running) => {
+                while let Some(chunk) = running.next().await {
+                    if publisher.publish(chunk).await.is_err() {
+                        // The feed has ended; so does the command.
+                        return;
                     }
-                    let end = end_of(running.end().await);
-                    if !restart || end == End::Stopped {
-                        return publisher.end(end);
-                    }
-                    if begun.elapsed() >= STEADY {
-                        pause = BACKOFF.0;
-                    }
-                    let why = match end {
-                        End::Failed(FeedError(why)) => why,
-                        _ => "the command has ended".into(),
-                    };
-                    warn!(feed = exec.name, "{why}; restarting it in {pause:?}");
-                    Some(running)
+                    fault::point("source");
                 }
-                Err(_) if exec.commands.is_stopping() => return publisher.end(End::Stopped),
-                // It may be over soon: too many processes, too many open files.
-                Err(error) => {
-                    warn!(feed = exec.name, %error, "the command cannot be run now; trying again in {pause:?}");
-                    None
+                let end = end_of(running.end().await);
+                if !restart || end == End::Stopped {
+                    return publisher.end(end);
                 }
-            };
-            let again = async {
-                // With what it has left behind, before another one needs what that holds.
-                if let Some(running) = ended {
-                    running.gone().await;
+                if begun.elapsed() >= STEADY {
+                    pause = BACKOFF.0;
                 }
-                tokio::time::sleep(pause).await;
-            };
-            tokio::select! {
-                biased;
-                () = exec.commands.stopping() => return publisher.end(End::Stopped),
-                () = again => {}
+                let why = match end {
+                    End::Failed(FeedError(why)) => why,
+                    _ => "the command has ended".into(),
+                };
+                warn!(feed = exec.name, "{why}; restarting it in {pause:?}");
+                Some(running)
             }
-            pause = (pause * 2).min(BACKOFF.1);
-            started = Running::start(&exec);
+            Err(_) if exec.commands.is_stopping() => return publisher.end(End::Stopped),
+            Err(error) if !restart => return publisher.end(End::Failed(FeedError(error.to_string()))),
+            // It may be over soon: too many processes, too many open files.
+            Err(error) => {
+                warn!(feed = exec.name, %error, "the command cannot be run now; trying again in {pause:?}");
+                None
+            }
+        };
+        let again = async {
+            // With what it has left behind, before another one needs what that holds.
+            if let Some(running) = ended {
+                running.gone().await;
+            }
+            tokio::time::sleep(pause).await;
+        };
+        tokio::select! {
+            biased;
+            () = exec.commands.stopping() => return publisher.end(End::Stopped),
+            () = again => {}
         }
-    })
+        pause = (pause * 2).min(BACKOFF.1);
+    }
 }
 
 /// Runs a command for each viewer, and ends it with its viewer.

@@ -23,7 +23,7 @@ use super::{
     SourceError,
     chunker::{Chunker, Chunking},
 };
-use crate::feed::{Feed, FeedError, Publisher};
+use crate::feed::{Feed, FeedError, Publisher, Unserved};
 
 /// A file from its beginning, for each viewer.
 pub(super) async fn on_demand(name: &str, path: PathBuf, chunking: Chunking) -> Result<Feed, SourceError> {
@@ -64,6 +64,7 @@ pub(super) async fn follow(
     (lines, bytes): (u64, u64),
     publisher: Publisher,
 ) -> Result<impl Future<Output = ()> + Send + use<>, SourceError> {
+    let unserved = Unserved::new(&publisher);
     let mut finder = Finder::new(name, path.clone(), Back { lines, bytes });
     let found = finder.first().await.map_err(|error| SourceError::new(name, "cannot follow", path.display(), error))?;
     let mut follower = Follower::new(name, path, chunking, publisher);
@@ -71,5 +72,6 @@ pub(super) async fn follow(
         // Before the first viewer comes, to whom it would be new.
         follower.begin(found).await;
     }
+    unserved.served();
     Ok(follower.run(finder))
 }

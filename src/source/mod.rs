@@ -209,11 +209,14 @@ impl Started {
 pub type Feeding = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Source {
-    /// Starts the source: its feed, and for a live one what feeds it.
+    /// Prepares the source: its feed, and for a live one what feeds it. A command is first run, and standard
+    /// input or a pipe first read, when that is polled, so that a server can bind its sockets before; a command
+    /// that cannot be run fails its feed.
     ///
     /// # Errors
     ///
-    /// When its command cannot be run, its file cannot be read, or NATS is not there as it is wanted.
+    /// When its file cannot be read, standard input is read by another source, or NATS is not there as it is
+    /// wanted.
     pub async fn start(self, options: &Options) -> Result<Started, SourceError> {
         let name = self.name.as_str();
         #[cfg(feature = "nats")]
@@ -238,9 +241,9 @@ impl Source {
         let (feed, feeding): (_, Option<Feeding>) = match self.kind {
             Kind::Demo => (demo::feed(name, options.count, options.interval), None),
             Kind::Stdin => {
-                let (feed, publisher) = live();
                 let stdin =
                     stdin::reader().map_err(|error| SourceError::new(name, "cannot read", "standard input", error))?;
+                let (feed, publisher) = live();
                 (feed, Some(Box::pin(pump(stdin, chunking, publisher))))
             }
             Kind::Exec(shell) => {
@@ -250,7 +253,7 @@ impl Source {
                     (command::per_viewer(exec), None)
                 } else {
                     let (feed, publisher) = live();
-                    (feed, Some(Box::pin(command::feed(exec, options.restart, publisher)?)))
+                    (feed, Some(Box::pin(command::feed(exec, options.restart, publisher))))
                 }
             }
             Kind::File(path) => (file::on_demand(name, path, chunking).await?, None),

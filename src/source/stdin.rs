@@ -16,7 +16,7 @@ use super::{chunker::MAX_CHUNK, file::Claim};
 /// How often to try again where another program has made standard input non-blocking.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// Reads standard input.
+/// Reads standard input, from the first time that it is polled.
 ///
 /// # Errors
 ///
@@ -25,13 +25,40 @@ pub(super) fn reader() -> io::Result<impl AsyncRead + Send + Unpin> {
     Ok(StreamReader::new(Box::pin(pieces()?)))
 }
 
-/// What each read of standard input brings.
+/// What each read of standard input brings. The first is made when this is polled.
 ///
 /// # Errors
 ///
 /// When another source reads it.
 pub(crate) fn pieces() -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send> {
-    let claim = claim()?;
+    Ok(stream::unfold(Reading::NotYet(claim()?), |reading| async move {
+        let mut read_rx = match reading {
+            Reading::NotYet(claim) => match start(claim) {
+                Ok(read_rx) => read_rx,
+                Err(error) => return Some((Err(error), Reading::Ended)),
+            },
+            Reading::On(read_rx) => read_rx,
+            Reading::Ended => return None,
+        };
+        match read_rx.recv().await {
+            Some(Ok(Some(bytes))) => Some((Ok(bytes), Reading::On(read_rx))),
+            Some(Ok(None)) => None,
+            Some(Err(error)) => Some((Err(error), Reading::Ended)),
+            None => Some((Err(io::Error::other("standard input is not read any more")), Reading::Ended)),
+        }
+    }))
+}
+
+/// What the thread that reads gives; `None` is the end.
+type ReadRx = mpsc::Receiver<io::Result<Option<Bytes>>>;
+
+enum Reading {
+    NotYet(Option<Claim>),
+    On(ReadRx),
+    Ended,
+}
+
+fn start(claim: Option<Claim>) -> io::Result<ReadRx> {
     let (read_tx, read_rx) = mpsc::channel(1);
     std::thread::Builder::new().name("stdin".into()).spawn(move || {
         let _claim = claim;
@@ -39,15 +66,7 @@ pub(crate) fn pieces() -> io::Result<impl Stream<Item = io::Result<Bytes>> + Sen
         // Nobody wants it any more, then.
         let _ = read_tx.blocking_send(ended.map(|()| None));
     })?;
-    Ok(stream::unfold(Some(read_rx), |read_rx| async move {
-        let mut read_rx = read_rx?;
-        match read_rx.recv().await {
-            Some(Ok(Some(bytes))) => Some((Ok(bytes), Some(read_rx))),
-            Some(Ok(None)) => None,
-            Some(Err(error)) => Some((Err(error), None)),
-            None => Some((Err(io::Error::other("standard input is not read any more")), None)),
-        }
-    }))
+    Ok(read_rx)
 }
 
 /// It may have a name, by which another source finds it.

@@ -22,10 +22,7 @@ use super::{
 };
 use crate::{
     fault,
-    source::{
-        SourceError,
-        chunker::{Chunker, Chunking},
-    },
+    source::chunker::{Chunker, Chunking},
 };
 
 /// How long a command has to end after it was asked to (SIGTERM), before it is killed.
@@ -91,6 +88,14 @@ impl Commands {
     }
 }
 
+/// A command cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot run `{shell}`: {source}")]
+pub(super) struct CannotRun {
+    shell: String,
+    source: io::Error,
+}
+
 /// How a command has ended.
 #[derive(Debug)]
 pub(super) enum Ended {
@@ -115,7 +120,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn start(exec: &Exec) -> Result<Self, SourceError> {
+    pub(super) fn start(exec: &Exec) -> Result<Self, CannotRun> {
         let Exec { name, shell, chunking, stderr, commands } = exec;
         let shared = &commands.0;
         let start = || match shared.stopping.is_cancelled() {
@@ -123,7 +128,7 @@ impl Running {
             false => fault::fallible("command").and_then(|()| launch::launch(shell, shared.files, *stderr)),
         };
         let (launched, group) = Group::start(start, |launched: &Launched| &launched.process)
-            .map_err(|source| SourceError::new(name, "cannot run", format!("`{shell}`"), source))?;
+            .map_err(|source| CannotRun { shell: shell.clone(), source })?;
         let Launched { process, output, stderr } = launched;
         let (drained, unwanted) = (CancellationToken::new(), CancellationToken::new());
         let (ended_tx, ended_rx) = oneshot::channel();

@@ -95,6 +95,11 @@ fn see(path: &Path, held: &[Identity], back: Option<Back>) -> io::Result<Now> {
     Ok(Now::Found(Found { opened, identity, at, held: Arc::new(claim) }))
 }
 
+#[cfg(unix)]
+fn is_pipe(metadata: &std::fs::Metadata) -> bool {
+    std::os::unix::fs::FileTypeExt::is_fifo(&metadata.file_type())
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
@@ -144,6 +149,13 @@ impl Finder {
     pub(super) async fn first(&mut self) -> io::Result<Option<Found>> {
         // Before it is looked at, so that no change is missed.
         self.watch().await;
+        #[cfg(unix)]
+        if tokio::fs::metadata(&self.path).await.is_ok_and(|found| is_pipe(&found)) {
+            // Opened once the feed is served: its writer would die if that does not come to be.
+            self.back = None;
+            self.follower.another.notify_one();
+            return Ok(None);
+        }
         let seen = self.see(self.path.clone()).await;
         // Those were others, before.
         self.follower.renamed();
