@@ -20,32 +20,20 @@ pub mod chunk;
 pub mod cli;
 pub mod client;
 mod content;
-mod fault;
 pub mod feed;
 pub mod format;
-pub mod http3;
-pub mod identity;
-pub mod listen;
 #[cfg(feature = "nats")]
 pub mod nats;
-pub mod note;
-pub mod origin;
-mod outstanding;
 mod page;
-mod panics;
-mod path;
-mod rarely;
 
 mod resource;
-pub mod server;
-#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line shows more"))]
-mod shown;
 pub mod source;
-mod tcp;
-pub mod webtransport;
 
 pub use app::App;
-pub use http3::{NoTakeover, TakenStream, Takeover};
-pub use identity::Identity;
-pub use listen::Listen;
-pub use server::{PlainHttp, Server};
+#[cfg(feature = "cli")]
+pub(crate) use h3cast_transport::shown;
+pub use h3cast_transport::{
+    Identity, Listen, NoTakeover, PlainHttp, Server, TakenStream, Takeover, http3, identity, listen, note, origin,
+    server, webtransport,
+};
+pub(crate) use h3cast_transport::{fault, outstanding, panics, path, rarely};

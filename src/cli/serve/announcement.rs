@@ -138,7 +138,8 @@ mod tests {
             ("localhost:4433", "localhost:4433"),
             ("cast.example:4433", "cast.example:4433"),
         ] {
-            let addresses = Addresses { tls: vec![bound.into()], http: None, udp: Vec::new(), http_moved: false };
+            let mut addresses = Addresses::default();
+            addresses.tls = vec![bound.into()];
             assert_eq!(page_url(&addresses), format!("https://{opened}/"));
         }
     }

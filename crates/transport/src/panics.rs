@@ -23,13 +23,13 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// Runs something that is not ours, whose panic is to fail it alone: the panic's message instead.
-pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+pub fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     // What it leaves behind is not used again.
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| message(&*panic).to_owned())
 }
 
 /// The same for a future, which is dropped then.
-pub(crate) async fn caught_async<F: Future>(run: F) -> Result<F::Output, String> {
+pub async fn caught_async<F: Future>(run: F) -> Result<F::Output, String> {
     AssertUnwindSafe(run).catch_unwind().await.map_err(|panic| message(&*panic).to_owned())
 }
 
@@ -63,7 +63,7 @@ impl Restarts {
 }
 
 /// Logs that a task panicked, if that is how it ended. Nobody else may notice.
-pub(crate) fn report<T>(what: &str, ended: Result<T, JoinError>) -> Option<T> {
+pub fn report<T>(what: &str, ended: Result<T, JoinError>) -> Option<T> {
     match ended {
         Ok(value) => Some(value),
         Err(error) => {

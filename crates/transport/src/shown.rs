@@ -5,7 +5,7 @@
 use std::fmt::{self, Display, Write};
 
 /// Escapes what is not to be seen, on one line.
-pub(crate) struct Shown<T>(pub(crate) T);
+pub struct Shown<T>(pub T);
 
 impl<T: Display> Display for Shown<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -14,7 +14,7 @@ impl<T: Display> Display for Shown<T> {
 }
 
 /// The same, cut after so many characters.
-pub(crate) struct Short<T>(pub(crate) T, pub(crate) usize);
+pub struct Short<T>(pub T, pub usize);
 
 impl<T: Display> Display for Short<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,7 +23,7 @@ impl<T: Display> Display for Short<T> {
 }
 
 /// The same for JSON, whose strings have escapes of their own. Newlines between its values stay.
-pub(crate) fn json(text: &str) -> String {
+pub fn json(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -37,7 +37,7 @@ pub(crate) fn json(text: &str) -> String {
 
 /// The same for a text of several lines. Those after the first are indented, so that none looks like
 /// a line of its own.
-pub(crate) struct Lines<T>(pub(crate) T);
+pub struct Lines<T>(pub T);
 
 impl<T: Display> Display for Lines<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

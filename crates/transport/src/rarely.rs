@@ -13,12 +13,12 @@ use std::{
 /// wakes the task of each of its viewers, and to ask a stream whether it was stopped takes the lock
 /// of its connection. Once it is over, it stays so.
 #[derive(Debug)]
-pub(crate) struct Rarely<F> {
+pub struct Rarely<F> {
     future: Option<F>,
     door: Door,
 }
 
-pub(crate) fn rarely<F: Future + Unpin>(future: F) -> Rarely<F> {
+pub fn rarely<F: Future + Unpin>(future: F) -> Rarely<F> {
     Rarely { future: Some(future), door: Door::new() }
 }
 

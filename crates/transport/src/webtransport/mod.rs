@@ -5,7 +5,7 @@
 //! [`Session`]. Any number of sessions and ordinary requests share a connection.
 //!
 //! ```no_run
-//! use h3cast::webtransport::SessionRequest;
+//! use h3cast_transport::webtransport::SessionRequest;
 //!
 //! /// Sends every stream back to where it came from.
 //! async fn echo(request: SessionRequest) {

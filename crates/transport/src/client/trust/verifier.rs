@@ -29,7 +29,7 @@ use crate::{
 
 /// Verifies the certificates of servers.
 #[derive(Debug)]
-pub(crate) struct Verifier {
+pub struct Verifier {
     rule: Rule,
     provider: Arc<CryptoProvider>,
     refusals: Mutex<Refusals>,
@@ -94,7 +94,7 @@ impl Verifier {
     }
 
     /// The refusal that an error of TLS speaks of, if it does.
-    pub(crate) fn refusal(&self, error: &str) -> Option<Refusal> {
+    pub fn refusal(&self, error: &str) -> Option<Refusal> {
         let (_, number) = error.split_once(NUMBERED)?;
         let number: u64 = number.split('.').next()?.parse().ok()?;
         let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);

@@ -65,8 +65,7 @@ impl Identity {
 
     /// Has nothing stored any more, and waits for a [`commit`](Self::commit) that has begun: the server does
     /// not start. Blocks.
-    #[cfg(feature = "cli")]
-    pub(crate) fn abandon(&self) {
+    pub fn abandon(&self) {
         self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner).abandoned = true;
     }
 

@@ -82,7 +82,7 @@ pub struct Expected {
 
 impl Refusal {
     /// Without what servers at other ports have: it was not expected at this one.
-    pub(crate) fn at_port(mut self, port: u16) -> Self {
+    pub fn at_port(mut self, port: u16) -> Self {
         self.expected.retain(|expected| expected.server.as_ref().is_none_or(|note| note.has_port(port)));
         self
     }

@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 
 /// The path with all letters decoded that need not be encoded: an equivalent one. One with a percent sign
 /// that encodes nothing is left as it is, since a letter after it could make it do so.
-pub(crate) fn normal(path: &str) -> Cow<'_, str> {
+pub fn normal(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return path.into();
     }
@@ -29,7 +29,7 @@ pub(crate) fn normal(path: &str) -> Cow<'_, str> {
 
 /// What a path names, decoded; `None` when it is not UTF-8, or has an encoded separator of folders or a
 /// NUL in it.
-pub(crate) fn decoded(path: &str) -> Option<Cow<'_, str>> {
+pub fn decoded(path: &str) -> Option<Cow<'_, str>> {
     let decoded = percent_decode_str(path).decode_utf8().ok()?;
     let separators = |text: &str| text.matches('/').count();
     let plain = separators(&decoded) == separators(path) && !decoded.contains(['\\', '\0']);
@@ -37,7 +37,7 @@ pub(crate) fn decoded(path: &str) -> Option<Cow<'_, str>> {
 }
 
 /// A request for the same thing by its normal path, so that routes are found.
-pub(crate) fn normalized<B>(mut request: http::Request<B>) -> http::Request<B> {
+pub fn normalized<B>(mut request: http::Request<B>) -> http::Request<B> {
     if let Cow::Owned(path) = normal(request.uri().path()) {
         let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
         let mut parts = request.uri().clone().into_parts();

@@ -25,8 +25,9 @@ use crate::{
     panics::{self, Restarts},
     webtransport::{Handler, Handlers},
 };
+pub(crate) use reached::alt_svc;
+pub use reached::base;
 pub use reached::{Advertise, BadAdvertise};
-pub(crate) use reached::{alt_svc, base};
 pub use routing::{BadServerId, ServerId};
 
 /// Why a server could not be started. Nothing is left running.
@@ -70,7 +71,7 @@ pub struct Via {
 }
 
 /// Where a server listens, with real ports.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Addresses {
     /// `HOST:PORT` of each listener for HTTP/3, HTTP/2 and HTTP/1.1 over TLS, as it stands in a
@@ -116,7 +117,7 @@ pub struct ServerBuilder {
 /// ```no_run
 /// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
 /// use axum::{Router, routing::get};
-/// use h3cast::{Identity, Server};
+/// use h3cast_transport::{Identity, Server};
 ///
 /// let identity = Identity::self_signed("certs".as_ref(), &[], Default::default())?;
 /// let server = Server::builder(identity)
@@ -356,7 +357,7 @@ fn quic(
 }
 
 /// What one connection may cost and how it behaves, for a server and a client alike.
-pub(crate) fn transport(keep_alive: Option<Duration>) -> quinn::TransportConfig {
+pub fn transport(keep_alive: Option<Duration>) -> quinn::TransportConfig {
     let mut config = quinn::TransportConfig::default();
     config
         .max_concurrent_bidi_streams(FEW_STREAMS.into())

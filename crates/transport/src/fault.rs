@@ -13,14 +13,14 @@ use std::{
 
 /// A place where a test can have something go wrong.
 #[inline]
-pub(crate) fn point(place: &str) {
+pub fn point(place: &str) {
     // What cannot fail there has no error.
     let _ = fallible(place);
 }
 
 /// The same where something can fail.
 #[cfg(debug_assertions)]
-pub(crate) fn fallible(place: &str) -> io::Result<()> {
+pub fn fallible(place: &str) -> io::Result<()> {
     match due(place).as_deref() {
         Some("panic") => panic!("a test asks for a panic at `{place}`"),
         Some("error") => Err(io::Error::other(format!("a test asks for an error at `{place}`"))),

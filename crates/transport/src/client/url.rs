@@ -3,7 +3,6 @@
 use std::net::Ipv6Addr;
 
 use http::{Uri, uri::PathAndQuery};
-#[cfg(feature = "cli")]
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::server::{DEFAULT_HTTP_PORT, DEFAULT_PORT};
@@ -19,7 +18,6 @@ pub struct BadUrl {
 }
 
 /// What is encoded in a path or query, as browsers do it (WHATWG URL §4.4).
-#[cfg(feature = "cli")]
 const ENCODED: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
@@ -32,8 +30,7 @@ fn example(rest: &str) -> String {
 
 /// Reads a URL as it is typed. `https://host` means its root; what must be encoded in the path is; a
 /// fragment means nothing to a server, and is left out.
-#[cfg(feature = "cli")]
-pub(crate) fn parse(text: &str) -> Result<Uri, BadUrl> {
+pub fn parse(text: &str) -> Result<Uri, BadUrl> {
     let text = text.trim();
     let text = text.split_once('#').map_or(text, |(url, _fragment)| url);
     let bad = |(why, instead): Wrong| BadUrl { url: shown(text), why, instead };

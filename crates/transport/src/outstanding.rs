@@ -37,7 +37,7 @@ pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// What was [held](Self::hold) and has not been let go yet. One task waits for that.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Outstanding(Arc<Shared>);
+pub struct Outstanding(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -66,7 +66,7 @@ impl Drop for Held {
 
 impl Outstanding {
     /// The same bytes, to be written: they count until their last clone is dropped.
-    pub(crate) fn hold(&self, bytes: Bytes) -> Bytes {
+    pub fn hold(&self, bytes: Bytes) -> Bytes {
         self.0.held.fetch_add(1, Ordering::Relaxed);
         Bytes::from_owner(Held { bytes, shared: self.0.clone() })
     }
@@ -80,15 +80,15 @@ impl Outstanding {
     }
 
     /// Waits until nothing is held any more. Cancel-safe.
-    pub(crate) async fn none(&self) {
+    pub async fn none(&self) {
         poll_fn(|cx| self.poll(cx)).await;
     }
 }
 
 /// Waits for something that needs the peer of a QUIC connection to receive what was written to it: while it
-/// does, for at most [`LONGEST`], and no longer than [`PATIENCE`] when it does not. `None` when that was not
+/// does, for at most a minute, and no longer than five seconds when it does not. `None` when that was not
 /// enough.
-pub(crate) async fn while_receiving<T>(conn: &quinn::Connection, awaited: impl Future<Output = T>) -> Option<T> {
+pub async fn while_receiving<T>(conn: &quinn::Connection, awaited: impl Future<Output = T>) -> Option<T> {
     // Both: what is sent may be lost, and an acknowledgement may be that of a keep-alive.
     let progress = || {
         let stats = conn.stats();
@@ -114,7 +114,7 @@ pub(crate) async fn while_receiving<T>(conn: &quinn::Connection, awaited: impl F
 
 /// Waits until the peer of a QUIC connection, which has everything, has had the time to read it: as long
 /// as it gives more credit it is still reading.
-pub(crate) async fn read(conn: &quinn::Connection) {
+pub async fn read(conn: &quinn::Connection) {
     let credit = || {
         let received = conn.stats().frame_rx;
         received.max_data + received.max_stream_data

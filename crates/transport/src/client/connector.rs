@@ -60,7 +60,7 @@ impl Connector {
     }
 
     /// One that speaks another protocol (ALPN), or gives other credit.
-    pub(crate) fn with(trust: &Trust, protocol: &[u8], transport: quinn::TransportConfig) -> Result<Self, ClientError> {
+    pub fn with(trust: &Trust, protocol: &[u8], transport: quinn::TransportConfig) -> Result<Self, ClientError> {
         let (mut tls, verifier) = trust::tls(trust, protocol)?;
         // Used by `get` alone.
         tls.enable_early_data = true;
@@ -132,7 +132,7 @@ impl Connector {
     }
 
     /// A QUIC connection to the host of `uri`.
-    pub(crate) async fn quic(&self, uri: &Uri) -> Result<quinn::Connection, ClientError> {
+    pub async fn quic(&self, uri: &Uri) -> Result<quinn::Connection, ClientError> {
         let (host, port) = target(uri)?;
         let conn = connect_any(host, port, self).await?;
         let mut known = lock(&self.0.known);

@@ -264,7 +264,7 @@ impl SendStream {
     }
 
     /// The same, for as long as one wants.
-    pub(crate) fn when_stopped(&self) -> impl Future<Output = Result<Option<u32>, StreamError>> + Send + 'static {
+    pub fn when_stopped(&self) -> impl Future<Output = Result<Option<u32>, StreamError>> + Send + 'static {
         let cell = self.cell.clone();
         async move {
             // Before the look at `gone`, so that no end slips in between.

@@ -266,22 +266,20 @@ impl ResolvesServerCert for Resolver {
 }
 
 /// Certificates as they are stored.
-#[cfg(feature = "cli")]
-pub(crate) struct Stored {
+pub struct Stored {
     /// Those of the key, the newest first, at least one.
     own: Vec<Certificate>,
     /// The others in the same file.
-    pub(crate) others: Vec<Certificate>,
+    pub others: Vec<Certificate>,
 }
 
-#[cfg(feature = "cli")]
 impl Stored {
     /// Reads them, without a change of anything.
     ///
     /// # Errors
     ///
     /// When there are none, or the file cannot be read.
-    pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
+    pub fn read(certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
         if std::fs::symlink_metadata(certificate).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             let dir = certificate.parent().unwrap_or(certificate).to_owned();
             return Err(IdentityError::Missing { dir });
@@ -296,7 +294,7 @@ impl Stored {
     }
 
     /// The one that servers show to clients that come by `host`, then the others of the same key.
-    pub(crate) fn for_host(&self, host: &str) -> Vec<&Certificate> {
+    pub fn for_host(&self, host: &str) -> Vec<&Certificate> {
         let at = self.own.iter().rposition(|one| one.names_host(host)).unwrap_or(self.own.len().saturating_sub(1));
         let first = self.own.get(at);
         first.into_iter().chain(self.own.iter().filter(|one| Some(*one) != first)).collect()
@@ -304,7 +302,7 @@ impl Stored {
 }
 
 /// The cryptography of every TLS connection.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
+pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 

@@ -151,7 +151,7 @@ impl TakenStream {
     }
 
     /// Writes buffers that are DATA frames already. They are left empty.
-    pub(crate) async fn write_frames(&mut self, frames: &mut [Bytes]) -> io::Result<()> {
+    pub async fn write_frames(&mut self, frames: &mut [Bytes]) -> io::Result<()> {
         self.check_whole()?;
         Ok(self.stream()?.write_all_chunks(frames).await?)
     }

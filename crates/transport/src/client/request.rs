@@ -207,7 +207,7 @@ impl Body {
     }
 
     /// The whole body, which must be short.
-    pub(super) async fn short(&mut self) -> Result<Vec<u8>, ClientError> {
+    pub async fn short(&mut self) -> Result<Vec<u8>, ClientError> {
         let mut text = Vec::new();
         while let Some(bytes) = self.next().await? {
             text.extend_from_slice(&bytes);

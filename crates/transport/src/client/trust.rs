@@ -10,7 +10,7 @@ use super::ClientError;
 use crate::identity::{Fingerprint, provider, trusted};
 use anchors::Anchors;
 pub use refusal::{Expected, Presented, Reason, Refusal};
-pub(crate) use verifier::Verifier;
+pub use verifier::Verifier;
 
 /// Which servers to trust.
 #[derive(Debug, Clone, Default)]
@@ -68,7 +68,7 @@ impl Trust {
 
 /// The TLS configuration of a client that trusts so, for one protocol (ALPN), and its verifier, which
 /// knows why a server was refused.
-pub(crate) fn tls(trust: &Trust, protocol: &[u8]) -> Result<(rustls::ClientConfig, Arc<Verifier>), ClientError> {
+pub fn tls(trust: &Trust, protocol: &[u8]) -> Result<(rustls::ClientConfig, Arc<Verifier>), ClientError> {
     let verifier = Arc::new(match trust {
         Trust::System => Verifier::of(Anchors::system()),
         Trust::Files(files) => {

@@ -123,7 +123,7 @@ impl Session {
     }
 
     /// The connection that carries it.
-    pub(crate) fn connection(&self) -> &quinn::Connection {
+    pub fn connection(&self) -> &quinn::Connection {
         &self.inner.conn
     }
 

@@ -187,13 +187,13 @@ impl Certificate {
     }
 
     /// Whether this program created it, this version or an earlier one.
-    pub(crate) fn is_made_here(&self) -> bool {
+    pub fn is_made_here(&self) -> bool {
         self.0.made_here
     }
 
     /// Whether it is for this host, as it stands in a URL (RFC 9525 §6.3). Addresses, which cannot be
     /// made to point elsewhere, and names of this machine always are.
-    pub(crate) fn is_for(&self, host: &str) -> bool {
+    pub fn is_for(&self, host: &str) -> bool {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         bare.parse::<IpAddr>().is_ok() || is_loopback(host) || self.names_host(host)
     }

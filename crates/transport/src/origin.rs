@@ -57,13 +57,13 @@ impl Origins {
 
     /// Whether an allowed origin has this host.
     #[must_use]
-    pub(crate) fn names_host(&self, host: &str) -> bool {
+    pub fn names_host(&self, host: &str) -> bool {
         self.0.iter().any(|origin| origin.host.eq_ignore_ascii_case(host))
     }
 }
 
 /// Host (IPv6 in brackets) and port of an authority; `None` unless it is plainly one.
-pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
+pub fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     let end = match authority.strip_prefix('[') {
         Some(rest) => rest.find(']')? + 2,
         None => authority.find(':').unwrap_or(authority.len()),
@@ -83,7 +83,7 @@ pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
 }
 
 /// Whether a host, as it stands in a URL, is this machine.
-pub(crate) fn is_loopback(host: &str) -> bool {
+pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
     // A name with the root's dot is the same name, and an IPv4 address may be written as an IPv6 one.
     let host = host.strip_suffix('.').unwrap_or(&host);

@@ -78,7 +78,7 @@ fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<(&'a str, Optio
 }
 
 /// The origin by which this client reaches us over TLS and QUIC: `https://HOST[:PORT]`.
-pub(crate) fn base(uri: &Uri, headers: &HeaderMap, via: Via, advertise: Option<&Advertise>) -> String {
+pub fn base(uri: &Uri, headers: &HeaderMap, via: Via, advertise: Option<&Advertise>) -> String {
     match reached(uri, headers, via, advertise) {
         (host, HTTPS) => format!("https://{host}"),
         (host, port) => format!("https://{host}:{port}"),

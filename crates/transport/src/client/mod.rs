@@ -1,0 +1,376 @@
+//! The client: requests and WebTransport sessions on one HTTP/3 connection.
+//!
+//! ```no_run
+//! # async fn doc() -> Result<(), h3cast_transport::client::ClientError> {
+//! use h3cast_transport::client::{Connection, Trust};
+//!
+//! let uri = "https://localhost:4433/stream".parse().unwrap();
+//! let connection = Connection::open(&uri, &Trust::Files(vec!["certs/cert.pem".into()])).await?;
+//! let mut response = connection.get(&uri).await?;
+//! while let Some(bytes) = response.body.next().await? {
+//!     print!("{}", String::from_utf8_lossy(&bytes));
+//! }
+//! # Ok(()) }
+//! ```
+
+mod connector;
+mod request;
+pub mod retry;
+#[doc(hidden)]
+pub mod trust;
+pub mod url;
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h3::error::StreamError;
+use h3cast_proto::{Role, code, structured};
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use tokio::{sync::oneshot, task::JoinSet};
+use tracing::{debug, error};
+
+pub use connector::Connector;
+pub use request::{Body, ClientResponse, RequestBody, ResponseFuture};
+pub use trust::{Expected, Presented, Reason, Refusal, Trust};
+pub use url::BadUrl;
+
+use crate::{
+    http3::{Backend, BackendBidiStream, Limits, OpenStreams, Shared, quinn_code},
+    panics,
+    webtransport::{CHOSEN, Registry, Seat, Session, connect},
+};
+
+/// Why a request or session failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The URI is not one that this client can open.
+    #[error(transparent)]
+    Uri(#[from] BadUrl),
+    /// The host name is not known.
+    #[error("cannot find the address of `{host}`: {source}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file of certificates cannot be used.
+    #[error("cannot use the certificates in {}: {reason}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// A socket cannot be made.
+    #[error("cannot open a UDP socket: {0}")]
+    Socket(#[from] std::io::Error),
+    /// Nobody answers.
+    #[error("no answer from {authority} over UDP: is the server running, and does the network let UDP through?")]
+    Unreachable {
+        /// Host and port.
+        authority: String,
+    },
+    /// The server answered, and no connection came of it.
+    #[error("cannot connect to {authority}: {reason}")]
+    Connect {
+        /// Host and port.
+        authority: String,
+        /// What went wrong, in words.
+        reason: String,
+        /// Whether it is about certificates in another way than [`Untrusted`](Self::Untrusted): trying
+        /// again does not help.
+        untrusted: bool,
+    },
+    /// The server is not trusted: trying again does not help.
+    #[error("cannot connect to {authority}: {refusal}")]
+    Untrusted {
+        /// Host and port.
+        authority: String,
+        /// Why, what the server has, and what was expected.
+        refusal: Box<Refusal>,
+    },
+    /// The connection was lost.
+    #[error("the connection was lost: {0}")]
+    Connection(#[from] quinn::ConnectionError),
+    /// The server broke the response off.
+    #[error("the server broke the stream off: {}", code::describe(*.0))]
+    Reset(u64),
+    /// The server reads no more of the request. What it answers says why.
+    #[error("the server reads no more of the request: {}", code::describe(*.0))]
+    Stopped(u64),
+    /// The server broke the protocol, or this side did.
+    #[error("HTTP/3 failed: {0}")]
+    Protocol(String),
+    /// The server refused a session.
+    #[error("the server refused the session: {status}")]
+    Refused {
+        /// The status it answered.
+        status: StatusCode,
+        /// Its headers.
+        headers: HeaderMap,
+    },
+}
+
+impl ClientError {
+    /// Whether trying again does not help: it is not the network's fault, nor the moment's.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Uri(_)
+            | Self::Certificate { .. }
+            | Self::Tls(_)
+            | Self::Untrusted { .. }
+            | Self::Connect { untrusted: true, .. } => true,
+            Self::Refused { status, .. } => retry::is_final(*status),
+            _ => false,
+        }
+    }
+
+    /// Whether there was no connection.
+    pub fn is_unreached(&self) -> bool {
+        matches!(
+            self,
+            Self::Resolve { .. }
+                | Self::Socket(_)
+                | Self::Unreachable { .. }
+                | Self::Untrusted { .. }
+                | Self::Connect { .. }
+        )
+    }
+}
+
+/// How long closing waits for the server.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// The largest field section accepted from a server, in bytes.
+const MAX_FIELD_SECTION: u64 = 64 * 1024;
+/// Sessions at once on one connection.
+const MAX_SESSIONS: usize = 256;
+
+/// An HTTP/3 connection. Dropping it closes it.
+pub struct Connection {
+    shared: Arc<Shared>,
+    requests: Mutex<h3::client::SendRequest<OpenStreams, Bytes>>,
+    /// The connection's driver.
+    _driver: JoinSet<()>,
+    /// Those of its sessions.
+    sessions: Mutex<JoinSet<()>>,
+    connector: Connector,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("remote", &self.shared.conn.remote_address()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.conn.close(quinn_code(code::H3_NO_ERROR), b"");
+    }
+}
+
+impl Connection {
+    /// Connects to the host of `uri`, with a socket of its own: as [`Connector::open`] of a new one.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be found or reached, or is not trusted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, no connection stays.
+    pub async fn open(uri: &Uri, trust: &Trust) -> Result<Self, ClientError> {
+        Connector::new(trust)?.open(uri).await
+    }
+
+    /// Speaks HTTP/3 on a connection whose sockets are those of `connector`.
+    async fn over(conn: quinn::Connection, connector: Connector) -> Result<Self, ClientError> {
+        let limits = Limits { max_field_section_size: MAX_FIELD_SECTION, head_timeout: Duration::from_secs(10) };
+        let shared = Arc::new(Shared::new(conn, Role::Client, limits, Registry::new(MAX_SESSIONS)));
+        let mut builder = h3::client::builder();
+        builder.max_field_section_size(MAX_FIELD_SECTION).send_grease(false).enable_datagram(true);
+        let (h3, requests) = builder
+            .build(Backend::new(shared.clone()))
+            .await
+            .map_err(|error| ClientError::Protocol(error.to_string()))?;
+        let mut driver = JoinSet::new();
+        let driven = shared.clone();
+        driver.spawn(async move {
+            if let Err(panic) = panics::caught_async(drive(h3, driven.clone())).await {
+                error!("the task of a client's connection panicked: {panic}");
+                // Requests on it would wait for what it does not bring any more.
+                driven.conn.close(quinn_code(code::H3_INTERNAL_ERROR), b"");
+            }
+        });
+        Ok(Self { shared, requests: Mutex::new(requests), _driver: driver, sessions: Mutex::default(), connector })
+    }
+
+    /// Closes the sessions that are still open (code 0) and the connection, and waits a little for
+    /// the server to learn of it. Dropping the connection instead closes it at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, everything is closed at once.
+    pub async fn close(self) {
+        self.shared.sessions.close_all();
+        let mut sessions = std::mem::take(&mut *self.sessions.lock().unwrap_or_else(PoisonError::into_inner));
+        let told = async { while sessions.join_next().await.is_some() {} };
+        // A server that does not answer must not hold us.
+        let _ = tokio::time::timeout(CLOSE_WAIT, told).await;
+        self.shared.conn.close(quinn_code(code::H3_NO_ERROR), b"");
+        let _ = tokio::time::timeout(CLOSE_WAIT, self.connector.told(&self.shared.conn)).await;
+    }
+
+    /// The server's address.
+    #[must_use]
+    pub fn remote_address(&self) -> SocketAddr {
+        self.shared.conn.remote_address()
+    }
+
+    /// Sends a GET request and waits for the head of the response.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is lost or the server breaks the stream off.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, the request is cancelled.
+    pub async fn get(&self, uri: &Uri) -> Result<ClientResponse, ClientError> {
+        let mut request = Request::new(());
+        *request.uri_mut() = uri.clone();
+        self.request(request).await
+    }
+
+    /// Sends a request without a body and waits for the head of the response.
+    ///
+    /// # Errors
+    ///
+    /// As for [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, the request is cancelled.
+    pub async fn request(&self, request: Request<()>) -> Result<ClientResponse, ClientError> {
+        let (body, response) = self.send_request(request).await?;
+        body.finish().await?;
+        response.await
+    }
+
+    /// Sends the head of a request whose body is written piece by piece, and gives the body's
+    /// writer and the response to wait for. The response may come before the body is at its end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, the request is cancelled.
+    pub async fn send_request(&self, request: Request<()>) -> Result<(RequestBody, ResponseFuture), ClientError> {
+        let (send, recv) = self.send(request).await?.split();
+        Ok((RequestBody::new(send, self.shared.clone()), ResponseFuture::new(recv, self.shared.clone())))
+    }
+
+    /// Opens a WebTransport session; `headers` may carry `origin` and what else the server wants,
+    /// `protocols` the subprotocols offered, the preferred one first.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] when the server answers anything but 2xx; else as for
+    /// [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, the session is not opened, or closed again.
+    pub async fn webtransport(
+        &self,
+        uri: &Uri,
+        headers: HeaderMap,
+        protocols: &[&str],
+    ) -> Result<Session, ClientError> {
+        let mut request = Request::new(());
+        *request.method_mut() = Method::CONNECT;
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers;
+        request.headers_mut().insert("sec-webtransport-http3-draft02", http::HeaderValue::from_static("1"));
+        for protocol in protocols.iter().filter_map(|protocol| structured::quote(protocol)) {
+            request.headers_mut().append("wt-available-protocols", protocol);
+        }
+        request.extensions_mut().insert(h3::ext::Protocol::WEB_TRANSPORT);
+        // RFC 9220 §3: only a server that says so takes an extended CONNECT.
+        if !self.shared.settings().await {
+            return Err(ClientError::Protocol("the server sent no SETTINGS".into()));
+        }
+        self.shared.allow_many_streams();
+        let mut stream = self.send(request).await?;
+        let id = stream.id().into_inner();
+        let seat = Seat::take(&self.shared, id)
+            .ok_or_else(|| ClientError::Protocol(format!("there are {MAX_SESSIONS} sessions already")))?;
+        let response = request::final_response(&mut stream, &self.shared).await?;
+        if !response.status().is_success() {
+            let (head, ()) = response.into_parts();
+            return Err(ClientError::Refused { status: head.status, headers: head.headers });
+        }
+        let protocol = response.headers().get(CHOSEN).and_then(structured::unquote);
+        let (send, recv) = stream.split();
+        let (opened, session) = oneshot::channel();
+        let conn = self.shared.conn.clone();
+        {
+            let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            while sessions.try_join_next().is_some() {}
+            sessions.spawn(connect::open(conn, seat, protocol, opened, send, recv));
+        }
+        // The task sends it first of all.
+        session.await.map_err(|_| ClientError::Protocol("the session was not opened".into()))
+    }
+
+    async fn send(
+        &self,
+        request: Request<()>,
+    ) -> Result<h3::client::RequestStream<BackendBidiStream, Bytes>, ClientError> {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        requests.send_request(request).await.map_err(|error| self.error(error))
+    }
+
+    fn error(&self, error: StreamError) -> ClientError {
+        stream_error(&self.shared, error)
+    }
+}
+
+fn stream_error(shared: &Shared, error: StreamError) -> ClientError {
+    if let Some(violation) = shared.violation() {
+        return ClientError::Protocol(format!("{} ({})", violation.reason, code::describe(violation.code)));
+    }
+    match (error, shared.conn.close_reason()) {
+        (StreamError::RemoteTerminate { code, .. }, _) => ClientError::Reset(code.value()),
+        (_, Some(reason)) => reason.into(),
+        (error, None) => ClientError::Protocol(error.to_string()),
+    }
+}
+
+/// Drives a connection until it ends.
+async fn drive(mut h3: h3::client::Connection<Backend, Bytes>, shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            closed = std::future::poll_fn(|cx| h3.poll_close(cx)) => {
+                return debug!(%closed, "connection ended");
+            }
+            datagram = shared.conn.read_datagram() => match datagram.map(|datagram| shared.sessions.deliver_datagram(&datagram)) {
+                Ok(Ok(())) => {}
+                Ok(Err(violation)) => shared.violated(violation),
+                Err(_) => return,
+            },
+        }
+    }
+}
