@@ -37,7 +37,8 @@ fn is_alive(pid: &str) -> bool {
 /// All that a viewer gets of a feed that is kept, from its start to its end.
 async fn all_of(serving: &Serving, connection: &Connection, name: &str) -> String {
     let uri = serving.uri(&format!("/stream/{name}?from=start&format=frames"));
-    let all = Reading::open(connection, &uri, false).await.all().await;
+    // Also where something comes again and again, but no end.
+    let all = soon("the end of the feed", Reading::open(connection, &uri, false).await.all()).await;
     String::from_utf8_lossy(&all).into_owned()
 }
 
