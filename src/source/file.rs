@@ -3,8 +3,12 @@
 mod claim;
 mod find;
 mod follow;
+#[cfg(unix)]
+mod growing;
 mod last;
 mod open;
+mod place;
+mod reading;
 mod watch;
 
 use std::{io, path::PathBuf};

@@ -14,3 +14,4 @@ mod pipes;
 mod rotation;
 mod stdin;
 mod tail_history;
+mod truncation;

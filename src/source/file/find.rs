@@ -14,6 +14,7 @@ use super::{
     claim::Claim,
     last,
     open::{Identity, Opened, What, identity, open},
+    place::Place,
     watch::{self, Followed},
 };
 
@@ -36,7 +37,7 @@ pub(super) struct Found {
     pub(super) opened: Opened,
     pub(super) identity: Identity,
     /// Where to begin.
-    pub(super) at: u64,
+    pub(super) place: Place,
     /// Dropped when the file is closed.
     pub(super) held: Arc<Claim>,
 }
@@ -44,7 +45,7 @@ pub(super) struct Found {
 /// What is to be read from now on.
 pub(super) enum Now {
     /// Another file.
-    Found(Found),
+    Found(Box<Found>),
     /// One that is still open.
     Again(Identity),
 }
@@ -88,11 +89,12 @@ fn see(path: &Path, held: &[Identity], back: Option<Back>) -> io::Result<Now> {
         }
         _ => 0,
     };
-    if opened.what == What::File {
-        opened.file.seek(SeekFrom::Start(at))?;
-    }
+    let place = match opened.what {
+        What::File => Place::in_file(&mut opened.file, at)?,
+        _ => Place::default(),
+    };
     let identity = identity(&opened.metadata);
-    Ok(Now::Found(Found { opened, identity, at, held: Arc::new(claim) }))
+    Ok(Now::Found(Box::new(Found { opened, identity, place, held: Arc::new(claim) })))
 }
 
 #[cfg(unix)]
@@ -146,7 +148,7 @@ impl Finder {
     /// # Errors
     ///
     /// When it is nothing that could be followed.
-    pub(super) async fn first(&mut self) -> io::Result<Option<Found>> {
+    pub(super) async fn first(&mut self) -> io::Result<Option<Box<Found>>> {
         // Before it is looked at, so that no change is missed.
         self.watch().await;
         #[cfg(unix)]

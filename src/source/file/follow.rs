@@ -1,27 +1,25 @@
 //! Reading what is appended to files, each until no more comes.
 
+#[cfg(unix)]
+use std::task::Poll;
 use std::{
     io,
     path::PathBuf,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 #[cfg(unix)]
-use tokio::net::unix::pipe::Receiver;
-use tokio::{
-    io::{AsyncRead, AsyncSeekExt, ReadBuf},
-    sync::mpsc,
-    time::{sleep, sleep_until},
-};
+use tokio::time::sleep;
+use tokio::{sync::mpsc, time::sleep_until};
 use tracing::{info, warn};
 
 use super::{
     claim::Claim,
     find::{Finder, Found, LOOK, Now},
     open::{Identity, What},
+    place::Place,
+    reading::{Reading, Standing},
     watch::Followed,
 };
 use crate::{
@@ -53,7 +51,7 @@ pub(super) struct Follower {
     /// Those that are read, the newest one last.
     files: Vec<Open>,
     /// The one that could not be read, and how far it was. The log has been told.
-    broken: Option<(Identity, u64)>,
+    broken: Option<(Identity, Place)>,
 }
 
 /// A file that is read.
@@ -86,12 +84,12 @@ impl Follower {
     }
 
     /// Takes the file that was there at first, and publishes what it has.
-    pub(super) async fn begin(&mut self, found: Found) {
+    pub(super) async fn begin(&mut self, found: Box<Found>) {
         let is_file = found.opened.what == What::File;
         self.take(Now::Found(found)).await;
         if is_file {
-            // An end of the feed is noticed later, too.
-            while matches!(self.read(0).await, Ok(Read::More)) {}
+            // If it begins again, or the feed has ended, that is seen later.
+            let _ = self.read(0).await;
         }
     }
 
@@ -156,15 +154,15 @@ impl Follower {
                 }
             }
             Now::Found(mut found) => {
-                let broken = self.broken.filter(|(identity, _)| *identity == found.identity);
-                if let Some((_, at)) = broken.filter(|(_, at)| found.opened.metadata.len() >= *at) {
-                    // The same one that could not be read for a while.
-                    let sought = io::Seek::seek(&mut found.opened.file, io::SeekFrom::Start(at));
-                    found.at = if sought.is_ok() { at } else { 0 };
+                if let Some((_, place)) = self.broken.as_ref().filter(|(identity, _)| *identity == found.identity) {
+                    // The same one that could not be read for a while. If it has begun again, that is seen.
+                    if io::Seek::seek(&mut found.opened.file, io::SeekFrom::Start(place.at)).is_ok() {
+                        found.place = place.clone();
+                    }
                 } else if !self.files.is_empty() {
                     info!(feed = self.feed, path = %self.path.display(), "the file was replaced: reading the new one too");
                 }
-                match self.open(found) {
+                match self.open(*found) {
                     Ok(open) => self.files.push(open),
                     Err(error) => self.tell(&error),
                 }
@@ -177,12 +175,13 @@ impl Follower {
     }
 
     fn open(&self, found: Found) -> io::Result<Open> {
-        let Found { opened, identity, at, held } = found;
-        let reading = Reading { input: Input::new(opened.file, opened.what)?, at, finished: false };
+        let Found { opened, identity, place, held } = found;
+        let what = opened.what;
+        let reading = Reading::new(opened, place, self.chunking == Chunking::Lines)?;
         Ok(Open {
             chunks: Chunker::new(reading, self.chunking),
             identity,
-            what: opened.what,
+            what,
             heard: Instant::now(),
             deleted: None,
             caught_up: false,
@@ -193,7 +192,7 @@ impl Follower {
     /// Publishes what a file has now, or a part of it.
     async fn read(&mut self, index: usize) -> Result<Read, End> {
         let open = &mut self.files[index];
-        let before = open.chunks.reader().at;
+        let before = open.chunks.reader().place().at;
         let mut turns = 0;
         let read = loop {
             match open.chunks.next().await {
@@ -210,9 +209,16 @@ impl Follower {
                 Err(error) => break Err(error),
             }
         };
-        let at = open.chunks.reader().at;
-        if at > before {
+        let place = open.chunks.reader().place();
+        if place.at > before {
             (open.heard, open.deleted, self.broken) = (Instant::now(), None, None);
+        }
+        if let Some(count) = open.chunks.reader_mut().left_out() {
+            info!(
+                feed = self.feed,
+                path = %self.path.display(),
+                "left out {count} NUL bytes at the start of the file: it was truncated, and its writer does not append (O_APPEND)"
+            );
         }
         match read {
             Ok(Read::Waiting) => {
@@ -223,38 +229,36 @@ impl Follower {
             Ok(Read::More) => Ok(Read::More),
             Err(error) => {
                 self.tell(&error);
-                self.broken = Some((self.files[index].identity, at));
+                let open = &self.files[index];
+                self.broken = Some((open.identity, open.chunks.reader().place().clone()));
                 self.close(index).await;
                 Ok(Read::Closed)
             }
         }
     }
 
-    /// Looks at a file that has been read to its end: it may have been cut, or deleted.
+    /// Looks at a file that has been read to its end: it may begin again, or be deleted.
     async fn check(&mut self, index: usize) -> Result<Read, End> {
-        let last = index + 1 == self.files.len();
-        let open = &mut self.files[index];
-        let reading = open.chunks.reader();
-        let Input::File(file) = &reading.input else { return Ok(Read::Waiting) };
-        let Ok(metadata) = file.metadata().await else { return Ok(Read::Waiting) };
-        if metadata.len() < reading.at {
-            info!(feed = self.feed, path = %self.path.display(), "the file was truncated: reading from its start");
-            self.flush(index).await;
-            let open = &mut self.files[index];
-            let reading = open.chunks.reader_mut();
-            if let Input::File(file) = &mut reading.input {
-                // Where it cannot be sought, it ends later.
-                let _ = file.rewind().await;
+        match self.files[index].chunks.reader().standing().await {
+            Standing::Stays => Ok(Read::Waiting),
+            Standing::Begins(change) => {
+                info!(feed = self.feed, path = %self.path.display(), "the file was {change}: reading from its start");
+                self.flush(index).await;
+                let chunks = &mut self.files[index].chunks;
+                chunks.reader_mut().begin().await;
+                chunks.begin();
+                Ok(Read::More)
             }
-            (reading.at, reading.finished) = (0, false);
-            open.chunks.begin();
-            return Ok(Read::More);
+            Standing::Deleted => {
+                let last = index + 1 == self.files.len();
+                let deleted = self.files[index].deleted.get_or_insert_with(Instant::now);
+                if !last || deleted.elapsed() < DELETED {
+                    return Ok(Read::Waiting);
+                }
+                self.close(index).await;
+                Ok(Read::Closed)
+            }
         }
-        if last && is_deleted(&metadata) && open.deleted.get_or_insert_with(Instant::now).elapsed() >= DELETED {
-            self.close(index).await;
-            return Ok(Read::Closed);
-        }
-        Ok(Read::Waiting)
     }
 
     /// All who wrote to a pipe have gone: waits for others, if others can come.
@@ -263,7 +267,7 @@ impl Follower {
         {
             use super::open::{identity, is_anonymous, open};
             let Open { chunks, what, identity: known, held, .. } = &self.files[index];
-            let Some(Input::Pipe(pipe)) = (*what == What::Pipe).then(|| &chunks.reader().input) else {
+            let Some(pipe) = chunks.reader().pipe().filter(|_| *what == What::Pipe) else {
                 // The end of what was typed, or a line that has been hung up: the finder opens it again.
                 self.files.remove(index);
                 return Ok(Read::Closed);
@@ -278,7 +282,7 @@ impl Follower {
             });
             match again.await.map_err(io::Error::other) {
                 Ok(Ok(Some(opened))) if identity(&opened.metadata) == known => {
-                    if let Ok(open) = self.open(Found { opened, identity: known, at: 0, held }) {
+                    if let Ok(open) = self.open(Found { opened, identity: known, place: Place::default(), held }) {
                         self.files[index] = open;
                         sleep(PAUSE).await;
                         return Ok(Read::Waiting);
@@ -313,7 +317,7 @@ impl Follower {
     /// Publishes a line that was begun, and of which no more comes.
     async fn flush(&mut self, index: usize) {
         let open = &mut self.files[index];
-        open.chunks.reader_mut().finished = true;
+        open.chunks.reader_mut().finish();
         while let Ok(Some(chunk)) = open.chunks.next().await {
             if self.publisher.publish(chunk).await.is_err() {
                 return;
@@ -328,101 +332,17 @@ impl Follower {
     }
 }
 
-fn is_deleted(metadata: &std::fs::Metadata) -> bool {
-    #[cfg(unix)]
-    {
-        std::os::unix::fs::MetadataExt::nlink(metadata) == 0
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = metadata;
-        false
-    }
-}
-
 /// Waits until a pipe can be read.
 async fn readable(files: &[Open]) {
     #[cfg(unix)]
     std::future::poll_fn(|cx| {
-        let ready = files.iter().any(|open| match &open.chunks.reader().input {
-            Input::Pipe(pipe) => pipe.poll_read_ready(cx).is_ready(),
-            Input::File(_) => false,
-        });
-        if ready { Poll::Ready(()) } else { Poll::Pending }
+        let mut pipes = files.iter().filter_map(|open| open.chunks.reader().pipe());
+        if pipes.any(|pipe| pipe.poll_read_ready(cx).is_ready()) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
     #[cfg(not(unix))]
     {
         let _ = files;
         std::future::pending::<()>().await;
-    }
-}
-
-/// Where bytes come from.
-enum Input {
-    /// Read by threads that may wait for the disk.
-    File(tokio::fs::File),
-    /// Read when there is something to read.
-    #[cfg(unix)]
-    Pipe(Arc<Receiver>),
-}
-
-impl Input {
-    fn new(file: std::fs::File, what: What) -> io::Result<Self> {
-        #[cfg(unix)]
-        if what != What::File {
-            // It was opened so that reading does not wait; whether it can say when there is something, we see.
-            match Receiver::from_file_unchecked(file.try_clone()?) {
-                Ok(pipe) => return Ok(Self::Pipe(Arc::new(pipe))),
-                // A device that is always ready, as /dev/null is.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && what == What::Device => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let _ = what;
-        Ok(Self::File(tokio::fs::File::from_std(file)))
-    }
-}
-
-/// Reads what is there, and fails with `WouldBlock` where there is no more now.
-struct Reading {
-    input: Input,
-    /// How much has been read.
-    at: u64,
-    /// There will be no more.
-    finished: bool,
-}
-
-impl AsyncRead for Reading {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.finished {
-            return Poll::Ready(Ok(()));
-        }
-        let before = buf.filled().len();
-        let nothing = || Poll::Ready(Err(io::ErrorKind::WouldBlock.into()));
-        match &mut self.input {
-            Input::File(file) => {
-                std::task::ready!(Pin::new(file).poll_read(cx, buf))?;
-                if buf.filled().len() == before {
-                    return nothing();
-                }
-            }
-            #[cfg(unix)]
-            Input::Pipe(pipe) => loop {
-                let Poll::Ready(ready) = pipe.poll_read_ready(cx) else { return nothing() };
-                ready?;
-                match pipe.try_read(buf.initialize_unfilled()) {
-                    Ok(read) => {
-                        buf.advance(read);
-                        break;
-                    }
-                    // Not ready after all: polled once more, it wakes us.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Poll::Ready(Err(error)),
-                }
-            },
-        }
-        self.at += (buf.filled().len() - before) as u64;
-        Poll::Ready(Ok(()))
     }
 }
