@@ -5,4 +5,5 @@ mod clients;
 mod log;
 mod server;
 mod signals;
+mod silence;
 mod stopping;

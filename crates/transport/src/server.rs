@@ -23,6 +23,7 @@ use crate::{
     identity::{Identity, IdentityError, provider},
     listen::{Bound, Listen, ListenError, Sockets},
     panics::{self, Restarts},
+    tcp,
     webtransport::{Handler, Handlers},
 };
 pub(crate) use reached::alt_svc;
@@ -443,7 +444,7 @@ impl Server {
             Ok(())
         });
         for (listener, tls, via) in self.tcp {
-            let serving = crate::tcp::serve(listener, tls, self.context.clone(), via, stop.clone());
+            let serving = tcp::serve(listener, tls, self.context.clone(), via, stop.clone());
             tasks.spawn(async {
                 serving.await;
                 Ok(())
@@ -474,7 +475,7 @@ impl Server {
             () = all => {}
             () = deadline => debug!("the grace time is over"),
         }
-        // Dropping the tasks ends what is left, and tells the clients; that must still leave.
+        // Dropping the tasks ends what is left, and tells the clients; that must still leave, as what was said last.
         tasks.shutdown().await;
         let told = async {
             for endpoint in endpoints {
@@ -517,8 +518,6 @@ async fn serve_quic(
     while let Some(ended) = connections.join_next().await {
         panics::report("the task of a QUIC connection", ended);
     }
-    // Lets the last packets leave.
-    endpoint.wait_idle().await;
     Ok(())
 }
 
@@ -563,7 +562,12 @@ async fn connect(incoming: quinn::Incoming, context: Arc<Context>, via: Via, sto
         connecting.handshake_data().await?;
         Ok::<_, quinn::ConnectionError>(connecting)
     };
-    match begun.await.map(quinn::Connecting::into_0rtt) {
+    let begun = tokio::select! {
+        biased;
+        begun = begun => begun,
+        () = tcp::overdue(&stop) => return debug!("a client's first words took too long"),
+    };
+    match begun.map(quinn::Connecting::into_0rtt) {
         Ok(Ok((conn, handshake))) => http3::server::serve(conn, handshake, context, via, stop).await,
         // A server's side can always send.
         Ok(Err(_)) => debug!("a connection cannot begin before its handshake is complete"),

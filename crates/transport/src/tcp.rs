@@ -6,9 +6,17 @@ mod plain;
 mod queue;
 mod unread;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{body::Body, extract::ConnectInfo};
+use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -28,13 +36,14 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use self::{
-    delivered::{Flushed, Flushes, deliver},
+    delivered::{Flushed, Flushes, Leaving, deliver},
     ending::{Ending, Socket},
     unread::Unread,
 };
 use crate::{
     fault,
     http3::server::Context,
+    outstanding::Outstanding,
     panics::{self, Restarts},
     server::{Via, alt_svc},
 };
@@ -45,6 +54,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a stop, how long a connection that has had no request may take for its first one: it may have been
 /// sent before. Browsers open connections in advance.
 const LATE: Duration = Duration::from_millis(200);
+
+/// After a stop, how long an HTTP/2 connection without a response stays for a request that is on its way: a
+/// client that is there acknowledges the end (GOAWAY, PING) before.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// How long it takes at most until what has arrived is read, when there is nothing else to do.
 const TURN: Duration = Duration::from_millis(5);
@@ -142,7 +155,7 @@ async fn accept_all(
 }
 
 /// Waits until a client that has asked for nothing so far should have.
-async fn overdue(stop: &CancellationToken) {
+pub(crate) async fn overdue(stop: &CancellationToken) {
     let _ = tokio::time::timeout(HEAD_TIMEOUT, async {
         stop.cancelled().await;
         tokio::time::sleep(LATE).await;
@@ -189,6 +202,18 @@ async fn accept(
     Ok((stream, remote, place))
 }
 
+/// Waits until every response has left, and for a while no other has begun.
+async fn has_all(leaving: &Outstanding, written: &Flushes) {
+    loop {
+        leaving.none().await;
+        written.all().await;
+        tokio::time::sleep(LAST_CALL).await;
+        if leaving.none().now_or_never().is_some() && written.all().now_or_never().is_some() {
+            return;
+        }
+    }
+}
+
 /// Whether nothing but the end of the connection shows the end of a response's body.
 fn ends_with_connection(version: Version, response: &Response<Body>) -> bool {
     use http_body::Body as _;
@@ -217,6 +242,9 @@ async fn connection<S>(
     let asks = asked.clone();
     let unread = Unread::default();
     let flushes = Flushes::default();
+    let (leaving, is_http2) = (Outstanding::default(), Arc::new(AtomicBool::new(false)));
+    let (begun, seen) = (leaving.clone(), is_http2.clone());
+    let written = flushes.clone();
     let stream = Flushed::new(stream, flushes.clone(), ending.clone());
     let service = tower::service_fn(move |request: Request<Incoming>| {
         asks.cancel();
@@ -226,6 +254,10 @@ async fn connection<S>(
         let alt_svc = alt_svc.and_then(|alt_svc| HeaderValue::from_str(&alt_svc).ok());
         let advertise = advertise.clone();
         let (version, with_body) = (request.version(), request.method() != Method::HEAD);
+        let leaving = (version == Version::HTTP_2).then(|| {
+            seen.store(true, Ordering::Relaxed);
+            Leaving::begin(&begun)
+        });
         async move {
             let mut request = unread.lend(request);
             request.extensions_mut().insert(ConnectInfo(remote));
@@ -238,7 +270,7 @@ async fn connection<S>(
                 response.headers_mut().insert(header::ALT_SVC, alt_svc);
             }
             let ending = Some(ending).filter(|_| with_body && ends_with_connection(version, &response));
-            Ok::<_, std::convert::Infallible>(response.map(|body| deliver(body, version, &flushes, ending)))
+            Ok::<_, std::convert::Infallible>(response.map(|body| deliver(body, &flushes, ending, leaving)))
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -271,7 +303,14 @@ async fn connection<S>(
         ended = connection.as_mut() => ended,
         () = stopping => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                biased;
+                ended = connection => ended,
+                // hyper waits until the client acknowledges.
+                () = has_all(&leaving, &written), if is_http2.load(Ordering::Relaxed) => {
+                    return debug!(%remote, "closing a connection whose client has everything and says nothing");
+                }
+            }
         }
         () = silent => {
             // Over HTTP/2 it is notified (GOAWAY).

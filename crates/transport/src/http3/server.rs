@@ -23,6 +23,7 @@ use crate::{
     panics,
     rarely::rarely,
     server::{Advertise, Via},
+    tcp,
 };
 
 /// What answers requests, whatever the version of HTTP.
@@ -64,7 +65,13 @@ pub(crate) async fn serve(
         .send_grease(false)
         .enable_extended_connect(true)
         .enable_datagram(true);
-    let mut h3 = match Box::pin(builder.build::<_, Bytes>(backend)).await {
+    // It waits for the client to allow our control stream.
+    let built = tokio::select! {
+        biased;
+        built = Box::pin(builder.build::<_, Bytes>(backend)) => built,
+        () = tcp::overdue(&stop) => return debug!("a client takes no streams"),
+    };
+    let mut h3 = match built {
         Ok(h3) => h3,
         Err(error) => return debug!(%error, "HTTP/3 did not start"),
     };

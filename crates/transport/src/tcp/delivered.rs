@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -17,7 +17,6 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture, task::AtomicWaker};
-use http::Version;
 use http_body::{Frame, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -35,13 +34,24 @@ pub(super) struct Flushes(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     count: AtomicU64,
-    /// The body that waits: there is one response at a time.
+    /// What was to be written waits for the client.
+    blocked: AtomicBool,
+    /// The body that waits (over HTTP/1 there is one response at a time), or the connection (over HTTP/2).
     waiting: AtomicWaker,
 }
 
 impl Flushes {
     fn count(&self) -> u64 {
         self.0.count.load(Ordering::Acquire)
+    }
+
+    /// Waits until nothing that hyper had to write waits for the client.
+    pub(super) async fn all(&self) {
+        std::future::poll_fn(|cx| {
+            self.0.waiting.register(cx.waker());
+            if self.0.blocked.load(Ordering::Acquire) { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
     }
 
     /// Waits until there were more than `count`.
@@ -66,6 +76,13 @@ impl<S> Flushed<S> {
     pub(super) fn new(stream: S, flushes: Flushes, ending: Ending) -> Self {
         Self { stream, flushes, ending }
     }
+
+    fn note<T>(&self, done: Poll<T>) -> Poll<T> {
+        if done.is_pending() {
+            self.flushes.0.blocked.store(true, Ordering::Release);
+        }
+        done
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Flushed<S> {
@@ -76,7 +93,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Flushed<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Flushed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(written)
     }
 
     fn poll_write_vectored(
@@ -84,7 +102,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Flushed<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -92,8 +111,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Flushed<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        ready!(self.note(flushed))?;
         let shared = &self.flushes.0;
+        shared.blocked.store(false, Ordering::Release);
         shared.count.fetch_add(1, Ordering::Release);
         shared.waiting.wake();
         Poll::Ready(Ok(()))
@@ -110,18 +131,55 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Flushed<S> {
 
 /// Makes a body whose failure comes when the client has what it gave before, or has not taken it for
 /// [`PATIENCE`]. With an `ending`, only the end of the connection is the end of the body.
-pub(super) fn deliver(body: Body, version: Version, flushes: &Flushes, ending: Option<Ending>) -> Body {
+///
+/// `leaving` is for HTTP/2.
+pub(super) fn deliver(body: Body, flushes: &Flushes, ending: Option<Ending>, leaving: Option<Leaving>) -> Body {
     if let Some(ending) = &ending {
         ending.begin();
     }
-    Body::new(Delivered { body, version, flushes: flushes.clone(), ending, failing: None })
+    Body::new(Delivered { body, flushes: flushes.clone(), ending, leaving, failing: None })
+}
+
+/// A response over HTTP/2 until it has left: h2 keeps the last DATA frame that long, when hyper has dropped the
+/// body already.
+pub(super) struct Leaving {
+    outstanding: Outstanding,
+    /// Held until the body is dropped.
+    _begun: Bytes,
+    /// Its last frame is known.
+    marked: bool,
+}
+
+impl Leaving {
+    pub(super) fn begin(outstanding: &Outstanding) -> Self {
+        Self { outstanding: outstanding.clone(), _begun: outstanding.hold(Bytes::new()), marked: false }
+    }
+
+    /// Holds the last frame, or one more after it. `ended`: nothing follows `frame`.
+    fn mark(&mut self, frame: Option<Frame<Bytes>>, ended: bool) -> Option<Frame<Bytes>> {
+        match frame {
+            // No DATA may follow it.
+            Some(trailers) if trailers.is_trailers() => {
+                self.marked = true;
+                Some(trailers)
+            }
+            Some(last) if ended => {
+                self.marked = true;
+                Some(last.map_data(|data| self.outstanding.hold(data)))
+            }
+            None if !std::mem::replace(&mut self.marked, true) => {
+                Some(Frame::data(self.outstanding.hold(Bytes::new())))
+            }
+            frame => frame,
+        }
+    }
 }
 
 struct Delivered {
     body: Body,
-    version: Version,
     flushes: Flushes,
     ending: Option<Ending>,
+    leaving: Option<Leaving>,
     /// Gives the failure when it is time.
     failing: Option<BoxFuture<'static, axum::Error>>,
 }
@@ -129,7 +187,8 @@ struct Delivered {
 impl Delivered {
     /// Holds a failure back. Over HTTP/2 there is a frame to be sent before it.
     fn fail(&mut self, error: axum::Error) -> Option<Frame<Bytes>> {
-        if self.version == Version::HTTP_2 {
+        if let Some(leaving) = &mut self.leaving {
+            leaving.marked = true;
             // h2 keeps it until the frames before it have left.
             let outstanding = Outstanding::default();
             let mark = outstanding.hold(Bytes::new());
@@ -177,12 +236,17 @@ impl http_body::Body for Delivered {
                     }
                 }
                 frame => {
+                    let frame = frame.and_then(Result::ok);
                     // hyper does not ask for more when it sees that there is nothing.
                     let ended = frame.is_none() || self.body.is_end_stream();
                     if let Some(ending) = self.ending.as_ref().filter(|_| ended) {
                         ending.complete();
                     }
-                    return Poll::Ready(frame);
+                    let frame = match &mut self.leaving {
+                        Some(leaving) => leaving.mark(frame, ended),
+                        None => frame,
+                    };
+                    return Poll::Ready(frame.map(Ok));
                 }
             }
         }
@@ -210,9 +274,14 @@ mod tests {
     use super::*;
 
     /// A body that gives one piece and fails.
-    fn failing(version: Version, flushes: &Flushes) -> Body {
+    fn failing(http2: bool, flushes: &Flushes) -> Body {
         let pieces = [Ok("piece"), Err(io::Error::other("by hand"))];
-        deliver(Body::from_stream(stream::iter(pieces)), version, flushes, None)
+        deliver(
+            Body::from_stream(stream::iter(pieces)),
+            flushes,
+            None,
+            http2.then(|| Leaving::begin(&Outstanding::default())),
+        )
     }
 
     async fn data(body: &mut Body) -> Bytes {
@@ -221,7 +290,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn over_http2_a_failure_waits_for_the_frames_before_it() {
-        let mut body = failing(Version::HTTP_2, &Flushes::default());
+        let mut body = failing(true, &Flushes::default());
         assert_eq!(data(&mut body).await, "piece");
         let mark = data(&mut body).await;
         assert!(mark.is_empty() && !http_body::Body::is_end_stream(&body));
@@ -233,13 +302,37 @@ mod tests {
         assert!(body.frame().await.is_none());
     }
 
+    #[tokio::test]
+    async fn over_http2_a_response_is_there_until_its_last_frame_has_left() {
+        // Of one piece, whose end is known, of several, and of none.
+        let several = Body::from_stream(stream::iter([Ok::<_, io::Error>("a"), Ok("b")]));
+        for (body, frames) in [(Body::from("piece"), 1), (several, 3), (Body::empty(), 0)] {
+            let outstanding = Outstanding::default();
+            let mut body = deliver(body, &Flushes::default(), None, Some(Leaving::begin(&outstanding)));
+            assert!(outstanding.none().now_or_never().is_none());
+            let mut given = Vec::new();
+            while !http_body::Body::is_end_stream(&body)
+                && let Some(frame) = body.frame().await
+            {
+                given.push(frame.unwrap().into_data().unwrap());
+            }
+            assert_eq!(given.len(), frames);
+            drop(body);
+            let last = given.pop();
+            given.clear();
+            assert_eq!(outstanding.none().now_or_never().is_none(), last.is_some());
+            drop(last);
+            assert!(outstanding.none().now_or_never().is_some());
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn over_http1_a_failure_waits_for_the_next_flush() {
         let flushes = Flushes::default();
         let mut connection =
             Flushed::new(tokio::io::sink(), flushes.clone(), Ending::new(None, ([127, 0, 0, 1], 9).into()));
         connection.flush().await.unwrap();
-        let mut body = failing(Version::HTTP_11, &flushes);
+        let mut body = failing(false, &flushes);
         assert_eq!(data(&mut body).await, "piece");
         assert!(timeout(PATIENCE / 2, body.frame()).await.is_err());
         connection.flush().await.unwrap();
@@ -248,13 +341,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_not_waited_for_for_long() {
-        for version in [Version::HTTP_2, Version::HTTP_11] {
-            let (mut body, start) = (failing(version, &Flushes::default()), Instant::now());
+        for http2 in [true, false] {
+            let (mut body, start) = (failing(http2, &Flushes::default()), Instant::now());
             let mut held = Vec::new();
             while let Some(Ok(frame)) = body.frame().await {
                 held.push(frame);
             }
-            assert_eq!(start.elapsed(), PATIENCE, "{version:?}");
+            assert_eq!(start.elapsed(), PATIENCE, "HTTP/2: {http2}");
         }
     }
 }
