@@ -12,7 +12,7 @@ use axum::{
 };
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt, stream};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::Body as _;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -145,8 +145,8 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
         let text = "a part of a body is published with Idempotency-Key and Upload-Offset, not with Content-Range";
         return Err(Problem::bad(text.into()));
     }
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        let text = "what is published is taken as it comes: send it without Content-Encoding";
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(|encoding| !is_identity(encoding)) {
+        let text = "publications are not decoded: send the bytes that viewers are to get, without Content-Encoding";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text.into()));
     }
     // The publication first: it may take the place of one that runs.
@@ -155,6 +155,12 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     let pieces = request.into_body().into_data_stream().map(|piece| piece.map_err(io::Error::other));
     publish(publications, publisher, &mut publication, pieces, chunk.into()).await?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(written(feed, &publication))).into_response())
+}
+
+/// Whether a `Content-Encoding` leaves the body as it is.
+fn is_identity(encoding: &HeaderValue) -> bool {
+    let text = String::from_utf8_lossy(encoding.as_bytes());
+    text.split(',').map(str::trim).all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case("identity"))
 }
 
 /// What a publication has written so far.

@@ -8,6 +8,7 @@ mod program;
 
 mod accept;
 mod clients;
+mod codings;
 mod ended;
 mod events;
 mod formats;

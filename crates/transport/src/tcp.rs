@@ -1,5 +1,6 @@
 //! HTTP/2 and HTTP/1.1 over TLS, and plain HTTP on loopback.
 
+mod coding;
 mod delivered;
 mod ending;
 mod plain;
@@ -17,7 +18,7 @@ use std::{
 
 use axum::{body::Body, extract::ConnectInfo};
 use futures_util::FutureExt;
-use http::{HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -259,7 +260,11 @@ async fn connection<S>(
             Leaving::begin(&begun)
         });
         async move {
+            let undecoded = coding::not_understood(request.headers());
             let mut request = unread.lend(request);
+            if let Some(text) = undecoded {
+                return Ok(plain::problem(StatusCode::NOT_IMPLEMENTED, &text));
+            }
             request.extensions_mut().insert(ConnectInfo(remote));
             request.extensions_mut().insert(via);
             if let Some(advertise) = advertise {

@@ -29,6 +29,22 @@ pub(super) async fn is_spoken(stream: &TcpStream) -> std::io::Result<bool> {
     Ok(read > 0 && (first[0].is_ascii_alphabetic() || matches!(first[0], b'\r' | b'\n')))
 }
 
+/// An error as RFC 9457 writes it, for what no service is asked.
+pub(super) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
+    let (title, number) = (status.canonical_reason(), status.as_u16());
+    let problem = json!({ "type": "about:blank", "title": title, "status": number, "detail": detail });
+    let mut response = Response::new(Body::from(problem.to_string()));
+    *response.status_mut() = status;
+    for (name, value) in [
+        (header::CONTENT_TYPE, "application/problem+json"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
 /// Answers one request with the URL that it meant, and closes the connection.
 pub(super) async fn answer(stream: TcpStream, via: Via, advertise: Option<Arc<Advertise>>, stop: &CancellationToken) {
     let answered = CancellationToken::new();
@@ -43,19 +59,8 @@ pub(super) async fn answer(stream: TcpStream, via: Via, advertise: Option<Arc<Ad
         let base = base(request.uri(), request.headers(), Via { tls: named, ..via }, advertise.as_deref());
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let text = format!("this port speaks HTTPS: use {base}{path}");
-        let title = StatusCode::BAD_REQUEST.canonical_reason();
-        let problem = json!({ "type": "about:blank", "title": title, "status": 400, "detail": text });
-        let mut response = Response::new(Body::from(problem.to_string()));
-        *response.status_mut() = StatusCode::BAD_REQUEST;
-        for (name, value) in [
-            (header::CONTENT_TYPE, "application/problem+json"),
-            (header::CACHE_CONTROL, "no-store"),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        ] {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
-        }
         answers.cancel();
-        std::future::ready(Ok::<_, Infallible>(response))
+        std::future::ready(Ok::<_, Infallible>(problem(StatusCode::BAD_REQUEST, &text)))
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(false);
