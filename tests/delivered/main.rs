@@ -17,6 +17,7 @@ mod closing;
 mod failures;
 mod get;
 mod laggards;
+mod lengths;
 mod log;
 mod outages;
 mod panics;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, Uri, header};
+use http::{HeaderMap, Request, StatusCode, Uri};
 
 use super::{
     Getting, Output,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     cli::{Failure, complain, remote},
-    client::{Body, ClientError, Connection, answer, reader::Reader, viewer::ViewError},
+    client::{Body, ClientError, Connection, answer, content_length, reader::Reader, viewer::ViewError},
     format,
     webtransport::{Closed, RecvStream, Session, StreamError},
 };
@@ -120,23 +120,7 @@ fn pairs(uri: &Uri) -> impl Iterator<Item = &str> {
 ///
 /// When it is malformed (RFC 9114 §4.1.2): it is no number, or there are several.
 pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
-    let mut length = None;
-    for field in headers.get_all(header::CONTENT_LENGTH) {
-        // Repeated, it may be joined to a list (RFC 9110 §8.6).
-        for number in field.to_str().unwrap_or("?").split(',').map(str::trim) {
-            let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-            match number.parse::<u64>().ok().filter(|_| digits) {
-                Some(number) if length.is_none_or(|known| known == number) => length = Some(number),
-                _ => {
-                    let fields = headers.get_all(header::CONTENT_LENGTH).iter();
-                    let fields: Vec<_> = fields.map(|field| String::from_utf8_lossy(field.as_bytes())).collect();
-                    let text = format!("the server sent a malformed response: content-length: {}", fields.join(", "));
-                    return Err(Failure::running(anyhow::anyhow!(text)));
-                }
-            }
-        }
-    }
-    Ok(length)
+    content_length(headers).map_err(Failure::running)
 }
 
 /// What is read, in either way.

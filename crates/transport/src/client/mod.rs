@@ -35,7 +35,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 use tracing::{debug, error};
 
 pub use connector::Connector;
-pub use request::{Body, ClientResponse, RequestBody, ResponseFuture};
+pub use request::{Body, ClientResponse, RequestBody, ResponseFuture, content_length};
 pub use trust::{Expected, Presented, Reason, Refusal, Trust};
 pub use url::BadUrl;
 
@@ -111,6 +111,18 @@ pub enum ClientError {
     /// The server broke the protocol, or this side did.
     #[error("HTTP/3 failed: {0}")]
     Protocol(String),
+    /// The head of the response is malformed (H3_MESSAGE_ERROR): its `content-length` is no number, or there
+    /// are two different ones.
+    #[error("the server sent a malformed response: {0}")]
+    Malformed(String),
+    /// The body of the response is malformed (H3_MESSAGE_ERROR): it is not as long as its `content-length`.
+    #[error("the server sent a malformed response: content-length: {length}, but {received} bytes came")]
+    Length {
+        /// What the head says, in bytes.
+        length: u64,
+        /// What came: all of a body that is shorter, a part of one that is longer.
+        received: u64,
+    },
     /// The server refused a session.
     #[error("the server refused the session: {status}")]
     Refused {
@@ -129,6 +141,7 @@ impl ClientError {
             Self::Uri(_)
             | Self::Certificate { .. }
             | Self::Tls(_)
+            | Self::Malformed(_)
             | Self::Untrusted { .. }
             | Self::Connect { untrusted: true, .. } => true,
             Self::Refused { status, .. } => retry::is_final(*status),
@@ -278,8 +291,9 @@ impl Connection {
     ///
     /// Cancel-safe: when dropped, the request is cancelled.
     pub async fn send_request(&self, request: Request<()>) -> Result<(RequestBody, ResponseFuture), ClientError> {
+        let bodiless = *request.method() == Method::HEAD;
         let (send, recv) = self.send(request).await?.split();
-        Ok((RequestBody::new(send, self.shared.clone()), ResponseFuture::new(recv, self.shared.clone())))
+        Ok((RequestBody::new(send, self.shared.clone()), ResponseFuture::new(recv, self.shared.clone(), bodiless)))
     }
 
     /// Opens a WebTransport session; `headers` may carry `origin` and what else the server wants,

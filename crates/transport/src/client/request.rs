@@ -7,7 +7,10 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use h3::{client::RequestStream, error::StreamError};
+use h3::{
+    client::RequestStream,
+    error::{Code, StreamError},
+};
 use http::{HeaderMap, Response, StatusCode, header};
 use tracing::debug;
 
@@ -97,10 +100,25 @@ impl RequestBody {
 pub struct ResponseFuture(Pin<Box<dyn Future<Output = Result<ClientResponse, ClientError>> + Send>>);
 
 impl ResponseFuture {
-    pub(super) fn new(mut stream: RequestStream<BackendRecvStream, Bytes>, shared: Arc<Shared>) -> Self {
+    /// `bodiless`: the response has no body, whatever its head says of one.
+    pub(super) fn new(
+        mut stream: RequestStream<BackendRecvStream, Bytes>,
+        shared: Arc<Shared>,
+        bodiless: bool,
+    ) -> Self {
         Self(Box::pin(async move {
             let (head, ()) = final_response(&mut stream, &shared).await?.into_parts();
-            Ok(ClientResponse { status: head.status, headers: head.headers, body: Body { stream, shared } })
+            let length = match content_length(&head.headers) {
+                // RFC 9114 §4.1.2.
+                Ok(_) if bodiless || head.status == StatusCode::NOT_MODIFIED => None,
+                Ok(length) => length,
+                Err(error) => {
+                    stream.stop_sending(Code::H3_MESSAGE_ERROR);
+                    return Err(error);
+                }
+            };
+            let body = Body { stream, shared, length, received: 0, malformed: false };
+            Ok(ClientResponse { status: head.status, headers: head.headers, body })
         }))
     }
 }
@@ -117,6 +135,30 @@ impl Future for ResponseFuture {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(cx)
     }
+}
+
+/// How long a body is, if its head says so.
+///
+/// # Errors
+///
+/// [`ClientError::Malformed`] when that is no number, or there are two different ones.
+pub fn content_length(headers: &HeaderMap) -> Result<Option<u64>, ClientError> {
+    let mut length = None;
+    for field in headers.get_all(header::CONTENT_LENGTH) {
+        // Repeated, it may be joined to a list (RFC 9110 §8.6).
+        for number in field.to_str().unwrap_or("?").split(',').map(str::trim) {
+            let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+            match number.parse::<u64>().ok().filter(|_| digits) {
+                Some(number) if length.is_none_or(|known| known == number) => length = Some(number),
+                _ => {
+                    let fields = headers.get_all(header::CONTENT_LENGTH).iter();
+                    let fields: Vec<_> = fields.map(|field| String::from_utf8_lossy(field.as_bytes())).collect();
+                    return Err(ClientError::Malformed(format!("content-length: {}", fields.join(", "))));
+                }
+            }
+        }
+    }
+    Ok(length)
 }
 
 /// Interim responses (RFC 9110 §15.2) that may come before the final one: no server has reason to
@@ -181,6 +223,11 @@ impl ClientResponse {
 pub struct Body {
     stream: RequestStream<BackendRecvStream, Bytes>,
     shared: Arc<Shared>,
+    /// How long it is, if the head says so.
+    length: Option<u64>,
+    received: u64,
+    /// It is not that long.
+    malformed: bool,
 }
 
 impl std::fmt::Debug for Body {
@@ -194,16 +241,34 @@ impl Body {
     ///
     /// # Errors
     ///
-    /// When the response was broken off.
+    /// When the response was broken off, or is not as long as its `content-length`
+    /// ([`ClientError::Length`]).
     ///
     /// # Cancel safety
     ///
     /// Cancel-safe.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
-        match self.stream.recv_data().await {
-            Ok(data) => Ok(data.map(|mut data| data.copy_to_bytes(data.remaining()))),
-            Err(error) => Err(stream_error(&self.shared, error)),
+        if self.malformed {
+            return Err(self.wrong_length());
         }
+        let data = self.stream.recv_data().await.map_err(|error| stream_error(&self.shared, error))?;
+        let data = data.map(|mut data| data.copy_to_bytes(data.remaining()));
+        self.received += data.as_ref().map_or(0, |data| data.len() as u64);
+        // RFC 9114 §4.1.2.
+        let wrong = self.length.is_some_and(|length| match &data {
+            Some(_) => self.received > length,
+            None => self.received < length,
+        });
+        if wrong {
+            self.malformed = true;
+            self.stream.stop_sending(Code::H3_MESSAGE_ERROR);
+            return Err(self.wrong_length());
+        }
+        Ok(data)
+    }
+
+    fn wrong_length(&self) -> ClientError {
+        ClientError::Length { length: self.length.unwrap_or_default(), received: self.received }
     }
 
     /// The whole body, which must be short.
