@@ -30,11 +30,13 @@ use tower::util::{MapRequestLayer, MapResponseLayer};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::debug;
 
+use h3cast_proto::frame;
+
 use self::{asked::Delivery, host::base_of, problem::Problem, publish::Publications};
 use crate::{
     browser,
     feed::{self, Family, Feed, Feeds},
-    format::{Format, Framing, Writer},
+    format::{Format, Framing, PREFIX_TYPE, Writer},
     http3::{TakenStream, Takeover},
     identity::Identity,
     origin::Origins,
@@ -257,12 +259,15 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
     let takeover = request.extensions.get::<Takeover>().cloned();
     Ok(match takeover {
         Some(takeover) => takeover.respond(response.map(|_| ()), {
-            let writer = writer(Framing::Data);
+            let writer = writer(Framing::Prefixed);
             move |stream| write(writer, stream)
         }),
         None => response.map(|_| Body::from_stream(writer(Framing::Plain).into_stream())),
     })
 }
+
+// The prefix that feeds encode with their chunks is the header of a DATA frame.
+const _: () = assert!(PREFIX_TYPE == frame::DATA);
 
 /// Writes a feed as the DATA frames of a response, several at once to a viewer that is behind. The
 /// stream is reset when the feed breaks off and the viewer has what there was, or dropped with this

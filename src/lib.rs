@@ -21,7 +21,6 @@ pub mod cli;
 pub mod client;
 mod content;
 pub mod feed;
-pub mod format;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod page;
@@ -30,6 +29,7 @@ mod resource;
 pub mod source;
 
 pub use app::App;
+pub use h3cast_feed::format;
 #[cfg(feature = "cli")]
 pub(crate) use h3cast_transport::shown;
 pub use h3cast_transport::{

@@ -168,7 +168,7 @@ pub(super) async fn answer(feed: &Feed, path: &Arc<Path>, request: &Parts) -> Re
 }
 
 fn unreadable(feed: &Feed, path: &Path, why: &dyn std::fmt::Display) -> Problem {
-    feed.failed_for_viewer(&FeedError(format!("cannot read {}: {why}", path.display())));
+    feed.report_failure(&FeedError(format!("cannot read {}: {why}", path.display())));
     Problem::new(StatusCode::NOT_FOUND, format!("the file of the feed `{}` cannot be read now: {why}", feed.name()))
 }
 

@@ -150,7 +150,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text.into()));
     }
     // The publication first: it may take the place of one that runs.
-    let mut publication = publications.known.begin(feed.name(), key, offset, publisher.is_elsewhere()).await?;
+    let mut publication = publications.known.begin(feed.name(), key, offset, publisher.is_shared()).await?;
     let _place = publications.place()?;
     let pieces = request.into_body().into_data_stream().map(|piece| piece.map_err(io::Error::other));
     publish(publications, publisher, &mut publication, pieces, chunk.into()).await?;
@@ -276,7 +276,7 @@ impl std::convert::From<PublishError> for Broken {
         match error {
             PublishError::Ended => Self::Ended,
             PublishError::TooLarge { .. } => Self::TooLarge(error),
-            PublishError::Unavailable(_) => Self::Unavailable(error),
+            error => Self::Unavailable(error),
         }
     }
 }
@@ -322,7 +322,7 @@ async fn one_stream(
     let done = async {
         let publisher = publications.admit(feed, token)?;
         let _place = publications.place()?;
-        let mut publication = publications.known.begin(feed.name(), None, None, publisher.is_elsewhere()).await?;
+        let mut publication = publications.known.begin(feed.name(), None, None, publisher.is_shared()).await?;
         let pieces = stream::unfold(&mut stream, |stream| async move {
             let piece = stream.read_bytes(usize::MAX).await.map_err(io::Error::other).transpose()?;
             Some((piece, stream))

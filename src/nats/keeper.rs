@@ -389,7 +389,7 @@ impl Keeper for JetStream {
 fn chunk(message: &jetstream::Message) -> Result<Chunk, async_nats::Error> {
     let info = message.info()?;
     let time = SystemTime::from(info.published);
-    Ok(Chunk { time, ..Chunk::new(seq(info.stream_sequence), super::alone(&message.payload)) })
+    Ok(Chunk::published_at(seq(info.stream_sequence), time, super::alone(&message.payload)))
 }
 
 fn failed(error: impl std::fmt::Display) -> FeedError {

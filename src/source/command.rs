@@ -106,7 +106,7 @@ pub(super) async fn feed(exec: Exec, restart: bool, publisher: Publisher) {
 
 /// Runs a command for each viewer, and ends it with its viewer.
 pub(super) fn per_viewer(exec: Exec) -> Feed {
-    Feed::on_demand_to(&exec.name.clone(), move || {
+    Feed::on_demand_with_end(&exec.name.clone(), move || {
         let started = Running::start(&exec).map_err(|error| match exec.commands.is_stopping() {
             true => End::Stopped,
             false => End::Failed(FeedError(error.to_string())),

@@ -27,7 +27,7 @@ use super::{
     SourceError,
     chunker::{Chunker, Chunking},
 };
-use crate::feed::{Feed, FeedError, Publisher, Unserved};
+use crate::feed::{End, Feed, FeedError, Publisher};
 
 /// A file from its beginning, for each viewer.
 pub(super) async fn on_demand(name: &str, path: PathBuf, chunking: Chunking) -> Result<Feed, SourceError> {
@@ -78,4 +78,27 @@ pub(super) async fn follow(
     }
     unserved.served();
     Ok(follower.run(finder))
+}
+
+/// Ends a feed if it is dropped before the feed is served: its server did not start, which is not a failure
+/// of the feed.
+struct Unserved(Option<Publisher>);
+
+impl Unserved {
+    fn new(publisher: &Publisher) -> Self {
+        Self(Some(publisher.clone()))
+    }
+
+    /// From here on the feed ends by itself.
+    fn served(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unserved {
+    fn drop(&mut self) {
+        if let Some(publisher) = &self.0 {
+            publisher.end(End::Stopped);
+        }
+    }
 }

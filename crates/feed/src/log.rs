@@ -7,10 +7,10 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::{End, FeedError};
+use crate::{End, FeedError};
 
 /// One line when a live feed ends. That its server stops is not an end of the feed.
-pub(super) fn ended(feed: &str, end: &End) {
+pub(crate) fn ended(feed: &str, end: &End) {
     match end {
         End::Clean => info!(feed, "the feed ended"),
         End::Failed(error) => warn!(feed, %error, "the feed failed"),
@@ -24,7 +24,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// Failures of a feed that starts over for each viewer.
 #[derive(Debug, Default)]
-pub(super) struct Failures(Mutex<Told>);
+pub(crate) struct Failures(Mutex<Told>);
 
 #[derive(Debug, Default)]
 struct Told {
@@ -35,7 +35,7 @@ struct Told {
 
 impl Failures {
     /// The feed has failed for one of its viewers.
-    pub(super) fn count(&self, feed: &str, error: &FeedError) {
+    pub(crate) fn count(&self, feed: &str, error: &FeedError) {
         let Some(left_out) = self.tells(Instant::now()) else { return };
         match left_out {
             0 => warn!(feed, %error, "the feed failed for a viewer"),

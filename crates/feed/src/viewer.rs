@@ -11,16 +11,18 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use tracing::{debug, info};
 
-use super::{Counters, End, Event, Feed, Gap, Kind, kept::KeptViewer, panicked, ring::RingViewer};
 use crate::{
-    chunk::{Chunk, Epoch},
+    Chunk, End, Epoch, Event, Feed, Gap,
+    feed::{Counters, Kind, panicked},
+    kept::KeptViewer,
     panics,
+    ring::RingViewer,
 };
 
 /// A run of numbers that is not the one of the viewer's cursor; how much of it is gone is not known.
-pub(super) const RESTARTED: Gap = Gap { from: 0, missing: 0, restarted: true };
+pub(crate) const RESTARTED: Gap = Gap { from: 0, missing: 0, restarted: true };
 
-pub(super) enum Source {
+pub(crate) enum Source {
     Live(RingViewer),
     Kept(KeptViewer),
     OnDemand { stream: BoxStream<'static, Result<Bytes, End>>, next: u64, restarted: bool, counters: Arc<Counters> },
@@ -89,7 +91,7 @@ impl fmt::Debug for Viewer {
 
 impl Viewer {
     /// One of that feed, which counts it already; after `limit` chunks it ends cleanly.
-    pub(super) fn new(feed: &Feed, source: Source, epoch: Epoch, limit: Option<u64>) -> Self {
+    pub(crate) fn new(feed: &Feed, source: Source, epoch: Epoch, limit: Option<u64>) -> Self {
         let left = limit.unwrap_or(u64::MAX);
         let resumable = !matches!(feed.kind, Kind::OnDemand { same: false, .. });
         Self {

@@ -7,10 +7,7 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::{
-    chunk::{Chunk, Cursor, EndCursor, Epoch},
-    feed::{End, Gap},
-};
+use crate::{Chunk, Cursor, End, EndCursor, Epoch, Gap};
 
 /// Tells the browser to wait a second before it reconnects. A line of the first event, whatever that
 /// is: there are clients that take a block of its own for an event.

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::{
-    Counters, End, FeedError, PublishError, Receipt,
+use crate::{
+    Cursor, End, FeedError, PublishError, Receipt,
+    feed::Counters,
     kept::Kept,
     log,
     ring::{Full, Ring},
 };
-use crate::chunk::Cursor;
 
 /// How long a publisher may be held up before the log is told, each time.
 const LONG: Duration = Duration::from_secs(10);
@@ -57,15 +57,15 @@ impl Drop for FailOnDrop {
 }
 
 impl Publisher {
-    pub(super) fn new(name: Arc<str>, ring: Arc<Ring>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(name: Arc<str>, ring: Arc<Ring>, counters: Arc<Counters>) -> Self {
         Self(To::Ring(Arc::new(FailOnDrop { name, ring, counters })))
     }
 
-    pub(super) fn kept(kept: Kept) -> Self {
+    pub(crate) fn kept(kept: Kept) -> Self {
         Self(To::Kept(kept))
     }
 
-    /// Publishes a chunk and gives its cursor. With [`Lag::Block`](super::Lag::Block), waits until no
+    /// Publishes a chunk and gives its cursor. With [`Lag::Block`](crate::Lag::Block), waits until no
     /// viewer would lose a chunk by it; when the feed is kept elsewhere, until it is kept there.
     ///
     /// # Errors
@@ -110,15 +110,15 @@ impl Publisher {
     }
 
     /// Tells the viewers of a live feed that nothing can come now, or that it can again.
-    #[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "only feeds on NATS stall"))]
-    pub(crate) fn stall(&self, stalled: bool) {
+    pub fn stall(&self, stalled: bool) {
         if let To::Ring(to) = &self.0 {
             to.ring.stall(stalled);
         }
     }
 
     /// Whether the feed is kept elsewhere, where others publish to it as well.
-    pub(crate) fn is_elsewhere(&self) -> bool {
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
         matches!(self.0, To::Kept(_))
     }
 
@@ -139,29 +139,6 @@ impl Publisher {
     pub fn end(&self, end: End) {
         if let To::Ring(to) = &self.0 {
             to.end(end);
-        }
-    }
-}
-
-/// Ends a feed that is not served yet, when this is dropped before: its server does not start, which is no
-/// failure of the feed.
-pub(crate) struct Unserved(Option<Publisher>);
-
-impl Unserved {
-    pub(crate) fn new(publisher: &Publisher) -> Self {
-        Self(Some(publisher.clone()))
-    }
-
-    /// From now on it matters how the feed ends.
-    pub(crate) fn served(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unserved {
-    fn drop(&mut self) {
-        if let Some(publisher) = &self.0 {
-            publisher.end(End::Stopped);
         }
     }
 }

@@ -8,15 +8,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{FutureExt, Stream, StreamExt};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use futures_util::{Stream, StreamExt};
+use tokio::time::{Instant, Sleep, sleep};
 
-use super::{Cut, Format, HEARTBEAT, piece::Framing};
-use crate::{
-    chunk::EndCursor,
-    feed::{Event, Viewer},
-    rarely::{Rarely, rarely},
-};
+use super::{Cut, Format, beat::Beat, piece::Framing};
+use crate::{EndCursor, Event, Viewer};
 
 /// Buffers that are given at once, to a viewer that is behind.
 const BUFFERS: usize = 32;
@@ -24,7 +20,7 @@ const BUFFERS: usize = 32;
 const BYTES: usize = 64 << 10;
 
 /// What a viewer gets, as the buffers of its stream.
-pub(crate) struct Writer {
+pub struct Writer {
     /// `None` at the end.
     viewer: Option<Viewer>,
     format: Format,
@@ -34,10 +30,9 @@ pub(crate) struct Writer {
     begun: bool,
     /// Why the stream must break off behind what has been given.
     cut: Option<Cut>,
-    /// When it was written to last, and a timer for what keeps it alive. The timer is not set anew
-    /// with each chunk: when it is over, one looks at when that was.
+    /// When it was written to last.
     written: Instant,
-    beat: Option<Rarely<Pin<Box<Sleep>>>>,
+    beat: Option<Beat>,
     /// How long a chunk may wait for others, and the timer for that.
     coalesce: Duration,
     gathering: Option<Pin<Box<Sleep>>>,
@@ -46,7 +41,9 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(viewer: Viewer, format: Format, framing: Framing) -> Self {
+    /// Writes what that viewer gets.
+    #[must_use]
+    pub fn new(viewer: Viewer, format: Format, framing: Framing) -> Self {
         Self {
             had: EndCursor { epoch: viewer.epoch(), last: viewer.next_seq().and_then(|next| next.checked_sub(1)) },
             viewer: Some(viewer),
@@ -63,7 +60,8 @@ impl Writer {
     }
 
     /// Lets chunks wait that long for others, to leave with them.
-    pub(crate) fn coalesce(mut self, time: Duration) -> Self {
+    #[must_use]
+    pub fn coalesce(mut self, time: Duration) -> Self {
         self.coalesce = time;
         self
     }
@@ -78,7 +76,7 @@ impl Writer {
     /// # Cancel safety
     ///
     /// Cancel-safe: what has been added when it is dropped waits in `out` for the next call.
-    pub(crate) async fn next(&mut self, out: &mut Vec<Bytes>) -> Result<bool, Cut> {
+    pub async fn next(&mut self, out: &mut Vec<Bytes>) -> Result<bool, Cut> {
         poll_fn(|cx| self.poll_next(cx, out)).await
     }
 
@@ -143,16 +141,10 @@ impl Writer {
         if !self.format.has_heartbeat() {
             return Poll::Pending;
         }
-        loop {
-            let beat = self.beat.get_or_insert_with(|| rarely(Box::pin(sleep_until(self.written + HEARTBEAT))));
-            ready!(beat.poll_unpin(cx));
-            self.beat = None;
-            if self.written.elapsed() >= HEARTBEAT {
-                self.written = Instant::now();
-                self.format.heartbeat(self.framing, out);
-                return Poll::Ready(Ok(true));
-            }
-        }
+        ready!(self.beat.get_or_insert_with(|| Beat::new(self.written)).poll(cx, self.written));
+        self.written = Instant::now();
+        self.format.heartbeat(self.framing, out);
+        Poll::Ready(Ok(true))
     }
 }
 
@@ -163,7 +155,7 @@ pub fn write(viewer: Viewer, format: Format) -> impl Stream<Item = Result<Bytes,
 
 impl Writer {
     /// The buffers one by one.
-    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
+    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
         Written { writer: Some(self), buffers: Vec::new(), given: 0, gathering: Vec::new() }
     }
 }
@@ -207,14 +199,14 @@ impl Stream for Written {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::{End, Feed, From, Lag};
+    use crate::{End, Feed, From, Lag, format::HEARTBEAT};
     use futures_util::FutureExt;
 
     #[tokio::test(start_paused = true)]
     async fn chunks_wait_for_others_for_a_while() {
         let (feed, publisher) = Feed::live("default", 1 << 20, Lag::Skip);
         let wait = Duration::from_millis(20);
-        let mut writer = Writer::new(feed.view(From::Now, None), Format::Frames, Framing::Data).coalesce(wait);
+        let mut writer = Writer::new(feed.view(From::Now, None), Format::Frames, Framing::Prefixed).coalesce(wait);
         let mut out = Vec::new();
         // What begins the stream does not wait.
         assert_eq!(writer.next(&mut out).now_or_never(), Some(Ok(true)));

@@ -1,24 +1,20 @@
 //! How a feed's events are written: the same on a response and on a WebTransport stream.
 
+mod beat;
 mod piece;
 pub mod sse;
 mod writer;
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
-use crate::{
-    chunk::{Chunk, EndCursor, Epoch},
-    feed::{End, Event, FeedError, Viewer},
-};
-pub(crate) use piece::{Framing, Piece};
-pub(crate) use writer::Writer;
-pub use writer::write;
+use crate::{Chunk, End, EndCursor, Epoch, Event, FeedError, Viewer};
+pub use beat::HEARTBEAT;
+pub(crate) use piece::Piece;
+pub use piece::{Framing, PREFIX_TYPE};
+pub use writer::{Writer, write};
 
 /// A way of writing a feed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
     /// The bytes and nothing else. There is no way to tell of a gap: the stream breaks off.
     #[default]
@@ -36,7 +32,7 @@ pub mod frames {
         Frame, FrameDecoder, FrameError, HEARTBEAT, MEDIA_TYPE, SPARSE, begin, end, gap, stalled,
     };
 
-    use crate::chunk::Chunk;
+    use crate::Chunk;
 
     /// A chunk.
     #[must_use]
@@ -170,7 +166,3 @@ fn alone(bytes: &Bytes, framing: Framing, out: &mut Vec<Bytes>) -> usize {
         false => Piece::new(&[], bytes).put(framing, out),
     }
 }
-
-/// How long a stream may be silent before it is kept alive: less than the minute after which many
-/// proxies give up.
-pub const HEARTBEAT: Duration = Duration::from_secs(15);

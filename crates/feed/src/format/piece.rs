@@ -2,50 +2,57 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use h3cast_proto::{frame, varint};
+use h3cast_proto::varint;
 
-/// Up to that many bytes of a chunk are copied behind what comes before them: one buffer costs each
-/// viewer less than two. A larger chunk is shared.
+/// Up to this many bytes of a chunk are copied after what precedes them: one buffer costs each viewer less
+/// than two. A larger chunk is shared.
 const COPIED: usize = 1024;
 
-/// What one event is on a stream, and over HTTP/3 as a DATA frame.
+/// The type in the prefix of [`Framing::Prefixed`].
+pub const PREFIX_TYPE: u64 = 0;
+
+/// One event as the bytes of a stream, encoded once with its prefix, which a viewer gets or not.
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
-    /// The header of the DATA frame, and behind it the beginning of the bytes, or all of them.
+    /// The prefix, and after it the beginning of the bytes, or all of them.
     head: Bytes,
-    /// How much of that is the header.
-    header: usize,
+    /// The length of the prefix.
+    prefix: usize,
     /// The rest of the bytes, which are those of the chunk.
     rest: Bytes,
 }
 
-/// How pieces are put on a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
+/// How the pieces of a feed are put on a stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Framing {
     /// As they are.
+    #[default]
     Plain,
-    /// Each as a DATA frame (RFC 9114 §7.2.1).
-    Data,
+    /// Each after a prefix: [`PREFIX_TYPE`] and the length of the piece, both as QUIC's variable-length
+    /// integers (RFC 9000 §16). A transport whose frames begin like this, as HTTP/3's DATA frames do, writes
+    /// the buffers as they are; the prefix too is encoded once for all viewers.
+    Prefixed,
 }
 
 impl Piece {
-    /// `start`, and behind it `rest`.
+    /// `start`, followed by `rest`.
     pub(super) fn new(start: &[u8], rest: &Bytes) -> Self {
         let copied = if rest.len() <= COPIED { rest.as_ref() } else { &[] };
         let mut head = BytesMut::with_capacity(1 + varint::MAX_LEN + start.len() + copied.len());
-        frame::put_header(frame::DATA, start.len() + rest.len(), &mut head);
-        let header = head.len();
+        varint::encode(PREFIX_TYPE, &mut head);
+        varint::encode((start.len() + rest.len()) as u64, &mut head);
+        let prefix = head.len();
         head.put_slice(start);
         head.put_slice(copied);
         let rest = if copied.len() == rest.len() { Bytes::new() } else { rest.clone() };
-        Self { head: head.freeze(), header, rest }
+        Self { head: head.freeze(), prefix, rest }
     }
 
-    /// Adds the piece's buffers to others; how many bytes they are.
+    /// Adds the piece's buffers to `out`, and returns their length in bytes.
     pub(super) fn put(&self, framing: Framing, out: &mut Vec<Bytes>) -> usize {
         let head = match framing {
-            Framing::Data => self.head.clone(),
-            Framing::Plain => self.head.slice(self.header..),
+            Framing::Prefixed => self.head.clone(),
+            Framing::Plain => self.head.slice(self.prefix..),
         };
         let len = head.len() + self.rest.len();
         if !head.is_empty() {
@@ -63,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_a_data_frame_or_plain() {
+    fn is_prefixed_or_plain() {
         for size in [0, 1, 62, 63, 64, COPIED, COPIED + 1, 70_000] {
             let rest = Bytes::from(vec![7; size]);
             let piece = Piece::new(b"ab", &rest);
@@ -78,9 +85,9 @@ mod tests {
             let (buffers, plain) = put(Framing::Plain);
             assert_eq!((&plain[..2], &plain[2..]), (&b"ab"[..], &rest[..]));
             assert_eq!(buffers, if size > COPIED { 2 } else { 1 });
-            let (_, framed) = put(Framing::Data);
-            let (len, header) = varint::decode(&framed[1..]).unwrap();
-            assert_eq!((framed[0], len as usize, &framed[1 + header..]), (0, plain.len(), &plain[..]));
+            let (_, framed) = put(Framing::Prefixed);
+            let (len, size) = varint::decode(&framed[1..]).unwrap();
+            assert_eq!((framed[0], len as usize, &framed[1 + size..]), (0, plain.len(), &plain[..]));
         }
     }
 

@@ -1,5 +1,10 @@
-use super::*;
-use futures_util::{FutureExt, stream};
+//! Feeds, their publishers and their viewers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, stream};
+use h3cast_feed::{Cursor, End, Epoch, Event, Feed, FeedError, From, Gap, Lag, PublishError, Viewer};
 use proptest::prelude::*;
 
 fn three() -> Feed {
@@ -207,62 +212,77 @@ proptest! {
     /// Against a model that keeps everything for ever: whatever the order of events, each viewer
     /// sees every chunk in its order, or is told exactly how many it does not.
     #[test]
-    fn no_chunk_is_lost_or_doubled_without_being_told(steps in prop::collection::vec(step(), 1..200), history in 0..4000_usize) {
-        let (feed, publisher) = Feed::live("live", history, Lag::Skip);
-        let mut all: Vec<Bytes> = Vec::new();
-        // Each with the number that it must see or be told of next; `None` until it has begun.
-        let mut viewers: Vec<(Viewer, Option<u64>)> = Vec::new();
-        for step in steps {
-            match step {
-                Step::Publish(size) => {
-                    let bytes = Bytes::from(vec![all.len() as u8; size]);
-                    let cursor = publisher.publish(bytes.clone()).now_or_never().unwrap().unwrap();
-                    prop_assert_eq!(cursor.seq, all.len() as u64);
-                    all.push(bytes);
-                }
-                Step::Join(0) => viewers.push((feed.view(From::Start, None), None)),
-                Step::Join(_) => viewers.push((feed.view(From::Now, None), Some(all.len() as u64))),
-                Step::JoinAfter(seq) if !all.is_empty() => {
-                    let seq = seq % all.len() as u64;
-                    let epoch = feed.view(From::Now, None).epoch();
-                    viewers.push((feed.view(From::After(Cursor { epoch, seq }), None), Some(seq + 1)));
-                }
-                Step::JoinAfter(_) => {}
-                Step::Read(who, count) if !viewers.is_empty() => {
-                    let who = who % viewers.len();
-                    let (viewer, next) = &mut viewers[who];
-                    for _ in 0..count {
-                        match viewer.next().now_or_never().flatten() {
-                            Some(Event::Chunk(chunk)) => {
-                                prop_assert!(next.is_none_or(|next| next == chunk.seq));
-                                prop_assert_eq!(&chunk.bytes, &all[chunk.seq as usize]);
-                                *next = Some(chunk.seq + 1);
-                            }
-                            Some(Event::Gap(gap)) => {
-                                prop_assert_eq!(Some(gap.from), *next);
-                                prop_assert!(gap.missing > 0 && !gap.restarted);
-                                *next = Some(gap.from + gap.missing);
-                            }
-                            Some(event) => prop_assert!(false, "{:?}", event),
-                            None => {
-                                prop_assert!(next.is_none_or(|next| next == all.len() as u64));
-                                // It has begun, though there is nothing yet.
-                                *next = Some(all.len() as u64);
-                                break;
-                            }
+    fn no_chunk_is_lost_or_doubled_without_being_told(
+        steps in prop::collection::vec(step(), 1..200),
+        history in 0..4000_usize,
+    ) {
+        run(steps, history)?;
+    }
+}
+
+/// The model test once failed on this.
+#[test]
+fn a_viewer_that_has_begun_before_the_first_chunk_is_told_of_its_loss() {
+    let steps = vec![Step::Join(0), Step::Read(0, 1), Step::Publish(33), Step::Publish(250), Step::Read(0, 1)];
+    run(steps, 0).unwrap();
+}
+
+fn run(steps: Vec<Step>, history: usize) -> Result<(), TestCaseError> {
+    let (feed, publisher) = Feed::live("live", history, Lag::Skip);
+    let mut all: Vec<Bytes> = Vec::new();
+    // Each with the number that it must see or be told of next; `None` until it has begun.
+    let mut viewers: Vec<(Viewer, Option<u64>)> = Vec::new();
+    for step in steps {
+        match step {
+            Step::Publish(size) => {
+                let bytes = Bytes::from(vec![all.len() as u8; size]);
+                let cursor = publisher.publish(bytes.clone()).now_or_never().unwrap().unwrap();
+                prop_assert_eq!(cursor.seq, all.len() as u64);
+                all.push(bytes);
+            }
+            Step::Join(0) => viewers.push((feed.view(From::Start, None), None)),
+            Step::Join(_) => viewers.push((feed.view(From::Now, None), Some(all.len() as u64))),
+            Step::JoinAfter(seq) if !all.is_empty() => {
+                let seq = seq % all.len() as u64;
+                let epoch = feed.view(From::Now, None).epoch();
+                viewers.push((feed.view(From::After(Cursor { epoch, seq }), None), Some(seq + 1)));
+            }
+            Step::JoinAfter(_) => {}
+            Step::Read(who, count) if !viewers.is_empty() => {
+                let who = who % viewers.len();
+                let (viewer, next) = &mut viewers[who];
+                for _ in 0..count {
+                    match viewer.next().now_or_never().flatten() {
+                        Some(Event::Chunk(chunk)) => {
+                            prop_assert!(next.is_none_or(|next| next == chunk.seq));
+                            prop_assert_eq!(&chunk.bytes, &all[chunk.seq as usize]);
+                            *next = Some(chunk.seq + 1);
+                        }
+                        Some(Event::Gap(gap)) => {
+                            prop_assert_eq!(Some(gap.from), *next);
+                            prop_assert!(gap.missing > 0 && !gap.restarted);
+                            *next = Some(gap.from + gap.missing);
+                        }
+                        Some(event) => prop_assert!(false, "{:?}", event),
+                        None => {
+                            prop_assert!(next.is_none_or(|next| next == all.len() as u64));
+                            // It has begun, though there is nothing yet.
+                            *next = Some(all.len() as u64);
+                            break;
                         }
                     }
                 }
-                Step::Read(..) => {}
-                Step::Leave(who) if !viewers.is_empty() => {
-                    viewers.swap_remove(who % viewers.len());
-                }
-                Step::Leave(_) => {}
             }
-            prop_assert_eq!(feed.status().viewers, viewers.len() as u64);
-            // A chunk larger than the whole ring stands in it alone.
-            let alone = all.last().map_or(0, |last| last.len() + 1000);
-            prop_assert!(feed.status().kept_bytes <= history.max(alone));
+            Step::Read(..) => {}
+            Step::Leave(who) if !viewers.is_empty() => {
+                viewers.swap_remove(who % viewers.len());
+            }
+            Step::Leave(_) => {}
         }
+        prop_assert_eq!(feed.status().viewers, viewers.len() as u64);
+        // A chunk larger than the whole ring stands in it alone.
+        let alone = all.last().map_or(0, |last| last.len() + 1000);
+        prop_assert!(feed.status().kept_bytes <= history.max(alone));
     }
+    Ok(())
 }

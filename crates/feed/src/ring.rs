@@ -12,12 +12,11 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::{End, Event, From, Gap, Lag};
-use crate::chunk::{Chunk, Cursor, EndCursor, Epoch};
+use crate::{Chunk, Cursor, End, EndCursor, Epoch, Event, From, Gap, Lag};
 
 /// A live feed's memory.
 #[derive(Debug)]
-pub(super) struct Ring {
+pub(crate) struct Ring {
     epoch: Epoch,
     lag: Lag,
     /// How many bytes of chunks are kept, with what they cost beside.
@@ -145,12 +144,12 @@ fn cost(bytes: &Bytes) -> u64 {
 }
 
 impl Ring {
-    pub(super) fn new(epoch: Epoch, history: usize, lag: Lag) -> Self {
+    pub(crate) fn new(epoch: Epoch, history: usize, lag: Lag) -> Self {
         Self::starting_at(epoch, history, lag, 0, 0)
     }
 
     /// One that begins at the number `next`, of which what comes before `now` is nothing new.
-    pub(super) fn starting_at(epoch: Epoch, history: usize, lag: Lag, next: u64, now: u64) -> Self {
+    pub(crate) fn starting_at(epoch: Epoch, history: usize, lag: Lag, next: u64, now: u64) -> Self {
         Self {
             epoch,
             lag,
@@ -163,7 +162,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn epoch(&self) -> Epoch {
+    pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
     }
 
@@ -172,7 +171,7 @@ impl Ring {
     }
 
     /// Publishes a chunk, unless that has to wait: see [`publish`](Self::publish).
-    pub(super) fn publish_now(&self, bytes: &Bytes) -> Result<Cursor, Full> {
+    pub(crate) fn publish_now(&self, bytes: &Bytes) -> Result<Cursor, Full> {
         let _turn = match self.lag {
             Lag::Block => Some(self.turn.try_lock().map_err(|_| Full::Wait)?),
             Lag::Skip | Lag::Disconnect => None,
@@ -183,7 +182,7 @@ impl Ring {
     /// Publishes a chunk. With [`Lag::Block`], waits until no viewer would lose one by it.
     ///
     /// Cancel-safe: when dropped, nothing is published. `None` when the feed has ended.
-    pub(super) async fn publish(&self, bytes: &Bytes) -> Option<Cursor> {
+    pub(crate) async fn publish(&self, bytes: &Bytes) -> Option<Cursor> {
         let _turn = match self.lag {
             Lag::Block => Some(self.turn.lock().await),
             Lag::Skip | Lag::Disconnect => None,
@@ -224,7 +223,7 @@ impl Ring {
 
     /// Adds a chunk of a feed that is kept elsewhere, and has its number there. One that the ring has
     /// had is left out. Whether it was new.
-    pub(super) fn add(&self, chunk: Chunk) -> bool {
+    pub(crate) fn add(&self, chunk: Chunk) -> bool {
         let mut state = self.lock();
         if chunk.seq < state.next {
             return false;
@@ -236,39 +235,39 @@ impl Ring {
         true
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.lock().end.is_some()
     }
 
     /// Whether a viewer that has had this much has had the end.
-    pub(super) fn is_over(&self, had: EndCursor) -> bool {
+    pub(crate) fn is_over(&self, had: EndCursor) -> bool {
         let state = self.lock();
         let ended = matches!(state.end, Some(End::Clean | End::Failed(_)));
         ended && had.epoch == self.epoch && had.last.is_none_or(|last| last.saturating_add(1) >= state.next)
     }
 
     /// The number from which on the ring has not seen what there is.
-    pub(super) fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         self.lock().next
     }
 
     /// From which number on there is nothing yet.
-    pub(super) fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         self.next().max(self.now)
     }
 
     /// From which number on it has the last `many` chunks, if it has so many.
-    pub(super) fn last(&self, many: u64) -> Option<u64> {
+    pub(crate) fn last(&self, many: u64) -> Option<u64> {
         self.lock().last(many)
     }
 
     /// From which number on the ring has all that it has seen.
-    pub(super) fn floor(&self) -> u64 {
+    pub(crate) fn floor(&self) -> u64 {
         self.lock().floor
     }
 
     /// Goes on at `next`, what is between being lost for the ring.
-    pub(super) fn skip_to(&self, next: u64) {
+    pub(crate) fn skip_to(&self, next: u64) {
         let mut state = self.lock();
         if next > state.next {
             state.chunks.clear();
@@ -277,7 +276,7 @@ impl Ring {
     }
 
     /// Says whether chunks can come at all.
-    pub(super) fn stall(&self, stalled: bool) {
+    pub(crate) fn stall(&self, stalled: bool) {
         let mut state = self.lock();
         if std::mem::replace(&mut state.stalled, stalled) == stalled {
             return;
@@ -288,7 +287,7 @@ impl Ring {
     }
 
     /// Ends the feed, unless it has ended: whether this is its end. Viewers still read what is there.
-    pub(super) fn end(&self, end: End) -> bool {
+    pub(crate) fn end(&self, end: End) -> bool {
         let mut state = self.lock();
         let first = state.end.is_none();
         state.end.get_or_insert(end);
@@ -300,7 +299,7 @@ impl Ring {
         first
     }
 
-    pub(super) async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         loop {
             let over = self.over.notified();
             if self.lock().end.is_some() {
@@ -310,7 +309,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let state = self.lock();
         Status {
             chunks: state.count,
@@ -322,7 +321,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn view(self: &Arc<Self>, from: From) -> RingViewer {
+    pub(crate) fn view(self: &Arc<Self>, from: From) -> RingViewer {
         let mut state = self.lock();
         // All that there is.
         let last = |many| state.last(many).map_or(From::Start, |_| from);
@@ -351,13 +350,13 @@ impl Ring {
     }
 
     /// Counts what viewers of a feed that is kept elsewhere have missed there.
-    pub(super) fn skipped(&self, missing: u64) {
+    pub(crate) fn skipped(&self, missing: u64) {
         self.lock().skipped += missing;
     }
 
     /// Views from that number on, also when the ring has not come to it. `stalled` is what the viewer has
     /// been told of that.
-    pub(super) fn view_at(self: &Arc<Self>, next: u64, stalled: bool) -> RingViewer {
+    pub(crate) fn view_at(self: &Arc<Self>, next: u64, stalled: bool) -> RingViewer {
         RingViewer {
             ring: self.clone(),
             next,
@@ -374,7 +373,7 @@ impl Ring {
 }
 
 /// Why a chunk is not published.
-pub(super) enum Full {
+pub(crate) enum Full {
     /// It has to wait for a viewer, or behind another one.
     Wait,
     Ended,
@@ -382,18 +381,18 @@ pub(super) enum Full {
 
 /// What a ring says of itself.
 #[derive(Debug, Clone)]
-pub(super) struct Status {
-    pub(super) chunks: u64,
-    pub(super) kept_bytes: usize,
-    pub(super) oldest: Option<Cursor>,
-    pub(super) skipped: u64,
-    pub(super) stalled: bool,
-    pub(super) end: Option<End>,
+pub(crate) struct Status {
+    pub(crate) chunks: u64,
+    pub(crate) kept_bytes: usize,
+    pub(crate) oldest: Option<Cursor>,
+    pub(crate) skipped: u64,
+    pub(crate) stalled: bool,
+    pub(crate) end: Option<End>,
 }
 
 /// One viewer of a ring.
 #[derive(Debug)]
-pub(super) struct RingViewer {
+pub(crate) struct RingViewer {
     ring: Arc<Ring>,
     next: u64,
     /// Its cursor was of another epoch, and that has not been told yet.
@@ -413,16 +412,16 @@ pub(super) struct RingViewer {
 }
 
 impl RingViewer {
-    pub(super) fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.behind
     }
 
-    pub(super) fn next_seq(&self) -> Option<u64> {
+    pub(crate) fn next_seq(&self) -> Option<u64> {
         (!self.stale && !self.from_start).then_some(self.next)
     }
 
     /// What `poll_next` would tell to be missing.
-    pub(super) fn gap(&self) -> Option<Gap> {
+    pub(crate) fn gap(&self) -> Option<Gap> {
         let first = self.ring.lock().floor;
         if self.stale {
             return Some(Gap { from: 0, missing: first, restarted: true });
@@ -434,7 +433,7 @@ impl RingViewer {
         })
     }
 
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         if self.done {
             return Poll::Ready(None);
         }

@@ -18,9 +18,9 @@ pub struct Rate {
 
 /// Counts chunks and bytes.
 #[derive(Debug)]
-pub(super) struct Tally {
-    pub(super) chunks: u64,
-    pub(super) bytes: u64,
+pub(crate) struct Tally {
+    pub(crate) chunks: u64,
+    pub(crate) bytes: u64,
     began: Instant,
     /// What came in each of the last seconds.
     slots: [Slot; SLOTS],
@@ -40,11 +40,11 @@ impl Default for Tally {
 }
 
 impl Tally {
-    pub(super) fn count(&mut self, bytes: usize) {
+    pub(crate) fn count(&mut self, bytes: usize) {
         self.count_at(self.began.elapsed().as_secs(), bytes);
     }
 
-    pub(super) fn rate(&self) -> Rate {
+    pub(crate) fn rate(&self) -> Rate {
         self.rate_at(self.began.elapsed().as_secs())
     }
 

@@ -1,0 +1,44 @@
+//! The unit that a source emits and a viewer receives.
+
+use std::{
+    sync::OnceLock,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+
+use crate::format::Piece;
+
+/// One piece of a feed.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Its place in its feed, from 0.
+    pub seq: u64,
+    /// When it was published.
+    pub time: SystemTime,
+    /// What it carries.
+    pub bytes: Bytes,
+    /// What it is in each format, made when the first viewer asks and shared by all.
+    pub(crate) written: [OnceLock<Box<Piece>>; 3],
+}
+
+impl Chunk {
+    /// A chunk that is published now.
+    #[must_use]
+    pub fn new(seq: u64, bytes: Bytes) -> Self {
+        Self::published_at(seq, SystemTime::now(), bytes)
+    }
+
+    /// A chunk that was published at that time.
+    #[must_use]
+    pub fn published_at(seq: u64, time: SystemTime, bytes: Bytes) -> Self {
+        Self { seq, time, bytes, written: Default::default() }
+    }
+
+    /// When it was published, in microseconds since 1970.
+    #[must_use]
+    pub fn micros(&self) -> u64 {
+        let since = self.time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+}
