@@ -1,6 +1,6 @@
 //! `h3cast cert`: it looks at the certificate and changes nothing.
 
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -26,16 +26,13 @@ impl CertsArgs {
         }
     }
 
-    /// The certificates that are there.
-    fn stored(&self) -> Result<Stored, Failure> {
+    /// The certificates that are there, and what a server would warn of.
+    fn stored(&self) -> Result<(Stored, Vec<String>), IdentityError> {
         let (certificate, key) = self.files();
-        Stored::read(&certificate, &key).map_err(|error| match (&error, &self.cert) {
-            (IdentityError::Missing { .. }, Some(cert)) => {
-                Failure::usage(anyhow::anyhow!("there is no file {}", cert.display()))
-            }
-            (_, Some(_)) => Failure::usage(error),
-            (_, None) => Failure::running(error),
-        })
+        match self.cert {
+            Some(_) => Stored::given(&certificate, &key),
+            None => Stored::read(&certificate, &key).map(|stored| (stored, Vec::new())),
+        }
     }
 }
 
@@ -52,7 +49,7 @@ fn facts(certificate: &Certificate) -> Value {
 
 /// Shows what there is.
 pub(super) fn run(args: &CertArgs) -> Result<(), Failure> {
-    let stored = args.certs.stored()?;
+    let (stored, warnings) = args.certs.stored().map_err(Failure::running)?;
     let own = stored.for_host("localhost");
     let Some((first, others)) = own.split_first() else { return Ok(()) };
     let others = others.iter().copied().chain(&stored.others);
@@ -67,14 +64,33 @@ pub(super) fn run(args: &CertArgs) -> Result<(), Failure> {
             key.display()
         ));
     }
-    let now = std::time::SystemTime::now();
-    if now >= first.not_after() {
-        complain("this certificate has expired");
-    } else if now < first.not_before() {
-        complain("this certificate is not valid yet");
+    for warning in warnings {
+        complain(&format!("the certificate: {warning}"));
     }
-    if !key.exists() {
-        complain(&format!("its key is not there: {}", key.display()));
+    if args.certs.cert.is_none() {
+        let now = std::time::SystemTime::now();
+        if now >= first.not_after() {
+            complain("this certificate has expired");
+        } else if now < first.not_before() {
+            complain("this certificate is not valid yet");
+        }
+        // Opening a named pipe would wait for its writer.
+        let opened = std::fs::metadata(&key).and_then(|there| match there.is_file() {
+            true => std::fs::File::open(&key).map(drop),
+            false => Ok(()),
+        });
+        match opened {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                complain(&format!("its key is not there: {}", key.display()));
+            }
+            // Those who may not read it can still see the certificate.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            _ => {
+                if let Some(refused) = stored.refused(&certificate) {
+                    complain(&format!("`h3cast serve` refuses this folder: {refused}"));
+                }
+            }
+        }
     }
     if args.json {
         let mut json = facts(first);

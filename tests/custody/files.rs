@@ -87,6 +87,8 @@ async fn half_a_pair() {
         openssl(certs, &format!("genpkey {RSA} -out key.pem"));
     });
     left_alone(other_key.path(), "key.pem holds a private key").await;
+    let got = output(other_key.path(), &["cert"]).await;
+    assert!(text(&got.stderr).contains("refuses this folder") && text(&got.stderr).contains("key.pem holds"));
     let other_certificate = with(|_, certs| {
         ours(certs);
         own(certs, "own", P256, 10);

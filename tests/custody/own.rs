@@ -9,7 +9,7 @@ use std::{
 
 use h3cast::Identity;
 
-use super::{FREE, P256, RSA, Serving, openssl, own, refused};
+use super::{FREE, P256, RSA, Serving, openssl, output, own, refused, text};
 
 const P384: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-384";
 
@@ -91,6 +91,12 @@ async fn each_mistake_has_its_sentence() {
     for (certificate, key, expected) in cases {
         let said = refused(at, &using(certificate, key)).await;
         assert!(said.contains(expected), "{certificate} {key}: `{expected}` in {said}");
+        // `cert` would show it as if all were well.
+        for more in [&[][..], &["--json"]] {
+            let got = output(at, &[&["cert", "--cert", certificate, "--key", key], more].concat()).await;
+            let shown = (got.status.code(), text(&got.stdout), text(&got.stderr));
+            assert_eq!(shown, (Some(1), String::new(), said.clone()), "{certificate} {key}");
+        }
     }
 }
 
@@ -128,7 +134,14 @@ async fn what_can_be_served_is_served_with_a_warning() {
     for (certificate, key, expected) in cases {
         let mut serving = Serving::start(at, &using(certificate, key)).await;
         serving.program.told(expected).await;
+        // `cert` does not know where a server will listen.
+        let elsewhere = certificate == "elsewhere.pem";
+        let got = output(at, &["cert", "--cert", certificate, "--key", key]).await;
+        assert!(got.status.success() && text(&got.stdout).contains("SHA-256"), "{}", text(&got.stderr));
+        assert!(text(&got.stderr).contains(expected) || elsewhere, "{certificate}: {}", text(&got.stderr));
     }
+    let got = output(at, &["cert", "--cert", "bom.pem", "--key", "fine.key"]).await;
+    assert_eq!((got.status.code(), text(&got.stderr).as_str()), (Some(0), ""));
     // What is in order is not talked about.
     let serving = Serving::start(at, &using("bom.pem", "fine.key")).await;
     serving.program.signal("TERM");

@@ -293,6 +293,26 @@ impl Stored {
         Ok(Self { own, others })
     }
 
+    /// Reads a pair that its owner gives to a server, with what that would warn of.
+    ///
+    /// # Errors
+    ///
+    /// Whatever a server would refuse.
+    pub fn given(certificate: &Path, key: &Path) -> Result<(Self, Vec<String>), IdentityError> {
+        let (_, chain) = own::load(certificate, key)?;
+        let dates = chain.first().and_then(|leaf| own::dates(leaf, SystemTime::now()));
+        // Where it will listen is not known here.
+        let warnings = own::warnings(&chain, &[]).into_iter().chain(dates).collect();
+        let mut chain = chain.into_iter();
+        Ok((Self { own: chain.next().into_iter().collect(), others: chain.collect() }, warnings))
+    }
+
+    /// Why a server would not start with the folder of this certificate, though it can be shown.
+    pub fn refused(&self, certificate: &Path) -> Option<IdentityError> {
+        let dir = certificate.parent().filter(|_| self.own.iter().all(Certificate::is_made_here))?;
+        folder::Contents::read(dir).err()
+    }
+
     /// The one that servers show to clients that come by `host`, then the others of the same key.
     pub fn for_host(&self, host: &str) -> Vec<&Certificate> {
         let at = self.own.iter().rposition(|one| one.names_host(host)).unwrap_or(self.own.len().saturating_sub(1));
