@@ -1,5 +1,15 @@
 //! You are the source: each line that you type is a chunk for everybody who views the feed.
 //!
+//! ```toml
+//! [dependencies]
+//! anyhow = "1"
+//! bytes = "1"
+//! futures-util = "0.3"
+//! h3cast = { version = "0.1", default-features = false }
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread", "signal", "sync"] }
+//! tokio-util = "0.7"
+//! ```
+//!
 //! ```sh
 //! cargo run --example by_hand
 //! ```

@@ -1,5 +1,18 @@
 //! A chat: everybody who has the page open is in one room.
 //!
+//! ```toml
+//! [dependencies]
+//! anyhow = "1"
+//! axum = "0.8"
+//! bytes = "1"
+//! futures-util = "0.3"
+//! h3cast = { version = "0.1", default-features = false }
+//! serde = { version = "1", features = ["derive"] }
+//! serde_json = "1"
+//! tokio = { version = "1", features = ["io-util", "macros", "rt-multi-thread", "signal", "sync"] }
+//! tokio-util = { version = "0.7", features = ["rt"] }
+//! ```
+//!
 //! ```sh
 //! cargo run --example chat
 //! ```

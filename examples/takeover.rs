@@ -1,22 +1,32 @@
-//! Taking over the stream of a request: after the head, the handler writes what it wants, when it
-//! wants, to the HTTP/3 stream itself.
+//! Taking over the stream of a request: after the head, the handler writes to the HTTP/3 stream itself.
+//!
+//! ```toml
+//! [dependencies]
+//! axum = "0.8"
+//! h3cast = { version = "0.1", default-features = false }
+//! tokio = { version = "1", features = ["io-util", "macros", "rt-multi-thread", "time"] }
+//! ```
 //!
 //! ```sh
 //! cargo run --example takeover
-//! cargo run -- get https://localhost:4433/ -v
+//! cargo run -- open chrome https://localhost:4433/     # a window that shows the chunks as they come
+//! cargo run -- get https://localhost:4433/ -v          # or a terminal
 //! ```
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
+use axum::http::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::{Router, response::Response, routing::get};
 use h3cast::{Identity, Server, TakenStream, Takeover};
 use tokio::io::AsyncWriteExt;
 
 /// Over HTTP/2 and HTTP/1.1 there is no such stream, and the client is told (505).
 async fn count(takeover: Takeover) -> Response {
-    let head = Response::builder().header("content-type", "text/plain; charset=utf-8").body(()).unwrap();
+    let mut head = Response::new(());
+    head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    head.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     takeover.respond(head, |stream| async {
-        // An error means that the client has gone: there is nobody left to tell.
+        // An error means that the client has left.
         let _ = write(stream).await;
     })
 }
@@ -34,14 +44,11 @@ async fn write(mut stream: TakenStream) -> std::io::Result<()> {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> Result<(), Box<dyn Error>> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "localhost:4433".into());
     let identity = Identity::self_signed("certs".as_ref(), &[], Default::default())?;
-    let server = Server::builder(identity)
-        .listen(std::env::args().nth(1).unwrap_or_else(|| "localhost:4433".into()).parse()?)
-        .http_service(Router::new().route("/", get(count)))
-        .build()
-        .await?;
+    let app = Router::new().route("/", get(count));
+    let server = Server::builder(identity).listen(address.parse()?).http_service(app).build().await?;
     println!("ready https://{}/", server.addresses().tls[0]);
-    server.run(Default::default()).await?;
-    Ok(())
+    Ok(server.run(Default::default()).await?)
 }

@@ -1,6 +1,17 @@
 //! A server of one's own: an axum router answers every request, and a handler for each path every
 //! session. Between them they use all that a session can do.
 //!
+//! ```toml
+//! [dependencies]
+//! anyhow = "1"
+//! axum = "0.8"
+//! bytes = "1"
+//! h3cast = { version = "0.1", default-features = false }
+//! http = "1"
+//! serde_json = "1"
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread", "signal", "sync"] }
+//! ```
+//!
 //! ```sh
 //! cargo run --example webtransport
 //! ```

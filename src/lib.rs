@@ -4,6 +4,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`server`] | [`Server`]: bound sockets, one service for every version of HTTP, WebTransport handlers |
+//! | [`body`] | response bodies that a task writes to |
 //! | [`webtransport`] | sessions, streams and datagrams |
 //! | [`http3`] | the backend under h3, and [`Takeover`] of a request's stream |
 //! | [`client`] | requests and sessions from the other side |
@@ -14,6 +15,7 @@
 //! | [`note`] | what a running server leaves for its user's clients |
 
 pub mod app;
+pub mod body;
 pub mod browser;
 pub mod chunk;
 #[cfg(feature = "cli")]

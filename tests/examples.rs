@@ -2,11 +2,24 @@
 //! needs `cargo build --examples` first.
 #![cfg(feature = "cli")]
 
+mod common;
+
 use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    time::Duration,
 };
+
+use common::soon;
+use h3cast::client::{ClientResponse, Connection, Trust};
+use http::{HeaderMap, Request, Uri};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// How long to wait for a line.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 fn example(name: &str) -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_h3cast")).with_file_name("examples").join(name);
@@ -14,28 +27,243 @@ fn example(name: &str) -> PathBuf {
     program
 }
 
-struct Running(Child);
+/// An example that serves, in a folder of its own, until dropped.
+struct Server {
+    process: Child,
+    lines: mpsc::Receiver<String>,
+    url: String,
+    dir: TempDir,
+    certificate: PathBuf,
+}
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+impl Server {
+    fn start(name: &str, args: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), name, args)
+    }
+
+    fn start_in(dir: TempDir, name: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(example(name));
+        let mut process = command.current_dir(dir.path()).args(args).stdout(Stdio::piped()).spawn().unwrap();
+        let (tx, lines) = mpsc::channel();
+        let out = BufReader::new(process.stdout.take().unwrap());
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| tx.send(line)));
+        let certificate = dir.path().join("certs/cert.pem");
+        let mut server = Self { process, lines, url: String::new(), dir, certificate };
+        server.url = server.line("ready ").strip_prefix("ready ").unwrap().to_owned();
+        server
+    }
+
+    /// The next line that begins so.
+    fn line(&self, start: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("no line began with {start:?}"));
+            if line.starts_with(start) {
+                return line;
+            }
+        }
+    }
+
+    fn uri(&self, path: &str) -> Uri {
+        format!("{}{path}", self.url).parse().unwrap()
+    }
+
+    async fn connect(&self) -> Connection {
+        let trust = Trust::Files(vec![self.certificate.clone()]);
+        soon("a connection", Connection::open(&self.uri(""), &trust)).await.unwrap()
+    }
+
+    /// What the client example prints.
+    fn read_by_client(&self) -> Output {
+        Command::new(example("client")).arg(&self.url).arg(&self.certificate).output().unwrap()
     }
 }
 
-#[test]
-fn both_ways_of_streaming_read_by_the_client_example() {
-    let dir = tempfile::tempdir().unwrap();
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+async fn text(mut response: ClientResponse) -> String {
+    let mut text = Vec::new();
+    while let Some(bytes) = soon("the body", response.body.next()).await.unwrap() {
+        text.extend_from_slice(&bytes);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[tokio::test]
+async fn both_ways_of_streaming_and_the_client() {
     let expected: String = (0..10).map(|number| format!("data chunk #{number}\n")).collect();
     for name in ["response_stream", "takeover"] {
-        let mut command = Command::new(example(name));
-        let child = command.current_dir(dir.path()).arg("localhost:0").stdout(Stdio::piped()).spawn().unwrap();
-        let mut server = Running(child);
-        let mut line = String::new();
-        BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("ready ").unwrap();
-        let got = Command::new(example("client")).current_dir(dir.path()).arg(url).output().unwrap();
+        let server = Server::start(name, &["localhost:0"]);
+        let got = server.read_by_client();
         assert_eq!(String::from_utf8_lossy(&got.stdout), expected, "{name}: {}", String::from_utf8_lossy(&got.stderr));
         assert!(got.status.success());
+
+        let mut response = soon("the head", server.connect().await.get(&server.uri(""))).await.unwrap();
+        // What a browser's window needs to show chunks as they come.
+        assert_eq!(response.headers["content-type"], "text/plain; charset=utf-8", "{name}");
+        assert_eq!(response.headers["x-content-type-options"], "nosniff", "{name}");
+        let first = soon("the first chunk", response.body.next()).await.unwrap().unwrap();
+        assert_eq!(first, "data chunk #0\n", "{name}: chunks are not joined");
+    }
+}
+
+#[tokio::test]
+async fn an_axum_app() {
+    let server = Server::start("axum_app", &["localhost:0"]);
+    let connection = server.connect().await;
+    let response = soon("the head", connection.get(&server.uri("hello/world"))).await.unwrap();
+    assert_eq!(response.headers["server"], "axum", "its layers apply");
+    assert_eq!(text(response).await, "hello world over HTTP/3.0\n");
+    assert_eq!(text(soon("the head", connection.get(&server.uri("visits"))).await.unwrap()).await, "1");
+}
+
+#[tokio::test]
+async fn a_webtransport_echo() {
+    let server = Server::start("webtransport_echo", &["localhost:0", "localhost:0"]);
+    let connection = server.connect().await;
+    let uri = server.uri("echo");
+    let session = soon("the session", connection.webtransport(&uri, HeaderMap::new(), &[])).await.unwrap();
+    for word in ["one", "two"] {
+        let (mut send, mut recv) = soon("a stream", session.open_bi()).await.unwrap();
+        send.write_all(word.as_bytes()).await.unwrap();
+        send.finish().unwrap();
+        let mut echo = String::new();
+        soon("the echo", recv.read_to_string(&mut echo)).await.unwrap();
+        assert_eq!(echo, word);
+    }
+    session.send_datagram("three".into()).unwrap();
+    assert_eq!(soon("the datagram", session.recv_datagram()).await.unwrap(), "three");
+    let page = text(soon("the page", connection.get(&server.uri(""))).await.unwrap()).await;
+    assert!(page.contains("new WebTransport(url"), "{page}");
+}
+
+#[tokio::test]
+async fn telemetry_in_datagrams() {
+    let server = Server::start("datagram_telemetry", &["localhost:0", "localhost:0"]);
+    let connection = server.connect().await;
+    let uri = server.uri("telemetry");
+    let session = soon("the session", connection.webtransport(&uri, HeaderMap::new(), &[])).await.unwrap();
+    let mut last = None;
+    for _ in 0..5 {
+        let datagram = soon("a reading", session.recv_datagram()).await.unwrap();
+        let reading: serde_json::Value = serde_json::from_slice(&datagram).unwrap();
+        assert!((19.0..=21.0).contains(&reading["celsius"].as_f64().unwrap()), "{reading}");
+        let number = reading["number"].as_u64();
+        assert!(number > last, "{number:?} after {last:?}");
+        last = number;
+    }
+}
+
+// The connection needs a thread while the test waits for a line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn tokens_stop_when_the_client_disconnects() {
+    let server = Server::start("llm_tokens", &["localhost:0"]);
+    let connection = server.connect().await;
+    let complete = soon("the head", connection.get(&server.uri("?prompt=why+me&max_tokens=3"))).await.unwrap();
+    assert_eq!(complete.headers["x-content-type-options"], "nosniff");
+    assert_eq!(text(complete).await, "why me why ");
+    assert_eq!(server.line("complete"), "complete after 3 tokens");
+
+    let endless = server.uri("?prompt=why&max_tokens=1000000000");
+    let mut cancelled = soon("the head", connection.get(&endless)).await.unwrap();
+    assert_eq!(soon("a token", cancelled.body.next()).await.unwrap().unwrap(), "why ");
+    drop(cancelled);
+    server.line("cancelled after ");
+
+    // The whole connection, as when a tab is closed.
+    let mut cancelled = soon("the head", connection.get(&endless)).await.unwrap();
+    assert_eq!(soon("a token", cancelled.body.next()).await.unwrap().unwrap(), "why ");
+    connection.close().await;
+    server.line("cancelled after ");
+}
+
+#[tokio::test]
+async fn a_file_that_is_continued() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole: Vec<u8> = (0..300_000_u32).flat_map(|number| number.to_be_bytes()).collect();
+    std::fs::write(dir.path().join("file"), &whole).unwrap();
+    let server = Server::start_in(dir, "file_transfer", &["serve", "file", "localhost:0"]);
+    let path = |name: &str| server.dir.path().join(name);
+    let get = || {
+        let mut command = Command::new(example("file_transfer"));
+        let got = command.current_dir(server.dir.path()).args(["get", &server.url, "copy"]).output().unwrap();
+        assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
+        assert_eq!(std::fs::read(path("copy")).unwrap(), whole);
+        assert!(!path("copy.part").exists() && !path("copy.date").exists());
+        (String::from_utf8(got.stdout).unwrap(), String::from_utf8(got.stderr).unwrap())
+    };
+    let (said, _) = get();
+    assert_eq!(said, "", "nothing was there to continue");
+
+    // As an earlier run left it.
+    let request = Request::head(server.uri("")).body(()).unwrap();
+    let head = soon("the head", server.connect().await.request(request)).await.unwrap();
+    let version = head.headers["last-modified"].to_str().unwrap();
+    std::fs::write(path("copy.part"), &whole[..100_001]).unwrap();
+    std::fs::write(path("copy.date"), version).unwrap();
+    assert_eq!(get().0, "continuing after 100001 bytes\n");
+
+    // The part of another version is not continued.
+    std::fs::write(path("copy.part"), "something else").unwrap();
+    std::fs::write(path("copy.date"), "Fri, 09 Aug 1996 14:21:40 GMT").unwrap();
+    let (said, log) = get();
+    assert_eq!(said, "continuing after 14 bytes\n");
+    assert_eq!(log, "cannot continue: 412 Precondition Failed; trying again\n");
+}
+
+#[test]
+fn a_certificate_of_ones_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = h3cast::Identity::self_signed(dir.path(), &[], Default::default()).unwrap();
+    let (certificate, key) = (identity.certificate_path(), identity.key_path());
+    let args = [certificate.to_str().unwrap(), key.to_str().unwrap(), "localhost:0"];
+    let mut server = Server::start("own_certificate", &args);
+    server.certificate = certificate.clone();
+    let got = server.read_by_client();
+    assert_eq!(String::from_utf8_lossy(&got.stdout), "hello over HTTP/3, 2 and 1.1\n");
+
+    let usage = Command::new(example("own_certificate")).output().unwrap();
+    assert!(!usage.status.success());
+    assert!(String::from_utf8_lossy(&usage.stderr).contains("usage: own_certificate CERTIFICATE KEY"));
+}
+
+/// What an example's head must say: what its `[dependencies]` are, all of them, and how to run it.
+#[test]
+fn every_example_says_what_it_needs() {
+    let known = [
+        "anyhow",
+        "axum",
+        "bytes",
+        "futures_util",
+        "h3cast",
+        "http",
+        "serde",
+        "serde_json",
+        "tokio",
+        "tokio_util",
+        "tower_http",
+    ];
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
+        let path = entry.unwrap().path();
+        let Some(name) = path.file_name().unwrap().to_str().unwrap().strip_suffix(".rs") else { continue };
+        let source = std::fs::read_to_string(&path).unwrap();
+        assert!(source.contains(&format!("//! cargo run --example {name}")), "{name}: how to run it");
+        let (_, block) =
+            source.split_once("//! [dependencies]\n").unwrap_or_else(|| panic!("{name}: no [dependencies]"));
+        let (block, code) = block.split_once("//! ```\n").unwrap();
+        let listed: Vec<_> = block.lines().map(|line| line[4..].split(' ').next().unwrap().replace('-', "_")).collect();
+        // `axum::http::` is not `http::`.
+        let uses =
+            |krate: &str| code.match_indices(&format!("{krate}::")).any(|(at, _)| !code[..at].ends_with([':', '_']));
+        for listed in &listed {
+            assert!(uses(listed), "{name}: {listed} is not used");
+        }
+        for used in known.iter().filter(|known| uses(known)) {
+            assert!(listed.iter().any(|listed| listed == used), "{name}: {used} is not listed");
+        }
     }
 }
