@@ -64,6 +64,19 @@ async fn feeds(connection: &Connection, uri: &Uri) -> Option<Vec<String>> {
     Some(names.map(url).take(NAMED).collect())
 }
 
+/// Whether the server has chunks of the feed at `uri` that came before now; `None` when it does not say.
+#[cfg(feature = "cli")]
+pub(crate) async fn holds_history(connection: &Connection, uri: &Uri) -> Option<bool> {
+    let name = match uri.path().strip_prefix("/stream")? {
+        "" => crate::feed::DEFAULT.into(),
+        path => h3cast_transport::path::decoded(path.strip_prefix('/')?)?,
+    };
+    let mut response = connection.get(&format!("https://{}/feeds", uri.authority()?).parse().ok()?).await.ok()?;
+    let feeds: serde_json::Value = serde_json::from_slice(&response.body.short().await.ok()?).ok()?;
+    let feed = feeds["feeds"].as_array()?.iter().find(|feed| feed["name"] == *name)?;
+    Some(feed["oldest"].is_string())
+}
+
 /// Why a session was refused: a GET of the same URL may say more than a status.
 pub(crate) async fn refused(connection: &Connection, uri: &Uri, status: StatusCode, headers: &HeaderMap) -> ViewError {
     let more = async {

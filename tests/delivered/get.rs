@@ -89,12 +89,24 @@ async fn a_feed_that_fails_while_it_is_read() {
 async fn a_feed_that_has_failed_or_ended_already() {
     let dir = tempfile::tempdir().unwrap();
     let (failed, _) = server_of(0..3, End::Failed(FeedError("the disk burns".into()))).await;
-    let (ended, _) = server_of(0..3, End::Clean).await;
+    let (ended, cursors) = server_of(0..3, End::Clean).await;
+    let (empty, _) = server_of(0..0, End::Clean).await;
     for way in WAYS {
-        // The live edge is the default: there is nothing there but the reason.
-        let got = run(&failed, dir.path(), "/stream", way).await;
-        assert_eq!(got, (String::new(), "h3cast: the feed failed: the disk burns\n".into(), Some(1)), "{way:?}");
-        let got = run(&ended, dir.path(), "/stream", way).await;
+        // The live edge is the default: there is nothing there but the reason, and how to read the rest.
+        for (path, more) in [("/stream", "?from=start"), ("/stream?x=1", "&from=start")] {
+            let got = run(&failed, dir.path(), path, way).await;
+            let told = format!("h3cast: the feed has failed; add {more} to read what it still holds\n");
+            let told = told + "h3cast: the feed failed: the disk burns\n";
+            assert_eq!(got, (String::new(), told, Some(1)), "{way:?}");
+            let got = run(&ended, dir.path(), path, way).await;
+            let told = format!("h3cast: the feed has ended; add {more} to read what it still holds\n");
+            assert_eq!(got, (String::new(), told, Some(0)), "{way:?}");
+        }
+        // Nothing was there, or nothing was wanted.
+        let got = run(&empty, dir.path(), "/stream", way).await;
+        assert_eq!(got, (String::new(), String::new(), Some(0)), "{way:?}");
+        let last = format!("/stream?from={}", cursors[2]);
+        let got = run(&ended, dir.path(), &last, way).await;
         assert_eq!(got, (String::new(), String::new(), Some(0)), "{way:?}");
         let got = run(&ended, dir.path(), "/stream?from=start", way).await;
         assert_eq!(got, (lines(0..3), String::new(), Some(0)), "{way:?}");

@@ -1,18 +1,26 @@
 //! A feed that comes with its gaps and its end: what it carries goes to the output, and what it lacks
 //! is reported.
 
+use std::time::Duration;
+
+use http::Uri;
+
 use super::{Getting, Output};
 use crate::{
     cli::Failure,
-    client::viewer::Event,
+    client::{Connection, answer, viewer::Event},
     feed::{End, FeedError, Gap},
 };
+
+/// How long the end of a feed waits for what the server says of it.
+const HINT_WAIT: Duration = Duration::from_secs(3);
 
 /// Writes a feed to the output.
 pub(super) struct Sink<'a> {
     getting: &'a Getting,
     output: &'a mut Output,
     bytes: u64,
+    end: Option<End>,
 }
 
 /// What follows an event.
@@ -29,7 +37,7 @@ pub(super) enum Next {
 impl<'a> Sink<'a> {
     pub(super) fn new(getting: &'a Getting, output: &'a mut Output) -> Self {
         getting.progress.begin(0, None);
-        Self { getting, output, bytes: 0 }
+        Self { getting, output, bytes: 0, end: None }
     }
 
     /// How many bytes were written.
@@ -37,9 +45,38 @@ impl<'a> Sink<'a> {
         self.bytes
     }
 
+    /// Says how to read what the feed still holds, if it ended before any of it came: by default a viewer
+    /// begins at the live edge.
+    pub(super) async fn hint(&self, connection: Option<&Connection>, uri: &Uri) {
+        let how = match &self.end {
+            Some(End::Clean) => "has ended",
+            Some(End::Failed(_)) => "has failed",
+            _ => return,
+        };
+        let query = uri.query().unwrap_or_default();
+        if self.bytes > 0 || query.split('&').any(|pair| pair.starts_with("from=") || pair == "limit=0") {
+            return;
+        }
+        let Getting { progress, trust, .. } = self.getting;
+        let holds = async {
+            match connection {
+                Some(connection) => answer::holds_history(connection, uri).await,
+                None => answer::holds_history(&Connection::open(uri, trust).await.ok()?, uri).await,
+            }
+        };
+        // Only a hint: what cannot be learned is left out.
+        if tokio::time::timeout(HINT_WAIT, holds).await.ok().flatten() == Some(true) {
+            let begin = if query.is_empty() { '?' } else { '&' };
+            progress.complain(&format!("the feed {how}; add {begin}from=start to read what it still holds"));
+        }
+    }
+
     /// Takes the next event.
     pub(super) fn take(&mut self, event: Event) -> Result<Next, Failure> {
         let Getting { log, progress, .. } = self.getting;
+        if let Event::End(end) = &event {
+            self.end = Some(end.clone());
+        }
         match event {
             Event::Chunk { cursor, bytes, .. } => {
                 self.bytes += bytes.len() as u64;
@@ -67,7 +104,7 @@ impl<'a> Sink<'a> {
     }
 
     /// The feed has ended: whether all of it was written.
-    pub(super) fn finish(self, missing: u64, restarts: u64) -> Result<(), Failure> {
+    pub(super) fn finish(&self, missing: u64, restarts: u64) -> Result<(), Failure> {
         if let Some(lack) = lack(missing, restarts) {
             return Err(Failure::running(anyhow::anyhow!("{lack}: the output is incomplete")));
         }

@@ -54,7 +54,10 @@ async fn copy(
         false => response(connection, uri, log).await?,
     };
     if frames {
-        return feed(getting, &mut source, uri, output).await;
+        let mut sink = Sink::new(getting, output);
+        let got = feed(&mut source, uri, &mut sink).await;
+        sink.hint(Some(connection), uri).await;
+        return got;
     }
     if let Source::Response { length, .. } = &source {
         progress.begin(0, *length);
@@ -81,8 +84,8 @@ async fn copy(
 }
 
 /// Reads a feed from its frames.
-async fn feed(getting: &Getting, source: &mut Source, uri: &Uri, output: &mut Output) -> Result<(), Failure> {
-    let (mut reader, mut sink) = (Reader::new(uri), Sink::new(getting, output));
+async fn feed(source: &mut Source, uri: &Uri, sink: &mut Sink<'_>) -> Result<(), Failure> {
+    let mut reader = Reader::new(uri);
     loop {
         let cut = match source.next().await {
             Ok(Some(piece)) => reader.push(&piece).err().map(anyhow::Error::from),

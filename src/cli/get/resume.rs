@@ -46,8 +46,13 @@ pub(super) async fn run(
         part.replace();
     }
     let mut viewer = viewer(getting, uri, webtransport, connection)?;
+    let mut sink = Sink::new(getting, output);
     let got = tokio::select! {
-        got = copy(getting, &mut viewer, output) => got,
+        got = async {
+            let got = copy(getting, &mut viewer, &mut sink).await;
+            sink.hint(None, uri).await;
+            got
+        } => got,
         interrupted = interrupted => Err(interrupted),
     };
     viewer.close().await;
@@ -70,9 +75,8 @@ fn viewer(
     })
 }
 
-async fn copy(getting: &Getting, viewer: &mut Viewer, output: &mut Output) -> Result<(), Failure> {
+async fn copy(getting: &Getting, viewer: &mut Viewer, sink: &mut Sink<'_>) -> Result<(), Failure> {
     let Getting { log, progress, .. } = getting;
-    let mut sink = Sink::new(getting, output);
     let mut lost = false;
     while let Some(event) = viewer.next().await.map_err(failure)? {
         match &event {
