@@ -157,6 +157,13 @@ export function noFeed(name, names) {
   ]));
 }
 
+/** The server has nothing to show, and the address names nothing. */
+export function noFeeds() {
+  return forGood(new PageError("This server has no feeds yet.", [
+    "If you know the name of a feed that comes later, add ?feed=NAME to this page's address.",
+  ]));
+}
+
 /**
  * This browser or this page cannot use WebTransport.
  * @param {boolean} secure whether the page is a secure context

@@ -88,6 +88,17 @@ export function parseInfo(value) {
 }
 
 /**
+ * The feed that an address names; without one, the default feed, or else the first that there is.
+ * @param {Info} info
+ * @param {string} wanted the name, or ""
+ * @returns {string} "" if the server has no feeds
+ */
+export function chosenFeed(info, wanted) {
+  if (wanted !== "") return wanted;
+  return info.feeds.some(({ name }) => name === "default") ? "default" : (info.feeds[0]?.name ?? "");
+}
+
+/**
  * The address to fetch a feed from: its path, on the page's own origin.
  * @param {Info} info
  * @param {string} name

@@ -1,8 +1,8 @@
 // @ts-check
-import { asPageError, feedFailed, notOffered } from "./errors.mjs";
+import { asPageError, feedFailed, noFeeds, notOffered } from "./errors.mjs";
 import { failureOf } from "./feeds.mjs";
 import { openFetch } from "./fetch-source.mjs";
-import { feedUrl, loadInfo, sessionUrl } from "./info.mjs";
+import { chosenFeed, feedUrl, loadInfo, sessionUrl } from "./info.mjs";
 import { readStream } from "./reader.mjs";
 import { UNKNOWN } from "./timing.mjs";
 import { openWebTransport } from "./webtransport-source.mjs";
@@ -66,9 +66,9 @@ export class Viewer {
   /**
    * Reads a feed once, from opening to end. Resolves after the last event; never rejects.
    * @param {Transport} transport
-   * @param {string} [feed]
+   * @param {string} [wanted] the feed's name; "" for the default feed or, without one, the first
    */
-  async start(transport, feed = "default") {
+  async start(transport, wanted = "default") {
     if (this.#running !== undefined) return;
     const { signal } = (this.#running = new AbortController());
     const events = this.#events;
@@ -76,10 +76,13 @@ export class Viewer {
     let source;
     /** @type {() => void} */
     let last;
+    let feed = wanted;
     try {
       events.onConnecting();
       const { info, protocol } = await loadInfo(this.#env, signal);
       events.onInfo(info);
+      feed = chosenFeed(info, wanted);
+      if (feed === "") throw noFeeds();
       source = await this.#open(transport, feed, info, signal);
       last = await this.#read(source, feed, protocol, signal);
     } catch (cause) {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { feedUrl, loadInfo, parseInfo, sessionUrl } from "../../static/js/info.mjs";
+import { chosenFeed, feedUrl, loadInfo, parseInfo, sessionUrl } from "../../static/js/info.mjs";
 import { FakeEnv, infoDocument, json } from "./fakes.mjs";
 
 test("what the server gives is understood", () => {
@@ -98,4 +98,12 @@ test("a session goes where /info says, with the feed's path", () => {
   const info = parseInfo(infoDocument());
   assert.equal(sessionUrl(info, "default", "http://localhost:8080/"), "https://localhost:4433/stream");
   assert.equal(sessionUrl(info, "news", "http://localhost:8080/"), "https://localhost:4433/stream/news");
+});
+
+test("without a name it is the default feed, or else the first", () => {
+  const info = (...names) => ({ feeds: names.map((name) => ({ name, url: "", kind: "" })) });
+  assert.equal(chosenFeed(info("log", "default"), ""), "default");
+  assert.equal(chosenFeed(info("log", "chat"), ""), "log");
+  assert.equal(chosenFeed(info(), ""), "");
+  assert.equal(chosenFeed(info("log", "default"), "other"), "other");
 });
