@@ -3,20 +3,20 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { chromium, open } from './lib/browsers.mjs';
 import { assertDemo } from './lib/checks.mjs';
-import { Plain } from './lib/plain.mjs';
+import { Example } from './lib/example.mjs';
 
 const TEST = { timeout: 60_000 };
 
 describe('Chromium with the flags that plain prints', () => {
-  /** @type {Plain} */ let server;
+  /** @type {Example} */ let server;
   /** @type {import('puppeteer-core').Browser} */ let browser;
   before(async () => {
-    server = await Plain.start();
+    server = await Example.plain();
     browser = await chromium({ flags: server.flags });
   }, TEST);
   after(async () => {
     await browser?.close();
-    await server?.stop();
+    assert.deepEqual(await server?.stop(), { code: 0, signal: null });
   }, TEST);
 
   for (const [page, transport, text] of /** @type {const} */ ([
@@ -58,9 +58,22 @@ describe('Chromium with the flags that plain prints', () => {
   }
 });
 
+test('the chat page says that there is none', TEST, async () => {
+  const server = await Example.plain();
+  const browser = await chromium({ flags: server.flags });
+  try {
+    const view = await open(browser, `${server.base}/chat.html`);
+    await view.state(['error']);
+    assert.match((await view.report()).error, /no chat/i);
+  } finally {
+    await browser.close();
+    await server.stop();
+  }
+});
+
 for (const page of ['/fetch.html', '/webtransport.html']) {
   test(`${page} shows the chunks of a feed without an end as they come, until Stop`, TEST, async () => {
-    const server = await Plain.start('0', '20');
+    const server = await Example.plain('0', '20');
     const browser = await chromium({ flags: server.flags });
     try {
       const view = await open(browser, `${server.base}${page}`);
@@ -79,3 +92,17 @@ for (const page of ['/fetch.html', '/webtransport.html']) {
     }
   });
 }
+
+test('a window shows the first chunk of /stream, an hour before the second', TEST, async () => {
+  const server = await Example.plain('0', '3600000');
+  const browser = await chromium({ flags: server.flags });
+  try {
+    const page = await browser.newPage();
+    // It never ends, so neither does the navigation.
+    page.goto(`${server.base}/stream`, { timeout: 0 }).catch(() => {});
+    await page.waitForFunction(() => document.body?.innerText.includes('data chunk #0'), { polling: 50 });
+  } finally {
+    await browser.close();
+    await server.stop();
+  }
+});

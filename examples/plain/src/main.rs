@@ -140,7 +140,8 @@ async fn connection(incoming: Incoming, server: Arc<Server>) -> Result<()> {
 /// Answers a request.
 async fn respond(request: Request<()>, mut stream: Stream, server: Arc<Server>) -> Result<()> {
     match request.uri().path() {
-        _ if request.method() != Method::GET => stream.send_response(head(405, "text/plain")?).await?,
+        // There is nothing to publish to, nor any chat: the page asks with HEAD.
+        _ if request.method() != Method::GET => stream.send_response(head(404, "text/plain")?).await?,
         "/stream" => {
             stream.send_response(head(200, "text/plain; charset=utf-8")?).await?;
             let mut feed = server.feed.for_viewer(request.uri());
