@@ -4,6 +4,7 @@ mod group;
 mod keeper;
 mod launch;
 mod reason;
+mod silence;
 #[cfg(unix)]
 mod watcher;
 
@@ -22,7 +23,7 @@ pub(crate) use group::kill_all;
 pub use keeper::Commands;
 #[cfg(feature = "cli")]
 pub(crate) use keeper::PATIENCE;
-use keeper::{Ended, Running};
+use keeper::{Ended, Rest, Running};
 pub use launch::Stderr;
 
 /// How long to wait before a command is run again, at first and at most. It doubles each time that
@@ -42,12 +43,24 @@ pub(super) struct Exec {
 }
 
 fn end_of(ended: Ended) -> End {
-    match ended {
-        Ended::ByItself(Ok(status)) if status.success() => End::Clean,
-        Ended::ByItself(Ok(status)) => End::Failed(FeedError(reason::of(status))),
-        Ended::ByItself(Err(error)) => End::Failed(FeedError(format!("the command was lost: {error}"))),
-        Ended::Stopped => End::Stopped,
-        Ended::Lost => End::Failed(FeedError("the command was lost".into())),
+    let (status, rest) = match ended {
+        Ended::ByItself(Ok(status), rest) => (status, rest),
+        Ended::ByItself(Err(error), _) => return End::Failed(FeedError(format!("the command was lost: {error}"))),
+        Ended::Stopped => return End::Stopped,
+        Ended::Lost => return End::Failed(FeedError("the command was lost".into())),
+    };
+    let rest = match rest {
+        Rest::Nothing => None,
+        Rest::Stopped if status.success() => return End::Stopped,
+        Rest::Stopped => None,
+        Rest::Ended => Some("processes that it left behind held its output open and were ended"),
+        Rest::Escaped => Some("processes that it left behind still print in a group of their own, and are not read"),
+    };
+    match (status.success(), rest) {
+        (true, None) => End::Clean,
+        (false, None) => End::Failed(FeedError(reason::of(status))),
+        (true, Some(rest)) => End::Failed(FeedError(format!("the command ended, but {rest}"))),
+        (false, Some(rest)) => End::Failed(FeedError(format!("{}, and {rest}", reason::of(status)))),
     }
 }
 

@@ -5,20 +5,21 @@ use std::{fmt, io, process::ExitStatus, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::{
     process::ChildStderr,
-    sync::oneshot,
+    sync::oneshot::{self, error::TryRecvError},
     task::{JoinHandle, unconstrained},
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     Exec,
     group::Group,
     launch::{self, Launched, Output, Process},
+    silence::{Heard, Silence},
 };
 use crate::{
     fault,
@@ -99,17 +100,33 @@ pub(super) struct CannotRun {
 /// How a command has ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    ByItself(io::Result<ExitStatus>),
+    ByItself(io::Result<ExitStatus>, Rest),
     /// It was asked to, because the server stops.
     Stopped,
     /// Nobody knows.
     Lost,
 }
 
+/// What kept the output of a command open when it had exited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Nothing: all that was printed has been read.
+    Nothing,
+    /// Processes of its group, which were ended since they were silent: what they had still to print is lost.
+    Ended,
+    /// The same, since the server stops or no one reads any more.
+    Stopped,
+    /// Processes that aren't in its group, and can't be ended.
+    Escaped,
+}
+
 /// A running command and what it prints. When this is dropped, its keeper ends it.
 pub(super) struct Running {
     /// `None` at its end.
-    chunks: Option<Chunker<Output>>,
+    chunks: Option<Chunker<Heard<Output>>>,
+    silence: Silence,
+    /// All that can be printed has been read.
+    complete: bool,
     ended: Option<Ended>,
     ended_rx: oneshot::Receiver<Ended>,
     /// How much is still read after the end, and until when more is waited for.
@@ -132,16 +149,21 @@ impl Running {
         let Launched { process, output, stderr } = launched;
         let (drained, unwanted) = (CancellationToken::new(), CancellationToken::new());
         let (ended_tx, ended_rx) = oneshot::channel();
+        let silence = Silence::default();
         let keeper = Keeper {
+            name: name.clone(),
             process,
             group,
+            silence: silence.clone(),
             log: stderr.map(|stderr| shared.running.spawn(log(name.clone(), stderr))),
             drained: drained.clone(),
             unwanted: unwanted.clone(),
             commands: commands.clone(),
         };
         Ok(Self {
-            chunks: Some(Chunker::new(output, *chunking)),
+            chunks: Some(Chunker::new(Heard::new(output, silence.clone()), *chunking)),
+            silence,
+            complete: false,
             ended: None,
             ended_rx,
             last: (LAST_BYTES, None),
@@ -161,7 +183,11 @@ impl Running {
         let next = loop {
             if self.ended.is_none() {
                 // What never stops printing is never waited for below.
-                self.ended = self.ended_rx.try_recv().ok();
+                self.ended = match self.ended_rx.try_recv() {
+                    Ok(ended) => Some(ended),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Closed) => Some(Ended::Lost),
+                };
             }
             if self.ended.is_some() {
                 // Its last words are in the pipe, and given whenever they are asked for. Whoever still prints is no
@@ -169,15 +195,19 @@ impl Running {
                 let until = *self.last.1.get_or_insert_with(|| Instant::now() + LAST_WORDS);
                 // On Windows each read takes a while.
                 let until = if cfg!(unix) { until } else { Instant::now() + LAST_WORDS };
-                let last = unconstrained(timeout_at(until, chunks.next())).await.unwrap_or(Ok(None));
+                let Ok(last) = unconstrained(timeout_at(until, chunks.next())).await else { break Ok(None) };
                 let length = last.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len);
-                let left = self.last.0.checked_sub(length);
-                self.last.0 = left.unwrap_or(0);
-                break if left.is_some() { last } else { Ok(None) };
+                let Some(left) = self.last.0.checked_sub(length) else { break Ok(None) };
+                self.last.0 = left;
+                self.complete = matches!(last, Ok(None));
+                break last;
             }
             tokio::select! {
                 biased;
-                next = chunks.next() => break next,
+                next = chunks.next() => {
+                    self.complete = matches!(next, Ok(None));
+                    break next;
+                }
                 ended = &mut self.ended_rx => self.ended = Some(ended.unwrap_or(Ended::Lost)),
             }
         };
@@ -190,9 +220,16 @@ impl Running {
 
     /// How it has ended, once there is nothing more of it.
     pub(super) async fn end(&mut self) -> Ended {
-        match self.ended.take() {
+        let ended = match self.ended.take() {
             Some(ended) => ended,
             None => (&mut self.ended_rx).await.unwrap_or(Ended::Lost),
+        };
+        match ended {
+            // Only the reader knows whether something came from there. A daemon that is silent says nothing.
+            Ended::ByItself(status, Rest::Escaped) if self.complete || self.silence.lasts(PATIENCE / 2) => {
+                Ended::ByItself(status, Rest::Nothing)
+            }
+            ended => ended,
         }
     }
 
@@ -205,8 +242,12 @@ impl Running {
 
 /// Owns the processes of a command, from their start until none is left.
 struct Keeper {
+    /// The feed's name.
+    name: String,
     process: Process,
     group: Group,
+    /// For how long nothing has come of what it prints.
+    silence: Silence,
     log: Option<JoinHandle<()>>,
     /// What it printed has been read to its end.
     drained: CancellationToken,
@@ -217,6 +258,7 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self, ended_tx: oneshot::Sender<Ended>) {
+        fault::point("keeper");
         let status = tokio::select! {
             biased;
             status = self.process.wait() => Some(status),
@@ -233,22 +275,24 @@ impl Keeper {
         }
     }
 
-    /// The command has exited. What it printed is still read, and what it has left behind ends.
+    /// The command has exited. What it printed is still read, as is what the processes print that it left
+    /// behind; those that are silent are ended.
     async fn end_rest(mut self, status: io::Result<ExitStatus>, ended_tx: oneshot::Sender<Ended>) {
         let (drained, unwanted, commands) = (self.drained.clone(), self.unwanted.clone(), self.commands.clone());
         let log = self.log.take();
-        let patience = async {
-            let deadline = Instant::now() + PATIENCE;
-            // Looks at the group all the time: once it is empty, its number may be that of others.
-            self.is_gone(PATIENCE, &mut true).await;
-            sleep_until(deadline).await;
-        };
-        tokio::select! {
+        let left = tokio::select! {
             biased;
-            () = drained.cancelled() => {}
-            () = unwanted.cancelled() => {}
-            () = commands.stopping() => {}
-            () = patience => {}
+            () = drained.cancelled() => Rest::Nothing,
+            () = unwanted.cancelled() => Rest::Stopped,
+            () = commands.stopping() => Rest::Stopped,
+            left = self.silent() => left,
+        };
+        if left == Rest::Ended {
+            warn!(
+                feed = self.name,
+                "the command has exited, and processes that it left behind keep its output open without printing; \
+                 ending them"
+            );
         }
         let rest = async {
             if !self.group.is_empty() {
@@ -264,9 +308,36 @@ impl Keeper {
         };
         end_log(log).await;
         // Whoever has gone does not want to know.
-        let _ = ended_tx.send(Ended::ByItself(status));
+        let _ = ended_tx.send(Ended::ByItself(status, left));
         if !over {
             rest.await;
+        }
+    }
+
+    /// Waits until what the command left behind has been silent for as long as it may. Processes that have
+    /// left its group are not waited for: nothing here could end them.
+    async fn silent(&mut self) -> Rest {
+        let exited = Instant::now();
+        let (mut alone, mut told, mut pause) = (None, false, Duration::from_millis(1));
+        loop {
+            // Looks at the group all the time: once it is empty, its number may be that of others.
+            if self.group.is_empty() {
+                if alone.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
+                    return Rest::Escaped;
+                }
+            } else if exited.elapsed() >= PATIENCE {
+                if self.silence.lasts(PATIENCE) {
+                    return Rest::Ended;
+                }
+                if !std::mem::replace(&mut told, true) {
+                    info!(
+                        feed = self.name,
+                        "the command has exited, and processes that it left behind still print; waiting for them"
+                    );
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LOOK);
         }
     }
 
