@@ -13,7 +13,7 @@ use common::{
 };
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use h3cast::{
-    feed::{Feed, From, Lag, Publisher},
+    feed::{Feed, Lag, Publisher, Start},
     format::{Format, frames::FrameDecoder},
 };
 
@@ -35,7 +35,7 @@ fn unread(chunk: &Bytes, format: Format) -> (Audience, Publisher) {
     for _ in 0..CHUNKS {
         publish_one(&publisher, chunk.clone());
     }
-    (Audience::new(&feed, From::Start, format, 1), publisher)
+    (Audience::new(&feed, Start::Start, format, 1), publisher)
 }
 
 fn encode(criterion: &mut Criterion) {

@@ -10,7 +10,7 @@ use common::{
     runtime,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use h3cast::feed::{Feed, From, Lag};
+use h3cast::feed::{Feed, Lag, Start};
 
 /// What the ring keeps, in bytes.
 const HISTORY: usize = 1 << 20;
@@ -23,7 +23,7 @@ fn fan_out(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(viewers as u64));
         for (name, format) in FORMATS {
             let (feed, publisher) = Feed::live("f", HISTORY, Lag::Skip);
-            let mut audience = Audience::new(&feed, From::Now, format, viewers);
+            let mut audience = Audience::new(&feed, Start::Now, format, viewers);
             audience.deliver();
             group.bench_function(BenchmarkId::new(name, viewers), |bencher| {
                 bencher.iter(|| {

@@ -13,7 +13,7 @@ use common::{
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use h3cast::{
-    feed::{Feed, From, Lag},
+    feed::{Feed, Lag, Start},
     format::Format,
 };
 
@@ -30,7 +30,7 @@ fn publish(criterion: &mut Criterion) {
     for viewers in [0, 1, 1000] {
         let (feed, publisher) = Feed::live("f", HISTORY, Lag::Skip);
         publish_lines(&publisher, FULL);
-        let mut audience = Audience::new(&feed, From::Now, Format::Raw, viewers);
+        let mut audience = Audience::new(&feed, Start::Now, Format::Raw, viewers);
         group.bench_function(BenchmarkId::new("waiting", viewers), |bencher| {
             bencher.iter_custom(|iterations| {
                 let mut spent = Duration::ZERO;
@@ -59,7 +59,7 @@ fn catch_up(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(kept));
     for (name, format) in FORMATS {
         group.bench_function(name, |bencher| {
-            bencher.iter(|| Audience::new(&feed, From::Start, format, 1).deliver());
+            bencher.iter(|| Audience::new(&feed, Start::Start, format, 1).deliver());
         });
     }
 }

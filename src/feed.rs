@@ -1,6 +1,18 @@
-//! Feeds: named sequences of chunks, and who views them. All of it is the crate [`h3cast_feed`].
+//! Feeds: named sequences of chunks, and their viewers. This is the crate [`h3cast_feed`].
 
 pub use h3cast_feed::{
-    BadStart, Counted, DEFAULT, DEFAULT_HISTORY, End, Event, Family, Feed, FeedError, Feeds, Filler, From, Gap, Keeper,
-    Lag, Past, PublishError, Publisher, Rate, Receipt, Status, Viewer,
+    BadStart, Counted, DEFAULT, DEFAULT_HISTORY, End, Event, Family, Feed, FeedError, Feeds, Filler, Gap, Keeper, Lag,
+    Past, PublishError, Publisher, Rate, Receipt, Start, Status, TryPublishError, Viewer,
 };
+
+/// [`Start`] by its former name.
+///
+/// ```
+/// # #![allow(deprecated)]
+/// use h3cast::feed::{Feed, From, Lag};
+///
+/// let (feed, _publisher) = Feed::live("news", 1 << 20, Lag::Skip);
+/// let viewer = feed.view(From::Now, None);
+/// ```
+#[deprecated(since = "0.1.0", note = "it shadowed the prelude's `From`: write `h3cast::feed::Start`")]
+pub type From = Start;

@@ -20,7 +20,7 @@ use common::soon;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use h3cast::{
     chunk::Cursor,
-    feed::{End, Event, Feed, From, Lag},
+    feed::{End, Event, Feed, Lag, Start},
     format::{self, Cut, Format},
 };
 use raw::{Raw, connect, endpoint, request, status};
@@ -58,7 +58,7 @@ async fn ten_thousand_viewers_hold_one_ring() {
     let mut read = 0;
     for number in 0..VIEWERS {
         // Each at a place of its own, as far as there are that many.
-        let from = From::After(Cursor { epoch: oldest.epoch, seq: oldest.seq + number as u64 % (kept - 1) });
+        let from = Start::After(Cursor { epoch: oldest.epoch, seq: oldest.seq + number as u64 % (kept - 1) });
         let format = formats[number % 3];
         let mut stream: Written = Box::pin(format::write(feed.view(from, None), format));
         // What comes first, the header of a frame, and the chunk.
@@ -383,7 +383,7 @@ async fn blocking_for_ten_thousand_viewers() {
         let (feed, publisher) = Feed::live("default", 12 * CHUNK, lag);
         let viewers: Vec<_> = (0..VIEWERS)
             .map(|_| {
-                let mut viewer = feed.view(From::Now, None);
+                let mut viewer = feed.view(Start::Now, None);
                 tokio::spawn(async move {
                     let mut seen = 0;
                     while let Some(event) = viewer.next().await {

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use h3cast::{
     chunk::Cursor,
     client::{ClientError, Connection},
-    feed::{End, Feed, FeedError, From, Gap, Lag, PublishError, Publisher},
+    feed::{End, Feed, FeedError, Gap, Lag, PublishError, Publisher, Start},
     format::frames::{Frame, FrameDecoder},
 };
 use http::{HeaderMap, Request, StatusCode};
@@ -270,7 +270,7 @@ async fn a_producer_that_may_not_lose_waits_for_the_slowest() {
 #[tokio::test]
 async fn the_same_chunk_is_encoded_once() {
     let (feed, publisher) = Feed::live("default", HISTORY, Lag::Skip);
-    let viewers: Vec<_> = (0..3).map(|_| feed.view(From::Now, None)).collect();
+    let viewers: Vec<_> = (0..3).map(|_| feed.view(Start::Now, None)).collect();
     publisher.publish("text".into()).await.unwrap();
     let mut encoded = Vec::new();
     for viewer in viewers {

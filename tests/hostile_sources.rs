@@ -16,7 +16,7 @@ use bytes::Bytes;
 use common::{TestServer, soon};
 use futures_util::{StreamExt, stream};
 use h3cast::{
-    feed::{End, Feed, From, Gap, Lag, Publisher},
+    feed::{End, Feed, Gap, Lag, Publisher, Start},
     format::frames::{Frame, FrameDecoder},
     source::chunker::{Chunker, Chunking, MAX_CHUNK},
 };
@@ -554,7 +554,7 @@ async fn viewers_that_come_and_go_in_silence() {
     const VIEWERS: u64 = 100_000;
     let (feed, _publisher): (Feed, Publisher) = Feed::live("default", 1 << 20, Lag::Skip);
     let visit = |_| {
-        let mut viewer = feed.view(From::Now, None);
+        let mut viewer = feed.view(Start::Now, None);
         // A task of its own, as each request has; it is given up while it waits for a chunk.
         let task = tokio::spawn(async move { viewer.next().await.is_some() });
         async move {

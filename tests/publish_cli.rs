@@ -27,7 +27,7 @@ use futures_util::{StreamExt, stream};
 use h3cast::{
     App,
     client::{ClientError, Publication, PublishError, PublishEvent, Trust},
-    feed::{Event, Feed, From, Lag},
+    feed::{Event, Feed, Lag, Start},
     source::chunker::Chunking,
 };
 use http::{Method, StatusCode, header};
@@ -142,7 +142,7 @@ async fn an_early_answer_and_backpressure() {
 
 /// What a feed has, from its start, until it has that many bytes.
 async fn published(feed: &Feed, bytes: usize) -> Vec<String> {
-    let mut viewer = feed.view(From::Start, None);
+    let mut viewer = feed.view(Start::Start, None);
     let (mut chunks, mut len) = (Vec::new(), 0);
     while len < bytes {
         match soon("a chunk", viewer.next()).await {

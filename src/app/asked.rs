@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use super::{App, Problem, accept, publish::Cut};
 use crate::{
     chunk::EndCursor,
-    feed::{Feed, From, Viewer},
+    feed::{Feed, Start, Viewer},
     format::Format,
 };
 
@@ -98,7 +98,7 @@ fn set<T>(place: &mut Option<T>, name: &str, value: &str, parsed: Option<T>, all
 /// What a client wants to view.
 pub(super) struct Asked {
     pub(super) feed: Feed,
-    from: Option<From>,
+    from: Option<Start>,
     /// The end that the client has had.
     had_end: Option<EndCursor>,
     limit: Option<u64>,
@@ -124,7 +124,7 @@ impl App {
         };
         // Without an event yet its place is empty (HTML §9.2.4).
         let place = last_event.filter(|id| !id.is_empty()).or(query.from.as_deref());
-        let from = place.map(From::at).transpose().map_err(|error| Problem::bad(error.to_string()))?;
+        let from = place.map(str::parse::<Start>).transpose().map_err(|error| Problem::bad(error.to_string()))?;
         Ok(Asked {
             feed,
             from,
@@ -174,7 +174,7 @@ impl Asked {
             Format::Frames => !self.format_named,
             Format::Sse => false,
         };
-        let whole = plain && self.limit.is_none() && !matches!(self.from, Some(From::After(_) | From::End(_)));
+        let whole = plain && self.limit.is_none() && !matches!(self.from, Some(Start::After(_) | Start::End(_)));
         self.feed.file().filter(|_| whole)
     }
 }

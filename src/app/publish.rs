@@ -115,7 +115,7 @@ pub(super) enum Cut {
     Lines,
 }
 
-impl std::convert::From<Cut> for Chunking {
+impl From<Cut> for Chunking {
     fn from(cut: Cut) -> Self {
         match cut {
             Cut::Bytes => Self::Bytes,
@@ -271,7 +271,7 @@ enum Broken {
     TooLarge(PublishError),
 }
 
-impl std::convert::From<PublishError> for Broken {
+impl From<PublishError> for Broken {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::Ended => Self::Ended,
@@ -281,7 +281,7 @@ impl std::convert::From<PublishError> for Broken {
     }
 }
 
-impl std::convert::From<io::Error> for Broken {
+impl From<io::Error> for Broken {
     fn from(error: io::Error) -> Self {
         Self::Read(error)
     }

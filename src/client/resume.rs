@@ -8,7 +8,7 @@ use http::Uri;
 use super::viewer::{BadUri, Event, ViewError};
 use crate::{
     chunk::{Cursor, EndCursor, Epoch},
-    feed::{From, Gap},
+    feed::{Gap, Start},
     format::frames::Frame,
 };
 
@@ -23,14 +23,14 @@ pub(super) struct FeedUri {
 impl FeedUri {
     /// Takes a URI apart into what stays and where its viewer begins.
     pub(super) fn parse(uri: &Uri) -> Result<(Self, Place), BadUri> {
-        let (mut rest, mut from, mut limit) = (Vec::new(), From::default(), None);
+        let (mut rest, mut from, mut limit) = (Vec::new(), Start::default(), None);
         for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let wrong = || BadUri(pair.to_owned());
             match pair.split_once('=').unwrap_or((pair, "")) {
                 ("format", "raw") | ("delivery", "stream") => {}
                 ("format" | "delivery", _) => return Err(wrong()),
                 ("limit", number) => limit = Some(number.parse().map_err(|_| wrong())?),
-                ("from", place) => from = From::at(place).map_err(|_| wrong())?,
+                ("from", place) => from = place.parse().map_err(|_| wrong())?,
                 _ => rest.push(pair.to_owned()),
             }
         }
@@ -42,11 +42,11 @@ impl FeedUri {
         let mut pairs = self.rest.clone();
         pairs.push("format=frames".into());
         pairs.extend(match place.from() {
-            From::Now => None,
-            From::Start => Some("from=start".into()),
-            From::Last(many) => Some(format!("from=-{many}")),
-            From::After(cursor) => Some(format!("from={cursor}")),
-            From::End(epoch) => Some(format!("from={}", EndCursor { epoch, last: None })),
+            Start::Now => None,
+            Start::Start => Some("from=start".into()),
+            Start::Last(many) => Some(format!("from=-{many}")),
+            Start::After(cursor) => Some(format!("from={cursor}")),
+            Start::End(epoch) => Some(format!("from={}", EndCursor { epoch, last: None })),
         });
         pairs.extend(place.left().map(|left| format!("limit={left}")));
         let mut parts = self.uri.clone().into_parts();
@@ -61,7 +61,7 @@ impl FeedUri {
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     /// Where it began.
-    start: From,
+    start: Start,
     limit: Option<u64>,
     /// The run of numbers of what it has seen.
     epoch: Option<Epoch>,
@@ -80,15 +80,15 @@ pub(super) struct Place {
 
 impl Default for Place {
     fn default() -> Self {
-        Self::new(From::default(), None)
+        Self::new(Start::default(), None)
     }
 }
 
 impl Place {
-    fn new(start: From, limit: Option<u64>) -> Self {
+    fn new(start: Start, limit: Option<u64>) -> Self {
         let (epoch, next) = match start {
-            From::After(cursor) => (Some(cursor.epoch), Some(cursor.seq.saturating_add(1))),
-            From::Start | From::Now | From::Last(_) | From::End(_) => (None, None),
+            Start::After(cursor) => (Some(cursor.epoch), Some(cursor.seq.saturating_add(1))),
+            Start::Start | Start::Now | Start::Last(_) | Start::End(_) => (None, None),
         };
         Self {
             start,
@@ -105,12 +105,12 @@ impl Place {
     }
 
     /// Where to begin when the feed is asked for again.
-    fn from(&self) -> From {
+    fn from(&self) -> Start {
         match (self.epoch, self.next) {
-            (Some(epoch), Some(next)) if next > 0 => From::After(Cursor { epoch, seq: next - 1 }),
+            (Some(epoch), Some(next)) if next > 0 => Start::After(Cursor { epoch, seq: next - 1 }),
             // Before the first chunk of a run there is no cursor.
-            (Some(_), Some(_)) => From::Start,
-            _ if self.restarted => From::Start,
+            (Some(_), Some(_)) => Start::Start,
+            _ if self.restarted => Start::Start,
             _ => self.start,
         }
     }
@@ -122,8 +122,8 @@ impl Place {
     /// The last chunk that has come, or is known to be missing.
     pub(super) fn cursor(&self) -> Option<Cursor> {
         match self.from() {
-            From::After(cursor) => Some(cursor),
-            From::Start | From::Now | From::Last(_) | From::End(_) => None,
+            Start::After(cursor) => Some(cursor),
+            Start::Start | Start::Now | Start::Last(_) | Start::End(_) => None,
         }
     }
 

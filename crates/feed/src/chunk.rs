@@ -1,4 +1,4 @@
-//! The unit that a source emits and a viewer receives.
+//! The unit that a publisher emits and a viewer receives.
 
 use std::{
     sync::OnceLock,
@@ -12,13 +12,13 @@ use crate::format::Piece;
 /// One piece of a feed.
 #[derive(Debug)]
 pub struct Chunk {
-    /// Its place in its feed, from 0.
+    /// Its number in its feed, from 0.
     pub seq: u64,
     /// When it was published.
     pub time: SystemTime,
-    /// What it carries.
+    /// Its bytes.
     pub bytes: Bytes,
-    /// What it is in each format, made when the first viewer asks and shared by all.
+    /// Its encoding in each format, created when the first viewer needs it and shared by all.
     pub(crate) written: [OnceLock<Box<Piece>>; 3],
 }
 

@@ -1,4 +1,4 @@
-//! How a feed's events are written: the same on a response and on a WebTransport stream.
+//! A feed as a stream of bytes: the same for every transport.
 
 mod beat;
 mod piece;
@@ -13,10 +13,10 @@ pub(crate) use piece::Piece;
 pub use piece::{Framing, PREFIX_TYPE};
 pub use writer::{Writer, write};
 
-/// A way of writing a feed.
+/// A format of the stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
-    /// The bytes and nothing else. There is no way to tell of a gap: the stream breaks off.
+    /// The bytes of the chunks and nothing else. It cannot express a gap: the stream breaks off.
     #[default]
     Raw,
     /// Server-sent events (WHATWG HTML §9.2).
@@ -46,25 +46,25 @@ pub mod frames {
     }
 }
 
-/// The stream must break off here.
+/// Why a stream must break off: it must not look complete.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Cut {
-    /// Chunks are missing, and `raw` has no way to say so.
+    /// Chunks are missing, which `raw` cannot express.
     #[error("the viewer was too slow: {0} chunks are missing")]
     Gap(u64),
-    /// The feed was started again, and `raw` has no way to say so.
-    #[error("the feed was started again")]
+    /// The feed was restarted, which `raw` cannot express.
+    #[error("the feed was restarted")]
     Restarted,
-    /// The server stops.
-    #[error("the server stops")]
+    /// The server is stopping.
+    #[error("the server is stopping")]
     Stopped,
-    /// The feed broke off.
+    /// The feed failed.
     #[error(transparent)]
     Failed(#[from] FeedError),
 }
 
 impl Format {
-    /// The media type of a response.
+    /// Its media type.
     #[must_use]
     pub fn content_type(self) -> &'static str {
         match self {
@@ -74,7 +74,7 @@ impl Format {
         }
     }
 
-    /// Adds what comes before the first event. Like the others, gives how many bytes it added.
+    /// Adds what precedes the first event. Like the others, returns how many bytes it added.
     fn begin(self, viewer: &Viewer, framing: Framing, out: &mut Vec<Bytes>) -> usize {
         match self {
             Self::Raw => 0,
@@ -86,12 +86,12 @@ impl Format {
         }
     }
 
-    /// Adds one event; nothing when it needs no bytes. `had` is what the viewer has had by then, and
-    /// `settled` whether the feed has no more for it, should it be an end.
+    /// Adds one event; nothing if it needs no bytes. `had` is what the viewer has received with it, and
+    /// `settled` whether the feed itself is over, if it is an end.
     ///
     /// # Errors
     ///
-    /// When the stream must break off, so that it does not look whole.
+    /// If the stream must break off.
     #[inline]
     fn put(
         self,
@@ -103,12 +103,12 @@ impl Format {
     ) -> Result<usize, Cut> {
         match event {
             Event::Chunk(chunk) => Ok(self.chunk(chunk, had.epoch, framing, out)),
-            event => Ok(alone(&self.seldom(event, settled.then_some(had))?, framing, out)),
+            event => Ok(alone(&self.other(event, settled.then_some(had))?, framing, out)),
         }
     }
 
-    /// What an event that is no chunk is, in bytes.
-    fn seldom(self, event: &Event, id: Option<EndCursor>) -> Result<Bytes, Cut> {
+    /// An event other than a chunk, in bytes.
+    fn other(self, event: &Event, id: Option<EndCursor>) -> Result<Bytes, Cut> {
         Ok(match (self, event) {
             (_, Event::Chunk(_)) => Bytes::new(),
             (Self::Raw, Event::Gap(gap)) if gap.restarted => return Err(Cut::Restarted),
@@ -117,7 +117,7 @@ impl Format {
             (Self::Sse, Event::Stalled(stalled)) => sse::stalled(*stalled),
             (Self::Frames, Event::Stalled(stalled)) => frames::stalled(*stalled),
             (Self::Raw, Event::End(End::Stopped)) => return Err(Cut::Stopped),
-            // Without its own end the stream says that there is more, and nothing that was sent is lost.
+            // A stream without an end event means that there is more, and nothing that was sent is lost.
             (Self::Sse | Self::Frames, Event::End(End::Stopped)) => Bytes::new(),
             (Self::Raw, Event::End(End::Clean)) => Bytes::new(),
             (Self::Raw, Event::End(End::Failed(error))) => return Err(error.clone().into()),
@@ -128,7 +128,7 @@ impl Format {
         })
     }
 
-    /// Adds a chunk. It is encoded once, whoever asks, and its bytes are shared.
+    /// Adds a chunk. It is encoded once, and its bytes are shared by all viewers.
     fn chunk(self, chunk: &Chunk, epoch: Epoch, framing: Framing, out: &mut Vec<Bytes>) -> usize {
         if self == Self::Raw && chunk.bytes.is_empty() {
             return 0;
@@ -143,13 +143,12 @@ impl Format {
         chunk.written[self as usize].get_or_init(encode).put(framing, out)
     }
 
-    /// Whether it has something to keep a silent stream alive; what `raw` could say would be taken
-    /// for a chunk.
+    /// Whether it has heartbeats. Bytes in `raw` would be taken for a chunk.
     fn has_heartbeat(self) -> bool {
         self != Self::Raw
     }
 
-    /// Adds what keeps a silent stream alive.
+    /// Adds a heartbeat, which keeps a silent stream alive.
     fn heartbeat(self, framing: Framing, out: &mut Vec<Bytes>) {
         match self {
             Self::Raw => {}
@@ -159,7 +158,7 @@ impl Format {
     }
 }
 
-/// Adds what is for one viewer.
+/// Adds bytes for one viewer alone.
 fn alone(bytes: &Bytes, framing: Framing, out: &mut Vec<Bytes>) -> usize {
     match bytes.is_empty() {
         true => 0,

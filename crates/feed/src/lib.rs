@@ -9,7 +9,7 @@
 //!
 //! ```
 //! use futures_util::StreamExt;
-//! use h3cast_feed::{End, Event, Feed, From, Lag};
+//! use h3cast_feed::{End, Event, Feed, Lag, Start};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), h3cast_feed::PublishError> {
@@ -19,7 +19,7 @@
 //! publisher.publish("second".into()).await?;
 //!
 //! // A viewer that has received the first chunk continues after it.
-//! let mut viewer = feed.view(From::After(first), None);
+//! let mut viewer = feed.view(Start::After(first), None);
 //! publisher.end(End::Clean);
 //! while let Some(event) = viewer.next().await {
 //!     match event {
@@ -36,7 +36,7 @@
 //! | item | what it is |
 //! |---|---|
 //! | [`Feed`], [`Publisher`], [`Viewer`], [`Event`] | live feeds, and feeds that start over for each viewer |
-//! | [`From`], [`Cursor`], [`EndCursor`], [`Gap`] | where viewers begin, and what they miss |
+//! | [`Start`], [`Cursor`], [`EndCursor`], [`Gap`] | where viewers begin, and what they miss |
 //! | [`Lag`] | what happens to a viewer that falls too far behind |
 //! | [`Keeper`], [`Filler`] | feeds stored externally, with a ring of their latest chunks |
 //! | [`Feeds`], [`Family`] | the feeds of a program, by name |
@@ -47,19 +47,28 @@
 
 mod chunk;
 mod feed;
+mod feeds;
 pub mod format;
+mod keeper;
 mod kept;
 mod log;
 mod panics;
 mod publisher;
 mod rate;
 mod ring;
+mod start;
+mod status;
 mod viewer;
 
 pub use chunk::Chunk;
-pub use feed::{BadStart, Counted, DEFAULT, DEFAULT_HISTORY, Event, Family, Feed, Feeds, From, Lag, Status};
+pub use feed::{DEFAULT_HISTORY, Feed};
+pub use feeds::{DEFAULT, Family, Feeds};
 pub use h3cast_proto::feed::{BadCursor, Cursor, End, EndCursor, Epoch, FeedError, Gap};
-pub use kept::{Filler, Keeper, Past, PublishError, Receipt};
+pub use keeper::{Keeper, Past, PublishError, Receipt, TryPublishError};
+pub use kept::Filler;
 pub use publisher::Publisher;
 pub use rate::Rate;
-pub use viewer::Viewer;
+pub use ring::Lag;
+pub use start::{BadStart, Start};
+pub use status::{Counted, Status};
+pub use viewer::{Event, Viewer};

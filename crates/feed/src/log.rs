@@ -1,4 +1,4 @@
-//! What the log says of how feeds end.
+//! Log lines about how feeds end.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::{End, FeedError};
 
-/// One line when a live feed ends. That its server stops is not an end of the feed.
+/// Logs that a live feed ended. A server that stops does not end its feeds.
 pub(crate) fn ended(feed: &str, end: &End) {
     match end {
         End::Clean => info!(feed, "the feed ended"),
@@ -18,25 +18,24 @@ pub(crate) fn ended(feed: &str, end: &End) {
     }
 }
 
-/// How long the log is silent about an on-demand feed that has failed, in which it may fail for as many
-/// viewers as there are.
+/// How often at most failures of one on-demand feed are logged: it may fail for every viewer.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// Failures of a feed that starts over for each viewer.
 #[derive(Debug, Default)]
-pub(crate) struct Failures(Mutex<Told>);
+pub(crate) struct Failures(Mutex<Logged>);
 
 #[derive(Debug, Default)]
-struct Told {
+struct Logged {
     last: Option<Instant>,
-    /// How many there were since.
+    /// How many failures there were since.
     left_out: u64,
 }
 
 impl Failures {
-    /// The feed has failed for one of its viewers.
+    /// Logs that the feed failed for one of its viewers.
     pub(crate) fn count(&self, feed: &str, error: &FeedError) {
-        let Some(left_out) = self.tells(Instant::now()) else { return };
+        let Some(left_out) = self.logs(Instant::now()) else { return };
         match left_out {
             0 => warn!(feed, %error, "the feed failed for a viewer"),
             _ => {
@@ -45,15 +44,15 @@ impl Failures {
         }
     }
 
-    /// Whether the log is told, and how many failures it was not told of before.
-    fn tells(&self, now: Instant) -> Option<u64> {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.last.is_some_and(|last| now.duration_since(last) < SILENCE) {
-            told.left_out += 1;
+    /// Whether a failure is logged now, with how many that were not.
+    fn logs(&self, now: Instant) -> Option<u64> {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.last.is_some_and(|last| now.duration_since(last) < SILENCE) {
+            logged.left_out += 1;
             return None;
         }
-        told.last = Some(now);
-        Some(std::mem::take(&mut told.left_out))
+        logged.last = Some(now);
+        Some(std::mem::take(&mut logged.left_out))
     }
 }
 
@@ -64,10 +63,10 @@ mod tests {
     #[test]
     fn many_failures_are_one_line() {
         let (failures, start) = (Failures::default(), Instant::now());
-        assert_eq!(failures.tells(start), Some(0));
-        assert_eq!(failures.tells(start), None);
-        assert_eq!(failures.tells(start + SILENCE / 2), None);
-        assert_eq!(failures.tells(start + SILENCE), Some(2));
-        assert_eq!(failures.tells(start + 3 * SILENCE), Some(0));
+        assert_eq!(failures.logs(start), Some(0));
+        assert_eq!(failures.logs(start), None);
+        assert_eq!(failures.logs(start + SILENCE / 2), None);
+        assert_eq!(failures.logs(start + SILENCE), Some(2));
+        assert_eq!(failures.logs(start + 3 * SILENCE), Some(0));
     }
 }

@@ -1,4 +1,4 @@
-//! The one who writes a live feed.
+//! Publishing to a feed.
 
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
@@ -7,25 +7,25 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use crate::{
-    Cursor, End, FeedError, PublishError, Receipt,
-    feed::Counters,
+    Cursor, End, FeedError, PublishError, Receipt, TryPublishError,
     kept::Kept,
     log,
     ring::{Full, Ring},
+    status::Counters,
 };
 
-/// How long a publisher may be held up before the log is told, each time.
+/// How long a publisher may be held up before that is logged, each time.
 const LONG: Duration = Duration::from_secs(10);
 
-/// Publishes to a live feed. Clones publish to the same one. [`end`](Self::end) ends it; when the last
-/// clone is dropped before that, the feed has failed: its source may have panicked, and what is cut short
-/// must not look whole. A feed that is stored externally continues.
+/// Publishes to a live feed. Clones publish to the same one. [`end`](Self::end) ends it; if the last clone is
+/// dropped before that, the feed has failed: its source may have panicked, and a feed that is cut short must not
+/// look complete. A feed that is stored externally continues.
 #[derive(Debug, Clone)]
 pub struct Publisher(To);
 
 #[derive(Clone)]
 enum To {
-    Ring(Arc<FailOnDrop>),
+    Ring(Arc<Written>),
     Kept(Kept),
 }
 
@@ -39,15 +39,15 @@ impl fmt::Debug for To {
 }
 
 #[derive(Debug)]
-struct FailOnDrop {
+struct Written {
     name: Arc<str>,
     ring: Arc<Ring>,
     counters: Arc<Counters>,
 }
 
-impl Drop for FailOnDrop {
+impl Drop for Written {
     fn drop(&mut self) {
-        // Changes nothing when the feed has ended.
+        // Changes nothing if the feed has ended.
         let reason = match std::thread::panicking() {
             true => "the feed's source panicked",
             false => "the feed's source went away without ending the feed",
@@ -58,34 +58,63 @@ impl Drop for FailOnDrop {
 
 impl Publisher {
     pub(crate) fn new(name: Arc<str>, ring: Arc<Ring>, counters: Arc<Counters>) -> Self {
-        Self(To::Ring(Arc::new(FailOnDrop { name, ring, counters })))
+        Self(To::Ring(Arc::new(Written { name, ring, counters })))
     }
 
     pub(crate) fn kept(kept: Kept) -> Self {
         Self(To::Kept(kept))
     }
 
-    /// Publishes a chunk and gives its cursor. With [`Lag::Block`](crate::Lag::Block), waits until no
-    /// viewer would lose a chunk by it; when the feed is kept elsewhere, until it is kept there.
+    /// Publishes a chunk and returns its cursor. With [`Lag::Block`](crate::Lag::Block), waits until no viewer
+    /// loses a chunk by that; if the feed is stored externally, until the chunk is stored.
     ///
     /// # Errors
     ///
-    /// When the feed has ended, or does not take the chunk.
+    /// If the feed has ended, or does not accept the chunk.
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: when dropped, nothing is published, unless the feed is kept elsewhere: then nobody
-    /// knows.
+    /// Cancel-safe: when dropped, nothing is published. But if the feed is stored externally, the chunk may
+    /// have been stored.
     ///
     /// # Panics
     ///
-    /// When it has to wait and there is no Tokio runtime with timers.
+    /// If it has to wait and there is no Tokio runtime with timers.
     pub async fn publish(&self, bytes: Bytes) -> Result<Cursor, PublishError> {
         Ok(self.publish_as(bytes, || None).await?.cursor)
     }
 
-    /// Like [`publish`](Self::publish). Where a feed is kept elsewhere, a chunk with an `id` that is kept
-    /// already is not kept again, and the receipt is of that one; elsewhere it is not asked for.
+    /// Publishes a chunk without waiting and returns its cursor. Needs no runtime, so it can be called from any
+    /// thread; it never blocks for longer than it takes to add the chunk.
+    ///
+    /// ```
+    /// use h3cast_feed::{Feed, Lag, TryPublishError};
+    ///
+    /// let (feed, publisher) = Feed::live("samples", 1 << 20, Lag::Block);
+    /// match publisher.try_publish("21.5".into()) {
+    ///     Ok(cursor) => assert_eq!(cursor.seq, 0),
+    ///     // A viewer is too slow: drop the sample, or keep it for later.
+    ///     Err(TryPublishError::Full) => {}
+    ///     Err(error) => eprintln!("{error}"),
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the chunk could only be published after waiting (the chunk is not published: a clone of `bytes` is
+    /// cheap to keep), or the feed has ended.
+    pub fn try_publish(&self, bytes: Bytes) -> Result<Cursor, TryPublishError> {
+        let To::Ring(to) = &self.0 else { return Err(TryPublishError::External) };
+        let cursor = to.ring.publish_now(&bytes).map_err(|full| match full {
+            Full::Wait => TryPublishError::Full,
+            Full::Ended => TryPublishError::Ended,
+        })?;
+        to.counters.count(bytes.len());
+        Ok(cursor)
+    }
+
+    /// Like [`publish`](Self::publish). If the feed is stored externally, a chunk whose `id` is stored already is
+    /// not stored again, and the receipt is for the stored one; otherwise `id` is not called.
     ///
     /// # Errors
     ///
@@ -93,13 +122,13 @@ impl Publisher {
     pub async fn publish_as(&self, bytes: Bytes, id: impl FnOnce() -> Option<String>) -> Result<Receipt, PublishError> {
         let size = bytes.len();
         match &self.0 {
-            // It is counted when it comes back, as others' are.
+            // It is counted when it comes back, like those of other servers.
             To::Kept(kept) => kept.keeper.publish(bytes, id()).await,
             To::Ring(to) => {
                 let published = match to.ring.publish_now(&bytes) {
                     Ok(cursor) => Some(cursor),
                     Err(Full::Ended) => None,
-                    // Seldom, and large: it is not to be in every publisher's future.
+                    // Rare, and large: boxed to keep every publisher's future small.
                     Err(Full::Wait) => Box::pin(to.publish_later(&bytes)).await,
                 };
                 let cursor = published.ok_or(PublishError::Ended)?;
@@ -109,21 +138,22 @@ impl Publisher {
         }
     }
 
-    /// Tells the viewers of a live feed that nothing can come now, or that it can again.
+    /// Tells the viewers of a live feed that its source cannot be reached, or that it can again. Does nothing
+    /// if the feed is stored externally: its [`Filler`](crate::Filler) knows.
     pub fn stall(&self, stalled: bool) {
         if let To::Ring(to) = &self.0 {
             to.ring.stall(stalled);
         }
     }
 
-    /// Whether the feed is kept elsewhere, where others publish to it as well.
+    /// Whether the feed is stored externally, where other servers may publish to it too.
     #[must_use]
     pub fn is_shared(&self) -> bool {
         matches!(self.0, To::Kept(_))
     }
 
-    /// Waits until the feed has ended; one that is kept elsewhere, until its server stops or it is made
-    /// anew there.
+    /// Waits until the feed has ended; one that is stored externally, until its server stops or it is recreated
+    /// there.
     ///
     /// # Cancel safety
     ///
@@ -143,15 +173,15 @@ impl Publisher {
     }
 }
 
-impl FailOnDrop {
+impl Written {
     fn end(&self, end: End) {
         if self.ring.end(end.clone()) {
             log::ended(&self.name, &end);
         }
     }
 
-    /// Publishes when it can, and says so when that takes long: one viewer that does not read is enough
-    /// for that.
+    /// Publishes when it can, and logs it if that takes long: one viewer that does not read is enough for
+    /// that.
     async fn publish_later(&self, bytes: &Bytes) -> Option<Cursor> {
         let mut publishing = pin!(self.ring.publish(bytes));
         let mut since = Instant::now();
@@ -162,7 +192,7 @@ impl FailOnDrop {
             match waited {
                 Ok(published) => return published,
                 Err(_) => {
-                    warn!(feed = &*self.name, "a viewer that does not read holds up what is published (lag: block)")
+                    warn!(feed = &*self.name, "a viewer that does not read holds up publishers")
                 }
             }
         }

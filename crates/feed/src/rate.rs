@@ -1,18 +1,18 @@
-//! How much went by, and how fast lately.
+//! How much a feed carried, and its recent rate.
 
 use std::time::Instant;
 
-/// Over how many seconds a rate is taken.
+/// Rates are averages of this many seconds.
 const SECONDS: u64 = 5;
-/// One more: the second that runs is not counted yet.
-const SLOTS: usize = SECONDS as usize + 1;
+/// One more: the current second does not count yet.
+const SECONDS_KEPT: usize = SECONDS as usize + 1;
 
-/// How fast chunks came in the last five whole seconds.
+/// The average rate of the last five whole seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Rate {
-    /// Chunks a second.
+    /// Chunks per second.
     pub chunks: f64,
-    /// Bytes a second.
+    /// Bytes per second.
     pub bytes: f64,
 }
 
@@ -22,20 +22,20 @@ pub(crate) struct Tally {
     pub(crate) chunks: u64,
     pub(crate) bytes: u64,
     began: Instant,
-    /// What came in each of the last seconds.
-    slots: [Slot; SLOTS],
+    /// The last seconds.
+    seconds: [Second; SECONDS_KEPT],
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Slot {
-    second: u64,
+struct Second {
+    number: u64,
     chunks: u64,
     bytes: u64,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { chunks: 0, bytes: 0, began: Instant::now(), slots: Default::default() }
+        Self { chunks: 0, bytes: 0, began: Instant::now(), seconds: Default::default() }
     }
 }
 
@@ -51,18 +51,18 @@ impl Tally {
     fn count_at(&mut self, second: u64, bytes: usize) {
         self.chunks += 1;
         self.bytes += bytes as u64;
-        let slot = &mut self.slots[(second % SLOTS as u64) as usize];
-        if slot.second != second {
-            *slot = Slot { second, ..Slot::default() };
+        let slot = &mut self.seconds[(second % SECONDS_KEPT as u64) as usize];
+        if slot.number != second {
+            *slot = Second { number: second, ..Second::default() };
         }
         slot.chunks += 1;
         slot.bytes += bytes as u64;
     }
 
     fn rate_at(&self, now: u64) -> Rate {
-        let recent = self.slots.iter().filter(|slot| slot.second < now && slot.second + SECONDS >= now);
+        let recent = self.seconds.iter().filter(|slot| slot.number < now && slot.number + SECONDS >= now);
         let (chunks, bytes) = recent.fold((0, 0), |(chunks, bytes), slot| (chunks + slot.chunks, bytes + slot.bytes));
-        // Of a feed that is younger than that, over as long as there is.
+        // The average over its lifetime if a feed is younger than that.
         let seconds = now.clamp(1, SECONDS) as f64;
         Rate { chunks: chunks as f64 / seconds, bytes: bytes as f64 / seconds }
     }
@@ -80,7 +80,7 @@ mod tests {
             tally.count_at(second, 100);
             tally.count_at(second, 300);
         }
-        // The running second is not over, and what was longer ago is no matter.
+        // The current second is not over, and older ones don't count.
         tally.count_at(10, 1_000_000);
         assert_eq!(tally.rate_at(10), Rate { chunks: 2.0, bytes: 400.0 });
         assert_eq!(tally.rate_at(14), Rate { chunks: 0.6, bytes: 200_080.0 });

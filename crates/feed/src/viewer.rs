@@ -1,9 +1,9 @@
-//! One reader of a feed.
+//! One viewer of a feed, and what it gets.
 
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -12,23 +12,38 @@ use futures_util::{Stream, StreamExt, stream::BoxStream};
 use tracing::{debug, info};
 
 use crate::{
-    Chunk, End, Epoch, Event, Feed, Gap,
-    feed::{Counters, Kind, panicked},
+    Chunk, End, Epoch, Feed, Gap,
+    feed::{Kind, panicked},
     kept::KeptViewer,
     panics,
     ring::RingViewer,
+    status::Counters,
 };
 
-/// A run of numbers that is not the one of the viewer's cursor; how much of it is gone is not known.
+/// What a viewer gets.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The next chunk.
+    Chunk(Arc<Chunk>),
+    /// Chunks are missing before the next one.
+    Gap(Gap),
+    /// Whether what stores the feed cannot be reached. Chunks that are published meanwhile are not lost.
+    Stalled(bool),
+    /// The end. Nothing follows.
+    End(End),
+}
+
+/// The run of numbers is not that of the viewer's cursor. How much of it is gone is unknown.
 pub(crate) const RESTARTED: Gap = Gap { from: 0, missing: 0, restarted: true };
 
-pub(crate) enum Source {
+/// Where its chunks come from.
+pub(crate) enum Upstream {
     Live(RingViewer),
     Kept(KeptViewer),
     OnDemand { stream: BoxStream<'static, Result<Bytes, End>>, next: u64, restarted: bool, counters: Arc<Counters> },
 }
 
-impl Source {
+impl Upstream {
     #[inline]
     fn poll_next(&mut self, feed: &str, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         match self {
@@ -37,7 +52,7 @@ impl Source {
         }
     }
 
-    /// Apart from the live feeds, whose every chunk it would make dearer.
+    /// Separate from live feeds, to whose every chunk it would add cost.
     #[inline(never)]
     fn poll_other(&mut self, feed: &str, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         match self {
@@ -48,7 +63,7 @@ impl Source {
                 Poll::Ready(Some(Event::Gap(RESTARTED)))
             }
             Self::OnDemand { stream, next, counters, .. } => {
-                // It has a viewer of its own, which is to get the reason, also when others share its task.
+                // This viewer is to get the reason, even if others share its task.
                 let polled = match panics::caught(|| stream.poll_next_unpin(cx)) {
                     Ok(polled) => ready!(polled),
                     Err(panic) => Some(Err(End::Failed(panicked(feed, &panic)))),
@@ -67,19 +82,23 @@ impl Source {
     }
 }
 
-/// One reader of a feed. Dropping it ends what was made for it alone.
+/// One viewer of a feed: a stream of events. Dropping it ends a source that is for it alone.
+///
+/// # Cancel safety
+///
+/// Polling it is cancel-safe: an event is either returned or still to come.
 pub struct Viewer {
     feed: Arc<str>,
     /// `None` once it has ended.
-    source: Option<Source>,
+    upstream: Option<Upstream>,
     epoch: Epoch,
     left: u64,
     /// Another view can continue where this one ends.
     resumable: bool,
-    /// There is no more of the feed, wherever a view of it begins.
+    /// The feed itself is over, wherever a view of it begins.
     settled: bool,
-    /// The log has been told that it is too slow.
-    told: bool,
+    /// It has been logged that it is too slow.
+    logged: bool,
     counters: Arc<Counters>,
 }
 
@@ -90,58 +109,58 @@ impl fmt::Debug for Viewer {
 }
 
 impl Viewer {
-    /// One of that feed, which counts it already; after `limit` chunks it ends cleanly.
-    pub(crate) fn new(feed: &Feed, source: Source, epoch: Epoch, limit: Option<u64>) -> Self {
+    /// A viewer that the feed has counted already. After `limit` chunks it ends cleanly.
+    pub(crate) fn new(feed: &Feed, upstream: Upstream, epoch: Epoch, limit: Option<u64>) -> Self {
         let left = limit.unwrap_or(u64::MAX);
         let resumable = !matches!(feed.kind, Kind::OnDemand { same: false, .. });
         Self {
             feed: feed.name.clone(),
-            source: Some(source),
+            upstream: Some(upstream),
             epoch,
             left,
             resumable,
             settled: false,
-            told: false,
+            logged: false,
             counters: feed.counters.clone(),
         }
     }
 
-    /// What it will be told to be missing first of all, if that is known by now.
+    /// The gap that it will get first, if that is known by now.
     #[must_use]
     pub fn gap(&self) -> Option<Gap> {
-        match self.source.as_ref()? {
-            Source::Live(viewer) => viewer.gap(),
-            Source::Kept(viewer) => viewer.gap(),
-            Source::OnDemand { restarted, .. } => restarted.then_some(RESTARTED),
+        match self.upstream.as_ref()? {
+            Upstream::Live(viewer) => viewer.gap(),
+            Upstream::Kept(viewer) => viewer.gap(),
+            Upstream::OnDemand { restarted, .. } => restarted.then_some(RESTARTED),
         }
     }
 
-    /// The number of the chunk that it gets next unless it misses some, if that is known: who views
-    /// from the start gets the oldest that there is when it comes to that.
+    /// The number of the next chunk unless it misses some, if that is known. A viewer from the start gets the
+    /// oldest chunk at the time.
     #[must_use]
     pub fn next_seq(&self) -> Option<u64> {
-        match self.source.as_ref()? {
-            Source::Live(viewer) => viewer.next_seq(),
-            Source::Kept(viewer) => viewer.next_seq(),
-            Source::OnDemand { next, .. } => Some(*next),
+        match self.upstream.as_ref()? {
+            Upstream::Live(viewer) => viewer.next_seq(),
+            Upstream::Kept(viewer) => viewer.next_seq(),
+            Upstream::OnDemand { next, .. } => Some(*next),
         }
     }
 
-    /// Whether there was more, when it got what it got last.
+    /// Whether more was there when it got its last chunk.
     pub(crate) fn is_behind(&self) -> bool {
-        match &self.source {
-            Some(Source::Live(viewer)) => viewer.is_behind(),
-            Some(Source::Kept(viewer)) => viewer.is_behind(),
-            Some(Source::OnDemand { .. }) | None => false,
+        match &self.upstream {
+            Some(Upstream::Live(viewer)) => viewer.is_behind(),
+            Some(Upstream::Kept(viewer)) => viewer.is_behind(),
+            Some(Upstream::OnDemand { .. }) | None => false,
         }
     }
 
-    /// Whether numbers are left out between its chunks, so that a jump is no loss.
+    /// Whether the numbering of its chunks has gaps, which do not mean lost chunks.
     pub(crate) fn is_sparse(&self) -> bool {
-        matches!(&self.source, Some(Source::Kept(viewer)) if viewer.is_sparse())
+        matches!(&self.upstream, Some(Upstream::Kept(viewer)) if viewer.is_sparse())
     }
 
-    /// Whether its end was that of the feed: there is nothing that another view could continue with.
+    /// Whether its end was that of the feed, so that another view has nothing to continue with.
     pub(crate) fn has_settled(&self) -> bool {
         self.settled
     }
@@ -158,31 +177,31 @@ impl Stream for Viewer {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let this = &mut *self;
-        let Some(source) = &mut this.source else { return Poll::Ready(None) };
+        let Some(upstream) = &mut this.upstream else { return Poll::Ready(None) };
         let event = match this.left {
             0 => Some(Event::End(End::Clean)),
-            _ => ready!(source.poll_next(&this.feed, cx)),
+            _ => ready!(upstream.poll_next(&this.feed, cx)),
         };
         match &event {
             Some(Event::Chunk(_)) => this.left -= 1,
             Some(Event::Gap(gap)) if gap.missing > 0 => {
                 let (feed, missing) = (&*this.feed, gap.missing);
-                // Once at a level that is shown: it may go on for as long as the viewer is there.
-                match std::mem::replace(&mut this.told, true) {
-                    false => info!(feed, missing, "a viewer is behind all that is kept, and misses chunks"),
+                // Once at a level that is shown: it may happen for as long as the viewer stays.
+                match std::mem::replace(&mut this.logged, true) {
+                    false => info!(feed, missing, "a viewer fell behind the history and misses chunks"),
                     true => debug!(feed, missing, "a viewer misses chunks again"),
                 }
             }
             Some(Event::Gap(_) | Event::Stalled(_)) => {}
-            // What was made for this viewer alone goes now, not when the last bytes are read.
+            // A source for this viewer alone is dropped now, not when the last bytes have been read.
             Some(Event::End(end)) => {
-                if let (Source::OnDemand { .. }, End::Failed(error)) = (&*source, end) {
+                if let (Upstream::OnDemand { .. }, End::Failed(error)) = (&*upstream, end) {
                     this.counters.failures.count(&this.feed, error);
                 }
                 this.settled = this.left > 0 || !this.resumable;
-                this.source = None;
+                this.upstream = None;
             }
-            None => this.source = None,
+            None => this.upstream = None,
         }
         Poll::Ready(event)
     }
@@ -190,6 +209,6 @@ impl Stream for Viewer {
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        self.counters.viewers.fetch_sub(1, Ordering::Relaxed);
+        self.counters.left();
     }
 }

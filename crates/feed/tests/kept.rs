@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use h3cast_feed::{
-    Chunk, Cursor, End, Epoch, Event, Feed, FeedError, Filler, From, Gap, Keeper, Past, PublishError, Receipt, Viewer,
+    Chunk, Cursor, End, Epoch, Event, Feed, FeedError, Filler, Gap, Keeper, Past, PublishError, Receipt, Start, Viewer,
 };
 use proptest::prelude::*;
 
@@ -88,8 +88,8 @@ proptest! {
         for (number, (jump, reads)) in steps.iter().enumerate() {
             if number == joins.min(steps.len() - 1) {
                 let place = match from {
-                    Some(seq) => From::After(Cursor { epoch: Epoch(7), seq }),
-                    None => From::Start,
+                    Some(seq) => Start::After(Cursor { epoch: Epoch(7), seq }),
+                    None => Start::Start,
                 };
                 begins = from.map_or(0, |seq| seq + 1);
                 viewer = Some(feed.view(place, None));
@@ -110,14 +110,14 @@ proptest! {
 async fn what_is_gone_is_told_and_what_fails_stalls() {
     let (shelf, feed, filler) = shelf();
     (0..20).for_each(|seq| add(&shelf, &filler, seq));
-    let behind = |seq| From::After(Cursor { epoch: Epoch(7), seq });
+    let behind = |seq| Start::After(Cursor { epoch: Epoch(7), seq });
     shelf.first.store(10, Ordering::Relaxed);
     let mut late = feed.view(behind(4), None);
     let Some(Event::Gap(gap)) = late.next().await else { panic!("a gap") };
     assert_eq!(gap, Gap { from: 5, missing: 5, restarted: false });
     assert_eq!(seqs(&some(&mut late, usize::MAX)), (10..20).collect::<Vec<_>>());
     // Who wants what there is gets that, and nothing else.
-    assert_eq!(seqs(&some(&mut feed.view(From::Start, None), usize::MAX)), (10..20).collect::<Vec<_>>());
+    assert_eq!(seqs(&some(&mut feed.view(Start::Start, None), usize::MAX)), (10..20).collect::<Vec<_>>());
 
     shelf.broken.store(true, Ordering::Relaxed);
     let mut waiting = feed.view(behind(11), None);
@@ -142,7 +142,7 @@ async fn what_is_gone_is_told_and_what_fails_stalls() {
     assert!(matches!(some(&mut waiting, usize::MAX)[..], [Event::Stalled(true)]));
     drop(waiting);
     shelf.first.store(20, Ordering::Relaxed);
-    let mut waiting = feed.view(From::Now, None);
+    let mut waiting = feed.view(Start::Now, None);
     // Told once, whoever says it.
     filler.stall(true);
     filler.stall(true);
@@ -157,7 +157,7 @@ async fn what_was_there_before_the_ring_is_nothing_new() {
     let shelf = Arc::new(Shelf::default());
     let (feed, filler) = Feed::kept("default", shelf.clone(), HISTORY, Epoch(7), 5, 8);
     let (mut now, mut late) =
-        (feed.view(From::Now, None), feed.view(From::After(Cursor { epoch: Epoch(7), seq: 5 }), None));
+        (feed.view(Start::Now, None), feed.view(Start::After(Cursor { epoch: Epoch(7), seq: 5 }), None));
     (5..10).for_each(|seq| add(&shelf, &filler, seq));
     assert_eq!(seqs(&some(&mut now, usize::MAX)), [8, 9]);
     assert_eq!(seqs(&some(&mut late, usize::MAX)), [6, 7, 8, 9]);
@@ -203,10 +203,10 @@ async fn the_last_chunks() {
     let (shelf, feed, filler) = shelf();
     // Numbers are left out: those that the ring has.
     (0..10).for_each(|seq| add(&shelf, &filler, 3 * seq));
-    assert_eq!(seqs(&some(&mut feed.view(From::Last(2), None), usize::MAX)), [24, 27]);
-    let all = seqs(&some(&mut feed.view(From::Last(1000), None), usize::MAX));
+    assert_eq!(seqs(&some(&mut feed.view(Start::Last(2), None), usize::MAX)), [24, 27]);
+    let all = seqs(&some(&mut feed.view(Start::Last(1000), None), usize::MAX));
     assert!(all.len() > 2 && all.ends_with(&[24, 27]), "{all:?}");
-    assert!(some(&mut feed.view(From::Last(0), None), usize::MAX).is_empty());
+    assert!(some(&mut feed.view(Start::Last(0), None), usize::MAX).is_empty());
 }
 
 #[tokio::test]
@@ -214,15 +214,15 @@ async fn another_run_is_told() {
     let shelf = Arc::new(Shelf::default());
     let (feed, filler) = Feed::kept("default", shelf.clone(), HISTORY, Epoch(7), 0, 3);
     (0..3).for_each(|seq| add(&shelf, &filler, seq));
-    let mut viewer = feed.view(From::Now, None);
+    let mut viewer = feed.view(Start::Now, None);
     shelf.chunks.lock().unwrap().clear();
     filler.renew(Epoch(8), 0, 0);
     assert!(matches!(some(&mut viewer, usize::MAX)[..], [Event::End(End::Stopped)]));
     add(&shelf, &filler, 0);
-    let mut now = feed.view(From::Now, None);
+    let mut now = feed.view(Start::Now, None);
     add(&shelf, &filler, 1);
     assert_eq!(seqs(&some(&mut now, usize::MAX)), [1]);
-    let mut again = feed.view(From::After(Cursor { epoch: Epoch(7), seq: 2 }), None);
+    let mut again = feed.view(Start::After(Cursor { epoch: Epoch(7), seq: 2 }), None);
     assert_eq!(again.epoch(), Epoch(8));
     let events = some(&mut again, usize::MAX);
     assert!(matches!(events[0], Event::Gap(Gap { restarted: true, .. })));

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use h3cast::{
-    feed::{Feed, From},
+    feed::{Feed, Start},
     format::{self, Cut, Format},
 };
 
@@ -41,7 +41,7 @@ impl Wake for Woken {
 pub(crate) struct Audience(Vec<Viewer>);
 
 impl Audience {
-    pub(crate) fn new(feed: &Feed, from: From, format: Format, viewers: usize) -> Self {
+    pub(crate) fn new(feed: &Feed, from: Start, format: Format, viewers: usize) -> Self {
         let viewer = || {
             let woken = Arc::new(Woken(AtomicBool::new(true)));
             let waker = woken.clone().into();

@@ -12,7 +12,7 @@ use std::{hint::black_box, process::ExitCode};
 
 use bytes::Bytes;
 use h3cast::{
-    feed::{Feed, From, Lag},
+    feed::{Feed, Lag, Start},
     format::{
         Format,
         frames::{Frame, FrameDecoder},
@@ -72,7 +72,7 @@ fn publish() {
 /// Viewers who wait get each chunk as it comes.
 fn fan_out(format: Format, viewers: usize, chunk: &Bytes, chunks: usize) {
     let (feed, publisher) = Feed::live("f", ROOMY, Lag::Skip);
-    let mut audience = Audience::new(&feed, From::Now, format, viewers);
+    let mut audience = Audience::new(&feed, Start::Now, format, viewers);
     audience.deliver();
     let bytes = measured(|| {
         let mut bytes = 0;
@@ -98,7 +98,7 @@ fn catch_up(format: Format) {
     const CHUNKS: usize = 5000;
     let (feed, publisher) = Feed::live("f", ROOMY, Lag::Skip);
     publish_lines(&publisher, CHUNKS);
-    let mut audience = Audience::new(&feed, From::Start, format, 1);
+    let mut audience = Audience::new(&feed, Start::Start, format, 1);
     let bytes = measured(|| audience.deliver());
     assert!(bytes >= CHUNKS * LINE.len());
 }
@@ -106,7 +106,7 @@ fn catch_up(format: Format) {
 /// A client reads frames out of packets.
 fn decode(chunk: &Bytes, chunks: usize) {
     let (feed, publisher) = Feed::live("f", ROOMY, Lag::Skip);
-    let mut audience = Audience::new(&feed, From::Now, Format::Frames, 1);
+    let mut audience = Audience::new(&feed, Start::Now, Format::Frames, 1);
     for _ in 0..chunks {
         publish_one(&publisher, chunk.clone());
     }

@@ -1,4 +1,4 @@
-//! Bytes that are written to a stream, encoded once for all who view the feed.
+//! The bytes of an event, encoded once for all viewers of the feed.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

@@ -1,18 +1,18 @@
 //! Server-sent events, as browsers' `EventSource` reads them.
 //!
-//! A chunk is one event without a type: its cursor as `id`, its text as `data`. One newline at its
-//! end is not part of the text, since a line is what a chunk usually is; inside, `\r` and `\r\n`
-//! come out as `\n`, as the format has no other. What is not UTF-8 is replaced.
+//! A chunk is one event without a type: its cursor as `id`, its text as `data`. A newline at its end is not
+//! part of the text, since a chunk is usually a line; other `\r` and `\r\n` become `\n`, the only line break
+//! that the format has. Bytes that are not UTF-8 are replaced.
 
 use bytes::Bytes;
 use serde_json::json;
 
 use crate::{Chunk, Cursor, End, EndCursor, Epoch, Gap};
 
-/// Tells the browser to wait a second before it reconnects. A line of the first event, whatever that
-/// is: there are clients that take a block of its own for an event.
+/// Makes the browser wait a second before it reconnects. It is a line of the first event: some clients take
+/// a separate block for an event.
 pub const BEGIN: Bytes = Bytes::from_static(b"retry: 1000\n");
-/// A comment, as a line of the event that comes next.
+/// A comment, as a line of the next event.
 pub const HEARTBEAT: Bytes = Bytes::from_static(b":\n");
 
 /// A chunk.
@@ -37,14 +37,14 @@ pub fn gap(gap: &Gap) -> Bytes {
     event("gap", &json!({ "from": gap.from, "missing": gap.missing, "restarted": gap.restarted }))
 }
 
-/// Nothing can come now from where the feed is kept, or it can again: an event of the type `stalled`.
+/// What stores the feed cannot be reached, or it can again: an event of the type `stalled`.
 #[must_use]
 pub fn stalled(stalled: bool) -> Bytes {
     event("stalled", &json!({ "stalled": stalled }))
 }
 
-/// The end: an event of the type `end`. Its `id`, which a client gives back when it reconnects, says that
-/// the client has had it; a view that ended before its feed did has none.
+/// The end: an event of the type `end`. Its `id`, which a client sends when it reconnects, shows that the
+/// client has received it; a view that ended before its feed has none.
 #[must_use]
 pub fn end(end: &End, id: Option<EndCursor>) -> Bytes {
     let data = match end {

@@ -1,4 +1,4 @@
-//! A feed as it is written to one viewer.
+//! A feed as the buffers of one viewer's stream.
 
 use std::{
     future::poll_fn,
@@ -14,21 +14,21 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::{Cut, Format, beat::Beat, piece::Framing};
 use crate::{EndCursor, Event, Viewer};
 
-/// Buffers that are given at once, to a viewer that is behind.
+/// At most this many buffers are returned at once, to a viewer that is behind.
 const BUFFERS: usize = 32;
-/// Bytes after which no more are added.
+/// After this many bytes no more are added.
 const BYTES: usize = 64 << 10;
 
-/// What a viewer gets, as the buffers of its stream.
+/// Encodes what one viewer gets, several chunks at once if it is behind.
 pub struct Writer {
     /// `None` at the end.
     viewer: Option<Viewer>,
     format: Format,
     framing: Framing,
-    /// What the viewer has had.
+    /// What the viewer has received.
     had: EndCursor,
     begun: bool,
-    /// Why the stream must break off behind what has been given.
+    /// Why the stream must break off after what has been returned.
     cut: Option<Cut>,
     /// When it was written to last.
     written: Instant,
@@ -41,7 +41,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes what that viewer gets.
+    /// Encodes what that viewer gets.
     #[must_use]
     pub fn new(viewer: Viewer, format: Format, framing: Framing) -> Self {
         Self {
@@ -59,23 +59,23 @@ impl Writer {
         }
     }
 
-    /// Lets chunks wait that long for others, to leave with them.
+    /// Lets chunks wait that long for others, to be returned together. The default is not at all.
     #[must_use]
     pub fn coalesce(mut self, time: Duration) -> Self {
         self.coalesce = time;
         self
     }
 
-    /// Waits for what comes next, and adds it to `out` with what else is there by now. `false` when
-    /// there is no more; nothing is added then.
+    /// Waits for what comes next, and adds it to `out` with what else is there by then. `false` at the end of
+    /// the stream, when nothing is added.
     ///
     /// # Errors
     ///
-    /// When the stream must break off.
+    /// If the stream must break off.
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: what has been added when it is dropped waits in `out` for the next call.
+    /// Cancel-safe: what it has added by then stays in `out` for the next call.
     pub async fn next(&mut self, out: &mut Vec<Bytes>) -> Result<bool, Cut> {
         poll_fn(|cx| self.poll_next(cx, out)).await
     }
@@ -101,14 +101,14 @@ impl Writer {
                     match self.format.put(&event, self.had, viewer.has_settled(), self.framing, out) {
                         Ok(put) => {
                             bytes += put;
-                            // To ask for what is not there yet would be done again after this has been
+                            // Polling for what is not there yet would be repeated after this has been
                             // written.
                             if bytes > 0 && self.coalesce.is_zero() && !viewer.is_behind() {
                                 break;
                             }
                         }
                         Err(cut) => {
-                            // Dropped before that is told, so that the producer does not outlive its viewer.
+                            // Dropped before that is returned, so that the source does not outlive its viewer.
                             self.viewer = None;
                             self.cut = Some(cut);
                         }
@@ -121,7 +121,7 @@ impl Writer {
         }
         if bytes > 0 {
             let more = self.viewer.is_some() && bytes < BYTES && out.len() < BUFFERS;
-            // What begins the stream says that it has begun.
+            // The beginning does not wait: it shows that the stream has begun.
             if more && !first && !self.coalesce.is_zero() {
                 let gathering = self.gathering.get_or_insert_with(|| Box::pin(sleep(self.coalesce)));
                 if gathering.as_mut().poll(cx).is_pending() {
@@ -136,7 +136,7 @@ impl Writer {
         Poll::Ready(self.cut.take().map_or(Ok(false), Err))
     }
 
-    /// While nothing comes: what keeps the stream alive, when it is time.
+    /// While nothing comes: a heartbeat, when it is time.
     fn poll_beat(&mut self, cx: &mut Context<'_>, out: &mut Vec<Bytes>) -> Poll<Result<bool, Cut>> {
         if !self.format.has_heartbeat() {
             return Poll::Pending;
@@ -148,40 +148,40 @@ impl Writer {
     }
 }
 
-/// A feed as the bytes of a stream, each event as it comes. After an error nothing follows.
+/// A feed as a stream of bytes, each event as it happens. Nothing follows an error.
 pub fn write(viewer: Viewer, format: Format) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
     Writer::new(viewer, format, Framing::Plain).into_stream()
 }
 
 impl Writer {
-    /// The buffers one by one.
+    /// The buffers as a stream. Nothing follows an error.
     pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
-        Written { writer: Some(self), buffers: Vec::new(), given: 0, gathering: Vec::new() }
+        Buffers { writer: Some(self), buffers: Vec::new(), returned: 0, gathering: Vec::new() }
     }
 }
 
-struct Written {
+struct Buffers {
     /// `None` at the end.
     writer: Option<Writer>,
     buffers: Vec<Bytes>,
-    /// How many of them have been given.
-    given: usize,
-    /// What waits for more.
+    /// How many of them have been returned.
+    returned: usize,
+    /// Buffers that wait for more.
     gathering: Vec<Bytes>,
 }
 
-impl Stream for Written {
+impl Stream for Buffers {
     type Item = Result<Bytes, Cut>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         loop {
-            if let Some(buffer) = this.buffers.get_mut(this.given) {
-                this.given += 1;
+            if let Some(buffer) = this.buffers.get_mut(this.returned) {
+                this.returned += 1;
                 return Poll::Ready(Some(Ok(std::mem::take(buffer))));
             }
             this.buffers.clear();
-            this.given = 0;
+            this.returned = 0;
             let Some(writer) = &mut this.writer else { return Poll::Ready(None) };
             match writer.poll_next(cx, &mut this.gathering) {
                 Poll::Ready(Ok(true)) => std::mem::swap(&mut this.buffers, &mut this.gathering),
@@ -199,14 +199,14 @@ impl Stream for Written {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{End, Feed, From, Lag, format::HEARTBEAT};
+    use crate::{End, Feed, Lag, Start, format::HEARTBEAT};
     use futures_util::FutureExt;
 
     #[tokio::test(start_paused = true)]
     async fn chunks_wait_for_others_for_a_while() {
         let (feed, publisher) = Feed::live("default", 1 << 20, Lag::Skip);
         let wait = Duration::from_millis(20);
-        let mut writer = Writer::new(feed.view(From::Now, None), Format::Frames, Framing::Prefixed).coalesce(wait);
+        let mut writer = Writer::new(feed.view(Start::Now, None), Format::Frames, Framing::Prefixed).coalesce(wait);
         let mut out = Vec::new();
         // What begins the stream does not wait.
         assert_eq!(writer.next(&mut out).now_or_never(), Some(Ok(true)));
@@ -214,7 +214,7 @@ mod tests {
         let start = Instant::now();
         for number in 0..3 {
             publisher.publish(number.to_string().into()).await.unwrap();
-            // Given up and asked again, as in a `select!`.
+            // Dropped and called again, as in a `select!`.
             assert_eq!(writer.next(&mut out).now_or_never(), None);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -233,7 +233,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_stream_is_kept_alive_each_15_seconds() {
         let (feed, publisher) = Feed::live("default", 1 << 20, Lag::Skip);
-        let mut writer = Writer::new(feed.view(From::Now, None), Format::Sse, Framing::Plain);
+        let mut writer = Writer::new(feed.view(Start::Now, None), Format::Sse, Framing::Plain);
         let mut out = Vec::new();
         writer.next(&mut out).await.unwrap();
         tokio::time::sleep(Duration::from_secs(10)).await;

@@ -1,0 +1,91 @@
+//! The feeds of a program, by name.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use futures_util::future::BoxFuture;
+
+use crate::{Feed, FeedError};
+
+/// The name of the feed that is meant when none is named.
+pub const DEFAULT: &str = "default";
+
+/// Feeds that are created when they are first asked for.
+pub trait Family: Send + Sync + 'static {
+    /// The pattern of its feeds' names, for people: `logs.*`.
+    fn pattern(&self) -> &str;
+
+    /// The feed of that name; `None` if it does not belong to this family.
+    fn get(&self, name: &str) -> BoxFuture<'_, Option<Result<Feed, FeedError>>>;
+
+    /// The feeds that exist now.
+    fn feeds(&self) -> Vec<Feed>;
+
+    /// Whether what stores them can be reached.
+    fn is_ready(&self) -> bool;
+}
+
+/// Feeds by name, and families of feeds.
+#[derive(Clone, Default)]
+pub struct Feeds {
+    named: BTreeMap<String, Feed>,
+    families: Vec<Arc<dyn Family>>,
+}
+
+impl fmt::Debug for Feeds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let families: Vec<_> = self.families.iter().map(|family| family.pattern()).collect();
+        f.debug_struct("Feeds").field("named", &self.named).field("families", &families).finish()
+    }
+}
+
+impl Feeds {
+    /// Adds feeds that are created when they are first asked for.
+    pub fn add_family(&mut self, family: Arc<dyn Family>) {
+        self.families.push(family);
+    }
+
+    /// The feed of that name.
+    ///
+    /// # Errors
+    ///
+    /// If a family may have such a feed and cannot tell now.
+    pub async fn get(&self, name: &str) -> Result<Option<Feed>, FeedError> {
+        if let Some(feed) = self.named.get(name) {
+            return Ok(Some(feed.clone()));
+        }
+        for family in &self.families {
+            if let Some(feed) = family.get(name).await {
+                return feed.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The feeds that exist now: the named ones in the order of their names, then those of families.
+    #[must_use]
+    pub fn all(&self) -> Vec<Feed> {
+        let families = self.families.iter().flat_map(|family| family.feeds());
+        self.named.values().cloned().chain(families).collect()
+    }
+
+    /// The feeds and patterns that cannot be served now. The feeds of families don't count: a client may
+    /// have made their names up.
+    #[must_use]
+    pub fn unready(&self) -> Vec<&str> {
+        let stalled = self.named.values().filter(|feed| feed.status().stalled).map(Feed::name);
+        let families = self.families.iter().filter(|family| !family.is_ready()).map(|family| family.pattern());
+        stalled.chain(families).collect()
+    }
+
+    /// What can be asked for: the names of feeds, and the patterns of families.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.named.keys().map(String::as_str).chain(self.families.iter().map(|family| family.pattern()))
+    }
+}
+
+impl FromIterator<Feed> for Feeds {
+    fn from_iter<T: IntoIterator<Item = Feed>>(feeds: T) -> Self {
+        let named = feeds.into_iter().map(|feed| (feed.name().to_owned(), feed)).collect();
+        Self { named, families: Vec::new() }
+    }
+}

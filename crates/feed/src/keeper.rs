@@ -1,0 +1,82 @@
+//! What stores a feed externally.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::{Chunk, Cursor, Epoch, FeedError};
+
+/// Stores the chunks of a feed, for any number of servers: see [`Feed::kept`](crate::Feed::kept).
+pub trait Keeper: Send + Sync + 'static {
+    /// Whether clients may write the feed.
+    fn is_writable(&self) -> bool;
+
+    /// Whether the feed's numbering has gaps, which do not mean lost chunks.
+    fn is_sparse(&self) -> bool;
+
+    /// Stores a chunk, and is ready once it is stored. A chunk whose `id` is stored already is not stored
+    /// again.
+    fn publish(&self, bytes: Bytes, id: Option<String>) -> BoxFuture<'_, Result<Receipt, PublishError>>;
+
+    /// Reads some of the chunks from the number `next` on, in their order. Dropping the future cancels the
+    /// read.
+    fn read(self: Arc<Self>, epoch: Epoch, next: u64) -> BoxFuture<'static, Result<Past, FeedError>>;
+}
+
+/// Confirms that a chunk was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// The chunk's cursor.
+    pub cursor: Cursor,
+    /// The size of the stored chunk, in bytes. It is not that of the one given if another chunk with the
+    /// same id was stored before.
+    pub size: usize,
+}
+
+/// Some of the stored chunks.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// The oldest number that is stored.
+    pub first: u64,
+    /// Chunks, the oldest first.
+    pub chunks: Vec<Chunk>,
+    /// The number to continue with: nothing before it is left out.
+    pub next: u64,
+}
+
+/// Why a chunk was not published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The feed has ended.
+    #[error("the feed has ended")]
+    Ended,
+    /// It is too large for what stores the feed.
+    #[error("a chunk of {size} bytes is longer than the {max} that the feed takes")]
+    TooLarge {
+        /// Its size, in bytes.
+        size: usize,
+        /// The largest size that is accepted, in bytes.
+        max: usize,
+    },
+    /// What stores the feed does not respond. It may have stored the chunk all the same.
+    #[error("the feed cannot be written now: {0}")]
+    Unavailable(String),
+}
+
+/// Why [`Publisher::try_publish`](crate::Publisher::try_publish) did not publish a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TryPublishError {
+    /// A viewer would lose a chunk ([`Lag::Block`](crate::Lag::Block)), or another publisher is waiting for
+    /// its turn.
+    #[error("a viewer holds up the feed: try again later, or wait with publish")]
+    Full,
+    /// The feed has ended.
+    #[error("the feed has ended")]
+    Ended,
+    /// The feed is stored externally, and storing a chunk takes time.
+    #[error("the feed is stored externally: wait with publish")]
+    External,
+}

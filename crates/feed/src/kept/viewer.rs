@@ -1,0 +1,162 @@
+//! One viewer of a feed that is stored externally: it reads older chunks from the keeper until it has reached
+//! the ring.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::time::sleep;
+
+use crate::{
+    Chunk, Epoch, Event, FeedError, Gap, Keeper, Past,
+    ring::{Ring, RingViewer},
+    viewer::RESTARTED,
+};
+
+/// How long a viewer waits before it asks a keeper again that could not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A viewer of a feed that is stored externally.
+pub(crate) struct KeptViewer {
+    keeper: Arc<dyn Keeper>,
+    ring: Arc<Ring>,
+    at: At,
+    /// It has been told that what stores the feed cannot be reached.
+    stalled: bool,
+}
+
+/// Where it is.
+pub(super) enum At {
+    Ring(RingViewer),
+    /// Before everything in the ring.
+    Past {
+        next: u64,
+        asked: Option<BoxFuture<'static, Result<Past, FeedError>>>,
+        chunks: VecDeque<Chunk>,
+        /// It has the chunk before `next`, and is told what it misses from there on.
+        known: bool,
+        /// Its cursor was of another epoch, and that has not been told yet.
+        restarted: bool,
+    },
+}
+
+impl At {
+    pub(super) fn past(next: u64, known: bool, restarted: bool) -> Self {
+        Self::Past { next, asked: None, chunks: VecDeque::new(), known, restarted }
+    }
+}
+
+impl KeptViewer {
+    pub(super) fn new(keeper: Arc<dyn Keeper>, ring: Arc<Ring>, at: At) -> Self {
+        Self { keeper, ring, at, stalled: false }
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.ring.epoch()
+    }
+
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.keeper.is_sparse()
+    }
+
+    /// Only what is known without asking the keeper.
+    pub(crate) fn gap(&self) -> Option<Gap> {
+        matches!(self.at, At::Past { restarted: true, .. }).then_some(RESTARTED)
+    }
+
+    pub(crate) fn next_seq(&self) -> Option<u64> {
+        match &self.at {
+            At::Ring(viewer) => viewer.next_seq(),
+            At::Past { next, known, .. } => known.then_some(*next),
+        }
+    }
+
+    pub(crate) fn is_behind(&self) -> bool {
+        match &self.at {
+            At::Ring(viewer) => viewer.is_behind(),
+            At::Past { chunks, .. } => !chunks.is_empty(),
+        }
+    }
+
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        loop {
+            let (next, known) = match &mut self.at {
+                At::Ring(viewer) => match ready!(viewer.poll_next(cx)) {
+                    // It was too slow for the ring, but the keeper has more.
+                    Some(Event::Gap(gap)) if !gap.restarted => (gap.from, true),
+                    event => {
+                        if let Some(Event::Stalled(stalled)) = event {
+                            self.stalled = stalled;
+                        }
+                        return Poll::Ready(event);
+                    }
+                },
+                // It was recreated, or the server stops.
+                At::Past { .. } if self.ring.has_ended() => {
+                    self.at = At::Ring(self.ring.view_at(self.ring.next(), self.stalled));
+                    continue;
+                }
+                At::Past { restarted, .. } if *restarted => {
+                    *restarted = false;
+                    return Poll::Ready(Some(Event::Gap(RESTARTED)));
+                }
+                At::Past { next, asked, chunks, known, .. } => {
+                    if let Some(chunk) = chunks.pop_front() {
+                        (*next, *known) = (chunk.seq + 1, true);
+                        return Poll::Ready(Some(Event::Chunk(Arc::new(chunk))));
+                    }
+                    if *next >= self.ring.floor() && asked.is_none() {
+                        self.at = At::Ring(self.ring.view_at(*next, self.stalled));
+                        continue;
+                    }
+                    let asking = asked.get_or_insert_with(|| self.keeper.clone().read(self.ring.epoch(), *next));
+                    let read = match ready!(asking.as_mut().poll(cx)) {
+                        // What the ring has seen is not there. Asking again at once would give the same answer.
+                        Ok(past) if past.chunks.is_empty() && past.next.max(past.first) <= *next => Err(()),
+                        Ok(past) => Ok(past),
+                        Err(error) => {
+                            tracing::debug!(%error, "chunks older than the ring cannot be read");
+                            Err(())
+                        }
+                    };
+                    match read {
+                        Ok(past) => {
+                            *asked = None;
+                            *chunks = past.chunks.into();
+                            let gap = Gap { from: *next, missing: past.first.saturating_sub(*next), restarted: false };
+                            // The last chunk tells where to continue; without any, `past.next` does.
+                            *next = past.first.max(*next);
+                            if chunks.is_empty() {
+                                *next = past.next.max(*next);
+                            }
+                            if gap.missing > 0 && *known {
+                                self.ring.skipped(gap.missing);
+                                return Poll::Ready(Some(Event::Gap(gap)));
+                            }
+                            if std::mem::take(&mut self.stalled) {
+                                return Poll::Ready(Some(Event::Stalled(false)));
+                            }
+                        }
+                        Err(_) if self.ring.has_ended() => {}
+                        Err(()) => {
+                            let (keeper, epoch, next) = (self.keeper.clone(), self.ring.epoch(), *next);
+                            *asked = Some(Box::pin(async move {
+                                sleep(RETRY).await;
+                                keeper.read(epoch, next).await
+                            }));
+                            if !std::mem::replace(&mut self.stalled, true) {
+                                return Poll::Ready(Some(Event::Stalled(true)));
+                            }
+                        }
+                    }
+                    continue;
+                }
+            };
+            self.at = At::past(next, known, false);
+        }
+    }
+}
