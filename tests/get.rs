@@ -474,6 +474,17 @@ fn noise(len: usize) -> Arc<Vec<u8>> {
     Arc::new((0..len as u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect())
 }
 
+/// Leaves a part and its mark, as an earlier run would.
+fn leave(part: &Path, content: Option<&[u8]>, mut mark: serde_json::Value) {
+    if let Some(content) = content {
+        std::fs::write(part, content).unwrap();
+    }
+    let there = std::fs::metadata(part).unwrap();
+    let created = there.created().ok().map(|at| at.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64);
+    mark["file"] = serde_json::json!({ "inode": std::os::unix::fs::MetadataExt::ino(&there), "created": created });
+    std::fs::write(part.with_extension("part.json"), mark.to_string()).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_killed_goes_on_where_it_was() {
     let content = noise(300_000);
@@ -489,8 +500,9 @@ async fn a_client_that_is_killed_goes_on_where_it_was() {
         until_len(&path("out.part"), len).await;
         get.kill().await;
         assert_eq!(std::fs::read(path("out")).unwrap(), b"as it was");
-        let sidecar: serde_json::Value =
+        let mut sidecar: serde_json::Value =
             serde_json::from_slice(&std::fs::read(path("out.part.json")).unwrap()).unwrap();
+        assert!(sidecar.as_object_mut().unwrap().remove("file").is_some());
         assert_eq!(sidecar, serde_json::json!({ "url": url, "etag": "\"v1\"", "length": 300_000 }));
     }
     let got = output(dir.path(), &args).await;
@@ -502,14 +514,13 @@ async fn a_client_that_is_killed_goes_on_where_it_was() {
     // All of it is there, and only the name is missing.
     std::fs::rename(path("out"), path("out.part")).unwrap();
     let sidecar = serde_json::json!({ "url": url, "etag": "\"v1\"", "length": 300_000 });
-    std::fs::write(path("out.part.json"), sidecar.to_string()).unwrap();
+    leave(&path("out.part"), None, sidecar.clone());
     assert_eq!(output(dir.path(), &args).await.status.code(), Some(0));
     assert_eq!(std::fs::read(path("out")).unwrap(), *content);
     // Of another version, and of nobody knows what.
-    let unknown = serde_json::json!({ "url": url }).to_string();
-    for (sidecar, told) in [(sidecar.to_string().replace("v1", "v0"), "it has changed"), (unknown, "is no part of")] {
-        std::fs::write(path("out.part"), "other").unwrap();
-        std::fs::write(path("out.part.json"), sidecar).unwrap();
+    let other = serde_json::json!({ "url": url, "etag": "\"v0\"", "length": 300_000 });
+    for (sidecar, told) in [(other, "it has changed"), (serde_json::json!({ "url": url }), "is no part of")] {
+        leave(&path("out.part"), Some(b"other"), sidecar);
         let got = output(dir.path(), &args).await;
         assert!(text(&got.stderr).contains(told), "{}", text(&got.stderr));
         assert_eq!(got.status.code(), Some(0));
@@ -530,7 +541,6 @@ async fn a_download_that_breaks_off_goes_on_in_the_same_run() {
     assert_eq!(std::fs::read(dir.path().join("out")).unwrap(), *content);
     first.program.kill().await;
     // The server comes later, and is the same for the client.
-    std::fs::write(dir.path().join("new.part"), &content[..1_000_000]).unwrap();
     let told = text(&got.stderr);
     let of = |name: &str| {
         told.lines().find_map(|line| line.split_once(&format!("< {name}: "))).map(|(_, value)| value.to_owned())
@@ -538,7 +548,7 @@ async fn a_download_that_breaks_off_goes_on_in_the_same_run() {
     let sidecar = serde_json::json!({
         "url": url, "etag": of("etag"), "last_modified": of("last-modified"), "length": content.len()
     });
-    std::fs::write(dir.path().join("new.part.json"), sidecar.to_string()).unwrap();
+    leave(&dir.path().join("new.part"), Some(&content[..1_000_000]), sidecar.clone());
     let mut get = Program::start(dir.path(), &["get", "-v", "--resume", "-o", "new", &url]);
     get.told("no answer from").await;
     let second = Serving::start(dir.path(), port, &["big=file:big"]).await;
@@ -548,7 +558,8 @@ async fn a_download_that_breaks_off_goes_on_in_the_same_run() {
     assert_eq!(std::fs::read(dir.path().join("new")).unwrap(), *content);
     // A file that was written anew in between comes from its beginning.
     std::fs::rename(dir.path().join("new"), dir.path().join("new.part")).unwrap();
-    std::fs::write(dir.path().join("new.part.json"), sidecar.to_string().replace("GMT", "GMT+1")).unwrap();
+    let changed = serde_json::from_str(&sidecar.to_string().replace("GMT", "GMT+1")).unwrap();
+    leave(&dir.path().join("new.part"), None, changed);
     let got = output(dir.path(), &["get", "--resume", "-o", "new", &url]).await;
     assert!(text(&got.stderr).contains("it has changed: starting again"), "{}", text(&got.stderr));
     assert_eq!(std::fs::read(dir.path().join("new")).unwrap(), *content);
@@ -564,8 +575,7 @@ async fn a_part_stays_until_something_takes_its_place() {
     first.program.kill().await;
     let port = first.port;
     for flags in [&["-o", "out"][..], &["--resume", "--webtransport", "--retry-for", "0s", "-o", "out"]] {
-        std::fs::write(dir.path().join("out.part"), "of an earlier run").unwrap();
-        std::fs::write(dir.path().join("out.part.json"), "{\"url\":\"x\"}").unwrap();
+        leave(&dir.path().join("out.part"), Some(b"of an earlier run"), serde_json::json!({ "url": "x" }));
         assert_eq!(output(dir.path(), &[&["get", &url], flags].concat()).await.status.code(), Some(1));
         assert_eq!(std::fs::read(dir.path().join("out.part")).unwrap(), b"of an earlier run");
         assert!(dir.path().join("out.part.json").exists());
@@ -584,8 +594,7 @@ async fn a_live_feed_to_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let (cert, url) = (server.certificate(), format!("{}/stream?from=start", server.base));
     let part = dir.path().join("out.part");
-    std::fs::write(&part, "of an earlier run").unwrap();
-    std::fs::write(dir.path().join("out.part.json"), "{\"url\":\"x\"}").unwrap();
+    leave(&part, Some(b"of an earlier run"), serde_json::json!({ "url": "x" }));
     let args = ["get", "--cacert", cert.to_str().unwrap(), "-o", "out", &url];
     publisher.publish("one\n".into()).await.unwrap();
     let starts = |part: PathBuf| async move {

@@ -275,13 +275,28 @@ async fn files_of_the_user_are_left_alone() {
     const MINE: &str = "mine\n";
     const URL: &str = "https://localhost:9/stream";
     type Arrange = fn(&Path) -> std::io::Result<()>;
-    let cases: [(&str, Arrange); 5] = [
+    let cases: [(&str, Arrange); 7] = [
         ("o.part was not created", |dir| std::fs::write(dir.join("o.part"), MINE)),
         ("o.part was not created", |dir| std::os::unix::fs::symlink("mine", dir.join("o.part"))),
         ("o.part.json was not created", |dir| std::fs::write(dir.join("o.part.json"), MINE)),
         ("o.part was not created", |dir| {
             std::fs::write(dir.join("o.part.json"), "{\"url\":\"x\"}")?;
             std::os::unix::fs::symlink("mine", dir.join("o.part"))
+        }),
+        // A mark that was left behind, of no part or of one that is gone.
+        ("o.part was not created", |dir| {
+            std::fs::write(dir.join("o.part.json"), "{\"url\":\"x\"}")?;
+            std::fs::write(dir.join("o.part"), MINE)
+        }),
+        ("o.part was not created", |dir| {
+            std::fs::write(dir.join("o.part"), "of an earlier run")?;
+            let there = std::fs::metadata(dir.join("o.part"))?;
+            let created = there.created()?.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+            let id = serde_json::json!({ "inode": std::os::unix::fs::MetadataExt::ino(&there), "created": created });
+            let mark = serde_json::json!({ "url": "https://localhost:9/stream", "file": id });
+            std::fs::write(dir.join("o.part.json"), mark.to_string())?;
+            std::fs::remove_file(dir.join("o.part"))?;
+            std::fs::write(dir.join("o.part"), MINE)
         }),
         ("a symbolic link to a file that does not exist", |dir| std::os::unix::fs::symlink("no", dir.join("o"))),
     ];

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Getting, mark, output::Part, plain::length, resume};
+use super::{Getting, output::Part, plain::length, resume};
 use crate::{
     cli::Failure,
     client::{
@@ -57,11 +57,6 @@ impl Sidecar {
     fn read(path: &Path, uri: &Uri) -> Option<Self> {
         let sidecar: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
         (sidecar.url == uri.to_string() && sidecar.validator().is_some()).then_some(sidecar)
-    }
-
-    /// Written whole or not at all.
-    fn write(&self, path: &Path) -> io::Result<()> {
-        mark::write(path, self)
     }
 
     /// What a part is asked for by, so that it comes only of the same resource.
@@ -226,7 +221,7 @@ async fn attempt(
             };
             restart(getting, part, sidecar, why)?;
             // Before the first byte: a part of which nobody knows what it is of is of no use.
-            new.write(&part.sidecar()).map_err(|error| local(error, part))?;
+            part.mark(&new).map_err(|error| local(error, part))?;
             let length = new.length;
             *sidecar = Some(new);
             length
@@ -356,7 +351,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, uri) = (dir.path().join("x.part.json"), "https://host/x".parse().unwrap());
         let sidecar = Sidecar::of(&uri, &headers(&ranges())).unwrap();
-        sidecar.write(&path).unwrap();
+        fs::write(&path, serde_json::to_vec(&sidecar).unwrap()).unwrap();
         assert_eq!(Sidecar::read(&path, &uri), Some(sidecar));
         assert_eq!(Sidecar::read(&path, &"https://host/y".parse().unwrap()), None);
         for text in ["", "{}", "{\"url\":\"https://host/x\",\"length\":10}"] {

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::Serialize;
+
 use super::mark::{self, Mark};
 use crate::cli::{Failure, complain, standard};
 
@@ -123,11 +125,14 @@ impl Part {
                 Err(TryLockError::Error(_)) => break file,
             }
             // The one who had the lock may have made it the target in between.
-            if path.exists() {
+            if mark::is_at(&path, &file) {
                 break file;
             }
         };
         let len = file.metadata()?.len();
+        if len == 0 {
+            mark::write(&with_suffix(&path, ".json"), &Mark { url }, Some(&file))?;
+        }
         let mut part = Self { file, path, target, len, stale: false, url: url.to_owned() };
         match keep {
             true => part.seek_end()?,
@@ -149,6 +154,11 @@ impl Part {
         with_suffix(&self.path, ".json")
     }
 
+    /// Records what it is a part of.
+    pub(super) fn mark(&self, mark: &impl Serialize) -> io::Result<()> {
+        mark::write(&self.sidecar(), mark, Some(&self.file))
+    }
+
     fn seek_end(&mut self) -> io::Result<()> {
         self.len = io::Seek::seek(&mut self.file, io::SeekFrom::End(0))?;
         Ok(())
@@ -163,7 +173,7 @@ impl Part {
     /// Begins from nothing. What it was a part of is forgotten first, so that it is never taken for
     /// a part of something else.
     pub(super) fn restart(&mut self) -> io::Result<()> {
-        mark::write(&self.sidecar(), &Mark { url: &self.url })?;
+        mark::write(&self.sidecar(), &Mark { url: &self.url }, Some(&self.file))?;
         self.file.set_len(0)?;
         self.stale = false;
         self.seek_end()
@@ -188,6 +198,9 @@ impl Part {
             self.file.set_permissions(there.permissions())?;
         }
         self.file.sync_all()?;
+        if !mark::is_at(&self.path, &self.file) {
+            return Err(io::Error::other(format!("{} was replaced by another program", self.path.display())));
+        }
         fs::rename(&self.path, &self.target)?;
         // Without its part it means nothing.
         let _ = fs::remove_file(self.sidecar());
@@ -195,6 +208,9 @@ impl Part {
     }
 
     fn remove(&self) {
+        if !mark::is_at(&self.path, &self.file) {
+            return;
+        }
         let _ = fs::remove_file(self.sidecar());
         let _ = fs::remove_file(&self.path);
     }
