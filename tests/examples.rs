@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::mpsc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::soon;
@@ -213,6 +213,32 @@ async fn a_file_that_is_continued() {
     let (said, log) = get();
     assert_eq!(said, "continuing after 14 bytes\n");
     assert_eq!(log, "cannot continue: 412 Precondition Failed; trying again\n");
+}
+
+#[test]
+fn a_download_that_is_killed_is_continued() {
+    let dir = tempfile::tempdir().unwrap();
+    // More than can arrive between two looks at the part.
+    let whole: Vec<u8> = (0..12_000_000_u32).flat_map(|number| number.to_be_bytes()).collect();
+    std::fs::write(dir.path().join("file"), &whole).unwrap();
+    let server = Server::start_in(dir, "file_transfer", &["serve", "file", "localhost:0"]);
+    let path = |name: &str| server.dir.path().join(name);
+    let mut command = Command::new(example("file_transfer"));
+    command.current_dir(server.dir.path()).args(["get", &server.url, "copy"]);
+    let mut first = command.spawn().unwrap();
+    let until = Instant::now() + DEADLINE;
+    while std::fs::metadata(path("copy.part")).map_or(0, |part| part.len()) == 0 {
+        assert!(Instant::now() < until && first.try_wait().unwrap().is_none(), "nothing arrived");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(!path("copy").exists());
+    let second = command.output().unwrap();
+    let said = String::from_utf8(second.stdout).unwrap();
+    let have: u64 = said.strip_prefix("continuing after ").unwrap().strip_suffix(" bytes\n").unwrap().parse().unwrap();
+    assert!((1..whole.len() as u64).contains(&have), "{have}");
+    assert!(second.status.success() && std::fs::read(path("copy")).unwrap() == whole);
 }
 
 #[test]
