@@ -228,3 +228,32 @@ fn no_files_left_for_connections() {
     assert_eq!(server.end(), Some(0));
     assert!(told().lines().count() < 50, "{}", told());
 }
+
+/// A stop is noticed though there is always another connection that cannot be accepted.
+#[test]
+fn no_files_left_for_connections_when_it_stops() {
+    let big = tempfile::NamedTempFile::new().unwrap();
+    big.as_file().set_len(64 << 20).unwrap();
+    let mut command = program(&["sh", "-c", "ulimit -n 64; exec \"$0\" \"$@\""]);
+    let stderr = tempfile::NamedTempFile::new().unwrap();
+    command.stderr(stderr.reopen().unwrap());
+    let mut server = Server::start(command, &[&format!("file:{}", big.path().display()), "--grace=3s"]);
+    let told = || std::fs::read_to_string(stderr.path()).unwrap();
+    let exhausted = || told().contains("cannot accept a connection");
+    // They read no more than a byte, and so have their connections until the grace time is over.
+    let mut viewers = Vec::new();
+    while !exhausted() {
+        let mut viewer = TcpStream::connect(("127.0.0.1", server.http)).unwrap();
+        viewer.write_all(b"GET /stream HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        viewer.set_nonblocking(true).unwrap();
+        until("it is answered, or cannot be", || viewer.peek(&mut [0]).is_ok() || exhausted());
+        viewers.push(viewer);
+    }
+    let waiting: Vec<_> = (0..80).map(|_| TcpStream::connect(("127.0.0.1", server.http)).unwrap()).collect();
+    let before = told().len();
+    server.signal("TERM");
+    assert_eq!(server.end(), Some(0));
+    let after = told().split_off(before);
+    assert!(after.matches("cannot accept a connection").count() <= 2, "{after}");
+    drop((viewers, waiting));
+}

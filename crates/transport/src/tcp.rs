@@ -5,6 +5,8 @@ mod delivered;
 mod ending;
 mod plain;
 mod queue;
+#[cfg(test)]
+mod tests;
 mod unread;
 
 use std::{
@@ -125,9 +127,13 @@ async fn accept_all(
             // The client of one that was waiting has gone (accept(2)); the next is there perhaps.
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
-                // Out of files or memory: what is there must go on, and a busy loop would not help it.
+                // Out of files or memory. Connections that wait are accepted after a stop only if they can be.
+                if stop.is_cancelled() {
+                    return debug!(%error, "cannot accept the connections that wait");
+                }
                 warn!(%error, "cannot accept a connection: trying again");
-                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                // What is there must keep running, and a busy loop would not help it.
+                stop.run_until_cancelled(tokio::time::sleep(EXHAUSTED_PAUSE)).await;
                 continue;
             }
         };
@@ -293,7 +299,9 @@ async fn connection<S>(
     let mut connection = std::pin::pin!(connection);
     // hyper's own time-out begins when it knows the version, which a silent client never tells.
     let silent = async {
-        if asked.run_until_cancelled(overdue(&stop)).await.is_none() {
+        asked.run_until_cancelled(overdue(&stop)).await;
+        // A request may have come in the same moment.
+        if asked.is_cancelled() {
             std::future::pending::<()>().await;
         }
     };
@@ -305,24 +313,32 @@ async fn connection<S>(
     };
     let ended = tokio::select! {
         biased;
-        ended = connection.as_mut() => ended,
+        ended = connection.as_mut() => Some(ended),
         () = stopping => {
             connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                biased;
-                ended = connection => ended,
-                // hyper waits until the client acknowledges.
-                () = has_all(&leaving, &written), if is_http2.load(Ordering::Relaxed) => {
-                    return debug!(%remote, "closing a connection whose client has everything and says nothing");
-                }
-            }
+            None
         }
         () = silent => {
             // Over HTTP/2 it is notified (GOAWAY).
             connection.as_mut().graceful_shutdown();
-            let _ = tokio::time::timeout(TURN, connection).await;
-            return debug!(%remote, "closing a connection without a request");
+            let ended = tokio::time::timeout(TURN, connection.as_mut()).await;
+            // What has begun by then is answered.
+            if ended.is_err() && !asked.is_cancelled() {
+                return debug!(%remote, "closing a connection without a request");
+            }
+            ended.ok()
         }
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => tokio::select! {
+            biased;
+            ended = connection => ended,
+            // hyper waits until the client acknowledges.
+            () = has_all(&leaving, &written), if is_http2.load(Ordering::Relaxed) => {
+                return debug!(%remote, "closing a connection whose client has everything and says nothing");
+            }
+        },
     };
     if let Err(error) = ended {
         debug!(%error, %remote, "connection ended");

@@ -77,7 +77,9 @@ pub(super) async fn answer(stream: TcpStream, via: Via, advertise: Option<Arc<Ad
         }
     };
     let limit = async {
-        if answered.run_until_cancelled(overdue(stop)).await.is_none() {
+        answered.run_until_cancelled(overdue(stop)).await;
+        // A request may have come in the same moment.
+        if answered.is_cancelled() {
             tokio::time::sleep(PATIENCE).await;
         }
     };
