@@ -1,6 +1,6 @@
 //! Who ends a command, and sees to it that it has ended.
 
-use std::{fmt, io, process::ExitStatus, sync::Arc, time::Duration};
+use std::{fmt, io, pin::pin, process::ExitStatus, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -133,7 +133,18 @@ pub(super) struct Running {
     last: (usize, Option<Instant>),
     drained: CancellationToken,
     keeper: JoinHandle<()>,
+    /// Takes what is not read here any more.
+    rest_tx: Option<oneshot::Sender<Chunker<Heard<Output>>>>,
     _unwanted: DropGuard,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The keeper holds the pipe open: what a command prints while it cleans up is not to kill it (SIGPIPE).
+        if let (Some(chunks), Some(rest_tx)) = (self.chunks.take(), self.rest_tx.take()) {
+            let _ = rest_tx.send(chunks);
+        }
+    }
 }
 
 impl Running {
@@ -150,6 +161,7 @@ impl Running {
         let (drained, unwanted) = (CancellationToken::new(), CancellationToken::new());
         let (ended_tx, ended_rx) = oneshot::channel();
         let silence = Silence::default();
+        let (rest_tx, rest_rx) = oneshot::channel();
         let keeper = Keeper {
             name: name.clone(),
             process,
@@ -168,7 +180,8 @@ impl Running {
             ended_rx,
             last: (LAST_BYTES, None),
             drained,
-            keeper: shared.running.spawn(keeper.keep(ended_tx)),
+            keeper: shared.running.spawn(draining(keeper.keep(ended_tx), rest_rx)),
+            rest_tx: Some(rest_tx),
             _unwanted: unwanted.drop_guard(),
         })
     }
@@ -367,6 +380,21 @@ impl Keeper {
             sleep(pause).await;
             pause = (pause * 2).min(LOOK);
         }
+    }
+}
+
+/// Reads what nobody wants any more, for as long as `keeping` takes.
+async fn draining(keeping: impl Future<Output = ()>, rest_rx: oneshot::Receiver<Chunker<Heard<Output>>>) {
+    let drained = async {
+        if let Ok(mut rest) = rest_rx.await {
+            while let Ok(Some(_)) = rest.next().await {}
+        }
+    };
+    let mut keeping = pin!(keeping);
+    tokio::select! {
+        biased;
+        () = &mut keeping => {}
+        () = drained => keeping.await,
     }
 }
 
