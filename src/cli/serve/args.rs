@@ -81,7 +81,8 @@ pub(in crate::cli) struct ServeArgs {
     /// Run exec:COMMAND for each viewer, and end it with its viewer.
     #[arg(long, env = "H3CAST_PER_VIEWER")]
     pub(super) per_viewer: bool,
-    /// Run exec:COMMAND again when it ends.
+    /// Run exec:COMMAND again when it ends, after a pause of 500ms. The pause doubles each time the command
+    /// ends within a minute, up to 30s.
     #[arg(long, env = "H3CAST_RESTART", conflicts_with = "per_viewer")]
     pub(super) restart: bool,
     /// What clients must know to publish. Needed for feeds that clients publish to when anything but
