@@ -110,6 +110,38 @@ async fn a_server_that_is_not_there_yet() {
     assert!(told.contains("gave up after 0.01 s: no answer from"), "{told}");
 }
 
+/// A server that gives no answer, and no error either, is not waited for longer than was asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_attempt_lasts_beyond_the_time_to_try() {
+    let dir = tempfile::tempdir().unwrap();
+    for output in [&[][..], &["--webtransport"], &["-o", "out"]] {
+        let serving = Serving::start(dir.path(), 0, &["demo", "--count", "0", "--grace", "0s"]).await;
+        let (port, url) = (serving.port, serving.url("/stream"));
+        serving.program.signal("TERM");
+        assert_eq!(serving.program.end().await.2, Some(0));
+        let args = [&["get", "--resume", "--retry-for", "4s", &url][..], output].concat();
+        let mut get = Program::start(dir.path(), &args);
+        get.told("no answer from").await;
+        let began = std::time::Instant::now();
+        let silent = [
+            tokio::net::UdpSocket::bind(("127.0.0.1", port)).await.unwrap(),
+            tokio::net::UdpSocket::bind(("::1", port)).await.unwrap(),
+        ];
+        // The attempt has begun.
+        let (mut one, mut other) = ([0; 1500], [0; 1500]);
+        common::soon("an attempt", async {
+            tokio::select! { got = silent[0].recv(&mut one) => got, got = silent[1].recv(&mut other) => got }
+        })
+        .await
+        .unwrap();
+        let (_, told, code) = get.end().await;
+        assert_eq!(code, Some(1), "{output:?}: {told}");
+        assert!(told.contains("gave up after 4 s: no answer from"), "{output:?}: {told}");
+        // An attempt takes 10 s.
+        assert!(began.elapsed() < Duration::from_secs(8), "{output:?}: {:?}", began.elapsed());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_feed_that_is_started_again_is_not_whole() {
     let server = |feed: Feed| TestServer::feed(feed);

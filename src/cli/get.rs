@@ -32,7 +32,7 @@ pub(super) struct GetArgs {
     /// --output, also resume a partial file from an earlier run.
     #[arg(long)]
     resume: bool,
-    /// How long --resume tries to reach the server. [default: forever]
+    /// How long --resume tries to reach the server, counted from the first failure. [default: forever]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "resume")]
     retry_for: Option<Duration>,
     /// Write to FILE (as FILE.part until complete); `-` is standard output.

@@ -200,7 +200,8 @@ impl Publication {
         self
     }
 
-    /// How long it is tried to reach the server, counted from its loss (default: for ever).
+    /// How long it is tried to reach the server, counted from its loss (default: for ever). No attempt
+    /// after the first failure lasts longer.
     #[must_use]
     pub fn retry_for(mut self, limit: Option<Duration>) -> Self {
         self.retry = Retry::new(limit);
@@ -257,9 +258,14 @@ impl Publication {
     where
         S: Stream<Item = io::Result<Bytes>>,
     {
-        let connection = Connection::open(&self.uri, &self.trust).await?;
-        // Tells at once who may not publish here, and what has come of what was sent before.
-        self.ask(&connection, tell).await?;
+        let (deadline, uri) = (self.retry.deadline(), self.uri.clone());
+        let opening = async {
+            let connection = Connection::open(&self.uri, &self.trust).await?;
+            // Tells at once who may not publish here, and what has come of what was sent before.
+            self.ask(&connection, tell).await?;
+            Ok::<_, PublishError>(connection)
+        };
+        let connection = retry::by(deadline, &uri, opening).await?;
         tell(PublishEvent::Opened { published: self.replay.acknowledged() });
         loop {
             if self.replay.is_waiting() {

@@ -282,7 +282,8 @@ impl Viewer {
         self
     }
 
-    /// How long it is tried to reach the feed, counted from its loss (default: for ever).
+    /// How long it is tried to reach the feed, counted from its loss (default: for ever). No attempt
+    /// after the first failure lasts longer.
     #[must_use]
     pub fn retry_for(mut self, limit: Option<Duration>) -> Self {
         self.retry = Retry::new(limit);
@@ -339,9 +340,10 @@ impl Viewer {
                     self.state = State::Ready(None);
                 }
                 State::Ready(connection) => {
-                    let opening =
-                        open(connection.take(), self.uri.behind(&self.place), self.trust.clone(), self.transport);
-                    self.state = State::Opening(Box::pin(opening));
+                    let uri = self.uri.behind(&self.place);
+                    let opening = open(connection.take(), uri.clone(), self.trust.clone(), self.transport);
+                    let deadline = self.retry.deadline();
+                    self.state = State::Opening(Box::pin(async move { retry::by(deadline, &uri, opening).await }));
                 }
                 State::Opening(opening) => match opening.as_mut().await {
                     Ok(reading) => {

@@ -185,11 +185,14 @@ async fn attempt(
     retry: &mut Retry,
 ) -> Result<Done, Cut> {
     let silent = || Cut::from(ViewError::Silent);
-    let connection = timeout(SILENCE, Connection::open(uri, &getting.trust)).await.map_err(|_| silent())??;
-    getting.log.say(format_args!("* connected to {} over HTTP/3", connection.remote_address()));
-    let mut response = timeout(SILENCE, ask(getting, &connection, uri, sidecar.as_ref(), part.len()))
-        .await
-        .map_err(|_| silent())??;
+    let opening = async {
+        let connection = timeout(SILENCE, Connection::open(uri, &getting.trust)).await.map_err(|_| silent())??;
+        getting.log.say(format_args!("* connected to {} over HTTP/3", connection.remote_address()));
+        let asked = ask(getting, &connection, uri, sidecar.as_ref(), part.len());
+        let response = timeout(SILENCE, asked).await.map_err(|_| silent())??;
+        Ok::<_, Cut>((connection, response))
+    };
+    let (connection, mut response) = retry::by(retry.deadline(), uri, opening).await?;
     length(&response.headers).map_err(Cut::Local)?;
     let have = sidecar.as_ref().filter(|_| part.len() > 0).map(|sidecar| (sidecar, part.len()));
     let answer = match judge(have, uri, response.status, &response.headers) {

@@ -1,9 +1,11 @@
-//! When to try again, and for how long. Nothing here does I/O or looks at a clock.
+//! When to try again, and for how long. Nothing here does I/O.
 
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, StatusCode, header};
-use tokio::time::Instant;
+use http::{HeaderMap, StatusCode, Uri, header, uri::Authority};
+use tokio::time::{Instant, timeout_at};
+
+use super::ClientError;
 
 /// The first pause is at most that long, each following one at most twice as long.
 const FIRST: Duration = Duration::from_millis(250);
@@ -11,6 +13,9 @@ const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(15);
 /// The longest pause that a server may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+/// When the time to try is limited, the last attempt begins that long before its end, or a quarter of it: an
+/// attempt takes time too.
+const LAST_ATTEMPT: Duration = Duration::from_secs(1);
 
 /// Pauses that grow exponentially, with full jitter, so that clients that lost the same server do
 /// not come back at the same moment.
@@ -55,18 +60,44 @@ impl Retry {
         self.since = None;
     }
 
-    /// It failed: how long to wait before the next attempt, or `None` when it has been tried for
-    /// long enough. `asked` is what the server asked to wait.
+    /// When the present attempt must be over; `None` for the first one, and when there is no limit.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.since?.checked_add(self.limit?)
+    }
+
+    /// It failed: how long to wait before the next attempt, or `None` when there is no time for another one.
+    /// `asked` is what the server asked to wait.
     pub fn failed(&mut self, now: Instant, random: u64, asked: Option<Duration>) -> Option<Duration> {
         let tried = now.saturating_duration_since(*self.since.get_or_insert(now));
         let left = match self.limit {
-            Some(limit) => limit.checked_sub(tried).filter(|left| !left.is_zero())?,
+            Some(limit) => {
+                let last = LAST_ATTEMPT.min(limit / 4);
+                limit.checked_sub(tried)?.checked_sub(last).filter(|left| !left.is_zero())?
+            }
             None => Duration::MAX,
         };
         let pause = self.backoff.pause(random).max(asked.unwrap_or_default().min(LONGEST_ASKED));
-        // The last attempt is made when the time is over, not long before.
+        // There is a last attempt shortly before the time is over, not long before.
         Some(pause.min(left))
     }
+}
+
+/// Makes an attempt to reach the server of `uri`, which gets no answer any more at the deadline.
+///
+/// # Errors
+///
+/// As the attempt's, or that there was no answer.
+pub async fn by<T, E: From<ClientError>>(
+    deadline: Option<Instant>,
+    uri: &Uri,
+    attempt: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let Some(deadline) = deadline else { return attempt.await };
+    timeout_at(deadline, attempt).await.unwrap_or_else(|_| {
+        let authority = uri.authority().map_or("", Authority::as_str).to_owned();
+        Err(ClientError::Unreachable { authority }.into())
+    })
 }
 
 /// Whether the same request will get the same answer again.
@@ -135,10 +166,19 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         let mut retry = Retry::new(Some(Duration::from_secs(1)));
         assert_eq!(retry.failed(at(0), u64::MAX, None), Some(FIRST));
-        // The pause ends when the time does, so that there is a last attempt then.
-        assert_eq!(retry.failed(at(900), u64::MAX, Some(LONGEST)), Some(Duration::from_millis(100)));
-        assert_eq!(retry.failed(at(1000), 0, None), None);
+        assert_eq!(retry.deadline(), Some(at(1000)));
+        // The last attempt has the last quarter for itself, whatever is asked for.
+        assert_eq!(retry.failed(at(700), u64::MAX, Some(LONGEST)), Some(Duration::from_millis(50)));
+        for late in [750, 999, 1000, 2000] {
+            assert_eq!(retry.clone().failed(at(late), 0, None), None, "{late}");
+        }
         retry.works();
+        assert_eq!(retry.deadline(), None);
+        // Of a long time, one second.
+        let mut long = Retry::new(Some(Duration::from_secs(60)));
+        long.failed(at(0), 0, None);
+        assert_eq!(long.failed(at(58_000), 0, Some(LONGEST)), Some(Duration::from_secs(1)));
+        assert_eq!(long.failed(at(59_000), 0, None), None);
         assert_eq!(retry.failed(at(5000), u64::MAX, None), Some(FIRST));
         assert_eq!(Retry::new(Some(Duration::ZERO)).failed(start, 0, None), None);
         let mut for_ever = Retry::new(None);
