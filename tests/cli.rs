@@ -282,9 +282,11 @@ fn a_browser_is_started_with_the_flags_or_the_command_is_printed() {
         let cert: serde_json::Value = serde_json::from_slice(&output(dir.path(), &["cert", "--json"]).stdout).unwrap();
         cert["spki_sha256_base64"].as_str().unwrap().to_owned()
     };
-    // A server that has run here has left its certificate.
-    drop(Running::start(dir.path(), &FREE));
-    let got = h3cast(dir.path(), &["open", "chrome"]).env("PATH", "").output().unwrap();
+    // Any server will do: its certificate is in the folder.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let url = format!("https://localhost:{port}/");
+    let got = h3cast(dir.path(), &["open", "chrome", &url]).env("PATH", "").output().unwrap();
     assert_eq!(got.status.code(), Some(1));
     assert!(text(&got.stderr).contains("was found on this machine"), "{}", text(&got.stderr));
     assert!(text(&got.stdout).contains(&format!("--ignore-certificate-errors-spki-list={}", spki())));
@@ -292,12 +294,20 @@ fn a_browser_is_started_with_the_flags_or_the_command_is_printed() {
     let fake = dir.path().join("chromium");
     std::fs::write(&fake, format!("#!/bin/sh\necho \"$@\" > {}/called\n", dir.path().display())).unwrap();
     std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let got =
-        h3cast(dir.path(), &["open", "chrome", "https://localhost:1234/"]).env("PATH", dir.path()).output().unwrap();
+    let open = || h3cast(dir.path(), &["open", "chrome", &url]).env("PATH", dir.path()).output().unwrap();
+    let got = open();
     assert!(got.status.success(), "{}", text(&got.stderr));
     let called = std::fs::read_to_string(dir.path().join("called")).unwrap();
-    assert!(called.contains("--origin-to-force-quic-on=localhost:1234 "), "{called}");
+    assert!(called.contains(&format!("--origin-to-force-quic-on=localhost:{port} ")), "{called}");
     assert!(called.contains(&format!("--ignore-certificate-errors-spki-list={} ", spki())), "{called}");
     let profile = called.split("--user-data-dir=").nth(1).unwrap().split(' ').next().unwrap();
     assert!(!Path::new(profile).exists(), "the profile goes with the browser");
+    // Without a server there is nothing to open.
+    std::fs::remove_file(dir.path().join("called")).unwrap();
+    drop(server);
+    let got = open();
+    let told = format!("nothing is listening on localhost:{port}: start a server with `h3cast serve`");
+    assert_eq!((got.status.code(), text(&got.stdout).as_str()), (Some(1), ""));
+    assert!(text(&got.stderr).contains(&told), "{}", text(&got.stderr));
+    assert!(!dir.path().join("called").exists());
 }

@@ -1,9 +1,14 @@
 //! `h3cast open`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use http::Uri;
+use tokio::time::timeout;
 
 use super::{BrowserName, DEFAULT_CERTS, Failure, complain, print, remote};
 use crate::{
@@ -35,6 +40,9 @@ pub(super) struct OpenArgs {
     key: Option<PathBuf>,
 }
 
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What a browser trusts a server by: the hashes of its certificate and of its public key.
 type Hashes = (Fingerprint, Fingerprint);
 
@@ -42,6 +50,11 @@ pub(super) async fn run(args: OpenArgs) -> Result<(), Failure> {
     let uri = remote::url(&args.url)?;
     let note = note_for(&uri);
     let (hash, spki) = hashes(&args, &uri, note.as_ref())?;
+    if !is_answered(&uri).await {
+        let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+        let text = format!("nothing is listening on {authority}: start a server with `h3cast serve`");
+        return Err(Failure::running(anyhow::anyhow!(text)));
+    }
     let url = uri.to_string();
     let browser = Browser::from(args.browser);
     match browser.open(&url, &hash, &spki) {
@@ -62,6 +75,42 @@ pub(super) async fn run(args: OpenArgs) -> Result<(), Failure> {
                 error => Err(Failure::running(error)),
             }
         }
+    }
+}
+
+/// Whether something listens at a URL of this machine; browsers have many words for that nothing does. Of other
+/// machines nobody knows what lies between.
+async fn is_answered(uri: &Uri) -> bool {
+    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(443));
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if !is_loopback(host) {
+        return true;
+    }
+    let Ok(Ok(addresses)) = timeout(PATIENCE, tokio::net::lookup_host((host, port))).await else { return true };
+    for address in addresses {
+        let connecting = tokio::net::TcpStream::connect(address);
+        let heard = async {
+            // What listens on UDP alone, which h3cast itself never does, gives no error.
+            let socket = tokio::net::UdpSocket::bind((unspecified(address), 0)).await?;
+            socket.connect(address).await?;
+            socket.send(&[0]).await?;
+            socket.recv(&mut [0]).await
+        };
+        let refused = match timeout(PATIENCE, connecting).await {
+            Ok(Ok(_)) => return true,
+            _ => matches!(timeout(PATIENCE / 4, heard).await, Ok(Err(_))),
+        };
+        if !refused {
+            return true;
+        }
+    }
+    false
+}
+
+fn unspecified(address: SocketAddr) -> IpAddr {
+    match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 

@@ -268,7 +268,7 @@ async fn open_finds_the_server_by_its_port() {
     assert_eq!(code, Some(2), "{stderr}");
 }
 
-/// Where there is no server, a certificate in the current folder is enough for `open`, as before.
+/// A certificate in the current folder is not enough for `open`: there must be a server.
 #[tokio::test]
 async fn a_port_alone_is_the_default_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -276,8 +276,9 @@ async fn a_port_alone_is_the_default_one() {
     drop(server);
     let mut command = command(dir.path(), &["open", "chrome", "https://localhost/"]);
     let got = soon("its end", command.env("PATH", "").output()).await.unwrap();
-    let stdout = text(&got.stdout);
-    assert!(stdout.contains("--origin-to-force-quic-on=localhost:443 "), "{stdout}{}", text(&got.stderr));
+    assert_eq!((got.status.code(), text(&got.stdout).as_str()), (Some(1), ""));
+    let told = text(&got.stderr);
+    assert!(told.contains("nothing is listening on localhost: start a server"), "{told}");
     let got = output(dir.path(), &["get", &format!("https://localhost:{}/", 1)]).await;
     assert_eq!(got.status.code(), Some(1));
 }
