@@ -13,6 +13,9 @@ use super::{DEFAULT_CERTS, Failure, complain, log, signals, untrusted};
 use crate::{
     client::{ClientError, Trust, url},
     identity::Fingerprint,
+    note::{self, Note},
+    origin::{is_loopback, split_authority},
+    server::{DEFAULT_HTTP_PORT, DEFAULT_PORT},
     shown::Shown,
 };
 
@@ -95,7 +98,41 @@ pub(super) fn interrupted(
 
 /// The URL of a resource; `https://host` means its root.
 pub(super) fn url(text: &str) -> Result<Uri, Failure> {
-    url::parse(text).map_err(Failure::usage)
+    url::parse(text).map_err(|error| {
+        Failure::usage(match over_tls(text) {
+            Some(instead) => error.but(instead),
+            None => error,
+        })
+    })
+}
+
+/// What to write instead of a URL of plain HTTP on this machine, where more is known than the URL says: the
+/// server's note has its other ports.
+fn over_tls(text: &str) -> Option<String> {
+    let (host, port, path) = url::plain(text).filter(|(host, ..)| is_loopback(host))?;
+    let notes = note::find();
+    let is_plain =
+        |note: &&Note| note.http.as_deref().and_then(split_authority).is_some_and(|(_, its)| its == Some(port));
+    if let Some(note) = notes.iter().find(is_plain) {
+        let address = note.addresses.first()?;
+        let (listens, port) = split_authority(address)?;
+        let everywhere = matches!(listens.trim_matches(['[', ']']), "0.0.0.0" | "::");
+        return Some(match port {
+            Some(port) if everywhere && host.contains(':') => format!("https://[{host}]:{port}{path}"),
+            Some(port) if everywhere => format!("https://{host}:{port}{path}"),
+            _ => format!("https://{address}{path}"),
+        });
+    }
+    if let Some(note) = notes.iter().find(|note| note.has_port(port)) {
+        // That is not plain HTTP.
+        let address = note.addresses.iter().find(|at| split_authority(at).is_some_and(|(_, its)| its == Some(port)))?;
+        return Some(format!("https://{address}{path}"));
+    }
+    // The default one has its default counterpart.
+    (port != DEFAULT_HTTP_PORT).then(|| {
+        let path = if path.is_empty() { "/" } else { path };
+        format!("the https URL that the server printed at its start, as in https://localhost:{DEFAULT_PORT}{path}")
+    })
 }
 
 /// What went wrong with a connection, and what to do.

@@ -17,6 +17,14 @@ pub struct BadUrl {
     instead: String,
 }
 
+impl BadUrl {
+    /// The same, with something else to write.
+    #[must_use]
+    pub fn but(self, instead: String) -> Self {
+        Self { instead, ..self }
+    }
+}
+
 /// What is encoded in a path or query, as browsers do it (WHATWG URL §4.4).
 const ENCODED: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
@@ -52,6 +60,16 @@ pub fn parse(text: &str) -> Result<Uri, BadUrl> {
     let path = PathAndQuery::try_from(path).map_err(unreadable)?;
     let uri = Uri::builder().scheme("https").authority(authority).path_and_query(path).build();
     uri.map_err(|_| bad(("it cannot be read".into(), example(""))))
+}
+
+/// Host, port and path of a URL of plain HTTP.
+#[must_use]
+pub fn plain(text: &str) -> Option<(&str, u16, &str)> {
+    let (scheme, rest) = text.trim().split_once("://")?;
+    let rest = rest.split_once('#').map_or(rest, |(rest, _fragment)| rest);
+    let (authority, path) = split(rest);
+    let (host, port) = host_and_port(authority, path).ok().filter(|_| scheme.eq_ignore_ascii_case("http"))?;
+    Some((host, port.unwrap_or(80), path))
 }
 
 /// Host (without brackets) and port of a URI that this client can open.
