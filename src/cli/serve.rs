@@ -2,6 +2,7 @@
 
 mod announcement;
 mod args;
+mod effect;
 mod feeding;
 mod stdin;
 
@@ -187,27 +188,10 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
         );
         return Err(Failure::usage(anyhow::anyhow!(text)));
     }
-    let named = args.chunk.iter().map(|setting| &setting.feed);
-    let named = named.chain(args.history.iter().map(|setting| &setting.feed));
-    let named = named.chain(args.lag.iter().map(|setting| &setting.feed));
-    let named = named.chain(args.stderr.iter().map(|setting| &setting.feed));
-    let named = named.chain(args.tail_lines.iter().map(|setting| &setting.feed));
-    if let Some(unknown) = named.flatten().find(|name| !names.contains(name.as_str())) {
-        let text = format!(
-            "there is no feed `{unknown}`: --chunk, --history, --lag, --stderr and --tail-lines are for {}",
-            list(&names)
-        );
-        return Err(Failure::usage(anyhow::anyhow!(text)));
-    }
+    effect::check(&sources, args)?;
     let is_command = |source: &Source| matches!(source.kind, Kind::Exec(_));
     let of_commands: BTreeSet<_> =
         sources.iter().filter(|source| is_command(source)).map(|source| source.name.clone()).collect();
-    if let Some(other) =
-        args.stderr.iter().filter_map(|setting| setting.feed.as_ref()).find(|name| !of_commands.contains(*name))
-    {
-        let text = format!("`{other}` is not fed by a command: --stderr is for exec:COMMAND");
-        return Err(Failure::usage(anyhow::anyhow!(text)));
-    }
     #[cfg(feature = "nats")]
     let nats = {
         let mut options = crate::nats::NatsOptions::default();
@@ -245,10 +229,6 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
         prepared.feedings.extend(started.feeding.map(|feeding| (name, feeding)));
     }
     Ok(prepared)
-}
-
-fn list(names: &BTreeSet<&str>) -> String {
-    names.iter().copied().collect::<Vec<_>>().join(", ")
 }
 
 /// A host that a certificate can name: not a wildcard address.

@@ -80,7 +80,7 @@ fn settings_for_what_has_no_standard_error_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("log"), "").unwrap();
     for (args, reason) in [
-        (["log=tail:log", "--stderr", "log=feed"], "`log` is not fed by a command"),
+        (["log=tail:log", "--stderr", "log=feed"], "--stderr has no effect on the feed `log`: it is for exec:COMMAND"),
         (["log=exec:true", "--stderr", "other=feed"], "no feed `other`"),
         (["log=exec:true", "--stderr", "log=both"], "feed or log"),
     ] {

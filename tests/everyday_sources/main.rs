@@ -10,6 +10,7 @@ mod serving;
 
 mod commands;
 mod content;
+mod flags;
 mod leftovers;
 mod pipes;
 mod rotation;

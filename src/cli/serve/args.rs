@@ -58,7 +58,8 @@ pub(in crate::cli) struct ServeArgs {
     pub(super) interval: Duration,
     /// Where text and bytes are cut into chunks: behind each newline (lines), or wherever a read
     /// ends (bytes; a begun UTF-8 character waits for its rest). With NAME= for that feed only, as in --chunk video=bytes; the same holds for
-    /// --history and --lag. [default: lines]
+    /// --history, --lag, --stderr and --tail-lines. A flag that applies to no feed is an error, or a warning
+    /// if it comes from the environment. [default: lines]
     #[arg(long, env = "H3CAST_CHUNK", value_name = "[NAME=]lines|bytes", value_delimiter = ',', value_parser = setting(chunk_at))]
     pub(super) chunk: Vec<Setting<Chunking>>,
     /// How much of a live feed is kept for viewers who come late or again, in bytes (K, M and G

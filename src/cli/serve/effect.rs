@@ -1,0 +1,87 @@
+//! Flags that would have no effect: they are for other kinds of sources than there are, or for a feed that
+//! is not there.
+
+use tracing::warn;
+
+use super::args::{ServeArgs, Setting};
+use crate::{
+    cli::Failure,
+    source::{Kind, Source},
+};
+
+/// A flag that was given, and what it is for.
+struct Given<'a> {
+    flag: &'static str,
+    /// Whether it was given for all feeds that it is for.
+    all: bool,
+    /// The feeds that it was given for by name.
+    named: Vec<&'a str>,
+    /// The sources that it is for, in words.
+    of: &'static str,
+    applies: fn(&Source, &ServeArgs) -> bool,
+}
+
+fn setting<'a, T>(
+    flag: &'static str,
+    settings: &'a [Setting<T>],
+    of: &'static str,
+    applies: fn(&Source, &ServeArgs) -> bool,
+) -> Given<'a> {
+    let all = settings.iter().any(|setting| setting.feed.is_none());
+    Given { flag, all, named: settings.iter().filter_map(|setting| setting.feed.as_deref()).collect(), of, applies }
+}
+
+fn is_command(source: &Source, _: &ServeArgs) -> bool {
+    matches!(source.kind, Kind::Exec(_))
+}
+
+/// What is cut into chunks here.
+fn is_cut(source: &Source, _: &ServeArgs) -> bool {
+    matches!(source.kind, Kind::Stdin | Kind::Exec(_) | Kind::File(_) | Kind::Tail(_))
+}
+
+fn is_live(source: &Source, args: &ServeArgs) -> bool {
+    match source.kind {
+        Kind::Demo | Kind::File(_) => false,
+        Kind::Exec(_) => !args.per_viewer,
+        _ => true,
+    }
+}
+
+/// Refuses flags without effect. Those of the environment, which may be there for other servers too, are
+/// warned of.
+pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure> {
+    const COMMANDS: &str = "exec:COMMAND";
+    const LIVE: &str = "live feeds: -, exec:COMMAND without --per-viewer, tail:PATH, publish and nats://";
+    let switch = |flag, all| Given { flag, all, named: Vec::new(), of: COMMANDS, applies: is_command };
+    let given = [
+        setting("--chunk", &args.chunk, "-, exec:COMMAND, file:PATH and tail:PATH", is_cut),
+        setting("--history", &args.history, LIVE, is_live),
+        setting("--lag", &args.lag, LIVE, is_live),
+        setting("--stderr", &args.stderr, COMMANDS, is_command),
+        setting("--tail-lines", &args.tail_lines, "tail:PATH", |source, _| matches!(source.kind, Kind::Tail(_))),
+        switch("--per-viewer", args.per_viewer),
+        switch("--restart", args.restart),
+    ];
+    for Given { flag, all, named, of, applies } in given {
+        let problem = named.iter().find_map(|name| match sources.iter().find(|source| source.name == *name) {
+            Some(source) if applies(source, args) => None,
+            Some(_) => Some(format!("{flag} has no effect on the feed `{name}`: it is for {of}")),
+            None => {
+                let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
+                Some(format!("there is no feed `{name}` for {flag}: there is {}", names.join(", ")))
+            }
+        });
+        let none = || {
+            let none = all && !sources.iter().any(|source| applies(source, args));
+            none.then(|| format!("{flag} has no effect: it is for {of}, and there is no such source"))
+        };
+        let Some(problem) = problem.or_else(none) else { continue };
+        let variable = format!("H3CAST_{}", flag.trim_start_matches('-').replace('-', "_").to_uppercase());
+        match std::env::var_os(&variable) {
+            Some(_) => warn!("{problem} (from the environment, {variable})"),
+            None => return Err(Failure::usage(anyhow::anyhow!(problem))),
+        }
+    }
+    Ok(())
+}
