@@ -2,10 +2,9 @@
 
 use std::{io, sync::mpsc, thread, time::Duration};
 
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout},
-};
+#[cfg(unix)]
+use tokio::time::Instant;
+use tokio::{sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, log};

@@ -13,19 +13,25 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mi
 /// Standard error.
 pub(super) fn stderr() -> Box<dyn Write + Send> {
     #[cfg(unix)]
-    if let Ok(descriptor) = std::os::fd::AsFd::as_fd(&io::stderr()).try_clone_to_owned() {
-        return Box::new(std::fs::File::from(descriptor));
+    let own = std::os::fd::AsFd::as_fd(&io::stderr()).try_clone_to_owned();
+    #[cfg(windows)]
+    let own = std::os::windows::io::AsHandle::as_handle(&io::stderr()).try_clone_to_owned();
+    match own {
+        Ok(own) => Box::new(std::fs::File::from(own)),
+        Err(_) => Box::new(io::stderr()),
     }
-    Box::new(io::stderr())
 }
 
 /// Standard output.
 pub(super) fn stdout() -> Box<dyn Write + Send> {
     #[cfg(unix)]
-    if let Ok(descriptor) = std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned() {
-        return Box::new(std::fs::File::from(descriptor));
+    let own = std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned();
+    #[cfg(windows)]
+    let own = std::os::windows::io::AsHandle::as_handle(&io::stdout()).try_clone_to_owned();
+    match own {
+        Ok(own) => Box::new(std::fs::File::from(own)),
+        Err(_) => Box::new(io::stdout()),
     }
-    Box::new(io::stdout())
 }
 
 /// Writes all of it, however long that takes. Gives how much was written, too.

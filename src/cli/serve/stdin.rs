@@ -43,12 +43,13 @@ fn is_stdin(path: &Path) -> bool {
 #[cfg(unix)]
 fn is_same(path: &Path) -> bool {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    let Ok(stdin) = rustix::fs::fstat(std::io::stdin()) else { return false };
-    std::fs::metadata(path).is_ok_and(|found| {
-        let kind = found.file_type();
-        let shares = kind.is_fifo() || kind.is_socket() || std::io::IsTerminal::is_terminal(&std::io::stdin());
-        shares && (found.dev(), found.ino()) == (stdin.st_dev, stdin.st_ino)
-    })
+    let stdin = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned().map(std::fs::File::from);
+    let (Ok(stdin), Ok(found)) = (stdin.and_then(|stdin| stdin.metadata()), std::fs::metadata(path)) else {
+        return false;
+    };
+    let kind = found.file_type();
+    let shares = kind.is_fifo() || kind.is_socket() || std::io::IsTerminal::is_terminal(&std::io::stdin());
+    shares && (found.dev(), found.ino()) == (stdin.dev(), stdin.ino())
 }
 
 #[cfg(not(unix))]
