@@ -4,10 +4,10 @@ use std::{
     ffi::OsString,
     io,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
 };
 
-use crate::{identity::Fingerprint, origin::split_authority};
+use crate::{child, identity::Fingerprint, origin::split_authority};
 
 /// A browser that can be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Browser {
         let program = self.find().ok_or(OpenError::NotFound(self.name()))?;
         let failed = |source| OpenError::Start { program: program.clone(), source };
         let profile = fresh_profile().map_err(failed)?;
-        let mut command = Command::new(&program);
+        let mut command = child::command(&program);
         match self {
             Self::Chrome => {
                 command.args(chrome_arguments(url, public_key, &profile.to_string_lossy()));

@@ -17,6 +17,7 @@
 pub mod app;
 pub mod body;
 pub mod browser;
+mod child;
 pub mod chunk;
 #[cfg(feature = "cli")]
 pub mod cli;

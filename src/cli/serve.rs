@@ -246,6 +246,9 @@ fn raise_file_limit() -> Option<u64> {
         let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
         // When it cannot be raised, it stays as it was.
         if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_ok() {
+            if let Some(soft) = limit.current {
+                crate::child::keep_open_files(soft);
+            }
             return limit.current;
         }
     }

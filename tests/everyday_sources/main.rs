@@ -8,6 +8,7 @@ mod program;
 #[path = "../common/serving.rs"]
 mod serving;
 
+mod browser;
 mod commands;
 mod content;
 mod flags;

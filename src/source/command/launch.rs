@@ -7,7 +7,7 @@ use std::{
 
 use tokio::process::{ChildStderr, Command};
 
-use crate::source::chunker::Chunking;
+use crate::{child, source::chunker::Chunking};
 
 /// What a command prints, with both its descriptors on one pipe if they are to be interleaved.
 #[cfg(unix)]
@@ -74,12 +74,7 @@ pub(super) fn launch(shell: &str, files: Option<u64>, stderr: Stderr) -> io::Res
     #[cfg(unix)]
     wait_for_children();
     let mut command = command(shell, files);
-    for (name, _) in std::env::vars_os() {
-        // They configure this server, and some are secrets.
-        if name.to_string_lossy().starts_with("H3CAST_") {
-            command.env_remove(name);
-        }
-    }
+    child::clear(command.as_std_mut());
     let (output, writer) = io::pipe()?;
     match stderr {
         // One pipe for both: their order is the one in which they were written.
