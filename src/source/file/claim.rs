@@ -27,13 +27,38 @@ impl Once {
             if kind.is_fifo() {
                 return Some(Self::Pipe(metadata.dev(), metadata.ino()));
             }
-            if kind.is_char_device() {
+            if kind.is_char_device() && is_terminal(metadata.rdev()) {
                 return Some(Self::Device(metadata.rdev()));
             }
         }
         let _ = metadata;
         None
     }
+}
+
+/// Whether it is a terminal or a serial line, whose bytes go to one reader each. Of other devices, as `/dev/kmsg`
+/// and those in `/dev/input`, each reader gets everything. Nothing is opened: that could raise a modem's lines.
+#[cfg(target_os = "linux")]
+fn is_terminal(device: u64) -> bool {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let listed = |line: &str| {
+        // At the end: major, minor or a range of them, type.
+        let mut words = line.split_whitespace().rev().skip(1);
+        let (minors, of) = (words.next()?, words.next()?.parse::<u32>().ok()?);
+        let (first, last) = minors.split_once('-').unwrap_or((minors, minors));
+        Some(of == major && (first.parse().ok()?..=last.parse().ok()?).contains(&minor))
+    };
+    match std::fs::read_to_string("/proc/tty/drivers") {
+        Ok(text) => text.lines().any(|line| listed(line) == Some(true)),
+        // It may be.
+        Err(_) => true,
+    }
+}
+
+/// Elsewhere nothing tells.
+#[cfg(all(unix, not(target_os = "linux")))]
+fn is_terminal(_device: u64) -> bool {
+    true
 }
 
 /// Those that sources of this process read.
@@ -74,6 +99,22 @@ impl Drop for Claim {
     fn drop(&mut self) {
         if let Some(once) = &self.0 {
             claimed().remove(once);
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_that_give_everyone_everything_are_not_claimed() {
+        let of = |path: &str| Once::of(&std::fs::metadata(path).unwrap());
+        for shared in ["/dev/null", "/dev/zero", "/dev/urandom", "."] {
+            assert_eq!(of(shared), None, "{shared}");
+        }
+        for once in ["/dev/tty", "/dev/ptmx"] {
+            assert!(matches!(of(once), Some(Once::Device(_))), "{once}");
         }
     }
 }
