@@ -15,12 +15,19 @@ use std::{
     time::Duration,
 };
 
-use tracing::error;
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Subscriber, error};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{LevelFilter, filter_fn},
+    fmt::FormatFields,
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
 
 use super::{Failure, standard};
 use crate::shown::Lines;
-use fields::fields;
+use fields::{fields, whole_fields};
 use limit::Limit;
 pub(super) use outlet::Outlet;
 pub(super) use terminal::draw_target;
@@ -45,12 +52,10 @@ pub(super) fn open() -> io::Result<()> {
 /// Reads a level, or directives as for `RUST_LOG`. A bare word that is no level would be a target's name there,
 /// and silence everything else.
 fn filter(directives: &str) -> Result<EnvFilter, String> {
-    let expected = "expected error, warn, info, debug, trace or off, or directives such as h3cast=debug,warn";
-    let levels = ["error", "warn", "info", "debug", "trace", "off"];
+    let expected =
+        "expected error, warn, info, debug, trace or off (or 1 to 5, 0), or directives such as h3cast=debug,warn";
     let words = directives.split(',').map(str::trim).filter(|word| !word.is_empty());
-    let wrong = words
-        .filter(|word| !word.contains(['=', '[']))
-        .find(|word| !levels.iter().any(|level| word.eq_ignore_ascii_case(level)));
+    let wrong = words.filter(|word| !word.contains(['=', '['])).find(|word| word.parse::<LevelFilter>().is_err());
     match wrong {
         Some(word) => Err(format!("unknown log level `{word}`: {expected}")),
         None => {
@@ -65,15 +70,28 @@ pub(super) fn start(directives: &str) -> Result<(), Failure> {
     open().map_err(Failure::running)?;
     let limit = Limit::start().map_err(Failure::running)?;
     let limit = LIMIT.get_or_init(|| limit);
-    let lines = tracing_subscriber::fmt::layer()
+    // What commands write is bounded by the chunker, and none of it may be missing.
+    let of_commands = filter_fn(limit::is_of_command);
+    let of_others = filter_fn(|metadata| !limit::is_of_command(metadata));
+    let commands = lines(whole_fields()).with_filter(of_commands);
+    let others = lines(fields()).with_filter(of_others);
+    tracing_subscriber::registry().with(filter).with(limit.clone()).with(commands).with(others).init();
+    Ok(())
+}
+
+/// Writes lines with their fields in this format.
+fn lines<S, F>(fields: F) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    F: for<'writer> FormatFields<'writer> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt::layer()
         .with_writer(|| Line)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
-        .fmt_fields(fields())
+        .fmt_fields(fields)
         // It would be written to standard error, and panic when that fails.
-        .log_internal_errors(false);
-    tracing_subscriber::registry().with(filter).with(limit.clone()).with(lines).init();
-    Ok(())
+        .log_internal_errors(false)
 }
 
 /// Writes a line on standard error; when that fails, there is nobody to tell.
@@ -173,10 +191,11 @@ mod tests {
 
     #[test]
     fn a_word_that_is_no_level_does_not_silence_the_log() {
-        for text in ["warn", "WARN", "off", "h3cast=debug,warn", "info,h3cast::feed=trace", "[request]=debug"] {
+        let taken = ["warn", "WARN", "off", "3", "0", "4,quinn=0", "h3cast=debug,warn", "info,h3cast_feed=trace"];
+        for text in taken.into_iter().chain(["[request]=debug"]) {
             assert!(filter(text).is_ok(), "{text}");
         }
-        for text in ["warning", "foo", "warn,foo", "h3cast=loud"] {
+        for text in ["warning", "foo", "warn,foo", "h3cast", "6", "h3cast=loud"] {
             assert!(filter(text).unwrap_err().contains("expected error, warn"), "{text}");
         }
     }

@@ -89,6 +89,14 @@ async fn the_log_shows_what_a_command_says() {
     plain(&line, "the log");
     serving.signal("TERM");
     serving.end().await;
+    // A linker's command line.
+    let command = r"exec:printf 'begin %s end\n' $(seq 1000 3000 | tr -d '\n') >&2; exec sleep 1000";
+    let args = ["serve", "--listen", "localhost:0", "--http", "off", "--stderr", "log", command];
+    let mut serving = Program::start(dir.path(), &args);
+    let line = serving.told("begin 1000").await;
+    assert!(line.contains("29993000 end") && line.contains("feed=\"default\""), "{line}");
+    serving.signal("TERM");
+    serving.end().await;
     // A name in one of its fields.
     std::fs::write(dir.path().join("a\u{1b}[2J"), "one\n").unwrap();
     let serving = Serving::start(dir.path(), 0, &["tail:a\u{1b}[2J", "--log", "debug"]).await;

@@ -1,24 +1,47 @@
 //! The fields of a line of the log.
 
+use std::fmt;
+
 use tracing_subscriber::{
     field::MakeExt,
-    fmt::{FormatFields, format},
+    fmt::{
+        FormatFields,
+        format::{self, Writer},
+    },
 };
 
-use crate::shown::{Lines, Shown};
+use crate::shown::{Lines, Short, Shown};
 
 /// The fields of the log, so shown; the message may have several lines, as a backtrace has. The
 /// formatter's own knows a few characters, and those in the message only.
 pub(super) fn fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
     format::debug_fn(|writer, field, value| {
         let value = format_args!("{value:?}");
-        match (field.name(), writer.has_ansi_escapes()) {
-            ("message", _) => write!(writer, "{}", Lines(value)),
-            (name, true) => write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{}", Shown(value)),
-            (name, false) => write!(writer, "{name}={}", Shown(value)),
+        match field.name() {
+            "message" => write!(writer, "{}", Lines(value)),
+            name => named(writer, name, value),
         }
     })
     .delimited(" ")
+}
+
+/// The same with whole messages of one line, however long that is.
+pub(super) fn whole_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    format::debug_fn(|writer, field, value| {
+        let value = format_args!("{value:?}");
+        match field.name() {
+            "message" => write!(writer, "{}", Short(value, usize::MAX)),
+            name => named(writer, name, value),
+        }
+    })
+    .delimited(" ")
+}
+
+fn named(writer: &mut Writer<'_>, name: &str, value: fmt::Arguments<'_>) -> fmt::Result {
+    match writer.has_ansi_escapes() {
+        true => write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{}", Shown(value)),
+        false => write!(writer, "{name}={}", Shown(value)),
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use tracing::{
-    Event, Level, Subscriber, error,
+    Event, Level, Metadata, Subscriber, error,
     field::{Field, Visit},
     info, warn,
 };
@@ -165,6 +165,11 @@ impl Limit {
     }
 }
 
+/// Whether lines like this are about a command, or of one.
+pub(super) fn is_of_command(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with(COMMANDS)
+}
+
 /// The target of the lines about lines.
 const OURS: &str = "h3cast::log";
 
@@ -174,7 +179,7 @@ impl<S: Subscriber> Layer<S> for Limit {
         if *metadata.level() > Level::INFO || metadata.target() == OURS {
             return true;
         }
-        let allowance = if metadata.target().starts_with(COMMANDS) { COMMAND } else { LINES };
+        let allowance = if is_of_command(metadata) { COMMAND } else { LINES };
         let mut kind = DefaultHasher::new();
         metadata.callsite().hash(&mut kind);
         event.record(&mut OfFeed(&mut kind));

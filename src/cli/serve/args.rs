@@ -142,7 +142,8 @@ pub(in crate::cli) struct ServeArgs {
     /// Serve the page from this folder, read anew at each request, to work on it.
     #[arg(long = "static", env = "H3CAST_STATIC", value_name = "DIR")]
     pub(super) static_dir: Option<PathBuf>,
-    /// What to log on stderr: error, warn, info, debug, trace, or directives as for RUST_LOG.
+    /// What to log on stderr: error, warn, info, debug, trace or off, or directives such as
+    /// h3cast_transport=debug,info.
     #[arg(long, env = "H3CAST_LOG", value_name = "LEVEL", default_value = "info")]
     pub(super) log: String,
 }
