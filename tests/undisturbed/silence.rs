@@ -8,6 +8,7 @@ use std::{
 };
 
 use quinn::crypto::rustls::QuicClientConfig;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 use super::server::{DEADLINE, Server, program};
 
@@ -113,6 +114,43 @@ fn an_http2_response_is_delivered_though_the_server_stops() {
     assert_eq!(received + client.response().len(), LENGTH);
     assert_eq!(server.end(), Some(0));
     assert!(began.elapsed() < PROMPT, "{:?}", began.elapsed());
+}
+
+/// A client that allows no streams, so that HTTP/3 cannot begin.
+fn without_streams(server: &Server) -> quinn::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    let path = server.dir.path().join("certs/cert.pem");
+    for certificate in CertificateDer::pem_file_iter(path).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut tls = tls.with_root_certificates(roots).with_no_client_auth();
+    tls.alpn_protocols = vec![b"h3".to_vec()];
+    let mut transport = quinn::TransportConfig::default();
+    transport.max_concurrent_uni_streams(0_u8.into()).keep_alive_interval(Some(Duration::from_secs(1)));
+    let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+    config.transport_config(Arc::new(transport));
+    config
+}
+
+#[tokio::test]
+async fn a_quic_client_that_allows_no_streams_does_not_hold_a_stop() {
+    let mut server = Server::start(program(&[]), &["demo", GRACE]);
+    let address = ([127, 0, 0, 1], server.tls()).into();
+    let config = without_streams(&server);
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let connect = || endpoint.connect_with(config.clone(), address, "localhost").unwrap();
+    // Without a stop it has 10 s: it keeps itself alive, and is closed.
+    let connection = connect().await.unwrap();
+    tokio::time::timeout(DEADLINE, connection.closed()).await.expect("it is closed");
+    let connection = connect().await.unwrap();
+    let began = Instant::now();
+    server.signal("TERM");
+    let code = tokio::task::spawn_blocking(move || server.end()).await.unwrap();
+    assert_eq!(code, Some(0));
+    assert!(began.elapsed() < PROMPT, "{:?}", began.elapsed());
+    drop(connection);
 }
 
 /// A client hello of several packets, of which one comes.
