@@ -10,21 +10,15 @@ mod raw;
 mod serving;
 
 use std::{
-    collections::BTreeSet,
     io::Write,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use common::soon;
-use futures_util::{FutureExt, Stream, StreamExt, stream};
-use h3cast::{
-    chunk::Cursor,
-    feed::{End, Event, Feed, Lag, Start},
-    format::{self, Cut, Format},
-};
+use futures_util::{StreamExt, stream};
+use h3cast::feed::{End, Event, Feed, Lag, Start};
 use raw::{Raw, connect, endpoint, request, status};
-use serving::{Reading, Serving, gone, kill, memory};
+use serving::{Reading, Serving, gone, kill};
 use tokio::sync::Mutex;
 
 /// Held by the test that runs.
@@ -32,79 +26,6 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 
 const HISTORY: usize = 8 << 20;
 const VIEWERS: usize = 10_000;
-
-type Written = std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, Cut>> + Send>>;
-
-/// What a viewer of a ring may cost, in bytes, beside the ring: its place, its waker, and the stream
-/// that writes for it.
-const PLACE: usize = 2 << 10;
-
-/// The ring is held once, and so is what each format makes of it, wherever its viewers are.
-#[tokio::test]
-async fn ten_thousand_viewers_hold_one_ring() {
-    let _alone = ALONE.lock().await;
-    const CHUNK: usize = 16 << 10;
-    let (feed, publisher) = Feed::live("default", HISTORY, Lag::Skip);
-    for number in 0..HISTORY / CHUNK {
-        let line = format!("{number:015}\n").repeat(CHUNK / 16);
-        publisher.publish(line.into()).await.unwrap();
-    }
-    let status = feed.status();
-    let oldest = status.oldest.unwrap();
-    let kept = status.chunks - oldest.seq;
-    let formats = [Format::Raw, Format::Sse, Format::Frames];
-    let before = memory(std::process::id());
-    let mut viewers = Vec::new();
-    let mut read = 0;
-    for number in 0..VIEWERS {
-        // Each at a place of its own, as far as there are that many.
-        let from = Start::After(Cursor { epoch: oldest.epoch, seq: oldest.seq + number as u64 % (kept - 1) });
-        let format = formats[number % 3];
-        let mut stream: Written = Box::pin(format::write(feed.view(from, None), format));
-        // What comes first, the header of a frame, and the chunk.
-        let before = match format {
-            Format::Raw => 0,
-            Format::Sse => 1,
-            Format::Frames => 2,
-        };
-        let pieces: Vec<Bytes> = stream.by_ref().take(before + 1).map(Result::unwrap).collect().await;
-        assert!(pieces[before].len() >= CHUNK, "{format:?}");
-        read += pieces[before].len();
-        // As a transport does whose client reads nothing, it holds what it has to send.
-        viewers.push((stream, pieces));
-    }
-    let different: BTreeSet<_> = viewers.iter().map(|(_, pieces)| pieces.last().unwrap().as_ptr()).collect();
-    let grown = memory(std::process::id()).saturating_sub(before);
-    println!(
-        "{VIEWERS} viewers hold {} MiB of pieces, {} different ones; grown by {} MiB, {} bytes a viewer beside an \
-         encoded ring",
-        read >> 20,
-        different.len(),
-        grown >> 20,
-        grown.saturating_sub(HISTORY as u64) / VIEWERS as u64
-    );
-    assert_eq!(feed.status().viewers, VIEWERS as u64);
-    // Only events have bytes of their own.
-    assert!(different.len() as u64 <= 2 * kept);
-    assert!(grown < (HISTORY + VIEWERS * PLACE) as u64, "grew by {grown} bytes");
-
-    // All of them come to the end, and get what is published then.
-    let began = Instant::now();
-    publisher.publish("the last\n".into()).await.unwrap();
-    let mut brought = 0_u64;
-    for (stream, pieces) in &mut viewers {
-        pieces.clear();
-        while let Some(Some(piece)) = stream.next().now_or_never() {
-            brought += 1;
-            pieces.push(piece.unwrap());
-            pieces.drain(..pieces.len() - 1);
-        }
-        assert!(String::from_utf8_lossy(&pieces[0]).contains("the last"));
-    }
-    println!("{brought} chunks to {VIEWERS} viewers in {:?}", began.elapsed());
-    drop(viewers);
-    assert_eq!(feed.status().viewers, 0);
-}
 
 /// How many streams each connection of the crowd has: what the server allows.
 const STREAMS: usize = 100;

@@ -4,11 +4,10 @@ mod common;
 
 use bytes::Bytes;
 use common::{TestServer, soon};
-use futures_util::StreamExt;
 use h3cast::{
     chunk::Cursor,
     client::{ClientError, Connection},
-    feed::{End, Feed, FeedError, Gap, Lag, PublishError, Publisher, Start},
+    feed::{End, Feed, FeedError, Gap, Lag, PublishError, Publisher},
     format::frames::{Frame, FrameDecoder},
 };
 use http::{HeaderMap, Request, StatusCode};
@@ -265,21 +264,6 @@ async fn a_producer_that_may_not_lose_waits_for_the_slowest() {
     soon("the producer is done", producing).await.unwrap();
     assert_eq!(slow.next().await, Some(Frame::End(End::Clean)));
     assert_eq!(feed.status().skipped, 0);
-}
-
-#[tokio::test]
-async fn the_same_chunk_is_encoded_once() {
-    let (feed, publisher) = Feed::live("default", HISTORY, Lag::Skip);
-    let viewers: Vec<_> = (0..3).map(|_| feed.view(Start::Now, None)).collect();
-    publisher.publish("text".into()).await.unwrap();
-    let mut encoded = Vec::new();
-    for viewer in viewers {
-        let stream = h3cast::format::write(viewer, h3cast::format::Format::Frames);
-        let bytes: Vec<_> = stream.take(2).map(Result::unwrap).collect().await;
-        encoded.push(bytes[1].clone());
-    }
-    let at: Vec<_> = encoded.iter().map(|bytes| bytes.as_ptr()).collect();
-    assert!(at.iter().all(|pointer| *pointer == at[0]), "{at:?}");
 }
 
 #[tokio::test]

@@ -13,22 +13,40 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), h3cast_feed::PublishError> {
-//! // Keeps up to 1 MiB for viewers that are late.
-//! let (feed, publisher) = Feed::live("news", 1 << 20, Lag::Skip);
-//! let first = publisher.publish("first".into()).await?;
-//! publisher.publish("second".into()).await?;
+//! // Keeps up to 10 kB for viewers that are late.
+//! let (feed, publisher) = Feed::live("news", 10_000, Lag::Skip);
 //!
-//! // A viewer that has received the first chunk continues after it.
-//! let mut viewer = feed.view(Start::After(first), None);
+//! // A viewer gets what is published from now on, and remembers where it is.
+//! let mut viewer = feed.view(Start::Now, None);
+//! let cursor = publisher.publish("the first".into()).await?;
+//! assert!(matches!(viewer.next().await, Some(Event::Chunk(chunk)) if chunk.bytes == "the first"));
+//! drop(viewer);
+//!
+//! // While it is away, more is published than the feed keeps.
+//! for number in 1..1000 {
+//!     publisher.publish(format!("number {number}").into()).await?;
+//! }
 //! publisher.end(End::Clean);
+//!
+//! // It continues after its cursor, and is told exactly what it has missed.
+//! let mut viewer = feed.view(Start::After(cursor), None);
+//! let mut next = cursor.seq + 1;
 //! while let Some(event) = viewer.next().await {
 //!     match event {
-//!         Event::Chunk(chunk) => assert_eq!((chunk.seq, &chunk.bytes[..]), (1, &b"second"[..])),
-//!         Event::Gap(gap) => println!("{} chunks are gone", gap.missing),
-//!         Event::Stalled(stalled) => println!("the feed {}", if stalled { "waits" } else { "continues" }),
+//!         Event::Gap(gap) => {
+//!             assert_eq!(gap.from, next);
+//!             println!("{} chunks are missing", gap.missing);
+//!             next += gap.missing;
+//!         }
+//!         Event::Chunk(chunk) => {
+//!             assert_eq!(chunk.seq, next);
+//!             next += 1;
+//!         }
+//!         Event::Stalled(_) => unreachable!("only feeds that are stored externally stall"),
 //!         Event::End(end) => assert_eq!(end, End::Clean),
 //!     }
 //! }
+//! assert_eq!(next, 1000);
 //! # Ok(())
 //! # }
 //! ```

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream};
-use h3cast_feed::{Cursor, End, Epoch, Event, Feed, FeedError, Gap, Lag, PublishError, Start, TryPublishError, Viewer};
+use h3cast_feed::{
+    Cursor, End, Epoch, Event, Feed, FeedError, Gap, Lag, PublishError, Start, TryPublishError, Viewer,
+    format::{self, Format},
+};
 use proptest::prelude::*;
 
 fn three() -> Feed {
@@ -133,6 +136,21 @@ async fn blocking_loses_nothing_and_a_viewer_that_goes_lets_go() {
     drop(gone);
     publishing.await.unwrap().unwrap();
     assert_eq!(seqs(&drain(&mut slow)), (1..=published).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_same_chunk_is_encoded_once() {
+    let (feed, publisher) = Feed::live("default", 1 << 20, Lag::Skip);
+    let viewers: Vec<_> = (0..3).map(|_| feed.view(Start::Now, None)).collect();
+    publisher.publish("text".into()).await.unwrap();
+    let mut encoded = Vec::new();
+    for viewer in viewers {
+        let stream = format::write(viewer, Format::Frames);
+        let bytes: Vec<_> = stream.take(2).map(Result::unwrap).collect().await;
+        encoded.push(bytes[1].clone());
+    }
+    let at: Vec<_> = encoded.iter().map(|bytes| bytes.as_ptr()).collect();
+    assert!(at.iter().all(|pointer| *pointer == at[0]), "{at:?}");
 }
 
 #[tokio::test(start_paused = true)]
