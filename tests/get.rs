@@ -513,6 +513,7 @@ fn leave(part: &Path, content: Option<&[u8]>, mut mark: serde_json::Value) {
     }
     let there = std::fs::metadata(part).unwrap();
     let created = there.created().ok().map(|at| at.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64);
+    mark["created_by"] = "h3cast get".into();
     mark["file"] = serde_json::json!({ "inode": std::os::unix::fs::MetadataExt::ino(&there), "created": created });
     std::fs::write(part.with_extension("part.json"), mark.to_string()).unwrap();
 }
@@ -535,7 +536,9 @@ async fn a_client_that_is_killed_goes_on_where_it_was() {
         let mut sidecar: serde_json::Value =
             serde_json::from_slice(&std::fs::read(path("out.part.json")).unwrap()).unwrap();
         assert!(sidecar.as_object_mut().unwrap().remove("file").is_some());
-        assert_eq!(sidecar, serde_json::json!({ "url": url, "etag": "\"v1\"", "length": 300_000 }));
+        let expected =
+            serde_json::json!({ "created_by": "h3cast get", "url": url, "etag": "\"v1\"", "length": 300_000 });
+        assert_eq!(sidecar, expected);
     }
     let got = output(dir.path(), &args).await;
     assert_eq!((text(&got.stderr).as_str(), got.status.code()), ("", Some(0)));

@@ -4,6 +4,7 @@ mod download;
 mod feed;
 mod mark;
 mod output;
+mod owner;
 mod plain;
 mod progress;
 mod resume;
@@ -62,6 +63,8 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
     if args.resume {
         resume::check(&uri)?;
     }
+    // Before there is an output, which nobody would tidy up.
+    let trust = args.trust.trust()?;
     let file = args.output.as_deref().filter(|file| file.as_os_str() != "-");
     let mut output = Output::open(file, args.resume, &uri.to_string())?;
     let progress = Progress::new(file.is_some(), args.verbose || args.no_progress);
@@ -70,13 +73,11 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
         bar.clear();
         part.iter().for_each(|part| output::tell_of(part));
     };
-    let mut interrupted = pin!(remote::interrupted(remote::STOP_WAIT, before_exit)?);
-    let getting = Getting {
-        trust: args.trust.trust()?,
-        log: Log::new(args.verbose),
-        progress: progress.clone(),
-        retry_for: args.retry_for,
+    let mut interrupted = match remote::interrupted(remote::STOP_WAIT, before_exit) {
+        Ok(interrupted) => pin!(interrupted),
+        Err(failure) => return Err(output.keep(failure)),
     };
+    let getting = Getting { trust, log: Log::new(args.verbose), progress: progress.clone(), retry_for: args.retry_for };
     let got = match args.resume {
         true => resume::run(&getting, &uri, args.webtransport, &mut output, &mut interrupted).await,
         false => plain::run(&getting, &uri, args.webtransport, &mut output, &mut interrupted).await,

@@ -5,6 +5,7 @@ mod files;
 mod folder;
 mod note;
 mod own;
+mod part;
 #[path = "../common/program.rs"]
 mod program;
 mod trust;

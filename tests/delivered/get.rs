@@ -274,18 +274,25 @@ async fn a_server_that_stops_is_no_end_of_the_feed() {
 async fn files_of_the_user_are_left_alone() {
     const MINE: &str = "mine\n";
     const URL: &str = "https://localhost:9/stream";
+    const MARK: &str = "{\"created_by\":\"h3cast get\",\"url\":\"x\"}";
     type Arrange = fn(&Path) -> std::io::Result<()>;
-    let cases: [(&str, Arrange); 7] = [
+    let cases: [(&str, Arrange); 9] = [
         ("o.part was not created", |dir| std::fs::write(dir.join("o.part"), MINE)),
         ("o.part was not created", |dir| std::os::unix::fs::symlink("mine", dir.join("o.part"))),
         ("o.part.json was not created", |dir| std::fs::write(dir.join("o.part.json"), MINE)),
         ("o.part was not created", |dir| {
-            std::fs::write(dir.join("o.part.json"), "{\"url\":\"x\"}")?;
+            std::fs::write(dir.join("o.part.json"), MARK)?;
             std::os::unix::fs::symlink("mine", dir.join("o.part"))
+        }),
+        // What looks like a mark.
+        ("o.part.json was not created", |dir| std::fs::write(dir.join("o.part.json"), "{\"url\":\"https://mine/\"}")),
+        ("o.part.json was not created", |dir| {
+            std::fs::write(dir.join("o.part.json"), "{\"url\":\"https://mine/\"}")?;
+            std::fs::write(dir.join("o.part"), "")
         }),
         // A mark that was left behind, of no part or of one that is gone.
         ("o.part was not created", |dir| {
-            std::fs::write(dir.join("o.part.json"), "{\"url\":\"x\"}")?;
+            std::fs::write(dir.join("o.part.json"), MARK)?;
             std::fs::write(dir.join("o.part"), MINE)
         }),
         ("o.part was not created", |dir| {
@@ -293,7 +300,7 @@ async fn files_of_the_user_are_left_alone() {
             let there = std::fs::metadata(dir.join("o.part"))?;
             let created = there.created()?.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
             let id = serde_json::json!({ "inode": std::os::unix::fs::MetadataExt::ino(&there), "created": created });
-            let mark = serde_json::json!({ "url": "https://localhost:9/stream", "file": id });
+            let mark = serde_json::json!({ "created_by": "h3cast get", "url": URL, "file": id });
             std::fs::write(dir.join("o.part.json"), mark.to_string())?;
             std::fs::remove_file(dir.join("o.part"))?;
             std::fs::write(dir.join("o.part"), MINE)

@@ -1,7 +1,7 @@
 //! A resource with ranges, to a file: what was cut goes on where it stopped, in a later run too
 //! (RFC 9110 §14).
 
-use std::{fs, io, path::Path};
+use std::io;
 
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
@@ -53,9 +53,9 @@ impl Sidecar {
         })
     }
 
-    /// The one of a part, if it is a part of this resource.
-    fn read(path: &Path, uri: &Uri) -> Option<Self> {
-        let sidecar: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    /// What was recorded of a part, if it is a part of this resource.
+    fn recorded(recorded: serde_json::Value, uri: &Uri) -> Option<Self> {
+        let sidecar: Self = serde_json::from_value(recorded).ok()?;
         (sidecar.url == uri.to_string() && sidecar.validator().is_some()).then_some(sidecar)
     }
 
@@ -150,7 +150,7 @@ fn local(error: io::Error, part: &Part) -> Cut {
 /// Downloads the resource to the part's end, through losses.
 pub(super) async fn run(getting: &Getting, uri: &Uri, part: &mut Part) -> Result<Done, Failure> {
     let mut retry = Retry::new(getting.retry_for);
-    let mut sidecar = Sidecar::read(&part.sidecar(), uri);
+    let mut sidecar = Sidecar::recorded(part.recorded(), uri);
     if part.len() > 0 && sidecar.is_none() {
         getting
             .progress
@@ -224,7 +224,7 @@ async fn attempt(
             };
             restart(getting, part, sidecar, why)?;
             // Before the first byte: a part of which nobody knows what it is of is of no use.
-            part.mark(&new).map_err(|error| local(error, part))?;
+            part.record(&new).map_err(|error| local(error, part))?;
             let length = new.length;
             *sidecar = Some(new);
             length
@@ -351,15 +351,13 @@ mod tests {
 
     #[test]
     fn a_sidecar_is_read_as_it_was_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, uri) = (dir.path().join("x.part.json"), "https://host/x".parse().unwrap());
+        let uri = "https://host/x".parse().unwrap();
         let sidecar = Sidecar::of(&uri, &headers(&ranges())).unwrap();
-        fs::write(&path, serde_json::to_vec(&sidecar).unwrap()).unwrap();
-        assert_eq!(Sidecar::read(&path, &uri), Some(sidecar));
-        assert_eq!(Sidecar::read(&path, &"https://host/y".parse().unwrap()), None);
-        for text in ["", "{}", "{\"url\":\"https://host/x\",\"length\":10}"] {
-            fs::write(&path, text).unwrap();
-            assert_eq!(Sidecar::read(&path, &uri), None, "{text}");
+        let recorded = serde_json::to_value(&sidecar).unwrap();
+        assert_eq!(Sidecar::recorded(recorded.clone(), &uri), Some(sidecar));
+        assert_eq!(Sidecar::recorded(recorded, &"https://host/y".parse().unwrap()), None);
+        for text in ["{}", "{\"url\":\"https://host/x\",\"length\":10}"] {
+            assert_eq!(Sidecar::recorded(text.parse().unwrap(), &uri), None, "{text}");
         }
     }
 }

@@ -1,16 +1,21 @@
 //! Where what comes is written.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
 use serde::Serialize;
 
-use super::mark::{self, Mark};
-use crate::cli::{Failure, complain, standard};
+use super::{
+    mark::{self, Mark, Of, with_suffix},
+    owner,
+};
+use crate::{
+    cli::{Failure, complain, standard},
+    fault,
+};
 
 pub(super) enum Output {
     Stdout(Box<dyn Write + Send>),
@@ -22,6 +27,8 @@ pub(super) enum Output {
 /// A file that is written beside the one that it becomes.
 #[derive(Debug)]
 pub(super) struct Part {
+    /// `FILE.part.json`.
+    mark: Mark,
     file: File,
     /// `FILE.part`.
     path: PathBuf,
@@ -114,26 +121,12 @@ impl Part {
             return Err(ErrorKind::IsADirectory.into());
         }
         let path = with_suffix(&target, ".part");
-        let file = loop {
-            let Some(file) = mark::open(&path, &with_suffix(&path, ".json"), url)? else { continue };
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    return Err(io::Error::other(format!("another program is writing {}", path.display())));
-                }
-                // There are no locks here.
-                Err(TryLockError::Error(_)) => break file,
-            }
-            // The one who had the lock may have made it the target in between.
-            if mark::is_at(&path, &file) {
-                break file;
-            }
-        };
+        let (mut mark, file) = mark::open(&path, url)?;
         let len = file.metadata()?.len();
         if len == 0 {
-            mark::write(&with_suffix(&path, ".json"), &Mark { url }, Some(&file))?;
+            mark.record(&Of { url }, &file)?;
         }
-        let mut part = Self { file, path, target, len, stale: false, url: url.to_owned() };
+        let mut part = Self { mark, file, path, target, len, stale: false, url: url.to_owned() };
         match keep {
             true => part.seek_end()?,
             false => part.replace(),
@@ -149,14 +142,14 @@ impl Part {
         &self.path
     }
 
-    /// `FILE.part.json`: what `FILE.part` is a part of.
-    pub(super) fn sidecar(&self) -> PathBuf {
-        with_suffix(&self.path, ".json")
+    /// What `FILE.part.json` records: what `FILE.part` is a part of.
+    pub(super) fn recorded(&self) -> serde_json::Value {
+        self.mark.recorded()
     }
 
     /// Records what it is a part of.
-    pub(super) fn mark(&self, mark: &impl Serialize) -> io::Result<()> {
-        mark::write(&self.sidecar(), mark, Some(&self.file))
+    pub(super) fn record(&mut self, of: &impl Serialize) -> io::Result<()> {
+        self.mark.record(of, &self.file)
     }
 
     fn seek_end(&mut self) -> io::Result<()> {
@@ -173,7 +166,10 @@ impl Part {
     /// Begins from nothing. What it was a part of is forgotten first, so that it is never taken for
     /// a part of something else.
     pub(super) fn restart(&mut self) -> io::Result<()> {
-        mark::write(&self.sidecar(), &Mark { url: &self.url }, Some(&self.file))?;
+        self.mark.record(&Of { url: &self.url }, &self.file)?;
+        if !mark::is_at(&self.path, &self.file) {
+            return Err(mark::replaced(&self.path));
+        }
         self.file.set_len(0)?;
         self.stale = false;
         self.seek_end()
@@ -193,31 +189,26 @@ impl Part {
             // What came is nothing.
             self.restart()?;
         }
-        if let Ok(there) = fs::metadata(&self.target) {
-            // Whoever might read or write the file may still.
-            self.file.set_permissions(there.permissions())?;
-        }
+        owner::permit(&self.file, &self.target)?;
         self.file.sync_all()?;
         if !mark::is_at(&self.path, &self.file) {
-            return Err(io::Error::other(format!("{} was replaced by another program", self.path.display())));
+            return Err(mark::replaced(&self.path));
         }
         fs::rename(&self.path, &self.target)?;
+        fault::point("get-finished");
         // Without its part it means nothing.
-        let _ = fs::remove_file(self.sidecar());
+        self.mark.remove();
         Ok(())
     }
 
-    fn remove(&self) {
+    fn remove(self) {
         if !mark::is_at(&self.path, &self.file) {
             return;
         }
-        let _ = fs::remove_file(self.sidecar());
-        let _ = fs::remove_file(&self.path);
+        // A part without its mark would be left alone by all later runs.
+        if fs::remove_file(&self.path).is_ok() {
+            fault::point("get-removed");
+            self.mark.remove();
+        }
     }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
 }
