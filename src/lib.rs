@@ -37,6 +37,6 @@ pub use h3cast_feed::format;
 pub(crate) use h3cast_transport::shown;
 pub use h3cast_transport::{
     Identity, Listen, NoTakeover, PlainHttp, Server, TakenStream, Takeover, http3, identity, listen, note, origin,
-    server, webtransport,
+    quic, server, webtransport,
 };
 pub(crate) use h3cast_transport::{fault, outstanding, panics, path, rarely};

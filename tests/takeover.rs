@@ -114,7 +114,7 @@ async fn the_raw_stream_speaks_http3_frames() {
     let (server, mut taken) = server().await;
     let connection = server.connect().await;
     let mut response = soon("the head", connection.get(&server.uri("/"))).await.unwrap();
-    let mut stream = soon("the stream", taken.recv()).await.unwrap().into_raw().unwrap();
+    let mut stream = soon("the stream", taken.recv()).await.unwrap().into_quic().unwrap();
     stream.write_all(b"\x00\x05hello").await.unwrap();
     assert_eq!(soon("the chunk", response.body.next()).await.unwrap().unwrap(), "hello");
     stream.finish().unwrap();

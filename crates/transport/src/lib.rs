@@ -8,6 +8,7 @@
 //! | [`client`] | requests and sessions from the other side |
 //! | [`identity`] | the certificate, its hashes, its renewal |
 //! | [`listen`] | addresses to listen on |
+//! | [`quic`] | the QUIC engine, and where it shows |
 //! | [`note`] | what a running server leaves for its user's clients |
 
 pub mod client;
@@ -24,6 +25,7 @@ pub mod outstanding;
 pub mod panics;
 #[doc(hidden)]
 pub mod path;
+pub mod quic;
 #[doc(hidden)]
 pub mod rarely;
 pub mod server;

@@ -19,6 +19,8 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use tokio::time::{Instant, timeout};
 
+use crate::quic::Connection;
+
 /// How long a stream that breaks off waits for a peer that receives nothing of what was written before.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -88,11 +90,11 @@ impl Outstanding {
 /// Waits for something that needs the peer of a QUIC connection to receive what was written to it: while it
 /// does, for at most a minute, and no longer than five seconds when it does not. `None` when that was not
 /// enough.
-pub async fn while_receiving<T>(conn: &quinn::Connection, awaited: impl Future<Output = T>) -> Option<T> {
+pub async fn while_receiving<T>(conn: &Connection, awaited: impl Future<Output = T>) -> Option<T> {
     // Both: what is sent may be lost, and an acknowledgement may be that of a keep-alive.
     let progress = || {
-        let stats = conn.stats();
-        (stats.frame_rx.acks, stats.frame_tx.stream)
+        let traffic = conn.traffic();
+        (traffic.acknowledgements, traffic.pieces)
     };
     let mut awaited = pin!(awaited);
     let begun = Instant::now();
@@ -114,11 +116,8 @@ pub async fn while_receiving<T>(conn: &quinn::Connection, awaited: impl Future<O
 
 /// Waits until the peer of a QUIC connection, which has everything, has had the time to read it: as long
 /// as it gives more credit it is still reading.
-pub async fn read(conn: &quinn::Connection) {
-    let credit = || {
-        let received = conn.stats().frame_rx;
-        received.max_data + received.max_stream_data
-    };
+pub async fn read(conn: &Connection) {
+    let credit = || conn.traffic().credits;
     loop {
         let before = credit();
         tokio::time::sleep(LINGER).await;

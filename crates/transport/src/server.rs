@@ -1,35 +1,31 @@
 //! The server: bound sockets, one service for every version of HTTP, WebTransport handlers.
 
 mod reached;
-mod reset;
-mod routing;
-mod runtime;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response};
-use quinn::crypto::rustls::QuicServerConfig;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 use tracing::{Instrument, debug, debug_span, error, warn};
 
+pub use crate::quic::{BadServerId, ServerId};
 use crate::{
     fault,
     http3::{self, Limits, server::Context},
     identity::{Identity, IdentityError, provider},
     listen::{Bound, Listen, ListenError, Sockets},
     panics::{self, Restarts},
-    tcp,
+    quic, tcp,
     webtransport::{Handler, Handlers},
 };
 pub(crate) use reached::alt_svc;
 pub use reached::base;
 pub use reached::{Advertise, BadAdvertise};
-pub use routing::{BadServerId, ServerId};
 
 /// Why a server could not be started. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +42,7 @@ pub enum StartError {
     Tls(#[from] rustls::Error),
     /// QUIC needs a cipher suite that the certificate's configuration lacks.
     #[error("the certificate cannot be used for QUIC: {0}")]
-    Quic(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+    Quic(#[from] quic::NoInitialCipherSuite),
     /// A socket that was bound cannot be used.
     #[error("cannot use a socket: {0}")]
     Socket(#[from] std::io::Error),
@@ -133,7 +129,7 @@ pub struct Server {
     identity: Identity,
     addresses: Addresses,
     context: Arc<Context>,
-    endpoints: Vec<(quinn::Endpoint, Via)>,
+    endpoints: Vec<(quic::server::Endpoint, Via)>,
     tcp: Vec<(tokio::net::TcpListener, Option<TlsAcceptor>, Via)>,
     grace: Duration,
 }
@@ -149,26 +145,8 @@ const MAX_CONNECTIONS: usize = 65_536;
 /// Tickets that clients may come again with; each takes up to about 1 KiB.
 const MAX_TICKETS: usize = 4096;
 
-/// Streams of each kind that a peer may have at once. quinn makes room for all that are allowed, 50
-/// bytes each, and most connections need four.
-pub(crate) const FEW_STREAMS: u32 = 16;
-/// The same for one that has opened half of these (RFC 9114 §6.1 asks for at least 100 requests).
-pub(crate) const MANY_STREAMS: u32 = 100;
-
-/// What a peer may send on one connection before it is read, in bytes.
-const RECEIVE_WINDOW: u32 = 2 << 20;
-/// The same on one stream. A page may write 1 MiB before it reads anything.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// What is kept for a peer that does not read, in bytes a connection.
-const SEND_WINDOW: u64 = 1 << 20;
-/// Datagrams that wait, each way, in bytes a connection.
-const DATAGRAM_BUFFER: usize = 256 << 10;
-/// How long a connection lives without a sign of the peer.
-const IDLE: Duration = Duration::from_secs(30);
 /// How long the last packets may take to leave when the grace time is over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How often a silent connection is kept alive, so that a feed may be silent for long.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(12);
 
 impl ServerBuilder {
     /// Adds an address to listen on. Without any, the server listens on `localhost:4433`.
@@ -280,17 +258,15 @@ impl ServerBuilder {
         .await
         .map_err(std::io::Error::other)??;
         let tickets = rustls::server::ServerSessionMemoryCache::new(MAX_TICKETS);
-        let endpoint = reset::endpoint(&self.identity, self.server_id.as_ref());
-        let runtime = Arc::new(runtime::Runtime);
+        let keys = quic::server::Keys::new(&self.identity.secret(), self.server_id.as_ref());
         let (mut endpoints, mut tcp) = (Vec::new(), Vec::new());
         for bound in bound {
             let via = Via { tls: true, tls_port: bound.port };
             let acceptor =
                 TlsAcceptor::from(Arc::new(tls(&self.identity, &bound.host, &[b"h2", b"http/1.1", b"http/1.0"])?));
-            let quic = quic(&self.identity, &bound.host, tickets.clone())?;
+            let config = quic::server::Config::new(early_tls(&self.identity, &bound.host, tickets.clone())?)?;
             for udp in bound.udp {
-                endpoints
-                    .push((quinn::Endpoint::new(endpoint.clone(), Some(quic.clone()), udp, runtime.clone())?, via));
+                endpoints.push((quic::server::Endpoint::new(udp, &keys, &config)?, via));
             }
             for listener in bound.tcp {
                 tcp.push((tokio::net::TcpListener::from_std(listener)?, Some(acceptor.clone()), via));
@@ -339,40 +315,20 @@ fn tls(identity: &Identity, host: &str, protocols: &[&[u8]]) -> Result<rustls::S
     Ok(config)
 }
 
-fn quic(
+/// The same for QUIC, with early data.
+fn early_tls(
     identity: &Identity,
     host: &str,
     tickets: Arc<rustls::server::ServerSessionMemoryCache>,
-) -> Result<quinn::ServerConfig, StartError> {
+) -> Result<rustls::ServerConfig, rustls::Error> {
     let mut tls = tls(identity, host, &[b"h3"])?;
-    // Early data. Each ticket can be used once: rustls keeps them here, in memory, and gives them out
+    // Each ticket can be used once: rustls keeps them here, in memory, and gives them out
     // no second time, so that a copy of early data is of no use (RFC 8446 §8.1).
     tls.max_early_data_size = u32::MAX;
     // A client comes again with one at a time, and gets a new one with each connection.
     tls.send_tls13_tickets = 1;
     tls.session_storage = tickets;
-    let crypto = QuicServerConfig::try_from(tls)?;
-    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(transport(Some(KEEP_ALIVE))));
-    Ok(config)
-}
-
-/// What one connection may cost and how it behaves, for a server and a client alike.
-pub fn transport(keep_alive: Option<Duration>) -> quinn::TransportConfig {
-    let mut config = quinn::TransportConfig::default();
-    config
-        .max_concurrent_bidi_streams(FEW_STREAMS.into())
-        .max_concurrent_uni_streams(FEW_STREAMS.into())
-        .receive_window(RECEIVE_WINDOW.into())
-        .stream_receive_window(STREAM_WINDOW.into())
-        .send_window(SEND_WINDOW)
-        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
-        .datagram_send_buffer_size(DATAGRAM_BUFFER)
-        // A viewer has one stream: fairness among streams would only cut packets up.
-        .send_fairness(false)
-        .keep_alive_interval(keep_alive)
-        .max_idle_timeout(IDLE.try_into().ok());
-    config
+    Ok(tls)
 }
 
 impl std::fmt::Debug for Server {
@@ -490,7 +446,7 @@ impl Server {
 
 /// Serves one UDP socket until `stop`, and then what it carries to its end.
 async fn serve_quic(
-    endpoint: quinn::Endpoint,
+    endpoint: quic::server::Endpoint,
     context: Arc<Context>,
     via: Via,
     stop: CancellationToken,
@@ -510,11 +466,10 @@ async fn serve_quic(
         }
     }
     if !stop.is_cancelled() {
-        // The task in quinn that reads the socket; its reason is in the log.
+        // The engine's task that reads the socket; its reason is in the log.
         return Err(RunError { task, reason: "its socket cannot be read any more".into() });
     }
-    // Handshakes that begin now are refused.
-    endpoint.set_server_config(None);
+    endpoint.refuse_new();
     while let Some(ended) = connections.join_next().await {
         panics::report("the task of a QUIC connection", ended);
     }
@@ -523,7 +478,7 @@ async fn serve_quic(
 
 /// Accepts connections until `stop`, or until the endpoint has none to give any more.
 async fn accept_quic(
-    endpoint: &quinn::Endpoint,
+    endpoint: &quic::server::Endpoint,
     connections: &mut JoinSet<()>,
     context: &Arc<Context>,
     via: Via,
@@ -554,32 +509,23 @@ async fn accept_quic(
 
 /// Serves a connection, not only when its handshake is complete: what the client sends with its first
 /// packets is answered at once, and our SETTINGS leave with our own first packets.
-async fn connect(incoming: quinn::Incoming, context: Arc<Context>, via: Via, stop: CancellationToken) {
-    let begun = async {
-        let mut connecting = incoming.accept()?;
-        // The client's first words may take several packets. Before they are all there, nobody knows
-        // how many streams it takes, and quinn does not tell those who wait for one.
-        connecting.handshake_data().await?;
-        Ok::<_, quinn::ConnectionError>(connecting)
-    };
+async fn connect(incoming: quic::server::Incoming, context: Arc<Context>, via: Via, stop: CancellationToken) {
     let begun = tokio::select! {
         biased;
-        begun = begun => begun,
+        begun = incoming.begin() => begun,
         () = tcp::overdue(&stop) => return debug!("a client's first words took too long"),
     };
-    match begun.map(quinn::Connecting::into_0rtt) {
-        Ok(Ok((conn, handshake))) => http3::server::serve(conn, handshake, context, via, stop).await,
-        // A server's side can always send.
-        Ok(Err(_)) => debug!("a connection cannot begin before its handshake is complete"),
+    match begun {
+        Ok((conn, handshake)) => http3::server::serve(conn, handshake, context, via, stop).await,
         Err(error) => debug!(%error, "QUIC handshake failed"),
     }
 }
 
 /// Tells the clients of an endpoint when its task is dropped before its time.
-struct CloseOnDrop(quinn::Endpoint);
+struct CloseOnDrop(quic::server::Endpoint);
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        self.0.close(http3::code::H3_NO_ERROR.try_into().unwrap_or_default(), b"the server has stopped");
+        self.0.close(http3::code::H3_NO_ERROR, b"the server has stopped");
     }
 }

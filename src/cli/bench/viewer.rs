@@ -23,7 +23,7 @@ use crate::{
     fault,
     format::frames::FrameDecoder,
     panics,
-    server::transport,
+    quic::{self, transport},
     webtransport::{self, Session},
 };
 
@@ -123,7 +123,7 @@ pub(super) struct Viewer {
 enum Source {
     Response(Box<client::Body>, #[expect(dead_code, reason = "kept open")] Box<Connection>),
     Session(webtransport::RecvStream, #[expect(dead_code, reason = "kept open")] Box<(Session, Connection)>),
-    Quic(quinn::RecvStream, #[expect(dead_code, reason = "kept open")] Connector),
+    Quic(quic::RecvStream, #[expect(dead_code, reason = "kept open")] Connector),
     Hyper(hyper::body::Incoming),
 }
 
@@ -132,7 +132,7 @@ impl Source {
         match self {
             Self::Response(body, _) => Ok(body.next().await?),
             Self::Session(stream, _) => Ok(stream.read_bytes(usize::MAX).await?),
-            Self::Quic(stream, _) => Ok(stream.read_chunk(usize::MAX, true).await?.map(|chunk| chunk.bytes)),
+            Self::Quic(stream, _) => Ok(stream.read_chunk(usize::MAX).await?),
             Self::Hyper(body) => loop {
                 match body.frame().await.transpose()?.map(http_body::Frame::into_data) {
                     Some(Ok(bytes)) => return Ok(Some(bytes)),

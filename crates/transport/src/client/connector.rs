@@ -10,7 +10,6 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::Uri;
-use quinn::crypto::rustls::QuicClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::debug;
 
@@ -21,7 +20,7 @@ use super::{
 };
 use crate::{
     listen::enlarge_buffers,
-    server::{KEEP_ALIVE, transport},
+    quic::{self, ConnectionError, KEEP_ALIVE, TransportConfig, client::Endpoint, transport},
 };
 
 /// How long the handshake may take.
@@ -40,11 +39,11 @@ pub struct Connector(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    config: quinn::ClientConfig,
+    config: quic::client::Config,
     /// Knows why a server was refused.
     verifier: Arc<Verifier>,
     /// For IPv4 and IPv6, made when they are needed.
-    sockets: Mutex<[Option<quinn::Endpoint>; 2]>,
+    sockets: Mutex<[Option<Endpoint>; 2]>,
     /// Where each server was reached last.
     known: Mutex<HashMap<String, SocketAddr>>,
 }
@@ -60,13 +59,13 @@ impl Connector {
     }
 
     /// One that speaks another protocol (ALPN), or gives other credit.
-    pub fn with(trust: &Trust, protocol: &[u8], transport: quinn::TransportConfig) -> Result<Self, ClientError> {
+    #[doc(hidden)]
+    pub fn with(trust: &Trust, protocol: &[u8], transport: TransportConfig) -> Result<Self, ClientError> {
         let (mut tls, verifier) = trust::tls(trust, protocol)?;
         // Used by `get` alone.
         tls.enable_early_data = true;
-        let crypto = QuicClientConfig::try_from(tls).map_err(|error| ClientError::Protocol(error.to_string()))?;
-        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(transport));
+        let config = quic::client::Config::new(tls, transport);
+        let config = config.map_err(|error| ClientError::Protocol(error.to_string()))?;
         Ok(Self(Arc::new(Inner { config, verifier, sockets: Mutex::default(), known: Mutex::default() })))
     }
 
@@ -112,8 +111,8 @@ impl Connector {
         let address = *lock(&self.0.known).get(&format!("{host}:{port}"))?;
         let connecting = self.begin(address, host).ok()?;
         let early = async {
-            let conn = match connecting.into_0rtt() {
-                Ok((conn, _)) => conn,
+            let conn = match connecting.early() {
+                Ok(conn) => conn,
                 // There is no ticket for it; the handshake has begun all the same.
                 Err(connecting) => connecting.await?,
             };
@@ -132,7 +131,8 @@ impl Connector {
     }
 
     /// A QUIC connection to the host of `uri`.
-    pub async fn quic(&self, uri: &Uri) -> Result<quinn::Connection, ClientError> {
+    #[doc(hidden)]
+    pub async fn quic(&self, uri: &Uri) -> Result<quic::Connection, ClientError> {
         let (host, port) = target(uri)?;
         let conn = connect_any(host, port, self).await?;
         let mut known = lock(&self.0.known);
@@ -145,7 +145,7 @@ impl Connector {
     }
 
     /// Waits until the end of a connection, which this side has closed, has left.
-    pub(super) async fn told(&self, conn: &quinn::Connection) {
+    pub(super) async fn told(&self, conn: &quic::Connection) {
         conn.closed().await;
         let sockets = lock(&self.0.sockets).clone();
         // Others that share the sockets keep them from being idle; then they keep them open as well.
@@ -154,12 +154,12 @@ impl Connector {
         }
     }
 
-    fn begin(&self, address: SocketAddr, host: &str) -> Result<quinn::Connecting, String> {
+    fn begin(&self, address: SocketAddr, host: &str) -> Result<quic::client::Connecting, String> {
         let socket = self.socket(address.is_ipv6()).map_err(|error| error.to_string())?;
-        socket.connect_with(self.0.config.clone(), address, host).map_err(|error| error.to_string())
+        socket.connect(&self.0.config, address, host)
     }
 
-    fn socket(&self, v6: bool) -> io::Result<quinn::Endpoint> {
+    fn socket(&self, v6: bool) -> io::Result<Endpoint> {
         let mut sockets = lock(&self.0.sockets);
         let slot = &mut sockets[usize::from(v6)];
         if let Some(endpoint) = slot {
@@ -170,9 +170,7 @@ impl Connector {
         let socket = Socket::new(Domain::for_address(any), Type::DGRAM, Some(Protocol::UDP))?;
         enlarge_buffers(&socket);
         socket.bind(&any.into())?;
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket.into(), runtime)?;
-        Ok(slot.insert(endpoint).clone())
+        Ok(slot.insert(Endpoint::new(socket.into())?).clone())
     }
 }
 
@@ -196,7 +194,7 @@ async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ClientError
 
 /// Tries the addresses of `host` one after another, each a little later than the one before; the
 /// first that answers is taken.
-async fn connect_any(host: &str, port: u16, connector: &Connector) -> Result<quinn::Connection, ClientError> {
+async fn connect_any(host: &str, port: u16, connector: &Connector) -> Result<quic::Connection, ClientError> {
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let addresses = addresses(host, port).await?;
     let mut attempts: FuturesUnordered<_> = addresses
@@ -273,23 +271,21 @@ impl From<String> for Attempt {
     }
 }
 
-async fn connect_one(address: SocketAddr, host: &str, connector: &Connector) -> Result<quinn::Connection, Attempt> {
+async fn connect_one(address: SocketAddr, host: &str, connector: &Connector) -> Result<quic::Connection, Attempt> {
     let connecting = connector.begin(address, host).map_err(|error| format!("{address}: {error}"))?;
-    match connecting.await {
-        Ok(conn) => Ok(conn),
-        Err(quinn::ConnectionError::TransportError(error)) if is_certificate_alert(error.code.into()) => {
-            let refusal = connector.0.verifier.refusal(&error.reason);
-            let reason = format!("the server's certificate is not trusted ({})", error.reason);
+    let error: ConnectionError = match connecting.await {
+        Ok(conn) => return Ok(conn),
+        Err(error) => error,
+    };
+    match quic::client::alert(&error) {
+        // Those about certificates, access, and signatures.
+        Some((42..=51, cause)) => {
+            let refusal = connector.0.verifier.refusal(cause);
+            let reason = format!("the server's certificate is not trusted ({cause})");
             Err(Attempt { reason, untrusted: true, refusal })
         }
-        Err(error) => Err(format!("{address}: {error}").into()),
+        _ => Err(format!("{address}: {error}").into()),
     }
-}
-
-/// TLS alerts travel as QUIC codes 0x100 + alert (RFC 9001 §4.8); 42 to 51 speak of certificates,
-/// of access, and of signatures.
-fn is_certificate_alert(code: u64) -> bool {
-    (0x100 + 42..=0x100 + 51).contains(&code)
 }
 
 #[cfg(test)]

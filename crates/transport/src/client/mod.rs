@@ -40,8 +40,8 @@ pub use trust::{Expected, Presented, Reason, Refusal, Trust};
 pub use url::BadUrl;
 
 use crate::{
-    http3::{Backend, BackendBidiStream, Limits, OpenStreams, Shared, quinn_code},
-    panics,
+    http3::{Backend, BackendBidiStream, Limits, OpenStreams, Shared},
+    panics, quic,
     webtransport::{CHOSEN, Registry, Seat, Session, connect},
 };
 
@@ -101,7 +101,7 @@ pub enum ClientError {
     },
     /// The connection was lost.
     #[error("the connection was lost: {0}")]
-    Connection(#[from] quinn::ConnectionError),
+    Connection(#[from] quic::ConnectionError),
     /// The server broke the response off.
     #[error("the server broke the stream off: {}", code::describe(*.0))]
     Reset(u64),
@@ -188,7 +188,7 @@ impl std::fmt::Debug for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.shared.conn.close(quinn_code(code::H3_NO_ERROR), b"");
+        self.shared.conn.close(code::H3_NO_ERROR, b"");
     }
 }
 
@@ -207,7 +207,7 @@ impl Connection {
     }
 
     /// Speaks HTTP/3 on a connection whose sockets are those of `connector`.
-    async fn over(conn: quinn::Connection, connector: Connector) -> Result<Self, ClientError> {
+    async fn over(conn: quic::Connection, connector: Connector) -> Result<Self, ClientError> {
         let limits = Limits { max_field_section_size: MAX_FIELD_SECTION, head_timeout: Duration::from_secs(10) };
         let shared = Arc::new(Shared::new(conn, Role::Client, limits, Registry::new(MAX_SESSIONS)));
         let mut builder = h3::client::builder();
@@ -222,7 +222,7 @@ impl Connection {
             if let Err(panic) = panics::caught_async(drive(h3, driven.clone())).await {
                 error!("the task of a client's connection panicked: {panic}");
                 // Requests on it would wait for what it does not bring any more.
-                driven.conn.close(quinn_code(code::H3_INTERNAL_ERROR), b"");
+                driven.conn.close(code::H3_INTERNAL_ERROR, b"");
             }
         });
         Ok(Self { shared, requests: Mutex::new(requests), _driver: driver, sessions: Mutex::default(), connector })
@@ -240,7 +240,7 @@ impl Connection {
         let told = async { while sessions.join_next().await.is_some() {} };
         // A server that does not answer must not hold us.
         let _ = tokio::time::timeout(CLOSE_WAIT, told).await;
-        self.shared.conn.close(quinn_code(code::H3_NO_ERROR), b"");
+        self.shared.conn.close(code::H3_NO_ERROR, b"");
         let _ = tokio::time::timeout(CLOSE_WAIT, self.connector.told(&self.shared.conn)).await;
     }
 

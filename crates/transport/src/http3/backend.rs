@@ -1,4 +1,4 @@
-//! h3's QUIC traits over quinn.
+//! h3's QUIC traits over the engine's.
 //!
 //! h3-quinn opens the streams that h3 itself needs (control and QPACK). Streams that the peer
 //! opens are ours, because of what h3-quinn cannot do: look at a stream before h3 does, cap what
@@ -21,20 +21,22 @@ use h3::quic::{self, ConnectionErrorIncoming, SendStreamUnframed as _, StreamErr
 use h3cast_proto::{code, filter::FrameFilter, settings};
 
 use super::incoming::{self, Shared};
+use stream::lock;
 pub(crate) use stream::{BidiStream, Malformed, RecvStream, RequestParts, SendStream, Stopped};
-use stream::{connection_error, lock, lost};
+
+use crate::quic::{self as engine, Connection, ConnectionError, connection_error, control, lost};
 
 type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send + Sync>>;
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + Sync>>;
-type Accepted<T> = Result<T, quinn::ConnectionError>;
+type Accepted<T> = Result<T, ConnectionError>;
 
 /// One connection, as h3 sees it.
 pub(crate) struct Backend {
     shared: Arc<Shared>,
     open: OpenStreams,
-    incoming_bi: BoxStream<Accepted<(quinn::SendStream, quinn::RecvStream)>>,
-    incoming_uni: BoxStream<Accepted<quinn::RecvStream>>,
-    /// Streams that have not yet said what they are. Bounded by the stream limits of quinn's
+    incoming_bi: BoxStream<Accepted<(engine::SendStream, engine::RecvStream)>>,
+    incoming_uni: BoxStream<Accepted<engine::RecvStream>>,
+    /// Streams that have not yet said what they are. Bounded by the stream limits of the
     /// transport configuration.
     heads_bi: FuturesUnordered<BoxFuture<Option<BidiStream>>>,
     heads_uni: FuturesUnordered<BoxFuture<Option<RecvStream>>>,
@@ -43,8 +45,8 @@ pub(crate) struct Backend {
 
 impl Backend {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let accept_bi = |conn: quinn::Connection| async { Some((conn.accept_bi().await, conn)) };
-        let accept_uni = |conn: quinn::Connection| async { Some((conn.accept_uni().await, conn)) };
+        let accept_bi = |conn: Connection| async { Some((conn.accept_bi().await, conn)) };
+        let accept_uni = |conn: Connection| async { Some((conn.accept_uni().await, conn)) };
         Self {
             open: OpenStreams::new(&shared),
             incoming_bi: Box::pin(futures_util::stream::unfold(shared.conn.clone(), accept_bi)),
@@ -122,22 +124,22 @@ impl quic::OpenStreams<Bytes> for Backend {
     }
 
     fn close(&mut self, code: h3::error::Code, reason: &[u8]) {
-        quic::OpenStreams::<Bytes>::close(&mut self.open.quinn, code, reason);
+        self.open.control.close(code, reason);
     }
 }
 
 /// Opens streams for h3.
 pub(crate) struct OpenStreams {
     shared: Arc<Shared>,
-    quinn: h3_quinn::Connection,
+    control: control::Opener,
     control_opened: bool,
-    opening_bi: Option<BoxFuture<Accepted<(quinn::SendStream, quinn::RecvStream)>>>,
+    opening_bi: Option<BoxFuture<Accepted<(engine::SendStream, engine::RecvStream)>>>,
 }
 
 impl OpenStreams {
     fn new(shared: &Arc<Shared>) -> Self {
         Self {
-            quinn: h3_quinn::Connection::new(shared.conn.clone()),
+            control: control::Opener::new(&shared.conn),
             shared: shared.clone(),
             control_opened: false,
             opening_bi: None,
@@ -169,7 +171,7 @@ impl quic::OpenStreams<Bytes> for OpenStreams {
     }
 
     fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<ControlStream, StreamErrorIncoming>> {
-        let stream = ready!(quic::OpenStreams::<Bytes>::poll_open_send(&mut self.quinn, cx))?;
+        let stream = ready!(self.control.poll_open(cx))?;
         // h3 opens its control stream first of all streams (RFC 9114 §6.2.1 asks for no order).
         let settings = (!std::mem::replace(&mut self.control_opened, true))
             .then(|| settings::control_stream(self.shared.limits.max_field_section_size));
@@ -177,13 +179,13 @@ impl quic::OpenStreams<Bytes> for OpenStreams {
     }
 
     fn close(&mut self, code: h3::error::Code, reason: &[u8]) {
-        quic::OpenStreams::<Bytes>::close(&mut self.quinn, code, reason);
+        self.control.close(code, reason);
     }
 }
 
 /// A unidirectional stream of h3's own: control, QPACK encoder, QPACK decoder.
 pub(crate) struct ControlStream {
-    stream: h3_quinn::SendStream<Bytes>,
+    stream: control::SendStream,
     /// What to write in place of h3's SETTINGS, on the control stream until that is written.
     settings: Option<Bytes>,
     writing: Bytes,

@@ -21,16 +21,12 @@ use h3cast_proto::{
     message::{self, Wrong},
     qpack, stream_type, varint,
 };
-use quinn::ReadError;
 use tokio::sync::SetOnce;
 use tracing::{debug, trace};
 
-use super::{
-    backend::{BidiStream, RecvStream, SendStream},
-    quinn_code,
-};
+use super::backend::{BidiStream, RecvStream, SendStream};
 use crate::{
-    server::{FEW_STREAMS, MANY_STREAMS},
+    quic::{self, Connection, FEW_STREAMS, MANY_STREAMS, ReadError},
     webtransport::Registry,
 };
 
@@ -47,7 +43,7 @@ pub(crate) struct Limits {
 /// What the parts of one connection share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) conn: quinn::Connection,
+    pub(crate) conn: Connection,
     pub(crate) role: Role,
     pub(crate) limits: Limits,
     pub(crate) sessions: Registry,
@@ -67,7 +63,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(conn: quinn::Connection, role: Role, limits: Limits, sessions: Registry) -> Self {
+    pub(crate) fn new(conn: Connection, role: Role, limits: Limits, sessions: Registry) -> Self {
         Self {
             conn,
             role,
@@ -87,22 +83,22 @@ impl Shared {
     /// Allows the peer as many streams as one may have. Pages expect that of a session from its
     /// beginning: Chromium fails what it opens beyond, and does not wait.
     pub(crate) fn allow_many_streams(&self) {
-        self.conn.set_max_concurrent_bi_streams(MANY_STREAMS.into());
-        self.conn.set_max_concurrent_uni_streams(MANY_STREAMS.into());
+        self.conn.allow_bi_streams(MANY_STREAMS);
+        self.conn.allow_uni_streams(MANY_STREAMS);
     }
 
     /// Says that the peer opened a bidirectional stream.
-    pub(super) fn bi_came(&self, id: quinn::StreamId) {
-        self.bi_streams.fetch_max(id.index() + 1, Ordering::Relaxed);
-        if id.index() + 1 == u64::from(FEW_STREAMS / 2) {
-            self.conn.set_max_concurrent_bi_streams(MANY_STREAMS.into());
+    pub(super) fn bi_came(&self, id: u64) {
+        self.bi_streams.fetch_max(id / 4 + 1, Ordering::Relaxed);
+        if id / 4 + 1 == u64::from(FEW_STREAMS / 2) {
+            self.conn.allow_bi_streams(MANY_STREAMS);
         }
     }
 
     /// The same of a unidirectional one.
-    pub(super) fn uni_came(&self, id: quinn::StreamId) {
-        if id.index() + 1 == u64::from(FEW_STREAMS / 2) {
-            self.conn.set_max_concurrent_uni_streams(MANY_STREAMS.into());
+    pub(super) fn uni_came(&self, id: u64) {
+        if id / 4 + 1 == u64::from(FEW_STREAMS / 2) {
+            self.conn.allow_uni_streams(MANY_STREAMS);
         }
     }
 
@@ -156,7 +152,7 @@ impl Shared {
         debug!(code = %code::describe(violation.code), reason = violation.reason, "closing the connection");
         // The first one counts.
         let _ = self.violation.set(violation);
-        self.conn.close(quinn_code(violation.code), violation.reason.as_bytes());
+        self.conn.close(violation.code, violation.reason.as_bytes());
     }
 
     /// What the peer did that ended the connection, if that is how it ended.
@@ -167,7 +163,7 @@ impl Shared {
 
 /// A stream of the peer's with the bytes read from it so far.
 struct Head {
-    stream: quinn::RecvStream,
+    stream: quic::RecvStream,
     buf: Bytes,
 }
 
@@ -180,25 +176,25 @@ enum Cut {
 }
 
 impl Head {
-    fn new(stream: quinn::RecvStream) -> Self {
+    fn new(stream: quic::RecvStream) -> Self {
         Self { stream, buf: Bytes::new() }
     }
 
     /// Waits for more bytes and appends them to `buf`.
     ///
-    /// They are copied: a stream may wait here for long, and quinn's chunk would keep all of the
+    /// They are copied: a stream may wait here for long, and QUIC's chunk would keep all of the
     /// packets that came with it, up to 64 KiB for one byte.
     async fn more(&mut self) -> Result<(), Cut> {
-        match self.stream.read_chunk(usize::MAX, true).await {
+        match self.stream.read_chunk(usize::MAX).await {
             Ok(Some(chunk)) => {
-                let mut joined = BytesMut::with_capacity(self.buf.len() + chunk.bytes.len());
+                let mut joined = BytesMut::with_capacity(self.buf.len() + chunk.len());
                 joined.extend_from_slice(&self.buf);
-                joined.extend_from_slice(&chunk.bytes);
+                joined.extend_from_slice(&chunk);
                 self.buf = joined.freeze();
             }
             Ok(None) => return Err(Cut::End),
             Err(ReadError::Reset(code)) => {
-                trace!(code = code.into_inner(), "stream reset before it said what it is");
+                trace!(code, "stream reset before it said what it is");
                 return Err(Cut::Lost);
             }
             Err(_) => return Err(Cut::Lost),
@@ -257,8 +253,7 @@ impl Head {
     }
 
     fn stop(&mut self, error: u64) {
-        // An error here means that the stream has ended by itself.
-        let _ = self.stream.stop(quinn_code(error));
+        self.stream.stop(error);
     }
 }
 
@@ -277,8 +272,8 @@ enum BiVerdict {
 /// Reads the beginning of a bidirectional stream; gives it back when it is a request for h3.
 pub(crate) async fn bidirectional(
     shared: Arc<Shared>,
-    mut send: quinn::SendStream,
-    recv: quinn::RecvStream,
+    mut send: quic::SendStream,
+    recv: quic::RecvStream,
 ) -> Option<BidiStream> {
     let mut head = Head::new(recv);
     let verdict = tokio::time::timeout(shared.limits.head_timeout, judge_bi(&shared, &mut head))
@@ -299,10 +294,10 @@ pub(crate) async fn bidirectional(
         }
         BiVerdict::Refuse(error) => {
             head.stop(error);
-            let _ = send.reset(quinn_code(error));
+            send.reset(error);
         }
         BiVerdict::Gone => {
-            let _ = send.reset(quinn_code(code::H3_REQUEST_CANCELLED));
+            send.reset(code::H3_REQUEST_CANCELLED);
         }
         BiVerdict::Violation(violation) => shared.violated(violation),
     }
@@ -398,7 +393,7 @@ fn session_id(id: u64) -> Result<u64, Violation> {
 }
 
 /// Reads the beginning of a unidirectional stream; gives it back when it is the control stream.
-pub(crate) async fn unidirectional(shared: Arc<Shared>, recv: quinn::RecvStream) -> Option<RecvStream> {
+pub(crate) async fn unidirectional(shared: Arc<Shared>, recv: quic::RecvStream) -> Option<RecvStream> {
     let mut head = Head::new(recv);
     let Ok(ty) = tokio::time::timeout(shared.limits.head_timeout, head.peek()).await else {
         head.stop(code::H3_STREAM_CREATION_ERROR);

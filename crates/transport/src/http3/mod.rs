@@ -1,6 +1,6 @@
-//! HTTP/3 over quinn: the backend under h3, the connection driver, and taking over a stream.
+//! HTTP/3: the backend under h3, the connection driver, and taking over a stream.
 //!
-//! Data flows quinn → `incoming` (whose stream is this?) → `backend` (h3's traits) → h3 →
+//! Data flows `quic` → `incoming` (whose stream is this?) → `backend` (h3's traits) → h3 →
 //! `server` (one task a request) → the [`tower::Service`] → `response`.
 
 mod backend;
@@ -16,8 +16,3 @@ pub(crate) use backend::{Backend, OpenStreams, RequestParts, SendStream as Backe
 pub(crate) use backend::{BidiStream as BackendBidiStream, Malformed, RecvStream as BackendRecvStream, Stopped};
 pub(crate) use incoming::{Limits, Shared};
 pub use takeover::{NoTakeover, TakenStream, Takeover};
-
-/// A code as quinn takes it. Every code of HTTP/3 fits.
-pub(crate) fn quinn_code(code: u64) -> quinn::VarInt {
-    quinn::VarInt::from_u64(code).unwrap_or(quinn::VarInt::MAX)
-}

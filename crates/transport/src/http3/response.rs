@@ -19,10 +19,13 @@ use http_body_util::BodyExt;
 use tracing::debug;
 
 use super::{
-    BackendSendStream, Malformed, RequestParts, Stopped, quinn_code,
+    BackendSendStream, Malformed, RequestParts, Stopped,
     takeover::{self, TakenStream},
 };
-use crate::rarely::rarely;
+use crate::{
+    quic::{Connection, SendStream},
+    rarely::rarely,
+};
 
 /// The header of a DATA frame with a payload of `len` bytes.
 pub(super) fn data_header(len: usize) -> Bytes {
@@ -41,7 +44,7 @@ pub(super) const ACKNOWLEDGED: Duration = Duration::from_secs(3);
 /// Sends `response` and waits until the client has it, or no longer wants it. A stream that is taken
 /// over is still to be waited for: what it gives does that.
 pub(super) async fn write(
-    conn: quinn::Connection,
+    conn: Connection,
     mut stream: h3::server::RequestStream<BackendSendStream, Bytes>,
     parts: RequestParts,
     method: &Method,
@@ -99,7 +102,7 @@ pub(super) async fn write(
                     () = &mut stopped => {}
                 }
             }
-            let _ = stream.reset(quinn_code(error));
+            stream.reset(error);
         }
     }
     None
@@ -110,7 +113,7 @@ async fn taken_over(work: impl Future<Output = ()>, stopped: Stopped, broken_off
     let mut stopped = rarely(stopped);
     tokio::select! {
         biased;
-        // quinn does not report when a reset is acknowledged.
+        // QUIC does not report when a reset is acknowledged.
         () = work => if !broken_off.load(Ordering::Relaxed) {
             // What was written is to arrive before the connection may be closed.
             let _ = tokio::time::timeout(ACKNOWLEDGED, stopped).await;
@@ -120,7 +123,7 @@ async fn taken_over(work: impl Future<Output = ()>, stopped: Stopped, broken_off
 }
 
 /// Writes a body to its end; an error is the code to reset the stream with.
-async fn write_body(stream: &mut quinn::SendStream, body: Body, malformed: &Malformed) -> Result<(), u64> {
+async fn write_body(stream: &mut SendStream, body: Body, malformed: &Malformed) -> Result<(), u64> {
     let mut body = pin!(body);
     while let Some(piece) = body.frame().await {
         let piece = piece.map_err(|error| {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt, util::BoxCloneSyncService};
 use tracing::{Instrument, debug, debug_span};
 
-use super::{Backend, Limits, RequestParts, Shared, Stopped, Takeover, quinn_code, request::RequestBody, response};
+use super::{Backend, Limits, RequestParts, Shared, Stopped, Takeover, request::RequestBody, response};
 use crate::webtransport::{
     Answer, Handlers, Registry, Seat, SessionRequest,
     connect::{self, ServerStream},
@@ -21,6 +21,7 @@ use crate::webtransport::{
 use crate::{
     outstanding::LINGER,
     panics,
+    quic::{Connection, server::Handshake},
     rarely::rarely,
     server::{Advertise, Via},
     tcp,
@@ -47,8 +48,8 @@ const LOST_WAIT: Duration = Duration::from_secs(3);
 ///
 /// Its handshake may still be going on: `handshake` completes with it.
 pub(crate) async fn serve(
-    conn: quinn::Connection,
-    handshake: quinn::ZeroRttAccepted,
+    conn: Connection,
+    handshake: Handshake,
     context: Arc<Context>,
     via: Via,
     stop: CancellationToken,
@@ -80,7 +81,6 @@ pub(crate) async fn serve(
     // When the last of them ended.
     let mut answered = None;
     let (mut stopping, mut accepting) = (false, true);
-    // On a server's side it says whether, and not what of.
     let mut handshake = std::pin::pin!(handshake.fuse());
     loop {
         tokio::select! {
@@ -143,7 +143,7 @@ pub(crate) async fn serve(
         if let Some(answered) = answered {
             let _ = tokio::time::timeout_at(answered + LINGER, conn.closed()).await;
         }
-        conn.close(quinn_code(code::H3_NO_ERROR), b"");
+        conn.close(code::H3_NO_ERROR, b"");
     }
 }
 
@@ -256,7 +256,7 @@ impl Answering {
 /// Answers the CONNECT of a session. When the application accepts it, it gives what runs the session
 /// to its end; nothing of the answer stays in memory beside that.
 async fn answer_session(
-    conn: quinn::Connection,
+    conn: Connection,
     mut stream: ServerStream,
     seat: Seat,
     answered: oneshot::Receiver<Answer>,

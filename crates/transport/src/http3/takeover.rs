@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -17,8 +17,11 @@ use http::{Extensions, Response, Version};
 use tokio::io::AsyncWrite;
 use tracing::debug;
 
-use super::{quinn_code, response::data_header};
-use crate::outstanding::{self, Outstanding};
+use super::response::data_header;
+use crate::{
+    outstanding::{self, Outstanding},
+    quic::{Connection, SendStream, WriteError, engine},
+};
 
 /// The right to take over the stream of a request, which every HTTP/3 request carries.
 ///
@@ -99,8 +102,8 @@ pub(super) fn take(extensions: &mut Extensions) -> Option<Work> {
 /// [RFC 9114 §7.2.1]: https://www.rfc-editor.org/rfc/rfc9114#section-7.2.1
 #[derive(Debug)]
 pub struct TakenStream {
-    stream: Option<quinn::SendStream>,
-    conn: quinn::Connection,
+    stream: Option<SendStream>,
+    conn: Connection,
     /// Tells the connection's driver that there is nothing to wait for.
     broken_off: Arc<AtomicBool>,
     /// What is left of a frame header that was not written whole.
@@ -110,7 +113,7 @@ pub struct TakenStream {
 }
 
 impl TakenStream {
-    pub(super) fn new(conn: quinn::Connection, stream: quinn::SendStream) -> Self {
+    pub(super) fn new(conn: Connection, stream: SendStream) -> Self {
         Self { stream: Some(stream), conn, broken_off: Arc::default(), header: Bytes::new(), payload: 0 }
     }
 
@@ -127,7 +130,7 @@ impl TakenStream {
         }
     }
 
-    fn stream(&mut self) -> io::Result<&mut quinn::SendStream> {
+    fn stream(&mut self) -> io::Result<&mut SendStream> {
         self.stream.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
     }
 
@@ -164,11 +167,11 @@ impl TakenStream {
     pub async fn finish(mut self) -> io::Result<()> {
         self.check_whole()?;
         let Some(mut stream) = self.stream.take() else { return Ok(()) };
-        stream.finish().map_err(|_| io::Error::from(io::ErrorKind::NotConnected))?;
+        stream.finish()?;
         match stream.stopped().await {
             Ok(None) => Ok(()),
-            Ok(Some(error)) => Err(quinn::WriteError::Stopped(error).into()),
-            Err(error) => Err(quinn::WriteError::from(error).into()),
+            Ok(Some(error)) => Err(WriteError::Stopped(error).into()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -188,13 +191,22 @@ impl TakenStream {
         }
     }
 
-    /// Hands the raw QUIC stream out. What is written to it must be HTTP/3 frames, and dropping it
-    /// finishes it.
+    /// Hands the QUIC stream out. What is written to it must be HTTP/3 frames, and dropping it finishes it.
     ///
     /// # Errors
     ///
     /// Gives itself back when a frame has been begun and its payload is not yet whole.
-    pub fn into_raw(mut self) -> Result<quinn::SendStream, Self> {
+    #[deprecated(note = "use `into_quic`, whose stream does not depend on the QUIC engine")]
+    pub fn into_raw(self) -> Result<engine::SendStream, Self> {
+        self.into_quic().map(SendStream::into_engine)
+    }
+
+    /// Hands the QUIC stream out. What is written to it must be HTTP/3 frames, and dropping it finishes it.
+    ///
+    /// # Errors
+    ///
+    /// Gives itself back when a frame has been begun and its payload is not yet whole.
+    pub fn into_quic(mut self) -> Result<SendStream, Self> {
         if self.payload > 0 {
             return Err(self);
         }
@@ -207,7 +219,7 @@ impl TakenStream {
 
 /// Waits until the peer has all that was written to `stream`, and has had a moment to read it. The
 /// stream can only be reset then.
-pub(super) async fn delivered(conn: &quinn::Connection, stream: &mut quinn::SendStream) {
+pub(super) async fn delivered(conn: &Connection, stream: &mut SendStream) {
     // The beginning of a frame's header, which no peer hands on. QUIC keeps it until everything up to
     // it is acknowledged.
     let outstanding = Outstanding::default();
@@ -226,8 +238,7 @@ pub(super) async fn delivered(conn: &quinn::Connection, stream: &mut quinn::Send
 impl Drop for TakenStream {
     fn drop(&mut self) {
         if let Some(mut stream) = self.stream.take() {
-            // An error here means that the stream has ended by itself.
-            let _ = stream.reset(quinn_code(code::H3_INTERNAL_ERROR));
+            stream.reset(code::H3_INTERNAL_ERROR);
             self.broken_off.store(true, Ordering::Relaxed);
         }
     }
@@ -247,7 +258,7 @@ impl AsyncWrite for TakenStream {
             this.payload = buf.len();
             // The usual case: header and payload leave in one write.
             let mut chunks = [this.header.clone(), Bytes::copy_from_slice(buf)];
-            let polled = pin!(stream.write_chunks(&mut chunks)).poll(cx);
+            let polled = stream.poll_write_chunks(cx, &mut chunks);
             if polled.is_pending() {
                 // Nothing is written yet, and the next call may come with another buffer.
                 this.payload = 0;
@@ -261,11 +272,11 @@ impl AsyncWrite for TakenStream {
             }
         }
         while this.header.has_remaining() {
-            let written = ready!(Pin::new(&mut *stream).poll_write(cx, &this.header))?;
+            let written = ready!(stream.poll_write(cx, &this.header))?;
             this.header.advance(written);
         }
         let piece = &buf[..buf.len().min(this.payload)];
-        let written = ready!(Pin::new(stream).poll_write(cx, piece))?;
+        let written = ready!(stream.poll_write(cx, piece))?;
         this.payload -= written;
         Poll::Ready(Ok(written))
     }
@@ -278,7 +289,7 @@ impl AsyncWrite for TakenStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_whole()?;
         if let Some(mut stream) = self.stream.take() {
-            stream.finish().map_err(|_| io::Error::from(io::ErrorKind::NotConnected))?;
+            stream.finish()?;
         }
         Poll::Ready(Ok(()))
     }

@@ -12,7 +12,10 @@ use super::{
     registry::Seat,
     session::{Ask, Closed, Inner, Session},
 };
-use crate::http3::{BackendBidiStream, BackendRecvStream, BackendSendStream, code};
+use crate::{
+    http3::{BackendBidiStream, BackendRecvStream, BackendSendStream, code},
+    quic::Connection,
+};
 
 /// How long a close waits for the peer to take it and to end its side.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
@@ -73,7 +76,7 @@ pub(crate) type ServerStream = h3::server::RequestStream<BackendBidiStream, Byte
 /// Opens a session whose CONNECT was answered with 200, gives it to whoever waits for it, and
 /// drives it to its end.
 pub(crate) async fn open(
-    conn: quinn::Connection,
+    conn: Connection,
     seat: Seat,
     protocol: Option<String>,
     opened: oneshot::Sender<Session>,

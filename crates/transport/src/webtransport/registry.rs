@@ -11,12 +11,11 @@ use std::{
 
 use bytes::Bytes;
 use h3cast_proto::{Violation, code, datagram};
-use quinn::VarInt;
 use tokio::sync::Notify;
 use tracing::debug;
 
 use super::session::Inner;
-use crate::http3::quinn_code;
+use crate::quic;
 
 /// How long a stream may wait for its session, whose CONNECT may be on its way or still be
 /// answered (draft-ietf-webtrans-http3 §4.6 asks for a bound and names none).
@@ -168,11 +167,11 @@ impl Registry {
 
     /// Finds the session of a stream, waiting for it within the bounds; an error is the code to
     /// refuse the stream with.
-    async fn find(&self, id: u64) -> Result<Arc<Inner>, VarInt> {
-        let rejected = || quinn_code(code::WT_BUFFERED_STREAM_REJECTED);
+    async fn find(&self, id: u64) -> Result<Arc<Inner>, u64> {
+        let rejected = || code::WT_BUFFERED_STREAM_REJECTED;
         match self.place(id) {
             Place::Session(session) => return Ok(session),
-            Place::Gone => return Err(quinn_code(code::WT_SESSION_GONE)),
+            Place::Gone => return Err(code::WT_SESSION_GONE),
             Place::NotYet => {}
         }
         let _waiting = Waiting::take(&self.waiting).ok_or_else(rejected)?;
@@ -181,7 +180,7 @@ impl Registry {
                 let changed = self.changed.notified();
                 match self.place(id) {
                     Place::Session(session) => return Ok(session),
-                    Place::Gone => return Err(quinn_code(code::WT_SESSION_GONE)),
+                    Place::Gone => return Err(code::WT_SESSION_GONE),
                     Place::NotYet => changed.await,
                 }
             }
@@ -193,28 +192,27 @@ impl Registry {
     pub(crate) async fn deliver_bi(
         &self,
         id: u64,
-        mut send: quinn::SendStream,
-        mut recv: quinn::RecvStream,
+        mut send: quic::SendStream,
+        mut recv: quic::RecvStream,
         prefix: Bytes,
     ) {
         match self.find(id).await {
             Ok(session) => session.deliver_bi(send, recv, prefix),
             Err(error) => {
-                debug!(session = id, "refusing a stream: {}", code::describe(error.into_inner()));
-                // Errors here mean that the stream has ended by itself.
-                let _ = recv.stop(error);
-                let _ = send.reset(error);
+                debug!(session = id, "refusing a stream: {}", code::describe(error));
+                recv.stop(error);
+                send.reset(error);
             }
         }
     }
 
     /// Takes a unidirectional stream of session `id` from the peer.
-    pub(crate) async fn deliver_uni(&self, id: u64, mut recv: quinn::RecvStream, prefix: Bytes) {
+    pub(crate) async fn deliver_uni(&self, id: u64, mut recv: quic::RecvStream, prefix: Bytes) {
         match self.find(id).await {
             Ok(session) => session.deliver_uni(recv, prefix),
             Err(error) => {
-                debug!(session = id, "refusing a stream: {}", code::describe(error.into_inner()));
-                let _ = recv.stop(error);
+                debug!(session = id, "refusing a stream: {}", code::describe(error));
+                recv.stop(error);
             }
         }
     }
@@ -222,7 +220,7 @@ impl Registry {
     /// Takes a QUIC datagram ([RFC 9297 §2.1](https://www.rfc-editor.org/rfc/rfc9297#section-2.1)).
     pub(crate) fn deliver_datagram(&self, datagram: &[u8]) -> Result<(), Violation> {
         let (id, payload) = datagram::parse(datagram)?;
-        // Copied: it may wait for long, and quinn's buffer would keep all of the packets that came with it.
+        // Copied: it may wait for long, and QUIC's buffer would keep all of the packets that came with it.
         let payload = Bytes::copy_from_slice(payload);
         let mut state = self.state();
         match state.sessions.get(&id) {

@@ -14,6 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use h3cast_proto::{code, datagram, frame, stream_type, varint};
 
 use super::stream::{RecvStream, SendStream};
+use crate::quic::{self, SendDatagramError};
 pub(crate) use inner::Inner;
 pub(super) use inner::{Ask, State};
 
@@ -36,7 +37,7 @@ pub enum Closed {
         code: u64,
     },
     /// The connection under it is gone.
-    ConnectionLost(quinn::ConnectionError),
+    ConnectionLost(quic::ConnectionError),
 }
 
 impl std::fmt::Display for Closed {
@@ -123,7 +124,8 @@ impl Session {
     }
 
     /// The connection that carries it.
-    pub fn connection(&self) -> &quinn::Connection {
+    #[doc(hidden)]
+    pub fn connection(&self) -> &quic::Connection {
         &self.inner.conn
     }
 
@@ -193,7 +195,7 @@ impl Session {
     }
 
     /// Writes a stream's signal and the session's id. An error shows at the first write.
-    async fn begin(&self, stream: quinn::SendStream, mut header: BytesMut) -> SendStream {
+    async fn begin(&self, stream: quic::SendStream, mut header: BytesMut) -> SendStream {
         varint::encode(self.inner.id, &mut header);
         let mut stream = self.inner.adopt_send(stream);
         let _ = stream.write_bytes(header.freeze()).await;
@@ -273,15 +275,13 @@ impl Session {
         Ok(datagram.freeze())
     }
 
-    fn not_sent(&self, error: quinn::SendDatagramError, size: usize) -> DatagramError {
+    fn not_sent(&self, error: SendDatagramError, size: usize) -> DatagramError {
         match error {
-            quinn::SendDatagramError::TooLarge => {
+            SendDatagramError::TooLarge => {
                 DatagramError::TooLarge { size, max: self.max_datagram_size().unwrap_or_default() }
             }
-            quinn::SendDatagramError::ConnectionLost(error) => SessionError(Closed::ConnectionLost(error)).into(),
-            quinn::SendDatagramError::UnsupportedByPeer | quinn::SendDatagramError::Disabled => {
-                DatagramError::Unsupported
-            }
+            SendDatagramError::ConnectionLost(error) => SessionError(Closed::ConnectionLost(error)).into(),
+            SendDatagramError::Unsupported => DatagramError::Unsupported,
         }
     }
 
@@ -347,7 +347,7 @@ impl Session {
     /// Runs `work` unless the session ends first.
     async fn unless_ended<T>(
         &self,
-        work: impl Future<Output = Result<T, quinn::ConnectionError>>,
+        work: impl Future<Output = Result<T, quic::ConnectionError>>,
     ) -> Result<T, SessionError> {
         if let Some(closed) = self.inner.ended() {
             return Err(SessionError(closed));

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
 };
@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::codes;
-use crate::http3::quinn_code;
+use crate::quic;
 
 /// Why a stream cannot be read or written any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,34 +38,34 @@ pub enum StreamError {
     Ended,
     /// The connection is gone.
     #[error("the connection was lost: {0}")]
-    ConnectionLost(#[from] quinn::ConnectionError),
+    ConnectionLost(#[from] quic::ConnectionError),
 }
 
 impl StreamError {
-    fn of_code(http3: quinn::VarInt, application: impl FnOnce(u32) -> Self) -> Self {
-        match http3.into_inner() {
+    fn of_code(http3: u64, application: impl FnOnce(u32) -> Self) -> Self {
+        match http3 {
             code::WT_SESSION_GONE => Self::SessionGone,
             other => codes::from_http3(other).map_or(Self::Http3(other), application),
         }
     }
 }
 
-impl From<quinn::WriteError> for StreamError {
-    fn from(error: quinn::WriteError) -> Self {
+impl From<quic::WriteError> for StreamError {
+    fn from(error: quic::WriteError) -> Self {
         match error {
-            quinn::WriteError::Stopped(code) => Self::of_code(code, Self::Stopped),
-            quinn::WriteError::ConnectionLost(error) => Self::ConnectionLost(error),
-            quinn::WriteError::ClosedStream | quinn::WriteError::ZeroRttRejected => Self::Ended,
+            quic::WriteError::Stopped(code) => Self::of_code(code, Self::Stopped),
+            quic::WriteError::ConnectionLost(error) => Self::ConnectionLost(error),
+            quic::WriteError::Ended => Self::Ended,
         }
     }
 }
 
-impl From<quinn::ReadError> for StreamError {
-    fn from(error: quinn::ReadError) -> Self {
+impl From<quic::ReadError> for StreamError {
+    fn from(error: quic::ReadError) -> Self {
         match error {
-            quinn::ReadError::Reset(code) => Self::of_code(code, Self::Reset),
-            quinn::ReadError::ConnectionLost(error) => Self::ConnectionLost(error),
-            _ => Self::Ended,
+            quic::ReadError::Reset(code) => Self::of_code(code, Self::Reset),
+            quic::ReadError::ConnectionLost(error) => Self::ConnectionLost(error),
+            quic::ReadError::Ended => Self::Ended,
         }
     }
 }
@@ -149,19 +149,18 @@ impl<S> Cell<S> {
     }
 }
 
-impl SessionGone for Cell<quinn::SendStream> {
+impl SessionGone for Cell<quic::SendStream> {
     fn session_gone(&self) {
         self.end(|stream| {
-            // An error here means that the stream has ended by itself.
-            let _ = stream.reset(quinn_code(code::WT_SESSION_GONE));
+            stream.reset(code::WT_SESSION_GONE);
         });
     }
 }
 
-impl SessionGone for Cell<quinn::RecvStream> {
+impl SessionGone for Cell<quic::RecvStream> {
     fn session_gone(&self) {
         self.end(|stream| {
-            let _ = stream.stop(quinn_code(code::WT_SESSION_GONE));
+            stream.stop(code::WT_SESSION_GONE);
         });
     }
 }
@@ -169,22 +168,22 @@ impl SessionGone for Cell<quinn::RecvStream> {
 /// The sending half of a stream. Dropping it unfinished resets it with code 0.
 #[derive(Debug)]
 pub struct SendStream {
-    cell: Arc<Cell<quinn::SendStream>>,
+    cell: Arc<Cell<quic::SendStream>>,
 }
 
 impl SendStream {
-    pub(super) fn new(stream: quinn::SendStream) -> Self {
+    pub(super) fn new(stream: quic::SendStream) -> Self {
         Self { cell: Cell::new(stream) }
     }
 
-    pub(super) fn cell(&self) -> &Arc<Cell<quinn::SendStream>> {
+    pub(super) fn cell(&self) -> &Arc<Cell<quic::SendStream>> {
         &self.cell
     }
 
     /// The stream's id ([RFC 9000 §2.1](https://www.rfc-editor.org/rfc/rfc9000#section-2.1)).
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.cell.lock().stream.id().into()
+        self.cell.lock().stream.id()
     }
 
     /// Writes `bytes` whole, without copying them. Waits while the peer takes no more.
@@ -213,7 +212,7 @@ impl SendStream {
         while !chunks.is_empty() {
             let written = std::future::poll_fn(|cx| {
                 self.cell.poll(cx, |stream, cx| {
-                    let written = ready!(pin!(stream.write_chunks(chunks)).poll(cx))?;
+                    let written = ready!(stream.poll_write_chunks(cx, chunks))?;
                     Poll::Ready(Ok(written.chunks))
                 })
             })
@@ -234,7 +233,7 @@ impl SendStream {
             return Err(StreamError::SessionGone);
         }
         half.ended = true;
-        half.stream.finish().map_err(|_| StreamError::Ended)
+        Ok(half.stream.finish()?)
     }
 
     /// Breaks the stream off: what the peer has not yet read is lost, and it learns `code`.
@@ -245,8 +244,7 @@ impl SendStream {
     pub(super) fn refuse(&self, http3: u64) {
         let mut half = self.cell.lock();
         half.ended = true;
-        // An error here means that the stream has ended by itself.
-        let _ = half.stream.reset(quinn_code(http3));
+        half.stream.reset(http3);
     }
 
     /// Waits until the peer stops the stream, and gives its code, or has acknowledged all of a
@@ -287,16 +285,14 @@ impl SendStream {
                     StreamError::Stopped(code) => Ok(Some(code)),
                     other => Err(other),
                 },
-                Err(quinn::StoppedError::ConnectionLost(error)) => Err(error.into()),
-                Err(quinn::StoppedError::ZeroRttRejected) => Err(StreamError::Ended),
+                Err(error) => Err(error.into()),
             }
         }
     }
 
     /// Sets the stream's send order within its connection: higher goes first, 0 is the default.
     pub fn set_priority(&self, priority: i32) {
-        // An error here means that the stream has ended, and has no order any more.
-        let _ = self.cell.lock().stream.set_priority(priority);
+        self.cell.lock().stream.set_priority(priority);
     }
 }
 
@@ -304,17 +300,15 @@ impl Drop for SendStream {
     fn drop(&mut self) {
         let mut half = self.cell.lock();
         if !half.ended && !half.gone {
-            // quinn would finish the stream, and what was cut short would look whole.
-            let _ = half.stream.reset(quinn_code(codes::to_http3(0)));
+            // QUIC would finish the stream, and what was cut short would look whole.
+            half.stream.reset(codes::to_http3(0));
         }
     }
 }
 
 impl AsyncWrite for SendStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.cell
-            .poll(cx, |stream, cx| Pin::new(stream).poll_write(cx, buf).map_err(StreamError::from))
-            .map_err(io::Error::from)
+        self.cell.poll(cx, |stream, cx| stream.poll_write(cx, buf).map_err(StreamError::from)).map_err(io::Error::from)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -330,26 +324,26 @@ impl AsyncWrite for SendStream {
 /// The receiving half of a stream. Dropping it before its end stops it with code 0.
 #[derive(Debug)]
 pub struct RecvStream {
-    cell: Arc<Cell<quinn::RecvStream>>,
+    cell: Arc<Cell<quic::RecvStream>>,
     /// What came together with the stream's header.
     prefix: Bytes,
-    /// The application wants no more; to quinn that is as good as the end.
+    /// The application wants no more; to QUIC that is as good as the end.
     stopped: bool,
 }
 
 impl RecvStream {
-    pub(super) fn new(stream: quinn::RecvStream, prefix: Bytes) -> Self {
+    pub(super) fn new(stream: quic::RecvStream, prefix: Bytes) -> Self {
         Self { cell: Cell::new(stream), prefix, stopped: false }
     }
 
-    pub(super) fn cell(&self) -> &Arc<Cell<quinn::RecvStream>> {
+    pub(super) fn cell(&self) -> &Arc<Cell<quic::RecvStream>> {
         &self.cell
     }
 
     /// The stream's id ([RFC 9000 §2.1](https://www.rfc-editor.org/rfc/rfc9000#section-2.1)).
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.cell.lock().stream.id().into()
+        self.cell.lock().stream.id()
     }
 
     /// Waits for the next bytes, at most `max` of them, without copying; `None` at the end.
@@ -379,8 +373,7 @@ impl RecvStream {
             if !prefix.is_empty() {
                 return Poll::Ready(Ok(Some(prefix.split_to(max.min(prefix.len())))));
             }
-            let chunk = ready!(pin!(stream.read_chunk(max, true)).poll(cx))?;
-            Poll::Ready(Ok(chunk.map(|chunk| chunk.bytes)))
+            stream.poll_chunk(cx, max).map_err(StreamError::from)
         }));
         if !matches!(polled, Ok(Some(_))) {
             self.cell.lock().ended = true;
@@ -397,8 +390,7 @@ impl RecvStream {
     pub(super) fn refuse(&self, http3: u64) {
         let mut half = self.cell.lock();
         half.ended = true;
-        // An error here means that the stream has ended by itself.
-        let _ = half.stream.stop(quinn_code(http3));
+        half.stream.stop(http3);
     }
 }
 
@@ -406,7 +398,7 @@ impl Drop for RecvStream {
     fn drop(&mut self) {
         let mut half = self.cell.lock();
         if !half.ended && !half.gone {
-            let _ = half.stream.stop(quinn_code(codes::to_http3(0)));
+            half.stream.stop(codes::to_http3(0));
         }
     }
 }

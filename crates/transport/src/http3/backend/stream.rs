@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +18,10 @@ use h3cast_proto::{
     filter::{Fault, FrameFilter},
 };
 
-use crate::http3::{incoming::Shared, quinn_code};
+use crate::{
+    http3::incoming::Shared,
+    quic::{self as engine, WriteError, stream_id, write_error},
+};
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + Sync>>;
 
@@ -47,7 +50,7 @@ impl Malformed {
     }
 }
 
-pub(crate) type Stopped = BoxFuture<Result<Option<quinn::VarInt>, quinn::StoppedError>>;
+pub(crate) type Stopped = BoxFuture<Result<Option<u64>, WriteError>>;
 
 /// A request stream.
 pub(crate) struct BidiStream {
@@ -65,7 +68,7 @@ impl BidiStream {
             handback: self.send.handback.clone(),
             stopped: self.send.stopped(),
             malformed: self.recv.malformed.clone(),
-            early: self.recv.stream.is_0rtt(),
+            early: self.recv.stream.is_early(),
         }
     }
 }
@@ -117,7 +120,7 @@ impl quic::RecvStream for BidiStream {
     }
 }
 
-/// Where a [`SendStream`] leaves its quinn stream when h3 drops it.
+/// Where a [`SendStream`] leaves its QUIC stream when h3 drops it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Handback(Arc<Mutex<Slot>>);
 
@@ -129,15 +132,14 @@ enum Slot {
     Returned(Unfinished),
 }
 
-/// A stream that is reset when nobody takes it: quinn would finish it, and it would look whole.
+/// A stream that is reset when nobody takes it: QUIC would finish it, and it would look whole.
 #[derive(Debug)]
-struct Unfinished(Option<quinn::SendStream>);
+struct Unfinished(Option<engine::SendStream>);
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some(mut stream) = self.0.take() {
-            // An error here means that the stream has ended by itself.
-            let _ = stream.reset(quinn_code(code::H3_INTERNAL_ERROR));
+            stream.reset(code::H3_INTERNAL_ERROR);
         }
     }
 }
@@ -149,7 +151,7 @@ impl Handback {
     }
 
     /// The stream, if h3 has let go of it.
-    pub(crate) fn take(&self) -> Option<quinn::SendStream> {
+    pub(crate) fn take(&self) -> Option<engine::SendStream> {
         match std::mem::take(&mut *lock(&self.0)) {
             Slot::Returned(mut stream) => stream.0.take(),
             Slot::Unwanted | Slot::Wanted => None,
@@ -161,8 +163,8 @@ impl Handback {
 /// bodies are written by [`response`](super::response) on the raw stream.
 pub(crate) struct SendStream {
     /// `None` once it has been handed back.
-    stream: Option<quinn::SendStream>,
-    id: quinn::StreamId,
+    stream: Option<engine::SendStream>,
+    id: u64,
     writing: Bytes,
     ended: bool,
     role: Role,
@@ -170,7 +172,7 @@ pub(crate) struct SendStream {
 }
 
 impl SendStream {
-    pub(in crate::http3) fn new(stream: quinn::SendStream, role: Role) -> Self {
+    pub(in crate::http3) fn new(stream: engine::SendStream, role: Role) -> Self {
         Self {
             id: stream.id(),
             stream: Some(stream),
@@ -188,7 +190,7 @@ impl SendStream {
         }
     }
 
-    fn stream(&mut self) -> Result<&mut quinn::SendStream, StreamErrorIncoming> {
+    fn stream(&mut self) -> Result<&mut engine::SendStream, StreamErrorIncoming> {
         self.stream.as_mut().ok_or_else(|| StreamErrorIncoming::Unknown("the stream was handed back".into()))
     }
 }
@@ -197,7 +199,7 @@ impl quic::SendStream<Bytes> for SendStream {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
         while !self.writing.is_empty() {
             let writing = self.writing.clone();
-            let written = ready!(Pin::new(self.stream()?).poll_write(cx, &writing)).map_err(write_error)?;
+            let written = ready!(self.stream()?.poll_write(cx, &writing)).map_err(write_error)?;
             self.writing.advance(written);
         }
         Poll::Ready(Ok(()))
@@ -218,13 +220,12 @@ impl quic::SendStream<Bytes> for SendStream {
     fn reset(&mut self, code: u64) {
         self.ended = true;
         if let Some(stream) = &mut self.stream {
-            // An error here means that the stream has ended already.
-            let _ = stream.reset(quinn_code(code));
+            stream.reset(code);
         }
     }
 
     fn send_id(&self) -> StreamId {
-        h3_id(self.id)
+        stream_id(self.id)
     }
 }
 
@@ -235,18 +236,18 @@ impl Drop for SendStream {
         if matches!(*slot, Slot::Wanted) {
             *slot = Slot::Returned(Unfinished(Some(stream)));
         } else if !self.ended {
-            // quinn would finish the stream, and a message cut short would look whole.
-            let _ = stream.reset(quinn_code(match self.role {
+            // QUIC would finish the stream, and a message cut short would look whole.
+            stream.reset(match self.role {
                 Role::Server => code::H3_INTERNAL_ERROR,
                 Role::Client => code::H3_REQUEST_CANCELLED,
-            }));
+            });
         }
     }
 }
 
 /// The receive half of a request stream, or the peer's control stream.
 pub(crate) struct RecvStream {
-    stream: quinn::RecvStream,
+    stream: engine::RecvStream,
     filter: FrameFilter,
     /// What has passed the filter and h3 has not yet taken.
     passed: VecDeque<Bytes>,
@@ -261,7 +262,7 @@ pub(crate) struct RecvStream {
 
 impl RecvStream {
     pub(in crate::http3) fn new(
-        stream: quinn::RecvStream,
+        stream: engine::RecvStream,
         passed: VecDeque<Bytes>,
         filter: FrameFilter,
         shared: Arc<Shared>,
@@ -304,14 +305,12 @@ impl quic::RecvStream for RecvStream {
                 return Poll::Ready(Ok(None));
             }
             let chunk = match std::mem::take(&mut self.prefix) {
-                prefix if prefix.is_empty() => {
-                    ready!(pin!(self.stream.read_chunk(usize::MAX, true)).poll(cx)).map_err(read_error)?
-                }
-                prefix => Some(quinn::Chunk { offset: 0, bytes: prefix }),
+                prefix if prefix.is_empty() => ready!(self.stream.poll_data(cx))?,
+                prefix => Some(prefix),
             };
             match chunk {
                 Some(chunk) => {
-                    let filtered = self.filter.push(chunk.bytes, &mut self.passed);
+                    let filtered = self.filter.push(chunk, &mut self.passed);
                     if self.filter.settings_came() {
                         self.shared.settings_came();
                     }
@@ -337,11 +336,11 @@ impl quic::RecvStream for RecvStream {
 
     fn stop_sending(&mut self, code: u64) {
         self.ended = true;
-        let _ = self.stream.stop(quinn_code(code));
+        self.stream.stop(code);
     }
 
     fn recv_id(&self) -> StreamId {
-        h3_id(self.stream.id())
+        self.stream.recv_id()
     }
 }
 
@@ -352,11 +351,11 @@ impl Drop for RecvStream {
         }
         // A request without a body has usually ended by now, though nobody has read that.
         let mut cx = Context::from_waker(Waker::noop());
-        let end = pin!(self.stream.read_chunk(usize::MAX, true)).poll(&mut cx);
+        let end = self.stream.poll_chunk(&mut cx, usize::MAX);
         if !matches!(end, Poll::Ready(Ok(None))) {
-            // Without a code of its own quinn says 0, which is none of HTTP/3's: curl then calls a
+            // Without a code QUIC sends 0, which is none of HTTP/3's: curl then calls a
             // complete response broken.
-            let _ = self.stream.stop(quinn_code(code::H3_NO_ERROR));
+            self.stream.stop(code::H3_NO_ERROR);
         }
     }
 }
@@ -364,38 +363,4 @@ impl Drop for RecvStream {
 /// A lock that a panic elsewhere does not poison: what it guards is always whole.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn h3_id(id: quinn::StreamId) -> StreamId {
-    u64::from(id).try_into().expect("both are the same 62-bit number")
-}
-
-pub(super) fn connection_error(error: quinn::ConnectionError) -> ConnectionErrorIncoming {
-    match error {
-        quinn::ConnectionError::ApplicationClosed(close) => {
-            ConnectionErrorIncoming::ApplicationClose { error_code: close.error_code.into_inner() }
-        }
-        quinn::ConnectionError::TimedOut => ConnectionErrorIncoming::Timeout,
-        error => ConnectionErrorIncoming::Undefined(Arc::new(error)),
-    }
-}
-
-pub(super) fn lost(error: quinn::ConnectionError) -> StreamErrorIncoming {
-    StreamErrorIncoming::ConnectionErrorIncoming { connection_error: connection_error(error) }
-}
-
-fn read_error(error: quinn::ReadError) -> StreamErrorIncoming {
-    match error {
-        quinn::ReadError::Reset(code) => StreamErrorIncoming::StreamTerminated { error_code: code.into_inner() },
-        quinn::ReadError::ConnectionLost(error) => lost(error),
-        error => StreamErrorIncoming::Unknown(Box::new(error)),
-    }
-}
-
-fn write_error(error: quinn::WriteError) -> StreamErrorIncoming {
-    match error {
-        quinn::WriteError::Stopped(code) => StreamErrorIncoming::StreamTerminated { error_code: code.into_inner() },
-        quinn::WriteError::ConnectionLost(error) => lost(error),
-        error => StreamErrorIncoming::Unknown(Box::new(error)),
-    }
 }

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use super::Closed;
 use crate::{
     http3::code,
+    quic,
     webtransport::{
         capsule::MAX_REASON,
         stream::{RecvStream, SendStream, SessionGone},
@@ -30,7 +31,7 @@ const DATAGRAM_QUEUE: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(super) id: u64,
-    pub(super) conn: quinn::Connection,
+    pub(super) conn: quic::Connection,
     pub(super) protocol: Option<String>,
     pub(super) uni: Queue<RecvStream>,
     pub(super) bi: Queue<(SendStream, RecvStream)>,
@@ -101,7 +102,7 @@ impl<T> Queue<T> {
 }
 
 impl Inner {
-    pub(in crate::webtransport) fn new(id: u64, conn: quinn::Connection, protocol: Option<String>) -> Self {
+    pub(in crate::webtransport) fn new(id: u64, conn: quic::Connection, protocol: Option<String>) -> Self {
         Self {
             id,
             conn,
@@ -117,7 +118,7 @@ impl Inner {
         }
     }
 
-    pub(in crate::webtransport) fn connection(&self) -> &quinn::Connection {
+    pub(in crate::webtransport) fn connection(&self) -> &quic::Connection {
         &self.conn
     }
 
@@ -224,26 +225,26 @@ impl Inner {
         }
     }
 
-    pub(super) fn adopt_send(&self, stream: quinn::SendStream) -> SendStream {
+    pub(super) fn adopt_send(&self, stream: quic::SendStream) -> SendStream {
         let stream = SendStream::new(stream);
         self.track(stream.cell());
         stream
     }
 
-    pub(super) fn adopt_recv(&self, stream: quinn::RecvStream, prefix: Bytes) -> RecvStream {
+    pub(super) fn adopt_recv(&self, stream: quic::RecvStream, prefix: Bytes) -> RecvStream {
         let stream = RecvStream::new(stream, prefix);
         self.track(stream.cell());
         stream
     }
 
-    pub(in crate::webtransport) fn deliver_uni(&self, recv: quinn::RecvStream, prefix: Bytes) {
+    pub(in crate::webtransport) fn deliver_uni(&self, recv: quic::RecvStream, prefix: Bytes) {
         self.counters.streams_accepted.fetch_add(1, Ordering::Relaxed);
         if let Err(recv) = self.uni.push(self.adopt_recv(recv, prefix)) {
             recv.refuse(code::WT_BUFFERED_STREAM_REJECTED);
         }
     }
 
-    pub(in crate::webtransport) fn deliver_bi(&self, send: quinn::SendStream, recv: quinn::RecvStream, prefix: Bytes) {
+    pub(in crate::webtransport) fn deliver_bi(&self, send: quic::SendStream, recv: quic::RecvStream, prefix: Bytes) {
         self.counters.streams_accepted.fetch_add(1, Ordering::Relaxed);
         let streams = (self.adopt_send(send), self.adopt_recv(recv, prefix));
         if let Err((send, recv)) = self.bi.push(streams) {

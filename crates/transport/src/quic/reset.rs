@@ -8,15 +8,13 @@ use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
 
 use super::routing::{Routable, ServerId};
-use crate::identity::Identity;
 
 /// Between two resets, so that they cannot be made a flood.
 const INTERVAL: Duration = Duration::from_millis(1);
 
-/// The configuration of an endpoint. Its keys come from the certificate's, which stays over
-/// restarts until it is renewed.
-pub(super) fn endpoint(identity: &Identity, server: Option<&ServerId>) -> EndpointConfig {
-    let secret = hmac::Key::new(hmac::HMAC_SHA256, &identity.secret());
+/// The configuration of an endpoint. Its keys come from a secret that stays over restarts.
+pub(super) fn endpoint(secret: &[u8], server: Option<&ServerId>) -> EndpointConfig {
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
     let tag = |purpose: &[u8]| hmac::sign(&secret, purpose);
     let key = hmac::Key::new(hmac::HMAC_SHA256, tag(b"stateless reset").as_ref());
     let mut config = EndpointConfig::new(Arc::new(key));

@@ -1,0 +1,77 @@
+//! The client's end: sockets that open connections.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use quinn::crypto::rustls::QuicClientConfig;
+
+use super::{Connection, ConnectionError, NoInitialCipherSuite, TransportConfig};
+
+/// How connections begin: TLS, and what each may cost.
+#[derive(Debug, Clone)]
+pub(crate) struct Config(quinn::ClientConfig);
+
+impl Config {
+    pub(crate) fn new(tls: rustls::ClientConfig, transport: TransportConfig) -> Result<Self, NoInitialCipherSuite> {
+        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+        config.transport_config(Arc::new(transport));
+        Ok(Self(config))
+    }
+}
+
+/// A UDP socket that opens connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint(quinn::Endpoint);
+
+impl Endpoint {
+    pub(crate) fn new(udp: UdpSocket) -> io::Result<Self> {
+        let runtime = Arc::new(quinn::TokioRuntime);
+        Ok(Self(quinn::Endpoint::new(quinn::EndpointConfig::default(), None, udp, runtime)?))
+    }
+
+    pub(crate) fn connect(&self, config: &Config, address: SocketAddr, host: &str) -> Result<Connecting, String> {
+        let connecting = self.0.connect_with(config.0.clone(), address, host);
+        connecting.map(Connecting).map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn open_connections(&self) -> usize {
+        self.0.open_connections()
+    }
+
+    /// Waits until the servers have learnt that their connections are closed.
+    pub(crate) async fn wait_idle(&self) {
+        self.0.wait_idle().await;
+    }
+}
+
+/// A connection whose handshake has begun. Waiting for it completes it.
+#[derive(Debug)]
+pub(crate) struct Connecting(quinn::Connecting);
+
+impl Connecting {
+    /// The connection before its handshake is complete, if there is a ticket for it.
+    pub(crate) fn early(self) -> Result<Connection, Self> {
+        self.0.into_0rtt().map(|(conn, _)| Connection::new(conn)).map_err(Self)
+    }
+}
+
+impl Future for Connecting {
+    type Output = Result<Connection, ConnectionError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map_ok(Connection::new)
+    }
+}
+
+/// The TLS alert that ended a handshake, and the reason that this side gave for it. Alerts travel as QUIC codes
+/// 0x100 + alert (RFC 9001 §4.8).
+pub(crate) fn alert(error: &ConnectionError) -> Option<(u8, &str)> {
+    let ConnectionError::TransportError(error) = error else { return None };
+    let alert = u64::from(error.code).checked_sub(0x100)?;
+    Some((u8::try_from(alert).ok()?, &error.reason))
+}

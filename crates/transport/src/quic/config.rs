@@ -1,0 +1,40 @@
+//! What one connection may cost, and how it behaves.
+
+use std::time::Duration;
+
+/// Streams of each kind that a peer may have at once. quinn allocates for all that are allowed, 50 bytes
+/// each, and most connections need four.
+pub(crate) const FEW_STREAMS: u32 = 16;
+/// The same for one that has opened half of these (RFC 9114 §6.1 asks for at least 100 requests).
+pub(crate) const MANY_STREAMS: u32 = 100;
+/// How often a silent connection is kept alive, so that a feed may be silent for long.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(12);
+
+/// What a peer may send on one connection before it is read, in bytes.
+const RECEIVE_WINDOW: u32 = 2 << 20;
+/// The same on one stream. A page may write 1 MiB before it reads anything.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// What is kept for a peer that does not read, in bytes a connection.
+const SEND_WINDOW: u64 = 1 << 20;
+/// Datagrams that wait, each way, in bytes a connection.
+const DATAGRAM_BUFFER: usize = 256 << 10;
+/// How long a connection lives without a sign of the peer.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// The settings of a connection, for a server and a client alike.
+pub fn transport(keep_alive: Option<Duration>) -> quinn::TransportConfig {
+    let mut config = quinn::TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(FEW_STREAMS.into())
+        .max_concurrent_uni_streams(FEW_STREAMS.into())
+        .receive_window(RECEIVE_WINDOW.into())
+        .stream_receive_window(STREAM_WINDOW.into())
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        // A viewer has one stream: fairness among streams would only cut packets up.
+        .send_fairness(false)
+        .keep_alive_interval(keep_alive)
+        .max_idle_timeout(IDLE.try_into().ok());
+    config
+}

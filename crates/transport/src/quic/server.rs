@@ -1,0 +1,123 @@
+//! The server's end: a UDP socket that accepts connections.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use quinn::crypto::rustls::QuicServerConfig;
+
+use super::{
+    Connection, ConnectionError, KEEP_ALIVE, NoInitialCipherSuite, ServerId, reset, runtime::Runtime, transport, varint,
+};
+
+/// How connections begin: TLS, and what each may cost.
+#[derive(Debug, Clone)]
+pub(crate) struct Config(quinn::ServerConfig);
+
+impl Config {
+    pub(crate) fn new(tls: rustls::ServerConfig) -> Result<Self, NoInitialCipherSuite> {
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+        config.transport_config(Arc::new(transport(Some(KEEP_ALIVE))));
+        Ok(Self(config))
+    }
+}
+
+/// What the sockets of a server have in common: connection ids, and the key of its stateless resets.
+#[derive(Debug, Clone)]
+pub(crate) struct Keys(quinn::EndpointConfig);
+
+impl Keys {
+    /// From a secret that stays over restarts.
+    pub(crate) fn new(secret: &[u8], server: Option<&ServerId>) -> Self {
+        Self(reset::endpoint(secret, server))
+    }
+}
+
+/// A UDP socket that accepts connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint(quinn::Endpoint);
+
+impl Endpoint {
+    pub(crate) fn new(udp: UdpSocket, keys: &Keys, config: &Config) -> io::Result<Self> {
+        let runtime = Arc::new(Runtime);
+        Ok(Self(quinn::Endpoint::new(keys.0.clone(), Some(config.0.clone()), udp, runtime)?))
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Waits for a client; `None` when the socket cannot be read any more. Cancel-safe.
+    pub(crate) async fn accept(&self) -> Option<Incoming> {
+        self.0.accept().await.map(Incoming)
+    }
+
+    pub(crate) fn open_connections(&self) -> usize {
+        self.0.open_connections()
+    }
+
+    /// Refuses handshakes that begin from now on.
+    pub(crate) fn refuse_new(&self) {
+        self.0.set_server_config(None);
+    }
+
+    /// Closes every connection.
+    pub(crate) fn close(&self, code: u64, reason: &[u8]) {
+        self.0.close(varint(code), reason);
+    }
+
+    /// Waits until the clients have learnt that their connections are closed.
+    pub(crate) async fn wait_idle(&self) {
+        self.0.wait_idle().await;
+    }
+}
+
+/// A client whose first packet has come.
+#[derive(Debug)]
+pub(crate) struct Incoming(quinn::Incoming);
+
+/// Why a connection did not begin.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BeginError {
+    #[error(transparent)]
+    Lost(#[from] ConnectionError),
+    /// A server's side can always send.
+    #[error("a connection cannot begin before its handshake is complete")]
+    TooEarly,
+}
+
+impl Incoming {
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        self.0.remote_address()
+    }
+
+    pub(crate) fn refuse(self) {
+        self.0.refuse();
+    }
+
+    /// Begins the connection when the client's first words are complete. Its handshake is still to be completed.
+    pub(crate) async fn begin(self) -> Result<(Connection, Handshake), BeginError> {
+        let mut connecting = self.0.accept()?;
+        // The client's first words may take several packets. Before they are all there, nobody knows how many
+        // streams it takes, and quinn does not notify those who wait for one.
+        connecting.handshake_data().await?;
+        let (conn, handshake) = connecting.into_0rtt().map_err(|_| BeginError::TooEarly)?;
+        Ok((Connection::new(conn), Handshake(handshake)))
+    }
+}
+
+/// Ends with the handshake, whether it was completed or has failed.
+pub(crate) struct Handshake(quinn::ZeroRttAccepted);
+
+impl Future for Handshake {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // On a server's side the answer says whether, and not what of.
+        Pin::new(&mut self.0).poll(cx).map(drop)
+    }
+}
