@@ -6,7 +6,7 @@ use std::{ffi::OsStr, process::Command, sync::OnceLock};
 static OPEN_FILES: OnceLock<u64> = OnceLock::new();
 
 /// Has programs start with this soft limit of open files (RLIMIT_NOFILE).
-#[cfg(feature = "cli")]
+#[cfg(all(unix, feature = "cli"))]
 pub(crate) fn keep_open_files(soft: u64) {
     let _ = OPEN_FILES.set(soft);
 }
