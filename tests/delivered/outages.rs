@@ -10,7 +10,7 @@ use h3cast::{
 
 use crate::{
     common::{TestServer, soon},
-    relay::Relay,
+    relay::{Queue, Relay},
     viewers::{Host, Link, Over, Viewing},
 };
 
@@ -75,6 +75,38 @@ async fn failure_over_a_slow_link(over: Over) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_link_that_keeps_receiving_gets_all_of_it() {
     tokio::join!(failure_over_a_slow_link(Over::Http3), failure_over_a_slow_link(Over::Session));
+}
+
+/// Everything is on its way at once, and takes longer than a client that receives nothing is waited for: only
+/// acknowledgements come meanwhile. Of the last packets one is lost.
+async fn failure_over_a_long_queue(over: Over) {
+    let mut scene = scene(over, Duration::from_secs(60)).await;
+    // What the server may have on its way grows with what arrives.
+    let block = "x".repeat(9_999) + "\n";
+    for _ in 0..40 {
+        scene.publisher.publish(block.clone().into()).await.unwrap();
+    }
+    let mut got = 0;
+    while got < 40 * block.len() {
+        got += scene.viewing.next().await.unwrap().expect("it is not over").len();
+    }
+    scene.relay.queue(Queue { pace: Duration::from_millis(90), lose_before_last: 8 });
+    let lines: Vec<_> = (0..17).map(|number| format!("{number:>9999}\n")).collect();
+    for line in &lines {
+        scene.publisher.publish(line.clone().into()).await.unwrap();
+    }
+    scene.publisher.end(End::Failed(FeedError("by hand".into())));
+    let began = Instant::now();
+    let got = scene.viewing.rest().await;
+    let passed = scene.relay.passed();
+    assert!(got.bytes == lines.concat().as_bytes(), "{over:?}: {} bytes, {passed:?}", got.bytes.len());
+    assert!(got.cut.is_some(), "{over:?}: it looks whole");
+    assert!(passed.lost == 1 && began.elapsed() > Duration::from_secs(7), "{over:?}: {passed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_queue_that_loses_a_packet_gets_all_of_it() {
+    tokio::join!(failure_over_a_long_queue(Over::Http3), failure_over_a_long_queue(Over::Session));
 }
 
 async fn a_client_that_is_gone(over: Over) {

@@ -21,8 +21,12 @@ use tokio::time::{Instant, timeout};
 
 use crate::quic::Connection;
 
-/// How long a stream that breaks off waits for a peer that receives nothing of what was written before.
+/// How long a stream that breaks off waits for a peer that receives nothing of what was written before. Less
+/// than the time between two keep-alives, whose acknowledgements show nothing.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many round trips it waits at least: what is lost at the end of a long queue is sent again after two.
+const ROUND_TRIPS: u32 = 3;
 
 /// How long it waits for a peer that keeps receiving. Over QUIC at most a megabyte is on its way, so that a
 /// link of 20 kB/s is fast enough.
@@ -87,28 +91,39 @@ impl Outstanding {
     }
 }
 
-/// Waits for something that needs the peer of a QUIC connection to receive what was written to it: while it
-/// does, for at most a minute, and no longer than five seconds when it does not. `None` when that was not
-/// enough.
+/// Waits for something that needs the peer of a QUIC connection to receive and read what was written to it:
+/// while it does, for at most a minute, and no longer than five seconds (or three round trips) when it does not.
+/// `None` when that was not enough.
 pub async fn while_receiving<T>(conn: &Connection, awaited: impl Future<Output = T>) -> Option<T> {
-    // Both: what is sent may be lost, and an acknowledgement may be that of a keep-alive.
+    // Each acknowledgement of something new changes the smoothed round-trip time, also when the last packets
+    // have left and nothing else comes from a slow link. Their number would not do: a client that has lost its
+    // way back repeats them. Credit: a peer that has everything may still be reading it.
     let progress = || {
         let traffic = conn.traffic();
-        (traffic.acknowledgements, traffic.pieces)
+        (traffic.rtt, traffic.credits)
     };
+    while_progressing(progress, || PATIENCE.max(ROUND_TRIPS * conn.traffic().rtt), awaited).await
+}
+
+/// Waits for something while there is progress: what `progress` gives changes within `patience`, and for at
+/// most a minute.
+pub(crate) async fn while_progressing<P: PartialEq, T>(
+    progress: impl Fn() -> P,
+    patience: impl Fn() -> Duration,
+    awaited: impl Future<Output = T>,
+) -> Option<T> {
     let mut awaited = pin!(awaited);
     let begun = Instant::now();
-    let (mut before, mut received) = (progress(), begun);
+    let (mut before, mut last) = (progress(), begun);
     loop {
         if let Ok(value) = timeout(LOOK, &mut awaited).await {
             return Some(value);
         }
         let now = progress();
-        if now.0 > before.0 && now.1 > before.1 {
-            received = Instant::now();
+        if now != before {
+            (before, last) = (now, Instant::now());
         }
-        before = now;
-        if received.elapsed() >= PATIENCE || begun.elapsed() >= LONGEST {
+        if last.elapsed() >= patience() || begun.elapsed() >= LONGEST {
             return None;
         }
     }
@@ -117,7 +132,10 @@ pub async fn while_receiving<T>(conn: &Connection, awaited: impl Future<Output =
 /// Waits until the peer of a QUIC connection, which has everything, has had the time to read it: as long
 /// as it gives more credit it is still reading.
 pub async fn read(conn: &Connection) {
-    let credit = || conn.traffic().credits;
+    while_reading(|| conn.traffic().credits).await;
+}
+
+async fn while_reading(credit: impl Fn() -> u64) {
     loop {
         let before = credit();
         tokio::time::sleep(LINGER).await;
@@ -145,6 +163,33 @@ mod tests {
         assert_eq!(outstanding.none().now_or_never(), None);
         drop(front);
         assert_eq!(outstanding.none().now_or_never(), Some(()));
+    }
+
+    /// How long it waits for something that never comes.
+    async fn waited(patience: Duration, progress: impl Fn(Duration) -> u64) -> Duration {
+        let begun = Instant::now();
+        let never = std::future::pending::<()>();
+        assert_eq!(while_progressing(|| progress(begun.elapsed()), || patience, never).await, None);
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_while_there_is_progress() {
+        assert_eq!(waited(PATIENCE, |_| 0).await, PATIENCE);
+        assert_eq!(waited(2 * PATIENCE, |_| 0).await, 2 * PATIENCE);
+        // Until the ninth second, in steps of three.
+        assert_eq!(waited(PATIENCE, |time| time.as_secs().min(9) / 3).await, Duration::from_secs(9) + PATIENCE);
+        assert_eq!(waited(PATIENCE, |time| time.as_secs()).await, LONGEST);
+        // As keep-alives come.
+        assert_eq!(waited(PATIENCE, |time| time.as_secs() / 12).await, PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_slowly_gets_all() {
+        let begun = Instant::now();
+        let credit = || begun.elapsed().as_secs().min(20);
+        assert_eq!(while_progressing(credit, || PATIENCE, while_reading(credit)).await, Some(()));
+        assert_eq!(begun.elapsed(), Duration::from_secs(20) + LINGER);
     }
 
     #[tokio::test]

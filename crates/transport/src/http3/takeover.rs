@@ -176,8 +176,9 @@ impl TakenStream {
     }
 
     /// Breaks the response off when the client has what was written: the client reads all of it, and
-    /// then sees that the response was cut short. Waits for a client that keeps receiving, for at most five seconds when it does not, and less when the
-    /// client goes away.
+    /// then sees that the response was cut short. Waits for a client that keeps receiving and reading, for at
+    /// most a minute; for one that does not, five seconds (or three round trips); and no longer for one that
+    /// goes away.
     ///
     /// # Cancel safety
     ///

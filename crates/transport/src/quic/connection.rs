@@ -41,10 +41,6 @@ impl From<quinn::SendDatagramError> for SendDatagramError {
 pub(crate) struct Traffic {
     /// The smoothed round-trip time.
     pub(crate) rtt: Duration,
-    /// ACK frames received.
-    pub(crate) acknowledgements: u64,
-    /// STREAM frames sent.
-    pub(crate) pieces: u64,
     /// MAX_DATA and MAX_STREAM_DATA frames received: what was received before has been read.
     pub(crate) credits: u64,
 }
@@ -153,11 +149,6 @@ impl Connection {
 
     pub(crate) fn traffic(&self) -> Traffic {
         let stats = self.0.stats();
-        Traffic {
-            rtt: stats.path.rtt,
-            acknowledgements: stats.frame_rx.acks,
-            pieces: stats.frame_tx.stream,
-            credits: stats.frame_rx.max_data + stats.frame_rx.max_stream_data,
-        }
+        Traffic { rtt: stats.path.rtt, credits: stats.frame_rx.max_data + stats.frame_rx.max_stream_data }
     }
 }

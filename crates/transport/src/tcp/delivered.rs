@@ -20,12 +20,12 @@ use futures_util::{FutureExt, future::BoxFuture, task::AtomicWaker};
 use http_body::{Frame, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tracing::debug;
 
 use super::ending::Ending;
-use crate::outstanding::{LINGER, Outstanding, PATIENCE};
+use crate::outstanding::{LINGER, Outstanding, PATIENCE, while_progressing};
 
 /// How often a connection has been flushed: everything that hyper had to write was written then.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +34,8 @@ pub(super) struct Flushes(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     count: AtomicU64,
+    /// How many bytes the connection has taken.
+    written: AtomicU64,
     /// What was to be written waits for the client.
     blocked: AtomicBool,
     /// The body that waits (over HTTP/1 there is one response at a time), or the connection (over HTTP/2).
@@ -52,6 +54,16 @@ impl Flushes {
             if self.0.blocked.load(Ordering::Acquire) { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
+    }
+
+    fn written(&self) -> u64 {
+        self.0.written.load(Ordering::Relaxed)
+    }
+
+    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(size)) = written {
+            self.0.written.fetch_add(*size as u64, Ordering::Relaxed);
+        }
     }
 
     /// Waits until there were more than `count`.
@@ -94,6 +106,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Flushed<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Flushed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.flushes.wrote(&written);
         self.note(written)
     }
 
@@ -103,6 +116,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Flushed<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.flushes.wrote(&written);
         self.note(written)
     }
 
@@ -129,8 +143,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Flushed<S> {
     }
 }
 
-/// Makes a body whose failure comes when the client has what it gave before, or has not taken it for
-/// [`PATIENCE`]. With an `ending`, only the end of the connection is the end of the body.
+/// Makes a body whose failure comes when the client has what it gave before, or has taken nothing for
+/// [`PATIENCE`], and after a minute at the latest. With an `ending`, only the end of the connection is the end of the body.
 ///
 /// `leaving` is for HTTP/2.
 pub(super) fn deliver(body: Body, flushes: &Flushes, ending: Option<Ending>, leaving: Option<Leaving>) -> Body {
@@ -197,14 +211,15 @@ impl Delivered {
                 // Nor must a client read what comes with a reset.
                 sleep(LINGER).await;
             };
-            self.failing = Some(Box::pin(failed(error, left)));
+            self.failing = Some(Box::pin(failed(error, self.flushes.clone(), left)));
             return Some(Frame::data(mark));
         }
         // hyper asks for the next piece before it flushes what it has.
         let (flushes, before) = (self.flushes.clone(), self.flushes.count());
         let ending = self.ending.clone();
         self.failing = Some(Box::pin(async move {
-            let error = failed(error, async move { flushes.after(before).await }).await;
+            let flushed = flushes.clone();
+            let error = failed(error, flushes, async move { flushed.after(before).await }).await;
             if let Some(ending) = ending {
                 ending.arrived().await;
             }
@@ -214,8 +229,9 @@ impl Delivered {
     }
 }
 
-async fn failed(error: axum::Error, left: impl Future<Output = ()>) -> axum::Error {
-    if timeout(PATIENCE, left).await.is_err() {
+/// Holds a failure back while the connection takes what was written before, as its other responses.
+async fn failed(error: axum::Error, flushes: Flushes, left: impl Future<Output = ()>) -> axum::Error {
+    if while_progressing(|| flushes.written(), || PATIENCE, left).await.is_none() {
         debug!(%error, "a client has not received in time what was written before its response breaks off");
     }
     error
@@ -269,9 +285,13 @@ impl http_body::Body for Delivered {
 mod tests {
     use futures_util::stream;
     use http_body_util::BodyExt;
-    use tokio::{io::AsyncWriteExt, time::Instant};
+    use tokio::{
+        io::AsyncWriteExt,
+        time::{Instant, timeout},
+    };
 
     use super::*;
+    use crate::outstanding::LONGEST;
 
     /// A body that gives one piece and fails.
     fn failing(http2: bool, flushes: &Flushes) -> Body {
@@ -348,6 +368,33 @@ mod tests {
                 held.push(frame);
             }
             assert_eq!(start.elapsed(), PATIENCE, "HTTP/2: {http2}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_some_is_waited_for_for_a_minute() {
+        for http2 in [true, false] {
+            let (flushes, start) = (Flushes::default(), Instant::now());
+            let mut connection =
+                Flushed::new(tokio::io::sink(), flushes.clone(), Ending::new(None, ([127, 0, 0, 1], 9).into()));
+            let mut body = failing(http2, &flushes);
+            let reading = async {
+                let mut held = Vec::new();
+                while let Some(Ok(frame)) = body.frame().await {
+                    held.push(frame);
+                }
+            };
+            let writing = async {
+                loop {
+                    sleep(PATIENCE / 2).await;
+                    connection.write_all(b"piece").await.unwrap();
+                }
+            };
+            tokio::select! {
+                () = reading => {}
+                () = writing => {}
+            }
+            assert_eq!(start.elapsed(), LONGEST, "HTTP/2: {http2}");
         }
     }
 }
