@@ -76,6 +76,22 @@ fn epoch(info: &Info) -> Epoch {
     Epoch(u64::try_from(info.created.unix_timestamp_nanos() / 1_000_000).unwrap_or_default())
 }
 
+/// What fills a feed. Dropped before it has begun, as when the server does not start, or another viewer was
+/// faster to ask for the same feed, it is not a feed that failed.
+struct Unfilled {
+    /// Until it begins.
+    feed: Option<Feed>,
+    filler: Filler,
+}
+
+impl Drop for Unfilled {
+    fn drop(&mut self) {
+        if let Some(feed) = &self.feed {
+            feed.stop();
+        }
+    }
+}
+
 impl JetStream {
     pub(super) fn new(connection: Connection, stream: Found, subject: String, writable: bool) -> Arc<Self> {
         let mut origin = [0; 9];
@@ -102,8 +118,12 @@ impl JetStream {
         self.epoch.store(epoch.0, Ordering::Relaxed);
         let (next, now) = self.begins(&info);
         let (feed, filler) = Feed::kept(name, self.clone(), history, epoch, next, now);
-        let keeper = self.clone();
-        Ok((feed, Box::pin(async move { keeper.fill(filler).await })))
+        let (keeper, mut unfilled) = (self.clone(), Unfilled { feed: Some(feed.clone()), filler });
+        let filling = async move {
+            unfilled.feed = None;
+            keeper.fill(&unfilled.filler).await;
+        };
+        Ok((feed, Box::pin(filling)))
     }
 
     /// The number with which the ring begins, and the one of what is published next.
@@ -139,7 +159,7 @@ impl JetStream {
     }
 
     /// Fills the feed's ring, as long as it is polled.
-    async fn fill(&self, filler: Filler) {
+    async fn fill(&self, filler: &Filler) {
         let (mut told, mut pause) = (false, AGAIN);
         loop {
             let since = Instant::now();
@@ -147,7 +167,7 @@ impl JetStream {
                 biased;
                 () = self.connection.lost() => Err(FeedError("the connection to NATS is lost".into())),
                 // A panic stalls the feed as whatever else goes wrong does, until it is filled again.
-                filled = panics::caught_async(self.fill_once(&filler, &mut told)) => {
+                filled = panics::caught_async(self.fill_once(filler, &mut told)) => {
                     filled.unwrap_or_else(|panic| Err(FeedError(format!("what fills it panicked: {panic}"))))
                 }
             };

@@ -64,6 +64,45 @@ async fn patterns_make_feeds_and_plain_subjects_are_live() {
     assert_eq!(heard.await.as_ref(), b"now");
 }
 
+/// Each viewer that asks first creates the feed, and all but one of those are dropped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn viewers_who_ask_at_once_for_a_new_feed_are_no_failure() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    let config =
+        jetstream::stream::Config { name: "LOGS".into(), subjects: vec!["logs.>".into()], ..Default::default() };
+    context.create_stream(config).await.unwrap();
+    for feed in 0..5 {
+        context.publish(format!("logs.n{feed}"), "text".into()).await.unwrap().await.unwrap();
+    }
+    let logs = format!("logs=nats://{}/logs.*", cluster.addresses());
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| vec![logs]));
+    let edge = Edge::of(&serving);
+    let connection = serving.connect().await;
+    for feed in 0..5 {
+        let uri = edge.uri(&format!("/stream/logs.n{feed}?from=start&limit=1"));
+        let answers = futures_util::future::join_all((0..8).map(|_| connection.get(&uri))).await;
+        for answer in answers {
+            assert_eq!(soon("the chunk", answer.unwrap().body.next()).await.unwrap().unwrap(), "text");
+        }
+    }
+    let log = serving.dir().join("stderr");
+    tokio::task::block_in_place(|| serving.terminate());
+    let log = soon("it says that it stops", async {
+        loop {
+            let log = std::fs::read_to_string(&log).unwrap();
+            if log.contains("shutting down") {
+                return log;
+            }
+            // Nobody tells when it is written.
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let log = log.await;
+    assert!(!log.contains("the feed failed"), "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
 async fn a_server_without_nats_says_so() {
