@@ -147,6 +147,11 @@ impl Ring {
         self.lock().end.is_some()
     }
 
+    /// Whether it has ended with its server, or for another one.
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self.lock().end, Some(End::Stopped))
+    }
+
     /// Whether a viewer that has received this much has received the end.
     pub(crate) fn is_over(&self, had: EndCursor) -> bool {
         let contents = self.lock();

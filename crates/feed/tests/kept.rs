@@ -198,6 +198,30 @@ fn a_feed_that_nothing_fills_any_more_is_a_line_of_the_log() {
     assert!(log.contains("WARN") && log.contains("news") && log.contains("nothing fills the feed"), "{log}");
 }
 
+/// Nothing fills the feed any more, but its chunks are there.
+#[tokio::test]
+async fn a_failed_feed_gives_all_chunks_before_its_end() {
+    let ends = |events: &[Event]| matches!(events.last(), Some(Event::End(End::Failed(_))));
+    let (shelf, feed, filler) = shelf();
+    (0..20).for_each(|seq| add(&shelf, &filler, seq));
+    let mut early = feed.view(Start::Start, None);
+    assert_eq!(seqs(&some(&mut early, 2)), [0, 1]);
+    drop(filler);
+    assert_eq!(seqs(&some(&mut early, usize::MAX)), (2..20).collect::<Vec<_>>());
+    let late = some(&mut feed.view(Start::Start, None), usize::MAX);
+    assert_eq!(seqs(&late), (0..20).collect::<Vec<_>>());
+    assert!(ends(&late), "{late:?}");
+    let later = some(&mut feed.view(Start::After(Cursor { epoch: Epoch(7), seq: 4 }), None), usize::MAX);
+    assert_eq!(seqs(&later), (5..20).collect::<Vec<_>>());
+    // Where they cannot be read any more, those that are in memory.
+    shelf.broken.store(true, Ordering::Relaxed);
+    let mut behind = feed.view(Start::After(Cursor { epoch: Epoch(7), seq: 4 }), None);
+    let last = some(&mut behind, usize::MAX);
+    let Some(Event::Gap(Gap { from: 5, missing, restarted: false })) = last.first() else { panic!("{last:?}") };
+    assert_eq!(seqs(&last), (5 + missing..20).collect::<Vec<_>>());
+    assert!(*missing < 14 && ends(&last), "{last:?}");
+}
+
 #[tokio::test]
 async fn the_last_chunks() {
     let (shelf, feed, filler) = shelf();

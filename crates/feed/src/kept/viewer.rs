@@ -96,7 +96,7 @@ impl KeptViewer {
                     }
                 },
                 // It was recreated, or the server stops.
-                At::Past { .. } if self.ring.has_ended() => {
+                At::Past { .. } if self.ring.is_stopped() => {
                     self.at = At::Ring(self.ring.view_at(self.ring.next(), self.stalled));
                     continue;
                 }
@@ -141,7 +141,19 @@ impl KeptViewer {
                                 return Poll::Ready(Some(Event::Stalled(false)));
                             }
                         }
-                        Err(_) if self.ring.has_ended() => {}
+                        // Nothing fills it any more: what the ring has is all that is left.
+                        Err(()) if self.ring.has_ended() => {
+                            let (from, floor) = (*next, self.ring.floor().max(*next));
+                            self.at = At::Ring(self.ring.view_at(floor, self.stalled));
+                            if floor > from {
+                                self.ring.skipped(floor - from);
+                                return Poll::Ready(Some(Event::Gap(Gap {
+                                    from,
+                                    missing: floor - from,
+                                    restarted: false,
+                                })));
+                            }
+                        }
                         Err(()) => {
                             let (keeper, epoch, next) = (self.keeper.clone(), self.ring.epoch(), *next);
                             *asked = Some(Box::pin(async move {
