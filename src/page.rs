@@ -5,7 +5,6 @@ use std::{
     io,
     path::{Component, Path},
     sync::LazyLock,
-    time::SystemTime,
 };
 
 use axum::{
@@ -46,7 +45,7 @@ const PIECE: usize = 64 << 10;
 pub(crate) struct File {
     content: Content,
     mime: String,
-    etag: String,
+    etag: Option<String>,
 }
 
 /// What a file holds, and whose it is.
@@ -61,7 +60,11 @@ enum Content {
 /// An embedded file.
 pub(crate) fn embedded(path: &str) -> Option<File> {
     let file = FILES.get(path)?;
-    Some(File { content: Content::Embedded(file.bytes.clone()), mime: file.mime.clone(), etag: file.etag.clone() })
+    Some(File {
+        content: Content::Embedded(file.bytes.clone()),
+        mime: file.mime.clone(),
+        etag: Some(file.etag.clone()),
+    })
 }
 
 /// An embedded file with what is known of it beforehand.
@@ -104,13 +107,27 @@ pub(crate) async fn from_folder(dir: &Path, path: &str) -> Option<File> {
     let len = metadata.len();
     let mut head = Vec::new();
     (&mut rest).take(len.min(content::HEAD as u64)).read_to_end(&mut head).await.ok()?;
-    let changed = metadata.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Some(File {
         mime: content::media_type(relative, &head),
-        // Weak: the same length and time are most likely the same bytes, which are not read for it.
-        etag: format!("W/\"{len:x}-{:x}\"", changed.as_nanos()),
+        etag: state(&metadata),
         content: Content::Folder { head, rest, len },
     })
+}
+
+/// The entity tag of a file as it is now, without reading all of it. Its length and the time of its last change
+/// are not enough: many tools set that time (`touch -d`, `rsync -t`, package managers). Nobody can set the
+/// time that the system notes. Weak, since that has a resolution.
+#[cfg(unix)]
+fn state(metadata: &std::fs::Metadata) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let (len, inode, seconds, nanoseconds) = (metadata.len(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec());
+    Some(format!("W/\"{len:x}-{inode:x}-{seconds:x}.{nanoseconds:x}\""))
+}
+
+/// There is no such time: the file is sent each time.
+#[cfg(not(unix))]
+fn state(_: &std::fs::Metadata) -> Option<String> {
+    None
 }
 
 /// So many bytes of a file, though it grows meanwhile. It fails when the file has become shorter.
@@ -140,11 +157,14 @@ impl File {
     pub(crate) fn respond(self, request: &HeaderMap, connect: &str) -> Response {
         let mut head = [
             (header::CONTENT_TYPE, self.mime),
-            (header::ETAG, self.etag.clone()),
-            // To be asked for each time: a new version shows at once, and costs one 304.
+            // To be asked for each time, so that a new version shows at once; with an entity tag, the same one
+            // costs a 304.
             (header::CACHE_CONTROL, "no-cache".into()),
         ]
         .into_response();
+        if let Some(etag) = self.etag.as_deref().and_then(|etag| HeaderValue::from_str(etag).ok()) {
+            head.headers_mut().insert(header::ETAG, etag);
+        }
         if let Content::Embedded(_) = self.content {
             let policy = format!(
                 "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; \
@@ -157,7 +177,7 @@ impl File {
             headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
             headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
         }
-        match fresh(request, &self.etag) {
+        match self.etag.is_some_and(|etag| fresh(request, &etag)) {
             true => {
                 *head.status_mut() = StatusCode::NOT_MODIFIED;
                 head
