@@ -13,6 +13,11 @@ use super::Note;
 const LARGEST: u64 = 64 << 10;
 /// No folder has more that count.
 const MOST: usize = 256;
+/// How often a note that is locked is looked at, and the time between that.
+#[cfg(windows)]
+const LOOKS: u32 = 3;
+#[cfg(windows)]
+const AGAIN: std::time::Duration = std::time::Duration::from_millis(5);
 const PREFIX: &str = "serve-";
 const SUFFIX: &str = ".json";
 const PARTIAL: &str = ".part";
@@ -90,9 +95,8 @@ pub(super) fn write(path: &Path, note: &Note) -> io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&partial)?;
-    // Shared: on Windows nobody could read it otherwise. A file system without locks is as good, save
-    // that what a killed server leaves stays there.
-    match file.try_lock_shared() {
+    // A file system without locks is as good, save that what a killed server leaves stays there.
+    match hold(&file) {
         Ok(()) | Err(TryLockError::Error(_)) => {}
         // Another server is cleaning up, and takes this for something left behind.
         Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
@@ -133,9 +137,39 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Holds a note, as a server does while it runs. Whoever looks whether it is held takes a shared lock: two who
+/// look at once do not take each other for its server.
+#[cfg(not(windows))]
+fn hold(file: &File) -> Result<(), TryLockError> {
+    file.try_lock()
+}
+
+#[cfg(not(windows))]
+fn look(file: &File) -> Result<(), TryLockError> {
+    file.try_lock_shared()
+}
+
+/// On Windows nobody else could read what is locked so, so that it is the other way round.
+#[cfg(windows)]
+fn hold(file: &File) -> Result<(), TryLockError> {
+    file.try_lock_shared()
+}
+
+#[cfg(windows)]
+fn look(file: &File) -> Result<(), TryLockError> {
+    // For those that others look at now.
+    for _ in 0..LOOKS {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(AGAIN),
+            looked => return looked,
+        }
+    }
+    Err(TryLockError::WouldBlock)
+}
+
 /// Whether a server holds that note.
 fn is_held(file: &File) -> bool {
-    match file.try_lock() {
+    match look(file) {
         Ok(()) => {
             let _ = file.unlock();
             false
@@ -175,7 +209,7 @@ pub(super) fn clean(folder: &Path) {
     for path in entries(folder, &[SUFFIX, PARTIAL]) {
         let Ok(file) = open(&path) else { continue };
         // The lock is kept until it is removed: its writer, if it has only begun, notices.
-        if file.try_lock().is_ok() {
+        if look(&file).is_ok() {
             let _ = fs::remove_file(&path);
         }
     }

@@ -43,6 +43,28 @@ fn a_note_lasts_as_long_as_it_is_held() {
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
 }
 
+/// Clients, and servers that clean up, do not take each other for the server that left it.
+#[cfg(unix)]
+#[test]
+fn any_number_may_look_at_once_at_what_a_killed_server_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("notes");
+    let left = Left::leave_in(&folder, note(1, b"1")).unwrap();
+    fs::copy(left.path(), folder.join("serve-0-0.json")).unwrap();
+    std::thread::scope(|scope| {
+        let looking = || (0..2000).map(|_| files::running(&folder).len()).max();
+        let looking: Vec<_> = (0..4).map(|_| scope.spawn(looking)).collect();
+        for most in looking {
+            assert_eq!(most.join().unwrap(), Some(1));
+        }
+    });
+    // It is removed while somebody looks.
+    let looked_at = fs::File::open(folder.join("serve-0-0.json")).unwrap();
+    looked_at.lock_shared().unwrap();
+    files::clean(&folder);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+}
+
 #[cfg(unix)]
 #[test]
 fn what_others_could_have_written_is_no_note() {

@@ -3,7 +3,8 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
 
 use rustls::pki_types::CertificateDer;
@@ -22,10 +23,32 @@ pub(super) struct Anchors {
     /// CAs for this machine only.
     pub(super) here: rustls::RootCertStore,
     pub(super) known: Vec<Known>,
-    /// What running servers on this machine have left, as last read; `None` where notes do not count.
-    notes: Option<Mutex<Vec<Note>>>,
+    /// What running servers on this machine have left; `None` where notes do not count.
+    notes: Option<Mutex<Notes>>,
     /// What could not be used, and why.
     pub(super) problems: Vec<Expected>,
+}
+
+/// How long a certificate of which there was no note is not looked for again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Notes as last read.
+#[derive(Debug, Default)]
+struct Notes {
+    read: Vec<Note>,
+    /// The certificate that was looked for in vain last, and when.
+    missing: Option<(Fingerprint, Instant)>,
+}
+
+impl Notes {
+    fn name(&self, certificate: &Fingerprint) -> bool {
+        self.read.iter().any(|note| note.names_certificate(certificate))
+    }
+
+    /// Whether it is worth while to read them again for that certificate.
+    fn are_old(&self, certificate: &Fingerprint, now: Instant) -> bool {
+        self.missing.is_none_or(|(missing, when)| missing != *certificate || now.duration_since(when) >= AGAIN)
+    }
 }
 
 /// A certificate from a file.
@@ -35,6 +58,10 @@ pub(super) struct Known {
     pub(super) file: PathBuf,
     /// Whether it is good for any host, and not only for this machine.
     pub(super) anywhere: bool,
+}
+
+fn lock(notes: &Mutex<Notes>) -> MutexGuard<'_, Notes> {
+    notes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Anchors {
@@ -97,25 +124,32 @@ impl Anchors {
     }
 
     pub(super) fn add_notes(&mut self) {
-        self.notes = Some(Mutex::new(note::find()));
+        self.notes = Some(Mutex::new(Notes { read: note::find(), missing: None }));
     }
 
     /// The notes, as last read.
     pub(super) fn notes(&self) -> Vec<Note> {
-        let notes = self.notes.as_ref().map(|notes| notes.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        notes.unwrap_or_default()
+        self.notes.as_ref().map(|notes| lock(notes).read.clone()).unwrap_or_default()
     }
 
-    /// Whether a running server has left a note of that certificate. It may have done so since notes were read
-    /// last: a client that tries to connect is answered as soon as its server is there.
+    /// Whether a running server has left a note of that certificate, as far as notes have been read.
     pub(super) fn is_noted(&self, certificate: &Fingerprint) -> bool {
+        self.notes.as_ref().is_some_and(|notes| lock(notes).name(certificate))
+    }
+
+    /// Whether there is such a note now: a client that tries to connect is answered as soon as its server is
+    /// there. This reads small files within a handshake, so it does so once a second for the same certificate.
+    pub(super) fn is_noted_now(&self, certificate: &Fingerprint) -> bool {
         let Some(notes) = &self.notes else { return false };
-        let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
-        let named = |notes: &[Note]| notes.iter().any(|note| note.names_certificate(certificate));
-        if !named(&notes) {
-            *notes = note::find();
+        let old = lock(notes).are_old(certificate, Instant::now());
+        if old {
+            // Other handshakes do not wait for the files.
+            let read = note::find();
+            let mut notes = lock(notes);
+            notes.read = read;
+            notes.missing = (!notes.name(certificate)).then(|| (*certificate, Instant::now()));
         }
-        named(&notes)
+        lock(notes).name(certificate)
     }
 
     pub(super) fn add(&mut self, file: &Path, certificates: Vec<CertificateDer<'static>>, anywhere: bool) {
@@ -133,6 +167,17 @@ impl Anchors {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notes_are_read_once_a_second_for_the_same_certificate() {
+        let (one, other, now) = (Fingerprint::of(b"1"), Fingerprint::of(b"2"), Instant::now());
+        let mut notes = Notes::default();
+        assert!(notes.are_old(&one, now));
+        notes.missing = Some((one, now));
+        assert!(!notes.are_old(&one, now + AGAIN / 2));
+        assert!(notes.are_old(&other, now), "a server that has just come");
+        assert!(notes.are_old(&one, now + AGAIN));
+    }
 
     #[test]
     fn what_is_wrong_with_a_file() {

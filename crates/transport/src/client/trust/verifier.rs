@@ -42,6 +42,24 @@ enum Rule {
     Anyone,
 }
 
+impl Rule {
+    /// What would have been trusted for that host.
+    fn expected(&self, name: &ServerName<'_>) -> Vec<Expected> {
+        let pinned = |hash: &Fingerprint| Expected {
+            file: PathBuf::new(),
+            sha256: Some(*hash),
+            problem: None,
+            only_here: false,
+            server: None,
+        };
+        match self {
+            Self::Anyone => Vec::new(),
+            Self::Pinned(hashes) => hashes.iter().map(pinned).collect(),
+            Self::Anchors(anchors) => anchors.expected(name),
+        }
+    }
+}
+
 /// The latest refusals, by their number.
 #[derive(Debug, Default)]
 struct Refusals {
@@ -130,10 +148,29 @@ impl Anchors {
         let hash = Fingerprint::of(certificate);
         // The server itself told its user of this certificate, whose key nobody else has: what names
         // it has, and to which port its user connects, does not matter.
+        let noted = || verify_dates(&read(certificate)?, now);
         if here && self.is_noted(&hash) {
-            return verify_dates(&read(certificate)?, now);
+            return noted();
         }
-        if self.known.iter().any(|known| known.hash == hash && (known.anywhere || here)) {
+        match self.verify_files(certificate, chain, name, now, algorithms, &hash) {
+            // Files are read for it, so it comes last.
+            Err(_) if here && self.is_noted_now(&hash) => noted(),
+            verified => verified,
+        }
+    }
+
+    /// Whether it is trusted by a file of the user's, or the system.
+    fn verify_files(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+        algorithms: &[&dyn rustls::pki_types::SignatureVerificationAlgorithm],
+        hash: &Fingerprint,
+    ) -> Result<(), Reason> {
+        let here = is_loopback(&name.to_str());
+        if self.known.iter().any(|known| known.hash == *hash && (known.anywhere || here)) {
             return verify_known(certificate, name, now);
         }
         let parsed = ParsedCertificate::try_from(certificate).map_err(reason(name))?;
@@ -262,31 +299,24 @@ impl ServerCertVerifier for Verifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let (verified, expected) = match &self.rule {
-            Rule::Anyone => (Ok(()), Vec::new()),
-            Rule::Pinned(hashes) if hashes.contains(&Fingerprint::of(certificate)) => (Ok(()), Vec::new()),
-            Rule::Pinned(hashes) => {
-                let expected = |hash: &Fingerprint| Expected {
-                    file: PathBuf::new(),
-                    sha256: Some(*hash),
-                    problem: None,
-                    only_here: false,
-                    server: None,
-                };
-                (Err(Reason::OtherHash), hashes.iter().map(expected).collect())
-            }
+        let verified = match &self.rule {
+            Rule::Anyone => Ok(()),
+            Rule::Pinned(hashes) => match hashes.contains(&Fingerprint::of(certificate)) {
+                true => Ok(()),
+                false => Err(Reason::OtherHash),
+            },
             Rule::Anchors(anchors) => {
                 let algorithms = self.provider.signature_verification_algorithms.all;
-                (anchors.verify(certificate, chain, name, now, algorithms), anchors.expected(name))
+                anchors.verify(certificate, chain, name, now, algorithms)
             }
         };
         // TLS reads the certificate once more, for the server's signature: what it cannot use fails here,
         // where it can be explained, under every rule.
         let verified = verified.and_then(|()| ParsedCertificate::try_from(certificate).map(drop).map_err(reason(name)));
-        match verified {
-            Ok(()) => Ok(ServerCertVerified::assertion()),
-            Err(reason) => Err(self.refuse(Refusal { reason, presented: Presented::read(certificate), expected })),
-        }
+        verified.map(|()| ServerCertVerified::assertion()).map_err(|reason| {
+            let expected = self.rule.expected(name);
+            self.refuse(Refusal { reason, presented: Presented::read(certificate), expected })
+        })
     }
 
     // The server must still prove that it has the certificate's key.
