@@ -88,7 +88,7 @@ async fn what_each_round_leaves_behind_is_logged() {
 #[tokio::test]
 async fn a_slow_viewer_ends_no_filter_early() {
     // More than what is on its way holds, in few chunks.
-    let filter = "exec:bash -c 'yes \"$(printf %04000d 0)\" | head -n 4000 > >(cat; sleep 0.2; echo the last line)'";
+    let filter = "exec:bash -c 'true > >(yes \"$(printf %04000d 0)\" | head -n 4000; echo the last line)'";
     let serving = Serving::start(|_| [filter, "--per-viewer"].to_vec());
     let connection = serving.connect().await;
     let mut reading = Reading::open(&connection, &serving.uri("/stream"), false).await;
