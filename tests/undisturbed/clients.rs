@@ -6,12 +6,15 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
-    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::server::{program, terminal, until};
+
+/// How long a client may take to end after a signal, on a busy machine.
+const SECONDS: Duration = Duration::from_secs(15);
 
 /// A program that runs; killed when dropped.
 struct Running(Child);
@@ -35,6 +38,14 @@ impl Running {
             let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
             u64::from_str_radix(caught.trim(), 16).unwrap() >> (signal - 1) & 1 == 1
         });
+    }
+
+    /// Waits for the end that a signal brings: it comes within seconds.
+    fn signalled(&mut self, what: &str) -> Option<i32> {
+        let began = Instant::now();
+        let code = self.end(what).code();
+        assert!(began.elapsed() < SECONDS, "{what}: it took {:?}", began.elapsed());
+        code
     }
 
     fn end(&mut self, what: &str) -> ExitStatus {
@@ -87,33 +98,59 @@ fn stuck(is_terminal: bool) -> (OwnedFd, File) {
 
 const SIGNALS: [(&str, u32); 4] = [("INT", 2), ("TERM", 15), ("HUP", 1), ("QUIT", 3)];
 
+/// What a client is busy with when the signal comes.
+enum Busy {
+    /// It has written something to its standard output.
+    Writes,
+    /// It has written something to that file.
+    Saves(&'static str),
+    /// Its first line has been published.
+    Publishes,
+    /// A command has begun for it, which creates that file.
+    Views(&'static str),
+}
+
 #[test]
 fn signals_end_clients_whose_standard_error_is_stuck() {
     let dir = tempfile::tempdir().unwrap();
-    let (_server, url) = serve(dir.path(), &["demo", "--count=0", "chat=publish"]);
-    let (feed, chat) = (format!("{url}/stream"), format!("{url}/stream/chat"));
-    let clients: [&[&str]; 5] = [
-        &["get", "-v", &feed],
-        &["get", &feed],
-        &["get", "--resume", "-o", "out", &feed],
-        &["publish", "-v", &chat],
-        &["bench", "-d", "1000", &feed],
+    let ticking = "ticking=exec:touch begun; while echo tick; do sleep 0.1; done";
+    let (_server, url) = serve(dir.path(), &["demo", "--count=0", "chat=publish", "--per-viewer", ticking]);
+    let [feed, chat, ticking] = ["", "/chat", "/ticking"].map(|name| format!("{url}/stream{name}"));
+    let mut watching =
+        Running::start(dir.path(), &mut program(&[]), &["get", &format!("{url}/stream/chat?from=start")]);
+    let mut published = BufReader::new(watching.0.stdout.take().unwrap()).lines();
+    let clients: [(&[&str], Busy); 5] = [
+        (&["get", "-v", &feed], Busy::Writes),
+        (&["get", &feed], Busy::Writes),
+        (&["get", "--resume", "-o", "out", &feed], Busy::Saves("out.part")),
+        (&["publish", "-v", &chat], Busy::Publishes),
+        (&["bench", "-d", "1000", &ticking], Busy::Views("begun")),
     ];
-    for (at, args) in clients.iter().enumerate() {
+    for (at, (args, busy)) in clients.iter().enumerate() {
         for is_terminal in [false, true] {
             let (signal, number) = SIGNALS[(at + usize::from(is_terminal)) % SIGNALS.len()];
             let what = format!("{args:?}, terminal: {is_terminal}, {signal}");
+            if let Busy::Saves(name) | Busy::Views(name) = busy {
+                let _ = std::fs::remove_file(dir.path().join(name));
+            }
             let (_kept, stderr) = stuck(is_terminal);
             let mut command = program(&[]);
             command.stderr(stderr).stdin(Stdio::piped());
             let mut client = Running::start(dir.path(), &mut command, args);
-            if args[0] == "get" && !args.contains(&"-o") && !args.contains(&"-v") {
-                client.0.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
+            match busy {
+                Busy::Writes => client.0.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap(),
+                Busy::Saves(name) | Busy::Views(name) => until(&what, || {
+                    let is_view = matches!(busy, Busy::Views(_));
+                    std::fs::metadata(dir.path().join(name)).is_ok_and(|file| is_view || file.len() > 0)
+                }),
+                Busy::Publishes => {
+                    writeln!(client.0.stdin.as_mut().unwrap(), "{what}").unwrap();
+                    assert_eq!(published.next().unwrap().unwrap(), what);
+                }
             }
             client.handles(number);
             client.signal(signal);
-            let code = client.end(&what).code();
-            assert_eq!(code, Some(128 + number as i32), "{what}");
+            assert_eq!(client.signalled(&what), Some(128 + number as i32), "{what}");
         }
     }
 }
@@ -147,7 +184,7 @@ fn what_a_client_reports_is_complete_and_in_order() {
     drop(command);
     let mut stdout = BufReader::new(client.0.stdout.take().unwrap()).lines();
     // All of its data is there before anyone reads the rest.
-    assert!(stdout.by_ref().take(200).all(|line| line.is_ok()));
+    assert_eq!(stdout.by_ref().take(200).filter_map(Result::ok).count(), 200);
     let mut told = String::new();
     File::from(OwnedFd::from(reader)).read_to_string(&mut told).unwrap();
     assert_eq!(client.end("all of it is read").code(), Some(0));
@@ -171,7 +208,7 @@ fn signals_end_a_get_whose_standard_output_is_stuck() {
         let mut client = Running::start(dir.path(), &mut command, &["get", &format!("{url}/stream")]);
         client.handles(number);
         client.signal(signal);
-        let code = client.end(signal).code();
+        let code = client.signalled(signal);
         assert_eq!(code, Some(128 + number as i32), "{signal}");
     }
 }
@@ -207,10 +244,14 @@ fn standard_input_that_does_not_block_is_published_whole() {
     command.stdin(reader).stderr(Stdio::piped());
     let mut client = Running::start(dir.path(), &mut command, &["publish", "--json", &format!("{url}/stream/chat")]);
     drop(command);
-    // It waits for something to read, by then.
-    client.handles(2);
-    thread::sleep(std::time::Duration::from_millis(300));
-    for line in 0..100 {
+    // It has read all that there is when its first line has arrived, and finds nothing.
+    let mut watching =
+        Running::start(dir.path(), &mut program(&[]), &["get", &format!("{url}/stream/chat?from=start&limit=1")]);
+    writeln!(writer, "line 0").unwrap();
+    let mut published = String::new();
+    watching.0.stdout.take().unwrap().read_to_string(&mut published).unwrap();
+    assert_eq!(published, "line 0\n");
+    for line in 1..100 {
         writeln!(writer, "line {line}").unwrap();
     }
     drop(writer);
