@@ -193,6 +193,44 @@ async fn the_end_of_a_session() {
     assert_eq!(raw.get("/").await, 404);
 }
 
+/// The server closes a session: code, reason and the end of the stream come together, and only then do the
+/// session's streams end. Chromium loses code and reason otherwise.
+#[tokio::test]
+async fn the_close_of_a_session_comes_whole_and_first() {
+    let server = TestServer::start(|builder, _| {
+        builder.webtransport_fallback(|request: h3cast::webtransport::SessionRequest| async {
+            let session = request.accept().await.unwrap();
+            let mut stream = session.accept_bi().await.unwrap();
+            while let Ok(Some(bytes)) = stream.1.read_bytes(100).await {
+                match &bytes[..] {
+                    b"close" => session.close(7, "bye"),
+                    _ => stream.0.write_bytes(bytes).await.unwrap(),
+                }
+            }
+            session.closed().await;
+        })
+    })
+    .await;
+    let (raw, _control) = Raw::greeted(&server).await;
+    let (mut send, mut recv) = raw.bi(&connect("/")).await;
+    assert_eq!(status(&mut recv).await, 200);
+    let mut stream = raw.bi(&[varint(WT_BI), vec![0], b"here".to_vec()].concat()).await;
+    let mut here = [0; 4];
+    soon("the stream", stream.1.read_exact(&mut here)).await.unwrap();
+
+    stream.0.write_all(b"close").await.unwrap();
+    let close = soon("the close", recv.read_chunk(usize::MAX, true)).await.unwrap().unwrap();
+    let received = raw.conn.stats().frame_rx;
+    assert_eq!(close.bytes, capsule(CLOSE, b"\0\0\0\x07bye"));
+    assert_eq!((received.reset_stream, received.stop_sending), (0, 0), "the streams of the session end first");
+    let end = futures_util::FutureExt::now_or_never(recv.read_chunk(usize::MAX, true)).expect("the end comes later");
+    assert_eq!(end.unwrap(), None);
+    // The server waits for this side's end.
+    send.finish().unwrap();
+    assert_eq!(reset(&mut stream.1).await, WT_SESSION_GONE);
+    assert_eq!(stopped(&stream.0).await, Some(WT_SESSION_GONE));
+}
+
 /// Streams for sessions that never come wait, so many and so long, and are refused.
 #[tokio::test]
 async fn streams_without_a_session() {

@@ -84,7 +84,10 @@ impl From<StreamError> for io::Error {
 
 /// What the end of a session does to a stream of it, wherever the application holds it.
 pub(super) trait SessionGone: std::fmt::Debug + Send + Sync {
+    /// Nothing can be done with it any more. The peer is not told yet.
     fn session_gone(&self);
+    /// Resets or stops it, unless it has ended.
+    fn break_off(&self);
 }
 
 /// One half of a stream. The session can reach it to end it, and wake whoever waits on it.
@@ -133,13 +136,10 @@ impl<S> Cell<S> {
         polled
     }
 
-    /// The session has ended: `end` ends the stream, unless this side has, and whoever waits wakes.
-    fn end(&self, end: impl FnOnce(&mut S)) {
+    /// The session has ended: whoever waits wakes.
+    fn gone(&self) {
         let mut half = self.lock();
         half.gone = true;
-        if !half.ended {
-            end(&mut half.stream);
-        }
         let waiting = half.waiting.take();
         drop(half);
         if let Some(waker) = waiting {
@@ -147,21 +147,33 @@ impl<S> Cell<S> {
         }
         self.gone.notify_waiters();
     }
+
+    /// Ends the stream, unless this side has.
+    fn end(&self, end: impl FnOnce(&mut S)) {
+        let mut half = self.lock();
+        if !std::mem::replace(&mut half.ended, true) {
+            end(&mut half.stream);
+        }
+    }
 }
 
 impl SessionGone for Cell<quic::SendStream> {
     fn session_gone(&self) {
-        self.end(|stream| {
-            stream.reset(code::WT_SESSION_GONE);
-        });
+        self.gone();
+    }
+
+    fn break_off(&self) {
+        self.end(|stream| stream.reset(code::WT_SESSION_GONE));
     }
 }
 
 impl SessionGone for Cell<quic::RecvStream> {
     fn session_gone(&self) {
-        self.end(|stream| {
-            stream.stop(code::WT_SESSION_GONE);
-        });
+        self.gone();
+    }
+
+    fn break_off(&self) {
+        self.end(|stream| stream.stop(code::WT_SESSION_GONE));
     }
 }
 
@@ -299,6 +311,7 @@ impl SendStream {
 impl Drop for SendStream {
     fn drop(&mut self) {
         let mut half = self.cell.lock();
+        // A session that ends has its streams, and resets them.
         if !half.ended && !half.gone {
             // QUIC would finish the stream, and what was cut short would look whole.
             half.stream.reset(codes::to_http3(0));
@@ -375,7 +388,8 @@ impl RecvStream {
             }
             stream.poll_chunk(cx, max).map_err(StreamError::from)
         }));
-        if !matches!(polled, Ok(Some(_))) {
+        // A stream whose session has ended is still to be stopped.
+        if !matches!(polled, Ok(Some(_)) | Err(StreamError::SessionGone)) {
             self.cell.lock().ended = true;
         }
         Poll::Ready(polled)

@@ -38,6 +38,8 @@ pub(crate) struct Inner {
     pub(super) datagrams: Queue<Bytes>,
     /// The streams in the application's hands, to be reset when the session ends.
     streams: Mutex<Vec<Weak<dyn SessionGone>>>,
+    /// The same once it has ended, until they are reset.
+    ending: Mutex<Vec<Arc<dyn SessionGone>>>,
     asked: Mutex<Asked>,
     ask: Notify,
     pub(super) state: watch::Sender<State>,
@@ -111,6 +113,7 @@ impl Inner {
             bi: Queue::new(ACCEPT_QUEUE),
             datagrams: Queue::new(DATAGRAM_QUEUE),
             streams: Mutex::default(),
+            ending: Mutex::default(),
             asked: Mutex::default(),
             ask: Notify::new(),
             state: watch::Sender::new(State::Open { draining: false }),
@@ -162,8 +165,10 @@ impl Inner {
 
     /// Ends the session: whoever waits learns why, and every stream is reset with SESSION_GONE.
     ///
-    /// A close by this side is told to the peer after that; when its driver ends, it comes here
-    /// again, and only then is the session closed.
+    /// After a close by this side, only the application learns of it at first. The close must reach the peer
+    /// before the resets do: they would wake QUIC between its capsule and its FIN, and Chromium then loses
+    /// code and reason. When the driver has sent it and ends, it comes here again; only then are the streams
+    /// reset, and the session closed.
     pub(in crate::webtransport) fn end(&self, closed: Closed) {
         let mut first = false;
         self.state.send_if_modified(|state| {
@@ -181,15 +186,18 @@ impl Inner {
             true
         });
         if first {
-            for stream in std::mem::take(&mut *lock(&self.streams)) {
-                if let Some(stream) = stream.upgrade() {
-                    stream.session_gone();
-                }
-            }
+            let streams = std::mem::take(&mut *lock(&self.streams));
+            let streams: Vec<_> = streams.iter().filter_map(Weak::upgrade).collect();
+            streams.iter().for_each(|stream| stream.session_gone());
+            *lock(&self.ending) = streams;
             // Streams that nobody accepted. Whoever is just taking one finds the session closed.
             self.uni.clear();
             self.bi.clear();
             self.datagrams.clear();
+        }
+        if matches!(*self.state.borrow(), State::Closed(_)) {
+            let ending = std::mem::take(&mut *lock(&self.ending));
+            ending.iter().for_each(|stream| stream.break_off());
         }
     }
 
@@ -222,6 +230,7 @@ impl Inner {
         drop(streams);
         if self.ended().is_some() {
             stream.session_gone();
+            stream.break_off();
         }
     }
 
