@@ -45,15 +45,18 @@ async fn a_browser_gets_none_of_our_settings_and_limits() {
         let settings = [("H3CAST_PUBLISH_TOKEN", "s3cret"), ("H3CAST_GRACE", "1s"), ("KEPT", "as it is")];
         limited.envs(settings).env("PATH", &path).env("HOME", dir.path());
         limited.env_remove("XDG_RUNTIME_DIR").env_remove("XDG_STATE_HOME");
-        let serving = Program::of(limited);
+        let mut serving = Program::of(limited);
+        let ready = serving.line().await;
+        let url = ready.split_whitespace().last().unwrap();
         let text = written(dir.path()).await;
         assert!(text.starts_with("300\n"), "{text}");
         assert!(text.contains("KEPT=as it is\n") && !text.contains("H3CAST_"), "{text}");
         std::fs::remove_file(dir.path().join("browser")).unwrap();
 
         // The same by `open`.
-        sh.args(["open", browser, "--certs", "certs"]).envs(settings).env("PATH", &path);
-        assert!(soon("open ends", sh.output()).await.unwrap().status.success());
+        sh.args(["open", browser, url, "--certs", "certs"]).envs(settings).env("PATH", &path);
+        let opened = soon("open ends", sh.output()).await.unwrap();
+        assert!(opened.status.success(), "{browser}: {}", String::from_utf8_lossy(&opened.stderr));
         let text = written(dir.path()).await;
         assert!(text.contains("KEPT=as it is\n") && !text.contains("H3CAST_"), "{text}");
         serving.signal("TERM");
