@@ -75,7 +75,7 @@ async fn two_sources_on_one_pipe_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     mkfifo(&dir.path().join("p"));
     std::os::unix::fs::symlink("p", dir.path().join("link")).unwrap();
-    for (one, other) in [("p", "./p"), ("p", "link"), ("/dev/null", "/dev/../dev/null")] {
+    for (one, other) in [("p", "./p"), ("p", "link"), ("/dev/tty", "/dev/../dev/tty")] {
         let (a, b) = (format!("a=tail:{one}"), format!("b=tail:{other}"));
         let args = ["serve", "--listen", "localhost:0", "--http", "off", &a, &b];
         let got = soon("its end", command(dir.path(), &args).output()).await.unwrap();
@@ -83,6 +83,18 @@ async fn two_sources_on_one_pipe_are_refused() {
         assert_eq!(got.status.code(), Some(2), "{one} {other}: {stderr}");
         assert!(stderr.contains("`a` and `b` both read the ") && stderr.contains(other), "{one} {other}: {stderr}");
     }
+}
+
+/// Nothing that one of them reads is missing in the other.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn two_sources_on_a_device_that_gives_each_everything_are_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["a=tail:/dev/null", "b=tail:/dev/../dev/null"];
+    let serving = Serving::start(dir.path(), 0, &args).await;
+    serving.program.signal("TERM");
+    let (_, told, code) = serving.program.end().await;
+    assert_eq!((told.matches("another feed").count(), code), (0, Some(0)), "{told}");
 }
 
 /// The same with a pipe that comes later: the second source waits, and says so once.
