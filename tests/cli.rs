@@ -207,7 +207,7 @@ fn bad_input_is_told_in_one_sentence() {
         (&["--allow-origin", "example.org"], "is no origin"),
         (&["--open", "lynx"], "chrome"),
         (&["--log", "a=b=c"], "log level"),
-        (&["get", "http://localhost/"], "write https://localhost/"),
+        (&["get", "http://localhost/"], "write the https URL that the server printed"),
         (&["get", "nonsense"], "https://HOST"),
         (&["get", "--cert-hash", "12"], "64 hexadecimal digits"),
         (&["get", "--cacert", "file"], "cannot use the certificates in file"),

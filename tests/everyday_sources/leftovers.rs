@@ -2,7 +2,10 @@
 
 use h3cast::client::Connection;
 
-use crate::serving::{Reading, Serving, gone};
+use crate::{
+    common::soon,
+    serving::{Reading, Serving, gone},
+};
 
 /// All that a viewer gets, to the end; an error at the end in words.
 async fn all_of(serving: &Serving, connection: &Connection, name: &str) -> String {
@@ -13,6 +16,20 @@ async fn all_of(serving: &Serving, connection: &Connection, name: &str) -> Strin
 
 fn log_of(serving: &Serving) -> String {
     std::fs::read_to_string(serving.dir().join("stderr")).unwrap()
+}
+
+/// The log, once that stands in it: a viewer may see the end of a feed before the line about it is written.
+async fn logged(serving: &Serving, text: &str) -> String {
+    soon(text, async {
+        loop {
+            let log = log_of(serving);
+            if log.contains(text) {
+                return log;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await
 }
 
 /// A shell doesn't wait for `>(…)`.
@@ -50,8 +67,8 @@ async fn a_feed_whose_processes_had_to_be_ended_is_not_clean() {
         let all = all_of(&serving, &connection, "default").await;
         assert!(all.contains("begun\n") && all.contains("held its output open and were ended"), "{more:?}: {all}");
         assert_eq!(all.contains("the command exited with status 3"), !status.is_empty(), "{all}");
-        let log = log_of(&serving);
-        assert!(log.contains("WARN") && log.contains("held its output open and were ended"), "{log}");
+        let log = logged(&serving, "held its output open and were ended").await;
+        assert!(log.contains("WARN"), "{log}");
         assert!(log.contains("feed=\"default\""), "{log}");
         let pid = std::fs::read_to_string(serving.dir().join("pid")).unwrap().trim().to_owned();
         assert_eq!(gone(&[pid]), [""; 0]);
@@ -78,8 +95,7 @@ async fn what_each_round_leaves_behind_is_logged() {
     let mut reading = Reading::open(&connection, &serving.uri("/stream?from=start"), false).await;
     assert_eq!(reading.line().await, "begun\n");
     assert_eq!(reading.line().await, "begun\n");
-    let log = log_of(&serving);
-    assert!(log.contains("held its output open and were ended; restarting it in"), "{log}");
+    logged(&serving, "held its output open and were ended; restarting it in").await;
     drop((reading, connection));
     serving.stop();
 }
@@ -109,8 +125,7 @@ async fn a_keeper_that_panics_fails_its_feed() {
         let connection = serving.connect().await;
         let all = all_of(&serving, &connection, "default").await;
         assert!(all.contains("the command was lost"), "{more:?}: {all}\n{}", log_of(&serving));
-        let log = log_of(&serving);
-        assert!(log.contains("a test asks for a panic at `keeper`"), "{log}");
+        let log = logged(&serving, "a test asks for a panic at `keeper`").await;
         assert_eq!(log.matches("panicked").count(), 1, "{log}");
     }
 }
