@@ -199,3 +199,74 @@ async fn a_panic_ends_one_request_and_no_other() {
         assert!(soon("more", going.body.next()).await.unwrap().is_some());
     }
 }
+
+/// A server whose handler gives each taken stream to the test, and says that it will be 6 bytes long.
+async fn of_six_bytes() -> (TestServer, mpsc::UnboundedReceiver<TakenStream>) {
+    let (tx, rx) = mpsc::unbounded_channel();
+    let handler = move |takeover: Takeover| {
+        let tx = tx.clone();
+        async move {
+            let head = Response::builder().header("content-length", "6").body(()).unwrap();
+            takeover.respond(head, move |stream| async move {
+                tx.send(stream).unwrap();
+                std::future::pending().await
+            })
+        }
+    };
+    let router = Router::new().route("/", get(handler));
+    (TestServer::start(|builder, _| builder.http_service(router)).await, rx)
+}
+
+#[tokio::test]
+async fn no_more_and_no_less_is_written_than_the_head_says() {
+    let (server, mut taken) = of_six_bytes().await;
+    let connection = server.connect().await;
+    for way in ["short", "write", "write_bytes", "write_frames", "raw", "whole"] {
+        let mut response = soon("the head", connection.get(&server.uri("/"))).await.unwrap();
+        let mut stream = soon("the stream", taken.recv()).await.unwrap();
+        stream.write_frames(&mut ["\x00\x01a\x00\x02".into(), "bc".into()]).await.unwrap();
+        let failed = match way {
+            "short" => {
+                let failed = stream.finish().await;
+                check_cut(way, failed, response).await;
+                continue;
+            }
+            "write" => stream.write_all(b"defg").await,
+            "write_bytes" => stream.write_bytes("defg".into()).await,
+            "write_frames" => stream.write_frames(&mut ["\x00\x01d\x00\x03".into(), "efg".into()]).await,
+            "raw" => {
+                drop(stream.into_quic().unwrap_err());
+                continue;
+            }
+            _ => {
+                stream.write_all(b"def").await.unwrap();
+                let finish = tokio::spawn(stream.finish());
+                let mut body = Vec::new();
+                while let Some(bytes) = soon("more", response.body.next()).await.unwrap() {
+                    body.extend_from_slice(&bytes);
+                }
+                assert_eq!(body, b"abcdef");
+                soon("the end", finish).await.unwrap().unwrap();
+                continue;
+            }
+        };
+        drop(stream);
+        check_cut(way, failed, response).await;
+    }
+}
+
+/// What was written was refused, and the response shows that it was cut.
+async fn check_cut(way: &str, failed: std::io::Result<()>, mut response: h3cast::client::ClientResponse) {
+    let failed = failed.unwrap_err();
+    assert_eq!(failed.kind(), std::io::ErrorKind::InvalidInput, "{way}: {failed}");
+    let mut received = 0;
+    let cut = loop {
+        match soon("the cut", response.body.next()).await {
+            Ok(Some(bytes)) => received += bytes.len(),
+            Ok(None) => panic!("{way}: it looks whole"),
+            Err(error) => break error,
+        }
+        assert!(received <= 3, "{way}");
+    };
+    assert!(matches!(cut, ClientError::Reset(0x102)), "{way}: {cut}");
+}

@@ -28,6 +28,7 @@ pub mod path;
 pub mod quic;
 #[doc(hidden)]
 pub mod rarely;
+mod response;
 pub mod server;
 #[doc(hidden)]
 pub mod shown;

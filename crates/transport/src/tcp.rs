@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{body::Body, extract::ConnectInfo};
+use axum::extract::ConnectInfo;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
@@ -48,6 +48,7 @@ use crate::{
     http3::server::Context,
     outstanding::Outstanding,
     panics::{self, Restarts},
+    response::{self, Checked},
     server::{Via, alt_svc},
 };
 
@@ -222,7 +223,7 @@ async fn has_all(leaving: &Outstanding, written: &Flushes) {
 }
 
 /// Whether nothing but the end of the connection shows the end of a response's body.
-fn ends_with_connection(version: Version, response: &Response<Body>) -> bool {
+fn ends_with_connection(version: Version, response: &Response<Checked>) -> bool {
     use http_body::Body as _;
     version < Version::HTTP_11
         && !response.headers().contains_key(header::CONTENT_LENGTH)
@@ -260,7 +261,7 @@ async fn connection<S>(
         let alt_svc = via.tls.then(|| alt_svc(request.uri(), request.headers(), via, advertise.as_deref()));
         let alt_svc = alt_svc.and_then(|alt_svc| HeaderValue::from_str(&alt_svc).ok());
         let advertise = advertise.clone();
-        let (version, with_body) = (request.version(), request.method() != Method::HEAD);
+        let (version, method) = (request.version(), request.method().clone());
         let leaving = (version == Version::HTTP_2).then(|| {
             seen.store(true, Ordering::Relaxed);
             Leaving::begin(&begun)
@@ -276,11 +277,11 @@ async fn connection<S>(
             if let Some(advertise) = advertise {
                 request.extensions_mut().insert(advertise);
             }
-            let mut response = service.oneshot(request).await?;
+            let mut response = response::checked(version, &method, service.oneshot(request).await?);
             if let Some(alt_svc) = alt_svc {
                 response.headers_mut().insert(header::ALT_SVC, alt_svc);
             }
-            let ending = Some(ending).filter(|_| with_body && ends_with_connection(version, &response));
+            let ending = Some(ending).filter(|_| method != Method::HEAD && ends_with_connection(version, &response));
             Ok::<_, std::convert::Infallible>(response.map(|body| deliver(body, &flushes, ending, leaving)))
         }
     });

@@ -14,7 +14,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use h3cast_proto::{code, frame, qpack, varint};
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, Version, header};
 use http_body_util::BodyExt;
 use tracing::debug;
 
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     quic::{Connection, SendStream},
     rarely::rarely,
+    response::{Checked, checked, has_no_content},
 };
 
 /// The header of a DATA frame with a payload of `len` bytes.
@@ -50,17 +51,12 @@ pub(super) async fn write(
     method: &Method,
     response: Response<Body>,
 ) -> Option<BoxFuture<'static, ()>> {
-    let (mut head, body) = response.into_parts();
+    let (mut head, body) = checked(Version::HTTP_3, method, response).into_parts();
     let takeover = takeover::take(&mut head.extensions);
     if !head.headers.contains_key(header::DATE) {
         head.headers.insert(header::DATE, date());
     }
-    // RFC 9114 §4.2: what speaks of a connection has no place in HTTP/3.
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
-        head.headers.remove(name);
-    }
-    let bodiless = *method == Method::HEAD
-        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::RESET_CONTENT);
+    let bodiless = *method == Method::HEAD || has_no_content(head.status);
     parts.handback.ask();
     if let Err(error) = stream.send_response(Response::from_parts(head, ())).await {
         // Dropping what comes back resets it.
@@ -70,7 +66,7 @@ pub(super) async fn write(
     drop(stream);
     let mut stream = parts.handback.take()?;
     if let Some(takeover) = takeover.filter(|_| !bodiless) {
-        let stream = TakenStream::new(conn, stream);
+        let stream = TakenStream::new(conn, stream, body.length());
         let broken_off = stream.broken_off();
         return Some(Box::pin(taken_over(takeover(stream), parts.stopped, broken_off)));
     }
@@ -123,7 +119,7 @@ async fn taken_over(work: impl Future<Output = ()>, stopped: Stopped, broken_off
 }
 
 /// Writes a body to its end; an error is the code to reset the stream with.
-async fn write_body(stream: &mut SendStream, body: Body, malformed: &Malformed) -> Result<(), u64> {
+async fn write_body(stream: &mut SendStream, body: Checked, malformed: &Malformed) -> Result<(), u64> {
     let mut body = pin!(body);
     while let Some(piece) = body.frame().await {
         let piece = piece.map_err(|error| {
@@ -137,6 +133,7 @@ async fn write_body(stream: &mut SendStream, body: Body, malformed: &Malformed) 
             Ok(data) if data.is_empty() => continue,
             Ok(data) => (frame::DATA, data),
             Err(piece) => match piece.into_trailers() {
+                Ok(trailers) if trailers.is_empty() => continue,
                 Ok(trailers) => (frame::HEADERS, qpack::encode(&trailers)),
                 Err(_) => continue,
             },

@@ -12,7 +12,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::{Buf, Bytes};
-use h3cast_proto::{code, frame};
+use h3cast_proto::{code, frame, varint};
 use http::{Extensions, Response, Version};
 use tokio::io::AsyncWrite;
 use tracing::debug;
@@ -21,6 +21,7 @@ use super::response::data_header;
 use crate::{
     outstanding::{self, Outstanding},
     quic::{Connection, SendStream, WriteError, engine},
+    response::WrongLength,
 };
 
 /// The right to take over the stream of a request, which every HTTP/3 request carries.
@@ -110,11 +111,14 @@ pub struct TakenStream {
     header: Bytes,
     /// How much payload the frame still wants.
     payload: usize,
+    /// How long the response has to be, if its head says so, and how much of that no frame has announced.
+    length: Option<(u64, u64)>,
 }
 
 impl TakenStream {
-    pub(super) fn new(conn: Connection, stream: SendStream) -> Self {
-        Self { stream: Some(stream), conn, broken_off: Arc::default(), header: Bytes::new(), payload: 0 }
+    pub(super) fn new(conn: Connection, stream: SendStream, length: Option<u64>) -> Self {
+        let length = length.map(|length| (length, length));
+        Self { stream: Some(stream), conn, broken_off: Arc::default(), header: Bytes::new(), payload: 0, length }
     }
 
     /// Whether it was reset, once it has been dropped.
@@ -127,6 +131,21 @@ impl TakenStream {
         match self.payload {
             0 => Ok(()),
             _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the last write was not completed")),
+        }
+    }
+
+    /// No more may be written than the head says.
+    fn announce(&mut self, len: u64) -> io::Result<()> {
+        let Some((said, left)) = &mut self.length else { return Ok(()) };
+        *left = left.checked_sub(len).ok_or_else(|| wrong_length(WrongLength::too_long(*said)))?;
+        Ok(())
+    }
+
+    /// Nor less.
+    fn check_length(&self) -> io::Result<()> {
+        match self.length {
+            Some((said, left @ 1..)) => Err(wrong_length(WrongLength::too_short(said, left))),
+            _ => Ok(()),
         }
     }
 
@@ -149,13 +168,21 @@ impl TakenStream {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.announce(bytes.len() as u64)?;
         let mut chunks = [data_header(bytes.len()), bytes];
         Ok(self.stream()?.write_all_chunks(&mut chunks).await?)
     }
 
-    /// Writes buffers that are DATA frames already. They are left empty.
+    /// Writes buffers that are whole DATA frames already. They are left empty.
+    ///
+    /// # Errors
+    ///
+    /// When the client has gone, or the response would be longer than its `content-length`.
     pub async fn write_frames(&mut self, frames: &mut [Bytes]) -> io::Result<()> {
         self.check_whole()?;
+        if self.length.is_some() {
+            self.announce(payload(frames)?)?;
+        }
         Ok(self.stream()?.write_all_chunks(frames).await?)
     }
 
@@ -163,9 +190,11 @@ impl TakenStream {
     ///
     /// # Errors
     ///
-    /// When the client went away first.
+    /// When the client went away first. When less was written than the response's `content-length`; it is
+    /// reset then.
     pub async fn finish(mut self) -> io::Result<()> {
         self.check_whole()?;
+        self.check_length()?;
         let Some(mut stream) = self.stream.take() else { return Ok(()) };
         stream.finish()?;
         match stream.stopped().await {
@@ -196,7 +225,8 @@ impl TakenStream {
     ///
     /// # Errors
     ///
-    /// Gives itself back when a frame has been begun and its payload is not yet whole.
+    /// Gives itself back when a frame has been begun and its payload is not yet whole, and when the response
+    /// has a `content-length`, which nobody would see kept.
     #[deprecated(note = "use `into_quic`, whose stream does not depend on the QUIC engine")]
     pub fn into_raw(self) -> Result<engine::SendStream, Self> {
         self.into_quic().map(SendStream::into_engine)
@@ -206,15 +236,43 @@ impl TakenStream {
     ///
     /// # Errors
     ///
-    /// Gives itself back when a frame has been begun and its payload is not yet whole.
+    /// Gives itself back when a frame has been begun and its payload is not yet whole, and when the response
+    /// has a `content-length`, which nobody would see kept.
     pub fn into_quic(mut self) -> Result<SendStream, Self> {
-        if self.payload > 0 {
+        if self.payload > 0 || self.length.is_some() {
             return Err(self);
         }
         match self.stream.take() {
             Some(stream) => Ok(stream),
             None => Err(self),
         }
+    }
+}
+
+fn wrong_length(error: WrongLength) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}
+
+/// How many bytes of payload buffers have that are DATA frames.
+fn payload(frames: &[Bytes]) -> io::Result<u64> {
+    let bad = || io::Error::new(io::ErrorKind::InvalidInput, "these buffers are not whole DATA frames");
+    let (mut payload, mut buffers) = (0, frames.iter().cloned());
+    let mut rest = Bytes::new();
+    loop {
+        while rest.is_empty() {
+            let Some(next) = buffers.next() else { return Ok(payload) };
+            rest = next;
+        }
+        // A header lies in one buffer.
+        let (ty, size) = varint::decode(&rest).ok_or_else(bad)?;
+        let (mut len, more) = varint::decode(&rest[size..]).filter(|_| ty == frame::DATA).ok_or_else(bad)?;
+        rest.advance(size + more);
+        payload += len;
+        while len > rest.len() as u64 {
+            len -= rest.len() as u64;
+            rest = buffers.next().ok_or_else(bad)?;
+        }
+        rest.advance(len as usize);
     }
 }
 
@@ -252,6 +310,12 @@ impl AsyncWrite for TakenStream {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
+        if self.payload == 0
+            && let Some((said, left)) = self.length
+            && left < buf.len() as u64
+        {
+            return Poll::Ready(Err(wrong_length(WrongLength::too_long(said))));
+        }
         let this = &mut *self;
         let stream = this.stream.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
         if this.payload == 0 {
@@ -265,6 +329,9 @@ impl AsyncWrite for TakenStream {
                 this.payload = 0;
             }
             let written = ready!(polled)?.bytes;
+            if let Some((_, left)) = &mut this.length {
+                *left -= buf.len() as u64;
+            }
             let header = written.min(this.header.len());
             this.header.advance(header);
             this.payload -= written - header;
@@ -289,6 +356,7 @@ impl AsyncWrite for TakenStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_whole()?;
+        self.check_length()?;
         if let Some(mut stream) = self.stream.take() {
             stream.finish()?;
         }

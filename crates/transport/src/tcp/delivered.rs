@@ -25,7 +25,10 @@ use tokio::{
 use tracing::debug;
 
 use super::ending::Ending;
-use crate::outstanding::{LINGER, Outstanding, PATIENCE, while_progressing};
+use crate::{
+    outstanding::{LINGER, Outstanding, PATIENCE, while_progressing},
+    response::Checked,
+};
 
 /// How often a connection has been flushed: everything that hyper had to write was written then.
 #[derive(Debug, Clone, Default)]
@@ -147,11 +150,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Flushed<S> {
 /// [`PATIENCE`], and after a minute at the latest. With an `ending`, only the end of the connection is the end of the body.
 ///
 /// `leaving` is for HTTP/2.
-pub(super) fn deliver(body: Body, flushes: &Flushes, ending: Option<Ending>, leaving: Option<Leaving>) -> Body {
+pub(super) fn deliver(
+    body: impl Into<Checked>,
+    flushes: &Flushes,
+    ending: Option<Ending>,
+    leaving: Option<Leaving>,
+) -> Body {
     if let Some(ending) = &ending {
         ending.begin();
     }
-    Body::new(Delivered { body, flushes: flushes.clone(), ending, leaving, failing: None })
+    Body::new(Delivered { body: body.into(), flushes: flushes.clone(), ending, leaving, failing: None })
 }
 
 /// A response over HTTP/2 until it has left: h2 keeps the last DATA frame that long, when hyper has dropped the
@@ -190,7 +198,7 @@ impl Leaving {
 }
 
 struct Delivered {
-    body: Body,
+    body: Checked,
     flushes: Flushes,
     ending: Option<Ending>,
     leaving: Option<Leaving>,
@@ -246,7 +254,7 @@ impl http_body::Body for Delivered {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Err(error)) => {
                     // Whatever makes the body goes now, as it does when there is nothing to wait for.
-                    self.body = Body::empty();
+                    self.body = Body::empty().into();
                     if let Some(mark) = self.fail(error) {
                         return Poll::Ready(Some(Ok(mark)));
                     }

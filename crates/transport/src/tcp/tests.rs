@@ -1,4 +1,4 @@
-use axum::{Router, routing::get};
+use axum::{Router, body::Body, routing::get};
 use futures_util::stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

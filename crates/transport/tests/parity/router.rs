@@ -1,0 +1,140 @@
+//! What an application may answer, right and wrong.
+
+use std::{collections::HashMap, convert::Infallible, io};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{Path, Query, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Redirect, Response},
+    routing::{any, get, post},
+};
+use futures_util::{StreamExt, stream};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+
+/// A body of unknown length.
+fn streamed(pieces: &'static [&'static str]) -> Body {
+    Body::from_stream(stream::iter(pieces).map(|piece| Ok::<_, Infallible>(*piece)))
+}
+
+fn with_trailers(trailers: HeaderMap) -> Body {
+    let frames = [Frame::data(Bytes::from("before the trailers")), Frame::trailers(trailers)];
+    Body::new(StreamBody::new(stream::iter(frames.map(Ok::<_, Infallible>))))
+}
+
+fn fields(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    let field =
+        |(name, value): &(&'static str, &'static str)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+    fields.iter().map(field).collect()
+}
+
+/// Fields that speak of one connection.
+fn forbidden(name: &str) -> HeaderMap {
+    match name {
+        "named" => fields(&[("connection", "x-one, X-Two"), ("x-one", "1"), ("x-two", "2"), ("x-three", "3")]),
+        "connection" => fields(&[("connection", "keep-alive")]),
+        "keep-alive" => fields(&[("keep-alive", "timeout=5")]),
+        "proxy-connection" => fields(&[("proxy-connection", "keep-alive")]),
+        "te" => fields(&[("te", "trailers")]),
+        "transfer-encoding" => fields(&[("transfer-encoding", "chunked")]),
+        "upgrade" => fields(&[("upgrade", "websocket")]),
+        _ => HeaderMap::new(),
+    }
+}
+
+/// A response of that status, with a body or what looks like one.
+async fn status(Path((status, with)): Path<(u16, String)>) -> Response {
+    let status = StatusCode::from_u16(status).unwrap();
+    let body = match with.as_str() {
+        "body" => Body::from("a body"),
+        "stream" => streamed(&["a ", "body"]),
+        _ => Body::empty(),
+    };
+    let mut response = (status, [("x-status", "seen")], body).into_response();
+    if with == "length" {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("6"));
+    }
+    response
+}
+
+/// A body that is not as long as its head says.
+async fn length(Path((said, given)): Path<(String, String)>) -> Response {
+    let body = match given.as_str() {
+        "sized" => Body::from("12345"),
+        "streamed" => streamed(&["12", "345"]),
+        _ => Body::empty(),
+    };
+    let said: Vec<_> = said.split('+').map(|said| HeaderValue::from_str(said).unwrap()).collect();
+    let mut response = Response::new(body);
+    for said in said {
+        response.headers_mut().append(header::CONTENT_LENGTH, said);
+    }
+    response
+}
+
+async fn echo(request: Request) -> Response {
+    let kind = request.headers().get(header::CONTENT_TYPE).cloned();
+    let mut response = Response::new(Body::new(request.into_body()));
+    if let Some(kind) = kind {
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    }
+    response.headers_mut().insert(header::TRAILER, HeaderValue::from_static("x-sum"));
+    response
+}
+
+/// Takes away what a router says by itself.
+async fn unsaid(mut response: Response) -> Response {
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    response
+}
+
+pub(crate) fn router() -> Router {
+    let trailers = async |Path(name): Path<String>| {
+        let mut trailers = forbidden(&name);
+        trailers.insert("x-sum", HeaderValue::from_static("1"));
+        ([(header::TRAILER, "x-sum")], with_trailers(trailers))
+    };
+    let failing = async || {
+        let pieces = [Ok("some"), Err(io::Error::other("as it is meant to"))];
+        Body::from_stream(stream::iter(pieces))
+    };
+    Router::new()
+        .route("/", get(async || "hello\n"))
+        .route("/empty", get(async || ()))
+        .route("/stream", get(async || streamed(&["one ", "two ", "three"])))
+        .route("/echo", any(echo))
+        .route("/json", post(async |Json(text): Json<Vec<u32>>| Json(text.len())))
+        .route("/text", post(async |text: String| text))
+        .route("/query", get(async |Query(query): Query<HashMap<String, String>>| format!("{:?}", query.get("a"))))
+        .route("/path/{*rest}", get(async |Path(rest): Path<String>| rest))
+        .route("/redirect", get(async || Redirect::to("/elsewhere")))
+        .route(
+            "/cookies",
+            get(async || [("set-cookie", "a=1"), ("set-cookie", "b=2")].map(|(n, v)| (n, v)).into_response()),
+        )
+        .route(
+            "/cookie",
+            get(async |headers: HeaderMap| {
+                let cookies: Vec<_> = headers.get_all("cookie").iter().map(|value| value.to_str().unwrap()).collect();
+                cookies.join("; ")
+            }),
+        )
+        .route("/latin", get(async || [("x-latin", HeaderValue::from_bytes(b"caf\xe9").unwrap())]))
+        .route("/large-head", get(async || [("x-large", "x".repeat(6000))]))
+        .route("/large", get(async || "0123456789".repeat(30_000)))
+        .route("/forbidden/{name}", get(async |Path(name): Path<String>| (forbidden(&name), "a body")))
+        .route("/trailers/{name}", get(trailers))
+        .route("/status/{status}/{with}", get(status))
+        .route("/length/{said}/{given}", get(length))
+        .route("/failing", get(failing))
+        .route("/panic", get(async || -> &'static str { panic!("as it is meant to") }))
+        .merge(Router::new().route("/unsaid", get(async || "sized")).layer(axum::middleware::map_response(unsaid)))
+        .route(
+            "/collected",
+            post(async |body: Body| {
+                body.collect().await.map(|body| body.to_bytes().len().to_string()).map_err(|_| StatusCode::BAD_REQUEST)
+            }),
+        )
+}
