@@ -291,6 +291,8 @@ async fn connection<S>(
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(100)
+        // WebSocket (RFC 8441).
+        .enable_connect_protocol()
         .max_header_list_size(u32::try_from(context.limits.max_field_section_size).unwrap_or(u32::MAX))
         // What one viewer that does not read may pin, in bytes.
         .max_send_buf_size(256 * 1024)

@@ -194,7 +194,7 @@ impl Answering {
         let (mut send, recv) = stream.split();
         let method = head.method.clone();
         head.extensions.insert(Takeover::new());
-        head.extensions.insert(ConnectInfo(self.remote));
+        head.extensions.insert(ConnectInfo(self.shared.conn.remote_address()));
         head.extensions.insert(self.via);
         if let Some(advertise) = &self.context.advertise {
             head.extensions.insert(advertise.clone());

@@ -4,7 +4,11 @@
 mod cases;
 mod peers;
 mod router;
+mod tunnel;
 
+use std::net::SocketAddr;
+
+use axum::{Router, extract::ConnectInfo, routing::get};
 use cases::{Case, cases};
 use futures_util::{StreamExt, stream};
 use peers::{
@@ -98,4 +102,15 @@ async fn the_connection_survives_every_answer() {
         let after: Answer = connection.ask(&text).await;
         assert_eq!((after.status, after.cut), (200, false), "after {}: {after:?}", case.name);
     }
+}
+
+#[tokio::test]
+async fn the_address_follows_a_migrated_connection() {
+    let peer = async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.port().to_string();
+    let ours = Ours::start(Router::new().route("/", get(peer))).await;
+    let mut connection = ours.h3().await;
+    let text = cases().into_iter().next().unwrap();
+    connection.ask(&text).await;
+    let port = connection.migrate();
+    assert_eq!(connection.ask(&text).await.body, port.to_string().into_bytes());
 }

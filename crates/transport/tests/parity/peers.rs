@@ -35,7 +35,7 @@ pub(crate) struct Answer {
     /// 0 if there was none.
     pub(crate) status: u16,
     headers: BTreeMap<String, Vec<HeaderValue>>,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     trailers: BTreeMap<String, Vec<HeaderValue>>,
     /// It broke off, and the client knows.
     pub(crate) cut: bool,
@@ -138,7 +138,7 @@ async fn soon<T>(case: &Case, answer: impl Future<Output = T>) -> T {
 
 /// `axum::serve`.
 pub(crate) struct Axum {
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     serving: JoinHandle<()>,
 }
 
@@ -163,7 +163,7 @@ impl Drop for Axum {
 
 /// Our server.
 pub(crate) struct Ours {
-    http: SocketAddr,
+    pub(crate) http: SocketAddr,
     quic: SocketAddr,
     certs: tempfile::TempDir,
     _stop: DropGuard,
@@ -199,7 +199,7 @@ impl Ours {
 pub(crate) struct H3 {
     requests: h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>,
     authority: String,
-    _endpoint: quinn::Endpoint,
+    endpoint: quinn::Endpoint,
 }
 
 impl H3 {
@@ -218,7 +218,14 @@ impl H3 {
         let connection = endpoint.connect(address, "localhost").unwrap().await.unwrap();
         let (mut driver, requests) = h3::client::new(h3_quinn::Connection::new(connection)).await.unwrap();
         tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
-        Self { requests, authority: format!("localhost:{}", address.port()), _endpoint: endpoint }
+        Self { requests, authority: format!("localhost:{}", address.port()), endpoint }
+    }
+
+    /// Moves to another port, as behind a router that was restarted; gives it.
+    pub(crate) fn migrate(&self) -> u16 {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        self.endpoint.rebind(socket).unwrap();
+        self.endpoint.local_addr().unwrap().port()
     }
 
     pub(crate) async fn ask(&mut self, case: &Case) -> Answer {
