@@ -14,6 +14,7 @@
 pub mod client;
 #[doc(hidden)]
 pub mod fault;
+mod guard;
 pub mod http3;
 pub mod identity;
 pub mod listen;
@@ -28,8 +29,10 @@ pub mod path;
 pub mod quic;
 #[doc(hidden)]
 pub mod rarely;
+mod reached;
 mod response;
 pub mod server;
+mod service;
 #[doc(hidden)]
 pub mod shown;
 mod tcp;

@@ -257,6 +257,26 @@ pub(crate) fn enlarge_buffers(socket: &Socket) {
     }
 }
 
+/// The default port for HTTP/3, WebTransport, and HTTP over TLS.
+pub const DEFAULT_PORT: u16 = 4433;
+/// The default port for plain HTTP on loopback.
+pub const DEFAULT_HTTP_PORT: u16 = 8080;
+
+/// Where a server listens, with real ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Addresses {
+    /// `HOST:PORT` of each listener for HTTP/3, HTTP/2 and HTTP/1.1 over TLS, as it stands in a
+    /// URL.
+    pub tls: Vec<String>,
+    /// `HOST:PORT` of plain HTTP.
+    pub http: Option<String>,
+    /// The UDP socket addresses, for HTTP/3 and WebTransport.
+    pub udp: Vec<SocketAddr>,
+    /// Plain HTTP was to be elsewhere, where another program listens.
+    pub http_moved: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

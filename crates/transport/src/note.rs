@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Identity,
     identity::{Certificate, Fingerprint},
+    listen::Addresses,
     origin::split_authority,
-    server::Addresses,
 };
 pub use files::folders;
 

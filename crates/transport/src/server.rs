@@ -1,8 +1,6 @@
 //! The server: bound sockets, one service for every version of HTTP, WebTransport handlers.
 
-mod reached;
-
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -16,16 +14,20 @@ use tracing::{Instrument, debug, debug_span, error, warn};
 pub use crate::quic::{BadServerId, ServerId};
 use crate::{
     fault,
-    http3::{self, Limits, server::Context},
+    guard::Limits,
+    http3,
     identity::{Identity, IdentityError, provider},
     listen::{Bound, Listen, ListenError, Sockets},
     panics::{self, Restarts},
-    quic, tcp,
+    quic,
+    service::{self, Context, HttpService},
+    tcp,
     webtransport::{Handler, Handlers},
 };
-pub(crate) use reached::alt_svc;
-pub use reached::base;
-pub use reached::{Advertise, BadAdvertise};
+pub use crate::{
+    listen::{Addresses, DEFAULT_HTTP_PORT, DEFAULT_PORT},
+    reached::{Advertise, BadAdvertise, Via, base},
+};
 
 /// Why a server could not be started. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
@@ -56,32 +58,6 @@ pub struct RunError {
     reason: String,
 }
 
-/// The way by which a request reached the server. Each request carries it in its extensions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Via {
-    /// Over TLS (or QUIC), not plain HTTP.
-    pub tls: bool,
-    /// The port where HTTP/3, HTTP/2 and HTTP/1.1 over TLS are served: of the listener that the
-    /// request came to, or of the first one for a request over plain HTTP.
-    pub tls_port: u16,
-}
-
-/// Where a server listens, with real ports.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Addresses {
-    /// `HOST:PORT` of each listener for HTTP/3, HTTP/2 and HTTP/1.1 over TLS, as it stands in a
-    /// URL.
-    pub tls: Vec<String>,
-    /// `HOST:PORT` of plain HTTP.
-    pub http: Option<String>,
-    /// The UDP socket addresses, for HTTP/3 and WebTransport.
-    pub udp: Vec<SocketAddr>,
-    /// Plain HTTP was to be elsewhere, where another program listens.
-    pub http_moved: bool,
-}
-
 /// Where plain HTTP is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -100,7 +76,7 @@ pub struct ServerBuilder {
     identity: Identity,
     listen: Vec<Listen>,
     http: PlainHttp,
-    service: http3::server::HttpService,
+    service: HttpService,
     handlers: Handlers,
     limits: Limits,
     max_sessions: usize,
@@ -133,11 +109,6 @@ pub struct Server {
     tcp: Vec<(tokio::net::TcpListener, Option<TlsAcceptor>, Via)>,
     grace: Duration,
 }
-
-/// The default port for HTTP/3, WebTransport, and HTTP over TLS.
-pub const DEFAULT_PORT: u16 = 4433;
-/// The default port for plain HTTP on loopback.
-pub const DEFAULT_HTTP_PORT: u16 = 8080;
 
 /// QUIC connections at once; the next is refused.
 const MAX_CONNECTIONS: usize = 65_536;
@@ -513,7 +484,7 @@ async fn connect(incoming: quic::server::Incoming, context: Arc<Context>, via: V
     let begun = tokio::select! {
         biased;
         begun = incoming.begin() => begun,
-        () = tcp::overdue(&stop) => return debug!("a client's first words took too long"),
+        () = service::overdue(&stop) => return debug!("a client's first words took too long"),
     };
     match begun {
         Ok((conn, handshake)) => http3::server::serve(conn, handshake, context, via, stop).await,

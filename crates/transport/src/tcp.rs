@@ -45,19 +45,12 @@ use self::{
 };
 use crate::{
     fault,
-    http3::server::Context,
     outstanding::Outstanding,
     panics::{self, Restarts},
+    reached::{Via, alt_svc},
     response::{self, Checked},
-    server::{Via, alt_svc},
+    service::{Context, HEAD_TIMEOUT, overdue},
 };
-
-/// How long a client may take for its TLS handshake, or to send a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// After a stop, how long a connection that has had no request may take for its first one: it may have been
-/// sent before. Browsers open connections in advance.
-const LATE: Duration = Duration::from_millis(200);
 
 /// After a stop, how long an HTTP/2 connection without a response stays for a request that is on its way: a
 /// client that is there acknowledges the end (GOAWAY, PING) before.
@@ -160,15 +153,6 @@ async fn accept_all(
             }
         });
     }
-}
-
-/// Waits until a client that has asked for nothing so far should have.
-pub(crate) async fn overdue(stop: &CancellationToken) {
-    let _ = tokio::time::timeout(HEAD_TIMEOUT, async {
-        stop.cancelled().await;
-        tokio::time::sleep(LATE).await;
-    })
-    .await;
 }
 
 /// A connection to the port of TLS.

@@ -40,7 +40,7 @@ pub use trust::{Expected, Presented, Reason, Refusal, Trust};
 pub use url::BadUrl;
 
 use crate::{
-    http3::{Backend, BackendBidiStream, Limits, OpenStreams, Shared},
+    guard::{Backend, BidiStream, Limits, OpenStreams, Shared},
     panics, quic,
     webtransport::{CHOSEN, Registry, Seat, Session, connect},
 };
@@ -172,6 +172,7 @@ const MAX_SESSIONS: usize = 256;
 /// An HTTP/3 connection. Dropping it closes it.
 pub struct Connection {
     shared: Arc<Shared>,
+    registry: Arc<Registry>,
     requests: Mutex<h3::client::SendRequest<OpenStreams, Bytes>>,
     /// The connection's driver.
     _driver: JoinSet<()>,
@@ -209,7 +210,8 @@ impl Connection {
     /// Speaks HTTP/3 on a connection whose sockets are those of `connector`.
     async fn over(conn: quic::Connection, connector: Connector) -> Result<Self, ClientError> {
         let limits = Limits { max_field_section_size: MAX_FIELD_SECTION, head_timeout: Duration::from_secs(10) };
-        let shared = Arc::new(Shared::new(conn, Role::Client, limits, Registry::new(MAX_SESSIONS)));
+        let registry = Arc::new(Registry::new(MAX_SESSIONS));
+        let shared = Arc::new(Shared::new(conn, Role::Client, limits, registry.clone()));
         let mut builder = h3::client::builder();
         builder.max_field_section_size(MAX_FIELD_SECTION).send_grease(false).enable_datagram(true);
         let (h3, requests) = builder
@@ -217,15 +219,22 @@ impl Connection {
             .await
             .map_err(|error| ClientError::Protocol(error.to_string()))?;
         let mut driver = JoinSet::new();
-        let driven = shared.clone();
+        let (driven, datagrams) = (shared.clone(), registry.clone());
         driver.spawn(async move {
-            if let Err(panic) = panics::caught_async(drive(h3, driven.clone())).await {
+            if let Err(panic) = panics::caught_async(drive(h3, driven.clone(), datagrams)).await {
                 error!("the task of a client's connection panicked: {panic}");
                 // Requests on it would wait for what it does not bring any more.
                 driven.conn.close(code::H3_INTERNAL_ERROR, b"");
             }
         });
-        Ok(Self { shared, requests: Mutex::new(requests), _driver: driver, sessions: Mutex::default(), connector })
+        Ok(Self {
+            shared,
+            registry,
+            requests: Mutex::new(requests),
+            _driver: driver,
+            sessions: Mutex::default(),
+            connector,
+        })
     }
 
     /// Closes the sessions that are still open (code 0) and the connection, and waits a little for
@@ -235,7 +244,7 @@ impl Connection {
     ///
     /// When dropped, everything is closed at once.
     pub async fn close(self) {
-        self.shared.sessions.close_all();
+        self.registry.close_all();
         let mut sessions = std::mem::take(&mut *self.sessions.lock().unwrap_or_else(PoisonError::into_inner));
         let told = async { while sessions.join_next().await.is_some() {} };
         // A server that does not answer must not hold us.
@@ -329,7 +338,7 @@ impl Connection {
         self.shared.allow_many_streams();
         let mut stream = self.send(request).await?;
         let id = stream.id().into_inner();
-        let seat = Seat::take(&self.shared, id)
+        let seat = Seat::take(&self.registry, id)
             .ok_or_else(|| ClientError::Protocol(format!("there are {MAX_SESSIONS} sessions already")))?;
         let response = request::final_response(&mut stream, &self.shared).await?;
         if !response.status().is_success() {
@@ -349,10 +358,7 @@ impl Connection {
         session.await.map_err(|_| ClientError::Protocol("the session was not opened".into()))
     }
 
-    async fn send(
-        &self,
-        request: Request<()>,
-    ) -> Result<h3::client::RequestStream<BackendBidiStream, Bytes>, ClientError> {
+    async fn send(&self, request: Request<()>) -> Result<h3::client::RequestStream<BidiStream, Bytes>, ClientError> {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
         requests.send_request(request).await.map_err(|error| self.error(error))
     }
@@ -374,13 +380,13 @@ fn stream_error(shared: &Shared, error: StreamError) -> ClientError {
 }
 
 /// Drives a connection until it ends.
-async fn drive(mut h3: h3::client::Connection<Backend, Bytes>, shared: Arc<Shared>) {
+async fn drive(mut h3: h3::client::Connection<Backend, Bytes>, shared: Arc<Shared>, registry: Arc<Registry>) {
     loop {
         tokio::select! {
             closed = std::future::poll_fn(|cx| h3.poll_close(cx)) => {
                 return debug!(%closed, "connection ended");
             }
-            datagram = shared.conn.read_datagram() => match datagram.map(|datagram| shared.sessions.deliver_datagram(&datagram)) {
+            datagram = shared.conn.read_datagram() => match datagram.map(|datagram| registry.deliver_datagram(&datagram)) {
                 Ok(Ok(())) => {}
                 Ok(Err(violation)) => shared.violated(violation),
                 Err(_) => return,

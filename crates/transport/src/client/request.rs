@@ -15,12 +15,12 @@ use http::{HeaderMap, Response, StatusCode, header};
 use tracing::debug;
 
 use super::{ClientError, stream_error};
-use crate::http3::{BackendRecvStream, BackendSendStream, Shared};
+use crate::guard::{RecvStream, SendStream, Shared};
 
 /// The body of a request, written piece by piece. Dropped before it is [finished](Self::finish), it
 /// is reset, so that what was cut short never looks whole.
 pub struct RequestBody {
-    stream: RequestStream<BackendSendStream, Bytes>,
+    stream: RequestStream<SendStream, Bytes>,
     shared: Arc<Shared>,
     /// A piece was given up halfway.
     torn: bool,
@@ -33,7 +33,7 @@ impl std::fmt::Debug for RequestBody {
 }
 
 impl RequestBody {
-    pub(super) fn new(stream: RequestStream<BackendSendStream, Bytes>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(stream: RequestStream<SendStream, Bytes>, shared: Arc<Shared>) -> Self {
         Self { stream, shared, torn: false }
     }
 
@@ -101,11 +101,7 @@ pub struct ResponseFuture(Pin<Box<dyn Future<Output = Result<ClientResponse, Cli
 
 impl ResponseFuture {
     /// `bodiless`: the response has no body, whatever its head says of one.
-    pub(super) fn new(
-        mut stream: RequestStream<BackendRecvStream, Bytes>,
-        shared: Arc<Shared>,
-        bodiless: bool,
-    ) -> Self {
+    pub(super) fn new(mut stream: RequestStream<RecvStream, Bytes>, shared: Arc<Shared>, bodiless: bool) -> Self {
         Self(Box::pin(async move {
             let (head, ()) = final_response(&mut stream, &shared).await?.into_parts();
             let length = match content_length(&head.headers) {
@@ -221,7 +217,7 @@ impl ClientResponse {
 
 /// The body of a response. Dropping it before its end tells the server to stop.
 pub struct Body {
-    stream: RequestStream<BackendRecvStream, Bytes>,
+    stream: RequestStream<RecvStream, Bytes>,
     shared: Arc<Shared>,
     /// How long it is, if the head says so.
     length: Option<u64>,

@@ -1,5 +1,6 @@
 //! When to try again, and for how long. Nothing here does I/O.
 
+pub use crate::identity::random;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, Uri, header, uri::Authority};
@@ -133,14 +134,6 @@ fn date(text: &str) -> Option<time::UtcDateTime> {
     let mut clock = words.next()?.splitn(3, ':').map(|part| part.parse::<u8>().ok());
     let clock = time::Time::from_hms(clock.next()??, clock.next()??, clock.next()??).ok()?;
     Some(time::UtcDateTime::new(time::Date::from_calendar_date(year, month, day).ok()?, clock))
-}
-
-/// A random number; when the system has none, a fixed one.
-#[must_use]
-pub fn random() -> u64 {
-    let mut bytes = [0; 8];
-    let _ = crate::identity::provider().secure_random.fill(&mut bytes);
-    u64::from_ne_bytes(bytes)
 }
 
 #[cfg(test)]

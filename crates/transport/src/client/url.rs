@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use http::{Uri, uri::PathAndQuery};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::server::{DEFAULT_HTTP_PORT, DEFAULT_PORT};
+use crate::listen::{DEFAULT_HTTP_PORT, DEFAULT_PORT};
 
 /// A URL that this client cannot open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -3,8 +3,6 @@
 //! Data flows `quic` → `incoming` (whose stream is this?) → `backend` (h3's traits) → h3 →
 //! `server` (one task a request) → the [`tower::Service`] → `response`.
 
-mod backend;
-mod incoming;
 mod request;
 mod response;
 pub(crate) mod server;
@@ -12,7 +10,4 @@ mod takeover;
 
 pub use h3cast_proto::{code, varint};
 
-pub(crate) use backend::{Backend, OpenStreams, RequestParts, SendStream as BackendSendStream};
-pub(crate) use backend::{BidiStream as BackendBidiStream, Malformed, RecvStream as BackendRecvStream, Stopped};
-pub(crate) use incoming::{Limits, Shared};
 pub use takeover::{NoTakeover, TakenStream, Takeover};

@@ -10,14 +10,14 @@ use h3::error::Code;
 use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 
-use super::{BackendRecvStream, Malformed};
+use crate::guard::{Malformed, RecvStream};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of an HTTP/3 request. Dropping it before its end asks the client to stop sending it
 /// (H3_NO_ERROR).
 pub(crate) struct RequestBody {
-    stream: h3::server::RequestStream<BackendRecvStream, Bytes>,
+    stream: h3::server::RequestStream<RecvStream, Bytes>,
     state: State,
     /// What must still come, if the head said how much.
     left: Option<u64>,
@@ -33,7 +33,7 @@ enum State {
 
 impl RequestBody {
     pub(crate) fn new(
-        stream: h3::server::RequestStream<BackendRecvStream, Bytes>,
+        stream: h3::server::RequestStream<RecvStream, Bytes>,
         headers: &HeaderMap,
         malformed: Malformed,
     ) -> Self {

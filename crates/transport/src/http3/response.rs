@@ -18,11 +18,9 @@ use http::{HeaderValue, Method, Response, Version, header};
 use http_body_util::BodyExt;
 use tracing::debug;
 
-use super::{
-    BackendSendStream, Malformed, RequestParts, Stopped,
-    takeover::{self, TakenStream},
-};
+use super::takeover::{self, TakenStream};
 use crate::{
+    guard::{Malformed, RequestParts, SendStream as GuardedSendStream, Stopped},
     quic::{Connection, SendStream},
     rarely::rarely,
     response::{Checked, checked, has_no_content},
@@ -46,7 +44,7 @@ pub(super) const ACKNOWLEDGED: Duration = Duration::from_secs(3);
 /// over is still to be waited for: what it gives does that.
 pub(super) async fn write(
     conn: Connection,
-    mut stream: h3::server::RequestStream<BackendSendStream, Bytes>,
+    mut stream: h3::server::RequestStream<GuardedSendStream, Bytes>,
     parts: RequestParts,
     method: &Method,
     response: Response<Body>,

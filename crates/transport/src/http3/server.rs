@@ -10,36 +10,23 @@ use h3cast_proto::{Role, code, structured};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tower::{ServiceExt, util::BoxCloneSyncService};
+use tower::ServiceExt;
 use tracing::{Instrument, debug, debug_span};
 
-use super::{Backend, Limits, RequestParts, Shared, Stopped, Takeover, request::RequestBody, response};
+use super::{Takeover, request::RequestBody, response};
 use crate::webtransport::{
-    Answer, Handlers, Registry, Seat, SessionRequest,
+    Answer, Registry, Seat, SessionRequest,
     connect::{self, ServerStream},
 };
 use crate::{
+    guard::{Backend, RequestParts, Shared, Stopped},
     outstanding::LINGER,
     panics,
     quic::{Connection, server::Handshake},
     rarely::rarely,
-    server::{Advertise, Via},
-    tcp,
+    reached::Via,
+    service::{self, Context},
 };
-
-/// What answers requests, whatever the version of HTTP.
-pub(crate) type HttpService = BoxCloneSyncService<Request<Body>, Response<Body>, std::convert::Infallible>;
-
-/// What every connection of a server shares.
-#[derive(Debug)]
-pub(crate) struct Context {
-    pub(crate) service: HttpService,
-    pub(crate) handlers: Handlers,
-    pub(crate) limits: Limits,
-    pub(crate) max_sessions: usize,
-    /// What clients are told to call the server.
-    pub(crate) advertise: Option<Arc<Advertise>>,
-}
 
 /// How long handlers may go on once their connection is gone.
 const LOST_WAIT: Duration = Duration::from_secs(3);
@@ -55,7 +42,8 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) {
     let remote = conn.remote_address();
-    let shared = Arc::new(Shared::new(conn.clone(), Role::Server, context.limits, Registry::new(context.max_sessions)));
+    let sessions = Arc::new(Registry::new(context.max_sessions));
+    let shared = Arc::new(Shared::new(conn.clone(), Role::Server, context.limits, sessions.clone()));
     let backend = Backend::new(shared.clone());
     let accepted = backend.accepted();
     let mut builder = h3::server::builder();
@@ -70,7 +58,7 @@ pub(crate) async fn serve(
     let built = tokio::select! {
         biased;
         built = Box::pin(builder.build::<_, Bytes>(backend)) => built,
-        () = tcp::overdue(&stop) => return debug!("a client takes no streams"),
+        () = service::overdue(&stop) => return debug!("a client takes no streams"),
     };
     let mut h3 = match built {
         Ok(h3) => h3,
@@ -90,7 +78,7 @@ pub(crate) async fn serve(
                 if h3.shutdown(shared.refuse_new()).await.is_err() {
                     break;
                 }
-                shared.sessions.drain();
+                sessions.drain();
             }
             accept = h3.accept(), if accepting => match accept {
                 Ok(Some(resolver)) => {
@@ -100,7 +88,7 @@ pub(crate) async fn serve(
                     }
                     let parts = accepted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
                     let Some(parts) = parts else { continue };
-                    let answer = Answering { shared: shared.clone(), context: context.clone(), remote, via, parts };
+                    let answer = Answering { shared: shared.clone(), sessions: sessions.clone(), context: context.clone(), remote, via, parts };
                     let answered = async move {
                         let rest = Box::pin(answer.run(resolver)).await;
                         if let Some(rest) = rest {
@@ -118,7 +106,7 @@ pub(crate) async fn serve(
             },
             // It completes when the handshake fails as well.
             _ = &mut handshake => if conn.close_reason().is_none() { shared.handshaken() },
-            datagram = conn.read_datagram() => match datagram.map(|datagram| shared.sessions.deliver_datagram(&datagram)) {
+            datagram = conn.read_datagram() => match datagram.map(|datagram| sessions.deliver_datagram(&datagram)) {
                 Ok(Ok(())) => {}
                 Ok(Err(violation)) => shared.violated(violation),
                 Err(_) => break,
@@ -150,6 +138,7 @@ pub(crate) async fn serve(
 /// One request being answered.
 struct Answering {
     shared: Arc<Shared>,
+    sessions: Arc<Registry>,
     context: Arc<Context>,
     remote: SocketAddr,
     via: Via,
@@ -225,12 +214,12 @@ impl Answering {
             return None;
         }
         let Some(handler) = self.context.handlers.find(head.uri.path()) else {
-            self.shared.sessions.ended(id);
+            self.sessions.ended(id);
             refuse(stream, StatusCode::NOT_FOUND, self.parts.stopped).await;
             return None;
         };
-        let Some(seat) = Seat::take(&self.shared, id) else {
-            self.shared.sessions.ended(id);
+        let Some(seat) = Seat::take(&self.sessions, id) else {
+            self.sessions.ended(id);
             // draft-ietf-webtrans-http3 §5.2 leaves the way of refusing open.
             refuse(stream, StatusCode::TOO_MANY_REQUESTS, self.parts.stopped).await;
             return None;

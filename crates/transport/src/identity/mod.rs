@@ -332,3 +332,11 @@ pub fn rfc3339(at: SystemTime) -> String {
     // Fails only for years that no certificate reaches.
     OffsetDateTime::from(at).format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }
+
+/// A random number; when the system has none, a fixed one.
+#[must_use]
+pub fn random() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = provider().secure_random.fill(&mut bytes);
+    u64::from_ne_bytes(bytes)
+}

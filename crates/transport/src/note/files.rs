@@ -80,7 +80,7 @@ pub(super) fn fresh_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     // Two servers may have the same number: in containers that share the folder.
-    format!("{PREFIX}{}-{count}-{:08x}{SUFFIX}", std::process::id(), crate::client::retry::random() as u32)
+    format!("{PREFIX}{}-{count}-{:08x}{SUFFIX}", std::process::id(), crate::identity::random() as u32)
 }
 
 /// Writes a note whole or not at all, and holds its lock.

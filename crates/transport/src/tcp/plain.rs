@@ -15,8 +15,9 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{HEAD_TIMEOUT, overdue, unread::Unread};
-use crate::server::{Advertise, Via, base};
+use super::unread::Unread;
+use crate::reached::{Advertise, Via, base};
+use crate::service::{HEAD_TIMEOUT, overdue};
 
 /// How long such a connection may take from its request to its end, with what is read of the request's body.
 const PATIENCE: Duration = Duration::from_secs(2);

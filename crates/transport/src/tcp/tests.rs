@@ -3,7 +3,7 @@ use futures_util::stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::{http3::Limits, webtransport::Handlers};
+use crate::{guard::Limits, webtransport::Handlers};
 
 /// Serves one connection with a response whose second half comes a second after the first.
 fn one_connection(stop: CancellationToken) -> tokio::io::DuplexStream {

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
 use h3::error::StreamError;
+use h3cast_proto::code;
 use tokio::sync::oneshot;
 use tracing::debug;
 
@@ -13,7 +14,7 @@ use super::{
     session::{Ask, Closed, Inner, Session},
 };
 use crate::{
-    http3::{BackendBidiStream, BackendRecvStream, BackendSendStream, code},
+    guard::{BidiStream, RecvStream, SendStream},
     quic::Connection,
 };
 
@@ -40,7 +41,7 @@ pub(crate) trait ConnectSend: Send {
 
 macro_rules! connect_stream {
     ($side:ident) => {
-        impl ConnectRecv for h3::$side::RequestStream<BackendRecvStream, Bytes> {
+        impl ConnectRecv for h3::$side::RequestStream<RecvStream, Bytes> {
             async fn data(&mut self) -> Result<Option<Bytes>, StreamError> {
                 let data = self.recv_data().await?;
                 Ok(data.map(|mut data| data.copy_to_bytes(data.remaining())))
@@ -51,7 +52,7 @@ macro_rules! connect_stream {
             }
         }
 
-        impl ConnectSend for h3::$side::RequestStream<BackendSendStream, Bytes> {
+        impl ConnectSend for h3::$side::RequestStream<SendStream, Bytes> {
             async fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
                 self.send_data(data).await
             }
@@ -71,7 +72,7 @@ connect_stream!(server);
 connect_stream!(client);
 
 /// A whole CONNECT stream, before it is split.
-pub(crate) type ServerStream = h3::server::RequestStream<BackendBidiStream, Bytes>;
+pub(crate) type ServerStream = h3::server::RequestStream<BidiStream, Bytes>;
 
 /// Opens a session whose CONNECT was answered with 200, gives it to whoever waits for it, and
 /// drives it to its end.

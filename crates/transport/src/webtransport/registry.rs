@@ -15,7 +15,10 @@ use tokio::sync::Notify;
 use tracing::debug;
 
 use super::session::Inner;
-use crate::quic;
+use crate::{
+    guard::{Delivery, Sessions},
+    quic::{RecvStream, SendStream},
+};
 
 /// How long a stream may wait for its session, whose CONNECT may be on its way or still be
 /// answered (draft-ietf-webtrans-http3 §4.6 asks for a bound and names none).
@@ -67,20 +70,20 @@ enum Place {
 /// A place among a connection's sessions; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    registry: Arc<crate::http3::Shared>,
+    registry: Arc<Registry>,
     id: u64,
 }
 
 impl Seat {
     /// Takes a place for the session `id`, or says that there is none left.
-    pub(crate) fn take(shared: &Arc<crate::http3::Shared>, id: u64) -> Option<Self> {
-        let mut state = shared.sessions.state();
-        if state.sessions.len() >= shared.sessions.max_sessions {
+    pub(crate) fn take(registry: &Arc<Registry>, id: u64) -> Option<Self> {
+        let mut state = registry.state();
+        if state.sessions.len() >= registry.max_sessions {
             return None;
         }
         state.sessions.insert(id, Entry::Asked);
         drop(state);
-        Some(Self { registry: shared.clone(), id })
+        Some(Self { registry: registry.clone(), id })
     }
 
     /// The id of its session.
@@ -90,7 +93,7 @@ impl Seat {
 
     /// Opens the session: streams and datagrams that waited for it reach it now.
     pub(super) fn open(&self, session: &Arc<Inner>) {
-        let registry = &self.registry.sessions;
+        let registry = &self.registry;
         let mut state = registry.state();
         state.sessions.insert(self.id, Entry::Open(session.clone()));
         if state.draining {
@@ -110,7 +113,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.registry.sessions.ended(self.id);
+        self.registry.ended(self.id);
     }
 }
 
@@ -188,35 +191,6 @@ impl Registry {
         tokio::time::timeout(STREAM_WAIT, found).await.unwrap_or_else(|_| Err(rejected()))
     }
 
-    /// Takes a bidirectional stream of session `id` from the peer.
-    pub(crate) async fn deliver_bi(
-        &self,
-        id: u64,
-        mut send: quic::SendStream,
-        mut recv: quic::RecvStream,
-        prefix: Bytes,
-    ) {
-        match self.find(id).await {
-            Ok(session) => session.deliver_bi(send, recv, prefix),
-            Err(error) => {
-                debug!(session = id, "refusing a stream: {}", code::describe(error));
-                recv.stop(error);
-                send.reset(error);
-            }
-        }
-    }
-
-    /// Takes a unidirectional stream of session `id` from the peer.
-    pub(crate) async fn deliver_uni(&self, id: u64, mut recv: quic::RecvStream, prefix: Bytes) {
-        match self.find(id).await {
-            Ok(session) => session.deliver_uni(recv, prefix),
-            Err(error) => {
-                debug!(session = id, "refusing a stream: {}", code::describe(error));
-                recv.stop(error);
-            }
-        }
-    }
-
     /// Takes a QUIC datagram ([RFC 9297 §2.1](https://www.rfc-editor.org/rfc/rfc9297#section-2.1)).
     pub(crate) fn deliver_datagram(&self, datagram: &[u8]) -> Result<(), Violation> {
         let (id, payload) = datagram::parse(datagram)?;
@@ -235,6 +209,33 @@ impl Registry {
             }
         }
         Ok(())
+    }
+}
+
+impl Sessions for Registry {
+    fn deliver_bi(&self, id: u64, mut send: SendStream, mut recv: RecvStream, prefix: Bytes) -> Delivery<'_> {
+        Box::pin(async move {
+            match self.find(id).await {
+                Ok(session) => session.deliver_bi(send, recv, prefix),
+                Err(error) => {
+                    debug!(session = id, "refusing a stream: {}", code::describe(error));
+                    recv.stop(error);
+                    send.reset(error);
+                }
+            }
+        })
+    }
+
+    fn deliver_uni(&self, id: u64, mut recv: RecvStream, prefix: Bytes) -> Delivery<'_> {
+        Box::pin(async move {
+            match self.find(id).await {
+                Ok(session) => session.deliver_uni(recv, prefix),
+                Err(error) => {
+                    debug!(session = id, "refusing a stream: {}", code::describe(error));
+                    recv.stop(error);
+                }
+            }
+        })
     }
 }
 

@@ -9,11 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use h3cast_proto::code;
 use tokio::sync::{Notify, watch};
 
 use super::Closed;
 use crate::{
-    http3::code,
     quic,
     webtransport::{
         capsule::MAX_REASON,

@@ -6,11 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, atomic::Ordering},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -21,145 +17,13 @@ use h3cast_proto::{
     message::{self, Wrong},
     qpack, stream_type, varint,
 };
-use tokio::sync::SetOnce;
 use tracing::{debug, trace};
 
-use super::backend::{BidiStream, RecvStream, SendStream};
-use crate::{
-    quic::{self, Connection, FEW_STREAMS, MANY_STREAMS, ReadError},
-    webtransport::Registry,
+use super::{
+    Shared,
+    stream::{BidiStream, RecvStream, SendStream},
 };
-
-/// What one connection may cost.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// The largest field section accepted, in bytes, encoded and (as RFC 9114 §4.2.2 counts)
-    /// decoded.
-    pub(crate) max_field_section_size: u64,
-    /// How long a stream may take to say what it is.
-    pub(crate) head_timeout: Duration,
-}
-
-/// What the parts of one connection share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) conn: Connection,
-    pub(crate) role: Role,
-    pub(crate) limits: Limits,
-    pub(crate) sessions: Registry,
-    /// Set when the peer's SETTINGS have come.
-    settings: SetOnce<()>,
-    /// Set when the handshake is complete: what comes after cannot be another's copy.
-    handshaken: SetOnce<()>,
-    violation: OnceLock<Violation>,
-    qpack_encoder_seen: AtomicBool,
-    qpack_decoder_seen: AtomicBool,
-    /// One more than the index of the latest bidirectional stream of the peer's, 0 for none.
-    bi_streams: AtomicU64,
-    /// The same of the request that h3 took last, which need not be the latest.
-    last_request: AtomicU64,
-    /// The index of the first request that is refused, once GOAWAY has been sent.
-    refused_from: AtomicU64,
-}
-
-impl Shared {
-    pub(crate) fn new(conn: Connection, role: Role, limits: Limits, sessions: Registry) -> Self {
-        Self {
-            conn,
-            role,
-            limits,
-            sessions,
-            settings: SetOnce::new(),
-            handshaken: SetOnce::new(),
-            violation: OnceLock::new(),
-            qpack_encoder_seen: AtomicBool::new(false),
-            qpack_decoder_seen: AtomicBool::new(false),
-            bi_streams: AtomicU64::new(0),
-            last_request: AtomicU64::new(0),
-            refused_from: AtomicU64::new(u64::MAX),
-        }
-    }
-
-    /// Allows the peer as many streams as one may have. Pages expect that of a session from its
-    /// beginning: Chromium fails what it opens beyond, and does not wait.
-    pub(crate) fn allow_many_streams(&self) {
-        self.conn.allow_bi_streams(MANY_STREAMS);
-        self.conn.allow_uni_streams(MANY_STREAMS);
-    }
-
-    /// Says that the peer opened a bidirectional stream.
-    pub(super) fn bi_came(&self, id: u64) {
-        self.bi_streams.fetch_max(id / 4 + 1, Ordering::Relaxed);
-        if id / 4 + 1 == u64::from(FEW_STREAMS / 2) {
-            self.conn.allow_bi_streams(MANY_STREAMS);
-        }
-    }
-
-    /// The same of a unidirectional one.
-    pub(super) fn uni_came(&self, id: u64) {
-        if id / 4 + 1 == u64::from(FEW_STREAMS / 2) {
-            self.conn.allow_uni_streams(MANY_STREAMS);
-        }
-    }
-
-    /// Says that h3 takes a request.
-    pub(super) fn request_accepted(&self, id: u64) {
-        self.last_request.store(id / 4 + 1, Ordering::Relaxed);
-    }
-
-    /// Refuses the requests that have not come yet. Gives what h3's `shutdown` wants: how many more
-    /// than the last one that it took are still to be answered, so that GOAWAY names the first that
-    /// will not be (RFC 9114 §5.2), and none that is already being read.
-    pub(super) fn refuse_new(&self) -> usize {
-        let (came, last) = (self.bi_streams.load(Ordering::Relaxed), self.last_request.load(Ordering::Relaxed));
-        if last == 0 {
-            // h3 then names the very first.
-            self.refused_from.store(0, Ordering::Relaxed);
-            return 0;
-        }
-        self.refused_from.store(came, Ordering::Relaxed);
-        usize::try_from(came + 1 - last).unwrap_or(usize::MAX)
-    }
-
-    /// Whether GOAWAY has said that this request will not be handled.
-    pub(super) fn is_refused(&self, id: u64) -> bool {
-        id / 4 >= self.refused_from.load(Ordering::Relaxed)
-    }
-
-    /// Says that the peer's SETTINGS have come.
-    pub(super) fn settings_came(&self) {
-        // Said each time that something comes after them.
-        let _ = self.settings.set(());
-    }
-
-    /// Waits for the peer's SETTINGS; whether they came in time.
-    pub(crate) async fn settings(&self) -> bool {
-        tokio::time::timeout(self.limits.head_timeout, self.settings.wait()).await.is_ok()
-    }
-
-    /// Says that the handshake is complete.
-    pub(super) fn handshaken(&self) {
-        let _ = self.handshaken.set(());
-    }
-
-    /// Waits until the handshake is complete. For ever when it fails; the connection is lost then.
-    pub(super) async fn handshake(&self) {
-        self.handshaken.wait().await;
-    }
-
-    /// Ends the connection for what the peer did.
-    pub(crate) fn violated(&self, violation: Violation) {
-        debug!(code = %code::describe(violation.code), reason = violation.reason, "closing the connection");
-        // The first one counts.
-        let _ = self.violation.set(violation);
-        self.conn.close(violation.code, violation.reason.as_bytes());
-    }
-
-    /// What the peer did that ended the connection, if that is how it ended.
-    pub(crate) fn violation(&self) -> Option<Violation> {
-        self.violation.get().copied()
-    }
-}
+use crate::quic::{self, ReadError};
 
 /// A stream of the peer's with the bytes read from it so far.
 struct Head {

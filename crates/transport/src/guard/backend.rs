@@ -5,8 +5,6 @@
 //! h3 buffers, end an unfinished response with a reset, stop a request with H3_NO_ERROR, write a
 //! frame in one call, and hand the raw stream on.
 
-mod stream;
-
 use std::{
     collections::VecDeque,
     pin::Pin,
@@ -14,15 +12,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
-use h3::quic::{self, ConnectionErrorIncoming, SendStreamUnframed as _, StreamErrorIncoming, StreamId, WriteBuf};
+use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming};
 
 use h3cast_proto::{code, filter::FrameFilter, settings};
 
-use super::incoming::{self, Shared};
-use stream::lock;
-pub(crate) use stream::{BidiStream, Malformed, RecvStream, RequestParts, SendStream, Stopped};
+use super::{Shared, first};
+use super::{
+    settings::ControlStream,
+    stream::{BidiStream, RecvStream, RequestParts, SendStream, lock},
+};
 
 use crate::quic::{self as engine, Connection, ConnectionError, connection_error, control, lost};
 
@@ -72,7 +72,7 @@ impl quic::Connection<Bytes> for Backend {
         while let Poll::Ready(Some(accepted)) = self.incoming_uni.poll_next_unpin(cx) {
             let recv = accepted.map_err(connection_error)?;
             self.shared.uni_came(recv.id());
-            self.heads_uni.push(Box::pin(incoming::unidirectional(self.shared.clone(), recv)));
+            self.heads_uni.push(Box::pin(first::unidirectional(self.shared.clone(), recv)));
         }
         while let Poll::Ready(Some(read)) = self.heads_uni.poll_next_unpin(cx) {
             if let Some(stream) = read {
@@ -86,7 +86,7 @@ impl quic::Connection<Bytes> for Backend {
         while let Poll::Ready(Some(accepted)) = self.incoming_bi.poll_next_unpin(cx) {
             let (send, recv) = accepted.map_err(connection_error)?;
             self.shared.bi_came(send.id());
-            self.heads_bi.push(Box::pin(incoming::bidirectional(self.shared.clone(), send, recv)));
+            self.heads_bi.push(Box::pin(first::bidirectional(self.shared.clone(), send, recv)));
         }
         while let Poll::Ready(Some(read)) = self.heads_bi.poll_next_unpin(cx) {
             if let Some(mut stream) = read {
@@ -113,13 +113,16 @@ impl quic::Connection<Bytes> for Backend {
 
 impl quic::OpenStreams<Bytes> for Backend {
     type BidiStream = BidiStream;
-    type SendStream = ControlStream;
+    type SendStream = ControlStream<control::SendStream>;
 
     fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, StreamErrorIncoming>> {
         self.open.poll_open_bidi(cx)
     }
 
-    fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<ControlStream, StreamErrorIncoming>> {
+    fn poll_open_send(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ControlStream<control::SendStream>, StreamErrorIncoming>> {
         self.open.poll_open_send(cx)
     }
 
@@ -155,7 +158,7 @@ impl Clone for OpenStreams {
 
 impl quic::OpenStreams<Bytes> for OpenStreams {
     type BidiStream = BidiStream;
-    type SendStream = ControlStream;
+    type SendStream = ControlStream<control::SendStream>;
 
     fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, StreamErrorIncoming>> {
         let opening = self.opening_bi.get_or_insert_with(|| {
@@ -170,56 +173,18 @@ impl quic::OpenStreams<Bytes> for OpenStreams {
         Poll::Ready(Ok(BidiStream::new(SendStream::new(send, self.shared.role), recv)))
     }
 
-    fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<ControlStream, StreamErrorIncoming>> {
+    fn poll_open_send(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ControlStream<control::SendStream>, StreamErrorIncoming>> {
         let stream = ready!(self.control.poll_open(cx))?;
         // h3 opens its control stream first of all streams (RFC 9114 §6.2.1 asks for no order).
         let settings = (!std::mem::replace(&mut self.control_opened, true))
             .then(|| settings::control_stream(self.shared.limits.max_field_section_size));
-        Poll::Ready(Ok(ControlStream { stream, settings, writing: Bytes::new() }))
+        Poll::Ready(Ok(ControlStream::new(stream, settings)))
     }
 
     fn close(&mut self, code: h3::error::Code, reason: &[u8]) {
         self.control.close(code, reason);
-    }
-}
-
-/// A unidirectional stream of h3's own: control, QPACK encoder, QPACK decoder.
-pub(crate) struct ControlStream {
-    stream: control::SendStream,
-    /// What to write in place of h3's SETTINGS, on the control stream until that is written.
-    settings: Option<Bytes>,
-    writing: Bytes,
-}
-
-impl quic::SendStream<Bytes> for ControlStream {
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        while self.writing.has_remaining() {
-            ready!(self.stream.poll_send(cx, &mut self.writing))?;
-        }
-        self.stream.poll_ready(cx)
-    }
-
-    fn send_data<T: Into<WriteBuf<Bytes>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
-        match self.settings.take() {
-            Some(settings) => {
-                // h3 writes the stream's type and its SETTINGS at once, before anything else.
-                debug_assert_eq!(data.into().chunk().get(..2), Some(&[0x00, 0x04][..]));
-                self.writing = settings;
-                Ok(())
-            }
-            None => self.stream.send_data(data),
-        }
-    }
-
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        self.stream.poll_finish(cx)
-    }
-
-    fn reset(&mut self, code: u64) {
-        self.stream.reset(code);
-    }
-
-    fn send_id(&self) -> StreamId {
-        self.stream.send_id()
     }
 }

@@ -19,7 +19,7 @@ use h3cast_proto::{
 };
 
 use crate::{
-    http3::incoming::Shared,
+    guard::Shared,
     quic::{self as engine, WriteError, stream_id, write_error},
 };
 
@@ -41,11 +41,11 @@ pub(crate) struct RequestParts {
 pub(crate) struct Malformed(Arc<AtomicBool>);
 
 impl Malformed {
-    pub(in crate::http3) fn set(&self) {
+    pub(crate) fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    pub(in crate::http3) fn get(&self) -> bool {
+    pub(crate) fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -59,7 +59,7 @@ pub(crate) struct BidiStream {
 }
 
 impl BidiStream {
-    pub(in crate::http3) fn new(send: SendStream, recv: RecvStream) -> Self {
+    pub(crate) fn new(send: SendStream, recv: RecvStream) -> Self {
         Self { send, recv }
     }
 
@@ -160,7 +160,7 @@ impl Handback {
 }
 
 /// The send half of a request stream, as h3 writes to it: heads, and a client's bodies. A server's
-/// bodies are written by [`response`](super::response) on the raw stream.
+/// bodies are written by `http3::response` on the raw stream.
 pub(crate) struct SendStream {
     /// `None` once it has been handed back.
     stream: Option<engine::SendStream>,
@@ -172,7 +172,7 @@ pub(crate) struct SendStream {
 }
 
 impl SendStream {
-    pub(in crate::http3) fn new(stream: engine::SendStream, role: Role) -> Self {
+    pub(crate) fn new(stream: engine::SendStream, role: Role) -> Self {
         Self {
             id: stream.id(),
             stream: Some(stream),
@@ -261,7 +261,7 @@ pub(crate) struct RecvStream {
 }
 
 impl RecvStream {
-    pub(in crate::http3) fn new(
+    pub(crate) fn new(
         stream: engine::RecvStream,
         passed: VecDeque<Bytes>,
         filter: FrameFilter,
@@ -271,7 +271,7 @@ impl RecvStream {
         Self { stream, filter, passed, prefix, ended: false, wrong: None, malformed, shared }
     }
 
-    pub(in crate::http3) fn with_prefix(mut self, prefix: Bytes) -> Self {
+    pub(crate) fn with_prefix(mut self, prefix: Bytes) -> Self {
         self.prefix = prefix;
         self
     }

@@ -4,7 +4,6 @@ use std::{fmt, str::FromStr};
 
 use http::{HeaderMap, Uri, header};
 
-use super::Via;
 use crate::origin::split_authority;
 
 /// The address that clients are told, where theirs is not it: behind a proxy that ends TLS, say, or where
@@ -47,6 +46,17 @@ impl Advertise {
     pub fn host(&self) -> Option<&str> {
         self.host.as_deref()
     }
+}
+
+/// The way by which a request reached the server. Each request carries it in its extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Via {
+    /// Over TLS (or QUIC), not plain HTTP.
+    pub tls: bool,
+    /// The port where HTTP/3, HTTP/2 and HTTP/1.1 over TLS are served: of the listener that the
+    /// request came to, or of the first one for a request over plain HTTP.
+    pub tls_port: u16,
 }
 
 /// The port of `https` URLs without one.

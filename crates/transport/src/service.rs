@@ -1,0 +1,40 @@
+//! What a server answers with, whatever the version of HTTP.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::body::Body;
+use http::{Request, Response};
+use tokio_util::sync::CancellationToken;
+use tower::util::BoxCloneSyncService;
+
+use crate::{guard::Limits, reached::Advertise, webtransport::Handlers};
+
+/// What answers requests, whatever the version of HTTP.
+pub(crate) type HttpService = BoxCloneSyncService<Request<Body>, Response<Body>, std::convert::Infallible>;
+
+/// What every connection of a server shares.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) service: HttpService,
+    pub(crate) handlers: Handlers,
+    pub(crate) limits: Limits,
+    pub(crate) max_sessions: usize,
+    /// What clients are told to call the server.
+    pub(crate) advertise: Option<Arc<Advertise>>,
+}
+
+/// How long a client may take for its TLS handshake, or to send a request's head.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After a stop, how long a connection that has had no request may take for its first one: it may have been
+/// sent before. Browsers open connections in advance.
+const LATE: Duration = Duration::from_millis(200);
+
+/// Waits until a client that has asked for nothing so far should have.
+pub(crate) async fn overdue(stop: &CancellationToken) {
+    let _ = tokio::time::timeout(HEAD_TIMEOUT, async {
+        stop.cancelled().await;
+        tokio::time::sleep(LATE).await;
+    })
+    .await;
+}
