@@ -13,6 +13,7 @@ use http::header;
 
 use crate::{
     common::TestServer,
+    liar::Liar,
     program::{Program, Serving, output, text},
 };
 
@@ -341,22 +342,18 @@ async fn a_minus_is_standard_output() {
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_answers_are_not_taken_for_the_whole() {
     let dir = tempfile::tempdir().unwrap();
-    let answer = |status: u16, lengths: &'static [&'static str]| {
-        get(async move || {
-            let head = lengths.iter().fold(axum::response::Response::builder().status(status), |head, length| {
-                head.header(header::CONTENT_LENGTH, *length)
-            });
-            head.body(axum::body::Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("part\n")])))
-                .unwrap()
-        })
+    let server = Liar::start(&[
+        ("/206", 206, &[]),
+        ("/abc", 200, &["abc"]),
+        ("/plus", 200, &["+5"]),
+        ("/two", 200, &["5", "6"]),
+        ("/twice", 200, &["5", "5"]),
+    ]);
+    let run = async |path: &str, more: &[&str]| {
+        let (cert, url) = (server.certificate(), server.uri(path).to_string());
+        let got = output(dir.path(), &[&["get", "--cacert", cert.to_str().unwrap(), &url], more].concat()).await;
+        (text(&got.stdout), text(&got.stderr), got.status.code())
     };
-    let routes = Router::new()
-        .route("/206", answer(206, &[]))
-        .route("/abc", answer(200, &["abc"]))
-        .route("/plus", answer(200, &["+5"]))
-        .route("/two", answer(200, &["5", "6"]))
-        .route("/twice", answer(200, &["5", "5"]));
-    let server = TestServer::start(|builder, _| builder.http_service(routes)).await;
     for (path, expected) in [
         ("/206", "206 Partial Content"),
         ("/abc", "content-length: abc"),
@@ -364,11 +361,11 @@ async fn malformed_answers_are_not_taken_for_the_whole() {
         ("/two", "content-length: 5, 6"),
     ] {
         for more in [&["-o", "out"][..], &["--resume", "-o", "out"]] {
-            let (_, told, code) = run(&server, dir.path(), path, more).await;
+            let (_, told, code) = run(path, more).await;
             assert!(told.contains(expected) && code == Some(1), "{path} {more:?}: {told}");
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{path} {more:?}");
         }
     }
-    let got = run(&server, dir.path(), "/twice", &[]).await;
+    let got = run("/twice", &[]).await;
     assert_eq!(got, ("part\n".into(), String::new(), Some(0)));
 }

@@ -1,39 +1,27 @@
 //! A response that is not as long as its `content-length` is malformed (RFC 9114 §4.1.2).
 
-use axum::{Router, body::Body, response::Response, routing::get};
 use bytes::Bytes;
 use h3cast::client::ClientError;
-use http::{Method, Request, header};
+use http::{Method, Request};
 
-use crate::common::{TestServer, soon};
+use crate::{
+    common::soon,
+    liar::{Liar, Lie},
+};
 
-/// Responses of five bytes in two pieces, whose head says something else.
-async fn liar() -> TestServer {
-    let answer = |lengths: &'static [&'static str]| {
-        get(async move || {
-            let head = Response::builder();
-            let head = lengths.iter().fold(head, |head, length| head.header(header::CONTENT_LENGTH, *length));
-            let pieces = ["par", "t\n"].map(Ok::<_, std::io::Error>);
-            head.body(Body::from_stream(futures_util::stream::iter(pieces))).unwrap()
-        })
-    };
-    let routes = Router::new()
-        .route("/none", answer(&[]))
-        .route("/right", answer(&["5"]))
-        .route("/twice", answer(&["5", "5"]))
-        .route("/longer", answer(&["9"]))
-        .route("/shorter", answer(&["4"]))
-        .route("/empty", answer(&["0"]))
-        .route("/abc", answer(&["abc"]))
-        .route("/two", answer(&["5", "6"]))
-        .route(
-            "/304",
-            get(async || Response::builder().status(304).header("content-length", "9").body(Body::empty()).unwrap()),
-        );
-    TestServer::start(|builder, _| builder.http_service(routes)).await
-}
+const LIES: &[Lie] = &[
+    ("/none", 200, &[]),
+    ("/right", 200, &["5"]),
+    ("/twice", 200, &["5", "5"]),
+    ("/longer", 200, &["9"]),
+    ("/shorter", 200, &["4"]),
+    ("/empty", 200, &["0"]),
+    ("/abc", 200, &["abc"]),
+    ("/two", 200, &["5", "6"]),
+    ("/304", 304, &["9"]),
+];
 
-async fn body(server: &TestServer, path: &str) -> Result<Vec<u8>, ClientError> {
+async fn body(server: &Liar, path: &str) -> Result<Vec<u8>, ClientError> {
     let connection = server.connect().await;
     let mut response = soon("the head", connection.get(&server.uri(path))).await?;
     let mut all = Vec::new();
@@ -53,7 +41,7 @@ async fn body(server: &TestServer, path: &str) -> Result<Vec<u8>, ClientError> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_of_another_length_is_an_error() {
-    let server = liar().await;
+    let server = Liar::start(LIES);
     for path in ["/none", "/right", "/twice"] {
         assert_eq!(body(&server, path).await.unwrap(), b"part\n", "{path}");
     }
@@ -74,7 +62,7 @@ async fn a_body_of_another_length_is_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn head_has_the_length_of_a_body_that_does_not_come() {
-    let server = liar().await;
+    let server = Liar::start(LIES);
     let connection = server.connect().await;
     let request = Request::builder().method(Method::HEAD).uri(server.uri("/longer")).body(()).unwrap();
     let mut response = soon("the head", connection.request(request)).await.unwrap();

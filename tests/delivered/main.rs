@@ -18,6 +18,7 @@ mod failures;
 mod get;
 mod laggards;
 mod lengths;
+mod liar;
 mod log;
 mod outages;
 mod panics;
