@@ -563,6 +563,35 @@ async fn a_client_that_is_killed_goes_on_where_it_was() {
     }
 }
 
+/// Of the same length and time too, as `rsync -t` and package managers leave it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_is_never_continued_in_another_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |content: &[u8]| {
+        let path = dir.path().join("big");
+        std::fs::write(&path, content).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    };
+    let old = noise(300_000);
+    let new: Vec<u8> = old.iter().map(|byte| byte ^ 0xff).collect();
+    write(&old);
+    let server = Serving::start(dir.path(), 0, &["big=file:big"]).await;
+    let url = server.url("/stream/big");
+    let got = output(dir.path(), &["get", "-v", "--resume", "-o", "out", &url]).await;
+    let told = text(&got.stderr);
+    let of = |name: &str| {
+        told.lines().find_map(|line| line.split_once(&format!("< {name}: "))).map(|(_, value)| value.to_owned())
+    };
+    let sidecar = serde_json::json!({
+        "url": url, "etag": of("etag"), "last_modified": of("last-modified"), "length": old.len()
+    });
+    write(&new);
+    leave(&dir.path().join("new.part"), Some(&old[..100_000]), sidecar);
+    let got = output(dir.path(), &["get", "--resume", "-o", "new", &url]).await;
+    assert_eq!(got.status.code(), Some(0), "{}", text(&got.stderr));
+    assert!(std::fs::read(dir.path().join("new")).unwrap() == new, "{}", text(&got.stderr));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_that_breaks_off_goes_on_in_the_same_run() {
     let dir = tempfile::tempdir().unwrap();
@@ -682,7 +711,7 @@ async fn wrong_usage_is_told_in_one_sentence() {
         (&["--resume", "--retry-for", "soon"], "--retry-for"),
         (&["-o", "folder"], "cannot write folder"),
         (&["-o", "nowhere/file"], "cannot write nowhere/file"),
-        (&["--resume", "http://localhost/"], "write https://localhost/"),
+        (&["--resume", "http://localhost/"], "write the https URL that the server printed"),
     ];
     for (args, expected) in cases {
         let got = output(dir.path(), &[&["get"], *args].concat()).await;

@@ -236,7 +236,7 @@ async fn what_the_server_refuses_and_wrong_usage() {
         (&["--chunk", "words"], 2, "words"),
         (&["--webtransport", "--chunk", "lines"], 2, "--chunk bytes"),
         (&["--webtransport", "--retry-for", "1s"], 2, "cannot be used with"),
-        (&["http://localhost"], 2, "write https://localhost"),
+        (&["http://localhost"], 2, "write the https URL that the server printed"),
     ];
     for (args, code, said) in cases {
         let got = output(dir.path(), &[&["publish"], *args].concat()).await;

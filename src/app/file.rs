@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
 };
 
 use axum::{
@@ -36,9 +37,9 @@ struct ThatFile(Arc<Path>);
 
 impl Backend for ThatFile {
     type File = Opened;
-    type Metadata = Metadata;
+    type Metadata = Version;
     type OpenFuture = BoxFuture<'static, io::Result<Opened>>;
-    type MetadataFuture = BoxFuture<'static, io::Result<Metadata>>;
+    type MetadataFuture = BoxFuture<'static, io::Result<Version>>;
 
     fn open(&self, _: PathBuf) -> Self::OpenFuture {
         let path = self.0.clone();
@@ -48,7 +49,35 @@ impl Backend for ThatFile {
 
     fn metadata(&self, _: PathBuf) -> Self::MetadataFuture {
         let path = self.0.clone();
-        Box::pin(async move { tokio::fs::metadata(path).await })
+        Box::pin(async move { Ok(Version(tokio::fs::metadata(path).await?)) })
+    }
+}
+
+/// What tells one version of a file from another: its `ETag` and `Last-Modified` are made of this.
+struct Version(Metadata);
+
+impl tower_http::services::fs::Metadata for Version {
+    fn is_dir(&self) -> bool {
+        self.0.is_dir()
+    }
+
+    /// When it was last changed, by the system's own note. Many tools set the other time (`touch -d`,
+    /// `rsync -t`, package managers), so that a download could be resumed in the middle of another version.
+    fn modified(&self) -> io::Result<SystemTime> {
+        let modified = self.0.modified()?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let seconds = u64::try_from(self.0.ctime()).unwrap_or_default();
+            let nanoseconds = u32::try_from(self.0.ctime_nsec()).unwrap_or_default();
+            Ok(modified.max(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds)))
+        }
+        #[cfg(not(unix))]
+        Ok(modified)
+    }
+
+    fn len(&self) -> u64 {
+        self.0.len()
     }
 }
 
@@ -72,11 +101,11 @@ impl AsyncSeek for Opened {
 }
 
 impl tower_http::services::fs::File for Opened {
-    type Metadata = Metadata;
-    type MetadataFuture<'a> = BoxFuture<'a, io::Result<Metadata>>;
+    type Metadata = Version;
+    type MetadataFuture<'a> = BoxFuture<'a, io::Result<Version>>;
 
     fn metadata(&self) -> Self::MetadataFuture<'_> {
-        Box::pin(self.0.metadata())
+        Box::pin(async { Ok(Version(self.0.metadata().await?)) })
     }
 }
 
