@@ -5,6 +5,7 @@ use std::{io, time::Duration};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
+    task::consume_budget,
     time::{Instant, timeout_at},
 };
 
@@ -63,6 +64,9 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
     ///
     /// When a character waits for its rest and there is no Tokio runtime with timers.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        // Thousands of short lines may be in the buffer. Whoever publishes them all without a wait would keep
+        // everyone else from its worker.
+        consume_budget().await;
         loop {
             if let Some(size) = self.cut() {
                 (self.scanned, self.held, self.overdue) = (0, None, false);

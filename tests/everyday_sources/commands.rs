@@ -8,6 +8,7 @@ use std::{
 };
 
 use h3cast::client::Connection;
+use tokio::time::timeout;
 
 use crate::{
     common::soon,
@@ -475,4 +476,19 @@ async fn a_command_that_asks_the_terminal_gets_an_error() {
     (&*pty).write_all(b"\x03").unwrap();
     let status = tokio::task::spawn_blocking(move || child.wait().unwrap());
     assert!(soon("the end", status).await.unwrap().success());
+}
+
+/// Whose lines are all there at once must not take a worker for itself.
+#[tokio::test]
+async fn a_flood_of_lines_holds_up_no_other_request() {
+    let big = "seq 3000000 >big; exec tail -f big";
+    for args in [&["exec:yes"][..], &["exec:yes >&2", "--stderr", "log"], &[&format!("exec:{big}"), "log=tail:big"]] {
+        let serving = Serving::start_by(&["env", "H3CAST_WORKERS=1"], |_| args.to_vec());
+        let connection = serving.connect().await;
+        for _ in 0..5 {
+            let answer = timeout(Duration::from_secs(5), connection.get(&serving.uri("/healthz"))).await;
+            assert_eq!(answer.expect("an answer while lines come").unwrap().status, 200, "{args:?}");
+        }
+        assert!(serving.stop() < Duration::from_secs(10), "{args:?}");
+    }
 }
