@@ -229,6 +229,7 @@ async fn changes_are_taken_over_however_they_are_made() {
 async fn a_folder_far_above_is_exchanged() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path();
+    timed(at, "three", "localhost", -24, 24 * 60);
     for name in ["one", "two"] {
         timed(at, name, "localhost", -24, 24 * 60);
         let deep = at.join(format!("{name}.d/live/site"));
@@ -240,8 +241,11 @@ async fn a_folder_far_above_is_exchanged() {
     rename("one.d", "top");
     let files = using("top/live/site/tls.crt", "top/live/site/tls.key");
     let mut serving = Serving::start(at, &files).await;
-    // The first look has been taken by then; nothing shows when.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // A change that is taken over shows that the first look was taken, and what it follows.
+    for (from, to) in [("three.pem", "tls.crt"), ("three.key", "tls.key")] {
+        fs::copy(at.join(from), at.join("top/live/site").join(to)).unwrap();
+    }
+    taken_over(&mut serving, &at.join("three.pem")).await;
     let begun = Instant::now();
     rename("top", "old");
     serving.program.told("still using the certificate from before: cannot read").await;
