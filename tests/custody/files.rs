@@ -252,14 +252,7 @@ async fn what_comes_at_the_very_moment_of_a_renewal_stays() {
         let mut command = super::program::command(dir.path(), &[&["serve"], &FREE[..]].concat());
         command.env("H3CAST_FAULT", format!("certs-replace=stop@{nth}"));
         let server = super::Program::of(command);
-        let stat = format!("/proc/{}/stat", server.id());
-        let stopped = || fs::read_to_string(&stat).is_ok_and(|stat| stat.rsplit(')').next().unwrap().starts_with(" T"));
-        super::program::soon("it stops in between", async {
-            while !stopped() {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-        })
-        .await;
+        super::stopped(&server).await;
         fs::write(dir.path().join("certs").join(name), &theirs).unwrap();
         server.signal("CONT");
         let (_, said, code) = server.end().await;

@@ -14,7 +14,7 @@ use h3cast::{
 
 use super::{FREE, RSA, Serving, as_nobody, openssl, output, program::soon, snapshot, text};
 
-fn ours(certs: &Path) -> Identity {
+pub(super) fn ours(certs: &Path) -> Identity {
     Identity::self_signed(certs, &[], Default::default()).unwrap()
 }
 
@@ -26,7 +26,7 @@ async fn reached(url: &str, trust: &[&str]) {
 }
 
 /// Waits until a file is as it should be.
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
     soon(what, async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -41,7 +41,7 @@ fn hashes(file: &Path) -> Vec<Fingerprint> {
 }
 
 /// `--certs` and a folder.
-fn certs(dir: &Path) -> (PathBuf, String) {
+pub(super) fn certs(dir: &Path) -> (PathBuf, String) {
     let certs = dir.join("certs");
     (certs.clone(), certs.display().to_string())
 }
@@ -121,6 +121,14 @@ async fn what_is_no_lock_is_left_alone() {
         ours(dir.path());
         assert_eq!(snapshot(dir.path())[".lock"], before);
     }
+    // Another name of the user's file.
+    let dir = tempfile::tempdir().unwrap();
+    let theirs = dir.path().join("theirs");
+    fs::write(&theirs, "").unwrap();
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::hard_link(&theirs, dir.path().join(".lock")).unwrap();
+    ours(dir.path());
+    assert_eq!(snapshot(dir.path())["theirs"].1 & 0o777, 0o644);
     let dir = tempfile::tempdir().unwrap();
     ours(dir.path());
     let modes = [(".lock", 0o600), ("key.pem", 0o600), ("cert.pem", 0o644)];
@@ -312,25 +320,64 @@ async fn what_is_copied_in_slowly_is_not_undone() {
     let (folder, _) = certs(dir.path());
     let other = dir.path().join("other");
     let hash = ours(&other).current().hash().hex();
-    let mut serving = Serving::start(dir.path(), &FREE).await;
-    for name in ["key.pem", "cert.pem"] {
-        let whole = fs::read(other.join(name)).unwrap();
-        let mut file = fs::File::create(folder.join(name)).unwrap();
-        std::io::Write::write_all(&mut file, &whole[..whole.len() / 2]).unwrap();
-        // As a slow copy does.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        std::io::Write::write_all(&mut file, &whole[whole.len() / 2..]).unwrap();
+    let mut last = None;
+    for order in [["cert.pem", "key.pem"], ["key.pem", "cert.pem"]] {
+        drop(last.take());
+        let _ = fs::remove_dir_all(&folder);
+        let mut serving = Serving::start(dir.path(), &FREE).await;
+        let [first, second] = order.map(|name| (folder.join(name), fs::read(other.join(name)).unwrap()));
+        let (begun, rest) = first.1.split_at(first.1.len() / 2);
+        let mut file = fs::File::create(&first.0).unwrap();
+        std::io::Write::write_all(&mut file, begun).unwrap();
+        // This is logged at the second look at what has not changed since the first.
+        serving.program.told(&format!("{}: it is not complete", order[0])).await;
+        assert_eq!(fs::read(&first.0).unwrap(), begun);
+        std::io::Write::write_all(&mut file, rest).unwrap();
+        fs::write(&second.0, &second.1).unwrap();
+        serving.program.told(&hash).await;
+        for (path, whole) in [first, second] {
+            assert_eq!(fs::read(&path).unwrap(), whole, "{}", path.display());
+        }
+        last = Some(serving);
     }
-    serving.program.told(&hash).await;
-    for name in ["key.pem", "cert.pem"] {
-        assert_eq!(fs::read(folder.join(name)).unwrap(), fs::read(other.join(name)).unwrap(), "{name}");
-    }
-    // What stays cut short is restored, and that is logged.
+    // What stays cut short is restored, and that is logged once.
+    let mut serving = last.unwrap();
     let certificate = folder.join("cert.pem");
     let whole = fs::read(&certificate).unwrap();
     fs::write(&certificate, &whole[..150]).unwrap();
-    serving.program.told("restoring it").await;
-    until("the certificate is restored", || fs::read(&certificate).unwrap() == whole).await;
+    serving.program.told("it was restored").await;
+    assert_eq!(fs::read(&certificate).unwrap(), whole);
+    serving.program.signal("TERM");
+    let (_, told, _) = serving.program.end().await;
+    assert!(!told.contains("restor"), "{told}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_restored_is_logged_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, _) = certs(dir.path());
+    ours(&folder);
+    for path in [dir.path(), &folder] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    std::os::unix::fs::chown(folder.join("key.pem"), Some(65534), None).expect("tests run as root");
+    let certificate = folder.join("cert.pem");
+    let whole = fs::read(&certificate).unwrap();
+    let mut serving = Serving::of(as_nobody(dir.path(), &[&["serve"], &FREE[..]].concat()), dir.path()).await;
+    let mut told = async |until: &str| {
+        let mut all = String::new();
+        while !all.contains(until) {
+            let line = soon(until, serving.program.stderr.next_line()).await.unwrap();
+            all += &line.unwrap_or_else(|| panic!("`{until}` was not told: {all}"));
+        }
+        assert!(!all.contains("restoring it") && !all.contains("was restored") && !all.contains("renewed"), "{all}");
+    };
+    fs::write(&certificate, &whole[..150]).unwrap();
+    told("cert.pem is damaged and cannot be restored: ").await;
+    fs::write(&certificate, &whole).unwrap();
+    told("in order again").await;
+    fs::remove_file(&certificate).unwrap();
+    told("cert.pem is missing and cannot be restored: ").await;
 }
 
 #[tokio::test]

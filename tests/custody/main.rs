@@ -1,6 +1,7 @@
 //! Files of the user are theirs: certificates, keys, and whom a client trusts.
 #![cfg(all(feature = "cli", unix))]
 
+mod access;
 mod files;
 mod folder;
 mod note;
@@ -95,4 +96,16 @@ fn as_nobody(dir: &Path, args: &[&str]) -> tokio::process::Command {
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_h3cast")]);
     command.current_dir(dir).args(args).stdin(std::process::Stdio::null()).kill_on_drop(true);
     command
+}
+
+/// Waits until a program has stopped, as `H3CAST_FAULT=PLACE=stop` asks.
+#[cfg(all(target_os = "linux", debug_assertions))]
+async fn stopped(program: &Program) {
+    let stat = format!("/proc/{}/stat", program.id());
+    program::soon("it stops", async {
+        while !fs::read_to_string(&stat).is_ok_and(|stat| stat.rsplit(')').next().unwrap().starts_with(" T")) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 }

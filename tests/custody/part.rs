@@ -164,13 +164,7 @@ mod at_the_very_moment {
         let mut command = get(dir, url);
         command.env("H3CAST_FAULT", format!("{place}=stop"));
         let get = Program::of(command);
-        let stat = format!("/proc/{}/stat", get.id());
-        soon("it stops", async {
-            while !fs::read_to_string(&stat).unwrap().rsplit(')').next().unwrap().starts_with(" T") {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-        })
-        .await;
+        crate::stopped(&get).await;
         get
     }
 

@@ -18,6 +18,7 @@ use std::{
 
 use super::{
     Certificate, IdentityError,
+    access::{self, Access},
     key::{self, Key},
     own::described,
     part::{self, Part},
@@ -123,6 +124,15 @@ impl Contents {
             (Slot::Broken(_), _, _) => Some(CERTIFICATES),
             (_, Slot::Broken(_), _) => Some(KEY),
             (_, _, Slot::Broken(_)) => Some(NEXT_KEY),
+            _ => None,
+        }
+    }
+
+    /// The first of the files that are not there and should be.
+    pub(super) fn missing(&self) -> Option<&'static str> {
+        match (&self.certificates, &self.key) {
+            (Slot::Absent, _) => Some(CERTIFICATES),
+            (_, Slot::Absent) => Some(KEY),
             _ => None,
         }
     }
@@ -233,7 +243,7 @@ impl Contents {
         match step {
             Step::Certificates(certificates) => {
                 let text = format!("{MARK}{}", key::pem(certificates)).into_bytes();
-                self.put(CERTIFICATES, &text, 0o644, self.certificates.bytes())?;
+                self.put(CERTIFICATES, &text, self.access(CERTIFICATES, 0o644, 0o644), self.certificates.bytes())?;
                 self.certificates = Slot::Ours(certificates.clone(), text);
                 if !self.next_certificates.is_empty() {
                     let path = self.path(NEXT_CERTIFICATE);
@@ -243,18 +253,18 @@ impl Contents {
             }
             Step::NextKey(key) => {
                 let text = marked(key)?;
-                self.put(NEXT_KEY, &text, 0o600, self.next_key.bytes())?;
+                self.put(NEXT_KEY, &text, self.key_access(), self.next_key.bytes())?;
                 self.next_key = Slot::Ours(key.clone(), text);
             }
             Step::Key(key) => {
                 let text = marked(key)?;
-                self.put(KEY, &text, 0o600, self.key.bytes())?;
+                self.put(KEY, &text, self.key_access(), self.key.bytes())?;
                 self.key = Slot::Ours(key.clone(), text);
             }
             Step::Promote => {
                 let Slot::Ours(key, text) = &self.next_key else { return Err(Stopped::Changed) };
                 // There for as long as the other is: a crash in between loses nothing.
-                self.put(KEY, text, 0o600, self.key.bytes())?;
+                self.put(KEY, text, self.key_access(), self.key.bytes())?;
                 self.key = Slot::Ours(key.clone(), text.clone());
                 let path = self.path(NEXT_KEY);
                 if let Slot::Ours(_, text) = &self.key {
@@ -267,11 +277,21 @@ impl Contents {
         Ok(())
     }
 
+    /// As the file of that name has it.
+    fn access(&self, name: &str, usual: u32, most: u32) -> Access {
+        Access::like(&self.path(name), usual, most)
+    }
+
+    /// As the owner has set it for the key now: the next one is for the same.
+    fn key_access(&self) -> Access {
+        self.access(KEY, 0o600, 0o640)
+    }
+
     /// Writes a file whole or not at all, in the place of what was read there.
-    fn put(&self, name: &str, text: &[u8], mode: u32, expected: Option<&[u8]>) -> Result<(), Stopped> {
+    fn put(&self, name: &str, text: &[u8], access: Access, expected: Option<&[u8]>) -> Result<(), Stopped> {
         let path = self.path(name);
         let failed = IdentityError::file("write", &path);
-        let put = Part::write(&self.dir, text, mode).and_then(|part| part.put(&path, expected)).map_err(failed)?;
+        let put = Part::write(&self.dir, text, access).and_then(|part| part.put(&path, expected)).map_err(failed)?;
         sync(&self.dir);
         put.then_some(()).ok_or(Stopped::Changed)
     }
@@ -280,6 +300,11 @@ impl Contents {
 /// A key as it is written.
 fn marked(key: &Key) -> Result<Vec<u8>, IdentityError> {
     Ok(format!("{MARK}{}", key.to_pem()?).into_bytes())
+}
+
+/// Why a key of the folder may be known to others.
+pub(super) fn exposed(dir: &Path) -> Option<String> {
+    access::exposed(&[KEY, NEXT_KEY].map(|name| dir.join(name)))
 }
 
 /// The files that are looked after.

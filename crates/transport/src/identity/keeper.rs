@@ -8,7 +8,14 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Certificate, Identity, IdentityError, Origin, State, own, plan::Mode, stamp::Stamp, watch::Watch};
+use super::{
+    Certificate, Identity, IdentityError, Origin, State, folder,
+    lack::{Lack, Unsaved},
+    own,
+    plan::Mode,
+    stamp::Stamp,
+    watch::Watch,
+};
 
 /// How often to look at the clock, and at the files though nothing was heard of a change. Short,
 /// since a computer that sleeps stops timers but not the validity of certificates.
@@ -33,6 +40,8 @@ pub(super) struct Keeping {
     told: Option<String>,
     /// What was last logged of the certificate's dates.
     dates: Option<String>,
+    /// What was last logged of who can read the key.
+    exposed: Option<String>,
     /// How the files were when last looked at, and since when.
     stamp: Option<(Stamp, Instant)>,
     /// Nothing may be stored.
@@ -55,11 +64,12 @@ impl Identity {
         }
         let settled = made.settle(Some(&self.state()), Mode::Start, SystemTime::now())?;
         if let Some(error) = settled.unsaved {
-            let text = unsaved(&error, &settled.state, &made.names);
+            let text = in_words(&error, &settled.state, &made.names);
             warn!("{text}");
             (keeping.trouble, keeping.told) = (Some(text.clone()), Some(text));
         }
         self.set(settled.state);
+        keeping.look_at_key(folder::exposed(&made.dir));
         Ok(())
     }
 
@@ -143,7 +153,7 @@ impl Identity {
         let stamp = keeping.stamp(Stamp::of(&self.files()));
         let looked = match &self.0.origin {
             Origin::Made(made) => made.settle(Some(&before), Mode::Run(stamp.as_ref()), now).map(|settled| {
-                let trouble = settled.unsaved.map(|error| unsaved(&error, &settled.state, &made.names));
+                let trouble = settled.unsaved.map(|error| in_words(&error, &settled.state, &made.names));
                 (settled.state, trouble)
             }),
             Origin::Given { certificate, key, .. } => match is_readable_again(certificate) && is_readable_again(key) {
@@ -159,8 +169,9 @@ impl Identity {
             }
             Err(error) => Some(format!("still using the certificate from before: {error}")),
         };
-        if let Origin::Given { .. } = self.0.origin {
-            keeping.look_at_dates(&self.current());
+        match &self.0.origin {
+            Origin::Made(made) => keeping.look_at_key(folder::exposed(&made.dir)),
+            Origin::Given { .. } => keeping.look_at_dates(&self.current()),
         }
         let waits = trouble.is_some() && stamp.is_none();
         keeping.note(trouble) && !waits
@@ -211,6 +222,15 @@ impl Keeping {
         !first
     }
 
+    fn look_at_key(&mut self, exposed: Option<String>) {
+        if let Some(text) = &exposed
+            && self.exposed.as_ref() != Some(text)
+        {
+            warn!("{text}");
+        }
+        self.exposed = exposed;
+    }
+
     fn look_at_dates(&mut self, certificate: &Certificate) {
         let dates = own::dates(certificate, SystemTime::now());
         if let Some(text) = &dates
@@ -222,7 +242,8 @@ impl Keeping {
     }
 }
 
-fn unsaved(error: &IdentityError, state: &State, names: &[String]) -> String {
+fn in_words(unsaved: &Unsaved, state: &State, names: &[String]) -> String {
+    let Unsaved { lack, error } = unsaved;
     let end = super::rfc3339(state.current.newest().not_after());
     let lacks = |name: &&String| !state.current.certificates().any(|one| one.names_host(name));
     let missing: Vec<_> = names.iter().filter(lacks).map(String::as_str).collect();
@@ -230,9 +251,14 @@ fn unsaved(error: &IdentityError, state: &State, names: &[String]) -> String {
         true => String::new(),
         false => format!(". It is not valid for {}: clients that connect by that name refuse it", missing.join(", ")),
     };
-    format!(
-        "the certificate, which is valid until {end}, should be renewed, but that is not possible: {error}{refused}"
-    )
+    let what = match lack {
+        Lack::Damaged(path) => format!("{} is damaged and cannot be restored", path.display()),
+        Lack::Missing(path) => format!("{} is missing and cannot be restored", path.display()),
+        Lack::Renewal => {
+            format!("the certificate, which is valid until {end}, should be renewed, but that is not possible")
+        }
+    };
+    format!("{what}: {error}{refused}")
 }
 
 /// A pipe can be read once.

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::fault;
+
 /// How long to try. A server holds it for some milliseconds.
 const PATIENCE: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_millis(10);
@@ -41,19 +43,37 @@ fn open(path: &Path) -> Option<File> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     match fs::symlink_metadata(path) {
         Err(_) => options.create_new(true).open(path).ok(),
-        // Anything else is no lock of ours.
-        Ok(metadata) if metadata.is_file() && metadata.len() == 0 => {
+        Ok(metadata) if is_lock(&metadata) => {
+            fault::point("certs-lock");
+            // A link or a pipe may have taken its place.
+            #[cfg(unix)]
+            {
+                let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+                std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags.bits().cast_signed());
+            }
             let file = options.open(path).ok()?;
+            let opened = file.metadata().ok().filter(is_lock)?;
             // Earlier versions let everyone read it, and so lock it.
             #[cfg(unix)]
             {
                 use std::os::unix::fs::PermissionsExt;
-                if metadata.permissions().mode() & 0o077 != 0 {
+                if opened.permissions().mode() & 0o077 != 0 {
                     let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
                 }
             }
+            #[cfg(not(unix))]
+            let _ = opened;
             Some(file)
         }
         Ok(_) => None,
     }
+}
+
+/// Whether it is such a file as we create. Anything else is no lock of ours.
+fn is_lock(metadata: &fs::Metadata) -> bool {
+    #[cfg(unix)]
+    let names = std::os::unix::fs::MetadataExt::nlink(metadata);
+    #[cfg(not(unix))]
+    let names = 1;
+    metadata.is_file() && metadata.len() == 0 && names <= 1
 }

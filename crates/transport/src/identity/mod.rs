@@ -5,12 +5,14 @@
 //! created and announced well before it takes over: a page that was loaded before the change knows
 //! both hashes. One given by the user is read again when its files change.
 
+mod access;
 mod certificate;
 mod error;
 mod fingerprint;
 mod folder;
 mod keeper;
 mod key;
+mod lack;
 mod lock;
 mod own;
 mod part;

@@ -10,7 +10,7 @@ use std::{
 
 use tracing::warn;
 
-use super::folder::bytes;
+use super::{access::Access, folder::bytes};
 use crate::fault;
 
 const BEGINS: &str = ".h3cast-";
@@ -40,16 +40,11 @@ fn holds(path: &Path, expected: Option<&[u8]>) -> bool {
 }
 
 impl Part {
-    pub(super) fn write(dir: &Path, text: &[u8], mode: u32) -> io::Result<Self> {
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-        #[cfg(not(unix))]
-        let _ = mode;
+    pub(super) fn write(dir: &Path, text: &[u8], access: Access) -> io::Result<Self> {
         let path = fresh(dir);
-        let mut file = options.open(&path)?;
-        let written = io::Write::write_all(&mut file, text).and_then(|()| file.sync_all());
+        let mut file = access.create(&path)?;
+        let written = io::Write::write_all(&mut file, text).and_then(|()| access.settle(&file));
+        let written = written.and_then(|()| file.sync_all());
         if let Err(error) = written {
             let _ = fs::remove_file(path);
             return Err(error);
@@ -231,7 +226,7 @@ mod tests {
         if let Some(text) = expected {
             fs::write(&to, text).unwrap();
         }
-        let part = Part::write(dir.path(), b"new", 0o600).unwrap();
+        let part = Part::write(dir.path(), b"new", Access::new(0o600)).unwrap();
         let folder = dir.path().to_owned();
         MEANWHILE.set(Some(Box::new(move || act(&folder))));
         let put = part.put(&to, expected.map(str::as_bytes)).unwrap();
@@ -250,7 +245,7 @@ mod tests {
                 let dir = tempfile::tempdir().unwrap();
                 let to = dir.path().join("to");
                 fs::write(&to, "theirs").unwrap();
-                let part = Part::write(dir.path(), b"new", 0o600).unwrap();
+                let part = Part::write(dir.path(), b"new", Access::new(0o600)).unwrap();
                 assert!(!part.put(&to, expected.map(str::as_bytes)).unwrap());
                 assert_eq!(files(dir.path()), only("theirs"));
             }

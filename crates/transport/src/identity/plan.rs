@@ -14,6 +14,7 @@ use super::{
     Certificate, IdentityError, Lifetimes, State,
     folder::{self, CERTIFICATES, Contents, KEY, Step, Stopped},
     key::{Generation, Key},
+    lack::{Lack, Unsaved, doubtful},
     lock::Lock,
     stamp::Stamp,
 };
@@ -49,7 +50,7 @@ pub(super) enum Mode<'a> {
 }
 
 impl Mode<'_> {
-    fn runs(self) -> bool {
+    pub(super) fn runs(self) -> bool {
         matches!(self, Self::Run(_))
     }
 }
@@ -59,7 +60,7 @@ impl Mode<'_> {
 pub(super) struct Settled {
     pub(super) state: State,
     /// Why it could not be stored as it should be. The state is still good.
-    pub(super) unsaved: Option<IdentityError>,
+    pub(super) unsaved: Option<Unsaved>,
 }
 
 impl Made {
@@ -85,14 +86,23 @@ impl Made {
                 _ => break,
             }
         }
-        let (_, plan) = result?;
+        let (contents, plan) = result?;
         if plan.steps.is_empty() || mode == Mode::Look {
             return Ok(Settled { state: plan.state, unsaved: None });
         }
+        let lack = Lack::of(&contents, known, mode, now);
         match self.store(known, mode, now) {
-            Ok(state) => Ok(Settled { state, unsaved: None }),
+            Ok(state) => {
+                if let Lack::Damaged(path) = lack {
+                    warn!(
+                        "{}: it was not complete or did not fit, and nothing more came: it was restored",
+                        path.display()
+                    );
+                }
+                Ok(Settled { state, unsaved: None })
+            }
             Err(error @ IdentityError::File { .. }) => match self.as_it_is(known.filter(|_| mode.runs()), now) {
-                Some(state) => Ok(Settled { state, unsaved: Some(error) }),
+                Some(state) => Ok(Settled { state, unsaved: Some(Unsaved { lack, error }) }),
                 None => Err(error),
             },
             Err(error) => Err(error),
@@ -111,7 +121,6 @@ impl Made {
             if calm != Some(&Stamp::of(&folder::files(&self.dir))) {
                 return Err(IdentityError::Incomplete { path, found: "it is not complete or does not fit".into() });
             }
-            warn!("{}: it was not complete or did not fit, and nothing more came: restoring it", path.display());
         }
         Ok((contents, plan))
     }
@@ -192,15 +201,6 @@ impl Made {
         let steps = steps(contents, &current, next.as_ref(), &previous);
         Ok(Plan { steps, state: State { current, next, previous } })
     }
-}
-
-/// The file that may be in the middle of being written by the folder's owner.
-fn doubtful(contents: &Contents, known: Option<&State>, now: SystemTime) -> Option<&'static str> {
-    let found = contents.certificates.value();
-    let lacks = |known: &State| {
-        found.is_some_and(|found| known.certificates().any(|one| one.is_valid(now) && !found.contains(one)))
-    };
-    contents.broken().or_else(|| known.is_some_and(lacks).then_some(CERTIFICATES))
 }
 
 #[derive(Debug)]
