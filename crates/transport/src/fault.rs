@@ -27,6 +27,8 @@ pub fn fallible(place: &str) -> io::Result<()> {
         #[cfg(unix)]
         Some("stop") => {
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+            // Another thread may take the signal, and this one would run on for a moment.
+            std::thread::sleep(std::time::Duration::from_millis(100));
             Ok(())
         }
         Some("block") => {
