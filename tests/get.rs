@@ -554,7 +554,10 @@ async fn a_client_that_is_killed_goes_on_where_it_was() {
     assert_eq!(std::fs::read(path("out")).unwrap(), *content);
     // Of another version, and of nobody knows what.
     let other = serde_json::json!({ "url": url, "etag": "\"v0\"", "length": 300_000 });
-    for (sidecar, told) in [(other, "it has changed"), (serde_json::json!({ "url": url }), "is no part of")] {
+    for (sidecar, told) in [
+        (other, "it has changed"),
+        (serde_json::json!({ "url": "x", "etag": "\"v1\"", "length": 9 }), "does not belong to"),
+    ] {
         leave(&path("out.part"), Some(b"other"), sidecar);
         let got = output(dir.path(), &args).await;
         assert!(text(&got.stderr).contains(told), "{}", text(&got.stderr));
@@ -617,7 +620,7 @@ async fn a_download_that_breaks_off_goes_on_in_the_same_run() {
     get.told("no answer from").await;
     let second = Serving::start(dir.path(), port, &["big=file:big"]).await;
     get.told("HTTP/3 206").await;
-    get.told("going on behind byte 1000000").await;
+    get.told("resuming after 1000000 bytes").await;
     assert_eq!(get.end().await.2, Some(0));
     assert_eq!(std::fs::read(dir.path().join("new")).unwrap(), *content);
     // A file that was written anew in between comes from its beginning.
@@ -630,6 +633,68 @@ async fn a_download_that_breaks_off_goes_on_in_the_same_run() {
     drop(second);
 }
 
+/// Whether `--resume` was given in the first run does not matter to the second one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_run_without_resume_is_resumed() {
+    let content = noise(300_000);
+    let (server, asked) = resource(content.clone(), vec![100_000]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, url) = (server.certificate(), format!("{}/file", server.base));
+    let args = ["get", "--cacert", cert.to_str().unwrap(), "-o", "out", &url];
+    let get = Program::start(dir.path(), &args);
+    until_len(&dir.path().join("out.part"), 100_000).await;
+    get.signal("INT");
+    let (_, told, code) = get.end().await;
+    assert_eq!((told.as_str(), code), ("h3cast: what has come is in out.part\nh3cast: interrupted\n", Some(130)));
+    let got = output(dir.path(), &[&args[..], &["--resume"]].concat()).await;
+    assert_eq!((text(&got.stderr).as_str(), got.status.code()), ("", Some(0)));
+    assert_eq!(std::fs::read(dir.path().join("out")).unwrap(), *content);
+    assert_eq!(std::mem::take(&mut *asked.lock().unwrap()), ["- -", "bytes=100000- \"v1\""]);
+    // Replaced by another run, the part of which can be resumed as well.
+    let (server, _) = resource(content.clone(), vec![200_000, 100_000]).await;
+    let (cert, url) = (server.certificate(), format!("{}/file", server.base));
+    let args = ["get", "--cacert", cert.to_str().unwrap(), "-o", "out", &url];
+    for (len, expected) in
+        [(100_000, ""), (200_000, "out.part of an earlier run is replaced; --resume would continue it")]
+    {
+        let mut get = Program::start(dir.path(), &args);
+        if !expected.is_empty() {
+            get.told(expected).await;
+        }
+        until_len(&dir.path().join("out.part"), len).await;
+        get.signal("INT");
+        assert_eq!(get.end().await.2, Some(130));
+    }
+    let got = output(dir.path(), &[&args[..], &["--resume"]].concat()).await;
+    assert_eq!((text(&got.stderr).as_str(), got.status.code()), ("", Some(0)));
+    assert_eq!(std::fs::read(dir.path().join("out")).unwrap(), *content);
+}
+
+/// It may be all that there is of a live feed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_cannot_be_resumed_is_left_alone() {
+    let (feed, publisher) = Feed::live("default", 1 << 20, Lag::Skip);
+    let server = TestServer::feed(feed).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, url) = (server.certificate(), format!("{}/stream?from=start", server.base));
+    let args = ["get", "--cacert", cert.to_str().unwrap(), "-o", "out", &url];
+    publisher.publish("one\n".into()).await.unwrap();
+    let get = Program::start(dir.path(), &args);
+    until_len(&dir.path().join("out.part"), 4).await;
+    get.signal("INT");
+    assert_eq!(get.end().await.2, Some(130));
+    for more in [&[][..], &["--resume"], &["--webtransport"]] {
+        let got = output(dir.path(), &[&args[..], more].concat()).await;
+        let told = text(&got.stderr);
+        assert_eq!(got.status.code(), Some(2), "{more:?}: {told}");
+        assert!(
+            told.contains("out.part holds 4 bytes of an earlier run") && told.contains("move or delete it"),
+            "{told}"
+        );
+        assert_eq!(std::fs::read(dir.path().join("out.part")).unwrap(), b"one\n");
+    }
+}
+
 /// What an earlier run has left is not given up for a server that is not there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_stays_until_something_takes_its_place() {
@@ -639,7 +704,8 @@ async fn a_part_stays_until_something_takes_its_place() {
     first.program.kill().await;
     let port = first.port;
     for flags in [&["-o", "out"][..], &["--resume", "--webtransport", "--retry-for", "0s", "-o", "out"]] {
-        leave(&dir.path().join("out.part"), Some(b"of an earlier run"), serde_json::json!({ "url": "x" }));
+        let of = serde_json::json!({ "url": "x", "etag": "\"v1\"", "length": 99 });
+        leave(&dir.path().join("out.part"), Some(b"of an earlier run"), of);
         assert_eq!(output(dir.path(), &[&["get", &url], flags].concat()).await.status.code(), Some(1));
         assert_eq!(std::fs::read(dir.path().join("out.part")).unwrap(), b"of an earlier run");
         assert!(dir.path().join("out.part.json").exists());
@@ -658,7 +724,8 @@ async fn a_live_feed_to_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let (cert, url) = (server.certificate(), format!("{}/stream?from=start", server.base));
     let part = dir.path().join("out.part");
-    leave(&part, Some(b"of an earlier run"), serde_json::json!({ "url": "x" }));
+    let of = serde_json::json!({ "url": "x", "etag": "\"v1\"", "length": 99 });
+    leave(&part, Some(b"of an earlier run"), of);
     let args = ["get", "--cacert", cert.to_str().unwrap(), "-o", "out", &url];
     publisher.publish("one\n".into()).await.unwrap();
     let starts = |part: PathBuf| async move {
@@ -710,7 +777,7 @@ async fn wrong_usage_is_told_in_one_sentence() {
         (&["--retry-for", "1s"], "--resume"),
         (&["--resume", "--retry-for", "soon"], "--retry-for"),
         (&["-o", "folder"], "cannot write folder"),
-        (&["-o", "nowhere/file"], "cannot write nowhere/file"),
+        (&["-o", "nowhere/file"], "cannot write nowhere/file: No such file or directory (os error 2)\n"),
         (&["--resume", "http://localhost/"], "write the https URL that the server printed"),
     ];
     for (args, expected) in cases {

@@ -110,6 +110,7 @@ async fn the_file_is_as_the_umask_says_and_its_part_ours_alone() {
         until_written(&at).await;
         killed.kill().await;
         assert_eq!(fs::metadata(at.join("out.part")).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::remove_file(at.join("out.part")).unwrap();
         assert_eq!(run(masked(&whole)).await, (String::new(), Some(0)));
         let found = snapshot(&at);
         assert_eq!(found.keys().collect::<Vec<_>>(), ["out"]);

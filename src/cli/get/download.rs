@@ -75,6 +75,14 @@ impl Sidecar {
     }
 }
 
+/// Records what a response is of, so that a later run can ask for the rest of it.
+pub(super) fn record(part: &mut Part, uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
+    let Some(sidecar) = Sidecar::of(uri, headers) else { return Ok(()) };
+    part.expect(&sidecar).map_err(|error| {
+        Failure::running(anyhow::Error::new(error).context(format!("cannot write {}", part.path().display())))
+    })
+}
+
 /// What an answer means.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
@@ -152,9 +160,7 @@ pub(super) async fn run(getting: &Getting, uri: &Uri, part: &mut Part) -> Result
     let mut retry = Retry::new(getting.retry_for);
     let mut sidecar = Sidecar::recorded(part.recorded(), uri);
     if part.len() > 0 && sidecar.is_none() {
-        getting
-            .progress
-            .complain(&format!("{} is no part of {uri} that can be resumed: starting again", part.path().display()));
+        getting.progress.complain(&format!("{} does not belong to {uri}: starting over", part.path().display()));
     }
     loop {
         let error = match attempt(getting, uri, part, &mut sidecar, &mut retry).await {
@@ -235,7 +241,7 @@ async fn attempt(
         }
     };
     if part.len() > 0 {
-        getting.log.say(format_args!("* going on behind byte {}", part.len()));
+        getting.log.say(format_args!("* resuming after {} bytes", part.len()));
     }
     getting.progress.begin(part.len(), Some(length));
     while let Some(bytes) = timeout(SILENCE, response.body.next()).await.map_err(|_| silent())?? {

@@ -158,6 +158,16 @@ impl Mark {
         Ok(Some(Self { path: path.into(), file: created?, recorded, created: true }))
     }
 
+    /// Whether a later run can ask for the rest of the part.
+    pub(super) fn can_be_resumed(&self) -> bool {
+        ["etag", "last_modified"].iter().any(|validator| self.recorded.contains_key(*validator))
+    }
+
+    /// Whether the part is of that URL.
+    pub(super) fn is_of(&self, url: &str) -> bool {
+        self.recorded.get("url").is_some_and(|recorded| recorded == url)
+    }
+
     /// What it records.
     pub(super) fn recorded(&self) -> Value {
         Value::Object(self.recorded.clone())

@@ -38,6 +38,8 @@ pub(super) struct Part {
     stale: bool,
     /// What it is a part of.
     url: String,
+    /// What the mark is to record of what replaces a stale part, as soon as that arrives.
+    incoming: Option<serde_json::Value>,
 }
 
 impl Output {
@@ -125,8 +127,18 @@ impl Part {
         let len = file.metadata()?.len();
         if len == 0 {
             mark.record(&Of { url }, &file)?;
+        } else if !mark.can_be_resumed() {
+            // It may be all that there is of a live feed.
+            return Err(io::Error::other(format!(
+                "{} holds {len} bytes of an earlier run that cannot be resumed, and is left alone: move or delete it, \
+                 or choose another FILE",
+                path.display()
+            )));
+        } else if !keep {
+            let hint = if mark.is_of(url) { "; --resume would continue it" } else { "" };
+            complain(&format!("{} of an earlier run is replaced{hint}", path.display()));
         }
-        let mut part = Self { mark, file, path, target, len, stale: false, url: url.to_owned() };
+        let mut part = Self { mark, file, path, target, len, stale: false, url: url.to_owned(), incoming: None };
         match keep {
             true => part.seek_end()?,
             false => part.replace(),
@@ -150,6 +162,15 @@ impl Part {
     /// Records what it is a part of.
     pub(super) fn record(&mut self, of: &impl Serialize) -> io::Result<()> {
         self.mark.record(of, &self.file)
+    }
+
+    /// Records what the bytes that come next are a part of: at once, or when they replace what is there.
+    pub(super) fn expect(&mut self, of: &impl Serialize) -> io::Result<()> {
+        if self.stale {
+            self.incoming = Some(serde_json::to_value(of)?);
+            return Ok(());
+        }
+        self.record(of)
     }
 
     fn seek_end(&mut self) -> io::Result<()> {
@@ -178,6 +199,9 @@ impl Part {
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.stale {
             self.restart()?;
+            if let Some(of) = self.incoming.take() {
+                self.record(&of)?;
+            }
         }
         self.file.write_all(bytes)?;
         self.len += bytes.len() as u64;

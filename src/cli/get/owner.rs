@@ -59,13 +59,15 @@ pub(super) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
     let mut prefix = path.file_name().unwrap_or_default().to_owned();
     prefix.push(".");
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let created = tempfile::Builder::new().prefix(&prefix).suffix(".new").tempfile_in(folder);
-    // The name of a file that nobody has heard of explains nothing.
-    created.map_err(|error| {
-        let cause =
-            error.get_ref().and_then(|error| error.source()).and_then(|cause| cause.downcast_ref::<io::Error>());
-        cause.and_then(io::Error::raw_os_error).map_or(error, io::Error::from_raw_os_error)
-    })
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // The name of a file that nobody has heard of explains nothing: only the system's error is of use.
+    let mut cause = None;
+    let open = |path: &Path| options.open(path).inspect_err(|error| cause = error.raw_os_error());
+    let created = tempfile::Builder::new().prefix(&prefix).suffix(".new").make_in(folder, open);
+    created.map_err(|error| cause.map_or(error, io::Error::from_raw_os_error))
 }
 
 /// Gives a file that takes the place of `target` its permissions, or those of a new file.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Uri};
 
 use super::{
-    Getting, Output,
+    Getting, Output, download,
     feed::{Next, Sink},
 };
 use crate::{
@@ -51,7 +51,7 @@ async fn copy(
     let Getting { log, progress, .. } = getting;
     let (mut source, frames) = match webtransport {
         true => session(connection, uri, log).await?,
-        false => response(connection, uri, log).await?,
+        false => response(connection, uri, log, output).await?,
     };
     if frames {
         let mut sink = Sink::new(getting, output);
@@ -242,7 +242,12 @@ async fn reason(session: &Session, error: StreamError) -> anyhow::Error {
 }
 
 /// What a GET brings, and whether that is frames.
-async fn response(connection: &Connection, uri: &Uri, log: &remote::Log) -> Result<(Source, bool), Failure> {
+async fn response(
+    connection: &Connection,
+    uri: &Uri,
+    log: &remote::Log,
+    output: &mut Output,
+) -> Result<(Source, bool), Failure> {
     log.say(format_args!("> GET {}", uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)));
     let mut request = Request::new(());
     *request.uri_mut() = uri.clone();
@@ -267,6 +272,9 @@ async fn response(connection: &Connection, uri: &Uri, log: &remote::Log) -> Resu
         return Err(Failure::running(error));
     }
     let frames = !as_named && answer::is_frames(&response.headers);
+    if let (Output::Part(part), StatusCode::OK, false) = (output, response.status, frames) {
+        download::record(part, uri, &response.headers)?;
+    }
     Ok((Source::Response { body: Box::new(response.body), length }, frames))
 }
 
