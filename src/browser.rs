@@ -2,9 +2,10 @@
 
 use std::{
     ffi::OsString,
-    io,
+    io::{self, Read, Seek},
     path::{Path, PathBuf},
     process::{Child, Stdio},
+    time::{Duration, Instant},
 };
 
 use crate::{child, identity::Fingerprint, origin::split_authority};
@@ -40,7 +41,43 @@ pub enum OpenError {
 pub struct Opened {
     /// The browser's process.
     pub process: Child,
+    program: PathBuf,
     profile: PathBuf,
+}
+
+/// A browser that cannot run ends sooner than this.
+const EARLY: Duration = Duration::from_secs(2);
+/// The file in its profile that has its standard error: a pipe would break, and the browser with it, when this
+/// process ends first.
+const STDERR: &str = "h3cast-stderr.log";
+/// How much of that is read, in bytes.
+const LAST: u64 = 4096;
+
+impl Opened {
+    /// Waits until a browser that cannot run would have ended, about 2 s, and says why it has if it has: its last
+    /// line on standard error. Blocks.
+    pub fn failure(&mut self) -> Option<String> {
+        let start = Instant::now();
+        let status = loop {
+            match self.process.try_wait() {
+                Ok(Some(status)) => break status,
+                Ok(None) if start.elapsed() < EARLY => std::thread::sleep(Duration::from_millis(20)),
+                Ok(None) | Err(_) => return None,
+            }
+        };
+        let last = self.last_line().map_or_else(String::new, |line| format!(": {line}"));
+        (!status.success()).then(|| format!("{} ended at once ({status}){last}", self.program.display()))
+    }
+
+    fn last_line(&self) -> Option<String> {
+        let mut file = std::fs::File::open(self.profile.join(STDERR)).ok()?;
+        let len = file.metadata().ok()?.len();
+        file.seek(io::SeekFrom::Start(len.saturating_sub(LAST))).ok()?;
+        let mut bytes = Vec::new();
+        file.take(LAST).read_to_end(&mut bytes).ok()?;
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines().map(str::trim).rfind(|line| !line.is_empty()).map(String::from)
+    }
 }
 
 impl Drop for Opened {
@@ -131,9 +168,9 @@ impl Browser {
                 command.arg("--no-remote").arg("--profile").arg(&profile).arg(url);
             }
         }
-        let process =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(failed)?;
-        Ok(Opened { process, profile })
+        let stderr = std::fs::File::create(profile.join(STDERR)).map_err(failed)?;
+        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().map_err(failed)?;
+        Ok(Opened { process, program, profile })
     }
 
     /// What to do by hand where the browser was not found: for Chrome the same command, for Firefox

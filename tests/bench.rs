@@ -72,6 +72,24 @@ async fn tells_in_words() {
     }
 }
 
+/// Zeros that are no measurement.
+#[tokio::test]
+async fn a_feed_that_gives_nothing_is_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let sources = ["demo", "idle=publish", "--count", "1", "--interval", "1ms"];
+    let server = Serving::start(dir.path(), 0, &sources).await;
+    for (path, why) in [("/stream", "try --warm-up 0"), ("/stream/idle", "nothing was published")] {
+        let url = server.url(path);
+        for more in [&[][..], &["--json"]] {
+            let args = [&["bench", &url, "-c", "2", "-d", "1", "--warm-up", "0.5"], more].concat();
+            let ran = output(dir.path(), &args).await;
+            let said = text(&ran.stderr);
+            assert!(said.contains("no chunk arrived in the measured time: ") && said.contains(why), "{said}");
+            assert_eq!(ran.status.code(), Some(1), "{said}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_measured_is_told() {
     let dir = tempfile::tempdir().unwrap();

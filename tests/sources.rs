@@ -232,8 +232,13 @@ fn what_cannot_be_started_is_told() {
     for (args, expected) in [
         (vec!["file:nowhere"], "cannot start the feed `default`: cannot read nowhere"),
         (vec!["x=file:."], "cannot start the feed `x`: cannot read ."),
-        (vec!["what"], "is no source"),
+        (vec!["what"], "invalid source `what`"),
+        (vec!["a/b=demo"], "invalid feed name `a/b`: a name has up to 100 ASCII letters, digits"),
+        (vec!["=demo"], "invalid feed name ``"),
+        (vec!["exec:"], "`exec:` lacks its command"),
+        (vec!["log=tail:"], "`tail:` lacks its path"),
         (vec!["demo", "-"], "two sources have the same name"),
+        (vec!["-", "-"], "two sources both read standard input"),
         (vec!["demo", "--history", "many"], "a number of bytes"),
         (vec!["demo", "--lag", "run"], "block"),
     ] {

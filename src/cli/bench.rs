@@ -156,15 +156,15 @@ pub(super) async fn run(args: BenchArgs) -> Result<(), Failure> {
         let ended = async { while viewers.join_next().await.is_some() {} };
         let over = async {
             tokio::select! {
-                () = until => {}
-                () = ended => {}
+                () = until => false,
+                () = ended => true,
             }
         };
-        line.during("chunks", || tally.chunks(), over).await;
+        let ended = line.during("chunks", || tally.chunks(), over).await;
         tally.measure(false);
-        (connected_in, measured_from.elapsed(), at_start)
+        (connected_in, measured_from.elapsed(), at_start, ended)
     };
-    let (connected_in, measured, at_start) = tokio::select! {
+    let (connected_in, measured, at_start, ended) = tokio::select! {
         biased;
         failure = stop => return Err(failure),
         measured = measure => measured,
@@ -197,6 +197,13 @@ pub(super) async fn run(args: BenchArgs) -> Result<(), Failure> {
         }),
         _ if total.failures() >= u64::from(args.viewers) => {
             Err(Failure::running(anyhow::anyhow!("no viewer got the feed")))
+        }
+        _ if total.chunks == 0 && args.stalled < 100 => {
+            let why = match ended {
+                true => "the feed had ended before; try --warm-up 0, or a feed without end (`h3cast serve --count 0`)",
+                false => "nothing was published to the feed meanwhile",
+            };
+            Err(Failure::running(anyhow::anyhow!("no chunk arrived in the measured time: {why}")))
         }
         _ => Ok(()),
     }

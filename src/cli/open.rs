@@ -60,7 +60,10 @@ pub(super) async fn run(args: OpenArgs) -> Result<(), Failure> {
     match browser.open(&url, &hash, &spki) {
         Ok(mut opened) => {
             // The profile lives as long as the browser.
-            let ended = tokio::task::spawn_blocking(move || opened.process.wait().map(|_| drop(opened)));
+            let ended = tokio::task::spawn_blocking(move || match opened.failure() {
+                Some(why) => Err(anyhow::anyhow!(why)),
+                None => opened.process.wait().map(|_| drop(opened)).map_err(anyhow::Error::from),
+            });
             ended.await.map_err(Failure::running)?.map_err(Failure::running)
         }
         Err(error) => {

@@ -53,6 +53,10 @@ impl TrustArgs {
         if let Some(file) = &self.cacert {
             return Trust::file(file.clone()).map_err(failure);
         }
+        if let Some(folder) = self.certs.as_ref().filter(|folder| !folder.is_dir()) {
+            let text = "is not a folder: name the one that the server uses, or leave --certs (H3CAST_CERTS) out";
+            return Err(Failure::usage(anyhow::anyhow!("--certs: {} {text}", folder.display())));
+        }
         let certs = self.certs.clone().unwrap_or_else(|| DEFAULT_CERTS.into());
         Ok(Trust::Local { certs: Some(certs), anywhere: self.certs.is_some() })
     }

@@ -112,7 +112,18 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
             server.addresses().http.as_deref().unwrap_or_default()
         );
     }
-    let _browser = args.open.and_then(|name| open(name.into(), server.addresses(), &identity));
+    let browser = args.open.and_then(|name| open(name.into(), server.addresses(), &identity));
+    let opened = async {
+        let Some(mut browser) = browser else { return };
+        let looked = tokio::task::spawn_blocking(move || (browser.failure(), browser));
+        if let Some(Ok((failure, _browser))) = stop.run_until_cancelled(looked).await {
+            if let Some(why) = failure {
+                warn!("the browser that --open started failed: {why}");
+            }
+            // Its profile goes with it, if it ends before the server.
+            stop.cancelled().await;
+        }
+    };
     // The server's own, which comes later when load balancers are to notice first.
     let ending = CancellationToken::new();
     let draining = async {
@@ -140,7 +151,8 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
             complain("standard input is not read: `h3cast serve -` serves what comes on standard input");
         }
     };
-    let ((), served, (), (), ()) = tokio::join!(draining, serving, feeding, note.keep(ending.clone()), hint);
+    let ((), served, (), (), (), ()) =
+        tokio::join!(draining, serving, feeding, note.keep(ending.clone()), hint, opened);
     // Nobody has to read it.
     let _ = announced.flush(PATIENCE.1);
     served.map_err(Failure::running)
@@ -177,15 +189,20 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
     }
     let look = move || (stdin::shared(&sources), sources);
     let (shared, sources) = tokio::task::spawn_blocking(look).await.map_err(Failure::running)?;
+    if let Some((one, other, what)) = shared {
+        // Whatever their names are: other names would not help.
+        let both = match one == other {
+            true => "two sources".into(),
+            false => format!("the feeds `{one}` and `{other}`"),
+        };
+        let text = format!(
+            "{both} both read {what}, so each line would reach only one of them: give one source; any number of viewers can read its feed"
+        );
+        return Err(Failure::usage(anyhow::anyhow!(text)));
+    }
     let names: BTreeSet<&str> = sources.iter().map(|source| source.name.as_str()).collect();
     if names.len() < sources.len() {
         let text = "two sources have the same name: give each its own, as in build=exec:make log=tail:FILE";
-        return Err(Failure::usage(anyhow::anyhow!(text)));
-    }
-    if let Some((one, other, what)) = shared {
-        let text = format!(
-            "the feeds `{one}` and `{other}` both read {what}, so each line would reach only one of them: give one source; any number of viewers can read its feed"
-        );
         return Err(Failure::usage(anyhow::anyhow!(text)));
     }
     effect::check(&sources, args)?;

@@ -52,9 +52,22 @@ pub enum Kind {
 pub enum BadSource {
     /// It is like none.
     #[error(
-        "`{0}` is no source: write demo, -, exec:COMMAND, file:PATH, tail:PATH, publish or nats://HOST:PORT/SUBJECT, with NAME= before it for a feed of that name"
+        "invalid source `{0}`: write demo, -, exec:COMMAND, file:PATH, tail:PATH, publish or nats://HOST:PORT/SUBJECT, with NAME= before it for a feed of that name"
     )]
     Unknown(String),
+    /// It lacks what it is to read.
+    #[error("`{text}` lacks its {what}: write {example}")]
+    Incomplete {
+        /// As it was written.
+        text: String,
+        /// What it lacks.
+        what: &'static str,
+        /// What it could be.
+        example: &'static str,
+    },
+    /// Its name cannot be that of a feed.
+    #[error("invalid feed name `{0}`: a name has up to 100 ASCII letters, digits, `-`, `_` and `.`, and not only dots")]
+    Name(String),
     /// It is like one of NATS, and is none.
     #[cfg(feature = "nats")]
     #[error(transparent)]
@@ -75,7 +88,9 @@ impl FromStr for Kind {
             ("demo", "") if !text.ends_with(':') => Ok(Self::Demo),
             ("publish", "") if !text.ends_with(':') => Ok(Self::Publish),
             ("-", "") => Ok(Self::Stdin),
-            ("exec" | "file" | "tail", "") => Err(bad()),
+            ("exec", "") => Err(incomplete(text, "command", "exec:COMMAND, as in exec:'ping localhost'")),
+            ("file", "") => Err(incomplete(text, "path", "file:PATH, as in file:video.mp4")),
+            ("tail", "") => Err(incomplete(text, "path", "tail:PATH, as in tail:/var/log/syslog")),
             ("exec", command) => Ok(Self::Exec(command.to_owned())),
             ("file", path) => Ok(Self::File(path.into())),
             ("tail", path) => Ok(Self::Tail(path.into())),
@@ -84,22 +99,26 @@ impl FromStr for Kind {
     }
 }
 
+fn incomplete(text: &str, what: &'static str, example: &'static str) -> BadSource {
+    BadSource::Incomplete { text: text.to_owned(), what, example }
+}
+
 impl FromStr for Source {
     type Err = BadSource;
 
     fn from_str(text: &str) -> Result<Self, BadSource> {
-        // A command may have an equals sign of its own.
-        if let Some((name, source)) = text.split_once('=')
-            && is_name(name)
-        {
-            match source.parse() {
-                Ok(kind) => return Ok(Self { name: name.to_owned(), kind }),
-                #[cfg(feature = "nats")]
-                Err(BadSource::Nats(error)) => return Err(BadSource::Nats(error)),
-                Err(BadSource::Unknown(_)) => {}
-            }
+        let whole = || Ok(Self { name: feed::DEFAULT.to_owned(), kind: text.parse()? });
+        let Some((name, source)) = text.split_once('=') else { return whole() };
+        match source.parse::<Kind>() {
+            Ok(kind) if is_name(name) => Ok(Self { name: name.to_owned(), kind }),
+            Err(BadSource::Unknown(_)) => whole(),
+            Err(error) if is_name(name) => Err(error),
+            // A command may have an equals sign of its own.
+            Ok(_) | Err(_) => whole().map_err(|error| match error {
+                BadSource::Unknown(_) => BadSource::Name(name.to_owned()),
+                error => error,
+            }),
         }
-        Ok(Self { name: feed::DEFAULT.to_owned(), kind: text.parse()? })
     }
 }
 
@@ -338,5 +357,19 @@ mod tests {
         ] {
             assert!(source(text).is_err(), "{text}");
         }
+        for name in ["a/b", "ü", "a b", "", "..", &"x".repeat(101)] {
+            for kind in ["demo", "exec:make", "tail:"] {
+                assert_eq!(source(&format!("{name}={kind}")), Err(BadSource::Name(name.into())), "{name} {kind}");
+            }
+            assert_eq!(source(&format!("{name}=what")), Err(BadSource::Unknown(format!("{name}=what"))));
+        }
+        for text in ["exec:", "file:", "tail:", "exec"] {
+            for (given, name) in [(text.to_owned(), ""), (format!("log={text}"), "log=")] {
+                let Err(error @ BadSource::Incomplete { .. }) = source(&given) else { panic!("{name}{text}") };
+                assert!(error.to_string().starts_with(&format!("`{text}` lacks its ")), "{error}");
+            }
+        }
+        assert_eq!(source("exec:A=demo"), of("default", Kind::Exec("A=demo".into())));
+        assert_eq!(source("exec:A=tail:"), of("default", Kind::Exec("A=tail:".into())));
     }
 }

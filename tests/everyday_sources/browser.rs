@@ -32,6 +32,29 @@ async fn written(dir: &Path) -> String {
 }
 
 #[tokio::test]
+async fn a_browser_that_ends_at_once_is_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let chrome = dir.path().join("google-chrome");
+    std::fs::write(&chrome, "#!/bin/sh\necho first >&2\necho 'it cannot run as root' >&2\necho >&2\nexit 7\n").unwrap();
+    std::fs::set_permissions(&chrome, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let mut serve = command(dir.path(), &["serve", "--listen", "localhost:0", "--http", "off", "--open", "chrome"]);
+    serve.env("PATH", &path);
+    let mut serving = Program::of(serve);
+    let ready = serving.line().await;
+    let url = ready.split_whitespace().last().unwrap();
+    let line = serving.told("it cannot run as root").await;
+    assert!(line.contains("WARN") && line.contains("google-chrome ended at once (exit status: 7)"), "{line}");
+    let mut open = command(dir.path(), &["open", "chrome", url, "--certs", "certs"]);
+    let opened = soon("open ends", open.env("PATH", &path).output()).await.unwrap();
+    let told = String::from_utf8_lossy(&opened.stderr);
+    assert!(told.ends_with("google-chrome ended at once (exit status: 7): it cannot run as root\n"), "{told}");
+    assert_eq!((opened.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    serving.signal("TERM");
+    assert_eq!(serving.end().await.2, Some(0));
+}
+
+#[tokio::test]
 async fn a_browser_gets_none_of_our_settings_and_limits() {
     for browser in ["chrome", "firefox"] {
         let dir = tempfile::tempdir().unwrap();

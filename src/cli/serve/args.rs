@@ -20,7 +20,8 @@ pub(in crate::cli) struct ServeCommand {
     /// appended to it; pipes too),
     /// publish (what clients send, as `h3cast publish` does), nats://HOST:PORT/SUBJECT (what a NATS
     /// JetStream stream keeps of it; with * or > in it, a feed for each subject).
-    /// A feed without a NAME is the one at /stream, the others are at /stream/NAME.
+    /// A feed without a NAME is the one at /stream, the others are at /stream/NAME. A NAME has up to 100
+    /// ASCII letters, digits, `-`, `_` and `.`, and not only dots.
     #[arg(value_name = "[NAME=]SOURCE")]
     pub(in crate::cli) sources: Vec<Source>,
     #[command(flatten)]
