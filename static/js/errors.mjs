@@ -142,7 +142,7 @@ export function feedFailed(reason) {
   const words = reason === "" ? "" : `: ${reason.replace(/\.?$/, "")}`;
   return forGood(new PageError(`The feed failed at its source${words}.`, [
     "To read what the server still has of it, start from the oldest chunk (“oldest kept”, or ?from=start).",
-    "To have more of it, look at its source (a command, a file) and restart the server.",
+    "To get the rest, fix its source (a command, a file) and restart the server.",
   ]));
 }
 

@@ -63,8 +63,8 @@ pub(in crate::cli) struct ServeArgs {
     /// if it comes from the environment. [default: lines]
     #[arg(long, env = "H3CAST_CHUNK", value_name = "[NAME=]lines|bytes", value_delimiter = ',', value_parser = setting(chunk_at))]
     pub(super) chunk: Vec<Setting<Chunking>>,
-    /// How much of a live feed is kept for viewers who come late or again, in bytes (K, M and G
-    /// are 1024, 1024² and 1024³). [default: 8M]
+    /// How much of a live feed is kept for late viewers and for those who reconnect, in bytes (K, M and G
+    /// are 1024, 1024² and 1024³). Each chunk counts with its own bytes and 136 bytes of overhead. [default: 8M]
     #[arg(long, env = "H3CAST_HISTORY", value_name = "[NAME=]BYTES", value_delimiter = ',', value_parser = setting(size))]
     pub(super) history: Vec<Setting<usize>>,
     /// What becomes of a viewer of a live feed that is behind all that is kept: it goes on with the

@@ -119,3 +119,12 @@ impl Contents {
 pub(super) fn cost(bytes: &Bytes) -> u64 {
     (bytes.len() + OVERHEAD) as u64
 }
+
+#[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
+mod tests {
+    /// `--help`, the README and docs/protocol.md name it.
+    #[test]
+    fn the_overhead_is_as_documented() {
+        assert_eq!(super::OVERHEAD, 136);
+    }
+}
