@@ -102,7 +102,8 @@ async fn both_ways_of_streaming_and_the_client() {
         assert_eq!(String::from_utf8_lossy(&got.stdout), expected, "{name}: {}", String::from_utf8_lossy(&got.stderr));
         assert!(got.status.success());
 
-        let mut response = soon("the head", server.connect().await.get(&server.uri(""))).await.unwrap();
+        let connection = server.connect().await;
+        let mut response = soon("the head", connection.get(&server.uri(""))).await.unwrap();
         // What a browser's window needs to show chunks as they come.
         assert_eq!(response.headers["content-type"], "text/plain; charset=utf-8", "{name}");
         assert_eq!(response.headers["x-content-type-options"], "nosniff", "{name}");
