@@ -72,6 +72,25 @@ async fn a_large_write_is_whole() {
     soon("the end", write).await.unwrap();
 }
 
+/// A body that is read again fails again, and costs nothing else on the connection.
+#[tokio::test]
+async fn a_cut_response_stays_cut() {
+    let (server, mut taken) = server().await;
+    let connection = server.connect().await;
+    let mut response = soon("the head", connection.get(&server.uri("/"))).await.unwrap();
+    let mut stream = soon("the stream", taken.recv()).await.unwrap();
+    stream.write_bytes("one".into()).await.unwrap();
+    assert_eq!(soon("the chunk", response.body.next()).await.unwrap().unwrap(), "one");
+    // It ends within the header of a frame.
+    let abort = tokio::spawn(stream.abort());
+    assert!(matches!(soon("the reset", response.body.next()).await, Err(ClientError::Reset(_))));
+    for _ in 0..3 {
+        soon("an error", response.body.next()).await.unwrap_err();
+    }
+    soon("the abort", abort).await.unwrap();
+    soon("another head", connection.get(&server.uri("/"))).await.unwrap();
+}
+
 #[tokio::test]
 async fn dropping_it_unfinished_shows_a_cut_response() {
     let (server, mut taken) = server().await;

@@ -254,6 +254,8 @@ pub(crate) struct RecvStream {
     /// What was read before the stream was given to h3, still to be filtered.
     prefix: Bytes,
     ended: bool,
+    /// It was reset, or the connection was lost. QUIC reports that once, and a clean end after it.
+    failed: bool,
     /// What is wrong with the message behind `passed`.
     wrong: Option<&'static str>,
     malformed: Malformed,
@@ -268,7 +270,7 @@ impl RecvStream {
         shared: Arc<Shared>,
     ) -> Self {
         let (prefix, malformed) = (Bytes::new(), Malformed::default());
-        Self { stream, filter, passed, prefix, ended: false, wrong: None, malformed, shared }
+        Self { stream, filter, passed, prefix, ended: false, failed: false, wrong: None, malformed, shared }
     }
 
     pub(crate) fn with_prefix(mut self, prefix: Bytes) -> Self {
@@ -301,11 +303,18 @@ impl quic::RecvStream for RecvStream {
                 quic::RecvStream::stop_sending(self, code::H3_MESSAGE_ERROR);
                 return Poll::Ready(Err(StreamErrorIncoming::Unknown(reason.into())));
             }
+            if self.failed {
+                return Poll::Ready(Err(StreamErrorIncoming::Unknown("the stream has failed before".into())));
+            }
             if self.ended {
                 return Poll::Ready(Ok(None));
             }
             let chunk = match std::mem::take(&mut self.prefix) {
-                prefix if prefix.is_empty() => ready!(self.stream.poll_data(cx))?,
+                prefix if prefix.is_empty() => {
+                    let polled = ready!(self.stream.poll_data(cx));
+                    self.failed = polled.is_err();
+                    polled?
+                }
                 prefix => Some(prefix),
             };
             match chunk {
