@@ -10,7 +10,7 @@ import { Viewer } from './lib/viewer.mjs';
 import { silence } from './lib/silence.mjs';
 
 const VIEWERS = Number(process.env.H3CAST_LOAD_VIEWERS ?? 50);
-const TOTAL = Number(process.env.H3CAST_LOAD_BYTES ?? 1 << 30);
+const TOTAL = Number(process.env.H3CAST_LOAD_BYTES ?? 256 << 20);
 /** The slowest that the whole may be, over all viewers together, before it is called stuck. */
 const SLOWEST = 40 * (1 << 20);
 const DEADLINE = 60_000 + (TOTAL * VIEWERS * 1000) / SLOWEST;
