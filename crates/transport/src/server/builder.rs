@@ -1,0 +1,212 @@
+//! What a server is told before it starts, and its start.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Request, Response};
+use tokio_rustls::TlsAcceptor;
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
+
+use super::{Addresses, Advertise, DEFAULT_PORT, PlainHttp, Server, ServerId, StartError, Via, tls};
+use crate::{
+    fault,
+    guard::Limits,
+    identity::{Identity, IdentityError},
+    listen::{Bound, Listen, ListenError, Sockets},
+    quic,
+    service::{Context, HttpService},
+    webtransport::{Handler, Handlers},
+};
+
+/// Makes a [`Server`].
+#[derive(Debug)]
+pub struct ServerBuilder {
+    identity: Identity,
+    listen: Vec<Listen>,
+    http: PlainHttp,
+    service: HttpService,
+    handlers: Handlers,
+    limits: Limits,
+    max_sessions: usize,
+    grace: Duration,
+    server_id: Option<ServerId>,
+    advertise: Option<Arc<Advertise>>,
+}
+
+impl ServerBuilder {
+    pub(super) fn new(identity: Identity) -> Self {
+        let not_found = tower::service_fn(|_: Request<Body>| async {
+            let mut response = Response::new(Body::from("not found\n"));
+            *response.status_mut() = http::StatusCode::NOT_FOUND;
+            Ok(response)
+        });
+        Self {
+            identity,
+            listen: Vec::new(),
+            http: PlainHttp::Off,
+            service: BoxCloneSyncService::new(not_found),
+            handlers: Handlers::default(),
+            limits: Limits { max_field_section_size: 16 * 1024, head_timeout: Duration::from_secs(10) },
+            max_sessions: 16,
+            grace: Duration::from_secs(5),
+            server_id: None,
+            advertise: None,
+        }
+    }
+
+    /// Adds an address to listen on. Without any, the server listens on `localhost:4433`.
+    #[must_use]
+    pub fn listen(mut self, listen: Listen) -> Self {
+        self.listen.push(listen);
+        self
+    }
+
+    /// Where plain HTTP is served, on loopback only. The default is nowhere.
+    #[must_use]
+    pub fn plain_http(mut self, http: PlainHttp) -> Self {
+        self.http = http;
+        self
+    }
+
+    /// What answers requests of every version of HTTP: an axum `Router`, or any service.
+    #[must_use]
+    pub fn http_service<S, B>(mut self, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>, Error = std::convert::Infallible>,
+        S: Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.service = BoxCloneSyncService::new(service.map_response(|response| response.map(Body::new)));
+        self
+    }
+
+    /// What answers WebTransport sessions at `path`.
+    #[must_use]
+    pub fn webtransport(mut self, path: &str, handler: impl Handler) -> Self {
+        self.handlers.insert(path, Arc::new(handler));
+        self
+    }
+
+    /// What answers WebTransport sessions at every other path. Without it they get 404.
+    #[must_use]
+    pub fn webtransport_fallback(mut self, handler: impl Handler) -> Self {
+        self.handlers.set_fallback(Arc::new(handler));
+        self
+    }
+
+    /// How many WebTransport sessions one connection may have at once (default 16).
+    #[must_use]
+    pub fn max_sessions(mut self, sessions: usize) -> Self {
+        self.max_sessions = sessions;
+        self
+    }
+
+    /// How long requests and sessions may go on after the server was told to stop (default 5 s).
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Names this server in its connection ids, for a load balancer that reads them; everybody on the
+    /// way can. Without it, they are random.
+    #[must_use]
+    pub fn server_id(mut self, server: Option<ServerId>) -> Self {
+        self.server_id = server;
+        self
+    }
+
+    /// What clients are told to call this server, in `Alt-Svc` and by the app, where that cannot be seen
+    /// from what they use. By default it is the host and port that each client uses.
+    #[must_use]
+    pub fn advertise(mut self, advertise: Option<Advertise>) -> Self {
+        self.advertise = advertise.map(Arc::new);
+        self
+    }
+
+    /// Binds every socket, then stores a certificate that was only
+    /// [planned](Identity::planned). Until [`Server::run`], clients wait.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be bound or the certificate cannot be used; then none is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, nothing stays bound.
+    pub async fn build(self) -> Result<Server, StartError> {
+        let mut listen = self.listen;
+        if listen.is_empty() {
+            listen.push(Listen::localhost(DEFAULT_PORT));
+        }
+        let mut bound = Vec::new();
+        for listen in &listen {
+            bound.push(listen.bind(Sockets::UdpAndTcp, "--listen").await?);
+        }
+        let (http, http_moved) = bind_http(self.http).await?;
+        let first_port = bound.first().map_or(DEFAULT_PORT, |bound| bound.port);
+        let addresses = Addresses {
+            tls: bound.iter().map(|bound| format!("{}:{}", bound.host, bound.port)).collect(),
+            http: http.as_ref().map(|bound| format!("{}:{}", bound.host, bound.port)),
+            udp: bound.iter().flat_map(|bound| &bound.udp).filter_map(|udp| udp.local_addr().ok()).collect(),
+            http_moved,
+        };
+        let (identity, hosts) = (self.identity.clone(), hosts(&listen));
+        tokio::task::spawn_blocking(move || {
+            fault::point("certificate-store");
+            identity.commit()?;
+            identity.report(&hosts);
+            Ok::<_, IdentityError>(())
+        })
+        .await
+        .map_err(std::io::Error::other)??;
+        let tickets = tls::tickets();
+        let keys = quic::server::Keys::new(&self.identity.secret(), self.server_id.as_ref());
+        let (mut endpoints, mut tcp) = (Vec::new(), Vec::new());
+        for bound in bound {
+            let via = Via { tls: true, tls_port: bound.port };
+            let acceptor =
+                TlsAcceptor::from(Arc::new(tls::tls(&self.identity, &bound.host, &[b"h2", b"http/1.1", b"http/1.0"])?));
+            let config = quic::server::Config::new(tls::early_tls(&self.identity, &bound.host, tickets.clone())?)?;
+            for udp in bound.udp {
+                endpoints.push((quic::server::Endpoint::new(udp, &keys, &config)?, via));
+            }
+            for listener in bound.tcp {
+                tcp.push((tokio::net::TcpListener::from_std(listener)?, Some(acceptor.clone()), via));
+            }
+        }
+        let via = Via { tls: false, tls_port: first_port };
+        for listener in http.into_iter().flat_map(|bound| bound.tcp) {
+            tcp.push((tokio::net::TcpListener::from_std(listener)?, None, via));
+        }
+        let context = Context {
+            service: self.service,
+            handlers: self.handlers,
+            limits: self.limits,
+            max_sessions: self.max_sessions,
+            advertise: self.advertise,
+        };
+        Ok(Server { identity: self.identity, addresses, context: Arc::new(context), endpoints, tcp, grace: self.grace })
+    }
+}
+
+/// The hosts by which clients come: what listens on all addresses has none of its own.
+fn hosts(listen: &[Listen]) -> Vec<String> {
+    let one = |host: &&str| !host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+    listen.iter().map(Listen::host).filter(one).map(String::from).collect()
+}
+
+async fn bind_http(http: PlainHttp) -> Result<(Option<Bound>, bool), ListenError> {
+    let bind = |listen: Listen| async move { listen.bind(Sockets::Tcp, "--http").await };
+    match http {
+        PlainHttp::Off => Ok((None, false)),
+        PlainHttp::At(listen) => Ok((Some(bind(listen).await?), false)),
+        PlainHttp::Near(listen) => match bind(listen.clone()).await {
+            Err(ListenError::InUse { .. }) => Ok((Some(bind(listen.any_port()).await?), true)),
+            other => Ok((Some(other?), false)),
+        },
+    }
+}

@@ -1,0 +1,169 @@
+//! The server: bound sockets, one service for every version of HTTP, WebTransport handlers.
+
+mod accept;
+mod builder;
+mod error;
+mod tls;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error};
+
+pub use self::{
+    builder::ServerBuilder,
+    error::{RunError, StartError},
+};
+use crate::{
+    fault,
+    identity::Identity,
+    listen::Listen,
+    panics::{self, Restarts},
+    quic,
+    service::Context,
+    tcp,
+};
+pub use crate::{
+    listen::{Addresses, DEFAULT_HTTP_PORT, DEFAULT_PORT},
+    quic::{BadServerId, ServerId},
+    reached::{Advertise, BadAdvertise, Via, base},
+};
+
+/// Where plain HTTP is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PlainHttp {
+    /// Nowhere.
+    Off,
+    /// There, or the server does not start.
+    At(Listen),
+    /// There, or on any free port when another program listens there.
+    Near(Listen),
+}
+
+/// A server whose sockets are bound. It serves while [`run`](Self::run) does.
+///
+/// ```no_run
+/// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
+/// use axum::{Router, routing::get};
+/// use h3cast_transport::{Identity, Server};
+///
+/// let identity = Identity::self_signed("certs".as_ref(), &[], Default::default())?;
+/// let server = Server::builder(identity)
+///     .http_service(Router::new().route("/", get(|| async { "hello over any HTTP\n" })))
+///     .build()
+///     .await?;
+/// println!("https://{}/", server.addresses().tls[0]);
+/// server.run(Default::default()).await?;
+/// # Ok(()) }
+/// ```
+pub struct Server {
+    identity: Identity,
+    addresses: Addresses,
+    context: Arc<Context>,
+    endpoints: Vec<(quic::server::Endpoint, Via)>,
+    tcp: Vec<(tokio::net::TcpListener, Option<TlsAcceptor>, Via)>,
+    grace: Duration,
+}
+
+/// How long the last packets may take to leave when the grace time is over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Begins to describe a server with this identity.
+    #[must_use]
+    pub fn builder(identity: Identity) -> ServerBuilder {
+        ServerBuilder::new(identity)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// The identity that it was built with.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Serves until `stop` is cancelled: then accepts no more, tells every client (GOAWAY), lets
+    /// requests and sessions end within the grace time, and closes what is left.
+    ///
+    /// What panics is logged: a request or a connection ends with that, a listener and what renews the
+    /// certificate are restarted.
+    ///
+    /// # Errors
+    ///
+    /// When a part of the server is gone and cannot be restarted; the rest has been stopped then, as by
+    /// `stop`.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, everything ends at once.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
+        let stop = stop.child_token();
+        let mut tasks = JoinSet::new();
+        let (identity, until) = (self.identity.clone(), stop.clone());
+        tasks.spawn(async move {
+            let mut restarts = Restarts::new("the task that renews the certificate");
+            let keeper = || async {
+                fault::point("certificate");
+                identity.keep_fresh(until.clone()).await;
+            };
+            while restarts.after(panics::caught_async(keeper()).await, &until).await {}
+            Ok(())
+        });
+        for (listener, tls, via) in self.tcp {
+            let serving = tcp::serve(listener, tls, self.context.clone(), via, stop.clone());
+            tasks.spawn(async {
+                serving.await;
+                Ok(())
+            });
+        }
+        let endpoints: Vec<_> = self.endpoints.iter().map(|(endpoint, _)| endpoint.clone()).collect();
+        for (endpoint, via) in self.endpoints {
+            tasks.spawn(accept::serve(endpoint, self.context.clone(), via, stop.clone()));
+        }
+        let mut failed = Ok(());
+        let all = async {
+            while let Some(ended) = tasks.join_next().await {
+                let error = match ended {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(error)) => error,
+                    Err(error) => RunError { task: "a task of the server".into(), reason: error.to_string() },
+                };
+                error!("{error}: stopping");
+                failed = Err(error);
+                stop.cancel();
+            }
+        };
+        let deadline = async {
+            stop.cancelled().await;
+            tokio::time::sleep(self.grace).await;
+        };
+        tokio::select! {
+            () = all => {}
+            () = deadline => debug!("the grace time is over"),
+        }
+        // Dropping the tasks ends what is left, and tells the clients; that must still leave, as what was said last.
+        tasks.shutdown().await;
+        let told = async {
+            for endpoint in endpoints {
+                endpoint.wait_idle().await;
+            }
+        };
+        // A client that is gone without a word must not hold us.
+        let _ = tokio::time::timeout(LAST_WORDS, told).await;
+        failed
+    }
+}
