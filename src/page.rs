@@ -42,15 +42,15 @@ const PIECE: usize = 64 << 10;
 
 /// A file as it is served.
 #[derive(Debug)]
-pub(crate) struct File {
-    content: Content,
+pub(crate) struct PageFile {
+    content: PageContent,
     mime: String,
     etag: Option<String>,
 }
 
 /// What a file holds, and whose it is.
 #[derive(Debug)]
-enum Content {
+enum PageContent {
     /// Of the embedded page, which keeps to a strict policy.
     Embedded(Bytes),
     /// Of a user's folder: what has been read of it, the rest, and how long it is in all. It may be of any size.
@@ -58,10 +58,10 @@ enum Content {
 }
 
 /// An embedded file.
-pub(crate) fn embedded(path: &str) -> Option<File> {
+pub(crate) fn embedded(path: &str) -> Option<PageFile> {
     let file = FILES.get(path)?;
-    Some(File {
-        content: Content::Embedded(file.bytes.clone()),
+    Some(PageFile {
+        content: PageContent::Embedded(file.bytes.clone()),
         mime: file.mime.clone(),
         etag: Some(file.etag.clone()),
     })
@@ -91,7 +91,7 @@ fn is_hidden(relative: &Path) -> bool {
 }
 
 /// A file of a folder, which is its owner's: nothing outside of it, and nothing hidden, is ever read.
-pub(crate) async fn from_folder(dir: &Path, path: &str) -> Option<File> {
+pub(crate) async fn from_folder(dir: &Path, path: &str) -> Option<PageFile> {
     let relative = Path::new(path);
     if !relative.components().all(|part| matches!(part, Component::Normal(_))) || is_hidden(relative) {
         return None;
@@ -107,10 +107,10 @@ pub(crate) async fn from_folder(dir: &Path, path: &str) -> Option<File> {
     let len = metadata.len();
     let mut head = Vec::new();
     (&mut rest).take(len.min(content::HEAD as u64)).read_to_end(&mut head).await.ok()?;
-    Some(File {
+    Some(PageFile {
         mime: content::media_type(relative, &head),
         etag: state(&metadata),
-        content: Content::Folder { head, rest, len },
+        content: PageContent::Folder { head, rest, len },
     })
 }
 
@@ -151,7 +151,7 @@ fn exactly(head: Vec<u8>, rest: tokio::fs::File, len: u64) -> Body {
     Body::from_stream(pieces)
 }
 
-impl File {
+impl PageFile {
     /// Answers with the file, or 304 when the client has it. `connect` is the one other origin
     /// that the page may talk to.
     pub(crate) fn respond(self, request: &HeaderMap, connect: &str) -> Response {
@@ -165,7 +165,7 @@ impl File {
         if let Some(etag) = self.etag.as_deref().and_then(|etag| HeaderValue::from_str(etag).ok()) {
             head.headers_mut().insert(header::ETAG, etag);
         }
-        if let Content::Embedded(_) = self.content {
+        if let PageContent::Embedded(_) = self.content {
             let policy = format!(
                 "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; \
                  connect-src 'self' {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -183,8 +183,8 @@ impl File {
                 head
             }
             false => match self.content {
-                Content::Embedded(bytes) => head.map(|_| Body::from(bytes)),
-                Content::Folder { head: begun, rest, len } => {
+                PageContent::Embedded(bytes) => head.map(|_| Body::from(bytes)),
+                PageContent::Folder { head: begun, rest, len } => {
                     head.headers_mut().insert(header::CONTENT_LENGTH, len.into());
                     head.map(|_| exactly(begun, rest, len))
                 }

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use http::{HeaderMap, StatusCode, Uri};
 
-use super::{App, Problem, accept, publish::Cut};
+use super::{App, Problem, accept, publish::ChunkBy};
 use crate::{
     chunk::EndCursor,
     feed::{Feed, Start, Viewer},
@@ -37,7 +37,7 @@ pub(super) struct Query {
     /// With what right a session publishes: pages cannot give its request a header.
     token: Option<String>,
     /// Where what is published is cut.
-    pub(super) chunk: Option<Cut>,
+    pub(super) chunk: Option<ChunkBy>,
 }
 
 impl Query {
@@ -74,8 +74,8 @@ impl Query {
                 "token" => set(&mut query.token, &name, "…", Some(value.to_string()), "given once")?,
                 "chunk" => {
                     let chunk = match value.as_ref() {
-                        "bytes" => Some(Cut::Bytes),
-                        "lines" => Some(Cut::Lines),
+                        "bytes" => Some(ChunkBy::Bytes),
+                        "lines" => Some(ChunkBy::Lines),
                         _ => None,
                     };
                     set(&mut query.chunk, &name, &value, chunk, "lines or bytes")?;
@@ -107,7 +107,7 @@ pub(super) struct Asked {
     pub(super) format_named: bool,
     pub(super) delivery: Delivery,
     pub(super) token: Option<String>,
-    pub(super) chunk: Option<Cut>,
+    pub(super) chunk: Option<ChunkBy>,
 }
 
 impl App {

@@ -36,27 +36,27 @@ type FileBody = tower_http::services::fs::ServeFileSystemResponseBody;
 struct ThatFile(Arc<Path>);
 
 impl Backend for ThatFile {
-    type File = Opened;
-    type Metadata = Version;
-    type OpenFuture = BoxFuture<'static, io::Result<Opened>>;
-    type MetadataFuture = BoxFuture<'static, io::Result<Version>>;
+    type File = FeedFile;
+    type Metadata = FileVersion;
+    type OpenFuture = BoxFuture<'static, io::Result<FeedFile>>;
+    type MetadataFuture = BoxFuture<'static, io::Result<FileVersion>>;
 
     fn open(&self, _: PathBuf) -> Self::OpenFuture {
         let path = self.0.clone();
         // It may have become a pipe since it was looked at, which is never waited for.
-        Box::pin(async move { Ok(Opened(source::file::file(&path).await?)) })
+        Box::pin(async move { Ok(FeedFile(source::file::file(&path).await?)) })
     }
 
     fn metadata(&self, _: PathBuf) -> Self::MetadataFuture {
         let path = self.0.clone();
-        Box::pin(async move { Ok(Version(tokio::fs::metadata(path).await?)) })
+        Box::pin(async move { Ok(FileVersion(tokio::fs::metadata(path).await?)) })
     }
 }
 
 /// What tells one version of a file from another: its `ETag` and `Last-Modified` are made of this.
-struct Version(Metadata);
+struct FileVersion(Metadata);
 
-impl tower_http::services::fs::Metadata for Version {
+impl tower_http::services::fs::Metadata for FileVersion {
     fn is_dir(&self) -> bool {
         self.0.is_dir()
     }
@@ -82,15 +82,15 @@ impl tower_http::services::fs::Metadata for Version {
 }
 
 /// As [`TokioFile`](tower_http::services::fs::TokioFile), which cannot be made of a file.
-struct Opened(tokio::fs::File);
+struct FeedFile(tokio::fs::File);
 
-impl AsyncRead for Opened {
+impl AsyncRead for FeedFile {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
-impl AsyncSeek for Opened {
+impl AsyncSeek for FeedFile {
     fn start_seek(mut self: Pin<&mut Self>, position: io::SeekFrom) -> io::Result<()> {
         Pin::new(&mut self.0).start_seek(position)
     }
@@ -100,12 +100,12 @@ impl AsyncSeek for Opened {
     }
 }
 
-impl tower_http::services::fs::File for Opened {
-    type Metadata = Version;
-    type MetadataFuture<'a> = BoxFuture<'a, io::Result<Version>>;
+impl tower_http::services::fs::File for FeedFile {
+    type Metadata = FileVersion;
+    type MetadataFuture<'a> = BoxFuture<'a, io::Result<FileVersion>>;
 
     fn metadata(&self) -> Self::MetadataFuture<'_> {
-        Box::pin(async { Ok(Version(self.0.metadata().await?)) })
+        Box::pin(async { Ok(FileVersion(self.0.metadata().await?)) })
     }
 }
 
@@ -114,9 +114,9 @@ const CONDITIONS: [HeaderName; 4] =
     [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE];
 
 /// What a feed's file is, for browsers.
-pub(super) struct Content(HeaderValue);
+pub(super) struct FeedType(HeaderValue);
 
-impl Content {
+impl FeedType {
     /// Says so in the head of an answer that has its bytes.
     pub(super) fn say(self, headers: &mut HeaderMap) {
         if self.0.to_str().is_ok_and(content::is_active) {
@@ -129,12 +129,12 @@ impl Content {
 }
 
 /// What a feed's file is, to be sent as it is in a stream of another kind.
-pub(super) async fn content(feed: &Feed, path: &Path) -> Result<Content, Problem> {
+pub(super) async fn content(feed: &Feed, path: &Path) -> Result<FeedType, Problem> {
     Ok(look(feed, path).await?.1)
 }
 
 /// The length of a feed's file, and what it is.
-async fn look(feed: &Feed, path: &Path) -> Result<(u64, Content), Problem> {
+async fn look(feed: &Feed, path: &Path) -> Result<(u64, FeedType), Problem> {
     let looked = async {
         let file = source::file::file(path).await?;
         let len = file.metadata().await?.len();
@@ -142,7 +142,7 @@ async fn look(feed: &Feed, path: &Path) -> Result<(u64, Content), Problem> {
         file.take(content::HEAD as u64).read_to_end(&mut head).await?;
         let media_type = content::media_type(path, &head);
         let fallback = HeaderValue::from_static("application/octet-stream");
-        Ok::<_, io::Error>((len, Content(HeaderValue::from_str(&media_type).unwrap_or(fallback))))
+        Ok::<_, io::Error>((len, FeedType(HeaderValue::from_str(&media_type).unwrap_or(fallback))))
     };
     looked.await.map_err(|error| unreadable(feed, path, &error))
 }

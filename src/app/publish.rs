@@ -31,7 +31,7 @@ use crate::{
     source::chunker::{Chunker, Chunking},
     webtransport::{RecvStream, SendStream, Session},
 };
-use known::{Known, Publication};
+use known::{Ledger, PublicationRequest};
 
 /// Publications that run at once.
 const MAX_RUNNING: usize = 1024;
@@ -46,7 +46,7 @@ pub(super) struct Publications {
     /// The hash of the token, so that comparing it takes the same time whatever is compared.
     token: Option<[u8; 32]>,
     limit: Option<u64>,
-    known: Arc<Known>,
+    known: Arc<Ledger>,
     places: Arc<Semaphore>,
 }
 
@@ -107,7 +107,7 @@ impl Publications {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) enum Cut {
+pub(super) enum ChunkBy {
     /// Wherever a piece of it ends.
     #[default]
     Bytes,
@@ -115,11 +115,11 @@ pub(super) enum Cut {
     Lines,
 }
 
-impl From<Cut> for Chunking {
-    fn from(cut: Cut) -> Self {
+impl From<ChunkBy> for Chunking {
+    fn from(cut: ChunkBy) -> Self {
         match cut {
-            Cut::Bytes => Self::Bytes,
-            Cut::Lines => Self::Lines,
+            ChunkBy::Bytes => Self::Bytes,
+            ChunkBy::Lines => Self::Lines,
         }
     }
 }
@@ -164,7 +164,7 @@ fn is_identity(encoding: &HeaderValue) -> bool {
 }
 
 /// What a publication has written so far.
-fn written(feed: &Feed, publication: &Publication) -> serde_json::Value {
+fn written(feed: &Feed, publication: &PublicationRequest) -> serde_json::Value {
     let progress = publication.progress();
     json!({
         "feed": feed.name(),
@@ -180,7 +180,7 @@ fn written(feed: &Feed, publication: &Publication) -> serde_json::Value {
 async fn publish(
     publications: &Publications,
     publisher: &Publisher,
-    publication: &mut Publication,
+    publication: &mut PublicationRequest,
     pieces: impl Stream<Item = io::Result<Bytes>>,
     chunking: Chunking,
 ) -> Result<(), Problem> {
@@ -289,7 +289,7 @@ impl From<io::Error> for Broken {
 
 /// Reads every stream that the client opens in its session; each is a publication. A bidirectional
 /// one is answered on. Ends when the session does.
-pub(super) async fn streams(app: &App, session: &Session, feed: &Feed, token: Option<&str>, cut: Cut) {
+pub(super) async fn streams(app: &App, session: &Session, feed: &Feed, token: Option<&str>, cut: ChunkBy) {
     let mut running = JoinSet::new();
     loop {
         let (reply, stream) = tokio::select! {
@@ -315,7 +315,7 @@ async fn one_stream(
     publications: &Publications,
     feed: &Feed,
     token: Option<&str>,
-    cut: Cut,
+    cut: ChunkBy,
     mut stream: RecvStream,
     reply: Option<SendStream>,
 ) {

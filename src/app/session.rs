@@ -22,20 +22,20 @@ use crate::{
 const FEED_FAILED: u32 = 1;
 
 /// Why a feed was not brought to its end.
-enum Cut {
+enum Undelivered {
     /// Nobody wants the rest.
     Gone,
     /// The feed broke off.
     Feed(format::Cut),
 }
 
-impl From<format::Cut> for Cut {
+impl From<format::Cut> for Undelivered {
     fn from(cut: format::Cut) -> Self {
         Self::Feed(cut)
     }
 }
 
-impl From<StreamError> for Cut {
+impl From<StreamError> for Undelivered {
     fn from(_: StreamError) -> Self {
         Self::Gone
     }
@@ -90,7 +90,7 @@ async fn bring(app: &App, session: &Session, feed: &Feed, viewer: Viewer, format
         }
         Delivery::Datagrams => by_datagrams(viewer, session, &mut out).await,
     };
-    if let Err(Cut::Feed(_)) = brought {
+    if let Err(Undelivered::Feed(_)) = brought {
         out.delivered(session).await;
     }
     let mut stream = out.stream;
@@ -103,13 +103,13 @@ async fn bring(app: &App, session: &Session, feed: &Feed, viewer: Viewer, format
         }
         // Who does not read, or not fast enough, may still publish.
         Err(cut) if feed.publisher().is_some() => {
-            if let Cut::Feed(_) = cut {
+            if let Undelivered::Feed(_) = cut {
                 stream.reset(FEED_FAILED);
             }
             session.closed().await;
         }
-        Err(Cut::Gone) => {}
-        Err(Cut::Feed(error)) => {
+        Err(Undelivered::Gone) => {}
+        Err(Undelivered::Feed(error)) => {
             stream.reset(FEED_FAILED);
             session.close(FEED_FAILED, &error.to_string());
         }
@@ -161,7 +161,7 @@ impl Out {
     }
 }
 
-async fn by_stream(mut writer: Writer, out: &mut Out) -> Result<(), Cut> {
+async fn by_stream(mut writer: Writer, out: &mut Out) -> Result<(), Undelivered> {
     let mut stopped = rarely(Box::pin(out.stream.when_stopped()));
     let mut buffers = Vec::new();
     loop {
@@ -172,7 +172,7 @@ async fn by_stream(mut writer: Writer, out: &mut Out) -> Result<(), Cut> {
                 false => return Ok(()),
             },
             // Nobody reads the stream any more.
-            () = &mut stopped => return Err(Cut::Gone),
+            () = &mut stopped => return Err(Undelivered::Gone),
         }
         buffers.clear();
     }
@@ -180,14 +180,14 @@ async fn by_stream(mut writer: Writer, out: &mut Out) -> Result<(), Cut> {
 
 /// Each chunk as a datagram. The stream tells, as lines of JSON, of each chunk that does not fit
 /// into one, of those that the viewer was too slow for, and at the end how many there were.
-async fn by_datagrams(mut viewer: Viewer, session: &Session, out: &mut Out) -> Result<(), Cut> {
+async fn by_datagrams(mut viewer: Viewer, session: &Session, out: &mut Out) -> Result<(), Undelivered> {
     let (mut sent, mut skipped) = (0_u64, 0_u64);
     let mut stopped = rarely(Box::pin(out.stream.when_stopped()));
     loop {
         let next = tokio::select! {
             biased;
             next = viewer.next() => next,
-            () = &mut stopped => return Err(Cut::Gone),
+            () = &mut stopped => return Err(Undelivered::Gone),
         };
         match next {
             Some(Event::Chunk(chunk)) => match session.send_datagram_wait(chunk.bytes.clone()).await {
@@ -196,15 +196,15 @@ async fn by_datagrams(mut viewer: Viewer, session: &Session, out: &mut Out) -> R
                     out.tell(&json!({ "skipped": { "seq": chunk.seq, "bytes": size, "max": max } })).await?;
                     skipped += 1;
                 }
-                Err(_) => return Err(Cut::Gone),
+                Err(_) => return Err(Undelivered::Gone),
             },
             Some(Event::Gap(gap)) => {
                 let gap = json!({ "from": gap.from, "missing": gap.missing, "restarted": gap.restarted });
                 out.tell(&json!({ "gap": gap })).await?;
             }
             Some(Event::Stalled(stalled)) => out.tell(&json!({ "stalled": stalled })).await?,
-            Some(Event::End(End::Failed(error))) => return Err(Cut::Feed(error.into())),
-            Some(Event::End(End::Stopped)) => return Err(Cut::Feed(format::Cut::Stopped)),
+            Some(Event::End(End::Failed(error))) => return Err(Undelivered::Feed(error.into())),
+            Some(Event::End(End::Stopped)) => return Err(Undelivered::Feed(format::Cut::Stopped)),
             Some(Event::End(End::Clean)) | None => {
                 let end = json!({ "chunks": sent + skipped, "sent": sent, "skipped": skipped });
                 return Ok(out.tell(&json!({ "end": end })).await?);

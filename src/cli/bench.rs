@@ -18,9 +18,9 @@ use tokio::{
 use super::{Failure, log, print, remote};
 use crate::{server::DEFAULT_PORT, shown::json};
 use process::Usage;
-use report::{Report, Server};
+use report::{Report, ServerUsage};
 use tally::Tally;
-use viewer::{Target, Viewer};
+use viewer::{BenchViewer, Target};
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
@@ -42,7 +42,7 @@ pub(super) struct BenchArgs {
     webtransport: bool,
     /// Which HTTP to view it over.
     #[arg(long, value_name = "VERSION", value_enum, default_value = "h3")]
-    http: Version,
+    http: BenchVersion,
     /// How many of the viewers never read, and give credit for 16 KiB only.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
     stalled: u32,
@@ -63,7 +63,7 @@ pub(super) struct BenchArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Version {
+enum BenchVersion {
     /// HTTP/3.
     H3,
     /// HTTP/2.
@@ -78,7 +78,7 @@ enum Version {
     WebTransport,
 }
 
-impl Version {
+impl BenchVersion {
     fn in_words(self) -> &'static str {
         match self {
             Self::H3 => "HTTP/3",
@@ -107,15 +107,15 @@ const PROGRESS: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(args: BenchArgs) -> Result<(), Failure> {
     let uri = remote::url(&args.url)?;
-    let version = if args.webtransport { Version::WebTransport } else { args.http };
-    if args.early_data && version != Version::H3 {
+    let version = if args.webtransport { BenchVersion::WebTransport } else { args.http };
+    if args.early_data && version != BenchVersion::H3 {
         return Err(Failure::usage(anyhow::anyhow!("--early-data is for --http h3")));
     }
     let target = Arc::new(Target::new(uri, args.trust.trust()?, version, args.early_data)?);
     let usage = |pid| Usage::of(pid).map_err(|error| Failure::usage(anyhow::anyhow!("process {pid}: {error}")));
     let before = args.pid.map(usage).transpose()?;
     let tally = Arc::new(Tally::new(std::thread::available_parallelism().map_or(1, Into::into) * 4));
-    let line = Line::new(args.viewers);
+    let line = ProgressLine::new(args.viewers);
 
     // Viewers are dropped, and their connections closed, with this set.
     let mut viewers = JoinSet::new();
@@ -134,7 +134,8 @@ pub(super) async fn run(args: BenchArgs) -> Result<(), Failure> {
                 let Ok(slot) = slots.clone().acquire_owned().await else { break };
                 // Spread evenly among the others.
                 let stalled = (number + 1) * args.stalled / 100 > number * args.stalled / 100;
-                let viewer = Viewer { number: number as usize, stalled, target: target.clone(), tally: tally.clone() };
+                let viewer =
+                    BenchViewer { number: number as usize, stalled, target: target.clone(), tally: tally.clone() };
                 let arrived = arrived.clone();
                 viewers.spawn(viewer.run(move || {
                     drop(slot);
@@ -172,7 +173,7 @@ pub(super) async fn run(args: BenchArgs) -> Result<(), Failure> {
     line.clear();
     let after = args.pid.map(usage).transpose()?;
     let server = match (before, at_start?, after) {
-        (Some(before), Some(start), Some(end)) => Some(Server { before, start, end }),
+        (Some(before), Some(start), Some(end)) => Some(ServerUsage { before, start, end }),
         _ => None,
     };
     let total = tally.total();
@@ -210,12 +211,12 @@ pub(super) async fn run(args: BenchArgs) -> Result<(), Failure> {
 }
 
 /// The progress line, on a terminal.
-struct Line {
+struct ProgressLine {
     bar: Option<ProgressBar>,
     viewers: u32,
 }
 
-impl Line {
+impl ProgressLine {
     fn new(viewers: u32) -> Self {
         let style = ProgressStyle::with_template("{spinner} {elapsed_precise}  {msg}");
         let spinner = || ProgressBar::with_draw_target(None, log::draw_target());

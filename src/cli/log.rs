@@ -86,7 +86,7 @@ where
     F: for<'writer> FormatFields<'writer> + Send + Sync + 'static,
 {
     tracing_subscriber::fmt::layer()
-        .with_writer(|| Line)
+        .with_writer(|| LogWriter)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .fmt_fields(fields)
@@ -170,9 +170,9 @@ pub(super) fn exit(code: u8) -> ! {
 }
 
 /// A line of the log, written at once.
-struct Line;
+struct LogWriter;
 
-impl Write for Line {
+impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if let Some(outlet) = STDERR.get() {
             outlet.write(line);

@@ -18,13 +18,13 @@ const EVERY: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Keeps a note up to date.
-pub(super) struct Keeper {
+pub(super) struct NoteKeeper {
     addresses: Addresses,
     identity: Identity,
     left: Option<Left>,
 }
 
-impl Keeper {
+impl NoteKeeper {
     /// Leaves a note. Without one the server is as good: its clients have to be told whom to trust.
     pub(super) async fn leave(addresses: &Addresses, identity: &Identity) -> Self {
         let note = Note::of(addresses, identity);

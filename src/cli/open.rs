@@ -44,7 +44,7 @@ pub(super) struct OpenArgs {
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a browser trusts a server by: the hashes of its certificate and of its public key.
-type Hashes = (Fingerprint, Fingerprint);
+type HashPair = (Fingerprint, Fingerprint);
 
 pub(super) async fn run(args: OpenArgs) -> Result<(), Failure> {
     let uri = remote::url(&args.url)?;
@@ -131,7 +131,7 @@ fn note_for(uri: &Uri) -> Option<Note> {
 
 /// The certificate that the user has named, or the one that the server's note names, or one in the current
 /// folder.
-fn hashes(args: &OpenArgs, uri: &Uri, note: Option<&Note>) -> Result<Hashes, Failure> {
+fn hashes(args: &OpenArgs, uri: &Uri, note: Option<&Note>) -> Result<HashPair, Failure> {
     let host = uri.host().unwrap_or_default();
     if let Some(file) = &args.cert {
         return in_file(file, args.key.as_deref().unwrap_or(file), host);
@@ -159,7 +159,7 @@ fn hashes(args: &OpenArgs, uri: &Uri, note: Option<&Note>) -> Result<Hashes, Fai
 }
 
 /// The certificate in a file that servers show to clients of this host.
-fn in_file(file: &Path, key: &Path, host: &str) -> Result<Hashes, Failure> {
+fn in_file(file: &Path, key: &Path, host: &str) -> Result<HashPair, Failure> {
     let stored = Stored::read(file, key).map_err(Failure::running)?;
     let own = stored.for_host(host);
     let own = own.first().ok_or_else(|| Failure::running(anyhow::anyhow!("{} is empty", file.display())))?;

@@ -14,7 +14,7 @@ use tracing::warn;
 use super::{
     Failure, complain,
     log::{self, Outlet},
-    note::Keeper,
+    note::NoteKeeper,
     signals,
 };
 use crate::{
@@ -103,7 +103,7 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         return Ok(());
     };
     let server = built.map_err(Failure::usage)?;
-    let note = Keeper::leave(server.addresses(), &identity).await;
+    let note = NoteKeeper::leave(server.addresses(), &identity).await;
     let announced = announce(&announcement::text(server.addresses(), args.advertise.as_ref(), &shown, &identity))
         .map_err(Failure::running)?;
     if server.addresses().http_moved {

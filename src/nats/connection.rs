@@ -34,23 +34,23 @@ pub struct NatsOptions {
 #[derive(Debug, Clone, Default)]
 pub struct Connections {
     options: Arc<NatsOptions>,
-    known: Arc<Mutex<HashMap<Vec<String>, Connection>>>,
+    known: Arc<Mutex<HashMap<Vec<String>, Link>>>,
 }
 
 /// A connection, which comes again by itself when it is lost.
 #[derive(Debug, Clone)]
-pub(super) struct Connection {
+pub(super) struct Link {
     pub(super) client: Client,
     pub(super) jetstream: jetstream::Context,
     /// Whether it is there now, and how often it was lost.
-    pub(super) state: watch::Receiver<State>,
+    pub(super) state: watch::Receiver<LinkState>,
     /// Places for those who read what is old.
     pub(super) reads: Arc<Semaphore>,
 }
 
-/// See [`Connection`].
+/// See [`Link`].
 #[derive(Debug, Clone, Copy)]
-pub(super) struct State {
+pub(super) struct LinkState {
     connected: bool,
     losses: u64,
 }
@@ -67,7 +67,7 @@ impl Connections {
     }
 
     /// The connection to the servers of an address.
-    pub(super) async fn to(&self, address: &Address) -> Result<Connection, NatsError> {
+    pub(super) async fn to(&self, address: &Address) -> Result<Link, NatsError> {
         let mut known = self.known.lock().await;
         if let Some(connection) = known.get(&address.servers) {
             return Ok(connection.clone());
@@ -77,7 +77,7 @@ impl Connections {
         Ok(connection)
     }
 
-    async fn connect(&self, servers: &[String]) -> Result<Connection, NatsError> {
+    async fn connect(&self, servers: &[String]) -> Result<Link, NatsError> {
         let addresses: Vec<ServerAddr> = servers
             .iter()
             .map(|server| server.parse().map_err(|error| NatsError::new(format!("no server of NATS: {error}"))))
@@ -86,7 +86,7 @@ impl Connections {
         let shown = shown.join(", ");
         let until = Instant::now() + START;
         loop {
-            let (sender, state) = watch::channel(State { connected: true, losses: 0 });
+            let (sender, state) = watch::channel(LinkState { connected: true, losses: 0 });
             let error = match self
                 .connect_options(sender, &addresses, shown.clone())
                 .await?
@@ -96,7 +96,7 @@ impl Connections {
                 Ok(client) => {
                     let mut jetstream = jetstream::new(client.clone());
                     jetstream.set_timeout(ANSWER);
-                    return Ok(Connection { client, jetstream, state, reads: Arc::new(Semaphore::new(READS)) });
+                    return Ok(Link { client, jetstream, state, reads: Arc::new(Semaphore::new(READS)) });
                 }
                 Err(error) => error,
             };
@@ -110,7 +110,7 @@ impl Connections {
 
     async fn connect_options(
         &self,
-        state: watch::Sender<State>,
+        state: watch::Sender<LinkState>,
         addresses: &[ServerAddr],
         servers: String,
     ) -> Result<ConnectOptions, NatsError> {
@@ -127,14 +127,14 @@ impl Connections {
                     match event {
                         Event::Connected => {
                             let before = *state.borrow();
-                            state.send_replace(State { connected: true, ..before });
+                            state.send_replace(LinkState { connected: true, ..before });
                             if !before.connected {
                                 info!(%servers, "connected to NATS again");
                             }
                         }
                         Event::Disconnected | Event::Closed => {
                             let before = *state.borrow();
-                            state.send_replace(State { connected: false, losses: before.losses + 1 });
+                            state.send_replace(LinkState { connected: false, losses: before.losses + 1 });
                             if before.connected {
                                 warn!(%servers, "the connection to NATS is lost: trying again");
                             }
@@ -165,7 +165,7 @@ fn user(address: &ServerAddr) -> Option<(String, String)> {
     Some((plain(address.username()?), plain(address.password().unwrap_or_default())))
 }
 
-impl Connection {
+impl Link {
     /// Waits until it is there. Cancel-safe.
     pub(super) async fn connected(&self) {
         // An error would mean that its client is gone, which `self` holds.

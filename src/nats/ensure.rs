@@ -9,7 +9,7 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
 };
 
-use super::{NatsError, connection::Connection};
+use super::{NatsError, connection::Link};
 
 /// How a stream is to be. What is not said is as the server has it: kept in files, once, without limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,13 +124,13 @@ impl Ensure {
 
 /// A stream as far as a feed must know it.
 #[derive(Debug, Clone)]
-pub(super) struct Found {
+pub(super) struct StreamInfo {
     pub(super) name: String,
     /// All that it keeps has this subject, so that its numbers follow each other.
     pub(super) only: Option<String>,
 }
 
-impl Found {
+impl StreamInfo {
     fn of(config: &Config) -> Self {
         let whole = config.mirror.is_none() && config.sources.as_ref().is_none_or(Vec::is_empty);
         let only = match config.subjects.as_slice() {
@@ -170,12 +170,12 @@ fn overlaps(one: &str, other: &str) -> bool {
 
 /// Finds the stream that keeps `subject`, or makes it.
 pub(super) async fn stream(
-    connection: &Connection,
+    connection: &Link,
     subject: &str,
     name: Option<&str>,
     ensure: Option<&Ensure>,
     writable: bool,
-) -> Result<Found, NatsError> {
+) -> Result<StreamInfo, NatsError> {
     let jetstream = &connection.jetstream;
     // As it is there, seen to be what is wanted.
     let found = |config: &Config| {
@@ -191,7 +191,7 @@ pub(super) async fn stream(
             );
             return Err(NatsError::new(text));
         }
-        Ok(Found::of(config))
+        Ok(StreamInfo::of(config))
     };
     let named = match name {
         Some(name) => Some(name.to_owned()),
@@ -208,8 +208,8 @@ pub(super) async fn stream(
     if let Some(name) = named {
         match info(connection, &name).await {
             Ok(info) => return found(&info.config),
-            Err(Missing::Other(error)) => return Err(error),
-            Err(Missing::Stream) => {}
+            Err(LookupError::Other(error)) => return Err(error),
+            Err(LookupError::Stream) => {}
         }
     }
     let Some(ensure) = ensure else {
@@ -228,7 +228,7 @@ pub(super) async fn stream(
     let name = name.map_or_else(|| subject.chars().map(plain).collect(), String::from);
     let config = ensure.config(name.clone(), subject);
     match jetstream.create_stream(config).await {
-        Ok(made) => Ok(Found::of(&made.cached_info().config)),
+        Ok(made) => Ok(StreamInfo::of(&made.cached_info().config)),
         // Another server of ours may have been faster.
         Err(error) => match info(connection, &name).await {
             Ok(info) => found(&info.config),
@@ -237,19 +237,19 @@ pub(super) async fn stream(
     }
 }
 
-enum Missing {
+enum LookupError {
     Stream,
     Other(NatsError),
 }
 
-async fn info(connection: &Connection, name: &str) -> Result<Info, Missing> {
+async fn info(connection: &Link, name: &str) -> Result<Info, LookupError> {
     match connection.jetstream.get_stream(name).await {
         Ok(stream) => Ok(stream.cached_info().clone()),
         Err(error) => Err(match error.kind() {
             GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                Missing::Stream
+                LookupError::Stream
             }
-            _ => Missing::Other(NatsError::new(format!("cannot see the stream `{name}`: {error}"))),
+            _ => LookupError::Other(NatsError::new(format!("cannot see the stream `{name}`: {error}"))),
         }),
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, interval};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
-use super::{connection::Connection, ensure::Found, keeper::JetStream};
+use super::{connection::Link, ensure::StreamInfo, keeper::JetStream};
 use crate::{
     feed::{self, Family, Feed, FeedError},
     panics,
@@ -28,8 +28,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 pub(super) fn start(
     name: &str,
     subject: String,
-    connection: Connection,
-    stream: Found,
+    connection: Link,
+    stream: StreamInfo,
     options: &Options,
 ) -> (Arc<dyn Family>, Feeding) {
     let prefix = if name == feed::DEFAULT { String::new() } else { format!("{name}.") };
@@ -47,20 +47,20 @@ struct Subjects {
     pattern: String,
     /// With wildcards.
     subject: String,
-    connection: Connection,
-    stream: Found,
+    connection: Link,
+    stream: StreamInfo,
     history: usize,
-    feeds: Mutex<BTreeMap<String, Entry>>,
+    feeds: Mutex<BTreeMap<String, OpenFeed>>,
 }
 
-struct Entry {
+struct OpenFeed {
     feed: Feed,
     asked: Instant,
     _filling: AbortOnDropHandle<()>,
 }
 
 impl Subjects {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, OpenFeed>> {
         self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -109,7 +109,7 @@ impl Subjects {
             }
         }
         // Whoever was faster has made the one that all view.
-        let entry = feeds.entry(name.to_owned()).or_insert_with(|| Entry {
+        let entry = feeds.entry(name.to_owned()).or_insert_with(|| OpenFeed {
             feed,
             asked: Instant::now(),
             _filling: AbortOnDropHandle::new(tokio::spawn(filling)),

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
-use super::{NatsError, connection::Connection, ensure::Found};
+use super::{NatsError, connection::Link, ensure::StreamInfo};
 use crate::{
     chunk::{Chunk, Cursor, Epoch},
     feed::{Feed, FeedError, Filler, Keeper, Past, PublishError, Receipt},
@@ -53,8 +53,8 @@ const READ: Duration = Duration::from_secs(10);
 
 /// See the module's text.
 pub(super) struct JetStream {
-    connection: Connection,
-    stream: Found,
+    connection: Link,
+    stream: StreamInfo,
     subject: String,
     writable: bool,
     /// The run of numbers that chunks are published to.
@@ -93,7 +93,7 @@ impl Drop for Unfilled {
 }
 
 impl JetStream {
-    pub(super) fn new(connection: Connection, stream: Found, subject: String, writable: bool) -> Arc<Self> {
+    pub(super) fn new(connection: Link, stream: StreamInfo, subject: String, writable: bool) -> Arc<Self> {
         let mut origin = [0; 9];
         let _ = crate::identity::provider().secure_random.fill(&mut origin);
         Arc::new(Self {

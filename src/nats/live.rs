@@ -2,7 +2,7 @@
 
 use tracing::warn;
 
-use super::{Address, connection::Connection, keeper::AGAIN};
+use super::{Address, connection::Link, keeper::AGAIN};
 use crate::{
     feed::{Feed, Publisher},
     source::{Feeding, Options},
@@ -10,13 +10,13 @@ use crate::{
 use futures_util::StreamExt;
 use tokio::time::sleep;
 
-pub(super) fn start(name: &str, address: &Address, connection: Connection, options: &Options) -> (Feed, Feeding) {
+pub(super) fn start(name: &str, address: &Address, connection: Link, options: &Options) -> (Feed, Feeding) {
     let (feed, publisher) = Feed::live(name, options.history, options.lag);
     (feed, Box::pin(follow(address.subject.clone(), connection, publisher)))
 }
 
 /// Publishes what comes, as long as it is polled.
-async fn follow(subject: String, connection: Connection, publisher: Publisher) {
+async fn follow(subject: String, connection: Link, publisher: Publisher) {
     loop {
         match connection.client.subscribe(subject.clone()).await {
             Ok(mut messages) => {

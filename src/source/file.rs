@@ -1,5 +1,6 @@
 //! Files: from their beginning for each viewer, or followed as they grow.
 
+mod checkpoint;
 mod claim;
 mod find;
 mod follow;
@@ -7,7 +8,6 @@ mod follow;
 mod growing;
 mod last;
 mod open;
-mod place;
 mod reading;
 mod watch;
 

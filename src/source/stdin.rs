@@ -31,20 +31,20 @@ pub(super) fn reader() -> io::Result<impl AsyncRead + Send + Unpin> {
 ///
 /// When another source reads it.
 pub(crate) fn pieces() -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send> {
-    Ok(stream::unfold(Reading::NotYet(claim()?), |reading| async move {
+    Ok(stream::unfold(ReadThread::NotYet(claim()?), |reading| async move {
         let mut read_rx = match reading {
-            Reading::NotYet(claim) => match start(claim) {
+            ReadThread::NotYet(claim) => match start(claim) {
                 Ok(read_rx) => read_rx,
-                Err(error) => return Some((Err(error), Reading::Ended)),
+                Err(error) => return Some((Err(error), ReadThread::Ended)),
             },
-            Reading::On(read_rx) => read_rx,
-            Reading::Ended => return None,
+            ReadThread::On(read_rx) => read_rx,
+            ReadThread::Ended => return None,
         };
         match read_rx.recv().await {
-            Some(Ok(Some(bytes))) => Some((Ok(bytes), Reading::On(read_rx))),
+            Some(Ok(Some(bytes))) => Some((Ok(bytes), ReadThread::On(read_rx))),
             Some(Ok(None)) => None,
-            Some(Err(error)) => Some((Err(error), Reading::Ended)),
-            None => Some((Err(io::Error::other("standard input is not read any more")), Reading::Ended)),
+            Some(Err(error)) => Some((Err(error), ReadThread::Ended)),
+            None => Some((Err(io::Error::other("standard input is not read any more")), ReadThread::Ended)),
         }
     }))
 }
@@ -52,7 +52,7 @@ pub(crate) fn pieces() -> io::Result<impl Stream<Item = io::Result<Bytes>> + Sen
 /// What the thread that reads gives; `None` is the end.
 type ReadRx = mpsc::Receiver<io::Result<Option<Bytes>>>;
 
-enum Reading {
+enum ReadThread {
     NotYet(Option<Claim>),
     On(ReadRx),
     Ended,

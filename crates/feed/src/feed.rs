@@ -20,10 +20,10 @@ use crate::{
 /// A history for lines of text, in bytes: 8 MiB.
 pub const DEFAULT_HISTORY: usize = 8 << 20;
 
-type Open = dyn Fn(u64) -> BoxStream<'static, Result<Bytes, End>> + Send + Sync;
+type OpenSource = dyn Fn(u64) -> BoxStream<'static, Result<Bytes, End>> + Send + Sync;
 
 #[derive(Clone)]
-pub(crate) enum Kind {
+pub(crate) enum Backing {
     Live {
         ring: Arc<Ring>,
         /// If clients write the feed.
@@ -36,7 +36,7 @@ pub(crate) enum Kind {
         publisher: Option<Publisher>,
     },
     OnDemand {
-        open: Arc<Open>,
+        open: Arc<OpenSource>,
         /// Every run has the same chunks, so a viewer can continue in another one.
         same: bool,
     },
@@ -46,7 +46,7 @@ pub(crate) enum Kind {
 #[derive(Clone)]
 pub struct Feed {
     pub(crate) name: Arc<str>,
-    pub(crate) kind: Kind,
+    pub(crate) backing: Backing,
     file: Option<Arc<Path>>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -66,7 +66,7 @@ impl Feed {
         let ring = Arc::new(Ring::new(Epoch::now(), history, lag));
         let counters = Arc::<Counters>::default();
         let publisher = Publisher::new(name.clone(), ring.clone(), counters.clone());
-        (Self { name, kind: Kind::Live { ring, publisher: None }, file: None, counters }, publisher)
+        (Self { name, backing: Backing::Live { ring, publisher: None }, file: None, counters }, publisher)
     }
 
     /// A live feed that clients write, and that holds its own [`publisher`](Self::publisher). It ends with
@@ -74,7 +74,7 @@ impl Feed {
     #[must_use]
     pub fn writable(name: &str, history: usize, lag: Lag) -> Self {
         let (mut feed, written_by) = Self::live(name, history, lag);
-        if let Kind::Live { publisher, .. } = &mut feed.kind {
+        if let Backing::Live { publisher, .. } = &mut feed.backing {
             *publisher = Some(written_by);
         }
         feed
@@ -97,7 +97,7 @@ impl Feed {
         let kept = Kept::new(keeper, history, epoch, next, now);
         let publisher = kept.keeper.is_writable().then(|| Publisher::kept(kept.clone()));
         let filler = Filler::new(name.clone(), kept.clone(), counters.clone());
-        (Self { name, kind: Kind::Kept { kept, publisher }, file: None, counters }, filler)
+        (Self { name, backing: Backing::Kept { kept, publisher }, file: None, counters }, filler)
     }
 
     /// A feed that starts over for each viewer, with what `open` returns. Dropping the stream that `open`
@@ -116,7 +116,12 @@ impl Feed {
         S: Stream<Item = Result<Bytes, End>> + Send + 'static,
     {
         let open = Arc::new(move |_| open().boxed());
-        Self { name: name.into(), kind: Kind::OnDemand { open, same: false }, file: None, counters: Arc::default() }
+        Self {
+            name: name.into(),
+            backing: Backing::OnDemand { open, same: false },
+            file: None,
+            counters: Arc::default(),
+        }
     }
 
     /// A feed that has the same chunks for each viewer. `open` returns them starting at a number, so that a
@@ -126,7 +131,12 @@ impl Feed {
         S: Stream<Item = Result<Bytes, FeedError>> + Send + 'static,
     {
         let open = Arc::new(move |start| open(start).map(|chunk| chunk.map_err(End::Failed)).boxed());
-        Self { name: name.into(), kind: Kind::OnDemand { open, same: true }, file: None, counters: Arc::default() }
+        Self {
+            name: name.into(),
+            backing: Backing::OnDemand { open, same: true },
+            file: None,
+            counters: Arc::default(),
+        }
     }
 
     /// Declares that its bytes, from the start, are those of this file, so that parts of them can be read
@@ -146,9 +156,9 @@ impl Feed {
     /// How it starts: `live` or `on-demand`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
-        match self.kind {
-            Kind::Live { .. } | Kind::Kept { .. } => "live",
-            Kind::OnDemand { .. } => "on-demand",
+        match self.backing {
+            Backing::Live { .. } | Backing::Kept { .. } => "live",
+            Backing::OnDemand { .. } => "on-demand",
         }
     }
 
@@ -161,18 +171,18 @@ impl Feed {
     /// Its publisher, if clients may write it.
     #[must_use]
     pub fn publisher(&self) -> Option<&Publisher> {
-        match &self.kind {
-            Kind::Live { publisher, .. } | Kind::Kept { publisher, .. } => publisher.as_ref(),
-            Kind::OnDemand { .. } => None,
+        match &self.backing {
+            Backing::Live { publisher, .. } | Backing::Kept { publisher, .. } => publisher.as_ref(),
+            Backing::OnDemand { .. } => None,
         }
     }
 
     /// The ring of a live feed.
     fn ring(&self) -> Option<Arc<Ring>> {
-        match &self.kind {
-            Kind::Live { ring, .. } => Some(ring.clone()),
-            Kind::Kept { kept, .. } => Some(kept.ring()),
-            Kind::OnDemand { .. } => None,
+        match &self.backing {
+            Backing::Live { ring, .. } => Some(ring.clone()),
+            Backing::Kept { kept, .. } => Some(kept.ring()),
+            Backing::OnDemand { .. } => None,
         }
     }
 
@@ -197,10 +207,10 @@ impl Feed {
     /// since. One that starts over for each viewer has nothing left for a viewer that has received all of it.
     #[must_use]
     pub fn is_over(&self, had: EndCursor) -> bool {
-        match &self.kind {
-            Kind::Live { ring, .. } => ring.is_over(had),
-            Kind::Kept { kept, .. } => kept.ring().is_over(had),
-            Kind::OnDemand { same, .. } => !same || had.epoch == Epoch(0),
+        match &self.backing {
+            Backing::Live { ring, .. } => ring.is_over(had),
+            Backing::Kept { kept, .. } => kept.ring().is_over(had),
+            Backing::OnDemand { same, .. } => !same || had.epoch == Epoch(0),
         }
     }
 
@@ -208,14 +218,14 @@ impl Feed {
     #[must_use]
     pub fn view(&self, start: Start, limit: Option<u64>) -> Viewer {
         self.counters.joined();
-        let (upstream, epoch) = match &self.kind {
-            Kind::Live { ring, .. } => (Upstream::Live(ring.view(start)), ring.epoch()),
-            Kind::Kept { kept, .. } => {
+        let (upstream, epoch) = match &self.backing {
+            Backing::Live { ring, .. } => (Upstream::Live(ring.view(start)), ring.epoch()),
+            Backing::Kept { kept, .. } => {
                 let viewer = kept.view(start);
                 let epoch = viewer.epoch();
                 (Upstream::Kept(viewer), epoch)
             }
-            Kind::OnDemand { open, same } => {
+            Backing::OnDemand { open, same } => {
                 let epoch = if *same { Epoch(0) } else { Epoch::now() };
                 let (first, restarted) = match start {
                     Start::After(cursor) if *same && cursor.epoch == epoch => (cursor.seq.saturating_add(1), false),

@@ -25,7 +25,7 @@ pub struct Publisher(To);
 
 #[derive(Clone)]
 enum To {
-    Ring(Arc<Written>),
+    Ring(Arc<PublisherGuard>),
     Kept(Kept),
 }
 
@@ -39,13 +39,13 @@ impl fmt::Debug for To {
 }
 
 #[derive(Debug)]
-struct Written {
+struct PublisherGuard {
     name: Arc<str>,
     ring: Arc<Ring>,
     counters: Arc<Counters>,
 }
 
-impl Drop for Written {
+impl Drop for PublisherGuard {
     fn drop(&mut self) {
         // Changes nothing if the feed has ended.
         let reason = match std::thread::panicking() {
@@ -58,7 +58,7 @@ impl Drop for Written {
 
 impl Publisher {
     pub(crate) fn new(name: Arc<str>, ring: Arc<Ring>, counters: Arc<Counters>) -> Self {
-        Self(To::Ring(Arc::new(Written { name, ring, counters })))
+        Self(To::Ring(Arc::new(PublisherGuard { name, ring, counters })))
     }
 
     pub(crate) fn kept(kept: Kept) -> Self {
@@ -173,7 +173,7 @@ impl Publisher {
     }
 }
 
-impl Written {
+impl PublisherGuard {
     fn end(&self, end: End) {
         if self.ring.end(end.clone()) {
             log::ended(&self.name, &end);

@@ -18,7 +18,7 @@ pub struct Rate {
 
 /// Counts chunks and bytes.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct Meter {
     pub(crate) chunks: u64,
     pub(crate) bytes: u64,
     began: Instant,
@@ -33,13 +33,13 @@ struct Second {
     bytes: u64,
 }
 
-impl Default for Tally {
+impl Default for Meter {
     fn default() -> Self {
         Self { chunks: 0, bytes: 0, began: Instant::now(), seconds: Default::default() }
     }
 }
 
-impl Tally {
+impl Meter {
     pub(crate) fn count(&mut self, bytes: usize) {
         self.count_at(self.began.elapsed().as_secs(), bytes);
     }
@@ -74,19 +74,19 @@ mod tests {
 
     #[test]
     fn the_last_whole_seconds_count() {
-        let mut tally = Tally::default();
-        assert_eq!(tally.rate_at(0), Rate::default());
+        let mut meter = Meter::default();
+        assert_eq!(meter.rate_at(0), Rate::default());
         for second in 0..10 {
-            tally.count_at(second, 100);
-            tally.count_at(second, 300);
+            meter.count_at(second, 100);
+            meter.count_at(second, 300);
         }
         // The current second is not over, and older ones don't count.
-        tally.count_at(10, 1_000_000);
-        assert_eq!(tally.rate_at(10), Rate { chunks: 2.0, bytes: 400.0 });
-        assert_eq!(tally.rate_at(14), Rate { chunks: 0.6, bytes: 200_080.0 });
-        assert_eq!(tally.rate_at(100), Rate::default());
-        assert_eq!((tally.chunks, tally.bytes), (21, 1_004_000));
-        let mut young = Tally::default();
+        meter.count_at(10, 1_000_000);
+        assert_eq!(meter.rate_at(10), Rate { chunks: 2.0, bytes: 400.0 });
+        assert_eq!(meter.rate_at(14), Rate { chunks: 0.6, bytes: 200_080.0 });
+        assert_eq!(meter.rate_at(100), Rate::default());
+        assert_eq!((meter.chunks, meter.bytes), (21, 1_004_000));
+        let mut young = Meter::default();
         young.count_at(0, 10);
         assert_eq!(young.rate_at(1), Rate { chunks: 1.0, bytes: 10.0 });
     }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Cursor, End, Epoch, Rate, log, rate::Tally};
+use crate::{Cursor, End, Epoch, Rate, log, rate::Meter};
 
 /// The state of a feed at one moment.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ pub(crate) struct Counters {
     viewers: AtomicU64,
     /// For how long publishers were held up, in milliseconds.
     blocked: AtomicU64,
-    tally: Mutex<Tally>,
+    meter: Mutex<Meter>,
     pub(crate) failures: log::Failures,
 }
 
@@ -63,17 +63,17 @@ impl Counters {
 
     /// Counts a chunk of that many bytes.
     pub(crate) fn count(&self, bytes: usize) {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner).count(bytes);
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).count(bytes);
     }
 
     /// The status of a feed without a ring.
     pub(crate) fn status(&self) -> Status {
-        let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
         Status {
             viewers: self.viewers.load(Ordering::Relaxed),
-            chunks: tally.chunks,
-            bytes: tally.bytes,
-            rate: tally.rate(),
+            chunks: meter.chunks,
+            bytes: meter.bytes,
+            rate: meter.rate(),
             blocked: Duration::from_millis(self.blocked.load(Ordering::Relaxed)),
             epoch: None,
             kept_bytes: 0,

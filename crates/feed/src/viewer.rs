@@ -13,7 +13,7 @@ use tracing::{debug, info};
 
 use crate::{
     Chunk, End, Epoch, Feed, Gap,
-    feed::{Kind, panicked},
+    feed::{Backing, panicked},
     kept::KeptViewer,
     panics,
     ring::RingViewer,
@@ -112,7 +112,7 @@ impl Viewer {
     /// A viewer that the feed has counted already. After `limit` chunks it ends cleanly.
     pub(crate) fn new(feed: &Feed, upstream: Upstream, epoch: Epoch, limit: Option<u64>) -> Self {
         let left = limit.unwrap_or(u64::MAX);
-        let resumable = !matches!(feed.kind, Kind::OnDemand { same: false, .. });
+        let resumable = !matches!(feed.backing, Backing::OnDemand { same: false, .. });
         Self {
             feed: feed.name.clone(),
             upstream: Some(upstream),

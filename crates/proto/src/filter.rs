@@ -40,14 +40,14 @@ impl From<Violation> for Fault {
 enum Order {
     Control(ControlFrames),
     /// What has come of a request.
-    Request(Place),
+    Request(MessagePart),
     /// h3's own checks.
     Any,
 }
 
 /// The last part of a request that has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum MessagePart {
     Start(Head),
     /// HEADERS, and then DATA.
     Body(Head),
@@ -56,7 +56,7 @@ enum Place {
 
 /// Where a stream is within its frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum State {
+enum FrameState {
     /// Between frames, or inside a type and length that are still incomplete.
     Header,
     /// Inside a payload that is passed on.
@@ -70,7 +70,7 @@ enum State {
 /// Filters the frames of one stream, piece by piece; see the [module](self).
 #[derive(Debug)]
 pub struct FrameFilter {
-    state: State,
+    state: FrameState,
     /// The bytes of an incomplete frame header, at most 16.
     header: BytesMut,
     /// The largest payload, in bytes, of a frame other than DATA that is passed on.
@@ -83,13 +83,13 @@ impl FrameFilter {
     /// other than DATA.
     #[must_use]
     pub fn new(limit: u64) -> Self {
-        Self { state: State::Header, header: BytesMut::new(), limit, order: Order::Any }
+        Self { state: FrameState::Header, header: BytesMut::new(), limit, order: Order::Any }
     }
 
     /// A filter at the start of a request whose head has been checked and is of this kind.
     #[must_use]
     pub fn request(limit: u64, head: Head) -> Self {
-        Self { order: Order::Request(Place::Start(head)), ..Self::new(limit) }
+        Self { order: Order::Request(MessagePart::Start(head)), ..Self::new(limit) }
     }
 
     /// A filter at the start of a control stream, after its type.
@@ -115,21 +115,21 @@ impl FrameFilter {
     pub fn push(&mut self, mut chunk: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), Fault> {
         while !chunk.is_empty() {
             match &mut self.state {
-                State::Pass(left) => {
+                FrameState::Pass(left) => {
                     let piece = take(&mut chunk, left);
                     out.push_back(piece);
                     self.end_of_payload();
                 }
-                State::Skip(left) => {
+                FrameState::Skip(left) => {
                     take(&mut chunk, left);
                     self.end_of_payload();
                 }
-                State::Gather { payload, left, .. } => {
+                FrameState::Gather { payload, left, .. } => {
                     let piece = take(&mut chunk, left);
                     payload.extend_from_slice(&piece);
                     self.end_of_gathering(out)?;
                 }
-                State::Header => self.header(&mut chunk, out)?,
+                FrameState::Header => self.header(&mut chunk, out)?,
             }
         }
         Ok(())
@@ -138,21 +138,21 @@ impl FrameFilter {
     /// Whether the stream may end here, that is, not inside a frame.
     #[must_use]
     pub fn at_boundary(&self) -> bool {
-        self.state == State::Header && self.header.is_empty()
+        self.state == FrameState::Header && self.header.is_empty()
     }
 
     fn end_of_payload(&mut self) {
-        if matches!(self.state, State::Pass(0) | State::Skip(0)) {
-            self.state = State::Header;
+        if matches!(self.state, FrameState::Pass(0) | FrameState::Skip(0)) {
+            self.state = FrameState::Header;
         }
     }
 
     fn end_of_gathering(&mut self, out: &mut VecDeque<Bytes>) -> Result<(), Fault> {
-        let State::Gather { ty, header, payload, left: 0 } = &mut self.state else { return Ok(()) };
+        let FrameState::Gather { ty, header, payload, left: 0 } = &mut self.state else { return Ok(()) };
         self.order.check(*ty, payload, self.limit)?;
         out.push_back(std::mem::take(header));
         out.push_back(payload.split().freeze());
-        self.state = State::Header;
+        self.state = FrameState::Header;
         Ok(())
     }
 
@@ -176,18 +176,18 @@ impl FrameFilter {
         };
         let gather = self.order.begin(ty)?;
         if !frame::is_known(ty) || (ty == frame::DATA && len == 0) {
-            self.state = State::Skip(len);
+            self.state = FrameState::Skip(len);
         } else if ty != frame::DATA && len > self.limit {
             return Err(Fault::Connection(Violation {
                 code: code::H3_EXCESSIVE_LOAD,
                 reason: "a frame is longer than this endpoint accepts",
             }));
         } else if gather {
-            self.state = State::Gather { ty, header, payload: BytesMut::new(), left: len };
+            self.state = FrameState::Gather { ty, header, payload: BytesMut::new(), left: len };
             return self.end_of_gathering(out);
         } else {
             out.push_back(header);
-            self.state = State::Pass(len);
+            self.state = FrameState::Pass(len);
         }
         self.end_of_payload();
         Ok(())
@@ -203,10 +203,10 @@ impl Order {
             Self::Request(place) => place,
         };
         match (ty, *place) {
-            (frame::HEADERS, Place::Start(head)) => *place = Place::Body(head),
-            (frame::DATA, Place::Body(_)) => {}
-            (frame::HEADERS, Place::Body(Head::Request)) => {
-                *place = Place::Trailers;
+            (frame::HEADERS, MessagePart::Start(head)) => *place = MessagePart::Body(head),
+            (frame::DATA, MessagePart::Body(_)) => {}
+            (frame::HEADERS, MessagePart::Body(Head::Request)) => {
+                *place = MessagePart::Trailers;
                 return Ok(true);
             }
             (frame::WEBTRANSPORT_STREAM, _) => {

@@ -20,19 +20,19 @@ const MAX_KEYS: usize = 64 * 1024;
 const KEEP: Duration = Duration::from_secs(600);
 
 /// The name of a feed, and a key.
-type Key = (String, String);
+type PublicationKey = (String, String);
 
 /// Publications by their keys.
 #[derive(Debug, Default)]
-pub(super) struct Known {
-    records: Mutex<HashMap<Key, Record>>,
+pub(super) struct Ledger {
+    records: Mutex<HashMap<PublicationKey, Record>>,
     /// Tells that a request has ended.
     ended: Notify,
 }
 
 #[derive(Debug)]
 struct Record {
-    progress: Progress,
+    progress: Extent,
     /// Ends its request, while one runs.
     running: Option<CancellationToken>,
     /// When its last request ended.
@@ -41,7 +41,7 @@ struct Record {
 
 /// What a publication has written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(super) struct Extent {
     /// Its first chunk.
     pub(super) first: Option<Cursor>,
     /// Its last one; those of other publishers may stand between.
@@ -53,16 +53,16 @@ pub(super) struct Progress {
 
 /// One request of a publication. Dropping it, as when the client goes away, notes how far it came.
 #[derive(Debug)]
-pub(super) struct Publication {
-    known: Arc<Known>,
-    key: Option<Key>,
-    progress: Progress,
+pub(super) struct PublicationRequest {
+    known: Arc<Ledger>,
+    key: Option<PublicationKey>,
+    progress: Extent,
     skip: u64,
     replaced: CancellationToken,
 }
 
-impl Known {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Record>> {
+impl Ledger {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PublicationKey, Record>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -75,12 +75,12 @@ impl Known {
         key: Option<String>,
         offset: Option<u64>,
         elsewhere: bool,
-    ) -> Result<Publication, Problem> {
+    ) -> Result<PublicationRequest, Problem> {
         let key = key.map(|key| (feed.to_owned(), key));
         let offset = offset.unwrap_or_default();
         let replaced = CancellationToken::new();
         let progress = match &key {
-            None => Progress::default(),
+            None => Extent::default(),
             Some(key) => loop {
                 let ended = self.ended.notified();
                 let known = self.try_begin(key, offset, elsewhere, &replaced)?;
@@ -90,17 +90,17 @@ impl Known {
                 }
             },
         };
-        Ok(Publication { known: self.clone(), key, progress, skip: progress.bytes - offset, replaced })
+        Ok(PublicationRequest { known: self.clone(), key, progress, skip: progress.bytes - offset, replaced })
     }
 
     /// `None` while another request runs, which has been told to end.
     fn try_begin(
         &self,
-        key: &Key,
+        key: &PublicationKey,
         offset: u64,
         elsewhere: bool,
         replaced: &CancellationToken,
-    ) -> Result<Option<Progress>, Problem> {
+    ) -> Result<Option<Extent>, Problem> {
         let mut known = self.lock();
         if let Some(record) = known.get_mut(key) {
             if let Some(running) = &record.running {
@@ -129,13 +129,13 @@ impl Known {
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, text.into()));
         }
         // What came before was published to a server that did not end as this one began.
-        let progress = Progress { bytes: offset, ..Progress::default() };
+        let progress = Extent { bytes: offset, ..Extent::default() };
         known.insert(key.clone(), Record { progress, running: Some(replaced.clone()), touched: Instant::now() });
         Ok(Some(progress))
     }
 }
 
-impl Publication {
+impl PublicationRequest {
     /// How many bytes of the body have been published before.
     pub(super) fn skip(&self) -> u64 {
         self.skip
@@ -158,7 +158,7 @@ impl Publication {
         Some(format!("{feed}/{key}/{}", self.progress.bytes))
     }
 
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> Extent {
         self.progress
     }
 
@@ -170,7 +170,7 @@ impl Publication {
     }
 }
 
-impl Drop for Publication {
+impl Drop for PublicationRequest {
     fn drop(&mut self) {
         let Some(key) = self.key.take() else { return };
         let record = Record { progress: self.progress, running: None, touched: Instant::now() };

@@ -6,11 +6,11 @@ use hdrhistogram::Histogram;
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value, json};
 
-use super::{Version, process::Usage, tally::Counts};
+use super::{BenchVersion, process::Usage, tally::Counts};
 
 pub(super) struct Report<'a> {
     pub(super) url: &'a str,
-    pub(super) version: Version,
+    pub(super) version: BenchVersion,
     pub(super) viewers: u32,
     pub(super) stalled: u32,
     /// From the first connection's beginning until all viewers were there.
@@ -18,11 +18,11 @@ pub(super) struct Report<'a> {
     /// For how long it was measured.
     pub(super) measured: Duration,
     pub(super) total: &'a Counts,
-    pub(super) server: Option<Server>,
+    pub(super) server: Option<ServerUsage>,
 }
 
 /// What the server has used.
-pub(super) struct Server {
+pub(super) struct ServerUsage {
     /// Before the first viewer.
     pub(super) before: Usage,
     /// When the measurement began, and when it ended.
@@ -30,7 +30,7 @@ pub(super) struct Server {
     pub(super) end: Usage,
 }
 
-impl Server {
+impl ServerUsage {
     fn cpu(&self) -> Duration {
         self.end.cpu.saturating_sub(self.start.cpu)
     }
@@ -52,7 +52,7 @@ impl Report<'_> {
         self.total.connected as f64 / self.total.handshakes_in.as_secs_f64().max(1e-9)
     }
 
-    fn micros_per_chunk(&self, server: &Server) -> f64 {
+    fn micros_per_chunk(&self, server: &ServerUsage) -> f64 {
         server.cpu().as_secs_f64() * 1e6 / self.total.chunks.max(1) as f64
     }
 

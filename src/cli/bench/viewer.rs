@@ -13,7 +13,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{Version, tally::Tally};
+use super::{BenchVersion, tally::Tally};
 use crate::{
     cli::{Failure, remote},
     client::{
@@ -38,7 +38,7 @@ const LARGEST: u64 = 64 << 20;
 /// What all viewers of a bench view, and how.
 pub(super) struct Target {
     uri: Uri,
-    version: Version,
+    version: BenchVersion,
     trust: Trust,
     early: bool,
     /// Each for some of the viewers.
@@ -52,17 +52,17 @@ pub(super) struct Target {
 type Lost = anyhow::Error;
 
 impl Target {
-    pub(super) fn new(uri: Uri, trust: Trust, version: Version, early: bool) -> Result<Self, Failure> {
+    pub(super) fn new(uri: Uri, trust: Trust, version: BenchVersion, early: bool) -> Result<Self, Failure> {
         // What is wrong with files is told once, and not by each viewer.
         trust::tls(&trust, b"h3").map_err(remote::failure)?;
         let tls = match version {
-            Version::H2 => Some(b"h2".as_slice()),
-            Version::H1 => Some(b"http/1.1".as_slice()),
-            Version::H3 | Version::Quic | Version::WebTransport => None,
+            BenchVersion::H2 => Some(b"h2".as_slice()),
+            BenchVersion::H1 => Some(b"http/1.1".as_slice()),
+            BenchVersion::H3 | BenchVersion::Quic | BenchVersion::WebTransport => None,
         };
         let tls = tls.map(|protocol| trust::tls(&trust, protocol)).transpose().map_err(remote::failure)?;
         let tls = tls.map(|(config, verifier)| (TlsConnector::from(Arc::new(config)), verifier));
-        let uri = if version == Version::Quic { uri } else { as_frames(&uri)? };
+        let uri = if version == BenchVersion::Quic { uri } else { as_frames(&uri)? };
         Ok(Self { uri, version, trust, early, connectors: Default::default(), tls, untrusted: OnceLock::new() })
     }
 
@@ -87,7 +87,7 @@ impl Target {
         if stalled {
             transport.stream_receive_window(STALLED_WINDOW.into()).receive_window(STALLED_WINDOW.into());
         }
-        let protocol: &[u8] = if self.version == Version::Quic { b"h3cast-bare" } else { b"h3" };
+        let protocol: &[u8] = if self.version == BenchVersion::Quic { b"h3cast-bare" } else { b"h3" };
         Connector::with(&self.trust, protocol, transport)
     }
 }
@@ -112,7 +112,7 @@ fn is_feed(headers: &HeaderMap) -> Result<(), Lost> {
 }
 
 /// One viewer.
-pub(super) struct Viewer {
+pub(super) struct BenchViewer {
     pub(super) number: usize,
     pub(super) stalled: bool,
     pub(super) target: Arc<Target>,
@@ -120,14 +120,14 @@ pub(super) struct Viewer {
 }
 
 /// What is read, and what must stay as long as it is.
-enum Source {
+enum Reception {
     Response(Box<client::Body>, #[expect(dead_code, reason = "kept open")] Box<Connection>),
     Session(webtransport::RecvStream, #[expect(dead_code, reason = "kept open")] Box<(Session, Connection)>),
     Quic(quic::RecvStream, #[expect(dead_code, reason = "kept open")] Connector),
     Hyper(hyper::body::Incoming),
 }
 
-impl Source {
+impl Reception {
     async fn next(&mut self) -> Result<Option<Bytes>, Lost> {
         match self {
             Self::Response(body, _) => Ok(body.next().await?),
@@ -144,7 +144,7 @@ impl Source {
     }
 }
 
-impl Viewer {
+impl BenchViewer {
     /// Connects, says that it did or could not, and reads until the feed ends. Dropping it closes
     /// its connection.
     pub(super) async fn run(self, arrived: impl FnOnce()) {
@@ -190,11 +190,11 @@ impl Viewer {
         }
     }
 
-    async fn open(&self, connector: Connector, start: Instant) -> Result<Source, Lost> {
+    async fn open(&self, connector: Connector, start: Instant) -> Result<Reception, Lost> {
         let uri = &self.target.uri;
         let connected = || self.tally.connected(self.number, start.elapsed());
         Ok(match self.target.version {
-            Version::H3 => {
+            BenchVersion::H3 => {
                 let (connection, response) = if self.target.early {
                     connector.get(uri).await?
                 } else {
@@ -208,21 +208,21 @@ impl Viewer {
                 }
                 anyhow::ensure!(response.status.is_success(), "the server answered {}", response.status);
                 is_feed(&response.headers)?;
-                Source::Response(Box::new(response.body), Box::new(connection))
+                Reception::Response(Box::new(response.body), Box::new(connection))
             }
-            Version::WebTransport => {
+            BenchVersion::WebTransport => {
                 let connection = connector.open(uri).await?;
                 connected();
                 let session = connection.webtransport(uri, HeaderMap::new(), &[]).await?;
                 let stream = session.accept_uni().await?;
-                Source::Session(stream, Box::new((session, connection)))
+                Reception::Session(stream, Box::new((session, connection)))
             }
-            Version::Quic => {
+            BenchVersion::Quic => {
                 let connection = connector.quic(uri).await?;
                 connected();
-                Source::Quic(connection.accept_uni().await?, connector)
+                Reception::Quic(connection.accept_uni().await?, connector)
             }
-            Version::H2 | Version::H1 => Source::Hyper(self.by_tcp(connected).await?),
+            BenchVersion::H2 | BenchVersion::H1 => Reception::Hyper(self.by_tcp(connected).await?),
         })
     }
 
@@ -248,7 +248,7 @@ impl Viewer {
             let host = authority.map_or("", http::uri::Authority::as_str);
             Request::get(uri).header(header::HOST, host).body(Empty::<Bytes>::new())
         };
-        let response = if self.target.version == Version::H2 {
+        let response = if self.target.version == BenchVersion::H2 {
             let (mut send, driver) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
             // It ends with its streams and `send`.
             tokio::spawn(driver);

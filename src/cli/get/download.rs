@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Getting, output::Part, plain::length, resume};
+use super::{Getting, output::PartFile, plain::length, resume};
 use crate::{
     cli::Failure,
     client::{
@@ -76,7 +76,7 @@ impl Sidecar {
 }
 
 /// Records what a response is of, so that a later run can ask for the rest of it.
-pub(super) fn record(part: &mut Part, uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn record(part: &mut PartFile, uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
     let Some(sidecar) = Sidecar::of(uri, headers) else { return Ok(()) };
     part.expect(&sidecar).map_err(|error| {
         Failure::running(anyhow::Error::new(error).context(format!("cannot write {}", part.path().display())))
@@ -85,7 +85,7 @@ pub(super) fn record(part: &mut Part, uri: &Uri, headers: &HeaderMap) -> Result<
 
 /// What an answer means.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+enum Verdict {
     /// The whole resource comes.
     Whole(Sidecar),
     /// What was asked for comes.
@@ -101,27 +101,27 @@ enum Answer {
 }
 
 /// What an answer means to whoever has `have` bytes already.
-fn judge(have: Option<(&Sidecar, u64)>, uri: &Uri, status: StatusCode, headers: &HeaderMap) -> Answer {
+fn judge(have: Option<(&Sidecar, u64)>, uri: &Uri, status: StatusCode, headers: &HeaderMap) -> Verdict {
     let range = headers.get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok()).and_then(content_range);
     match (status, have) {
-        (StatusCode::OK, _) => Sidecar::of(uri, headers).map_or(Answer::NoRanges, Answer::Whole),
+        (StatusCode::OK, _) => Sidecar::of(uri, headers).map_or(Verdict::NoRanges, Verdict::Whole),
         (StatusCode::PARTIAL_CONTENT, Some((sidecar, have))) => match range {
             Some((Some(first), total)) if first == have && total.is_none_or(|total| total == sidecar.length) => {
                 if sidecar.fits(headers) {
-                    Answer::Rest
+                    Verdict::Rest
                 } else {
-                    Answer::Changed
+                    Verdict::Changed
                 }
             }
-            _ => Answer::Changed,
+            _ => Verdict::Changed,
         },
         (StatusCode::RANGE_NOT_SATISFIABLE, Some((sidecar, have))) => match range {
             Some((None, Some(total))) if total == have && total == sidecar.length && sidecar.fits(headers) => {
-                Answer::Complete
+                Verdict::Complete
             }
-            _ => Answer::Changed,
+            _ => Verdict::Changed,
         },
-        _ => Answer::Error,
+        _ => Verdict::Error,
     }
 }
 
@@ -137,26 +137,26 @@ fn content_range(text: &str) -> Option<(Option<u64>, Option<u64>)> {
 }
 
 /// Why a download stopped.
-enum Cut {
+enum Interruption {
     /// It may be tried again.
     Remote(ViewError),
     /// This side failed.
     Local(Failure),
 }
 
-impl<E: Into<ViewError>> From<E> for Cut {
+impl<E: Into<ViewError>> From<E> for Interruption {
     fn from(error: E) -> Self {
         Self::Remote(error.into())
     }
 }
 
-fn local(error: io::Error, part: &Part) -> Cut {
+fn local(error: io::Error, part: &PartFile) -> Interruption {
     let context = format!("cannot write {}", part.path().display());
-    Cut::Local(Failure::running(anyhow::Error::new(error).context(context)))
+    Interruption::Local(Failure::running(anyhow::Error::new(error).context(context)))
 }
 
 /// Downloads the resource to the part's end, through losses.
-pub(super) async fn run(getting: &Getting, uri: &Uri, part: &mut Part) -> Result<Done, Failure> {
+pub(super) async fn run(getting: &Getting, uri: &Uri, part: &mut PartFile) -> Result<Done, Failure> {
     let mut retry = Retry::new(getting.retry_for);
     let mut sidecar = Sidecar::recorded(part.recorded(), uri);
     if part.len() > 0 && sidecar.is_none() {
@@ -165,9 +165,9 @@ pub(super) async fn run(getting: &Getting, uri: &Uri, part: &mut Part) -> Result
     loop {
         let error = match attempt(getting, uri, part, &mut sidecar, &mut retry).await {
             Ok(done) => return Ok(done),
-            Err(Cut::Local(failure)) => return Err(failure),
-            Err(Cut::Remote(error)) if error.is_final() => return Err(resume::failure(error)),
-            Err(Cut::Remote(error)) => error,
+            Err(Interruption::Local(failure)) => return Err(failure),
+            Err(Interruption::Remote(error)) if error.is_final() => return Err(resume::failure(error)),
+            Err(Interruption::Remote(error)) => error,
         };
         let asked = match &error {
             ViewError::Answered { retry_after, .. } => *retry_after,
@@ -186,23 +186,23 @@ pub(super) async fn run(getting: &Getting, uri: &Uri, part: &mut Part) -> Result
 async fn attempt(
     getting: &Getting,
     uri: &Uri,
-    part: &mut Part,
+    part: &mut PartFile,
     sidecar: &mut Option<Sidecar>,
     retry: &mut Retry,
-) -> Result<Done, Cut> {
-    let silent = || Cut::from(ViewError::Silent);
+) -> Result<Done, Interruption> {
+    let silent = || Interruption::from(ViewError::Silent);
     let opening = async {
         let connection = timeout(SILENCE, Connection::open(uri, &getting.trust)).await.map_err(|_| silent())??;
         getting.log.say(format_args!("* connected to {} over HTTP/3", connection.remote_address()));
         let asked = ask(getting, &connection, uri, sidecar.as_ref(), part.len());
         let response = timeout(SILENCE, asked).await.map_err(|_| silent())??;
-        Ok::<_, Cut>((connection, response))
+        Ok::<_, Interruption>((connection, response))
     };
     let (connection, mut response) = retry::by(retry.deadline(), uri, opening).await?;
-    length(&response.headers).map_err(Cut::Local)?;
+    length(&response.headers).map_err(Interruption::Local)?;
     let have = sidecar.as_ref().filter(|_| part.len() > 0).map(|sidecar| (sidecar, part.len()));
     let answer = match judge(have, uri, response.status, &response.headers) {
-        Answer::Changed => {
+        Verdict::Changed => {
             restart(getting, part, sidecar, "it has changed")?;
             response = timeout(SILENCE, ask(getting, &connection, uri, None, 0)).await.map_err(|_| silent())??;
             judge(None, uri, response.status, &response.headers)
@@ -210,20 +210,20 @@ async fn attempt(
         answer => answer,
     };
     let length = match answer {
-        Answer::Complete => {
+        Verdict::Complete => {
             connection.close().await;
             return Ok(Done::Complete);
         }
-        Answer::NoRanges if part.len() > 0 && sidecar.is_some() => {
+        Verdict::NoRanges if part.len() > 0 && sidecar.is_some() => {
             let text = format!(
                 "the server does not say any more what the file is: {} is left as it is (delete it to begin anew)",
                 part.path().display()
             );
-            return Err(Cut::Local(Failure::running(anyhow::anyhow!(text))));
+            return Err(Interruption::Local(Failure::running(anyhow::anyhow!(text))));
         }
-        Answer::NoRanges => return Ok(Done::NoRanges(Box::new(connection))),
-        Answer::Rest => sidecar.as_ref().map_or(0, |sidecar| sidecar.length),
-        Answer::Whole(new) => {
+        Verdict::NoRanges => return Ok(Done::NoRanges(Box::new(connection))),
+        Verdict::Rest => sidecar.as_ref().map_or(0, |sidecar| sidecar.length),
+        Verdict::Whole(new) => {
             let why = match sidecar {
                 Some(old) if *old == new => "the server sends no part of it",
                 _ => "it has changed",
@@ -235,7 +235,7 @@ async fn attempt(
             *sidecar = Some(new);
             length
         }
-        Answer::Changed | Answer::Error => {
+        Verdict::Changed | Verdict::Error => {
             let detail = response.problem().await;
             return Err(ViewError::answered(response.status, &response.headers, detail).into());
         }
@@ -248,7 +248,7 @@ async fn attempt(
         retry.works();
         if part.len() + bytes.len() as u64 > length {
             let text = format!("the server sent more than the {length} bytes that it spoke of");
-            return Err(Cut::Local(Failure::running(anyhow::anyhow!(text))));
+            return Err(Interruption::Local(Failure::running(anyhow::anyhow!(text))));
         }
         part.write(&bytes).map_err(|error| local(error, part))?;
         getting.progress.advance(bytes.len());
@@ -262,7 +262,12 @@ async fn attempt(
 }
 
 /// Forgets what there is, if there is something.
-fn restart(getting: &Getting, part: &mut Part, sidecar: &mut Option<Sidecar>, why: &str) -> Result<(), Cut> {
+fn restart(
+    getting: &Getting,
+    part: &mut PartFile,
+    sidecar: &mut Option<Sidecar>,
+    why: &str,
+) -> Result<(), Interruption> {
     if part.len() > 0 && sidecar.take().is_some() {
         getting.progress.complain(&format!("{why}: starting again"));
     }
@@ -306,22 +311,22 @@ mod tests {
     fn which_resources_have_ranges() {
         let uri = "https://host/x".parse().unwrap();
         let of = |pairs: &[_]| judge(None, &uri, StatusCode::OK, &headers(pairs));
-        let Answer::Whole(sidecar) = of(&ranges()) else { panic!() };
+        let Verdict::Whole(sidecar) = of(&ranges()) else { panic!() };
         assert_eq!((sidecar.length, sidecar.validator().unwrap()), (10, HeaderValue::from_static("then")));
-        let Answer::Whole(sidecar) = of(&[ranges(), vec![(header::ETAG, "\"a\"")]].concat()) else { panic!() };
+        let Verdict::Whole(sidecar) = of(&[ranges(), vec![(header::ETAG, "\"a\"")]].concat()) else { panic!() };
         assert_eq!(sidecar.validator().unwrap(), "\"a\"");
-        let Answer::Whole(sidecar) = of(&[ranges(), vec![(header::ETAG, "W/\"a\"")]].concat()) else { panic!() };
+        let Verdict::Whole(sidecar) = of(&[ranges(), vec![(header::ETAG, "W/\"a\"")]].concat()) else { panic!() };
         assert_eq!(sidecar.validator().unwrap(), "then");
         for without in 0..3 {
             let mut pairs = ranges();
             pairs.remove(without);
-            assert_eq!(of(&pairs), Answer::NoRanges);
+            assert_eq!(of(&pairs), Verdict::NoRanges);
         }
         let mut none = ranges();
         none[0].1 = "none";
-        assert_eq!(of(&none), Answer::NoRanges);
-        assert_eq!(judge(None, &uri, StatusCode::NOT_FOUND, &headers(&ranges())), Answer::Error);
-        assert_eq!(judge(None, &uri, StatusCode::PARTIAL_CONTENT, &headers(&ranges())), Answer::Error);
+        assert_eq!(of(&none), Verdict::NoRanges);
+        assert_eq!(judge(None, &uri, StatusCode::NOT_FOUND, &headers(&ranges())), Verdict::Error);
+        assert_eq!(judge(None, &uri, StatusCode::PARTIAL_CONTENT, &headers(&ranges())), Verdict::Error);
     }
 
     #[test]
@@ -332,8 +337,8 @@ mod tests {
             let headers = headers(&[(header::CONTENT_RANGE, range), (header::LAST_MODIFIED, modified)]);
             judge(Some((&sidecar, 4)), &uri, StatusCode::from_u16(status).unwrap(), &headers)
         };
-        assert_eq!(judge(206, "bytes 4-9/10", "then"), Answer::Rest);
-        assert_eq!(judge(206, "bytes 4-9/*", "then"), Answer::Rest);
+        assert_eq!(judge(206, "bytes 4-9/10", "then"), Verdict::Rest);
+        assert_eq!(judge(206, "bytes 4-9/*", "then"), Verdict::Rest);
         for (range, modified) in [
             ("bytes 4-9/10", "now"),
             ("bytes 5-9/10", "then"),
@@ -341,18 +346,18 @@ mod tests {
             ("x", "then"),
             ("bytes 4", "then"),
         ] {
-            assert_eq!(judge(206, range, modified), Answer::Changed, "{range} {modified}");
+            assert_eq!(judge(206, range, modified), Verdict::Changed, "{range} {modified}");
         }
-        assert_eq!(judge(200, "", "then"), Answer::NoRanges);
+        assert_eq!(judge(200, "", "then"), Verdict::NoRanges);
         for (range, modified) in [("bytes */10", "then"), ("bytes */4", "then"), ("bytes */*", "then"), ("", "then")] {
-            assert_eq!(judge(416, range, modified), Answer::Changed, "{range} {modified}");
+            assert_eq!(judge(416, range, modified), Verdict::Changed, "{range} {modified}");
         }
         let all = |modified: &str| {
             let headers = headers(&[(header::CONTENT_RANGE, "bytes */10"), (header::LAST_MODIFIED, modified)]);
             super::judge(Some((&sidecar, 10)), &uri, StatusCode::RANGE_NOT_SATISFIABLE, &headers)
         };
-        assert_eq!((all("then"), all("now")), (Answer::Complete, Answer::Changed));
-        assert_eq!(judge(503, "", "then"), Answer::Error);
+        assert_eq!((all("then"), all("now")), (Verdict::Complete, Verdict::Changed));
+        assert_eq!(judge(503, "", "then"), Verdict::Error);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
 const HINT_WAIT: Duration = Duration::from_secs(3);
 
 /// Writes a feed to the output.
-pub(super) struct Sink<'a> {
+pub(super) struct FeedOutput<'a> {
     getting: &'a Getting,
     output: &'a mut Output,
     bytes: u64,
@@ -34,7 +34,7 @@ pub(super) enum Next {
     Unread,
 }
 
-impl<'a> Sink<'a> {
+impl<'a> FeedOutput<'a> {
     pub(super) fn new(getting: &'a Getting, output: &'a mut Output) -> Self {
         getting.progress.begin(0, None);
         Self { getting, output, bytes: 0, end: None }

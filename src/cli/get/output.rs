@@ -21,12 +21,12 @@ pub(super) enum Output {
     Stdout(Box<dyn Write + Send>),
     /// A file that is none of its own right: a device, a pipe.
     Device(File),
-    Part(Part),
+    Part(PartFile),
 }
 
 /// A file that is written beside the one that it becomes.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct PartFile {
     /// `FILE.part.json`.
     mark: Mark,
     file: File,
@@ -57,11 +57,11 @@ impl Output {
                 Ok(Self::Device(OpenOptions::new().write(true).open(path).map_err(wrong)?))
             }
             // A link stays, and the file that it points to is replaced.
-            Ok(_) => Part::open(fs::canonicalize(path).map_err(wrong)?, keep, url).map(Self::Part).map_err(wrong),
+            Ok(_) => PartFile::open(fs::canonicalize(path).map_err(wrong)?, keep, url).map(Self::Part).map_err(wrong),
             Err(_) if path.is_symlink() => {
                 Err(wrong(io::Error::other("it is a symbolic link to a file that does not exist: remove the link")))
             }
-            Err(_) => Part::open(path.to_owned(), keep, url).map(Self::Part).map_err(wrong),
+            Err(_) => PartFile::open(path.to_owned(), keep, url).map(Self::Part).map_err(wrong),
         }
     }
 
@@ -117,7 +117,7 @@ pub(super) fn tell_of(part: &Path) {
     complain(&format!("what has come is in {}", part.display()));
 }
 
-impl Part {
+impl PartFile {
     fn open(target: PathBuf, keep: bool, url: &str) -> io::Result<Self> {
         if target.file_name().is_none() {
             return Err(ErrorKind::IsADirectory.into());

@@ -9,7 +9,7 @@ use http::{HeaderMap, Request, StatusCode, Uri};
 
 use super::{
     Getting, Output, download,
-    feed::{Next, Sink},
+    feed::{FeedOutput, Next},
 };
 use crate::{
     cli::{Failure, complain, remote},
@@ -54,12 +54,12 @@ async fn copy(
         false => response(connection, uri, log, output).await?,
     };
     if frames {
-        let mut sink = Sink::new(getting, output);
+        let mut sink = FeedOutput::new(getting, output);
         let got = feed(&mut source, uri, &mut sink).await;
         sink.hint(Some(connection), uri).await;
         return got;
     }
-    if let Source::Response { length, .. } = &source {
+    if let Transmission::Response { length, .. } = &source {
         progress.begin(0, *length);
     }
     let (mut chunks, mut bytes) = (0_u64, 0_u64);
@@ -84,7 +84,7 @@ async fn copy(
 }
 
 /// Reads a feed from its frames.
-async fn feed(source: &mut Source, uri: &Uri, sink: &mut Sink<'_>) -> Result<(), Failure> {
+async fn feed(source: &mut Transmission, uri: &Uri, sink: &mut FeedOutput<'_>) -> Result<(), Failure> {
     let mut reader = Reader::new(uri);
     loop {
         let cut = match source.next().await {
@@ -127,7 +127,7 @@ pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, Failure> {
 }
 
 /// What is read, in either way.
-enum Source {
+enum Transmission {
     Response {
         body: Box<Body>,
         /// How long it is, if the server says so.
@@ -148,7 +148,7 @@ enum Source {
 /// How long a datagram may still be on its way when the feed has ended.
 const LATE_DATAGRAM: Duration = Duration::from_millis(500);
 
-impl Source {
+impl Transmission {
     async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
         match self {
             Self::Response { body, .. } => Ok(body.next().await?),
@@ -247,7 +247,7 @@ async fn response(
     uri: &Uri,
     log: &remote::Log,
     output: &mut Output,
-) -> Result<(Source, bool), Failure> {
+) -> Result<(Transmission, bool), Failure> {
     log.say(format_args!("> GET {}", uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)));
     let mut request = Request::new(());
     *request.uri_mut() = uri.clone();
@@ -275,11 +275,11 @@ async fn response(
     if let (Output::Part(part), StatusCode::OK, false) = (output, response.status, frames) {
         download::record(part, uri, &response.headers)?;
     }
-    Ok((Source::Response { body: Box::new(response.body), length }, frames))
+    Ok((Transmission::Response { body: Box::new(response.body), length }, frames))
 }
 
 /// What a session brings, and whether that is frames.
-async fn session(connection: &Connection, uri: &Uri, log: &remote::Log) -> Result<(Source, bool), Failure> {
+async fn session(connection: &Connection, uri: &Uri, log: &remote::Log) -> Result<(Transmission, bool), Failure> {
     log.say(format_args!(
         "> CONNECT (webtransport) {}",
         uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
@@ -299,8 +299,8 @@ async fn session(connection: &Connection, uri: &Uri, log: &remote::Log) -> Resul
     let stream = session.accept_uni().await.map_err(Failure::running)?;
     log.say(format_args!("< stream {}", stream.id()));
     if datagrams {
-        return Ok((Source::Datagrams { session, stream, told: Told::default() }, false));
+        return Ok((Transmission::Datagrams { session, stream, told: Told::default() }, false));
     }
     let frames = !offered.is_empty() && session.protocol() == Some(format::frames::MEDIA_TYPE);
-    Ok((Source::Session { session, stream }, frames))
+    Ok((Transmission::Session { session, stream }, frames))
 }

@@ -4,7 +4,7 @@ use http::Uri;
 
 use super::{
     Getting, Output, download,
-    feed::{Next, Sink},
+    feed::{FeedOutput, Next},
 };
 use crate::{
     cli::{Failure, remote},
@@ -46,7 +46,7 @@ pub(super) async fn run(
         part.replace();
     }
     let mut viewer = viewer(getting, uri, webtransport, connection)?;
-    let mut sink = Sink::new(getting, output);
+    let mut sink = FeedOutput::new(getting, output);
     let got = tokio::select! {
         got = async {
             let got = copy(getting, &mut viewer, &mut sink).await;
@@ -75,7 +75,7 @@ fn viewer(
     })
 }
 
-async fn copy(getting: &Getting, viewer: &mut Viewer, sink: &mut Sink<'_>) -> Result<(), Failure> {
+async fn copy(getting: &Getting, viewer: &mut Viewer, sink: &mut FeedOutput<'_>) -> Result<(), Failure> {
     let Getting { log, progress, .. } = getting;
     let mut lost = false;
     while let Some(event) = viewer.next().await.map_err(failure)? {

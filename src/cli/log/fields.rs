@@ -53,9 +53,9 @@ mod tests {
     };
 
     #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
+    struct Captured(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Sink {
+    impl io::Write for Captured {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
             Ok(bytes.len())
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn a_line_of_the_log() {
         let logged = |colours: bool| {
-            let sink = Sink::default();
+            let sink = Captured::default();
             let writer = sink.clone();
             let log = tracing_subscriber::fmt()
                 .with_writer(move || writer.clone())

@@ -38,16 +38,16 @@ struct Allowance {
 
 /// The layer that leaves lines out. Those at DEBUG and TRACE are wanted by whoever asks for them, and stay.
 #[derive(Clone)]
-pub(super) struct Limit(Arc<Shared>);
+pub(super) struct Limit(Arc<Budgets>);
 
-struct Shared {
-    kinds: Mutex<HashMap<u64, Kind>>,
+struct Budgets {
+    kinds: Mutex<HashMap<u64, Budget>>,
     /// Says what was left out.
     reporter: Thread,
 }
 
 #[derive(Debug)]
-struct Kind {
+struct Budget {
     allowance: Allowance,
     left: f64,
     since: Instant,
@@ -63,7 +63,7 @@ pub(super) struct LeftOut {
     like: String,
 }
 
-impl Kind {
+impl Budget {
     fn new(allowance: Allowance, now: Instant) -> Self {
         Self { allowance, left: allowance.burst, since: now, left_out: None }
     }
@@ -103,14 +103,14 @@ impl Limit {
                 limit.report();
             }
         })?;
-        let shared = Shared { kinds: Mutex::default(), reporter: reporter.thread().clone() };
+        let shared = Budgets { kinds: Mutex::default(), reporter: reporter.thread().clone() };
         let new = Self(Arc::new(shared));
         // It waits for it, and there is room.
         let _ = limit.send(new.clone());
         Ok(new)
     }
 
-    fn kinds(&self) -> MutexGuard<'_, HashMap<u64, Kind>> {
+    fn kinds(&self) -> MutexGuard<'_, HashMap<u64, Budget>> {
         self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -145,7 +145,7 @@ impl Limit {
         }
         // Too many kinds are one: nobody may cause lines by making kinds up.
         let kind = if kinds.len() >= KINDS && !kinds.contains_key(&kind) { 0 } else { kind };
-        let known = kinds.entry(kind).or_insert_with(|| Kind::new(allowance, now));
+        let known = kinds.entry(kind).or_insert_with(|| Budget::new(allowance, now));
         if known.take(now) {
             return true;
         }
@@ -157,7 +157,7 @@ impl Limit {
         drop(kinds);
         let like = line();
         let mut kinds = self.kinds();
-        let known = kinds.entry(kind).or_insert_with(|| Kind::new(allowance, now));
+        let known = kinds.entry(kind).or_insert_with(|| Budget::new(allowance, now));
         known.left_out.get_or_insert(LeftOut { lines: 0, level, like }).lines += 1;
         drop(kinds);
         self.0.reporter.unpark();
@@ -186,7 +186,7 @@ impl<S: Subscriber> Layer<S> for Limit {
         // 0 is the one of all that are too many.
         let kind = kind.finish().max(1);
         self.allows(kind, allowance, Instant::now(), *metadata.level(), || {
-            let mut line = Line(String::new());
+            let mut line = LineStart(String::new());
             event.record(&mut line);
             line.0
         })
@@ -207,9 +207,9 @@ impl Visit for OfFeed<'_> {
 }
 
 /// The beginning of a line, as it would have come.
-struct Line(String);
+struct LineStart(String);
 
-impl Visit for Line {
+impl Visit for LineStart {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let before = self.0.len();
         if before >= SHOWN {
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     fn limit() -> Limit {
-        Limit(Arc::new(Shared { kinds: Mutex::default(), reporter: thread::current() }))
+        Limit(Arc::new(Budgets { kinds: Mutex::default(), reporter: thread::current() }))
     }
 
     fn left_out(limit: &Limit) -> Vec<(u64, String)> {

@@ -20,11 +20,11 @@ const BEHIND: usize = 4 << 10;
 
 /// What is written to it is queued, or dropped when too much waits already. It never blocks or fails.
 #[derive(Debug, Clone)]
-pub(in crate::cli) struct Outlet(Arc<Shared>);
+pub(in crate::cli) struct Outlet(Arc<Pipe>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    queue: Mutex<Queue>,
+struct Pipe {
+    queue: Mutex<Backlog>,
     /// There is something to write.
     more: Condvar,
     /// All has been written.
@@ -32,7 +32,7 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct Backlog {
     pieces: VecDeque<Box<[u8]>>,
     bytes: usize,
     /// How many were dropped since one was taken last.
@@ -45,8 +45,8 @@ struct Queue {
     error: Option<String>,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+impl Pipe {
+    fn lock(&self) -> MutexGuard<'_, Backlog> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -54,7 +54,7 @@ impl Shared {
 impl Outlet {
     /// Starts the thread that writes to `stream`. It ends with the process.
     pub(in crate::cli) fn start(name: &'static str, stream: impl Write + Send + 'static) -> io::Result<Self> {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<Pipe>::default();
         let outlet = Self(shared.clone());
         thread::Builder::new().name(name.into()).spawn(move || run(&shared, stream))?;
         Ok(outlet)
@@ -121,7 +121,7 @@ fn notice(lost: u64) -> Option<Box<[u8]>> {
     (lost > 0).then(|| text.into_bytes().into())
 }
 
-fn run(shared: &Shared, mut stream: impl Write) {
+fn run(shared: &Pipe, mut stream: impl Write) {
     // Those that failed; and whether the last one got half-way, so that the next begins a line.
     let (mut failed, mut torn) = (0, false);
     loop {
@@ -146,7 +146,7 @@ fn run(shared: &Shared, mut stream: impl Write) {
 }
 
 /// Waits for the next piece.
-fn next(shared: &Shared) -> Box<[u8]> {
+fn next(shared: &Pipe) -> Box<[u8]> {
     let mut queue = shared.lock();
     loop {
         if let Some(piece) = queue.pieces.pop_front() {
@@ -201,9 +201,9 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
-    type Written = Arc<Mutex<Vec<u8>>>;
+    type Sunk = Arc<Mutex<Vec<u8>>>;
 
-    fn valve() -> (Outlet, mpsc::Sender<io::Result<usize>>, Written) {
+    fn valve() -> (Outlet, mpsc::Sender<io::Result<usize>>, Sunk) {
         let (open, answers) = mpsc::channel();
         let written = Arc::<Mutex<Vec<u8>>>::default();
         let outlet = Outlet::start("test", Valve { answers, written: written.clone() }).unwrap();

@@ -12,7 +12,7 @@ struct Groups {
     #[cfg(unix)]
     running: std::collections::BTreeSet<i32>,
     #[cfg(unix)]
-    watcher: Watching,
+    watcher: WatcherState,
     /// The process is about to exit: nothing may be started.
     closed: bool,
 }
@@ -20,7 +20,7 @@ struct Groups {
 /// Who ends them when this process is killed.
 #[cfg(unix)]
 #[derive(Debug)]
-enum Watching {
+enum WatcherState {
     /// Nothing has run yet.
     NotYet,
     By(Watcher),
@@ -32,9 +32,9 @@ enum Watching {
 impl Groups {
     fn add(&mut self, group: i32) {
         self.running.insert(group);
-        if matches!(self.watcher, Watching::NotYet) {
+        if matches!(self.watcher, WatcherState::NotYet) {
             self.watcher = match Watcher::start() {
-                Ok(watcher) => Watching::By(watcher),
+                Ok(watcher) => WatcherState::By(watcher),
                 Err(error) => Self::unwatched(&error),
             };
         }
@@ -61,16 +61,16 @@ impl Groups {
     }
 
     fn tell(&mut self, what: impl FnOnce(&mut Watcher) -> std::io::Result<()>) {
-        if let Watching::By(watcher) = &mut self.watcher
+        if let WatcherState::By(watcher) = &mut self.watcher
             && let Err(error) = what(watcher)
         {
             self.watcher = Self::unwatched(&error);
         }
     }
 
-    fn unwatched(error: &std::io::Error) -> Watching {
+    fn unwatched(error: &std::io::Error) -> WatcherState {
         tracing::warn!(%error, "commands will outlive this server if it is killed (SIGKILL)");
-        Watching::Failed
+        WatcherState::Failed
     }
 }
 
@@ -78,7 +78,7 @@ static GROUPS: Mutex<Groups> = Mutex::new(Groups {
     #[cfg(unix)]
     running: std::collections::BTreeSet::new(),
     #[cfg(unix)]
-    watcher: Watching::NotYet,
+    watcher: WatcherState::NotYet,
     closed: false,
 });
 
@@ -202,7 +202,7 @@ mod tests {
         let mut watcher = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut heard = watcher.stdout.take().unwrap();
         let mut groups =
-            Groups { running: Default::default(), watcher: Watching::By(Watcher::of(watcher)), closed: false };
+            Groups { running: Default::default(), watcher: WatcherState::By(Watcher::of(watcher)), closed: false };
         let mut command = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
         let group = command.id().cast_signed();
         groups.add(group);
@@ -212,7 +212,7 @@ mod tests {
         groups.add(i32::MAX);
         // Its own end comes to the same, and is not reported again.
         groups.remove(group);
-        if let Watching::By(watcher) = &mut groups.watcher {
+        if let WatcherState::By(watcher) = &mut groups.watcher {
             watcher.close();
         }
         let mut text = String::new();

@@ -40,10 +40,10 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// The commands of a server: what they are started with, and who waits for their end. Clones are of the same.
 #[derive(Clone, Default)]
-pub struct Commands(Arc<Shared>);
+pub struct Commands(Arc<CommandSet>);
 
 #[derive(Default)]
-struct Shared {
+struct CommandSet {
     files: Option<u64>,
     running: TaskTracker,
     stopping: CancellationToken,
@@ -60,7 +60,7 @@ impl Commands {
     /// its own.
     #[must_use]
     pub fn with_open_files(soft: Option<u64>) -> Self {
-        Self(Arc::new(Shared { files: soft, ..Shared::default() }))
+        Self(Arc::new(CommandSet { files: soft, ..CommandSet::default() }))
     }
 
     /// Asks all commands to end, and kills those that have not ended after 2 s. None begins any more. What
@@ -162,7 +162,7 @@ impl Running {
         let (ended_tx, ended_rx) = oneshot::channel();
         let silence = Silence::default();
         let (rest_tx, rest_rx) = oneshot::channel();
-        let keeper = Keeper {
+        let keeper = CommandKeeper {
             name: name.clone(),
             process,
             group,
@@ -254,7 +254,7 @@ impl Running {
 }
 
 /// Owns the processes of a command, from their start until none is left.
-struct Keeper {
+struct CommandKeeper {
     /// The feed's name.
     name: String,
     process: Process,
@@ -269,7 +269,7 @@ struct Keeper {
     commands: Commands,
 }
 
-impl Keeper {
+impl CommandKeeper {
     async fn keep(mut self, ended_tx: oneshot::Sender<Ended>) {
         fault::point("keeper");
         let status = tokio::select! {

@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{
+    checkpoint::Checkpoint,
     claim::Claim,
     last,
-    open::{Identity, Opened, What, identity, open},
-    place::Place,
+    open::{FileId, OpenedFile, What, identity, open},
     watch::{self, Followed},
 };
 
@@ -34,10 +34,10 @@ pub(super) struct Back {
 
 /// A file to read.
 pub(super) struct Found {
-    pub(super) opened: Opened,
-    pub(super) identity: Identity,
+    pub(super) opened: OpenedFile,
+    pub(super) identity: FileId,
     /// Where to begin.
-    pub(super) place: Place,
+    pub(super) place: Checkpoint,
     /// Dropped when the file is closed.
     pub(super) held: Arc<Claim>,
 }
@@ -47,7 +47,7 @@ pub(super) enum Now {
     /// Another file.
     Found(Box<Found>),
     /// One that is still open.
-    Again(Identity),
+    Again(FileId),
 }
 
 /// Opens what can be followed.
@@ -55,7 +55,7 @@ pub(super) enum Now {
 /// # Errors
 ///
 /// When there is no such thing, or it cannot be read.
-fn open_followed(path: &Path) -> io::Result<Opened> {
+fn open_followed(path: &Path) -> io::Result<OpenedFile> {
     let mut opened = open(path, &[What::File, What::Pipe, What::Device])?;
     if opened.metadata.is_file() && opened.metadata.len() == 0 {
         // Files of /proc have no length, and no end that one could wait at.
@@ -70,7 +70,7 @@ fn open_followed(path: &Path) -> io::Result<Opened> {
 }
 
 /// What is at the path, unless it is one of those that are held.
-fn see(path: &Path, held: &[Identity], back: Option<Back>) -> io::Result<Now> {
+fn see(path: &Path, held: &[FileId], back: Option<Back>) -> io::Result<Now> {
     let metadata = std::fs::metadata(path)?;
     let there = identity(&metadata);
     if held.contains(&there) {
@@ -90,8 +90,8 @@ fn see(path: &Path, held: &[Identity], back: Option<Back>) -> io::Result<Now> {
         _ => 0,
     };
     let place = match opened.what {
-        What::File => Place::in_file(&mut opened.file, at)?,
-        _ => Place::default(),
+        What::File => Checkpoint::in_file(&mut opened.file, at)?,
+        _ => Checkpoint::default(),
     };
     let identity = identity(&opened.metadata);
     Ok(Now::Found(Box::new(Found { opened, identity, place, held: Arc::new(claim) })))
@@ -119,9 +119,9 @@ pub(super) struct Finder {
     path: PathBuf,
     pub(super) follower: Arc<Followed>,
     /// The file that is at the path.
-    current: Option<Identity>,
+    current: Option<FileId>,
     /// Files that are being read.
-    held: Vec<(Identity, Weak<Claim>)>,
+    held: Vec<(FileId, Weak<Claim>)>,
     missing: Option<Missing>,
     /// How much of the next file is its feed's already, if it was there before.
     back: Option<Back>,

@@ -15,10 +15,10 @@ use tokio::{sync::mpsc, time::sleep_until};
 use tracing::{info, warn};
 
 use super::{
+    checkpoint::Checkpoint,
     claim::Claim,
     find::{Finder, Found, LOOK, Now},
-    open::{Identity, What},
-    place::Place,
+    open::{FileId, What},
     reading::{Reading, Standing},
     watch::Followed,
 };
@@ -49,15 +49,15 @@ pub(super) struct Follower {
     pub(super) chunking: Chunking,
     pub(super) publisher: Publisher,
     /// Those that are read, the newest one last.
-    files: Vec<Open>,
+    files: Vec<OpenFile>,
     /// The one that could not be read, and how far it was. The log has been told.
-    broken: Option<(Identity, Place)>,
+    broken: Option<(FileId, Checkpoint)>,
 }
 
 /// A file that is read.
-struct Open {
+struct OpenFile {
     chunks: Chunker<Reading>,
-    identity: Identity,
+    identity: FileId,
     what: What,
     /// When it had something new, or was replaced.
     heard: Instant,
@@ -174,11 +174,11 @@ impl Follower {
         }
     }
 
-    fn open(&self, found: Found) -> io::Result<Open> {
+    fn open(&self, found: Found) -> io::Result<OpenFile> {
         let Found { opened, identity, place, held } = found;
         let what = opened.what;
         let reading = Reading::new(opened, place, self.chunking == Chunking::Lines)?;
-        Ok(Open {
+        Ok(OpenFile {
             chunks: Chunker::new(reading, self.chunking),
             identity,
             what,
@@ -266,7 +266,7 @@ impl Follower {
         #[cfg(unix)]
         {
             use super::open::{identity, is_anonymous, open};
-            let Open { chunks, what, identity: known, held, .. } = &self.files[index];
+            let OpenFile { chunks, what, identity: known, held, .. } = &self.files[index];
             let Some(pipe) = chunks.reader().pipe().filter(|_| *what == What::Pipe) else {
                 // The end of what was typed, or a line that has been hung up: the finder opens it again.
                 self.files.remove(index);
@@ -282,7 +282,7 @@ impl Follower {
             });
             match again.await.map_err(io::Error::other) {
                 Ok(Ok(Some(opened))) if identity(&opened.metadata) == known => {
-                    if let Ok(open) = self.open(Found { opened, identity: known, place: Place::default(), held }) {
+                    if let Ok(open) = self.open(Found { opened, identity: known, place: Checkpoint::default(), held }) {
                         self.files[index] = open;
                         sleep(PAUSE).await;
                         return Ok(Read::Waiting);
@@ -333,7 +333,7 @@ impl Follower {
 }
 
 /// Waits until a pipe can be read.
-async fn readable(files: &[Open]) {
+async fn readable(files: &[OpenFile]) {
     #[cfg(unix)]
     std::future::poll_fn(|cx| {
         let mut pipes = files.iter().filter_map(|open| open.chunks.reader().pipe());

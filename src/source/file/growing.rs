@@ -14,7 +14,7 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
 };
 
-use super::place::{Change, LAST, Place};
+use super::checkpoint::{Change, Checkpoint, LAST};
 use crate::source::chunker::MAX_CHUNK;
 
 /// A file that is read at places, by threads that may wait for the disk.
@@ -42,7 +42,7 @@ pub(super) struct Growing {
 struct Job {
     buf: Vec<u8>,
     /// From where, which may be after a hole.
-    place: Place,
+    place: Checkpoint,
     read: io::Result<Result<Range<usize>, Change>>,
     is_deleted: bool,
 }
@@ -70,7 +70,7 @@ impl Growing {
     /// Reads what follows `place`; nothing, at the end or when the file begins again.
     pub(super) fn poll_read(
         &mut self,
-        place: &mut Place,
+        place: &mut Checkpoint,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -127,7 +127,7 @@ impl Growing {
 }
 
 /// Reads on a thread that may wait.
-fn read(file: &File, mut place: Place, mut buf: Vec<u8>, nuls: bool) -> Job {
+fn read(file: &File, mut place: Checkpoint, mut buf: Vec<u8>, nuls: bool) -> Job {
     buf.resize(LAST + MAX_CHUNK, 0);
     #[cfg(target_os = "linux")]
     if nuls {

@@ -62,7 +62,7 @@ impl What {
 
 /// What has been opened.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct OpenedFile {
     pub(crate) file: File,
     pub(crate) metadata: Metadata,
     pub(crate) what: What,
@@ -74,7 +74,7 @@ pub(crate) struct Opened {
 /// # Errors
 ///
 /// When it is none of those, or cannot be read.
-pub(crate) fn open(path: &Path, wanted: &[What]) -> io::Result<Opened> {
+pub(crate) fn open(path: &Path, wanted: &[What]) -> io::Result<OpenedFile> {
     let wants = |metadata: &Metadata| match What::of(metadata) {
         what if wanted.contains(&what) => Ok(what),
         what => Err(what.refused()),
@@ -92,7 +92,7 @@ pub(crate) fn open(path: &Path, wanted: &[What]) -> io::Result<Opened> {
     let file = options.open(path)?;
     let metadata = file.metadata()?;
     let what = wants(&metadata)?;
-    Ok(Opened { file, metadata, what })
+    Ok(OpenedFile { file, metadata, what })
 }
 
 /// Opens a file, and nothing else, as [`open`] does.
@@ -107,9 +107,9 @@ pub(crate) async fn file(path: &Path) -> io::Result<tokio::fs::File> {
 }
 
 /// What tells a file from another one of the same name, for as long as it is open or has a name.
-pub(super) type Identity = (u64, u64);
+pub(super) type FileId = (u64, u64);
 
-pub(super) fn identity(metadata: &Metadata) -> Identity {
+pub(super) fn identity(metadata: &Metadata) -> FileId {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;

@@ -18,8 +18,8 @@ use tokio::{
 #[cfg(unix)]
 use super::growing::Growing;
 use super::{
-    open::{Opened, What},
-    place::{Change, Place},
+    checkpoint::{Change, Checkpoint},
+    open::{OpenedFile, What},
 };
 
 /// Where bytes come from.
@@ -67,7 +67,7 @@ pub(super) enum Standing {
 /// Reads what is there, and fails with `WouldBlock` where there is no more now, or the file begins again.
 pub(super) struct Reading {
     input: Input,
-    place: Place,
+    place: Checkpoint,
     /// There will be no more.
     finished: bool,
 }
@@ -75,12 +75,12 @@ pub(super) struct Reading {
 impl Reading {
     /// Reads from `place`, to where the file has been sought. If it is text, the NULs that it begins with
     /// are left out.
-    pub(super) fn new(opened: Opened, place: Place, is_text: bool) -> io::Result<Self> {
+    pub(super) fn new(opened: OpenedFile, place: Checkpoint, is_text: bool) -> io::Result<Self> {
         Ok(Self { input: Input::new(opened.file, opened.what, is_text)?, place, finished: false })
     }
 
     /// How far it has been read.
-    pub(super) fn place(&self) -> &Place {
+    pub(super) fn place(&self) -> &Checkpoint {
         &self.place
     }
 
@@ -123,7 +123,7 @@ impl Reading {
             #[cfg(unix)]
             Input::Pipe(_) => {}
         }
-        (self.place, self.finished) = (Place::default(), false);
+        (self.place, self.finished) = (Checkpoint::default(), false);
     }
 
     /// How many NULs at the start of the file were left out, once.

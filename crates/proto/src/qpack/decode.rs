@@ -30,7 +30,7 @@ pub enum FieldsError {
 ///
 /// If it is larger, or cannot be decoded.
 pub fn decode(section: &[u8], limit: u64) -> Result<Vec<Field>, FieldsError> {
-    let mut reader = Reader(section);
+    let mut reader = FieldSection(section);
     let mut left = limit;
     let mut fields = Vec::new();
     reader.prefix().ok_or(FieldsError::Undecodable)?;
@@ -44,9 +44,9 @@ pub fn decode(section: &[u8], limit: u64) -> Result<Vec<Field>, FieldsError> {
 }
 
 /// What is left of a field section. `None` everywhere means that it cannot be decoded.
-struct Reader<'a>(&'a [u8]);
+struct FieldSection<'a>(&'a [u8]);
 
-impl Reader<'_> {
+impl FieldSection<'_> {
     /// RFC 9204 §4.5.1. Nothing can be required of a table that is not there.
     fn prefix(&mut self) -> Option<()> {
         let required = self.integer(8)?;

@@ -15,7 +15,7 @@ pub(super) const LAST: usize = 64;
 
 /// Up to where a file has been read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Checkpoint {
     pub(super) at: u64,
     /// The bytes before that.
     last: Vec<u8>,
@@ -39,7 +39,7 @@ impl fmt::Display for Change {
     }
 }
 
-impl Place {
+impl Checkpoint {
     /// The place at `at`, to where the file is sought.
     pub(super) fn in_file(file: &mut (impl Read + Seek), at: u64) -> io::Result<Self> {
         let from = at.saturating_sub(LAST as u64);
@@ -101,17 +101,17 @@ mod tests {
 
     #[test]
     fn what_was_read_is_remembered() {
-        let mut place = Place::in_file(&mut Cursor::new(b"before"), 3).unwrap();
+        let mut place = Checkpoint::in_file(&mut Cursor::new(b"before"), 3).unwrap();
         place.advance(b"de");
         assert_eq!((place.at, &place.last[..]), (5, &b"befde"[..]));
         place.advance(&[b'x'; 63]);
         assert_eq!((place.at, place.last.clone()), (68, [&b"e"[..], &[b'x'; 63]].concat()));
         place.advance(&[b'y'; 100]);
         assert_eq!((place.at, &place.last[..]), (168, &[b'y'; 64][..]));
-        let long = Place::in_file(&mut Cursor::new([b'z'; 100]), 80).unwrap();
+        let long = Checkpoint::in_file(&mut Cursor::new([b'z'; 100]), 80).unwrap();
         assert_eq!((long.at, &long.last[..]), (80, &[b'z'; 64][..]));
         // Shorter than it was said to be.
-        assert_eq!(Place::in_file(&mut Cursor::new(b"before"), 7).unwrap(), Place::default());
+        assert_eq!(Checkpoint::in_file(&mut Cursor::new(b"before"), 7).unwrap(), Checkpoint::default());
     }
 
     #[cfg(unix)]
@@ -119,9 +119,9 @@ mod tests {
     fn a_change_before_the_place_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let mut place = Place::default();
+        let mut place = Checkpoint::default();
         let mut buf = [0; 200];
-        let mut read = |place: &Place, content: &[u8]| {
+        let mut read = |place: &Checkpoint, content: &[u8]| {
             std::fs::write(&path, content).unwrap();
             let read = place.read(&File::open(&path).unwrap(), &mut buf).unwrap();
             read.map(|range| buf[range].to_vec())
