@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{browser::Browser, fault, identity::Identity};
 use log::complain;
 
-/// Pipe live bytes to any browser over HTTP/3.
+/// Stream live output to any browser over HTTP/3.
 ///
 /// Without a command, it serves the demo feed: open the page that it prints.
 #[derive(Debug, Parser)]

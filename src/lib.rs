@@ -1,4 +1,4 @@
-//! Pipe live bytes to any browser: the same chunks as an HTTP/3 response, read with `fetch`, and
+//! Stream live output to any browser: the same chunks as an HTTP/3 response, read with `fetch`, and
 //! over a WebTransport session, from one server on one port that speaks HTTP/2 and HTTP/1.1 too.
 //!
 //! | module | what it is |

@@ -27,32 +27,32 @@ pub(super) struct BenchArgs {
     /// The feed to view. It is read as `frames`.
     #[arg(default_value_t = format!("https://localhost:{DEFAULT_PORT}/stream"))]
     url: String,
-    /// How many viewers, each on a connection of its own.
+    /// Number of viewers, each on its own connection.
     #[arg(short = 'c', long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     viewers: u32,
     /// How long to measure, in seconds, or with a unit (1m30s); the feed may end before.
     #[arg(short = 'd', long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     duration: Duration,
-    /// How long to wait when all viewers are there, before it is measured; 0 measures from the first
+    /// How long to wait once all viewers are connected before measuring; 0 measures from the first
     /// connection on.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     warm_up: Duration,
     /// View it over WebTransport sessions.
     #[arg(long, conflicts_with = "http")]
     webtransport: bool,
-    /// Which HTTP to view it over.
+    /// The version of HTTP.
     #[arg(long, value_name = "VERSION", value_enum, default_value = "h3")]
     http: BenchVersion,
-    /// How many of the viewers never read, and give credit for 16 KiB only.
+    /// Percentage of viewers that never read, and grant credit for 16 KiB only.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
     stalled: u32,
-    /// How many connections are begun each second; 0 for all at once.
+    /// Connections opened per second; 0 for all at once.
     #[arg(long, value_name = "N", default_value_t = 500)]
     pace: u32,
-    /// Connect once before, for a ticket, and then ask with the first packets (0-RTT).
+    /// Connect once for a ticket first, then send requests in the first packets (0-RTT).
     #[arg(long, conflicts_with = "webtransport")]
     early_data: bool,
-    /// The server's process on this machine, to tell what it uses (Linux).
+    /// PID of a local server, to report its CPU and memory (Linux).
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
     /// Print the result as JSON.

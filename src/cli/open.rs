@@ -35,7 +35,7 @@ pub(super) struct OpenArgs {
     /// The server's certificate (PEM).
     #[arg(long, env = "H3CAST_CERT", value_name = "PEM")]
     cert: Option<PathBuf>,
-    /// Not needed: for command lines that give what `serve` gets.
+    /// Ignored; accepted so that the flags of `serve` can be reused.
     #[arg(long, env = "H3CAST_KEY", value_name = "PEM", hide = true)]
     key: Option<PathBuf>,
 }

@@ -26,19 +26,19 @@ pub(super) struct PublishArgs {
     /// The feed to publish to.
     #[arg(default_value_t = format!("https://localhost:{DEFAULT_PORT}/stream"))]
     url: String,
-    /// Where standard input is cut into chunks. [default: lines; over WebTransport bytes]
+    /// How standard input is split into chunks. [default: lines; over WebTransport bytes]
     #[arg(long, value_name = "WHERE", value_enum)]
     chunk: Option<ChunkAt>,
-    /// The token that the server wants from those who publish.
+    /// The server's publish token.
     #[arg(long, env = "H3CAST_PUBLISH_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
-    /// Publish over a stream of a WebTransport session. What is lost with it is not sent again.
+    /// Publish over a stream of a WebTransport session. What is lost with the session is not resent.
     #[arg(long, conflicts_with = "retry_for")]
     webtransport: bool,
-    /// How long to try to reach the server when it is lost. [default: for ever]
+    /// How long to try to reach the server when it is lost. [default: forever]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     retry_for: Option<Duration>,
-    /// Print what the server says at the end.
+    /// Print the server's final answer.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -50,9 +50,9 @@ pub(super) struct PublishArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ChunkAt {
-    /// Behind each newline.
+    /// After each newline.
     Lines,
-    /// Wherever a read ends.
+    /// At each read.
     Bytes,
 }
 

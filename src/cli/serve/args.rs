@@ -15,13 +15,12 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ServeCommand {
-    /// What to stream, each a feed: demo (the default), - (standard input), exec:COMMAND (what it
-    /// prints), file:PATH (from its beginning for each viewer), tail:PATH (its last lines and whatever is
-    /// appended to it; pipes too),
-    /// publish (what clients send, as `h3cast publish` does), nats://HOST:PORT/SUBJECT (what a NATS
-    /// JetStream stream keeps of it; with * or > in it, a feed for each subject).
-    /// A feed without a NAME is the one at /stream, the others are at /stream/NAME. A NAME has up to 100
-    /// ASCII letters, digits, `-`, `_` and `.`, and not only dots.
+    /// What to stream, one feed each: demo (the default), - (standard input), exec:COMMAND (its output),
+    /// file:PATH (from its beginning for each viewer), tail:PATH (its last lines and whatever is appended;
+    /// pipes too), publish (whatever clients send, as `h3cast publish` does), nats://HOST:PORT/SUBJECT (a
+    /// subject stored in NATS JetStream; with * or > in it, a feed for each matching subject). A feed
+    /// without a NAME is at /stream, others at /stream/NAME. A NAME has up to 100 ASCII letters, digits,
+    /// `-`, `_` and `.`, and not only dots.
     #[arg(value_name = "[NAME=]SOURCE")]
     pub(in crate::cli) sources: Vec<Source>,
     #[command(flatten)]
@@ -30,8 +29,8 @@ pub(in crate::cli) struct ServeCommand {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ServeArgs {
-    /// Where to listen, UDP and TCP: HTTP/3, WebTransport, HTTP/2 and 1.1. May be given several
-    /// times. `localhost` is both 127.0.0.1 and [::1]; port 0 takes a free one.
+    /// Where to listen, UDP and TCP: HTTP/3, WebTransport, HTTP/2 and 1.1. Can be repeated. `localhost` is
+    /// both 127.0.0.1 and [::1]; port 0 picks a free port.
     #[arg(
         long,
         env = "H3CAST_LISTEN",
@@ -40,44 +39,43 @@ pub(in crate::cli) struct ServeArgs {
         default_value = "localhost:4433"
     )]
     pub(super) listen: Vec<Listen>,
-    /// Where to serve plain HTTP, for this machine only: any browser opens the page there without
-    /// a flag. `off` for nowhere. [default: localhost:8080, or a free port if that is in use]
+    /// Where to serve plain HTTP, for this machine only: any browser opens the page there without a flag.
+    /// `off` turns it off. [default: localhost:8080, or a free port if that is in use]
     #[arg(long, env = "H3CAST_HTTP", value_name = "ADDR:PORT|off", value_parser = plain_http)]
     pub(super) http: Option<PlainHttp>,
-    /// What clients are to call this server, where that cannot be seen from what they use: where plain
-    /// HTTP and HTTPS are forwarded from other ports, or UDP comes another way than TCP. `:PORT` for
-    /// the host that the client uses. [default: the host and port that the client uses]
+    /// The address that clients are given, where the server cannot see it: plain HTTP and HTTPS forwarded
+    /// from other ports, or UDP that arrives another way than TCP. `:PORT` keeps the host that the client
+    /// uses. [default: the host and port that the client uses]
     #[arg(long, env = "H3CAST_ADVERTISE", value_name = "HOST:PORT")]
     pub(super) advertise: Option<Advertise>,
     #[command(flatten)]
     pub(super) certs: CertsArgs,
-    /// How many chunks the demo feed has for each viewer; 0 for no end.
+    /// Number of chunks of the demo feed for each viewer; 0 for an endless demo.
     #[arg(long, env = "H3CAST_COUNT", value_name = "N", default_value_t = 10)]
     pub(super) count: u64,
-    /// The time between two chunks of the demo feed.
+    /// Time between two chunks of the demo feed.
     #[arg(long, env = "H3CAST_INTERVAL", value_name = "TIME", default_value = "100ms", value_parser = humantime::parse_duration)]
     pub(super) interval: Duration,
-    /// Where text and bytes are cut into chunks: behind each newline (lines), or wherever a read
-    /// ends (bytes; a begun UTF-8 character waits for its rest). With NAME= for that feed only, as in --chunk video=bytes; the same holds for
-    /// --history, --lag, --stderr and --tail-lines. A flag that applies to no feed is an error, or a warning
-    /// if it comes from the environment. [default: lines]
+    /// How input is split into chunks: after each newline (lines), or at each read (bytes; an incomplete
+    /// UTF-8 character waits for its rest). With NAME= for that feed only, as in --chunk video=bytes; the
+    /// same goes for --history, --lag, --stderr and --tail-lines. A flag that applies to no feed is an
+    /// error, or a warning if it comes from the environment. [default: lines]
     #[arg(long, env = "H3CAST_CHUNK", value_name = "[NAME=]lines|bytes", value_delimiter = ',', value_parser = setting(chunk_at))]
     pub(super) chunk: Vec<Setting<Chunking>>,
-    /// How much of a live feed is kept for late viewers and for those who reconnect, in bytes (K, M and G
-    /// are 1024, 1024² and 1024³). Each chunk counts with its own bytes and 136 bytes of overhead. [default: 8M]
+    /// How much of a live feed to keep for late and returning viewers, in bytes (K, M and G are 1024, 1024²
+    /// and 1024³). Each chunk counts as its bytes plus 136 bytes of overhead. [default: 8M]
     #[arg(long, env = "H3CAST_HISTORY", value_name = "[NAME=]BYTES", value_delimiter = ',', value_parser = setting(size))]
     pub(super) history: Vec<Setting<usize>>,
-    /// What becomes of a viewer of a live feed that is behind all that is kept: it goes on with the
-    /// oldest chunk kept and is told of the gap (skip), it is cut off (disconnect), or it does not
-    /// come to that, as the source waits (block). [default: skip]
+    /// What to do with a viewer that falls behind the history of a live feed: skip ahead and report the gap
+    /// (skip), disconnect it (disconnect), or make the source wait (block). [default: skip]
     #[arg(long, env = "H3CAST_LAG", value_name = "[NAME=]skip|disconnect|block", value_delimiter = ',', value_parser = setting(lag_policy))]
     pub(super) lag: Vec<Setting<Lag>>,
     /// Where the standard error of exec:COMMAND goes: into its feed, interleaved with standard output as in
     /// a terminal, or into the log. [default: feed for --chunk lines, log for --chunk bytes]
     #[arg(long, env = "H3CAST_STDERR", value_name = "[NAME=]feed|log", value_delimiter = ',', value_parser = setting(stderr))]
     pub(super) stderr: Vec<Setting<Stderr>>,
-    /// How many lines tail:PATH begins with, for viewers who ask for from=start; 0 for none. [default: 10,
-    /// with --chunk bytes 0]
+    /// Number of lines that tail:PATH begins with, for viewers with from=start; 0 for none. [default: 10;
+    /// with --chunk bytes, 0]
     #[arg(long, env = "H3CAST_TAIL_LINES", value_name = "[NAME=]N", value_delimiter = ',', value_parser = setting(lines))]
     pub(super) tail_lines: Vec<Setting<u64>>,
     /// Run exec:COMMAND for each viewer, and end it with its viewer.
@@ -87,60 +85,59 @@ pub(in crate::cli) struct ServeArgs {
     /// ends within a minute, up to 30s.
     #[arg(long, env = "H3CAST_RESTART", conflicts_with = "per_viewer")]
     pub(super) restart: bool,
-    /// What clients must know to publish. Needed for feeds that clients publish to when anything but
-    /// this machine is listened to.
+    /// The secret that clients need to publish. Required for publish feeds when other machines can reach
+    /// the server.
     #[arg(long, env = "H3CAST_PUBLISH_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = token)]
     pub(super) publish_token: Option<String>,
     /// The longest body that one request may publish, in bytes (K, M and G as for --history).
     /// [default: no limit]
     #[arg(long, env = "H3CAST_PUBLISH_LIMIT", value_name = "BYTES", value_parser = size)]
     pub(super) publish_limit: Option<usize>,
-    /// Keep what clients publish in NATS JetStream, for all servers that say the same: the feed NAME at
-    /// the subject PREFIX.NAME.
+    /// Store publish feeds in NATS JetStream, shared by all servers with the same setting: the feed NAME
+    /// under the subject PREFIX.NAME.
     #[cfg(feature = "nats")]
     #[arg(long, env = "H3CAST_ENGINE", value_name = "nats://HOST:PORT[/PREFIX]", value_parser = crate::nats::Address::engine, hide_env_values = true)]
     pub(super) engine: Option<crate::nats::Address>,
-    /// Make the JetStream streams that are missing, and see that those that are there are like this:
-    /// replicas=3,max-age=24h,max-bytes=10G,max-messages=N,discard=old|new,storage=file|memory. They
-    /// are never changed.
+    /// Create missing JetStream streams; fail if existing ones differ from SETTINGS:
+    /// replicas=3,max-age=24h,max-bytes=10G,max-messages=N,discard=old|new,storage=file|memory. Existing
+    /// streams are never changed.
     #[cfg(feature = "nats")]
     #[arg(long, env = "H3CAST_ENSURE_STREAM", value_name = "SETTINGS", num_args = 0..=1, default_missing_value = "", require_equals = true)]
     pub(super) ensure_stream: Option<crate::nats::Ensure>,
-    /// A file with credentials for NATS, as `nsc` writes it.
+    /// NATS credentials: a file as `nsc` writes it.
     #[cfg(feature = "nats")]
     #[arg(long, env = "H3CAST_NATS_CREDS", value_name = "FILE")]
     pub(super) nats_creds: Option<PathBuf>,
-    /// Certificates of who vouches for the NATS servers, in PEM.
+    /// CA certificates for the NATS servers, in PEM.
     #[cfg(feature = "nats")]
     #[arg(long, env = "H3CAST_NATS_CA", value_name = "FILE")]
     pub(super) nats_ca: Option<PathBuf>,
-    /// Names this server in its QUIC connection ids, in hexadecimal, for a load balancer that reads
-    /// them (draft-ietf-quic-load-balancers).
+    /// Server id to include in QUIC connection ids, in hexadecimal, for a load balancer that reads it
+    /// (draft-ietf-quic-load-balancers).
     #[arg(long, env = "H3CAST_SERVER_ID", value_name = "HEX")]
     pub(super) server_id: Option<ServerId>,
-    /// How long to go on as before after Ctrl-C or SIGTERM, while /readyz says 503, so that load
-    /// balancers notice.
+    /// How long to keep running after Ctrl-C or SIGTERM, while /readyz answers 503 so that load balancers
+    /// notice.
     #[arg(long, env = "H3CAST_DRAIN", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     pub(super) drain: Duration,
     /// Open the page in a browser, on a fresh profile.
     #[arg(long, env = "H3CAST_OPEN", value_name = "BROWSER")]
     pub(super) open: Option<BrowserName>,
-    /// A web origin whose pages may read the feeds, beside those of the same host and of this
-    /// machine. May be given several times.
+    /// Additional web origin allowed to read feeds (the same host and localhost always are). Can be
+    /// repeated.
     #[arg(long, env = "H3CAST_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub(super) allow_origin: Vec<Origin>,
-    /// How long streams may go on after Ctrl-C.
+    /// How long streams may continue after Ctrl-C.
     #[arg(long, env = "H3CAST_GRACE", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     pub(super) grace: Duration,
-    /// How long a chunk may wait for others, to leave in one packet with them. A feed of many small
-    /// chunks needs less processor time so.
+    /// Batch small chunks for up to TIME into one packet, to save CPU.
     #[arg(long, env = "H3CAST_COALESCE", value_name = "TIME", default_value = "0s", value_parser = coalesce)]
     pub(super) coalesce: Duration,
-    /// How many threads serve; as many as the machine has cores if it is not given. With little to do,
-    /// one alone needs less processor time for each chunk.
+    /// Number of threads that serve. Under light load, a single thread uses the least CPU per chunk.
+    /// [default: one per core]
     #[arg(long, env = "H3CAST_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(super) workers: Option<u16>,
-    /// Serve the page from this folder, read anew at each request, to work on it.
+    /// Serve the page from this folder, re-read on every request, to work on it.
     #[arg(long = "static", env = "H3CAST_STATIC", value_name = "DIR")]
     pub(super) static_dir: Option<PathBuf>,
     /// What to log on stderr: error, warn, info, debug, trace or off, or directives such as
