@@ -193,6 +193,7 @@ pub async fn status(recv: &mut RecvStream) -> u16 {
     match &rest[2..] {
         [0xd9, ..] => 200,
         [0xdb, ..] => 404,
+        [0xff, 0x01, ..] => 204,
         [0xff, 0x04, ..] => 400,
         [0xff, 0x05, ..] => 403,
         [0x5f, 0x09, 0x03, digits @ ..] => std::str::from_utf8(&digits[..3]).unwrap().parse().unwrap(),

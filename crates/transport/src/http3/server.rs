@@ -213,10 +213,13 @@ impl Answering {
             reject(stream);
             return None;
         }
-        let Some(handler) = self.context.handlers.find(head.uri.path()) else {
-            self.sessions.ended(id);
-            refuse(stream, StatusCode::NOT_FOUND, self.parts.stopped).await;
-            return None;
+        let (handler, params) = match self.context.handlers.find(head.uri.path()) {
+            Ok(found) => found,
+            Err(status) => {
+                self.sessions.ended(id);
+                refuse(stream, status, self.parts.stopped).await;
+                return None;
+            }
         };
         let Some(seat) = Seat::take(&self.sessions, id) else {
             self.sessions.ended(id);
@@ -226,7 +229,7 @@ impl Answering {
         };
         // Before the answer, so that it comes with it or before it.
         self.shared.allow_many_streams();
-        let (request, answered) = SessionRequest::new(head, self.remote);
+        let (request, answered) = SessionRequest::new(head, self.remote, params);
         let handle = handler.call(request);
         let answer = Box::pin(answer_session(self.shared.conn.clone(), stream, seat, answered, self.parts.stopped));
         let run = rarely(Box::pin(async move {

@@ -83,8 +83,21 @@ impl ServerBuilder {
         self
     }
 
-    /// What answers WebTransport sessions at `path`.
+    /// What answers WebTransport sessions at `path`, which is that of the URL, without its query.
+    ///
+    /// A path is exact, or has wildcards as axum's have: `{name}` stands for one segment, `{*rest}` for one or
+    /// more at the end, and [`SessionRequest::param`](crate::webtransport::SessionRequest::param) gives what
+    /// they stood for. `{{` and `}}` are braces. A path without wildcards comes before one with them, and a
+    /// slash at the end counts. Letters that need no percent-encoding are decoded before paths are compared,
+    /// others are written here as in the URL (`/a%20b`); what a wildcard stands for is decoded, and a client gets
+    /// 400 when that is not UTF-8. The last handler of the same path counts.
+    ///
+    /// # Panics
+    ///
+    /// When the path does not start with `/`, is invalid, or cannot be told apart from an earlier one, as
+    /// `/{room}` and `/{name}`.
     #[must_use]
+    #[track_caller]
     pub fn webtransport(mut self, path: &str, handler: impl Handler) -> Self {
         self.handlers.insert(path, Arc::new(handler));
         self

@@ -22,14 +22,16 @@
 //! ```
 
 pub(crate) mod connect;
+mod paths;
 mod registry;
 mod request;
 mod session;
 mod stream;
 
 pub use h3cast_proto::{capsule, stream_code as codes};
+pub(crate) use paths::Handlers;
 pub(crate) use registry::{Registry, Seat};
-pub(crate) use request::{Answer, CHOSEN, Handlers};
+pub(crate) use request::{Answer, CHOSEN};
 pub use request::{Handler, SessionRequest};
 pub use session::{Closed, DatagramError, Session, SessionError, Stats};
 pub use stream::{RecvStream, SendStream, StreamError};

@@ -1,13 +1,15 @@
 //! What a server's application sees of a session before it exists.
 
-use std::{collections::HashMap, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{net::SocketAddr, pin::Pin};
 
 use h3cast_proto::{code, structured};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request};
 use tokio::sync::oneshot;
 
-use super::session::{Closed, Session, SessionError};
-use crate::path;
+use super::{
+    paths::Params,
+    session::{Closed, Session, SessionError},
+};
 
 /// A client asks for a session. Answer with [`accept`](Self::accept) or [`reject`](Self::reject);
 /// dropping it rejects with 500.
@@ -15,6 +17,7 @@ use crate::path;
 pub struct SessionRequest {
     head: request::Parts,
     remote: SocketAddr,
+    params: Params,
     response: HeaderMap,
     protocol: Option<String>,
     answer: oneshot::Sender<Answer>,
@@ -31,15 +34,27 @@ const OFFERED: HeaderName = HeaderName::from_static("wt-available-protocols");
 pub(crate) const CHOSEN: HeaderName = HeaderName::from_static("wt-protocol");
 
 impl SessionRequest {
-    pub(crate) fn new(head: request::Parts, remote: SocketAddr) -> (Self, oneshot::Receiver<Answer>) {
+    pub(crate) fn new(head: request::Parts, remote: SocketAddr, params: Params) -> (Self, oneshot::Receiver<Answer>) {
         let (answer, answered) = oneshot::channel();
-        (Self { head, remote, response: HeaderMap::new(), protocol: None, answer }, answered)
+        (Self { head, remote, params, response: HeaderMap::new(), protocol: None, answer }, answered)
     }
 
     /// The URI that was asked for.
     #[must_use]
     pub fn uri(&self) -> &Uri {
         &self.head.uri
+    }
+
+    /// What a wildcard of the handler's path stands for, percent-decoded: `7` for `room` when the handler is at
+    /// `/chat/{room}` and the client asked for `/chat/7`. `None` when the path has no wildcard of that name.
+    #[must_use]
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params().find(|(of, _)| *of == name).map(|(_, value)| value)
+    }
+
+    /// All of them by name, in the order of the path.
+    pub fn params(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.params.iter()
     }
 
     /// The request's headers.
@@ -139,35 +154,5 @@ where
 {
     fn call(&self, request: SessionRequest) -> BoxFuture {
         Box::pin(self(request))
-    }
-}
-
-/// Which handler answers for which path.
-#[derive(Clone, Default)]
-pub(crate) struct Handlers {
-    by_path: HashMap<String, Arc<dyn Handler>>,
-    fallback: Option<Arc<dyn Handler>>,
-}
-
-impl Handlers {
-    pub(crate) fn insert(&mut self, path: &str, handler: Arc<dyn Handler>) {
-        self.by_path.insert(path.to_owned(), handler);
-    }
-
-    pub(crate) fn set_fallback(&mut self, handler: Arc<dyn Handler>) {
-        self.fallback = Some(handler);
-    }
-
-    pub(crate) fn find(&self, path: &str) -> Option<Arc<dyn Handler>> {
-        self.by_path.get(path::normal(path).as_ref()).or(self.fallback.as_ref()).cloned()
-    }
-}
-
-impl std::fmt::Debug for Handlers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handlers")
-            .field("paths", &self.by_path.keys())
-            .field("fallback", &self.fallback.is_some())
-            .finish()
     }
 }
