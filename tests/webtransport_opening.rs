@@ -1,14 +1,17 @@
-//! How sessions are opened: by which path.
+//! How sessions are opened: by which path and with which status.
 
 #![cfg(feature = "cli")]
 
 mod common;
+#[path = "common/raw.rs"]
+mod raw;
 #[path = "common/sessions.rs"]
 mod sessions;
 
-use common::TestServer;
+use common::{TestServer, soon};
 use h3cast::{client::ClientError, webtransport::SessionRequest};
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
+use raw::Raw;
 use sessions::ask;
 
 /// Opens every session, with what its path's wildcards stand for as the subprotocol.
@@ -46,5 +49,34 @@ async fn a_path_with_wildcards_finds_its_handler() {
             Err(ClientError::Refused { status, .. }) => assert_eq!(status, expected, "{path}"),
             other => panic!("{path}: {other:?}"),
         }
+    }
+}
+
+/// Any 2xx opens a session, and our client takes it for that (draft-ietf-webtrans-http3 §3.2).
+#[tokio::test]
+async fn any_status_of_success_opens_a_session() {
+    let server = TestServer::start(|builder, _| {
+        builder.webtransport("/{status}", async |request: SessionRequest| {
+            let status = request.param("status").unwrap().parse().unwrap();
+            let header = (HeaderName::from_static("x-greeting"), HeaderValue::from_static("hello"));
+            let Ok(session) = request.status(status).header(header.0, header.1).accept().await else { return };
+            while let Ok((mut send, recv)) = session.accept_bi().await {
+                drop(recv);
+                let _ = send.write_bytes("open".into()).await;
+                let _ = send.finish();
+            }
+        })
+    })
+    .await;
+    let (raw, _control) = Raw::greeted(&server).await;
+    // 404 opens nothing, so that 200 is answered in its place.
+    for (asked, answered) in [(200, 200), (201, 201), (202, 202), (204, 204), (299, 299), (404, 200), (100, 200)] {
+        let connection = server.connect().await;
+        let session = ask(&connection, &server, &format!("/{asked}"), &[]).await.unwrap();
+        let (mut send, mut recv) = session.open_bi().await.unwrap();
+        send.finish().unwrap();
+        assert_eq!(soon("bytes", recv.read_bytes(100)).await.unwrap().unwrap(), "open", "{asked}");
+        let (_send, mut recv) = raw.bi(&raw::connect(&format!("/{asked}"))).await;
+        assert_eq!(raw::status(&mut recv).await, answered, "{asked}");
     }
 }

@@ -262,8 +262,9 @@ async fn answer_session(
             refuse_with(stream, status, headers, stopped).await;
             None
         }
-        Answer::Accept { headers, protocol, session: opened } => {
+        Answer::Accept { status, headers, protocol, session: opened } => {
             let mut response = Response::new(());
+            *response.status_mut() = status;
             *response.headers_mut() = headers;
             // What draft 02 asks for; later drafts ignore it.
             response.headers_mut().insert("sec-webtransport-http3-draft", HeaderValue::from_static("draft02"));

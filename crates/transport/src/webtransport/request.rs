@@ -5,6 +5,7 @@ use std::{net::SocketAddr, pin::Pin};
 use h3cast_proto::{code, structured};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request};
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use super::{
     paths::Params,
@@ -18,6 +19,7 @@ pub struct SessionRequest {
     head: request::Parts,
     remote: SocketAddr,
     params: Params,
+    status: StatusCode,
     response: HeaderMap,
     protocol: Option<String>,
     answer: oneshot::Sender<Answer>,
@@ -26,7 +28,7 @@ pub struct SessionRequest {
 /// What the application decided.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Accept { headers: HeaderMap, protocol: Option<String>, session: oneshot::Sender<Session> },
+    Accept { status: StatusCode, headers: HeaderMap, protocol: Option<String>, session: oneshot::Sender<Session> },
     Reject { status: StatusCode, headers: HeaderMap },
 }
 
@@ -36,7 +38,8 @@ pub(crate) const CHOSEN: HeaderName = HeaderName::from_static("wt-protocol");
 impl SessionRequest {
     pub(crate) fn new(head: request::Parts, remote: SocketAddr, params: Params) -> (Self, oneshot::Receiver<Answer>) {
         let (answer, answered) = oneshot::channel();
-        (Self { head, remote, params, response: HeaderMap::new(), protocol: None, answer }, answered)
+        let (status, response) = (StatusCode::OK, HeaderMap::new());
+        (Self { head, remote, params, status, response, protocol: None, answer }, answered)
     }
 
     /// The URI that was asked for.
@@ -94,6 +97,22 @@ impl SessionRequest {
         }
     }
 
+    /// Chooses the status with which [`accept`](Self::accept) opens the session, 200 by default. Clients take
+    /// any 2xx (draft-ietf-webtrans-http3 §3.2).
+    ///
+    /// Any other status opens nothing; it is logged and replaced by 200. To refuse a session, use
+    /// [`reject`](Self::reject).
+    #[must_use]
+    pub fn status(mut self, status: StatusCode) -> Self {
+        if status.is_success() {
+            self.status = status;
+        } else {
+            warn!(%status, "a session cannot be accepted with this status, only with 2xx: answering 200; to refuse it, use reject");
+            self.status = StatusCode::OK;
+        }
+        self
+    }
+
     /// Adds a header to the answer.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -120,7 +139,8 @@ impl SessionRequest {
     /// Not cancel-safe: when dropped, the session may be opened and closed again at once.
     pub async fn accept(self) -> Result<Session, SessionError> {
         let (session, opened) = oneshot::channel();
-        let answer = Answer::Accept { headers: self.response, protocol: self.protocol, session };
+        let (status, headers, protocol) = (self.status, self.response, self.protocol);
+        let answer = Answer::Accept { status, headers, protocol, session };
         let gone = || SessionError(Closed::Abrupt { code: code::H3_REQUEST_CANCELLED });
         self.answer.send(answer).map_err(|_| gone())?;
         opened.await.map_err(|_| gone())
