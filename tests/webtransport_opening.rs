@@ -1,4 +1,4 @@
-//! How sessions are opened: by which path and with which status.
+//! How sessions are opened: by which path, with which status; and how one closes the connection under it.
 
 #![cfg(feature = "cli")]
 
@@ -9,10 +9,13 @@ mod raw;
 mod sessions;
 
 use common::{TestServer, soon};
-use h3cast::{client::ClientError, webtransport::SessionRequest};
+use h3cast::{
+    client::ClientError,
+    webtransport::{Closed, SessionRequest},
+};
 use http::{HeaderName, HeaderValue, StatusCode};
 use raw::Raw;
-use sessions::ask;
+use sessions::{SessionServer, ask};
 
 /// Opens every session, with what its path's wildcards stand for as the subprotocol.
 async fn tell_params(request: SessionRequest) {
@@ -78,5 +81,31 @@ async fn any_status_of_success_opens_a_session() {
         assert_eq!(soon("bytes", recv.read_bytes(100)).await.unwrap().unwrap(), "open", "{asked}");
         let (_send, mut recv) = raw.bi(&raw::connect(&format!("/{asked}"))).await;
         assert_eq!(raw::status(&mut recv).await, answered, "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_closes_its_connection() {
+    let mut server = SessionServer::start().await;
+    for theirs in [false, true] {
+        let (client, accepted) = server.session().await;
+        let (other, _other_accepted) = server.session().await;
+        let (mut send, _recv) = client.open_bi().await.unwrap();
+        let (ours, peers) = if theirs { (&client, &accepted) } else { (&accepted, &client) };
+        ours.close_connection(0x1f2, "moved to another server");
+        let mut ends = vec![soon("the end here", ours.closed()).await, soon("the end there", peers.closed()).await];
+        ends.push(soon("the end of the other session", other.closed()).await);
+        let [here, there, beside] = &ends[..] else { unreachable!() };
+        assert_eq!(*here, Closed::ConnectionLost(quinn::ConnectionError::LocallyClosed));
+        let Closed::ConnectionLost(quinn::ConnectionError::ApplicationClosed(close)) = there else {
+            panic!("{there}");
+        };
+        assert_eq!((close.error_code.into_inner(), &close.reason[..]), (0x1f2, &b"moved to another server"[..]));
+        assert!(matches!(beside, Closed::ConnectionLost(_)), "{beside}");
+        // What is closed stays so.
+        peers.close_connection(0x100, "");
+        assert!(soon("a write", send.write_bytes("late".into())).await.is_err());
+        assert!(client.open_uni().await.is_err());
+        server.reconnect().await;
     }
 }

@@ -312,6 +312,19 @@ impl Session {
         self.inner.ask_close(code, reason);
     }
 
+    /// Closes the connection that carries the session, with an HTTP/3 error code
+    /// ([RFC 9114 §8.1](https://www.rfc-editor.org/rfc/rfc9114#section-8.1), `0x100` for none) or one of the
+    /// application's own, and with a reason for the peer's log.
+    ///
+    /// Everything on the connection ends at once: this session without a close of its own, all others, and
+    /// requests. What was written and has not arrived is lost. The peer's sessions end with
+    /// [`Closed::ConnectionLost`], which has the code and the reason, this side's with the same of this side;
+    /// browsers reject `closed` with a `WebTransportError` that has neither, so that a page cannot tell it
+    /// from a broken network. To end one session with a code that a page sees, use [`close`](Self::close).
+    pub fn close_connection(&self, code: u64, reason: &str) {
+        self.inner.conn.close(code, reason.as_bytes());
+    }
+
     /// Waits for the end of the session and tells how it came. When this side closed it, that is
     /// when the peer has taken the close, or after 3 s.
     ///
