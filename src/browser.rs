@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     io::{self, Read, Seek},
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::{Child, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -26,13 +26,23 @@ pub enum OpenError {
     /// None was found in the usual places.
     #[error("no {0} was found on this machine")]
     NotFound(&'static str),
-    /// A folder for its profile could not be made, or it could not be started.
+    /// A folder for its profile could not be created, or it could not be started.
     #[error("cannot start {}: {source}", program.display())]
     Start {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// Why not.
         source: io::Error,
+    },
+    /// It was started, and ended with an error at once: see [`Opened::failure`].
+    #[error("{} ended at once ({status}){}", program.display(), last.as_ref().map(|line| format!(": {line}")).unwrap_or_default())]
+    Ended {
+        /// The program.
+        program: PathBuf,
+        /// How it ended.
+        status: ExitStatus,
+        /// The last line that it wrote to standard error, if it wrote any.
+        last: Option<String>,
     },
 }
 
@@ -54,9 +64,9 @@ const STDERR: &str = "h3cast-stderr.log";
 const LAST: u64 = 4096;
 
 impl Opened {
-    /// Waits until a browser that cannot run would have ended, about 2 s, and says why it has if it has: its last
-    /// line on standard error. Blocks.
-    pub fn failure(&mut self) -> Option<String> {
+    /// Waits until a browser that cannot run would have ended, about 2 s, and returns [`OpenError::Ended`] if it
+    /// has. Blocks.
+    pub fn failure(&mut self) -> Option<OpenError> {
         let start = Instant::now();
         let status = loop {
             match self.process.try_wait() {
@@ -65,8 +75,7 @@ impl Opened {
                 Ok(None) | Err(_) => return None,
             }
         };
-        let last = self.last_line().map_or_else(String::new, |line| format!(": {line}"));
-        (!status.success()).then(|| format!("{} ended at once ({status}){last}", self.program.display()))
+        (!status.success()).then(|| OpenError::Ended { program: self.program.clone(), status, last: self.last_line() })
     }
 
     fn last_line(&self) -> Option<String> {

@@ -43,7 +43,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| app.allows(origin, &host)));
     if foreign && allowed.is_none() && !request.method().is_safe() {
         // Browsers send simple cross-origin POSTs without asking first.
-        let text = "pages of that origin may not do this here: --allow-origin names those that may";
+        let text = "pages of that origin may not do this here: the server must allow their origin";
         return Ok(Problem::new(StatusCode::FORBIDDEN, text.into()).into_response());
     }
     let preflight = (*request.method() == Method::OPTIONS).then(|| request.headers().clone());

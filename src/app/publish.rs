@@ -26,7 +26,7 @@ use tracing::{debug, info};
 
 use super::{App, Problem, asked::Query};
 use crate::{
-    feed::{Feed, PublishError, Publisher},
+    feed::{Feed, FeedError, PublishError, Publisher},
     panics,
     source::chunker::{Chunker, Chunking},
     webtransport::{RecvStream, SendStream, Session},
@@ -246,7 +246,7 @@ async fn publish(
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
         }
         Broken::Unavailable(error) => {
-            let text = format!("{error}: {so_far} bytes were published");
+            let text = format!("{}: {so_far} bytes were published", FeedError::of(&error));
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
         }
         Broken::TooLarge(error) => {

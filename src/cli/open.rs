@@ -61,7 +61,7 @@ pub(super) async fn run(args: OpenArgs) -> Result<(), Failure> {
         Ok(mut opened) => {
             // The profile lives as long as the browser.
             let ended = tokio::task::spawn_blocking(move || match opened.failure() {
-                Some(why) => Err(anyhow::anyhow!(why)),
+                Some(error) => Err(error.into()),
                 None => opened.process.wait().map(|_| drop(opened)).map_err(anyhow::Error::from),
             });
             ended.await.map_err(Failure::running)?.map_err(Failure::running)

@@ -1,5 +1,6 @@
 //! `h3cast serve`.
 
+mod advice;
 mod announcement;
 mod args;
 mod effect;
@@ -240,7 +241,7 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
     prepared.of_commands = of_commands;
     for (source, options) in sources.into_iter().zip(options) {
         let name = source.name.clone();
-        let started = source.start(&options).await.map_err(Failure::usage)?;
+        let started = source.start(&options).await.map_err(|error| Failure::usage(advice::advised(error)))?;
         prepared.feeds.extend(started.feed);
         prepared.families.extend(started.family);
         prepared.feedings.extend(started.feeding.map(|feeding| (name, feeding)));

@@ -78,10 +78,8 @@ impl Connections {
     }
 
     async fn connect(&self, servers: &[String]) -> Result<Link, NatsError> {
-        let addresses: Vec<ServerAddr> = servers
-            .iter()
-            .map(|server| server.parse().map_err(|error| NatsError::new(format!("no server of NATS: {error}"))))
-            .collect::<Result<_, _>>()?;
+        let addresses: Vec<ServerAddr> =
+            servers.iter().map(|server| server.parse().map_err(NatsError::Server)).collect::<Result<_, _>>()?;
         let shown: Vec<_> = addresses.iter().map(|address| format!("{}:{}", address.host(), address.port())).collect();
         let shown = shown.join(", ");
         let until = Instant::now() + START;
@@ -101,8 +99,7 @@ impl Connections {
                 Err(error) => error,
             };
             if Instant::now() >= until {
-                let text = format!("cannot connect to NATS at {shown}: {error}. Is nats-server running there?");
-                return Err(NatsError::new(text));
+                return Err(NatsError::Connect { servers: shown, source: error.into() });
             }
             sleep(Duration::from_millis(500)).await;
         }
@@ -148,9 +145,8 @@ impl Connections {
             options = options.user_and_password(user, password);
         }
         if let Some(path) = &self.options.credentials {
-            options = options.credentials_file(path).await.map_err(|error| {
-                NatsError::new(format!("cannot read the credentials of NATS in {}: {error}", path.display()))
-            })?;
+            let failed = |source| NatsError::Credentials { path: path.clone(), source };
+            options = options.credentials_file(path).await.map_err(failed)?;
         }
         if let Some(path) = &self.options.ca {
             options = options.add_root_certificates(path.clone()).require_tls(true);

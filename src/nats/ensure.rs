@@ -9,7 +9,10 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
 };
 
-use super::{NatsError, connection::Link};
+use super::{
+    connection::Link,
+    error::{NatsError, Unfit},
+};
 
 /// How a stream is to be. What is not said is as the server has it: kept in files, once, without limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,10 +32,10 @@ pub struct Ensure {
     pub memory: Option<bool>,
 }
 
-/// A text is no such description.
+/// A text that does not describe a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` says nothing of a stream: write replicas=3, max-age=24h, max-bytes=10G, max-messages=N, discard=old|new, storage=file|memory, with commas between"
+    "invalid stream setting `{0}`: expected replicas=3, max-age=24h, max-bytes=10G, max-messages=N, discard=old|new, storage=file|memory, with commas between"
 )]
 pub struct BadEnsure(String);
 
@@ -141,15 +144,15 @@ impl StreamInfo {
     }
 }
 
-/// Why a stream cannot have the feed of a subject, in words.
-fn unfit(config: &Config, subject: &str, writable: bool) -> Option<String> {
+/// Why a stream cannot have the feed of a subject.
+fn unfit(config: &Config, subject: &str, writable: bool) -> Option<Unfit> {
     let mirrored = config.mirror.is_some() || config.sources.as_ref().is_some_and(|sources| !sources.is_empty());
     if config.retention != RetentionPolicy::Limits {
-        Some("drops messages when others have taken them: its retention is to be `limits`".into())
+        Some(Unfit::Retention)
     } else if !mirrored && !config.subjects.iter().any(|kept| overlaps(kept, subject)) {
-        Some(format!("does not keep the subject `{subject}`, but {}", config.subjects.join(", ")))
+        Some(Unfit::Subjects { subject: subject.to_owned(), stored: config.subjects.clone() })
     } else if writable && config.no_ack {
-        Some("does not acknowledge what is published".into())
+        Some(Unfit::NoAck)
     } else {
         None
     }
@@ -168,7 +171,7 @@ fn overlaps(one: &str, other: &str) -> bool {
     }
 }
 
-/// Finds the stream that keeps `subject`, or makes it.
+/// Finds the stream that stores `subject`, or creates it.
 pub(super) async fn stream(
     connection: &Link,
     subject: &str,
@@ -177,19 +180,15 @@ pub(super) async fn stream(
     writable: bool,
 ) -> Result<StreamInfo, NatsError> {
     let jetstream = &connection.jetstream;
-    // As it is there, seen to be what is wanted.
+    // A stream that exists, checked against what is asked for.
     let found = |config: &Config| {
-        let name = &config.name;
+        let stream = config.name.clone();
         if let Some(unfit) = unfit(config, subject, writable) {
-            return Err(NatsError::new(format!("the stream `{name}` {unfit}")));
+            return Err(NatsError::Unfit { stream, unfit });
         }
         let differences = ensure.map(|ensure| ensure.differences(config)).unwrap_or_default();
         if !differences.is_empty() {
-            let text = format!(
-                "the stream `{name}` is not as --ensure-stream wants it: {}. It is not changed: do that with `nats stream edit`, or leave those settings out",
-                differences.join("; ")
-            );
-            return Err(NatsError::new(text));
+            return Err(NatsError::Differs { stream, differences });
         }
         Ok(StreamInfo::of(config))
     };
@@ -198,11 +197,7 @@ pub(super) async fn stream(
         None => match jetstream.stream_by_subject(subject).await {
             Ok(name) => Some(name),
             Err(error) if error.kind() == GetStreamByNameErrorKind::NotFound => None,
-            Err(error) => {
-                return Err(NatsError::new(format!(
-                    "JetStream does not answer: {error}. Is it switched on (nats-server -js)?"
-                )));
-            }
+            Err(error) => return Err(NatsError::JetStream(error.into())),
         },
     };
     if let Some(name) = named {
@@ -213,26 +208,19 @@ pub(super) async fn stream(
         }
     }
     let Some(ensure) = ensure else {
-        // Told apart, so that nobody makes a stream on a server that has none.
-        if let Err(error) = jetstream.query_account().await {
-            return Err(NatsError::new(format!(
-                "JetStream does not answer: {error}. Is it switched on (nats-server -js)?"
-            )));
-        }
-        let text = format!(
-            "no JetStream stream keeps the subject `{subject}`: make one, or let --ensure-stream make it (or write ?live behind the address for a subject that is not kept)"
-        );
-        return Err(NatsError::new(text));
+        // A server without JetStream is another error: no stream can be created there.
+        jetstream.query_account().await.map_err(|error| NatsError::JetStream(error.into()))?;
+        return Err(NatsError::NoStream { subject: subject.to_owned() });
     };
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
     let name = name.map_or_else(|| subject.chars().map(plain).collect(), String::from);
     let config = ensure.config(name.clone(), subject);
     match jetstream.create_stream(config).await {
         Ok(made) => Ok(StreamInfo::of(&made.cached_info().config)),
-        // Another server of ours may have been faster.
+        // Another server may have created it first.
         Err(error) => match info(connection, &name).await {
             Ok(info) => found(&info.config),
-            Err(_) => Err(NatsError::new(format!("cannot make the stream `{name}` for `{subject}`: {error}"))),
+            Err(_) => Err(NatsError::Create { stream: name, subject: subject.to_owned(), source: error.into() }),
         },
     }
 }
@@ -249,7 +237,7 @@ async fn info(connection: &Link, name: &str) -> Result<Info, LookupError> {
             GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 LookupError::Stream
             }
-            _ => LookupError::Other(NatsError::new(format!("cannot see the stream `{name}`: {error}"))),
+            _ => LookupError::Other(NatsError::Stream { stream: name.to_owned(), source: error.into() }),
         }),
     }
 }

@@ -1,4 +1,4 @@
-//! Feeds of all subjects that a pattern matches, each made when somebody asks for it.
+//! Feeds of all subjects that a pattern matches, each created when a client first asks for it.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use tokio::time::{Instant, interval};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
-use super::{connection::Link, ensure::StreamInfo, keeper::JetStream};
+use super::{NatsError, connection::Link, ensure::StreamInfo, keeper::JetStream};
 use crate::{
     feed::{self, Family, Feed, FeedError},
     panics,
@@ -20,9 +20,9 @@ use crate::{
 
 /// How many feeds of a pattern there are at once.
 const MAX_FEEDS: usize = 10_000;
-/// How long a feed stays that nobody views.
+/// How long a feed without viewers is kept.
 const KEEP: Duration = Duration::from_secs(60);
-/// How often one looks for those.
+/// How often those are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
 
 pub(super) fn start(
@@ -91,7 +91,7 @@ impl Subjects {
         Some(entry.feed.clone())
     }
 
-    async fn make(&self, name: &str, subject: String) -> Result<Feed, FeedError> {
+    async fn make(&self, name: &str, subject: String) -> Result<Feed, NatsError> {
         if let Some(feed) = self.known(name) {
             return Ok(feed);
         }
@@ -101,14 +101,14 @@ impl Subjects {
         if feeds.len() >= MAX_FEEDS && !feeds.contains_key(name) {
             let unviewed = feeds.iter().filter(|(_, entry)| entry.feed.status().viewers == 0);
             let Some(oldest) = unviewed.min_by_key(|(_, entry)| entry.asked).map(|(name, _)| name.clone()) else {
-                return Err(FeedError(format!("{MAX_FEEDS} feeds of {} are viewed already", self.pattern)));
+                return Err(NatsError::Full { pattern: self.pattern.clone(), max: MAX_FEEDS });
             };
-            // Whoever has just been given it comes again.
+            // Its newest viewers reconnect.
             if let Some(gone) = feeds.remove(&oldest) {
                 gone.feed.stop();
             }
         }
-        // Whoever was faster has made the one that all view.
+        // Another task may have created it first; that one is everyone's.
         let entry = feeds.entry(name.to_owned()).or_insert_with(|| OpenFeed {
             feed,
             asked: Instant::now(),
@@ -117,7 +117,7 @@ impl Subjects {
         Ok(entry.feed.clone())
     }
 
-    /// Drops the feeds that nobody views, as long as it is polled; then all.
+    /// Drops feeds without viewers for as long as it is polled; then all of them.
     async fn sweep(&self) {
         struct Clear<'a>(&'a Subjects);
         impl Drop for Clear<'_> {
@@ -155,7 +155,7 @@ impl Family for Subjects {
     fn get(&self, name: &str) -> BoxFuture<'_, Option<Result<Feed, FeedError>>> {
         let Some(subject) = self.subject_of(name) else { return Box::pin(std::future::ready(None)) };
         let name = name.to_owned();
-        Box::pin(async move { Some(self.make(&name, subject).await) })
+        Box::pin(async move { Some(self.make(&name, subject).await.map_err(Into::into)) })
     }
 
     fn is_ready(&self) -> bool {

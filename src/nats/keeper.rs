@@ -23,10 +23,14 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
-use super::{NatsError, connection::Link, ensure::StreamInfo};
+use super::{
+    connection::Link,
+    ensure::StreamInfo,
+    error::{KeepError, NatsError},
+};
 use crate::{
     chunk::{Chunk, Cursor, Epoch},
-    feed::{Feed, FeedError, Filler, Keeper, Past, PublishError, Receipt},
+    feed::{Feed, FeedError, Filler, Keeper, KeeperError, Past, PublishError, Receipt},
     panics,
     source::Feeding,
 };
@@ -110,10 +114,8 @@ impl JetStream {
 
     /// The feed, which begins at what is published next, and what fills it.
     pub(super) async fn feed(self: &Arc<Self>, name: &str, history: usize) -> Result<(Feed, Feeding), NatsError> {
-        let info = self
-            .info()
-            .await
-            .map_err(|error| NatsError::new(format!("cannot see the stream `{}`: {error}", self.stream.name)))?;
+        let failed = |error| NatsError::Stream { stream: self.stream.name.clone(), source: Box::new(error) };
+        let info = self.info().await.map_err(failed)?;
         let epoch = epoch(&info);
         self.epoch.store(epoch.0, Ordering::Relaxed);
         let (next, now) = self.begins(&info);
@@ -134,16 +136,16 @@ impl JetStream {
         (now.saturating_sub(before).max(seq(info.state.first_sequence)).min(now), now)
     }
 
-    async fn handle(&self) -> Result<Stream<()>, FeedError> {
-        self.connection.jetstream.get_stream_no_info(&self.stream.name).await.map_err(failed)
+    async fn handle(&self) -> Result<Stream<()>, KeepError> {
+        self.connection.jetstream.get_stream_no_info(&self.stream.name).await.map_err(KeepError::nats)
     }
 
-    async fn info(&self) -> Result<Info, FeedError> {
-        self.handle().await?.get_info().await.map_err(failed)
+    async fn info(&self) -> Result<Info, KeepError> {
+        self.handle().await?.get_info().await.map_err(KeepError::nats)
     }
 
     /// A consumer of its own, from the feed's number `next` on.
-    async fn consumer(&self, next: u64) -> Result<PullConsumer, FeedError> {
+    async fn consumer(&self, next: u64) -> Result<PullConsumer, KeepError> {
         let config = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: next + 1 },
             filter_subject: self.subject.clone(),
@@ -155,7 +157,7 @@ impl JetStream {
             num_replicas: 1,
             ..Default::default()
         };
-        self.handle().await?.create_consumer(config).await.map_err(failed)
+        self.handle().await?.create_consumer(config).await.map_err(KeepError::nats)
     }
 
     /// Fills the feed's ring, as long as it is polled.
@@ -165,10 +167,10 @@ impl JetStream {
             let since = Instant::now();
             let Err(ended) = tokio::select! {
                 biased;
-                () = self.connection.lost() => Err(FeedError("the connection to NATS is lost".into())),
+                () = self.connection.lost() => Err(KeepError::Disconnected),
                 // A panic stalls the feed as whatever else goes wrong does, until it is filled again.
                 filled = panics::caught_async(self.fill_once(filler, &mut told)) => {
-                    filled.unwrap_or_else(|panic| Err(FeedError(format!("what fills it panicked: {panic}"))))
+                    filled.unwrap_or_else(|panic| Err(KeepError::Panicked(panic)))
                 }
             };
             self.checked.store(false, Ordering::Relaxed);
@@ -184,7 +186,7 @@ impl JetStream {
     }
 
     /// Fills it until something is wrong.
-    async fn fill_once(&self, filler: &Filler, told: &mut bool) -> Result<Infallible, FeedError> {
+    async fn fill_once(&self, filler: &Filler, told: &mut bool) -> Result<Infallible, KeepError> {
         let info = self.info().await?;
         let epoch = epoch(&info);
         if epoch != filler.epoch() {
@@ -196,12 +198,11 @@ impl JetStream {
         // Its servers have lost their memory, or their disks: the same numbers would be given twice, and
         // nobody could tell. An epoch that every server of the feed agrees on is only had with a new stream.
         if info.state.last_sequence < filler.next() {
-            return Err(FeedError(format!(
-                "the stream `{}` has lost what it had kept: it ends at {}, and had {}. Delete it, so that it is made anew",
-                self.stream.name,
-                info.state.last_sequence,
-                filler.next(),
-            )));
+            return Err(KeepError::Forgotten {
+                stream: self.stream.name.clone(),
+                last: info.state.last_sequence,
+                had: filler.next(),
+            });
         }
         self.checked.store(true, Ordering::Relaxed);
         // What is gone there does not come; its viewers are told when they ask for it.
@@ -209,7 +210,7 @@ impl JetStream {
         let consumer = self.consumer(filler.next()).await?;
         // When it is made anew after this, its consumers go with it.
         if self::epoch(&self.info().await?) != epoch {
-            return Err(FeedError("the stream was made anew".into()));
+            return Err(KeepError::Recreated);
         }
         let mut messages = consumer
             .stream()
@@ -218,32 +219,32 @@ impl JetStream {
             .expires(Duration::from_secs(30))
             .messages()
             .await
-            .map_err(failed)?;
+            .map_err(KeepError::nats)?;
         filler.stall(false);
         if std::mem::take(told) {
             info!(stream = self.stream.name, subject = self.subject, "a feed goes on");
         }
         let mut before = 0;
         while let Some(message) = messages.next().await {
-            let message = message.map_err(failed)?;
-            let about = message.info().map_err(failed)?;
+            let message = message.map_err(KeepError::nats)?;
+            let about = message.info().map_err(KeepError::nats)?;
             if about.consumer_sequence != before + 1 {
-                return Err(FeedError("messages were lost on the way".into()));
+                return Err(KeepError::Lost);
             }
             before = about.consumer_sequence;
-            let chunk = chunk(&message).map_err(failed)?;
+            let chunk = chunk(&message).map_err(KeepError::nats)?;
             if !self.is_sparse() {
                 // What is between was dropped before it came here: viewers are told.
                 filler.skip_to(chunk.seq);
             }
             filler.add(chunk);
         }
-        Err(FeedError("its consumer is gone".into()))
+        Err(KeepError::ConsumerGone)
     }
 
     async fn try_publish(&self, bytes: &Bytes, id: &str) -> Result<Receipt, Refused> {
         if !self.checked.load(Ordering::Relaxed) {
-            return Err(Refused::Now("what keeps it is looked at again".into()));
+            return Err(Refused::Now(KeepError::Unchecked));
         }
         let message = PublishMessage::build().payload(bytes.clone()).message_id(id).expected_stream(&self.stream.name);
         let sent = self.connection.jetstream.send_publish(self.subject.clone(), message).await?;
@@ -258,16 +259,15 @@ impl JetStream {
 
     /// How large the message of that number is; `None` when it is there no more.
     async fn size_of(&self, sequence: u64) -> Result<Option<usize>, Refused> {
-        let now = |error: &dyn std::fmt::Display| Refused::Now(error.to_string());
         if sequence == 0 {
-            return Err(Refused::Now("another request publishes it".into()));
+            return Err(Refused::Now(KeepError::Busy));
         }
-        let stream = self.handle().await.map_err(|error| now(&error))?;
+        let stream = self.handle().await.map_err(Refused::Now)?;
         match stream.get_raw_message(sequence).await {
             // Ours are never empty.
             Ok(message) => Ok(Some(message.payload.len()).filter(|size| *size > 0)),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(now(&error)),
+            Err(error) => Err(Refused::Now(KeepError::nats(error))),
         }
     }
 
@@ -290,27 +290,27 @@ impl JetStream {
                     return Err(PublishError::TooLarge { size: bytes.len(), max });
                 }
                 Ok(Err(Refused::Now(why))) => why,
-                Err(_) => "NATS does not answer".into(),
+                Err(_) => KeepError::Silent,
             };
             // By its id it is kept once, however often it is sent.
             if until <= Instant::now() + AGAIN {
-                return Err(PublishError::Unavailable(why));
+                return Err(PublishError::Keeper(KeeperError::new(why)));
             }
             sleep(AGAIN).await;
         }
     }
 
     /// Reads what the consumer brings next, at most so many chunks. Whether that was all.
-    async fn read_some(&self, consumer: &PullConsumer, chunks: usize, past: &mut Past) -> Result<bool, FeedError> {
+    async fn read_some(&self, consumer: &PullConsumer, chunks: usize, past: &mut Past) -> Result<bool, KeepError> {
         let fetch = consumer.fetch().max_messages(chunks);
         // The server refuses a message that is larger than what is asked for.
         let fetch = if chunks == 1 { fetch } else { fetch.max_bytes(READ_BYTES) };
-        let mut messages = fetch.messages().await.map_err(failed)?;
+        let mut messages = fetch.messages().await.map_err(KeepError::nats)?;
         let mut all = false;
         while let Some(message) = messages.next().await {
             let Ok(message) = message else { break };
-            let about = message.info().map_err(failed)?;
-            let chunk = chunk(&message).map_err(failed)?;
+            let about = message.info().map_err(KeepError::nats)?;
+            let chunk = chunk(&message).map_err(KeepError::nats)?;
             let apart = past.chunks.last().is_some_and(|last| chunk.seq != last.seq + 1);
             // Lost on the way, or dropped while it was looked for: the next reading tells.
             if about.consumer_sequence != past.chunks.len() as u64 + 1 || (apart && !self.is_sparse()) {
@@ -322,10 +322,10 @@ impl JetStream {
         Ok(all)
     }
 
-    async fn read_past(&self, wanted: Epoch, next: u64) -> Result<Past, FeedError> {
+    async fn read_past(&self, wanted: Epoch, next: u64) -> Result<Past, KeepError> {
         let info = self.info().await?;
         if epoch(&info) != wanted {
-            return Err(FeedError("the stream was made anew".into()));
+            return Err(KeepError::Recreated);
         }
         let first = seq(info.state.first_sequence);
         let end = info.state.last_sequence;
@@ -355,7 +355,7 @@ impl JetStream {
         match (past.chunks.last(), all) {
             (Some(last), _) => past.next = last.seq + 1,
             (None, true) => past.next = past.next.max(end),
-            (None, false) => return Err(FeedError("NATS brings nothing".into())),
+            (None, false) => return Err(KeepError::Nothing),
         }
         Ok(past)
     }
@@ -365,7 +365,8 @@ impl JetStream {
 enum Refused {
     /// It never will be.
     TooLarge,
-    Now(String),
+    /// It may be accepted when it is tried again.
+    Now(KeepError),
 }
 
 impl From<jetstream::context::PublishError> for Refused {
@@ -374,7 +375,7 @@ impl From<jetstream::context::PublishError> for Refused {
         let too_large = told.is_some_and(|error| error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM);
         match error.kind() == PublishErrorKind::MaxPayloadExceeded || too_large {
             true => Self::TooLarge,
-            false => Self::Now(error.to_string()),
+            false => Self::Now(KeepError::nats(error)),
         }
     }
 }
@@ -395,13 +396,15 @@ impl Keeper for JetStream {
 
     fn read(self: Arc<Self>, epoch: Epoch, next: u64) -> BoxFuture<'static, Result<Past, FeedError>> {
         let reading = async move {
-            let slow = |_| FeedError("NATS does not answer".into());
             // The server does not close it, and neither do we.
-            let _place = self.connection.reads.acquire().await.map_err(failed)?;
-            timeout(READ, self.read_past(epoch, next)).await.map_err(slow)?
+            let _place = self.connection.reads.acquire().await.map_err(KeepError::nats)?;
+            timeout(READ, self.read_past(epoch, next)).await.map_err(|_| KeepError::Silent)?
         };
-        // A viewer that is not read does not poll it either, and is not to keep the place of others.
-        Box::pin(async move { AbortOnDropHandle::new(tokio::spawn(reading)).await.map_err(failed)? })
+        // A viewer whose client does not read does not poll it, and must not occupy a place meanwhile.
+        Box::pin(async move {
+            let read = AbortOnDropHandle::new(tokio::spawn(reading)).await.map_err(KeepError::from)?;
+            Ok(read?)
+        })
     }
 }
 
@@ -410,8 +413,4 @@ fn chunk(message: &jetstream::Message) -> Result<Chunk, async_nats::Error> {
     let info = message.info()?;
     let time = SystemTime::from(info.published);
     Ok(Chunk::published_at(seq(info.stream_sequence), time, super::alone(&message.payload)))
-}
-
-fn failed(error: impl std::fmt::Display) -> FeedError {
-    FeedError(error.to_string())
 }

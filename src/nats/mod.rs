@@ -1,44 +1,26 @@
-//! Feeds on NATS: kept in JetStream for any number of servers, or live as they come.
+//! Feeds on NATS: stored in JetStream for any number of servers, or live as messages arrive.
 //!
-//! A feed on JetStream has the numbers of its stream, less one, so that the first is 0; its epoch is
-//! the time at which the stream was made, in milliseconds. Every server that has the feed gives the
-//! same chunks the same cursors: who loses one of them goes on at another.
+//! A feed on JetStream has the numbers of its stream, less one, so that the first is 0; its epoch is the time
+//! at which the stream was created, in milliseconds. Every server that has the feed gives the same chunks the
+//! same cursors, so clients that lose one server continue at another.
 
 mod address;
 mod connection;
 mod ensure;
+mod error;
 mod family;
 mod keeper;
 mod live;
 
-use crate::{
-    feed::FeedError,
-    source::{Options, Started},
-};
+use crate::source::{Options, Started};
 pub use address::{Address, BadAddress};
 pub use connection::{Connections, NatsOptions};
 pub use ensure::{BadEnsure, Ensure};
+pub use error::{NatsError, Unfit};
 use keeper::JetStream;
 
-/// Why a feed on NATS cannot be started.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct NatsError(String);
-
-impl NatsError {
-    fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-}
-
-impl From<NatsError> for FeedError {
-    fn from(error: NatsError) -> Self {
-        Self(error.0)
-    }
-}
-
-/// A message's bytes without the buffer that it came in, which others share: what is kept is to cost
-/// what it is.
+/// A message's bytes without the buffer that they were read into, which other messages share: what is kept
+/// must not cost more than its size.
 fn alone(payload: &bytes::Bytes) -> bytes::Bytes {
     bytes::Bytes::copy_from_slice(payload)
 }
@@ -47,7 +29,7 @@ fn alone(payload: &bytes::Bytes) -> bytes::Bytes {
 ///
 /// # Errors
 ///
-/// When NATS cannot be reached, or does not keep the subject as it is wanted.
+/// When NATS cannot be reached, or does not store the subject as asked for.
 pub(crate) async fn start(
     name: &str,
     address: &Address,
@@ -70,7 +52,7 @@ pub(crate) async fn start(
     Ok(Started::feed(feed, Some(feeding)))
 }
 
-/// Starts a feed that clients write, kept where `engine` says: at the subject `PREFIX.NAME`.
+/// Starts a feed that clients write, stored by `engine` at the subject `PREFIX.NAME`.
 ///
 /// # Errors
 ///

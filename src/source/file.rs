@@ -31,7 +31,8 @@ use crate::feed::{End, Feed, FeedError, Publisher};
 
 /// A file from its beginning, for each viewer.
 pub(super) async fn on_demand(name: &str, path: PathBuf, chunking: Chunking) -> Result<Feed, SourceError> {
-    file(&path).await.map_err(|error| SourceError::new(name, "cannot read", path.display(), error))?;
+    let unread = |source| SourceError::File { feed: name.to_owned(), path: path.clone(), source };
+    file(&path).await.map_err(unread)?;
     let of_file = path.clone();
     let feed = Feed::on_demand(name, move || {
         let path = path.clone();
@@ -70,7 +71,8 @@ pub(super) async fn follow(
 ) -> Result<impl Future<Output = ()> + Send + use<>, SourceError> {
     let unserved = Unserved::new(&publisher);
     let mut finder = Finder::new(name, path.clone(), Back { lines, bytes });
-    let found = finder.first().await.map_err(|error| SourceError::new(name, "cannot follow", path.display(), error))?;
+    let lost = |source| SourceError::Tail { feed: name.to_owned(), path: path.clone(), source };
+    let found = finder.first().await.map_err(lost)?;
     let mut follower = Follower::new(name, path, chunking, publisher);
     if let Some(found) = found {
         // Before the first viewer comes, to whom it would be new.

@@ -185,20 +185,47 @@ impl Default for Options {
     }
 }
 
-/// A source cannot be started.
+/// Why a source cannot be started.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot start the feed `{name}`: {doing}{source}")]
-pub struct SourceError {
-    name: String,
-    /// With a colon behind it.
-    doing: String,
-    source: Box<dyn std::error::Error + Send + Sync>,
-}
-
-impl SourceError {
-    fn new(name: &str, action: &'static str, what: impl std::fmt::Display, source: io::Error) -> Self {
-        Self { name: name.to_owned(), doing: format!("{action} {what}: "), source: source.into() }
-    }
+#[non_exhaustive]
+pub enum SourceError {
+    /// Standard input cannot be read, or another source reads it.
+    #[error("cannot start the feed `{feed}`: cannot read standard input")]
+    Stdin {
+        /// The feed's name.
+        feed: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file cannot be read.
+    #[error("cannot start the feed `{feed}`: cannot read {}", path.display())]
+    File {
+        /// The feed's name.
+        feed: String,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file cannot be followed.
+    #[error("cannot start the feed `{feed}`: cannot follow {}", path.display())]
+    Tail {
+        /// The feed's name.
+        feed: String,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// NATS cannot be reached, or does not store the feed as asked for.
+    #[cfg(feature = "nats")]
+    #[error("cannot start the feed `{feed}`")]
+    Nats {
+        /// The feed's name.
+        feed: String,
+        /// Why not.
+        source: crate::nats::NatsError,
+    },
 }
 
 /// What a source has become.
@@ -240,11 +267,7 @@ impl Source {
         let name = self.name.as_str();
         #[cfg(feature = "nats")]
         {
-            let failed = |error: crate::nats::NatsError| SourceError {
-                name: name.to_owned(),
-                doing: String::new(),
-                source: error.into(),
-            };
+            let failed = |source| SourceError::Nats { feed: name.to_owned(), source };
             match (&self.kind, &options.engine) {
                 (Kind::Nats(address), _) => {
                     return crate::nats::start(name, address, &options.nats, options).await.map_err(failed);
@@ -260,8 +283,8 @@ impl Source {
         let (feed, feeding): (_, Option<Feeding>) = match self.kind {
             Kind::Demo => (demo::feed(name, options.count, options.interval), None),
             Kind::Stdin => {
-                let stdin =
-                    stdin::reader().map_err(|error| SourceError::new(name, "cannot read", "standard input", error))?;
+                let failed = |source| SourceError::Stdin { feed: name.to_owned(), source };
+                let stdin = stdin::reader().map_err(failed)?;
                 let (feed, publisher) = live();
                 (feed, Some(Box::pin(pump(stdin, chunking, publisher))))
             }
@@ -296,7 +319,7 @@ impl Source {
 async fn pump(reader: impl AsyncRead + Unpin, chunking: Chunking, publisher: Publisher) {
     let end = match publish(reader, chunking, &publisher).await {
         Ok(()) => End::Clean,
-        Err(error) => End::Failed(FeedError(error.to_string())),
+        Err(error) => End::Failed(FeedError::of(&error)),
     };
     publisher.end(end);
 }

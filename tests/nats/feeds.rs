@@ -247,7 +247,7 @@ async fn what_is_wrong_is_said() {
         assert_eq!(output.status.code(), Some(2), "{told}");
         assert!(told.contains(words), "{told}");
     };
-    refused(&[&format!("nats://{address}/gone")], "no JetStream stream keeps the subject `gone`").await;
+    refused(&[&format!("nats://{address}/gone")], "no JetStream stream stores the subject `gone`").await;
     refused(&[&format!("nats://{address}/there"), "--ensure-stream=max-age=1h"], "max-age is 0 s, not 3600 s").await;
     refused(&["nats://127.0.0.1:1/x"], "cannot connect to NATS at 127.0.0.1:1").await;
     refused(&["nats://127.0.0.1:1"], "has no subject").await;
@@ -259,8 +259,8 @@ async fn what_is_wrong_is_said() {
         ..Default::default()
     };
     context.create_stream(config).await.unwrap();
-    refused(&[&format!("nats://{address}/queue")], "its retention is to be `limits`").await;
-    refused(&[&format!("nats://{address}/queue?stream=S")], "does not keep the subject `queue`, but there").await;
+    refused(&[&format!("nats://{address}/queue")], "its retention must be `limits`").await;
+    refused(&[&format!("nats://{address}/queue?stream=S")], "does not store the subject `queue`, but there").await;
     // It was not changed.
     assert_eq!(context.get_stream("S").await.unwrap().cached_info().config.max_age, Duration::ZERO);
 }

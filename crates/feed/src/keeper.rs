@@ -1,6 +1,6 @@
 //! What stores a feed externally.
 
-use std::sync::Arc;
+use std::{error::Error, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -61,9 +61,34 @@ pub enum PublishError {
         max: usize,
     },
     /// What stores the feed does not respond. It may have stored the chunk all the same.
+    #[error("the feed cannot be written now")]
+    Keeper(#[source] KeeperError),
+    /// The same, in words.
+    #[deprecated(note = "write `Keeper(KeeperError::new(error))`, which keeps the error")]
     #[error("the feed cannot be written now: {0}")]
     Unavailable(String),
 }
+
+/// What a [`Keeper`] reports when what stores the feed does not respond: an error of its own. Clones share it;
+/// two are equal if they read the same.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(transparent)]
+pub struct KeeperError(Arc<dyn Error + Send + Sync>);
+
+impl KeeperError {
+    /// Takes an error, or a text.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(error.into().into())
+    }
+}
+
+impl PartialEq for KeeperError {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for KeeperError {}
 
 /// Why [`Publisher::try_publish`](crate::Publisher::try_publish) did not publish a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -79,4 +104,24 @@ pub enum TryPublishError {
     /// The feed is stored externally, and storing a chunk takes time.
     #[error("the feed is stored externally: wait with publish")]
     External,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no answer")]
+    struct Silent(#[from] std::num::ParseIntError);
+
+    #[test]
+    fn an_error_of_a_keeper_keeps_its_source() {
+        let silent = || Silent("x".parse::<u8>().unwrap_err());
+        let error = PublishError::Keeper(KeeperError::new(silent()));
+        let words = "the feed cannot be written now: no answer: invalid digit found in string";
+        assert_eq!(FeedError::of(&error).0, words);
+        assert_eq!(error, PublishError::Keeper(KeeperError::new("no answer")));
+        let source = error.source().and_then(Error::source);
+        assert!(source.is_some_and(|source| source.is::<std::num::ParseIntError>()), "{error:?}");
+    }
 }

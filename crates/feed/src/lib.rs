@@ -82,7 +82,7 @@ pub use chunk::Chunk;
 pub use feed::{DEFAULT_HISTORY, Feed};
 pub use feeds::{DEFAULT, Family, Feeds};
 pub use h3cast_proto::feed::{BadCursor, Cursor, End, EndCursor, Epoch, FeedError, Gap};
-pub use keeper::{Keeper, Past, PublishError, Receipt, TryPublishError};
+pub use keeper::{Keeper, KeeperError, Past, PublishError, Receipt, TryPublishError};
 pub use kept::Filler;
 pub use publisher::Publisher;
 pub use rate::Rate;

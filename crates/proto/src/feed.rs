@@ -3,6 +3,8 @@
 //! A feed is a sequence of numbered chunks. Viewers and servers name positions in it by [`Cursor`], and a
 //! stream carries it with times, gaps and its end as [`frames`]. `docs/protocol.md` has the layouts.
 
+use std::error::Error;
+
 mod cursor;
 pub mod frames;
 
@@ -31,7 +33,51 @@ pub enum End {
     Stopped,
 }
 
-/// Why a feed broke off before its end, in words: viewers receive this text.
+/// Why a feed broke off before its end, in words: viewers receive this text, and nothing else of the error
+/// that was its cause.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct FeedError(pub String);
+
+impl FeedError {
+    /// An error in words, followed by its causes. A cause that the words before it contain is left out: many
+    /// errors repeat theirs.
+    ///
+    /// ```
+    /// use h3cast_proto::feed::FeedError;
+    ///
+    /// let error = "x".parse::<u8>().unwrap_err();
+    /// assert_eq!(FeedError::of(&error).to_string(), "invalid digit found in string");
+    /// ```
+    #[must_use]
+    pub fn of(error: &(dyn Error + 'static)) -> Self {
+        let (mut text, mut source) = (error.to_string(), error.source());
+        while let Some(cause) = source {
+            let words = cause.to_string();
+            if !text.contains(&words) {
+                text = format!("{text}: {words}");
+            }
+            source = cause.source();
+        }
+        Self(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot read {0}")]
+    struct Outer(&'static str, #[source] Inner);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the disk failed")]
+    struct Inner;
+
+    #[test]
+    fn an_error_in_words_has_each_cause_once() {
+        assert_eq!(FeedError::of(&Outer("a.log", Inner)).0, "cannot read a.log: the disk failed");
+        assert_eq!(FeedError::of(&Outer("a.log: the disk failed", Inner)).0, "cannot read a.log: the disk failed");
+    }
+}

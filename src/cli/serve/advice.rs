@@ -1,0 +1,50 @@
+//! What users of the program can do about errors of the library, which knows nothing of flags.
+
+use crate::{feed::FeedError, source::SourceError};
+
+/// The error, followed by the flag that helps, if one does.
+pub(super) fn advised(error: SourceError) -> anyhow::Error {
+    match of(&error) {
+        Some(advice) => anyhow::anyhow!("{}: {advice}", FeedError::of(&error)),
+        None => error.into(),
+    }
+}
+
+fn of(error: &SourceError) -> Option<&'static str> {
+    #[cfg(feature = "nats")]
+    if let SourceError::Nats { source, .. } = error {
+        use crate::nats::NatsError;
+        return match source {
+            NatsError::NoStream { .. } => {
+                Some("create one, or let --ensure-stream create it (or append ?live for a subject that is not stored)")
+            }
+            NatsError::Differs { .. } => Some(
+                "--ensure-stream changes no stream that exists: use `nats stream edit`, or leave those settings out",
+            ),
+            _ => None,
+        };
+    }
+    let _ = error;
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(feature = "nats")]
+    #[test]
+    fn only_the_program_names_its_flags() {
+        use super::*;
+        use crate::nats::NatsError;
+
+        let missing = SourceError::Nats { feed: "a".into(), source: NatsError::NoStream { subject: "b".into() } };
+        let library = FeedError::of(&missing).0;
+        assert_eq!(library, "cannot start the feed `a`: no JetStream stream stores the subject `b`");
+        let program = advised(missing).to_string();
+        assert!(program.starts_with(&library) && program.contains("--ensure-stream"), "{program}");
+        let differences = vec!["replicas is 1, not 3".into()];
+        let other =
+            SourceError::Nats { feed: "a".into(), source: NatsError::Differs { stream: "s".into(), differences } };
+        assert!(!FeedError::of(&other).0.contains("--"), "{other:?}");
+        assert!(advised(other).to_string().contains("replicas is 1, not 3: --ensure-stream"));
+    }
+}

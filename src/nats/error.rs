@@ -1,0 +1,156 @@
+//! What can go wrong with feeds on NATS.
+
+use std::{error::Error, io, path::PathBuf};
+
+use tokio::task::JoinError;
+
+use crate::feed::FeedError;
+
+/// An error of NATS' client, of whatever type.
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Why a feed on NATS cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NatsError {
+    /// A server's address that NATS' client does not take.
+    #[error("not a valid address of a NATS server")]
+    Server(#[source] io::Error),
+    /// No server could be reached, or none accepted the credentials.
+    #[error("cannot connect to NATS at {servers} (is nats-server running there?)")]
+    Connect {
+        /// The servers, as `HOST:PORT`, separated by commas.
+        servers: String,
+        /// What failed last.
+        source: BoxError,
+    },
+    /// The file with the credentials cannot be read.
+    #[error("cannot read the credentials for NATS in {}", path.display())]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The servers don't answer requests to JetStream.
+    #[error("JetStream does not answer (is it enabled, as with nats-server -js?)")]
+    JetStream(#[source] BoxError),
+    /// What a stream is like cannot be read.
+    #[error("cannot read the state of the stream `{stream}`")]
+    Stream {
+        /// The stream.
+        stream: String,
+        /// Why not.
+        source: BoxError,
+    },
+    /// A missing stream cannot be created.
+    #[error("cannot create the stream `{stream}` for the subject `{subject}`")]
+    Create {
+        /// The stream.
+        stream: String,
+        /// The subject that it would store.
+        subject: String,
+        /// Why not.
+        source: BoxError,
+    },
+    /// No stream stores the subject.
+    #[error("no JetStream stream stores the subject `{subject}`")]
+    NoStream {
+        /// The subject.
+        subject: String,
+    },
+    /// A stream that cannot have a feed.
+    #[error("the stream `{stream}` {unfit}")]
+    Unfit {
+        /// The stream.
+        stream: String,
+        /// What is wrong with it.
+        unfit: Unfit,
+    },
+    /// A stream that exists with other settings than those of an [`Ensure`](super::Ensure). It is not changed.
+    #[error("the stream `{stream}` has other settings than those asked for: {}", differences.join("; "))]
+    Differs {
+        /// The stream.
+        stream: String,
+        /// Each setting that differs, in words.
+        differences: Vec<String>,
+    },
+    /// A pattern has as many feeds as it may, and each has viewers.
+    #[error("{max} feeds of {pattern} have viewers already")]
+    Full {
+        /// The pattern of their names.
+        pattern: String,
+        /// How many there may be.
+        max: usize,
+    },
+}
+
+/// Why a stream cannot have a feed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unfit {
+    /// It keeps messages only until they are consumed.
+    #[error("drops messages that others have consumed: its retention must be `limits`")]
+    Retention,
+    /// It stores other subjects.
+    #[error("does not store the subject `{subject}`, but {}", stored.join(", "))]
+    Subjects {
+        /// The subject of the feed.
+        subject: String,
+        /// Those that it stores.
+        stored: Vec<String>,
+    },
+    /// It does not confirm what is published to it.
+    #[error("does not acknowledge what is published")]
+    NoAck,
+}
+
+impl From<NatsError> for FeedError {
+    fn from(error: NatsError) -> Self {
+        Self::of(&error)
+    }
+}
+
+/// Why chunks of a feed cannot be read or published now. It may be over soon.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeepError {
+    #[error("the connection to NATS is lost")]
+    Disconnected,
+    #[error("NATS does not answer")]
+    Silent,
+    #[error(transparent)]
+    Nats(BoxError),
+    #[error("the stream was recreated")]
+    Recreated,
+    #[error(
+        "the stream `{stream}` has lost messages: it ends at {last}, and had {had}. Delete it, so that it is recreated"
+    )]
+    Forgotten { stream: String, last: u64, had: u64 },
+    #[error("messages were lost in transit")]
+    Lost,
+    #[error("its consumer is gone")]
+    ConsumerGone,
+    #[error("NATS delivers nothing")]
+    Nothing,
+    #[error("its stream is being checked")]
+    Unchecked,
+    #[error("another request is publishing it")]
+    Busy,
+    #[error("the task that fills it panicked: {0}")]
+    Panicked(String),
+    #[error("the task that reads it is gone")]
+    Task(#[from] JoinError),
+}
+
+impl KeepError {
+    /// An error of NATS' client.
+    pub(super) fn nats(error: impl Into<BoxError>) -> Self {
+        Self::Nats(error.into())
+    }
+}
+
+impl From<KeepError> for FeedError {
+    fn from(error: KeepError) -> Self {
+        Self::of(&error)
+    }
+}
