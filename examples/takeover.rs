@@ -25,6 +25,8 @@ async fn count(takeover: Takeover) -> Response {
     let mut head = Response::new(());
     head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     head.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // A layer that changes or reads bodies, such as `CompressionLayer`, would not see what is written here: under
+    // one, the client gets 500 and the reason. `respond_or` takes a body for such layers.
     takeover.respond(head, |stream| async {
         // An error means that the client has left.
         let _ = write(stream).await;

@@ -11,7 +11,12 @@ mod publish;
 mod session;
 mod status;
 
-use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -255,14 +260,25 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
         // Not a body of no bytes, whose length would be sent as that of the feed (RFC 9110 §8.6).
         return Ok(response.map(|_| Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())));
     };
-    let writer = |framing| Writer::new(viewer, asked.format, framing).coalesce(app.coalesce);
+    let (format, coalesce) = (asked.format, app.coalesce);
+    let writer = move |viewer, framing| Writer::new(viewer, format, framing).coalesce(coalesce);
+    let body = move |viewer| Body::from_stream(writer(viewer, Framing::Plain).into_stream());
     let takeover = request.extensions.get::<Takeover>().cloned();
     Ok(match takeover {
-        Some(takeover) => takeover.respond(response.map(|_| ()), {
-            let writer = writer(Framing::Prefixed);
-            move |stream| write(writer, stream)
-        }),
-        None => response.map(|_| Body::from_stream(writer(Framing::Plain).into_stream())),
+        Some(takeover) => {
+            // For one of the two.
+            let viewer = Arc::new(Mutex::new(Some(viewer)));
+            let shared = viewer.clone();
+            let take = |viewer: &Mutex<Option<_>>| viewer.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let written = async move |stream| {
+                if let Some(viewer) = take(&viewer) {
+                    write(writer(viewer, Framing::Prefixed), stream).await;
+                }
+            };
+            // Under a layer that compresses, say.
+            takeover.respond_or(response.map(|_| ()), written, move || take(&shared).map_or_else(Body::empty, body))
+        }
+        None => response.map(|_| body(viewer)),
     })
 }
 

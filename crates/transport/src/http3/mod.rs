@@ -1,13 +1,17 @@
 //! HTTP/3: the backend under h3, the connection driver, and taking over a stream.
 //!
-//! Data flows `quic` → `incoming` (whose stream is this?) → `backend` (h3's traits) → h3 →
-//! `server` (one task a request) → the [`tower::Service`] → `response`.
+//! Data flows `quic` → `guard` → h3 → `server` (one task a request) → the [`tower::Service`] → `response`, which
+//! writes a body by itself, or hands the stream to a handler that has taken it over: `takeover`, unless the layers
+//! around that handler want the body (`placeholder`), and then `taken`.
 
+mod placeholder;
 mod request;
 mod response;
 pub(crate) mod server;
+mod taken;
 mod takeover;
 
 pub use h3cast_proto::{code, varint};
 
-pub use takeover::{NoTakeover, TakenStream, Takeover};
+pub use taken::TakenStream;
+pub use takeover::{NoTakeover, Takeover};

@@ -14,11 +14,15 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use h3cast_proto::{code, frame, qpack, varint};
-use http::{HeaderValue, Method, Response, Version, header};
+use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::takeover::{self, TakenStream};
+use super::{
+    placeholder::Settled,
+    taken::{self, TakenStream},
+    takeover::Offers,
+};
 use crate::{
     guard::{Malformed, RequestParts, SendStream as GuardedSendStream, Stopped},
     quic::{Connection, SendStream},
@@ -45,16 +49,33 @@ pub(super) const ACKNOWLEDGED: Duration = Duration::from_secs(3);
 pub(super) async fn write(
     conn: Connection,
     mut stream: h3::server::RequestStream<GuardedSendStream, Bytes>,
-    parts: RequestParts,
+    mut parts: RequestParts,
     method: &Method,
-    response: Response<Body>,
+    offers: Offers,
+    mut response: Response<Body>,
 ) -> Option<BoxFuture<'static, ()>> {
+    let bodiless = *method == Method::HEAD || has_no_content(response.status());
+    let mut work = None;
+    if let Some(offer) = offers.take().filter(|_| !bodiless && !response.status().is_informational()) {
+        let body = std::mem::take(response.body_mut());
+        let settled = tokio::select! {
+            biased;
+            settled = offer.settle(body) => settled,
+            _ = &mut parts.stopped => return None,
+        };
+        match settled {
+            Settled::Taken(taken, body) => (work, *response.body_mut()) = (Some(taken), body),
+            Settled::Body(body) => *response.body_mut() = body,
+            Settled::Refused(reason) => {
+                warn!("{reason} of a response that its handler writes by takeover: answering 500");
+                response = refused(reason);
+            }
+        }
+    }
     let (mut head, body) = checked(Version::HTTP_3, method, response).into_parts();
-    let takeover = takeover::take(&mut head.extensions);
     if !head.headers.contains_key(header::DATE) {
         head.headers.insert(header::DATE, date());
     }
-    let bodiless = *method == Method::HEAD || has_no_content(head.status);
     parts.handback.ask();
     if let Err(error) = stream.send_response(Response::from_parts(head, ())).await {
         // Dropping what comes back resets it.
@@ -63,10 +84,10 @@ pub(super) async fn write(
     }
     drop(stream);
     let mut stream = parts.handback.take()?;
-    if let Some(takeover) = takeover.filter(|_| !bodiless) {
+    if let Some(work) = work {
         let stream = TakenStream::new(conn, stream, body.length());
         let broken_off = stream.broken_off();
-        return Some(Box::pin(taken_over(takeover(stream), parts.stopped, broken_off)));
+        return Some(Box::pin(taken_over(work(stream), body, parts.stopped, broken_off)));
     }
     let mut stopped = rarely(parts.stopped);
     let written = match bodiless {
@@ -92,7 +113,7 @@ pub(super) async fn write(
             if error == code::H3_INTERNAL_ERROR {
                 tokio::select! {
                     biased;
-                    () = takeover::delivered(&conn, &mut stream) => {}
+                    () = taken::delivered(&conn, &mut stream) => {}
                     () = &mut stopped => {}
                 }
             }
@@ -102,8 +123,18 @@ pub(super) async fn write(
     None
 }
 
+/// The answer where a takeover and the layers around its handler do not go together.
+fn refused(reason: &str) -> Response<Body> {
+    let text = format!("{reason} of this response, which its handler writes to the HTTP/3 stream itself\n");
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    response
+}
+
 /// Waits for a handler's own future, which is dropped as soon as the client goes away.
-async fn taken_over(work: impl Future<Output = ()>, stopped: Stopped, broken_off: Arc<AtomicBool>) {
+async fn taken_over(work: impl Future<Output = ()>, _body: Checked, stopped: Stopped, broken_off: Arc<AtomicBool>) {
     let mut stopped = rarely(stopped);
     tokio::select! {
         biased;

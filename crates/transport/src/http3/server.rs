@@ -182,7 +182,8 @@ impl Answering {
     async fn request(mut self, mut head: http::request::Parts, stream: ServerStream) -> Option<BoxFuture<'static, ()>> {
         let (mut send, recv) = stream.split();
         let method = head.method.clone();
-        head.extensions.insert(Takeover::new());
+        let (takeover, offers) = Takeover::new();
+        head.extensions.insert(takeover);
         head.extensions.insert(ConnectInfo(self.shared.conn.remote_address()));
         head.extensions.insert(self.via);
         if let Some(advertise) = &self.context.advertise {
@@ -202,7 +203,7 @@ impl Answering {
             return None;
         }
         let response = answered.unwrap_or_else(|never| match never {});
-        response::write(self.shared.conn.clone(), send, self.parts, &method, response).await
+        response::write(self.shared.conn.clone(), send, self.parts, &method, offers, response).await
     }
 
     /// A session that is asked for: what the application makes of it, and what runs it to its end.

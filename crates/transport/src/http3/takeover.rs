@@ -1,35 +1,44 @@
 //! Taking over the stream of a request: the handler writes to it itself.
 
 use std::{
-    io,
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use axum::body::Body;
-use bytes::{Buf, Bytes};
-use h3cast_proto::{code, frame, varint};
-use http::{Extensions, Response, Version};
-use tokio::io::AsyncWrite;
-use tracing::debug;
+use http::{Response, StatusCode, Version};
 
-use super::response::data_header;
-use crate::{
-    outstanding::{self, Outstanding},
-    quic::{Connection, SendStream, WriteError, engine},
-    response::WrongLength,
+use super::{
+    placeholder::{Placeholder, Settled, Step, settle},
+    taken::TakenStream,
 };
 
 /// The right to take over the stream of a request, which every HTTP/3 request carries.
 ///
 /// A handler gets it with [`Takeover::of`], or as an argument (it is an axum extractor that
 /// answers 505 where there is no HTTP/3 stream), and returns [`Takeover::respond`].
+///
+/// # Layers
+///
+/// What is written to the stream passes by the layers around the handler. So the server looks at what they
+/// make of the response's body, which is a placeholder, before it sends the head:
+///
+/// | a layer | example in tower-http | the takeover |
+/// |---|---|---|
+/// | looks at the response or its body | `TraceLayer`, `TimeoutLayer`, `SetResponseHeaderLayer` | takes place |
+/// | changes, adds to or reads the body | `CompressionLayer`, `MapResponseBodyLayer` | does not take place |
+/// | replaces the body | a page for errors | does not take place: the client gets that body |
+///
+/// Where a takeover is refused, [`respond_or`](Self::respond_or) gives those layers a body to work on. After
+/// [`respond`](Self::respond), the client gets 500 and the log says why. A response that has no content has no
+/// takeover either: to HEAD, and with status 204 or 304.
+///
+/// Layers that count or time the frames of a body see an empty one, which stays until the work has ended.
 #[derive(Debug, Clone)]
-pub struct Takeover(());
+pub struct Takeover(Slot);
+
+/// Where the server finds what a handler has left for it.
+type Slot = Arc<Mutex<Option<Offer>>>;
 
 /// The request did not come over HTTP/3, so that it has no stream that could be taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,16 +48,26 @@ pub struct NoTakeover {
     pub version: Version,
 }
 
-type Work = Box<dyn FnOnce(TakenStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+pub(super) type Work = Box<dyn FnOnce(TakenStream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
-/// How the handler's work travels in its response. Extensions must be cloneable; the work is done
-/// once.
-#[derive(Clone)]
-struct Carrier(Arc<Mutex<Option<Work>>>);
+/// A handler's work, and how far the server has come with the placeholder in its response.
+pub(super) struct Offer {
+    work: Work,
+    step: Arc<Mutex<Step>>,
+    has_body: bool,
+}
+
+impl std::fmt::Debug for Offer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Offer").field("step", &self.step).field("has_body", &self.has_body).finish_non_exhaustive()
+    }
+}
 
 impl Takeover {
-    pub(super) fn new() -> Self {
-        Self(())
+    /// One for a request, and where the server finds what its handler leaves.
+    pub(super) fn new() -> (Self, Offers) {
+        let slot = Slot::default();
+        (Self(slot.clone()), Offers(slot))
     }
 
     /// The takeover of a request.
@@ -65,301 +84,99 @@ impl Takeover {
     ///
     /// `work` runs on the request's own task and is dropped as soon as the client goes away. The
     /// response must be ended with [`TakenStream::finish`], or the client sees it as cut short.
+    ///
+    /// If a layer changes or reads the body, `work` is dropped without being called, and the client gets 500:
+    /// see [Layers](Self#layers).
     pub fn respond<F, R>(self, head: Response<()>, work: F) -> Response<Body>
     where
         F: FnOnce(TakenStream) -> R + Send + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
-        let work: Work = Box::new(move |stream| Box::pin(work(stream)));
-        let (mut parts, ()) = head.into_parts();
-        parts.extensions.insert(Carrier(Arc::new(Mutex::new(Some(work)))));
-        // A body that does not know its length: of an empty one a router would say `content-length: 0`.
-        Response::from_parts(parts, Body::from_stream(futures_util::stream::empty::<Result<Bytes, io::Error>>()))
+        self.offer(head, work, None)
+    }
+
+    /// As [`respond`](Self::respond), with a body for layers that change or read one: where the takeover is
+    /// refused, `work` is dropped without being called, and the response has the body that `body` gives.
+    ///
+    /// A layer that leaves the beginning of a body alone and changes or adds to the rest shows that too late
+    /// for this; the client gets 500.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use axum::{body::Body, response::Response};
+    /// use h3cast_transport::Takeover;
+    ///
+    /// async fn hello(takeover: Takeover) -> Response {
+    ///     let work = async |mut stream: h3cast_transport::TakenStream| {
+    ///         // An error means that the client has left.
+    ///         let _ = stream.write_bytes("hello\n".into()).await;
+    ///         let _ = stream.finish().await;
+    ///     };
+    ///     // Under a `CompressionLayer`, it is this one that is compressed.
+    ///     takeover.respond_or(Response::new(()), work, || Body::from("hello\n"))
+    /// }
+    /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(hello));
+    /// ```
+    pub fn respond_or<F, R, B>(self, head: Response<()>, work: F, body: B) -> Response<Body>
+    where
+        F: FnOnce(TakenStream) -> R + Send + 'static,
+        R: Future<Output = ()> + Send + 'static,
+        B: FnOnce() -> Body + Send + 'static,
+    {
+        self.offer(head, work, Some(Box::new(body)))
+    }
+
+    fn offer<F, R>(self, head: Response<()>, work: F, body: Option<Box<dyn FnOnce() -> Body + Send>>) -> Response<Body>
+    where
+        F: FnOnce(TakenStream) -> R + Send + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let step = Arc::default();
+        let offer = Offer {
+            work: Box::new(move |stream| Box::pin(work(stream))),
+            step: Arc::clone(&step),
+            has_body: body.is_some(),
+        };
+        *lock(&self.0) = Some(offer);
+        head.map(|()| Body::new(Placeholder::new(step, body)))
+    }
+}
+
+/// What the handler of a request leaves for the server. Dropping it drops the work, which may hold the request.
+pub(super) struct Offers(Slot);
+
+impl Offers {
+    /// What the handler has left, if it took the stream over.
+    pub(super) fn take(&self) -> Option<Offer> {
+        lock(&self.0).take()
+    }
+}
+
+impl Drop for Offers {
+    fn drop(&mut self) {
+        let left = self.take();
+        drop(left);
+    }
+}
+
+impl Offer {
+    /// Finds out what the layers around the handler have made of its response's body.
+    pub(super) async fn settle(self, body: Body) -> Settled {
+        settle(self.work, &self.step, self.has_body, body).await
     }
 }
 
 impl<S: Sync> axum::extract::FromRequestParts<S> for Takeover {
-    type Rejection = (http::StatusCode, String);
+    type Rejection = (StatusCode, String);
 
     async fn from_request_parts(parts: &mut http::request::Parts, _state: &S) -> Result<Self, Self::Rejection> {
         let none = NoTakeover { version: parts.version };
         let takeover = parts.extensions.get::<Self>().cloned();
-        takeover.ok_or_else(|| (http::StatusCode::HTTP_VERSION_NOT_SUPPORTED, format!("{none}\n")))
+        takeover.ok_or_else(|| (StatusCode::HTTP_VERSION_NOT_SUPPORTED, format!("{none}\n")))
     }
 }
 
-/// The work in a response's extensions, if its handler took the stream over.
-pub(super) fn take(extensions: &mut Extensions) -> Option<Work> {
-    let carrier = extensions.remove::<Carrier>()?;
-    carrier.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
-
-/// The stream of a response that its handler writes itself.
-///
-/// Each write becomes one DATA frame ([RFC 9114 §7.2.1]) and leaves at once. Dropping the stream
-/// without [`finish`](Self::finish) resets it, so that a response cut short never looks whole; what
-/// the client has not received by then is lost, unless it is ended with [`abort`](Self::abort).
-///
-/// [RFC 9114 §7.2.1]: https://www.rfc-editor.org/rfc/rfc9114#section-7.2.1
-#[derive(Debug)]
-pub struct TakenStream {
-    stream: Option<SendStream>,
-    conn: Connection,
-    /// Tells the connection's driver that there is nothing to wait for.
-    broken_off: Arc<AtomicBool>,
-    /// What is left of a frame header that was not written whole.
-    header: Bytes,
-    /// How much payload the frame still wants.
-    payload: usize,
-    /// How long the response has to be, if its head says so, and how much of that no frame has announced.
-    length: Option<(u64, u64)>,
-}
-
-impl TakenStream {
-    pub(super) fn new(conn: Connection, stream: SendStream, length: Option<u64>) -> Self {
-        let length = length.map(|length| (length, length));
-        Self { stream: Some(stream), conn, broken_off: Arc::default(), header: Bytes::new(), payload: 0, length }
-    }
-
-    /// Whether it was reset, once it has been dropped.
-    pub(super) fn broken_off(&self) -> Arc<AtomicBool> {
-        self.broken_off.clone()
-    }
-
-    /// A frame whose payload was announced and not written must not be finished.
-    fn check_whole(&self) -> io::Result<()> {
-        match self.payload {
-            0 => Ok(()),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the last write was not completed")),
-        }
-    }
-
-    /// No more may be written than the head says.
-    fn announce(&mut self, len: u64) -> io::Result<()> {
-        let Some((said, left)) = &mut self.length else { return Ok(()) };
-        *left = left.checked_sub(len).ok_or_else(|| wrong_length(WrongLength::too_long(*said)))?;
-        Ok(())
-    }
-
-    /// Nor less.
-    fn check_length(&self) -> io::Result<()> {
-        match self.length {
-            Some((said, left @ 1..)) => Err(wrong_length(WrongLength::too_short(said, left))),
-            _ => Ok(()),
-        }
-    }
-
-    fn stream(&mut self) -> io::Result<&mut SendStream> {
-        self.stream.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
-    }
-
-    /// Writes `bytes` whole as one DATA frame, without copying them.
-    ///
-    /// # Errors
-    ///
-    /// When the client has gone.
-    ///
-    /// # Cancel safety
-    ///
-    /// Not cancel-safe: when dropped, an unknown part has been written, and the stream must be
-    /// dropped too.
-    pub async fn write_bytes(&mut self, bytes: Bytes) -> io::Result<()> {
-        self.check_whole()?;
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.announce(bytes.len() as u64)?;
-        let mut chunks = [data_header(bytes.len()), bytes];
-        Ok(self.stream()?.write_all_chunks(&mut chunks).await?)
-    }
-
-    /// Writes buffers that are whole DATA frames already. They are left empty.
-    ///
-    /// # Errors
-    ///
-    /// When the client has gone, or the response would be longer than its `content-length`.
-    pub async fn write_frames(&mut self, frames: &mut [Bytes]) -> io::Result<()> {
-        self.check_whole()?;
-        if self.length.is_some() {
-            self.announce(payload(frames)?)?;
-        }
-        Ok(self.stream()?.write_all_chunks(frames).await?)
-    }
-
-    /// Ends the response and waits until the client has all of it.
-    ///
-    /// # Errors
-    ///
-    /// When the client went away first. When less was written than the response's `content-length`; it is
-    /// reset then.
-    pub async fn finish(mut self) -> io::Result<()> {
-        self.check_whole()?;
-        self.check_length()?;
-        let Some(mut stream) = self.stream.take() else { return Ok(()) };
-        stream.finish()?;
-        match stream.stopped().await {
-            Ok(None) => Ok(()),
-            Ok(Some(error)) => Err(WriteError::Stopped(error).into()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Breaks the response off when the client has what was written: the client reads all of it, and
-    /// then sees that the response was cut short. Waits for a client that keeps receiving and reading, for at
-    /// most a minute; for one that does not, five seconds (or three round trips); and no longer for one that
-    /// goes away.
-    ///
-    /// # Cancel safety
-    ///
-    /// When dropped, the stream is reset at once.
-    pub async fn abort(mut self) {
-        // In the middle of a frame nothing of ours can be written.
-        if self.payload == 0
-            && let Some(stream) = &mut self.stream
-        {
-            delivered(&self.conn, stream).await;
-        }
-    }
-
-    /// Hands the QUIC stream out. What is written to it must be HTTP/3 frames, and dropping it finishes it.
-    ///
-    /// # Errors
-    ///
-    /// Gives itself back when a frame has been begun and its payload is not yet whole, and when the response
-    /// has a `content-length`, which nobody would see kept.
-    #[deprecated(note = "use `into_quic`, whose stream does not depend on the QUIC engine")]
-    pub fn into_raw(self) -> Result<engine::SendStream, Self> {
-        self.into_quic().map(SendStream::into_engine)
-    }
-
-    /// Hands the QUIC stream out. What is written to it must be HTTP/3 frames, and dropping it finishes it.
-    ///
-    /// # Errors
-    ///
-    /// Gives itself back when a frame has been begun and its payload is not yet whole, and when the response
-    /// has a `content-length`, which nobody would see kept.
-    pub fn into_quic(mut self) -> Result<SendStream, Self> {
-        if self.payload > 0 || self.length.is_some() {
-            return Err(self);
-        }
-        match self.stream.take() {
-            Some(stream) => Ok(stream),
-            None => Err(self),
-        }
-    }
-}
-
-fn wrong_length(error: WrongLength) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, error)
-}
-
-/// How many bytes of payload buffers have that are DATA frames.
-fn payload(frames: &[Bytes]) -> io::Result<u64> {
-    let bad = || io::Error::new(io::ErrorKind::InvalidInput, "these buffers are not whole DATA frames");
-    let (mut payload, mut buffers) = (0, frames.iter().cloned());
-    let mut rest = Bytes::new();
-    loop {
-        while rest.is_empty() {
-            let Some(next) = buffers.next() else { return Ok(payload) };
-            rest = next;
-        }
-        // A header lies in one buffer.
-        let (ty, size) = varint::decode(&rest).ok_or_else(bad)?;
-        let (mut len, more) = varint::decode(&rest[size..]).filter(|_| ty == frame::DATA).ok_or_else(bad)?;
-        rest.advance(size + more);
-        payload += len;
-        while len > rest.len() as u64 {
-            len -= rest.len() as u64;
-            rest = buffers.next().ok_or_else(bad)?;
-        }
-        rest.advance(len as usize);
-    }
-}
-
-/// Waits until the peer has all that was written to `stream`, and has had a moment to read it. The
-/// stream can only be reset then.
-pub(super) async fn delivered(conn: &Connection, stream: &mut SendStream) {
-    // The beginning of a frame's header, which no peer hands on. QUIC keeps it until everything up to
-    // it is acknowledged.
-    let outstanding = Outstanding::default();
-    let mark = outstanding.hold(Bytes::from_static(&[frame::DATA as u8]));
-    let received = async {
-        if stream.write_chunk(mark).await.is_ok() {
-            outstanding.none().await;
-            outstanding::read(conn).await;
-        }
-    };
-    if outstanding::while_receiving(conn, received).await.is_none() {
-        debug!("a client has not received in time what was written before its response breaks off");
-    }
-}
-
-impl Drop for TakenStream {
-    fn drop(&mut self) {
-        if let Some(mut stream) = self.stream.take() {
-            stream.reset(code::H3_INTERNAL_ERROR);
-            self.broken_off.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-impl AsyncWrite for TakenStream {
-    /// Writes `buf` as the payload of a DATA frame, or as more of the payload that an earlier call
-    /// has announced and could not write whole.
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if buf.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        if self.payload == 0
-            && let Some((said, left)) = self.length
-            && left < buf.len() as u64
-        {
-            return Poll::Ready(Err(wrong_length(WrongLength::too_long(said))));
-        }
-        let this = &mut *self;
-        let stream = this.stream.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
-        if this.payload == 0 {
-            this.header = data_header(buf.len());
-            this.payload = buf.len();
-            // The usual case: header and payload leave in one write.
-            let mut chunks = [this.header.clone(), Bytes::copy_from_slice(buf)];
-            let polled = stream.poll_write_chunks(cx, &mut chunks);
-            if polled.is_pending() {
-                // Nothing is written yet, and the next call may come with another buffer.
-                this.payload = 0;
-            }
-            let written = ready!(polled)?.bytes;
-            if let Some((_, left)) = &mut this.length {
-                *left -= buf.len() as u64;
-            }
-            let header = written.min(this.header.len());
-            this.header.advance(header);
-            this.payload -= written - header;
-            if written > header {
-                return Poll::Ready(Ok(written - header));
-            }
-        }
-        while this.header.has_remaining() {
-            let written = ready!(stream.poll_write(cx, &this.header))?;
-            this.header.advance(written);
-        }
-        let piece = &buf[..buf.len().min(this.payload)];
-        let written = ready!(stream.poll_write(cx, piece))?;
-        this.payload -= written;
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // QUIC sends what is written as soon as it may.
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check_whole()?;
-        self.check_length()?;
-        if let Some(mut stream) = self.stream.take() {
-            stream.finish()?;
-        }
-        Poll::Ready(Ok(()))
-    }
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -23,18 +23,18 @@ pub(crate) enum Sent {
     Trailed(&'static str),
 }
 
-fn case(name: &'static str, method: &str, path: &'static str) -> Case {
+pub(crate) fn case(name: &'static str, method: &str, path: &'static str) -> Case {
     let method = method.parse().unwrap();
     Case { name, method, path, headers: Vec::new(), body: Sent::Nothing }
 }
 
 impl Case {
-    fn header(mut self, name: &'static str, value: &'static str) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    fn body(mut self, body: Sent) -> Self {
+    pub(crate) fn body(mut self, body: Sent) -> Self {
         self.body = body;
         self
     }

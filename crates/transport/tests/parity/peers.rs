@@ -58,6 +58,11 @@ fn fields(headers: &HeaderMap) -> BTreeMap<String, Vec<HeaderValue>> {
 }
 
 impl Answer {
+    /// The only value of a field.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|values| values[0].to_str().ok())
+    }
+
     /// Of a response that breaks off only that matters: how much of it arrives is chance.
     pub(crate) fn agrees(&self, other: &Self) -> bool {
         (self.cut && other.cut) || self == other
