@@ -18,10 +18,12 @@ use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming};
 
 use h3cast_proto::{code, filter::FrameFilter, settings};
 
-use super::{Shared, first};
 use super::{
+    Shared, first,
+    recv::RecvStream,
+    request::{BidiStream, RequestParts},
+    send::{SendStream, lock},
     settings::ControlStream,
-    stream::{BidiStream, RecvStream, RequestParts, SendStream, lock},
 };
 
 use crate::quic::{self as engine, Connection, ConnectionError, connection_error, control, lost};

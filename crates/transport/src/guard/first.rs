@@ -9,117 +9,24 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h3cast_proto::{
     Role, Violation, code,
     filter::FrameFilter,
     frame,
     message::{self, Wrong},
-    qpack, stream_type, varint,
+    qpack, stream_type,
 };
 use tracing::{debug, trace};
 
 use super::{
     Shared,
-    stream::{BidiStream, RecvStream, SendStream},
+    head::{Cut, Head},
+    recv::RecvStream,
+    request::BidiStream,
+    send::SendStream,
 };
-use crate::quic::{self, ReadError};
-
-/// A stream of the peer's with the bytes read from it so far.
-struct Head {
-    stream: quic::RecvStream,
-    buf: Bytes,
-}
-
-/// Why a head could not be read.
-enum Cut {
-    /// The stream was finished.
-    End,
-    /// The stream was reset, or the connection is gone.
-    Lost,
-}
-
-impl Head {
-    fn new(stream: quic::RecvStream) -> Self {
-        Self { stream, buf: Bytes::new() }
-    }
-
-    /// Waits for more bytes and appends them to `buf`.
-    ///
-    /// They are copied: a stream may wait here for long, and QUIC's chunk would keep all of the
-    /// packets that came with it, up to 64 KiB for one byte.
-    async fn more(&mut self) -> Result<(), Cut> {
-        match self.stream.read_chunk(usize::MAX).await {
-            Ok(Some(chunk)) => {
-                let mut joined = BytesMut::with_capacity(self.buf.len() + chunk.len());
-                joined.extend_from_slice(&self.buf);
-                joined.extend_from_slice(&chunk);
-                self.buf = joined.freeze();
-            }
-            Ok(None) => return Err(Cut::End),
-            Err(ReadError::Reset(code)) => {
-                trace!(code, "stream reset before it said what it is");
-                return Err(Cut::Lost);
-            }
-            Err(_) => return Err(Cut::Lost),
-        }
-        Ok(())
-    }
-
-    /// The varint at the front, which stays there, and its size.
-    async fn peek(&mut self) -> Result<(u64, usize), Cut> {
-        loop {
-            if let Some(found) = varint::decode(&self.buf) {
-                return Ok(found);
-            }
-            self.more().await?;
-        }
-    }
-
-    /// Type, length and size of the frame header at the front, which stays there.
-    async fn peek_frame(&mut self) -> Result<(u64, u64, usize), Cut> {
-        loop {
-            if let Some(found) = frame::parse_header(&self.buf) {
-                return Ok(found);
-            }
-            self.more().await?;
-        }
-    }
-
-    /// Drops `left` bytes, in memory or still to come.
-    async fn skip(&mut self, mut left: u64) -> Result<(), Cut> {
-        loop {
-            let size = usize::try_from(left).unwrap_or(usize::MAX).min(self.buf.len());
-            drop(self.buf.split_to(size));
-            left -= size as u64;
-            if left == 0 {
-                return Ok(());
-            }
-            self.more().await?;
-        }
-    }
-
-    /// Waits until `size` bytes are in memory.
-    async fn fill(&mut self, size: usize) -> Result<(), Cut> {
-        // Not `more` in a loop: that would copy what is there once for every packet.
-        if self.buf.len() >= size {
-            return Ok(());
-        }
-        let mut joined = BytesMut::with_capacity(size + 1500);
-        joined.extend_from_slice(&self.buf);
-        while joined.len() < size {
-            self.buf = Bytes::new();
-            self.more().await?;
-            joined.extend_from_slice(&self.buf);
-        }
-        self.buf = joined.freeze();
-        Ok(())
-    }
-
-    fn stop(&mut self, error: u64) {
-        self.stream.stop(error);
-    }
-}
+use crate::quic;
 
 /// What to do with the two halves of a bidirectional stream.
 enum BiVerdict {
@@ -168,7 +75,7 @@ pub(crate) async fn bidirectional(
     None
 }
 
-async fn judge_bi(shared: &Shared, head: &mut Head) -> BiVerdict {
+async fn judge_bi(shared: &Shared, head: &mut Head<quic::RecvStream>) -> BiVerdict {
     let mut first = true;
     loop {
         let (ty, len, size) = match head.peek_frame().await {
@@ -305,7 +212,7 @@ pub(crate) async fn unidirectional(shared: Arc<Shared>, recv: quic::RecvStream) 
 }
 
 /// Reads one of QPACK's streams for as long as the connection lasts.
-async fn qpack_stream(shared: &Shared, ty: u64, mut head: Head) -> Result<(), Violation> {
+async fn qpack_stream(shared: &Shared, ty: u64, mut head: Head<quic::RecvStream>) -> Result<(), Violation> {
     let seen = match ty {
         stream_type::QPACK_ENCODER => &shared.qpack_encoder_seen,
         _ => &shared.qpack_decoder_seen,
