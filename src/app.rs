@@ -78,61 +78,60 @@ impl App {
         }
     }
 
-    /// Origins (`https://example.org`) whose pages may read the feeds, beside pages of the same
-    /// host and of this machine.
+    /// Origins (`https://example.org`) whose pages may read the feeds, in addition to pages of the same host
+    /// and of this machine.
     #[must_use]
     pub fn allow_origins(mut self, origins: Origins) -> Self {
         self.origins = origins;
         self
     }
 
-    /// Who publishes must give this token: as `Authorization: Bearer TOKEN`, or a session as
-    /// `?token=TOKEN`. Without it, everyone who reaches the server may write its writable feeds,
-    /// save pages of other origins.
+    /// Publishers must send this token: as `Authorization: Bearer TOKEN`, or a session as `?token=TOKEN`. By
+    /// default, every client that reaches the server may write its writable feeds, except pages of other
+    /// origins.
     #[must_use]
-    pub fn publish_token(mut self, token: Option<&str>) -> Self {
-        self.publications.token(token);
+    pub fn publish_token<'a>(mut self, token: impl Into<Option<&'a str>>) -> Self {
+        self.publications.token(token.into());
         self
     }
 
-    /// The longest body that one request may publish, in bytes.
+    /// The longest body that one request may publish, in bytes. By default there is no limit.
     #[must_use]
-    pub fn publish_limit(mut self, bytes: Option<u64>) -> Self {
-        self.publications.limit(bytes);
+    pub fn publish_limit(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.publications.limit(bytes.into());
         self
     }
 
-    /// Serves the page from a folder, read anew at each request, instead of the embedded one.
+    /// Serves the page from a folder, read again for each request, instead of the embedded one.
     #[must_use]
-    pub fn static_dir(mut self, dir: Option<PathBuf>) -> Self {
-        self.static_dir = dir;
+    pub fn static_dir(mut self, dir: impl Into<Option<PathBuf>>) -> Self {
+        self.static_dir = dir.into();
         self
     }
 
-    /// Lets each chunk wait that long for others, to leave in one packet with them. The default is
-    /// not at all.
+    /// Batches small chunks for up to that long into one packet. By default a chunk leaves at once.
     #[must_use]
     pub fn coalesce(mut self, time: Duration) -> Self {
         self.coalesce = time;
         self
     }
 
-    /// Adds feeds that are there when somebody asks for them.
+    /// Adds feeds that are created when a client asks for them.
     #[must_use]
     pub fn family(mut self, family: Arc<dyn Family>) -> Self {
         self.feeds.add_family(family);
         self
     }
 
-    /// Once `stopping` is cancelled, `/readyz` answers with 503, so that load balancers send nobody new.
+    /// Once `stopping` is cancelled, `/readyz` answers with 503, so that load balancers send no new clients.
     #[must_use]
     pub fn stopping(mut self, stopping: CancellationToken) -> Self {
         self.stopping = stopping;
         self
     }
 
-    /// Adds routes of your own. What holds for the app's holds for them: who may ask, and which
-    /// pages may read the answer. They must not overlap with the app's, and have no fallback.
+    /// Adds routes of your own, under the same rules as the app's: who may ask, and which pages may read the
+    /// response. They must not overlap with the app's, and have no fallback.
     #[must_use]
     pub fn routes(mut self, routes: Router) -> Self {
         self.routes = routes;

@@ -79,7 +79,7 @@ async fn files_of_a_folder_may_have_any_name_and_nothing_outside_of_it_is_served
     std::fs::write(dir.path().join("secret.txt"), "secret").unwrap();
     let feeds = [demo::feed("default", 1, Duration::ZERO)];
     let server = TestServer::start(|builder, identity| {
-        App::new(feeds, identity).static_dir(Some(page.clone())).install(builder)
+        App::new(feeds, identity).static_dir(page.clone()).install(builder)
     })
     .await;
     let certificate = server.certificate();
@@ -128,7 +128,7 @@ async fn files_of_a_folder_may_have_any_name_and_nothing_outside_of_it_is_served
 async fn folder(dir: &Path) -> (TestServer, PathBuf) {
     let (page, feeds) = (dir.to_owned(), [demo::feed("default", 1, Duration::ZERO)]);
     let server =
-        TestServer::start(|builder, identity| App::new(feeds, identity).static_dir(Some(page)).install(builder)).await;
+        TestServer::start(|builder, identity| App::new(feeds, identity).static_dir(page).install(builder)).await;
     let certificate = server.certificate();
     (server, certificate)
 }
