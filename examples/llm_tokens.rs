@@ -45,7 +45,7 @@ async fn generate(Query(ask): Query<Ask>) -> impl IntoResponse {
                 tx.send(token).await?;
                 tokens += 1;
             }
-            Ok::<_, body::Closed>(())
+            Ok::<_, body::ClientGone>(())
         };
         // The second future ends as soon as the client leaves, even while the model computes a token.
         let complete = tokio::select! {

@@ -28,7 +28,7 @@ async fn count() -> impl IntoResponse {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         tx.finish();
-        Ok::<_, body::Closed>(())
+        Ok::<_, body::ClientGone>(())
     });
     ([(CONTENT_TYPE, "text/plain; charset=utf-8"), (X_CONTENT_TYPE_OPTIONS, "nosniff")], body)
 }

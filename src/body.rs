@@ -11,7 +11,7 @@
 //!             tx.send(format!("{number}\n")).await?;
 //!         }
 //!         tx.finish();
-//!         Ok::<_, body::Closed>(())
+//!         Ok::<_, body::ClientGone>(())
 //!     });
 //!     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], body)
 //! }
@@ -68,18 +68,18 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// When nobody reads the body any more: the client left or cancelled, or the server stops.
+    /// When the body is no longer read: the client left or cancelled, or the server stops.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped before it completes, the chunk is not sent, and the sender can be used
     /// again.
-    pub async fn send(&self, chunk: impl Into<Bytes>) -> Result<(), Closed> {
+    pub async fn send(&self, chunk: impl Into<Bytes>) -> Result<(), ClientGone> {
         let chunk = chunk.into();
         if chunk.is_empty() {
-            return if self.tx.is_closed() { Err(Closed) } else { Ok(()) };
+            return if self.tx.is_closed() { Err(ClientGone) } else { Ok(()) };
         }
-        self.tx.send(chunk).await.map_err(|_| Closed)
+        self.tx.send(chunk).await.map_err(|_| ClientGone)
     }
 
     /// Completes the response, after the chunks that are still on their way.
@@ -88,7 +88,7 @@ impl Sender {
         self.finished.store(true, Ordering::Release);
     }
 
-    /// Waits until nobody reads the body any more: the client left or cancelled, or the server stops.
+    /// Waits until the body is no longer read: the client left or cancelled, or the server stops.
     /// Use it in a `select!` to stop work that takes long between two chunks.
     ///
     /// # Cancel safety
@@ -132,10 +132,10 @@ impl IntoResponse for Body {
     }
 }
 
-/// Nobody reads the body any more.
+/// The response is no longer read: the client left or cancelled, or the server stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the client no longer reads the response")]
-pub struct Closed;
+pub struct ClientGone;
 
 /// The sender of a body was dropped without [`Sender::finish`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -229,8 +229,8 @@ mod tests {
         assert!(poll!(closed.as_mut()).is_pending() && poll!(second.as_mut()).is_pending());
         drop(body);
         closed.await;
-        assert_eq!(second.await, Err(Closed));
-        assert_eq!(tx.send("three").await, Err(Closed));
-        assert_eq!(tx.send("").await, Err(Closed));
+        assert_eq!(second.await, Err(ClientGone));
+        assert_eq!(tx.send("three").await, Err(ClientGone));
+        assert_eq!(tx.send("").await, Err(ClientGone));
     }
 }

@@ -85,5 +85,5 @@ async fn a_client_that_leaves_is_noticed() {
     assert_eq!(soon("the chunk", response.body.next()).await.unwrap().unwrap(), "one");
     drop(response);
     soon("the client's end", sender.closed()).await;
-    assert_eq!(sender.send("two").await, Err(body::Closed));
+    assert_eq!(sender.send("two").await, Err(body::ClientGone));
 }

@@ -78,10 +78,9 @@ async fn files_of_a_folder_may_have_any_name_and_nothing_outside_of_it_is_served
     }
     std::fs::write(dir.path().join("secret.txt"), "secret").unwrap();
     let feeds = [demo::feed("default", 1, Duration::ZERO)];
-    let server = TestServer::start(|builder, identity| {
-        App::new(feeds, identity).static_dir(page.clone()).install(builder)
-    })
-    .await;
+    let server =
+        TestServer::start(|builder, identity| App::new(feeds, identity).static_dir(page.clone()).install(builder))
+            .await;
     let certificate = server.certificate();
     let at = At::of(&server, &certificate);
     for over in ALL {

@@ -13,8 +13,9 @@ pub(crate) use piece::Piece;
 pub use piece::{Framing, PREFIX_TYPE};
 pub use writer::{Writer, write};
 
-/// A format of the stream.
+/// A format of the stream. With the feature `serde` it is read and written as `raw`, `sse` or `frames`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum Format {
     /// The bytes of the chunks and nothing else. It cannot express a gap: the stream breaks off.
     #[default]
@@ -163,5 +164,18 @@ fn alone(bytes: &Bytes, framing: Framing, out: &mut Vec<Bytes>) -> usize {
     match bytes.is_empty() {
         true => 0,
         false => Piece::new(&[], bytes).put(framing, out),
+    }
+}
+
+#[cfg(all(test, feature = "serde"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serde_names() {
+        for (format, name) in [(Format::Raw, "raw"), (Format::Sse, "sse"), (Format::Frames, "frames")] {
+            assert_eq!(serde_json::to_value(format).unwrap(), name);
+            assert_eq!(serde_json::from_value::<Format>(name.into()).unwrap(), format);
+        }
     }
 }
