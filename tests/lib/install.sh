@@ -75,4 +75,9 @@ install_python() {
   cp "$wanted" "$VENV/installed.txt"
 }
 
-export -f as_root have install_debian install_node install_python
+# Checks combinations of features.
+install_cargo_hack() {
+  cargo hack --version 2>/dev/null || cargo install --locked --quiet cargo-hack
+}
+
+export -f install_cargo_hack as_root have install_debian install_node install_python

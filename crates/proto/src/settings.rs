@@ -30,16 +30,29 @@ pub mod id {
 /// Every session limit is 1: browsers do not need more on one connection, and Safari refuses a server that
 /// announces more without the flow-control settings of the drafts.
 pub fn control_stream(max_field_section_size: u64) -> Bytes {
+    written(max_field_section_size, &WEBTRANSPORT)
+}
+
+/// The same of an endpoint that takes no WebTransport sessions.
+pub fn control_stream_without_sessions(max_field_section_size: u64) -> Bytes {
+    written(max_field_section_size, &[])
+}
+
+/// What says that sessions are taken.
+const WEBTRANSPORT: [u64; 5] = [
+    id::H3_DATAGRAM,
+    id::ENABLE_WEBTRANSPORT,
+    id::WEBTRANSPORT_MAX_SESSIONS_DRAFT02,
+    id::WEBTRANSPORT_MAX_SESSIONS_DRAFT07,
+    id::WT_MAX_SESSIONS,
+];
+
+fn written(max_field_section_size: u64, ones: &[u64]) -> Bytes {
     let mut payload = BytesMut::new();
-    for (setting, value) in [
-        (id::MAX_FIELD_SECTION_SIZE, max_field_section_size),
-        (id::ENABLE_CONNECT_PROTOCOL, 1),
-        (id::H3_DATAGRAM, 1),
-        (id::ENABLE_WEBTRANSPORT, 1),
-        (id::WEBTRANSPORT_MAX_SESSIONS_DRAFT02, 1),
-        (id::WEBTRANSPORT_MAX_SESSIONS_DRAFT07, 1),
-        (id::WT_MAX_SESSIONS, 1),
-    ] {
+    let ones = ones.iter().map(|setting| (*setting, 1));
+    for (setting, value) in
+        [(id::MAX_FIELD_SECTION_SIZE, max_field_section_size), (id::ENABLE_CONNECT_PROTOCOL, 1)].into_iter().chain(ones)
+    {
         varint::encode(setting, &mut payload);
         varint::encode(value, &mut payload);
     }
@@ -71,5 +84,7 @@ mod tests {
         ];
         assert_eq!(bytes.len(), expected.len(), "{bytes:02x?}");
         assert_eq!(&bytes[..], expected);
+        let none: &[u8] = &[0x00, 0x04, 0x07, 0x06, 0x80, 0x00, 0x40, 0x00, 0x08, 0x01];
+        assert_eq!(&control_stream_without_sessions(16 * 1024)[..], none);
     }
 }

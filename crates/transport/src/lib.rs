@@ -11,13 +11,29 @@
 //! | [`quic`] | the QUIC engine, and where it shows |
 //! | [`note`] | what a running server leaves for its user's clients |
 
+// Without some of the features, less is used of what the others share.
+#![cfg_attr(
+    not(all(
+        feature = "client",
+        feature = "self-signed",
+        feature = "server",
+        feature = "tcp",
+        feature = "webtransport"
+    )),
+    allow(dead_code, unused_imports)
+)]
+
+#[cfg(feature = "client")]
 pub mod client;
+mod crypto;
 #[doc(hidden)]
 pub mod fault;
 mod guard;
+#[cfg(feature = "server")]
 pub mod http3;
 pub mod identity;
 pub mod listen;
+#[cfg(any(feature = "client", feature = "self-signed"))]
 pub mod note;
 pub mod origin;
 #[doc(hidden)]
@@ -29,16 +45,28 @@ pub mod path;
 pub mod quic;
 #[doc(hidden)]
 pub mod rarely;
+#[cfg(feature = "server")]
 mod reached;
+#[cfg(feature = "server")]
 mod response;
+#[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
 mod service;
 #[doc(hidden)]
 pub mod shown;
+#[cfg(feature = "server")]
+#[cfg_attr(not(feature = "tcp"), path = "tcp/none.rs")]
 mod tcp;
+#[cfg(feature = "webtransport")]
 pub mod webtransport;
+#[cfg(not(feature = "webtransport"))]
+#[path = "webtransport/none.rs"]
+mod webtransport;
 
+#[cfg(feature = "server")]
 pub use http3::{NoTakeover, TakenStream, Takeover};
 pub use identity::Identity;
 pub use listen::Listen;
+#[cfg(feature = "server")]
 pub use server::{PlainHttp, Server};

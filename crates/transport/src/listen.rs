@@ -112,6 +112,8 @@ pub(crate) struct Bound {
 pub(crate) enum Sockets {
     /// HTTP/3 on UDP, and HTTP/2 and 1.1 on TCP.
     UdpAndTcp,
+    /// HTTP/3 alone.
+    Udp,
     /// Plain HTTP.
     Tcp,
 }
@@ -184,10 +186,10 @@ impl Listen {
         for ip in addresses {
             let address = SocketAddr::new(*ip, bound.port);
             match bind_at(address, sockets) {
-                Ok((udp, tcp)) => {
-                    bound.port = tcp.local_addr().map_or(bound.port, |at| at.port());
+                Ok((port, udp, tcp)) => {
+                    bound.port = port;
                     bound.udp.extend(udp);
-                    bound.tcp.push(tcp);
+                    bound.tcp.extend(tcp);
                 }
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                     return Err(ListenError::InUse { address, flag });
@@ -199,7 +201,7 @@ impl Listen {
                 Err(source) => return Err(ListenError::Bind { address, flag, source }),
             }
         }
-        match bound.tcp.is_empty() {
+        match bound.tcp.is_empty() && bound.udp.is_empty() {
             true => Err(ListenError::Bind {
                 address: SocketAddr::new(addresses[0], self.port),
                 flag,
@@ -215,9 +217,19 @@ fn no_such_address(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(97)
 }
 
-fn bind_at(address: SocketAddr, sockets: Sockets) -> io::Result<(Option<UdpSocket>, TcpListener)> {
-    let domain = Domain::for_address(address);
-    let tcp = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+fn bind_at(address: SocketAddr, sockets: Sockets) -> io::Result<(u16, Option<UdpSocket>, Option<TcpListener>)> {
+    let tcp = if sockets == Sockets::Udp { None } else { Some(bind_tcp(address)?) };
+    // With port 0, both get the same.
+    let port = tcp.as_ref().map_or(Ok(address.port()), |tcp| tcp.local_addr().map(|at| at.port()))?;
+    if sockets == Sockets::Tcp {
+        return Ok((port, None, tcp));
+    }
+    let udp = bind_udp(SocketAddr::new(address.ip(), port))?;
+    Ok((udp.local_addr()?.port(), Some(udp), tcp))
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let tcp = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         tcp.set_only_v6(true)?;
     }
@@ -228,18 +240,18 @@ fn bind_at(address: SocketAddr, sockets: Sockets) -> io::Result<(Option<UdpSocke
     tcp.bind(&address.into())?;
     tcp.listen(1024)?;
     tcp.set_nonblocking(true)?;
-    let tcp: TcpListener = tcp.into();
-    if sockets == Sockets::Tcp {
-        return Ok((None, tcp));
-    }
-    let udp = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    Ok(tcp.into())
+}
+
+fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let udp = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         udp.set_only_v6(true)?;
     }
     enlarge_buffers(&udp);
     udp.set_nonblocking(true)?;
-    udp.bind(&SocketAddr::new(address.ip(), tcp.local_addr()?.port()).into())?;
-    Ok((Some(udp.into()), tcp))
+    udp.bind(&address.into())?;
+    Ok(udp.into())
 }
 
 /// Asks for large buffers, and says so when the system gives less.

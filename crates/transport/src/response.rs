@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum::body::Body;
+use axum_core::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
@@ -154,18 +154,21 @@ impl Checked {
         self.length
     }
 
-    fn failed(&mut self, error: WrongLength) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn failed(&mut self, error: WrongLength) -> Poll<Option<Result<Frame<Bytes>, axum_core::Error>>> {
         warn!("{error}");
         (self.body, self.left) = (Body::empty(), None);
-        Poll::Ready(Some(Err(axum::Error::new(error))))
+        Poll::Ready(Some(Err(axum_core::Error::new(error))))
     }
 }
 
 impl http_body::Body for Checked {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = axum_core::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum_core::Error>>> {
         let mut frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => Some(frame),
             Some(Err(error)) => return Poll::Ready(Some(Err(error))),

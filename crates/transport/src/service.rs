@@ -1,13 +1,17 @@
 //! What a server answers with, whatever the version of HTTP.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::body::Body;
-use http::{Request, Response};
+use axum_core::body::Body;
+use http::{Extensions, Request, Response};
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
-use crate::{guard::Limits, reached::Advertise, webtransport::Handlers};
+use crate::{
+    guard::Limits,
+    reached::{Advertise, Via},
+    webtransport::Handlers,
+};
 
 /// What answers requests, whatever the version of HTTP.
 pub(crate) type HttpService = BoxCloneSyncService<Request<Body>, Response<Body>, std::convert::Infallible>;
@@ -21,6 +25,20 @@ pub(crate) struct Context {
     pub(crate) max_sessions: usize,
     /// What clients are told to call the server.
     pub(crate) advertise: Option<Arc<Advertise>>,
+}
+
+impl Context {
+    /// Tells a request how it reached the server.
+    pub(crate) fn describe(&self, extensions: &mut Extensions, remote: SocketAddr, via: Via) {
+        #[cfg(feature = "axum")]
+        extensions.insert(axum::extract::ConnectInfo(remote));
+        #[cfg(not(feature = "axum"))]
+        let _ = remote;
+        extensions.insert(via);
+        if let Some(advertise) = &self.advertise {
+            extensions.insert(advertise.clone());
+        }
+    }
 }
 
 /// How long a client may take for its TLS handshake, or to send a request's head.

@@ -18,7 +18,6 @@ use std::{
     time::Duration,
 };
 
-use axum::extract::ConnectInfo;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
@@ -33,7 +32,7 @@ use tokio::{
     sync::Semaphore,
     task::JoinSet,
 };
-use tokio_rustls::TlsAcceptor;
+pub(crate) use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, warn};
@@ -65,14 +64,23 @@ const MAX_CONNECTIONS: usize = 4096;
 /// How long to wait when the system has no more files or memory for a connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves a listener until `stop`, and then what it carries to its end.
-pub(crate) async fn serve(
-    listener: TcpListener,
+/// A listener that is bound.
+pub(crate) struct Listener {
+    socket: TcpListener,
     tls: Option<TlsAcceptor>,
-    context: Arc<Context>,
     via: Via,
-    stop: CancellationToken,
-) {
+}
+
+impl Listener {
+    /// A listener for TLS, or for plain HTTP.
+    pub(crate) fn new(socket: std::net::TcpListener, tls: Option<TlsAcceptor>, via: Via) -> std::io::Result<Self> {
+        Ok(Self { socket: TcpListener::from_std(socket)?, tls, via })
+    }
+}
+
+/// Serves a listener until `stop`, and then what it carries to its end.
+pub(crate) async fn serve(listener: Listener, context: Arc<Context>, stop: CancellationToken) {
+    let Listener { socket: listener, tls, via } = listener;
     let kind = if via.tls { "TCP" } else { "plain HTTP" };
     let task = match listener.local_addr() {
         Ok(address) => format!("the {kind} listener at {address}"),
@@ -228,8 +236,7 @@ async fn connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = context.service.clone();
-    let advertise = context.advertise.clone();
+    let shared = context.clone();
     let asked = CancellationToken::new();
     let asks = asked.clone();
     let unread = Unread::default();
@@ -240,11 +247,10 @@ async fn connection<S>(
     let stream = Flushed::new(stream, flushes.clone(), ending.clone());
     let service = tower::service_fn(move |request: Request<Incoming>| {
         asks.cancel();
-        let (service, unread) = (service.clone(), unread.clone());
+        let (context, unread) = (shared.clone(), unread.clone());
         let (flushes, ending) = (flushes.clone(), ending.clone());
-        let alt_svc = via.tls.then(|| alt_svc(request.uri(), request.headers(), via, advertise.as_deref()));
+        let alt_svc = via.tls.then(|| alt_svc(request.uri(), request.headers(), via, context.advertise.as_deref()));
         let alt_svc = alt_svc.and_then(|alt_svc| HeaderValue::from_str(&alt_svc).ok());
-        let advertise = advertise.clone();
         let (version, method) = (request.version(), request.method().clone());
         let leaving = (version == Version::HTTP_2).then(|| {
             seen.store(true, Ordering::Relaxed);
@@ -256,12 +262,8 @@ async fn connection<S>(
             if let Some(text) = undecoded {
                 return Ok(plain::problem(StatusCode::NOT_IMPLEMENTED, &text));
             }
-            request.extensions_mut().insert(ConnectInfo(remote));
-            request.extensions_mut().insert(via);
-            if let Some(advertise) = advertise {
-                request.extensions_mut().insert(advertise);
-            }
-            let mut response = response::checked(version, &method, service.oneshot(request).await?);
+            context.describe(request.extensions_mut(), remote, via);
+            let mut response = response::checked(version, &method, context.service.clone().oneshot(request).await?);
             if let Some(alt_svc) = alt_svc {
                 response.headers_mut().insert(header::ALT_SVC, alt_svc);
             }

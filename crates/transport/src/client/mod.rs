@@ -16,6 +16,8 @@
 mod connector;
 mod request;
 pub mod retry;
+#[cfg(feature = "webtransport")]
+mod session;
 #[doc(hidden)]
 pub mod trust;
 pub mod url;
@@ -29,9 +31,9 @@ use std::{
 
 use bytes::Bytes;
 use h3::error::StreamError;
-use h3cast_proto::{Role, code, structured};
+use h3cast_proto::{Role, code};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::task::JoinSet;
 use tracing::{debug, error};
 
 pub use connector::Connector;
@@ -42,7 +44,7 @@ pub use url::BadUrl;
 use crate::{
     guard::{Backend, BidiStream, Limits, OpenStreams, Shared},
     panics, quic,
-    webtransport::{CHOSEN, Registry, Seat, Session, connect},
+    webtransport::Registry,
 };
 
 /// Why a request or session failed.
@@ -303,59 +305,6 @@ impl Connection {
         let bodiless = *request.method() == Method::HEAD;
         let (send, recv) = self.send(request).await?.split();
         Ok((RequestBody::new(send, self.shared.clone()), ResponseFuture::new(recv, self.shared.clone(), bodiless)))
-    }
-
-    /// Opens a WebTransport session; `headers` may carry `origin` and what else the server wants,
-    /// `protocols` the subprotocols offered, the preferred one first.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::Refused`] when the server answers anything but 2xx; else as for
-    /// [`get`](Self::get).
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel-safe: when dropped, the session is not opened, or closed again.
-    pub async fn webtransport(
-        &self,
-        uri: &Uri,
-        headers: HeaderMap,
-        protocols: &[&str],
-    ) -> Result<Session, ClientError> {
-        let mut request = Request::new(());
-        *request.method_mut() = Method::CONNECT;
-        *request.uri_mut() = uri.clone();
-        *request.headers_mut() = headers;
-        request.headers_mut().insert("sec-webtransport-http3-draft02", http::HeaderValue::from_static("1"));
-        for protocol in protocols.iter().filter_map(|protocol| structured::quote(protocol)) {
-            request.headers_mut().append("wt-available-protocols", protocol);
-        }
-        request.extensions_mut().insert(h3::ext::Protocol::WEB_TRANSPORT);
-        // RFC 9220 §3: only a server that says so takes an extended CONNECT.
-        if !self.shared.settings().await {
-            return Err(ClientError::Protocol("the server sent no SETTINGS".into()));
-        }
-        self.shared.allow_many_streams();
-        let mut stream = self.send(request).await?;
-        let id = stream.id().into_inner();
-        let seat = Seat::take(&self.registry, id)
-            .ok_or_else(|| ClientError::Protocol(format!("there are {MAX_SESSIONS} sessions already")))?;
-        let response = request::final_response(&mut stream, &self.shared).await?;
-        if !response.status().is_success() {
-            let (head, ()) = response.into_parts();
-            return Err(ClientError::Refused { status: head.status, headers: head.headers });
-        }
-        let protocol = response.headers().get(CHOSEN).and_then(structured::unquote);
-        let (send, recv) = stream.split();
-        let (opened, session) = oneshot::channel();
-        let conn = self.shared.conn.clone();
-        {
-            let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-            while sessions.try_join_next().is_some() {}
-            sessions.spawn(connect::open(conn, seat, protocol, opened, send, recv));
-        }
-        // The task sends it first of all.
-        session.await.map_err(|_| ClientError::Protocol("the session was not opened".into()))
     }
 
     async fn send(&self, request: Request<()>) -> Result<h3::client::RequestStream<BidiStream, Bytes>, ClientError> {

@@ -133,6 +133,14 @@ impl quic::OpenStreams<Bytes> for Backend {
     }
 }
 
+/// The beginning of our control stream.
+fn our_settings(max_field_section_size: u64) -> Bytes {
+    match cfg!(feature = "webtransport") {
+        true => settings::control_stream(max_field_section_size),
+        false => settings::control_stream_without_sessions(max_field_section_size),
+    }
+}
+
 /// Opens streams for h3.
 pub(crate) struct OpenStreams {
     shared: Arc<Shared>,
@@ -182,7 +190,7 @@ impl quic::OpenStreams<Bytes> for OpenStreams {
         let stream = ready!(self.control.poll_open(cx))?;
         // h3 opens its control stream first of all streams (RFC 9114 §6.2.1 asks for no order).
         let settings = (!std::mem::replace(&mut self.control_opened, true))
-            .then(|| settings::control_stream(self.shared.limits.max_field_section_size));
+            .then(|| our_settings(self.shared.limits.max_field_section_size));
         Poll::Ready(Ok(ControlStream::new(stream, settings)))
     }
 

@@ -8,6 +8,8 @@ mod placeholder;
 mod request;
 mod response;
 pub(crate) mod server;
+#[cfg_attr(not(feature = "webtransport"), path = "no_session.rs")]
+mod session;
 mod taken;
 mod takeover;
 

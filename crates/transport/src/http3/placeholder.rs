@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::body::Body;
+use axum_core::body::Body;
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
@@ -168,19 +168,19 @@ pub(super) async fn settle(work: Work, step: &Mutex<Step>, has_body: bool, mut b
     }
 }
 
-fn came_through(piece: Piece, step: &Mutex<Step>, frame: Option<&Result<Frame<Bytes>, axum::Error>>) -> bool {
+fn came_through(piece: Piece, step: &Mutex<Step>, frame: Option<&Result<Frame<Bytes>, axum_core::Error>>) -> bool {
     let data = frame.and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
     *lock(step) == Step::Given(piece) && data.is_some_and(|data| piece.is(data))
 }
 
 /// A body whose first frame has been read.
 struct Prefixed {
-    first: Option<Result<Frame<Bytes>, axum::Error>>,
+    first: Option<Result<Frame<Bytes>, axum_core::Error>>,
     body: Body,
 }
 
 impl Prefixed {
-    fn body(first: Option<Result<Frame<Bytes>, axum::Error>>, body: Body) -> Body {
+    fn body(first: Option<Result<Frame<Bytes>, axum_core::Error>>, body: Body) -> Body {
         match first {
             None => Body::empty(),
             Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => body,
@@ -191,9 +191,12 @@ impl Prefixed {
 
 impl http_body::Body for Prefixed {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = axum_core::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum_core::Error>>> {
         match self.first.take() {
             None => Pin::new(&mut self.body).poll_frame(cx),
             first => Poll::Ready(first),

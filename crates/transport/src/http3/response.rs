@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use axum::body::Body;
+use axum_core::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use h3cast_proto::{code, frame, qpack, varint};

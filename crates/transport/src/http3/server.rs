@@ -2,30 +2,26 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{body::Body, extract::ConnectInfo};
+use axum_core::body::Body;
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use h3::error::StreamError;
-use h3cast_proto::{Role, code, structured};
+use h3cast_proto::{Role, code};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use tokio::{sync::oneshot, task::JoinSet, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{Instrument, debug, debug_span};
 
 use super::{Takeover, request::RequestBody, response};
-use crate::webtransport::{
-    Answer, Registry, Seat, SessionRequest,
-    connect::{self, ServerStream},
-};
 use crate::{
-    guard::{Backend, RequestParts, Shared, Stopped},
+    guard::{Backend, BidiStream, RequestParts, Shared, Stopped},
     outstanding::LINGER,
     panics,
     quic::{Connection, server::Handshake},
-    rarely::rarely,
     reached::Via,
     service::{self, Context},
+    webtransport::Registry,
 };
 
 /// How long handlers may go on once their connection is gone.
@@ -136,14 +132,17 @@ pub(crate) async fn serve(
 }
 
 /// One request being answered.
-struct Answering {
-    shared: Arc<Shared>,
-    sessions: Arc<Registry>,
-    context: Arc<Context>,
-    remote: SocketAddr,
+pub(super) struct Answering {
+    pub(super) shared: Arc<Shared>,
+    pub(super) sessions: Arc<Registry>,
+    pub(super) context: Arc<Context>,
+    pub(super) remote: SocketAddr,
     via: Via,
-    parts: RequestParts,
+    pub(super) parts: RequestParts,
 }
+
+/// The stream of a request.
+pub(super) type ServerStream = h3::server::RequestStream<BidiStream, Bytes>;
 
 type Resolver = h3::server::RequestResolver<Backend, Bytes>;
 
@@ -184,11 +183,7 @@ impl Answering {
         let method = head.method.clone();
         let (takeover, offers) = Takeover::new();
         head.extensions.insert(takeover);
-        head.extensions.insert(ConnectInfo(self.shared.conn.remote_address()));
-        head.extensions.insert(self.via);
-        if let Some(advertise) = &self.context.advertise {
-            head.extensions.insert(advertise.clone());
-        }
+        self.context.describe(&mut head.extensions, self.shared.conn.remote_address(), self.via);
         let body = RequestBody::new(recv, &head.headers, self.parts.malformed.clone());
         let request = Request::from_parts(head, Body::new(body));
         let answered = tokio::select! {
@@ -205,95 +200,19 @@ impl Answering {
         let response = answered.unwrap_or_else(|never| match never {});
         response::write(self.shared.conn.clone(), send, self.parts, &method, offers, response).await
     }
-
-    /// A session that is asked for: what the application makes of it, and what runs it to its end.
-    async fn session(self, head: http::request::Parts, stream: ServerStream) -> Option<BoxFuture<'static, ()>> {
-        let id = stream.id().into_inner();
-        // draft-ietf-webtrans-http3 §3.1: they may name another version of the protocol.
-        if !self.shared.settings().await {
-            reject(stream);
-            return None;
-        }
-        let (handler, params) = match self.context.handlers.find(head.uri.path()) {
-            Ok(found) => found,
-            Err(status) => {
-                self.sessions.ended(id);
-                refuse(stream, status, self.parts.stopped).await;
-                return None;
-            }
-        };
-        let Some(seat) = Seat::take(&self.sessions, id) else {
-            self.sessions.ended(id);
-            // draft-ietf-webtrans-http3 §5.2 leaves the way of refusing open.
-            refuse(stream, StatusCode::TOO_MANY_REQUESTS, self.parts.stopped).await;
-            return None;
-        };
-        // Before the answer, so that it comes with it or before it.
-        self.shared.allow_many_streams();
-        let (request, answered) = SessionRequest::new(head, self.remote, params);
-        let handle = handler.call(request);
-        let answer = Box::pin(answer_session(self.shared.conn.clone(), stream, seat, answered, self.parts.stopped));
-        let run = rarely(Box::pin(async move {
-            let run = answer.await;
-            if let Some(run) = run {
-                run.await;
-            }
-        }));
-        // A handler may go on for a while after its session, or return before it.
-        Some(Box::pin(async {
-            tokio::join!(handle, run);
-        }))
-    }
 }
 
-/// Answers the CONNECT of a session. When the application accepts it, it gives what runs the session
-/// to its end; nothing of the answer stays in memory beside that.
-async fn answer_session(
-    conn: Connection,
-    mut stream: ServerStream,
-    seat: Seat,
-    answered: oneshot::Receiver<Answer>,
-    stopped: Stopped,
-) -> Option<BoxFuture<'static, ()>> {
-    // A request that is dropped unanswered is the handler's failure.
-    let failed = Answer::Reject { status: StatusCode::INTERNAL_SERVER_ERROR, headers: http::HeaderMap::new() };
-    match answered.await.unwrap_or(failed) {
-        Answer::Reject { status, headers } => {
-            drop(seat);
-            refuse_with(stream, status, headers, stopped).await;
-            None
-        }
-        Answer::Accept { status, headers, protocol, session: opened } => {
-            let mut response = Response::new(());
-            *response.status_mut() = status;
-            *response.headers_mut() = headers;
-            // What draft 02 asks for; later drafts ignore it.
-            response.headers_mut().insert("sec-webtransport-http3-draft", HeaderValue::from_static("draft02"));
-            if let Some(chosen) = protocol.as_deref().and_then(structured::quote) {
-                response.headers_mut().insert(crate::webtransport::CHOSEN, chosen);
-            }
-            if let Err(error) = stream.send_response(response).await {
-                debug!(%error, "the client went away before its session was opened");
-                return None;
-            }
-            let (send, recv) = stream.split();
-            Some(Box::pin(connect::open(conn, seat, protocol, opened, send, recv)))
-        }
-    }
-}
-
-/// Resets a request of which nothing was handled.
-fn reject(mut stream: ServerStream) {
-    stream.stop_sending(h3::error::Code::H3_REQUEST_REJECTED);
-    stream.stop_stream(h3::error::Code::H3_REQUEST_REJECTED);
-}
-
-async fn refuse(stream: ServerStream, status: StatusCode, stopped: Stopped) {
+pub(super) async fn refuse(stream: ServerStream, status: StatusCode, stopped: Stopped) {
     refuse_with(stream, status, http::HeaderMap::new(), stopped).await;
 }
 
 /// Answers with a status and no body, and wants no more of the request.
-async fn refuse_with(mut stream: ServerStream, status: StatusCode, mut headers: http::HeaderMap, stopped: Stopped) {
+pub(super) async fn refuse_with(
+    mut stream: ServerStream,
+    status: StatusCode,
+    mut headers: http::HeaderMap,
+    stopped: Stopped,
+) {
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     let mut response = Response::new(());
     *response.status_mut() = status;

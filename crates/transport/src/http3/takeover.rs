@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use axum::body::Body;
+use axum_core::body::Body;
 use http::{Response, StatusCode, Version};
 
 use super::{
@@ -167,7 +167,7 @@ impl Offer {
     }
 }
 
-impl<S: Sync> axum::extract::FromRequestParts<S> for Takeover {
+impl<S: Sync> axum_core::extract::FromRequestParts<S> for Takeover {
     type Rejection = (StatusCode, String);
 
     async fn from_request_parts(parts: &mut http::request::Parts, _state: &S) -> Result<Self, Self::Rejection> {

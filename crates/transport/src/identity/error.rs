@@ -86,6 +86,7 @@ pub enum IdentityError {
         dir: PathBuf,
     },
     /// A certificate could not be created.
+    #[cfg(feature = "self-signed")]
     #[error("cannot create a certificate: {0}")]
     Generate(#[from] rcgen::Error),
 }

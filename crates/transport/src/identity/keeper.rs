@@ -8,14 +8,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{
-    Certificate, Identity, IdentityError, Origin, State, folder,
-    lack::{Lack, Unsaved},
-    own,
-    plan::Mode,
-    stamp::Stamp,
-    watch::Watch,
-};
+use super::{Certificate, Identity, IdentityError, Mode, Origin, State, own, stamp::Stamp, watch::Watch};
 
 /// How often to look at the clock, and at the files though nothing was heard of a change. Short,
 /// since a computer that sleeps stops timers but not the validity of certificates.
@@ -62,14 +55,13 @@ impl Identity {
         if keeping.abandoned {
             return Ok(());
         }
-        let settled = made.settle(Some(&self.state()), Mode::Start, SystemTime::now())?;
-        if let Some(error) = settled.unsaved {
-            let text = in_words(&error, &settled.state, &made.names);
+        let (state, trouble) = made.brought(Some(&self.state()), Mode::Start, SystemTime::now())?;
+        if let Some(text) = trouble {
             warn!("{text}");
             (keeping.trouble, keeping.told) = (Some(text.clone()), Some(text));
         }
-        self.set(settled.state);
-        keeping.look_at_key(folder::exposed(&made.dir));
+        self.set(state);
+        keeping.look_at_key(made.exposed());
         Ok(())
     }
 
@@ -98,7 +90,7 @@ impl Identity {
     pub async fn keep_fresh(&self, stop: CancellationToken) {
         let every = match &self.0.origin {
             // Never without a pause, whatever the lifetimes.
-            Origin::Made(made) => (made.lifetimes.replace / 4).clamp(Duration::from_millis(100), CHECK_EVERY),
+            Origin::Made(made) => (made.lifetimes().replace / 4).clamp(Duration::from_millis(100), CHECK_EVERY),
             Origin::Given { .. } => CHECK_EVERY,
         };
         let watch = Watch::new();
@@ -152,10 +144,7 @@ impl Identity {
         let before = self.state();
         let stamp = keeping.stamp(Stamp::of(&self.files()));
         let looked = match &self.0.origin {
-            Origin::Made(made) => made.settle(Some(&before), Mode::Run(stamp.as_ref()), now).map(|settled| {
-                let trouble = settled.unsaved.map(|error| in_words(&error, &settled.state, &made.names));
-                (settled.state, trouble)
-            }),
+            Origin::Made(made) => made.brought(Some(&before), Mode::Run(stamp.as_ref()), now),
             Origin::Given { certificate, key, .. } => match is_readable_again(certificate) && is_readable_again(key) {
                 true => own::load(certificate, key)
                     .map(|(current, _)| (State { current, next: None, previous: Vec::new() }, None)),
@@ -170,7 +159,7 @@ impl Identity {
             Err(error) => Some(format!("still using the certificate from before: {error}")),
         };
         match &self.0.origin {
-            Origin::Made(made) => keeping.look_at_key(folder::exposed(&made.dir)),
+            Origin::Made(made) => keeping.look_at_key(made.exposed()),
             Origin::Given { .. } => keeping.look_at_dates(&self.current()),
         }
         let waits = trouble.is_some() && stamp.is_none();
@@ -240,25 +229,6 @@ impl Keeping {
         }
         self.dates = dates;
     }
-}
-
-fn in_words(unsaved: &Unsaved, state: &State, names: &[String]) -> String {
-    let Unsaved { lack, error } = unsaved;
-    let end = super::rfc3339(state.current.newest().not_after());
-    let lacks = |name: &&String| !state.current.certificates().any(|one| one.names_host(name));
-    let missing: Vec<_> = names.iter().filter(lacks).map(String::as_str).collect();
-    let refused = match missing.is_empty() {
-        true => String::new(),
-        false => format!(". It is not valid for {}: clients that connect by that name refuse it", missing.join(", ")),
-    };
-    let what = match lack {
-        Lack::Damaged(path) => format!("{} is damaged and cannot be restored", path.display()),
-        Lack::Missing(path) => format!("{} is missing and cannot be restored", path.display()),
-        Lack::Renewal => {
-            format!("the certificate, which is valid until {end}, should be renewed, but that is not possible")
-        }
-    };
-    format!("{what}: {error}{refused}")
 }
 
 /// A pipe can be read once.

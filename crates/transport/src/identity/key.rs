@@ -6,18 +6,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rcgen::{
-    CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
-};
 use rustls::{
-    crypto::ring::sign::any_supported_type,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    pki_types::PrivateKeyDer,
     sign::{CertifiedKey, SigningKey},
 };
 use sha2::{Digest, Sha256};
-use time::OffsetDateTime;
 
-use super::{Certificate, Fingerprint, IdentityError, certificate::COMMON_NAME, provider};
+use super::{Certificate, Fingerprint};
+use crate::crypto::any_supported_type;
 
 /// The curve's object identifier, as DER has it.
 const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
@@ -60,44 +56,13 @@ impl Key {
         self.0.p256
     }
 
-    /// A new key, as browsers want it that are to trust a certificate by its hash.
-    pub(super) fn generate() -> Result<Self, IdentityError> {
-        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
-        Self::from_der(der).ok_or(IdentityError::Generate(rcgen::Error::CouldNotParseKeyPair))
-    }
-
     pub(super) fn is_of(&self, certificate: &Certificate) -> bool {
         certificate.spki_hash() == self.0.spki_hash
     }
 
-    /// The key in PEM form.
-    pub(super) fn to_pem(&self) -> Result<String, IdentityError> {
-        Ok(KeyPair::try_from(&self.0.der)?.serialize_pem())
-    }
-
-    /// A certificate for this key.
-    pub(super) fn certify(
-        &self,
-        names: &[String],
-        not_before: SystemTime,
-        not_after: SystemTime,
-    ) -> Result<Certificate, IdentityError> {
-        let mut params = CertificateParams::new(names)?;
-        params.distinguished_name.push(DnType::CommonName, COMMON_NAME);
-        // Not left to rcgen, which derives it from the key: two certificates of one issuer with the
-        // same number are refused by Firefox.
-        let mut serial = [0; 16];
-        let _ = provider().secure_random.fill(&mut serial);
-        serial[0] &= 0x7f;
-        params.serial_number = Some(SerialNumber::from_slice(&serial));
-        params.not_before = OffsetDateTime::from(not_before);
-        params.not_after = OffsetDateTime::from(not_after);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let made = params.self_signed(&KeyPair::try_from(&self.0.der)?)?;
-        Certificate::from_der(made.der().clone())
-            .map_err(|_| IdentityError::Generate(rcgen::Error::CouldNotParseCertificate))
+    /// The key itself.
+    pub(super) fn der(&self) -> &PrivateKeyDer<'static> {
+        &self.0.der
     }
 }
 
@@ -172,23 +137,4 @@ impl Generation {
     pub(super) fn left(&self, now: SystemTime) -> Duration {
         self.certificates().map(|certificate| certificate.left(now)).max().unwrap_or_default()
     }
-}
-
-/// Certificates in PEM form.
-pub(super) fn pem(certificates: &[Certificate]) -> String {
-    certificates.iter().map(|certificate| pem_block(&certificate.to_der())).collect()
-}
-
-fn pem_block(der: &CertificateDer<'_>) -> String {
-    use base64::{Engine, prelude::BASE64_STANDARD};
-    let text = BASE64_STANDARD.encode(der);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(64));
-        pem += line;
-        pem.push('\n');
-        rest = after;
-    }
-    pem + "-----END CERTIFICATE-----\n"
 }

@@ -5,20 +5,17 @@
 //! created and announced well before it takes over: a page that was loaded before the change knows
 //! both hashes. One given by the user is read again when its files change.
 
-mod access;
 mod certificate;
 mod error;
 mod fingerprint;
-mod folder;
 mod keeper;
 mod key;
-mod lack;
-mod lock;
+#[cfg_attr(not(feature = "self-signed"), path = "made/none.rs")]
+mod made;
 mod own;
-mod part;
 mod pem;
-mod plan;
 mod stamp;
+#[cfg_attr(not(feature = "self-signed"), path = "watch/none.rs")]
 mod watch;
 
 use std::{
@@ -42,7 +39,8 @@ pub(crate) use pem::trusted;
 
 use keeper::Keeping;
 use key::Generation;
-use plan::{Made, Mode};
+use made::Made;
+use stamp::Stamp;
 
 /// How long the certificates live that are created here.
 #[derive(Debug, Clone, Copy)]
@@ -113,38 +111,25 @@ impl State {
     }
 }
 
-/// The names that every certificate created here is for.
-const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+/// How the folder is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode<'a> {
+    /// Nothing is written.
+    Look,
+    /// A server starts: what is missing is created.
+    Start,
+    /// A server runs: what is missing is restored. What it has not seen before and is not complete is
+    /// being put there by its owner: it is restored only when it has been like this stamp for a while.
+    Run(Option<&'a Stamp>),
+}
+
+impl Mode<'_> {
+    fn runs(self) -> bool {
+        matches!(self, Self::Run(_))
+    }
+}
 
 impl Identity {
-    /// The certificate for localhost (and `names` in addition) in `dir`, created there if there is
-    /// none that can be used. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// When the folder cannot be read or written, or holds files that this program did not create
-    /// where its own would be: they are never replaced.
-    pub fn self_signed(dir: &Path, names: &[String], lifetimes: Lifetimes) -> Result<Self, IdentityError> {
-        let identity = Self::planned(dir, names, lifetimes)?;
-        identity.commit()?;
-        Ok(identity)
-    }
-
-    /// The same, but nothing is created or changed in `dir` before [`commit`](Self::commit), which
-    /// [`ServerBuilder::build`](crate::server::ServerBuilder::build) calls when all its sockets are
-    /// bound: a server that does not start leaves no trace. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// As for [`self_signed`](Self::self_signed).
-    pub fn planned(dir: &Path, names: &[String], lifetimes: Lifetimes) -> Result<Self, IdentityError> {
-        let mut all: Vec<String> = NAMES.map(String::from).into();
-        all.extend(names.iter().filter(|name| !NAMES.contains(&name.as_str())).cloned());
-        let made = Made { dir: dir.into(), names: all, lifetimes };
-        let settled = made.settle(None, Mode::Look, SystemTime::now())?;
-        Ok(Self::new(Origin::Made(made), settled.state))
-    }
-
     /// A certificate chain and its key from files. Changed files are read again while running.
     /// Blocks.
     ///
@@ -220,7 +205,7 @@ impl Identity {
     #[must_use]
     pub fn certificate_path(&self) -> PathBuf {
         match &self.0.origin {
-            Origin::Made(made) => made.dir.join(folder::CERTIFICATES),
+            Origin::Made(made) => made.paths()[0].clone(),
             Origin::Given { certificate, .. } => certificate.clone(),
         }
     }
@@ -229,7 +214,7 @@ impl Identity {
     #[must_use]
     pub fn key_path(&self) -> PathBuf {
         match &self.0.origin {
-            Origin::Made(made) => made.dir.join(folder::KEY),
+            Origin::Made(made) => made.paths()[1].clone(),
             Origin::Given { key, .. } => key.clone(),
         }
     }
@@ -237,7 +222,7 @@ impl Identity {
     /// The files that are looked after.
     fn files(&self) -> Vec<PathBuf> {
         match &self.0.origin {
-            Origin::Made(made) => folder::files(&made.dir),
+            Origin::Made(made) => made.files(),
             Origin::Given { certificate, key, .. } => vec![certificate.clone(), key.clone()],
         }
     }
@@ -312,7 +297,7 @@ impl Stored {
     /// Why a server would not start with the folder of this certificate, though it can be shown.
     pub fn refused(&self, certificate: &Path) -> Option<IdentityError> {
         let dir = certificate.parent().filter(|_| self.own.iter().all(Certificate::is_made_here))?;
-        folder::Contents::read(dir).err()
+        made::refused(dir)
     }
 
     /// The one that servers show to clients that come by `host`, then the others of the same key.
@@ -325,7 +310,7 @@ impl Stored {
 
 /// The cryptography of every TLS connection.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    Arc::new(crate::crypto::default_provider())
 }
 
 /// A time as RFC 3339 writes it, in UTC.

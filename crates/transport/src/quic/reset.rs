@@ -3,11 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::routing::{Routable, ServerId};
+use crate::crypto::hmac;
 use quinn::EndpointConfig;
 use quinn_proto::HashedConnectionIdGenerator;
-use ring::hmac;
-
-use super::routing::{Routable, ServerId};
 
 /// Between two resets, so that they cannot be made a flood.
 const INTERVAL: Duration = Duration::from_millis(1);

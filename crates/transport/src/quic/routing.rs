@@ -6,7 +6,11 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use quinn_proto::{ConnectionId, ConnectionIdGenerator, InvalidCid};
-use ring::{hmac, rand::SecureRandom};
+
+use crate::crypto::{
+    hmac,
+    rand::{SecureRandom, SystemRandom},
+};
 
 /// What tells ids apart: random bytes.
 const NONCE: usize = 4;
@@ -51,12 +55,12 @@ impl fmt::Display for ServerId {
 pub(super) struct Routable {
     server: ServerId,
     key: hmac::Key,
-    random: ring::rand::SystemRandom,
+    random: SystemRandom,
 }
 
 impl Routable {
     pub(super) fn new(server: ServerId, key: hmac::Key) -> Self {
-        Self { server, key, random: ring::rand::SystemRandom::new() }
+        Self { server, key, random: SystemRandom::new() }
     }
 
     fn len(&self) -> usize {

@@ -2,10 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::body::Body;
+use axum_core::body::Body;
 use bytes::Bytes;
 use http::{Request, Response};
-use tokio_rustls::TlsAcceptor;
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use super::{Addresses, Advertise, DEFAULT_PORT, PlainHttp, Server, ServerId, StartError, Via, tls};
@@ -16,8 +15,12 @@ use crate::{
     listen::{Bound, Listen, ListenError, Sockets},
     quic,
     service::{Context, HttpService},
-    webtransport::{Handler, Handlers},
+    tcp::{Listener, TlsAcceptor},
+    webtransport::Handlers,
 };
+
+/// What is bound at each address.
+const SOCKETS: Sockets = if cfg!(feature = "tcp") { Sockets::UdpAndTcp } else { Sockets::Udp };
 
 /// Makes a [`Server`].
 #[derive(Debug)]
@@ -26,9 +29,9 @@ pub struct ServerBuilder {
     listen: Vec<Listen>,
     http: PlainHttp,
     service: HttpService,
-    handlers: Handlers,
+    pub(super) handlers: Handlers,
     limits: Limits,
-    max_sessions: usize,
+    pub(super) max_sessions: usize,
     grace: Duration,
     server_id: Option<ServerId>,
     advertise: Option<Arc<Advertise>>,
@@ -63,6 +66,7 @@ impl ServerBuilder {
     }
 
     /// Where plain HTTP is served, on loopback only. The default is nowhere.
+    #[cfg(feature = "tcp")]
     #[must_use]
     pub fn plain_http(mut self, http: PlainHttp) -> Self {
         self.http = http;
@@ -80,40 +84,6 @@ impl ServerBuilder {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.service = BoxCloneSyncService::new(service.map_response(|response| response.map(Body::new)));
-        self
-    }
-
-    /// What answers WebTransport sessions at `path`, which is that of the URL, without its query.
-    ///
-    /// A path is exact, or has wildcards as axum's have: `{name}` stands for one segment, `{*rest}` for one or
-    /// more at the end, and [`SessionRequest::param`](crate::webtransport::SessionRequest::param) gives what
-    /// they stood for. `{{` and `}}` are braces. A path without wildcards comes before one with them, and a
-    /// slash at the end counts. Letters that need no percent-encoding are decoded before paths are compared,
-    /// others are written here as in the URL (`/a%20b`); what a wildcard stands for is decoded, and a client gets
-    /// 400 when that is not UTF-8. The last handler of the same path counts.
-    ///
-    /// # Panics
-    ///
-    /// When the path does not start with `/`, is invalid, or cannot be told apart from an earlier one, as
-    /// `/{room}` and `/{name}`.
-    #[must_use]
-    #[track_caller]
-    pub fn webtransport(mut self, path: &str, handler: impl Handler) -> Self {
-        self.handlers.insert(path, Arc::new(handler));
-        self
-    }
-
-    /// What answers WebTransport sessions at every other path. Without it they get 404.
-    #[must_use]
-    pub fn webtransport_fallback(mut self, handler: impl Handler) -> Self {
-        self.handlers.set_fallback(Arc::new(handler));
-        self
-    }
-
-    /// How many WebTransport sessions one connection may have at once (default 16).
-    #[must_use]
-    pub fn max_sessions(mut self, sessions: usize) -> Self {
-        self.max_sessions = sessions;
         self
     }
 
@@ -157,7 +127,7 @@ impl ServerBuilder {
         }
         let mut bound = Vec::new();
         for listen in &listen {
-            bound.push(listen.bind(Sockets::UdpAndTcp, "--listen").await?);
+            bound.push(listen.bind(SOCKETS, "--listen").await?);
         }
         let (http, http_moved) = bind_http(self.http).await?;
         let first_port = bound.first().map_or(DEFAULT_PORT, |bound| bound.port);
@@ -188,12 +158,12 @@ impl ServerBuilder {
                 endpoints.push((quic::server::Endpoint::new(udp, &keys, &config)?, via));
             }
             for listener in bound.tcp {
-                tcp.push((tokio::net::TcpListener::from_std(listener)?, Some(acceptor.clone()), via));
+                tcp.push(Listener::new(listener, Some(acceptor.clone()), via)?);
             }
         }
         let via = Via { tls: false, tls_port: first_port };
         for listener in http.into_iter().flat_map(|bound| bound.tcp) {
-            tcp.push((tokio::net::TcpListener::from_std(listener)?, None, via));
+            tcp.push(Listener::new(listener, None, via)?);
         }
         let context = Context {
             service: self.service,

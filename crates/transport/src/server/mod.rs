@@ -3,12 +3,13 @@
 mod accept;
 mod builder;
 mod error;
+#[cfg(feature = "webtransport")]
+mod sessions;
 mod tls;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
@@ -64,7 +65,7 @@ pub struct Server {
     addresses: Addresses,
     context: Arc<Context>,
     endpoints: Vec<(quic::server::Endpoint, Via)>,
-    tcp: Vec<(tokio::net::TcpListener, Option<TlsAcceptor>, Via)>,
+    tcp: Vec<tcp::Listener>,
     grace: Duration,
 }
 
@@ -123,8 +124,8 @@ impl Server {
             while restarts.after(panics::caught_async(keeper()).await, &until).await {}
             Ok(())
         });
-        for (listener, tls, via) in self.tcp {
-            let serving = tcp::serve(listener, tls, self.context.clone(), via, stop.clone());
+        for listener in self.tcp {
+            let serving = tcp::serve(listener, self.context.clone(), stop.clone());
             tasks.spawn(async {
                 serving.await;
                 Ok(())

@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum::body::Body;
+use axum_core::body::Body;
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture, task::AtomicWaker};
 use http_body::{Frame, SizeHint};
@@ -203,12 +203,12 @@ struct Delivered {
     ending: Option<Ending>,
     leaving: Option<Leaving>,
     /// Gives the failure when it is time.
-    failing: Option<BoxFuture<'static, axum::Error>>,
+    failing: Option<BoxFuture<'static, axum_core::Error>>,
 }
 
 impl Delivered {
     /// Holds a failure back. Over HTTP/2 there is a frame to be sent before it.
-    fn fail(&mut self, error: axum::Error) -> Option<Frame<Bytes>> {
+    fn fail(&mut self, error: axum_core::Error) -> Option<Frame<Bytes>> {
         if let Some(leaving) = &mut self.leaving {
             leaving.marked = true;
             // h2 keeps it until the frames before it have left.
@@ -238,7 +238,7 @@ impl Delivered {
 }
 
 /// Holds a failure back while the connection takes what was written before, as its other responses.
-async fn failed(error: axum::Error, flushes: Flushes, left: impl Future<Output = ()>) -> axum::Error {
+async fn failed(error: axum_core::Error, flushes: Flushes, left: impl Future<Output = ()>) -> axum_core::Error {
     if while_progressing(|| flushes.written(), || PATIENCE, left).await.is_none() {
         debug!(%error, "a client has not received in time what was written before its response breaks off");
     }
@@ -247,9 +247,12 @@ async fn failed(error: axum::Error, flushes: Flushes, left: impl Future<Output =
 
 impl http_body::Body for Delivered {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = axum_core::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum_core::Error>>> {
         if self.failing.is_none() {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Err(error)) => {

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
+use axum_core::body::Body;
 use bytes::Bytes;
 use http::Request;
 use http_body::{Frame, SizeHint};

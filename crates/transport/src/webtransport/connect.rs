@@ -14,7 +14,7 @@ use super::{
     session::{Ask, Closed, Inner, Session},
 };
 use crate::{
-    guard::{BidiStream, RecvStream, SendStream},
+    guard::{RecvStream, SendStream},
     quic::Connection,
 };
 
@@ -70,9 +70,6 @@ macro_rules! connect_stream {
 
 connect_stream!(server);
 connect_stream!(client);
-
-/// A whole CONNECT stream, before it is split.
-pub(crate) type ServerStream = h3::server::RequestStream<BidiStream, Bytes>;
 
 /// Opens a session whose CONNECT was answered with 200, gives it to whoever waits for it, and
 /// drives it to its end.

@@ -17,13 +17,11 @@ use std::{
 };
 
 use super::{
-    Certificate, IdentityError,
     access::{self, Access},
-    key::{self, Key},
-    own::described,
+    issue,
     part::{self, Part},
-    pem,
 };
+use crate::identity::{Certificate, IdentityError, key::Key, own::described, pem};
 
 pub(super) const CERTIFICATES: &str = "cert.pem";
 pub(super) const KEY: &str = "key.pem";
@@ -242,7 +240,7 @@ impl Contents {
     pub(super) fn take(&mut self, step: &Step) -> Result<(), Stopped> {
         match step {
             Step::Certificates(certificates) => {
-                let text = format!("{MARK}{}", key::pem(certificates)).into_bytes();
+                let text = format!("{MARK}{}", issue::pem(certificates)).into_bytes();
                 self.put(CERTIFICATES, &text, self.access(CERTIFICATES, 0o644, 0o644), self.certificates.bytes())?;
                 self.certificates = Slot::Ours(certificates.clone(), text);
                 if !self.next_certificates.is_empty() {

@@ -26,7 +26,7 @@ pub(super) struct Part {
 /// A free name.
 fn fresh(dir: &Path) -> PathBuf {
     let mut random = [0; 8];
-    let _ = super::provider().secure_random.fill(&mut random);
+    let _ = crate::identity::provider().secure_random.fill(&mut random);
     dir.join(format!("{BEGINS}{:016x}{ENDS}", u64::from_be_bytes(random)))
 }
 

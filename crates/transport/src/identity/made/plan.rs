@@ -5,21 +5,21 @@
 //! whoever comes by a name that they have, and end with it. So nothing that clients know (a
 //! certificate's hash, its file, the key's hash) is invalidated before the generation's time is over.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
-
-use super::{
-    Certificate, IdentityError, Lifetimes, State,
-    folder::{self, CERTIFICATES, Contents, KEY, Step, Stopped},
-    key::{Generation, Key},
-    lack::{Lack, Unsaved, doubtful},
-    lock::Lock,
-    stamp::Stamp,
-};
+use std::time::{Duration, SystemTime};
 
 use tracing::warn;
+
+use super::{
+    Made,
+    folder::{self, CERTIFICATES, Contents, KEY, Step, Stopped},
+    lack::{Lack, Unsaved, doubtful},
+    lock::Lock,
+};
+use crate::identity::{
+    Certificate, IdentityError, Lifetimes, Mode, State,
+    key::{Generation, Key},
+    stamp::Stamp,
+};
 
 /// Names in one certificate. Those that servers needed before are kept up to here.
 const MOST_NAMES: usize = 64;
@@ -28,32 +28,6 @@ const MOST_CERTIFICATES: usize = 16;
 /// How often to look again when another program changes the folder at the same time.
 const ROUNDS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// The certificates that this program creates.
-#[derive(Debug)]
-pub(super) struct Made {
-    pub(super) dir: PathBuf,
-    pub(super) names: Vec<String>,
-    pub(super) lifetimes: Lifetimes,
-}
-
-/// How the folder is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode<'a> {
-    /// Nothing is written.
-    Look,
-    /// A server starts: what is missing is created.
-    Start,
-    /// A server runs: what is missing is restored. What it has not seen before and is not complete is
-    /// being put there by its owner: it is restored only when it has been like this stamp for a while.
-    Run(Option<&'a Stamp>),
-}
-
-impl Mode<'_> {
-    pub(super) fn runs(self) -> bool {
-        matches!(self, Self::Run(_))
-    }
-}
 
 /// What came of it.
 #[derive(Debug)]

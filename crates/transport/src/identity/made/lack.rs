@@ -2,17 +2,38 @@
 
 use std::{path::PathBuf, time::SystemTime};
 
-use super::{
-    IdentityError, State,
-    folder::{CERTIFICATES, Contents},
-    plan::Mode,
-};
+use super::folder::{CERTIFICATES, Contents};
+use crate::identity::{IdentityError, Mode, State, rfc3339};
 
 /// What could not be stored.
 #[derive(Debug)]
 pub(super) struct Unsaved {
     pub(super) lack: Lack,
     pub(super) error: IdentityError,
+}
+
+impl Unsaved {
+    /// What that means for clients.
+    pub(super) fn in_words(&self, state: &State, names: &[String]) -> String {
+        let Self { lack, error } = self;
+        let end = rfc3339(state.current.newest().not_after());
+        let lacks = |name: &&String| !state.current.certificates().any(|one| one.names_host(name));
+        let missing: Vec<_> = names.iter().filter(lacks).map(String::as_str).collect();
+        let refused = match missing.is_empty() {
+            true => String::new(),
+            false => {
+                format!(". It is not valid for {}: clients that connect by that name refuse it", missing.join(", "))
+            }
+        };
+        let what = match lack {
+            Lack::Damaged(path) => format!("{} is damaged and cannot be restored", path.display()),
+            Lack::Missing(path) => format!("{} is missing and cannot be restored", path.display()),
+            Lack::Renewal => {
+                format!("the certificate, which is valid until {end}, should be renewed, but that is not possible")
+            }
+        };
+        format!("{what}: {error}{refused}")
+    }
 }
 
 /// What makes a change of the folder necessary.

@@ -1,0 +1,14 @@
+//! No WebTransport: sessions that are asked for are refused.
+
+use futures_util::future::BoxFuture;
+use http::StatusCode;
+
+use super::server::{Answering, ServerStream, refuse};
+
+impl Answering {
+    pub(super) async fn session(self, _: http::request::Parts, stream: ServerStream) -> Option<BoxFuture<'static, ()>> {
+        // Our SETTINGS do not offer any.
+        refuse(stream, StatusCode::NOT_IMPLEMENTED, self.parts.stopped).await;
+        None
+    }
+}
