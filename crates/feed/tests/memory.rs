@@ -1,14 +1,17 @@
-//! What many viewers of one feed cost in memory. The memory is that of the process: one test.
+//! What viewers of a feed cost in memory. The memory is that of the process: one test after the other.
 #![cfg(target_os = "linux")]
 
 use std::{collections::BTreeSet, pin::Pin, time::Instant};
 
 use bytes::Bytes;
-use futures_util::{FutureExt, Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use h3cast_feed::{
     Cursor, Feed, Lag, Start,
     format::{self, Cut, Format},
 };
+
+/// Held by the test that runs.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 const HISTORY: usize = 8 << 20;
 const VIEWERS: usize = 10_000;
@@ -28,6 +31,7 @@ fn memory() -> u64 {
 /// The ring is held once, and so is its encoding in each format, wherever its viewers are.
 #[tokio::test]
 async fn ten_thousand_viewers_hold_one_ring() {
+    let _alone = ALONE.lock().await;
     const CHUNK: usize = 16 << 10;
     let (feed, publisher) = Feed::live("default", HISTORY, Lag::Skip);
     for number in 0..HISTORY / CHUNK {
@@ -89,4 +93,28 @@ async fn ten_thousand_viewers_hold_one_ring() {
     println!("{brought} chunks to {VIEWERS} viewers in {:?}", began.elapsed());
     drop(viewers);
     assert_eq!(feed.status().viewers, 0);
+}
+
+/// A feed that is silent remembers none of the viewers that came and went meanwhile.
+#[tokio::test]
+async fn viewers_that_come_and_go_in_silence() {
+    let _alone = ALONE.lock().await;
+    const VIEWERS: u64 = 100_000;
+    let (feed, _publisher) = Feed::live("default", 1 << 20, Lag::Skip);
+    let visit = |_| {
+        let mut viewer = feed.view(Start::Now, None);
+        // A task of its own, as each request has; it is given up while it waits for a chunk.
+        let task = tokio::spawn(async move { viewer.next().await.is_some() });
+        async move {
+            tokio::task::yield_now().await;
+            task.abort();
+            assert!(task.await.unwrap_err().is_cancelled());
+        }
+    };
+    let before = memory();
+    stream::iter(0..VIEWERS).for_each(visit).await;
+    let grown = memory().saturating_sub(before);
+    assert_eq!(feed.status().viewers, 0);
+    println!("{VIEWERS} viewers have come and gone: grown by {} KiB", grown >> 10);
+    assert!(grown < 4 << 20, "{} bytes of each viewer are left", grown / VIEWERS);
 }

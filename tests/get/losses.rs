@@ -1,0 +1,189 @@
+//! Servers and networks that go away, and come back.
+
+use std::time::Duration;
+
+use h3cast::feed::{End, Feed, FeedError, Lag};
+
+use crate::{
+    common::{self, TestServer},
+    demo,
+    program::{Program, Serving, output, text},
+    relay::Relay,
+    viewer::a_server_that_says_nothing_any_more,
+};
+
+/// What only time shows, each after 30 s and more: all at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn losses_that_are_found_out() {
+    tokio::join!(
+        a_server_that_is_killed_and_started_again(),
+        a_network_that_is_away_for_a_while(),
+        a_server_that_says_nothing_any_more(),
+    );
+}
+
+/// The middle of a run: the server is killed, and another one takes its place.
+async fn a_server_that_is_killed_and_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let demo_args = ["demo", "--count", "200", "--interval", "5ms"];
+    let first = Serving::start(dir.path(), 0, &demo_args).await;
+    let (port, url) = (first.port, first.url("/stream?limit=190"));
+    let mut gets: Vec<_> = [&["get", "--resume", &url][..], &["get", "--resume", &url, "--webtransport"]]
+        .into_iter()
+        .map(|args| Program::start(dir.path(), args))
+        .collect();
+    let mut seen = Vec::new();
+    for get in &mut gets {
+        seen.push(get.line().await + &get.line().await);
+    }
+    first.program.kill().await;
+    let second = Serving::start(dir.path(), port, &demo_args).await;
+    for ((get, seen), (before, after)) in
+        gets.into_iter().zip(seen).zip([("GET", "WebTransport"), ("WebTransport", "GET")])
+    {
+        let (rest, told, code) = get.end().await;
+        assert_eq!(seen + &text(&rest), demo(190), "{before}");
+        assert!(told.contains(&format!("trying again over {after}")), "{told}");
+        assert!(told.contains(&format!("reconnected over {after}: continuing after 0-")), "{told}");
+        assert_eq!(code, Some(0), "{told}");
+    }
+    drop(second);
+}
+
+/// A server that stops in an orderly way, and one that starts later than its viewer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_not_there_yet() {
+    let dir = tempfile::tempdir().unwrap();
+    let demo_args = ["demo", "--count", "100", "--interval", "10ms", "--grace", "0s"];
+    let first = Serving::start(dir.path(), 0, &demo_args).await;
+    let (port, url) = (first.port, first.url("/stream"));
+    first.program.kill().await;
+    let mut get = Program::start(dir.path(), &["get", "--resume", &url]);
+    get.told("no answer from").await;
+    let second = Serving::start(dir.path(), port, &demo_args).await;
+    let seen = get.line().await;
+    second.program.signal("TERM");
+    get.told("trying again over WebTransport").await;
+    assert_eq!(second.program.end().await.2, Some(0));
+    let third = Serving::start(dir.path(), port, &demo_args).await;
+    let (rest, told, code) = get.end().await;
+    assert_eq!((seen + &text(&rest), code), (demo(100), Some(0)), "{told}");
+    drop(third);
+    // Nobody is waited for for ever.
+    let (rest, told, code) = Program::start(dir.path(), &["get", "--resume", "--retry-for", "10ms", &url]).end().await;
+    assert_eq!((rest.len(), code), (0, Some(1)));
+    assert!(told.contains("gave up after 0.01 s: no answer from"), "{told}");
+}
+
+/// A server that gives no answer, and no error either, is given up after the time asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_attempt_lasts_beyond_the_time_to_try() {
+    let dir = tempfile::tempdir().unwrap();
+    for output in [&[][..], &["--webtransport"], &["-o", "out"]] {
+        let serving = Serving::start(dir.path(), 0, &["demo", "--count", "0", "--grace", "0s"]).await;
+        let (port, url) = (serving.port, serving.url("/stream"));
+        serving.program.signal("TERM");
+        assert_eq!(serving.program.end().await.2, Some(0));
+        let args = [&["get", "--resume", "--retry-for", "4s", &url][..], output].concat();
+        let mut get = Program::start(dir.path(), &args);
+        get.told("no answer from").await;
+        let began = std::time::Instant::now();
+        let silent = [
+            tokio::net::UdpSocket::bind(("127.0.0.1", port)).await.unwrap(),
+            tokio::net::UdpSocket::bind(("::1", port)).await.unwrap(),
+        ];
+        // The attempt has begun.
+        let (mut one, mut other) = ([0; 1500], [0; 1500]);
+        common::soon("an attempt", async {
+            tokio::select! { got = silent[0].recv(&mut one) => got, got = silent[1].recv(&mut other) => got }
+        })
+        .await
+        .unwrap();
+        let (_, told, code) = get.end().await;
+        assert_eq!(code, Some(1), "{output:?}: {told}");
+        assert!(told.contains("gave up after 4 s: no answer from"), "{output:?}: {told}");
+        // An attempt takes 10 s.
+        assert!(began.elapsed() < Duration::from_secs(8), "{output:?}: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_feed_that_is_started_again_is_not_whole() {
+    let server = |feed: Feed| TestServer::feed(feed);
+    let (feed, publisher) = Feed::live("default", 1 << 20, Lag::Skip);
+    let server = server(feed).await;
+    for _ in 0..3 {
+        publisher.publish("x\n".into()).await.unwrap();
+    }
+    publisher.end(End::Clean);
+    let dir = tempfile::tempdir().unwrap();
+    let run = async |query: &str| {
+        let url = format!("{}/stream?{query}", server.base);
+        let got =
+            output(dir.path(), &["get", "--cacert", server.certificate().to_str().unwrap(), "--resume", &url]).await;
+        (text(&got.stdout), text(&got.stderr), got.status.code())
+    };
+    let (out, told, code) = run("from=start").await;
+    assert_eq!((out.as_str(), told.as_str(), code), ("x\nx\nx\n", "", Some(0)));
+    let (out, told, code) = run("from=1-7").await;
+    assert_eq!((out.as_str(), code), ("x\nx\nx\n", Some(1)));
+    assert!(told.contains("the feed was restarted: the output is incomplete"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_failed_and_one_with_a_gap() {
+    let (feed, publisher) = Feed::live("default", 400, Lag::Skip);
+    let server = TestServer::feed(feed).await;
+    for number in 0..20 {
+        publisher.publish(format!("{number}\n").into()).await.unwrap();
+    }
+    publisher.end(End::Failed(FeedError("the disk burns".into())));
+    let dir = tempfile::tempdir().unwrap();
+    let cert = server.certificate();
+    let url = format!("{}/stream?from=start", server.base);
+    let got = output(dir.path(), &["get", "--cacert", cert.to_str().unwrap(), "--resume", &url]).await;
+    assert!(text(&got.stdout).ends_with("18\n19\n"));
+    assert_eq!(got.status.code(), Some(1));
+    assert!(text(&got.stderr).contains("bytes: the disk burns"), "{}", text(&got.stderr));
+
+    let (feed, publisher) = Feed::live("default", 400, Lag::Skip);
+    let server = TestServer::feed(feed).await;
+    let first = publisher.publish("0\n".into()).await.unwrap();
+    for number in 1..20 {
+        publisher.publish(format!("{number}\n").into()).await.unwrap();
+    }
+    publisher.end(End::Clean);
+    let (cert, url) = (server.certificate(), format!("{}/stream?from={first}", server.base));
+    let got = output(dir.path(), &["get", "--cacert", cert.to_str().unwrap(), "--resume", &url]).await;
+    let (out, told) = (text(&got.stdout), text(&got.stderr));
+    let missing = 19 - out.lines().count();
+    assert!(told.contains(&format!("{missing} chunks missing, starting at number 1")), "{told}");
+    assert!(told.contains(&format!("{missing} chunks missing: the output is incomplete")), "{told}");
+    assert_eq!(got.status.code(), Some(1));
+}
+
+/// A network that is down for longer than QUIC waits. The feed continues in the meantime.
+async fn a_network_that_is_away_for_a_while() {
+    let (feed, publisher) = Feed::live("default", 8 << 20, Lag::Skip);
+    let server = TestServer::feed(feed).await;
+    let relay = Relay::start(server.port()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("https://127.0.0.1:{}/stream?from=start", relay.port);
+    let cert = server.certificate();
+    let mut get = Program::start(dir.path(), &["get", "--cacert", cert.to_str().unwrap(), "--resume", &url]);
+    publisher.publish("0\n".into()).await.unwrap();
+    let mut seen = get.line().await;
+    relay.lose(true);
+    for number in 1..50 {
+        publisher.publish(format!("{number}\n").into()).await.unwrap();
+    }
+    get.told("trying again over WebTransport").await;
+    relay.lose(false);
+    get.told("reconnected over").await;
+    seen += &get.line().await;
+    publisher.publish("50\n".into()).await.unwrap();
+    publisher.end(End::Clean);
+    let (rest, told, code) = get.end().await;
+    let expected: String = (0..=50).map(|number| format!("{number}\n")).collect();
+    assert_eq!((seen + &text(&rest), code), (expected, Some(0)), "{told}");
+}
