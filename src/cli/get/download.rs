@@ -254,7 +254,7 @@ async fn attempt(
         getting.progress.advance(bytes.len());
     }
     if part.len() < length {
-        return Err(ClientError::Protocol(format!("{} bytes came of {length}", part.len())).into());
+        return Err(ClientError::Length { length, received: part.len() }.into());
     }
     getting.log.say(format_args!("* clean end after {length} bytes"));
     connection.close().await;

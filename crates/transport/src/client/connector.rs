@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tracing::debug;
 
 use super::{
-    ClientError, ClientResponse, Connection, Refusal, Trust,
+    ClientError, ClientResponse, ConnectError, Connection, ProtocolError, Refusal, Trust,
     trust::{self, Verifier},
     url::target,
 };
@@ -65,7 +65,7 @@ impl Connector {
         // Used by `get` alone.
         tls.enable_early_data = true;
         let config = quic::client::Config::new(tls, transport);
-        let config = config.map_err(|error| ClientError::Protocol(error.to_string()))?;
+        let config = config.map_err(|error| ProtocolError::Engine(error.into()))?;
         Ok(Self(Arc::new(Inner { config, verifier, sockets: Mutex::default(), known: Mutex::default() })))
     }
 
@@ -154,9 +154,10 @@ impl Connector {
         }
     }
 
-    fn begin(&self, address: SocketAddr, host: &str) -> Result<quic::client::Connecting, String> {
-        let socket = self.socket(address.is_ipv6()).map_err(|error| error.to_string())?;
-        socket.connect(&self.0.config, address, host)
+    fn begin(&self, address: SocketAddr, host: &str) -> Result<quic::client::Connecting, ConnectError> {
+        let no_socket = |source: io::Error| ConnectError::Socket { address, source: source.into() };
+        let socket = self.socket(address.is_ipv6()).map_err(no_socket)?;
+        socket.connect(&self.0.config, address, host).map_err(|source| ConnectError::Begin { address, source })
     }
 
     fn socket(&self, v6: bool) -> io::Result<Endpoint> {
@@ -259,32 +260,30 @@ async fn all_refused(addresses: &[SocketAddr]) -> bool {
 
 /// An attempt to connect that failed.
 struct Attempt {
-    /// What went wrong, in words.
-    reason: String,
+    reason: ConnectError,
     untrusted: bool,
     refusal: Option<Refusal>,
 }
 
-impl From<String> for Attempt {
-    fn from(reason: String) -> Self {
+impl From<ConnectError> for Attempt {
+    fn from(reason: ConnectError) -> Self {
         Self { reason, untrusted: false, refusal: None }
     }
 }
 
 async fn connect_one(address: SocketAddr, host: &str, connector: &Connector) -> Result<quic::Connection, Attempt> {
-    let connecting = connector.begin(address, host).map_err(|error| format!("{address}: {error}"))?;
-    let error: ConnectionError = match connecting.await {
+    let source: ConnectionError = match connector.begin(address, host)?.await {
         Ok(conn) => return Ok(conn),
         Err(error) => error,
     };
-    match quic::client::alert(&error) {
+    match quic::client::alert(&source) {
         // Those about certificates, access, and signatures.
         Some((42..=51, cause)) => {
             let refusal = connector.0.verifier.refusal(cause);
-            let reason = format!("the server's certificate is not trusted ({cause})");
+            let reason = ConnectError::Certificate { alert: cause.to_owned() };
             Err(Attempt { reason, untrusted: true, refusal })
         }
-        _ => Err(format!("{address}: {error}").into()),
+        _ => Err(ConnectError::Handshake { address, source }.into()),
     }
 }
 

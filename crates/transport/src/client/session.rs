@@ -6,7 +6,7 @@ use h3cast_proto::structured;
 use http::{HeaderMap, Method, Request, Uri};
 use tokio::sync::oneshot;
 
-use super::{ClientError, Connection, MAX_SESSIONS, request};
+use super::{ClientError, Connection, ProtocolError, connection::MAX_SESSIONS, request};
 use crate::webtransport::{CHOSEN, Seat, Session, connect};
 
 impl Connection {
@@ -38,13 +38,12 @@ impl Connection {
         request.extensions_mut().insert(h3::ext::Protocol::WEB_TRANSPORT);
         // RFC 9220 §3: only a server that says so takes an extended CONNECT.
         if !self.shared.settings().await {
-            return Err(ClientError::Protocol("the server sent no SETTINGS".into()));
+            return Err(ProtocolError::NoSettings.into());
         }
         self.shared.allow_many_streams();
-        let mut stream = self.send(request).await?;
+        let mut stream = self.open_request(request).await?;
         let id = stream.id().into_inner();
-        let seat = Seat::take(&self.registry, id)
-            .ok_or_else(|| ClientError::Protocol(format!("there are {MAX_SESSIONS} sessions already")))?;
+        let seat = Seat::take(&self.registry, id).ok_or(ProtocolError::TooManySessions(MAX_SESSIONS))?;
         let response = request::final_response(&mut stream, &self.shared).await?;
         if !response.status().is_success() {
             let (head, ()) = response.into_parts();
@@ -60,6 +59,6 @@ impl Connection {
             sessions.spawn(connect::open(conn, seat, protocol, opened, send, recv));
         }
         // The task sends it first of all.
-        session.await.map_err(|_| ClientError::Protocol("the session was not opened".into()))
+        Ok(session.await.map_err(|_| ProtocolError::SessionLost)?)
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId};
 use h3cast_proto::{
-    Violation, code,
+    Role, Violation, code,
     filter::{Fault, FrameFilter},
 };
 
@@ -155,7 +155,11 @@ impl<S: quic::RecvStream<Buf = Bytes>> Drop for RecvStream<S> {
         if !matches!(end, Poll::Ready(Ok(None))) {
             // Without a code QUIC sends 0, which is none of HTTP/3's: curl then calls a
             // complete response broken.
-            self.stream.stop_sending(code::H3_NO_ERROR);
+            self.stream.stop_sending(match self.shared.role {
+                Role::Server => code::H3_NO_ERROR,
+                // RFC 9114 §4.1.1.
+                Role::Client => code::H3_REQUEST_CANCELLED,
+            });
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use quinn::crypto::rustls::QuicClientConfig;
 
-use super::{Connection, ConnectionError, NoInitialCipherSuite, TransportConfig};
+use super::{ConnectError, Connection, ConnectionError, NoInitialCipherSuite, TransportConfig};
 
 /// How connections begin: TLS, and what each may cost.
 #[derive(Debug, Clone)]
@@ -34,9 +34,8 @@ impl Endpoint {
         Ok(Self(quinn::Endpoint::new(quinn::EndpointConfig::default(), None, udp, runtime)?))
     }
 
-    pub(crate) fn connect(&self, config: &Config, address: SocketAddr, host: &str) -> Result<Connecting, String> {
-        let connecting = self.0.connect_with(config.0.clone(), address, host);
-        connecting.map(Connecting).map_err(|error| error.to_string())
+    pub(crate) fn connect(&self, config: &Config, address: SocketAddr, host: &str) -> Result<Connecting, ConnectError> {
+        self.0.connect_with(config.0.clone(), address, host).map(Connecting)
     }
 
     pub(crate) fn open_connections(&self) -> usize {

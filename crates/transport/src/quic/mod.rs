@@ -31,6 +31,9 @@ pub use connection::{Connection, SendDatagramError};
 /// The engine itself, for what takes or gives its types.
 #[doc(no_inline)]
 pub use quinn as engine;
+/// Why a connection could not be begun.
+#[doc(no_inline)]
+pub use quinn::ConnectError;
 /// How a connection was lost.
 #[doc(no_inline)]
 pub use quinn::ConnectionError;

@@ -1,0 +1,4 @@
+//! The client, against our server and against one on the plain h3 crate.
+
+mod bodies;
+mod servers;
