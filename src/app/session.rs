@@ -146,9 +146,9 @@ impl Out {
     async fn delivered(&self, session: &Session) {
         let received = async {
             self.outstanding.none().await;
-            outstanding::read(session.connection()).await;
+            outstanding::read(session.quic()).await;
         };
-        let waited = outstanding::while_receiving(session.connection(), async {
+        let waited = outstanding::while_receiving(session.quic(), async {
             tokio::select! {
                 () = received => {}
                 // It does not want the rest, or is gone.

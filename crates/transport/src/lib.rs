@@ -6,6 +6,7 @@
 //! | [`webtransport`] | sessions, streams and datagrams |
 //! | [`http3`] | the backend under h3, and [`Takeover`] of a request's stream |
 //! | [`client`] | requests and sessions from the other side |
+//! | [`connection`] | [`ConnectionHandle`]: who is there, how well it is reached, its end |
 //! | [`identity`] | the certificate, its hashes, its renewal |
 //! | [`listen`] | addresses to listen on |
 //! | [`quic`] | the QUIC engine, and where it shows |
@@ -25,7 +26,9 @@
 
 #[cfg(feature = "client")]
 pub mod client;
+pub mod connection;
 mod crypto;
+mod diag;
 #[doc(hidden)]
 pub mod fault;
 mod guard;
@@ -64,6 +67,7 @@ pub mod webtransport;
 #[path = "webtransport/none.rs"]
 mod webtransport;
 
+pub use connection::ConnectionHandle;
 #[cfg(feature = "server")]
 pub use http3::{NoTakeover, TakenStream, Takeover};
 pub use identity::Identity;

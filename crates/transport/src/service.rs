@@ -1,6 +1,6 @@
 //! What a server answers with, whatever the version of HTTP.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum_core::body::Body;
 use http::{Extensions, Request, Response};
@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 use crate::{
+    connection::{ConnectionHandle, Hooks},
     guard::Limits,
     reached::{Advertise, Via},
     webtransport::Handlers,
@@ -23,17 +24,17 @@ pub(crate) struct Context {
     pub(crate) handlers: Handlers,
     pub(crate) limits: Limits,
     pub(crate) max_sessions: usize,
+    pub(crate) hooks: Hooks,
     /// What clients are told to call the server.
     pub(crate) advertise: Option<Arc<Advertise>>,
 }
 
 impl Context {
     /// Tells a request how it reached the server.
-    pub(crate) fn describe(&self, extensions: &mut Extensions, remote: SocketAddr, via: Via) {
+    pub(crate) fn describe(&self, extensions: &mut Extensions, connection: &ConnectionHandle, via: Via) {
         #[cfg(feature = "axum")]
-        extensions.insert(axum::extract::ConnectInfo(remote));
-        #[cfg(not(feature = "axum"))]
-        let _ = remote;
+        extensions.insert(axum::extract::ConnectInfo(connection.remote_address()));
+        extensions.insert(connection.clone());
         extensions.insert(via);
         if let Some(advertise) = &self.advertise {
             extensions.insert(advertise.clone());

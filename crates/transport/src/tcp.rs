@@ -3,8 +3,8 @@
 mod coding;
 mod delivered;
 mod ending;
+mod linked;
 mod plain;
-mod queue;
 #[cfg(test)]
 mod tests;
 mod unread;
@@ -40,9 +40,11 @@ use tracing::{debug, warn};
 use self::{
     delivered::{Flushed, Flushes, Leaving, deliver},
     ending::{Ending, Socket},
+    linked::{Linked, Upgraded},
     unread::Unread,
 };
 use crate::{
+    connection::{Admit, ConnectionEnd, Incoming as Arriving, Owner, Protocol, TlsInfo},
     fault,
     outstanding::Outstanding,
     panics::{self, Restarts},
@@ -145,9 +147,15 @@ async fn accept_all(
         let (tls, context, stop) = (tls.clone(), context.clone(), stop.clone());
         connections.spawn(async move {
             let _place = place;
-            let ending = Ending::new(stream.local_addr().ok(), remote);
+            let local = stream.local_addr().ok();
+            if !is_admitted(&stream, local, remote, via, &context) {
+                return debug!(%remote, "the application does not accept a client");
+            }
+            let ending = Ending::new(local, remote);
+            let own = |tls| Owner::tcp(local, remote, tls, context.hooks.clone());
             let Some(tls) = tls else {
-                return connection(Socket::new(stream, ending.clone()), ending, remote, context, via, stop).await;
+                let (owner, socket) = (own(None), Socket::new(stream, ending.clone()));
+                return connection(socket, ending, owner, context, via, stop).await;
             };
             let secured = tokio::select! {
                 biased;
@@ -155,12 +163,33 @@ async fn accept_all(
                 () = overdue(&stop) => return debug!(%remote, "TLS handshake took too long"),
             };
             match secured {
-                Ok(Secured::Tls(stream)) => connection(*stream, ending, remote, context, via, stop).await,
+                Ok(Secured::Tls(stream)) => {
+                    let owner = own(Some(TlsInfo::of_tcp(stream.get_ref().1)));
+                    connection(*stream, ending, owner, context, via, stop).await;
+                }
                 Ok(Secured::Plain(stream)) => plain::answer(stream, via, context.advertise.clone(), &stop).await,
                 Err(error) => debug!(%error, %remote, "TLS handshake failed"),
             }
         });
     }
+}
+
+/// Whether the application accepts a client. The system has answered it already.
+fn is_admitted(
+    stream: &TcpStream,
+    local_address: Option<SocketAddr>,
+    remote_address: SocketAddr,
+    via: Via,
+    context: &Context,
+) -> bool {
+    let protocol = if via.tls { Protocol::Tls } else { Protocol::Tcp };
+    let admit = context.hooks.admit(&Arriving { remote_address, local_address, protocol, validated: true });
+    if matches!(admit, Admit::Accept | Admit::Retry) {
+        return true;
+    }
+    // A reset. It is a close when that cannot be set.
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    false
 }
 
 /// A connection to the port of TLS.
@@ -229,13 +258,26 @@ const SILENCE: Duration = Duration::from_secs(15);
 async fn connection<S>(
     stream: S,
     ending: Ending,
-    remote: SocketAddr,
+    mut owner: Owner,
     context: Arc<Context>,
     via: Via,
     stop: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let remote = owner.handle().remote_address();
+    owner.handshaken();
+    if owner.is_awaited() {
+        let admitted = tokio::select! {
+            biased;
+            admitted = owner.admitted() => admitted,
+            () = overdue(&stop) => false,
+        };
+        if !admitted {
+            return debug!(%remote, "the application does not accept a connection");
+        }
+    }
+    let (handle, owner, upgraded) = (owner.handle().clone(), Arc::new(owner), Upgraded::default());
     let shared = context.clone();
     let asked = CancellationToken::new();
     let asks = asked.clone();
@@ -245,6 +287,8 @@ async fn connection<S>(
     let (begun, seen) = (leaving.clone(), is_http2.clone());
     let written = flushes.clone();
     let stream = Flushed::new(stream, flushes.clone(), ending.clone());
+    let stream = Linked::new(stream, upgraded.clone(), owner.clone());
+    let (connection_of_request, leaves) = (handle.clone(), upgraded.clone());
     let service = tower::service_fn(move |request: Request<Incoming>| {
         asks.cancel();
         let (context, unread) = (shared.clone(), unread.clone());
@@ -252,6 +296,8 @@ async fn connection<S>(
         let alt_svc = via.tls.then(|| alt_svc(request.uri(), request.headers(), via, context.advertise.as_deref()));
         let alt_svc = alt_svc.and_then(|alt_svc| HeaderValue::from_str(&alt_svc).ok());
         let (version, method) = (request.version(), request.method().clone());
+        connection_of_request.speaks(version);
+        let (handle, leaves) = (connection_of_request.clone(), leaves.clone());
         let leaving = (version == Version::HTTP_2).then(|| {
             seen.store(true, Ordering::Relaxed);
             Leaving::begin(&begun)
@@ -262,8 +308,11 @@ async fn connection<S>(
             if let Some(text) = undecoded {
                 return Ok(plain::problem(StatusCode::NOT_IMPLEMENTED, &text));
             }
-            context.describe(request.extensions_mut(), remote, via);
+            context.describe(request.extensions_mut(), &handle, via);
             let mut response = response::checked(version, &method, context.service.clone().oneshot(request).await?);
+            if version < Version::HTTP_2 && is_upgrade(&method, response.status()) {
+                leaves.set();
+            }
             if let Some(alt_svc) = alt_svc {
                 response.headers_mut().insert(header::ALT_SVC, alt_svc);
             }
@@ -300,36 +349,62 @@ async fn connection<S>(
         tokio::time::sleep(TURN).await;
         asked.cancelled().await;
     };
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => Some(ended),
-        () = stopping => {
-            connection.as_mut().graceful_shutdown();
-            None
-        }
-        () = silent => {
-            // Over HTTP/2 it is notified (GOAWAY).
-            connection.as_mut().graceful_shutdown();
-            let ended = tokio::time::timeout(TURN, connection.as_mut()).await;
-            // What has begun by then is answered.
-            if ended.is_err() && !asked.is_cancelled() {
-                return debug!(%remote, "closing a connection without a request");
-            }
-            ended.ok()
-        }
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => tokio::select! {
+    let driven = async {
+        let ended = tokio::select! {
             biased;
-            ended = connection => ended,
+            ended = connection.as_mut() => Some(ended),
+            () = stopping => {
+                connection.as_mut().graceful_shutdown();
+                None
+            }
+            () = silent => {
+                // Over HTTP/2 it is notified (GOAWAY).
+                connection.as_mut().graceful_shutdown();
+                let ended = tokio::time::timeout(TURN, connection.as_mut()).await;
+                // What has begun by then is answered.
+                if ended.is_err() && !asked.is_cancelled() {
+                    debug!(%remote, "closing a connection without a request");
+                    return None;
+                }
+                ended.ok()
+            }
+        };
+        if ended.is_some() {
+            return ended;
+        }
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => Some(ended),
             // hyper waits until the client acknowledges.
             () = has_all(&leaving, &written), if is_http2.load(Ordering::Relaxed) => {
-                return debug!(%remote, "closing a connection whose client has everything and says nothing");
+                debug!(%remote, "closing a connection whose client has everything and says nothing");
+                None
             }
-        },
+        }
     };
-    if let Err(error) = ended {
-        debug!(%error, %remote, "connection ended");
+    let ended = tokio::select! {
+        biased;
+        ended = driven => ended,
+        () = handle.closing().cancelled() => {
+            debug!(%remote, "the application closed the connection");
+            // Over HTTP/2 the client is notified (GOAWAY).
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(TURN, connection.as_mut()).await;
+            None
+        }
+    };
+    match ended {
+        // The stream ends the handle, whoever has it now.
+        Some(Ok(())) if upgraded.get() => {}
+        Some(Err(error)) => {
+            debug!(%error, %remote, "connection ended");
+            owner.finish(ConnectionEnd::of_tcp(error));
+        }
+        _ => owner.finish(ConnectionEnd::Finished),
     }
+}
+
+/// Whether hyper hands a connection of HTTP/1.1 on after this response.
+fn is_upgrade(method: &Method, status: StatusCode) -> bool {
+    status == StatusCode::SWITCHING_PROTOCOLS || *method == Method::CONNECT && status.is_success()
 }

@@ -1,7 +1,7 @@
 //! A connection, and what can be asked for on it.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -14,6 +14,7 @@ use tracing::{debug, error};
 
 use super::{ClientError, ClientResponse, Connector, ProtocolError, RequestBody, ResponseFuture, Trust, send, url};
 use crate::{
+    connection::{ConnectionHandle, Owner},
     guard::{Backend, BidiStream, Limits, OpenStreams, Shared},
     panics, quic,
     webtransport::Registry,
@@ -38,6 +39,7 @@ pub struct Connection {
     /// Those that send what is left of a request's body after the head of its response.
     uploads: Box<Mutex<JoinSet<()>>>,
     connector: Connector,
+    pub(super) handle: ConnectionHandle,
 }
 
 impl std::fmt::Debug for Connection {
@@ -67,9 +69,13 @@ impl Connection {
     }
 
     /// Speaks HTTP/3 on a connection whose sockets are those of `connector`.
-    pub(super) async fn over(conn: quic::Connection, connector: Connector) -> Result<Self, ClientError> {
+    pub(super) async fn over(conn: quic::Connection, host: &str, connector: Connector) -> Result<Self, ClientError> {
         let limits = Limits { max_field_section_size: MAX_FIELD_SECTION, head_timeout: Duration::from_secs(10) };
         let registry = Arc::new(Registry::new(MAX_SESSIONS));
+        // SNI has no addresses (RFC 6066 §3).
+        let server_name = Some(host.to_owned()).filter(|host| host.parse::<IpAddr>().is_err());
+        let owner = Owner::quic(&conn, server_name, Default::default());
+        let handle = owner.handle().clone();
         let shared = Arc::new(Shared::new(conn, Role::Client, limits, registry.clone()));
         let mut builder = h3::client::builder();
         builder.max_field_section_size(MAX_FIELD_SECTION).send_grease(false).enable_datagram(true);
@@ -78,6 +84,7 @@ impl Connection {
         let mut driver = JoinSet::new();
         let (driven, datagrams) = (shared.clone(), registry.clone());
         driver.spawn(async move {
+            let _owner = owner;
             if let Err(panic) = panics::caught_async(drive(h3, driven.clone(), datagrams)).await {
                 error!("the task of a client's connection panicked: {panic}");
                 // Requests on it would wait for what it does not bring any more.
@@ -92,6 +99,7 @@ impl Connection {
             sessions: Mutex::default(),
             uploads: Box::default(),
             connector,
+            handle,
         })
     }
 
@@ -115,6 +123,13 @@ impl Connection {
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
         self.shared.conn.remote_address()
+    }
+
+    /// The connection's handle: how well the server is reached, what TLS has agreed on, and its end. It may be
+    /// cloned and kept.
+    #[must_use]
+    pub fn handle(&self) -> &ConnectionHandle {
+        &self.handle
     }
 
     /// Sends a GET request and waits for the head of the response.

@@ -79,7 +79,7 @@ impl Connector {
     ///
     /// Cancel-safe: when dropped, no connection stays.
     pub async fn open(&self, uri: &Uri) -> Result<Connection, ClientError> {
-        Connection::over(self.quic(uri).await?, self.clone()).await
+        Connection::over(self.quic(uri).await?, target(uri)?.0, self.clone()).await
     }
 
     /// Connects to the host of `uri` and asks for it. When the server is known from before and has
@@ -116,7 +116,7 @@ impl Connector {
                 // There is no ticket for it; the handshake has begun all the same.
                 Err(connecting) => connecting.await?,
             };
-            let connection = Connection::over(conn, self.clone()).await?;
+            let connection = Connection::over(conn, host, self.clone()).await?;
             let response = connection.get(uri).await?;
             Ok::<_, ClientError>((connection, response))
         };

@@ -52,11 +52,11 @@ impl Connection {
         let protocol = response.headers().get(CHOSEN).and_then(structured::unquote);
         let (send, recv) = stream.split();
         let (opened, session) = oneshot::channel();
-        let conn = self.shared.conn.clone();
+        let (conn, handle) = (self.shared.conn.clone(), self.handle.clone());
         {
             let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
             while sessions.try_join_next().is_some() {}
-            sessions.spawn(connect::open(conn, seat, protocol, opened, send, recv));
+            sessions.spawn(connect::open(conn, handle, seat, protocol, opened, send, recv));
         }
         // The task sends it first of all.
         Ok(session.await.map_err(|_| ProtocolError::SessionLost)?)

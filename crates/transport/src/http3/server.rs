@@ -1,6 +1,6 @@
 //! Driving one HTTP/3 connection of a server: one task for the connection, one for each request.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum_core::body::Body;
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use tracing::{Instrument, debug, debug_span};
 
 use super::{Takeover, request::RequestBody, response};
 use crate::{
+    connection::{ConnectionHandle, Owner},
     guard::{Backend, BidiStream, RequestParts, Shared, Stopped},
     outstanding::LINGER,
     panics,
@@ -37,7 +38,7 @@ pub(crate) async fn serve(
     via: Via,
     stop: CancellationToken,
 ) {
-    let remote = conn.remote_address();
+    let mut owner = Owner::quic(&conn, None, context.hooks.clone());
     let sessions = Arc::new(Registry::new(context.max_sessions));
     let shared = Arc::new(Shared::new(conn.clone(), Role::Server, context.limits, sessions.clone()));
     let backend = Backend::new(shared.clone());
@@ -66,6 +67,24 @@ pub(crate) async fn serve(
     let mut answered = None;
     let (mut stopping, mut accepting) = (false, true);
     let mut handshake = std::pin::pin!(handshake.fuse());
+    if owner.is_awaited() {
+        let admitted = async {
+            handshake.as_mut().await;
+            if conn.close_reason().is_some() {
+                return false;
+            }
+            shared.handshaken();
+            owner.handshaken();
+            owner.admitted().await
+        };
+        tokio::select! {
+            biased;
+            admitted = Box::pin(admitted) => if !admitted {
+                return debug!("the application does not accept a connection");
+            },
+            () = service::overdue(&stop) => return debug!("a handshake, or the application's answer to it, took too long"),
+        }
+    }
     loop {
         tokio::select! {
             biased;
@@ -84,7 +103,7 @@ pub(crate) async fn serve(
                     }
                     let parts = accepted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
                     let Some(parts) = parts else { continue };
-                    let answer = Answering { shared: shared.clone(), sessions: sessions.clone(), context: context.clone(), remote, via, parts };
+                    let answer = Answering { shared: shared.clone(), sessions: sessions.clone(), context: context.clone(), connection: owner.handle().clone(), via, parts };
                     let answered = async move {
                         let rest = Box::pin(answer.run(resolver)).await;
                         if let Some(rest) = rest {
@@ -101,7 +120,10 @@ pub(crate) async fn serve(
                 }
             },
             // It completes when the handshake fails as well.
-            _ = &mut handshake => if conn.close_reason().is_none() { shared.handshaken() },
+            _ = &mut handshake => if conn.close_reason().is_none() {
+                shared.handshaken();
+                owner.handshaken();
+            },
             datagram = conn.read_datagram() => match datagram.map(|datagram| sessions.deliver_datagram(&datagram)) {
                 Ok(Ok(())) => {}
                 Ok(Err(violation)) => shared.violated(violation),
@@ -115,6 +137,7 @@ pub(crate) async fn serve(
             () = std::future::ready(()), if (stopping || !accepting) && requests.is_empty() => break,
         }
     }
+    owner.notice();
     // When the connection is gone, each request learns so by itself: the close of a session may have
     // come just before, and is still to be read.
     if conn.close_reason().is_some() {
@@ -136,7 +159,7 @@ pub(super) struct Answering {
     pub(super) shared: Arc<Shared>,
     pub(super) sessions: Arc<Registry>,
     pub(super) context: Arc<Context>,
-    pub(super) remote: SocketAddr,
+    pub(super) connection: ConnectionHandle,
     via: Via,
     pub(super) parts: RequestParts,
 }
@@ -183,7 +206,7 @@ impl Answering {
         let method = head.method.clone();
         let (takeover, offers) = Takeover::new();
         head.extensions.insert(takeover);
-        self.context.describe(&mut head.extensions, self.shared.conn.remote_address(), self.via);
+        self.context.describe(&mut head.extensions, &self.connection, self.via);
         let body = RequestBody::new(recv, &head.headers, self.parts.malformed.clone());
         let request = Request::from_parts(head, Body::new(body));
         let answered = tokio::select! {

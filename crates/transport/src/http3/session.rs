@@ -8,6 +8,7 @@ use tracing::debug;
 
 use super::server::{Answering, ServerStream, refuse, refuse_with};
 use crate::{
+    connection::ConnectionHandle,
     guard::Stopped,
     quic::Connection,
     rarely::rarely,
@@ -43,9 +44,16 @@ impl Answering {
         };
         // Before the answer, so that it comes with it or before it.
         self.shared.allow_many_streams();
-        let (request, answered) = SessionRequest::new(head, self.remote, params);
+        let (request, answered) = SessionRequest::new(head, self.connection.clone(), params);
         let handle = handler.call(request);
-        let answer = Box::pin(answer_session(self.shared.conn.clone(), stream, seat, answered, self.parts.stopped));
+        let answer = Box::pin(answer_session(
+            self.shared.conn.clone(),
+            self.connection,
+            stream,
+            seat,
+            answered,
+            self.parts.stopped,
+        ));
         let run = rarely(Box::pin(async move {
             let run = answer.await;
             if let Some(run) = run {
@@ -63,6 +71,7 @@ impl Answering {
 /// to its end; nothing of the answer stays in memory beside that.
 async fn answer_session(
     conn: Connection,
+    handle: ConnectionHandle,
     mut stream: ServerStream,
     seat: Seat,
     answered: oneshot::Receiver<Answer>,
@@ -90,7 +99,7 @@ async fn answer_session(
                 return None;
             }
             let (send, recv) = stream.split();
-            Some(Box::pin(connect::open(conn, seat, protocol, opened, send, recv)))
+            Some(Box::pin(connect::open(conn, handle, seat, protocol, opened, send, recv)))
         }
     }
 }

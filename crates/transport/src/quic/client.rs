@@ -35,7 +35,8 @@ impl Endpoint {
     }
 
     pub(crate) fn connect(&self, config: &Config, address: SocketAddr, host: &str) -> Result<Connecting, ConnectError> {
-        self.0.connect_with(config.0.clone(), address, host).map(Connecting)
+        let (connecting, bound) = (self.0.connect_with(config.0.clone(), address, host)?, self.0.local_addr().ok());
+        Ok(Connecting { connecting, bound })
     }
 
     pub(crate) fn open_connections(&self) -> usize {
@@ -50,12 +51,17 @@ impl Endpoint {
 
 /// A connection whose handshake has begun. Waiting for it completes it.
 #[derive(Debug)]
-pub(crate) struct Connecting(quinn::Connecting);
+pub(crate) struct Connecting {
+    connecting: quinn::Connecting,
+    bound: Option<SocketAddr>,
+}
 
 impl Connecting {
     /// The connection before its handshake is complete, if there is a ticket for it.
     pub(crate) fn early(self) -> Result<Connection, Self> {
-        self.0.into_0rtt().map(|(conn, _)| Connection::new(conn)).map_err(Self)
+        let bound = self.bound;
+        let early = self.connecting.into_0rtt().map(|(conn, _)| Connection::new(conn, bound));
+        early.map_err(|connecting| Self { connecting, bound })
     }
 }
 
@@ -63,7 +69,8 @@ impl Future for Connecting {
     type Output = Result<Connection, ConnectionError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map_ok(Connection::new)
+        let bound = self.bound;
+        Pin::new(&mut self.connecting).poll(cx).map_ok(|conn| Connection::new(conn, bound))
     }
 }
 

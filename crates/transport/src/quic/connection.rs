@@ -1,15 +1,34 @@
 //! A connection.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::TryFutureExt;
+
+use quinn::crypto::rustls::HandshakeData;
+use rustls::pki_types::CertificateDer;
 
 use super::{ConnectionError, RecvStream, SendStream, varint};
 
 /// A QUIC connection. Clones are handles of the same one.
 #[derive(Debug, Clone)]
-pub struct Connection(quinn::Connection);
+pub struct Connection {
+    engine: quinn::Connection,
+    ours: Arc<Ours>,
+}
+
+/// What the engine does not remember.
+#[derive(Debug)]
+struct Ours {
+    /// Where its socket is bound.
+    bound: Option<SocketAddr>,
+    /// The code and reason with which this side closed it.
+    closed: OnceLock<(u64, String)>,
+}
 
 /// Why a datagram was not sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,43 +64,81 @@ pub(crate) struct Traffic {
     pub(crate) credits: u64,
 }
 
+/// What TLS has agreed on.
+pub(crate) struct Handshaken {
+    pub(crate) alpn: Option<Vec<u8>>,
+    /// A client has none here.
+    pub(crate) server_name: Option<String>,
+    /// The peer's, its own first.
+    pub(crate) certificates: Vec<CertificateDer<'static>>,
+}
+
+/// What a connection has carried: packets lost and sent on the present path, the rest since it began.
+pub(crate) struct Path {
+    pub(crate) rtt: Duration,
+    pub(crate) min_rtt: Duration,
+    pub(crate) congestion_window: u64,
+    pub(crate) mtu: u16,
+    pub(crate) sent_packets: u64,
+    pub(crate) lost_packets: u64,
+    pub(crate) lost_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) received_packets: u64,
+}
+
 impl Connection {
     #[inline]
-    pub(super) fn new(conn: quinn::Connection) -> Self {
-        Self(conn)
+    pub(super) fn new(engine: quinn::Connection, bound: Option<SocketAddr>) -> Self {
+        Self { engine, ours: Arc::new(Ours { bound, closed: OnceLock::new() }) }
     }
 
     #[inline]
     pub(super) fn engine(&self) -> &quinn::Connection {
-        &self.0
+        &self.engine
     }
 
     /// The peer's address, as it is now: connections move between networks.
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
-        self.0.remote_address()
+        self.engine.remote_address()
+    }
+
+    /// This side's address: that to which the peer sent its first packet, where the system tells.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        let bound = self.ours.bound?;
+        Some(SocketAddr::new(self.engine.local_ip().map_or(bound.ip(), |ip| ip.to_canonical()), bound.port()))
     }
 
     /// Closes the connection at once, with an HTTP/3 error code.
     pub fn close(&self, code: u64, reason: &[u8]) {
-        self.0.close(varint(code), reason);
+        if self.engine.close_reason().is_none() {
+            // The first one counts.
+            let _ = self.ours.closed.set((code, String::from_utf8_lossy(reason).into_owned()));
+        }
+        self.engine.close(varint(code), reason);
     }
 
     /// How it was lost, if it was.
     #[must_use]
     pub fn close_reason(&self) -> Option<ConnectionError> {
-        self.0.close_reason()
+        self.engine.close_reason()
+    }
+
+    /// The code and reason with which this side closed it, if it did.
+    pub(crate) fn closed_with(&self) -> Option<&(u64, String)> {
+        self.ours.closed.get()
     }
 
     /// Waits until it is lost. Cancel-safe.
     pub async fn closed(&self) -> ConnectionError {
-        self.0.closed().await
+        self.engine.closed().await
     }
 
     /// Opens a unidirectional stream. Waits while the peer allows no more of them. Cancel-safe.
     #[inline]
     pub fn open_uni(&self) -> impl Future<Output = Result<SendStream, ConnectionError>> + Send + Sync + '_ {
-        self.0.open_uni().map_ok(SendStream::new)
+        self.engine.open_uni().map_ok(SendStream::new)
     }
 
     /// Opens a bidirectional stream. Waits while the peer allows no more of them. Cancel-safe.
@@ -89,13 +146,13 @@ impl Connection {
     pub fn open_bi(
         &self,
     ) -> impl Future<Output = Result<(SendStream, RecvStream), ConnectionError>> + Send + Sync + '_ {
-        self.0.open_bi().map_ok(|(send, recv)| (SendStream::new(send), RecvStream::new(recv)))
+        self.engine.open_bi().map_ok(|(send, recv)| (SendStream::new(send), RecvStream::new(recv)))
     }
 
     /// Waits for a unidirectional stream of the peer's. Cancel-safe.
     #[inline]
     pub fn accept_uni(&self) -> impl Future<Output = Result<RecvStream, ConnectionError>> + Send + Sync + '_ {
-        self.0.accept_uni().map_ok(RecvStream::new)
+        self.engine.accept_uni().map_ok(RecvStream::new)
     }
 
     /// Waits for a bidirectional stream of the peer's. Cancel-safe.
@@ -103,7 +160,7 @@ impl Connection {
     pub fn accept_bi(
         &self,
     ) -> impl Future<Output = Result<(SendStream, RecvStream), ConnectionError>> + Send + Sync + '_ {
-        self.0.accept_bi().map_ok(|(send, recv)| (SendStream::new(send), RecvStream::new(recv)))
+        self.engine.accept_bi().map_ok(|(send, recv)| (SendStream::new(send), RecvStream::new(recv)))
     }
 
     /// Sends a datagram; older ones that still wait are dropped when too many do.
@@ -113,7 +170,7 @@ impl Connection {
     /// When it does not fit, the peer takes none, or the connection is gone.
     #[inline]
     pub fn send_datagram(&self, datagram: Bytes) -> Result<(), SendDatagramError> {
-        Ok(self.0.send_datagram(datagram)?)
+        Ok(self.engine.send_datagram(datagram)?)
     }
 
     /// Sends a datagram as soon as there is room for it. Cancel-safe.
@@ -122,33 +179,58 @@ impl Connection {
         &self,
         datagram: Bytes,
     ) -> impl Future<Output = Result<(), SendDatagramError>> + Send + Sync + '_ {
-        self.0.send_datagram_wait(datagram).map_err(SendDatagramError::from)
+        self.engine.send_datagram_wait(datagram).map_err(SendDatagramError::from)
     }
 
     /// Waits for a datagram. Cancel-safe.
     #[inline]
     pub fn read_datagram(&self) -> impl Future<Output = Result<Bytes, ConnectionError>> + Send + Sync + '_ {
-        self.0.read_datagram()
+        self.engine.read_datagram()
     }
 
     /// The longest datagram that fits now, in bytes; `None` when the peer takes none.
     #[must_use]
     pub fn max_datagram_size(&self) -> Option<usize> {
-        self.0.max_datagram_size()
+        self.engine.max_datagram_size()
     }
 
     /// Allows the peer that many bidirectional streams at once.
     pub(crate) fn allow_bi_streams(&self, count: u32) {
-        self.0.set_max_concurrent_bi_streams(count.into());
+        self.engine.set_max_concurrent_bi_streams(count.into());
     }
 
     /// Allows the peer that many unidirectional streams at once.
     pub(crate) fn allow_uni_streams(&self, count: u32) {
-        self.0.set_max_concurrent_uni_streams(count.into());
+        self.engine.set_max_concurrent_uni_streams(count.into());
+    }
+
+    /// What TLS has agreed on so far.
+    pub(crate) fn handshake(&self) -> Handshaken {
+        let data = self.engine.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+        let certificates = self.engine.peer_identity().and_then(|all| all.downcast::<Vec<CertificateDer<'_>>>().ok());
+        let (alpn, server_name) = data.map(|data| (data.protocol, data.server_name)).unwrap_or_default();
+        Handshaken { alpn, server_name, certificates: certificates.map(|all| *all).unwrap_or_default() }
+    }
+
+    /// What the connection and its present path have carried.
+    pub(crate) fn path(&self) -> Path {
+        let stats = self.engine.stats();
+        Path {
+            rtt: stats.path.rtt,
+            min_rtt: stats.path.min_rtt,
+            congestion_window: stats.path.cwnd,
+            mtu: stats.path.current_mtu,
+            sent_packets: stats.path.sent_packets,
+            lost_packets: stats.path.lost_packets,
+            lost_bytes: stats.path.lost_bytes,
+            sent_bytes: stats.udp_tx.bytes,
+            received_bytes: stats.udp_rx.bytes,
+            received_packets: stats.udp_rx.datagrams,
+        }
     }
 
     pub(crate) fn traffic(&self) -> Traffic {
-        let stats = self.0.stats();
+        let stats = self.engine.stats();
         Traffic { rtt: stats.path.rtt, credits: stats.frame_rx.max_data + stats.frame_rx.max_stream_data }
     }
 }

@@ -11,19 +11,22 @@ use super::Connection;
 pub(crate) type SendStream = h3_quinn::SendStream<Bytes>;
 
 /// Opens unidirectional streams as h3 wants them.
-pub(crate) struct Opener(h3_quinn::Connection);
+pub(crate) struct Opener {
+    h3: h3_quinn::Connection,
+    conn: Connection,
+}
 
 impl Opener {
     pub(crate) fn new(conn: &Connection) -> Self {
-        Self(h3_quinn::Connection::new(conn.engine().clone()))
+        Self { h3: h3_quinn::Connection::new(conn.engine().clone()), conn: conn.clone() }
     }
 
     pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendStream, StreamErrorIncoming>> {
-        OpenStreams::<Bytes>::poll_open_send(&mut self.0, cx)
+        OpenStreams::<Bytes>::poll_open_send(&mut self.h3, cx)
     }
 
     /// Closes the connection.
     pub(crate) fn close(&mut self, code: h3::error::Code, reason: &[u8]) {
-        OpenStreams::<Bytes>::close(&mut self.0, code, reason);
+        self.conn.close(code.value(), reason);
     }
 }

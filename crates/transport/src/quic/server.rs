@@ -39,46 +39,53 @@ impl Keys {
 
 /// A UDP socket that accepts connections.
 #[derive(Debug, Clone)]
-pub(crate) struct Endpoint(quinn::Endpoint);
+pub(crate) struct Endpoint {
+    engine: quinn::Endpoint,
+    bound: Option<SocketAddr>,
+}
 
 impl Endpoint {
     pub(crate) fn new(udp: UdpSocket, keys: &Keys, config: &Config) -> io::Result<Self> {
-        let runtime = Arc::new(Runtime);
-        Ok(Self(quinn::Endpoint::new(keys.0.clone(), Some(config.0.clone()), udp, runtime)?))
+        let (runtime, bound) = (Arc::new(Runtime), udp.local_addr().ok());
+        Ok(Self { engine: quinn::Endpoint::new(keys.0.clone(), Some(config.0.clone()), udp, runtime)?, bound })
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.engine.local_addr()
     }
 
     /// Waits for a client; `None` when the socket cannot be read any more. Cancel-safe.
     pub(crate) async fn accept(&self) -> Option<Incoming> {
-        self.0.accept().await.map(Incoming)
+        let incoming = self.engine.accept().await?;
+        Some(Incoming { incoming, bound: self.bound })
     }
 
     pub(crate) fn open_connections(&self) -> usize {
-        self.0.open_connections()
+        self.engine.open_connections()
     }
 
     /// Refuses handshakes that begin from now on.
     pub(crate) fn refuse_new(&self) {
-        self.0.set_server_config(None);
+        self.engine.set_server_config(None);
     }
 
     /// Closes every connection.
     pub(crate) fn close(&self, code: u64, reason: &[u8]) {
-        self.0.close(varint(code), reason);
+        self.engine.close(varint(code), reason);
     }
 
     /// Waits until the clients have learnt that their connections are closed.
     pub(crate) async fn wait_idle(&self) {
-        self.0.wait_idle().await;
+        self.engine.wait_idle().await;
     }
 }
 
 /// A client whose first packet has come.
 #[derive(Debug)]
-pub(crate) struct Incoming(quinn::Incoming);
+pub(crate) struct Incoming {
+    incoming: quinn::Incoming,
+    bound: Option<SocketAddr>,
+}
 
 /// Why a connection did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -92,21 +99,44 @@ pub(crate) enum BeginError {
 
 impl Incoming {
     pub(crate) fn remote_address(&self) -> SocketAddr {
-        self.0.remote_address()
+        self.incoming.remote_address()
+    }
+
+    /// The address to which it sent its first packet.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        let bound = self.bound?;
+        Some(SocketAddr::new(self.incoming.local_ip().map_or(bound.ip(), |ip| ip.to_canonical()), bound.port()))
+    }
+
+    /// Whether it has shown that it receives what is sent to its address.
+    pub(crate) fn is_validated(&self) -> bool {
+        self.incoming.remote_address_validated()
+    }
+
+    /// Has it show that ([RFC 9000 §8.1](https://www.rfc-editor.org/rfc/rfc9000#section-8.1)). Gives it back when
+    /// it has been asked before.
+    pub(crate) fn retry(self) -> Result<(), Self> {
+        let bound = self.bound;
+        self.incoming.retry().map_err(|error| Self { incoming: error.into_incoming(), bound })
+    }
+
+    /// Leaves it without an answer.
+    pub(crate) fn ignore(self) {
+        self.incoming.ignore();
     }
 
     pub(crate) fn refuse(self) {
-        self.0.refuse();
+        self.incoming.refuse();
     }
 
     /// Begins the connection when the client's first words are complete. Its handshake is still to be completed.
     pub(crate) async fn begin(self) -> Result<(Connection, Handshake), BeginError> {
-        let mut connecting = self.0.accept()?;
+        let mut connecting = self.incoming.accept()?;
         // The client's first words may take several packets. Before they are all there, nobody knows how many
         // streams it takes, and quinn does not notify those who wait for one.
         connecting.handshake_data().await?;
         let (conn, handshake) = connecting.into_0rtt().map_err(|_| BeginError::TooEarly)?;
-        Ok((Connection::new(conn), Handshake(handshake)))
+        Ok((Connection::new(conn, self.bound), Handshake(handshake)))
     }
 }
 

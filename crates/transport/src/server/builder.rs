@@ -9,6 +9,7 @@ use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use super::{Addresses, Advertise, DEFAULT_PORT, PlainHttp, Server, ServerId, StartError, Via, tls};
 use crate::{
+    connection::Hooks,
     fault,
     guard::Limits,
     identity::{Identity, IdentityError},
@@ -35,6 +36,7 @@ pub struct ServerBuilder {
     grace: Duration,
     server_id: Option<ServerId>,
     advertise: Option<Arc<Advertise>>,
+    hooks: Hooks,
 }
 
 impl ServerBuilder {
@@ -55,6 +57,7 @@ impl ServerBuilder {
             grace: Duration::from_secs(5),
             server_id: None,
             advertise: None,
+            hooks: Hooks::default(),
         }
     }
 
@@ -171,6 +174,7 @@ impl ServerBuilder {
             limits: self.limits,
             max_sessions: self.max_sessions,
             advertise: self.advertise,
+            hooks: self.hooks,
         };
         Ok(Server { identity: self.identity, addresses, context: Arc::new(context), endpoints, tcp, grace: self.grace })
     }

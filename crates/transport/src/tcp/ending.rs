@@ -25,8 +25,10 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::queue;
-use crate::outstanding::{LINGER, LONGEST, PATIENCE};
+use crate::{
+    diag,
+    outstanding::{LINGER, LONGEST, PATIENCE},
+};
 
 /// How often it is looked whether everything has arrived.
 const LOOK: Duration = Duration::from_millis(20);
@@ -76,7 +78,7 @@ impl Ending {
         let begun = Instant::now();
         let (mut left, mut progress) = (u32::MAX, begun);
         loop {
-            match queue::length(self.local, self.remote).await {
+            match diag::unacknowledged(self.local, self.remote).await {
                 Some(0) => break,
                 Some(now) => {
                     if now < left {

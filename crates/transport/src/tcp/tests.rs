@@ -20,12 +20,14 @@ fn one_connection(stop: CancellationToken) -> tokio::io::DuplexStream {
         handlers: Handlers::default(),
         limits: Limits { max_field_section_size: 16 * 1024, head_timeout: HEAD_TIMEOUT },
         max_sessions: 0,
+        hooks: Default::default(),
         advertise: None,
     };
     let (client, server) = tokio::io::duplex(64 * 1024);
     let remote = SocketAddr::from(([127, 0, 0, 1], 1));
     let via = Via { tls: false, tls_port: 0 };
-    tokio::spawn(connection(server, Ending::new(None, remote), remote, Arc::new(context), via, stop));
+    let owner = Owner::tcp(None, remote, None, Default::default());
+    tokio::spawn(connection(server, Ending::new(None, remote), owner, Arc::new(context), via, stop));
     client
 }
 

@@ -14,6 +14,7 @@ use super::{
     session::{Ask, Closed, Inner, Session},
 };
 use crate::{
+    connection::ConnectionHandle,
     guard::{RecvStream, SendStream},
     quic::Connection,
 };
@@ -75,13 +76,14 @@ connect_stream!(client);
 /// drives it to its end.
 pub(crate) async fn open(
     conn: Connection,
+    handle: ConnectionHandle,
     seat: Seat,
     protocol: Option<String>,
     opened: oneshot::Sender<Session>,
     send: impl ConnectSend,
     recv: impl ConnectRecv,
 ) {
-    let inner = Arc::new(Inner::new(seat.id(), conn, protocol));
+    let inner = Arc::new(Inner::new(seat.id(), conn, handle, protocol));
     let _end = EndOnDrop(inner.clone());
     seat.open(&inner);
     // When nobody waits any more, the session comes back here and is closed by its drop.

@@ -11,13 +11,14 @@ use super::{
     paths::Params,
     session::{Closed, Session, SessionError},
 };
+use crate::connection::ConnectionHandle;
 
 /// A client asks for a session. Answer with [`accept`](Self::accept) or [`reject`](Self::reject);
 /// dropping it rejects with 500.
 #[derive(Debug)]
 pub struct SessionRequest {
     head: request::Parts,
-    remote: SocketAddr,
+    connection: ConnectionHandle,
     params: Params,
     status: StatusCode,
     response: HeaderMap,
@@ -36,10 +37,14 @@ const OFFERED: HeaderName = HeaderName::from_static("wt-available-protocols");
 pub(crate) const CHOSEN: HeaderName = HeaderName::from_static("wt-protocol");
 
 impl SessionRequest {
-    pub(crate) fn new(head: request::Parts, remote: SocketAddr, params: Params) -> (Self, oneshot::Receiver<Answer>) {
+    pub(crate) fn new(
+        head: request::Parts,
+        connection: ConnectionHandle,
+        params: Params,
+    ) -> (Self, oneshot::Receiver<Answer>) {
         let (answer, answered) = oneshot::channel();
         let (status, response) = (StatusCode::OK, HeaderMap::new());
-        (Self { head, remote, params, status, response, protocol: None, answer }, answered)
+        (Self { head, connection, params, status, response, protocol: None, answer }, answered)
     }
 
     /// The URI that was asked for.
@@ -79,10 +84,16 @@ impl SessionRequest {
         self.head.uri.authority().map_or("", http::uri::Authority::as_str)
     }
 
-    /// The client's address.
+    /// The client's address, as it is now: QUIC connections move between networks.
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
-        self.remote
+        self.connection.remote_address()
+    }
+
+    /// The connection that the session is to use.
+    #[must_use]
+    pub fn connection(&self) -> &ConnectionHandle {
+        &self.connection
     }
 
     /// The subprotocols that the client offers, the preferred one first

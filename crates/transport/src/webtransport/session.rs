@@ -14,7 +14,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use h3cast_proto::{code, datagram, frame, stream_type, varint};
 
 use super::stream::{RecvStream, SendStream};
-use crate::quic::{self, SendDatagramError};
+use crate::{
+    connection::ConnectionHandle,
+    quic::{self, SendDatagramError},
+};
 pub(crate) use inner::Inner;
 pub(super) use inner::{Ask, State};
 
@@ -123,9 +126,15 @@ impl Session {
         self.inner.id
     }
 
-    /// The connection that carries it.
+    /// The connection that carries it: how well it is reached, what TLS has agreed on, and its close.
+    #[must_use]
+    pub fn connection(&self) -> &ConnectionHandle {
+        &self.inner.handle
+    }
+
+    /// The same as QUIC has it.
     #[doc(hidden)]
-    pub fn connection(&self) -> &quic::Connection {
+    pub fn quic(&self) -> &quic::Connection {
         &self.inner.conn
     }
 

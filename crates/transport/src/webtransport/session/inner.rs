@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::Closed;
 use crate::{
+    connection::ConnectionHandle,
     quic,
     webtransport::{
         capsule::MAX_REASON,
@@ -32,6 +33,7 @@ const DATAGRAM_QUEUE: usize = 256;
 pub(crate) struct Inner {
     pub(super) id: u64,
     pub(super) conn: quic::Connection,
+    pub(super) handle: ConnectionHandle,
     pub(super) protocol: Option<String>,
     pub(super) uni: Queue<RecvStream>,
     pub(super) bi: Queue<(SendStream, RecvStream)>,
@@ -104,10 +106,16 @@ impl<T> Queue<T> {
 }
 
 impl Inner {
-    pub(in crate::webtransport) fn new(id: u64, conn: quic::Connection, protocol: Option<String>) -> Self {
+    pub(in crate::webtransport) fn new(
+        id: u64,
+        conn: quic::Connection,
+        handle: ConnectionHandle,
+        protocol: Option<String>,
+    ) -> Self {
         Self {
             id,
             conn,
+            handle,
             protocol,
             uni: Queue::new(ACCEPT_QUEUE),
             bi: Queue::new(ACCEPT_QUEUE),

@@ -1,0 +1,293 @@
+//! A connection's handle.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use http::Version;
+use tokio::sync::SetOnce;
+use tokio_util::sync::CancellationToken;
+
+use super::{ConnectionEnd, ConnectionStats, TlsInfo};
+use crate::{diag, quic};
+
+/// What carries a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// QUIC, for HTTP/3 and WebTransport.
+    Quic,
+    /// TLS over TCP, for HTTP/2 and HTTP/1.1.
+    Tls,
+    /// Plain TCP.
+    Tcp,
+}
+
+/// The connection that a request or session came on. Every request has one in its extensions, over every version
+/// of HTTP; a session gives it as [`Session::connection`](crate::webtransport::Session::connection), a client as
+/// [`client::Connection::handle`](crate::client::Connection::handle).
+///
+/// Clones are handles of the same connection. They do not keep it open, and may be kept after its end, when they
+/// hold under a kilobyte, and the peer's certificates.
+///
+/// ```
+/// use axum::Extension;
+/// use h3cast_transport::ConnectionHandle;
+///
+/// /// Tells a client how well it is reached.
+/// async fn quality(Extension(connection): Extension<ConnectionHandle>) -> String {
+///     let stats = connection.stats().await;
+///     let (rtt, lost) = (stats.rtt.unwrap_or_default(), stats.lost_packets.unwrap_or_default());
+///     format!("{} over {:?}: {rtt:?}, {lost} packets lost\n", connection.remote_address(), connection.protocol())
+/// }
+/// # let _: axum::Router = axum::Router::new().route("/quality", axum::routing::get(quality));
+/// ```
+#[derive(Clone)]
+pub struct ConnectionHandle(Arc<Inner>);
+
+struct Inner {
+    id: u64,
+    protocol: Protocol,
+    local: Option<SocketAddr>,
+    version: OnceLock<Version>,
+    /// Complete when the handshake is.
+    tls: OnceLock<TlsInfo>,
+    /// The host that a client asked for.
+    server_name: Option<String>,
+    link: Mutex<Link>,
+    /// Over TCP, asks the owner to close it. Cancelled at its end.
+    closing: CancellationToken,
+    closed_with: OnceLock<(u64, String)>,
+    ended: SetOnce<ConnectionEnd>,
+}
+
+/// The way to a connection, while there is one.
+enum Link {
+    Quic(quic::Connection),
+    Tcp(SocketAddr),
+    Ended { remote: SocketAddr, stats: ConnectionStats },
+}
+
+impl ConnectionHandle {
+    /// Of a QUIC connection; a client names the server that it asked for.
+    pub(super) fn quic(conn: &quic::Connection, server_name: Option<String>) -> Self {
+        let version = OnceLock::from(Version::HTTP_3);
+        let link = Link::Quic(conn.clone());
+        Self::new(Protocol::Quic, conn.local_address(), version, OnceLock::new(), server_name, link)
+    }
+
+    /// Of a TCP connection, whose handshake is complete.
+    pub(super) fn tcp(local: Option<SocketAddr>, remote: SocketAddr, tls: Option<TlsInfo>) -> Self {
+        let version = match tls.as_ref().and_then(|tls| tls.alpn.as_deref()) {
+            Some(b"h2") => OnceLock::from(Version::HTTP_2),
+            _ => OnceLock::new(),
+        };
+        let protocol = if tls.is_some() { Protocol::Tls } else { Protocol::Tcp };
+        let tls = tls.map(OnceLock::from).unwrap_or_default();
+        Self::new(protocol, local, version, tls, None, Link::Tcp(remote))
+    }
+
+    fn new(
+        protocol: Protocol,
+        local: Option<SocketAddr>,
+        version: OnceLock<Version>,
+        tls: OnceLock<TlsInfo>,
+        server_name: Option<String>,
+        link: Link,
+    ) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(Arc::new(Inner {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            protocol,
+            local,
+            version,
+            tls,
+            server_name,
+            link: Mutex::new(link),
+            closing: CancellationToken::new(),
+            closed_with: OnceLock::new(),
+            ended: SetOnce::new(),
+        }))
+    }
+
+    fn link(&self) -> std::sync::MutexGuard<'_, Link> {
+        self.0.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number for logs. No other connection of this process has the same one.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// What carries it.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.0.protocol
+    }
+
+    /// The version of HTTP. Over TCP it is that of the first request; before one has come, it is known only if
+    /// TLS has chosen HTTP/2.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        self.0.version.get().copied()
+    }
+
+    /// The peer's address, as it is now: QUIC connections move between networks
+    /// ([RFC 9000 §9](https://www.rfc-editor.org/rfc/rfc9000#section-9)). After the end, the last one.
+    #[must_use]
+    pub fn remote_address(&self) -> SocketAddr {
+        match &*self.link() {
+            Link::Quic(conn) => conn.remote_address(),
+            Link::Tcp(remote) | Link::Ended { remote, .. } => *remote,
+        }
+    }
+
+    /// This side's address, to which the client connected, where the system tells. A client that is not bound to
+    /// one address sees the unspecified one (`0.0.0.0` or `::`).
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.0.local
+    }
+
+    /// What TLS has agreed on; `None` over plain TCP.
+    ///
+    /// While a QUIC handshake is not complete, as for a request in [early data](crate::EarlyData), the peer's
+    /// certificates may be missing.
+    #[must_use]
+    pub fn tls(&self) -> Option<TlsInfo> {
+        if let Some(tls) = self.0.tls.get() {
+            return Some(tls.clone());
+        }
+        match &*self.link() {
+            Link::Quic(conn) => Some(TlsInfo::of_quic(conn, self.0.server_name.as_deref())),
+            Link::Tcp(_) | Link::Ended { .. } => None,
+        }
+    }
+
+    /// How well it works, and what it has carried so far. After the end, what QUIC had counted by then.
+    ///
+    /// Over QUIC this does not wait; over TCP it asks the system, which takes some 20 µs on Linux.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn stats(&self) -> ConnectionStats {
+        let remote = match &*self.link() {
+            Link::Quic(conn) => return conn.path().into(),
+            Link::Ended { stats, .. } => return *stats,
+            Link::Tcp(remote) => *remote,
+        };
+        diag::info(self.0.local, remote).await.map(ConnectionStats::from).unwrap_or_default()
+    }
+
+    /// Closes the connection at once, with all its requests and sessions. Does nothing when it has ended.
+    ///
+    /// Over QUIC the peer is told `code` and `reason` (CONNECTION_CLOSE,
+    /// [RFC 9000 §10.2](https://www.rfc-editor.org/rfc/rfc9000#section-10.2)). HTTP/3 has codes of its own
+    /// ([`http3::code`](h3cast_proto::code); H3_NO_ERROR is 0x100), which clients understand best; codes end at
+    /// 2^62 - 1. The reason is cut to fit into one packet. What was written and has not left is dropped.
+    ///
+    /// TCP has neither: a client of HTTP/2 gets GOAWAY without them, one of HTTP/1.1 sees the end of the
+    /// connection, and no response that is cut looks complete. [`closed`](Self::closed) reports code and reason on
+    /// this side.
+    pub fn close(&self, code: u64, reason: &str) {
+        let conn = match &*self.link() {
+            Link::Quic(conn) => Some(conn.clone()),
+            Link::Tcp(_) => None,
+            Link::Ended { .. } => return,
+        };
+        match conn {
+            Some(conn) => conn.close(code, reason.as_bytes()),
+            None => {
+                // The first one counts.
+                let _ = self.0.closed_with.set((code, reason.to_owned()));
+                self.0.closing.cancel();
+            }
+        }
+    }
+
+    /// Waits until the connection has ended, and reports how.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn closed(&self) -> ConnectionEnd {
+        self.0.ended.wait().await.clone()
+    }
+
+    /// How the connection ended, if it has.
+    #[must_use]
+    pub fn end(&self) -> Option<ConnectionEnd> {
+        self.0.ended.get().cloned()
+    }
+
+    /// Cancelled when the connection is to be closed, and at its end.
+    pub(crate) fn closing(&self) -> &CancellationToken {
+        &self.0.closing
+    }
+
+    /// The version of HTTP that its requests have.
+    pub(crate) fn speaks(&self, version: Version) {
+        if self.0.version.get().is_none() {
+            let _ = self.0.version.set(version);
+        }
+    }
+
+    /// Remembers what TLS has agreed on, now that its handshake is complete.
+    pub(super) fn handshaken(&self) {
+        if let Link::Quic(conn) = &*self.link() {
+            self.0.tls.get_or_init(|| TlsInfo::of_quic(conn, self.0.server_name.as_deref()));
+        }
+    }
+
+    /// What it was closed with by this side, if it was.
+    pub(super) fn closed_with(&self) -> Option<ConnectionEnd> {
+        let (code, reason) = self.0.closed_with.get().cloned()?;
+        Some(ConnectionEnd::Closed { code, reason, by_peer: false })
+    }
+
+    /// Lets go of the connection, which has ended. The first end counts: whether this is it.
+    pub(super) fn finish(&self, end: ConnectionEnd) -> bool {
+        let mut link = self.link();
+        let last = match &*link {
+            Link::Quic(conn) => {
+                self.0.tls.get_or_init(|| TlsInfo::of_quic(conn, self.0.server_name.as_deref()));
+                Link::Ended { remote: conn.remote_address(), stats: conn.path().into() }
+            }
+            Link::Tcp(remote) => Link::Ended { remote: *remote, stats: ConnectionStats::default() },
+            Link::Ended { .. } => return false,
+        };
+        // Dropped after the lock is.
+        let ended = std::mem::replace(&mut *link, last);
+        drop(link);
+        drop(ended);
+        let first = self.0.ended.set(end).is_ok();
+        self.0.closing.cancel();
+        first
+    }
+}
+
+impl PartialEq for ConnectionHandle {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ConnectionHandle {}
+
+impl fmt::Debug for ConnectionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionHandle")
+            .field("id", &self.0.id)
+            .field("protocol", &self.0.protocol)
+            .field("remote_address", &self.remote_address())
+            .field("end", &self.0.ended.get())
+            .finish_non_exhaustive()
+    }
+}

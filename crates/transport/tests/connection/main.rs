@@ -1,0 +1,6 @@
+//! A connection's handle.
+
+mod handle;
+mod peers;
+mod sessions;
+mod tcp;

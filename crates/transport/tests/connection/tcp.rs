@@ -1,0 +1,93 @@
+//! Connections over TCP that are closed.
+
+use axum::{Extension, Router, body::Body, routing::get};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use h3cast_transport::{ConnectionHandle, connection::ConnectionEnd};
+use http::{Request, Version};
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+};
+
+use crate::peers::{Tcp, serve, soon};
+
+/// A response that never ends, a connection that is upgraded to an echo, and their handles.
+fn router() -> (Router, mpsc::UnboundedReceiver<ConnectionHandle>) {
+    let (tx, rx) = mpsc::unbounded_channel();
+    let tx_of_echo = tx.clone();
+    let endless = async move |Extension(connection): Extension<ConnectionHandle>| {
+        tx.send(connection).unwrap();
+        let first = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"first"))]);
+        Body::from_stream(first.chain(stream::pending()))
+    };
+    let echo = async move |Extension(connection): Extension<ConnectionHandle>, request: Request<Body>| {
+        tx_of_echo.send(connection).unwrap();
+        tokio::spawn(async move {
+            let mut stream = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
+            let mut buffer = [0; 100];
+            while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+                stream.write_all(&buffer[..length]).await.unwrap();
+            }
+        });
+        http::Response::builder().status(101).header("upgrade", "echo").body(Body::empty()).unwrap()
+    };
+    (Router::new().route("/", get(endless)).route("/echo", get(echo)), rx)
+}
+
+async fn is_closed(handle: &ConnectionHandle) {
+    let end = soon("the end", handle.closed()).await;
+    let ConnectionEnd::Closed { code: 9, reason, by_peer: false } = end else { panic!("{end}") };
+    assert_eq!(reason, "enough");
+}
+
+async fn is_cut(mut client: Tcp, handles: &mut mpsc::UnboundedReceiver<ConnectionHandle>) -> hyper::Result<()> {
+    let mut body = client.get("/").await.unwrap().into_body();
+    let first = soon("a piece", body.frame()).await.unwrap().unwrap();
+    assert_eq!(first.into_data().unwrap(), "first");
+    let handle = handles.recv().await.unwrap();
+    handle.close(9, "enough");
+    is_closed(&handle).await;
+    let rest = soon("the end of the body", body.frame()).await;
+    assert!(rest.unwrap().is_err(), "a response that was cut looks complete");
+    client.ended().await
+}
+
+#[tokio::test]
+async fn a_close_ends_all_and_nothing_looks_complete() {
+    let (router, mut handles) = router();
+    let server = serve(|builder| builder.http_service(router)).await;
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let _ = is_cut(server.plain(version).await, &mut handles).await;
+        let _ = is_cut(server.secure(version).await, &mut handles).await;
+    }
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_is_closed_as_well_and_its_end_noticed() {
+    let (router, mut handles) = router();
+    let server = serve(|builder| builder.http_service(router)).await;
+    for closes in [true, false] {
+        let mut client = server.plain(Version::HTTP_11).await;
+        let request = Request::get("/echo").header("connection", "upgrade").header("upgrade", "echo");
+        let response = client.send(request.body(Body::empty()).unwrap()).await.unwrap();
+        let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+        let handle = handles.recv().await.unwrap();
+        stream.write_all(b"there").await.unwrap();
+        let mut buffer = [0; 5];
+        soon("the echo", stream.read_exact(&mut buffer)).await.unwrap();
+        assert!(handle.end().is_none(), "it ended when it was upgraded");
+        if closes {
+            handle.close(9, "enough");
+            is_closed(&handle).await;
+            let rest = soon("the end of the stream", stream.read(&mut buffer)).await;
+            assert!(!matches!(rest, Ok(1..)));
+        } else {
+            drop(stream);
+            let end = soon("the end", handle.closed()).await;
+            assert!(matches!(end, ConnectionEnd::Finished), "{end}");
+        }
+    }
+}
