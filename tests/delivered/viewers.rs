@@ -61,7 +61,7 @@ pub const ALL: [Over; 4] = [Over::Http3, Over::Session, Over::Http2, Over::Http1
 
 /// A connection with as many viewers as its protocol lets it have.
 pub enum Link {
-    Quic(Connection, Over),
+    Quic(Box<Connection>, Over),
     Http2(hyper::client::conn::http2::SendRequest<Empty<Bytes>>),
     Http1(hyper::client::conn::http1::SendRequest<Empty<Bytes>>),
 }
@@ -115,7 +115,7 @@ pub struct Got {
 impl Link {
     pub async fn open(server: &Host, over: Over) -> Self {
         match over {
-            Over::Http3 | Over::Session => Self::Quic(server.connect().await, over),
+            Over::Http3 | Over::Session => Self::Quic(Box::new(server.connect().await), over),
             Over::Http2 => {
                 let io = TokioIo::new(tls(server, b"h2").await);
                 let (send, connection) =

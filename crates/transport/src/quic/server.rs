@@ -115,9 +115,9 @@ impl Incoming {
 
     /// Has it show that ([RFC 9000 §8.1](https://www.rfc-editor.org/rfc/rfc9000#section-8.1)). Gives it back when
     /// it has been asked before.
-    pub(crate) fn retry(self) -> Result<(), Self> {
+    pub(crate) fn retry(self) -> Option<Self> {
         let bound = self.bound;
-        self.incoming.retry().map_err(|error| Self { incoming: error.into_incoming(), bound })
+        self.incoming.retry().err().map(|error| Self { incoming: error.into_incoming(), bound })
     }
 
     /// Leaves it without an answer.

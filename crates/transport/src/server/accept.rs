@@ -8,6 +8,7 @@ use tracing::{Instrument, debug, debug_span, warn};
 
 use super::{RunError, Via};
 use crate::{
+    connection::{Admit, Incoming, Protocol},
     fault, http3,
     panics::{self, Restarts},
     quic,
@@ -83,6 +84,7 @@ async fn accept(
 /// Serves a connection, not only when its handshake is complete: what the client sends with its first
 /// packets is answered at once, and our SETTINGS leave with our own first packets.
 async fn connect(incoming: quic::server::Incoming, context: Arc<Context>, via: Via, stop: CancellationToken) {
+    let Some(incoming) = admitted(incoming, &context) else { return };
     let begun = tokio::select! {
         biased;
         begun = incoming.begin() => begun,
@@ -92,6 +94,25 @@ async fn connect(incoming: quic::server::Incoming, context: Arc<Context>, via: V
         Ok((conn, handshake)) => http3::server::serve(conn, handshake, context, via, stop).await,
         Err(error) => debug!(%error, "QUIC handshake failed"),
     }
+}
+
+/// A client, if the application accepts it.
+fn admitted(incoming: quic::server::Incoming, context: &Context) -> Option<quic::server::Incoming> {
+    let seen = Incoming {
+        remote_address: incoming.remote_address(),
+        local_address: incoming.local_address(),
+        protocol: Protocol::Quic,
+        validated: incoming.is_validated(),
+    };
+    match context.hooks.admit(&seen) {
+        Admit::Accept => return Some(incoming),
+        // A client that has been asked before is accepted.
+        Admit::Retry => return incoming.retry(),
+        Admit::Refuse => incoming.refuse(),
+        Admit::Ignore => incoming.ignore(),
+    }
+    debug!("the application does not accept a client");
+    None
 }
 
 /// Tells the clients of an endpoint when its task is dropped before its time.

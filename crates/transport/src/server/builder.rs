@@ -9,7 +9,7 @@ use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use super::{Addresses, Advertise, DEFAULT_PORT, PlainHttp, Server, ServerId, StartError, Via, tls};
 use crate::{
-    connection::Hooks,
+    connection::{Admit, ConnectionEnd, ConnectionHandle, Hooks, Incoming},
     fault,
     guard::Limits,
     identity::{Identity, IdentityError},
@@ -110,6 +110,68 @@ impl ServerBuilder {
     #[must_use]
     pub fn advertise(mut self, advertise: Option<Advertise>) -> Self {
         self.advertise = advertise.map(Arc::new);
+        self
+    }
+
+    /// Decides about each client that wants to connect, over QUIC and TCP alike, before its handshake. Without it
+    /// all are accepted.
+    ///
+    /// The hook runs in the task of that connection, so that it never holds up others that want to connect; like
+    /// all that runs on a worker of tokio it must not block. When it panics, that client is refused, and the panic
+    /// is logged.
+    ///
+    /// ```no_run
+    /// # use h3cast_transport::{Identity, Server, connection::Admit};
+    /// # fn doc(identity: Identity) {
+    /// let server = Server::builder(identity).on_accept(|incoming| match incoming.remote_address.ip().is_loopback() {
+    ///     true => Admit::Accept,
+    ///     false if incoming.validated => Admit::Refuse,
+    ///     // Refused when the address is known not to be forged.
+    ///     false => Admit::Retry,
+    /// });
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn on_accept(mut self, hook: impl Fn(&Incoming) -> Admit + Send + Sync + 'static) -> Self {
+        self.hooks.on_accept(hook);
+        self
+    }
+
+    /// Looks at each connection when its handshake is complete and before its first request, which waits for that.
+    /// The hook refuses a connection by [closing](ConnectionHandle::close) it: nothing of it reaches a handler then.
+    ///
+    /// With this hook there is no [early data](crate::EarlyData): such requests wait for the handshake as well.
+    ///
+    /// The hook's future runs in the task of that connection. When it takes longer than 10 s, it is dropped and the
+    /// connection closed; when it panics, the connection is closed, and the panic is logged.
+    ///
+    /// ```no_run
+    /// # use h3cast_transport::{ConnectionHandle, Identity, Server, http3::code};
+    /// # fn doc(identity: Identity) {
+    /// let server = Server::builder(identity).on_connect(async |connection: ConnectionHandle| {
+    ///     if connection.tls().is_some_and(|tls| tls.peer_certificates.is_empty()) {
+    ///         connection.close(code::H3_REQUEST_REJECTED, "show a certificate");
+    ///     }
+    /// });
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn on_connect<F, R>(mut self, hook: F) -> Self
+    where
+        F: Fn(ConnectionHandle) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.on_connect(hook);
+        self
+    }
+
+    /// Is called at the end of each connection whose handshake was complete, once: also of one that
+    /// [`on_connect`](Self::on_connect) has closed.
+    ///
+    /// The hook must not block. When it panics, that is logged.
+    #[must_use]
+    pub fn on_close(mut self, hook: impl Fn(&ConnectionHandle, &ConnectionEnd) + Send + Sync + 'static) -> Self {
+        self.hooks.on_close(hook);
         self
     }
 
