@@ -7,6 +7,7 @@
 //! | [`http3`] | the backend under h3, and [`Takeover`] of a request's stream |
 //! | [`client`] | requests and sessions from the other side |
 //! | [`connection`] | [`ConnectionHandle`]: who is there, how well it is reached, its end |
+//! | [`early`] | [`EarlyData`]: requests that may be copies, and 425 |
 //! | [`identity`] | the certificate, its hashes, its renewal |
 //! | [`listen`] | addresses to listen on |
 //! | [`quic`] | the QUIC engine, and where it shows |
@@ -29,6 +30,8 @@ pub mod client;
 pub mod connection;
 mod crypto;
 mod diag;
+#[cfg(feature = "server")]
+pub mod early;
 #[doc(hidden)]
 pub mod fault;
 mod guard;
@@ -68,6 +71,8 @@ pub mod webtransport;
 mod webtransport;
 
 pub use connection::ConnectionHandle;
+#[cfg(feature = "server")]
+pub use early::{EarlyData, TooEarly};
 #[cfg(feature = "server")]
 pub use http3::{NoTakeover, TakenStream, Takeover};
 pub use identity::Identity;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use http::Uri;
+use http::{StatusCode, Uri};
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::debug;
 
@@ -86,8 +86,9 @@ impl Connector {
     /// given a ticket, the request goes with the very first packets
     /// ([RFC 9001 §4.6](https://www.rfc-editor.org/rfc/rfc9001#section-4.6)), one round trip
     /// earlier. What goes so early could be recorded and sent again by others: a GET does no harm
-    /// by that, and h3cast's own server takes each ticket once. A server that does not take it gets
-    /// the request again, after the handshake.
+    /// by that, and h3cast's own server takes each ticket once. A server that does not take it, or answers
+    /// 425 (Too Early, [RFC 8470 §5.2](https://www.rfc-editor.org/rfc/rfc8470#section-5.2)), gets the request again,
+    /// after the handshake.
     ///
     /// # Errors
     ///
@@ -111,13 +112,17 @@ impl Connector {
         let address = *lock(&self.0.known).get(&format!("{host}:{port}"))?;
         let connecting = self.begin(address, host).ok()?;
         let early = async {
-            let conn = match connecting.early() {
-                Ok(conn) => conn,
+            let (conn, early) = match connecting.early() {
+                Ok(conn) => (conn, true),
                 // There is no ticket for it; the handshake has begun all the same.
-                Err(connecting) => connecting.await?,
+                Err(connecting) => (connecting.await?, false),
             };
             let connection = Connection::over(conn, host, self.clone()).await?;
-            let response = connection.get(uri).await?;
+            let mut response = connection.get(uri).await?;
+            if early && response.status == StatusCode::TOO_EARLY {
+                // RFC 8470 §5.2: once more. An answer comes after the handshake is complete.
+                response = connection.get(uri).await?;
+            }
             Ok::<_, ClientError>((connection, response))
         };
         match tokio::time::timeout(CONNECT_TIMEOUT, early).await {

@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     /// Set when the peer's SETTINGS have come.
     settings: SetOnce<()>,
     /// Set when the handshake is complete: what comes after cannot be another's copy.
-    handshaken: SetOnce<()>,
+    handshaken: Arc<SetOnce<()>>,
     violation: OnceLock<Violation>,
     pub(super) qpack_encoder_seen: AtomicBool,
     pub(super) qpack_decoder_seen: AtomicBool,
@@ -67,7 +67,7 @@ impl Shared {
             limits,
             sessions,
             settings: SetOnce::new(),
-            handshaken: SetOnce::new(),
+            handshaken: Arc::default(),
             violation: OnceLock::new(),
             qpack_encoder_seen: AtomicBool::new(false),
             qpack_decoder_seen: AtomicBool::new(false),
@@ -137,6 +137,11 @@ impl Shared {
     /// Says that the handshake is complete.
     pub(crate) fn handshaken(&self) {
         let _ = self.handshaken.set(());
+    }
+
+    /// Set when the handshake is complete.
+    pub(crate) fn handshake_seen(&self) -> &Arc<SetOnce<()>> {
+        &self.handshaken
     }
 
     /// Waits until the handshake is complete. For ever when it fails; the connection is lost then.

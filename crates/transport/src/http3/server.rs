@@ -16,6 +16,7 @@ use tracing::{Instrument, debug, debug_span};
 use super::{Takeover, request::RequestBody, response};
 use crate::{
     connection::{ConnectionHandle, Owner},
+    early::EarlyData,
     guard::{Backend, BidiStream, RequestParts, Shared, Stopped},
     outstanding::LINGER,
     panics,
@@ -206,6 +207,10 @@ impl Answering {
         let method = head.method.clone();
         let (takeover, offers) = Takeover::new();
         head.extensions.insert(takeover);
+        let handshaken = self.shared.handshake_seen();
+        if self.parts.early && !handshaken.initialized() {
+            head.extensions.insert(EarlyData::new(handshaken.clone(), self.connection.clone()));
+        }
         self.context.describe(&mut head.extensions, &self.connection, self.via);
         let body = RequestBody::new(recv, &head.headers, self.parts.malformed.clone());
         let request = Request::from_parts(head, Body::new(body));

@@ -1,5 +1,6 @@
-//! A connection's handle, and what an application decides about connections.
+//! A connection's handle, what an application decides about connections, and early data.
 
+mod early;
 mod handle;
 mod hooks;
 mod peers;
