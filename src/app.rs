@@ -143,7 +143,9 @@ impl App {
     pub fn install(self, server: ServerBuilder) -> ServerBuilder {
         let app = Arc::new(self);
         let router = app.clone().router();
-        server.http_service(router).webtransport_fallback(move |request| session::answer(app.clone(), request))
+        // The guard around the routes judges sessions as well, also those of other handlers.
+        let server = server.origins(Origins::any()).http_service(router);
+        server.webtransport_fallback(move |request| session::answer(app.clone(), request))
     }
 
     /// The routes, for any version of HTTP.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use common::{TestServer, soon};
 use h3cast::{
     client::{ClientError, Connection},
+    origin::Origins,
     webtransport::{Closed, DatagramError, SessionError, SessionRequest},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -38,7 +39,7 @@ async fn refused(connection: &Connection, server: &TestServer, path: &str) -> (S
 async fn a_handler_sees_the_request_and_answers_it() {
     let (seen_tx, mut seen) = mpsc::unbounded_channel();
     let server = TestServer::start(|builder, _| {
-        builder.webtransport("/chat", move |request: SessionRequest| {
+        builder.origins(Origins::any()).webtransport("/chat", move |request: SessionRequest| {
             let seen_tx = seen_tx.clone();
             async move {
                 let about = (

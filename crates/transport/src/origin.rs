@@ -1,10 +1,13 @@
 //! Which pages may read what is streamed here.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
-/// The origins that are allowed beside those of the same host and of this machine.
+/// Origins that are allowed in addition to those that always are. The default is none.
 #[derive(Debug, Clone, Default)]
-pub struct Origins(Vec<Origin>);
+pub struct Origins {
+    listed: Arc<[Origin]>,
+    any: bool,
+}
 
 /// A web origin ([RFC 6454](https://www.rfc-editor.org/rfc/rfc6454)): scheme, host and port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +32,10 @@ impl FromStr for Origin {
         if scheme.is_empty() || !scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')) {
             return Err(bad());
         }
-        Ok(Self { scheme: scheme.to_ascii_lowercase(), host: host.to_ascii_lowercase(), port })
+        let scheme = scheme.to_ascii_lowercase();
+        // Browsers leave it out (RFC 6454 §6.2).
+        let port = port.filter(|port| Some(*port) != default_port(&scheme));
+        Ok(Self { scheme, host: host.to_ascii_lowercase(), port })
     }
 }
 
@@ -42,23 +48,56 @@ impl fmt::Display for Origin {
 
 impl FromIterator<Origin> for Origins {
     fn from_iter<T: IntoIterator<Item = Origin>>(origins: T) -> Self {
-        Self(origins.into_iter().collect())
+        Self { listed: origins.into_iter().collect(), any: false }
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "https" => Some(443),
+        "http" => Some(80),
+        _ => None,
     }
 }
 
 impl Origins {
-    /// Whether a page of `origin` may read what is served as `host`.
+    /// Every origin, also that of files and sandboxed frames (`null`).
+    #[must_use]
+    pub fn any() -> Self {
+        Self { listed: Arc::default(), any: true }
+    }
+
+    /// Whether a page of `origin` may read what is served as `host`: pages of that host, of this machine and of
+    /// these origins may.
     #[must_use]
     pub fn allow(&self, origin: &str, host: &str) -> bool {
+        if self.any {
+            return true;
+        }
         // `null`, the origin of files and sandboxed frames, is none that can be allowed.
         let Ok(origin) = origin.parse::<Origin>() else { return false };
-        origin.host.eq_ignore_ascii_case(host) || is_loopback(&origin.host) || self.0.contains(&origin)
+        origin.host.eq_ignore_ascii_case(host) || is_loopback(&origin.host) || self.listed.contains(&origin)
+    }
+
+    /// Whether a page of `origin` may open a session with `authority`: one of the same origin, one that
+    /// this server gives out over plain HTTP at `plain_port` of this machine, and one of these origins may.
+    pub(crate) fn allow_session(&self, origin: &str, authority: &str, plain_port: Option<u16>) -> bool {
+        if self.any {
+            return true;
+        }
+        let Ok(origin) = origin.parse::<Origin>() else { return false };
+        let same = format!("https://{authority}").parse().is_ok_and(|own: Origin| own == origin);
+        let plain = || {
+            let port = origin.port.or(default_port(&origin.scheme));
+            origin.scheme == "http" && is_loopback(&origin.host) && port.is_some() && port == plain_port
+        };
+        same || plain() || self.listed.contains(&origin)
     }
 
     /// Whether an allowed origin has this host.
     #[must_use]
     pub fn names_host(&self, host: &str) -> bool {
-        self.0.iter().any(|origin| origin.host.eq_ignore_ascii_case(host))
+        self.listed.iter().any(|origin| origin.host.eq_ignore_ascii_case(host))
     }
 }
 
@@ -122,6 +161,35 @@ mod tests {
         ] {
             assert!(!origins.allow(origin, "host.example"), "{origin}");
         }
+    }
+
+    #[test]
+    fn which_pages_may_open_a_session() {
+        let origins: Origins = ["https://good.example:443".parse().unwrap()].into_iter().collect();
+        let allowed = |origin| origins.allow_session(origin, "Host.example:4433", Some(8080));
+        for origin in
+            ["https://host.example:4433", "https://good.example", "http://localhost:8080", "http://127.0.0.1:8080"]
+        {
+            assert!(allowed(origin), "{origin}");
+        }
+        for origin in [
+            "http://host.example:4433",
+            "https://host.example",
+            "https://host.example:4434",
+            "https://a.host.example:4433",
+            "http://host.example:8080",
+            "http://localhost:8081",
+            "https://localhost:8080",
+            "http://good.example",
+            "null",
+            "",
+        ] {
+            assert!(!allowed(origin), "{origin}");
+            assert!(Origins::any().allow_session(origin, "", None), "{origin}");
+        }
+        let default = |origin, authority| Origins::default().allow_session(origin, authority, None);
+        assert!(default("https://host.example", "host.example:443") && default("https://[::1]", "[::1]"));
+        assert!(!default("http://localhost", "localhost") && !default("https://host.example", ""));
     }
 
     #[test]

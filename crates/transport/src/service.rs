@@ -10,6 +10,7 @@ use tower::util::BoxCloneSyncService;
 use crate::{
     connection::{ConnectionHandle, Hooks},
     guard::Limits,
+    origin::Origins,
     reached::{Advertise, Via},
     webtransport::Handlers,
 };
@@ -25,6 +26,10 @@ pub(crate) struct Context {
     pub(crate) limits: Limits,
     pub(crate) max_sessions: usize,
     pub(crate) hooks: Hooks,
+    /// Whose pages may open sessions.
+    pub(crate) origins: Origins,
+    /// Where plain HTTP is served.
+    pub(crate) plain_port: Option<u16>,
     /// What clients are told to call the server.
     pub(crate) advertise: Option<Arc<Advertise>>,
 }

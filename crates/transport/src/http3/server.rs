@@ -161,7 +161,7 @@ pub(super) struct Answering {
     pub(super) sessions: Arc<Registry>,
     pub(super) context: Arc<Context>,
     pub(super) connection: ConnectionHandle,
-    via: Via,
+    pub(super) via: Via,
     pub(super) parts: RequestParts,
 }
 
@@ -192,7 +192,7 @@ impl Answering {
         }
         match (&head.method, protocol) {
             (&Method::CONNECT, Some(h3::ext::Protocol::WEB_TRANSPORT)) => {
-                return self.session(head, stream).await;
+                return Box::pin(self.session(head, stream)).await;
             }
             (&Method::CONNECT, _) => refuse(stream, StatusCode::NOT_IMPLEMENTED, self.parts.stopped).await,
             // RFC 9220 §3: `:protocol` has a meaning with CONNECT only.
@@ -230,6 +230,7 @@ impl Answering {
     }
 }
 
+/// Answers with a status alone.
 pub(super) async fn refuse(stream: ServerStream, status: StatusCode, stopped: Stopped) {
     refuse_with(stream, status, http::HeaderMap::new(), stopped).await;
 }

@@ -1,106 +1,180 @@
-//! WebTransport sessions that are asked for.
+//! Answering the CONNECT of a session: the HTTP service is asked first, so that its layers decide about
+//! sessions as well, then the handlers of the server.
 
+use axum_core::{body::Body, response::IntoResponse};
 use futures_util::future::BoxFuture;
 use h3cast_proto::structured;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use tokio::sync::oneshot;
-use tracing::debug;
+use tower::ServiceExt;
+use tracing::{debug, warn};
 
-use super::server::{Answering, ServerStream, refuse, refuse_with};
+use super::{
+    Takeover, response,
+    server::{Answering, ServerStream, refuse, refuse_with},
+};
 use crate::{
     connection::ConnectionHandle,
     guard::Stopped,
     quic::Connection,
     rarely::rarely,
-    webtransport::{Answer, CHOSEN, Seat, SessionRequest, connect},
+    response::checked,
+    webtransport::{Answer, CHOSEN, Offer, Opening, Seat, Session, SessionRequest, connect},
 };
 
+/// What is still to be done for a session that is open.
+type Run = BoxFuture<'static, ()>;
+
 impl Answering {
-    /// A session that is asked for: what the application makes of it, and what runs it to its end.
-    pub(super) async fn session(
-        self,
-        head: http::request::Parts,
-        stream: ServerStream,
-    ) -> Option<BoxFuture<'static, ()>> {
-        let id = stream.id().into_inner();
-        // draft-ietf-webtrans-http3 §3.1: they may name another version of the protocol.
-        if !self.shared.settings().await {
-            reject(stream);
-            return None;
-        }
-        let (handler, params) = match self.context.handlers.find(head.uri.path()) {
-            Ok(found) => found,
-            Err(status) => {
-                self.sessions.ended(id);
-                refuse(stream, status, self.parts.stopped).await;
-                return None;
-            }
-        };
-        let Some(seat) = Seat::take(&self.sessions, id) else {
-            self.sessions.ended(id);
-            // draft-ietf-webtrans-http3 §5.2 leaves the way of refusing open.
-            refuse(stream, StatusCode::TOO_MANY_REQUESTS, self.parts.stopped).await;
-            return None;
-        };
-        // Before the answer, so that it comes with it or before it.
-        self.shared.allow_many_streams();
-        let (request, answered) = SessionRequest::new(head, self.connection.clone(), params);
-        let handle = handler.call(request);
-        let answer = Box::pin(answer_session(
-            self.shared.conn.clone(),
-            self.connection,
-            stream,
-            seat,
-            answered,
-            self.parts.stopped,
-        ));
-        let run = rarely(Box::pin(async move {
-            let run = answer.await;
-            if let Some(run) = run {
-                run.await;
-            }
-        }));
-        // A handler may go on for a while after its session, or return before it.
-        Some(Box::pin(async {
-            tokio::join!(handle, run);
-        }))
+    /// Answers it; gives what runs the session to its end. Nothing of the answer stays in memory beside that.
+    pub(super) async fn session(self, head: Parts, stream: ServerStream) -> Option<Run> {
+        answer(self, head, stream).await
     }
 }
 
-/// Answers the CONNECT of a session. When the application accepts it, it gives what runs the session
-/// to its end; nothing of the answer stays in memory beside that.
-async fn answer_session(
+async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream) -> Option<Run> {
+    let id = stream.id().into_inner();
+    // draft-ietf-webtrans-http3 §3.1: they may name another version of the protocol.
+    if !asked.shared.settings().await {
+        reject(stream);
+        return None;
+    }
+    let Some(seat) = Seat::take(&asked.sessions, id) else {
+        asked.sessions.ended(id);
+        // draft-ietf-webtrans-http3 §5.2 leaves the way of refusing open.
+        refuse(stream, StatusCode::TOO_MANY_REQUESTS, asked.parts.stopped).await;
+        return None;
+    };
+    let session = Asked { conn: asked.shared.conn.clone(), connection: asked.connection.clone(), stream, seat };
+    // Before the answer, so that it comes with it or before it.
+    asked.shared.allow_many_streams();
+    asked.context.describe(&mut head.extensions, &asked.connection, asked.via);
+    head.extensions.insert(asked.context.origins.clone());
+    let handler = asked.context.handlers.find(head.uri.path()).map(|found| (found, head.clone()));
+    let (offer, mut answered) = Offer::new(head.uri.clone(), asked.connection.clone(), asked.context.plain_port);
+    #[cfg(feature = "tcp")]
+    head.extensions.insert(hyper::ext::Protocol::from_static("webtransport"));
+    head.extensions.insert(offer.clone());
+    let request = Request::from_parts(head, Body::empty());
+    let mut service = Box::pin(asked.context.service.clone().oneshot(request));
+    let response = tokio::select! {
+        biased;
+        // A route has the session before it answers the request.
+        Ok(answer) = &mut answered => Err(answer),
+        response = &mut service => Ok(response.unwrap_or_else(|never| match never {})),
+        // The client went away: whatever the service was doing is dropped here.
+        _ = &mut asked.parts.stopped => return None,
+    };
+    let mut response = match response.map(|response| (response, answered.try_recv())) {
+        Ok((response, Err(_))) => response,
+        Ok((_, Ok(answer))) => return session.answer(answer, asked.parts.stopped).await,
+        Err(answer) => {
+            let run = Box::pin(session.answer(answer, asked.parts.stopped)).await;
+            return Some(Box::pin(async {
+                let _ = tokio::join!(service, settled(run));
+            }));
+        }
+    };
+    drop(service);
+    let untouched = offer.is_left();
+    if untouched && matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
+        let status = match handler {
+            Ok(((handler, params), head)) => {
+                if let Err(refused) = offer.check(&head) {
+                    drop(session.seat);
+                    return refuse_as(asked, session.stream, refused.into_response()).await;
+                }
+                let (request, answered) = SessionRequest::new(head, asked.connection.clone(), params);
+                let handle = handler.call(request);
+                let run = rarely(Box::pin(session.handled(answered, asked.parts.stopped)));
+                // A handler may go on for a while after its session, or return before it.
+                return Some(Box::pin(async {
+                    tokio::join!(handle, run);
+                }));
+            }
+            Err(status) => status,
+        };
+        // Not the methods that are allowed there: that is about requests.
+        *response.status_mut() = status;
+        response.headers_mut().remove(header::ALLOW);
+    } else if response.status().is_success() {
+        if let Some(opened) = Opening::take(response.extensions_mut()) {
+            let run = session.open(response, opened.protocol, opened.session).await?;
+            return Some(Box::pin(async {
+                tokio::join!(opened.work, run);
+            }));
+        }
+        let status = response.status();
+        warn!(%status, untouched, "the HTTP service answers the CONNECT of a session and opens none: sending 500");
+        response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    drop(session.seat);
+    refuse_as(asked, session.stream, response).await
+}
+
+async fn settled(run: Option<Run>) {
+    if let Some(run) = run {
+        run.await;
+    }
+}
+
+/// A session that is asked for and has its place.
+struct Asked {
     conn: Connection,
-    handle: ConnectionHandle,
-    mut stream: ServerStream,
+    connection: ConnectionHandle,
+    stream: ServerStream,
     seat: Seat,
-    answered: oneshot::Receiver<Answer>,
-    stopped: Stopped,
-) -> Option<BoxFuture<'static, ()>> {
-    // A request that is dropped unanswered is the handler's failure.
-    let failed = Answer::Reject { status: StatusCode::INTERNAL_SERVER_ERROR, headers: http::HeaderMap::new() };
-    match answered.await.unwrap_or(failed) {
-        Answer::Reject { status, headers } => {
-            drop(seat);
-            refuse_with(stream, status, headers, stopped).await;
-            None
-        }
-        Answer::Accept { status, headers, protocol, session: opened } => {
-            let mut response = Response::new(());
-            *response.status_mut() = status;
-            *response.headers_mut() = headers;
-            // What draft 02 asks for; later drafts ignore it.
-            response.headers_mut().insert("sec-webtransport-http3-draft", HeaderValue::from_static("draft02"));
-            if let Some(chosen) = protocol.as_deref().and_then(structured::quote) {
-                response.headers_mut().insert(CHOSEN, chosen);
+}
+
+impl Asked {
+    /// Waits for what a handler decides, and then for the end of the session.
+    async fn handled(self, answered: oneshot::Receiver<Answer>, stopped: Stopped) {
+        // A request that is dropped unanswered is the handler's failure.
+        let failed = Answer::Reject { status: StatusCode::INTERNAL_SERVER_ERROR, headers: HeaderMap::new() };
+        let answer = answered.await.unwrap_or(failed);
+        // What gives the answer does not stay beside the session.
+        let run = Box::pin(self.answer(answer, stopped)).await;
+        settled(run).await;
+    }
+
+    /// Answers as a handler has decided.
+    async fn answer(self, answer: Answer, stopped: Stopped) -> Option<Run> {
+        match answer {
+            Answer::Reject { status, headers } => {
+                drop(self.seat);
+                refuse_with(self.stream, status, headers, stopped).await;
+                None
             }
-            if let Err(error) = stream.send_response(response).await {
-                debug!(%error, "the client went away before its session was opened");
-                return None;
+            Answer::Accept { status, headers, protocol, session } => {
+                let mut response = Response::new(Body::empty());
+                (*response.status_mut(), *response.headers_mut()) = (status, headers);
+                self.open(response, protocol, session).await
             }
-            let (send, recv) = stream.split();
-            Some(Box::pin(connect::open(conn, handle, seat, protocol, opened, send, recv)))
         }
+    }
+
+    /// Sends the head that opens a session; gives what runs it to its end.
+    async fn open(
+        mut self,
+        response: Response<Body>,
+        protocol: Option<String>,
+        opened: oneshot::Sender<Session>,
+    ) -> Option<Run> {
+        let mut response = checked(Version::HTTP_3, &Method::CONNECT, response).map(drop);
+        // RFC 9110 §9.3.6
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        // What draft 02 asks for; later drafts ignore it.
+        response.headers_mut().insert("sec-webtransport-http3-draft", HeaderValue::from_static("draft02"));
+        if let Some(chosen) = protocol.as_deref().and_then(structured::quote) {
+            response.headers_mut().insert(CHOSEN, chosen);
+        }
+        if let Err(error) = self.stream.send_response(response).await {
+            debug!(%error, "the client went away before its session was opened");
+            return None;
+        }
+        let (send, recv) = self.stream.split();
+        Some(Box::pin(connect::open(self.conn, self.connection, self.seat, protocol, opened, send, recv)))
     }
 }
 
@@ -108,4 +182,12 @@ async fn answer_session(
 fn reject(mut stream: ServerStream) {
     stream.stop_sending(h3::error::Code::H3_REQUEST_REJECTED);
     stream.stop_stream(h3::error::Code::H3_REQUEST_REJECTED);
+}
+
+/// Answers with a response of the service, and wants no more of the request.
+async fn refuse_as(asked: Answering, stream: ServerStream, response: Response<Body>) -> Option<Run> {
+    let (send, recv) = stream.split();
+    drop(recv);
+    let (_, offers) = Takeover::new();
+    response::write(asked.shared.conn.clone(), send, asked.parts, &Method::CONNECT, offers, response).await
 }

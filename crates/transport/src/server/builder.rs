@@ -14,6 +14,7 @@ use crate::{
     guard::Limits,
     identity::{Identity, IdentityError},
     listen::{Bound, Listen, ListenError, Sockets},
+    origin::Origins,
     quic,
     service::{Context, HttpService},
     tcp::{Listener, TlsAcceptor},
@@ -33,6 +34,7 @@ pub struct ServerBuilder {
     pub(super) handlers: Handlers,
     limits: Limits,
     pub(super) max_sessions: usize,
+    pub(super) origins: Origins,
     grace: Duration,
     server_id: Option<ServerId>,
     advertise: Option<Arc<Advertise>>,
@@ -54,6 +56,7 @@ impl ServerBuilder {
             handlers: Handlers::default(),
             limits: Limits { max_field_section_size: 16 * 1024, head_timeout: Duration::from_secs(10) },
             max_sessions: 16,
+            origins: Origins::default(),
             grace: Duration::from_secs(5),
             server_id: None,
             advertise: None,
@@ -77,6 +80,11 @@ impl ServerBuilder {
     }
 
     /// What answers requests of every version of HTTP: an axum `Router`, or any service.
+    ///
+    /// It is also asked about every WebTransport session, by a CONNECT without a body (RFC 9220), so that
+    /// its layers decide about sessions as well. A route opens one by extracting a [`SessionRequest`].
+    ///
+    /// [`SessionRequest`]: crate::webtransport::SessionRequest
     #[must_use]
     pub fn http_service<S, B>(mut self, service: S) -> Self
     where
@@ -195,6 +203,7 @@ impl ServerBuilder {
             bound.push(listen.bind(SOCKETS, "--listen").await?);
         }
         let (http, http_moved) = bind_http(self.http).await?;
+        let http_port = http.as_ref().map(|bound| bound.port);
         let first_port = bound.first().map_or(DEFAULT_PORT, |bound| bound.port);
         let addresses = Addresses {
             tls: bound.iter().map(|bound| format!("{}:{}", bound.host, bound.port)).collect(),
@@ -235,6 +244,8 @@ impl ServerBuilder {
             handlers: self.handlers,
             limits: self.limits,
             max_sessions: self.max_sessions,
+            origins: self.origins,
+            plain_port: http_port,
             advertise: self.advertise,
             hooks: self.hooks,
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::ServerBuilder;
-use crate::webtransport::Handler;
+use crate::{origin::Origins, webtransport::Handler};
 
 impl ServerBuilder {
     /// What answers WebTransport sessions at `path`, which is that of the URL, without its query.
@@ -14,6 +14,14 @@ impl ServerBuilder {
     /// slash at the end counts. Letters that need no percent-encoding are decoded before paths are compared,
     /// others are written here as in the URL (`/a%20b`); what a wildcard stands for is decoded, and a client gets
     /// 400 when that is not UTF-8. The last handler of the same path counts.
+    ///
+    /// The [service](Self::http_service) is asked first. It has no route for such a session, and says so with 404
+    /// or 405; then the handler is called. Any other answer, as of a layer that wants a token, refuses the session,
+    /// with its status and headers. (One of success opens none either, and is sent as 500.)
+    ///
+    /// So a layer that hides what it protects with 404 does not cover this handler. Make the session a route of the
+    /// router under that layer instead: `.route("/chat", any(handler))`, see
+    /// [`SessionRequest`](crate::webtransport::SessionRequest).
     ///
     /// # Panics
     ///
@@ -26,10 +34,29 @@ impl ServerBuilder {
         self
     }
 
-    /// What answers WebTransport sessions at every other path. Without it they get 404.
+    /// What answers WebTransport sessions at every other path, after the service, as at
+    /// [`webtransport`](Self::webtransport). Without it they get what the service answers.
     #[must_use]
     pub fn webtransport_fallback(mut self, handler: impl Handler) -> Self {
         self.handlers.set_fallback(Arc::new(handler));
+        self
+    }
+
+    /// Origins whose pages may open WebTransport sessions, in addition to pages of this server's own origin
+    /// (`https://` and the host and port that the session is asked from, and what it serves over
+    /// [plain HTTP](Self::plain_http)). Others get 403. A client that states no origin is no browser, and may.
+    ///
+    /// Routes that follow a rule of their own have it in their extensions:
+    /// `.layer(axum::Extension(Origins::any()))`.
+    ///
+    /// ```
+    /// # fn doc(server: h3cast_transport::server::ServerBuilder) -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = server.origins(["https://app.example".parse()?].into_iter().collect());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn origins(mut self, origins: Origins) -> Self {
+        self.origins = origins;
         self
     }
 

@@ -21,6 +21,8 @@ fn one_connection(stop: CancellationToken) -> tokio::io::DuplexStream {
         limits: Limits { max_field_section_size: 16 * 1024, head_timeout: HEAD_TIMEOUT },
         max_sessions: 0,
         hooks: Default::default(),
+        origins: Default::default(),
+        plain_port: None,
         advertise: None,
     };
     let (client, server) = tokio::io::duplex(64 * 1024);

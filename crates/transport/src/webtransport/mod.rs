@@ -25,6 +25,8 @@ pub(crate) mod connect;
 mod paths;
 mod registry;
 mod request;
+#[cfg(feature = "server")]
+mod route;
 mod session;
 mod stream;
 
@@ -33,5 +35,9 @@ pub(crate) use paths::Handlers;
 pub(crate) use registry::{Registry, Seat};
 pub(crate) use request::{Answer, CHOSEN};
 pub use request::{Handler, SessionRequest};
+#[cfg(feature = "server")]
+pub use route::NoSession;
+#[cfg(feature = "server")]
+pub(crate) use route::{Offer, Opening};
 pub use session::{Closed, DatagramError, Session, SessionError, Stats};
 pub use stream::{RecvStream, SendStream, StreamError};

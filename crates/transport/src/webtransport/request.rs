@@ -2,19 +2,47 @@
 
 use std::{net::SocketAddr, pin::Pin};
 
+#[cfg(feature = "server")]
+use axum_core::body::Body;
 use h3cast_proto::{code, structured};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header, request};
 use tokio::sync::oneshot;
 use tracing::warn;
 
+#[cfg(feature = "server")]
+use super::route::Opening;
 use super::{
     paths::Params,
     session::{Closed, Session, SessionError},
 };
 use crate::connection::ConnectionHandle;
 
-/// A client asks for a session. Answer with [`accept`](Self::accept) or [`reject`](Self::reject);
-/// dropping it rejects with 500.
+/// A client asks for a session.
+///
+/// A [`Handler`] answers with [`accept`](Self::accept) or [`reject`](Self::reject); dropping the request
+/// rejects it with 500.
+///
+/// It is also an axum extractor, so that a session can be a route, with path parameters and state. The
+/// router's layers then decide about sessions as they do about requests, and what they add to the response
+/// is sent. The route returns what [`on_session`](Self::on_session) gives:
+///
+/// ```
+/// use axum::{Router, extract::Path, routing::any};
+/// use h3cast_transport::webtransport::SessionRequest;
+///
+/// let app: Router = Router::new().route(
+///     "/rooms/{room}",
+///     any(async |Path(room): Path<String>, request: SessionRequest| {
+///         request.on_session(async move |session| {
+///             let _ = session.send_datagram(room.into());
+///             session.closed().await;
+///         })
+///     }),
+/// );
+/// ```
+///
+/// The extractor rejects what does not ask for a session (400), and pages of origins that
+/// [may not](crate::server::ServerBuilder::origins) open one here (403).
 #[derive(Debug)]
 pub struct SessionRequest {
     head: request::Parts,
@@ -43,8 +71,17 @@ impl SessionRequest {
         params: Params,
     ) -> (Self, oneshot::Receiver<Answer>) {
         let (answer, answered) = oneshot::channel();
+        (Self::answered_by(head, connection, params, answer), answered)
+    }
+
+    pub(super) fn answered_by(
+        head: request::Parts,
+        connection: ConnectionHandle,
+        params: Params,
+        answer: oneshot::Sender<Answer>,
+    ) -> Self {
         let (status, response) = (StatusCode::OK, HeaderMap::new());
-        (Self { head, connection, params, status, response, protocol: None, answer }, answered)
+        Self { head, connection, params, status, response, protocol: None, answer }
     }
 
     /// The URI that was asked for.
@@ -54,7 +91,8 @@ impl SessionRequest {
     }
 
     /// What a wildcard of the handler's path stands for, percent-decoded: `7` for `room` when the handler is at
-    /// `/chat/{room}` and the client asked for `/chat/7`. `None` when the path has no wildcard of that name.
+    /// `/chat/{room}` and the client asked for `/chat/7`. `None` when the path has no wildcard of that name. Routes
+    /// of a router have axum's `Path` instead.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params().find(|(of, _)| *of == name).map(|(_, value)| value)
@@ -63,6 +101,12 @@ impl SessionRequest {
     /// All of them by name, in the order of the path.
     pub fn params(&self) -> impl Iterator<Item = (&str, &str)> {
         self.params.iter()
+    }
+
+    /// The request's extensions, with what the layers on its way have added.
+    #[must_use]
+    pub fn extensions(&self) -> &Extensions {
+        &self.head.extensions
     }
 
     /// The request's headers.
@@ -108,7 +152,7 @@ impl SessionRequest {
         }
     }
 
-    /// Chooses the status with which [`accept`](Self::accept) opens the session, 200 by default. Clients take
+    /// Chooses the status that opens the session, 200 by default. Clients take
     /// any 2xx (draft-ietf-webtrans-http3 §3.2).
     ///
     /// Any other status opens nothing; it is logged and replaced by 200. To refuse a session, use
@@ -139,7 +183,30 @@ impl SessionRequest {
         self
     }
 
+    /// A response that opens the session; `work` then has it. It goes out through the layers around the
+    /// route, with any status of success: a layer may add to it, or answer something else in its place, and
+    /// the session is not opened.
+    ///
+    /// `work` begins when the response has been sent, on a task that is the session's, so that no time-out
+    /// for requests cuts it off. It is dropped soon after the session's connection has ended. When it returns
+    /// and has kept no handle of the session elsewhere, a session that is still open is closed with code 0.
+    #[cfg(feature = "server")]
+    pub fn on_session<F, R>(self, work: F) -> Response<Body>
+    where
+        F: FnOnce(Session) -> R + Send + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let mut response = Response::new(Body::empty());
+        (*response.status_mut(), *response.headers_mut()) = (self.status, self.response);
+        response.extensions_mut().insert(Opening::new(self.protocol, work));
+        response
+    }
+
     /// Opens the session.
+    ///
+    /// In a route, prefer [`on_session`](Self::on_session): this opens the session while the route has not
+    /// yet answered. The layers have let the request pass, but do not see the answer, and a time-out for
+    /// requests ends the session.
     ///
     /// # Errors
     ///
