@@ -23,9 +23,12 @@
 //! | `/close?code=7&reason=bye` | the server closes the session |
 //! | `/closed?id=x` | the client closes it; `GET /last?id=x` tells how |
 //! | `/reset?code=7&id=x` | streams are broken off, by either side (see [`break_off`]) |
+//! | `/broken?id=x` | streams that the client breaks off at once; `GET /last?id=x` has their codes |
 //! | `/drain` | the server asks for an end and goes on echoing |
 //! | `/protocols` | the first subprotocol offered that the server knows is chosen |
 //! | `/headers` | the answer has a header of the server's |
+//! | `/status/201` | the answer has another status that opens a session |
+//! | `/lost` | the server closes the connection |
 //! | any other `?status=403` | no session |
 
 use std::collections::HashMap;
@@ -61,7 +64,7 @@ async fn main() -> anyhow::Result<()> {
     let hash = |hash: &Fingerprint| json!({ "algorithm": "sha-256", "value": hash.base64() });
     let hashes: Vec<_> = identity.hashes().iter().map(hash).collect();
     let reports = Reports::default();
-    let (of_closed, of_reset) = (reports.clone(), reports.clone());
+    let (of_closed, of_reset, of_broken) = (reports.clone(), reports.clone(), reports.clone());
 
     let router = Router::new()
         .route("/", get(|| async { Html("<!doctype html><title>h3cast</title><link rel=icon href=data:,>") }))
@@ -77,9 +80,12 @@ async fn main() -> anyhow::Result<()> {
         .webtransport("/close", close)
         .webtransport("/closed", move |request| closed(request, of_closed.clone()))
         .webtransport("/reset", move |request| reset(request, of_reset.clone()))
+        .webtransport("/broken", move |request| broken(request, of_broken.clone()))
         .webtransport("/drain", drain)
         .webtransport("/protocols", protocols)
         .webtransport("/headers", headers)
+        .webtransport("/status/{status}", status)
+        .webtransport("/lost", lost)
         .webtransport_fallback(reject)
         .build()
         .await?;
@@ -233,6 +239,32 @@ async fn break_off(session: &Session, mut send: SendStream, mut recv: RecvStream
     Ok(json!({ "ended": send.finish().is_ok() }))
 }
 
+/// Reports the codes of streams that are broken off, including those of which nothing else arrives.
+async fn broken(request: SessionRequest, reports: Reports) {
+    let id: String = parameter(&request, "id").unwrap_or_default();
+    let Ok(session) = request.accept().await else { return };
+    tell(&reports, &id, json!({ "uni": [], "bi": [] }));
+    loop {
+        let (kind, streams) = tokio::select! {
+            recv = session.accept_uni() => ("uni", recv.map(|recv| (None, recv))),
+            streams = session.accept_bi() => ("bi", streams.map(|(send, recv)| (Some(send), recv))),
+        };
+        let Ok((send, mut stream)) = streams else { return };
+        let (reports, id) = (reports.clone(), id.clone());
+        tokio::spawn(async move {
+            // Dropped with the task: the client is to break off its half alone.
+            let _send = send;
+            while let Ok(Some(_)) = stream.read_bytes(usize::MAX).await {}
+            if let Err(StreamError::Reset(code)) = stream.read_bytes(1).await {
+                reports.send_modify(|reports| {
+                    let codes = reports.get_mut(&id).and_then(|report| report[kind].as_array_mut());
+                    codes.into_iter().for_each(|codes| codes.push(code.into()));
+                });
+            }
+        });
+    }
+}
+
 async fn drain(request: SessionRequest) {
     let Ok(session) = request.accept().await else { return };
     session.drain();
@@ -251,6 +283,20 @@ async fn headers(request: SessionRequest) {
     let request = request.header(HeaderName::from_static("x-greeting"), HeaderValue::from_static("hello"));
     let Ok(session) = request.accept().await else { return };
     session.closed().await;
+}
+
+async fn status(request: SessionRequest) {
+    let status = request.param("status").and_then(|status| status.parse().ok()).unwrap_or_default();
+    let Ok(session) = request.status(status).accept().await else { return };
+    echo_everything(&session).await;
+}
+
+async fn lost(request: SessionRequest) {
+    let Ok(session) = request.accept().await else { return };
+    // The page says when, so that it has seen its session open.
+    let _ = session.recv_datagram().await;
+    // H3_NO_ERROR.
+    session.close_connection(0x100, "on purpose");
 }
 
 async fn reject(request: SessionRequest) {

@@ -293,6 +293,51 @@ def test_the_client_resets_and_stops(run, code):
     run(test)
 
 
+def test_streams_that_are_broken_off_at_once(run):
+    """What is reset before its first packet leaves is a RESET_STREAM alone, with no word of its session."""
+
+    async def test(client):
+        report_id = next(IDS)
+        session = await client.session(f"/broken?id={report_id}")
+        told = {"uni": [], "bi": []}
+        for number in range(1, 6):
+            for _ in range(20):
+                for unidirectional in (True, False):
+                    stream_id = client.http.create_webtransport_stream(session.id, unidirectional)
+                    client.quic.reset_stream(stream_id, http3_code(7 if unidirectional else 8))
+            client.transmit()
+            deadline = asyncio.get_running_loop().time() + 3
+            while len(told["uni"]) + len(told["bi"]) < 40 * number and asyncio.get_running_loop().time() < deadline:
+                told = await report(client, report_id)
+                await asyncio.sleep(0.02)
+        assert (told["uni"].count(7), told["bi"].count(8)) == (100, 100)
+        await session.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 299])
+def test_any_status_of_success_opens_a_session(run, status):
+    async def test(client):
+        session = await client.session(f"/status/{status}")
+        assert session.status == status
+        stream = session.open()
+        stream.send(b"open", end=True)
+        assert await stream.whole() == b"open"
+
+    run(test)
+
+
+def test_the_server_closes_the_connection(run):
+    async def test(client):
+        session = await client.session("/lost")
+        session.send_datagram(b"now")
+        with pytest.raises(ConnectionError, match="error_code=256.*on purpose"):
+            await session.connect.whole()
+
+    run(test)
+
+
 def test_a_code_that_is_no_application_s(run):
     async def test(client):
         report_id = next(IDS)

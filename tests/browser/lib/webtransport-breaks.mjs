@@ -117,6 +117,34 @@ export const BREAKS = [
     expected: CODES.map((code) => ({ reset: code })),
   },
   {
+    name: 'streams that the page opens and aborts at once, of both kinds, all reach the server with their code',
+    run: async ({ open, soon, reason, report }) => {
+      const ROUNDS = 5;
+      const STREAMS = 20;
+      const id = crypto.randomUUID();
+      const session = await open(`/broken?id=${id}`);
+      let told = { uni: [], bi: [] };
+      for (let round = 1; round <= ROUNDS; round += 1) {
+        const aborted = [];
+        for (let stream = 0; stream < STREAMS; stream += 1) {
+          aborted.push((await session.createUnidirectionalStream()).abort(reason(7)));
+          aborted.push((await session.createBidirectionalStream()).writable.abort(reason(8)));
+        }
+        await soon('the aborts', Promise.all(aborted));
+        const deadline = Date.now() + 3_000;
+        do {
+          await new Promise((resolve) => setTimeout(resolve, 20));
+          told = await report(id);
+        } while (told.uni.length + told.bi.length < 2 * STREAMS * round && Date.now() < deadline);
+      }
+      session.close();
+      const count = (/** @type {number[]} */ codes, /** @type {number} */ code) => (
+        codes.filter((found) => found === code).length);
+      return { uni: count(told.uni, 7), bi: count(told.bi, 8) };
+    },
+    expected: { uni: 100, bi: 100 },
+  },
+  {
     name: 'the page cancels a stream of the server',
     needs: 'cancels',
     run: each(CODES, async ({ open, command, next, piece, soon, end, reason, report }, code) => {

@@ -211,6 +211,31 @@ export const CASES = [
     expected: Array(8).fill(rejected),
   },
   {
+    name: 'any status of success opens a session',
+    run: async ({ open, send, text }) => {
+      const all = [];
+      for (const status of [200, 201, 202, 204, 299]) {
+        const session = await open(`/status/${status}`);
+        const stream = await session.createBidirectionalStream();
+        await send(stream.writable, `${status}`);
+        all.push(await text(stream.readable));
+        session.close();
+      }
+      return all;
+    },
+    expected: ['200', '201', '202', '204', '299'],
+  },
+  {
+    name: 'the server closes the connection: the session is lost, without code or reason',
+    run: async ({ open, failure, soon }) => {
+      const session = await open('/lost');
+      const writer = session.datagrams.writable.getWriter();
+      await soon('a datagram', writer.write(new Uint8Array(1)));
+      return failure(session.closed);
+    },
+    expected: rejected,
+  },
+  {
     name: 'two sessions at once on one origin, and a fetch beside them',
     run: async ({ open, send, text, closed }) => {
       const sessions = await Promise.all([open('/echo'), open('/headers'), open('/echo')]);

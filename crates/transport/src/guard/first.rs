@@ -7,20 +7,22 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use h3cast_proto::{
     Role, Violation, code,
     filter::FrameFilter,
     frame,
     message::{self, Wrong},
-    qpack, stream_type,
+    qpack, stream_code, stream_type, varint,
 };
 use tracing::{debug, trace};
 
 use super::{
-    Shared,
+    Begun, Shared,
     head::{Cut, Head},
     recv::RecvStream,
     request::BidiStream,
@@ -32,6 +34,8 @@ use crate::quic;
 enum BiVerdict {
     Request(message::Head),
     Session(u64),
+    /// The peer broke it off before it named its session, which is this one.
+    Broken(u64, Begun),
     /// Refuse this stream with a code.
     Refuse(u64),
     /// Answer with this frame, and refuse the rest with a code.
@@ -47,7 +51,7 @@ pub(crate) async fn bidirectional(
     recv: quic::RecvStream,
 ) -> Option<BidiStream> {
     let mut head = Head::new(recv);
-    let verdict = tokio::time::timeout(shared.limits.head_timeout, judge_bi(&shared, &mut head))
+    let verdict = tokio::time::timeout(shared.limits.head_timeout, judge_bi(&shared, &mut head, &mut send))
         .await
         .unwrap_or(BiVerdict::Refuse(code::H3_REQUEST_CANCELLED));
     match verdict {
@@ -56,7 +60,10 @@ pub(crate) async fn bidirectional(
             let recv = RecvStream::new(head.stream, VecDeque::new(), filter, shared.clone());
             return Some(BidiStream::new(SendStream::new(send, shared.role), recv.with_prefix(head.buf)));
         }
-        BiVerdict::Session(id) => shared.sessions.deliver_bi(id, send, head.stream, head.buf).await,
+        BiVerdict::Session(id) => {
+            shared.sessions.deliver_bi(id, send, head.stream, Begun::Named(head.buf)).await;
+        }
+        BiVerdict::Broken(id, begun) => shared.sessions.deliver_bi(id, send, head.stream, begun).await,
         BiVerdict::Answer(response, error) => {
             head.stop(error);
             if send.write_all(response).await.is_ok() {
@@ -75,12 +82,25 @@ pub(crate) async fn bidirectional(
     None
 }
 
-async fn judge_bi(shared: &Shared, head: &mut Head<quic::RecvStream>) -> BiVerdict {
+async fn judge_bi(shared: &Shared, head: &mut Head<quic::RecvStream>, send: &mut quic::SendStream) -> BiVerdict {
     let mut first = true;
     loop {
-        let (ty, len, size) = match head.peek_frame().await {
+        let found = match first {
+            true => match first_frame(shared, head, send).await {
+                Ok(found) => found,
+                Err(id) => return BiVerdict::Broken(id, Begun::Unnamed(std::mem::take(&mut head.buf))),
+            },
+            false => head.peek_frame().await,
+        };
+        let (ty, len, size) = match found {
             Ok(found) => found,
-            Err(Cut::Lost) => return BiVerdict::Gone,
+            Err(Cut::Reset(code)) if first && may_be_session(&head.buf) => {
+                return match reset(shared, send.id(), code) {
+                    Some(id) => BiVerdict::Broken(id, Begun::Reset(code)),
+                    None => BiVerdict::Gone,
+                };
+            }
+            Err(Cut::Reset(_) | Cut::Lost) => return BiVerdict::Gone,
             // RFC 9114 §7.1: a frame cut short by the end of its stream.
             Err(Cut::End) if !head.buf.is_empty() => return truncated(),
             // RFC 9114 §4.1: not enough of a request to answer.
@@ -109,7 +129,7 @@ async fn judge_bi(shared: &Shared, head: &mut Head<quic::RecvStream>) -> BiVerdi
                 let whole = size + usize::try_from(len).unwrap_or(usize::MAX);
                 return match head.fill(whole).await {
                     Ok(()) => judge_fields(&head.buf[size..whole], shared.limits.max_field_section_size),
-                    Err(Cut::Lost) => BiVerdict::Gone,
+                    Err(Cut::Reset(_) | Cut::Lost) => BiVerdict::Gone,
                     Err(Cut::End) => truncated(),
                 };
             }
@@ -121,12 +141,72 @@ async fn judge_bi(shared: &Shared, head: &mut Head<quic::RecvStream>) -> BiVerdi
             }
             _ => match head.skip(size as u64 + len).await {
                 Ok(()) => {}
-                Err(Cut::Lost) => return BiVerdict::Gone,
+                Err(Cut::Reset(_) | Cut::Lost) => return BiVerdict::Gone,
                 Err(Cut::End) => return truncated(),
             },
         }
         first = false;
     }
+}
+
+/// How long a bidirectional stream may be silent before we look whether the peer has stopped the other half of it.
+/// Then it is four times as long.
+const STOP_CHECK: Duration = Duration::from_millis(250);
+
+/// Waits for the first frame; gives the stream's session when the peer has stopped the other half of it before.
+///
+/// We look now and then and do not wait for the stop: quinn would remember that until the end of the connection.
+async fn first_frame(
+    shared: &Shared,
+    head: &mut Head<quic::RecvStream>,
+    send: &mut quic::SendStream,
+) -> Result<Result<(u64, u64, usize), Cut>, u64> {
+    // Usually it is here. What waits longer has a box, so that requests do not carry it.
+    if let Some(found) = head.peek_frame().now_or_never() {
+        return Ok(found);
+    }
+    Box::pin(async {
+        let mut wait = STOP_CHECK;
+        loop {
+            if let Ok(found) = tokio::time::timeout(wait, head.peek_frame()).await {
+                return Ok(found);
+            }
+            wait *= 4;
+            if may_be_session(&head.buf)
+                && shared.sessions.only(send.id()).is_some()
+                && let Some(code) = send.stop_code()
+                && let Some(id) = attributed(shared, send.id(), code)
+            {
+                return Err(id);
+            }
+        }
+    })
+    .await
+}
+
+/// Whether a stream that begins so may still turn out to be a session's.
+fn may_be_session(buf: &[u8]) -> bool {
+    varint::decode(buf).is_none_or(|(signal, _)| signal == frame::WEBTRANSPORT_STREAM)
+}
+
+/// The session of a stream that the peer broke off with `code` before it named one.
+///
+/// QUIC gives up what was sent before a reset, the header included (RFC 9000 §3.2). A code of the range of
+/// applications (draft-ietf-webtrans-http3 §4.4) shows that the stream is a session's, and with one session there is
+/// no doubt whose.
+fn attributed(shared: &Shared, stream: u64, code: u64) -> Option<u64> {
+    stream_code::from_http3(code)?;
+    shared.sessions.only(stream)
+}
+
+/// The same of a stream that was reset: the last that is heard of it.
+fn reset(shared: &Shared, stream: u64, code: u64) -> Option<u64> {
+    let session = attributed(shared, stream, code);
+    if session.is_none() && stream_code::from_http3(code).is_some() {
+        debug!(stream, "a stream was reset before it named its session, and cannot be reported");
+        shared.sessions.unreported();
+    }
+    session
 }
 
 const TOO_LARGE: BiVerdict = BiVerdict::Answer(qpack::FIELDS_TOO_LARGE, code::H3_EXCESSIVE_LOAD);
@@ -170,8 +250,15 @@ pub(crate) async fn unidirectional(shared: Arc<Shared>, recv: quic::RecvStream) 
         head.stop(code::H3_STREAM_CREATION_ERROR);
         return None;
     };
-    // RFC 9114 §6.2: a stream may end before its type.
-    let (ty, size) = ty.ok()?;
+    let (ty, size) = match ty {
+        Ok(found) => found,
+        Err(Cut::Reset(code)) => {
+            reset_uni(&shared, head.stream, code).await;
+            return None;
+        }
+        // RFC 9114 §6.2: a stream may end before its type.
+        Err(Cut::End | Cut::Lost) => return None,
+    };
     let announced = head.buf.split_to(size);
     match ty {
         stream_type::CONTROL => {
@@ -195,11 +282,12 @@ pub(crate) async fn unidirectional(shared: Arc<Shared>, recv: quic::RecvStream) 
                 Ok(Ok((id, size))) => match session_id(id) {
                     Ok(id) => {
                         drop(head.buf.split_to(size));
-                        shared.sessions.deliver_uni(id, head.stream, head.buf).await;
+                        shared.sessions.deliver_uni(id, head.stream, Begun::Named(head.buf)).await;
                     }
                     Err(violation) => shared.violated(violation),
                 },
-                Ok(Err(_)) => {}
+                Ok(Err(Cut::Reset(code))) => reset_uni(&shared, head.stream, code).await,
+                Ok(Err(Cut::End | Cut::Lost)) => {}
                 Err(_) => head.stop(code::WT_BUFFERED_STREAM_REJECTED),
             }
         }
@@ -209,6 +297,13 @@ pub(crate) async fn unidirectional(shared: Arc<Shared>, recv: quic::RecvStream) 
         }
     }
     None
+}
+
+/// Reports a unidirectional stream that the peer reset before it named its session.
+async fn reset_uni(shared: &Shared, recv: quic::RecvStream, code: u64) {
+    if let Some(id) = reset(shared, recv.id(), code) {
+        shared.sessions.deliver_uni(id, recv, Begun::Reset(code)).await;
+    }
 }
 
 /// Reads one of QPACK's streams for as long as the connection lasts.

@@ -4,9 +4,8 @@
 use std::future::poll_fn;
 
 use bytes::{Bytes, BytesMut};
-use h3::quic;
+use h3::quic::{self, StreamErrorIncoming};
 use h3cast_proto::{frame, varint};
-use tracing::trace;
 
 /// A stream of the peer's with the bytes read from it so far.
 pub(super) struct Head<S> {
@@ -18,7 +17,9 @@ pub(super) struct Head<S> {
 pub(super) enum Cut {
     /// The stream was finished.
     End,
-    /// The stream was reset, or the connection is gone.
+    /// The stream was reset, with this code.
+    Reset(u64),
+    /// The connection is gone.
     Lost,
 }
 
@@ -40,10 +41,8 @@ impl<S: quic::RecvStream<Buf = Bytes>> Head<S> {
                 self.buf = joined.freeze();
             }
             Ok(None) => return Err(Cut::End),
-            Err(error) => {
-                trace!(%error, "a stream ended before it said what it is");
-                return Err(Cut::Lost);
-            }
+            Err(StreamErrorIncoming::StreamTerminated { error_code }) => return Err(Cut::Reset(error_code)),
+            Err(_) => return Err(Cut::Lost),
         }
         Ok(())
     }

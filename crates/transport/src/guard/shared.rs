@@ -18,10 +18,25 @@ use crate::quic::{Connection, FEW_STREAMS, MANY_STREAMS, RecvStream, SendStream}
 
 /// Where the streams of a connection's sessions go.
 pub(crate) trait Sessions: std::fmt::Debug + Send + Sync {
-    /// Takes a bidirectional stream of session `id` from the peer; `prefix` was read with its header.
-    fn deliver_bi(&self, id: u64, send: SendStream, recv: RecvStream, prefix: Bytes) -> Delivery<'_>;
+    /// Takes a bidirectional stream of session `id` from the peer.
+    fn deliver_bi(&self, id: u64, send: SendStream, recv: RecvStream, begun: Begun) -> Delivery<'_>;
     /// Takes a unidirectional one.
-    fn deliver_uni(&self, id: u64, recv: RecvStream, prefix: Bytes) -> Delivery<'_>;
+    fn deliver_uni(&self, id: u64, recv: RecvStream, begun: Begun) -> Delivery<'_>;
+    /// The session that a stream of the peer's belongs to if it is one of a session at all, when there is but one.
+    fn only(&self, stream: u64) -> Option<u64>;
+    /// Counts a stream of a session that was reset before it named its session, and is not reported.
+    fn unreported(&self);
+}
+
+/// How far a stream of a session had come when it was delivered.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// Its header has been read, and these bytes after it.
+    Named(Bytes),
+    /// The peer has reset it, with this code.
+    Reset(u64),
+    /// The peer has stopped the other half. Of its header only this has come, and the rest may still.
+    Unnamed(Bytes),
 }
 
 /// Ends when the stream has its session, or was refused.

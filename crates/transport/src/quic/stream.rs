@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::{Pin, pin},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -177,6 +177,18 @@ impl SendStream {
     /// when it has ended already.
     pub fn set_priority(&self, priority: i32) {
         let _ = self.0.set_priority(priority);
+    }
+
+    /// The error code with which the peer has stopped the stream, if it has and this side has not ended it.
+    ///
+    /// Unlike [`stopped`](Self::stopped) it leaves nothing behind in the engine. It is an empty write, for which
+    /// the engine may send a frame.
+    pub(crate) fn stop_code(&mut self) -> Option<u64> {
+        let mut cx = Context::from_waker(Waker::noop());
+        match self.poll_write(&mut cx, &[]) {
+            Poll::Ready(Err(WriteError::Stopped(code))) => Some(code),
+            _ => None,
+        }
     }
 
     /// Waits until the peer stops the stream, and gives its error code, or has acknowledged all of a finished

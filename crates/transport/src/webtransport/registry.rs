@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::session::Inner;
 use crate::{
-    guard::{Delivery, Sessions},
+    guard::{Begun, Delivery, Sessions},
     quic::{RecvStream, SendStream},
 };
 
@@ -213,10 +213,10 @@ impl Registry {
 }
 
 impl Sessions for Registry {
-    fn deliver_bi(&self, id: u64, mut send: SendStream, mut recv: RecvStream, prefix: Bytes) -> Delivery<'_> {
+    fn deliver_bi(&self, id: u64, mut send: SendStream, mut recv: RecvStream, begun: Begun) -> Delivery<'_> {
         Box::pin(async move {
             match self.find(id).await {
-                Ok(session) => session.deliver_bi(send, recv, prefix),
+                Ok(session) => session.deliver_bi(send, recv, begun),
                 Err(error) => {
                     debug!(session = id, "refusing a stream: {}", code::describe(error));
                     recv.stop(error);
@@ -226,16 +226,34 @@ impl Sessions for Registry {
         })
     }
 
-    fn deliver_uni(&self, id: u64, mut recv: RecvStream, prefix: Bytes) -> Delivery<'_> {
+    fn deliver_uni(&self, id: u64, mut recv: RecvStream, begun: Begun) -> Delivery<'_> {
         Box::pin(async move {
             match self.find(id).await {
-                Ok(session) => session.deliver_uni(recv, prefix),
+                Ok(session) => session.deliver_uni(recv, begun),
                 Err(error) => {
                     debug!(session = id, "refusing a stream: {}", code::describe(error));
                     recv.stop(error);
                 }
             }
         })
+    }
+
+    fn only(&self, stream: u64) -> Option<u64> {
+        let state = self.state();
+        let mut ids = state.sessions.keys();
+        match (ids.next(), ids.next()) {
+            // A client's bidirectional stream of a session has a higher id than the session.
+            (Some(&id), None) if !stream.is_multiple_of(4) || stream > id => Some(id),
+            _ => None,
+        }
+    }
+
+    fn unreported(&self) {
+        for entry in self.state().sessions.values() {
+            if let Entry::Open(session) = entry {
+                session.unreported();
+            }
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use h3cast_proto::{code, datagram, frame, stream_type, varint};
 use super::stream::{RecvStream, SendStream};
 use crate::{
     connection::ConnectionHandle,
+    guard::Begun,
     quic::{self, SendDatagramError},
 };
 pub(crate) use inner::Inner;
@@ -90,6 +91,11 @@ pub struct Stats {
     pub streams_opened: u64,
     /// Streams opened by the peer.
     pub streams_accepted: u64,
+    /// Streams that the peer reset as soon as it had opened them, and that
+    /// [`accept_uni`](Session::accept_uni) and [`accept_bi`](Session::accept_bi) will not report: with several
+    /// sessions on the connection nothing shows whose they were, and they count for each of them; or 128 of them
+    /// waited to be accepted already.
+    pub streams_unreported: u64,
     /// Datagrams handed to QUIC.
     pub datagrams_sent: u64,
     /// Datagrams received.
@@ -158,6 +164,7 @@ impl Session {
         Stats {
             streams_opened: get(&counters.streams_opened),
             streams_accepted: get(&counters.streams_accepted),
+            streams_unreported: get(&counters.streams_unreported),
             datagrams_sent: get(&counters.datagrams_sent),
             datagrams_received: get(&counters.datagrams_received),
             datagrams_dropped: get(&counters.datagrams_dropped),
@@ -195,7 +202,7 @@ impl Session {
     pub async fn open_bi(&self) -> Result<(SendStream, RecvStream), SessionError> {
         let opened = async {
             let (send, recv) = self.inner.conn.open_bi().await?;
-            let recv = self.inner.adopt_recv(recv, Bytes::new());
+            let recv = self.inner.adopt_recv(recv, Begun::Named(Bytes::new()));
             let mut header = BytesMut::with_capacity(2 * varint::MAX_LEN);
             varint::encode(frame::WEBTRANSPORT_STREAM, &mut header);
             Ok((self.begin(send, header).await, recv))
@@ -214,6 +221,10 @@ impl Session {
 
     /// Waits for a unidirectional stream of the peer's, in the order in which they came.
     ///
+    /// A stream that the peer opens and resets at once comes as well, and reading it gives the code. A reset takes
+    /// the place of all that was sent before it, what names the stream's session included. So this works while the
+    /// connection has one session; with several, [`Stats::streams_unreported`] counts.
+    ///
     /// # Errors
     ///
     /// When the session has ended.
@@ -225,7 +236,8 @@ impl Session {
         self.unless_ended(async { Ok(self.inner.uni.take().await) }).await
     }
 
-    /// Waits for a bidirectional stream of the peer's, in the order in which they came.
+    /// Waits for a bidirectional stream of the peer's, in the order in which they came. One that the peer breaks
+    /// off at once comes as in [`accept_uni`](Self::accept_uni).
     ///
     /// # Errors
     ///

@@ -1,5 +1,7 @@
 //! The streams of a session.
 
+mod recv;
+
 use std::{
     io,
     pin::Pin,
@@ -7,15 +9,13 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use h3cast_proto::code;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Notify,
-};
+use tokio::{io::AsyncWrite, sync::Notify};
 
 use super::codes;
 use crate::quic;
+pub use recv::RecvStream;
 
 /// Why a stream cannot be read or written any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -331,97 +331,5 @@ impl AsyncWrite for SendStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.finish().map_err(io::Error::from))
-    }
-}
-
-/// The receiving half of a stream. Dropping it before its end stops it with code 0.
-#[derive(Debug)]
-pub struct RecvStream {
-    cell: Arc<Cell<quic::RecvStream>>,
-    /// What came together with the stream's header.
-    prefix: Bytes,
-    /// The application wants no more; to QUIC that is as good as the end.
-    stopped: bool,
-}
-
-impl RecvStream {
-    pub(super) fn new(stream: quic::RecvStream, prefix: Bytes) -> Self {
-        Self { cell: Cell::new(stream), prefix, stopped: false }
-    }
-
-    pub(super) fn cell(&self) -> &Arc<Cell<quic::RecvStream>> {
-        &self.cell
-    }
-
-    /// The stream's id ([RFC 9000 §2.1](https://www.rfc-editor.org/rfc/rfc9000#section-2.1)).
-    #[must_use]
-    pub fn id(&self) -> u64 {
-        self.cell.lock().stream.id()
-    }
-
-    /// Waits for the next bytes, at most `max` of them, without copying; `None` at the end.
-    ///
-    /// Where the pieces are cut says nothing of how the peer wrote them.
-    ///
-    /// # Errors
-    ///
-    /// When the peer reset the stream, or its session or connection has ended.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel-safe.
-    pub async fn read_bytes(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
-        std::future::poll_fn(|cx| self.poll_bytes(cx, max)).await
-    }
-
-    fn poll_bytes(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>, StreamError>> {
-        if self.stopped {
-            return Poll::Ready(Err(StreamError::Ended));
-        }
-        if max == 0 {
-            return Poll::Ready(Ok(Some(Bytes::new())));
-        }
-        let prefix = &mut self.prefix;
-        let polled = ready!(self.cell.poll(cx, |stream, cx| {
-            if !prefix.is_empty() {
-                return Poll::Ready(Ok(Some(prefix.split_to(max.min(prefix.len())))));
-            }
-            stream.poll_chunk(cx, max).map_err(StreamError::from)
-        }));
-        // A stream whose session has ended is still to be stopped.
-        if !matches!(polled, Ok(Some(_)) | Err(StreamError::SessionGone)) {
-            self.cell.lock().ended = true;
-        }
-        Poll::Ready(polled)
-    }
-
-    /// Asks the peer to stop sending, with a code for its application. What it has sent is lost.
-    pub fn stop(&mut self, code: u32) {
-        self.stopped = true;
-        self.refuse(codes::to_http3(code));
-    }
-
-    pub(super) fn refuse(&self, http3: u64) {
-        let mut half = self.cell.lock();
-        half.ended = true;
-        half.stream.stop(http3);
-    }
-}
-
-impl Drop for RecvStream {
-    fn drop(&mut self) {
-        let mut half = self.cell.lock();
-        if !half.ended && !half.gone {
-            half.stream.stop(codes::to_http3(0));
-        }
-    }
-}
-
-impl AsyncRead for RecvStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Some(bytes) = ready!(self.poll_bytes(cx, buf.remaining()))? {
-            buf.put_slice(bytes.chunk());
-        }
-        Poll::Ready(Ok(()))
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use super::Closed;
 use crate::{
     connection::ConnectionHandle,
+    guard::Begun,
     quic,
     webtransport::{
         capsule::MAX_REASON,
@@ -22,7 +23,8 @@ use crate::{
     },
 };
 
-/// How many streams that the peer opened wait to be accepted. The next one is refused.
+/// How many streams that the peer opened wait to be accepted. The next one is refused. Besides, as many that it
+/// has reset already: those no longer count against what QUIC lets it open, and must not crowd out others.
 const ACCEPT_QUEUE: usize = 128;
 
 /// How many received datagrams wait to be read. The oldest is dropped for the next one.
@@ -61,10 +63,12 @@ impl<T> Queue<T> {
         Self { waiting: Mutex::default(), capacity, came: Notify::new() }
     }
 
-    /// Gives the item back when there is no room for it.
-    fn push(&self, item: T) -> Result<(), T> {
+    /// Gives the item back when there is no room for it beside those of its kind.
+    fn push(&self, item: T, kind: impl Fn(&T) -> bool) -> Result<(), T> {
         let mut waiting = lock(&self.waiting);
-        if waiting.len() == self.capacity {
+        let of_kind = kind(&item);
+        let full = |waiting: &VecDeque<T>| waiting.iter().filter(|item| kind(item) == of_kind).count() == self.capacity;
+        if waiting.len() >= self.capacity && full(&waiting) {
             return Err(item);
         }
         waiting.push_back(item);
@@ -248,26 +252,38 @@ impl Inner {
         stream
     }
 
-    pub(super) fn adopt_recv(&self, stream: quic::RecvStream, prefix: Bytes) -> RecvStream {
-        let stream = RecvStream::new(stream, prefix);
+    pub(super) fn adopt_recv(&self, stream: quic::RecvStream, begun: Begun) -> RecvStream {
+        let stream = RecvStream::new(stream, begun, self.id);
         self.track(stream.cell());
         stream
     }
 
-    pub(in crate::webtransport) fn deliver_uni(&self, recv: quic::RecvStream, prefix: Bytes) {
+    pub(in crate::webtransport) fn deliver_uni(&self, recv: quic::RecvStream, begun: Begun) {
         self.counters.streams_accepted.fetch_add(1, Ordering::Relaxed);
-        if let Err(recv) = self.uni.push(self.adopt_recv(recv, prefix)) {
-            recv.refuse(code::WT_BUFFERED_STREAM_REJECTED);
+        if let Err(recv) = self.uni.push(self.adopt_recv(recv, begun), RecvStream::came_reset) {
+            self.refused(&recv);
         }
     }
 
-    pub(in crate::webtransport) fn deliver_bi(&self, send: quic::SendStream, recv: quic::RecvStream, prefix: Bytes) {
+    pub(in crate::webtransport) fn deliver_bi(&self, send: quic::SendStream, recv: quic::RecvStream, begun: Begun) {
         self.counters.streams_accepted.fetch_add(1, Ordering::Relaxed);
-        let streams = (self.adopt_send(send), self.adopt_recv(recv, prefix));
-        if let Err((send, recv)) = self.bi.push(streams) {
+        let streams = (self.adopt_send(send), self.adopt_recv(recv, begun));
+        if let Err((send, recv)) = self.bi.push(streams, |(_, recv)| recv.came_reset()) {
             send.refuse(code::WT_BUFFERED_STREAM_REJECTED);
-            recv.refuse(code::WT_BUFFERED_STREAM_REJECTED);
+            self.refused(&recv);
         }
+    }
+
+    fn refused(&self, recv: &RecvStream) {
+        recv.refuse(code::WT_BUFFERED_STREAM_REJECTED);
+        if recv.came_reset() {
+            self.unreported();
+        }
+    }
+
+    /// Counts a stream that was reset at once, and will not reach the application.
+    pub(in crate::webtransport) fn unreported(&self) {
+        self.counters.streams_unreported.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(in crate::webtransport) fn deliver_datagram(&self, payload: Bytes) {
@@ -282,6 +298,7 @@ impl Inner {
 pub(super) struct Counters {
     pub(super) streams_opened: AtomicU64,
     pub(super) streams_accepted: AtomicU64,
+    pub(super) streams_unreported: AtomicU64,
     pub(super) datagrams_sent: AtomicU64,
     pub(super) datagrams_received: AtomicU64,
     pub(super) datagrams_dropped: AtomicU64,
