@@ -20,6 +20,7 @@ pub mod browser;
 mod child;
 pub mod chunk;
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 pub mod client;
 mod content;
@@ -27,16 +28,15 @@ pub mod feed;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod page;
-
 mod resource;
 pub mod source;
 
 pub use app::App;
 pub use h3cast_feed::format;
 #[cfg(feature = "cli")]
-pub(crate) use h3cast_transport::shown;
+pub(crate) use h3cast_transport::program::shown;
+pub(crate) use h3cast_transport::program::{fault, outstanding, panics, path, rarely};
 pub use h3cast_transport::{
     Identity, Listen, NoTakeover, PlainHttp, Server, TakenStream, Takeover, http3, identity, listen, note, origin,
     quic, server, webtransport,
 };
-pub(crate) use h3cast_transport::{fault, outstanding, panics, path, rarely};

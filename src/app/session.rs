@@ -14,7 +14,7 @@ use crate::{
     format::{self, Format, Framing, Writer},
     origin::split_authority,
     outstanding::{self, Outstanding},
-    rarely::rarely,
+    rarely,
     webtransport::{DatagramError, SendStream, Session, SessionRequest, StreamError},
 };
 

@@ -69,7 +69,7 @@ async fn feeds(connection: &Connection, uri: &Uri) -> Option<Vec<String>> {
 pub(crate) async fn holds_history(connection: &Connection, uri: &Uri) -> Option<bool> {
     let name = match uri.path().strip_prefix("/stream")? {
         "" => crate::feed::DEFAULT.into(),
-        path => h3cast_transport::path::decoded(path.strip_prefix('/')?)?,
+        path => crate::path::decoded(path.strip_prefix('/')?)?,
     };
     let mut response = connection.get(&format!("https://{}/feeds", uri.authority()?).parse().ok()?).await.ok()?;
     let feeds: serde_json::Value = serde_json::from_slice(&response.body.short().await.ok()?).ok()?;

@@ -3,7 +3,7 @@
 pub mod chunker;
 pub mod command;
 pub mod demo;
-pub mod file;
+pub(crate) mod file;
 pub(crate) mod stdin;
 
 use std::{io, path::PathBuf, pin::Pin, str::FromStr, sync::Arc, time::Duration};

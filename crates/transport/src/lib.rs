@@ -32,8 +32,7 @@ mod crypto;
 mod diag;
 #[cfg(feature = "server")]
 pub mod early;
-#[doc(hidden)]
-pub mod fault;
+mod fault;
 mod guard;
 #[cfg(feature = "server")]
 pub mod http3;
@@ -42,15 +41,11 @@ pub mod listen;
 #[cfg(any(feature = "client", feature = "self-signed"))]
 pub mod note;
 pub mod origin;
-#[doc(hidden)]
-pub mod outstanding;
-#[doc(hidden)]
-pub mod panics;
-#[doc(hidden)]
-pub mod path;
+mod outstanding;
+mod panics;
+mod path;
 pub mod quic;
-#[doc(hidden)]
-pub mod rarely;
+mod rarely;
 #[cfg(feature = "server")]
 mod reached;
 #[cfg(feature = "server")]
@@ -59,8 +54,7 @@ mod response;
 pub mod server;
 #[cfg(feature = "server")]
 mod service;
-#[doc(hidden)]
-pub mod shown;
+mod shown;
 #[cfg(feature = "server")]
 #[cfg_attr(not(feature = "tcp"), path = "tcp/none.rs")]
 mod tcp;
@@ -79,3 +73,30 @@ pub use identity::Identity;
 pub use listen::Listen;
 #[cfg(feature = "server")]
 pub use server::{PlainHttp, Server};
+
+/// What the `h3cast` program shares with this crate. Not part of its API: it may change in any release.
+#[doc(hidden)]
+pub mod program {
+    pub use crate::rarely::rarely;
+
+    /// Faults that tests ask for.
+    pub mod fault {
+        pub use crate::fault::{fallible, point};
+    }
+    /// Waiting for what was written.
+    pub mod outstanding {
+        pub use crate::outstanding::{Outstanding, read, while_receiving};
+    }
+    /// Panics of others' code.
+    pub mod panics {
+        pub use crate::panics::{caught, caught_async, report};
+    }
+    /// Paths of URLs.
+    pub mod path {
+        pub use crate::path::{decoded, normal, normalized};
+    }
+    /// Text from peers, as it is shown on terminals and in logs.
+    pub mod shown {
+        pub use crate::shown::{Lines, Short, Shown, json};
+    }
+}
