@@ -96,7 +96,7 @@ fn set<T>(place: &mut Option<T>, name: &str, value: &str, parsed: Option<T>, all
 }
 
 /// What a client wants to view.
-pub(super) struct Asked {
+pub(super) struct ViewRequest {
     pub(super) feed: Feed,
     from: Option<Start>,
     /// The end that the client has had.
@@ -112,7 +112,7 @@ pub(super) struct Asked {
 
 impl App {
     /// What a request wants to view, by its URI and its headers.
-    pub(super) async fn asked(&self, uri: &Uri, headers: &HeaderMap) -> Result<Asked, Problem> {
+    pub(super) async fn asked(&self, uri: &Uri, headers: &HeaderMap) -> Result<ViewRequest, Problem> {
         let feed = self.feed(uri.path()).await?;
         let query = Query::of(uri)?;
         // An `EventSource` asks by `Accept`, and adds its place when it reconnects.
@@ -125,7 +125,7 @@ impl App {
         // Without an event yet its place is empty (HTML §9.2.4).
         let place = last_event.filter(|id| !id.is_empty()).or(query.from.as_deref());
         let from = place.map(str::parse::<Start>).transpose().map_err(|error| Problem::bad(error.to_string()))?;
-        Ok(Asked {
+        Ok(ViewRequest {
             feed,
             from,
             had_end: place.and_then(|place| place.parse().ok()),
@@ -139,7 +139,7 @@ impl App {
     }
 }
 
-impl Asked {
+impl ViewRequest {
     /// Whether an `EventSource` asks that has had the end, and would get it again and again: only 204
     /// keeps it from that (HTML §9.2.3).
     pub(super) fn is_over(&self) -> bool {

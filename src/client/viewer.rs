@@ -214,29 +214,29 @@ pub struct Viewer {
     /// Which transports have brought a chunk, and which the server has refused for good.
     brought: Vec<Transport>,
     refused: Option<Transport>,
-    state: State,
+    state: Phase,
     events: VecDeque<Event>,
 }
 
-enum State {
+enum Phase {
     Waiting(Pin<Box<Sleep>>),
     /// To open, with a connection that is there already.
     Ready(Option<Box<Connection>>),
-    Opening(Pin<Box<dyn Future<Output = Result<Reading, ViewError>> + Send>>),
-    Reading(Box<Reading>),
-    Ended(Option<Box<Reading>>),
+    Opening(Pin<Box<dyn Future<Output = Result<FeedStream, ViewError>> + Send>>),
+    FeedStream(Box<FeedStream>),
+    Ended(Option<Box<FeedStream>>),
 }
 
 /// A feed that is being read.
-struct Reading {
-    source: Source,
+struct FeedStream {
+    source: Carrier,
     connection: Connection,
     decoder: FrameDecoder,
     /// When something came last.
     heard: Instant,
 }
 
-enum Source {
+enum Carrier {
     Response(Box<Body>),
     Session {
         stream: RecvStream,
@@ -270,7 +270,7 @@ impl Viewer {
             first: Transport::default(),
             brought: Vec::new(),
             refused: None,
-            state: State::Ready(None),
+            state: Phase::Ready(None),
             events: VecDeque::new(),
         })
     }
@@ -294,7 +294,7 @@ impl Viewer {
     /// A connection to the feed's server to begin with.
     #[must_use]
     pub fn connection(mut self, connection: Connection) -> Self {
-        self.state = State::Ready(Some(Box::new(connection)));
+        self.state = Phase::Ready(Some(Box::new(connection)));
         self
     }
 
@@ -335,32 +335,32 @@ impl Viewer {
                 return Ok(Some(event));
             }
             match &mut self.state {
-                State::Waiting(pause) => {
+                Phase::Waiting(pause) => {
                     pause.as_mut().await;
-                    self.state = State::Ready(None);
+                    self.state = Phase::Ready(None);
                 }
-                State::Ready(connection) => {
+                Phase::Ready(connection) => {
                     let uri = self.uri.behind(&self.place);
                     let opening = open(connection.take(), uri.clone(), self.trust.clone(), self.transport);
                     let deadline = self.retry.deadline();
-                    self.state = State::Opening(Box::pin(async move { retry::by(deadline, &uri, opening).await }));
+                    self.state = Phase::Opening(Box::pin(async move { retry::by(deadline, &uri, opening).await }));
                 }
-                State::Opening(opening) => match opening.as_mut().await {
+                Phase::Opening(opening) => match opening.as_mut().await {
                     Ok(reading) => {
                         self.place.reopened();
-                        self.state = State::Reading(Box::new(reading));
+                        self.state = Phase::FeedStream(Box::new(reading));
                         let opened = Event::Opened { transport: self.transport, behind: self.place.cursor() };
                         self.events.push_back(opened);
                     }
                     Err(error) => self.failed(error)?,
                 },
-                State::Reading(reading) => match reading.next().await {
+                Phase::FeedStream(reading) => match reading.next().await {
                     Ok(Some(bytes)) => self.take(&bytes)?,
                     Ok(None) if self.place.has_begun() => self.failed(ViewError::Short)?,
                     Ok(None) => self.failed(ViewError::NoFeed)?,
                     Err(error) => self.failed(error)?,
                 },
-                State::Ended(_) => return Ok(None),
+                Phase::Ended(_) => return Ok(None),
             }
         }
     }
@@ -372,8 +372,8 @@ impl Viewer {
     ///
     /// When dropped, everything is closed at once.
     pub async fn close(self) {
-        if let State::Reading(reading) | State::Ended(Some(reading)) = self.state {
-            let Reading { source, connection, .. } = *reading;
+        if let Phase::FeedStream(reading) | Phase::Ended(Some(reading)) = self.state {
+            let FeedStream { source, connection, .. } = *reading;
             drop(source);
             connection.close().await;
         }
@@ -381,7 +381,7 @@ impl Viewer {
 
     /// Reads what has come.
     fn take(&mut self, bytes: &[u8]) -> Result<(), ViewError> {
-        let State::Reading(reading) = &mut self.state else { return Ok(()) };
+        let Phase::FeedStream(reading) = &mut self.state else { return Ok(()) };
         reading.decoder.push(bytes);
         loop {
             let frame = match reading.decoder.pop() {
@@ -438,27 +438,27 @@ impl Viewer {
             return Err(ViewError::GaveUp { after: self.retry_for.unwrap_or_default(), last: Box::new(error) });
         };
         self.events.push_back(Event::Lost { error, pause, transport: self.transport });
-        self.state = State::Waiting(Box::pin(sleep(pause)));
+        self.state = Phase::Waiting(Box::pin(sleep(pause)));
         Ok(())
     }
 
     fn end(&mut self) {
-        let reading = match std::mem::replace(&mut self.state, State::Ended(None)) {
-            State::Reading(reading) | State::Ended(Some(reading)) => Some(reading),
+        let reading = match std::mem::replace(&mut self.state, Phase::Ended(None)) {
+            Phase::FeedStream(reading) | Phase::Ended(Some(reading)) => Some(reading),
             _ => None,
         };
-        self.state = State::Ended(reading);
+        self.state = Phase::Ended(reading);
     }
 }
 
-impl Reading {
+impl FeedStream {
     /// The next bytes. Cancel-safe.
     async fn next(&mut self) -> Result<Option<Bytes>, ViewError> {
         let source = &mut self.source;
         let piece = async {
             Ok(match source {
-                Source::Response(body) => body.next().await?,
-                Source::Session { stream, .. } => stream.read_bytes(usize::MAX).await?,
+                Carrier::Response(body) => body.next().await?,
+                Carrier::Session { stream, .. } => stream.read_bytes(usize::MAX).await?,
             })
         };
         let piece = timeout_at(self.heard + SILENCE, piece).await.unwrap_or(Err(ViewError::Silent));
@@ -472,7 +472,7 @@ async fn open(
     uri: Uri,
     trust: Trust,
     transport: Transport,
-) -> Result<Reading, ViewError> {
+) -> Result<FeedStream, ViewError> {
     let opened = async {
         let connection = match connection {
             Some(connection) => *connection,
@@ -488,12 +488,12 @@ async fn open(
                 if let Some(error) = answer::no_feed(&connection, &uri, &response.headers).await {
                     return Err(error);
                 }
-                Source::Response(Box::new(response.body))
+                Carrier::Response(Box::new(response.body))
             }
             Transport::WebTransport => match connection.webtransport(&uri, HeaderMap::new(), &[]).await {
                 Ok(session) => {
                     let stream = session.accept_uni().await?;
-                    Source::Session { stream, _session: session }
+                    Carrier::Session { stream, _session: session }
                 }
                 Err(ClientError::Refused { status, headers }) => {
                     return Err(answer::refused(&connection, &uri, status, &headers).await);
@@ -501,7 +501,7 @@ async fn open(
                 Err(error) => return Err(error.into()),
             },
         };
-        Ok(Reading { source, connection, decoder: FrameDecoder::new(LONGEST_FRAME), heard: Instant::now() })
+        Ok(FeedStream { source, connection, decoder: FrameDecoder::new(LONGEST_FRAME), heard: Instant::now() })
     };
     timeout(SILENCE, opened).await.unwrap_or(Err(ViewError::Silent))
 }

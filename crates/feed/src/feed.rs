@@ -14,7 +14,7 @@ use futures_util::{
 
 use crate::{
     Counted, End, EndCursor, Epoch, FeedError, Filler, Keeper, Lag, Publisher, Start, Status, Viewer, kept::Kept,
-    panics, ring::Ring, status::Counters, viewer::Upstream,
+    panics, ring::Ring, status::FeedCounters, viewer::Upstream,
 };
 
 /// A history for lines of text, in bytes: 8 MiB.
@@ -48,7 +48,7 @@ pub struct Feed {
     pub(crate) name: Arc<str>,
     pub(crate) backing: Backing,
     file: Option<Arc<Path>>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) counters: Arc<FeedCounters>,
 }
 
 impl fmt::Debug for Feed {
@@ -64,7 +64,7 @@ impl Feed {
     pub fn live(name: &str, history: usize, lag: Lag) -> (Self, Publisher) {
         let name: Arc<str> = name.into();
         let ring = Arc::new(Ring::new(Epoch::now(), history, lag));
-        let counters = Arc::<Counters>::default();
+        let counters = Arc::<FeedCounters>::default();
         let publisher = Publisher::new(name.clone(), ring.clone(), counters.clone());
         (Self { name, backing: Backing::Live { ring, publisher: None }, file: None, counters }, publisher)
     }
@@ -92,7 +92,7 @@ impl Feed {
         next: u64,
         now: u64,
     ) -> (Self, Filler) {
-        let counters = Arc::<Counters>::default();
+        let counters = Arc::<FeedCounters>::default();
         let name: Arc<str> = name.into();
         let kept = Kept::new(keeper, history, epoch, next, now);
         let publisher = kept.keeper.is_writable().then(|| Publisher::kept(kept.clone()));

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{Chunk, End, Epoch, FeedError, Keeper, Lag, Start, log, ring::Ring, status::Counters};
+use crate::{Chunk, End, Epoch, FeedError, Keeper, Lag, Start, log, ring::Ring, status::FeedCounters};
 use viewer::At;
 pub(crate) use viewer::KeptViewer;
 
@@ -66,7 +66,7 @@ impl Kept {
 #[derive(Debug, Clone)]
 pub struct Filler {
     kept: Arc<Filled>,
-    counters: Arc<Counters>,
+    counters: Arc<FeedCounters>,
 }
 
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl Drop for Filled {
 }
 
 impl Filler {
-    pub(crate) fn new(name: Arc<str>, kept: Kept, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(name: Arc<str>, kept: Kept, counters: Arc<FeedCounters>) -> Self {
         Self { kept: Arc::new(Filled { name, kept }), counters }
     }
 

@@ -11,7 +11,7 @@ use crate::{
     kept::Kept,
     log,
     ring::{Full, Ring},
-    status::Counters,
+    status::FeedCounters,
 };
 
 /// How long a publisher may be held up before that is logged, each time.
@@ -42,7 +42,7 @@ impl fmt::Debug for To {
 struct PublisherGuard {
     name: Arc<str>,
     ring: Arc<Ring>,
-    counters: Arc<Counters>,
+    counters: Arc<FeedCounters>,
 }
 
 impl Drop for PublisherGuard {
@@ -57,7 +57,7 @@ impl Drop for PublisherGuard {
 }
 
 impl Publisher {
-    pub(crate) fn new(name: Arc<str>, ring: Arc<Ring>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(name: Arc<str>, ring: Arc<Ring>, counters: Arc<FeedCounters>) -> Self {
         Self(To::Ring(Arc::new(PublisherGuard { name, ring, counters })))
     }
 

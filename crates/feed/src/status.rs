@@ -40,7 +40,7 @@ pub struct Status {
 
 /// What the parts of a feed count.
 #[derive(Debug, Default)]
-pub(crate) struct Counters {
+pub(crate) struct FeedCounters {
     viewers: AtomicU64,
     /// For how long publishers were held up, in milliseconds.
     blocked: AtomicU64,
@@ -48,7 +48,7 @@ pub(crate) struct Counters {
     pub(crate) failures: log::Failures,
 }
 
-impl Counters {
+impl FeedCounters {
     pub(crate) fn joined(&self) {
         self.viewers.fetch_add(1, Ordering::Relaxed);
     }
@@ -87,10 +87,10 @@ impl Counters {
 
 /// Counts as a viewer of a feed until it is dropped: something that reads the feed's bytes from its file.
 #[derive(Debug)]
-pub struct Counted(Arc<Counters>);
+pub struct Counted(Arc<FeedCounters>);
 
 impl Counted {
-    pub(crate) fn new(counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(counters: Arc<FeedCounters>) -> Self {
         counters.joined();
         Self(counters)
     }

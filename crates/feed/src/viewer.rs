@@ -17,7 +17,7 @@ use crate::{
     kept::KeptViewer,
     panics,
     ring::RingViewer,
-    status::Counters,
+    status::FeedCounters,
 };
 
 /// What a viewer gets.
@@ -40,7 +40,7 @@ pub(crate) const RESTARTED: Gap = Gap { from: 0, missing: 0, restarted: true };
 pub(crate) enum Upstream {
     Live(RingViewer),
     Kept(KeptViewer),
-    OnDemand { stream: BoxStream<'static, Result<Bytes, End>>, next: u64, restarted: bool, counters: Arc<Counters> },
+    OnDemand { stream: BoxStream<'static, Result<Bytes, End>>, next: u64, restarted: bool, counters: Arc<FeedCounters> },
 }
 
 impl Upstream {
@@ -99,7 +99,7 @@ pub struct Viewer {
     settled: bool,
     /// It has been logged that it is too slow.
     logged: bool,
-    counters: Arc<Counters>,
+    counters: Arc<FeedCounters>,
 }
 
 impl fmt::Debug for Viewer {

@@ -69,15 +69,15 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("cannot read {0}")]
-    struct Outer(&'static str, #[source] Inner);
+    struct Outer(&'static str, #[source] DiskFailed);
 
     #[derive(Debug, thiserror::Error)]
     #[error("the disk failed")]
-    struct Inner;
+    struct DiskFailed;
 
     #[test]
     fn an_error_in_words_has_each_cause_once() {
-        assert_eq!(FeedError::of(&Outer("a.log", Inner)).0, "cannot read a.log: the disk failed");
-        assert_eq!(FeedError::of(&Outer("a.log: the disk failed", Inner)).0, "cannot read a.log: the disk failed");
+        assert_eq!(FeedError::of(&Outer("a.log", DiskFailed)).0, "cannot read a.log: the disk failed");
+        assert_eq!(FeedError::of(&Outer("a.log: the disk failed", DiskFailed)).0, "cannot read a.log: the disk failed");
     }
 }

@@ -43,17 +43,17 @@ pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// What was [held](Self::hold) and has not been let go yet. One task waits for that.
 #[derive(Debug, Clone, Default)]
-pub struct Outstanding(Arc<Shared>);
+pub struct Outstanding(Arc<HeldCount>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct HeldCount {
     held: AtomicUsize,
     waiting: AtomicWaker,
 }
 
 struct Held {
     bytes: Bytes,
-    shared: Arc<Shared>,
+    shared: Arc<HeldCount>,
 }
 
 impl AsRef<[u8]> for Held {

@@ -23,7 +23,7 @@ pub const HEARTBEAT: Duration = Duration::from_secs(15);
 pub(super) struct Beat {
     /// Not reset with every chunk: when it is due, it is checked how long ago that was.
     timer: Pin<Box<Sleep>>,
-    bell: Arc<Bell>,
+    bell: Arc<BeatBell>,
     /// Rings the bell.
     waker: Waker,
     /// The task that the bell wakes, to compare without a lock.
@@ -31,7 +31,7 @@ pub(super) struct Beat {
 }
 
 #[derive(Debug)]
-struct Bell {
+struct BeatBell {
     rung: AtomicBool,
     task: Mutex<Option<Waker>>,
 }
@@ -39,7 +39,7 @@ struct Bell {
 impl Beat {
     /// For a stream that was written to at that time.
     pub(super) fn new(written: Instant) -> Self {
-        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: Mutex::default() });
+        let bell = Arc::new(BeatBell { rung: AtomicBool::new(true), task: Mutex::default() });
         Self { timer: Box::pin(sleep_until(written + HEARTBEAT)), waker: bell.clone().into(), bell, task: None }
     }
 
@@ -66,7 +66,7 @@ impl Beat {
     }
 }
 
-impl Wake for Bell {
+impl Wake for BeatBell {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

@@ -30,7 +30,7 @@ const ENCODED: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
 /// What is wrong with a part, and what to write in its place.
-type Wrong = (String, String);
+type Correction = (String, String);
 
 fn example(rest: &str) -> String {
     format!("https://localhost:{DEFAULT_PORT}{}", if rest.starts_with('/') { rest } else { "/stream" })
@@ -41,7 +41,7 @@ fn example(rest: &str) -> String {
 pub fn parse(text: &str) -> Result<Uri, BadUrl> {
     let text = text.trim();
     let text = text.split_once('#').map_or(text, |(url, _fragment)| url);
-    let bad = |(why, instead): Wrong| BadUrl { url: shown(text), why, instead };
+    let bad = |(why, instead): Correction| BadUrl { url: shown(text), why, instead };
     let Some((scheme, rest)) = text.split_once("://") else { return Err(bad(without_scheme(text))) };
     let (authority, path) = split(rest);
     if !scheme.eq_ignore_ascii_case("https") {
@@ -103,7 +103,7 @@ fn shown(url: &str) -> String {
     }
 }
 
-fn without_scheme(text: &str) -> Wrong {
+fn without_scheme(text: &str) -> Correction {
     let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match text {
         "" => ("it is empty".into(), format!("https://HOST:PORT/PATH, as in {}", example(""))),
@@ -122,7 +122,7 @@ fn without_scheme(text: &str) -> Wrong {
     }
 }
 
-fn other_scheme(scheme: &str, authority: &str, path: &str) -> Wrong {
+fn other_scheme(scheme: &str, authority: &str, path: &str) -> Correction {
     let why = match scheme {
         "" => "it has no scheme".into(),
         scheme if scheme.eq_ignore_ascii_case("http") => "h3cast speaks HTTP/3, which is always https".into(),
@@ -144,7 +144,7 @@ fn rewritten(authority: &str, path: &str) -> String {
     format!("https://{instead}{path}")
 }
 
-fn host_and_port<'a>(authority: &'a str, path: &str) -> Result<(&'a str, Option<u16>), Wrong> {
+fn host_and_port<'a>(authority: &'a str, path: &str) -> Result<(&'a str, Option<u16>), Correction> {
     if let Some((_, host)) = authority.rsplit_once('@') {
         let why = "user names and passwords are not sent (a token to publish is given with --token)";
         return Err((why.into(), format!("https://{host}{path}")));
@@ -204,7 +204,7 @@ fn host_and_port<'a>(authority: &'a str, path: &str) -> Result<(&'a str, Option<
 }
 
 /// More than one colon, and no brackets.
-fn without_brackets(authority: &str, path: &str) -> Wrong {
+fn without_brackets(authority: &str, path: &str) -> Correction {
     let why = "an IPv6 address stands in brackets".into();
     let port = authority
         .rsplit_once(':')

@@ -29,9 +29,9 @@ pub(super) enum Step {
     #[default]
     Unasked,
     /// It asks for this.
-    Asked(Piece),
+    Asked(MarkPiece),
     /// It was given that, and has not seen it yet.
-    Given(Piece),
+    Given(MarkPiece),
     /// A layer reads or changes the body.
     Read,
     /// A layer has dropped the body.
@@ -39,13 +39,13 @@ pub(super) enum Step {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(super) enum MarkPiece {
     Empty,
     Mark,
     End,
 }
 
-impl Piece {
+impl MarkPiece {
     fn bytes(self) -> Bytes {
         Bytes::from_static(match self {
             Self::Empty | Self::End => &MARK[..0],
@@ -86,8 +86,8 @@ impl http_body::Body for Placeholder {
         {
             let mut step = lock(&this.step);
             match *step {
-                Step::Asked(Piece::End) | Step::Given(Piece::End) => {
-                    *step = Step::Given(Piece::End);
+                Step::Asked(MarkPiece::End) | Step::Given(MarkPiece::End) => {
+                    *step = Step::Given(MarkPiece::End);
                     this.make = None;
                     return Poll::Ready(None);
                 }
@@ -96,8 +96,8 @@ impl http_body::Body for Placeholder {
                     return Poll::Ready(Some(Ok(Frame::data(piece.bytes()))));
                 }
                 // Somebody has the mark, and the body cannot be whole any more.
-                Step::Given(Piece::Mark) => this.make = None,
-                Step::Unasked | Step::Given(Piece::Empty) | Step::Read | Step::Dropped => {}
+                Step::Given(MarkPiece::Mark) => this.make = None,
+                Step::Unasked | Step::Given(MarkPiece::Empty) | Step::Read | Step::Dropped => {}
             }
             *step = Step::Read;
         }
@@ -111,7 +111,7 @@ impl http_body::Body for Placeholder {
     }
 
     fn is_end_stream(&self) -> bool {
-        *lock(&self.step) == Step::Given(Piece::End) || self.body.as_ref().is_some_and(Body::is_end_stream)
+        *lock(&self.step) == Step::Given(MarkPiece::End) || self.body.as_ref().is_some_and(Body::is_end_stream)
     }
 }
 
@@ -140,7 +140,7 @@ pub(super) async fn settle(work: Work, step: &Mutex<Step>, has_body: bool, mut b
         Step::Unasked | Step::Asked(_) | Step::Given(_) => {}
     }
     if has_body {
-        *lock(step) = Step::Asked(Piece::Empty);
+        *lock(step) = Step::Asked(MarkPiece::Empty);
         let first = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
             Poll::Ready(first) => Poll::Ready(Some(first)),
             // The body itself, whose first frame may take long: the head is not to wait for it.
@@ -148,7 +148,7 @@ pub(super) async fn settle(work: Work, step: &Mutex<Step>, has_body: bool, mut b
             Poll::Pending => Poll::Pending,
         });
         let Some(first) = first.await else { return Settled::Body(body) };
-        if !came_through(Piece::Empty, step, first.as_ref()) {
+        if !came_through(MarkPiece::Empty, step, first.as_ref()) {
             let mut step = lock(step);
             if *step != Step::Dropped {
                 *step = Step::Read;
@@ -156,19 +156,19 @@ pub(super) async fn settle(work: Work, step: &Mutex<Step>, has_body: bool, mut b
             return Settled::Body(Prefixed::body(first, body));
         }
     }
-    *lock(step) = Step::Asked(Piece::Mark);
+    *lock(step) = Step::Asked(MarkPiece::Mark);
     let mark = body.frame().await;
-    if !came_through(Piece::Mark, step, mark.as_ref()) {
+    if !came_through(MarkPiece::Mark, step, mark.as_ref()) {
         return Settled::Refused("a layer changes the body");
     }
-    *lock(step) = Step::Asked(Piece::End);
+    *lock(step) = Step::Asked(MarkPiece::End);
     match body.frame().await {
         None => Settled::Taken(work, body),
         Some(_) => Settled::Refused("a layer adds to the body"),
     }
 }
 
-fn came_through(piece: Piece, step: &Mutex<Step>, frame: Option<&Result<Frame<Bytes>, axum_core::Error>>) -> bool {
+fn came_through(piece: MarkPiece, step: &Mutex<Step>, frame: Option<&Result<Frame<Bytes>, axum_core::Error>>) -> bool {
     let data = frame.and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
     *lock(step) == Step::Given(piece) && data.is_some_and(|data| piece.is(data))
 }

@@ -35,10 +35,10 @@ use super::{
 ///
 /// Layers that count or time the frames of a body see an empty one, which stays until the work has ended.
 #[derive(Debug, Clone)]
-pub struct Takeover(Slot);
+pub struct Takeover(OfferSlot);
 
 /// Where the server finds what a handler has left for it.
-type Slot = Arc<Mutex<Option<Offer>>>;
+type OfferSlot = Arc<Mutex<Option<Offer>>>;
 
 /// The request did not come over HTTP/3, so that it has no stream that could be taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +66,7 @@ impl std::fmt::Debug for Offer {
 impl Takeover {
     /// One for a request, and where the server finds what its handler leaves.
     pub(super) fn new() -> (Self, Offers) {
-        let slot = Slot::default();
+        let slot = OfferSlot::default();
         (Self(slot.clone()), Offers(slot))
     }
 
@@ -144,7 +144,7 @@ impl Takeover {
 }
 
 /// What the handler of a request leaves for the server. Dropping it drops the work, which may hold the request.
-pub(super) struct Offers(Slot);
+pub(super) struct Offers(OfferSlot);
 
 impl Offers {
     /// What the handler has left, if it took the stream over.

@@ -20,9 +20,9 @@ const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07
 
 /// A private key.
 #[derive(Clone)]
-pub(super) struct Key(Arc<Inner>);
+pub(super) struct Key(Arc<KeyParts>);
 
-struct Inner {
+struct KeyParts {
     der: PrivateKeyDer<'static>,
     signing: Arc<dyn SigningKey>,
     spki_hash: Fingerprint,
@@ -48,7 +48,7 @@ impl Key {
         let spki = signing.public_key()?;
         let p256 = spki.windows(P256.len()).any(|window| window == P256);
         let spki_hash = Fingerprint::of(&spki);
-        Some(Self(Arc::new(Inner { der, signing, spki_hash, p256 })))
+        Some(Self(Arc::new(KeyParts { der, signing, spki_hash, p256 })))
     }
 
     /// Whether it is of the kind that this program creates.

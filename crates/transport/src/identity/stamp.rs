@@ -9,10 +9,10 @@ use std::{
 /// What the system knows of files and of the links to them. Two that are equal mean that nothing has
 /// changed, whatever was exchanged on the way to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp(Vec<[Option<Facts>; 2]>);
+pub(super) struct Stamp(Vec<[Option<FileFacts>; 2]>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Facts {
+struct FileFacts {
     modified: Option<SystemTime>,
     length: u64,
     /// The device, the file, and when it was changed in any way.
@@ -23,12 +23,12 @@ impl Stamp {
     /// Blocks.
     pub(super) fn of(paths: &[PathBuf]) -> Self {
         let facts =
-            |path: &PathBuf| [fs::symlink_metadata(path), fs::metadata(path)].map(|read| read.ok().map(Facts::of));
+            |path: &PathBuf| [fs::symlink_metadata(path), fs::metadata(path)].map(|read| read.ok().map(FileFacts::of));
         Self(paths.iter().map(facts).collect())
     }
 }
 
-impl Facts {
+impl FileFacts {
     fn of(metadata: Metadata) -> Self {
         #[cfg(unix)]
         let place = {

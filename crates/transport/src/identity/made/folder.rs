@@ -40,14 +40,14 @@ const CERTIFICATE_BEGINS: &str = "MII";
 
 /// A file of the folder.
 #[derive(Debug)]
-pub(super) enum Slot<T> {
+pub(super) enum FileState<T> {
     Absent,
     /// Ours by its mark, and not complete.
     Broken(Vec<u8>),
     Ours(T, Vec<u8>),
 }
 
-impl<T> Slot<T> {
+impl<T> FileState<T> {
     pub(super) fn value(&self) -> Option<&T> {
         match self {
             Self::Ours(value, _) => Some(value),
@@ -65,16 +65,16 @@ impl<T> Slot<T> {
 
 /// What is in the folder, all of it ours.
 #[derive(Debug)]
-pub(super) struct Contents {
+pub(super) struct FolderContents {
     dir: PathBuf,
-    pub(super) certificates: Slot<Vec<Certificate>>,
-    pub(super) key: Slot<Key>,
-    pub(super) next_key: Slot<Key>,
+    pub(super) certificates: FileState<Vec<Certificate>>,
+    pub(super) key: FileState<Key>,
+    pub(super) next_key: FileState<Key>,
     /// Of an earlier version, in a file of its own.
     pub(super) next_certificates: Vec<Certificate>,
 }
 
-impl Contents {
+impl FolderContents {
     /// Looks at the folder.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Contents {
         let certificates = read_certificates(&dir.join(CERTIFICATES))?;
         // Nothing but what earlier versions left there is of interest.
         let next_certificates = match read_certificates(&dir.join(NEXT_CERTIFICATE)) {
-            Ok(Slot::Ours(certificates, _)) => certificates,
+            Ok(FileState::Ours(certificates, _)) => certificates,
             _ => Vec::new(),
         };
         let known: Vec<_> = certificates.value().into_iter().flatten().chain(&next_certificates).cloned().collect();
@@ -119,9 +119,9 @@ impl Contents {
     /// The first of the files that are not complete.
     pub(super) fn broken(&self) -> Option<&'static str> {
         match (&self.certificates, &self.key, &self.next_key) {
-            (Slot::Broken(_), _, _) => Some(CERTIFICATES),
-            (_, Slot::Broken(_), _) => Some(KEY),
-            (_, _, Slot::Broken(_)) => Some(NEXT_KEY),
+            (FileState::Broken(_), _, _) => Some(CERTIFICATES),
+            (_, FileState::Broken(_), _) => Some(KEY),
+            (_, _, FileState::Broken(_)) => Some(NEXT_KEY),
             _ => None,
         }
     }
@@ -129,8 +129,8 @@ impl Contents {
     /// The first of the files that are not there and should be.
     pub(super) fn missing(&self) -> Option<&'static str> {
         match (&self.certificates, &self.key) {
-            (Slot::Absent, _) => Some(CERTIFICATES),
-            (_, Slot::Absent) => Some(KEY),
+            (FileState::Absent, _) => Some(CERTIFICATES),
+            (_, FileState::Absent) => Some(KEY),
             _ => None,
         }
     }
@@ -163,39 +163,39 @@ fn is_marked(bytes: &[u8]) -> bool {
     bytes.starts_with(MARK_BEGINS.as_bytes())
 }
 
-fn read_certificates(path: &Path) -> Result<Slot<Vec<Certificate>>, IdentityError> {
-    bytes(path)?.map_or(Ok(Slot::Absent), |bytes| certificates_in(path, bytes))
+fn read_certificates(path: &Path) -> Result<FileState<Vec<Certificate>>, IdentityError> {
+    bytes(path)?.map_or(Ok(FileState::Absent), |bytes| certificates_in(path, bytes))
 }
 
-fn certificates_in(path: &Path, bytes: Vec<u8>) -> Result<Slot<Vec<Certificate>>, IdentityError> {
+fn certificates_in(path: &Path, bytes: Vec<u8>) -> Result<FileState<Vec<Certificate>>, IdentityError> {
     let foreign = |found| Err(IdentityError::Foreign { path: path.into(), found });
     match pem::certificates(path, &bytes) {
         Ok(certificates) => match certificates.iter().find(|certificate| !certificate.is_made_here()) {
             Some(other) => foreign(format!("holds {}", described(other))),
-            None => Ok(Slot::Ours(certificates, bytes)),
+            None => Ok(FileState::Ours(certificates, bytes)),
         },
-        Err(_) if pem::is_cut(&bytes, MARK, "CERTIFICATE", CERTIFICATE_BEGINS) => Ok(Slot::Broken(bytes)),
+        Err(_) if pem::is_cut(&bytes, MARK, "CERTIFICATE", CERTIFICATE_BEGINS) => Ok(FileState::Broken(bytes)),
         Err(error) => foreign(format!("holds no certificate in PEM form: {}", reason(error))),
     }
 }
 
-fn read_key(path: &Path, known: &[Certificate]) -> Result<Slot<Key>, IdentityError> {
-    bytes(path)?.map_or(Ok(Slot::Absent), |bytes| key_in(path, bytes, known))
+fn read_key(path: &Path, known: &[Certificate]) -> Result<FileState<Key>, IdentityError> {
+    bytes(path)?.map_or(Ok(FileState::Absent), |bytes| key_in(path, bytes, known))
 }
 
 /// A key is ours by its mark; earlier versions set none, but theirs has a certificate of ours.
-fn key_in(path: &Path, bytes: Vec<u8>, known: &[Certificate]) -> Result<Slot<Key>, IdentityError> {
+fn key_in(path: &Path, bytes: Vec<u8>, known: &[Certificate]) -> Result<FileState<Key>, IdentityError> {
     let foreign = |found| Err(IdentityError::Foreign { path: path.into(), found });
     match pem::key(path, &bytes) {
         Ok(key) if !key.is_p256() => {
             foreign("holds a private key of another kind than h3cast creates, which is ECDSA P-256".into())
         }
         Ok(key) if is_marked(&bytes) || known.iter().any(|certificate| key.is_of(certificate)) => {
-            Ok(Slot::Ours(key, bytes))
+            Ok(FileState::Ours(key, bytes))
         }
         Ok(_) if known.is_empty() => foreign("holds a private key without a certificate that h3cast created".into()),
         Ok(_) => foreign("holds a private key that is not that of the certificate beside it".into()),
-        Err(_) if pem::is_cut(&bytes, MARK, "PRIVATE KEY", KEY_BEGINS) => Ok(Slot::Broken(bytes)),
+        Err(_) if pem::is_cut(&bytes, MARK, "PRIVATE KEY", KEY_BEGINS) => Ok(FileState::Broken(bytes)),
         Err(error) => foreign(format!("holds no private key in PEM form: {}", reason(error))),
     }
 }
@@ -209,7 +209,7 @@ fn reason(error: IdentityError) -> String {
 
 /// One change of the folder.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum FolderStep {
     /// Puts this key in the place of the next.
     NextKey(Key),
     /// Puts these certificates in their file.
@@ -222,53 +222,54 @@ pub(super) enum Step {
 
 /// Why a step was not taken.
 #[derive(Debug)]
-pub(super) enum Stopped {
+pub(super) enum StepError {
     /// The folder is not as it was read.
     Changed,
     Failed(IdentityError),
 }
 
-impl From<IdentityError> for Stopped {
+impl From<IdentityError> for StepError {
     fn from(error: IdentityError) -> Self {
         Self::Failed(error)
     }
 }
 
-impl Contents {
+impl FolderContents {
     /// Takes a step. When the program dies in the middle of it or between two, what is there is ours
     /// and can be read.
-    pub(super) fn take(&mut self, step: &Step) -> Result<(), Stopped> {
+    pub(super) fn take(&mut self, step: &FolderStep) -> Result<(), StepError> {
         match step {
-            Step::Certificates(certificates) => {
+            FolderStep::Certificates(certificates) => {
                 let text = format!("{MARK}{}", issue::pem(certificates)).into_bytes();
                 self.put(CERTIFICATES, &text, self.access(CERTIFICATES, 0o644, 0o644), self.certificates.bytes())?;
-                self.certificates = Slot::Ours(certificates.clone(), text);
+                self.certificates = FileState::Ours(certificates.clone(), text);
                 if !self.next_certificates.is_empty() {
                     let path = self.path(NEXT_CERTIFICATE);
-                    let _ =
-                        part::remove(&path, |found| matches!(certificates_in(&path, found.into()), Ok(Slot::Ours(..))));
+                    let _ = part::remove(&path, |found| {
+                        matches!(certificates_in(&path, found.into()), Ok(FileState::Ours(..)))
+                    });
                 }
             }
-            Step::NextKey(key) => {
+            FolderStep::NextKey(key) => {
                 let text = marked(key)?;
                 self.put(NEXT_KEY, &text, self.key_access(), self.next_key.bytes())?;
-                self.next_key = Slot::Ours(key.clone(), text);
+                self.next_key = FileState::Ours(key.clone(), text);
             }
-            Step::Key(key) => {
+            FolderStep::Key(key) => {
                 let text = marked(key)?;
                 self.put(KEY, &text, self.key_access(), self.key.bytes())?;
-                self.key = Slot::Ours(key.clone(), text);
+                self.key = FileState::Ours(key.clone(), text);
             }
-            Step::Promote => {
-                let Slot::Ours(key, text) = &self.next_key else { return Err(Stopped::Changed) };
+            FolderStep::Promote => {
+                let FileState::Ours(key, text) = &self.next_key else { return Err(StepError::Changed) };
                 // There for as long as the other is: a crash in between loses nothing.
                 self.put(KEY, text, self.key_access(), self.key.bytes())?;
-                self.key = Slot::Ours(key.clone(), text.clone());
+                self.key = FileState::Ours(key.clone(), text.clone());
                 let path = self.path(NEXT_KEY);
-                if let Slot::Ours(_, text) = &self.key {
+                if let FileState::Ours(_, text) = &self.key {
                     part::remove(&path, |found| found == text).map_err(IdentityError::file("remove", &path))?;
                 }
-                self.next_key = Slot::Absent;
+                self.next_key = FileState::Absent;
                 sync(&self.dir);
             }
         }
@@ -286,12 +287,12 @@ impl Contents {
     }
 
     /// Writes a file whole or not at all, in the place of what was read there.
-    fn put(&self, name: &str, text: &[u8], access: Access, expected: Option<&[u8]>) -> Result<(), Stopped> {
+    fn put(&self, name: &str, text: &[u8], access: Access, expected: Option<&[u8]>) -> Result<(), StepError> {
         let path = self.path(name);
         let failed = IdentityError::file("write", &path);
         let put = Part::write(&self.dir, text, access).and_then(|part| part.put(&path, expected)).map_err(failed)?;
         sync(&self.dir);
-        put.then_some(()).ok_or(Stopped::Changed)
+        put.then_some(()).ok_or(StepError::Changed)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::SystemTime};
 
-use super::folder::{CERTIFICATES, Contents};
+use super::folder::{CERTIFICATES, FolderContents};
 use crate::identity::{IdentityError, Mode, State, rfc3339};
 
 /// What could not be stored.
@@ -48,7 +48,7 @@ pub(super) enum Lack {
 }
 
 impl Lack {
-    pub(super) fn of(contents: &Contents, known: Option<&State>, mode: Mode<'_>, now: SystemTime) -> Self {
+    pub(super) fn of(contents: &FolderContents, known: Option<&State>, mode: Mode<'_>, now: SystemTime) -> Self {
         let missing = match mode.runs() {
             true => contents.missing(),
             false => None,
@@ -62,7 +62,7 @@ impl Lack {
 }
 
 /// The file that may be in the middle of being written by the folder's owner.
-pub(super) fn doubtful(contents: &Contents, known: Option<&State>, now: SystemTime) -> Option<&'static str> {
+pub(super) fn doubtful(contents: &FolderContents, known: Option<&State>, now: SystemTime) -> Option<&'static str> {
     let found = contents.certificates.value();
     let lacks = |known: &State| {
         found.is_some_and(|found| known.certificates().any(|one| one.is_valid(now) && !found.contains(one)))

@@ -61,7 +61,7 @@ impl Made {
 
 /// Why a server would not start with this folder.
 pub(super) fn refused(dir: &Path) -> Option<IdentityError> {
-    folder::Contents::read(dir).err()
+    folder::FolderContents::read(dir).err()
 }
 
 impl Identity {

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::{
     Made,
-    folder::{self, CERTIFICATES, Contents, KEY, Step, Stopped},
+    folder::{self, CERTIFICATES, FolderContents, FolderStep, KEY, StepError},
     lack::{Lack, Unsaved, doubtful},
     lock::Lock,
 };
@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// What came of it.
 #[derive(Debug)]
-pub(super) struct Settled {
+pub(super) struct Outcome {
     pub(super) state: State,
     /// Why it could not be stored as it should be. The state is still good.
     pub(super) unsaved: Option<Unsaved>,
@@ -44,7 +44,7 @@ impl Made {
         known: Option<&State>,
         mode: Mode<'_>,
         now: SystemTime,
-    ) -> Result<Settled, IdentityError> {
+    ) -> Result<Outcome, IdentityError> {
         if mode == Mode::Start && folder::has_parts(&self.dir) {
             let lock = Lock::of(&self.dir);
             folder::clean(&self.dir, now, lock.is_some());
@@ -62,7 +62,7 @@ impl Made {
         }
         let (contents, plan) = result?;
         if plan.steps.is_empty() || mode == Mode::Look {
-            return Ok(Settled { state: plan.state, unsaved: None });
+            return Ok(Outcome { state: plan.state, unsaved: None });
         }
         let lack = Lack::of(&contents, known, mode, now);
         match self.store(known, mode, now) {
@@ -73,18 +73,23 @@ impl Made {
                         path.display()
                     );
                 }
-                Ok(Settled { state, unsaved: None })
+                Ok(Outcome { state, unsaved: None })
             }
             Err(error @ IdentityError::File { .. }) => match self.as_it_is(known.filter(|_| mode.runs()), now) {
-                Some(state) => Ok(Settled { state, unsaved: Some(Unsaved { lack, error }) }),
+                Some(state) => Ok(Outcome { state, unsaved: Some(Unsaved { lack, error }) }),
                 None => Err(error),
             },
             Err(error) => Err(error),
         }
     }
 
-    fn look(&self, known: Option<&State>, mode: Mode<'_>, now: SystemTime) -> Result<(Contents, Plan), IdentityError> {
-        let contents = Contents::read(&self.dir)?;
+    fn look(
+        &self,
+        known: Option<&State>,
+        mode: Mode<'_>,
+        now: SystemTime,
+    ) -> Result<(FolderContents, Plan), IdentityError> {
+        let contents = FolderContents::read(&self.dir)?;
         let plan = self.plan(&contents, known, mode, now)?;
         if let Mode::Run(calm) = mode
             && let Some(name) = doubtful(&contents, known, now)
@@ -112,11 +117,11 @@ impl Made {
             for step in &plan.steps {
                 match contents.take(step) {
                     Ok(()) => {}
-                    Err(Stopped::Changed) => {
+                    Err(StepError::Changed) => {
                         std::thread::sleep(PAUSE / 10);
                         break;
                     }
-                    Err(Stopped::Failed(error)) => return Err(error),
+                    Err(StepError::Failed(error)) => return Err(error),
                 }
             }
         }
@@ -126,7 +131,7 @@ impl Made {
 
     /// What can be served though nothing can be stored.
     fn as_it_is(&self, known: Option<&State>, now: SystemTime) -> Option<State> {
-        let stored = Contents::read(&self.dir).ok().and_then(|contents| {
+        let stored = FolderContents::read(&self.dir).ok().and_then(|contents| {
             let valid = |key| Candidate::of(key, contents.all().filter(|one| one.is_valid(now)).cloned());
             let current = valid(contents.key.value()?)?.generation()?;
             let next = contents.next_key.value().and_then(valid).and_then(Candidate::generation);
@@ -138,7 +143,7 @@ impl Made {
 
     fn plan(
         &self,
-        contents: &Contents,
+        contents: &FolderContents,
         known: Option<&State>,
         mode: Mode<'_>,
         now: SystemTime,
@@ -180,7 +185,7 @@ impl Made {
 #[derive(Debug)]
 struct Plan {
     state: State,
-    steps: Vec<Step>,
+    steps: Vec<FolderStep>,
 }
 
 /// A key with those of its certificates that will do, perhaps none.
@@ -212,7 +217,7 @@ impl Candidate {
 
 /// All that a plan is made from.
 struct View<'a> {
-    contents: &'a Contents,
+    contents: &'a FolderContents,
     known: Option<&'a State>,
     now: SystemTime,
     lifetimes: Lifetimes,
@@ -319,21 +324,26 @@ fn others<'a>(
 }
 
 /// The way from what is there to what should be.
-fn steps(contents: &Contents, current: &Generation, next: Option<&Generation>, previous: &[Certificate]) -> Vec<Step> {
+fn steps(
+    contents: &FolderContents,
+    current: &Generation,
+    next: Option<&Generation>,
+    previous: &[Certificate],
+) -> Vec<FolderStep> {
     let served: Vec<_> = current.certificates().chain(next.into_iter().flat_map(Generation::certificates)).collect();
     let file: &[Certificate] = contents.certificates.value().map_or(&[], Vec::as_slice);
     // Any of the key may be the first: servers with names of their own would else take turns.
     let complete = file.first().is_some_and(|first| current.key.is_of(first))
         && served.iter().all(|one| file.contains(one))
         && contents.next_certificates.is_empty();
-    let certificates = || Step::Certificates(served.iter().copied().chain(previous).cloned().collect());
+    let certificates = || FolderStep::Certificates(served.iter().copied().chain(previous).cloned().collect());
     let mut steps = Vec::new();
     match contents.key.value() {
         Some(key) if *key == current.key => {
             if let Some(next) = next
                 && contents.next_key.value() != Some(&next.key)
             {
-                steps.push(Step::NextKey(next.key.clone()));
+                steps.push(FolderStep::NextKey(next.key.clone()));
             }
             if !complete {
                 steps.push(certificates());
@@ -341,25 +351,25 @@ fn steps(contents: &Contents, current: &Generation, next: Option<&Generation>, p
         }
         Some(_) => {
             if contents.next_key.value() != Some(&current.key) {
-                steps.push(Step::NextKey(current.key.clone()));
+                steps.push(FolderStep::NextKey(current.key.clone()));
             }
             if !served.iter().all(|one| file.contains(one)) {
                 steps.push(certificates());
             }
-            steps.push(Step::Promote);
+            steps.push(FolderStep::Promote);
         }
         None if contents.next_key.value() == Some(&current.key) => {
             if !complete {
                 steps.push(certificates());
             }
-            steps.push(Step::Promote);
+            steps.push(FolderStep::Promote);
         }
         None => {
-            steps.push(Step::Key(current.key.clone()));
+            steps.push(FolderStep::Key(current.key.clone()));
             if let Some(next) = next
                 && contents.next_key.value() != Some(&next.key)
             {
-                steps.push(Step::NextKey(next.key.clone()));
+                steps.push(FolderStep::NextKey(next.key.clone()));
             }
             if !complete {
                 steps.push(certificates());
