@@ -19,7 +19,7 @@ pub enum IdentityError {
         /// What the system said.
         source: io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file, or a text from memory, does not hold what it should.
     #[error("{} holds no {wanted} in PEM form: {reason}", path.display())]
     Pem {
         /// What was looked for.

@@ -73,9 +73,10 @@ impl Identity {
 
     /// Logs what will keep clients of a server at these hosts away, though it can serve.
     pub(crate) fn report(&self, hosts: &[String]) {
-        let Origin::Given { certificate, chain, .. } = &self.0.origin else { return };
+        let (Origin::Given { chain, .. } | Origin::Memory { chain }) = &self.0.origin else { return };
+        let path = self.certificate_path();
         for warning in own::warnings(chain, hosts) {
-            warn!(certificate = %certificate.display(), "the certificate: {warning}");
+            warn!(certificate = %path.display(), "the certificate: {warning}");
         }
         let mut keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         keeping.look_at_dates(&self.current());
@@ -91,7 +92,7 @@ impl Identity {
         let every = match &self.0.origin {
             // Never without a pause, whatever the lifetimes.
             Origin::Made(made) => (made.lifetimes().replace / 4).clamp(Duration::from_millis(100), CHECK_EVERY),
-            Origin::Given { .. } => CHECK_EVERY,
+            Origin::Given { .. } | Origin::Localhost(_) | Origin::Memory { .. } => CHECK_EVERY,
         };
         let watch = Watch::new();
         // The files may have changed since they were read.
@@ -99,7 +100,7 @@ impl Identity {
         while stop.run_until_cancelled(self.change(&watch, pause)).await.is_some() {
             let (identity, watch) = (self.clone(), watch.clone());
             let looked = tokio::task::spawn_blocking(move || {
-                let watched = watch.follow(&[identity.certificate_path(), identity.key_path()]);
+                let watched = watch.follow(&identity.paths());
                 (watched, identity.refresh(SystemTime::now()))
             });
             pause = match looked.await {
@@ -150,6 +151,8 @@ impl Identity {
                     .map(|(current, _)| (State { current, next: None, previous: Vec::new() }, None)),
                 false => Ok(((*before).clone(), None)),
             },
+            Origin::Localhost(localhost) => localhost.renewed(&before, now).map(|state| (state, None)),
+            Origin::Memory { .. } => Ok(((*before).clone(), None)),
         };
         let trouble = match looked {
             Ok((state, trouble)) => {
@@ -160,13 +163,14 @@ impl Identity {
         };
         match &self.0.origin {
             Origin::Made(made) => keeping.look_at_key(made.exposed()),
-            Origin::Given { .. } => keeping.look_at_dates(&self.current()),
+            Origin::Given { .. } | Origin::Memory { .. } => keeping.look_at_dates(&self.current()),
+            Origin::Localhost(_) => {}
         }
         let waits = trouble.is_some() && stamp.is_none();
         keeping.note(trouble) && !waits
     }
 
-    fn adopt(&self, before: &State, mut state: State, now: SystemTime) {
+    pub(super) fn adopt(&self, before: &State, mut state: State, now: SystemTime) {
         if state.current.newest() != before.current.newest() {
             info!(sha256 = state.current.newest().hash().hex(), "the certificate was renewed");
         }

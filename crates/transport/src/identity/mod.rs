@@ -4,6 +4,13 @@
 //! a certificate by its hash alone, and so it is renewed while the server runs. Its successor is
 //! created and announced well before it takes over: a page that was loaded before the change knows
 //! both hashes. One given by the user is read again when its files change.
+//!
+//! | made with | where it is | renewed by | feature |
+//! |---|---|---|---|
+//! | `Identity::localhost` | in memory | us | `self-signed` |
+//! | `Identity::self_signed` | in a folder | us | `self-signed` |
+//! | [`Identity::from_pem`] | in files | you, in these files | none; with `self-signed` changes are noticed at once, else within 500 ms |
+//! | [`Identity::from_pem_bytes`], [`Identity::from_der`] | in memory | you, with [`Identity::replace`] | none |
 
 mod certificate;
 mod error;
@@ -12,6 +19,7 @@ mod keeper;
 mod key;
 #[cfg_attr(not(feature = "self-signed"), path = "made/none.rs")]
 mod made;
+mod memory;
 mod own;
 mod pem;
 mod stamp;
@@ -36,10 +44,13 @@ pub use certificate::Certificate;
 pub use error::IdentityError;
 pub use fingerprint::Fingerprint;
 pub(crate) use pem::trusted;
+/// What [`Identity::from_der`] takes.
+#[doc(no_inline)]
+pub use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use keeper::Keeping;
 use key::Generation;
-use made::Made;
+use made::{Localhost, Made};
 use stamp::Stamp;
 
 /// How long the certificates live that are created here.
@@ -90,6 +101,10 @@ enum Origin {
         /// As it was read first: a pipe cannot be read again.
         chain: Vec<Certificate>,
     },
+    /// Created here, and in no file.
+    Localhost(Localhost),
+    /// Given by the user, who may replace it.
+    Memory { chain: Vec<Certificate> },
 }
 
 #[derive(Debug, Clone)]
@@ -201,21 +216,24 @@ impl Identity {
         all.filter(|one| one.is_trusted_by_hash(now)).map(Certificate::hash).collect()
     }
 
-    /// The file of the certificate.
+    /// The file of the certificate; empty when it is in memory alone.
     #[must_use]
     pub fn certificate_path(&self) -> PathBuf {
-        match &self.0.origin {
-            Origin::Made(made) => made.paths()[0].clone(),
-            Origin::Given { certificate, .. } => certificate.clone(),
-        }
+        self.paths().into_iter().next().unwrap_or_default()
     }
 
-    /// The file of the key.
+    /// The file of the key; empty when it is in memory alone.
     #[must_use]
     pub fn key_path(&self) -> PathBuf {
+        self.paths().into_iter().nth(1).unwrap_or_default()
+    }
+
+    /// The files of the certificate and of the key, if there are any.
+    fn paths(&self) -> Vec<PathBuf> {
         match &self.0.origin {
-            Origin::Made(made) => made.paths()[1].clone(),
-            Origin::Given { key, .. } => key.clone(),
+            Origin::Made(made) => made.paths().into(),
+            Origin::Given { certificate, key, .. } => vec![certificate.clone(), key.clone()],
+            Origin::Localhost(_) | Origin::Memory { .. } => Vec::new(),
         }
     }
 
@@ -223,7 +241,7 @@ impl Identity {
     fn files(&self) -> Vec<PathBuf> {
         match &self.0.origin {
             Origin::Made(made) => made.files(),
-            Origin::Given { certificate, key, .. } => vec![certificate.clone(), key.clone()],
+            _ => self.paths(),
         }
     }
 

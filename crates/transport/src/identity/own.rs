@@ -2,14 +2,29 @@
 
 use std::{path::Path, time::SystemTime};
 
-use super::{Certificate, DAY, IdentityError, certificate::KeyKind, key::Generation, pem, rfc3339};
+use super::{
+    Certificate, DAY, IdentityError,
+    certificate::KeyKind,
+    key::{Generation, Key},
+    pem, rfc3339,
+};
 
 /// Reads a certificate chain and its key.
 pub(super) fn load(certificate: &Path, key: &Path) -> Result<(Generation, Vec<Certificate>), IdentityError> {
     let chain = pem::certificates(certificate, &pem::read(certificate)?)?;
     let private = pem::key(key, &pem::read(key)?)?;
+    fitting(chain, private, certificate, key)
+}
+
+/// What a server can use of a chain and its key; the paths are for messages.
+pub(super) fn fitting(
+    chain: Vec<Certificate>,
+    private: Key,
+    certificate: &Path,
+    key: &Path,
+) -> Result<(Generation, Vec<Certificate>), IdentityError> {
     let Some(leaf) = chain.first() else {
-        let reason = "the file is empty".into();
+        let reason = "there is none".into();
         return Err(IdentityError::Pem { wanted: "certificate", path: certificate.into(), reason });
     };
     if !private.is_of(leaf) {

@@ -4,6 +4,7 @@ mod access;
 mod folder;
 mod issue;
 mod lack;
+mod localhost;
 mod lock;
 mod part;
 mod plan;
@@ -14,6 +15,8 @@ use std::{
 };
 
 use super::{Identity, IdentityError, Lifetimes, Mode, Origin, State};
+
+pub(super) use localhost::Localhost;
 
 /// The names that every certificate created here is for.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];

@@ -38,6 +38,16 @@ impl Made {
     }
 }
 
+/// There is none.
+#[derive(Debug)]
+pub(super) enum Localhost {}
+
+impl Localhost {
+    pub(super) fn renewed(&self, _: &State, _: SystemTime) -> Result<State, IdentityError> {
+        match *self {}
+    }
+}
+
 pub(super) fn refused(_: &Path) -> Option<IdentityError> {
     None
 }
