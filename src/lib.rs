@@ -14,6 +14,8 @@
 //! | [`listen`] | addresses to listen on |
 //! | [`note`] | what a running server leaves for its user's clients |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod app;
 pub mod body;
 pub mod browser;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream, rustls::crypto::CryptoProvider};
 use tokio::{
     sync::{Mutex, Semaphore, watch},
     time::{Instant, sleep},
@@ -10,6 +10,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{Address, Ensure, NatsError};
+use crate::identity::provider;
 
 /// How long a server may take to answer.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -147,6 +148,12 @@ impl Connections {
         if let Some(path) = &self.options.credentials {
             let failed = |source| NatsError::Credentials { path: path.clone(), source };
             options = options.credentials_file(path).await.map_err(failed)?;
+        }
+        // The client asks rustls for the cryptography of the process, and that panics where there are two to
+        // choose from.
+        if CryptoProvider::get_default().is_none() {
+            // An error means that another thread was first.
+            let _ = (*provider()).clone().install_default();
         }
         if let Some(path) = &self.options.ca {
             options = options.add_root_certificates(path.clone()).require_tls(true);

@@ -12,7 +12,23 @@
 //! | [`listen`] | addresses to listen on |
 //! | [`quic`] | the QUIC engine, and where it shows |
 //! | [`note`] | what a running server leaves for its user's clients |
+//!
+//! # Features
+//!
+//! All but `aws-lc-rs` are on by default. Without some of them, what they add is not compiled, nor the crates
+//! that it needs.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `server` | [`Server`] for any tower service over HTTP/3, and [`Takeover`] |
+//! | `tcp` | HTTP/1.1 and HTTP/2 on the same port, and plain HTTP; without it, a server uses UDP alone |
+//! | `webtransport` | [`webtransport`], on the server and on the client |
+//! | `client` | [`client`] |
+//! | `self-signed` | certificates created and renewed here, and changes of files noticed at once |
+//! | `axum` | axum's `ConnectInfo` in each request |
+//! | `ring`, `aws-lc-rs` | the cryptography: at least one of them. When both are on it is aws-lc-rs, which answers X25519MLKEM768 |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // Without some of the features, less is used of what the others share.
 #![cfg_attr(
     not(all(

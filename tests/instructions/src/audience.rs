@@ -12,8 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use h3cast::{
-    feed::{Feed, Start},
+use h3cast_feed::{
+    Feed, Start,
     format::{self, Cut, Format},
 };
 

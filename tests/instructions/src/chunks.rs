@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use h3cast::feed::Publisher;
+use h3cast_feed::Publisher;
 
 /// A line, so that it is as likely a chunk in every format.
 pub(crate) const LINE: &[u8] = b"fifteen letters\n";

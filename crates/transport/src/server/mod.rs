@@ -31,6 +31,9 @@ pub use crate::{
     quic::{BadServerId, ServerId},
     reached::{Advertise, BadAdvertise, Via, base},
 };
+/// The body of a request as a service gets it: axum's.
+#[doc(no_inline)]
+pub use axum_core::body::Body;
 
 /// Where plain HTTP is served.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use common::{
     runtime,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use h3cast::feed::{Feed, Lag, Start};
+use h3cast_feed::{Feed, Lag, Start};
 
 /// What the ring keeps, in bytes.
 const HISTORY: usize = 1 << 20;

@@ -2,12 +2,12 @@
 
 #![allow(dead_code, reason = "each benchmark uses its own part")]
 
-#[path = "../../tests/instructions/src/audience.rs"]
+#[path = "../../../../tests/instructions/src/audience.rs"]
 pub(crate) mod audience;
-#[path = "../../tests/instructions/src/chunks.rs"]
+#[path = "../../../../tests/instructions/src/chunks.rs"]
 pub(crate) mod chunks;
 
-use h3cast::format::Format;
+use h3cast_feed::format::Format;
 use tokio::runtime::{Builder, Runtime};
 
 pub(crate) const FORMATS: [(&str, Format); 3] =

@@ -12,8 +12,8 @@ use common::{
     runtime,
 };
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use h3cast::{
-    feed::{Feed, Lag, Publisher, Start},
+use h3cast_feed::{
+    Feed, Lag, Publisher, Start,
     format::{Format, frames::FrameDecoder},
 };
 

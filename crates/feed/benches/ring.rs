@@ -12,10 +12,7 @@ use common::{
     runtime,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use h3cast::{
-    feed::{Feed, Lag, Start},
-    format::Format,
-};
+use h3cast_feed::{Feed, Lag, Start, format::Format};
 
 /// What the ring keeps, in bytes: some thousand lines.
 const HISTORY: usize = 1 << 20;
