@@ -267,18 +267,28 @@ fn every_example_says_what_it_needs() {
         "bytes",
         "futures_util",
         "h3cast",
+        "h3cast_feed",
+        "h3cast_transport",
         "http",
         "serde",
         "serde_json",
         "tokio",
         "tokio_util",
+        "tower",
         "tower_http",
     ];
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
+    let folders = [
+        ("examples", ""),
+        ("crates/feed/examples", "-p h3cast-feed "),
+        ("crates/transport/examples", "-p h3cast-transport "),
+    ];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let listed = folders.iter().map(|(folder, package)| (std::fs::read_dir(root.join(folder)).unwrap(), *package));
+    for (entry, package) in listed.flat_map(|(entries, package)| entries.map(move |entry| (entry, package))) {
         let path = entry.unwrap().path();
         let Some(name) = path.file_name().unwrap().to_str().unwrap().strip_suffix(".rs") else { continue };
         let source = std::fs::read_to_string(&path).unwrap();
-        assert!(source.contains(&format!("//! cargo run --example {name}")), "{name}: how to run it");
+        assert!(source.contains(&format!("//! cargo run {package}--example {name}")), "{name}: how to run it");
         let (_, block) =
             source.split_once("//! [dependencies]\n").unwrap_or_else(|| panic!("{name}: no [dependencies]"));
         let (block, code) = block.split_once("//! ```\n").unwrap();

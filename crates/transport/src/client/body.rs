@@ -13,7 +13,7 @@ use h3::{client::RequestStream, error::Code};
 use http::{HeaderMap, Response, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
 
-use super::{ClientError, MalformedResponse, ProtocolError, send::Upload};
+use super::{ClientError, MalformedResponse, ProtocolError, send::Upload, service::Lease};
 use crate::guard::{RecvStream, Shared};
 
 /// The longest answer that is read whole, in bytes.
@@ -87,6 +87,8 @@ pub struct Body {
     state: State,
     /// The request's body, if that is still being sent.
     upload: Option<Upload>,
+    /// Keeps the connection open, if no one else does.
+    lease: Option<Lease>,
 }
 
 #[derive(Debug)]
@@ -110,12 +112,17 @@ impl std::fmt::Debug for Body {
 
 impl Body {
     pub(super) fn new(stream: RequestStream<RecvStream, Bytes>, shared: Arc<Shared>, length: Option<u64>) -> Self {
-        Self { stream, shared, length, received: 0, state: State::Data, upload: None }
+        Self { stream, shared, length, received: 0, state: State::Data, upload: None, lease: None }
     }
 
     /// The request's body is still being sent.
     pub(super) fn sending(&mut self, upload: Upload) {
         self.upload = Some(upload);
+    }
+
+    /// Keeps the connection until it is dropped.
+    pub(super) fn keep(&mut self, lease: Lease) {
+        self.lease = Some(lease);
     }
 
     /// Waits for the next bytes; `None` at the clean end, after the trailers.

@@ -22,8 +22,6 @@ use crate::{
 
 /// How long closing waits for the server.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
-/// The largest field section accepted from a server, in bytes.
-const MAX_FIELD_SECTION: u64 = 64 * 1024;
 /// Sessions at once on one connection.
 pub(super) const MAX_SESSIONS: usize = 256;
 
@@ -70,7 +68,8 @@ impl Connection {
 
     /// Speaks HTTP/3 on a connection whose sockets are those of `connector`.
     pub(super) async fn over(conn: quic::Connection, host: &str, connector: Connector) -> Result<Self, ClientError> {
-        let limits = Limits { max_field_section_size: MAX_FIELD_SECTION, head_timeout: Duration::from_secs(10) };
+        let max_field_section_size = connector.settings().max_field_section_size;
+        let limits = Limits { max_field_section_size, head_timeout: Duration::from_secs(10) };
         let registry = Arc::new(Registry::new(MAX_SESSIONS));
         // SNI has no addresses (RFC 6066 §3).
         let server_name = Some(host.to_owned()).filter(|host| host.parse::<IpAddr>().is_err());
@@ -78,7 +77,7 @@ impl Connection {
         let handle = owner.handle().clone();
         let shared = Arc::new(Shared::new(conn, Role::Client, limits, registry.clone()));
         let mut builder = h3::client::builder();
-        builder.max_field_section_size(MAX_FIELD_SECTION).send_grease(false).enable_datagram(true);
+        builder.max_field_section_size(max_field_section_size).send_grease(false).enable_datagram(true);
         let (h3, requests) =
             builder.build(Backend::new(shared.clone())).await.map_err(|error| ProtocolError::Engine(error.into()))?;
         let mut driver = JoinSet::new();
@@ -130,6 +129,25 @@ impl Connection {
     #[must_use]
     pub fn handle(&self) -> &ConnectionHandle {
         &self.handle
+    }
+
+    /// Whether it is lost or closed, so that it takes no more requests.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.conn.close_reason().is_some()
+    }
+
+    /// Waits until it is lost or closed, and gives the reason.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn closed(&self) -> quic::ConnectionError {
+        self.shared.conn.closed().await
+    }
+
+    pub(super) fn uploads(&self) -> &Mutex<JoinSet<()>> {
+        &self.uploads
     }
 
     /// Sends a GET request and waits for the head of the response.

@@ -1,36 +1,48 @@
-//! What connections of one client share, and how they come about.
+//! What connections of one client share.
 
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{SocketAddr, UdpSocket},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::{StatusCode, Uri};
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::debug;
 
 use super::{
-    ClientError, ClientResponse, ConnectError, Connection, ProtocolError, Refusal, Trust,
-    trust::{self, Verifier},
-    url::target,
+    ClientError, ClientResponse, ConnectError, Connection, ConnectorBuilder, ProtocolError, Refusal, Trust, dial,
+    trust::Verifier, url::target,
 };
 use crate::{
     listen::enlarge_buffers,
-    quic::{self, ConnectionError, KEEP_ALIVE, TransportConfig, client::Endpoint, transport},
+    quic::{self, TransportConfig, client::Endpoint},
 };
 
-/// How long the handshake may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same when nothing listens on the TCP port of the same number either.
-const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long one address is tried before the next one is tried too (RFC 8305 §5).
-const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Servers of which the address is remembered, with a ticket or without.
 const MAX_KNOWN: usize = 256;
+
+/// Where connections to addresses of one family come from.
+#[derive(Debug)]
+pub(super) enum Local {
+    /// Such addresses are not reached.
+    None,
+    /// A socket with this address, once it is needed.
+    At(SocketAddr),
+    /// One that was handed in.
+    Socket(UdpSocket),
+    Open(Endpoint),
+}
+
+/// What is told to connections of a client.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) connect_timeout: Duration,
+    /// In bytes.
+    pub(super) max_field_section_size: u64,
+}
 
 /// What connections of one client share: whom they trust, their sockets, and the tickets that
 /// servers gave for the next time. Clones share them too.
@@ -42,31 +54,63 @@ struct Inner {
     config: quic::client::Config,
     /// Knows why a server was refused.
     verifier: Arc<Verifier>,
-    /// For IPv4 and IPv6, made when they are needed.
-    sockets: Mutex<[Option<Endpoint>; 2]>,
+    /// For IPv4 and IPv6, opened when they are needed.
+    local: Mutex<[Local; 2]>,
+    settings: Settings,
     /// Where each server was reached last.
     known: Mutex<HashMap<String, SocketAddr>>,
 }
 
 impl Connector {
-    /// A client that trusts so.
+    /// A connector with default settings that trusts these servers.
     ///
     /// # Errors
     ///
-    /// When a file of certificates cannot be used.
+    /// If a file of certificates cannot be used.
     pub fn new(trust: &Trust) -> Result<Self, ClientError> {
-        Self::with(trust, b"h3", transport(Some(KEEP_ALIVE)))
+        Self::builder().trust(trust.clone()).build()
+    }
+
+    /// A connector with settings: TLS, QUIC, where to connect from, timeouts.
+    #[must_use]
+    pub fn builder() -> ConnectorBuilder {
+        ConnectorBuilder::default()
     }
 
     /// One that speaks another protocol (ALPN), or gives other credit.
     #[doc(hidden)]
     pub fn with(trust: &Trust, protocol: &[u8], transport: TransportConfig) -> Result<Self, ClientError> {
-        let (mut tls, verifier) = trust::tls(trust, protocol)?;
-        // Used by `get` alone.
-        tls.enable_early_data = true;
+        Self::builder().trust(trust.clone()).protocol(protocol).transport(transport).build()
+    }
+
+    pub(super) fn of(
+        tls: rustls::ClientConfig,
+        verifier: Arc<Verifier>,
+        transport: TransportConfig,
+        local: [Local; 2],
+        settings: Settings,
+    ) -> Result<Self, ClientError> {
         let config = quic::client::Config::new(tls, transport);
         let config = config.map_err(|error| ProtocolError::Engine(error.into()))?;
-        Ok(Self(Arc::new(Inner { config, verifier, sockets: Mutex::default(), known: Mutex::default() })))
+        let (local, known) = (Mutex::new(local), Mutex::default());
+        Ok(Self(Arc::new(Inner { config, verifier, local, settings, known })))
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Why a server was refused with this cause.
+    pub(super) fn refusal(&self, cause: &str) -> Option<Refusal> {
+        self.0.verifier.refusal(cause)
+    }
+
+    /// Those of the addresses that there is a socket for, or all if that leaves none.
+    pub(super) fn reachable(&self, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        let local = lock(&self.0.local);
+        let has_socket = |address: &&SocketAddr| !matches!(local[usize::from(address.is_ipv6())], Local::None);
+        let reachable: Vec<_> = addresses.iter().filter(has_socket).copied().collect();
+        if reachable.is_empty() { addresses } else { reachable }
     }
 
     /// Connects to the host of `uri`.
@@ -125,7 +169,7 @@ impl Connector {
             }
             Ok::<_, ClientError>((connection, response))
         };
-        match tokio::time::timeout(CONNECT_TIMEOUT, early).await {
+        match tokio::time::timeout(self.0.settings.connect_timeout, early).await {
             Ok(Ok(early)) => Some(early),
             Ok(Err(error)) => {
                 debug!(%error, "a request in early data was not answered");
@@ -139,7 +183,7 @@ impl Connector {
     #[doc(hidden)]
     pub async fn quic(&self, uri: &Uri) -> Result<quic::Connection, ClientError> {
         let (host, port) = target(uri)?;
-        let conn = connect_any(host, port, self).await?;
+        let conn = dial::connect_any(host, port, self).await?;
         let mut known = lock(&self.0.known);
         if known.len() >= MAX_KNOWN {
             known.clear();
@@ -152,156 +196,46 @@ impl Connector {
     /// Waits until the end of a connection, which this side has closed, has left.
     pub(super) async fn told(&self, conn: &quic::Connection) {
         conn.closed().await;
-        let sockets = lock(&self.0.sockets).clone();
+        let open = |local: &Local| match local {
+            Local::Open(endpoint) => Some(endpoint.clone()),
+            _ => None,
+        };
+        let sockets: Vec<_> = lock(&self.0.local).iter().filter_map(open).collect();
         // Others that share the sockets keep them from being idle; then they keep them open as well.
-        for socket in sockets.iter().flatten().filter(|socket| socket.open_connections() <= 1) {
+        for socket in sockets.iter().filter(|socket| socket.open_connections() <= 1) {
             socket.wait_idle().await;
         }
     }
 
-    fn begin(&self, address: SocketAddr, host: &str) -> Result<quic::client::Connecting, ConnectError> {
+    pub(super) fn begin(&self, address: SocketAddr, host: &str) -> Result<quic::client::Connecting, ConnectError> {
         let no_socket = |source: io::Error| ConnectError::Socket { address, source: source.into() };
         let socket = self.socket(address.is_ipv6()).map_err(no_socket)?;
         socket.connect(&self.0.config, address, host).map_err(|source| ConnectError::Begin { address, source })
     }
 
     fn socket(&self, v6: bool) -> io::Result<Endpoint> {
-        let mut sockets = lock(&self.0.sockets);
-        let slot = &mut sockets[usize::from(v6)];
-        if let Some(endpoint) = slot {
-            return Ok(endpoint.clone());
-        }
-        let any: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-        let any = SocketAddr::new(any, 0);
-        let socket = Socket::new(Domain::for_address(any), Type::DGRAM, Some(Protocol::UDP))?;
-        enlarge_buffers(&socket);
-        socket.bind(&any.into())?;
-        Ok(slot.insert(Endpoint::new(socket.into())?).clone())
+        let mut local = lock(&self.0.local);
+        let local = &mut local[usize::from(v6)];
+        let endpoint = match local {
+            Local::Open(endpoint) => return Ok(endpoint.clone()),
+            Local::None => return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no local address of its kind")),
+            Local::At(address) => {
+                let socket = Socket::new(Domain::for_address(*address), Type::DGRAM, Some(Protocol::UDP))?;
+                enlarge_buffers(&socket);
+                socket.bind(&(*address).into())?;
+                Endpoint::new(socket.into())?
+            }
+            Local::Socket(socket) => {
+                socket.set_nonblocking(true)?;
+                Endpoint::new(socket.try_clone()?)?
+            }
+        };
+        // A socket that was handed in is now the endpoint's alone.
+        *local = Local::Open(endpoint.clone());
+        Ok(endpoint)
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ClientError> {
-    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    if name == "localhost" || name.ends_with(".localhost") {
-        // As browsers do, whatever the system says (RFC 6761 §6.3): what is trusted on this machine only must
-        // not be found on another one.
-        let both = [IpAddr::from(Ipv6Addr::LOCALHOST), Ipv4Addr::LOCALHOST.into()];
-        return Ok(both.map(|ip| (ip, port).into()).into());
-    }
-    let found = tokio::net::lookup_host((host, port))
-        .await
-        .map_err(|source| ClientError::Resolve { host: host.to_owned(), source })?;
-    Ok(found.collect())
-}
-
-/// Tries the addresses of `host` one after another, each a little later than the one before; the
-/// first that answers is taken.
-async fn connect_any(host: &str, port: u16, connector: &Connector) -> Result<quic::Connection, ClientError> {
-    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let addresses = addresses(host, port).await?;
-    let mut attempts: FuturesUnordered<_> = addresses
-        .iter()
-        .zip(0_u32..)
-        .map(|(address, number)| async move {
-            tokio::time::sleep(ATTEMPT_DELAY * number).await;
-            connect_one(*address, host, connector).await
-        })
-        .collect();
-    let mut reason: Option<Attempt> = None;
-    let attempt = async {
-        loop {
-            let patience = match &reason {
-                // An answer was had: the other addresses need not take as long as one that is lost.
-                Some(Attempt { untrusted: true, .. }) => REFUSED_TIMEOUT,
-                _ => CONNECT_TIMEOUT,
-            };
-            match tokio::time::timeout(patience, attempts.next()).await.ok()?? {
-                Ok(connected) => return Some(connected),
-                Err(error) => {
-                    debug!(%error.reason, "an attempt to connect failed");
-                    // That a server is not trusted is not made good by one that is not there.
-                    if !reason.as_ref().is_some_and(|known| known.untrusted) {
-                        reason = Some(error);
-                    }
-                }
-            }
-        }
-    };
-    let limit = async {
-        match all_refused(&addresses).await {
-            true => tokio::time::sleep(REFUSED_TIMEOUT).await,
-            false => tokio::time::sleep(CONNECT_TIMEOUT).await,
-        }
-    };
-    let connected = tokio::select! {
-        connected = attempt => connected,
-        () = limit => None,
-    };
-    match (connected, reason) {
-        (Some(connected), _) => Ok(connected),
-        (None, Some(Attempt { refusal: Some(refusal), .. })) => {
-            Err(ClientError::Untrusted { authority, refusal: Box::new(refusal.at_port(port)) })
-        }
-        (None, Some(Attempt { reason, untrusted, .. })) => Err(ClientError::Connect { authority, reason, untrusted }),
-        (None, None) => Err(ClientError::Unreachable { authority }),
-    }
-}
-
-/// Whether nothing listens on TCP either. UDP itself does not say that nobody is there.
-async fn all_refused(addresses: &[SocketAddr]) -> bool {
-    for address in addresses {
-        let connect = tokio::net::TcpStream::connect(address);
-        match tokio::time::timeout(Duration::from_secs(1), connect).await {
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
-            _ => return false,
-        }
-    }
-    true
-}
-
-/// An attempt to connect that failed.
-struct Attempt {
-    reason: ConnectError,
-    untrusted: bool,
-    refusal: Option<Refusal>,
-}
-
-impl From<ConnectError> for Attempt {
-    fn from(reason: ConnectError) -> Self {
-        Self { reason, untrusted: false, refusal: None }
-    }
-}
-
-async fn connect_one(address: SocketAddr, host: &str, connector: &Connector) -> Result<quic::Connection, Attempt> {
-    let source: ConnectionError = match connector.begin(address, host)?.await {
-        Ok(conn) => return Ok(conn),
-        Err(error) => error,
-    };
-    match quic::client::alert(&source) {
-        // Those about certificates, access, and signatures.
-        Some((42..=51, cause)) => {
-            let refusal = connector.0.verifier.refusal(cause);
-            let reason = ConnectError::Certificate { alert: cause.to_owned() };
-            Err(Attempt { reason, untrusted: true, refusal })
-        }
-        _ => Err(ConnectError::Handshake { address, source }.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Nothing is asked of the system, whose answer might lead elsewhere.
-    #[tokio::test]
-    async fn names_of_this_machine_lead_to_this_machine() {
-        for host in ["localhost", "LocalHost.", "build.localhost", "a.b.LOCALHOST."] {
-            let found = addresses(host, 4433).await.unwrap();
-            assert!(found.len() == 2 && found.iter().all(|address| address.ip().is_loopback()), "{host}: {found:?}");
-        }
-    }
 }

@@ -4,10 +4,15 @@ mod anchors;
 mod refusal;
 mod verifier;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::pki_types::CertificateDer;
 
 use super::ClientError;
-use crate::identity::{Fingerprint, provider, trusted};
+use crate::identity::{Fingerprint, provider, trusted, trusted_bytes};
 use anchors::Anchors;
 pub use refusal::{Expected, Presented, Reason, Refusal};
 pub use verifier::Verifier;
@@ -49,6 +54,37 @@ pub enum Trust {
 }
 
 impl Trust {
+    /// Trusts as with [`Files`](Self::Files), the certificates in this text (PEM).
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Certificate`] if it holds none, or one that cannot be read.
+    pub fn pem(text: &[u8]) -> Result<Self, ClientError> {
+        Self::from_memory(|from| trusted_bytes(from, text.to_vec()))
+    }
+
+    /// Trusts as with [`Files`](Self::Files), these certificates (DER).
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Certificate`] if one of them cannot be read.
+    pub fn der(certificates: impl IntoIterator<Item = Vec<u8>>) -> Result<Self, ClientError> {
+        Self::from_memory(|from| {
+            let read = certificates.into_iter().map(|der| trusted_bytes(from, der)).collect::<Result<Vec<_>, _>>()?;
+            Ok(read.concat())
+        })
+    }
+
+    fn from_memory(
+        read: impl FnOnce(&Path) -> Result<Vec<CertificateDer<'static>>, String>,
+    ) -> Result<Self, ClientError> {
+        let path = PathBuf::from("memory");
+        match read(&path) {
+            Ok(der) => Ok(Self::Certificates { from: path, der: der.iter().map(|one| one.to_vec()).collect() }),
+            Err(reason) => Err(ClientError::Certificate { path, reason }),
+        }
+    }
+
     /// Trusts as with [`Files`](Self::Files), and reads what is not a regular file, and may be spent then, at once.
     /// Blocks.
     ///

@@ -43,7 +43,7 @@ use tokio::sync::watch::{Receiver, Sender};
 pub use certificate::Certificate;
 pub use error::IdentityError;
 pub use fingerprint::Fingerprint;
-pub(crate) use pem::trusted;
+pub(crate) use pem::{trusted, trusted_bytes};
 /// What [`Identity::from_der`] takes.
 #[doc(no_inline)]
 pub use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -54,6 +54,11 @@ pub(crate) fn trusted(path: &Path) -> Result<Vec<CertificateDer<'static>>, Strin
         io::ErrorKind::IsADirectory => "it is a folder: name a file of certificates in it".into(),
         _ => error.to_string(),
     })?;
+    trusted_bytes(path, bytes)
+}
+
+/// The same of the bytes themselves; `path` is where they are from, for messages.
+pub(crate) fn trusted_bytes(path: &Path, bytes: Vec<u8>) -> Result<Vec<CertificateDer<'static>>, String> {
     if let Ok(([], _)) = x509_parser::parse_x509_certificate(&bytes) {
         return Ok(vec![CertificateDer::from(bytes)]);
     }

@@ -2,3 +2,5 @@
 
 mod bodies;
 mod servers;
+mod service;
+mod settings;
