@@ -39,6 +39,6 @@ pub use h3cast_feed::format;
 pub(crate) use h3cast_transport::program::shown;
 pub(crate) use h3cast_transport::program::{fault, outstanding, panics, path, rarely};
 pub use h3cast_transport::{
-    Identity, Listen, NoTakeover, PlainHttp, Server, TakenStream, Takeover, http3, identity, listen, note, origin,
-    quic, server, webtransport,
+    Identity, Interim, InterimError, Listen, NoTakeover, PlainHttp, Server, TakenStream, Takeover, http3, identity,
+    listen, note, origin, quic, server, webtransport,
 };

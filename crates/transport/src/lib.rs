@@ -53,6 +53,8 @@ mod guard;
 #[cfg(feature = "server")]
 pub mod http3;
 pub mod identity;
+#[cfg(feature = "server")]
+mod interim;
 pub mod listen;
 #[cfg(any(feature = "client", feature = "self-signed"))]
 pub mod note;
@@ -86,6 +88,8 @@ pub use early::{EarlyData, TooEarly};
 #[cfg(feature = "server")]
 pub use http3::{NoTakeover, TakenStream, Takeover};
 pub use identity::Identity;
+#[cfg(feature = "server")]
+pub use interim::{Interim, InterimError};
 pub use listen::Listen;
 #[cfg(feature = "server")]
 pub use server::{PlainHttp, Server};

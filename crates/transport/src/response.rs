@@ -90,6 +90,13 @@ pub(crate) fn checked(version: Version, method: &Method, response: Response<Body
     Response::from_parts(head, checked)
 }
 
+/// Makes an interim response one that may be sent over HTTP/3 (RFC 9114 §4.2, RFC 9110 §8.6).
+pub(crate) fn checked_interim(mut response: Response<()>) -> Response<()> {
+    strip(response.headers_mut());
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    response
+}
+
 /// RFC 9110 §15.3.5, §15.4.5.
 pub(crate) fn has_no_content(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)

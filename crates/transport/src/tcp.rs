@@ -46,6 +46,7 @@ use self::{
 use crate::{
     connection::{Admit, ConnectionEnd, Incoming as Arriving, Owner, Protocol, TlsInfo},
     fault,
+    interim::Interim,
     outstanding::Outstanding,
     panics::{self, Restarts},
     reached::{Via, alt_svc},
@@ -309,6 +310,7 @@ async fn connection<S>(
                 return Ok(plain::problem(StatusCode::NOT_IMPLEMENTED, &text));
             }
             context.describe(request.extensions_mut(), &handle, via);
+            request.extensions_mut().insert(Interim::nowhere(version));
             let mut response = response::checked(version, &method, context.service.clone().oneshot(request).await?);
             if version < Version::HTTP_2 && is_upgrade(&method, response.status()) {
                 leaves.set();

@@ -10,9 +10,15 @@ use h3::error::Code;
 use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 
-use crate::guard::{Malformed, RecvStream};
+use crate::{
+    guard::{Malformed, RecvStream},
+    interim::{Expected, Outgoing},
+};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// RFC 9110 §10.1.1.
+const CONTINUE: &[u8] = b"100-continue";
 
 /// The body of an HTTP/3 request. Dropping it before its end asks the client to stop sending it
 /// (H3_NO_ERROR).
@@ -22,6 +28,8 @@ pub(crate) struct RequestBody {
     /// What must still come, if the head said how much.
     left: Option<u64>,
     malformed: Malformed,
+    /// The client waits for 100 before it sends any.
+    expected: Option<Expected>,
 }
 
 #[derive(PartialEq)]
@@ -36,10 +44,14 @@ impl RequestBody {
         stream: h3::server::RequestStream<RecvStream, Bytes>,
         headers: &HeaderMap,
         malformed: Malformed,
+        outgoing: &Outgoing,
     ) -> Self {
         let length = headers.get(header::CONTENT_LENGTH);
         let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        Self { stream, state: State::Data, left, malformed }
+        let expects =
+            headers.get_all(header::EXPECT).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(CONTINUE));
+        let expected = (expects && left != Some(0)).then(|| outgoing.expected());
+        Self { stream, state: State::Data, left, malformed, expected }
     }
 
     /// RFC 9114 §4.1.2: the body is not as long as the head says.
@@ -57,7 +69,13 @@ impl http_body::Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if self.state == State::Data {
-            match ready!(self.stream.poll_recv_data(cx)) {
+            let polled = self.stream.poll_recv_data(cx);
+            if let Some(expected) = self.expected.take()
+                && polled.is_pending()
+            {
+                expected.ask();
+            }
+            match ready!(polled) {
                 Ok(Some(mut data)) => {
                     let data = data.copy_to_bytes(data.remaining());
                     match self.left.map(|left| left.checked_sub(data.len() as u64)) {

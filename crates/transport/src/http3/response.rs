@@ -25,9 +25,10 @@ use super::{
 };
 use crate::{
     guard::{Malformed, RequestParts, SendStream as GuardedSendStream, Stopped},
+    interim::Outgoing,
     quic::{Connection, SendStream},
     rarely::rarely,
-    response::{Checked, checked, has_no_content},
+    response::{Checked, checked, checked_interim, has_no_content},
 };
 
 /// The header of a DATA frame with a payload of `len` bytes.
@@ -44,11 +45,26 @@ fn frame_header(ty: u64, len: usize) -> Bytes {
 /// How long to wait for the acknowledgement of a stream that is not ours any more.
 pub(super) const ACKNOWLEDGED: Duration = Duration::from_secs(3);
 
+type Stream = h3::server::RequestStream<GuardedSendStream, Bytes>;
+
+/// Sends interim responses until there are no more; gives the stream back for the final one.
+pub(super) async fn write_interim(outgoing: &Outgoing, mut stream: Stream) -> Stream {
+    while let Some(responses) = outgoing.next().await {
+        for response in responses {
+            let status = response.status();
+            if let Err(error) = stream.send_response(checked_interim(response)).await {
+                debug!(%error, %status, "cannot send an interim response");
+            }
+        }
+    }
+    stream
+}
+
 /// Sends `response` and waits until the client has it, or no longer wants it. A stream that is taken
 /// over is still to be waited for: what it gives does that.
 pub(super) async fn write(
     conn: Connection,
-    mut stream: h3::server::RequestStream<GuardedSendStream, Bytes>,
+    mut stream: Stream,
     mut parts: RequestParts,
     method: &Method,
     offers: Offers,

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use axum_core::body::Body;
 use bytes::Bytes;
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{
+    FutureExt,
+    future::{self, BoxFuture},
+};
 use h3::error::StreamError;
 use h3cast_proto::{Role, code};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -18,6 +21,7 @@ use crate::{
     connection::{ConnectionHandle, Owner},
     early::EarlyData,
     guard::{Backend, BidiStream, RequestParts, Shared, Stopped},
+    interim::Interim,
     outstanding::LINGER,
     panics,
     quic::{Connection, server::Handshake},
@@ -203,7 +207,7 @@ impl Answering {
     }
 
     async fn request(mut self, mut head: http::request::Parts, stream: ServerStream) -> Option<BoxFuture<'static, ()>> {
-        let (mut send, recv) = stream.split();
+        let (send, recv) = stream.split();
         let method = head.method.clone();
         let (takeover, offers) = Takeover::new();
         head.extensions.insert(takeover);
@@ -212,11 +216,19 @@ impl Answering {
             head.extensions.insert(EarlyData::new(handshaken.clone(), self.connection.clone()));
         }
         self.context.describe(&mut head.extensions, &self.connection, self.via);
-        let body = RequestBody::new(recv, &head.headers, self.parts.malformed.clone());
+        let (interim, outgoing) = Interim::queue();
+        head.extensions.insert(interim);
+        let body = RequestBody::new(recv, &head.headers, self.parts.malformed.clone(), &outgoing);
         let request = Request::from_parts(head, Body::new(body));
-        let answered = tokio::select! {
+        let handled = async {
+            let answered = self.context.service.clone().oneshot(request).await;
+            outgoing.close();
+            answered
+        };
+        // Side by side: a client that takes no interim response does not hold up the handler.
+        let (answered, mut send) = tokio::select! {
             biased;
-            answered = self.context.service.clone().oneshot(request) => answered,
+            both = future::join(handled, response::write_interim(&outgoing, send)) => both,
             // The client went away: whatever the handler was doing is dropped here.
             _ = &mut self.parts.stopped => return None,
         };

@@ -2,6 +2,7 @@
 //! over every version of HTTP; what differs is listed with its reason.
 
 mod cases;
+mod interim;
 mod layers;
 mod peers;
 mod router;

@@ -135,9 +135,13 @@ async fn over_tcp(address: SocketAddr, version: Version, case: &Case) -> Answer 
 const DEADLINE: Duration = Duration::from_secs(30);
 
 async fn soon<T>(case: &Case, answer: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(DEADLINE, answer).await {
-        Ok(answer) => answer,
-        Err(_) => panic!("no answer to: {}", case.name),
+    in_time(case.name, answer).await
+}
+
+pub(crate) async fn in_time<T>(what: &str, event: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, event).await {
+        Ok(event) => event,
+        Err(_) => panic!("not within {DEADLINE:?}: {what}"),
     }
 }
 
@@ -202,7 +206,7 @@ impl Ours {
 
 /// A connection of the h3 crate's client.
 pub(crate) struct H3 {
-    requests: h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>,
+    pub(crate) requests: h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>,
     authority: String,
     endpoint: quinn::Endpoint,
 }
@@ -226,6 +230,10 @@ impl H3 {
         Self { requests, authority: format!("localhost:{}", address.port()), endpoint }
     }
 
+    pub(crate) fn uri(&self, path: &str) -> Uri {
+        format!("https://{}{path}", self.authority).parse().unwrap()
+    }
+
     /// Moves to another port, as behind a router that was restarted; gives it.
     pub(crate) fn migrate(&self) -> u16 {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -244,7 +252,7 @@ impl H3 {
     }
 
     async fn exchange(&mut self, case: &Case, answer: &mut Answer) -> Result<(), h3::error::StreamError> {
-        let uri = format!("https://{}{}", self.authority, case.path).parse().unwrap();
+        let uri = self.uri(case.path);
         let (head, mut body) = request(case, uri).into_parts();
         let (mut send, mut recv) = self.requests.send_request(Request::from_parts(head, ())).await?.split();
         // An answer may come before it has all been sent, which ends that.
