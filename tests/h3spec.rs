@@ -203,10 +203,15 @@ async fn malformed_heads() {
         malformed(&raw, &fields).await;
     }
     // All that on one connection, which still serves; and protocols that are not served are no error.
-    let other = [pseudo("CONNECT", "/"), vec![(":protocol", "connect-udp")]].concat();
-    for fields in [other, vec![(":method", "CONNECT"), (":authority", "localhost:1")]] {
+    let other = |protocol| [pseudo("CONNECT", "/"), vec![(":protocol", protocol)]].concat();
+    let tunnel = vec![(":method", "CONNECT"), (":authority", "localhost:1")];
+    for (fields, reason) in
+        [(other("websocket"), "WebSocket"), (other("connect-udp"), ":protocol"), (tunnel, "CONNECT")]
+    {
         let (_send, mut recv) = raw.bi(&frame(HEADERS, &section(&fields))).await;
         assert_eq!(status(&mut recv).await, 501);
+        let data = soon("the reason", recv.read_to_end(1000)).await.unwrap();
+        assert!(data.first() == Some(&0) && String::from_utf8_lossy(&data).contains(reason), "{data:?}");
     }
     raw.assert_alive().await;
 }

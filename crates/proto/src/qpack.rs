@@ -57,8 +57,14 @@ pub const FIELDS_TOO_LARGE: &[u8] = &[
     0x03, b'4', b'3', b'1',
 ];
 
-/// A HEADERS frame with status 501 (Not Implemented).
-pub const NOT_IMPLEMENTED: &[u8] = &[0x01, 0x08, 0x00, 0x00, 0x5f, 0x09, 0x03, b'5', b'0', b'1'];
+/// A HEADERS frame with status 501 (Not Implemented), for a body of plain text.
+pub const NOT_IMPLEMENTED: &[u8] = &[
+    0x01, 0x09, // HEADERS, 9 bytes
+    0x00, 0x00, // no dynamic table
+    0x5f, 0x09, // as above
+    0x03, b'5', b'0', b'1', //
+    0xf6, // `content-type: text/plain;charset=utf-8` (static table index 54)
+];
 
 /// Checks the bytes of a peer's encoder stream.
 ///
@@ -125,11 +131,17 @@ mod tests {
 
     #[test]
     fn answers_that_are_made_beforehand() {
-        for (answer, status) in [(FIELDS_TOO_LARGE, "431"), (NOT_IMPLEMENTED, "501")] {
+        let field = |name: &'static str, value: &'static str| Field {
+            name: name.as_bytes().into(),
+            value: value.as_bytes().into(),
+        };
+        let text = field("content-type", "text/plain;charset=utf-8");
+        for (answer, expected) in
+            [(FIELDS_TOO_LARGE, vec![field(":status", "431")]), (NOT_IMPLEMENTED, vec![field(":status", "501"), text])]
+        {
             let [0x01, len, section @ ..] = answer else { panic!("{answer:x?}") };
             assert_eq!(usize::from(*len), section.len());
-            let fields = decode(section, 1000).unwrap();
-            assert_eq!(fields, [Field { name: b":status".into(), value: status.as_bytes().into() }]);
+            assert_eq!(decode(section, 1000).unwrap(), expected);
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use h3cast_proto::{
     Role, Violation, code,
@@ -38,8 +38,8 @@ enum BiVerdict {
     Broken(u64, Begun),
     /// Refuse this stream with a code.
     Refuse(u64),
-    /// Answer with this frame, and refuse the rest with a code.
-    Answer(&'static [u8], u64),
+    /// Answer with this HEADERS frame and this text, and refuse the rest with a code.
+    Answer(&'static [u8], &'static str, u64),
     Gone,
     Violation(Violation),
 }
@@ -64,9 +64,14 @@ pub(crate) async fn bidirectional(
             shared.sessions.deliver_bi(id, send, head.stream, Begun::Named(head.buf)).await;
         }
         BiVerdict::Broken(id, begun) => shared.sessions.deliver_bi(id, send, head.stream, begun).await,
-        BiVerdict::Answer(response, error) => {
+        BiVerdict::Answer(fields, text, error) => {
             head.stop(error);
-            if send.write_all(response).await.is_ok() {
+            let mut response = BytesMut::from(fields);
+            if !text.is_empty() {
+                frame::put_header(frame::DATA, text.len(), &mut response);
+                response.extend_from_slice(text.as_bytes());
+            }
+            if send.write_all(&response).await.is_ok() {
                 let _ = send.finish();
             }
         }
@@ -209,7 +214,11 @@ fn reset(shared: &Shared, stream: u64, code: u64) -> Option<u64> {
     session
 }
 
-const TOO_LARGE: BiVerdict = BiVerdict::Answer(qpack::FIELDS_TOO_LARGE, code::H3_EXCESSIVE_LOAD);
+const TOO_LARGE: BiVerdict = BiVerdict::Answer(qpack::FIELDS_TOO_LARGE, "", code::H3_EXCESSIVE_LOAD);
+
+/// WebSocket handlers take their stream from hyper, which cannot be given one of HTTP/3.
+const NO_SUCH_PROTOCOL: &str = "The only :protocol that this server has over HTTP/3 is webtransport. \
+    WebSocket (RFC 9220) works over HTTP/2 and HTTP/1.1 only; over HTTP/3, use a WebTransport session.\n";
 
 fn judge_fields(section: &[u8], limit: u64) -> BiVerdict {
     let fields = match qpack::decode(section, limit) {
@@ -219,7 +228,7 @@ fn judge_fields(section: &[u8], limit: u64) -> BiVerdict {
     };
     match message::check_head(&fields) {
         Ok(head) => BiVerdict::Request(head),
-        Err(Wrong::Protocol) => BiVerdict::Answer(qpack::NOT_IMPLEMENTED, code::H3_NO_ERROR),
+        Err(Wrong::Protocol) => BiVerdict::Answer(qpack::NOT_IMPLEMENTED, NO_SUCH_PROTOCOL, code::H3_NO_ERROR),
         Err(Wrong::Malformed(reason)) => {
             debug!(reason, "refusing a malformed request");
             BiVerdict::Refuse(code::H3_MESSAGE_ERROR)

@@ -198,7 +198,10 @@ impl Answering {
             (&Method::CONNECT, Some(h3::ext::Protocol::WEB_TRANSPORT)) => {
                 return Box::pin(self.session(head, stream)).await;
             }
-            (&Method::CONNECT, _) => refuse(stream, StatusCode::NOT_IMPLEMENTED, self.parts.stopped).await,
+            (&Method::CONNECT, _) => {
+                let (status, stopped) = (StatusCode::NOT_IMPLEMENTED, self.parts.stopped);
+                refuse_with(stream, status, http::HeaderMap::new(), NO_TUNNEL, stopped).await;
+            }
             // RFC 9220 §3: `:protocol` has a meaning with CONNECT only.
             (_, Some(_)) => refuse(stream, StatusCode::BAD_REQUEST, self.parts.stopped).await,
             (_, None) => return self.request(head, stream).await,
@@ -244,22 +247,31 @@ impl Answering {
 
 /// Answers with a status alone.
 pub(super) async fn refuse(stream: ServerStream, status: StatusCode, stopped: Stopped) {
-    refuse_with(stream, status, http::HeaderMap::new(), stopped).await;
+    refuse_with(stream, status, http::HeaderMap::new(), "", stopped).await;
 }
 
-/// Answers with a status and no body, and wants no more of the request.
+const NO_TUNNEL: &str = "CONNECT opens no tunnel here: this server is not a proxy.\n";
+
+/// Answers with a status and a text, and wants no more of the request.
 pub(super) async fn refuse_with(
     mut stream: ServerStream,
     status: StatusCode,
     mut headers: http::HeaderMap,
+    text: &'static str,
     stopped: Stopped,
 ) {
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+    if !text.is_empty() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    }
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     let sent: Result<(), StreamError> = async {
         stream.send_response(response).await?;
+        if !text.is_empty() {
+            stream.send_data(Bytes::from_static(text.as_bytes())).await?;
+        }
         stream.finish().await
     }
     .await;

@@ -143,7 +143,7 @@ impl Asked {
         match answer {
             Answer::Reject { status, headers } => {
                 drop(self.seat);
-                refuse_with(self.stream, status, headers, stopped).await;
+                refuse_with(self.stream, status, headers, "", stopped).await;
                 None
             }
             Answer::Accept { status, headers, protocol, session } => {

@@ -269,7 +269,10 @@ impl H3 {
             let _ = send.finish().await;
         };
         let receiving = async {
-            let response = recv.recv_response().await?;
+            let mut response = recv.recv_response().await?;
+            while response.status().is_informational() {
+                response = recv.recv_response().await?;
+            }
             (answer.status, answer.headers) = (response.status().as_u16(), fields(response.headers()));
             while let Some(mut data) = recv.recv_data().await? {
                 answer.body.extend_from_slice(&data.copy_to_bytes(data.remaining()));
