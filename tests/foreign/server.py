@@ -15,13 +15,17 @@ TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
 H3CAST = os.environ.get("H3CAST_BIN", str(TARGET / "release/h3cast"))
 BY_HAND = os.environ.get("H3CAST_BY_HAND", str(TARGET / "debug/examples/by_hand"))
 WEBTRANSPORT = os.environ.get("H3CAST_WEBTRANSPORT", str(TARGET / "debug/examples/webtransport"))
+# Answers that handlers get wrong: crates/transport/tests/parity.
+PARITY = os.environ.get("H3CAST_PARITY", str(TARGET / "debug/examples/parity"))
 
 
 class Server:
     """A running server; `with Server() as server:` asserts that it also stops well."""
 
-    def __init__(self, *arguments: str, by_hand: bool = False, webtransport: bool = False) -> None:
-        example = BY_HAND if by_hand else WEBTRANSPORT if webtransport else None
+    def __init__(
+        self, *arguments: str, by_hand: bool = False, webtransport: bool = False, parity: bool = False
+    ) -> None:
+        example = BY_HAND if by_hand else WEBTRANSPORT if webtransport else PARITY if parity else None
         # The server heeds both signals; the examples, which are kept short, only Ctrl-C.
         self._signal = signal.SIGINT if example else signal.SIGTERM
         self._folder = tempfile.TemporaryDirectory(prefix="h3cast-certs-")

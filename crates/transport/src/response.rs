@@ -194,6 +194,7 @@ impl http_body::Body for Checked {
         if self.strips
             && let Some(trailers) = frame.as_mut().and_then(Frame::trailers_mut)
         {
+            strip(trailers);
             remove(trailers, &self.named);
         }
         Poll::Ready(frame.map(Ok))

@@ -19,6 +19,8 @@ export const BY_HAND = path.resolve(
 /** A server that answers every session by itself. */
 export const WEBTRANSPORT = path.resolve(
   ROOT, process.env.H3CAST_WEBTRANSPORT ?? path.join(TARGET, 'debug/examples/webtransport'));
+/** A server whose handlers get answers wrong: crates/transport/tests/parity. */
+export const PARITY = path.resolve(ROOT, process.env.H3CAST_PARITY ?? path.join(TARGET, 'debug/examples/parity'));
 /** A server with a chat. */
 export const CHAT = path.resolve(ROOT, process.env.H3CAST_CHAT ?? path.join(TARGET, 'debug/examples/chat'));
 /** Where screenshots go. */

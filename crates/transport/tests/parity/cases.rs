@@ -81,6 +81,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("the head of trailers", "HEAD", "/trailers/none"),
         get("a body that fails", "/failing"),
         get("a panic", "/panic"),
+        get("early hints", "/hints"),
         get("a sized body without a length", "/unsaid"),
         case("the head of a sized body without a length", "HEAD", "/unsaid"),
         get("a body shorter than its length", "/length/7/sized"),

@@ -11,6 +11,7 @@ use axum::{
     routing::{any, get, post},
 };
 use futures_util::{StreamExt, stream};
+use h3cast_transport::Interim;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
@@ -74,6 +75,31 @@ async fn length(Path((said, given)): Path<(String, String)>) -> Response {
     response
 }
 
+/// A response that is open until `/release` is asked for.
+fn held() -> Router {
+    let (release, _) = tokio::sync::broadcast::channel::<()>(1);
+    let released = release.clone();
+    let held = async move || {
+        let mut released = released.subscribe();
+        let rest = stream::once(async move {
+            let _ = released.recv().await;
+            Ok::<_, Infallible>("released")
+        });
+        Body::from_stream(stream::once(async { Ok("held ") }).chain(rest))
+    };
+    let release = async move || {
+        let _ = release.send(());
+    };
+    Router::new().route("/held", get(held)).route("/release", get(release))
+}
+
+/// 103 before the answer, where that is possible.
+async fn hints(interim: Interim) -> &'static str {
+    let link = fields(&[("link", "</style.css>; rel=preload; as=style"), ("keep-alive", "timeout=5")]);
+    let _ = interim.send(StatusCode::EARLY_HINTS, link);
+    "after hints"
+}
+
 async fn echo(request: Request) -> Response {
     let kind = request.headers().get(header::CONTENT_TYPE).cloned();
     let mut response = Response::new(Body::new(request.into_body()));
@@ -129,6 +155,8 @@ pub(crate) fn router() -> Router {
         .route("/status/{status}/{with}", get(status))
         .route("/length/{said}/{given}", get(length))
         .route("/failing", get(failing))
+        .route("/hints", get(hints))
+        .merge(held())
         .route("/panic", get(async || -> &'static str { panic!("as it is meant to") }))
         .merge(Router::new().route("/unsaid", get(async || "sized")).layer(axum::middleware::map_response(unsaid)))
         .route(
