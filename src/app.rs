@@ -21,9 +21,9 @@ use std::{
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Extension, Request, State},
+    extract::{Request, State},
     middleware,
-    response::{IntoResponse, Response},
+    response::{IntoResponse, Redirect, Response},
     routing::get,
 };
 use bytes::Bytes;
@@ -37,13 +37,18 @@ use tracing::debug;
 
 use h3cast_proto::frame;
 
-use self::{asked::Delivery, host::base_of, problem::Problem, publish::Publications};
+use self::{
+    asked::Delivery,
+    host::{base_of, prefix_of},
+    problem::Problem,
+    publish::Publications,
+};
 use crate::{
     browser,
     feed::{self, Family, Feed, Feeds},
     format::{Format, Framing, PREFIX_TYPE, Writer},
     http3::{TakenStream, Takeover},
-    identity::Identity,
+    identity::{Fingerprint, Identity},
     origin::Origins,
     page, path, resource,
     server::{ServerBuilder, Via},
@@ -54,7 +59,7 @@ use crate::{
 pub struct App {
     feeds: Feeds,
     publications: Publications,
-    identity: Identity,
+    identity: Option<Identity>,
     origins: Origins,
     static_dir: Option<PathBuf>,
     coalesce: Duration,
@@ -66,10 +71,18 @@ impl App {
     /// An app with these feeds; `identity` is that of its server.
     #[must_use]
     pub fn new(feeds: impl IntoIterator<Item = Feed>, identity: Identity) -> Self {
+        Self { identity: Some(identity), ..Self::without_identity(feeds) }
+    }
+
+    /// An app with these feeds for another server than [`Server`](crate::Server), as `axum::serve`. Which names are
+    /// that server's own is not known, so that pages of it that publish need
+    /// [`allow_origins`](Self::allow_origins), unless it is reached as `localhost`.
+    #[must_use]
+    pub fn without_identity(feeds: impl IntoIterator<Item = Feed>) -> Self {
         Self {
             feeds: feeds.into_iter().collect(),
             publications: Publications::default(),
-            identity,
+            identity: None,
             origins: Origins::default(),
             static_dir: None,
             coalesce: Duration::ZERO,
@@ -141,18 +154,20 @@ impl App {
     /// Makes a server answer with this app.
     #[must_use]
     pub fn install(self, server: ServerBuilder) -> ServerBuilder {
-        let app = Arc::new(self);
-        let router = app.clone().router();
         // The guard around the routes judges sessions as well, also those of other handlers.
-        let server = server.origins(Origins::any()).http_service(router);
-        server.webtransport_fallback(move |request| session::answer(app.clone(), request))
+        server.origins(Origins::any()).http_service(self.router())
     }
 
-    /// The routes, for any version of HTTP.
-    pub fn router(self: Arc<Self>) -> Router {
+    /// The routes, for any version of HTTP, with their WebTransport sessions. They work under a prefix as
+    /// well, `Router::new().nest_service("/live", app.router())`, and layers around them decide about
+    /// requests and sessions alike. Without a [`Server`](crate::Server), as under `axum::serve`, there is no
+    /// HTTP/3, and `/info` and the page say so.
+    pub fn router(&self) -> Router {
+        let app = Arc::new(self.clone());
+        let feed = || get(view).post(publish::answer).put(publish::answer).connect(session::open);
         let feeds = Router::new()
-            .route("/stream", get(view).post(publish::answer).put(publish::answer))
-            .route("/stream/{name}", get(view).post(publish::answer).put(publish::answer))
+            .route("/stream", feed())
+            .route("/stream/{name}", feed())
             .layer(MapResponseLayer::new(named(resource::FEED)));
         let status = Router::new()
             .route("/info", get(info))
@@ -168,7 +183,7 @@ impl App {
             .merge(feeds)
             .merge(status)
             .method_not_allowed_fallback(method_not_allowed)
-            .with_state(self.clone())
+            .with_state(app.clone())
             .merge(self.routes.clone());
         // Around the router, not around each route: what is allowed is known there.
         Router::new()
@@ -176,14 +191,15 @@ impl App {
             // A handler that panics is this server's failure (500), and no reason to cut the client off.
             .layer(CatchPanicLayer::new())
             .layer(MapRequestLayer::new(path::normalized))
-            .layer(middleware::from_fn_with_state(self, guard::guard))
+            .layer(middleware::from_fn_with_state(app, guard::guard))
     }
 
     /// Whether a page of `origin` may read what is served as `host`, and publish there.
     fn allows(&self, origin: &str, host: &str) -> bool {
         // A page elsewhere can make its own name point here, and be of the same host then. The
         // certificate is in the way of that, unless the browser was told to take ours for every name.
-        let ours = self.origins.names_host(host) || self.identity.current().is_for(host);
+        let ours = self.origins.names_host(host)
+            || self.identity.as_ref().is_some_and(|identity| identity.current().is_for(host));
         self.origins.allow(origin, if ours { host } else { "" })
     }
 
@@ -309,8 +325,8 @@ async fn write(mut writer: Writer, mut stream: TakenStream) {
     let _ = stream.finish().await;
 }
 
-async fn info(State(app): State<Arc<App>>, Extension(via): Extension<Via>, request: Request) -> Response {
-    let base = base_of(&request, via);
+async fn info(State(app): State<Arc<App>>, request: Request) -> Response {
+    let base = base_of(&request) + prefix_of(&request);
     let url = |feed: &Feed| match feed.name() {
         feed::DEFAULT => format!("{base}/stream"),
         name => format!("{base}/stream/{name}"),
@@ -321,22 +337,25 @@ async fn info(State(app): State<Arc<App>>, Extension(via): Extension<Via>, reque
         .iter()
         .map(|feed| json!({ "name": feed.name(), "url": url(feed), "kind": feed.kind() }))
         .collect();
-    let hashes: Vec<_> =
-        app.identity.hashes().iter().map(|hash| json!({ "algorithm": "sha-256", "value": hash.base64() })).collect();
-    let chrome = browser::chrome_command(&format!("{base}/"), &app.identity.current().spki_hash());
-    let info = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "feeds": feeds,
-        "webtransport": { "url": format!("{base}/stream"), "certificateHashes": hashes },
-        "http3": { "url": format!("{base}/") },
-        "chrome": chrome,
-    });
+    let mut info = json!({ "version": env!("CARGO_PKG_VERSION"), "feeds": feeds });
+    // Another server than ours has no HTTP/3.
+    if let Some(identity) = app.identity.as_ref().filter(|_| request.extensions().get::<Via>().is_some()) {
+        let hash = |hash: &Fingerprint| json!({ "algorithm": "sha-256", "value": hash.base64() });
+        let hashes: Vec<_> = identity.hashes().iter().map(hash).collect();
+        let chrome = browser::chrome_command(&format!("{base}/"), &identity.current().spki_hash());
+        info["webtransport"] = json!({ "url": format!("{base}/stream"), "certificateHashes": hashes });
+        info["http3"] = json!({ "url": format!("{base}/") });
+        info["chrome"] = json!(chrome);
+    }
     ([(header::CACHE_CONTROL, "no-store")], Json(info)).into_response()
 }
 
-async fn page_file(State(app): State<Arc<App>>, Extension(via): Extension<Via>, request: Request) -> Response {
+async fn page_file(State(app): State<Arc<App>>, request: Request) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return ([(header::ALLOW, ALLOWED)], method_not_allowed().await).into_response();
+    }
+    if let Some(to) = host::page_under(&request) {
+        return Redirect::permanent(&to).into_response();
     }
     let path = match path::decoded(request.uri().path()) {
         Some(path) if path == "/" => Some("index.html".into()),
@@ -352,7 +371,7 @@ async fn page_file(State(app): State<Arc<App>>, Extension(via): Extension<Via>, 
         return Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()))
             .into_response();
     };
-    let connect = base_of(&request, via);
+    let connect = base_of(&request);
     file.respond(request.headers(), &connect)
 }
 

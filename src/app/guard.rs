@@ -11,7 +11,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tracing::debug;
 
 use super::{App, Problem, host};
-use crate::{origin::is_loopback, server::Via};
+use crate::{
+    origin::{Origins, is_loopback},
+    server::Via,
+};
 
 /// The headers that a page of another origin may see beside those that it always may.
 const EXPOSED: HeaderValue =
@@ -19,7 +22,11 @@ const EXPOSED: HeaderValue =
 
 /// What holds for every route: who may ask, which pages may read the answer, and what a browser
 /// must not make of it.
-pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Infallible> {
+pub(super) async fn guard(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Infallible> {
     crate::fault::point("request");
     let via = request.extensions().get::<Via>().copied();
     let authority = match host::checked(request.version(), request.uri(), request.headers()) {
@@ -46,8 +53,21 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
         let text = "pages of that origin may not do this here: the server must allow their origin";
         return Ok(Problem::new(StatusCode::FORBIDDEN, text.into()).into_response());
     }
+    let prefix = host::Prefix::of(&request);
+    request.extensions_mut().insert(prefix);
+    // Which pages may open a session has been decided here.
+    request.extensions_mut().insert(Origins::any());
     let preflight = (*request.method() == Method::OPTIONS).then(|| request.headers().clone());
     let mut response = next.run(request).await;
+    if let Some(allowed) = response.headers().get(header::ALLOW).and_then(|allowed| allowed.to_str().ok())
+        && allowed.contains("CONNECT")
+    {
+        // That opens sessions, which is no request that a page or a tool could make.
+        let methods: Vec<_> = allowed.split(',').map(str::trim).filter(|method| *method != "CONNECT").collect();
+        if let Ok(methods) = HeaderValue::from_str(&methods.join(",")) {
+            response.headers_mut().insert(header::ALLOW, methods);
+        }
+    }
     if let Some(preflight) = preflight
         && response.status() == StatusCode::METHOD_NOT_ALLOWED
     {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::extract::{OriginalUri, Request};
 use http::{HeaderMap, Uri, Version, header};
 
 use crate::{
@@ -98,10 +98,53 @@ fn is_reg_name(mut name: &[u8]) -> bool {
     }
 }
 
-/// The origin by which the client reaches us over TLS and QUIC: `https://HOST[:PORT]`.
-pub(super) fn base_of(request: &Request, via: Via) -> String {
-    let advertise = request.extensions().get::<Arc<Advertise>>();
-    base(request.uri(), request.headers(), via, advertise.map(Arc::as_ref))
+/// The origin by which the client reaches us over TLS and QUIC: `https://HOST[:PORT]`. Under another server than
+/// ours, it is what the client uses, as far as that shows: without TLS, unless the request says `https`.
+pub(super) fn base_of(request: &Request) -> String {
+    let extensions = request.extensions();
+    if let Some(via) = extensions.get::<Via>() {
+        return base(request.uri(), request.headers(), *via, extensions.get::<Arc<Advertise>>().map(Arc::as_ref));
+    }
+    let scheme = request.uri().scheme_str().unwrap_or("http");
+    let authority = checked(request.version(), request.uri(), request.headers()).ok().flatten();
+    // Only what is plainly a host goes into URLs.
+    let authority = authority.filter(|authority| split_authority(authority).is_some()).unwrap_or("localhost");
+    format!("{scheme}://{authority}")
+}
+
+/// Where the app is: the path under which a router has it, as the client writes it.
+#[derive(Debug, Clone)]
+pub(super) struct Prefix(String);
+
+impl Prefix {
+    /// What a router has stripped of the request's path.
+    pub(super) fn of(request: &Request) -> Self {
+        let (original, path) = (original(request), request.uri().path());
+        // A router takes `/live` for the root of what is at `/live`.
+        let prefix = original.strip_suffix(path).or(Some(original).filter(|_| path == "/"));
+        // It goes into a command for a shell.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+        Self(prefix.filter(|prefix| prefix.bytes().all(plain)).unwrap_or_default().to_owned())
+    }
+}
+
+fn original(request: &Request) -> &str {
+    request.extensions().get::<OriginalUri>().map_or(request.uri().path(), |uri| uri.path())
+}
+
+/// Where the app is: a path without a slash at its end.
+pub(super) fn prefix_of(request: &Request) -> &str {
+    request.extensions().get::<Prefix>().map_or("", |prefix| &prefix.0)
+}
+
+/// Where the page is, when the request is for it by a path from which its files are not found: `/live` and not
+/// `/live/`.
+pub(super) fn page_under(request: &Request) -> Option<String> {
+    let asked = original(request);
+    let at_root = request.uri().path() == "/" && !asked.ends_with('/');
+    let last = asked.rsplit('/').next().filter(|_| at_root)?;
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    Some(format!("./{last}/index.html{query}"))
 }
 
 /// The host of an authority that was checked, as it stands in a URL, when it is plainly that.

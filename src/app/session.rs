@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
+use axum::{extract::State, response::Response};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
-use http::StatusCode;
+use http::Uri;
 use serde_json::json;
 use tracing::debug;
 
-use super::{App, asked::Delivery, host, publish};
+use super::{App, Problem, asked::Delivery, publish};
 use crate::{
     feed::{End, Event, Feed, Viewer},
     format::{self, Format, Framing, Writer},
-    origin::split_authority,
     outstanding::{self, Outstanding},
     rarely,
     webtransport::{DatagramError, SendStream, Session, SessionRequest, StreamError},
@@ -41,40 +41,26 @@ impl From<StreamError> for Undelivered {
     }
 }
 
-/// Answers a session request: who may, which feed, and then its chunks.
-pub(super) async fn answer(app: Arc<App>, request: SessionRequest) {
-    let authority = match host::checked(http::Version::HTTP_3, request.uri(), request.headers()) {
-        Ok(authority) => authority.unwrap_or_default(),
-        Err(_) => return request.reject(StatusCode::BAD_REQUEST),
-    };
-    let host = split_authority(authority).map_or("", |(host, _)| host);
-    if let Some(origin) = request.origin()
-        && !app.allows(origin, host)
-    {
-        return request.reject(StatusCode::FORBIDDEN);
+/// Answers a session request that the guard has let pass: which feed, and then its chunks.
+pub(super) async fn open(State(app): State<Arc<App>>, uri: Uri, request: SessionRequest) -> Result<Response, Problem> {
+    let mut asked = app.asked(&uri, request.headers()).await?;
+    let offered = request.protocols().iter().any(|protocol| protocol == format::frames::MEDIA_TYPE);
+    if offered && !asked.format_named && asked.delivery == Delivery::Stream {
+        asked.format = Format::Frames;
     }
-    let opened = app.asked(request.uri(), request.headers()).await.and_then(|mut asked| {
-        let offered = request.protocols().iter().any(|protocol| protocol == format::frames::MEDIA_TYPE);
-        if offered && !asked.format_named && asked.delivery == Delivery::Stream {
-            asked.format = Format::Frames;
-        }
-        let viewer = asked.view()?;
-        let token = asked.token.or_else(|| publish::bearer(request.headers()).map(String::from));
-        let frames = offered && asked.format == Format::Frames;
-        Ok((asked.feed, viewer, asked.format, asked.delivery, token, asked.chunk.unwrap_or_default(), frames))
-    });
-    let (feed, viewer, format, delivery, token, cut, frames) = match opened {
-        Ok(opened) => opened,
-        Err(problem) => return request.reject(problem.status),
-    };
-    // Says that the feed comes so, to a client that does not insist on it.
+    let viewer = asked.view()?;
+    let token = asked.token.or_else(|| publish::bearer(request.headers()).map(String::from));
+    let (feed, format, delivery, cut) = (asked.feed, asked.format, asked.delivery, asked.chunk.unwrap_or_default());
+    // States that the feed comes so, to a client that does not insist on it.
+    let frames = offered && format == Format::Frames;
     let request = if frames { request.protocol(format::frames::MEDIA_TYPE) } else { request };
-    let Ok(session) = request.accept().await else { return };
-    let published = rarely(Box::pin(publish::streams(&app, &session, &feed, token.as_deref(), cut)));
-    tokio::select! {
-        () = bring(&app, &session, &feed, viewer, format, delivery) => {}
-        () = published => {}
-    }
+    Ok(request.on_session(async move |session| {
+        let published = rarely(Box::pin(publish::streams(&app, &session, &feed, token.as_deref(), cut)));
+        tokio::select! {
+            () = bring(&app, &session, &feed, viewer, format, delivery) => {}
+            () = published => {}
+        }
+    }))
 }
 
 /// Brings the feed on a stream of ours, whose end is the end of the feed, and waits until the

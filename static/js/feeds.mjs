@@ -56,7 +56,7 @@ export function parseFeeds(value) {
  */
 export async function failureOf(env, name) {
   try {
-    const url = new URL("/feeds", env.href).href;
+    const url = new URL("feeds", env.href).href;
     const response = await env.fetch(url, { cache: "no-store", signal: AbortSignal.timeout(FAILURE_WAIT_MS) });
     const feed = parseFeeds(await response.json()).find((feed) => feed.name === name);
     return feed?.state === "failed" ? (feed.error ?? "") : undefined;
@@ -97,7 +97,7 @@ export class FeedsPoll {
     this.#asking = true;
     const env = this.#env;
     try {
-      const url = new URL("/feeds", env.href).href;
+      const url = new URL("feeds", env.href).href;
       const response = await env.fetch(url, { cache: "no-store", signal: AbortSignal.timeout(POLL_LONGEST_MS) });
       if (!response.ok) throw new Error(`status ${response.status}`);
       const feeds = parseFeeds(await response.json());

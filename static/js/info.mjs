@@ -21,7 +21,7 @@ import { watchProtocol } from "./timing.mjs";
  * @returns {Promise<{ info: Info, protocol: string }>}
  */
 export async function loadInfo(env, signal) {
-  const url = new URL("/info", env.href).href;
+  const url = new URL("info", env.href).href;
   const timing = watchProtocol(url, env);
   const limit = deadline(env, signal);
   try {
@@ -107,9 +107,9 @@ export function chosenFeed(info, wanted) {
 export function feedUrl(info, name, href) {
   const feed = info.feeds.find((candidate) => candidate.name === name);
   if (feed === undefined && name !== "default") {
-    return new URL(`/stream/${encodeURIComponent(name)}`, href).href;
+    return new URL(`stream/${encodeURIComponent(name)}`, href).href;
   }
-  const { pathname, search } = new URL(feed?.url ?? "/stream", href);
+  const { pathname, search } = new URL(feed?.url ?? "stream", href);
   return new URL(pathname + search, href).href;
 }
 
