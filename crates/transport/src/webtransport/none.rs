@@ -1,10 +1,9 @@
 //! No WebTransport: a connection has no sessions, and what comes for one is refused.
 
-use bytes::Bytes;
 use h3cast_proto::{Violation, code, datagram};
 
 use crate::{
-    guard::{Delivery, Sessions},
+    guard::{Begun, Delivery, Sessions},
     quic::{RecvStream, SendStream},
 };
 
@@ -27,17 +26,23 @@ impl Registry {
 }
 
 impl Sessions for Registry {
-    fn deliver_bi(&self, _: u64, mut send: SendStream, mut recv: RecvStream, _: Bytes) -> Delivery<'_> {
+    fn deliver_bi(&self, _: u64, mut send: SendStream, mut recv: RecvStream, _: Begun) -> Delivery<'_> {
         recv.stop(code::H3_STREAM_CREATION_ERROR);
         send.reset(code::H3_STREAM_CREATION_ERROR);
         Box::pin(std::future::ready(()))
     }
 
     /// RFC 9114 §6.2: of a type that is not known.
-    fn deliver_uni(&self, _: u64, mut recv: RecvStream, _: Bytes) -> Delivery<'_> {
+    fn deliver_uni(&self, _: u64, mut recv: RecvStream, _: Begun) -> Delivery<'_> {
         recv.stop(code::H3_STREAM_CREATION_ERROR);
         Box::pin(std::future::ready(()))
     }
+
+    fn only(&self, _: u64) -> Option<u64> {
+        None
+    }
+
+    fn unreported(&self) {}
 }
 
 /// What answers sessions: nothing.
