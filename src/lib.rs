@@ -39,6 +39,11 @@ pub use h3cast_feed::format;
 pub(crate) use h3cast_transport::program::shown;
 pub(crate) use h3cast_transport::program::{fault, outstanding, panics, path, rarely};
 pub use h3cast_transport::{
-    Identity, Interim, InterimError, Listen, NoTakeover, PlainHttp, Server, TakenStream, Takeover, http3, identity,
-    listen, note, origin, quic, server, webtransport,
+    ConnectionHandle, EarlyData, Identity, Interim, InterimError, Listen, NoTakeover, PlainHttp, Server, TakenStream,
+    Takeover, TooEarly, connection, early, http3, identity, listen, note, origin, quic, server, webtransport,
 };
+// What public signatures name, as `h3cast_transport` has it; and the router of `App`.
+#[doc(no_inline)]
+pub use axum;
+#[doc(no_inline)]
+pub use h3cast_transport::{CancellationToken, Stream, bytes, http, http_body, rustls, tokio, tower};

@@ -90,3 +90,9 @@ pub use ring::Lag;
 pub use start::{BadStart, Start};
 pub use status::{Counted, Status};
 pub use viewer::{Event, Viewer};
+
+// What public signatures name.
+#[doc(no_inline)]
+pub use bytes::{self, Bytes};
+#[doc(no_inline)]
+pub use futures_util::{Stream, future::BoxFuture};

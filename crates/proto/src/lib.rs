@@ -31,6 +31,12 @@ pub mod stream_code;
 pub mod structured;
 pub mod varint;
 
+// What public signatures name.
+#[doc(no_inline)]
+pub use bytes;
+#[doc(no_inline)]
+pub use http;
+
 /// Which end of a connection this endpoint is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {

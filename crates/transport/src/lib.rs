@@ -27,6 +27,20 @@
 //! | `self-signed` | certificates created and renewed here, and changes of files noticed at once |
 //! | `axum` | axum's `ConnectInfo` in each request |
 //! | `ring`, `aws-lc-rs` | the cryptography: at least one of them. When both are on it is aws-lc-rs, which answers X25519MLKEM768 |
+//!
+//! What public signatures name is re-exported, so that a program needs none of these crates at the right version
+//! itself, and a new major version of one is a new one of this crate:
+//!
+//! | re-exported | where it appears |
+//! |---|---|
+//! | [`bytes`], [`http`], [`http_body`] | requests, responses and their bodies |
+//! | [`Body`], [`tower`] | what a server's service takes, and what it is: axum's body, tower's `Service` |
+//! | [`Stream`] | the body of a response on the client |
+//! | [`rustls`], with `rustls::pki_types` | [`TlsInfo`](connection::TlsInfo), settings and errors of TLS |
+//! | [`tokio`] | `AsyncRead` and `AsyncWrite`, of streams; `watch`, of [`Identity::changes`] |
+//! | [`CancellationToken`] | what stops a server |
+//! | [`quic::engine`] | quinn, where it shows |
+//! | [`rcgen`] | the cause of an [`IdentityError`](identity::IdentityError) |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without some of the features, less is used of what the others share.
@@ -120,3 +134,28 @@ pub mod program {
         pub use crate::shown::{Lines, Short, Shown, json};
     }
 }
+
+// What public signatures name: see above.
+#[cfg(feature = "server")]
+#[doc(no_inline)]
+pub use axum_core::body::Body;
+#[doc(no_inline)]
+pub use bytes;
+#[doc(no_inline)]
+pub use futures_util::Stream;
+#[doc(no_inline)]
+pub use http;
+#[doc(no_inline)]
+pub use http_body;
+#[cfg(feature = "self-signed")]
+#[doc(no_inline)]
+pub use rcgen;
+#[doc(no_inline)]
+pub use rustls;
+#[doc(no_inline)]
+pub use tokio;
+#[doc(no_inline)]
+pub use tokio_util::sync::CancellationToken;
+#[cfg(feature = "server")]
+#[doc(no_inline)]
+pub use tower;
