@@ -2,6 +2,7 @@
 
 mod bench;
 mod cert;
+mod flags;
 mod get;
 mod log;
 mod note;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    Failure, complain,
+    Failure, complain, flags,
     log::{self, Outlet},
     note::NoteKeeper,
     signals,
@@ -103,7 +103,7 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         abandon(identity).await;
         return Ok(());
     };
-    let server = built.map_err(Failure::usage)?;
+    let server = built.map_err(|error| Failure::usage(flags::of_start(error)))?;
     let note = NoteKeeper::leave(server.addresses(), &identity).await;
     let announced = announce(&announcement::text(server.addresses(), args.advertise.as_ref(), &shown, &identity))
         .map_err(Failure::running)?;

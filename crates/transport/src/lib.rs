@@ -69,6 +69,7 @@ pub mod http3;
 pub mod identity;
 #[cfg(feature = "server")]
 mod interim;
+mod limits;
 pub mod listen;
 #[cfg(any(feature = "client", feature = "self-signed"))]
 pub mod note;
@@ -104,6 +105,7 @@ pub use http3::{NoTakeover, TakenStream, Takeover};
 pub use identity::Identity;
 #[cfg(feature = "server")]
 pub use interim::{Interim, InterimError};
+pub use limits::{BadLimit, Limits};
 pub use listen::Listen;
 #[cfg(feature = "server")]
 pub use server::{PlainHttp, Server};

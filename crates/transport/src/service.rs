@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use axum_core::body::Body;
 use http::{Extensions, Request, Response};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 use crate::{
     connection::{ConnectionHandle, Hooks},
-    guard::Limits,
+    limits::Limits,
     origin::Origins,
     reached::{Advertise, Via},
     webtransport::Handlers,
@@ -24,8 +25,9 @@ pub(crate) struct Context {
     pub(crate) service: HttpService,
     pub(crate) handlers: Handlers,
     pub(crate) limits: Limits,
-    pub(crate) max_sessions: usize,
     pub(crate) hooks: Hooks,
+    /// A permit for each connection.
+    pub(crate) places: Arc<Semaphore>,
     /// Whose pages may open sessions.
     pub(crate) origins: Origins,
     /// Where plain HTTP is served.
@@ -47,16 +49,13 @@ impl Context {
     }
 }
 
-/// How long a client may take for its TLS handshake, or to send a request's head.
-pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// After a stop, how long a connection that has had no request may take for its first one: it may have been
 /// sent before. Browsers open connections in advance.
 const LATE: Duration = Duration::from_millis(200);
 
-/// Waits until a client that has asked for nothing so far should have.
-pub(crate) async fn overdue(stop: &CancellationToken) {
-    let _ = tokio::time::timeout(HEAD_TIMEOUT, async {
+/// Waits until a client that has asked for nothing so far should have: within `limit`.
+pub(crate) async fn overdue(stop: &CancellationToken, limit: Duration) {
+    let _ = tokio::time::timeout(limit, async {
         stop.cancelled().await;
         tokio::time::sleep(LATE).await;
     })

@@ -3,11 +3,14 @@
 mod coding;
 mod delivered;
 mod ending;
+mod flushed;
 mod linked;
 mod plain;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod unread;
+mod waiting;
 
 use std::{
     net::SocketAddr,
@@ -21,11 +24,7 @@ use std::{
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-    service::TowerToHyperService,
-};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -38,10 +37,12 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use self::{
-    delivered::{Flushed, Flushes, Leaving, deliver},
+    delivered::{Leaving, deliver},
     ending::{Ending, Socket},
+    flushed::{Flushed, Flushes},
     linked::{Linked, Upgraded},
     unread::Unread,
+    waiting::Waiting,
 };
 use crate::{
     connection::{Admit, ConnectionEnd, Incoming as Arriving, Owner, Protocol, TlsInfo},
@@ -51,7 +52,7 @@ use crate::{
     panics::{self, Restarts},
     reached::{Via, alt_svc},
     response::{self, Checked},
-    service::{Context, HEAD_TIMEOUT, overdue},
+    service::{Context, overdue},
 };
 
 /// After a stop, how long an HTTP/2 connection without a response stays for a request that is on its way: a
@@ -61,40 +62,50 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 /// How long it takes at most until what has arrived is read, when there is nothing else to do.
 const TURN: Duration = Duration::from_millis(5);
 
-/// How many TCP connections one listener keeps at once. The next waits until one ends.
-const MAX_CONNECTIONS: usize = 4096;
-
 /// How long to wait when the system has no more files or memory for a connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// A listener that is bound.
+/// A bound TCP listener, and how it is served.
 pub(crate) struct Listener {
-    socket: TcpListener,
+    listener: TcpListener,
+    address: SocketAddr,
+    /// `None` for plain HTTP.
     tls: Option<TlsAcceptor>,
+    /// How requests reach the server by it.
+    how: How,
+}
+
+/// How requests reach the server.
+#[derive(Debug, Clone, Copy)]
+struct How {
     via: Via,
+    /// Whether clients are told that there is HTTP/3.
+    alt_svc: bool,
 }
 
 impl Listener {
-    /// A listener for TLS, or for plain HTTP.
-    pub(crate) fn new(socket: std::net::TcpListener, tls: Option<TlsAcceptor>, via: Via) -> std::io::Result<Self> {
-        Ok(Self { socket: TcpListener::from_std(socket)?, tls, via })
+    pub(crate) fn new(
+        listener: std::net::TcpListener,
+        tls: Option<TlsAcceptor>,
+        via: Via,
+        alt_svc: bool,
+    ) -> std::io::Result<Self> {
+        let listener = TcpListener::from_std(listener)?;
+        Ok(Self { address: listener.local_addr()?, listener, tls, how: How { via, alt_svc } })
     }
 }
 
 /// Serves a listener until `stop`, and then what it carries to its end.
 pub(crate) async fn serve(listener: Listener, context: Arc<Context>, stop: CancellationToken) {
-    let Listener { socket: listener, tls, via } = listener;
-    let kind = if via.tls { "TCP" } else { "plain HTTP" };
-    let task = match listener.local_addr() {
-        Ok(address) => format!("the {kind} listener at {address}"),
-        Err(_) => format!("a {kind} listener"),
-    };
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let Listener { listener, address, tls, how } = listener;
+    let kind = if tls.is_some() { "TCP" } else { "plain HTTP" };
+    let task = format!("the {kind} listener at {address}");
+    let places = Arc::new(Semaphore::new(context.limits.tcp_connections.min(Semaphore::MAX_PERMITS)));
     // Those that are there stay when the loop is restarted.
     let mut connections = JoinSet::new();
     let mut restarts = Restarts::new(task);
     loop {
-        let accepting = accept_all(&listener, &places, &mut connections, &tls, &context, via, &stop);
+        let accepting = accept_all(&listener, &places, &mut connections, &tls, &context, how, &stop);
         if !restarts.after(panics::caught_async(accepting).await, &stop).await {
             break;
         }
@@ -112,7 +123,7 @@ async fn accept_all(
     connections: &mut JoinSet<()>,
     tls: &Option<TlsAcceptor>,
     context: &Arc<Context>,
-    via: Via,
+    how: How,
     stop: &CancellationToken,
 ) {
     loop {
@@ -123,10 +134,10 @@ async fn accept_all(
                 continue;
             }
             // Also those that came just before the stop.
-            accepted = accept(listener, places) => accepted,
+            accepted = accept(listener, places, context) => accepted,
             () = stop.cancelled() => return,
         };
-        fault::point(if via.tls { "tcp-accept" } else { "http-accept" });
+        fault::point(if tls.is_some() { "tcp-accept" } else { "http-accept" });
         let (stream, remote, place) = match accepted {
             Ok(accepted) => accepted,
             // The client of one that was waiting has gone (accept(2)); the next is there perhaps.
@@ -148,27 +159,29 @@ async fn accept_all(
         let (tls, context, stop) = (tls.clone(), context.clone(), stop.clone());
         connections.spawn(async move {
             let _place = place;
+            // Another listener may have been faster.
+            let Some(Ok(_one)) = stop.run_until_cancelled(context.places.clone().acquire_owned()).await else { return };
             let local = stream.local_addr().ok();
-            if !is_admitted(&stream, local, remote, via, &context) {
+            if !is_admitted(&stream, local, remote, how.via, &context) {
                 return debug!(%remote, "the application does not accept a client");
             }
             let ending = Ending::new(local, remote);
             let own = |tls| Owner::tcp(local, remote, tls, context.hooks.clone());
             let Some(tls) = tls else {
                 let (owner, socket) = (own(None), Socket::new(stream, ending.clone()));
-                return connection(socket, ending, owner, context, via, stop).await;
+                return connection(socket, ending, owner, context, how, stop).await;
             };
             let secured = tokio::select! {
                 biased;
                 secured = secured(tls, stream, &ending) => secured,
-                () = overdue(&stop) => return debug!(%remote, "TLS handshake took too long"),
+                () = overdue(&stop, context.limits.handshake_timeout) => return debug!(%remote, "TLS handshake took too long"),
             };
             match secured {
                 Ok(Secured::Tls(stream)) => {
                     let owner = own(Some(TlsInfo::of_tcp(stream.get_ref().1)));
-                    connection(*stream, ending, owner, context, via, stop).await;
+                    connection(*stream, ending, owner, context, how, stop).await;
                 }
-                Ok(Secured::Plain(stream)) => plain::answer(stream, via, context.advertise.clone(), &stop).await,
+                Ok(Secured::Plain(stream)) => plain::answer(stream, how.via, &context, &stop).await,
                 Err(error) => debug!(%error, %remote, "TLS handshake failed"),
             }
         });
@@ -225,9 +238,12 @@ fn notice_loss(stream: &TcpStream) {
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
+    context: &Context,
 ) -> std::io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     // Reserved before a connection is taken.
     let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+    // One that is waiting is not to keep others out: it gets its own when it has come.
+    drop(context.places.acquire().await);
     let (stream, remote) = listener.accept().await?;
     Ok((stream, remote, place))
 }
@@ -261,18 +277,19 @@ async fn connection<S>(
     ending: Ending,
     mut owner: Owner,
     context: Arc<Context>,
-    via: Via,
+    how: How,
     stop: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let How { via, alt_svc: has_http3 } = how;
     let remote = owner.handle().remote_address();
     owner.handshaken();
     if owner.is_awaited() {
         let admitted = tokio::select! {
             biased;
             admitted = owner.admitted() => admitted,
-            () = overdue(&stop) => false,
+            () = overdue(&stop, context.limits.handshake_timeout) => false,
         };
         if !admitted {
             return debug!(%remote, "the application does not accept a connection");
@@ -287,14 +304,17 @@ async fn connection<S>(
     let (leaving, is_http2) = (Outstanding::default(), Arc::new(AtomicBool::new(false)));
     let (begun, seen) = (leaving.clone(), is_http2.clone());
     let written = flushes.clone();
-    let stream = Flushed::new(stream, flushes.clone(), ending.clone());
+    let limits = context.limits;
+    let waiting = Waiting::new(&limits);
+    let waits = waiting.clone();
+    let stream = Flushed::new(stream, flushes.clone(), ending.clone(), waiting.clone());
     let stream = Linked::new(stream, upgraded.clone(), owner.clone());
     let (connection_of_request, leaves) = (handle.clone(), upgraded.clone());
     let service = tower::service_fn(move |request: Request<Incoming>| {
         asks.cancel();
         let (context, unread) = (shared.clone(), unread.clone());
         let (flushes, ending) = (flushes.clone(), ending.clone());
-        let alt_svc = via.tls.then(|| alt_svc(request.uri(), request.headers(), via, context.advertise.as_deref()));
+        let alt_svc = has_http3.then(|| alt_svc(request.uri(), request.headers(), via, context.advertise.as_deref()));
         let alt_svc = alt_svc.and_then(|alt_svc| HeaderValue::from_str(&alt_svc).ok());
         let (version, method) = (request.version(), request.method().clone());
         connection_of_request.speaks(version);
@@ -303,9 +323,17 @@ async fn connection<S>(
             seen.store(true, Ordering::Relaxed);
             Leaving::begin(&begun)
         });
+        let (reading, answering) =
+            if leaving.is_none() { (Some(waits.request()), Some(waits.response())) } else { (None, None) };
         async move {
             let undecoded = coding::not_understood(request.headers());
-            let mut request = unread.lend(request);
+            let size = settings::head_size(&request);
+            let mut request = unread.lend(request, reading);
+            if size > limits.head_size {
+                let text =
+                    format!("the head of the request has {size} bytes: at most {} are accepted", limits.head_size);
+                return Ok(plain::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &text));
+            }
             if let Some(text) = undecoded {
                 return Ok(plain::problem(StatusCode::NOT_IMPLEMENTED, &text));
             }
@@ -319,32 +347,29 @@ async fn connection<S>(
                 response.headers_mut().insert(header::ALT_SVC, alt_svc);
             }
             let ending = Some(ending).filter(|_| method != Method::HEAD && ends_with_connection(version, &response));
-            Ok::<_, std::convert::Infallible>(response.map(|body| deliver(body, &flushes, ending, leaving)))
+            Ok::<_, std::convert::Infallible>(response.map(|body| deliver(body, &flushes, ending, leaving, answering)))
         }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(100)
-        // WebSocket (RFC 8441).
-        .enable_connect_protocol()
-        .max_header_list_size(u32::try_from(context.limits.max_field_section_size).unwrap_or(u32::MAX))
-        // What one viewer that does not read may pin, in bytes.
-        .max_send_buf_size(256 * 1024)
-        .keep_alive_interval(Some(Duration::from_secs(20)))
-        .keep_alive_timeout(Duration::from_secs(20));
+    let builder = settings::builder(&limits);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
-    // hyper's own time-out begins when it knows the version, which a silent client never tells.
-    let silent = async {
-        asked.run_until_cancelled(overdue(&stop)).await;
-        // A request may have come in the same moment.
-        if asked.is_cancelled() {
-            std::future::pending::<()>().await;
+    let next_overdue = async {
+        waiting.overdue().await;
+        // The last response is still on its way.
+        while written.is_blocked() {
+            written.all().await;
+            waiting.restart();
+            waiting.overdue().await;
         }
     };
+    let silent = async {
+        asked.run_until_cancelled(overdue(&stop, limits.head_timeout)).await;
+        // A request may have come in the same moment.
+        if asked.is_cancelled() {
+            next_overdue.await;
+        }
+    };
+    let has_request = || waiting.is_busy() || is_http2.load(Ordering::Relaxed);
     let stopping = async {
         stop.cancelled().await;
         // The next request may be there already; hyper does not wait for it.
@@ -364,7 +389,7 @@ async fn connection<S>(
                 connection.as_mut().graceful_shutdown();
                 let ended = tokio::time::timeout(TURN, connection.as_mut()).await;
                 // What has begun by then is answered.
-                if ended.is_err() && !asked.is_cancelled() {
+                if ended.is_err() && !has_request() {
                     debug!(%remote, "closing a connection without a request");
                     return None;
                 }
@@ -377,6 +402,11 @@ async fn connection<S>(
         tokio::select! {
             biased;
             ended = connection.as_mut() => Some(ended),
+            // Of a request that had begun when the server was stopped.
+            () = waiting.overdue() => {
+                debug!(%remote, "closing a connection whose request is not complete");
+                None
+            }
             // hyper waits until the client acknowledges.
             () = has_all(&leaving, &written), if is_http2.load(Ordering::Relaxed) => {
                 debug!(%remote, "closing a connection whose client has everything and says nothing");

@@ -15,7 +15,8 @@ use tracing::{debug, error};
 use super::{ClientError, ClientResponse, Connector, ProtocolError, RequestBody, ResponseFuture, Trust, send, url};
 use crate::{
     connection::{ConnectionHandle, Owner},
-    guard::{Backend, BidiStream, Limits, OpenStreams, Shared},
+    guard::{Backend, BidiStream, OpenStreams, Shared},
+    limits::Limits,
     panics, quic,
     webtransport::Registry,
 };
@@ -69,7 +70,7 @@ impl Connection {
     /// Speaks HTTP/3 on a connection whose sockets are those of `connector`.
     pub(super) async fn over(conn: quic::Connection, host: &str, connector: Connector) -> Result<Self, ClientError> {
         let max_field_section_size = connector.settings().max_field_section_size;
-        let limits = Limits { max_field_section_size, head_timeout: Duration::from_secs(10) };
+        let limits = Limits { head_size: max_field_section_size, ..Limits::default() };
         let registry = Arc::new(Registry::new(MAX_SESSIONS));
         // SNI has no addresses (RFC 6066 §3).
         let server_name = Some(host.to_owned()).filter(|host| host.parse::<IpAddr>().is_err());

@@ -178,7 +178,7 @@ impl quic::OpenStreams<Bytes> for OpenStreams {
         let opened = ready!(opening.as_mut().poll(cx));
         self.opening_bi = None;
         let (send, recv) = opened.map_err(lost)?;
-        let filter = FrameFilter::new(self.shared.limits.max_field_section_size);
+        let filter = FrameFilter::new(self.shared.limits.head_size);
         let recv = RecvStream::new(recv, VecDeque::new(), filter, self.shared.clone());
         Poll::Ready(Ok(BidiStream::new(SendStream::new(send, self.shared.role), recv)))
     }
@@ -189,8 +189,8 @@ impl quic::OpenStreams<Bytes> for OpenStreams {
     ) -> Poll<Result<ControlStream<control::SendStream>, StreamErrorIncoming>> {
         let stream = ready!(self.control.poll_open(cx))?;
         // h3 opens its control stream first of all streams (RFC 9114 §6.2.1 asks for no order).
-        let settings = (!std::mem::replace(&mut self.control_opened, true))
-            .then(|| our_settings(self.shared.limits.max_field_section_size));
+        let settings =
+            (!std::mem::replace(&mut self.control_opened, true)).then(|| our_settings(self.shared.limits.head_size));
         Poll::Ready(Ok(ControlStream::new(stream, settings)))
     }
 

@@ -56,7 +56,7 @@ pub(crate) async fn bidirectional(
         .unwrap_or(BiVerdict::Refuse(code::H3_REQUEST_CANCELLED));
     match verdict {
         BiVerdict::Request(kind) => {
-            let filter = FrameFilter::request(shared.limits.max_field_section_size, kind);
+            let filter = FrameFilter::request(shared.limits.head_size, kind);
             let recv = RecvStream::new(head.stream, VecDeque::new(), filter, shared.clone());
             return Some(BidiStream::new(SendStream::new(send, shared.role), recv.with_prefix(head.buf)));
         }
@@ -129,11 +129,11 @@ async fn judge_bi(shared: &Shared, head: &mut Head<quic::RecvStream>, send: &mut
                     reason: "the server opened a bidirectional stream that is not WebTransport",
                 });
             }
-            frame::HEADERS if len > shared.limits.max_field_section_size => return TOO_LARGE,
+            frame::HEADERS if len > shared.limits.head_size => return TOO_LARGE,
             frame::HEADERS => {
                 let whole = size + usize::try_from(len).unwrap_or(usize::MAX);
                 return match head.fill(whole).await {
-                    Ok(()) => judge_fields(&head.buf[size..whole], shared.limits.max_field_section_size),
+                    Ok(()) => judge_fields(&head.buf[size..whole], shared.limits.head_size),
                     Err(Cut::Reset(_) | Cut::Lost) => BiVerdict::Gone,
                     Err(Cut::End) => truncated(),
                 };

@@ -30,4 +30,4 @@ pub(crate) use backend::{Backend, OpenStreams};
 pub(crate) use recv::{Malformed, RecvStream};
 pub(crate) use request::{BidiStream, RequestParts, Stopped};
 pub(crate) use send::SendStream;
-pub(crate) use shared::{Begun, Delivery, Limits, Sessions, Shared};
+pub(crate) use shared::{Begun, Delivery, Sessions, Shared};

@@ -6,7 +6,6 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,7 +13,10 @@ use h3cast_proto::{Role, Violation, code};
 use tokio::sync::SetOnce;
 use tracing::debug;
 
-use crate::quic::{Connection, FEW_STREAMS, MANY_STREAMS, RecvStream, SendStream};
+use crate::{
+    limits::Limits,
+    quic::{Connection, FEW_STREAMS, OWN_STREAMS, RecvStream, SendStream},
+};
 
 /// Where the streams of a connection's sessions go.
 pub(crate) trait Sessions: std::fmt::Debug + Send + Sync {
@@ -41,16 +43,6 @@ pub(crate) enum Begun {
 
 /// Ends when the stream has its session, or was refused.
 pub(crate) type Delivery<'a> = Pin<Box<dyn Future<Output = ()> + Send + Sync + 'a>>;
-
-/// What one connection may cost.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// The largest field section accepted, in bytes, encoded and (as RFC 9114 §4.2.2 counts)
-    /// decoded.
-    pub(crate) max_field_section_size: u64,
-    /// How long a stream may take to say what it is.
-    pub(crate) head_timeout: Duration,
-}
 
 /// What the parts of one connection share.
 #[derive(Debug)]
@@ -95,22 +87,22 @@ impl Shared {
     /// Allows the peer as many streams as one may have. Pages expect that of a session from its
     /// beginning: Chromium fails what it opens beyond, and does not wait.
     pub(crate) fn allow_many_streams(&self) {
-        self.conn.allow_bi_streams(MANY_STREAMS);
-        self.conn.allow_uni_streams(MANY_STREAMS);
+        self.conn.allow_bi_streams(self.limits.streams);
+        self.conn.allow_uni_streams(self.limits.streams.max(OWN_STREAMS));
     }
 
     /// Says that the peer opened a bidirectional stream.
     pub(super) fn bi_came(&self, id: u64) {
         self.bi_streams.fetch_max(id / 4 + 1, Ordering::Relaxed);
         if id / 4 + 1 == u64::from(FEW_STREAMS / 2) {
-            self.conn.allow_bi_streams(MANY_STREAMS);
+            self.conn.allow_bi_streams(self.limits.streams);
         }
     }
 
     /// The same of a unidirectional one.
     pub(super) fn uni_came(&self, id: u64) {
         if id / 4 + 1 == u64::from(FEW_STREAMS / 2) {
-            self.conn.allow_uni_streams(MANY_STREAMS);
+            self.conn.allow_uni_streams(self.limits.streams.max(OWN_STREAMS));
         }
     }
 

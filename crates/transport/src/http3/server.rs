@@ -24,7 +24,7 @@ use crate::{
     interim::Interim,
     outstanding::LINGER,
     panics,
-    quic::{Connection, server::Handshake},
+    quic::Connection,
     reached::Via,
     service::{self, Context},
     webtransport::Registry,
@@ -38,20 +38,20 @@ const LOST_WAIT: Duration = Duration::from_secs(3);
 /// Its handshake may still be going on: `handshake` completes with it.
 pub(crate) async fn serve(
     conn: Connection,
-    handshake: Handshake,
+    handshake: impl Future<Output = ()>,
     context: Arc<Context>,
     via: Via,
     stop: CancellationToken,
 ) {
     let mut owner = Owner::quic(&conn, None, context.hooks.clone());
-    let sessions = Arc::new(Registry::new(context.max_sessions));
+    let sessions = Arc::new(Registry::new(context.limits.sessions));
     let shared = Arc::new(Shared::new(conn.clone(), Role::Server, context.limits, sessions.clone()));
     let backend = Backend::new(shared.clone());
     let accepted = backend.accepted();
     let mut builder = h3::server::builder();
     // The settings themselves are ours (`settings`); h3 must know what it may accept.
     builder
-        .max_field_section_size(context.limits.max_field_section_size)
+        .max_field_section_size(context.limits.head_size)
         // h3's GREASE frame at the end of a response hangs some clients.
         .send_grease(false)
         .enable_extended_connect(true)
@@ -60,7 +60,7 @@ pub(crate) async fn serve(
     let built = tokio::select! {
         biased;
         built = Box::pin(builder.build::<_, Bytes>(backend)) => built,
-        () = service::overdue(&stop) => return debug!("a client takes no streams"),
+        () = service::overdue(&stop, context.limits.handshake_timeout) => return debug!("a client takes no streams"),
     };
     let mut h3 = match built {
         Ok(h3) => h3,
@@ -87,7 +87,7 @@ pub(crate) async fn serve(
             admitted = Box::pin(admitted) => if !admitted {
                 return debug!("the application does not accept a connection");
             },
-            () = service::overdue(&stop) => return debug!("a handshake, or the application's answer to it, took too long"),
+            () = service::overdue(&stop, context.limits.handshake_timeout) => return debug!("a handshake, or the application's answer to it, took too long"),
         }
     }
     loop {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use crate::limits::Limits;
+
 /// Streams of each kind that a peer may have at once. quinn allocates for all that are allowed, 50 bytes
 /// each, and most connections need four.
 pub(crate) const FEW_STREAMS: u32 = 16;
-/// The same for one that has opened half of these (RFC 9114 §6.1 asks for at least 100 requests).
-pub(crate) const MANY_STREAMS: u32 = 100;
+/// Unidirectional streams that HTTP/3 itself needs (RFC 9114 §6.2).
+pub(crate) const OWN_STREAMS: u32 = 3;
 /// How often a silent connection is kept alive, so that a feed may be silent for long.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(12);
 
@@ -36,5 +38,18 @@ pub fn transport(keep_alive: Option<Duration>) -> quinn::TransportConfig {
         .send_fairness(false)
         .keep_alive_interval(keep_alive)
         .max_idle_timeout(IDLE.try_into().ok());
+    config
+}
+
+/// The same for a server.
+pub(crate) fn server_transport(limits: &Limits) -> quinn::TransportConfig {
+    // Two of the peer's packets may be lost.
+    let mut config = transport(Some(KEEP_ALIVE.min(limits.idle_timeout / 5 * 2)));
+    let streams = FEW_STREAMS.min(limits.streams);
+    config
+        .max_concurrent_bidi_streams(streams.into())
+        .max_concurrent_uni_streams(streams.max(OWN_STREAMS).into())
+        // What is too long for the wire has no end.
+        .max_idle_timeout(limits.idle_timeout.try_into().ok());
     config
 }

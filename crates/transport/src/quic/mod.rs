@@ -26,7 +26,7 @@ mod traits;
 
 #[doc(hidden)]
 pub use config::transport;
-pub(crate) use config::{FEW_STREAMS, KEEP_ALIVE, MANY_STREAMS};
+pub(crate) use config::{FEW_STREAMS, KEEP_ALIVE, OWN_STREAMS, server_transport};
 pub(crate) use connection::Path;
 pub use connection::{Connection, SendDatagramError};
 /// The engine itself, for what takes or gives its types.

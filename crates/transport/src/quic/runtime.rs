@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, UdpSocket},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -22,8 +22,29 @@ use tokio::time::{Sleep, sleep_until};
 use crate::rarely::Door;
 
 /// Like [`quinn::TokioRuntime`], with a [`Timer`] and a [`Socket`] of our own.
-#[derive(Debug)]
-pub(crate) struct Runtime;
+#[derive(Debug, Default)]
+pub(crate) struct Runtime {
+    /// Of its socket.
+    pub(super) failure: Failure,
+}
+
+/// Why a socket could not be read. quinn itself only logs it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Failure(Arc<Mutex<Option<io::Error>>>);
+
+impl Failure {
+    fn note(&self, error: &io::Error) {
+        let copy = match error.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(error.kind(), error.to_string()),
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
+    }
+
+    pub(super) fn take(&self) -> Option<io::Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 impl quinn::Runtime for Runtime {
     fn new_timer(&self, due: Instant) -> Pin<Box<dyn AsyncTimer>> {
@@ -36,7 +57,7 @@ impl quinn::Runtime for Runtime {
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         let inner = quinn::TokioRuntime.wrap_udp_socket(socket)?;
-        Ok(Arc::new(Socket { inner, blocked: AtomicU64::new(0) }))
+        Ok(Arc::new(Socket { inner, blocked: AtomicU64::new(0), failure: self.failure.clone() }))
     }
 
     fn now(&self) -> Instant {
@@ -71,6 +92,7 @@ struct Socket {
     inner: Arc<dyn AsyncUdpSocket>,
     /// How many times it was full.
     blocked: AtomicU64,
+    failure: Failure,
 }
 
 impl AsyncUdpSocket for Socket {
@@ -92,8 +114,14 @@ impl AsyncUdpSocket for Socket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        crate::fault::fallible("udp")?;
-        self.inner.poll_recv(cx, bufs, meta)
+        let received = match crate::fault::fallible("udp") {
+            Ok(()) => self.inner.poll_recv(cx, bufs, meta),
+            Err(error) => Poll::Ready(Err(error)),
+        };
+        if let Poll::Ready(Err(error)) = &received {
+            self.failure.note(error);
+        }
+        received
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

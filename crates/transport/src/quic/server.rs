@@ -11,7 +11,9 @@ use std::{
 use quinn::crypto::rustls::QuicServerConfig;
 
 use super::{
-    Connection, ConnectionError, KEEP_ALIVE, NoInitialCipherSuite, ServerId, reset, runtime::Runtime, transport, varint,
+    Connection, ConnectionError, NoInitialCipherSuite, ServerId, TransportConfig, reset,
+    runtime::{Failure, Runtime},
+    varint,
 };
 
 /// How connections begin: TLS, and what each may cost.
@@ -19,9 +21,12 @@ use super::{
 pub(crate) struct Config(quinn::ServerConfig);
 
 impl Config {
-    pub(crate) fn new(tls: rustls::ServerConfig) -> Result<Self, NoInitialCipherSuite> {
+    pub(crate) fn new(
+        tls: rustls::ServerConfig,
+        transport: Arc<TransportConfig>,
+    ) -> Result<Self, NoInitialCipherSuite> {
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-        config.transport_config(Arc::new(transport(Some(KEEP_ALIVE))));
+        config.transport_config(transport);
         Ok(Self(config))
     }
 }
@@ -41,27 +46,31 @@ impl Keys {
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     engine: quinn::Endpoint,
-    bound: Option<SocketAddr>,
+    address: SocketAddr,
+    failure: Failure,
 }
 
 impl Endpoint {
     pub(crate) fn new(udp: UdpSocket, keys: &Keys, config: &Config) -> io::Result<Self> {
-        let (runtime, bound) = (Arc::new(Runtime), udp.local_addr().ok());
-        Ok(Self { engine: quinn::Endpoint::new(keys.0.clone(), Some(config.0.clone()), udp, runtime)?, bound })
+        let runtime = Runtime::default();
+        let failure = runtime.failure.clone();
+        let engine = quinn::Endpoint::new(keys.0.clone(), Some(config.0.clone()), udp, Arc::new(runtime))?;
+        Ok(Self { address: engine.local_addr()?, engine, failure })
     }
 
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.engine.local_addr()
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Why the socket cannot be read any more. It is told once.
+    pub(crate) fn failure(&self) -> Option<io::Error> {
+        self.failure.take()
     }
 
     /// Waits for a client; `None` when the socket cannot be read any more. Cancel-safe.
     pub(crate) async fn accept(&self) -> Option<Incoming> {
         let incoming = self.engine.accept().await?;
-        Some(Incoming { incoming, bound: self.bound })
-    }
-
-    pub(crate) fn open_connections(&self) -> usize {
-        self.engine.open_connections()
+        Some(Incoming { incoming, bound: Some(self.address) })
     }
 
     /// Refuses handshakes that begin from now on.

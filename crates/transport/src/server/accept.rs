@@ -15,9 +15,6 @@ use crate::{
     service::{self, Context},
 };
 
-/// QUIC connections at once; the next is refused.
-const MAX_CONNECTIONS: usize = 65_536;
-
 /// Serves one UDP socket until `stop`, and then what it carries to its end.
 pub(super) async fn serve(
     endpoint: quic::server::Endpoint,
@@ -26,13 +23,10 @@ pub(super) async fn serve(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let _close = CloseOnDrop(endpoint.clone());
-    let task = match endpoint.local_addr() {
-        Ok(address) => format!("the QUIC listener at {address}"),
-        Err(_) => "a QUIC listener".to_owned(),
-    };
+    let address = endpoint.local_addr();
     // Those that are there stay when the loop is restarted.
     let mut connections = JoinSet::new();
-    let mut restarts = Restarts::new(task.as_str());
+    let mut restarts = Restarts::new(format!("the QUIC listener at {address}"));
     loop {
         let accepting = accept(&endpoint, &mut connections, &context, via, &stop);
         if !restarts.after(panics::caught_async(accepting).await, &stop).await {
@@ -40,8 +34,7 @@ pub(super) async fn serve(
         }
     }
     if !stop.is_cancelled() {
-        // The engine's task that reads the socket; its reason is in the log.
-        return Err(RunError { task, reason: "its socket cannot be read any more".into() });
+        return Err(RunError::Socket { address, source: endpoint.failure() });
     }
     endpoint.refuse_new();
     while let Some(ended) = connections.join_next().await {
@@ -70,14 +63,18 @@ async fn accept(
         };
         let Some(incoming) = incoming else { return };
         fault::point("quic-accept");
-        if endpoint.open_connections() >= MAX_CONNECTIONS {
-            warn!("refusing a connection: there are {MAX_CONNECTIONS} already");
+        let Ok(place) = context.places.clone().try_acquire_owned() else {
+            warn!("refusing a connection: there are {} already", context.limits.connections);
             incoming.refuse();
             continue;
-        }
+        };
         let (context, stop) = (context.clone(), stop.clone());
         let span = debug_span!("connection", remote = %incoming.remote_address());
-        connections.spawn(connect(incoming, context, via, stop).instrument(span));
+        let connected = connect(incoming, context, via, stop).instrument(span);
+        connections.spawn(async move {
+            let _place = place;
+            connected.await;
+        });
     }
 }
 
@@ -85,13 +82,23 @@ async fn accept(
 /// packets is answered at once, and our SETTINGS leave with our own first packets.
 async fn connect(incoming: quic::server::Incoming, context: Arc<Context>, via: Via, stop: CancellationToken) {
     let Some(incoming) = admitted(incoming, &context) else { return };
+    let limit = context.limits.handshake_timeout;
     let begun = tokio::select! {
         biased;
         begun = incoming.begin() => begun,
-        () = service::overdue(&stop) => return debug!("a client's first words took too long"),
+        () = service::overdue(&stop, limit) => return debug!("a client's first words took too long"),
     };
     match begun {
-        Ok((conn, handshake)) => http3::server::serve(conn, handshake, context, via, stop).await,
+        Ok((conn, handshake)) => {
+            let unfinished = conn.clone();
+            let handshake = async move {
+                if tokio::time::timeout(limit, handshake).await.is_err() {
+                    debug!("a client's handshake took too long");
+                    unfinished.close(http3::code::H3_NO_ERROR, b"");
+                }
+            };
+            http3::server::serve(conn, handshake, context, via, stop).await;
+        }
         Err(error) => debug!(%error, "QUIC handshake failed"),
     }
 }

@@ -1,23 +1,27 @@
-//! What a server is told before it starts, and its start.
+//! What a server is told before it starts.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::{TcpListener, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum_core::body::Body;
 use bytes::Bytes;
 use http::{Request, Response};
+use rustls::server::danger::ClientCertVerifier;
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
-use super::{Addresses, Advertise, DEFAULT_PORT, PlainHttp, Server, ServerId, StartError, Via, tls};
+use super::{Advertise, PlainHttp, Server, ServerId, StartError, start, tls::Tls};
 use crate::{
     connection::{Admit, ConnectionEnd, ConnectionHandle, Hooks, Incoming},
-    fault,
-    guard::Limits,
-    identity::{Identity, IdentityError},
-    listen::{Bound, Listen, ListenError, Sockets},
+    identity::Identity,
+    limits::Limits,
+    listen::{Listen, Sockets},
     origin::Origins,
-    quic,
-    service::{Context, HttpService},
-    tcp::{Listener, TlsAcceptor},
+    quic::TransportConfig,
+    service::HttpService,
     webtransport::Handlers,
 };
 
@@ -25,20 +29,44 @@ use crate::{
 const SOCKETS: Sockets = if cfg!(feature = "tcp") { Sockets::UdpAndTcp } else { Sockets::Udp };
 
 /// Makes a [`Server`].
-#[derive(Debug)]
 pub struct ServerBuilder {
-    identity: Identity,
-    listen: Vec<Listen>,
-    http: PlainHttp,
-    service: HttpService,
+    pub(super) identity: Identity,
+    pub(super) listen: Vec<Listen>,
+    /// What is bound at these.
+    pub(super) sockets: Sockets,
+    pub(super) http: PlainHttp,
+    pub(super) handed: Handed,
+    pub(super) service: HttpService,
     pub(super) handlers: Handlers,
-    limits: Limits,
-    pub(super) max_sessions: usize,
+    pub(super) limits: Limits,
+    pub(super) tls: Tls,
+    pub(super) quic: Vec<QuicChange>,
+    pub(super) grace: Duration,
+    pub(super) server_id: Option<ServerId>,
+    pub(super) advertise: Option<Arc<Advertise>>,
+    pub(super) hooks: Hooks,
     pub(super) origins: Origins,
-    grace: Duration,
-    server_id: Option<ServerId>,
-    advertise: Option<Arc<Advertise>>,
-    hooks: Hooks,
+}
+
+type QuicChange = Box<dyn FnOnce(&mut TransportConfig) + Send + Sync>;
+
+/// Sockets that the application has bound.
+#[derive(Debug, Default)]
+pub(super) struct Handed {
+    pub(super) udp: Vec<UdpSocket>,
+    pub(super) tcp: Vec<TcpListener>,
+    pub(super) plain: Vec<TcpListener>,
+}
+
+impl fmt::Debug for ServerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerBuilder")
+            .field("listen", &self.listen)
+            .field("http", &self.http)
+            .field("handed", &self.handed)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ServerBuilder {
@@ -51,11 +79,14 @@ impl ServerBuilder {
         Self {
             identity,
             listen: Vec::new(),
+            sockets: SOCKETS,
             http: PlainHttp::Off,
+            handed: Handed::default(),
             service: BoxCloneSyncService::new(not_found),
             handlers: Handlers::default(),
-            limits: Limits { max_field_section_size: 16 * 1024, head_timeout: Duration::from_secs(10) },
-            max_sessions: 16,
+            limits: Limits::default(),
+            tls: Tls::default(),
+            quic: Vec::new(),
             origins: Origins::default(),
             grace: Duration::from_secs(5),
             server_id: None,
@@ -64,10 +95,65 @@ impl ServerBuilder {
         }
     }
 
-    /// Adds an address to listen on. Without any, the server listens on `localhost:4433`.
+    /// Adds an address to listen on. Without any, and without sockets that are handed in, the server listens on
+    /// `localhost:4433`.
     #[must_use]
     pub fn listen(mut self, listen: Listen) -> Self {
         self.listen.push(listen);
+        self
+    }
+
+    /// Binds no TCP listener at the addresses to [`listen`](Self::listen) on: HTTP/3 and WebTransport alone.
+    #[must_use]
+    pub fn udp_only(mut self) -> Self {
+        self.sockets = Sockets::Udp;
+        self
+    }
+
+    /// Binds no UDP socket at the addresses to [`listen`](Self::listen) on: HTTP/1.1 and HTTP/2 alone, without
+    /// `Alt-Svc`.
+    #[cfg(feature = "tcp")]
+    #[must_use]
+    pub fn tcp_only(mut self) -> Self {
+        self.sockets = Sockets::Tcp;
+        self
+    }
+
+    /// Adds a UDP socket that is already bound, for HTTP/3 and WebTransport. Its receive buffer is enlarged.
+    ///
+    /// Socket activation (systemd's `ListenDatagram=` and `ListenStream=`) and port 443 without privileges work
+    /// so. For `Alt-Svc` to name it, a TCP listener must have the same port.
+    ///
+    /// ```no_run
+    /// # async fn doc(identity: h3cast_transport::Identity) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::net::{TcpListener, UdpSocket};
+    ///
+    /// let server = h3cast_transport::Server::builder(identity)
+    ///     .udp_socket(UdpSocket::bind("0.0.0.0:443")?)
+    ///     .tcp_listener(TcpListener::bind("0.0.0.0:443")?)
+    ///     .build()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn udp_socket(mut self, socket: UdpSocket) -> Self {
+        self.handed.udp.push(socket);
+        self
+    }
+
+    /// Adds a TCP listener that is already bound, for HTTP/2 and HTTP/1.1 over TLS.
+    #[cfg(feature = "tcp")]
+    #[must_use]
+    pub fn tcp_listener(mut self, listener: TcpListener) -> Self {
+        self.handed.tcp.push(listener);
+        self
+    }
+
+    /// Adds a TCP listener that is already bound, for [plain HTTP](Self::plain_http), on loopback only.
+    #[cfg(feature = "tcp")]
+    #[must_use]
+    pub fn plain_http_listener(mut self, listener: TcpListener) -> Self {
+        self.handed.plain.push(listener);
         self
     }
 
@@ -98,26 +184,95 @@ impl ServerBuilder {
         self
     }
 
-    /// How long requests and sessions may go on after the server was told to stop (default 5 s).
+    /// What one client may cost. Replaces all limits that were set before.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Changes the TLS configuration of the listeners: the certificate for each name (`cert_resolver`), a key log,
+    /// protocols (ALPN), tickets.
+    ///
+    /// It is called for each address twice, for QUIC and for TCP; only for QUIC, `alpn_protocols` is `h3` alone.
+    /// That one must stay (other protocols are removed from a QUIC listener), as must TLS 1.3 for QUIC, and a
+    /// `max_early_data_size` of 0 (no early data) or `u32::MAX`; otherwise the server does not start. An empty
+    /// `alpn_protocols` stands for ours, so that the configuration may be replaced altogether.
+    ///
+    /// ```no_run
+    /// # fn doc(identity: h3cast_transport::Identity) {
+    /// # use std::sync::Arc;
+    /// let server = h3cast_transport::Server::builder(identity)
+    ///     // To the file that `SSLKEYLOGFILE` names, for Wireshark.
+    ///     .tls(|tls| tls.key_log = Arc::new(rustls::KeyLogFile::new()));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn tls(mut self, change: impl Fn(&mut rustls::ServerConfig) + Send + Sync + 'static) -> Self {
+        self.tls.change = Some(match self.tls.change.take() {
+            None => Box::new(change),
+            Some(before) => Box::new(move |tls| {
+                before(tls);
+                change(tls);
+            }),
+        });
+        self
+    }
+
+    /// Asks clients for certificates (mutual TLS), which `verifier` judges, over QUIC and TCP alike.
+    ///
+    /// ```no_run
+    /// # fn doc(identity: h3cast_transport::Identity, roots: rustls::RootCertStore) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// use rustls::server::WebPkiClientVerifier;
+    ///
+    /// let provider = Arc::new(rustls::crypto::ring::default_provider());
+    /// let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build()?;
+    /// let server = h3cast_transport::Server::builder(identity).client_certificates(verifier);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn client_certificates(mut self, verifier: Arc<dyn ClientCertVerifier>) -> Self {
+        self.tls.clients = Some(verifier);
+        self
+    }
+
+    /// Changes how QUIC connections behave: windows, congestion control, keep-alive, packet sizes. What
+    /// [`Limits`] have is set already; the number of streams is theirs alone, since it grows with use.
+    ///
+    /// ```no_run
+    /// # fn doc(identity: h3cast_transport::Identity) {
+    /// let server = h3cast_transport::Server::builder(identity).quic(|quic| {
+    ///     quic.send_window(8 << 20);
+    /// });
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn quic(mut self, change: impl FnOnce(&mut TransportConfig) + Send + Sync + 'static) -> Self {
+        self.quic.push(Box::new(change));
+        self
+    }
+
+    /// How long requests and sessions may continue after the server was told to stop (default 5 s).
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Names this server in its connection ids, for a load balancer that reads them; everybody on the
-    /// way can. Without it, they are random.
+    /// Names this server in its connection ids, for a load balancer that reads them; so can everyone on the
+    /// network path. By default they are random, and `None` stands for that.
     #[must_use]
-    pub fn server_id(mut self, server: Option<ServerId>) -> Self {
-        self.server_id = server;
+    pub fn server_id(mut self, server: impl Into<Option<ServerId>>) -> Self {
+        self.server_id = server.into();
         self
     }
 
-    /// What clients are told to call this server, in `Alt-Svc` and by the app, where that cannot be seen
-    /// from what they use. By default it is the host and port that each client uses.
+    /// The address that clients are told, in `Alt-Svc` and by the app, where that cannot be seen from what they
+    /// use. By default it is the host and port that each client uses, and `None` stands for that.
     #[must_use]
-    pub fn advertise(mut self, advertise: Option<Advertise>) -> Self {
-        self.advertise = advertise.map(Arc::new);
+    pub fn advertise(mut self, advertise: impl Into<Option<Advertise>>) -> Self {
+        self.advertise = advertise.into().map(Arc::new);
         self
     }
 
@@ -188,85 +343,13 @@ impl ServerBuilder {
     ///
     /// # Errors
     ///
-    /// When an address cannot be bound or the certificate cannot be used; then none is.
+    /// When an address cannot be bound, the certificate cannot be used, or a setting cannot be kept; then nothing
+    /// is bound.
     ///
     /// # Cancel safety
     ///
     /// Cancel-safe: when dropped, nothing stays bound.
     pub async fn build(self) -> Result<Server, StartError> {
-        let mut listen = self.listen;
-        if listen.is_empty() {
-            listen.push(Listen::localhost(DEFAULT_PORT));
-        }
-        let mut bound = Vec::new();
-        for listen in &listen {
-            bound.push(listen.bind(SOCKETS, "--listen").await?);
-        }
-        let (http, http_moved) = bind_http(self.http).await?;
-        let http_port = http.as_ref().map(|bound| bound.port);
-        let first_port = bound.first().map_or(DEFAULT_PORT, |bound| bound.port);
-        let addresses = Addresses {
-            tls: bound.iter().map(|bound| format!("{}:{}", bound.host, bound.port)).collect(),
-            http: http.as_ref().map(|bound| format!("{}:{}", bound.host, bound.port)),
-            udp: bound.iter().flat_map(|bound| &bound.udp).filter_map(|udp| udp.local_addr().ok()).collect(),
-            http_moved,
-        };
-        let (identity, hosts) = (self.identity.clone(), hosts(&listen));
-        tokio::task::spawn_blocking(move || {
-            fault::point("certificate-store");
-            identity.commit()?;
-            identity.report(&hosts);
-            Ok::<_, IdentityError>(())
-        })
-        .await
-        .map_err(std::io::Error::other)??;
-        let tickets = tls::tickets();
-        let keys = quic::server::Keys::new(&self.identity.secret(), self.server_id.as_ref());
-        let (mut endpoints, mut tcp) = (Vec::new(), Vec::new());
-        for bound in bound {
-            let via = Via { tls: true, tls_port: bound.port };
-            let acceptor =
-                TlsAcceptor::from(Arc::new(tls::tls(&self.identity, &bound.host, &[b"h2", b"http/1.1", b"http/1.0"])?));
-            let config = quic::server::Config::new(tls::early_tls(&self.identity, &bound.host, tickets.clone())?)?;
-            for udp in bound.udp {
-                endpoints.push((quic::server::Endpoint::new(udp, &keys, &config)?, via));
-            }
-            for listener in bound.tcp {
-                tcp.push(Listener::new(listener, Some(acceptor.clone()), via)?);
-            }
-        }
-        let via = Via { tls: false, tls_port: first_port };
-        for listener in http.into_iter().flat_map(|bound| bound.tcp) {
-            tcp.push(Listener::new(listener, None, via)?);
-        }
-        let context = Context {
-            service: self.service,
-            handlers: self.handlers,
-            limits: self.limits,
-            max_sessions: self.max_sessions,
-            origins: self.origins,
-            plain_port: http_port,
-            advertise: self.advertise,
-            hooks: self.hooks,
-        };
-        Ok(Server { identity: self.identity, addresses, context: Arc::new(context), endpoints, tcp, grace: self.grace })
-    }
-}
-
-/// The hosts by which clients come: what listens on all addresses has none of its own.
-fn hosts(listen: &[Listen]) -> Vec<String> {
-    let one = |host: &&str| !host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified());
-    listen.iter().map(Listen::host).filter(one).map(String::from).collect()
-}
-
-async fn bind_http(http: PlainHttp) -> Result<(Option<Bound>, bool), ListenError> {
-    let bind = |listen: Listen| async move { listen.bind(Sockets::Tcp, "--http").await };
-    match http {
-        PlainHttp::Off => Ok((None, false)),
-        PlainHttp::At(listen) => Ok((Some(bind(listen).await?), false)),
-        PlainHttp::Near(listen) => match bind(listen.clone()).await {
-            Err(ListenError::InUse { .. }) => Ok((Some(bind(listen.any_port()).await?), true)),
-            other => Ok((Some(other?), false)),
-        },
+        start::start(self).await
     }
 }

@@ -1,6 +1,10 @@
 //! Why a server does not start, or stops.
 
-use crate::{identity::IdentityError, listen::ListenError, quic};
+use std::{io, net::SocketAddr};
+
+use tokio::task::JoinError;
+
+use crate::{identity::IdentityError, limits::BadLimit, listen::ListenError, quic};
 
 /// Why a server could not be started. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
@@ -9,24 +13,50 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The address for plain HTTP cannot be listened on.
+    #[error(transparent)]
+    PlainHttp(ListenError),
     /// There is no certificate that can be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The certificate cannot be used for TLS.
-    #[error("the certificate cannot be used: {0}")]
+    /// A limit cannot be kept.
+    #[error(transparent)]
+    Limits(#[from] BadLimit),
+    /// TLS cannot be set up with the certificate, and with what [`tls`](super::ServerBuilder::tls) makes of it.
+    #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
-    /// QUIC needs a cipher suite that the certificate's configuration lacks.
-    #[error("the certificate cannot be used for QUIC: {0}")]
+    /// [`tls`](super::ServerBuilder::tls) has taken HTTP/3 away from a QUIC listener.
+    #[error(
+        "`alpn_protocols` of the QUIC listener at {host} lacks `h3`: change it for other listeners only, or add to it"
+    )]
+    Alpn {
+        /// Where it listens.
+        host: String,
+    },
+    /// QUIC needs a cipher suite that the TLS configuration lacks.
+    #[error("TLS cannot be used for QUIC")]
     Quic(#[from] quic::NoInitialCipherSuite),
     /// A socket that was bound cannot be used.
-    #[error("cannot use a socket: {0}")]
-    Socket(#[from] std::io::Error),
+    #[error("cannot use a socket")]
+    Socket(#[from] io::Error),
+    /// The certificate could not be stored: the runtime is shutting down, or that panicked.
+    #[error("the certificate was not stored")]
+    Task(#[from] JoinError),
 }
 
-/// Why a server stopped without being asked to.
+/// Why a server stopped without being asked to. Everything of it has ended then.
 #[derive(Debug, thiserror::Error)]
-#[error("{task} is gone: {reason}")]
-pub struct RunError {
-    pub(super) task: String,
-    pub(super) reason: String,
+#[non_exhaustive]
+pub enum RunError {
+    /// A UDP socket cannot be read any more.
+    #[error("the socket of the QUIC listener at {address} cannot be read any more")]
+    Socket {
+        /// Where it listened.
+        address: SocketAddr,
+        /// What the system said, if it did.
+        source: Option<io::Error>,
+    },
+    /// A task of the server ended early.
+    #[error("a task of the server ended early")]
+    Task(#[from] JoinError),
 }

@@ -5,6 +5,7 @@ mod builder;
 mod error;
 #[cfg(feature = "webtransport")]
 mod sessions;
+mod start;
 mod tls;
 
 use std::{sync::Arc, time::Duration};
@@ -27,6 +28,7 @@ use crate::{
     tcp,
 };
 pub use crate::{
+    limits::{BadLimit, Limits},
     listen::{Addresses, DEFAULT_HTTP_PORT, DEFAULT_PORT},
     quic::{BadServerId, ServerId},
     reached::{Advertise, BadAdvertise, Via, base},
@@ -60,7 +62,7 @@ pub enum PlainHttp {
 ///     .build()
 ///     .await?;
 /// println!("https://{}/", server.addresses().tls[0]);
-/// server.run(Default::default()).await?;
+/// server.serve().await?;
 /// # Ok(()) }
 /// ```
 pub struct Server {
@@ -98,6 +100,44 @@ impl Server {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Serves until the process ends: [`run`](Self::run) without a stop.
+    ///
+    /// # Errors
+    ///
+    /// As for [`run`](Self::run).
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, everything ends at once.
+    pub async fn serve(self) -> Result<(), RunError> {
+        self.run(CancellationToken::new()).await
+    }
+
+    /// Serves until `stop` is done, whatever it gives, and then as [`run`](Self::run) after its token.
+    ///
+    /// ```no_run
+    /// # async fn doc(server: h3cast_transport::Server) -> Result<(), Box<dyn std::error::Error>> {
+    /// server.run_until(tokio::signal::ctrl_c()).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`run`](Self::run).
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, everything ends at once.
+    pub async fn run_until<F: Future>(self, stop: F) -> Result<(), RunError> {
+        let token = CancellationToken::new();
+        let mut running = std::pin::pin!(self.run(token.clone()));
+        tokio::select! {
+            ended = running.as_mut() => return ended,
+            _ = stop => token.cancel(),
+        }
+        running.await
     }
 
     /// Serves until `stop` is cancelled: then accepts no more, tells every client (GOAWAY), lets
@@ -144,7 +184,7 @@ impl Server {
                 let error = match ended {
                     Ok(Ok(())) => continue,
                     Ok(Err(error)) => error,
-                    Err(error) => RunError { task: "a task of the server".into(), reason: error.to_string() },
+                    Err(error) => error.into(),
                 };
                 error!("{error}: stopping");
                 failed = Err(error);

@@ -60,10 +60,11 @@ impl ServerBuilder {
         self
     }
 
-    /// How many WebTransport sessions one connection may have at once (default 16).
+    /// How many WebTransport sessions one connection may have at once:
+    /// [`Limits::sessions`](crate::Limits::sessions).
     #[must_use]
     pub fn max_sessions(mut self, sessions: usize) -> Self {
-        self.max_sessions = sessions;
+        self.limits = self.limits.sessions(sessions);
         self
     }
 }

@@ -5,161 +5,38 @@
 //! and h2 drops the DATA frames that have not left. So the failure is held back until they have.
 
 use std::{
-    io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
     task::{Context, Poll, ready},
 };
 
 use axum_core::body::Body;
 use bytes::Bytes;
-use futures_util::{FutureExt, future::BoxFuture, task::AtomicWaker};
+use futures_util::{FutureExt, future::BoxFuture};
 use http_body::{Frame, SizeHint};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::sleep,
-};
+use tokio::time::sleep;
 use tracing::debug;
 
-use super::ending::Ending;
+use super::{ending::Ending, flushed::Flushes, waiting::Busy};
 use crate::{
     outstanding::{LINGER, Outstanding, PATIENCE, while_progressing},
     response::Checked,
 };
 
-/// How often a connection has been flushed: everything that hyper had to write was written then.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Flushes(Arc<Shared>);
-
-#[derive(Debug, Default)]
-struct Shared {
-    count: AtomicU64,
-    /// How many bytes the connection has taken.
-    written: AtomicU64,
-    /// What was to be written waits for the client.
-    blocked: AtomicBool,
-    /// The body that waits (over HTTP/1 there is one response at a time), or the connection (over HTTP/2).
-    waiting: AtomicWaker,
-}
-
-impl Flushes {
-    fn count(&self) -> u64 {
-        self.0.count.load(Ordering::Acquire)
-    }
-
-    /// Waits until nothing that hyper had to write waits for the client.
-    pub(super) async fn all(&self) {
-        std::future::poll_fn(|cx| {
-            self.0.waiting.register(cx.waker());
-            if self.0.blocked.load(Ordering::Acquire) { Poll::Pending } else { Poll::Ready(()) }
-        })
-        .await;
-    }
-
-    fn written(&self) -> u64 {
-        self.0.written.load(Ordering::Relaxed)
-    }
-
-    fn wrote(&self, written: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(size)) = written {
-            self.0.written.fetch_add(*size as u64, Ordering::Relaxed);
-        }
-    }
-
-    /// Waits until there were more than `count`.
-    async fn after(&self, count: u64) {
-        std::future::poll_fn(|cx| {
-            self.0.waiting.register(cx.waker());
-            if self.count() > count { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
-}
-
-/// A connection whose flushes are counted, and that is not closed as if a cut answer were whole.
-#[derive(Debug)]
-pub(super) struct Flushed<S> {
-    stream: S,
-    flushes: Flushes,
-    ending: Ending,
-}
-
-impl<S> Flushed<S> {
-    pub(super) fn new(stream: S, flushes: Flushes, ending: Ending) -> Self {
-        Self { stream, flushes, ending }
-    }
-
-    fn note<T>(&self, done: Poll<T>) -> Poll<T> {
-        if done.is_pending() {
-            self.flushes.0.blocked.store(true, Ordering::Release);
-        }
-        done
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Flushed<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Flushed<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.flushes.wrote(&written);
-        self.note(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.flushes.wrote(&written);
-        self.note(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        ready!(self.note(flushed))?;
-        let shared = &self.flushes.0;
-        shared.blocked.store(false, Ordering::Release);
-        shared.count.fetch_add(1, Ordering::Release);
-        shared.waiting.wake();
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.ending.is_open() {
-            // Neither that of TCP nor that of TLS. What is dropped now is reset.
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 /// Makes a body whose failure comes when the client has what it gave before, or has taken nothing for
 /// [`PATIENCE`], and after a minute at the latest. With an `ending`, only the end of the connection is the end of the body.
 ///
-/// `leaving` is for HTTP/2.
+/// `leaving` is for HTTP/2, and `busy` for HTTP/1.1.
 pub(super) fn deliver(
     body: impl Into<Checked>,
     flushes: &Flushes,
     ending: Option<Ending>,
     leaving: Option<Leaving>,
+    busy: Option<Busy>,
 ) -> Body {
     if let Some(ending) = &ending {
         ending.begin();
     }
-    Body::new(Delivered { body: body.into(), flushes: flushes.clone(), ending, leaving, failing: None })
+    Body::new(Delivered { body: body.into(), flushes: flushes.clone(), ending, leaving, failing: None, _busy: busy })
 }
 
 /// A response over HTTP/2 until it has left: h2 keeps the last DATA frame that long, when hyper has dropped the
@@ -204,6 +81,7 @@ struct Delivered {
     leaving: Option<Leaving>,
     /// Gives the failure when it is time.
     failing: Option<BoxFuture<'static, axum_core::Error>>,
+    _busy: Option<Busy>,
 }
 
 impl Delivered {
@@ -294,6 +172,8 @@ impl http_body::Body for Delivered {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use futures_util::stream;
     use http_body_util::BodyExt;
     use tokio::{
@@ -302,7 +182,16 @@ mod tests {
     };
 
     use super::*;
-    use crate::outstanding::LONGEST;
+    use crate::{
+        limits::Limits,
+        outstanding::LONGEST,
+        tcp::{flushed::Flushed, waiting::Waiting},
+    };
+
+    fn connection(flushes: &Flushes) -> Flushed<tokio::io::Sink> {
+        let ending = Ending::new(None, ([127, 0, 0, 1], 9).into());
+        Flushed::new(tokio::io::sink(), flushes.clone(), ending, Waiting::new(&Limits::default()))
+    }
 
     /// A body that gives one piece and fails.
     fn failing(http2: bool, flushes: &Flushes) -> Body {
@@ -312,6 +201,7 @@ mod tests {
             flushes,
             None,
             http2.then(|| Leaving::begin(&Outstanding::default())),
+            None,
         )
     }
 
@@ -339,7 +229,7 @@ mod tests {
         let several = Body::from_stream(stream::iter([Ok::<_, io::Error>("a"), Ok("b")]));
         for (body, frames) in [(Body::from("piece"), 1), (several, 3), (Body::empty(), 0)] {
             let outstanding = Outstanding::default();
-            let mut body = deliver(body, &Flushes::default(), None, Some(Leaving::begin(&outstanding)));
+            let mut body = deliver(body, &Flushes::default(), None, Some(Leaving::begin(&outstanding)), None);
             assert!(outstanding.none().now_or_never().is_none());
             let mut given = Vec::new();
             while !http_body::Body::is_end_stream(&body)
@@ -360,8 +250,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn over_http1_a_failure_waits_for_the_next_flush() {
         let flushes = Flushes::default();
-        let mut connection =
-            Flushed::new(tokio::io::sink(), flushes.clone(), Ending::new(None, ([127, 0, 0, 1], 9).into()));
+        let mut connection = connection(&flushes);
         connection.flush().await.unwrap();
         let mut body = failing(false, &flushes);
         assert_eq!(data(&mut body).await, "piece");
@@ -386,8 +275,7 @@ mod tests {
     async fn a_client_that_takes_some_is_waited_for_for_a_minute() {
         for http2 in [true, false] {
             let (flushes, start) = (Flushes::default(), Instant::now());
-            let mut connection =
-                Flushed::new(tokio::io::sink(), flushes.clone(), Ending::new(None, ([127, 0, 0, 1], 9).into()));
+            let mut connection = connection(&flushes);
             let mut body = failing(http2, &flushes);
             let reading = async {
                 let mut held = Vec::new();

@@ -1,6 +1,6 @@
 //! Plain HTTP that comes to the port of TLS, from a client that was given `http://` or no scheme at all.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use axum_core::body::Body;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::unread::Unread;
-use crate::reached::{Advertise, Via, base};
-use crate::service::{HEAD_TIMEOUT, overdue};
+use crate::reached::{Via, base};
+use crate::service::{Context, overdue};
 
 /// How long such a connection may take from its request to its end, with what is read of the request's body.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -47,11 +47,12 @@ pub(super) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
 }
 
 /// Answers one request with the URL that it meant, and closes the connection.
-pub(super) async fn answer(stream: TcpStream, via: Via, advertise: Option<Arc<Advertise>>, stop: &CancellationToken) {
+pub(super) async fn answer(stream: TcpStream, via: Via, context: &Context, stop: &CancellationToken) {
     let answered = CancellationToken::new();
+    let advertise = context.advertise.clone();
     let (answers, unread) = (answered.clone(), Unread::default());
     let service = tower::service_fn(move |request: Request<Incoming>| {
-        let request = unread.lend(request);
+        let request = unread.lend(request, None);
         // A client that names no port means 80: that one is not of TLS.
         let used = request.uri().authority().map(http::uri::Authority::as_str).map(str::to_owned);
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
@@ -64,7 +65,7 @@ pub(super) async fn answer(stream: TcpStream, via: Via, advertise: Option<Arc<Ad
         std::future::ready(Ok::<_, Infallible>(problem(StatusCode::BAD_REQUEST, &text)))
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(false);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(context.limits.head_timeout).keep_alive(false);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
@@ -78,7 +79,7 @@ pub(super) async fn answer(stream: TcpStream, via: Via, advertise: Option<Arc<Ad
         }
     };
     let limit = async {
-        answered.run_until_cancelled(overdue(stop)).await;
+        answered.run_until_cancelled(overdue(stop, context.limits.head_timeout)).await;
         // A request may have come in the same moment.
         if answered.is_cancelled() {
             tokio::time::sleep(PATIENCE).await;

@@ -1,9 +1,9 @@
 use axum::{Router, body::Body, routing::get};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::{guard::Limits, webtransport::Handlers};
+use crate::{limits::Limits, webtransport::Handlers};
 
 /// Serves one connection with a response whose second half comes a second after the first.
 fn one_connection(stop: CancellationToken) -> tokio::io::DuplexStream {
@@ -14,12 +14,33 @@ fn one_connection(stop: CancellationToken) -> tokio::io::DuplexStream {
         });
         Body::from_stream(halves)
     };
-    let router = Router::new().route("/", get(slow));
+    let long = || async {
+        let pieces = stream::iter(["begin", "middle", "end"]).then(|piece| async move {
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            Ok::<_, std::convert::Infallible>(piece)
+        });
+        Body::from_stream(pieces)
+    };
+    // What comes of a body that is read by another task.
+    let (read_tx, read_rx) = tokio::sync::watch::channel(Vec::new());
+    let reads = move |body: Body| async move {
+        tokio::spawn(async move {
+            let read = axum::body::to_bytes(body, 100).await.unwrap();
+            read_tx.send_replace(read.to_vec());
+        });
+    };
+    let read = || async move {
+        let mut read = read_rx;
+        let read = read.wait_for(|read| !read.is_empty()).await.unwrap().clone();
+        Body::from_stream(stream::iter([Ok::<_, std::convert::Infallible>(read)]))
+    };
+    let router = Router::new().route("/", get(slow)).route("/long", get(long));
+    let router = router.route("/reads", axum::routing::post(reads)).route("/read", get(read));
     let context = Context {
         service: tower::util::BoxCloneSyncService::new(router),
         handlers: Handlers::default(),
-        limits: Limits { max_field_section_size: 16 * 1024, head_timeout: HEAD_TIMEOUT },
-        max_sessions: 0,
+        limits: Limits::default(),
+        places: Arc::new(Semaphore::new(1)),
         hooks: Default::default(),
         origins: Default::default(),
         plain_port: None,
@@ -27,9 +48,9 @@ fn one_connection(stop: CancellationToken) -> tokio::io::DuplexStream {
     };
     let (client, server) = tokio::io::duplex(64 * 1024);
     let remote = SocketAddr::from(([127, 0, 0, 1], 1));
-    let via = Via { tls: false, tls_port: 0 };
+    let how = How { via: Via { tls: false, tls_port: 0 }, alt_svc: false };
     let owner = Owner::tcp(None, remote, None, Default::default());
-    tokio::spawn(connection(server, Ending::new(None, remote), owner, Arc::new(context), via, stop));
+    tokio::spawn(connection(server, Ending::new(None, remote), owner, Arc::new(context), how, stop));
     client
 }
 
@@ -76,5 +97,91 @@ async fn a_request_that_comes_late_after_a_stop_is_answered_or_not_begun() {
             let answer = answer(early, Duration::from_micros(micros), &stop).await;
             assert!(answer.ends_with(WHOLE) || answer.is_empty(), "{early:?}, {micros}: {answer:?}");
         }
+    }
+}
+
+/// Asks, and reads the whole answer.
+async fn asked(client: &mut tokio::io::DuplexStream, path: &str) -> String {
+    client.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    while !answer.ends_with("0\r\n\r\n") {
+        let mut buf = [0; 1024];
+        let read = client.read(&mut buf).await.unwrap();
+        assert!(read > 0, "cut: {answer}");
+        answer += std::str::from_utf8(&buf[..read]).unwrap();
+    }
+    answer
+}
+
+/// The first request of a connection is answered; a second one comes so long after that, or the beginning of it.
+async fn next(client: &mut tokio::io::DuplexStream, pause: Duration, text: &str) -> String {
+    let whole = asked(client, "/").await;
+    assert!(whole.ends_with(WHOLE), "{whole}");
+    tokio::time::sleep(pause).await;
+    let _ = client.write_all(text.as_bytes()).await;
+    let mut answer = String::new();
+    let _ = client.read_to_string(&mut answer).await;
+    answer
+}
+
+const CLOSING: &str = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_waits_for_its_next_request() {
+    let mut client = one_connection(CancellationToken::new());
+    assert!(next(&mut client, Duration::from_secs(74), CLOSING).await.ends_with(WHOLE));
+    let mut client = one_connection(CancellationToken::new());
+    assert_eq!(next(&mut client, Duration::from_secs(76), CLOSING).await, "");
+    // A head that has begun has less time.
+    let mut client = one_connection(CancellationToken::new());
+    let begun = tokio::time::Instant::now();
+    assert_eq!(next(&mut client, Duration::from_secs(20), "GET / HT").await, "");
+    // The first answer takes three.
+    assert_eq!(begun.elapsed().as_secs(), 33);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_next_request_that_comes_as_its_time_is_over_is_answered_or_not_begun() {
+    for micros in (74_990_000..75_020_000).step_by(250) {
+        let mut client = one_connection(CancellationToken::new());
+        let answer = next(&mut client, Duration::from_micros(micros), CLOSING).await;
+        assert!(answer.ends_with(WHOLE) || answer.is_empty(), "{micros}: {answer:?}");
+    }
+}
+
+/// However long they take, they are no pause.
+#[tokio::test(start_paused = true)]
+async fn bodies_are_no_pause() {
+    let mut client = one_connection(CancellationToken::new());
+    for _ in 0..2 {
+        let answer = asked(&mut client, "/long").await;
+        assert!(answer.contains("end"), "{answer}");
+    }
+    // A request that is still being read when it was answered.
+    let head = "POST /reads HTTP/1.1\r\nhost: localhost\r\ncontent-length: 3\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 15];
+    client.read_exact(&mut answer).await.unwrap();
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        client.write_all(b"x").await.unwrap();
+    }
+    client.write_all(b"x").await.unwrap();
+    assert!(asked(&mut client, "/read").await.contains("\r\nxxx\r\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_closes_connections_that_wait_and_ends_heads_that_have_begun() {
+    for (early, longest) in [("", 1), ("GET / HT", 11)] {
+        let stop = CancellationToken::new();
+        let mut client = one_connection(stop.clone());
+        assert!(asked(&mut client, "/").await.ends_with(WHOLE));
+        client.write_all(early.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        stop.cancel();
+        let stopped = tokio::time::Instant::now();
+        let mut rest = String::new();
+        let _ = client.read_to_string(&mut rest).await;
+        assert!(rest.is_empty() && stopped.elapsed() < Duration::from_secs(longest), "{:?}: {rest}", stopped.elapsed());
     }
 }

@@ -19,6 +19,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::task::JoinSet;
 
+use super::waiting::Busy;
+
 /// How much is read of what nobody wants, in bytes: what small requests have.
 const MOST: usize = 64 * 1024;
 /// How long a client has to look at the answer.
@@ -29,15 +31,16 @@ const LONGEST: Duration = Duration::from_secs(1);
 pub(super) struct Unread(Arc<Mutex<JoinSet<()>>>);
 
 impl Unread {
-    /// Makes a request whose body, when it is dropped unread, is dealt with here.
-    pub(super) fn lend(&self, request: Request<Incoming>) -> Request<Body> {
-        request.map(|body| Body::new(Lent { body: Some(body), unread: self.clone() }))
+    /// Makes a request whose body, when it is dropped unread, is dealt with here. `busy` goes with it.
+    pub(super) fn lend(&self, request: Request<Incoming>, busy: Option<Busy>) -> Request<Body> {
+        request.map(|body| Body::new(Lent { body: Some((body, busy)), unread: self.clone() }))
     }
 
-    fn take(&self, body: Incoming) {
+    fn take(&self, (body, busy): (Incoming, Option<Busy>)) {
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(async move {
+            let _busy = busy;
             let _ = tokio::time::timeout(LONGEST, drain(body)).await;
         });
     }
@@ -57,13 +60,13 @@ async fn drain(body: Incoming) {
 }
 
 struct Lent {
-    body: Option<Incoming>,
+    body: Option<(Incoming, Option<Busy>)>,
     unread: Unread,
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(body) = self.body.take().filter(|body| !http_body::Body::is_end_stream(body)) {
+        if let Some(body) = self.body.take().filter(|(body, _)| !http_body::Body::is_end_stream(body)) {
             self.unread.take(body);
         }
     }
@@ -74,7 +77,7 @@ impl http_body::Body for Lent {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let Some((body, _)) = &mut self.body else { return Poll::Ready(None) };
         let frame = ready!(Pin::new(body).poll_frame(cx));
         if !matches!(frame, Some(Ok(_))) {
             self.body = None;
@@ -83,10 +86,10 @@ impl http_body::Body for Lent {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
+        self.body.as_ref().is_none_or(|(body, _)| http_body::Body::is_end_stream(body))
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), |(body, _)| http_body::Body::size_hint(body))
     }
 }

@@ -1,0 +1,159 @@
+//! What one client may cost.
+
+use std::time::Duration;
+
+/// What one client may cost: the same over HTTP/1.1, HTTP/2 and HTTP/3.
+///
+/// ```
+/// use std::time::Duration;
+/// use h3cast_transport::Limits;
+///
+/// let limits = Limits::default().head_size(64 * 1024).keep_alive(Duration::from_secs(20));
+/// ```
+///
+/// [`ServerBuilder::build`](crate::server::ServerBuilder::build) refuses values that would let nobody in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub(crate) head_size: u64,
+    pub(crate) head_timeout: Duration,
+    pub(crate) keep_alive: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) connections: usize,
+    pub(crate) tcp_connections: usize,
+    pub(crate) streams: u32,
+    pub(crate) sessions: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_size: 16 * 1024,
+            head_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(75),
+            idle_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(10),
+            connections: 65_536,
+            tcp_connections: 4096,
+            streams: 100,
+            sessions: 16,
+        }
+    }
+}
+
+/// A limit that cannot be kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("Limits::{limit} cannot be {value}: {expected}")]
+pub struct BadLimit {
+    limit: &'static str,
+    value: String,
+    expected: &'static str,
+}
+
+/// Larger heads could hold more fields than a `HeaderMap` takes.
+const HEAD_SIZES: std::ops::RangeInclusive<u64> = 1024..=512 * 1024;
+
+impl Limits {
+    /// The largest head of a request, in bytes: method, target, and all fields, each with 32 bytes of overhead, as
+    /// HTTP/2 and HTTP/3 count ([RFC 9114 §4.2.2](https://www.rfc-editor.org/rfc/rfc9114#section-4.2.2)). A larger
+    /// one is answered with 431 (over HTTP/2, one that is much larger ends the connection). From 1 KiB to 512 KiB; default 16 KiB.
+    #[must_use]
+    pub fn head_size(mut self, bytes: usize) -> Self {
+        self.head_size = bytes as u64;
+        self
+    }
+
+    /// How long a request's head may take from its first byte to its last, and how long a new connection over TCP
+    /// may take for its first one. Then the connection is closed; over HTTP/3, the request is reset. Over HTTP/2 it
+    /// counts for the first request of a connection. Default 10 s.
+    #[must_use]
+    pub fn head_timeout(mut self, timeout: Duration) -> Self {
+        self.head_timeout = timeout;
+        self
+    }
+
+    /// How long an HTTP/1.1 connection stays open for its next request; zero closes it after each response.
+    /// Connections of HTTP/2 and HTTP/3 stay while the client answers, see [`idle_timeout`](Self::idle_timeout).
+    /// Default 75 s.
+    #[must_use]
+    pub fn keep_alive(mut self, timeout: Duration) -> Self {
+        self.keep_alive = timeout;
+        self
+    }
+
+    /// How long an HTTP/2 or HTTP/3 connection stays open without a sign of life from the client. Clients that
+    /// are silent for about half of that, at most 12 s over HTTP/3, are asked for one. Default 30 s.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// How long a client may take for its handshake of TLS or QUIC. Default 10 s.
+    #[must_use]
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout;
+        self
+    }
+
+    /// Connections at once, QUIC and TCP together. The next one over QUIC is refused, and the next over TCP waits.
+    /// Default 65,536.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// Connections at once on each TCP listener, within [`connections`](Self::connections). The next one waits.
+    /// Each takes a file descriptor. Default 4,096.
+    #[must_use]
+    pub fn tcp_connections(mut self, connections: usize) -> Self {
+        self.tcp_connections = connections;
+        self
+    }
+
+    /// Requests at once on one connection of HTTP/2 or HTTP/3, and streams at once in each direction that a client
+    /// may open in its WebTransport sessions. The next ones wait for their turn in the client. Over QUIC, clients
+    /// that have opened fewer than 8 may open 16. HTTP/3 itself needs 3 unidirectional streams, which count; they
+    /// are always allowed. Default 100, the least that RFC 9114 §6.1 recommends.
+    #[must_use]
+    pub fn streams(mut self, streams: u32) -> Self {
+        self.streams = streams;
+        self
+    }
+
+    /// WebTransport sessions at once on one connection. The next one is answered with 429; with 0 each is.
+    /// Default 16.
+    #[must_use]
+    pub fn sessions(mut self, sessions: usize) -> Self {
+        self.sessions = sessions;
+        self
+    }
+
+    /// Whether they can be kept.
+    pub(crate) fn check(&self) -> Result<(), BadLimit> {
+        let bad = |limit, value: &dyn ToString, expected| Err(BadLimit { limit, value: value.to_string(), expected });
+        if !HEAD_SIZES.contains(&self.head_size) {
+            return bad("head_size", &self.head_size, "choose from 1 KiB to 512 KiB");
+        }
+        for (limit, time) in [
+            ("head_timeout", self.head_timeout),
+            ("idle_timeout", self.idle_timeout),
+            ("handshake_timeout", self.handshake_timeout),
+        ] {
+            if time.is_zero() {
+                return bad(limit, &"zero", "no client is that fast");
+            }
+        }
+        for (limit, count) in [
+            ("connections", self.connections),
+            ("tcp_connections", self.tcp_connections),
+            ("streams", self.streams as usize),
+        ] {
+            if count == 0 {
+                return bad(limit, &0, "no request would be answered");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! The start of a server: every socket bound, or none.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::{Addresses, DEFAULT_PORT, PlainHttp, Server, ServerBuilder, StartError, Via, builder::Handed, tls};
+use crate::{
+    fault,
+    identity::IdentityError,
+    listen::{Bound, Listen, ListenError, handed_in, handed_in_plain},
+    quic,
+    service::Context,
+    tcp::{self, TlsAcceptor},
+};
+
+pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> {
+    let ServerBuilder { identity, mut listen, sockets, http, handed, limits, tls, .. } = builder;
+    limits.check()?;
+    let Handed { udp, tcp, plain } = handed;
+    if listen.is_empty() && udp.is_empty() && tcp.is_empty() {
+        listen.push(Listen::localhost(DEFAULT_PORT));
+    }
+    let mut bound = Vec::new();
+    for listen in &listen {
+        bound.push(listen.bind(sockets).await?);
+    }
+    bound.extend(handed_in(udp, tcp)?);
+    let (http, http_moved) = bind_http(http).await.map_err(StartError::PlainHttp)?;
+    let mut plain_bound: Vec<Bound> = http.into_iter().collect();
+    plain_bound.extend(handed_in_plain(plain).map_err(StartError::PlainHttp)?);
+    let addresses = addresses(&bound, &plain_bound, http_moved);
+    let (storing, hosts) = (identity.clone(), hosts(&listen));
+    tokio::task::spawn_blocking(move || {
+        fault::point("certificate-store");
+        storing.commit()?;
+        storing.report(&hosts);
+        Ok::<_, IdentityError>(())
+    })
+    .await??;
+    let tickets = tls::tickets();
+    let keys = quic::server::Keys::new(&identity.secret(), builder.server_id.as_ref());
+    let mut transport = quic::server_transport(&limits);
+    builder.quic.into_iter().for_each(|change| change(&mut transport));
+    let transport = Arc::new(transport);
+    let tls_port = bound.first().map_or(DEFAULT_PORT, |bound| bound.port);
+    let has_udp = |port: u16| addresses.udp.iter().any(|udp| udp.port() == port);
+    let (mut endpoints, mut listeners) = (Vec::new(), Vec::new());
+    for bound in bound {
+        let via = Via { tls: true, tls_port: bound.port };
+        if !bound.udp.is_empty() {
+            let tls = tls.over_quic(&identity, &bound.host, tickets.clone())?;
+            let config = quic::server::Config::new(tls, transport.clone())?;
+            for udp in bound.udp {
+                endpoints.push((quic::server::Endpoint::new(udp, &keys, &config)?, via));
+            }
+        }
+        if !bound.tcp.is_empty() {
+            let acceptor = TlsAcceptor::from(Arc::new(tls.over_tcp(&identity, &bound.host)?));
+            let alt_svc = builder.advertise.is_some() || has_udp(bound.port);
+            for tcp in bound.tcp {
+                listeners.push(tcp::Listener::new(tcp, Some(acceptor.clone()), via, alt_svc)?);
+            }
+        }
+    }
+    let via = Via { tls: false, tls_port };
+    let plain_port = plain_bound.first().map(|bound| bound.port);
+    for tcp in plain_bound.into_iter().flat_map(|bound| bound.tcp) {
+        listeners.push(tcp::Listener::new(tcp, None, via, false)?);
+    }
+    let context = Context {
+        service: builder.service,
+        handlers: builder.handlers,
+        limits,
+        places: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
+        advertise: builder.advertise,
+        hooks: builder.hooks,
+        origins: builder.origins,
+        plain_port,
+    };
+    Ok(Server { identity, addresses, context: Arc::new(context), endpoints, tcp: listeners, grace: builder.grace })
+}
+
+fn addresses(bound: &[Bound], plain: &[Bound], http_moved: bool) -> Addresses {
+    let tcp = |bound: &[Bound]| bound.iter().flat_map(|at| &at.tcp).filter_map(|tcp| tcp.local_addr().ok()).collect();
+    Addresses {
+        tls: bound.iter().map(Bound::authority).collect(),
+        http: plain.first().map(Bound::authority),
+        udp: bound.iter().flat_map(|at| &at.udp).filter_map(|udp| udp.local_addr().ok()).collect(),
+        tcp: tcp(bound),
+        plain: tcp(plain),
+        http_moved,
+    }
+}
+
+/// The hosts by which clients come: what listens on all addresses has none of its own.
+fn hosts(listen: &[Listen]) -> Vec<String> {
+    let one = |host: &&str| !host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+    listen.iter().map(Listen::host).filter(one).map(String::from).collect()
+}
+
+async fn bind_http(http: PlainHttp) -> Result<(Option<Bound>, bool), ListenError> {
+    match http {
+        PlainHttp::Off => Ok((None, false)),
+        PlainHttp::At(listen) => Ok((Some(listen.bind_plain().await?), false)),
+        PlainHttp::Near(listen) => match listen.bind_plain().await {
+            Err(ListenError::InUse { .. }) => Ok((Some(listen.any_port().bind_plain().await?), true)),
+            other => Ok((Some(other?), false)),
+        },
+    }
+}

@@ -1,0 +1,48 @@
+//! hyper, set as the limits of a server say.
+
+use std::time::Duration;
+
+use http::Request;
+use hyper_util::{
+    rt::{TokioExecutor, TokioTimer},
+    server::conn::auto,
+};
+
+use crate::limits::Limits;
+
+/// What of the client's is read at once, at most, in bytes.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// How large the head of a request is, as HTTP/2 and HTTP/3 count (RFC 9114 §4.2.2).
+pub(super) fn head_size<B>(request: &Request<B>) -> u64 {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
+    (request.method().as_str().len() + target + fields.sum::<usize>()) as u64
+}
+
+/// What serves connections of HTTP/1.1 and HTTP/2.
+pub(super) fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    // hyper adds it to the time that it is.
+    let silence = (limits.idle_timeout / 2).min(Duration::from_secs(u32::MAX.into()));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // `waiting` has one for heads, and one for the pauses before them.
+        .header_read_timeout(None)
+        .keep_alive(!limits.keep_alive.is_zero())
+        // Bodies are read into it as well.
+        .max_buf_size(usize::try_from(limits.head_size).unwrap_or(usize::MAX).max(READ_BUFFER));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        // WebSocket (RFC 8441).
+        .enable_connect_protocol()
+        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
+        // What one viewer that does not read may pin, in bytes.
+        .max_send_buf_size(256 * 1024)
+        .keep_alive_interval(Some(silence))
+        .keep_alive_timeout(silence);
+    builder
+}

@@ -1,0 +1,55 @@
+use h3cast_transport::Limits;
+use http::{HeaderMap, HeaderValue, Request};
+use http_body_util::Empty;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+use crate::kit::{Serving, ask, ask_h3, soon, status};
+
+/// The status for a head with a field of so many bytes, over HTTP/1.1, 2 and 3; 0 for none.
+pub(crate) async fn statuses(serving: &Serving, size: usize) -> [u16; 3] {
+    let field = "x".repeat(size);
+    let headers = HeaderMap::from_iter([("x-large".parse().unwrap(), HeaderValue::try_from(&field).unwrap())]);
+    let mut h1 = TcpStream::connect(serving.plain()).await.unwrap();
+    let h1 = status(&soon("HTTP/1.1", ask(&mut h1, &format!("x-large: {field}\r\n"))).await.unwrap());
+
+    let stream = TokioIo::new(TcpStream::connect(serving.plain()).await.unwrap());
+    let (mut requests, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut request = Request::get("http://localhost/").body(Empty::<bytes::Bytes>::new()).unwrap();
+    request.headers_mut().extend(headers.clone());
+    let h2 = soon("HTTP/2", requests.send_request(request)).await.map_or(0, |answer| answer.status().as_u16());
+
+    let quic = serving.quic().await.unwrap();
+    let h3 = soon("HTTP/3", ask_h3(&quic, headers)).await.unwrap().as_u16();
+    [h1, h2, h3]
+}
+
+#[tokio::test]
+async fn heads_have_one_limit_over_every_version() {
+    let serving = Serving::start(|builder| builder).await;
+    assert_eq!(statuses(&serving, 15 * 1024).await, [200; 3]);
+    assert_eq!(statuses(&serving, 17 * 1024).await, [431; 3]);
+    // h2 ends the connection of one that goes on after the limit.
+    assert_eq!(statuses(&serving, 300 * 1024).await, [431, 0, 431]);
+
+    let serving = Serving::start(|builder| builder.limits(Limits::default().head_size(100 * 1024))).await;
+    assert_eq!(statuses(&serving, 99 * 1024).await, [200; 3]);
+    assert_eq!(statuses(&serving, 101 * 1024).await, [431; 3]);
+
+    let serving = Serving::start(|builder| builder.limits(Limits::default().head_size(1024))).await;
+    assert_eq!(statuses(&serving, 500).await, [200; 3]);
+    assert_eq!(statuses(&serving, 1100).await, [431; 3]);
+}
+
+/// The connection is good for the next request.
+#[tokio::test]
+async fn a_head_that_is_a_little_too_large_harms_itself_only() {
+    let serving = Serving::start(|builder| builder).await;
+    let mut h1 = TcpStream::connect(serving.plain()).await.unwrap();
+    let large = format!("x-large: {}\r\n", "x".repeat(20_000));
+    let refused = soon("an answer", ask(&mut h1, &large)).await.unwrap();
+    assert_eq!(status(&refused), 431);
+    assert!(refused.contains("at most 16384 are accepted"), "{refused}");
+    assert_eq!(status(&soon("an answer", ask(&mut h1, "")).await.unwrap()), 200);
+}

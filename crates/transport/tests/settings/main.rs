@@ -1,0 +1,9 @@
+//! What a user of the library may set, each by what a client sees of it.
+
+mod certificates;
+mod heads;
+mod kit;
+mod limits;
+mod running;
+mod sockets;
+mod tls;
