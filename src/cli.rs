@@ -186,7 +186,10 @@ impl CertsArgs {
                 _ => Identity::planned(&args.certs, &names, Default::default()),
             }
         };
-        tokio::task::spawn_blocking(read).await.map_err(Failure::running)?.map_err(Failure::usage)
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(Failure::running)?
+            .map_err(|error| Failure::usage(flags::of_identity(error)))
     }
 }
 

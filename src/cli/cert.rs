@@ -5,7 +5,7 @@ use std::{io::ErrorKind, path::PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{CertsArgs, Failure, complain, print};
+use super::{CertsArgs, Failure, complain, flags, print};
 use crate::identity::{Certificate, IdentityError, Stored, rfc3339};
 
 #[derive(Debug, Args)]
@@ -49,7 +49,7 @@ fn facts(certificate: &Certificate) -> Value {
 
 /// Shows what there is.
 pub(super) fn run(args: &CertArgs) -> Result<(), Failure> {
-    let (stored, warnings) = args.certs.stored().map_err(Failure::running)?;
+    let (stored, warnings) = args.certs.stored().map_err(|error| Failure::running(flags::of_identity(error)))?;
     let own = stored.for_host("localhost");
     let Some((first, others)) = own.split_first() else { return Ok(()) };
     let others = others.iter().copied().chain(&stored.others);
@@ -87,7 +87,7 @@ pub(super) fn run(args: &CertArgs) -> Result<(), Failure> {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
             _ => {
                 if let Some(refused) = stored.refused(&certificate) {
-                    complain(&format!("`h3cast serve` refuses this folder: {refused}"));
+                    complain(&format!("`h3cast serve` refuses this folder: {}", flags::of_identity(refused)));
                 }
             }
         }

@@ -10,7 +10,7 @@ use clap::Args;
 use http::Uri;
 use tokio::time::timeout;
 
-use super::{BrowserName, DEFAULT_CERTS, Failure, complain, print, remote};
+use super::{BrowserName, DEFAULT_CERTS, Failure, complain, flags, print, remote};
 use crate::{
     browser::{Browser, OpenError},
     identity::{Fingerprint, Stored},
@@ -160,7 +160,7 @@ fn hashes(args: &OpenArgs, uri: &Uri, note: Option<&Note>) -> Result<HashPair, F
 
 /// The certificate in a file that servers show to clients of this host.
 fn in_file(file: &Path, key: &Path, host: &str) -> Result<HashPair, Failure> {
-    let stored = Stored::read(file, key).map_err(Failure::running)?;
+    let stored = Stored::read(file, key).map_err(|error| Failure::running(flags::of_identity(error)))?;
     let own = stored.for_host(host);
     let own = own.first().ok_or_else(|| Failure::running(anyhow::anyhow!("{} is empty", file.display())))?;
     Ok((own.hash(), own.spki_hash()))

@@ -60,10 +60,10 @@ pub enum IdentityError {
         /// What is wrong, and what to do.
         reason: String,
     },
-    /// The folder holds a file that this program did not create, where one of its own would be.
+    /// The folder holds a file that is not of this library's making, where one of its own would be.
     #[error(
-        "{} {found}; h3cast replaces only what it created and can read, and leaves this file alone. To serve with a certificate of your own, use `--cert {} --key {}`; otherwise choose another folder with --certs, or move the file away",
-        path.display(), path.with_file_name("cert.pem").display(), path.with_file_name("key.pem").display()
+        "{} {found}; only what was created here and can be read is replaced, and this file is left alone: choose another folder, move the file away, or use it as a certificate of your own",
+        path.display()
     )]
     Foreign {
         /// The file.
@@ -80,7 +80,7 @@ pub enum IdentityError {
         found: String,
     },
     /// There is no certificate.
-    #[error("there is no certificate in {}: `h3cast serve` creates one when it starts", dir.display())]
+    #[error("there is no certificate in {}", dir.display())]
     Missing {
         /// The folder.
         dir: PathBuf,
