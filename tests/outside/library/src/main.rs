@@ -19,7 +19,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = app.install(Server::builder(identity).listen("localhost:0".parse()?)).build().await?;
     let uri: Uri = format!("https://{}/stream?from=start", server.addresses().tls[0]).parse()?;
     let serving = tokio::spawn(server.run(Default::default()));
-    let mut response = Connection::open(&uri, &trust).await?.get(&uri).await?;
+    let connection = Connection::open(&uri, &trust).await?;
+    let mut response = connection.get(&uri).await?;
     let mut text = Vec::new();
     while let Some(bytes) = response.body.next().await? {
         text.extend_from_slice(&bytes);
