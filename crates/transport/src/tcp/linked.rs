@@ -19,9 +19,11 @@ use crate::connection::Owner;
 /// connection is to be closed; before, its driver ends.
 pub(super) struct Linked<S> {
     stream: S,
-    closing: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// For those who read, and for those who write.
+    closing: [Pin<Box<WaitForCancellationFutureOwned>>; 2],
     upgraded: Upgraded,
-    owner: Arc<Owner>,
+    /// Ends the handle when the stream is dropped.
+    _owner: Arc<Owner>,
 }
 
 /// Whether a connection is not hyper's any more.
@@ -40,33 +42,39 @@ impl Upgraded {
 
 impl<S> Linked<S> {
     pub(super) fn new(stream: S, upgraded: Upgraded, owner: Arc<Owner>) -> Self {
-        Self { stream, closing: Box::pin(owner.handle().closing().clone().cancelled_owned()), upgraded, owner }
+        let closing = || Box::pin(owner.handle().closing().clone().cancelled_owned());
+        Self { stream, closing: [closing(), closing()], upgraded, _owner: owner }
     }
 
-    fn check(&self) -> io::Result<()> {
-        match self.upgraded.get() && self.owner.handle().closing().is_cancelled() {
-            true => Err(closed()),
+    /// Fails when the connection is to be closed. Until then it wakes the task, also one that waits for a peer that
+    /// takes nothing.
+    fn check(&mut self, cx: &mut Context<'_>, way: Way) -> io::Result<()> {
+        match self.upgraded.get() && self.closing[way as usize].as_mut().poll(cx).is_ready() {
+            true => {
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection has been closed by this side"))
+            }
             false => Ok(()),
         }
     }
 }
 
-fn closed() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "the connection has been closed by this side")
+/// What a task does with the stream: one may read while another writes.
+#[derive(Clone, Copy)]
+enum Way {
+    Read,
+    Write,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Linked<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.closing.as_mut().poll(cx).is_ready() && self.upgraded.get() {
-            return Poll::Ready(Err(closed()));
-        }
+        self.check(cx, Way::Read)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Linked<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.check()?;
+        self.check(cx, Way::Write)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -75,7 +83,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Linked<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.check()?;
+        self.check(cx, Way::Write)?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -84,10 +92,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Linked<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(cx, Way::Write)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(cx, Way::Write)?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -91,3 +91,32 @@ async fn an_upgraded_connection_is_closed_as_well_and_its_end_noticed() {
         }
     }
 }
+
+/// As a handler is that sends to a client which does not read: it waits for the client, and not for the close.
+#[tokio::test]
+async fn a_close_ends_a_write_that_the_client_does_not_take() {
+    let (tx, mut ended) = mpsc::unbounded_channel();
+    let flood = async move |Extension(connection): Extension<ConnectionHandle>, request: Request<Body>| {
+        tokio::spawn(async move {
+            let mut stream = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
+            let written = async {
+                // TLS takes what it cannot send, and waits when it is flushed.
+                while stream.write_all(&[0; 64 << 10]).await.is_ok() && stream.flush().await.is_ok() {}
+            };
+            let mut written = std::pin::pin!(written);
+            // It has come to a halt when nothing has woken it for a while; earlier is as good.
+            let waits = tokio::time::timeout(std::time::Duration::from_millis(500), written.as_mut()).await.is_err();
+            connection.close(9, "enough");
+            written.await;
+            tx.send(waits).unwrap();
+        });
+        http::Response::builder().status(101).header("upgrade", "flood").body(Body::empty()).unwrap()
+    };
+    let server = serve(|builder| builder.http_service(Router::new().route("/", get(flood)))).await;
+    for mut client in [server.plain(Version::HTTP_11).await, server.secure(Version::HTTP_11).await] {
+        let request = Request::get("/").header("connection", "upgrade").header("upgrade", "flood");
+        let response = client.send(request.body(Body::empty()).unwrap()).await.unwrap();
+        let _unread = hyper::upgrade::on(response).await.unwrap();
+        assert!(soon("the end of the write", ended.recv()).await.unwrap(), "the write failed before the close");
+    }
+}
