@@ -4,6 +4,7 @@ mod common;
 
 use axum::{Router, routing::get};
 use common::{TestServer, by_hand, soon};
+use futures_util::FutureExt;
 use h3cast::{App, TakenStream, Takeover, client::ClientError};
 use http::{Request, Response};
 use std::{io::Read, sync::Arc};
@@ -71,6 +72,37 @@ async fn a_large_write_is_whole() {
     }
     assert!(read == expected);
     soon("the end", write).await.unwrap();
+}
+
+/// As in a `select!` of a handler that has something else to do.
+#[tokio::test]
+async fn a_response_whose_write_was_given_up_never_looks_whole() {
+    let (server, mut taken) = server().await;
+    let connection = server.connect().await;
+    for way in 0..4 {
+        let mut response = soon("the head", connection.get(&server.uri("/"))).await.unwrap();
+        let mut stream = soon("the stream", taken.recv()).await.unwrap();
+        // More than a client gives credit for.
+        let large = bytes::Bytes::from(vec![0; 8 << 20]);
+        assert!(stream.write_bytes(large).now_or_never().is_none());
+        match way {
+            0 => drop(soon("the end", stream.finish()).await.unwrap_err()),
+            1 => {
+                soon("a write", stream.write_bytes("more".into())).await.unwrap_err();
+                drop(stream);
+            }
+            2 => {
+                soon("a write", stream.write_all(b"more")).await.unwrap_err();
+                drop(stream);
+            }
+            _ => drop(stream.into_quic().unwrap_err()),
+        }
+        let rest = async {
+            while response.body.next().await?.is_some() {}
+            Ok::<_, ClientError>(())
+        };
+        assert!(matches!(soon("the reset", rest).await, Err(ClientError::Reset(_))), "{way}");
+    }
 }
 
 /// A body that is read again fails again, and costs nothing else on the connection.

@@ -39,6 +39,8 @@ pub struct TakenStream {
     header: Bytes,
     /// How much payload the frame still wants.
     payload: usize,
+    /// A write was dropped in the middle, and nobody knows how much of its frame is written.
+    torn: bool,
     /// How long the response has to be, if its head says so, and how much of that no frame has announced.
     length: Option<(u64, u64)>,
 }
@@ -46,7 +48,8 @@ pub struct TakenStream {
 impl TakenStream {
     pub(super) fn new(conn: Connection, stream: SendStream, length: Option<u64>) -> Self {
         let length = length.map(|length| (length, length));
-        Self { stream: Some(stream), conn, broken_off: Arc::default(), header: Bytes::new(), payload: 0, length }
+        let (header, broken_off) = (Bytes::new(), Arc::default());
+        Self { stream: Some(stream), conn, broken_off, header, payload: 0, torn: false, length }
     }
 
     /// Whether it was reset, once it has been dropped.
@@ -55,11 +58,23 @@ impl TakenStream {
     }
 
     /// A frame whose payload was announced and not written must not be finished.
+    fn is_whole(&self) -> bool {
+        self.payload == 0 && !self.torn
+    }
+
     fn check_whole(&self) -> io::Result<()> {
-        match self.payload {
-            0 => Ok(()),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the last write was not completed")),
+        match self.is_whole() {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "the last write was not completed")),
         }
+    }
+
+    /// Writes whole frames. Nobody knows how much is written when it is dropped.
+    async fn write_whole(&mut self, frames: &mut [Bytes]) -> io::Result<()> {
+        self.torn = true;
+        let written = async { Ok(self.stream()?.write_all_chunks(frames).await?) }.await;
+        self.torn = false;
+        written
     }
 
     /// No more may be written than the head says.
@@ -89,16 +104,15 @@ impl TakenStream {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel-safe: when dropped, an unknown part has been written, and the stream must be
-    /// dropped too.
+    /// Not cancel-safe: when dropped, an unknown part has been written. The response cannot continue then: its
+    /// next use fails, and it is reset.
     pub async fn write_bytes(&mut self, bytes: Bytes) -> io::Result<()> {
         self.check_whole()?;
         if bytes.is_empty() {
             return Ok(());
         }
         self.announce(bytes.len() as u64)?;
-        let mut chunks = [data_header(bytes.len()), bytes];
-        Ok(self.stream()?.write_all_chunks(&mut chunks).await?)
+        self.write_whole(&mut [data_header(bytes.len()), bytes]).await
     }
 
     /// Writes buffers that are whole DATA frames already. They are left empty.
@@ -106,20 +120,28 @@ impl TakenStream {
     /// # Errors
     ///
     /// When the client has gone, or the response would be longer than its `content-length`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe, as [`write_bytes`](Self::write_bytes).
     pub async fn write_frames(&mut self, frames: &mut [Bytes]) -> io::Result<()> {
         self.check_whole()?;
         if self.length.is_some() {
             self.announce(payload(frames)?)?;
         }
-        Ok(self.stream()?.write_all_chunks(frames).await?)
+        self.write_whole(frames).await
     }
 
     /// Ends the response and waits until the client has all of it.
     ///
     /// # Errors
     ///
-    /// When the client went away first. When less was written than the response's `content-length`; it is
-    /// reset then.
+    /// When the client went away first. When less was written than the response's `content-length`, or the last
+    /// write was given up; it is reset then.
+    ///
+    /// # Cancel safety
+    ///
+    /// The response ends with the first poll; when dropped, nobody waits for the client.
     pub async fn finish(mut self) -> io::Result<()> {
         self.check_whole()?;
         self.check_length()?;
@@ -142,7 +164,7 @@ impl TakenStream {
     /// When dropped, the stream is reset at once.
     pub async fn abort(mut self) {
         // In the middle of a frame nothing of ours can be written.
-        if self.payload == 0
+        if self.is_whole()
             && let Some(stream) = &mut self.stream
         {
             delivered(&self.conn, stream).await;
@@ -153,7 +175,7 @@ impl TakenStream {
     ///
     /// # Errors
     ///
-    /// Gives itself back when a frame has been begun and its payload is not yet whole, and when the response
+    /// Gives itself back when a frame has been begun and is not whole, and when the response
     /// has a `content-length`, which nobody would see kept.
     #[deprecated(note = "use `into_quic`, whose stream does not depend on the QUIC engine")]
     pub fn into_raw(self) -> Result<engine::SendStream, Self> {
@@ -164,10 +186,10 @@ impl TakenStream {
     ///
     /// # Errors
     ///
-    /// Gives itself back when a frame has been begun and its payload is not yet whole, and when the response
+    /// Gives itself back when a frame has been begun and is not whole, and when the response
     /// has a `content-length`, which nobody would see kept.
     pub fn into_quic(mut self) -> Result<SendStream, Self> {
-        if self.payload > 0 || self.length.is_some() {
+        if !self.is_whole() || self.length.is_some() {
             return Err(self);
         }
         match self.stream.take() {
@@ -237,6 +259,9 @@ impl AsyncWrite for TakenStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
+        }
+        if self.torn {
+            self.check_whole()?;
         }
         if self.payload == 0
             && let Some((said, left)) = self.length
