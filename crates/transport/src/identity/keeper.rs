@@ -140,7 +140,7 @@ impl Identity {
     }
 
     /// Looks at the clock and the files once. A failure leaves everything as it is. Whether all is well.
-    fn refresh(&self, now: SystemTime) -> bool {
+    pub(super) fn refresh(&self, now: SystemTime) -> bool {
         let mut keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.state();
         let stamp = keeping.stamp(Stamp::of(&self.files()));

@@ -1,6 +1,6 @@
 //! An identity from memory: no file is read or written.
 
-use std::{path::Path, time::SystemTime};
+use std::{path::Path, sync::PoisonError, time::SystemTime};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -76,8 +76,44 @@ impl Identity {
     /// Serves with the certificate of `other` from the next handshake on, also in a server that runs. Pages
     /// that hold the hash of the one before still find it among [`hashes`](Self::hashes).
     ///
-    /// It is for identities from memory. One from files returns to these when they change.
+    /// It is for identities from memory. One from files returns to these at its next look at them.
     pub fn replace(&self, other: &Self) {
+        // A look at the clock or the files that goes on meanwhile would put back what it began with.
+        let _keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         self.adopt(&self.state(), (*other.state()).clone(), SystemTime::now());
+    }
+}
+
+#[cfg(all(test, feature = "self-signed"))]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    fn created() -> Identity {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        Identity::from_der(vec![made.cert.into()], made.signing_key.into()).unwrap()
+    }
+
+    /// A server looks at the clock now and then.
+    #[test]
+    fn a_certificate_that_was_replaced_does_not_come_back() {
+        let (identity, two, stop) = (created(), [created(), created()], AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    identity.refresh(SystemTime::now());
+                }
+            });
+            let mut came_back = 0;
+            for round in 0..5000 {
+                let next = &two[round % 2];
+                identity.replace(next);
+                std::thread::yield_now();
+                came_back += u32::from(identity.current() != next.current());
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert_eq!(came_back, 0);
+        });
     }
 }
