@@ -16,6 +16,7 @@ use super::{
 use crate::{
     connection::ConnectionHandle,
     guard::Stopped,
+    path,
     quic::Connection,
     rarely::rarely,
     response::checked,
@@ -55,7 +56,8 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream) -> 
     #[cfg(feature = "tcp")]
     head.extensions.insert(hyper::ext::Protocol::from_static("webtransport"));
     head.extensions.insert(offer.clone());
-    let request = Request::from_parts(head, Body::empty());
+    // As the handlers are found: a layer that goes by paths must not see another one than they.
+    let request = path::normalized(Request::from_parts(head, Body::empty()));
     let mut service = Box::pin(asked.context.service.clone().oneshot(request));
     let response = tokio::select! {
         biased;

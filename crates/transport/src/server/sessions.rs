@@ -15,7 +15,8 @@ impl ServerBuilder {
     /// others are written here as in the URL (`/a%20b`); what a wildcard stands for is decoded, and a client gets
     /// 400 when that is not UTF-8. The last handler of the same path counts.
     ///
-    /// The [service](Self::http_service) is asked first. It has no route for such a session, and says so with 404
+    /// The [service](Self::http_service) is asked first, by the path with these letters decoded, so that a layer that
+    /// goes by paths sees the one that finds the handler. It has no route for such a session, and says so with 404
     /// or 405; then the handler is called. Any other answer, as of a layer that wants a token, refuses the session,
     /// with its status and headers. (One of success opens none either, and is sent as 500.)
     ///

@@ -84,3 +84,21 @@ async fn without_a_service_handlers_answer() {
     assert_eq!(peer.read("/secret", &[]).await, "secret");
     assert_eq!(peer.status("/other", &[]).await, 404);
 }
+
+/// Wants the token for one path alone.
+async fn bearer_for_page(request: Request, next: Next) -> Response {
+    match request.uri().path() {
+        "/page" => bearer(request, next).await,
+        _ => next.run(request).await,
+    }
+}
+
+#[tokio::test]
+async fn a_layer_sees_the_path_that_finds_the_handler() {
+    let app = Router::new().layer(from_fn(bearer_for_page));
+    let peer = Peer::start(|server| server.http_service(app).webtransport("/page", secret)).await;
+    for path in ["/page", "/%70age", "/p%61g%65?x"] {
+        assert_eq!(peer.status(path, &[]).await, 401, "{path}");
+        assert_eq!(peer.read(path, &[TOKEN]).await, "secret", "{path}");
+    }
+}
