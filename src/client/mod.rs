@@ -23,5 +23,5 @@ mod resume;
 pub mod viewer;
 
 pub use h3cast_transport::client::*;
-pub use publication::{Publication, PublishError, PublishEvent, Published};
+pub use publication::{AnswerError, Publication, PublishError, PublishEvent, Published};
 pub use viewer::Viewer;

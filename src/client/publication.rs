@@ -1,4 +1,7 @@
-//! Publishing to a feed of a server, so that nothing is lost or doubled when the connection is.
+//! Publishing to a feed of a server: a lost connection loses and doubles nothing.
+
+mod error;
+mod published;
 
 use std::{
     fmt, io,
@@ -9,120 +12,27 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http::{HeaderValue, Request, StatusCode, Uri, header};
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
+pub use error::{AnswerError, PublishError};
+pub use published::{PublishEvent, Published};
+
 use super::{
-    ClientError, ClientResponse, Connection, Trust,
+    ClientResponse, Connection, Trust,
     replay::{HOLD, Replay},
     retry::{self, Retry},
 };
-use crate::{
-    chunk::{Cursor, Epoch},
-    source::chunker::Chunking,
-};
+use crate::source::chunker::Chunking;
 
 /// What is sent is acknowledged after that time, however little it is.
 const ACKNOWLEDGE: Duration = Duration::from_secs(10);
 /// How long a server that stops reading may take to say why.
 const WHY: Duration = Duration::from_secs(5);
 
-/// What a publication has written, as the server says it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Published {
-    /// The feed's name.
-    pub feed: String,
-    /// The run of numbers that it has now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub epoch: Option<String>,
-    /// The cursor of its first chunk, if there is one.
-    pub first: Option<String>,
-    /// That of its last one; those of other publishers may stand between.
-    pub last: Option<String>,
-    /// How many chunks it has, as far as the server has seen: some may have been published by another
-    /// one with the same feeds.
-    pub chunks: u64,
-    /// How many bytes, from its beginning.
-    pub bytes: u64,
-}
-
-/// What is told while something is published.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum PublishEvent {
-    /// The server answers: what follows goes to it.
-    Opened {
-        /// How much it has of this publication already, in bytes.
-        published: u64,
-    },
-    /// So much has been published, in bytes.
-    Acknowledged(u64),
-    /// The server does not know what was published any more: it was started again. What follows
-    /// goes to a new run of the feed.
-    Restarted {
-        /// How much was published before, in bytes.
-        published: u64,
-    },
-    /// The connection was lost, or the server could not be reached. It is tried again.
-    Lost {
-        /// Why.
-        error: PublishError,
-        /// After that time.
-        pause: Duration,
-    },
-}
-
-/// Why something cannot be published, or was interrupted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// The connection or the request failed.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// The server answered with an error.
-    #[error("the server answered {status}{}", detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default())]
-    Answered {
-        /// Its status.
-        status: StatusCode,
-        /// What it says of it.
-        detail: Option<String>,
-        /// How long it asks to wait.
-        retry_after: Option<Duration>,
-    },
-    /// The server's answer makes no sense.
-    #[error("the server's answer makes no sense: {0}")]
-    Answer(String),
-    /// What is to be published cannot be read.
-    #[error("cannot read what is to be published: {0}")]
-    Read(#[from] io::Error),
-    /// It was tried for as long as it should be.
-    #[error("gave up after {} s: {last}", after.as_secs_f64())]
-    GaveUp {
-        /// For how long.
-        after: Duration,
-        /// What failed last.
-        last: Box<PublishError>,
-    },
-}
-
-impl PublishError {
-    fn is_final(&self) -> bool {
-        match self {
-            Self::Client(error) => error.is_final(),
-            // A request of ours still runs there, as the server sees it, or it knows something else
-            // than we do: it is asked again.
-            Self::Answered { status, .. } => *status != StatusCode::CONFLICT && retry::is_final(*status),
-            Self::Answer(_) | Self::Read(_) | Self::GaveUp { .. } => true,
-        }
-    }
-}
-
 /// Publishes to a feed, over HTTP/3.
 ///
-/// What was sent and is not yet known to be published is kept (4 MiB), and sent again when the
-/// connection was lost; the server skips what it has. It is asked for an acknowledgement every
-/// 4 MiB, and every 10 s.
+/// What was sent and is not yet confirmed is kept (4 MiB), and sent again after the connection was lost; the
+/// server skips what it has. It is asked for an acknowledgement every 4 MiB, and every 10 s.
 ///
 /// ```no_run
 /// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
@@ -146,7 +56,7 @@ pub struct Publication {
     replay: Replay,
     /// How many bytes one request may have.
     longest: u64,
-    /// What the server said last.
+    /// What the server reported last.
     published: Published,
 }
 
@@ -183,7 +93,7 @@ impl Publication {
         }
     }
 
-    /// Where what is published is cut into chunks: wherever a piece ends (the default), or behind
+    /// Where what is published is cut into chunks: wherever a piece ends (the default), or after
     /// each newline.
     #[must_use]
     pub fn chunking(mut self, chunking: Chunking) -> Self {
@@ -195,17 +105,17 @@ impl Publication {
 
     /// The token that the server wants, as the value of `Authorization: Bearer`.
     #[must_use]
-    pub fn token(mut self, token: Option<HeaderValue>) -> Self {
-        self.token = token;
+    pub fn token(mut self, token: impl Into<Option<HeaderValue>>) -> Self {
+        self.token = token.into();
         self
     }
 
-    /// How long it is tried to reach the server, counted from its loss (default: for ever). No attempt
+    /// How long to try to reach the server, counted from its loss (default: forever, as with `None`). No attempt
     /// after the first failure lasts longer.
     #[must_use]
-    pub fn retry_for(mut self, limit: Option<Duration>) -> Self {
-        self.retry = Retry::new(limit);
-        self.retry_for = limit;
+    pub fn retry_for(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.retry_for = limit.into();
+        self.retry = Retry::new(self.retry_for);
         self
     }
 
@@ -215,12 +125,12 @@ impl Publication {
         self.replay.acknowledged()
     }
 
-    /// Publishes `pieces` to their end, and gives what the server says of it. They are read as fast
-    /// as the server takes them.
+    /// Publishes `pieces` to their end, and returns what the server reports. They are read as fast
+    /// as the server accepts them.
     ///
     /// # Errors
     ///
-    /// When trying again does not help, or it has been tried for long enough.
+    /// When trying again does not help, or the time for that is over.
     ///
     /// # Cancel safety
     ///
@@ -261,7 +171,7 @@ impl Publication {
         let (deadline, uri) = (self.retry.deadline(), self.uri.clone());
         let opening = async {
             let connection = Connection::open(&self.uri, &self.trust).await?;
-            // Tells at once who may not publish here, and what has come of what was sent before.
+            // Reports at once if publishing is not allowed, and how much of what was sent before has been published.
             self.ask(&connection, tell).await?;
             Ok::<_, PublishError>(connection)
         };
@@ -358,9 +268,7 @@ impl Publication {
             }
         };
         match answer(response).await {
-            Ok(published) if published.bytes <= before => {
-                Err(PublishError::Answer(format!("of the bytes behind {before} none were published")))
-            }
+            Ok(published) if published.bytes <= before => Err(AnswerError::Nothing { after: before }.into()),
             Ok(published) => {
                 self.acknowledge(published, tell)?;
                 self.retry.works();
@@ -380,8 +288,7 @@ impl Publication {
     fn acknowledge(&mut self, published: Published, tell: &mut impl FnMut(PublishEvent)) -> Result<(), PublishError> {
         let before = self.replay.acknowledged();
         if published.bytes > self.replay.end() {
-            let text = format!("it has {} bytes of {}", published.bytes, self.replay.end());
-            return Err(PublishError::Answer(text));
+            return Err(AnswerError::TooMuch { published: published.bytes, given: self.replay.end() }.into());
         }
         let (old, new) = (self.published.epoch(), published.epoch());
         let forgotten = published.bytes < before;
@@ -407,19 +314,11 @@ impl Publication {
     }
 }
 
-impl Published {
-    /// The feed's run of numbers, also of a server that says it only in cursors.
-    fn epoch(&self) -> Option<Epoch> {
-        let last = || self.last.as_ref()?.parse::<Cursor>().ok().map(|cursor| cursor.epoch);
-        self.epoch.as_ref().and_then(|epoch| u64::from_str_radix(epoch, 16).ok()).map(Epoch).or_else(last)
-    }
-}
-
 async fn answer(mut response: ClientResponse) -> Result<Published, PublishError> {
     let status = response.status;
     if status == StatusCode::OK {
         let text = response.body.short().await?;
-        return serde_json::from_slice(&text).map_err(|error| PublishError::Answer(error.to_string()));
+        return serde_json::from_slice(&text).map_err(|error| AnswerError::Json(error).into());
     }
     let detail = response.problem().await;
     Err(PublishError::Answered {

@@ -1,191 +1,35 @@
-//! A feed of a server, to its end: a viewer that comes again when it was lost, and goes on where it
-//! was.
+//! A feed of a server, to its end: a viewer that reconnects after a loss, and resumes where it was.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    pin::Pin,
-    time::{Duration, SystemTime},
-};
+mod error;
+mod event;
+mod stream;
 
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode, Uri};
-use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
+use std::{collections::VecDeque, fmt, pin::Pin, time::Duration};
+
+use http::Uri;
+use tokio::time::{Instant, Sleep, sleep};
+
+pub use error::{BadUri, ViewError};
+pub use event::{Event, Transport};
+use stream::FeedStream;
 
 use super::{
-    Body, ClientError, Connection, Trust, answer,
+    Connection, Trust,
     resume::{FeedUri, Place},
     retry::{self, Retry},
 };
-use crate::{
-    chunk::Cursor,
-    feed::{End, Gap},
-    format::frames::{Frame, FrameDecoder, FrameError},
-    webtransport::{RecvStream, Session, SessionError, StreamError},
-};
+use crate::{chunk::Cursor, feed::End, format::frames::Frame};
 
-/// A silence that is taken for a loss: a server that is there says something each 15 s.
+/// A silence that counts as a loss: a server sends something every 15 s.
 pub const SILENCE: Duration = Duration::from_secs(40);
 /// The longest frame that is read, in bytes.
 pub(super) const LONGEST_FRAME: u64 = 16 << 20;
 
-/// What carries a feed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Transport {
-    /// The response to a GET.
-    #[default]
-    Get,
-    /// A stream of a WebTransport session.
-    WebTransport,
-}
-
-impl Transport {
-    fn other(self) -> Self {
-        match self {
-            Self::Get => Self::WebTransport,
-            Self::WebTransport => Self::Get,
-        }
-    }
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Get => "GET",
-            Self::WebTransport => "WebTransport",
-        })
-    }
-}
-
-/// What a viewer is told.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// The feed is being read.
-    Opened {
-        /// What carries it.
-        transport: Transport,
-        /// Behind which chunk it goes on, if it does.
-        behind: Option<Cursor>,
-    },
-    /// The next chunk.
-    Chunk {
-        /// Which it is.
-        cursor: Cursor,
-        /// When it was published, in microseconds since 1970.
-        micros: u64,
-        /// What it carries.
-        bytes: Bytes,
-    },
-    /// Chunks that will not come.
-    Gap(Gap),
-    /// Nothing can come to the server now from where the feed is kept, or it can again.
-    Stalled(bool),
-    /// The feed was lost, or could not be reached. It is tried again.
-    Lost {
-        /// Why.
-        error: ViewError,
-        /// After that time.
-        pause: Duration,
-        /// That way.
-        transport: Transport,
-    },
-    /// There is no more. Nothing follows.
-    End(End),
-}
-
-/// Why a feed cannot be read, or was lost.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ViewError {
-    /// The connection or the stream failed.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// The session ended.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    /// The session's stream broke off.
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    /// The server answered with an error.
-    #[error("the server answered {status}{}", detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default())]
-    Answered {
-        /// Its status.
-        status: StatusCode,
-        /// What it says of it.
-        detail: Option<String>,
-        /// How long it asks to wait.
-        retry_after: Option<Duration>,
-    },
-    /// Nothing came for [`SILENCE`].
-    #[error("nothing came for {} s", SILENCE.as_secs())]
-    Silent,
-    /// The stream ended, and the feed did not.
-    #[error("the stream ended before its feed did")]
-    Short,
-    /// What the server sends is no feed.
-    #[error("there is no feed at this URL")]
-    NoFeed,
-    /// An h3cast server has something else at this URL.
-    #[error("{url} is {what}, not a feed: {}", to_read(feeds))]
-    OtherResource {
-        /// The URL.
-        url: String,
-        /// What it is, in words.
-        what: String,
-        /// The URLs of the server's feeds, the first ones, as far as they are known.
-        feeds: Vec<String>,
-    },
-    /// What the server sends is no feed.
-    #[error("what the server sends is no feed: {0}")]
-    Frames(#[from] FrameError),
-    /// It was tried for as long as it should be.
-    #[error("gave up after {} s: {last}", after.as_secs_f64())]
-    GaveUp {
-        /// For how long.
-        after: Duration,
-        /// What failed last.
-        last: Box<ViewError>,
-    },
-}
-
-impl ViewError {
-    /// Whether trying again does not help.
-    pub(crate) fn is_final(&self) -> bool {
-        match self {
-            Self::Client(error) => error.is_final(),
-            Self::Answered { status, .. } => retry::is_final(*status),
-            Self::NoFeed | Self::OtherResource { .. } | Self::Frames(_) | Self::GaveUp { .. } => true,
-            Self::Session(_) | Self::Stream(_) | Self::Silent | Self::Short => false,
-        }
-    }
-
-    pub(crate) fn answered(status: StatusCode, headers: &HeaderMap, detail: Option<String>) -> Self {
-        Self::Answered { status, detail, retry_after: retry::retry_after(headers, SystemTime::now()) }
-    }
-}
-
-/// What to read instead.
-fn to_read(feeds: &[String]) -> String {
-    match feeds {
-        [] => "feeds are at /stream and /stream/NAME".into(),
-        [one] => format!("read {one}"),
-        several => format!("read one of {}", several.join(", ")),
-    }
-}
-
-/// A URI is none of a feed that can be read again and again.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` cannot be in the URL of a feed that is resumed, which is read as frames: give from, limit or format=raw"
-)]
-pub struct BadUri(pub(super) String);
-
-/// Reads a feed to its end: comes again when it is lost, with growing pauses and by the other
-/// transport, and goes on behind the last chunk. What is missing all the same is told
+/// Reads a feed to its end: it reconnects after a loss, with growing pauses and over the other
+/// transport, and resumes after the last chunk. Chunks that it will not get are reported
 /// ([`Event::Gap`]).
 ///
-/// Until its first chunk has come, it has no place to go on at, and begins anew.
+/// Before its first chunk it has no position to resume from, and starts over.
 ///
 /// ```no_run
 /// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
@@ -209,7 +53,7 @@ pub struct Viewer {
     retry: Retry,
     retry_for: Option<Duration>,
     transport: Transport,
-    /// The one that it began with.
+    /// The one that it started with.
     first: Transport,
     /// Which transports have brought a chunk, and which the server has refused for good.
     brought: Vec<Transport>,
@@ -225,24 +69,6 @@ enum Phase {
     Opening(Pin<Box<dyn Future<Output = Result<FeedStream, ViewError>> + Send>>),
     FeedStream(Box<FeedStream>),
     Ended(Option<Box<FeedStream>>),
-}
-
-/// A feed that is being read.
-struct FeedStream {
-    source: Carrier,
-    connection: Connection,
-    decoder: FrameDecoder,
-    /// When something came last.
-    heard: Instant,
-}
-
-enum Carrier {
-    Response(Box<Body>),
-    Session {
-        stream: RecvStream,
-        /// Keeps it open.
-        _session: Session,
-    },
 }
 
 impl fmt::Debug for Viewer {
@@ -282,12 +108,12 @@ impl Viewer {
         self
     }
 
-    /// How long it is tried to reach the feed, counted from its loss (default: for ever). No attempt
+    /// How long to try to reach the feed, counted from its loss (default: forever, as with `None`). No attempt
     /// after the first failure lasts longer.
     #[must_use]
-    pub fn retry_for(mut self, limit: Option<Duration>) -> Self {
-        self.retry = Retry::new(limit);
-        self.retry_for = limit;
+    pub fn retry_for(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.retry_for = limit.into();
+        self.retry = Retry::new(self.retry_for);
         self
     }
 
@@ -298,8 +124,7 @@ impl Viewer {
         self
     }
 
-    /// The last chunk that has come or is known to be missing: what a later viewer may go on
-    /// behind.
+    /// The last chunk that was received or is known to be missing: a later viewer may resume after it.
     #[must_use]
     pub fn cursor(&self) -> Option<Cursor> {
         self.place.cursor()
@@ -311,7 +136,7 @@ impl Viewer {
         self.place.missing()
     }
 
-    /// How often the feed was started again. How much of it was lost then is not known.
+    /// How often the feed was restarted. How much of it was lost then is not known.
     #[must_use]
     pub fn restarts(&self) -> u64 {
         self.place.restarts()
@@ -321,7 +146,7 @@ impl Viewer {
     ///
     /// # Errors
     ///
-    /// When trying again does not help, or it has been tried for long enough. Nothing follows.
+    /// When trying again does not help, or the time for that is over. Nothing follows.
     ///
     /// # Cancel safety
     ///
@@ -341,7 +166,7 @@ impl Viewer {
                 }
                 Phase::Ready(connection) => {
                     let uri = self.uri.behind(&self.place);
-                    let opening = open(connection.take(), uri.clone(), self.trust.clone(), self.transport);
+                    let opening = stream::open(connection.take(), uri.clone(), self.trust.clone(), self.transport);
                     let deadline = self.retry.deadline();
                     self.state = Phase::Opening(Box::pin(async move { retry::by(deadline, &uri, opening).await }));
                 }
@@ -373,13 +198,13 @@ impl Viewer {
     /// When dropped, everything is closed at once.
     pub async fn close(self) {
         if let Phase::FeedStream(reading) | Phase::Ended(Some(reading)) = self.state {
-            let FeedStream { source, connection, .. } = *reading;
-            drop(source);
+            let FeedStream { carrier, connection, .. } = *reading;
+            drop(carrier);
             connection.close().await;
         }
     }
 
-    /// Reads what has come.
+    /// Reads what was received.
     fn take(&mut self, bytes: &[u8]) -> Result<(), ViewError> {
         let Phase::FeedStream(reading) = &mut self.state else { return Ok(()) };
         reading.decoder.push(bytes);
@@ -407,16 +232,16 @@ impl Viewer {
         }
     }
 
-    /// Decides what becomes of a failure.
+    /// Decides what happens after a failure.
     fn failed(&mut self, error: ViewError) -> Result<(), ViewError> {
         if self.place.is_complete() {
-            // Only the word that this was all has been lost.
+            // Only the end marker has been lost.
             self.events.push_back(Event::End(End::Clean));
             return Ok(());
         }
         let other = self.transport.other();
         if error.is_final() {
-            // The other transport may still do: it has done before, or was not refused for good.
+            // The other transport may still work: it has worked before, or was not refused for good.
             let refusal = matches!(error, ViewError::Answered { .. }) && self.refused != Some(other);
             if !refusal || !(self.transport != self.first || self.brought.contains(&other)) {
                 self.end();
@@ -428,7 +253,7 @@ impl Viewer {
             ViewError::Answered { retry_after, .. } => *retry_after,
             _ => None,
         };
-        // A connection that does not come about says nothing of what it would have carried.
+        // A connection that was not established says nothing about its transport.
         let unreached = matches!(&error, ViewError::Client(error) if error.is_unreached());
         if !unreached && self.refused != Some(other) {
             self.transport = other;
@@ -449,59 +274,4 @@ impl Viewer {
         };
         self.state = Phase::Ended(reading);
     }
-}
-
-impl FeedStream {
-    /// The next bytes. Cancel-safe.
-    async fn next(&mut self) -> Result<Option<Bytes>, ViewError> {
-        let source = &mut self.source;
-        let piece = async {
-            Ok(match source {
-                Carrier::Response(body) => body.next().await?,
-                Carrier::Session { stream, .. } => stream.read_bytes(usize::MAX).await?,
-            })
-        };
-        let piece = timeout_at(self.heard + SILENCE, piece).await.unwrap_or(Err(ViewError::Silent));
-        self.heard = Instant::now();
-        piece
-    }
-}
-
-async fn open(
-    connection: Option<Box<Connection>>,
-    uri: Uri,
-    trust: Trust,
-    transport: Transport,
-) -> Result<FeedStream, ViewError> {
-    let opened = async {
-        let connection = match connection {
-            Some(connection) => *connection,
-            None => Connection::open(&uri, &trust).await?,
-        };
-        let source = match transport {
-            Transport::Get => {
-                let mut response = connection.get(&uri).await?;
-                if !response.status.is_success() {
-                    let detail = response.problem().await;
-                    return Err(ViewError::answered(response.status, &response.headers, detail));
-                }
-                if let Some(error) = answer::no_feed(&connection, &uri, &response.headers).await {
-                    return Err(error);
-                }
-                Carrier::Response(Box::new(response.body))
-            }
-            Transport::WebTransport => match connection.webtransport(&uri, HeaderMap::new(), &[]).await {
-                Ok(session) => {
-                    let stream = session.accept_uni().await?;
-                    Carrier::Session { stream, _session: session }
-                }
-                Err(ClientError::Refused { status, headers }) => {
-                    return Err(answer::refused(&connection, &uri, status, &headers).await);
-                }
-                Err(error) => return Err(error.into()),
-            },
-        };
-        Ok(FeedStream { source, connection, decoder: FrameDecoder::new(LONGEST_FRAME), heard: Instant::now() })
-    };
-    timeout(SILENCE, opened).await.unwrap_or(Err(ViewError::Silent))
 }

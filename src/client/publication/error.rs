@@ -1,0 +1,75 @@
+//! Why something cannot be published.
+
+use std::{io, time::Duration};
+
+use http::StatusCode;
+
+use crate::client::{ClientError, retry};
+
+/// Why something cannot be published, or was interrupted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The connection or the request failed.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The server answered with an error.
+    #[error("the server answered {status}{}", detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default())]
+    Answered {
+        /// Its status.
+        status: StatusCode,
+        /// Its explanation.
+        detail: Option<String>,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The server's answer makes no sense.
+    #[error("the server's answer makes no sense: {0}")]
+    Answer(#[from] AnswerError),
+    /// What is to be published cannot be read.
+    #[error("cannot read what is to be published: {0}")]
+    Read(#[from] io::Error),
+    /// The time to retry is over.
+    #[error("gave up after {} s: {last}", after.as_secs_f64())]
+    GaveUp {
+        /// For how long.
+        after: Duration,
+        /// What failed last.
+        last: Box<PublishError>,
+    },
+}
+
+/// What makes no sense in a server's answer to a publication.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnswerError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// None of the bytes sent were published.
+    #[error("after {after} bytes, none were published")]
+    Nothing {
+        /// How many bytes were published before.
+        after: u64,
+    },
+    /// More was published than there is.
+    #[error("it has {published} bytes of {given}")]
+    TooMuch {
+        /// What the server has, in bytes.
+        published: u64,
+        /// What it was given.
+        given: u64,
+    },
+}
+
+impl PublishError {
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::Client(error) => error.is_final(),
+            // A request of ours still runs there, as the server sees it, or it knows something else
+            // than we do: it is asked again.
+            Self::Answered { status, .. } => *status != StatusCode::CONFLICT && retry::is_final(*status),
+            Self::Answer(_) | Self::Read(_) | Self::GaveUp { .. } => true,
+        }
+    }
+}
