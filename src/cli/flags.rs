@@ -2,7 +2,11 @@
 
 use anyhow::anyhow;
 
-use crate::{identity::IdentityError, listen::ListenError, server::StartError};
+use crate::{
+    identity::{IdentityError, PemError},
+    listen::ListenError,
+    server::StartError,
+};
 
 /// Why the server did not start.
 pub(super) fn of_start(error: StartError) -> anyhow::Error {
@@ -34,7 +38,85 @@ pub(super) fn of_identity(error: IdentityError) -> anyhow::Error {
             path.with_file_name("cert.pem").display(),
             path.with_file_name("key.pem").display()
         ),
+        IdentityError::Pem { reason: PemError::Swapped(_), .. } => {
+            anyhow!("{error} (--cert takes the certificate and --key the key)")
+        }
         IdentityError::Missing { .. } => anyhow!("{error}: `h3cast serve` creates one when it starts"),
         error => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+    };
+
+    /// Files that may name flags, and why.
+    const EXCEPT: [(&str, &str); 2] = [
+        ("src/browser.rs", "the flags are those of browsers"),
+        ("crates/transport/src/identity/made/folder.rs", "files of earlier versions are known by this mark"),
+    ];
+
+    fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.extension() {
+                _ if path.is_dir() => files(&path, found),
+                Some(extension) if extension == "rs" => found.push(path),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a line of code has a flag in a text.
+    fn names_a_flag(line: &str) -> bool {
+        let begins = |(at, _): (usize, &str)| {
+            let before = line[..at].chars().next_back();
+            let after = line[at + 2..].chars().next();
+            before.is_none_or(|c| " `\"(".contains(c)) && after.is_some_and(|c| c.is_ascii_lowercase())
+        };
+        !line.trim_start().starts_with("//") && line.match_indices("--").any(begins)
+    }
+
+    #[test]
+    fn only_the_program_names_its_flags() {
+        for (line, expected) in [
+            (r#"#[error("use --certs")]"#, true),
+            ("    give `--token` instead", true),
+            (r#"listen.bind("--listen")"#, true),
+            ("    /// `--help` names it.", false),
+            (r#""-----BEGIN {label}-----""#, false),
+            (r#""there -- or not""#, false),
+        ] {
+            assert_eq!(names_a_flag(line), expected, "{line}");
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut all = Vec::new();
+        files(&root.join("src"), &mut all);
+        // A package of the program alone is without its crates.
+        for name in ["proto", "feed", "transport"] {
+            let folder = root.join("crates").join(name).join("src");
+            if folder.is_dir() {
+                files(&folder, &mut all);
+            }
+        }
+        let (mut named, mut excepted) = (Vec::new(), 0);
+        for path in all {
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/");
+            if name == "src/main.rs" || name == "src/cli.rs" || name.starts_with("src/cli/") {
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let lines: Vec<_> =
+                text.lines().enumerate().filter(|(_, line)| names_a_flag(line)).map(|(at, _)| at + 1).collect();
+            match EXCEPT.iter().any(|(except, _)| *except == name) {
+                true => excepted += usize::from(!lines.is_empty()),
+                false => named.extend(lines.iter().map(|line| format!("{name}:{line}"))),
+            }
+        }
+        assert!(named.is_empty(), "a library names the setting, and src/cli/flags.rs the flag: {named:?}");
+        assert_eq!(excepted, if root.join("crates").is_dir() { EXCEPT.len() } else { 1 }, "an exception has no reason");
     }
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, Uri};
 
 use super::{DEFAULT_CERTS, Failure, complain, log, signals, untrusted};
 use crate::{
-    client::{ClientError, Trust, url},
+    client::{ClientError, Trust, UrlProblem, url},
     identity::Fingerprint,
     note::{self, Note},
     origin::{is_loopback, split_authority},
@@ -103,9 +103,17 @@ pub(super) fn interrupted(
 /// The URL of a resource; `https://host` means its root.
 pub(super) fn url(text: &str) -> Result<Uri, Failure> {
     url::parse(text).map_err(|error| {
-        Failure::usage(match over_tls(text) {
+        let error = match over_tls(text) {
             Some(instead) => error.but(instead),
             None => error,
+        };
+        Failure::usage(match error.problem() {
+            problem @ UrlProblem::Credentials => anyhow::anyhow!(
+                "cannot open `{}`: {problem} (a token to publish is given with --token); write {}",
+                error.url(),
+                error.instead()
+            ),
+            _ => error.into(),
         })
     })
 }

@@ -32,7 +32,7 @@ fn of(error: &SourceError) -> Option<&'static str> {
 mod tests {
     #[cfg(feature = "nats")]
     #[test]
-    fn only_the_program_names_its_flags() {
+    fn the_library_names_no_flag_of_nats() {
         use super::*;
         use crate::nats::NatsError;
 

@@ -7,7 +7,7 @@ use h3cast_proto::code;
 use http::{HeaderMap, StatusCode};
 
 use super::{BadUrl, Refusal, retry};
-use crate::{guard::Shared, quic};
+use crate::{guard::Shared, identity::PemError, quic};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -32,7 +32,8 @@ pub enum ClientError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        reason: String,
+        #[source]
+        reason: PemError,
     },
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]

@@ -52,4 +52,4 @@ pub use error::{ClientError, ConnectError, MalformedResponse, ProtocolError};
 pub use request::{RequestBody, ResponseFuture};
 pub use service::Client;
 pub use trust::{Expected, Presented, Reason, Refusal, Trust};
-pub use url::BadUrl;
+pub use url::{BadUrl, UrlProblem};

@@ -12,7 +12,7 @@ use std::{
 use rustls::pki_types::CertificateDer;
 
 use super::ClientError;
-use crate::identity::{Fingerprint, provider, trusted, trusted_bytes};
+use crate::identity::{Fingerprint, PemError, provider, trusted, trusted_bytes};
 use anchors::Anchors;
 pub use refusal::{Expected, Presented, Reason, Refusal};
 pub use verifier::Verifier;
@@ -39,7 +39,7 @@ pub enum Trust {
     /// [note](crate::note) for this user, those whose certificate is in a folder, and those that
     /// the system trusts. Notes and folder are read again for every [`Connector`](super::Connector).
     Local {
-        /// The folder, as `--certs` of `h3cast serve`. It may be missing.
+        /// The folder of a server's own certificate. It may be missing.
         certs: Option<PathBuf>,
         /// Whether the folder's certificates are good for any host, and not only for this machine.
         /// Say so only of a folder that the user has named: one that happens to be in the current
@@ -76,7 +76,7 @@ impl Trust {
     }
 
     fn from_memory(
-        read: impl FnOnce(&Path) -> Result<Vec<CertificateDer<'static>>, String>,
+        read: impl FnOnce(&Path) -> Result<Vec<CertificateDer<'static>>, PemError>,
     ) -> Result<Self, ClientError> {
         let path = PathBuf::from("memory");
         match read(&path) {

@@ -1,23 +1,45 @@
 //! The URL of a server's resource, and what to write instead of one that cannot be opened.
 
+mod problem;
+
 use std::net::Ipv6Addr;
 
 use http::{Uri, uri::PathAndQuery};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+pub use problem::UrlProblem;
+
 use crate::listen::{DEFAULT_HTTP_PORT, DEFAULT_PORT};
 
 /// A URL that this client cannot open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot open `{url}`: {why}; write {instead}")]
+#[error("cannot open `{url}`: {problem}; write {instead}")]
 pub struct BadUrl {
     /// As it was given, without a password.
     url: String,
-    why: String,
+    problem: UrlProblem,
     instead: String,
 }
 
 impl BadUrl {
+    /// The URL as it was given, without a password.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What is wrong with it.
+    #[must_use]
+    pub fn problem(&self) -> &UrlProblem {
+        &self.problem
+    }
+
+    /// What to write in its place.
+    #[must_use]
+    pub fn instead(&self) -> &str {
+        &self.instead
+    }
+
     /// The same, with something else to write.
     #[must_use]
     pub fn but(self, instead: String) -> Self {
@@ -30,7 +52,7 @@ const ENCODED: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
 /// What is wrong with a part, and what to write in its place.
-type Correction = (String, String);
+type Correction = (UrlProblem, String);
 
 fn example(rest: &str) -> String {
     format!("https://localhost:{DEFAULT_PORT}{}", if rest.starts_with('/') { rest } else { "/stream" })
@@ -41,7 +63,7 @@ fn example(rest: &str) -> String {
 pub fn parse(text: &str) -> Result<Uri, BadUrl> {
     let text = text.trim();
     let text = text.split_once('#').map_or(text, |(url, _fragment)| url);
-    let bad = |(why, instead): Correction| BadUrl { url: shown(text), why, instead };
+    let bad = |(problem, instead): Correction| BadUrl { url: shown(text), problem, instead };
     let Some((scheme, rest)) = text.split_once("://") else { return Err(bad(without_scheme(text))) };
     let (authority, path) = split(rest);
     if !scheme.eq_ignore_ascii_case("https") {
@@ -56,10 +78,10 @@ pub fn parse(text: &str) -> Result<Uri, BadUrl> {
     let path: String = utf8_percent_encode(&path, ENCODED).collect();
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let authority = port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
-    let unreadable = |_| bad(("it cannot be read".into(), example("")));
+    let unreadable = |_| bad((UrlProblem::Unreadable, example("")));
     let path = PathAndQuery::try_from(path).map_err(unreadable)?;
     let uri = Uri::builder().scheme("https").authority(authority).path_and_query(path).build();
-    uri.map_err(|_| bad(("it cannot be read".into(), example(""))))
+    uri.map_err(|_| bad((UrlProblem::Unreadable, example(""))))
 }
 
 /// Host, port and path of a URL of plain HTTP.
@@ -74,7 +96,7 @@ pub fn plain(text: &str) -> Option<(&str, u16, &str)> {
 
 /// Host (without brackets) and port of a URI that this client can open.
 pub(super) fn target(uri: &Uri) -> Result<(&str, u16), BadUrl> {
-    let bad = |(why, instead)| BadUrl { url: shown(&uri.to_string()), why, instead };
+    let bad = |(problem, instead)| BadUrl { url: shown(&uri.to_string()), problem, instead };
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let authority = uri.authority().map(http::uri::Authority::as_str);
     match (uri.scheme_str(), authority) {
@@ -106,27 +128,27 @@ fn shown(url: &str) -> String {
 fn without_scheme(text: &str) -> Correction {
     let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match text {
-        "" => ("it is empty".into(), format!("https://HOST:PORT/PATH, as in {}", example(""))),
-        path if path.starts_with('/') && !path.starts_with("//") => ("it names no server".into(), example(path)),
-        // Of one name nobody knows whether it is a host or a feed.
+        "" => (UrlProblem::Empty, format!("https://HOST:PORT/PATH, as in {}", example(""))),
+        path if path.starts_with('/') && !path.starts_with("//") => (UrlProblem::NoServer, example(path)),
+        // It is not known of a single name whether it is a host or a feed.
         word if word.chars().all(name) && !word.contains('.') && word != "localhost" => {
             let instead = format!("https://HOST:PORT/PATH, as in {}/{word}", example(""));
-            ("it is not a URL".into(), instead)
+            (UrlProblem::Word, instead)
         }
         text => {
             let known = ["https:", "http:"].iter().find_map(|scheme| text.strip_prefix(scheme));
             let rest = known.unwrap_or(text).trim_start_matches('/');
             let (authority, path) = split(rest);
-            ("a URL begins with https://".into(), rewritten(authority, path))
+            (UrlProblem::NoHttps, rewritten(authority, path))
         }
     }
 }
 
 fn other_scheme(scheme: &str, authority: &str, path: &str) -> Correction {
     let why = match scheme {
-        "" => "it has no scheme".into(),
-        scheme if scheme.eq_ignore_ascii_case("http") => "h3cast speaks HTTP/3, which is always https".into(),
-        scheme => format!("{scheme} is not a scheme of HTTP/3"),
+        "" => UrlProblem::NoScheme,
+        scheme if scheme.eq_ignore_ascii_case("http") => UrlProblem::PlainHttp,
+        scheme => UrlProblem::Scheme(scheme.to_owned()),
     };
     (why, rewritten(authority, path))
 }
@@ -146,24 +168,18 @@ fn rewritten(authority: &str, path: &str) -> String {
 
 fn host_and_port<'a>(authority: &'a str, path: &str) -> Result<(&'a str, Option<u16>), Correction> {
     if let Some((_, host)) = authority.rsplit_once('@') {
-        let why = "user names and passwords are not sent (a token to publish is given with --token)";
-        return Err((why.into(), format!("https://{host}{path}")));
+        return Err((UrlProblem::Credentials, format!("https://{host}{path}")));
     }
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
-            let unclosed =
-                || ("an IPv6 address ends with a bracket".into(), format!("https://[::1]:{DEFAULT_PORT}{path}"));
+            let unclosed = || (UrlProblem::OpenBracket, format!("https://[::1]:{DEFAULT_PORT}{path}"));
             let (host, port) = rest.split_once(']').ok_or_else(unclosed)?;
             if host.parse::<Ipv6Addr>().is_err() {
-                let why = format!("{host} is not an IPv6 address");
-                return Err((why, format!("https://[::1]:{DEFAULT_PORT}{path}")));
+                return Err((UrlProblem::Ipv6(host.to_owned()), format!("https://[::1]:{DEFAULT_PORT}{path}")));
             }
             match port.strip_prefix(':') {
                 None if !port.is_empty() => {
-                    return Err((
-                        "a colon comes between host and port".into(),
-                        format!("https://[{host}]:{DEFAULT_PORT}{path}"),
-                    ));
+                    return Err((UrlProblem::NoColon, format!("https://[{host}]:{DEFAULT_PORT}{path}")));
                 }
                 port => (host, port),
             }
@@ -184,20 +200,17 @@ fn host_and_port<'a>(authority: &'a str, path: &str) -> Result<(&'a str, Option<
         None => None,
         Some(port) => Some(number(port).ok_or_else(|| {
             let host = if host.is_empty() { "localhost" } else { host };
-            (format!("{port} is not a port (1 to 65535)"), with(host, DEFAULT_PORT))
+            (UrlProblem::Port(port.to_owned()), with(host, DEFAULT_PORT))
         })?),
     };
     let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
     match host.chars().find(|c| !named(*c)) {
-        _ if host.is_empty() => Err(("it names no host".into(), with("localhost", port.unwrap_or(DEFAULT_PORT)))),
-        Some(c) if !c.is_ascii() => {
-            let why = "a host name must be ASCII";
-            Err((why.into(), "its ASCII form, which begins with xn--".into()))
-        }
-        Some(c) => Err((format!("`{}` cannot be in a host's name", c.escape_debug()), example(path))),
+        _ if host.is_empty() => Err((UrlProblem::NoHost, with("localhost", port.unwrap_or(DEFAULT_PORT)))),
+        Some(c) if !c.is_ascii() => Err((UrlProblem::NotAscii, "its ASCII form, which begins with xn--".into())),
+        Some(c) => Err((UrlProblem::Character(c), example(path))),
         // As TLS wants it, which would refuse it later.
         None if rustls::pki_types::ServerName::try_from(host).is_err() => {
-            Err((format!("{host} is neither a host name nor an IP address"), example(path)))
+            Err((UrlProblem::Host(host.to_owned()), example(path)))
         }
         None => Ok((host, port)),
     }
@@ -205,14 +218,14 @@ fn host_and_port<'a>(authority: &'a str, path: &str) -> Result<(&'a str, Option<
 
 /// More than one colon, and no brackets.
 fn without_brackets(authority: &str, path: &str) -> Correction {
-    let why = "an IPv6 address stands in brackets".into();
+    let why = UrlProblem::NoBrackets;
     let port = authority
         .rsplit_once(':')
         .filter(|(host, port)| host.parse::<Ipv6Addr>().is_ok() && port.parse::<u16>().is_ok_and(|port| port > 0));
     match port {
         Some((host, port)) => (why, format!("https://[{host}]:{port}{path}")),
         None if authority.parse::<Ipv6Addr>().is_ok() => (why, format!("https://[{authority}]{path}")),
-        None => ("there is more than one colon in its host and port".into(), example(path)),
+        None => (UrlProblem::Colons, example(path)),
     }
 }
 
@@ -282,7 +295,7 @@ mod tests {
             ("https://a\u{1b}b/x", "`\\u{1b}` cannot be in a host's name", "https://localhost:4433/x"),
         ] {
             let error = parse(text).unwrap_err();
-            assert!(error.why.contains(why), "{text}: {error}");
+            assert!(error.problem.to_string().contains(why), "{text}: {error}");
             assert_eq!(error.instead, instead, "{text}: {error}");
         }
         let error = parse("https://user:secret@host/").unwrap_err().to_string();

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::PemError;
+
 /// Why there is no usable certificate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -16,7 +18,7 @@ pub enum IdentityError {
         action: &'static str,
         /// With which file.
         path: PathBuf,
-        /// What the system said.
+        /// What the system reported.
         source: io::Error,
     },
     /// A file, or a text from memory, does not hold what it should.
@@ -27,7 +29,7 @@ pub enum IdentityError {
         /// In which file.
         path: PathBuf,
         /// What is wrong.
-        reason: String,
+        reason: PemError,
     },
     /// The key is not that of the certificate.
     #[error("the certificate {} and the key {} do not fit together: {reason}", certificate.display(), key.display())]

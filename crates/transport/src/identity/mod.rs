@@ -43,6 +43,7 @@ use tokio::sync::watch::{Receiver, Sender};
 pub use certificate::Certificate;
 pub use error::IdentityError;
 pub use fingerprint::Fingerprint;
+pub use pem::PemError;
 pub(crate) use pem::{trusted, trusted_bytes};
 /// What [`Identity::from_der`] takes.
 #[doc(no_inline)]

@@ -3,7 +3,7 @@
 use std::{path::Path, time::SystemTime};
 
 use super::{
-    Certificate, DAY, IdentityError,
+    Certificate, DAY, IdentityError, PemError,
     certificate::KeyKind,
     key::{Generation, Key},
     pem, rfc3339,
@@ -24,7 +24,7 @@ pub(super) fn fitting(
     key: &Path,
 ) -> Result<(Generation, Vec<Certificate>), IdentityError> {
     let Some(leaf) = chain.first() else {
-        let reason = "there is none".into();
+        let reason = PemError::Other("there is none".into());
         return Err(IdentityError::Pem { wanted: "certificate", path: certificate.into(), reason });
     };
     if !private.is_of(leaf) {

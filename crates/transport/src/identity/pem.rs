@@ -1,6 +1,6 @@
 //! Reading PEM files, and naming the mistakes that are made with them.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, sync::Arc};
 
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer,
@@ -21,6 +21,37 @@ enum Wanted {
     Key,
     /// Certificates that a client trusts.
     Trusted,
+}
+
+/// What is wrong with certificates or a key that are to be read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum PemError {
+    /// The file cannot be read.
+    #[error("{}", match .0.kind() {
+        io::ErrorKind::NotFound => "there is no such file".into(),
+        io::ErrorKind::IsADirectory => "it is a folder: name a file of certificates in it".into(),
+        _ => .0.to_string(),
+    })]
+    Read(#[source] Arc<io::Error>),
+    /// There is nothing in it.
+    #[error("the file is empty")]
+    Empty,
+    /// The key is encrypted; the text gives the command that decrypts it.
+    #[error("{0}")]
+    Encrypted(String),
+    /// It holds the other one of certificate and key, or what they are derived from, which the text names.
+    #[error("{0}")]
+    Swapped(String),
+    /// It has another form; the text gives the command that converts it.
+    #[error("{0}")]
+    Form(String),
+    /// It is damaged, in the way that the text describes.
+    #[error("{0}")]
+    Damaged(String),
+    /// It holds something else, or nothing that is known; the text says more.
+    #[error("{0}")]
+    Other(String),
 }
 
 /// Reads a file that should be small, and a pipe to its end.
@@ -48,30 +79,26 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
 }
 
 /// The certificates in a file that a client is to trust, at least one; else why there is none.
-pub(crate) fn trusted(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bytes = read_whole(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".into(),
-        io::ErrorKind::IsADirectory => "it is a folder: name a file of certificates in it".into(),
-        _ => error.to_string(),
-    })?;
+pub(crate) fn trusted(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let bytes = read_whole(path).map_err(|error| PemError::Read(error.into()))?;
     trusted_bytes(path, bytes)
 }
 
 /// The same of the bytes themselves; `path` is where they are from, for messages.
-pub(crate) fn trusted_bytes(path: &Path, bytes: Vec<u8>) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn trusted_bytes(path: &Path, bytes: Vec<u8>) -> Result<Vec<CertificateDer<'static>>, PemError> {
     if let Ok(([], _)) = x509_parser::parse_x509_certificate(&bytes) {
         return Ok(vec![CertificateDer::from(bytes)]);
     }
     let all = blocks(Wanted::Trusted, path, without_bom(&bytes))?;
     match all.iter().find_map(|der| x509_parser::parse_x509_certificate(der).err()) {
-        // Bundles may carry one that nobody can read; of one or two certificates each counts.
-        Some(error) if all.len() < 3 => Err(format!("its certificate cannot be read: {error}")),
+        // Bundles may carry one that cannot be read; of one or two certificates each counts.
+        Some(error) if all.len() < 3 => Err(PemError::Damaged(format!("its certificate cannot be read: {error}"))),
         _ => Ok(all),
     }
 }
 
 /// The certificates of a text in PEM form, at least one.
-fn blocks(wanted: Wanted, path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+fn blocks(wanted: Wanted, path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let read = CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>().map_err(|error| damage(&error))?;
     match read.is_empty() {
         true => Err(mistake(wanted, path, bytes)),
@@ -82,16 +109,16 @@ fn blocks(wanted: Wanted, path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDe
 /// The certificates in a file, at least one.
 pub(super) fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<Certificate>, IdentityError> {
     let bytes = without_bom(bytes);
-    let pem = |reason: String| IdentityError::Pem { wanted: "certificate", path: path.into(), reason };
+    let pem = |reason: PemError| IdentityError::Pem { wanted: "certificate", path: path.into(), reason };
     let read = blocks(Wanted::Certificate, path, bytes).map_err(pem)?;
     let parsed = read.into_iter().map(Certificate::from_der).collect::<Result<_, _>>();
-    parsed.map_err(|error| pem(format!("it is damaged ({error})")))
+    parsed.map_err(|error| pem(PemError::Damaged(format!("it is damaged ({error})"))))
 }
 
 /// The private key in a file.
 pub(super) fn key(path: &Path, bytes: &[u8]) -> Result<Key, IdentityError> {
     let bytes = without_bom(bytes);
-    let pem = |reason: String| IdentityError::Pem { wanted: "private key", path: path.into(), reason };
+    let pem = |reason: PemError| IdentityError::Pem { wanted: "private key", path: path.into(), reason };
     // An encrypted key in the old form has the label of a plain one.
     if is_encrypted(bytes) {
         return Err(pem(mistake(Wanted::Key, path, bytes)));
@@ -111,8 +138,8 @@ fn without_bom(bytes: &[u8]) -> &[u8] {
 }
 
 /// What is wrong with the form, in a sentence.
-fn damage(error: &Error) -> String {
-    match error {
+fn damage(error: &Error) -> PemError {
+    PemError::Damaged(match error {
         // The marker is what followed on the BEGIN line.
         Error::MissingSectionEnd { end_marker } if end_marker.len() > 60 => {
             "it is damaged: its line breaks were lost; the BEGIN and END lines and each 64 characters between them belong on lines of their own".into()
@@ -126,7 +153,7 @@ fn damage(error: &Error) -> String {
         }
         Error::Base64Decode(_) => "it is damaged: the text between its BEGIN and END lines is not base64".into(),
         error => format!("it is damaged ({error})"),
-    }
+    })
 }
 
 /// Whether a file is the beginning of one that begins with `mark` and holds whole blocks with this
@@ -171,57 +198,61 @@ fn is_encrypted(bytes: &[u8]) -> bool {
 }
 
 /// Why there is nothing of that kind in a file.
-fn mistake(wanted: Wanted, path: &Path, bytes: &[u8]) -> String {
+fn mistake(wanted: Wanted, path: &Path, bytes: &[u8]) -> PemError {
+    use PemError::{Empty, Encrypted, Form, Other, Swapped};
+
     let (file, labels) = (path.display(), labels(bytes));
     let has = |what: &str| labels.iter().any(|label| label.contains(what));
     match (wanted, bytes) {
         (Wanted::Key, _) if is_encrypted(bytes) => {
-            format!("the key is encrypted; decrypt it with `openssl pkey -in {file} -out key.pem`")
+            Encrypted(format!("the key is encrypted; decrypt it with `openssl pkey -in {file} -out key.pem`"))
         }
-        (Wanted::Key, _) if has("OPENSSH PRIVATE KEY") => "it holds a key of OpenSSH, which is not for TLS".into(),
-        (Wanted::Key, _) if has("CERTIFICATE REQUEST") => {
-            "it holds a certificate signing request (CSR); --key takes the private key that it was created with".into()
+        (Wanted::Key, _) if has("OPENSSH PRIVATE KEY") => {
+            Other("it holds a key of OpenSSH, which is not for TLS".into())
         }
+        (Wanted::Key, _) if has("CERTIFICATE REQUEST") => Swapped(
+            "it holds a certificate signing request (CSR), and not the private key that it was created with".into(),
+        ),
         (_, _) if has("CERTIFICATE REQUEST") => {
-            "it holds a certificate signing request (CSR); use the certificate that your CA issued for it".into()
+            Other("it holds a certificate signing request (CSR); use the certificate that your CA issued for it".into())
         }
         (Wanted::Key, _) if has("CERTIFICATE") => {
-            "it holds a certificate; --cert takes the certificate and --key the key: are they swapped?".into()
+            Swapped("it holds a certificate; are the certificate and the key swapped?".into())
         }
-        (Wanted::Key, _) if has("PRIVATE KEY") => "it holds a key of a kind that TLS does not use".into(),
-        (Wanted::Key, _) if has("PUBLIC KEY") => "it holds a public key; --key takes the private one".into(),
-        (Wanted::Key, _) if has("EC PARAMETERS") => "it holds the parameters of a curve and no key".into(),
+        (Wanted::Key, _) if has("PRIVATE KEY") => Other("it holds a key of a kind that TLS does not use".into()),
+        (Wanted::Key, _) if has("PUBLIC KEY") => Swapped("it holds a public key, and not the private one".into()),
+        (Wanted::Key, _) if has("EC PARAMETERS") => Other("it holds the parameters of a curve and no key".into()),
         (Wanted::Key, _) if PrivateKeyDer::try_from(bytes).is_ok() => {
-            format!("it is in DER form; convert it with `openssl pkey -inform der -in {file} -out key.pem`")
+            Form(format!("it is in DER form; convert it with `openssl pkey -inform der -in {file} -out key.pem`"))
         }
         (Wanted::Certificate, _) if has("PRIVATE KEY") => {
-            "it holds a private key; --cert takes the certificate and --key the key: are they swapped?".into()
+            Swapped("it holds a private key; are the certificate and the key swapped?".into())
         }
         (Wanted::Trusted, _) if has("PRIVATE KEY") => {
-            "it holds a private key; give the certificate's file, and keep the key secret".into()
+            Swapped("it holds a private key; give the certificate's file, and keep the key secret".into())
         }
         (_, _) if has("TRUSTED CERTIFICATE") => {
-            format!("it is in OpenSSL's own form; convert it with `openssl x509 -in {file} -out cert.pem`")
+            Form(format!("it is in OpenSSL's own form; convert it with `openssl x509 -in {file} -out cert.pem`"))
         }
-        (_, _) if has("PKCS7") => {
-            format!("it is in PKCS #7 form; convert it with `openssl pkcs7 -in {file} -print_certs -out cert.pem`")
-        }
+        (_, _) if has("PKCS7") => Form(format!(
+            "it is in PKCS #7 form; convert it with `openssl pkcs7 -in {file} -print_certs -out cert.pem`"
+        )),
         (Wanted::Certificate, [0x30, ..]) if x509_parser::parse_x509_certificate(bytes).is_ok() => {
-            format!("it is in DER form; convert it with `openssl x509 -inform der -in {file} -out cert.pem`")
+            Form(format!("it is in DER form; convert it with `openssl x509 -inform der -in {file} -out cert.pem`"))
         }
-        _ if bytes.iter().all(u8::is_ascii_whitespace) => "the file is empty".into(),
-        (_, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) => "it is UTF-16 text; save it as ASCII or UTF-8".into(),
-        (Wanted::Trusted, _) if is_pkcs12(bytes) => format!(
+        _ if bytes.iter().all(u8::is_ascii_whitespace) => Empty,
+        (_, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) => Form("it is UTF-16 text; save it as ASCII or UTF-8".into()),
+        (Wanted::Trusted, _) if is_pkcs12(bytes) => Form(format!(
             "it is in PKCS #12 form; extract its certificate with `openssl pkcs12 -in {file} -nokeys -out cert.pem`"
-        ),
-        _ if is_pkcs12(bytes) => format!(
-            "it is in PKCS #12 form; convert it with `openssl pkcs12 -in {file} -nodes -out both.pem`, and give both.pem to --cert and --key"
-        ),
-        (Wanted::Trusted, _) => "it holds no certificate, neither in PEM form nor in DER form".into(),
-        _ => format!(
+        )),
+        _ if is_pkcs12(bytes) => Form(format!(
+            "it is in PKCS #12 form; convert it with `openssl pkcs12 -in {file} -nodes -out both.pem`, and use both.pem for the certificate and for the key"
+        )),
+        (Wanted::Trusted, _) => Other("it holds no certificate, neither in PEM form nor in DER form".into()),
+        _ => Other(format!(
             "there is no `-----BEGIN {}-----` in it",
             if wanted == Wanted::Key { "PRIVATE KEY" } else { "CERTIFICATE" }
-        ),
+        )),
     }
 }
 

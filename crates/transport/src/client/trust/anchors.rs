@@ -104,7 +104,7 @@ impl Anchors {
             (Ok(true), true) => self.add_file(&file)?,
             (Ok(true), false) => match read(&file) {
                 Ok(certificates) => self.add(&file, certificates, false),
-                Err(problem) => self.problem(file, problem),
+                Err(problem) => self.problem(file, problem.to_string()),
             },
             (Ok(false), _) => self.problem(file, "there is no such file".into()),
             (Err(error), _) => self.problem(file, error.to_string()),
@@ -207,20 +207,20 @@ mod tests {
             (b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n", "request"),
             (b"-----BEGIN TRUSTED CERTIFICATE-----\nAAAA\n-----END TRUSTED CERTIFICATE-----\n", "openssl x509"),
         ] {
-            let problem = write(bytes).unwrap_err();
+            let problem = write(bytes).unwrap_err().to_string();
             assert!(problem.contains(part), "`{part}` is not in `{problem}`");
         }
-        assert!(read(dir.path()).unwrap_err().contains("is a folder"));
+        assert!(read(dir.path()).unwrap_err().to_string().contains("is a folder"));
         #[cfg(unix)]
         for pipe in ["cert.pem", "next-cert.pem"] {
             let folder = tempfile::tempdir().unwrap();
             let made = std::process::Command::new("mkfifo").arg(folder.path().join(pipe)).status().unwrap();
             assert!(made.success());
-            // It does not wait for somebody to write.
+            // It does not wait for a writer.
             let mut anchors = Anchors::system();
             anchors.add_folder(folder.path(), false).unwrap();
             assert_eq!(anchors.problems.len(), 1, "{pipe}");
         }
-        assert!(read(&dir.path().join("none")).unwrap_err().contains("no such file"));
+        assert!(read(&dir.path().join("none")).unwrap_err().to_string().contains("no such file"));
     }
 }

@@ -202,7 +202,8 @@ fn key_in(path: &Path, bytes: Vec<u8>, known: &[Certificate]) -> Result<FileStat
 
 fn reason(error: IdentityError) -> String {
     match error {
-        IdentityError::Pem { reason, .. } | IdentityError::Unusable { reason, .. } => reason,
+        IdentityError::Pem { reason, .. } => reason.to_string(),
+        IdentityError::Unusable { reason, .. } => reason,
         error => error.to_string(),
     }
 }
