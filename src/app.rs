@@ -6,6 +6,7 @@ mod asked;
 mod file;
 mod guard;
 mod host;
+mod page;
 mod problem;
 mod publish;
 mod session;
@@ -23,7 +24,7 @@ use axum::{
     body::Body,
     extract::{Request, State},
     middleware,
-    response::{IntoResponse, Redirect, Response},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use bytes::Bytes;
@@ -37,6 +38,7 @@ use tracing::debug;
 
 use h3cast_proto::frame;
 
+pub use self::page::Page;
 use self::{
     asked::Delivery,
     host::{base_of, prefix_of},
@@ -50,7 +52,7 @@ use crate::{
     http3::{TakenStream, Takeover},
     identity::{Fingerprint, Identity},
     origin::Origins,
-    page, path, resource,
+    path, resource,
     server::{ServerBuilder, Via},
 };
 
@@ -61,7 +63,7 @@ pub struct App {
     publications: Publications,
     identity: Option<Identity>,
     origins: Origins,
-    static_dir: Option<PathBuf>,
+    page: Page,
     coalesce: Duration,
     stopping: CancellationToken,
     routes: Router,
@@ -84,7 +86,7 @@ impl App {
             publications: Publications::default(),
             identity: None,
             origins: Origins::default(),
-            static_dir: None,
+            page: Page::default(),
             coalesce: Duration::ZERO,
             stopping: CancellationToken::new(),
             routes: Router::new(),
@@ -115,11 +117,17 @@ impl App {
         self
     }
 
-    /// Serves the page from a folder, read again for each request, instead of the embedded one.
+    /// What is served where the app has no route, instead of the page that is built in.
     #[must_use]
-    pub fn static_dir(mut self, dir: impl Into<Option<PathBuf>>) -> Self {
-        self.static_dir = dir.into();
+    pub fn page(mut self, page: Page) -> Self {
+        self.page = page;
         self
+    }
+
+    /// Serves the page from a folder, as [`Page::folder`] does; `None` is the page that is built in.
+    #[must_use]
+    pub fn static_dir(self, dir: impl Into<Option<PathBuf>>) -> Self {
+        self.page(dir.into().map_or_else(Page::built_in, Page::folder))
     }
 
     /// Batches small chunks for up to that long into one packet. By default a chunk leaves at once.
@@ -159,9 +167,17 @@ impl App {
     }
 
     /// The routes, for any version of HTTP, with their WebTransport sessions. They work under a prefix as
-    /// well, `Router::new().nest_service("/live", app.router())`, and layers around them decide about
-    /// requests and sessions alike. Without a [`Server`](crate::Server), as under `axum::serve`, there is no
-    /// HTTP/3, and `/info` and the page say so.
+    /// well, and layers around them decide about requests and sessions alike:
+    ///
+    /// ```
+    /// # fn doc(app: h3cast::App) -> axum::Router {
+    /// axum::Router::new().nest("/live", app.router())
+    /// # }
+    /// ```
+    ///
+    /// A prefix with a parameter, `/{tenant}`, needs axum's `nest_service`. `/info` has the prefix as the client
+    /// writes it. Without a [`Server`](crate::Server), as under `axum::serve`, there is no HTTP/3, and `/info` and
+    /// the page say so.
     pub fn router(&self) -> Router {
         let app = Arc::new(self.clone());
         let feed = || get(view).post(publish::answer).put(publish::answer).connect(session::open);
@@ -176,13 +192,13 @@ impl App {
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(status::ready))
             .layer(MapResponseLayer::new(named(resource::STATUS)));
-        let routes = Router::new()
-            .route("/", get(page_file))
-            .fallback(page_file)
+        let routes = self
+            .page
+            .routes()
             .layer(MapResponseLayer::new(named(resource::PAGE)))
             .merge(feeds)
             .merge(status)
-            .method_not_allowed_fallback(method_not_allowed)
+            .method_not_allowed_fallback(page::method_not_allowed)
             .with_state(app.clone())
             .merge(self.routes.clone());
         // Around the router, not around each route: what is allowed is known there.
@@ -342,42 +358,11 @@ async fn info(State(app): State<Arc<App>>, request: Request) -> Response {
     if let Some(identity) = app.identity.as_ref().filter(|_| request.extensions().get::<Via>().is_some()) {
         let hash = |hash: &Fingerprint| json!({ "algorithm": "sha-256", "value": hash.base64() });
         let hashes: Vec<_> = identity.hashes().iter().map(hash).collect();
-        let chrome = browser::chrome_command(&format!("{base}/"), &identity.current().spki_hash());
+        let chrome =
+            browser::chrome_command(&format!("{base}/"), &identity.current().spki_hash());
         info["webtransport"] = json!({ "url": format!("{base}/stream"), "certificateHashes": hashes });
         info["http3"] = json!({ "url": format!("{base}/") });
         info["chrome"] = json!(chrome);
     }
     ([(header::CACHE_CONTROL, "no-store")], Json(info)).into_response()
 }
-
-async fn page_file(State(app): State<Arc<App>>, request: Request) -> Response {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return ([(header::ALLOW, ALLOWED)], method_not_allowed().await).into_response();
-    }
-    if let Some(to) = host::page_under(&request) {
-        return Redirect::permanent(&to).into_response();
-    }
-    let path = match path::decoded(request.uri().path()) {
-        Some(path) if path == "/" => Some("index.html".into()),
-        path => path,
-    };
-    let path = path.as_deref().map(|path| path.trim_start_matches('/'));
-    let file = match (&app.static_dir, path) {
-        (_, None) => None,
-        (Some(dir), Some(path)) => page::from_folder(dir, path).await,
-        (None, Some(path)) => page::embedded(path),
-    };
-    let Some(file) = file else {
-        return Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()))
-            .into_response();
-    };
-    let connect = base_of(&request);
-    file.respond(request.headers(), &connect)
-}
-
-/// The router adds what is allowed where it was asked.
-async fn method_not_allowed() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "that method is not allowed here".into())
-}
-
-const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");

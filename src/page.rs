@@ -21,21 +21,8 @@ use crate::{content, identity::Fingerprint, source};
 
 static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/static");
 
-/// The embedded files by path, hashed once.
-static FILES: LazyLock<HashMap<String, Embedded>> = LazyLock::new(|| {
-    let mut files = HashMap::new();
-    let mut dirs = vec![&EMBEDDED];
-    while let Some(dir) = dirs.pop() {
-        dirs.extend(dir.dirs());
-        for file in dir.files() {
-            // Paths of the build machine: separators may be its own.
-            let path = file.path().to_string_lossy().replace('\\', "/");
-            let embedded = Embedded::new(&path, file.contents());
-            files.insert(path, embedded);
-        }
-    }
-    files
-});
+/// The files of the page that is built in.
+static BUILT_IN: LazyLock<Files> = LazyLock::new(|| Files::of(&EMBEDDED));
 
 /// How much of a user's file is read at once, in bytes.
 const PIECE: usize = 64 << 10;
@@ -51,20 +38,38 @@ pub(crate) struct PageFile {
 /// What a file holds, and whose it is.
 #[derive(Debug)]
 enum PageContent {
-    /// Of the embedded page, which keeps to a strict policy.
+    /// Of the page that is built in, which keeps to a strict policy.
+    BuiltIn(Bytes),
+    /// Of a user's program.
     Embedded(Bytes),
     /// Of a user's folder: what has been read of it, the rest, and how long it is in all. It may be of any size.
     Folder { head: Vec<u8>, rest: tokio::fs::File, len: u64 },
 }
 
-/// An embedded file.
-pub(crate) fn embedded(path: &str) -> Option<PageFile> {
-    let file = FILES.get(path)?;
-    Some(PageFile {
-        content: PageContent::Embedded(file.bytes.clone()),
-        mime: file.mime.clone(),
-        etag: Some(file.etag.clone()),
-    })
+/// Files in the program, by path, hashed once.
+#[derive(Debug)]
+pub(crate) struct Files(HashMap<String, Embedded>);
+
+impl Files {
+    pub(crate) fn of(root: &'static Dir<'static>) -> Self {
+        let mut files = HashMap::new();
+        let mut dirs = vec![root];
+        while let Some(dir) = dirs.pop() {
+            dirs.extend(dir.dirs());
+            for file in dir.files().filter(|file| !is_hidden(file.path())) {
+                // Paths of the build machine: separators may be its own.
+                let path = file.path().to_string_lossy().replace('\\', "/");
+                let embedded = Embedded::new(&path, file.contents());
+                files.insert(path, embedded);
+            }
+        }
+        Self(files)
+    }
+
+    /// A file of a user's program.
+    pub(crate) fn get(&self, path: &str) -> Option<PageFile> {
+        self.0.get(path).map(|file| file.serve(PageContent::Embedded))
+    }
 }
 
 /// An embedded file with what is known of it beforehand.
@@ -81,6 +86,11 @@ impl Embedded {
         let etag = format!("\"{}\"", &Fingerprint::of(bytes).hex()[..32]);
         Self { bytes: Bytes::from_static(bytes), mime, etag }
     }
+
+    fn serve(&self, content: fn(Bytes) -> PageContent) -> PageFile {
+        let (mime, etag) = (self.mime.clone(), Some(self.etag.clone()));
+        PageFile { content: content(self.bytes.clone()), mime, etag }
+    }
 }
 
 /// Whether a name of the path is hidden: what begins with a dot is not meant for others (`.git`, `.env`),
@@ -88,30 +98,6 @@ impl Embedded {
 fn is_hidden(relative: &Path) -> bool {
     let well_known = relative.strip_prefix(".well-known").unwrap_or(relative);
     well_known.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."))
-}
-
-/// A file of a folder, which is its owner's: nothing outside of it, and nothing hidden, is ever read.
-pub(crate) async fn from_folder(dir: &Path, path: &str) -> Option<PageFile> {
-    let relative = Path::new(path);
-    if !relative.components().all(|part| matches!(part, Component::Normal(_))) || is_hidden(relative) {
-        return None;
-    }
-    let root = tokio::fs::canonicalize(dir).await.ok()?;
-    let file = tokio::fs::canonicalize(root.join(relative)).await.ok()?;
-    // A link must not lead out, nor to what is hidden.
-    if file.strip_prefix(&root).map_or(true, is_hidden) {
-        return None;
-    }
-    let mut rest = source::file::file(&file).await.ok()?;
-    let metadata = rest.metadata().await.ok()?;
-    let len = metadata.len();
-    let mut head = Vec::new();
-    (&mut rest).take(len.min(content::HEAD as u64)).read_to_end(&mut head).await.ok()?;
-    Some(PageFile {
-        mime: content::media_type(relative, &head),
-        etag: state(&metadata),
-        content: PageContent::Folder { head, rest, len },
-    })
 }
 
 /// The entity tag of a file as it is now, without reading all of it. Its length and the time of its last change
@@ -152,8 +138,37 @@ fn exactly(head: Vec<u8>, rest: tokio::fs::File, len: u64) -> Body {
 }
 
 impl PageFile {
+    /// A file of the page that is built in.
+    pub(crate) fn built_in(path: &str) -> Option<Self> {
+        BUILT_IN.0.get(path).map(|file| file.serve(PageContent::BuiltIn))
+    }
+
+    /// A file of a folder, which is its owner's: nothing outside of it, and nothing hidden, is ever read.
+    pub(crate) async fn from_folder(dir: &Path, path: &str) -> Option<Self> {
+        let relative = Path::new(path);
+        if !relative.components().all(|part| matches!(part, Component::Normal(_))) || is_hidden(relative) {
+            return None;
+        }
+        let root = tokio::fs::canonicalize(dir).await.ok()?;
+        let file = tokio::fs::canonicalize(root.join(relative)).await.ok()?;
+        // A link must not lead out, nor to what is hidden.
+        if file.strip_prefix(&root).map_or(true, is_hidden) {
+            return None;
+        }
+        let mut rest = source::file::file(&file).await.ok()?;
+        let metadata = rest.metadata().await.ok()?;
+        let len = metadata.len();
+        let mut head = Vec::new();
+        (&mut rest).take(len.min(content::HEAD as u64)).read_to_end(&mut head).await.ok()?;
+        Some(Self {
+            mime: content::media_type(relative, &head),
+            etag: state(&metadata),
+            content: PageContent::Folder { head, rest, len },
+        })
+    }
+
     /// Answers with the file, or 304 when the client has it. `connect` is the one other origin
-    /// that the page may talk to.
+    /// that the page that is built in may talk to.
     pub(crate) fn respond(self, request: &HeaderMap, connect: &str) -> Response {
         let mut head = [
             (header::CONTENT_TYPE, self.mime),
@@ -165,7 +180,7 @@ impl PageFile {
         if let Some(etag) = self.etag.as_deref().and_then(|etag| HeaderValue::from_str(etag).ok()) {
             head.headers_mut().insert(header::ETAG, etag);
         }
-        if let PageContent::Embedded(_) = self.content {
+        if let PageContent::BuiltIn(_) = self.content {
             let policy = format!(
                 "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; \
                  connect-src 'self' {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -183,7 +198,7 @@ impl PageFile {
                 head
             }
             false => match self.content {
-                PageContent::Embedded(bytes) => head.map(|_| Body::from(bytes)),
+                PageContent::BuiltIn(bytes) | PageContent::Embedded(bytes) => head.map(|_| Body::from(bytes)),
                 PageContent::Folder { head: begun, rest, len } => {
                     head.headers_mut().insert(header::CONTENT_LENGTH, len.into());
                     head.map(|_| exactly(begun, rest, len))
@@ -210,13 +225,13 @@ mod tests {
 
     #[test]
     fn every_file_has_a_type_that_browsers_take() {
-        for (path, file) in FILES.iter() {
+        for (path, file) in BUILT_IN.0.iter() {
             assert_ne!(file.mime, "application/octet-stream", "{path}");
             if path.ends_with(".mjs") {
                 assert!(file.mime.starts_with("text/javascript"), "{path}: {}", file.mime);
             }
         }
-        assert!(FILES.contains_key("index.html"));
+        assert!(BUILT_IN.0.contains_key("index.html"));
     }
 
     #[tokio::test]
@@ -235,8 +250,8 @@ mod tests {
         }
         #[cfg(unix)]
         std::os::unix::fs::symlink(".env", page.join("env")).unwrap();
-        assert!(from_folder(&page, "a.html").await.is_some());
-        assert!(from_folder(&page, ".well-known/thing").await.is_some());
+        assert!(PageFile::from_folder(&page, "a.html").await.is_some());
+        assert!(PageFile::from_folder(&page, ".well-known/thing").await.is_some());
         for path in [
             "../secret",
             "link",
@@ -252,7 +267,7 @@ mod tests {
             ".well-known/.env",
             "env",
         ] {
-            assert!(from_folder(&page, path).await.is_none(), "{path}");
+            assert!(PageFile::from_folder(&page, path).await.is_none(), "{path}");
         }
     }
 

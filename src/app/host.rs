@@ -128,7 +128,8 @@ impl Prefix {
     }
 }
 
-fn original(request: &Request) -> &str {
+/// The path that the client asked for.
+pub(super) fn original(request: &Request) -> &str {
     request.extensions().get::<OriginalUri>().map_or(request.uri().path(), |uri| uri.path())
 }
 

@@ -1,14 +1,11 @@
 //! The app's routes as a part of another router: under a prefix, behind its layers, and under plain axum.
 
-mod common;
-
 use axum::{
     Router,
     extract::Request,
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
 };
-use common::{TestServer, soon};
 use h3cast::{
     App,
     feed::{Feed, Lag},
@@ -16,6 +13,8 @@ use h3cast::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::common::{TestServer, soon};
 
 fn feed(name: &str) -> Feed {
     demo::feed(name, 2, std::time::Duration::ZERO)

@@ -1,0 +1,158 @@
+//! The page of an app: what it serves at every path that is none of its routes.
+
+use std::{convert::Infallible, fmt, path::PathBuf, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    response::{IntoResponse, Redirect, Response},
+    routing::get,
+};
+use http::{HeaderValue, Method, StatusCode, header};
+use include_dir::Dir;
+use tower::{Service, ServiceExt};
+
+use super::{
+    App, Problem,
+    host::{self, base_of},
+};
+use crate::{
+    page::{Files, PageFile},
+    path,
+};
+
+/// What an [`App`] serves at every path that is none of its routes. The default is the page that is built in.
+///
+/// That page comes with a `Content-Security-Policy` under which it loads nothing from elsewhere and talks to this
+/// server only, `Referrer-Policy: no-referrer` and `Cross-Origin-Opener-Policy: same-origin`. A page of your own
+/// comes without these three, since what it needs is not known here; a layer around the router can set them. What
+/// holds for every route of an app holds for any page: `X-Content-Type-Options: nosniff`, and the rules about
+/// [origins](App::allow_origins).
+///
+/// ```
+/// use h3cast::app::Page;
+/// use tower_http::services::ServeDir;
+///
+/// static FILES: include_dir::Dir<'_> = include_dir::include_dir!("$CARGO_MANIFEST_DIR/static");
+///
+/// # fn doc(app: h3cast::App) {
+/// let app = app.page(Page::files(&FILES)); // or
+/// let app = app.page(Page::service(ServeDir::new("static")));
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct Page(Kind);
+
+#[derive(Clone, Default)]
+enum Kind {
+    #[default]
+    BuiltIn,
+    Folder(PathBuf),
+    Files(Arc<Files>),
+    Service(Router),
+    None,
+}
+
+impl Page {
+    /// The page that is built in.
+    #[must_use]
+    pub fn built_in() -> Self {
+        Self(Kind::BuiltIn)
+    }
+
+    /// The files of a folder, read again for each request; `index.html` is the one at `/`. Nothing outside of it is
+    /// served, and no name that begins with a dot, except `.well-known`.
+    #[must_use]
+    pub fn folder(dir: impl Into<PathBuf>) -> Self {
+        Self(Kind::Folder(dir.into()))
+    }
+
+    /// Files in the program itself, as [`include_dir!`](include_dir::include_dir) embeds them (version 0.7), with
+    /// entity tags; `index.html` is the one at `/`. Names that begin with a dot are not served, except
+    /// `.well-known`.
+    #[must_use]
+    pub fn files(dir: &'static Dir<'static>) -> Self {
+        Self(Kind::Files(Arc::new(Files::of(dir))))
+    }
+
+    /// A tower service, such as tower-http's `ServeDir`, or an axum `Router`. It gets every method except CONNECT,
+    /// which asks for a session, and paths without the prefix that the app may be under.
+    #[must_use]
+    pub fn service<S>(service: S) -> Self
+    where
+        S: Service<Request, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Response: IntoResponse,
+        S::Future: Send + 'static,
+    {
+        Self(Kind::Service(Router::new().fallback_service(service)))
+    }
+
+    /// No page: these paths answer with 404.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Kind::None)
+    }
+
+    /// Its routes. A service has no route of its own for `/`, so that it sees every method there.
+    pub(super) fn routes(&self) -> Router<Arc<App>> {
+        match self.0 {
+            Kind::Service(_) => Router::new().fallback(answer),
+            _ => Router::new().route("/", get(answer)).fallback(answer),
+        }
+    }
+
+    /// The file at a path without its first slash.
+    async fn file(&self, path: &str) -> Option<PageFile> {
+        let path = if path.is_empty() { "index.html" } else { path };
+        match &self.0 {
+            Kind::BuiltIn => PageFile::built_in(path),
+            Kind::Folder(dir) => PageFile::from_folder(dir, path).await,
+            Kind::Files(files) => files.get(path),
+            Kind::Service(_) | Kind::None => None,
+        }
+    }
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::BuiltIn => f.write_str("Page::built_in"),
+            Kind::Folder(dir) => f.debug_tuple("Page::folder").field(dir).finish(),
+            Kind::Files(_) => f.write_str("Page::files"),
+            Kind::Service(_) => f.write_str("Page::service"),
+            Kind::None => f.write_str("Page::none"),
+        }
+    }
+}
+
+async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
+    if let Kind::Service(service) = &app.page.0
+        && *request.method() != Method::CONNECT
+    {
+        let Ok(response) = service.clone().oneshot(request).await;
+        return response;
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return ([(header::ALLOW, ALLOWED)], method_not_allowed().await).into_response();
+    }
+    if let Some(to) = host::page_under(&request).filter(|_| !matches!(app.page.0, Kind::None)) {
+        return Redirect::permanent(&to).into_response();
+    }
+    let file = match path::decoded(request.uri().path()) {
+        Some(path) => app.page.file(path.trim_start_matches('/')).await,
+        None => None,
+    };
+    let Some(file) = file else {
+        let text = format!("there is nothing at {}", host::original(&request));
+        return Problem::new(StatusCode::NOT_FOUND, text).into_response();
+    };
+    let connect = base_of(&request);
+    file.respond(request.headers(), &connect)
+}
+
+/// The router adds what is allowed where it was asked.
+pub(super) async fn method_not_allowed() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "that method is not allowed here".into())
+}
+
+const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");

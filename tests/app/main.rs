@@ -1,0 +1,6 @@
+//! The app in a program of one's own: as a part of another router, with another page, and who may use it.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod page;
+mod under_prefix;
