@@ -41,7 +41,7 @@ use h3cast_proto::frame;
 pub use self::page::Page;
 use self::{
     asked::Delivery,
-    host::{base_of, prefix_of},
+    host::{base_of, for_shell, prefix_of},
     problem::Problem,
     publish::Publications,
 };
@@ -219,10 +219,13 @@ impl App {
         self.origins.allow(origin, if ours { host } else { "" })
     }
 
-    /// The feed at that path, which may have any of its letters percent-encoded.
-    async fn feed(&self, path: &str) -> Result<Feed, Problem> {
+    /// The feed at that path, which may have any of its letters percent-encoded; `prefix` is where the app is.
+    async fn feed(&self, path: &str, prefix: &str) -> Result<Feed, Problem> {
         let path = path::normal(path);
-        let nowhere = || Problem::new(StatusCode::NOT_FOUND, "feeds are at /stream and /stream/NAME".into());
+        let nowhere = || {
+            let text = format!("feeds are at {prefix}/stream and {prefix}/stream/NAME");
+            Problem::new(StatusCode::NOT_FOUND, text)
+        };
         let name = match path.as_ref() {
             "/stream" => feed::DEFAULT.into(),
             path => {
@@ -235,8 +238,9 @@ impl App {
         found.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?.ok_or_else(|| {
             const SHOWN: usize = 20;
             let mut names: Vec<_> = self.feeds.names().take(SHOWN).collect();
+            let more = format!("… ({prefix}/feeds has all)");
             if self.feeds.names().nth(SHOWN).is_some() {
-                names.push("… (/feeds has all)");
+                names.push(&more);
             }
             Problem::new(StatusCode::NOT_FOUND, format!("there is no feed `{name}`: there is {}", names.join(", ")))
         })
@@ -253,7 +257,7 @@ fn named<B>(resource: &'static str) -> impl Fn(Response<B>) -> Response<B> + Clo
 
 async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (request, _) = request.into_parts();
-    let asked = app.asked(&request.uri, &request.headers).await?;
+    let asked = app.asked(&request.uri, &request.headers, &request.extensions).await?;
     if asked.delivery == Delivery::Datagrams {
         let text = "a response cannot bring datagrams: open a WebTransport session at the same URL";
         return Err(Problem::bad(text.into()));
@@ -342,7 +346,8 @@ async fn write(mut writer: Writer, mut stream: TakenStream) {
 }
 
 async fn info(State(app): State<Arc<App>>, request: Request) -> Response {
-    let base = base_of(&request) + prefix_of(&request);
+    let (origin, prefix) = (base_of(&request), prefix_of(request.extensions()));
+    let base = format!("{origin}{prefix}");
     let url = |feed: &Feed| match feed.name() {
         feed::DEFAULT => format!("{base}/stream"),
         name => format!("{base}/stream/{name}"),
@@ -359,7 +364,7 @@ async fn info(State(app): State<Arc<App>>, request: Request) -> Response {
         let hash = |hash: &Fingerprint| json!({ "algorithm": "sha-256", "value": hash.base64() });
         let hashes: Vec<_> = identity.hashes().iter().map(hash).collect();
         let chrome =
-            browser::chrome_command(&format!("{base}/"), &identity.current().spki_hash());
+            browser::chrome_command(&format!("{origin}{}/", for_shell(prefix)), &identity.current().spki_hash());
         info["webtransport"] = json!({ "url": format!("{base}/stream"), "certificateHashes": hashes });
         info["http3"] = json!({ "url": format!("{base}/") });
         info["chrome"] = json!(chrome);

@@ -2,9 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use http::{HeaderMap, StatusCode, Uri};
+use http::{Extensions, HeaderMap, StatusCode, Uri};
 
-use super::{App, Problem, accept, publish::ChunkBy};
+use super::{App, Problem, accept, host::prefix_of, publish::ChunkBy};
 use crate::{
     chunk::EndCursor,
     feed::{Feed, Start, Viewer},
@@ -111,9 +111,14 @@ pub(super) struct ViewRequest {
 }
 
 impl App {
-    /// What a request wants to view, by its URI and its headers.
-    pub(super) async fn asked(&self, uri: &Uri, headers: &HeaderMap) -> Result<ViewRequest, Problem> {
-        let feed = self.feed(uri.path()).await?;
+    /// What a request wants to view, by its URI, its headers and its extensions.
+    pub(super) async fn asked(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<ViewRequest, Problem> {
+        let feed = self.feed(uri.path(), prefix_of(extensions)).await?;
         let query = Query::of(uri)?;
         // An `EventSource` asks by `Accept`, and adds its place when it reconnects.
         let by_header = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));

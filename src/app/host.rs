@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{OriginalUri, Request};
-use http::{HeaderMap, Uri, Version, header};
+use http::{Extensions, HeaderMap, Uri, Version, header};
 
 use crate::{
     origin::split_authority,
@@ -122,10 +122,21 @@ impl Prefix {
         let (original, path) = (original(request), request.uri().path());
         // A router takes `/live` for the root of what is at `/live`.
         let prefix = original.strip_suffix(path).or(Some(original).filter(|_| path == "/"));
-        // It goes into a command for a shell.
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-        Self(prefix.filter(|prefix| prefix.bytes().all(plain)).unwrap_or_default().to_owned())
+        // Letters that no URL has as they are (RFC 3986 §3.3), but that parsers let pass.
+        Self(encoded(prefix.unwrap_or_default(), b"/-._~!$&'()*+,;=:@%"))
     }
+}
+
+/// A path in which everything but letters, digits and `others` is percent-encoded.
+fn encoded(path: &str, others: &[u8]) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
+    let letter = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    path.bytes().map(letter).collect()
+}
+
+/// A prefix for a command: nothing in it means anything to a shell.
+pub(super) fn for_shell(prefix: &str) -> String {
+    encoded(prefix, b"/-._~+,:@%")
 }
 
 /// The path that the client asked for.
@@ -133,9 +144,9 @@ pub(super) fn original(request: &Request) -> &str {
     request.extensions().get::<OriginalUri>().map_or(request.uri().path(), |uri| uri.path())
 }
 
-/// Where the app is: a path without a slash at its end.
-pub(super) fn prefix_of(request: &Request) -> &str {
-    request.extensions().get::<Prefix>().map_or("", |prefix| &prefix.0)
+/// Where the app is, by what the guard has put into the extensions of a request: a path without a slash at its end.
+pub(super) fn prefix_of(extensions: &Extensions) -> &str {
+    extensions.get::<Prefix>().map_or("", |prefix| &prefix.0)
 }
 
 /// Where the page is, when the request is for it by a path from which its files are not found: `/live` and not
@@ -175,6 +186,25 @@ mod tests {
     fn long_names() {
         assert!(is_authority(&"a".repeat(1 << 20)));
         assert!(!is_authority(&("%2f".repeat(1 << 20) + "%")));
+    }
+
+    #[test]
+    fn prefixes() {
+        for (original, path, prefix, shell) in [
+            ("/stream", "/stream", "", ""),
+            ("/live", "/", "/live", "/live"),
+            ("/live/", "/", "/live", "/live"),
+            ("/live/stream/a", "/stream/a", "/live", "/live"),
+            ("/a+b/(c)/%C3%BC/stream", "/stream", "/a+b/(c)/%C3%BC", "/a+b/%28c%29/%C3%BC"),
+            ("/$(a)'b&c;d/stream", "/stream", "/$(a)'b&c;d", "/%24%28a%29%27b%26c%3Bd"),
+            ("/{a}|\"/stream", "/stream", "/%7Ba%7D%7C%22", "/%7Ba%7D%7C%22"),
+        ] {
+            let mut request = Request::new(axum::body::Body::empty());
+            *request.uri_mut() = path.parse().unwrap();
+            request.extensions_mut().insert(OriginalUri(original.parse().unwrap()));
+            let found = Prefix::of(&request);
+            assert_eq!((found.0.as_str(), for_shell(&found.0).as_str()), (prefix, shell), "{original}");
+        }
     }
 
     #[test]

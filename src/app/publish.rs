@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::io::StreamReader;
 use tracing::{debug, info};
 
-use super::{App, Problem, asked::Query};
+use super::{App, Problem, asked::Query, host::prefix_of};
 use crate::{
     feed::{Feed, FeedError, PublishError, Publisher},
     panics,
@@ -127,7 +127,7 @@ impl From<ChunkBy> for Chunking {
 /// POST and PUT: publishes the body, and answers with what was written.
 pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let publications = &app.publications;
-    let feed = &app.feed(request.uri().path()).await?;
+    let feed = &app.feed(request.uri().path(), prefix_of(request.extensions())).await?;
     let headers = request.headers();
     let publisher = publications.admit(feed, bearer(headers))?;
     let chunk = Query::of(request.uri())?.chunk.unwrap_or_default();

@@ -43,7 +43,7 @@ impl From<StreamError> for Undelivered {
 
 /// Answers a session request that the guard has let pass: which feed, and then its chunks.
 pub(super) async fn open(State(app): State<Arc<App>>, uri: Uri, request: SessionRequest) -> Result<Response, Problem> {
-    let mut asked = app.asked(&uri, request.headers()).await?;
+    let mut asked = app.asked(&uri, request.headers(), request.extensions()).await?;
     let offered = request.protocols().iter().any(|protocol| protocol == format::frames::MEDIA_TYPE);
     if offered && !asked.format_named && asked.delivery == Delivery::Stream {
         asked.format = Format::Frames;

@@ -18,11 +18,12 @@ import { openSession, orAbort } from "./webtransport-source.mjs";
  * @property {() => void} close leaves; safe to repeat
  */
 
-const CHAT = "/chat";
+/** Next to the page, and to the feeds. */
+const CHAT = "chat";
 
 /**
  * The chat's address on a server, under a name.
- * @param {string} base
+ * @param {string} base the address of the page, or of the default feed
  * @param {string} name
  */
 export function chatUrl(base, name) {
@@ -90,6 +91,7 @@ export async function linkByWebTransport(options) {
  */
 export async function linkByFetch({ name, signal, env, onProtocol }) {
   const url = chatUrl(env.href, name);
+  const path = new URL(url).pathname;
   const gone = new AbortController();
   const either = AbortSignal.any([signal, gone.signal]);
   /** @param {RequestInit} [init] */
@@ -99,10 +101,10 @@ export async function linkByFetch({ name, signal, env, onProtocol }) {
     try {
       response = await env.fetch(url, { cache: "no-store", signal: either, ...init });
     } catch (cause) {
-      throw unreachable(CHAT, cause);
+      throw unreachable(path, cause);
     }
     if (response.status === 404) throw noChat();
-    if (!response.ok) throw await refusal(CHAT, response, env);
+    if (!response.ok) throw await refusal(path, response, env);
     return response;
   };
   const response = await request();

@@ -21,7 +21,7 @@ import { watchProtocol } from "./timing.mjs";
  * @returns {Promise<{ info: Info, protocol: string }>}
  */
 export async function loadInfo(env, signal) {
-  const url = new URL("info", env.href).href;
+  const { href: url, pathname: path } = new URL("info", env.href);
   const timing = watchProtocol(url, env);
   const limit = deadline(env, signal);
   try {
@@ -30,16 +30,16 @@ export async function loadInfo(env, signal) {
     try {
       response = await env.fetch(url, { cache: "no-store", signal: limit.signal });
     } catch (cause) {
-      throw unreachable("/info", cause);
+      throw unreachable(path, cause);
     }
-    if (!response.ok) throw await refusal("/info", response, env);
+    if (!response.ok) throw await refusal(path, response, env);
     /** @type {unknown} */
     let value;
     try {
       value = await response.json();
     } catch (cause) {
       // Anything else is a connection that was cut.
-      throw cause instanceof SyntaxError ? badInfo("it is not JSON", cause) : unreachable("/info", cause);
+      throw cause instanceof SyntaxError ? badInfo("it is not JSON", cause) : unreachable(path, cause);
     }
     return { info: parseInfo(value), protocol: await timing.protocol() };
   } finally {

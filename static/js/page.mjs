@@ -3,6 +3,7 @@ import { wireCopyButtons } from "./copy.mjs";
 import { browserEnv } from "./env.mjs";
 import { noFeeds, noWebTransport } from "./errors.mjs";
 import { chosenFeed, feedUrl, loadInfo } from "./info.mjs";
+import { snippetFor } from "./snippet.mjs";
 import { View } from "./view.mjs";
 import { Viewer } from "./viewer.mjs";
 
@@ -22,7 +23,11 @@ export function startPage(transport) {
     const version = document.getElementById("version");
     if (version !== null) version.textContent = `h3cast ${info.version}`;
     const feed = chosenFeed(info, wanted);
-    if (feed !== "" && feed !== "default") showNamed(feed, new URL(feedUrl(info, feed, env.href)).pathname);
+    if (feed === "") return;
+    const isDefault = feed === "default";
+    const path = new URL(feedUrl(info, feed, env.href)).pathname;
+    showPaths({ feed: path, isDefault, info: new URL("info", env.href).pathname });
+    if (!isDefault) showNamed(feed);
   };
   const viewer = new Viewer(env, { ...view.events, onInfo: showInfo });
 
@@ -46,23 +51,29 @@ export function startPage(transport) {
 }
 
 /**
- * Makes the page speak of the feed that it reads, when that is not the default one.
+ * Names the feed that the page reads, when that is not the default one.
  * @param {string} feed
- * @param {string} path
  */
-function showNamed(feed, path) {
+function showNamed(feed) {
   const title = document.getElementById("panel-title");
-  if (title !== null) {
-    title.textContent = `Read the feed “${feed}”`;
-    title.classList.remove("unseen");
+  if (title === null) return;
+  title.textContent = `Read the feed “${feed}”`;
+  title.classList.remove("unseen");
+}
+
+/**
+ * Puts the paths that hold here into links, text and code: of another feed, or of a server that has all of this
+ * under a prefix.
+ * @param {{ feed: string, isDefault: boolean, info: string }} here
+ */
+function showPaths(here) {
+  document.querySelector('footer a[href="stream"]')?.setAttribute("href", here.feed);
+  for (const element of document.querySelectorAll("[data-path]")) {
+    element.textContent = element.getAttribute("data-path") === "info" ? here.info : here.feed;
   }
-  const raw = document.querySelector('footer a[href="stream"]');
-  if (raw !== null) raw.setAttribute("href", path);
   const snippet = document.getElementById("snippet");
   if (snippet?.textContent == null) return;
-  snippet.textContent = snippet.textContent
-    .replace('fetch("/stream"', () => `fetch(${JSON.stringify(path)}`)
-    .replace("new WebTransport(url,", () => `new WebTransport(new URL(${JSON.stringify(path)}, url),`);
+  snippet.textContent = snippetFor(snippet.textContent, here);
 }
 
 /**

@@ -11,7 +11,9 @@ use h3cast::{
     feed::{Feed, Lag},
     source::demo,
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request as Head, StatusCode, Version, header};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{TestServer, soon};
@@ -60,6 +62,12 @@ async fn feeds_and_sessions_work_under_a_prefix_and_its_layers() {
         let page = ask("/live").await;
         assert!(page.starts_with("HTTP/1.1 308 ") && page.contains("location: ./live/index.html\r\n"), "{page}");
         assert!(ask("/live/index.html").await.starts_with("HTTP/1.1 200 "));
+        for (path, text) in [
+            ("/live/stream/%ff", "feeds are at /live/stream and /live/stream/NAME"),
+            ("/live/none", "there is nothing at /live/none"),
+        ] {
+            assert!(ask(path).await.contains(text), "{path}");
+        }
         assert!(plain(address, "GET /live/info HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 401 "));
 
         let connection = server.connect().await;
@@ -92,4 +100,59 @@ async fn under_plain_axum_there_is_no_http3() {
     assert!(plain(&address, "GET /live/stream/w?from=start&limit=1 HTTP/1.1\r\n\r\n").await.contains("hi"));
     assert!(plain(&address, "GET /live/stream HTTP/1.1\r\n\r\n").await.contains("data chunk #"));
     assert!(plain(&address, "GET /live/index.html HTTP/1.1\r\n\r\n").await.contains("<!doctype html>"));
+}
+
+#[tokio::test]
+async fn any_prefix_is_in_the_urls() {
+    let server = TestServer::start(|builder, identity| {
+        let app = App::new([feed("default"), feed("a")], identity).router();
+        builder.http_service(Router::new().nest("/a+b/(c)/%C3%BC", app.clone()).nest_service("/{tenant}/live", app))
+    })
+    .await;
+    let address = server.http.strip_prefix("http://").unwrap();
+    for (prefix, in_command) in
+        [("/a+b/(c)/%C3%BC", "/a+b/%28c%29/%C3%BC"), ("/$(id)'&/live", "/%24%28id%29%27%26/live")]
+    {
+        let info = plain(address, &format!("GET {prefix}/info HTTP/1.1\r\n\r\n")).await;
+        let info: serde_json::Value = serde_json::from_str(info.split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert_eq!(info["feeds"][1]["url"], format!("{}{prefix}/stream", server.base));
+        assert_eq!(info["feeds"][0]["url"], format!("{}{prefix}/stream/a", server.base));
+        assert_eq!(info["webtransport"]["url"], format!("{}{prefix}/stream", server.base));
+        let command = info["chrome"].as_str().unwrap();
+        assert!(command.ends_with(&format!(" {}{in_command}/", server.base)), "{command}");
+        // What is given out is there.
+        let url = info["webtransport"]["url"].as_str().unwrap().parse().unwrap();
+        let connection = server.connect().await;
+        let session = soon("a session", connection.webtransport(&url, HeaderMap::new(), &[])).await.unwrap();
+        soon("its stream", session.accept_uni()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn plain_axum_over_http2() {
+    let written = Feed::writable("w", 1 << 20, Lag::Skip);
+    let app = App::without_identity([feed("default"), written]).router();
+    let listener = tokio::net::TcpListener::bind("localhost:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async { axum::serve(listener, Router::new().nest("/live", app)).await.unwrap() });
+    let stream = TokioIo::new(tokio::net::TcpStream::connect(address).await.unwrap());
+    let connected = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
+    let (mut client, connection) = soon("a connection", connected).await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = async |method: &str, path: &str, body: &'static str| {
+        let uri = format!("http://localhost:{}/live{path}", address.port());
+        let request = Head::builder().method(method).uri(uri).body(Full::<bytes::Bytes>::new(body.into())).unwrap();
+        let response: http::Response<hyper::body::Incoming> =
+            soon("an answer", client.send_request(request)).await.unwrap();
+        assert_eq!((response.version(), response.status()), (Version::HTTP_2, StatusCode::OK), "{method} {path}");
+        let body = soon("the body", response.into_body().collect()).await.unwrap().to_bytes();
+        String::from_utf8(body.to_vec()).unwrap()
+    };
+    let info = ask("GET", "/info", "").await;
+    assert!(info.contains(&format!("\"http://localhost:{}/live/stream\"", address.port())), "{info}");
+    assert!(!info.contains("webtransport"), "{info}");
+    assert!(ask("POST", "/stream/w", "hi").await.contains("\"bytes\":2"));
+    assert_eq!(ask("GET", "/stream/w?from=start&limit=1", "").await, "hi");
+    assert!(ask("GET", "/stream", "").await.contains("data chunk #1"));
+    assert!(ask("GET", "/index.html", "").await.contains("<!doctype html>"));
 }

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { test } from "node:test";
+import { snippetFor } from "../../static/js/snippet.mjs";
 import { bytes, fakeWebTransport, infoDocument, json, settled } from "./fakes.mjs";
 
 const STATIC = new URL("../../static/", import.meta.url);
@@ -28,7 +29,7 @@ for (const page of PAGES) {
 
   test(`${page}: links lead somewhere`, () => {
     for (const [, target] of html.matchAll(/(?:src|href)="([^"#]+)"/g)) {
-      if (["./", "stream", "info"].includes(target)) continue;
+      if (["stream", "info"].includes(target)) continue;
       assert.ok(existsSync(new URL(target, STATIC)), target);
     }
   });
@@ -110,4 +111,21 @@ test("the code on the WebTransport page reads a stream and closes the session", 
     assert.deepEqual(lines, ["one ", "€\n"]);
     assert.equal(session.closedByPage, 1);
   }
+});
+
+test("the code names the paths that hold here", () => {
+  const code = (page, here) => snippetFor(read(page), here);
+  for (const page of ["fetch.html", "webtransport.html"]) {
+    assert.equal(code(page, { feed: "/stream", isDefault: true, info: "/info" }), read(page), "as it stands");
+  }
+  const nested = { feed: "/live/stream", isDefault: true, info: "/live/info" };
+  assert.match(code("fetch.html", nested), /fetch\("\/live\/stream"/);
+  assert.match(code("webtransport.html", nested), /fetch\("\/live\/info"[^]*new WebTransport\(url,/);
+  const named = { feed: "/live/stream/stream", isDefault: false, info: "/live/info" };
+  assert.match(code("fetch.html", named), /fetch\("\/live\/stream\/stream"/);
+  assert.match(code("webtransport.html", named), /new WebTransport\(new URL\("\/live\/stream\/stream", url\),/);
+});
+
+test("nothing in the pages asks for a path of the root", () => {
+  for (const page of [...PAGES, "chat.html"]) assert.doesNotMatch(read(page), /(?:src|href)="\/|href="\.\/"/, page);
 });
