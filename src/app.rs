@@ -159,11 +159,12 @@ impl App {
         self
     }
 
-    /// Makes a server answer with this app.
+    /// Makes a server answer with this app. Which pages may open sessions, also those of the server's own handlers,
+    /// is decided by the app, that is by [`allow_origins`](Self::allow_origins), and not by
+    /// [`ServerBuilder::origins`], whether that is set before or after.
     #[must_use]
     pub fn install(self, server: ServerBuilder) -> ServerBuilder {
-        // The guard around the routes judges sessions as well, also those of other handlers.
-        server.origins(Origins::any()).http_service(self.router())
+        server.http_service(self.router())
     }
 
     /// The routes, for any version of HTTP, with their WebTransport sessions. They work under a prefix as

@@ -74,6 +74,8 @@ pub(super) async fn guard(
         // What is refused is OPTIONS itself, and the refusal says what is allowed.
         response = options(&preflight, response.headers().get(header::ALLOW));
     }
+    // Also for the server's own handlers, which are asked next.
+    response.extensions_mut().insert(Origins::any());
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.append(header::VARY, HeaderValue::from_static("origin"));

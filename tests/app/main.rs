@@ -2,5 +2,6 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod origins;
 mod page;
 mod under_prefix;

@@ -82,7 +82,7 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream) -> 
     if untouched && matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
         let status = match handler {
             Ok(((handler, params), head)) => {
-                if let Err(refused) = offer.check(&head) {
+                if let Err(refused) = offer.check_after(&head, response.extensions()) {
                     drop(session.seat);
                     return refuse_as(asked, session.stream, refused.into_response()).await;
                 }

@@ -48,7 +48,9 @@ impl ServerBuilder {
     /// [plain HTTP](Self::plain_http)). Others get 403. A client that states no origin is no browser, and may.
     ///
     /// Routes that follow a rule of their own have it in their extensions:
-    /// `.layer(axum::Extension(Origins::any()))`.
+    /// `.layer(axum::Extension(Origins::any()))`. A service whose rule is to hold for the server's handlers as well
+    /// puts it into the extensions of the 404 or 405 with which it leaves a session to them; `h3cast::App` does, so
+    /// that its `allow_origins` decides there, and not this setting.
     ///
     /// ```
     /// # fn doc(server: h3cast_transport::server::ServerBuilder) -> Result<(), Box<dyn std::error::Error>> {

@@ -73,11 +73,16 @@ impl Offer {
     }
 
     /// Checks that the page that asks, if it is one, is of an origin that may.
-    pub(crate) fn check(&self, head: &Parts) -> Result<(), NoSession> {
+    fn check(&self, head: &Parts) -> Result<(), NoSession> {
+        self.check_after(head, &Extensions::new())
+    }
+
+    /// The same after the service has left the session to a handler: by its rule, if its answer has one.
+    pub(crate) fn check_after(&self, head: &Parts, answer: &Extensions) -> Result<(), NoSession> {
         let Some(origin) = head.headers.get(header::ORIGIN) else { return Ok(()) };
         let origin = origin.to_str().unwrap_or("null");
         let authority = self.uri.authority().map_or("", http::uri::Authority::as_str);
-        let origins = head.extensions.get::<Origins>();
+        let origins = answer.get::<Origins>().or(head.extensions.get::<Origins>());
         match origins.is_some_and(|origins| origins.allow_session(origin, authority, self.plain_port)) {
             true => Ok(()),
             false => Err(NoSession::Origin(origin.to_owned())),

@@ -2,6 +2,7 @@
 
 use axum::{Extension, Router, routing::any};
 use h3cast_transport::origin::Origins;
+use http::StatusCode;
 
 use crate::{layers::secret, peer::Peer};
 
@@ -43,5 +44,16 @@ async fn origins_that_are_named_may_too() {
             assert_eq!(peer.status(path, &[("origin", "https://app.example")]).await, 200, "{path}");
             assert_eq!(peer.status(path, &[("origin", "https://other.example")]).await, other, "{path}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_rule_of_the_service_holds_for_handlers_as_well() {
+    let rule: Origins = ["https://app.example".parse().unwrap()].into_iter().collect();
+    let service = Router::new().fallback(async || (StatusCode::NOT_FOUND, Extension(rule)));
+    let other: Origins = ["https://other.example".parse().unwrap()].into_iter().collect();
+    let peer = Peer::start(|server| server.origins(other).http_service(service).webtransport("/handler", secret)).await;
+    for (origin, status) in [("https://app.example", 200), ("https://other.example", 403)] {
+        assert_eq!(peer.status("/handler", &[("origin", origin)]).await, status, "{origin}");
     }
 }
