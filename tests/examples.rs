@@ -123,6 +123,23 @@ async fn an_axum_app() {
 }
 
 #[tokio::test]
+async fn an_app_under_a_prefix() {
+    let server = Server::start("app_under_prefix", &["localhost:0", "localhost:0"]);
+    let connection = server.connect().await;
+    let get = async |path: &str| text(soon("the head", connection.get(&server.uri(path))).await.unwrap()).await;
+    assert!(get("").await.contains("href=\"live\""));
+    assert!(get("live/stream").await.ends_with("data chunk #9\n"));
+    assert!(get("live/info").await.contains(&format!("\"{}live/stream\"", server.url)));
+    assert!(get("live/index.html").await.contains("<!doctype html>"));
+    let uri = server.uri("live/stream");
+    let session = soon("a session", connection.webtransport(&uri, HeaderMap::new(), &[])).await.unwrap();
+    let mut chunks = String::new();
+    let mut stream = soon("its stream", session.accept_uni()).await.unwrap();
+    soon("the chunks", stream.read_to_string(&mut chunks)).await.unwrap();
+    assert!(chunks.ends_with("data chunk #9\n"), "{chunks}");
+}
+
+#[tokio::test]
 async fn a_webtransport_echo() {
     let server = Server::start("webtransport_echo", &["localhost:0", "localhost:0"]);
     let connection = server.connect().await;
