@@ -13,7 +13,7 @@
 //! ```
 //!
 //! ```sh
-//! cargo run --example webtransport
+//! cargo run --example webtransport     # --origin https://app.example lets pages from there in
 //! ```
 //!
 //! | session | what happens |
@@ -71,7 +71,9 @@ async fn main() -> anyhow::Result<()> {
         .route("/hashes", get(|| async { Json(hashes) }))
         .route("/last", get(last))
         .with_state(reports);
+    let origins = option("origin", "").split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
     let server = Server::builder(identity)
+        .origins(origins)
         .listen(option("listen", "localhost:4433").parse()?)
         .plain_http(PlainHttp::Near(option("http", "localhost:8080").parse()?))
         .http_service(router)
@@ -117,7 +119,7 @@ fn tell(reports: &Reports, id: &str, report: Value) {
     reports.send_modify(|reports| drop(reports.insert(id.to_owned(), report)));
 }
 
-/// Any page may open a session here: a server that minds looks at `request.origin()` first.
+/// Pages of this server may open a session, and those of the origin that `--origin` names: others get 403.
 async fn echo(request: SessionRequest) {
     // An error means that the client is gone.
     let Ok(session) = request.accept().await else { return };
