@@ -231,6 +231,8 @@ impl Pool {
                 let opening = self.clone().open(key.clone(), uri.clone()).boxed().shared();
                 // There is one: it has not been polled yet.
                 if let Some(weak) = opening.downgrade() {
+                    // Attempts that all who waited have given up leave nothing behind.
+                    places.retain(|_, place| !matches!(place, Place::Opening(weak) if weak.upgrade().is_none()));
                     places.insert(key, Place::Opening(weak));
                 }
                 opening
@@ -304,5 +306,22 @@ async fn keep(pool: Weak<Pool>, pooled: Arc<Pooled>, idle: Duration) {
             }
         }
         () = idle => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn attempts_that_were_given_up_leave_nothing_behind() {
+        let client = Client::new(&Trust::Anyone).unwrap();
+        for port in 1..20 {
+            let request =
+                Request::get(format!("https://127.0.0.1:{port}/")).body(http_body_util::Empty::<bytes::Bytes>::new());
+            // Polled once.
+            assert!(client.send(request.unwrap()).now_or_never().is_none());
+            assert!(lock(&client.pool.places).len() <= 1, "{port}");
+        }
     }
 }
