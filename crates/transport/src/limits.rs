@@ -97,7 +97,9 @@ impl Limits {
     }
 
     /// Connections at once, QUIC and TCP together. The next one over QUIC is refused, and the next over TCP waits.
-    /// Default 65,536.
+    /// When three quarters are taken, clients over QUIC must first show that their address is their own (Retry,
+    /// [RFC 9000 §8.1.2](https://www.rfc-editor.org/rfc/rfc9000#section-8.1.2)). An upgraded connection counts until
+    /// its handler drops it. Default 65,536.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;

@@ -40,7 +40,7 @@ use self::{
     delivered::{Leaving, deliver},
     ending::{Ending, Socket},
     flushed::{Flushed, Flushes},
-    linked::{Linked, Upgraded},
+    linked::{Linked, Places, Upgraded},
     unread::Unread,
     waiting::Waiting,
 };
@@ -158,9 +158,9 @@ async fn accept_all(
         notice_loss(&stream);
         let (tls, context, stop) = (tls.clone(), context.clone(), stop.clone());
         connections.spawn(async move {
-            let _place = place;
             // Another listener may have been faster.
-            let Some(Ok(_one)) = stop.run_until_cancelled(context.places.clone().acquire_owned()).await else { return };
+            let Some(Ok(one)) = stop.run_until_cancelled(context.places.clone().acquire_owned()).await else { return };
+            let places = vec![place, one];
             let local = stream.local_addr().ok();
             if !is_admitted(&stream, local, remote, how.via, &context) {
                 return debug!(%remote, "the application does not accept a client");
@@ -169,7 +169,7 @@ async fn accept_all(
             let own = |tls| Owner::tcp(local, remote, tls, context.hooks.clone());
             let Some(tls) = tls else {
                 let (owner, socket) = (own(None), Socket::new(stream, ending.clone()));
-                return connection(socket, ending, owner, context, how, stop).await;
+                return connection(socket, ending, owner, places, context, how, stop).await;
             };
             let secured = tokio::select! {
                 biased;
@@ -179,7 +179,7 @@ async fn accept_all(
             match secured {
                 Ok(Secured::Tls(stream)) => {
                     let owner = own(Some(TlsInfo::of_tcp(stream.get_ref().1)));
-                    connection(*stream, ending, owner, context, how, stop).await;
+                    connection(*stream, ending, owner, places, context, how, stop).await;
                 }
                 Ok(Secured::Plain(stream)) => plain::answer(stream, how.via, &context, &stop).await,
                 Err(error) => debug!(%error, %remote, "TLS handshake failed"),
@@ -276,6 +276,7 @@ async fn connection<S>(
     stream: S,
     ending: Ending,
     mut owner: Owner,
+    places: Places,
     context: Arc<Context>,
     how: How,
     stop: CancellationToken,
@@ -308,7 +309,7 @@ async fn connection<S>(
     let waiting = Waiting::new(&limits);
     let waits = waiting.clone();
     let stream = Flushed::new(stream, flushes.clone(), ending.clone(), waiting.clone());
-    let stream = Linked::new(stream, upgraded.clone(), owner.clone());
+    let stream = Linked::new(stream, upgraded.clone(), owner.clone(), places);
     let (connection_of_request, leaves) = (handle.clone(), upgraded.clone());
     let service = tower::service_fn(move |request: Request<Incoming>| {
         asks.cancel();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, warn};
 
@@ -61,8 +61,15 @@ async fn accept(
             }
             incoming = endpoint.accept() => incoming,
         };
-        let Some(incoming) = incoming else { return };
+        let Some(mut incoming) = incoming else { return };
         fault::point("quic-accept");
+        // Packets with forged addresses must not take the last places, which TCP has as well (RFC 9000 §8.1.2).
+        if context.places.available_permits() <= context.limits.connections.min(Semaphore::MAX_PERMITS) / 4
+            && !incoming.is_validated()
+        {
+            let Some(validated) = incoming.retry() else { continue };
+            incoming = validated;
+        }
         let Ok(place) = context.places.clone().try_acquire_owned() else {
             warn!("refusing a connection: there are {} already", context.limits.connections);
             incoming.refuse();

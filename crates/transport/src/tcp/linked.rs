@@ -10,7 +10,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::OwnedSemaphorePermit,
+};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::connection::Owner;
@@ -24,7 +27,12 @@ pub(super) struct Linked<S> {
     upgraded: Upgraded,
     /// Ends the handle when the stream is dropped.
     _owner: Arc<Owner>,
+    /// Taken for as long as there is the connection, whoever has it.
+    _places: Places,
 }
+
+/// What a connection counts as: one of its listener, and one of the server.
+pub(super) type Places = Vec<OwnedSemaphorePermit>;
 
 /// Whether a connection is not hyper's any more.
 #[derive(Clone, Default)]
@@ -41,9 +49,9 @@ impl Upgraded {
 }
 
 impl<S> Linked<S> {
-    pub(super) fn new(stream: S, upgraded: Upgraded, owner: Arc<Owner>) -> Self {
+    pub(super) fn new(stream: S, upgraded: Upgraded, owner: Arc<Owner>, places: Places) -> Self {
         let closing = || Box::pin(owner.handle().closing().clone().cancelled_owned());
-        Self { stream, closing: [closing(), closing()], upgraded, _owner: owner }
+        Self { stream, closing: [closing(), closing()], upgraded, _owner: owner, _places: places }
     }
 
     /// Fails when the connection is to be closed. Until then it wakes the task, also one that waits for a peer that

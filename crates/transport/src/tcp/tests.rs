@@ -50,7 +50,7 @@ fn one_connection(stop: CancellationToken) -> tokio::io::DuplexStream {
     let remote = SocketAddr::from(([127, 0, 0, 1], 1));
     let how = How { via: Via { tls: false, tls_port: 0 }, alt_svc: false };
     let owner = Owner::tcp(None, remote, None, Default::default());
-    tokio::spawn(connection(server, Ending::new(None, remote), owner, Arc::new(context), how, stop));
+    tokio::spawn(connection(server, Ending::new(None, remote), owner, Vec::new(), Arc::new(context), how, stop));
     client
 }
 

@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use h3cast_transport::{
     Limits,
     client::{ClientError, Connection, Trust},
+    connection::{Admit, Incoming},
     server::StartError,
     webtransport::SessionRequest,
 };
@@ -197,6 +198,49 @@ async fn tcp_connections_wait_for_their_turn() {
     assert!(waiting.as_mut().now_or_never().is_none());
     // Other listeners have places of their own.
     assert_eq!(status(&soon("an answer", ask(&mut serving.h1().await, "")).await.unwrap()), 200);
+    drop(first);
+    assert_eq!(status(&soon("its turn", waiting).await.unwrap()), 200);
+}
+
+#[tokio::test]
+async fn the_last_places_are_for_clients_whose_address_is_their_own() {
+    let (tx, seen) = std::sync::mpsc::channel();
+    let look = move |incoming: &Incoming| {
+        tx.send(incoming.validated).unwrap();
+        Admit::Accept
+    };
+    let limits = Limits::default().connections(4);
+    let serving = Serving::start(|builder| builder.limits(limits).on_accept(look)).await;
+    let mut connections = Vec::new();
+    for validated in [false, false, false, true] {
+        connections.push(serving.quic().await.unwrap());
+        assert_eq!(seen.try_recv(), Ok(validated));
+    }
+}
+
+/// As WebSocket connections are.
+#[tokio::test]
+async fn an_upgraded_connection_keeps_its_place() {
+    let upgrade = async |request: axum::extract::Request| {
+        tokio::spawn(async {
+            let mut stream = hyper_util::rt::TokioIo::new(hyper::upgrade::on(request).await.unwrap());
+            // Until the client leaves.
+            let _ = stream.read(&mut [0]).await;
+        });
+        http::Response::builder().status(101).header("upgrade", "x").body(axum::body::Body::empty()).unwrap()
+    };
+    let router = crate::kit::router().route("/up", axum::routing::get(upgrade));
+    let limits = Limits::default().tcp_connections(1);
+    let serving = Serving::start(|builder| builder.limits(limits).http_service(router)).await;
+    let mut first = TcpStream::connect(serving.plain()).await.unwrap();
+    first.write_all(b"GET /up HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await.unwrap();
+    let mut answer = [0; 12];
+    soon("the upgrade", first.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 101");
+    let mut second = TcpStream::connect(serving.plain()).await.unwrap();
+    let mut waiting = std::pin::pin!(ask(&mut second, ""));
+    let early = tokio::time::timeout(SHORT, waiting.as_mut()).await;
+    assert!(early.is_err(), "it was answered while the first one had its place");
     drop(first);
     assert_eq!(status(&soon("its turn", waiting).await.unwrap()), 200);
 }
