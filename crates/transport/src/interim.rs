@@ -56,7 +56,8 @@ pub enum InterimError {
     /// The status is not an interim one (RFC 9110 §15.2), or is 101 or 100, which are not for a handler to send.
     #[error("{0} is not the status of an interim response that a handler sends, such as 103")]
     Status(StatusCode),
-    /// The request came over a version of HTTP for which the server cannot send any.
+    /// The request came over a version of HTTP for which the server cannot send any, or asks for a WebTransport
+    /// session.
     #[error("this request came over {0:?}: interim responses are sent over HTTP/3 only")]
     Version(Version),
     /// The handler has returned the final response, or the client has gone.

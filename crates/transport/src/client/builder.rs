@@ -94,6 +94,9 @@ impl ConnectorBuilder {
 
     /// Changes the settings of the QUIC connections: windows, keep-alive (default: every 12 s), idle timeout
     /// (default: 30 s), congestion control, path MTU discovery. Called again, it changes the result.
+    ///
+    /// Servers need 3 unidirectional streams for HTTP/3 itself, and sessions need datagrams: allow both. How many
+    /// streams a server may open grows with use, to 100 of each kind.
     #[must_use]
     pub fn quic(mut self, change: impl FnOnce(&mut TransportConfig)) -> Self {
         change(&mut self.transport);

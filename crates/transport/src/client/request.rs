@@ -106,8 +106,8 @@ impl RequestBody {
     }
 }
 
-/// Waits for the head of a response; interim responses (103 and others) are skipped. Dropping it cancels the response; the body, if it is still
-/// written, goes on.
+/// Waits for the head of a response; interim responses (103 and others) are skipped. Dropping it cancels the
+/// response; the request's body, if it is still being written, continues.
 ///
 /// # Errors
 ///

@@ -40,7 +40,8 @@ pub struct Takeover(OfferSlot);
 /// Where the server finds what a handler has left for it.
 type OfferSlot = Arc<Mutex<Option<Offer>>>;
 
-/// The request did not come over HTTP/3, so that it has no stream that could be taken over.
+/// The request has no stream that could be taken over: it did not come over HTTP/3, or asks for a WebTransport
+/// session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this request came over {version:?}: only an HTTP/3 request has a stream to take over")]
 pub struct NoTakeover {

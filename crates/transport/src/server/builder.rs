@@ -305,8 +305,10 @@ impl ServerBuilder {
     ///
     /// With this hook there is no [early data](crate::EarlyData): such requests wait for the handshake as well.
     ///
-    /// The hook's future runs in the task of that connection. When it takes longer than 10 s, it is dropped and the
-    /// connection closed; when it panics, the connection is closed, and the panic is logged.
+    /// The hook's future runs in the task of that connection, and is dropped when the connection is closed: what is
+    /// to be done after that is for a task of its own. When it takes longer than
+    /// [`handshake_timeout`](Limits::handshake_timeout) (over QUIC, together with the handshake), it is dropped and
+    /// the connection closed; when it panics, the connection is closed, and the panic is logged.
     ///
     /// ```no_run
     /// # use h3cast_transport::{ConnectionHandle, Identity, Server, http3::code};
