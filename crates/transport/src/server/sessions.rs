@@ -15,12 +15,15 @@ impl ServerBuilder {
     /// others are written here as in the URL (`/a%20b`); what a wildcard stands for is decoded, and a client gets
     /// 400 when that is not UTF-8. The last handler of the same path counts.
     ///
-    /// The [service](Self::http_service) is asked first, by the path with these letters decoded, so that a layer that
-    /// goes by paths sees the one that finds the handler. It has no route for such a session, and says so with 404
-    /// or 405; then the handler is called. Any other answer, as of a layer that wants a token, refuses the session,
+    /// The [service](Self::http_service) is asked first, by the path with these letters decoded, so that layers see
+    /// the path that finds the handler. A service without a route for the session answers 404 or 405; then the
+    /// handler is called. Any other answer, as of a layer that wants a token, refuses the session,
     /// with its status and headers. (One of success opens none either, and is sent as 500.)
     ///
-    /// So a layer that hides what it protects with 404 does not cover this handler. Make the session a route of the
+    /// axum's `Router::layer` also wraps the router's fallback: a layer on a router that is merged into another one
+    /// refuses the sessions of every path that has no route. `Router::route_layer` does not.
+    ///
+    /// A layer that hides what it protects with 404 does not cover this handler. Make the session a route of the
     /// router under that layer instead: `.route("/chat", any(handler))`, see
     /// [`SessionRequest`](crate::webtransport::SessionRequest).
     ///
@@ -45,7 +48,7 @@ impl ServerBuilder {
 
     /// Origins whose pages may open WebTransport sessions, in addition to pages of this server's own origin
     /// (`https://` and the host and port that the session is asked from, and what it serves over
-    /// [plain HTTP](Self::plain_http)). Others get 403. A client that states no origin is no browser, and may.
+    /// [plain HTTP](Self::plain_http)). Others get 403. A client that states no origin is not a browser, and may.
     ///
     /// Routes that follow a rule of their own have it in their extensions:
     /// `.layer(axum::Extension(Origins::any()))`. A service whose rule is to hold for the server's handlers as well

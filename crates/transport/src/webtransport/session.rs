@@ -190,7 +190,8 @@ impl Session {
         self.unless_ended(opened).await
     }
 
-    /// Opens a bidirectional stream. Waits while the peer allows no more streams.
+    /// Opens a bidirectional stream. Waits while the peer allows no more streams. Finish its sending half before
+    /// dropping it: otherwise it is reset.
     ///
     /// # Errors
     ///

@@ -177,7 +177,8 @@ impl SessionGone for Cell<quic::RecvStream> {
     }
 }
 
-/// The sending half of a stream. Dropping it unfinished resets it with code 0.
+/// The sending half of a stream. Dropping it unfinished resets it with code 0, unlike quinn's, which finishes it:
+/// a cut stream never looks complete. Call [`finish`](Self::finish), or `shutdown` after `tokio::io::copy`.
 #[derive(Debug)]
 pub struct SendStream {
     cell: Arc<Cell<quic::SendStream>>,
