@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf, Bytes};
@@ -25,7 +25,9 @@ const CONTINUE: &[u8] = b"100-continue";
 pub(crate) struct RequestBody {
     stream: h3::server::RequestStream<RecvStream, Bytes>,
     state: State,
-    /// What must still come, if the head said how much.
+    /// What had arrived before anything asked for the body.
+    arrived: Option<Result<Frame<Bytes>, BoxError>>,
+    /// What must still come after that, if the head said how much.
     left: Option<u64>,
     malformed: Malformed,
     /// The client waits for 100 before it sends any.
@@ -51,31 +53,18 @@ impl RequestBody {
         let expects =
             headers.get_all(header::EXPECT).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(CONTINUE));
         let expected = (expects && left != Some(0)).then(|| outgoing.expected());
-        Self { stream, state: State::Data, left, malformed, expected }
+        let mut body = Self { stream, state: State::Data, arrived: None, left, malformed, expected };
+        // The end of a request without a body comes with its head. Layers and handlers that pass the body on ask
+        // for that (`is_end_stream`, `size_hint`) before they read: a proxy would send it in chunks.
+        if let Poll::Ready(arrived) = body.poll_read(&mut Context::from_waker(Waker::noop())) {
+            body.arrived = arrived;
+        }
+        body
     }
 
-    /// RFC 9114 §4.1.2: the body is not as long as the head says.
-    fn wrong_length(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.state = State::Ended;
-        self.malformed.set();
-        self.stream.stop_sending(Code::H3_MESSAGE_ERROR);
-        Poll::Ready(Some(Err("the body is not as long as its content-length".into())))
-    }
-}
-
-impl http_body::Body for RequestBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.state == State::Data {
-            let polled = self.stream.poll_recv_data(cx);
-            if let Some(expected) = self.expected.take()
-                && polled.is_pending()
-            {
-                expected.ask();
-            }
-            match ready!(polled) {
+            match ready!(self.stream.poll_recv_data(cx)) {
                 Ok(Some(mut data)) => {
                     let data = data.copy_to_bytes(data.remaining());
                     match self.left.map(|left| left.checked_sub(data.len() as u64)) {
@@ -103,11 +92,46 @@ impl http_body::Body for RequestBody {
         Poll::Ready(None)
     }
 
+    /// RFC 9114 §4.1.2: the body is not as long as the head says.
+    fn wrong_length(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.state = State::Ended;
+        self.malformed.set();
+        self.stream.stop_sending(Code::H3_MESSAGE_ERROR);
+        Poll::Ready(Some(Err("the body is not as long as its content-length".into())))
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let expected = self.expected.take();
+        if let Some(arrived) = self.arrived.take() {
+            return Poll::Ready(Some(arrived));
+        }
+        let polled = self.poll_read(cx);
+        if let Some(expected) = expected
+            && polled.is_pending()
+        {
+            expected.ask();
+        }
+        polled
+    }
+
     fn is_end_stream(&self) -> bool {
-        self.state == State::Ended
+        self.arrived.is_none() && self.state == State::Ended
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+        let arrived = match &self.arrived {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
+            _ => 0,
+        };
+        match (&self.state, self.left) {
+            (State::Data, None) => SizeHint::default(),
+            (State::Data, Some(left)) => SizeHint::with_exact(arrived + left),
+            (State::Trailers | State::Ended, _) => SizeHint::with_exact(arrived),
+        }
     }
 }
