@@ -347,7 +347,12 @@ async fn connection<S>(
             if let Some(alt_svc) = alt_svc {
                 response.headers_mut().insert(header::ALT_SVC, alt_svc);
             }
-            let ending = Some(ending).filter(|_| method != Method::HEAD && ends_with_connection(version, &response));
+            let ends = method != Method::HEAD && ends_with_connection(version, &response);
+            if version == Version::HTTP_10 && !ends {
+                // hyper sends it as HTTP/1.0, and closes the connection after a response that says so by itself.
+                *response.version_mut() = Version::HTTP_11;
+            }
+            let ending = Some(ending).filter(|_| ends);
             Ok::<_, std::convert::Infallible>(response.map(|body| deliver(body, &flushes, ending, leaving, answering)))
         }
     });
