@@ -57,7 +57,7 @@ async fn ask(router: Router, path: &'static str) -> Answer {
 async fn ask_by(method: &str, router: Router, path: &'static str) -> Answer {
     let case: Case = case("takeover", method, path).header("accept-encoding", "gzip");
     let ours = Ours::start(router).await;
-    let mut connection = ours.h3().await;
+    let connection = ours.h3().await;
     let answer = connection.ask(&case).await;
     // Another request is answered: what went wrong is a matter of one response.
     assert_eq!(connection.ask(&case).await.status, answer.status);

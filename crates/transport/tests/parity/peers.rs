@@ -43,7 +43,7 @@ pub(crate) struct Answer {
 
 impl std::fmt::Debug for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let body = String::from_utf8_lossy(&self.body[..self.body.len().min(40)]);
+        let body = String::from_utf8_lossy(&self.body[..self.body.len().min(400)]);
         let cut = if self.cut { " cut" } else { "" };
         write!(f, "{} {:?} {body:?} ({}) {:?}{cut}", self.status, self.headers, self.body.len(), self.trailers)
     }
@@ -71,10 +71,21 @@ impl Answer {
 
 type Body = BoxBody<Bytes, Infallible>;
 
+/// What every request names, whatever the port of the server.
+const AUTHORITY: &str = "parity.test:8443";
+
+/// The target of a request over HTTP/2 or HTTP/3.
+fn target(case: &Case) -> Uri {
+    match case.unnamed {
+        true => Uri::builder().path_and_query(case.path).build().unwrap(),
+        false => Uri::builder().scheme("https").authority(AUTHORITY).path_and_query(case.path).build().unwrap(),
+    }
+}
+
 fn request(case: &Case, uri: Uri) -> Request<Body> {
     let mut request = Request::builder().method(case.method.clone()).uri(uri);
     for (name, value) in &case.headers {
-        request = request.header(*name, *value);
+        request = request.header(*name, HeaderValue::from_bytes(value).unwrap());
     }
     let frames =
         |frames: Vec<Frame<Bytes>>| StreamBody::new(stream::iter(frames.into_iter().map(Ok::<_, Infallible>))).boxed();
@@ -97,19 +108,25 @@ fn request(case: &Case, uri: Uri) -> Request<Body> {
 /// Asks over TCP, on a connection of its own.
 async fn over_tcp(address: SocketAddr, version: Version, case: &Case) -> Answer {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
-    let authority = format!("localhost:{}", address.port());
     let sent = if version == Version::H1 {
-        let (mut sender, connection) =
-            hyper::client::conn::http1::Builder::new().max_buf_size(1 << 20).handshake(stream).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+            .max_buf_size(1 << 20)
+            .max_headers(1000)
+            .handshake(stream)
+            .await
+            .unwrap();
         tokio::spawn(connection);
-        let mut request = request(case, case.path.parse().unwrap());
-        request.headers_mut().insert(header::HOST, HeaderValue::from_str(&authority).unwrap());
+        let mut request = request(case, Uri::builder().path_and_query(case.path).build().unwrap());
+        request.headers_mut().entry(header::HOST).or_insert(HeaderValue::from_static(AUTHORITY));
         sender.send_request(request).await
     } else {
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .max_header_list_size(1 << 20)
+            .handshake(stream)
+            .await
+            .unwrap();
         tokio::spawn(connection);
-        sender.send_request(request(case, format!("http://{authority}{}", case.path).parse().unwrap())).await
+        sender.send_request(request(case, target(case))).await
     };
     let Ok(response) = sent else { return Answer { cut: true, ..Answer::default() } };
     let (head, mut body) = response.into_parts();
@@ -207,7 +224,7 @@ impl Ours {
 /// A connection of the h3 crate's client.
 pub(crate) struct H3 {
     pub(crate) requests: h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>,
-    authority: String,
+    pub(crate) connection: quinn::Connection,
     endpoint: quinn::Endpoint,
 }
 
@@ -225,13 +242,13 @@ impl H3 {
         let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         endpoint.set_default_client_config(config);
         let connection = endpoint.connect(address, "localhost").unwrap().await.unwrap();
-        let (mut driver, requests) = h3::client::new(h3_quinn::Connection::new(connection)).await.unwrap();
+        let (mut driver, requests) = h3::client::new(h3_quinn::Connection::new(connection.clone())).await.unwrap();
         tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
-        Self { requests, authority: format!("localhost:{}", address.port()), endpoint }
+        Self { requests, connection, endpoint }
     }
 
     pub(crate) fn uri(&self, path: &str) -> Uri {
-        format!("https://{}{path}", self.authority).parse().unwrap()
+        format!("https://{AUTHORITY}{path}").parse().unwrap()
     }
 
     /// Moves to another port, as behind a router that was restarted; gives it.
@@ -241,7 +258,7 @@ impl H3 {
         self.endpoint.local_addr().unwrap().port()
     }
 
-    pub(crate) async fn ask(&mut self, case: &Case) -> Answer {
+    pub(crate) async fn ask(&self, case: &Case) -> Answer {
         let mut answer = Answer::default();
         let asked = soon(case, self.exchange(case, &mut answer)).await;
         answer.cut = asked.is_err();
@@ -251,10 +268,9 @@ impl H3 {
         answer
     }
 
-    async fn exchange(&mut self, case: &Case, answer: &mut Answer) -> Result<(), h3::error::StreamError> {
-        let uri = self.uri(case.path);
-        let (head, mut body) = request(case, uri).into_parts();
-        let (mut send, mut recv) = self.requests.send_request(Request::from_parts(head, ())).await?.split();
+    async fn exchange(&self, case: &Case, answer: &mut Answer) -> Result<(), h3::error::StreamError> {
+        let (head, mut body) = request(case, target(case)).into_parts();
+        let (mut send, mut recv) = self.requests.clone().send_request(Request::from_parts(head, ())).await?.split();
         // An answer may come before it has all been sent, which ends that.
         let sending = async {
             while let Some(frame) = body.frame().await {

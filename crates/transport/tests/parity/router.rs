@@ -110,6 +110,73 @@ async fn echo(request: Request) -> Response {
     response
 }
 
+/// What a handler sees of a request.
+async fn seen(request: Request) -> String {
+    use std::fmt::Write;
+    let (head, body) = request.into_parts();
+    let mut text = format!("{} {}\n", head.method, head.uri);
+    let mut names: Vec<_> = head.headers.keys().collect();
+    names.sort_by_key(|name| name.as_str());
+    for name in names {
+        let values: Vec<_> = head.headers.get_all(name).iter().collect();
+        let _ = writeln!(text, "{name}: {values:?}");
+    }
+    let hint = http_body::Body::size_hint(&body);
+    // Elsewhere it depends on how much has arrived.
+    if head.uri.path() == "/seen" {
+        let _ = writeln!(
+            text,
+            "{} to {:?} bytes, ended: {}",
+            hint.lower(),
+            hint.upper(),
+            http_body::Body::is_end_stream(&body)
+        );
+    }
+    match body.collect().await {
+        Ok(body) => {
+            let trailers = body.trailers().cloned();
+            let _ = writeln!(text, "{:?} {trailers:?}", body.to_bytes());
+        }
+        Err(_) => text.push_str("broken off\n"),
+    }
+    text
+}
+
+/// Reads one piece of a body, and no more.
+async fn begun(mut body: Body) -> &'static str {
+    match body.frame().await {
+        Some(Ok(_)) => "begun",
+        _ => "nothing came",
+    }
+}
+
+/// Answers in part, drops the body of the request, and answers the rest.
+async fn dropped(body: Body) -> Body {
+    let first = stream::once(async { Ok::<_, Infallible>("held, ") });
+    let rest = stream::once(async move {
+        drop(body);
+        Ok("dropped")
+    });
+    Body::from_stream(first.chain(rest))
+}
+
+async fn pieces(Path(which): Path<String>) -> Body {
+    match which.as_str() {
+        "empty" => streamed(&["", "one ", "", "", "two", ""]),
+        "none" => streamed(&["", ""]),
+        "trailers" => {
+            let frames = [Ok::<_, Infallible>(Frame::<Bytes>::trailers(fields(&[("x-sum", "1")])))];
+            Body::new(StreamBody::new(stream::iter(frames)))
+        }
+        _ => Body::from_stream(stream::iter([Err::<Bytes, _>(io::Error::other("as it is meant to"))])),
+    }
+}
+
+async fn many() -> HeaderMap {
+    let name = |number| HeaderName::try_from(format!("x-{number}")).unwrap();
+    (0..300).map(|number| (name(number), HeaderValue::from(number))).collect()
+}
+
 /// Takes away what a router says by itself.
 async fn unsaid(mut response: Response) -> Response {
     response.headers_mut().remove(header::CONTENT_LENGTH);
@@ -140,13 +207,15 @@ pub(crate) fn router() -> Router {
             "/cookies",
             get(async || [("set-cookie", "a=1"), ("set-cookie", "b=2")].map(|(n, v)| (n, v)).into_response()),
         )
-        .route(
-            "/cookie",
-            get(async |headers: HeaderMap| {
-                let cookies: Vec<_> = headers.get_all("cookie").iter().map(|value| value.to_str().unwrap()).collect();
-                cookies.join("; ")
-            }),
-        )
+        .route("/seen", any(seen))
+        .route("/read", any(seen))
+        .route("/unread", post(async || "not read"))
+        .route("/begun", post(begun))
+        .route("/dropped", post(dropped))
+        .route("/pieces/{which}", get(pieces))
+        .route("/many", get(many))
+        .route("/bytes", get(async || [("x-bytes", HeaderValue::from_bytes(b"\x80\xff \xc3\x28").unwrap())]))
+        .route("/dated", get(async || [("date", "Thu, 01 Jan 1970 00:00:00 GMT")]))
         .route("/latin", get(async || [("x-latin", HeaderValue::from_bytes(b"caf\xe9").unwrap())]))
         .route("/large-head", get(async || [("x-large", "x".repeat(6000))]))
         .route("/large", get(async || "0123456789".repeat(30_000)))
