@@ -37,7 +37,9 @@ async fn counts_every_chunk_over_every_transport() {
         let spread = ["p50", "p90", "p99", "p99.9", "max"].map(|name| number(&format!("/latency_us/{name}")));
         assert!(spread.is_sorted() && spread[4] > 0, "{how:?}: {spread:?}");
         assert!(number("/handshake_us/p50") > 0 && number("/first_chunk_us/p50") > 0, "{how:?}: {found:#}");
-        assert!(number("/server/rss_bytes") >= number("/server/rss_before_bytes"), "{how:?}: {found:#}");
+        // Memory can be given back while viewers come, so neither figure bounds the other.
+        let rss = ["rss_before_bytes", "rss_bytes", "rss_peak_bytes"].map(|name| number(&format!("/server/{name}")));
+        assert!(rss.iter().all(|bytes| *bytes > 1 << 20) && rss[2] >= rss[1], "{how:?}: {found:#}");
         assert!(found["seconds"].as_f64().unwrap() < 30.0, "{how:?}: it went on after the feed's end");
     }
 }
