@@ -23,7 +23,7 @@ use tracing::{debug, trace};
 
 use super::{
     Begun, Shared,
-    head::{Cut, Head},
+    head::{HeadEnd, StreamHead},
     recv::RecvStream,
     request::BidiStream,
     send::SendStream,
@@ -50,7 +50,7 @@ pub(crate) async fn bidirectional(
     mut send: quic::SendStream,
     recv: quic::RecvStream,
 ) -> Option<BidiStream> {
-    let mut head = Head::new(recv);
+    let mut head = StreamHead::new(recv);
     let verdict = tokio::time::timeout(shared.limits.head_timeout, judge_bi(&shared, &mut head, &mut send))
         .await
         .unwrap_or(BiVerdict::Refuse(code::H3_REQUEST_CANCELLED));
@@ -87,7 +87,7 @@ pub(crate) async fn bidirectional(
     None
 }
 
-async fn judge_bi(shared: &Shared, head: &mut Head<quic::RecvStream>, send: &mut quic::SendStream) -> BiVerdict {
+async fn judge_bi(shared: &Shared, head: &mut StreamHead<quic::RecvStream>, send: &mut quic::SendStream) -> BiVerdict {
     let mut first = true;
     loop {
         let found = match first {
@@ -99,17 +99,17 @@ async fn judge_bi(shared: &Shared, head: &mut Head<quic::RecvStream>, send: &mut
         };
         let (ty, len, size) = match found {
             Ok(found) => found,
-            Err(Cut::Reset(code)) if first && may_be_session(&head.buf) => {
+            Err(HeadEnd::Reset(code)) if first && may_be_session(&head.buf) => {
                 return match reset(shared, send.id(), code) {
                     Some(id) => BiVerdict::Broken(id, Begun::Reset(code)),
                     None => BiVerdict::Gone,
                 };
             }
-            Err(Cut::Reset(_) | Cut::Lost) => return BiVerdict::Gone,
+            Err(HeadEnd::Reset(_) | HeadEnd::Lost) => return BiVerdict::Gone,
             // RFC 9114 §7.1: a frame cut short by the end of its stream.
-            Err(Cut::End) if !head.buf.is_empty() => return truncated(),
+            Err(HeadEnd::End) if !head.buf.is_empty() => return truncated(),
             // RFC 9114 §4.1: not enough of a request to answer.
-            Err(Cut::End) => return BiVerdict::Refuse(code::H3_REQUEST_INCOMPLETE),
+            Err(HeadEnd::End) => return BiVerdict::Refuse(code::H3_REQUEST_INCOMPLETE),
         };
         match ty {
             frame::WEBTRANSPORT_STREAM if first => {
@@ -134,8 +134,8 @@ async fn judge_bi(shared: &Shared, head: &mut Head<quic::RecvStream>, send: &mut
                 let whole = size + usize::try_from(len).unwrap_or(usize::MAX);
                 return match head.fill(whole).await {
                     Ok(()) => judge_fields(&head.buf[size..whole], shared.limits.head_size),
-                    Err(Cut::Reset(_) | Cut::Lost) => BiVerdict::Gone,
-                    Err(Cut::End) => truncated(),
+                    Err(HeadEnd::Reset(_) | HeadEnd::Lost) => BiVerdict::Gone,
+                    Err(HeadEnd::End) => truncated(),
                 };
             }
             _ if frame::is_known(ty) => {
@@ -146,8 +146,8 @@ async fn judge_bi(shared: &Shared, head: &mut Head<quic::RecvStream>, send: &mut
             }
             _ => match head.skip(size as u64 + len).await {
                 Ok(()) => {}
-                Err(Cut::Reset(_) | Cut::Lost) => return BiVerdict::Gone,
-                Err(Cut::End) => return truncated(),
+                Err(HeadEnd::Reset(_) | HeadEnd::Lost) => return BiVerdict::Gone,
+                Err(HeadEnd::End) => return truncated(),
             },
         }
         first = false;
@@ -163,9 +163,9 @@ const STOP_CHECK: Duration = Duration::from_millis(250);
 /// We look now and then and do not wait for the stop: quinn would remember that until the end of the connection.
 async fn first_frame(
     shared: &Shared,
-    head: &mut Head<quic::RecvStream>,
+    head: &mut StreamHead<quic::RecvStream>,
     send: &mut quic::SendStream,
-) -> Result<Result<(u64, u64, usize), Cut>, u64> {
+) -> Result<Result<(u64, u64, usize), HeadEnd>, u64> {
     // Usually it is here. What waits longer has a box, so that requests do not carry it.
     if let Some(found) = head.peek_frame().now_or_never() {
         return Ok(found);
@@ -254,19 +254,19 @@ fn session_id(id: u64) -> Result<u64, Violation> {
 
 /// Reads the beginning of a unidirectional stream; gives it back when it is the control stream.
 pub(crate) async fn unidirectional(shared: Arc<Shared>, recv: quic::RecvStream) -> Option<RecvStream> {
-    let mut head = Head::new(recv);
+    let mut head = StreamHead::new(recv);
     let Ok(ty) = tokio::time::timeout(shared.limits.head_timeout, head.peek()).await else {
         head.stop(code::H3_STREAM_CREATION_ERROR);
         return None;
     };
     let (ty, size) = match ty {
         Ok(found) => found,
-        Err(Cut::Reset(code)) => {
+        Err(HeadEnd::Reset(code)) => {
             reset_uni(&shared, head.stream, code).await;
             return None;
         }
         // RFC 9114 §6.2: a stream may end before its type.
-        Err(Cut::End | Cut::Lost) => return None,
+        Err(HeadEnd::End | HeadEnd::Lost) => return None,
     };
     let announced = head.buf.split_to(size);
     match ty {
@@ -295,8 +295,8 @@ pub(crate) async fn unidirectional(shared: Arc<Shared>, recv: quic::RecvStream) 
                     }
                     Err(violation) => shared.violated(violation),
                 },
-                Ok(Err(Cut::Reset(code))) => reset_uni(&shared, head.stream, code).await,
-                Ok(Err(Cut::End | Cut::Lost)) => {}
+                Ok(Err(HeadEnd::Reset(code))) => reset_uni(&shared, head.stream, code).await,
+                Ok(Err(HeadEnd::End | HeadEnd::Lost)) => {}
                 Err(_) => head.stop(code::WT_BUFFERED_STREAM_REJECTED),
             }
         }
@@ -316,7 +316,7 @@ async fn reset_uni(shared: &Shared, recv: quic::RecvStream, code: u64) {
 }
 
 /// Reads one of QPACK's streams for as long as the connection lasts.
-async fn qpack_stream(shared: &Shared, ty: u64, mut head: Head<quic::RecvStream>) -> Result<(), Violation> {
+async fn qpack_stream(shared: &Shared, ty: u64, mut head: StreamHead<quic::RecvStream>) -> Result<(), Violation> {
     let seen = match ty {
         stream_type::QPACK_ENCODER => &shared.qpack_encoder_seen,
         _ => &shared.qpack_decoder_seen,

@@ -8,13 +8,13 @@ use h3::quic::{self, StreamErrorIncoming};
 use h3cast_proto::{frame, varint};
 
 /// A stream of the peer's with the bytes read from it so far.
-pub(super) struct Head<S> {
+pub(super) struct StreamHead<S> {
     pub(super) stream: S,
     pub(super) buf: Bytes,
 }
 
 /// Why a head could not be read.
-pub(super) enum Cut {
+pub(super) enum HeadEnd {
     /// The stream was finished.
     End,
     /// The stream was reset, with this code.
@@ -23,7 +23,7 @@ pub(super) enum Cut {
     Lost,
 }
 
-impl<S: quic::RecvStream<Buf = Bytes>> Head<S> {
+impl<S: quic::RecvStream<Buf = Bytes>> StreamHead<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, buf: Bytes::new() }
     }
@@ -32,7 +32,7 @@ impl<S: quic::RecvStream<Buf = Bytes>> Head<S> {
     ///
     /// Cancel-safe. They are copied: a stream may wait here for long, and QUIC's chunk would keep all of the
     /// packets that came with it, up to 64 KiB for one byte.
-    pub(super) async fn more(&mut self) -> Result<(), Cut> {
+    pub(super) async fn more(&mut self) -> Result<(), HeadEnd> {
         match poll_fn(|cx| self.stream.poll_data(cx)).await {
             Ok(Some(chunk)) => {
                 let mut joined = BytesMut::with_capacity(self.buf.len() + chunk.len());
@@ -40,15 +40,15 @@ impl<S: quic::RecvStream<Buf = Bytes>> Head<S> {
                 joined.extend_from_slice(&chunk);
                 self.buf = joined.freeze();
             }
-            Ok(None) => return Err(Cut::End),
-            Err(StreamErrorIncoming::StreamTerminated { error_code }) => return Err(Cut::Reset(error_code)),
-            Err(_) => return Err(Cut::Lost),
+            Ok(None) => return Err(HeadEnd::End),
+            Err(StreamErrorIncoming::StreamTerminated { error_code }) => return Err(HeadEnd::Reset(error_code)),
+            Err(_) => return Err(HeadEnd::Lost),
         }
         Ok(())
     }
 
     /// The varint at the front, which stays there, and its size.
-    pub(super) async fn peek(&mut self) -> Result<(u64, usize), Cut> {
+    pub(super) async fn peek(&mut self) -> Result<(u64, usize), HeadEnd> {
         loop {
             if let Some(found) = varint::decode(&self.buf) {
                 return Ok(found);
@@ -58,7 +58,7 @@ impl<S: quic::RecvStream<Buf = Bytes>> Head<S> {
     }
 
     /// Type, length and size of the frame header at the front, which stays there.
-    pub(super) async fn peek_frame(&mut self) -> Result<(u64, u64, usize), Cut> {
+    pub(super) async fn peek_frame(&mut self) -> Result<(u64, u64, usize), HeadEnd> {
         loop {
             if let Some(found) = frame::parse_header(&self.buf) {
                 return Ok(found);
@@ -68,7 +68,7 @@ impl<S: quic::RecvStream<Buf = Bytes>> Head<S> {
     }
 
     /// Drops `left` bytes, in memory or still to come.
-    pub(super) async fn skip(&mut self, mut left: u64) -> Result<(), Cut> {
+    pub(super) async fn skip(&mut self, mut left: u64) -> Result<(), HeadEnd> {
         loop {
             let size = usize::try_from(left).unwrap_or(usize::MAX).min(self.buf.len());
             drop(self.buf.split_to(size));
@@ -81,7 +81,7 @@ impl<S: quic::RecvStream<Buf = Bytes>> Head<S> {
     }
 
     /// Waits until `size` bytes are in memory.
-    pub(super) async fn fill(&mut self, size: usize) -> Result<(), Cut> {
+    pub(super) async fn fill(&mut self, size: usize) -> Result<(), HeadEnd> {
         // Not `more` in a loop: that would copy what is there once for every packet.
         if self.buf.len() >= size {
             return Ok(());
