@@ -4,8 +4,6 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 mod common;
-#[path = "common/raw.rs"]
-mod raw;
 #[path = "common/serving.rs"]
 mod serving;
 
@@ -14,10 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use common::raw::{Raw, connect, endpoint, request, status};
 use common::soon;
 use futures_util::{StreamExt, stream};
 use h3cast::feed::{End, Event, Feed, Lag, Start};
-use raw::{Raw, connect, endpoint, request, status};
 use serving::{Reading, Serving, gone, kill};
 use tokio::sync::Mutex;
 

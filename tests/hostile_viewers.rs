@@ -2,8 +2,6 @@
 #![cfg(feature = "cli")]
 
 mod common;
-#[path = "common/raw.rs"]
-mod raw;
 
 use std::{
     sync::{
@@ -15,9 +13,9 @@ use std::{
 
 use bytes::Bytes;
 use common::{TestServer, by_hand, soon};
+use common::{process::*, raw::*};
 use futures_util::{StreamExt, stream};
 use h3cast::{feed::Feed, webtransport::SessionRequest};
-use raw::*;
 
 /// A chunk that is large, so that windows fill quickly.
 const CHUNK: usize = 64 * 1024;

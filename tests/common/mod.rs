@@ -1,87 +1,35 @@
-//! A real server on free ports that stops when dropped, and a feed that the test drives by hand.
+//! A server of feeds, the program, and a feed that the test drives by hand.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses its own part")]
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+// The server and its peers, as in the tests of the transport.
+#[path = "../../crates/transport/tests/common/mod.rs"]
+mod transport;
 
 use bytes::Bytes;
 use futures_util::stream;
 use h3cast::{
-    App, Identity, Listen, PlainHttp, Server,
-    client::{Connection, Trust},
+    App,
     feed::{Feed, FeedError},
-    server::ServerBuilder,
 };
-use http::Uri;
-use tokio::{sync::mpsc, task::JoinHandle};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::sync::mpsc;
 
-/// How long a test waits for an event before it calls it missing.
-pub const DEADLINE: Duration = Duration::from_secs(20);
-
-/// Waits for an event, or fails the test.
-pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(DEADLINE, event).await {
-        Ok(value) => value,
-        Err(_) => panic!("did not happen within {DEADLINE:?}: {what}"),
-    }
-}
-
-/// A running server.
-pub struct TestServer {
-    pub base: String,
-    pub http: String,
-    pub identity: Identity,
-    pub stop: CancellationToken,
-    pub running: JoinHandle<()>,
-    // Before the folder, which a server that runs would make good again.
-    _stop_on_drop: DropGuard,
-    certs: Arc<tempfile::TempDir>,
-}
+pub use transport::*;
 
 impl TestServer {
-    /// A server that answers as `make` describes it.
-    pub async fn start(make: impl FnOnce(ServerBuilder, Identity) -> ServerBuilder) -> Self {
-        let certs = tempfile::tempdir().unwrap();
-        let identity = Identity::self_signed(certs.path(), &[], Default::default()).unwrap();
-        let builder = Server::builder(identity.clone())
-            .listen(Listen::localhost(0))
-            .plain_http(PlainHttp::At(Listen::localhost(0)))
-            .grace(Duration::from_secs(3));
-        let server = make(builder, identity.clone()).build().await.unwrap();
-        let (base, http) = (&server.addresses().tls[0], server.addresses().http.as_ref().unwrap());
-        let (base, http) = (format!("https://{base}"), format!("http://{http}"));
-        let stop = CancellationToken::new();
-        let run = server.run(stop.clone());
-        let running = tokio::spawn(async { run.await.unwrap() });
-        let guard = stop.clone().drop_guard();
-        Self { base, http, identity, stop, running, certs: Arc::new(certs), _stop_on_drop: guard }
-    }
-
     /// A server of one feed, as the program serves it.
     pub async fn feed(feed: Feed) -> Self {
         Self::start(|builder, identity| App::new([feed], identity).install(builder)).await
     }
+}
 
-    pub fn uri(&self, path: &str) -> Uri {
-        format!("{}{path}", self.base).parse().unwrap()
-    }
-
-    pub fn certificate(&self) -> PathBuf {
-        self.certs.path().join("cert.pem")
-    }
-
-    pub fn port(&self) -> u16 {
-        self.base.rsplit(':').next().unwrap().parse().unwrap()
-    }
-
-    pub fn http_port(&self) -> u16 {
-        self.http.rsplit(':').next().unwrap().parse().unwrap()
-    }
-
-    pub async fn connect(&self) -> Connection {
-        let trust = Trust::Files(vec![self.certificate()]);
-        soon("a connection", Connection::open(&self.uri("/"), &trust)).await.unwrap()
+#[cfg(feature = "cli")]
+impl process::Program {
+    /// The program, serving the demo feed without end.
+    pub fn start() -> Self {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_h3cast"));
+        command.args(["--listen", "localhost:0", "--http", "off", "--count", "0", "--interval", "20ms"]);
+        Self::run(command)
     }
 }
 

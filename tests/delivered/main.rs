@@ -6,8 +6,6 @@
 mod common;
 #[path = "../common/program.rs"]
 mod program;
-#[path = "../common/relay.rs"]
-mod relay;
 #[path = "../common/serving.rs"]
 mod serving;
 

@@ -9,8 +9,11 @@ use h3cast::{
 };
 
 use crate::{
-    common::{TestServer, soon},
-    relay::{Queue, Relay},
+    common::{
+        TestServer,
+        relay::{Queue, Relay},
+        soon,
+    },
     viewers::{Host, Link, Over, Viewing},
 };
 

@@ -77,7 +77,7 @@ async fn http1_needs_one_good_host() {
     }
 }
 
-/// RFC 9113 §8.3.1. Over HTTP/3 such a request is malformed already (`tests/h3spec.rs`).
+/// RFC 9113 §8.3.1. Over HTTP/3 such a request is malformed already (`crates/transport/tests/hostile/h3spec.rs`).
 #[tokio::test]
 async fn a_host_that_differs_from_the_authority_is_refused() {
     let server = server().await;

@@ -5,10 +5,9 @@ use std::time::Duration;
 use h3cast::feed::{End, Feed, FeedError, Lag};
 
 use crate::{
-    common::{self, TestServer},
+    common::{self, TestServer, relay::Relay},
     demo,
     program::{Program, Serving, output, text},
-    relay::Relay,
     viewer::a_server_that_says_nothing_any_more,
 };
 

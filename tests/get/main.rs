@@ -8,8 +8,6 @@ mod losses;
 mod parts;
 #[path = "../common/program.rs"]
 mod program;
-#[path = "../common/relay.rs"]
-mod relay;
 mod usage;
 mod viewer;
 

@@ -18,9 +18,11 @@ use tokio::{sync::Notify, task::JoinSet, time::sleep};
 
 use crate::{
     cluster::{self, Cluster},
-    common::soon,
+    common::{
+        raw::{self, Raw},
+        soon,
+    },
     edge::{Edge, publish},
-    raw::{self, Raw},
     serving::Serving,
     within,
 };

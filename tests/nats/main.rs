@@ -13,10 +13,6 @@ mod feeds;
 #[path = "../common/program.rs"]
 mod program;
 mod publishing;
-#[path = "../common/raw.rs"]
-mod raw;
-#[path = "../common/relay.rs"]
-mod relay;
 #[path = "../common/serving.rs"]
 mod serving;
 

@@ -10,9 +10,8 @@ use tokio::{sync::mpsc, time::sleep};
 
 use crate::{
     cluster::{self, Cluster},
-    common::soon,
+    common::{relay::Relay, soon},
     edge::Edge,
-    relay::Relay,
     serving::Serving,
     within,
 };

@@ -1,21 +1,13 @@
-//! A client that writes HTTP/3 by hand, and the program as a child process whose memory is watched.
+//! A client that writes HTTP/3 by hand.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use h3cast::client::{Connection, Trust};
 use quinn::{RecvStream, SendStream, TransportConfig, VarInt, crypto::rustls::QuicClientConfig};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
-use tokio::{sync::oneshot, task::JoinHandle};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use crate::common::{TestServer, soon};
+use super::{TestServer, soon};
 
 pub const DATA: u64 = 0x0;
 pub const HEADERS: u64 = 0x1;
@@ -39,7 +31,7 @@ pub const WT_BI: u64 = 0x41;
 
 pub fn varint(value: u64) -> Vec<u8> {
     let mut out = Vec::new();
-    h3cast::http3::varint::encode(value, &mut out);
+    h3cast_transport::http3::varint::encode(value, &mut out);
     out
 }
 
@@ -233,146 +225,6 @@ pub async fn reset(recv: &mut RecvStream) -> u64 {
 /// The code with which the server stops the other half.
 pub async fn stopped(send: &SendStream) -> Option<u64> {
     soon("a stop", send.stopped()).await.unwrap().map(VarInt::into_inner)
-}
-
-/// The program, serving the demo feed without end.
-pub struct Program {
-    child: Child,
-    dir: tempfile::TempDir,
-    pub port: u16,
-}
-
-impl Program {
-    pub fn start() -> Self {
-        use std::io::BufRead;
-        let dir = tempfile::tempdir().unwrap();
-        let stderr = std::fs::File::create(dir.path().join("stderr")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_h3cast"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("H3CAST_")) {
-            command.env_remove(name);
-        }
-        let mut child = command
-            .current_dir(dir.path())
-            .env("HOME", dir.path())
-            .env_remove("XDG_RUNTIME_DIR")
-            .env_remove("XDG_STATE_HOME")
-            .args(["--listen", "localhost:0", "--http", "off", "--count", "0", "--interval", "20ms"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
-        let mut ready = String::new();
-        std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        let port = ready.trim().trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap();
-        Self { child, dir, port }
-    }
-
-    pub fn certificate(&self) -> PathBuf {
-        self.dir.path().join("certs/cert.pem")
-    }
-
-    pub async fn raw(&self) -> Raw {
-        Raw::open(endpoint(&self.certificate(), |_| {}), self.port).await
-    }
-
-    /// A raw client that has sent its SETTINGS.
-    pub async fn greeted(&self) -> (Raw, SendStream) {
-        let raw = self.raw().await;
-        let control = raw.settings().await;
-        (raw, control)
-    }
-
-    pub async fn connect(&self) -> Connection {
-        let uri = format!("https://localhost:{}/", self.port).parse().unwrap();
-        soon("a connection", Connection::open(&uri, &Trust::Files(vec![self.certificate()]))).await.unwrap()
-    }
-
-    /// The memory that it holds, in bytes.
-    pub fn memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line of memory");
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-    }
-
-    /// Fails when one connection has cost more than it may since the memory was `before`.
-    pub fn assert_budget(&self, what: &str, before: u64) {
-        let growth = self.memory().saturating_sub(before);
-        println!("{what}: {} KiB, grown by {} KiB", before / 1024, growth / 1024);
-        assert!(growth < CONNECTION_BUDGET, "{what}: grew by {growth} bytes");
-    }
-
-    pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
-    }
-
-    /// Ends it, and fails if it has panicked or ended before.
-    pub fn end(mut self) {
-        assert!(self.child.try_wait().unwrap().is_none(), "the program has ended by itself");
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        let stderr = std::fs::read_to_string(self.dir.path().join("stderr")).unwrap();
-        assert!(!stderr.contains("panicked"), "{stderr}");
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// How much one connection may cost, in bytes: its receive window of 2 MiB and its send window of
-/// 1 MiB may be full, its QUIC and TLS state is some 100 KiB, and the allocator keeps about as much
-/// again in pages that it does not give back.
-pub const CONNECTION_BUDGET: u64 = 6 << 20;
-
-/// The longest that a well-behaved viewer may wait for a chunk of the demo feed, which has one
-/// each 20 ms, while the machine is busy with an attack.
-const MAX_GAP: Duration = Duration::from_secs(2);
-
-/// A viewer beside an attack, which must not feel it.
-pub struct Viewer {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<(String, Duration)>,
-}
-
-impl Viewer {
-    /// Joins, and waits for the first chunk.
-    pub async fn join(program: &Program) -> Self {
-        let connection = program.connect().await;
-        let uri = format!("https://localhost:{}/stream", program.port).parse().unwrap();
-        let mut response = soon("the head", connection.get(&uri)).await.unwrap();
-        let first = soon("the first chunk", response.body.next()).await.unwrap().unwrap();
-        let mut text = String::from_utf8(first.to_vec()).unwrap();
-        let (stop, mut stopped) = oneshot::channel();
-        let task = tokio::spawn(async move {
-            // Dropping the connection would close it.
-            let _connection = connection;
-            let (mut last, mut gap) = (Instant::now(), Duration::ZERO);
-            loop {
-                let next = tokio::select! {
-                    _ = &mut stopped => return (text, gap.max(last.elapsed())),
-                    next = response.body.next() => next,
-                };
-                text += std::str::from_utf8(&next.unwrap().expect("the feed has no end")).unwrap();
-                gap = gap.max(last.elapsed());
-                last = Instant::now();
-            }
-        });
-        Self { stop, task }
-    }
-
-    /// Leaves; fails if a chunk was missing or late.
-    pub async fn leave(self) {
-        let _ = self.stop.send(());
-        let (text, gap) = self.task.await.unwrap();
-        let count = text.lines().count();
-        let expected: String = (0..count).map(|number| format!("data chunk #{number}\n")).collect();
-        assert_eq!(text, expected);
-        assert!(gap < MAX_GAP, "a chunk came {gap:?} after the one before");
-    }
 }
 
 /// Waits until `true`: for what gives no notice of itself.

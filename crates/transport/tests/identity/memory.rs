@@ -1,5 +1,4 @@
 //! Identities in memory: what they are served with, what is refused, and how they are replaced.
-#![cfg(all(feature = "client", feature = "self-signed", feature = "server"))]
 
 use h3cast_transport::{
     Identity, Server,

@@ -1,9 +1,6 @@
 //! The certificate: how it is made, kept, renewed while running, and what is said of a bad one.
 
-mod common;
-
-use common::soon;
-use h3cast::{
+use h3cast_transport::{
     Identity, Listen, Server,
     client::{ClientError, Connection, Trust},
     identity::{Fingerprint, IdentityError, Lifetimes},
@@ -13,6 +10,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio_util::sync::CancellationToken;
+
+/// Waits for an event, or fails the test.
+async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(20), event).await {
+        Ok(value) => value,
+        Err(_) => panic!("did not happen in time: {what}"),
+    }
+}
 
 fn seconds(validity: u64, announce: u64, replace: u64) -> Lifetimes {
     let mut lifetimes = Lifetimes::default();

@@ -2,14 +2,15 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
-use h3cast::{
+use axum::{Router, routing::get};
+use h3cast_transport::{
     client::{ClientError, Connection},
     webtransport::{Session, SessionRequest},
 };
 use http::HeaderMap;
 use tokio::sync::mpsc;
 
-use super::common::{TestServer, soon};
+use super::{TestServer, soon};
 
 /// Asks for a session at `path`.
 pub async fn ask(
@@ -32,8 +33,9 @@ pub struct SessionServer {
 impl SessionServer {
     pub async fn start() -> Self {
         let (accepted_tx, accepted) = mpsc::unbounded_channel();
+        let router = Router::new().route("/healthz", get(async || "ok"));
         let server = TestServer::start(|builder, _| {
-            builder.webtransport_fallback(move |request: SessionRequest| {
+            builder.http_service(router).webtransport_fallback(move |request: SessionRequest| {
                 let accepted_tx = accepted_tx.clone();
                 async move {
                     if let Ok(session) = request.accept().await {

@@ -1,28 +1,22 @@
 //! Requests in early data: one round trip less, and nothing done twice.
 
-mod common;
-#[path = "common/raw.rs"]
-mod raw;
-#[path = "common/relay.rs"]
-mod relay;
-
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
 use axum::{Router, routing::get};
-use common::{TestServer, soon};
-use h3cast::{
+use h3cast_transport::{
     Identity, Listen, Server,
     client::{Connector, Trust},
 };
 use http::Uri;
 use quinn::crypto::rustls::QuicClientConfig;
-use relay::Relay;
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+use crate::common::{TestServer, raw, relay::Relay, soon};
 
 /// A server that tells of each request that it handles, and how many there were.
 struct Told {

@@ -1,21 +1,17 @@
 //! How sessions are opened: by which path, with which status; and how one closes the connection under it.
 
-#![cfg(feature = "cli")]
-
-mod common;
-#[path = "common/raw.rs"]
-mod raw;
-#[path = "common/sessions.rs"]
-mod sessions;
-
-use common::{TestServer, soon};
-use h3cast::{
+use h3cast_transport::{
     client::ClientError,
     webtransport::{Closed, SessionRequest},
 };
 use http::{HeaderName, HeaderValue, StatusCode};
-use raw::Raw;
-use sessions::{SessionServer, ask};
+
+use crate::common::{
+    TestServer,
+    raw::{self, Raw},
+    sessions::{SessionServer, ask},
+    soon,
+};
 
 /// Opens every session, with what its path's wildcards stand for as the subprotocol.
 async fn tell_params(request: SessionRequest) {

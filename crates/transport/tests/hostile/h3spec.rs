@@ -1,15 +1,10 @@
 //! The cases of h3spec (<https://github.com/kazu-yamamoto/h3spec>) for servers, and their
 //! neighbours, each with the code that RFC 9114, RFC 9204 and RFC 9297 name.
-#![cfg(feature = "cli")]
-
-mod common;
-#[path = "common/raw.rs"]
-mod raw;
 
 use axum::{Router, body::Bytes, routing::post};
-use common::{TestServer, soon};
-use h3cast::http3::code::*;
-use raw::*;
+use h3cast_transport::http3::code::*;
+
+use crate::common::{TestServer, raw::*, soon};
 
 /// A server that reads the bodies of requests, and takes every session.
 async fn server() -> TestServer {
@@ -17,11 +12,13 @@ async fn server() -> TestServer {
         .route("/", post(|body: Bytes| async move { body.len().to_string() }).get(|| async { "hello" }))
         .route("/healthz", axum::routing::get(|| async { "ok" }));
     TestServer::start(|builder, _| {
-        builder.http_service(router).webtransport_fallback(|request: h3cast::webtransport::SessionRequest| async {
-            if let Ok(session) = request.accept().await {
-                session.closed().await;
-            }
-        })
+        builder.http_service(router).webtransport_fallback(
+            |request: h3cast_transport::webtransport::SessionRequest| async {
+                if let Ok(session) = request.accept().await {
+                    session.closed().await;
+                }
+            },
+        )
     })
     .await
 }

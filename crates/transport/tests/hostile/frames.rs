@@ -1,14 +1,17 @@
-//! Frames and field sections that are made to cost memory, against the program itself. Beside each
-//! attack a viewer of the demo feed must get every chunk, in time.
-#![cfg(feature = "cli")]
+//! Frames and field sections that are made to cost memory, against a process that is
+//! watched. Beside each attack a viewer must get every chunk, in time.
 
-mod common;
-#[path = "common/raw.rs"]
-mod raw;
+use h3cast_transport::http3::code::*;
 
-use common::soon;
-use h3cast::http3::code::*;
-use raw::*;
+use crate::{
+    common::{
+        TestServer,
+        process::{Program, Viewer},
+        raw::*,
+        soon,
+    },
+    server,
+};
 
 /// How much is poured into each frame that says it is a gigabyte long. A server that keeps what
 /// comes grows by as much.
@@ -58,7 +61,7 @@ async fn into_request(program: &Program, what: &str, bytes: &[u8]) -> Poured {
 
 #[tokio::test]
 async fn frames_of_a_gigabyte() {
-    let program = Program::start();
+    let program = server::start();
     let viewer = Viewer::join(&program).await;
 
     // A head is refused by its length alone: 431, and the connection lives on.
@@ -126,7 +129,7 @@ fn huffman(size: usize) -> Vec<u8> {
 
 #[tokio::test]
 async fn field_sections_over_the_limit() {
-    let program = Program::start();
+    let program = server::start();
     let viewer = Viewer::join(&program).await;
     let before = program.memory();
     let (raw, _settings) = program.greeted().await;
@@ -152,7 +155,7 @@ async fn field_sections_over_the_limit() {
     send.finish().unwrap();
     assert_eq!(status(&mut recv).await, 200);
 
-    // Trailers. Nobody reads those of the program's routes: it stops the request before them.
+    // Trailers. No route reads those: the server stops the request before them.
     within = request("POST", "/healthz");
     for trailers in [frame(HEADERS, &indexed(25_000)), frame(HEADERS, &indexed(MAX_FIELD_SECTION - 2))] {
         let (mut send, mut recv) = raw.bi(&within).await;
@@ -172,7 +175,7 @@ async fn trailers_over_the_limit() {
     let router = axum::Router::new()
         .route("/", axum::routing::post(|_: axum::body::Bytes| async { "read" }))
         .route("/healthz", axum::routing::get(|| async { "ok" }));
-    let server = common::TestServer::start(|builder, _| builder.http_service(router)).await;
+    let server = TestServer::start(|builder, _| builder.http_service(router)).await;
     let trailers = |fields: &[u8]| [request("POST", "/"), frame(HEADERS, fields)].concat();
 
     // By what they are decoded, the request fails; by their length alone, the connection does,
@@ -194,7 +197,7 @@ async fn trailers_over_the_limit() {
 /// A head that comes byte by byte is given up, and the others meanwhile are not kept waiting.
 #[tokio::test]
 async fn a_head_that_never_ends() {
-    let program = Program::start();
+    let program = server::start();
     let viewer = Viewer::join(&program).await;
     let (raw, _settings) = program.greeted().await;
     let (mut send, mut recv) = raw.bi(&[varint(HEADERS), varint(16_000)].concat()).await;

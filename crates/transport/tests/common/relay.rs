@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::common::soon;
+use super::soon;
 
 /// Passes datagrams on while it is there.
 pub struct Relay {

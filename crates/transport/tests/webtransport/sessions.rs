@@ -1,20 +1,20 @@
 //! Sessions from both sides of the public API: how they begin, what they carry beside streams, how
 //! they end.
 
-mod common;
-#[path = "common/sessions.rs"]
-mod sessions;
-
 use bytes::Bytes;
-use common::{TestServer, soon};
-use h3cast::{
+use h3cast_transport::{
     client::{ClientError, Connection},
     origin::Origins,
     webtransport::{Closed, DatagramError, SessionError, SessionRequest},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use sessions::{SessionServer, ask};
 use tokio::{sync::mpsc, task::JoinSet};
+
+use crate::common::{
+    TestServer,
+    sessions::{SessionServer, ask},
+    soon,
+};
 
 fn clean(code: u32, reason: &str, by_peer: bool) -> (u32, String, bool) {
     (code, reason.to_owned(), by_peer)

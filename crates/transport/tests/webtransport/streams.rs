@@ -1,10 +1,6 @@
 //! A session's streams from both sides of the public API: all four kinds, how each may end, and who
 //! learns of it.
 
-mod common;
-#[path = "common/sessions.rs"]
-mod sessions;
-
 use std::{
     future::ready,
     sync::Arc,
@@ -12,14 +8,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::soon;
-use h3cast::webtransport::{RecvStream, SendStream, Session, StreamError};
-use sessions::SessionServer;
+use h3cast_transport::webtransport::{RecvStream, SendStream, Session, StreamError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Notify,
     task::JoinSet,
 };
+
+use crate::common::{sessions::SessionServer, soon};
 
 /// Around the gaps in HTTP/3's numbering, and the ends.
 const CODES: [u32; 8] = [0, 1, 29, 30, 31, 255, 65_536, u32::MAX];

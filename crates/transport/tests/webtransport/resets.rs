@@ -1,18 +1,10 @@
 //! Streams that are broken off at once: QUIC gives up what was sent before a reset, also what names the session, and
 //! the application gets the stream all the same.
-#![cfg(feature = "cli")]
 
-mod common;
-#[path = "common/raw.rs"]
-mod raw;
-#[path = "common/sessions.rs"]
-mod sessions;
-
-use common::soon;
-use h3cast::webtransport::{RecvStream, SendStream, Session, StreamError, codes::to_http3};
+use h3cast_transport::webtransport::{RecvStream, SendStream, Session, StreamError, codes::to_http3};
 use quinn::VarInt;
-use raw::*;
-use sessions::SessionServer;
+
+use crate::common::{raw::*, sessions::SessionServer, soon};
 
 fn http3(code: u32) -> VarInt {
     VarInt::from_u64(to_http3(code)).unwrap()
@@ -152,9 +144,9 @@ async fn a_stop_arrives_before_the_header() {
     send.write_all(&[varint(WT_BI), vec![40]].concat()).await.unwrap();
     assert_eq!(
         soon("an error", recv.read_bytes(9)).await,
-        Err(StreamError::Http3(h3cast::http3::code::WT_BUFFERED_STREAM_REJECTED))
+        Err(StreamError::Http3(h3cast_transport::http3::code::WT_BUFFERED_STREAM_REJECTED))
     );
-    assert_eq!(stopped(&send).await, Some(h3cast::http3::code::WT_BUFFERED_STREAM_REJECTED));
+    assert_eq!(stopped(&send).await, Some(h3cast_transport::http3::code::WT_BUFFERED_STREAM_REJECTED));
 }
 
 /// Those of other codes, and of requests, are none of the session's.

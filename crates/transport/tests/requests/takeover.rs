@@ -1,19 +1,17 @@
 //! Taking over the stream of a request.
 
-mod common;
-
 use axum::{Router, routing::get};
-use common::{TestServer, by_hand, soon};
 use futures_util::FutureExt;
-use h3cast::{App, TakenStream, Takeover, client::ClientError};
-use http::{Request, Response};
-use std::{io::Read, sync::Arc};
+use h3cast_transport::{TakenStream, Takeover, client::ClientError};
+use http::Response;
+use std::sync::Arc;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::{Notify, mpsc},
 };
-use tower_http::compression::CompressionLayer;
+
+use crate::common::{TestServer, soon};
 
 /// A server whose handler gives each taken stream to the test, and holds the request until told.
 async fn server() -> (TestServer, mpsc::UnboundedReceiver<TakenStream>) {
@@ -308,7 +306,7 @@ async fn no_more_and_no_less_is_written_than_the_head_says() {
 }
 
 /// What was written was refused, and the response shows that it was cut.
-async fn check_cut(way: &str, failed: std::io::Result<()>, mut response: h3cast::client::ClientResponse) {
+async fn check_cut(way: &str, failed: std::io::Result<()>, mut response: h3cast_transport::client::ClientResponse) {
     let failed = failed.unwrap_err();
     assert_eq!(failed.kind(), std::io::ErrorKind::InvalidInput, "{way}: {failed}");
     let mut received = 0;
@@ -321,46 +319,4 @@ async fn check_cut(way: &str, failed: std::io::Result<()>, mut response: h3cast:
         assert!(received <= 3, "{way}");
     };
     assert!(matches!(cut, ClientError::Reset(0x102)), "{way}: {cut}");
-}
-
-/// A feed is written by takeover, unless a layer wants its body.
-#[tokio::test]
-async fn a_feed_under_compression_is_compressed() {
-    let (feed, mut hands) = by_hand();
-    let server = TestServer::start(|builder, identity| {
-        let app = App::new([feed], identity);
-        builder.http_service(Arc::new(app).router().layer(CompressionLayer::new()))
-    })
-    .await;
-    let connection = server.connect().await;
-    for (accept, encoding) in [("text/plain", Some("gzip")), ("text/event-stream", None)] {
-        let request = Request::get(server.uri("/stream")).header("accept-encoding", "gzip").header("accept", accept);
-        let mut response = soon("the head", connection.request(request.body(()).unwrap())).await.unwrap();
-        assert_eq!(response.headers.get("content-encoding").map(|value| value.to_str().unwrap()), encoding);
-        let hand = hands.next().await;
-        let mut read = Vec::new();
-        for chunk in ["one\n", "two\n"] {
-            hand.make(chunk).await;
-            // Each leaves at once, compressed or not.
-            loop {
-                let text = match encoding {
-                    Some(_) => gunzip(&read),
-                    None => read.clone(),
-                };
-                if String::from_utf8_lossy(&text).contains(chunk.trim()) {
-                    break;
-                }
-                read.extend_from_slice(&soon("the chunk", response.body.next()).await.unwrap().unwrap());
-            }
-        }
-        drop(hand);
-        while soon("the end", response.body.next()).await.unwrap().is_some() {}
-    }
-}
-
-/// What can be told so far.
-fn gunzip(bytes: &[u8]) -> Vec<u8> {
-    let mut text = Vec::new();
-    let _ = flate2::read::GzDecoder::new(bytes).read_to_end(&mut text);
-    text
 }

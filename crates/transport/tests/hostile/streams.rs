@@ -1,30 +1,18 @@
-//! Streams that stay silent, are reset, are twice there or in the wrong place.
-#![cfg(feature = "cli")]
-
-mod common;
-#[path = "common/raw.rs"]
-mod raw;
+//! Streams that stay silent, are twice there or in the wrong place.
 
 use std::time::Duration;
 
-use common::{TestServer, by_hand, soon};
-use futures_util::{StreamExt, future::join_all, stream};
-use h3cast::http3::code::*;
-use raw::*;
+use futures_util::future::join_all;
+use h3cast_transport::http3::code::*;
 
-/// How many streams are reset before their first frame, and how many after it, which needs a round
-/// trip each: a million in all.
-const RESETS_BEFORE: usize = 980_000;
-const RESETS_AFTER: usize = 20_000;
-
-/// What the resets may add to the program's memory, in bytes. They come over two connections, each
-/// with its share of [`CONNECTION_BUDGET`]; to remember 10 bytes of each stream would
-/// take 10 MiB, and 250 bytes of each request 5 MiB.
-const RESETS_BUDGET: u64 = 4 << 20;
+use crate::{
+    common::{TestServer, process::Viewer, raw::*, sessions::SessionServer, soon},
+    server,
+};
 
 #[tokio::test]
 async fn one_byte_and_then_silence() {
-    let program = Program::start();
+    let program = server::start();
     let viewer = Viewer::join(&program).await;
     // All but the control stream's and one request's worth.
     for bytes in [&[0x01][..], &[0x40], &[0x41]] {
@@ -52,48 +40,10 @@ async fn one_byte_and_then_silence() {
 }
 
 #[tokio::test]
-async fn streams_that_are_reset() {
-    let program = Program::start();
-    let viewer = Viewer::join(&program).await;
-    let (before_frame, _control) = program.greeted().await;
-    let (after_frame, _control_too) = program.greeted().await;
-    let before = program.memory();
-    let head = request("GET", "/stream");
-    let cancel = 0x10c_u32.into();
-    let resets_before = async {
-        for _ in 0..RESETS_BEFORE / 2 {
-            // Opening one waits until the server has given a place back.
-            let (mut send, mut recv) = before_frame.bi(&[]).await;
-            send.reset(cancel).unwrap();
-            let _ = recv.stop(cancel);
-            let mut uni = before_frame.uni(&[]).await;
-            uni.reset(cancel).unwrap();
-        }
-    };
-    let resets_after = stream::iter(0..RESETS_AFTER).for_each_concurrent(50, |_| async {
-        let (mut send, mut recv) = after_frame.bi(&head).await;
-        assert_eq!(status(&mut recv).await, 200);
-        send.reset(cancel).unwrap();
-        let _ = recv.stop(cancel);
-    });
-    let limit = Duration::from_secs(120);
-    let both = async { tokio::join!(resets_before, resets_after) };
-    tokio::time::timeout(limit, both).await.expect("the server goes on giving places back");
-    let growth = program.memory().saturating_sub(before);
-    println!("a million resets: {} KiB, grown by {} KiB", before / 1024, growth / 1024);
-    assert!(growth < RESETS_BUDGET, "grew by {growth} bytes");
-    before_frame.assert_alive().await;
-    after_frame.assert_alive().await;
-    viewer.leave().await;
-    program.end();
-}
-
-#[tokio::test]
 async fn a_session_waits_for_settings() {
-    let (feed, mut hands) = by_hand();
-    let server = TestServer::feed(feed).await;
+    let SessionServer { server, mut accepted, .. } = SessionServer::start().await;
     let raw = Raw::to(&server).await;
-    let (_send, mut recv) = raw.bi(&connect("/stream")).await;
+    let (_send, mut recv) = raw.bi(&connect("/")).await;
     // A request needs none: it is answered while the session waits.
     raw.assert_alive().await;
     let mut head = [0];
@@ -101,7 +51,8 @@ async fn a_session_waits_for_settings() {
     assert!(nothing.is_err(), "the session was answered before SETTINGS");
     let _control = raw.settings().await;
     soon("the session is answered", recv.read_exact(&mut head)).await.unwrap();
-    let hand = hands.next().await;
+    let session = soon("the session", accepted.recv()).await.unwrap();
+    let mut sent = session.open_uni().await.unwrap();
     let mut stream = soon("its stream", async {
         loop {
             // Past the server's own three.
@@ -116,14 +67,14 @@ async fn a_session_waits_for_settings() {
         }
     })
     .await;
-    hand.make("first").await;
+    sent.write_bytes("first".into()).await.unwrap();
     let mut text = [0; 5];
     soon("the chunk", stream.read_exact(&mut text)).await.unwrap();
     assert_eq!(&text, b"first");
 
     // Without any it is refused in time, and the connection stays.
     let raw = Raw::to(&server).await;
-    let (_send, mut recv) = raw.bi(&connect("/stream")).await;
+    let (_send, mut recv) = raw.bi(&connect("/")).await;
     assert_eq!(reset(&mut recv).await, H3_REQUEST_REJECTED);
     raw.assert_alive().await;
 }
@@ -138,7 +89,7 @@ const CLOSE: u64 = 0x2843;
 #[tokio::test]
 async fn the_end_of_a_session() {
     let server = TestServer::start(|builder, _| {
-        builder.webtransport_fallback(|request: h3cast::webtransport::SessionRequest| async {
+        builder.webtransport_fallback(|request: h3cast_transport::webtransport::SessionRequest| async {
             if let Ok(session) = request.accept().await {
                 session.closed().await;
             }
@@ -198,7 +149,7 @@ async fn the_end_of_a_session() {
 #[tokio::test]
 async fn the_close_of_a_session_comes_whole_and_first() {
     let server = TestServer::start(|builder, _| {
-        builder.webtransport_fallback(|request: h3cast::webtransport::SessionRequest| async {
+        builder.webtransport_fallback(|request: h3cast_transport::webtransport::SessionRequest| async {
             let session = request.accept().await.unwrap();
             let mut stream = session.accept_bi().await.unwrap();
             while let Ok(Some(bytes)) = stream.1.read_bytes(100).await {
@@ -234,7 +185,7 @@ async fn the_close_of_a_session_comes_whole_and_first() {
 /// Streams for sessions that never come wait, so many and so long, and are refused.
 #[tokio::test]
 async fn streams_without_a_session() {
-    let program = Program::start();
+    let program = server::start();
     let viewer = Viewer::join(&program).await;
     let (raw, _control) = program.greeted().await;
     let signal = [varint(WT_BI), vec![40]].concat();
