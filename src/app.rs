@@ -202,13 +202,14 @@ impl App {
             .method_not_allowed_fallback(page::method_not_allowed)
             .with_state(app.clone())
             .merge(self.routes.clone());
-        // Around the router, not around each route: what is allowed is known there.
-        Router::new()
-            .fallback_service(routes)
+        // Around the router, not around each route: what is allowed is known there. In one call of
+        // `layer`: axum boxes what each call adds, and for every request clones each box with all those in it.
+        Router::new().fallback_service(routes).layer((
+            middleware::from_fn_with_state(app, guard::guard),
+            MapRequestLayer::new(path::normalized),
             // A handler that panics is this server's failure (500), and no reason to cut the client off.
-            .layer(CatchPanicLayer::new())
-            .layer(MapRequestLayer::new(path::normalized))
-            .layer(middleware::from_fn_with_state(app, guard::guard))
+            CatchPanicLayer::new(),
+        ))
     }
 
     /// Whether a page of `origin` may read what is served as `host`, and publish there.

@@ -36,7 +36,7 @@ pub(super) async fn guard(
     let named = authority.and_then(host::host_in);
     // A client that names none is no browser.
     let ours = authority.is_none() || named.is_some_and(|host| is_loopback(host) || app.origins.names_host(host));
-    let host = named.unwrap_or("localhost").to_owned();
+    let host = named.unwrap_or("localhost");
     if via.is_some_and(|via| !via.tls) && !ours {
         // A page elsewhere that makes its own name point at this machine (DNS rebinding) would
         // otherwise read everything here as its own.
@@ -47,16 +47,21 @@ pub(super) async fn guard(
     debug!(version = ?request.version(), method = %request.method(), path = request.uri().path(), "request");
     let origin = request.headers().get(header::ORIGIN).cloned();
     let foreign = origin.is_some();
-    let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| app.allows(origin, &host)));
+    let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| app.allows(origin, host)));
     if foreign && allowed.is_none() && !request.method().is_safe() {
         // Browsers send simple cross-origin POSTs without asking first.
         let text = "pages of that origin may not do this here: the server must allow their origin";
         return Ok(Problem::new(StatusCode::FORBIDDEN, text.into()).into_response());
     }
-    let prefix = host::Prefix::of(&request);
-    request.extensions_mut().insert(prefix);
-    // Which pages may open a session has been decided here.
-    request.extensions_mut().insert(Origins::any());
+    // Extensions are a map on the heap: only what a request needs goes into them.
+    if let Some(prefix) = host::Prefix::of(&request) {
+        request.extensions_mut().insert(prefix);
+    }
+    let opens_session = *request.method() == Method::CONNECT;
+    if opens_session {
+        // Which pages may open one has been decided here.
+        request.extensions_mut().insert(Origins::any());
+    }
     let preflight = (*request.method() == Method::OPTIONS).then(|| request.headers().clone());
     let mut response = next.run(request).await;
     if let Some(allowed) = response.headers().get(header::ALLOW).and_then(|allowed| allowed.to_str().ok())
@@ -74,8 +79,10 @@ pub(super) async fn guard(
         // What is refused is OPTIONS itself, and the refusal says what is allowed.
         response = options(&preflight, response.headers().get(header::ALLOW));
     }
-    // Also for the server's own handlers, which are asked next.
-    response.extensions_mut().insert(Origins::any());
+    if opens_session {
+        // Also for the server's own handlers, which are asked next.
+        response.extensions_mut().insert(Origins::any());
+    }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.append(header::VARY, HeaderValue::from_static("origin"));

@@ -117,13 +117,16 @@ pub(super) fn base_of(request: &Request) -> String {
 pub(super) struct Prefix(String);
 
 impl Prefix {
-    /// What a router has stripped of the request's path.
-    pub(super) fn of(request: &Request) -> Self {
+    /// What a router has stripped of the request's path, if it has.
+    pub(super) fn of(request: &Request) -> Option<Self> {
         let (original, path) = (original(request), request.uri().path());
+        if original.len() == path.len() {
+            return None;
+        }
         // A router takes `/live` for the root of what is at `/live`.
         let prefix = original.strip_suffix(path).or(Some(original).filter(|_| path == "/"));
         // Letters that no URL has as they are (RFC 3986 §3.3), but that parsers let pass.
-        Self(encoded(prefix.unwrap_or_default(), b"/-._~!$&'()*+,;=:@%"))
+        Some(Self(encoded(prefix.unwrap_or_default(), b"/-._~!$&'()*+,;=:@%")))
     }
 }
 
@@ -202,8 +205,11 @@ mod tests {
             let mut request = Request::new(axum::body::Body::empty());
             *request.uri_mut() = path.parse().unwrap();
             request.extensions_mut().insert(OriginalUri(original.parse().unwrap()));
-            let found = Prefix::of(&request);
-            assert_eq!((found.0.as_str(), for_shell(&found.0).as_str()), (prefix, shell), "{original}");
+            if let Some(found) = Prefix::of(&request) {
+                request.extensions_mut().insert(found);
+            }
+            let found = prefix_of(request.extensions());
+            assert_eq!((found, for_shell(found).as_str()), (prefix, shell), "{original}");
         }
     }
 

@@ -2,13 +2,22 @@
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use serde_json::json;
+use serde::Serialize;
 
 /// An error as RFC 9457 writes it.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
     detail: String,
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    detail: &'a str,
+    status: u16,
+    title: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
 }
 
 impl Problem {
@@ -20,20 +29,22 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
-    pub(super) fn json(&self) -> serde_json::Value {
-        json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or("Error"),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        })
+    /// As JSON.
+    pub(super) fn text(&self) -> String {
+        let written = Written {
+            detail: &self.detail,
+            status: self.status.as_u16(),
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            kind: "about:blank",
+        };
+        serde_json::to_string(&written).unwrap_or_default()
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")];
-        let mut response = (self.status, headers, self.json().to_string()).into_response();
+        let mut response = (self.status, headers, self.text()).into_response();
         match self.status {
             // RFC 9110 §11.6.1, RFC 6750 §3.
             StatusCode::UNAUTHORIZED => {

@@ -331,15 +331,15 @@ async fn one_stream(
         Ok::<_, Problem>(written(feed, &publication))
     };
     let answer = match done.await {
-        Ok(answer) => answer,
+        Ok(answer) => answer.to_string(),
         Err(problem) => {
             stream.stop(problem.status.as_u16().into());
-            problem.json()
+            problem.text()
         }
     };
     let Some(mut reply) = reply else { return };
     let sent = async {
-        if reply.write_bytes(answer.to_string().into()).await.is_ok() && reply.finish().is_ok() {
+        if reply.write_bytes(answer.into()).await.is_ok() && reply.finish().is_ok() {
             let _ = reply.stopped().await;
         }
     };

@@ -123,11 +123,13 @@ pub fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
 
 /// Whether a host, as it stands in a URL, is this machine.
 pub fn is_loopback(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    const NAME: &str = "localhost";
+    let host = host.trim_start_matches('[').trim_end_matches(']');
     // A name with the root's dot is the same name, and an IPv4 address may be written as an IPv6 one.
-    let host = host.strip_suffix('.').unwrap_or(&host);
-    let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
-    host == "localhost" || host.ends_with(".localhost") || host.parse().is_ok_and(is_loopback)
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let (before, name) = host.split_at_checked(host.len().saturating_sub(NAME.len())).unwrap_or_default();
+    let is_name = name.eq_ignore_ascii_case(NAME) && (before.is_empty() || before.ends_with('.'));
+    is_name || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 #[cfg(test)]

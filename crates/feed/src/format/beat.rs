@@ -44,6 +44,7 @@ impl Beat {
     }
 
     /// Ready when the stream, which was last written to at that time, needs a heartbeat.
+    #[inline]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, written: Instant) -> Poll<()> {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             self.task = Some(cx.waker().clone());
