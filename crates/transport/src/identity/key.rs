@@ -17,6 +17,8 @@ use crate::crypto::any_supported_type;
 
 /// The curve's object identifier, as DER has it.
 const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+/// The object identifier of P-521, as DER has it.
+const P521: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23];
 
 /// A private key.
 #[derive(Clone)]
@@ -46,6 +48,10 @@ impl Key {
     pub(super) fn from_der(der: PrivateKeyDer<'static>) -> Option<Self> {
         let signing = any_supported_type(&der).ok()?;
         let spki = signing.public_key()?;
+        // Of the cryptography, aws-lc-rs takes P-521; browsers refuse it.
+        if spki.windows(P521.len()).any(|window| window == P521) {
+            return None;
+        }
         let p256 = spki.windows(P256.len()).any(|window| window == P256);
         let spki_hash = Fingerprint::of(&spki);
         Some(Self(Arc::new(KeyParts { der, signing, spki_hash, p256 })))
