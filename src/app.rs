@@ -57,6 +57,22 @@ use crate::{
 };
 
 /// The feeds of a server and how they are shown.
+///
+/// ```no_run
+/// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
+/// use h3cast::{
+///     App, Identity, Server,
+///     feed::{Feed, Lag},
+/// };
+///
+/// let identity = Identity::localhost()?;
+/// let (feed, publisher) = Feed::live("default", 1_000_000, Lag::Skip);
+/// let app = App::new([feed], identity.clone());
+/// let server = app.install(Server::builder(identity)).build().await?;
+/// publisher.publish("hello".into()).await?;
+/// server.serve().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct App {
     feeds: Feeds,

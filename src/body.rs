@@ -42,6 +42,21 @@ use tokio::sync::mpsc;
 /// connection, at least 1; the connection itself buffers up to about 1 MiB for a slow client.
 ///
 /// Over HTTP/3 and HTTP/2, each chunk leaves as a DATA frame of its own, without waiting for others.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use http_body_util::BodyExt;
+///
+/// let (tx, body) = h3cast::body::channel(16);
+/// tokio::spawn(async move {
+///     let _ = tx.send("hello").await;
+///     // Dropped without that, the body is cut off, so that it never looks whole.
+///     tx.finish();
+/// });
+/// assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
+/// # }
+/// ```
 #[must_use]
 pub fn channel(capacity: usize) -> (Sender, Body) {
     let (tx, rx) = mpsc::channel(capacity.max(1));

@@ -1,6 +1,30 @@
 //! Stream live output to any browser: the same chunks as an HTTP/3 response, read with `fetch`, and
 //! over a WebTransport session, from one server on one port that speaks HTTP/2 and HTTP/1.1 too.
 //!
+//! ```text
+//!  source ──► feed ──► App: routes and the page ──► Server (h3cast_transport) ──► browsers, client
+//!  stdin,      │                                    HTTP/1.1, 2, 3, WebTransport
+//!  command,    └─ nats: stored in JetStream
+//!  file
+//! ```
+//!
+//! A first program serves a feed that it writes itself:
+//!
+//! ```no_run
+//! # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
+//! use h3cast::{
+//!     App, Identity, Server,
+//!     feed::{Feed, Lag},
+//! };
+//!
+//! let (feed, publisher) = Feed::live("default", 1_000_000, Lag::Skip);
+//! tokio::spawn(async move { publisher.publish("hello\n".into()).await });
+//! let identity = Identity::localhost()?;
+//! let app = App::new([feed], identity.clone());
+//! app.install(Server::builder(identity)).build().await?.serve().await?;
+//! # Ok(()) }
+//! ```
+//!
 //! | module | what it is |
 //! |---|---|
 //! | [`server`] | [`Server`]: bound sockets, one service for every version of HTTP, WebTransport handlers |

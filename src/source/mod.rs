@@ -18,6 +18,15 @@ use chunker::{Chunker, Chunking};
 use command::{Commands, Exec, Stderr};
 
 /// A feed as it is asked for.
+///
+/// ```
+/// use h3cast::source::{Kind, Source};
+///
+/// let source: Source = "log=exec:date".parse()?;
+/// assert_eq!(source.name, "log");
+/// assert!(matches!("demo".parse::<Source>()?.kind, Kind::Demo));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// The feed's name.

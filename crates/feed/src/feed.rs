@@ -43,6 +43,14 @@ pub(crate) enum Backing {
 }
 
 /// A named sequence of chunks. Clones are the same feed.
+///
+/// ```
+/// use h3cast_feed::{Feed, Lag, Start};
+///
+/// let (feed, publisher) = Feed::live("news", 1_000_000, Lag::Skip);
+/// let late = feed.view(Start::Last(1), None);
+/// # drop((publisher, late));
+/// ```
 #[derive(Clone)]
 pub struct Feed {
     pub(crate) name: Arc<str>,

@@ -25,6 +25,13 @@ pub trait Family: Send + Sync + 'static {
 }
 
 /// Feeds by name, and families of feeds.
+///
+/// ```
+/// use h3cast_feed::{Feed, Feeds, Lag};
+///
+/// let feeds: Feeds = ["news", "log"].map(|name| Feed::writable(name, 1_000_000, Lag::Skip)).into_iter().collect();
+/// assert_eq!(feeds.names().count(), 2);
+/// ```
 #[derive(Clone, Default)]
 pub struct Feeds {
     named: BTreeMap<String, Feed>,

@@ -5,6 +5,12 @@
 //! a fast one, and one that falls too far behind is told exactly what it missed: a [`Gap`]. A [`Cursor`]
 //! names a position, so that a viewer can come back later and continue without loss or duplicates.
 //!
+//! ```text
+//!  Publisher ──► Feed: a ring of the latest chunks ──► Viewer ──► format::Writer (raw, sse, frames)
+//!                         ▲                     └────► Viewer, at another cursor
+//!                  Keeper, if it is stored externally
+//! ```
+//!
 //! # Feeds without HTTP
 //!
 //! ```

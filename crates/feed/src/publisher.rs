@@ -20,6 +20,19 @@ const LONG: Duration = Duration::from_secs(10);
 /// Publishes to a live feed. Clones publish to the same one. [`end`](Self::end) ends it; if the last clone is
 /// dropped before that, the feed has failed: its source may have panicked, and a feed that is cut short must not
 /// look complete. A feed that is stored externally continues.
+///
+/// ```
+/// use h3cast_feed::{End, Feed, Lag};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), h3cast_feed::PublishError> {
+/// let (feed, publisher) = Feed::live("log", 1_000_000, Lag::Block);
+/// let cursor = publisher.publish("a line".into()).await?;
+/// assert_eq!(cursor.seq, 0);
+/// publisher.end(End::Clean);
+/// # drop(feed);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Publisher(To);
 

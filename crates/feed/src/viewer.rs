@@ -84,6 +84,19 @@ impl Upstream {
 
 /// One viewer of a feed: a stream of events. Dropping it ends a source that is for it alone.
 ///
+/// ```
+/// use futures_util::StreamExt;
+/// use h3cast_feed::{Event, Feed, Lag, Start};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), h3cast_feed::PublishError> {
+/// let (feed, publisher) = Feed::live("log", 1_000_000, Lag::Skip);
+/// publisher.publish("a line".into()).await?;
+/// let mut viewer = feed.view(Start::Start, None);
+/// assert!(matches!(viewer.next().await, Some(Event::Chunk(chunk)) if chunk.bytes == "a line"));
+/// # Ok(()) }
+/// ```
+///
 /// # Cancel safety
 ///
 /// Polling it is cancel-safe: an event is either returned or still to come.

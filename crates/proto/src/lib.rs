@@ -4,6 +4,21 @@
 //! runtime, of quinn or of h3. An endpoint uses it to check what a peer sends before acting on it, and to
 //! encode what it sends itself.
 //!
+//! ```text
+//!  bytes of a stream ──► frame, filter, control ──► qpack ──► message      requests, and what is wrong with them
+//!                   └──► capsule, datagram, stream_code                    WebTransport
+//!  body, stream, datagram ──► feed                                         cursors, gaps, chunks
+//! ```
+//!
+//! ```
+//! use h3cast_proto::{code, varint};
+//!
+//! let mut bytes = Vec::new();
+//! varint::encode(4433, &mut bytes);
+//! assert_eq!(varint::decode(&bytes), Some((4433, 2)));
+//! assert!(code::describe(0x10c).contains("H3_REQUEST_CANCELLED"));
+//! ```
+//!
 //! | module | specification |
 //! |---|---|
 //! | [`varint`] | integers: RFC 9000 §16 |

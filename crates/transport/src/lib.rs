@@ -1,5 +1,30 @@
 //! Any tower service over HTTP/1.1, HTTP/2, HTTP/3 and WebTransport on one port, and the client.
 //!
+//! ```text
+//!   your service          webtransport           client
+//!        │            Session, streams         Client, Connection
+//!        ▼                    │                      │
+//!   ┌─────────┬───────────────┴──────────────────────┴──┐
+//!   │  tcp    │   http3   Takeover                      │
+//!   │ HTTP/1,2├─────────────────────────────────────────┤
+//!   │         │   guard   looks at each stream first    │
+//!   ├─────────┼─────────────────────────────────────────┤
+//!   │  TCP    │   quic    the QUIC engine, quinn        │
+//!   └─────────┴─────────────────────────────────────────┘
+//! ```
+//!
+//! ```no_run
+//! # #[cfg(all(feature = "axum", feature = "self-signed", feature = "server"))]
+//! # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
+//! use axum::{Router, routing::get};
+//! use h3cast_transport::{Identity, Server};
+//!
+//! let router = Router::new().route("/", get(async || "hello\n"));
+//! // A certificate in memory, for this machine; on https://localhost:4433/ unless `listen` says otherwise.
+//! Server::builder(Identity::localhost()?).http_service(router).build().await?.serve().await?;
+//! # Ok(()) }
+//! ```
+//!
 //! | module | what it is |
 //! |---|---|
 //! | [`server`] | [`Server`]: bound sockets, one service for every version of HTTP, WebTransport handlers |

@@ -12,6 +12,15 @@ pub(crate) use sockets::{Bound, Sockets, enlarge_buffers, handed_in, handed_in_p
 
 /// `HOST:PORT` to listen on. The name `localhost` means both `127.0.0.1` and `[::1]`; port 0 takes
 /// a free port, the same one for all its sockets.
+///
+/// ```
+/// use h3cast_transport::Listen;
+///
+/// let listen: Listen = "[::]:4433".parse()?;
+/// assert_eq!(listen, "[::]:4433".parse()?);
+/// assert!("example.com".parse::<Listen>().is_err());
+/// # Ok::<(), h3cast_transport::listen::BadListen>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     host: String,

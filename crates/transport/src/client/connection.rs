@@ -56,6 +56,17 @@ impl Drop for Connection {
 impl Connection {
     /// Connects to the host of `uri`, with a socket of its own: as [`Connector::open`] of a new one.
     ///
+    /// ```no_run
+    /// # async fn doc() -> Result<(), h3cast_transport::client::ClientError> {
+    /// use h3cast_transport::client::{Connection, Trust};
+    ///
+    /// let uri = "https://localhost:4433/".parse().unwrap();
+    /// let connection = Connection::open(&uri, &Trust::System).await?;
+    /// println!("{}", connection.get(&uri).await?.status);
+    /// connection.close().await;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// When it cannot be found or reached, or is not trusted.

@@ -46,6 +46,22 @@ pub(super) struct Settings {
 
 /// What connections of one client share: whom they trust, their sockets, and the tickets that
 /// servers gave for the next time. Clones share them too.
+///
+/// ```no_run
+/// # async fn doc() -> Result<(), h3cast_transport::client::ClientError> {
+/// use h3cast_transport::client::{Connector, Trust};
+///
+/// let uri = "https://localhost:4433/".parse().unwrap();
+/// let connector = Connector::new(&Trust::System)?;
+/// let (connection, response) = connector.get(&uri).await?;
+/// drop((connection, response));
+/// // From the second connection on, the request is in the very first packets.
+/// let (_connection, mut response) = connector.get(&uri).await?;
+/// while let Some(bytes) = response.body.next().await? {
+///     println!("{} bytes", bytes.len());
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Connector(Arc<Inner>);
 

@@ -19,6 +19,17 @@ use crate::guard::{RecvStream, SendStream, Shared};
 
 /// The body of a request, written piece by piece. Dropped before it is [finished](Self::finish), it
 /// is reset, so that what was cut short never looks whole.
+///
+/// ```no_run
+/// # async fn doc(connection: h3cast_transport::client::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// let request = http::Request::post("https://localhost:4433/echo").body(())?;
+/// let (mut body, response) = connection.send_request(request).await?;
+/// body.send("one piece".into()).await?;
+/// body.send("and another".into()).await?;
+/// body.finish().await?;
+/// println!("{}", response.await?.status);
+/// # Ok(()) }
+/// ```
 pub struct RequestBody {
     stream: RequestStream<SendStream, Bytes>,
     shared: Arc<Shared>,
@@ -46,8 +57,8 @@ impl RequestBody {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel-safe: when dropped, part of the piece may have been sent. The body cannot go on
-    /// then, and its next use fails.
+    /// Not cancel-safe: when dropped, part of the piece may have been sent. The body cannot
+    /// continue then, and its next use fails.
     pub async fn send(&mut self, bytes: Bytes) -> Result<(), ClientError> {
         self.whole()?;
         if bytes.is_empty() {

@@ -18,6 +18,23 @@ use super::{
 /// A handler gets it with [`Takeover::of`], or as an argument (it is an axum extractor that
 /// answers 505 where there is no HTTP/3 stream), and returns [`Takeover::respond`].
 ///
+/// ```
+/// # #[cfg(feature = "axum")] {
+/// use axum::{Router, response::Response, routing::get};
+/// use h3cast_transport::Takeover;
+///
+/// /// Writes the body on HTTP/3's own stream.
+/// async fn ticks(takeover: Takeover) -> Response {
+///     takeover.respond(Response::new(()), |mut stream| async move {
+///         let _ = stream.write_bytes("tick".into()).await;
+///         let _ = stream.finish().await;
+///     })
+/// }
+///
+/// let router: Router = Router::new().route("/ticks", get(ticks));
+/// # }
+/// ```
+///
 /// # Layers
 ///
 /// What is written to the stream passes by the layers around the handler. So the server looks at what they

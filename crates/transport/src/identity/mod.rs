@@ -78,6 +78,17 @@ impl Default for Lifetimes {
 }
 
 /// The server's certificate, as it is now and as it will be next.
+///
+/// ```no_run
+/// # #[cfg(feature = "self-signed")] {
+/// use h3cast_transport::Identity;
+///
+/// // Created and renewed in this folder; `Identity::from_pem` reads a certificate of your own.
+/// let identity = Identity::self_signed("certs".as_ref(), &[], Default::default())?;
+/// println!("{}", identity.hashes()[0].hex());
+/// # }
+/// # Ok::<(), h3cast_transport::identity::IdentityError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Identity(Arc<Shared>);
 

@@ -28,7 +28,20 @@ use crate::{
 /// What is bound at each address.
 const SOCKETS: Sockets = if cfg!(feature = "tcp") { Sockets::UdpAndTcp } else { Sockets::Udp };
 
-/// Makes a [`Server`].
+/// The settings of a [`Server`], which [`build`](Self::build) binds.
+///
+/// ```no_run
+/// # #[cfg(feature = "axum")]
+/// # async fn doc(identity: h3cast_transport::Identity) -> Result<(), Box<dyn std::error::Error>> {
+/// use axum::{Router, routing::get};
+/// use h3cast_transport::Server;
+///
+/// let router = Router::new().route("/", get(async || "hello\n"));
+/// let server = Server::builder(identity).listen("localhost:0".parse()?).http_service(router).build().await?;
+/// println!("{:?}", server.addresses());
+/// server.serve().await?;
+/// # Ok(()) }
+/// ```
 pub struct ServerBuilder {
     pub(super) identity: Identity,
     pub(super) listen: Vec<Listen>,

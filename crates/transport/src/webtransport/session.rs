@@ -106,6 +106,18 @@ pub struct Stats {
 
 /// A WebTransport session. Clones are handles of the same session; when the last is dropped, it is
 /// closed with code 0.
+///
+/// ```no_run
+/// # async fn doc(session: h3cast_transport::webtransport::Session) -> Result<(), Box<dyn std::error::Error>> {
+/// // What the peer sends on a stream, back on the same stream.
+/// let (mut send, mut recv) = session.accept_bi().await?;
+/// while let Some(bytes) = recv.read_bytes(65_536).await? {
+///     send.write_bytes(bytes).await?;
+/// }
+/// send.finish()?;
+/// session.close(0, "done");
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Session {
     inner: Arc<Inner>,
