@@ -47,4 +47,4 @@ impl Sessions for Registry {
 
 /// What answers sessions: nothing.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Handlers;
+pub(crate) struct Handlers {}
