@@ -18,7 +18,7 @@ pub struct Rarely<F> {
     door: Door,
 }
 
-/// Waits for a future that seldom wakes: see [`Rarely`].
+/// Waits for a future that seldom wakes: see `Rarely`.
 pub fn rarely<F: Future + Unpin>(future: F) -> Rarely<F> {
     Rarely { future: Some(future), door: Door::new() }
 }
