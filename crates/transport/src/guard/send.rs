@@ -24,9 +24,33 @@ enum Slot {
     Returned(Unfinished),
 }
 
-/// A stream that is reset when nobody takes it: QUIC would finish it, and it would look whole.
+/// A stream that is reset when it is dropped before its end, as by a panic: QUIC would finish it, and it would look
+/// whole.
 #[derive(Debug)]
-struct Unfinished(Option<engine::SendStream>);
+pub(crate) struct Unfinished(Option<engine::SendStream>);
+
+impl Unfinished {
+    /// `None` once it has ended.
+    pub(crate) fn get_mut(&mut self) -> Option<&mut engine::SendStream> {
+        self.0.as_mut()
+    }
+
+    /// For something else that resets it.
+    pub(crate) fn take(&mut self) -> Option<engine::SendStream> {
+        self.0.take()
+    }
+
+    /// Ends the stream; whether it had not ended before.
+    pub(crate) fn finish(mut self) -> bool {
+        self.0.take().is_some_and(|mut stream| stream.finish().is_ok())
+    }
+
+    pub(crate) fn reset(mut self, code: u64) {
+        if let Some(mut stream) = self.0.take() {
+            stream.reset(code);
+        }
+    }
+}
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
@@ -43,9 +67,9 @@ impl Handback {
     }
 
     /// The stream, if h3 has let go of it.
-    pub(crate) fn take(&self) -> Option<engine::SendStream> {
+    pub(crate) fn take(&self) -> Option<Unfinished> {
         match std::mem::take(&mut *lock(&self.0)) {
-            Slot::Returned(mut stream) => stream.0.take(),
+            Slot::Returned(stream) => Some(stream),
             Slot::Unwanted | Slot::Wanted => None,
         }
     }

@@ -99,19 +99,21 @@ pub(super) async fn write(
         return None;
     }
     drop(stream);
-    let mut stream = parts.handback.take()?;
+    // From here on, whatever is given up or panics resets it.
+    let mut unfinished = parts.handback.take()?;
     if let Some(work) = work {
-        let stream = TakenStream::new(conn, stream, body.length());
+        let stream = TakenStream::new(conn, unfinished.take()?, body.length());
         let broken_off = stream.broken_off();
         return Some(Box::pin(taken_over(work(stream), body, parts.stopped, broken_off)));
     }
+    let stream = unfinished.get_mut()?;
     let mut stopped = rarely(parts.stopped);
     let written = match bodiless {
         true => Ok(()),
         false => {
             tokio::select! {
                 biased;
-                written = write_body(&mut stream, body, &parts.malformed) => written,
+                written = write_body(stream, body, &parts.malformed) => written,
                 // The body is dropped here, and with it whatever produces it.
                 () = &mut stopped => Err(code::H3_REQUEST_CANCELLED),
             }
@@ -120,7 +122,7 @@ pub(super) async fn write(
     match written {
         Ok(()) => {
             // Errors here mean that the client has gone.
-            if stream.finish().is_ok() {
+            if unfinished.finish() {
                 stopped.await;
             }
         }
@@ -129,11 +131,11 @@ pub(super) async fn write(
             if error == code::H3_INTERNAL_ERROR {
                 tokio::select! {
                     biased;
-                    () = taken::delivered(&conn, &mut stream) => {}
+                    () = taken::delivered(&conn, stream) => {}
                     () = &mut stopped => {}
                 }
             }
-            stream.reset(error);
+            unfinished.reset(error);
         }
     }
     None

@@ -96,6 +96,7 @@ pub(crate) fn cases() -> Vec<Case> {
         get("trailers", "/trailers/none"),
         case("the head of trailers", "HEAD", "/trailers/none"),
         get("a body that fails", "/failing"),
+        get("a body that panics", "/panicking"),
         get("a panic", "/panic"),
         get("early hints", "/hints"),
         get("a sized body without a length", "/unsaid"),

@@ -193,6 +193,13 @@ pub(crate) fn router() -> Router {
         let pieces = [Ok("some"), Err(io::Error::other("as it is meant to"))];
         Body::from_stream(stream::iter(pieces))
     };
+    let panicking = async || {
+        let pieces = stream::iter(0..5).map(|n| match n {
+            3 => panic!("as it is meant to"),
+            _ => Ok::<_, Infallible>("some"),
+        });
+        Body::from_stream(pieces)
+    };
     Router::new()
         .route("/", get(async || "hello\n"))
         .route("/empty", get(async || ()))
@@ -224,6 +231,7 @@ pub(crate) fn router() -> Router {
         .route("/status/{status}/{with}", get(status))
         .route("/length/{said}/{given}", get(length))
         .route("/failing", get(failing))
+        .route("/panicking", get(panicking))
         .route("/hints", get(hints))
         .merge(held())
         .route("/panic", get(async || -> &'static str { panic!("as it is meant to") }))
