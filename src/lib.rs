@@ -37,6 +37,23 @@
 //! | [`identity`] | the certificate, its hashes, its renewal |
 //! | [`listen`] | addresses to listen on |
 //! | [`note`] | what a running server leaves for its user's clients |
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use h3cast::{Identity, Limits, Server, webtransport::SessionRequest};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let identity = Identity::self_signed("certs".as_ref(), &[], Default::default())?;
+//! let server = Server::builder(identity)
+//!     .limits(Limits::default().streams(50))
+//!     .http_service(Router::new().route("/", get(|| async { "hello over any HTTP\n" })))
+//!     .webtransport("/echo", |request: SessionRequest| async move { /* request.accept().await … */ })
+//!     .build()
+//!     .await?;
+//! server.run_until(tokio::signal::ctrl_c()).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -63,8 +80,9 @@ pub use h3cast_feed::format;
 pub(crate) use h3cast_transport::program::shown;
 pub(crate) use h3cast_transport::program::{fault, outstanding, panics, path, rarely};
 pub use h3cast_transport::{
-    ConnectionHandle, EarlyData, Identity, Interim, InterimError, Listen, NoTakeover, PlainHttp, Server, TakenStream,
-    Takeover, TooEarly, connection, early, http3, identity, listen, note, origin, quic, server, webtransport,
+    BadLimit, ConnectionHandle, EarlyData, Identity, Interim, InterimError, Limits, Listen, NoTakeover, PlainHttp,
+    Server, TakenStream, Takeover, TooEarly, connection, early, http3, identity, listen, note, origin, quic, server,
+    webtransport,
 };
 // What public signatures name, as `h3cast_transport` has it; and the router of `App`.
 #[doc(no_inline)]
