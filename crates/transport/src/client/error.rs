@@ -93,6 +93,10 @@ pub enum ClientError {
     /// The body of the request failed while it was sent; the request was cancelled.
     #[error("the body of the request failed: {0}")]
     RequestBody(#[source] BoxError),
+    /// The `content-length` of the request, given here, is not a number, or there are two different ones; nothing
+    /// was sent.
+    #[error("the request's content-length is not a valid length in bytes: {0}")]
+    InvalidRequestLength(String),
     /// The body of the request is not as long as its `content-length`; the request was cancelled.
     #[error("the request's content-length is {length}, and its body has {}", match sent {
         Some(sent) => format!("{sent} bytes"),
@@ -227,6 +231,7 @@ impl ClientError {
             | Self::Untrusted { .. }
             | Self::Connect { untrusted: true, .. }
             | Self::RequestBody(_)
+            | Self::InvalidRequestLength(_)
             | Self::RequestLength { .. }
             | Self::Protocol(ProtocolError::Host) => true,
             Self::Refused { status, .. } => retry::is_final(*status),
@@ -281,6 +286,7 @@ impl ClientError {
             Self::Malformed(error) => Self::Malformed(error.clone()),
             Self::Length { length, received } => Self::Length { length: *length, received: *received },
             Self::RequestBody(error) => Self::RequestBody(error.to_string().into()),
+            Self::InvalidRequestLength(fields) => Self::InvalidRequestLength(fields.clone()),
             Self::RequestLength { length, sent } => Self::RequestLength { length: *length, sent: *sent },
             Self::Refused { status, headers } => Self::Refused { status: *status, headers: headers.clone() },
         }

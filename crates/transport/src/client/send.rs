@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::debug;
 
-use super::{ClientError, ClientResponse, RequestBody, ResponseFuture, content_length};
+use super::{ClientError, ClientResponse, MalformedResponse, RequestBody, ResponseFuture, content_length};
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -37,8 +37,14 @@ impl Upload {
 /// The `content-length` of a request, which it is given if its body knows its size
 /// ([RFC 9110 §8.6](https://www.rfc-editor.org/rfc/rfc9110#section-8.6)).
 pub(super) fn length(head: &mut Parts, body: &impl http_body::Body) -> Result<Option<u64>, ClientError> {
-    if let Some(length) = content_length(&head.headers)? {
-        return Ok(Some(length));
+    match content_length(&head.headers) {
+        Ok(None) => {}
+        Ok(Some(length)) => return Ok(Some(length)),
+        // It is the caller's.
+        Err(ClientError::Malformed(MalformedResponse::ContentLength(fields))) => {
+            return Err(ClientError::InvalidRequestLength(fields));
+        }
+        Err(error) => return Err(error),
     }
     let length = body.size_hint().exact();
     let has_body = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);

@@ -237,6 +237,12 @@ async fn a_request_whose_body_fails_is_cancelled() {
         );
         assert_eq!(soon("the code", seen.recv()).await, Some(CANCELLED));
     }
+
+    // One that is none is the caller's mistake.
+    let request = Request::post(server.uri("/")).header(header::CONTENT_LENGTH, "x").body(Full::<Bytes>::default());
+    let error = soon("the refusal", connection.send(request.unwrap())).await.unwrap_err();
+    assert_eq!(error.to_string(), "the request's content-length is not a valid length in bytes: x");
+    assert!(error.is_final());
 }
 
 #[tokio::test]
