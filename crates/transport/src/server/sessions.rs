@@ -48,7 +48,8 @@ impl ServerBuilder {
 
     /// Origins whose pages may open WebTransport sessions, in addition to pages of this server's own origin
     /// (`https://` and the host and port that the session is asked from, and what it serves over
-    /// [plain HTTP](Self::plain_http)). Others get 403. A client that states no origin is not a browser, and may.
+    /// [plain HTTP](Self::plain_http), at its first such listener). Others get 403. A client that states no origin is
+    /// not a browser, and may.
     ///
     /// Routes that follow a rule of their own have it in their extensions:
     /// `.layer(axum::Extension(Origins::any()))`. A service whose rule is to hold for the server's handlers as well
