@@ -3,12 +3,28 @@
 use std::time::Duration;
 
 use http::Request;
-use hyper_util::{
-    rt::{TokioExecutor, TokioTimer},
-    server::conn::auto,
-};
+use hyper::rt::Executor;
+use hyper_util::{rt::TokioTimer, server::conn::auto};
+use tracing::error;
 
-use crate::limits::Limits;
+use crate::{limits::Limits, panics};
+
+/// Spawns hyper's tasks, each of them one request over HTTP/2, and logs their panics: hyper keeps no handle.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tasks;
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::spawn(async move {
+            if let Err(panic) = panics::caught_async(task).await {
+                error!("the task of a request panicked: {panic}");
+            }
+        });
+    }
+}
 
 /// What of the client's is read at once, at most, in bytes.
 const READ_BUFFER: usize = 64 * 1024;
@@ -21,10 +37,10 @@ pub(super) fn head_size<B>(request: &Request<B>) -> u64 {
 }
 
 /// What serves connections of HTTP/1.1 and HTTP/2.
-pub(super) fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+pub(super) fn builder(limits: &Limits) -> auto::Builder<Tasks> {
     // hyper adds it to the time that it is.
     let silence = (limits.idle_timeout / 2).min(Duration::from_secs(u32::MAX.into()));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(Tasks);
     builder
         .http1()
         .timer(TokioTimer::new())

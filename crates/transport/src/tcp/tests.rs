@@ -35,6 +35,7 @@ fn one_connection(stop: CancellationToken) -> tokio::io::DuplexStream {
         Body::from_stream(stream::iter([Ok::<_, std::convert::Infallible>(read)]))
     };
     let router = Router::new().route("/", get(slow)).route("/long", get(long));
+    let router = router.route("/panic", get(async || -> &'static str { panic!("as it is meant to") }));
     let router = router.route("/reads", axum::routing::post(reads)).route("/read", get(read));
     let context = Context {
         service: tower::util::BoxCloneSyncService::new(router),
@@ -184,4 +185,46 @@ async fn a_stop_closes_connections_that_wait_and_ends_heads_that_have_begun() {
         let _ = client.read_to_string(&mut rest).await;
         assert!(rest.is_empty() && stopped.elapsed() < Duration::from_secs(longest), "{:?}: {rest}", stopped.elapsed());
     }
+}
+
+/// Collects what is logged as an error.
+struct Errors(tokio::sync::mpsc::UnboundedSender<String>);
+
+impl tracing::Subscriber for Errors {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut |_: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            let _ = self.0.send(format!("{value:?}"));
+        });
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn a_panic_of_a_handler_over_http2_is_logged() {
+    let (tx, mut errors) = tokio::sync::mpsc::unbounded_channel();
+    let _default = tracing::subscriber::set_default(Errors(tx));
+    let stop = CancellationToken::new();
+    let stream = TokioIo::new(one_connection(stop.clone()));
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, driver) = hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
+    tokio::spawn(driver);
+    let request = Request::get("http://localhost/panic").body(Body::empty()).unwrap();
+    sender.send_request(request).await.unwrap_err();
+    let logged = tokio::time::timeout(Duration::from_secs(30), errors.recv()).await.unwrap();
+    assert_eq!(logged.as_deref(), Some("the task of a request panicked: as it is meant to"));
 }
