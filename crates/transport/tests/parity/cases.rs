@@ -129,7 +129,7 @@ pub(crate) fn cases() -> Vec<Case> {
             }
         }
     }
-    for status in [100, 102, 103] {
+    for status in [100, 101, 102, 103] {
         cases.push(get(leak(format!("{status} from a handler")), leak(format!("/status/{status}/none"))));
     }
     cases

@@ -43,6 +43,7 @@ const EXCEPTIONS: &[(&str, &[Version], &str)] = &[
     ("304 with a streamed body", MULTIPLEXED, NO_CONTENT),
     ("304 with nothing", MULTIPLEXED, NO_CONTENT),
     ("100 from a handler", MULTIPLEXED, INTERIM),
+    ("101 from a handler", MULTIPLEXED, "500: only HTTP/1.1 can switch protocols; hyper resets the stream over HTTP/2"),
     ("102 from a handler", MULTIPLEXED, INTERIM),
     ("103 from a handler", MULTIPLEXED, INTERIM),
     ("connection in trailers", MULTIPLEXED, TRAILERS),
