@@ -84,7 +84,7 @@ pub struct Body {
     /// How long it is, in bytes, if the head says so.
     length: Option<u64>,
     received: u64,
-    state: State,
+    state: BodyState,
     /// The request's body, if that is still being sent.
     upload: Option<Upload>,
     /// Keeps the connection open, if no one else does.
@@ -92,7 +92,7 @@ pub struct Body {
 }
 
 #[derive(Debug)]
-enum State {
+enum BodyState {
     Data,
     /// The data is complete.
     Trailers,
@@ -112,7 +112,7 @@ impl std::fmt::Debug for Body {
 
 impl Body {
     pub(super) fn new(stream: RequestStream<RecvStream, Bytes>, shared: Arc<Shared>, length: Option<u64>) -> Self {
-        Self { stream, shared, length, received: 0, state: State::Data, upload: None, lease: None }
+        Self { stream, shared, length, received: 0, state: BodyState::Data, upload: None, lease: None }
     }
 
     /// The request's body is still being sent.
@@ -175,7 +175,7 @@ impl Body {
 
     fn take_trailers(&mut self) -> Option<HeaderMap> {
         match &mut self.state {
-            State::Ended(trailers) => trailers.take().map(|trailers| *trailers),
+            BodyState::Ended(trailers) => trailers.take().map(|trailers| *trailers),
             _ => None,
         }
     }
@@ -183,17 +183,17 @@ impl Body {
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ClientError>> {
         loop {
             match &self.state {
-                State::Data => match ready!(self.poll_data(cx)) {
+                BodyState::Data => match ready!(self.poll_data(cx)) {
                     Ok(Some(bytes)) => return Poll::Ready(Ok(Some(bytes))),
-                    Ok(None) => self.state = State::Trailers,
+                    Ok(None) => self.state = BodyState::Trailers,
                     Err(error) => self.failed(error),
                 },
-                State::Trailers => match ready!(self.stream.poll_recv_trailers(cx)) {
-                    Ok(trailers) => self.state = State::Ended(trailers.map(Box::new)),
+                BodyState::Trailers => match ready!(self.stream.poll_recv_trailers(cx)) {
+                    Ok(trailers) => self.state = BodyState::Ended(trailers.map(Box::new)),
                     Err(error) => self.failed(ClientError::of_stream(&self.shared, error)),
                 },
-                State::Ended(_) => return Poll::Ready(Ok(None)),
-                State::Failed { error, .. } => return Poll::Ready(Err(error.copied())),
+                BodyState::Ended(_) => return Poll::Ready(Ok(None)),
+                BodyState::Failed { error, .. } => return Poll::Ready(Err(error.copied())),
             }
         }
     }
@@ -221,16 +221,16 @@ impl Body {
     fn failed(&mut self, error: ClientError) {
         // A request that was cancelled for its body has no other cause.
         let cause = self.upload.as_ref().and_then(Upload::failure);
-        self.state = State::Failed { error: Box::new(cause.unwrap_or(error)), reported: false };
+        self.state = BodyState::Failed { error: Box::new(cause.unwrap_or(error)), reported: false };
     }
 
     /// As [`poll_bytes`](Self::poll_bytes), with one error.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ClientError>>> {
-        if matches!(self.state, State::Failed { reported: true, .. }) {
+        if matches!(self.state, BodyState::Failed { reported: true, .. }) {
             return Poll::Ready(None);
         }
         let piece = ready!(self.poll_bytes(cx));
-        if let State::Failed { reported, .. } = &mut self.state {
+        if let BodyState::Failed { reported, .. } = &mut self.state {
             *reported = true;
         }
         Poll::Ready(piece.transpose())
@@ -257,7 +257,7 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.state, State::Ended(None))
+        matches!(self.state, BodyState::Ended(None))
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -267,7 +267,7 @@ impl http_body::Body for Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if let Some(upload) = self.upload.take().filter(|_| !matches!(self.state, State::Ended(_))) {
+        if let Some(upload) = self.upload.take().filter(|_| !matches!(self.state, BodyState::Ended(_))) {
             upload.cancel();
         }
     }

@@ -63,10 +63,10 @@ pub(super) struct Settings {
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
-pub struct Connector(Arc<Inner>);
+pub struct Connector(Arc<ConnectorInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct ConnectorInner {
     config: quic::client::Config,
     /// Knows why a server was refused.
     verifier: Arc<Verifier>,
@@ -109,7 +109,7 @@ impl Connector {
         let config = quic::client::Config::new(tls, transport);
         let config = config.map_err(|error| ProtocolError::Engine(error.into()))?;
         let (local, known) = (Mutex::new(local), Mutex::default());
-        Ok(Self(Arc::new(Inner { config, verifier, local, settings, known })))
+        Ok(Self(Arc::new(ConnectorInner { config, verifier, local, settings, known })))
     }
 
     pub(super) fn settings(&self) -> &Settings {

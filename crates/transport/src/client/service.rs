@@ -81,7 +81,7 @@ struct Pool {
     connector: Connector,
     idle_timeout: Duration,
     /// By host and port, in lower case.
-    places: Mutex<HashMap<String, Place>>,
+    places: Mutex<HashMap<String, PoolSlot>>,
     /// One for each connection, which closes it when it is idle or lost.
     keepers: Mutex<JoinSet<()>>,
 }
@@ -89,7 +89,7 @@ struct Pool {
 type Opened = Result<Arc<Pooled>, Arc<ClientError>>;
 type Attempt = BoxFuture<'static, Opened>;
 
-enum Place {
+enum PoolSlot {
     /// Ends with the last request that waits for it.
     Opening(WeakShared<Attempt>),
     Open(Arc<Pooled>),
@@ -223,8 +223,10 @@ impl Pool {
         let opening = {
             let mut places = lock(&self.places);
             let opening = match places.get(&key) {
-                Some(Place::Open(pooled)) if !pooled.connection.is_closed() => return Ok(Lease::new(pooled.clone())),
-                Some(Place::Opening(opening)) => opening.upgrade(),
+                Some(PoolSlot::Open(pooled)) if !pooled.connection.is_closed() => {
+                    return Ok(Lease::new(pooled.clone()));
+                }
+                Some(PoolSlot::Opening(opening)) => opening.upgrade(),
                 _ => None,
             };
             opening.unwrap_or_else(|| {
@@ -232,8 +234,8 @@ impl Pool {
                 // There is one: it has not been polled yet.
                 if let Some(weak) = opening.downgrade() {
                     // Attempts that all who waited have given up leave nothing behind.
-                    places.retain(|_, place| !matches!(place, Place::Opening(weak) if weak.upgrade().is_none()));
-                    places.insert(key, Place::Opening(weak));
+                    places.retain(|_, place| !matches!(place, PoolSlot::Opening(weak) if weak.upgrade().is_none()));
+                    places.insert(key, PoolSlot::Opening(weak));
                 }
                 opening
             })
@@ -248,7 +250,7 @@ impl Pool {
         match opened {
             Ok(connection) => {
                 let pooled = Arc::new(Pooled { key, connection, requests: watch::Sender::new(0) });
-                places.insert(pooled.key.clone(), Place::Open(pooled.clone()));
+                places.insert(pooled.key.clone(), PoolSlot::Open(pooled.clone()));
                 let mut keepers = lock(&self.keepers);
                 while keepers.try_join_next().is_some() {}
                 keepers.spawn(keep(Arc::downgrade(&self), pooled.clone(), self.idle_timeout));
@@ -279,8 +281,8 @@ impl Pool {
     }
 }
 
-fn forget(places: &mut HashMap<String, Place>, pooled: &Arc<Pooled>) {
-    if matches!(places.get(&pooled.key), Some(Place::Open(known)) if Arc::ptr_eq(known, pooled)) {
+fn forget(places: &mut HashMap<String, PoolSlot>, pooled: &Arc<Pooled>) {
+    if matches!(places.get(&pooled.key), Some(PoolSlot::Open(known)) if Arc::ptr_eq(known, pooled)) {
         places.remove(&pooled.key);
     }
 }

@@ -48,9 +48,9 @@ pub enum Protocol {
 /// # let _: axum::Router = axum::Router::new().route("/quality", axum::routing::get(quality));
 /// ```
 #[derive(Clone)]
-pub struct ConnectionHandle(Arc<Inner>);
+pub struct ConnectionHandle(Arc<HandleInner>);
 
-struct Inner {
+struct HandleInner {
     id: u64,
     protocol: Protocol,
     local: Option<SocketAddr>,
@@ -101,7 +101,7 @@ impl ConnectionHandle {
         link: Link,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(Arc::new(Inner {
+        Self(Arc::new(HandleInner {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             protocol,
             local,

@@ -24,7 +24,7 @@ const CONTINUE: &[u8] = b"100-continue";
 /// (H3_NO_ERROR).
 pub(crate) struct RequestBody {
     stream: h3::server::RequestStream<RecvStream, Bytes>,
-    state: State,
+    state: BodyPart,
     /// What had arrived before anything asked for the body.
     arrived: Option<Result<Frame<Bytes>, BoxError>>,
     /// What must still come after that, if the head said how much.
@@ -35,7 +35,7 @@ pub(crate) struct RequestBody {
 }
 
 #[derive(PartialEq)]
-enum State {
+enum BodyPart {
     Data,
     Trailers,
     Ended,
@@ -53,7 +53,7 @@ impl RequestBody {
         let expects =
             headers.get_all(header::EXPECT).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(CONTINUE));
         let expected = (expects && left != Some(0)).then(|| outgoing.expected());
-        let mut body = Self { stream, state: State::Data, arrived: None, left, malformed, expected };
+        let mut body = Self { stream, state: BodyPart::Data, arrived: None, left, malformed, expected };
         // The end of a request without a body comes with its head. Layers and handlers that pass the body on ask
         // for that (`is_end_stream`, `size_hint`) before they read: a proxy would send it in chunks.
         if let Poll::Ready(arrived) = body.poll_read(&mut Context::from_waker(Waker::noop())) {
@@ -63,7 +63,7 @@ impl RequestBody {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.state == State::Data {
+        if self.state == BodyPart::Data {
             match ready!(self.stream.poll_recv_data(cx)) {
                 Ok(Some(mut data)) => {
                     let data = data.copy_to_bytes(data.remaining());
@@ -75,16 +75,16 @@ impl RequestBody {
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Ok(None) if self.left.is_some_and(|left| left > 0) => return self.wrong_length(),
-                Ok(None) => self.state = State::Trailers,
+                Ok(None) => self.state = BodyPart::Trailers,
                 Err(error) => {
-                    self.state = State::Ended;
+                    self.state = BodyPart::Ended;
                     return Poll::Ready(Some(Err(error.into())));
                 }
             }
         }
-        if self.state == State::Trailers {
+        if self.state == BodyPart::Trailers {
             let trailers = ready!(self.stream.poll_recv_trailers(cx));
-            self.state = State::Ended;
+            self.state = BodyPart::Ended;
             return Poll::Ready(
                 trailers.transpose().map(|trailers| trailers.map(Frame::trailers).map_err(BoxError::from)),
             );
@@ -94,7 +94,7 @@ impl RequestBody {
 
     /// RFC 9114 §4.1.2: the body is not as long as the head says.
     fn wrong_length(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.state = State::Ended;
+        self.state = BodyPart::Ended;
         self.malformed.set();
         self.stream.stop_sending(Code::H3_MESSAGE_ERROR);
         Poll::Ready(Some(Err("the body is not as long as its content-length".into())))
@@ -120,7 +120,7 @@ impl http_body::Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.arrived.is_none() && self.state == State::Ended
+        self.arrived.is_none() && self.state == BodyPart::Ended
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -129,9 +129,9 @@ impl http_body::Body for RequestBody {
             _ => 0,
         };
         match (&self.state, self.left) {
-            (State::Data, None) => SizeHint::default(),
-            (State::Data, Some(left)) => SizeHint::with_exact(arrived + left),
-            (State::Trailers | State::Ended, _) => SizeHint::with_exact(arrived),
+            (BodyPart::Data, None) => SizeHint::default(),
+            (BodyPart::Data, Some(left)) => SizeHint::with_exact(arrived + left),
+            (BodyPart::Trailers | BodyPart::Ended, _) => SizeHint::with_exact(arrived),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Certificate, Identity, IdentityError, Mode, Origin, State, own, stamp::Stamp, watch::Watch};
+use super::{Certificate, Generations, Identity, IdentityError, Mode, Origin, own, stamp::Stamp, watch::Watch};
 
 /// How often to look at the clock, and at the files though nothing was heard of a change. Short,
 /// since a computer that sleeps stops timers but not the validity of certificates.
@@ -148,7 +148,7 @@ impl Identity {
             Origin::Made(made) => made.brought(Some(&before), Mode::Run(stamp.as_ref()), now),
             Origin::Given { certificate, key, .. } => match is_readable_again(certificate) && is_readable_again(key) {
                 true => own::load(certificate, key)
-                    .map(|(current, _)| (State { current, next: None, previous: Vec::new() }, None)),
+                    .map(|(current, _)| (Generations { current, next: None, previous: Vec::new() }, None)),
                 false => Ok(((*before).clone(), None)),
             },
             Origin::Localhost(localhost) => localhost.renewed(&before, now).map(|state| (state, None)),
@@ -170,7 +170,7 @@ impl Identity {
         keeping.note(trouble) && !waits
     }
 
-    pub(super) fn adopt(&self, before: &State, mut state: State, now: SystemTime) {
+    pub(super) fn adopt(&self, before: &Generations, mut state: Generations, now: SystemTime) {
         if state.current.newest() != before.current.newest() {
             info!(sha256 = state.current.newest().hash().hex(), "the certificate was renewed");
         }

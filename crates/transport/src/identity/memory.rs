@@ -4,7 +4,7 @@ use std::{path::Path, sync::PoisonError, time::SystemTime};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{Certificate, Identity, IdentityError, Origin, State, key::Key, own, pem};
+use super::{Certificate, Generations, Identity, IdentityError, Origin, key::Key, own, pem};
 
 /// What messages call them.
 const CERTIFICATE: &str = "the certificate from memory";
@@ -70,7 +70,7 @@ impl Identity {
 
     fn from_memory(chain: Vec<Certificate>, key: Key) -> Result<Self, IdentityError> {
         let (current, chain) = own::fitting(chain, key, Path::new(CERTIFICATE), Path::new(KEY))?;
-        Ok(Self::new(Origin::Memory { chain }, State { current, next: None, previous: Vec::new() }))
+        Ok(Self::new(Origin::Memory { chain }, Generations { current, next: None, previous: Vec::new() }))
     }
 
     /// Serves with the certificate of `other` from the next handshake on, also in a server that runs. Pages

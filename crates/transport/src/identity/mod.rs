@@ -90,14 +90,14 @@ impl Default for Lifetimes {
 /// # Ok::<(), h3cast_transport::identity::IdentityError>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Identity(Arc<Shared>);
+pub struct Identity(Arc<SharedIdentity>);
 
 #[derive(Debug)]
-struct Shared {
+struct SharedIdentity {
     origin: Origin,
-    state: RwLock<Arc<State>>,
+    state: RwLock<Arc<Generations>>,
     changed: Sender<()>,
-    /// Held by whoever looks at the files, never by a worker.
+    /// SharedIdentity by whoever looks at the files, never by a worker.
     keeping: Mutex<Keeping>,
 }
 
@@ -120,14 +120,14 @@ enum Origin {
 }
 
 #[derive(Debug, Clone)]
-struct State {
+struct Generations {
     current: Generation,
     next: Option<Generation>,
     /// Those before, whose hashes pages may still hold.
     previous: Vec<Certificate>,
 }
 
-impl State {
+impl Generations {
     fn generations(&self) -> impl Iterator<Item = &Generation> {
         [Some(&self.current), self.next.as_ref()].into_iter().flatten()
     }
@@ -167,11 +167,11 @@ impl Identity {
     pub fn from_pem(certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
         let (current, chain) = own::load(certificate, key)?;
         let origin = Origin::Given { certificate: certificate.into(), key: key.into(), chain };
-        Ok(Self::new(origin, State { current, next: None, previous: Vec::new() }))
+        Ok(Self::new(origin, Generations { current, next: None, previous: Vec::new() }))
     }
 
-    fn new(origin: Origin, state: State) -> Self {
-        Self(Arc::new(Shared {
+    fn new(origin: Origin, state: Generations) -> Self {
+        Self(Arc::new(SharedIdentity {
             origin,
             state: RwLock::new(Arc::new(state)),
             changed: Sender::new(()),
@@ -179,11 +179,11 @@ impl Identity {
         }))
     }
 
-    fn state(&self) -> Arc<State> {
+    fn state(&self) -> Arc<Generations> {
         self.0.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, state: State) {
+    fn set(&self, state: Generations) {
         *self.0.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
         self.0.changed.send_replace(());
     }

@@ -17,10 +17,10 @@ use super::{ending::Ending, waiting::Waiting};
 
 /// How often a connection has been flushed: everything that hyper had to write was written then.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Flushes(Arc<Shared>);
+pub(super) struct Flushes(Arc<FlushCount>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct FlushCount {
     count: AtomicU64,
     /// How many bytes the connection has taken.
     written: AtomicU64,

@@ -16,19 +16,19 @@ use crate::limits::Limits;
 
 /// What a connection waits for, and until when.
 #[derive(Debug, Clone)]
-pub(super) struct Waiting(Arc<Inner>);
+pub(super) struct Waiting(Arc<WaitingConnection>);
 
 #[derive(Debug)]
-struct Inner {
+struct WaitingConnection {
     keep_alive: Duration,
     head_timeout: Duration,
-    state: Mutex<State>,
+    state: Mutex<Pause>,
     waker: AtomicWaker,
 }
 
 /// Nothing, before the first request.
 #[derive(Debug, Default)]
-struct State {
+struct Pause {
     /// What holds the connection: bodies of a request and its response.
     held: usize,
     /// Until when the next head must begin or, `begun`, be complete.
@@ -47,10 +47,15 @@ pub(super) struct Busy {
 impl Waiting {
     pub(super) fn new(limits: &Limits) -> Self {
         let (keep_alive, head_timeout) = (limits.keep_alive, limits.head_timeout);
-        Self(Arc::new(Inner { keep_alive, head_timeout, state: Mutex::default(), waker: AtomicWaker::new() }))
+        Self(Arc::new(WaitingConnection {
+            keep_alive,
+            head_timeout,
+            state: Mutex::default(),
+            waker: AtomicWaker::new(),
+        }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Pause> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -11,7 +11,7 @@ use tracing::debug;
 use super::{
     capsule::{Capsule, CapsuleDecoder, CapsuleError, encode_close, encode_drain},
     registry::Seat,
-    session::{Ask, Closed, Inner, Session},
+    session::{Ask, Closed, Session, SessionInner},
 };
 use crate::{
     connection::ConnectionHandle,
@@ -83,7 +83,7 @@ pub(crate) async fn open(
     send: impl ConnectSend,
     recv: impl ConnectRecv,
 ) {
-    let inner = Arc::new(Inner::new(seat.id(), conn, handle, protocol));
+    let inner = Arc::new(SessionInner::new(seat.id(), conn, handle, protocol));
     let _end = EndOnDrop(inner.clone());
     seat.open(&inner);
     // When nobody waits any more, the session comes back here and is closed by its drop.
@@ -93,7 +93,7 @@ pub(crate) async fn open(
 
 /// Ends a session whose driver is dropped, with its connection or by a panic of its handler, so
 /// that nobody waits for ever.
-struct EndOnDrop(Arc<Inner>);
+struct EndOnDrop(Arc<SessionInner>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
@@ -106,7 +106,7 @@ impl Drop for EndOnDrop {
 }
 
 /// Drives a session until it has ended, by either side or with its connection.
-async fn drive(session: Arc<Inner>, mut send: impl ConnectSend, mut recv: impl ConnectRecv) {
+async fn drive(session: Arc<SessionInner>, mut send: impl ConnectSend, mut recv: impl ConnectRecv) {
     let mut decoder = CapsuleDecoder::default();
     let closed = loop {
         tokio::select! {
@@ -173,7 +173,7 @@ async fn close(send: &mut impl ConnectSend, recv: &mut impl ConnectRecv, code: u
 
 /// Takes what came on the stream: `Some` when it ends the session.
 fn read(
-    session: &Inner,
+    session: &SessionInner,
     decoder: &mut CapsuleDecoder,
     data: Result<Option<Bytes>, StreamError>,
 ) -> Result<Option<Closed>, CapsuleError> {

@@ -14,7 +14,7 @@ use h3cast_proto::{Violation, code, datagram};
 use tokio::sync::Notify;
 use tracing::debug;
 
-use super::session::Inner;
+use super::session::SessionInner;
 use crate::{
     guard::{Begun, Delivery, Sessions},
     quic::{RecvStream, SendStream},
@@ -37,7 +37,7 @@ const ENDED_REMEMBERED: usize = 64;
 /// The sessions of one connection.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    state: Mutex<State>,
+    state: Mutex<RegistryState>,
     /// Wakes the streams that wait when a session comes or goes.
     changed: Notify,
     waiting: AtomicUsize,
@@ -45,7 +45,7 @@ pub(crate) struct Registry {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct RegistryState {
     sessions: HashMap<u64, Entry>,
     ended: VecDeque<u64>,
     early_datagrams: VecDeque<(u64, Bytes)>,
@@ -57,12 +57,12 @@ struct State {
 enum Entry {
     /// Its CONNECT has come and is being answered.
     Asked,
-    Open(Arc<Inner>),
+    Open(Arc<SessionInner>),
 }
 
 /// Where a stream belongs.
-enum Place {
-    Session(Arc<Inner>),
+enum StreamOwner {
+    Session(Arc<SessionInner>),
     Gone,
     NotYet,
 }
@@ -92,7 +92,7 @@ impl Seat {
     }
 
     /// Opens the session: streams and datagrams that waited for it reach it now.
-    pub(super) fn open(&self, session: &Arc<Inner>) {
+    pub(super) fn open(&self, session: &Arc<SessionInner>) {
         let registry = &self.registry;
         let mut state = registry.state();
         state.sessions.insert(self.id, Entry::Open(session.clone()));
@@ -122,7 +122,7 @@ impl Registry {
         Self { state: Mutex::default(), changed: Notify::new(), waiting: AtomicUsize::new(0), max_sessions }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, RegistryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -158,33 +158,33 @@ impl Registry {
         }
     }
 
-    fn place(&self, id: u64) -> Place {
+    fn place(&self, id: u64) -> StreamOwner {
         let state = self.state();
         match state.sessions.get(&id) {
-            Some(Entry::Open(session)) => Place::Session(session.clone()),
-            Some(Entry::Asked) => Place::NotYet,
-            None if state.ended.contains(&id) => Place::Gone,
-            None => Place::NotYet,
+            Some(Entry::Open(session)) => StreamOwner::Session(session.clone()),
+            Some(Entry::Asked) => StreamOwner::NotYet,
+            None if state.ended.contains(&id) => StreamOwner::Gone,
+            None => StreamOwner::NotYet,
         }
     }
 
     /// Finds the session of a stream, waiting for it within the bounds; an error is the code to
     /// refuse the stream with.
-    async fn find(&self, id: u64) -> Result<Arc<Inner>, u64> {
+    async fn find(&self, id: u64) -> Result<Arc<SessionInner>, u64> {
         let rejected = || code::WT_BUFFERED_STREAM_REJECTED;
         match self.place(id) {
-            Place::Session(session) => return Ok(session),
-            Place::Gone => return Err(code::WT_SESSION_GONE),
-            Place::NotYet => {}
+            StreamOwner::Session(session) => return Ok(session),
+            StreamOwner::Gone => return Err(code::WT_SESSION_GONE),
+            StreamOwner::NotYet => {}
         }
         let _waiting = Waiting::take(&self.waiting).ok_or_else(rejected)?;
         let found = async {
             loop {
                 let changed = self.changed.notified();
                 match self.place(id) {
-                    Place::Session(session) => return Ok(session),
-                    Place::Gone => return Err(code::WT_SESSION_GONE),
-                    Place::NotYet => changed.await,
+                    StreamOwner::Session(session) => return Ok(session),
+                    StreamOwner::Gone => return Err(code::WT_SESSION_GONE),
+                    StreamOwner::NotYet => changed.await,
                 }
             }
         };

@@ -19,8 +19,8 @@ use crate::{
     guard::Begun,
     quic::{self, SendDatagramError},
 };
-pub(crate) use inner::Inner;
-pub(super) use inner::{Ask, State};
+pub(crate) use inner::SessionInner;
+pub(super) use inner::{Ask, SessionState};
 
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,12 +120,12 @@ pub struct Stats {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Session {
-    inner: Arc<Inner>,
+    inner: Arc<SessionInner>,
     _last: Arc<CloseOnDrop>,
 }
 
 #[derive(Debug)]
-struct CloseOnDrop(Arc<Inner>);
+struct CloseOnDrop(Arc<SessionInner>);
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
@@ -134,7 +134,7 @@ impl Drop for CloseOnDrop {
 }
 
 impl Session {
-    pub(super) fn new(inner: Arc<Inner>) -> Self {
+    pub(super) fn new(inner: Arc<SessionInner>) -> Self {
         Self { _last: Arc::new(CloseOnDrop(inner.clone())), inner }
     }
 
@@ -366,7 +366,7 @@ impl Session {
     ///
     /// Cancel-safe.
     pub async fn closed(&self) -> Closed {
-        let closed = |state: &State| matches!(state, State::Closed(_));
+        let closed = |state: &SessionState| matches!(state, SessionState::Closed(_));
         self.inner.wait(closed).await
     }
 
@@ -383,12 +383,12 @@ impl Session {
     pub async fn draining(&self) {
         let mut state = self.inner.state.subscribe();
         // An error would mean that the session is gone, which counts as well.
-        let _ = state.wait_for(|state| *state != State::Open { draining: false }).await;
+        let _ = state.wait_for(|state| *state != SessionState::Open { draining: false }).await;
     }
 
     /// Waits until nothing can be done with the session any more.
     async fn ended(&self) -> Closed {
-        self.inner.wait(|state| !matches!(state, State::Open { .. })).await
+        self.inner.wait(|state| !matches!(state, SessionState::Open { .. })).await
     }
 
     /// Runs `work` unless the session ends first.

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::SystemTime};
 
 use super::folder::{CERTIFICATES, FolderContents};
-use crate::identity::{IdentityError, Mode, State, rfc3339};
+use crate::identity::{Generations, IdentityError, Mode, rfc3339};
 
 /// What could not be stored.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(super) struct Unsaved {
 
 impl Unsaved {
     /// What that means for clients.
-    pub(super) fn in_words(&self, state: &State, names: &[String]) -> String {
+    pub(super) fn in_words(&self, state: &Generations, names: &[String]) -> String {
         let Self { lack, error } = self;
         let end = rfc3339(state.current.newest().not_after());
         let lacks = |name: &&String| !state.current.certificates().any(|one| one.names_host(name));
@@ -48,7 +48,7 @@ pub(super) enum Lack {
 }
 
 impl Lack {
-    pub(super) fn of(contents: &FolderContents, known: Option<&State>, mode: Mode<'_>, now: SystemTime) -> Self {
+    pub(super) fn of(contents: &FolderContents, known: Option<&Generations>, mode: Mode<'_>, now: SystemTime) -> Self {
         let missing = match mode.runs() {
             true => contents.missing(),
             false => None,
@@ -62,9 +62,13 @@ impl Lack {
 }
 
 /// The file that may be in the middle of being written by the folder's owner.
-pub(super) fn doubtful(contents: &FolderContents, known: Option<&State>, now: SystemTime) -> Option<&'static str> {
+pub(super) fn doubtful(
+    contents: &FolderContents,
+    known: Option<&Generations>,
+    now: SystemTime,
+) -> Option<&'static str> {
     let found = contents.certificates.value();
-    let lacks = |known: &State| {
+    let lacks = |known: &Generations| {
         found.is_some_and(|found| known.certificates().any(|one| one.is_valid(now) && !found.contains(one)))
     };
     contents.broken().or_else(|| known.is_some_and(lacks).then_some(CERTIFICATES))

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::NAMES;
 use crate::identity::{
-    Identity, IdentityError, Lifetimes, Origin, State,
+    Generations, Identity, IdentityError, Lifetimes, Origin,
     key::{Generation, Key},
 };
 
@@ -44,7 +44,7 @@ impl Identity {
     /// ```
     pub fn localhost() -> Result<Self, IdentityError> {
         let localhost = Localhost::default();
-        let state = State { current: localhost.create(SystemTime::now())?, next: None, previous: Vec::new() };
+        let state = Generations { current: localhost.create(SystemTime::now())?, next: None, previous: Vec::new() };
         Ok(Self::new(Origin::Localhost(localhost), state))
     }
 }
@@ -58,8 +58,12 @@ impl Localhost {
     }
 
     /// What is to be served at that time: a successor is there before it is needed, and takes over before the end.
-    pub(in crate::identity) fn renewed(&self, before: &State, now: SystemTime) -> Result<State, IdentityError> {
-        let State { current, next, previous } = before.clone();
+    pub(in crate::identity) fn renewed(
+        &self,
+        before: &Generations,
+        now: SystemTime,
+    ) -> Result<Generations, IdentityError> {
+        let Generations { current, next, previous } = before.clone();
         let previous = previous.into_iter().filter(|one| one.is_valid(now)).collect();
         let left = current.left(now);
         let next = match next.filter(|next| !next.left(now).is_zero()) {
@@ -67,8 +71,8 @@ impl Localhost {
             next => next,
         };
         Ok(match next {
-            Some(next) if left <= self.lifetimes.replace => State { current: next, next: None, previous },
-            next => State { current, next, previous },
+            Some(next) if left <= self.lifetimes.replace => Generations { current: next, next: None, previous },
+            next => Generations { current, next, previous },
         })
     }
 }
@@ -82,7 +86,7 @@ mod tests {
     fn a_successor_is_announced_and_takes_over() {
         let localhost = Localhost::default();
         let now = SystemTime::now();
-        let mut state = State { current: localhost.create(now).unwrap(), next: None, previous: Vec::new() };
+        let mut state = Generations { current: localhost.create(now).unwrap(), next: None, previous: Vec::new() };
         let first = state.current.newest().clone();
         state = localhost.renewed(&state, now + 9 * DAY).unwrap();
         assert!(state.next.is_none() && *state.current.newest() == first);

@@ -14,7 +14,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{Identity, IdentityError, Lifetimes, Mode, Origin, State};
+use super::{Generations, Identity, IdentityError, Lifetimes, Mode, Origin};
 
 pub(super) use localhost::Localhost;
 
@@ -33,10 +33,10 @@ impl Made {
     /// Brings the folder to what it should be, and says why it could not be stored as it should be. Blocks.
     pub(super) fn brought(
         &self,
-        known: Option<&State>,
+        known: Option<&Generations>,
         mode: Mode<'_>,
         now: SystemTime,
-    ) -> Result<(State, Option<String>), IdentityError> {
+    ) -> Result<(Generations, Option<String>), IdentityError> {
         let settled = self.settle(known, mode, now)?;
         let trouble = settled.unsaved.map(|unsaved| unsaved.in_words(&settled.state, &self.names));
         Ok((settled.state, trouble))

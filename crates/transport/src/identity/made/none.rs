@@ -5,7 +5,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{IdentityError, Lifetimes, Mode, State};
+use super::{Generations, IdentityError, Lifetimes, Mode};
 
 /// There are none.
 #[derive(Debug)]
@@ -14,10 +14,10 @@ pub(super) enum Made {}
 impl Made {
     pub(super) fn brought(
         &self,
-        _: Option<&State>,
+        _: Option<&Generations>,
         _: Mode<'_>,
         _: SystemTime,
-    ) -> Result<(State, Option<String>), IdentityError> {
+    ) -> Result<(Generations, Option<String>), IdentityError> {
         match *self {}
     }
 
@@ -43,7 +43,7 @@ impl Made {
 pub(super) enum Localhost {}
 
 impl Localhost {
-    pub(super) fn renewed(&self, _: &State, _: SystemTime) -> Result<State, IdentityError> {
+    pub(super) fn renewed(&self, _: &Generations, _: SystemTime) -> Result<Generations, IdentityError> {
         match *self {}
     }
 }

@@ -16,7 +16,7 @@ use super::{
     lock::Lock,
 };
 use crate::identity::{
-    Certificate, IdentityError, Lifetimes, Mode, State,
+    Certificate, Generations, IdentityError, Lifetimes, Mode,
     key::{Generation, Key},
     stamp::Stamp,
 };
@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// What came of it.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    pub(super) state: State,
+    pub(super) state: Generations,
     /// Why it could not be stored as it should be. The state is still good.
     pub(super) unsaved: Option<Unsaved>,
 }
@@ -41,7 +41,7 @@ impl Made {
     /// Brings the folder to what it should be. Blocks.
     pub(super) fn settle(
         &self,
-        known: Option<&State>,
+        known: Option<&Generations>,
         mode: Mode<'_>,
         now: SystemTime,
     ) -> Result<Outcome, IdentityError> {
@@ -85,7 +85,7 @@ impl Made {
 
     fn look(
         &self,
-        known: Option<&State>,
+        known: Option<&Generations>,
         mode: Mode<'_>,
         now: SystemTime,
     ) -> Result<(FolderContents, Plan), IdentityError> {
@@ -104,7 +104,12 @@ impl Made {
         Ok((contents, plan))
     }
 
-    fn store(&self, known: Option<&State>, mode: Mode<'_>, now: SystemTime) -> Result<State, IdentityError> {
+    fn store(
+        &self,
+        known: Option<&Generations>,
+        mode: Mode<'_>,
+        now: SystemTime,
+    ) -> Result<Generations, IdentityError> {
         // Not what it was in: whoever removed that has done so on purpose.
         folder::create(&self.dir, mode == Mode::Start)?;
         let lock = Lock::of(&self.dir);
@@ -130,13 +135,13 @@ impl Made {
     }
 
     /// What can be served though nothing can be stored.
-    fn as_it_is(&self, known: Option<&State>, now: SystemTime) -> Option<State> {
+    fn as_it_is(&self, known: Option<&Generations>, now: SystemTime) -> Option<Generations> {
         let stored = FolderContents::read(&self.dir).ok().and_then(|contents| {
             let valid = |key| Candidate::of(key, contents.all().filter(|one| one.is_valid(now)).cloned());
             let current = valid(contents.key.value()?)?.generation()?;
             let next = contents.next_key.value().and_then(valid).and_then(Candidate::generation);
             let previous = others(contents.all(), &current, next.as_ref(), now);
-            Some(State { current, next, previous })
+            Some(Generations { current, next, previous })
         });
         stored.or_else(|| known.filter(|known| !known.current.left(now).is_zero()).cloned())
     }
@@ -144,7 +149,7 @@ impl Made {
     fn plan(
         &self,
         contents: &FolderContents,
-        known: Option<&State>,
+        known: Option<&Generations>,
         mode: Mode<'_>,
         now: SystemTime,
     ) -> Result<Plan, IdentityError> {
@@ -178,13 +183,13 @@ impl Made {
         };
         let previous = others(contents.all(), &current, next.as_ref(), now);
         let steps = steps(contents, &current, next.as_ref(), &previous);
-        Ok(Plan { steps, state: State { current, next, previous } })
+        Ok(Plan { steps, state: Generations { current, next, previous } })
     }
 }
 
 #[derive(Debug)]
 struct Plan {
-    state: State,
+    state: Generations,
     steps: Vec<FolderStep>,
 }
 
@@ -218,7 +223,7 @@ impl Candidate {
 /// All that a plan is made from.
 struct View<'a> {
     contents: &'a FolderContents,
-    known: Option<&'a State>,
+    known: Option<&'a Generations>,
     now: SystemTime,
     lifetimes: Lifetimes,
 }
@@ -230,7 +235,7 @@ impl View<'_> {
 
     /// The certificates of a key, those in the folder and those that we know.
     fn of(&self, key: &Key) -> Option<Candidate> {
-        let known = self.known.into_iter().flat_map(State::certificates);
+        let known = self.known.into_iter().flat_map(Generations::certificates);
         Candidate::of(key, self.contents.all().chain(known).filter(|one| self.will_do(one)).cloned())
     }
 
@@ -283,7 +288,7 @@ impl View<'_> {
     /// These names, and those that servers needed before.
     fn names(&self, names: &[String]) -> Vec<String> {
         let mut all = names.to_vec();
-        let known = self.known.into_iter().flat_map(State::certificates);
+        let known = self.known.into_iter().flat_map(Generations::certificates);
         for name in self.contents.all().chain(known).flat_map(Certificate::names) {
             if all.len() < MOST_NAMES && !all.contains(name) {
                 all.push(name.clone());

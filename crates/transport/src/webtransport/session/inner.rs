@@ -32,7 +32,7 @@ const DATAGRAM_QUEUE: usize = 256;
 
 /// See the module's text.
 #[derive(Debug)]
-pub(crate) struct Inner {
+pub(crate) struct SessionInner {
     pub(super) id: u64,
     pub(super) conn: quic::Connection,
     pub(super) handle: ConnectionHandle,
@@ -46,7 +46,7 @@ pub(crate) struct Inner {
     ending: Mutex<Vec<Arc<dyn SessionGone>>>,
     asked: Mutex<Asked>,
     ask: Notify,
-    pub(super) state: watch::Sender<State>,
+    pub(super) state: watch::Sender<SessionState>,
     pub(super) counters: Counters,
 }
 
@@ -109,7 +109,7 @@ impl<T> Queue<T> {
     }
 }
 
-impl Inner {
+impl SessionInner {
     pub(in crate::webtransport) fn new(
         id: u64,
         conn: quic::Connection,
@@ -128,7 +128,7 @@ impl Inner {
             ending: Mutex::default(),
             asked: Mutex::default(),
             ask: Notify::new(),
-            state: watch::Sender::new(State::Open { draining: false }),
+            state: watch::Sender::new(SessionState::Open { draining: false }),
             counters: Counters::default(),
         }
     }
@@ -167,9 +167,9 @@ impl Inner {
 
     pub(in crate::webtransport) fn peer_drains(&self) {
         self.state.send_if_modified(|state| {
-            let change = *state == State::Open { draining: false };
+            let change = *state == SessionState::Open { draining: false };
             if change {
-                *state = State::Open { draining: true };
+                *state = SessionState::Open { draining: true };
             }
             change
         });
@@ -185,15 +185,15 @@ impl Inner {
         let mut first = false;
         self.state.send_if_modified(|state| {
             *state = match state {
-                State::Open { .. } => {
+                SessionState::Open { .. } => {
                     first = true;
                     match closed {
-                        Closed::Clean { by_peer: false, .. } => State::Closing(closed),
-                        _ => State::Closed(closed),
+                        Closed::Clean { by_peer: false, .. } => SessionState::Closing(closed),
+                        _ => SessionState::Closed(closed),
                     }
                 }
-                State::Closing(told) => State::Closed(told.clone()),
-                State::Closed(_) => return false,
+                SessionState::Closing(told) => SessionState::Closed(told.clone()),
+                SessionState::Closed(_) => return false,
             };
             true
         });
@@ -207,7 +207,7 @@ impl Inner {
             self.bi.clear();
             self.datagrams.clear();
         }
-        if matches!(*self.state.borrow(), State::Closed(_)) {
+        if matches!(*self.state.borrow(), SessionState::Closed(_)) {
             let ending = std::mem::take(&mut *lock(&self.ending));
             ending.iter().for_each(|stream| stream.break_off());
         }
@@ -216,16 +216,16 @@ impl Inner {
     /// How the session has ended, if it has. The peer may not have taken it yet.
     pub(super) fn ended(&self) -> Option<Closed> {
         match &*self.state.borrow() {
-            State::Closing(closed) | State::Closed(closed) => Some(closed.clone()),
-            State::Open { .. } => None,
+            SessionState::Closing(closed) | SessionState::Closed(closed) => Some(closed.clone()),
+            SessionState::Open { .. } => None,
         }
     }
 
     /// Waits for a state of the session's end. Cancel-safe.
-    pub(super) async fn wait(&self, wanted: impl Fn(&State) -> bool) -> Closed {
+    pub(super) async fn wait(&self, wanted: impl Fn(&SessionState) -> bool) -> Closed {
         let mut state = self.state.subscribe();
         match state.wait_for(|state| wanted(state)).await.as_deref() {
-            Ok(State::Closing(closed) | State::Closed(closed)) => closed.clone(),
+            Ok(SessionState::Closing(closed) | SessionState::Closed(closed)) => closed.clone(),
             // The sender lives in `self`.
             _ => unreachable!("the state outlives its session, and an open one has not ended"),
         }
@@ -306,7 +306,7 @@ pub(super) struct Counters {
 
 /// Where a session is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::webtransport) enum State {
+pub(in crate::webtransport) enum SessionState {
     Open {
         draining: bool,
     },

@@ -20,11 +20,11 @@ pub struct RecvStream {
     cell: Arc<Cell<quic::RecvStream>>,
     /// What came together with the stream's header.
     prefix: Bytes,
-    state: State,
+    state: RecvState,
 }
 
 #[derive(Debug)]
-enum State {
+enum RecvState {
     Reading,
     /// The peer stopped the other half before all of the header was here. This is what has come of it.
     Unnamed {
@@ -40,16 +40,16 @@ enum State {
 impl RecvStream {
     pub(in crate::webtransport) fn new(stream: quic::RecvStream, begun: Begun, session: u64) -> Self {
         let (prefix, state) = match begun {
-            Begun::Named(prefix) => (prefix, State::Reading),
-            Begun::Unnamed(header) => (Bytes::new(), State::Unnamed { header, session }),
-            Begun::Reset(code) => (Bytes::new(), State::Reset(code)),
+            Begun::Named(prefix) => (prefix, RecvState::Reading),
+            Begun::Unnamed(header) => (Bytes::new(), RecvState::Unnamed { header, session }),
+            Begun::Reset(code) => (Bytes::new(), RecvState::Reset(code)),
         };
         Self { cell: Cell::new(stream), prefix, state }
     }
 
     /// Whether the peer has reset it, as far as is known.
     pub(in crate::webtransport) fn came_reset(&self) -> bool {
-        matches!(self.state, State::Reset(_))
+        matches!(self.state, RecvState::Reset(_))
     }
 
     pub(in crate::webtransport) fn cell(&self) -> &Arc<Cell<quic::RecvStream>> {
@@ -78,7 +78,7 @@ impl RecvStream {
     }
 
     fn poll_bytes(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>, StreamError>> {
-        if matches!(self.state, State::Stopped) {
+        if matches!(self.state, RecvState::Stopped) {
             return Poll::Ready(Err(StreamError::Ended));
         }
         if max == 0 {
@@ -87,19 +87,19 @@ impl RecvStream {
         let (prefix, state) = (&mut self.prefix, &mut self.state);
         let polled = ready!(self.cell.poll(cx, |stream, cx| {
             match state {
-                State::Reset(code) => return Poll::Ready(Err(StreamError::of_code(*code, StreamError::Reset))),
-                State::Unnamed { header, session } => {
+                RecvState::Reset(code) => return Poll::Ready(Err(StreamError::of_code(*code, StreamError::Reset))),
+                RecvState::Unnamed { header, session } => {
                     *prefix = ready!(poll_header(cx, stream, header, *session))?;
-                    *state = State::Reading;
+                    *state = RecvState::Reading;
                 }
-                State::Reading | State::Stopped => {}
+                RecvState::Reading | RecvState::Stopped => {}
             }
             if !prefix.is_empty() {
                 return Poll::Ready(Ok(Some(prefix.split_to(max.min(prefix.len())))));
             }
             stream.poll_chunk(cx, max).map_err(|error| {
                 if let quic::ReadError::Reset(code) = error {
-                    *state = State::Reset(code);
+                    *state = RecvState::Reset(code);
                 }
                 error.into()
             })
@@ -113,7 +113,7 @@ impl RecvStream {
 
     /// Asks the peer to stop sending, with a code for its application. What it has sent is lost.
     pub fn stop(&mut self, code: u32) {
-        self.state = State::Stopped;
+        self.state = RecvState::Stopped;
         self.refuse(codes::to_http3(code));
     }
 
