@@ -77,6 +77,19 @@ impl Identity {
     /// that hold the hash of the one before still find it among [`hashes`](Self::hashes).
     ///
     /// It is for identities from memory. One from files returns to these at its next look at them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "self-signed")] {
+    /// use h3cast_transport::Identity;
+    ///
+    /// let (running, renewed) = (Identity::localhost()?, Identity::localhost()?);
+    /// running.replace(&renewed);
+    /// assert_eq!(running.current().names(), renewed.current().names());
+    /// # }
+    /// # Ok::<(), h3cast_transport::identity::IdentityError>(())
+    /// ```
     pub fn replace(&self, other: &Self) {
         // A look at the clock or the files that goes on meanwhile would put back what it began with.
         let _keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);

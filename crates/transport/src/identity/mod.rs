@@ -162,8 +162,17 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// When they cannot be read, are no PEM, do not fit together, or are of a kind that TLS cannot
+    /// When they cannot be read, are not PEM, do not fit together, or are of a kind that TLS cannot
     /// use.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use h3cast_transport::Identity;
+    /// let identity = Identity::from_pem("/etc/tls/fullchain.pem".as_ref(), "/etc/tls/privkey.pem".as_ref())?;
+    /// println!("for {:?}", identity.current().names());
+    /// # Ok::<(), h3cast_transport::identity::IdentityError>(())
+    /// ```
     pub fn from_pem(certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
         let (current, chain) = own::load(certificate, key)?;
         let origin = Origin::Given { certificate: certificate.into(), key: key.into(), chain };

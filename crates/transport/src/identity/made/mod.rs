@@ -75,6 +75,15 @@ impl Identity {
     ///
     /// When the folder cannot be read or written, or holds files that this program did not create
     /// where its own would be: they are never replaced.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use h3cast_transport::Identity;
+    /// // Clients trust `certs/cert.pem`, and pages the hashes; both outlive a restart.
+    /// let identity = Identity::self_signed("certs".as_ref(), &["cast.local".to_owned()], Default::default())?;
+    /// # Ok::<(), h3cast_transport::identity::IdentityError>(())
+    /// ```
     pub fn self_signed(dir: &Path, names: &[String], lifetimes: Lifetimes) -> Result<Self, IdentityError> {
         let identity = Self::planned(dir, names, lifetimes)?;
         identity.commit()?;
