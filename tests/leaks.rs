@@ -6,9 +6,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{process::*, raw::*, soon};
+use common::{process::*, raw::*, sessions::visit};
 use futures_util::{StreamExt, stream};
-use h3cast::client::Connection;
 
 const SESSIONS: usize = 1000;
 
@@ -30,16 +29,6 @@ const RESETS_AFTER: usize = 20_000;
 /// take 10 MiB, and 250 bytes of each request 5 MiB.
 const RESETS_BUDGET: u64 = 4 << 20;
 
-/// Opens a session, hears something in it, and closes it.
-async fn session(connection: &Connection, uri: &http::Uri) {
-    let session = soon("a session", connection.webtransport(uri, Default::default(), &[])).await.unwrap();
-    let mut stream = soon("a stream", session.accept_uni()).await.unwrap();
-    let mut first = [0];
-    soon("a byte", tokio::io::AsyncReadExt::read_exact(&mut stream, &mut first)).await.unwrap();
-    session.close(7, "enough");
-    soon("the end", session.closed()).await;
-}
-
 #[tokio::test]
 async fn memory_and_descriptors() {
     let program = Program::start();
@@ -50,7 +39,7 @@ async fn memory_and_descriptors() {
     for connections in 0..SESSIONS / SESSIONS_A_CONNECTION {
         let connection = program.connect().await;
         for _ in 0..SESSIONS_A_CONNECTION {
-            session(&connection, &uri).await;
+            visit(&connection, &uri).await;
         }
         if connections == SESSIONS / SESSIONS_A_CONNECTION / 10 {
             warm = (program.memory(), program.descriptors());

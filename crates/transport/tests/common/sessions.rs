@@ -63,3 +63,13 @@ impl SessionServer {
         self.connection = self.server.connect().await;
     }
 }
+
+/// Opens a session, reads a byte of its first stream, and closes it.
+pub async fn visit(connection: &Connection, uri: &http::Uri) {
+    let session = soon("a session", connection.webtransport(uri, Default::default(), &[])).await.unwrap();
+    let mut stream = soon("a stream", session.accept_uni()).await.unwrap();
+    let mut first = [0];
+    soon("a byte", tokio::io::AsyncReadExt::read_exact(&mut stream, &mut first)).await.unwrap();
+    session.close(7, "enough");
+    soon("the end", session.closed()).await;
+}

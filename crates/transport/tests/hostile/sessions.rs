@@ -1,23 +1,13 @@
 //! A thousand sessions, one after another: no task of theirs stays.
 
-use h3cast_transport::{client::Connection, webtransport::SessionRequest};
+use h3cast_transport::webtransport::SessionRequest;
 
-use crate::common::{TestServer, raw::until, soon};
+use crate::common::{TestServer, raw::until, sessions::visit};
 
 const SESSIONS: usize = 1000;
 
 /// How many sessions each connection has, so that connections come and go too.
 const SESSIONS_A_CONNECTION: usize = 20;
-
-/// Opens a session, hears something in it, and closes it.
-async fn session(connection: &Connection, uri: &http::Uri) {
-    let session = soon("a session", connection.webtransport(uri, Default::default(), &[])).await.unwrap();
-    let mut stream = soon("a stream", session.accept_uni()).await.unwrap();
-    let mut first = [0];
-    soon("a byte", tokio::io::AsyncReadExt::read_exact(&mut stream, &mut first)).await.unwrap();
-    session.close(7, "enough");
-    soon("the end", session.closed()).await;
-}
 
 #[tokio::test]
 async fn tasks() {
@@ -39,7 +29,7 @@ async fn tasks() {
     for _ in 0..SESSIONS / SESSIONS_A_CONNECTION {
         let connection = server.connect().await;
         for _ in 0..SESSIONS_A_CONNECTION {
-            session(&connection, &uri).await;
+            visit(&connection, &uri).await;
         }
     }
     until("all tasks have ended", || metrics.num_alive_tasks() < with_one).await;
