@@ -1,4 +1,4 @@
-//! A feed in one process, without HTTP or a network: a viewer that leaves, resumes from its cursor, and is told
+//! A feed in one process, without HTTP or a network: a viewer that leaves, resumes from its cursor, and learns
 //! exactly what it has missed.
 //!
 //! ```toml

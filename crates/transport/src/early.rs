@@ -1,5 +1,5 @@
 //! Requests in early data ([RFC 8470](https://www.rfc-editor.org/rfc/rfc8470)): they come with a client's very first
-//! packets (0-RTT), and could be copies that somebody else has recorded and sends again.
+//! packets (0-RTT), and could be copies that an attacker recorded and replays.
 //!
 //! Only HTTP/3 has them here: over TCP, TLS takes none. The server itself holds back what is not
 //! [safe](http::Method::is_safe) until the handshake is complete, as it does all requests of a server that has an
@@ -61,14 +61,14 @@ impl EarlyData {
         Self { handshaken, connection }
     }
 
-    /// Whether the handshake is complete by now, so that the request is no copy.
+    /// Whether the handshake is complete by now, so that the request is not a replay.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.handshaken.initialized()
     }
 
-    /// Waits until the handshake is complete, so that the request is no copy
-    /// ([RFC 8470 §3](https://www.rfc-editor.org/rfc/rfc8470#section-3)). A copy never gets there.
+    /// Waits until the handshake is complete, so that the request is not a replay
+    /// ([RFC 8470 §3](https://www.rfc-editor.org/rfc/rfc8470#section-3)). A replay never gets there.
     ///
     /// # Errors
     ///

@@ -36,7 +36,7 @@ pub(super) enum Local {
     Open(Endpoint),
 }
 
-/// What is told to connections of a client.
+/// The settings of a client's connections.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) connect_timeout: Duration,

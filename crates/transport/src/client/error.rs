@@ -144,7 +144,7 @@ pub enum ConnectError {
         /// Why.
         source: quic::ConnectError,
     },
-    /// There is no socket for it.
+    /// No socket could be opened for it.
     #[error("{address}: {source}")]
     Socket {
         /// The address that was tried.

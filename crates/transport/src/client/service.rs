@@ -162,7 +162,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If there is no connection, or the request fails.
+    /// When no connection can be opened, or the request fails.
     ///
     /// # Cancel safety
     ///

@@ -188,7 +188,7 @@ impl ConnectionHandle {
 
     /// Closes the connection at once, with all its requests and sessions. Does nothing when it has ended.
     ///
-    /// Over QUIC the peer is told `code` and `reason` (CONNECTION_CLOSE,
+    /// Over QUIC the peer receives `code` and `reason` (CONNECTION_CLOSE,
     /// [RFC 9000 §10.2](https://www.rfc-editor.org/rfc/rfc9000#section-10.2)). HTTP/3 has codes of its own
     /// ([`http3::code`](h3cast_proto::code); H3_NO_ERROR is 0x100), which clients understand best; codes end at
     /// 2^62 - 1. The reason is cut to fit into one packet. What was written and has not left is dropped.

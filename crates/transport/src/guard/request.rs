@@ -21,7 +21,7 @@ pub(crate) struct RequestParts {
     /// Completes when the peer no longer wants the response, or has all of it.
     pub(crate) stopped: Stopped,
     pub(crate) malformed: Malformed,
-    /// It came before the handshake was complete, and may be a copy that somebody else sent.
+    /// It came before the handshake was complete, and may be a replay.
     pub(crate) early: bool,
 }
 

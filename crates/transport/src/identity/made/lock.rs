@@ -69,7 +69,7 @@ fn open(path: &Path) -> Option<File> {
     }
 }
 
-/// Whether it is such a file as we create. Anything else is no lock of ours.
+/// Whether it is a file like those we create. Anything else is not our lock.
 fn is_lock(metadata: &fs::Metadata) -> bool {
     #[cfg(unix)]
     let names = std::os::unix::fs::MetadataExt::nlink(metadata);
