@@ -1,0 +1,123 @@
+"""Attackers over TCP: connections from addresses of their own, TLS, and HTTP/2 frame by frame."""
+
+import contextlib
+import select
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Iterable
+
+# Not the viewers' address, so that what is refused to the one is not refused to the others.
+ATTACKER = "127.66.0.1"
+
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+ACK, END_HEADERS, END_STREAM = 1, 4, 1
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def connect(address: tuple[str, int], source: str = ATTACKER, buffer: int | None = None) -> socket.socket:
+    """A connection over TCP; `buffer` bytes are received at most before something is read."""
+    sock = socket.socket()
+    sock.settimeout(10)
+    if buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    sock.bind((source, 0))
+    sock.connect(address)
+    return sock
+
+
+def begin(address: tuple[str, int], source: str = ATTACKER) -> socket.socket:
+    """A connection that is begun, and not waited for."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.bind((source, 0))
+    with contextlib.suppress(BlockingIOError):
+        sock.connect(address)
+    return sock
+
+
+def tls(address: tuple[str, int], protocol: str, source: str = ATTACKER, buffer: int | None = None) -> ssl.SSLSocket:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols([protocol])
+    secured = context.wrap_socket(connect(address, source, buffer), server_hostname="localhost")
+    assert secured.selected_alpn_protocol() == protocol
+    return secured
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def http2(address: tuple[str, int], source: str = ATTACKER, buffer: int | None = None) -> ssl.SSLSocket:
+    secured = tls(address, "h2", source, buffer)
+    secured.sendall(PREFACE + frame(SETTINGS, 0, 0, b""))
+    return secured
+
+
+def get(stream: int, path: str, authority: str = "localhost") -> bytes:
+    """HEADERS of a GET, in fields that need no table: RFC 7541 §6.2.2 after :method and :scheme of the static one."""
+    block = b"\x82\x87"
+    for index, text in ((1, authority), (4, path)):
+        block += bytes([index, len(text)]) + text.encode()
+    return frame(HEADERS, END_HEADERS | END_STREAM, stream, block)
+
+
+class Reader:
+    """Finds the frames in what comes, and remembers the code of a GOAWAY."""
+
+    def __init__(self) -> None:
+        self._data = b""
+        self.goaway: int | None = None
+        self.ended = False
+
+    def read(self, sock: ssl.SSLSocket) -> None:
+        """Takes what is there, without waiting."""
+        try:
+            while data := sock.recv(65536):
+                self._take(data)
+            self.ended = True
+        except (ssl.SSLWantReadError, BlockingIOError):
+            pass
+        except OSError:
+            self.ended = True
+
+    def _take(self, data: bytes) -> None:
+        self._data += data
+        while len(self._data) >= 9:
+            end = 9 + int.from_bytes(self._data[:3])
+            if len(self._data) < end:
+                return
+            if self._data[3] == GOAWAY:
+                self.goaway = int.from_bytes(self._data[13:17])
+            self._data = self._data[end:]
+
+
+def pour(sock: ssl.SSLSocket, pieces: Iterable[bytes], seconds: float) -> tuple[int, Reader]:
+    """Sends pieces as fast as they are taken, and reads what comes, until the time is over or the server ends it.
+    Returns how many were sent."""
+    reader, sent, end = Reader(), 0, time.monotonic() + seconds
+    sock.setblocking(False)
+    for piece in pieces:
+        rest = memoryview(piece)
+        while rest and not reader.ended and time.monotonic() < end:
+            reader.read(sock)
+            try:
+                rest = rest[sock.send(rest) :]
+            except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                select.select([sock], [sock], [], 0.1)
+            except OSError:
+                # What the server said before it closed is still to be read.
+                reader.read(sock)
+                reader.ended = True
+        if rest:
+            break
+        sent += 1
+    # Its last words.
+    deadline = time.monotonic() + 1
+    while not reader.ended and reader.goaway is None and time.monotonic() < deadline:
+        select.select([sock], [], [], 0.05)
+        reader.read(sock)
+    return sent, reader

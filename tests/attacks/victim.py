@@ -1,0 +1,305 @@
+"""The servers that are attacked, each under a memory limit, and what they used meanwhile."""
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import pathlib
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+from confined import Confined
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
+H3CAST = os.environ.get("H3CAST_BIN", str(TARGET / "release/h3cast"))
+CADDY = str(pathlib.Path(sys.executable).parent / "caddy")
+CLOCK = os.sysconf("SC_CLK_TCK")
+HOST = "127.0.0.1"
+# One piece of /stream/bulk, in bytes.
+BULK = 65536
+
+
+@dataclasses.dataclass
+class Used:
+    """What a server used between `begin` and `end`: bytes and seconds."""
+
+    idle: int
+    peak: int
+    cpu: float
+    seconds: float
+    # TCP buffers in the kernel at the most; None where that cannot be told.
+    tcp: int | None
+
+    @property
+    def above(self) -> int:
+        return self.peak - self.idle
+
+
+class Process:
+    """A child that is ended by its process id, and whose lines of output can be waited for."""
+
+    def __init__(self, command: list[str], stdin=subprocess.DEVNULL, env: dict | None = None) -> None:
+        self.errors = tempfile.TemporaryFile("w+")
+        self.child = subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env=os.environ | (env or {}),
+        )
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    def _read(self) -> None:
+        for line in self.child.stdout:
+            self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
+
+    def log(self, size: int = 8192) -> str:
+        self.errors.seek(0)
+        return self.errors.read()[-size:]
+
+    def line(self, pattern: str, seconds: float = 20) -> re.Match:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"no line {pattern!r} in {seconds} s\n{self.log()}") from None
+            assert line is not None, f"the process ended before a line {pattern!r}\n{self.log()}"
+            if match := re.search(pattern, line):
+                return match
+
+    def kill(self) -> None:
+        if self.child.poll() is None:
+            self.child.kill()
+        self.child.wait(timeout=15)
+
+
+class Victim:
+    """A server that has /stream/live (ticks), /stream/bulk (without end) and /healthz."""
+
+    name: str
+    process: Process
+    port: int
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self.confined = Confined()
+        self._stack.callback(self.confined.close)
+        self.certs = pathlib.Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="h3cast-attacks-")))
+        self.cacert = str(self.certs / "cert.pem")
+        self._sampling = threading.Event()
+
+    def _started(self, process: Process) -> Process:
+        self._stack.callback(process.kill)
+        return process
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return HOST, self.port
+
+    def _proc(self, name: str) -> str:
+        return pathlib.Path(f"/proc/{self.process.pid}/{name}").read_text()
+
+    def _status(self, key: str) -> int:
+        """A value of /proc/PID/status, in bytes where it is in kB."""
+        line = next(line for line in self._proc("status").splitlines() if line.startswith(key + ":"))
+        number, *unit = line.split()[1:]
+        return int(number) * (1024 if unit == ["kB"] else 1)
+
+    def rss(self) -> int:
+        return self._status("VmRSS")
+
+    def threads(self) -> int:
+        return self._status("Threads")
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def cpu(self) -> float:
+        """Seconds of CPU that it has used, without its children."""
+        fields = self._proc("stat").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / CLOCK
+
+    def begin(self) -> None:
+        # Makes VmHWM start again from what there is.
+        pathlib.Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+        self._before = self.rss(), self.cpu(), time.monotonic()
+        self._tcp = self._tcp_before = self.confined.tcp()
+        self._sampling.clear()
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self._stack.callback(self._sampler.join)
+        self._stack.callback(self._sampling.set)
+        self._sampler.start()
+
+    def _sample(self) -> None:
+        while not self._sampling.wait(0.05):
+            if (tcp := self.confined.tcp()) is not None:
+                self._tcp = max(self._tcp, tcp)
+
+    def end(self) -> Used:
+        self._sampling.set()
+        self._sampler.join()
+        self.alive()
+        idle, cpu, began = self._before
+        tcp = None if self._tcp is None else self._tcp - self._tcp_before
+        return Used(idle, self._status("VmHWM"), self.cpu() - cpu, time.monotonic() - began, tcp)
+
+    def alive(self) -> None:
+        code = self.process.child.poll()
+        how = f"; the kernel killed {self.confined.killed()} processes at the limit" if self.confined.killed() else ""
+        assert code is None, f"{self.name} ended with {code} during the attack{how}\n{self.process.log()}"
+
+    def __enter__(self) -> "Victim":
+        return self
+
+    def __exit__(self, kind, *_: object) -> None:
+        try:
+            if kind is None:
+                self.stop()
+        finally:
+            self._stack.close()
+
+    def stop(self) -> None:
+        """Asks it to stop, and sees that it does."""
+        self.process.child.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.child.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"SIGTERM did not end {self.name} in 20 s\n{self.process.log()}") from None
+        log = self.process.log(1 << 20)
+        assert code == 0, f"exit code {code}\n{log[-8192:]}"
+        assert "panicked at" not in log, log[-8192:]
+
+
+class H3cast(Victim):
+    name = "h3cast"
+
+    def __init__(self, *arguments: str, bulk: bool = False, sources: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        # Their pipe is the server's standard input.
+        ticks = subprocess.Popen([sys.executable, str(HERE / "ticks.py")], stdout=subprocess.PIPE)
+        self._stack.callback(ticks.wait, 15)
+        self._stack.callback(ticks.kill)
+        command = [H3CAST, "serve", "live=-", *sources]
+        if bulk:
+            command += [f"bulk=exec:while :; do head -c {BULK} /dev/zero; sleep 0.02; done", "--chunk=bulk=bytes"]
+        command += ["--listen", f"{HOST}:0", "--http", f"{HOST}:0", "--certs", str(self.certs), "--grace=1s"]
+        # Its notes are not for the tester.
+        env = {"XDG_RUNTIME_DIR": str(TARGET / "run")}
+        self.process = self._started(Process(self.confined.wrap([*command, *arguments]), ticks.stdout, env))
+        ticks.stdout.close()
+        # It prints the page's URL first, over plain HTTP.
+        self.http_port = int(self.process.line(r"http://[\w.]+:(\d+)/")[1])
+        self.port = int(self.process.line(r"https://[\w.]+:(\d+)/")[1])
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's values, whatever its labels; 0 when there is none."""
+        with urllib.request.urlopen(f"http://{HOST}:{self.http_port}/metrics", timeout=15) as response:
+            text = response.read().decode()
+        found = re.findall(rf"^{name}(?:{{[^}}]*}})? ([0-9.e+]+)$", text, re.M)
+        return sum(map(float, found))
+
+
+CADDYFILE = """{{
+    admin off
+    persist_config off
+    auto_https off
+    log {{
+        level ERROR
+    }}
+}}
+https://localhost:{port} {{
+    bind {host}
+    tls {certs}/cert.pem {certs}/key.pem
+    respond /healthz 200
+    reverse_proxy {host}:{backend} {{
+        flush_interval -1
+    }}
+}}
+"""
+
+
+class Caddy(Victim):
+    """The same feeds through Caddy, which proxies them from a backend outside the limit."""
+
+    name = "caddy"
+
+    def __init__(self, *_: str, bulk: bool = False) -> None:
+        super().__init__()
+        certify(self.certs)
+        backend = self._started(Process([sys.executable, str(HERE / "ticks.py"), "backend"]))
+        backend_port = int(backend.line(r"^(\d+)$")[1])
+        file = self.certs / "Caddyfile"
+        for _ in range(5):
+            # It cannot choose a port that is free for both UDP and TCP: one is tried.
+            self.port = free_port()
+            file.write_text(CADDYFILE.format(port=self.port, host=HOST, certs=self.certs, backend=backend_port))
+            command = [CADDY, "run", "--config", str(file), "--adapter", "caddyfile"]
+            home = {"HOME": str(self.certs), "XDG_DATA_HOME": str(self.certs), "XDG_CONFIG_HOME": str(self.certs)}
+            self.process = self._started(Process(self.confined.wrap(command), env=home))
+            if self._listens():
+                return
+        raise AssertionError(f"Caddy does not start\n{self.process.log()}")
+
+    def _listens(self) -> bool:
+        for _ in range(200):
+            if self.process.child.poll() is not None:
+                return False
+            with contextlib.suppress(OSError), socket.create_connection(self.address, 1):
+                return True
+            time.sleep(0.05)
+        return False
+
+
+def certify(folder: pathlib.Path) -> None:
+    """Writes cert.pem and key.pem for localhost."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        tcp.bind((HOST, 0))
+        udp.bind(tcp.getsockname())
+        return tcp.getsockname()[1]
+
+
+SERVERS = {"h3cast": H3cast, "caddy": Caddy}
