@@ -9,6 +9,7 @@ mod host;
 mod page;
 mod problem;
 mod publish;
+mod quotas;
 mod session;
 mod status;
 
@@ -38,13 +39,13 @@ use tracing::debug;
 
 use h3cast_proto::frame;
 
-pub use self::page::Page;
 use self::{
     asked::Delivery,
     host::{base_of, for_shell, prefix_of},
     problem::Problem,
     publish::Publications,
 };
+pub use self::{page::Page, quotas::Quotas};
 use crate::{
     browser,
     feed::{self, Family, Feed, Feeds},
@@ -130,6 +131,13 @@ impl App {
     #[must_use]
     pub fn publish_limit(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.publications.limit(bytes.into());
+        self
+    }
+
+    /// How much clients may publish at once, in all and each.
+    #[must_use]
+    pub fn quotas(mut self, quotas: Quotas) -> Self {
+        self.publications.quotas(&quotas);
         self
     }
 

@@ -1,9 +1,18 @@
 //! Publishing: the body of a POST or PUT, and the streams that a client opens in a session, become
 //! chunks as they arrive.
 
+mod keys;
 mod known;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Json,
@@ -17,24 +26,20 @@ use http_body::Body as _;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 use tokio_util::io::StreamReader;
 use tracing::{debug, info};
 
-use super::{App, Problem, asked::Query, host::prefix_of};
+use super::{App, Problem, Quotas, asked::Query, host::prefix_of, quotas::account};
 use crate::{
-    feed::{Feed, FeedError, PublishError, Publisher},
+    feed::{Account, Exhausted, Feed, FeedError, PublishError, Publisher, Share, Shares},
     panics,
     source::chunker::{Chunker, Chunking},
     webtransport::{RecvStream, SendStream, Session},
 };
-use known::{Ledger, PublicationRequest};
+use keys::KeyLimits;
+use known::{Ledger, PublicationRequest, Said};
 
-/// Publications that run at once.
-const MAX_RUNNING: usize = 1024;
 /// Streams of one session that are read at once; more wait.
 const MAX_STREAMS: usize = 64;
 /// How long the answer on a session's stream may wait to be taken.
@@ -47,16 +52,34 @@ pub(super) struct Publications {
     token: Option<[u8; 32]>,
     limit: Option<u64>,
     known: Arc<Ledger>,
-    places: Arc<Semaphore>,
+    places: Shares,
+    /// How long a publication may take for its first byte; zero for as long as it likes.
+    wait: Duration,
 }
 
 impl Default for Publications {
     fn default() -> Self {
-        Self { token: None, limit: None, known: Arc::default(), places: Arc::new(Semaphore::new(MAX_RUNNING)) }
+        Self::within(None, None, &Quotas::default())
     }
 }
 
 impl Publications {
+    fn within(token: Option<[u8; 32]>, limit: Option<u64>, quotas: &Quotas) -> Self {
+        let (all, each) = quotas.keys;
+        let known = Arc::new(Ledger::new(KeyLimits { all, each }));
+        let (all, each) = quotas.publications;
+        Self { token, limit, known, places: Shares::new(all, each), wait: quotas.publish_wait }
+    }
+
+    pub(super) fn quotas(&mut self, quotas: &Quotas) {
+        *self = Self::within(self.token, self.limit, quotas);
+    }
+
+    /// How many publications run, and how many keys are remembered.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.places.taken(), self.known.len())
+    }
+
     pub(super) fn token(&mut self, token: Option<&str>) {
         self.token = token.map(|token| Sha256::digest(token).into());
     }
@@ -90,12 +113,21 @@ impl Publications {
         Ok(publisher)
     }
 
-    fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let busy = |_| {
-            let text = format!("{MAX_RUNNING} publications run already: try again in a moment");
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, text)
-        };
-        self.places.clone().try_acquire_owned().map_err(busy)
+    fn place(&self, account: &Account) -> Result<Share, Problem> {
+        self.places.take(account).map_err(|exhausted| match exhausted {
+            Exhausted::Account(each) => {
+                let text = format!(
+                    "this client publishes {each} times at once, which is all that one may: end one of the \
+                     publications first"
+                );
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, text)
+            }
+            Exhausted::All(all) => {
+                let text =
+                    format!("{all} publications run, which is all that this server takes: try again in a moment");
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
+            }
+        })
     }
 
     fn too_long(&self, published: u64) -> Problem {
@@ -150,8 +182,10 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text.into()));
     }
     // The publication first: it may take the place of one that runs.
-    let mut publication = publications.known.begin(feed.name(), key, offset, publisher.is_shared()).await?;
-    let _place = publications.place()?;
+    let account = &account(request.extensions());
+    let said = Said { feed: feed.name(), account, key, offset, shared: publisher.is_shared() };
+    let mut publication = publications.known.begin(said).await?;
+    let _place = publications.place(account)?;
     let pieces = request.into_body().into_data_stream().map(|piece| piece.map_err(io::Error::other));
     publish(publications, publisher, &mut publication, pieces, chunk.into()).await?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(written(feed, &publication))).into_response())
@@ -186,8 +220,13 @@ async fn publish(
 ) -> Result<(), Problem> {
     let mut skip = publication.skip();
     let mut left = publications.limit.unwrap_or(u64::MAX);
-    let mut pieces = std::pin::pin!(pieces.filter_map(|piece| {
+    // What came with earlier requests counts as well.
+    let begun = AtomicBool::new(publication.progress().bytes > 0);
+    let mut pieces = pin!(pieces.filter_map(|piece| {
         let piece = piece.and_then(|mut piece| {
+            if !piece.is_empty() {
+                begun.store(true, Ordering::Relaxed);
+            }
             // What is behind a piece that was too much is too much as well.
             let more = left.checked_sub(piece.len() as u64);
             left = more.unwrap_or_default();
@@ -217,11 +256,21 @@ async fn publish(
             kept -= chunk.len();
         }
     };
-    // Neither waits for a client that sends nothing, nor for room in the feed.
+    let silent = async {
+        if publications.wait.is_zero() || begun.load(Ordering::Relaxed) {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(publications.wait).await;
+        if begun.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    };
+    // None of them waits for a client that sends nothing, nor for room in the feed.
     let done = tokio::select! {
         biased;
         () = replaced.cancelled() => Err(Broken::Replaced),
         () = feed_ended => Err(Broken::Ended),
+        () = silent => Err(Broken::Silent),
         done = published => done,
     };
     let Err(broken) = done else { return Ok(()) };
@@ -240,6 +289,13 @@ async fn publish(
         Broken::Replaced => {
             let text = "another request goes on with the publication of this Idempotency-Key";
             Problem::new(StatusCode::CONFLICT, text.into())
+        }
+        Broken::Silent => {
+            let text = format!(
+                "nothing was sent for {}: open the request when there is something to publish",
+                shown(publications.wait)
+            );
+            Problem::new(StatusCode::REQUEST_TIMEOUT, text)
         }
         Broken::Ended => {
             let text = format!("the feed has ended: {so_far} bytes were published");
@@ -261,12 +317,22 @@ async fn publish(
     })
 }
 
+/// A time, for people.
+fn shown(time: Duration) -> String {
+    match time.subsec_nanos() {
+        0 => format!("{} s", time.as_secs()),
+        _ => format!("{time:?}"),
+    }
+}
+
 /// Why a publication was not brought to its end.
 enum Broken {
     /// The client left off, or sent too much.
     Read(io::Error),
     Replaced,
     Ended,
+    /// Nothing has come in time.
+    Silent,
     Unavailable(PublishError),
     TooLarge(PublishError),
 }
@@ -289,7 +355,14 @@ impl From<io::Error> for Broken {
 
 /// Reads every stream that the client opens in its session; each is a publication. A bidirectional
 /// one is answered on. Ends when the session does.
-pub(super) async fn streams(app: &App, session: &Session, feed: &Feed, token: Option<&str>, cut: ChunkBy) {
+pub(super) async fn streams(
+    app: &App,
+    session: &Session,
+    feed: &Feed,
+    account: &Account,
+    token: Option<&str>,
+    cut: ChunkBy,
+) {
     let mut running = JoinSet::new();
     loop {
         let (reply, stream) = tokio::select! {
@@ -307,13 +380,17 @@ pub(super) async fn streams(app: &App, session: &Session, feed: &Feed, token: Op
             },
         };
         let (publications, feed, token) = (app.publications.clone(), feed.clone(), token.map(String::from));
-        running.spawn(async move { one_stream(&publications, &feed, token.as_deref(), cut, stream, reply).await });
+        let account = account.clone();
+        running.spawn(async move {
+            one_stream(&publications, &feed, &account, token.as_deref(), cut, stream, reply).await;
+        });
     }
 }
 
 async fn one_stream(
     publications: &Publications,
     feed: &Feed,
+    account: &Account,
     token: Option<&str>,
     cut: ChunkBy,
     mut stream: RecvStream,
@@ -321,8 +398,9 @@ async fn one_stream(
 ) {
     let done = async {
         let publisher = publications.admit(feed, token)?;
-        let _place = publications.place()?;
-        let mut publication = publications.known.begin(feed.name(), None, None, publisher.is_shared()).await?;
+        let _place = publications.place(account)?;
+        let said = Said { feed: feed.name(), account, key: None, offset: None, shared: publisher.is_shared() };
+        let mut publication = publications.known.begin(said).await?;
         let pieces = stream::unfold(&mut stream, |stream| async move {
             let piece = stream.read_bytes(usize::MAX).await.map_err(io::Error::other).transpose()?;
             Some((piece, stream))

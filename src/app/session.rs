@@ -9,7 +9,7 @@ use http::Uri;
 use serde_json::json;
 use tracing::debug;
 
-use super::{App, Problem, asked::Delivery, publish};
+use super::{App, Problem, asked::Delivery, publish, quotas::account};
 use crate::{
     feed::{End, Event, Feed, Viewer},
     format::{self, Format, Framing, Writer},
@@ -49,13 +49,14 @@ pub(super) async fn open(State(app): State<Arc<App>>, uri: Uri, request: Session
         asked.format = Format::Frames;
     }
     let viewer = asked.view()?;
+    let account = account(request.extensions());
     let token = asked.token.or_else(|| publish::bearer(request.headers()).map(String::from));
     let (feed, format, delivery, cut) = (asked.feed, asked.format, asked.delivery, asked.chunk.unwrap_or_default());
     // States that the feed comes so, to a client that does not insist on it.
     let frames = offered && format == Format::Frames;
     let request = if frames { request.protocol(format::frames::MEDIA_TYPE) } else { request };
     Ok(request.on_session(async move |session| {
-        let published = rarely(Box::pin(publish::streams(&app, &session, &feed, token.as_deref(), cut)));
+        let published = rarely(Box::pin(publish::streams(&app, &session, &feed, &account, token.as_deref(), cut)));
         tokio::select! {
             () = bring(&app, &session, &feed, viewer, format, delivery) => {}
             () = published => {}

@@ -99,6 +99,13 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
             let _ = writeln!(text, "{name}{{feed={feed:?}}} {}", value(status));
         }
     }
+    let (publications, keys) = app.publications.counts();
+    for (name, help, value) in [
+        ("h3cast_publications", "Publications that run now.", publications),
+        ("h3cast_idempotency_keys", "Idempotency-Keys that are remembered.", keys),
+    ] {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+    }
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4"), (header::CACHE_CONTROL, "no-store")];
     (headers, text).into_response()
 }

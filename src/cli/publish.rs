@@ -169,6 +169,9 @@ async fn over_session(
         ClientError::Refused { status, .. } => Failure::running(anyhow::anyhow!("the server answered {status}")),
         error => remote::failure(error),
     })?;
+    // The server ends a stream that brings nothing for a while: there is one once there is something to publish.
+    let mut pieces = pin!(pieces.peekable());
+    pieces.as_mut().peek().await;
     let (send, recv) = session.open_bi().await.map_err(Failure::running)?;
     let published = stream_out(send, recv, pieces).await?;
     drop(session);

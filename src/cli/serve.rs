@@ -5,6 +5,7 @@ mod announcement;
 mod args;
 mod effect;
 mod feeding;
+mod quotas;
 mod stdin;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -88,6 +89,7 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         .allow_origins(args.allow_origin.into_iter().collect())
         .publish_token(args.publish_token.as_deref())
         .publish_limit(args.publish_limit.map(|bytes| bytes as u64))
+        .quotas(args.quotas.quotas())
         .static_dir(args.static_dir)
         .coalesce(args.coalesce);
     let http = args.http.unwrap_or(PlainHttp::Near(Listen::localhost(DEFAULT_HTTP_PORT)));

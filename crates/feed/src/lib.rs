@@ -64,11 +64,13 @@
 //! | [`Lag`] | what happens to a viewer that falls too far behind |
 //! | [`Keeper`], [`Filler`] | feeds stored externally, with a ring of their latest chunks |
 //! | [`Feeds`], [`Family`] | the feeds of a program, by name |
+//! | [`Account`], [`Shares`] | whom something is counted for, and how much each may have at once |
 //! | [`format`](mod@format) | a feed as a stream of bytes: raw, server-sent events, binary frames |
 //!
 //! Needs a Tokio runtime with timers where something waits for time: heartbeats of a
 //! [`format::Writer`], a publisher that is held up, retries of a [`Keeper`].
 
+mod account;
 mod chunk;
 mod feed;
 mod feeds;
@@ -84,6 +86,7 @@ mod start;
 mod status;
 mod viewer;
 
+pub use account::{Account, Exhausted, Share, Shares};
 pub use chunk::Chunk;
 pub use feed::{DEFAULT_HISTORY, Feed};
 pub use feeds::{DEFAULT, Family, Feeds};

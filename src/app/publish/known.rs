@@ -1,137 +1,116 @@
-//! What has been published under which key, so that a publication that comes again goes on where
-//! it was.
+//! What has been published under which key, so that a publication that is sent again continues where it was.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::StatusCode;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::Problem;
-use crate::chunk::Cursor;
-
-/// How many keys are remembered.
-const MAX_KEYS: usize = 64 * 1024;
-/// How long a key is remembered at least after its last request.
-const KEEP: Duration = Duration::from_secs(600);
-
-/// The name of a feed, and a key.
-type PublicationKey = (String, String);
+use super::{
+    Problem,
+    keys::{Extent, KeyId, KeyLimits, Keys, NoRoom, Run},
+};
+use crate::{chunk::Cursor, feed::Account};
 
 /// Publications by their keys.
-#[derive(Debug, Default)]
-pub(super) struct Ledger {
-    records: Mutex<HashMap<PublicationKey, Record>>,
-    /// Tells that a request has ended.
-    ended: Notify,
-}
-
 #[derive(Debug)]
-struct Record {
-    progress: Extent,
-    /// Ends its request, while one runs.
-    running: Option<CancellationToken>,
-    /// When its last request ended.
-    touched: Instant,
-}
+pub(super) struct Ledger(Mutex<Keys>);
 
-/// What a publication has written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Extent {
-    /// Its first chunk.
-    pub(super) first: Option<Cursor>,
-    /// Its last one; those of other publishers may stand between.
-    pub(super) last: Option<Cursor>,
-    pub(super) chunks: u64,
-    /// Bytes, from the beginning of the publication.
-    pub(super) bytes: u64,
+/// The request that a publication's request replaces, or how far the publication has come.
+enum Begun {
+    After(CancellationToken),
+    At(Extent, Run),
 }
 
 /// One request of a publication. Dropping it, as when the client goes away, notes how far it came.
 #[derive(Debug)]
 pub(super) struct PublicationRequest {
     known: Arc<Ledger>,
-    key: Option<PublicationKey>,
+    key: Option<Key>,
     progress: Extent,
     skip: u64,
-    replaced: CancellationToken,
+    run: Run,
+}
+
+#[derive(Debug)]
+struct Key {
+    id: KeyId,
+    /// What its chunks are known by where the feed is stored.
+    name: String,
+}
+
+/// What a request says of its publication.
+pub(super) struct Said<'a> {
+    pub(super) feed: &'a str,
+    /// Whom the key counts for.
+    pub(super) account: &'a Account,
+    pub(super) key: Option<String>,
+    /// Where in its publication the body begins.
+    pub(super) offset: Option<u64>,
+    /// The feed is stored externally: other servers may have published some of it.
+    pub(super) shared: bool,
 }
 
 impl Ledger {
-    fn lock(&self) -> MutexGuard<'_, HashMap<PublicationKey, Record>> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn new(limits: KeyLimits) -> Self {
+        Self(Mutex::new(Keys::new(limits)))
     }
 
-    /// Begins a request of the publication with that key, whose body begins at `offset`. One that
-    /// runs already gives way: its client has most likely gone without a word. What is kept `elsewhere`
-    /// may have been published to other servers too.
-    pub(super) async fn begin(
-        self: &Arc<Self>,
-        feed: &str,
-        key: Option<String>,
-        offset: Option<u64>,
-        elsewhere: bool,
-    ) -> Result<PublicationRequest, Problem> {
-        let key = key.map(|key| (feed.to_owned(), key));
-        let offset = offset.unwrap_or_default();
-        let replaced = CancellationToken::new();
-        let progress = match &key {
-            None => Extent::default(),
-            Some(key) => loop {
-                let ended = self.ended.notified();
-                let known = self.try_begin(key, offset, elsewhere, &replaced)?;
-                match known {
-                    Some(progress) => break progress,
-                    None => ended.await,
-                }
-            },
+    fn lock(&self) -> MutexGuard<'_, Keys> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many keys it knows.
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Begins a request of a publication. One that runs already gives way: its client has most likely gone without
+    /// a word.
+    pub(super) async fn begin(self: &Arc<Self>, said: Said<'_>) -> Result<PublicationRequest, Problem> {
+        let offset = said.offset.unwrap_or_default();
+        let Some(key) = &said.key else {
+            let (progress, run) = (Extent::default(), Run::default());
+            return Ok(PublicationRequest { known: self.clone(), key: None, progress, skip: 0, run });
         };
-        Ok(PublicationRequest { known: self.clone(), key, progress, skip: progress.bytes - offset, replaced })
+        let id = KeyId::of(said.feed, key);
+        loop {
+            match self.try_begin(id, offset, &said)? {
+                Begun::After(ended) => ended.cancelled().await,
+                Begun::At(progress, run) => {
+                    let key = Key { id, name: format!("{}/{key}", said.feed) };
+                    let skip = progress.bytes - offset;
+                    return Ok(PublicationRequest { known: self.clone(), key: Some(key), progress, skip, run });
+                }
+            }
+        }
     }
 
-    /// `None` while another request runs, which has been told to end.
-    fn try_begin(
-        &self,
-        key: &PublicationKey,
-        offset: u64,
-        elsewhere: bool,
-        replaced: &CancellationToken,
-    ) -> Result<Option<Extent>, Problem> {
-        let mut known = self.lock();
-        if let Some(record) = known.get_mut(key) {
-            if let Some(running) = &record.running {
-                running.cancel();
-                return Ok(None);
-            }
-            // Of a key that has only been asked for, no more is known than of a new one.
-            if offset > record.progress.bytes && (elsewhere || record.progress.bytes == 0) {
-                record.progress.bytes = offset;
-            }
-            if offset > record.progress.bytes {
-                let text = format!(
-                    "the body begins at byte {offset}, and {} bytes have been published under this Idempotency-Key",
-                    record.progress.bytes
-                );
-                return Err(Problem::new(StatusCode::CONFLICT, text));
-            }
-            record.running = Some(replaced.clone());
-            return Ok(Some(record.progress));
+    fn try_begin(&self, id: KeyId, offset: u64, said: &Said<'_>) -> Result<Begun, Problem> {
+        let mut keys = self.lock();
+        if let Some(running) = keys.running(id) {
+            running.replaced.cancel();
+            return Ok(Begun::After(running.ended.clone()));
         }
-        if known.len() >= MAX_KEYS {
-            known.retain(|_, record| record.running.is_some() || record.touched.elapsed() < KEEP);
+        let mut progress = keys.progress(id).unwrap_or_default();
+        // Of a key that has only been asked for, no more is known than of a new one: what came before was published to
+        // a server that did not end as this one began.
+        if offset > progress.bytes && (said.shared || progress.bytes == 0) {
+            progress.bytes = offset;
         }
-        if known.len() >= MAX_KEYS {
-            let text = "too many Idempotency-Keys are in use: try again later, or publish without one";
-            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, text.into()));
+        if offset > progress.bytes {
+            let text = format!(
+                "the body begins at byte {offset}, and {} bytes have been published under this Idempotency-Key",
+                progress.bytes
+            );
+            return Err(Problem::new(StatusCode::CONFLICT, text));
         }
-        // What came before was published to a server that did not end as this one began.
-        let progress = Extent { bytes: offset, ..Extent::default() };
-        known.insert(key.clone(), Record { progress, running: Some(replaced.clone()), touched: Instant::now() });
-        Ok(Some(progress))
+        let run = Run::default();
+        keys.run(id, said.account, said.feed, progress, run.clone()).map_err(|NoRoom| {
+            let text = "all Idempotency-Keys that are remembered are in use: try again when one of the publications has \
+                        ended, or publish without one";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, text.into())
+        })?;
+        Ok(Begun::At(progress, run))
     }
 }
 
@@ -141,21 +120,20 @@ impl PublicationRequest {
         self.skip
     }
 
-    /// Cancelled when another request goes on with the publication.
+    /// Cancelled when another request continues the publication.
     pub(super) fn replaced(&self) -> CancellationToken {
-        self.replaced.clone()
+        self.run.replaced.clone()
     }
 
-    /// Whether it may be gone on with, by its key.
+    /// Whether it may be continued, by its key.
     pub(super) fn is_known(&self) -> bool {
         self.key.is_some()
     }
 
-    /// By what the chunk that comes next is known, when the publication comes again, here or to another
-    /// server: where it begins. The body may be cut otherwise then.
+    /// By what the next chunk is known when the publication is sent again, here or to another server: where it
+    /// begins. The body may be cut otherwise then.
     pub(super) fn id(&self) -> Option<String> {
-        let (feed, key) = self.key.as_ref()?;
-        Some(format!("{feed}/{key}/{}", self.progress.bytes))
+        Some(format!("{}/{}", self.key.as_ref()?.name, self.progress.bytes))
     }
 
     pub(super) fn progress(&self) -> Extent {
@@ -172,9 +150,9 @@ impl PublicationRequest {
 
 impl Drop for PublicationRequest {
     fn drop(&mut self) {
-        let Some(key) = self.key.take() else { return };
-        let record = Record { progress: self.progress, running: None, touched: Instant::now() };
-        self.known.lock().insert(key, record);
-        self.known.ended.notify_waiters();
+        if let Some(key) = &self.key {
+            self.known.lock().finish(key.id, self.progress);
+            self.run.ended.cancel();
+        }
     }
 }

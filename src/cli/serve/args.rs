@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
+use super::quotas::QuotaArgs;
 use crate::{
     Listen, PlainHttp,
     cli::{BrowserName, CertsArgs},
@@ -144,6 +145,8 @@ pub(in crate::cli) struct ServeArgs {
     /// h3cast_transport=debug,info.
     #[arg(long, env = "H3CAST_LOG", value_name = "LEVEL", default_value = "info")]
     pub(super) log: String,
+    #[command(flatten)]
+    pub(super) quotas: QuotaArgs,
 }
 
 fn coalesce(text: &str) -> Result<Duration, String> {

@@ -1,0 +1,360 @@
+//! Publications by their keys, within quotas. Each operation takes time that grows with the logarithm of their
+//! number, and none looks at all of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::BuildHasher,
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{chunk::Cursor, feed::Account};
+
+/// How long a key is remembered after its last request, unless its client needs the room for others.
+pub(super) const KEEP: Duration = Duration::from_secs(3600);
+/// How many expired keys go with each operation: more than come with one.
+const EXPIRED_AT_ONCE: usize = 4;
+
+/// What a publication has written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::app) struct Extent {
+    /// Its first chunk.
+    pub(in crate::app) first: Option<Cursor>,
+    /// Its last one; those of other publishers may stand between.
+    pub(in crate::app) last: Option<Cursor>,
+    pub(in crate::app) chunks: u64,
+    /// Bytes, from the beginning of the publication.
+    pub(in crate::app) bytes: u64,
+}
+
+/// A key of a feed, which both may be long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct KeyId([u8; 16]);
+
+impl KeyId {
+    pub(super) fn of(feed: &str, key: &str) -> Self {
+        // A key has no zero byte, and neither has a feed's name.
+        let hash = Sha256::new().chain_update(feed).chain_update([0]).chain_update(key).finalize();
+        let mut id = [0; 16];
+        id.copy_from_slice(&hash[..16]);
+        Self(id)
+    }
+}
+
+/// A request of a publication that runs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Run {
+    /// Tells it to give way to the next one.
+    pub(super) replaced: CancellationToken,
+    /// Tells the next one that it has.
+    pub(super) ended: CancellationToken,
+}
+
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) progress: Extent,
+    account: Account,
+    /// A hash of the feed's name.
+    feed: u64,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Running(Run),
+    /// Since then; the number gives the order.
+    Finished(Instant, u64),
+}
+
+/// What an account has finished, the oldest first, by numbers.
+#[derive(Debug, Default)]
+struct Held {
+    finished: BTreeSet<u64>,
+    /// The same by feed.
+    feeds: HashMap<u64, OfFeed>,
+}
+
+#[derive(Debug, Default)]
+struct OfFeed {
+    finished: BTreeSet<u64>,
+    running: usize,
+}
+
+/// How many keys are remembered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyLimits {
+    /// In all.
+    pub(super) all: usize,
+    /// Of one account for one feed.
+    pub(super) each: usize,
+}
+
+/// No key can be forgotten for a new one: all belong to publications that run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NoRoom;
+
+#[derive(Debug)]
+pub(super) struct Keys {
+    limits: KeyLimits,
+    records: HashMap<KeyId, Record>,
+    /// Finished ones, the oldest first: the order in which they expire.
+    finished: BTreeMap<u64, KeyId>,
+    held: HashMap<Account, Held>,
+    /// How many each account has finished, if any: the largest is last.
+    sizes: BTreeSet<(usize, Account)>,
+    next: u64,
+    hasher: std::hash::RandomState,
+}
+
+impl Keys {
+    pub(super) fn new(limits: KeyLimits) -> Self {
+        Self {
+            limits,
+            records: HashMap::new(),
+            finished: BTreeMap::new(),
+            held: HashMap::new(),
+            sizes: BTreeSet::new(),
+            next: 0,
+            hasher: std::hash::RandomState::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The request that runs under a key.
+    pub(super) fn running(&self, id: KeyId) -> Option<&Run> {
+        match &self.records.get(&id)?.state {
+            State::Running(run) => Some(run),
+            State::Finished(..) => None,
+        }
+    }
+
+    /// How far the publication of a key has come.
+    pub(super) fn progress(&mut self, id: KeyId) -> Option<Extent> {
+        self.expire();
+        Some(self.records.get(&id)?.progress)
+    }
+
+    /// Notes that a request of `account` runs under a key. The oldest finished key of the same account and feed is
+    /// forgotten when it has too many; when there are too many in all, the oldest one of the account that has most.
+    pub(super) fn run(
+        &mut self,
+        id: KeyId,
+        account: &Account,
+        feed: &str,
+        progress: Extent,
+        run: Run,
+    ) -> Result<(), NoRoom> {
+        let feed = self.hasher.hash_one(feed);
+        let known = self.records.get(&id);
+        if !known.is_some_and(|record| record.account == *account && record.feed == feed) {
+            let (is_new, of_feed) = (known.is_none(), self.held.get(account).and_then(|held| held.feeds.get(&feed)));
+            if account.is_known()
+                && let Some(of_feed) = of_feed
+                && of_feed.finished.len() + of_feed.running >= self.limits.each
+            {
+                let oldest = of_feed.finished.first().and_then(|number| self.finished.get(number)).copied();
+                self.forget(oldest.ok_or(NoRoom)?);
+            }
+            if is_new && self.records.len() >= self.limits.all {
+                let (_, largest) = self.sizes.last().ok_or(NoRoom)?;
+                let oldest = self.held.get(largest).and_then(|held| held.finished.first());
+                let oldest = oldest.and_then(|number| self.finished.get(number)).copied();
+                self.forget(oldest.ok_or(NoRoom)?);
+            }
+        }
+        self.forget(id);
+        self.held.entry(account.clone()).or_default().feeds.entry(feed).or_default().running += 1;
+        let state = State::Running(run);
+        self.records.insert(id, Record { progress, account: account.clone(), feed, state });
+        Ok(())
+    }
+
+    /// Notes that the request that ran under a key has ended.
+    pub(super) fn finish(&mut self, id: KeyId, progress: Extent) {
+        let number = self.next;
+        let Some(record) = self.records.get_mut(&id) else { return };
+        if let State::Finished(..) = record.state {
+            return;
+        }
+        self.next += 1;
+        record.progress = progress;
+        record.state = State::Finished(Instant::now(), number);
+        let (account, feed) = (record.account.clone(), record.feed);
+        self.finished.insert(number, id);
+        let held = self.held.entry(account.clone()).or_default();
+        self.sizes.remove(&(held.finished.len(), account.clone()));
+        held.finished.insert(number);
+        self.sizes.insert((held.finished.len(), account));
+        let of_feed = held.feeds.entry(feed).or_default();
+        of_feed.running = of_feed.running.saturating_sub(1);
+        of_feed.finished.insert(number);
+        self.expire();
+    }
+
+    /// Forgets a key.
+    fn forget(&mut self, id: KeyId) {
+        let Some(Record { account, feed, state, .. }) = self.records.remove(&id) else { return };
+        let Some(held) = self.held.get_mut(&account) else { return };
+        let of_feed = held.feeds.entry(feed).or_default();
+        match state {
+            State::Running(_) => of_feed.running = of_feed.running.saturating_sub(1),
+            State::Finished(_, number) => {
+                self.finished.remove(&number);
+                of_feed.finished.remove(&number);
+                self.sizes.remove(&(held.finished.len(), account.clone()));
+                held.finished.remove(&number);
+                if !held.finished.is_empty() {
+                    self.sizes.insert((held.finished.len(), account.clone()));
+                }
+            }
+        }
+        if of_feed.running == 0 && of_feed.finished.is_empty() {
+            held.feeds.remove(&feed);
+        }
+        if held.feeds.is_empty() {
+            self.held.remove(&account);
+        }
+    }
+
+    fn expire(&mut self) {
+        for _ in 0..EXPIRED_AT_ONCE {
+            let Some(id) = self.finished.first_key_value().map(|(_, id)| *id) else { return };
+            match self.records.get(&id).map(|record| &record.state) {
+                Some(State::Finished(since, _)) if since.elapsed() < KEEP => return,
+                _ => self.forget(id),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(number: usize) -> Account {
+        Account::new(format!("192.0.2.{number}"))
+    }
+
+    fn key(number: usize) -> KeyId {
+        KeyId::of("feed", &number.to_string())
+    }
+
+    /// One request of a key from its beginning to its end.
+    fn publish(keys: &mut Keys, account: &Account, feed: &str, number: usize) -> Result<(), NoRoom> {
+        let id = KeyId::of(feed, &number.to_string());
+        keys.run(id, account, feed, Extent::default(), Run::default())?;
+        keys.finish(id, Extent { bytes: number as u64 + 1, ..Extent::default() });
+        Ok(())
+    }
+
+    /// Whether what is known of them agrees.
+    fn check(keys: &Keys) {
+        let finished: usize = keys.held.values().map(|held| held.finished.len()).sum();
+        let running: usize = keys.held.values().flat_map(|held| held.feeds.values()).map(|of| of.running).sum();
+        assert_eq!(finished + running, keys.records.len());
+        assert_eq!(finished, keys.finished.len());
+        assert!(keys.records.len() <= keys.limits.all);
+        let sizes: BTreeSet<_> = keys
+            .held
+            .iter()
+            .map(|(account, held)| (held.finished.len(), account.clone()))
+            .filter(|of| of.0 > 0)
+            .collect();
+        assert_eq!(sizes, keys.sizes);
+    }
+
+    #[tokio::test]
+    async fn a_client_forgets_its_own_oldest_key_of_that_feed() {
+        let mut keys = Keys::new(KeyLimits { all: 100, each: 10 });
+        publish(&mut keys, &account(2), "feed", 1000).unwrap();
+        publish(&mut keys, &account(1), "other", 0).unwrap();
+        for number in 0..50 {
+            publish(&mut keys, &account(1), "feed", number).unwrap();
+            check(&keys);
+        }
+        let known: Vec<_> = (0..50).filter(|number| keys.progress(key(*number)).is_some()).collect();
+        assert_eq!(known, (40..50).collect::<Vec<_>>());
+        assert!(keys.progress(key(1000)).is_some(), "another's");
+        assert!(keys.progress(KeyId::of("other", "0")).is_some(), "of another feed");
+        // One that is used again is the newest.
+        publish(&mut keys, &account(1), "feed", 40).unwrap();
+        publish(&mut keys, &account(1), "feed", 50).unwrap();
+        assert!(keys.progress(key(40)).is_some() && keys.progress(key(41)).is_none());
+    }
+
+    #[tokio::test]
+    async fn when_there_are_too_many_the_client_with_most_gives_way() {
+        let mut keys = Keys::new(KeyLimits { all: 100, each: 80 });
+        for number in 0..5 {
+            publish(&mut keys, &account(1), "feed", number).unwrap();
+        }
+        // Many feeds make no difference.
+        for number in 0..500 {
+            publish(&mut keys, &account(2), &format!("feed{}", number % 50), number).unwrap();
+            check(&keys);
+        }
+        assert_eq!(keys.len(), 100);
+        assert!((0..5).all(|number| keys.progress(key(number)).is_some()));
+        for number in 10..20 {
+            publish(&mut keys, &account(3), "feed", number).unwrap();
+        }
+        assert!((0..5).chain(10..20).all(|number| keys.progress(key(number)).is_some()));
+        check(&keys);
+    }
+
+    #[tokio::test]
+    async fn what_runs_is_never_forgotten() {
+        let mut keys = Keys::new(KeyLimits { all: 4, each: 3 });
+        for number in 0..3 {
+            keys.run(key(number), &account(1), "feed", Extent::default(), Run::default()).unwrap();
+        }
+        assert_eq!(publish(&mut keys, &account(1), "feed", 3), Err(NoRoom));
+        publish(&mut keys, &account(2), "feed", 4).unwrap();
+        publish(&mut keys, &account(2), "feed", 5).unwrap();
+        assert!(keys.running(key(0)).is_some() && keys.progress(key(4)).is_none());
+        keys.run(key(5), &account(2), "feed", Extent::default(), Run::default()).unwrap();
+        assert_eq!(publish(&mut keys, &account(2), "feed", 6), Err(NoRoom));
+        check(&keys);
+        keys.finish(key(5), Extent { bytes: 6, ..Extent::default() });
+        // Nor what is refused.
+        assert_eq!(publish(&mut keys, &account(1), "feed", 5), Err(NoRoom));
+        assert_eq!(keys.progress(key(5)).unwrap().bytes, 6);
+        publish(&mut keys, &account(3), "feed", 6).unwrap();
+        check(&keys);
+    }
+
+    /// A client that comes back from another address keeps its publication, and pays for it there.
+    #[tokio::test]
+    async fn a_key_moves_with_its_client() {
+        let mut keys = Keys::new(KeyLimits { all: 100, each: 10 });
+        publish(&mut keys, &account(1), "feed", 7).unwrap();
+        let progress = keys.progress(key(7)).unwrap();
+        assert_eq!(progress.bytes, 8);
+        keys.run(key(7), &account(2), "feed", progress, Run::default()).unwrap();
+        keys.finish(key(7), progress);
+        check(&keys);
+        assert!(!keys.held.contains_key(&account(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_expire() {
+        let mut keys = Keys::new(KeyLimits { all: 100, each: 100 });
+        for number in 0..20 {
+            publish(&mut keys, &account(number), "feed", number).unwrap();
+        }
+        keys.run(key(50), &account(1), "feed", Extent::default(), Run::default()).unwrap();
+        tokio::time::advance(KEEP + Duration::from_secs(1)).await;
+        assert!(keys.progress(key(0)).is_none() && keys.progress(key(19)).is_some());
+        for number in 60..64 {
+            publish(&mut keys, &account(number), "feed", number).unwrap();
+        }
+        check(&keys);
+        assert_eq!(keys.len(), 5, "the one that runs, and the new ones");
+    }
+}

@@ -1,0 +1,7 @@
+//! What one client may have of a server: publications, keys, processes, feeds. The others don't notice.
+#![cfg(feature = "cli")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod peers;
+mod publishing;
