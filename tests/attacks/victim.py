@@ -28,8 +28,8 @@ H3CAST = os.environ.get("H3CAST_BIN", str(TARGET / "release/h3cast"))
 CADDY = str(pathlib.Path(sys.executable).parent / "caddy")
 CLOCK = os.sysconf("SC_CLK_TCK")
 HOST = "127.0.0.1"
-# One piece of /stream/bulk, in bytes.
-BULK = 65536
+# The length of h3cast's /stream/bulk, in bytes: longer than anything that viewers who do not read can hold.
+BULK = 1 << 30
 
 
 @dataclasses.dataclass
@@ -95,7 +95,7 @@ class Process:
 
 
 class Victim:
-    """A server that has /stream/live (ticks), /stream/bulk (without end) and /healthz."""
+    """A server that has /stream/live (ticks), /stream/bulk (as fast as it is read) and /healthz."""
 
     name: str
     process: Process
@@ -202,7 +202,11 @@ class H3cast(Victim):
         self._stack.callback(ticks.kill)
         command = [H3CAST, "serve", "live=-", *sources]
         if bulk:
-            command += [f"bulk=exec:while :; do head -c {BULK} /dev/zero; sleep 0.02; done", "--chunk=bulk=bytes"]
+            # Read from its beginning for each viewer, so that no two hold the same bytes.
+            file = self.certs / "bulk"
+            with file.open("wb") as sparse:
+                sparse.truncate(BULK)
+            command += [f"bulk=file:{file}", "--chunk=bulk=bytes"]
         command += ["--listen", f"{HOST}:0", "--http", f"{HOST}:0", "--certs", str(self.certs), "--grace=1s"]
         # Its notes are not for the tester.
         env = {"XDG_RUNTIME_DIR": str(TARGET / "run")}
@@ -260,6 +264,10 @@ class Caddy(Victim):
             if self._listens():
                 return
         raise AssertionError(f"Caddy does not start\n{self.process.log()}")
+
+    def stop(self) -> None:
+        """How long it would wait for its connections is not what is measured."""
+        self.process.kill()
 
     def _listens(self) -> bool:
         for _ in range(200):

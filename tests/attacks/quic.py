@@ -1,0 +1,76 @@
+"""Attackers over QUIC that complete the handshake: aioquic, with what it says to the server taken out."""
+
+import asyncio
+import contextlib
+import ssl
+
+from aioquic.asyncio import QuicConnectionProtocol
+from aioquic.h3.connection import H3_ALPN, H3Connection
+from aioquic.h3.events import DataReceived
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.events import ConnectionTerminated
+from peers import ATTACKER
+
+# No bound of the attacker's keeps the server from sending.
+WINDOWS = {"max_data": 1 << 30, "max_stream_data": 1 << 30}
+
+
+class Attacker(QuicConnectionProtocol):
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.quic = self._quic
+        self.http = H3Connection(self._quic)
+        self.data = asyncio.Event()
+        self.ended = asyncio.Event()
+        # The error code of the server's CONNECTION_CLOSE.
+        self.code: int | None = None
+
+    def quic_event_received(self, event) -> None:
+        if isinstance(event, ConnectionTerminated):
+            self.code = event.error_code
+            self.ended.set()
+        for happened in self.http.handle_event(event):
+            if isinstance(happened, DataReceived):
+                self.data.set()
+
+    def get(self, path: str) -> None:
+        fields = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"localhost"), (b":path", path.encode())]
+        self.http.send_headers(self.quic.get_next_available_stream_id(), fields, end_stream=True)
+        self.transmit()
+
+    def stop_acknowledging(self) -> None:
+        def write_nothing(builder, space, now) -> None:
+            space.ack_at = None
+
+        self.quic._write_ack_frame = write_nothing
+
+    def ping(self) -> None:
+        self.quic.send_ping(0)
+        self.transmit()
+
+
+async def attacker(victim, source: str = ATTACKER, alpn: list[str] = H3_ALPN) -> Attacker:
+    """A connection whose handshake is complete. aioquic's own `connect` cannot choose an address."""
+    configuration = QuicConfiguration(
+        alpn_protocols=alpn, is_client=True, verify_mode=ssl.CERT_NONE, server_name="localhost", **WINDOWS
+    )
+    quic = QuicConnection(configuration=configuration)
+    loop = asyncio.get_running_loop()
+    _, protocol = await loop.create_datagram_endpoint(lambda: Attacker(quic), local_addr=(source, 0))
+    protocol.connect(victim.address)
+    await asyncio.wait_for(protocol.wait_connected(), 10)
+    return protocol
+
+
+@contextlib.asynccontextmanager
+async def attackers(victim, count: int):
+    """So many connections from one address. In the end they vanish: the server gets no CONNECTION_CLOSE."""
+    peers = []
+    try:
+        for _ in range(count):
+            peers.append(await attacker(victim))
+        yield peers
+    finally:
+        for peer in peers:
+            peer._transport.abort()
