@@ -68,9 +68,12 @@ const METRICS: [Metric; 8] = [
         status.chunks as f64
     }),
     ("h3cast_feed_bytes_total", "counter", "Bytes of those chunks.", |status| status.bytes as f64),
-    ("h3cast_feed_kept_bytes", "gauge", "Bytes kept for viewers who come late or again.", |status| {
-        status.kept_bytes as f64
-    }),
+    (
+        "h3cast_feed_kept_bytes",
+        "gauge",
+        "Memory of the history for late and returning viewers, with its overhead and encodings.",
+        |status| status.kept_bytes as f64,
+    ),
     ("h3cast_feed_skipped_total", "counter", "Chunks that viewers missed, being too far behind.", |status| {
         status.skipped as f64
     }),

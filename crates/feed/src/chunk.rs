@@ -35,6 +35,16 @@ impl Chunk {
         Self { seq, time, bytes, written: Default::default() }
     }
 
+    /// The same chunk without its encodings.
+    pub(crate) fn bare(&self) -> Self {
+        Self::published_at(self.seq, self.time, self.bytes.clone())
+    }
+
+    /// Whether a viewer still holds one of its encodings: giving it up would free nothing.
+    pub(crate) fn is_held(&self) -> bool {
+        self.written.iter().filter_map(OnceLock::get).any(|piece| piece.is_held(&self.bytes))
+    }
+
     /// When it was published, in microseconds since 1970.
     #[must_use]
     pub fn micros(&self) -> u64 {

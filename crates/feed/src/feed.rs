@@ -66,7 +66,9 @@ impl fmt::Debug for Feed {
 }
 
 impl Feed {
-    /// A live feed and its publisher. It keeps up to `history` bytes. It ends with [`Publisher::end`]; if the
+    /// A live feed and its publisher. It keeps up to `history` bytes: the latest chunks, each with about 200 bytes
+    /// of overhead, and up to an eighth for their encodings, which viewers share. A chunk that is a part of a
+    /// larger buffer keeps all of that buffer, which is not counted: publish a copy. It ends with [`Publisher::end`]; if the
     /// last clone of its publisher is dropped before that, it has failed.
     #[must_use]
     pub fn live(name: &str, history: usize, lag: Lag) -> (Self, Publisher) {

@@ -5,9 +5,11 @@ mod piece;
 pub mod sse;
 mod writer;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use crate::{Chunk, End, EndCursor, Epoch, Event, FeedError, Viewer};
+use crate::{Chunk, End, EndCursor, Event, FeedError, Viewer};
 pub use beat::HEARTBEAT;
 pub(crate) use piece::Piece;
 pub use piece::{Framing, PREFIX_TYPE};
@@ -87,8 +89,7 @@ impl Format {
         }
     }
 
-    /// Adds one event; nothing if it needs no bytes. `had` is what the viewer has received with it, and
-    /// `settled` whether the feed itself is over, if it is an end.
+    /// Adds one event of `viewer`; nothing if it needs no bytes. `had` is what the viewer has received with it.
     ///
     /// # Errors
     ///
@@ -98,13 +99,14 @@ impl Format {
         self,
         event: &Event,
         had: EndCursor,
-        settled: bool,
+        viewer: &Viewer,
         framing: Framing,
         out: &mut Vec<Bytes>,
     ) -> Result<usize, Cut> {
         match event {
-            Event::Chunk(chunk) => Ok(self.chunk(chunk, had.epoch, framing, out)),
-            event => Ok(alone(&self.other(event, settled.then_some(had))?, framing, out)),
+            Event::Chunk(chunk) => Ok(self.chunk(chunk, viewer, framing, out)),
+            // An end has an id if the feed itself is over.
+            event => Ok(alone(&self.other(event, viewer.has_settled().then_some(had))?, framing, out)),
         }
     }
 
@@ -129,19 +131,36 @@ impl Format {
         })
     }
 
-    /// Adds a chunk. It is encoded once, and its bytes are shared by all viewers.
-    fn chunk(self, chunk: &Chunk, epoch: Epoch, framing: Framing, out: &mut Vec<Bytes>) -> usize {
+    /// Adds a chunk. It is encoded once, and its bytes are shared by all viewers while the ring has room for them.
+    fn chunk(self, chunk: &Arc<Chunk>, viewer: &Viewer, framing: Framing, out: &mut Vec<Bytes>) -> usize {
         if self == Self::Raw && chunk.bytes.is_empty() {
             return 0;
         }
+        if let Some(piece) = chunk.written[self as usize].get() {
+            return piece.put(framing, out);
+        }
+        self.first(chunk, viewer, framing, out)
+    }
+
+    /// The same for the first viewer that gets it.
+    #[inline(never)]
+    fn first(self, chunk: &Arc<Chunk>, viewer: &Viewer, framing: Framing, out: &mut Vec<Bytes>) -> usize {
+        let mut cost = 0;
         let encode = || {
-            Box::new(match self {
+            let piece = match self {
                 Self::Raw => Piece::new(&[], &chunk.bytes),
-                Self::Sse => Piece::new(&[], &sse::chunk(chunk, epoch)),
+                Self::Sse => Piece::new(&[], &sse::chunk(chunk, viewer.epoch())),
                 Self::Frames => Piece::new(&frames::chunk_header(chunk), &chunk.bytes),
-            })
+            };
+            cost = piece.cost(&chunk.bytes);
+            Box::new(piece)
         };
-        chunk.written[self as usize].get_or_init(encode).put(framing, out)
+        let len = chunk.written[self as usize].get_or_init(encode).put(framing, out);
+        // Another viewer may have been faster.
+        if cost > 0 {
+            viewer.encoded(chunk, cost);
+        }
+        len
     }
 
     /// Whether it has heartbeats. Bytes in `raw` would be taken for a chunk.

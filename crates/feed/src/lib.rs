@@ -72,6 +72,7 @@
 
 mod account;
 mod chunk;
+mod cost;
 mod feed;
 mod feeds;
 pub mod format;

@@ -36,7 +36,7 @@ pub enum Lag {
 pub(crate) struct Ring {
     epoch: Epoch,
     lag: Lag,
-    /// Its size, in bytes of chunks and their overhead.
+    /// Its size in memory, in bytes: chunks, their encodings, and the overhead of both.
     history: usize,
     /// Chunks before this number are older than the ring.
     now: u64,
@@ -143,6 +143,11 @@ impl Ring {
         true
     }
 
+    /// Charges the history for an encoding that was made of one of its chunks.
+    pub(crate) fn encoded(&self, chunk: &Arc<Chunk>, cost: u64) {
+        self.lock().encode(chunk, cost, self.history as u64);
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         self.lock().end.is_some()
     }
@@ -183,7 +188,7 @@ impl Ring {
     pub(crate) fn skip_to(&self, next: u64) {
         let mut contents = self.lock();
         if next > contents.next {
-            contents.chunks.clear();
+            contents.clear();
             (contents.floor, contents.next) = (next, next);
         }
     }
@@ -224,10 +229,11 @@ impl Ring {
 
     /// Adds what it knows of a feed's status.
     pub(crate) fn report(&self, status: &mut Status) {
-        let contents = self.lock();
+        let mut contents = self.lock();
+        contents.trim(self.history as u64);
         status.epoch = Some(self.epoch);
         status.chunks = contents.count;
-        status.kept_bytes = usize::try_from(contents.kept_bytes()).unwrap_or(usize::MAX);
+        status.kept_bytes = usize::try_from(contents.charged()).unwrap_or(usize::MAX);
         status.oldest = contents.chunks.front().map(|first| Cursor { epoch: self.epoch, seq: first.chunk.seq });
         status.skipped = contents.skipped;
         status.stalled = contents.stalled;

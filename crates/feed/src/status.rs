@@ -26,7 +26,7 @@ pub struct Status {
     pub blocked: Duration,
     /// The epoch of a live feed.
     pub epoch: Option<Epoch>,
-    /// The size of a live feed's history, in bytes, with the overhead of each chunk.
+    /// What a live feed's history costs in memory, in bytes: its chunks, their overhead, and their encodings.
     pub kept_bytes: usize,
     /// The oldest chunk in the history of a live feed.
     pub oldest: Option<Cursor>,

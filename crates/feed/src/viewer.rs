@@ -173,6 +173,15 @@ impl Viewer {
         matches!(&self.upstream, Some(Upstream::Kept(viewer)) if viewer.is_sparse())
     }
 
+    /// Charges the feed's history for an encoding that was made of one of its chunks.
+    pub(crate) fn encoded(&self, chunk: &Arc<Chunk>, cost: usize) {
+        match &self.upstream {
+            Some(Upstream::Live(viewer)) => viewer.encoded(chunk, cost),
+            Some(Upstream::Kept(viewer)) => viewer.encoded(chunk, cost),
+            Some(Upstream::OnDemand { .. }) | None => {}
+        }
+    }
+
     /// Whether its end was that of the feed, so that another view has nothing to continue with.
     pub(crate) fn has_settled(&self) -> bool {
         self.settled

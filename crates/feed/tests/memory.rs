@@ -46,8 +46,10 @@ async fn ten_thousand_viewers_hold_one_ring() {
     let mut viewers = Vec::new();
     let mut read = 0;
     for number in 0..VIEWERS {
-        // Each at a different chunk, as far as there are that many.
-        let from = Start::After(Cursor { epoch: oldest.epoch, seq: oldest.seq + number as u64 % (kept - 1) });
+        // Each at a different chunk, as far as there are that many. Encodings take an eighth of the history from
+        // the oldest ones when the next is published.
+        let seq = oldest.seq + kept / 7 + number as u64 % (kept - kept / 7 - 1);
+        let from = Start::After(Cursor { epoch: oldest.epoch, seq });
         let format = formats[number % 3];
         let mut stream: Written = Box::pin(format::write(feed.view(from, None), format));
         // What comes before the chunk: the beginning, and the header of a frame.

@@ -63,8 +63,9 @@ pub(in crate::cli) struct ServeArgs {
     /// error, or a warning if it comes from the environment. [default: lines]
     #[arg(long, env = "H3CAST_CHUNK", value_name = "[NAME=]lines|bytes", value_delimiter = ',', value_parser = setting(chunk_at))]
     pub(super) chunk: Vec<Setting<Chunking>>,
-    /// How much of a live feed to keep for late and returning viewers, in bytes (K, M and G are 1024, 1024²
-    /// and 1024³). Each chunk counts as its bytes plus 136 bytes of overhead. [default: 8M]
+    /// Memory for the history of a live feed, for late and returning viewers, in bytes (K, M and G are 1024,
+    /// 1024² and 1024³). Each chunk counts as its bytes plus about 200 bytes of overhead; up to an eighth
+    /// goes to encodings that viewers share. [default: 8M]
     #[arg(long, env = "H3CAST_HISTORY", value_name = "[NAME=]BYTES", value_delimiter = ',', value_parser = setting(size))]
     pub(super) history: Vec<Setting<usize>>,
     /// What to do with a viewer that falls behind the history of a live feed: skip ahead and report the gap

@@ -4,6 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use h3cast_proto::varint;
 
+use crate::cost::{block, buffer};
+
 /// Up to this many bytes of a chunk are copied after what precedes them: one buffer costs each viewer less
 /// than two. A larger chunk is shared.
 const COPIED: usize = 1024;
@@ -46,6 +48,22 @@ impl Piece {
         head.put_slice(copied);
         let rest = if copied.len() == rest.len() { Bytes::new() } else { rest.clone() };
         Self { head: head.freeze(), prefix, rest }
+    }
+
+    /// What it costs in memory, in bytes, in addition to its chunk, whose bytes these are.
+    pub(crate) fn cost(&self, chunk: &Bytes) -> usize {
+        let rest = if self.is_shared(chunk) { 0 } else { buffer(self.rest.len()) };
+        block(size_of::<Self>()) + buffer(self.head.len() + varint::MAX_LEN) + rest
+    }
+
+    /// Whether a viewer has its bytes.
+    pub(crate) fn is_held(&self, chunk: &Bytes) -> bool {
+        !self.head.is_unique() || !(self.is_shared(chunk) || self.rest.is_unique())
+    }
+
+    /// Whether its rest is that of the chunk, and costs nothing more.
+    fn is_shared(&self, chunk: &Bytes) -> bool {
+        self.rest.is_empty() || self.rest.as_ptr() == chunk.as_ptr()
     }
 
     /// Adds the piece's buffers to `out`, and returns their length in bytes.

@@ -4,6 +4,8 @@
 //! part of the text, since a chunk is usually a line; other `\r` and `\r\n` become `\n`, the only line break
 //! that the format has. Bytes that are not UTF-8 are replaced.
 
+use std::{borrow::Cow, fmt::Write};
+
 use bytes::Bytes;
 use serde_json::json;
 
@@ -15,15 +17,27 @@ pub const BEGIN: Bytes = Bytes::from_static(b"retry: 1000\n");
 /// A comment, as a line of the next event.
 pub const HEARTBEAT: Bytes = Bytes::from_static(b":\n");
 
+const FIELD: &str = "data: ";
+/// Room for the line of a cursor: two numbers of 64 bits, one of them in hexadecimal.
+const ID: usize = "id: ".len() + 16 + 1 + 20 + 1;
+
 /// A chunk.
 #[must_use]
 pub fn chunk(chunk: &Chunk, epoch: Epoch) -> Bytes {
     let text = String::from_utf8_lossy(&chunk.bytes);
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
-    let mut out = format!("id: {}\n", Cursor { epoch, seq: chunk.seq });
-    for line in text.replace("\r\n", "\n").split(['\n', '\r']) {
-        out += "data: ";
+    let text = match text.contains('\r') {
+        true => Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")),
+        false => Cow::Borrowed(text),
+    };
+    let lines = 1 + text.bytes().filter(|byte| *byte == b'\n').count();
+    // No more than it needs: it stays as long as its chunk may.
+    let mut out = String::with_capacity(ID + text.len() + lines * FIELD.len() + 2);
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "id: {}", Cursor { epoch, seq: chunk.seq });
+    for line in text.split('\n') {
+        out += FIELD;
         out += line;
         out += "\n";
     }

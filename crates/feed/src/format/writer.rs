@@ -98,7 +98,7 @@ impl Writer {
                     if let Event::Chunk(chunk) = &event {
                         self.had.last = Some(chunk.seq);
                     }
-                    match self.format.put(&event, self.had, viewer.has_settled(), self.framing, out) {
+                    match self.format.put(&event, self.had, viewer, self.framing, out) {
                         Ok(put) => {
                             bytes += put;
                             // Polling for what is not there yet would be repeated after this has been

@@ -75,6 +75,13 @@ impl KeptViewer {
         }
     }
 
+    /// What the keeper returned is for this viewer alone.
+    pub(crate) fn encoded(&self, chunk: &Arc<Chunk>, cost: usize) {
+        if let At::Ring(viewer) = &self.at {
+            viewer.encoded(chunk, cost);
+        }
+    }
+
     pub(crate) fn is_behind(&self) -> bool {
         match &self.at {
             At::Ring(viewer) => viewer.is_behind(),

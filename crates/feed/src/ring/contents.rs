@@ -8,7 +8,10 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{Chunk, End};
+use crate::{
+    Chunk, End,
+    cost::{block, buffer},
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Contents {
@@ -21,6 +24,10 @@ pub(super) struct Contents {
     pub(super) count: u64,
     /// What all chunks have cost, in bytes.
     pub(super) total: u64,
+    /// What the encodings of its chunks cost now, in bytes.
+    pub(super) encoded: u64,
+    /// The numbers of the chunks with encodings, in the order in which they got the first one. Some may be gone.
+    pub(super) encodings: VecDeque<u64>,
     pub(super) end: Option<End>,
     /// What stores the feed cannot be reached.
     pub(super) stalled: bool,
@@ -39,11 +46,22 @@ pub(super) struct Contents {
 pub(super) struct Slot {
     /// What all chunks before it have cost, in bytes.
     pub(super) before: u64,
+    /// What its encodings cost, in bytes.
+    encoded: u64,
     pub(super) chunk: Arc<Chunk>,
 }
 
-/// What a chunk costs in addition to its bytes, so that a feed of empty lines is bounded too.
-const OVERHEAD: usize = size_of::<Chunk>() + 2 * size_of::<usize>() + size_of::<Slot>();
+/// What a chunk costs in addition to its buffer, so that a feed of empty lines is bounded too: its block on the
+/// heap with two counters, and its slot, of which up to an eighth more are reserved.
+const OVERHEAD: usize = block(size_of::<Chunk>() + 2 * size_of::<usize>()) + size_of::<Slot>() * 9 / 8;
+
+/// Encodings may take one part in this many of the history. Viewers at the live edge share the latest ones; a
+/// viewer further behind costs an encoding of its own, whatever is kept.
+const ENCODED_PART: u64 = 8;
+/// How many encodings are looked at at once to give them up: each new one pays for that.
+const LOOKED_AT: usize = 8;
+/// How many numbers of encodings are reserved at least.
+const STEP: usize = 16;
 
 impl Contents {
     /// The first chunk that is not before `seq`, if there is one.
@@ -71,19 +89,93 @@ impl Contents {
         self.chunks.front().map_or(0, |first| self.total - first.before)
     }
 
+    /// What the chunks and their encodings cost now.
+    pub(super) fn charged(&self) -> u64 {
+        self.kept_bytes() + self.encoded
+    }
+
     /// Adds a chunk whose number is not before `next`, and drops the oldest ones beyond the history.
     pub(super) fn push(&mut self, chunk: Arc<Chunk>, history: u64) {
         let before = self.total;
         self.next = chunk.seq + 1;
         self.count += 1;
         self.total += cost(&chunk.bytes);
-        self.chunks.push_back(Slot { before, chunk });
+        reserve(&mut self.chunks);
+        self.chunks.push_back(Slot { before, encoded: 0, chunk });
+        // Only here, since a chunk leaves when another is published, not when one is read. Encodings that viewers
+        // still hold take no more than their part from chunks: slow viewers could empty the history otherwise.
+        let room = history - self.encoded.min(history / ENCODED_PART);
         // A chunk larger than the whole history still stands alone in it.
-        while self.kept_bytes() > history && self.chunks.len() > 1 {
+        while self.kept_bytes() > room && self.chunks.len() > 1 {
             if let Some(dropped) = self.chunks.pop_front() {
                 self.floor = dropped.chunk.seq + 1;
+                self.encoded -= dropped.encoded;
             }
         }
+    }
+
+    /// Charges the history for an encoding of that chunk, if the chunk is still there.
+    pub(super) fn encode(&mut self, chunk: &Arc<Chunk>, cost: u64, history: u64) {
+        let Some(slot) = self.index(chunk.seq).and_then(|at| self.chunks.get_mut(at)) else { return };
+        if !Arc::ptr_eq(&slot.chunk, chunk) {
+            // Its other encodings were given up meanwhile, and this one goes with the viewer.
+            return;
+        }
+        let first = slot.encoded == 0;
+        slot.encoded += cost;
+        self.encoded += cost;
+        if first {
+            while self.encodings.front().is_some_and(|seq| *seq < self.floor) {
+                self.encodings.pop_front();
+            }
+            reserve(&mut self.encodings);
+            self.encodings.push_back(chunk.seq);
+        }
+        self.trim(history);
+    }
+
+    /// Gives up the oldest encodings beyond their part of the history, except those that viewers still hold.
+    #[inline]
+    pub(super) fn trim(&mut self, history: u64) {
+        if self.encoded > history / ENCODED_PART {
+            self.give_up(history / ENCODED_PART);
+        }
+    }
+
+    #[inline(never)]
+    fn give_up(&mut self, room: u64) {
+        for _ in 0..LOOKED_AT {
+            if self.encoded <= room {
+                return;
+            }
+            let Some(seq) = self.encodings.pop_front() else { return };
+            let newest = seq + 1 == self.next;
+            let Some(slot) = self.index(seq).and_then(|at| self.chunks.get_mut(at)) else { continue };
+            // The newest is what viewers ask for now.
+            if newest || Arc::strong_count(&slot.chunk) > 1 || slot.chunk.is_held() {
+                self.encodings.push_back(seq);
+                continue;
+            }
+            self.encoded -= std::mem::take(&mut slot.encoded);
+            slot.chunk = Arc::new(slot.chunk.bare());
+        }
+    }
+
+    /// Where the chunk of that number is.
+    fn index(&self, seq: u64) -> Option<usize> {
+        let at = usize::try_from(seq.checked_sub(self.floor)?).ok()?;
+        match self.chunks.get(at) {
+            Some(slot) if slot.chunk.seq == seq => Some(at),
+            // The numbering has gaps.
+            _ => self.chunks.binary_search_by_key(&seq, |slot| slot.chunk.seq).ok(),
+        }
+    }
+
+    /// Drops all chunks.
+    pub(super) fn clear(&mut self) {
+        self.chunks.clear();
+        self.encodings.clear();
+        self.encoded = 0;
     }
 
     /// The number of the first of the last `many` chunks; `None` if there are no more than that.
@@ -116,15 +208,30 @@ impl Contents {
     }
 }
 
+/// Makes room for one more, and for fewer others than `VecDeque` would: a ring of short lines is mostly slots.
+/// Returns what is not needed any more.
+#[inline]
+fn reserve<T>(queue: &mut VecDeque<T>) {
+    let (len, capacity) = (queue.len(), queue.capacity());
+    if len == capacity {
+        queue.reserve_exact(len / 8 + STEP);
+    } else if capacity > 4 * (len + STEP) {
+        queue.shrink_to(2 * (len + STEP));
+    }
+}
+
 pub(super) fn cost(bytes: &Bytes) -> u64 {
-    (bytes.len() + OVERHEAD) as u64
+    (buffer(bytes.len()) + OVERHEAD) as u64
 }
 
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
 mod tests {
+    use bytes::Bytes;
+
     /// `--help`, the README and docs/protocol.md name it.
     #[test]
     fn the_overhead_is_as_documented() {
-        assert_eq!(super::OVERHEAD, 136);
+        let line = 70;
+        assert_eq!(super::cost(&Bytes::from(vec![b'x'; line])), 267);
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::Ring;
-use crate::{Event, Gap, Lag};
+use crate::{Chunk, Event, Gap, Lag};
 
 /// A number in a ring: what comes next for one viewer.
 #[derive(Debug)]
@@ -55,6 +55,10 @@ impl RingViewer {
 
     pub(crate) fn is_behind(&self) -> bool {
         self.behind
+    }
+
+    pub(crate) fn encoded(&self, chunk: &Arc<Chunk>, cost: usize) {
+        self.ring.encoded(chunk, cost as u64);
     }
 
     pub(crate) fn next_seq(&self) -> Option<u64> {
@@ -118,6 +122,8 @@ impl RingViewer {
             self.stalled = contents.stalled;
             return Poll::Ready(Some(Event::Stalled(self.stalled)));
         }
+        // The last viewer to be sent an encoding may have held it until now.
+        contents.trim(self.ring.history as u64);
         // Polled again without having been woken, a viewer must not be in the list twice.
         let at = match self.registered {
             Some((woken, at)) if woken == contents.woken => at,
