@@ -47,6 +47,7 @@ use self::{
 };
 pub use self::{page::Page, quotas::Quotas};
 use crate::{
+    admission::Counters,
     browser,
     feed::{self, Family, Feed, Feeds},
     format::{Format, Framing, PREFIX_TYPE, Writer},
@@ -83,6 +84,7 @@ pub struct App {
     page: Page,
     coalesce: Duration,
     stopping: CancellationToken,
+    admission: Option<Counters>,
     routes: Router,
 }
 
@@ -106,6 +108,7 @@ impl App {
             page: Page::default(),
             coalesce: Duration::ZERO,
             stopping: CancellationToken::new(),
+            admission: None,
             routes: Router::new(),
         }
     }
@@ -185,9 +188,11 @@ impl App {
 
     /// Makes a server answer with this app. Which pages may open sessions, also those of the server's own handlers,
     /// is decided by the app, that is by [`allow_origins`](Self::allow_origins), and not by
-    /// [`ServerBuilder::origins`], whether that is set before or after.
+    /// [`ServerBuilder::origins`], whether that is set before or after. `/metrics` then also shows what the server
+    /// has admitted and refused.
     #[must_use]
-    pub fn install(self, server: ServerBuilder) -> ServerBuilder {
+    pub fn install(mut self, server: ServerBuilder) -> ServerBuilder {
+        self.admission = Some(server.admission().clone());
         server.http_service(self.router())
     }
 

@@ -324,6 +324,9 @@ async fn what_is_said_of_feeds() {
         "h3cast_feed_chunks_total{feed=\"default\"} 2",
         "h3cast_feed_bytes_total{feed=\"default\"} 9",
         "h3cast_feed_open{feed=\"default\"} 1",
+        "# TYPE h3cast_half_open gauge",
+        "h3cast_retries_total 0",
+        "h3cast_refused_total{reason=\"connections_per_address\"} 0",
     ] {
         assert!(lines.contains(&line), "{line} is not in\n{text}");
     }

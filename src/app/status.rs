@@ -11,7 +11,10 @@ use http::{StatusCode, header};
 use serde_json::json;
 
 use super::App;
-use crate::feed::{End, Status};
+use crate::{
+    admission::{Refusal, Snapshot},
+    feed::{End, Status},
+};
 
 /// 200 when new clients are welcome, 503 and why when not.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
@@ -109,6 +112,37 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     ] {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
     }
+    if let Some(admission) = &app.admission {
+        write_admission(&mut text, &admission.snapshot());
+    }
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4"), (header::CACHE_CONTROL, "no-store")];
     (headers, text).into_response()
+}
+
+/// A number of the server's admission, as a [`Metric`] is one of a feed.
+type AdmissionMetric = (&'static str, &'static str, &'static str, fn(&Snapshot) -> u64);
+
+const ADMISSION: [AdmissionMetric; 6] = [
+    ("h3cast_connections", "gauge", "Connections now, over QUIC and TCP.", |now| now.connections),
+    ("h3cast_half_open", "gauge", "Connections whose handshake is in progress now.", |now| now.handshakes),
+    ("h3cast_requests", "gauge", "Requests open now.", |now| now.requests),
+    ("h3cast_sessions", "gauge", "WebTransport sessions open now.", |now| now.sessions),
+    ("h3cast_initials_total", "counter", "First packets of QUIC connections.", |now| now.initials),
+    ("h3cast_retries_total", "counter", "Those answered with a Retry, to validate the client's address.", |now| {
+        now.retries
+    }),
+];
+
+fn write_admission(text: &mut String, now: &Snapshot) {
+    for (name, kind, help, value) in ADMISSION {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {}", value(now));
+    }
+    let name = "h3cast_refused_total";
+    let _ = writeln!(
+        text,
+        "# HELP {name} Clients and requests refused, by the limit that was the reason.\n# TYPE {name} counter"
+    );
+    for reason in Refusal::ALL {
+        let _ = writeln!(text, "{name}{{reason=\"{}\"}} {}", reason.as_str(), now.refused(*reason));
+    }
 }

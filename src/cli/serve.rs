@@ -5,6 +5,7 @@ mod announcement;
 mod args;
 mod effect;
 mod feeding;
+mod limits;
 mod quotas;
 mod stdin;
 
@@ -96,6 +97,7 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
     let mut builder = Server::builder(identity.clone())
         .plain_http(http)
         .grace(args.grace)
+        .limits(args.limits.limits())
         .server_id(args.server_id)
         .advertise(args.advertise.clone());
     for listen in args.listen {

@@ -31,6 +31,7 @@
 //! | [`webtransport`] | sessions, streams and datagrams |
 //! | [`http3`] | the backend under h3, and [`Takeover`] of a request's stream |
 //! | [`client`] | requests and sessions from the other side |
+//! | [`admission`] | who gets in: what is counted for each address, why clients are refused |
 //! | [`connection`] | [`ConnectionHandle`]: who is there, how well it is reached, its end |
 //! | [`early`] | [`EarlyData`]: requests that may be copies, and 425 |
 //! | [`identity`] | the certificate, its hashes, its renewal |
@@ -80,6 +81,8 @@
     allow(dead_code, unused_imports)
 )]
 
+#[cfg(feature = "server")]
+pub mod admission;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod connection;

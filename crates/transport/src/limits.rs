@@ -20,7 +20,14 @@ pub struct Limits {
     pub(crate) idle_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) connections: usize,
+    pub(crate) connections_per_address: usize,
     pub(crate) tcp_connections: usize,
+    pub(crate) handshakes: usize,
+    pub(crate) handshakes_per_address: usize,
+    pub(crate) retry_handshakes: usize,
+    pub(crate) retry_initials: u32,
+    pub(crate) requests_per_address: usize,
+    pub(crate) sessions_per_address: usize,
     pub(crate) streams: u32,
     pub(crate) sessions: usize,
 }
@@ -34,7 +41,14 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
             connections: 65_536,
+            connections_per_address: 1024,
             tcp_connections: 4096,
+            handshakes: 1024,
+            handshakes_per_address: 256,
+            retry_handshakes: 256,
+            retry_initials: 500,
+            requests_per_address: 2048,
+            sessions_per_address: 1024,
             streams: 100,
             sessions: 16,
         }
@@ -89,7 +103,8 @@ impl Limits {
         self
     }
 
-    /// How long a client may take for its handshake of TLS or QUIC. Default 10 s.
+    /// How long a client may take for its handshake of TLS or QUIC, from its first packet or its connection to the
+    /// end of the handshake, whatever it sends meanwhile. Default 10 s.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
@@ -103,6 +118,66 @@ impl Limits {
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
+        self
+    }
+
+    /// Connections at once of one address ([`admission::Key`](crate::admission::Key): an IPv4 address, an IPv6 /64),
+    /// QUIC and TCP together, within [`connections`](Self::connections). The next one is refused: with
+    /// CONNECTION_REFUSED over QUIC, by a reset over TCP. 0 for no such limit. Loopback is no exception. Default 1,024.
+    #[must_use]
+    pub fn connections_per_address(mut self, connections: usize) -> Self {
+        self.connections_per_address = connections;
+        self
+    }
+
+    /// Handshakes in progress (half-open connections) at once, of QUIC and of TLS over TCP each, and never more than
+    /// three quarters of [`connections`](Self::connections). The next one is refused. One takes up to 40 KiB.
+    /// Default 1,024.
+    #[must_use]
+    pub fn handshakes(mut self, handshakes: usize) -> Self {
+        self.handshakes = handshakes;
+        self
+    }
+
+    /// Handshakes in progress at once of one address, within [`handshakes`](Self::handshakes). The next one is
+    /// refused. A QUIC handshake counts from when the address is known to be the client's own. 0 for no such limit.
+    /// Default 256.
+    #[must_use]
+    pub fn handshakes_per_address(mut self, handshakes: usize) -> Self {
+        self.handshakes_per_address = handshakes;
+        self
+    }
+
+    /// How many QUIC handshakes may be in progress before clients must first show that their address is their own
+    /// (Retry, [RFC 9000 §8.1.2](https://www.rfc-editor.org/rfc/rfc9000#section-8.1.2)), which takes them a round
+    /// trip. With 0 each must. Default 256.
+    #[must_use]
+    pub fn retry_handshakes(mut self, handshakes: usize) -> Self {
+        self.retry_handshakes = handshakes;
+        self
+    }
+
+    /// How many QUIC connections may begin in a second before clients must first show that their address is their
+    /// own, as at [`retry_handshakes`](Self::retry_handshakes). With 0 each must. Default 500.
+    #[must_use]
+    pub fn retry_initials(mut self, initials: u32) -> Self {
+        self.retry_initials = initials;
+        self
+    }
+
+    /// Requests at once of one address, over all its connections and versions of HTTP: a feed that is read is one.
+    /// The next one is answered with 429. 0 for no such limit. Default 2,048.
+    #[must_use]
+    pub fn requests_per_address(mut self, requests: usize) -> Self {
+        self.requests_per_address = requests;
+        self
+    }
+
+    /// WebTransport sessions at once of one address, over all its connections. The next one is answered with 429.
+    /// 0 for no such limit. Default 1,024.
+    #[must_use]
+    pub fn sessions_per_address(mut self, sessions: usize) -> Self {
+        self.sessions_per_address = sessions;
         self
     }
 
@@ -150,6 +225,7 @@ impl Limits {
         for (limit, count) in [
             ("connections", self.connections),
             ("tcp_connections", self.tcp_connections),
+            ("handshakes", self.handshakes),
             ("streams", self.streams as usize),
         ] {
             if count == 0 {

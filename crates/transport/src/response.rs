@@ -14,6 +14,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Ver
 use http_body::{Frame, SizeHint};
 use tracing::warn;
 
+use crate::admission::Refusal;
+
 /// Fields that speak of a connection, and have no place in HTTP/2 and HTTP/3 (RFC 9110 §7.6.1, RFC 9113
 /// §8.2.2, RFC 9114 §4.2). `te` is for requests.
 const OF_A_CONNECTION: [HeaderName; 6] = [
@@ -45,6 +47,25 @@ impl WrongLength {
     pub(crate) fn too_short(said: u64, left: u64) -> Self {
         Self { said, given: Some(said - left) }
     }
+}
+
+/// Answers that a client has too much open: a problem (RFC 9457).
+pub(crate) fn too_many(reason: Refusal) -> Response<String> {
+    // What `reason` gives needs no escapes.
+    let (limit, detail) = (reason.as_str(), reason.reason());
+    let problem = format!(
+        r#"{{"type":"about:blank","title":"Too Many Requests","status":429,"detail":"{detail} (limit: {limit})"}}"#
+    );
+    let mut response = Response::new(problem);
+    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    for (name, value) in [
+        (header::CONTENT_TYPE, "application/problem+json"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// Makes a response one that may be sent over `version` to a request with `method`.

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use axum_core::body::Body;
 use http::{Extensions, Request, Response};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 use crate::{
+    admission::Admission,
     connection::{ConnectionHandle, Hooks},
     limits::Limits,
     origin::Origins,
@@ -26,8 +26,8 @@ pub(crate) struct Context {
     pub(crate) handlers: Handlers,
     pub(crate) limits: Limits,
     pub(crate) hooks: Hooks,
-    /// A permit for each connection.
-    pub(crate) places: Arc<Semaphore>,
+    /// Decides who gets in.
+    pub(crate) admission: Arc<Admission>,
     /// Whose pages may open sessions.
     pub(crate) origins: Origins,
     /// Where plain HTTP is served.

@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use axum_core::body::Body;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
@@ -40,11 +41,12 @@ use self::{
     delivered::{Leaving, deliver},
     ending::{Ending, Socket},
     flushed::{Flushed, Flushes},
-    linked::{Linked, Places, Upgraded},
+    linked::{Linked, Upgraded},
     unread::Unread,
     waiting::Waiting,
 };
 use crate::{
+    admission::{Place, Refusal},
     connection::{Admit, ConnectionEnd, Incoming as Arriving, Owner, Protocol, TlsInfo},
     fault,
     interim::Interim,
@@ -153,33 +155,55 @@ async fn accept_all(
                 continue;
             }
         };
+        let Some(place) = context.admission.tcp(remote.ip(), place) else {
+            reset(stream);
+            continue;
+        };
+        let tls = match tls {
+            None => None,
+            Some(tls) => match context.admission.tls(place.client()) {
+                Some(handshake) => Some((tls.clone(), handshake)),
+                None => {
+                    reset(stream);
+                    continue;
+                }
+            },
+        };
         // Chunks leave at once.
         let _ = stream.set_nodelay(true);
         notice_loss(&stream);
-        let (tls, context, stop) = (tls.clone(), context.clone(), stop.clone());
+        let (context, stop) = (context.clone(), stop.clone());
         connections.spawn(async move {
             // Another listener may have been faster.
-            let Some(Ok(one)) = stop.run_until_cancelled(context.places.clone().acquire_owned()).await else { return };
-            let places = vec![place, one];
+            if stop.run_until_cancelled(place.wait()).await.is_none() {
+                return;
+            }
             let local = stream.local_addr().ok();
-            if !is_admitted(&stream, local, remote, how.via, &context) {
-                return debug!(%remote, "the application does not accept a client");
+            if !is_admitted(local, remote, how.via, &context) {
+                place.client().refused(Refusal::Application);
+                return reset(stream);
             }
             let ending = Ending::new(local, remote);
             let own = |tls| Owner::tcp(local, remote, tls, context.hooks.clone());
-            let Some(tls) = tls else {
+            let Some((tls, handshake)) = tls else {
                 let (owner, socket) = (own(None), Socket::new(stream, ending.clone()));
-                return connection(socket, ending, owner, places, context, how, stop).await;
+                return connection(socket, ending, owner, place, context, how, stop).await;
             };
             let secured = tokio::select! {
                 biased;
                 secured = secured(tls, stream, &ending) => secured,
-                () = overdue(&stop, context.limits.handshake_timeout) => return debug!(%remote, "TLS handshake took too long"),
+                () = overdue(&stop, context.limits.handshake_timeout) => {
+                    if !stop.is_cancelled() {
+                        handshake.is_late();
+                    }
+                    return debug!(%remote, "TLS handshake took too long");
+                }
             };
+            drop(handshake);
             match secured {
                 Ok(Secured::Tls(stream)) => {
                     let owner = own(Some(TlsInfo::of_tcp(stream.get_ref().1)));
-                    connection(*stream, ending, owner, places, context, how, stop).await;
+                    connection(*stream, ending, owner, place, context, how, stop).await;
                 }
                 Ok(Secured::Plain(stream)) => plain::answer(stream, how.via, &context, &stop).await,
                 Err(error) => debug!(%error, %remote, "TLS handshake failed"),
@@ -189,21 +213,16 @@ async fn accept_all(
 }
 
 /// Whether the application accepts a client. The system has answered it already.
-fn is_admitted(
-    stream: &TcpStream,
-    local_address: Option<SocketAddr>,
-    remote_address: SocketAddr,
-    via: Via,
-    context: &Context,
-) -> bool {
+fn is_admitted(local_address: Option<SocketAddr>, remote_address: SocketAddr, via: Via, context: &Context) -> bool {
     let protocol = if via.tls { Protocol::Tls } else { Protocol::Tcp };
     let admit = context.hooks.admit(&Arriving { remote_address, local_address, protocol, validated: true });
-    if matches!(admit, Admit::Accept | Admit::Retry) {
-        return true;
-    }
-    // A reset. It is a close when that cannot be set.
-    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
-    false
+    matches!(admit, Admit::Accept | Admit::Retry)
+}
+
+/// Ends a connection with a reset, so that the client learns at once and nothing of it stays. It is a close when
+/// that cannot be set.
+fn reset(stream: TcpStream) {
+    let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
 }
 
 /// A connection to the port of TLS.
@@ -243,7 +262,7 @@ async fn accept(
     // Reserved before a connection is taken.
     let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
     // One that is waiting is not to keep others out: it gets its own when it has come.
-    drop(context.places.acquire().await);
+    context.admission.has_room().await;
     let (stream, remote) = listener.accept().await?;
     Ok((stream, remote, place))
 }
@@ -276,7 +295,7 @@ async fn connection<S>(
     stream: S,
     ending: Ending,
     mut owner: Owner,
-    places: Places,
+    place: Place,
     context: Arc<Context>,
     how: How,
     stop: CancellationToken,
@@ -309,7 +328,8 @@ async fn connection<S>(
     let waiting = Waiting::new(&limits);
     let waits = waiting.clone();
     let stream = Flushed::new(stream, flushes.clone(), ending.clone(), waiting.clone());
-    let stream = Linked::new(stream, upgraded.clone(), owner.clone(), places);
+    let client = place.client().clone();
+    let stream = Linked::new(stream, upgraded.clone(), owner.clone(), place);
     let (connection_of_request, leaves) = (handle.clone(), upgraded.clone());
     let service = tower::service_fn(move |request: Request<Incoming>| {
         asks.cancel();
@@ -319,7 +339,7 @@ async fn connection<S>(
         let alt_svc = alt_svc.and_then(|alt_svc| HeaderValue::from_str(&alt_svc).ok());
         let (version, method) = (request.version(), request.method().clone());
         connection_of_request.speaks(version);
-        let (handle, leaves) = (connection_of_request.clone(), leaves.clone());
+        let (handle, leaves, open) = (connection_of_request.clone(), leaves.clone(), client.request());
         let leaving = (version == Version::HTTP_2).then(|| {
             seen.store(true, Ordering::Relaxed);
             Leaving::begin(&begun)
@@ -335,6 +355,10 @@ async fn connection<S>(
                     format!("the head of the request has {size} bytes: at most {} are accepted", limits.head_size);
                 return Ok(plain::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &text));
             }
+            let open = match open {
+                Ok(open) => open,
+                Err(reason) => return Ok(response::too_many(reason).map(Body::from)),
+            };
             if let Some(text) = undecoded {
                 return Ok(plain::problem(StatusCode::NOT_IMPLEMENTED, &text));
             }
@@ -353,7 +377,9 @@ async fn connection<S>(
                 *response.version_mut() = Version::HTTP_11;
             }
             let ending = Some(ending).filter(|_| ends);
-            Ok::<_, std::convert::Infallible>(response.map(|body| deliver(body, &flushes, ending, leaving, answering)))
+            Ok::<_, std::convert::Infallible>(
+                response.map(|body| deliver(body, &flushes, ending, leaving, answering, Some(open))),
+            )
         }
     });
     let builder = settings::builder(&limits);

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
+use super::limits::LimitArgs;
 use super::quotas::QuotaArgs;
 use crate::{
     Listen, PlainHttp,
@@ -148,6 +149,8 @@ pub(in crate::cli) struct ServeArgs {
     pub(super) log: String,
     #[command(flatten)]
     pub(super) quotas: QuotaArgs,
+    #[command(flatten)]
+    pub(super) limits: LimitArgs,
 }
 
 fn coalesce(text: &str) -> Result<Duration, String> {

@@ -4,9 +4,15 @@ use futures_util::future::BoxFuture;
 use http::StatusCode;
 
 use super::server::{Answering, ServerStream, refuse};
+use crate::admission::Open;
 
 impl Answering {
-    pub(super) async fn session(self, _: http::request::Parts, stream: ServerStream) -> Option<BoxFuture<'static, ()>> {
+    pub(super) async fn session(
+        self,
+        _: http::request::Parts,
+        stream: ServerStream,
+        _: &mut Option<Open>,
+    ) -> Option<BoxFuture<'static, ()>> {
         // Our SETTINGS do not offer any.
         refuse(stream, StatusCode::NOT_IMPLEMENTED, self.parts.stopped).await;
         None

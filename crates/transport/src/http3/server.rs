@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{Instrument, debug, debug_span};
 
-use super::{Takeover, request::RequestBody, response};
+use super::{Takeover, request::RequestBody, response as write};
 use crate::{
+    admission::{Client, Open, Refusal},
     connection::{ConnectionHandle, Owner},
     early::EarlyData,
     guard::{Backend, BidiStream, RequestParts, Shared, Stopped},
@@ -26,6 +27,7 @@ use crate::{
     panics,
     quic::Connection,
     reached::Via,
+    response,
     service::{self, Context},
     webtransport::Registry,
 };
@@ -40,6 +42,7 @@ pub(crate) async fn serve(
     conn: Connection,
     handshake: impl Future<Output = ()>,
     context: Arc<Context>,
+    client: Client,
     via: Via,
     stop: CancellationToken,
 ) {
@@ -108,9 +111,11 @@ pub(crate) async fn serve(
                     }
                     let parts = accepted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
                     let Some(parts) = parts else { continue };
-                    let answer = Answering { shared: shared.clone(), sessions: sessions.clone(), context: context.clone(), connection: owner.handle().clone(), via, parts };
+                    let answer = Answering { shared: shared.clone(), sessions: sessions.clone(), context: context.clone(), connection: owner.handle().clone(), client: client.clone(), via, parts };
                     let answered = async move {
-                        let rest = Box::pin(answer.run(resolver)).await;
+                        // It counts until the client has the response.
+                        let mut open = None;
+                        let rest = Box::pin(answer.run(resolver, &mut open)).await;
                         if let Some(rest) = rest {
                             rest.await;
                         }
@@ -165,6 +170,8 @@ pub(super) struct Answering {
     pub(super) sessions: Arc<Registry>,
     pub(super) context: Arc<Context>,
     pub(super) connection: ConnectionHandle,
+    /// Whom its requests and sessions count for.
+    pub(super) client: Client,
     pub(super) via: Via,
     pub(super) parts: RequestParts,
 }
@@ -175,9 +182,9 @@ pub(super) type ServerStream = h3::server::RequestStream<BidiStream, Bytes>;
 type Resolver = h3::server::RequestResolver<Backend, Bytes>;
 
 impl Answering {
-    /// Answers it. What may take long is given back, so that nothing of the answer stays in memory
-    /// beside it: a feed, a session.
-    async fn run(self, resolver: Resolver) -> Option<BoxFuture<'static, ()>> {
+    /// Answers it; `open` is what it counts as. What may take long is given back, so that nothing of the answer stays
+    /// in memory beside it: a feed, a session.
+    async fn run(self, resolver: Resolver, open: &mut Option<Open>) -> Option<BoxFuture<'static, ()>> {
         let (request, stream) = match Box::pin(resolver.resolve_request()).await {
             Ok(resolved) => resolved,
             Err(error) => {
@@ -196,7 +203,7 @@ impl Answering {
         }
         match (&head.method, protocol) {
             (&Method::CONNECT, Some(h3::ext::Protocol::WEB_TRANSPORT)) => {
-                return Box::pin(self.session(head, stream)).await;
+                return Box::pin(self.session(head, stream, open)).await;
             }
             (&Method::CONNECT, _) => {
                 let (status, stopped) = (StatusCode::NOT_IMPLEMENTED, self.parts.stopped);
@@ -204,7 +211,13 @@ impl Answering {
             }
             // RFC 9220 §3: `:protocol` has a meaning with CONNECT only.
             (_, Some(_)) => refuse(stream, StatusCode::BAD_REQUEST, self.parts.stopped).await,
-            (_, None) => return self.request(head, stream).await,
+            (_, None) => match self.client.request() {
+                Ok(request) => {
+                    *open = Some(request);
+                    return self.request(head, stream).await;
+                }
+                Err(reason) => refuse_too_many(stream, reason, self.parts.stopped).await,
+            },
         }
         None
     }
@@ -231,7 +244,7 @@ impl Answering {
         // Side by side: a client that takes no interim response does not hold up the handler.
         let (answered, mut send) = tokio::select! {
             biased;
-            both = future::join(handled, response::write_interim(&outgoing, send)) => both,
+            both = future::join(handled, write::write_interim(&outgoing, send)) => both,
             // The client went away: whatever the handler was doing is dropped here.
             _ = &mut self.parts.stopped => return None,
         };
@@ -241,13 +254,19 @@ impl Answering {
             return None;
         }
         let response = answered.unwrap_or_else(|never| match never {});
-        response::write(self.shared.conn.clone(), send, self.parts, &method, offers, response).await
+        write::write(self.shared.conn.clone(), send, self.parts, &method, offers, response).await
     }
 }
 
 /// Answers with a status alone.
 pub(super) async fn refuse(stream: ServerStream, status: StatusCode, stopped: Stopped) {
     refuse_with(stream, status, http::HeaderMap::new(), "", stopped).await;
+}
+
+/// Answers that there is too much of what was asked for.
+pub(super) async fn refuse_too_many(stream: ServerStream, reason: Refusal, stopped: Stopped) {
+    let (head, text) = response::too_many(reason).into_parts();
+    refuse_with(stream, head.status, head.headers, text, stopped).await;
 }
 
 const NO_TUNNEL: &str = "CONNECT opens no tunnel here: this server is not a proxy.\n";
@@ -257,11 +276,12 @@ pub(super) async fn refuse_with(
     mut stream: ServerStream,
     status: StatusCode,
     mut headers: http::HeaderMap,
-    text: &'static str,
+    text: impl Into<Bytes>,
     stopped: Stopped,
 ) {
+    let text = text.into();
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
-    if !text.is_empty() {
+    if !text.is_empty() && !headers.contains_key(header::CONTENT_TYPE) {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     }
     let mut response = Response::new(());
@@ -270,14 +290,14 @@ pub(super) async fn refuse_with(
     let sent: Result<(), StreamError> = async {
         stream.send_response(response).await?;
         if !text.is_empty() {
-            stream.send_data(Bytes::from_static(text.as_bytes())).await?;
+            stream.send_data(text).await?;
         }
         stream.finish().await
     }
     .await;
     match sent {
         // It is to arrive before the connection may be closed.
-        Ok(()) => drop(tokio::time::timeout(response::ACKNOWLEDGED, stopped).await),
+        Ok(()) => drop(tokio::time::timeout(write::ACKNOWLEDGED, stopped).await),
         Err(error) => debug!(%error, "cannot refuse a request"),
     }
 }

@@ -11,9 +11,10 @@ use tracing::{debug, warn};
 
 use super::{
     Takeover, response,
-    server::{Answering, ServerStream, refuse, refuse_with},
+    server::{Answering, ServerStream, refuse_too_many, refuse_with},
 };
 use crate::{
+    admission::{Open, Refusal},
     connection::ConnectionHandle,
     guard::Stopped,
     path,
@@ -28,23 +29,33 @@ type Run = BoxFuture<'static, ()>;
 
 impl Answering {
     /// Answers it; gives what runs the session to its end. Nothing of the answer stays in memory beside that.
-    pub(super) async fn session(self, head: Parts, stream: ServerStream) -> Option<Run> {
-        answer(self, head, stream).await
+    pub(super) async fn session(self, head: Parts, stream: ServerStream, open: &mut Option<Open>) -> Option<Run> {
+        answer(self, head, stream, open).await
     }
 }
 
-async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream) -> Option<Run> {
+async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, open: &mut Option<Open>) -> Option<Run> {
     let id = stream.id().into_inner();
     // draft-ietf-webtrans-http3 §3.1: they may name another version of the protocol.
     if !asked.shared.settings().await {
         reject(stream);
         return None;
     }
-    let Some(seat) = Seat::take(&asked.sessions, id) else {
-        asked.sessions.ended(id);
-        // draft-ietf-webtrans-http3 §5.2 leaves the way of refusing open.
-        refuse(stream, StatusCode::TOO_MANY_REQUESTS, asked.parts.stopped).await;
-        return None;
+    let taken = asked.client.session().and_then(|session| match Seat::take(&asked.sessions, id) {
+        Some(seat) => Ok((session, seat)),
+        None => Err(asked.client.refused(Refusal::Sessions)),
+    });
+    let seat = match taken {
+        Ok((session, seat)) => {
+            *open = Some(session);
+            seat
+        }
+        Err(reason) => {
+            asked.sessions.ended(id);
+            // draft-ietf-webtrans-http3 §5.2 leaves the way of refusing open.
+            refuse_too_many(stream, reason, asked.parts.stopped).await;
+            return None;
+        }
     };
     let session = Asked { conn: asked.shared.conn.clone(), connection: asked.connection.clone(), stream, seat };
     // Before the answer, so that it comes with it or before it.

@@ -1,13 +1,14 @@
 //! Accepts QUIC connections.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, debug_span, warn};
+use tracing::{Instrument, debug, debug_span};
 
 use super::{RunError, Via};
 use crate::{
+    admission::{Handshake, Place, Refusal, Verdict},
     connection::{Admit, Incoming, Protocol},
     fault, http3,
     panics::{self, Restarts},
@@ -61,57 +62,76 @@ async fn accept(
             }
             incoming = endpoint.accept() => incoming,
         };
-        let Some(mut incoming) = incoming else { return };
+        let Some(incoming) = incoming else { return };
         fault::point("quic-accept");
-        // Packets with forged addresses must not take the last places, which TCP has as well (RFC 9000 §8.1.2).
-        if context.places.available_permits() <= context.limits.connections.min(Semaphore::MAX_PERMITS) / 4
-            && !incoming.is_validated()
-        {
-            let Some(validated) = incoming.retry() else { continue };
-            incoming = validated;
-        }
-        let Ok(place) = context.places.clone().try_acquire_owned() else {
-            warn!("refusing a connection: there are {} already", context.limits.connections);
-            incoming.refuse();
-            continue;
+        let remote = incoming.remote_address();
+        let (place, handshake) = match context.admission.quic(remote.ip(), incoming.is_validated()) {
+            Verdict::Accept(place, handshake) => (place, handshake),
+            Verdict::Retry => {
+                // A client whose address is not known has not been asked before.
+                drop(incoming.retry());
+                continue;
+            }
+            Verdict::Refuse => {
+                incoming.refuse();
+                continue;
+            }
         };
+        let deadline = after(context.limits.handshake_timeout);
         let (context, stop) = (context.clone(), stop.clone());
-        let span = debug_span!("connection", remote = %incoming.remote_address());
-        let connected = connect(incoming, context, via, stop).instrument(span);
-        connections.spawn(async move {
-            let _place = place;
-            connected.await;
-        });
+        let span = debug_span!("connection", %remote);
+        let connected = async move { connect(incoming, &place, handshake, deadline, context, via, stop).await };
+        connections.spawn(connected.instrument(span));
     }
 }
 
 /// Serves a connection, not only when its handshake is complete: what the client sends with its first
 /// packets is answered at once, and our SETTINGS leave with our own first packets.
-async fn connect(incoming: quic::server::Incoming, context: Arc<Context>, via: Via, stop: CancellationToken) {
-    let Some(incoming) = admitted(incoming, &context) else { return };
-    let limit = context.limits.handshake_timeout;
+async fn connect(
+    incoming: quic::server::Incoming,
+    place: &Place,
+    handshaking: Handshake,
+    deadline: Instant,
+    context: Arc<Context>,
+    via: Via,
+    stop: CancellationToken,
+) {
+    let Some(incoming) = admitted(incoming, &context, place) else { return };
     let begun = tokio::select! {
         biased;
         begun = incoming.begin() => begun,
-        () = service::overdue(&stop, limit) => return debug!("a client's first words took too long"),
+        () = tokio::time::sleep_until(deadline) => {
+            handshaking.is_late();
+            return debug!("a client's first words took too long");
+        }
+        () = service::overdue(&stop, Duration::MAX) => return debug!("stopped before a client's first words were complete"),
     };
     match begun {
         Ok((conn, handshake)) => {
             let unfinished = conn.clone();
             let handshake = async move {
-                if tokio::time::timeout(limit, handshake).await.is_err() {
+                if tokio::time::timeout_at(deadline, handshake).await.is_err() {
+                    handshaking.is_late();
                     debug!("a client's handshake took too long");
                     unfinished.close(http3::code::H3_NO_ERROR, b"");
+                } else if unfinished.close_reason().is_none() && place.claim().is_err() {
+                    // It came while others of the same address did.
+                    unfinished.close(http3::code::H3_EXCESSIVE_LOAD, b"too many connections");
                 }
             };
-            http3::server::serve(conn, handshake, context, via, stop).await;
+            http3::server::serve(conn, handshake, context, place.client().clone(), via, stop).await;
         }
         Err(error) => debug!(%error, "QUIC handshake failed"),
     }
 }
 
+/// The time after `limit`, which may be longer than any connection lasts.
+fn after(limit: Duration) -> Instant {
+    Instant::now() + limit.min(Duration::from_secs(30 * 365 * 24 * 60 * 60))
+}
+
 /// A client, if the application accepts it.
-fn admitted(incoming: quic::server::Incoming, context: &Context) -> Option<quic::server::Incoming> {
+fn admitted(incoming: quic::server::Incoming, context: &Context, place: &Place) -> Option<quic::server::Incoming> {
     let seen = Incoming {
         remote_address: incoming.remote_address(),
         local_address: incoming.local_address(),
@@ -125,7 +145,7 @@ fn admitted(incoming: quic::server::Incoming, context: &Context) -> Option<quic:
         Admit::Refuse => incoming.refuse(),
         Admit::Ignore => incoming.ignore(),
     }
-    debug!("the application does not accept a client");
+    place.client().refused(Refusal::Application);
     None
 }
 

@@ -15,6 +15,7 @@ use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use super::{Advertise, PlainHttp, Server, ServerId, StartError, start, tls::Tls};
 use crate::{
+    admission::Counters,
     connection::{Admit, ConnectionEnd, ConnectionHandle, Hooks, Incoming},
     identity::Identity,
     limits::Limits,
@@ -52,6 +53,7 @@ pub struct ServerBuilder {
     pub(super) service: HttpService,
     pub(super) handlers: Handlers,
     pub(super) limits: Limits,
+    pub(super) counters: Counters,
     pub(super) tls: Tls,
     pub(super) quic: Vec<QuicChange>,
     pub(super) grace: Duration,
@@ -98,6 +100,7 @@ impl ServerBuilder {
             service: BoxCloneSyncService::new(not_found),
             handlers: Handlers::default(),
             limits: Limits::default(),
+            counters: Counters::default(),
             tls: Tls::default(),
             quic: Vec::new(),
             origins: Origins::default(),
@@ -202,6 +205,13 @@ impl ServerBuilder {
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
+    }
+
+    /// What the server will have admitted and refused, for what shows it. The same as
+    /// [`Server::admission`](super::Server::admission).
+    #[must_use]
+    pub fn admission(&self) -> &Counters {
+        &self.counters
     }
 
     /// Changes the TLS configuration of the listeners: the certificate for each name (`cert_resolver`), a key log,

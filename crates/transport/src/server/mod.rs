@@ -19,6 +19,7 @@ pub use self::{
     error::{RunError, StartError},
 };
 use crate::{
+    admission::Counters,
     fault,
     identity::Identity,
     listen::Listen,
@@ -100,6 +101,12 @@ impl Server {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// What it has admitted and refused.
+    #[must_use]
+    pub fn admission(&self) -> &Counters {
+        self.context.admission.counters()
     }
 
     /// Serves until the process ends: [`run`](Self::run) without a stop.

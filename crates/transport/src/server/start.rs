@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
 use super::{Addresses, DEFAULT_PORT, PlainHttp, Server, ServerBuilder, StartError, Via, builder::Handed, tls};
 use crate::{
+    admission::Admission,
     fault,
     identity::IdentityError,
     listen::{Bound, Listen, ListenError, handed_in, handed_in_plain},
@@ -72,7 +71,7 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
         service: builder.service,
         handlers: builder.handlers,
         limits,
-        places: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
+        admission: Arc::new(Admission::new(&limits, builder.counters, Box::new(|_| false))),
         advertise: builder.advertise,
         hooks: builder.hooks,
         origins: builder.origins,

@@ -18,6 +18,7 @@ use tracing::debug;
 
 use super::{ending::Ending, flushed::Flushes, waiting::Busy};
 use crate::{
+    admission::Open,
     outstanding::{LINGER, Outstanding, PATIENCE, while_progressing},
     response::Checked,
 };
@@ -25,18 +26,27 @@ use crate::{
 /// Makes a body whose failure comes when the client has what it gave before, or has taken nothing for
 /// [`PATIENCE`], and after a minute at the latest. With an `ending`, only the end of the connection is the end of the body.
 ///
-/// `leaving` is for HTTP/2, and `busy` for HTTP/1.1.
+/// `leaving` is for HTTP/2, and `busy` for HTTP/1.1; `open` is what the request counts as until then.
 pub(super) fn deliver(
     body: impl Into<Checked>,
     flushes: &Flushes,
     ending: Option<Ending>,
     leaving: Option<Leaving>,
     busy: Option<Busy>,
+    open: Option<Open>,
 ) -> Body {
     if let Some(ending) = &ending {
         ending.begin();
     }
-    Body::new(Delivered { body: body.into(), flushes: flushes.clone(), ending, leaving, failing: None, _busy: busy })
+    Body::new(Delivered {
+        body: body.into(),
+        flushes: flushes.clone(),
+        ending,
+        leaving,
+        failing: None,
+        _busy: busy,
+        _open: open,
+    })
 }
 
 /// A response over HTTP/2 until it has left: h2 keeps the last DATA frame that long, when hyper has dropped the
@@ -82,6 +92,7 @@ struct Delivered {
     /// Gives the failure when it is time.
     failing: Option<BoxFuture<'static, axum_core::Error>>,
     _busy: Option<Busy>,
+    _open: Option<Open>,
 }
 
 impl Delivered {
@@ -202,6 +213,7 @@ mod tests {
             None,
             http2.then(|| Leaving::begin(&Outstanding::default())),
             None,
+            None,
         )
     }
 
@@ -229,7 +241,7 @@ mod tests {
         let several = Body::from_stream(stream::iter([Ok::<_, io::Error>("a"), Ok("b")]));
         for (body, frames) in [(Body::from("piece"), 1), (several, 3), (Body::empty(), 0)] {
             let outstanding = Outstanding::default();
-            let mut body = deliver(body, &Flushes::default(), None, Some(Leaving::begin(&outstanding)), None);
+            let mut body = deliver(body, &Flushes::default(), None, Some(Leaving::begin(&outstanding)), None, None);
             assert!(outstanding.none().now_or_never().is_none());
             let mut given = Vec::new();
             while !http_body::Body::is_end_stream(&body)

@@ -10,13 +10,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::OwnedSemaphorePermit,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::connection::Owner;
+use crate::{admission::Place, connection::Owner};
 
 /// A stream whose connection lasts as long as it. After an upgrade, when hyper has handed it on, it fails when the
 /// connection is to be closed; before, its driver ends.
@@ -28,11 +25,8 @@ pub(super) struct Linked<S> {
     /// Ends the handle when the stream is dropped.
     _owner: Arc<Owner>,
     /// Taken for as long as there is the connection, whoever has it.
-    _places: Places,
+    _place: Place,
 }
-
-/// What a connection counts as: one of its listener, and one of the server.
-pub(super) type Places = Vec<OwnedSemaphorePermit>;
 
 /// Whether a connection is not hyper's any more.
 #[derive(Clone, Default)]
@@ -49,9 +43,9 @@ impl Upgraded {
 }
 
 impl<S> Linked<S> {
-    pub(super) fn new(stream: S, upgraded: Upgraded, owner: Arc<Owner>, places: Places) -> Self {
+    pub(super) fn new(stream: S, upgraded: Upgraded, owner: Arc<Owner>, place: Place) -> Self {
         let closing = || Box::pin(owner.handle().closing().clone().cancelled_owned());
-        Self { stream, closing: [closing(), closing()], upgraded, _owner: owner, _places: places }
+        Self { stream, closing: [closing(), closing()], upgraded, _owner: owner, _place: place }
     }
 
     /// Fails when the connection is to be closed. Until then it wakes the task, also one that waits for a peer that

@@ -3,7 +3,11 @@ use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::{limits::Limits, webtransport::Handlers};
+use crate::{
+    admission::{Admission, Counters},
+    limits::Limits,
+    webtransport::Handlers,
+};
 
 /// Serves one connection with a response whose second half comes a second after the first.
 fn one_connection(stop: CancellationToken) -> tokio::io::DuplexStream {
@@ -41,7 +45,7 @@ fn one_connection(stop: CancellationToken) -> tokio::io::DuplexStream {
         service: tower::util::BoxCloneSyncService::new(router),
         handlers: Handlers::default(),
         limits: Limits::default(),
-        places: Arc::new(Semaphore::new(1)),
+        admission: Arc::new(Admission::new(&Limits::default(), Counters::default(), Box::new(|_| false))),
         hooks: Default::default(),
         origins: Default::default(),
         plain_port: None,
@@ -51,7 +55,9 @@ fn one_connection(stop: CancellationToken) -> tokio::io::DuplexStream {
     let remote = SocketAddr::from(([127, 0, 0, 1], 1));
     let how = How { via: Via { tls: false, tls_port: 0 }, alt_svc: false };
     let owner = Owner::tcp(None, remote, None, Default::default());
-    tokio::spawn(connection(server, Ending::new(None, remote), owner, Vec::new(), Arc::new(context), how, stop));
+    let listener = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    let place = context.admission.tcp(remote.ip(), listener).unwrap();
+    tokio::spawn(connection(server, Ending::new(None, remote), owner, place, Arc::new(context), how, stop));
     client
 }
 

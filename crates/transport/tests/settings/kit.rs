@@ -141,10 +141,24 @@ impl Trusting {
         address: SocketAddr,
         name: &str,
     ) -> Result<quinn::Connection, quinn::ConnectionError> {
-        let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        self.endpoint("127.0.0.1").connect(address, name).unwrap().await
+    }
+
+    /// From another address of loopback.
+    pub(crate) async fn quic_from(
+        &self,
+        from: &str,
+        to: SocketAddr,
+    ) -> Result<quinn::Connection, quinn::ConnectionError> {
+        self.endpoint(from).connect(to, "localhost").unwrap().await
+    }
+
+    /// A socket of one address of loopback.
+    pub(crate) fn endpoint(&self, from: &str) -> quinn::Endpoint {
+        let mut endpoint = quinn::Endpoint::client(format!("{from}:0").parse().unwrap()).unwrap();
         let tls = QuicClientConfig::try_from(self.config(&[b"h3"])).unwrap();
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));
-        endpoint.connect(address, name).unwrap().await
+        endpoint
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a user of the library may set, each by what a client sees of it.
 
+mod addresses;
 mod certificates;
 mod heads;
 mod kit;

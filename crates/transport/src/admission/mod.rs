@@ -1,0 +1,195 @@
+//! Who gets in, and what it may cost: one place that decides, for QUIC and TCP alike.
+//!
+//! [`Limits`](crate::Limits) has the settings. What counts for an address (see [`Key`]) counts from its first packet
+//! to its end; a refusal is counted by its reason ([`Counters`]), logged at a bounded rate, and answered: with
+//! CONNECTION_REFUSED over QUIC, a reset over TCP before any work for TLS, and 429 for requests and sessions.
+//!
+//! A QUIC client has to show that its address is its own (Retry,
+//! [RFC 9000 §8.1.2](https://www.rfc-editor.org/rfc/rfc9000#section-8.1.2)) when many handshakes are in progress, when
+//! many begin, and when three quarters of all places are taken. What has not been shown counts for no address, so
+//! that forged packets cannot use up the share of the address that they name.
+
+mod client;
+mod key;
+mod log;
+mod place;
+mod rate;
+mod refusal;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub(crate) use self::{
+    client::{Client, Open},
+    place::{Handshake, Place},
+};
+use self::{
+    client::{Entry, Kind},
+    place::{InProgress, Over},
+    rate::Rate,
+};
+pub use self::{
+    key::Key,
+    refusal::{Counters, Refusal, Snapshot},
+};
+use crate::limits::Limits;
+
+/// Decides about the clients of one server.
+pub(crate) struct Admission {
+    limits: Limits,
+    /// One for each connection.
+    places: Arc<Semaphore>,
+    /// Every address that has something open.
+    clients: Mutex<HashMap<Key, Arc<Entry>>>,
+    counters: Counters,
+    /// First packets over QUIC.
+    initials: Rate,
+    in_progress: InProgress,
+    exempt: Exempt,
+}
+
+/// Which addresses no limit per address is for.
+pub(crate) type Exempt = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission").field("now", &self.counters.snapshot()).finish_non_exhaustive()
+    }
+}
+
+/// What becomes of the first packet of a QUIC connection.
+pub(crate) enum Verdict {
+    Accept(Place, Handshake),
+    /// The client has to show first that its address is its own.
+    Retry,
+    Refuse,
+}
+
+impl Admission {
+    /// By these limits; the addresses that are `exempt` count in all, and not by address.
+    pub(crate) fn new(limits: &Limits, counters: Counters, exempt: Exempt) -> Self {
+        Self {
+            limits: *limits,
+            places: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
+            clients: Mutex::default(),
+            counters,
+            initials: Rate::default(),
+            in_progress: InProgress::default(),
+            exempt,
+        }
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Counts a refusal.
+    pub(crate) fn refused(&self, reason: Refusal, client: impl fmt::Display) {
+        self.counters.refused(reason, client);
+    }
+
+    /// The client at an address.
+    pub(crate) fn client(self: &Arc<Self>, address: IpAddr) -> Client {
+        let key = Key::from(address);
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = clients.entry(key).or_insert_with(|| Arc::new(Entry::new(key, (self.exempt)(address))));
+        Client::new(self.clone(), entry.clone())
+    }
+
+    /// Drops one handle of a client, and the client with the last.
+    fn forget(&self, entry: Arc<Entry>) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = entry.key();
+        drop(entry);
+        if clients.get(&key).is_some_and(|left| Arc::strong_count(left) == 1) {
+            clients.remove(&key);
+        }
+    }
+
+    /// What becomes of a QUIC connection whose first packet has come.
+    pub(crate) fn quic(self: &Arc<Self>, address: IpAddr, validated: bool) -> Verdict {
+        self.counters.0.initials.fetch_add(1, Ordering::Relaxed);
+        let many = self.initials.count() > self.limits.retry_initials;
+        if !validated && (many || self.is_pressed()) {
+            self.counters.0.retries.fetch_add(1, Ordering::Relaxed);
+            return Verdict::Retry;
+        }
+        let client = self.client(address);
+        let admitted = self.admit(&client, validated);
+        match admitted {
+            Ok((place, handshake)) => Verdict::Accept(place, handshake),
+            Err(reason) => {
+                client.refused(reason);
+                Verdict::Refuse
+            }
+        }
+    }
+
+    /// Whether what is left is for clients whose address is known to be their own.
+    fn is_pressed(&self) -> bool {
+        let quarter = self.limits.connections.min(Semaphore::MAX_PERMITS) / 4;
+        self.in_progress.now(Over::Quic) >= self.limits.retry_handshakes || self.places.available_permits() <= quarter
+    }
+
+    fn admit(&self, client: &Client, validated: bool) -> Result<(Place, Handshake), Refusal> {
+        let one = self.places.clone().try_acquire_owned().map_err(|_| Refusal::Connections)?;
+        let place = Place::quic(client, validated, one)?;
+        Ok((place, Handshake::begin(client, Over::Quic, validated, self.handshakes())?))
+    }
+
+    /// How many handshakes may be in progress: they never take the last quarter of all places.
+    fn handshakes(&self) -> usize {
+        let connections = self.limits.connections;
+        self.limits.handshakes.min(connections - connections / 4)
+    }
+
+    /// A TCP connection that was accepted in the place `listener` of its listener. `None` when it is refused.
+    pub(crate) fn tcp(self: &Arc<Self>, address: IpAddr, listener: OwnedSemaphorePermit) -> Option<Place> {
+        let client = self.client(address);
+        Place::tcp(&client, listener).map_err(|reason| client.refused(reason)).ok()
+    }
+
+    /// Begins the TLS handshake of a TCP connection. `None` when it is refused.
+    pub(crate) fn tls(&self, client: &Client) -> Option<Handshake> {
+        let begun = Handshake::begin(client, Over::Tcp, true, self.handshakes());
+        begun.map_err(|reason| client.refused(reason)).ok()
+    }
+
+    /// Waits until there is a place for a connection over TCP.
+    pub(crate) async fn has_room(&self) {
+        drop(self.places.acquire().await);
+    }
+
+    /// Waits for a place of the server's. Cancel-safe.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        self.places.clone().acquire_owned().await.ok()
+    }
+
+    fn per_address(&self, kind: Kind) -> (usize, Refusal) {
+        match kind {
+            Kind::Connections => (self.limits.connections_per_address, Refusal::ConnectionsPerAddress),
+            Kind::Handshakes => (self.limits.handshakes_per_address, Refusal::HandshakesPerAddress),
+            Kind::Requests => (self.limits.requests_per_address, Refusal::RequestsPerAddress),
+            Kind::Sessions => (self.limits.sessions_per_address, Refusal::SessionsPerAddress),
+        }
+    }
+
+    fn gauge(&self, kind: Kind) -> &AtomicU64 {
+        let tally = &self.counters.0;
+        match kind {
+            Kind::Connections => &tally.connections,
+            Kind::Handshakes => &tally.handshakes,
+            Kind::Requests => &tally.requests,
+            Kind::Sessions => &tally.sessions,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Why clients are refused, and how often they were.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use super::log::Reports;
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])+ $name:ident = $text:literal: $advice:literal,)+) => {
+        /// Why a client, or something that it asked for, was refused.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Refusal {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl Refusal {
+            /// All there are.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// Its name for logs and metrics; where a limit is the reason, that limit's.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+
+            /// What it means, for logs and answers.
+            #[must_use]
+            pub const fn reason(self) -> &'static str {
+                match self {
+                    $(Self::$name => $advice,)+
+                }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// The server has as many connections as [`Limits::connections`](crate::Limits::connections) allow.
+    Connections = "connections": "the server has no room for more connections",
+    /// The address has as many as [`Limits::connections_per_address`](crate::Limits::connections_per_address) allow.
+    ConnectionsPerAddress = "connections_per_address": "this address has too many connections open",
+    /// As many handshakes are in progress as [`Limits::handshakes`](crate::Limits::handshakes) allow.
+    Handshakes = "handshakes": "too many handshakes are in progress",
+    /// The address has as many handshakes in progress as
+    /// [`Limits::handshakes_per_address`](crate::Limits::handshakes_per_address) allow.
+    HandshakesPerAddress = "handshakes_per_address": "this address has too many handshakes in progress",
+    /// A handshake took longer than [`Limits::handshake_timeout`](crate::Limits::handshake_timeout).
+    HandshakeTimeout = "handshake_timeout": "the handshake took too long",
+    /// The address has as many requests open as
+    /// [`Limits::requests_per_address`](crate::Limits::requests_per_address) allow.
+    RequestsPerAddress = "requests_per_address": "this address has too many requests open",
+    /// The address has as many sessions open as
+    /// [`Limits::sessions_per_address`](crate::Limits::sessions_per_address) allow.
+    SessionsPerAddress = "sessions_per_address": "this address has too many sessions open",
+    /// The connection has as many sessions open as [`Limits::sessions`](crate::Limits::sessions) allow.
+    Sessions = "sessions": "this connection has too many sessions open",
+    /// The [application's hook](crate::server::ServerBuilder::on_accept) refused the client.
+    Application = "application": "the application does not accept this client",
+}
+
+/// What a server has admitted and refused, as of one moment.
+///
+/// ```
+/// # fn doc(server: &h3cast_transport::Server) {
+/// use h3cast_transport::admission::Refusal;
+///
+/// let now = server.admission().snapshot();
+/// println!("{} connections, {} refused", now.connections, now.refused(Refusal::ConnectionsPerAddress));
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Connections now, those with a handshake in progress included.
+    pub connections: u64,
+    /// Handshakes in progress now (half-open connections).
+    pub handshakes: u64,
+    /// Requests open now.
+    pub requests: u64,
+    /// WebTransport sessions open now.
+    pub sessions: u64,
+    /// First packets of QUIC connections so far.
+    pub initials: u64,
+    /// Those of them that were answered with a Retry
+    /// ([RFC 9000 §8.1.2](https://www.rfc-editor.org/rfc/rfc9000#section-8.1.2)).
+    pub retries: u64,
+    refused: [u64; Refusal::ALL.len()],
+}
+
+impl Snapshot {
+    /// How often that was the reason so far.
+    #[must_use]
+    pub fn refused(&self, reason: Refusal) -> u64 {
+        self.refused[reason as usize]
+    }
+}
+
+/// The counters of a server's admission. Clones are handles of the same ones.
+#[derive(Debug, Clone, Default)]
+pub struct Counters(pub(super) Arc<Tally>);
+
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub(super) connections: AtomicU64,
+    pub(super) handshakes: AtomicU64,
+    pub(super) requests: AtomicU64,
+    pub(super) sessions: AtomicU64,
+    pub(super) initials: AtomicU64,
+    pub(super) retries: AtomicU64,
+    refused: [AtomicU64; Refusal::ALL.len()],
+    reports: Reports,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            connections: AtomicU64::default(),
+            handshakes: AtomicU64::default(),
+            requests: AtomicU64::default(),
+            sessions: AtomicU64::default(),
+            initials: AtomicU64::default(),
+            retries: AtomicU64::default(),
+            refused: [const { AtomicU64::new(0) }; Refusal::ALL.len()],
+            reports: Reports::default(),
+        }
+    }
+}
+
+impl Counters {
+    /// What they are now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let tally = &self.0;
+        Snapshot {
+            connections: get(&tally.connections),
+            handshakes: get(&tally.handshakes),
+            requests: get(&tally.requests),
+            sessions: get(&tally.sessions),
+            initials: get(&tally.initials),
+            retries: get(&tally.retries),
+            refused: std::array::from_fn(|reason| get(&tally.refused[reason])),
+        }
+    }
+
+    /// Counts a refusal of `client` (an address or a name, for the log). The log has one line for each reason in
+    /// 10 s, with how many there were.
+    pub fn refused(&self, reason: Refusal, client: impl std::fmt::Display) {
+        let all = self.0.refused[reason as usize].fetch_add(1, Ordering::Relaxed) + 1;
+        self.0.reports.refused(reason, all, &client);
+    }
+}
