@@ -5,7 +5,9 @@ mod delivered;
 mod ending;
 mod flushed;
 mod linked;
+mod opening;
 mod plain;
+mod refusal;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -42,6 +44,7 @@ use self::{
     ending::{Ending, Socket},
     flushed::{Flushed, Flushes},
     linked::{Linked, Upgraded},
+    opening::Openings,
     unread::Unread,
     waiting::Waiting,
 };
@@ -320,21 +323,21 @@ async fn connection<S>(
     let asked = CancellationToken::new();
     let asks = asked.clone();
     let unread = Unread::default();
-    let flushes = Flushes::default();
+    let (flushes, openings) = (Flushes::default(), Openings::default());
     let (leaving, is_http2) = (Outstanding::default(), Arc::new(AtomicBool::new(false)));
     let (begun, seen) = (leaving.clone(), is_http2.clone());
     let written = flushes.clone();
     let limits = context.limits;
     let waiting = Waiting::new(&limits);
     let waits = waiting.clone();
-    let stream = Flushed::new(stream, flushes.clone(), ending.clone(), waiting.clone());
+    let stream = Flushed::new(stream, flushes.clone(), openings.clone(), ending.clone(), waiting.clone());
     let client = place.client().clone();
     let stream = Linked::new(stream, upgraded.clone(), owner.clone(), place);
     let (connection_of_request, leaves) = (handle.clone(), upgraded.clone());
     let service = tower::service_fn(move |request: Request<Incoming>| {
         asks.cancel();
         let (context, unread) = (shared.clone(), unread.clone());
-        let (flushes, ending) = (flushes.clone(), ending.clone());
+        let (flushes, openings, ending) = (flushes.clone(), openings.clone(), ending.clone());
         let alt_svc = has_http3.then(|| alt_svc(request.uri(), request.headers(), via, context.advertise.as_deref()));
         let alt_svc = alt_svc.and_then(|alt_svc| HeaderValue::from_str(&alt_svc).ok());
         let (version, method) = (request.version(), request.method().clone());
@@ -346,10 +349,10 @@ async fn connection<S>(
         });
         let (reading, answering) =
             if leaving.is_none() { (Some(waits.request()), Some(waits.response())) } else { (None, None) };
-        async move {
+        let answered = async move {
             let undecoded = coding::not_understood(request.headers());
             let size = settings::head_size(&request);
-            let mut request = unread.lend(request, reading);
+            let (mut request, rest) = unread.lend(request, reading);
             if size > limits.head_size {
                 let text =
                     format!("the head of the request has {size} bytes: at most {} are accepted", limits.head_size);
@@ -364,7 +367,8 @@ async fn connection<S>(
             }
             context.describe(request.extensions_mut(), &handle, via);
             request.extensions_mut().insert(Interim::nowhere(version));
-            let mut response = response::checked(version, &method, context.service.clone().oneshot(request).await?);
+            let response = response::checked(version, &method, context.service.clone().oneshot(request).await?);
+            let mut response = refusal::held(response, &rest).await;
             if version < Version::HTTP_2 && is_upgrade(&method, response.status()) {
                 leaves.set();
             }
@@ -380,6 +384,13 @@ async fn connection<S>(
             Ok::<_, std::convert::Infallible>(
                 response.map(|body| deliver(body, &flushes, ending, leaving, answering, Some(open))),
             )
+        };
+        async move {
+            let answered = answered.await;
+            if version == Version::HTTP_2 {
+                openings.open();
+            }
+            answered
         }
     });
     let builder = settings::builder(&limits);

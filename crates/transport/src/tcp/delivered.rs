@@ -196,12 +196,12 @@ mod tests {
     use crate::{
         limits::Limits,
         outstanding::LONGEST,
-        tcp::{flushed::Flushed, waiting::Waiting},
+        tcp::{flushed::Flushed, opening::Openings, waiting::Waiting},
     };
 
     fn connection(flushes: &Flushes) -> Flushed<tokio::io::Sink> {
         let ending = Ending::new(None, ([127, 0, 0, 1], 9).into());
-        Flushed::new(tokio::io::sink(), flushes.clone(), ending, Waiting::new(&Limits::default()))
+        Flushed::new(tokio::io::sink(), flushes.clone(), Openings::default(), ending, Waiting::new(&Limits::default()))
     }
 
     /// A body that gives one piece and fails.

@@ -13,7 +13,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{ending::Ending, waiting::Waiting};
+use super::{ending::Ending, opening::Openings, waiting::Waiting};
 
 /// How often a connection has been flushed: everything that hyper had to write was written then.
 #[derive(Debug, Clone, Default)]
@@ -74,13 +74,14 @@ impl Flushes {
 pub(super) struct Flushed<S> {
     stream: S,
     flushes: Flushes,
+    openings: Openings,
     ending: Ending,
     waiting: Waiting,
 }
 
 impl<S> Flushed<S> {
-    pub(super) fn new(stream: S, flushes: Flushes, ending: Ending, waiting: Waiting) -> Self {
-        Self { stream, flushes, ending, waiting }
+    pub(super) fn new(stream: S, flushes: Flushes, openings: Openings, ending: Ending, waiting: Waiting) -> Self {
+        Self { stream, flushes, openings, ending, waiting }
     }
 
     fn note<T>(&self, done: Poll<T>) -> Poll<T> {
@@ -103,6 +104,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Flushed<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Flushed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.openings.poll_none(cx));
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.flushes.wrote(&written);
         self.note(written)
@@ -113,6 +115,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Flushed<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.openings.poll_none(cx));
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.flushes.wrote(&written);
         self.note(written)

@@ -52,7 +52,7 @@ pub(super) async fn answer(stream: TcpStream, via: Via, context: &Context, stop:
     let advertise = context.advertise.clone();
     let (answers, unread) = (answered.clone(), Unread::default());
     let service = tower::service_fn(move |request: Request<Incoming>| {
-        let request = unread.lend(request, None);
+        let (request, _) = unread.lend(request, None);
         // A client that names no port means 80: that one is not of TLS.
         let used = request.uri().authority().map(http::uri::Authority::as_str).map(str::to_owned);
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);

@@ -1,12 +1,13 @@
 //! hyper, set as the limits of a server say.
 
-use std::time::Duration;
+use std::{future::poll_fn, pin::pin, time::Duration};
 
 use http::Request;
 use hyper::rt::Executor;
 use hyper_util::{rt::TokioTimer, server::conn::auto};
 use tracing::error;
 
+use super::opening;
 use crate::{limits::Limits, panics};
 
 /// Spawns hyper's tasks, each of them one request over HTTP/2, and logs their panics: hyper keeps no handle.
@@ -19,7 +20,13 @@ where
 {
     fn execute(&self, task: F) {
         tokio::spawn(async move {
-            if let Err(panic) = panics::caught_async(task).await {
+            let mut task = pin!(panics::caught_async(task));
+            let polled = poll_fn(|cx| {
+                let polled = task.as_mut().poll(cx);
+                opening::close();
+                polled
+            });
+            if let Err(panic) = polled.await {
                 error!("the task of a request panicked: {panic}");
             }
         });

@@ -1,3 +1,5 @@
+mod refusals;
+
 use axum::{Router, body::Body, routing::get};
 use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -41,6 +43,11 @@ fn one_connection(stop: CancellationToken) -> tokio::io::DuplexStream {
     let router = Router::new().route("/", get(slow)).route("/long", get(long));
     let router = router.route("/panic", get(async || -> &'static str { panic!("as it is meant to") }));
     let router = router.route("/reads", axum::routing::post(reads)).route("/read", get(read));
+    serving(router, stop)
+}
+
+/// Serves one connection.
+fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
     let context = Context {
         service: tower::util::BoxCloneSyncService::new(router),
         handlers: Handlers::default(),
