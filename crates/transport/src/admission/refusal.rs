@@ -73,6 +73,11 @@ refusals! {
     ProcessesPerClient = "processes_per_client": "this client has too many commands running",
     /// A page of another origin, or a prefetch, asked for what would start a command.
     Origin = "origin": "a page of another origin may not start a command",
+    /// The client took nothing of what there was for it, for [`Limits::send_timeout`](crate::Limits::send_timeout).
+    SendTimeout = "send_timeout": "this client takes nothing of what there is for it",
+    /// The client sent more frames that bring nothing than
+    /// [`Limits::control_frames`](crate::Limits::control_frames) allow.
+    ControlFrames = "control_frames": "this client floods its connection with frames that bring nothing",
     /// The [application's hook](crate::server::ServerBuilder::on_accept) refused the client.
     Application = "application": "the application does not accept this client",
 }
