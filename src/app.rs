@@ -44,20 +44,18 @@ use self::{
     host::{base_of, for_shell, prefix_of},
     problem::Problem,
     publish::Publications,
-    quotas::account,
 };
 pub use self::{page::Page, quotas::Quotas};
 use crate::{
-    admission::{Counters, Refusal},
+    admission::Counters,
     browser,
-    feed::{self, Account, Family, Feed, Feeds},
+    feed::{self, Family, Feed, Feeds},
     format::{Format, Framing, PREFIX_TYPE, Writer},
     http3::{TakenStream, Takeover},
     identity::{Fingerprint, Identity},
     origin::Origins,
     path, resource,
     server::{ServerBuilder, Via},
-    source::command::Commands,
 };
 
 /// The feeds of a server and how they are shown.
@@ -87,7 +85,6 @@ pub struct App {
     coalesce: Duration,
     stopping: CancellationToken,
     admission: Option<Counters>,
-    commands: Option<Commands>,
     routes: Router,
 }
 
@@ -112,7 +109,6 @@ impl App {
             coalesce: Duration::ZERO,
             stopping: CancellationToken::new(),
             admission: None,
-            commands: None,
             routes: Router::new(),
         }
     }
@@ -182,13 +178,6 @@ impl App {
         self
     }
 
-    /// Shows in `/metrics` how many of these commands run.
-    #[must_use]
-    pub fn commands(mut self, commands: Commands) -> Self {
-        self.commands = Some(commands);
-        self
-    }
-
     /// Adds routes of your own, under the same rules as the app's: who may ask, and which pages may read the
     /// response. They must not overlap with the app's, and have no fallback.
     #[must_use]
@@ -203,7 +192,6 @@ impl App {
     /// has admitted and refused.
     #[must_use]
     pub fn install(mut self, server: ServerBuilder) -> ServerBuilder {
-        self.publications.count_in(server.admission());
         self.admission = Some(server.admission().clone());
         server.http_service(self.router())
     }
@@ -251,13 +239,6 @@ impl App {
             // A handler that panics is this server's failure (500), and no reason to cut the client off.
             CatchPanicLayer::new(),
         ))
-    }
-
-    /// Counts a refusal.
-    fn refused(&self, reason: Refusal, account: &Account) {
-        if let Some(admission) = &self.admission {
-            admission.refused(reason, account);
-        }
     }
 
     /// Whether a page of `origin` may read what is served as `host`, and publish there.
@@ -316,7 +297,6 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
         let text = "`token` and `chunk` are for sessions that publish: a viewer needs neither";
         return Err(Problem::bad(text.into()));
     }
-    asked.may_start(&app, &request.extensions)?;
     if let Some(path) = asked.file()
         && let Some(response) = file::answer(&asked.feed, path, &request).await?
     {
@@ -331,8 +311,7 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
     };
     let head = request.method == Method::HEAD;
     // A viewer of an on-demand feed runs its source; of a live one it only tells whether chunks are gone.
-    let viewer =
-        (!head || asked.feed.kind() == "live").then(|| asked.view(&app, &account(&request.extensions))).transpose()?;
+    let viewer = (!head || asked.feed.kind() == "live").then(|| asked.view()).transpose()?;
     let headers = [
         (header::CONTENT_TYPE, asked.format.content_type()),
         (header::CACHE_CONTROL, "no-store"),

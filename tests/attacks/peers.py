@@ -38,7 +38,8 @@ def begin(address: tuple[str, int], source: str = ATTACKER) -> socket.socket:
 
 
 def tls(address: tuple[str, int], protocol: str, source: str = ATTACKER, buffer: int | None = None) -> ssl.SSLSocket:
-    context = ssl.create_default_context()
+    # Not the default one, which reads the certificates of all authorities.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols([protocol])

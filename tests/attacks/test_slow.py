@@ -35,7 +35,7 @@ def test_viewers_that_do_not_read(row):
             sock.close()
         return {"viewers": viewers}
 
-    row.run(act, bulk=True, gap=2, connect=2, above=viewers * MIB + 32 * MIB, tcp=viewers * TCP)
+    row.run(act, bulk=True, together=True, gap=2, connect=2, above=viewers * MIB + 32 * MIB, tcp=viewers * TCP)
 
 
 def test_viewers_that_never_acknowledge(row):
@@ -56,4 +56,5 @@ def test_viewers_that_never_acknowledge(row):
             ended = sum(peer.ended.is_set() for peer in peers)
             return {"viewers": viewers, "ended": ended}
 
-    row.run(lambda victim: asyncio.run(attack(victim)), bulk=True, gap=2, connect=2, above=viewers * QUIC + 16 * MIB)
+    above = viewers * QUIC + 16 * MIB
+    row.run(lambda victim: asyncio.run(attack(victim)), bulk=True, together=True, gap=2, connect=2, above=above)

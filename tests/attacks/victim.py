@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import datetime
 import os
 import pathlib
 import queue
@@ -16,10 +15,8 @@ import threading
 import time
 import urllib.request
 
+from certificates import Authority
 from confined import Confined
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -46,6 +43,10 @@ class Used:
     @property
     def above(self) -> int:
         return self.peak - self.idle
+
+
+class Died(AssertionError):
+    """The attack ended the server."""
 
 
 class Process:
@@ -167,7 +168,8 @@ class Victim:
     def alive(self) -> None:
         code = self.process.child.poll()
         how = f"; the kernel killed {self.confined.killed()} processes at the limit" if self.confined.killed() else ""
-        assert code is None, f"{self.name} ended with {code} during the attack{how}\n{self.process.log()}"
+        if code is not None:
+            raise Died(f"{self.name} ended with {code} during the attack{how}\n{self.process.log()}")
 
     def __enter__(self) -> "Victim":
         return self
@@ -194,7 +196,14 @@ class Victim:
 class H3cast(Victim):
     name = "h3cast"
 
-    def __init__(self, *arguments: str, bulk: bool = False, sources: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        bulk: bool = False,
+        sources: tuple[str, ...] = (),
+        authority: Authority | None = None,
+    ) -> None:
+        """With an authority, the server has a certificate of its; it is renewed with `authority.certify(certs)`."""
         super().__init__()
         # Their pipe is the server's standard input.
         ticks = subprocess.Popen([sys.executable, str(HERE / "ticks.py")], stdout=subprocess.PIPE)
@@ -207,7 +216,13 @@ class H3cast(Victim):
             with file.open("wb") as sparse:
                 sparse.truncate(BULK)
             command += [f"bulk=file:{file}", "--chunk=bulk=bytes"]
-        command += ["--listen", f"{HOST}:0", "--http", f"{HOST}:0", "--certs", str(self.certs), "--grace=1s"]
+        command += ["--listen", f"{HOST}:0", "--http", f"{HOST}:0", "--grace=1s"]
+        if authority:
+            authority.certify(self.certs)
+            self.cacert = str(self.certs / "ca.pem")
+            command += [f"--cert={self.certs}/cert.pem", f"--key={self.certs}/key.pem"]
+        else:
+            command += ["--certs", str(self.certs)]
         # Its notes are not for the tester.
         env = {"XDG_RUNTIME_DIR": str(TARGET / "run")}
         self.process = self._started(Process(self.confined.wrap([*command, *arguments]), ticks.stdout, env))
@@ -250,7 +265,8 @@ class Caddy(Victim):
 
     def __init__(self, *_: str, bulk: bool = False) -> None:
         super().__init__()
-        certify(self.certs)
+        Authority().certify(self.certs)
+        self.cacert = str(self.certs / "ca.pem")
         backend = self._started(Process([sys.executable, str(HERE / "ticks.py"), "backend"]))
         backend_port = int(backend.line(r"^(\d+)$")[1])
         file = self.certs / "Caddyfile"
@@ -277,30 +293,6 @@ class Caddy(Victim):
                 return True
             time.sleep(0.05)
         return False
-
-
-def certify(folder: pathlib.Path) -> None:
-    """Writes cert.pem and key.pem for localhost."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
 
 
 def free_port() -> int:

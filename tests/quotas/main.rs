@@ -4,6 +4,4 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod peers;
-#[cfg(unix)]
-mod processes;
 mod publishing;

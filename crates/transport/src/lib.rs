@@ -83,7 +83,6 @@
 
 #[cfg(feature = "server")]
 pub mod admission;
-mod calm;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod connection;
