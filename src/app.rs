@@ -44,18 +44,20 @@ use self::{
     host::{base_of, for_shell, prefix_of},
     problem::Problem,
     publish::Publications,
+    quotas::account,
 };
 pub use self::{page::Page, quotas::Quotas};
 use crate::{
-    admission::Counters,
+    admission::{Counters, Refusal},
     browser,
-    feed::{self, Family, Feed, Feeds},
+    feed::{self, Account, Family, Feed, Feeds},
     format::{Format, Framing, PREFIX_TYPE, Writer},
     http3::{TakenStream, Takeover},
     identity::{Fingerprint, Identity},
     origin::Origins,
     path, resource,
     server::{ServerBuilder, Via},
+    source::command::Commands,
 };
 
 /// The feeds of a server and how they are shown.
@@ -85,6 +87,7 @@ pub struct App {
     coalesce: Duration,
     stopping: CancellationToken,
     admission: Option<Counters>,
+    commands: Option<Commands>,
     routes: Router,
 }
 
@@ -109,6 +112,7 @@ impl App {
             coalesce: Duration::ZERO,
             stopping: CancellationToken::new(),
             admission: None,
+            commands: None,
             routes: Router::new(),
         }
     }
@@ -178,6 +182,13 @@ impl App {
         self
     }
 
+    /// Shows in `/metrics` how many of these commands run.
+    #[must_use]
+    pub fn commands(mut self, commands: Commands) -> Self {
+        self.commands = Some(commands);
+        self
+    }
+
     /// Adds routes of your own, under the same rules as the app's: who may ask, and which pages may read the
     /// response. They must not overlap with the app's, and have no fallback.
     #[must_use]
@@ -192,6 +203,7 @@ impl App {
     /// has admitted and refused.
     #[must_use]
     pub fn install(mut self, server: ServerBuilder) -> ServerBuilder {
+        self.publications.count_in(server.admission());
         self.admission = Some(server.admission().clone());
         server.http_service(self.router())
     }
@@ -239,6 +251,13 @@ impl App {
             // A handler that panics is this server's failure (500), and no reason to cut the client off.
             CatchPanicLayer::new(),
         ))
+    }
+
+    /// Counts a refusal.
+    fn refused(&self, reason: Refusal, account: &Account) {
+        if let Some(admission) = &self.admission {
+            admission.refused(reason, account);
+        }
     }
 
     /// Whether a page of `origin` may read what is served as `host`, and publish there.
@@ -297,6 +316,7 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
         let text = "`token` and `chunk` are for sessions that publish: a viewer needs neither";
         return Err(Problem::bad(text.into()));
     }
+    asked.may_start(&app, &request.extensions)?;
     if let Some(path) = asked.file()
         && let Some(response) = file::answer(&asked.feed, path, &request).await?
     {
@@ -311,7 +331,8 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
     };
     let head = request.method == Method::HEAD;
     // A viewer of an on-demand feed runs its source; of a live one it only tells whether chunks are gone.
-    let viewer = (!head || asked.feed.kind() == "live").then(|| asked.view()).transpose()?;
+    let viewer =
+        (!head || asked.feed.kind() == "live").then(|| asked.view(&app, &account(&request.extensions))).transpose()?;
     let headers = [
         (header::CONTENT_TYPE, asked.format.content_type()),
         (header::CACHE_CONTROL, "no-store"),

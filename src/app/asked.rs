@@ -4,10 +4,11 @@ use std::{path::Path, sync::Arc};
 
 use http::{Extensions, HeaderMap, StatusCode, Uri};
 
-use super::{App, Problem, accept, host::prefix_of, publish::ChunkBy};
+use super::{App, Problem, accept, guard::Unasked, host::prefix_of, publish::ChunkBy, quotas::account};
 use crate::{
+    admission::Refusal,
     chunk::EndCursor,
-    feed::{Feed, Start, Viewer},
+    feed::{Account, Exhausted, Feed, Start, Viewer},
     format::Format,
 };
 
@@ -151,8 +152,37 @@ impl ViewRequest {
         self.format == Format::Sse && self.had_end.is_some_and(|had| self.feed.is_over(had))
     }
 
-    pub(super) fn view(&self) -> Result<Viewer, Problem> {
-        let viewer = self.feed.view(self.from.unwrap_or_default(), self.limit);
+    /// Refuses what may not start anything, when a view of the feed would.
+    pub(super) fn may_start(&self, app: &App, extensions: &Extensions) -> Result<(), Problem> {
+        match extensions.get::<Unasked>() {
+            Some(unasked) if self.feed.is_costly() => {
+                app.refused(Refusal::Origin, &account(extensions));
+                Err(unasked.problem())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn view(&self, app: &App, account: &Account) -> Result<Viewer, Problem> {
+        let viewer = self.feed.view_as(account, self.from.unwrap_or_default(), self.limit);
+        let viewer = viewer.map_err(|exhausted| match exhausted {
+            Exhausted::Account(each) => {
+                app.refused(Refusal::ProcessesPerClient, account);
+                let text = format!(
+                    "{each} commands run for this client, which is all that may for one: close one of its views of \
+                     feeds that start a command for each viewer"
+                );
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, text)
+            }
+            Exhausted::All(all) => {
+                app.refused(Refusal::Processes, account);
+                let text = format!(
+                    "{all} commands run for viewers, which is as many as this server starts: try again when one of \
+                     them has left"
+                );
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
+            }
+        })?;
         if self.format == Format::Raw
             && let Some(gap) = viewer.gap()
         {

@@ -20,6 +20,50 @@ use crate::{
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("accept-ranges, content-length, content-range, etag, retry-after, www-authenticate");
 
+/// A request that a page of another origin made, as far as that shows, or that a browser made in case its user wants
+/// the answer later: it may read what is there, but starts nothing.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unasked {
+    Foreign,
+    Prefetch,
+}
+
+impl Unasked {
+    /// Of a request whose `Origin` is allowed, or not, or not there; `any` tells whether every origin is allowed.
+    fn of(headers: &HeaderMap, allowed: Option<bool>, any: impl FnOnce() -> bool) -> Option<Self> {
+        let value = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?"));
+        // Fetch Metadata: `cross-site` and `same-site` are other origins; `none` is a user who opens it. Browsers leave
+        // `Origin` out for images, scripts and links.
+        let foreign = match allowed {
+            Some(allowed) => !allowed,
+            None => value("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none")) && !any(),
+        };
+        let prefetch = || {
+            let purposes = ["sec-purpose", "purpose", "x-moz"].into_iter().filter_map(value);
+            purposes.map(str::trim_start).any(|purpose| purpose.starts_with("prefetch"))
+        };
+        match foreign {
+            true => Some(Self::Foreign),
+            false => prefetch().then_some(Self::Prefetch),
+        }
+    }
+
+    /// Why a feed that starts something for each viewer does not.
+    pub(super) fn problem(self) -> Problem {
+        match self {
+            Self::Foreign => {
+                let text = "this feed starts a command for each viewer, and a page of another origin may not: open its \
+                            URL or this server's page by hand, or let the server allow that origin";
+                Problem::new(StatusCode::FORBIDDEN, text.into())
+            }
+            Self::Prefetch => {
+                let text = "this feed starts a command for each viewer, and not in advance";
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, text.into())
+            }
+        }
+    }
+}
+
 /// What holds for every route: who may ask, which pages may read the answer, and what a browser
 /// must not make of it.
 pub(super) async fn guard(
@@ -53,9 +97,14 @@ pub(super) async fn guard(
         let text = "pages of that origin may not do this here: the server must allow their origin";
         return Ok(Problem::new(StatusCode::FORBIDDEN, text.into()).into_response());
     }
+    let trusted = foreign.then_some(allowed.is_some());
+    let unasked = Unasked::of(request.headers(), trusted, || app.allows("null", host));
     // Extensions are a map on the heap: only what a request needs goes into them.
     if let Some(prefix) = host::Prefix::of(&request) {
         request.extensions_mut().insert(prefix);
+    }
+    if let Some(unasked) = unasked {
+        request.extensions_mut().insert(unasked);
     }
     let opens_session = *request.method() == Method::CONNECT;
     if opens_session {

@@ -32,6 +32,7 @@ use tracing::{debug, info};
 
 use super::{App, Problem, Quotas, asked::Query, host::prefix_of, quotas::account};
 use crate::{
+    admission::{Counters, Refusal},
     feed::{Account, Exhausted, Feed, FeedError, PublishError, Publisher, Share, Shares},
     panics,
     source::chunker::{Chunker, Chunking},
@@ -55,6 +56,7 @@ pub(super) struct Publications {
     places: Shares,
     /// How long a publication may take for its first byte; zero for as long as it likes.
     wait: Duration,
+    refusals: Option<Counters>,
 }
 
 impl Default for Publications {
@@ -68,11 +70,24 @@ impl Publications {
         let (all, each) = quotas.keys;
         let known = Arc::new(Ledger::new(KeyLimits { all, each }));
         let (all, each) = quotas.publications;
-        Self { token, limit, known, places: Shares::new(all, each), wait: quotas.publish_wait }
+        let wait = quotas.publish_wait;
+        Self { token, limit, known, places: Shares::new(all, each), wait, refusals: None }
     }
 
     pub(super) fn quotas(&mut self, quotas: &Quotas) {
-        *self = Self::within(self.token, self.limit, quotas);
+        let refusals = self.refusals.take();
+        *self = Self { refusals, ..Self::within(self.token, self.limit, quotas) };
+    }
+
+    /// Counts refusals there.
+    pub(super) fn count_in(&mut self, refusals: &Counters) {
+        self.refusals = Some(refusals.clone());
+    }
+
+    fn refused(&self, reason: Refusal, account: &Account) {
+        if let Some(refusals) = &self.refusals {
+            refusals.refused(reason, account);
+        }
     }
 
     /// How many publications run, and how many keys are remembered.
@@ -113,9 +128,20 @@ impl Publications {
         Ok(publisher)
     }
 
+    async fn begin(&self, said: Said<'_>) -> Result<PublicationRequest, Problem> {
+        let account = said.account;
+        let begun = self.known.begin(said).await;
+        begun.inspect_err(|problem| {
+            if problem.status == StatusCode::TOO_MANY_REQUESTS {
+                self.refused(Refusal::PublishKeys, account);
+            }
+        })
+    }
+
     fn place(&self, account: &Account) -> Result<Share, Problem> {
         self.places.take(account).map_err(|exhausted| match exhausted {
             Exhausted::Account(each) => {
+                self.refused(Refusal::PublicationsPerClient, account);
                 let text = format!(
                     "this client publishes {each} times at once, which is all that one may: end one of the \
                      publications first"
@@ -123,6 +149,7 @@ impl Publications {
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, text)
             }
             Exhausted::All(all) => {
+                self.refused(Refusal::Publications, account);
                 let text =
                     format!("{all} publications run, which is all that this server takes: try again in a moment");
                 Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
@@ -184,10 +211,10 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     // The publication first: it may take the place of one that runs.
     let account = &account(request.extensions());
     let said = Said { feed: feed.name(), account, key, offset, shared: publisher.is_shared() };
-    let mut publication = publications.known.begin(said).await?;
+    let mut publication = publications.begin(said).await?;
     let _place = publications.place(account)?;
     let pieces = request.into_body().into_data_stream().map(|piece| piece.map_err(io::Error::other));
-    publish(publications, publisher, &mut publication, pieces, chunk.into()).await?;
+    publish(publications, publisher, account, &mut publication, pieces, chunk.into()).await?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(written(feed, &publication))).into_response())
 }
 
@@ -214,6 +241,7 @@ fn written(feed: &Feed, publication: &PublicationRequest) -> serde_json::Value {
 async fn publish(
     publications: &Publications,
     publisher: &Publisher,
+    account: &Account,
     publication: &mut PublicationRequest,
     pieces: impl Stream<Item = io::Result<Bytes>>,
     chunking: Chunking,
@@ -291,6 +319,7 @@ async fn publish(
             Problem::new(StatusCode::CONFLICT, text.into())
         }
         Broken::Silent => {
+            publications.refused(Refusal::PublishWait, account);
             let text = format!(
                 "nothing was sent for {}: open the request when there is something to publish",
                 shown(publications.wait)
@@ -400,12 +429,12 @@ async fn one_stream(
         let publisher = publications.admit(feed, token)?;
         let _place = publications.place(account)?;
         let said = Said { feed: feed.name(), account, key: None, offset: None, shared: publisher.is_shared() };
-        let mut publication = publications.known.begin(said).await?;
+        let mut publication = publications.begin(said).await?;
         let pieces = stream::unfold(&mut stream, |stream| async move {
             let piece = stream.read_bytes(usize::MAX).await.map_err(io::Error::other).transpose()?;
             Some((piece, stream))
         });
-        publish(publications, publisher, &mut publication, pieces, cut.into()).await?;
+        publish(publications, publisher, account, &mut publication, pieces, cut.into()).await?;
         Ok::<_, Problem>(written(feed, &publication))
     };
     let answer = match done.await {

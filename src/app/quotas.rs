@@ -1,14 +1,14 @@
 //! How much clients may have of a server at once, in all and each.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use axum::extract::ConnectInfo;
 use http::Extensions;
 
-use crate::feed::Account;
+use crate::{admission::Key, feed::Account};
 
-/// How much clients may publish at once, in all and each. A client is an IPv4 address, or the network of an IPv6
-/// address (its first 64 bits).
+/// How much clients may publish at once, in all and each. A client is an address as
+/// [`admission::Key`](Key) counts them.
 ///
 /// Under another server than [`Server`](crate::Server), clients are told apart by axum's
 /// `ConnectInfo<SocketAddr>`; without that, only what holds for all of them does.
@@ -64,36 +64,8 @@ impl Quotas {
 
 /// Whom a request is counted for.
 pub(super) fn account(extensions: &Extensions) -> Account {
-    match extensions.get::<ConnectInfo<std::net::SocketAddr>>() {
-        Some(ConnectInfo(address)) => of_address(address.ip()),
+    match extensions.get::<ConnectInfo<SocketAddr>>() {
+        Some(ConnectInfo(address)) => Account::new(Key::from(address.ip()).to_string()),
         None => Account::unknown(),
-    }
-}
-
-fn of_address(address: IpAddr) -> Account {
-    match address.to_canonical() {
-        IpAddr::V4(address) => Account::new(address.to_string()),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Account::new(format!("{}/64", std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn accounts_are_addresses_and_networks() {
-        for (address, account) in [
-            ("192.0.2.1", "192.0.2.1"),
-            ("::ffff:192.0.2.1", "192.0.2.1"),
-            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-            ("::1", "::/64"),
-        ] {
-            assert_eq!(of_address(address.parse().unwrap()).to_string(), account);
-        }
-        assert!(!account(&Extensions::new()).is_known());
     }
 }

@@ -48,8 +48,9 @@ pub(super) async fn open(State(app): State<Arc<App>>, uri: Uri, request: Session
     if offered && !asked.format_named && asked.delivery == Delivery::Stream {
         asked.format = Format::Frames;
     }
-    let viewer = asked.view()?;
+    asked.may_start(&app, request.extensions())?;
     let account = account(request.extensions());
+    let viewer = asked.view(&app, &account)?;
     let token = asked.token.or_else(|| publish::bearer(request.headers()).map(String::from));
     let (feed, format, delivery, cut) = (asked.feed, asked.format, asked.delivery, asked.chunk.unwrap_or_default());
     // States that the feed comes so, to a client that does not insist on it.

@@ -14,6 +14,7 @@ use super::App;
 use crate::{
     admission::{Refusal, Snapshot},
     feed::{End, Status},
+    source::command::Commands,
 };
 
 /// 200 when new clients are welcome, 503 and why when not.
@@ -106,10 +107,14 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
         }
     }
     let (publications, keys) = app.publications.counts();
-    for (name, help, value) in [
-        ("h3cast_publications", "Publications that run now.", publications),
-        ("h3cast_idempotency_keys", "Idempotency-Keys that are remembered.", keys),
-    ] {
+    let commands = app.commands.as_ref().map(Commands::running);
+    let gauges = [
+        ("h3cast_publications", "Publications that run now.", Some(publications)),
+        ("h3cast_idempotency_keys", "Idempotency-Keys that are remembered.", Some(keys)),
+        ("h3cast_processes", "Commands that run now, or whose processes have not all ended.", commands),
+    ];
+    for (name, help, value) in gauges {
+        let Some(value) = value else { continue };
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
     }
     if let Some(admission) = &app.admission {

@@ -39,7 +39,8 @@ use args::{setting_for, setting_of};
 
 pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Failure> {
     log::start(&args.log)?;
-    let commands = Commands::with_open_files(raise_file_limit());
+    let (all, each) = args.quotas.processes();
+    let commands = Commands::with_open_files(raise_file_limit()).for_viewers(all, each);
     let served = panics::caught_async(serve(sources, args, &commands)).await;
     // Also when it did not come to serving: what is still being ended when the process exits would stay.
     commands.stop();
@@ -91,6 +92,7 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         .publish_token(args.publish_token.as_deref())
         .publish_limit(args.publish_limit.map(|bytes| bytes as u64))
         .quotas(args.quotas.quotas())
+        .commands(commands.clone())
         .static_dir(args.static_dir)
         .coalesce(args.coalesce);
     let http = args.http.unwrap_or(PlainHttp::Near(Listen::localhost(DEFAULT_HTTP_PORT)));

@@ -1,5 +1,6 @@
 //! What a command prints.
 
+mod commands;
 mod group;
 mod keeper;
 mod launch;
@@ -18,9 +19,9 @@ use crate::{
     fault,
     feed::{End, Feed, FeedError, Publisher},
 };
+pub use commands::Commands;
 #[cfg(feature = "cli")]
 pub(crate) use group::kill_all;
-pub use keeper::Commands;
 #[cfg(feature = "cli")]
 pub(crate) use keeper::PATIENCE;
 use keeper::{Ended, Rest, Running};
@@ -70,7 +71,7 @@ pub(super) async fn feed(exec: Exec, restart: bool, publisher: Publisher) {
     let mut pause = BACKOFF.0;
     loop {
         let begun = Instant::now();
-        let ended = match Running::start(&exec) {
+        let ended = match Running::start(&exec, None) {
             Ok(mut running) => {
                 while let Some(chunk) = running.next().await {
                     if publisher.publish(chunk).await.is_err() {
@@ -119,12 +120,13 @@ pub(super) async fn feed(exec: Exec, restart: bool, publisher: Publisher) {
 
 /// Runs a command for each viewer, and ends it with its viewer.
 pub(super) fn per_viewer(exec: Exec) -> Feed {
-    Feed::on_demand_with_end(&exec.name.clone(), move || {
-        let started = Running::start(&exec).map_err(|error| match exec.commands.is_stopping() {
+    Feed::on_demand_for(&exec.name.clone(), move |account| {
+        let place = exec.commands.place(account)?;
+        let started = Running::start(&exec, Some(place)).map_err(|error| match exec.commands.is_stopping() {
             true => End::Stopped,
             false => End::Failed(FeedError(error.to_string())),
         });
-        stream::unfold(Some(started), |state| async move {
+        Ok(stream::unfold(Some(started), |state| async move {
             let mut running = match state? {
                 Ok(running) => running,
                 Err(end) => return Some((Err(end), None)),
@@ -136,6 +138,6 @@ pub(super) fn per_viewer(exec: Exec) -> Feed {
                     end => Some((Err(end), None)),
                 },
             }
-        })
+        }))
     })
 }

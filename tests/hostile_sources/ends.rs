@@ -62,7 +62,9 @@ async fn processes_that_outlive_their_command() {
 async fn the_second_signal_leaves_no_command() {
     let _alone = ALONE.lock().await;
     const VIEWERS: usize = 20;
-    let serving = Serving::start(|_| vec!["exec:echo $$; exec sleep 1000", "--per-viewer", "--grace=15s"]);
+    let serving = Serving::start(|_| {
+        vec!["exec:echo $$; exec sleep 1000", "--per-viewer", "--grace=15s", "--processes-per-client=0"]
+    });
     let connection = serving.connect().await;
     let (mut readings, mut pids) = (Vec::new(), Vec::new());
     for _ in 0..VIEWERS {

@@ -4,4 +4,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod peers;
+#[cfg(unix)]
+mod processes;
 mod publishing;

@@ -56,10 +56,9 @@ async fn a_client_that_takes_its_share_stops_no_other() {
         let mut another = Publishing::begin(&server, Way::H1, OTHER + 1, "/stream").await;
         another.send(b"hello").await;
         server.gauge("h3cast_publications", 5).await;
-        let all = Publishing::begin(&server, way, OTHER + 2, "/stream").await;
         // Over QUIC every client of these tests has the same address.
         if matches!(way, Way::H1 | Way::H2) {
-            let all = all.answer().await;
+            let all = Publishing::begin(&server, way, OTHER + 2, "/stream").await.answer().await;
             assert_eq!(all.status, 503, "{way:?}: {all:?}");
             assert!(all.retry_after.is_some(), "{all:?}");
         }
@@ -72,6 +71,8 @@ async fn a_client_that_takes_its_share_stops_no_other() {
         }
         server.gauge("h3cast_publications", 0).await;
     }
+    server.gauge("h3cast_refused_total{reason=\"publications_per_client\"}", 4).await;
+    server.gauge("h3cast_refused_total{reason=\"publications\"}", 2).await;
 }
 
 #[tokio::test]
@@ -92,6 +93,7 @@ async fn a_body_that_brings_nothing_is_ended_and_one_that_rests_is_not() {
         assert_eq!((answer.status, &answer.body["bytes"]), (200, &7.into()), "{way:?}: {answer:?}");
     });
     join_all(of_each_way).await;
+    server.gauge("h3cast_refused_total{reason=\"publish_wait\"}", 8).await;
 }
 
 /// Asks the router as a client of that address does.

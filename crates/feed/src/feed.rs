@@ -1,6 +1,7 @@
 //! A feed: what publishes it, what is kept of it, who views it.
 
 use std::{
+    convert::Infallible,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,14 +14,14 @@ use futures_util::{
 };
 
 use crate::{
-    Counted, End, EndCursor, Epoch, FeedError, Filler, Keeper, Lag, Publisher, Start, Status, Viewer, kept::Kept,
-    panics, ring::Ring, status::FeedCounters, viewer::Upstream,
+    Account, Counted, End, EndCursor, Epoch, Exhausted, FeedError, Filler, Keeper, Lag, Publisher, Start, Status,
+    Viewer, kept::Kept, panics, ring::Ring, status::FeedCounters, viewer::Upstream,
 };
 
 /// A history for lines of text, in bytes: 8 MiB.
 pub const DEFAULT_HISTORY: usize = 8 << 20;
 
-type OpenSource = dyn Fn(u64) -> BoxStream<'static, Result<Bytes, End>> + Send + Sync;
+type OpenSource = dyn Fn(u64, &Account) -> Result<BoxStream<'static, Result<Bytes, End>>, Exhausted> + Send + Sync;
 
 #[derive(Clone)]
 pub(crate) enum Backing {
@@ -39,6 +40,8 @@ pub(crate) enum Backing {
         open: Arc<OpenSource>,
         /// Every run has the same chunks, so a viewer can continue in another one.
         same: bool,
+        /// A run costs more than its viewer does: there may be only so many.
+        costly: bool,
     },
 }
 
@@ -125,13 +128,44 @@ impl Feed {
     where
         S: Stream<Item = Result<Bytes, End>> + Send + 'static,
     {
-        let open = Arc::new(move |_| open().boxed());
-        Self {
-            name: name.into(),
-            backing: Backing::OnDemand { open, same: false },
-            file: None,
-            counters: Arc::default(),
-        }
+        Self::of_source(name, false, false, move |_, _| Ok(open().boxed()))
+    }
+
+    /// Like [`on_demand_with_end`](Self::on_demand_with_end) for a source of which there may be only so many at once,
+    /// as a process is: `open` takes one of [`Shares`](crate::Shares) for the viewer's account, and its stream gives
+    /// it back. Views of such a feed begin with [`view_as`](Self::view_as).
+    ///
+    /// ```
+    /// use futures_util::StreamExt;
+    /// use h3cast_feed::{Account, End, Exhausted, Feed, Shares, Start};
+    ///
+    /// let shares = Shares::new(64, 1);
+    /// let feed = Feed::on_demand_for("report", move |account| {
+    ///     let share = shares.take(account)?;
+    ///     // The stream owns the share.
+    ///     Ok(futures_util::stream::once(async { Ok::<_, End>("a report".into()) }).inspect(move |_| _ = &share))
+    /// });
+    /// let account = Account::new("192.0.2.1");
+    /// let viewer = feed.view_as(&account, Start::Now, None)?;
+    /// assert_eq!(feed.view_as(&account, Start::Now, None).unwrap_err(), Exhausted::Account(1));
+    /// # drop(viewer);
+    /// # Ok::<(), Exhausted>(())
+    /// ```
+    pub fn on_demand_for<S>(name: &str, open: impl Fn(&Account) -> Result<S, Exhausted> + Send + Sync + 'static) -> Self
+    where
+        S: Stream<Item = Result<Bytes, End>> + Send + 'static,
+    {
+        Self::of_source(name, false, true, move |_, account| Ok(open(account)?.boxed()))
+    }
+
+    fn of_source(
+        name: &str,
+        same: bool,
+        costly: bool,
+        open: impl Fn(u64, &Account) -> Result<BoxStream<'static, Result<Bytes, End>>, Exhausted> + Send + Sync + 'static,
+    ) -> Self {
+        let backing = Backing::OnDemand { open: Arc::new(open), same, costly };
+        Self { name: name.into(), backing, file: None, counters: Arc::default() }
     }
 
     /// A feed that has the same chunks for each viewer. `open` returns them starting at a number, so that a
@@ -140,13 +174,9 @@ impl Feed {
     where
         S: Stream<Item = Result<Bytes, FeedError>> + Send + 'static,
     {
-        let open = Arc::new(move |start| open(start).map(|chunk| chunk.map_err(End::Failed)).boxed());
-        Self {
-            name: name.into(),
-            backing: Backing::OnDemand { open, same: true },
-            file: None,
-            counters: Arc::default(),
-        }
+        Self::of_source(name, true, false, move |start, _| {
+            Ok(open(start).map(|chunk| chunk.map_err(End::Failed)).boxed())
+        })
     }
 
     /// Declares that its bytes, from the start, are those of this file, so that parts of them can be read
@@ -187,6 +217,13 @@ impl Feed {
         }
     }
 
+    /// Whether there may be only so many views at once, since each starts a source that costs more than a viewer
+    /// does: see [`on_demand_for`](Self::on_demand_for).
+    #[must_use]
+    pub fn is_costly(&self) -> bool {
+        matches!(self.backing, Backing::OnDemand { costly: true, .. })
+    }
+
     /// The ring of a live feed.
     fn ring(&self) -> Option<Arc<Ring>> {
         match &self.backing {
@@ -224,10 +261,34 @@ impl Feed {
         }
     }
 
-    /// Starts to view the feed. After `limit` chunks the viewer gets a clean end.
+    /// Starts to view the feed. After `limit` chunks the viewer gets a clean end. If there may be only so many views
+    /// and there are, the feed fails for it.
     #[must_use]
     pub fn view(&self, start: Start, limit: Option<u64>) -> Viewer {
-        self.counters.joined();
+        self.view_by(start, limit, |open, first| {
+            let failed = |exhausted: Exhausted| {
+                stream::once(std::future::ready(Err(End::Failed(FeedError(exhausted.to_string()))))).boxed()
+            };
+            Ok::<_, Infallible>(open(first, &Account::unknown()).unwrap_or_else(failed))
+        })
+        .unwrap_or_else(|never| match never {})
+    }
+
+    /// Starts to view the feed, which is counted for `account`. After `limit` chunks the viewer gets a clean end.
+    ///
+    /// # Errors
+    ///
+    /// If there may be only so many views ([`on_demand_for`](Self::on_demand_for)), and there are.
+    pub fn view_as(&self, account: &Account, start: Start, limit: Option<u64>) -> Result<Viewer, Exhausted> {
+        self.view_by(start, limit, |open, first| open(first, account))
+    }
+
+    fn view_by<E>(
+        &self,
+        start: Start,
+        limit: Option<u64>,
+        opened: impl FnOnce(&OpenSource, u64) -> Result<BoxStream<'static, Result<Bytes, End>>, E>,
+    ) -> Result<Viewer, E> {
         let (upstream, epoch) = match &self.backing {
             Backing::Live { ring, .. } => (Upstream::Live(ring.view(start)), ring.epoch()),
             Backing::Kept { kept, .. } => {
@@ -235,7 +296,7 @@ impl Feed {
                 let epoch = viewer.epoch();
                 (Upstream::Kept(viewer), epoch)
             }
-            Backing::OnDemand { open, same } => {
+            Backing::OnDemand { open, same, .. } => {
                 let epoch = if *same { Epoch(0) } else { Epoch::now() };
                 let (first, restarted) = match start {
                     Start::After(cursor) if *same && cursor.epoch == epoch => (cursor.seq.saturating_add(1), false),
@@ -244,13 +305,19 @@ impl Feed {
                     // All of it is new to every viewer.
                     Start::Start | Start::Now | Start::Last(_) => (0, false),
                 };
-                let stream = panics::caught(|| open(first)).unwrap_or_else(|panic| {
-                    stream::once(std::future::ready(Err(End::Failed(panicked(&self.name, &panic))))).boxed()
-                });
+                let stream = match limit {
+                    // Nothing would be read of it.
+                    Some(0) => stream::empty().boxed(),
+                    _ => panics::caught(|| opened(&**open, first)).unwrap_or_else(|panic| {
+                        let failed = Err(End::Failed(panicked(&self.name, &panic)));
+                        Ok(stream::once(std::future::ready(failed)).boxed())
+                    })?,
+                };
                 (Upstream::OnDemand { stream, next: first, restarted, counters: self.counters.clone() }, epoch)
             }
         };
-        Viewer::new(self, upstream, epoch, limit)
+        self.counters.joined();
+        Ok(Viewer::new(self, upstream, epoch, limit))
     }
 
     /// Counts something that reads the feed's bytes from its file as a viewer.

@@ -27,6 +27,21 @@ pub(crate) async fn unacknowledged(local: Option<SocketAddr>, remote: SocketAddr
     tokio::task::spawn_blocking(move || linux::unacknowledged(local, remote)).await.ok()?
 }
 
+/// The same of many connections.
+#[cfg(all(target_os = "linux", feature = "tcp"))]
+pub(crate) async fn all_unacknowledged(all: Vec<(Option<SocketAddr>, SocketAddr)>) -> Vec<Option<u32>> {
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let (count, ask) = (all.len(), move || linux::all_unacknowledged(&all));
+    tokio::task::spawn_blocking(ask).await.unwrap_or_else(|_| vec![None; count])
+}
+
+#[cfg(all(not(target_os = "linux"), feature = "tcp"))]
+pub(crate) async fn all_unacknowledged(all: Vec<(Option<SocketAddr>, SocketAddr)>) -> Vec<Option<u32>> {
+    vec![None; all.len()]
+}
+
 #[cfg(not(all(target_os = "linux", feature = "tcp")))]
 pub(crate) async fn unacknowledged(_local: Option<SocketAddr>, _remote: SocketAddr) -> Option<u32> {
     None
@@ -63,11 +78,27 @@ mod linux {
     const LONGEST: usize = 8 << 10;
 
     pub(super) fn unacknowledged(local: SocketAddr, remote: SocketAddr) -> Option<u32> {
-        Some(ask(local, remote, ExtensionFlags::empty())?.header.send_queue)
+        send_queue(&open()?, local, remote)
+    }
+
+    pub(super) fn all_unacknowledged(all: &[(Option<SocketAddr>, SocketAddr)]) -> Vec<Option<u32>> {
+        let socket = open();
+        all.iter().map(|(local, remote)| send_queue(socket.as_ref()?, (*local)?, *remote)).collect()
+    }
+
+    fn send_queue(socket: &Socket, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
+        Some(ask(socket, local, remote, ExtensionFlags::empty())?.header.send_queue)
+    }
+
+    fn open() -> Option<Socket> {
+        let socket = Socket::new(NETLINK_SOCK_DIAG).ok()?;
+        // The answer is there when the request has been sent.
+        socket.set_non_blocking(true).ok()?;
+        Some(socket)
     }
 
     pub(super) fn info(local: SocketAddr, remote: SocketAddr) -> Option<TcpInfo> {
-        let answer = ask(local, remote, ExtensionFlags::INFO)?;
+        let answer = ask(&open()?, local, remote, ExtensionFlags::INFO)?;
         answer.nlas.iter().find_map(|nla| if let Nla::TcpInfo(bytes) = nla { parse(bytes) } else { None })
     }
 
@@ -92,7 +123,7 @@ mod linux {
         })
     }
 
-    fn ask(local: SocketAddr, remote: SocketAddr, extensions: ExtensionFlags) -> Option<InetResponse> {
+    fn ask(socket: &Socket, local: SocketAddr, remote: SocketAddr, extensions: ExtensionFlags) -> Option<InetResponse> {
         let request = InetRequest {
             family: if local.is_ipv4() { AF_INET } else { AF_INET6 },
             protocol: IPPROTO_TCP,
@@ -114,9 +145,6 @@ mod linux {
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
-        let socket = Socket::new(NETLINK_SOCK_DIAG).ok()?;
-        // The answer is there when the request has been sent.
-        socket.set_non_blocking(true).ok()?;
         socket.send_to(&bytes, &Netlink::new(0, 0), 0).ok()?;
         let mut answer = Vec::with_capacity(LONGEST);
         socket.recv(&mut answer, 0).ok()?;

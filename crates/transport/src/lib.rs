@@ -83,6 +83,7 @@
 
 #[cfg(feature = "server")]
 pub mod admission;
+mod calm;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod connection;

@@ -30,6 +30,8 @@ pub struct Limits {
     pub(crate) sessions_per_address: usize,
     pub(crate) streams: u32,
     pub(crate) sessions: usize,
+    pub(crate) send_timeout: Duration,
+    pub(crate) control_frames: u32,
 }
 
 impl Default for Limits {
@@ -51,6 +53,8 @@ impl Default for Limits {
             sessions_per_address: 1024,
             streams: 100,
             sessions: 16,
+            send_timeout: Duration::from_secs(60),
+            control_frames: 100,
         }
     }
 }
@@ -205,6 +209,37 @@ impl Limits {
     pub fn sessions(mut self, sessions: usize) -> Self {
         self.sessions = sessions;
         self
+    }
+
+    /// How long a client may take nothing while there is something to send to it; zero for ever. One byte is progress:
+    /// over TCP one that its system acknowledges, over HTTP/2 and QUIC also one that it gives a stream credit for. A
+    /// client that has everything may wait as long as it likes for more.
+    ///
+    /// Then its response is cut, so that what it pins is freed: over HTTP/1.1 the connection is reset, over HTTP/2 the
+    /// stream (CANCEL) or, when the client reads nothing at all, the connection; over HTTP/3 the stream
+    /// (H3_REQUEST_CANCELLED), and a stream of a session with code 0. A client that acknowledges nothing over QUIC loses
+    /// its connection (H3_EXCESSIVE_LOAD). It is looked at six times within the timeout, so that a cut may come
+    /// that much later. Default 60 s, as nginx has.
+    #[must_use]
+    pub fn send_timeout(mut self, timeout: Duration) -> Self {
+        self.send_timeout = timeout;
+        self
+    }
+
+    /// How many frames a second a client of HTTP/2 or HTTP/3 may send that bring nothing: SETTINGS, PING, PRIORITY,
+    /// WINDOW_UPDATE, empty frames, frames and streams of unknown types, requests that it gives up at once. Ten times as
+    /// many may come at once, and what the server sends allows for more, so that requests that are answered, and
+    /// credit for what is received, have no limit. Then the connection is closed (ENHANCE_YOUR_CALM,
+    /// H3_EXCESSIVE_LOAD). Zero for no limit; default 100.
+    #[must_use]
+    pub fn control_frames(mut self, per_second: u32) -> Self {
+        self.control_frames = per_second;
+        self
+    }
+
+    /// The send timeout, if there is one, and how often to look whether a client still takes something.
+    pub(crate) fn send_pauses(&self) -> Option<(Duration, Duration)> {
+        (!self.send_timeout.is_zero()).then(|| (self.send_timeout, self.send_timeout / 6))
     }
 
     /// Whether they can be kept.

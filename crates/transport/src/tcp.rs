@@ -1,14 +1,19 @@
 //! HTTP/2 and HTTP/1.1 over TLS, and plain HTTP on loopback.
 
 mod coding;
+mod control_frames;
 mod delivered;
 mod ending;
 mod flushed;
+mod frames;
 mod linked;
 mod opening;
+mod pace;
 mod plain;
 mod refusal;
+mod send_buffer;
 mod settings;
+mod stalled;
 #[cfg(test)]
 mod tests;
 mod unread;
@@ -40,11 +45,15 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use self::{
+    control_frames::ControlFrames,
     delivered::{Leaving, deliver},
     ending::{Ending, Socket},
     flushed::{Flushed, Flushes},
     linked::{Linked, Upgraded},
     opening::Openings,
+    pace::Paced,
+    settings::Tasks,
+    stalled::Sockets,
     unread::Unread,
     waiting::Waiting,
 };
@@ -109,21 +118,28 @@ pub(crate) async fn serve(listener: Listener, context: Arc<Context>, stop: Cance
     // Those that are there stay when the loop is restarted.
     let mut connections = JoinSet::new();
     let mut restarts = Restarts::new(task);
-    loop {
-        let accepting = accept_all(&listener, &places, &mut connections, &tls, &context, how, &stop);
-        if !restarts.after(panics::caught_async(accepting).await, &stop).await {
-            break;
+    let sockets = Sockets::default();
+    let serving = async {
+        loop {
+            let accepting = accept_all((&listener, &sockets), &places, &mut connections, &tls, &context, how, &stop);
+            if !restarts.after(panics::caught_async(accepting).await, &stop).await {
+                break;
+            }
         }
-    }
-    drop(listener);
-    while let Some(ended) = connections.join_next().await {
-        panics::report("the task of a TCP connection", ended);
+        drop(listener);
+        while let Some(ended) = connections.join_next().await {
+            panics::report("the task of a TCP connection", ended);
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        never = sockets.watch(&context.limits, |remote| context.admission.counters().refused(Refusal::SendTimeout, remote)) => match never {},
     }
 }
 
 /// Accepts connections until `stop`.
 async fn accept_all(
-    listener: &TcpListener,
+    (listener, sockets): (&TcpListener, &Sockets),
     places: &Arc<Semaphore>,
     connections: &mut JoinSet<()>,
     tls: &Option<TlsAcceptor>,
@@ -175,6 +191,9 @@ async fn accept_all(
         // Chunks leave at once.
         let _ = stream.set_nodelay(true);
         notice_loss(&stream);
+        send_buffer::bound(&stream);
+        let ending = Ending::new(stream.local_addr().ok(), remote);
+        sockets.add(ending.progress());
         let (context, stop) = (context.clone(), stop.clone());
         connections.spawn(async move {
             // Another listener may have been faster.
@@ -186,7 +205,6 @@ async fn accept_all(
                 place.client().refused(Refusal::Application);
                 return reset(stream);
             }
-            let ending = Ending::new(local, remote);
             let own = |tls| Owner::tcp(local, remote, tls, context.hooks.clone());
             let Some((tls, handshake)) = tls else {
                 let (owner, socket) = (own(None), Socket::new(stream, ending.clone()));
@@ -328,8 +346,12 @@ async fn connection<S>(
     let (begun, seen) = (leaving.clone(), is_http2.clone());
     let written = flushes.clone();
     let limits = context.limits;
+    ending.progress().is_of(&handle);
     let waiting = Waiting::new(&limits);
     let waits = waiting.clone();
+    let counters = context.admission.counters().clone();
+    let stream =
+        ControlFrames::new(stream, limits.control_frames, move || counters.refused(Refusal::ControlFrames, remote));
     let stream = Flushed::new(stream, flushes.clone(), openings.clone(), ending.clone(), waiting.clone());
     let client = place.client().clone();
     let stream = Linked::new(stream, upgraded.clone(), owner.clone(), place);
@@ -356,14 +378,14 @@ async fn connection<S>(
             if size > limits.head_size {
                 let text =
                     format!("the head of the request has {size} bytes: at most {} are accepted", limits.head_size);
-                return Ok(plain::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &text));
+                return Ok(plain::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &text).map(Paced::new));
             }
             let open = match open {
                 Ok(open) => open,
-                Err(reason) => return Ok(response::too_many(reason).map(Body::from)),
+                Err(reason) => return Ok(response::too_many(reason).map(Body::from).map(Paced::new)),
             };
             if let Some(text) = undecoded {
-                return Ok(plain::problem(StatusCode::NOT_IMPLEMENTED, &text));
+                return Ok(plain::problem(StatusCode::NOT_IMPLEMENTED, &text).map(Paced::new));
             }
             context.describe(request.extensions_mut(), &handle, via);
             request.extensions_mut().insert(Interim::nowhere(version));
@@ -382,7 +404,7 @@ async fn connection<S>(
             }
             let ending = Some(ending).filter(|_| ends);
             Ok::<_, std::convert::Infallible>(
-                response.map(|body| deliver(body, &flushes, ending, leaving, answering, Some(open))),
+                response.map(|body| Paced::new(deliver(body, &flushes, ending, leaving, answering, Some(open)))),
             )
         };
         async move {
@@ -393,7 +415,9 @@ async fn connection<S>(
             answered
         }
     });
-    let builder = settings::builder(&limits);
+    let counters = context.admission.counters().clone();
+    let cut = Arc::new(move || counters.refused(Refusal::SendTimeout, remote));
+    let builder = settings::builder(&limits, Tasks { pauses: limits.send_pauses(), flushes: written.clone(), cut });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
     let next_overdue = async {
@@ -473,6 +497,9 @@ async fn connection<S>(
         Some(Ok(())) if upgraded.get() => {}
         Some(Err(error)) => {
             debug!(%error, %remote, "connection ended");
+            if control_frames::is_flood(&*error) {
+                context.admission.counters().refused(Refusal::ControlFrames, remote);
+            }
             owner.finish(ConnectionEnd::of_tcp(error));
         }
         _ => owner.finish(ConnectionEnd::Finished),

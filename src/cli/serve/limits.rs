@@ -54,6 +54,14 @@ pub(super) struct LimitArgs {
     /// [default: 30s]
     #[arg(long, env = "H3CAST_IDLE_TIMEOUT", value_name = "TIME", value_parser = some_time)]
     idle_timeout: Option<Duration>,
+    /// How long a client may take nothing while there is something to send to it; 0s for ever. Then its response is cut,
+    /// and viewers resume from their cursor. Viewers that wait for new chunks are never cut. [default: 60s]
+    #[arg(long, env = "H3CAST_SEND_TIMEOUT", value_name = "TIME", value_parser = humantime::parse_duration)]
+    send_timeout: Option<Duration>,
+    /// Frames a second that bring nothing (SETTINGS, PING, requests that are given up at once) on one connection
+    /// of HTTP/2 or HTTP/3, ten times as many at once; 0 for no limit. Then it is closed. [default: 100]
+    #[arg(long, env = "H3CAST_CONTROL_FRAMES", value_name = "N")]
+    control_frames: Option<u32>,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -83,7 +91,9 @@ impl LimitArgs {
         let limits = set(limits, self.retry_initials, Limits::retry_initials);
         let limits = set(limits, self.handshake_timeout, Limits::handshake_timeout);
         let limits = set(limits, self.keep_alive, Limits::keep_alive);
-        set(limits, self.idle_timeout, Limits::idle_timeout)
+        let limits = set(limits, self.idle_timeout, Limits::idle_timeout);
+        let limits = set(limits, self.send_timeout, Limits::send_timeout);
+        set(limits, self.control_frames, Limits::control_frames)
     }
 }
 

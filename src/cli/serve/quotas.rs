@@ -6,37 +6,84 @@ use clap::Args;
 
 use crate::app::Quotas;
 
+/// What a client is, in each: an IPv4 address, or the first 64 bits of an IPv6 address.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub(in crate::cli) struct QuotaArgs {
     /// Publications at once. Further ones get 503.
-    #[arg(long, env = "H3CAST_PUBLICATIONS", value_name = "N", default_value_t = 4096, value_parser = at_least_one)]
-    publications: usize,
-    /// Publications at once of one client: an IPv4 address, or the first 64 bits of an IPv6 address. Further ones
-    /// get 429.
-    #[arg(long, env = "H3CAST_CLIENT_PUBLICATIONS", value_name = "N", default_value_t = 256, value_parser = at_least_one)]
-    client_publications: usize,
+    #[arg(long, env = "H3CAST_MAX_PUBLICATIONS", value_name = "N", default_value_t = 4096, value_parser = at_least_one)]
+    max_publications: usize,
+    /// Publications at once of one client (IPv4 address or IPv6 /64); 0 for no limit. Further ones get 429.
+    #[arg(long, env = "H3CAST_PUBLICATIONS_PER_CLIENT", value_name = "N", default_value_t = 256)]
+    publications_per_client: usize,
     /// How long a publication may take for its first byte; 0s to wait for ever. One that has published something
     /// may be silent for as long as it likes.
     #[arg(long, env = "H3CAST_PUBLISH_WAIT", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     publish_wait: Duration,
     /// Idempotency-Keys to remember. If there are more, the clients that have most of them lose their oldest.
-    #[arg(long, env = "H3CAST_PUBLISH_KEYS", value_name = "N", default_value_t = 65_536, value_parser = at_least_one)]
-    publish_keys: usize,
-    /// Idempotency-Keys to remember of one client for one feed. If it uses more, its oldest are forgotten.
-    #[arg(long, env = "H3CAST_CLIENT_KEYS", value_name = "N", default_value_t = 4096, value_parser = at_least_one)]
-    client_keys: usize,
+    #[arg(long, env = "H3CAST_MAX_KEYS", value_name = "N", default_value_t = 65_536, value_parser = at_least_one)]
+    max_keys: usize,
+    /// Idempotency-Keys to remember of one client for one feed; 0 for no limit. If it uses more, its oldest are
+    /// forgotten.
+    #[arg(long, env = "H3CAST_KEYS_PER_CLIENT", value_name = "N", default_value_t = 4096)]
+    keys_per_client: usize,
+    /// Commands at once that run for one viewer each (--per-viewer), until their last process has ended. Further
+    /// viewers get 503.
+    #[arg(long, env = "H3CAST_MAX_PROCESSES", value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    max_processes: usize,
+    /// Such commands at once of one client; 0 for no limit. Its further viewers get 429. [default: a quarter of
+    /// --max-processes]
+    #[arg(long, env = "H3CAST_PROCESSES_PER_CLIENT", value_name = "N")]
+    processes_per_client: Option<usize>,
 }
 
 impl QuotaArgs {
+    /// How many commands may run for one viewer each, in all and of one client.
+    pub(super) fn processes(&self) -> (usize, usize) {
+        (self.max_processes, self.processes_per_client.map_or(self.max_processes.div_ceil(4), share))
+    }
+
     pub(super) fn quotas(&self) -> Quotas {
         Quotas::default()
-            .publications(self.publications, self.client_publications)
+            .publications(self.max_publications, share(self.publications_per_client))
             .publish_wait(self.publish_wait)
-            .keys(self.publish_keys, self.client_keys)
+            .keys(self.max_keys, share(self.keys_per_client))
     }
 }
 
+/// Zero is no limit.
+fn share(each: usize) -> usize {
+    if each == 0 { usize::MAX } else { each }
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "write a number, 1 or more".into())
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "write a number from 1 on".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Given {
+        #[command(flatten)]
+        quotas: QuotaArgs,
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_library() {
+        let given =
+            |args: &[&str]| Given::try_parse_from(std::iter::once(&"serve").chain(args)).map(|given| given.quotas);
+        assert_eq!(given(&[]).unwrap().quotas(), Quotas::default());
+        for (args, processes) in [
+            (&[][..], (64, 16)),
+            (&["--max-processes=2"], (2, 1)),
+            (&["--max-processes=100", "--processes-per-client=0"], (100, usize::MAX)),
+        ] {
+            assert_eq!(given(args).unwrap().processes(), processes, "{args:?}");
+        }
+        assert!(given(&["--max-processes=0"]).is_err());
+    }
 }

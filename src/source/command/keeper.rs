@@ -1,6 +1,6 @@
 //! Who ends a command, and sees to it that it has ended.
 
-use std::{fmt, io, pin::pin, process::ExitStatus, sync::Arc, time::Duration};
+use std::{io, pin::pin, process::ExitStatus, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -9,20 +9,19 @@ use tokio::{
     task::{JoinHandle, unconstrained},
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
-};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
 use super::{
-    Exec,
+    Commands, Exec,
+    commands::Counted,
     group::Group,
     launch::{self, Launched, Output, Process},
     silence::{Heard, Silence},
 };
 use crate::{
     fault,
+    feed::Share,
     source::chunker::{Chunker, Chunking},
 };
 
@@ -37,57 +36,6 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 const LAST_BYTES: usize = 2 << 20;
 /// How often to look whether a group is empty, at most. Nobody tells.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// The commands of a server: what they are started with, and who waits for their end. Clones are of the same.
-#[derive(Clone, Default)]
-pub struct Commands(Arc<CommandSet>);
-
-#[derive(Default)]
-struct CommandSet {
-    files: Option<u64>,
-    running: TaskTracker,
-    stopping: CancellationToken,
-}
-
-impl fmt::Debug for Commands {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Commands").field("running", &self.0.running.len()).finish_non_exhaustive()
-    }
-}
-
-impl Commands {
-    /// Commands that start with this soft limit of open files (RLIMIT_NOFILE), when this process has raised
-    /// its own.
-    #[must_use]
-    pub fn with_open_files(soft: Option<u64>) -> Self {
-        Self(Arc::new(CommandSet { files: soft, ..CommandSet::default() }))
-    }
-
-    /// Asks all commands to end, and kills those that have not ended after 2 s. None begins any more. What
-    /// they still print is published.
-    pub fn stop(&self) {
-        self.0.stopping.cancel();
-    }
-
-    /// Waits until none is left. Without [`stop`](Self::stop) that is when they have ended by themselves.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel-safe.
-    pub async fn ended(&self) {
-        self.0.running.close();
-        self.0.running.wait().await;
-    }
-
-    /// Whether they are to end.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.0.stopping.is_cancelled()
-    }
-
-    pub(super) async fn stopping(&self) {
-        self.0.stopping.cancelled().await;
-    }
-}
 
 /// A command cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -148,7 +96,8 @@ impl Drop for Running {
 }
 
 impl Running {
-    pub(super) fn start(exec: &Exec) -> Result<Self, CannotRun> {
+    /// Starts it; `place` is given back when it has ended.
+    pub(super) fn start(exec: &Exec, place: Option<Share>) -> Result<Self, CannotRun> {
         let Exec { name, shell, chunking, stderr, commands } = exec;
         let shared = &commands.0;
         let start = || match shared.stopping.is_cancelled() {
@@ -171,6 +120,8 @@ impl Running {
             drained: drained.clone(),
             unwanted: unwanted.clone(),
             commands: commands.clone(),
+            _counted: Counted::one(&shared.processes),
+            _place: place,
         };
         Ok(Self {
             chunks: Some(Chunker::new(Heard::new(output, silence.clone()), *chunking)),
@@ -267,6 +218,8 @@ struct CommandKeeper {
     /// Nobody reads what it prints any more.
     unwanted: CancellationToken,
     commands: Commands,
+    _counted: Counted,
+    _place: Option<Share>,
 }
 
 impl CommandKeeper {

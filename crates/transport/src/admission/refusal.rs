@@ -59,6 +59,25 @@ refusals! {
     SessionsPerAddress = "sessions_per_address": "this address has too many sessions open",
     /// The connection has as many sessions open as [`Limits::sessions`](crate::Limits::sessions) allow.
     Sessions = "sessions": "this connection has too many sessions open",
+    /// An application has as many publications as it takes at once.
+    Publications = "publications": "the server takes no more publications at once",
+    /// The client has as many publications as one may have at once.
+    PublicationsPerClient = "publications_per_client": "this client publishes too often at once",
+    /// A publication brought nothing for too long.
+    PublishWait = "publish_wait": "a publication brought nothing for too long",
+    /// The client's publications that run use all keys that one client may have.
+    PublishKeys = "publish_keys": "all keys that this client may use are in use",
+    /// An application runs as many commands for viewers as it may.
+    Processes = "processes": "the server runs no more commands for viewers",
+    /// As many commands run for the client as may for one.
+    ProcessesPerClient = "processes_per_client": "this client has too many commands running",
+    /// A page of another origin, or a prefetch, asked for what would start a command.
+    Origin = "origin": "a page of another origin may not start a command",
+    /// The client took nothing of what there was for it, for [`Limits::send_timeout`](crate::Limits::send_timeout).
+    SendTimeout = "send_timeout": "this client takes nothing of what there is for it",
+    /// The client sent more frames that bring nothing than
+    /// [`Limits::control_frames`](crate::Limits::control_frames) allow.
+    ControlFrames = "control_frames": "this client floods its connection with frames that bring nothing",
     /// The [application's hook](crate::server::ServerBuilder::on_accept) refused the client.
     Application = "application": "the application does not accept this client",
 }

@@ -25,6 +25,7 @@ use tokio::{
 };
 use tracing::debug;
 
+use super::stalled::Progress;
 use crate::{
     diag,
     outstanding::{LINGER, LONGEST, PATIENCE},
@@ -46,11 +47,17 @@ pub(super) struct Ending {
     state: Arc<AtomicU8>,
     local: Option<SocketAddr>,
     remote: SocketAddr,
+    progress: Arc<Progress>,
 }
 
 impl Ending {
     pub(super) fn new(local: Option<SocketAddr>, remote: SocketAddr) -> Self {
-        Self { state: Arc::default(), local, remote }
+        Self { state: Arc::default(), local, remote, progress: Arc::new(Progress::new(local, remote)) }
+    }
+
+    /// How far the client has come with what was written.
+    pub(super) fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
     /// It is the end of an answer that begins now.
@@ -120,6 +127,16 @@ impl Socket {
     }
 }
 
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.ending.progress.is_cut() {
+            // What the client does not take would stay in the system, for as long as the client acknowledges that it
+            // takes nothing.
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
@@ -129,7 +146,9 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.prepare()?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.ending.progress.wrote(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -138,7 +157,9 @@ impl AsyncWrite for Socket {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.prepare()?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.ending.progress.wrote(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

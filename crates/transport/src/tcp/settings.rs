@@ -1,25 +1,38 @@
 //! hyper, set as the limits of a server say.
 
-use std::{future::poll_fn, pin::pin, time::Duration};
+use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use http::Request;
 use hyper::rt::Executor;
 use hyper_util::{rt::TokioTimer, server::conn::auto};
 use tracing::error;
 
-use super::opening;
+use super::{flushed::Flushes, opening, pace::while_taken};
 use crate::{limits::Limits, panics};
 
-/// Spawns hyper's tasks, each of them one request over HTTP/2, and logs their panics: hyper keeps no handle.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tasks;
+/// Spawns hyper's tasks, each of them one request over HTTP/2, and logs their panics: hyper keeps no handle. A response
+/// of which the client takes nothing is cut.
+#[derive(Clone)]
+pub(super) struct Tasks {
+    pub(super) pauses: Option<(Duration, Duration)>,
+    pub(super) flushes: Flushes,
+    /// Called when one is cut.
+    pub(super) cut: Arc<dyn Fn() + Send + Sync>,
+}
 
 impl<F> Executor<F> for Tasks
 where
-    F: Future<Output: Send> + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, task: F) {
+        let Self { pauses, flushes, cut } = self.clone();
         tokio::spawn(async move {
+            let task = async {
+                let Some(pauses) = pauses else { return task.await };
+                if while_taken(task, pauses, || flushes.is_blocked()).await.is_none() {
+                    cut();
+                }
+            };
             let mut task = pin!(panics::caught_async(task));
             let polled = poll_fn(|cx| {
                 let polled = task.as_mut().poll(cx);
@@ -33,8 +46,10 @@ where
     }
 }
 
-/// What of the client's is read at once, at most, in bytes.
-const READ_BUFFER: usize = 64 * 1024;
+/// What a head has in HTTP/1.1 beside what [`head_size`] counts, in bytes: the version, and the ends of lines.
+const SYNTAX: usize = 256;
+/// The least that hyper takes, in bytes.
+const LEAST_BUFFER: usize = 8 * 1024;
 
 /// How large the head of a request is, as HTTP/2 and HTTP/3 count (RFC 9114 §4.2.2).
 pub(super) fn head_size<B>(request: &Request<B>) -> u64 {
@@ -44,18 +59,19 @@ pub(super) fn head_size<B>(request: &Request<B>) -> u64 {
 }
 
 /// What serves connections of HTTP/1.1 and HTTP/2.
-pub(super) fn builder(limits: &Limits) -> auto::Builder<Tasks> {
+pub(super) fn builder(limits: &Limits, tasks: Tasks) -> auto::Builder<Tasks> {
     // hyper adds it to the time that it is.
     let silence = (limits.idle_timeout / 2).min(Duration::from_secs(u32::MAX.into()));
-    let mut builder = auto::Builder::new(Tasks);
+    let mut builder = auto::Builder::new(tasks);
     builder
         .http1()
         .timer(TokioTimer::new())
         // `waiting` has one for heads, and one for the pauses before them.
         .header_read_timeout(None)
         .keep_alive(!limits.keep_alive.is_zero())
-        // Bodies are read into it as well.
-        .max_buf_size(usize::try_from(limits.head_size).unwrap_or(usize::MAX).max(READ_BUFFER));
+        // A head that is not complete by then is refused (431), and no more of it is read. hyper keeps the buffer as
+        // long as the connection; bodies are read into it as well.
+        .max_buf_size((usize::try_from(limits.head_size).unwrap_or(usize::MAX) + SYNTAX).max(LEAST_BUFFER));
     builder
         .http2()
         .timer(TokioTimer::new())

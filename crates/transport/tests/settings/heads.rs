@@ -1,8 +1,13 @@
+use std::time::Duration;
+
 use h3cast_transport::Limits;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::kit::{Serving, ask, ask_h3, soon, status};
 
@@ -40,6 +45,24 @@ async fn heads_have_one_limit_over_every_version() {
     let serving = Serving::start(|builder| builder.limits(Limits::default().head_size(1024))).await;
     assert_eq!(statuses(&serving, 500).await, [200; 3]);
     assert_eq!(statuses(&serving, 1100).await, [431; 3]);
+}
+
+/// However much of it there is, no more is read than a little over the limit.
+#[tokio::test]
+async fn a_head_without_an_end_is_refused_early() {
+    let serving = Serving::start(|builder| builder).await;
+    let mut h1 = TcpStream::connect(serving.plain()).await.unwrap();
+    h1.set_nodelay(true).unwrap();
+    h1.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nx-large: ").await.unwrap();
+    let mut answer = [0; 12];
+    let mut written = 0;
+    // In small pieces, each read by itself.
+    while tokio::time::timeout(Duration::from_millis(10), h1.read_exact(&mut answer)).await.is_err() {
+        h1.write_all(&[b'x'; 1024]).await.unwrap();
+        written += 1024;
+        assert!(written < 64 * 1024, "{written} bytes of a head are read");
+    }
+    assert_eq!(&answer, b"HTTP/1.1 431");
 }
 
 /// The connection is good for the next request.

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use axum::{Router, routing::get};
 use h3cast_transport::{
     Identity, Listen, PlainHttp, Server,
+    admission::{Counters, Refusal},
     server::{Addresses, ServerBuilder},
 };
 use http::{HeaderMap, Request, StatusCode};
@@ -50,6 +51,7 @@ pub(crate) fn loopback() -> Listen {
 pub(crate) struct Serving {
     pub(crate) addresses: Addresses,
     pub(crate) certs: tempfile::TempDir,
+    admission: Counters,
     _stop: DropGuard,
 }
 
@@ -64,9 +66,15 @@ impl Serving {
         let (builder, certs) = builder();
         let server = set(builder.grace(Duration::ZERO)).build().await.unwrap();
         let (addresses, stop) = (server.addresses().clone(), CancellationToken::new());
+        let admission = server.admission().clone();
         let run = server.run(stop.clone());
         tokio::spawn(async { run.await.unwrap() });
-        Self { addresses, certs, _stop: stop.drop_guard() }
+        Self { addresses, certs, admission, _stop: stop.drop_guard() }
+    }
+
+    /// How often that was the reason to refuse or cut a client.
+    pub(crate) fn refused(&self, reason: Refusal) -> u64 {
+        self.admission.snapshot().refused(reason)
     }
 
     pub(crate) fn udp(&self) -> SocketAddr {

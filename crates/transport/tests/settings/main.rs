@@ -2,9 +2,12 @@
 
 mod addresses;
 mod certificates;
+mod floods;
+mod h2;
 mod heads;
 mod kit;
 mod limits;
 mod running;
 mod sockets;
+mod stalled;
 mod tls;

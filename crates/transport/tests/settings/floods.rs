@@ -1,0 +1,113 @@
+//! Frames that cost the server and bring it nothing.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use h3cast_transport::{Limits, admission::Refusal};
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+use crate::{
+    h2::{CONTINUATION, DATA, GOAWAY, H2, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, get},
+    kit::{Serving, soon},
+};
+
+const ENHANCE_YOUR_CALM: u8 = 0xb;
+
+/// Floods the server with what `next` gives, after `first`, and expects to be asked for calm.
+async fn is_calmed(what: &str, serving: &Serving, first: Vec<u8>, mut next: impl FnMut(u32) -> Vec<u8>) {
+    let mut h2 = H2::open(serving.plain()).await;
+    h2.write(&first).await.unwrap();
+    let flood: Vec<u8> = (0..3000).flat_map(&mut next).collect();
+    // It may be closed before everything is written.
+    let _ = soon(what, h2.write(&flood)).await;
+    let goodbye = h2.until(GOAWAY).await.unwrap_or_else(|| panic!("closed without GOAWAY: {what}"));
+    assert_eq!(goodbye.payload[4..8], [0, 0, 0, ENHANCE_YOUR_CALM], "{what}");
+    assert!(h2.next().await.is_none(), "the connection stays: {what}");
+}
+
+#[tokio::test]
+async fn floods_of_frames_over_http2_are_answered_with_a_request_for_calm() {
+    let serving = Serving::start(|builder| builder).await;
+    assert_eq!(serving.refused(Refusal::ControlFrames), 0);
+    let post = frame(HEADERS, 4, 1, &[&[0x83, 0x86, 0x84][..], b"\x01\x09localhost"].concat());
+    is_calmed("SETTINGS", &serving, vec![], |_| frame(SETTINGS, 0, 0, &[])).await;
+    is_calmed("SETTINGS acknowledged", &serving, vec![], |_| frame(PING, 1, 0, &[0; 8])).await;
+    is_calmed("PING", &serving, vec![], |_| frame(PING, 0, 0, &[0; 8])).await;
+    is_calmed("PRIORITY", &serving, vec![], |_| frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 7])).await;
+    is_calmed("WINDOW_UPDATE", &serving, vec![], |_| frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])).await;
+    is_calmed("unknown frames", &serving, vec![], |_| frame(0xbf, 0, 0, b"?")).await;
+    is_calmed("empty DATA", &serving, post.clone(), |_| frame(DATA, 0, 1, &[])).await;
+    is_calmed("padding alone", &serving, post, |_| frame(DATA, 8, 1, &[1, 0])).await;
+    is_calmed("empty CONTINUATION", &serving, frame(HEADERS, 1, 1, &get("/")), |_| frame(CONTINUATION, 0, 1, &[]))
+        .await;
+    // CVE-2023-44487.
+    let reset =
+        |turn: u32| [frame(HEADERS, 5, 2 * turn + 1, &get("/")), frame(RST_STREAM, 0, 2 * turn + 1, &[0, 0, 0, 8])];
+    is_calmed("requests that are reset", &serving, vec![], |turn| reset(turn).concat()).await;
+    assert_eq!(serving.refused(Refusal::ControlFrames), 10);
+}
+
+/// Over HTTP/2, a client that reads what it asks for.
+async fn client(serving: &Serving) -> hyper::client::conn::http2::SendRequest<Empty<Bytes>> {
+    let stream = TcpStream::connect(serving.plain()).await.unwrap();
+    // Credit leaves at once.
+    stream.set_nodelay(true).unwrap();
+    let stream = TokioIo::new(stream);
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    // With small windows, so that it often gives credit, and as many PINGs as hyper likes.
+    builder.initial_stream_window_size(16 * 1024).initial_connection_window_size(1024 * 1024);
+    builder.adaptive_window(false).timer(hyper_util::rt::TokioTimer::new());
+    builder.keep_alive_interval(Duration::from_millis(5)).keep_alive_while_idle(true);
+    let (requests, connection) = builder.handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    requests
+}
+
+#[tokio::test]
+async fn ordinary_clients_of_http2_do_not_notice() {
+    let large = async || Body::from(vec![b'x'; 8 << 20]);
+    let tiny = async || {
+        let piece = Bytes::from_static(b"a line of a feed");
+        Body::from_stream(futures_util::stream::iter((0..500).map(move |_| Ok::<_, std::io::Error>(piece.clone()))))
+    };
+    let router =
+        crate::kit::router().route("/large", axum::routing::get(large)).route("/tiny", axum::routing::get(tiny));
+    let limits = Limits::default().control_frames(20);
+    let serving = Serving::start(|builder| builder.limits(limits).http_service(router)).await;
+    let mut requests = client(&serving).await;
+    for path in ["/large", "/tiny"] {
+        let answer = requests.send_request(get_request(path)).await.unwrap();
+        let body = soon(path, answer.into_body().collect()).await.unwrap().to_bytes();
+        assert_eq!(body.len(), if path == "/large" { 8 << 20 } else { 500 * 16 });
+    }
+    for _ in 0..40 {
+        let all = (0..50).map(|_| requests.send_request(get_request("/")));
+        for answer in futures_util::future::join_all(all).await {
+            let body = answer.unwrap().into_body().collect().await.unwrap();
+            assert_eq!(body.to_bytes(), "hello");
+        }
+    }
+    // A page that gives requests up now and then: they have been answered.
+    for _ in 0..500 {
+        drop(requests.send_request(get_request("/large")).await.unwrap());
+    }
+    assert_eq!(requests.send_request(get_request("/")).await.unwrap().status(), 200);
+}
+
+fn get_request(path: &str) -> Request<Empty<Bytes>> {
+    Request::get(format!("http://localhost{path}")).body(Empty::new()).unwrap()
+}
+
+#[tokio::test]
+async fn without_a_rate_there_is_no_flood() {
+    let serving = Serving::start(|builder| builder.limits(Limits::default().control_frames(0))).await;
+    let mut h2 = H2::open(serving.plain()).await;
+    let pings: Vec<u8> = (0..3000).flat_map(|_| frame(PING, 1, 0, &[0; 8])).collect();
+    soon("PINGs", h2.write(&pings)).await.unwrap();
+    h2.write(&frame(PING, 0, 0, b"the last")).await.unwrap();
+    assert_eq!(h2.until(PING).await.expect("its answer").payload, b"the last");
+}
