@@ -3,6 +3,7 @@
 
 mod accept;
 mod asked;
+mod authorize;
 mod file;
 mod guard;
 mod host;
@@ -14,6 +15,7 @@ mod session;
 mod status;
 
 use std::{
+    borrow::Cow,
     convert::Infallible,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -26,7 +28,7 @@ use axum::{
     extract::{Request, State},
     middleware,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{MethodRouter, get},
 };
 use bytes::Bytes;
 use futures_util::stream;
@@ -41,6 +43,7 @@ use h3cast_proto::frame;
 
 use self::{
     asked::Delivery,
+    authorize::Decided,
     host::{base_of, for_shell, prefix_of},
     problem::Problem,
     publish::Publications,
@@ -49,6 +52,7 @@ use self::{
 pub use self::{page::Page, quotas::Quotas};
 use crate::{
     admission::{Counters, Refusal},
+    auth::{Access, Action, Authorize, Decider},
     browser,
     feed::{self, Account, Family, Feed, Feeds},
     format::{Format, Framing, PREFIX_TYPE, Writer},
@@ -81,6 +85,11 @@ use crate::{
 pub struct App {
     feeds: Feeds,
     publications: Publications,
+    /// Who may read and write; without one, everyone may, and publish with the token that is set.
+    decider: Option<Decider>,
+    /// What everyone may do then.
+    open: Access,
+    renewal: Option<String>,
     identity: Option<Identity>,
     origins: Origins,
     page: Page,
@@ -106,6 +115,9 @@ impl App {
         Self {
             feeds: feeds.into_iter().collect(),
             publications: Publications::default(),
+            decider: None,
+            open: Access::everything(),
+            renewal: None,
             identity: None,
             origins: Origins::default(),
             page: Page::default(),
@@ -125,9 +137,28 @@ impl App {
         self
     }
 
+    /// Asks this about every request and every session: who may read and write what, and until when. By default
+    /// every client that reaches the server may read all feeds. The [`auth`](crate::auth) module has what is public
+    /// all the same, and [`Tokens`](crate::auth::Tokens).
+    #[must_use]
+    pub fn authorize(mut self, authorize: impl Authorize) -> Self {
+        self.decider = Some(Decider::new(authorize));
+        self
+    }
+
+    /// Where pages get a new token when theirs ends: a path of the same origin, as `/login/token`, that is your
+    /// own. Pages send it a POST with their cookies; it answers with the token as text, or as JSON
+    /// (`{"token":"…"}`). Without one, the page asks its user for a token.
+    #[must_use]
+    pub fn renewal(mut self, path: impl Into<Option<String>>) -> Self {
+        self.renewal = path.into();
+        self
+    }
+
     /// Publishers must send this token: as `Authorization: Bearer TOKEN`, or a session as `?token=TOKEN`. By
     /// default, every client that reaches the server may write its writable feeds, except pages of other
-    /// origins.
+    /// origins. With [`authorize`](Self::authorize) it is one more token, which lets its client publish to every
+    /// feed.
     #[must_use]
     pub fn publish_token<'a>(mut self, token: impl Into<Option<&'a str>>) -> Self {
         self.publications.token(token.into());
@@ -190,7 +221,9 @@ impl App {
     }
 
     /// Adds routes of your own, under the same rules as the app's: who may ask, and which pages may read the
-    /// response. They must not overlap with the app's, and have no fallback.
+    /// response. They must not overlap with the app's, and have no fallback. With [`authorize`](Self::authorize),
+    /// they get requests of clients that may read or write something, with their [`Access`] as an extension, by
+    /// which they decide the rest.
     #[must_use]
     pub fn routes(mut self, routes: Router) -> Self {
         self.routes = routes;
@@ -222,18 +255,14 @@ impl App {
     /// the page say so.
     pub fn router(&self) -> Router {
         let app = Arc::new(self.clone());
-        let feed = || get(view).post(publish::answer).put(publish::answer).connect(session::open);
-        let feeds = Router::new()
-            .route("/stream", feed())
-            .route("/stream/{name}", feed())
-            .layer(MapResponseLayer::new(named(resource::FEED)));
-        let status = Router::new()
-            .route("/info", get(info))
-            .route("/feeds", get(status::feeds))
-            .route("/metrics", get(status::metrics))
-            .route("/healthz", get(async || "ok\n"))
-            .route("/readyz", get(status::ready))
-            .layer(MapResponseLayer::new(named(resource::STATUS)));
+        let route = |router: Router<_>, at: &Route| router.route(at.path(), at.handler());
+        let of = |kind: fn(&Route) -> bool| Route::ALL.iter().filter(move |at| kind(at)).fold(Router::new(), route);
+        let feeds = of(Route::is_feed).layer(MapResponseLayer::new(named(resource::FEED)));
+        let status = of(|at| !at.is_feed()).layer(MapResponseLayer::new(named(resource::STATUS)));
+        let own = match &self.decider {
+            Some(_) => self.routes.clone().layer(middleware::from_fn_with_state(app.clone(), authorize::own)),
+            None => self.routes.clone(),
+        };
         let routes = self
             .page
             .routes()
@@ -242,7 +271,7 @@ impl App {
             .merge(status)
             .method_not_allowed_fallback(page::method_not_allowed)
             .with_state(app.clone())
-            .merge(self.routes.clone());
+            .merge(own);
         // Around the router, not around each route: what is allowed is known there. In one call of
         // `layer`: axum boxes what each call adds, and for every request clones each box with all those in it.
         Router::new().fallback_service(routes).layer((
@@ -260,6 +289,13 @@ impl App {
         }
     }
 
+    /// The feeds that exist now and that this client may read.
+    fn feeds_of(&self, decided: &Decided) -> Vec<Feed> {
+        let mut feeds = self.feeds.all();
+        feeds.retain(|feed| decided.access().allows(Action::Read, feed.name()));
+        feeds
+    }
+
     /// Whether a page of `origin` may read what is served as `host`, and publish there.
     fn allows(&self, origin: &str, host: &str) -> bool {
         // A page elsewhere can make its own name point here, and be of the same host then. The
@@ -269,32 +305,94 @@ impl App {
         self.origins.allow(origin, if ours { host } else { "" })
     }
 
-    /// The feed at that path, which may have any of its letters percent-encoded; `prefix` is where the app is.
-    async fn feed(&self, path: &str, prefix: &str) -> Result<Feed, Problem> {
+    /// The name of the feed at that path, which may have any of its letters percent-encoded; `prefix` is where the
+    /// app is.
+    fn feed_name<'a>(path: &'a str, prefix: &str) -> Result<Cow<'a, str>, Problem> {
         let path = path::normal(path);
         let nowhere = || {
             let text = format!("feeds are at {prefix}/stream and {prefix}/stream/NAME");
             Problem::new(StatusCode::NOT_FOUND, text)
         };
-        let name = match path.as_ref() {
-            "/stream" => feed::DEFAULT.into(),
+        match path.as_ref() {
+            "/stream" => Ok(feed::DEFAULT.into()),
             path => {
                 let name = path.strip_prefix("/stream/").filter(|name| !name.is_empty()).ok_or_else(nowhere)?;
-                path::decoded(name).ok_or_else(nowhere)?
+                Ok(path::decoded(name).ok_or_else(nowhere)?.into_owned().into())
             }
-        };
+        }
+    }
+
+    /// The feed at that path, for one who may do that with it. Whether they may is decided before the feed is looked
+    /// for, so that nobody else learns of it, or has it created.
+    async fn feed(&self, path: &str, prefix: &str, decided: &Decided, action: Action) -> Result<Feed, Problem> {
+        let name = Self::feed_name(path, prefix)?;
         let name = name.as_ref();
+        decided.require(action, name)?;
         let found = self.feeds.get(name).await;
         found.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?.ok_or_else(|| {
             const SHOWN: usize = 20;
-            let mut names: Vec<_> = self.feeds.names().take(SHOWN).collect();
+            let known = || self.feeds.names().filter(|name| decided.access().allows(Action::Read, name));
+            let mut names: Vec<_> = known().take(SHOWN).collect();
             let more = format!("… ({prefix}/feeds has all)");
-            if self.feeds.names().nth(SHOWN).is_some() {
+            if known().nth(SHOWN).is_some() {
                 names.push(&more);
             }
             Problem::new(StatusCode::NOT_FOUND, format!("there is no feed `{name}`: there is {}", names.join(", ")))
         })
     }
+}
+
+/// The app's routes. Every one is here, with its decision: see `tests/auth/ways.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    DefaultFeed,
+    Feed,
+    Info,
+    Feeds,
+    Metrics,
+    Healthz,
+    Readyz,
+}
+
+impl Route {
+    const ALL: [Self; 7] =
+        [Self::DefaultFeed, Self::Feed, Self::Info, Self::Feeds, Self::Metrics, Self::Healthz, Self::Readyz];
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::DefaultFeed => "/stream",
+            Self::Feed => "/stream/{name}",
+            Self::Info => "/info",
+            Self::Feeds => "/feeds",
+            Self::Metrics => "/metrics",
+            Self::Healthz => "/healthz",
+            Self::Readyz => "/readyz",
+        }
+    }
+
+    fn is_feed(&self) -> bool {
+        matches!(self, Self::DefaultFeed | Self::Feed)
+    }
+
+    fn handler(self) -> MethodRouter<Arc<App>> {
+        match self {
+            Self::DefaultFeed | Self::Feed => {
+                get(view).post(publish::answer).put(publish::answer).connect(session::open)
+            }
+            Self::Info => get(info),
+            Self::Feeds => get(status::feeds),
+            Self::Metrics => get(status::metrics),
+            Self::Healthz => get(async || "ok\n"),
+            Self::Readyz => get(status::ready),
+        }
+    }
+}
+
+/// The paths of the app's routes, for tests that ask each by every way.
+#[doc(hidden)]
+#[must_use]
+pub fn paths() -> Vec<&'static str> {
+    Route::ALL.iter().map(|route| route.path()).collect()
 }
 
 /// Names what an answer is of.
@@ -307,20 +405,24 @@ fn named<B>(resource: &'static str) -> impl Fn(Response<B>) -> Response<B> + Clo
 
 async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (request, _) = request.into_parts();
-    let asked = app.asked(&request.uri, &request.headers, &request.extensions).await?;
+    let decided = app.decide(&request).await?;
+    let asked = app.asked(&request.uri, &request.headers, &request.extensions, &decided, Action::Read).await?;
     if asked.delivery == Delivery::Datagrams {
         let text = "a response cannot bring datagrams: open a WebTransport session at the same URL";
         return Err(Problem::bad(text.into()));
     }
-    if asked.token.is_some() || asked.chunk.is_some() {
+    if (asked.token.is_some() && app.decider.is_none()) || asked.chunk.is_some() {
         let text = "`token` and `chunk` are for sessions that publish: a viewer needs neither";
         return Err(Problem::bad(text.into()));
     }
     asked.may_start(&app, &request.extensions)?;
     if let Some(path) = asked.file()
-        && let Some(response) = file::answer(&asked.feed, path, &request).await?
+        && let Some(mut response) = file::answer(&asked.feed, path, &request).await?
     {
-        return Ok(response);
+        if app.decider.is_some() {
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        }
+        return Ok(decided.limit(response));
     }
     if asked.is_over() {
         return Ok((StatusCode::NO_CONTENT, [(header::CACHE_CONTROL, "no-store")]).into_response());
@@ -350,8 +452,15 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
         return Ok(response.map(|_| Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())));
     };
     let (format, coalesce) = (asked.format, app.coalesce);
-    let writer = move |viewer, framing| Writer::new(viewer, format, framing).coalesce(coalesce);
-    let body = move |viewer| Body::from_stream(writer(viewer, Framing::Plain).into_stream());
+    let writer = move |decided: &Decided, viewer, framing| {
+        let writer = Writer::new(viewer, format, framing).coalesce(coalesce);
+        match decided.ended() {
+            Some(over) => writer.until(over),
+            None => writer,
+        }
+    };
+    let other = decided.clone();
+    let body = move |viewer| Body::from_stream(writer(&other, viewer, Framing::Plain).into_stream());
     let takeover = request.extensions.get::<Takeover>().cloned();
     Ok(match takeover {
         Some(takeover) => {
@@ -361,7 +470,7 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
             let take = |viewer: &Mutex<Option<_>>| viewer.lock().unwrap_or_else(PoisonError::into_inner).take();
             let written = async move |stream| {
                 if let Some(viewer) = take(&viewer) {
-                    write(writer(viewer, Framing::Prefixed), stream).await;
+                    write(writer(&decided, viewer, Framing::Prefixed), stream).await;
                 }
             };
             // Under a layer that compresses, say.
@@ -397,7 +506,10 @@ async fn write(mut writer: Writer, mut stream: TakenStream) {
     let _ = stream.finish().await;
 }
 
-async fn info(State(app): State<Arc<App>>, request: Request) -> Response {
+async fn info(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let decided = app.decide(&parts).await?;
+    let request = Request::from_parts(parts, body);
     let (origin, prefix) = (base_of(&request), prefix_of(request.extensions()));
     let base = format!("{origin}{prefix}");
     let url = |feed: &Feed| match feed.name() {
@@ -405,12 +517,14 @@ async fn info(State(app): State<Arc<App>>, request: Request) -> Response {
         name => format!("{base}/stream/{name}"),
     };
     let feeds: Vec<_> = app
-        .feeds
-        .all()
+        .feeds_of(&decided)
         .iter()
         .map(|feed| json!({ "name": feed.name(), "url": url(feed), "kind": feed.kind() }))
         .collect();
     let mut info = json!({ "version": env!("CARGO_PKG_VERSION"), "feeds": feeds });
+    if app.decider.is_some() {
+        info["auth"] = json!({ "token": decided.access().is_granted(), "renewal": app.renewal });
+    }
     // Another server than ours has no HTTP/3.
     if let Some(identity) = app.identity.as_ref().filter(|_| request.extensions().get::<Via>().is_some()) {
         let hash = |hash: &Fingerprint| json!({ "algorithm": "sha-256", "value": hash.base64() });
@@ -421,5 +535,5 @@ async fn info(State(app): State<Arc<App>>, request: Request) -> Response {
         info["http3"] = json!({ "url": format!("{base}/") });
         info["chrome"] = json!(chrome);
     }
-    ([(header::CACHE_CONTROL, "no-store")], Json(info)).into_response()
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(info)).into_response())
 }

@@ -34,6 +34,7 @@
 //! | [`client`] | requests and sessions from the other side |
 //! | [`feed`], [`chunk`], [`source`] | what is streamed; knows nothing of HTTP |
 //! | [`app`] | the routes of the `h3cast` program: feeds and the page |
+//! | [`auth`] | who may read and write: tokens, and the hook for a decider of your own |
 //! | [`identity`] | the certificate, its hashes, its renewal |
 //! | [`listen`] | addresses to listen on |
 //! | [`note`] | what a running server leaves for its user's clients |
@@ -58,6 +59,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod app;
+pub mod auth;
 pub mod body;
 pub mod browser;
 mod child;

@@ -4,9 +4,12 @@ use std::{path::Path, sync::Arc};
 
 use http::{Extensions, HeaderMap, StatusCode, Uri};
 
-use super::{App, Problem, accept, guard::Unasked, host::prefix_of, publish::ChunkBy, quotas::account};
+use super::{
+    App, Problem, accept, authorize::Decided, guard::Unasked, host::prefix_of, publish::ChunkBy, quotas::account,
+};
 use crate::{
     admission::Refusal,
+    auth::Action,
     chunk::EndCursor,
     feed::{Account, Exhausted, Feed, Start, Viewer},
     format::Format,
@@ -35,7 +38,7 @@ pub(super) struct Query {
     /// The same, from clients that cannot set `Last-Event-ID`.
     last_event_id: Option<String>,
     delivery: Option<Delivery>,
-    /// With what right a session publishes: pages cannot give its request a header.
+    /// By what right: pages cannot give the request of a session a header.
     token: Option<String>,
     /// Where what is published is cut.
     pub(super) chunk: Option<ChunkBy>,
@@ -102,7 +105,7 @@ pub(super) struct ViewRequest {
     from: Option<Start>,
     /// The end that the client has had.
     had_end: Option<EndCursor>,
-    limit: Option<u64>,
+    pub(super) limit: Option<u64>,
     pub(super) format: Format,
     /// The query names the format, which is then that one and no other.
     pub(super) format_named: bool,
@@ -118,8 +121,10 @@ impl App {
         uri: &Uri,
         headers: &HeaderMap,
         extensions: &Extensions,
+        decided: &Decided,
+        action: Action,
     ) -> Result<ViewRequest, Problem> {
-        let feed = self.feed(uri.path(), prefix_of(extensions)).await?;
+        let feed = self.feed(uri.path(), prefix_of(extensions), decided, action).await?;
         let query = Query::of(uri)?;
         // An `EventSource` asks by `Accept`, and adds its place when it reconnects.
         let by_header = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));

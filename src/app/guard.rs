@@ -10,7 +10,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tracing::debug;
 
-use super::{App, Problem, host};
+use super::{App, Problem, authorize, host};
 use crate::{
     origin::{Origins, is_loopback},
     server::Via,
@@ -106,7 +106,11 @@ pub(super) async fn guard(
     if let Some(unasked) = unasked {
         request.extensions_mut().insert(unasked);
     }
-    let opens_session = *request.method() == Method::CONNECT;
+    let opens_session = authorize::asks_for_session(request.method());
+    let secret = app.decider.is_some() || authorize::is_in_url(&request);
+    if secret {
+        authorize::hide(request.headers_mut());
+    }
     if opens_session {
         // Which pages may open one has been decided here.
         request.extensions_mut().insert(Origins::any());
@@ -134,6 +138,10 @@ pub(super) async fn guard(
     }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if secret && !headers.contains_key(header::REFERRER_POLICY) {
+        // A token may stand in the URL, which a browser would show to whatever the answer links to.
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    }
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = allowed {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());

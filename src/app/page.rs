@@ -132,6 +132,17 @@ async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
         let Ok(response) = service.clone().oneshot(request).await;
         return response;
     }
+    let request = match app.decider {
+        // What the server's own handlers would open, if it is no path of ours: they are asked when this is refused.
+        Some(_) if *request.method() == Method::CONNECT => {
+            let (parts, body) = request.into_parts();
+            if let Err(problem) = app.some_right(&parts).await {
+                return problem.into_response();
+            }
+            Request::from_parts(parts, body)
+        }
+        _ => request,
+    };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return ([(header::ALLOW, ALLOWED)], method_not_allowed().await).into_response();
     }

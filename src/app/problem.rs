@@ -9,6 +9,18 @@ use serde::Serialize;
 pub(super) struct Problem {
     pub(super) status: StatusCode,
     detail: String,
+    challenge: Challenge,
+}
+
+/// What `WWW-Authenticate` names as wrong with a token (RFC 6750 §3.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Challenge {
+    /// Nothing: there was none. Only a 401 asks for one then.
+    #[default]
+    None,
+    Request,
+    Token,
+    Scope,
 }
 
 #[derive(Serialize)]
@@ -22,7 +34,11 @@ struct Written<'a> {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: String) -> Self {
-        Self { status, detail }
+        Self { status, detail, challenge: Challenge::None }
+    }
+
+    pub(super) fn challenge(self, challenge: Challenge) -> Self {
+        Self { challenge, ..self }
     }
 
     pub(super) fn bad(detail: String) -> Self {
@@ -45,11 +61,17 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")];
         let mut response = (self.status, headers, self.text()).into_response();
+        // RFC 9110 §11.6.1, RFC 6750 §3.
+        let challenge = match self.challenge {
+            Challenge::Request => Some("Bearer error=\"invalid_request\""),
+            Challenge::Token => Some("Bearer error=\"invalid_token\""),
+            Challenge::Scope => Some("Bearer error=\"insufficient_scope\""),
+            Challenge::None => (self.status == StatusCode::UNAUTHORIZED).then_some("Bearer"),
+        };
+        if let Some(challenge) = challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         match self.status {
-            // RFC 9110 §11.6.1, RFC 6750 §3.
-            StatusCode::UNAUTHORIZED => {
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
             // RFC 9110 §15.5.16.
             StatusCode::UNSUPPORTED_MEDIA_TYPE => {
                 response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));

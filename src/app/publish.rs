@@ -28,11 +28,18 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::task::JoinSet;
 use tokio_util::io::StreamReader;
-use tracing::{debug, info};
+use tracing::debug;
 
-use super::{App, Problem, Quotas, asked::Query, host::prefix_of, quotas::account};
+use super::{
+    App, Problem, Quotas,
+    asked::Query,
+    authorize::{self, Decided},
+    host::prefix_of,
+    quotas::account,
+};
 use crate::{
     admission::{Counters, Refusal},
+    auth::Action,
     feed::{Account, Exhausted, Feed, FeedError, PublishError, Publisher, Share, Shares},
     panics,
     source::chunker::{Chunker, Chunking},
@@ -103,29 +110,26 @@ impl Publications {
         self.limit = bytes;
     }
 
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Whether that is the token with which clients may publish.
+    pub(super) fn is_token(&self, token: &str) -> bool {
+        let given: [u8; 32] = Sha256::digest(token).into();
+        self.token.as_ref().is_some_and(|expected| bool::from(given.ct_eq(expected)))
+    }
+
     /// The feed's publisher, if it has one and the client may use it.
-    fn admit<'a>(&self, feed: &'a Feed, token: Option<&str>) -> Result<&'a Publisher, Problem> {
-        let publisher = feed.publisher().ok_or_else(|| {
+    fn admit<'a>(&self, feed: &'a Feed, decided: &Decided) -> Result<&'a Publisher, Problem> {
+        decided.require(Action::Publish, feed.name())?;
+        feed.publisher().ok_or_else(|| {
             let text = format!(
                 "clients do not publish to the feed `{0}`: start the server with `{0}=publish` for one that they write",
                 feed.name()
             );
             Problem::new(StatusCode::FORBIDDEN, text)
-        })?;
-        if let Some(expected) = &self.token {
-            let unauthorized = |text: &str| Problem::new(StatusCode::UNAUTHORIZED, text.into());
-            let refused = |text| {
-                info!(feed = feed.name(), "somebody without the token is not let publish");
-                unauthorized(text)
-            };
-            let token = token
-                .ok_or_else(|| refused("publishing needs the server's token: send `Authorization: Bearer TOKEN`"))?;
-            let given: [u8; 32] = Sha256::digest(token).into();
-            if !bool::from(given.ct_eq(expected)) {
-                return Err(refused("that is not the token with which this server lets clients publish"));
-            }
-        }
-        Ok(publisher)
+        })
     }
 
     async fn begin(&self, said: Said<'_>) -> Result<PublicationRequest, Problem> {
@@ -186,16 +190,18 @@ impl From<ChunkBy> for Chunking {
 /// POST and PUT: publishes the body, and answers with what was written.
 pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let publications = &app.publications;
-    let feed = &app.feed(request.uri().path(), prefix_of(request.extensions())).await?;
-    let headers = request.headers();
-    let publisher = publications.admit(feed, bearer(headers))?;
-    let chunk = Query::of(request.uri())?.chunk.unwrap_or_default();
+    let (parts, body) = request.into_parts();
+    let decided = app.decide(&parts).await?;
+    let feed = &app.feed(parts.uri.path(), prefix_of(&parts.extensions), &decided, Action::Publish).await?;
+    let headers = &parts.headers;
+    let publisher = publications.admit(feed, &decided)?;
+    let chunk = Query::of(&parts.uri)?.chunk.unwrap_or_default();
     let key = idempotency_key(headers)?;
     let offset = upload_offset(headers)?;
     if offset.is_some() && key.is_none() {
         return Err(Problem::bad("Upload-Offset is of a publication that is known by its Idempotency-Key".into()));
     }
-    let length = request.body().size_hint().lower();
+    let length = body.size_hint().lower();
     if publications.limit.is_some_and(|limit| length > limit) {
         return Err(publications.too_long(0));
     }
@@ -209,12 +215,12 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text.into()));
     }
     // The publication first: it may take the place of one that runs.
-    let account = &account(request.extensions());
+    let account = &account(&parts.extensions);
     let said = Said { feed: feed.name(), account, key, offset, shared: publisher.is_shared() };
     let mut publication = publications.begin(said).await?;
     let _place = publications.place(account)?;
-    let pieces = request.into_body().into_data_stream().map(|piece| piece.map_err(io::Error::other));
-    publish(publications, publisher, account, &mut publication, pieces, chunk.into()).await?;
+    let pieces = body.into_data_stream().map(|piece| piece.map_err(io::Error::other));
+    publish(publications, publisher, account, &mut publication, pieces, chunk.into(), &decided).await?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(written(feed, &publication))).into_response())
 }
 
@@ -245,6 +251,7 @@ async fn publish(
     publication: &mut PublicationRequest,
     pieces: impl Stream<Item = io::Result<Bytes>>,
     chunking: Chunking,
+    decided: &Decided,
 ) -> Result<(), Problem> {
     let mut skip = publication.skip();
     let mut left = publications.limit.unwrap_or(u64::MAX);
@@ -270,6 +277,7 @@ async fn publish(
     let mut chunks = Chunker::new(StreamReader::new(pieces.as_mut()), chunking);
     let replaced = publication.replaced();
     let feed_ended = publisher.ended();
+    let right_ended = decided.until_ended();
     let published = async {
         // Bytes that are kept already: when they came before, the body was cut otherwise.
         let mut kept = 0;
@@ -299,6 +307,7 @@ async fn publish(
         () = replaced.cancelled() => Err(Broken::Replaced),
         () = feed_ended => Err(Broken::Ended),
         () = silent => Err(Broken::Silent),
+        () = right_ended => Err(Broken::Expired),
         done = published => done,
     };
     let Err(broken) = done else { return Ok(()) };
@@ -326,6 +335,7 @@ async fn publish(
             );
             Problem::new(StatusCode::REQUEST_TIMEOUT, text)
         }
+        Broken::Expired => authorize::expired(so_far),
         Broken::Ended => {
             let text = format!("the feed has ended: {so_far} bytes were published");
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
@@ -362,6 +372,8 @@ enum Broken {
     Ended,
     /// Nothing has come in time.
     Silent,
+    /// The client's right to publish has.
+    Expired,
     Unavailable(PublishError),
     TooLarge(PublishError),
 }
@@ -389,7 +401,7 @@ pub(super) async fn streams(
     session: &Session,
     feed: &Feed,
     account: &Account,
-    token: Option<&str>,
+    decided: &Decided,
     cut: ChunkBy,
 ) {
     let mut running = JoinSet::new();
@@ -408,10 +420,10 @@ pub(super) async fn streams(
                 Err(_) => return,
             },
         };
-        let (publications, feed, token) = (app.publications.clone(), feed.clone(), token.map(String::from));
+        let (publications, feed, decided) = (app.publications.clone(), feed.clone(), decided.clone());
         let account = account.clone();
         running.spawn(async move {
-            one_stream(&publications, &feed, &account, token.as_deref(), cut, stream, reply).await;
+            one_stream(&publications, &feed, &account, &decided, cut, stream, reply).await;
         });
     }
 }
@@ -420,13 +432,13 @@ async fn one_stream(
     publications: &Publications,
     feed: &Feed,
     account: &Account,
-    token: Option<&str>,
+    decided: &Decided,
     cut: ChunkBy,
     mut stream: RecvStream,
     reply: Option<SendStream>,
 ) {
     let done = async {
-        let publisher = publications.admit(feed, token)?;
+        let publisher = publications.admit(feed, decided)?;
         let _place = publications.place(account)?;
         let said = Said { feed: feed.name(), account, key: None, offset: None, shared: publisher.is_shared() };
         let mut publication = publications.begin(said).await?;
@@ -434,7 +446,7 @@ async fn one_stream(
             let piece = stream.read_bytes(usize::MAX).await.map_err(io::Error::other).transpose()?;
             Some((piece, stream))
         });
-        publish(publications, publisher, account, &mut publication, pieces, cut.into()).await?;
+        publish(publications, publisher, account, &mut publication, pieces, cut.into(), decided).await?;
         Ok::<_, Problem>(written(feed, &publication))
     };
     let answer = match done.await {
@@ -451,12 +463,6 @@ async fn one_stream(
         }
     };
     let _ = tokio::time::timeout(ANSWER_WAIT, sent).await;
-}
-
-/// The token of `Authorization: Bearer TOKEN` (RFC 6750 §2.1).
-pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 /// The key by which a publication is known when it comes again

@@ -2,24 +2,34 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, response::Response};
+use axum::{
+    extract::{FromRequestParts, Request, State},
+    response::{IntoResponse, Response},
+};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
-use http::Uri;
+use h3cast_proto::feed::session_code;
+use http::{StatusCode, Uri};
 use serde_json::json;
 use tracing::debug;
 
-use super::{App, Problem, asked::Delivery, publish, quotas::account};
+use super::{
+    App, Problem,
+    asked::Delivery,
+    authorize::{self, Decided},
+    host::prefix_of,
+    problem::Challenge,
+    publish,
+    quotas::account,
+};
 use crate::{
+    auth::Action,
     feed::{End, Event, Feed, Viewer},
     format::{self, Format, Framing, Writer},
     outstanding::{self, Outstanding},
     rarely,
-    webtransport::{DatagramError, SendStream, Session, SessionRequest, StreamError},
+    webtransport::{DatagramError, NoSession, SendStream, Session, SessionRequest, StreamError},
 };
-
-/// The application's code of a session whose feed broke off.
-const FEED_FAILED: u32 = 1;
 
 /// Why a feed was not brought to its end.
 enum Undelivered {
@@ -42,8 +52,25 @@ impl From<StreamError> for Undelivered {
 }
 
 /// Answers a session request that the guard has let pass: which feed, and then its chunks.
-pub(super) async fn open(State(app): State<Arc<App>>, uri: Uri, request: SessionRequest) -> Result<Response, Problem> {
-    let mut asked = app.asked(&uri, request.headers(), request.extensions()).await?;
+pub(super) async fn open(State(app): State<Arc<App>>, request: Request) -> Result<Response, Response> {
+    let (mut parts, _) = request.into_parts();
+    let decided = app.decide(&parts).await.map_err(Problem::into_response)?;
+    let uri = parts.uri.clone();
+    let request = SessionRequest::from_request_parts(&mut parts, &()).await.map_err(NoSession::into_response)?;
+    open_for(app, uri, request, decided).await.map_err(Problem::into_response)
+}
+
+async fn open_for(app: Arc<App>, uri: Uri, request: SessionRequest, decided: Decided) -> Result<Response, Problem> {
+    let name = App::feed_name(uri.path(), prefix_of(request.extensions()))?;
+    // One who may only publish views nothing.
+    let may_view = decided.access().allows(Action::Read, &name);
+    let may_publish = decided.access().allows(Action::Publish, &name);
+    let action = if may_publish && !may_view { Action::Publish } else { Action::Read };
+    let mut asked = app.asked(&uri, request.headers(), request.extensions(), &decided, action).await?;
+    if !may_view && asked.limit != Some(0) {
+        let text = "this token may publish to the feed and not read it: open the session with ?limit=0";
+        return Err(Problem::new(StatusCode::FORBIDDEN, text.into()).challenge(Challenge::Scope));
+    }
     let offered = request.protocols().iter().any(|protocol| protocol == format::frames::MEDIA_TYPE);
     if offered && !asked.format_named && asked.delivery == Delivery::Stream {
         asked.format = Format::Frames;
@@ -51,56 +78,98 @@ pub(super) async fn open(State(app): State<Arc<App>>, uri: Uri, request: Session
     asked.may_start(&app, request.extensions())?;
     let account = account(request.extensions());
     let viewer = asked.view(&app, &account)?;
-    let token = asked.token.or_else(|| publish::bearer(request.headers()).map(String::from));
     let (feed, format, delivery, cut) = (asked.feed, asked.format, asked.delivery, asked.chunk.unwrap_or_default());
     // States that the feed comes so, to a client that does not insist on it.
     let frames = offered && format == Format::Frames;
     let request = if frames { request.protocol(format::frames::MEDIA_TYPE) } else { request };
     Ok(request.on_session(async move |session| {
-        let published = rarely(Box::pin(publish::streams(&app, &session, &feed, &account, token.as_deref(), cut)));
+        let published = rarely(Box::pin(publish::streams(&app, &session, &feed, &account, &decided, cut)));
         tokio::select! {
-            () = bring(&app, &session, &feed, viewer, format, delivery) => {}
+            () = bring(&app, &session, &feed, &decided, viewer, format, delivery) => {}
             () = published => {}
         }
     }))
 }
 
 /// Brings the feed on a stream of ours, whose end is the end of the feed, and waits until the
-/// client closes the session.
-async fn bring(app: &App, session: &Session, feed: &Feed, viewer: Viewer, format: Format, delivery: Delivery) {
+/// client closes the session, or its right to it ends.
+async fn bring(
+    app: &App,
+    session: &Session,
+    feed: &Feed,
+    decided: &Decided,
+    viewer: Viewer,
+    format: Format,
+    delivery: Delivery,
+) {
     let Ok(stream) = session.open_uni().await else { return };
-    let breaks_off = format == Format::Raw || delivery == Delivery::Datagrams;
+    let breaks_off = format == Format::Raw || delivery == Delivery::Datagrams || decided.may_end();
     let mut out = Out { stream, breaks_off, outstanding: Outstanding::default() };
     let brought = match delivery {
         Delivery::Stream => {
             let writer = Writer::new(viewer, format, Framing::Plain).coalesce(app.coalesce);
+            let writer = match decided.ended() {
+                Some(over) => writer.until(over),
+                None => writer,
+            };
             by_stream(writer, &mut out).await
         }
-        Delivery::Datagrams => by_datagrams(viewer, session, &mut out).await,
+        Delivery::Datagrams => by_datagrams(viewer, session, decided, &mut out).await,
     };
+    if decided.access().has_ended() {
+        return expire(out, session, brought).await;
+    }
     if let Err(Undelivered::Feed(_)) = brought {
         out.delivered(session).await;
     }
-    let mut stream = out.stream;
     match brought {
         Ok(()) => {
-            if stream.finish().is_ok() {
+            if out.stream.finish().is_ok() {
                 // The client may still be reading; it closes the session.
-                session.closed().await;
+                until_closed(session, decided).await;
             }
         }
         // Who does not read, or not fast enough, may still publish.
         Err(cut) if feed.publisher().is_some() => {
             if let Undelivered::Feed(_) = cut {
-                stream.reset(FEED_FAILED);
+                out.stream.reset(session_code::FAILED);
             }
-            session.closed().await;
+            until_closed(session, decided).await;
         }
         Err(Undelivered::Gone) => {}
         Err(Undelivered::Feed(error)) => {
-            stream.reset(FEED_FAILED);
-            session.close(FEED_FAILED, &error.to_string());
+            out.stream.reset(session_code::FAILED);
+            session.close(session_code::FAILED, &error.to_string());
         }
+    }
+}
+
+/// The client's right to the session has ended: it gets what was written, and the code by which it opens another.
+async fn expire(mut out: Out, session: &Session, brought: Result<(), Undelivered>) {
+    match brought {
+        Ok(()) => {
+            // What publications of the session come to is being written as well.
+            if out.stream.finish().is_ok() {
+                out.delivered(session).await;
+            }
+        }
+        Err(_) => {
+            out.delivered(session).await;
+            out.stream.reset(session_code::EXPIRED);
+        }
+    }
+    session.close(session_code::EXPIRED, authorize::EXPIRED);
+}
+
+/// Waits until the client closes the session. When its right to it ends, it is closed.
+async fn until_closed(session: &Session, decided: &Decided) {
+    let Some(over) = decided.ended() else {
+        session.closed().await;
+        return;
+    };
+    tokio::select! {
+        _ = session.closed() => {}
+        () = over => session.close(session_code::EXPIRED, authorize::EXPIRED),
     }
 }
 
@@ -168,12 +237,19 @@ async fn by_stream(mut writer: Writer, out: &mut Out) -> Result<(), Undelivered>
 
 /// Each chunk as a datagram. The stream tells, as lines of JSON, of each chunk that does not fit
 /// into one, of those that the viewer was too slow for, and at the end how many there were.
-async fn by_datagrams(mut viewer: Viewer, session: &Session, out: &mut Out) -> Result<(), Undelivered> {
+async fn by_datagrams(
+    mut viewer: Viewer,
+    session: &Session,
+    decided: &Decided,
+    out: &mut Out,
+) -> Result<(), Undelivered> {
     let (mut sent, mut skipped) = (0_u64, 0_u64);
     let mut stopped = rarely(Box::pin(out.stream.when_stopped()));
+    let mut over = std::pin::pin!(decided.until_ended());
     loop {
         let next = tokio::select! {
             biased;
+            () = &mut over => return Ok(out.tell(&json!({ "expired": {} })).await?),
             next = viewer.next() => next,
             () = &mut stopped => return Err(Undelivered::Gone),
         };

@@ -4,13 +4,13 @@ use std::{fmt::Write, sync::Arc};
 
 use axum::{
     Json,
-    extract::State,
+    extract::{Request, State},
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, header};
 use serde_json::json;
 
-use super::App;
+use super::{App, Problem};
 use crate::{
     admission::{Refusal, Snapshot},
     feed::{End, Status},
@@ -21,7 +21,9 @@ use crate::{
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     let mut reasons: Vec<_> = app.stopping.is_cancelled().then(|| "server: it stops".to_owned()).into_iter().collect();
     let unready = app.feeds.unready();
-    reasons.extend(unready.iter().map(|feed| format!("feed {feed}: what keeps it does not answer")));
+    // Anyone may ask this: names of feeds are for those who may read them.
+    let named = |feed: &str| if app.decider.is_some() { "feed".to_owned() } else { format!("feed {feed}") };
+    reasons.extend(unready.iter().map(|feed| format!("{}: what keeps it does not answer", named(feed))));
     let (status, text) = match reasons.is_empty() {
         true => (StatusCode::OK, "ready".to_owned()),
         false => (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n")),
@@ -29,10 +31,10 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], text + "\n").into_response()
 }
 
-pub(super) async fn feeds(State(app): State<Arc<App>>) -> Response {
+pub(super) async fn feeds(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let decided = app.decide(&request.into_parts().0).await?;
     let feeds: Vec<_> = app
-        .feeds
-        .all()
+        .feeds_of(&decided)
         .iter()
         .map(|feed| {
             let status = feed.status();
@@ -60,7 +62,7 @@ pub(super) async fn feeds(State(app): State<Arc<App>>) -> Response {
             })
         })
         .collect();
-    ([(header::CACHE_CONTROL, "no-store")], Json(json!({ "feeds": feeds }))).into_response()
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(json!({ "feeds": feeds }))).into_response())
 }
 
 /// A number that is told of each feed: its name, its type, what it means, and how to have it.
@@ -91,8 +93,10 @@ const METRICS: [Metric; 8] = [
 ];
 
 /// The text format of Prometheus, version 0.0.4.
-pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let feeds = app.feeds.all();
+pub(super) async fn metrics(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let decided = app.decide(&request.into_parts().0).await?;
+    decided.require_all()?;
+    let feeds = app.feeds_of(&decided);
     let feeds: Vec<_> = feeds.iter().map(|feed| (feed.name(), feed.status())).collect();
     let mut text = format!(
         "# HELP h3cast_info The version.\n# TYPE h3cast_info gauge\nh3cast_info{{version=\"{}\"}} 1\n",
@@ -121,7 +125,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
         write_admission(&mut text, &admission.snapshot());
     }
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4"), (header::CACHE_CONTROL, "no-store")];
-    (headers, text).into_response()
+    Ok((headers, text).into_response())
 }
 
 /// A number of the server's admission, as a [`Metric`] is one of a feed.

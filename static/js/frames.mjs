@@ -12,7 +12,8 @@
  * @typedef {{ type: "heartbeat" }} HeartbeatFrame
  * @typedef {{ type: "sparse" }} SparseFrame numbers are left out between the feed's chunks
  * @typedef {{ type: "stalled", stalled: boolean }} StalledFrame nothing can come now to the server, or it can again
- * @typedef {ChunkFrame | GapFrame | EndFrame | BeginFrame | HeartbeatFrame | SparseFrame | StalledFrame} Frame
+ * @typedef {{ type: "expired" }} ExpiredFrame the viewer's right to read has ended: the last frame
+ * @typedef {ChunkFrame | GapFrame | EndFrame | BeginFrame | HeartbeatFrame | SparseFrame | StalledFrame | ExpiredFrame} Frame
  */
 
 /** The longest payload that the page accepts; the server's own chunks have at most 64 KiB. */
@@ -28,6 +29,7 @@ const BEGIN = 3;
 const HEARTBEAT = 4;
 const SPARSE = 5;
 const STALLED = 6;
+const EXPIRED = 7;
 
 /** The bytes are no frames, or none that a Number can hold; nothing more can be read then. */
 export class FrameError extends Error {
@@ -174,6 +176,8 @@ function read(kind, payload) {
       return { type: "sparse" };
     case STALLED:
       return { type: "stalled", stalled: integer() !== 0 };
+    case EXPIRED:
+      return { type: "expired" };
     default:
       return undefined;
   }

@@ -32,7 +32,7 @@ pub enum Format {
 pub mod frames {
     use bytes::Bytes;
     pub use h3cast_proto::feed::frames::{
-        Frame, FrameDecoder, FrameError, HEARTBEAT, MEDIA_TYPE, SPARSE, begin, end, gap, stalled,
+        EXPIRED, Frame, FrameDecoder, FrameError, HEARTBEAT, MEDIA_TYPE, SPARSE, begin, end, gap, stalled,
     };
 
     use crate::Chunk;
@@ -161,6 +161,19 @@ impl Format {
             viewer.encoded(chunk, cost);
         }
         len
+    }
+
+    /// Adds the end of a stream whose viewer may no longer read the feed.
+    ///
+    /// # Errors
+    ///
+    /// If the stream must break off, because `raw` cannot express it.
+    fn expired(self, framing: Framing, out: &mut Vec<Bytes>) -> Result<usize, Cut> {
+        match self {
+            Self::Raw => Err(Cut::Failed(FeedError("the token under which this is read has ended".into()))),
+            Self::Sse => Ok(alone(&sse::EXPIRED, framing, out)),
+            Self::Frames => Ok(alone(&frames::EXPIRED, framing, out)),
+        }
     }
 
     /// Whether it has heartbeats. Bytes in `raw` would be taken for a chunk.

@@ -10,6 +10,15 @@ pub mod frames;
 
 pub use cursor::{BadCursor, Cursor, EndCursor, Epoch};
 
+/// The codes with which a server closes a session in which a feed is read or written.
+pub mod session_code {
+    /// The feed broke off: it failed, or its server is stopping. The reason has the words.
+    pub const FAILED: u32 = 1;
+    /// The right to read or write the feed has ended: a session with a new token resumes after the last
+    /// chunk.
+    pub const EXPIRED: u32 = 2;
+}
+
 /// Chunks that a viewer will not receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {

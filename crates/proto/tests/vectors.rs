@@ -67,6 +67,7 @@ fn expected_frame(frame: &Value) -> Frame {
         "heartbeat" => Frame::Heartbeat,
         "sparse" => Frame::Sparse,
         "stalled" => Frame::Stalled(frame["stalled"].as_bool().unwrap()),
+        "expired" => Frame::Expired,
         other => panic!("no frame is called {other}"),
     }
 }
@@ -88,6 +89,7 @@ fn written(frame: &Frame) -> Bytes {
         Frame::Heartbeat => frames::HEARTBEAT,
         Frame::Sparse => frames::SPARSE,
         Frame::Stalled(stalled) => frames::stalled(*stalled),
+        Frame::Expired => frames::EXPIRED,
         other => panic!("{other:?} is new here"),
     }
 }

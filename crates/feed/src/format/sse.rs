@@ -20,6 +20,8 @@ pub const HEARTBEAT: Bytes = Bytes::from_static(b":\n");
 const FIELD: &str = "data: ";
 /// Room for the line of a cursor: two numbers of 64 bits, one of them in hexadecimal.
 const ID: usize = "id: ".len() + 16 + 1 + 20 + 1;
+/// The viewer may no longer read the feed, and resumes with a new token: an event of the type `expired`.
+pub const EXPIRED: Bytes = Bytes::from_static(b"event: expired\ndata: {}\n\n");
 
 /// A chunk.
 #[must_use]

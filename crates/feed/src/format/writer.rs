@@ -38,6 +38,8 @@ pub struct Writer {
     gathering: Option<Pin<Box<Sleep>>>,
     /// How many bytes wait in `out`.
     gathered: usize,
+    /// Completes when the viewer may no longer read the feed.
+    until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Writer {
@@ -56,7 +58,18 @@ impl Writer {
             coalesce: Duration::ZERO,
             gathering: None,
             gathered: 0,
+            until: None,
         }
+    }
+
+    /// Ends the stream when `over` completes, since its viewer may then no longer read the feed: `sse` and
+    /// `frames` report that, and `raw` breaks off.
+    ///
+    /// `over` is polled for each chunk, so polling it must be cheap.
+    #[must_use]
+    pub fn until(mut self, over: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.until = Some(Box::pin(over));
+        self
     }
 
     /// Lets chunks wait that long for others, to be returned together. The default is not at all.
@@ -86,6 +99,12 @@ impl Writer {
         }
         let mut bytes = std::mem::take(&mut self.gathered);
         let first = !self.begun;
+        if let Some(over) = &mut self.until
+            && over.as_mut().poll(cx).is_ready()
+        {
+            self.until = None;
+            bytes += self.expire(out);
+        }
         while let Some(viewer) = &mut self.viewer {
             if !std::mem::replace(&mut self.begun, true) {
                 bytes += self.format.begin(viewer, self.framing, out);
@@ -134,6 +153,23 @@ impl Writer {
             return Poll::Ready(Ok(true));
         }
         Poll::Ready(self.cut.take().map_or(Ok(false), Err))
+    }
+
+    /// Ends the stream. What has been gathered is still sent, and nothing that the feed has besides.
+    fn expire(&mut self, out: &mut Vec<Bytes>) -> usize {
+        // A stream that is over already has no more to say.
+        let Some(viewer) = self.viewer.take() else { return 0 };
+        let begun = match std::mem::replace(&mut self.begun, true) {
+            true => 0,
+            false => self.format.begin(&viewer, self.framing, out),
+        };
+        match self.format.expired(self.framing, out) {
+            Ok(put) => begun + put,
+            Err(cut) => {
+                self.cut = Some(cut);
+                begun
+            }
+        }
     }
 
     /// While nothing comes: a heartbeat, when it is time.
@@ -229,6 +265,35 @@ mod tests {
         assert_eq!(out.len(), 2);
         out.clear();
         assert_eq!(writer.next(&mut out).await, Ok(false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_viewer_whose_time_is_over_is_told_so() {
+        for (format, last) in [
+            (Format::Frames, Some(&b"\x07\x00"[..])),
+            (Format::Sse, Some(b"event: expired\ndata: {}\n\n")),
+            (Format::Raw, None),
+        ] {
+            let (feed, publisher) = Feed::live("default", 1 << 20, Lag::Skip);
+            publisher.publish("before".into()).await.unwrap();
+            let over = tokio::time::sleep(Duration::from_secs(20));
+            let mut writer = Writer::new(feed.view(Start::Start, None), format, Framing::Plain).until(over);
+            let mut out = Vec::new();
+            let cut = loop {
+                match writer.next(&mut out).await {
+                    Ok(true) => {}
+                    Ok(false) => break None,
+                    Err(cut) => break Some(cut),
+                }
+            };
+            let out = out.concat();
+            assert!(String::from_utf8_lossy(&out).contains("before"), "{format:?}");
+            assert_eq!(feed.status().viewers, 0, "its place in the feed is free at once");
+            match last {
+                Some(last) => assert!(out.ends_with(last) && cut.is_none(), "{format:?}: {out:?}"),
+                None => assert!(matches!(cut, Some(Cut::Failed(_))), "{cut:?}"),
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

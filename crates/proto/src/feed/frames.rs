@@ -12,6 +12,7 @@
 //! | 4 | heartbeat | nothing |
 //! | 5 | sparse | nothing; after `begin`: this feed's numbering has gaps, which do not mean lost chunks |
 //! | 6 | stalled | 1: the server cannot reach what stores the feed, 0: it can again |
+//! | 7 | expired | nothing; the last frame: the viewer may read on with a new token, after the last chunk |
 //!
 //! A response names the format by [`MEDIA_TYPE`], a WebTransport session by a subprotocol of that name.
 //!
@@ -44,6 +45,7 @@ mod kind {
     pub(super) const HEARTBEAT: u64 = 4;
     pub(super) const SPARSE: u64 = 5;
     pub(super) const STALLED: u64 = 6;
+    pub(super) const EXPIRED: u64 = 7;
 }
 
 /// An empty frame.
@@ -60,6 +62,11 @@ pub fn begin(epoch: Epoch, next: Option<u64>) -> Bytes {
 
 /// After the first frame: the feed's numbering has gaps.
 pub const SPARSE: Bytes = Bytes::from_static(&[kind::SPARSE as u8, 0]);
+
+/// The last frame of a stream that ends before its feed, because the viewer's right to read it has ended. A
+/// viewer with a new token resumes after its last chunk. Readers that do not know it see a stream that ended
+/// before its feed, and reconnect.
+pub const EXPIRED: Bytes = Bytes::from_static(&[kind::EXPIRED as u8, 0]);
 
 /// The server cannot reach what stores the feed, or it can again.
 #[must_use]
@@ -144,6 +151,8 @@ pub enum Frame {
     Sparse,
     /// Whether the server cannot reach what stores the feed. No chunk is lost by that.
     Stalled(bool),
+    /// The viewer's right to read the feed has ended; nothing follows.
+    Expired,
 }
 
 /// The bytes are not valid frames.
@@ -219,6 +228,7 @@ impl FrameDecoder {
                 kind::HEARTBEAT => Frame::Heartbeat,
                 kind::SPARSE => Frame::Sparse,
                 kind::STALLED => Frame::Stalled(integer()? != 0),
+                kind::EXPIRED => Frame::Expired,
                 _ => continue,
             }));
         }

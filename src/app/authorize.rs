@@ -1,0 +1,279 @@
+//! The one place of the app that decides who may read and write.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures_util::{FutureExt, future::BoxFuture};
+use http::{HeaderMap, Method, StatusCode, header, request::Parts};
+use http_body::{Frame, SizeHint};
+use tracing::{debug, info};
+
+use super::{App, Problem, host, problem::Challenge};
+use crate::{
+    auth::{Access, Action, Credential, Denied},
+    body::Unfinished,
+    origin::Origin,
+    rarely,
+};
+
+/// The value of no cookie.
+const NO_COOKIE: &str = "\0";
+
+/// What the client of a request may do.
+#[derive(Debug, Clone)]
+pub(super) struct Decided {
+    access: Access,
+    /// It brought credentials.
+    credentials: bool,
+    /// Why it may not publish what its credentials would let it.
+    foreign: bool,
+}
+
+impl App {
+    /// What the client of this request may do.
+    ///
+    /// # Errors
+    ///
+    /// When it is refused whatever it asks for.
+    pub(super) async fn decide(&self, request: &Parts) -> Result<Decided, Problem> {
+        let Some(decider) = &self.decider else { return self.by_publish_token(request) };
+        if self.publications.has_token()
+            && let Some(credential) = Credential::of(request, NO_COOKIE).map_err(refused)?
+            && self.publications.is_token(credential.token())
+        {
+            // It is good for publishing. What everyone may read, its client may read too.
+            let open = decider.decide(&without_credentials(request)).await.map_err(refused)?;
+            return Ok(Decided { access: open.into_publisher(), credentials: true, foreign: false });
+        }
+        let access = decider.decide(request).await.map_err(|denied| {
+            debug!(%denied, path = request.uri.path(), "a request is refused");
+            refused(denied)
+        })?;
+        if access.has_ended() {
+            return Err(refused(Denied::invalid("the token has expired: get a new one")));
+        }
+        // A page elsewhere can have a browser send a cookie, and publish as its user.
+        let foreign = !request.method.is_safe() && is_by_cookie(request) && !is_same_origin(request);
+        let access = if foreign { access.only_reading() } else { access };
+        Ok(Decided { credentials: access.is_granted(), access, foreign })
+    }
+
+    /// Without a decider everyone may read, and publish with the server's token, if it has one.
+    fn by_publish_token(&self, request: &Parts) -> Result<Decided, Problem> {
+        let access = self.open.clone();
+        if !self.publications.has_token() || request.method.is_safe() {
+            return Ok(Decided { access, credentials: false, foreign: false });
+        }
+        let credential = Credential::of(request, NO_COOKIE).map_err(refused)?;
+        let is_token = credential.as_ref().is_some_and(|given| self.publications.is_token(given.token()));
+        let access = if is_token { access } else { access.only_reading() };
+        Ok(Decided { access, credentials: credential.is_some(), foreign: false })
+    }
+}
+
+impl Decided {
+    pub(super) fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Whether the client may do that with the feed of that name, which need not exist: the answer shows nothing of
+    /// whether it does.
+    pub(super) fn require(&self, action: Action, feed: &str) -> Result<(), Problem> {
+        match self.access.allows(action, feed) {
+            true => Ok(()),
+            false => Err(self.refusal(action, &format!("the feed `{feed}`"))),
+        }
+    }
+
+    /// Whether the client may read every feed, and with them what concerns the server as a whole.
+    pub(super) fn require_all(&self) -> Result<(), Problem> {
+        match self.access.reads_all() {
+            true => Ok(()),
+            false => Err(self.refusal(Action::Read, "the numbers of the whole server (read all feeds, `*`)")),
+        }
+    }
+
+    fn refusal(&self, action: Action, what: &str) -> Problem {
+        if action == Action::Publish {
+            info!(path = what, "publish rejected: no token that allows it");
+        }
+        if self.foreign && action == Action::Publish {
+            let text = "a token in a cookie counts for pages of this server only: send `Authorization: Bearer TOKEN`";
+            return Problem::new(StatusCode::FORBIDDEN, text.into()).challenge(Challenge::Scope);
+        }
+        if self.access.is_granted() {
+            let text = format!("this token may not {action} {what}, whether it exists or not");
+            return Problem::new(StatusCode::FORBIDDEN, text).challenge(Challenge::Scope);
+        }
+        let text = match self.credentials {
+            false => {
+                format!(
+                    "a token is needed to {action} {what}: send `Authorization: Bearer TOKEN`, or ?token=TOKEN in the URL"
+                )
+            }
+            true => format!("that is not the token with which this server lets clients {action} {what}"),
+        };
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, text);
+        problem.challenge(if self.credentials { Challenge::Token } else { Challenge::None })
+    }
+
+    /// Completes when the right ends, for what waits for that beside something more frequent.
+    pub(super) fn ended(&self) -> Option<impl Future<Output = ()> + Send + 'static + use<>> {
+        self.access.ended().map(rarely)
+    }
+
+    /// The same, for ever pending when the right does not end.
+    pub(super) async fn until_ended(&self) {
+        match self.ended() {
+            Some(over) => over.await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether it may end before its client is gone.
+    pub(super) fn may_end(&self) -> bool {
+        self.access.ended().is_some()
+    }
+
+    /// Cuts a response off when the right to it ends.
+    pub(super) fn limit(&self, response: Response) -> Response {
+        match self.access.ended() {
+            Some(over) => response.map(|body| Body::new(Until { body, over })),
+            None => response,
+        }
+    }
+}
+
+/// A publication was running when the right to it ended.
+pub(super) fn expired(published: u64) -> Problem {
+    let text = format!(
+        "the token has expired: {published} bytes were published; continue with a new one under the same Idempotency-Key"
+    );
+    Problem::new(StatusCode::UNAUTHORIZED, text).challenge(Challenge::Token)
+}
+
+/// What a session is closed with when the right to it ends.
+pub(super) const EXPIRED: &str = "the token has expired: open a session with a new one";
+
+/// Refuses, as the decider does.
+pub(super) fn refused(denied: Denied) -> Problem {
+    let (status, challenge) = match &denied {
+        Denied::Invalid(_) => (StatusCode::UNAUTHORIZED, Challenge::Token),
+        Denied::Malformed(_) => (StatusCode::BAD_REQUEST, Challenge::Request),
+        Denied::Forbidden(_) => (StatusCode::FORBIDDEN, Challenge::Scope),
+        // What is new is no reason to let anyone in.
+        _ => (StatusCode::SERVICE_UNAVAILABLE, Challenge::None),
+    };
+    Problem::new(status, denied.to_string()).challenge(challenge)
+}
+
+/// Routes of the user's own, and sessions for the server's own handlers: for clients that may do something here.
+/// What, the route decides; it finds the [`Access`] in the extensions of its requests.
+pub(super) async fn own(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    match app.some_right(&parts).await {
+        Ok(access) => {
+            parts.extensions.insert(access);
+            next.run(Request::from_parts(parts, body)).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+impl App {
+    /// Whether the client of this request may do anything at all.
+    pub(super) async fn some_right(&self, request: &Parts) -> Result<Access, Problem> {
+        let decided = self.decide(request).await?;
+        match decided.access.allows_anything() || decided.foreign {
+            true => Ok(decided.access),
+            false => Err(decided.refusal(Action::Read, "what is here")),
+        }
+    }
+}
+
+fn without_credentials(request: &Parts) -> Parts {
+    let (mut bare, ()) = http::Request::new(()).into_parts();
+    bare.method = request.method.clone();
+    bare.version = request.version;
+    bare.uri = request.uri.path().parse().unwrap_or_default();
+    bare
+}
+
+/// Whether whatever credentials a request has are those that browsers add by themselves.
+fn is_by_cookie(request: &Parts) -> bool {
+    let has = |name| request.headers.contains_key(name);
+    let by_query = || {
+        let query = request.uri.query().unwrap_or_default();
+        form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "token")
+    };
+    has(header::COOKIE) && !has(header::AUTHORIZATION) && !by_query()
+}
+
+/// Whether a page of this very server asks, by what the browser says. Behind a proxy that ends TLS the scheme
+/// differs, so that only host and port are compared.
+fn is_same_origin(request: &Parts) -> bool {
+    let text = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
+    if text("sec-fetch-site") == Some("same-origin") {
+        return true;
+    }
+    let Some(origin) = text("origin") else { return false };
+    let authority = host::checked(request.version, &request.uri, &request.headers).ok().flatten().unwrap_or_default();
+    ["https", "http"].iter().any(|scheme| {
+        let own: Option<Origin> = format!("{scheme}://{authority}").parse().ok();
+        own.is_some() && own == origin.parse().ok()
+    })
+}
+
+/// Keeps what is secret in a request out of every log that shows requests.
+pub(super) fn hide(headers: &mut HeaderMap) {
+    for name in [header::AUTHORIZATION, header::COOKIE] {
+        if let header::Entry::Occupied(mut values) = headers.entry(name) {
+            values.iter_mut().for_each(|value| value.set_sensitive(true));
+        }
+    }
+}
+
+/// Whether a request's URL holds a token.
+pub(super) fn is_in_url(request: &Request) -> bool {
+    request.uri().query().is_some_and(|query| query.contains("token="))
+}
+
+/// Whether a session is asked for.
+pub(super) fn asks_for_session(method: &Method) -> bool {
+    *method == Method::CONNECT
+}
+
+/// A body that breaks off when the right to it ends.
+struct Until {
+    body: Body,
+    over: BoxFuture<'static, ()>,
+}
+
+impl HttpBody for Until {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.over.poll_unpin(cx).is_ready() {
+            return Poll::Ready(Some(Err(axum::Error::new(Unfinished))));
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,10 @@
+//! Who may read and write: one decision, whichever way a client comes by.
+
+mod clients;
+#[path = "../common/mod.rs"]
+mod common;
+mod ends;
+#[cfg(feature = "jwt")]
+mod jwt;
+mod reload;
+mod ways;
