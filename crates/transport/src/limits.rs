@@ -47,7 +47,7 @@ impl Default for Limits {
             tcp_connections: 4096,
             handshakes: 1024,
             handshakes_per_address: 256,
-            retry_handshakes: 256,
+            retry_handshakes: 100,
             retry_initials: 500,
             requests_per_address: 2048,
             sessions_per_address: 1024,
@@ -135,8 +135,8 @@ impl Limits {
     }
 
     /// Handshakes in progress (half-open connections) at once, of QUIC and of TLS over TCP each, and never more than
-    /// three quarters of [`connections`](Self::connections). The next one is refused. One takes up to 40 KiB.
-    /// Default 1,024.
+    /// three quarters of [`connections`](Self::connections). The next one ends the oldest, so that a flood keeps
+    /// nobody out. One takes up to 40 KiB. Default 1,024.
     #[must_use]
     pub fn handshakes(mut self, handshakes: usize) -> Self {
         self.handshakes = handshakes;
@@ -154,7 +154,7 @@ impl Limits {
 
     /// How many QUIC handshakes may be in progress before clients must first show that their address is their own
     /// (Retry, [RFC 9000 §8.1.2](https://www.rfc-editor.org/rfc/rfc9000#section-8.1.2)), which takes them a round
-    /// trip. With 0 each must. Default 256.
+    /// trip. With 0 each must. Default 100.
     #[must_use]
     pub fn retry_handshakes(mut self, handshakes: usize) -> Self {
         self.retry_handshakes = handshakes;

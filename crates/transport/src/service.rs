@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum_core::body::Body;
 use http::{Extensions, Request, Response};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
@@ -60,4 +61,10 @@ pub(crate) async fn overdue(stop: &CancellationToken, limit: Duration) {
         tokio::time::sleep(LATE).await;
     })
     .await;
+}
+
+/// The time after `limit`, which may be longer than any connection lasts.
+pub(crate) fn after(limit: Duration) -> Instant {
+    const EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    Instant::now() + limit.min(EVER)
 }

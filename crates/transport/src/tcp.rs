@@ -66,7 +66,7 @@ use crate::{
     panics::{self, Restarts},
     reached::{Via, alt_svc},
     response::{self, Checked},
-    service::{Context, overdue},
+    service::{Context, after, overdue},
 };
 
 /// After a stop, how long an HTTP/2 connection without a response stays for a request that is on its way: a
@@ -194,6 +194,7 @@ async fn accept_all(
         send_buffer::bound(&stream);
         let ending = Ending::new(stream.local_addr().ok(), remote);
         sockets.add(ending.progress());
+        let deadline = after(context.limits.handshake_timeout);
         let (context, stop) = (context.clone(), stop.clone());
         connections.spawn(async move {
             // Another listener may have been faster.
@@ -213,12 +214,8 @@ async fn accept_all(
             let secured = tokio::select! {
                 biased;
                 secured = secured(tls, stream, &ending) => secured,
-                () = overdue(&stop, context.limits.handshake_timeout) => {
-                    if !stop.is_cancelled() {
-                        handshake.is_late();
-                    }
-                    return debug!(%remote, "TLS handshake took too long");
-                }
+                () = handshake.overdue(deadline) => return debug!(%remote, "TLS handshake took too long"),
+                () = overdue(&stop, Duration::MAX) => return debug!(%remote, "stopped before a TLS handshake was complete"),
             };
             drop(handshake);
             match secured {

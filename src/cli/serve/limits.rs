@@ -17,7 +17,7 @@ pub(super) struct LimitArgs {
     /// Connections at once on each TCP listener. The next one waits. [default: 4096]
     #[arg(long, env = "H3CAST_MAX_TCP_CONNECTIONS", value_name = "N", value_parser = at_least_one)]
     max_tcp_connections: Option<usize>,
-    /// Handshakes in progress at once, of QUIC and of TLS over TCP each. The next one is refused.
+    /// Handshakes in progress at once, of QUIC and of TLS over TCP each. The next one ends the oldest.
     /// [default: 1024]
     #[arg(long, env = "H3CAST_MAX_HANDSHAKES", value_name = "N", value_parser = at_least_one)]
     max_handshakes: Option<usize>,
@@ -38,7 +38,7 @@ pub(super) struct LimitArgs {
     #[arg(long, env = "H3CAST_SESSIONS_PER_ADDRESS", value_name = "N")]
     sessions_per_address: Option<usize>,
     /// QUIC handshakes in progress from which on clients must first prove their address (Retry), against
-    /// floods with forged ones; 0 for always. It costs them a round trip. [default: 256]
+    /// floods with forged ones; 0 for always. It costs them a round trip. [default: 100]
     #[arg(long, env = "H3CAST_RETRY_HANDSHAKES", value_name = "N")]
     retry_handshakes: Option<usize>,
     /// QUIC connections begun in a second from which on they must do the same; 0 for always. [default: 500]

@@ -1,11 +1,14 @@
 //! A connection's place, and its handshake.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit},
+    time::Instant,
+};
 
 use super::{
     Refusal,
@@ -60,49 +63,82 @@ pub(super) enum Over {
     Tcp,
 }
 
-/// How many handshakes are in progress.
+/// The handshakes in progress, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct InProgress([AtomicUsize; 2]);
+pub(super) struct InProgress([Mutex<Line>; 2]);
+
+#[derive(Debug, Default)]
+struct Line {
+    next: u64,
+    handshakes: BTreeMap<u64, Arc<Notify>>,
+}
 
 impl InProgress {
+    fn line(&self, over: Over) -> MutexGuard<'_, Line> {
+        self.0[over as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn now(&self, over: Over) -> usize {
-        self.0[over as usize].load(Ordering::Relaxed)
-    }
-
-    fn begin(&self, over: Over, limit: usize) -> Result<(), Refusal> {
-        let more = |open| (open < limit).then_some(open + 1);
-        let begun = self.0[over as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        begun.map(drop).map_err(|_| Refusal::Handshakes)
-    }
-
-    fn end(&self, over: Over) {
-        self.0[over as usize].fetch_sub(1, Ordering::Relaxed);
+        self.line(over).handshakes.len()
     }
 }
 
-/// A handshake in progress, until this is dropped.
+/// A handshake in progress, until it is [complete](Self::complete), or this is dropped.
 #[derive(Debug)]
 pub(crate) struct Handshake {
-    open: Open,
+    client: Client,
     over: Over,
+    number: u64,
+    /// `None` when it is complete.
+    open: Mutex<Option<Open>>,
+    /// Told when it has to make room.
+    ousted: Arc<Notify>,
 }
 
 impl Handshake {
+    /// One more than `limit` ends the oldest: a flood cannot keep others out then, who take a round trip or two and
+    /// not until the time-out.
     pub(super) fn begin(client: &Client, over: Over, validated: bool, limit: usize) -> Result<Self, Refusal> {
         let open = if validated { Open::of } else { Open::unclaimed };
-        let open = open(client, Kind::Handshakes)?;
-        client.admission().in_progress.begin(over, limit)?;
-        Ok(Self { open, over })
+        let open = Mutex::new(Some(open(client, Kind::Handshakes)?));
+        let ousted = Arc::new(Notify::new());
+        let mut line = client.admission().in_progress.line(over);
+        let number = line.next;
+        line.next += 1;
+        if line.handshakes.len() >= limit
+            && let Some((_, oldest)) = line.handshakes.pop_first()
+        {
+            oldest.notify_one();
+        }
+        line.handshakes.insert(number, ousted.clone());
+        drop(line);
+        Ok(Self { client: client.clone(), over, number, open, ousted })
     }
 
-    /// It took too long.
-    pub(crate) fn is_late(&self) {
-        self.open.client().refused(Refusal::HandshakeTimeout);
+    fn open(&self) -> MutexGuard<'_, Option<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is not in progress any more.
+    pub(crate) fn complete(&self) {
+        let open = self.open().take();
+        if open.is_some() {
+            self.client.admission().in_progress.line(self.over).handshakes.remove(&self.number);
+        }
+    }
+
+    /// Waits until it has taken too long, or has to make room for another; that is counted. Cancel-safe.
+    pub(crate) async fn overdue(&self, deadline: Instant) {
+        let reason = tokio::select! {
+            () = tokio::time::sleep_until(deadline) => Refusal::HandshakeTimeout,
+            () = self.ousted.notified() => Refusal::Handshakes,
+        };
+        self.client.refused(reason);
     }
 }
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        self.open.client().admission().in_progress.end(self.over);
+        self.complete();
     }
 }

@@ -44,7 +44,8 @@ refusals! {
     Connections = "connections": "the server has no room for more connections",
     /// The address has as many as [`Limits::connections_per_address`](crate::Limits::connections_per_address) allow.
     ConnectionsPerAddress = "connections_per_address": "this address has too many connections open",
-    /// As many handshakes are in progress as [`Limits::handshakes`](crate::Limits::handshakes) allow.
+    /// A handshake was ended to make room for another: as many were in progress as
+    /// [`Limits::handshakes`](crate::Limits::handshakes) allow.
     Handshakes = "handshakes": "too many handshakes are in progress",
     /// The address has as many handshakes in progress as
     /// [`Limits::handshakes_per_address`](crate::Limits::handshakes_per_address) allow.

@@ -87,6 +87,18 @@ pub(crate) struct Path {
     pub(crate) received_packets: u64,
 }
 
+/// What a peer may say of how long it takes to acknowledge (RFC 9000 §18.2).
+const ACK_DELAY: Duration = Duration::from_millis(25);
+/// A round trip as it is taken to be before one has been seen (RFC 9002 §6.2.2).
+pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(333);
+/// However long a peer has made a round trip look.
+const LONGEST_LINGER: Duration = Duration::from_secs(30);
+
+/// Three probe timeouts, with a variance of half a round trip.
+pub(crate) fn linger(rtt: Duration) -> Duration {
+    (3 * (3 * rtt + ACK_DELAY)).min(LONGEST_LINGER)
+}
+
 impl Connection {
     #[inline]
     pub(super) fn new(engine: quinn::Connection, bound: Option<SocketAddr>) -> Self {
@@ -227,6 +239,12 @@ impl Connection {
             received_bytes: stats.udp_rx.bytes,
             received_packets: stats.udp_rx.datagrams,
         }
+    }
+
+    /// How long the engine still keeps a connection that has been closed: three times the probe timeout, as a
+    /// server computes it from above ([RFC 9000 §10.2](https://www.rfc-editor.org/rfc/rfc9000#section-10.2)).
+    pub(crate) fn linger(&self) -> Duration {
+        linger(self.engine.rtt())
     }
 
     pub(crate) fn traffic(&self) -> Traffic {

@@ -27,8 +27,8 @@ mod traits;
 #[doc(hidden)]
 pub use config::transport;
 pub(crate) use config::{FEW_STREAMS, KEEP_ALIVE, OWN_STREAMS, server_transport};
-pub(crate) use connection::Path;
 pub use connection::{Connection, SendDatagramError};
+pub(crate) use connection::{INITIAL_RTT, Path, linger};
 /// The engine itself, for what takes or gives its types.
 #[doc(no_inline)]
 pub use quinn as engine;

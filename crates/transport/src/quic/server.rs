@@ -16,6 +16,14 @@ use super::{
     varint,
 };
 
+/// Connections whose first packet waits until we accept or refuse it. The packets of further ones are dropped; their
+/// clients send them again. It is a fraction of a second's worth in a flood.
+const MAX_INCOMING: usize = 1024;
+/// What is kept of the packets that follow such a first one, in bytes for each and for all: early data, for the
+/// moment until the connection is accepted.
+const INCOMING_BUFFER: u64 = 64 << 10;
+const INCOMING_BUFFERS: u64 = 4 << 20;
+
 /// How connections begin: TLS, and what each may cost.
 #[derive(Debug, Clone)]
 pub(crate) struct Config(quinn::ServerConfig);
@@ -26,7 +34,11 @@ impl Config {
         transport: Arc<TransportConfig>,
     ) -> Result<Self, NoInitialCipherSuite> {
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-        config.transport_config(transport);
+        config
+            .transport_config(transport)
+            .max_incoming(MAX_INCOMING)
+            .incoming_buffer_size(INCOMING_BUFFER)
+            .incoming_buffer_size_total(INCOMING_BUFFERS);
         Ok(Self(config))
     }
 }
@@ -99,6 +111,9 @@ pub(crate) struct Incoming {
 /// Why a connection did not begin.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BeginError {
+    /// Its first packet was bad; nothing is left of it.
+    #[error(transparent)]
+    NotBegun(ConnectionError),
     #[error(transparent)]
     Lost(#[from] ConnectionError),
     /// A server's side can always send.
@@ -140,7 +155,7 @@ impl Incoming {
 
     /// Begins the connection when the client's first words are complete. Its handshake is still to be completed.
     pub(crate) async fn begin(self) -> Result<(Connection, Handshake), BeginError> {
-        let mut connecting = self.incoming.accept()?;
+        let mut connecting = self.incoming.accept().map_err(BeginError::NotBegun)?;
         // The client's first words may take several packets. Before they are all there, nobody knows how many
         // streams it takes, and quinn does not notify those who wait for one.
         connecting.handshake_data().await?;

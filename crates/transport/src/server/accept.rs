@@ -12,7 +12,7 @@ use crate::{
     connection::{Admit, Incoming, Protocol},
     fault, http3,
     panics::{self, Restarts},
-    quic,
+    quic::{self, server::BeginError},
     service::{self, Context},
 };
 
@@ -77,7 +77,7 @@ async fn accept(
                 continue;
             }
         };
-        let deadline = after(context.limits.handshake_timeout);
+        let deadline = service::after(context.limits.handshake_timeout);
         let (context, stop) = (context.clone(), stop.clone());
         let span = debug_span!("connection", %remote);
         let connected = async move { connect(incoming, &place, handshake, deadline, context, via, stop).await };
@@ -100,34 +100,50 @@ async fn connect(
     let begun = tokio::select! {
         biased;
         begun = incoming.begin() => begun,
-        () = tokio::time::sleep_until(deadline) => {
-            handshaking.is_late();
-            return debug!("a client's first words took too long");
+        () = handshaking.overdue(deadline) => {
+            debug!("a client's first words took too long");
+            return lingering(quic::linger(quic::INITIAL_RTT), &stop).await;
         }
         () = service::overdue(&stop, Duration::MAX) => return debug!("stopped before a client's first words were complete"),
     };
-    match begun {
-        Ok((conn, handshake)) => {
-            let unfinished = conn.clone();
-            let handshake = async move {
-                if tokio::time::timeout_at(deadline, handshake).await.is_err() {
-                    handshaking.is_late();
-                    debug!("a client's handshake took too long");
-                    unfinished.close(http3::code::H3_NO_ERROR, b"");
-                } else if unfinished.close_reason().is_none() && place.claim().is_err() {
-                    // It came while others of the same address did.
-                    unfinished.close(http3::code::H3_EXCESSIVE_LOAD, b"too many connections");
-                }
-            };
-            http3::server::serve(conn, handshake, context, place.client().clone(), via, stop).await;
+    let (conn, handshake) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            debug!(%error, "QUIC handshake failed");
+            if !matches!(error, BeginError::NotBegun(_)) {
+                lingering(quic::linger(quic::INITIAL_RTT), &stop).await;
+            }
+            return;
         }
-        Err(error) => debug!(%error, "QUIC handshake failed"),
-    }
+    };
+    let shaken = async {
+        tokio::select! {
+            biased;
+            () = handshake => {}
+            () = handshaking.overdue(deadline) => {
+                debug!("a client's handshake took too long");
+                return conn.close(http3::code::H3_NO_ERROR, b"");
+            }
+        }
+        if conn.close_reason().is_some() {
+            return;
+        }
+        handshaking.complete();
+        if place.claim().is_err() {
+            // It came while others of the same address did.
+            conn.close(http3::code::H3_EXCESSIVE_LOAD, b"too many connections");
+        }
+    };
+    Box::pin(http3::server::serve(conn.clone(), shaken, context, place.client().clone(), via, stop.clone())).await;
+    let linger = conn.linger();
+    drop(conn);
+    lingering(linger, &stop).await;
 }
 
-/// The time after `limit`, which may be longer than any connection lasts.
-fn after(limit: Duration) -> Instant {
-    Instant::now() + limit.min(Duration::from_secs(30 * 365 * 24 * 60 * 60))
+/// Waits while the engine keeps what has ended: as long as it does, it counts, so that clients that come and go, or
+/// fail at once, cost no more than those that stay.
+async fn lingering(linger: Duration, stop: &CancellationToken) {
+    stop.run_until_cancelled(tokio::time::sleep(linger)).await;
 }
 
 /// A client, if the application accepts it.

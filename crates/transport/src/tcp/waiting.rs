@@ -12,7 +12,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::time::{Instant, sleep};
 
-use crate::limits::Limits;
+use crate::{limits::Limits, service::after};
 
 /// What a connection waits for, and until when.
 #[derive(Debug, Clone)]
@@ -110,12 +110,6 @@ impl Waiting {
         })
         .await;
     }
-}
-
-fn after(time: Duration) -> Instant {
-    // No connection lasts that long.
-    const EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    Instant::now() + time.min(EVER)
 }
 
 impl Drop for Busy {

@@ -2,8 +2,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod floods;
 mod frames;
 mod h3spec;
+#[path = "../../../../tests/attacks/flood/src/initial.rs"]
+#[allow(dead_code, reason = "what the attacks on the program use")]
+mod initial;
 mod server;
 mod sessions;
 mod streams;

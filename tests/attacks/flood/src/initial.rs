@@ -22,6 +22,15 @@ pub(crate) struct Hello {
     crypto: Vec<u8>,
 }
 
+impl Hello {
+    /// One that no server understands.
+    #[allow(dead_code, reason = "tests of the transport use it")]
+    pub(crate) fn spoiled(mut self) -> Self {
+        self.crypto[0] ^= 0xff;
+        self
+    }
+}
+
 /// Makes hellos. Keys of the key exchange are the costly part, so each is used in many packets.
 pub(crate) struct Hellos {
     config: Arc<ClientConfig>,
@@ -30,7 +39,9 @@ pub(crate) struct Hellos {
 
 impl Hellos {
     pub(crate) fn new() -> Self {
-        let mut config = ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("ring has TLS 1.3")
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
         config.alpn_protocols = vec![b"h3".to_vec()];
@@ -81,24 +92,31 @@ impl HalfOpen {
 
     /// The first datagram: a whole ClientHello, padded.
     pub(crate) fn first(&mut self, hello: &Hello) -> Vec<u8> {
+        self.part(hello, hello.crypto.len(), &[])
+    }
+
+    /// One with the first `length` bytes of a ClientHello, and a token (RFC 9000 §8.1).
+    pub(crate) fn part(&mut self, hello: &Hello, length: usize, token: &[u8]) -> Vec<u8> {
+        let part = &hello.crypto[..length.min(hello.crypto.len())];
         let mut frames = vec![CRYPTO, 0];
-        frames.extend((0x4000 | hello.crypto.len() as u16).to_be_bytes());
-        frames.extend(&hello.crypto);
-        self.packet(frames, DATAGRAM)
+        frames.extend((0x4000 | part.len() as u16).to_be_bytes());
+        frames.extend(part);
+        self.packet(frames, token, DATAGRAM)
     }
 
     /// A datagram with one PING, of `size` bytes: less than a client may send.
     pub(crate) fn small(&mut self, size: usize) -> Vec<u8> {
-        self.packet(vec![PING], size)
+        self.packet(vec![PING], &[], size)
     }
 
-    fn packet(&mut self, mut frames: Vec<u8>, size: usize) -> Vec<u8> {
+    fn packet(&mut self, mut frames: Vec<u8>, token: &[u8], size: usize) -> Vec<u8> {
         // A long header, Initial, with four bytes of packet number.
         let mut packet = vec![0xc3, 0, 0, 0, 1, 8];
         packet.extend(self.destination);
         packet.push(8);
         packet.extend(self.source);
-        packet.push(0);
+        packet.extend((0x4000 | token.len() as u16).to_be_bytes());
+        packet.extend(token);
         let number = packet.len() + 2;
         frames.resize((size - number - 4 - TAG).max(frames.len()), 0);
         packet.extend((0x4000 | (4 + frames.len() + TAG) as u16).to_be_bytes());
