@@ -54,7 +54,7 @@ use crate::{
     admission::{Counters, Refusal},
     auth::{Access, Action, Authorize, Decider},
     browser,
-    feed::{self, Account, Family, Feed, Feeds},
+    feed::{self, Account, Exhausted, Family, Feed, Feeds, OpenError},
     format::{Format, Framing, PREFIX_TYPE, Writer},
     http3::{TakenStream, Takeover},
     identity::{Fingerprint, Identity},
@@ -323,13 +323,38 @@ impl App {
     }
 
     /// The feed at that path, for one who may do that with it. Whether they may is decided before the feed is looked
-    /// for, so that nobody else learns of it, or has it created.
-    async fn feed(&self, path: &str, prefix: &str, decided: &Decided, action: Action) -> Result<Feed, Problem> {
+    /// for, so that nobody else learns of it, or has it created. If it is created now, it counts for `account`.
+    async fn feed(
+        &self,
+        path: &str,
+        prefix: &str,
+        account: &Account,
+        decided: &Decided,
+        action: Action,
+    ) -> Result<Feed, Problem> {
         let name = Self::feed_name(path, prefix)?;
         let name = name.as_ref();
         decided.require(action, name)?;
-        let found = self.feeds.get(name).await;
-        found.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?.ok_or_else(|| {
+        if let Some(feed) = self.feeds.named(name) {
+            return Ok(feed.clone());
+        }
+        let found = self.feeds.open(name, account).await.map_err(|error| match error {
+            OpenError::Exhausted(Exhausted::Account(each)) => {
+                self.refused(Refusal::FeedsPerClient, account);
+                let text = format!(
+                    "this client has created {each} feeds, which is all that one may: write to one of them; each goes \
+                     when it has been neither read nor written for a while"
+                );
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, text)
+            }
+            OpenError::Exhausted(Exhausted::All(all)) => {
+                self.refused(Refusal::Feeds, account);
+                let text = format!("all {all} feeds that clients may create are in use: try again later");
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
+            }
+            error => Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        })?;
+        found.ok_or_else(|| {
             const SHOWN: usize = 20;
             let known = || self.feeds.names().filter(|name| decided.access().allows(Action::Read, name));
             let mut names: Vec<_> = known().take(SHOWN).collect();
@@ -415,7 +440,8 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
         let text = "`token` and `chunk` are for sessions that publish: a viewer needs neither";
         return Err(Problem::bad(text.into()));
     }
-    asked.may_start(&app, &request.extensions)?;
+    let account = account(&request.extensions, decided.access());
+    asked.may_start(&app, &account, &request.extensions)?;
     if let Some(path) = asked.file()
         && let Some(mut response) = file::answer(&asked.feed, path, &request).await?
     {
@@ -433,8 +459,7 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
     };
     let head = request.method == Method::HEAD;
     // A viewer of an on-demand feed runs its source; of a live one it only tells whether chunks are gone.
-    let viewer =
-        (!head || asked.feed.kind() == "live").then(|| asked.view(&app, &account(&request.extensions))).transpose()?;
+    let viewer = (!head || asked.feed.kind() == "live").then(|| asked.view(&app, &account)).transpose()?;
     let headers = [
         (header::CONTENT_TYPE, asked.format.content_type()),
         (header::CACHE_CONTROL, "no-store"),

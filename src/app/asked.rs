@@ -124,8 +124,9 @@ impl App {
         decided: &Decided,
         action: Action,
     ) -> Result<ViewRequest, Problem> {
-        let feed = self.feed(uri.path(), prefix_of(extensions), decided, action).await?;
         let query = Query::of(uri)?;
+        let account = account(extensions, decided.access());
+        let feed = self.feed(uri.path(), prefix_of(extensions), &account, decided, action).await?;
         // An `EventSource` asks by `Accept`, and adds its place when it reconnects.
         let by_header = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
         let last_event = by_header.or(query.last_event_id.as_deref());
@@ -158,10 +159,10 @@ impl ViewRequest {
     }
 
     /// Refuses what may not start anything, when a view of the feed would.
-    pub(super) fn may_start(&self, app: &App, extensions: &Extensions) -> Result<(), Problem> {
+    pub(super) fn may_start(&self, app: &App, account: &Account, extensions: &Extensions) -> Result<(), Problem> {
         match extensions.get::<Unasked>() {
             Some(unasked) if self.feed.is_costly() => {
-                app.refused(Refusal::Origin, &account(extensions));
+                app.refused(Refusal::Origin, account);
                 Err(unasked.problem())
             }
             _ => Ok(()),

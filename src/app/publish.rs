@@ -192,7 +192,9 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     let publications = &app.publications;
     let (parts, body) = request.into_parts();
     let decided = app.decide(&parts).await?;
-    let feed = &app.feed(parts.uri.path(), prefix_of(&parts.extensions), &decided, Action::Publish).await?;
+    let account = &account(&parts.extensions, decided.access());
+    let prefix = prefix_of(&parts.extensions);
+    let feed = &app.feed(parts.uri.path(), prefix, account, &decided, Action::Publish).await?;
     let headers = &parts.headers;
     let publisher = publications.admit(feed, &decided)?;
     let chunk = Query::of(&parts.uri)?.chunk.unwrap_or_default();
@@ -215,7 +217,6 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text.into()));
     }
     // The publication first: it may take the place of one that runs.
-    let account = &account(&parts.extensions);
     let said = Said { feed: feed.name(), account, key, offset, shared: publisher.is_shared() };
     let mut publication = publications.begin(said).await?;
     let _place = publications.place(account)?;

@@ -5,10 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 use axum::extract::ConnectInfo;
 use http::Extensions;
 
-use crate::{admission::Key, feed::Account};
+use crate::{admission::Key, auth::Access, feed::Account};
 
-/// How much clients may publish at once, in all and each. A client is an address as
-/// [`admission::Key`](Key) counts them.
+/// How much clients may publish at once, in all and each. A client is whom its token names
+/// ([`Access::subject`]), and without that an address as [`admission::Key`](Key) counts them.
 ///
 /// Under another server than [`Server`](crate::Server), clients are told apart by axum's
 /// `ConnectInfo<SocketAddr>`; without that, only what holds for all of them does.
@@ -62,10 +62,29 @@ impl Quotas {
     }
 }
 
-/// Whom a request is counted for.
-pub(super) fn account(extensions: &Extensions) -> Account {
+/// Whom a request is counted for: whom its token names, or its address.
+pub(super) fn account(extensions: &Extensions, access: &Access) -> Account {
+    if let Some(who) = access.who() {
+        return Account::new(format!("the token of {who}"));
+    }
     match extensions.get::<ConnectInfo<SocketAddr>>() {
         Some(ConnectInfo(address)) => Account::new(Key::from(address.ip()).to_string()),
         None => Account::unknown(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_names_its_owner_counts_for_them_wherever_they_are() {
+        let mut at = Extensions::new();
+        at.insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 1))));
+        let alice = Access::granted().subject("alice");
+        assert_eq!(account(&at, &Access::granted()).to_string(), "192.0.2.1");
+        assert_eq!(account(&at, &alice), account(&Extensions::new(), &alice));
+        assert_ne!(account(&at, &alice), account(&at, &Access::granted().subject("192.0.2.1")));
+        assert!(!account(&Extensions::new(), &Access::anonymous()).is_known());
     }
 }

@@ -189,6 +189,9 @@ impl Drop for Prepared {
     }
 }
 
+/// What each feed that clients create keeps, if nothing else was said, in bytes: there may be a thousand.
+const CREATED_HISTORY: usize = 1 << 20;
+
 /// Prepares every source, or none.
 async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands) -> Result<Prepared, Failure> {
     if sources.is_empty() {
@@ -230,9 +233,14 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
             chunking,
             stderr: setting_of(&args.stderr, name, Stderr::of(chunking)),
             commands: commands.clone(),
-            history: setting_of(&args.history, name, feed::DEFAULT_HISTORY),
+            history: setting_of(
+                &args.history,
+                name,
+                if name.contains('*') { CREATED_HISTORY } else { feed::DEFAULT_HISTORY },
+            ),
             lag: setting_of(&args.lag, name, Lag::Skip),
             tail_lines: setting_for(&args.tail_lines, name),
+            written: args.quotas.written(),
             per_viewer: args.per_viewer,
             restart: args.restart,
             count: args.count,

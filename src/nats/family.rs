@@ -13,7 +13,7 @@ use tracing::error;
 
 use super::{NatsError, connection::Link, ensure::StreamInfo, keeper::JetStream};
 use crate::{
-    feed::{self, Family, Feed, FeedError},
+    feed::{self, Account, Exhausted, Family, Feed, FeedError, OpenError, Pattern, Share, Shares},
     panics,
     source::{Feeding, Options},
 };
@@ -33,10 +33,34 @@ pub(super) fn start(
     options: &Options,
 ) -> (Arc<dyn Family>, Feeding) {
     let prefix = if name == feed::DEFAULT { String::new() } else { format!("{name}.") };
+    begin(prefix, subject, connection, stream, options, None)
+}
+
+/// Feeds that clients write, with names like `pattern`.
+pub(super) fn start_writable(
+    pattern: &Pattern,
+    subject: String,
+    connection: Link,
+    stream: StreamInfo,
+    options: &Options,
+) -> (Arc<dyn Family>, Feeding) {
+    let created = Shares::new(options.written.all.min(MAX_FEEDS), options.written.each);
+    begin(pattern.prefix().to_owned(), subject, connection, stream, options, Some(created))
+}
+
+fn begin(
+    prefix: String,
+    subject: String,
+    connection: Link,
+    stream: StreamInfo,
+    options: &Options,
+    created: Option<Shares>,
+) -> (Arc<dyn Family>, Feeding) {
     let wild: Vec<_> = subject.split('.').filter(|token| matches!(*token, "*" | ">")).collect();
     let pattern = format!("{prefix}{}", wild.join("."));
     let history = options.history;
-    let family = Arc::new(Subjects { prefix, pattern, subject, connection, stream, history, feeds: Mutex::default() });
+    let feeds = Mutex::default();
+    let family = Arc::new(Subjects { prefix, pattern, subject, connection, stream, history, created, feeds });
     let sweeping = family.clone();
     (family, Box::pin(async move { sweeping.sweep().await }))
 }
@@ -50,13 +74,23 @@ struct Subjects {
     connection: Link,
     stream: StreamInfo,
     history: usize,
+    /// How many clients may have created, if they write them.
+    created: Option<Shares>,
     feeds: Mutex<BTreeMap<String, OpenFeed>>,
 }
 
 struct OpenFeed {
     feed: Feed,
     asked: Instant,
+    _created: Option<Share>,
     _filling: AbortOnDropHandle<()>,
+}
+
+impl OpenFeed {
+    /// Whether it is viewed, or somebody may write it yet.
+    fn is_in_use(&self) -> bool {
+        self.feed.status().viewers > 0 || (self.feed.publisher().is_some() && self.feed.is_in_use())
+    }
 }
 
 impl Subjects {
@@ -91,17 +125,22 @@ impl Subjects {
         Some(entry.feed.clone())
     }
 
-    async fn make(&self, name: &str, subject: String) -> Result<Feed, NatsError> {
+    async fn make(&self, name: &str, subject: String, account: &Account) -> Result<Feed, OpenError> {
         if let Some(feed) = self.known(name) {
             return Ok(feed);
         }
-        let keeper = JetStream::new(self.connection.clone(), self.stream.clone(), subject, false);
-        let (feed, filling) = keeper.feed(name, self.history).await?;
+        let created = match &self.created {
+            Some(created) => Some(self.share(created, account).map_err(OpenError::Exhausted)?),
+            None => None,
+        };
+        let keeper = JetStream::new(self.connection.clone(), self.stream.clone(), subject, self.created.is_some());
+        let unavailable = |error: NatsError| OpenError::Unavailable(error.into());
+        let (feed, filling) = keeper.feed(name, self.history).await.map_err(unavailable)?;
         let mut feeds = self.lock();
         if feeds.len() >= MAX_FEEDS && !feeds.contains_key(name) {
-            let unviewed = feeds.iter().filter(|(_, entry)| entry.feed.status().viewers == 0);
-            let Some(oldest) = unviewed.min_by_key(|(_, entry)| entry.asked).map(|(name, _)| name.clone()) else {
-                return Err(NatsError::Full { pattern: self.pattern.clone(), max: MAX_FEEDS });
+            let unused = feeds.iter().filter(|(_, entry)| !entry.is_in_use());
+            let Some(oldest) = unused.min_by_key(|(_, entry)| entry.asked).map(|(name, _)| name.clone()) else {
+                return Err(unavailable(NatsError::Full { pattern: self.pattern.clone(), max: MAX_FEEDS }));
             };
             // Its newest viewers reconnect.
             if let Some(gone) = feeds.remove(&oldest) {
@@ -112,9 +151,28 @@ impl Subjects {
         let entry = feeds.entry(name.to_owned()).or_insert_with(|| OpenFeed {
             feed,
             asked: Instant::now(),
+            _created: created,
             _filling: AbortOnDropHandle::new(tokio::spawn(filling)),
         });
         Ok(entry.feed.clone())
+    }
+
+    /// A share for a feed more, of one that is not used if there is no other.
+    fn share(&self, created: &Shares, account: &Account) -> Result<Share, Exhausted> {
+        created.take(account).or_else(|exhausted| {
+            if let Exhausted::Account(_) = exhausted {
+                return Err(exhausted);
+            }
+            let mut feeds = self.lock();
+            let unused = feeds.iter().filter(|(_, entry)| !entry.is_in_use());
+            let oldest = unused.min_by_key(|(_, entry)| entry.asked).map(|(name, _)| name.clone()).ok_or(exhausted)?;
+            // What is stored of it stays.
+            if let Some(gone) = feeds.remove(&oldest) {
+                gone.feed.stop();
+            }
+            drop(feeds);
+            created.take(account)
+        })
     }
 
     /// Drops feeds without viewers for as long as it is polled; then all of them.
@@ -138,7 +196,7 @@ impl Subjects {
 
     fn drop_unviewed(&self) {
         self.lock().retain(|_, entry| {
-            let stays = entry.feed.status().viewers > 0 || entry.asked.elapsed() < KEEP;
+            let stays = entry.is_in_use() || entry.asked.elapsed() < KEEP;
             if !stays {
                 entry.feed.stop();
             }
@@ -155,7 +213,18 @@ impl Family for Subjects {
     fn get(&self, name: &str) -> BoxFuture<'_, Option<Result<Feed, FeedError>>> {
         let Some(subject) = self.subject_of(name) else { return Box::pin(std::future::ready(None)) };
         let name = name.to_owned();
-        Box::pin(async move { Some(self.make(&name, subject).await.map_err(Into::into)) })
+        Box::pin(async move {
+            let made = self.make(&name, subject, &Account::unknown()).await;
+            Some(made.map_err(|error| match error {
+                OpenError::Unavailable(error) => error,
+                error => FeedError(error.to_string()),
+            }))
+        })
+    }
+
+    fn open<'a>(&'a self, name: &'a str, account: &'a Account) -> BoxFuture<'a, Option<Result<Feed, OpenError>>> {
+        let Some(subject) = self.subject_of(name) else { return Box::pin(std::future::ready(None)) };
+        Box::pin(async move { Some(self.make(name, subject, account).await) })
     }
 
     fn is_ready(&self) -> bool {

@@ -12,7 +12,10 @@ mod family;
 mod keeper;
 mod live;
 
-use crate::source::{Options, Started};
+use crate::{
+    feed::Pattern,
+    source::{Options, Started},
+};
 pub use address::{Address, BadAddress};
 pub use connection::{Connections, NatsOptions};
 pub use ensure::{BadEnsure, Ensure};
@@ -52,7 +55,8 @@ pub(crate) async fn start(
     Ok(Started::feed(feed, Some(feeding)))
 }
 
-/// Starts a feed that clients write, stored by `engine` at the subject `PREFIX.NAME`.
+/// Starts a feed that clients write, stored by `engine` at the subject `PREFIX.NAME`; or all whose names a pattern
+/// matches.
 ///
 /// # Errors
 ///
@@ -66,6 +70,10 @@ pub(crate) async fn start_writable(
     let connection = connections.to(engine).await?;
     let subject = format!("{}.{name}", engine.subject);
     let stream = ensure::stream(&connection, &subject, None, connections.ensure(), true).await?;
+    if let Ok(pattern) = name.parse::<Pattern>() {
+        let (family, feeding) = family::start_writable(&pattern, subject, connection, stream, options);
+        return Ok(Started { feed: None, family: Some(family), feeding: Some(feeding) });
+    }
     let keeper = JetStream::new(connection, stream, subject, true);
     let (feed, feeding) = keeper.feed(name, options.history).await?;
     Ok(Started::feed(feed, Some(feeding)))

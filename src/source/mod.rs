@@ -12,7 +12,7 @@ use tokio::io::AsyncRead;
 
 use crate::{
     fault,
-    feed::{self, DEFAULT_HISTORY, End, Family, Feed, FeedError, Lag, Publisher},
+    feed::{self, DEFAULT_HISTORY, End, Family, Feed, FeedError, Lag, Pattern, Publisher, WrittenFeeds, WrittenLimits},
 };
 use chunker::{Chunker, Chunking};
 use command::{Commands, Exec, Stderr};
@@ -75,7 +75,10 @@ pub enum BadSource {
         example: &'static str,
     },
     /// Its name cannot be that of a feed.
-    #[error("invalid feed name `{0}`: a name has up to 100 ASCII letters, digits, `-`, `_` and `.`, and not only dots")]
+    #[error(
+        "invalid feed name `{0}`: a name has up to 100 ASCII letters, digits, `-`, `_` and `.`, and not only dots; only \
+         `publish` takes a pattern, whose last parts between dots are `*`, as in chat.*=publish"
+    )]
     Name(String),
     /// It is like one of NATS, and is none.
     #[cfg(feature = "nats")]
@@ -119,7 +122,9 @@ impl FromStr for Source {
         let whole = || Ok(Self { name: feed::DEFAULT.to_owned(), kind: text.parse()? });
         let Some((name, source)) = text.split_once('=') else { return whole() };
         match source.parse::<Kind>() {
-            Ok(kind) if is_name(name) => Ok(Self { name: name.to_owned(), kind }),
+            Ok(kind) if is_name(name) || (kind == Kind::Publish && name.parse::<Pattern>().is_ok()) => {
+                Ok(Self { name: name.to_owned(), kind })
+            }
             Err(BadSource::Unknown(_)) => whole(),
             Err(error) if is_name(name) => Err(error),
             // A command may have an equals sign of its own.
@@ -157,6 +162,8 @@ pub struct Options {
     /// How many lines of a followed file belong to its feed from its start; if it is not given, 10 of
     /// a file that is cut into lines.
     pub tail_lines: Option<u64>,
+    /// How many feeds clients may create whose names a pattern matches, and how long they are kept.
+    pub written: WrittenLimits,
     /// Run a command for each viewer, not once for all.
     pub per_viewer: bool,
     /// Run a command again when it ends.
@@ -182,6 +189,7 @@ impl Default for Options {
             stderr: Stderr::Feed,
             commands: Commands::default(),
             tail_lines: None,
+            written: WrittenLimits::default(),
             per_viewer: false,
             restart: false,
             count: 10,
@@ -239,7 +247,7 @@ pub enum SourceError {
 
 /// What a source has become.
 pub struct Started {
-    /// Its feed; a pattern of subjects has a family instead.
+    /// Its feed; a pattern of subjects or names has a family instead.
     pub feed: Option<Feed>,
     /// Its feeds, which are there when somebody asks.
     pub family: Option<Arc<dyn Family>>,
@@ -316,6 +324,12 @@ impl Source {
                 let back = (lines, options.history as u64);
                 (feed, Some(Box::pin(file::follow(name, path, chunking, back, publisher).await?)))
             }
+            Kind::Publish if name.parse::<Pattern>().is_ok() => {
+                let made = WrittenFeeds::within(name, options.history, options.lag, options.written);
+                let feeds = made.expect("its name is a pattern");
+                let feeding: Feeding = Box::pin(feeds.sweep());
+                return Ok(Started { feed: None, family: Some(feeds), feeding: Some(feeding) });
+            }
             Kind::Publish => (Feed::writable(name, options.history, options.lag), None),
             #[cfg(feature = "nats")]
             Kind::Nats(_) => unreachable!("started above"),
@@ -368,6 +382,10 @@ mod tests {
         assert_eq!(source("-"), of("default", Kind::Stdin));
         assert_eq!(source("demo"), of("default", Kind::Demo));
         assert_eq!(source("chat=publish"), of("chat", Kind::Publish));
+        assert_eq!(source("chat.*=publish"), of("chat.*", Kind::Publish));
+        for text in ["chat.*=demo", "chat*=publish", "*.chat=publish", ".*=publish"] {
+            assert!(matches!(source(text), Err(BadSource::Name(_))), "{text}");
+        }
         assert_eq!(source("log=tail:/var/log/a=b"), of("log", Kind::Tail("/var/log/a=b".into())));
         assert_eq!(source("build=exec:A=1 cargo build"), of("build", Kind::Exec("A=1 cargo build".into())));
         assert_eq!(source("exec:A=1 make"), of("default", Kind::Exec("A=1 make".into())));

@@ -16,6 +16,44 @@ use crate::{
     within,
 };
 
+/// Feeds that clients create at one edge are there at the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn feeds_that_clients_create_are_shared() {
+    let cluster = Cluster::start(1);
+    let engine = format!("--engine=nats://{}", cluster.addresses());
+    let args = ["chat.*=publish", &engine, "--ensure-stream", "--feeds-per-client=3"];
+    let start = || tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
+    let (one, other) = (start(), start());
+    let write = async |serving: &Serving, name: &str, text: &'static str| {
+        let connection = serving.connect().await;
+        let request = Request::post(serving.uri(&format!("/stream/{name}"))).body(()).unwrap();
+        let (mut body, response) = connection.send_request(request).await.unwrap();
+        body.send(text.into()).await.unwrap();
+        let _ = body.finish().await;
+        soon("the answer", response).await.unwrap().status.as_u16()
+    };
+    let edge = Edge::of(&other);
+    let (late, early) = (edge.uri("/stream/chat.rust?from=start"), edge.uri("/stream/chat.rust"));
+    let mut waiting = Viewer::new(&early, edge.trust.clone()).unwrap();
+    assert!(matches!(soon("it opens", waiting.next()).await.unwrap(), Some(Event::Opened { .. })));
+    assert_eq!(write(&one, "chat.rust", "hello").await, 200);
+    assert_eq!(write(&one, "chat.other", "not here").await, 200);
+    let heard = async {
+        loop {
+            if let Some(Event::Chunk { bytes, .. }) = waiting.next().await.unwrap() {
+                return bytes;
+            }
+        }
+    };
+    assert_eq!(soon("the chunk", heard).await, "hello");
+    assert_eq!(chunk_texts(&read(&edge, late.path_and_query().unwrap().as_str(), 1).await), ["hello"]);
+    assert_eq!(write(&other, "chat.rust", "again").await, 200);
+    assert_eq!(write(&one, "chat.a.b", "no").await, 404);
+    assert_eq!(write(&one, "chat.third", "x").await, 200);
+    assert_eq!(write(&one, "chat.fourth", "x").await, 429);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
 async fn patterns_make_feeds_and_plain_subjects_are_live() {

@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod created;
 mod peers;
 #[cfg(unix)]
 mod processes;

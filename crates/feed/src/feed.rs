@@ -224,6 +224,13 @@ impl Feed {
         matches!(self.backing, Backing::OnDemand { costly: true, .. })
     }
 
+    /// Whether a feed that clients may write has viewers, or clones besides this one: those of requests that may
+    /// write it yet.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.counters.status().viewers > 0 || self.publisher().is_some_and(Publisher::is_shared_here)
+    }
+
     /// The ring of a live feed.
     fn ring(&self) -> Option<Arc<Ring>> {
         match &self.backing {

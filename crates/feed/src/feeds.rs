@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
-use crate::{Feed, FeedError};
+use crate::{Account, Exhausted, Feed, FeedError};
 
 /// The name of the feed that is meant when none is named.
 pub const DEFAULT: &str = "default";
@@ -17,11 +17,30 @@ pub trait Family: Send + Sync + 'static {
     /// The feed of that name; `None` if it does not belong to this family.
     fn get(&self, name: &str) -> BoxFuture<'_, Option<Result<Feed, FeedError>>>;
 
+    /// The feed of that name, for `account`, which it is counted for if it is created now; `None` if it does not belong
+    /// to this family. By default what [`get`](Self::get) gives.
+    fn open<'a>(&'a self, name: &'a str, account: &'a Account) -> BoxFuture<'a, Option<Result<Feed, OpenError>>> {
+        let _ = account;
+        Box::pin(async move { Some(self.get(name).await?.map_err(OpenError::Unavailable)) })
+    }
+
     /// The feeds that exist now.
     fn feeds(&self) -> Vec<Feed>;
 
     /// Whether what stores them can be reached.
     fn is_ready(&self) -> bool;
+}
+
+/// Why a feed of a family is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The family cannot tell now.
+    #[error(transparent)]
+    Unavailable(FeedError),
+    /// There are as many feeds as there may be, and it is not one of them.
+    #[error("no more feeds: {0}")]
+    Exhausted(#[source] Exhausted),
 }
 
 /// Feeds by name, and families of feeds.
@@ -66,6 +85,29 @@ impl Feeds {
             }
         }
         Ok(None)
+    }
+
+    /// The feed of that name, for `account`, which it is counted for if a family creates it now.
+    ///
+    /// # Errors
+    ///
+    /// If a family may have such a feed and cannot tell now, or has no room for it.
+    pub async fn open(&self, name: &str, account: &Account) -> Result<Option<Feed>, OpenError> {
+        if let Some(feed) = self.named.get(name) {
+            return Ok(Some(feed.clone()));
+        }
+        for family in &self.families {
+            if let Some(feed) = family.open(name, account).await {
+                return feed.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The feed that has that name, if it is of no family.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Feed> {
+        self.named.get(name)
     }
 
     /// The feeds that exist now: the named ones in the order of their names, then those of families.

@@ -63,7 +63,7 @@
 //! | [`Start`], [`Cursor`], [`EndCursor`], [`Gap`] | where viewers begin, and what they miss |
 //! | [`Lag`] | what happens to a viewer that falls too far behind |
 //! | [`Keeper`], [`Filler`] | feeds stored externally, with a ring of their latest chunks |
-//! | [`Feeds`], [`Family`] | the feeds of a program, by name |
+//! | [`Feeds`], [`Family`], [`WrittenFeeds`] | the feeds of a program, by name; those that clients create |
 //! | [`Account`], [`Shares`] | whom something is counted for, and how much each may have at once |
 //! | [`format`](mod@format) | a feed as a stream of bytes: raw, server-sent events, binary frames |
 //!
@@ -86,11 +86,12 @@ mod ring;
 mod start;
 mod status;
 mod viewer;
+mod written;
 
 pub use account::{Account, Exhausted, Share, Shares};
 pub use chunk::Chunk;
 pub use feed::{DEFAULT_HISTORY, Feed};
-pub use feeds::{DEFAULT, Family, Feeds};
+pub use feeds::{DEFAULT, Family, Feeds, OpenError};
 pub use h3cast_proto::feed::{BadCursor, Cursor, End, EndCursor, Epoch, FeedError, Gap};
 pub use keeper::{Keeper, KeeperError, Past, PublishError, Receipt, TryPublishError};
 pub use kept::Filler;
@@ -100,6 +101,7 @@ pub use ring::Lag;
 pub use start::{BadStart, Start};
 pub use status::{Counted, Status};
 pub use viewer::{Event, Viewer};
+pub use written::{BadPattern, Pattern, WrittenFeeds, WrittenLimits};
 
 // What public signatures name.
 #[doc(no_inline)]

@@ -39,7 +39,7 @@ pub struct Publisher(To);
 #[derive(Clone)]
 enum To {
     Ring(Arc<PublisherGuard>),
-    Kept(Kept),
+    Kept(Arc<Kept>),
 }
 
 impl fmt::Debug for To {
@@ -75,7 +75,7 @@ impl Publisher {
     }
 
     pub(crate) fn kept(kept: Kept) -> Self {
-        Self(To::Kept(kept))
+        Self(To::Kept(Arc::new(kept)))
     }
 
     /// Publishes a chunk and returns its cursor. With [`Lag::Block`](crate::Lag::Block), waits until no viewer
@@ -163,6 +163,14 @@ impl Publisher {
     #[must_use]
     pub fn is_shared(&self) -> bool {
         matches!(self.0, To::Kept(_))
+    }
+
+    /// Whether it has clones, those of its feed's clones included.
+    pub(crate) fn is_shared_here(&self) -> bool {
+        match &self.0 {
+            To::Ring(to) => Arc::strong_count(to) > 1,
+            To::Kept(kept) => Arc::strong_count(kept) > 1,
+        }
     }
 
     /// Waits until the feed has ended; one that is stored externally, until its server stops or it is recreated

@@ -19,7 +19,8 @@ use crate::{
 pub(in crate::cli) struct ServeCommand {
     /// What to stream, one feed each: demo (the default), - (standard input), exec:COMMAND (its output),
     /// file:PATH (from its beginning for each viewer), tail:PATH (its last lines and whatever is appended;
-    /// pipes too), publish (whatever clients send, as `h3cast publish` does), nats://HOST:PORT/SUBJECT (a
+    /// pipes too), publish (whatever clients send, as `h3cast publish` does; with a NAME such as chat.*, feeds
+    /// that they create by writing them), nats://HOST:PORT/SUBJECT (a
     /// subject stored in NATS JetStream; with * or > in it, a feed for each matching subject). A feed
     /// without a NAME is at /stream, others at /stream/NAME. A NAME has up to 100 ASCII letters, digits,
     /// `-`, `_` and `.`, and not only dots.
@@ -66,7 +67,7 @@ pub(in crate::cli) struct ServeArgs {
     pub(super) chunk: Vec<Setting<Chunking>>,
     /// Memory for the history of a live feed, for late and returning viewers, in bytes (K, M and G are 1024,
     /// 1024² and 1024³). Each chunk counts as its bytes plus about 200 bytes of overhead; up to an eighth
-    /// goes to encodings that viewers share. [default: 8M]
+    /// goes to encodings that viewers share. [default: 8M, for each feed of NAME.*=publish 1M]
     #[arg(long, env = "H3CAST_HISTORY", value_name = "[NAME=]BYTES", value_delimiter = ',', value_parser = setting(size))]
     pub(super) history: Vec<Setting<usize>>,
     /// What to do with a viewer that falls behind the history of a live feed: skip ahead and report the gap

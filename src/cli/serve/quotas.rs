@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::app::Quotas;
+use crate::{app::Quotas, feed::WrittenLimits};
 
 /// What a client is, in each: an IPv4 address, or the first 64 bits of an IPv6 address.
 #[derive(Debug, Args)]
@@ -35,12 +35,29 @@ pub(in crate::cli) struct QuotaArgs {
     /// --max-processes]
     #[arg(long, env = "H3CAST_PROCESSES_PER_CLIENT", value_name = "N")]
     processes_per_client: Option<usize>,
+    /// Feeds at once that clients create, for each pattern (NAME.*=publish). If there are more, the clients that have
+    /// created most lose the one that has not been used for longest.
+    #[arg(long, env = "H3CAST_MAX_FEEDS", value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
+    max_feeds: usize,
+    /// Such feeds at once that one client has created; 0 for no limit. Further ones get 429.
+    #[arg(long, env = "H3CAST_FEEDS_PER_CLIENT", value_name = "N", default_value_t = 64)]
+    feeds_per_client: usize,
+    /// How long to keep such a feed that is neither viewed nor written.
+    #[arg(long, env = "H3CAST_FEED_IDLE", value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    feed_idle: Duration,
 }
 
 impl QuotaArgs {
     /// How many commands may run for one viewer each, in all and of one client.
     pub(super) fn processes(&self) -> (usize, usize) {
         (self.max_processes, self.processes_per_client.map_or(self.max_processes.div_ceil(4), share))
+    }
+
+    /// What the feeds that clients create may come to.
+    pub(super) fn written(&self) -> WrittenLimits {
+        let mut limits = WrittenLimits::default();
+        (limits.all, limits.each, limits.idle) = (self.max_feeds, share(self.feeds_per_client), self.feed_idle);
+        limits
     }
 
     pub(super) fn quotas(&self) -> Quotas {
@@ -77,6 +94,7 @@ mod tests {
         let given =
             |args: &[&str]| Given::try_parse_from(std::iter::once(&"serve").chain(args)).map(|given| given.quotas);
         assert_eq!(given(&[]).unwrap().quotas(), Quotas::default());
+        assert_eq!(given(&[]).unwrap().written(), WrittenLimits::default());
         for (args, processes) in [
             (&[][..], (64, 16)),
             (&["--max-processes=2"], (2, 1)),

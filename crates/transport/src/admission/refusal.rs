@@ -72,6 +72,10 @@ refusals! {
     Processes = "processes": "the server runs no more commands for viewers",
     /// As many commands run for the client as may for one.
     ProcessesPerClient = "processes_per_client": "this client has too many commands running",
+    /// An application has as many feeds that clients created as it takes, and each is in use.
+    Feeds = "feeds": "the server has no room for feeds that clients create",
+    /// The client has created as many feeds as one may.
+    FeedsPerClient = "feeds_per_client": "this client has created too many feeds",
     /// A page of another origin, or a prefetch, asked for what would start a command.
     Origin = "origin": "a page of another origin may not start a command",
     /// The client took nothing of what there was for it, for [`Limits::send_timeout`](crate::Limits::send_timeout).
