@@ -9,9 +9,12 @@ mod note;
 mod open;
 mod publish;
 mod remote;
+mod secrets;
 mod serve;
 mod signals;
 mod standard;
+#[cfg(feature = "jwt")]
+mod token;
 mod untrusted;
 
 use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode};
@@ -47,6 +50,9 @@ enum Command {
     Cert(cert::CertArgs),
     /// Open the page of a running server in a browser that trusts it.
     Open(open::OpenArgs),
+    /// Make a token that lets its client read or publish, or a key that signs such tokens.
+    #[cfg(feature = "jwt")]
+    Token(token::TokenArgs),
 }
 
 /// The folder of the certificate for localhost, unless another is named.
@@ -163,6 +169,7 @@ pub fn run() -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> Result<(), Failure> {
+    secrets::warnings(std::env::args_os()).iter().for_each(|warning| complain(warning));
     match cli.command {
         None => serve::run(Vec::new(), cli.serve).await,
         Some(Command::Serve(command)) => serve::run(command.sources, command.args).await,
@@ -171,6 +178,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Bench(args)) => bench::run(args).await,
         Some(Command::Cert(args)) => cert::run(&args),
         Some(Command::Open(args)) => open::run(args).await,
+        #[cfg(feature = "jwt")]
+        Some(Command::Token(args)) => token::run(&args),
     }
 }
 

@@ -15,9 +15,12 @@ use clap::Args;
 
 use super::{
     Failure,
-    remote::{self, Log, TrustArgs},
+    remote::{self, Log, TokenArgs, TrustArgs},
 };
-use crate::{client::Trust, server::DEFAULT_PORT};
+use crate::{
+    client::{Token, Trust},
+    server::DEFAULT_PORT,
+};
 use output::Output;
 use progress::Progress;
 
@@ -43,6 +46,8 @@ pub(super) struct GetArgs {
     #[arg(long)]
     no_progress: bool,
     #[command(flatten)]
+    token: TokenArgs,
+    #[command(flatten)]
     trust: TrustArgs,
     /// Show protocol, status, headers and times on stderr.
     #[arg(short, long)]
@@ -52,6 +57,7 @@ pub(super) struct GetArgs {
 /// What every way of getting needs.
 struct Getting {
     trust: Trust,
+    token: Option<Token>,
     log: Log,
     progress: Progress,
     /// How long to try, for those who try again.
@@ -65,6 +71,7 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
     }
     // Before there is an output, which nobody would tidy up.
     let trust = args.trust.trust()?;
+    let token = args.token.token(None)?;
     let file = args.output.as_deref().filter(|file| file.as_os_str() != "-");
     let mut output = Output::open(file, args.resume, &uri.to_string())?;
     let progress = Progress::new(file.is_some(), args.verbose || args.no_progress);
@@ -77,7 +84,8 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
         Ok(interrupted) => pin!(interrupted),
         Err(failure) => return Err(output.keep(failure)),
     };
-    let getting = Getting { trust, log: Log::new(args.verbose), progress: progress.clone(), retry_for: args.retry_for };
+    let getting =
+        Getting { trust, token, log: Log::new(args.verbose), progress: progress.clone(), retry_for: args.retry_for };
     let got = match args.resume {
         true => resume::run(&getting, &uri, args.webtransport, &mut output, &mut interrupted).await,
         false => plain::run(&getting, &uri, args.webtransport, &mut output, &mut interrupted).await,

@@ -5,16 +5,16 @@ use std::{cell::Cell, io, pin::pin, time::Duration};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use futures_util::{Stream, StreamExt};
-use http::{HeaderMap, HeaderValue, Uri, header};
+use http::Uri;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Failure, complain, print,
-    remote::{self, Log, TrustArgs},
+    remote::{self, Log, TokenArgs, TrustArgs},
 };
 use crate::{
-    client::{ClientError, Connection, Publication, PublishError, PublishEvent, Published, Trust},
+    client::{ClientError, Connection, Publication, PublishError, PublishEvent, Published, Token, Trust},
     server::DEFAULT_PORT,
     shown::json,
     source::{chunker::Chunking, stdin},
@@ -29,9 +29,9 @@ pub(super) struct PublishArgs {
     /// How standard input is split into chunks. [default: lines; over WebTransport bytes]
     #[arg(long, value_name = "WHERE", value_enum)]
     chunk: Option<ChunkAt>,
-    /// The server's publish token.
-    #[arg(long, env = "H3CAST_PUBLISH_TOKEN", hide_env_values = true, value_name = "TOKEN")]
-    token: Option<String>,
+    /// H3CAST_PUBLISH_TOKEN may hold the token as well.
+    #[command(flatten)]
+    token: TokenArgs,
     /// Publish over a stream of a WebTransport session. What is lost with the session is not resent.
     #[arg(long, conflicts_with = "retry_for")]
     webtransport: bool,
@@ -65,7 +65,7 @@ pub(super) async fn run(args: PublishArgs) -> Result<(), Failure> {
         let text = "--webtransport publishes what it reads as it is: give --chunk bytes, or publish without it";
         return Err(Failure::usage(anyhow::anyhow!(text)));
     }
-    let token = args.token.as_deref().map(bearer).transpose()?;
+    let token = args.token.token(Some("H3CAST_PUBLISH_TOKEN"))?;
     let (trust, log) = (args.trust.trust()?, Log::new(args.verbose));
     let mut interrupted = pin!(remote::interrupted(2 * ANSWER_WAIT, || {})?);
     let stop = CancellationToken::new();
@@ -81,7 +81,7 @@ pub(super) async fn run(args: PublishArgs) -> Result<(), Failure> {
                 Some(ChunkAt::Lines) | None => Chunking::Lines,
             };
             let mut publication =
-                Publication::new(uri, trust).chunking(chunking).token(token).retry_for(args.retry_for);
+                Publication::new(uri, trust).chunking(chunking).token_from(token).retry_for(args.retry_for);
             let tell = |event| {
                 if let PublishEvent::Acknowledged(bytes) = event {
                     so_far.set(bytes);
@@ -125,15 +125,6 @@ pub(super) async fn run(args: PublishArgs) -> Result<(), Failure> {
     }
 }
 
-fn bearer(token: &str) -> Result<HeaderValue, Failure> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-        .ok()
-        .filter(|_| !token.is_empty())
-        .ok_or_else(|| Failure::usage(anyhow::anyhow!("a token has one or more visible ASCII characters")))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
 fn tell(event: &PublishEvent, log: &Log) {
     match event {
         PublishEvent::Opened { published } => log.say(format_args!("* connected; the server has {published} bytes")),
@@ -152,6 +143,7 @@ fn tell(event: &PublishEvent, log: &Log) {
 fn failure(error: PublishError) -> Failure {
     match error {
         PublishError::Client(error) => remote::failure(error),
+        PublishError::Token(error) => Failure::usage(error),
         error => Failure::running(error),
     }
 }
@@ -160,11 +152,11 @@ fn failure(error: PublishError) -> Failure {
 async fn over_session(
     uri: &Uri,
     trust: &Trust,
-    token: Option<HeaderValue>,
+    token: Option<Token>,
     pieces: impl Stream<Item = io::Result<Bytes>>,
 ) -> Result<Published, Failure> {
     let connection = Connection::open(uri, trust).await.map_err(remote::failure)?;
-    let headers: HeaderMap = token.into_iter().map(|token| (header::AUTHORIZATION, token)).collect();
+    let headers = remote::shown_token(token.as_ref()).await?;
     let session = connection.webtransport(&without_chunks(uri), headers, &[]).await.map_err(|error| match error {
         ClientError::Refused { status, .. } => Failure::running(anyhow::anyhow!("the server answered {status}")),
         error => remote::failure(error),

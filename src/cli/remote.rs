@@ -7,11 +7,11 @@ use std::{
 };
 
 use clap::Args;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Uri, header};
 
 use super::{DEFAULT_CERTS, Failure, complain, log, signals, untrusted};
 use crate::{
-    client::{ClientError, Trust, UrlProblem, url},
+    client::{ClientError, Token, Trust, UrlProblem, url},
     identity::Fingerprint,
     note::{self, Note},
     origin::{is_loopback, split_authority},
@@ -35,6 +35,41 @@ pub(super) struct TrustArgs {
     /// Skip certificate verification (INSECURE: allows man-in-the-middle attacks).
     #[arg(long)]
     insecure: bool,
+}
+
+/// What is shown to a server that asks for a token.
+#[derive(Debug, Args)]
+pub(super) struct TokenArgs {
+    /// The token for a server that asks for one. Other users can see command lines: set H3CAST_TOKEN, or use
+    /// --token-file.
+    #[arg(long, env = "H3CAST_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
+    /// The file that holds the token. It is read again whenever the server is connected to, so that a token
+    /// that ends can be replaced.
+    #[arg(long, env = "H3CAST_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl TokenArgs {
+    /// The token, if there is one; `or` is another variable that may hold it.
+    pub(super) fn token(&self, or: Option<&str>) -> Result<Option<Token>, Failure> {
+        if let Some(file) = &self.token_file {
+            return Ok(Some(Token::file(file)));
+        }
+        let other = || or.and_then(|name| std::env::var(name).ok()).filter(|token| !token.is_empty());
+        let Some(token) = self.token.clone().or_else(other) else { return Ok(None) };
+        match !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            true => Ok(Some(Token::fixed(token))),
+            false => Err(Failure::usage(anyhow::anyhow!("a token has one or more visible ASCII characters"))),
+        }
+    }
+}
+
+/// The headers that show it.
+pub(super) async fn shown_token(token: Option<&Token>) -> Result<HeaderMap, Failure> {
+    let Some(token) = token else { return Ok(HeaderMap::new()) };
+    let value = token.header().await.map_err(Failure::usage)?;
+    Ok([(header::AUTHORIZATION, value)].into_iter().collect())
 }
 
 fn fingerprint(text: &str) -> Result<Fingerprint, String> {
@@ -109,7 +144,7 @@ pub(super) fn url(text: &str) -> Result<Uri, Failure> {
         };
         Failure::usage(match error.problem() {
             problem @ UrlProblem::Credentials => anyhow::anyhow!(
-                "cannot open `{}`: {problem} (a token to publish is given with --token); write {}",
+                "cannot open `{}`: {problem} (a token is given with --token-file or H3CAST_TOKEN); write {}",
                 error.url(),
                 error.instead()
             ),

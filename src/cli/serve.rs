@@ -3,8 +3,11 @@
 mod advice;
 mod announcement;
 mod args;
+mod auth;
 mod effect;
 mod feeding;
+#[cfg(feature = "jwt")]
+mod fetch;
 mod limits;
 mod quotas;
 mod stdin;
@@ -25,7 +28,6 @@ use crate::{
     browser::{Browser, Opened},
     fault,
     feed::{self, Family, Feed, Lag},
-    origin::is_loopback,
     panics,
     server::{Addresses, Advertise, DEFAULT_HTTP_PORT},
     source::{
@@ -53,13 +55,7 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
 /// name or another server.
 async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Result<(), Failure> {
     let is_demo = sources.is_empty();
-    if let Some(reached) = args.listen.iter().find(|listen| !is_loopback(listen.host()))
-        && sources.iter().any(|source| source.kind == Kind::Publish)
-        && args.publish_token.is_none()
-    {
-        let text = "everyone who reaches {listen} could publish: give --publish-token TOKEN (or H3CAST_PUBLISH_TOKEN), which clients must then know, or listen on localhost only";
-        return Err(Failure::usage(anyhow::anyhow!(text.replace("{listen}", &reached.to_string()))));
-    }
+    auth::check(&sources, &args)?;
     // Both are ready before anything is bound, so that no signal is missed.
     let stop = signals::stop(args.drain.saturating_add(args.grace)).map_err(Failure::running)?;
     let names: Vec<String> = args
@@ -77,14 +73,16 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
             let text = format!("{} is no folder: give --static the page's folder", dir.display());
             return Err(Failure::usage(anyhow::anyhow!(text)));
         }
+        let tokens = args.auth.tokens().await?;
         let identity = args.certs.identity(names).await?;
-        Ok((identity, prepare(sources, &args, commands).await?))
+        Ok((identity, prepare(sources, &args, commands).await?, tokens))
     };
     let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
-    let (identity, mut prepared) = started?;
+    let (identity, mut prepared, tokens) = started?;
     let shown: Vec<String> = prepared.feeds.iter().map(|feed| feed.name().to_owned()).collect();
     let patterns = prepared.families.iter().map(|family| family.pattern().to_owned());
     let shown: Vec<String> = shown.into_iter().chain(patterns).collect();
+    let readers = auth::readers(&args, &shown);
     let app = App::new(prepared.feeds.clone(), identity.clone()).stopping(stop.clone());
     let app = std::mem::take(&mut prepared.families).into_iter().fold(app, App::family);
     let app = app
@@ -94,7 +92,12 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         .quotas(args.quotas.quotas())
         .commands(commands.clone())
         .static_dir(args.static_dir)
+        .renewal(args.auth.renewal())
         .coalesce(args.coalesce);
+    let app = match &tokens {
+        Some(tokens) => app.authorize(tokens.clone()),
+        None => app,
+    };
     let http = args.http.unwrap_or(PlainHttp::Near(Listen::localhost(DEFAULT_HTTP_PORT)));
     let mut builder = Server::builder(identity.clone())
         .plain_http(http)
@@ -111,8 +114,9 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
     };
     let server = built.map_err(|error| Failure::usage(flags::of_start(error)))?;
     let note = NoteKeeper::leave(server.addresses(), &identity).await;
-    let announced = announce(&announcement::text(server.addresses(), args.advertise.as_ref(), &shown, &identity))
-        .map_err(Failure::running)?;
+    let announced =
+        announce(&announcement::text(server.addresses(), args.advertise.as_ref(), &shown, &readers, &identity))
+            .map_err(Failure::running)?;
     if server.addresses().http_moved {
         warn!(
             "localhost:{DEFAULT_HTTP_PORT} is in use by another program: plain HTTP moved to {}",
@@ -158,8 +162,13 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
             complain("standard input is not read: `h3cast serve -` serves what comes on standard input");
         }
     };
-    let ((), served, (), (), (), ()) =
-        tokio::join!(draining, serving, feeding, note.keep(ending.clone()), hint, opened);
+    let tokens = async {
+        if let Some(tokens) = tokens {
+            ending.run_until_cancelled(tokens.keep()).await;
+        }
+    };
+    let ((), served, (), (), (), (), ()) =
+        tokio::join!(draining, serving, feeding, note.keep(ending.clone()), hint, opened, tokens);
     // Nobody has to read it.
     let _ = announced.flush(PATIENCE.1);
     served.map_err(Failure::running)

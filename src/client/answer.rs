@@ -78,11 +78,18 @@ pub(crate) async fn holds_history(connection: &Connection, uri: &Uri) -> Option<
 }
 
 /// Why a session was refused: a GET of the same URL may say more than a status.
-pub(crate) async fn refused(connection: &Connection, uri: &Uri, status: StatusCode, headers: &HeaderMap) -> ViewError {
+pub(crate) async fn refused(
+    connection: &Connection,
+    uri: &Uri,
+    authorization: Option<&HeaderValue>,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> ViewError {
     let more = async {
         let mut request = Request::new(());
         *request.uri_mut() = uri.clone();
         prefer_frames(request.headers_mut());
+        request.headers_mut().extend(authorization.map(|value| (header::AUTHORIZATION, value.clone())));
         let mut response: ClientResponse = connection.request(request).await.ok()?;
         if response.status.is_success() {
             return no_feed(connection, uri, &response.headers).await;

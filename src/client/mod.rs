@@ -20,8 +20,10 @@ mod publication;
 pub(crate) mod reader;
 mod replay;
 mod resume;
+mod token;
 pub mod viewer;
 
 pub use h3cast_transport::client::*;
 pub use publication::{AnswerError, Publication, PublishError, PublishEvent, Published};
+pub use token::{NoToken, Token};
 pub use viewer::Viewer;

@@ -18,7 +18,7 @@ pub use error::{AnswerError, PublishError};
 pub use published::{PublishEvent, Published};
 
 use super::{
-    ClientResponse, Connection, Trust,
+    ClientResponse, Connection, Token, Trust,
     replay::{HOLD, Replay},
     retry::{self, Retry},
 };
@@ -50,6 +50,10 @@ pub struct Publication {
     uri: Uri,
     trust: Trust,
     token: Option<HeaderValue>,
+    /// Where it comes from, if it is asked for again.
+    token_from: Option<Token>,
+    /// A token has let it in.
+    opened: bool,
     retry: Retry,
     retry_for: Option<Duration>,
     key: HeaderValue,
@@ -84,6 +88,8 @@ impl Publication {
             uri: with_chunk(uri, "bytes"),
             trust,
             token: None,
+            token_from: None,
+            opened: false,
             retry: Retry::default(),
             retry_for: None,
             key: new_key(),
@@ -107,6 +113,14 @@ impl Publication {
     #[must_use]
     pub fn token(mut self, token: impl Into<Option<HeaderValue>>) -> Self {
         self.token = token.into();
+        self
+    }
+
+    /// The token that the server wants, asked for again whenever the publication connects. When it has ended, a
+    /// publication whose token can be renewed keeps trying.
+    #[must_use]
+    pub fn token_from(mut self, token: impl Into<Option<Token>>) -> Self {
+        self.token_from = token.into();
         self
     }
 
@@ -144,7 +158,7 @@ impl Publication {
         loop {
             let error = match self.connected(pieces.as_mut(), &mut tell).await {
                 Ok(()) => return Ok(self.published.clone()),
-                Err(error) if error.is_final() => return Err(error),
+                Err(error) if error.is_final() && !self.renews(&error) => return Err(error),
                 Err(error) => error,
             };
             let asked = match &error {
@@ -159,6 +173,11 @@ impl Publication {
         }
     }
 
+    /// Whether another token may come, and help.
+    fn renews(&self, error: &PublishError) -> bool {
+        self.opened && error.is_about_token() && self.token_from.as_ref().is_some_and(Token::is_renewed)
+    }
+
     /// Publishes over one connection.
     async fn connected<S>(
         &mut self,
@@ -168,6 +187,9 @@ impl Publication {
     where
         S: Stream<Item = io::Result<Bytes>>,
     {
+        if let Some(token) = &self.token_from {
+            self.token = Some(token.header().await?);
+        }
         let (deadline, uri) = (self.retry.deadline(), self.uri.clone());
         let opening = async {
             let connection = Connection::open(&self.uri, &self.trust).await?;
@@ -176,6 +198,7 @@ impl Publication {
             Ok::<_, PublishError>(connection)
         };
         let connection = retry::by(deadline, &uri, opening).await?;
+        self.opened = true;
         tell(PublishEvent::Opened { published: self.replay.acknowledged() });
         loop {
             if self.replay.is_waiting() {

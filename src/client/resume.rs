@@ -205,6 +205,7 @@ impl Place {
             Frame::Heartbeat => {}
             Frame::Sparse => self.sparse = true,
             Frame::Stalled(stalled) => events.push_back(Event::Stalled(stalled)),
+            Frame::Expired => return Err(ViewError::Expired),
             // A type that is new: readers skip what they don't know.
             _ => {}
         }

@@ -14,7 +14,7 @@ pub use event::{Event, Transport};
 use stream::FeedStream;
 
 use super::{
-    Connection, Trust,
+    Connection, Token, Trust,
     resume::{FeedUri, Place},
     retry::{self, Retry},
 };
@@ -49,6 +49,7 @@ pub(super) const LONGEST_FRAME: u64 = 16 << 20;
 pub struct Viewer {
     uri: FeedUri,
     trust: Trust,
+    token: Option<Token>,
     place: Place,
     retry: Retry,
     retry_for: Option<Duration>,
@@ -58,6 +59,8 @@ pub struct Viewer {
     /// Which transports have brought a chunk, and which the server has refused for good.
     brought: Vec<Transport>,
     refused: Option<Transport>,
+    /// A token that let it in has ended.
+    expired: bool,
     state: Phase,
     events: VecDeque<Event>,
 }
@@ -89,6 +92,7 @@ impl Viewer {
         Ok(Self {
             uri,
             trust,
+            token: None,
             place,
             retry: Retry::default(),
             retry_for: None,
@@ -96,6 +100,7 @@ impl Viewer {
             first: Transport::default(),
             brought: Vec::new(),
             refused: None,
+            expired: false,
             state: Phase::Ready(None),
             events: VecDeque::new(),
         })
@@ -114,6 +119,14 @@ impl Viewer {
     pub fn retry_for(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.retry_for = limit.into();
         self.retry = Retry::new(self.retry_for);
+        self
+    }
+
+    /// The token that the server wants (default: none). It is asked for again whenever the viewer connects; when it
+    /// has ended, a viewer whose token can be renewed keeps trying, and resumes after its last chunk.
+    #[must_use]
+    pub fn token_from(mut self, token: impl Into<Option<Token>>) -> Self {
+        self.token = token.into();
         self
     }
 
@@ -166,7 +179,8 @@ impl Viewer {
                 }
                 Phase::Ready(connection) => {
                     let uri = self.uri.behind(&self.place);
-                    let opening = stream::open(connection.take(), uri.clone(), self.trust.clone(), self.transport);
+                    let (trust, token) = (self.trust.clone(), self.token.clone());
+                    let opening = stream::open(connection.take(), uri.clone(), trust, token, self.transport);
                     let deadline = self.retry.deadline();
                     self.state = Phase::Opening(Box::pin(async move { retry::by(deadline, &uri, opening).await }));
                 }
@@ -240,7 +254,12 @@ impl Viewer {
             return Ok(());
         }
         let other = self.transport.other();
-        if error.is_final() {
+        // One that is renewed may come a moment later than it is needed.
+        let renews = error.is_about_token()
+            && self.token.as_ref().is_some_and(Token::is_renewed)
+            && (!self.brought.is_empty() || matches!(error, ViewError::Expired) || self.expired);
+        self.expired |= matches!(error, ViewError::Expired);
+        if error.is_final() && !renews {
             // The other transport may still work: it has worked before, or was not refused for good.
             let refusal = matches!(error, ViewError::Answered { .. }) && self.refused != Some(other);
             if !refusal || !(self.transport != self.first || self.brought.contains(&other)) {
@@ -255,7 +274,7 @@ impl Viewer {
         };
         // A connection that was not established says nothing about its transport.
         let unreached = matches!(&error, ViewError::Client(error) if error.is_unreached());
-        if !unreached && self.refused != Some(other) {
+        if !unreached && !error.is_about_token() && self.refused != Some(other) {
             self.transport = other;
         }
         let Some(pause) = self.retry.failed(Instant::now(), retry::random(), asked) else {

@@ -6,5 +6,7 @@ mod common;
 mod ends;
 #[cfg(feature = "jwt")]
 mod jwt;
+#[cfg(feature = "cli")]
+mod program;
 mod reload;
 mod ways;

@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use ::ring::{
+    rand::SystemRandom,
+    signature::{self, EcdsaKeyPair, KeyPair},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 
 use super::{
@@ -32,6 +37,19 @@ pub enum SignError {
 pub struct SigningKey {
     algorithm: Algorithm,
     key: EncodingKey,
+}
+
+/// What precedes the point of a P-256 key in its SubjectPublicKeyInfo (RFC 5480 §2).
+const SPKI_OF_P256: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
+    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+/// Bytes as RFC 7468 writes them.
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 impl fmt::Debug for SigningKey {
@@ -75,6 +93,27 @@ impl SigningKey {
             }
         }
         Err(SignError::Kind)
+    }
+
+    /// A new key of ES256: the private one, and the public one, both in PEM.
+    ///
+    /// # Panics
+    ///
+    /// When the system has no random bytes.
+    #[must_use]
+    pub fn generate() -> (String, String) {
+        let algorithm = &signature::ECDSA_P256_SHA256_FIXED_SIGNING;
+        let random = SystemRandom::new();
+        let private = EcdsaKeyPair::generate_pkcs8(algorithm, &random).expect("the system has random bytes");
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, private.as_ref(), &random).expect("it has just been made");
+        let public = [&SPKI_OF_P256, pair.public_key().as_ref()].concat();
+        (pem("PRIVATE KEY", private.as_ref()), pem("PUBLIC KEY", &public))
+    }
+
+    /// Whether it is a secret, which servers must have as well.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        self.algorithm == Algorithm::HS256
     }
 
     /// Signs a token with these claims. `kid` names the key, where a server has several.

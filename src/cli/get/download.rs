@@ -280,8 +280,11 @@ async fn ask(
     uri: &Uri,
     sidecar: Option<&Sidecar>,
     have: u64,
-) -> Result<ClientResponse, ClientError> {
+) -> Result<ClientResponse, ViewError> {
     let mut request = Request::new(());
+    if let Some(token) = &getting.token {
+        request.headers_mut().insert(header::AUTHORIZATION, token.header().await?);
+    }
     *request.uri_mut() = uri.clone();
     if let Some(validator) = sidecar.filter(|_| have > 0).and_then(Sidecar::validator) {
         request.headers_mut().insert(header::IF_RANGE, validator);

@@ -50,8 +50,8 @@ async fn copy(
 ) -> Result<(), Failure> {
     let Getting { log, progress, .. } = getting;
     let (mut source, frames) = match webtransport {
-        true => session(connection, uri, log).await?,
-        false => response(connection, uri, log, output).await?,
+        true => session(connection, uri, getting).await?,
+        false => response(connection, uri, getting, output).await?,
     };
     if frames {
         let mut sink = FeedOutput::new(getting, output);
@@ -245,12 +245,14 @@ async fn reason(session: &Session, error: StreamError) -> anyhow::Error {
 async fn response(
     connection: &Connection,
     uri: &Uri,
-    log: &remote::Log,
+    getting: &Getting,
     output: &mut Output,
 ) -> Result<(Transmission, bool), Failure> {
+    let log = &getting.log;
     log.say(format_args!("> GET {}", uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)));
     let mut request = Request::new(());
     *request.uri_mut() = uri.clone();
+    request.headers_mut().extend(remote::shown_token(getting.token.as_ref()).await?);
     let as_named = is_format_named(uri);
     if !as_named {
         answer::prefer_frames(request.headers_mut());
@@ -279,19 +281,23 @@ async fn response(
 }
 
 /// What a session brings, and whether that is frames.
-async fn session(connection: &Connection, uri: &Uri, log: &remote::Log) -> Result<(Transmission, bool), Failure> {
+async fn session(connection: &Connection, uri: &Uri, getting: &Getting) -> Result<(Transmission, bool), Failure> {
+    let log = &getting.log;
     log.say(format_args!(
         "> CONNECT (webtransport) {}",
         uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
     ));
     let datagrams = pairs(uri).any(|pair| pair == "delivery=datagrams");
     let offered: &[&str] = if datagrams || is_format_named(uri) { &[] } else { &[format::frames::MEDIA_TYPE] };
-    let session = match connection.webtransport(uri, HeaderMap::new(), offered).await {
+    let shown = remote::shown_token(getting.token.as_ref()).await?;
+    let session = match connection.webtransport(uri, shown.clone(), offered).await {
         Ok(session) => session,
         Err(ClientError::Refused { status, headers }) => {
             log.say(format_args!("< HTTP/3 {status}"));
             log.headers(&headers);
-            return Err(Failure::running(answer::refused(connection, uri, status, &headers).await));
+            return Err(Failure::running(
+                answer::refused(connection, uri, shown.get(http::header::AUTHORIZATION), status, &headers).await,
+            ));
         }
         Err(error) => return Err(Failure::running(error)),
     };

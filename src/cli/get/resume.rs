@@ -68,6 +68,7 @@ fn viewer(
     let viewer = Viewer::new(uri, getting.trust.clone()).map_err(Failure::usage)?;
     let viewer = viewer
         .transport(if webtransport { Transport::WebTransport } else { Transport::Get })
+        .token_from(getting.token.clone())
         .retry_for(getting.retry_for);
     Ok(match connection {
         Some(connection) => viewer.connection(*connection),
@@ -116,6 +117,7 @@ pub(super) fn failure(error: ViewError) -> Failure {
             | ClientError::Untrusted { .. }
             | ClientError::Connect { .. }),
         ) => remote::failure(error),
+        ViewError::Token(error) => Failure::usage(error),
         error => Failure::running(error),
     }
 }

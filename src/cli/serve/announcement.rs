@@ -21,11 +21,12 @@ pub(super) fn page_url(addresses: &Addresses) -> String {
     }
 }
 
-/// The whole text. `feeds` are names, and patterns of names.
+/// The whole text. `feeds` are names, and patterns of names; `readers` says who can read them.
 pub(super) fn text(
     addresses: &Addresses,
     advertised: Option<&Advertise>,
     feeds: &[String],
+    readers: &str,
     identity: &Identity,
 ) -> String {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
@@ -38,7 +39,9 @@ pub(super) fn text(
     ];
     let mut elsewhere = places(addresses, &page, &interfaces);
     elsewhere.extend(advertised.map(|at| ("advertised".to_owned(), advertised_url(at, &page))));
-    let groups = [elsewhere, feed_lines(feeds, &page), certificate.map(owned).into()];
+    let mut of_feeds = feed_lines(feeds, &page);
+    of_feeds.push(("access".into(), readers.to_owned()));
+    let groups = [elsewhere, of_feeds, certificate.map(owned).into()];
     // What scripts wait for, and the address that works in any browser.
     let ready = addresses.http.as_ref().map_or_else(|| page.clone(), |http| format!("http://{http}/"));
     let mut text = format!("ready {ready}\n");

@@ -89,8 +89,9 @@ pub(in crate::cli) struct ServeArgs {
     /// ends within a minute, up to 30s.
     #[arg(long, env = "H3CAST_RESTART", conflicts_with = "per_viewer")]
     pub(super) restart: bool,
-    /// The secret that clients need to publish. Required for publish feeds when other machines can reach
-    /// the server.
+    /// A secret with which clients may publish to every feed. Where other machines can reach the server,
+    /// publish feeds need this, --tokens or --auth. Other users can see command lines: set
+    /// H3CAST_PUBLISH_TOKEN, or use --tokens.
     #[arg(long, env = "H3CAST_PUBLISH_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = token)]
     pub(super) publish_token: Option<String>,
     /// The longest body that one request may publish, in bytes (K, M and G as for --history).
@@ -150,6 +151,8 @@ pub(in crate::cli) struct ServeArgs {
     pub(super) log: String,
     #[command(flatten)]
     pub(super) quotas: QuotaArgs,
+    #[command(flatten)]
+    pub(super) auth: super::auth::AuthArgs,
     #[command(flatten)]
     pub(super) limits: LimitArgs,
 }

@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use http::StatusCode;
 
-use crate::client::{ClientError, retry};
+use crate::client::{ClientError, NoToken, retry};
 
 /// Why something cannot be published, or was interrupted.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,9 @@ pub enum PublishError {
     /// What is to be published cannot be read.
     #[error("cannot read what is to be published: {0}")]
     Read(#[from] io::Error),
+    /// There is no token to show.
+    #[error(transparent)]
+    Token(#[from] NoToken),
     /// The time to retry is over.
     #[error("gave up after {} s: {last}", after.as_secs_f64())]
     GaveUp {
@@ -63,13 +66,22 @@ pub enum AnswerError {
 }
 
 impl PublishError {
+    /// Whether another token may help.
+    pub(super) fn is_about_token(&self) -> bool {
+        match self {
+            Self::Answered { status, .. } => *status == StatusCode::UNAUTHORIZED,
+            Self::Token(_) => true,
+            _ => false,
+        }
+    }
+
     pub(super) fn is_final(&self) -> bool {
         match self {
             Self::Client(error) => error.is_final(),
             // A request of ours still runs there, as the server sees it, or it knows something else
             // than we do: it is asked again.
             Self::Answered { status, .. } => *status != StatusCode::CONFLICT && retry::is_final(*status),
-            Self::Answer(_) | Self::Read(_) | Self::GaveUp { .. } => true,
+            Self::Answer(_) | Self::Read(_) | Self::Token(_) | Self::GaveUp { .. } => true,
         }
     }
 }

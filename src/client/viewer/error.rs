@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::SILENCE;
 use crate::{
-    client::{ClientError, retry},
+    client::{ClientError, NoToken, retry},
     format::frames::FrameError,
     webtransport::{SessionError, StreamError},
 };
@@ -53,6 +53,12 @@ pub enum ViewError {
         /// The URLs of the server's feeds, the first ones, as far as they are known.
         feeds: Vec<String>,
     },
+    /// The token under which the feed was read has ended. A viewer with another one resumes after its last chunk.
+    #[error("the token has expired")]
+    Expired,
+    /// There is no token to show.
+    #[error(transparent)]
+    Token(#[from] NoToken),
     /// What the server sends is not a feed: its frames are malformed.
     #[error("what the server sends is no feed: {0}")]
     Frames(#[from] FrameError),
@@ -72,8 +78,17 @@ impl ViewError {
         match self {
             Self::Client(error) => error.is_final(),
             Self::Answered { status, .. } => retry::is_final(*status),
-            Self::NoFeed | Self::OtherResource { .. } | Self::Frames(_) | Self::GaveUp { .. } => true,
-            Self::Session(_) | Self::Stream(_) | Self::Silent | Self::Short => false,
+            Self::NoFeed | Self::OtherResource { .. } | Self::Frames(_) | Self::GaveUp { .. } | Self::Token(_) => true,
+            Self::Session(_) | Self::Stream(_) | Self::Silent | Self::Short | Self::Expired => false,
+        }
+    }
+
+    /// Whether another token may help.
+    pub(crate) fn is_about_token(&self) -> bool {
+        match self {
+            Self::Answered { status, .. } => *status == StatusCode::UNAUTHORIZED,
+            Self::Expired | Self::Token(_) => true,
+            _ => false,
         }
     }
 

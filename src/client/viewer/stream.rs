@@ -1,14 +1,17 @@
 //! A feed as one connection carries it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::{HeaderMap, Uri};
+use h3cast_proto::feed::session_code;
+use http::{HeaderMap, HeaderValue, Request, Uri, header};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{LONGEST_FRAME, SILENCE, Transport, ViewError};
 use crate::{
-    client::{Body, ClientError, Connection, Trust, answer},
+    client::{Body, ClientError, Connection, Token, Trust, answer},
     format::frames::FrameDecoder,
-    webtransport::{RecvStream, Session},
+    webtransport::{Closed, RecvStream, Session, StreamError},
 };
 
 /// A feed that is being read.
@@ -22,11 +25,7 @@ pub(super) struct FeedStream {
 
 pub(super) enum Carrier {
     Response(Box<Body>),
-    Session {
-        stream: RecvStream,
-        /// Keeps it open.
-        _session: Session,
-    },
+    Session { stream: RecvStream, session: Session },
 }
 
 impl FeedStream {
@@ -36,7 +35,10 @@ impl FeedStream {
         let piece = async {
             Ok(match carrier {
                 Carrier::Response(body) => body.next().await?,
-                Carrier::Session { stream, .. } => stream.read_bytes(usize::MAX).await?,
+                Carrier::Session { stream, session } => match stream.read_bytes(usize::MAX).await {
+                    Ok(piece) => piece,
+                    Err(error) => return Err(why(session, error).await),
+                },
             })
         };
         let piece = timeout_at(self.heard + SILENCE, piece).await.unwrap_or(Err(ViewError::Silent));
@@ -45,21 +47,49 @@ impl FeedStream {
     }
 }
 
+/// Why a session's stream broke off: the session's own code may say more, and may overtake what the stream said.
+async fn why(session: &Session, error: StreamError) -> ViewError {
+    match timeout(CODE, session.closed()).await {
+        Ok(Closed::Clean { code: session_code::EXPIRED, .. }) => ViewError::Expired,
+        _ => error.into(),
+    }
+}
+
+/// How long the code of a session is waited for when its stream has broken off.
+const CODE: Duration = Duration::from_secs(1);
+
+fn headers(authorization: &Option<HeaderValue>) -> HeaderMap {
+    authorization.iter().map(|value| (header::AUTHORIZATION, value.clone())).collect()
+}
+
 /// Opens a feed, on a new connection unless one is given.
 pub(super) async fn open(
     connection: Option<Box<Connection>>,
     uri: Uri,
     trust: Trust,
+    token: Option<Token>,
     transport: Transport,
 ) -> Result<FeedStream, ViewError> {
     let opened = async {
+        let authorization = match token {
+            Some(token) => Some(token.header().await?),
+            None => None,
+        };
         let connection = match connection {
             Some(connection) => *connection,
             None => Connection::open(&uri, &trust).await?,
         };
         let carrier = match transport {
             Transport::Get => {
-                let mut response = connection.get(&uri).await?;
+                let mut response = match &authorization {
+                    Some(authorization) => {
+                        let mut request = Request::new(());
+                        *request.uri_mut() = uri.clone();
+                        request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+                        connection.request(request).await?
+                    }
+                    None => connection.get(&uri).await?,
+                };
                 if !response.status.is_success() {
                     let detail = response.problem().await;
                     return Err(ViewError::answered(response.status, &response.headers, detail));
@@ -69,13 +99,13 @@ pub(super) async fn open(
                 }
                 Carrier::Response(Box::new(response.body))
             }
-            Transport::WebTransport => match connection.webtransport(&uri, HeaderMap::new(), &[]).await {
+            Transport::WebTransport => match connection.webtransport(&uri, headers(&authorization), &[]).await {
                 Ok(session) => {
                     let stream = session.accept_uni().await?;
-                    Carrier::Session { stream, _session: session }
+                    Carrier::Session { stream, session }
                 }
                 Err(ClientError::Refused { status, headers }) => {
-                    return Err(answer::refused(&connection, &uri, status, &headers).await);
+                    return Err(answer::refused(&connection, &uri, authorization.as_ref(), status, &headers).await);
                 }
                 Err(error) => return Err(error.into()),
             },

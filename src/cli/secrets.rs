@@ -1,0 +1,94 @@
+//! Secrets on the command line, which every user of the machine can see, and the shell remembers.
+
+use std::ffi::OsString;
+
+/// Warnings for the secrets in these arguments, each with a better way to give it. They do not show the secrets.
+pub(super) fn warnings(arguments: impl IntoIterator<Item = OsString>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut warn = |what: &str, instead: &str| {
+        let text = format!("{what} is on the command line, where other users of this machine can see it: {instead}");
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    };
+    for argument in arguments.into_iter().skip(1) {
+        let argument = argument.to_string_lossy();
+        let flag = argument.split_once('=').map_or(&*argument, |(flag, _)| flag);
+        match flag {
+            "--publish-token" => {
+                warn(
+                    "the token of --publish-token",
+                    "set H3CAST_PUBLISH_TOKEN, or name a file of tokens with --tokens",
+                );
+            }
+            "--token" => warn("the token of --token", "set H3CAST_TOKEN, or name a file with --token-file"),
+            _ => {}
+        }
+        // What a command is run with is the user's own.
+        if is_command(&argument) {
+            continue;
+        }
+        if has_password(&argument) {
+            warn(
+                "the password in a URL",
+                match argument.contains("nats://") || argument.contains("tls://") {
+                    true => "set H3CAST_ENGINE or use --nats-creds FILE",
+                    false => "use a token from a file (--token-file)",
+                },
+            );
+        }
+        if has_token(&argument) {
+            warn("the token in a URL", "set H3CAST_TOKEN, or name a file with --token-file");
+        }
+    }
+    warnings
+}
+
+fn is_command(argument: &str) -> bool {
+    argument.starts_with("exec:") || argument.split_once('=').is_some_and(|(_, source)| source.starts_with("exec:"))
+}
+
+/// Whether there is a `USER:PASSWORD@` after `://`, for one of several hosts too.
+fn has_password(argument: &str) -> bool {
+    let Some((_, rest)) = argument.split_once("://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.split_once('@').is_some_and(|(user, _)| user.contains(':'))
+}
+
+fn has_token(argument: &str) -> bool {
+    argument.contains("://") && ["?token=", "&token="].iter().any(|query| argument.contains(query))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(arguments: &[&str]) -> String {
+        warnings(["h3cast"].iter().chain(arguments).map(OsString::from)).join("\n")
+    }
+
+    #[test]
+    fn secrets_are_warned_of_and_not_repeated() {
+        for (arguments, word) in [
+            (&["serve", "--publish-token", "geheim"][..], "--tokens"),
+            (&["--publish-token=geheim"], "H3CAST_PUBLISH_TOKEN"),
+            (&["publish", "--token", "geheim"], "--token-file"),
+            (&["serve", "a=nats://me:geheim@host/x"], "--nats-creds"),
+            (&["serve", "a=nats://one,me:geheim@two:4222/x"], "--nats-creds"),
+            (&["serve", "--engine=nats://me:geheim@host"], "H3CAST_ENGINE"),
+            (&["get", "https://host/stream?from=start&token=geheim"], "H3CAST_TOKEN"),
+        ] {
+            let text = of(arguments);
+            assert!(text.contains(word) && !text.contains("geheim"), "{arguments:?}: {text}");
+        }
+        for arguments in [
+            &["serve", "a=nats://host:4222/x", "log=tail:/var/log/a@b:c"][..],
+            &["serve", "x=exec:curl https://me:it@host"],
+            &["get", "https://host/stream?from=start", "--token-file", "x"],
+            &["serve", "--tokens", "file"],
+            &["get", "https://host/stream/a:b@c"],
+        ] {
+            assert_eq!(of(arguments), "", "{arguments:?}");
+        }
+    }
+}

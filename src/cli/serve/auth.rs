@@ -1,0 +1,217 @@
+//! Who may read and write, as arguments.
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::Args;
+use tracing::warn;
+
+use super::args::ServeArgs;
+use crate::{
+    Listen,
+    auth::{DEFAULT_COOKIE, Pattern, Tokens, TokensError},
+    cli::Failure,
+    origin::is_loopback,
+    server::Advertise,
+    source::{Kind, Source},
+};
+
+/// Without `--auth` and `--tokens`, everyone who reaches the server may read.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Who may read and write")]
+pub(super) struct AuthArgs {
+    /// Let clients read and write by JSON web tokens that these keys verify: a file of public keys (PEM) or a
+    /// JWKS, or the https URL of a JWKS. RS256, ES256 and EdDSA, each key for its own algorithm. Claims: `exp`
+    /// (required), `nbf`, `aud`, `sub`, and `read` and `publish`, lists of feeds. Files are read again when they
+    /// change, URLs every 5 min. Can be repeated.
+    #[cfg(feature = "jwt")]
+    #[arg(long, env = "H3CAST_AUTH", value_name = "FILE|URL", value_delimiter = ',')]
+    auth: Vec<String>,
+    /// The same for tokens that a secret signs (HS256): a file of at least 32 bytes. Can be repeated.
+    #[cfg(feature = "jwt")]
+    #[arg(long, env = "H3CAST_AUTH_SECRET", value_name = "FILE", value_delimiter = ',')]
+    auth_secret: Vec<PathBuf>,
+    /// The audience (`aud`) that tokens must be for. Without it, tokens must not have one. Can be repeated.
+    #[cfg(feature = "jwt")]
+    #[arg(long, env = "H3CAST_AUTH_AUDIENCE", value_name = "NAME", value_delimiter = ',')]
+    auth_audience: Vec<String>,
+    /// CA certificates (PEM) for the URL of --auth, in addition to those that the system trusts.
+    #[cfg(feature = "jwt")]
+    #[arg(long, env = "H3CAST_AUTH_CA", value_name = "FILE")]
+    auth_ca: Option<PathBuf>,
+    /// Let clients read and write by the tokens in this file, one on each line: read=FEEDS publish=FEEDS
+    /// name=NAME TOKEN. `h3cast token` makes such lines. Read again when it changes. Can be repeated.
+    #[arg(long, env = "H3CAST_TOKENS", value_name = "FILE", value_delimiter = ',')]
+    tokens: Vec<PathBuf>,
+    /// Feeds that everyone may read without a token, where there is --auth or --tokens: names, chat.* (one part
+    /// after chat), chat.> (all below chat) or * (every feed). Can be repeated.
+    #[arg(long, env = "H3CAST_PUBLIC", value_name = "FEEDS", value_delimiter = ',')]
+    public: Vec<Pattern>,
+    /// The cookie in which pages may send a token. [default: h3cast_token]
+    #[arg(long, env = "H3CAST_AUTH_COOKIE", value_name = "NAME", value_parser = cookie)]
+    auth_cookie: Option<String>,
+    /// Where the page gets a new token when its own ends: a path of the same origin, that is your own. It is sent
+    /// a POST with the page's cookies, and answers with a token. Without it the page asks its user for one.
+    #[arg(long, env = "H3CAST_AUTH_RENEWAL", value_name = "PATH", value_parser = path)]
+    auth_renewal: Option<String>,
+}
+
+fn cookie(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("the name of a cookie is ASCII letters and digits, `-` and `_`".into()),
+    }
+}
+
+fn path(text: &str) -> Result<String, String> {
+    let own = text.starts_with('/') && !text.starts_with("//") && !text.contains('\\');
+    match own && text.chars().all(|c| c.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err("write a path of the same origin, as in /login/token".into()),
+    }
+}
+
+impl AuthArgs {
+    /// Whether clients need a token.
+    fn is_on(&self) -> bool {
+        #[cfg(feature = "jwt")]
+        let keys = !self.auth.is_empty() || !self.auth_secret.is_empty();
+        #[cfg(not(feature = "jwt"))]
+        let keys = false;
+        keys || !self.tokens.is_empty()
+    }
+
+    /// Where pages renew their token.
+    pub(super) fn renewal(&self) -> Option<String> {
+        self.auth_renewal.clone()
+    }
+
+    /// Who may do what; `None` if everyone may read.
+    pub(super) async fn tokens(&self) -> Result<Option<Tokens>, Failure> {
+        let usage = |text: &str| Failure::usage(anyhow!("{text}"));
+        if !self.is_on() {
+            for (given, flag) in [
+                (!self.public.is_empty(), "--public"),
+                (self.auth_cookie.is_some(), "--auth-cookie"),
+                (self.auth_renewal.is_some(), "--auth-renewal"),
+            ] {
+                if given {
+                    let text = "has no effect without --auth or --tokens: everyone who reaches the server may read";
+                    return Err(usage(&format!("{flag} {text}")));
+                }
+            }
+        }
+        #[cfg(feature = "jwt")]
+        if self.auth.is_empty() && (!self.auth_audience.is_empty() && self.auth_secret.is_empty()) {
+            return Err(usage("--auth-audience is for JSON web tokens: give --auth or --auth-secret as well"));
+        }
+        if !self.is_on() {
+            return Ok(None);
+        }
+        let mut tokens = Tokens::new().public(self.public.iter().cloned());
+        tokens = tokens.cookie(self.auth_cookie.as_deref().unwrap_or(DEFAULT_COOKIE));
+        for file in &self.tokens {
+            tokens = tokens.file(file).await.map_err(|error| failed("--tokens", error))?;
+        }
+        #[cfg(feature = "jwt")]
+        {
+            tokens = tokens.audiences(self.auth_audience.iter().cloned());
+            for file in &self.auth_secret {
+                tokens = tokens.secret(file).await.map_err(|error| failed("--auth-secret", error))?;
+            }
+            for from in &self.auth {
+                tokens = match super::fetch::url(from)? {
+                    Some(url) => {
+                        let fetch = super::fetch::fetcher(&url, self.auth_ca.as_deref())?;
+                        tokens.keys_from(from.as_str(), fetch).await
+                    }
+                    None => tokens.keys(from).await.map_err(|error| failed("--auth", error))?,
+                };
+            }
+        }
+        let looked = tokens.clone();
+        let exposed = tokio::task::spawn_blocking(move || looked.exposed()).await.unwrap_or_default();
+        for file in exposed {
+            warn!("every user of this machine can read the secrets in {0}: chmod 600 {0}", file.display());
+        }
+        Ok(Some(tokens))
+    }
+}
+
+/// With the flag that helps.
+fn failed(flag: &str, error: TokensError) -> Failure {
+    #[cfg(feature = "jwt")]
+    {
+        use crate::auth::KeyError;
+        let source = match &error {
+            TokensError::Keys { source, .. } => Some(source),
+            _ => None,
+        };
+        let help = match source {
+            Some(KeyError::Unknown) => " (--auth-secret takes a secret of HS256)",
+            Some(KeyError::NotSecret) => " (--auth takes public keys)",
+            Some(KeyError::Short(_)) => " (`h3cast token --new-key FILE` makes a key)",
+            _ => "",
+        };
+        if !help.is_empty() {
+            return Failure::usage(anyhow!("{flag}: {error}{help}"));
+        }
+    }
+    let help = if matches!(error, TokensError::Tokens { .. }) { " (`h3cast token` makes such lines)" } else { "" };
+    // With its cause.
+    let error = anyhow::Error::from(error).context(flag.to_owned());
+    match help {
+        "" => Failure::usage(error),
+        help => Failure::usage(anyhow!("{error:#}{help}")),
+    }
+}
+
+/// Where other machines reach the server, if they do: an address that is not this machine's, or what a proxy or
+/// a load balancer is told.
+fn reached(listen: &[Listen], advertise: Option<&Advertise>) -> Option<String> {
+    let beyond = listen.iter().find(|listen| !is_loopback(listen.host())).map(ToString::to_string);
+    let advertised = || advertise.filter(|at| at.host().is_some_and(|host| !is_loopback(host)));
+    beyond.or_else(|| advertised().map(ToString::to_string))
+}
+
+/// Beyond this machine nothing is written without a token.
+pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure> {
+    let Some(reached) = reached(&args.listen, args.advertise.as_ref()) else { return Ok(()) };
+    let writable = sources.iter().find(|source| source.kind == Kind::Publish);
+    match writable {
+        Some(source) if args.publish_token.is_none() && !args.auth.is_on() => Err(Failure::usage(anyhow!(
+            "everyone who reaches {reached} could publish to `{}`: give --tokens FILE (`h3cast token` makes one), --auth, or --publish-token (H3CAST_PUBLISH_TOKEN), or listen on localhost only",
+            source.name
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Feeds that a sentence names.
+const NAMED: usize = 5;
+
+/// Who can read, in a sentence.
+pub(super) fn readers(args: &ServeArgs, feeds: &[String]) -> String {
+    let reached = reached(&args.listen, args.advertise.as_ref());
+    let who = match &reached {
+        Some(at) => format!("anyone who reaches {at}"),
+        None => "anyone on this machine".into(),
+    };
+    let list = |names: Vec<&String>| {
+        let more = names.len().saturating_sub(NAMED);
+        let named = names.iter().take(NAMED).map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+        if more > 0 { format!("{named} and {more} more") } else { named }
+    };
+    if !args.auth.is_on() {
+        let advice = if reached.is_some() { " (--tokens or --auth lets only some)" } else { "" };
+        return format!("{who} can read {}{advice}", list(feeds.iter().collect()));
+    }
+    let open: Vec<_> =
+        feeds.iter().filter(|name| args.auth.public.iter().any(|pattern| pattern.matches(name))).collect();
+    match open.len() {
+        0 => "nothing can be read without a token".into(),
+        all if all == feeds.len() => format!("{who} can read {}; publishing needs a token", list(open)),
+        _ => format!("{who} can read {}; the rest needs a token", list(open)),
+    }
+}
