@@ -1,4 +1,6 @@
 // @ts-check
+import { Token } from "./token.mjs";
+
 /** @typedef {import("./types.mjs").Env} Env */
 
 /**
@@ -6,8 +8,14 @@
  * @returns {Env}
  */
 export function browserEnv() {
-  return {
+  const token = new Token({
     fetch: globalThis.fetch.bind(globalThis),
+    storage: storage(),
+    href: globalThis.location.href,
+  });
+  return {
+    fetch: token.fetch,
+    token,
     performance: globalThis.performance,
     PerformanceObserver: globalThis.PerformanceObserver,
     WebTransport: typeof WebTransport === "undefined" ? undefined : WebTransport,
@@ -22,6 +30,15 @@ export function browserEnv() {
     },
     breathe,
   };
+}
+
+/** The tab's own storage, which a browser may refuse. */
+function storage() {
+  try {
+    return globalThis.sessionStorage;
+  } catch {
+    return undefined;
+  }
 }
 
 /** How long a turn may take to come, where frames are rare. */

@@ -16,6 +16,8 @@ export class PageError extends Error {
     this.steps = steps;
     /** Trying again would bring the same. */
     this.permanent = false;
+    /** Another token may help. */
+    this.needsToken = false;
     /** The server itself answered, whatever way the question took. */
     this.answered = false;
     /** How long the server asks to be left alone, in milliseconds. */
@@ -66,6 +68,7 @@ export function refused(what, status, problem, origin, retryAfterMs = 0) {
   const error = refusedInWords(what, status, problem, origin);
   error.answered = true;
   error.retryAfterMs = retryAfterMs;
+  error.needsToken = status === 401;
   // What the server has judged stays judged; only "not now" and its own failures are asked again.
   error.permanent = status < 500 ? ![408, 425, 429].includes(status) : status === 501 || status === 505;
   return error;
@@ -81,6 +84,9 @@ function refusedInWords(what, status, problem, origin) {
   const reason = problem.detail || problem.title || "";
   const message = `The server refused the request for ${what} with status ${status}` +
     (reason === "" ? "." : `: ${reason.replace(/\.?$/, ".")}`);
+  if (status === 401) {
+    return new PageError(message, ["Ask whoever runs this server for a token that is valid now."]);
+  }
   if (status === 403) {
     return new PageError(message, [
       "Open the page at the address that the server prints.",
@@ -155,6 +161,27 @@ export function noFeed(name, names) {
     names.length === 0 ? "It has no feeds at all." : `There is: ${names.join(", ")}.`,
     "Check the feed's name in the address.",
   ]));
+}
+
+/**
+ * The server shows this feed to those who have a token.
+ * @param {string} name
+ */
+export function tokenNeeded(name) {
+  return withToken(forGood(new PageError(`A token is needed to read the feed “${name}”.`, [
+    "Ask whoever runs this server for a token.",
+  ])));
+}
+
+/** The token under which the feed was read has ended. */
+export function tokenExpired() {
+  return withToken(new PageError("The token has expired.", ["Ask whoever runs this server for a new one."]));
+}
+
+/** @param {PageError} error */
+function withToken(error) {
+  error.needsToken = true;
+  return error;
 }
 
 /** The server has nothing to show, and the address names nothing. */

@@ -9,8 +9,10 @@ import { Follower } from "./follow.mjs";
 import { loadInfo } from "./info.mjs";
 import { noticeWebTransport } from "./page.mjs";
 import { byId } from "./panel.mjs";
+import { askForToken } from "./token-form.mjs";
 
 const env = browserEnv();
+if (env.token !== undefined) env.token.ask = askForToken;
 const query = new URL(env.href).searchParams;
 const transport = byId("transport", HTMLSelectElement);
 const from = byId("from", HTMLSelectElement);
@@ -49,7 +51,26 @@ view.panel.start.disabled = false;
 wireCopyButtons();
 noticeWebTransport(env);
 if (query.get("autostart") === "1") start();
-else loadInfo(env).then(({ info }) => showInfo(info), (error) => view.panel.showError(asPageError(error)));
+else look();
+
+/** Asks the server what it has, and the visitor for a token if it shows nothing without one. */
+async function look() {
+  const over = new AbortController();
+  view.panel.start.addEventListener("click", () => over.abort(), { signal: over.signal });
+  for (;;) {
+    try {
+      const { info } = await loadInfo(env);
+      showInfo(info);
+      if (info.feeds.length > 0 || info.auth === null || info.auth.token) return;
+      if (!(await env.token?.renew("This server shows its feeds to those who have a token.", over.signal))) return;
+    } catch (cause) {
+      const error = asPageError(cause);
+      if (error.needsToken && (await env.token?.renew(error.message, over.signal))) continue;
+      if (!over.signal.aborted) view.panel.showError(error);
+      return;
+    }
+  }
+}
 
 function start() {
   view.feed = picker.feed;

@@ -11,6 +11,8 @@ import { watchProtocol } from "./timing.mjs";
  * @property {string} version
  * @property {Feed[]} feeds
  * @property {{ url: string, certificateHashes: CertificateHash[] } | null} webtransport
+ * @property {{ token: boolean, renewal: string | null } | null} auth of a server that asks for tokens: whether the
+ *   one that was shown is valid, and where a new one can be had
  * @property {string} chrome the command that starts Chrome with the page over HTTP/3, or ""
  */
 
@@ -41,7 +43,9 @@ export async function loadInfo(env, signal) {
       // Anything else is a connection that was cut.
       throw cause instanceof SyntaxError ? badInfo("it is not JSON", cause) : unreachable(path, cause);
     }
-    return { info: parseInfo(value), protocol: await timing.protocol() };
+    const info = parseInfo(value);
+    if (env.token !== undefined) env.token.renewal = info.auth?.renewal ?? null;
+    return { info, protocol: await timing.protocol() };
   } finally {
     limit.clear();
     timing.stop();
@@ -83,6 +87,7 @@ export function parseInfo(value) {
       };
     }),
     webtransport: webtransport(info.webtransport),
+    auth: auth(info.auth),
     chrome: info.chrome === undefined || info.chrome === null ? "" : string(info.chrome, "chrome"),
   };
 }
@@ -158,6 +163,16 @@ export async function refusal(what, response, env) {
   }
   const wait = retryAfter(response.headers.get("retry-after"), Date.now());
   return refused(what, response.status, problem, new URL(env.href).origin, wait);
+}
+
+/**
+ * @param {unknown} value
+ * @returns {Info["auth"]}
+ */
+function auth(value) {
+  if (value === undefined || value === null) return null;
+  const entry = object(value, "auth");
+  return { token: entry.token === true, renewal: typeof entry.renewal === "string" ? entry.renewal : null };
 }
 
 /**

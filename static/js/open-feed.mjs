@@ -1,6 +1,6 @@
 // @ts-check
 import { FETCH_H3, FETCH_TCP, WEBTRANSPORT, openAuto } from "./auto.mjs";
-import { noFeed, notOffered } from "./errors.mjs";
+import { noFeed, notOffered, tokenNeeded } from "./errors.mjs";
 import { openFetch } from "./fetch-source.mjs";
 import { feedUrl, sessionUrl, withQuery } from "./info.mjs";
 import { isHttp3 } from "./timing.mjs";
@@ -25,12 +25,15 @@ import { openWebTransport } from "./webtransport-source.mjs";
  */
 export async function openFeed({ env, info, protocol, choice, feed, from, signal, rests }) {
   const { webtransport } = info;
-  if (!info.feeds.some(({ name }) => name === feed)) throw noFeed(feed, info.feeds.map(({ name }) => name));
+  if (!info.feeds.some(({ name }) => name === feed)) {
+    if (info.auth !== null && !info.auth.token) throw tokenNeeded(feed);
+    throw noFeed(feed, info.feeds.map(({ name }) => name));
+  }
   const query = { format: "frames", from };
   const viaFetch = () => openFetch({ url: withQuery(feedUrl(info, feed, env.href), query), signal, env });
   const viaWebTransport = async () => {
     if (webtransport === null) throw notOffered();
-    const url = withQuery(sessionUrl({ ...info, webtransport }, feed, env.href), query);
+    const url = await shown(env, info, withQuery(sessionUrl({ ...info, webtransport }, feed, env.href), query), signal);
     return openWebTransport({ url, certificateHashes: webtransport.certificateHashes, signal, env });
   };
   if (choice === "fetch") {
@@ -52,6 +55,19 @@ export async function openFeed({ env, info, protocol, choice, feed, from, signal
     resting: (way) => rests.why(way),
     onFailed: (way, why) => rests.fail(way, why),
   });
+}
+
+/**
+ * The address of a session with the page's token in it. A page whose cookie lets it in gets one for that.
+ * @param {import("./types.mjs").Env} env
+ * @param {import("./info.mjs").Info} info
+ * @param {string} url
+ * @param {AbortSignal} signal
+ */
+export async function shown({ token }, info, url, signal) {
+  if (token === undefined) return url;
+  if (token.value === "" && info.auth?.token === true) await token.renewAlone(signal);
+  return token.inUrl(url);
 }
 
 /**

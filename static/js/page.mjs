@@ -4,6 +4,7 @@ import { browserEnv } from "./env.mjs";
 import { noFeeds, noWebTransport } from "./errors.mjs";
 import { chosenFeed, feedUrl, loadInfo } from "./info.mjs";
 import { snippetFor } from "./snippet.mjs";
+import { askForToken } from "./token-form.mjs";
 import { View } from "./view.mjs";
 import { Viewer } from "./viewer.mjs";
 
@@ -15,6 +16,7 @@ import { Viewer } from "./viewer.mjs";
  */
 export function startPage(transport) {
   const env = browserEnv();
+  if (env.token !== undefined) env.token.ask = askForToken;
   const query = new URL(env.href).searchParams;
   const wanted = query.get("feed") ?? "";
   const view = new View();
@@ -29,7 +31,23 @@ export function startPage(transport) {
     showPaths({ feed: path, isDefault, info: new URL("info", env.href).pathname });
     if (!isDefault) showNamed(feed);
   };
-  const viewer = new Viewer(env, { ...view.events, onInfo: showInfo });
+  const viewer = new Viewer(env, {
+    ...view.events,
+    onInfo: showInfo,
+    onError: (error) => {
+      view.events.onError(error);
+      if (error.needsToken) void again(error.message);
+    },
+  });
+  /**
+   * Starts once more with another token, if the visitor has one.
+   * @param {string} why
+   */
+  async function again(why) {
+    const over = new AbortController();
+    view.panel.start.addEventListener("click", () => over.abort(), { signal: over.signal });
+    if (await env.token?.renew(why, over.signal)) viewer.start(transport, wanted);
+  }
 
   view.panel.start.addEventListener("click", () => viewer.start(transport, wanted));
   view.panel.stop.addEventListener("click", () => viewer.stop());

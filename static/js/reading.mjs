@@ -1,7 +1,7 @@
 // @ts-check
 import { AutoError, inWords } from "./auto.mjs";
 import { Backoff } from "./backoff.mjs";
-import { asPageError, broken, feedFailed } from "./errors.mjs";
+import { asPageError, broken, feedFailed, tokenExpired } from "./errors.mjs";
 import { readFrames } from "./frame-reader.mjs";
 import { loadInfo } from "./info.mjs";
 import { openFeed } from "./open-feed.mjs";
@@ -34,6 +34,10 @@ export class Reading {
   #totals = { chunks: 0, bytes: 0, firstAt: /** @type {number | null} */ (null) };
   /** @type {number | null} */
   #previous = null;
+  /** The token has ended while this was read. */
+  #expired = false;
+  /** How often a token was renewed since a chunk came. */
+  #renewals = 0;
   /** The connection was lost, and what that cost is not known yet. */
   #returning = false;
   /** @type {Watchdog | undefined} */
@@ -87,6 +91,16 @@ export class Reading {
         if (signal.aborted) return () => events.onStopped(this.#sum());
         error = asPageError(cause);
         const verdicts = cause instanceof AutoError ? cause.verdicts : [];
+        const { token } = this.#env;
+        if (error.needsToken && token !== undefined) {
+          this.#returning ||= this.#place.next !== undefined;
+          events.onLost(error, 0, this.#backoff.attempts + 1, verdicts);
+          // A server that refuses every new token is not asked without a pause.
+          if (this.#renewals > 0) await this.#wait(this.#backoff.next(0), 0);
+          this.#renewals += 1;
+          if (!signal.aborted && (await token.renew(error.message, signal))) continue;
+          if (signal.aborted) return () => events.onStopped(this.#sum());
+        }
         if (error.permanent) return () => events.onError(error, verdicts);
         this.#returning ||= this.#place.next !== undefined;
         const wait = this.#backoff.next(error.retryAfterMs);
@@ -119,7 +133,9 @@ export class Reading {
     try {
       return await this.#read(source, protocol, verdicts);
     } catch (cause) {
-      if (!signal.aborted) this.#rests.fail(way, inWords(cause));
+      // A token that has ended is not the way's fault.
+      const { needsToken } = asPageError(cause);
+      if (!signal.aborted && !needsToken) this.#rests.fail(way, inWords(cause));
       throw cause;
     } finally {
       source.close();
@@ -156,6 +172,8 @@ export class Reading {
     env.clearTimer(late);
     watchdog.stop();
     this.#watchdog = undefined;
+    const expired = this.#expired;
+    this.#expired = false;
     this.abort.signal.throwIfAborted();
     if (!final && done.how === "ended") {
       this.#events.onPath({ transport, protocol: await source.protocol(REPORT_WAIT_MS), final: true });
@@ -165,6 +183,7 @@ export class Reading {
       if (protocol !== UNKNOWN) this.#events.onPath({ transport, protocol, final: true });
     }
     if (done.how === "ended") return done.end;
+    if (expired) throw tokenExpired();
     if (done.how === "bad") throw broken("The stream is not what this page expects.", done.cause, true);
     if (gone.signal.aborted) throw broken(`The stream is dead: ${gone.signal.reason.message}.`, undefined, false);
     throw source.failure(done.cause, bytes);
@@ -184,6 +203,9 @@ export class Reading {
         return;
       case "stalled":
         this.#events.onStalled(frame.stalled);
+        return;
+      case "expired":
+        this.#expired = true;
         return;
       case "gap": {
         const missed = place.gap(frame);
@@ -212,6 +234,7 @@ export class Reading {
   #chunk({ seq, micros, bytes }) {
     this.#resume(undefined);
     this.#backoff.reset();
+    this.#renewals = 0;
     const at = this.#env.performance.now() - this.#startedAt;
     const totals = this.#totals;
     totals.firstAt ??= at;

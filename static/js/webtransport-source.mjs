@@ -1,5 +1,5 @@
 // @ts-check
-import { cutShort, noStream, noWebTransport, sessionFailed } from "./errors.mjs";
+import { cutShort, noStream, noWebTransport, sessionFailed, tokenExpired } from "./errors.mjs";
 
 /** @typedef {import("./types.mjs").Env} Env */
 /** @typedef {import("./types.mjs").Source} Source */
@@ -11,11 +11,15 @@ import { cutShort, noStream, noWebTransport, sessionFailed } from "./errors.mjs"
  */
 export const OPEN_TIMEOUT_MS = 8000;
 
+/** The code with which a server closes a session whose token has ended (docs/protocol.md). */
+const EXPIRED = 2;
+
 /**
  * An open session.
  * @typedef {object} OpenSession
  * @property {WebTransport} session
  * @property {number} startedAt `performance.now()` just before the request left
+ * @property {() => boolean} expired whether the server closed it because the token has ended
  * @property {() => string} why how the server closed it, in words, or ""
  * @property {() => void} close safe to repeat
  *
@@ -43,8 +47,10 @@ export async function openSession({ url, certificateHashes, signal, env }) {
   }
 
   let why = "";
+  let expired = false;
   session.closed.then(
     ({ closeCode, reason }) => {
+      expired = closeCode === EXPIRED;
       why = `the server closed the session with code ${closeCode ?? 0}${reason ? `: ${reason}` : ""}`;
     },
     () => {
@@ -64,7 +70,7 @@ export async function openSession({ url, certificateHashes, signal, env }) {
     close();
     throw sessionFailed(url, origin, byHash, cause);
   }
-  return { session, startedAt, why: () => why, close };
+  return { session, startedAt, why: () => why, expired: () => expired, close };
 }
 
 /**
@@ -75,7 +81,7 @@ export async function openSession({ url, certificateHashes, signal, env }) {
  * @returns {Promise<Source>}
  */
 export async function openWebTransport(options) {
-  const { session, startedAt, why, close } = await openSession(options);
+  const { session, startedAt, why, expired, close } = await openSession(options);
   try {
     /** @type {ReadableStreamReadResult<ReadableStream<Uint8Array>>} */
     let first;
@@ -95,7 +101,7 @@ export async function openWebTransport(options) {
       stream: first.value,
       // WebTransport sessions of today's browsers are HTTP/3 by definition.
       protocol: async () => "h3",
-      failure: (cause, bytes) => cutShort(bytes, cause, why()),
+      failure: (cause, bytes) => (expired() ? tokenExpired() : cutShort(bytes, cause, why())),
       close,
     };
   } catch (error) {
