@@ -131,7 +131,7 @@ async fn a_live_feed_that_is_started_again_is_not_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feed_that_failed_and_one_with_a_gap() {
-    let (feed, publisher) = Feed::live("default", 400, Lag::Skip);
+    let (feed, publisher) = Feed::live("default", 2000, Lag::Skip);
     let server = TestServer::feed(feed).await;
     for number in 0..20 {
         publisher.publish(format!("{number}\n").into()).await.unwrap();
@@ -145,7 +145,7 @@ async fn a_feed_that_failed_and_one_with_a_gap() {
     assert_eq!(got.status.code(), Some(1));
     assert!(text(&got.stderr).contains("bytes: the disk burns"), "{}", text(&got.stderr));
 
-    let (feed, publisher) = Feed::live("default", 400, Lag::Skip);
+    let (feed, publisher) = Feed::live("default", 2000, Lag::Skip);
     let server = TestServer::feed(feed).await;
     let first = publisher.publish("0\n".into()).await.unwrap();
     for number in 1..20 {
