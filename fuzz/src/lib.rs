@@ -14,7 +14,9 @@ use h3cast_proto::{
         frames::{Frame, FrameDecoder},
     },
     filter::FrameFilter,
+    forwarded,
     message::{Head, check_head, check_trailers},
+    proxy::{MAX_V2, ProxyHeader, ProxyRead},
     qpack::{self, DecoderStream, check_encoder_stream},
     stream_code, structured, varint,
 };
@@ -103,6 +105,21 @@ pub fn feeds(data: &[u8]) {
     if let Ok(cursor) = text.parse::<EndCursor>() {
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
     }
+}
+
+/// The header of a connection that a proxy forwards, read as a server reads it, and the fields of its requests.
+pub fn proxies(data: &[u8]) {
+    let mut read = 0;
+    while let Ok(ProxyRead::More(more)) = ProxyHeader::read(&data[..read]) {
+        assert!(more > 0 && read + more <= MAX_V2);
+        read += more;
+        if read > data.len() {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(data);
+    let _ = forwarded::parse(&text);
+    let _ = forwarded::bare_node(&text);
 }
 
 /// Error codes, integers, QPACK's instruction streams, and structured fields.

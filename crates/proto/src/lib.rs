@@ -29,6 +29,8 @@
 //! | [`capsule`] | RFC 9297 §3, draft-ietf-webtrans-http3 §6 |
 //! | [`datagram`] | RFC 9297 §2.1 |
 //! | [`code`], [`stream_code`] | error codes: RFC 9114 §8.1, draft-ietf-webtrans-http3 §4.4 |
+//! | [`proxy`] | what proxies send before a connection: the PROXY protocol, versions 1 and 2 |
+//! | [`forwarded`] | what proxies add to requests: RFC 7239, `X-Forwarded-For` |
 //! | [`structured`] | strings of structured fields: RFC 9651 §3.3.3 |
 //! | [`feed`] | cursors, gaps and binary frames of feeds: `docs/protocol.md` |
 
@@ -38,8 +40,10 @@ pub mod control;
 pub mod datagram;
 pub mod feed;
 pub mod filter;
+pub mod forwarded;
 pub mod frame;
 pub mod message;
+pub mod proxy;
 pub mod qpack;
 pub mod settings;
 pub mod stream_code;

@@ -15,6 +15,7 @@ proptest! {
         targets::datagrams(&data);
         targets::values(&data);
         targets::feeds(&data);
+        targets::proxies(&data);
     }
 
     /// Random bytes are hardly ever a cursor.
