@@ -44,7 +44,7 @@ use h3cast_proto::frame;
 use self::{
     asked::Delivery,
     authorize::Decided,
-    host::{base_of, for_shell, prefix_of},
+    host::{base_of, for_shell, has_http3, prefix_of},
     problem::Problem,
     publish::Publications,
     quotas::account,
@@ -60,7 +60,7 @@ use crate::{
     identity::{Fingerprint, Identity},
     origin::Origins,
     path, resource,
-    server::{ServerBuilder, Via},
+    server::ServerBuilder,
     source::command::Commands,
 };
 
@@ -296,13 +296,15 @@ impl App {
         feeds
     }
 
-    /// Whether a page of `origin` may read what is served as `host`, and publish there.
-    fn allows(&self, origin: &str, host: &str) -> bool {
-        // A page elsewhere can make its own name point here, and be of the same host then. The
-        // certificate is in the way of that, unless the browser was told to take ours for every name.
-        let ours = self.origins.names_host(host)
-            || self.identity.as_ref().is_some_and(|identity| identity.current().is_for(host));
-        self.origins.allow(origin, if ours { host } else { "" })
+    /// Whether a page of `origin` may read what is served as `host`, and publish there. `is_ours` when that name is
+    /// known to be this server's.
+    fn allows(&self, origin: &str, host: &str, is_ours: bool) -> bool {
+        self.origins.allow(origin, if is_ours { host } else { "" })
+    }
+
+    /// Whether a name was given to this server: to be allowed, or in its certificate.
+    fn names(&self, host: &str) -> bool {
+        self.origins.names_host(host) || self.identity.as_ref().is_some_and(|identity| identity.current().is_for(host))
     }
 
     /// The name of the feed at that path, which may have any of its letters percent-encoded; `prefix` is where the
@@ -551,7 +553,7 @@ async fn info(State(app): State<Arc<App>>, request: Request) -> Result<Response,
         info["auth"] = json!({ "token": decided.access().is_granted(), "renewal": app.renewal });
     }
     // Another server than ours has no HTTP/3.
-    if let Some(identity) = app.identity.as_ref().filter(|_| request.extensions().get::<Via>().is_some()) {
+    if let Some(identity) = app.identity.as_ref().filter(|_| has_http3(request.extensions())) {
         let hash = |hash: &Fingerprint| json!({ "algorithm": "sha-256", "value": hash.base64() });
         let hashes: Vec<_> = identity.hashes().iter().map(hash).collect();
         let chrome =

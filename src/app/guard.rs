@@ -13,7 +13,7 @@ use tracing::debug;
 use super::{App, Problem, authorize, host};
 use crate::{
     origin::{Origins, is_loopback},
-    server::Via,
+    server::{Advertise, Forwarded, Via},
 };
 
 /// The headers that a page of another origin may see beside those that it always may.
@@ -78,27 +78,29 @@ pub(super) async fn guard(
         Err(text) => return Ok(Problem::bad(text.into()).into_response()),
     };
     let named = authority.and_then(host::host_in);
-    // A client that names none is no browser.
-    let ours = authority.is_none() || named.is_some_and(|host| is_loopback(host) || app.origins.names_host(host));
-    let host = named.unwrap_or("localhost");
-    if via.is_some_and(|via| !via.tls) && !ours {
-        // A page elsewhere that makes its own name point at this machine (DNS rebinding) would
-        // otherwise read everything here as its own.
-        let text =
-            "plain HTTP is served to this machine only, under its own name: open http://localhost instead".into();
-        return Ok(Problem::new(StatusCode::MISDIRECTED_REQUEST, text).into_response());
+    let forwarded = request.extensions().get::<Forwarded>();
+    let advertised = request.extensions().get::<Arc<Advertise>>().and_then(|at| at.host());
+    let is_given = |host: &str| advertised.is_some_and(|at| at.eq_ignore_ascii_case(host)) || app.names(host);
+    // A client that names none is not a browser.
+    let is_local = authority.is_none() || named.is_some_and(|host| is_loopback(host) || is_given(host));
+    if via.is_some_and(|via| !via.tls) && !is_local && !forwarded.is_some_and(Forwarded::is_unforgeable) {
+        return Ok(misdirected(named, forwarded).into_response());
     }
+    // A page elsewhere can make its own name point here, and be of the same host then. A certificate is in the way of
+    // that, ours or the proxy's (unless the browser was told to take ours for every name).
+    let host = forwarded.and_then(Forwarded::host).and_then(host::host_in).or(named).unwrap_or("localhost");
+    let is_ours = is_given(host) || forwarded.is_some_and(|by| by.https() == Some(true));
     debug!(version = ?request.version(), method = %request.method(), path = request.uri().path(), "request");
     let origin = request.headers().get(header::ORIGIN).cloned();
     let foreign = origin.is_some();
-    let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| app.allows(origin, host)));
+    let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| app.allows(origin, host, is_ours)));
     if foreign && allowed.is_none() && !request.method().is_safe() {
         // Browsers send simple cross-origin POSTs without asking first.
         let text = "pages of that origin may not do this here: the server must allow their origin";
         return Ok(Problem::new(StatusCode::FORBIDDEN, text.into()).into_response());
     }
     let trusted = foreign.then_some(allowed.is_some());
-    let unasked = Unasked::of(request.headers(), trusted, || app.allows("null", host));
+    let unasked = Unasked::of(request.headers(), trusted, || app.allows("null", host, is_ours));
     // Extensions are a map on the heap: only what a request needs goes into them.
     if let Some(prefix) = host::Prefix::of(&request) {
         request.extensions_mut().insert(prefix);
@@ -150,6 +152,23 @@ pub(super) async fn guard(
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     }
     Ok(response)
+}
+
+/// The answer to a request over plain HTTP under a name that was not given to this server.
+///
+/// A page elsewhere that makes its own name point at this machine (DNS rebinding) would otherwise read everything here
+/// as its own. It can pretend to be a trusted proxy of this machine, but not under another name, nor with `Via`.
+fn misdirected(named: Option<&str>, forwarded: Option<&Forwarded>) -> Problem {
+    let host = named.unwrap_or("this name");
+    let text = match forwarded {
+        None => format!(
+            "plain HTTP is served to this machine only, under its own name: open http://localhost instead of {host}. If a proxy forwards this, the server must trust it (`trust-proxy`, with its address)"
+        ),
+        Some(_) => format!(
+            "the proxy forwards {host}, and any page could do so that makes its name point here: have the proxy send `Via`, or `Host: localhost` and the name in `X-Forwarded-Host`, or give the server this name (`advertise` or `allow-origin`)"
+        ),
+    };
+    Problem::new(StatusCode::MISDIRECTED_REQUEST, text)
 }
 
 /// OPTIONS, and with it the preflight of CORS (Fetch §4.8).

@@ -7,7 +7,7 @@ use http::{Extensions, HeaderMap, Uri, Version, header};
 
 use crate::{
     origin::split_authority,
-    server::{Advertise, Via, base},
+    server::{self, Advertise, Forwarded, Via},
 };
 
 /// What a request calls this server: `:authority` of HTTP/2 and 3, or `Host`. An HTTP/1.0 client may
@@ -102,14 +102,21 @@ fn is_reg_name(mut name: &[u8]) -> bool {
 /// ours, it is what the client uses, as far as that shows: without TLS, unless the request says `https`.
 pub(super) fn base_of(request: &Request) -> String {
     let extensions = request.extensions();
-    if let Some(via) = extensions.get::<Via>() {
-        return base(request.uri(), request.headers(), *via, extensions.get::<Arc<Advertise>>().map(Arc::as_ref));
+    if let Some(base) = server::base_of(request.uri(), request.headers(), extensions) {
+        return base;
     }
     let scheme = request.uri().scheme_str().unwrap_or("http");
     let authority = checked(request.version(), request.uri(), request.headers()).ok().flatten();
     // Only what is plainly a host goes into URLs.
     let authority = authority.filter(|authority| split_authority(authority).is_some()).unwrap_or("localhost");
     format!("{scheme}://{authority}")
+}
+
+/// Whether our HTTP/3 is where the client reaches us. A proxy that ends TLS has its own; ours is elsewhere, if anywhere
+/// that the client can reach: that must be advertised.
+pub(super) fn has_http3(extensions: &Extensions) -> bool {
+    let ends_tls = extensions.get::<Forwarded>().is_some_and(|by| by.https() == Some(true));
+    extensions.get::<Via>().is_some() && (!ends_tls || extensions.get::<Arc<Advertise>>().is_some())
 }
 
 /// Where the app is: the path under which a router has it, as the client writes it.

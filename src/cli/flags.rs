@@ -14,6 +14,7 @@ pub(super) fn of_start(error: StartError) -> anyhow::Error {
         StartError::Listen(error) => of_listen(error, "--listen"),
         StartError::PlainHttp(error) => of_listen(error, "--http"),
         StartError::Identity(error) => of_identity(error),
+        StartError::NoTrustedProxy => anyhow!("--proxy-protocol needs --trust-proxy, with the address of the proxy"),
         error => error.into(),
     }
 }

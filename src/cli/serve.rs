@@ -9,6 +9,7 @@ mod feeding;
 #[cfg(feature = "jwt")]
 mod fetch;
 mod limits;
+mod proxies;
 mod quotas;
 mod stdin;
 
@@ -108,6 +109,7 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
     for listen in args.listen {
         builder = builder.listen(listen);
     }
+    builder = args.proxies.apply(builder);
     let Some(built) = stop.run_until_cancelled(app.install(builder).build()).await else {
         abandon(identity).await;
         return Ok(());

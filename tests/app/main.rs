@@ -5,4 +5,5 @@ mod common;
 mod compression;
 mod origins;
 mod page;
+mod proxies;
 mod under_prefix;

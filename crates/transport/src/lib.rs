@@ -36,6 +36,7 @@
 //! | [`early`] | [`EarlyData`]: requests that may be copies, and 425 |
 //! | [`identity`] | the certificate, its hashes, its renewal |
 //! | [`listen`] | addresses to listen on |
+//! | [`proxy`] | proxies in front of a server, and what they say of clients |
 //! | [`quic`] | the QUIC engine, and where it shows |
 //! | [`note`] | what a running server leaves for its user's clients |
 //!
@@ -106,6 +107,8 @@ pub mod origin;
 mod outstanding;
 mod panics;
 mod path;
+#[cfg(feature = "server")]
+pub mod proxy;
 pub mod quic;
 mod rarely;
 #[cfg(feature = "server")]

@@ -1,10 +1,10 @@
 //! Where a client reaches the server: what it calls it, or what it is told to call it.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
-use http::{HeaderMap, Uri, header};
+use http::{Extensions, HeaderMap, HeaderValue, Uri, header};
 
-use crate::origin::split_authority;
+use crate::{origin::split_authority, proxy::Forwarded};
 
 /// The address that clients are told, where theirs is not it: behind a proxy that ends TLS, say, or where
 /// plain HTTP and HTTPS are mapped to other ports. Written `HOST:PORT`, or `:PORT` for the host that the
@@ -62,44 +62,101 @@ pub struct Via {
 /// The port of `https` URLs without one.
 const HTTPS: u16 = 443;
 
-/// The host (as it stands in a URL) and the port by which this client reaches us over TLS and QUIC.
-///
-/// A port mapping does not show in our own port, but in the authority that the client names. That
-/// mappings carry UDP and TCP alike is taken for granted.
-fn reached<'a>(uri: &'a Uri, headers: &'a HeaderMap, via: Via, advertise: Option<&'a Advertise>) -> (&'a str, u16) {
-    let (host, port) = match authority(uri, headers) {
-        // Nothing is at port 0, whatever a client calls it.
-        Some((host, port)) if via.tls => (host, port.filter(|port| *port > 0).unwrap_or(HTTPS)),
-        Some((host, _)) => (host, via.tls_port),
-        None => ("localhost", via.tls_port),
-    };
-    match advertise {
-        Some(Advertise { host: told, port }) => (told.as_deref().unwrap_or(host), *port),
-        None => (host, port),
+/// What a client calls the server, and how.
+struct Called<'a> {
+    /// The host, as it stands in a URL, and the port, if the client names one.
+    authority: Option<(&'a str, Option<u16>)>,
+    via: Via,
+    advertise: Option<&'a Advertise>,
+}
+
+impl<'a> Called<'a> {
+    fn by(uri: &'a Uri, headers: &'a HeaderMap, via: Via, advertise: Option<&'a Advertise>) -> Self {
+        Self { authority: authority(uri, headers), via, advertise }
+    }
+
+    /// The same with what a trusted proxy says of it.
+    fn of(uri: &'a Uri, headers: &'a HeaderMap, extensions: &'a Extensions) -> Option<Self> {
+        let advertise = extensions.get::<Arc<Advertise>>().map(Arc::as_ref);
+        let mut called = Self::by(uri, headers, *extensions.get::<Via>()?, advertise);
+        if let Some(forwarded) = extensions.get::<Forwarded>() {
+            called.authority = forwarded.host().and_then(split).or(called.authority);
+            called.via.tls = forwarded.https().unwrap_or(called.via.tls);
+        }
+        Some(called)
+    }
+
+    /// The host (as it stands in a URL) and the port by which this client reaches us over TLS and QUIC.
+    ///
+    /// A port mapping does not show in our own port, but in the authority that the client names. That
+    /// mappings carry UDP and TCP alike is taken for granted.
+    fn reached(&self) -> (&'a str, u16) {
+        let (host, port) = match self.authority {
+            // Nothing is at port 0, whatever a client calls it.
+            Some((host, port)) if self.via.tls => (host, port.filter(|port| *port > 0).unwrap_or(HTTPS)),
+            Some((host, _)) => (host, self.via.tls_port),
+            None => ("localhost", self.via.tls_port),
+        };
+        match self.advertise {
+            Some(Advertise { host: told, port }) => (told.as_deref().unwrap_or(host), *port),
+            None => (host, port),
+        }
+    }
+
+    fn base(&self) -> String {
+        match self.reached() {
+            (host, HTTPS) => format!("https://{host}"),
+            (host, port) => format!("https://{host}:{port}"),
+        }
+    }
+
+    fn alt_svc(&self) -> String {
+        let (host, port) = self.reached();
+        let same = self.authority.is_none_or(|(used, _)| used.eq_ignore_ascii_case(host));
+        format!("h3=\"{}:{port}\"; ma=86400", if same { "" } else { host })
     }
 }
 
 fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<(&'a str, Option<u16>)> {
-    let authority = match uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => headers.get(header::HOST)?.to_str().ok()?,
-    };
-    split_authority(authority.strip_suffix(':').unwrap_or(authority))
-}
-
-/// The origin by which this client reaches us over TLS and QUIC: `https://HOST[:PORT]`.
-pub fn base(uri: &Uri, headers: &HeaderMap, via: Via, advertise: Option<&Advertise>) -> String {
-    match reached(uri, headers, via, advertise) {
-        (host, HTTPS) => format!("https://{host}"),
-        (host, port) => format!("https://{host}:{port}"),
+    match uri.authority() {
+        Some(authority) => split(authority.as_str()),
+        None => split(headers.get(header::HOST)?.to_str().ok()?),
     }
 }
 
-/// Where HTTP/3 is, for a client that came over TLS (RFC 7838 §3): at the same port, a day, as is usual.
-pub(crate) fn alt_svc(uri: &Uri, headers: &HeaderMap, via: Via, advertise: Option<&Advertise>) -> String {
-    let (host, port) = reached(uri, headers, via, advertise);
-    let same = authority(uri, headers).is_none_or(|(used, _)| used.eq_ignore_ascii_case(host));
-    format!("h3=\"{}:{port}\"; ma=86400", if same { "" } else { host })
+fn split(authority: &str) -> Option<(&str, Option<u16>)> {
+    split_authority(authority.strip_suffix(':').unwrap_or(authority))
+}
+
+/// The origin by which this client reaches us over TLS and QUIC: `https://HOST[:PORT]`. Behind a trusted proxy,
+/// [`base_of`] is the one to ask.
+pub fn base(uri: &Uri, headers: &HeaderMap, via: Via, advertise: Option<&Advertise>) -> String {
+    Called::by(uri, headers, via, advertise).base()
+}
+
+/// The origin by which the client of a request reaches us over TLS and QUIC: `https://HOST[:PORT]`. Where a trusted
+/// proxy forwards a request of HTTPS, it is that of the proxy, unless another one is
+/// [advertised](crate::server::ServerBuilder::advertise). `None` for a request of another server.
+#[must_use]
+pub fn base_of(uri: &Uri, headers: &HeaderMap, extensions: &Extensions) -> Option<String> {
+    Called::of(uri, headers, extensions).map(|called| called.base())
+}
+
+/// Where HTTP/3 is (RFC 7838 §3): at the same port, a day, as is usual. Not for clients of plain HTTP, which could
+/// not believe it; a proxy of HTTPS has HTTP/3 of its own, unless we are to tell of ours.
+#[cfg(feature = "tcp")]
+pub(crate) fn alternative(
+    uri: &Uri,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+    has_http3: bool,
+) -> Option<HeaderValue> {
+    let called = Called::of(uri, headers, extensions)?;
+    let is_here = match extensions.get::<Forwarded>().and_then(Forwarded::https) {
+        Some(https) => https && called.advertise.is_some(),
+        None => has_http3,
+    };
+    is_here.then(|| HeaderValue::from_str(&called.alt_svc()).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -126,7 +183,8 @@ mod tests {
             }
             let (uri, via) = (Uri::from_static("/"), Via { tls, tls_port: 4433 });
             let advertise = advertise.map(|text| text.parse().unwrap());
-            (base(&uri, &headers, via, advertise.as_ref()), alt_svc(&uri, &headers, via, advertise.as_ref()))
+            let called = Called::by(&uri, &headers, via, advertise.as_ref());
+            (called.base(), called.alt_svc())
         };
         for (host, tls, advertise, expected, alternative) in [
             (Some("localhost:4433"), true, None, "https://localhost:4433", ":4433"),

@@ -49,15 +49,24 @@ impl WrongLength {
     }
 }
 
-/// Answers that a client has too much open: a problem (RFC 9457).
+/// Answers that a client has too much open.
 pub(crate) fn too_many(reason: Refusal) -> Response<String> {
-    // What `reason` gives needs no escapes.
-    let (limit, detail) = (reason.as_str(), reason.reason());
-    let problem = format!(
-        r#"{{"type":"about:blank","title":"Too Many Requests","status":429,"detail":"{detail} (limit: {limit})"}}"#
-    );
+    let detail = format!("{} (limit: {})", reason.reason(), reason.as_str());
+    problem(StatusCode::TOO_MANY_REQUESTS, &detail)
+}
+
+/// Answers a request whose trusted proxy says something that cannot be understood.
+pub(crate) fn misforwarded() -> Response<String> {
+    let detail = "what the proxy says of this request (Forwarded, X-Forwarded-...) is malformed: see the server's log";
+    problem(StatusCode::BAD_REQUEST, detail)
+}
+
+/// An error as RFC 9457 writes it. `detail` needs no escapes.
+fn problem(status: StatusCode, detail: &str) -> Response<String> {
+    let (title, number) = (status.canonical_reason().unwrap_or_default(), status.as_u16());
+    let problem = format!(r#"{{"type":"about:blank","title":"{title}","status":{number},"detail":"{detail}"}}"#);
     let mut response = Response::new(problem);
-    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    *response.status_mut() = status;
     for (name, value) in [
         (header::CONTENT_TYPE, "application/problem+json"),
         (header::CACHE_CONTROL, "no-store"),

@@ -3,16 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use axum_core::body::Body;
-use http::{Extensions, Request, Response};
+use http::{Request, Response, request::Parts};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
+use tracing::warn;
 
 use crate::{
-    admission::Admission,
+    admission::{Admission, Client},
     connection::{ConnectionHandle, Hooks},
     limits::Limits,
     origin::Origins,
+    proxy::TrustedProxies,
     reached::{Advertise, Via},
     webtransport::Handlers,
 };
@@ -31,15 +33,32 @@ pub(crate) struct Context {
     pub(crate) admission: Arc<Admission>,
     /// Whose pages may open sessions.
     pub(crate) origins: Origins,
+    /// Whose word on clients is believed.
+    pub(crate) proxies: TrustedProxies,
     /// Where plain HTTP is served.
     pub(crate) plain_port: Option<u16>,
     /// What clients are told to call the server.
     pub(crate) advertise: Option<Arc<Advertise>>,
 }
 
+/// A trusted proxy says something of a request that cannot be understood, which is logged.
+pub(crate) struct Misforwarded;
+
 impl Context {
-    /// Tells a request how it reached the server.
-    pub(crate) fn describe(&self, extensions: &mut Extensions, connection: &ConnectionHandle, via: Via) {
+    /// Tells a request how it reached the server. The handle of its connection is the one that it has now.
+    pub(crate) fn describe(
+        &self,
+        head: &mut Parts,
+        connection: &ConnectionHandle,
+        via: Via,
+    ) -> Result<ConnectionHandle, Misforwarded> {
+        let forwarded = self.proxies.said(&head.headers, connection).map_err(|error| {
+            warn!(peer = %connection.peer_address(), "refusing a request of a trusted proxy: {error}");
+            Misforwarded
+        })?;
+        let client = forwarded.as_ref().and_then(|forwarded| forwarded.client());
+        let connection = client.map_or_else(|| connection.clone(), |client| connection.of_client(client));
+        let extensions = &mut head.extensions;
         #[cfg(feature = "axum")]
         extensions.insert(axum::extract::ConnectInfo(connection.remote_address()));
         extensions.insert(connection.clone());
@@ -47,6 +66,16 @@ impl Context {
         if let Some(advertise) = &self.advertise {
             extensions.insert(advertise.clone());
         }
+        if let Some(forwarded) = forwarded {
+            extensions.insert(forwarded);
+        }
+        Ok(connection)
+    }
+
+    /// Whom a request counts for that came on a connection of `client`, by the handle that it has: the client that a
+    /// trusted proxy forwards, if one does.
+    pub(crate) fn counted(&self, request: &ConnectionHandle, client: Client) -> Client {
+        request.forwarded_client().map_or(client, |forwarded| self.admission.client(forwarded.ip()))
     }
 }
 

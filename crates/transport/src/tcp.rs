@@ -1,5 +1,6 @@
 //! HTTP/2 and HTTP/1.1 over TLS, and plain HTTP on loopback.
 
+mod announced;
 mod coding;
 mod control_frames;
 mod delivered;
@@ -30,7 +31,7 @@ use std::{
 
 use axum_core::body::Body;
 use futures_util::FutureExt;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
@@ -64,7 +65,7 @@ use crate::{
     interim::Interim,
     outstanding::Outstanding,
     panics::{self, Restarts},
-    reached::{Via, alt_svc},
+    reached::{self, Via},
     response::{self, Checked},
     service::{Context, after, overdue},
 };
@@ -95,6 +96,8 @@ struct How {
     via: Via,
     /// Whether clients are told that there is HTTP/3.
     alt_svc: bool,
+    /// Whether trusted proxies begin with the PROXY protocol.
+    announced: bool,
 }
 
 impl Listener {
@@ -103,9 +106,10 @@ impl Listener {
         tls: Option<TlsAcceptor>,
         via: Via,
         alt_svc: bool,
+        announced: bool,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
-        Ok(Self { address: listener.local_addr()?, listener, tls, how: How { via, alt_svc } })
+        Ok(Self { address: listener.local_addr()?, listener, tls, how: How { via, alt_svc, announced } })
     }
 }
 
@@ -159,7 +163,7 @@ async fn accept_all(
             () = stop.cancelled() => return,
         };
         fault::point(if tls.is_some() { "tcp-accept" } else { "http-accept" });
-        let (stream, remote, place) = match accepted {
+        let (mut stream, remote, place) = match accepted {
             Ok(accepted) => accepted,
             // The client of one that was waiting has gone (accept(2)); the next is there perhaps.
             Err(error) if is_of_one_connection(&error) => continue,
@@ -174,7 +178,7 @@ async fn accept_all(
                 continue;
             }
         };
-        let Some(place) = context.admission.tcp(remote.ip(), place) else {
+        let Some(mut place) = context.admission.tcp(remote.ip(), place) else {
             reset(stream);
             continue;
         };
@@ -202,11 +206,19 @@ async fn accept_all(
                 return;
             }
             let local = stream.local_addr().ok();
-            if !is_admitted(local, remote, how.via, &context) {
+            let client = match how.announced {
+                false => None,
+                true => match announced::client(&mut stream, remote, &mut place, &context, &stop).await {
+                    Ok(client) => client,
+                    Err(()) => return reset(stream),
+                },
+            };
+            let own = |tls| Owner::tcp(local, remote, client, tls, context.hooks.clone());
+            let client = own(None).handle().remote_address();
+            if !is_admitted(local, (client, remote), how.via, &context) {
                 place.client().refused(Refusal::Application);
                 return reset(stream);
             }
-            let own = |tls| Owner::tcp(local, remote, tls, context.hooks.clone());
             let Some((tls, handshake)) = tls else {
                 let (owner, socket) = (own(None), Socket::new(stream, ending.clone()));
                 return connection(socket, ending, owner, place, context, how, stop).await;
@@ -214,8 +226,8 @@ async fn accept_all(
             let secured = tokio::select! {
                 biased;
                 secured = secured(tls, stream, &ending) => secured,
-                () = handshake.overdue(deadline) => return debug!(%remote, "TLS handshake took too long"),
-                () = overdue(&stop, Duration::MAX) => return debug!(%remote, "stopped before a TLS handshake was complete"),
+                () = handshake.overdue(deadline) => return debug!(remote = %client, "TLS handshake took too long"),
+                () = overdue(&stop, Duration::MAX) => return debug!(remote = %client, "stopped before a TLS handshake was complete"),
             };
             drop(handshake);
             match secured {
@@ -224,17 +236,22 @@ async fn accept_all(
                     connection(*stream, ending, owner, place, context, how, stop).await;
                 }
                 Ok(Secured::Plain(stream)) => plain::answer(stream, how.via, &context, &stop).await,
-                Err(error) => debug!(%error, %remote, "TLS handshake failed"),
+                Err(error) => debug!(%error, remote = %client, "TLS handshake failed"),
             }
         });
     }
 }
 
 /// Whether the application accepts a client. The system has answered it already.
-fn is_admitted(local_address: Option<SocketAddr>, remote_address: SocketAddr, via: Via, context: &Context) -> bool {
+fn is_admitted(
+    local_address: Option<SocketAddr>,
+    (remote_address, peer_address): (SocketAddr, SocketAddr),
+    via: Via,
+    context: &Context,
+) -> bool {
     let protocol = if via.tls { Protocol::Tls } else { Protocol::Tcp };
-    let admit = context.hooks.admit(&Arriving { remote_address, local_address, protocol, validated: true });
-    matches!(admit, Admit::Accept | Admit::Retry)
+    let incoming = Arriving { remote_address, peer_address, local_address, protocol, validated: true };
+    matches!(context.hooks.admit(&incoming), Admit::Accept | Admit::Retry)
 }
 
 /// Ends a connection with a reset, so that the client learns at once and nothing of it stays. It is a close when
@@ -320,7 +337,7 @@ async fn connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let How { via, alt_svc: has_http3 } = how;
+    let How { via, alt_svc: has_http3, .. } = how;
     let remote = owner.handle().remote_address();
     owner.handshaken();
     if owner.is_awaited() {
@@ -357,11 +374,9 @@ async fn connection<S>(
         asks.cancel();
         let (context, unread) = (shared.clone(), unread.clone());
         let (flushes, openings, ending) = (flushes.clone(), openings.clone(), ending.clone());
-        let alt_svc = has_http3.then(|| alt_svc(request.uri(), request.headers(), via, context.advertise.as_deref()));
-        let alt_svc = alt_svc.and_then(|alt_svc| HeaderValue::from_str(&alt_svc).ok());
         let (version, method) = (request.version(), request.method().clone());
         connection_of_request.speaks(version);
-        let (handle, leaves, open) = (connection_of_request.clone(), leaves.clone(), client.request());
+        let (handle, leaves, client) = (connection_of_request.clone(), leaves.clone(), client.clone());
         let leaving = (version == Version::HTTP_2).then(|| {
             seen.store(true, Ordering::Relaxed);
             Leaving::begin(&begun)
@@ -371,21 +386,26 @@ async fn connection<S>(
         let answered = async move {
             let undecoded = coding::not_understood(request.headers());
             let size = settings::head_size(&request);
-            let (mut request, rest) = unread.lend(request, reading);
+            let (request, rest) = unread.lend(request, reading);
             if size > limits.head_size {
                 let text =
                     format!("the head of the request has {size} bytes: at most {} are accepted", limits.head_size);
                 return Ok(plain::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &text).map(Paced::new));
             }
-            let open = match open {
+            let (mut head, body) = request.into_parts();
+            let Ok(handle) = context.describe(&mut head, &handle, via) else {
+                return Ok(response::misforwarded().map(Body::from).map(Paced::new));
+            };
+            let open = match context.counted(&handle, client).request() {
                 Ok(open) => open,
                 Err(reason) => return Ok(response::too_many(reason).map(Body::from).map(Paced::new)),
             };
             if let Some(text) = undecoded {
                 return Ok(plain::problem(StatusCode::NOT_IMPLEMENTED, &text).map(Paced::new));
             }
-            context.describe(request.extensions_mut(), &handle, via);
-            request.extensions_mut().insert(Interim::nowhere(version));
+            head.extensions.insert(Interim::nowhere(version));
+            let alt_svc = reached::alternative(&head.uri, &head.headers, &head.extensions, has_http3);
+            let request = Request::from_parts(head, body);
             let response = response::checked(version, &method, context.service.clone().oneshot(request).await?);
             let mut response = refusal::held(response, &rest).await;
             if version < Version::HTTP_2 && is_upgrade(&method, response.status()) {

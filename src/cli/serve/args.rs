@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::limits::LimitArgs;
+use super::proxies::ProxyArgs;
 use super::quotas::QuotaArgs;
 use crate::{
     Listen, PlainHttp,
@@ -51,6 +52,8 @@ pub(in crate::cli) struct ServeArgs {
     /// uses. [default: the host and port that the client uses]
     #[arg(long, env = "H3CAST_ADVERTISE", value_name = "HOST:PORT")]
     pub(super) advertise: Option<Advertise>,
+    #[command(flatten)]
+    pub(super) proxies: ProxyArgs,
     #[command(flatten)]
     pub(super) certs: CertsArgs,
     /// Number of chunks of the demo feed for each viewer; 0 for an endless demo.

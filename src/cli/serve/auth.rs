@@ -8,11 +8,9 @@ use tracing::warn;
 
 use super::args::ServeArgs;
 use crate::{
-    Listen,
     auth::{DEFAULT_COOKIE, Pattern, Tokens, TokensError},
     cli::Failure,
     origin::is_loopback,
-    server::Advertise,
     source::{Kind, Source},
 };
 
@@ -169,15 +167,16 @@ fn failed(flag: &str, error: TokensError) -> Failure {
 
 /// Where other machines reach the server, if they do: an address that is not this machine's, or what a proxy or
 /// a load balancer is told.
-fn reached(listen: &[Listen], advertise: Option<&Advertise>) -> Option<String> {
-    let beyond = listen.iter().find(|listen| !is_loopback(listen.host())).map(ToString::to_string);
-    let advertised = || advertise.filter(|at| at.host().is_some_and(|host| !is_loopback(host)));
-    beyond.or_else(|| advertised().map(ToString::to_string))
+fn reached(args: &ServeArgs) -> Option<String> {
+    let beyond = args.listen.iter().find(|listen| !is_loopback(listen.host())).map(ToString::to_string);
+    let advertised = || args.advertise.as_ref().filter(|at| at.host().is_some_and(|host| !is_loopback(host)));
+    let proxied = || args.proxies.are_trusted().then(|| "the proxy".to_owned());
+    beyond.or_else(|| advertised().map(ToString::to_string)).or_else(proxied)
 }
 
 /// Beyond this machine nothing is written without a token.
 pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure> {
-    let Some(reached) = reached(&args.listen, args.advertise.as_ref()) else { return Ok(()) };
+    let Some(reached) = reached(args) else { return Ok(()) };
     let writable = sources.iter().find(|source| source.kind == Kind::Publish);
     match writable {
         Some(source) if args.publish_token.is_none() && !args.auth.is_on() => Err(Failure::usage(anyhow!(
@@ -193,7 +192,7 @@ const NAMED: usize = 5;
 
 /// Who can read, in a sentence.
 pub(super) fn readers(args: &ServeArgs, feeds: &[String]) -> String {
-    let reached = reached(&args.listen, args.advertise.as_ref());
+    let reached = reached(args);
     let who = match &reached {
         Some(at) => format!("anyone who reaches {at}"),
         None => "anyone on this machine".into(),

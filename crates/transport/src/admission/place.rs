@@ -45,6 +45,13 @@ impl Place {
         }
     }
 
+    /// The connection counts for another client, which the proxy at its own address has announced.
+    #[cfg(feature = "tcp")]
+    pub(crate) fn count_for(&mut self, client: &Client) -> Result<(), Refusal> {
+        self.open = Open::of(client, Kind::Connections).map_err(|reason| client.refused(reason))?;
+        Ok(())
+    }
+
     /// The connection counts for its address, whose handshake shows that it is the client's own.
     pub(crate) fn claim(&self) -> Result<(), Refusal> {
         self.open.claim().map_err(|reason| self.client().refused(reason))

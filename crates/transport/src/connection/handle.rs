@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use h3cast_proto::proxy::{ProxyHeader, Source};
 use http::Version;
 use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
@@ -48,12 +49,18 @@ pub enum Protocol {
 /// # let _: axum::Router = axum::Router::new().route("/quality", axum::routing::get(quality));
 /// ```
 #[derive(Clone)]
-pub struct ConnectionHandle(Arc<HandleInner>);
+pub struct ConnectionHandle {
+    inner: Arc<HandleInner>,
+    /// The client whose request a trusted proxy forwards, on the handle that this request has.
+    client: Option<SocketAddr>,
+}
 
 struct HandleInner {
     id: u64,
     protocol: Protocol,
     local: Option<SocketAddr>,
+    /// What a trusted proxy has sent before anything else.
+    announced: Option<ProxyHeader>,
     version: OnceLock<Version>,
     /// Complete when the handshake is.
     tls: OnceLock<TlsInfo>,
@@ -78,33 +85,40 @@ impl ConnectionHandle {
     pub(super) fn quic(conn: &quic::Connection, server_name: Option<String>) -> Self {
         let version = OnceLock::from(Version::HTTP_3);
         let link = Link::Quic(conn.clone());
-        Self::new(Protocol::Quic, conn.local_address(), version, OnceLock::new(), server_name, link)
+        Self::new(Protocol::Quic, conn.local_address(), None, version, OnceLock::new(), server_name, link)
     }
 
     /// Of a TCP connection, whose handshake is complete.
-    pub(super) fn tcp(local: Option<SocketAddr>, remote: SocketAddr, tls: Option<TlsInfo>) -> Self {
+    pub(super) fn tcp(
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+        announced: Option<ProxyHeader>,
+        tls: Option<TlsInfo>,
+    ) -> Self {
         let version = match tls.as_ref().and_then(|tls| tls.alpn.as_deref()) {
             Some(b"h2") => OnceLock::from(Version::HTTP_2),
             _ => OnceLock::new(),
         };
         let protocol = if tls.is_some() { Protocol::Tls } else { Protocol::Tcp };
         let tls = tls.map(OnceLock::from).unwrap_or_default();
-        Self::new(protocol, local, version, tls, None, Link::Tcp(remote))
+        Self::new(protocol, local, announced, version, tls, None, Link::Tcp(remote))
     }
 
     fn new(
         protocol: Protocol,
         local: Option<SocketAddr>,
+        announced: Option<ProxyHeader>,
         version: OnceLock<Version>,
         tls: OnceLock<TlsInfo>,
         server_name: Option<String>,
         link: Link,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(Arc::new(HandleInner {
+        let inner = Arc::new(HandleInner {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             protocol,
             local,
+            announced,
             version,
             tls,
             server_name,
@@ -112,47 +126,81 @@ impl ConnectionHandle {
             closing: CancellationToken::new(),
             closed_with: OnceLock::new(),
             ended: SetOnce::new(),
-        }))
+        });
+        Self { inner, client: None }
     }
 
     fn link(&self) -> std::sync::MutexGuard<'_, Link> {
-        self.0.link.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number for logs. No other connection of this process has the same one.
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.0.id
+        self.inner.id
     }
 
     /// What carries it.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
-        self.0.protocol
+        self.inner.protocol
     }
 
     /// The version of HTTP. Over TCP it is that of the first request; before one has come, it is known only if
     /// TLS has chosen HTTP/2.
     #[must_use]
     pub fn version(&self) -> Option<Version> {
-        self.0.version.get().copied()
+        self.inner.version.get().copied()
     }
 
-    /// The peer's address, as it is now: QUIC connections move between networks
+    /// The client's address (on a client, the server's), as it is now: QUIC connections move between networks
     /// ([RFC 9000 §9](https://www.rfc-editor.org/rfc/rfc9000#section-9)). After the end, the last one.
+    ///
+    /// Behind a [trusted proxy](crate::server::ServerBuilder::trust_proxy) it is the one that the proxy states: for
+    /// the connection, or for the request whose extensions this handle is from.
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
+        self.client.or_else(|| self.announced_client()).unwrap_or_else(|| self.peer_address())
+    }
+
+    /// The address at the other end of the connection, as it is now: the client's, or that of the last proxy before
+    /// this server.
+    #[must_use]
+    pub fn peer_address(&self) -> SocketAddr {
         match &*self.link() {
             Link::Quic(conn) => conn.remote_address(),
             Link::Tcp(remote) | Link::Ended { remote, .. } => *remote,
         }
     }
 
+    /// What a trusted proxy has sent before anything else.
+    pub(crate) fn announced(&self) -> Option<&ProxyHeader> {
+        self.inner.announced.as_ref()
+    }
+
+    /// The client's address that it has stated so.
+    pub(crate) fn announced_client(&self) -> Option<SocketAddr> {
+        match self.inner.announced?.source {
+            Source::Address(at) => Some(SocketAddr::new(at.ip().to_canonical(), at.port())),
+            Source::Proxy | Source::Unknown => None,
+        }
+    }
+
+    /// The client whose request a trusted proxy forwards.
+    pub(crate) fn forwarded_client(&self) -> Option<SocketAddr> {
+        self.client
+    }
+
+    /// The handle that a request of this client has.
+    pub(crate) fn of_client(&self, client: SocketAddr) -> Self {
+        Self { inner: self.inner.clone(), client: Some(client) }
+    }
+
     /// This side's address, to which the client connected, where the system tells. A client that is not bound to
     /// one address sees the unspecified one (`0.0.0.0` or `::`).
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
-        self.0.local
+        self.inner.local
     }
 
     /// What TLS has agreed on; `None` over plain TCP.
@@ -161,11 +209,11 @@ impl ConnectionHandle {
     /// certificates may be missing.
     #[must_use]
     pub fn tls(&self) -> Option<TlsInfo> {
-        if let Some(tls) = self.0.tls.get() {
+        if let Some(tls) = self.inner.tls.get() {
             return Some(tls.clone());
         }
         match &*self.link() {
-            Link::Quic(conn) => Some(TlsInfo::of_quic(conn, self.0.server_name.as_deref())),
+            Link::Quic(conn) => Some(TlsInfo::of_quic(conn, self.inner.server_name.as_deref())),
             Link::Tcp(_) | Link::Ended { .. } => None,
         }
     }
@@ -183,7 +231,7 @@ impl ConnectionHandle {
             Link::Ended { stats, .. } => return *stats,
             Link::Tcp(remote) => *remote,
         };
-        diag::info(self.0.local, remote).await.map(ConnectionStats::from).unwrap_or_default()
+        diag::info(self.inner.local, remote).await.map(ConnectionStats::from).unwrap_or_default()
     }
 
     /// Closes the connection at once, with all its requests and sessions. Does nothing when it has ended.
@@ -206,8 +254,8 @@ impl ConnectionHandle {
             Some(conn) => conn.close(code, reason.as_bytes()),
             None => {
                 // The first one counts.
-                let _ = self.0.closed_with.set((code, reason.to_owned()));
-                self.0.closing.cancel();
+                let _ = self.inner.closed_with.set((code, reason.to_owned()));
+                self.inner.closing.cancel();
             }
         }
     }
@@ -218,37 +266,37 @@ impl ConnectionHandle {
     ///
     /// Cancel-safe.
     pub async fn closed(&self) -> ConnectionEnd {
-        self.0.ended.wait().await.clone()
+        self.inner.ended.wait().await.clone()
     }
 
     /// How the connection ended, if it has.
     #[must_use]
     pub fn end(&self) -> Option<ConnectionEnd> {
-        self.0.ended.get().cloned()
+        self.inner.ended.get().cloned()
     }
 
     /// Cancelled when the connection is to be closed, and at its end.
     pub(crate) fn closing(&self) -> &CancellationToken {
-        &self.0.closing
+        &self.inner.closing
     }
 
     /// The version of HTTP that its requests have.
     pub(crate) fn speaks(&self, version: Version) {
-        if self.0.version.get().is_none() {
-            let _ = self.0.version.set(version);
+        if self.inner.version.get().is_none() {
+            let _ = self.inner.version.set(version);
         }
     }
 
     /// Remembers what TLS has agreed on, now that its handshake is complete.
     pub(super) fn handshaken(&self) {
         if let Link::Quic(conn) = &*self.link() {
-            self.0.tls.get_or_init(|| TlsInfo::of_quic(conn, self.0.server_name.as_deref()));
+            self.inner.tls.get_or_init(|| TlsInfo::of_quic(conn, self.inner.server_name.as_deref()));
         }
     }
 
     /// What it was closed with by this side, if it was.
     pub(super) fn closed_with(&self) -> Option<ConnectionEnd> {
-        let (code, reason) = self.0.closed_with.get().cloned()?;
+        let (code, reason) = self.inner.closed_with.get().cloned()?;
         Some(ConnectionEnd::Closed { code, reason, by_peer: false })
     }
 
@@ -257,7 +305,7 @@ impl ConnectionHandle {
         let mut link = self.link();
         let last = match &*link {
             Link::Quic(conn) => {
-                self.0.tls.get_or_init(|| TlsInfo::of_quic(conn, self.0.server_name.as_deref()));
+                self.inner.tls.get_or_init(|| TlsInfo::of_quic(conn, self.inner.server_name.as_deref()));
                 Link::Ended { remote: conn.remote_address(), stats: conn.path().into() }
             }
             Link::Tcp(remote) => Link::Ended { remote: *remote, stats: ConnectionStats::default() },
@@ -267,15 +315,15 @@ impl ConnectionHandle {
         let ended = std::mem::replace(&mut *link, last);
         drop(link);
         drop(ended);
-        let first = self.0.ended.set(end).is_ok();
-        self.0.closing.cancel();
+        let first = self.inner.ended.set(end).is_ok();
+        self.inner.closing.cancel();
         first
     }
 }
 
 impl PartialEq for ConnectionHandle {
     fn eq(&self, other: &Self) -> bool {
-        self.0.id == other.0.id
+        self.inner.id == other.inner.id
     }
 }
 
@@ -284,10 +332,10 @@ impl Eq for ConnectionHandle {}
 impl fmt::Debug for ConnectionHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionHandle")
-            .field("id", &self.0.id)
-            .field("protocol", &self.0.protocol)
+            .field("id", &self.inner.id)
+            .field("protocol", &self.inner.protocol)
             .field("remote_address", &self.remote_address())
-            .field("end", &self.0.ended.get())
+            .field("end", &self.inner.ended.get())
             .finish_non_exhaustive()
     }
 }

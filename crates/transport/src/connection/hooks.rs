@@ -12,8 +12,12 @@ use crate::panics;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Incoming {
-    /// The client's address.
+    /// The client's address. Behind a trusted proxy that speaks the
+    /// [PROXY protocol](crate::proxy::ProxyProtocol), the one that it states; what proxies state in requests is not
+    /// known yet.
     pub remote_address: SocketAddr,
+    /// The address at the other end of the connection: the client's, or that of the last proxy before this server.
+    pub peer_address: SocketAddr,
     /// The address that it connects to, where the system tells.
     pub local_address: Option<SocketAddr>,
     /// What it connects over.

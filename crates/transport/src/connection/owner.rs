@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use h3cast_proto::code;
+use h3cast_proto::{code, proxy::ProxyHeader};
 
 use super::{ConnectionEnd, ConnectionHandle, Hooks, TlsInfo};
 use crate::quic;
@@ -24,8 +24,15 @@ impl Owner {
         Self { handle, conn: Some(conn.clone()), hooks, known: false }
     }
 
-    pub(crate) fn tcp(local: Option<SocketAddr>, remote: SocketAddr, tls: Option<TlsInfo>, hooks: Hooks) -> Self {
-        Self { handle: ConnectionHandle::tcp(local, remote, tls), conn: None, hooks, known: false }
+    /// `announced` is what a trusted proxy at `remote` has sent before anything else.
+    pub(crate) fn tcp(
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+        announced: Option<ProxyHeader>,
+        tls: Option<TlsInfo>,
+        hooks: Hooks,
+    ) -> Self {
+        Self { handle: ConnectionHandle::tcp(local, remote, announced, tls), conn: None, hooks, known: false }
     }
 
     pub(crate) fn handle(&self) -> &ConnectionHandle {

@@ -18,7 +18,7 @@ use tracing::{Instrument, debug, debug_span};
 
 use super::{Takeover, request::RequestBody, response as write};
 use crate::{
-    admission::{Client, Open, Refusal},
+    admission::{Client, Open},
     connection::{ConnectionHandle, Owner},
     early::EarlyData,
     guard::{Backend, BidiStream, RequestParts, Shared, Stopped},
@@ -184,7 +184,7 @@ type Resolver = h3::server::RequestResolver<Backend, Bytes>;
 impl Answering {
     /// Answers it; `open` is what it counts as. What may take long is given back, so that nothing of the answer stays
     /// in memory beside it: a feed, a session.
-    async fn run(self, resolver: Resolver, open: &mut Option<Open>) -> Option<BoxFuture<'static, ()>> {
+    async fn run(mut self, resolver: Resolver, open: &mut Option<Open>) -> Option<BoxFuture<'static, ()>> {
         let (request, stream) = match Box::pin(resolver.resolve_request()).await {
             Ok(resolved) => resolved,
             Err(error) => {
@@ -211,27 +211,33 @@ impl Answering {
             }
             // RFC 9220 §3: `:protocol` has a meaning with CONNECT only.
             (_, Some(_)) => refuse(stream, StatusCode::BAD_REQUEST, self.parts.stopped).await,
-            (_, None) => match self.client.request() {
-                Ok(request) => {
-                    *open = Some(request);
-                    return self.request(head, stream).await;
+            (_, None) => {
+                let Ok(connection) = self.context.describe(&mut head, &self.connection, self.via) else {
+                    refuse_problem(stream, response::misforwarded(), self.parts.stopped).await;
+                    return None;
+                };
+                self.connection = connection;
+                match self.context.counted(&self.connection, self.client.clone()).request() {
+                    Ok(request) => {
+                        *open = Some(request);
+                        return self.request(head, stream).await;
+                    }
+                    Err(reason) => refuse_problem(stream, response::too_many(reason), self.parts.stopped).await,
                 }
-                Err(reason) => refuse_too_many(stream, reason, self.parts.stopped).await,
-            },
+            }
         }
         None
     }
 
     async fn request(mut self, mut head: http::request::Parts, stream: ServerStream) -> Option<BoxFuture<'static, ()>> {
-        let (send, recv) = stream.split();
         let method = head.method.clone();
         let (takeover, offers) = Takeover::new();
         head.extensions.insert(takeover);
+        let (send, recv) = stream.split();
         let handshaken = self.shared.handshake_seen();
         if self.parts.early && !handshaken.initialized() {
             head.extensions.insert(EarlyData::new(handshaken.clone(), self.connection.clone()));
         }
-        self.context.describe(&mut head.extensions, &self.connection, self.via);
         let (interim, outgoing) = Interim::queue();
         head.extensions.insert(interim);
         let body = RequestBody::new(recv, &head.headers, self.parts.malformed.clone(), &outgoing);
@@ -263,9 +269,9 @@ pub(super) async fn refuse(stream: ServerStream, status: StatusCode, stopped: St
     refuse_with(stream, status, http::HeaderMap::new(), "", stopped).await;
 }
 
-/// Answers that there is too much of what was asked for.
-pub(super) async fn refuse_too_many(stream: ServerStream, reason: Refusal, stopped: Stopped) {
-    let (head, text) = response::too_many(reason).into_parts();
+/// Answers with a problem.
+pub(super) async fn refuse_problem(stream: ServerStream, problem: Response<String>, stopped: Stopped) {
+    let (head, text) = problem.into_parts();
     refuse_with(stream, head.status, head.headers, text, stopped).await;
 }
 

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::{
     Takeover, response,
-    server::{Answering, ServerStream, refuse_too_many, refuse_with},
+    server::{Answering, ServerStream, refuse_problem, refuse_with},
 };
 use crate::{
     admission::{Open, Refusal},
@@ -20,7 +20,7 @@ use crate::{
     path,
     quic::Connection,
     rarely::rarely,
-    response::checked,
+    response::{checked, misforwarded, too_many},
     webtransport::{Answer, CHOSEN, Offer, Opening, Seat, Session, SessionRequest, connect},
 };
 
@@ -41,9 +41,16 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, ope
         reject(stream);
         return None;
     }
-    let taken = asked.client.session().and_then(|session| match Seat::take(&asked.sessions, id) {
+    let Ok(connection) = asked.context.describe(&mut head, &asked.connection, asked.via) else {
+        asked.sessions.ended(id);
+        refuse_problem(stream, misforwarded(), asked.parts.stopped).await;
+        return None;
+    };
+    let client = asked.context.counted(&connection, asked.client.clone());
+    asked.connection = connection;
+    let taken = client.session().and_then(|session| match Seat::take(&asked.sessions, id) {
         Some(seat) => Ok((session, seat)),
-        None => Err(asked.client.refused(Refusal::Sessions)),
+        None => Err(client.refused(Refusal::Sessions)),
     });
     let seat = match taken {
         Ok((session, seat)) => {
@@ -53,14 +60,13 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, ope
         Err(reason) => {
             asked.sessions.ended(id);
             // draft-ietf-webtrans-http3 §5.2 leaves the way of refusing open.
-            refuse_too_many(stream, reason, asked.parts.stopped).await;
+            refuse_problem(stream, too_many(reason), asked.parts.stopped).await;
             return None;
         }
     };
     let session = Asked { conn: asked.shared.conn.clone(), connection: asked.connection.clone(), stream, seat };
     // Before the answer, so that it comes with it or before it.
     asked.shared.allow_many_streams();
-    asked.context.describe(&mut head.extensions, &asked.connection, asked.via);
     head.extensions.insert(asked.context.origins.clone());
     let handler = asked.context.handlers.find(head.uri.path()).map(|found| (found, head.clone()));
     let (offer, mut answered) = Offer::new(head.uri.clone(), asked.connection.clone(), asked.context.plain_port);

@@ -150,6 +150,7 @@ async fn lingering(linger: Duration, stop: &CancellationToken) {
 fn admitted(incoming: quic::server::Incoming, context: &Context, place: &Place) -> Option<quic::server::Incoming> {
     let seen = Incoming {
         remote_address: incoming.remote_address(),
+        peer_address: incoming.remote_address(),
         local_address: incoming.local_address(),
         protocol: Protocol::Quic,
         validated: incoming.is_validated(),

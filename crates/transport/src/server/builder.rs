@@ -21,6 +21,7 @@ use crate::{
     limits::Limits,
     listen::{Listen, Sockets},
     origin::Origins,
+    proxy::{ProxyProtocol, TrustedProxies},
     quic::TransportConfig,
     service::HttpService,
     webtransport::Handlers,
@@ -61,6 +62,9 @@ pub struct ServerBuilder {
     pub(super) advertise: Option<Arc<Advertise>>,
     pub(super) hooks: Hooks,
     pub(super) origins: Origins,
+    pub(super) proxies: TrustedProxies,
+    /// Where they begin with the PROXY protocol.
+    pub(super) announced: Vec<ProxyProtocol>,
 }
 
 type QuicChange = Box<dyn FnOnce(&mut TransportConfig) + Send + Sync>;
@@ -108,6 +112,8 @@ impl ServerBuilder {
             server_id: None,
             advertise: None,
             hooks: Hooks::default(),
+            proxies: TrustedProxies::default(),
+            announced: Vec::new(),
         }
     }
 
@@ -296,6 +302,42 @@ impl ServerBuilder {
     #[must_use]
     pub fn advertise(mut self, advertise: impl Into<Option<Advertise>>) -> Self {
         self.advertise = advertise.into().map(Arc::new);
+        self
+    }
+
+    /// Proxies whose word on their clients is believed: the client's address, whether it uses HTTPS, and what it calls
+    /// the server. See [`proxy`](crate::proxy) for how they say so. By default there are none, and fields such as
+    /// `X-Forwarded-For` are the application's to ignore.
+    ///
+    /// What a trusted proxy says must be well-formed, and must not contradict itself: otherwise its request is
+    /// answered with 400, and logged.
+    ///
+    /// ```no_run
+    /// # fn doc(identity: h3cast_transport::Identity) -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = h3cast_transport::Server::builder(identity).trust_proxy("loopback,10.1.0.0/16".parse()?);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn trust_proxy(mut self, proxies: TrustedProxies) -> Self {
+        self.proxies = proxies;
+        self
+    }
+
+    /// Has [trusted proxies](Self::trust_proxy) begin every connection to listeners of this kind with the PROXY
+    /// protocol, version 1 or 2, within [`Limits::head_timeout`]. Connections of theirs that do not are closed, and
+    /// logged. Other clients connect as before: what they send first is never taken for it.
+    ///
+    /// ```no_run
+    /// # fn doc(identity: h3cast_transport::Identity) -> Result<(), Box<dyn std::error::Error>> {
+    /// use h3cast_transport::{Server, proxy::ProxyProtocol};
+    ///
+    /// let server = Server::builder(identity).trust_proxy("10.1.0.7".parse()?).proxy_protocol(ProxyProtocol::Tls);
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "tcp")]
+    #[must_use]
+    pub fn proxy_protocol(mut self, listeners: ProxyProtocol) -> Self {
+        self.announced.push(listeners);
         self
     }
 

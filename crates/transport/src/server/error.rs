@@ -22,6 +22,9 @@ pub enum StartError {
     /// A limit cannot be kept.
     #[error(transparent)]
     Limits(#[from] BadLimit),
+    /// Listeners expect the PROXY protocol, and no proxy is trusted to send it.
+    #[error("listeners expect the PROXY protocol, and no proxy is trusted: `trust_proxy` names those that send it")]
+    NoTrustedProxy,
     /// TLS cannot be set up with the certificate, and with what [`tls`](super::ServerBuilder::tls) makes of it.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),

@@ -31,8 +31,9 @@ use crate::{
 pub use crate::{
     limits::{BadLimit, Limits},
     listen::{Addresses, DEFAULT_HTTP_PORT, DEFAULT_PORT},
+    proxy::{BadProxy, Forwarded, ProxyProtocol, TrustedProxies},
     quic::{BadServerId, ServerId},
-    reached::{Advertise, BadAdvertise, Via, base},
+    reached::{Advertise, BadAdvertise, Via, base, base_of},
 };
 /// The body of a request as a service gets it: axum's.
 #[doc(no_inline)]

@@ -8,6 +8,7 @@ use crate::{
     fault,
     identity::IdentityError,
     listen::{Bound, Listen, ListenError, handed_in, handed_in_plain},
+    proxy::ProxyProtocol,
     quic,
     service::Context,
     tcp::{self, TlsAcceptor},
@@ -16,6 +17,9 @@ use crate::{
 pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> {
     let ServerBuilder { identity, mut listen, sockets, http, handed, limits, tls, .. } = builder;
     limits.check()?;
+    if !builder.announced.is_empty() && builder.proxies.is_empty() {
+        return Err(StartError::NoTrustedProxy);
+    }
     let Handed { udp, tcp, plain } = handed;
     if listen.is_empty() && udp.is_empty() && tcp.is_empty() {
         listen.push(Listen::localhost(DEFAULT_PORT));
@@ -43,6 +47,7 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
     builder.quic.into_iter().for_each(|change| change(&mut transport));
     let transport = Arc::new(transport);
     let tls_port = bound.first().map_or(DEFAULT_PORT, |bound| bound.port);
+    let announced = |kind| builder.announced.contains(&kind);
     let has_udp = |port: u16| addresses.udp.iter().any(|udp| udp.port() == port);
     let (mut endpoints, mut listeners) = (Vec::new(), Vec::new());
     for bound in bound {
@@ -58,23 +63,33 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
             let acceptor = TlsAcceptor::from(Arc::new(tls.over_tcp(&identity, &bound.host)?));
             let alt_svc = builder.advertise.is_some() || has_udp(bound.port);
             for tcp in bound.tcp {
-                listeners.push(tcp::Listener::new(tcp, Some(acceptor.clone()), via, alt_svc)?);
+                listeners.push(tcp::Listener::new(
+                    tcp,
+                    Some(acceptor.clone()),
+                    via,
+                    alt_svc,
+                    announced(ProxyProtocol::Tls),
+                )?);
             }
         }
     }
     let via = Via { tls: false, tls_port };
     let plain_port = plain_bound.first().map(|bound| bound.port);
     for tcp in plain_bound.into_iter().flat_map(|bound| bound.tcp) {
-        listeners.push(tcp::Listener::new(tcp, None, via, false)?);
+        listeners.push(tcp::Listener::new(tcp, None, via, false, announced(ProxyProtocol::Plain))?);
     }
+    // What proxies forward counts for their clients.
+    let trusted = builder.proxies.clone();
+    let exempt = move |address| trusted.contains(address);
     let context = Context {
         service: builder.service,
         handlers: builder.handlers,
         limits,
-        admission: Arc::new(Admission::new(&limits, builder.counters, Box::new(|_| false))),
+        admission: Arc::new(Admission::new(&limits, builder.counters, Box::new(exempt))),
         advertise: builder.advertise,
         hooks: builder.hooks,
         origins: builder.origins,
+        proxies: builder.proxies,
         plain_port,
     };
     Ok(Server { identity, addresses, context: Arc::new(context), endpoints, tcp: listeners, grace: builder.grace })

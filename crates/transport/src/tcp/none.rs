@@ -10,7 +10,7 @@ use crate::{reached::Via, service::Context};
 pub(crate) enum Listener {}
 
 impl Listener {
-    pub(crate) fn new(_: std::net::TcpListener, _: Option<TlsAcceptor>, _: Via, _: bool) -> io::Result<Self> {
+    pub(crate) fn new(_: std::net::TcpListener, _: Option<TlsAcceptor>, _: Via, _: bool, _: bool) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

@@ -55,13 +55,14 @@ fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
         admission: Arc::new(Admission::new(&Limits::default(), Counters::default(), Box::new(|_| false))),
         hooks: Default::default(),
         origins: Default::default(),
+        proxies: Default::default(),
         plain_port: None,
         advertise: None,
     };
     let (client, server) = tokio::io::duplex(64 * 1024);
     let remote = SocketAddr::from(([127, 0, 0, 1], 1));
-    let how = How { via: Via { tls: false, tls_port: 0 }, alt_svc: false };
-    let owner = Owner::tcp(None, remote, None, Default::default());
+    let how = How { via: Via { tls: false, tls_port: 0 }, alt_svc: false, announced: false };
+    let owner = Owner::tcp(None, remote, None, None, Default::default());
     let listener = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
     let place = context.admission.tcp(remote.ip(), listener).unwrap();
     tokio::spawn(connection(server, Ending::new(None, remote), owner, place, Arc::new(context), how, stop));

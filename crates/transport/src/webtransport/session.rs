@@ -156,10 +156,10 @@ impl Session {
         &self.inner.conn
     }
 
-    /// The peer's address, as it is now: QUIC connections move between networks.
+    /// The [client's address](ConnectionHandle::remote_address), as it is now: QUIC connections move between networks.
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
-        self.inner.conn.remote_address()
+        self.inner.handle.remote_address()
     }
 
     /// The subprotocol that both sides agreed on, if any.

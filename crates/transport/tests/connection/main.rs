@@ -4,5 +4,6 @@ mod early;
 mod handle;
 mod hooks;
 mod peers;
+mod proxies;
 mod sessions;
 mod tcp;

@@ -15,7 +15,7 @@ use hyper::{body::Incoming, client::conn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -101,8 +101,14 @@ impl Served {
 
     /// A client over TLS.
     pub(crate) async fn secure(&self, version: Version) -> Tcp {
+        self.secure_after(b"", version).await
+    }
+
+    /// A client over TLS whose proxy says something first.
+    pub(crate) async fn secure_after(&self, first: &[u8], version: Version) -> Tcp {
         let alpn: &[u8] = if version == Version::HTTP_2 { b"h2" } else { b"http/1.1" };
-        let tcp = TcpStream::connect(self.quic).await.unwrap();
+        let mut tcp = TcpStream::connect(self.quic).await.unwrap();
+        tcp.write_all(first).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let tls = TlsConnector::from(Arc::new(self.tls(alpn))).connect(name, tcp).await.unwrap();
         Tcp::over(tls, version, format!("https://localhost:{}", self.quic.port())).await
