@@ -311,3 +311,45 @@ fn a_browser_is_started_with_the_flags_or_the_command_is_printed() {
     assert!(text(&got.stderr).contains(&told), "{}", text(&got.stderr));
     assert!(!dir.path().join("called").exists());
 }
+
+/// docs/security.md has one row for each flag under *Limits*, with its variable and its default, and names every
+/// setting of `Limits`, every reason for a refusal, and no metric that there is not.
+#[test]
+fn every_limit_is_documented() {
+    let document = include_str!("../docs/security.md");
+    let help = text(&output(Path::new("."), &["serve", "--help"]).stdout);
+    let (_, limits) = help.split_once("\nLimits:\n").expect("a heading");
+    // Up to the next heading.
+    let limits = limits.lines().take_while(|line| line.is_empty() || line.starts_with(' ')).collect::<Vec<_>>();
+    let limits = limits.join("\n");
+    let mut flags: Vec<_> = limits.split("\n      --").collect();
+    flags[0] = flags[0].trim_start().trim_start_matches("--");
+    let rows: Vec<Vec<_>> = (document.lines().filter(|line| line.starts_with("| `--")))
+        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect())
+        .collect();
+    for flag in &flags {
+        let words = flag.split_whitespace().collect::<Vec<_>>().join(" ");
+        let name = format!("--{}", words.split(' ').next().unwrap());
+        let part = |begin: &str, end: char| {
+            let (_, rest) = words.split_once(begin).unwrap_or_else(|| panic!("{name} has no {begin}"));
+            rest.split(end).next().unwrap().to_owned()
+        };
+        let row = rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("no row for {name}"));
+        assert_eq!((row[1], row[4]), (&*part("[env: ", '='), &*part("[default: ", ']')), "{name}");
+        assert_eq!(row.len(), 7, "{name}");
+    }
+    assert_eq!(flags.len(), rows.len(), "a row for each flag, and no other");
+
+    let settings = include_str!("../crates/transport/src/limits.rs").split("    pub fn ").skip(1);
+    for setting in settings.map(|rest| rest.split('(').next().unwrap()) {
+        assert!(document.contains(&format!("`Limits::{setting}`")), "Limits::{setting}");
+    }
+    for reason in h3cast::admission::Refusal::ALL {
+        assert!(document.contains(&format!("`{}`", reason.as_str())), "the reason {}", reason.as_str());
+    }
+    let metrics = include_str!("../src/app/status.rs");
+    let named = document.split('`').filter(|word| word.starts_with("h3cast_"));
+    for metric in named.map(|word| word.split('{').next().unwrap()) {
+        assert!(metrics.contains(&format!("\"{metric}\"")), "{metric}");
+    }
+}

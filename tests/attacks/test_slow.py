@@ -11,7 +11,7 @@ from scale import count, seconds
 BULK = "/stream/bulk"
 WINDOW_UPDATE, SETTINGS = 8, 4
 # What one such viewer may cost: in the kernel over TCP, and in the server over QUIC.
-TCP, QUIC = 1 * MIB, 1.25 * MIB
+TCP, QUIC = 0.5 * MIB, 1.25 * MIB
 
 
 def test_viewers_that_do_not_read(row):
