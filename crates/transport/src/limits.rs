@@ -90,17 +90,19 @@ impl Limits {
         self
     }
 
-    /// How long an HTTP/1.1 connection stays open for its next request; zero closes it after each response.
-    /// Connections of HTTP/2 and HTTP/3 stay while the client answers, see [`idle_timeout`](Self::idle_timeout).
-    /// Default 75 s.
+    /// How long a connection stays open for its next request, over every version of HTTP; zero closes it after each
+    /// response. Over HTTP/2 and HTTP/3 the client gets GOAWAY, whatever it sends to keep the connection; a first
+    /// request over HTTP/3 has at least [`head_timeout`](Self::head_timeout). Default 75 s.
     #[must_use]
     pub fn keep_alive(mut self, timeout: Duration) -> Self {
         self.keep_alive = timeout;
         self
     }
 
-    /// How long an HTTP/2 or HTTP/3 connection stays open without a sign of life from the client. Clients that
-    /// are silent for about half of that, at most 12 s over HTTP/3, are asked for one. Default 30 s.
+    /// How long an HTTP/2 or HTTP/3 connection stays open without a sign of life from the client. Only while a request
+    /// or session is open
+    /// ([RFC 9114 §5.1](https://www.rfc-editor.org/rfc/rfc9114#section-5.1)), clients that are silent for about half
+    /// of that, at most 12 s over HTTP/3, are asked for one. Default 30 s.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = timeout;

@@ -92,8 +92,8 @@ pub(crate) async fn overdue(stop: &CancellationToken, limit: Duration) {
     .await;
 }
 
-/// The time after `limit`, which may be longer than any connection lasts.
-pub(crate) fn after(limit: Duration) -> Instant {
+/// The time that is `limit` after `start`; a limit may be longer than anything lasts.
+pub(crate) fn after(start: Instant, limit: Duration) -> Instant {
     const EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    Instant::now() + limit.min(EVER)
+    start + limit.min(EVER)
 }

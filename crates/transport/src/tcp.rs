@@ -10,6 +10,7 @@ mod frames;
 mod linked;
 mod opening;
 mod pace;
+mod pings;
 mod plain;
 mod refusal;
 mod send_buffer;
@@ -53,6 +54,7 @@ use self::{
     linked::{Linked, Upgraded},
     opening::Openings,
     pace::Paced,
+    pings::Pings,
     settings::Tasks,
     stalled::Sockets,
     unread::Unread,
@@ -198,7 +200,7 @@ async fn accept_all(
         send_buffer::bound(&stream);
         let ending = Ending::new(stream.local_addr().ok(), remote);
         sockets.add(ending.progress());
-        let deadline = after(context.limits.handshake_timeout);
+        let deadline = after(tokio::time::Instant::now(), context.limits.handshake_timeout);
         let (context, stop) = (context.clone(), stop.clone());
         connections.spawn(async move {
             // Another listener may have been faster.
@@ -381,12 +383,15 @@ async fn connection<S>(
             seen.store(true, Ordering::Relaxed);
             Leaving::begin(&begun)
         });
-        let (reading, answering) =
-            if leaving.is_none() { (Some(waits.request()), Some(waits.response())) } else { (None, None) };
+        let (reading, answering) = match leaving {
+            None => (waits.request(), waits.response()),
+            Some(_) => (waits.http2(), waits.http2()),
+        };
+        let waits = waits.clone();
         let answered = async move {
             let undecoded = coding::not_understood(request.headers());
             let size = settings::head_size(&request);
-            let (request, rest) = unread.lend(request, reading);
+            let (request, rest) = unread.lend(request, Some(reading));
             if size > limits.head_size {
                 let text =
                     format!("the head of the request has {size} bytes: at most {} are accepted", limits.head_size);
@@ -408,8 +413,12 @@ async fn connection<S>(
             let request = Request::from_parts(head, body);
             let response = response::checked(version, &method, context.service.clone().oneshot(request).await?);
             let mut response = refusal::held(response, &rest).await;
-            if version < Version::HTTP_2 && is_upgrade(&method, response.status()) {
-                leaves.set();
+            if is_upgrade(&method, response.status()) {
+                match version {
+                    // A tunnel in a stream, whose end does not show here.
+                    Version::HTTP_2 => waits.stay(),
+                    _ => leaves.set(),
+                }
             }
             if let Some(alt_svc) = alt_svc {
                 response.headers_mut().insert(header::ALT_SVC, alt_svc);
@@ -421,7 +430,7 @@ async fn connection<S>(
             }
             let ending = Some(ending).filter(|_| ends);
             Ok::<_, std::convert::Infallible>(
-                response.map(|body| Paced::new(deliver(body, &flushes, ending, leaving, answering, Some(open)))),
+                response.map(|body| Paced::new(deliver(body, &flushes, ending, leaving, Some(answering), Some(open)))),
             )
         };
         async move {
@@ -434,7 +443,11 @@ async fn connection<S>(
     });
     let counters = context.admission.counters().clone();
     let cut = Arc::new(move || counters.refused(Refusal::SendTimeout, remote));
-    let builder = settings::builder(&limits, Tasks { pauses: limits.send_pauses(), flushes: written.clone(), cut });
+    let builder = settings::builder(
+        &limits,
+        Tasks { pauses: limits.send_pauses(), flushes: written.clone(), cut },
+        Pings::new(&waiting),
+    );
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
     let next_overdue = async {
@@ -453,7 +466,7 @@ async fn connection<S>(
             next_overdue.await;
         }
     };
-    let has_request = || waiting.is_busy() || is_http2.load(Ordering::Relaxed);
+    let has_request = || waiting.is_busy() || leaving.none().now_or_never().is_none();
     let stopping = async {
         stop.cancelled().await;
         // The next request may be there already; hyper does not wait for it.
@@ -471,7 +484,9 @@ async fn connection<S>(
             () = silent => {
                 // Over HTTP/2 it is notified (GOAWAY).
                 connection.as_mut().graceful_shutdown();
-                let ended = tokio::time::timeout(TURN, connection.as_mut()).await;
+                // A request may be on its way that was sent before the client had that.
+                let patience = if is_http2.load(Ordering::Relaxed) { LAST_CALL } else { TURN };
+                let ended = tokio::time::timeout(patience, connection.as_mut()).await;
                 // What has begun by then is answered.
                 if ended.is_err() && !has_request() {
                     debug!(%remote, "closing a connection without a request");
@@ -487,7 +502,7 @@ async fn connection<S>(
             biased;
             ended = connection.as_mut() => Some(ended),
             // Of a request that had begun when the server was stopped.
-            () = waiting.overdue() => {
+            () = waiting.overdue(), if !is_http2.load(Ordering::Relaxed) => {
                 debug!(%remote, "closing a connection whose request is not complete");
                 None
             }

@@ -4,6 +4,7 @@
 //! writes a body by itself, or hands the stream to a handler that has taken it over: `takeover`, unless the layers
 //! around that handler want the body (`placeholder`), and then `taken`.
 
+mod idle;
 mod placeholder;
 mod request;
 mod response;

@@ -16,7 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{Instrument, debug, debug_span};
 
-use super::{Takeover, request::RequestBody, response as write};
+use super::{
+    Takeover,
+    idle::{Due, Idle},
+    request::RequestBody,
+    response as write,
+};
 use crate::{
     admission::{Client, Open},
     connection::{ConnectionHandle, Owner},
@@ -73,7 +78,9 @@ pub(crate) async fn serve(
     let mut requests = JoinSet::new();
     // When the last of them ended.
     let mut answered = None;
-    let (mut stopping, mut accepting) = (false, true);
+    // `leaving` while requests may come that were sent before the client had our GOAWAY.
+    let (mut stopping, mut accepting, mut leaving) = (false, true, false);
+    let mut idle = Idle::new(&context.limits);
     let mut handshake = std::pin::pin!(handshake.fuse());
     if owner.is_awaited() {
         let admitted = async {
@@ -94,6 +101,7 @@ pub(crate) async fn serve(
         }
     }
     loop {
+        idle.note(!requests.is_empty());
         tokio::select! {
             biased;
             () = stop.cancelled(), if !stopping => {
@@ -143,8 +151,23 @@ pub(crate) async fn serve(
                 answered = Some(Instant::now());
                 panics::report("the task of a request", ended);
             }
+            () = idle.tick() => match idle.due() {
+                Due::KeepAlive => {
+                    conn.keep_alive();
+                    leaving = false;
+                }
+                Due::Retire if !stopping => {
+                    debug!("a connection has been without a request for long");
+                    (stopping, leaving) = (true, true);
+                    if h3.shutdown(shared.refuse_new()).await.is_err() {
+                        break;
+                    }
+                }
+                Due::End => leaving = false,
+                Due::Retire | Due::Nothing => {}
+            },
             // Reached only when nothing of the above can go on.
-            () = std::future::ready(()), if (stopping || !accepting) && requests.is_empty() => break,
+            () = std::future::ready(()), if (stopping && !leaving || !accepting) && requests.is_empty() => break,
         }
     }
     owner.notice();

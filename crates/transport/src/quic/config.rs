@@ -9,7 +9,7 @@ use crate::limits::Limits;
 pub(crate) const FEW_STREAMS: u32 = 16;
 /// Unidirectional streams that HTTP/3 itself needs (RFC 9114 §6.2).
 pub(crate) const OWN_STREAMS: u32 = 3;
-/// How often a silent connection is kept alive, so that a feed may be silent for long.
+/// How often a connection is kept alive while it carries something, so that a feed may be silent for long.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(12);
 
 /// What a peer may send on one connection before it is read, in bytes.
@@ -41,10 +41,24 @@ pub fn transport(keep_alive: Option<Duration>) -> quinn::TransportConfig {
     config
 }
 
-/// The same for a server.
+/// How often a server keeps a connection alive that carries something. Two of the peer's packets may be lost.
+pub(crate) fn keep_alive(limits: &Limits) -> Duration {
+    KEEP_ALIVE.min(limits.idle_timeout / 5 * 2)
+}
+
+/// What a peer may send on a connection before it is read, in bytes. The engine takes that, and has no way to ask for
+/// it but this. `None` when it cannot be told, or has no room above it.
+pub(crate) fn receive_window(config: &quinn::TransportConfig) -> Option<u64> {
+    let shown = format!("{config:?}");
+    let (_, rest) = shown.split_once(" receive_window: ")?;
+    let window = rest.split(|end: char| !end.is_ascii_digit()).next()?.parse().ok()?;
+    (window < quinn::VarInt::MAX.into_inner() / 2).then_some(window)
+}
+
+/// The same for a server, which keeps connections alive by itself, while they carry something
+/// ([`Connection::keep_alive`](super::Connection::keep_alive)).
 pub(crate) fn server_transport(limits: &Limits) -> quinn::TransportConfig {
-    // Two of the peer's packets may be lost.
-    let mut config = transport(Some(KEEP_ALIVE.min(limits.idle_timeout / 5 * 2)));
+    let mut config = transport(None);
     let streams = FEW_STREAMS.min(limits.streams);
     config
         .max_concurrent_bidi_streams(streams.into())
@@ -52,4 +66,19 @@ pub(crate) fn server_transport(limits: &Limits) -> quinn::TransportConfig {
         // What is too long for the wire has no end.
         .max_idle_timeout(limits.idle_timeout.try_into().ok());
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_can_be_told() {
+        let mut config = server_transport(&Limits::default());
+        assert_eq!(receive_window(&config), Some(RECEIVE_WINDOW.into()));
+        config.receive_window(123_456_789u32.into());
+        assert_eq!(receive_window(&config), Some(123_456_789));
+        config.receive_window(quinn::VarInt::MAX);
+        assert_eq!(receive_window(&config), None);
+    }
 }

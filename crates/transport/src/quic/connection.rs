@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,6 +31,8 @@ struct Ours {
     bound: Option<SocketAddr>,
     /// The code and reason with which this side closed it.
     closed: OnceLock<(u64, String)>,
+    /// What the peer may send before it is read, in bytes; 0 where that is not known.
+    window: AtomicU64,
 }
 
 /// Why a datagram was not sent.
@@ -102,7 +107,13 @@ pub(crate) fn linger(rtt: Duration) -> Duration {
 impl Connection {
     #[inline]
     pub(super) fn new(engine: quinn::Connection, bound: Option<SocketAddr>) -> Self {
-        Self { engine, ours: Arc::new(Ours { bound, closed: OnceLock::new() }) }
+        Self::with_window(engine, bound, 0)
+    }
+
+    /// One that can be [kept alive](Self::keep_alive): `window` is its receive window.
+    #[inline]
+    pub(super) fn with_window(engine: quinn::Connection, bound: Option<SocketAddr>, window: u64) -> Self {
+        Self { engine, ours: Arc::new(Ours { bound, closed: OnceLock::new(), window: window.into() }) }
     }
 
     #[inline]
@@ -238,6 +249,16 @@ impl Connection {
             sent_bytes: stats.udp_tx.bytes,
             received_bytes: stats.udp_rx.bytes,
             received_packets: stats.udp_rx.datagrams,
+        }
+    }
+
+    /// Has the peer show that it is there, where the receive window is known. The engine has no PING to be sent when
+    /// it is asked; this lets the peer send one byte more, which is a frame (MAX_DATA) that is acknowledged like it.
+    pub(crate) fn keep_alive(&self) {
+        let window = self.ours.window.load(Ordering::Relaxed);
+        if window > 0 {
+            self.ours.window.store(window + 1, Ordering::Relaxed);
+            self.engine.set_receive_window(varint(window + 1));
         }
     }
 

@@ -26,7 +26,7 @@ mod traits;
 
 #[doc(hidden)]
 pub use config::transport;
-pub(crate) use config::{FEW_STREAMS, KEEP_ALIVE, OWN_STREAMS, server_transport};
+pub(crate) use config::{FEW_STREAMS, KEEP_ALIVE, OWN_STREAMS, keep_alive, receive_window, server_transport};
 pub use connection::{Connection, SendDatagramError};
 pub(crate) use connection::{INITIAL_RTT, Path, linger};
 /// The engine itself, for what takes or gives its types.

@@ -11,7 +11,7 @@ use std::{
 use quinn::crypto::rustls::QuicServerConfig;
 
 use super::{
-    Connection, ConnectionError, NoInitialCipherSuite, ServerId, TransportConfig, reset,
+    Connection, ConnectionError, NoInitialCipherSuite, ServerId, TransportConfig, receive_window, reset,
     runtime::{Failure, Runtime},
     varint,
 };
@@ -26,20 +26,25 @@ const INCOMING_BUFFERS: u64 = 4 << 20;
 
 /// How connections begin: TLS, and what each may cost.
 #[derive(Debug, Clone)]
-pub(crate) struct Config(quinn::ServerConfig);
+pub(crate) struct Config {
+    engine: quinn::ServerConfig,
+    /// What a peer may send on a connection before it is read, in bytes; 0 where that is not known.
+    window: u64,
+}
 
 impl Config {
     pub(crate) fn new(
         tls: rustls::ServerConfig,
         transport: Arc<TransportConfig>,
     ) -> Result<Self, NoInitialCipherSuite> {
+        let window = receive_window(&transport).unwrap_or(0);
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
         config
             .transport_config(transport)
             .max_incoming(MAX_INCOMING)
             .incoming_buffer_size(INCOMING_BUFFER)
             .incoming_buffer_size_total(INCOMING_BUFFERS);
-        Ok(Self(config))
+        Ok(Self { engine: config, window })
     }
 }
 
@@ -59,6 +64,7 @@ impl Keys {
 pub(crate) struct Endpoint {
     engine: quinn::Endpoint,
     address: SocketAddr,
+    window: u64,
     failure: Failure,
 }
 
@@ -66,8 +72,8 @@ impl Endpoint {
     pub(crate) fn new(udp: UdpSocket, keys: &Keys, config: &Config) -> io::Result<Self> {
         let runtime = Runtime::default();
         let failure = runtime.failure.clone();
-        let engine = quinn::Endpoint::new(keys.0.clone(), Some(config.0.clone()), udp, Arc::new(runtime))?;
-        Ok(Self { address: engine.local_addr()?, engine, failure })
+        let engine = quinn::Endpoint::new(keys.0.clone(), Some(config.engine.clone()), udp, Arc::new(runtime))?;
+        Ok(Self { address: engine.local_addr()?, engine, window: config.window, failure })
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -82,7 +88,7 @@ impl Endpoint {
     /// Waits for a client; `None` when the socket cannot be read any more. Cancel-safe.
     pub(crate) async fn accept(&self) -> Option<Incoming> {
         let incoming = self.engine.accept().await?;
-        Some(Incoming { incoming, bound: Some(self.address) })
+        Some(Incoming { incoming, bound: Some(self.address), window: self.window })
     }
 
     /// Refuses handshakes that begin from now on.
@@ -106,6 +112,7 @@ impl Endpoint {
 pub(crate) struct Incoming {
     incoming: quinn::Incoming,
     bound: Option<SocketAddr>,
+    window: u64,
 }
 
 /// Why a connection did not begin.
@@ -140,8 +147,8 @@ impl Incoming {
     /// Has it show that ([RFC 9000 §8.1](https://www.rfc-editor.org/rfc/rfc9000#section-8.1)). Gives it back when
     /// it has been asked before.
     pub(crate) fn retry(self) -> Option<Self> {
-        let bound = self.bound;
-        self.incoming.retry().err().map(|error| Self { incoming: error.into_incoming(), bound })
+        let Self { bound, window, .. } = self;
+        self.incoming.retry().err().map(|error| Self { incoming: error.into_incoming(), bound, window })
     }
 
     /// Leaves it without an answer.
@@ -160,7 +167,7 @@ impl Incoming {
         // streams it takes, and quinn does not notify those who wait for one.
         connecting.handshake_data().await?;
         let (conn, handshake) = connecting.into_0rtt().map_err(|_| BeginError::TooEarly)?;
-        Ok((Connection::new(conn, self.bound), Handshake(handshake)))
+        Ok((Connection::with_window(conn, self.bound, self.window), Handshake(handshake)))
     }
 }
 

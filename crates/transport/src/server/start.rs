@@ -45,6 +45,10 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
     let keys = quic::server::Keys::new(&identity.secret(), builder.server_id.as_ref());
     let mut transport = quic::server_transport(&limits);
     builder.quic.into_iter().for_each(|change| change(&mut transport));
+    if quic::receive_window(&transport).is_none() {
+        // The engine does it then, whatever a connection carries.
+        transport.keep_alive_interval(Some(quic::keep_alive(&limits)));
+    }
     let transport = Arc::new(transport);
     let tls_port = bound.first().map_or(DEFAULT_PORT, |bound| bound.port);
     let announced = |kind| builder.announced.contains(&kind);

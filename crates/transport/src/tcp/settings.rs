@@ -7,7 +7,7 @@ use hyper::rt::Executor;
 use hyper_util::{rt::TokioTimer, server::conn::auto};
 use tracing::error;
 
-use super::{flushed::Flushes, opening, pace::while_taken};
+use super::{flushed::Flushes, opening, pace::while_taken, pings::Pings};
 use crate::{limits::Limits, panics};
 
 /// Spawns hyper's tasks, each of them one request over HTTP/2, and logs their panics: hyper keeps no handle. A response
@@ -59,7 +59,7 @@ pub(super) fn head_size<B>(request: &Request<B>) -> u64 {
 }
 
 /// What serves connections of HTTP/1.1 and HTTP/2.
-pub(super) fn builder(limits: &Limits, tasks: Tasks) -> auto::Builder<Tasks> {
+pub(super) fn builder(limits: &Limits, tasks: Tasks, pings: Pings) -> auto::Builder<Tasks> {
     // hyper adds it to the time that it is.
     let silence = (limits.idle_timeout / 2).min(Duration::from_secs(u32::MAX.into()));
     let mut builder = auto::Builder::new(tasks);
@@ -74,7 +74,7 @@ pub(super) fn builder(limits: &Limits, tasks: Tasks) -> auto::Builder<Tasks> {
         .max_buf_size((usize::try_from(limits.head_size).unwrap_or(usize::MAX) + SYNTAX).max(LEAST_BUFFER));
     builder
         .http2()
-        .timer(TokioTimer::new())
+        .timer(pings)
         .max_concurrent_streams(limits.streams)
         // WebSocket (RFC 8441).
         .enable_connect_protocol()

@@ -1,11 +1,11 @@
-//! How long an HTTP/1.1 connection waits for its next request.
+//! How long a connection over TCP waits for its next request.
 //!
 //! hyper has one timer for the pause between two requests and the head of the second; here each has its own.
 
 use std::{
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Poll,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Waiting(Arc<WaitingConnection>);
 struct WaitingConnection {
     keep_alive: Duration,
     head_timeout: Duration,
+    /// Over HTTP/2.
+    idle_timeout: Duration,
     state: Mutex<Pause>,
     waker: AtomicWaker,
 }
@@ -34,6 +36,10 @@ struct Pause {
     /// Until when the next head must begin or, `begun`, be complete.
     deadline: Option<Instant>,
     begun: bool,
+    /// Over HTTP/2: since when there is nothing.
+    http2_since: Option<Instant>,
+    /// Whom it concerns that something holds the connection.
+    gate: Option<Waker>,
 }
 
 /// While this is there, the connection waits for no other request.
@@ -46,10 +52,10 @@ pub(super) struct Busy {
 
 impl Waiting {
     pub(super) fn new(limits: &Limits) -> Self {
-        let (keep_alive, head_timeout) = (limits.keep_alive, limits.head_timeout);
         Self(Arc::new(WaitingConnection {
-            keep_alive,
-            head_timeout,
+            keep_alive: limits.keep_alive,
+            head_timeout: limits.head_timeout,
+            idle_timeout: limits.idle_timeout,
             state: Mutex::default(),
             waker: AtomicWaker::new(),
         }))
@@ -69,11 +75,40 @@ impl Waiting {
         self.hold(true)
     }
 
+    /// A request over HTTP/2, until its response has been sent, by a task of its own.
+    pub(super) fn http2(&self) -> Busy {
+        let busy = self.hold(true);
+        self.state().http2_since.get_or_insert_with(Instant::now);
+        busy
+    }
+
+    /// Something holds it from now on until its end.
+    pub(super) fn stay(&self) {
+        let mut state = self.state();
+        state.held += 1;
+        state.deadline = None;
+    }
+
     fn hold(&self, strays: bool) -> Busy {
         let mut state = self.state();
         state.held += 1;
         state.deadline = None;
+        let gate = state.gate.take();
+        drop(state);
+        if let Some(gate) = gate {
+            gate.wake();
+        }
         Busy { waiting: self.clone(), strays }
+    }
+
+    /// Waits until something holds the connection.
+    pub(super) fn poll_busy(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state();
+        if state.held > 0 {
+            return Poll::Ready(());
+        }
+        state.gate = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -83,9 +118,12 @@ impl Waiting {
     /// Bytes have arrived: if a head was waited for, it begins.
     pub(super) fn read(&self) {
         let mut state = self.state();
-        if state.deadline.is_some() && !state.begun {
+        if state.deadline.is_none() {
+        } else if let Some(since) = state.http2_since {
+            state.deadline = Some(self.0.http2_end(since));
+        } else if !state.begun {
             state.begun = true;
-            state.deadline = Some(after(self.0.head_timeout));
+            state.deadline = Some(after(Instant::now(), self.0.head_timeout));
         }
     }
 
@@ -93,7 +131,7 @@ impl Waiting {
     pub(super) fn restart(&self) {
         let mut state = self.state();
         if state.held == 0 && !state.begun {
-            state.deadline = Some(after(self.0.keep_alive));
+            state.rest(&self.0);
         }
     }
 
@@ -112,6 +150,28 @@ impl Waiting {
     }
 }
 
+impl WaitingConnection {
+    /// When an HTTP/2 connection ends that has been without a request since then: what the client sends keeps it, but
+    /// not for ever.
+    fn http2_end(&self, since: Instant) -> Instant {
+        after(since, self.keep_alive).min(after(Instant::now(), self.idle_timeout))
+    }
+}
+
+impl Pause {
+    /// There is nothing from now on.
+    fn rest(&mut self, connection: &WaitingConnection) {
+        let now = Instant::now();
+        self.deadline = Some(match &mut self.http2_since {
+            None => after(now, connection.keep_alive),
+            Some(since) => {
+                *since = now;
+                connection.http2_end(now)
+            }
+        });
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         let inner = &self.waiting.0;
@@ -119,7 +179,7 @@ impl Drop for Busy {
         state.held -= 1;
         if state.held == 0 {
             state.begun = false;
-            state.deadline = Some(after(inner.keep_alive));
+            state.rest(inner);
             drop(state);
             if self.strays {
                 inner.waker.wake();

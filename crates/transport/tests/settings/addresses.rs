@@ -111,7 +111,7 @@ async fn handshakes_of_one_address_over_tcp() {
 }
 
 /// A server whose `/hold` answers and never ends.
-async fn holding(limits: Limits) -> (Serving, Counters) {
+pub(crate) async fn holding(limits: Limits) -> (Serving, Counters) {
     let endless =
         async || axum::body::Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
     let router = crate::kit::router().route("/hold", axum::routing::get(endless));

@@ -161,6 +161,18 @@ impl Trusting {
         self.endpoint(from).connect(to, "localhost").unwrap().await
     }
 
+    /// With settings of QUIC.
+    pub(crate) async fn quic_with(
+        &self,
+        to: SocketAddr,
+        transport: quinn::TransportConfig,
+    ) -> Result<quinn::Connection, quinn::ConnectionError> {
+        let tls = QuicClientConfig::try_from(self.config(&[b"h3"])).unwrap();
+        let mut config = quinn::ClientConfig::new(Arc::new(tls));
+        config.transport_config(Arc::new(transport));
+        self.endpoint("127.0.0.1").connect_with(config, to, "localhost").unwrap().await
+    }
+
     /// A socket of one address of loopback.
     pub(crate) fn endpoint(&self, from: &str) -> quinn::Endpoint {
         let mut endpoint = quinn::Endpoint::client(format!("{from}:0").parse().unwrap()).unwrap();

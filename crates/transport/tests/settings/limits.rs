@@ -150,17 +150,6 @@ async fn a_client_that_is_gone_is_noticed_in_time() {
     assert!(matches!(lost, quinn::ConnectionError::TimedOut), "{lost}");
 }
 
-/// A client that is only silent is not lost: it is asked.
-#[tokio::test]
-async fn a_silent_client_stays() {
-    // Long enough that a busy machine answers within it, and waited for once over.
-    let serving = limited(Limits::default().idle_timeout(6 * SHORT)).await;
-    let quic = serving.quic().await.unwrap();
-    tokio::time::sleep(10 * SHORT).await;
-    assert!(quic.close_reason().is_none());
-    soon("an answer", ask_h3(&quic, HeaderMap::new())).await.unwrap();
-}
-
 #[tokio::test]
 async fn connections_are_counted_over_quic_and_tcp_together() {
     let serving = limited(Limits::default().connections(1)).await;

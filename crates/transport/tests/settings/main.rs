@@ -5,6 +5,7 @@ mod certificates;
 mod floods;
 mod h2;
 mod heads;
+mod idle;
 mod kit;
 mod limits;
 mod running;
