@@ -35,6 +35,8 @@ use crate::{
 enum Undelivered {
     /// Nobody wants the rest.
     Gone,
+    /// The viewer took nothing for too long.
+    Stalled,
     /// The feed broke off.
     Feed(format::Cut),
 }
@@ -46,8 +48,8 @@ impl From<format::Cut> for Undelivered {
 }
 
 impl From<StreamError> for Undelivered {
-    fn from(_: StreamError) -> Self {
-        Self::Gone
+    fn from(error: StreamError) -> Self {
+        if error == StreamError::Stalled { Self::Stalled } else { Self::Gone }
     }
 }
 
@@ -137,6 +139,7 @@ async fn bring(
             until_closed(session, decided).await;
         }
         Err(Undelivered::Gone) => {}
+        Err(Undelivered::Stalled) => session.close(session_code::STALLED, "nothing was taken for too long"),
         Err(Undelivered::Feed(error)) => {
             out.stream.reset(session_code::FAILED);
             session.close(session_code::FAILED, &error.to_string());

@@ -49,6 +49,27 @@ async fn a_server_that_is_killed_and_started_again() {
     drop(second);
 }
 
+/// A reader that pauses for longer than the server waits: it is cut, and continues with the next byte.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_that_is_too_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let paused = async |transport: &[&str], cut: &str| {
+        let serve = ["exec:seq 1 1000000", "--chunk", "bytes", "--history", "32M", "--send-timeout", "500ms"];
+        let mut serving = Serving::start(dir.path(), 0, &serve).await;
+        let url = serving.url("/stream?from=start");
+        let mut get = Program::start(dir.path(), &[&["get", "--resume", &url], transport].concat());
+        let first = get.line().await;
+        serving.program.told("limit=\"send_timeout\"").await;
+        let (rest, told, code) = get.end().await;
+        let all: String = (1..=1_000_000).map(|number| format!("{number}\n")).collect();
+        // Not `assert_eq`, which would show both.
+        assert!(first + &text(&rest) == all, "{} bytes of {}: {told}", rest.len(), all.len());
+        assert_eq!(code, Some(0), "{told}");
+        assert!(told.contains(cut), "{told}");
+    };
+    tokio::join!(paused(&[], "trying again"), paused(&["--webtransport"], "trying again"));
+}
+
 /// A server that stops in an orderly way, and one that starts later than its viewer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_not_there_yet() {

@@ -17,6 +17,8 @@ pub mod session_code {
     /// The right to read or write the feed has ended: a session with a new token resumes after the last
     /// chunk.
     pub const EXPIRED: u32 = 2;
+    /// The viewer took nothing for too long: another session resumes after its last chunk.
+    pub const STALLED: u32 = 3;
 }
 
 /// Chunks that a viewer will not receive.

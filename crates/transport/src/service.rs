@@ -29,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) handlers: Handlers,
     pub(crate) limits: Limits,
     pub(crate) hooks: Hooks,
+    /// Send windows of QUIC grow: the application has set nothing of QUIC itself.
+    pub(crate) grows: bool,
     /// Decides who gets in.
     pub(crate) admission: Arc<Admission>,
     /// Whose pages may open sessions.

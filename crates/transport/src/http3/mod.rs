@@ -13,6 +13,7 @@ pub(crate) mod server;
 mod session;
 mod taken;
 mod takeover;
+mod unacknowledged;
 
 pub use h3cast_proto::{code, varint};
 

@@ -21,6 +21,7 @@ use super::{
     idle::{Due, Idle},
     request::RequestBody,
     response as write,
+    unacknowledged::Unacknowledged,
 };
 use crate::{
     admission::{Client, Open},
@@ -51,6 +52,17 @@ pub(crate) async fn serve(
     via: Via,
     stop: CancellationToken,
 ) {
+    let (remote, pauses) = (conn.remote_address(), context.limits.send_pauses());
+    if context.grows {
+        conn.grow();
+    }
+    let stalled = {
+        let counters = context.admission.counters().clone();
+        move || counters.refused(Refusal::SendTimeout, remote)
+    };
+    if let Some((timeout, _)) = pauses {
+        conn.limit_sending(timeout, stalled.clone());
+    }
     let mut owner = Owner::quic(&conn, None, context.hooks.clone());
     let sessions = Arc::new(Registry::new(context.limits.sessions));
     let shared = Arc::new(Shared::new(conn.clone(), Role::Server, context.limits, sessions.clone()));
@@ -76,6 +88,10 @@ pub(crate) async fn serve(
     };
     // Dropped, and so aborted, with this task.
     let mut requests = JoinSet::new();
+    // It is looked seldom: that wakes a task that would sleep otherwise.
+    let looks = pauses.map(|(timeout, pause)| (timeout, 2 * pause));
+    let mut look = std::pin::pin!(tokio::time::sleep(looks.map_or(Duration::ZERO, |(_, pause)| pause)));
+    let mut unacknowledged = Unacknowledged::default();
     // When the last of them ended.
     let mut answered = None;
     // `leaving` while requests may come that were sent before the client had our GOAWAY.
@@ -165,6 +181,16 @@ pub(crate) async fn serve(
                 }
                 Due::End => leaving = false,
                 Due::Retire | Due::Nothing => {}
+            },
+            () = look.as_mut(), if looks.is_some() && !requests.is_empty() => if let Some((timeout, pause)) = looks {
+                let now = Instant::now();
+                if unacknowledged.look(conn.acknowledged(), timeout, now) {
+                    stalled();
+                    let reason = format!("nothing was acknowledged for {timeout:?}");
+                    shared.conn.close(code::H3_EXCESSIVE_LOAD, reason.as_bytes());
+                    break;
+                }
+                look.as_mut().reset(now + pause);
             },
             // Reached only when nothing of the above can go on.
             () = std::future::ready(()), if (stopping && !leaving || !accepting) && requests.is_empty() => break,

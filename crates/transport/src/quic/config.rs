@@ -17,7 +17,9 @@ const RECEIVE_WINDOW: u32 = 2 << 20;
 /// The same on one stream. A page may write 1 MiB before it reads anything.
 const STREAM_WINDOW: u32 = 1 << 20;
 /// What is kept for a peer that does not read, in bytes a connection.
-const SEND_WINDOW: u64 = 1 << 20;
+pub(super) const SEND_WINDOW: u64 = 1 << 20;
+/// The same for a client of a server that has acknowledged little yet.
+pub(super) const FIRST_SEND_WINDOW: u64 = 256 << 10;
 /// Datagrams that wait, each way, in bytes a connection.
 const DATAGRAM_BUFFER: usize = 256 << 10;
 /// How long a connection lives without a sign of the peer.
@@ -55,14 +57,21 @@ pub(crate) fn receive_window(config: &quinn::TransportConfig) -> Option<u64> {
     (window < quinn::VarInt::MAX.into_inner() / 2).then_some(window)
 }
 
+/// Sets the send window to what one that grows comes to.
+pub(crate) fn whole_send_window(config: &mut quinn::TransportConfig) {
+    config.send_window(SEND_WINDOW);
+}
+
 /// The same for a server, which keeps connections alive by itself, while they carry something
-/// ([`Connection::keep_alive`](super::Connection::keep_alive)).
+/// ([`Connection::keep_alive`](super::Connection::keep_alive)). Its send window is that of a connection whose window
+/// grows: see `Connection::grow`.
 pub(crate) fn server_transport(limits: &Limits) -> quinn::TransportConfig {
     let mut config = transport(None);
     let streams = FEW_STREAMS.min(limits.streams);
     config
         .max_concurrent_bidi_streams(streams.into())
         .max_concurrent_uni_streams(streams.max(OWN_STREAMS).into())
+        .send_window(FIRST_SEND_WINDOW)
         // What is too long for the wire has no end.
         .max_idle_timeout(limits.idle_timeout.try_into().ok());
     config

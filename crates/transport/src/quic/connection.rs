@@ -15,7 +15,7 @@ use futures_util::TryFutureExt;
 use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 
-use super::{ConnectionError, RecvStream, SendStream, varint};
+use super::{ConnectionError, RecvStream, SendStream, sending::Sending, varint};
 
 /// A QUIC connection. Clones are handles of the same one.
 #[derive(Debug, Clone)]
@@ -33,6 +33,9 @@ struct Ours {
     closed: OnceLock<(u64, String)>,
     /// What the peer may send before it is read, in bytes; 0 where that is not known.
     window: AtomicU64,
+    sending: Arc<Sending>,
+    /// For `sending`, which must not keep it open.
+    engine: Arc<quinn::Connection>,
 }
 
 /// Why a datagram was not sent.
@@ -67,6 +70,15 @@ pub(crate) struct Traffic {
     pub(crate) rtt: Duration,
     /// MAX_DATA and MAX_STREAM_DATA frames received: what was received before has been read.
     pub(crate) credits: u64,
+}
+
+/// What shows whether a peer acknowledges what it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Acknowledged {
+    /// The smoothed round-trip time: each acknowledgement of something new changes it.
+    pub(crate) rtt: Duration,
+    /// How many frames were sent that must be acknowledged.
+    pub(crate) sent: u64,
 }
 
 /// What TLS has agreed on.
@@ -113,12 +125,39 @@ impl Connection {
     /// One that can be [kept alive](Self::keep_alive): `window` is its receive window.
     #[inline]
     pub(super) fn with_window(engine: quinn::Connection, bound: Option<SocketAddr>, window: u64) -> Self {
-        Self { engine, ours: Arc::new(Ours { bound, closed: OnceLock::new(), window: window.into() }) }
+        let shared = Arc::new(engine.clone());
+        let ours =
+            Ours { bound, closed: OnceLock::new(), window: window.into(), sending: Arc::default(), engine: shared };
+        Self { engine, ours: Arc::new(ours) }
     }
 
     #[inline]
     pub(super) fn engine(&self) -> &quinn::Connection {
         &self.engine
+    }
+
+    #[inline]
+    fn send_stream(&self, stream: quinn::SendStream) -> SendStream {
+        SendStream::new(stream, self.ours.sending.clone())
+    }
+
+    /// Has the send window grow with what the peer acknowledges: for a connection whose own is that of a server.
+    pub(crate) fn grow(&self) {
+        self.ours.sending.grow(&self.ours.engine);
+    }
+
+    /// Resets streams of which the peer takes nothing for `timeout`, and calls `cut` for each. Before the first is
+    /// opened.
+    pub(crate) fn limit_sending(&self, timeout: Duration, cut: impl Fn() + Send + Sync + 'static) {
+        self.ours.sending.limit(timeout, cut);
+    }
+
+    /// What the peer has acknowledged.
+    pub(crate) fn acknowledged(&self) -> Acknowledged {
+        let stats = self.engine.stats();
+        let sent = &stats.frame_tx;
+        let sent = sent.stream + sent.datagram + sent.ping + sent.reset_stream + sent.stop_sending + sent.crypto;
+        Acknowledged { rtt: stats.path.rtt, sent }
     }
 
     /// The peer's address, as it is now: connections move between networks.
@@ -161,7 +200,7 @@ impl Connection {
     /// Opens a unidirectional stream. Waits while the peer allows no more of them. Cancel-safe.
     #[inline]
     pub fn open_uni(&self) -> impl Future<Output = Result<SendStream, ConnectionError>> + Send + Sync + '_ {
-        self.engine.open_uni().map_ok(SendStream::new)
+        self.engine.open_uni().map_ok(|send| self.send_stream(send))
     }
 
     /// Opens a bidirectional stream. Waits while the peer allows no more of them. Cancel-safe.
@@ -169,7 +208,7 @@ impl Connection {
     pub fn open_bi(
         &self,
     ) -> impl Future<Output = Result<(SendStream, RecvStream), ConnectionError>> + Send + Sync + '_ {
-        self.engine.open_bi().map_ok(|(send, recv)| (SendStream::new(send), RecvStream::new(recv)))
+        self.engine.open_bi().map_ok(|(send, recv)| (self.send_stream(send), RecvStream::new(recv)))
     }
 
     /// Waits for a unidirectional stream of the peer's. Cancel-safe.
@@ -183,7 +222,7 @@ impl Connection {
     pub fn accept_bi(
         &self,
     ) -> impl Future<Output = Result<(SendStream, RecvStream), ConnectionError>> + Send + Sync + '_ {
-        self.engine.accept_bi().map_ok(|(send, recv)| (SendStream::new(send), RecvStream::new(recv)))
+        self.engine.accept_bi().map_ok(|(send, recv)| (self.send_stream(send), RecvStream::new(recv)))
     }
 
     /// Sends a datagram; older ones that still wait are dropped when too many do.

@@ -8,6 +8,7 @@
 //! | `connection`, `stream` | a connection, its streams and datagrams, and their errors |
 //! | `server`, `client` | the two ends: a socket that accepts connections, sockets that open them |
 //! | `config` | what one connection may cost, and how it behaves |
+//! | `sending` | what a connection keeps for a peer that takes nothing, and for how long |
 //! | `control` | streams that h3 itself needs, opened by h3-quinn |
 //! | `traits` | errors as h3 takes them, and h3's `RecvStream` |
 //! | `runtime` | tokio as quinn sees it |
@@ -20,15 +21,18 @@ pub(crate) mod control;
 mod reset;
 mod routing;
 mod runtime;
+mod sending;
 pub(crate) mod server;
 mod stream;
 mod traits;
 
 #[doc(hidden)]
 pub use config::transport;
-pub(crate) use config::{FEW_STREAMS, KEEP_ALIVE, OWN_STREAMS, keep_alive, receive_window, server_transport};
+pub(crate) use config::{
+    FEW_STREAMS, KEEP_ALIVE, OWN_STREAMS, keep_alive, receive_window, server_transport, whole_send_window,
+};
+pub(crate) use connection::{Acknowledged, INITIAL_RTT, Path, linger};
 pub use connection::{Connection, SendDatagramError};
-pub(crate) use connection::{INITIAL_RTT, Path, linger};
 /// The engine itself, for what takes or gives its types.
 #[doc(no_inline)]
 pub use quinn as engine;

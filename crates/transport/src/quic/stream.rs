@@ -1,15 +1,23 @@
 //! The halves of a stream.
 
 use std::{
+    future::poll_fn,
     io,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::{ConnectionError, varint};
+use h3cast_proto::code;
+
+use super::{
+    ConnectionError,
+    sending::{Blocked, Sending},
+    varint,
+};
 
 /// Why a stream cannot be written any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +29,9 @@ pub enum WriteError {
     /// The connection is gone.
     #[error("the connection was lost: {0}")]
     ConnectionLost(#[from] ConnectionError),
+    /// The peer took nothing for [`Limits::send_timeout`](crate::Limits::send_timeout), and the stream was reset.
+    #[error("the peer took nothing of the stream for too long")]
+    Stalled,
     /// This side has finished or reset the stream, or the server refused its early data.
     #[error("the stream has already been ended")]
     Ended,
@@ -65,6 +76,7 @@ impl From<WriteError> for io::Error {
     fn from(error: WriteError) -> Self {
         let kind = match error {
             WriteError::Stopped(_) => io::ErrorKind::ConnectionReset,
+            WriteError::Stalled => io::ErrorKind::TimedOut,
             WriteError::ConnectionLost(_) | WriteError::Ended => io::ErrorKind::NotConnected,
         };
         Self::new(kind, error)
@@ -83,25 +95,57 @@ pub struct Written {
 
 /// The sending half of a stream. Dropping it finishes it.
 #[derive(Debug)]
-pub struct SendStream(quinn::SendStream);
+pub struct SendStream {
+    stream: quinn::SendStream,
+    sending: Arc<Sending>,
+    blocked: Blocked,
+    /// What it is reset with when the peer takes nothing.
+    stalled: u64,
+}
 
 impl SendStream {
     #[inline]
-    pub(super) fn new(stream: quinn::SendStream) -> Self {
-        Self(stream)
+    pub(super) fn new(stream: quinn::SendStream, sending: Arc<Sending>) -> Self {
+        Self { stream, sending, blocked: Blocked::default(), stalled: code::H3_REQUEST_CANCELLED }
+    }
+
+    /// Says what code the peer gets when it takes nothing.
+    pub(crate) fn set_stalled_code(&mut self, code: u64) {
+        self.stalled = code;
+    }
+
+    /// Tries to write, until there is no room even in a larger window; then for as long as the peer may take nothing.
+    #[inline]
+    fn poll_sending<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&mut quinn::SendStream, &mut Context<'_>) -> Poll<Result<T, quinn::WriteError>>,
+    ) -> Poll<Result<T, WriteError>> {
+        loop {
+            if let Poll::Ready(written) = write(&mut self.stream, cx) {
+                self.blocked.ended();
+                return Poll::Ready(Ok(written?));
+            }
+            if !self.sending.widen() {
+                break;
+            }
+        }
+        ready!(self.blocked.poll(&self.sending, cx));
+        self.reset(self.stalled);
+        Poll::Ready(Err(WriteError::Stalled))
     }
 
     /// The stream of the engine.
     #[must_use]
     pub fn into_engine(self) -> quinn::SendStream {
-        self.0
+        self.stream
     }
 
     /// The stream's id ([RFC 9000 §2.1](https://www.rfc-editor.org/rfc/rfc9000#section-2.1)).
     #[inline]
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.0.id().into()
+        self.stream.id().into()
     }
 
     /// Writes a part of `bytes`, which is copied; gives its size.
@@ -111,7 +155,7 @@ impl SendStream {
     /// When the peer stopped the stream, or it has ended.
     #[inline]
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, WriteError>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes).map_err(WriteError::from)
+        self.poll_sending(cx, |stream, cx| Pin::new(stream).poll_write(cx, bytes))
     }
 
     /// Writes what there is room for, without copying it. What was not written stays in `chunks`.
@@ -125,7 +169,7 @@ impl SendStream {
         cx: &mut Context<'_>,
         chunks: &mut [Bytes],
     ) -> Poll<Result<Written, WriteError>> {
-        let written = ready!(pin!(self.0.write_chunks(chunks)).poll(cx))?;
+        let written = ready!(self.poll_sending(cx, |stream, cx| pin!(stream.write_chunks(chunks)).poll(cx)))?;
         Poll::Ready(Ok(Written { bytes: written.bytes, chunks: written.chunks }))
     }
 
@@ -135,7 +179,12 @@ impl SendStream {
     ///
     /// When the peer stopped the stream, or it has ended.
     pub async fn write_all(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
-        Ok(self.0.write_all(bytes).await?)
+        let mut left = bytes;
+        while !left.is_empty() {
+            let written = poll_fn(|cx| self.poll_write(cx, left)).await?;
+            left = &left[written..];
+        }
+        Ok(())
     }
 
     /// Writes `chunk` whole, without copying it. Not cancel-safe.
@@ -144,7 +193,7 @@ impl SendStream {
     ///
     /// When the peer stopped the stream, or it has ended.
     pub async fn write_chunk(&mut self, chunk: Bytes) -> Result<(), WriteError> {
-        Ok(self.0.write_chunk(chunk).await?)
+        self.write_all_chunks(&mut [chunk]).await
     }
 
     /// Writes several buffers whole, in order and without copying them. Not cancel-safe: when dropped, `chunks`
@@ -154,8 +203,12 @@ impl SendStream {
     ///
     /// When the peer stopped the stream, or it has ended.
     #[inline]
-    pub async fn write_all_chunks(&mut self, chunks: &mut [Bytes]) -> Result<(), WriteError> {
-        Ok(self.0.write_all_chunks(chunks).await?)
+    pub async fn write_all_chunks(&mut self, mut chunks: &mut [Bytes]) -> Result<(), WriteError> {
+        while !chunks.is_empty() {
+            let written = poll_fn(|cx| self.poll_write_chunks(cx, chunks)).await?;
+            chunks = &mut chunks[written.chunks..];
+        }
+        Ok(())
     }
 
     /// Ends the stream: the peer reads to its end.
@@ -165,18 +218,18 @@ impl SendStream {
     /// When it has ended already.
     #[inline]
     pub fn finish(&mut self) -> Result<(), WriteError> {
-        self.0.finish().map_err(|_| WriteError::Ended)
+        self.stream.finish().map_err(|_| WriteError::Ended)
     }
 
     /// Breaks the stream off with an error code. Does nothing when it has ended already.
     pub fn reset(&mut self, code: u64) {
-        let _ = self.0.reset(varint(code));
+        let _ = self.stream.reset(varint(code));
     }
 
     /// Sets the stream's send order within its connection: higher goes first, 0 is the default. Does nothing
     /// when it has ended already.
     pub fn set_priority(&self, priority: i32) {
-        let _ = self.0.set_priority(priority);
+        let _ = self.stream.set_priority(priority);
     }
 
     /// The error code with which the peer has stopped the stream, if it has and this side has not ended it.
@@ -185,8 +238,8 @@ impl SendStream {
     /// the engine may send a frame.
     pub(crate) fn stop_code(&mut self) -> Option<u64> {
         let mut cx = Context::from_waker(Waker::noop());
-        match self.poll_write(&mut cx, &[]) {
-            Poll::Ready(Err(WriteError::Stopped(code))) => Some(code),
+        match Pin::new(&mut self.stream).poll_write(&mut cx, &[]) {
+            Poll::Ready(Err(quinn::WriteError::Stopped(code))) => Some(code.into_inner()),
             _ => None,
         }
     }
@@ -194,7 +247,7 @@ impl SendStream {
     /// Waits until the peer stops the stream, and gives its error code, or has acknowledged all of a finished
     /// one, which gives `None`. Cancel-safe.
     pub fn stopped(&self) -> impl Future<Output = Result<Option<u64>, WriteError>> + Send + Sync + 'static + use<> {
-        self.0.stopped().map(|stopped| match stopped {
+        self.stream.stopped().map(|stopped| match stopped {
             Ok(code) => Ok(code.map(quinn::VarInt::into_inner)),
             Err(quinn::StoppedError::ConnectionLost(error)) => Err(WriteError::ConnectionLost(error)),
             Err(quinn::StoppedError::ZeroRttRejected) => Err(WriteError::Ended),

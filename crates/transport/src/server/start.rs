@@ -44,6 +44,11 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
     let tickets = tls::tickets();
     let keys = quic::server::Keys::new(&identity.secret(), builder.server_id.as_ref());
     let mut transport = quic::server_transport(&limits);
+    let grows = builder.quic.is_empty();
+    if !grows {
+        // As large as it may become: what the application sets stays.
+        quic::whole_send_window(&mut transport);
+    }
     builder.quic.into_iter().for_each(|change| change(&mut transport));
     if quic::receive_window(&transport).is_none() {
         // The engine does it then, whatever a connection carries.
@@ -86,6 +91,7 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
     let trusted = builder.proxies.clone();
     let exempt = move |address| trusted.contains(address);
     let context = Context {
+        grows,
         service: builder.service,
         handlers: builder.handlers,
         limits,

@@ -30,6 +30,10 @@ pub enum StreamError {
     /// The peer ended the stream with an HTTP/3 code that is not an application's.
     #[error("the peer ended the stream with {}", code::describe(*.0))]
     Http3(u64),
+    /// The peer took nothing of the stream that this side writes, for
+    /// [`Limits::send_timeout`](crate::Limits::send_timeout). It was reset, with code 0.
+    #[error("the peer took nothing of the stream for too long")]
+    Stalled,
     /// The stream's session has ended.
     #[error("the session of the stream has ended")]
     SessionGone,
@@ -55,6 +59,7 @@ impl From<quic::WriteError> for StreamError {
         match error {
             quic::WriteError::Stopped(code) => Self::of_code(code, Self::Stopped),
             quic::WriteError::ConnectionLost(error) => Self::ConnectionLost(error),
+            quic::WriteError::Stalled => Self::Stalled,
             quic::WriteError::Ended => Self::Ended,
         }
     }
@@ -74,6 +79,7 @@ impl From<StreamError> for io::Error {
     fn from(error: StreamError) -> Self {
         let kind = match error {
             StreamError::Reset(_) | StreamError::Stopped(_) | StreamError::Http3(_) => io::ErrorKind::ConnectionReset,
+            StreamError::Stalled => io::ErrorKind::TimedOut,
             StreamError::SessionGone => io::ErrorKind::ConnectionAborted,
             StreamError::Ended => io::ErrorKind::NotConnected,
             StreamError::ConnectionLost(_) => io::ErrorKind::NotConnected,
@@ -185,7 +191,8 @@ pub struct SendStream {
 }
 
 impl SendStream {
-    pub(super) fn new(stream: quic::SendStream) -> Self {
+    pub(super) fn new(mut stream: quic::SendStream) -> Self {
+        stream.set_stalled_code(codes::to_http3(0));
         Self { cell: Cell::new(stream) }
     }
 

@@ -8,7 +8,7 @@ use std::{
 use axum::{Router, body::Body, extract::State, routing::get};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use h3cast_transport::{Limits, admission::Refusal};
+use h3cast_transport::{Limits, admission::Refusal, http3::Takeover, webtransport::StreamError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -75,7 +75,19 @@ async fn serving(timeout: Duration) -> (Serving, mpsc::UnboundedReceiver<&'stati
         });
         http::Response::builder().status(101).header("upgrade", "x").body(Body::empty()).unwrap()
     };
+    let taken = async |State(seen): State<Seen>, takeover: Takeover| {
+        takeover.respond(http::Response::new(()), async move |mut stream| {
+            let error = loop {
+                if let Err(error) = stream.write_bytes(Bytes::from(vec![b'x'; 64 << 10])).await {
+                    break error;
+                }
+            };
+            assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+            let _ = seen.gone.send("taken over");
+        })
+    };
     let router = Router::new()
+        .route("/taken", get(taken))
         .route("/", get(async || "hello"))
         .route("/fast", get(fast))
         .route("/slow", get(slow))
@@ -168,4 +180,103 @@ async fn with_a_timeout_of_zero_nothing_is_cut() {
     tokio::time::sleep(4 * TIMEOUT).await;
     assert!(told.try_recv().is_err());
     stream.read_exact(&mut vec![0; 1 << 20]).await.unwrap();
+}
+
+/// Asks over HTTP/3 by hand, and reads nothing.
+async fn ask_quic(quic: &quinn::Connection, path: &str) -> (quinn::SendStream, quinn::RecvStream) {
+    let (mut send, recv) = quic.open_bi().await.unwrap();
+    // GET, https, the path and the authority, from QPACK's static table.
+    let path = [&[0x51, path.len() as u8], path.as_bytes()].concat();
+    let fields = [&[0, 0, 0xd1, 0xd7][..], &path, &[0x50, 9], b"localhost"].concat();
+    send.write_all(&[&[1, fields.len() as u8], &fields[..]].concat()).await.unwrap();
+    send.finish().unwrap();
+    (send, recv)
+}
+
+/// The rest of a stream: how much there was, and the code that it was reset with.
+async fn rest(recv: &mut quinn::RecvStream) -> (usize, Option<u64>) {
+    let mut size = 0;
+    loop {
+        match soon("the rest of a stream", recv.read_chunk(usize::MAX, true)).await {
+            Ok(Some(chunk)) => size += chunk.bytes.len(),
+            Ok(None) => return (size, None),
+            Err(quinn::ReadError::Reset(code)) => return (size, Some(code.into_inner())),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn over_http3_a_stream_that_is_not_read_is_cut_alone() {
+    let (serving, mut told, more) = serving(TIMEOUT).await;
+    let quic = serving.quic().await.unwrap();
+    let (_send, mut waits) = ask_quic(&quic, "/waits").await;
+    for (path, name) in [("/fast", "fast"), ("/taken", "taken over")] {
+        let (_send, mut recv) = ask_quic(&quic, path).await;
+        assert_eq!(soon("a cut", told.recv()).await, Some(name));
+        let (_, code) = rest(&mut recv).await;
+        assert_eq!(code, Some(h3cast_transport::http3::code::H3_REQUEST_CANCELLED), "{path}");
+    }
+    assert_eq!(serving.refused(Refusal::SendTimeout), 2);
+    // One that has everything waits on.
+    more.notify_one();
+    assert!(matches!(rest(&mut waits).await, (size, None) if size > 10));
+}
+
+#[tokio::test]
+async fn over_http3_a_client_that_takes_some_is_not_cut() {
+    let timeout = Duration::from_secs(1);
+    let (serving, mut told, _) = serving(timeout).await;
+    let quic = serving.quic().await.unwrap();
+    let (_send, mut recv) = ask_quic(&quic, "/fast").await;
+    let begun = Instant::now();
+    while begun.elapsed() < 5 * timeout / 2 {
+        tokio::time::sleep(timeout / 10).await;
+        // quinn gives credit for an eighth of its window at once.
+        recv.read_exact(&mut vec![0; 256 << 10]).await.unwrap();
+    }
+    assert!(told.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_stream_of_a_session_that_is_not_read_is_cut_alone() {
+    let (tx, mut told) = mpsc::unbounded_channel();
+    let handler = move |request: h3cast_transport::webtransport::SessionRequest| {
+        let tx = tx.clone();
+        async move {
+            let session = request.accept().await.unwrap();
+            let mut stream = session.open_uni().await.unwrap();
+            let error = loop {
+                if let Err(error) = stream.write_bytes(Bytes::from(vec![b'x'; 64 << 10])).await {
+                    break error;
+                }
+            };
+            tx.send(error).unwrap();
+            // The session is as it was.
+            let mut second = session.open_uni().await.unwrap();
+            second.write_bytes("second".into()).await.unwrap();
+            second.finish().unwrap();
+            session.closed().await;
+        }
+    };
+    let limits = Limits::default().send_timeout(TIMEOUT);
+    let serving = Serving::start(|builder| builder.limits(limits).webtransport("/wt", handler)).await;
+    let uri = format!("https://{}/wt", serving.addresses.tls[0]).parse().unwrap();
+    let trust = h3cast_transport::client::Trust::Files(vec![serving.certificate()]);
+    let connection = soon("a connection", h3cast_transport::client::Connection::open(&uri, &trust)).await.unwrap();
+    let session = soon("a session", connection.webtransport(&uri, http::HeaderMap::new(), &[])).await.unwrap();
+    let mut stream = soon("a stream", session.accept_uni()).await.unwrap();
+    assert_eq!(soon("a cut", told.recv()).await, Some(StreamError::Stalled));
+    let error = soon("the reset", async {
+        loop {
+            match stream.read_bytes(1 << 20).await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it looks whole"),
+                Err(error) => return error,
+            }
+        }
+    });
+    assert_eq!(error.await, StreamError::Reset(0));
+    let mut second = soon("another stream", session.accept_uni()).await.unwrap();
+    assert_eq!(soon("it", second.read_bytes(10)).await.unwrap().unwrap(), "second");
 }
