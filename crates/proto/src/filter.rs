@@ -76,6 +76,8 @@ pub struct FrameFilter {
     /// The largest payload, in bytes, of a frame other than DATA that is passed on.
     limit: u64,
     order: Order,
+    /// Frames that brought nothing, or not more than their own type.
+    idle: u32,
 }
 
 impl FrameFilter {
@@ -83,7 +85,7 @@ impl FrameFilter {
     /// other than DATA.
     #[must_use]
     pub fn new(limit: u64) -> Self {
-        Self { state: FrameState::Header, header: BytesMut::new(), limit, order: Order::Any }
+        Self { state: FrameState::Header, header: BytesMut::new(), limit, order: Order::Any, idle: 0 }
     }
 
     /// A filter at the start of a request whose head has been checked and is of this kind.
@@ -102,6 +104,13 @@ impl FrameFilter {
     #[must_use]
     pub fn settings_came(&self) -> bool {
         matches!(&self.order, Order::Control(frames) if frames.settings_came())
+    }
+
+    /// How many frames have begun since this was called last that bring no part of a message: those of unknown types, empty
+    /// DATA, and all on a control stream. Each costs its sender two bytes.
+    #[must_use]
+    pub fn take_idle(&mut self) -> u32 {
+        std::mem::take(&mut self.idle)
     }
 
     /// Takes the next bytes of the stream and appends to `out` the ones that may pass.
@@ -175,6 +184,9 @@ impl FrameFilter {
             }
         };
         let gather = self.order.begin(ty)?;
+        if !frame::is_known(ty) || (ty == frame::DATA && len == 0) || matches!(self.order, Order::Control(_)) {
+            self.idle = self.idle.saturating_add(1);
+        }
         if !frame::is_known(ty) || (ty == frame::DATA && len == 0) {
             self.state = FrameState::Skip(len);
         } else if ty != frame::DATA && len > self.limit {

@@ -54,6 +54,11 @@ pub(crate) async fn bidirectional(
     let verdict = tokio::time::timeout(shared.limits.head_timeout, judge_bi(&shared, &mut head, &mut send))
         .await
         .unwrap_or(BiVerdict::Refuse(code::H3_REQUEST_CANCELLED));
+    let nothing = matches!(verdict, BiVerdict::Refuse(_) | BiVerdict::Answer(..) | BiVerdict::Gone);
+    let verdict = match shared.spend(nothing.into()) {
+        Ok(()) => verdict,
+        Err(flood) => BiVerdict::Violation(flood),
+    };
     match verdict {
         BiVerdict::Request(kind) => {
             let filter = FrameFilter::request(shared.limits.head_size, kind);
@@ -303,6 +308,9 @@ pub(crate) async fn unidirectional(shared: Arc<Shared>, recv: quic::RecvStream) 
         _ => {
             trace!(ty, "refusing a stream of unknown type");
             head.stop(code::H3_STREAM_CREATION_ERROR);
+            if let Err(flood) = shared.spend(1) {
+                shared.violated(flood);
+            }
         }
     }
     None

@@ -111,6 +111,10 @@ impl<S: quic::RecvStream<Buf = Bytes>> quic::RecvStream for RecvStream<S> {
             match chunk {
                 Some(chunk) => {
                     let filtered = self.filter.push(chunk, &mut self.passed);
+                    let idle = self.filter.take_idle();
+                    if let Err(flood) = self.shared.spend(idle) {
+                        return Poll::Ready(Err(self.violated(flood)));
+                    }
                     if self.filter.settings_came() {
                         self.shared.settings_came();
                     }

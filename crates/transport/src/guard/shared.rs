@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -13,7 +13,9 @@ use h3cast_proto::{Role, Violation, code};
 use tokio::sync::SetOnce;
 use tracing::debug;
 
+use super::send::lock;
 use crate::{
+    calm::Allowance,
     limits::Limits,
     quic::{Connection, FEW_STREAMS, OWN_STREAMS, RecvStream, SendStream},
 };
@@ -56,6 +58,9 @@ pub(crate) struct Shared {
     /// Set when the handshake is complete: what comes after cannot be another's copy.
     handshaken: Arc<SetOnce<()>>,
     violation: OnceLock<Violation>,
+    /// What the peer may send that brings nothing.
+    allowance: Mutex<Allowance>,
+    flooded: AtomicBool,
     pub(super) qpack_encoder_seen: AtomicBool,
     pub(super) qpack_decoder_seen: AtomicBool,
     /// One more than the index of the latest bidirectional stream of the peer's, 0 for none.
@@ -76,6 +81,9 @@ impl Shared {
             settings: SetOnce::new(),
             handshaken: Arc::default(),
             violation: OnceLock::new(),
+            // A client believes its server.
+            allowance: Mutex::new(Allowance::new(if role == Role::Server { limits.control_frames } else { 0 })),
+            flooded: AtomicBool::new(false),
             qpack_encoder_seen: AtomicBool::new(false),
             qpack_decoder_seen: AtomicBool::new(false),
             bi_streams: AtomicU64::new(0),
@@ -154,6 +162,25 @@ impl Shared {
     /// Waits until the handshake is complete. For ever when it fails; the connection is lost then.
     pub(crate) async fn handshake(&self) {
         self.handshaken.wait().await;
+    }
+
+    /// Counts frames and streams of the peer's that bring nothing: an error when there are too many.
+    pub(crate) fn spend(&self, count: u32) -> Result<(), Violation> {
+        if count == 0 || lock(&self.allowance).take(count) {
+            return Ok(());
+        }
+        self.flooded.store(true, Ordering::Relaxed);
+        Err(Violation { code: code::H3_EXCESSIVE_LOAD, reason: "too many frames or streams that bring nothing" })
+    }
+
+    /// A request was answered: the peer may give up as many again.
+    pub(crate) fn earn(&self) {
+        lock(&self.allowance).add(2);
+    }
+
+    /// Whether it has ended the connection that there were too many.
+    pub(crate) fn is_flooded(&self) -> bool {
+        self.flooded.load(Ordering::Relaxed)
     }
 
     /// Ends the connection for what the peer did.

@@ -196,6 +196,9 @@ pub(crate) async fn serve(
             () = std::future::ready(()), if (stopping && !leaving || !accepting) && requests.is_empty() => break,
         }
     }
+    if shared.is_flooded() {
+        context.admission.counters().refused(Refusal::ControlFrames, remote);
+    }
     owner.notice();
     // When the connection is gone, each request learns so by itself: the close of a session may have
     // come just before, and is still to be read.
@@ -301,8 +304,14 @@ impl Answering {
             biased;
             both = future::join(handled, write::write_interim(&outgoing, send)) => both,
             // The client went away: whatever the handler was doing is dropped here.
-            _ = &mut self.parts.stopped => return None,
+            _ = &mut self.parts.stopped => {
+                if let Err(flood) = self.shared.spend(1) {
+                    self.shared.violated(flood);
+                }
+                return None;
+            }
         };
+        self.shared.earn();
         if self.parts.malformed.get() {
             // Whatever the application made of it.
             send.stop_stream(h3::error::Code::H3_MESSAGE_ERROR);

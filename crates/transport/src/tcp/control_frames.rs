@@ -29,6 +29,8 @@ const GOODBYE: &[u8] = b"\0\0\x17\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\x0btoo man
 /// How long a client has to see that, while what it still sends is read and dropped: a socket that is closed with
 /// unread data is reset, which may overtake it.
 const LAST_LOOK: Duration = Duration::from_millis(500);
+/// How much of it is read, in bytes: a flood does not stop for that.
+const DROPPED: usize = 64 * 1024;
 
 /// Whether h2 has ended a connection for a flood: of what it keeps in memory, it has counts of its own.
 pub(super) fn is_flood(error: &(dyn Error + 'static)) -> bool {
@@ -83,6 +85,7 @@ struct Calming {
     /// What is left to write, until it is flushed.
     goodbye: Option<&'static [u8]>,
     closed: bool,
+    dropped: usize,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -120,7 +123,7 @@ impl<S> ControlFrames<S> {
         // Not into a frame that is half written.
         let goodbye = Some(GOODBYE).filter(|_| self.written.at_boundary());
         let timer = Box::pin(tokio::time::sleep(LAST_LOOK));
-        self.reading = Reading::Calming(Calming { goodbye, closed: false, timer });
+        self.reading = Reading::Calming(Calming { goodbye, closed: false, dropped: 0, timer });
         true
     }
 
@@ -171,7 +174,8 @@ impl Calming {
         loop {
             let mut buf = ReadBuf::new(&mut dropped);
             ready!(stream.as_mut().poll_read(cx, &mut buf))?;
-            if buf.filled().is_empty() {
+            self.dropped += buf.filled().len();
+            if buf.filled().is_empty() || self.dropped > DROPPED {
                 return Poll::Ready(Ok(()));
             }
         }

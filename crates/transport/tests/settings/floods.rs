@@ -102,6 +102,88 @@ fn get_request(path: &str) -> Request<Empty<Bytes>> {
     Request::get(format!("http://localhost{path}")).body(Empty::new()).unwrap()
 }
 
+/// Does it until the server closes the connection; gives the code.
+async fn flooded(serving: &Serving, mut turn: impl AsyncFnMut(&quinn::Connection, &mut quinn::SendStream)) -> u64 {
+    let quic = serving.quic().await.unwrap();
+    let mut control = quic.open_uni().await.unwrap();
+    control.write_all(&[0, 4, 0]).await.unwrap();
+    soon("the end of the connection", async {
+        tokio::select! {
+            closed = quic.closed() => match closed {
+                quinn::ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
+                other => panic!("{other}"),
+            },
+            () = async {
+                while quic.close_reason().is_none() {
+                    turn(&quic, &mut control).await;
+                    tokio::task::yield_now().await;
+                }
+                std::future::pending().await
+            } => unreachable!(),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn floods_over_http3_end_the_connection() {
+    let serving = Serving::start(|builder| builder.limits(Limits::default().control_frames(20))).await;
+    let load = h3cast_transport::http3::code::H3_EXCESSIVE_LOAD;
+    // Of unknown types on the control stream; one of them is PRIORITY_UPDATE (RFC 9218).
+    for frame in [&b"\x21\0"[..], b"\x80\x0f\x07\0\x02\0\0"] {
+        let code = flooded(&serving, async |_, control| drop(control.write_all(&frame.repeat(10)).await)).await;
+        assert_eq!(code, load);
+    }
+    // MAX_PUSH_ID, which may only rise.
+    let mut id = 0_u16;
+    let code = flooded(&serving, async |_, control| {
+        id += 1;
+        let _ = control.write_all(&[0xd, 4, 0x80, 0, (id >> 8) as u8, id as u8]).await;
+    });
+    assert_eq!(code.await, load);
+    // Streams of unknown types.
+    let code = flooded(&serving, async |quic, _| match quic.open_uni().await {
+        Ok(mut stream) => drop(stream.write_all(b"\x21").await),
+        Err(_) => std::future::pending().await,
+    });
+    assert_eq!(code.await, load);
+    // Requests that are given up before they are complete.
+    let code = flooded(&serving, async |quic, _| match quic.open_bi().await {
+        Ok((mut send, mut recv)) => {
+            let _ = send.write_all(&[1, 9, 0]).await;
+            let _ = send.reset(0x10c_u32.into());
+            let _ = recv.stop(0x10c_u32.into());
+            drop((send, recv));
+        }
+        Err(_) => std::future::pending().await,
+    });
+    assert_eq!(code.await, load);
+    soon("the counts", async {
+        while serving.refused(Refusal::ControlFrames) < 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ordinary_clients_of_http3_do_not_notice() {
+    let serving = Serving::start(|builder| builder.limits(Limits::default().control_frames(20))).await;
+    let quic = serving.quic().await.unwrap();
+    let connection = h3_quinn::Connection::new(quic.clone());
+    let (mut driver, mut requests) = soon("HTTP/3", h3::client::new(connection)).await.unwrap();
+    let driving = tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
+    for turn in 0..1000 {
+        let request = Request::get("https://localhost/").body(()).unwrap();
+        let mut stream = soon("a request", requests.send_request(request)).await.unwrap();
+        stream.finish().await.unwrap();
+        assert_eq!(soon("an answer", stream.recv_response()).await.unwrap().status(), 200, "request {turn}");
+        // As a page that has seen enough.
+        stream.stop_sending(h3::error::Code::H3_REQUEST_CANCELLED);
+    }
+    drop(driving);
+}
+
 #[tokio::test]
 async fn without_a_rate_there_is_no_flood() {
     let serving = Serving::start(|builder| builder.limits(Limits::default().control_frames(0))).await;
