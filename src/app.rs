@@ -7,6 +7,7 @@ mod authorize;
 mod file;
 mod guard;
 mod host;
+mod memory;
 mod page;
 mod problem;
 mod publish;
@@ -39,7 +40,7 @@ use tower::util::{MapRequestLayer, MapResponseLayer};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::debug;
 
-use h3cast_proto::frame;
+use h3cast_proto::{code, frame};
 
 use self::{
     asked::Delivery,
@@ -54,7 +55,8 @@ use crate::{
     admission::{Counters, Refusal},
     auth::{Access, Action, Authorize, Decider},
     browser,
-    feed::{self, Account, Exhausted, Family, Feed, Feeds, OpenError},
+    connection::ConnectionHandle,
+    feed::{self, Account, Budget, Exhausted, Family, Feed, Feeds, OpenError},
     format::{Format, Framing, PREFIX_TYPE, Writer},
     http3::{TakenStream, Takeover},
     identity::{Fingerprint, Identity},
@@ -97,6 +99,8 @@ pub struct App {
     stopping: CancellationToken,
     admission: Option<Counters>,
     commands: Option<Commands>,
+    budget: Option<Budget>,
+    gauges: Vec<status::Gauge>,
     routes: Router,
 }
 
@@ -125,6 +129,8 @@ impl App {
             stopping: CancellationToken::new(),
             admission: None,
             commands: None,
+            budget: None,
+            gauges: Vec::new(),
             routes: Router::new(),
         }
     }
@@ -176,6 +182,28 @@ impl App {
     #[must_use]
     pub fn quotas(mut self, quotas: Quotas) -> Self {
         self.publications.quotas(&quotas);
+        self
+    }
+
+    /// Charges the feeds to a budget: near its limit new viewers are refused with 503, and the slowest ones are
+    /// cut, which can resume where they were. It must be [observed](Budget::observe) every now and then. `/metrics`
+    /// then shows it.
+    #[must_use]
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.feeds.all().iter().for_each(|feed| feed.charge_to(budget));
+        self.budget = Some(budget.clone());
+        self
+    }
+
+    /// Adds a number to `/metrics`: its name there, what it means, and how to have it.
+    #[must_use]
+    pub fn gauge(
+        mut self,
+        name: &'static str,
+        help: &'static str,
+        value: impl Fn() -> f64 + Send + Sync + 'static,
+    ) -> Self {
+        self.gauges.push(status::Gauge { name, help, value: Arc::new(value) });
         self
     }
 
@@ -444,6 +472,9 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
     }
     let account = account(&request.extensions, decided.access());
     asked.may_start(&app, &account, &request.extensions)?;
+    if let Err(short) = app.admit_viewer(&asked.feed, &request.extensions) {
+        return Ok(short.into_response());
+    }
     if let Some(path) = asked.file()
         && let Some(mut response) = file::answer(&asked.feed, path, &request).await?
     {
@@ -487,7 +518,11 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
         }
     };
     let other = decided.clone();
-    let body = move |viewer| Body::from_stream(writer(&other, viewer, Framing::Plain).into_stream());
+    let connection = request.extensions.get::<ConnectionHandle>().cloned();
+    let body = move |viewer| {
+        memory::close_when_cut(&viewer, connection.as_ref());
+        Body::from_stream(writer(&other, viewer, Framing::Plain).into_stream())
+    };
     let takeover = request.extensions.get::<Takeover>().cloned();
     Ok(match takeover {
         Some(takeover) => {
@@ -497,7 +532,8 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
             let take = |viewer: &Mutex<Option<_>>| viewer.lock().unwrap_or_else(PoisonError::into_inner).take();
             let written = async move |stream| {
                 if let Some(viewer) = take(&viewer) {
-                    write(writer(&decided, viewer, Framing::Prefixed), stream).await;
+                    let cut = memory::when_cut(&viewer);
+                    write(writer(&decided, viewer, Framing::Prefixed), stream, cut).await;
                 }
             };
             // Under a layer that compresses, say.
@@ -512,22 +548,29 @@ const _: () = assert!(PREFIX_TYPE == frame::DATA);
 
 /// Writes a feed as the DATA frames of a response, several at once to a viewer that is behind. The
 /// stream is reset when the feed breaks off and the viewer has what there was, or dropped with this
-/// future when the viewer goes.
-async fn write(mut writer: Writer, mut stream: TakenStream) {
+/// future when the viewer goes. When the viewer is `cut`, it has taken nothing for some time, and is reset at once.
+async fn write(mut writer: Writer, mut stream: TakenStream, cut: CancellationToken) {
     let mut buffers = Vec::new();
     loop {
         match writer.next(&mut buffers).await {
             Ok(true) => {}
             Ok(false) => break,
+            Err(_) if cut.is_cancelled() => return stream.reset(code::H3_EXCESSIVE_LOAD),
             Err(cut) => {
                 debug!(%cut, "a response breaks off");
                 return stream.abort().await;
             }
         }
-        if stream.write_frames(&mut buffers).await.is_err() {
-            return;
+        let written = tokio::select! {
+            biased;
+            written = stream.write_frames(&mut buffers) => Some(written),
+            () = cut.cancelled() => None,
+        };
+        match written {
+            Some(Ok(())) => buffers.clear(),
+            Some(Err(_)) => return,
+            None => return stream.reset(code::H3_EXCESSIVE_LOAD),
         }
-        buffers.clear();
     }
     // An error means that the viewer has gone.
     let _ = stream.finish().await;

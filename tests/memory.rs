@@ -5,10 +5,16 @@ mod common;
 #[path = "common/serving.rs"]
 mod serving;
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
-use common::soon;
+use common::{
+    raw::{Raw, endpoint, request},
+    soon,
+};
+use h3cast::{client::Connection, webtransport::Closed};
+use http::{HeaderMap, StatusCode};
 use serving::{Reading, Serving};
+use tokio::net::TcpStream;
 
 /// A history of short lines, read by viewers of every format over both transports: the worst that a history is
 /// made of. `crates/feed/tests/history.rs` has other sizes.
@@ -55,5 +61,175 @@ async fn a_history_of_short_lines_in_three_formats() {
     for viewer in viewers {
         soon("the end", viewer).await.unwrap();
     }
+    serving.stop();
+}
+
+/// A number of /metrics.
+fn metric(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+}
+
+async fn text(serving: &Serving, connection: &Connection, path: &str) -> String {
+    let mut response = soon(path, connection.get(&serving.uri(path))).await.unwrap();
+    let mut text = Vec::new();
+    while let Some(bytes) = soon(path, response.body.next()).await.unwrap() {
+        text.extend_from_slice(&bytes);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+/// More clients that take nothing than there is memory for: new viewers are refused, the slowest are cut, and the
+/// one that reads loses nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn near_its_limit_viewers_are_refused_and_the_slowest_are_cut() {
+    const CHUNK: usize = 32 << 10;
+    let mut serving =
+        Serving::start(|_| vec!["-", "--chunk", "bytes", "--history", "1M", "--workers", "2", "--memory", "80M"]);
+    let mut stdin = serving.stdin.take().unwrap();
+    let connection = serving.connect().await;
+    let mut reading = Reading::open(&connection, &serving.uri("/stream?format=raw"), false).await;
+    let (mut written, mut read) = (0, 0);
+    let mut publish = async |bytes: usize| {
+        for piece in 0..bytes / CHUNK {
+            stdin.write_all(&vec![piece as u8; CHUNK]).unwrap();
+            written += CHUNK;
+            // Not far ahead, so that it misses nothing.
+            while read + 8 * CHUNK < written {
+                read += reading.next().await.unwrap().expect("the feed goes on").len();
+            }
+        }
+    };
+    // Two that are told: they acknowledge what comes, and read none of it.
+    let (one, other) = (serving.connect().await, serving.connect().await);
+    let mut response = soon("a response", one.get(&serving.uri("/stream"))).await.unwrap();
+    let session = soon("a session", other.webtransport(&serving.uri("/stream"), HeaderMap::new(), &[])).await.unwrap();
+    publish(4 << 20).await;
+    let before = text(&serving, &connection, "/metrics").await;
+    assert_eq!(metric(&before, "h3cast_viewers_cut_total"), 0);
+    assert!(metric(&before, "h3cast_memory_bytes") < metric(&before, "h3cast_memory_limit_bytes"));
+
+    // Others fall silent, each with what it was sent.
+    let (mut refused, mut silent) = (None, 0);
+    let certificate = serving.certificate();
+    while silent < 90 {
+        let asked = soon("an answer", connection.get(&serving.uri("/stream?limit=0"))).await.unwrap();
+        if asked.status == StatusCode::SERVICE_UNAVAILABLE {
+            refused = Some((asked.headers.clone(), asked.body));
+            break;
+        }
+        let (runtime, certificate, port) = (tokio::runtime::Runtime::new().unwrap(), certificate.clone(), serving.port);
+        let joined = runtime.spawn(async move {
+            let raw = Raw::open(endpoint(&certificate, |_| {}), port).await;
+            let control = raw.settings().await;
+            let mut streams = raw.bi(&request("GET", "/stream")).await;
+            // It may be refused by now.
+            let _ = soon("a response", streams.1.read_exact(&mut [0])).await;
+            (raw, control, streams)
+        });
+        let client = joined.await;
+        // Takes everything with it that could still say goodbye.
+        runtime.shutdown_background();
+        publish(1 << 20).await;
+        drop(client);
+        silent += 1;
+    }
+    let (headers, mut body) = refused.unwrap_or_else(|| panic!("{silent} were admitted"));
+    assert_eq!(headers["retry-after"], "5");
+    assert_eq!(headers["content-type"], "application/problem+json");
+    let problem = soon("the problem", body.next()).await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&problem).contains("short of memory"), "{problem:?}");
+    let session_refused = connection.webtransport(&serving.uri("/stream"), HeaderMap::new(), &[]).await.unwrap_err();
+    println!("refused after {silent} silent clients; a session: {session_refused}");
+    // More for those that are there, until it is too much.
+    soon("viewers are cut", async {
+        while metric(&text(&serving, &connection, "/metrics").await, "h3cast_viewers_cut_total") < 2 {
+            publish(256 << 10).await;
+        }
+    })
+    .await;
+    let after = text(&serving, &connection, "/metrics").await;
+    assert!(metric(&after, "h3cast_refused_total{reason=\"memory\"}") >= 1);
+    // The first that took nothing are the first that are cut, and know why.
+    let lost = async {
+        loop {
+            match response.body.next().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it looks whole"),
+                Err(error) => return error.to_string(),
+            }
+        }
+    };
+    let lost = soon("the response is cut", lost).await;
+    let closed = soon("the session is closed", session.closed()).await;
+    assert!(lost.contains("EXCESSIVE_LOAD") || lost.contains("0x107"), "{lost}");
+    let told = |closed: &Closed| matches!(closed, Closed::Clean { code: 3, reason, by_peer: true } if reason.contains("resume after its last chunk"));
+    assert!(told(&closed), "{closed:?}");
+    // And when there is memory again, new ones are admitted.
+    soon("a viewer is admitted", async {
+        while connection.get(&serving.uri("/stream?limit=0")).await.unwrap().status != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    drop(stdin);
+    while let Some(bytes) = reading.next().await.unwrap() {
+        read += bytes.len();
+    }
+    assert_eq!(read, written);
+    serving.stop();
+}
+
+/// More TCP connections than there are file descriptors: some are refused and told so, before none is left for
+/// anything else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn near_its_limit_of_open_files_connections_are_refused() {
+    const LIMIT: u64 = 120;
+    let limited = format!("ulimit -n {LIMIT} && exec \"$@\"");
+    let serving = Serving::start_by(&["sh", "-c", &limited, "sh"], |dir| {
+        std::fs::write(dir.join("file"), "of a file\n").unwrap();
+        vec!["demo", "file=file:file", "--count", "0", "--interval", "20ms"]
+    });
+    let connection = serving.connect().await;
+    let mut reading = Reading::open(&connection, &serving.uri("/stream"), false).await;
+    let mut crowd = Vec::new();
+    for _ in 0..2 * LIMIT {
+        // One that is refused is reset.
+        crowd.push(soon("a connection", TcpStream::connect(("127.0.0.1", serving.port))).await);
+    }
+    let refused = "h3cast_refused_total{reason=\"descriptors\"}";
+    let shown = soon("all have come", async {
+        loop {
+            let shown = text(&serving, &connection, "/metrics").await;
+            if metric(&shown, refused) >= LIMIT && metric(&shown, "h3cast_connections") > LIMIT / 2 {
+                return shown;
+            }
+        }
+    })
+    .await;
+    assert_eq!(metric(&shown, "h3cast_descriptors_limit"), LIMIT);
+    assert!(metric(&shown, "h3cast_descriptors") <= LIMIT - 16, "{shown}");
+    assert!(serving.descriptors() as u64 <= LIMIT - 16);
+    // What is there goes on, files can be opened, and nothing spins.
+    assert_eq!(text(&serving, &connection, "/stream/file").await, "of a file\n");
+    let before = serving.processor_time();
+    for _ in 0..20 {
+        reading.line().await;
+    }
+    let spent = serving.processor_time() - before;
+    assert!(spent < Duration::from_millis(200), "{spent:?} in 400 ms");
+    // When some have gone, others are accepted.
+    drop(crowd);
+    soon("a connection is accepted", async {
+        loop {
+            let before = metric(&text(&serving, &connection, "/metrics").await, refused);
+            let one = TcpStream::connect(("127.0.0.1", serving.port)).await;
+            let shown = text(&serving, &connection, "/metrics").await;
+            if one.is_ok() && metric(&shown, refused) == before && metric(&shown, "h3cast_connections") > 1 {
+                return;
+            }
+        }
+    })
+    .await;
     serving.stop();
 }

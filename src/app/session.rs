@@ -18,6 +18,7 @@ use super::{
     asked::Delivery,
     authorize::{self, Decided},
     host::prefix_of,
+    memory::when_cut,
     problem::Challenge,
     publish,
     quotas::account,
@@ -39,6 +40,8 @@ enum Undelivered {
     Stalled,
     /// The feed broke off.
     Feed(format::Cut),
+    /// The viewer was cut: it is too slow, and memory is short.
+    Slow,
 }
 
 impl From<format::Cut> for Undelivered {
@@ -72,6 +75,9 @@ async fn open_for(app: Arc<App>, uri: Uri, request: SessionRequest, decided: Dec
     if !may_view && asked.limit != Some(0) {
         let text = "this token may publish to the feed and not read it: open the session with ?limit=0";
         return Err(Problem::new(StatusCode::FORBIDDEN, text.into()).challenge(Challenge::Scope));
+    }
+    if let Err(short) = app.admit_viewer(&asked.feed, request.extensions()) {
+        return Ok(short.into_response());
     }
     let offered = request.protocols().iter().any(|protocol| protocol == format::frames::MEDIA_TYPE);
     if offered && !asked.format_named && asked.delivery == Delivery::Stream {
@@ -107,16 +113,25 @@ async fn bring(
     let Ok(stream) = session.open_uni().await else { return };
     let breaks_off = format == Format::Raw || delivery == Delivery::Datagrams || decided.may_end();
     let mut out = Out { stream, breaks_off, outstanding: Outstanding::default() };
-    let brought = match delivery {
-        Delivery::Stream => {
-            let writer = Writer::new(viewer, format, Framing::Plain).coalesce(app.coalesce);
-            let writer = match decided.ended() {
-                Some(over) => writer.until(over),
-                None => writer,
-            };
-            by_stream(writer, &mut out).await
+    let mut cut = rarely(Box::pin(when_cut(&viewer).cancelled_owned()));
+    let bringing = async {
+        match delivery {
+            Delivery::Stream => {
+                let writer = Writer::new(viewer, format, Framing::Plain).coalesce(app.coalesce);
+                let writer = match decided.ended() {
+                    Some(over) => writer.until(over),
+                    None => writer,
+                };
+                by_stream(writer, &mut out).await
+            }
+            Delivery::Datagrams => by_datagrams(viewer, session, decided, &mut out).await,
         }
-        Delivery::Datagrams => by_datagrams(viewer, session, decided, &mut out).await,
+    };
+    let brought = tokio::select! {
+        biased;
+        // Before the end that the viewer gives then, for which there is no hurry.
+        () = &mut cut => Err(Undelivered::Slow),
+        brought = bringing => brought,
     };
     if decided.access().has_ended() {
         return expire(out, session, brought).await;
@@ -133,8 +148,10 @@ async fn bring(
         }
         // Who does not read, or not fast enough, may still publish.
         Err(cut) if feed.publisher().is_some() => {
-            if let Undelivered::Feed(_) = cut {
-                out.stream.reset(session_code::FAILED);
+            match cut {
+                Undelivered::Feed(_) => out.stream.reset(session_code::FAILED),
+                Undelivered::Slow | Undelivered::Stalled => out.stream.reset(session_code::STALLED),
+                Undelivered::Gone => {}
             }
             until_closed(session, decided).await;
         }
@@ -143,6 +160,10 @@ async fn bring(
         Err(Undelivered::Feed(error)) => {
             out.stream.reset(session_code::FAILED);
             session.close(session_code::FAILED, &error.to_string());
+        }
+        Err(Undelivered::Slow) => {
+            out.stream.reset(session_code::STALLED);
+            session.close(session_code::STALLED, format::CUT);
         }
     }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{App, Problem};
 use crate::{
     admission::{Refusal, Snapshot},
-    feed::{End, Status},
+    feed::{Budget, End, Status},
     source::command::Commands,
 };
 
@@ -124,8 +124,41 @@ pub(super) async fn metrics(State(app): State<Arc<App>>, request: Request) -> Re
     if let Some(admission) = &app.admission {
         write_admission(&mut text, &admission.snapshot());
     }
+    if let Some(budget) = &app.budget {
+        write_budget(&mut text, budget);
+    }
+    for Gauge { name, help, value } in &app.gauges {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {}", value());
+    }
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, text).into_response())
+}
+
+/// A number that the program adds.
+#[derive(Clone)]
+pub(super) struct Gauge {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) value: Arc<dyn Fn() -> f64 + Send + Sync>,
+}
+
+impl std::fmt::Debug for Gauge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+fn write_budget(text: &mut String, budget: &Budget) {
+    let pressure = budget.pressure() as u64;
+    for (name, kind, help, value) in [
+        ("h3cast_memory_bytes", "gauge", "Memory in use: what is charged, or what the system reports.", budget.used()),
+        ("h3cast_memory_charged_bytes", "gauge", "Memory of histories, connections and viewers.", budget.charged()),
+        ("h3cast_memory_limit_bytes", "gauge", "Memory that may be used.", budget.limit()),
+        ("h3cast_memory_pressure", "gauge", "1 while new viewers are refused, 2 while slow ones are cut.", pressure),
+        ("h3cast_viewers_cut_total", "counter", "Viewers cut because memory was short.", budget.cut()),
+    ] {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+    }
 }
 
 /// A number of the server's admission, as a [`Metric`] is one of a feed.

@@ -9,6 +9,7 @@ mod feeding;
 #[cfg(feature = "jwt")]
 mod fetch;
 mod limits;
+mod memory;
 mod proxies;
 mod quotas;
 mod stdin;
@@ -75,11 +76,12 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
             return Err(Failure::usage(anyhow::anyhow!(text)));
         }
         let tokens = args.auth.tokens().await?;
+        let resources = memory::Resources::find(args.limits.memory.unwrap_or_default(), histories(&sources, &args))?;
         let identity = args.certs.identity(names).await?;
-        Ok((identity, prepare(sources, &args, commands).await?, tokens))
+        Ok((resources, identity, prepare(sources, &args, commands).await?, tokens))
     };
     let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
-    let (identity, mut prepared, tokens) = started?;
+    let (resources, identity, mut prepared, tokens) = started?;
     let shown: Vec<String> = prepared.feeds.iter().map(|feed| feed.name().to_owned()).collect();
     let patterns = prepared.families.iter().map(|family| family.pattern().to_owned());
     let shown: Vec<String> = shown.into_iter().chain(patterns).collect();
@@ -100,7 +102,9 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         None => app,
     };
     let http = args.http.unwrap_or(PlainHttp::Near(Listen::localhost(DEFAULT_HTTP_PORT)));
+    let (app, room) = resources.install(app);
     let mut builder = Server::builder(identity.clone())
+        .room(room)
         .plain_http(http)
         .grace(args.grace)
         .limits(args.limits.limits())
@@ -110,6 +114,7 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         builder = builder.listen(listen);
     }
     builder = args.proxies.apply(builder);
+    let admission = builder.admission().clone();
     let Some(built) = stop.run_until_cancelled(app.install(builder).build()).await else {
         abandon(identity).await;
         return Ok(());
@@ -169,8 +174,9 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
             ending.run_until_cancelled(tokens.keep()).await;
         }
     };
-    let ((), served, (), (), (), (), ()) =
-        tokio::join!(draining, serving, feeding, note.keep(ending.clone()), hint, opened, tokens);
+    let watching = ending.run_until_cancelled(resources.watch(&admission));
+    let ((), served, (), (), (), (), (), _) =
+        tokio::join!(draining, serving, feeding, note.keep(ending.clone()), hint, opened, tokens, watching);
     // Nobody has to read it.
     let _ = announced.flush(PATIENCE.1);
     served.map_err(Failure::running)
@@ -272,6 +278,15 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
         prepared.feedings.extend(started.feeding.map(|feeding| (name, feeding)));
     }
     Ok(prepared)
+}
+
+/// What the histories of all live feeds may take in memory, in bytes, and how many there are.
+fn histories(sources: &[Source], args: &ServeArgs) -> (u64, usize) {
+    let live = sources.iter().filter(|source| effect::is_live(source, args));
+    live.fold((0, 0), |(bytes, feeds), source| {
+        let history = setting_of(&args.history, &source.name, feed::DEFAULT_HISTORY);
+        (bytes + history as u64, feeds + 1)
+    })
 }
 
 /// A host that a certificate can name: not a wildcard address.

@@ -14,8 +14,8 @@ use futures_util::{
 };
 
 use crate::{
-    Account, Counted, End, EndCursor, Epoch, Exhausted, FeedError, Filler, Keeper, Lag, Publisher, Start, Status,
-    Viewer, kept::Kept, panics, ring::Ring, status::FeedCounters, viewer::Upstream,
+    Account, Budget, Counted, End, EndCursor, Epoch, Exhausted, FeedError, Filler, Keeper, Lag, Publisher, Start,
+    Status, Viewer, budget::Charged, kept::Kept, panics, ring::Ring, status::FeedCounters, viewer::Upstream,
 };
 
 /// A history for lines of text, in bytes: 8 MiB.
@@ -185,6 +185,26 @@ impl Feed {
     pub fn of_file(mut self, path: PathBuf) -> Self {
         self.file = Some(path.into());
         self
+    }
+
+    /// Charges its history to a budget, which may cut its viewers; the first budget counts. Viewers that are there
+    /// already are not known to it.
+    #[must_use]
+    pub fn budget(self, budget: &Budget) -> Self {
+        self.charge_to(budget);
+        self
+    }
+
+    /// Like [`budget`](Self::budget), for a feed that is in use. Does nothing if it has one.
+    pub fn charge_to(&self, budget: &Budget) {
+        if self.counters.budget.get().is_some() || self.counters.budget.set(budget.clone()).is_err() {
+            return;
+        }
+        match &self.backing {
+            Backing::Live { ring, .. } => budget.add(Charged::Live(Arc::downgrade(ring))),
+            Backing::Kept { kept, .. } => budget.add(kept.charged()),
+            Backing::OnDemand { .. } => {}
+        }
     }
 
     /// Its name, which is also the last segment of its URL.

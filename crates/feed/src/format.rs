@@ -13,7 +13,7 @@ use crate::{Chunk, End, EndCursor, Event, FeedError, Viewer};
 pub use beat::HEARTBEAT;
 pub(crate) use piece::Piece;
 pub use piece::{Framing, PREFIX_TYPE};
-pub use writer::{Writer, write};
+pub use writer::{CUT, Writer, write};
 
 /// A format of the stream. With the feature `serde` it is read and written as `raw`, `sse` or `frames`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

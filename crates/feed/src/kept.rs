@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{Chunk, End, Epoch, FeedError, Keeper, Lag, Start, log, ring::Ring, status::FeedCounters};
+use crate::{Chunk, End, Epoch, FeedError, Keeper, Lag, Start, budget::Charged, log, ring::Ring, status::FeedCounters};
 use viewer::At;
 pub(crate) use viewer::KeptViewer;
 
@@ -31,6 +31,10 @@ impl Kept {
     pub(crate) fn new(keeper: Arc<dyn Keeper>, history: usize, epoch: Epoch, next: u64, now: u64) -> Self {
         let ring = Arc::new(Ring::starting_at(epoch, history, Lag::Skip, next, now));
         Self { ring: Arc::new(Mutex::new(ring)), keeper, history }
+    }
+
+    pub(crate) fn charged(&self) -> Charged {
+        Charged::Kept(Arc::downgrade(&self.ring))
     }
 
     pub(crate) fn ring(&self) -> Arc<Ring> {

@@ -63,6 +63,7 @@
 //! | [`Start`], [`Cursor`], [`EndCursor`], [`Gap`] | where viewers begin, and what they miss |
 //! | [`Lag`] | what happens to a viewer that falls too far behind |
 //! | [`Keeper`], [`Filler`] | feeds stored externally, with a ring of their latest chunks |
+//! | [`Budget`], [`Pressure`] | a bound on memory, and what gives way near it |
 //! | [`Feeds`], [`Family`], [`WrittenFeeds`] | the feeds of a program, by name; those that clients create |
 //! | [`Account`], [`Shares`] | whom something is counted for, and how much each may have at once |
 //! | [`format`](mod@format) | a feed as a stream of bytes: raw, server-sent events, binary frames |
@@ -71,6 +72,7 @@
 //! [`format::Writer`], a publisher that is held up, retries of a [`Keeper`].
 
 mod account;
+mod budget;
 mod chunk;
 mod cost;
 mod feed;
@@ -89,6 +91,7 @@ mod viewer;
 mod written;
 
 pub use account::{Account, Exhausted, Share, Shares};
+pub use budget::{Budget, Charge, Pressure};
 pub use chunk::Chunk;
 pub use feed::{DEFAULT_HISTORY, Feed};
 pub use feeds::{DEFAULT, Family, Feeds, OpenError};

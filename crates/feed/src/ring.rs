@@ -148,6 +148,13 @@ impl Ring {
         self.lock().encode(chunk, cost, self.history as u64);
     }
 
+    /// What it costs now, in bytes.
+    pub(crate) fn charged(&self) -> u64 {
+        let mut contents = self.lock();
+        contents.trim(self.history as u64);
+        contents.charged()
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         self.lock().end.is_some()
     }

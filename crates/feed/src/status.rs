@@ -2,13 +2,13 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use crate::{Cursor, End, Epoch, Rate, log, rate::Meter};
+use crate::{Budget, Cursor, End, Epoch, Rate, log, rate::Meter};
 
 /// The state of a feed at one moment.
 #[derive(Debug, Clone)]
@@ -46,6 +46,7 @@ pub(crate) struct FeedCounters {
     blocked: AtomicU64,
     meter: Mutex<Meter>,
     pub(crate) failures: log::Failures,
+    pub(crate) budget: OnceLock<Budget>,
 }
 
 impl FeedCounters {

@@ -12,7 +12,8 @@ use futures_util::{Stream, StreamExt, stream::BoxStream};
 use tracing::{debug, info};
 
 use crate::{
-    Chunk, End, Epoch, Feed, Gap,
+    Budget, Chunk, End, Epoch, Feed, Gap,
+    budget::Seat,
     feed::{Backing, panicked},
     kept::KeptViewer,
     panics,
@@ -113,6 +114,8 @@ pub struct Viewer {
     /// It has been logged that it is too slow.
     logged: bool,
     counters: Arc<FeedCounters>,
+    /// If its feed has a budget.
+    pub(crate) seat: Option<Arc<Seat>>,
 }
 
 impl fmt::Debug for Viewer {
@@ -135,6 +138,17 @@ impl Viewer {
             settled: false,
             logged: false,
             counters: feed.counters.clone(),
+            seat: feed.counters.budget.get().map(Budget::seat),
+        }
+    }
+
+    /// Calls `cut` when its feed's [`Budget`] cuts it, since it has taken nothing for too long while memory was
+    /// short; at once if that has happened. What waits to send it something should give up then, and drop what it
+    /// has. The viewer itself ends with [`End::Stopped`], and another one may resume where it was. Only the last
+    /// call counts; without a budget it does nothing.
+    pub fn on_cut(&self, cut: impl FnOnce() + Send + 'static) {
+        if let Some(seat) = &self.seat {
+            seat.on_cut(Box::new(cut));
         }
     }
 
@@ -200,9 +214,20 @@ impl Stream for Viewer {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let this = &mut *self;
         let Some(upstream) = &mut this.upstream else { return Poll::Ready(None) };
-        let event = match this.left {
-            0 => Some(Event::End(End::Clean)),
-            _ => ready!(upstream.poll_next(&this.feed, cx)),
+        let event = match (this.left, &this.seat) {
+            (0, _) => Some(Event::End(End::Clean)),
+            (_, None) => ready!(upstream.poll_next(&this.feed, cx)),
+            (_, Some(seat)) if seat.is_cut() => Some(Event::End(End::Stopped)),
+            (_, Some(seat)) => match upstream.poll_next(&this.feed, cx) {
+                Poll::Ready(event) => {
+                    seat.given();
+                    event
+                }
+                Poll::Pending => {
+                    seat.waits();
+                    return Poll::Pending;
+                }
+            },
         };
         match &event {
             Some(Event::Chunk(_)) => this.left -= 1,
@@ -232,5 +257,8 @@ impl Stream for Viewer {
 impl Drop for Viewer {
     fn drop(&mut self) {
         self.counters.left();
+        if let Some(seat) = &self.seat {
+            seat.leave();
+        }
     }
 }

@@ -17,7 +17,8 @@ pub mod session_code {
     /// The right to read or write the feed has ended: a session with a new token resumes after the last
     /// chunk.
     pub const EXPIRED: u32 = 2;
-    /// The viewer took nothing for too long: another session resumes after its last chunk.
+    /// The viewer took nothing for too long, which is less while the server is short of memory: another session
+    /// resumes after its last chunk.
     pub const STALLED: u32 = 3;
 }
 

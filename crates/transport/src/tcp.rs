@@ -61,7 +61,7 @@ use self::{
     waiting::Waiting,
 };
 use crate::{
-    admission::{Place, Refusal},
+    admission::{Carrier, Place, Refusal},
     connection::{Admit, ConnectionEnd, Incoming as Arriving, Owner, Protocol, TlsInfo},
     fault,
     interim::Interim,
@@ -180,7 +180,8 @@ async fn accept_all(
                 continue;
             }
         };
-        let Some(mut place) = context.admission.tcp(remote.ip(), place) else {
+        let carrier = if tls.is_some() { Carrier::Tls } else { Carrier::Plain };
+        let Some(mut place) = context.admission.tcp(remote.ip(), carrier, place) else {
             reset(stream);
             continue;
         };

@@ -228,7 +228,7 @@ fn stderr(text: &str) -> Result<Stderr, String> {
     }
 }
 
-fn size(text: &str) -> Result<usize, String> {
+pub(super) fn size(text: &str) -> Result<usize, String> {
     let (digits, unit) = match text.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 1 << 10),
         None => match text.strip_suffix(['m', 'M']) {

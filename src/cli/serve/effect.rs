@@ -40,7 +40,7 @@ fn is_cut(source: &Source, _: &ServeArgs) -> bool {
     matches!(source.kind, Kind::Stdin | Kind::Exec(_) | Kind::File(_) | Kind::Tail(_))
 }
 
-fn is_live(source: &Source, args: &ServeArgs) -> bool {
+pub(super) fn is_live(source: &Source, args: &ServeArgs) -> bool {
     match source.kind {
         Kind::Demo | Kind::File(_) => false,
         Kind::Exec(_) => !args.per_viewer,

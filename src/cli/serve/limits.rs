@@ -6,10 +6,16 @@ use clap::Args;
 
 use crate::Limits;
 
-/// Each is the setting of [`Limits`] of the same name, whose default it keeps when it is not given.
+/// Each but `memory` is the setting of [`Limits`] of the same name, whose default it keeps when it is not given.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitArgs {
+    /// Memory that the server may use: bytes (K, M and G as for --history), a percentage of what the machine
+    /// or its control group (cgroup) has, or `off`. From 90 % of it on, new viewers are refused with 503;
+    /// from 95 %, the viewers that have taken nothing for the longest time are cut, and can resume. Histories
+    /// stay: give a --history that fits. [default: 75%]
+    #[arg(long, env = "H3CAST_MEMORY", value_name = "BYTES|PERCENT|off", value_parser = super::memory::parse)]
+    pub(super) memory: Option<super::memory::Memory>,
     /// Connections at once, QUIC and TCP together. The next one over QUIC is refused, over TCP it waits.
     /// [default: 65536]
     #[arg(long, env = "H3CAST_MAX_CONNECTIONS", value_name = "N", value_parser = at_least_one)]

@@ -12,7 +12,10 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{Cut, Format, beat::Beat, piece::Framing};
-use crate::{EndCursor, Event, Viewer};
+use crate::{EndCursor, Event, FeedError, Viewer, budget::Mark};
+
+/// What a viewer learns that its budget has cut.
+pub const CUT: &str = "the server is short of memory, and this viewer was too slow: resume after its last chunk";
 
 /// At most this many buffers are returned at once, to a viewer that is behind.
 const BUFFERS: usize = 32;
@@ -97,6 +100,12 @@ impl Writer {
         if let Some(cut) = self.cut.take() {
             return Poll::Ready(Err(cut));
         }
+        if let Some(viewer) = &self.viewer
+            && viewer.seat.as_ref().is_some_and(|seat| seat.is_cut())
+        {
+            self.viewer = None;
+            return Poll::Ready(Err(Cut::Failed(FeedError(CUT.into()))));
+        }
         let mut bytes = std::mem::take(&mut self.gathered);
         let first = !self.begun;
         if let Some(over) = &mut self.until
@@ -150,6 +159,7 @@ impl Writer {
             }
             self.gathering = None;
             self.written = Instant::now();
+            self.give(out);
             return Poll::Ready(Ok(true));
         }
         Poll::Ready(self.cut.take().map_or(Ok(false), Err))
@@ -168,6 +178,22 @@ impl Writer {
             Err(cut) => {
                 self.cut = Some(cut);
                 begun
+            }
+        }
+    }
+
+    /// Notes for the feed's budget that its viewer has been given something, and marks that now and then, to see
+    /// when it has been taken.
+    #[inline]
+    fn give(&self, out: &mut [Bytes]) {
+        if let Some(viewer) = &self.viewer
+            && let Some(seat) = &viewer.seat
+        {
+            seat.given();
+            if let Some(last) = out.last_mut()
+                && seat.wants_mark()
+            {
+                *last = Mark::on(std::mem::take(last), seat);
             }
         }
     }

@@ -15,6 +15,7 @@ mod log;
 mod place;
 mod rate;
 mod refusal;
+mod room;
 
 use std::{
     collections::HashMap,
@@ -31,6 +32,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) use self::{
     client::{Client, Open},
     place::{Handshake, Place},
+    room::AskRoom,
 };
 use self::{
     client::{Entry, Kind},
@@ -40,6 +42,7 @@ use self::{
 pub use self::{
     key::Key,
     refusal::{Counters, Refusal, Snapshot},
+    room::{Carrier, Room},
 };
 use crate::limits::Limits;
 
@@ -55,6 +58,7 @@ pub(crate) struct Admission {
     initials: Rate,
     in_progress: InProgress,
     exempt: Exempt,
+    room: AskRoom,
 }
 
 /// Which addresses no limit per address is for.
@@ -76,7 +80,7 @@ pub(crate) enum Verdict {
 
 impl Admission {
     /// By these limits; the addresses that are `exempt` count in all, and not by address.
-    pub(crate) fn new(limits: &Limits, counters: Counters, exempt: Exempt) -> Self {
+    pub(crate) fn new(limits: &Limits, counters: Counters, exempt: Exempt, room: AskRoom) -> Self {
         Self {
             limits: *limits,
             places: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
@@ -85,6 +89,7 @@ impl Admission {
             initials: Rate::default(),
             in_progress: InProgress::default(),
             exempt,
+            room,
         }
     }
 
@@ -119,7 +124,12 @@ impl Admission {
     pub(crate) fn quic(self: &Arc<Self>, address: IpAddr, validated: bool) -> Verdict {
         self.counters.0.initials.fetch_add(1, Ordering::Relaxed);
         let many = self.initials.count() > self.limits.retry_initials;
-        if !validated && (many || self.is_pressed()) {
+        let room = self.room.ask(Carrier::Quic);
+        if let Room::Full(reason) = room {
+            self.refused(reason, address);
+            return Verdict::Refuse;
+        }
+        if !validated && (many || room == Room::Little || self.is_pressed()) {
             self.counters.0.retries.fetch_add(1, Ordering::Relaxed);
             return Verdict::Retry;
         }
@@ -153,7 +163,16 @@ impl Admission {
     }
 
     /// A TCP connection that was accepted in the place `listener` of its listener. `None` when it is refused.
-    pub(crate) fn tcp(self: &Arc<Self>, address: IpAddr, listener: OwnedSemaphorePermit) -> Option<Place> {
+    pub(crate) fn tcp(
+        self: &Arc<Self>,
+        address: IpAddr,
+        carrier: Carrier,
+        listener: OwnedSemaphorePermit,
+    ) -> Option<Place> {
+        if let Room::Full(reason) = self.room.ask(carrier) {
+            self.refused(reason, address);
+            return None;
+        }
         let client = self.client(address);
         Place::tcp(&client, listener).map_err(|reason| client.refused(reason)).ok()
     }

@@ -83,6 +83,12 @@ refusals! {
     /// The client sent more frames that bring nothing than
     /// [`Limits::control_frames`](crate::Limits::control_frames) allow.
     ControlFrames = "control_frames": "this client floods its connection with frames that bring nothing",
+    /// The process is near the limit of its memory, as [`ServerBuilder::room`](crate::server::ServerBuilder::room)
+    /// reports it.
+    Memory = "memory": "the server is short of memory",
+    /// The process has nearly as many files open as it may, as
+    /// [`ServerBuilder::room`](crate::server::ServerBuilder::room) reports it.
+    Descriptors = "descriptors": "the server has no file descriptors left for more connections",
     /// The [application's hook](crate::server::ServerBuilder::on_accept) refused the client.
     Application = "application": "the application does not accept this client",
 }

@@ -95,7 +95,7 @@ mod tests {
     async fn kept_alive_while_busy_and_retired_when_idle() {
         let limits = Limits::default();
         let mut idle = Idle::new(&limits);
-        let mut next = async |idle: &mut Idle| {
+        let next = async |idle: &mut Idle| {
             let began = Instant::now();
             idle.tick().await;
             (idle.due(), began.elapsed().as_secs_f32().round())

@@ -24,7 +24,7 @@ use super::{
     unacknowledged::Unacknowledged,
 };
 use crate::{
-    admission::{Client, Open},
+    admission::{Client, Open, Refusal},
     connection::{ConnectionHandle, Owner},
     early::EarlyData,
     guard::{Backend, BidiStream, RequestParts, Shared, Stopped},

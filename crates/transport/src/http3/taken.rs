@@ -171,6 +171,16 @@ impl TakenStream {
         }
     }
 
+    /// Resets the response at once, with this error code
+    /// ([RFC 9114 §8.1](https://www.rfc-editor.org/rfc/rfc9114#section-8.1)). What the client has not received is lost,
+    /// and its memory free; dropping the stream does the same with H3_INTERNAL_ERROR.
+    pub fn reset(mut self, code: u64) {
+        self.broken_off.store(true, Ordering::Relaxed);
+        if let Some(mut stream) = self.stream.take() {
+            stream.reset(code);
+        }
+    }
+
     /// Hands the QUIC stream out. What is written to it must be HTTP/3 frames, and dropping it finishes it.
     ///
     /// # Errors

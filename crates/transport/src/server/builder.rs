@@ -15,7 +15,7 @@ use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use super::{Advertise, PlainHttp, Server, ServerId, StartError, start, tls::Tls};
 use crate::{
-    admission::Counters,
+    admission::{AskRoom, Carrier, Counters, Room},
     connection::{Admit, ConnectionEnd, ConnectionHandle, Hooks, Incoming},
     identity::Identity,
     limits::Limits,
@@ -55,6 +55,7 @@ pub struct ServerBuilder {
     pub(super) handlers: Handlers,
     pub(super) limits: Limits,
     pub(super) counters: Counters,
+    pub(super) room: AskRoom,
     pub(super) tls: Tls,
     pub(super) quic: Vec<QuicChange>,
     pub(super) grace: Duration,
@@ -105,6 +106,7 @@ impl ServerBuilder {
             handlers: Handlers::default(),
             limits: Limits::default(),
             counters: Counters::default(),
+            room: AskRoom::default(),
             tls: Tls::default(),
             quic: Vec::new(),
             origins: Origins::default(),
@@ -210,6 +212,29 @@ impl ServerBuilder {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Asks for each new connection whether there is room for it: memory, file descriptors, whatever the application
+    /// counts. It is called in the accept loops, so it must not block. The last hook counts.
+    ///
+    /// ```no_run
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    /// use h3cast_transport::{Identity, Server, admission::{Refusal, Room}};
+    ///
+    /// static SHORT_OF_MEMORY: AtomicBool = AtomicBool::new(false);
+    ///
+    /// # fn doc(identity: Identity) {
+    /// let server = Server::builder(identity).room(|_| match SHORT_OF_MEMORY.load(Ordering::Relaxed) {
+    ///     true => Room::Full(Refusal::Memory),
+    ///     false => Room::Plenty,
+    /// });
+    /// # drop(server);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn room(mut self, ask: impl Fn(Carrier) -> Room + Send + Sync + 'static) -> Self {
+        self.room = AskRoom::new(ask);
         self
     }
 

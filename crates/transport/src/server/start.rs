@@ -95,7 +95,7 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
         service: builder.service,
         handlers: builder.handlers,
         limits,
-        admission: Arc::new(Admission::new(&limits, builder.counters, Box::new(exempt))),
+        admission: Arc::new(Admission::new(&limits, builder.counters, Box::new(exempt), builder.room)),
         advertise: builder.advertise,
         hooks: builder.hooks,
         origins: builder.origins,

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::{
-    admission::{Admission, Counters},
+    admission::{Admission, AskRoom, Carrier, Counters},
     limits::Limits,
     webtransport::Handlers,
 };
@@ -53,7 +53,12 @@ fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
         service: tower::util::BoxCloneSyncService::new(router),
         handlers: Handlers::default(),
         limits: Limits::default(),
-        admission: Arc::new(Admission::new(&Limits::default(), Counters::default(), Box::new(|_| false))),
+        admission: Arc::new(Admission::new(
+            &Limits::default(),
+            Counters::default(),
+            Box::new(|_| false),
+            AskRoom::default(),
+        )),
         hooks: Default::default(),
         origins: Default::default(),
         proxies: Default::default(),
@@ -65,7 +70,7 @@ fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
     let how = How { via: Via { tls: false, tls_port: 0 }, alt_svc: false, announced: false };
     let owner = Owner::tcp(None, remote, None, None, Default::default());
     let listener = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-    let place = context.admission.tcp(remote.ip(), listener).unwrap();
+    let place = context.admission.tcp(remote.ip(), Carrier::Plain, listener).unwrap();
     tokio::spawn(connection(server, Ending::new(None, remote), owner, place, Arc::new(context), how, stop));
     client
 }

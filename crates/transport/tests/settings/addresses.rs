@@ -1,10 +1,14 @@
 //! Limits of what one address may have open, and of handshakes.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use h3cast_transport::{
     Limits,
-    admission::{Counters, Refusal, Snapshot},
+    admission::{Carrier, Counters, Refusal, Room, Snapshot},
     client::{ClientError, Connection, Trust},
     server::ServerBuilder,
     webtransport::SessionRequest,
@@ -187,4 +191,34 @@ async fn sessions_of_one_address() {
     shows(&counters, "its end", |now| now.sessions == 0).await;
     let (third, _third) = open().await;
     third.unwrap();
+}
+
+#[tokio::test]
+async fn the_application_reports_what_is_left() {
+    let full = Arc::new(Mutex::new(None));
+    let seen = full.clone();
+    let room = move |carrier| seen.lock().unwrap().map_or(Room::Plenty, |full: fn(Carrier) -> Room| full(carrier));
+    let (serving, counters) = counted(|builder| builder.room(room)).await;
+    let first = serving.quic().await.unwrap();
+    let set = |room| *full.lock().unwrap() = Some(room);
+    // Little: an address that shows that it is its own gets in.
+    set(|_| Room::Little);
+    soon("an answer", ask_h3(&serving.quic().await.unwrap(), HeaderMap::new())).await.unwrap();
+    assert_eq!(counters.snapshot().retries, 1);
+    set(|carrier| match carrier {
+        Carrier::Plain => Room::Plenty,
+        Carrier::Tls => Room::Full(Refusal::Descriptors),
+        _ => Room::Full(Refusal::Memory),
+    });
+    let refused = serving.quic().await.unwrap_err();
+    assert!(refused.to_string().contains("refused"), "{refused}");
+    assert!(is_reset(&mut tcp_from("127.0.0.1", serving.tcp()).await).await);
+    let snapshot = counters.snapshot();
+    assert_eq!((snapshot.refused(Refusal::Memory), snapshot.refused(Refusal::Descriptors)), (1, 1));
+    // What is there stays, and what is not full is open.
+    soon("an answer", ask_h3(&first, HeaderMap::new())).await.unwrap();
+    let mut plain = tcp_from("127.0.0.1", serving.plain()).await;
+    assert_eq!(status(&soon("an answer", ask(&mut plain, "")).await.unwrap()), 200);
+    set(|_| Room::Plenty);
+    soon("an answer", ask_h3(&serving.quic().await.unwrap(), HeaderMap::new())).await.unwrap();
 }

@@ -1,0 +1,303 @@
+//! A bound on the memory of a process, and what gives way near it.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+mod seat;
+
+use crate::ring::Ring;
+pub(crate) use seat::{Mark, Seat};
+
+/// How much a laggard is taken to hold, in bytes, to decide how many are cut at once: less than most hold, since
+/// what is freed shows only later.
+const OF_LAGGARD: u64 = 256 << 10;
+/// Below this part of the limit, in percent, there is room again.
+const LOW: u64 = 85;
+/// For how long new viewers are refused before others are cut for them, in milliseconds.
+const PATIENCE: u64 = 5000;
+/// For how long a viewer must have taken nothing to be a laggard, in milliseconds: longer than the round trips and
+/// retransmissions of those that are well.
+const LAG: u64 = 2000;
+
+/// What one process may hold in memory, for feeds and whatever else is charged. Clones are the same budget.
+///
+/// It decides nothing by itself about memory in use: [`observe`](Self::observe) is called every now and then, and
+/// compares what is charged, or what the system reports if that is more, with the limit. Then, in this order:
+///
+/// 1. encodings that viewers share are bounded by each history anyway, and are dropped first;
+/// 2. from 90 % on, [`pressure`](Self::pressure) is [`Pressure::High`]: whoever admits viewers refuses new ones;
+/// 3. from 95 % on it is [`Pressure::Critical`]. Then, and when new viewers have been refused for 5 s, the viewers
+///    that have taken nothing for the longest time are cut,
+///    as many as it takes to come below 85 %. They hold what was sent to them, and can resume by cursor.
+///
+/// The chunks of a history stay: they were promised to viewers that return. Give histories that fit.
+/// Both states end below 85 %, so that it does not flap.
+///
+/// ```
+/// use h3cast_feed::{Budget, Feed, Lag, Pressure};
+///
+/// let budget = Budget::new(100_000_000);
+/// let (feed, publisher) = Feed::live("news", 1_000_000, Lag::Skip);
+/// let feed = feed.budget(&budget);
+/// // What the system reports, as in /proc/self/statm.
+/// assert_eq!(budget.observe(92_000_000), Pressure::High);
+/// assert_eq!(budget.observe(86_000_000), Pressure::High);
+/// assert_eq!(budget.observe(84_000_000), Pressure::Low);
+/// # drop((feed, publisher));
+/// ```
+#[derive(Clone)]
+pub struct Budget(Arc<Inner>);
+
+struct Inner {
+    limit: u64,
+    began: Instant,
+    /// When it was observed last, in milliseconds since it began; never 0.
+    now: AtomicU64,
+    /// What the system reported last.
+    observed: AtomicU64,
+    /// By [`Charge`].
+    charged: AtomicU64,
+    pressure: AtomicU8,
+    /// Since when it has not been low, in milliseconds; 0 while it is.
+    high_since: AtomicU64,
+    cut: AtomicU64,
+    rings: Mutex<Vec<Charged>>,
+    seats: Mutex<Seats>,
+}
+
+/// Rings that cost what they hold.
+pub(crate) enum Charged {
+    Live(Weak<Ring>),
+    /// Replaced when the feed is recreated.
+    Kept(Weak<Mutex<Arc<Ring>>>),
+}
+
+#[derive(Default)]
+struct Seats {
+    next: u64,
+    taken: HashMap<u64, Arc<Seat>>,
+}
+
+/// How near to its limit a [`Budget`] is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pressure {
+    /// There is room.
+    #[default]
+    Low,
+    /// Nothing new is to be begun.
+    High,
+    /// What can be given up is given up.
+    Critical,
+}
+
+impl Pressure {
+    /// What follows it when that part of the limit is used, in percent.
+    fn next(self, percent: u64) -> Self {
+        match percent {
+            95.. => Self::Critical,
+            90.. => self.max(Self::High),
+            LOW.. => self,
+            _ => Self::Low,
+        }
+    }
+
+    fn of(number: u8) -> Self {
+        match number {
+            0 => Self::Low,
+            1 => Self::High,
+            _ => Self::Critical,
+        }
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (limit, used) = (self.limit(), self.used());
+        f.debug_struct("Budget").field("limit", &limit).field("used", &used).finish_non_exhaustive()
+    }
+}
+
+impl Budget {
+    /// A budget of that many bytes.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        Self(Arc::new(Inner {
+            limit: bytes.max(1),
+            began: Instant::now(),
+            now: AtomicU64::new(1),
+            observed: AtomicU64::new(0),
+            charged: AtomicU64::new(0),
+            pressure: AtomicU8::new(0),
+            high_since: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
+            rings: Mutex::default(),
+            seats: Mutex::default(),
+        }))
+    }
+
+    /// Its limit, in bytes.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.0.limit
+    }
+
+    /// What the histories of its feeds hold and what is [charged](Self::charge), in bytes.
+    #[must_use]
+    pub fn charged(&self) -> u64 {
+        let mut rings = lock(&self.0.rings);
+        rings.retain(Charged::is_there);
+        self.0.charged.load(Ordering::Relaxed) + rings.iter().map(Charged::bytes).sum::<u64>()
+    }
+
+    /// What is used of it, in bytes: what is charged, or what was [observed](Self::observe) last if that is more.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.charged().max(self.0.observed.load(Ordering::Relaxed))
+    }
+
+    /// How near to the limit it was when it was [observed](Self::observe) last.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        Pressure::of(self.0.pressure.load(Ordering::Relaxed))
+    }
+
+    /// How many viewers were cut.
+    #[must_use]
+    pub fn cut(&self) -> u64 {
+        self.0.cut.load(Ordering::Relaxed)
+    }
+
+    /// Charges it for something else, until that is dropped.
+    #[must_use]
+    pub fn charge(&self, bytes: u64) -> Charge {
+        self.0.charged.fetch_add(bytes, Ordering::Relaxed);
+        Charge { budget: self.clone(), bytes }
+    }
+
+    /// Takes what the system reports of the process's memory, in bytes (0 if nothing), and does what
+    /// [`Budget`] says. To be called once a second at least, and ten times a second near the limit. The time that
+    /// viewers lag is as exact as that.
+    pub fn observe(&self, resident: u64) -> Pressure {
+        let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        self.observe_at(now, resident)
+    }
+
+    fn observe_at(&self, now: u64, resident: u64) -> Pressure {
+        self.0.now.store(now, Ordering::Relaxed);
+        self.0.observed.store(resident, Ordering::Relaxed);
+        let used = self.used();
+        let pressure = self.pressure().next(used.saturating_mul(100) / self.0.limit);
+        self.0.pressure.store(pressure as u8, Ordering::Relaxed);
+        let since = match (pressure, self.0.high_since.load(Ordering::Relaxed)) {
+            (Pressure::Low, _) => 0,
+            (_, 0) => now,
+            (_, since) => since,
+        };
+        self.0.high_since.store(since, Ordering::Relaxed);
+        // Viewers that take nothing do not keep others out for long.
+        if pressure == Pressure::Critical || pressure == Pressure::High && since + PATIENCE <= now {
+            let excess = used.saturating_sub(self.0.limit / 100 * LOW);
+            self.cut_laggards(now, excess.div_ceil(OF_LAGGARD).max(1));
+        }
+        pressure
+    }
+
+    /// Cuts up to that many viewers that have taken nothing for some time, those first that wait longest.
+    fn cut_laggards(&self, now: u64, many: u64) {
+        let mut late: Vec<_> = lock(&self.0.seats)
+            .taken
+            .values()
+            .filter(|seat| !seat.is_cut())
+            .filter_map(|seat| Some((seat.waits_since().filter(|since| since + LAG <= now)?, seat.clone())))
+            .collect();
+        late.sort_unstable_by_key(|(since, _)| *since);
+        late.truncate(usize::try_from(many).unwrap_or(usize::MAX));
+        // Not under the lock: it calls what the transport gave.
+        let cut = late.into_iter().filter(|(_, seat)| seat.cut()).count();
+        if cut > 0 {
+            self.0.cut.fetch_add(cut as u64, Ordering::Relaxed);
+            tracing::warn!(
+                viewers = cut,
+                "memory is short: cut the viewers that have taken nothing for the longest time"
+            );
+        }
+    }
+
+    pub(crate) fn add(&self, ring: Charged) {
+        lock(&self.0.rings).push(ring);
+    }
+
+    /// A place for a viewer.
+    pub(crate) fn seat(&self) -> Arc<Seat> {
+        let mut seats = lock(&self.0.seats);
+        let number = seats.next;
+        seats.next += 1;
+        let seat = Arc::new(Seat::new(self.clone(), number));
+        seats.taken.insert(number, seat.clone());
+        seat
+    }
+
+    pub(crate) fn leave(&self, seat: &Seat) {
+        let left = lock(&self.0.seats).taken.remove(&seat.number());
+        drop(left);
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.0.now.load(Ordering::Relaxed)
+    }
+}
+
+impl Charged {
+    fn ring(&self) -> Option<Arc<Ring>> {
+        match self {
+            Self::Live(ring) => ring.upgrade(),
+            Self::Kept(ring) => Some(lock(&*ring.upgrade()?).clone()),
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        match self {
+            Self::Live(ring) => ring.strong_count() > 0,
+            Self::Kept(ring) => ring.strong_count() > 0,
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.ring().map_or(0, |ring| ring.charged())
+    }
+}
+
+/// What a [`Budget`] is charged for, until this is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    budget: Budget,
+    bytes: u64,
+}
+
+impl Charge {
+    /// Charges that many bytes instead.
+    pub fn set(&mut self, bytes: u64) {
+        self.budget.0.charged.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.0.charged.fetch_sub(std::mem::replace(&mut self.bytes, bytes), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.0.charged.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

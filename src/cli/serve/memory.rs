@@ -1,0 +1,221 @@
+//! What the process may use of the machine: memory and file descriptors.
+
+mod files;
+mod system;
+
+use std::{sync::Arc, time::Duration};
+
+use tracing::{info, warn};
+
+use self::files::Files;
+use super::args::size;
+use crate::{
+    App,
+    admission::{Carrier, Counters, Refusal, Room, Snapshot},
+    cli::Failure,
+    feed::{Budget, Charge, Pressure},
+};
+
+/// How much of the memory may be used, in percent, unless that was said: the rest is for the kernel's part, and for
+/// what is used before the next look.
+const SHARE: u64 = 75;
+/// What the program uses without any viewer, in bytes: measured 28 MiB, with two workers.
+const IDLE: u64 = 32 << 20;
+/// What one of each costs, in bytes, measured as resident memory: with TLS and its windows empty, a request that
+/// reads a feed, and a session that does.
+const COSTS: [(Count, u64); 3] =
+    [(|now| now.connections, 48 << 10), (|now| now.requests, 16 << 10), (|now| now.sessions, 24 << 10)];
+/// How many there are.
+type Count = fn(&Snapshot) -> u64;
+
+/// Between two looks at the memory: near the limit, and with much room.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
+/// `--memory`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Memory {
+    Bytes(u64),
+    /// Of what there is.
+    Percent(u64),
+    Off,
+    /// Nothing was said.
+    #[default]
+    Default,
+}
+
+pub(super) fn parse(text: &str) -> Result<Memory, String> {
+    if text == "off" {
+        return Ok(Memory::Off);
+    }
+    let wrong = || "write a number of bytes, as in 512M, a percentage, as in 75%, or off".to_owned();
+    match text.strip_suffix('%') {
+        Some(percent) => {
+            let percent = percent.parse().ok().filter(|percent| (1..=100).contains(percent));
+            percent.map(Memory::Percent).ok_or_else(wrong)
+        }
+        None => match size(text).map_err(|_| wrong())? as u64 {
+            bytes if bytes < IDLE => Err(format!("the server itself needs {}: write more, or off", mib(IDLE))),
+            bytes => Ok(Memory::Bytes(bytes)),
+        },
+    }
+}
+
+/// What the process may use, and what it uses.
+pub(super) struct Resources {
+    budget: Option<Budget>,
+    files: Arc<Files>,
+}
+
+impl Resources {
+    /// Finds out what there is. `histories` are the bytes that they may take, and how many they are.
+    pub(super) fn find(memory: Memory, histories: (u64, usize)) -> Result<Self, Failure> {
+        let there = system::memory();
+        let limit = match (memory, there) {
+            (Memory::Bytes(bytes), _) => Some(bytes),
+            (Memory::Percent(percent), Some(there)) => Some(there.bytes / 100 * percent),
+            (Memory::Default, Some(there)) => Some(there.bytes / 100 * SHARE),
+            (Memory::Percent(_), None) => {
+                let text = "how much memory there is cannot be found here: give --memory in bytes, as in 512M";
+                return Err(Failure::usage(anyhow::anyhow!(text)));
+            }
+            (Memory::Off, _) | (Memory::Default, None) => None,
+        };
+        if let Some(limit) = limit {
+            check(limit, memory, there, histories)?;
+        }
+        Ok(Self { budget: limit.map(Budget::new), files: Arc::new(Files::find()) })
+    }
+
+    /// Has the app show and keep to them; gives what the server asks for each connection.
+    pub(super) fn install(&self, app: App) -> (App, impl Fn(Carrier) -> Room + Send + Sync + use<>) {
+        let app = self.budget.iter().fold(app, App::budget);
+        let (used, limit) = (self.files.clone(), self.files.limit());
+        let app = app.gauge("h3cast_descriptors", "File descriptors in use.", move || used.used() as f64);
+        let app = match limit {
+            Some(limit) => {
+                let help = "File descriptors that may be in use (RLIMIT_NOFILE).";
+                app.gauge("h3cast_descriptors_limit", help, move || limit as f64)
+            }
+            None => app,
+        };
+        let (budget, files) = (self.budget.clone(), self.files.clone());
+        let room = move |carrier| {
+            if carrier != Carrier::Quic && !files.take(carrier == Carrier::Plain) {
+                return Room::Full(Refusal::Descriptors);
+            }
+            match budget.as_ref().map_or(Pressure::Low, Budget::pressure) {
+                Pressure::Low => Room::Plenty,
+                // Whoever looks after the server can still ask it what is wrong.
+                Pressure::Critical if carrier != Carrier::Plain => Room::Full(Refusal::Memory),
+                Pressure::High | Pressure::Critical => Room::Little,
+            }
+        };
+        (app, room)
+    }
+
+    /// Looks at them for as long as it is polled.
+    pub(super) async fn watch(&self, admission: &Counters) {
+        let Some(budget) = &self.budget else {
+            loop {
+                self.files.look();
+                tokio::time::sleep(PAUSES.1).await;
+            }
+        };
+        let mut clients = budget.charge(0);
+        let mut before = Pressure::Low;
+        loop {
+            // Both look at files of the kernel, which do not block.
+            self.files.look();
+            let pressure = look(budget, &mut clients, &admission.snapshot());
+            report(budget, std::mem::replace(&mut before, pressure), pressure);
+            let near = budget.used() > budget.limit() / 2;
+            tokio::time::sleep(if near { PAUSES.0 } else { PAUSES.1 }).await;
+        }
+    }
+}
+
+fn look(budget: &Budget, clients: &mut Charge, admission: &Snapshot) -> Pressure {
+    clients.set(IDLE + COSTS.iter().map(|(count, cost)| count(admission) * cost).sum::<u64>());
+    budget.observe(system::resident())
+}
+
+fn report(budget: &Budget, before: Pressure, now: Pressure) {
+    let (used, limit) = (mib(budget.used()), mib(budget.limit()));
+    match now {
+        Pressure::High if before == Pressure::Low => {
+            warn!(%used, %limit, "memory is short: new viewers are refused. Raise --memory, or give less --history");
+        }
+        Pressure::Critical if before != now => {
+            warn!(%used, %limit, "memory is short: new connections are refused, and the slowest viewers are cut");
+        }
+        Pressure::Low if before != now => info!(%used, %limit, "there is memory again: new viewers are admitted"),
+        _ => {}
+    }
+}
+
+/// Whether the histories fit.
+fn check(
+    limit: u64,
+    memory: Memory,
+    there: Option<system::Found>,
+    (histories, feeds): (u64, usize),
+) -> Result<(), Failure> {
+    // From there on viewers are refused.
+    let room = (limit / 100 * 90).saturating_sub(IDLE);
+    if histories > room {
+        let of = match (memory, there) {
+            (Memory::Bytes(_), _) | (_, None) => String::new(),
+            (Memory::Percent(percent), Some(there)) => format!(" ({percent} % of {there})"),
+            (_, Some(there)) => format!(" ({SHARE} % of {there})"),
+        };
+        let one = if feeds == 1 { "the history of the feed".into() } else { format!("the histories of {feeds} feeds") };
+        let text = format!(
+            "{one} may take {}, and --memory is {}{of}: new viewers would be refused before it is full. Give --history {} or less, or more --memory",
+            mib(histories),
+            mib(limit),
+            mib_flag(room / (feeds.max(1) as u64))
+        );
+        match memory {
+            Memory::Default => warn!("{text}"),
+            _ => return Err(Failure::usage(anyhow::anyhow!(text))),
+        }
+    }
+    Ok(())
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+/// As `--history` takes it.
+fn mib_flag(bytes: u64) -> String {
+    match bytes >> 20 {
+        0 => format!("{}K", (bytes >> 10).max(1)),
+        mib => format!("{mib}M"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_said() {
+        assert_eq!(parse("512M"), Ok(Memory::Bytes(512 << 20)));
+        assert_eq!(parse("60%"), Ok(Memory::Percent(60)));
+        assert_eq!(parse("off"), Ok(Memory::Off));
+        for (text, expected) in [("1M", "needs 32 MiB"), ("0%", "percentage"), ("101%", "percentage"), ("x", "512M")] {
+            assert!(parse(text).unwrap_err().contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn histories_that_do_not_fit() {
+        let text = |error: Failure| format!("{error:?}");
+        assert!(check(100 << 20, Memory::Bytes(100 << 20), None, (58 << 20, 1)).is_ok());
+        let error = text(check(100 << 20, Memory::Bytes(100 << 20), None, (80 << 20, 10)).unwrap_err());
+        assert!(error.contains("10 feeds may take 80 MiB") && error.contains("--history 5M or less"), "{error}");
+        // What was not said is no mistake: a warning.
+        assert!(check(100 << 20, Memory::Default, None, (80 << 20, 10)).is_ok());
+    }
+}
