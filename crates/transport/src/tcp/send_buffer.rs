@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 /// bound that and end the system's own choice of a size, so that one that is fast and far away would get no more than
 /// that in a round trip: 200 KiB where `net.core.wmem_max` has its usual value. This bounds only what waits. What is on
 /// its way (the congestion window) still grows with what the client acknowledges, and a client that stops to do so
-/// holds it for [`Limits::send_timeout`](crate::Limits::send_timeout). The price is a wake-up for each 128 KiB
-/// at most, where one could have been for megabytes: measured, a fast client on loopback gets what it got before.
+/// holds it for [`Limits::send_timeout`](crate::Limits::send_timeout). The price is a
+/// wake-up for each 128 KiB at most, where one could have been for megabytes. `docs/operations.md` has what was measured.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 const NOT_SENT: u32 = 128 << 10;
 

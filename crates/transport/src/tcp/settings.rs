@@ -26,6 +26,8 @@ where
 {
     fn execute(&self, task: F) {
         let Self { pauses, flushes, cut } = self.clone();
+        // It is large, and each layer around it would have room for it again.
+        let task = Box::pin(task);
         tokio::spawn(async move {
             let task = async {
                 let Some(pauses) = pauses else { return task.await };
