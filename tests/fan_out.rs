@@ -34,7 +34,7 @@ const GET_BUDGET: u64 = 32 << 10;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_responses_get_the_next_chunk() {
     let _alone = ALONE.lock().await;
-    let mut serving = Serving::start(|_| vec!["-", "--history", "8M"]);
+    let mut serving = Serving::start(|_| vec!["-", "--history", "8M", "--requests-per-address", "0"]);
     let mut stdin = serving.stdin.take().unwrap();
     let connection = serving.connect().await;
     let filler = format!("{:08191}\n", 0);
