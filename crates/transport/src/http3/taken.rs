@@ -188,6 +188,7 @@ impl TakenStream {
     /// Gives itself back when a frame has been begun and is not whole, and when the response
     /// has a `content-length`, which nobody would see kept.
     #[deprecated(note = "use `into_quic`, whose stream does not depend on the QUIC engine")]
+    #[expect(clippy::result_large_err, reason = "gives the stream back; once a response at most")]
     pub fn into_raw(self) -> Result<engine::SendStream, Self> {
         self.into_quic().map(SendStream::into_engine)
     }
@@ -198,6 +199,7 @@ impl TakenStream {
     ///
     /// Gives itself back when a frame has been begun and is not whole, and when the response
     /// has a `content-length`, which nobody would see kept.
+    #[expect(clippy::result_large_err, reason = "gives the stream back; once a response at most")]
     pub fn into_quic(mut self) -> Result<SendStream, Self> {
         if !self.is_whole() || self.length.is_some() {
             return Err(self);
