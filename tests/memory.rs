@@ -85,7 +85,7 @@ async fn text(serving: &Serving, connection: &Connection, path: &str) -> String 
 async fn near_its_limit_viewers_are_refused_and_the_slowest_are_cut() {
     const CHUNK: usize = 32 << 10;
     let mut serving =
-        Serving::start(|_| vec!["-", "--chunk", "bytes", "--history", "1M", "--workers", "2", "--memory", "80M"]);
+        Serving::start(|_| vec!["-", "--chunk", "bytes", "--history", "1M", "--workers", "2", "--memory", "60M"]);
     let mut stdin = serving.stdin.take().unwrap();
     let connection = serving.connect().await;
     let mut reading = Reading::open(&connection, &serving.uri("/stream?format=raw"), false).await;
@@ -112,7 +112,7 @@ async fn near_its_limit_viewers_are_refused_and_the_slowest_are_cut() {
     // Others fall silent, each with what it was sent.
     let (mut refused, mut silent) = (None, 0);
     let certificate = serving.certificate();
-    while silent < 90 {
+    while silent < 200 {
         let asked = soon("an answer", connection.get(&serving.uri("/stream?limit=0"))).await.unwrap();
         if asked.status == StatusCode::SERVICE_UNAVAILABLE {
             refused = Some((asked.headers.clone(), asked.body));
