@@ -40,8 +40,10 @@ mod denied;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod pattern;
+#[cfg_attr(not(feature = "jwt"), allow(dead_code, unused_imports, reason = "what is served are keys"))]
 mod reload;
 mod statics;
+#[cfg_attr(not(feature = "jwt"), allow(dead_code, unused_imports, reason = "what is served are keys"))]
 mod tokens;
 
 use std::{fmt, sync::Arc, time::Duration};
