@@ -8,10 +8,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use tracing::debug;
+use tracing::{debug, field::display};
 
 use super::{App, Problem, authorize, host};
 use crate::{
+    ConnectionHandle,
     origin::{Origins, is_loopback},
     server::{Advertise, Forwarded, Via},
 };
@@ -90,7 +91,7 @@ pub(super) async fn guard(
     // that, ours or the proxy's (unless the browser was told to take ours for every name).
     let host = forwarded.and_then(Forwarded::host).and_then(host::host_in).or(named).unwrap_or("localhost");
     let is_ours = is_given(host) || forwarded.is_some_and(|by| by.https() == Some(true));
-    debug!(version = ?request.version(), method = %request.method(), path = request.uri().path(), "request");
+    log(&request);
     let origin = request.headers().get(header::ORIGIN).cloned();
     let foreign = origin.is_some();
     let allowed = origin.filter(|origin| origin.to_str().is_ok_and(|origin| app.allows(origin, host, is_ours)));
@@ -169,6 +170,13 @@ fn misdirected(named: Option<&str>, forwarded: Option<&Forwarded>) -> Problem {
         ),
     };
     Problem::new(StatusCode::MISDIRECTED_REQUEST, text)
+}
+
+/// Has a line in the log for a request, with the client's address: behind a trusted proxy, the one that it states.
+fn log(request: &Request) {
+    let client = || request.extensions().get::<ConnectionHandle>().map(|at| display(at.remote_address()));
+    let (version, method) = (request.version(), request.method());
+    debug!(?version, %method, path = request.uri().path(), client = client(), "request");
 }
 
 /// OPTIONS, and with it the preflight of CORS (Fetch §4.8).

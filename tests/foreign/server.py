@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
@@ -33,7 +34,7 @@ class Server:
         self.cacert = str(self.certs / "cert.pem")
         command = [example] if example else [H3CAST, "serve"]
         command += ["--listen", "localhost:0", "--http", "localhost:0", "--certs", self._folder.name]
-        self._stderr = tempfile.TemporaryFile("w+")
+        self._stderr = tempfile.NamedTemporaryFile("w+")
         self._child = subprocess.Popen(
             command + list(arguments),
             stdin=subprocess.PIPE,
@@ -64,6 +65,14 @@ class Server:
     def _log(self) -> str:
         self._stderr.seek(0)
         return self._stderr.read()[-16384:]
+
+    def logged(self, pattern: str, seconds: float = 15) -> str:
+        """Waits for a line of the log that matches; gives the whole log."""
+        end = time.monotonic() + seconds
+        while not re.search(pattern, log := pathlib.Path(self._stderr.name).read_text()):
+            assert time.monotonic() < end, f"no line {pattern!r} in {seconds} s\n{log}"
+            time.sleep(0.02)
+        return log
 
     def line(self, pattern: str, seconds: float = 15) -> re.Match:
         """Takes the next line of standard output that matches."""

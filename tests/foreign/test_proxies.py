@@ -1,0 +1,231 @@
+"""Real proxies in front of the server: nginx and Caddy with the configurations of docs/load-balancing."""
+
+import contextlib
+import datetime
+import http.client
+import json
+import pathlib
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from server import ROOT, Server
+
+CONFIGURATIONS = ROOT / "docs/load-balancing"
+CADDY = pathlib.Path(sys.executable).parent / "caddy"
+NAME = "cast.example"
+# Not trusted, as the proxies at 127.0.0.1 are.
+CLIENT = "127.0.0.2"
+TRUST = ["--trust-proxy", "127.0.0.1,::1"]
+TOKEN = {"Authorization": "Bearer secret"}
+
+
+class Behind:
+    """A server behind a proxy."""
+
+    def __init__(self, server: Server, port: int) -> None:
+        self.server, self.port = server, port
+        self.authority = f"{NAME}:{port}"
+
+    def connect(self) -> http.client.HTTPSConnection:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20)
+        raw = socket.create_connection(("127.0.0.1", self.port), timeout=20, source_address=(CLIENT, 0))
+        connection.sock = context.wrap_socket(raw, server_hostname=NAME)
+        return connection
+
+    def send(self, method: str, path: str, headers: dict = {}, body=None) -> http.client.HTTPResponse:
+        connection = self.connect()
+        chunked = body is not None and not isinstance(body, bytes)
+        connection.request(method, path, body, {"Host": self.authority} | headers, encode_chunked=chunked)
+        response = connection.getresponse()
+        # It closes with its response.
+        response.connection = connection
+        return response
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A certificate for the name, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("pair")
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    encoding = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "key.pem").write_bytes(key.private_bytes(*encoding))
+    return folder
+
+
+def replaced(text: str, *pairs: tuple[str, str]) -> str:
+    for old, new in pairs:
+        assert old in text, f"the configuration has no {old!r}"
+        text = text.replace(old, new)
+    return text
+
+
+def free_port() -> int:
+    """A port that was free: proxies do not say which one they have."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def nginx(configuration: str, folder: pathlib.Path, pair: pathlib.Path, at: dict[str, str], port: int):
+    text = (CONFIGURATIONS / configuration).read_text()
+    text = replaced(text, ("listen 443", f"listen 127.0.0.1:{port}"), *at.items())
+    text = text.replace("/etc/ssl/cast.example", str(pair))
+    paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+    temporary = "".join(f"{name}_temp_path {folder}/{name};" for name in paths)
+    text = text.replace("http {", f"http {{ access_log off; {temporary}")
+    # Also for root, who would have workers of another user.
+    (folder / "nginx.conf").write_text(f"daemon off; worker_processes 1; pid {folder}/pid;\n{text}")
+    with running(["/usr/sbin/nginx", "-e", "stderr", "-c", str(folder / "nginx.conf")], folder, port):
+        yield
+
+
+@contextlib.contextmanager
+def caddy(configuration: str, folder: pathlib.Path, pair: pathlib.Path, at: dict[str, str], port: int):
+    text = (CONFIGURATIONS / configuration).read_text()
+    site = f"https://{NAME}:{port} {{\n\tbind 127.0.0.1\n\ttls {pair}/cert.pem {pair}/key.pem"
+    text = replaced(text, (f"\n{NAME} {{", f"\n{site}"), *at.items())
+    text = "{\n\tadmin off\n\tauto_https disable_redirects\n\tpersist_config off\n\tgrace_period 1s\n}\n" + text
+    (folder / "Caddyfile").write_text(text)
+    command = [str(CADDY), "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
+    with running(command, folder, port):
+        yield
+
+
+@contextlib.contextmanager
+def running(command: list[str], folder: pathlib.Path, port: int):
+    """Runs a proxy from when it listens; every failure shows what it wrote."""
+    home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    with open(folder / "log", "w+") as log:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=home)
+        try:
+            end = time.monotonic() + 20
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                said = (folder / "log").read_text()
+                assert child.poll() is None and time.monotonic() < end, f"{command} does not listen\n{said}"
+                time.sleep(0.02)
+            yield
+        finally:
+            child.terminate()
+            child.wait(timeout=15)
+
+
+@contextlib.contextmanager
+def behind(kind: str, pair: pathlib.Path, folder: pathlib.Path, *arguments: str, trust: bool = True):
+    """The program behind a proxy of that kind, as its configuration says that it is to be started."""
+    flags = {
+        "nginx-http.conf": [],
+        "nginx-proxy-protocol.conf": ["--proxy-protocol", "tls"],
+        "Caddyfile": [],
+        "Caddyfile.proxy-protocol": ["--proxy-protocol", "http"],
+    }[kind]
+    port = free_port()
+    if "--proxy-protocol" in flags:
+        # It says nothing of HTTPS, and the server's certificate here is for localhost.
+        flags += ["--allow-origin", f"https://{NAME}:{port}"]
+    with Server(*(TRUST + flags if trust else []), "--log", "debug", *arguments) as server:
+        edge = {"10.0.0.11:4433": f"127.0.0.1:{server.port}"}
+        at = edge if kind == "nginx-proxy-protocol.conf" else {"127.0.0.1:8080": f"127.0.0.1:{server.http_port}"}
+        proxy = caddy if kind.startswith("Caddy") else nginx
+        with proxy(kind, folder, pair, at, port):
+            yield Behind(server, port)
+
+
+KINDS = ["nginx-http.conf", "nginx-proxy-protocol.conf", "Caddyfile", "Caddyfile.proxy-protocol"]
+
+
+@pytest.fixture(params=KINDS)
+def proxied(request, pair, tmp_path):
+    with behind(request.param, pair, tmp_path, "-", "chat=publish", "--publish-token", "secret") as running:
+        running.kind = request.param
+        yield running
+
+
+def test_chunks_addresses_and_origins_through_a_proxy(proxied):
+    # Chunks arrive at once, however a viewer reads: the next one is made when the last one has come.
+    raw = proxied.send("GET", "/stream?from=start")
+    events = proxied.send("GET", "/stream?from=start", {"Accept": "text/event-stream"})
+    assert (raw.status, events.status) == (200, 200), raw.read()
+    for number in range(3):
+        proxied.server.write(f"line {number}")
+        assert raw.readline() == b"line %d\n" % number
+        while not (line := events.readline()).startswith(b"data: line"):
+            assert line, "the events ended"
+        assert line == b"data: line %d\n" % number
+
+    # So do pieces of a publication, long before it ends.
+    viewer = proxied.send("GET", "/stream/chat?from=now")
+    seen = threading.Event()
+
+    def pieces():
+        yield b"first"
+        assert seen.wait(20)
+        yield b"second"
+
+    answer = []
+    publishing = threading.Thread(
+        target=lambda: answer.append(proxied.send("POST", "/stream/chat", TOKEN, pieces())), daemon=True
+    )
+    publishing.start()
+    assert viewer.read(5) == b"first"
+    seen.set()
+    publishing.join(20)
+    assert json.load(answer[0])["chunks"] == 2
+    assert viewer.read(6) == b"second"
+
+    # Pages of the name that clients use may publish, and no others.
+    own = {"Origin": f"https://{proxied.authority}"}
+    assert proxied.send("POST", "/stream/chat", TOKEN | own, b"third").status == 200
+    assert proxied.send("POST", "/stream/chat", TOKEN | {"Origin": "https://evil.example"}, b"no").status == 403
+
+    # A client cannot invent its address.
+    spoofed = {"X-Forwarded-For": "6.6.6.6", "X-Real-IP": "6.6.6.6", "Forwarded": "for=6.6.6.6"}
+    assert proxied.send("GET", "/healthz?spoofed", spoofed).status == 200
+    log = proxied.server.logged('path="/healthz"')
+    assert "6.6.6.6" not in log
+    assert re.search(f'path="/healthz" client={re.escape(CLIENT)}:', log), log
+
+    info = json.load(proxied.send("GET", "/info"))
+    if proxied.kind in ("nginx-http.conf", "Caddyfile"):
+        assert {feed["url"].partition("/stream")[0] for feed in info["feeds"]} == {f"https://{proxied.authority}"}
+        # What a browser finds there is the proxy's own HTTP/3, without WebTransport.
+        assert "webtransport" not in info
+
+
+@pytest.mark.parametrize("kind", ["Caddyfile", "nginx-http.conf"])
+def test_a_proxy_that_is_not_trusted(kind, pair, tmp_path):
+    with behind(kind, pair, tmp_path, trust=False) as proxied:
+        response = proxied.send("GET", "/healthz", {"X-Forwarded-For": "6.6.6.6"})
+        # nginx names localhost, and is a client of this machine then.
+        assert response.status == {"Caddyfile": 421, "nginx-http.conf": 200}[kind]
+        if kind == "Caddyfile":
+            assert "the server must trust it (`trust-proxy`" in json.load(response)["detail"]
+        else:
+            proxied.server.logged('path="/healthz" client=127[.]0[.]0[.]1:')
