@@ -52,7 +52,7 @@ pub enum Protocol {
 pub struct ConnectionHandle {
     inner: Arc<HandleInner>,
     /// The client whose request a trusted proxy forwards, on the handle that this request has.
-    client: Option<SocketAddr>,
+    client: Option<Arc<SocketAddr>>,
 }
 
 struct HandleInner {
@@ -160,7 +160,7 @@ impl ConnectionHandle {
     /// the connection, or for the request whose extensions this handle is from.
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
-        self.client.or_else(|| self.announced_client()).unwrap_or_else(|| self.peer_address())
+        self.forwarded_client().or_else(|| self.announced_client()).unwrap_or_else(|| self.peer_address())
     }
 
     /// The address at the other end of the connection, as it is now: the client's, or that of the last proxy before
@@ -188,12 +188,12 @@ impl ConnectionHandle {
 
     /// The client whose request a trusted proxy forwards.
     pub(crate) fn forwarded_client(&self) -> Option<SocketAddr> {
-        self.client
+        self.client.as_deref().copied()
     }
 
     /// The handle that a request of this client has.
     pub(crate) fn of_client(&self, client: SocketAddr) -> Self {
-        Self { inner: self.inner.clone(), client: Some(client) }
+        Self { inner: self.inner.clone(), client: Some(Arc::new(client)) }
     }
 
     /// This side's address, to which the client connected, where the system tells. A client that is not bound to
