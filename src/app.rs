@@ -14,6 +14,7 @@ mod publish;
 mod quotas;
 mod session;
 mod status;
+mod stored;
 
 use std::{
     borrow::Cow,

@@ -1,8 +1,11 @@
 //! What kind of content a file has, by its name and its first bytes.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use infer::MatcherType;
+use tokio::io::AsyncReadExt;
+
+use crate::source;
 
 /// How many of a file's first bytes are looked at.
 pub(crate) const HEAD: usize = 16 << 10;
@@ -41,16 +44,31 @@ impl Bytes {
     }
 }
 
+/// The first bytes of a file.
+pub(crate) async fn head(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    source::file::file(path).await?.take(HEAD as u64).read_to_end(&mut head).await?;
+    Ok(head)
+}
+
+/// The media type of a file with that name, when it does not depend on how it begins.
+pub(crate) fn by_name(name: &Path) -> Option<&'static str> {
+    named(name).filter(|named| !named.starts_with("text/") && !named.starts_with("video/"))
+}
+
+fn named(name: &Path) -> Option<&'static str> {
+    match name.extension().and_then(|extension| extension.to_str()) {
+        // RFC 9239: the type that browsers insist on for modules.
+        Some("js" | "mjs") => Some("text/javascript"),
+        _ => mime_guess::from_path(name).first_raw(),
+    }
+}
+
 /// The media type of a file with that name, which begins like this. It comes with `nosniff`, so what it
 /// says is what browsers take it for.
 pub(crate) fn media_type(name: &Path, head: &[u8]) -> String {
     let bytes = Bytes::of(head);
-    let named = match name.extension().and_then(|extension| extension.to_str()) {
-        // RFC 9239: the type that browsers insist on for modules.
-        Some("js" | "mjs") => Some("text/javascript"),
-        _ => mime_guess::from_path(name).first_raw(),
-    };
-    match (named, bytes) {
+    match (named(name), bytes) {
         (Some(named), Bytes::Utf8) if named.starts_with("text/") => format!("{named}; charset=utf-8"),
         (Some(named), Bytes::Utf16) if named.starts_with("text/") => format!("{named}; charset=utf-16"),
         (Some(named), Bytes::Text) if named.starts_with("text/") => named.to_owned(),

@@ -2,8 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
     sync::LazyLock,
 };
 
@@ -11,28 +10,23 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use bytes::{Bytes, BytesMut};
-use futures_util::stream;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use include_dir::{Dir, include_dir};
-use tokio::io::AsyncReadExt;
 
-use crate::{content, identity::Fingerprint, source};
+use crate::{content, identity::Fingerprint};
 
 static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/static");
 
 /// The files of the page that is built in.
 static BUILT_IN: LazyLock<Files> = LazyLock::new(|| Files::of(&EMBEDDED));
 
-/// How much of a user's file is read at once, in bytes.
-const PIECE: usize = 64 << 10;
-
 /// A file as it is served.
 #[derive(Debug)]
 pub(crate) struct PageFile {
     content: PageContent,
     mime: String,
-    etag: Option<String>,
+    etag: String,
 }
 
 /// What a file holds, and whose it is.
@@ -42,8 +36,6 @@ enum PageContent {
     BuiltIn(Bytes),
     /// Of a user's program.
     Embedded(Bytes),
-    /// Of a user's folder: what has been read of it, the rest, and how long it is in all. It may be of any size.
-    Folder { head: Vec<u8>, rest: tokio::fs::File, len: u64 },
 }
 
 /// Files in the program, by path, hashed once.
@@ -88,7 +80,7 @@ impl Embedded {
     }
 
     fn serve(&self, content: fn(Bytes) -> PageContent) -> PageFile {
-        let (mime, etag) = (self.mime.clone(), Some(self.etag.clone()));
+        let (mime, etag) = (self.mime.clone(), self.etag.clone());
         PageFile { content: content(self.bytes.clone()), mime, etag }
     }
 }
@@ -100,71 +92,24 @@ fn is_hidden(relative: &Path) -> bool {
     well_known.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."))
 }
 
-/// The entity tag of a file as it is now, without reading all of it. Its length and the time of its last change
-/// are not enough: many tools set that time (`touch -d`, `rsync -t`, package managers). Nobody can set the
-/// time that the system notes. Weak, since that has a resolution.
-#[cfg(unix)]
-fn state(metadata: &std::fs::Metadata) -> Option<String> {
-    use std::os::unix::fs::MetadataExt;
-    let (len, inode, seconds, nanoseconds) = (metadata.len(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec());
-    Some(format!("W/\"{len:x}-{inode:x}-{seconds:x}.{nanoseconds:x}\""))
-}
-
-/// There is no such time: the file is sent each time.
-#[cfg(not(unix))]
-fn state(_: &std::fs::Metadata) -> Option<String> {
-    None
-}
-
-/// So many bytes of a file, though it grows meanwhile. It fails when the file has become shorter.
-fn exactly(head: Vec<u8>, rest: tokio::fs::File, len: u64) -> Body {
-    let pieces = stream::try_unfold((Bytes::from(head), rest, len), async |(ready, mut rest, left)| {
-        if left == 0 {
-            return Ok(None);
-        }
-        let mut piece = ready;
-        if piece.is_empty() {
-            let mut read = BytesMut::with_capacity(PIECE);
-            rest.read_buf(&mut read).await?;
-            piece = read.freeze();
-        }
-        piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-        match piece.len() as u64 {
-            0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-            size => Ok(Some((piece, (Bytes::new(), rest, left - size)))),
-        }
-    });
-    Body::from_stream(pieces)
+/// A file of a folder, which is its owner's: nothing outside of it, and nothing hidden, is ever read.
+pub(crate) async fn in_folder(dir: &Path, relative: &Path) -> Option<PathBuf> {
+    if !relative.components().all(|part| matches!(part, Component::Normal(_))) || is_hidden(relative) {
+        return None;
+    }
+    let root = tokio::fs::canonicalize(dir).await.ok()?;
+    let file = tokio::fs::canonicalize(root.join(relative)).await.ok()?;
+    // A link must not lead out, nor to what is hidden.
+    if file.strip_prefix(&root).map_or(true, is_hidden) {
+        return None;
+    }
+    tokio::fs::metadata(&file).await.is_ok_and(|found| found.is_file()).then_some(file)
 }
 
 impl PageFile {
     /// A file of the page that is built in.
     pub(crate) fn built_in(path: &str) -> Option<Self> {
         BUILT_IN.0.get(path).map(|file| file.serve(PageContent::BuiltIn))
-    }
-
-    /// A file of a folder, which is its owner's: nothing outside of it, and nothing hidden, is ever read.
-    pub(crate) async fn from_folder(dir: &Path, path: &str) -> Option<Self> {
-        let relative = Path::new(path);
-        if !relative.components().all(|part| matches!(part, Component::Normal(_))) || is_hidden(relative) {
-            return None;
-        }
-        let root = tokio::fs::canonicalize(dir).await.ok()?;
-        let file = tokio::fs::canonicalize(root.join(relative)).await.ok()?;
-        // A link must not lead out, nor to what is hidden.
-        if file.strip_prefix(&root).map_or(true, is_hidden) {
-            return None;
-        }
-        let mut rest = source::file::file(&file).await.ok()?;
-        let metadata = rest.metadata().await.ok()?;
-        let len = metadata.len();
-        let mut head = Vec::new();
-        (&mut rest).take(len.min(content::HEAD as u64)).read_to_end(&mut head).await.ok()?;
-        Some(Self {
-            mime: content::media_type(relative, &head),
-            etag: state(&metadata),
-            content: PageContent::Folder { head, rest, len },
-        })
     }
 
     /// Answers with the file, or 304 when the client has it. `connect` is the one other origin
@@ -177,7 +122,7 @@ impl PageFile {
             (header::CACHE_CONTROL, "no-cache".into()),
         ]
         .into_response();
-        if let Some(etag) = self.etag.as_deref().and_then(|etag| HeaderValue::from_str(etag).ok()) {
+        if let Ok(etag) = HeaderValue::from_str(&self.etag) {
             head.headers_mut().insert(header::ETAG, etag);
         }
         if let PageContent::BuiltIn(_) = self.content {
@@ -192,17 +137,13 @@ impl PageFile {
             headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
             headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
         }
-        match self.etag.is_some_and(|etag| fresh(request, &etag)) {
+        match fresh(request, &self.etag) {
             true => {
                 *head.status_mut() = StatusCode::NOT_MODIFIED;
                 head
             }
             false => match self.content {
                 PageContent::BuiltIn(bytes) | PageContent::Embedded(bytes) => head.map(|_| Body::from(bytes)),
-                PageContent::Folder { head: begun, rest, len } => {
-                    head.headers_mut().insert(header::CONTENT_LENGTH, len.into());
-                    head.map(|_| exactly(begun, rest, len))
-                }
             },
         }
     }
@@ -250,8 +191,8 @@ mod tests {
         }
         #[cfg(unix)]
         std::os::unix::fs::symlink(".env", page.join("env")).unwrap();
-        assert!(PageFile::from_folder(&page, "a.html").await.is_some());
-        assert!(PageFile::from_folder(&page, ".well-known/thing").await.is_some());
+        assert!(in_folder(&page, "a.html".as_ref()).await.is_some());
+        assert!(in_folder(&page, ".well-known/thing".as_ref()).await.is_some());
         for path in [
             "../secret",
             "link",
@@ -267,7 +208,7 @@ mod tests {
             ".well-known/.env",
             "env",
         ] {
-            assert!(PageFile::from_folder(&page, path).await.is_none(), "{path}");
+            assert!(in_folder(&page, path.as_ref()).await.is_none(), "{path}");
         }
     }
 

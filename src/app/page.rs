@@ -1,6 +1,11 @@
 //! The page of an app: what it serves at every path that is none of its routes.
 
-use std::{convert::Infallible, fmt, path::PathBuf, sync::Arc};
+use std::{
+    convert::Infallible,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use axum::{
     Router,
@@ -8,16 +13,18 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 use include_dir::Dir;
 use tower::{Service, ServiceExt};
 
 use super::{
     App, Problem,
     host::{self, base_of},
+    stored,
 };
 use crate::{
-    page::{Files, PageFile},
+    content,
+    page::{Files, PageFile, in_folder},
     path,
 };
 
@@ -60,8 +67,9 @@ impl Page {
         Self(Kind::BuiltIn)
     }
 
-    /// The files of a folder, read again for each request; `index.html` is the one at `/`. Nothing outside of it is
-    /// served, and no name that begins with a dot, except `.well-known`.
+    /// The files of a folder, read again for each request, in pieces as the client takes them, whole or in part
+    /// (`Range`); `index.html` is the one at `/`. Nothing outside of it is served, and no name that begins with a dot,
+    /// except `.well-known`. A file that becomes shorter while it is sent breaks off.
     #[must_use]
     pub fn folder(dir: impl Into<PathBuf>) -> Self {
         Self(Kind::Folder(dir.into()))
@@ -101,14 +109,13 @@ impl Page {
         }
     }
 
-    /// The file at a path without its first slash.
-    async fn file(&self, path: &str) -> Option<PageFile> {
-        let path = if path.is_empty() { "index.html" } else { path };
+    /// The file in the program at a path without its first slash.
+    fn file(&self, path: &str) -> Option<PageFile> {
+        let path = if path.is_empty() { INDEX } else { path };
         match &self.0 {
             Kind::BuiltIn => PageFile::built_in(path),
-            Kind::Folder(dir) => PageFile::from_folder(dir, path).await,
             Kind::Files(files) => files.get(path),
-            Kind::Service(_) | Kind::None => None,
+            Kind::Folder(_) | Kind::Service(_) | Kind::None => None,
         }
     }
 }
@@ -149,16 +156,37 @@ async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
     if let Some(to) = host::page_under(&request).filter(|_| !matches!(app.page.0, Kind::None)) {
         return Redirect::permanent(&to).into_response();
     }
-    let file = match path::decoded(request.uri().path()) {
-        Some(path) => app.page.file(path.trim_start_matches('/')).await,
-        None => None,
+    let nothing = |at: &str| Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {at}")).into_response();
+    let path = path::decoded(request.uri().path());
+    let Some(path) = path.as_deref().map(|path| path.trim_start_matches('/')) else {
+        return nothing(host::original(&request));
     };
-    let Some(file) = file else {
-        let text = format!("there is nothing at {}", host::original(&request));
-        return Problem::new(StatusCode::NOT_FOUND, text).into_response();
-    };
+    if let Kind::Folder(dir) = &app.page.0 {
+        let path = PathBuf::from(if path.is_empty() { INDEX } else { path });
+        let (at, (request, _)) = (host::original(&request).to_owned(), request.into_parts());
+        let Some(file) = in_folder(dir, &path).await else { return nothing(&at) };
+        return stored(&path, file.into(), &request).await.unwrap_or_else(|why| {
+            Problem::new(StatusCode::NOT_FOUND, format!("{at} cannot be read now: {why}")).into_response()
+        });
+    }
+    let Some(file) = app.page.file(path) else { return nothing(host::original(&request)) };
     let connect = base_of(&request);
     file.respond(request.headers(), &connect)
+}
+
+/// A user's file. Its first bytes are read to tell its type, unless its name does, or the client has it already.
+async fn stored(name: &Path, file: Arc<Path>, request: &Parts) -> Result<Response, String> {
+    let mut response = stored::answer(&file, request, || None).await?;
+    if stored::has_bytes(&response) {
+        let kind = match content::by_name(name) {
+            Some(kind) => kind.to_owned(),
+            None => content::media_type(name, &content::head(&file).await.map_err(|error| error.to_string())?),
+        };
+        if let Ok(kind) = HeaderValue::from_str(&kind) {
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        }
+    }
+    Ok(response)
 }
 
 /// The router adds what is allowed where it was asked.
@@ -166,4 +194,6 @@ pub(super) async fn method_not_allowed() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "that method is not allowed here".into())
 }
 
+/// The file at `/`.
+const INDEX: &str = "index.html";
 const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");

@@ -99,6 +99,11 @@ impl Serving {
         soon("a connection", Connection::open(&self.uri("/"), &trust)).await.unwrap()
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The memory that it holds, in bytes.
     pub fn memory(&self) -> u64 {
         memory(self.child.id())

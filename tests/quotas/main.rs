@@ -4,7 +4,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod created;
+mod folder;
 mod peers;
 #[cfg(unix)]
 mod processes;
 mod publishing;
+#[path = "../common/serving.rs"]
+mod serving;
