@@ -85,7 +85,7 @@ async fn text(serving: &Serving, connection: &Connection, path: &str) -> String 
 async fn near_its_limit_viewers_are_refused_and_the_slowest_are_cut() {
     const CHUNK: usize = 32 << 10;
     let mut serving =
-        Serving::start(|_| vec!["-", "--chunk", "bytes", "--history", "1M", "--workers", "2", "--memory", "60M"]);
+        Serving::start(|_| vec!["-", "--chunk", "bytes", "--history", "1M", "--workers", "2", "--memory", "80M"]);
     let mut stdin = serving.stdin.take().unwrap();
     let connection = serving.connect().await;
     let mut reading = Reading::open(&connection, &serving.uri("/stream?format=raw"), false).await;
