@@ -385,6 +385,9 @@ impl App {
             }
             error => Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         })?;
+        if let (Some(feed), Some(budget)) = (&found, &self.budget) {
+            feed.charge_to(budget);
+        }
         found.ok_or_else(|| {
             const SHOWN: usize = 20;
             let known = || self.feeds.names().filter(|name| decided.access().allows(Action::Read, name));
@@ -473,7 +476,7 @@ async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response,
     }
     let account = account(&request.extensions, decided.access());
     asked.may_start(&app, &account, &request.extensions)?;
-    if let Err(short) = app.admit_viewer(&asked.feed, &request.extensions) {
+    if let Err(short) = app.admit_viewer(&request.extensions) {
         return Ok(short.into_response());
     }
     if let Some(path) = asked.file()

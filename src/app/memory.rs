@@ -9,7 +9,7 @@ use super::{App, Problem};
 use crate::{
     admission::Refusal,
     connection::ConnectionHandle,
-    feed::{Feed, Pressure, Viewer},
+    feed::{Pressure, Viewer},
     format::CUT,
 };
 
@@ -29,8 +29,8 @@ impl IntoResponse for Short {
 }
 
 impl App {
-    /// Whether a new viewer of a feed may come, who is then known to the budget.
-    pub(super) fn admit_viewer(&self, feed: &Feed, extensions: &Extensions) -> Result<(), Short> {
+    /// Whether a new viewer may come.
+    pub(super) fn admit_viewer(&self, extensions: &Extensions) -> Result<(), Short> {
         let Some(budget) = &self.budget else { return Ok(()) };
         if budget.pressure() >= Pressure::High {
             if let Some(admission) = &self.admission {
@@ -39,8 +39,6 @@ impl App {
             }
             return Err(Short);
         }
-        // Feeds of families are made when they are first asked for.
-        feed.charge_to(budget);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use h3cast::{
     App,
     client::Body,
-    feed::{Lag, WrittenFeeds, WrittenLimits},
+    feed::{Budget, Lag, WrittenFeeds, WrittenLimits},
     format::frames::{Frame, FrameDecoder},
 };
 use http::{HeaderMap, Request, StatusCode};
@@ -82,6 +82,21 @@ async fn a_feed_is_there_when_it_is_written_and_views_wait_for_it() {
     let head = Request::head(server.uri("/stream/chat.unwritten")).body(()).unwrap();
     assert_eq!(soon("the head", connection.request(head)).await.unwrap().status, 200);
     assert_eq!(names(&server).await.len(), 4);
+}
+
+/// A feed that nobody views takes memory as well.
+#[tokio::test]
+async fn a_feed_that_is_only_written_is_charged() {
+    let feeds = WrittenFeeds::new("chat.*", 1 << 20, Lag::Skip).unwrap();
+    let budget = Budget::new(1 << 30);
+    let app = |identity| App::new([], identity).family(feeds).budget(&budget);
+    let server = TestServer::start(|builder, identity| app(identity).install(builder)).await;
+    for way in WAYS {
+        let before = budget.charged();
+        let (status, _) = write(&server, way, 1, &format!("chat.{way:?}")).await;
+        assert_eq!(status, 200);
+        assert!(budget.charged() > before, "{way:?}");
+    }
 }
 
 #[tokio::test]
