@@ -15,51 +15,35 @@ mod quotas;
 mod session;
 mod status;
 mod stored;
+mod view;
 
-use std::{
-    borrow::Cow,
-    convert::Infallible,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{borrow::Cow, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::Body,
     extract::{Request, State},
     middleware,
     response::{IntoResponse, Response},
     routing::{MethodRouter, get},
 };
-use bytes::Bytes;
-use futures_util::stream;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tower::util::{MapRequestLayer, MapResponseLayer};
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::debug;
-
-use h3cast_proto::{code, frame};
 
 use self::{
-    asked::Delivery,
     authorize::Decided,
     host::{base_of, for_shell, has_http3, prefix_of},
     problem::Problem,
     publish::Publications,
-    quotas::account,
 };
 pub use self::{page::Page, quotas::Quotas};
 use crate::{
     admission::{Counters, Refusal},
     auth::{Access, Action, Authorize, Decider},
     browser,
-    connection::ConnectionHandle,
     feed::{self, Account, Budget, Exhausted, Family, Feed, Feeds, OpenError},
-    format::{Format, Framing, PREFIX_TYPE, Writer},
-    http3::{TakenStream, Takeover},
     identity::{Fingerprint, Identity},
     origin::Origins,
     path, resource,
@@ -436,7 +420,7 @@ impl Route {
     fn handler(self) -> MethodRouter<Arc<App>> {
         match self {
             Self::DefaultFeed | Self::Feed => {
-                get(view).post(publish::answer).put(publish::answer).connect(session::open)
+                get(view::answer).post(publish::answer).put(publish::answer).connect(session::open)
             }
             Self::Info => get(info),
             Self::Feeds => get(status::feeds),
@@ -460,124 +444,6 @@ fn named<B>(resource: &'static str) -> impl Fn(Response<B>) -> Response<B> + Clo
         response.headers_mut().insert(resource::HEADER, HeaderValue::from_static(resource));
         response
     }
-}
-
-async fn view(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
-    let (request, _) = request.into_parts();
-    let decided = app.decide(&request).await?;
-    let asked = app.asked(&request.uri, &request.headers, &request.extensions, &decided, Action::Read).await?;
-    if asked.delivery == Delivery::Datagrams {
-        let text = "a response cannot bring datagrams: open a WebTransport session at the same URL";
-        return Err(Problem::bad(text.into()));
-    }
-    if (asked.token.is_some() && app.decider.is_none()) || asked.chunk.is_some() {
-        let text = "`token` and `chunk` are for sessions that publish: a viewer needs neither";
-        return Err(Problem::bad(text.into()));
-    }
-    let account = account(&request.extensions, decided.access());
-    asked.may_start(&app, &account, &request.extensions)?;
-    if let Err(short) = app.admit_viewer(&request.extensions) {
-        return Ok(short.into_response());
-    }
-    if let Some(path) = asked.file()
-        && let Some(mut response) = file::answer(&asked.feed, path, &request).await?
-    {
-        if app.decider.is_some() {
-            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-        }
-        return Ok(decided.limit(response));
-    }
-    if asked.is_over() {
-        return Ok((StatusCode::NO_CONTENT, [(header::CACHE_CONTROL, "no-store")]).into_response());
-    }
-    let content = match asked.feed.file() {
-        Some(path) if asked.format == Format::Raw => Some(file::content(&asked.feed, path).await?),
-        _ => None,
-    };
-    let head = request.method == Method::HEAD;
-    // A viewer of an on-demand feed runs its source; of a live one it only tells whether chunks are gone.
-    let viewer = (!head || asked.feed.kind() == "live").then(|| asked.view(&app, &account)).transpose()?;
-    let headers = [
-        (header::CONTENT_TYPE, asked.format.content_type()),
-        (header::CACHE_CONTROL, "no-store"),
-        // What has gone by cannot be asked for again in bytes.
-        (header::ACCEPT_RANGES, "none"),
-        // Proxies that gather a response before they send it on are asked not to.
-        (HeaderName::from_static("x-accel-buffering"), "no"),
-    ];
-    let mut response = headers.into_response();
-    if let Some(content) = content {
-        content.say(response.headers_mut());
-    }
-    let Some(viewer) = viewer.filter(|_| !head) else {
-        // Not a body of no bytes, whose length would be sent as that of the feed (RFC 9110 §8.6).
-        return Ok(response.map(|_| Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())));
-    };
-    let (format, coalesce) = (asked.format, app.coalesce);
-    let writer = move |decided: &Decided, viewer, framing| {
-        let writer = Writer::new(viewer, format, framing).coalesce(coalesce);
-        match decided.ended() {
-            Some(over) => writer.until(over),
-            None => writer,
-        }
-    };
-    let other = decided.clone();
-    let connection = request.extensions.get::<ConnectionHandle>().cloned();
-    let body = move |viewer| {
-        memory::close_when_cut(&viewer, connection.as_ref());
-        Body::from_stream(writer(&other, viewer, Framing::Plain).into_stream())
-    };
-    let takeover = request.extensions.get::<Takeover>().cloned();
-    Ok(match takeover {
-        Some(takeover) => {
-            // For one of the two.
-            let viewer = Arc::new(Mutex::new(Some(viewer)));
-            let shared = viewer.clone();
-            let take = |viewer: &Mutex<Option<_>>| viewer.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let written = async move |stream| {
-                if let Some(viewer) = take(&viewer) {
-                    let cut = memory::when_cut(&viewer);
-                    write(writer(&decided, viewer, Framing::Prefixed), stream, cut).await;
-                }
-            };
-            // Under a layer that compresses, say.
-            takeover.respond_or(response.map(|_| ()), written, move || take(&shared).map_or_else(Body::empty, body))
-        }
-        None => response.map(|_| body(viewer)),
-    })
-}
-
-// The prefix that feeds encode with their chunks is the header of a DATA frame.
-const _: () = assert!(PREFIX_TYPE == frame::DATA);
-
-/// Writes a feed as the DATA frames of a response, several at once to a viewer that is behind. The
-/// stream is reset when the feed breaks off and the viewer has what there was, or dropped with this
-/// future when the viewer goes. When the viewer is `cut`, it has taken nothing for some time, and is reset at once.
-async fn write(mut writer: Writer, mut stream: TakenStream, cut: CancellationToken) {
-    let mut buffers = Vec::new();
-    loop {
-        match writer.next(&mut buffers).await {
-            Ok(true) => {}
-            Ok(false) => break,
-            Err(_) if cut.is_cancelled() => return stream.reset(code::H3_EXCESSIVE_LOAD),
-            Err(cut) => {
-                debug!(%cut, "a response breaks off");
-                return stream.abort().await;
-            }
-        }
-        let written = tokio::select! {
-            biased;
-            written = stream.write_frames(&mut buffers) => Some(written),
-            () = cut.cancelled() => None,
-        };
-        match written {
-            Some(Ok(())) => buffers.clear(),
-            Some(Err(_)) => return,
-            None => return stream.reset(code::H3_EXCESSIVE_LOAD),
-        }
-    }
-    // An error means that the viewer has gone.
-    let _ = stream.finish().await;
 }
 
 async fn info(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {

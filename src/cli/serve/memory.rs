@@ -19,9 +19,9 @@ use crate::{
 /// How much of the memory may be used, in percent, unless that was said: the rest is for the kernel's part, and for
 /// what is used before the next look.
 const SHARE: u64 = 75;
-/// What the program uses without any viewer, in bytes: measured 28 MiB, with two workers.
+/// What the program uses without any viewer, in bytes: some 28 MiB, with two workers.
 const IDLE: u64 = 32 << 20;
-/// What one of each costs, in bytes, measured as resident memory: with TLS and its windows empty, a request that
+/// What one of each is taken to cost, in bytes; what the system reports is the check. With TLS and its windows empty, a request that
 /// reads a feed, and a session that does.
 const COSTS: [(Count, u64); 3] =
     [(|now| now.connections, 48 << 10), (|now| now.requests, 16 << 10), (|now| now.sessions, 24 << 10)];
