@@ -55,7 +55,8 @@ async fn memory_and_descriptors() {
 
 #[tokio::test]
 async fn streams_that_are_reset() {
-    let program = Program::start();
+    // Which would end connections that do this.
+    let program = Program::start_with(&["--control-frames=0"]);
     let viewer = Viewer::join(&program).await;
     let (before_frame, _control) = program.greeted().await;
     let (after_frame, _control_too) = program.greeted().await;

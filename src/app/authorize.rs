@@ -90,7 +90,12 @@ impl Decided {
     pub(super) fn require(&self, action: Action, feed: &str) -> Result<(), Problem> {
         match self.access.allows(action, feed) {
             true => Ok(()),
-            false => Err(self.refusal(action, &format!("the feed `{feed}`"))),
+            false => {
+                if action == Action::Publish {
+                    info!(feed, "publish rejected: no token that allows it");
+                }
+                Err(self.refusal(action, &format!("the feed `{feed}`")))
+            }
         }
     }
 
@@ -103,9 +108,6 @@ impl Decided {
     }
 
     fn refusal(&self, action: Action, what: &str) -> Problem {
-        if action == Action::Publish {
-            info!(path = what, "publish rejected: no token that allows it");
-        }
         if self.foreign && action == Action::Publish {
             let text = "a token in a cookie counts for pages of this server only: send `Authorization: Bearer TOKEN`";
             return Problem::new(StatusCode::FORBIDDEN, text.into()).challenge(Challenge::Scope);

@@ -1,6 +1,6 @@
 //! A feed over WebTransport.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -31,6 +31,9 @@ use crate::{
     rarely,
     webtransport::{DatagramError, NoSession, SendStream, Session, SessionRequest, StreamError},
 };
+
+/// How long a client may take to allow the stream that it asked for.
+const OPEN_WAIT: Duration = Duration::from_secs(10);
 
 /// Why a feed was not brought to its end.
 enum Undelivered {
@@ -110,7 +113,23 @@ async fn bring(
     format: Format,
     delivery: Delivery,
 ) {
-    let Ok(stream) = session.open_uni().await else { return };
+    let opened = tokio::select! {
+        biased;
+        () = decided.until_ended() => return session.close(session_code::EXPIRED, authorize::EXPIRED),
+        opened = tokio::time::timeout(OPEN_WAIT, session.open_uni()) => opened,
+    };
+    let stream = match opened {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(_)) => return,
+        Err(_) => {
+            // What waits for this viewer goes on: publishers, a command of its own.
+            drop(viewer);
+            if feed.publisher().is_some() {
+                return until_closed(session, decided).await;
+            }
+            return session.close(session_code::STALLED, "no stream was allowed for too long");
+        }
+    };
     let breaks_off = format == Format::Raw || delivery == Delivery::Datagrams || decided.may_end();
     let mut out = Out { stream, breaks_off, outstanding: Outstanding::default() };
     let mut cut = rarely(Box::pin(when_cut(&viewer).cancelled_owned()));

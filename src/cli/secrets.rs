@@ -28,14 +28,9 @@ pub(super) fn warnings(arguments: impl IntoIterator<Item = OsString>) -> Vec<Str
         if is_command(&argument) {
             continue;
         }
-        if has_password(&argument) {
-            warn(
-                "the password in a URL",
-                match argument.contains("nats://") || argument.contains("tls://") {
-                    true => "set H3CAST_ENGINE or use --nats-creds FILE",
-                    false => "use a token from a file (--token-file)",
-                },
-            );
+        // Other URLs with one are refused, which says so.
+        if ["nats://", "tls://"].iter().any(|scheme| argument.contains(scheme)) && has_password(&argument) {
+            warn("the password in a URL", "set H3CAST_ENGINE or use --nats-creds FILE");
         }
         if has_token(&argument) {
             warn("the token in a URL", "set H3CAST_TOKEN, or name a file with --token-file");
@@ -87,6 +82,7 @@ mod tests {
             &["get", "https://host/stream?from=start", "--token-file", "x"],
             &["serve", "--tokens", "file"],
             &["get", "https://host/stream/a:b@c"],
+            &["get", "https://me:geheim@host/stream"],
         ] {
             assert_eq!(of(arguments), "", "{arguments:?}");
         }

@@ -1,6 +1,9 @@
 //! When the right to a stream ends, the stream ends: with a code by which its client renews the right and resumes.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use h3cast::{
@@ -17,7 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clients::{Way, begin},
-    common::{TestServer, soon},
+    common::{
+        TestServer,
+        raw::{Raw, connect, endpoint, status},
+        soon,
+    },
 };
 
 /// Lets everyone do everything until the test says otherwise, and from then on again.
@@ -161,6 +168,31 @@ async fn a_session_closes_with_a_code() {
             }
             other => panic!("{query}: {other:?}"),
         }
+    }
+}
+
+/// It asked for a feed and allows no stream to bring it on: nothing of the server waits for it.
+#[tokio::test]
+async fn a_session_without_a_stream_is_ended() {
+    let Setting { server, decider, .. } = setting().await;
+    // Those of HTTP/3 itself, and no more.
+    let few = endpoint(&server.certificate(), |transport| {
+        transport.max_concurrent_uni_streams(3_u8.into()).keep_alive_interval(Some(Duration::from_secs(1)));
+    });
+    let client = Raw::open(few, server.port()).await;
+    let _control = client.settings().await;
+    for (path, revoked, reason) in [
+        ("/stream/file", true, "the token has expired"),
+        ("/stream/log", true, "the token has expired"),
+        ("/stream/file", false, "no stream was allowed"),
+    ] {
+        let (_send, mut recv) = client.bi(&connect(path)).await;
+        assert_eq!(status(&mut recv).await, 200);
+        if revoked {
+            decider.revoke();
+        }
+        let capsule = soon("the end of the session", recv.read_to_end(1 << 16)).await.unwrap();
+        assert!(String::from_utf8_lossy(&capsule).contains(reason), "{path}: {capsule:?}");
     }
 }
 

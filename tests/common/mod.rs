@@ -27,8 +27,13 @@ impl TestServer {
 impl process::Program {
     /// The program, serving the demo feed without end.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(more: &[&str]) -> Self {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_h3cast"));
-        command.args(["--listen", "localhost:0", "--http", "off", "--count", "0", "--interval", "20ms"]);
+        command.args(["--listen", "localhost:0", "--http", "off", "--count", "0", "--interval", "20ms"]).args(more);
         Self::run(command)
     }
 }

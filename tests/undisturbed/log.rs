@@ -221,7 +221,7 @@ fn no_files_left_for_connections() {
     let mut server = Server::start(command, &["demo"]);
     let connections: Vec<_> = (0..80).map(|_| TcpStream::connect(("127.0.0.1", server.http)).unwrap()).collect();
     let told = || std::fs::read_to_string(stderr.path()).unwrap();
-    until("the log has it", || told().contains("cannot accept a connection"));
+    until("the log has it", || told().contains("no file descriptors left for more connections"));
     drop(connections);
     assert_eq!(server.status("/healthz"), 200);
     server.signal("TERM");

@@ -1,7 +1,6 @@
 //! Who gets in, and what it may cost: one place that decides, for QUIC and TCP alike.
 //!
-//! [`Limits`](crate::Limits) has the settings. What counts for an address (see [`Key`]) counts from its first packet
-//! to its end; a refusal is counted by its reason ([`Counters`]), logged at a bounded rate, and answered: with
+//! [`Limits`] has the settings. What counts for an address (see [`Key`]) counts from its first packet to its end; a refusal is counted by its reason ([`Counters`]), logged at a bounded rate, and answered: with
 //! CONNECTION_REFUSED over QUIC, a reset over TCP before any work for TLS, and 429 for requests and sessions.
 //!
 //! A QUIC client has to show that its address is its own (Retry,
