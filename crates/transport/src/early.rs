@@ -3,8 +3,9 @@
 //!
 //! Only HTTP/3 has them here: over TCP, TLS takes none. The server itself holds back what is not
 //! [safe](http::Method::is_safe) until the handshake is complete, as it does all requests of a server that has an
-//! [`on_connect`](crate::server::ServerBuilder::on_connect) hook; and it gives each ticket out once, so that a copy
-//! that reaches the same process finds none. A GET that does something all the same, or that must not be answered
+//! [`on_connect`](crate::server::ServerBuilder::on_connect) hook, and those from the address of a
+//! [trusted proxy](crate::server::ServerBuilder::trust_proxy), which may be forged until then; and it gives each ticket
+//! out once, so that a copy that reaches the same process finds none. A GET that does something all the same, or that must not be answered
 //! twice, looks for [`EarlyData`]:
 //!
 //! ```

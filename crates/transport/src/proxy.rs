@@ -94,6 +94,17 @@ impl Forwarded {
 pub(crate) struct BadFields(String);
 
 impl TrustedProxies {
+    /// Whether a trusted proxy has opened a connection.
+    ///
+    /// It must have begun at such an address. The address to which a QUIC connection has moved since may be forged: the
+    /// engine takes it from a single packet, before the peer shows that it receives there
+    /// ([RFC 9000 §9.3](https://www.rfc-editor.org/rfc/rfc9000#section-9.3)). While a handshake is not complete, the
+    /// first address may be forged as well.
+    pub(crate) fn opened(&self, connection: &ConnectionHandle) -> bool {
+        self.contains(connection.remote_address().ip())
+            && connection.first_peer().is_none_or(|first| self.contains(first.ip()))
+    }
+
     /// What proxies say of a request on a connection; `None` when none that is trusted forwards it.
     pub(crate) fn said(
         &self,
@@ -112,7 +123,7 @@ impl TrustedProxies {
         });
         // A client without an address is not a proxy.
         let is_hidden = announced.is_some_and(|header| header.source == Source::Unknown);
-        if is_hidden || !self.contains(connection.remote_address().ip()) {
+        if is_hidden || !self.opened(connection) {
             return Ok(by_connection);
         }
         let Some(said) = fields::read(headers, self)? else { return Ok(by_connection) };

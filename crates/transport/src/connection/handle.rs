@@ -59,6 +59,8 @@ struct HandleInner {
     id: u64,
     protocol: Protocol,
     local: Option<SocketAddr>,
+    /// The peer's address when a connection of QUIC began.
+    first_peer: Option<SocketAddr>,
     /// What a trusted proxy has sent before anything else.
     announced: Option<ProxyHeader>,
     version: OnceLock<Version>,
@@ -118,6 +120,10 @@ impl ConnectionHandle {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             protocol,
             local,
+            first_peer: match &link {
+                Link::Quic(conn) => Some(conn.first_remote()),
+                Link::Tcp(_) | Link::Ended { .. } => None,
+            },
             announced,
             version,
             tls,
@@ -171,6 +177,11 @@ impl ConnectionHandle {
             Link::Quic(conn) => conn.remote_address(),
             Link::Tcp(remote) | Link::Ended { remote, .. } => *remote,
         }
+    }
+
+    /// The address at the other end when the connection began, if that may be another now.
+    pub(crate) fn first_peer(&self) -> Option<SocketAddr> {
+        self.inner.first_peer
     }
 
     /// What a trusted proxy has sent before anything else.

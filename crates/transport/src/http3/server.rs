@@ -246,8 +246,9 @@ impl Answering {
         };
         let (mut head, ()) = request.into_parts();
         let protocol = head.extensions.remove::<h3::ext::Protocol>();
-        if self.parts.early && !head.method.is_safe() {
-            // RFC 8470 §3: done again by a copy, it would be done twice.
+        // RFC 8470 §3: done again by a copy, it would be done twice. What a proxy says would be believed of anyone who
+        // forges its address.
+        if self.parts.early && (!head.method.is_safe() || self.context.proxies.opened(&self.connection)) {
             tokio::select! {
                 () = self.shared.handshake() => {}
                 _ = self.shared.conn.closed() => return None,

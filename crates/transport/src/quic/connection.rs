@@ -29,6 +29,8 @@ pub struct Connection {
 struct Ours {
     /// Where its socket is bound.
     bound: Option<SocketAddr>,
+    /// The peer's address when it began.
+    first_remote: SocketAddr,
     /// The code and reason with which this side closed it.
     closed: OnceLock<(u64, String)>,
     /// What the peer may send before it is read, in bytes; 0 where that is not known.
@@ -119,15 +121,26 @@ pub(crate) fn linger(rtt: Duration) -> Duration {
 impl Connection {
     #[inline]
     pub(super) fn new(engine: quinn::Connection, bound: Option<SocketAddr>) -> Self {
-        Self::with_window(engine, bound, 0)
+        let remote = engine.remote_address();
+        Self::with_window(engine, bound, remote, 0)
     }
 
-    /// One that can be [kept alive](Self::keep_alive): `window` is its receive window.
+    /// One that can be [kept alive](Self::keep_alive): `window` is its receive window. It began at `first_remote`.
     #[inline]
-    pub(super) fn with_window(engine: quinn::Connection, bound: Option<SocketAddr>, window: u64) -> Self {
-        let shared = Arc::new(engine.clone());
-        let ours =
-            Ours { bound, closed: OnceLock::new(), window: window.into(), sending: Arc::default(), engine: shared };
+    pub(super) fn with_window(
+        engine: quinn::Connection,
+        bound: Option<SocketAddr>,
+        first_remote: SocketAddr,
+        window: u64,
+    ) -> Self {
+        let ours = Ours {
+            bound,
+            first_remote,
+            closed: OnceLock::new(),
+            window: window.into(),
+            sending: Arc::default(),
+            engine: Arc::new(engine.clone()),
+        };
         Self { engine, ours: Arc::new(ours) }
     }
 
@@ -164,6 +177,12 @@ impl Connection {
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
         self.engine.remote_address()
+    }
+
+    /// The peer's address when the connection began. A complete handshake shows that it is the peer's own: until then
+    /// the engine answers no other.
+    pub(crate) fn first_remote(&self) -> SocketAddr {
+        self.ours.first_remote
     }
 
     /// This side's address: that to which the peer sent its first packet, where the system tells.

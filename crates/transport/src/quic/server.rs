@@ -162,12 +162,14 @@ impl Incoming {
 
     /// Begins the connection when the client's first words are complete. Its handshake is still to be completed.
     pub(crate) async fn begin(self) -> Result<(Connection, Handshake), BeginError> {
+        // Before the engine can have seen the connection move.
+        let remote = self.incoming.remote_address();
         let mut connecting = self.incoming.accept().map_err(BeginError::NotBegun)?;
         // The client's first words may take several packets. Before they are all there, nobody knows how many
         // streams it takes, and quinn does not notify those who wait for one.
         connecting.handshake_data().await?;
         let (conn, handshake) = connecting.into_0rtt().map_err(|_| BeginError::TooEarly)?;
-        Ok((Connection::with_window(conn, self.bound, self.window), Handshake(handshake)))
+        Ok((Connection::with_window(conn, self.bound, remote, self.window), Handshake(handshake)))
     }
 }
 

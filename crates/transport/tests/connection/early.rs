@@ -139,6 +139,26 @@ async fn a_handler_may_wait_for_the_handshake() {
     assert_eq!(soon("its answer", asking).await.unwrap(), "waited");
 }
 
+/// Before the handshake is complete, anyone may have sent a request from the address of a proxy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_the_address_of_a_trusted_proxy_nothing_is_early() {
+    let (router, mut early) = router();
+    let server = serve(|builder| builder.http_service(router).trust_proxy("127.0.0.1".parse().unwrap())).await;
+    let (relay, connector) = (Relay::to(server.quic).await, server.connector());
+    let uri: Uri = format!("https://{}/refuse", relay.address).parse().unwrap();
+    assert_eq!(get_text(&connector, &uri).await, (StatusCode::OK, "in time".into()));
+    assert_eq!(early.recv().await, Some(false));
+    relay.hold(true);
+    let asking = tokio::spawn(async move { get_text(&connector, &uri).await });
+    // Time enough for the request above.
+    assert_eq!(server.h3("/refuse").await.unwrap(), "in time");
+    assert_eq!(early.recv().await, Some(false));
+    assert!(early.try_recv().is_err());
+    relay.hold(false);
+    assert_eq!(soon("an answer", asking).await.unwrap(), (StatusCode::OK, "in time".into()));
+    assert_eq!((early.recv().await, early.try_recv().is_err()), (Some(false), true));
+}
+
 /// The application is to know the client before its first request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_connect_hook_nothing_is_early() {

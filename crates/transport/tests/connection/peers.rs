@@ -76,10 +76,15 @@ impl Served {
 
     /// A client of quinn alone, which takes early data.
     pub(crate) fn quinn(&self) -> quinn::Endpoint {
+        self.quinn_at("127.0.0.1:0")
+    }
+
+    /// One at this address.
+    pub(crate) fn quinn_at(&self, address: &str) -> quinn::Endpoint {
         let mut tls = self.tls(b"h3");
         tls.enable_early_data = true;
         let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-        let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut endpoint = quinn::Endpoint::client(address.parse().unwrap()).unwrap();
         endpoint.set_default_client_config(config);
         endpoint
     }
@@ -136,7 +141,11 @@ impl H3 {
     }
 
     pub(crate) async fn text(&mut self, uri: &Uri) -> Result<String, Box<dyn Error>> {
-        let mut stream = self.0.send_request(Request::get(uri).body(()).unwrap()).await?;
+        self.ask(Request::get(uri).body(()).unwrap()).await
+    }
+
+    pub(crate) async fn ask(&mut self, request: Request<()>) -> Result<String, Box<dyn Error>> {
+        let mut stream = self.0.send_request(request).await?;
         stream.finish().await?;
         soon("a response", stream.recv_response()).await?;
         let mut text = Vec::new();

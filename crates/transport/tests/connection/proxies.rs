@@ -18,7 +18,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::peers::{Served, Tcp, serve, soon};
+use crate::peers::{H3, Served, Tcp, serve, soon};
 
 /// Tells what a handler sees of its client.
 fn router() -> Router {
@@ -220,6 +220,26 @@ async fn the_protocol_needs_a_proxy_that_is_trusted() {
     let builder = h3cast_transport::Server::builder(identity).listen("127.0.0.1:0".parse().unwrap());
     let error = builder.proxy_protocol(ProxyProtocol::Tls).build().await.unwrap_err();
     assert!(matches!(error, StartError::NoTrustedProxy), "{error}");
+}
+
+/// A QUIC connection may take on any address, and is not asked first whether the address is its own.
+#[tokio::test]
+async fn a_connection_that_has_moved_to_the_address_of_a_proxy_is_not_believed() {
+    let server = trusting("127.0.0.1").await;
+    let said = Request::get(server.uri("/")).header("x-forwarded-for", "192.0.2.7").body(()).unwrap();
+    let believed = "192.0.2.7 None None";
+    for (first, before, then, after) in [
+        ("127.0.0.2:0", "127.0.0.2", "127.0.0.1:0", "127.0.0.1"),
+        ("127.0.0.1:0", believed, "127.0.0.2:0", "127.0.0.2"),
+        ("127.0.0.1:0", believed, "127.0.0.1:0", believed),
+    ] {
+        let client = server.quinn_at(first);
+        let connection = soon("a connection", client.connect(server.quic, "localhost").unwrap()).await.unwrap();
+        let mut requests = H3::over(connection).await.unwrap();
+        assert_eq!(requests.ask(said.clone()).await.unwrap(), before);
+        client.rebind(std::net::UdpSocket::bind(then).unwrap()).unwrap();
+        assert_eq!(requests.ask(said.clone()).await.unwrap(), after, "from {first} to {then}");
+    }
 }
 
 /// Over HTTP/3 too, a session has the client's address, and one whose proxy talks nonsense is refused.
