@@ -35,12 +35,12 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(key: Key, exempt: bool) -> Self {
+    pub(super) fn new((key, exempt): (Key, bool)) -> Self {
         Self { key, exempt, open: [const { AtomicUsize::new(0) }; 4] }
     }
 
-    pub(super) fn key(&self) -> Key {
-        self.key
+    pub(super) fn id(&self) -> (Key, bool) {
+        (self.key, self.exempt)
     }
 }
 

@@ -50,8 +50,8 @@ pub(crate) struct Admission {
     limits: Limits,
     /// One for each connection.
     places: Arc<Semaphore>,
-    /// Every address that has something open.
-    clients: Mutex<HashMap<Key, Arc<Entry>>>,
+    /// Every address that has something open. Those of a network that are exempt are apart from the others.
+    clients: Mutex<HashMap<(Key, bool), Arc<Entry>>>,
     counters: Counters,
     /// First packets over QUIC.
     initials: Rate,
@@ -103,19 +103,19 @@ impl Admission {
 
     /// The client at an address.
     pub(crate) fn client(self: &Arc<Self>, address: IpAddr) -> Client {
-        let key = Key::from(address);
+        let id = (Key::from(address), (self.exempt)(address));
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = clients.entry(key).or_insert_with(|| Arc::new(Entry::new(key, (self.exempt)(address))));
+        let entry = clients.entry(id).or_insert_with(|| Arc::new(Entry::new(id)));
         Client::new(self.clone(), entry.clone())
     }
 
     /// Drops one handle of a client, and the client with the last.
     fn forget(&self, entry: Arc<Entry>) {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = entry.key();
+        let id = entry.id();
         drop(entry);
-        if clients.get(&key).is_some_and(|left| Arc::strong_count(left) == 1) {
-            clients.remove(&key);
+        if clients.get(&id).is_some_and(|left| Arc::strong_count(left) == 1) {
+            clients.remove(&id);
         }
     }
 
@@ -209,5 +209,27 @@ impl Admission {
             Kind::Requests => &tally.requests,
             Kind::Sessions => &tally.sessions,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A proxy may be in the network of others, which count together.
+    #[test]
+    fn an_exemption_is_of_one_address() {
+        let limits = Limits::default().requests_per_address(1);
+        let [neighbour, other, proxy] = ["2001:db8::2", "2001:db8::3", "2001:db8::1"].map(|at| at.parse().unwrap());
+        let exempt = Box::new(move |address| address == proxy);
+        let admission = Arc::new(Admission::new(&limits, Counters::default(), exempt, AskRoom::default()));
+        for [first, second] in [[neighbour, proxy], [proxy, neighbour]] {
+            let _both = [admission.client(first), admission.client(second)];
+            let ask = |address| admission.client(address).request();
+            let open = [ask(proxy), ask(neighbour), ask(proxy)];
+            assert!(open.iter().all(Result::is_ok), "{first} first: {open:?}");
+            assert!(ask(neighbour).is_err() && ask(other).is_err(), "{first} first");
+        }
+        assert!(admission.clients.lock().unwrap().is_empty(), "all are forgotten");
     }
 }
