@@ -185,7 +185,7 @@ async fn accept_all(
             reset(stream);
             continue;
         };
-        let tls = match tls {
+        let mut tls = match tls {
             None => None,
             Some(tls) => match context.admission.tls(place.client()) {
                 Some(handshake) => Some((tls.clone(), handshake)),
@@ -211,10 +211,13 @@ async fn accept_all(
             let local = stream.local_addr().ok();
             let client = match how.announced {
                 false => None,
-                true => match announced::client(&mut stream, remote, &mut place, &context, &stop).await {
-                    Ok(client) => client,
-                    Err(()) => return reset(stream),
-                },
+                true => {
+                    let counted = (&mut place, tls.as_mut().map(|(_, handshake)| handshake));
+                    match announced::client(&mut stream, remote, counted, &context, &stop).await {
+                        Ok(client) => client,
+                        Err(()) => return reset(stream),
+                    }
+                }
             };
             let own = |tls| Owner::tcp(local, remote, client, tls, context.hooks.clone());
             let client = own(None).handle().remote_address();

@@ -122,6 +122,18 @@ impl Handshake {
         Ok(Self { client: client.clone(), over, number, open, ousted })
     }
 
+    /// It counts for another client, which the proxy at its own address has announced.
+    #[cfg(feature = "tcp")]
+    pub(crate) fn count_for(&mut self, client: &Client) -> Result<(), Refusal> {
+        let open = Open::of(client, Kind::Handshakes).map_err(|reason| client.refused(reason))?;
+        // Not one that is complete.
+        if let Some(before) = &mut *self.open() {
+            *before = open;
+        }
+        self.client = client.clone();
+        Ok(())
+    }
+
     fn open(&self) -> MutexGuard<'_, Option<Open>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

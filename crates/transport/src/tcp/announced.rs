@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::{
-    admission::Place,
+    admission::{Handshake, Place},
     service::{Context, overdue},
 };
 
@@ -26,12 +26,12 @@ enum NoHeader {
     Broken(#[from] io::Error),
 }
 
-/// Takes what a connection from `remote` begins with, if it is of a trusted proxy; it counts for the client then that
-/// is announced. An error means that the connection is to be closed.
+/// Takes what a connection from `remote` begins with, if it is of a trusted proxy; it and the handshake of TLS that
+/// follows count for the client then that is announced. An error means that the connection is to be closed.
 pub(super) async fn client(
     stream: &mut (impl AsyncRead + Unpin),
     remote: SocketAddr,
-    place: &mut Place,
+    (place, handshake): (&mut Place, Option<&mut Handshake>),
     context: &Context,
     stop: &CancellationToken,
 ) -> Result<Option<ProxyHeader>, ()> {
@@ -47,7 +47,11 @@ pub(super) async fn client(
     match read {
         Ok(header) => {
             if let Source::Address(client) = header.source {
-                place.count_for(&context.admission.client(client.ip())).map_err(|_| ())?;
+                let client = context.admission.client(client.ip());
+                place.count_for(&client).map_err(|_| ())?;
+                if let Some(handshake) = handshake {
+                    handshake.count_for(&client).map_err(|_| ())?;
+                }
             }
             Ok(Some(header))
         }

@@ -327,3 +327,29 @@ async fn announced_connections_count_for_their_clients() {
         assert_eq!(connect(LOCAL).await.unwrap().1, "HTTP/1.1 200");
     }
 }
+
+/// A client whose handshakes are in progress is limited too; its proxy is not.
+#[tokio::test]
+async fn announced_handshakes_count_for_their_clients() {
+    let limits = Limits::default().handshakes_per_address(1);
+    let server = serve(|builder| announcing(builder, "127.0.0.1").limits(limits)).await;
+    let begin = async |header: &[u8]| {
+        let mut stream = TcpStream::connect(server.quic).await.unwrap();
+        stream.write_all(header).await.unwrap();
+        stream
+    };
+    let _proxy = [begin(LOCAL).await, begin(LOCAL).await];
+    let (mut one, mut other) = (begin(V1).await, begin(V1).await);
+    // The one that came second.
+    let refused = soon("a refusal", async {
+        tokio::select! {
+            read = one.read_u8() => read,
+            read = other.read_u8() => read,
+        }
+    });
+    assert_eq!(refused.await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    for header in [V2, LOCAL] {
+        let mut client = server.secure_after(header, Version::HTTP_2).await;
+        assert_eq!(tcp(&mut client, "https://localhost", &[]).await.0, StatusCode::OK);
+    }
+}
