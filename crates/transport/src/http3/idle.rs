@@ -16,7 +16,10 @@ pub(super) struct Idle {
     keep_alive: Duration,
     /// How long a client may take for its first request.
     first: Duration,
+    /// Between looks while it carries nothing.
     interval: Duration,
+    /// Between signs of life of the client's while it carries something.
+    ping: Duration,
     /// `None` while it carries something.
     since: Option<Instant>,
     asked: bool,
@@ -40,11 +43,13 @@ pub(super) enum Due {
 impl Idle {
     pub(super) fn new(limits: &Limits) -> Self {
         // Short times are for tests, and are to be kept as well.
-        let interval = quic::keep_alive(limits).min(limits.keep_alive.max(Duration::from_millis(10)));
+        let ping = quic::keep_alive(limits);
+        let interval = ping.min(limits.keep_alive.max(Duration::from_millis(10)));
         Self {
             keep_alive: limits.keep_alive,
             first: limits.keep_alive.max(limits.head_timeout),
             interval,
+            ping,
             since: Some(Instant::now()),
             asked: false,
             retired: false,
@@ -57,7 +62,12 @@ impl Idle {
         if is_busy {
             (self.since, self.asked) = (None, true);
         } else if self.since.is_none() {
-            self.since = Some(Instant::now());
+            let now = Instant::now();
+            self.since = Some(now);
+            // The next sign of life may be due much later. A connection that is retired goes by LAST_CALL.
+            if !self.retired {
+                self.tick.as_mut().reset(now + self.interval);
+            }
         }
     }
 
@@ -70,7 +80,7 @@ impl Idle {
     pub(super) fn due(&mut self) -> Due {
         let now = Instant::now();
         let (due, next) = match self.since {
-            None => (Due::KeepAlive, now + self.interval),
+            None => (Due::KeepAlive, now + self.ping),
             Some(_) if self.retired => (Due::End, now + self.interval),
             Some(since) => {
                 let over = after(since, if self.asked { self.keep_alive } else { self.first });
@@ -113,5 +123,30 @@ mod tests {
         assert_eq!(next(&mut idle).await, (Due::KeepAlive, 1.0));
         idle.note(false);
         assert_eq!(next(&mut idle).await, (Due::End, 12.0));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn kept_alive_seldom_and_retired_soon_without_keep_alive() {
+        let mut idle = Idle::new(&Limits::default().keep_alive(Duration::ZERO));
+        let next = async |idle: &mut Idle| {
+            let began = Instant::now();
+            idle.tick().await;
+            (idle.due(), began.elapsed().as_millis())
+        };
+        idle.note(true);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(2 * 12) {
+            let (due, millis) = next(&mut idle).await;
+            // The first one by when an idle connection would be looked at.
+            assert!(
+                due == Due::KeepAlive && (millis == 12_000 || began.elapsed() < Duration::from_secs(1)),
+                "{millis}"
+            );
+        }
+        idle.note(false);
+        assert_eq!(next(&mut idle).await, (Due::Retire, 10));
+        // What comes and goes meanwhile does not shorten the time for what else is on its way.
+        idle.note(true);
+        idle.note(false);
+        assert_eq!(next(&mut idle).await, (Due::End, LAST_CALL.as_millis()));
     }
 }
