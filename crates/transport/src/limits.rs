@@ -173,6 +173,9 @@ impl Limits {
 
     /// Requests at once of one address, over all its connections and versions of HTTP: a feed that is read is one.
     /// The next one is answered with 429. 0 for no such limit. Default 2,048.
+    ///
+    /// One in early data counts when the handshake shows that the address is the client's own; one too many is reset
+    /// then.
     #[must_use]
     pub fn requests_per_address(mut self, requests: usize) -> Self {
         self.requests_per_address = requests;

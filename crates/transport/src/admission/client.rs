@@ -67,6 +67,12 @@ impl Client {
         Open::of(self, Kind::Requests).map_err(|reason| self.refused(reason))
     }
 
+    /// Begins a request of somebody who need not be at this address: it came in early data, and the handshake is not
+    /// complete. Once it is, the request has to [claim](Open::claim) its place.
+    pub(crate) fn early_request(&self) -> Result<Open, Refusal> {
+        Open::unclaimed(self, Kind::Requests).map_err(|reason| self.refused(reason))
+    }
+
     /// Begins a session.
     pub(crate) fn session(&self) -> Result<Open, Refusal> {
         Open::of(self, Kind::Sessions).map_err(|reason| self.refused(reason))
@@ -137,7 +143,7 @@ impl Open {
     }
 
     /// Has it count for its address, which is now known. One task does this.
-    pub(super) fn claim(&self) -> Result<(), Refusal> {
+    pub(crate) fn claim(&self) -> Result<(), Refusal> {
         if !self.is_claimed.load(Ordering::Relaxed) {
             self.client.take(self.kind)?;
             self.is_claimed.store(true, Ordering::Relaxed);
@@ -145,7 +151,7 @@ impl Open {
         Ok(())
     }
 
-    pub(super) fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 }
@@ -156,5 +162,33 @@ impl Drop for Open {
         if *self.is_claimed.get_mut() {
             self.client.entry().open[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::{
+        admission::{Admission, AskRoom, Counters, Refusal},
+        limits::Limits,
+    };
+
+    #[test]
+    fn early_requests_count_for_their_address_once_it_is_known() {
+        let limits = Limits::default().requests_per_address(1);
+        let admission = Admission::new(&limits, Counters::default(), Box::new(|_| false), AskRoom::default());
+        let client = Arc::new(admission).client([192, 0, 2, 1].into());
+        let early = [client.early_request().unwrap(), client.early_request().unwrap()];
+        let request = client.request().unwrap();
+        assert_eq!(client.early_request().unwrap_err(), Refusal::RequestsPerAddress);
+        assert_eq!(early[0].claim().unwrap_err(), Refusal::RequestsPerAddress);
+        drop(request);
+        early[0].claim().unwrap();
+        early[0].claim().unwrap();
+        early[1].claim().unwrap_err();
+        client.request().unwrap_err();
+        drop(early);
+        client.request().unwrap();
     }
 }

@@ -1,6 +1,9 @@
 //! Driving one HTTP/3 connection of a server: one task for the connection, one for each request.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum_core::body::Body;
 use bytes::Bytes;
@@ -136,15 +139,7 @@ pub(crate) async fn serve(
                     let parts = accepted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
                     let Some(parts) = parts else { continue };
                     let answer = Answering { shared: shared.clone(), sessions: sessions.clone(), context: context.clone(), connection: owner.handle().clone(), client: client.clone(), via, parts };
-                    let answered = async move {
-                        // It counts until the client has the response.
-                        let mut open = None;
-                        let rest = Box::pin(answer.run(resolver, &mut open)).await;
-                        if let Some(rest) = rest {
-                            rest.await;
-                        }
-                    };
-                    requests.spawn(answered.instrument(debug_span!("request")));
+                    requests.spawn(answer.answered(resolver).instrument(debug_span!("request")));
                 }
                 // No more will come; h3 does not know of the bodies that we are still writing.
                 Ok(None) => accepting = false,
@@ -234,9 +229,34 @@ pub(super) type ServerStream = h3::server::RequestStream<BidiStream, Bytes>;
 type Resolver = h3::server::RequestResolver<Backend, Bytes>;
 
 impl Answering {
+    /// Answers it to its end. What it needs for that is in a box that goes with the answer, and not in the task.
+    fn answered(self, resolver: Resolver) -> impl Future<Output = ()> + Send {
+        // It counts until the client has the response.
+        let open = Arc::new(OnceLock::new());
+        let early = self.is_early().then(|| self.shared.clone());
+        let run = Box::pin(self.run(resolver, open.clone()));
+        async move {
+            let whole = async {
+                let rest = run.await;
+                if let Some(rest) = rest {
+                    rest.await;
+                }
+            };
+            match early {
+                None => whole.await,
+                Some(shared) => Box::pin(while_allowed(whole, &shared, &open)).await,
+            }
+        }
+    }
+
+    /// Whether it may be a copy, or come from elsewhere than it says.
+    fn is_early(&self) -> bool {
+        self.parts.early && !self.shared.handshake_seen().initialized()
+    }
+
     /// Answers it; `open` is what it counts as. What may take long is given back, so that nothing of the answer stays
     /// in memory beside it: a feed, a session.
-    async fn run(mut self, resolver: Resolver, open: &mut Option<Open>) -> Option<BoxFuture<'static, ()>> {
+    async fn run(mut self, resolver: Resolver, open: Arc<OnceLock<Open>>) -> Option<BoxFuture<'static, ()>> {
         let (request, stream) = match Box::pin(resolver.resolve_request()).await {
             Ok(resolved) => resolved,
             Err(error) => {
@@ -256,7 +276,7 @@ impl Answering {
         }
         match (&head.method, protocol) {
             (&Method::CONNECT, Some(h3::ext::Protocol::WEB_TRANSPORT)) => {
-                return Box::pin(self.session(head, stream, open)).await;
+                return Box::pin(self.session(head, stream, &open)).await;
             }
             (&Method::CONNECT, _) => {
                 let (status, stopped) = (StatusCode::NOT_IMPLEMENTED, self.parts.stopped);
@@ -270,9 +290,10 @@ impl Answering {
                     return None;
                 };
                 self.connection = connection;
-                match self.context.counted(&self.connection, self.client.clone()).request() {
+                let client = self.context.counted(&self.connection, self.client.clone());
+                match if self.is_early() { client.early_request() } else { client.request() } {
                     Ok(request) => {
-                        *open = Some(request);
+                        let _ = open.set(request);
                         return self.request(head, stream).await;
                     }
                     Err(reason) => refuse_problem(stream, response::too_many(reason), self.parts.stopped).await,
@@ -320,6 +341,24 @@ impl Answering {
         }
         let response = answered.unwrap_or_else(|never| match never {});
         write::write(self.shared.conn.clone(), send, self.parts, &method, offers, response).await
+    }
+}
+
+/// Answers a request that came in early data, and gives up when the handshake is complete and shows that its address
+/// has too many without it: the stream is reset.
+async fn while_allowed(answered: impl Future<Output = ()>, shared: &Shared, open: &OnceLock<Open>) {
+    let refused = async {
+        shared.handshake().await;
+        // One that does not count yet will do so at once, now that the handshake is complete.
+        match open.get().map(|open| (open, open.claim())) {
+            Some((open, Err(reason))) => open.client().refused(reason),
+            Some((_, Ok(()))) | None => future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = answered => {}
+        reason = refused => debug!(?reason, "breaking off a request that came in early data"),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Answering the CONNECT of a session: the HTTP service is asked first, so that its layers decide about
 //! sessions as well, then the handlers of the server.
 
+use std::sync::OnceLock;
+
 use axum_core::{body::Body, response::IntoResponse};
 use futures_util::future::BoxFuture;
 use h3cast_proto::structured;
@@ -29,12 +31,12 @@ type Run = BoxFuture<'static, ()>;
 
 impl Answering {
     /// Answers it; gives what runs the session to its end. Nothing of the answer stays in memory beside that.
-    pub(super) async fn session(self, head: Parts, stream: ServerStream, open: &mut Option<Open>) -> Option<Run> {
+    pub(super) async fn session(self, head: Parts, stream: ServerStream, open: &OnceLock<Open>) -> Option<Run> {
         answer(self, head, stream, open).await
     }
 }
 
-async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, open: &mut Option<Open>) -> Option<Run> {
+async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, open: &OnceLock<Open>) -> Option<Run> {
     let id = stream.id().into_inner();
     // draft-ietf-webtrans-http3 §3.1: they may name another version of the protocol.
     if !asked.shared.settings().await {
@@ -54,7 +56,7 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, ope
     });
     let seat = match taken {
         Ok((session, seat)) => {
-            *open = Some(session);
+            let _ = open.set(session);
             seat
         }
         Err(reason) => {

@@ -1,14 +1,19 @@
 //! Requests in early data: one round trip less, and nothing done twice.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
-use axum::{Router, routing::get};
+use axum::{Router, body::Body, routing::get};
+use bytes::Bytes;
 use h3cast_transport::{
-    Identity, Listen, Server,
-    client::{Connector, Trust},
+    Identity, Limits, Listen, Server,
+    admission::Refusal,
+    client::{ClientError, Connection, Connector, Trust},
 };
 use http::Uri;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -133,7 +138,7 @@ async fn a_hello_of_several_packets() {
     let told = server().await;
     let relay = Relay::start(told.server.port()).await;
     // Long enough for the server to begin with what the first one says.
-    relay.apart(std::time::Duration::from_millis(50));
+    relay.apart(Duration::from_millis(50));
     let long: Vec<_> = (b'a'..b'q').map(|letter| vec![letter; 200]).collect();
     let (client, config) = client(&told.server, &long);
     let conn = client.connect_with(config, ([127, 0, 0, 1], relay.port).into(), "localhost").unwrap();
@@ -178,6 +183,62 @@ async fn a_post_in_early_data_waits_for_the_handshake() {
     relay.hold(false);
     assert_eq!(soon("the POST", told.told.recv()).await, Some("post"));
     assert!(!soon("its answer", posted.read_to_end(1000)).await.unwrap().is_empty());
+}
+
+/// Somebody who has a ticket can put another's address on early data: it does not use up the requests of that address.
+/// When the handshake shows that the address is the client's own, it counts like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn early_data_counts_for_its_address_when_the_handshake_is_complete() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let hold = async move || {
+        tell.send(()).unwrap();
+        Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>())
+    };
+    let router = Router::new().route("/", get("here")).route("/hold", get(hold));
+    let mut counters = None;
+    let server = TestServer::start(|builder, _| {
+        counters = Some(builder.admission().clone());
+        builder.limits(Limits::default().requests_per_address(1)).http_service(router)
+    })
+    .await;
+    let counters = counters.unwrap();
+    let down_to = async |open| {
+        while counters.snapshot().requests > open {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let relay = Relay::start(server.port()).await;
+    let uri = |path| format!("https://127.0.0.1:{}{path}", relay.port).parse::<Uri>().unwrap();
+    let connector = Connector::new(&Trust::Files(vec![server.certificate()])).unwrap();
+    get_once(&connector, &uri("/")).await;
+    soon("its end", down_to(0)).await;
+
+    relay.hold(true);
+    let early = tokio::spawn({
+        let uri = uri("/hold");
+        async move { connector.get(&uri).await }
+    });
+    soon("the early request", told.recv()).await;
+    // The address has its request, which counts.
+    let direct = |path| format!("https://127.0.0.1:{}{path}", server.port()).parse::<Uri>().unwrap();
+    let trust = Trust::Files(vec![server.certificate()]);
+    let connection = soon("a connection", Connection::open(&direct("/"), &trust)).await.unwrap();
+    let proven = soon("an answer", connection.get(&direct("/hold"))).await.unwrap();
+    assert!(proven.status.is_success(), "{}", proven.status);
+    soon("it", told.recv()).await;
+    let refused = soon("an answer", connection.get(&direct("/"))).await.unwrap();
+    assert_eq!(refused.status, 429);
+    relay.hold(false);
+    // It is reset, or asked again by the client if the head was lost with that.
+    let whole = async {
+        let (_connection, mut response) = early.await.unwrap()?;
+        while response.body.next().await?.is_some() {}
+        Ok::<_, ClientError>(response.status)
+    };
+    let whole = soon("the end of the one that is too many", whole).await;
+    assert!(whole.as_ref().map_or(true, |status| *status == 429), "{whole:?}");
+    assert!(counters.snapshot().refused(Refusal::RequestsPerAddress) >= 2);
+    soon("the end of all but one", down_to(1)).await;
 }
 
 /// A server that was started again does not know its tickets: the request is sent again.
