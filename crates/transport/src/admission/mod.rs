@@ -53,7 +53,7 @@ pub(crate) struct Admission {
     /// Every address that has something open. Those of a network that are exempt are apart from the others.
     clients: Mutex<HashMap<(Key, bool), Arc<Entry>>>,
     counters: Counters,
-    /// First packets over QUIC.
+    /// First packets over QUIC, of clients that have not been asked for a Retry.
     initials: Rate,
     in_progress: InProgress,
     exempt: Exempt,
@@ -122,7 +122,8 @@ impl Admission {
     /// What becomes of a QUIC connection whose first packet has come.
     pub(crate) fn quic(self: &Arc<Self>, address: IpAddr, validated: bool) -> Verdict {
         self.counters.0.initials.fetch_add(1, Ordering::Relaxed);
-        let many = self.initials.count() > self.limits.retry_initials;
+        // A client that has been asked for a Retry comes twice, and counts once: what is counted ends with the flood.
+        let many = !validated && self.initials.count() > self.limits.retry_initials;
         let room = self.room.ask(Carrier::Quic);
         if let Room::Full(reason) = room {
             self.refused(reason, address);
@@ -231,5 +232,22 @@ mod tests {
             assert!(ask(neighbour).is_err() && ask(other).is_err(), "{first} first");
         }
         assert!(admission.clients.lock().unwrap().is_empty(), "all are forgotten");
+    }
+
+    #[tokio::test]
+    async fn the_second_first_packet_of_a_client_does_not_count_as_one_more() {
+        let begin = |initials| {
+            let limits = Limits::default().retry_initials(initials);
+            Arc::new(Admission::new(&limits, Counters::default(), Box::new(|_| false), AskRoom::default()))
+        };
+        let quic = |admission: &Arc<Admission>, validated| admission.quic([192, 0, 2, 1].into(), validated);
+        let admission = begin(2);
+        assert!(matches!(quic(&admission, false), Verdict::Accept(..)));
+        for _ in 0..5 {
+            // It has been asked for a Retry before, and has shown its address.
+            assert!(matches!(quic(&admission, true), Verdict::Accept(..)));
+        }
+        assert!(matches!(quic(&admission, false), Verdict::Accept(..)));
+        assert!(matches!(quic(&begin(0), false), Verdict::Retry));
     }
 }
