@@ -175,7 +175,10 @@ impl Limits {
     /// The next one is answered with 429. 0 for no such limit. Default 2,048.
     ///
     /// One in early data counts when the handshake shows that the address is the client's own; one too many is reset
-    /// then.
+    /// then. What a request has been upgraded to counts no more: a protocol after 101 over HTTP/1.1, a tunnel over
+    /// HTTP/2 ([RFC 8441](https://www.rfc-editor.org/rfc/rfc8441)). Such a connection counts as one
+    /// ([`connections_per_address`](Self::connections_per_address)), and has at most [`streams`](Self::streams)
+    /// tunnels; an application that opens many has to count them itself.
     #[must_use]
     pub fn requests_per_address(mut self, requests: usize) -> Self {
         self.requests_per_address = requests;
