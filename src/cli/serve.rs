@@ -8,6 +8,7 @@ mod effect;
 mod feeding;
 #[cfg(feature = "jwt")]
 mod fetch;
+mod histories;
 mod limits;
 mod memory;
 mod proxies;
@@ -40,6 +41,7 @@ use crate::{
 };
 pub(super) use args::{ServeArgs, ServeCommand};
 use args::{setting_for, setting_of};
+use histories::Histories;
 
 pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Failure> {
     log::start(&args.log)?;
@@ -76,7 +78,8 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
             return Err(Failure::usage(anyhow::anyhow!(text)));
         }
         let tokens = args.auth.tokens().await?;
-        let resources = memory::Resources::find(args.limits.memory.unwrap_or_default(), histories(&sources, &args))?;
+        let resources =
+            memory::Resources::find(args.limits.memory.unwrap_or_default(), Histories::find(&sources, &args))?;
         let identity = args.certs.identity(names).await?;
         Ok((resources, identity, prepare(sources, &args, commands).await?, tokens))
     };
@@ -206,9 +209,6 @@ impl Drop for Prepared {
     }
 }
 
-/// What each feed that clients create keeps, if nothing else was said, in bytes: there may be a thousand.
-const CREATED_HISTORY: usize = 1 << 20;
-
 /// Prepares every source, or none.
 async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands) -> Result<Prepared, Failure> {
     if sources.is_empty() {
@@ -250,11 +250,7 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
             chunking,
             stderr: setting_of(&args.stderr, name, Stderr::of(chunking)),
             commands: commands.clone(),
-            history: setting_of(
-                &args.history,
-                name,
-                if name.contains('*') { CREATED_HISTORY } else { feed::DEFAULT_HISTORY },
-            ),
+            history: histories::of(name, args),
             lag: setting_of(&args.lag, name, Lag::Skip),
             tail_lines: setting_for(&args.tail_lines, name),
             written: args.quotas.written(),
@@ -278,15 +274,6 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
         prepared.feedings.extend(started.feeding.map(|feeding| (name, feeding)));
     }
     Ok(prepared)
-}
-
-/// What the histories of all live feeds may take in memory, in bytes, and how many there are.
-fn histories(sources: &[Source], args: &ServeArgs) -> (u64, usize) {
-    let live = sources.iter().filter(|source| effect::is_live(source, args));
-    live.fold((0, 0), |(bytes, feeds), source| {
-        let history = setting_of(&args.history, &source.name, feed::DEFAULT_HISTORY);
-        (bytes + history as u64, feeds + 1)
-    })
 }
 
 /// A host that a certificate can name: not a wildcard address.

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How many feeds of a pattern there are at once.
-const MAX_FEEDS: usize = 10_000;
+pub(crate) const MAX_FEEDS: usize = 10_000;
 /// How long a feed without viewers is kept.
 const KEEP: Duration = Duration::from_secs(60);
 /// How often those are looked for.

@@ -20,6 +20,8 @@ pub use address::{Address, BadAddress};
 pub use connection::{Connections, NatsOptions};
 pub use ensure::{BadEnsure, Ensure};
 pub use error::{NatsError, Unfit};
+#[cfg(feature = "cli")]
+pub(crate) use family::MAX_FEEDS;
 use keeper::JetStream;
 
 /// A message's bytes without the buffer that they were read into, which other messages share: what is kept

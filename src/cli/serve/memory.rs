@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use tracing::{info, warn};
 
 use self::files::Files;
-use super::args::size;
+use super::{args::size, histories::Histories};
 use crate::{
     App,
     admission::{Carrier, Counters, Refusal, Room, Snapshot},
@@ -67,8 +67,8 @@ pub(super) struct Resources {
 }
 
 impl Resources {
-    /// Finds out what there is. `histories` are the bytes that they may take, and how many they are.
-    pub(super) fn find(memory: Memory, histories: (u64, usize)) -> Result<Self, Failure> {
+    /// Finds out what there is, and whether the histories fit.
+    pub(super) fn find(memory: Memory, histories: Histories) -> Result<Self, Failure> {
         let there = system::memory();
         let limit = match (memory, there) {
             (Memory::Bytes(bytes), _) => Some(bytes),
@@ -81,7 +81,7 @@ impl Resources {
             (Memory::Off, _) | (Memory::Default, None) => None,
         };
         if let Some(limit) = limit {
-            check(limit, memory, there, histories)?;
+            check(limit, memory, there, &histories)?;
         }
         Ok(Self { budget: limit.map(Budget::new), files: Arc::new(Files::find()) })
     }
@@ -154,33 +154,39 @@ fn report(budget: &Budget, before: Pressure, now: Pressure) {
 }
 
 /// Whether the histories fit.
-fn check(
-    limit: u64,
-    memory: Memory,
-    there: Option<system::Found>,
-    (histories, feeds): (u64, usize),
-) -> Result<(), Failure> {
+fn check(limit: u64, memory: Memory, there: Option<system::Found>, histories: &Histories) -> Result<(), Failure> {
+    match (excess(limit, memory, there, histories), memory) {
+        (None, _) => Ok(()),
+        // What was not said is no mistake.
+        (Some(text), Memory::Default) => {
+            warn!("{text}");
+            Ok(())
+        }
+        (Some(text), _) => Err(Failure::usage(anyhow::anyhow!(text))),
+    }
+}
+
+/// What is to be said if they do not.
+fn excess(limit: u64, memory: Memory, there: Option<system::Found>, histories: &Histories) -> Option<String> {
     // From there on viewers are refused.
     let room = (limit / 100 * 90).saturating_sub(IDLE);
-    if histories > room {
-        let of = match (memory, there) {
-            (Memory::Bytes(_), _) | (_, None) => String::new(),
-            (Memory::Percent(percent), Some(there)) => format!(" ({percent} % of {there})"),
-            (_, Some(there)) => format!(" ({SHARE} % of {there})"),
-        };
-        let one = if feeds == 1 { "the history of the feed".into() } else { format!("the histories of {feeds} feeds") };
-        let text = format!(
-            "{one} may take {}, and --memory is {}{of}: new viewers would be refused before it is full. Give --history {} or less, or more --memory",
-            mib(histories),
-            mib(limit),
-            mib_flag(room / (feeds.max(1) as u64))
-        );
-        match memory {
-            Memory::Default => warn!("{text}"),
-            _ => return Err(Failure::usage(anyhow::anyhow!(text))),
-        }
+    let Histories { bytes, feeds, .. } = *histories;
+    if bytes <= room {
+        return None;
     }
-    Ok(())
+    let of = match (memory, there) {
+        (Memory::Bytes(_), _) | (_, None) => String::new(),
+        (Memory::Percent(percent), Some(there)) => format!(" ({percent} % of {there})"),
+        (_, Some(there)) => format!(" ({SHARE} % of {there})"),
+    };
+    let one = if feeds == 1 { "the history of the feed".into() } else { format!("the histories of {feeds} feeds") };
+    let fewer = histories.most_within(room).map(|most| format!(", --max-feeds {most} or less")).unwrap_or_default();
+    Some(format!(
+        "{one} may take {}, and --memory is {}{of}: new viewers would be refused before it is full. Give --history {} or less{fewer}, or more --memory",
+        mib(bytes),
+        mib(limit),
+        mib_flag(room / feeds.max(1)),
+    ))
 }
 
 fn mib(bytes: u64) -> String {
@@ -211,11 +217,24 @@ mod tests {
 
     #[test]
     fn histories_that_do_not_fit() {
-        let text = |error: Failure| format!("{error:?}");
-        assert!(check(100 << 20, Memory::Bytes(100 << 20), None, (58 << 20, 1)).is_ok());
-        let error = text(check(100 << 20, Memory::Bytes(100 << 20), None, (80 << 20, 10)).unwrap_err());
-        assert!(error.contains("10 feeds may take 80 MiB") && error.contains("--history 5M or less"), "{error}");
-        // What was not said is no mistake: a warning.
-        assert!(check(100 << 20, Memory::Default, None, (80 << 20, 10)).is_ok());
+        let find = crate::cli::serve::histories::tests::find;
+        let limited = |to: u64, args: &[&str]| {
+            check(to << 20, Memory::Bytes(to << 20), None, &find(args)).map_err(|error| format!("{error:?}"))
+        };
+        assert_eq!(limited(100, &["log=-", "--history=58M"]), Ok(()));
+        let error = limited(100, &["a=publish", "b=publish", "--history=40M"]).unwrap_err();
+        assert!(error.contains("2 feeds may take 80 MiB") && error.contains("--history 29M or less, or"), "{error}");
+        // As many as clients may create.
+        let error = limited(128, &["chat.*=publish"]).unwrap_err();
+        assert!(error.contains("1000 feeds may take 1000 MiB"), "{error}");
+        assert!(error.contains("--history 85K or less, --max-feeds 83 or less, or more --memory"), "{error}");
+        for fits in [["--history=85K", "--max-feeds=1000"], ["--history=1M", "--max-feeds=83"]] {
+            assert_eq!(limited(128, &["chat.*=publish", fits[0], fits[1]]), Ok(()), "{fits:?}");
+        }
+        // What was not said is no mistake: a warning, if they do not fit.
+        let chat = find(&["chat.*=publish"]);
+        assert!(check(768 << 20, Memory::Default, None, &chat).is_ok());
+        assert!(excess(768 << 20, Memory::Default, None, &chat).is_some());
+        assert_eq!(excess(1536 << 20, Memory::Default, None, &chat), None);
     }
 }
