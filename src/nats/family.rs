@@ -232,6 +232,6 @@ impl Family for Subjects {
     }
 
     fn feeds(&self) -> Vec<Feed> {
-        self.lock().values().map(|entry| entry.feed.clone()).collect()
+        self.lock().values().map(|entry| entry.feed.for_list()).collect()
     }
 }

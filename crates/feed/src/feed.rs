@@ -244,11 +244,34 @@ impl Feed {
         matches!(self.backing, Backing::OnDemand { costly: true, .. })
     }
 
-    /// Whether a feed that clients may write has viewers, or clones besides this one: those of requests that may
-    /// write it yet.
+    /// Whether a feed that clients may write has viewers, or clones besides its family's: those of requests that may
+    /// write it yet. Clones [for lists](Self::for_list) do not count.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         self.counters.status().viewers > 0 || self.publisher().is_some_and(Publisher::is_shared_here)
+    }
+
+    /// A clone that is to be listed, and does not make the feed [in use](Self::is_in_use): what
+    /// [`Family::feeds`](crate::Family::feeds) gives of feeds that clients create. Otherwise whoever asks for lists all
+    /// the time could keep all of them.
+    ///
+    /// ```
+    /// use h3cast_feed::{Feed, Lag};
+    ///
+    /// let feed = Feed::writable("chat.rust", 1 << 20, Lag::Skip);
+    /// let listed = feed.for_list();
+    /// assert!(listed.publisher().is_some() && !feed.is_in_use());
+    /// let writing = feed.clone();
+    /// assert!(feed.is_in_use());
+    /// # drop(writing);
+    /// ```
+    #[must_use]
+    pub fn for_list(&self) -> Self {
+        let mut listed = self.clone();
+        if let Backing::Live { publisher, .. } | Backing::Kept { publisher, .. } = &mut listed.backing {
+            *publisher = publisher.as_ref().map(Publisher::for_list);
+        }
+        listed
     }
 
     /// The ring of a live feed.

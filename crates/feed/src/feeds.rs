@@ -24,7 +24,7 @@ pub trait Family: Send + Sync + 'static {
         Box::pin(async move { Some(self.get(name).await?.map_err(OpenError::Unavailable)) })
     }
 
-    /// The feeds that exist now.
+    /// The feeds that exist now, to be listed: [`Feed::for_list`] gives clones that do not make them in use.
     fn feeds(&self) -> Vec<Feed>;
 
     /// Whether what stores them can be reached.

@@ -1,6 +1,11 @@
 //! Publishing to a feed.
 
-use std::{fmt, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    pin::pin,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
@@ -34,7 +39,18 @@ const LONG: Duration = Duration::from_secs(10);
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
-pub struct Publisher(To);
+pub struct Publisher {
+    to: To,
+    lease: Lease,
+}
+
+/// Whether it counts as one that may publish yet.
+#[derive(Debug, Clone)]
+enum Lease {
+    Held(Arc<()>),
+    /// It is only there to be listed.
+    Listed(Weak<()>),
+}
 
 #[derive(Clone)]
 enum To {
@@ -71,11 +87,24 @@ impl Drop for PublisherGuard {
 
 impl Publisher {
     pub(crate) fn new(name: Arc<str>, ring: Arc<Ring>, counters: Arc<FeedCounters>) -> Self {
-        Self(To::Ring(Arc::new(PublisherGuard { name, ring, counters })))
+        Self::to(To::Ring(Arc::new(PublisherGuard { name, ring, counters })))
     }
 
     pub(crate) fn kept(kept: Kept) -> Self {
-        Self(To::Kept(Arc::new(kept)))
+        Self::to(To::Kept(Arc::new(kept)))
+    }
+
+    fn to(to: To) -> Self {
+        Self { to, lease: Lease::Held(Arc::new(())) }
+    }
+
+    /// A clone that does not count in [`is_shared_here`](Self::is_shared_here).
+    pub(crate) fn for_list(&self) -> Self {
+        let lease = match &self.lease {
+            Lease::Held(lease) => Arc::downgrade(lease),
+            Lease::Listed(lease) => lease.clone(),
+        };
+        Self { to: self.to.clone(), lease: Lease::Listed(lease) }
     }
 
     /// Publishes a chunk and returns its cursor. With [`Lag::Block`](crate::Lag::Block), waits until no viewer
@@ -117,7 +146,7 @@ impl Publisher {
     /// If the chunk could only be published after waiting (the chunk is not published: a clone of `bytes` is
     /// cheap to keep), or the feed has ended.
     pub fn try_publish(&self, bytes: Bytes) -> Result<Cursor, TryPublishError> {
-        let To::Ring(to) = &self.0 else { return Err(TryPublishError::External) };
+        let To::Ring(to) = &self.to else { return Err(TryPublishError::External) };
         let cursor = to.ring.publish_now(&bytes).map_err(|full| match full {
             Full::Wait => TryPublishError::Full,
             Full::Ended => TryPublishError::Ended,
@@ -134,7 +163,7 @@ impl Publisher {
     /// As there.
     pub async fn publish_as(&self, bytes: Bytes, id: impl FnOnce() -> Option<String>) -> Result<Receipt, PublishError> {
         let size = bytes.len();
-        match &self.0 {
+        match &self.to {
             // It is counted when it comes back, like those of other servers.
             To::Kept(kept) => kept.keeper.publish(bytes, id()).await,
             To::Ring(to) => {
@@ -154,7 +183,7 @@ impl Publisher {
     /// Tells the viewers of a live feed that its source cannot be reached, or that it can again. Does nothing
     /// if the feed is stored externally: its [`Filler`](crate::Filler) knows.
     pub fn stall(&self, stalled: bool) {
-        if let To::Ring(to) = &self.0 {
+        if let To::Ring(to) = &self.to {
             to.ring.stall(stalled);
         }
     }
@@ -162,14 +191,14 @@ impl Publisher {
     /// Whether the feed is stored externally, where other servers may publish to it too.
     #[must_use]
     pub fn is_shared(&self) -> bool {
-        matches!(self.0, To::Kept(_))
+        matches!(self.to, To::Kept(_))
     }
 
-    /// Whether it has clones, those of its feed's clones included.
+    /// Whether there are clones besides one, those of its feed's clones included, but not those for lists.
     pub(crate) fn is_shared_here(&self) -> bool {
-        match &self.0 {
-            To::Ring(to) => Arc::strong_count(to) > 1,
-            To::Kept(kept) => Arc::strong_count(kept) > 1,
+        match &self.lease {
+            Lease::Held(lease) => Arc::strong_count(lease) > 1,
+            Lease::Listed(lease) => lease.strong_count() > 1,
         }
     }
 
@@ -180,7 +209,7 @@ impl Publisher {
     ///
     /// Cancel-safe.
     pub async fn ended(&self) {
-        match &self.0 {
+        match &self.to {
             To::Ring(to) => to.ring.ended().await,
             To::Kept(kept) => kept.ring().ended().await,
         }
@@ -188,7 +217,7 @@ impl Publisher {
 
     /// Ends the feed; the first end counts. A feed that is stored externally continues.
     pub fn end(&self, end: End) {
-        if let To::Ring(to) = &self.0 {
+        if let To::Ring(to) = &self.to {
             to.end(end);
         }
     }

@@ -1,6 +1,6 @@
 //! How much a feed carried, and its recent rate.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// Rates are averages of this many seconds.
 const SECONDS: u64 = 5;
@@ -22,6 +22,8 @@ pub(crate) struct Meter {
     pub(crate) chunks: u64,
     pub(crate) bytes: u64,
     began: Instant,
+    /// When the last chunk was counted.
+    pub(crate) last: Option<Instant>,
     /// The last seconds.
     seconds: [Second; SECONDS_KEPT],
 }
@@ -35,13 +37,15 @@ struct Second {
 
 impl Default for Meter {
     fn default() -> Self {
-        Self { chunks: 0, bytes: 0, began: Instant::now(), seconds: Default::default() }
+        Self { chunks: 0, bytes: 0, began: Instant::now(), last: None, seconds: Default::default() }
     }
 }
 
 impl Meter {
     pub(crate) fn count(&mut self, bytes: usize) {
-        self.count_at(self.began.elapsed().as_secs(), bytes);
+        let now = Instant::now();
+        self.last = Some(now);
+        self.count_at(now.duration_since(self.began).as_secs(), bytes);
     }
 
     pub(crate) fn rate(&self) -> Rate {

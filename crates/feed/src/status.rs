@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use crate::{Budget, Cursor, End, Epoch, Rate, log, rate::Meter};
 
 /// The state of a feed at one moment.
@@ -65,6 +67,11 @@ impl FeedCounters {
     /// Counts a chunk of that many bytes.
     pub(crate) fn count(&self, bytes: usize) {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner).count(bytes);
+    }
+
+    /// When the last chunk was counted.
+    pub(crate) fn last(&self) -> Option<Instant> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).last
     }
 
     /// The status of a feed without a ring.

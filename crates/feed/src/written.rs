@@ -139,12 +139,20 @@ struct OneFeed {
     feed: Feed,
     /// Created by.
     account: Account,
-    /// When it was found in use last.
+    /// When it was viewed, written or asked for last, as far as was looked.
     used: Instant,
 }
 
 impl OneFeed {
-    /// Nothing has been written, and nobody waits for it.
+    /// Renews it if it has viewers, or was written since. A request that may write it, and does not, only keeps it from
+    /// being removed right now.
+    fn look(&mut self, now: Instant) {
+        let written = self.feed.counters.last();
+        self.used =
+            if self.feed.status().viewers > 0 { now } else { written.map_or(self.used, |at| at.max(self.used)) };
+    }
+
+    /// Nothing has been written.
     fn is_empty(&self) -> bool {
         self.feed.status().chunks == 0
     }
@@ -170,9 +178,8 @@ impl Made {
             if of.is_some_and(|account| one.account != *account) {
                 continue;
             }
-            if one.feed.is_in_use() {
-                one.used = now;
-            } else if one.is_empty() || now.duration_since(one.used) >= idle {
+            one.look(now);
+            if !one.feed.is_in_use() && (one.is_empty() || now.duration_since(one.used) >= idle) {
                 gone.push(name.clone());
             }
         }
@@ -293,7 +300,7 @@ impl Family for WrittenFeeds {
 
     /// Those that were written.
     fn feeds(&self) -> Vec<Feed> {
-        self.lock().by_name.values().filter(|one| !one.is_empty()).map(|one| one.feed.clone()).collect()
+        self.lock().by_name.values().filter(|one| !one.is_empty()).map(|one| one.feed.for_list()).collect()
     }
 
     fn is_ready(&self) -> bool {
@@ -398,6 +405,67 @@ mod tests {
         assert_eq!(write(&family, &account(4), "chat.e").await, Err(Exhausted::All(4)));
         drop((viewer, writing));
         let _ = all;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_one_written_first_gives_way_whenever_it_is_looked_for() {
+        let family = family(3, 3);
+        for name in ["chat.b", "chat.a", "chat.c"] {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            write(&family, &account(1), name).await.unwrap();
+        }
+        let feed = family.get("chat.b").await.unwrap().unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        feed.publisher().unwrap().publish("again".into()).await.unwrap();
+        drop(feed);
+        write(&family, &account(2), "chat.d").await.unwrap();
+        assert_eq!(names(&family), ["chat.b", "chat.c", "chat.d"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_of_feeds_keeps_none() {
+        let family = family(2, 2);
+        let sweeping = tokio::spawn(family.sweep());
+        write(&family, &account(1), "chat.a").await.unwrap();
+        tokio::time::sleep(SWEEP + Duration::from_secs(1)).await;
+        write(&family, &account(1), "chat.b").await.unwrap();
+        let listed = family.feeds();
+        assert!(listed.len() == 2 && listed[0].publisher().is_some());
+        // There is room for others while somebody lists them.
+        write(&family, &account(2), "chat.c").await.unwrap();
+        assert_eq!(names(&family), ["chat.b", "chat.c"]);
+        // And whoever lists them all the time does not keep them.
+        for _ in 0..12 {
+            let listed = family.feeds();
+            tokio::time::sleep(SWEEP).await;
+            drop(listed);
+        }
+        assert!(names(&family).is_empty());
+        drop(sweeping);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_viewers_and_chunks_renew_a_feed() {
+        let family = family(10, 10);
+        let _sweeping = tokio::spawn(family.sweep());
+        write(&family, &account(1), "chat.a").await.unwrap();
+        // One that may write it, and does so every now and then.
+        let writing = family.get("chat.a").await.unwrap().unwrap();
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            writing.publisher().unwrap().publish("hello".into()).await.unwrap();
+        }
+        tokio::time::sleep(SWEEP).await;
+        drop(writing);
+        tokio::time::sleep(Duration::from_secs(80)).await;
+        assert_eq!(names(&family), ["chat.a"]);
+        // And one that is silent: the feed is not taken from it, and goes after it.
+        let silent = family.get("chat.a").await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        assert_eq!(names(&family), ["chat.a"]);
+        drop(silent);
+        tokio::time::sleep(2 * SWEEP).await;
+        assert!(names(&family).is_empty());
     }
 
     #[tokio::test(start_paused = true)]
