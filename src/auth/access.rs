@@ -52,6 +52,8 @@ pub struct Access {
     publish: Arc<[Pattern]>,
     until: Option<SystemTime>,
     subject: Option<Arc<str>>,
+    /// What says so.
+    token: &'static str,
     revoked: Option<CancellationToken>,
 }
 
@@ -63,7 +65,15 @@ impl Access {
     /// again with some.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self { known: false, read: Arc::default(), publish: Arc::default(), until: None, subject: None, revoked: None }
+        Self {
+            known: false,
+            read: Arc::default(),
+            publish: Arc::default(),
+            until: None,
+            subject: None,
+            token: "token",
+            revoked: None,
+        }
     }
 
     /// Nothing yet, for a client with valid credentials: what it may not do is answered with 403.
@@ -111,6 +121,16 @@ impl Access {
     pub fn subject(mut self, subject: impl Into<Arc<str>>) -> Self {
         self.subject = Some(subject.into());
         self
+    }
+
+    /// What kind of token says who the client is: one of another kind may name somebody else alike.
+    pub(crate) fn by(self, token: &'static str) -> Self {
+        Self { token, ..self }
+    }
+
+    /// Who the client is, and what says so.
+    pub(crate) fn named_by(&self) -> Option<(&'static str, &str)> {
+        Some((self.token, self.who()?))
     }
 
     /// The same without the right to publish.

@@ -178,7 +178,7 @@ fn allowed(claims: &Claims, audiences: &[String]) -> Result<Access, Denied> {
     let until = SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds) + LEEWAY;
     let access = Access::granted().read(read).publish(publish).until(until);
     Ok(match &claims.sub {
-        Some(sub) => access.subject(sub.as_str()),
+        Some(sub) => access.subject(sub.as_str()).by("JSON web token"),
         None => access,
     })
 }

@@ -101,7 +101,7 @@ impl Statics {
             .publish(rights.publish.iter().cloned())
             .revoked_by(revoked.clone());
         Some(match &rights.name {
-            Some(name) => access.subject(name.clone()),
+            Some(name) => access.subject(name.clone()).by("static token"),
             None => access,
         })
     }
