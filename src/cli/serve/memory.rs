@@ -124,7 +124,7 @@ impl Resources {
         let mut clients = budget.charge(0);
         let mut before = Pressure::Low;
         loop {
-            // Both look at files of the kernel, which do not block.
+            // Both look at files of the kernel, which wait for no disk; a list of many descriptors takes its time.
             self.files.look();
             let pressure = look(budget, &mut clients, &admission.snapshot());
             report(budget, std::mem::replace(&mut before, pressure), pressure);

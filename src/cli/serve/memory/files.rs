@@ -1,23 +1,40 @@
 //! File descriptors: how many the process may have open, and how many it has.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::{
+        Mutex, TryLockError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 /// For what is not a connection: commands (two pipes each), files, certificates.
 const RESERVE: u64 = 32;
+
+/// How often they are counted at most for connections at the limit: before Linux 6.2, and elsewhere, that is a list of
+/// all of them.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The file descriptors of the process.
 #[derive(Debug)]
 pub(super) struct Files {
     limit: Option<u64>,
+    /// How many are open, if that can be found out.
+    open: fn() -> Option<u64>,
+    looked: Mutex<Option<Instant>>,
     /// When it was looked last, and the connections since.
     used: AtomicU64,
 }
 
 impl Files {
     pub(super) fn find() -> Self {
-        let files = Self { limit: limit(), used: AtomicU64::new(0) };
+        let files = Self::of(limit(), open);
         files.look();
         files
+    }
+
+    fn of(limit: Option<u64>, open: fn() -> Option<u64>) -> Self {
+        Self { limit, open, looked: Mutex::default(), used: AtomicU64::new(0) }
     }
 
     pub(super) fn limit(&self) -> Option<u64> {
@@ -30,7 +47,22 @@ impl Files {
 
     /// Counts those that are open.
     pub(super) fn look(&self) {
-        if let Some(open) = open() {
+        self.look_if(Instant::now(), |_| true);
+    }
+
+    /// Does so if that is `due` after the last time.
+    fn look_if(&self, now: Instant, due: impl FnOnce(Instant) -> bool) {
+        let mut looked = match self.looked.try_lock() {
+            Ok(looked) => looked,
+            Err(TryLockError::Poisoned(looked)) => looked.into_inner(),
+            // They are being counted.
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if looked.is_some_and(|last| !due(last)) {
+            return;
+        }
+        *looked = Some(now);
+        if let Some(open) = (self.open)() {
             self.used.store(open, Ordering::Relaxed);
         }
     }
@@ -38,17 +70,21 @@ impl Files {
     /// Counts one more, for a connection; `false` when the rest is for other things. Half of the reserve is for
     /// connections of this machine (`inside`), so that it can be asked what is wrong.
     pub(super) fn take(&self, inside: bool) -> bool {
+        self.take_at(Instant::now(), inside)
+    }
+
+    fn take_at(&self, now: Instant, inside: bool) -> bool {
         let Some(limit) = self.limit else { return true };
         let reserve = (limit / 20).clamp(RESERVE, 32 * RESERVE);
         let most = limit.saturating_sub(if inside { reserve / 2 } else { reserve });
-        let used = self.used.load(Ordering::Relaxed);
-        if used < most {
-            self.used.fetch_add(1, Ordering::Relaxed);
+        let more = |used: u64| (used < most).then_some(used + 1);
+        let take = || self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        if take() {
             return true;
         }
-        // Some may have been closed since.
-        self.look();
-        self.used.load(Ordering::Relaxed) < most
+        // Some may have been closed since. A flood of connections is no reason to count them for each.
+        self.look_if(now, |last| now.duration_since(last) >= PAUSE);
+        take()
     }
 }
 
@@ -83,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_reserve_stays() {
-        let files = Files { limit: Some(1 << 40), used: AtomicU64::new(0) };
+        let files = Files::of(Some(1 << 40), open);
         files.look();
         #[cfg(target_os = "linux")]
         {
@@ -94,12 +130,34 @@ mod tests {
             // Other tests open and close files too.
             assert!(files.used() > 2);
         }
-        let full = |used, inside| Files { limit: Some(1000), used: AtomicU64::new(used) }.take(inside);
-        assert!(full(949, false));
-        // What is open now is counted again, and is far less than 1000.
-        assert!(cfg!(not(target_os = "linux")) || full(950, false));
-        let none = Files { limit: Some(2), used: AtomicU64::new(2) };
-        assert!(!none.take(false) && !none.take(true));
-        assert!(Files { limit: None, used: AtomicU64::new(1 << 40) }.take(false));
+        let takes = |limit, open, inside| {
+            let files = Files::of(limit, open);
+            files.look();
+            files.take(inside)
+        };
+        assert!(takes(Some(1000), || Some(949), false));
+        assert!(!takes(Some(1000), || Some(950), false) && takes(Some(1000), || Some(950), true));
+        assert!(!takes(Some(2), || Some(2), false) && !takes(Some(2), || Some(2), true));
+        assert!(takes(None, || Some(1 << 40), false));
+    }
+
+    #[test]
+    fn a_flood_at_the_limit_has_them_counted_ten_times_a_second() {
+        static LOOKS: AtomicU64 = AtomicU64::new(0);
+        static OPEN: AtomicU64 = AtomicU64::new(950);
+        let files = Files::of(Some(1000), || {
+            LOOKS.fetch_add(1, Ordering::Relaxed);
+            Some(OPEN.load(Ordering::Relaxed))
+        });
+        files.look();
+        let start = files.looked.lock().unwrap().unwrap();
+        let take = |ms: u64| files.take_at(start + Duration::from_millis(ms), false);
+        // One each millisecond.
+        assert!((0..1000).all(|ms| !take(ms)));
+        assert_eq!(LOOKS.load(Ordering::Relaxed), 10);
+        // Ten were closed: so many are taken until the next look, and no more.
+        OPEN.store(940, Ordering::Relaxed);
+        assert_eq!((1000..1100).filter(|ms| take(*ms)).count(), 10);
+        assert_eq!(LOOKS.load(Ordering::Relaxed), 11);
     }
 }
