@@ -21,8 +21,8 @@ use crate::{
 const SHARE: u64 = 75;
 /// What the program uses without any viewer, in bytes: some 28 MiB, with two workers.
 const IDLE: u64 = 32 << 20;
-/// What one of each is taken to cost, in bytes; what the system reports is the check. With TLS and its windows empty, a request that
-/// reads a feed, and a session that does.
+/// What one of each is taken to cost, in bytes; what the system reports is the check. A connection with TLS and its
+/// windows empty, a request that reads a feed, and a session that does.
 const COSTS: [(Count, u64); 3] =
     [(|now| now.connections, 48 << 10), (|now| now.requests, 16 << 10), (|now| now.sessions, 24 << 10)];
 /// How many there are.
