@@ -6,14 +6,16 @@ use clap::Args;
 
 use crate::{app::Quotas, feed::WrittenLimits};
 
-/// What a client is, in each: an IPv4 address, or the first 64 bits of an IPv6 address.
+/// What a client is, in each: whom its token names, wherever it is used, else an IPv4 address, or the first 64 bits of
+/// an IPv6 address.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub(in crate::cli) struct QuotaArgs {
     /// Publications at once. Further ones get 503.
     #[arg(long, env = "H3CAST_MAX_PUBLICATIONS", value_name = "N", default_value_t = 4096, value_parser = at_least_one)]
     max_publications: usize,
-    /// Publications at once of one client (IPv4 address or IPv6 /64); 0 for no limit. Further ones get 429.
+    /// Publications at once of one client (whom its token names, else its IPv4 address or IPv6 /64); 0 for no limit.
+    /// Further ones get 429.
     #[arg(long, env = "H3CAST_PUBLICATIONS_PER_CLIENT", value_name = "N", default_value_t = 256)]
     publications_per_client: usize,
     /// How long a publication may take for its first byte; 0s to wait for ever. One that has published something
@@ -23,23 +25,24 @@ pub(in crate::cli) struct QuotaArgs {
     /// Idempotency-Keys to remember. If there are more, the clients that have most of them lose their oldest.
     #[arg(long, env = "H3CAST_MAX_KEYS", value_name = "N", default_value_t = 65_536, value_parser = at_least_one)]
     max_keys: usize,
-    /// Idempotency-Keys to remember of one client for one feed; 0 for no limit. If it uses more, its oldest are
-    /// forgotten.
+    /// Idempotency-Keys to remember of one client (whom its token names, else its IPv4 address or IPv6 /64) for
+    /// one feed; 0 for no limit. If it uses more, its oldest are forgotten.
     #[arg(long, env = "H3CAST_KEYS_PER_CLIENT", value_name = "N", default_value_t = 4096)]
     keys_per_client: usize,
     /// Commands at once that run for one viewer each (--per-viewer), until their last process has ended. Further
     /// viewers get 503.
     #[arg(long, env = "H3CAST_MAX_PROCESSES", value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     max_processes: usize,
-    /// Such commands at once of one client; 0 for no limit. Its further viewers get 429. [default: a quarter of
-    /// --max-processes]
+    /// Such commands at once of one client (whom its token names, else its IPv4 address or IPv6 /64); 0 for no
+    /// limit. Its further viewers get 429. [default: a quarter of --max-processes]
     #[arg(long, env = "H3CAST_PROCESSES_PER_CLIENT", value_name = "N")]
     processes_per_client: Option<usize>,
     /// Feeds at once that clients create, for each pattern (NAME.*=publish). If there are more, the clients that have
     /// created most lose the one that has not been used for longest.
     #[arg(long, env = "H3CAST_MAX_FEEDS", value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
     max_feeds: usize,
-    /// Such feeds at once that one client has created; 0 for no limit. Further ones get 429.
+    /// Such feeds at once that one client (whom its token names, else its IPv4 address or IPv6 /64) has created;
+    /// 0 for no limit. Further ones get 429.
     #[arg(long, env = "H3CAST_FEEDS_PER_CLIENT", value_name = "N", default_value_t = 64)]
     feeds_per_client: usize,
     /// How long to keep such a feed that is neither viewed nor written.
@@ -103,5 +106,17 @@ mod tests {
             assert_eq!(given(args).unwrap().processes(), processes, "{args:?}");
         }
         assert!(given(&["--max-processes=0"]).is_err());
+    }
+
+    #[test]
+    fn each_limit_of_one_client_says_what_a_client_is() {
+        let command = <Given as clap::CommandFactory>::command();
+        let of_clients: Vec<_> =
+            command.get_arguments().filter(|flag| flag.get_id().as_str().ends_with("_per_client")).collect();
+        assert_eq!(of_clients.len(), 4);
+        for flag in of_clients {
+            let help = flag.get_help().unwrap().to_string();
+            assert!(help.contains("(whom its token names, else its IPv4 address or IPv6 /64)"), "{help}");
+        }
     }
 }
