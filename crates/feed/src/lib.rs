@@ -82,6 +82,7 @@ mod keeper;
 mod kept;
 mod log;
 mod panics;
+mod pattern;
 mod publisher;
 mod rate;
 mod ring;
@@ -98,13 +99,14 @@ pub use feeds::{DEFAULT, Family, Feeds, OpenError};
 pub use h3cast_proto::feed::{BadCursor, Cursor, End, EndCursor, Epoch, FeedError, Gap};
 pub use keeper::{Keeper, KeeperError, Past, PublishError, Receipt, TryPublishError};
 pub use kept::Filler;
+pub use pattern::{BadPattern, Pattern};
 pub use publisher::Publisher;
 pub use rate::Rate;
 pub use ring::Lag;
 pub use start::{BadStart, Start};
 pub use status::{Counted, Status};
 pub use viewer::{Event, Viewer};
-pub use written::{BadPattern, Pattern, WrittenFeeds, WrittenLimits};
+pub use written::{WrittenFeeds, WrittenLimits};
 
 // What public signatures name.
 #[doc(no_inline)]

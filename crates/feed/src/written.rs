@@ -10,12 +10,10 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, interval};
 
-use crate::{Account, Exhausted, Family, Feed, FeedError, Lag, OpenError};
+use crate::{Account, BadPattern, Exhausted, Family, Feed, FeedError, Lag, OpenError, Pattern};
 
 /// How often feeds that are not used are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
-/// The longest name of a feed.
-const LONGEST: usize = 100;
 
 /// Feeds in memory that exist from when a client first writes them: one for each name that a pattern matches.
 ///
@@ -61,70 +59,6 @@ pub struct WrittenLimits {
 impl Default for WrittenLimits {
     fn default() -> Self {
         Self { all: 1000, each: 64, idle: Duration::from_secs(3600) }
-    }
-}
-
-/// A text is no pattern of names.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "invalid pattern of feed names `{0}`: write the parts of a name between dots, and `*` for each of the last ones that \
-     may be anything, as in chat.* or rooms.*.*"
-)]
-pub struct BadPattern(String);
-
-/// The names that the feeds of [`WrittenFeeds`] may have: parts between dots, of which the last ones may be anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern {
-    text: String,
-    /// What names begin with.
-    prefix: String,
-    /// How many parts follow.
-    parts: usize,
-}
-
-impl std::str::FromStr for Pattern {
-    type Err = BadPattern;
-
-    fn from_str(text: &str) -> Result<Self, BadPattern> {
-        let bad = || BadPattern(text.to_owned());
-        let prefix = text.trim_end_matches(".*");
-        let (prefix, parts) = match text == "*" || prefix == "*" {
-            true => (String::new(), 1 + (text.len() - 1) / 2),
-            false => (format!("{prefix}."), (text.len() - prefix.len()) / 2),
-        };
-        let plain = prefix.split_terminator('.').all(is_part);
-        let pattern = Self { text: text.to_owned(), prefix, parts };
-        if plain && parts > 0 && pattern.shortest() <= LONGEST { Ok(pattern) } else { Err(bad()) }
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-/// Whether a text is a part of a name.
-fn is_part(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-}
-
-impl Pattern {
-    /// What its names begin with: all before the first `*`.
-    #[must_use]
-    pub fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
-    /// Whether a feed may have that name: up to 100 letters, digits, `-`, `_` and `.`, as everywhere.
-    #[must_use]
-    pub fn matches(&self, name: &str) -> bool {
-        let Some(rest) = name.strip_prefix(&self.prefix) else { return false };
-        name.len() <= LONGEST && rest.split('.').count() == self.parts && rest.split('.').all(is_part)
-    }
-
-    fn shortest(&self) -> usize {
-        self.prefix.len() + 2 * self.parts - 1
     }
 }
 
@@ -284,7 +218,7 @@ impl WrittenFeeds {
 
 impl Family for WrittenFeeds {
     fn pattern(&self) -> &str {
-        &self.pattern.text
+        self.pattern.as_str()
     }
 
     /// A feed that exists.
@@ -329,32 +263,6 @@ mod tests {
 
     fn names(family: &WrittenFeeds) -> Vec<String> {
         family.lock().by_name.keys().cloned().collect()
-    }
-
-    #[test]
-    fn patterns_and_their_names() {
-        for (pattern, matching, other) in [
-            (
-                "chat.*",
-                &["chat.a", "chat.a-B_1"][..],
-                &["chat", "chat.", "chat.a.b", "chat..a", "chats.a", "chat.ä", "chat.*"][..],
-            ),
-            ("a.b.*.*", &["a.b.c.d"], &["a.b.c", "a.b.c.d.e", "a.b..d"]),
-            ("*", &["a", "default"], &["", "a.b", "."]),
-            ("*.*", &["a.b"], &["a", "a."]),
-        ] {
-            let pattern: Pattern = pattern.parse().unwrap();
-            for name in matching {
-                assert!(pattern.matches(name), "{pattern} {name}");
-            }
-            for name in other {
-                assert!(!pattern.matches(name), "{pattern} {name}");
-            }
-            assert!(!pattern.matches(&format!("{}{}", pattern.prefix(), "x".repeat(101))));
-        }
-        for bad in ["", "chat", "chat.", ".*", "chat.*.a", "chat*", "*a", "ch*t.*", "chat.**", "a b.*", "a..*"] {
-            assert!(bad.parse::<Pattern>().is_err(), "{bad}");
-        }
     }
 
     #[tokio::test]
