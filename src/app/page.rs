@@ -18,7 +18,7 @@ use include_dir::Dir;
 use tower::{Service, ServiceExt};
 
 use super::{
-    App, Problem,
+    App, Problem, authorize,
     host::{self, base_of},
     stored,
 };
@@ -139,19 +139,8 @@ async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
         let Ok(response) = service.clone().oneshot(request).await;
         return response;
     }
-    let request = match app.decider {
-        // What the server's own handlers would open, if it is no path of ours: they are asked when this is refused.
-        Some(_) if *request.method() == Method::CONNECT => {
-            let (parts, body) = request.into_parts();
-            if let Err(problem) = app.some_right(&parts).await {
-                return problem.into_response();
-            }
-            Request::from_parts(parts, body)
-        }
-        _ => request,
-    };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return ([(header::ALLOW, ALLOWED)], method_not_allowed().await).into_response();
+        return ([(header::ALLOW, ALLOWED)], method_not_allowed(State(app), request).await).into_response();
     }
     if let Some(to) = host::page_under(&request).filter(|_| !matches!(app.page.0, Kind::None)) {
         return Redirect::permanent(&to).into_response();
@@ -190,7 +179,16 @@ async fn stored(name: &Path, file: Arc<Path>, request: &Parts) -> Result<Respons
 }
 
 /// The router adds what is allowed where it was asked.
-pub(super) async fn method_not_allowed() -> Problem {
+///
+/// A session that no route opens is what the server's own handlers may open: they are asked when this is refused,
+/// and take it for allowed. It is for clients that may do something here, at whatever path.
+pub(super) async fn method_not_allowed(State(app): State<Arc<App>>, request: Request) -> Problem {
+    if app.decider.is_some() && authorize::asks_for_session(request.method()) {
+        let (parts, _) = request.into_parts();
+        if let Err(problem) = app.some_right(&parts).await {
+            return problem;
+        }
+    }
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "that method is not allowed here".into())
 }
 

@@ -253,7 +253,38 @@ async fn a_cookie_writes_for_pages_of_this_server_only() {
     }
 }
 
-/// Decides nothing, in two ways. One that hangs is tested beside `Decider`.
+/// Handlers of the server are asked where no route opens a session: at paths of which the app has other methods, too.
+#[tokio::test]
+async fn a_session_of_ones_own_needs_a_token_at_every_path() {
+    let mut paths: Vec<String> = app::paths().iter().map(|path| path.replace("{name}", "log")).collect();
+    assert!(paths.len() >= 7);
+    paths.extend(["/", "/own", "/nope", "/fetch.html"].map(String::from));
+    let feeds = || ["default", "log"].map(|name| Feed::writable(name, 1 << 20, Lag::Skip));
+    let own = || Router::new().route("/own", get(async || "own"));
+    let fallback = TestServer::start(|builder, identity| {
+        let app = App::new(feeds(), identity).authorize(tokens()).routes(own());
+        app.install(builder.webtransport_fallback(accept))
+    })
+    .await;
+    let at_the_page = TestServer::start(|builder, identity| {
+        App::new(feeds(), identity).authorize(tokens()).install(builder.webtransport("/", accept))
+    })
+    .await;
+    let asked = paths.iter().map(|path| (&fallback, path.as_str())).chain([(&at_the_page, "/")]);
+    for (server, path) in asked {
+        for shows in [Shows::Nothing, Shows::Rubbish] {
+            let answer = ask(server, Way::Session, Method::CONNECT, path, &shows.headers(), "").await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path} {shows:?}: {}", answer.body);
+        }
+        if path.starts_with("/stream") {
+            continue;
+        }
+        let answer = ask(server, Way::Session, Method::CONNECT, path, &Shows::Reader.headers(), "").await;
+        assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, "own"), "{path}");
+    }
+}
+
+/// A proxy may as/// Decides nothing, in two ways. One that hangs is tested beside `Decider`.
 enum Broken {
     Fails,
     Panics,
