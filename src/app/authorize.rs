@@ -13,13 +13,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::{FutureExt, future::BoxFuture};
-use http::{HeaderMap, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body::{Frame, SizeHint};
 use tracing::{debug, info};
 
 use super::{App, Problem, host, problem::Challenge};
 use crate::{
-    auth::{Access, Action, Credential, Denied},
+    auth::{Access, Action, Credential, Denied, Way},
     body::Unfinished,
     origin::Origin,
     rarely,
@@ -62,7 +62,7 @@ impl App {
             return Err(refused(Denied::invalid("the token has expired: get a new one")));
         }
         // A page elsewhere can have a browser send a cookie, and publish as its user.
-        let foreign = !request.method.is_safe() && is_by_cookie(request) && !is_same_origin(request);
+        let foreign = !request.method.is_safe() && is_by_cookie(request, &access) && !is_same_origin(request);
         let access = if foreign { access.only_reading() } else { access };
         Ok(Decided { credentials: access.is_granted(), access, foreign })
     }
@@ -210,14 +210,20 @@ fn without_credentials(request: &Parts) -> Parts {
     bare
 }
 
-/// Whether whatever credentials a request has are those that browsers add by themselves.
-fn is_by_cookie(request: &Parts) -> bool {
-    let has = |name| request.headers.contains_key(name);
-    let by_query = || {
-        let query = request.uri.query().unwrap_or_default();
-        form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "token")
+/// Whether what lets a request in is, or may be, a cookie, which browsers add by themselves.
+///
+/// A decider of the user's own may go by a cookie whatever else there is. Only a bearer token shows that a page knew
+/// it: any page can append `?token=` to a URL, and browsers and proxies add passwords (`Basic`) by themselves.
+fn is_by_cookie(request: &Parts, access: &Access) -> bool {
+    if let Some(way) = access.way() {
+        return way == Way::Cookie;
+    }
+    let is_bearer = |field: &HeaderValue| {
+        let scheme = field.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
+        scheme.eq_ignore_ascii_case(b"bearer")
     };
-    has(header::COOKIE) && !has(header::AUTHORIZATION) && !by_query()
+    let has_bearer = || request.headers.get_all(header::AUTHORIZATION).iter().any(is_bearer);
+    request.headers.contains_key(header::COOKIE) && !has_bearer()
 }
 
 /// Whether a page of this very server asks, by what the browser says. Behind a proxy that ends TLS the scheme

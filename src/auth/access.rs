@@ -9,7 +9,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::Pattern;
+use super::{Pattern, Way};
 
 /// What a client asks to do with a feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,7 @@ pub struct Access {
     /// What says so.
     token: &'static str,
     revoked: Option<CancellationToken>,
+    way: Option<Way>,
 }
 
 /// The clock is looked at again after that time: a machine that sleeps does not count it, and a clock may be set.
@@ -73,6 +74,7 @@ impl Access {
             subject: None,
             token: "token",
             revoked: None,
+            way: None,
         }
     }
 
@@ -131,6 +133,17 @@ impl Access {
     /// Who the client is, and what says so.
     pub(crate) fn named_by(&self) -> Option<(&'static str, &str)> {
         Some((self.token, self.who()?))
+    }
+
+    /// The token that lets the client do this was sent in that way.
+    pub(crate) fn sent(mut self, way: Way) -> Self {
+        self.way = Some(way);
+        self
+    }
+
+    /// How the token was sent, if that is known: a decider of the user's own may go by anything.
+    pub(crate) fn way(&self) -> Option<Way> {
+        self.way
     }
 
     /// The same without the right to publish.

@@ -307,7 +307,7 @@ impl Tokens {
 impl Authorize for Tokens {
     async fn authorize(&self, request: &Parts) -> Result<Access, Denied> {
         let access = match Credential::of(request, &self.cookie)? {
-            Some(credential) => self.allows(credential.token()).await?,
+            Some(credential) => self.allows(credential.token()).await?.sent(credential.way()),
             None => Access::anonymous(),
         };
         Ok(if self.public.is_empty() { access } else { access.read(self.public.iter().cloned()) })

@@ -284,7 +284,51 @@ async fn a_session_of_ones_own_needs_a_token_at_every_path() {
     }
 }
 
-/// A proxy may as/// Decides nothing, in two ways. One that hangs is tested beside `Decider`.
+/// A proxy may ask for a password of its own, and a page can append anything to a URL.
+#[tokio::test]
+async fn a_cookie_stays_one_beside_other_credentials() {
+    let server = serve(tokens()).await;
+    let own = TestServer::start(|builder, identity| {
+        App::new([Feed::writable("log", 1 << 20, Lag::Skip)], identity).authorize(BySession).install(builder)
+    })
+    .await;
+    let cookie = format!("h3cast_token={ALL}");
+    let foreign = ("origin", "http://localhost:1");
+    let basic = ("authorization", "Basic dXNlcjpwYXNz");
+    let with_basic = headers(&[("cookie", &cookie), foreign, basic]);
+    let with_cookie = headers(&[("cookie", &cookie), foreign]);
+    // Of someone else, and nothing that lets anyone in.
+    let with_another = headers(&[("cookie", "theme=dark"), foreign]);
+    for way in [Way::Http1, Way::Http2, Way::Http3] {
+        for (server, path, headers, status) in [
+            (&server, "/stream/log", &with_basic, 403),
+            (&own, "/stream/log", &with_cookie, 403),
+            (&own, "/stream/log", &with_basic, 403),
+            (&own, "/stream/log?token=x", &with_cookie, 403),
+            (&own, "/stream/log?token=x", &with_basic, 403),
+            // A token that a page has to know.
+            (&server, &format!("/stream/log?token={ALL}"), &with_another, 200),
+        ] {
+            let answer = ask(server, way, Method::POST, path, headers, "chunk of a foreign page\n").await;
+            assert_eq!(answer.status.as_u16(), status, "{way:?} {path} {headers:?}: {}", answer.body);
+        }
+    }
+}
+
+/// Knows its users by a cookie, and looks at nothing else.
+struct BySession;
+
+impl Authorize for BySession {
+    async fn authorize(&self, request: &Parts) -> Result<Access, Denied> {
+        let all = || ["*".parse().unwrap()];
+        Ok(match request.headers.contains_key("cookie") {
+            true => Access::granted().read(all()).publish(all()),
+            false => Access::anonymous(),
+        })
+    }
+}
+
+/// Decides nothing, in two ways. One that hangs is tested beside `Decider`.
 enum Broken {
     Fails,
     Panics,
