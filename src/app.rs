@@ -236,7 +236,7 @@ impl App {
     /// Adds routes of your own, under the same rules as the app's: who may ask, and which pages may read the
     /// response. They must not overlap with the app's, and have no fallback. With [`authorize`](Self::authorize),
     /// they get requests of clients that may read or write something, with their [`Access`] as an extension, by
-    /// which they decide the rest.
+    /// which they decide the rest. Preflights of CORS, which have no credentials, are answered for them.
     #[must_use]
     pub fn routes(mut self, routes: Router) -> Self {
         self.routes = routes;

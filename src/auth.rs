@@ -31,7 +31,7 @@
 //!
 //! What is public, whatever the decider returns: the page's files, which hold nothing of a feed and are needed to
 //! ask for a token; `/healthz` and `/readyz`, which load balancers ask without one and which name no feed that the
-//! client may not read; and `OPTIONS`, which browsers send without credentials. `/info` and `/feeds` list the feeds
+//! client may not read; and `OPTIONS`, which browsers send without credentials (of routes of your own, the preflight). `/info` and `/feeds` list the feeds
 //! that the client may read. `/metrics` is for clients that may read every feed.
 
 mod access;

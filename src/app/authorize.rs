@@ -180,8 +180,14 @@ pub(super) fn refused(denied: Denied) -> Problem {
 
 /// Routes of the user's own, and sessions for the server's own handlers: for clients that may do something here.
 /// What, the route decides; it finds the [`Access`] in the extensions of its requests.
+///
+/// A browser asks without credentials, by a preflight, whether it may send them. It is answered here and not by the
+/// route: one that takes any method would run without a decision.
 pub(super) async fn own(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
+    if let Some(method) = preflight(&parts) {
+        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, method.clone())]).into_response();
+    }
     match app.some_right(&parts).await {
         Ok(access) => {
             parts.extensions.insert(access);
@@ -189,6 +195,16 @@ pub(super) async fn own(State(app): State<Arc<App>>, request: Request, next: Nex
         }
         Err(problem) => problem.into_response(),
     }
+}
+
+/// The method for which a browser asks before it sends what it will (Fetch §4.8). The [guard](super::guard) makes the
+/// answer of what is allowed.
+fn preflight(request: &Parts) -> Option<&HeaderValue> {
+    if request.method != Method::OPTIONS || !request.headers.contains_key(header::ORIGIN) {
+        return None;
+    }
+    let method = request.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
+    Method::from_bytes(method.as_bytes()).is_ok().then_some(method)
 }
 
 impl App {

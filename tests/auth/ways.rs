@@ -1,6 +1,9 @@
 //! Every route, by every way, with every kind of credentials: what one refuses, all refuse.
 
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    routing::{any, get},
+};
 use h3cast::{
     App, app,
     auth::{Access, Authorize, Denied, Tokens},
@@ -325,6 +328,37 @@ impl Authorize for BySession {
             true => Access::granted().read(all()).publish(all()),
             false => Access::anonymous(),
         })
+    }
+}
+
+/// Browsers send no credentials with it (Fetch §4.8).
+#[tokio::test]
+async fn a_preflight_of_a_route_of_ones_own_needs_no_token() {
+    let server = TestServer::start(|builder, identity| {
+        let own = Router::new().route("/own", get(async || "own").post(async || "own"));
+        // It answers OPTIONS as it answers everything.
+        let own = own.route("/any", any(async || "own"));
+        App::new([], identity).authorize(tokens()).routes(own).install(builder)
+    })
+    .await;
+    let preflight = headers(&[
+        ("origin", "http://localhost:1"),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "authorization"),
+    ]);
+    for way in [Way::Plain, Way::Http1, Way::Http2, Way::Http3] {
+        for path in ["/own", "/any"] {
+            let answer = ask(&server, way, Method::OPTIONS, path, &preflight, "").await;
+            assert_eq!(answer.status, StatusCode::NO_CONTENT, "{way:?} {path}: {}", answer.body);
+            assert_eq!(answer.header("access-control-allow-origin"), "http://localhost:1", "{way:?} {path}");
+            assert!(answer.header("access-control-allow-methods").contains("POST"), "{way:?} {path}");
+            assert_eq!(answer.header("access-control-allow-headers"), "authorization", "{way:?} {path}");
+            let answer = ask(&server, way, Method::POST, path, &HeaderMap::new(), "").await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{way:?} {path}");
+        }
+        // What is no preflight reaches no handler without a token.
+        let answer = ask(&server, way, Method::OPTIONS, "/any", &HeaderMap::new(), "").await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{way:?}: {}", answer.body);
     }
 }
 
