@@ -62,7 +62,8 @@ impl App {
             return Err(refused(Denied::invalid("the token has expired: get a new one")));
         }
         // A page elsewhere can have a browser send a cookie, and publish as its user.
-        let foreign = !request.method.is_safe() && is_by_cookie(request, &access) && !is_same_origin(request);
+        let unsafe_by_cookie = !request.method.is_safe() && is_by_cookie(request, &access);
+        let foreign = unsafe_by_cookie && access.publishes() && !is_same_origin(request);
         let access = if foreign { access.only_reading() } else { access };
         Ok(Decided { credentials: access.is_granted(), access, foreign })
     }
@@ -211,9 +212,13 @@ impl App {
     /// Whether the client of this request may do anything at all.
     pub(super) async fn some_right(&self, request: &Parts) -> Result<Access, Problem> {
         let decided = self.decide(request).await?;
-        match decided.access.allows_anything() || decided.foreign {
+        match decided.access.allows_anything() {
             true => Ok(decided.access),
-            false => Err(decided.refusal(Action::Read, "what is here")),
+            false => {
+                // What a cookie may not do from elsewhere is publish.
+                let action = if decided.foreign { Action::Publish } else { Action::Read };
+                Err(decided.refusal(action, "what is here"))
+            }
         }
     }
 }

@@ -169,6 +169,11 @@ impl Access {
         !self.read.is_empty() || !self.publish.is_empty()
     }
 
+    /// Whether it allows publishing to any feed.
+    pub(crate) fn publishes(&self) -> bool {
+        !self.publish.is_empty()
+    }
+
     /// Whether it allows that with the feed of that name, which need not exist.
     #[must_use]
     pub fn allows(&self, action: Action, feed: &str) -> bool {

@@ -279,6 +279,10 @@ async fn a_session_of_ones_own_needs_a_token_at_every_path() {
             let answer = ask(server, Way::Session, Method::CONNECT, path, &shows.headers(), "").await;
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path} {shows:?}: {}", answer.body);
         }
+        // Of anything else, as of a page's theme.
+        let cookie = headers(&[("cookie", "a=b")]);
+        let answer = ask(server, Way::Session, Method::CONNECT, path, &cookie, "").await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path} with a cookie: {}", answer.body);
         if path.starts_with("/stream") {
             continue;
         }
