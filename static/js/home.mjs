@@ -9,6 +9,7 @@ import { Follower } from "./follow.mjs";
 import { loadInfo } from "./info.mjs";
 import { noticeWebTransport } from "./page.mjs";
 import { byId } from "./panel.mjs";
+import { Renewals } from "./renewals.mjs";
 import { askForToken } from "./token-form.mjs";
 
 const env = browserEnv();
@@ -56,16 +57,17 @@ else look();
 /** Asks the server what it has, and the visitor for a token if it shows nothing without one. */
 async function look() {
   const over = new AbortController();
+  const renewals = new Renewals(env);
   view.panel.start.addEventListener("click", () => over.abort(), { signal: over.signal });
   for (;;) {
     try {
       const { info } = await loadInfo(env);
       showInfo(info);
       if (info.feeds.length > 0 || info.auth === null || info.auth.token) return;
-      if (!(await env.token?.renew("This server shows its feeds to those who have a token.", over.signal))) return;
+      if (!(await renewals.renew("This server shows its feeds to those who have a token.", over.signal))) return;
     } catch (cause) {
       const error = asPageError(cause);
-      if (error.needsToken && (await env.token?.renew(error.message, over.signal))) continue;
+      if (error.needsToken && (await renewals.renew(error.message, over.signal))) continue;
       if (!over.signal.aborted) view.panel.showError(error);
       return;
     }

@@ -3,6 +3,7 @@ import { wireCopyButtons } from "./copy.mjs";
 import { browserEnv } from "./env.mjs";
 import { noFeeds, noWebTransport } from "./errors.mjs";
 import { chosenFeed, feedUrl, loadInfo } from "./info.mjs";
+import { Renewals } from "./renewals.mjs";
 import { snippetFor } from "./snippet.mjs";
 import { askForToken } from "./token-form.mjs";
 import { View } from "./view.mjs";
@@ -31,9 +32,18 @@ export function startPage(transport) {
     showPaths({ feed: path, isDefault, info: new URL("info", env.href).pathname });
     if (!isDefault) showNamed(feed);
   };
+  const renewals = new Renewals(env);
   const viewer = new Viewer(env, {
     ...view.events,
     onInfo: showInfo,
+    onChunk: (chunk) => {
+      renewals.reset();
+      view.events.onChunk(chunk);
+    },
+    onDone: (summary) => {
+      renewals.reset();
+      view.events.onDone(summary);
+    },
     onError: (error) => {
       view.events.onError(error);
       if (error.needsToken) void again(error.message);
@@ -46,7 +56,8 @@ export function startPage(transport) {
   async function again(why) {
     const over = new AbortController();
     view.panel.start.addEventListener("click", () => over.abort(), { signal: over.signal });
-    if (await env.token?.renew(why, over.signal)) viewer.start(transport, wanted);
+    addEventListener("pagehide", () => over.abort(), { signal: over.signal });
+    if (await renewals.renew(why, over.signal)) viewer.start(transport, wanted);
   }
 
   view.panel.start.addEventListener("click", () => viewer.start(transport, wanted));

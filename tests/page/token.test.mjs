@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { FIRST_PAUSE_MS, LONGEST_PAUSE_MS, Renewals } from "../../static/js/renewals.mjs";
 import { Token, tokenIn } from "../../static/js/token.mjs";
+import { FakeEnv, settled } from "./fakes.mjs";
 
 const HREF = "https://cast.example/live/";
 
@@ -70,4 +72,56 @@ test("token: what a renewal may answer", () => {
   for (const [text, token] of [
     ["abc\n", "abc"], ['{"token":"abc"}', "abc"], ['{"token":7}', ""], ["{", ""], ["", ""], ["<html> x", ""],
   ]) assert.equal(tokenIn(text), token, text);
+});
+
+/** A server that issues any number of tokens and takes none, and pauses that the test ends. */
+function refusing({ renewal = "/login/token" } = {}) {
+  let issued = 0;
+  const answers = {};
+  Object.defineProperty(answers, "/login/token", { get: () => `token-${(issued += 1)}` });
+  const { token } = made({ answers });
+  token.renewal = renewal;
+  const env = new FakeEnv({ token });
+  const pauses = () => [...env.timers.values()].map(({ ms }) => ms);
+  return { env, token, pauses, renewals: new Renewals(env), issued: () => issued };
+}
+
+test("token: renewed again and again with pauses, where the server refuses each", async () => {
+  const { env, token, pauses, renewals, issued } = refusing();
+  assert.equal(await renewals.renew("why", never), true, "the first at once");
+  for (const ms of [2000, 4000, 8000, 16_000, 30_000, 30_000]) {
+    const before = issued();
+    const renewed = renewals.renew("why", never);
+    await settled();
+    assert.deepEqual([pauses(), issued()], [[ms], before]);
+    env.tick(ms - 1);
+    await settled();
+    assert.equal(issued(), before);
+    env.tick(1);
+    assert.equal(await renewed, true);
+    assert.equal(token.value, `token-${before + 1}`);
+  }
+  assert.deepEqual([FIRST_PAUSE_MS, LONGEST_PAUSE_MS], [2000, 30_000]);
+  // One was of use.
+  renewals.reset();
+  assert.equal(await renewals.renew("why", never), true);
+  assert.deepEqual(pauses(), []);
+});
+
+test("token: a pause ends with what it is for, and then nothing is renewed", async () => {
+  const { pauses, renewals, issued } = refusing();
+  await renewals.renew("why", never);
+  const over = new AbortController();
+  const renewed = renewals.renew("why", over.signal);
+  over.abort();
+  assert.equal(await renewed, false);
+  assert.equal(await renewals.renew("why", over.signal), false);
+  assert.deepEqual([pauses(), issued()], [[], 1]);
+});
+
+test("token: a visitor is asked again without a pause", async () => {
+  const { token, pauses, renewals } = refusing({ renewal: null });
+  token.ask = async () => "typed";
+  for (let i = 0; i < 3; i += 1) assert.equal(await renewals.renew("why", never), true);
+  assert.deepEqual(pauses(), []);
 });
