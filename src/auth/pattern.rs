@@ -83,6 +83,36 @@ impl Pattern {
         }
         parts.next().is_none()
     }
+
+    /// What is meant of `family`, which is a feed's name or the pattern of a family of feeds, in words: a name or a
+    /// pattern, `family` itself if that is all of it. Of two parts that are both only partly letters, ours stands
+    /// for what they have in common.
+    #[cfg(feature = "cli")]
+    pub(crate) fn common(&self, family: &str) -> Option<String> {
+        if self.is_all() {
+            return Some(family.to_owned());
+        }
+        let (mut ours, mut theirs) = (self.0.split('.'), family.split('.'));
+        let mut common = Vec::new();
+        loop {
+            common.push(match (ours.next(), theirs.next()) {
+                (None, None) => return Some(common.join(".")),
+                (Some(">"), Some(part)) => {
+                    common.extend(std::iter::once(part).chain(theirs));
+                    return Some(common.join("."));
+                }
+                (Some(part), Some(">")) => {
+                    common.extend(std::iter::once(part).chain(ours));
+                    return Some(common.join("."));
+                }
+                (Some(our), Some("*")) => our,
+                (Some(our), Some(their)) if like(our.as_bytes(), their.as_bytes()) => their,
+                (Some(our), Some(their)) if their.contains('*') && like(their.as_bytes(), our.as_bytes()) => our,
+                (Some(our), Some(their)) if our.contains('*') && their.contains('*') => our,
+                _ => return None,
+            });
+        }
+    }
 }
 
 /// Whether a part is like one in which `*` is any letters. Takes time in proportion to both at most: after a `*`

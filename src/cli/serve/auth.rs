@@ -197,20 +197,64 @@ pub(super) fn readers(args: &ServeArgs, feeds: &[String]) -> String {
         Some(at) => format!("anyone who reaches {at}"),
         None => "anyone on this machine".into(),
     };
-    let list = |names: Vec<&String>| {
+    let list = |names: &[String]| {
         let more = names.len().saturating_sub(NAMED);
-        let named = names.iter().take(NAMED).map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+        let named = names[..names.len().min(NAMED)].join(", ");
         if more > 0 { format!("{named} and {more} more") } else { named }
     };
     if !args.auth.is_on() {
         let advice = if reached.is_some() { " (--tokens or --auth lets only some)" } else { "" };
-        return format!("{who} can read {}{advice}", list(feeds.iter().collect()));
+        return format!("{who} can read {}{advice}", list(feeds));
     }
-    let open: Vec<_> =
-        feeds.iter().filter(|name| args.auth.public.iter().any(|pattern| pattern.matches(name))).collect();
-    match open.len() {
-        0 => "nothing can be read without a token".into(),
-        all if all == feeds.len() => format!("{who} can read {}; publishing needs a token", list(open)),
-        _ => format!("{who} can read {}; the rest needs a token", list(open)),
+    let mut open: Vec<String> = Vec::new();
+    let mut all = true;
+    for feed in feeds {
+        let public: Vec<_> = args.auth.public.iter().filter_map(|pattern| pattern.common(feed)).collect();
+        let whole = public.contains(feed);
+        all &= whole;
+        // Of a family, everyone may be able to read a part.
+        for name in if whole { vec![feed.clone()] } else { public } {
+            if !open.contains(&name) {
+                open.push(name);
+            }
+        }
+    }
+    match open.as_slice() {
+        [] => "nothing can be read without a token".into(),
+        open if all => format!("{who} can read {}; publishing needs a token", list(open)),
+        open => format!("{who} can read {}; the rest needs a token", list(open)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Given {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    #[test]
+    fn who_can_read_a_part_of_a_family() {
+        for (public, feeds, said) in [
+            ("chat.lobby", &["chat.*"][..], "can read chat.lobby; the rest needs a token"),
+            ("chat.lobby", &["log", "chat.*"], "can read chat.lobby; the rest needs a token"),
+            ("chat.lobby,chat.*", &["chat.*"], "can read chat.*; publishing needs a token"),
+            ("chat.>", &["chat.*"], "can read chat.*; publishing needs a token"),
+            ("chat.*", &["chat.>"], "can read chat.*; the rest needs a token"),
+            ("*.lobby", &["chat.>", "chat.*"], "can read chat.lobby; the rest needs a token"),
+            ("*", &["log", "chat.>"], "can read log, chat.>; publishing needs a token"),
+            ("log", &["log", "chat.*"], "can read log; the rest needs a token"),
+            ("chat,chat.a.b,chats.a", &["chat.*"], "nothing can be read without a token"),
+        ] {
+            let given = Given::parse_from(["h3cast", "--tokens", "file", "--public", public]);
+            let feeds: Vec<String> = feeds.iter().copied().map(String::from).collect();
+            let readers = readers(&given.serve, &feeds);
+            assert!(readers.ends_with(said), "{public} {feeds:?}: {readers}");
+        }
     }
 }
