@@ -173,6 +173,13 @@ impl Shared {
         Err(Violation { code: code::H3_EXCESSIVE_LOAD, reason: "too many frames or streams that bring nothing" })
     }
 
+    /// A request was given up before it was answered.
+    pub(crate) fn given_up(&self) {
+        if let Err(flood) = self.spend(1) {
+            self.violated(flood);
+        }
+    }
+
     /// A request was answered: the peer may give up as many again.
     pub(crate) fn earn(&self) {
         lock(&self.allowance).add(2);

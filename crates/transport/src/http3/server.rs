@@ -327,12 +327,15 @@ impl Answering {
             both = future::join(handled, write::write_interim(&outgoing, send)) => both,
             // The client went away: whatever the handler was doing is dropped here.
             _ = &mut self.parts.stopped => {
-                if let Err(flood) = self.shared.spend(1) {
-                    self.shared.violated(flood);
-                }
+                self.shared.given_up();
                 return None;
             }
         };
+        // A handler that answers at once comes first above, also where the client gives a request up as it sends it.
+        if (&mut self.parts.stopped).now_or_never().is_some() {
+            self.shared.given_up();
+            return None;
+        }
         self.shared.earn();
         if self.parts.malformed.get() {
             // Whatever the application made of it.

@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use axum_core::{body::Body, response::IntoResponse};
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, future::BoxFuture};
 use h3cast_proto::structured;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use tokio::sync::oneshot;
@@ -84,8 +84,16 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, ope
         Ok(answer) = &mut answered => Err(answer),
         response = &mut service => Ok(response.unwrap_or_else(|never| match never {})),
         // The client went away: whatever the service was doing is dropped here.
-        _ = &mut asked.parts.stopped => return None,
+        _ = &mut asked.parts.stopped => {
+            asked.shared.given_up();
+            return None;
+        }
     };
+    // A service that answers at once comes first above.
+    if (&mut asked.parts.stopped).now_or_never().is_some() {
+        asked.shared.given_up();
+        return None;
+    }
     let mut response = match response.map(|response| (response, answered.try_recv())) {
         Ok((response, Err(_))) => response,
         Ok((_, Ok(answer))) => return session.answer(answer, asked.parts.stopped).await,

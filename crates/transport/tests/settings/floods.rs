@@ -158,8 +158,25 @@ async fn floods_over_http3_end_the_connection() {
         Err(_) => std::future::pending().await,
     });
     assert_eq!(code.await, load);
+    // Complete requests whose answer, which is there at once, nobody wants (CVE-2023-44487): a GET, and the CONNECT of
+    // a session. Their fields are from QPACK's static table, but for the authority and `:protocol`.
+    let get = [&[0, 0, 0xd1, 0xd7, 0xc1, 0x50, 9][..], b"localhost"].concat();
+    let connect = [&[0, 0, 0xcf, 0xd7, 0xc1, 0x50, 9][..], b"localhost\x27\x02:protocol\x0cwebtransport"].concat();
+    for fields in [get, connect] {
+        let head = [&[1, fields.len() as u8][..], &fields].concat();
+        let code = flooded(&serving, async |quic, _| match quic.open_bi().await {
+            Ok((mut send, mut recv)) => {
+                // All in one packet.
+                let _ = send.write_all(&head).await;
+                let _ = send.finish();
+                let _ = recv.stop(0x10c_u32.into());
+            }
+            Err(_) => std::future::pending().await,
+        });
+        assert_eq!(code.await, load);
+    }
     soon("the counts", async {
-        while serving.refused(Refusal::ControlFrames) < 5 {
+        while serving.refused(Refusal::ControlFrames) < 7 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
