@@ -94,9 +94,15 @@ impl Progress {
         }
     }
 
-    /// Says how the connection is to be ended.
+    /// Says how the connection is to be ended: now, if it was cut before.
     pub(super) fn is_of(&self, handle: &ConnectionHandle) {
+        // One after the other with a cut, so that one of the two sees the other.
+        let seen = lock(&self.seen);
         let _ = self.handle.set(handle.clone());
+        drop(seen);
+        if self.is_cut() {
+            close(handle, "the client took nothing during its handshake");
+        }
     }
 
     pub(super) fn wrote<E>(&self, written: &Poll<Result<usize, E>>) {
@@ -134,9 +140,11 @@ impl Progress {
     }
 
     fn cut(&self, timeout: Duration) {
+        let seen = lock(&self.seen);
         self.cut.store(true, Ordering::Release);
+        drop(seen);
         if let Some(handle) = self.handle.get() {
-            handle.close(code::H3_REQUEST_CANCELLED, &format!("the client took nothing for {timeout:?}"));
+            close(handle, &format!("the client took nothing for {timeout:?}"));
         }
     }
 
@@ -146,6 +154,10 @@ impl Progress {
     }
 }
 
+fn close(handle: &ConnectionHandle, reason: &str) {
+    handle.close(code::H3_REQUEST_CANCELLED, reason);
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -153,6 +165,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::Owner;
 
     const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -179,6 +192,15 @@ mod tests {
         }
         assert!(!look(&progress, begun, 99 * 59 + 59, Some(901)));
         assert!(look(&progress, begun, 99 * 59 + 60, Some(901)));
+    }
+
+    #[test]
+    fn a_cut_before_the_handshake_was_complete_ends_the_connection() {
+        let (progress, _) = progress();
+        progress.cut(TIMEOUT);
+        let owner = Owner::tcp(None, ([127, 0, 0, 1], 9).into(), None, None, Default::default());
+        progress.is_of(owner.handle());
+        assert!(owner.handle().closing().is_cancelled());
     }
 
     #[test]
