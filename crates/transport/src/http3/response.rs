@@ -26,6 +26,7 @@ use super::{
 use crate::{
     guard::{Malformed, RequestParts, SendStream as GuardedSendStream, Stopped},
     interim::Outgoing,
+    outstanding::LONGEST,
     quic::{Connection, SendStream},
     rarely::rarely,
     response::{Checked, checked, checked_interim, has_no_content},
@@ -123,7 +124,7 @@ pub(super) async fn write(
         Ok(()) => {
             // Errors here mean that the client has gone.
             if unfinished.finish() {
-                stopped.await;
+                has_all(conn.send_timeout(), stopped).await;
             }
         }
         Err(error) => {
@@ -139,6 +140,15 @@ pub(super) async fn write(
         }
     }
     None
+}
+
+/// Waits until the client has all of a response. One that acknowledges everything but this, with a send timeout, keeps
+/// its place for a minute at least: then it no longer counts, and its connection ends as one without a request does.
+async fn has_all(send_timeout: Option<Duration>, stopped: impl Future<Output = ()>) {
+    let Some(timeout) = send_timeout else { return stopped.await };
+    if tokio::time::timeout(LONGEST.max(timeout), stopped).await.is_err() {
+        debug!("a client has not acknowledged a response in time");
+    }
 }
 
 /// The answer where a takeover and the layers around its handler do not go together.
@@ -199,4 +209,22 @@ fn date() -> HeaderValue {
     let now = time::OffsetDateTime::from(SystemTime::now());
     let text = now.format(&format).unwrap_or_default();
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_that_is_never_acknowledged_does_not_count_for_ever() {
+        for (timeout, expected) in [(1, Some(60)), (200, Some(200)), (0, None)] {
+            let begun = Instant::now();
+            let timeout = (timeout > 0).then_some(Duration::from_secs(timeout));
+            let waiting = has_all(timeout, std::future::pending());
+            let ended = tokio::time::timeout(Duration::from_secs(10_000), waiting).await;
+            assert_eq!(ended.ok().map(|()| begun.elapsed().as_secs()), expected);
+        }
+    }
 }

@@ -165,6 +165,11 @@ impl Connection {
         self.ours.sending.limit(timeout, cut);
     }
 
+    /// The time of [`limit_sending`](Self::limit_sending), if there is one.
+    pub(crate) fn send_timeout(&self) -> Option<Duration> {
+        self.ours.sending.timeout()
+    }
+
     /// What the peer has acknowledged.
     pub(crate) fn acknowledged(&self) -> Acknowledged {
         let stats = self.engine.stats();

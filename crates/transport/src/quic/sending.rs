@@ -57,6 +57,11 @@ impl Sending {
         let _ = self.timeout.set(Timeout { time, cut: Box::new(cut) });
     }
 
+    /// The time of [`limit`](Self::limit).
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.timeout.get().map(|timeout| timeout.time)
+    }
+
     /// Lets the window grow, now that a stream could not be written; whether it has grown.
     pub(super) fn widen(&self) -> bool {
         let Some(window) = self.window.get() else { return false };
