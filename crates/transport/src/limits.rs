@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Longer than anything lasts, and yet it can be added to a time.
+pub(crate) const EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
 /// What one client may cost: the same over HTTP/1.1, HTTP/2 and HTTP/3.
 ///
 /// ```
@@ -247,7 +250,8 @@ impl Limits {
 
     /// The send timeout, if there is one, and how often to look whether a client still takes something.
     pub(crate) fn send_pauses(&self) -> Option<(Duration, Duration)> {
-        (!self.send_timeout.is_zero()).then(|| (self.send_timeout, self.send_timeout / 6))
+        let timeout = self.send_timeout.min(EVER);
+        (!timeout.is_zero()).then(|| (timeout, timeout / 6))
     }
 
     /// Whether they can be kept.
@@ -276,5 +280,18 @@ impl Limits {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_send_timeout_without_an_end_can_be_added_to_a_time() {
+        let (timeout, pause) = Limits::default().send_timeout(Duration::MAX).send_pauses().unwrap();
+        assert!(Instant::now() + timeout > Instant::now() + 2 * pause);
     }
 }

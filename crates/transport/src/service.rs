@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::{
     admission::{Admission, Client},
     connection::{ConnectionHandle, Hooks},
-    limits::Limits,
+    limits::{EVER, Limits},
     origin::Origins,
     proxy::TrustedProxies,
     reached::{Advertise, Via},
@@ -96,6 +96,5 @@ pub(crate) async fn overdue(stop: &CancellationToken, limit: Duration) {
 
 /// The time that is `limit` after `start`; a limit may be longer than anything lasts.
 pub(crate) fn after(start: Instant, limit: Duration) -> Instant {
-    const EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
     start + limit.min(EVER)
 }
