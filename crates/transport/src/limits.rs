@@ -230,7 +230,8 @@ impl Limits {
     /// stream (CANCEL) or, when the client reads nothing at all, the connection; over HTTP/3 the stream
     /// (H3_REQUEST_CANCELLED), and a stream of a session with code 0. A client that acknowledges nothing over QUIC loses
     /// its connection (H3_EXCESSIVE_LOAD). It is looked at six times within the timeout, so that a cut may come
-    /// that much later. Default 60 s, as nginx has.
+    /// a sixth of it later; up to two thirds of it later where a client over QUIC acknowledges nothing, which is looked at
+    /// less often. Default 60 s, as nginx has.
     #[must_use]
     pub fn send_timeout(mut self, timeout: Duration) -> Self {
         self.send_timeout = timeout;
