@@ -229,9 +229,12 @@ impl Limits {
     /// Then its response is cut, so that what it pins is freed: over HTTP/1.1 the connection is reset, over HTTP/2 the
     /// stream (CANCEL) or, when the client reads nothing at all, the connection; over HTTP/3 the stream
     /// (H3_REQUEST_CANCELLED), and a stream of a session with code 0. A client that acknowledges nothing over QUIC loses
-    /// its connection (H3_EXCESSIVE_LOAD). It is looked at six times within the timeout, so that a cut may come
-    /// a sixth of it later; up to two thirds of it later where a client over QUIC acknowledges nothing, which is looked at
-    /// less often. Default 60 s, as nginx has.
+    /// its connection (H3_EXCESSIVE_LOAD). A response over HTTP/2 that is complete, and waits for credit alone, is cut with
+    /// its connection, when that is closed for want of another request.
+    ///
+    /// It is looked at six times within the timeout, so that a cut may come a sixth of it later; up to two thirds of
+    /// it later where a client over QUIC acknowledges nothing, which is looked at less often. Default 60 s, as nginx
+    /// has.
     #[must_use]
     pub fn send_timeout(mut self, timeout: Duration) -> Self {
         self.send_timeout = timeout;

@@ -85,6 +85,12 @@ impl Outstanding {
         }
     }
 
+    /// Whether nothing is held. Unlike a poll of [`none`](Self::none), it does not replace the task that waits.
+    #[cfg(feature = "tcp")]
+    pub(crate) fn is_none(&self) -> bool {
+        self.0.held.load(Ordering::Acquire) == 0
+    }
+
     /// Waits until nothing is held any more. Cancel-safe.
     pub async fn none(&self) {
         poll_fn(|cx| self.poll(cx)).await;

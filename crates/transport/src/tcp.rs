@@ -32,6 +32,7 @@ use std::{
 
 use axum_core::body::Body;
 use futures_util::FutureExt;
+use h3cast_proto::code;
 use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
@@ -53,7 +54,7 @@ use self::{
     flushed::{Flushed, Flushes},
     linked::{Linked, Upgraded},
     opening::Openings,
-    pace::Paced,
+    pace::{Paced, without_credit},
     pings::Pings,
     settings::Tasks,
     stalled::Sockets,
@@ -447,11 +448,9 @@ async fn connection<S>(
     });
     let counters = context.admission.counters().clone();
     let cut = Arc::new(move || counters.refused(Refusal::SendTimeout, remote));
-    let builder = settings::builder(
-        &limits,
-        Tasks { pauses: limits.send_pauses(), flushes: written.clone(), cut },
-        Pings::new(&waiting),
-    );
+    let pauses = limits.send_pauses();
+    let builder =
+        settings::builder(&limits, Tasks { pauses, flushes: written.clone(), cut: cut.clone() }, Pings::new(&waiting));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
     let next_overdue = async {
@@ -470,7 +469,13 @@ async fn connection<S>(
             next_overdue.await;
         }
     };
-    let has_request = || waiting.is_busy() || leaving.none().now_or_never().is_none();
+    let has_request = || waiting.is_busy() || !leaving.is_none();
+    // The responses are complete, and h2 has no credit for what is left of them.
+    let stuck = async {
+        let Some(pauses) = pauses else { return std::future::pending().await };
+        without_credit(pauses, &written, || !waiting.is_busy() && !leaving.is_none()).await;
+        pauses.0
+    };
     let stopping = async {
         stop.cancelled().await;
         // The next request may be there already; hyper does not wait for it.
@@ -513,6 +518,11 @@ async fn connection<S>(
             // hyper waits until the client acknowledges.
             () = has_all(&leaving, &written), if is_http2.load(Ordering::Relaxed) => {
                 debug!(%remote, "closing a connection whose client has everything and says nothing");
+                None
+            }
+            timeout = stuck, if is_http2.load(Ordering::Relaxed) => {
+                cut();
+                handle.close(code::H3_REQUEST_CANCELLED, &format!("the client took nothing for {timeout:?}"));
                 None
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! h2 waits for credit by itself and does not show that. But it consumes what a body gave as it writes it, and each
 //! response is a task that it gives us to spawn (`Tasks`): one whose client takes nothing of it is dropped, and h2
-//! resets its stream (CANCEL). A response that is complete by then, whose end h2 holds, is left: it has no task.
+//! resets its stream (CANCEL). A response that is complete by then, whose end h2 holds, has no task and is left; it
+//! does not keep its connection once that carries nothing else ([`without_credit`]).
 
 use std::{
     pin::{Pin, pin},
@@ -18,6 +19,8 @@ use axum_core::body::Body;
 use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, sleep};
+
+use super::flushed::Flushes;
 
 /// How much of a response was given to h2, and how much of that has left.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +74,25 @@ pub(super) async fn while_taken<T>(
         }
     })
     .await
+}
+
+/// Waits until `is_stuck` was seen for `timeout`, looked at every `pause`, and the connection wrote nothing meanwhile
+/// though it could.
+pub(super) async fn without_credit(
+    (timeout, pause): (Duration, Duration),
+    flushes: &Flushes,
+    is_stuck: impl Fn() -> bool,
+) {
+    let (mut before, mut since) = (flushes.written(), Instant::now());
+    loop {
+        sleep(pause).await;
+        let written = flushes.written();
+        if written != before || flushes.is_blocked() || !is_stuck() {
+            (before, since) = (written, Instant::now());
+        } else if since.elapsed() >= timeout {
+            return;
+        }
+    }
 }
 
 /// A body that counts, over HTTP/2, what it gives.
@@ -151,8 +173,13 @@ impl Drop for Piece {
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
+    use crate::{
+        limits::Limits,
+        tcp::{ending::Ending, flushed::Flushed, opening::Openings, waiting::Waiting},
+    };
 
     const TIMES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(10));
 
@@ -190,5 +217,24 @@ mod tests {
             while_taken(std::future::pending::<()>(), TIMES, || false).await
         });
         assert!(waiting.await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_writes_has_credit() {
+        let (flushes, begun) = (Flushes::default(), Instant::now());
+        let ending = Ending::new(None, ([127, 0, 0, 1], 9).into());
+        let waiting = Waiting::new(&Limits::default());
+        let mut connection = Flushed::new(tokio::io::sink(), flushes.clone(), Openings::default(), ending, waiting);
+        let writing = async {
+            for _ in 0..9 {
+                sleep(Duration::from_secs(55)).await;
+                connection.write_all(b"a").await.unwrap();
+            }
+        };
+        tokio::join!(without_credit(TIMES, &flushes, || true), writing);
+        assert_eq!(begun.elapsed(), Duration::from_secs(500) + TIMES.0);
+        // Nor is one that carries something, here until the 700th second.
+        without_credit(TIMES, &flushes, || begun.elapsed().as_secs() > 700).await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(700) + TIMES.0);
     }
 }

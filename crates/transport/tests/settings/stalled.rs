@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    h2::{DATA, H2, HEADERS, RST_STREAM, WINDOW_UPDATE, frame, get as fields, narrow},
+    h2::{DATA, H2, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, get as fields, narrow},
     kit::{Serving, soon},
 };
 
@@ -170,6 +170,24 @@ async fn over_http2_a_connection_that_reads_nothing_is_cut() {
     assert_eq!(soon("a cut", told.recv()).await, Some("fast"));
     while h2.next().await.is_some() {}
     // Once: its stream is not another cut.
+    assert_eq!(serving.refused(Refusal::SendTimeout), 1);
+}
+
+#[tokio::test]
+async fn over_http2_a_complete_response_without_credit_does_not_keep_its_connection() {
+    let limits = Limits::default().send_timeout(TIMEOUT).keep_alive(TIMEOUT);
+    let serving = Serving::start(|builder| builder.limits(limits)).await;
+    let mut h2 = H2::open(serving.plain()).await;
+    // SETTINGS_INITIAL_WINDOW_SIZE: of "hello" the client takes the first byte.
+    h2.write(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1])).await.unwrap();
+    h2.write(&frame(HEADERS, 5, 1, &fields("/"))).await.unwrap();
+    let mut taken = Vec::new();
+    while let Some(frame) = h2.next().await {
+        if frame.ty == DATA {
+            taken.extend(frame.payload);
+        }
+    }
+    assert_eq!(taken, b"h");
     assert_eq!(serving.refused(Refusal::SendTimeout), 1);
 }
 
