@@ -247,6 +247,26 @@ fn nobody_there() {
 }
 
 #[test]
+fn a_token_of_the_command_line_counts_before_a_file_of_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Running::start(dir.path(), &["--listen", "localhost:0", "--http", "off", "--count", "1"]);
+    let url = format!("{}stream", server.url);
+    for (args, status, said) in [
+        (&["get", &url, "--token", "given"][..], 0, ""),
+        // The same as that of the environment, and all the same given.
+        (&["get", &url, "--token", "of-the-environment"], 0, ""),
+        (&["get", &url], 2, "nowhere"),
+        (&["get", &url, "--token-file", "elsewhere"], 2, "elsewhere"),
+    ] {
+        let mut command = h3cast(dir.path(), args);
+        command.env("H3CAST_TOKEN", "of-the-environment").env("H3CAST_TOKEN_FILE", "nowhere");
+        let got = command.output().unwrap();
+        assert!(text(&got.stderr).contains(said), "{args:?}: {}", text(&got.stderr));
+        assert_eq!(got.status.code(), Some(status), "{args:?}");
+    }
+}
+
+#[test]
 fn every_flag_has_an_environment_variable() {
     let dir = tempfile::tempdir().unwrap();
     let child = h3cast(dir.path(), &[])

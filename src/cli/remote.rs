@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use clap::Args;
+use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use http::{HeaderMap, Uri, header};
 
 use super::{DEFAULT_CERTS, Failure, complain, log, signals, untrusted};
@@ -37,9 +37,12 @@ pub(super) struct TrustArgs {
     insecure: bool,
 }
 
-/// What is shown to a server that asks for a token.
+/// What is shown to a server that asks for a token. What stands on the command line counts before the environment.
+#[derive(Debug)]
+pub(super) struct TokenArgs(GivenToken);
+
 #[derive(Debug, Args)]
-pub(super) struct TokenArgs {
+struct GivenToken {
     /// The token for a server that asks for one. Other users can see command lines: set H3CAST_TOKEN, or use
     /// --token-file.
     #[arg(long, env = "H3CAST_TOKEN", hide_env_values = true, value_name = "TOKEN")]
@@ -50,14 +53,45 @@ pub(super) struct TokenArgs {
     token_file: Option<PathBuf>,
 }
 
+impl Args for TokenArgs {
+    fn augment_args(command: Command) -> Command {
+        GivenToken::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        GivenToken::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for TokenArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Self::from_arg_matches_mut(&mut matches.clone())
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        let is_given = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+        let only_token = is_given("token") && !is_given("token_file");
+        let mut given = GivenToken::from_arg_matches_mut(matches)?;
+        if only_token {
+            given.token_file = None;
+        }
+        Ok(Self(given))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 impl TokenArgs {
     /// The token, if there is one; `or` is another variable that may hold it.
     pub(super) fn token(&self, or: Option<&str>) -> Result<Option<Token>, Failure> {
-        if let Some(file) = &self.token_file {
+        if let Some(file) = &self.0.token_file {
             return Ok(Some(Token::file(file)));
         }
         let other = || or.and_then(|name| std::env::var(name).ok()).filter(|token| !token.is_empty());
-        let Some(token) = self.token.clone().or_else(other) else { return Ok(None) };
+        let Some(token) = self.0.token.clone().or_else(other) else { return Ok(None) };
         match !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) {
             true => Ok(Some(Token::fixed(token))),
             false => Err(Failure::usage(anyhow::anyhow!("a token has one or more visible ASCII characters"))),
