@@ -204,6 +204,12 @@ fn bad_input_is_told_in_one_sentence() {
         (&["--chunk", "video=bytes"], "there is no feed `video`"),
         (&["serve", "log=publish", "--listen", "0.0.0.0:0"], "--publish-token"),
         (&["serve", "log=publish", "--publish-token", "a b"], "without spaces"),
+        #[cfg(feature = "jwt")]
+        (&["serve", "--tokens", "file", "--auth-ca", "made/cert.pem"], "--auth-ca is for the https URL of --auth"),
+        #[cfg(feature = "jwt")]
+        (&["serve", "--auth", "made/cert.pem", "--auth-ca", "made/cert.pem"], "--auth-ca is for"),
+        #[cfg(feature = "jwt")]
+        (&["serve", "--auth-ca", "made/cert.pem"], "--auth-ca is for"),
         (&["--allow-origin", "example.org"], "is no origin"),
         (&["--open", "lynx"], "chrome"),
         (&["--log", "a=b=c"], "log level"),
@@ -263,6 +269,29 @@ fn a_token_of_the_command_line_counts_before_a_file_of_the_environment() {
         let got = command.output().unwrap();
         assert!(text(&got.stderr).contains(said), "{args:?}: {}", text(&got.stderr));
         assert_eq!(got.status.code(), Some(status), "{args:?}");
+    }
+}
+
+/// Without JSON web tokens nothing makes tokens, and there is no `--auth`.
+#[test]
+#[cfg(not(feature = "jwt"))]
+fn what_is_not_built_in_is_not_named() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "short\n").unwrap();
+    let of = |args: &[&str]| {
+        let got = output(dir.path(), args);
+        text(&got.stdout) + &text(&got.stderr)
+    };
+    for (args, there) in [
+        (&["serve", "--help"][..], "--tokens"),
+        (&["serve", "--public", "log"], "without --tokens"),
+        (&["serve", "log=publish", "--listen", "0.0.0.0:0"], "--tokens FILE"),
+        (&["serve", "--tokens", "file"], "--tokens"),
+    ] {
+        let said = of(args);
+        assert!(said.contains(there), "{args:?}: {said}");
+        let named = said.split(|c: char| c != '-' && !c.is_alphanumeric()).any(|word| word == "--auth");
+        assert!(!named && !said.contains("h3cast token"), "{args:?}: {said}");
     }
 }
 

@@ -93,8 +93,9 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long, env = "H3CAST_RESTART", conflicts_with = "per_viewer")]
     pub(super) restart: bool,
     /// A secret with which clients may publish to every feed. Where other machines can reach the server,
-    /// publish feeds need this, --tokens or --auth. Other users can see command lines: set
-    /// H3CAST_PUBLISH_TOKEN, or use --tokens.
+    #[cfg_attr(feature = "jwt", doc = " publish feeds need this, --tokens or --auth.")]
+    #[cfg_attr(not(feature = "jwt"), doc = " publish feeds need this or --tokens.")]
+    /// Other users can see command lines: set H3CAST_PUBLISH_TOKEN, or use --tokens.
     #[arg(long, env = "H3CAST_PUBLISH_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = token)]
     pub(super) publish_token: Option<String>,
     /// The longest body that one request may publish, in bytes (K, M and G as for --history).

@@ -38,11 +38,20 @@ pub(super) struct AuthArgs {
     #[arg(long, env = "H3CAST_AUTH_CA", value_name = "FILE")]
     auth_ca: Option<PathBuf>,
     /// Let clients read and write by the tokens in this file, one on each line: read=FEEDS publish=FEEDS
-    /// name=NAME TOKEN. `h3cast token` makes such lines. Read again when it changes. Can be repeated.
+    #[cfg_attr(
+        feature = "jwt",
+        doc = " name=NAME TOKEN. `h3cast token` makes such lines. Read again when it changes."
+    )]
+    #[cfg_attr(not(feature = "jwt"), doc = " name=NAME TOKEN. Read again when it changes.")]
+    /// Can be repeated.
     #[arg(long, env = "H3CAST_TOKENS", value_name = "FILE", value_delimiter = ',')]
     tokens: Vec<PathBuf>,
-    /// Feeds that everyone may read without a token, where there is --auth or --tokens: names, chat.* (one part
-    /// after chat), chat.> (all below chat) or * (every feed). Can be repeated.
+    #[cfg_attr(
+        feature = "jwt",
+        doc = " Feeds that everyone may read without a token, where there is --auth or --tokens:"
+    )]
+    #[cfg_attr(not(feature = "jwt"), doc = " Feeds that everyone may read without a token, where there is --tokens:")]
+    /// names, chat.* (one part after chat), chat.> (all below chat) or * (every feed). Can be repeated.
     #[arg(long, env = "H3CAST_PUBLIC", value_name = "FEEDS", value_delimiter = ',')]
     public: Vec<Pattern>,
     /// The cookie in which pages may send a token. [default: h3cast_token]
@@ -53,6 +62,12 @@ pub(super) struct AuthArgs {
     #[arg(long, env = "H3CAST_AUTH_RENEWAL", value_name = "PATH", value_parser = path)]
     auth_renewal: Option<String>,
 }
+
+/// The flags that let clients in by tokens: without JSON web tokens there is one.
+const FLAGS: &str = if cfg!(feature = "jwt") { "--tokens or --auth" } else { "--tokens" };
+/// The same, where a token has to be made yet.
+const TOKENS: &str =
+    if cfg!(feature = "jwt") { "--tokens FILE (`h3cast token` makes one), --auth" } else { "--tokens FILE" };
 
 fn cookie(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
@@ -95,14 +110,19 @@ impl AuthArgs {
                 (self.auth_renewal.is_some(), "--auth-renewal"),
             ] {
                 if given {
-                    let text = "has no effect without --auth or --tokens: everyone who reaches the server may read";
-                    return Err(usage(&format!("{flag} {text}")));
+                    return Err(usage(&format!(
+                        "{flag} has no effect without {FLAGS}: everyone who reaches the server may read"
+                    )));
                 }
             }
         }
         #[cfg(feature = "jwt")]
         if self.auth.is_empty() && (!self.auth_audience.is_empty() && self.auth_secret.is_empty()) {
             return Err(usage("--auth-audience is for JSON web tokens: give --auth or --auth-secret as well"));
+        }
+        #[cfg(feature = "jwt")]
+        if self.auth_ca.is_some() && !self.auth.iter().any(|from| from.starts_with("https://")) {
+            return Err(usage("--auth-ca is for the https URL of --auth: give one, or leave it out"));
         }
         if !self.is_on() {
             return Ok(None);
@@ -156,7 +176,8 @@ fn failed(flag: &str, error: TokensError) -> Failure {
             return Failure::usage(anyhow!("{flag}: {error}{help}"));
         }
     }
-    let help = if matches!(error, TokensError::Tokens { .. }) { " (`h3cast token` makes such lines)" } else { "" };
+    let makes = cfg!(feature = "jwt") && matches!(error, TokensError::Tokens { .. });
+    let help = if makes { " (`h3cast token` makes such lines)" } else { "" };
     // With its cause.
     let error = anyhow::Error::from(error).context(flag.to_owned());
     match help {
@@ -180,7 +201,7 @@ pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure>
     let writable = sources.iter().find(|source| source.kind == Kind::Publish);
     match writable {
         Some(source) if args.publish_token.is_none() && !args.auth.is_on() => Err(Failure::usage(anyhow!(
-            "everyone who reaches {reached} could publish to `{}`: give --tokens FILE (`h3cast token` makes one), --auth, or --publish-token (H3CAST_PUBLISH_TOKEN), or listen on localhost only",
+            "everyone who reaches {reached} could publish to `{}`: give {TOKENS}, or --publish-token (H3CAST_PUBLISH_TOKEN), or listen on localhost only",
             source.name
         ))),
         _ => Ok(()),
@@ -203,7 +224,7 @@ pub(super) fn readers(args: &ServeArgs, feeds: &[String]) -> String {
         if more > 0 { format!("{named} and {more} more") } else { named }
     };
     if !args.auth.is_on() {
-        let advice = if reached.is_some() { " (--tokens or --auth lets only some)" } else { "" };
+        let advice = if reached.is_some() { format!(" ({FLAGS} lets only some)") } else { String::new() };
         return format!("{who} can read {}{advice}", list(feeds));
     }
     let mut open: Vec<String> = Vec::new();
