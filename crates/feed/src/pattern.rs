@@ -13,7 +13,7 @@ const LONGEST: usize = 100;
 )]
 pub struct BadPattern(String);
 
-/// The names that the feeds of [`WrittenFeeds`] may have: parts between dots, of which the last ones may be anything.
+/// The names that the feeds of [`WrittenFeeds`](crate::WrittenFeeds) may have: parts between dots, of which the last ones may be anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     text: String,

@@ -1,5 +1,7 @@
 //! No WebTransport: sessions that are asked for are refused.
 
+use std::sync::OnceLock;
+
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 
@@ -11,7 +13,7 @@ impl Answering {
         self,
         _: http::request::Parts,
         stream: ServerStream,
-        _: &mut Option<Open>,
+        _: &OnceLock<Open>,
     ) -> Option<BoxFuture<'static, ()>> {
         // Our SETTINGS do not offer any.
         refuse(stream, StatusCode::NOT_IMPLEMENTED, self.parts.stopped).await;
