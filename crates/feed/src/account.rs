@@ -79,7 +79,7 @@ struct Taken {
     by_account: HashMap<Account, usize>,
 }
 
-/// Why there is no share.
+/// The share that was asked for cannot be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
     /// All are taken: so many.

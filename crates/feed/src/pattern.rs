@@ -5,7 +5,7 @@ use std::fmt;
 /// The longest name of a feed.
 const LONGEST: usize = 100;
 
-/// A text is no pattern of names.
+/// The text is not a valid pattern of names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "invalid pattern of feed names `{0}`: write the parts of a name between dots, and `*` for each of the last ones that \

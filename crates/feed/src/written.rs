@@ -339,7 +339,7 @@ mod tests {
         write(&family, &account(1), "chat.b").await.unwrap();
         let listed = family.feeds();
         assert!(listed.len() == 2 && listed[0].publisher().is_some());
-        // There is room for others while somebody lists them.
+        // A listing in progress does not keep new feeds out.
         write(&family, &account(2), "chat.c").await.unwrap();
         assert_eq!(names(&family), ["chat.b", "chat.c"]);
         // And whoever lists them all the time does not keep them.

@@ -224,7 +224,7 @@ fn check_tlvs(mut tlvs: &[u8], header: &[u8]) -> Result<Option<bool>, BadProxyHe
     if tlvs.is_empty() { Ok(tls) } else { bad(CUT) }
 }
 
-/// A TLV's type, its value, and what follows; `None` at the end, or where there is no whole one.
+/// A TLV's type, its value, and what follows; `None` at the end, or if what is left is incomplete.
 fn next_tlv(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (head, rest) = bytes.split_at_checked(3)?;
     let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([head[1], head[2]])))?;

@@ -132,7 +132,7 @@ impl Limits {
 
     /// Connections at once of one address ([`admission::Key`](crate::admission::Key): an IPv4 address, an IPv6 /64),
     /// QUIC and TCP together, within [`connections`](Self::connections). The next one is refused: with
-    /// CONNECTION_REFUSED over QUIC, by a reset over TCP. 0 for no such limit. Loopback is no exception. Default 1,024.
+    /// CONNECTION_REFUSED over QUIC, by a reset over TCP. 0 turns the limit off. It applies to loopback too. Default 1,024.
     #[must_use]
     pub fn connections_per_address(mut self, connections: usize) -> Self {
         self.connections_per_address = connections;

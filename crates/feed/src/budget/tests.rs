@@ -91,7 +91,7 @@ async fn those_that_wait_longest_are_cut_first() {
     assert_eq!(budget.cut(), 2);
     budget.observe_at(20_000, LIMIT);
     assert_eq!(seen(), [1, 1, 0], "a viewer that has everything is never cut");
-    // They learn of it when they come again.
+    // They find out at their next poll.
     out.clear();
     for writer in [&mut first, &mut second] {
         let ended = writer.next(&mut out).now_or_never();

@@ -67,8 +67,8 @@ impl Client {
         Open::of(self, Kind::Requests).map_err(|reason| self.refused(reason))
     }
 
-    /// Begins a request of somebody who need not be at this address: it came in early data, and the handshake is not
-    /// complete. Once it is, the request has to [claim](Open::claim) its place.
+    /// Begins a request that came in early data, from an address that may be forged: the handshake is not complete.
+    /// Once it is, the request has to [claim](Open::claim) its place.
     pub(crate) fn early_request(&self) -> Result<Open, Refusal> {
         Open::unclaimed(self, Kind::Requests).map_err(|reason| self.refused(reason))
     }

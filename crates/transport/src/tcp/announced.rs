@@ -15,7 +15,7 @@ use crate::{
 /// Why a connection has no header.
 #[derive(Debug, thiserror::Error)]
 enum NoHeader {
-    /// As a load balancer does that only looks whether somebody listens.
+    /// As a load balancer does that only checks whether the server is listening.
     #[error("it ended before its first byte")]
     Empty,
     #[error("what it sent first is not a header of the PROXY protocol: {0}")]

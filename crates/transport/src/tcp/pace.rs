@@ -206,7 +206,7 @@ mod tests {
     async fn a_response_of_which_nothing_is_taken_is_given_up() {
         let never = Duration::from_secs(100_000);
         assert_eq!(given_up(1, never, false).await, Some(TIMES.0));
-        // A connection that takes nothing at all is somebody else's.
+        // A connection that takes nothing at all is handled by `stalled`.
         assert_eq!(given_up(1, never, true).await, None);
         assert_eq!(given_up(100, Duration::from_secs(50), false).await, None);
     }

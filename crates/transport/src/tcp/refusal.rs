@@ -29,7 +29,7 @@ const LONGEST: Duration = Duration::from_millis(500);
 
 /// Waits with an error to a request that has `rest` left until what the client makes of it cannot cut it.
 pub(super) async fn held(response: Response<Checked>, rest: &Rest) -> Response<Checked> {
-    // What is no error stops no upload, and may never end.
+    // Only errors make clients stop uploading; other responses may never end.
     if response.status().as_u16() < 300 || !rest.is_left() {
         return response;
     }
