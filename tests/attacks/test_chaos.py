@@ -32,6 +32,9 @@ HISTORY = "4M"
 # What the program may hold more after the second part than after the first; and than before both, in MiB: what the
 # allocator keeps for the next flood.
 GROWTH, KEPT = 1.10, 32
+# Threads more than at the start, in all: the pool for blocking work keeps as many as were busy at once, since work that
+# comes every second wakes each of them in turn. A thread for each event would be many more, in either part.
+POOL = 4
 # A peer that vanished is forgotten after 30 s, and then everything is to be as it was.
 SETTLED = 60.0
 
@@ -200,12 +203,13 @@ async def scenario() -> None:
         chaos, audience = Chaos(server, authority, udp, tcp), Audience(server, udp, tcp)
         await audience.view(EARLIER, EARLIER_RATE, 1)
         start = held(server)
+        threads = start["threads"] + POOL
         await audience.view(15 * RATE, RATE, 3, chaos, chaos.each())
-        before = await settled(server, start | {"rss": start["rss"] + KEPT})
+        before = await settled(server, start | {"rss": start["rss"] + KEPT, "threads": threads})
         began = time.monotonic()
         await audience.view(int(SECONDS * RATE), RATE, 3, chaos, chaos.any(SECONDS))
         took = time.monotonic() - began
-        after = await settled(server, before | {"rss": before["rss"] * GROWTH})
+        after = await settled(server, before | {"rss": before["rss"] * GROWTH, "threads": threads})
         lost = f"{udp.dropped} of {udp.dropped + udp.passed} datagrams lost, {tcp.cuts} TCP connections cut"
         print(f"{dict(chaos.happened)}\n{lost}, {audience.kills} viewers killed, {audience.publications} publications")
         print(f"{took:.0f} s, then {time.monotonic() - began - took:.0f} s until all was as before")
