@@ -26,21 +26,37 @@ class Row:
         # What is known of each server, by its name.
         self.told: dict[str, dict[str, object]] = {name: {} for name in SERVERS}
 
-    def run(self, act: Callable, *arguments: str, bulk: bool = False, together: bool = False, **bounds: float) -> dict:
+    def run(
+        self,
+        act: Callable,
+        *arguments: str,
+        bulk: bool = False,
+        files: bool = False,
+        together: bool = False,
+        servers: tuple[str, ...] = tuple(SERVERS),
+        sources: tuple[str, ...] = (),
+        viewer: dict | None = None,
+        **bounds: float,
+    ) -> dict:
         """Starts each server, h3cast with `arguments`, attacks it with `act(victim)`, which may return figures of
-        its own, and compares h3cast with the bounds: `gap` and `connect`, the longest waits of a viewer in seconds;
-        `above`, bytes more than when idle; `cpu`, seconds of CPU; `tcp`, bytes in the kernel. An attack that mostly
-        waits is made on both servers at once, `together`. Returns what is known of h3cast."""
+        its own, and compares h3cast with the bounds: `gap`, `connect` and `publish`, the longest waits of a viewer
+        or publisher in seconds; `above`, bytes more than when idle; `cpu`, seconds of CPU; `tcp`, bytes in the
+        kernel. An attack that mostly waits is made on both servers at once, `together`; one that Caddy has nothing
+        like is made on h3cast alone. `sources` are more feeds of h3cast, and `viewer` is what viewers do besides (see
+        `Viewer`). Returns what is known of h3cast."""
+        made, viewer = {"bulk": bulk, "files": files, "sources": sources}, viewer or {}
         with ThreadPoolExecutor(2 if together else 1) as threads:
-            runs = [threads.submit(self._attack, name, act, arguments, bulk, bounds) for name in SERVERS]
+            runs = [threads.submit(self._attack, name, act, arguments, made, viewer, bounds) for name in servers]
             for run in runs:
                 run.result()
         return self.told["h3cast"]
 
-    def _attack(self, name: str, act: Callable, arguments: tuple[str, ...], bulk: bool, bounds: dict) -> None:
+    def _attack(
+        self, name: str, act: Callable, arguments: tuple[str, ...], made: dict, options: dict, bounds: dict
+    ) -> None:
         told = self.told[name]
         try:
-            with SERVERS[name](*arguments, bulk=bulk) as victim, Viewer(victim) as viewer:
+            with SERVERS[name](*arguments, **made) as victim, Viewer(victim, **options) as viewer:
                 victim.begin()
                 try:
                     told |= act(victim) or {}
@@ -56,7 +72,7 @@ class Row:
         told |= figures(used, viewer) | {"limit_mib": LIMIT // MIB, "confined": victim.confined.kind}
         self._write(name)
         if name == "h3cast":
-            held = {"gap": viewer.longest("gap"), "connect": viewer.longest("connect")}
+            held = {what: viewer.longest(what) for what in ("gap", "connect", "publish")}
             held |= {"above": used.above, "cpu": used.cpu, "tcp": used.tcp or 0}
             broken = [f"{what}: {held[what]:.2f}, allowed {bound:.2f}" for what, bound in bounds.items() if held[what] > bound]
             assert not broken, f"{'; '.join(broken)}\n{json.dumps(told, indent=1)}"
@@ -84,6 +100,7 @@ def figures(used: Used, viewer: Viewer) -> dict:
         "tcp_mib": None if used.tcp is None else round(used.tcp / MIB, 2),
         "longest_gap": viewer.longest("gap"),
         "longest_connect": viewer.longest("connect"),
+        "longest_publish": viewer.longest("publish"),
         "waits": viewer.waits,
     }
 

@@ -58,12 +58,35 @@ def http2(address: tuple[str, int], source: str = ATTACKER, buffer: int | None =
     return secured
 
 
+def integer(value: int, prefix: int, first: int = 0) -> bytes:
+    """RFC 7541 §5.1, in a byte that begins with `first`."""
+    most = (1 << prefix) - 1
+    if value < most:
+        return bytes([first | value])
+    encoded, value = [first | most], value - most
+    while value >= 128:
+        encoded.append(value % 128 + 128)
+        value //= 128
+    return bytes([*encoded, value])
+
+
+def text(value: str) -> bytes:
+    return integer(len(value), 7) + value.encode()
+
+
+def fields(method: str, path: str, others: Iterable[tuple[str, str]] = (), authority: str = "localhost") -> bytes:
+    """A head in fields that need no table: RFC 7541 §6.2.2, after :method and :scheme of the static one."""
+    block = (b"\x82" if method == "GET" else b"\x02" + text(method)) + b"\x87"
+    block += b"\x01" + text(authority) + b"\x04" + text(path)
+    return block + b"".join(b"\x00" + text(name) + text(value) for name, value in others)
+
+
+def request(stream: int, method: str, path: str, *others: tuple[str, str], end: bool = True) -> bytes:
+    return frame(HEADERS, END_HEADERS | (END_STREAM if end else 0), stream, fields(method, path, others))
+
+
 def get(stream: int, path: str, authority: str = "localhost") -> bytes:
-    """HEADERS of a GET, in fields that need no table: RFC 7541 §6.2.2 after :method and :scheme of the static one."""
-    block = b"\x82\x87"
-    for index, text in ((1, authority), (4, path)):
-        block += bytes([index, len(text)]) + text.encode()
-    return frame(HEADERS, END_HEADERS | END_STREAM, stream, block)
+    return frame(HEADERS, END_HEADERS | END_STREAM, stream, fields("GET", path, authority=authority))
 
 
 class Reader:

@@ -1,7 +1,8 @@
 """What viewers read while a server is attacked: ticks, ten a second, each with the moment at which it was made.
 
 python ticks.py            to standard output, for h3cast
-python ticks.py backend    over plain HTTP on a free port, which is printed, for a reverse proxy; and /bulk without end
+python ticks.py backend    over plain HTTP on a free port, which is printed, for a reverse proxy; and /bulk without
+                           end. What is sent with POST is read to its end
 """
 
 import asyncio
@@ -23,11 +24,30 @@ def to_stdout() -> None:
         time.sleep(EVERY)
 
 
+async def receive(reader: asyncio.StreamReader, length: int | None) -> None:
+    """A body of that length, or a chunked one."""
+    if length is not None:
+        await reader.readexactly(length)
+        return
+    while size := int(await reader.readline() or b"0", 16):
+        await reader.readexactly(size + 2)
+    await reader.readline()
+
+
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while request := await reader.readline():
-            while (await reader.readline()).strip():
-                pass
+            length = 0
+            while field := (await reader.readline()).strip().lower():
+                name, _, value = field.partition(b":")
+                if name == b"content-length":
+                    length = int(value)
+                elif name == b"transfer-encoding":
+                    length = None
+            if request.startswith(b"POST "):
+                await receive(reader, length)
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                continue
             path = request.split()[1]
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n")
             bulk, number = path.startswith(b"/stream/bulk"), 0

@@ -27,6 +27,8 @@ CLOCK = os.sysconf("SC_CLK_TCK")
 HOST = "127.0.0.1"
 # The length of h3cast's /stream/bulk, in bytes: longer than anything that viewers who do not read can hold.
 BULK = 1 << 30
+# The length of /large.bin, in bytes.
+FILE = 256 << 20
 
 
 @dataclasses.dataclass
@@ -96,7 +98,8 @@ class Process:
 
 
 class Victim:
-    """A server that has /stream/live (ticks), /stream/bulk (as fast as it is read) and /healthz."""
+    """A server that has /stream/live (ticks) and /healthz; with `bulk` /stream/bulk (as fast as it is read), and with
+    `files` a folder in which /large.bin is FILE bytes long."""
 
     name: str
     process: Process
@@ -200,6 +203,7 @@ class H3cast(Victim):
         self,
         *arguments: str,
         bulk: bool = False,
+        files: bool = False,
         sources: tuple[str, ...] = (),
         authority: Authority | None = None,
     ) -> None:
@@ -212,10 +216,9 @@ class H3cast(Victim):
         command = [H3CAST, "serve", "live=-", *sources]
         if bulk:
             # Read from its beginning for each viewer, so that no two hold the same bytes.
-            file = self.certs / "bulk"
-            with file.open("wb") as sparse:
-                sparse.truncate(BULK)
-            command += [f"bulk=file:{file}", "--chunk=bulk=bytes"]
+            command += [f"bulk=file:{sparse(self.certs / 'bulk', BULK)}", "--chunk=bulk=bytes"]
+        if files:
+            command += [f"--static={sparse(self.certs / 'files/large.bin', FILE).parent}"]
         command += ["--listen", f"{HOST}:0", "--http", f"{HOST}:0", "--grace=1s"]
         if authority:
             authority.certify(self.certs)
@@ -251,6 +254,10 @@ https://localhost:{port} {{
     bind {host}
     tls {certs}/cert.pem {certs}/key.pem
     respond /healthz 200
+    handle /large.bin {{
+        root * {certs}/files
+        file_server
+    }}
     reverse_proxy {host}:{backend} {{
         flush_interval -1
     }}
@@ -259,12 +266,14 @@ https://localhost:{port} {{
 
 
 class Caddy(Victim):
-    """The same feeds through Caddy, which proxies them from a backend outside the limit."""
+    """The same through Caddy, which proxies all but files from a backend outside the limit, whatever the feed."""
 
     name = "caddy"
 
-    def __init__(self, *_: str, bulk: bool = False) -> None:
+    def __init__(self, *_: str, bulk: bool = False, files: bool = False, sources: tuple[str, ...] = ()) -> None:
         super().__init__()
+        if files:
+            sparse(self.certs / "files/large.bin", FILE)
         Authority().certify(self.certs)
         self.cacert = str(self.certs / "ca.pem")
         backend = self._started(Process([sys.executable, str(HERE / "ticks.py"), "backend"]))
@@ -293,6 +302,14 @@ class Caddy(Victim):
                 return True
             time.sleep(0.05)
         return False
+
+
+def sparse(path: pathlib.Path, length: int) -> pathlib.Path:
+    """A file of zeros, which takes no room on the disk."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(length)
+    return path
 
 
 def free_port() -> int:

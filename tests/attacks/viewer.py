@@ -1,11 +1,13 @@
 """Legitimate viewers beside an attack, in a process of their own: over HTTP/3 and over TLS on TCP.
 
-Two read the live feed; two open a new connection and ask for /healthz, again and again. The longest waits of
-each are printed as JSON when standard input ends.
+Two read the live feed; two open a new connection and ask for /healthz, again and again; with PUBLISH two more
+publish there on new connections, each time under a new Idempotency-Key. The longest waits of each are printed as
+JSON when standard input ends.
 
-python viewer.py PORT CACERT
+python viewer.py PORT CACERT [--publish PUBLISH] [--token TOKEN]
 """
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 
 HOST = "127.0.0.1"
 # A wait is given up after this time, in seconds, and counts as so long.
@@ -72,18 +75,22 @@ def http3():
             if isinstance(event, StreamReset | ConnectionTerminated):
                 self.came.put_nowait(None)
 
-        def get(self, path: str) -> None:
-            names = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", f"localhost:{PORT}".encode())]
+        def ask(self, path: str, body: bytes) -> None:
+            fields = [(":method", "POST" if body else "GET"), (":scheme", "https"), (":authority", f"localhost:{PORT}")]
+            fields += [(":path", path), *extra(body)]
             stream = self._quic.get_next_available_stream_id()
-            self.http.send_headers(stream, [*names, (b":path", path.encode())], end_stream=True)
+            encoded = [(name.encode(), value.encode()) for name, value in fields]
+            self.http.send_headers(stream, encoded, end_stream=not body)
+            if body:
+                self.http.send_data(stream, body, end_stream=True)
             self.transmit()
 
-    async def get(path: str):
+    async def ask(path: str, body: bytes = b""):
         configuration = QuicConfiguration(
             alpn_protocols=H3_ALPN, is_client=True, cafile=CACERT, server_name="localhost", idle_timeout=PATIENCE
         )
         async with connect(HOST, PORT, configuration=configuration, create_protocol=Client) as client:
-            client.get(path)
+            client.ask(path, body)
             status = await client.came.get()
             if status != 200:
                 raise ConnectionError(f"status {status}")
@@ -91,17 +98,19 @@ def http3():
             while data := await client.came.get():
                 yield data
 
-    return get
+    return ask
 
 
 def tls():
     context = ssl.create_default_context(cafile=CACERT)
     context.set_alpn_protocols(["http/1.1"])
 
-    async def get(path: str):
+    async def ask(path: str, body: bytes = b""):
         reader, writer = await asyncio.open_connection(HOST, PORT, ssl=context, server_hostname="localhost")
         try:
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost:{PORT}\r\n\r\n".encode())
+            fields = [("host", f"localhost:{PORT}"), *extra(body)]
+            head = [f"{'POST' if body else 'GET'} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
+            writer.write("\r\n".join([*head, "", ""]).encode() + body)
             status = await reader.readline()
             if b" 200 " not in status:
                 raise ConnectionError(f"status {status}")
@@ -111,14 +120,22 @@ def tls():
         finally:
             writer.transport.abort()
 
-    return get
+    return ask
 
 
-async def follow(get, gaps: Wait) -> None:
+def extra(body: bytes) -> list[tuple[str, str]]:
+    """The fields of a request beside those that every one has."""
+    fields = [("authorization", f"Bearer {TOKEN}")] if TOKEN else []
+    if body:
+        fields += [("content-length", str(len(body))), ("idempotency-key", uuid.uuid4().hex)]
+    return fields
+
+
+async def follow(ask, gaps: Wait) -> None:
     """Reads the live feed for ever; a connection that ends is made again, and the wait goes on meanwhile."""
     while True:
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(None) as patience, contextlib.aclosing(get("/stream/live")) as pieces:
+            async with asyncio.timeout(None) as patience, contextlib.aclosing(ask("/stream/live")) as pieces:
                 patience.reschedule(asyncio.get_running_loop().time() + PATIENCE)
                 async for piece in pieces:
                     if piece:
@@ -129,11 +146,11 @@ async def follow(get, gaps: Wait) -> None:
         await asyncio.sleep(PAUSE)
 
 
-async def visit(get, waits: Wait) -> None:
+async def visit(ask, waits: Wait, path: str = "/healthz", body: bytes = b"") -> None:
     while True:
         waits.begin()
         try:
-            async with asyncio.timeout(PATIENCE), contextlib.aclosing(get("/healthz")) as pieces:
+            async with asyncio.timeout(PATIENCE), contextlib.aclosing(ask(path, body)) as pieces:
                 async for _ in pieces:
                     # What it takes to close is not waited for by anyone.
                     waits.done(again=False)
@@ -145,14 +162,13 @@ async def visit(get, waits: Wait) -> None:
 
 
 async def main() -> None:
-    waits = {name: Wait() for name in ("gap_h3", "gap_tcp", "connect_h3", "connect_tcp")}
-    over3, overtcp = http3(), tls()
-    jobs = [
-        follow(over3, waits["gap_h3"]),
-        follow(overtcp, waits["gap_tcp"]),
-        visit(over3, waits["connect_h3"]),
-        visit(overtcp, waits["connect_tcp"]),
-    ]
+    waits: dict[str, Wait] = {}
+    jobs = []
+    for name, ask in (("h3", http3()), ("tcp", tls())):
+        wait = {what: waits.setdefault(f"{what}_{name}", Wait()) for what in ("gap", "connect")}
+        jobs += [follow(ask, wait["gap"]), visit(ask, wait["connect"])]
+        if PUBLISH:
+            jobs.append(visit(ask, waits.setdefault(f"publish_{name}", Wait()), PUBLISH, b"hello\n"))
     tasks = [asyncio.create_task(job) for job in jobs]
     deadline = time.monotonic() + 20
     while not all(wait.count for wait in waits.values()):
@@ -176,10 +192,12 @@ async def main() -> None:
 class Viewer:
     """`with Viewer(victim) as viewer: attack()`; then `viewer.waits`."""
 
-    def __init__(self, victim) -> None:
+    def __init__(self, victim, publish: str | None = None, token: str | None = None) -> None:
+        """`publish` is the path of a feed; `token` goes with each request."""
         self._errors = tempfile.TemporaryFile("w+")
+        options = [word for pair in (("--publish", publish), ("--token", token)) if pair[1] for word in pair]
         self._child = subprocess.Popen(
-            [sys.executable, str(pathlib.Path(__file__).resolve()), str(victim.port), victim.cacert],
+            [sys.executable, str(pathlib.Path(__file__).resolve()), str(victim.port), victim.cacert, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -210,10 +228,16 @@ class Viewer:
         return self._errors.read()[-4096:]
 
     def longest(self, what: str) -> float:
-        """The longest wait over either transport: `gap` or `connect`, in seconds."""
-        return max(wait["longest"] for name, wait in self.waits.items() if name.startswith(what))
+        """The longest wait over either transport: `gap`, `connect` or `publish`, in seconds; 0 if there was none."""
+        return max((wait["longest"] for name, wait in self.waits.items() if name.startswith(what)), default=0.0)
 
 
 if __name__ == "__main__":
-    PORT, CACERT = int(sys.argv[1]), sys.argv[2]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("cacert")
+    parser.add_argument("--publish")
+    parser.add_argument("--token")
+    given = parser.parse_args()
+    PORT, CACERT, PUBLISH, TOKEN = given.port, given.cacert, given.publish, given.token
     asyncio.run(main())
