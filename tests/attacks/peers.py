@@ -114,9 +114,14 @@ class Reader:
             end = 9 + int.from_bytes(self._data[:3])
             if len(self._data) < end:
                 return
-            if self._data[3] == GOAWAY:
-                self.goaway = int.from_bytes(self._data[13:17])
+            kind, stream, payload = self._data[3], int.from_bytes(self._data[5:9]), self._data[9:end]
+            if kind == GOAWAY:
+                self.goaway = int.from_bytes(payload[4:8])
             self._data = self._data[end:]
+            self.took(kind, stream, payload)
+
+    def took(self, kind: int, stream: int, payload: bytes) -> None:
+        """A frame that has come, for readers that want more of it."""
 
 
 def pour(sock: ssl.SSLSocket, pieces: Iterable[bytes], seconds: float) -> tuple[int, Reader]:

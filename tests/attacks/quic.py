@@ -6,7 +6,7 @@ import ssl
 
 from aioquic.asyncio import QuicConnectionProtocol
 from aioquic.h3.connection import H3_ALPN, H3Connection
-from aioquic.h3.events import DataReceived
+from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated
@@ -23,6 +23,8 @@ class Attacker(QuicConnectionProtocol):
         self.http = H3Connection(self._quic)
         self.data = asyncio.Event()
         self.ended = asyncio.Event()
+        # What each stream has been answered.
+        self.statuses: dict[int, int] = {}
         # The error code of the server's CONNECTION_CLOSE.
         self.code: int | None = None
 
@@ -33,11 +35,19 @@ class Attacker(QuicConnectionProtocol):
         for happened in self.http.handle_event(event):
             if isinstance(happened, DataReceived):
                 self.data.set()
+            elif isinstance(happened, HeadersReceived):
+                self.statuses[happened.stream_id] = int(dict(happened.headers)[b":status"])
 
     def get(self, path: str) -> None:
-        fields = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"localhost"), (b":path", path.encode())]
-        self.http.send_headers(self.quic.get_next_available_stream_id(), fields, end_stream=True)
+        self.ask("GET", path, end=True)
+
+    def ask(self, method: str, path: str, end: bool) -> int:
+        """A request, which ends with its head or is to have a body. Returns its stream."""
+        fields = [(b":method", method.encode()), (b":scheme", b"https"), (b":authority", b"localhost")]
+        stream = self.quic.get_next_available_stream_id()
+        self.http.send_headers(stream, [*fields, (b":path", path.encode())], end_stream=end)
         self.transmit()
+        return stream
 
     def stop_acknowledging(self) -> None:
         def write_nothing(builder, space, now) -> None:

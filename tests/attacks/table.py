@@ -14,7 +14,7 @@ TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
 FOUND = pathlib.Path(os.environ.get("H3CAST_ARTIFACTS", TARGET / "artifacts")) / "attacks.json"
 DOCUMENT = ROOT / "docs/security.md"
 # The row of an attack: what stands there whatever a run finds, and one cell for each server.
-ROW = re.compile(r"^(\| `(\w+)` \| [^|]* \| [^|]* \|) ([^|]*) \| ([^|]*) \|$", re.M)
+ROW = re.compile(r"^(\| `(\w+)` \| [^|]* \| [^|]* \|) ([^|]*?) ?\| ([^|]*?) ?\|$", re.M)
 # Their victims hold bytes in the kernel.
 TCP = {"viewers_that_do_not_read", "large_files"}
 

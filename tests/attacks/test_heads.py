@@ -1,0 +1,118 @@
+"""Heads of requests that are larger than any need to be: CVE-2024-27316, CVE-2016-6581."""
+
+import itertools
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from answers import NO_TABLE, Answers1, Answers2, exchange
+from confined import MIB
+from peers import END_HEADERS, END_STREAM, HEADERS, fields, frame, http2, pour, text, tls
+from scale import count, seconds
+
+CONTINUATION = 9
+# What no head of HTTP/1.1 comes near, in bytes.
+LONG = 400 << 10
+# How many heads attack at once.
+THREADS = 4
+
+
+def source(number: int) -> str:
+    return f"127.66.5.{number % 200 + 1}"
+
+
+def test_large_heads(row):
+    """HTTP/1.1: 400 KB in one field, in 20,000 fields, or in the target; and heads that end at 30 KiB, where they stay
+    for as long as the attack lasts."""
+    connections = count(120)
+    host = b" HTTP/1.1\r\nHost: localhost\r\n"
+    begun = b"GET /stream/live" + host
+    heads = [
+        begun + b"X: " + b"x" * LONG + b"\r\n\r\n",
+        begun + b"".join(b"x%d: %d\r\n" % (number, number) for number in range(20_000)) + b"\r\n",
+        b"GET /stream/live?" + b"x" * LONG + host + b"\r\n",
+    ]
+
+    def act(victim):
+        lasting = time.monotonic() + seconds(3)
+        waiting = [tls(victim.address, "http/1.1", source(number)) for number in range(connections)]
+        for sock in waiting:
+            sock.sendall(begun + b"X: " + b"x" * (30 << 10))
+
+        def one(number: int) -> tuple[Counter, bool]:
+            with tls(victim.address, "http/1.1", source(number)) as sock:
+                answers = Answers1()
+                # The answer may come in the middle of the head.
+                exchange(sock, heads[number % len(heads)], answers, lambda: bool(answers.statuses), 10)
+                return answers.statuses, answers.ended
+
+        with ThreadPoolExecutor(THREADS) as threads:
+            found = list(threads.map(one, range(connections)))
+        time.sleep(max(0.0, lasting - time.monotonic()))
+        for sock in waiting:
+            sock.close()
+        statuses = sum((statuses for statuses, _ in found), Counter())
+        # Reset before the answer was read: what else was sent may do that (RFC 9112 §9.6).
+        reset = sum(ended and not statuses for statuses, ended in found)
+        return {"heads": connections, "reset": reset, **{f"status_{status}": n for status, n in statuses.items()}}
+
+    told = row.run(act, together=True, gap=2, connect=2, above=connections * 64 * 1024 + 16 * MIB, cpu=2)
+    assert told.get("status_431", 0) + told.get("status_414", 0) + told["reset"] == told["heads"], told
+    assert told["reset"] < told["heads"] // 2, told
+
+
+def continued(filling: bytes):
+    """A head that never ends, of frames that each have the same in them."""
+    yield frame(HEADERS, END_STREAM, 1, fields("GET", "/stream/live"))
+    yield from itertools.repeat(frame(CONTINUATION, 0, 1, filling) * 16)
+
+
+def test_continuations(row):
+    """HTTP/2: heads without an end, of full CONTINUATION frames and of empty ones. Each must end its connection."""
+    filling = [b"\x00" + text("x") + text("x" * 4000), b"\x00" + text("x") + text(""), b""]
+    connections, lasting = 2 * len(filling), seconds(2)
+
+    def act(victim):
+        def one(number: int) -> tuple[int, bool]:
+            with http2(victim.address, source(number)) as sock:
+                sent, reader = pour(sock, continued(filling[number % len(filling)]), lasting)
+                return sent * 16, reader.ended or reader.goaway is not None
+
+        with ThreadPoolExecutor(connections) as threads:
+            end = time.monotonic() + lasting
+            found = list(threads.map(one, range(connections)))
+            time.sleep(max(0.0, end - time.monotonic()))
+        return {"frames": sum(sent for sent, _ in found), "ended": sum(ended for _, ended in found)}
+
+    told = row.run(act, gap=2, connect=2, above=32 * MIB, cpu=1)
+    assert told["ended"] == connections, told
+
+
+def test_hpack_bombs(row):
+    """HTTP/2: fields of 4,000 bytes from the table, 16,000 of them in a head: 64 MB from 16 KB. None may be answered
+    as if it were a request."""
+    connections, streams = count(8), 50
+    first = b"\x40" + text("x") + text("x" * 4000)
+    # The newest field of the table (RFC 7541 §2.3.3).
+    bomb = fields("GET", "/stream/live") + b"\xbe" * 16_000
+
+    def act(victim):
+        def one(number: int) -> tuple[int, int, bool]:
+            with http2(victim.address, source(number)) as sock:
+                whole = END_HEADERS | END_STREAM
+                data = NO_TABLE + frame(HEADERS, whole, 1, fields("GET", "/healthz") + first)
+                data += b"".join(frame(HEADERS, whole, stream, bomb) for stream in range(3, 2 * streams + 1, 2))
+                answers = Answers2()
+                over = lambda: len(answers.by_stream | answers.resets) == streams or answers.goaway is not None
+                exchange(sock, data, answers, over, 20)
+                statuses = answers.statuses
+                return statuses[200], statuses[431] + len(answers.resets), answers.ended or answers.goaway is not None
+
+        with ThreadPoolExecutor(THREADS) as threads:
+            found = list(threads.map(one, range(connections)))
+        taken, refused, ended = (sum(column) for column in zip(*found))
+        return {"connections": connections, "taken": taken, "refused": refused, "ended": ended}
+
+    told = row.run(act, gap=2, connect=2, above=32 * MIB, cpu=4)
+    assert told["taken"] <= connections, told
+    assert told["refused"] == connections * (streams - 1) or told["ended"] == connections, told
