@@ -1,5 +1,7 @@
 //! What one client may cost.
 
+mod share;
+
 use std::time::Duration;
 
 /// Longer than anything lasts, and yet it can be added to a time.
@@ -23,10 +25,10 @@ pub struct Limits {
     pub(crate) idle_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) connections: usize,
-    pub(crate) connections_per_address: usize,
+    pub(crate) connections_per_address: Option<usize>,
     pub(crate) tcp_connections: usize,
     pub(crate) handshakes: usize,
-    pub(crate) handshakes_per_address: usize,
+    pub(crate) handshakes_per_address: Option<usize>,
     pub(crate) retry_handshakes: usize,
     pub(crate) retry_initials: u32,
     pub(crate) requests_per_address: usize,
@@ -46,10 +48,10 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
             connections: 65_536,
-            connections_per_address: 1024,
+            connections_per_address: None,
             tcp_connections: 4096,
             handshakes: 1024,
-            handshakes_per_address: 256,
+            handshakes_per_address: None,
             retry_handshakes: 100,
             retry_initials: 500,
             requests_per_address: 2048,
@@ -121,6 +123,7 @@ impl Limits {
     }
 
     /// Connections at once, QUIC and TCP together. The next one over QUIC is refused, and the next over TCP waits.
+    /// Connections over TCP that have not had a request yet leave the last eighth to others.
     /// When three quarters are taken, clients over QUIC must first show that their address is their own (Retry,
     /// [RFC 9000 §8.1.2](https://www.rfc-editor.org/rfc/rfc9000#section-8.1.2)). An upgraded connection counts until
     /// its handler drops it. Default 65,536.
@@ -132,10 +135,15 @@ impl Limits {
 
     /// Connections at once of one address ([`admission::Key`](crate::admission::Key): an IPv4 address, an IPv6 /64),
     /// QUIC and TCP together, within [`connections`](Self::connections). The next one is refused: with
-    /// CONNECTION_REFUSED over QUIC, by a reset over TCP. 0 turns the limit off. It applies to loopback too. Default 1,024.
+    /// CONNECTION_REFUSED over QUIC, by a reset over TCP. 0 turns the limit off. It applies to loopback too.
+    ///
+    /// No address gets the last quarter of [`connections`](Self::connections), nor over TCP the last quarter of
+    /// [`tcp_connections`](Self::tcp_connections): a larger number is lowered to that, and a server that starts with it
+    /// warns of it. With fewer than four in all there is no limit. Default 1,024, or a quarter of all where that is
+    /// less, but at least 16.
     #[must_use]
     pub fn connections_per_address(mut self, connections: usize) -> Self {
-        self.connections_per_address = connections;
+        self.connections_per_address = Some(connections);
         self
     }
 
@@ -150,10 +158,11 @@ impl Limits {
 
     /// Handshakes in progress at once of one address, within [`handshakes`](Self::handshakes). The next one is
     /// refused. A QUIC handshake counts from when the address is known to be the client's own. 0 for no such limit.
-    /// Default 256.
+    /// As for [`connections_per_address`](Self::connections_per_address), no address gets the last quarter. Default 256,
+    /// or a quarter of all where that is less, but at least 16.
     #[must_use]
     pub fn handshakes_per_address(mut self, handshakes: usize) -> Self {
-        self.handshakes_per_address = handshakes;
+        self.handshakes_per_address = Some(handshakes);
         self
     }
 
@@ -189,6 +198,7 @@ impl Limits {
     }
 
     /// WebTransport sessions at once of one address, over all its connections. The next one is answered with 429.
+    /// Like requests, they have no limit in all but those of connections, and of memory.
     /// 0 for no such limit. Default 1,024.
     #[must_use]
     pub fn sessions_per_address(mut self, sessions: usize) -> Self {
@@ -196,8 +206,10 @@ impl Limits {
         self
     }
 
-    /// Connections at once on each TCP listener, within [`connections`](Self::connections). The next one waits.
-    /// Each takes a file descriptor. Default 4,096.
+    /// Connections at once on each TCP listener, within [`connections`](Self::connections). Each takes a file
+    /// descriptor. The next one takes the place of one without a request: of the oldest that has not sent a complete head
+    /// since it began, or else of the one whose last request ended the longest time ago. While each has a request, it
+    /// waits. Default 4,096.
     #[must_use]
     pub fn tcp_connections(mut self, connections: usize) -> Self {
         self.tcp_connections = connections;

@@ -1,5 +1,6 @@
 //! HTTP/2 and HTTP/1.1 over TLS, and plain HTTP on loopback.
 
+mod accept;
 mod announced;
 mod coding;
 mod control_frames;
@@ -22,7 +23,6 @@ mod unread;
 mod waiting;
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -36,41 +36,35 @@ use h3cast_proto::code;
 use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    task::JoinSet,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 pub(crate) use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tracing::{debug, warn};
+use tracing::debug;
 
+pub(crate) use self::accept::{Listener, serve};
 use self::{
+    accept::How,
     control_frames::ControlFrames,
     delivered::{Leaving, deliver},
-    ending::{Ending, Socket},
+    ending::Ending,
     flushed::{Flushed, Flushes},
     linked::{Linked, Upgraded},
     opening::Openings,
     pace::{Paced, without_credit},
     pings::Pings,
     settings::Tasks,
-    stalled::Sockets,
     unread::Unread,
     waiting::Waiting,
 };
 use crate::{
-    admission::{Carrier, Place, Refusal},
-    connection::{Admit, ConnectionEnd, Incoming as Arriving, Owner, Protocol, TlsInfo},
-    fault,
+    admission::{Idler, Place, Refusal},
+    connection::{ConnectionEnd, Owner},
     interim::Interim,
     outstanding::Outstanding,
-    panics::{self, Restarts},
-    reached::{self, Via},
+    reached,
     response::{self, Checked},
-    service::{Context, after, overdue},
+    service::{Context, overdue},
 };
 
 /// After a stop, how long an HTTP/2 connection without a response stays for a request that is on its way: a
@@ -79,235 +73,6 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// How long it takes at most until what has arrived is read, when there is nothing else to do.
 const TURN: Duration = Duration::from_millis(5);
-
-/// How long to wait when the system has no more files or memory for a connection.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
-
-/// A bound TCP listener, and how it is served.
-pub(crate) struct Listener {
-    listener: TcpListener,
-    address: SocketAddr,
-    /// `None` for plain HTTP.
-    tls: Option<TlsAcceptor>,
-    /// How requests reach the server by it.
-    how: How,
-}
-
-/// How requests reach the server.
-#[derive(Debug, Clone, Copy)]
-struct How {
-    via: Via,
-    /// Whether clients are told that there is HTTP/3.
-    alt_svc: bool,
-    /// Whether trusted proxies begin with the PROXY protocol.
-    announced: bool,
-}
-
-impl Listener {
-    pub(crate) fn new(
-        listener: std::net::TcpListener,
-        tls: Option<TlsAcceptor>,
-        via: Via,
-        alt_svc: bool,
-        announced: bool,
-    ) -> std::io::Result<Self> {
-        let listener = TcpListener::from_std(listener)?;
-        Ok(Self { address: listener.local_addr()?, listener, tls, how: How { via, alt_svc, announced } })
-    }
-}
-
-/// Serves a listener until `stop`, and then what it carries to its end.
-pub(crate) async fn serve(listener: Listener, context: Arc<Context>, stop: CancellationToken) {
-    let Listener { listener, address, tls, how } = listener;
-    let kind = if tls.is_some() { "TCP" } else { "plain HTTP" };
-    let task = format!("the {kind} listener at {address}");
-    let places = Arc::new(Semaphore::new(context.limits.tcp_connections.min(Semaphore::MAX_PERMITS)));
-    // Those that are there stay when the loop is restarted.
-    let mut connections = JoinSet::new();
-    let mut restarts = Restarts::new(task);
-    let sockets = Sockets::default();
-    let serving = async {
-        loop {
-            let accepting = accept_all((&listener, &sockets), &places, &mut connections, &tls, &context, how, &stop);
-            if !restarts.after(panics::caught_async(accepting).await, &stop).await {
-                break;
-            }
-        }
-        drop(listener);
-        while let Some(ended) = connections.join_next().await {
-            panics::report("the task of a TCP connection", ended);
-        }
-    };
-    tokio::select! {
-        () = serving => {}
-        never = sockets.watch(&context.limits, |remote| context.admission.counters().refused(Refusal::SendTimeout, remote)) => match never {},
-    }
-}
-
-/// Accepts connections until `stop`.
-async fn accept_all(
-    (listener, sockets): (&TcpListener, &Sockets),
-    places: &Arc<Semaphore>,
-    connections: &mut JoinSet<()>,
-    tls: &Option<TlsAcceptor>,
-    context: &Arc<Context>,
-    how: How,
-    stop: &CancellationToken,
-) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            Some(ended) = connections.join_next() => {
-                panics::report("the task of a TCP connection", ended);
-                continue;
-            }
-            // Also those that came just before the stop.
-            accepted = accept(listener, places, context) => accepted,
-            () = stop.cancelled() => return,
-        };
-        fault::point(if tls.is_some() { "tcp-accept" } else { "http-accept" });
-        let (mut stream, remote, place) = match accepted {
-            Ok(accepted) => accepted,
-            // The client of one that was waiting has gone (accept(2)); the next is there perhaps.
-            Err(error) if is_of_one_connection(&error) => continue,
-            Err(error) => {
-                // Out of files or memory. Connections that wait are accepted after a stop only if they can be.
-                if stop.is_cancelled() {
-                    return debug!(%error, "cannot accept the connections that wait");
-                }
-                warn!(%error, "cannot accept a connection: trying again");
-                // What is there must keep running, and a busy loop would not help it.
-                stop.run_until_cancelled(tokio::time::sleep(EXHAUSTED_PAUSE)).await;
-                continue;
-            }
-        };
-        let carrier = if tls.is_some() { Carrier::Tls } else { Carrier::Plain };
-        let Some(mut place) = context.admission.tcp(remote.ip(), carrier, place) else {
-            reset(stream);
-            continue;
-        };
-        let mut tls = match tls {
-            None => None,
-            Some(tls) => match context.admission.tls(place.client()) {
-                Some(handshake) => Some((tls.clone(), handshake)),
-                None => {
-                    reset(stream);
-                    continue;
-                }
-            },
-        };
-        // Chunks leave at once.
-        let _ = stream.set_nodelay(true);
-        notice_loss(&stream);
-        send_buffer::bound(&stream);
-        let ending = Ending::new(stream.local_addr().ok(), remote);
-        sockets.add(ending.progress());
-        let deadline = after(tokio::time::Instant::now(), context.limits.handshake_timeout);
-        let (context, stop) = (context.clone(), stop.clone());
-        connections.spawn(async move {
-            // Another listener may have been faster.
-            if stop.run_until_cancelled(place.wait()).await.is_none() {
-                return;
-            }
-            let local = stream.local_addr().ok();
-            let client = match how.announced {
-                false => None,
-                true => {
-                    let counted = (&mut place, tls.as_mut().map(|(_, handshake)| handshake));
-                    match announced::client(&mut stream, remote, counted, &context, &stop).await {
-                        Ok(client) => client,
-                        Err(()) => return reset(stream),
-                    }
-                }
-            };
-            let own = |tls| Owner::tcp(local, remote, client, tls, context.hooks.clone());
-            let client = own(None).handle().remote_address();
-            if !is_admitted(local, (client, remote), how.via, &context) {
-                place.client().refused(Refusal::Application);
-                return reset(stream);
-            }
-            let Some((tls, handshake)) = tls else {
-                let (owner, socket) = (own(None), Socket::new(stream, ending.clone()));
-                return connection(socket, ending, owner, place, context, how, stop).await;
-            };
-            let secured = tokio::select! {
-                biased;
-                secured = secured(tls, stream, &ending) => secured,
-                () = handshake.overdue(deadline) => return debug!(remote = %client, "TLS handshake took too long"),
-                () = overdue(&stop, Duration::MAX) => return debug!(remote = %client, "stopped before a TLS handshake was complete"),
-            };
-            drop(handshake);
-            match secured {
-                Ok(Secured::Tls(stream)) => {
-                    let owner = own(Some(TlsInfo::of_tcp(stream.get_ref().1)));
-                    connection(*stream, ending, owner, place, context, how, stop).await;
-                }
-                Ok(Secured::Plain(stream)) => plain::answer(stream, how.via, &context, &stop).await,
-                Err(error) => debug!(%error, remote = %client, "TLS handshake failed"),
-            }
-        });
-    }
-}
-
-/// Whether the application accepts a client. The system has answered it already.
-fn is_admitted(
-    local_address: Option<SocketAddr>,
-    (remote_address, peer_address): (SocketAddr, SocketAddr),
-    via: Via,
-    context: &Context,
-) -> bool {
-    let protocol = if via.tls { Protocol::Tls } else { Protocol::Tcp };
-    let incoming = Arriving { remote_address, peer_address, local_address, protocol, validated: true };
-    matches!(context.hooks.admit(&incoming), Admit::Accept | Admit::Retry)
-}
-
-/// Ends a connection with a reset, so that the client learns at once and nothing of it stays. It is a close when
-/// that cannot be set.
-fn reset(stream: TcpStream) {
-    let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-}
-
-/// A connection to the port of TLS.
-enum Secured {
-    Tls(Box<tokio_rustls::server::TlsStream<Socket>>),
-    /// The client speaks plain HTTP.
-    Plain(TcpStream),
-}
-
-async fn secured(tls: TlsAcceptor, stream: TcpStream, ending: &Ending) -> std::io::Result<Secured> {
-    Ok(match plain::is_spoken(&stream).await? {
-        true => Secured::Plain(stream),
-        false => Secured::Tls(Box::new(tls.accept(Socket::new(stream, ending.clone())).await?)),
-    })
-}
-
-/// Whether an error of `accept` is about the connection that it would have given.
-fn is_of_one_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-/// Has the system find out when the client has gone without a word: HTTP/1.1 has nothing of its own
-/// that would.
-fn notice_loss(stream: &TcpStream) {
-    let socket = socket2::SockRef::from(stream);
-    let probes = socket2::TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE / 3);
-    // Without them it is as it was.
-    let _ = socket.set_tcp_keepalive(&probes);
-}
-
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-    context: &Context,
-) -> std::io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    // Reserved before a connection is taken.
-    let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
-    // One that is waiting is not to keep others out: it gets its own when it has come.
-    context.admission.has_room().await;
-    let (stream, remote) = listener.accept().await?;
-    Ok((stream, remote, place))
-}
 
 /// Waits until every response has left, and for a while no other has begun.
 async fn has_all(leaving: &Outstanding, written: &Flushes) {
@@ -329,9 +94,6 @@ fn ends_with_connection(version: Version, response: &Response<Checked>) -> bool 
         && !response.body().is_end_stream()
         && response.body().size_hint().exact().is_none()
 }
-
-/// How long a connection may be silent before it is asked whether it is still there.
-const SILENCE: Duration = Duration::from_secs(15);
 
 async fn connection<S>(
     stream: S,
@@ -368,7 +130,8 @@ async fn connection<S>(
     let written = flushes.clone();
     let limits = context.limits;
     ending.progress().is_of(&handle);
-    let waiting = Waiting::new(&limits);
+    let idler = place.idler().cloned();
+    let waiting = Waiting::new(&limits, idler.clone());
     let waits = waiting.clone();
     let counters = context.admission.counters().clone();
     let stream =
@@ -419,10 +182,11 @@ async fn connection<S>(
             let response = response::checked(version, &method, context.service.clone().oneshot(request).await?);
             let mut response = refusal::held(response, &rest).await;
             if is_upgrade(&method, response.status()) {
-                match version {
-                    // A tunnel in a stream, whose end does not show here.
-                    Version::HTTP_2 => waits.stay(),
-                    _ => leaves.set(),
+                // Its end does not show here.
+                waits.stay();
+                // Over HTTP/2 it is a tunnel in a stream.
+                if version != Version::HTTP_2 {
+                    leaves.set();
                 }
             }
             if let Some(alt_svc) = alt_svc {
@@ -462,11 +226,18 @@ async fn connection<S>(
             waiting.overdue().await;
         }
     };
-    let silent = async {
+    let late = async {
         asked.run_until_cancelled(overdue(&stop, limits.head_timeout)).await;
         // A request may have come in the same moment.
         if asked.is_cancelled() {
             next_overdue.await;
+        }
+    };
+    // Without a request for too long, or while others need its place.
+    let silent = async {
+        tokio::select! {
+            () = late => {}
+            () = ousted(idler.as_deref()) => {}
         }
     };
     let has_request = || waiting.is_busy() || !leaving.is_none();
@@ -549,6 +320,14 @@ async fn connection<S>(
             owner.finish(ConnectionEnd::of_tcp(error));
         }
         _ => owner.finish(ConnectionEnd::Finished),
+    }
+}
+
+/// Waits until a connection that has no request has to make room for another.
+async fn ousted(idler: Option<&Idler>) {
+    match idler {
+        Some(idler) => idler.ousted().await,
+        None => std::future::pending().await,
     }
 }
 

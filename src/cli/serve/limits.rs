@@ -20,7 +20,8 @@ pub(super) struct LimitArgs {
     /// [default: 65536]
     #[arg(long, env = "H3CAST_MAX_CONNECTIONS", value_name = "N", value_parser = at_least_one)]
     max_connections: Option<usize>,
-    /// Connections at once on each TCP listener. The next one waits. [default: 4096]
+    /// Connections at once on each TCP listener. The next one takes the place of the one that has been without a
+    /// request for longest, or waits. [default: 4096]
     #[arg(long, env = "H3CAST_MAX_TCP_CONNECTIONS", value_name = "N", value_parser = at_least_one)]
     max_tcp_connections: Option<usize>,
     /// Handshakes in progress at once, of QUIC and of TLS over TCP each. The next one ends the oldest.
@@ -28,11 +29,12 @@ pub(super) struct LimitArgs {
     #[arg(long, env = "H3CAST_MAX_HANDSHAKES", value_name = "N", value_parser = at_least_one)]
     max_handshakes: Option<usize>,
     /// Connections at once of one address (IPv4 address or IPv6 /64); 0 for no limit. The next one is
-    /// refused. Load tests from one machine need more. [default: 1024]
+    /// refused. Load tests from one machine need more. One address never gets more than three quarters of
+    /// --max-connections, or over TCP of --max-tcp-connections. [default: 1024, at most a quarter of those]
     #[arg(long, env = "H3CAST_CONNECTIONS_PER_ADDRESS", value_name = "N")]
     connections_per_address: Option<usize>,
-    /// Handshakes in progress at once of one address; 0 for no limit. The next one is refused.
-    /// [default: 256]
+    /// Handshakes in progress at once of one address; 0 for no limit. The next one is refused. Never more than
+    /// three quarters of --max-handshakes. [default: 256, at most a quarter of those]
     #[arg(long, env = "H3CAST_HANDSHAKES_PER_ADDRESS", value_name = "N")]
     handshakes_per_address: Option<usize>,
     /// Requests open at once of one address, each feed that is read being one; 0 for no limit. The next one

@@ -14,6 +14,8 @@ use super::{Admission, Key, Refusal};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Connections,
+    /// Those of them that are over TCP.
+    Tcp,
     Handshakes,
     Requests,
     Sessions,
@@ -31,12 +33,12 @@ pub(super) struct Entry {
     key: Key,
     /// Counts in all only, as what a trusted proxy carries.
     exempt: bool,
-    open: [AtomicUsize; 4],
+    open: [AtomicUsize; 5],
 }
 
 impl Entry {
     pub(super) fn new((key, exempt): (Key, bool)) -> Self {
-        Self { key, exempt, open: [const { AtomicUsize::new(0) }; 4] }
+        Self { key, exempt, open: [const { AtomicUsize::new(0) }; 5] }
     }
 
     pub(super) fn id(&self) -> (Key, bool) {
@@ -87,7 +89,7 @@ impl Client {
     /// One more of a kind, if the address may have it.
     fn take(&self, kind: Kind) -> Result<(), Refusal> {
         let (limit, reason) = self.admission.per_address(kind);
-        let limit = if limit == 0 || self.entry().exempt { usize::MAX } else { limit };
+        let limit = if self.entry().exempt { usize::MAX } else { limit };
         let more = |open| (open < limit).then_some(open + 1);
         let taken = self.entry().open[kind as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         taken.map(drop).map_err(|_| reason)
@@ -97,7 +99,7 @@ impl Client {
     fn check(&self, kind: Kind) -> Result<(), Refusal> {
         let (limit, reason) = self.admission.per_address(kind);
         let open = self.entry().open[kind as usize].load(Ordering::Relaxed);
-        if limit > 0 && !self.entry().exempt && open >= limit { Err(reason) } else { Ok(()) }
+        if !self.entry().exempt && open >= limit { Err(reason) } else { Ok(()) }
     }
 }
 
@@ -138,7 +140,9 @@ impl Open {
     }
 
     fn new(client: &Client, kind: Kind, is_claimed: bool) -> Self {
-        client.admission.gauge(kind).fetch_add(1, Ordering::Relaxed);
+        if let Some(gauge) = client.admission.gauge(kind) {
+            gauge.fetch_add(1, Ordering::Relaxed);
+        }
         Self { client: client.clone(), kind, is_claimed: is_claimed.into() }
     }
 
@@ -158,7 +162,9 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.client.admission.gauge(self.kind).fetch_sub(1, Ordering::Relaxed);
+        if let Some(gauge) = self.client.admission.gauge(self.kind) {
+            gauge.fetch_sub(1, Ordering::Relaxed);
+        }
         if *self.is_claimed.get_mut() {
             self.client.entry().open[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
         }

@@ -9,6 +9,7 @@
 //! that forged packets cannot use up the share of the address that they name.
 
 mod client;
+mod idlers;
 mod key;
 mod log;
 mod place;
@@ -21,20 +22,26 @@ use std::{
     fmt,
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 pub(crate) use self::{
     client::{Client, Open},
+    idlers::{Idler, ListenerPlaces},
     place::{Handshake, Place},
     room::AskRoom,
 };
 use self::{
     client::{Entry, Kind},
+    idlers::Idlers,
     place::{InProgress, Over},
     rate::Rate,
 };
@@ -44,6 +51,10 @@ pub use self::{
     room::{Carrier, Room},
 };
 use crate::limits::Limits;
+
+/// How long a connection may take to give its place up before another is asked for its own: it may have got a request
+/// in the same moment.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Decides about the clients of one server.
 pub(crate) struct Admission {
@@ -56,6 +67,8 @@ pub(crate) struct Admission {
     /// First packets over QUIC, of clients that have not been asked for a Retry.
     initials: Rate,
     in_progress: InProgress,
+    /// Connections without a request, of each listener over TCP.
+    idlers: Mutex<Vec<Weak<Idlers>>>,
     exempt: Exempt,
     room: AskRoom,
 }
@@ -87,6 +100,7 @@ impl Admission {
             counters,
             initials: Rate::default(),
             in_progress: InProgress::default(),
+            idlers: Mutex::default(),
             exempt,
             room,
         }
@@ -153,39 +167,59 @@ impl Admission {
     fn admit(&self, client: &Client, validated: bool) -> Result<(Place, Handshake), Refusal> {
         let one = self.places.clone().try_acquire_owned().map_err(|_| Refusal::Connections)?;
         let place = Place::quic(client, validated, one)?;
-        Ok((place, Handshake::begin(client, Over::Quic, validated, self.handshakes())?))
+        Ok((place, Handshake::begin(client, Over::Quic, validated, self.limits.all_handshakes())?))
     }
 
-    /// How many handshakes may be in progress: they never take the last quarter of all places.
-    fn handshakes(&self) -> usize {
-        let connections = self.limits.connections;
-        self.limits.handshakes.min(connections - connections / 4)
+    /// The places of one more listener over TCP.
+    pub(crate) fn listener(&self) -> ListenerPlaces {
+        let places = ListenerPlaces::new(self.limits.tcp_connections);
+        let mut idlers = self.idlers.lock().unwrap_or_else(PoisonError::into_inner);
+        idlers.retain(|idlers| idlers.strong_count() > 0);
+        idlers.push(Arc::downgrade(places.idlers()));
+        places
     }
 
-    /// A TCP connection that was accepted in the place `listener` of its listener. `None` when it is refused.
-    pub(crate) fn tcp(
-        self: &Arc<Self>,
-        address: IpAddr,
-        carrier: Carrier,
-        listener: OwnedSemaphorePermit,
-    ) -> Option<Place> {
+    /// Waits until the listener has a place for a connection over TCP, and the server; those that have waited longest
+    /// for a request make room. Cancel-safe.
+    pub(crate) async fn seat(&self, place: &mut Place, listener: &ListenerPlaces) {
+        let Some(permit) = listener.next(self).await else { return };
+        while self.places.available_permits() == 0 {
+            self.oust_new();
+            // Not for ever: another may be there meanwhile that can be ended.
+            let _ = timeout(PAUSE, self.places.acquire()).await;
+        }
+        if self.places.available_permits() <= self.limits.connections.min(Semaphore::MAX_PERMITS) / 8 {
+            self.oust_new();
+        }
+        place.sit(listener, permit);
+    }
+
+    /// Ends the connection over TCP that has been there longest without a first request.
+    fn oust_new(&self) {
+        let listeners = self.idlers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let listeners: Vec<_> = listeners.iter().filter_map(Weak::upgrade).collect();
+        let oldest = listeners.iter().filter_map(|idlers| Some((idlers.oldest_new()?, idlers)));
+        if let Some((_, idlers)) = oldest.min_by_key(|(number, _)| *number)
+            && let Some(key) = idlers.oust_new()
+        {
+            self.refused(Refusal::Connections, key);
+        }
+    }
+
+    /// A TCP connection that was accepted; it still needs a [`seat`](Self::seat). `None` when it is refused.
+    pub(crate) fn tcp(self: &Arc<Self>, address: IpAddr, carrier: Carrier) -> Option<Place> {
         if let Room::Full(reason) = self.room.ask(carrier) {
             self.refused(reason, address);
             return None;
         }
         let client = self.client(address);
-        Place::tcp(&client, listener).map_err(|reason| client.refused(reason)).ok()
+        Place::tcp(&client).map_err(|reason| client.refused(reason)).ok()
     }
 
     /// Begins the TLS handshake of a TCP connection. `None` when it is refused.
     pub(crate) fn tls(&self, client: &Client) -> Option<Handshake> {
-        let begun = Handshake::begin(client, Over::Tcp, true, self.handshakes());
+        let begun = Handshake::begin(client, Over::Tcp, true, self.limits.all_handshakes());
         begun.map_err(|reason| client.refused(reason)).ok()
-    }
-
-    /// Waits until there is a place for a connection over TCP.
-    pub(crate) async fn has_room(&self) {
-        drop(self.places.acquire().await);
     }
 
     /// Waits for a place of the server's. Cancel-safe.
@@ -193,22 +227,27 @@ impl Admission {
         self.places.clone().acquire_owned().await.ok()
     }
 
+    /// How many of a kind one address may have; `usize::MAX` for no limit.
     fn per_address(&self, kind: Kind) -> (usize, Refusal) {
+        let of_one = |limit| if limit == 0 { usize::MAX } else { limit };
         match kind {
-            Kind::Connections => (self.limits.connections_per_address, Refusal::ConnectionsPerAddress),
-            Kind::Handshakes => (self.limits.handshakes_per_address, Refusal::HandshakesPerAddress),
-            Kind::Requests => (self.limits.requests_per_address, Refusal::RequestsPerAddress),
-            Kind::Sessions => (self.limits.sessions_per_address, Refusal::SessionsPerAddress),
+            Kind::Connections => (self.limits.connections_of_one(), Refusal::ConnectionsPerAddress),
+            Kind::Tcp => (self.limits.tcp_connections_of_one(), Refusal::ConnectionsPerAddress),
+            Kind::Handshakes => (self.limits.handshakes_of_one(), Refusal::HandshakesPerAddress),
+            Kind::Requests => (of_one(self.limits.requests_per_address), Refusal::RequestsPerAddress),
+            Kind::Sessions => (of_one(self.limits.sessions_per_address), Refusal::SessionsPerAddress),
         }
     }
 
-    fn gauge(&self, kind: Kind) -> &AtomicU64 {
+    fn gauge(&self, kind: Kind) -> Option<&AtomicU64> {
         let tally = &self.counters.0;
         match kind {
-            Kind::Connections => &tally.connections,
-            Kind::Handshakes => &tally.handshakes,
-            Kind::Requests => &tally.requests,
-            Kind::Sessions => &tally.sessions,
+            Kind::Connections => Some(&tally.connections),
+            // They are among those.
+            Kind::Tcp => None,
+            Kind::Handshakes => Some(&tally.handshakes),
+            Kind::Requests => Some(&tally.requests),
+            Kind::Sessions => Some(&tally.sessions),
         }
     }
 }

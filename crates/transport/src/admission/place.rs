@@ -13,27 +13,65 @@ use tokio::{
 use super::{
     Refusal,
     client::{Client, Kind, Open},
+    idlers::{Idler, ListenerPlaces},
 };
 
 /// A connection's place, taken for as long as there is the connection, whoever has it.
 #[derive(Debug)]
 pub(crate) struct Place {
     open: Open,
-    /// One of the listener's, over TCP.
-    _listener: Option<OwnedSemaphorePermit>,
+    /// Over TCP.
+    tcp: Option<OverTcp>,
     /// One of the server's. Over TCP a connection waits for it.
     one: OnceLock<OwnedSemaphorePermit>,
+}
+
+/// What a connection over TCP takes besides.
+#[derive(Debug)]
+struct OverTcp {
+    open: Open,
+    /// Once its listener has a place for it.
+    seat: Option<Seat>,
+}
+
+/// A place of a listener's.
+#[derive(Debug)]
+struct Seat {
+    /// Whether the connection has a request.
+    idler: Arc<Idler>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.idler.gone();
+    }
 }
 
 impl Place {
     pub(super) fn quic(client: &Client, validated: bool, one: OwnedSemaphorePermit) -> Result<Self, Refusal> {
         let open = if validated { Open::of } else { Open::unclaimed };
-        Ok(Self { open: open(client, Kind::Connections)?, _listener: None, one: one.into() })
+        Ok(Self { open: open(client, Kind::Connections)?, tcp: None, one: one.into() })
     }
 
-    pub(super) fn tcp(client: &Client, listener: OwnedSemaphorePermit) -> Result<Self, Refusal> {
-        let open = Open::of(client, Kind::Connections)?;
-        Ok(Self { open, _listener: Some(listener), one: OnceLock::new() })
+    /// One over TCP, before its listener has a place for it.
+    pub(super) fn tcp(client: &Client) -> Result<Self, Refusal> {
+        let (open, tcp) = (Open::of(client, Kind::Connections)?, Open::of(client, Kind::Tcp)?);
+        Ok(Self { open, tcp: Some(OverTcp { open: tcp, seat: None }), one: OnceLock::new() })
+    }
+
+    /// Its listener has a place for it.
+    pub(super) fn sit(&mut self, listener: &ListenerPlaces, permit: OwnedSemaphorePermit) {
+        let idler = Arc::new(Idler::new(listener.idlers(), self.client().key()));
+        if let Some(tcp) = &mut self.tcp {
+            tcp.seat = Some(Seat { idler, _permit: permit });
+        }
+    }
+
+    /// Whether it has a request, over TCP.
+    #[cfg(feature = "tcp")]
+    pub(crate) fn idler(&self) -> Option<&Arc<Idler>> {
+        Some(&self.tcp.as_ref()?.seat.as_ref()?.idler)
     }
 
     /// Waits for a place of the server's. Cancel-safe.
@@ -48,7 +86,14 @@ impl Place {
     /// The connection counts for another client, which the proxy at its own address has announced.
     #[cfg(feature = "tcp")]
     pub(crate) fn count_for(&mut self, client: &Client) -> Result<(), Refusal> {
-        self.open = Open::of(client, Kind::Connections).map_err(|reason| client.refused(reason))?;
+        let open = |kind| Open::of(client, kind).map_err(|reason| client.refused(reason));
+        self.open = open(Kind::Connections)?;
+        if let Some(tcp) = &mut self.tcp {
+            tcp.open = open(Kind::Tcp)?;
+            if let Some(seat) = &tcp.seat {
+                seat.idler.count_for(client.key());
+            }
+        }
         Ok(())
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::{Addresses, DEFAULT_PORT, PlainHttp, Server, ServerBuilder, StartError, Via, builder::Handed, tls};
 use crate::{
     admission::Admission,
@@ -17,6 +19,9 @@ use crate::{
 pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> {
     let ServerBuilder { identity, mut listen, sockets, http, handed, limits, tls, .. } = builder;
     limits.check()?;
+    for excess in limits.excesses() {
+        warn!("{excess}");
+    }
     if !builder.announced.is_empty() && builder.proxies.is_empty() {
         return Err(StartError::NoTrustedProxy);
     }

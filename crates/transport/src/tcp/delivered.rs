@@ -201,7 +201,13 @@ mod tests {
 
     fn connection(flushes: &Flushes) -> Flushed<tokio::io::Sink> {
         let ending = Ending::new(None, ([127, 0, 0, 1], 9).into());
-        Flushed::new(tokio::io::sink(), flushes.clone(), Openings::default(), ending, Waiting::new(&Limits::default()))
+        Flushed::new(
+            tokio::io::sink(),
+            flushes.clone(),
+            Openings::default(),
+            ending,
+            Waiting::new(&Limits::default(), None),
+        )
     }
 
     /// A body that gives one piece and fails.

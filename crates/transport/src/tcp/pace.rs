@@ -223,7 +223,7 @@ mod tests {
     async fn a_connection_that_writes_has_credit() {
         let (flushes, begun) = (Flushes::default(), Instant::now());
         let ending = Ending::new(None, ([127, 0, 0, 1], 9).into());
-        let waiting = Waiting::new(&Limits::default());
+        let waiting = Waiting::new(&Limits::default(), None);
         let mut connection = Flushed::new(tokio::io::sink(), flushes.clone(), Openings::default(), ending, waiting);
         let writing = async {
             for _ in 0..9 {

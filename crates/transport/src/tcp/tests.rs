@@ -1,5 +1,7 @@
 mod refusals;
 
+use std::net::SocketAddr;
+
 use axum::{Router, body::Body, routing::get};
 use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,6 +10,7 @@ use super::*;
 use crate::{
     admission::{Admission, AskRoom, Carrier, Counters},
     limits::Limits,
+    reached::Via,
     webtransport::Handlers,
 };
 
@@ -69,8 +72,7 @@ fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
     let remote = SocketAddr::from(([127, 0, 0, 1], 1));
     let how = How { via: Via { tls: false, tls_port: 0 }, alt_svc: false, announced: false };
     let owner = Owner::tcp(None, remote, None, None, Default::default());
-    let listener = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-    let place = context.admission.tcp(remote.ip(), Carrier::Plain, listener).unwrap();
+    let place = context.admission.tcp(remote.ip(), Carrier::Plain).unwrap();
     tokio::spawn(connection(server, Ending::new(None, remote), owner, place, Arc::new(context), how, stop));
     client
 }

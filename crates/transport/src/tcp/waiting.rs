@@ -12,7 +12,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::time::{Instant, sleep};
 
-use crate::{limits::Limits, service::after};
+use crate::{admission::Idler, limits::Limits, service::after};
 
 /// What a connection waits for, and until when.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ struct WaitingConnection {
     idle_timeout: Duration,
     state: Mutex<Pause>,
     waker: AtomicWaker,
+    /// Where those look who need its place.
+    idler: Option<Arc<Idler>>,
 }
 
 /// Nothing, before the first request.
@@ -51,13 +53,14 @@ pub(super) struct Busy {
 }
 
 impl Waiting {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, idler: Option<Arc<Idler>>) -> Self {
         Self(Arc::new(WaitingConnection {
             keep_alive: limits.keep_alive,
             head_timeout: limits.head_timeout,
             idle_timeout: limits.idle_timeout,
             state: Mutex::default(),
             waker: AtomicWaker::new(),
+            idler,
         }))
     }
 
@@ -84,15 +87,12 @@ impl Waiting {
 
     /// Something holds it from now on until its end.
     pub(super) fn stay(&self) {
-        let mut state = self.state();
-        state.held += 1;
-        state.deadline = None;
+        self.0.begin(&mut self.state());
     }
 
     fn hold(&self, strays: bool) -> Busy {
         let mut state = self.state();
-        state.held += 1;
-        state.deadline = None;
+        self.0.begin(&mut state);
         let gate = state.gate.take();
         drop(state);
         if let Some(gate) = gate {
@@ -151,6 +151,17 @@ impl Waiting {
 }
 
 impl WaitingConnection {
+    /// Something more holds it.
+    fn begin(&self, state: &mut Pause) {
+        state.held += 1;
+        state.deadline = None;
+        if state.held == 1
+            && let Some(idler) = &self.idler
+        {
+            idler.busy();
+        }
+    }
+
     /// When an HTTP/2 connection ends that has been without a request since then: what the client sends keeps it, but
     /// not for ever.
     fn http2_end(&self, since: Instant) -> Instant {
@@ -180,6 +191,9 @@ impl Drop for Busy {
         if state.held == 0 {
             state.begun = false;
             state.rest(inner);
+            if let Some(idler) = &inner.idler {
+                idler.idle();
+            }
             drop(state);
             if self.strays {
                 inner.waker.wake();

@@ -39,7 +39,7 @@ async fn limited(limits: Limits) -> (Serving, Counters) {
 }
 
 /// Waits until the counters show something.
-async fn shows(counters: &Counters, what: &str, is: impl Fn(&Snapshot) -> bool) {
+pub(crate) async fn shows(counters: &Counters, what: &str, is: impl Fn(&Snapshot) -> bool) {
     let seen = async {
         while !is(&counters.snapshot()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -49,14 +49,14 @@ async fn shows(counters: &Counters, what: &str, is: impl Fn(&Snapshot) -> bool) 
 }
 
 /// A TCP connection from another address of loopback.
-async fn tcp_from(address: &str, to: SocketAddr) -> TcpStream {
+pub(crate) async fn tcp_from(address: &str, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
     soon("a connection", socket.connect(to)).await.unwrap()
 }
 
 /// Waits until the server ends it; whether by a reset.
-async fn is_reset(stream: &mut TcpStream) -> bool {
+pub(crate) async fn is_reset(stream: &mut TcpStream) -> bool {
     soon("the end", stream.read(&mut [0])).await.is_err()
 }
 

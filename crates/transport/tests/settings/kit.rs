@@ -139,7 +139,16 @@ impl Trusting {
         name: &str,
         protocol: &[u8],
     ) -> std::io::Result<TlsStream<TcpStream>> {
-        let stream = TcpStream::connect(address).await?;
+        self.tls(TcpStream::connect(address).await?, name, protocol).await
+    }
+
+    /// TLS on a connection that is there.
+    pub(crate) async fn tls(
+        &self,
+        stream: TcpStream,
+        name: &str,
+        protocol: &[u8],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         TlsConnector::from(Arc::new(self.config(&[protocol]))).connect(name, stream).await
     }

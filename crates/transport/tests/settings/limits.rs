@@ -199,7 +199,7 @@ async fn the_last_places_are_for_clients_whose_address_is_their_own() {
         tx.send(incoming.validated).unwrap();
         Admit::Accept
     };
-    let limits = Limits::default().connections(4);
+    let limits = Limits::default().connections(4).connections_per_address(0);
     let serving = Serving::start(|builder| builder.limits(limits).on_accept(look)).await;
     let mut connections = Vec::new();
     for validated in [false, false, false, true] {

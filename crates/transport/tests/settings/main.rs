@@ -8,6 +8,7 @@ mod heads;
 mod idle;
 mod kit;
 mod limits;
+mod places;
 mod running;
 mod sockets;
 mod stalled;

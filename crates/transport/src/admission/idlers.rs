@@ -1,0 +1,210 @@
+//! Connections over TCP without a request: new ones, and those between two requests. Their places are for others when
+//! there is no other left, as in nginx.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use super::{Admission, Key, PAUSE, Refusal};
+
+/// In which order they came, on all listeners.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// The places of a listener over TCP.
+#[derive(Debug)]
+pub(crate) struct ListenerPlaces {
+    places: Arc<Semaphore>,
+    idlers: Arc<Idlers>,
+}
+
+impl ListenerPlaces {
+    pub(super) fn new(places: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))), idlers: Arc::default() }
+    }
+
+    pub(super) fn idlers(&self) -> &Arc<Idlers> {
+        &self.idlers
+    }
+
+    /// Waits for a place of the listener's; the client that has waited longest without a request makes room for it.
+    /// Cancel-safe.
+    pub(super) async fn next(&self, admission: &Admission) -> Option<OwnedSemaphorePermit> {
+        loop {
+            if let Ok(place) = self.places.clone().try_acquire_owned() {
+                return Some(place);
+            }
+            if let Some(key) = self.idlers.oust() {
+                admission.refused(Refusal::TcpConnections, key);
+            }
+            if let Ok(place) = timeout(PAUSE, self.places.clone().acquire_owned()).await {
+                return place.ok();
+            }
+        }
+    }
+}
+
+/// The connections of a listener that have no request.
+#[derive(Debug, Default)]
+pub(super) struct Idlers(Mutex<Lines>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    /// Those that have not had one, the oldest first.
+    new: BTreeMap<u64, Arc<Seat>>,
+    /// Those that have, in the order in which it ended.
+    idle: BTreeMap<u64, Arc<Seat>>,
+}
+
+/// What those know of a connection who want its place.
+#[derive(Debug)]
+struct Seat {
+    key: Mutex<Key>,
+    /// Told when it has to make room.
+    ousted: Notify,
+}
+
+impl Idlers {
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        lock(&self.0)
+    }
+
+    /// Since when the oldest has been here that has not had a request.
+    pub(super) fn oldest_new(&self) -> Option<u64> {
+        self.lines().new.first_key_value().map(|(number, _)| *number)
+    }
+
+    /// Has the oldest of those make room.
+    pub(super) fn oust_new(&self) -> Option<Key> {
+        let oldest = self.lines().new.pop_first();
+        oldest.map(|(_, seat)| seat.oust())
+    }
+
+    /// Has one make room: the oldest new one, or the one whose last request is the longest time ago.
+    fn oust(&self) -> Option<Key> {
+        let mut lines = self.lines();
+        let oldest = lines.new.pop_first().or_else(|| lines.idle.pop_first());
+        drop(lines);
+        oldest.map(|(_, seat)| seat.oust())
+    }
+}
+
+impl Seat {
+    fn oust(&self) -> Key {
+        self.ousted.notify_one();
+        *lock(&self.key)
+    }
+}
+
+/// A connection, as one that may have no request.
+#[derive(Debug)]
+pub(crate) struct Idler {
+    idlers: Arc<Idlers>,
+    seat: Arc<Seat>,
+    now: Mutex<Now>,
+}
+
+/// What it has now; what is in line has a number there.
+#[derive(Debug, Clone, Copy)]
+enum Now {
+    New(u64),
+    Request,
+    Idle(u64),
+    /// It is not there any more.
+    Gone,
+}
+
+impl Idler {
+    /// A new connection, which counts for an address.
+    pub(super) fn new(idlers: &Arc<Idlers>, key: Key) -> Self {
+        let seat = Arc::new(Seat { key: Mutex::new(key), ousted: Notify::new() });
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        idlers.lines().new.insert(number, seat.clone());
+        Self { idlers: idlers.clone(), seat, now: Mutex::new(Now::New(number)) }
+    }
+
+    /// It counts for another address.
+    #[cfg(feature = "tcp")]
+    pub(super) fn count_for(&self, key: Key) {
+        *lock(&self.seat.key) = key;
+    }
+
+    /// It has a request.
+    pub(crate) fn busy(&self) {
+        self.become_(|_, _| Now::Request);
+    }
+
+    /// It has none any more.
+    pub(crate) fn idle(&self) {
+        self.become_(|lines, seat| {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            lines.idle.insert(number, seat.clone());
+            Now::Idle(number)
+        });
+    }
+
+    /// It is no one's to end any more.
+    pub(super) fn gone(&self) {
+        self.become_(|_, _| Now::Gone);
+    }
+
+    fn become_(&self, next: impl FnOnce(&mut Lines, &Arc<Seat>) -> Now) {
+        let (mut now, mut lines) = (lock(&self.now), self.idlers.lines());
+        match *now {
+            Now::New(number) => drop(lines.new.remove(&number)),
+            Now::Idle(number) => drop(lines.idle.remove(&number)),
+            Now::Request => {}
+            Now::Gone => return,
+        }
+        *now = next(&mut lines, &self.seat);
+    }
+
+    /// Waits until it has to make room. Cancel-safe.
+    pub(crate) async fn ousted(&self) {
+        self.seat.ousted.notified().await;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn new_ones_make_room_before_idle_ones_and_busy_ones_never() {
+        let idlers = Arc::new(Idlers::default());
+        let all: Vec<_> =
+            (0..5_u8).map(|last| Idler::new(&idlers, Key::from(std::net::IpAddr::from([192, 0, 2, last])))).collect();
+        let ousted = || idlers.oust().map(|key| key.to_string());
+        let address = |last| Some(format!("192.0.2.{last}"));
+        all[0].busy();
+        all[1].busy();
+        all[1].idle();
+        all[0].idle();
+        all[3].gone();
+        assert_eq!(ousted(), address(2));
+        assert!(all[2].ousted().now_or_never().is_some() && all[4].ousted().now_or_never().is_none());
+        // One that is told, and has a request all the same.
+        all[2].busy();
+        assert_eq!([ousted(), ousted()], [address(4), address(1)]);
+        all[0].busy();
+        assert_eq!(ousted(), None);
+        all[3].idle();
+        assert_eq!(ousted(), None);
+        all[2].idle();
+        assert_eq!(ousted(), address(2));
+    }
+}

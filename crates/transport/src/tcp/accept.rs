@@ -1,0 +1,278 @@
+//! Accepts connections over TCP.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{
+    announced, connection,
+    ending::{Ending, Socket},
+    plain, send_buffer,
+    stalled::Sockets,
+};
+use crate::{
+    admission::{Carrier, Handshake, ListenerPlaces, Place, Refusal},
+    connection::{Admit, Incoming, Owner, Protocol, TlsInfo},
+    fault,
+    panics::{self, Restarts},
+    reached::Via,
+    service::{Context, after, overdue},
+};
+
+/// How long a connection may be silent before it is asked whether it is still there.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// How long to wait when the system has no more files or memory for a connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound TCP listener, and how it is served.
+pub(crate) struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+    /// `None` for plain HTTP.
+    tls: Option<TlsAcceptor>,
+    /// How requests reach the server by it.
+    how: How,
+}
+
+/// How requests reach the server.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    pub(super) via: Via,
+    /// Whether clients are told that there is HTTP/3.
+    pub(super) alt_svc: bool,
+    /// Whether trusted proxies begin with the PROXY protocol.
+    pub(super) announced: bool,
+}
+
+impl Listener {
+    pub(crate) fn new(
+        listener: std::net::TcpListener,
+        tls: Option<TlsAcceptor>,
+        via: Via,
+        alt_svc: bool,
+        announced: bool,
+    ) -> std::io::Result<Self> {
+        let listener = TcpListener::from_std(listener)?;
+        Ok(Self { address: listener.local_addr()?, listener, tls, how: How { via, alt_svc, announced } })
+    }
+}
+
+/// Serves a listener until `stop`, and then what it carries to its end.
+pub(crate) async fn serve(listener: Listener, context: Arc<Context>, stop: CancellationToken) {
+    let Listener { listener, address, tls, how } = listener;
+    let kind = if tls.is_some() { "TCP" } else { "plain HTTP" };
+    let task = format!("the {kind} listener at {address}");
+    let places = context.admission.listener();
+    // Those that are there stay when the loop is restarted.
+    let mut connections = JoinSet::new();
+    let mut restarts = Restarts::new(task);
+    let sockets = Sockets::default();
+    let serving = async {
+        loop {
+            let accepting = accept_all((&listener, &sockets), &places, &mut connections, &tls, &context, how, &stop);
+            if !restarts.after(panics::caught_async(accepting).await, &stop).await {
+                break;
+            }
+        }
+        drop(listener);
+        while let Some(ended) = connections.join_next().await {
+            panics::report("the task of a TCP connection", ended);
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        never = sockets.watch(&context.limits, |remote| context.admission.counters().refused(Refusal::SendTimeout, remote)) => match never {},
+    }
+}
+
+/// Accepts connections until `stop`.
+async fn accept_all(
+    (listener, sockets): (&TcpListener, &Sockets),
+    places: &ListenerPlaces,
+    connections: &mut JoinSet<()>,
+    tls: &Option<TlsAcceptor>,
+    context: &Arc<Context>,
+    how: How,
+    stop: &CancellationToken,
+) {
+    // The one that waits for a place.
+    let mut arrived = None;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            Some(ended) = connections.join_next() => {
+                panics::report("the task of a TCP connection", ended);
+                continue;
+            }
+            // Also those that came just before the stop.
+            accepted = accept(listener, tls.is_some(), (places, &mut arrived), context) => accepted,
+            () = stop.cancelled() => return,
+        };
+        fault::point(if tls.is_some() { "tcp-accept" } else { "http-accept" });
+        let Arrived { mut stream, remote, mut place, handshake } = match accepted {
+            Ok(Some(accepted)) => accepted,
+            Ok(None) => continue,
+            // The client of one that was waiting has gone (accept(2)); the next is there perhaps.
+            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) => {
+                // Out of files or memory. Connections that wait are accepted after a stop only if they can be.
+                if stop.is_cancelled() {
+                    return debug!(%error, "cannot accept the connections that wait");
+                }
+                warn!(%error, "cannot accept a connection: trying again");
+                // What is there must keep running, and a busy loop would not help it.
+                stop.run_until_cancelled(tokio::time::sleep(EXHAUSTED_PAUSE)).await;
+                continue;
+            }
+        };
+        let mut tls = tls.clone().zip(handshake);
+        // Chunks leave at once.
+        let _ = stream.set_nodelay(true);
+        notice_loss(&stream);
+        send_buffer::bound(&stream);
+        let ending = Ending::new(stream.local_addr().ok(), remote);
+        sockets.add(ending.progress());
+        let deadline = after(tokio::time::Instant::now(), context.limits.handshake_timeout);
+        let (context, stop) = (context.clone(), stop.clone());
+        connections.spawn(async move {
+            let Some(idler) = place.idler().cloned() else { return };
+            let local = stream.local_addr().ok();
+            let opening = async {
+                // Another listener may have been faster.
+                stop.run_until_cancelled(place.wait()).await.ok_or(())?;
+                if !how.announced {
+                    return Ok(None);
+                }
+                let counted = (&mut place, tls.as_mut().map(|(_, handshake)| handshake));
+                announced::client(&mut stream, remote, counted, &context, &stop).await
+            };
+            let opened = tokio::select! {
+                biased;
+                opened = opening => opened,
+                () = idler.ousted() => Err(()),
+            };
+            let Ok(client) = opened else { return reset(stream) };
+            let own = |tls| Owner::tcp(local, remote, client, tls, context.hooks.clone());
+            let client = own(None).handle().remote_address();
+            if !is_admitted(local, (client, remote), how.via, &context) {
+                place.client().refused(Refusal::Application);
+                return reset(stream);
+            }
+            let Some((tls, handshake)) = tls else {
+                let (owner, socket) = (own(None), Socket::new(stream, ending.clone()));
+                return connection(socket, ending, owner, place, context, how, stop).await;
+            };
+            let secured = tokio::select! {
+                biased;
+                secured = secured(tls, stream, &ending) => secured,
+                () = handshake.overdue(deadline) => return debug!(remote = %client, "TLS handshake took too long"),
+                () = idler.ousted() => return debug!(remote = %client, "a TLS handshake makes room for another connection"),
+                () = overdue(&stop, Duration::MAX) => return debug!(remote = %client, "stopped before a TLS handshake was complete"),
+            };
+            drop(handshake);
+            match secured {
+                Ok(Secured::Tls(stream)) => {
+                    let owner = own(Some(TlsInfo::of_tcp(stream.get_ref().1)));
+                    connection(*stream, ending, owner, place, context, how, stop).await;
+                }
+                Ok(Secured::Plain(stream)) => tokio::select! {
+                    biased;
+                    () = plain::answer(stream, how.via, &context, &stop) => {}
+                    () = idler.ousted() => {}
+                },
+                Err(error) => debug!(%error, remote = %client, "TLS handshake failed"),
+            }
+        });
+    }
+}
+
+/// Whether the application accepts a client. The system has answered it already.
+fn is_admitted(
+    local_address: Option<SocketAddr>,
+    (remote_address, peer_address): (SocketAddr, SocketAddr),
+    via: Via,
+    context: &Context,
+) -> bool {
+    let protocol = if via.tls { Protocol::Tls } else { Protocol::Tcp };
+    let incoming = Incoming { remote_address, peer_address, local_address, protocol, validated: true };
+    matches!(context.hooks.admit(&incoming), Admit::Accept | Admit::Retry)
+}
+
+/// Ends a connection with a reset, so that the client learns at once and nothing of it stays. It is a close when
+/// that cannot be set.
+fn reset(stream: TcpStream) {
+    let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+}
+
+/// A connection to the port of TLS.
+enum Secured {
+    Tls(Box<tokio_rustls::server::TlsStream<Socket>>),
+    /// The client speaks plain HTTP.
+    Plain(TcpStream),
+}
+
+async fn secured(tls: TlsAcceptor, stream: TcpStream, ending: &Ending) -> std::io::Result<Secured> {
+    Ok(match plain::is_spoken(&stream).await? {
+        true => Secured::Plain(stream),
+        false => Secured::Tls(Box::new(tls.accept(Socket::new(stream, ending.clone())).await?)),
+    })
+}
+
+/// Whether an error of `accept` is about the connection that it would have given.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Has the system find out when the client has gone without a word: HTTP/1.1 has nothing of its own
+/// that would.
+fn notice_loss(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    let probes = socket2::TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE / 3);
+    // Without them it is as it was.
+    let _ = socket.set_tcp_keepalive(&probes);
+}
+
+/// A connection that was accepted, by the system and by its address.
+struct Arrived {
+    stream: TcpStream,
+    remote: SocketAddr,
+    place: Place,
+    /// That of TLS.
+    handshake: Option<Handshake>,
+}
+
+/// Accepts a connection, and waits until there is a place for it: only then is it known whether others have to make
+/// room. `None` for one that is refused. Cancel-safe, as one that waits stays in `arrived`.
+async fn accept(
+    listener: &TcpListener,
+    has_tls: bool,
+    (places, arrived): (&ListenerPlaces, &mut Option<Arrived>),
+    context: &Context,
+) -> std::io::Result<Option<Arrived>> {
+    if arrived.is_none() {
+        let (stream, remote) = listener.accept().await?;
+        // Before any other makes room for it.
+        let carrier = if has_tls { Carrier::Tls } else { Carrier::Plain };
+        let admitted = context.admission.tcp(remote.ip(), carrier).and_then(|place| match has_tls {
+            false => Some((place, None)),
+            true => context.admission.tls(place.client()).map(|handshake| (place, Some(handshake))),
+        });
+        let Some((place, handshake)) = admitted else {
+            reset(stream);
+            return Ok(None);
+        };
+        *arrived = Some(Arrived { stream, remote, place, handshake });
+    }
+    if let Some(arrived) = arrived {
+        context.admission.seat(&mut arrived.place, places).await;
+    }
+    Ok(arrived.take())
+}

@@ -1,0 +1,155 @@
+//! Places for connections: no address takes all, and clients that ask for nothing give theirs up.
+
+use std::time::Duration;
+
+use h3cast_transport::{Limits, admission::Refusal};
+use http::{HeaderMap, StatusCode};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio_rustls::client::TlsStream;
+
+use crate::{
+    addresses::{holding, is_reset, shows, tcp_from},
+    kit::{Serving, ask, ask_h3, soon, status},
+};
+
+/// How long a client waits for its answer at most while others flood the server, as docs/security.md promises.
+const PROMPT: Duration = Duration::from_secs(2);
+
+/// From an address of its own.
+async fn is_answered(what: &str, serving: &Serving) {
+    let asked = async {
+        let mut plain = tcp_from("127.0.0.100", serving.plain()).await;
+        assert_eq!(status(&ask(&mut plain, "").await.unwrap()), 200);
+        assert_eq!(status(&ask(&mut tls_from("127.0.0.101", serving).await, "").await.unwrap()), 200);
+    };
+    assert!(tokio::time::timeout(PROMPT, asked).await.is_ok(), "not answered within {PROMPT:?} beside {what}");
+}
+
+async fn tls_from(address: &str, serving: &Serving) -> TlsStream<TcpStream> {
+    let tcp = tcp_from(address, serving.tcp()).await;
+    serving.trust().tls(tcp, "localhost", b"http/1.1").await.unwrap()
+}
+
+/// Ten clients of five addresses that ask for nothing, or not to the end, for eight places.
+async fn kept_full(what: &str, begin: impl AsyncFn(&Serving, &str) -> (TcpStream, Option<TlsStream<TcpStream>>)) {
+    let serving = Serving::start(|builder| builder.limits(Limits::default().tcp_connections(8))).await;
+    let mut silent = Vec::new();
+    let filled = async {
+        for _ in 0..2 {
+            for address in ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6"] {
+                silent.push(begin(&serving, address).await);
+            }
+        }
+    };
+    // Before they would be closed for being late.
+    assert!(tokio::time::timeout(2 * PROMPT, filled).await.is_ok(), "one waits for another's place: {what}");
+    is_answered(what, &serving).await;
+    assert!(serving.refused(Refusal::TcpConnections) > 0, "{what}");
+}
+
+#[tokio::test]
+async fn clients_that_send_nothing_keep_nobody_out() {
+    let plain = async |serving: &Serving, address: &str, sent: &[u8]| {
+        let mut stream = tcp_from(address, serving.plain()).await;
+        stream.write_all(sent).await.unwrap();
+        stream
+    };
+    kept_full("silent clients", async |serving, address| {
+        (plain(serving, address, b"").await, Some(tls_from(address, serving).await))
+    })
+    .await;
+    kept_full("heads that are not complete", async |serving, address| {
+        let mut tls = tls_from(address, serving).await;
+        tls.write_all(b"GET / HTTP/1.1\r\nho").await.unwrap();
+        (plain(serving, address, b"GET / HTTP/1.1\r\nho").await, Some(tls))
+    })
+    .await;
+    kept_full("HTTP/2 without a request", async |serving, address| {
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        (plain(serving, address, preface).await, None)
+    })
+    .await;
+    kept_full("clients that have had an answer", async |serving, address| {
+        let mut stream = plain(serving, address, b"").await;
+        assert_eq!(status(&soon("an answer", ask(&mut stream, "")).await.unwrap()), 200);
+        (stream, None)
+    })
+    .await;
+}
+
+/// Clients without a request give their places up; those that have one keep theirs.
+#[tokio::test]
+async fn responses_are_not_ended_to_make_room() {
+    let (serving, counters) = holding(Limits::default().tcp_connections(4)).await;
+    let hold = async |address: &str| {
+        let mut stream = tcp_from(address, serving.plain()).await;
+        stream.write_all(b"GET /hold HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        stream
+    };
+    let mut held = Vec::new();
+    for address in ["127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.3"] {
+        held.push(hold(address).await);
+    }
+    shows(&counters, "four requests", |now| now.requests == 4).await;
+    let mut waits = tcp_from("127.0.0.4", serving.plain()).await;
+    assert!(tokio::time::timeout(PROMPT / 4, ask(&mut waits, "")).await.is_err(), "it found a place");
+    assert_eq!(counters.snapshot().requests, 4);
+    drop(held.pop());
+    let mut answer = String::new();
+    soon("its turn", tokio::io::AsyncBufReadExt::read_line(&mut tokio::io::BufReader::new(waits), &mut answer))
+        .await
+        .unwrap();
+    assert!(answer.contains("200"), "{answer}");
+}
+
+/// Whatever limit per address is given, or follows from a lower total.
+#[tokio::test]
+async fn one_address_never_takes_all_places() {
+    let few = Limits::default().connections(16);
+    for limits in [few, few.connections_per_address(100_000)] {
+        let (serving, counters) = holding(limits).await;
+        let mut open = Vec::new();
+        for _ in 0..12 {
+            let quic = serving.quic().await.unwrap();
+            assert_eq!(soon("an answer", ask_h3(&quic, HeaderMap::new())).await.unwrap(), StatusCode::OK);
+            open.push(quic);
+        }
+        assert!(is_reset(&mut tcp_from("127.0.0.1", serving.plain()).await).await);
+        assert!(serving.quic().await.is_err());
+        assert_eq!(counters.snapshot().refused(Refusal::ConnectionsPerAddress), 2);
+        is_answered("one address with all that it gets", &serving).await;
+    }
+    // Of a listener's places over TCP, without a say in what there is over QUIC.
+    let few = Limits::default().tcp_connections(8);
+    for limits in [few, few.connections_per_address(8)] {
+        let (serving, counters) = holding(limits).await;
+        let mut open = Vec::new();
+        for _ in 0..6 {
+            open.push(tcp_from("127.0.0.1", serving.plain()).await);
+        }
+        assert!(is_reset(&mut tcp_from("127.0.0.1", serving.plain()).await).await);
+        assert_eq!(counters.snapshot().refused(Refusal::ConnectionsPerAddress), 1);
+        let quic = serving.quic().await.unwrap();
+        assert_eq!(soon("an answer", ask_h3(&quic, HeaderMap::new())).await.unwrap(), StatusCode::OK);
+        is_answered("one address with all that it gets", &serving).await;
+    }
+    // Of handshakes.
+    for limits in [Limits::default().handshakes(8), Limits::default().handshakes(8).handshakes_per_address(8)] {
+        let (serving, counters) = holding(limits).await;
+        let mut open = Vec::new();
+        for _ in 0..6 {
+            open.push(tcp_from("127.0.0.1", serving.tcp()).await);
+        }
+        assert!(is_reset(&mut tcp_from("127.0.0.1", serving.tcp()).await).await);
+        assert_eq!(counters.snapshot().refused(Refusal::HandshakesPerAddress), 1);
+        is_answered("one address with all that it gets", &serving).await;
+    }
+    // Off is off.
+    let (serving, _) = holding(Limits::default().tcp_connections(4).connections_per_address(0)).await;
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let mut stream = tcp_from("127.0.0.1", serving.plain()).await;
+        assert_eq!(status(&soon("an answer", ask(&mut stream, "")).await.unwrap()), 200);
+        open.push(stream);
+    }
+}
