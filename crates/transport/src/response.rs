@@ -61,9 +61,10 @@ pub(crate) fn misforwarded() -> Response<String> {
     problem(StatusCode::BAD_REQUEST, detail)
 }
 
-/// An error as RFC 9457 writes it. `detail` needs no escapes.
-fn problem(status: StatusCode, detail: &str) -> Response<String> {
-    let (title, number) = (status.canonical_reason().unwrap_or_default(), status.as_u16());
+/// An error as RFC 9457 writes it, for what no service is asked.
+pub(crate) fn problem(status: StatusCode, detail: &str) -> Response<String> {
+    let (title, number) = (status.canonical_reason().unwrap_or("Error"), status.as_u16());
+    let detail = escaped(detail);
     let problem = format!(r#"{{"type":"about:blank","title":"{title}","status":{number},"detail":"{detail}"}}"#);
     let mut response = Response::new(problem);
     *response.status_mut() = status;
@@ -75,6 +76,19 @@ fn problem(status: StatusCode, detail: &str) -> Response<String> {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// A text as it stands between the quotes of a string in JSON (RFC 8259 §7).
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => escaped.extend(['\\', c]),
+            c if c < ' ' => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 /// Makes a response one that may be sent over `version` to a request with `method`.
@@ -236,5 +250,18 @@ impl http_body::Body for Checked {
 
     fn size_hint(&self) -> SizeHint {
         self.left.map_or_else(|| self.body.size_hint(), SizeHint::with_exact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a client has sent stands in some of them: a path, the name of a coding.
+    #[test]
+    fn a_problem_may_say_anything() {
+        let escapes =
+            r#"{"type":"about:blank","title":"Bad Request","status":400,"detail":"\"a\\b\" \u000a\u001b\u0000 é 漢"}"#;
+        assert_eq!(problem(StatusCode::BAD_REQUEST, "\"a\\b\" \n\u{1b}\0 é 漢").body(), escapes);
     }
 }

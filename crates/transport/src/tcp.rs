@@ -163,7 +163,8 @@ async fn connection<S>(
             if size > limits.head_size {
                 let text =
                     format!("the head of the request has {size} bytes: at most {} are accepted", limits.head_size);
-                return Ok(plain::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &text).map(Paced::new));
+                let refused = response::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &text);
+                return Ok(refused.map(Body::from).map(Paced::new));
             }
             let (mut head, body) = request.into_parts();
             let Ok(handle) = context.describe(&mut head, &handle, via) else {
@@ -174,7 +175,8 @@ async fn connection<S>(
                 Err(reason) => return Ok(response::too_many(reason).map(Body::from).map(Paced::new)),
             };
             if let Some(text) = undecoded {
-                return Ok(plain::problem(StatusCode::NOT_IMPLEMENTED, &text).map(Paced::new));
+                let refused = response::problem(StatusCode::NOT_IMPLEMENTED, &text);
+                return Ok(refused.map(Body::from).map(Paced::new));
             }
             head.extensions.insert(Interim::nowhere(version));
             let alt_svc = reached::alternative(&head.uri, &head.headers, &head.extensions, has_http3);

@@ -2,22 +2,23 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use axum_core::body::Body;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, StatusCode, header};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
     service::TowerToHyperService,
 };
-use serde_json::json;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::unread::Unread;
-use crate::reached::{Via, base};
-use crate::service::{Context, overdue};
+use crate::{
+    reached::{Via, base},
+    response,
+    service::{Context, overdue},
+};
 
 /// How long such a connection may take from its request to its end, with what is read of the request's body.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -28,22 +29,6 @@ pub(super) async fn is_spoken(stream: &TcpStream) -> std::io::Result<bool> {
     let mut first = [0];
     let read = stream.peek(&mut first).await?;
     Ok(read > 0 && (first[0].is_ascii_alphabetic() || matches!(first[0], b'\r' | b'\n')))
-}
-
-/// An error as RFC 9457 writes it, for what no service is asked.
-pub(super) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
-    let (title, number) = (status.canonical_reason(), status.as_u16());
-    let problem = json!({ "type": "about:blank", "title": title, "status": number, "detail": detail });
-    let mut response = Response::new(Body::from(problem.to_string()));
-    *response.status_mut() = status;
-    for (name, value) in [
-        (header::CONTENT_TYPE, "application/problem+json"),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
 }
 
 /// Answers one request with the URL that it meant, and closes the connection.
@@ -62,7 +47,7 @@ pub(super) async fn answer(stream: TcpStream, via: Via, context: &Context, stop:
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let text = format!("this port speaks HTTPS: use {base}{path}");
         answers.cancel();
-        std::future::ready(Ok::<_, Infallible>(problem(StatusCode::BAD_REQUEST, &text)))
+        std::future::ready(Ok::<_, Infallible>(response::problem(StatusCode::BAD_REQUEST, &text)))
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(context.limits.head_timeout).keep_alive(false);

@@ -1,6 +1,6 @@
 //! Requests in early data.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use axum::{
     Extension, Router,
@@ -12,59 +12,12 @@ use h3cast_transport::{
     early::{EARLY_DATA, EarlyData, TooEarly},
 };
 use http::{Request, StatusCode, Uri, Version};
-use tokio::{
-    net::UdpSocket,
-    sync::{mpsc, watch},
-    task::JoinHandle,
+use tokio::sync::mpsc;
+
+use crate::{
+    peers::{H3, serve, soon},
+    relay::Relay,
 };
-
-use crate::peers::{H3, serve, soon};
-
-/// A way to a server on which what it says can be held back.
-struct Relay {
-    address: SocketAddr,
-    held: watch::Sender<bool>,
-    running: JoinHandle<()>,
-}
-
-impl Relay {
-    async fn to(server: SocketAddr) -> Self {
-        let front = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-        let address = front.local_addr().unwrap();
-        let (held, mut holding) = watch::channel(false);
-        let running = tokio::spawn(async move {
-            let back = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            let (mut client, mut waiting) = (server, Vec::new());
-            let (mut said, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
-            loop {
-                tokio::select! {
-                    Ok((len, from)) = front.recv_from(&mut said) => {
-                        client = from;
-                        back.send_to(&said[..len], server).await.unwrap();
-                    }
-                    Ok(len) = back.recv(&mut answered) => waiting.push(answered[..len].to_vec()),
-                    Ok(()) = holding.changed() => {}
-                }
-                if !*holding.borrow() {
-                    for packet in waiting.drain(..) {
-                        front.send_to(&packet, client).await.unwrap();
-                    }
-                }
-            }
-        });
-        Self { address, held, running }
-    }
-
-    fn hold(&self, hold: bool) {
-        self.held.send_replace(hold);
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.running.abort();
-    }
-}
 
 /// A handler that tells whether its request is early, and answers that with 425, or waits.
 fn router() -> (Router, mpsc::UnboundedReceiver<bool>) {
@@ -90,6 +43,14 @@ fn router() -> (Router, mpsc::UnboundedReceiver<bool>) {
     (Router::new().route("/refuse", get(refuse)).route("/wait", get(wait)), rx)
 }
 
+fn address(relay: &Relay) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], relay.port))
+}
+
+fn at(relay: &Relay, path: &str) -> Uri {
+    format!("https://{}{path}", address(relay)).parse().unwrap()
+}
+
 async fn get_text(connector: &Connector, uri: &Uri) -> (StatusCode, String) {
     let (connection, mut response) = soon("a response", connector.get(uri)).await.unwrap();
     let text = soon("its body", response.body.short()).await.unwrap();
@@ -101,8 +62,8 @@ async fn get_text(connector: &Connector, uri: &Uri) -> (StatusCode, String) {
 async fn early_requests_are_told_apart_and_our_client_asks_again() {
     let (router, mut early) = router();
     let server = serve(|builder| builder.http_service(router)).await;
-    let (relay, connector) = (Relay::to(server.quic).await, server.connector());
-    let uri: Uri = format!("https://{}/refuse", relay.address).parse().unwrap();
+    let (relay, connector) = (Relay::start(server.quic.port()).await, server.connector());
+    let uri = at(&relay, "/refuse");
     // For a ticket.
     assert_eq!(get_text(&connector, &uri).await, (StatusCode::OK, "in time".into()));
     assert_eq!(early.recv().await, Some(false));
@@ -123,8 +84,8 @@ async fn early_requests_are_told_apart_and_our_client_asks_again() {
 async fn a_handler_may_wait_for_the_handshake() {
     let (router, mut early) = router();
     let server = serve(|builder| builder.http_service(router)).await;
-    let (relay, client) = (Relay::to(server.quic).await, server.quinn());
-    let (uri, connect) = (server.uri("/wait"), || client.connect(relay.address, "localhost").unwrap());
+    let (relay, client) = (Relay::start(server.quic.port()).await, server.quinn());
+    let (uri, connect) = (server.uri("/wait"), || client.connect(address(&relay), "localhost").unwrap());
     let connection = soon("a connection", connect()).await.unwrap();
     assert_eq!(H3::over(connection.clone()).await.unwrap().text(&uri).await.unwrap(), "waited");
     assert_eq!(early.recv().await, Some(false));
@@ -144,8 +105,8 @@ async fn a_handler_may_wait_for_the_handshake() {
 async fn from_the_address_of_a_trusted_proxy_nothing_is_early() {
     let (router, mut early) = router();
     let server = serve(|builder| builder.http_service(router).trust_proxy("127.0.0.1".parse().unwrap())).await;
-    let (relay, connector) = (Relay::to(server.quic).await, server.connector());
-    let uri: Uri = format!("https://{}/refuse", relay.address).parse().unwrap();
+    let (relay, connector) = (Relay::start(server.quic.port()).await, server.connector());
+    let uri = at(&relay, "/refuse");
     assert_eq!(get_text(&connector, &uri).await, (StatusCode::OK, "in time".into()));
     assert_eq!(early.recv().await, Some(false));
     relay.hold(true);
@@ -169,8 +130,8 @@ async fn with_a_connect_hook_nothing_is_early() {
         std::future::ready(())
     };
     let server = serve(|builder| builder.http_service(router).on_connect(hook)).await;
-    let (relay, connector) = (Relay::to(server.quic).await, server.connector());
-    let uri: Uri = format!("https://{}/refuse", relay.address).parse().unwrap();
+    let (relay, connector) = (Relay::start(server.quic.port()).await, server.connector());
+    let uri = at(&relay, "/refuse");
     for _ in 0..2 {
         assert_eq!(get_text(&connector, &uri).await, (StatusCode::OK, "in time".into()));
         assert_eq!((connected.recv().await, early.recv().await), (Some(()), Some(false)));

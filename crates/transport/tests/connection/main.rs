@@ -5,5 +5,9 @@ mod handle;
 mod hooks;
 mod peers;
 mod proxies;
+#[path = "../common/relay.rs"]
+mod relay;
 mod sessions;
 mod tcp;
+
+use peers::soon;
