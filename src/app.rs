@@ -17,7 +17,7 @@ mod status;
 mod stored;
 mod view;
 
-use std::{borrow::Cow, path::PathBuf, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -296,9 +296,9 @@ impl App {
     }
 
     /// Counts a refusal.
-    fn refused(&self, reason: Refusal, account: &Account) {
+    fn refused(&self, reason: Refusal, client: impl fmt::Display) {
         if let Some(admission) = &self.admission {
-            admission.refused(reason, account);
+            admission.refused(reason, client);
         }
     }
 

@@ -159,12 +159,9 @@ impl ViewRequest {
     }
 
     /// Refuses what may not start anything, when a view of the feed would.
-    pub(super) fn may_start(&self, app: &App, account: &Account, extensions: &Extensions) -> Result<(), Problem> {
+    pub(super) fn may_start(&self, extensions: &Extensions) -> Result<(), Problem> {
         match extensions.get::<Unasked>() {
-            Some(unasked) if self.feed.is_costly() => {
-                app.refused(Refusal::Origin, account);
-                Err(unasked.problem())
-            }
+            Some(unasked) if self.feed.is_costly() => Err(unasked.problem().because(Refusal::Origin)),
             _ => Ok(()),
         }
     }

@@ -19,6 +19,7 @@ use tracing::{debug, info};
 
 use super::{App, Problem, host, problem::Challenge};
 use crate::{
+    admission::Refusal,
     auth::{Access, Action, Credential, Denied, Way},
     body::Unfinished,
     origin::Origin,
@@ -176,7 +177,8 @@ pub(super) fn refused(denied: Denied) -> Problem {
         // What is new is no reason to let anyone in.
         _ => (StatusCode::SERVICE_UNAVAILABLE, Challenge::None),
     };
-    Problem::new(status, denied.to_string()).challenge(challenge)
+    let problem = Problem::new(status, denied.to_string()).challenge(challenge);
+    if status == StatusCode::SERVICE_UNAVAILABLE { problem.because(Refusal::Undecided) } else { problem }
 }
 
 /// Routes of the user's own, and sessions for the server's own handlers: for clients that may do something here.

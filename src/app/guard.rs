@@ -1,9 +1,9 @@
 //! What holds for every route.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use axum::{
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -13,6 +13,7 @@ use tracing::{debug, field::display};
 use super::{App, Problem, authorize, host};
 use crate::{
     ConnectionHandle,
+    admission::Refusal,
     origin::{Origins, is_loopback},
     server::{Advertise, Forwarded, Via},
 };
@@ -66,17 +67,22 @@ impl Unasked {
 }
 
 /// What holds for every route: who may ask, which pages may read the answer, and what a browser
-/// must not make of it.
-pub(super) async fn guard(
-    State(app): State<Arc<App>>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Infallible> {
+/// must not make of it. Refusals are counted here, where the client is known.
+pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Infallible> {
+    let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(client)| *client);
+    let mut response = guarded(&app, request, next).await;
+    if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+        app.refused(refusal, client.map_or_else(|| "?".into(), |client| client.to_string()));
+    }
+    Ok(response)
+}
+
+async fn guarded(app: &App, mut request: Request, next: Next) -> Response {
     crate::fault::point("request");
     let via = request.extensions().get::<Via>().copied();
     let authority = match host::checked(request.version(), request.uri(), request.headers()) {
         Ok(authority) => authority,
-        Err(text) => return Ok(Problem::bad(text.into()).into_response()),
+        Err(text) => return Problem::bad(text.into()).into_response(),
     };
     let named = authority.and_then(host::host_in);
     let forwarded = request.extensions().get::<Forwarded>();
@@ -85,7 +91,7 @@ pub(super) async fn guard(
     // A client that names none is not a browser.
     let is_local = authority.is_none() || named.is_some_and(|host| is_loopback(host) || is_given(host));
     if via.is_some_and(|via| !via.tls) && !is_local && !forwarded.is_some_and(Forwarded::is_unforgeable) {
-        return Ok(misdirected(named, forwarded).into_response());
+        return misdirected(named, forwarded).into_response();
     }
     // A page elsewhere can make its own name point here, and be of the same host then. A certificate is in the way of
     // that, ours or the proxy's (unless the browser was told to take ours for every name).
@@ -98,7 +104,7 @@ pub(super) async fn guard(
     if foreign && allowed.is_none() && !request.method().is_safe() {
         // Browsers send simple cross-origin POSTs without asking first.
         let text = "pages of that origin may not do this here: the server must allow their origin";
-        return Ok(Problem::new(StatusCode::FORBIDDEN, text.into()).into_response());
+        return Problem::new(StatusCode::FORBIDDEN, text.into()).because(Refusal::Origin).into_response();
     }
     let trusted = foreign.then_some(allowed.is_some());
     let unasked = Unasked::of(request.headers(), trusted, || app.allows("null", host, is_ours));
@@ -152,7 +158,7 @@ pub(super) async fn guard(
         headers.insert("timing-allow-origin", origin);
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     }
-    Ok(response)
+    response
 }
 
 /// The answer to a request over plain HTTP under a name that was not given to this server.

@@ -4,12 +4,15 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
+use crate::admission::Refusal;
+
 /// An error as RFC 9457 writes it.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
     detail: String,
     challenge: Challenge,
+    refusal: Option<Refusal>,
 }
 
 /// What `WWW-Authenticate` names as wrong with a token (RFC 6750 §3.1).
@@ -34,7 +37,24 @@ struct Written<'a> {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: String) -> Self {
-        Self { status, detail, challenge: Challenge::None }
+        let refusal = match status {
+            StatusCode::UNAUTHORIZED => Some(Refusal::Unauthorized),
+            StatusCode::FORBIDDEN => Some(Refusal::Forbidden),
+            StatusCode::MISDIRECTED_REQUEST => Some(Refusal::Misdirected),
+            // Where a limit is the reason, it is counted where that is found.
+            _ => None,
+        };
+        Self { status, detail, challenge: Challenge::None, refusal }
+    }
+
+    /// Counted as that, and not as what its status says.
+    pub(super) fn because(self, refusal: Refusal) -> Self {
+        Self { refusal: Some(refusal), ..self }
+    }
+
+    /// What it is counted as, if it is not counted yet.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.refusal
     }
 
     pub(super) fn challenge(self, challenge: Challenge) -> Self {
@@ -70,6 +90,10 @@ impl IntoResponse for Problem {
         };
         if let Some(challenge) = challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Some(refusal) = self.refusal {
+            // The guard counts it: it knows the client.
+            response.extensions_mut().insert(refusal);
         }
         match self.status {
             // RFC 9110 §15.5.16.

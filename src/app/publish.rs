@@ -453,6 +453,9 @@ async fn one_stream(
     let answer = match done.await {
         Ok(answer) => answer.to_string(),
         Err(problem) => {
+            if let Some(refusal) = problem.refusal() {
+                publications.refused(refusal, account);
+            }
             stream.stop(problem.status.as_u16().into());
             problem.text()
         }

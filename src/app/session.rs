@@ -87,7 +87,7 @@ async fn open_for(app: Arc<App>, uri: Uri, request: SessionRequest, decided: Dec
         asked.format = Format::Frames;
     }
     let account = account(request.extensions(), decided.access());
-    asked.may_start(&app, &account, request.extensions())?;
+    asked.may_start(request.extensions())?;
     let viewer = asked.view(&app, &account)?;
     let (feed, format, delivery, cut) = (asked.feed, asked.format, asked.delivery, asked.chunk.unwrap_or_default());
     // States that the feed comes so, to a client that does not insist on it.

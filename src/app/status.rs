@@ -180,10 +180,7 @@ fn write_admission(text: &mut String, now: &Snapshot) {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {}", value(now));
     }
     let name = "h3cast_refused_total";
-    let _ = writeln!(
-        text,
-        "# HELP {name} Clients and requests refused, by the limit that was the reason.\n# TYPE {name} counter"
-    );
+    let _ = writeln!(text, "# HELP {name} Clients and requests refused, by the reason.\n# TYPE {name} counter");
     for reason in Refusal::ALL {
         let _ = writeln!(text, "{name}{{reason=\"{}\"}} {}", reason.as_str(), now.refused(*reason));
     }

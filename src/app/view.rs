@@ -38,7 +38,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
         return Err(Problem::bad(text.into()));
     }
     let account = account(&request.extensions, decided.access());
-    asked.may_start(&app, &account, &request.extensions)?;
+    asked.may_start(&request.extensions)?;
     if let Err(short) = app.admit_viewer(&request.extensions) {
         return Ok(short.into_response());
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use h3cast::client::ClientError;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, response::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, response::Parts};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -35,6 +35,17 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    fn of(status: StatusCode, headers: HeaderMap) -> Self {
+        Self { status, headers, body: String::new() }
+    }
+
+    /// Takes a piece of the body. Whether that is enough: a feed does not end.
+    fn has_enough(&mut self, piece: &[u8]) -> bool {
+        self.body.push_str(&String::from_utf8_lossy(piece));
+        let is_feed = self.header("h3cast-resource") == "feed" && self.status == StatusCode::OK;
+        is_feed && self.body.contains("chunk")
+    }
+
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -75,29 +86,23 @@ async fn session(server: &TestServer, path: &str, headers: &HeaderMap) -> Answer
             {
                 body = bytes.to_vec();
             }
-            Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: String::from_utf8(body).unwrap() }
+            Answer { body: String::from_utf8(body).unwrap(), ..Answer::of(StatusCode::OK, HeaderMap::new()) }
         }
-        Err(ClientError::Refused { status, headers }) => Answer { status, headers, body: String::new() },
+        Err(ClientError::Refused { status, headers }) => Answer::of(status, headers),
         Err(error) => panic!("{path}: {error}"),
     }
 }
 
 async fn http3(server: &TestServer, method: Method, path: &str, headers: &HeaderMap, body: &str) -> Answer {
     let connection = server.connect().await;
-    let mut request = Request::builder().method(method).uri(server.uri(path));
-    request.headers_mut().unwrap().extend(headers.clone());
-    let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-    let mut response = connection.send(request).await.unwrap();
-    let is_feed = response.headers.get("h3cast-resource").is_some_and(|kind| kind == "feed");
-    let mut read = Vec::new();
+    let mut response = connection.send(request(method, server.uri(path), headers, body)).await.unwrap();
+    let mut answer = Answer::of(response.status, response.headers);
     while let Ok(Some(bytes)) = response.body.next().await {
-        read.extend_from_slice(&bytes);
-        if is_feed && response.status == StatusCode::OK && bytes.windows(5).any(|part| part == b"chunk") {
+        if answer.has_enough(&bytes) {
             break;
         }
     }
-    let body = String::from_utf8_lossy(&read).into_owned();
-    Answer { status: response.status, headers: response.headers, body }
+    answer
 }
 
 async fn over_tcp(
@@ -109,16 +114,20 @@ async fn over_tcp(
     body: &str,
 ) -> Answer {
     let (head, mut body) = begin(server, way, method, path, headers, body).await;
-    let is_feed = head.headers.get("h3cast-resource").is_some_and(|kind| kind == "feed");
-    let mut read = Vec::new();
+    let mut answer = Answer::of(head.status, head.headers);
     while let Some(Ok(frame)) = body.frame().await {
-        let bytes = frame.into_data().unwrap_or_default();
-        read.extend_from_slice(&bytes);
-        if is_feed && head.status == StatusCode::OK && bytes.windows(5).any(|part| part == b"chunk") {
+        if answer.has_enough(&frame.into_data().unwrap_or_default()) {
             break;
         }
     }
-    Answer { status: head.status, headers: head.headers, body: String::from_utf8_lossy(&read).into_owned() }
+    answer
+}
+
+fn request(method: Method, uri: Uri, headers: &HeaderMap, body: &str) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(Bytes::from(body.to_owned())));
+    (*request.method_mut(), *request.uri_mut()) = (method, uri);
+    request.headers_mut().extend(headers.clone());
+    request
 }
 
 /// The head of what comes over TCP, and its body.
@@ -132,14 +141,15 @@ pub(crate) async fn begin(
 ) -> (Parts, Incoming) {
     let port = if way == Way::Plain { server.http_port() } else { server.port() };
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let absolute = format!("https://localhost:{port}{path}");
-    let mut request = Request::builder().method(method);
-    request = match way {
-        Way::Http2 => request.uri(absolute).version(Version::HTTP_2),
-        _ => request.uri(path).header("host", format!("localhost:{port}")),
+    let mut request = match way {
+        Way::Http2 => request(method, server.uri(path), headers, body),
+        _ => request(method, path.parse().unwrap(), headers, body),
     };
-    request.headers_mut().unwrap().extend(headers.clone());
-    let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
+    if way == Way::Http2 {
+        *request.version_mut() = Version::HTTP_2;
+    } else if !headers.contains_key("host") {
+        request.headers_mut().insert("host", format!("localhost:{port}").parse().unwrap());
+    }
     let response = if way == Way::Plain {
         let (mut send, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(driver);

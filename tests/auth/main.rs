@@ -3,10 +3,12 @@
 mod clients;
 #[path = "../common/mod.rs"]
 mod common;
+mod counted;
 mod ends;
 #[cfg(feature = "jwt")]
 mod jwt;
 #[cfg(feature = "cli")]
 mod program;
 mod reload;
+mod renewal;
 mod ways;

@@ -24,7 +24,7 @@ const ALL: &str = "a-token-that-may-do-everything";
 
 /// What the client of a request has to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shows {
+pub(crate) enum Shows {
     Nothing,
     Rubbish,
     Reader,
@@ -47,20 +47,20 @@ impl Shows {
         }
     }
 
-    fn headers(self) -> HeaderMap {
+    pub(crate) fn headers(self) -> HeaderMap {
         let value = self.token().map(|token| format!("Bearer {token}"));
         value.map_or_else(HeaderMap::new, |value| headers(&[("authorization", &value)]))
     }
 }
 
-fn tokens() -> Tokens {
+pub(crate) fn tokens() -> Tokens {
     let lines = format!(
         "read=log name=rita {READER}\npublish=log {WRITER}\nread=other publish=other {OTHER}\nread=* publish=* {ALL}\n"
     );
     Tokens::new().lines(&lines).unwrap()
 }
 
-async fn accept(request: SessionRequest) {
+pub(crate) async fn accept(request: SessionRequest) {
     let Ok(session) = request.accept().await else { return };
     let Ok(mut stream) = session.open_uni().await else { return };
     let _ = stream.write_bytes("own".into()).await;

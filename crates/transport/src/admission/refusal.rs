@@ -80,8 +80,17 @@ refusals! {
     Feeds = "feeds": "the server has no room for feeds that clients create",
     /// The client has created as many feeds as one may.
     FeedsPerClient = "feeds_per_client": "this client has created too many feeds",
-    /// A page of another origin, or a prefetch, asked for what would start a command.
-    Origin = "origin": "a page of another origin may not start a command",
+    /// A page of an origin that is not allowed asked for a session, for something that changes what is here, or, as a
+    /// prefetch did, for what would start a command.
+    Origin = "origin": "a page of another origin may not do this",
+    /// A request needs a token, or its token is not valid (401).
+    Unauthorized = "unauthorized": "there is no valid token",
+    /// The token does not allow what was asked for, or no token does (403).
+    Forbidden = "forbidden": "the token does not allow this",
+    /// It could not be decided what the client may do (503).
+    Undecided = "undecided": "what this client may do could not be decided",
+    /// A request named a host that is not this server (421).
+    Misdirected = "misdirected": "the request is for another host",
     /// The client took nothing of what there was for it, for [`Limits::send_timeout`](crate::Limits::send_timeout).
     SendTimeout = "send_timeout": "this client takes nothing of what there is for it",
     /// The client sent more frames that bring nothing than

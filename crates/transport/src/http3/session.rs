@@ -110,6 +110,7 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, ope
         let status = match handler {
             Ok(((handler, params), head)) => {
                 if let Err(refused) = offer.check_after(&head, response.extensions()) {
+                    client.refused(Refusal::Origin);
                     drop(session.seat);
                     return refuse_as(asked, session.stream, refused.into_response()).await;
                 }
@@ -137,6 +138,9 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, ope
         warn!(%status, untouched, "the HTTP service answers the CONNECT of a session and opens none: sending 500");
         response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+        client.refused(refusal);
     }
     drop(session.seat);
     refuse_as(asked, session.stream, response).await

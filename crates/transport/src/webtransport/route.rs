@@ -13,7 +13,7 @@ use http::{Extensions, Method, StatusCode, Uri, Version, header, request::Parts}
 use tokio::sync::oneshot;
 
 use super::{Answer, Session, SessionRequest, paths::Params};
-use crate::{connection::ConnectionHandle, origin::Origins};
+use crate::{admission::Refusal, connection::ConnectionHandle, origin::Origins};
 
 /// Why a [`SessionRequest`] could not be extracted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +42,12 @@ impl IntoResponse for NoSession {
             Self::Origin(_) => StatusCode::FORBIDDEN,
             Self::Taken => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        (status, format!("{self}\n")).into_response()
+        let mut response = (status, format!("{self}\n")).into_response();
+        if let Self::Origin(_) = self {
+            // Counted where the response leaves the service.
+            response.extensions_mut().insert(Refusal::Origin);
+        }
+        response
     }
 }
 

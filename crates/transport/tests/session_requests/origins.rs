@@ -1,7 +1,7 @@
 //! Pages of other origins open no session unless they are let.
 
 use axum::{Extension, Router, routing::any};
-use h3cast_transport::origin::Origins;
+use h3cast_transport::{admission::Refusal, origin::Origins};
 use http::StatusCode;
 
 use crate::{layers::secret, peer::Peer};
@@ -13,7 +13,12 @@ fn app() -> Router {
 
 #[tokio::test]
 async fn pages_of_the_same_origin_only() {
-    let peer = Peer::start(|server| server.http_service(app()).webtransport("/handler", secret)).await;
+    let mut counters = None;
+    let peer = Peer::start(|server| {
+        counters = Some(server.admission().clone());
+        server.http_service(app()).webtransport("/handler", secret)
+    })
+    .await;
     let own = [
         format!("https://{}", peer.tls),
         format!("http://{}", peer.http),
@@ -30,6 +35,7 @@ async fn pages_of_the_same_origin_only() {
         }
     }
     assert_eq!(peer.status("/open", &[("origin", "https://evil.example")]).await, 200, "a rule of its own");
+    assert_eq!(counters.unwrap().snapshot().refused(Refusal::Origin), 2 * foreign.len() as u64);
 }
 
 #[tokio::test]
