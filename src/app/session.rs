@@ -118,7 +118,7 @@ async fn bring(
         () = decided.until_ended() => return session.close(session_code::EXPIRED, authorize::EXPIRED),
         opened = tokio::time::timeout(OPEN_WAIT, session.open_uni()) => opened,
     };
-    let stream = match opened {
+    let mut stream = match opened {
         Ok(Ok(stream)) => stream,
         Ok(Err(_)) => return,
         Err(_) => {
@@ -130,6 +130,8 @@ async fn bring(
             return session.close(session_code::STALLED, "no stream was allowed for too long");
         }
     };
+    // A client that reads the stream learns why at once, and also where its session stays open to publish.
+    stream.set_stalled_code(session_code::STALLED);
     let breaks_off = format == Format::Raw || delivery == Delivery::Datagrams || decided.may_end();
     let mut out = Out { stream, breaks_off, outstanding: Outstanding::default() };
     let mut cut = rarely(Box::pin(when_cut(&viewer).cancelled_owned()));
@@ -165,7 +167,7 @@ async fn bring(
                 until_closed(session, decided).await;
             }
         }
-        // Who does not read, or not fast enough, may still publish.
+        // A client that does not read, or not fast enough, may still publish.
         Err(cut) if feed.publisher().is_some() => {
             match cut {
                 Undelivered::Feed(_) => out.stream.reset(session_code::FAILED),

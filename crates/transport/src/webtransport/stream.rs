@@ -31,7 +31,8 @@ pub enum StreamError {
     #[error("the peer ended the stream with {}", code::describe(*.0))]
     Http3(u64),
     /// The peer took nothing of the stream that this side writes, for
-    /// [`Limits::send_timeout`](crate::Limits::send_timeout). It was reset, with code 0.
+    /// [`Limits::send_timeout`](crate::Limits::send_timeout). It was reset, with code 0 or the one that was
+    /// [set](SendStream::set_stalled_code).
     #[error("the peer took nothing of the stream for too long")]
     Stalled,
     /// The stream's session has ended.
@@ -308,6 +309,12 @@ impl SendStream {
                 Err(error) => Err(error.into()),
             }
         }
+    }
+
+    /// Sets the code with which the stream is reset when the peer takes nothing of it for
+    /// [`Limits::send_timeout`](crate::Limits::send_timeout), instead of 0.
+    pub fn set_stalled_code(&mut self, code: u32) {
+        self.cell.lock().stream.set_stalled_code(codes::to_http3(code));
     }
 
     /// Sets the stream's send order within its connection: higher goes first, 0 is the default.

@@ -258,12 +258,20 @@ async fn over_http3_a_client_that_takes_some_is_not_cut() {
 
 #[tokio::test]
 async fn a_stream_of_a_session_that_is_not_read_is_cut_alone() {
+    tokio::join!(cut_alone(None), cut_alone(Some(9)));
+}
+
+/// The stream is reset with `code`, if the application has set one.
+async fn cut_alone(code: Option<u32>) {
     let (tx, mut told) = mpsc::unbounded_channel();
     let handler = move |request: h3cast_transport::webtransport::SessionRequest| {
         let tx = tx.clone();
         async move {
             let session = request.accept().await.unwrap();
             let mut stream = session.open_uni().await.unwrap();
+            if let Some(code) = code {
+                stream.set_stalled_code(code);
+            }
             let error = loop {
                 if let Err(error) = stream.write_bytes(Bytes::from(vec![b'x'; 64 << 10])).await {
                     break error;
@@ -294,7 +302,7 @@ async fn a_stream_of_a_session_that_is_not_read_is_cut_alone() {
             }
         }
     });
-    assert_eq!(error.await, StreamError::Reset(0));
+    assert_eq!(error.await, StreamError::Reset(code.unwrap_or(0)));
     let mut second = soon("another stream", session.accept_uni()).await.unwrap();
     assert_eq!(soon("it", second.read_bytes(10)).await.unwrap().unwrap(), "second");
 }
