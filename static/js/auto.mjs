@@ -16,7 +16,8 @@ import { isHttp3 } from "./timing.mjs";
  * @property {() => Promise<Source>} openWebTransport
  * @property {AbortSignal} signal
  * @property {(way: string) => string | undefined} [resting] why a way is to be tried last, if it is
- * @property {(way: string, why: string) => void} [onFailed] a way could not be opened
+ * @property {(way: string, why: string) => void} [onFailed] a way could not be opened, and the server did not refuse
+ *   the request itself
  */
 
 export const FETCH_H3 = "fetch over HTTP/3";
@@ -52,22 +53,25 @@ export async function openAuto(ways) {
     return verdict(way, "not taken", hindered ?? "The server itself had refused.");
   });
 
+  const blame = () => failed.forEach((why, way) => onFailed(way, why));
   /** @type {unknown} */
   let last;
   for (const { way, open } of order) {
     try {
       signal.throwIfAborted();
-      return { source: await open(), way, verdicts: verdicts(way) };
+      const source = await open();
+      blame();
+      return { source, way, verdicts: verdicts(way) };
     } catch (cause) {
       signal.throwIfAborted();
       last = cause;
       failed.set(way, inWords(cause));
       const error = asPageError(cause);
-      // What the server refuses for good it refuses on every way.
-      if (error.answered && error.permanent) break;
-      onFailed(way, inWords(cause));
+      // What the server itself refuses, for good or for now, it refuses on every way: none is to blame.
+      if (error.answered && (error.permanent || error.busy)) throw new AutoError(verdicts(), last);
     }
   }
+  blame();
   throw new AutoError(verdicts(), last);
 }
 
@@ -123,8 +127,13 @@ export class AutoError extends PageError {
   constructor(verdicts, last) {
     const error = asPageError(last);
     super(error.message, error.steps, error.cause);
+    this.again = error.again;
     this.permanent = error.permanent;
+    this.needsToken = error.needsToken;
+    this.otherToken = error.otherToken;
+    this.blameless = error.blameless;
     this.answered = error.answered;
+    this.busy = error.busy;
     this.retryAfterMs = error.retryAfterMs;
     this.verdicts = verdicts;
   }

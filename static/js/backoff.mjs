@@ -6,8 +6,9 @@ export const LONGEST_MS = 15_000;
 const LONGEST_ASKED_MS = 300_000;
 
 /**
- * How long to wait before the next attempt: exponential, with full jitter, so that the viewers of a
- * server that was started again do not all come at once.
+ * How long to wait before the next attempt: exponential, with full jitter, so that the viewers of a server that was
+ * restarted, or that has cut many of them, do not all reconnect at once. What a server asks for comes first, and as
+ * much again at random after it.
  */
 export class Backoff {
   #random;
@@ -26,7 +27,7 @@ export class Backoff {
   next(atLeast = 0) {
     const top = Math.min(LONGEST_MS, FIRST_MS * 2 ** Math.min(this.attempts, 20));
     this.attempts += 1;
-    return Math.max(atLeast, this.#random() * top);
+    return atLeast + this.#random() * Math.min(LONGEST_MS, Math.max(top, atLeast));
   }
 
   reset() {

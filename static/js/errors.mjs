@@ -3,7 +3,7 @@
  * Every error that a visitor can meet, in words: what happened, and what to do about it.
  */
 
-/** An error with advice. `message` says what happened, `steps` what to do. */
+/** An error with advice. `message` says what happened, `steps` what to do, `again` how to try again by hand. */
 export class PageError extends Error {
   /**
    * @param {string} message
@@ -16,10 +16,18 @@ export class PageError extends Error {
     this.steps = steps;
     /** Trying again would bring the same. */
     this.permanent = false;
-    /** Another token may help. */
+    /** How the visitor tries again, or "". A page that does so by itself says that instead. */
+    this.again = "";
+    /** A new token is needed: there was none, or it is no longer valid. */
     this.needsToken = false;
+    /** The token is valid and does not allow this: a renewal would bring the same. */
+    this.otherToken = false;
+    /** The transport is not at fault, so there is no use in changing it. */
+    this.blameless = false;
     /** The server itself answered, whatever way the question took. */
     this.answered = false;
+    /** The server answered that it takes nothing more for now. */
+    this.busy = false;
     /** How long the server asks to be left alone, in milliseconds. */
     this.retryAfterMs = 0;
   }
@@ -42,6 +50,17 @@ function forGood(error) {
   return error;
 }
 
+/**
+ * @param {PageError} error
+ * @param {string} again
+ */
+function byHand(error, again) {
+  error.again = again;
+  return error;
+}
+
+const START_AGAIN = "Press Start to try again.";
+const LOOK_AT_LOG = "Look at the server's log (it is on the terminal).";
 const START_SERVER = "Check that the server is still running; if not, start it with: cargo run --release";
 
 /**
@@ -62,11 +81,14 @@ export function unreachable(what, cause) {
  * @param {number} status
  * @param {{ title?: string, detail?: string }} problem the problem document, as far as there is one
  * @param {string} origin the page's origin
- * @param {number} [retryAfterMs] how long the server asks to be left alone
+ * @param {{ retryAfterMs?: number, scope?: boolean }} [more] how long the server asks to be left alone, and whether it
+ *   refuses what the token does not allow
  */
-export function refused(what, status, problem, origin, retryAfterMs = 0) {
-  const error = refusedInWords(what, status, problem, origin);
+export function refused(what, status, problem, origin, { retryAfterMs = 0, scope = false } = {}) {
+  const error = refusedInWords(what, status, problem, origin, scope);
   error.answered = true;
+  error.busy = status === 429 || status === 503;
+  error.otherToken = scope;
   error.retryAfterMs = retryAfterMs;
   error.needsToken = status === 401;
   // What the server has judged stays judged; only "not now" and its own failures are asked again.
@@ -79,13 +101,17 @@ export function refused(what, status, problem, origin, retryAfterMs = 0) {
  * @param {number} status
  * @param {{ title?: string, detail?: string }} problem
  * @param {string} origin
+ * @param {boolean} scope
  */
-function refusedInWords(what, status, problem, origin) {
+function refusedInWords(what, status, problem, origin, scope) {
   const reason = problem.detail || problem.title || "";
   const message = `The server refused the request for ${what} with status ${status}` +
     (reason === "" ? "." : `: ${reason.replace(/\.?$/, ".")}`);
   if (status === 401) {
     return new PageError(message, ["Ask whoever runs this server for a token that is valid now."]);
+  }
+  if (scope) {
+    return new PageError(message, ["Ask whoever runs this server for a token that allows it."]);
   }
   if (status === 403) {
     return new PageError(message, [
@@ -96,10 +122,15 @@ function refusedInWords(what, status, problem, origin) {
   if (status === 404) {
     return new PageError(message, ["Check the feed's name in the address; /info lists the feeds that exist."]);
   }
-  if (status === 429 || status === 503) {
-    return new PageError(message, ["The server is busy or shutting down. Wait a moment, then press Start again."]);
+  if (status === 429) {
+    return byHand(new PageError(message, [
+      "Close other tabs and programs that read from this server: it limits how much one client has open at once.",
+    ]), "Wait a moment, then press Start.");
   }
-  return new PageError(message, ["Look at the server's log (it is on the terminal), then press Start again."]);
+  if (status === 503) {
+    return byHand(new PageError(message, ["The server is full, short of memory or shutting down."]), "Wait a moment, then press Start.");
+  }
+  return byHand(new PageError(message, [LOOK_AT_LOG]), START_AGAIN);
 }
 
 /**
@@ -123,7 +154,28 @@ export function badInfo(detail, cause) {
 export function cutShort(bytes, cause, reason = "") {
   const message = `The stream was cut short after ${bytes} bytes: what came is not the whole of it` +
     (reason === "" ? "." : ` (${reason}).`);
-  return new PageError(message, [START_SERVER, "Press Start to read again."], cause);
+  return byHand(new PageError(message, [START_SERVER], cause), START_AGAIN);
+}
+
+/**
+ * The server ended the stream because the page took nothing of it (`--send-timeout`, or sooner while memory is short).
+ * @param {unknown} cause
+ */
+export function tookNothing(cause) {
+  return notTheWay(byHand(new PageError("The server ended the stream, because this page had taken nothing of it for too long.", [
+    "That happens to a page that stands still: in a suspended tab, in a debugger, or while the computer sleeps.",
+  ], cause), START_AGAIN));
+}
+
+/**
+ * The stream broke off while the page itself stood still.
+ * @param {number} seconds for how long
+ * @param {unknown} cause
+ */
+export function stoodStill(seconds, cause) {
+  return notTheWay(byHand(new PageError(`This page stood still for ${seconds} s, and the connection was lost meanwhile.`, [
+    "That happens in a suspended tab, in a debugger, or while the computer sleeps.",
+  ], cause), START_AGAIN));
 }
 
 /**
@@ -153,17 +205,6 @@ export function feedFailed(reason) {
 }
 
 /**
- * @param {string} name
- * @param {string[]} names the feeds that there are
- */
-export function noFeed(name, names) {
-  return forGood(new PageError(`There is no feed “${name}” on this server.`, [
-    names.length === 0 ? "It has no feeds at all." : `There is: ${names.join(", ")}.`,
-    "Check the feed's name in the address.",
-  ]));
-}
-
-/**
  * The server shows this feed to those who have a token.
  * @param {string} name
  */
@@ -171,6 +212,13 @@ export function tokenNeeded(name) {
   return withToken(forGood(new PageError(`A token is needed to read the feed “${name}”.`, [
     "Ask whoever runs this server for a token.",
   ])));
+}
+
+/** The server shows no feed without a token. */
+export function noneShown() {
+  return withToken(new PageError("This server shows its feeds to those who have a token.", [
+    "Ask whoever runs this server for a token.",
+  ]));
 }
 
 /** The token under which the feed was read has ended. */
@@ -181,6 +229,12 @@ export function tokenExpired() {
 /** @param {PageError} error */
 function withToken(error) {
   error.needsToken = true;
+  return notTheWay(error);
+}
+
+/** @param {PageError} error */
+function notTheWay(error) {
+  error.blameless = true;
   return error;
 }
 
@@ -222,14 +276,14 @@ export function notOffered() {
  */
 export function sessionFailed(url, origin, byHash, cause) {
   const port = new URL(url).port || "443";
-  return new PageError(`The WebTransport session with ${url} could not be opened. Browsers do not say why.`, [
+  return byHand(new PageError(`The WebTransport session with ${url} could not be opened. Browsers do not say why.`, [
     START_SERVER,
     `Check that nothing blocks UDP port ${port}: a firewall, a VPN or a container without that port.`,
     byHash
-      ? "Press Start again: the certificate may have just been renewed. Browsers accept one by its hash only for 14 days, so the computer's clock must be right too."
+      ? "The certificate may have just been renewed. Browsers accept one by its hash only for 14 days, so the computer's clock must be right too."
       : "Check that the server's certificate is valid for this name and that this computer's clock is right.",
     `If the server's log says 403, allow this page: h3cast serve --allow-origin ${origin}`,
-  ], cause);
+  ], cause), START_AGAIN);
 }
 
 /**
@@ -238,9 +292,8 @@ export function sessionFailed(url, origin, byHash, cause) {
  * @param {unknown} [cause]
  */
 export function noStream(reason, cause) {
-  return new PageError(`The session ended before the server opened a stream${reason === "" ? "." : ` (${reason}).`}`, [
-    "Look at the server's log (it is on the terminal), then press Start again.",
-  ], cause);
+  const message = `The session ended before the server opened a stream${reason === "" ? "." : ` (${reason}).`}`;
+  return byHand(new PageError(message, [LOOK_AT_LOG], cause), START_AGAIN);
 }
 
 /**

@@ -1,10 +1,32 @@
 // @ts-check
-import { cutShort, unreachable } from "./errors.mjs";
+import { PageError, cutShort, unreachable } from "./errors.mjs";
 import { deadline, refusal } from "./info.mjs";
 import { watchProtocol } from "./timing.mjs";
 
 /** @typedef {import("./types.mjs").Env} Env */
 /** @typedef {import("./types.mjs").Source} Source */
+
+/**
+ * Asks the server whether it would give that feed, and throws its refusal in words: what WebTransport cannot learn,
+ * because browsers do not give a page the status of a session's request. HEAD starts nothing; the words are a GET's.
+ *
+ * @param {{ url: string, signal: AbortSignal, env: Env }} options
+ */
+export async function askFirst({ url, signal, env }) {
+  const what = new URL(url, env.href).pathname;
+  const limit = deadline(env, signal);
+  try {
+    const first = await env.fetch(url, { method: "HEAD", cache: "no-store", signal: limit.signal });
+    if (first.ok) return;
+    const response = await env.fetch(url, { cache: "no-store", signal: limit.signal });
+    if (!response.ok) throw await refusal(what, response, env);
+    await response.body?.cancel();
+  } catch (cause) {
+    throw cause instanceof PageError ? cause : unreachable(what, cause);
+  } finally {
+    limit.clear();
+  }
+}
 
 /**
  * Opens a feed as one HTTP response whose body is read while it is being written. Resolves when

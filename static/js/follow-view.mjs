@@ -115,10 +115,17 @@ export class FollowView {
         this.#log.mark("lost", error.message);
         this.#draw.schedule();
       }
+      const advised = attempt > 2 || chunks === 0 || error.busy;
+      if (error.needsToken || error.otherToken) {
+        this.panel.setState("reconnecting", "The server asks for another token.");
+        this.retry.hide();
+        if (advised) this.panel.showError(error);
+        return;
+      }
       this.panel.setState("reconnecting", chunks > 0 ? "The connection was lost. Reconnecting…" : "There is no connection yet. Trying again…");
       this.retry.show(error, waitMs, attempt);
       // What goes away by itself in a moment needs no advice.
-      if (attempt > 2 || chunks === 0) this.panel.showError(error);
+      if (advised) this.panel.showRetried(error);
     },
     onEnded: (totals) => {
       this.#log.mark("end", "The feed has ended.");

@@ -1,7 +1,7 @@
 // @ts-check
 import { wireCopyButtons } from "./copy.mjs";
 import { browserEnv } from "./env.mjs";
-import { asPageError } from "./errors.mjs";
+import { asPageError, noneShown } from "./errors.mjs";
 import { FeedPicker } from "./feed-picker.mjs";
 import { FeedsPoll } from "./feeds.mjs";
 import { FollowView } from "./follow-view.mjs";
@@ -64,10 +64,10 @@ async function look() {
       const { info } = await loadInfo(env);
       showInfo(info);
       if (info.feeds.length > 0 || info.auth === null || info.auth.token) return;
-      if (!(await renewals.renew("This server shows its feeds to those who have a token.", over.signal))) return;
+      if (!(await renewals.renew(noneShown(), over.signal))) return;
     } catch (cause) {
       const error = asPageError(cause);
-      if (error.needsToken && (await renewals.renew(error.message, over.signal))) continue;
+      if ((error.needsToken || error.otherToken) && (await renewals.renew(error, over.signal))) continue;
       if (!over.signal.aborted) view.panel.showError(error);
       return;
     }

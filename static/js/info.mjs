@@ -161,8 +161,9 @@ export async function refusal(what, response, env) {
   } else {
     await response.body?.cancel().catch(() => {});
   }
-  const wait = retryAfter(response.headers.get("retry-after"), Date.now());
-  return refused(what, response.status, problem, new URL(env.href).origin, wait);
+  const retryAfterMs = retryAfter(response.headers.get("retry-after"), Date.now());
+  const scope = response.status === 403 && /insufficient_scope/.test(response.headers.get("www-authenticate") ?? "");
+  return refused(what, response.status, problem, new URL(env.href).origin, { retryAfterMs, scope });
 }
 
 /**

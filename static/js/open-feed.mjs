@@ -1,7 +1,7 @@
 // @ts-check
 import { FETCH_H3, FETCH_TCP, WEBTRANSPORT, openAuto } from "./auto.mjs";
-import { noFeed, notOffered, tokenNeeded } from "./errors.mjs";
-import { openFetch } from "./fetch-source.mjs";
+import { PageError, asPageError, notOffered, tokenNeeded } from "./errors.mjs";
+import { askFirst, openFetch } from "./fetch-source.mjs";
 import { feedUrl, sessionUrl, withQuery } from "./info.mjs";
 import { isHttp3 } from "./timing.mjs";
 import { openWebTransport } from "./webtransport-source.mjs";
@@ -27,7 +27,8 @@ export async function openFeed({ env, info, protocol, choice, feed, from, signal
   const { webtransport } = info;
   if (!info.feeds.some(({ name }) => name === feed)) {
     if (info.auth !== null && !info.auth.token) throw tokenNeeded(feed);
-    throw noFeed(feed, info.feeds.map(({ name }) => name));
+    // There is none, or this token does not allow it, or clients create it: the server knows.
+    await askFirst({ url: feedUrl(info, feed, env.href), signal, env });
   }
   const query = { format: "frames", from };
   const viaFetch = () => openFetch({ url: withQuery(feedUrl(info, feed, env.href), query), signal, env });
@@ -41,7 +42,8 @@ export async function openFeed({ env, info, protocol, choice, feed, from, signal
     return { source: await viaFetch(), way, verdicts: [byHand("fetch")] };
   }
   if (choice === "webtransport") {
-    return { source: await viaWebTransport(), way: WEBTRANSPORT, verdicts: [byHand(WEBTRANSPORT)] };
+    const source = await viaWebTransport().catch((cause) => whyNoSession(cause, feedUrl(info, feed, env.href), signal, env));
+    return { source, way: WEBTRANSPORT, verdicts: [byHand(WEBTRANSPORT)] };
   }
   return openAuto({
     protocol,
@@ -68,6 +70,24 @@ export async function shown({ token }, info, url, signal) {
   if (token === undefined) return url;
   if (token.value === "" && info.auth?.token === true) await token.renewAlone(signal);
   return token.inUrl(url);
+}
+
+/**
+ * Throws why a session could not be opened: the server's refusal, if it refuses the same over fetch as well.
+ * @param {unknown} cause
+ * @param {string} url the feed's
+ * @param {AbortSignal} signal
+ * @param {import("./types.mjs").Env} env
+ * @returns {Promise<never>}
+ */
+export async function whyNoSession(cause, url, signal, env) {
+  if (signal.aborted || asPageError(cause).permanent) throw cause;
+  try {
+    await askFirst({ url, signal, env });
+  } catch (refusal) {
+    if (refusal instanceof PageError && refusal.answered) throw refusal;
+  }
+  throw cause;
 }
 
 /**

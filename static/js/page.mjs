@@ -46,18 +46,18 @@ export function startPage(transport) {
     },
     onError: (error) => {
       view.events.onError(error);
-      if (error.needsToken) void again(error.message);
+      if (error.needsToken || error.otherToken) void again(error);
     },
   });
   /**
    * Starts once more with another token, if the visitor has one.
-   * @param {string} why
+   * @param {import("./errors.mjs").PageError} error
    */
-  async function again(why) {
+  async function again(error) {
     const over = new AbortController();
     view.panel.start.addEventListener("click", () => over.abort(), { signal: over.signal });
     addEventListener("pagehide", () => over.abort(), { signal: over.signal });
-    if (await renewals.renew(why, over.signal)) viewer.start(transport, wanted);
+    if (await renewals.renew(error, over.signal)) viewer.start(transport, wanted);
   }
 
   view.panel.start.addEventListener("click", () => viewer.start(transport, wanted));

@@ -83,7 +83,15 @@ export class Panel {
 
   /** @param {import("./errors.mjs").PageError} error */
   showError(error) {
-    fillError(this.#error, error);
+    fillError(this.#error, error, error.again);
+  }
+
+  /**
+   * The same while the page tries again by itself.
+   * @param {import("./errors.mjs").PageError} error
+   */
+  showRetried(error) {
+    fillError(this.#error, error, "This page tries again by itself.");
   }
 
   hideError() {
@@ -119,9 +127,11 @@ export function fillVerdicts(list, verdicts) {
  * Shows an error: what happened, and what to do about it.
  * @param {HTMLElement} box
  * @param {import("./errors.mjs").PageError} error
+ * @param {string} [again] how it is tried again
  */
-export function fillError(box, error) {
-  const key = JSON.stringify([error.message, error.steps, error.said]);
+export function fillError(box, error, again = "") {
+  const steps = again === "" ? error.steps : [...error.steps, again];
+  const key = JSON.stringify([error.message, steps, error.said]);
   // The same again would be read out again.
   if (!box.hidden && box.dataset.error === key) return;
   box.dataset.error = key;
@@ -129,7 +139,7 @@ export function fillError(box, error) {
   title.className = "title";
   title.textContent = error.message;
   const list = document.createElement("ul");
-  list.append(...error.steps.map((step) => {
+  list.append(...steps.map((step) => {
     const item = document.createElement("li");
     item.textContent = step;
     return item;

@@ -1,7 +1,7 @@
 // @ts-check
 import { AutoError, inWords } from "./auto.mjs";
 import { Backoff } from "./backoff.mjs";
-import { asPageError, broken, feedFailed, tokenExpired } from "./errors.mjs";
+import { asPageError, broken, feedFailed, stoodStill, tokenExpired } from "./errors.mjs";
 import { readFrames } from "./frame-reader.mjs";
 import { loadInfo } from "./info.mjs";
 import { openFeed } from "./open-feed.mjs";
@@ -92,13 +92,13 @@ export class Reading {
         error = asPageError(cause);
         const verdicts = cause instanceof AutoError ? cause.verdicts : [];
         const { token } = this.#env;
-        if (error.needsToken && token !== undefined) {
+        if ((error.needsToken || error.otherToken) && token !== undefined) {
           this.#returning ||= this.#place.next !== undefined;
           events.onLost(error, 0, this.#backoff.attempts + 1, verdicts);
           // A server that refuses every new token is not asked without a pause.
           if (this.#renewals > 0) await this.#wait(this.#backoff.next(0), 0);
           this.#renewals += 1;
-          if (!signal.aborted && (await token.renew(error.message, signal))) continue;
+          if (!signal.aborted && (await token.after(error, signal))) continue;
           if (signal.aborted) return () => events.onStopped(this.#sum());
         }
         if (error.permanent) return () => events.onError(error, verdicts);
@@ -133,9 +133,7 @@ export class Reading {
     try {
       return await this.#read(source, protocol, verdicts);
     } catch (cause) {
-      // A token that has ended is not the way's fault.
-      const { needsToken } = asPageError(cause);
-      if (!signal.aborted && !needsToken) this.#rests.fail(way, inWords(cause));
+      if (!signal.aborted && !asPageError(cause).blameless) this.#rests.fail(way, inWords(cause));
       throw cause;
     } finally {
       source.close();
@@ -170,7 +168,7 @@ export class Reading {
       },
     });
     env.clearTimer(late);
-    watchdog.stop();
+    const still = watchdog.stop();
     this.#watchdog = undefined;
     const expired = this.#expired;
     this.#expired = false;
@@ -185,8 +183,11 @@ export class Reading {
     if (done.how === "ended") return done.end;
     if (expired) throw tokenExpired();
     if (done.how === "bad") throw broken("The stream is not what this page expects.", done.cause, true);
+    const failure = source.failure(done.cause, bytes);
+    if (failure.blameless) throw failure;
+    if (still > 0) throw stoodStill(Math.round(still / 1000), gone.signal.aborted ? undefined : done.cause);
     if (gone.signal.aborted) throw broken(`The stream is dead: ${gone.signal.reason.message}.`, undefined, false);
-    throw source.failure(done.cause, bytes);
+    throw failure;
   }
 
   /** @param {import("./frames.mjs").Frame} frame */

@@ -19,19 +19,19 @@ export class Renewals {
 
   /**
    * Gets another token, the first time at once.
-   * @param {string} why
+   * @param {import("./errors.mjs").PageError} error what asks for it
    * @param {AbortSignal} signal
    * @returns {Promise<boolean>} whether there is one now
    */
-  async renew(why, signal) {
+  async renew(error, signal) {
     const { token } = this.#env;
     if (token === undefined) return false;
     // A visitor who types one is slow enough.
-    if (this.#count > 0 && token.renewal !== null) {
+    if (this.#count > 0 && token.renewal !== null && !error.otherToken) {
       await this.#pause(Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(this.#count - 1, 20)), signal);
     }
     this.#count += 1;
-    return !signal.aborted && (await token.renew(why, signal));
+    return !signal.aborted && (await token.after(error, signal));
   }
 
   /** A token was of use: the next renewal comes at once. */

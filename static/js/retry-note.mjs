@@ -2,8 +2,8 @@
 import { byId } from "./panel.mjs";
 
 /**
- * What becomes of a lost connection, second by second. It is beside the status, which is read out:
- * a countdown that is read out drowns everything else.
+ * What happens after a lost connection, second by second. It stands next to the status, which is read out: a countdown
+ * that is read out drowns everything else.
  */
 export class RetryNote {
   #box = byId("retry", HTMLElement);
@@ -25,8 +25,8 @@ export class RetryNote {
     const tell = () => {
       const left = Math.max(0, until - performance.now());
       const offline = navigator.onLine ? "" : " This computer is offline.";
-      const soon = left < 1000 ? "at once" : `in ${Math.ceil(left / 1000)} s`;
-      this.#text.textContent = `${error.message}${offline} Attempt ${attempt} follows ${soon}.`;
+      const soon = left < 1000 ? "now" : `in ${Math.ceil(left / 1000)} s`;
+      this.#text.textContent = `${error.message}${offline} Retrying ${soon} (attempt ${attempt}).`;
       if (left > 0) this.#timer = window.setTimeout(tell, 1000);
     };
     window.clearTimeout(this.#timer);

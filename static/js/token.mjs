@@ -70,13 +70,32 @@ export class Token {
   }
 
   /**
+   * Gets the token that a refusal asks for.
+   * @param {import("./errors.mjs").PageError} error
+   * @param {AbortSignal} signal
+   * @returns {Promise<boolean>} whether there is one now
+   */
+  after(error, signal) {
+    // What the token does not allow, a renewal of it does not allow either.
+    return error.otherToken ? this.#asked(error.message, signal) : this.renew(error.message, signal);
+  }
+
+  /**
    * Gets another token than the one that there is: from the server's renewal, or else from the visitor.
    * @param {string} why
    * @param {AbortSignal} signal
    * @returns {Promise<boolean>} whether there is one now
    */
   async renew(why, signal) {
-    if (await this.renewAlone(signal)) return true;
+    return (await this.renewAlone(signal)) || this.#asked(why, signal);
+  }
+
+  /**
+   * Asks the visitor.
+   * @param {string} why
+   * @param {AbortSignal} signal
+   */
+  async #asked(why, signal) {
     if (this.ask === undefined || signal.aborted) return false;
     const given = (await this.ask(why, signal)).trim();
     if (given === "") return false;

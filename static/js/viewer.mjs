@@ -3,7 +3,7 @@ import { asPageError, feedFailed, noFeeds, notOffered } from "./errors.mjs";
 import { failureOf } from "./feeds.mjs";
 import { openFetch } from "./fetch-source.mjs";
 import { chosenFeed, feedUrl, loadInfo, sessionUrl } from "./info.mjs";
-import { shown } from "./open-feed.mjs";
+import { shown, whyNoSession } from "./open-feed.mjs";
 import { readStream } from "./reader.mjs";
 import { UNKNOWN } from "./timing.mjs";
 import { openWebTransport } from "./webtransport-source.mjs";
@@ -112,7 +112,8 @@ export class Viewer {
     const { webtransport } = info;
     if (webtransport === null) throw notOffered();
     const url = await shown(env, info, sessionUrl({ ...info, webtransport }, feed, env.href), signal);
-    return openWebTransport({ url, certificateHashes: webtransport.certificateHashes, signal, env });
+    return openWebTransport({ url, certificateHashes: webtransport.certificateHashes, signal, env })
+      .catch((cause) => whyNoSession(cause, feedUrl(info, feed, env.href), signal, env));
   }
 
   /**

@@ -1,5 +1,5 @@
 // @ts-check
-import { cutShort, noStream, noWebTransport, sessionFailed, tokenExpired } from "./errors.mjs";
+import { cutShort, noStream, noWebTransport, sessionFailed, tokenExpired, tookNothing } from "./errors.mjs";
 
 /** @typedef {import("./types.mjs").Env} Env */
 /** @typedef {import("./types.mjs").Source} Source */
@@ -11,15 +11,17 @@ import { cutShort, noStream, noWebTransport, sessionFailed, tokenExpired } from 
  */
 export const OPEN_TIMEOUT_MS = 8000;
 
-/** The code with which a server closes a session whose token has ended (docs/protocol.md). */
+/** The codes with which a server closes a session, or resets its stream (docs/protocol.md): its token has ended. */
 const EXPIRED = 2;
+/** The page took nothing for too long. */
+const STALLED = 3;
 
 /**
  * An open session.
  * @typedef {object} OpenSession
  * @property {WebTransport} session
  * @property {number} startedAt `performance.now()` just before the request left
- * @property {() => boolean} expired whether the server closed it because the token has ended
+ * @property {() => number} code with which the server closed it; 0 for none
  * @property {() => string} why how the server closed it, in words, or ""
  * @property {() => void} close safe to repeat
  *
@@ -47,11 +49,11 @@ export async function openSession({ url, certificateHashes, signal, env }) {
   }
 
   let why = "";
-  let expired = false;
+  let code = 0;
   session.closed.then(
     ({ closeCode, reason }) => {
-      expired = closeCode === EXPIRED;
-      why = `the server closed the session with code ${closeCode ?? 0}${reason ? `: ${reason}` : ""}`;
+      code = closeCode ?? 0;
+      why = `the server closed the session with code ${code}${reason ? `: ${reason}` : ""}`;
     },
     () => {
       // Reported by whatever was waiting on the session.
@@ -70,7 +72,7 @@ export async function openSession({ url, certificateHashes, signal, env }) {
     close();
     throw sessionFailed(url, origin, byHash, cause);
   }
-  return { session, startedAt, why: () => why, expired: () => expired, close };
+  return { session, startedAt, why: () => why, code: () => code, close };
 }
 
 /**
@@ -81,7 +83,7 @@ export async function openSession({ url, certificateHashes, signal, env }) {
  * @returns {Promise<Source>}
  */
 export async function openWebTransport(options) {
-  const { session, startedAt, why, expired, close } = await openSession(options);
+  const { session, startedAt, why, code, close } = await openSession(options);
   try {
     /** @type {ReadableStreamReadResult<ReadableStream<Uint8Array>>} */
     let first;
@@ -101,13 +103,32 @@ export async function openWebTransport(options) {
       stream: first.value,
       // WebTransport sessions of today's browsers are HTTP/3 by definition.
       protocol: async () => "h3",
-      failure: (cause, bytes) => (expired() ? tokenExpired() : cutShort(bytes, cause, why())),
+      failure: (cause, bytes) => {
+        // The stream's code is there before the session's. One with a publisher stays open without its stream.
+        switch (code() || streamCode(cause)) {
+          case EXPIRED:
+            return tokenExpired();
+          case STALLED:
+            return tookNothing(cause);
+          default:
+            return cutShort(bytes, cause, why());
+        }
+      },
       close,
     };
   } catch (error) {
     close();
     throw error;
   }
+}
+
+/**
+ * The code with which a stream was reset; 0 for none.
+ * @param {unknown} cause
+ */
+function streamCode(cause) {
+  const { streamErrorCode } = /** @type {{ streamErrorCode?: unknown }} */ (cause ?? {});
+  return typeof streamErrorCode === "number" ? streamErrorCode : 0;
 }
 
 /**

@@ -28,7 +28,7 @@ describe('a server that is killed and started again', () => {
         await view.state(['reconnecting']);
         await marked(view, 'lost');
         assert.match((await view.report()).status, /Reconnecting/);
-        await view.until('words on the next attempt', () => /Attempt \d+ (follows|: ?connecting)|connecting/.test(document.querySelector('#retry-text')?.textContent ?? ''));
+        await view.until('words on the next attempt', () => /Retrying (now|in \d+ s) \(attempt \d+\)\.|connecting/.test(document.querySelector('#retry-text')?.textContent ?? ''));
         await assertAccessible(view, 'while it is lost');
         server = await server.again();
         await marked(view, 'back', 30_000);

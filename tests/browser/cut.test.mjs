@@ -1,0 +1,192 @@
+// Viewers that the server cuts because they take nothing (`--send-timeout`), and that resume: pages whose process is
+// stopped while their feed continues.
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { chromium, firefox, open } from './lib/browsers.mjs';
+import { freeze } from './lib/frozen.mjs';
+import { Server } from './lib/server.mjs';
+
+const TEST = { timeout: 90_000 };
+const ARGS = ['--send-timeout', '1s', '--history', '64M', 'publish'];
+/** More than browsers and the kernel hold for a page, and less than the page keeps (16 MB). */
+const LINES = 900;
+const WIDTH = 16_000;
+/** What browsers write into their console about a response that was cut off. */
+const CUT = /net::ERR_|Failed to load resource|NetworkError|Connection lost|WebTransport|The connection to .* was interrupted/;
+
+const line = (/** @type {number} */ n) => `number ${n} `.padEnd(WIDTH - 1, '.') + '\n';
+
+/** A server with a feed that the test writes. */
+class Fed {
+  count = 0;
+  /** @param {Server} server @param {boolean} whole the whole browser stands still, not its pages alone */
+  constructor(server, whole) {
+    this.server = server;
+    this.whole = whole;
+  }
+
+  static async start({ whole = false } = {}) {
+    return new Fed(await Server.start({ args: ARGS }), whole);
+  }
+
+  /** Publishes the next lines. @param {number} count */
+  async publish(count) {
+    const body = Array.from({ length: count }, (_, i) => line(this.count + i)).join('');
+    const response = await fetch(`${this.server.plain}/stream?chunk=lines`, { method: 'POST', body });
+    assert.equal(response.status, 200, await response.text());
+    this.count += count;
+  }
+
+  /** How many viewers the server has cut. */
+  async cut() {
+    const metrics = await (await fetch(`${this.server.plain}/metrics`)).text();
+    return Number(/^h3cast_refused_total\{reason="send_timeout"\} (\d+)$/m.exec(metrics)?.[1] ?? NaN);
+  }
+
+  /**
+   * Publishes more than a page that stands still can take, until the server has cut it.
+   * @param {import('puppeteer-core').Browser} browser
+   */
+  async cutWhileFrozen(browser) {
+    const before = await this.cut();
+    // Firefox itself takes for a fetch what the page does not, without a bound.
+    const thaw = freeze(browser, { whole: this.whole });
+    try {
+      await this.publish(LINES);
+      for (const deadline = Date.now() + 30_000; (await this.cut()) === before;) {
+        assert.ok(Date.now() < deadline, 'the server did not cut the page');
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+    } finally {
+      thaw();
+    }
+  }
+}
+
+/** What the page would save of its log. @param {import('./lib/view.mjs').View} view @returns {Promise<string>} */
+function saved(view) {
+  return view.page.evaluate(async () => {
+    /** @type {Blob | undefined} */
+    let kept;
+    const create = URL.createObjectURL;
+    URL.createObjectURL = (blob) => {
+      kept = /** @type {Blob} */ (blob);
+      return '#';
+    };
+    /** @type {HTMLElement} */ (document.querySelector('#download')).click();
+    URL.createObjectURL = create;
+    return (await kept?.text()) ?? '';
+  });
+}
+
+/**
+ * Cuts a page in the middle of a feed, and has it resume.
+ * @param {import('puppeteer-core').Browser} browser
+ * @param {Fed} fed
+ * @param {string} base
+ * @param {'fetch' | 'webtransport' | 'auto'} transport
+ * @param {string} [protocol]
+ */
+async function resumes(browser, fed, base, transport, protocol) {
+  const view = await open(browser, `${base}/?transport=${transport}`);
+  try {
+    await view.start();
+    await view.until('the live edge', () => /waiting for/i.test(document.querySelector('#status')?.textContent ?? ''));
+    const first = fed.count;
+    await fed.publish(1);
+    await view.chunksShown(1);
+    const used = (await view.report()).transport;
+    await view.page.evaluate(() => {
+      const said = /** @type {string[]} */ ([]);
+      const text = /** @type {HTMLElement} */ (document.querySelector('#retry-text'));
+      new MutationObserver(() => said.push(text.textContent ?? '')).observe(text, { childList: true });
+      Object.assign(globalThis, { said });
+    });
+    await fed.cutWhileFrozen(browser);
+    await view.until('words on the return', () => /Resumed/.test(document.querySelector('#status')?.textContent ?? ''), undefined, 30_000);
+    await fed.publish(3);
+    const wanted = fed.count - first;
+    await view.until('every chunk', (count) => Number(document.querySelector('#chunks')?.textContent) >= count, wanted, 30_000);
+    const text = await saved(view);
+    const lines = text.split('\n').filter((text) => text.startsWith('number '));
+    assert.deepEqual(lines.map((text) => Number(text.split(' ')[1])), Array.from({ length: wanted }, (_, i) => first + i), 'nothing lost, nothing twice');
+    assert.ok(lines.every((text) => text.length === WIDTH - 1), 'every byte');
+    const { state, status, error, transport: now, protocol: reported } = await view.report();
+    assert.deepEqual({ state, error, now }, { state: 'streaming', error: '', now: used });
+    if (protocol !== undefined) assert.equal(reported, protocol);
+    assert.match(status, /Resumed: nothing is missing/);
+    assert.equal(await view.page.$eval('#missing', (e) => e.textContent), '0');
+    assert.equal(await view.page.$eval('#losses', (e) => e.textContent), 'reconnected once');
+    const [said] = await view.page.evaluate(() => /** @type {any} */ (globalThis).said);
+    // Browsers do not give a page the reason why a response broke off.
+    assert.match(said, used === 'webtransport' ? /because this page had taken nothing of it for too long\. Retrying now/ : /cut short .*\. Retrying now/);
+    await view.assertClean(CUT);
+  } finally {
+    await view.close();
+  }
+}
+
+for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Firefox', firefox]])) {
+  describe(`a page that stood still, in ${name}`, () => {
+    /** @type {Fed} */ let fed;
+    /** @type {import('puppeteer-core').Browser} */ let browser;
+    before(async () => {
+      fed = await Fed.start({ whole: name === 'Firefox' });
+      browser = await launch();
+    }, TEST);
+    after(async () => {
+      await browser?.close();
+      await fed?.server.stop();
+    }, TEST);
+
+    for (const transport of /** @type {const} */ (['fetch', 'webtransport', 'auto'])) {
+      test(`${transport}: it resumes after it was cut, with nothing lost or doubled`, TEST, async () => {
+        await resumes(browser, fed, fed.server.plain, transport);
+      });
+    }
+
+    test('EventSource: it resumes by itself, after the time that the feed asks for', TEST, async () => {
+      const { page } = await open(browser, `${fed.server.plain}/`);
+      const first = fed.count;
+      await page.evaluate(() => new Promise((resolve) => {
+        const source = new EventSource('/stream');
+        const seen = { lines: /** @type {number[]} */ ([]), whole: true, opened: /** @type {number[]} */ ([]), lost: /** @type {number[]} */ ([]) };
+        Object.assign(globalThis, { seen });
+        source.onopen = () => {
+          seen.opened.push(performance.now());
+          resolve(undefined);
+        };
+        source.onerror = () => seen.lost.push(performance.now());
+        source.onmessage = ({ data }) => {
+          seen.lines.push(Number(data.split(' ')[1]));
+          seen.whole &&= data.length === 15_999;
+        };
+      }));
+      await fed.publish(1);
+      await fed.cutWhileFrozen(browser);
+      await fed.publish(1);
+      await page.waitForFunction((last) => /** @type {any} */ (globalThis).seen.lines.at(-1) === last, { timeout: 30_000, polling: 100 }, fed.count - 1);
+      const seen = await page.evaluate(() => /** @type {any} */ (globalThis).seen);
+      assert.deepEqual(seen.lines, Array.from({ length: fed.count - first }, (_, i) => first + i), 'nothing lost, nothing twice');
+      assert.equal(seen.whole, true, 'every byte');
+      assert.deepEqual([seen.opened.length, seen.lost.length], [2, 1]);
+      assert.ok(seen.opened[1] - seen.lost[0] >= 900, `${seen.opened[1] - seen.lost[0]} ms`);
+      await page.close();
+    });
+  });
+}
+
+describe('a page that stood still, over TLS in Chromium', () => {
+  for (const [protocol, quic] of /** @type {const} */ ([['h2', false], ['h3', true]])) {
+    test(`fetch over ${protocol}`, TEST, async () => {
+      const fed = await Fed.start();
+      const browser = await chromium({ trust: fed.server, quic });
+      try {
+        await resumes(browser, fed, fed.server.base, 'fetch', protocol);
+      } finally {
+        await browser.close();
+        await fed.server.stop();
+      }
+    });
+  }
+});

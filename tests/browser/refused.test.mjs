@@ -1,0 +1,94 @@
+// Pages that the server refuses, for now or for good: what they say, how often they ask, and that they get in later.
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { describe, test } from 'node:test';
+import { assertAccessible } from './lib/accessible.mjs';
+import { chromium, firefox, open } from './lib/browsers.mjs';
+import { Server } from './lib/server.mjs';
+
+const TEST = { timeout: 60_000 };
+/** What browsers write into their console about requests that are refused. */
+const REFUSED = /net::ERR_|Failed to load resource|NetworkError|WebTransport|can’t establish a connection/;
+const NUMBERS = 'exec:i=0; while :; do echo "number $i"; i=$((i+1)); sleep 0.1; done';
+
+/** Waits until the page has asked for the feed so often, and gives when. @param {import('./lib/view.mjs').View} view @param {number} count */
+async function asked(view, count) {
+  await view.page.waitForFunction((wanted) => performance.getEntriesByType('resource').filter(({ name }) => new URL(name).pathname === '/stream').length >= wanted, { timeout: 30_000, polling: 100 }, count);
+  return view.page.evaluate(() => performance.getEntriesByType('resource').filter(({ name }) => new URL(name).pathname === '/stream').map(({ startTime }) => startTime));
+}
+
+describe('a server that takes no more viewers for now', () => {
+  for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Firefox', firefox]])) {
+    for (const [status, transport, limits, advice] of /** @type {const} */ ([
+      [503, 'fetch', ['1', '0'], /The server is full/],
+      [429, 'auto', ['2', '1'], /Close other tabs/],
+    ])) {
+      test(`${name}, ${status} over ${transport}: the page says so, asks as seldom as it should, and gets in`, TEST, async () => {
+        // One address: a client that is counted once.
+        const server = await Server.start({ host: '127.0.0.1', args: ['--per-viewer', '--max-processes', limits[0], '--processes-per-client', limits[1], NUMBERS] });
+        const browser = await launch();
+        const holder = new AbortController();
+        const base = server.plain.replace('localhost', '127.0.0.1');
+        try {
+          const held = await fetch(`${base}/stream`, { signal: holder.signal });
+          assert.equal(held.status, 200);
+          const view = await open(browser, `${base}/?transport=${transport}`);
+          await view.start();
+          await view.state(['reconnecting']);
+          await view.until('advice', () => /tries again by itself/.test(document.querySelector('#error')?.textContent ?? ''));
+          const { error } = await view.report();
+          assert.match(error, new RegExp(`status ${status}: .*commands run`));
+          assert.match(error, advice);
+          assert.doesNotMatch(error, /Press Start/);
+          await assertAccessible(view, 'while it is refused');
+          const times = await asked(view, 3);
+          times.slice(1).forEach((time, i) => assert.ok(time - times[i] >= 1000, `Retry-After is 1 s: ${times}`));
+          holder.abort();
+          await view.state(['streaming'], 30_000);
+          await view.chunksShown(3);
+          const { error: after, transport: used } = await view.report();
+          assert.deepEqual([after, used], ['', transport === 'auto' ? 'webtransport' : transport], 'and no transport was blamed');
+          await view.assertClean(REFUSED);
+        } finally {
+          holder.abort();
+          await browser.close();
+          await server.stop();
+        }
+      });
+    }
+  }
+});
+
+test('a token that does not allow the feed: the page says so, and takes another one', TEST, async () => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'h3cast-tokens-'));
+  const file = path.join(folder, 'tokens');
+  const [other, all] = ['the-token-of-the-other-feed', 'the-token-of-all-the-feeds'];
+  await writeFile(file, `read=other ${other}\nread=* ${all}\n`, { mode: 0o600 });
+  const server = await Server.start({ args: ['--tokens', file, NUMBERS, `other=${NUMBERS}`] });
+  const browser = await chromium();
+  try {
+    for (const transport of ['fetch', 'webtransport']) {
+      // A tab has its own token.
+      const view = await open(browser, `${server.plain}/?transport=${transport}&feed=default&autostart=1`);
+      for (const token of [other, all]) {
+        await view.until('the question', (second) => {
+          const words = document.querySelector('#token-form')?.textContent ?? '';
+          return second ? /status 403: .*default/.test(words) : words !== '';
+        }, token === all);
+        await view.page.type('#token', token);
+        await view.page.click('#token-form button');
+      }
+      await view.chunksShown(3);
+      const { error, transport: used } = await view.report();
+      assert.deepEqual([error, used], ['', transport]);
+      await view.assertClean(/403|401|Failed to load resource/);
+      await view.close();
+    }
+  } finally {
+    await browser.close();
+    await server.stop();
+    await rm(folder, { recursive: true, force: true });
+  }
+});
