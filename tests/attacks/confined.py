@@ -7,6 +7,8 @@ import time
 
 MIB = 1 << 20
 LIMIT = int(os.environ.get("H3CAST_ATTACK_MEMORY", 1 << 30))
+# `prlimit` does without a cgroup where there is one, so that it is known to work.
+KIND = os.environ.get("H3CAST_ATTACK_CONFINED", "cgroup")
 ROOT = pathlib.Path("/sys/fs/cgroup")
 
 
@@ -30,12 +32,15 @@ class Confined:
 
     count = 0
 
-    def __init__(self, limit: int = LIMIT) -> None:
-        self.limit = limit
+    def __init__(self, limit: int = LIMIT, descriptors: int | None = None, kind: str = KIND) -> None:
+        """Limits of bytes, and of open files if one is given."""
+        self.limit, self.descriptors = limit, descriptors
         self.folder: pathlib.Path | None = None
         Confined.count += 1
         name = f"h3cast-attacks-{os.getpid()}-{Confined.count}"
         self.kind = "prlimit"
+        if kind == "prlimit":
+            return
         for kind, places in [
             ("cgroup v1", _places(ROOT / "memory", _own("memory"))),
             ("cgroup v2", _places(ROOT, _own(""))),
@@ -75,6 +80,8 @@ class Confined:
 
     def wrap(self, command: list[str]) -> list[str]:
         """A command that enters the limit, then becomes `command`: its process id is the one that is started."""
+        if self.descriptors is not None:
+            command = ["prlimit", f"--nofile={self.descriptors}", "--", *command]
         if self.folder is None:
             return ["prlimit", f"--data={self.limit}", "--", *command]
         return ["sh", "-c", 'echo $$ >"$0" && exec "$@"', str(self.folder / "cgroup.procs"), *command]
@@ -116,6 +123,12 @@ class Confined:
                 return
             except OSError:
                 time.sleep(0.05)
+
+
+def can_be_a_cgroup() -> bool:
+    confined = Confined()
+    confined.close()
+    return confined.folder is not None
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from confined import LIMIT, MIB
+from confined import MIB
 from victim import SERVERS, TARGET, Died, Used
 from viewer import Viewer
 
@@ -36,15 +36,16 @@ class Row:
         servers: tuple[str, ...] = tuple(SERVERS),
         sources: tuple[str, ...] = (),
         viewer: dict | None = None,
+        confined: dict | None = None,
         **bounds: float,
     ) -> dict:
         """Starts each server, h3cast with `arguments`, attacks it with `act(victim)`, which may return figures of
         its own, and compares h3cast with the bounds: `gap`, `connect` and `publish`, the longest waits of a viewer
         or publisher in seconds; `above`, bytes more than when idle; `cpu`, seconds of CPU; `tcp`, bytes in the
         kernel. An attack that mostly waits is made on both servers at once, `together`; one that Caddy has nothing
-        like is made on h3cast alone. `sources` are more feeds of h3cast, and `viewer` is what viewers do besides (see
-        `Viewer`). Returns what is known of h3cast."""
-        made, viewer = {"bulk": bulk, "files": files, "sources": sources}, viewer or {}
+        like is made on h3cast alone. `sources` are more feeds of h3cast, `viewer` is what viewers do besides (see
+        `Viewer`), and `confined` are limits other than the usual ones. Returns what is known of h3cast."""
+        made, viewer = {"bulk": bulk, "files": files, "sources": sources, "confined": confined}, viewer or {}
         with ThreadPoolExecutor(2 if together else 1) as threads:
             runs = [threads.submit(self._attack, name, act, arguments, made, viewer, bounds) for name in servers]
             for run in runs:
@@ -69,7 +70,7 @@ class Row:
                 raise
             told["died"] = str(died).splitlines()[0]
             return self._write(name)
-        told |= figures(used, viewer) | {"limit_mib": LIMIT // MIB, "confined": victim.confined.kind}
+        told |= figures(used, viewer) | {"limit_mib": victim.confined.limit // MIB, "confined": victim.confined.kind}
         self._write(name)
         if name == "h3cast":
             held = {what: viewer.longest(what) for what in ("gap", "connect", "publish")}

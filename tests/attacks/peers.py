@@ -16,6 +16,11 @@ ACK, END_HEADERS, END_STREAM = 1, 4, 1
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
+def address(number: int) -> str:
+    """One of 60,000 addresses, none of them the viewers'."""
+    return f"127.{66 + number // 62_500}.{number // 250 % 250}.{number % 250 + 1}"
+
+
 def connect(address: tuple[str, int], source: str = ATTACKER, buffer: int | None = None) -> socket.socket:
     """A connection over TCP; `buffer` bytes are received at most before something is read."""
     sock = socket.socket()

@@ -55,6 +55,11 @@ class Attacker(QuicConnectionProtocol):
 
         self.quic._write_ack_frame = write_nothing
 
+    def stop_reading(self) -> None:
+        """Acknowledges what comes, and gives no more credit: what a viewer does whose program reads nothing."""
+        self.quic._write_stream_limits = lambda *args, **kwargs: None
+        self.quic._write_connection_limits = lambda *args, **kwargs: None
+
     def ping(self) -> None:
         self.quic.send_ping(0)
         self.transmit()
@@ -74,12 +79,12 @@ async def attacker(victim, source: str = ATTACKER, alpn: list[str] = H3_ALPN) ->
 
 
 @contextlib.asynccontextmanager
-async def attackers(victim, count: int):
+async def attackers(victim, count: int, source: str = ATTACKER):
     """So many connections from one address. In the end they vanish: the server gets no CONNECTION_CLOSE."""
     peers = []
     try:
         for _ in range(count):
-            peers.append(await attacker(victim))
+            peers.append(await attacker(victim, source))
         yield peers
     finally:
         for peer in peers:

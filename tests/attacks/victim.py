@@ -105,9 +105,9 @@ class Victim:
     process: Process
     port: int
 
-    def __init__(self) -> None:
+    def __init__(self, confined: dict) -> None:
         self._stack = contextlib.ExitStack()
-        self.confined = Confined()
+        self.confined = Confined(**confined)
         self._stack.callback(self.confined.close)
         self.certs = pathlib.Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="h3cast-attacks-")))
         self.cacert = str(self.certs / "cert.pem")
@@ -206,9 +206,11 @@ class H3cast(Victim):
         files: bool = False,
         sources: tuple[str, ...] = (),
         authority: Authority | None = None,
+        confined: dict | None = None,
     ) -> None:
-        """With an authority, the server has a certificate of its; it is renewed with `authority.certify(certs)`."""
-        super().__init__()
+        """With an authority, the server has a certificate of its; it is renewed with `authority.certify(certs)`.
+        `confined` are the limits, if not the usual ones."""
+        super().__init__(confined or {})
         # Their pipe is the server's standard input.
         ticks = subprocess.Popen([sys.executable, str(HERE / "ticks.py")], stdout=subprocess.PIPE)
         self._stack.callback(ticks.wait, 15)
@@ -235,10 +237,11 @@ class H3cast(Victim):
         self.port = int(self.process.line(r"https://[\w.]+:(\d+)/")[1])
 
     def metric(self, name: str) -> float:
-        """The sum of a metric's values, whatever its labels; 0 when there is none."""
+        """The sum of a metric's values, whatever its labels if `name` has none; 0 when there is none."""
         with urllib.request.urlopen(f"http://{HOST}:{self.http_port}/metrics", timeout=15) as response:
             text = response.read().decode()
-        found = re.findall(rf"^{name}(?:{{[^}}]*}})? ([0-9.e+]+)$", text, re.M)
+        labels = "" if "{" in name else r"(?:{[^}]*})?"
+        found = re.findall(rf"^{re.escape(name)}{labels} ([0-9.e+]+)$", text, re.M)
         return sum(map(float, found))
 
 
@@ -270,8 +273,15 @@ class Caddy(Victim):
 
     name = "caddy"
 
-    def __init__(self, *_: str, bulk: bool = False, files: bool = False, sources: tuple[str, ...] = ()) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        *_: str,
+        bulk: bool = False,
+        files: bool = False,
+        sources: tuple[str, ...] = (),
+        confined: dict | None = None,
+    ) -> None:
+        super().__init__(confined or {})
         if files:
             sparse(self.certs / "files/large.bin", FILE)
         Authority().certify(self.certs)

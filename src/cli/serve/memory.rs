@@ -3,7 +3,13 @@
 mod files;
 mod system;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tracing::{info, warn};
 
@@ -27,6 +33,9 @@ const COSTS: [(Count, u64); 3] =
     [(|now| now.connections, 48 << 10), (|now| now.requests, 16 << 10), (|now| now.sessions, 24 << 10)];
 /// How many there are.
 type Count = fn(&Snapshot) -> u64;
+
+/// From this part of the limit on, in percent, no connection is accepted.
+const FULL: u64 = 95;
 
 /// Between two looks at the memory: near the limit, and with much room.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -63,6 +72,8 @@ pub(super) fn parse(text: &str) -> Result<Memory, String> {
 /// What the process may use, and what it uses.
 pub(super) struct Resources {
     budget: Option<Budget>,
+    /// There was no memory for another connection at the last look.
+    full: Arc<AtomicBool>,
     files: Arc<Files>,
 }
 
@@ -83,7 +94,7 @@ impl Resources {
         if let Some(limit) = limit {
             check(limit, memory, there, &histories)?;
         }
-        Ok(Self { budget: limit.map(Budget::new), files: Arc::new(Files::find()) })
+        Ok(Self { budget: limit.map(Budget::new), full: Arc::default(), files: Arc::new(Files::find()) })
     }
 
     /// Has the app show and keep to them; gives what the server asks for each connection.
@@ -98,7 +109,7 @@ impl Resources {
             }
             None => app,
         };
-        let (budget, files) = (self.budget.clone(), self.files.clone());
+        let (budget, files, full) = (self.budget.clone(), self.files.clone(), self.full.clone());
         let room = move |carrier| {
             if carrier != Carrier::Quic && !files.take(carrier == Carrier::Plain) {
                 return Room::Full(Refusal::Descriptors);
@@ -106,7 +117,9 @@ impl Resources {
             match budget.as_ref().map_or(Pressure::Low, Budget::pressure) {
                 Pressure::Low => Room::Plenty,
                 // Whoever looks after the server can still ask it what is wrong.
-                Pressure::Critical if carrier != Carrier::Plain => Room::Full(Refusal::Memory),
+                Pressure::Critical if carrier != Carrier::Plain && full.load(Ordering::Relaxed) => {
+                    Room::Full(Refusal::Memory)
+                }
                 Pressure::High | Pressure::Critical => Room::Little,
             }
         };
@@ -127,6 +140,8 @@ impl Resources {
             // Both look at files of the kernel, which wait for no disk; a list of many descriptors takes its time.
             self.files.look();
             let pressure = look(budget, &mut clients, &admission.snapshot());
+            // Until there is room for viewers it may take seconds more: memory that was freed is returned bit by bit.
+            self.full.store(budget.used() >= budget.limit() / 100 * FULL, Ordering::Relaxed);
             report(budget, std::mem::replace(&mut before, pressure), pressure);
             let near = budget.used() > budget.limit() / 2;
             tokio::time::sleep(if near { PAUSES.0 } else { PAUSES.1 }).await;

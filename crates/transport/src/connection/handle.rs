@@ -253,7 +253,8 @@ impl ConnectionHandle {
     /// 2^62 - 1. The reason is cut to fit into one packet. What was written and has not left is dropped.
     ///
     /// TCP has neither: a client of HTTP/2 gets GOAWAY without them, one of HTTP/1.1 sees the end of the
-    /// connection, and no response that is cut looks complete. [`closed`](Self::closed) reports code and reason on
+    /// connection, and no response that is cut looks complete. One that takes nothing more sees a reset: what was
+    /// written for it would stay in the system for minutes. [`closed`](Self::closed) reports code and reason on
     /// this side.
     pub fn close(&self, code: u64, reason: &str) {
         let conn = match &*self.link() {
@@ -303,6 +304,11 @@ impl ConnectionHandle {
         if let Link::Quic(conn) = &*self.link() {
             self.inner.tls.get_or_init(|| TlsInfo::of_quic(conn, self.inner.server_name.as_deref()));
         }
+    }
+
+    /// Whether [`close`](Self::close) was called, of a connection over TCP.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner.closed_with.get().is_some()
     }
 
     /// What it was closed with by this side, if it was.

@@ -129,7 +129,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if self.ending.progress.is_cut() {
+        if self.ending.progress.is_given_up() {
             // What the client does not take would stay in the system, for as long as the client acknowledges that it
             // takes nothing.
             let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));

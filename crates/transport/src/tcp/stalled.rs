@@ -148,9 +148,15 @@ impl Progress {
         }
     }
 
-    /// What the system holds for the client is to be dropped.
-    pub(super) fn is_cut(&self) -> bool {
+    fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Acquire)
+    }
+
+    /// What the system holds for the client is to be dropped: it was cut, or closed by the application while it took
+    /// no more.
+    pub(super) fn is_given_up(&self) -> bool {
+        let closed = || self.handle.get().is_some_and(ConnectionHandle::is_closed);
+        self.is_cut() || self.blocked.load(Ordering::Relaxed) && closed()
     }
 }
 

@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, body::Body, extract::State, routing::get};
+use axum::{Extension, Router, body::Body, extract::State, routing::get};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use h3cast_transport::{Limits, admission::Refusal, http3::Takeover, webtransport::StreamError};
+use h3cast_transport::{ConnectionHandle, Limits, admission::Refusal, http3::Takeover, webtransport::StreamError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -67,6 +67,15 @@ async fn serving(timeout: Duration) -> (Serving, mpsc::UnboundedReceiver<&'stati
         };
         Body::from_stream(futures_util::stream::iter([Ok("first, ")]).chain(futures_util::stream::once(last)))
     };
+    // Closed by its handler when that is told to.
+    let closed = async |State(seen): State<Seen>, Extension(connection): Extension<ConnectionHandle>| {
+        let more = seen.more.clone();
+        tokio::spawn(async move {
+            more.notified().await;
+            connection.close(0x107, "enough");
+        });
+        endless(seen, "closed", 64 << 10, Duration::ZERO)
+    };
     let upgrade = async |State(seen): State<Seen>, request: axum::extract::Request| {
         tokio::spawn(async move {
             let mut stream = hyper_util::rt::TokioIo::new(hyper::upgrade::on(request).await.unwrap());
@@ -92,6 +101,7 @@ async fn serving(timeout: Duration) -> (Serving, mpsc::UnboundedReceiver<&'stati
         .route("/fast", get(fast))
         .route("/slow", get(slow))
         .route("/waits", get(waits))
+        .route("/closed", get(closed))
         .route("/upgrade", get(upgrade))
         .with_state(Seen { gone, more: more.clone() });
     let limits = Limits::default().send_timeout(timeout);
@@ -120,6 +130,21 @@ async fn over_http1_a_response_that_is_not_taken_is_cut() {
     let _upgraded = ask(&serving, "/upgrade", "connection: upgrade\r\nupgrade: x\r\n").await;
     assert_eq!(soon("a cut", told.recv()).await, Some("upgraded"));
     assert_eq!(serving.refused(Refusal::SendTimeout), 3);
+}
+
+/// What an application closes because its client takes nothing leaves nothing in the system: after a FIN the client
+/// would be offered the rest for minutes.
+#[tokio::test]
+async fn a_connection_that_is_closed_while_its_client_takes_nothing_is_reset() {
+    let (serving, mut told, more) = serving(Duration::ZERO).await;
+    let mut stream = ask(&serving, "/closed", "").await;
+    // Its first bytes: the handler runs. Then the buffers fill.
+    soon("a response", stream.read_exact(&mut [0; 17])).await.unwrap();
+    tokio::time::sleep(TIMEOUT).await;
+    more.notify_one();
+    assert_eq!(soon("the body is dropped", told.recv()).await, Some("closed"));
+    let error = soon("the end of the connection", stream.read_to_end(&mut Vec::new())).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]
