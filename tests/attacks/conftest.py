@@ -61,9 +61,10 @@ class Row:
                 victim.begin()
                 try:
                     told |= act(victim) or {}
-                finally:
-                    # Whatever else went wrong, this is why.
-                    victim.alive()
+                except Exception:
+                    # If it has died, this is why. Its connections are reset before it can be seen to have ended.
+                    victim.alive(patience=2)
+                    raise
                 used = victim.end()
         except Died as died:
             if name == "h3cast":

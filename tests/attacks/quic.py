@@ -41,11 +41,12 @@ class Attacker(QuicConnectionProtocol):
     def get(self, path: str) -> None:
         self.ask("GET", path, end=True)
 
-    def ask(self, method: str, path: str, end: bool) -> int:
+    def ask(self, method: str, path: str, *others: tuple[str, str], end: bool) -> int:
         """A request, which ends with its head or is to have a body. Returns its stream."""
-        fields = [(b":method", method.encode()), (b":scheme", b"https"), (b":authority", b"localhost")]
+        fields = [(":method", method), (":scheme", "https"), (":authority", "localhost"), (":path", path), *others]
         stream = self.quic.get_next_available_stream_id()
-        self.http.send_headers(stream, [*fields, (b":path", path.encode())], end_stream=end)
+        encoded = [(name.encode(), value.encode()) for name, value in fields]
+        self.http.send_headers(stream, encoded, end_stream=end)
         self.transmit()
         return stream
 

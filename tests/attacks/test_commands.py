@@ -1,5 +1,7 @@
 """Commands that run for one viewer each: --per-viewer."""
 
+import asyncio
+import contextlib
 import os
 import pathlib
 import threading
@@ -9,6 +11,7 @@ from collections import Counter
 from answers import NO_TABLE, Answers1, Answers2, exchange
 from confined import MIB
 from peers import http2, request, tls
+from quic import attackers
 from scale import count
 
 # Defaults, in all and of one client.
@@ -66,8 +69,20 @@ def ask(victim, client: int, each: int, field: tuple[str, str] | None = None) ->
     return [sock, other], first.statuses + others.statuses
 
 
+async def ask3(victim, each: int, field: tuple[str, str] | None = None) -> Counter:
+    """The same of one more client over HTTP/3, whose connection does not stay."""
+    async with attackers(victim, 1) as (peer,):
+        for _ in range(each):
+            peer.ask("GET", FEED, *([field] if field else []), end=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                while len(peer.statuses) < each:
+                    await asyncio.sleep(0.01)
+        return Counter(peer.statuses.values())
+
+
 def test_commands_for_viewers(row):
-    """400 viewers of a command, of eight clients; and before them as many that pages of other origins ask for."""
+    """450 viewers of a command, of nine clients; and before them as many that pages of other origins ask for."""
     each = min(96, count(50))
 
     def act(victim):
@@ -79,13 +94,14 @@ def test_commands_for_viewers(row):
                     opened, answered = ask(victim, client, each, field)
                     socks += opened
                     statuses += answered
-                told[name] = dict(statuses)
+                told[name] = dict(statuses + asyncio.run(ask3(victim, each, field)))
             told["foreign_started"] = children.most
             statuses = Counter()
             for client in range(CLIENTS):
                 opened, answered = ask(victim, client, each)
                 socks += opened
                 statuses += answered
+            statuses += asyncio.run(ask3(victim, each))
             # All that have been let in are there now.
             told |= {"viewers": dict(statuses), "most": max(children.most, children.count())}
             for sock in socks:
@@ -104,8 +120,8 @@ def test_commands_for_viewers(row):
         connect=2,
         above=32 * MIB,
     )
-    asked = CLIENTS * each
+    asked = (CLIENTS + 1) * each
     assert told["origin"] == told["site"] == {403: asked} and told["foreign_started"] == 0, told
     # Four clients take all places, and their own quota refuses the rest of theirs.
-    assert told["viewers"] == {200: PROCESSES, 429: 4 * (each - PROCESSES_PER_CLIENT), 503: 4 * each}, told
+    assert told["viewers"] == {200: PROCESSES, 429: 4 * (each - PROCESSES_PER_CLIENT), 503: 5 * each}, told
     assert told["most"] == PROCESSES and told["left"] == 0, told

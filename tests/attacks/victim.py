@@ -168,7 +168,10 @@ class Victim:
         tcp = None if self._tcp is None else self._tcp - self._tcp_before
         return Used(idle, self._status("VmHWM"), self.cpu() - cpu, time.monotonic() - began, tcp)
 
-    def alive(self) -> None:
+    def alive(self, patience: float = 0) -> None:
+        """Raises `Died` if it has ended, or does so within `patience` seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.child.wait(patience)
         code = self.process.child.poll()
         how = f"; the kernel killed {self.confined.killed()} processes at the limit" if self.confined.killed() else ""
         if code is not None:
