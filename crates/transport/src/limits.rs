@@ -244,9 +244,8 @@ impl Limits {
     /// its connection (H3_EXCESSIVE_LOAD). A response over HTTP/2 that is complete, and waits for credit alone, is cut with
     /// its connection, when that is closed for want of another request.
     ///
-    /// It is looked at six times within the timeout, so that a cut may come a sixth of it later; up to two thirds of
-    /// it later where a client over QUIC acknowledges nothing, which is looked at less often. Default 60 s, as nginx
-    /// has.
+    /// It is looked at now and then, so that a cut may come a sixth of the timeout later; a tenth of it where a client
+    /// over QUIC acknowledges nothing. Default 60 s, as nginx has.
     #[must_use]
     pub fn send_timeout(mut self, timeout: Duration) -> Self {
         self.send_timeout = timeout;
@@ -254,7 +253,8 @@ impl Limits {
     }
 
     /// How many frames a second a client of HTTP/2 or HTTP/3 may send that bring nothing: SETTINGS, PING, PRIORITY,
-    /// WINDOW_UPDATE, empty frames, frames and streams of unknown types, requests that it gives up at once. Ten times as
+    /// WINDOW_UPDATE, empty frames, frames and streams of unknown types, requests that it gives up at once; of QUIC
+    /// itself PING, acknowledgements, credit, connection ids and path challenges, which are counted every 3 s. Ten times as
     /// many may come at once, and what the server sends allows for more, so that requests that are answered, and
     /// credit for what is received, have no limit. Then the connection is closed (ENHANCE_YOUR_CALM,
     /// H3_EXCESSIVE_LOAD). Zero for no limit; default 100.

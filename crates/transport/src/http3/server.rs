@@ -24,7 +24,7 @@ use super::{
     idle::{Due, Idle},
     request::RequestBody,
     response as write,
-    unacknowledged::Unacknowledged,
+    watch::{Seen, Watch},
 };
 use crate::{
     admission::{Client, Open, Refusal},
@@ -91,10 +91,7 @@ pub(crate) async fn serve(
     };
     // Dropped, and so aborted, with this task.
     let mut requests = JoinSet::new();
-    // It is looked seldom: that wakes a task that would sleep otherwise.
-    let looks = pauses.map(|(timeout, pause)| (timeout, 2 * pause));
-    let mut look = std::pin::pin!(tokio::time::sleep(looks.map_or(Duration::ZERO, |(_, pause)| pause)));
-    let mut unacknowledged = Unacknowledged::default();
+    let mut watch = Watch::new(&context.limits);
     // When the last of them ended.
     let mut answered = None;
     // `leaving` while requests may come that were sent before the client had our GOAWAY.
@@ -177,15 +174,17 @@ pub(crate) async fn serve(
                 Due::End => leaving = false,
                 Due::Retire | Due::Nothing => {}
             },
-            () = look.as_mut(), if looks.is_some() && !requests.is_empty() => if let Some((timeout, pause)) = looks {
-                let now = Instant::now();
-                if unacknowledged.look(conn.acknowledged(), timeout, now) {
+            () = watch.tick() => match watch.look(&conn, !requests.is_empty()) {
+                Seen::Stalled(timeout) => {
                     stalled();
                     let reason = format!("nothing was acknowledged for {timeout:?}");
                     shared.conn.close(code::H3_EXCESSIVE_LOAD, reason.as_bytes());
                     break;
                 }
-                look.as_mut().reset(now + pause);
+                Seen::Frames(count) => if let Err(flood) = shared.spend(count) {
+                    shared.violated(flood);
+                    break;
+                },
             },
             // Reached only when nothing of the above can go on.
             () = std::future::ready(()), if (stopping && !leaving || !accepting) && requests.is_empty() => break,

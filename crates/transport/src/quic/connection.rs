@@ -83,6 +83,15 @@ pub(crate) struct Acknowledged {
     pub(crate) sent: u64,
 }
 
+/// Frames of QUIC both ways, counted since the connection began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Frames {
+    /// Those that carry something, and what this side has sent beside answers to what the peer sends.
+    pub(crate) carrying: u64,
+    /// Those of the peer's that bring nothing by themselves: PING, acknowledgements, credit, connection ids, paths.
+    pub(crate) idle: u64,
+}
+
 /// What TLS has agreed on.
 pub(crate) struct Handshaken {
     pub(crate) alpn: Option<Vec<u8>>,
@@ -170,12 +179,22 @@ impl Connection {
         self.ours.sending.timeout()
     }
 
-    /// What the peer has acknowledged.
-    pub(crate) fn acknowledged(&self) -> Acknowledged {
+    /// What the peer has acknowledged, and how many frames there were.
+    pub(crate) fn seen(&self) -> (Acknowledged, Frames) {
         let stats = self.engine.stats();
-        let sent = &stats.frame_tx;
-        let sent = sent.stream + sent.datagram + sent.ping + sent.reset_stream + sent.stop_sending + sent.crypto;
-        Acknowledged { rtt: stats.path.rtt, sent }
+        let (rx, tx) = (&stats.frame_rx, &stats.frame_tx);
+        let sent = tx.stream + tx.datagram + tx.ping + tx.reset_stream + tx.stop_sending + tx.crypto;
+        // Not what the peer has this side send by what brings nothing: acknowledgements, answers to challenges, new ids.
+        let credits = tx.max_data + tx.max_stream_data + tx.max_streams_bidi + tx.max_streams_uni;
+        let credit = rx.max_data + rx.max_stream_data + rx.max_streams_bidi + rx.max_streams_uni;
+        let blocked = rx.data_blocked + rx.stream_data_blocked + rx.streams_blocked_bidi + rx.streams_blocked_uni;
+        let ids = rx.new_connection_id + rx.retire_connection_id + rx.new_token;
+        let idle = rx.ping + rx.acks + rx.ack_frequency + rx.immediate_ack + rx.crypto + credit + blocked + ids;
+        let frames = Frames {
+            carrying: rx.stream + rx.datagram + sent + credits,
+            idle: idle + rx.path_challenge + rx.path_response + rx.reset_stream + rx.stop_sending,
+        };
+        (Acknowledged { rtt: stats.path.rtt, sent }, frames)
     }
 
     /// The peer's address, as it is now: connections move between networks.

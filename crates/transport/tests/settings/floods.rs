@@ -183,6 +183,70 @@ async fn floods_over_http3_end_the_connection() {
     .await;
 }
 
+/// The code with which the server ends a connection.
+async fn ended(quic: &quinn::Connection) -> u64 {
+    match soon("the end of the connection", quic.closed()).await {
+        quinn::ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
+        other => panic!("{other}"),
+    }
+}
+
+/// Those that HTTP/3 does not see.
+#[tokio::test]
+async fn floods_of_quic_itself_end_the_connection() {
+    let (serving, load) = (Serving::start(|builder| builder).await, h3cast_transport::http3::code::H3_EXCESSIVE_LOAD);
+    let with = async |set: fn(&mut quinn::TransportConfig)| {
+        let mut transport = quinn::TransportConfig::default();
+        set(&mut transport);
+        serving.trust().quic_with(serving.udp(), transport).await.unwrap()
+    };
+    // PING.
+    let pings = with(|transport| drop(transport.keep_alive_interval(Some(Duration::from_millis(1))))).await;
+    // MAX_DATA, without anything that needed it.
+    let credit = with(|_| {}).await;
+    let raising = async {
+        for window in 10_000_000_u32.. {
+            credit.set_receive_window(window.into());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let (pinged, credited) = tokio::select! {
+        both = futures_util::future::join(ended(&pings), ended(&credit)) => both,
+        () = raising => unreachable!(),
+    };
+    assert_eq!((pinged, credited), (load, load));
+    assert_eq!(serving.refused(Refusal::ControlFrames), 2);
+}
+
+/// As much credit and as many acknowledgements as a client can give for what it takes, and nothing to spare.
+#[tokio::test]
+async fn credit_for_what_is_received_is_no_flood() {
+    let feed = async || {
+        Body::from_stream(futures_util::stream::repeat_with(|| {
+            Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 16 << 10]))
+        }))
+    };
+    let router = crate::kit::router().route("/feed", axum::routing::get(feed));
+    let limits = Limits::default().control_frames(1);
+    let serving = Serving::start(|builder| builder.limits(limits).http_service(router)).await;
+    let mut transport = quinn::TransportConfig::default();
+    // A frame for each eighth of it.
+    transport.stream_receive_window((8_u32 << 10).into()).receive_window((16_u32 << 10).into());
+    let quic = serving.trust().quic_with(serving.udp(), transport).await.unwrap();
+    let (mut send, mut recv) = quic.open_bi().await.unwrap();
+    let fields = [&[0, 0, 0xd1, 0xd7][..], b"\x51\x05/feed\x50\x09localhost"].concat();
+    send.write_all(&[&[1, fields.len() as u8], &fields[..]].concat()).await.unwrap();
+    send.finish().unwrap();
+    let (begun, mut taken) = (std::time::Instant::now(), 0);
+    // Two looks and more.
+    while begun.elapsed() < Duration::from_secs(7) {
+        taken += soon("more", recv.read_chunk(1000, true)).await.unwrap().expect("more").bytes.len();
+    }
+    let sent = quic.stats().frame_tx;
+    assert!(sent.max_stream_data > 100, "{sent:?} for {taken} bytes");
+    assert!(quic.close_reason().is_none());
+}
+
 #[tokio::test]
 async fn ordinary_clients_of_http3_do_not_notice() {
     let serving = Serving::start(|builder| builder.limits(Limits::default().control_frames(20))).await;
