@@ -96,13 +96,11 @@ pub(crate) struct BadFields(String);
 impl TrustedProxies {
     /// Whether a trusted proxy has opened a connection.
     ///
-    /// It must have begun at such an address. The address to which a QUIC connection has moved since may be forged: the
-    /// engine takes it from a single packet, before the peer shows that it receives there
-    /// ([RFC 9000 §9.3](https://www.rfc-editor.org/rfc/rfc9000#section-9.3)). While a handshake is not complete, the
-    /// first address may be forged as well.
+    /// It must have begun at such an address, and still be at one. The address to which a QUIC connection has moved may
+    /// be forged. While a handshake is not complete, the first address may be forged as well.
     pub(crate) fn opened(&self, connection: &ConnectionHandle) -> bool {
-        self.contains(connection.remote_address().ip())
-            && connection.first_peer().is_none_or(|first| self.contains(first.ip()))
+        // A client that the proxy has announced or forwards is not the proxy.
+        self.contains(connection.remote_address().ip()) && self.contains(connection.current_address().ip())
     }
 
     /// What proxies say of a request on a connection; `None` when none that is trusted forwards it.

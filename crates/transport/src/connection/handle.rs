@@ -59,8 +59,6 @@ struct HandleInner {
     id: u64,
     protocol: Protocol,
     local: Option<SocketAddr>,
-    /// The peer's address when a connection of QUIC began.
-    first_peer: Option<SocketAddr>,
     /// What a trusted proxy has sent before anything else.
     announced: Option<ProxyHeader>,
     version: OnceLock<Version>,
@@ -120,10 +118,6 @@ impl ConnectionHandle {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             protocol,
             local,
-            first_peer: match &link {
-                Link::Quic(conn) => Some(conn.first_remote()),
-                Link::Tcp(_) | Link::Ended { .. } => None,
-            },
             announced,
             version,
             tls,
@@ -159,8 +153,11 @@ impl ConnectionHandle {
         self.inner.version.get().copied()
     }
 
-    /// The client's address (on a client, the server's), as it is now: QUIC connections move between networks
-    /// ([RFC 9000 §9](https://www.rfc-editor.org/rfc/rfc9000#section-9)). After the end, the last one.
+    /// The client's address (on a client, the server's), which is known to be its own once the handshake is complete.
+    /// QUIC connections move between networks
+    /// ([RFC 9000 §9](https://www.rfc-editor.org/rfc/rfc9000#section-9)); the port follows, as behind a NAT, and the
+    /// address stays the one where the connection began: a client could forge another, see
+    /// [`current_address`](Self::current_address). After the end, the last one.
     ///
     /// Behind a [trusted proxy](crate::server::ServerBuilder::trust_proxy) it is the one that the proxy states: for
     /// the connection, or for the request whose extensions this handle is from.
@@ -169,19 +166,25 @@ impl ConnectionHandle {
         self.forwarded_client().or_else(|| self.announced_client()).unwrap_or_else(|| self.peer_address())
     }
 
-    /// The address at the other end of the connection, as it is now: the client's, or that of the last proxy before
-    /// this server.
+    /// The address at the other end of the connection: the client's, or that of the last proxy before this server. Of a
+    /// QUIC connection that has moved, as for [`remote_address`](Self::remote_address).
     #[must_use]
     pub fn peer_address(&self) -> SocketAddr {
         match &*self.link() {
-            Link::Quic(conn) => conn.remote_address(),
+            Link::Quic(conn) => conn.proven_address(),
             Link::Tcp(remote) | Link::Ended { remote, .. } => *remote,
         }
     }
 
-    /// The address at the other end when the connection began, if that may be another now.
-    pub(crate) fn first_peer(&self) -> Option<SocketAddr> {
-        self.inner.first_peer
+    /// Where the last packet came from, for the log: nothing should depend on it. A QUIC client that has moved may have
+    /// forged it, until it has shown that it receives there, and the engine does not tell when it has
+    /// ([RFC 9000 §9.3](https://www.rfc-editor.org/rfc/rfc9000#section-9.3)).
+    #[must_use]
+    pub fn current_address(&self) -> SocketAddr {
+        match &*self.link() {
+            Link::Quic(conn) => conn.remote_address(),
+            Link::Tcp(remote) | Link::Ended { remote, .. } => *remote,
+        }
     }
 
     /// What a trusted proxy has sent before anything else.
@@ -323,7 +326,7 @@ impl ConnectionHandle {
         let last = match &*link {
             Link::Quic(conn) => {
                 self.inner.tls.get_or_init(|| TlsInfo::of_quic(conn, self.inner.server_name.as_deref()));
-                Link::Ended { remote: conn.remote_address(), stats: conn.path().into() }
+                Link::Ended { remote: conn.proven_address(), stats: conn.path().into() }
             }
             Link::Tcp(remote) => Link::Ended { remote: *remote, stats: ConnectionStats::default() },
             Link::Ended { .. } => return false,

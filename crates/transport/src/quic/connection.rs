@@ -197,16 +197,19 @@ impl Connection {
         (Acknowledged { rtt: stats.path.rtt, sent }, frames)
     }
 
-    /// The peer's address, as it is now: connections move between networks.
+    /// The peer's address, as it is now: connections move between networks. It may be forged, as the engine takes it
+    /// from a single packet and does not tell when it has been validated
+    /// ([RFC 9000 §9.3](https://www.rfc-editor.org/rfc/rfc9000#section-9.3)).
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
         self.engine.remote_address()
     }
 
-    /// The peer's address when the connection began. A complete handshake shows that it is the peer's own: until then
-    /// the engine answers no other.
-    pub(crate) fn first_remote(&self) -> SocketAddr {
-        self.ours.first_remote
+    /// The peer's address, as far as it is known to be its own, which a complete handshake shows: where it began, with the port that it has now unless it
+    /// has moved to another address.
+    pub(crate) fn proven_address(&self) -> SocketAddr {
+        let (now, first) = (self.engine.remote_address(), self.ours.first_remote);
+        if now.ip() == first.ip() { now } else { first }
     }
 
     /// This side's address: that to which the peer sent its first packet, where the system tells.

@@ -128,7 +128,7 @@ impl SessionRequest {
         self.head.uri.authority().map_or("", http::uri::Authority::as_str)
     }
 
-    /// The [client's address](ConnectionHandle::remote_address), as it is now: QUIC connections move between networks.
+    /// The [client's address](ConnectionHandle::remote_address).
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
         self.connection.remote_address()

@@ -156,7 +156,7 @@ impl Session {
         &self.inner.conn
     }
 
-    /// The [client's address](ConnectionHandle::remote_address), as it is now: QUIC connections move between networks.
+    /// The [client's address](ConnectionHandle::remote_address).
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
         self.inner.handle.remote_address()

@@ -1,6 +1,8 @@
 //! What the handle of a request's connection reports.
 
-use axum::{Extension, Router, routing::get};
+use std::net::SocketAddr;
+
+use axum::{Extension, Router, extract::ConnectInfo, routing::get};
 use h3cast_transport::{
     ConnectionHandle,
     connection::{ConnectionEnd, Protocol},
@@ -85,6 +87,25 @@ async fn its_address_follows_a_migrated_connection() {
     client.rebind(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
     requests.text(&server.uri("/")).await.unwrap();
     assert_eq!(handle.remote_address(), client.local_addr().unwrap());
+}
+
+/// Another address may be forged: what limits and accounts go by stays the one that the handshake has shown.
+#[tokio::test]
+async fn an_address_that_was_not_validated_is_nobodys() {
+    let (tx, mut seen) = mpsc::unbounded_channel();
+    let look = async move |ConnectInfo(info): ConnectInfo<SocketAddr>, Extension(at): Extension<ConnectionHandle>| {
+        tx.send((info.ip(), [at.remote_address(), at.peer_address(), at.current_address()].map(|at| at.ip()))).unwrap();
+    };
+    let server = serve(|builder| builder.http_service(Router::new().route("/", get(look)))).await;
+    let client = server.quinn();
+    let connection = client.connect(server.quic, "localhost").unwrap().await.unwrap();
+    let mut requests = H3::over(connection).await.unwrap();
+    let [first, moved] = ["127.0.0.1", "127.0.0.2"].map(|at| at.parse::<std::net::IpAddr>().unwrap());
+    requests.text(&server.uri("/")).await.unwrap();
+    assert_eq!(seen.recv().await.unwrap(), (first, [first; 3]));
+    client.rebind(std::net::UdpSocket::bind((moved, 0)).unwrap()).unwrap();
+    requests.text(&server.uri("/")).await.unwrap();
+    assert_eq!(seen.recv().await.unwrap(), (first, [first, first, moved]));
 }
 
 #[tokio::test]

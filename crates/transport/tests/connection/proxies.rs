@@ -229,8 +229,8 @@ async fn a_connection_that_has_moved_to_the_address_of_a_proxy_is_not_believed()
     let said = Request::get(server.uri("/")).header("x-forwarded-for", "192.0.2.7").body(()).unwrap();
     let believed = "192.0.2.7 None None";
     for (first, before, then, after) in [
-        ("127.0.0.2:0", "127.0.0.2", "127.0.0.1:0", "127.0.0.1"),
-        ("127.0.0.1:0", believed, "127.0.0.2:0", "127.0.0.2"),
+        ("127.0.0.2:0", "127.0.0.2", "127.0.0.1:0", "127.0.0.2"),
+        ("127.0.0.1:0", believed, "127.0.0.2:0", "127.0.0.1"),
         ("127.0.0.1:0", believed, "127.0.0.1:0", believed),
     ] {
         let client = server.quinn_at(first);
