@@ -242,7 +242,7 @@ impl Limits {
     /// stream (CANCEL) or, when the client reads nothing at all, the connection; over HTTP/3 the stream
     /// (H3_REQUEST_CANCELLED), and a stream of a session with code 0. A client that acknowledges nothing over QUIC loses
     /// its connection (H3_EXCESSIVE_LOAD). A response over HTTP/2 that is complete, and waits for credit alone, is cut with
-    /// its connection, when that is closed for want of another request.
+    /// its connection.
     ///
     /// It is looked at now and then, so that a cut may come a sixth of the timeout later; a tenth of it where a client
     /// over QUIC acknowledges nothing. Default 60 s, as nginx has.

@@ -51,7 +51,7 @@ use self::{
     flushed::{Flushed, Flushes},
     linked::{Linked, Upgraded},
     opening::Openings,
-    pace::{Paced, without_credit},
+    pace::{Paced, Room},
     pings::Pings,
     settings::Tasks,
     unread::Unread,
@@ -215,8 +215,16 @@ async fn connection<S>(
     let counters = context.admission.counters().clone();
     let cut = Arc::new(move || counters.refused(Refusal::SendTimeout, remote));
     let pauses = limits.send_pauses();
-    let builder =
-        settings::builder(&limits, Tasks { pauses, flushes: written.clone(), cut: cut.clone() }, Pings::new(&waiting));
+    // The response is complete, and h2 has no credit for what is left of it.
+    let (counted, closed) = (cut.clone(), handle.clone());
+    let stuck = Arc::new(move || {
+        if !closed.closing().is_cancelled() {
+            counted();
+            closed.close(code::H3_REQUEST_CANCELLED, "the client took nothing of a complete response");
+        }
+    });
+    let tasks = Tasks { pauses, flushes: written.clone(), room: Room::default(), cut, stuck };
+    let builder = settings::builder(&limits, tasks, Pings::new(&waiting));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
     let next_overdue = async {
@@ -243,12 +251,6 @@ async fn connection<S>(
         }
     };
     let has_request = || waiting.is_busy() || !leaving.is_none();
-    // The responses are complete, and h2 has no credit for what is left of them.
-    let stuck = async {
-        let Some(pauses) = pauses else { return std::future::pending().await };
-        without_credit(pauses, &written, || !waiting.is_busy() && !leaving.is_none()).await;
-        pauses.0
-    };
     let stopping = async {
         stop.cancelled().await;
         // The next request may be there already; hyper does not wait for it.
@@ -291,11 +293,6 @@ async fn connection<S>(
             // hyper waits until the client acknowledges.
             () = has_all(&leaving, &written), if is_http2.load(Ordering::Relaxed) => {
                 debug!(%remote, "closing a connection whose client has everything and says nothing");
-                None
-            }
-            timeout = stuck, if is_http2.load(Ordering::Relaxed) => {
-                cut();
-                handle.close(code::H3_REQUEST_CANCELLED, &format!("the client took nothing for {timeout:?}"));
                 None
             }
         }

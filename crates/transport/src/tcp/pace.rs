@@ -1,9 +1,12 @@
-//! Streams of an HTTP/2 connection whose client gives no more credit, though it takes the others'.
+//! What responses of an HTTP/2 connection have in h2, and streams whose client gives no more credit, though it takes the
+//! others'.
 //!
 //! h2 waits for credit by itself and does not show that. But it consumes what a body gave as it writes it, and each
 //! response is a task that it gives us to spawn (`Tasks`): one whose client takes nothing of it is dropped, and h2
-//! resets its stream (CANCEL). A response that is complete by then, whose end h2 holds, has no task and is left; it
-//! does not keep its connection once that carries nothing else ([`without_credit`]).
+//! resets its stream (CANCEL). The end of a response that is complete by then is h2's, and goes only with the connection.
+//!
+//! h2 keeps up to 256 KiB of each stream. A few responses of a connection may have that; the others wait with a new piece
+//! until little of theirs is left ([`Room`]).
 
 use std::{
     pin::{Pin, pin},
@@ -17,47 +20,107 @@ use std::{
 
 use axum_core::body::Body;
 use bytes::{Buf, Bytes};
+use futures_util::task::AtomicWaker;
 use http_body::{Frame, SizeHint};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::PollSemaphore;
 
-use super::flushed::Flushes;
+/// How many responses of a connection may have as much in h2 as it takes of one: 1 MiB, with its 256 KiB for each.
+const LARGE: usize = 4;
+/// What every response may have there, in bytes, and a piece of its body beyond.
+const LEAST: u64 = 16 << 10;
+
+/// The room that the responses of a connection share. Clones are of the same connection.
+#[derive(Debug, Clone)]
+pub(super) struct Room(Arc<Semaphore>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(LARGE)))
+    }
+}
 
 /// How much of a response was given to h2, and how much of that has left.
-#[derive(Debug, Clone, Default)]
-struct Pace(Arc<PaceCount>);
+#[derive(Debug, Clone)]
+pub(super) struct Pace(Arc<PaceCount>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct PaceCount {
     given: AtomicU64,
     left: AtomicU64,
+    /// The task of the response, when it waits until little is left.
+    waiting: AtomicWaker,
+    room: Room,
 }
 
 tokio::task_local! {
     static RESPONSE: Pace;
 }
 
+impl Pace {
+    /// Of a response that begins.
+    pub(super) fn new(room: &Room) -> Self {
+        let (given, left) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self(Arc::new(PaceCount { given, left, waiting: AtomicWaker::new(), room: room.clone() }))
+    }
+
+    /// Runs the task of a response, whose body it counts.
+    pub(super) fn scope<T>(self, task: impl Future<Output = T>) -> impl Future<Output = T> {
+        RESPONSE.scope(self, task)
+    }
+
+    /// What h2 has of it, in bytes.
+    fn kept(&self) -> u64 {
+        // In this order: what leaves was given before.
+        let left = self.0.left.load(Ordering::Acquire);
+        self.0.given.load(Ordering::Relaxed).saturating_sub(left)
+    }
+}
+
+/// What has become of a response.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken<T> {
+    /// It is complete, and has left.
+    All(T),
+    /// Its client took nothing for too long, and its task has been dropped.
+    Cut,
+    /// The same, and it was complete: h2 has what is left of it.
+    Stuck,
+}
+
 /// Runs the task of a response while its client takes something of it now and then: within each `timeout`, looked at
-/// every `pause`. `None` when it did not; then `task` has been dropped. While the whole connection is `blocked`, it
-/// is not about this response.
+/// every `pause`; and waits until h2 has nothing left of it. While the whole connection is `blocked`, it is not about
+/// this response.
 pub(super) async fn while_taken<T>(
+    pace: Pace,
     task: impl Future<Output = T>,
     (timeout, pause): (Duration, Duration),
     blocked: impl Fn() -> bool,
-) -> Option<T> {
-    let pace = Pace::default();
-    let mut task = pin!(RESPONSE.scope(pace.clone(), task));
+) -> Taken<T> {
+    let mut task = pin!(Some(pace.clone().scope(task)));
+    let mut done = None;
     let mut timer = pin!(sleep(Duration::ZERO));
     // How much had left, and when that was seen first; `None` while everything has.
     let mut last: Option<(u64, Instant)> = None;
     std::future::poll_fn(|cx| {
-        if let Poll::Ready(done) = task.as_mut().poll(cx) {
-            return Poll::Ready(Some(done));
+        if let Some(running) = task.as_mut().as_pin_mut()
+            && let Poll::Ready(end) = running.poll(cx)
+        {
+            done = Some(end);
+            // With its body, and what that holds.
+            task.set(None);
         }
         loop {
+            if done.is_some() {
+                pace.0.waiting.register(cx.waker());
+            }
             let left = pace.0.left.load(Ordering::Acquire);
             if left == pace.0.given.load(Ordering::Relaxed) {
                 last = None;
-                return Poll::Pending;
+                return done.take().map_or(Poll::Pending, |end| Poll::Ready(Taken::All(end)));
             }
             let Some((before, since)) = &mut last else {
                 last = Some((left, Instant::now()));
@@ -68,7 +131,7 @@ pub(super) async fn while_taken<T>(
             if left != *before || blocked() {
                 (*before, *since) = (left, Instant::now());
             } else if since.elapsed() >= timeout {
-                return Poll::Ready(None);
+                return Poll::Ready(if done.is_some() { Taken::Stuck } else { Taken::Cut });
             }
             timer.as_mut().reset(Instant::now() + pause);
         }
@@ -76,35 +139,38 @@ pub(super) async fn while_taken<T>(
     .await
 }
 
-/// Waits until `is_stuck` was seen for `timeout`, looked at every `pause`, and the connection wrote nothing meanwhile
-/// though it could.
-pub(super) async fn without_credit(
-    (timeout, pause): (Duration, Duration),
-    flushes: &Flushes,
-    is_stuck: impl Fn() -> bool,
-) {
-    let (mut before, mut since) = (flushes.written(), Instant::now());
-    loop {
-        sleep(pause).await;
-        let written = flushes.written();
-        if written != before || flushes.is_blocked() || !is_stuck() {
-            (before, since) = (written, Instant::now());
-        } else if since.elapsed() >= timeout {
-            return;
-        }
-    }
-}
-
 /// A body that counts, over HTTP/2, what it gives.
 pub(super) struct Paced {
     body: Body,
     pace: Option<Pace>,
+    /// Asks for room, when it has to.
+    asking: Option<PollSemaphore>,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl Paced {
     /// Inside the task of its response.
     pub(super) fn new(body: Body) -> Self {
-        Self { body, pace: RESPONSE.try_with(Pace::clone).ok() }
+        Self { body, pace: RESPONSE.try_with(Pace::clone).ok(), asking: None, room: None }
+    }
+
+    /// Waits until it may give h2 another piece.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(pace) = &self.pace else { return Poll::Ready(()) };
+        let mut is_little = pace.kept() < LEAST;
+        if !is_little && self.room.is_none() {
+            pace.0.waiting.register(cx.waker());
+            is_little = pace.kept() < LEAST;
+        }
+        if is_little {
+            // Both are for others.
+            (self.asking, self.room) = (None, None);
+        } else if self.room.is_none() {
+            let asking = self.asking.get_or_insert_with(|| PollSemaphore::new(pace.0.room.0.clone()));
+            self.room = ready!(asking.poll_acquire(cx));
+            self.asking = None;
+        }
+        Poll::Ready(())
     }
 }
 
@@ -113,6 +179,7 @@ impl http_body::Body for Paced {
     type Error = axum_core::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Self::Error>>> {
+        ready!(self.poll_room(cx));
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|bytes| Piece::new(bytes, self.pace.clone())))))
     }
@@ -144,6 +211,9 @@ impl Piece {
     fn left(&self, size: usize) {
         if let Some(pace) = &self.pace {
             pace.0.left.fetch_add(size as u64, Ordering::Release);
+            if pace.kept() < LEAST {
+                pace.0.waiting.wake();
+            }
         }
     }
 }
@@ -172,14 +242,10 @@ impl Drop for Piece {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use http_body_util::BodyExt;
-    use tokio::io::AsyncWriteExt;
 
     use super::*;
-    use crate::{
-        limits::Limits,
-        tcp::{ending::Ending, flushed::Flushed, opening::Openings, waiting::Waiting},
-    };
 
     const TIMES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(10));
 
@@ -198,8 +264,8 @@ mod tests {
             });
             taking.await.unwrap();
         };
-        let taken = while_taken(task, TIMES, || blocked).await;
-        taken.is_none().then(|| begun.elapsed())
+        let taken = while_taken(Pace::new(&Room::default()), task, TIMES, || blocked).await;
+        (taken == Taken::Cut).then(|| begun.elapsed())
     }
 
     #[tokio::test(start_paused = true)]
@@ -214,27 +280,60 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_response_that_waits_for_more_to_send_is_not() {
         let waiting = tokio::time::timeout(Duration::from_secs(100_000), async {
-            while_taken(std::future::pending::<()>(), TIMES, || false).await
+            while_taken(Pace::new(&Room::default()), std::future::pending::<()>(), TIMES, || false).await
         });
         assert!(waiting.await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_writes_has_credit() {
-        let (flushes, begun) = (Flushes::default(), Instant::now());
-        let ending = Ending::new(None, ([127, 0, 0, 1], 9).into());
-        let waiting = Waiting::new(&Limits::default(), None);
-        let mut connection = Flushed::new(tokio::io::sink(), flushes.clone(), Openings::default(), ending, waiting);
-        let writing = async {
-            for _ in 0..9 {
-                sleep(Duration::from_secs(55)).await;
-                connection.write_all(b"a").await.unwrap();
-            }
+    async fn a_complete_response_that_stays_is_stuck() {
+        let (pace, begun) = (Pace::new(&Room::default()), Instant::now());
+        let (given, kept) = tokio::sync::oneshot::channel();
+        let task = async {
+            let mut body = Paced::new(Body::from("all of it"));
+            let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            drop(given.send(piece));
         };
-        tokio::join!(without_credit(TIMES, &flushes, || true), writing);
-        assert_eq!(begun.elapsed(), Duration::from_secs(500) + TIMES.0);
-        // Nor is one that carries something, here until the 700th second.
-        without_credit(TIMES, &flushes, || begun.elapsed().as_secs() > 700).await;
-        assert_eq!(begun.elapsed(), Duration::from_secs(700) + TIMES.0);
+        assert_eq!(while_taken(pace, task, TIMES, || false).await, Taken::Stuck);
+        assert_eq!(begun.elapsed(), TIMES.0);
+        drop(kept);
+        // One that leaves is none, however late.
+        let pace = Pace::new(&Room::default());
+        let task = async {
+            let mut body = Paced::new(Body::from("all of it"));
+            let piece = body.frame().await.unwrap();
+            tokio::spawn(async move {
+                sleep(TIMES.0 * 2 / 3).await;
+                drop(piece);
+            });
+        };
+        assert_eq!(while_taken(pace, task, TIMES, || false).await, Taken::All(()));
+    }
+
+    #[tokio::test]
+    async fn a_few_responses_have_more_than_the_least() {
+        let room = Room::default();
+        let endless =
+            || Body::from_stream(futures_util::stream::repeat_with(|| Ok::<_, axum_core::Error>(vec![0; 10 << 10])));
+        let body = || Pace::new(&room).scope(async { Paced::new(endless()) });
+        let (mut bodies, mut kept) = (Vec::new(), Vec::new());
+        for turn in 0..10 {
+            let mut body = body().await;
+            // 20 KiB.
+            let mut pieces: Vec<_> = (0..2).map(|_| body.frame().now_or_never().unwrap()).collect();
+            let more = body.frame().now_or_never();
+            assert_eq!(more.is_some(), turn < LARGE, "response {turn}");
+            pieces.extend(more);
+            bodies.push(body);
+            kept.push(pieces);
+        }
+        // One of them has left to the end: another may have more; and one of which enough has left goes on by itself.
+        kept[0].clear();
+        assert!(bodies[0].frame().now_or_never().is_some());
+        let more = futures_util::future::poll_fn(|cx| Pin::new(&mut bodies[4].frame()).poll(cx)).await;
+        drop(more);
+        kept[9].pop();
+        assert!(bodies[9].frame().now_or_never().is_some());
+        assert!(bodies[7].frame().now_or_never().is_none());
     }
 }

@@ -7,7 +7,12 @@ use hyper::rt::Executor;
 use hyper_util::{rt::TokioTimer, server::conn::auto};
 use tracing::error;
 
-use super::{flushed::Flushes, opening, pace::while_taken, pings::Pings};
+use super::{
+    flushed::Flushes,
+    opening,
+    pace::{Pace, Room, Taken, while_taken},
+    pings::Pings,
+};
 use crate::{limits::Limits, panics};
 
 /// Spawns hyper's tasks, each of them one request over HTTP/2, and logs their panics: hyper keeps no handle. A response
@@ -16,8 +21,12 @@ use crate::{limits::Limits, panics};
 pub(super) struct Tasks {
     pub(super) pauses: Option<(Duration, Duration)>,
     pub(super) flushes: Flushes,
+    /// What responses have in h2.
+    pub(super) room: Room,
     /// Called when one is cut.
     pub(super) cut: Arc<dyn Fn() + Send + Sync>,
+    /// Called when one is stuck in h2: the connection has to end.
+    pub(super) stuck: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl<F> Executor<F> for Tasks
@@ -25,14 +34,17 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, task: F) {
-        let Self { pauses, flushes, cut } = self.clone();
+        let Self { pauses, flushes, room, cut, stuck } = self.clone();
         // It is large, and each layer around it would have room for it again.
         let task = Box::pin(task);
         tokio::spawn(async move {
             let task = async {
-                let Some(pauses) = pauses else { return task.await };
-                if while_taken(task, pauses, || flushes.is_blocked()).await.is_none() {
-                    cut();
+                let pace = Pace::new(&room);
+                let Some(pauses) = pauses else { return pace.scope(task).await };
+                match while_taken(pace, task, pauses, || flushes.is_blocked()).await {
+                    Taken::All(()) => {}
+                    Taken::Cut => cut(),
+                    Taken::Stuck => stuck(),
                 }
             };
             let mut task = pin!(panics::caught_async(task));
@@ -81,7 +93,7 @@ pub(super) fn builder(limits: &Limits, tasks: Tasks, pings: Pings) -> auto::Buil
         // WebSocket (RFC 8441).
         .enable_connect_protocol()
         .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
-        // What one viewer that does not read may pin, in bytes.
+        // What one response may have in h2, in bytes: `pace` bounds all of them.
         .max_send_buf_size(256 * 1024)
         .keep_alive_interval(Some(silence))
         .keep_alive_timeout(silence);

@@ -8,6 +8,7 @@ mod heads;
 mod idle;
 mod kit;
 mod limits;
+mod pinned;
 mod places;
 mod running;
 mod sockets;

@@ -226,7 +226,7 @@ async fn with_a_timeout_of_zero_nothing_is_cut() {
 }
 
 /// Asks over HTTP/3 by hand, and reads nothing.
-async fn ask_quic(quic: &quinn::Connection, path: &str) -> (quinn::SendStream, quinn::RecvStream) {
+pub(crate) async fn ask_quic(quic: &quinn::Connection, path: &str) -> (quinn::SendStream, quinn::RecvStream) {
     let (mut send, recv) = quic.open_bi().await.unwrap();
     // GET, https, the path and the authority, from QPACK's static table.
     let path = [&[0x51, path.len() as u8], path.as_bytes()].concat();
