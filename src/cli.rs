@@ -17,7 +17,7 @@ mod standard;
 mod token;
 mod untrusted;
 
-use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode};
+use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -57,6 +57,9 @@ enum Command {
 
 /// The folder of the certificate for localhost, unless another is named.
 const DEFAULT_CERTS: &str = "certs";
+/// How long a thread for blocking work waits for more. Files are looked at several times a second, which wakes idle
+/// threads in turn: with Tokio's 10 s, as many would stay for good as were ever busy at once.
+const BLOCKING_IDLE: Duration = Duration::from_secs(1);
 
 /// Where the server's certificate is.
 #[derive(Debug, Clone, Args)]
@@ -142,7 +145,7 @@ pub fn run() -> ExitCode {
     if let Some(workers) = workers.filter(|workers| *workers > 1) {
         runtime.worker_threads(workers);
     }
-    let runtime = runtime.enable_all().build();
+    let runtime = runtime.enable_all().thread_keep_alive(BLOCKING_IDLE).build();
     let done = match runtime {
         Ok(runtime) => {
             let done = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(dispatch(cli))));

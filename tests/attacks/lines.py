@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import json
+import os
 import signal
 import ssl
 
@@ -22,6 +25,7 @@ class Lines:
     def __init__(self, seed: str) -> None:
         self._seed = seed
 
+    @functools.lru_cache(1 << 14)
     def __getitem__(self, number: int) -> bytes:
         noise = hashlib.sha256(f"{self._seed} {number}".encode()).hexdigest()
         return f"{number:08d} {noise}".ljust(LENGTH - 1, ".").encode() + b"\n"
@@ -50,6 +54,14 @@ class Web:
         finally:
             writer.transport.abort()
 
+    async def get(self, path: str, *fields: str) -> tuple[int, bytes]:
+        """A status, and a body that is whole."""
+        async with asyncio.timeout(PATIENCE), self.request("GET", path, *fields) as (reader, _):
+            status = await self.status(reader)
+            if status != 200:
+                return status, b""
+            return status, b"".join([piece async for piece in self.chunks(reader)])
+
     @staticmethod
     async def status(reader: asyncio.StreamReader) -> int:
         line = await reader.readline()
@@ -69,8 +81,9 @@ class Web:
 class Publication:
     """Publishes lines at a rate, through whatever happens: `restart` ends the process that publishes, as it were."""
 
-    def __init__(self, web: Web, lines: Lines, key: str, feed: str = "/stream/chaos") -> None:
-        self._web, self._lines, self._key, self._feed = web, lines, key, feed
+    def __init__(self, web: Web, lines: Lines, key: str, token: str, feed: str = "/stream/chaos") -> None:
+        self._web, self._lines, self._feed = web, lines, feed
+        self._fields = [f"Idempotency-Key: {key}", f"Authorization: Bearer {token}"]
         self._current: asyncio.StreamWriter | None = None
         self.attempts, self.confirmed = 0, 0
 
@@ -93,14 +106,14 @@ class Publication:
 
     async def _ask(self) -> int:
         """How many bytes the server has under this key."""
-        fields = [f"Idempotency-Key: {self._key}", "Content-Length: 0"]
+        fields = [*self._fields, "Content-Length: 0"]
         async with asyncio.timeout(PATIENCE), self._web.request("POST", self._feed + "?chunk=lines", *fields) as (reader, _):
             if await self._web.status(reader) != 200:
                 raise ConnectionError("refused")
             return json.loads(await reader.read())["bytes"]
 
     async def _attempt(self, first: int, end: int, rate: float, began: float) -> None:
-        fields = [f"Idempotency-Key: {self._key}", f"Upload-Offset: {self.confirmed}", "Transfer-Encoding: chunked"]
+        fields = [*self._fields, f"Upload-Offset: {self.confirmed}", "Transfer-Encoding: chunked"]
         async with self._web.request("POST", self._feed + "?chunk=lines", *fields) as (reader, writer):
             self._current = writer
             number, answered = first + self.confirmed // LENGTH, asyncio.ensure_future(self._web.status(reader))
@@ -126,13 +139,17 @@ class Reading:
     """A viewer's place: it takes each line once, in order, and notices anything else."""
 
     def __init__(self, lines: Lines, first: int, end: int) -> None:
-        self._lines, self.next, self.end, self._rest = lines, first, end, b""
+        self._lines, self.first, self.next, self.end, self._rest = lines, first, first, end, b""
         self._sha = hashlib.sha256()
         self.kills = 0
 
     @property
     def done(self) -> bool:
         return self.next == self.end
+
+    @property
+    def begun(self) -> bool:
+        return self.next > self.first
 
     def take(self, data: bytes) -> None:
         self._rest += data
@@ -151,30 +168,43 @@ class Reading:
         return self._sha.hexdigest()
 
 
+@dataclasses.dataclass
+class Way:
+    """How a viewer reaches the server, and by which token."""
+
+    port: int
+    cacert: str
+    token: str
+    # Whether it may be lost, and is resumed. One that does not must get all in one piece, once it has begun.
+    resumes: bool = True
+
+
 class Program(Reading):
     """`h3cast get`, over either transport: it resumes by itself, and is killed now and then."""
 
-    def __init__(self, lines: Lines, first: int, end: int, epoch: str, port: int, cacert: str, session: bool) -> None:
+    def __init__(self, lines: Lines, first: int, end: int, epoch: str, way: Way, session: bool) -> None:
         super().__init__(lines, first, end)
-        self._epoch, self._port, self._cacert, self._session = epoch, port, cacert, session
+        self._epoch, self._way, self._session = epoch, way, session
         self.child: asyncio.subprocess.Process | None = None
 
     async def read(self) -> None:
         while not self.done:
             # A line's number is that of its chunk.
             place = f"from={self._epoch}-{self.next - 1}&limit={self.end - self.next}"
-            url = f"https://{HOST}:{self._port}/stream/chaos?{place}"
-            command = [H3CAST, "get", url, "--resume", "--no-progress", "--cacert", self._cacert]
-            if self._session:
-                command.append("--webtransport")
-            pipe = asyncio.subprocess.PIPE
-            self.child = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+            url = f"https://{HOST}:{self._way.port}/stream/chaos?{place}"
+            command = [H3CAST, "get", url, "--no-progress", "--cacert", self._way.cacert]
+            command += ["--resume"] * self._way.resumes + ["--webtransport"] * self._session
+            pipe, env = asyncio.subprocess.PIPE, os.environ | {"H3CAST_TOKEN": self._way.token}
+            self.child = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=env)
             try:
                 while data := await self.child.stdout.read(65536):
                     self.take(data)
                 errors = (await self.child.stderr.read()).decode()
                 code = await self.child.wait()
-                assert code in (0, -signal.SIGKILL), f"{command}: {errors}"
+                if self._way.resumes:
+                    assert code in (0, -signal.SIGKILL), f"{command}: {errors}"
+                else:
+                    assert self.done or not self.begun, f"{command} ended after line {self.next - 1}: {errors}"
                 self.lost()
             finally:
                 if self.child.returncode is None:
@@ -191,19 +221,22 @@ class Program(Reading):
 class EventSource(Reading):
     """Server-sent events over HTTP/1.1, resumed by `Last-Event-ID`."""
 
-    def __init__(self, lines: Lines, first: int, end: int, epoch: str, web: Web) -> None:
+    def __init__(self, lines: Lines, first: int, end: int, epoch: str, way: Way) -> None:
         super().__init__(lines, first, end)
-        self._epoch, self._web = epoch, web
+        self._epoch, self._way, self._web = epoch, way, Web(way.cacert, way.port)
 
     async def read(self) -> None:
         while not self.done:
             # The next attempt begins after the last whole event.
             with contextlib.suppress(OSError, ValueError, TimeoutError, EOFError):
                 await self._attempt()
+            lost = self.begun and not self.done and not self._way.resumes
+            assert not lost, f"an EventSource was cut after line {self.next - 1}"
             await asyncio.sleep(PAUSE)
 
     async def _attempt(self) -> None:
-        fields = ["Accept: text/event-stream", f"Last-Event-ID: {self._epoch}-{self.next - 1}"]
+        fields = ["Accept: text/event-stream", f"Authorization: Bearer {self._way.token}"]
+        fields += [f"Last-Event-ID: {self._epoch}-{self.next - 1}"]
         async with self._web.request("GET", f"/stream/chaos?limit={self.end - self.next}", *fields) as (reader, _):
             if await asyncio.wait_for(self._web.status(reader), PATIENCE) != 200:
                 raise ConnectionError("refused")

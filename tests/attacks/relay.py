@@ -2,18 +2,24 @@
 
 import asyncio
 import random
+import time
 
 HOST = "127.0.0.1"
+# A client that has sent nothing for so long, in seconds, is gone.
+FORGOTTEN = 60.0
+# For how long a path that was left still works.
+OVERLAP = 3.0
 
 
 class Udp(asyncio.DatagramProtocol):
     """One socket towards the server for each client's address. `loss` is a share of the datagrams of each
-    direction; while `stalled`, none arrives. What it dropped is counted: a fault that never struck shows nothing."""
+    direction; while `stalled`, none arrives; `move` gives each client another address. What struck is counted: a
+    fault that never did shows nothing."""
 
     def __init__(self, server: tuple[str, int], seed: str) -> None:
-        self.server, self.loss, self.stalled, self.dropped, self.passed = server, 0.0, False, 0, 0
+        self.server, self.loss, self.stalled, self.dropped, self.passed, self.moved = server, 0.0, False, 0, 0, 0
         self._random = random.Random(seed)
-        self._clients: dict[tuple, asyncio.DatagramTransport] = {}
+        self._clients: dict[tuple, Upstream] = {}
         self._early: dict[tuple, list[bytes]] = {}
 
     @classmethod
@@ -26,17 +32,17 @@ class Udp(asyncio.DatagramProtocol):
     def connection_made(self, transport) -> None:
         self.transport = transport
 
-    def _passes(self) -> bool:
+    def passes(self) -> bool:
         lost = self.stalled or self._random.random() < self.loss
         self.dropped += lost
         self.passed += not lost
         return not lost
 
     def datagram_received(self, data: bytes, client: tuple) -> None:
-        if not self._passes():
+        if not self.passes():
             return
         if upstream := self._clients.get(client):
-            upstream.sendto(data)
+            upstream.send(data)
         elif client in self._early:
             self._early[client].append(data)
         else:
@@ -44,22 +50,53 @@ class Udp(asyncio.DatagramProtocol):
             self._opening = asyncio.ensure_future(self._open(client))
 
     async def _open(self, client: tuple) -> None:
-        relay = self
-
-        class Upstream(asyncio.DatagramProtocol):
-            def datagram_received(self, data: bytes, _: tuple) -> None:
-                if relay._passes():
-                    relay.transport.sendto(data, client)
-
-        loop = asyncio.get_running_loop()
-        upstream, _ = await loop.create_datagram_endpoint(Upstream, remote_addr=self.server)
-        self._clients[client] = upstream
+        self._clients[client] = await Upstream.open(self, client)
         for data in self._early.pop(client):
-            upstream.sendto(data)
+            self._clients[client].send(data)
+
+    async def move(self, address: str, abrupt: bool = False) -> None:
+        """From now on, what clients send comes from this address, and from another port. What is sent to where they
+        were before still reaches them for a moment, unless it is abrupt: then they hear nothing until they send
+        something, which those that only listen do every 12 s."""
+        for client, upstream in list(self._clients.items()):
+            if time.monotonic() - upstream.used > FORGOTTEN:
+                del self._clients[client]
+            else:
+                self._clients[client] = await Upstream.open(self, client, address, moved=True)
+            upstream.close() if abrupt else asyncio.get_running_loop().call_later(OVERLAP, upstream.close)
 
     def close(self) -> None:
-        for upstream in [*self._clients.values(), self.transport]:
+        for upstream in self._clients.values():
             upstream.close()
+        self.transport.close()
+
+
+class Upstream(asyncio.DatagramProtocol):
+    """A client as the server sees it."""
+
+    @classmethod
+    async def open(cls, relay: Udp, client: tuple, address: str = HOST, moved: bool = False) -> "Upstream":
+        loop = asyncio.get_running_loop()
+        _, upstream = await loop.create_datagram_endpoint(cls, local_addr=(address, 0), remote_addr=relay.server)
+        upstream.relay, upstream.client, upstream.moved, upstream.used = relay, client, moved, time.monotonic()
+        return upstream
+
+    def connection_made(self, transport) -> None:
+        self.transport, self.moved = transport, False
+
+    def send(self, data: bytes) -> None:
+        self.used = time.monotonic()
+        self.transport.sendto(data)
+
+    def datagram_received(self, data: bytes, _: tuple) -> None:
+        if self.relay.passes():
+            # The server has followed it.
+            self.relay.moved += self.moved
+            self.moved = False
+            self.relay.transport.sendto(data, self.client)
+
+    def close(self) -> None:
+        self.transport.close()
 
 
 class Tcp:

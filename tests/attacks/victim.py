@@ -17,6 +17,7 @@ import urllib.request
 
 from certificates import Authority
 from confined import Confined
+from logs import Log
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -54,16 +55,20 @@ class Died(AssertionError):
 class Process:
     """A child that is ended by its process id, and whose lines of output can be waited for."""
 
-    def __init__(self, command: list[str], stdin=subprocess.DEVNULL, env: dict | None = None) -> None:
-        self.errors = tempfile.TemporaryFile("w+")
+    def __init__(
+        self, command: list[str], stdin=subprocess.DEVNULL, env: dict | None = None, log: Log | None = None
+    ) -> None:
+        self.errors = log.file if log else tempfile.TemporaryFile("w+")
         self.child = subprocess.Popen(
             command,
             stdin=stdin,
             stdout=subprocess.PIPE,
-            stderr=self.errors,
+            stderr=log.end if log else self.errors,
             text=True,
             env=os.environ | (env or {}),
         )
+        if log:
+            log.started()
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -121,8 +126,12 @@ class Victim:
     def address(self) -> tuple[str, int]:
         return HOST, self.port
 
+    @property
+    def proc(self) -> pathlib.Path:
+        return pathlib.Path(f"/proc/{self.process.pid}")
+
     def _proc(self, name: str) -> str:
-        return pathlib.Path(f"/proc/{self.process.pid}/{name}").read_text()
+        return (self.proc / name).read_text()
 
     def _status(self, key: str) -> int:
         """A value of /proc/PID/status, in bytes where it is in kB."""
@@ -133,12 +142,6 @@ class Victim:
     def rss(self) -> int:
         return self._status("VmRSS")
 
-    def threads(self) -> int:
-        return self._status("Threads")
-
-    def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
-
     def cpu(self) -> float:
         """Seconds of CPU that it has used, without its children."""
         fields = self._proc("stat").rpartition(")")[2].split()
@@ -146,7 +149,7 @@ class Victim:
 
     def begin(self) -> None:
         # Makes VmHWM start again from what there is.
-        pathlib.Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+        (self.proc / "clear_refs").write_text("5")
         self._before = self.rss(), self.cpu(), time.monotonic()
         self._tcp = self._tcp_before = self.confined.tcp()
         self._sampling.clear()
@@ -210,10 +213,14 @@ class H3cast(Victim):
         sources: tuple[str, ...] = (),
         authority: Authority | None = None,
         confined: dict | None = None,
+        token: str | None = None,
+        log: Log | None = None,
+        env: dict[str, str] | None = None,
     ) -> None:
         """With an authority, the server has a certificate of its; it is renewed with `authority.certify(certs)`.
-        `confined` are the limits, if not the usual ones."""
+        `confined` are the limits, if not the usual ones; by the token its feeds and metrics are read."""
         super().__init__(confined or {})
+        self._token = token
         # Their pipe is the server's standard input.
         ticks = subprocess.Popen([sys.executable, str(HERE / "ticks.py")], stdout=subprocess.PIPE)
         self._stack.callback(ticks.wait, 15)
@@ -232,20 +239,32 @@ class H3cast(Victim):
         else:
             command += ["--certs", str(self.certs)]
         # Its notes are not for the tester.
-        env = {"XDG_RUNTIME_DIR": str(TARGET / "run")}
-        self.process = self._started(Process(self.confined.wrap([*command, *arguments]), ticks.stdout, env))
+        env = {"XDG_RUNTIME_DIR": str(TARGET / "run")} | (env or {})
+        self.process = self._started(Process(self.confined.wrap([*command, *arguments]), ticks.stdout, env, log))
         ticks.stdout.close()
         # It prints the page's URL first, over plain HTTP.
         self.http_port = int(self.process.line(r"http://[\w.]+:(\d+)/")[1])
         self.port = int(self.process.line(r"https://[\w.]+:(\d+)/")[1])
 
+    def plain(self, path: str) -> str:
+        """What it answers over plain HTTP."""
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        request = urllib.request.Request(f"http://{HOST}:{self.http_port}{path}", headers=headers)
+        with urllib.request.urlopen(request, timeout=15) as response:
+            return response.read().decode()
+
+    def metrics(self, *names: str) -> list[float]:
+        """The sum of each metric's values, whatever their labels if its name has none; 0 when there is none."""
+        text = self.plain("/metrics")
+
+        def value(name: str) -> float:
+            labels = "" if "{" in name else r"(?:{[^}]*})?"
+            return sum(map(float, re.findall(rf"^{re.escape(name)}{labels} ([0-9.e+]+)$", text, re.M)))
+
+        return [value(name) for name in names]
+
     def metric(self, name: str) -> float:
-        """The sum of a metric's values, whatever its labels if `name` has none; 0 when there is none."""
-        with urllib.request.urlopen(f"http://{HOST}:{self.http_port}/metrics", timeout=15) as response:
-            text = response.read().decode()
-        labels = "" if "{" in name else r"(?:{[^}]*})?"
-        found = re.findall(rf"^{re.escape(name)}{labels} ([0-9.e+]+)$", text, re.M)
-        return sum(map(float, found))
+        return self.metrics(name)[0]
 
 
 CADDYFILE = """{{
