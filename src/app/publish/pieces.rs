@@ -1,0 +1,176 @@
+//! The pieces of a body or a stream, published as they arrive, until something ends that.
+
+use std::{
+    io,
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use futures_util::{Stream, StreamExt};
+use http::StatusCode;
+use tokio_util::io::StreamReader;
+use tracing::debug;
+
+use super::{Publications, known::PublicationRequest};
+use crate::{
+    admission::Refusal,
+    app::{
+        Problem,
+        authorize::{self, Decided},
+    },
+    feed::{Account, FeedError, PublishError, Publisher},
+    source::chunker::{Chunker, Chunking},
+};
+
+/// Publishes pieces as they come, to their end.
+pub(super) async fn publish(
+    publications: &Publications,
+    publisher: &Publisher,
+    account: &Account,
+    publication: &mut PublicationRequest,
+    pieces: impl Stream<Item = io::Result<Bytes>>,
+    chunking: Chunking,
+    decided: &Decided,
+) -> Result<(), Problem> {
+    let mut skip = publication.skip();
+    let mut left = publications.limit.unwrap_or(u64::MAX);
+    // What came with earlier requests counts as well.
+    let begun = AtomicBool::new(publication.progress().bytes > 0);
+    let mut pieces = pin!(pieces.filter_map(|piece| {
+        let piece = piece.and_then(|mut piece| {
+            if !piece.is_empty() {
+                begun.store(true, Ordering::Relaxed);
+            }
+            // After a piece that was too much, everything is.
+            let more = left.checked_sub(piece.len() as u64);
+            left = more.unwrap_or_default();
+            more.ok_or(io::ErrorKind::FileTooLarge)?;
+            let known = skip.min(piece.len() as u64);
+            skip -= known;
+            piece.advance(known as usize);
+            Ok(piece)
+        });
+        // An empty piece would be taken for the end.
+        std::future::ready(Some(piece).filter(|piece| !piece.as_ref().is_ok_and(Bytes::is_empty)))
+    }));
+    let mut chunks = Chunker::new(StreamReader::new(pieces.as_mut()), chunking);
+    let replaced = publication.replaced();
+    let feed_ended = publisher.ended();
+    let right_ended = decided.until_ended();
+    let published = async {
+        // Bytes that are kept already: when they came before, the body was cut otherwise.
+        let mut kept = 0;
+        loop {
+            let Some(mut chunk) = chunks.next().await? else { return Ok(()) };
+            while kept < chunk.len() {
+                chunk.advance(kept);
+                let receipt = publisher.publish_as(chunk.clone(), || publication.id()).await?;
+                publication.add(receipt.cursor, receipt.size);
+                kept = receipt.size;
+            }
+            kept -= chunk.len();
+        }
+    };
+    let silent = async {
+        if publications.wait.is_zero() || begun.load(Ordering::Relaxed) {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(publications.wait).await;
+        if begun.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    };
+    // None of them waits for a client that sends nothing, nor for room in the feed.
+    let done = tokio::select! {
+        biased;
+        () = replaced.cancelled() => Err(Broken::Replaced),
+        () = feed_ended => Err(Broken::Ended),
+        () = silent => Err(Broken::Silent),
+        () = right_ended => Err(Broken::Expired),
+        done = published => done,
+    };
+    let Err(broken) = done else { return Ok(()) };
+    // A client with a key comes back, and its line is not torn. Without one, nobody brings the rest.
+    if matches!(broken, Broken::Read(_)) && !publication.is_known() {
+        let rest = chunks.rest();
+        if !rest.is_empty() {
+            let size = rest.len();
+            if let Ok(cursor) = publisher.publish(rest).await {
+                publication.add(cursor, size);
+            }
+        }
+    }
+    let so_far = publication.progress().bytes;
+    Err(match broken {
+        Broken::Replaced => {
+            let text = "another request goes on with the publication of this Idempotency-Key";
+            Problem::new(StatusCode::CONFLICT, text.into())
+        }
+        Broken::Silent => {
+            publications.refused(Refusal::PublishWait, account);
+            let text = format!(
+                "nothing was sent for {}: open the request when there is something to publish",
+                shown(publications.wait)
+            );
+            Problem::new(StatusCode::REQUEST_TIMEOUT, text)
+        }
+        Broken::Expired => authorize::expired(so_far),
+        Broken::Ended => {
+            let text = format!("the feed has ended: {so_far} bytes were published");
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        Broken::Unavailable(error) => {
+            let text = format!("{}: {so_far} bytes were published", FeedError::of(&error));
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        Broken::TooLarge(error) => {
+            let text = format!("{error}: {so_far} bytes were published");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+        }
+        Broken::Read(error) if error.kind() == io::ErrorKind::FileTooLarge => publications.too_long(so_far),
+        Broken::Read(error) => {
+            debug!(%error, "a publication broke off");
+            Problem::bad(format!("the body broke off: {so_far} bytes were published"))
+        }
+    })
+}
+
+/// A time, for people.
+fn shown(time: Duration) -> String {
+    match time.subsec_nanos() {
+        0 => format!("{} s", time.as_secs()),
+        _ => format!("{time:?}"),
+    }
+}
+
+/// Why a publication was not brought to its end.
+enum Broken {
+    /// The client stopped, or sent too much.
+    Read(io::Error),
+    Replaced,
+    Ended,
+    /// Nothing has come in time.
+    Silent,
+    /// The client's right to publish has.
+    Expired,
+    Unavailable(PublishError),
+    TooLarge(PublishError),
+}
+
+impl From<PublishError> for Broken {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Ended => Self::Ended,
+            PublishError::TooLarge { .. } => Self::TooLarge(error),
+            error => Self::Unavailable(error),
+        }
+    }
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Read(error)
+    }
+}

@@ -1,0 +1,93 @@
+//! The streams that a client opens in its session: each is a publication.
+
+use std::{io, time::Duration};
+
+use futures_util::stream;
+use tokio::task::JoinSet;
+
+use super::{ChunkBy, Publications, known::Said, pieces::publish, written};
+use crate::{
+    app::{App, Problem, authorize::Decided},
+    feed::{Account, Feed},
+    panics,
+    webtransport::{RecvStream, SendStream, Session},
+};
+
+/// Streams of one session that are read at once; more wait.
+const MAX_STREAMS: usize = 64;
+/// How long the answer on a session's stream may wait to be taken.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// Reads every stream that the client opens in its session; each is a publication. A bidirectional
+/// one is answered on. Ends when the session does.
+pub(in crate::app) async fn streams(
+    app: &App,
+    session: &Session,
+    feed: &Feed,
+    account: &Account,
+    decided: &Decided,
+    cut: ChunkBy,
+) {
+    let mut running = JoinSet::new();
+    loop {
+        let (reply, stream) = tokio::select! {
+            Some(ended) = running.join_next() => {
+                panics::report("the task of a publication", ended);
+                continue;
+            }
+            stream = session.accept_uni(), if running.len() < MAX_STREAMS => match stream {
+                Ok(stream) => (None, stream),
+                Err(_) => return,
+            },
+            streams = session.accept_bi(), if running.len() < MAX_STREAMS => match streams {
+                Ok((send, recv)) => (Some(send), recv),
+                Err(_) => return,
+            },
+        };
+        let (publications, feed, decided) = (app.publications.clone(), feed.clone(), decided.clone());
+        let account = account.clone();
+        running.spawn(async move {
+            one_stream(&publications, &feed, &account, &decided, cut, stream, reply).await;
+        });
+    }
+}
+
+async fn one_stream(
+    publications: &Publications,
+    feed: &Feed,
+    account: &Account,
+    decided: &Decided,
+    cut: ChunkBy,
+    mut stream: RecvStream,
+    reply: Option<SendStream>,
+) {
+    let done = async {
+        let publisher = publications.admit(feed, decided)?;
+        let _place = publications.place(account)?;
+        let said = Said { feed: feed.name(), account, key: None, offset: None, shared: publisher.is_shared() };
+        let mut publication = publications.begin(said).await?;
+        let pieces = stream::unfold(&mut stream, |stream| async move {
+            let piece = stream.read_bytes(usize::MAX).await.map_err(io::Error::other).transpose()?;
+            Some((piece, stream))
+        });
+        publish(publications, publisher, account, &mut publication, pieces, cut.into(), decided).await?;
+        Ok::<_, Problem>(written(feed, &publication))
+    };
+    let answer = match done.await {
+        Ok(answer) => answer.to_string(),
+        Err(problem) => {
+            if let Some(refusal) = problem.refusal() {
+                publications.refused(refusal, account);
+            }
+            stream.stop(problem.status.as_u16().into());
+            problem.text()
+        }
+    };
+    let Some(mut reply) = reply else { return };
+    let sent = async {
+        if reply.write_bytes(answer.into()).await.is_ok() && reply.finish().is_ok() {
+            let _ = reply.stopped().await;
+        }
+    };
+    let _ = tokio::time::timeout(ANSWER_WAIT, sent).await;
+}
