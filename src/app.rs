@@ -7,44 +7,39 @@ mod authorize;
 mod file;
 mod guard;
 mod host;
+mod info;
+mod lookup;
 mod memory;
 mod page;
 mod problem;
 mod publish;
 mod quotas;
+mod route;
 mod session;
 mod status;
 mod stored;
 mod view;
 
-use std::{borrow::Cow, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::{
-    Json, Router,
-    extract::{Request, State},
-    middleware,
-    response::{IntoResponse, Response},
-    routing::{MethodRouter, get},
-};
-use http::{HeaderValue, StatusCode, header};
-use serde_json::json;
+use axum::{Router, middleware};
 use tokio_util::sync::CancellationToken;
 use tower::util::{MapRequestLayer, MapResponseLayer};
 use tower_http::catch_panic::CatchPanicLayer;
 
+#[doc(hidden)]
+pub use self::route::paths;
+pub use self::{page::Page, quotas::Quotas};
 use self::{
-    authorize::Decided,
-    host::{base_of, for_shell, has_http3, prefix_of},
     problem::Problem,
     publish::Publications,
+    route::{Route, named},
 };
-pub use self::{page::Page, quotas::Quotas};
 use crate::{
     admission::{Counters, Refusal},
-    auth::{Access, Action, Authorize, Decider},
-    browser,
-    feed::{self, Account, Budget, Exhausted, Family, Feed, Feeds, OpenError},
-    identity::{Fingerprint, Identity},
+    auth::{Access, Authorize, Decider},
+    feed::{Budget, Family, Feed, Feeds},
+    identity::Identity,
     origin::Origins,
     path, resource,
     server::ServerBuilder,
@@ -302,13 +297,6 @@ impl App {
         }
     }
 
-    /// The feeds that exist now and that this client may read.
-    fn feeds_of(&self, decided: &Decided) -> Vec<Feed> {
-        let mut feeds = self.feeds.all();
-        feeds.retain(|feed| decided.access().allows(Action::Read, feed.name()));
-        feeds
-    }
-
     /// Whether a page of `origin` may read what is served as `host`, and publish there. `is_ours` when that name is
     /// known to be this server's.
     fn allows(&self, origin: &str, host: &str, is_ours: bool) -> bool {
@@ -319,161 +307,4 @@ impl App {
     fn names(&self, host: &str) -> bool {
         self.origins.names_host(host) || self.identity.as_ref().is_some_and(|identity| identity.current().is_for(host))
     }
-
-    /// The name of the feed at that path, which may have any of its letters percent-encoded; `prefix` is where the
-    /// app is.
-    fn feed_name<'a>(path: &'a str, prefix: &str) -> Result<Cow<'a, str>, Problem> {
-        let path = path::normal(path);
-        let nowhere = || {
-            let text = format!("feeds are at {prefix}/stream and {prefix}/stream/NAME");
-            Problem::new(StatusCode::NOT_FOUND, text)
-        };
-        match path.as_ref() {
-            "/stream" => Ok(feed::DEFAULT.into()),
-            path => {
-                let name = path.strip_prefix("/stream/").filter(|name| !name.is_empty()).ok_or_else(nowhere)?;
-                Ok(path::decoded(name).ok_or_else(nowhere)?.into_owned().into())
-            }
-        }
-    }
-
-    /// The feed at that path, for one who may do that with it. Whether they may is decided before the feed is looked
-    /// for, so that nobody else learns of it, or has it created. If it is created now, it counts for `account`.
-    async fn feed(
-        &self,
-        path: &str,
-        prefix: &str,
-        account: &Account,
-        decided: &Decided,
-        action: Action,
-    ) -> Result<Feed, Problem> {
-        let name = Self::feed_name(path, prefix)?;
-        let name = name.as_ref();
-        decided.require(action, name)?;
-        if let Some(feed) = self.feeds.named(name) {
-            return Ok(feed.clone());
-        }
-        let found = self.feeds.open(name, account).await.map_err(|error| match error {
-            OpenError::Exhausted(Exhausted::Account(each)) => {
-                self.refused(Refusal::FeedsPerClient, account);
-                let text = format!(
-                    "this client has created {each} feeds, which is all that one may: write to one of them; each goes \
-                     when it has been neither read nor written for a while"
-                );
-                Problem::new(StatusCode::TOO_MANY_REQUESTS, text)
-            }
-            OpenError::Exhausted(Exhausted::All(all)) => {
-                self.refused(Refusal::Feeds, account);
-                let text = format!("all {all} feeds that clients may create are in use: try again later");
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
-            }
-            error => Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-        })?;
-        if let (Some(feed), Some(budget)) = (&found, &self.budget) {
-            feed.charge_to(budget);
-        }
-        found.ok_or_else(|| {
-            const SHOWN: usize = 20;
-            let known = || self.feeds.names().filter(|name| decided.access().allows(Action::Read, name));
-            let mut names: Vec<_> = known().take(SHOWN).collect();
-            let more = format!("… ({prefix}/feeds has all)");
-            if known().nth(SHOWN).is_some() {
-                names.push(&more);
-            }
-            Problem::new(StatusCode::NOT_FOUND, format!("there is no feed `{name}`: there is {}", names.join(", ")))
-        })
-    }
-}
-
-/// The app's routes. Every one is here, with its decision: see `tests/auth/ways.rs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Route {
-    DefaultFeed,
-    Feed,
-    Info,
-    Feeds,
-    Metrics,
-    Healthz,
-    Readyz,
-}
-
-impl Route {
-    const ALL: [Self; 7] =
-        [Self::DefaultFeed, Self::Feed, Self::Info, Self::Feeds, Self::Metrics, Self::Healthz, Self::Readyz];
-
-    fn path(self) -> &'static str {
-        match self {
-            Self::DefaultFeed => "/stream",
-            Self::Feed => "/stream/{name}",
-            Self::Info => "/info",
-            Self::Feeds => "/feeds",
-            Self::Metrics => "/metrics",
-            Self::Healthz => "/healthz",
-            Self::Readyz => "/readyz",
-        }
-    }
-
-    fn is_feed(&self) -> bool {
-        matches!(self, Self::DefaultFeed | Self::Feed)
-    }
-
-    fn handler(self) -> MethodRouter<Arc<App>> {
-        match self {
-            Self::DefaultFeed | Self::Feed => {
-                get(view::answer).post(publish::answer).put(publish::answer).connect(session::open)
-            }
-            Self::Info => get(info),
-            Self::Feeds => get(status::feeds),
-            Self::Metrics => get(status::metrics),
-            Self::Healthz => get(async || "ok\n"),
-            Self::Readyz => get(status::ready),
-        }
-    }
-}
-
-/// The paths of the app's routes, for tests that ask each by every way.
-#[doc(hidden)]
-#[must_use]
-pub fn paths() -> Vec<&'static str> {
-    Route::ALL.iter().map(|route| route.path()).collect()
-}
-
-/// Names what an answer is of.
-fn named<B>(resource: &'static str) -> impl Fn(Response<B>) -> Response<B> + Clone {
-    move |mut response| {
-        response.headers_mut().insert(resource::HEADER, HeaderValue::from_static(resource));
-        response
-    }
-}
-
-async fn info(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    let decided = app.decide(&parts).await?;
-    let request = Request::from_parts(parts, body);
-    let (origin, prefix) = (base_of(&request), prefix_of(request.extensions()));
-    let base = format!("{origin}{prefix}");
-    let url = |feed: &Feed| match feed.name() {
-        feed::DEFAULT => format!("{base}/stream"),
-        name => format!("{base}/stream/{name}"),
-    };
-    let feeds: Vec<_> = app
-        .feeds_of(&decided)
-        .iter()
-        .map(|feed| json!({ "name": feed.name(), "url": url(feed), "kind": feed.kind() }))
-        .collect();
-    let mut info = json!({ "version": env!("CARGO_PKG_VERSION"), "feeds": feeds });
-    if app.decider.is_some() {
-        info["auth"] = json!({ "token": decided.access().is_granted(), "renewal": app.renewal });
-    }
-    // Another server than ours has no HTTP/3.
-    if let Some(identity) = app.identity.as_ref().filter(|_| has_http3(request.extensions())) {
-        let hash = |hash: &Fingerprint| json!({ "algorithm": "sha-256", "value": hash.base64() });
-        let hashes: Vec<_> = identity.hashes().iter().map(hash).collect();
-        let chrome =
-            browser::chrome_command(&format!("{origin}{}/", for_shell(prefix)), &identity.current().spki_hash());
-        info["webtransport"] = json!({ "url": format!("{base}/stream"), "certificateHashes": hashes });
-        info["http3"] = json!({ "url": format!("{base}/") });
-        info["chrome"] = json!(chrome);
-    }
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(info)).into_response())
 }

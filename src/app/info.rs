@@ -1,0 +1,53 @@
+//! `/info`: everything that the page must know.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use http::header;
+use serde_json::json;
+
+use super::{
+    App, Problem,
+    host::{base_of, for_shell, has_http3, prefix_of},
+};
+use crate::{
+    browser,
+    feed::{self, Feed},
+    identity::Fingerprint,
+};
+
+pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let decided = app.decide(&parts).await?;
+    let request = Request::from_parts(parts, body);
+    let (origin, prefix) = (base_of(&request), prefix_of(request.extensions()));
+    let base = format!("{origin}{prefix}");
+    let url = |feed: &Feed| match feed.name() {
+        feed::DEFAULT => format!("{base}/stream"),
+        name => format!("{base}/stream/{name}"),
+    };
+    let feeds: Vec<_> = app
+        .feeds_of(&decided)
+        .iter()
+        .map(|feed| json!({ "name": feed.name(), "url": url(feed), "kind": feed.kind() }))
+        .collect();
+    let mut info = json!({ "version": env!("CARGO_PKG_VERSION"), "feeds": feeds });
+    if app.decider.is_some() {
+        info["auth"] = json!({ "token": decided.access().is_granted(), "renewal": app.renewal });
+    }
+    // Another server than ours has no HTTP/3.
+    if let Some(identity) = app.identity.as_ref().filter(|_| has_http3(request.extensions())) {
+        let hash = |hash: &Fingerprint| json!({ "algorithm": "sha-256", "value": hash.base64() });
+        let hashes: Vec<_> = identity.hashes().iter().map(hash).collect();
+        let chrome =
+            browser::chrome_command(&format!("{origin}{}/", for_shell(prefix)), &identity.current().spki_hash());
+        info["webtransport"] = json!({ "url": format!("{base}/stream"), "certificateHashes": hashes });
+        info["http3"] = json!({ "url": format!("{base}/") });
+        info["chrome"] = json!(chrome);
+    }
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(info)).into_response())
+}

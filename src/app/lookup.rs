@@ -1,0 +1,86 @@
+//! Which feed a request is for, and which of them its client may see.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+
+use super::{App, Problem, authorize::Decided};
+use crate::{
+    admission::Refusal,
+    auth::Action,
+    feed::{self, Account, Exhausted, Feed, OpenError},
+    path,
+};
+
+impl App {
+    /// The feeds that exist now and that this client may read.
+    pub(super) fn feeds_of(&self, decided: &Decided) -> Vec<Feed> {
+        let mut feeds = self.feeds.all();
+        feeds.retain(|feed| decided.access().allows(Action::Read, feed.name()));
+        feeds
+    }
+
+    /// The name of the feed at that path, which may have any of its letters percent-encoded; `prefix` is where the
+    /// app is.
+    pub(super) fn feed_name<'a>(path: &'a str, prefix: &str) -> Result<Cow<'a, str>, Problem> {
+        let path = path::normal(path);
+        let nowhere = || {
+            let text = format!("feeds are at {prefix}/stream and {prefix}/stream/NAME");
+            Problem::new(StatusCode::NOT_FOUND, text)
+        };
+        match path.as_ref() {
+            "/stream" => Ok(feed::DEFAULT.into()),
+            path => {
+                let name = path.strip_prefix("/stream/").filter(|name| !name.is_empty()).ok_or_else(nowhere)?;
+                Ok(path::decoded(name).ok_or_else(nowhere)?.into_owned().into())
+            }
+        }
+    }
+
+    /// The feed at that path, for one who may do that with it. Whether they may is decided before the feed is looked
+    /// for, so that nobody else learns of it, or has it created. If it is created now, it counts for `account`.
+    pub(super) async fn feed(
+        &self,
+        path: &str,
+        prefix: &str,
+        account: &Account,
+        decided: &Decided,
+        action: Action,
+    ) -> Result<Feed, Problem> {
+        let name = Self::feed_name(path, prefix)?;
+        let name = name.as_ref();
+        decided.require(action, name)?;
+        if let Some(feed) = self.feeds.named(name) {
+            return Ok(feed.clone());
+        }
+        let found = self.feeds.open(name, account).await.map_err(|error| match error {
+            OpenError::Exhausted(Exhausted::Account(each)) => {
+                self.refused(Refusal::FeedsPerClient, account);
+                let text = format!(
+                    "this client has created {each} feeds, which is all that one may: write to one of them; each goes \
+                     when it has been neither read nor written for a while"
+                );
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, text)
+            }
+            OpenError::Exhausted(Exhausted::All(all)) => {
+                self.refused(Refusal::Feeds, account);
+                let text = format!("all {all} feeds that clients may create are in use: try again later");
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
+            }
+            error => Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        })?;
+        if let (Some(feed), Some(budget)) = (&found, &self.budget) {
+            feed.charge_to(budget);
+        }
+        found.ok_or_else(|| {
+            const SHOWN: usize = 20;
+            let known = || self.feeds.names().filter(|name| decided.access().allows(Action::Read, name));
+            let mut names: Vec<_> = known().take(SHOWN).collect();
+            let more = format!("… ({prefix}/feeds has all)");
+            if known().nth(SHOWN).is_some() {
+                names.push(&more);
+            }
+            Problem::new(StatusCode::NOT_FOUND, format!("there is no feed `{name}`: there is {}", names.join(", ")))
+        })
+    }
+}

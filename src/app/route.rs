@@ -1,0 +1,73 @@
+//! The app's routes, and what their answers are named.
+
+use std::sync::Arc;
+
+use axum::{
+    response::Response,
+    routing::{MethodRouter, get},
+};
+use http::HeaderValue;
+
+use super::{App, info, publish, session, status, view};
+use crate::resource;
+
+/// The app's routes. Every one is here, with its decision: see `tests/auth/ways.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Route {
+    DefaultFeed,
+    Feed,
+    Info,
+    Feeds,
+    Metrics,
+    Healthz,
+    Readyz,
+}
+
+impl Route {
+    pub(super) const ALL: [Self; 7] =
+        [Self::DefaultFeed, Self::Feed, Self::Info, Self::Feeds, Self::Metrics, Self::Healthz, Self::Readyz];
+
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::DefaultFeed => "/stream",
+            Self::Feed => "/stream/{name}",
+            Self::Info => "/info",
+            Self::Feeds => "/feeds",
+            Self::Metrics => "/metrics",
+            Self::Healthz => "/healthz",
+            Self::Readyz => "/readyz",
+        }
+    }
+
+    pub(super) fn is_feed(&self) -> bool {
+        matches!(self, Self::DefaultFeed | Self::Feed)
+    }
+
+    pub(super) fn handler(self) -> MethodRouter<Arc<App>> {
+        match self {
+            Self::DefaultFeed | Self::Feed => {
+                get(view::answer).post(publish::answer).put(publish::answer).connect(session::open)
+            }
+            Self::Info => get(info::answer),
+            Self::Feeds => get(status::feeds),
+            Self::Metrics => get(status::metrics),
+            Self::Healthz => get(async || "ok\n"),
+            Self::Readyz => get(status::ready),
+        }
+    }
+}
+
+/// The paths of the app's routes, for tests that ask each by every way.
+#[doc(hidden)]
+#[must_use]
+pub fn paths() -> Vec<&'static str> {
+    Route::ALL.iter().map(|route| route.path()).collect()
+}
+
+/// Names what an answer is of.
+pub(super) fn named<B>(resource: &'static str) -> impl Fn(Response<B>) -> Response<B> + Clone {
+    move |mut response| {
+        response.headers_mut().insert(resource::HEADER, HeaderValue::from_static(resource));
+        response
+    }
+}
