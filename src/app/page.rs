@@ -69,7 +69,12 @@ impl Page {
 
     /// The files of a folder, read again for each request, in pieces as the client takes them, whole or in part
     /// (`Range`); `index.html` is the one at `/`. Nothing outside of it is served, and no name that begins with a dot,
-    /// except `.well-known`. A file that becomes shorter while it is sent breaks off.
+    /// except `.well-known`; neither are pipes and devices, nor what links lead to outside of it. A file that becomes
+    /// shorter while it is sent breaks off; one that is replaced or removed is sent as it was.
+    ///
+    /// The type goes by the name. For text the first 16 KiB are read as well, for HEAD too, since its charset is known
+    /// by them alone. Nothing is compressed, and compressed copies beside a file (`page.js.br`) are files like others:
+    /// [`service`](Self::service) with tower-http's `ServeDir` has them chosen.
     #[must_use]
     pub fn folder(dir: impl Into<PathBuf>) -> Self {
         Self(Kind::Folder(dir.into()))
@@ -163,7 +168,8 @@ async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
     file.respond(request.headers(), &connect)
 }
 
-/// A user's file. Its first bytes are read to tell its type, unless its name does, or the client has it already.
+/// A user's file. Its first bytes are read to tell its type, for HEAD too, unless its name alone does, or the client has
+/// it already.
 async fn stored(name: &Path, file: Arc<Path>, request: &Parts) -> Result<Response, String> {
     let mut response = stored::answer(&file, request, || None).await?;
     if stored::has_bytes(&response) {

@@ -115,7 +115,7 @@ pub(super) fn has_bytes(response: &Response) -> bool {
 }
 
 /// Answers GET and HEAD with a file, without its type. `counted` is who reads it, if that is counted. HEAD and what the
-/// client has already (304) read nothing of it.
+/// client has already (304) read nothing of it here.
 ///
 /// # Errors
 ///

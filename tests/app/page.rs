@@ -87,6 +87,68 @@ async fn a_folder() {
     has_its_routes(&router).await;
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_no_file_of_a_folder_is_not_served_and_not_waited_for() {
+    use std::{
+        ffi::OsStr,
+        os::unix::{ffi::OsStrExt, fs::symlink, net::UnixListener},
+        process::Command,
+    };
+
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("page");
+    std::fs::create_dir_all(page.join("sub")).unwrap();
+    for (name, text) in [("a.txt", "here"), ("a.txt.gz", "a compressed copy"), ("sub/b.txt", "below")] {
+        std::fs::write(page.join(name), text).unwrap();
+    }
+    std::fs::write(dir.path().join("secret.txt"), "outside").unwrap();
+    std::fs::write(page.join(OsStr::from_bytes(b"\xff.txt")), "no name in UTF-8").unwrap();
+    std::fs::write(page.join("line\nbreak \"quoted\".txt"), "odd").unwrap();
+    assert!(Command::new("mkfifo").arg(page.join("pipe")).status().unwrap().success());
+    let _socket = UnixListener::bind(page.join("socket")).unwrap();
+    for (link, to) in [
+        ("zero", "/dev/zero"),
+        ("in", "sub/b.txt"),
+        ("to-pipe", "pipe"),
+        ("nowhere", "gone"),
+        ("round", "round"),
+        ("up", ".."),
+    ] {
+        symlink(to, page.join(link)).unwrap();
+    }
+    let router = router(Page::folder(&page));
+    // More than the threads on which files are opened: one that waited would be missed.
+    let pipes = (0..600).map(|_| ask(&router, Method::GET, "/pipe"));
+    assert!(futures_util::future::join_all(pipes).await.iter().all(|(status, _)| *status == 404));
+    let long = format!("/{}", "x".repeat(5000));
+    for path in [
+        "/to-pipe",
+        "/socket",
+        "/zero",
+        "/nowhere",
+        "/round",
+        "/up/secret.txt",
+        "/up",
+        "/sub",
+        "/sub/",
+        "/a.txt/",
+        "/a.txt/b",
+        "/%ff.txt",
+        "/%EF%BF%BD.txt",
+        &long,
+    ] {
+        for method in [Method::GET, Method::HEAD] {
+            assert_eq!(ask(&router, method, path).await.0, 404, "{path}");
+        }
+    }
+    for (path, expected) in [("/a.txt", "here"), ("/in", "below"), ("/line%0Abreak%20%22quoted%22.txt", "odd")] {
+        let (status, response) = ask(&router, Method::GET, path).await;
+        assert_eq!((status, response.headers().get(header::CONTENT_ENCODING)), (StatusCode::OK, None), "{path}");
+        assert_eq!(text(response).await, expected, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn a_service() {
     let dir = tempfile::tempdir().unwrap();
