@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { PageError, tokenExpired } from "../../static/js/errors.mjs";
 import { FIRST_PAUSE_MS, LONGEST_PAUSE_MS, Renewals } from "../../static/js/renewals.mjs";
 import { Token, tokenIn } from "../../static/js/token.mjs";
 import { FakeEnv, settled } from "./fakes.mjs";
@@ -88,10 +89,10 @@ function refusing({ renewal = "/login/token" } = {}) {
 
 test("token: renewed again and again with pauses, where the server refuses each", async () => {
   const { env, token, pauses, renewals, issued } = refusing();
-  assert.equal(await renewals.renew("why", never), true, "the first at once");
+  assert.equal(await renewals.renew(tokenExpired(), never), true, "the first at once");
   for (const ms of [2000, 4000, 8000, 16_000, 30_000, 30_000]) {
     const before = issued();
-    const renewed = renewals.renew("why", never);
+    const renewed = renewals.renew(tokenExpired(), never);
     await settled();
     assert.deepEqual([pauses(), issued()], [[ms], before]);
     env.tick(ms - 1);
@@ -104,24 +105,34 @@ test("token: renewed again and again with pauses, where the server refuses each"
   assert.deepEqual([FIRST_PAUSE_MS, LONGEST_PAUSE_MS], [2000, 30_000]);
   // One was of use.
   renewals.reset();
-  assert.equal(await renewals.renew("why", never), true);
+  assert.equal(await renewals.renew(tokenExpired(), never), true);
   assert.deepEqual(pauses(), []);
 });
 
 test("token: a pause ends with what it is for, and then nothing is renewed", async () => {
   const { pauses, renewals, issued } = refusing();
-  await renewals.renew("why", never);
+  await renewals.renew(tokenExpired(), never);
   const over = new AbortController();
-  const renewed = renewals.renew("why", over.signal);
+  const renewed = renewals.renew(tokenExpired(), over.signal);
   over.abort();
   assert.equal(await renewed, false);
-  assert.equal(await renewals.renew("why", over.signal), false);
+  assert.equal(await renewals.renew(tokenExpired(), over.signal), false);
   assert.deepEqual([pauses(), issued()], [[], 1]);
 });
 
 test("token: a visitor is asked again without a pause", async () => {
   const { token, pauses, renewals } = refusing({ renewal: null });
   token.ask = async () => "typed";
-  for (let i = 0; i < 3; i += 1) assert.equal(await renewals.renew("why", never), true);
+  for (let i = 0; i < 3; i += 1) assert.equal(await renewals.renew(tokenExpired(), never), true);
   assert.deepEqual(pauses(), []);
+});
+
+test("token: what it does not allow is asked of the visitor, though it could be renewed", async () => {
+  const { token, pauses, renewals, issued } = refusing();
+  const asked = [];
+  token.ask = async (why) => (asked.push(why), "another");
+  const error = Object.assign(new PageError("The token does not allow it.", []), { otherToken: true });
+  for (let i = 0; i < 2; i += 1) assert.equal(await renewals.renew(error, never), true);
+  assert.deepEqual([token.value, issued(), pauses()], ["another", 0, []]);
+  assert.deepEqual(asked, [error.message, error.message]);
 });
