@@ -76,8 +76,11 @@ def test_idempotency_keys(row):
 def test_silent_bodies(row):
     """Publications that never bring a byte, over each version of HTTP. One that has may stay silent for longer."""
     clients, plain, connections = 4, 64, count(10)
-    # In seconds, and how long is waited for the answers.
-    wait, patience = 3, 4
+    wait = 3
+
+    def patience(victim) -> int:
+        # Caddy has no such time.
+        return 30 if victim.name == "h3cast" else wait + 1
 
     def over1(victim, client: int) -> list[int]:
         """What each is answered."""
@@ -86,7 +89,7 @@ def test_silent_bodies(row):
             sock = tls(victim.address, "http/1.1", source(client))
             sock.sendall(b"POST /stream/one HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")
             socks.append(sock)
-        statuses, end = [], time.monotonic() + patience
+        statuses, end = [], time.monotonic() + patience(victim)
         for sock in socks:
             answers = Answers1()
             exchange(sock, b"", answers, lambda: bool(answers.statuses), end - time.monotonic())
@@ -103,7 +106,7 @@ def test_silent_bodies(row):
             reader, sock = Answers2(), http2(victim.address, source(client))
             sock.sendall(data)
             readers.append((sock, reader))
-        end = time.monotonic() + patience
+        end = time.monotonic() + patience(victim)
         for sock, reader in readers:
             exchange(sock, b"", reader, lambda: len(reader.by_stream) == STREAMS, end - time.monotonic())
             sock.close()
@@ -115,7 +118,7 @@ def test_silent_bodies(row):
                 for _ in range(STREAMS):
                     peer.ask("POST", "/stream/one", end=False)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(patience(victim)):
                     while sum(len(peer.statuses) for peer in peers) < 2 * STREAMS:
                         await asyncio.sleep(0.05)
             return [status for peer in peers for status in peer.statuses.values()]
