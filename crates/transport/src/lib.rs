@@ -157,7 +157,7 @@ pub mod program {
     }
     /// Panics of others' code.
     pub mod panics {
-        pub use crate::panics::{caught, caught_async, report};
+        pub use crate::panics::{Restarts, caught, caught_async, report};
     }
     /// Paths of URLs.
     pub mod path {

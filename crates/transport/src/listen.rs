@@ -121,6 +121,12 @@ impl Listen {
         &self.host
     }
 
+    /// The port; 0 for any free one.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     async fn addresses(&self) -> Result<Vec<IpAddr>, ListenError> {
         if self.host == "localhost" {
             // Not as the system resolves it: browsers use both, and Chromium the second first.
@@ -161,6 +167,8 @@ pub struct Addresses {
     pub tcp: Vec<SocketAddr>,
     /// The TCP socket addresses of plain HTTP.
     pub plain: Vec<SocketAddr>,
+    /// The TCP socket addresses where plain HTTP is redirected to HTTPS.
+    pub redirect: Vec<SocketAddr>,
     /// Plain HTTP was to be elsewhere, where another program listens.
     pub http_moved: bool,
 }

@@ -34,7 +34,7 @@ pub async fn caught_async<F: Future>(run: F) -> Result<F::Output, String> {
 }
 
 /// Restarts a task of the server that panics: `while restarts.after(caught_async(task).await, &stop).await {}`.
-pub(crate) struct Restarts {
+pub struct Restarts {
     what: String,
     begun: Instant,
     pause: Duration,
@@ -42,13 +42,13 @@ pub(crate) struct Restarts {
 
 impl Restarts {
     /// For a task with that name, which is started now.
-    pub(crate) fn new(what: impl Into<String>) -> Self {
+    pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), begun: Instant::now(), pause: BACKOFF.0 }
     }
 
     /// The task has ended. Whether it is to be run again: it panicked, which is logged, and a pause has
     /// passed in which there was no `stop`.
-    pub(crate) async fn after(&mut self, ended: Result<(), String>, stop: &CancellationToken) -> bool {
+    pub async fn after(&mut self, ended: Result<(), String>, stop: &CancellationToken) -> bool {
         let Err(panic) = ended else { return false };
         if self.begun.elapsed() >= STEADY {
             self.pause = BACKOFF.0;

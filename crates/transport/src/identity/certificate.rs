@@ -162,6 +162,12 @@ impl Certificate {
         &self.0.issuer
     }
 
+    /// Whether it names itself as the one that signed it, so that no certificate authority did.
+    #[must_use]
+    pub fn is_self_signed(&self) -> bool {
+        self.0.subject == self.0.issuer
+    }
+
     pub(super) fn key_kind(&self) -> KeyKind {
         self.0.key
     }

@@ -13,6 +13,7 @@
 //! | [`Identity::from_pem_bytes`], [`Identity::from_der`] | in memory | you, with [`Identity::replace`] | none |
 
 mod certificate;
+mod challenge;
 mod error;
 mod fingerprint;
 mod keeper;
@@ -41,6 +42,8 @@ use time::OffsetDateTime;
 use tokio::sync::watch::{Receiver, Sender};
 
 pub use certificate::Certificate;
+pub use challenge::ChallengeAnswer;
+pub(crate) use challenge::PROTOCOL as CHALLENGE;
 pub use error::IdentityError;
 pub use fingerprint::Fingerprint;
 pub use pem::PemError;
@@ -99,6 +102,8 @@ struct SharedIdentity {
     changed: Sender<()>,
     /// SharedIdentity by whoever looks at the files, never by a worker.
     keeping: Mutex<Keeping>,
+    /// What ACME servers are shown.
+    answers: challenge::Answers,
 }
 
 /// Where the certificate comes from.
@@ -185,6 +190,7 @@ impl Identity {
             state: RwLock::new(Arc::new(state)),
             changed: Sender::new(()),
             keeping: Mutex::default(),
+            answers: challenge::Answers::default(),
         }))
     }
 
@@ -287,6 +293,9 @@ struct Resolver {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(answer) = self.identity.0.answers.for_client(&hello) {
+            return answer;
+        }
         Some(self.identity.state().current.tls_for(hello.server_name().unwrap_or(&self.host)))
     }
 }

@@ -50,6 +50,7 @@ pub struct ServerBuilder {
     /// What is bound at these.
     pub(super) sockets: Sockets,
     pub(super) http: PlainHttp,
+    pub(super) redirect: Vec<Listen>,
     pub(super) handed: Handed,
     pub(super) service: HttpService,
     pub(super) handlers: Handlers,
@@ -101,6 +102,7 @@ impl ServerBuilder {
             listen: Vec::new(),
             sockets: SOCKETS,
             http: PlainHttp::Off,
+            redirect: Vec::new(),
             handed: Handed::default(),
             service: BoxCloneSyncService::new(not_found),
             handlers: Handlers::default(),
@@ -186,6 +188,18 @@ impl ServerBuilder {
     #[must_use]
     pub fn plain_http(mut self, http: PlainHttp) -> Self {
         self.http = http;
+        self
+    }
+
+    /// Adds an address where plain HTTP from any machine is redirected to HTTPS (308), as in `0.0.0.0:80`. Paths below
+    /// `/.well-known/acme-challenge/` are answered by the [service](Self::http_service), so that a certificate
+    /// authority can validate a name (RFC 8555 §8.3). By default there is none.
+    ///
+    /// A connection is closed after its first request, which has [`Limits::head_timeout`] to come.
+    #[cfg(feature = "tcp")]
+    #[must_use]
+    pub fn redirect_http(mut self, listen: Listen) -> Self {
+        self.redirect.push(listen);
         self
     }
 

@@ -16,6 +16,9 @@ pub enum StartError {
     /// The address for plain HTTP cannot be listened on.
     #[error(transparent)]
     PlainHttp(ListenError),
+    /// The address where plain HTTP is redirected cannot be listened on.
+    #[error(transparent)]
+    Redirect(ListenError),
     /// There is no certificate that can be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),

@@ -9,7 +9,7 @@ use crate::{
     admission::Admission,
     fault,
     identity::IdentityError,
-    listen::{Bound, Listen, ListenError, handed_in, handed_in_plain},
+    listen::{Bound, Listen, ListenError, Sockets, handed_in, handed_in_plain},
     proxy::ProxyProtocol,
     quic,
     service::Context,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> {
-    let ServerBuilder { identity, mut listen, sockets, http, handed, limits, tls, .. } = builder;
+    let ServerBuilder { identity, mut listen, sockets, http, redirect, handed, limits, tls, .. } = builder;
     limits.check()?;
     for excess in limits.excesses() {
         warn!("{excess}");
@@ -37,7 +37,12 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
     let (http, http_moved) = bind_http(http).await.map_err(StartError::PlainHttp)?;
     let mut plain_bound: Vec<Bound> = http.into_iter().collect();
     plain_bound.extend(handed_in_plain(plain).map_err(StartError::PlainHttp)?);
-    let addresses = addresses(&bound, &plain_bound, http_moved);
+    let mut redirecting = Vec::new();
+    for listen in &redirect {
+        redirecting.extend(listen.bind(Sockets::Tcp).await.map_err(StartError::Redirect)?.tcp);
+    }
+    let mut addresses = addresses(&bound, &plain_bound, http_moved);
+    addresses.redirect = redirecting.iter().filter_map(|tcp| tcp.local_addr().ok()).collect();
     let (storing, hosts) = (identity.clone(), hosts(&listen));
     tokio::task::spawn_blocking(move || {
         fault::point("certificate-store");
@@ -92,6 +97,9 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
     for tcp in plain_bound.into_iter().flat_map(|bound| bound.tcp) {
         listeners.push(tcp::Listener::new(tcp, None, via, false, announced(ProxyProtocol::Plain))?);
     }
+    for tcp in redirecting {
+        listeners.push(tcp::Listener::redirecting(tcp, via)?);
+    }
     // What proxies forward counts for their clients.
     let trusted = builder.proxies.clone();
     let exempt = move |address| trusted.contains(address);
@@ -118,6 +126,7 @@ fn addresses(bound: &[Bound], plain: &[Bound], http_moved: bool) -> Addresses {
         udp: bound.iter().flat_map(|at| &at.udp).filter_map(|udp| udp.local_addr().ok()).collect(),
         tcp: tcp(bound),
         plain: tcp(plain),
+        redirect: Vec::new(),
         http_moved,
     }
 }

@@ -9,13 +9,13 @@ use rustls::{
 };
 
 use super::StartError;
-use crate::identity::{Identity, provider};
+use crate::identity::{CHALLENGE, Identity, provider};
 
 /// Tickets that clients may come back with; each takes up to about 1 KiB.
 const MAX_TICKETS: usize = 4096;
 
 const OVER_QUIC: &[&[u8]] = &[b"h3"];
-const OVER_TCP: &[&[u8]] = &[b"h2", b"http/1.1", b"http/1.0"];
+const OVER_TCP: &[&[u8]] = &[b"h2", b"http/1.1", b"http/1.0", CHALLENGE];
 
 type Change = Box<dyn Fn(&mut ServerConfig) + Send + Sync>;
 

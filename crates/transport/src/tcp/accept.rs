@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
@@ -20,6 +21,7 @@ use crate::{
     admission::{Carrier, Handshake, ListenerPlaces, Place, Refusal},
     connection::{Admit, Incoming, Owner, Protocol, TlsInfo},
     fault,
+    identity::CHALLENGE,
     panics::{self, Restarts},
     reached::Via,
     service::{Context, after, overdue},
@@ -49,6 +51,8 @@ pub(super) struct How {
     pub(super) alt_svc: bool,
     /// Whether trusted proxies begin with the PROXY protocol.
     pub(super) announced: bool,
+    /// Whether everyone is sent on to HTTPS.
+    pub(super) redirects: bool,
 }
 
 impl Listener {
@@ -60,14 +64,26 @@ impl Listener {
         announced: bool,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
-        Ok(Self { address: listener.local_addr()?, listener, tls, how: How { via, alt_svc, announced } })
+        let how = How { via, alt_svc, announced, redirects: false };
+        Ok(Self { address: listener.local_addr()?, listener, tls, how })
+    }
+
+    /// One of plain HTTP that sends everyone on to HTTPS.
+    pub(crate) fn redirecting(listener: std::net::TcpListener, via: Via) -> std::io::Result<Self> {
+        let mut listener = Self::new(listener, None, via, false, false)?;
+        listener.how.redirects = true;
+        Ok(listener)
     }
 }
 
 /// Serves a listener until `stop`, and then what it carries to its end.
 pub(crate) async fn serve(listener: Listener, context: Arc<Context>, stop: CancellationToken) {
     let Listener { listener, address, tls, how } = listener;
-    let kind = if tls.is_some() { "TCP" } else { "plain HTTP" };
+    let kind = match (&tls, how.redirects) {
+        (Some(_), _) => "TCP",
+        (None, false) => "plain HTTP",
+        (None, true) => "redirecting",
+    };
     let task = format!("the {kind} listener at {address}");
     let places = context.admission.listener();
     // Those that are there stay when the loop is restarted.
@@ -165,6 +181,13 @@ async fn accept_all(
                 place.client().refused(Refusal::Application);
                 return reset(stream);
             }
+            if how.redirects {
+                return tokio::select! {
+                    biased;
+                    () = plain::redirect(stream, how.via, &context, &stop) => {}
+                    () = idler.ousted() => {}
+                };
+            }
             let Some((tls, handshake)) = tls else {
                 let (owner, socket) = (own(None), Socket::new(stream, ending.clone()));
                 return connection(socket, ending, owner, place, context, how, stop).await;
@@ -182,6 +205,7 @@ async fn accept_all(
                     let owner = own(Some(TlsInfo::of_tcp(stream.get_ref().1)));
                     connection(*stream, ending, owner, place, context, how, stop).await;
                 }
+                Ok(Secured::Validated) => debug!(remote = %client, "an ACME server has validated a name"),
                 Ok(Secured::Plain(stream)) => tokio::select! {
                     biased;
                     () = plain::answer(stream, how.via, &context, &stop) => {}
@@ -216,13 +240,21 @@ enum Secured {
     Tls(Box<tokio_rustls::server::TlsStream<Socket>>),
     /// The client speaks plain HTTP.
     Plain(TcpStream),
+    /// The client has seen the certificate for which it came, and wants nothing else.
+    Validated,
 }
 
 async fn secured(tls: TlsAcceptor, stream: TcpStream, ending: &Ending) -> std::io::Result<Secured> {
-    Ok(match plain::is_spoken(&stream).await? {
-        true => Secured::Plain(stream),
-        false => Secured::Tls(Box::new(tls.accept(Socket::new(stream, ending.clone())).await?)),
-    })
+    if plain::is_spoken(&stream).await? {
+        return Ok(Secured::Plain(stream));
+    }
+    let mut stream = tls.accept(Socket::new(stream, ending.clone())).await?;
+    if stream.get_ref().1.alpn_protocol() == Some(CHALLENGE) {
+        // RFC 8737 §3: the connection is closed when the handshake is complete.
+        stream.shutdown().await?;
+        return Ok(Secured::Validated);
+    }
+    Ok(Secured::Tls(Box::new(stream)))
 }
 
 /// Whether an error of `accept` is about the connection that it would have given.

@@ -13,6 +13,10 @@ impl Listener {
     pub(crate) fn new(_: std::net::TcpListener, _: Option<TlsAcceptor>, _: Via, _: bool, _: bool) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
+
+    pub(crate) fn redirecting(_: std::net::TcpListener, _: Via) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// What nobody asks for TLS.

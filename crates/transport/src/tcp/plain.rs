@@ -1,8 +1,10 @@
-//! Plain HTTP that comes to the port of TLS, from a client that was given `http://` or no scheme at all.
+//! Plain HTTP where there is TLS: it comes to the port of TLS, from a client that was given `http://` or no scheme at
+//! all, or to a listener that sends everyone on to HTTPS. One request is answered, and the connection closed.
 
 use std::{convert::Infallible, time::Duration};
 
-use http::{Request, StatusCode, header};
+use axum_core::body::Body;
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -11,6 +13,7 @@ use hyper_util::{
 };
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use tracing::debug;
 
 use super::unread::Unread;
@@ -19,6 +22,9 @@ use crate::{
     response,
     service::{Context, overdue},
 };
+
+/// What certificate authorities ask for.
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
 /// How long such a connection may take from its request to its end, with what is read of the request's body.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -31,13 +37,10 @@ pub(super) async fn is_spoken(stream: &TcpStream) -> std::io::Result<bool> {
     Ok(read > 0 && (first[0].is_ascii_alphabetic() || matches!(first[0], b'\r' | b'\n')))
 }
 
-/// Answers one request with the URL that it meant, and closes the connection.
+/// Answers one request with the URL that it meant.
 pub(super) async fn answer(stream: TcpStream, via: Via, context: &Context, stop: &CancellationToken) {
-    let answered = CancellationToken::new();
     let advertise = context.advertise.clone();
-    let (answers, unread) = (answered.clone(), Unread::default());
-    let service = tower::service_fn(move |request: Request<Incoming>| {
-        let (request, _) = unread.lend(request, None);
+    let answers = move |request: Request<Body>| {
         // A client that names no port means 80: that one is not of TLS.
         let used = request.uri().authority().map(http::uri::Authority::as_str).map(str::to_owned);
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
@@ -46,8 +49,59 @@ pub(super) async fn answer(stream: TcpStream, via: Via, context: &Context, stop:
         let base = base(request.uri(), request.headers(), Via { tls: named, ..via }, advertise.as_deref());
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let text = format!("this port speaks HTTPS: use {base}{path}");
-        answers.cancel();
-        std::future::ready(Ok::<_, Infallible>(response::problem(StatusCode::BAD_REQUEST, &text)))
+        std::future::ready(response::problem(StatusCode::BAD_REQUEST, &text).map(Body::from))
+    };
+    one(stream, context, stop, answers).await;
+}
+
+/// Redirects one request to HTTPS, or asks the service if a certificate authority wants to know whether the name of it
+/// leads here (RFC 8555 §8.3).
+pub(super) async fn redirect(stream: TcpStream, via: Via, context: &Context, stop: &CancellationToken) {
+    let (advertise, service) = (context.advertise.clone(), context.service.clone());
+    let answers = move |mut request: Request<Body>| {
+        let base = base(request.uri(), request.headers(), via, advertise.as_deref());
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let location = HeaderValue::try_from(format!("{base}{path}"));
+        let asks = request.uri().path().starts_with(CHALLENGES);
+        let service = service.clone();
+        async move {
+            if asks {
+                request.extensions_mut().insert(via);
+                let Ok(answered) = service.oneshot(request).await;
+                return answered;
+            }
+            let Ok(location) = location else {
+                let text = "the request names no host that could be redirected to";
+                return response::problem(StatusCode::BAD_REQUEST, text).map(Body::from);
+            };
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+            response.headers_mut().insert(header::LOCATION, location);
+            response
+        }
+    };
+    one(stream, context, stop, answers).await;
+}
+
+/// Answers one request, and closes the connection.
+async fn one<F>(
+    stream: TcpStream,
+    context: &Context,
+    stop: &CancellationToken,
+    answers: impl Fn(Request<Body>) -> F + Clone + Send + 'static,
+) where
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let answered = CancellationToken::new();
+    let (done, unread) = (answered.clone(), Unread::default());
+    let service = tower::service_fn(move |request: Request<Incoming>| {
+        let (request, _) = unread.lend(request, None);
+        let (answering, done) = (answers(request.map(Body::new)), done.clone());
+        async move {
+            let response = answering.await;
+            done.cancel();
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(context.limits.head_timeout).keep_alive(false);
@@ -76,8 +130,8 @@ pub(super) async fn answer(stream: TcpStream, via: Via, context: &Context, stop:
         () = limit => Err(()),
     };
     match served {
-        Ok(Ok(())) => debug!("plain HTTP came to the port of TLS"),
-        Ok(Err(error)) => debug!(%error, "plain HTTP came to the port of TLS, and broke off"),
-        Err(_) => debug!("plain HTTP came to the port of TLS, and took too long"),
+        Ok(Ok(())) => debug!("answered a request of plain HTTP"),
+        Ok(Err(error)) => debug!(%error, "a connection of plain HTTP broke off"),
+        Err(_) => debug!("a connection of plain HTTP took too long"),
     }
 }

@@ -70,7 +70,7 @@ fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
     };
     let (client, server) = tokio::io::duplex(64 * 1024);
     let remote = SocketAddr::from(([127, 0, 0, 1], 1));
-    let how = How { via: Via { tls: false, tls_port: 0 }, alt_svc: false, announced: false };
+    let how = How { via: Via { tls: false, tls_port: 0 }, alt_svc: false, announced: false, redirects: false };
     let owner = Owner::tcp(None, remote, None, None, Default::default());
     let place = context.admission.tcp(remote.ip(), Carrier::Plain).unwrap();
     tokio::spawn(connection(server, Ending::new(None, remote), owner, place, Arc::new(context), how, stop));
