@@ -81,6 +81,8 @@ pub struct App {
     commands: Option<Commands>,
     budget: Option<Budget>,
     gauges: Vec<status::Gauge>,
+    #[cfg(feature = "acme")]
+    challenges: Option<crate::acme::Tokens>,
     routes: Router,
 }
 
@@ -111,6 +113,8 @@ impl App {
             commands: None,
             budget: None,
             gauges: Vec::new(),
+            #[cfg(feature = "acme")]
+            challenges: None,
             routes: Router::new(),
         }
     }
@@ -225,6 +229,15 @@ impl App {
     #[must_use]
     pub fn commands(mut self, commands: Commands) -> Self {
         self.commands = Some(commands);
+        self
+    }
+
+    /// Answers the HTTP-01 challenges of a certificate authority from these tokens, under any name: see
+    /// [`Acme::tokens`](crate::acme::Acme::tokens).
+    #[cfg(feature = "acme")]
+    #[must_use]
+    pub fn challenges(mut self, tokens: crate::acme::Tokens) -> Self {
+        self.challenges = Some(tokens);
         self
     }
 

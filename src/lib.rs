@@ -35,6 +35,7 @@
 //! | [`feed`], [`chunk`], [`source`] | what is streamed; knows nothing of HTTP |
 //! | [`app`] | the routes of the `h3cast` program: feeds and the page |
 //! | [`auth`] | who may read and write: tokens, and the hook for a decider of your own |
+//! | `acme` | certificates that browsers trust, from an authority such as Let's Encrypt (feature `acme`) |
 //! | [`identity`] | the certificate, its hashes, its renewal |
 //! | [`listen`] | addresses to listen on |
 //! | [`note`] | what a running server leaves for its user's clients |
@@ -58,6 +59,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "acme")]
+pub mod acme;
 pub mod app;
 pub mod auth;
 pub mod body;
@@ -70,6 +73,8 @@ pub mod cli;
 pub mod client;
 mod content;
 pub mod feed;
+#[cfg(any(feature = "acme", all(feature = "cli", feature = "jwt")))]
+mod https;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod page;

@@ -79,6 +79,11 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
 
 async fn guarded(app: &App, mut request: Request, next: Next) -> Response {
     crate::fault::point("request");
+    #[cfg(feature = "acme")]
+    if let Some(answer) = app.challenges.as_ref().and_then(|tokens| tokens.answer(request.uri().path())) {
+        // Asked for by the name that is to be validated, whether the server knows it yet or not.
+        return ([(header::CACHE_CONTROL, "no-store")], answer).into_response();
+    }
     let via = request.extensions().get::<Via>().copied();
     let authority = match host::checked(request.version(), request.uri(), request.headers()) {
         Ok(authority) => authority,

@@ -13,6 +13,7 @@ pub(super) fn of_start(error: StartError) -> anyhow::Error {
     match error {
         StartError::Listen(error) => of_listen(error, "--listen"),
         StartError::PlainHttp(error) => of_listen(error, "--http"),
+        StartError::Redirect(error) => of_listen(error, "--redirect"),
         StartError::Identity(error) => of_identity(error),
         StartError::NoTrustedProxy => anyhow!("--proxy-protocol needs --trust-proxy, with the address of the proxy"),
         error => error.into(),

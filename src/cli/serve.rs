@@ -1,5 +1,7 @@
 //! `h3cast serve`.
 
+#[cfg(feature = "acme")]
+mod acme;
 mod advice;
 mod announcement;
 mod args;
@@ -9,6 +11,8 @@ mod feeding;
 #[cfg(feature = "jwt")]
 mod fetch;
 mod histories;
+#[cfg_attr(not(feature = "acme"), path = "serve/no_issuer.rs")]
+mod issuer;
 mod limits;
 mod memory;
 mod proxies;
@@ -42,6 +46,7 @@ use crate::{
 pub(super) use args::{ServeArgs, ServeCommand};
 use args::{setting_for, setting_of};
 use histories::Histories;
+use issuer::Issuer;
 
 pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Failure> {
     log::start(&args.log)?;
@@ -80,11 +85,15 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         let tokens = args.auth.tokens().await?;
         let resources =
             memory::Resources::find(args.limits.memory.unwrap_or_default(), Histories::find(&sources, &args))?;
-        let identity = args.certs.identity(names).await?;
-        Ok((resources, identity, prepare(sources, &args, commands).await?, tokens))
+        let issuer = Issuer::find(&args)?;
+        let identity = match issuer.identity().await? {
+            Some(identity) => identity,
+            None => args.certs.identity(names).await?,
+        };
+        Ok((resources, (identity, issuer), prepare(sources, &args, commands).await?, tokens))
     };
     let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
-    let (resources, identity, mut prepared, tokens) = started?;
+    let (resources, (identity, issuer), mut prepared, tokens) = started?;
     let shown: Vec<String> = prepared.feeds.iter().map(|feed| feed.name().to_owned()).collect();
     let patterns = prepared.families.iter().map(|family| family.pattern().to_owned());
     let shown: Vec<String> = shown.into_iter().chain(patterns).collect();
@@ -104,6 +113,7 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         Some(tokens) => app.authorize(tokens.clone()),
         None => app,
     };
+    let app = issuer.install(app);
     let http = args.http.unwrap_or(PlainHttp::Near(Listen::localhost(DEFAULT_HTTP_PORT)));
     let (app, room) = resources.install(app);
     let mut builder = Server::builder(identity.clone())
@@ -115,6 +125,9 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         .advertise(args.advertise.clone());
     for listen in args.listen {
         builder = builder.listen(listen);
+    }
+    for listen in args.redirect {
+        builder = builder.redirect_http(listen);
     }
     builder = args.proxies.apply(builder);
     let admission = builder.admission().clone();
@@ -178,8 +191,9 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         }
     };
     let watching = ending.run_until_cancelled(resources.watch(&admission));
-    let ((), served, (), (), (), (), (), _) =
-        tokio::join!(draining, serving, feeding, note.keep(ending.clone()), hint, opened, tokens, watching);
+    let issuing = issuer.keep(&identity, &ending);
+    let ((), served, (), (), (), (), (), _, ()) =
+        tokio::join!(draining, serving, feeding, note.keep(ending.clone()), hint, opened, tokens, watching, issuing);
     // Nobody has to read it.
     let _ = announced.flush(PATIENCE.1);
     served.map_err(Failure::running)

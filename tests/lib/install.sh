@@ -9,7 +9,7 @@ have() {
   command -v "$1" >/dev/null
 }
 
-# Debian packages: the browsers, valgrind, nginx, Node.js, Python's venv, a C compiler for the crates that need one.
+# Debian packages: the browsers, valgrind, nginx, Pebble (an ACME server), Node.js, Python's venv, a C compiler for the crates that need one.
 install_debian() {
   local missing=()
   have chromium || missing+=(chromium)
@@ -21,6 +21,7 @@ install_debian() {
   have valgrind || missing+=(valgrind)
   [[ -e /usr/lib/nginx/modules/ngx_stream_js_module.so ]] ||
     missing+=(nginx-light libnginx-mod-stream libnginx-mod-stream-js)
+  have pebble || missing+=(pebble)
   have cc || missing+=(build-essential)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   # Without any font a page has no letters, and a screenshot shows none.

@@ -47,6 +47,9 @@ pub(in crate::cli) struct ServeArgs {
     /// `off` turns it off. [default: localhost:8080, or a free port if that is in use]
     #[arg(long, env = "H3CAST_HTTP", value_name = "ADDR:PORT|off", value_parser = plain_http)]
     pub(super) http: Option<PlainHttp>,
+    /// Where to redirect plain HTTP to HTTPS, for clients of any machine, as in 0.0.0.0:80. Can be repeated.
+    #[arg(long, env = "H3CAST_REDIRECT", value_name = "ADDR:PORT", value_delimiter = ',')]
+    pub(super) redirect: Vec<Listen>,
     /// The address that clients are given, where the server cannot see it: plain HTTP and HTTPS forwarded
     /// from other ports, or UDP that arrives another way than TCP. `:PORT` keeps the host that the client
     /// uses. [default: the host and port that the client uses]
@@ -56,6 +59,9 @@ pub(in crate::cli) struct ServeArgs {
     pub(super) proxies: ProxyArgs,
     #[command(flatten)]
     pub(super) certs: CertsArgs,
+    #[cfg(feature = "acme")]
+    #[command(flatten)]
+    pub(super) acme: super::acme::AcmeArgs,
     /// Number of chunks of the demo feed for each viewer; 0 for an endless demo.
     #[arg(long, env = "H3CAST_COUNT", value_name = "N", default_value_t = 10)]
     pub(super) count: u64,

@@ -1,0 +1,303 @@
+//! One certificate, from its order to its chain.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use instant_acme::{
+    AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, KeyAuthorization, NewOrder, Order,
+    OrderStatus, RetryPolicy,
+};
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+
+use super::{Challenge, authority::Authority};
+use crate::{
+    Identity,
+    identity::{Certificate, CertificateDer, ChallengeAnswer},
+};
+
+/// What is asked for is not possible.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcmeError {
+    /// There is no name.
+    #[error("a certificate needs a name: write the one that clients use")]
+    NoName,
+    /// Certificate authorities issue nothing for it.
+    #[error("no certificate can be had for {name}: {why}")]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it, and what to do.
+        why: &'static str,
+    },
+}
+
+/// Refuses what no authority would issue a certificate for, or not by our challenges.
+pub(super) fn check(name: &str) -> Result<(), AcmeError> {
+    let wrong = |why| Err(AcmeError::Name { name: name.to_owned(), why });
+    let label = |label: &str| {
+        let plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        (1..=63).contains(&label.len()) && plain && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if name.parse::<std::net::IpAddr>().is_ok() || name.starts_with('[') {
+        return wrong("it is an address: write a name that leads to it");
+    }
+    if name.starts_with("*.") {
+        return wrong("a wildcard needs a record in the DNS: write the names themselves");
+    }
+    if name.len() > 253 || !name.split('.').all(label) {
+        return wrong("it is not a valid host name (an international one is written as xn--…)");
+    }
+    if !name.contains('.') || name.ends_with(".localhost") || name.ends_with(".local") {
+        return wrong("it is not one of the public DNS; for this machine alone, leave it out");
+    }
+    Ok(())
+}
+
+/// Why a try has failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// Whether the authority has refused: it counts failures.
+    pub(super) refused: bool,
+    /// Whether it does not know our account any more.
+    pub(super) unknown_account: bool,
+    not_before: Duration,
+    text: String,
+}
+
+impl Failed {
+    pub(super) fn local(error: impl fmt::Display) -> Self {
+        Self { refused: false, unknown_account: false, not_before: Duration::ZERO, text: error.to_string() }
+    }
+
+    fn refused(text: String) -> Self {
+        Self { refused: true, ..Self::local(text) }
+    }
+
+    /// How long to wait at least.
+    pub(super) fn not_before(&self) -> Duration {
+        self.not_before
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Api(problem) => {
+                let kind = problem.r#type.as_deref().unwrap_or_default().rsplit(':').next().unwrap_or_default();
+                Self {
+                    unknown_account: kind == "accountDoesNotExist",
+                    // Limits of authorities are of hours.
+                    not_before: Duration::from_secs(if kind == "rateLimited" { 3600 } else { 0 }),
+                    refused: !matches!(kind, "badNonce" | "serverInternal" | "accountDoesNotExist"),
+                    text: told(&problem),
+                }
+            }
+            Error::Timeout(_) => Self::refused("it took too long to look whether the names lead here".into()),
+            error => Self::local(causes(&error)),
+        }
+    }
+}
+
+/// An error with what caused it, each said once.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// A problem in the authority's words, which may be any.
+fn told(problem: &instant_acme::Problem) -> String {
+    const LONGEST: usize = 500;
+    let text = problem.to_string();
+    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST);
+    plain.collect::<String>().trim_start_matches("API error: ").to_owned()
+}
+
+/// What HTTP-01 challenges are answered with, by their tokens.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens(Arc<Mutex<HashMap<String, String>>>);
+
+impl Tokens {
+    /// The path below which authorities ask (RFC 8555 §8.3).
+    const PATH: &str = "/.well-known/acme-challenge/";
+
+    fn with<T>(&self, with: impl FnOnce(&mut HashMap<String, String>) -> T) -> T {
+        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The answer to a request of that path, if a certificate authority has been told to ask.
+    pub(crate) fn answer(&self, path: &str) -> Option<String> {
+        let token = path.strip_prefix(Self::PATH)?;
+        self.with(|tokens| tokens.get(token).cloned())
+    }
+}
+
+/// A token that is answered.
+struct Answered {
+    tokens: Tokens,
+    token: String,
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.tokens.with(|tokens| tokens.remove(&self.token));
+    }
+}
+
+/// By what a challenge is answered, until it is dropped.
+enum Answer {
+    TlsAlpn01 { _shown: ChallengeAnswer },
+    Http01 { _answered: Answered },
+}
+
+/// How names are validated.
+pub(super) struct Way<'a> {
+    pub(super) challenge: Challenge,
+    pub(super) identity: &'a Identity,
+    pub(super) tokens: &'a Tokens,
+}
+
+impl Way<'_> {
+    fn kind(&self) -> ChallengeType {
+        match self.challenge {
+            Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
+            Challenge::Http01 => ChallengeType::Http01,
+        }
+    }
+
+    fn answer(&self, name: &str, token: &str, key: &KeyAuthorization) -> Result<Answer, Failed> {
+        match self.challenge {
+            Challenge::TlsAlpn01 => {
+                let mut params = CertificateParams::new([name.to_owned()]).map_err(Failed::local)?;
+                params.custom_extensions = vec![CustomExtension::new_acme_identifier(key.digest().as_ref())];
+                let pair = KeyPair::generate().map_err(Failed::local)?;
+                let certificate = params.self_signed(&pair).map_err(Failed::local)?;
+                let answer = Identity::from_der(vec![certificate.into()], pair.into()).map_err(Failed::local)?;
+                Ok(Answer::TlsAlpn01 { _shown: self.identity.answer_challenge(name, &answer) })
+            }
+            Challenge::Http01 => {
+                self.tokens.with(|tokens| tokens.insert(token.to_owned(), key.as_str().to_owned()));
+                let answered = Answered { tokens: self.tokens.clone(), token: token.to_owned() };
+                Ok(Answer::Http01 { _answered: answered })
+            }
+        }
+    }
+}
+
+/// How long the authority is waited for, and how often it is asked.
+const PATIENCE: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120));
+
+impl Authority {
+    /// A certificate for `names`: its key and its chain, in PEM form.
+    pub(super) async fn issue(
+        &self,
+        names: &[String],
+        replaced: Option<&Certificate>,
+        way: &Way<'_>,
+    ) -> Result<String, Failed> {
+        let identifiers: Vec<_> = names.iter().cloned().map(Identifier::Dns).collect();
+        let mut order = self.order(&identifiers, replaced).await?;
+        let answers = self.answers(&mut order, way).await?;
+        match order.poll_ready(&PATIENCE).await {
+            Ok(OrderStatus::Ready) => {}
+            Ok(_) | Err(Error::Api(_)) => return Err(refusal(&mut order, way).await),
+            Err(error) => return Err(error.into()),
+        }
+        drop(answers);
+        let pair = KeyPair::generate().map_err(Failed::local)?;
+        let mut params = CertificateParams::new(names).map_err(Failed::local)?;
+        params.distinguished_name = DistinguishedName::new();
+        let request = params.serialize_request(&pair).map_err(Failed::local)?;
+        order.finalize_csr(request.der()).await?;
+        let chain = order.poll_certificate(&PATIENCE).await?;
+        // What an authority sends is looked at before it takes the place of what works.
+        let key = pair.serialize_pem();
+        let issued = Identity::from_pem_bytes(chain.as_bytes(), key.as_bytes())
+            .map_err(|error| Failed::refused(format!("what it issued cannot be used: {error}")))?;
+        match names.iter().find(|name| !issued.current().names().contains(name)) {
+            Some(name) => Err(Failed::refused(format!("it issued a certificate that does not name {name}"))),
+            None => Ok(key + &chain),
+        }
+    }
+
+    /// Says which certificate the new one is for, where the authority takes that (RFC 9773 §5).
+    async fn order(&self, identifiers: &[Identifier], replaced: Option<&Certificate>) -> Result<Order, Failed> {
+        let der = replaced.map(|certificate| CertificateDer::from(certificate.der().to_vec()));
+        let replaced = der.as_ref().and_then(|der| CertificateIdentifier::try_from(der).ok());
+        if let Some(replaced) = replaced {
+            let order = NewOrder::new(identifiers).replaces(replaced);
+            // Refused for an authority that does not know this certificate, or has replaced it already.
+            if let Ok(order) = self.account.new_order(&order).await {
+                return Ok(order);
+            }
+        }
+        Ok(self.account.new_order(&NewOrder::new(identifiers)).await?)
+    }
+
+    /// Answers the challenges of names that are not validated yet, and tells the authority to look.
+    async fn answers(&self, order: &mut Order, way: &Way<'_>) -> Result<Vec<Answer>, Failed> {
+        let mut answers = Vec::new();
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization?;
+            let name = authorization.identifier().to_string();
+            if authorization.status == AuthorizationStatus::Valid {
+                continue;
+            }
+            let Some(mut challenge) = authorization.challenge(way.kind()) else {
+                return Err(Failed::refused(format!("it does not offer the challenge {} for {name}", way.challenge)));
+            };
+            answers.push(way.answer(&name, &challenge.token, &challenge.key_authorization())?);
+            challenge.set_ready().await?;
+        }
+        Ok(answers)
+    }
+}
+
+/// Why an order is not ready: what the authority found when it looked.
+async fn refusal(order: &mut Order, way: &Way<'_>) -> Failed {
+    let mut why = Vec::new();
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let Ok(mut authorization) = authorization else { continue };
+        if authorization.refresh().await.is_err() {
+            continue;
+        }
+        let name = authorization.identifier().to_string();
+        let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
+        why.extend(problems.map(|problem| format!("{name}: {}", told(problem))));
+    }
+    let advice = match way.challenge {
+        Challenge::TlsAlpn01 => "its port 443 must lead to this server's TLS port, over TCP",
+        Challenge::Http01 => "its port 80 must lead to this server's plain HTTP",
+    };
+    let found = if why.is_empty() { "it does not say why".to_owned() } else { why.join("; ") };
+    Failed::refused(format!("the name was not validated by {} ({found}): {advice}", way.challenge))
+}
+
+impl fmt::Display for Challenge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Http01 => "http-01",
+        })
+    }
+}
