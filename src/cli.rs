@@ -2,6 +2,7 @@
 
 mod bench;
 mod cert;
+mod config;
 mod flags;
 mod get;
 mod log;
@@ -130,9 +131,16 @@ pub fn run() -> ExitCode {
     // Before there are other threads, which inherit it.
     signals::unblock();
     log::log_panics();
-    let cli = Cli::parse();
+    let parsed = config::parse(std::env::args_os().collect());
     // Without threads, messages are written all the same.
     let _ = log::open();
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(failure) => {
+            complain(&failure.in_words());
+            log::exit(failure.code)
+        }
+    };
     let workers = match &cli.command {
         None => cli.serve.workers(),
         Some(Command::Serve(command)) => command.args.workers(),

@@ -402,3 +402,44 @@ fn every_limit_is_documented() {
         assert!(metrics.contains(&format!("\"{metric}\"")), "{metric}");
     }
 }
+
+#[test]
+fn a_file_of_settings_is_served_and_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |text: &str| std::fs::write(dir.path().join("h3cast.toml"), text).unwrap();
+    write("sources = [\"first=demo\", \"second=demo\"]\nlisten = \"localhost:0\"\nhttp = \"off\"\ncount = 3\n");
+    let checked = output(dir.path(), &["serve", "--config", "h3cast.toml", "--check"]);
+    assert_eq!((checked.status.code(), text(&checked.stdout)), (Some(0), "h3cast.toml: ok\n".into()));
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["h3cast.toml"], "a check writes nothing");
+    for (arguments, expected) in [
+        (&["--config", "h3cast.toml"] as &[&str], &["/stream/first", "/stream/second"] as &[&str]),
+        // What stands on the command line takes the place of the file's.
+        (&["serve", "--config=h3cast.toml", "third=demo"], &["/stream/third"]),
+    ] {
+        let running = Running::start(dir.path(), arguments);
+        for feed in ["/stream/first", "/stream/second", "/stream/third"] {
+            assert_eq!(running.announced.contains(feed), expected.contains(&feed), "{}", running.announced);
+        }
+    }
+
+    for (settings, expected) in [
+        ("count = 1\nlisten = \"nowhere\"", "h3cast.toml:2: invalid value 'nowhere' for '--listen <ADDR:PORT>'"),
+        ("restart = true\nper-viewer = true", "cannot be used with"),
+        ("cert = \"missing.pem\"\nkey = \"missing.pem\"", "missing.pem"),
+        ("tokens = \"missing.txt\"", "missing.txt"),
+        ("static = \"missing\"", "missing is no folder"),
+        ("sources = [\"a=demo\", \"a=demo\"]", "two sources have the same name"),
+        ("sources = [\"a=frob:x\"]", "frob"),
+        ("proxy-protocol = \"tls\"", "required arguments were not provided:\n  --trust-proxy"),
+        ("listne = 1", "there is no setting `listne`: `listen` is one"),
+    ] {
+        write(settings);
+        let refused = output(dir.path(), &["serve", "--config", "h3cast.toml", "--check"]);
+        let error = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{settings}: {error}");
+        assert!(error.contains(expected), "{settings}: {error}");
+    }
+    let refused = output(dir.path(), &["serve", "--config", "elsewhere.toml", "--check"]);
+    assert!(text(&refused.stderr).contains("cannot read elsewhere.toml"), "{}", text(&refused.stderr));
+}

@@ -6,6 +6,7 @@ mod advice;
 mod announcement;
 mod args;
 mod auth;
+mod check;
 mod effect;
 mod feeding;
 #[cfg(feature = "jwt")]
@@ -65,23 +66,14 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
 async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Result<(), Failure> {
     let is_demo = sources.is_empty();
     auth::check(&sources, &args)?;
+    if args.check {
+        return check::run(sources, &args).await;
+    }
     // Both are ready before anything is bound, so that no signal is missed.
     let stop = signals::stop(args.drain.saturating_add(args.grace)).map_err(Failure::running)?;
-    let names: Vec<String> = args
-        .listen
-        .iter()
-        .map(Listen::host)
-        .chain(args.advertise.as_ref().and_then(Advertise::host))
-        .filter(|host| names_one_host(host))
-        .map(String::from)
-        .collect();
+    let names = names(&args);
     let starting = async {
-        if let Some(dir) = &args.static_dir
-            && !tokio::fs::metadata(dir).await.is_ok_and(|found| found.is_dir())
-        {
-            let text = format!("{} is no folder: give --static the page's folder", dir.display());
-            return Err(Failure::usage(anyhow::anyhow!(text)));
-        }
+        check::folder(&args).await?;
         let tokens = args.auth.tokens().await?;
         let resources =
             memory::Resources::find(args.limits.memory.unwrap_or_default(), Histories::find(&sources, &args))?;
@@ -241,12 +233,7 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
         );
         return Err(Failure::usage(anyhow::anyhow!(text)));
     }
-    let names: BTreeSet<&str> = sources.iter().map(|source| source.name.as_str()).collect();
-    if names.len() < sources.len() {
-        let text = "two sources have the same name: give each its own, as in build=exec:make log=tail:FILE";
-        return Err(Failure::usage(anyhow::anyhow!(text)));
-    }
-    effect::check(&sources, args)?;
+    check::sources(&sources, args)?;
     let is_command = |source: &Source| matches!(source.kind, Kind::Exec(_));
     let of_commands: BTreeSet<_> =
         sources.iter().filter(|source| is_command(source)).map(|source| source.name.clone()).collect();
@@ -288,6 +275,12 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
         prepared.feedings.extend(started.feeding.map(|feeding| (name, feeding)));
     }
     Ok(prepared)
+}
+
+/// What the certificate must be for in addition to localhost.
+fn names(args: &ServeArgs) -> Vec<String> {
+    let hosts = args.listen.iter().map(Listen::host).chain(args.advertise.as_ref().and_then(Advertise::host));
+    hosts.filter(|host| names_one_host(host)).map(String::from).collect()
 }
 
 /// A host that a certificate can name: not a wildcard address.

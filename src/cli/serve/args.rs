@@ -33,6 +33,14 @@ pub(in crate::cli) struct ServeCommand {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ServeArgs {
+    /// Read settings from this file (TOML): each flag is a key, as in listen = "0.0.0.0:443", and `sources` a
+    /// list. Flags and environment variables take the place of keys.
+    #[arg(long, env = "H3CAST_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Check the flags, the file of --config and the files that they name, and exit: 0 if the server would start
+    /// with them. Nothing is bound, started or written.
+    #[arg(long)]
+    pub(super) check: bool,
     /// Where to listen, UDP and TCP: HTTP/3, WebTransport, HTTP/2 and 1.1. Can be repeated. `localhost` is
     /// both 127.0.0.1 and [::1]; port 0 picks a free port.
     #[arg(

@@ -14,6 +14,10 @@ use crate::{
 pub(super) struct Issuer(Option<Acme>);
 
 impl Issuer {
+    pub(super) fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
     pub(super) fn find(args: &ServeArgs) -> Result<Self, Failure> {
         Ok(Self(args.acme.acme(&args.certs, &args.redirect)?))
     }

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use crate::server::{ProxyProtocol, ServerBuilder, TrustedProxies};
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct ProxyArgs {
     /// Proxies that are believed when they name their client: addresses, networks (10.0.0.0/8), `loopback`, or
     /// `private` (loopback and private networks). They do so by Forwarded or by X-Forwarded-For, X-Forwarded-Proto

@@ -444,6 +444,19 @@ impl ServerBuilder {
         self
     }
 
+    /// Looks at the settings alone: whether [`build`](Self::build) would refuse them before it binds a socket.
+    ///
+    /// # Errors
+    ///
+    /// When a setting cannot be kept.
+    pub fn check(&self) -> Result<(), StartError> {
+        self.limits.check()?;
+        match !self.announced.is_empty() && self.proxies.is_empty() {
+            true => Err(StartError::NoTrustedProxy),
+            false => Ok(()),
+        }
+    }
+
     /// Binds every socket, then stores a certificate that was only
     /// [planned](Identity::planned). Until [`Server::run`], clients wait.
     ///

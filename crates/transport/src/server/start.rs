@@ -17,13 +17,10 @@ use crate::{
 };
 
 pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> {
+    builder.check()?;
     let ServerBuilder { identity, mut listen, sockets, http, redirect, handed, limits, tls, .. } = builder;
-    limits.check()?;
     for excess in limits.excesses() {
         warn!("{excess}");
-    }
-    if !builder.announced.is_empty() && builder.proxies.is_empty() {
-        return Err(StartError::NoTrustedProxy);
     }
     let Handed { udp, tcp, plain } = handed;
     if listen.is_empty() && udp.is_empty() && tcp.is_empty() {

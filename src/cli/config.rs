@@ -1,0 +1,328 @@
+//! A file of settings for `h3cast serve`: each flag is a key, without its `--`.
+//!
+//! What it says becomes arguments, so that both are read and checked by the same code. A flag that stands on the command
+//! line, or whose environment variable is set, takes the place of its key.
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+};
+
+use anyhow::anyhow;
+use clap::{ArgAction, CommandFactory, Parser};
+use toml::de::{DeTable, DeValue};
+
+use super::{Cli, Command, Failure};
+
+/// The key of the positional arguments.
+const SOURCES: &str = "sources";
+/// The longest file, in bytes.
+const LONGEST: u64 = 1 << 20;
+/// How alike two names must be for one to be meant by the other.
+const ALIKE: f64 = 0.8;
+
+/// Reads the command line, and the file of settings that it names.
+pub(super) fn parse(arguments: Vec<OsString>) -> Result<Cli, Failure> {
+    let Some((file, at)) = named(&arguments) else { return Ok(Cli::parse_from(arguments)) };
+    let text = read(&file)?;
+    let settings = Settings { file: &file, text: &text };
+    let (flags, sources) = settings.arguments(&arguments)?;
+    let with = |sources: &[OsString]| {
+        let (before, after) = arguments.split_at(at.min(arguments.len()));
+        let serve = (at == 1).then(|| "serve".into());
+        let flags = flags.iter().flat_map(|(_, arguments)| arguments).cloned();
+        // A source may begin with a dash.
+        let sources = (!sources.is_empty()).then(|| OsString::from("--")).into_iter().chain(sources.iter().cloned());
+        before.iter().cloned().chain(serve).chain(flags).chain(after.iter().cloned()).chain(sources).collect::<Vec<_>>()
+    };
+    let told = |error: clap::Error| settings.told(&arguments, &flags, error);
+    let cli = Cli::try_parse_from(with(&[])).map_err(told)?;
+    match &cli.command {
+        // Sources on the command line take the place of those in the file.
+        Some(Command::Serve(command)) if command.sources.is_empty() && !sources.is_empty() => {
+            Cli::try_parse_from(with(&sources)).map_err(told)
+        }
+        _ => Ok(cli),
+    }
+}
+
+/// The file that `serve` is to read, and where its arguments begin; `None` if there is none, or for another command.
+fn named(arguments: &[OsString]) -> Option<(PathBuf, usize)> {
+    let first = arguments.get(1).map(OsString::as_os_str);
+    let at = match first {
+        Some(word) if word == "serve" => 2,
+        // Flags alone are of `serve` too.
+        Some(word) if !word.as_encoded_bytes().starts_with(b"-") => return None,
+        _ => 1,
+    };
+    let mut rest = arguments.iter().skip(at).take_while(|argument| *argument != "--");
+    while let Some(argument) = rest.next() {
+        if argument == "--config" {
+            // Without a value, clap says what is missing.
+            return rest.next().map(|file| (file.into(), at));
+        }
+        if let Some(file) = argument.to_str().and_then(|argument| argument.strip_prefix("--config=")) {
+            return Some((file.into(), at));
+        }
+    }
+    let file = std::env::var_os("H3CAST_CONFIG").filter(|file| !file.is_empty())?;
+    Some((file.into(), at))
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    use std::io::Read;
+    let failed = |why: String| Failure::usage(anyhow!("--config: cannot read {}: {why}", file.display()));
+    let opened = std::fs::File::open(file).map_err(|error| failed(error.to_string()))?;
+    let mut text = String::new();
+    opened.take(LONGEST + 1).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
+    match text.len() as u64 > LONGEST {
+        true => Err(failed("it has more than 1 MiB".into())),
+        false => Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned()),
+    }
+}
+
+/// A file of settings.
+struct Settings<'a> {
+    file: &'a Path,
+    text: &'a str,
+}
+
+/// A key, and the arguments that it stands for.
+type Flag = (String, Vec<OsString>);
+
+impl Settings<'_> {
+    /// The flags that it sets, and its sources.
+    fn arguments(&self, given: &[OsString]) -> Result<(Vec<Flag>, Vec<OsString>), Failure> {
+        let table = DeTable::parse(self.text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            self.wrong(at, &format!("not valid TOML: {}", error.message()))
+        })?;
+        let serve = Cli::command();
+        let known = |name: &str| serve.get_arguments().find(|arg| arg.get_long() == Some(name));
+        let (mut flags, mut sources) = (Vec::new(), Vec::new());
+        for (key, value) in table.get_ref() {
+            let (name, at) = (key.get_ref().as_ref(), key.span().start);
+            if name == SOURCES {
+                sources = self.sources(value.span().start, value.get_ref())?;
+                continue;
+            }
+            let Some(arg) = known(name).filter(|_| !matches!(name, "config" | "check" | "help" | "version")) else {
+                return Err(self.wrong(at, &unknown(name, serve.get_arguments().filter_map(clap::Arg::get_long))));
+            };
+            let arguments = self.values(name, arg, value.span().start, value.get_ref())?;
+            let in_environment =
+                arg.get_env().and_then(std::env::var_os).is_some_and(|value| !value.is_empty() || is_switch(arg));
+            if !in_environment && !is_given(given, name) {
+                flags.push((name.to_owned(), arguments));
+            }
+        }
+        Ok((flags, sources))
+    }
+
+    fn sources(&self, at: usize, value: &DeValue<'_>) -> Result<Vec<OsString>, Failure> {
+        let wrong = || self.wrong(at, "`sources` is a list of texts, as in [\"log=tail:app.log\"]");
+        let DeValue::Array(list) = value else { return Err(wrong()) };
+        let text = |value: &DeValue<'_>| match value {
+            DeValue::String(text) => Some(OsString::from(text.as_ref())),
+            _ => None,
+        };
+        list.iter().map(|value| text(value.get_ref()).ok_or_else(wrong)).collect()
+    }
+
+    fn values(&self, name: &str, arg: &clap::Arg, at: usize, value: &DeValue<'_>) -> Result<Vec<OsString>, Failure> {
+        let argument = |value: &str| OsString::from(format!("--{name}={value}"));
+        let repeats = matches!(arg.get_action(), ArgAction::Append);
+        let of_feeds =
+            arg.get_value_names().is_some_and(|names| names.iter().any(|name| name.as_str().starts_with("[NAME=]")));
+        if is_switch(arg) {
+            return match value {
+                DeValue::Boolean(true) => Ok(vec![format!("--{name}").into()]),
+                DeValue::Boolean(false) => Ok(Vec::new()),
+                _ => Err(self.wrong(at, &format!("`{name}` is true or false"))),
+            };
+        }
+        match value {
+            DeValue::Array(list) if repeats => list
+                .iter()
+                .map(|value| match scalar(value.get_ref()) {
+                    Some(text) => Ok(argument(&text)),
+                    None => Err(self.wrong(value.span().start, &format!("the list `{name}` holds texts and numbers"))),
+                })
+                .collect(),
+            DeValue::Array(_) => Err(self.wrong(at, &format!("`{name}` takes one value, and no list"))),
+            DeValue::Table(table) if of_feeds => table
+                .iter()
+                .map(|(feed, value)| match scalar(value.get_ref()) {
+                    Some(text) => Ok(argument(&format!("{}={text}", feed.get_ref()))),
+                    None => Err(self.wrong(feed.span().start, &format!("`{name}` of one feed takes one value"))),
+                })
+                .collect(),
+            DeValue::Table(_) => Err(self.wrong(at, &format!("`{name}` is not set by feeds: write {name} = …"))),
+            // What a switch with a value means without one.
+            DeValue::Boolean(true) if arg.get_num_args().is_some_and(|values| values.min_values() == 0) => {
+                Ok(vec![format!("--{name}").into()])
+            }
+            value => match scalar(value) {
+                Some(text) => Ok(vec![argument(&text)]),
+                None => Err(self.wrong(at, &format!("`{name}` takes a text or a number"))),
+            },
+        }
+    }
+
+    fn wrong(&self, at: usize, what: &str) -> Failure {
+        let line = self.text[..at.min(self.text.len())].matches('\n').count() + 1;
+        Failure::usage(anyhow!("{}:{line}: {what}", self.file.display()))
+    }
+
+    /// An error of the command line that may come from this file: then it says so.
+    fn told(&self, given: &[OsString], flags: &[Flag], error: clap::Error) -> Failure {
+        if !error.use_stderr() || Cli::try_parse_from(given).is_err() {
+            error.exit();
+        }
+        let text = error.to_string();
+        let text = text.trim_start_matches("error: ").split("\n\nUsage:").next().unwrap_or_default().trim();
+        let named = flags.iter().find(|(name, _)| text.contains(&format!("--{name}")));
+        let at = named.and_then(|(name, _)| key_at(self.text, name)).unwrap_or(0);
+        match named {
+            Some(_) => self.wrong(at, text),
+            None => Failure::usage(anyhow!("{}: {text}", self.file.display())),
+        }
+    }
+}
+
+/// Where a key is.
+fn key_at(text: &str, name: &str) -> Option<usize> {
+    let table = DeTable::parse(text).ok()?;
+    table.get_ref().keys().find(|key| key.get_ref() == name).map(|key| key.span().start)
+}
+
+fn is_switch(arg: &clap::Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::SetTrue | ArgAction::SetFalse)
+}
+
+fn is_given(arguments: &[OsString], name: &str) -> bool {
+    let is = |argument: &OsStr| {
+        let text = argument.to_string_lossy();
+        text.strip_prefix("--").is_some_and(|text| text.split('=').next() == Some(name))
+    };
+    arguments.iter().skip(1).take_while(|argument| *argument != "--").any(|argument| is(argument))
+}
+
+fn scalar(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.as_ref().to_owned()),
+        DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().to_owned()),
+        DeValue::Float(number) => Some(number.as_str().to_owned()),
+        _ => None,
+    }
+}
+
+fn unknown<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let bare = name.trim_start_matches('-').replace('_', "-");
+    let alike = names.map(|known| (strsim::jaro_winkler(&bare, known), known)).filter(|(alike, _)| *alike > ALIKE);
+    match alike.max_by(|one, other| one.0.total_cmp(&other.0)) {
+        Some((_, known)) => format!("there is no setting `{name}`: `{known}` is one"),
+        None => format!("there is no setting `{name}`: `h3cast serve --help` has each as a flag"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(Into::into).collect()
+    }
+
+    /// The arguments of a file, with these on the command line.
+    fn arguments(text: &str, words: &[&str]) -> Result<Vec<String>, String> {
+        let settings = Settings { file: Path::new("h3cast.toml"), text };
+        let (flags, sources) = settings.arguments(&given(words)).map_err(|failure| failure.in_words())?;
+        let all = flags.into_iter().flat_map(|(_, arguments)| arguments).chain(sources);
+        Ok(all.map(|argument| argument.into_string().unwrap()).collect())
+    }
+
+    #[test]
+    fn keys_become_arguments() {
+        let text = r#"
+            sources = ["log=tail:app.log", "-"]
+            listen = ["0.0.0.0:443", "[::]:443"]
+            history = { log = "64M", other = 1000 }
+            lag = "block"
+            per-viewer = true
+            restart = false
+            count = 0
+        "#;
+        let expected = [
+            "--count=0",
+            "--history=log=64M",
+            "--history=other=1000",
+            "--lag=block",
+            "--listen=0.0.0.0:443",
+            "--listen=[::]:443",
+            "--per-viewer",
+            "log=tail:app.log",
+            "-",
+        ];
+        let mut found = arguments(text, &["h3cast", "serve"]).unwrap();
+        found[..7].sort();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_command_line_takes_the_place_of_keys() {
+        let text = "count = 1\nlag = 'block'\ninterval = '1s'";
+        let words = ["h3cast", "--count", "5", "--lag=log=skip", "--", "--interval"];
+        assert_eq!(arguments(text, &words).unwrap(), ["--interval=1s"]);
+    }
+
+    #[test]
+    fn each_flag_has_its_key() {
+        let serve = Cli::command();
+        let mut seen = 0;
+        for arg in serve.get_arguments() {
+            let Some(name) = arg.get_long().filter(|name| !matches!(*name, "config" | "check" | "help" | "version"))
+            else {
+                continue;
+            };
+            let value = if is_switch(arg) { "true" } else { "'value'" };
+            let text = format!("{name} = {value}");
+            let expected = if is_switch(arg) { format!("--{name}") } else { format!("--{name}=value") };
+            assert_eq!(arguments(&text, &["h3cast"]), Ok(vec![expected]), "{name}");
+            assert_eq!(key_at(&format!("\n{text}"), name), Some(1), "{name}");
+            seen += 1;
+        }
+        assert!(seen > 40, "{seen}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (text, expected) in [
+            ("\nlisen = 'x'", "h3cast.toml:2: there is no setting `lisen`: `listen` is one"),
+            ("publish_token = 'x'", "h3cast.toml:1: there is no setting `publish_token`: `publish-token` is one"),
+            ("frobnicate = 1", "there is no setting `frobnicate`: `h3cast serve --help` has each as a flag"),
+            ("config = 'x'", "there is no setting `config`"),
+            ("listen = [\n'localhost:0',\n[1]]", "h3cast.toml:3: the list `listen` holds texts and numbers"),
+            ("restart = 'yes'", "h3cast.toml:1: `restart` is true or false"),
+            ("count = [1, 2]", "`count` takes one value, and no list"),
+            ("count = { log = 1 }", "`count` is not set by feeds"),
+            ("count = 1979-05-27", "`count` takes a text or a number"),
+            ("sources = 'demo'", "`sources` is a list of texts"),
+            ("count = 1\ncount = 2", "h3cast.toml:2: not valid TOML"),
+            ("count = ", "h3cast.toml:1: not valid TOML"),
+        ] {
+            let error = arguments(text, &["h3cast"]).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_serve_reads_it() {
+        let named = |words: &[&str]| named(&given(words)).map(|(file, at)| (file.to_string_lossy().into_owned(), at));
+        assert_eq!(named(&["h3cast", "--config", "a"]), Some(("a".into(), 1)));
+        assert_eq!(named(&["h3cast", "serve", "demo", "--config=a"]), Some(("a".into(), 2)));
+        assert_eq!(named(&["h3cast", "get", "--config=a"]), None);
+        assert_eq!(named(&["h3cast", "serve", "--", "--config=a"]), None);
+        assert_eq!(named(&["h3cast", "serve", "--config"]), None);
+    }
+}

@@ -1,0 +1,53 @@
+//! What can be known of the settings before anything is bound, started or written.
+
+use std::collections::BTreeSet;
+
+use anyhow::anyhow;
+
+use super::{Failure, Histories, ServeArgs, effect, issuer::Issuer, memory, names};
+use crate::{
+    Server,
+    cli::{flags, print},
+    source::Source,
+};
+
+/// `--check`: whether the server would start with these settings.
+pub(super) async fn run(sources: Vec<Source>, args: &ServeArgs) -> Result<(), Failure> {
+    self::sources(&sources, args)?;
+    folder(args).await?;
+    args.auth.tokens().await?;
+    memory::Resources::find(args.limits.memory.unwrap_or_default(), Histories::find(&sources, args))?;
+    let issuer = Issuer::find(args)?;
+    // What a certificate authority issues is looked at by a server that starts.
+    if issuer.is_none() {
+        let identity = args.certs.identity(names(args)).await?;
+        let server = args.proxies.clone().apply(Server::builder(identity)).limits(args.limits.limits());
+        server.check().map_err(|error| Failure::usage(flags::of_start(error)))?;
+    }
+    let what = match &args.config {
+        Some(file) => format!("{}: ", file.display()),
+        None => String::new(),
+    };
+    print(&format!("{what}ok\n"))
+}
+
+/// Whether the page's folder is there.
+pub(super) async fn folder(args: &ServeArgs) -> Result<(), Failure> {
+    match &args.static_dir {
+        Some(dir) if !tokio::fs::metadata(dir).await.is_ok_and(|found| found.is_dir()) => {
+            let text = format!("{} is no folder: give --static the page's folder", dir.display());
+            Err(Failure::usage(anyhow!(text)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether each source has a name of its own, and each flag an effect.
+pub(super) fn sources(sources: &[Source], args: &ServeArgs) -> Result<(), Failure> {
+    let names: BTreeSet<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+    if names.len() < sources.len() {
+        let text = "two sources have the same name: give each its own, as in build=exec:make log=tail:FILE";
+        return Err(Failure::usage(anyhow!(text)));
+    }
+    effect::check(sources, args)
+}
