@@ -2,15 +2,19 @@
 
 mod common;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use common::{TestServer, soon};
 use h3cast::{
+    App, Limits,
     chunk::Cursor,
     client::{ClientError, Connection},
     feed::{End, Feed, FeedError, Gap, Lag, PublishError, Publisher},
     format::frames::{Frame, FrameDecoder},
 };
 use http::{HeaderMap, Request, StatusCode};
+use tokio::io::AsyncWriteExt;
 
 const HISTORY: usize = 1 << 20;
 
@@ -264,6 +268,75 @@ async fn a_producer_that_may_not_lose_waits_for_the_slowest() {
     soon("the producer is done", producing).await.unwrap();
     assert_eq!(slow.next().await, Some(Frame::End(End::Clean)));
     assert_eq!(feed.status().skipped, 0);
+}
+
+/// A viewer that takes nothing; it is there as long as this.
+async fn taking_nothing(way: &str, server: &TestServer) -> Box<dyn std::any::Any> {
+    let narrow = async || {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(([127, 0, 0, 1], server.http_port()).into()).await.unwrap()
+    };
+    match way {
+        "HTTP/1.1" => {
+            let mut stream = narrow().await;
+            stream.write_all(b"GET /stream HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+            Box::new(stream)
+        }
+        "HTTP/2" => {
+            let mut stream = narrow().await;
+            // Its preface, SETTINGS, and HEADERS: what there is may fill the first window.
+            let fields = b"\x82\x86\x04\x07/stream\x01\x09localhost";
+            let head = [&[0, 0, fields.len() as u8, 1, 5, 0, 0, 0, 1], &fields[..]].concat();
+            let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+            stream.write_all(&[&preface[..], &head].concat()).await.unwrap();
+            Box::new(stream)
+        }
+        "HTTP/3" => {
+            let connection = server.connect().await;
+            Box::new((soon("the head", connection.get(&server.uri("/stream"))).await.unwrap(), connection))
+        }
+        _ => {
+            let (connection, uri) = (server.connect().await, server.uri("/stream"));
+            let session = soon("the session", connection.webtransport(&uri, HeaderMap::new(), &[])).await.unwrap();
+            let stream = soon("the stream", session.accept_uni()).await.unwrap();
+            Box::new((stream, session, connection))
+        }
+    }
+}
+
+/// As with `--lag block` and a short `--send-timeout`.
+#[tokio::test]
+async fn a_producer_that_waits_for_the_slowest_does_not_wait_for_ever() {
+    for way in ["HTTP/1.1", "HTTP/2", "HTTP/3", "WebTransport"] {
+        let (feed, publisher) = Feed::live("default", 256 * 1024, Lag::Block);
+        let (served, limits) = (feed.clone(), Limits::default().send_timeout(Duration::from_millis(500)));
+        let server =
+            TestServer::start(|builder, identity| App::new([served], identity).install(builder).limits(limits)).await;
+        let connection = server.connect().await;
+        let mut reading = Frames::open(&server, &connection, false, "").await;
+        reading.epoch().await;
+        let held = taking_nothing(way, &server).await;
+        soon("both viewers", async {
+            while feed.status().viewers < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        let producing = tokio::spawn(async move {
+            for n in 0..100_u64 {
+                publisher.publish(Bytes::from(vec![n as u8; 64 * 1024])).await.unwrap();
+            }
+            publisher.end(End::Clean);
+        });
+        // What others read is complete.
+        for n in 0..100 {
+            assert_eq!(reading.chunk().await.0, n, "beside a viewer over {way}");
+        }
+        soon("the producer is done", producing).await.unwrap();
+        assert_eq!((reading.next().await, feed.status().skipped), (Some(Frame::End(End::Clean)), 0));
+        drop(held);
+    }
 }
 
 #[tokio::test]
