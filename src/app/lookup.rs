@@ -38,7 +38,8 @@ impl App {
     }
 
     /// The feed at that path, for one who may do that with it. Whether they may is decided before the feed is looked
-    /// for, so that nobody else learns of it, or has it created. If it is created now, it counts for `account`.
+    /// for, so that nobody else learns of it, or has it created. If it is created now to be written, it counts for
+    /// `account`.
     pub(super) async fn feed(
         &self,
         path: &str,
@@ -47,13 +48,28 @@ impl App {
         decided: &Decided,
         action: Action,
     ) -> Result<Feed, Problem> {
-        let name = Self::feed_name(path, prefix)?;
-        let name = name.as_ref();
+        self.feed_named(&Self::feed_name(path, prefix)?, prefix, account, decided, action).await
+    }
+
+    /// The feed of that name.
+    pub(super) async fn feed_named(
+        &self,
+        name: &str,
+        prefix: &str,
+        account: &Account,
+        decided: &Decided,
+        action: Action,
+    ) -> Result<Feed, Problem> {
         decided.require(action, name)?;
         if let Some(feed) = self.feeds.named(name) {
             return Ok(feed.clone());
         }
-        let found = self.feeds.open(name, account).await.map_err(|error| match error {
+        let found = match action {
+            // Takes nothing from those who write.
+            Action::Read => self.feeds.view(name).await,
+            Action::Publish => self.feeds.open(name, account).await,
+        };
+        let found = found.map_err(|error| match error {
             OpenError::Exhausted(Exhausted::Account(each)) => {
                 self.refused(Refusal::FeedsPerClient, account);
                 let text = format!(

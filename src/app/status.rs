@@ -121,6 +121,9 @@ pub(super) async fn metrics(State(app): State<Arc<App>>, request: Request) -> Re
         let Some(value) = value else { continue };
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
     }
+    let name = "h3cast_feeds_evicted_total";
+    let help = "Feeds that clients created and that were removed with their history, to make room for others.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {}", app.feeds.evicted());
     if let Some(admission) = &app.admission {
         write_admission(&mut text, &admission.snapshot());
     }

@@ -82,7 +82,8 @@ struct Subjects {
 struct OpenFeed {
     feed: Feed,
     asked: Instant,
-    _created: Option<Share>,
+    /// Of those that clients may write.
+    created: Option<Share>,
     _filling: AbortOnDropHandle<()>,
 }
 
@@ -118,29 +119,40 @@ impl Subjects {
             .then(|| subject.join("."))
     }
 
-    fn known(&self, name: &str) -> Option<Feed> {
+    /// One that is there, and if it is to be written, counts for somebody.
+    fn known(&self, name: &str, written: bool) -> Option<Feed> {
         let mut feeds = self.lock();
-        let entry = feeds.get_mut(name)?;
+        let entry = feeds.get_mut(name).filter(|entry| !written || entry.created.is_some())?;
         entry.asked = Instant::now();
         Some(entry.feed.clone())
     }
 
-    async fn make(&self, name: &str, subject: String, account: &Account) -> Result<Feed, OpenError> {
-        if let Some(feed) = self.known(name) {
+    /// The feed of that name: for an account that may write it, or for one who only views it, who takes no share of
+    /// those that clients may write.
+    async fn make(&self, name: &str, subject: String, writer: Option<&Account>) -> Result<Feed, OpenError> {
+        let writer = self.created.as_ref().zip(writer);
+        if let Some(feed) = self.known(name, writer.is_some()) {
             return Ok(feed);
         }
-        let created = match &self.created {
-            Some(created) => Some(self.share(created, account).map_err(OpenError::Exhausted)?),
+        let mut created = match writer {
+            Some((created, account)) => Some(self.share(created, account).map_err(OpenError::Exhausted)?),
             None => None,
         };
+        if let Some(entry) = self.lock().get_mut(name) {
+            // It was only viewed so far.
+            entry.created = entry.created.take().or(created);
+            return Ok(entry.feed.clone());
+        }
         let keeper = JetStream::new(self.connection.clone(), self.stream.clone(), subject, self.created.is_some());
         let unavailable = |error: NatsError| OpenError::Unavailable(error.into());
         let (feed, filling) = keeper.feed(name, self.history).await.map_err(unavailable)?;
         let mut feeds = self.lock();
-        if feeds.len() >= MAX_FEEDS && !feeds.contains_key(name) {
+        // Views of feeds that clients write leave some for them.
+        let most = if self.created.is_some() && created.is_none() { MAX_FEEDS / 4 * 3 } else { MAX_FEEDS };
+        if feeds.len() >= most && !feeds.contains_key(name) {
             let unused = feeds.iter().filter(|(_, entry)| !entry.is_in_use());
             let Some(oldest) = unused.min_by_key(|(_, entry)| entry.asked).map(|(name, _)| name.clone()) else {
-                return Err(unavailable(NatsError::Full { pattern: self.pattern.clone(), max: MAX_FEEDS }));
+                return Err(unavailable(NatsError::Full { pattern: self.pattern.clone(), max: most }));
             };
             // Its newest viewers reconnect.
             if let Some(gone) = feeds.remove(&oldest) {
@@ -151,9 +163,10 @@ impl Subjects {
         let entry = feeds.entry(name.to_owned()).or_insert_with(|| OpenFeed {
             feed,
             asked: Instant::now(),
-            _created: created,
+            created: created.take(),
             _filling: AbortOnDropHandle::new(tokio::spawn(filling)),
         });
+        entry.created = entry.created.take().or(created);
         Ok(entry.feed.clone())
     }
 
@@ -164,7 +177,7 @@ impl Subjects {
                 return Err(exhausted);
             }
             let mut feeds = self.lock();
-            let unused = feeds.iter().filter(|(_, entry)| !entry.is_in_use());
+            let unused = feeds.iter().filter(|(_, entry)| entry.created.is_some() && !entry.is_in_use());
             let oldest = unused.min_by_key(|(_, entry)| entry.asked).map(|(name, _)| name.clone()).ok_or(exhausted)?;
             // What is stored of it stays.
             if let Some(gone) = feeds.remove(&oldest) {
@@ -214,7 +227,7 @@ impl Family for Subjects {
         let Some(subject) = self.subject_of(name) else { return Box::pin(std::future::ready(None)) };
         let name = name.to_owned();
         Box::pin(async move {
-            let made = self.make(&name, subject, &Account::unknown()).await;
+            let made = self.make(&name, subject, None).await;
             Some(made.map_err(|error| match error {
                 OpenError::Unavailable(error) => error,
                 error => FeedError(error.to_string()),
@@ -224,7 +237,7 @@ impl Family for Subjects {
 
     fn open<'a>(&'a self, name: &'a str, account: &'a Account) -> BoxFuture<'a, Option<Result<Feed, OpenError>>> {
         let Some(subject) = self.subject_of(name) else { return Box::pin(std::future::ready(None)) };
-        Box::pin(async move { Some(self.make(name, subject, account).await) })
+        Box::pin(async move { Some(self.make(name, subject, Some(account)).await) })
     }
 
     fn is_ready(&self) -> bool {

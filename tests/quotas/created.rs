@@ -107,20 +107,38 @@ async fn a_client_creates_so_many_and_pushes_out_no_other() {
         for number in 0..3 {
             assert_eq!(write(&server, way, 1, &format!("chat.{number}")).await.0, 200);
         }
-        if way == Way::Session {
-            let connection = server.connect().await;
-            let uri = server.uri("/stream/chat.more");
-            let refused = soon("an answer", connection.webtransport(&uri, HeaderMap::new(), &[])).await;
-            assert!(refused.unwrap_err().to_string().contains("429"));
-        } else {
-            let (status, problem) = write(&server, way, 1, "chat.more").await;
-            assert_eq!(status, 429, "{way:?} {problem}");
-            assert!(problem["detail"].as_str().unwrap().contains("has created 3 feeds"), "{problem}");
-        }
+        let (status, problem) = write(&server, way, 1, "chat.more").await;
+        assert_eq!(status, 429, "{way:?} {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("has created 3 feeds"), "{problem}");
         server.gauge("h3cast_refused_total{reason=\"feeds_per_client\"}", 1).await;
         // There is no room: the client that has most loses its oldest, which is not the oldest of all.
         assert_eq!(write(&server, Way::H1, 3, "chat.third").await.0, 200);
         assert_eq!(names(&server).await, ["chat.1", "chat.2", "chat.mine", "chat.third"]);
+        server.gauge("h3cast_feeds_evicted_total", 1).await;
+    }
+}
+
+#[tokio::test]
+async fn readers_remove_no_feed_and_keep_no_writer_out() {
+    let server = server(4, 4, None).await;
+    for number in 0..4 {
+        assert_eq!(write(&server, Way::H1, 1, &format!("chat.{number}")).await.0, 200);
+    }
+    let connection = server.connect().await;
+    let mut waiting = Vec::new();
+    for number in 0..10 {
+        let uri = server.uri(&format!("/stream/chat.unwritten{number}"));
+        let response = soon("the head", connection.get(&uri)).await.unwrap();
+        assert_eq!(response.status, 200);
+        let session = soon("a session", connection.webtransport(&uri, HeaderMap::new(), &[])).await.unwrap();
+        waiting.push((response, session));
+    }
+    assert_eq!(names(&server).await, ["chat.0", "chat.1", "chat.2", "chat.3"]);
+    server.gauge("h3cast_feeds_evicted_total", 0).await;
+    for (number, way) in WAYS.into_iter().enumerate() {
+        assert_eq!(write(&server, way, 2, &format!("chat.unwritten{number}")).await.0, 200, "{way:?}");
+        let (response, _) = &mut waiting[number];
+        assert_eq!(soon("the chunk", response.body.next()).await.unwrap().unwrap(), "hello", "{way:?}");
     }
 }
 

@@ -248,7 +248,12 @@ impl Feed {
     /// write it yet. Clones [for lists](Self::for_list) do not count.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
-        self.counters.status().viewers > 0 || self.publisher().is_some_and(Publisher::is_shared_here)
+        self.counters.status().viewers > 0 || self.is_held()
+    }
+
+    /// Whether there are clones besides its family's, as those of requests that may write it yet.
+    pub(crate) fn is_held(&self) -> bool {
+        self.publisher().is_some_and(Publisher::is_shared_here)
     }
 
     /// A clone that is to be listed, and does not make the feed [in use](Self::is_in_use): what

@@ -17,8 +17,14 @@ pub trait Family: Send + Sync + 'static {
     /// The feed of that name; `None` if it does not belong to this family.
     fn get(&self, name: &str) -> BoxFuture<'_, Option<Result<Feed, FeedError>>>;
 
-    /// The feed of that name, for `account`, which it is counted for if it is created now; `None` if it does not belong
-    /// to this family. By default what [`get`](Self::get) gives.
+    /// The feed of that name, for one who only views it; `None` if it does not belong to this family. It takes nothing
+    /// from those who write: no place, and no other feed. By default what [`get`](Self::get) gives.
+    fn view<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<Result<Feed, OpenError>>> {
+        Box::pin(async move { Some(self.get(name).await?.map_err(OpenError::Unavailable)) })
+    }
+
+    /// The feed of that name, for one who may write it: `account`, which it is counted for if it is created now; `None`
+    /// if it does not belong to this family. By default what [`get`](Self::get) gives.
     fn open<'a>(&'a self, name: &'a str, account: &'a Account) -> BoxFuture<'a, Option<Result<Feed, OpenError>>> {
         let _ = account;
         Box::pin(async move { Some(self.get(name).await?.map_err(OpenError::Unavailable)) })
@@ -29,6 +35,11 @@ pub trait Family: Send + Sync + 'static {
 
     /// Whether what stores them can be reached.
     fn is_ready(&self) -> bool;
+
+    /// How many feeds have been removed with their history so far to make room for others.
+    fn evicted(&self) -> u64 {
+        0
+    }
 }
 
 /// Why a feed of a family is not there.
@@ -87,7 +98,30 @@ impl Feeds {
         Ok(None)
     }
 
-    /// The feed of that name, for `account`, which it is counted for if a family creates it now.
+    /// The feed of that name, for one who only views it.
+    ///
+    /// # Errors
+    ///
+    /// If a family may have such a feed and cannot tell now, or takes no more views of feeds that are not there.
+    pub async fn view(&self, name: &str) -> Result<Option<Feed>, OpenError> {
+        if let Some(feed) = self.named.get(name) {
+            return Ok(Some(feed.clone()));
+        }
+        for family in &self.families {
+            if let Some(feed) = family.view(name).await {
+                return feed.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many feeds families have removed with their history so far to make room for others.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.families.iter().map(|family| family.evicted()).sum()
+    }
+
+    /// The feed of that name, for one who may write it: `account`, which it is counted for if a family creates it now.
     ///
     /// # Errors
     ///

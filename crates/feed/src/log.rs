@@ -1,7 +1,10 @@
 //! Log lines about how feeds end.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -53,6 +56,32 @@ impl Failures {
         }
         logged.last = Some(now);
         Some(std::mem::take(&mut logged.left_out))
+    }
+}
+
+/// Feeds that gave way to others, of one family.
+#[derive(Debug, Default)]
+pub(crate) struct Evictions {
+    counted: AtomicU64,
+    logged: Failures,
+}
+
+impl Evictions {
+    /// Counts one, and logs it, at most once in 10 s.
+    pub(crate) fn count(&self, feed: &str, pattern: &str) {
+        let all = self.counted.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.logged.logs(Instant::now()).is_some() {
+            warn!(
+                feed,
+                pattern,
+                all,
+                "removed a feed with its history, to make room for one that is written: there are as many as clients may create"
+            );
+        }
+    }
+
+    pub(crate) fn counted(&self) -> u64 {
+        self.counted.load(Ordering::Relaxed)
     }
 }
 

@@ -1,13 +1,14 @@
 //! The streams that a client opens in its session: each is a publication.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use futures_util::stream;
 use tokio::task::JoinSet;
 
-use super::{ChunkBy, Publications, known::Said, pieces::publish, written};
+use super::{ChunkBy, known::Said, pieces::publish, written};
 use crate::{
     app::{App, Problem, authorize::Decided},
+    auth::Action,
     feed::{Account, Feed},
     panics,
     webtransport::{RecvStream, SendStream, Session},
@@ -21,7 +22,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// Reads every stream that the client opens in its session; each is a publication. A bidirectional
 /// one is answered on. Ends when the session does.
 pub(in crate::app) async fn streams(
-    app: &App,
+    app: &Arc<App>,
     session: &Session,
     feed: &Feed,
     account: &Account,
@@ -44,16 +45,16 @@ pub(in crate::app) async fn streams(
                 Err(_) => return,
             },
         };
-        let (publications, feed, decided) = (app.publications.clone(), feed.clone(), decided.clone());
+        let (app, feed, decided) = (app.clone(), feed.clone(), decided.clone());
         let account = account.clone();
         running.spawn(async move {
-            one_stream(&publications, &feed, &account, &decided, cut, stream, reply).await;
+            one_stream(&app, &feed, &account, &decided, cut, stream, reply).await;
         });
     }
 }
 
 async fn one_stream(
-    publications: &Publications,
+    app: &App,
     feed: &Feed,
     account: &Account,
     decided: &Decided,
@@ -61,7 +62,10 @@ async fn one_stream(
     mut stream: RecvStream,
     reply: Option<SendStream>,
 ) {
+    let publications = &app.publications;
     let done = async {
+        // The session may have begun as a view, which takes no place of feeds that are written.
+        let feed = &app.feed_named(feed.name(), "", account, decided, Action::Publish).await?;
         let publisher = publications.admit(feed, decided)?;
         let _place = publications.place(account)?;
         let said = Said { feed: feed.name(), account, key: None, offset: None, shared: publisher.is_shared() };

@@ -1,0 +1,193 @@
+//! The feeds that there are of a pattern.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::WrittenLimits;
+use crate::{Account, Exhausted, Feed};
+
+/// For how long a feed must not have been written to give way although it has viewers.
+const SILENT: Duration = Duration::from_secs(60);
+/// So many feeds may wait to be written before those without viewers are looked for.
+const WAITING: usize = 64;
+
+#[derive(Default)]
+pub(super) struct Made {
+    /// Those that were written, or may be yet by those who asked for them.
+    pub(super) by_name: BTreeMap<String, OneFeed>,
+    /// How many of them each account has created, if any.
+    pub(super) by_account: HashMap<Account, usize>,
+    /// Those that are only viewed, and were never written.
+    pub(super) waiting: BTreeMap<String, Feed>,
+    /// How many of those there were when they were looked at last.
+    looked: usize,
+}
+
+pub(super) struct OneFeed {
+    feed: Feed,
+    /// Created by.
+    account: Account,
+    /// When it was viewed, written or asked for last, as far as was looked.
+    used: Instant,
+}
+
+impl OneFeed {
+    /// Renews it if it has viewers, or was written since. A request that may write it, and does not, only keeps it from
+    /// being removed right now.
+    fn look(&mut self, now: Instant) {
+        let written = self.feed.counters.last();
+        self.used =
+            if self.feed.status().viewers > 0 { now } else { written.map_or(self.used, |at| at.max(self.used)) };
+    }
+
+    /// Nothing has been written.
+    fn is_empty(&self) -> bool {
+        self.feed.status().chunks == 0
+    }
+
+    /// Whether it may give way to another although it has viewers: since when nobody has written it.
+    fn silent_since(&self, now: Instant) -> Option<Instant> {
+        let written = self.feed.counters.last()?;
+        (!self.feed.is_held() && now.duration_since(written) >= SILENT).then_some(written)
+    }
+}
+
+impl Made {
+    pub(super) fn get(&self, name: &str) -> Option<Feed> {
+        let one = self.by_name.get(name).map(|one| &one.feed);
+        one.or_else(|| self.waiting.get(name)).cloned()
+    }
+
+    /// Those that were written, to be listed.
+    pub(super) fn written(&self) -> Vec<Feed> {
+        self.by_name.values().filter(|one| !one.is_empty()).map(|one| one.feed.for_list()).collect()
+    }
+
+    /// Ends all.
+    pub(super) fn stop(self) {
+        self.by_name.values().map(|one| &one.feed).chain(self.waiting.values()).for_each(Feed::stop);
+    }
+
+    /// A feed for one who only views it. It takes no place.
+    pub(super) fn view(&mut self, name: &str, new: impl FnOnce() -> Feed) -> Feed {
+        if let Some(one) = self.by_name.get_mut(name) {
+            one.used = Instant::now();
+            return one.feed.clone();
+        }
+        if let Some(feed) = self.waiting.get(name) {
+            return feed.clone();
+        }
+        // Each time that there are twice as many: there are never many more than have viewers.
+        if self.waiting.len() >= WAITING.max(2 * self.looked) {
+            self.forget_unviewed();
+        }
+        self.waiting.entry(name.to_owned()).or_insert_with(new).clone()
+    }
+
+    /// A feed for one who may write it, with the name of another that gave way to it.
+    pub(super) fn open(
+        &mut self,
+        name: &str,
+        account: &Account,
+        limits: &WrittenLimits,
+        new: impl FnOnce() -> Feed,
+    ) -> Result<(Feed, Option<String>), Exhausted> {
+        if let Some(one) = self.by_name.get_mut(name) {
+            one.used = Instant::now();
+            return Ok((one.feed.clone(), None));
+        }
+        let WrittenLimits { all, each, idle } = *limits;
+        let is_full = |made: &Self| account.is_known() && made.by_account.get(account).is_some_and(|own| *own >= each);
+        if is_full(self) {
+            self.sweep(idle, Some(account));
+            if is_full(self) {
+                return Err(Exhausted::Account(each));
+            }
+        }
+        let mut evicted = None;
+        if self.by_name.len() >= all {
+            self.sweep(idle, None);
+            if self.by_name.len() >= all {
+                evicted = Some(self.make_room().ok_or(Exhausted::All(all))?);
+            }
+        }
+        // Those who wait for it see what is written.
+        let feed = self.waiting.remove(name).unwrap_or_else(new);
+        *self.by_account.entry(account.clone()).or_default() += 1;
+        let one = OneFeed { feed: feed.clone(), account: account.clone(), used: Instant::now() };
+        self.by_name.insert(name.to_owned(), one);
+        Ok((feed, evicted))
+    }
+
+    /// Takes one from its place.
+    fn take(&mut self, name: &str) -> Option<Feed> {
+        let gone = self.by_name.remove(name)?;
+        if let Some(count) = self.by_account.get_mut(&gone.account) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_account.remove(&gone.account);
+            }
+        }
+        Some(gone.feed)
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some(feed) = self.take(name) {
+            feed.stop();
+        }
+    }
+
+    fn forget_unviewed(&mut self) {
+        self.waiting.retain(|_, feed| feed.is_in_use());
+        self.looked = self.waiting.len();
+    }
+
+    /// Removes what is not used and was not for that long, or was never written; of one account or all. What is viewed
+    /// and was never written gives its place back.
+    pub(super) fn sweep(&mut self, idle: Duration, of: Option<&Account>) {
+        let now = Instant::now();
+        let (mut gone, mut waiting) = (Vec::new(), Vec::new());
+        for (name, one) in &mut self.by_name {
+            if of.is_some_and(|account| one.account != *account) {
+                continue;
+            }
+            one.look(now);
+            let is_empty = one.is_empty();
+            if !one.feed.is_in_use() && (is_empty || now.duration_since(one.used) >= idle) {
+                gone.push(name.clone());
+            } else if is_empty && !one.feed.is_held() {
+                waiting.push(name.clone());
+            }
+        }
+        gone.iter().for_each(|name| self.remove(name));
+        for name in waiting {
+            if let Some(feed) = self.take(&name) {
+                self.waiting.insert(name, feed);
+            }
+        }
+        if of.is_none() {
+            self.forget_unviewed();
+        }
+    }
+
+    /// Removes the feed that has not been used for longest, of the accounts that have created most; or, if all are
+    /// used, one that is only viewed.
+    fn make_room(&mut self) -> Option<String> {
+        let now = Instant::now();
+        let created = |one: &OneFeed| self.by_account.get(&one.account).copied().unwrap_or_default();
+        let unused = self.by_name.iter().filter(|(_, one)| !one.feed.is_in_use());
+        let oldest = unused.max_by_key(|(_, one)| (created(one), Reverse(one.used))).map(|(name, _)| name);
+        let name = oldest.or_else(|| {
+            let silent = self.by_name.iter().filter_map(|(name, one)| Some((name, one, one.silent_since(now)?)));
+            silent.max_by_key(|(_, one, since)| (created(one), Reverse(*since))).map(|(name, ..)| name)
+        });
+        let name = name?.clone();
+        self.remove(&name);
+        Some(name)
+    }
+}
