@@ -5,7 +5,7 @@ mod common;
 #[path = "common/serving.rs"]
 mod serving;
 
-use std::{io::Write, time::Duration};
+use std::{io::Write, net::Ipv4Addr, time::Duration};
 
 use common::{
     raw::{Raw, endpoint, request},
@@ -14,7 +14,7 @@ use common::{
 use h3cast::{client::Connection, webtransport::Closed};
 use http::{HeaderMap, StatusCode};
 use serving::{Reading, Serving};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// A history of short lines, read by viewers of every format over both transports: the worst that a history is
 /// made of. `crates/feed/tests/history.rs` has other sizes.
@@ -232,5 +232,50 @@ async fn near_its_limit_of_open_files_connections_are_refused() {
         }
     })
     .await;
+    serving.stop();
+}
+
+/// A burst of clients beside a full history: they get no more than there is, and when they have gone, viewers are
+/// admitted again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_is_bounded_and_leaves_nothing() {
+    let mut serving = Serving::start(|_| vec!["-", "--chunk", "bytes", "--history", "15M", "--memory", "60M"]);
+    let mut stdin = serving.stdin.take().unwrap();
+    let connection = serving.connect().await;
+    for _ in 0..16 {
+        stdin.write_all(&vec![b'x'; 1 << 20]).unwrap();
+    }
+    serving.until(&connection, "bytes", |bytes| bytes == 16 << 20).await;
+    let mut crowd = Vec::new();
+    for client in [2, 3].repeat(200) {
+        // Silent, so that each has a handshake in progress: 256 of an address may.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::new(127, 0, 0, client), 0).into()).unwrap();
+        crowd.push(socket.connect((Ipv4Addr::LOCALHOST, serving.port).into()).await);
+    }
+    let shown = soon("some are refused", async {
+        loop {
+            let shown = text(&serving, &connection, "/metrics").await;
+            if metric(&shown, "h3cast_refused_total{reason=\"memory\"}") > 0 {
+                return shown;
+            }
+        }
+    })
+    .await;
+    let (charged, limit) = (metric(&shown, "h3cast_memory_charged_bytes"), metric(&shown, "h3cast_memory_limit_bytes"));
+    // The last one gets in below 95 %; histories are looked at less often.
+    assert!(charged <= limit, "{charged} of {limit}");
+    let ready = soon("it is not ready", connection.get(&serving.uri("/readyz"))).await.unwrap();
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
+    drop(crowd);
+    soon("it is ready", async {
+        while connection.get(&serving.uri("/readyz")).await.unwrap().status != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let viewed = soon("a viewer", connection.get(&serving.uri("/stream?limit=0"))).await.unwrap();
+    assert_eq!(viewed.status, StatusCode::OK);
+    drop(stdin);
     serving.stop();
 }

@@ -4,22 +4,29 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Instant,
 };
 
+mod heap;
 mod seat;
 
+use self::heap::Heap;
 use crate::ring::Ring;
 pub(crate) use seat::{Mark, Seat};
 
 /// How much a laggard is taken to hold, in bytes, to decide how many are cut at once: less than most hold, since
 /// what is freed shows only later.
 const OF_LAGGARD: u64 = 256 << 10;
-/// Below this part of the limit, in percent, there is room again.
+/// What a viewer is taken to cost at least, in bytes, to compare how many there are with how many there were.
+const OF_VIEWER: u64 = 16 << 10;
+/// Up to this part of the limit, in percent, there is room again.
 const LOW: u64 = 85;
+/// How much of the limit histories may take, with what the process needs by itself, in percent: less than `LOW`, so
+/// that there is room again while some clients stay.
+const STATIC: u64 = 80;
 /// For how long new viewers are refused before others are cut for them, in milliseconds.
 const PATIENCE: u64 = 5000;
 /// For how long a viewer must have taken nothing to be a laggard, in milliseconds: longer than the round trips and
@@ -38,7 +45,11 @@ const LAG: u64 = 2000;
 ///    as many as it takes to come below 85 %. They hold what was sent to them, and can resume by cursor.
 ///
 /// The chunks of a history stay: they were promised to viewers that return. Give histories that fit.
-/// Both states end below 85 %, so that it does not flap.
+/// Both states end at 85 %, so that it does not flap: what never gives way, as histories do not, has to fit into
+/// [`for_histories`](Self::for_histories). Allocators keep some memory after a surge. What the system reports counts
+/// less, therefore, the fewer of the clients are left that were there at its peak, unless it grows beyond that.
+///
+/// Between two observations it is kept by what [`counts`](Self::count) say.
 ///
 /// ```
 /// use h3cast_feed::{Budget, Feed, Lag, Pressure};
@@ -55,15 +66,25 @@ const LAG: u64 = 2000;
 #[derive(Clone)]
 pub struct Budget(Arc<Inner>);
 
+/// What is charged whenever that is asked for, in bytes.
+type Count = Box<dyn Fn() -> u64 + Send + Sync>;
+
 struct Inner {
     limit: u64,
     began: Instant,
     /// When it was observed last, in milliseconds since it began; never 0.
     now: AtomicU64,
-    /// What the system reported last.
-    observed: AtomicU64,
+    /// Of what the system reported last, what is taken to be in use.
+    in_use: AtomicU64,
+    /// What histories were charged when they were looked at last, and what clients were then.
+    histories: AtomicU64,
+    looked: AtomicU64,
     /// By [`Charge`].
     charged: AtomicU64,
+    counts: RwLock<Vec<Count>>,
+    /// What they were.
+    counted: AtomicU64,
+    heap: Mutex<Heap>,
     pressure: AtomicU8,
     /// Since when it has not been low, in milliseconds; 0 while it is.
     high_since: AtomicU64,
@@ -98,12 +119,12 @@ pub enum Pressure {
 }
 
 impl Pressure {
-    /// What follows it when that part of the limit is used, in percent.
-    fn next(self, percent: u64) -> Self {
-        match percent {
-            95.. => Self::Critical,
-            90.. => self.max(Self::High),
-            LOW.. => self,
+    /// What follows it when so much of the limit is used.
+    fn next(self, used: u64, limit: u64) -> Self {
+        match used {
+            used if used >= part(limit, 95) => Self::Critical,
+            used if used >= part(limit, 90) => self.max(Self::High),
+            used if used > part(limit, LOW) => self,
             _ => Self::Low,
         }
     }
@@ -132,8 +153,13 @@ impl Budget {
             limit: bytes.max(1),
             began: Instant::now(),
             now: AtomicU64::new(1),
-            observed: AtomicU64::new(0),
+            in_use: AtomicU64::new(0),
+            histories: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
             charged: AtomicU64::new(0),
+            counts: RwLock::default(),
+            counted: AtomicU64::new(0),
+            heap: Mutex::default(),
             pressure: AtomicU8::new(0),
             high_since: AtomicU64::new(0),
             cut: AtomicU64::new(0),
@@ -148,24 +174,76 @@ impl Budget {
         self.0.limit
     }
 
-    /// What the histories of its feeds hold and what is [charged](Self::charge), in bytes.
+    /// How much of a limit of `bytes` there is for what never gives way: the histories, and what the process needs
+    /// without any client. 80 %.
+    #[must_use]
+    pub fn for_histories(bytes: u64) -> u64 {
+        part(bytes, STATIC)
+    }
+
+    /// What the histories of its feeds hold, what is [charged](Self::charge), and what is [counted](Self::count), in
+    /// bytes.
     #[must_use]
     pub fn charged(&self) -> u64 {
+        self.histories() + self.clients()
+    }
+
+    fn histories(&self) -> u64 {
         let mut rings = lock(&self.0.rings);
         rings.retain(Charged::is_there);
-        self.0.charged.load(Ordering::Relaxed) + rings.iter().map(Charged::bytes).sum::<u64>()
+        rings.iter().map(Charged::bytes).sum()
     }
 
-    /// What is used of it, in bytes: what is charged, or what was [observed](Self::observe) last if that is more.
+    /// Looks at the histories, while clients are charged so much.
+    fn look(&self, clients: u64) -> u64 {
+        let histories = self.histories();
+        self.0.histories.store(histories, Ordering::Relaxed);
+        self.0.looked.store(clients, Ordering::Relaxed);
+        histories
+    }
+
+    /// What is charged for everything else.
+    fn clients(&self) -> u64 {
+        self.0.charged.load(Ordering::Relaxed) + self.counts()
+    }
+
+    fn counts(&self) -> u64 {
+        let counts = self.0.counts.read().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().map(|count| count()).sum()
+    }
+
+    /// What is used of it, in bytes: what is charged, or what was [observed](Self::observe) last if that is more,
+    /// without what an allocator is taken to keep.
     #[must_use]
     pub fn used(&self) -> u64 {
-        self.charged().max(self.0.observed.load(Ordering::Relaxed))
+        self.charged().max(self.0.in_use.load(Ordering::Relaxed))
     }
 
-    /// How near to the limit it was when it was [observed](Self::observe) last.
+    /// How near to the limit it is: when it was [observed](Self::observe) last, or by what is [counted](Self::count)
+    /// and [charged](Self::charge) since.
     #[must_use]
     pub fn pressure(&self) -> Pressure {
-        Pressure::of(self.0.pressure.load(Ordering::Relaxed))
+        let observed = Pressure::of(self.0.pressure.load(Ordering::Relaxed));
+        // Only an observation ends it.
+        observed.max(observed.next(self.estimate(), self.0.limit))
+    }
+
+    /// Whether so much is used now that the pressure would become [`Pressure::Critical`], which lasts longer than that.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        Pressure::Low.next(self.estimate(), self.0.limit) == Pressure::Critical
+    }
+
+    /// What is used now, without asking the system.
+    fn estimate(&self) -> u64 {
+        let clients = self.clients();
+        // To look at each history takes longer than to count clients: with each percent that these have grown.
+        if clients.abs_diff(self.0.looked.load(Ordering::Relaxed)) >= part(self.0.limit, 1) {
+            self.look(clients);
+        }
+        let more = clients.saturating_sub(self.0.counted.load(Ordering::Relaxed));
+        let charged = self.0.histories.load(Ordering::Relaxed) + clients;
+        charged.max(self.0.in_use.load(Ordering::Relaxed) + more)
     }
 
     /// How many viewers were cut.
@@ -181,6 +259,25 @@ impl Budget {
         Charge { budget: self.clone(), bytes }
     }
 
+    /// Charges it for what `count` says, in bytes, whenever that is asked for: what there is of clients, say. It is
+    /// asked for each [`pressure`](Self::pressure), so that a surge between two observations is noticed, and should
+    /// take no longer than to read some counters.
+    ///
+    /// ```
+    /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+    /// use h3cast_feed::{Budget, Pressure};
+    ///
+    /// let (budget, clients) = (Budget::new(1_000_000), Arc::new(AtomicU64::new(0)));
+    /// let counted = clients.clone();
+    /// budget.count(move || counted.load(Ordering::Relaxed) * 50_000);
+    /// budget.observe(0);
+    /// clients.store(18, Ordering::Relaxed);
+    /// assert_eq!(budget.pressure(), Pressure::High);
+    /// ```
+    pub fn count(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.0.counts.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(count));
+    }
+
     /// Takes what the system reports of the process's memory, in bytes (0 if nothing), and does what
     /// [`Budget`] says. To be called once a second at least, and ten times a second near the limit. The time that
     /// viewers lag is as exact as that.
@@ -191,9 +288,17 @@ impl Budget {
 
     fn observe_at(&self, now: u64, resident: u64) -> Pressure {
         self.0.now.store(now, Ordering::Relaxed);
-        self.0.observed.store(resident, Ordering::Relaxed);
-        let used = self.used();
-        let pressure = self.pressure().next(used.saturating_mul(100) / self.0.limit);
+        let clients = self.clients();
+        let histories = self.look(clients);
+        let charged = histories + clients;
+        // Viewers cost something of their own, whether or not someone charges for them.
+        let viewers = lock(&self.0.seats).taken.len() as u64 * OF_VIEWER;
+        let in_use = lock(&self.0.heap).in_use(now, resident, (histories, clients, viewers), self.0.limit);
+        self.0.in_use.store(in_use, Ordering::Relaxed);
+        self.0.counted.store(clients, Ordering::Relaxed);
+        let used = charged.max(in_use);
+        let before = Pressure::of(self.0.pressure.load(Ordering::Relaxed));
+        let pressure = before.next(used, self.0.limit);
         self.0.pressure.store(pressure as u8, Ordering::Relaxed);
         let since = match (pressure, self.0.high_since.load(Ordering::Relaxed)) {
             (Pressure::Low, _) => 0,
@@ -203,7 +308,7 @@ impl Budget {
         self.0.high_since.store(since, Ordering::Relaxed);
         // Viewers that take nothing do not keep others out for long.
         if pressure == Pressure::Critical || pressure == Pressure::High && since + PATIENCE <= now {
-            let excess = used.saturating_sub(self.0.limit / 100 * LOW);
+            let excess = used.saturating_sub(part(self.0.limit, LOW));
             self.cut_laggards(now, excess.div_ceil(OF_LAGGARD).max(1));
         }
         pressure
@@ -293,6 +398,11 @@ impl Drop for Charge {
     fn drop(&mut self) {
         self.budget.0.charged.fetch_sub(self.bytes, Ordering::Relaxed);
     }
+}
+
+/// That part of a limit, in percent.
+fn part(limit: u64, percent: u64) -> u64 {
+    limit / 100 * percent + limit % 100 * percent / 100
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -3,13 +3,7 @@
 mod files;
 mod system;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tracing::{info, warn};
 
@@ -19,7 +13,7 @@ use crate::{
     App,
     admission::{Carrier, Counters, Refusal, Room, Snapshot},
     cli::Failure,
-    feed::{Budget, Charge, Pressure},
+    feed::{Budget, Pressure},
 };
 
 /// How much of the memory may be used, in percent, unless that was said: the rest is for the kernel's part, and for
@@ -34,8 +28,8 @@ const COSTS: [(Count, u64); 3] =
 /// How many there are.
 type Count = fn(&Snapshot) -> u64;
 
-/// From this part of the limit on, in percent, no connection is accepted.
-const FULL: u64 = 95;
+/// The smallest history that is proposed, in bytes.
+const SMALLEST: u64 = 16 << 10;
 
 /// Between two looks at the memory: near the limit, and with much room.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -72,8 +66,6 @@ pub(super) fn parse(text: &str) -> Result<Memory, String> {
 /// What the process may use, and what it uses.
 pub(super) struct Resources {
     budget: Option<Budget>,
-    /// There was no memory for another connection at the last look.
-    full: Arc<AtomicBool>,
     files: Arc<Files>,
 }
 
@@ -94,7 +86,7 @@ impl Resources {
         if let Some(limit) = limit {
             check(limit, memory, there, &histories)?;
         }
-        Ok(Self { budget: limit.map(Budget::new), full: Arc::default(), files: Arc::new(Files::find()) })
+        Ok(Self { budget: limit.map(Budget::new), files: Arc::new(Files::find()) })
     }
 
     /// Has the app show and keep to them; gives what the server asks for each connection.
@@ -109,7 +101,7 @@ impl Resources {
             }
             None => app,
         };
-        let (budget, files, full) = (self.budget.clone(), self.files.clone(), self.full.clone());
+        let (budget, files) = (self.budget.clone(), self.files.clone());
         let room = move |carrier| {
             if carrier != Carrier::Quic && !files.take(carrier == Carrier::Plain) {
                 return Room::Full(Refusal::Descriptors);
@@ -117,7 +109,9 @@ impl Resources {
             match budget.as_ref().map_or(Pressure::Low, Budget::pressure) {
                 Pressure::Low => Room::Plenty,
                 // Whoever looks after the server can still ask it what is wrong.
-                Pressure::Critical if carrier != Carrier::Plain && full.load(Ordering::Relaxed) => {
+                // Until there is room for viewers it may take seconds more: memory that was freed is returned bit by
+                // bit.
+                Pressure::Critical if carrier != Carrier::Plain && budget.as_ref().is_some_and(Budget::is_full) => {
                     Room::Full(Refusal::Memory)
                 }
                 Pressure::High | Pressure::Critical => Room::Little,
@@ -134,14 +128,13 @@ impl Resources {
                 tokio::time::sleep(PAUSES.1).await;
             }
         };
-        let mut clients = budget.charge(0);
+        let clients = admission.clone();
+        budget.count(move || cost(&clients.snapshot()));
         let mut before = Pressure::Low;
         loop {
             // Both look at files of the kernel, which wait for no disk; a list of many descriptors takes its time.
             self.files.look();
-            let pressure = look(budget, &mut clients, &admission.snapshot());
-            // Until there is room for viewers it may take seconds more: memory that was freed is returned bit by bit.
-            self.full.store(budget.used() >= budget.limit() / 100 * FULL, Ordering::Relaxed);
+            let pressure = budget.observe(system::resident());
             report(budget, std::mem::replace(&mut before, pressure), pressure);
             let near = budget.used() > budget.limit() / 2;
             tokio::time::sleep(if near { PAUSES.0 } else { PAUSES.1 }).await;
@@ -149,9 +142,9 @@ impl Resources {
     }
 }
 
-fn look(budget: &Budget, clients: &mut Charge, admission: &Snapshot) -> Pressure {
-    clients.set(IDLE + COSTS.iter().map(|(count, cost)| count(admission) * cost).sum::<u64>());
-    budget.observe(system::resident())
+/// What the program and its clients are taken to use.
+fn cost(now: &Snapshot) -> u64 {
+    IDLE + COSTS.iter().map(|(count, cost)| count(now) * cost).sum::<u64>()
 }
 
 fn report(budget: &Budget, before: Pressure, now: Pressure) {
@@ -183,8 +176,8 @@ fn check(limit: u64, memory: Memory, there: Option<system::Found>, histories: &H
 
 /// What is to be said if they do not.
 fn excess(limit: u64, memory: Memory, there: Option<system::Found>, histories: &Histories) -> Option<String> {
-    // From there on viewers are refused.
-    let room = (limit / 100 * 90).saturating_sub(IDLE);
+    // With more, there might never be room again for viewers.
+    let room = Budget::for_histories(limit).saturating_sub(IDLE);
     let Histories { bytes, feeds, .. } = *histories;
     if bytes <= room {
         return None;
@@ -196,12 +189,25 @@ fn excess(limit: u64, memory: Memory, there: Option<system::Found>, histories: &
     };
     let one = if feeds == 1 { "the history of the feed".into() } else { format!("the histories of {feeds} feeds") };
     let fewer = histories.most_within(room).map(|most| format!(", --max-feeds {most} or less")).unwrap_or_default();
+    let each = room / feeds.max(1);
+    let less = match each {
+        SMALLEST.. => format!("--history {} or less{fewer}, or ", mib_flag(each)),
+        _ => String::new(),
+    };
     Some(format!(
-        "{one} may take {}, and --memory is {}{of}: new viewers would be refused before it is full. Give --history {} or less{fewer}, or more --memory",
+        "{one} may take {}, the server itself needs {}, and --memory is {}{of}: new viewers would be refused for good \
+         once it is full. Give {less}--memory {}M or more",
         mib(bytes),
+        mib(IDLE),
         mib(limit),
-        mib_flag(room / feeds.max(1)),
+        needed(bytes.saturating_add(IDLE)).div_ceil(1 << 20),
     ))
+}
+
+/// The least limit of which so much may be taken for good.
+fn needed(bytes: u64) -> u64 {
+    // One MiB more than what is rounded down.
+    bytes.saturating_mul(100) / Budget::for_histories(100).max(1) + (1 << 20)
 }
 
 fn mib(bytes: u64) -> String {
@@ -236,16 +242,26 @@ mod tests {
         let limited = |to: u64, args: &[&str]| {
             check(to << 20, Memory::Bytes(to << 20), None, &find(args)).map_err(|error| format!("{error:?}"))
         };
-        assert_eq!(limited(100, &["log=-", "--history=58M"]), Ok(()));
+        assert_eq!(limited(100, &["log=-", "--history=48M"]), Ok(()));
         let error = limited(100, &["a=publish", "b=publish", "--history=40M"]).unwrap_err();
-        assert!(error.contains("2 feeds may take 80 MiB") && error.contains("--history 29M or less, or"), "{error}");
+        assert!(
+            error.contains("2 feeds may take 80 MiB")
+                && error.contains("--history 24M or less, or --memory 141M or more"),
+            "{error}"
+        );
         // As many as clients may create.
         let error = limited(128, &["chat.*=publish"]).unwrap_err();
         assert!(error.contains("1000 feeds may take 1000 MiB"), "{error}");
-        assert!(error.contains("--history 85K or less, --max-feeds 83 or less, or more --memory"), "{error}");
-        for fits in [["--history=85K", "--max-feeds=1000"], ["--history=1M", "--max-feeds=83"]] {
+        assert!(error.contains("--history 72K or less, --max-feeds 70 or less, or --memory 1291M or more"), "{error}");
+        for fits in [["--history=72K", "--max-feeds=1000"], ["--history=1M", "--max-feeds=70"]] {
             assert_eq!(limited(128, &["chat.*=publish", fits[0], fits[1]]), Ok(()), "{fits:?}");
         }
+        // With what it says, it fits; where nothing would be left, it does not propose that.
+        assert_eq!(limited(141, &["a=publish", "b=publish", "--history=40M"]), Ok(()));
+        assert_eq!(limited(1291, &["chat.*=publish"]), Ok(()));
+        let error = limited(40, &["x=publish", "--history=3M"]).unwrap_err();
+        assert!(error.contains("for good once it is full. Give --memory 45M or more"), "{error}");
+        assert_eq!(limited(45, &["x=publish", "--history=3M"]), Ok(()));
         // What was not said is no mistake: a warning, if they do not fit.
         let chat = find(&["chat.*=publish"]);
         assert!(check(768 << 20, Memory::Default, None, &chat).is_ok());

@@ -175,3 +175,66 @@ async fn a_viewer_without_a_writer_is_told_that_there_is_more() {
     viewer.on_cut(move || _ = seen.fetch_add(1, Ordering::Relaxed));
     assert_eq!((cut.load(Ordering::Relaxed), called.load(Ordering::Relaxed)), (1, 1));
 }
+
+/// What is checked at the start and what relieves agree: with full histories, and no viewers or some.
+#[tokio::test]
+async fn it_ends_with_full_histories() {
+    let own = 10 << 20;
+    let budget = Budget::new(LIMIT);
+    let (feed, publisher) = Feed::live("a", (Budget::for_histories(LIMIT) - own) as usize, Lag::Skip);
+    let feed = feed.budget(&budget);
+    let clients = Arc::new(AtomicU64::new(0));
+    let counted = clients.clone();
+    budget.count(move || own + counted.load(Ordering::Relaxed) * 50_000);
+    assert_eq!(budget.observe_at(1000, 0), Pressure::Low);
+    // All that follows is between two observations: the history fills, and clients come.
+    for _ in 0..200 {
+        publisher.publish(vec![b'x'; 500_000].into()).await.unwrap();
+    }
+    assert!(budget.charged() > percent(78), "{budget:?}");
+    let mut most = 0;
+    while budget.pressure() < Pressure::High {
+        most = clients.fetch_add(1, Ordering::Relaxed) + 1;
+    }
+    assert!(budget.charged() < percent(90) + 50_000, "{most} clients: {budget:?}");
+    while budget.pressure() < Pressure::Critical {
+        clients.fetch_add(1, Ordering::Relaxed);
+    }
+    assert!(budget.charged() < percent(95) + 50_000, "{budget:?}");
+    assert_eq!(budget.observe_at(2000, 0), Pressure::Critical);
+    clients.store(most / 4, Ordering::Relaxed);
+    assert_eq!(budget.observe_at(3000, 0), Pressure::Low, "{budget:?}");
+    drop(feed);
+}
+
+/// A process that stays as large as its clients once made it.
+#[tokio::test]
+async fn it_ends_when_only_the_allocator_keeps_memory() {
+    let budget = Budget::new(LIMIT);
+    let clients = Arc::new(AtomicU64::new(0));
+    let counted = clients.clone();
+    budget.count(move || (20 << 20) + counted.load(Ordering::Relaxed) * 50_000);
+    let at = |clients_now: u64, now, resident| {
+        clients.store(clients_now, Ordering::Relaxed);
+        budget.observe_at(now, percent(resident))
+    };
+    assert_eq!(at(0, 1000, 25), Pressure::Low);
+    assert_eq!(at(500, 2000, 92), Pressure::High);
+    // It is largest when they have begun to leave.
+    assert_eq!(at(200, 2100, 120), Pressure::Critical);
+    assert_eq!(at(400, 3000, 120), Pressure::Critical, "most of them are there");
+    assert_eq!(at(0, 4000, 120), Pressure::Low);
+    assert_eq!(at(0, 60_000, 121), Pressure::Low, "what else it needs now and then");
+    // What comes next has room in it, but not as much again.
+    assert_eq!(at(100, 61_000, 120), Pressure::Low);
+    assert_ne!(at(480, 62_000, 120), Pressure::Low);
+    assert_eq!(at(10, 63_000, 119), Pressure::Low);
+    // It grows, with few of them: they are larger than those before.
+    assert_eq!(at(20, 90_000, 126), Pressure::Critical);
+    assert_eq!(at(20, 91_000, 120), Pressure::Critical);
+    // And when what is no client's has grown, nothing of it was given back.
+    let budget = Budget::new(LIMIT);
+    assert_eq!(budget.observe_at(1000, percent(50)), Pressure::Low);
+    assert_eq!(budget.observe_at(30_000, percent(96)), Pressure::Critical);
+    assert_eq!(budget.observe_at(60_000, percent(96)), Pressure::Critical);
+}

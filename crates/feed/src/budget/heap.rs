@@ -1,0 +1,58 @@
+//! What the system reports of a process, and how much of it is in use.
+//!
+//! Allocators keep memory that was given back to them, and what is left of it is scattered. After a surge of clients
+//! the process stays large, therefore, though nothing that the server could end would make it smaller, and what comes
+//! next fits into what it has.
+
+/// For how long clients count that have gone, in milliseconds: the system reports late, and a surge may be over when
+/// the process is largest.
+const RECENT: u64 = 10_000;
+/// By how much a process may grow beyond its peak, in percent of the limit, until that is a new peak.
+const STEP: u64 = 5;
+
+/// The peak of the process, and the clients of then.
+#[derive(Debug, Default)]
+pub(super) struct Heap {
+    /// What was reported then, without the histories.
+    peak: u64,
+    /// What the clients of then were charged.
+    clients: u64,
+    /// The least that clients were ever charged: what is not theirs.
+    least: Option<u64>,
+    /// The most that clients were charged: since `since`, and in the time before that.
+    most: [u64; 2],
+    since: u64,
+}
+
+impl Heap {
+    /// How much of what the system reports is in use: without what the clients have given back that were there at
+    /// the peak and are not now.
+    pub(super) fn in_use(
+        &mut self,
+        now: u64,
+        reported: u64,
+        (histories, charged, viewers): (u64, u64, u64),
+        limit: u64,
+    ) -> u64 {
+        let clients = charged + viewers;
+        let least = *self.least.insert(self.least.map_or(clients, |least| least.min(clients)));
+        if now >= self.since + RECENT {
+            let before = if now >= self.since + 2 * RECENT { clients } else { self.most[0] };
+            (self.most, self.since) = ([clients, before], now);
+        }
+        self.most[0] = self.most[0].max(clients);
+        let others = reported.saturating_sub(histories);
+        if others > self.peak + super::part(limit, STEP) || self.peak == 0 {
+            (self.peak, self.clients) = (others, self.most[0].max(self.most[1]));
+            return reported;
+        }
+        if others > self.peak && clients >= self.clients {
+            (self.peak, self.clients) = (others, clients);
+        }
+        // Part of what was not needed without them.
+        let theirs = self.peak.saturating_sub(charged);
+        let (then, gone) = (self.clients.saturating_sub(least), self.clients.saturating_sub(clients));
+        let given_back = u128::from(theirs) * u128::from(gone) / u128::from(then.max(1));
+        reported.saturating_sub(u64::try_from(given_back).unwrap_or(u64::MAX))
+    }
+}
