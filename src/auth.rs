@@ -85,19 +85,35 @@ pub trait Authorize: Send + Sync + 'static {
     ///
     /// The future is dropped when the client leaves.
     fn authorize(&self, request: &Parts) -> impl Future<Output = Result<Access, Denied>> + Send;
+
+    /// Why new clients cannot be decided about now, if they cannot: `/readyz` then answers 503 with it, so that load
+    /// balancers send clients elsewhere. Anyone may read it. By default nothing.
+    fn unready(&self) -> Option<String> {
+        None
+    }
 }
 
 impl<T: Authorize + ?Sized> Authorize for Arc<T> {
+    fn unready(&self) -> Option<String> {
+        self.as_ref().unready()
+    }
+
     fn authorize(&self, request: &Parts) -> impl Future<Output = Result<Access, Denied>> + Send {
         self.as_ref().authorize(request)
     }
 }
 
 trait Erased: Send + Sync {
+    fn unready(&self) -> Option<String>;
+
     fn authorize<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Result<Access, Denied>>;
 }
 
 impl<T: Authorize> Erased for T {
+    fn unready(&self) -> Option<String> {
+        Authorize::unready(self)
+    }
+
     fn authorize<'a>(&'a self, request: &'a Parts) -> BoxFuture<'a, Result<Access, Denied>> {
         Box::pin(Authorize::authorize(self, request))
     }
@@ -116,6 +132,11 @@ impl fmt::Debug for Decider {
 impl Decider {
     pub(crate) fn new(authorize: impl Authorize) -> Self {
         Self(Arc::new(authorize))
+    }
+
+    /// Why it cannot decide now.
+    pub(crate) fn unready(&self) -> Option<String> {
+        self.0.unready()
     }
 
     /// Decides, or fails: a decider that does not answer lets no one in.

@@ -13,7 +13,8 @@ use serde_json::json;
 use super::{App, Problem};
 use crate::{
     admission::{Refusal, Snapshot},
-    feed::{Budget, End, Status},
+    auth::Decider,
+    feed::{Budget, End, Pressure, Status},
     source::command::Commands,
 };
 
@@ -24,6 +25,11 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     // Anyone may ask this: names of feeds are for those who may read them.
     let named = |feed: &str| if app.decider.is_some() { "feed".to_owned() } else { format!("feed {feed}") };
     reasons.extend(unready.iter().map(|feed| format!("{}: what keeps it does not answer", named(feed))));
+    if app.budget.as_ref().is_some_and(|budget| budget.pressure() >= Pressure::High) {
+        reasons.push("memory: it is short, and new viewers are refused".to_owned());
+    }
+    let undecided = app.decider.as_ref().and_then(Decider::unready);
+    reasons.extend(undecided.map(|why| format!("tokens: {why}")));
     let (status, text) = match reasons.is_empty() {
         true => (StatusCode::OK, "ready".to_owned()),
         false => (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n")),
@@ -186,5 +192,53 @@ fn write_admission(text: &mut String, now: &Snapshot) {
     let _ = writeln!(text, "# HELP {name} Clients and requests refused, by the reason.\n# TYPE {name} counter");
     for reason in Refusal::ALL {
         let _ = writeln!(text, "{name}{{reason=\"{}\"}} {}", reason.as_str(), now.refused(*reason));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::request::Parts;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::auth::{Access, Authorize, Denied};
+
+    async fn ready(app: &App) -> (u16, String) {
+        let request =
+            Request::get("/readyz").header(header::HOST, "localhost").body(axum::body::Body::empty()).unwrap();
+        let response = app.router().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let text = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap();
+        (status, String::from_utf8(text.into()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn new_clients_are_welcome_when_there_is_memory() {
+        let budget = Budget::new(100_000_000);
+        let app = App::without_identity([]).budget(&budget);
+        let mut seen = Vec::new();
+        for resident in [0, 91_000_000, 99_000_000, 88_000_000, 80_000_000] {
+            budget.observe(resident);
+            seen.push(ready(&app).await);
+        }
+        let short = (503, "memory: it is short, and new viewers are refused\n".to_owned());
+        let ready = (200, "ready\n".to_owned());
+        assert_eq!(seen, [ready.clone(), short.clone(), short.clone(), short, ready]);
+    }
+
+    #[tokio::test]
+    async fn new_clients_are_welcome_when_it_can_be_decided_what_they_may_do() {
+        struct Undecided;
+        impl Authorize for Undecided {
+            async fn authorize(&self, _: &Parts) -> Result<Access, Denied> {
+                Err(Denied::unavailable("later"))
+            }
+
+            fn unready(&self) -> Option<String> {
+                Some("there are no keys".into())
+            }
+        }
+        let app = App::without_identity([]).authorize(Arc::new(Undecided));
+        assert_eq!(ready(&app).await, (503, "tokens: there are no keys\n".to_owned()));
     }
 }

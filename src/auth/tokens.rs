@@ -312,6 +312,12 @@ impl Authorize for Tokens {
         };
         Ok(if self.public.is_empty() { access } else { access.read(self.public.iter().cloned()) })
     }
+
+    /// While keys could not be had yet. Not when they are only old: tokens are verified with them.
+    #[cfg(feature = "jwt")]
+    fn unready(&self) -> Option<String> {
+        self.lacks_keys().then(|| "the keys that verify them have not been fetched yet".to_owned())
+    }
 }
 
 async fn first(place: &Place) -> Result<(Stamp, Vec<u8>), TokensError> {

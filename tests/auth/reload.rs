@@ -132,9 +132,11 @@ mod served {
         let tokens = served.tokens().await;
         let _keeping = AbortOnDropHandle::new(tokio::spawn(tokens.clone().keep()));
         assert!(matches!(access(&tokens, old).await, Err(Denied::Unavailable(_))));
+        assert!(tokens.unready().is_some());
         served.set(first.to_string());
         tokio::time::sleep(Duration::from_secs(11)).await;
         access(&tokens, old).await.unwrap();
+        assert_eq!(tokens.unready(), None);
         let asked = || served.asked.load(Ordering::Relaxed);
         let before = asked();
         // A flood of tokens with keys that nobody has asks once in 10 s.
