@@ -67,7 +67,7 @@ mod linux {
     use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
     use netlink_packet_sock_diag::{
         SockDiagMessage,
-        constants::{AF_INET, AF_INET6, IPPROTO_TCP},
+        constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_LISTEN},
         inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
     };
     use netlink_sys::{Socket, SocketAddr as Netlink, protocols::NETLINK_SOCK_DIAG};
@@ -149,7 +149,10 @@ mod linux {
         let mut answer = Vec::with_capacity(LONGEST);
         socket.recv(&mut answer, 0).ok()?;
         match NetlinkMessage::<SockDiagMessage>::deserialize(&answer).ok()?.payload {
-            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => Some(*response),
+            // Of a connection that is gone it tells of the listener.
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                (response.header.state != TCP_LISTEN).then_some(*response)
+            }
             _ => None,
         }
     }

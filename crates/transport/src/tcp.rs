@@ -8,6 +8,7 @@ mod delivered;
 mod ending;
 mod flushed;
 mod frames;
+mod lingering;
 mod linked;
 mod opening;
 mod pace;
@@ -138,7 +139,8 @@ async fn connection<S>(
         ControlFrames::new(stream, limits.control_frames, move || counters.refused(Refusal::ControlFrames, remote));
     let stream = Flushed::new(stream, flushes.clone(), openings.clone(), ending.clone(), waiting.clone());
     let client = place.client().clone();
-    let stream = Linked::new(stream, upgraded.clone(), owner.clone(), place);
+    let stream = Linked::new(stream, upgraded.clone(), owner.clone());
+    ending.keep(place);
     let (connection_of_request, leaves) = (handle.clone(), upgraded.clone());
     let service = tower::service_fn(move |request: Request<Incoming>| {
         asks.cancel();

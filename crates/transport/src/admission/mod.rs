@@ -222,6 +222,13 @@ impl Admission {
         begun.map_err(|reason| client.refused(reason)).ok()
     }
 
+    /// Whether the application has little left for new connections.
+    #[cfg(feature = "tcp")]
+    pub(crate) fn is_short(&self) -> bool {
+        // Which takes nothing that is counted.
+        self.room.ask(Carrier::Quic) != Room::Plenty
+    }
+
     /// Waits for a place of the server's. Cancel-safe.
     async fn place(&self) -> Option<OwnedSemaphorePermit> {
         self.places.clone().acquire_owned().await.ok()

@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::{
     announced, connection,
     ending::{Ending, Socket},
+    lingering::Lingering,
     plain, send_buffer,
     stalled::Sockets,
 };
@@ -89,10 +90,11 @@ pub(crate) async fn serve(listener: Listener, context: Arc<Context>, stop: Cance
     // Those that are there stay when the loop is restarted.
     let mut connections = JoinSet::new();
     let mut restarts = Restarts::new(task);
-    let sockets = Sockets::default();
+    let (sockets, lingering) = (Sockets::default(), Lingering::default());
     let serving = async {
         loop {
-            let accepting = accept_all((&listener, &sockets), &places, &mut connections, &tls, &context, how, &stop);
+            let accepting =
+                accept_all((&listener, &sockets, &lingering), &places, &mut connections, &tls, &context, how, &stop);
             if !restarts.after(panics::caught_async(accepting).await, &stop).await {
                 break;
             }
@@ -105,12 +107,13 @@ pub(crate) async fn serve(listener: Listener, context: Arc<Context>, stop: Cance
     tokio::select! {
         () = serving => {}
         never = sockets.watch(&context.limits, |remote| context.admission.counters().refused(Refusal::SendTimeout, remote)) => match never {},
+        never = lingering.watch(&context.admission) => match never {},
     }
 }
 
 /// Accepts connections until `stop`.
 async fn accept_all(
-    (listener, sockets): (&TcpListener, &Sockets),
+    (listener, sockets, lingering): (&TcpListener, &Sockets, &Lingering),
     places: &ListenerPlaces,
     connections: &mut JoinSet<()>,
     tls: &Option<TlsAcceptor>,
@@ -153,7 +156,7 @@ async fn accept_all(
         let _ = stream.set_nodelay(true);
         notice_loss(&stream);
         send_buffer::bound(&stream);
-        let ending = Ending::new(stream.local_addr().ok(), remote);
+        let ending = Ending::new(stream.local_addr().ok(), remote).lingering(lingering);
         sockets.add(ending.progress());
         let deadline = after(tokio::time::Instant::now(), context.limits.handshake_timeout);
         let (context, stop) = (context.clone(), stop.clone());

@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll, ready},
@@ -25,8 +25,9 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::stalled::Progress;
+use super::{lingering::Lingering, stalled::Progress};
 use crate::{
+    admission::Place,
     diag,
     outstanding::{LINGER, LONGEST, PATIENCE},
 };
@@ -48,11 +49,30 @@ pub(super) struct Ending {
     local: Option<SocketAddr>,
     remote: SocketAddr,
     progress: Arc<Progress>,
+    /// What the connection counts as, until it has ended.
+    place: Arc<Mutex<Option<Place>>>,
+    lingering: Option<Lingering>,
 }
 
 impl Ending {
     pub(super) fn new(local: Option<SocketAddr>, remote: SocketAddr) -> Self {
-        Self { state: Arc::default(), local, remote, progress: Arc::new(Progress::new(local, remote)) }
+        let progress = Arc::new(Progress::new(local, remote));
+        Self { state: Arc::default(), local, remote, progress, place: Arc::default(), lingering: None }
+    }
+
+    /// Where it waits until its client has everything.
+    pub(super) fn lingering(mut self, lingering: &Lingering) -> Self {
+        self.lingering = Some(lingering.clone());
+        self
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<Place>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection has that place until its end, whoever has it then.
+    pub(super) fn keep(&self, place: Place) {
+        *self.place() = Some(place);
     }
 
     /// How far the client has come with what was written.
@@ -107,7 +127,8 @@ impl Ending {
 /// A TCP connection that ends as its answers need it.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    /// `None` when it has ended.
+    stream: Option<TcpStream>,
     ending: Ending,
     /// Its close is a reset.
     resets: bool,
@@ -115,12 +136,16 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, ending: Ending) -> Self {
-        Self { stream, ending, resets: false }
+        Self { stream: Some(stream), ending, resets: false }
+    }
+
+    fn stream(&mut self) -> io::Result<&mut TcpStream> {
+        self.stream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     fn prepare(&mut self) -> io::Result<()> {
         if !self.resets && !self.ending.is_framed() {
-            SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))?;
+            SockRef::from(&*self.stream()?).set_linger(Some(Duration::ZERO))?;
             self.resets = true;
         }
         Ok(())
@@ -129,24 +154,31 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if self.ending.progress.is_given_up() {
+        let (place, progress) = (self.ending.place().take(), &self.ending.progress);
+        let Some(stream) = self.stream.take() else { return };
+        if progress.is_given_up() {
             // What the client does not take would stay in the system, for as long as the client acknowledges that it
             // takes nothing.
-            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        } else if !self.resets
+            && progress.may_wait()
+            && let Some(lingering) = &self.ending.lingering
+        {
+            lingering.end(stream, progress.clone(), place);
         }
     }
 }
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        Pin::new(self.stream()?).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.prepare()?;
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let written = Pin::new(self.stream()?).poll_write(cx, buf);
         self.ending.progress.wrote(&written);
         written
     }
@@ -157,24 +189,24 @@ impl AsyncWrite for Socket {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.prepare()?;
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let written = Pin::new(self.stream()?).poll_write_vectored(cx, bufs);
         self.ending.progress.wrote(&written);
         written
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(self.stream()?).poll_flush(cx)
     }
 
     /// Only after everything was written: what is on its way arrives then, though the socket is closed.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        ready!(Pin::new(self.stream()?).poll_shutdown(cx))?;
         if self.resets {
-            SockRef::from(&self.stream).set_linger(None)?;
+            SockRef::from(&*self.stream()?).set_linger(None)?;
             self.resets = false;
             self.ending.state.store(FRAMED, Ordering::Release);
         }

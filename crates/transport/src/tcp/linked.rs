@@ -13,7 +13,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::{admission::Place, connection::Owner};
+use crate::connection::Owner;
 
 /// A stream whose connection lasts as long as it. After an upgrade, when hyper has handed it on, it fails when the
 /// connection is to be closed; before, its driver ends.
@@ -24,8 +24,6 @@ pub(super) struct Linked<S> {
     upgraded: Upgraded,
     /// Ends the handle when the stream is dropped.
     _owner: Arc<Owner>,
-    /// Taken for as long as there is the connection, whoever has it.
-    _place: Place,
 }
 
 /// Whether a connection is not hyper's any more.
@@ -43,9 +41,9 @@ impl Upgraded {
 }
 
 impl<S> Linked<S> {
-    pub(super) fn new(stream: S, upgraded: Upgraded, owner: Arc<Owner>, place: Place) -> Self {
+    pub(super) fn new(stream: S, upgraded: Upgraded, owner: Arc<Owner>) -> Self {
         let closing = || Box::pin(owner.handle().closing().clone().cancelled_owned());
-        Self { stream, closing: [closing(), closing()], upgraded, _owner: owner, _place: place }
+        Self { stream, closing: [closing(), closing()], upgraded, _owner: owner }
     }
 
     /// Fails when the connection is to be closed. Until then it wakes the task, also one that waits for a peer that

@@ -117,7 +117,7 @@ impl Progress {
     }
 
     /// Whether the client may not have everything.
-    fn may_wait(&self) -> bool {
+    pub(super) fn may_wait(&self) -> bool {
         let seen = lock(&self.seen);
         let written = self.written.load(Ordering::Relaxed);
         !self.is_cut() && (self.blocked.load(Ordering::Relaxed) || written > seen.written || seen.written > seen.taken)
@@ -152,11 +152,28 @@ impl Progress {
         self.cut.load(Ordering::Acquire)
     }
 
+    /// The last write was not accepted: there is more than the system has.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// The application closed the connection.
+    pub(super) fn is_closed(&self) -> bool {
+        self.handle.get().is_some_and(ConnectionHandle::is_closed)
+    }
+
+    pub(super) fn addresses(&self) -> (Option<SocketAddr>, SocketAddr) {
+        (self.local, self.remote)
+    }
+
+    pub(super) fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
     /// What the system holds for the client is to be dropped: it was cut, or closed by the application while it took
     /// no more.
     pub(super) fn is_given_up(&self) -> bool {
-        let closed = || self.handle.get().is_some_and(ConnectionHandle::is_closed);
-        self.is_cut() || self.blocked.load(Ordering::Relaxed) && closed()
+        self.is_cut() || self.is_blocked() && self.is_closed()
     }
 }
 

@@ -72,6 +72,11 @@ impl Serving {
         Self { addresses, certs, admission, _stop: stop.drop_guard() }
     }
 
+    /// How many connections count.
+    pub(crate) fn connections(&self) -> u64 {
+        self.admission.snapshot().connections
+    }
+
     /// How often that was the reason to refuse or cut a client.
     pub(crate) fn refused(&self, reason: Refusal) -> u64 {
         self.admission.snapshot().refused(reason)

@@ -147,6 +147,37 @@ async fn a_connection_that_is_closed_while_its_client_takes_nothing_is_reset() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
+/// Its client says that it sends nothing more, and its response ends; what the system has left of that still counts.
+#[tokio::test]
+async fn a_connection_that_its_client_half_closed_keeps_its_place_until_that_has_everything() {
+    let half_closed = async |serving: &Serving, told: &mut mpsc::UnboundedReceiver<_>| {
+        let mut stream = ask(serving, "/fast", "").await;
+        soon("a response", stream.read_exact(&mut [0; 17])).await.unwrap();
+        // The buffers fill.
+        tokio::time::sleep(TIMEOUT / 2).await;
+        stream.shutdown().await.unwrap();
+        assert_eq!(soon("the body is dropped", told.recv()).await, Some("fast"));
+        stream
+    };
+    let gone = async |serving: &Serving| {
+        while serving.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let (serving, mut told, _) = serving(Duration::from_secs(60)).await;
+    let mut stream = half_closed(&serving, &mut told).await;
+    tokio::time::sleep(TIMEOUT).await;
+    assert_eq!(serving.connections(), 1, "it counts");
+    soon("what was sent", stream.read_to_end(&mut Vec::new())).await.unwrap();
+    soon("its place is free", gone(&serving)).await;
+    let (serving, mut told, _) = self::serving(TIMEOUT).await;
+    let mut stream = half_closed(&serving, &mut told).await;
+    soon("its place is free", gone(&serving)).await;
+    let error = soon("the end of the connection", stream.read_to_end(&mut Vec::new())).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(serving.refused(Refusal::SendTimeout), 1);
+}
+
 #[tokio::test]
 async fn over_http1_a_client_that_takes_some_is_not_cut() {
     let timeout = Duration::from_secs(1);

@@ -1,0 +1,145 @@
+//! Connections that have ended on this side while their clients do not have everything.
+//!
+//! The system would go on to offer them the rest for minutes, after the server has forgotten them: what it holds would
+//! count for no address and no limit. So they keep their places until the client has acknowledged everything; one that
+//! does not is reset, and nothing of it stays.
+
+use std::{
+    convert::Infallible,
+    net::Shutdown,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use socket2::SockRef;
+use tokio::{net::TcpStream, sync::Notify, time::Instant};
+use tracing::debug;
+
+use super::stalled::Progress;
+use crate::{
+    admission::{Admission, Place, Refusal},
+    diag,
+};
+
+/// How often it is looked which have everything: at first, and for each at most twice as long after the time before.
+const LOOK: Duration = Duration::from_millis(20);
+/// The longest time between two looks at one.
+const RARELY: Duration = Duration::from_millis(500);
+/// How long a client may acknowledge nothing of what was written before its connection was closed by the application.
+const CLOSED: Duration = Duration::from_secs(1);
+/// The same of a response that is not complete: the client has to ask again anyway.
+const INCOMPLETE: Duration = Duration::from_secs(10);
+/// The same of one that is complete, when there is no send timeout.
+const COMPLETE: Duration = Duration::from_secs(60);
+/// How long it may take in all while memory is short.
+const SHORT: Duration = Duration::from_secs(2);
+
+/// Those of a listener. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lingering(Arc<Arrivals>);
+
+#[derive(Debug, Default)]
+struct Arrivals {
+    new: Mutex<Vec<Lingerer>>,
+    more: Notify,
+}
+
+#[derive(Debug)]
+struct Lingerer {
+    stream: TcpStream,
+    progress: Arc<Progress>,
+    /// Taken until then.
+    _place: Option<Place>,
+    begun: Instant,
+    /// How long it may acknowledge nothing.
+    patience: Duration,
+    /// The least that it had not acknowledged, and since when.
+    left: u32,
+    since: Instant,
+    /// When it is looked at next, and how long before that it was.
+    next: Instant,
+    pause: Duration,
+}
+
+/// What becomes of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Stays,
+    /// It has everything, or nobody knows.
+    Complete,
+    Reset,
+    /// Since memory is short.
+    Short,
+}
+
+impl Lingering {
+    /// Ends a connection, which keeps its place until its client has everything.
+    pub(super) fn end(&self, stream: TcpStream, progress: Arc<Progress>, place: Option<Place>) {
+        // After what was written, as a close would do.
+        let _ = SockRef::from(&stream).shutdown(Shutdown::Write);
+        let now = Instant::now();
+        let patience = match () {
+            () if progress.is_closed() => CLOSED,
+            () if progress.is_blocked() => INCOMPLETE,
+            () => COMPLETE,
+        };
+        let (begun, since, next) = (now, now, now + LOOK);
+        let lingerer =
+            Lingerer { stream, progress, _place: place, begun, patience, left: u32::MAX, since, next, pause: LOOK };
+        self.0.new.lock().unwrap_or_else(PoisonError::into_inner).push(lingerer);
+        self.0.more.notify_one();
+    }
+
+    fn arrived(&self) -> Vec<Lingerer> {
+        std::mem::take(&mut *self.0.new.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends them, each when it is time. When this is dropped, all are closed; the system offers the rest on then.
+    pub(super) async fn watch(&self, admission: &Admission) -> Infallible {
+        let mut all = Vec::new();
+        loop {
+            match all.is_empty() {
+                true => self.0.more.notified().await,
+                false => tokio::time::sleep(LOOK).await,
+            }
+            all.append(&mut self.arrived());
+            let now = Instant::now();
+            let (mut due, rest): (Vec<_>, _) = all.into_iter().partition(|one: &Lingerer| one.next <= now);
+            all = rest;
+            let left = diag::all_unacknowledged(due.iter().map(|one| one.progress.addresses()).collect()).await;
+            let (now, short) = (Instant::now(), admission.is_short());
+            for (mut one, left) in due.drain(..).zip(left) {
+                let fate = one.look(left, short, now);
+                match fate {
+                    Fate::Stays => {
+                        all.push(one);
+                        continue;
+                    }
+                    Fate::Complete => continue,
+                    Fate::Short => admission.refused(Refusal::Memory, one.progress.remote()),
+                    Fate::Reset => {}
+                }
+                debug!(remote = %one.progress.remote(), left, "a client does not take what was sent before the end of its connection: reset");
+                let _ = SockRef::from(&one.stream).set_linger(Some(Duration::ZERO));
+            }
+        }
+    }
+}
+
+impl Lingerer {
+    fn look(&mut self, left: Option<u32>, short: bool, now: Instant) -> Fate {
+        let Some(left) = left.filter(|left| *left > 0) else { return Fate::Complete };
+        if left < self.left {
+            (self.left, self.since) = (left, now);
+        }
+        self.pause = (2 * self.pause).min(RARELY);
+        self.next = now + self.pause;
+        match () {
+            // By the send timeout, which began before.
+            () if self.progress.is_given_up() => Fate::Reset,
+            () if now.duration_since(self.since) >= self.patience => Fate::Reset,
+            () if short && now.duration_since(self.begun) >= SHORT => Fate::Short,
+            () => Fate::Stays,
+        }
+    }
+}
