@@ -80,6 +80,7 @@ pub struct App {
     admission: Option<Counters>,
     commands: Option<Commands>,
     budget: Option<Budget>,
+    descriptors: Option<memory::Descriptors>,
     gauges: Vec<status::Gauge>,
     #[cfg(feature = "acme")]
     challenges: Option<crate::acme::Tokens>,
@@ -112,6 +113,7 @@ impl App {
             admission: None,
             commands: None,
             budget: None,
+            descriptors: None,
             gauges: Vec::new(),
             #[cfg(feature = "acme")]
             challenges: None,
@@ -176,6 +178,16 @@ impl App {
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.feeds.all().iter().for_each(|feed| feed.charge_to(budget));
         self.budget = Some(budget.clone());
+        self
+    }
+
+    /// Has `take` asked before a viewer comes that needs file descriptors of its own, with how many: for a feed that is
+    /// a file, or starts a command for each viewer. When it answers `false`, the viewer is refused with 503 (and
+    /// counted as [`Refusal::Descriptors`](crate::admission::Refusal::Descriptors)), and others find a descriptor for
+    /// their connection.
+    #[must_use]
+    pub fn descriptors(mut self, take: impl Fn(u64) -> bool + Send + Sync + 'static) -> Self {
+        self.descriptors = Some(memory::Descriptors(Arc::new(take)));
         self
     }
 

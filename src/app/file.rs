@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use tokio::io::AsyncReadExt;
 
-use super::{Problem, stored};
+use super::{Problem, memory, stored};
 use crate::{
     content,
     feed::{Feed, FeedError},
@@ -54,8 +54,16 @@ pub(super) async fn answer(feed: &Feed, path: &Arc<Path>, request: &Parts) -> Re
     if len == 0 {
         return Ok(None);
     }
-    let answered = stored::answer(path, request, || Some(feed.count_viewer())).await;
+    // What cuts it.
+    let mut head = Response::default();
+    let counted = || {
+        let counted = feed.count_viewer();
+        counted.on_cut(memory::cutting(request.version, &request.extensions, &mut head));
+        Some(counted)
+    };
+    let answered = stored::answer(path, request, counted).await;
     let mut response = answered.map_err(|why| unreadable(feed, path, &why))?;
+    response.extensions_mut().extend(std::mem::take(head.extensions_mut()));
     if stored::has_bytes(&response) {
         content.say(response.headers_mut());
     }

@@ -1,27 +1,34 @@
-//! What the app does when memory is short: no new viewers, and an end for those that are cut.
+//! What the app does when memory or file descriptors are short: no new viewers, and an end for those that are cut.
+
+use std::{fmt, sync::Arc};
 
 use axum::response::{IntoResponse, Response};
 use h3cast_proto::code;
-use http::{Extensions, HeaderValue, StatusCode, header};
+use http::{Extensions, HeaderValue, StatusCode, Version, header};
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Problem};
 use crate::{
     admission::Refusal,
-    connection::ConnectionHandle,
-    feed::{Pressure, Viewer},
+    connection::{ConnectionHandle, Cut},
+    feed::{Feed, Pressure, Viewer},
     format::CUT,
 };
 
 /// How long a client that was refused should wait, in seconds: it takes that long for memory to be free again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
-/// No viewer is admitted now.
-pub(super) struct Short;
+/// No viewer is admitted now, for want of this.
+pub(super) struct Short(Refusal);
 
 impl IntoResponse for Short {
     fn into_response(self) -> Response {
-        let text = "the server is short of memory, and takes no new viewers for now: try again later";
+        let text = match self.0 {
+            Refusal::Descriptors => {
+                "the server is short of file descriptors, and takes no new viewers of this feed for now: try again later"
+            }
+            _ => "the server is short of memory, and takes no new viewers for now: try again later",
+        };
         let mut response = Problem::new(StatusCode::SERVICE_UNAVAILABLE, text.into()).into_response();
         response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         response
@@ -29,17 +36,37 @@ impl IntoResponse for Short {
 }
 
 impl App {
-    /// Whether a new viewer may come.
-    pub(super) fn admit_viewer(&self, extensions: &Extensions) -> Result<(), Short> {
-        let Some(budget) = &self.budget else { return Ok(()) };
-        if budget.pressure() >= Pressure::High {
-            if let Some(admission) = &self.admission {
-                let client = extensions.get::<ConnectionHandle>().map(ConnectionHandle::remote_address);
-                admission.refused(Refusal::Memory, client.map_or_else(|| "?".into(), |client| client.to_string()));
+    /// Whether a new viewer of a feed may come.
+    pub(super) fn admit_viewer(&self, feed: &Feed, extensions: &Extensions) -> Result<(), Short> {
+        let short = || {
+            if self.budget.as_ref().is_some_and(|budget| budget.pressure() >= Pressure::High) {
+                return Some(Refusal::Memory);
             }
-            return Err(Short);
+            // A file, or the pipes of a command and the descriptor of the process.
+            let wanted = match () {
+                () if feed.file().is_some() => 1,
+                () if feed.is_costly() => 4,
+                () => return None,
+            };
+            let Descriptors(take) = self.descriptors.as_ref()?;
+            (!take(wanted)).then_some(Refusal::Descriptors)
+        };
+        let Some(reason) = short() else { return Ok(()) };
+        if let Some(admission) = &self.admission {
+            let client = extensions.get::<ConnectionHandle>().map(ConnectionHandle::remote_address);
+            admission.refused(reason, client.map_or_else(|| "?".into(), |client| client.to_string()));
         }
-        Ok(())
+        Err(Short(reason))
+    }
+}
+
+/// Takes so many file descriptors, if there are enough for requests.
+#[derive(Clone)]
+pub(super) struct Descriptors(pub(super) Arc<dyn Fn(u64) -> bool + Send + Sync>);
+
+impl fmt::Debug for Descriptors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Descriptors").finish_non_exhaustive()
     }
 }
 
@@ -51,10 +78,23 @@ pub(super) fn when_cut(viewer: &Viewer) -> CancellationToken {
     token
 }
 
-/// Has the connection of a viewer closed when the viewer is cut: a body is not asked for more while its client
-/// takes nothing.
-pub(super) fn close_when_cut(viewer: &Viewer, connection: Option<&ConnectionHandle>) {
-    if let Some(connection) = connection.cloned() {
-        viewer.on_cut(move || connection.close(code::H3_EXCESSIVE_LOAD, CUT));
+/// What to do when a viewer is cut that reads a response of the server's: a body is not asked for more while its client
+/// takes nothing. Its stream is reset; where there are none, its connection is closed.
+pub(super) fn cutting(
+    version: Version,
+    extensions: &Extensions,
+    response: &mut Response,
+) -> impl FnOnce() + Send + use<> {
+    let cut = Cut::default();
+    let connection = match version >= Version::HTTP_2 {
+        true => {
+            response.extensions_mut().insert(cut.clone());
+            None
+        }
+        false => extensions.get::<ConnectionHandle>().cloned(),
+    };
+    move || match connection {
+        Some(connection) => connection.close(code::H3_EXCESSIVE_LOAD, CUT),
+        None => cut.cut(),
     }
 }

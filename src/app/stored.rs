@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
@@ -225,15 +225,24 @@ impl http_body::Body for Exact {
         if this.left == 0 {
             return Poll::Ready(None);
         }
-        Poll::Ready(Some(match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+        if this.viewer.as_ref().is_some_and(Counted::is_cut) {
+            return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+        }
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            if let Some(viewer) = &this.viewer {
+                viewer.waits();
+            }
+            return Poll::Pending;
+        };
+        Poll::Ready(Some(match frame {
             Some(Ok(frame)) => {
                 let mut data = frame.into_data().unwrap_or_default();
                 data.truncate(usize::try_from(this.left).unwrap_or(usize::MAX));
                 this.left -= data.len() as u64;
-                if let Some(viewer) = &this.viewer {
-                    viewer.count(data.len());
-                }
-                Ok(Frame::data(data))
+                Ok(Frame::data(match &this.viewer {
+                    Some(viewer) => viewer.give(data),
+                    None => data,
+                }))
             }
             Some(Err(error)) => Err(error),
             None => Err(io::ErrorKind::UnexpectedEof.into()),

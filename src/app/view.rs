@@ -20,7 +20,7 @@ use tracing::debug;
 use super::{App, Problem, asked::Delivery, authorize::Decided, file, memory, quotas::account};
 use crate::{
     auth::Action,
-    connection::ConnectionHandle,
+    feed::Viewer,
     format::{Format, Framing, PREFIX_TYPE, Writer},
     http3::{TakenStream, Takeover},
 };
@@ -39,7 +39,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     }
     let account = account(&request.extensions, decided.access());
     asked.may_start(&request.extensions)?;
-    if let Err(short) = app.admit_viewer(&request.extensions) {
+    if let Err(short) = app.admit_viewer(&asked.feed, &request.extensions) {
         return Ok(short.into_response());
     }
     if let Some(path) = asked.file()
@@ -85,9 +85,9 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
         }
     };
     let other = decided.clone();
-    let connection = request.extensions.get::<ConnectionHandle>().cloned();
-    let body = move |viewer| {
-        memory::close_when_cut(&viewer, connection.as_ref());
+    let on_cut = memory::cutting(request.version, &request.extensions, &mut response);
+    let body = move |viewer: Viewer| {
+        viewer.on_cut(on_cut);
         Body::from_stream(writer(&other, viewer, Framing::Plain).into_stream())
     };
     let takeover = request.extensions.get::<Takeover>().cloned();

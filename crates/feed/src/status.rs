@@ -8,9 +8,15 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{Budget, Cursor, End, Epoch, Rate, log, rate::Meter};
+use crate::{
+    Budget, Cursor, End, Epoch, Rate,
+    budget::{Mark, Seat},
+    log,
+    rate::Meter,
+};
 
 /// The state of a feed at one moment.
 #[derive(Debug, Clone)]
@@ -95,22 +101,64 @@ impl FeedCounters {
 
 /// Counts as a viewer of a feed until it is dropped: something that reads the feed's bytes from its file.
 #[derive(Debug)]
-pub struct Counted(Arc<FeedCounters>);
+pub struct Counted {
+    counters: Arc<FeedCounters>,
+    /// If its feed has a budget.
+    seat: Option<Arc<Seat>>,
+}
 
 impl Counted {
     pub(crate) fn new(counters: Arc<FeedCounters>) -> Self {
         counters.joined();
-        Self(counters)
+        let seat = counters.budget.get().map(Budget::seat);
+        Self { counters, seat }
     }
 
     /// Counts a piece of that many bytes, which it has read.
     pub fn count(&self, bytes: usize) {
-        self.0.count(bytes);
+        self.counters.count(bytes);
+    }
+
+    /// Counts a piece that it is given now, and which its feed's [`Budget`] takes to be on its way for as long as the
+    /// buffer is kept or nothing more is given; the same bytes come back. See [`waits`](Self::waits).
+    #[must_use]
+    pub fn give(&self, bytes: Bytes) -> Bytes {
+        self.count(bytes.len());
+        let Some(seat) = &self.seat else { return bytes };
+        seat.given();
+        match seat.wants_mark() {
+            true => Mark::on(bytes, seat),
+            false => bytes,
+        }
+    }
+
+    /// It is back for more, and there is nothing yet.
+    pub fn waits(&self) {
+        if let Some(seat) = &self.seat {
+            seat.waits();
+        }
+    }
+
+    /// Calls `cut` when its feed's [`Budget`] cuts it, since it has taken nothing for too long while memory was short;
+    /// at once if that has happened. Only the last call counts; without a budget it does nothing.
+    pub fn on_cut(&self, cut: impl FnOnce() + Send + 'static) {
+        if let Some(seat) = &self.seat {
+            seat.on_cut(Box::new(cut));
+        }
+    }
+
+    /// Whether it was cut.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.seat.as_ref().is_some_and(|seat| seat.is_cut())
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.left();
+        self.counters.left();
+        if let Some(seat) = &self.seat {
+            seat.leave();
+        }
     }
 }

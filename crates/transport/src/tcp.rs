@@ -60,7 +60,7 @@ use self::{
 };
 use crate::{
     admission::{Idler, Place, Refusal},
-    connection::{ConnectionEnd, Owner},
+    connection::{ConnectionEnd, Cut, Owner},
     interim::Interim,
     outstanding::Outstanding,
     reached,
@@ -185,6 +185,7 @@ async fn connection<S>(
             let request = Request::from_parts(head, body);
             let response = response::checked(version, &method, context.service.clone().oneshot(request).await?);
             let mut response = refusal::held(response, &rest).await;
+            let cut = response.extensions_mut().remove::<Cut>();
             if is_upgrade(&method, response.status()) {
                 // Its end does not show here.
                 waits.stay();
@@ -202,9 +203,10 @@ async fn connection<S>(
                 *response.version_mut() = Version::HTTP_11;
             }
             let ending = Some(ending).filter(|_| ends);
-            Ok::<_, std::convert::Infallible>(
-                response.map(|body| Paced::new(deliver(body, &flushes, ending, leaving, Some(answering), Some(open)))),
-            )
+            Ok::<_, std::convert::Infallible>(response.map(|body| {
+                let body = deliver(body, &flushes, ending, leaving, Some(answering), Some(open));
+                Paced::new(body).cut_by(cut)
+            }))
         };
         async move {
             let answered = answered.await;
@@ -225,7 +227,8 @@ async fn connection<S>(
             closed.close(code::H3_REQUEST_CANCELLED, "the client took nothing of a complete response");
         }
     });
-    let tasks = Tasks { pauses, flushes: written.clone(), room: Room::default(), cut, stuck };
+    let tasks =
+        Tasks { pauses, flushes: written.clone(), room: Room::default(), cut, stuck, connection: handle.clone() };
     let builder = settings::builder(&limits, tasks, Pings::new(&waiting));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);

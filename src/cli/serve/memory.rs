@@ -92,7 +92,8 @@ impl Resources {
     /// Has the app show and keep to them; gives what the server asks for each connection.
     pub(super) fn install(&self, app: App) -> (App, impl Fn(Carrier) -> Room + Send + Sync + use<>) {
         let app = self.budget.iter().fold(app, App::budget);
-        let (used, limit) = (self.files.clone(), self.files.limit());
+        let (used, taken, limit) = (self.files.clone(), self.files.clone(), self.files.limit());
+        let app = app.descriptors(move |many| taken.take_for_request(many));
         let app = app.gauge("h3cast_descriptors", "File descriptors in use.", move || used.used() as f64);
         let app = match limit {
             Some(limit) => {

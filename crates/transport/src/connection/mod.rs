@@ -5,8 +5,10 @@
 //! | `handle` | [`ConnectionHandle`], which every request and session has |
 //! | `owner` | what holds a connection while it lasts, and ends its handle |
 //! | `tls`, `stats`, `end` | what the handle reports |
+//! | `cut` | what cuts a response |
 //! | `hooks` | what an application decides about connections before their first request |
 
+mod cut;
 mod end;
 mod handle;
 mod hooks;
@@ -14,6 +16,8 @@ mod owner;
 mod stats;
 mod tls;
 
+pub use cut::Cut;
+pub(crate) use cut::cut;
 pub use end::ConnectionEnd;
 pub use handle::{ConnectionHandle, Protocol};
 pub(crate) use hooks::Hooks;

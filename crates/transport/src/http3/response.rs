@@ -24,6 +24,7 @@ use super::{
     takeover::Offers,
 };
 use crate::{
+    connection::{self, Cut},
     guard::{Malformed, RequestParts, SendStream as GuardedSendStream, Stopped},
     interim::Outgoing,
     outstanding::LONGEST,
@@ -89,6 +90,7 @@ pub(super) async fn write(
             }
         }
     }
+    let cut = response.extensions_mut().remove::<Cut>();
     let (mut head, body) = checked(Version::HTTP_3, method, response).into_parts();
     if !head.headers.contains_key(header::DATE) {
         head.headers.insert(header::DATE, date());
@@ -117,6 +119,7 @@ pub(super) async fn write(
                 written = write_body(stream, body, &parts.malformed) => written,
                 // The body is dropped here, and with it whatever produces it.
                 () = &mut stopped => Err(code::H3_REQUEST_CANCELLED),
+                () = rarely(Box::pin(connection::cut(cut))) => Err(code::H3_EXCESSIVE_LOAD),
             }
         }
     };

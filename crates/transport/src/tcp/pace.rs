@@ -11,7 +11,7 @@
 use std::{
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -27,6 +27,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::PollSemaphore;
+
+use crate::connection::Cut;
 
 /// How many responses of a connection may have as much in h2 as it takes of one: 1 MiB, with its 256 KiB for each.
 const LARGE: usize = 4;
@@ -54,6 +56,8 @@ struct PaceCount {
     /// The task of the response, when it waits until little is left.
     waiting: AtomicWaker,
     room: Room,
+    /// What the application cuts it with.
+    cut: OnceLock<Cut>,
 }
 
 tokio::task_local! {
@@ -64,11 +68,11 @@ impl Pace {
     /// Of a response that begins.
     pub(super) fn new(room: &Room) -> Self {
         let (given, left) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self(Arc::new(PaceCount { given, left, waiting: AtomicWaker::new(), room: room.clone() }))
+        Self(Arc::new(PaceCount { given, left, waiting: AtomicWaker::new(), room: room.clone(), cut: OnceLock::new() }))
     }
 
     /// Runs the task of a response, whose body it counts.
-    pub(super) fn scope<T>(self, task: impl Future<Output = T>) -> impl Future<Output = T> {
+    fn scope<T>(self, task: impl Future<Output = T>) -> impl Future<Output = T> {
         RESPONSE.scope(self, task)
     }
 
@@ -89,19 +93,21 @@ pub(super) enum Taken<T> {
     Cut,
     /// The same, and it was complete: h2 has what is left of it.
     Stuck,
+    /// The application cut it, and its task has been dropped; if it was complete, h2 has what is left of it.
+    CutByApplication { complete: bool },
 }
 
 /// Runs the task of a response while its client takes something of it now and then: within each `timeout`, looked at
-/// every `pause`; and waits until h2 has nothing left of it. While the whole connection is `blocked`, it is not about
-/// this response.
+/// every `pause`, and until the application cuts it; and waits until h2 has nothing left of it. While the whole
+/// connection is `blocked`, it is not about this response. Without `pauses` only the application gives it up.
 pub(super) async fn while_taken<T>(
     pace: Pace,
     task: impl Future<Output = T>,
-    (timeout, pause): (Duration, Duration),
+    pauses: Option<(Duration, Duration)>,
     blocked: impl Fn() -> bool,
 ) -> Taken<T> {
     let mut task = pin!(Some(pace.clone().scope(task)));
-    let mut done = None;
+    let (mut done, mut cut) = (None, None);
     let mut timer = pin!(sleep(Duration::ZERO));
     // How much had left, and when that was seen first; `None` while everything has.
     let mut last: Option<(u64, Instant)> = None;
@@ -113,6 +119,15 @@ pub(super) async fn while_taken<T>(
             // With its body, and what that holds.
             task.set(None);
         }
+        if cut.is_none() {
+            cut = pace.0.cut.get().map(|cut| Box::pin(cut.is_cut()));
+        }
+        if cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Taken::CutByApplication { complete: done.is_some() });
+        }
+        let Some((timeout, pause)) = pauses else {
+            return done.take().map_or(Poll::Pending, |end| Poll::Ready(Taken::All(end)));
+        };
         loop {
             if done.is_some() {
                 pace.0.waiting.register(cx.waker());
@@ -152,6 +167,14 @@ impl Paced {
     /// Inside the task of its response.
     pub(super) fn new(body: Body) -> Self {
         Self { body, pace: RESPONSE.try_with(Pace::clone).ok(), asking: None, room: None }
+    }
+
+    /// The same of one that an application may cut.
+    pub(super) fn cut_by(self, cut: Option<Cut>) -> Self {
+        if let (Some(pace), Some(cut)) = (&self.pace, cut) {
+            let _ = pace.0.cut.set(cut);
+        }
+        self
     }
 
     /// Waits until it may give h2 another piece.
@@ -264,7 +287,7 @@ mod tests {
             });
             taking.await.unwrap();
         };
-        let taken = while_taken(Pace::new(&Room::default()), task, TIMES, || blocked).await;
+        let taken = while_taken(Pace::new(&Room::default()), task, Some(TIMES), || blocked).await;
         (taken == Taken::Cut).then(|| begun.elapsed())
     }
 
@@ -280,7 +303,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_response_that_waits_for_more_to_send_is_not() {
         let waiting = tokio::time::timeout(Duration::from_secs(100_000), async {
-            while_taken(Pace::new(&Room::default()), std::future::pending::<()>(), TIMES, || false).await
+            while_taken(Pace::new(&Room::default()), std::future::pending::<()>(), Some(TIMES), || false).await
         });
         assert!(waiting.await.is_err());
     }
@@ -294,7 +317,7 @@ mod tests {
             let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
             drop(given.send(piece));
         };
-        assert_eq!(while_taken(pace, task, TIMES, || false).await, Taken::Stuck);
+        assert_eq!(while_taken(pace, task, Some(TIMES), || false).await, Taken::Stuck);
         assert_eq!(begun.elapsed(), TIMES.0);
         drop(kept);
         // One that leaves is none, however late.
@@ -307,7 +330,7 @@ mod tests {
                 drop(piece);
             });
         };
-        assert_eq!(while_taken(pace, task, TIMES, || false).await, Taken::All(()));
+        assert_eq!(while_taken(pace, task, Some(TIMES), || false).await, Taken::All(()));
     }
 
     #[tokio::test]

@@ -2,9 +2,11 @@
 
 use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
+use h3cast_proto::code;
 use http::Request;
 use hyper::rt::Executor;
 use hyper_util::{rt::TokioTimer, server::conn::auto};
+use tokio::time::sleep;
 use tracing::error;
 
 use super::{
@@ -13,7 +15,10 @@ use super::{
     pace::{Pace, Room, Taken, while_taken},
     pings::Pings,
 };
-use crate::{limits::Limits, panics};
+use crate::{connection::ConnectionHandle, limits::Limits, panics};
+
+/// How long a connection may take nothing after one of its responses was cut: the reset cannot leave.
+const RESET: Duration = Duration::from_secs(1);
 
 /// Spawns hyper's tasks, each of them one request over HTTP/2, and logs their panics: hyper keeps no handle. A response
 /// of which the client takes nothing is cut.
@@ -27,6 +32,7 @@ pub(super) struct Tasks {
     pub(super) cut: Arc<dyn Fn() + Send + Sync>,
     /// Called when one is stuck in h2: the connection has to end.
     pub(super) stuck: Arc<dyn Fn() + Send + Sync>,
+    pub(super) connection: ConnectionHandle,
 }
 
 impl<F> Executor<F> for Tasks
@@ -34,17 +40,26 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, task: F) {
-        let Self { pauses, flushes, room, cut, stuck } = self.clone();
+        let Self { pauses, flushes, room, cut, stuck, connection } = self.clone();
         // It is large, and each layer around it would have room for it again.
         let task = Box::pin(task);
         tokio::spawn(async move {
             let task = async {
                 let pace = Pace::new(&room);
-                let Some(pauses) = pauses else { return pace.scope(task).await };
                 match while_taken(pace, task, pauses, || flushes.is_blocked()).await {
                     Taken::All(()) => {}
                     Taken::Cut => cut(),
                     Taken::Stuck => stuck(),
+                    // The reset frees what h2 holds, and what the system holds goes if the client takes it.
+                    Taken::CutByApplication { complete: false } if !flushes.is_blocked() => {}
+                    Taken::CutByApplication { complete } => {
+                        let written = flushes.written();
+                        sleep(RESET).await;
+                        if complete || flushes.is_blocked() && flushes.written() == written {
+                            let reason = "a response was cut, and its connection takes nothing";
+                            connection.close(code::H3_EXCESSIVE_LOAD, reason);
+                        }
+                    }
                 }
             };
             let mut task = pin!(panics::caught_async(task));

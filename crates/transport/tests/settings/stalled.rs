@@ -8,7 +8,9 @@ use std::{
 use axum::{Extension, Router, body::Body, extract::State, routing::get};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use h3cast_transport::{ConnectionHandle, Limits, admission::Refusal, http3::Takeover, webtransport::StreamError};
+use h3cast_transport::{
+    ConnectionHandle, Limits, admission::Refusal, connection::Cut, http3::Takeover, webtransport::StreamError,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -76,6 +78,16 @@ async fn serving(timeout: Duration) -> (Serving, mpsc::UnboundedReceiver<&'stati
         });
         endless(seen, "closed", 64 << 10, Duration::ZERO)
     };
+    // Cut by its handler when that is told to.
+    let cut = async |State(seen): State<Seen>| {
+        let (more, cut) = (seen.more.clone(), Cut::default());
+        let cuts = cut.clone();
+        tokio::spawn(async move {
+            more.notified().await;
+            cuts.cut();
+        });
+        (Extension(cut), endless(seen, "cut", 64 << 10, Duration::ZERO))
+    };
     let upgrade = async |State(seen): State<Seen>, request: axum::extract::Request| {
         tokio::spawn(async move {
             let mut stream = hyper_util::rt::TokioIo::new(hyper::upgrade::on(request).await.unwrap());
@@ -102,6 +114,7 @@ async fn serving(timeout: Duration) -> (Serving, mpsc::UnboundedReceiver<&'stati
         .route("/slow", get(slow))
         .route("/waits", get(waits))
         .route("/closed", get(closed))
+        .route("/cut", get(cut))
         .route("/upgrade", get(upgrade))
         .with_state(Seen { gone, more: more.clone() });
     let limits = Limits::default().send_timeout(timeout);
@@ -214,6 +227,50 @@ async fn over_http2_a_stream_without_credit_is_cut_alone() {
     assert_eq!((last.stream, &last.payload[..]), (3, &b"last"[..]));
     h2.write(&frame(HEADERS, 5, 5, &fields("/"))).await.unwrap();
     assert_eq!(h2.until(HEADERS).await.expect("an answer").stream, 5);
+}
+
+/// Without any send timeout: the application does that.
+#[tokio::test]
+async fn a_response_that_the_application_cuts_ends_alone() {
+    let (serving, mut told, more) = serving(Duration::ZERO).await;
+    let mut h2 = H2::open(serving.plain()).await;
+    h2.write(&frame(HEADERS, 5, 1, &fields("/cut"))).await.unwrap();
+    h2.until(DATA).await.expect("its beginning");
+    more.notify_one();
+    assert_eq!(soon("a cut", told.recv()).await, Some("cut"));
+    let reset = h2.until(RST_STREAM).await.expect("a reset");
+    assert_eq!((reset.stream, &reset.payload[..]), (1, &[0, 0, 0, 8][..]));
+    h2.write(&frame(WINDOW_UPDATE, 0, 0, &[0, 0x10, 0, 0])).await.unwrap();
+    h2.write(&frame(HEADERS, 5, 3, &fields("/"))).await.unwrap();
+    assert_eq!(h2.until(HEADERS).await.expect("an answer").stream, 3);
+    let quic = serving.quic().await.unwrap();
+    let (_send, mut recv) = ask_quic(&quic, "/cut").await;
+    recv.read_exact(&mut [0; 100]).await.unwrap();
+    more.notify_one();
+    assert_eq!(soon("a cut", told.recv()).await, Some("cut"));
+    assert_eq!(rest(&mut recv).await.1, Some(h3cast_transport::http3::code::H3_EXCESSIVE_LOAD));
+    let (_send, mut recv) = ask_quic(&quic, "/").await;
+    assert!(matches!(rest(&mut recv).await, (size, None) if size > 5));
+}
+
+/// Its reset cannot leave, and would free nothing.
+#[tokio::test]
+async fn a_connection_of_http2_that_takes_nothing_ends_after_a_response_was_cut() {
+    let (serving, mut told, more) = serving(Duration::ZERO).await;
+    let mut h2 = H2::on(narrow(serving.plain()).await).await;
+    h2.write(&frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0])).await.unwrap();
+    h2.write(&frame(4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff])).await.unwrap();
+    h2.write(&frame(HEADERS, 5, 1, &fields("/cut"))).await.unwrap();
+    // The buffers fill.
+    tokio::time::sleep(TIMEOUT).await;
+    more.notify_one();
+    assert_eq!(soon("a cut", told.recv()).await, Some("cut"));
+    soon("the end of the connection", async {
+        while serving.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -8,12 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// For what is not a connection: commands (two pipes each), files, certificates.
+/// For what is neither a connection nor a request: followed files, certificates.
 const RESERVE: u64 = 32;
 
 /// How often they are counted at most for connections at the limit: before Linux 6.2, and elsewhere, that is a list of
 /// all of them.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The same for requests, which need many more of them, and for a shorter time.
+const SHORT_PAUSE: Duration = Duration::from_millis(20);
 
 /// The file descriptors of the process.
 #[derive(Debug)]
@@ -73,17 +75,28 @@ impl Files {
         self.take_at(Instant::now(), inside)
     }
 
+    /// Counts so many more, for a request; `false` when the rest is for connections, and for what they have a reserve
+    /// for: few connections with many requests would keep all others out.
+    pub(super) fn take_for_request(&self, many: u64) -> bool {
+        let most = |limit: u64, reserve: u64| limit - (2 * reserve).min(limit / 2);
+        self.take_up_to(most, many, Instant::now(), SHORT_PAUSE)
+    }
+
     fn take_at(&self, now: Instant, inside: bool) -> bool {
+        let most = |limit: u64, reserve| limit.saturating_sub(if inside { reserve / 2 } else { reserve });
+        self.take_up_to(most, 1, now, PAUSE)
+    }
+
+    fn take_up_to(&self, most: impl Fn(u64, u64) -> u64, many: u64, now: Instant, pause: Duration) -> bool {
         let Some(limit) = self.limit else { return true };
-        let reserve = (limit / 20).clamp(RESERVE, 32 * RESERVE);
-        let most = limit.saturating_sub(if inside { reserve / 2 } else { reserve });
-        let more = |used: u64| (used < most).then_some(used + 1);
+        let most = most(limit, (limit / 20).clamp(RESERVE, 32 * RESERVE));
+        let more = |used: u64| (used + many <= most).then_some(used + many);
         let take = || self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
         if take() {
             return true;
         }
         // Some may have been closed since. A flood of connections is no reason to count them for each.
-        self.look_if(now, |last| now.duration_since(last) >= PAUSE);
+        self.look_if(now, |last| now.saturating_duration_since(last) >= pause);
         take()
     }
 }
@@ -139,6 +152,15 @@ mod tests {
         assert!(!takes(Some(1000), || Some(950), false) && takes(Some(1000), || Some(950), true));
         assert!(!takes(Some(2), || Some(2), false) && !takes(Some(2), || Some(2), true));
         assert!(takes(None, || Some(1 << 40), false));
+        // Connections find some when requests get no more.
+        let files = Files::of(Some(1000), || Some(895));
+        files.look();
+        assert!(files.take_for_request(4) && files.take_for_request(1) && !files.take_for_request(1));
+        assert!(files.take(false));
+        let full = Files::of(Some(1000), || Some(900));
+        full.look();
+        assert!(!full.take_for_request(1) && full.take(false));
+        assert!(Files::of(None, || Some(1 << 40)).take_for_request(4));
     }
 
     #[test]
