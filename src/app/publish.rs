@@ -20,6 +20,7 @@ use http_body::Body as _;
 use serde_json::json;
 
 use self::{
+    keys::Owner,
     known::{PublicationRequest, Said},
     pieces::publish,
 };
@@ -75,7 +76,8 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text.into()));
     }
     // The publication first: it may take the place of one that runs.
-    let said = Said { feed: feed.name(), account, key, offset, shared: publisher.is_shared() };
+    let owner = decided.access().named_by().map(|(token, name)| Owner::new(token, name));
+    let said = Said { feed: feed.name(), account, owner, key, offset, shared: publisher.is_shared() };
     let mut publication = publications.begin(said).await?;
     let _place = publications.place(account)?;
     let pieces = body.into_data_stream().map(|piece| piece.map_err(io::Error::other));

@@ -7,6 +7,7 @@ mod counted;
 mod ends;
 #[cfg(feature = "jwt")]
 mod jwt;
+mod owners;
 #[cfg(feature = "cli")]
 mod program;
 mod reload;

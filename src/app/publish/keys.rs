@@ -30,17 +30,44 @@ pub(in crate::app) struct Extent {
     pub(in crate::app) bytes: u64,
 }
 
-/// A key of a feed, which both may be long.
+/// A key of a feed, of one owner or of all who have no name. All of them may be long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct KeyId([u8; 16]);
 
 impl KeyId {
-    pub(super) fn of(feed: &str, key: &str) -> Self {
+    pub(super) fn of(feed: &str, owner: Option<&Owner>, key: &str) -> Self {
         // A key has no zero byte, and neither has a feed's name.
-        let hash = Sha256::new().chain_update(feed).chain_update([0]).chain_update(key).finalize();
-        let mut id = [0; 16];
-        id.copy_from_slice(&hash[..16]);
-        Self(id)
+        let hash = Sha256::new().chain_update(feed).chain_update([0]).chain_update(key).chain_update([0]);
+        let hash = match owner {
+            Some(Owner(owner)) => hash.chain_update(owner),
+            None => hash,
+        };
+        Self(first_half(hash))
+    }
+}
+
+fn first_half(hash: Sha256) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.copy_from_slice(&hash.finalize()[..16]);
+    half
+}
+
+/// The client whose keys they are: the one that a token names, the same at every server that takes it. Clients that
+/// no token names share theirs, since the address of one that comes back may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Owner([u8; 16]);
+
+impl Owner {
+    /// The one of this name, by this kind of token.
+    pub(super) fn new(token: &str, name: &str) -> Self {
+        Self(first_half(Sha256::new().chain_update(token).chain_update([0]).chain_update(name)))
+    }
+
+    /// What its chunks are known by where the feed is stored. No client without a name has the same: that of a feed,
+    /// with which theirs begins, has no slash.
+    pub(super) fn prefix(self) -> String {
+        let digits = self.0.iter().fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"));
+        format!("/{digits}/")
     }
 }
 
@@ -242,12 +269,12 @@ mod tests {
     }
 
     fn key(number: usize) -> KeyId {
-        KeyId::of("feed", &number.to_string())
+        KeyId::of("feed", None, &number.to_string())
     }
 
     /// One request of a key from its beginning to its end.
     fn publish(keys: &mut Keys, account: &Account, feed: &str, number: usize) -> Result<(), NoRoom> {
-        let id = KeyId::of(feed, &number.to_string());
+        let id = KeyId::of(feed, None, &number.to_string());
         keys.run(id, account, feed, Extent::default(), Run::default())?;
         keys.finish(id, Extent { bytes: number as u64 + 1, ..Extent::default() });
         Ok(())
@@ -281,7 +308,7 @@ mod tests {
         let known: Vec<_> = (0..50).filter(|number| keys.progress(key(*number)).is_some()).collect();
         assert_eq!(known, (40..50).collect::<Vec<_>>());
         assert!(keys.progress(key(1000)).is_some(), "another's");
-        assert!(keys.progress(KeyId::of("other", "0")).is_some(), "of another feed");
+        assert!(keys.progress(KeyId::of("other", None, "0")).is_some(), "of another feed");
         // One that is used again is the newest.
         publish(&mut keys, &account(1), "feed", 40).unwrap();
         publish(&mut keys, &account(1), "feed", 50).unwrap();
@@ -327,6 +354,16 @@ mod tests {
         assert_eq!(keys.progress(key(5)).unwrap().bytes, 6);
         publish(&mut keys, &account(3), "feed", 6).unwrap();
         check(&keys);
+    }
+
+    #[test]
+    fn a_key_is_its_owners() {
+        let owners = [None, Some(Owner::new("static token", "a")), Some(Owner::new("JSON web token", "a"))];
+        let ids = owners.map(|owner| KeyId::of("feed", owner.as_ref(), "1"));
+        assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2]);
+        assert_eq!(ids[1], KeyId::of("feed", Some(&Owner::new("static token", "a")), "1"));
+        let prefix = Owner::new("static token", "a").prefix();
+        assert!(prefix.starts_with('/') && prefix.len() == 34, "{prefix}");
     }
 
     /// A client that comes back from another address keeps its publication, and pays for it there.

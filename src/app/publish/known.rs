@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Problem,
-    keys::{Extent, KeyId, KeyLimits, Keys, NoRoom, Run},
+    keys::{Extent, KeyId, KeyLimits, Keys, NoRoom, Owner, Run},
 };
 use crate::{chunk::Cursor, feed::Account};
 
@@ -43,6 +43,8 @@ pub(super) struct Said<'a> {
     pub(super) feed: &'a str,
     /// Whom the key counts for.
     pub(super) account: &'a Account,
+    /// Whose key it is.
+    pub(super) owner: Option<Owner>,
     pub(super) key: Option<String>,
     /// Where in its publication the body begins.
     pub(super) offset: Option<u64>,
@@ -72,12 +74,13 @@ impl Ledger {
             let (progress, run) = (Extent::default(), Run::default());
             return Ok(PublicationRequest { known: self.clone(), key: None, progress, skip: 0, run });
         };
-        let id = KeyId::of(said.feed, key);
+        let id = KeyId::of(said.feed, said.owner.as_ref(), key);
         loop {
             match self.try_begin(id, offset, &said)? {
                 Begun::After(ended) => ended.cancelled().await,
                 Begun::At(progress, run) => {
-                    let key = Key { id, name: format!("{}/{key}", said.feed) };
+                    let prefix = said.owner.map(Owner::prefix).unwrap_or_default();
+                    let key = Key { id, name: format!("{prefix}{}/{key}", said.feed) };
                     let skip = progress.bytes - offset;
                     return Ok(PublicationRequest { known: self.clone(), key: Some(key), progress, skip, run });
                 }

@@ -68,7 +68,8 @@ async fn one_stream(
         let feed = &app.feed_named(feed.name(), "", account, decided, Action::Publish).await?;
         let publisher = publications.admit(feed, decided)?;
         let _place = publications.place(account)?;
-        let said = Said { feed: feed.name(), account, key: None, offset: None, shared: publisher.is_shared() };
+        let shared = publisher.is_shared();
+        let said = Said { feed: feed.name(), account, owner: None, key: None, offset: None, shared };
         let mut publication = publications.begin(said).await?;
         let pieces = stream::unfold(&mut stream, |stream| async move {
             let piece = stream.read_bytes(usize::MAX).await.map_err(io::Error::other).transpose()?;
