@@ -24,6 +24,7 @@ use crate::{
     body::Unfinished,
     origin::Origin,
     rarely,
+    server::{Forwarded, Via},
 };
 
 /// The value of no cookie.
@@ -249,19 +250,29 @@ fn is_by_cookie(request: &Parts, access: &Access) -> bool {
     request.headers.contains_key(header::COOKIE) && !has_bearer()
 }
 
-/// Whether a page of this very server asks, by what the browser says. Behind a proxy that ends TLS the scheme
-/// differs, so that only host and port are compared.
+/// Whether a page of this very server asks, by what the browser says: in `Sec-Fetch-Site`, which it sends where a
+/// network could not change it, else in `Origin`. The server is what the client calls it, which behind a trusted proxy
+/// is what that forwards.
 fn is_same_origin(request: &Parts) -> bool {
-    let text = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
-    if text("sec-fetch-site") == Some("same-origin") {
-        return true;
+    let mut sites = request.headers.get_all("sec-fetch-site").iter().peekable();
+    if sites.peek().is_some() {
+        return sites.all(|site| site == "same-origin");
     }
-    let Some(origin) = text("origin") else { return false };
-    let authority = host::checked(request.version, &request.uri, &request.headers).ok().flatten().unwrap_or_default();
-    ["https", "http"].iter().any(|scheme| {
-        let own: Option<Origin> = format!("{scheme}://{authority}").parse().ok();
-        own.is_some() && own == origin.parse().ok()
-    })
+    let mut origins = request.headers.get_all(header::ORIGIN).iter();
+    let (Some(origin), None) = (origins.next(), origins.next()) else { return false };
+    let Some(origin) = origin.to_str().ok().and_then(|origin| origin.parse::<Origin>().ok()) else { return false };
+    let forwarded = request.extensions.get::<Forwarded>();
+    let named = || host::checked(request.version, &request.uri, &request.headers).ok().flatten();
+    let Some(authority) = forwarded.and_then(Forwarded::host).or_else(named) else { return false };
+    let via = request.extensions.get::<Via>().map(|via| via.tls);
+    // One that forwards may have ended TLS and not say so; so may what is in front of another server than ours.
+    let https = forwarded.map_or(via, Forwarded::https);
+    let schemes = match https {
+        Some(true) => &["https"][..],
+        Some(false) => &["http"],
+        None => &["https", "http"],
+    };
+    schemes.iter().any(|scheme| format!("{scheme}://{authority}").parse().is_ok_and(|own: Origin| own == origin))
 }
 
 /// Keeps what is secret in a request out of every log that shows requests.

@@ -8,6 +8,7 @@ mod ends;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod owners;
+mod pages;
 #[cfg(feature = "cli")]
 mod program;
 mod reload;
