@@ -37,6 +37,7 @@
 mod access;
 mod credential;
 mod denied;
+mod exposed;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod pattern;
@@ -54,6 +55,8 @@ use http::request::Parts;
 pub use access::{Access, Action};
 pub use credential::{Credential, DEFAULT_COOKIE, LONGEST_TOKEN, Way};
 pub use denied::Denied;
+#[cfg(feature = "cli")]
+pub(crate) use exposed::Exposed;
 #[cfg(feature = "jwt")]
 pub use jwt::{
     Claims, KeyError, LEEWAY,

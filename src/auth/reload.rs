@@ -1,6 +1,13 @@
 //! What is read again when it changes: files, and what others serve.
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+#[cfg(unix)]
+use std::{fs::File, io::Read};
 
 use futures_util::future::BoxFuture;
 use tokio::{
@@ -71,12 +78,42 @@ impl Stamp {
             #[cfg(unix)]
             let inode = {
                 use std::os::unix::fs::MetadataExt;
+                // A pipe has been read: its times change, and there is nothing more in it.
+                if !metadata.is_file() {
+                    return (0, std::time::SystemTime::UNIX_EPOCH, metadata.ino());
+                }
                 metadata.ino() ^ (metadata.ctime_nsec() as u64).rotate_left(32)
             };
             #[cfg(not(unix))]
             let inode = 0;
             (metadata.len(), metadata.modified().unwrap_or(std::time::SystemTime::UNIX_EPOCH), inode)
         }))
+    }
+}
+
+/// Reads a file again that may have been replaced by anything: where that is a pipe, nobody may ever write to it.
+#[cfg(unix)]
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(not(unix))]
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    std::fs::read(path)
+}
+
+fn checked(bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+    match bytes.len() <= LONGEST {
+        true => Ok(bytes),
+        false => Err(io::Error::other(format!("it is longer than {LONGEST} bytes"))),
     }
 }
 
@@ -87,16 +124,19 @@ impl Place {
         Self::Served { name, fetch, asked: Arc::new(asked) }
     }
 
-    /// Reads it as it is now.
+    /// Reads it for the first time. It may be a pipe.
     pub(super) async fn read(&self) -> io::Result<Vec<u8>> {
-        let bytes = match self {
+        checked(match self {
             Self::File(path) => tokio::fs::read(path).await?,
             Self::Served { fetch, .. } => fetch().await?,
-        };
-        match bytes.len() <= LONGEST {
-            true => Ok(bytes),
-            false => Err(io::Error::other(format!("it is longer than {LONGEST} bytes"))),
-        }
+        })
+    }
+
+    /// Reads it as it is now.
+    pub(super) async fn reread(&self) -> io::Result<Vec<u8>> {
+        let Self::File(path) = self else { return self.read().await };
+        let path = path.clone();
+        checked(tokio::task::spawn_blocking(move || read_file(&path)).await.map_err(io::Error::other)??)
     }
 
     /// What it is like now, for [`changed`](Self::changed).
@@ -107,8 +147,8 @@ impl Place {
         }
     }
 
-    /// Completes when it is to be read again: a file that differs from `known` and does not change just now, or what
-    /// is served and is due or wanted. Cancel-safe.
+    /// Completes when it is to be read again: a file that differs from `known`, as one that is gone does, and does not
+    /// change just now, or what is served and is due or wanted. Cancel-safe.
     pub(super) async fn changed(&self, known: &mut Stamp, works: bool) {
         match self {
             Self::File(path) => {
@@ -117,7 +157,7 @@ impl Place {
                     sleep(LOOK).await;
                     let now = Stamp::of(path).await;
                     // One that is being written is left alone: half of it may look like all of it.
-                    if now != *known && now == last && now.0.is_some() {
+                    if now != *known && now == last {
                         *known = now;
                         return;
                     }
@@ -159,5 +199,32 @@ impl Place {
         }
         asked.wanted.notify_one();
         timeout(WAIT, answers.changed()).await.is_ok_and(|changed| changed.is_ok())
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// Someone makes the file a pipe, to which nobody writes, and puts it back.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_was_gone_or_a_pipe_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens");
+        std::fs::write(&path, "one").unwrap();
+        let place = Place::File(path.clone());
+        let mut stamp = place.stamp().await;
+        std::fs::remove_file(&path).unwrap();
+        place.changed(&mut stamp, true).await;
+        assert_eq!(place.reread().await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        place.changed(&mut stamp, true).await;
+        assert_eq!(place.reread().await.unwrap_err().to_string(), "it is not a regular file");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "two").unwrap();
+        place.changed(&mut stamp, true).await;
+        assert_eq!(place.reread().await.unwrap(), b"two");
+        std::fs::write(&path, vec![b'x'; LONGEST + 1]).unwrap();
+        assert!(place.reread().await.unwrap_err().to_string().contains("longer than"));
     }
 }

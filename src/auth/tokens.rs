@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use super::jwt::{self, KeyError, KeyKind, KeySet, Unverified};
 use super::{
     Access, Authorize, BadTokens, Credential, DEFAULT_COOKIE, Denied, Pattern,
+    exposed::Exposed,
     reload::{Place, Stamp},
     statics::Statics,
 };
@@ -218,26 +219,15 @@ impl Tokens {
     /// The files that other users of this machine can read, though they hold secrets. Blocks.
     #[must_use]
     pub fn exposed(&self) -> Vec<PathBuf> {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let secret = self.sources.iter().filter(|source| match &*source.held() {
-                Held::Tokens(_) => true,
-                #[cfg(feature = "jwt")]
-                Held::Keys(keys, _) => keys.is_secret(),
-                #[cfg(feature = "jwt")]
-                Held::NoKeys => false,
-            });
-            let paths = secret.filter_map(|source| match &source.place {
-                Place::File(path) if !path.as_os_str().is_empty() => Some(path.clone()),
-                _ => None,
-            });
-            let others =
-                |path: &PathBuf| std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
-            paths.filter(others).collect()
-        }
-        #[cfg(not(unix))]
-        Vec::new()
+        let exposed = self.sources.iter().filter(|source| source.exposed().read);
+        exposed.filter_map(|source| source.file().map(Into::into)).collect()
+    }
+
+    /// What to warn of: files that other users of this machine can read, though they hold secrets, or can write.
+    /// Blocks.
+    #[cfg(feature = "cli")]
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.sources.iter().filter_map(|source| source.warning(source.exposed())).collect()
     }
 
     /// Reads files and what is served again when they change, for as long as it is polled. It does not end.
@@ -332,6 +322,10 @@ fn statics(bytes: &[u8]) -> Result<Statics, BadTokens> {
     Statics::parse(text.map_err(|_| BadTokens { line: 1, what: "the file is not text in UTF-8".into() })?)
 }
 
+fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Why something could not be read again.
 #[derive(Debug, thiserror::Error)]
 enum Unreadable {
@@ -353,25 +347,64 @@ impl Source {
         self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Its file, if it has one.
+    fn file(&self) -> Option<&Path> {
+        match &self.place {
+            Place::File(path) => Some(path.as_path()).filter(|path| !path.as_os_str().is_empty()),
+            Place::Served { .. } => None,
+        }
+    }
+
+    fn is_secret(&self) -> bool {
+        match &*self.held() {
+            Held::Tokens(_) => true,
+            #[cfg(feature = "jwt")]
+            Held::Keys(keys, _) => keys.is_secret(),
+            #[cfg(feature = "jwt")]
+            Held::NoKeys => false,
+        }
+    }
+
+    /// What other users of this machine can do with its file, and should not. Blocks.
+    fn exposed(&self) -> Exposed {
+        let of = if self.is_secret() { Exposed::of } else { Exposed::of_public };
+        self.file().map(of).unwrap_or_default()
+    }
+
+    /// The same, without blocking.
+    async fn look(self: &Arc<Self>) -> Exposed {
+        let source = self.clone();
+        tokio::task::spawn_blocking(move || source.exposed()).await.unwrap_or_default()
+    }
+
+    fn warning(&self, exposed: Exposed) -> Option<String> {
+        self.file().filter(|_| !exposed.is_none()).map(|file| exposed.warning(file).to_string())
+    }
+
     /// Reads it again when it changes, until dropped.
-    async fn keep(&self) {
+    async fn keep(self: &Arc<Self>) {
         if matches!(&self.place, Place::File(path) if path.as_os_str().is_empty()) {
             return;
         }
         let mut stamp = self.stamp.clone();
         let mut failed = String::new();
+        let mut exposed = self.look().await;
         loop {
             #[cfg(feature = "jwt")]
             let works = failed.is_empty() && !matches!(&*self.held(), Held::NoKeys);
             #[cfg(not(feature = "jwt"))]
             let works = true;
             self.place.changed(&mut stamp, works).await;
-            let read = self.place.read().await.map_err(Unreadable::Read);
+            let read = self.place.reread().await.map_err(Unreadable::Read);
             match read.and_then(|bytes| self.replace(&bytes)) {
                 Ok(changed) => {
                     failed.clear();
                     if let Some(what) = changed {
                         info!("{} was read again: {what}", self.place);
+                    }
+                    let before = std::mem::replace(&mut exposed, self.look().await);
+                    if let Some(warning) = self.warning(exposed).filter(|_| exposed != before) {
+                        warn!("{warning}");
                     }
                 }
                 Err(error) => {
@@ -393,7 +426,7 @@ impl Source {
         match &mut *held {
             Held::Tokens(tokens) => {
                 let new = statics(bytes)?.replace(tokens);
-                let words = format!("{} tokens", new.len());
+                let words = counted(new.len(), "token");
                 *tokens = Arc::new(new);
                 Ok(Some(words))
             }
@@ -401,14 +434,14 @@ impl Source {
             Held::Keys(keys, kind) => {
                 let new = KeySet::parse(bytes, *kind)?;
                 let (before, after) = (format!("{keys:?}"), format!("{new:?}"));
-                let words = (before != after).then(|| format!("{} keys", new.len()));
+                let words = (before != after).then(|| counted(new.len(), "key"));
                 *keys = Arc::new(new);
                 Ok(words)
             }
             #[cfg(feature = "jwt")]
             none @ Held::NoKeys => {
                 let new = KeySet::parse(bytes, KeyKind::Served)?;
-                let words = format!("{} keys", new.len());
+                let words = counted(new.len(), "key");
                 *none = Held::Keys(Arc::new(new), KeyKind::Served);
                 Ok(Some(words))
             }

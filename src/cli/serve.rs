@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     App, Identity, Listen, PlainHttp, Server,
+    auth::Exposed,
     browser::{Browser, Opened},
     fault,
     feed::{self, Family, Feed, Lag},
@@ -82,6 +83,14 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
             Some(identity) => identity,
             None => args.certs.identity(names).await?,
         };
+        if let Some(key) = args.certs.key.clone() {
+            let looked = tokio::task::spawn_blocking(move || (Exposed::of(&key), key)).await;
+            if let Ok((exposed, key)) = looked
+                && !exposed.is_none()
+            {
+                warn!("{}", exposed.warning(&key));
+            }
+        }
         Ok((resources, (identity, issuer), prepare(sources, &args, commands).await?, tokens))
     };
     let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };

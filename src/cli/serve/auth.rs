@@ -149,9 +149,9 @@ impl AuthArgs {
             }
         }
         let looked = tokens.clone();
-        let exposed = tokio::task::spawn_blocking(move || looked.exposed()).await.unwrap_or_default();
-        for file in exposed {
-            warn!("every user of this machine can read the secrets in {0}: chmod 600 {0}", file.display());
+        let warnings = tokio::task::spawn_blocking(move || looked.warnings()).await.unwrap_or_default();
+        for warning in warnings {
+            warn!("{warning}");
         }
         Ok(Some(tokens))
     }
