@@ -1,6 +1,6 @@
 //! What a request wants: the query of `GET`, `POST` and `CONNECT /stream`, and the headers of `EventSource`.
 
-use std::{path::Path, sync::Arc};
+use std::{borrow::Cow, path::Path, sync::Arc};
 
 use http::{Extensions, HeaderMap, StatusCode, Uri};
 
@@ -11,7 +11,7 @@ use crate::{
     admission::Refusal,
     auth::Action,
     chunk::EndCursor,
-    feed::{Account, Exhausted, Feed, Start, Viewer},
+    feed::{Account, BadStart, Exhausted, Feed, Start, Viewer},
     format::Format,
 };
 
@@ -92,11 +92,28 @@ impl Query {
 }
 
 fn set<T>(place: &mut Option<T>, name: &str, value: &str, parsed: Option<T>, allowed: &str) -> Result<(), Problem> {
-    let parsed = parsed.ok_or_else(|| Problem::bad(format!("cannot read `{name}={value}`: {name} is {allowed}")))?;
+    let bad = || Problem::bad(format!("cannot read `{name}={}`: {name} is {allowed}", quoted(value)));
+    let parsed = parsed.ok_or_else(bad)?;
     match place.replace(parsed) {
         None => Ok(()),
         Some(_) => Err(Problem::bad(format!("`{name}` is given several times: give it once"))),
     }
+}
+
+/// Where to begin.
+fn start(place: &str) -> Result<Start, BadStart> {
+    // The error repeats what it is about.
+    place.parse().or_else(|_| quoted(place).parse())
+}
+
+/// A value as errors repeat it: so little that it is no token, nor what another separator than `&` has joined to it.
+fn quoted(value: &str) -> Cow<'_, str> {
+    // The shortest token has 16.
+    const LONGEST: usize = 12;
+    let is_joined = |c: char| c.is_control() || matches!(c, '&' | ';' | '?' | '=' | ',' | ' ');
+    let whole = value.split(is_joined).next().unwrap_or_default();
+    let end = whole.char_indices().nth(LONGEST).map_or(whole.len(), |(at, _)| at);
+    if end == value.len() { value.into() } else { format!("{}…", &whole[..end]).into() }
 }
 
 /// What a client wants to view.
@@ -136,7 +153,7 @@ impl App {
         };
         // Without an event yet its place is empty (HTML §9.2.4).
         let place = last_event.filter(|id| !id.is_empty()).or(query.from.as_deref());
-        let from = place.map(str::parse::<Start>).transpose().map_err(|error| Problem::bad(error.to_string()))?;
+        let from = place.map(|place| start(place).map_err(|error| Problem::bad(error.to_string()))).transpose()?;
         Ok(ViewRequest {
             feed,
             from,

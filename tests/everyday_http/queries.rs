@@ -76,7 +76,15 @@ async fn a_known_parameter_that_cannot_be_read_is_refused_with_what_is_allowed()
     }
     let got = ask(&at, ALL[0], Method::POST, "/stream/log?chunk=words", &[]).await;
     assert!(got.status == StatusCode::BAD_REQUEST && got.problem().contains("lines or bytes"), "{got:?}");
-    // A secret is not repeated.
+    // A secret is not repeated, whatever it is joined with.
+    let secret = "a-token-of-some-length";
+    for query in ["limit=0;token=", "limit=", "format=raw;token=", "from=start%26token=", "from=", "limit=1%20"] {
+        let got = ask(&at, ALL[0], Method::GET, &format!("/stream?{query}{secret}"), &[]).await;
+        assert_eq!(got.status, StatusCode::BAD_REQUEST, "{query}");
+        assert!(!got.text().contains(secret) && !got.text().contains("of-some"), "{query}: {}", got.text());
+    }
+    let got = ask(&at, ALL[0], Method::GET, "/stream?limit=ten", &[]).await;
+    assert!(got.problem().contains("`limit=ten`"), "{}", got.problem());
     let got = ask(&at, ALL[0], Method::GET, "/stream?token=secret&token=secret", &[]).await;
     assert!(got.status == StatusCode::BAD_REQUEST && !got.text().contains("secret"), "{got:?}");
 }
