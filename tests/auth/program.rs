@@ -138,6 +138,14 @@ fn what_is_wrong_is_told() {
         assert!(stderr.contains("could publish to `chat`") && stderr.contains("--tokens"), "{stderr}");
     }
     #[cfg(feature = "jwt")]
+    // Nor with one that can be guessed.
+    for beyond in [&["--listen", "0.0.0.0:0"][..], &["--listen", "localhost:0", "--trust-proxy", "192.0.2.1"]] {
+        let mut command = h3cast(&[&["serve", "--http", "off", "chat=publish"][..], beyond].concat());
+        let done = command.env("H3CAST_PUBLISH_TOKEN", "fifteen-letters").stdin(Stdio::null()).output().unwrap();
+        let stderr = text(&done.stderr);
+        assert_eq!(done.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("fewer than 16") && !stderr.contains("fifteen-letters"), "{stderr}");
+    }
     for (arguments, words) in [
         (&["token"][..], "--read"),
         (&["token", "--read", "log", "--for", "1h"], "--key"),

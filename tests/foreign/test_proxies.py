@@ -26,7 +26,7 @@ NAME = "cast.example"
 # Not trusted, as the proxies at 127.0.0.1 are.
 CLIENT = "127.0.0.2"
 TRUST = ["--trust-proxy", "127.0.0.1,::1"]
-TOKEN = {"Authorization": "Bearer secret"}
+TOKEN = {"Authorization": "Bearer a-secret-of-some-length"}
 
 
 class Behind:
@@ -163,7 +163,7 @@ KINDS = ["nginx-http.conf", "nginx-proxy-protocol.conf", "Caddyfile", "Caddyfile
 
 @pytest.fixture(params=KINDS)
 def proxied(request, pair, tmp_path):
-    with behind(request.param, pair, tmp_path, "-", "chat=publish", "--publish-token", "secret") as running:
+    with behind(request.param, pair, tmp_path, "-", "chat=publish", "--publish-token", "a-secret-of-some-length") as running:
         running.kind = request.param
         yield running
 

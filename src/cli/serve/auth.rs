@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::args::ServeArgs;
 use crate::{
-    auth::{DEFAULT_COOKIE, Pattern, Tokens, TokensError},
+    auth::{DEFAULT_COOKIE, Pattern, SHORTEST_TOKEN, Tokens, TokensError},
     cli::Failure,
     origin::is_loopback,
     source::{Kind, Source},
@@ -199,6 +199,11 @@ fn reached(args: &ServeArgs) -> Option<String> {
 pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure> {
     let Some(reached) = reached(args) else { return Ok(()) };
     let writable = sources.iter().find(|source| source.kind == Kind::Publish);
+    if args.publish_token.as_ref().is_some_and(|token| token.len() < SHORTEST_TOKEN) {
+        return Err(Failure::usage(anyhow!(
+            "the token of --publish-token (H3CAST_PUBLISH_TOKEN) has fewer than {SHORTEST_TOKEN} characters, and those who reach {reached} could guess it: take a random one, or listen on localhost only"
+        )));
+    }
     match writable {
         Some(source) if args.publish_token.is_none() && !args.auth.is_on() => Err(Failure::usage(anyhow!(
             "everyone who reaches {reached} could publish to `{}`: give {TOKENS}, or --publish-token (H3CAST_PUBLISH_TOKEN), or listen on localhost only",
