@@ -61,7 +61,7 @@ impl App {
             refused(denied)
         })?;
         if access.has_ended() {
-            return Err(refused(Denied::invalid("the token has expired: get a new one")));
+            return Err(refused(Denied::invalid(format!("the token {}: get a new one", over(&access)))));
         }
         // A page elsewhere can have a browser send a cookie, and publish as its user.
         let unsafe_by_cookie = !request.method.is_safe() && is_by_cookie(request, &access);
@@ -97,7 +97,7 @@ impl Decided {
                 if action == Action::Publish {
                     info!(feed, "publish rejected: no token that allows it");
                 }
-                Err(self.refusal(action, &format!("the feed `{feed}`")))
+                Err(self.refusal(action, &format!("the feed `{feed}`"), ", whether it exists or not"))
             }
         }
     }
@@ -106,17 +106,21 @@ impl Decided {
     pub(super) fn require_all(&self) -> Result<(), Problem> {
         match self.access.reads_all() {
             true => Ok(()),
-            false => Err(self.refusal(Action::Read, "the numbers of the whole server (read all feeds, `*`)")),
+            false => {
+                let right = ": that takes the right to read all feeds (`*`)";
+                Err(self.refusal(Action::Read, "the metrics of the whole server", right))
+            }
         }
     }
 
-    fn refusal(&self, action: Action, what: &str) -> Problem {
+    /// `more` is said of it to clients whose token does not suffice.
+    fn refusal(&self, action: Action, what: &str, more: &str) -> Problem {
         if self.foreign && action == Action::Publish {
             let text = "a token in a cookie counts for pages of this server only: send `Authorization: Bearer TOKEN`";
             return Problem::new(StatusCode::FORBIDDEN, text.into()).challenge(Challenge::Scope);
         }
         if self.access.is_granted() {
-            let text = format!("this token may not {action} {what}, whether it exists or not");
+            let text = format!("this token may not {action} {what}{more}");
             return Problem::new(StatusCode::FORBIDDEN, text).challenge(Challenge::Scope);
         }
         let text = match self.credentials {
@@ -149,6 +153,23 @@ impl Decided {
         self.access.ended().is_some()
     }
 
+    /// A publication was running when the right to it ended.
+    pub(super) fn expired(&self, published: u64) -> Problem {
+        let over = over(&self.access);
+        let text = format!(
+            "the token {over}: {published} bytes were published; continue with a new one under the same Idempotency-Key"
+        );
+        Problem::new(StatusCode::UNAUTHORIZED, text).challenge(Challenge::Token)
+    }
+
+    /// What a session is closed with when the right to it ends.
+    pub(super) fn expiry(&self) -> &'static str {
+        match self.access.is_revoked() {
+            true => "the token has been revoked: open a session with a new one",
+            false => "the token has expired: open a session with a new one",
+        }
+    }
+
     /// Cuts a response off when the right to it ends.
     pub(super) fn limit(&self, response: Response) -> Response {
         match self.access.ended() {
@@ -158,16 +179,10 @@ impl Decided {
     }
 }
 
-/// A publication was running when the right to it ended.
-pub(super) fn expired(published: u64) -> Problem {
-    let text = format!(
-        "the token has expired: {published} bytes were published; continue with a new one under the same Idempotency-Key"
-    );
-    Problem::new(StatusCode::UNAUTHORIZED, text).challenge(Challenge::Token)
+/// How a right has ended.
+fn over(access: &Access) -> &'static str {
+    if access.is_revoked() { "has been revoked" } else { "has expired" }
 }
-
-/// What a session is closed with when the right to it ends.
-pub(super) const EXPIRED: &str = "the token has expired: open a session with a new one";
 
 /// Refuses, as the decider does.
 pub(super) fn refused(denied: Denied) -> Problem {
@@ -220,7 +235,7 @@ impl App {
             false => {
                 // What a cookie may not do from elsewhere is publish.
                 let action = if decided.foreign { Action::Publish } else { Action::Read };
-                Err(decided.refusal(action, "what is here"))
+                Err(decided.refusal(action, "what is here", ""))
             }
         }
     }

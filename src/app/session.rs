@@ -14,13 +14,7 @@ use serde_json::json;
 use tracing::debug;
 
 use super::{
-    App, Problem,
-    asked::Delivery,
-    authorize::{self, Decided},
-    host::prefix_of,
-    memory::when_cut,
-    problem::Challenge,
-    publish,
+    App, Problem, asked::Delivery, authorize::Decided, host::prefix_of, memory::when_cut, problem::Challenge, publish,
     quotas::account,
 };
 use crate::{
@@ -115,7 +109,7 @@ async fn bring(
 ) {
     let opened = tokio::select! {
         biased;
-        () = decided.until_ended() => return session.close(session_code::EXPIRED, authorize::EXPIRED),
+        () = decided.until_ended() => return session.close(session_code::EXPIRED, decided.expiry()),
         opened = tokio::time::timeout(OPEN_WAIT, session.open_uni()) => opened,
     };
     let mut stream = match opened {
@@ -155,7 +149,7 @@ async fn bring(
         brought = bringing => brought,
     };
     if decided.access().has_ended() {
-        return expire(out, session, brought).await;
+        return expire(out, session, decided, brought).await;
     }
     if let Err(Undelivered::Feed(_)) = brought {
         out.delivered(session).await;
@@ -190,7 +184,7 @@ async fn bring(
 }
 
 /// The client's right to the session has ended: it gets what was written, and the code by which it opens another.
-async fn expire(mut out: Out, session: &Session, brought: Result<(), Undelivered>) {
+async fn expire(mut out: Out, session: &Session, decided: &Decided, brought: Result<(), Undelivered>) {
     match brought {
         Ok(()) => {
             // What publications of the session come to is being written as well.
@@ -203,7 +197,7 @@ async fn expire(mut out: Out, session: &Session, brought: Result<(), Undelivered
             out.stream.reset(session_code::EXPIRED);
         }
     }
-    session.close(session_code::EXPIRED, authorize::EXPIRED);
+    session.close(session_code::EXPIRED, decided.expiry());
 }
 
 /// Waits until the client closes the session. When its right to it ends, it is closed.
@@ -214,7 +208,7 @@ async fn until_closed(session: &Session, decided: &Decided) {
     };
     tokio::select! {
         _ = session.closed() => {}
-        () = over => session.close(session_code::EXPIRED, authorize::EXPIRED),
+        () = over => session.close(session_code::EXPIRED, decided.expiry()),
     }
 }
 

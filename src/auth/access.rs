@@ -209,6 +209,11 @@ impl Access {
             || self.revoked.as_ref().is_some_and(CancellationToken::is_cancelled)
     }
 
+    /// Whether it has ended before its time.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.revoked.as_ref().is_some_and(CancellationToken::is_cancelled)
+    }
+
     /// Completes when it ends; `None` if it does not.
     #[must_use]
     pub fn ended(&self) -> Option<BoxFuture<'static, ()>> {

@@ -164,7 +164,7 @@ async fn a_session_closes_with_a_code() {
         match soon("the end of the session", session.closed()).await {
             Closed::Clean { code, reason, .. } => {
                 assert_eq!(code, session_code::EXPIRED, "{query}");
-                assert!(reason.contains("expired"), "{query}: {reason}");
+                assert!(reason.contains("revoked"), "{query}: {reason}");
             }
             other => panic!("{query}: {other:?}"),
         }
@@ -182,8 +182,8 @@ async fn a_session_without_a_stream_is_ended() {
     let client = Raw::open(few, server.port()).await;
     let _control = client.settings().await;
     for (path, revoked, reason) in [
-        ("/stream/file", true, "the token has expired"),
-        ("/stream/log", true, "the token has expired"),
+        ("/stream/file", true, "the token has been revoked"),
+        ("/stream/log", true, "the token has been revoked"),
         ("/stream/file", false, "no stream was allowed"),
     ] {
         let (_send, mut recv) = client.bi(&connect(path)).await;
@@ -209,7 +209,7 @@ async fn a_publication_ends_with_what_was_published() {
     assert_eq!(response.status, StatusCode::UNAUTHORIZED);
     assert_eq!(response.headers["www-authenticate"], "Bearer error=\"invalid_token\"");
     let detail = response.problem().await.unwrap();
-    assert!(detail.contains("7 bytes were published"), "{detail}");
+    assert!(detail.contains("has been revoked: 7 bytes were published"), "{detail}");
 
     // One in a session: its answer comes, and then the session ends.
     let uri = server.uri("/stream/log?limit=0");

@@ -52,7 +52,10 @@ impl WrongLength {
 /// Answers that a client has too much open.
 pub(crate) fn too_many(reason: Refusal) -> Response<String> {
     let detail = format!("{} (limit: {})", reason.reason(), reason.as_str());
-    problem(StatusCode::TOO_MANY_REQUESTS, &detail)
+    let mut response = problem(StatusCode::TOO_MANY_REQUESTS, &detail);
+    // In seconds.
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 /// Answers a request whose trusted proxy says something that cannot be understood.

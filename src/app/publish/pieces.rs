@@ -16,10 +16,7 @@ use tracing::debug;
 use super::{Publications, known::PublicationRequest};
 use crate::{
     admission::Refusal,
-    app::{
-        Problem,
-        authorize::{self, Decided},
-    },
+    app::{Problem, authorize::Decided},
     feed::{Account, FeedError, PublishError, Publisher},
     source::chunker::{Chunker, Chunking},
 };
@@ -116,7 +113,7 @@ pub(super) async fn publish(
             );
             Problem::new(StatusCode::REQUEST_TIMEOUT, text)
         }
-        Broken::Expired => authorize::expired(so_far),
+        Broken::Expired => decided.expired(so_far),
         Broken::Ended => {
             let text = format!("the feed has ended: {so_far} bytes were published");
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)

@@ -176,14 +176,14 @@ fn failed(flag: &str, error: TokensError) -> Failure {
             return Failure::usage(anyhow!("{flag}: {error}{help}"));
         }
     }
-    let makes = cfg!(feature = "jwt") && matches!(error, TokensError::Tokens { .. });
-    let help = if makes { " (`h3cast token` makes such lines)" } else { "" };
-    // With its cause.
-    let error = anyhow::Error::from(error).context(flag.to_owned());
-    match help {
-        "" => Failure::usage(error),
-        help => Failure::usage(anyhow!("{error:#}{help}")),
-    }
+    let help = if cfg!(feature = "jwt") { " (`h3cast token` makes such lines)" } else { "" };
+    Failure::usage(match error {
+        // Its text has its cause.
+        TokensError::Tokens { .. } => anyhow!("{flag}: {error}{help}"),
+        #[cfg(feature = "jwt")]
+        TokensError::Keys { .. } => anyhow!("{flag}: {error}"),
+        error => anyhow::Error::from(error).context(flag.to_owned()),
+    })
 }
 
 /// Where other machines reach the server, if they do: an address that is not this machine's, or what a proxy or

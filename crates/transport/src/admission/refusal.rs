@@ -94,8 +94,9 @@ refusals! {
     /// The client took nothing of what there was for it, for [`Limits::send_timeout`](crate::Limits::send_timeout).
     SendTimeout = "send_timeout": "this client takes nothing of what there is for it",
     /// The client sent more frames that bring nothing than
-    /// [`Limits::control_frames`](crate::Limits::control_frames) allow.
-    ControlFrames = "control_frames": "this client floods its connection with frames that bring nothing",
+    /// [`Limits::control_frames`](crate::Limits::control_frames) allow, or, over HTTP/2, more small frames of bodies
+    /// that were not read yet than h2 keeps.
+    ControlFrames = "control_frames": "this client sends too many frames that bring nothing, or small ones that are not read yet",
     /// The process is near the limit of its memory, as [`ServerBuilder::room`](crate::server::ServerBuilder::room)
     /// reports it.
     Memory = "memory": "the server is short of memory",

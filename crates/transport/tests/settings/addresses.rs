@@ -131,6 +131,7 @@ async fn answers(serving: &Serving) -> [u16; 3] {
             answer.contains("application/problem+json") && answer.contains("(limit: requests_per_address)"),
             "{answer}"
         );
+        assert!(answer.to_ascii_lowercase().contains("retry-after: 1\r\n"), "{answer}");
     }
     let stream = TokioIo::new(TcpStream::connect(serving.plain()).await.unwrap());
     let (mut requests, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
