@@ -106,7 +106,7 @@ async fn a_publication_resumes_with_the_next_token() {
                 assert_eq!(*status, StatusCode::UNAUTHORIZED, "{detail:?}");
                 let detail = detail.as_deref().unwrap();
                 // The request that ran is told that its token has ended; those with the old one, that it is replaced.
-                assert!(detail.contains(if refused == 0 { "expired" } else { "replaced" }), "{refused} {detail}");
+                assert!(detail.contains(if refused == 0 { "revoked" } else { "replaced" }), "{refused} {detail}");
                 refused += 1;
             }
         }
