@@ -334,7 +334,7 @@ fn announce(text: &str) -> std::io::Result<Outlet> {
 }
 
 fn open(browser: Browser, addresses: &Addresses, identity: &Identity) -> Option<Opened> {
-    let page = announcement::page_url(addresses);
+    let page = announcement::page_url(addresses, identity.current().names());
     let plain = addresses.http.as_ref().map_or_else(|| page.clone(), |http| format!("http://{http}/"));
     let certificate = identity.certificate_for(crate::browser::host(&page));
     let (hash, spki) = (certificate.hash(), certificate.spki_hash());

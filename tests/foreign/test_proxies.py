@@ -98,7 +98,9 @@ def nginx(configuration: str, folder: pathlib.Path, pair: pathlib.Path, at: dict
     text = text.replace("/etc/ssl/cast.example", str(pair))
     paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
     temporary = "".join(f"{name}_temp_path {folder}/{name};" for name in paths)
-    text = text.replace("http {", f"http {{ access_log off; {temporary}")
+    # The one of the configuration, or none.
+    log = "" if "access_log" in text else "access_log off;"
+    text = text.replace("/var/log/nginx", str(folder)).replace("http {", f"http {{ {log} {temporary}")
     # Also for root, who would have workers of another user.
     (folder / "nginx.conf").write_text(f"daemon off; worker_processes 1; pid {folder}/pid;\n{text}")
     with running(["/usr/sbin/nginx", "-e", "stderr", "-c", str(folder / "nginx.conf")], folder, port):

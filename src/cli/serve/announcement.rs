@@ -11,12 +11,23 @@ use crate::{
 /// Feeds that get a line each; the others are at `/feeds`.
 const FEEDS_SHOWN: usize = 20;
 
-/// The page over TLS, as a browser on this machine opens it.
-pub(super) fn page_url(addresses: &Addresses) -> String {
+/// The page over TLS, as a browser on this machine opens it. `names` are those of the certificate.
+pub(super) fn page_url(addresses: &Addresses, names: &[String]) -> String {
     let first = addresses.tls.first().map_or("localhost", String::as_str);
-    // Nothing can be opened at a wildcard address.
+    // Nothing can be opened at a wildcard address: what the certificate is for leads there.
     match first.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_unspecified() => format!("https://localhost:{}/", address.port()),
+        Ok(address) if address.ip().is_unspecified() => {
+            let is_host = |name: &&String| !name.starts_with('*') && name.parse::<IpAddr>().is_err();
+            let host = match names.iter().any(|name| name == "localhost") {
+                true => None,
+                false => names.iter().find(is_host),
+            };
+            let host = host.map_or("localhost", String::as_str);
+            match address.port() {
+                443 => format!("https://{host}/"),
+                port => format!("https://{host}:{port}/"),
+            }
+        }
         _ => format!("https://{first}/"),
     }
 }
@@ -31,13 +42,14 @@ pub(super) fn text(
 ) -> String {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     let interfaces: Vec<IpAddr> = interfaces.iter().map(if_addrs::Interface::ip).collect();
-    let page = page_url(addresses);
+    let names = identity.current().names().to_vec();
+    let page = page_url(addresses, &names);
     let current = identity.certificate_for(browser::host(&page));
     let certificate = [
         ("certificate", format!("SHA-256 {} (DER)", current.hash().hex())),
         ("public key", format!("SHA-256 {} (SPKI, base64)", current.spki_hash().base64())),
     ];
-    let mut elsewhere = places(addresses, &page, &interfaces);
+    let mut elsewhere = places(addresses, &page, &interfaces, &names);
     elsewhere.extend(advertised.map(|at| ("advertised".to_owned(), advertised_url(at, &page))));
     let mut of_feeds = feed_lines(feeds, &page);
     of_feeds.push(("access".into(), readers.to_owned()));
@@ -68,18 +80,18 @@ fn advertised_url(at: &Advertise, page: &str) -> String {
 }
 
 /// Where else the page is.
-fn places(addresses: &Addresses, page: &str, interfaces: &[IpAddr]) -> Vec<(String, String)> {
+fn places(addresses: &Addresses, page: &str, interfaces: &[IpAddr], names: &[String]) -> Vec<(String, String)> {
     let mut places = Vec::new();
     if addresses.http.is_some() {
         places.push(("over HTTP/3", format!("{page}  (with the Chrome command below)")));
     }
     places.extend(addresses.tls.iter().skip(1).map(|other| ("also at", format!("https://{other}/"))));
-    places.extend(addresses.tls.iter().flat_map(|at| network(at, interfaces)).map(|url| ("network", url)));
+    places.extend(addresses.tls.iter().flat_map(|at| network(at, interfaces, names)).map(|url| ("network", url)));
     places.into_iter().map(owned).collect()
 }
 
-/// How other machines reach a listener at a wildcard address.
-fn network(listener: &str, interfaces: &[IpAddr]) -> Vec<String> {
+/// How other machines reach a listener at a wildcard address, and what keeps them from it.
+fn network(listener: &str, interfaces: &[IpAddr], names: &[String]) -> Vec<String> {
     let Ok(listener) = listener.parse::<SocketAddr>() else { return Vec::new() };
     if !listener.ip().is_unspecified() {
         return Vec::new();
@@ -92,7 +104,15 @@ fn network(listener: &str, interfaces: &[IpAddr]) -> Vec<String> {
         ip.is_ipv4() == listener.is_ipv4() && !ip.is_loopback() && !link_local
     };
     let urls = interfaces.iter().filter(reached);
-    urls.map(|ip| format!("https://{}/", SocketAddr::new(*ip, listener.port()))).collect()
+    let is_named = |ip: &IpAddr| names.iter().any(|name| name.parse() == Ok(*ip));
+    let url = |ip: &IpAddr| {
+        let url = format!("https://{}/", SocketAddr::new(*ip, listener.port()));
+        match is_named(ip) {
+            true => url,
+            false => url + "  (the certificate is not for this address: use --acme NAME, or --cert)",
+        }
+    };
+    urls.map(url).collect()
 }
 
 /// A line for each feed, with its own URL.
@@ -143,7 +163,23 @@ mod tests {
         ] {
             let mut addresses = Addresses::default();
             addresses.tls = vec![bound.into()];
-            assert_eq!(page_url(&addresses), format!("https://{opened}/"));
+            assert_eq!(page_url(&addresses, &["localhost".into()]), format!("https://{opened}/"));
+        }
+    }
+
+    #[test]
+    fn what_the_certificate_is_for_leads_to_a_wildcard_address() {
+        let mut addresses = Addresses::default();
+        for (bound, names, opened) in [
+            ("0.0.0.0:443", &["cast.example"] as &[&str], "cast.example"),
+            ("[::]:4433", &["*.cast.example", "192.0.2.1", "cast.example"], "cast.example:4433"),
+            ("0.0.0.0:4433", &["localhost", "cast.example"], "localhost:4433"),
+            ("0.0.0.0:4433", &[], "localhost:4433"),
+            ("192.0.2.1:4433", &["cast.example"], "192.0.2.1:4433"),
+        ] {
+            addresses.tls = vec![bound.into()];
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(page_url(&addresses, &names), format!("https://{opened}/"));
         }
     }
 
@@ -151,10 +187,14 @@ mod tests {
     fn wildcard_listeners_show_the_addresses_of_their_family() {
         let interfaces = ["127.0.0.1", "192.168.1.5", "169.254.3.4", "::1", "fe80::1", "2001:db8::5"];
         let interfaces = interfaces.map(|ip| ip.parse().unwrap());
-        assert_eq!(network("0.0.0.0:4433", &interfaces), ["https://192.168.1.5:4433/"]);
-        assert_eq!(network("[::]:4433", &interfaces), ["https://[2001:db8::5]:4433/"]);
+        let names = ["192.168.1.5".to_owned()];
+        assert_eq!(network("0.0.0.0:4433", &interfaces, &names), ["https://192.168.1.5:4433/"]);
+        // What is printed there would be refused.
+        let warned =
+            "https://[2001:db8::5]:4433/  (the certificate is not for this address: use --acme NAME, or --cert)";
+        assert_eq!(network("[::]:4433", &interfaces, &names), [warned]);
         for bound in ["localhost:4433", "127.0.0.1:4433", "192.168.1.5:4433"] {
-            assert!(network(bound, &interfaces).is_empty(), "{bound}");
+            assert!(network(bound, &interfaces, &names).is_empty(), "{bound}");
         }
     }
 }

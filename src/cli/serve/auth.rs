@@ -18,14 +18,14 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Who may read and write")]
 pub(super) struct AuthArgs {
-    /// Let clients read and write by JSON web tokens that these keys verify: a file of public keys (PEM) or a
+    /// Let clients read and write with JSON web tokens signed by these keys: a file of public keys (PEM) or a
     /// JWKS, or the https URL of a JWKS. RS256, ES256 and EdDSA, each key for its own algorithm. Claims: `exp`
     /// (required), `nbf`, `aud`, `sub`, and `read` and `publish`, lists of feeds. Files are read again when they
     /// change, URLs every 5 min. Can be repeated.
     #[cfg(feature = "jwt")]
     #[arg(long, env = "H3CAST_AUTH", value_name = "FILE|URL", value_delimiter = ',')]
     auth: Vec<String>,
-    /// The same for tokens that a secret signs (HS256): a file of at least 32 bytes. Can be repeated.
+    /// The same with a shared secret (HS256): a file of at least 32 bytes. Can be repeated.
     #[cfg(feature = "jwt")]
     #[arg(long, env = "H3CAST_AUTH_SECRET", value_name = "FILE", value_delimiter = ',')]
     auth_secret: Vec<PathBuf>,
@@ -57,7 +57,7 @@ pub(super) struct AuthArgs {
     /// The cookie in which pages may send a token. [default: h3cast_token]
     #[arg(long, env = "H3CAST_AUTH_COOKIE", value_name = "NAME", value_parser = cookie)]
     auth_cookie: Option<String>,
-    /// Where the page gets a new token when its own ends: a path of the same origin, that is your own. It is sent
+    /// Where the page gets a new token when its own ends: a path of the same origin, served by you. It is sent
     /// a POST with the page's cookies, and answers with a token. Without it the page asks its user for one.
     #[arg(long, env = "H3CAST_AUTH_RENEWAL", value_name = "PATH", value_parser = path)]
     auth_renewal: Option<String>,
