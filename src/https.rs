@@ -4,7 +4,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header, uri::Authority};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::{
@@ -14,23 +14,28 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::client::{ClientError, Trust, trust};
+use crate::client::{ClientError, Reason, Trust, trust};
 
 /// How long an answer may take in all.
-const WAIT: Duration = Duration::from_secs(10);
+pub(crate) const WAIT: Duration = Duration::from_secs(10);
 /// The longest answer, in bytes.
 const LONGEST: usize = 1 << 20;
 
 /// Asks servers over HTTPS, each time over a connection of its own.
 #[derive(Clone)]
-pub(crate) struct Https(TlsConnector);
+pub(crate) struct Https {
+    tls: TlsConnector,
+    verifier: Arc<trust::Verifier>,
+    /// How to trust a CA that is not known.
+    advice: &'static str,
+}
 
 impl Https {
-    /// With the CA certificates of the system, and those in the file `ca`. Blocks.
-    pub(crate) fn new(ca: Option<&Path>) -> Result<Self, ClientError> {
+    /// With the CA certificates of the system, and those in the file `ca`; `advice` tells how to name one. Blocks.
+    pub(crate) fn new(ca: Option<&Path>, advice: &'static str) -> Result<Self, ClientError> {
         let trusted = ca.map_or(Trust::System, |file| Trust::Files(vec![file.to_owned()]));
-        let (tls, _) = trust::tls(&trusted, b"http/1.1")?;
-        Ok(Self(TlsConnector::from(Arc::new(tls))))
+        let (tls, verifier) = trust::tls(&trusted, b"http/1.1")?;
+        Ok(Self { tls: TlsConnector::from(Arc::new(tls)), verifier, advice })
     }
 
     /// The answer to a request with an absolute URI of `https` or `http`. Redirections are answers too.
@@ -44,7 +49,17 @@ impl Https {
     /// Dropped, it ends the connection; the request may have been answered.
     pub(crate) async fn ask(&self, request: Request<Bytes>) -> io::Result<Response<Bytes>> {
         let asked = timeout(WAIT, self.connect(request)).await;
-        asked.unwrap_or_else(|_| Err(io::Error::other(format!("no answer within {} s", WAIT.as_secs()))))
+        let asked = asked.unwrap_or_else(|_| Err(io::Error::other(format!("no answer within {} s", WAIT.as_secs()))));
+        asked.map_err(|error| {
+            // An error of TLS does not say which certificate it was, and why.
+            match self.verifier.refusal(&error.to_string()) {
+                Some(refusal) if refusal.reason == Reason::Unknown => {
+                    io::Error::other(format!("{refusal}; {}", self.advice))
+                }
+                Some(refusal) => io::Error::other(refusal.to_string()),
+                None => error,
+            }
+        })
     }
 
     async fn connect(&self, request: Request<Bytes>) -> io::Result<Response<Bytes>> {
@@ -58,7 +73,7 @@ impl Https {
         match is_tls {
             true => {
                 let name = ServerName::try_from(host).map_err(io::Error::other)?;
-                exchange(self.0.connect(name, tcp).await?, request).await
+                exchange(self.tls.connect(name, tcp).await?, request).await
             }
             false => exchange(tcp, request).await,
         }
@@ -80,7 +95,11 @@ async fn exchange(
     *request.uri_mut() = Uri::try_from(path).map_err(io::Error::other)?;
     let answered = async {
         let (head, body) = send.send_request(request).await.map_err(io::Error::other)?.into_parts();
-        let body = Limited::new(body, LONGEST).collect().await.map_err(io::Error::other)?;
+        let body =
+            Limited::new(body, LONGEST).collect().await.map_err(|error| match error.is::<LengthLimitError>() {
+                true => io::Error::other(format!("it is longer than {LONGEST} bytes")),
+                false => io::Error::other(error),
+            })?;
         Ok(Response::from_parts(head, body.to_bytes()))
     };
     // The connection is driven beside it, and dropped with it.

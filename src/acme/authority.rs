@@ -20,6 +20,9 @@ use crate::{
     identity::{Certificate, CertificateDer},
 };
 
+/// What to do when the ACME server's own certificate is not trusted.
+const ADVICE: &str = "a CA of your own must be named as the one to trust";
+
 impl HttpClient for Https {
     fn request(
         &self,
@@ -45,7 +48,7 @@ impl Authority {
     /// With the account that is kept, or a new one, which is kept then.
     pub(super) async fn open(settings: &Settings, store: &Store) -> Result<Self, Failed> {
         let ca = settings.ca.clone();
-        let https = tokio::task::spawn_blocking(move || Https::new(ca.as_deref())).await;
+        let https = tokio::task::spawn_blocking(move || Https::new(ca.as_deref(), ADVICE)).await;
         let https = https.map_err(Failed::local)?.map_err(Failed::local)?;
         let builder = Account::builder_with_http(Box::new(https));
         if let Some(kept) = store.blocking(Store::account).await? {

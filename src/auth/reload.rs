@@ -11,6 +11,7 @@ use std::{fs::File, io::Read};
 
 use futures_util::future::BoxFuture;
 use tokio::{
+    io::AsyncReadExt,
     sync::{Notify, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -127,7 +128,12 @@ impl Place {
     /// Reads it for the first time. It may be a pipe.
     pub(super) async fn read(&self) -> io::Result<Vec<u8>> {
         checked(match self {
-            Self::File(path) => tokio::fs::read(path).await?,
+            Self::File(path) => {
+                // No more of it than shows that it is too long: it may be anything.
+                let mut bytes = Vec::new();
+                tokio::fs::File::open(path).await?.take(LONGEST as u64 + 1).read_to_end(&mut bytes).await?;
+                bytes
+            }
             Self::Served { fetch, .. } => fetch().await?,
         })
     }

@@ -212,6 +212,15 @@ mod tests {
         }
     }
 
+    /// As while a token is replaced by another: both are of one client.
+    #[test]
+    fn two_tokens_may_have_one_name() {
+        let tokens = Statics::parse(&format!("read=a name=alice {ONE}\nread=b name=alice {TWO}")).unwrap();
+        let (one, two) = (tokens.access(ONE).unwrap(), tokens.access(TWO).unwrap());
+        assert_eq!(one.named_by(), two.named_by());
+        assert!(one.allows(Read, "a") && !two.allows(Read, "a"));
+    }
+
     #[test]
     fn what_has_changed_is_revoked() {
         let first = Statics::parse(&format!("read=a {ONE}\nread=b {TWO}")).unwrap();

@@ -159,6 +159,9 @@ impl Tokens {
         let place = Place::File(path.into());
         let (stamp, bytes) = first(&place).await?;
         let tokens = statics(&bytes).map_err(|source| TokensError::Tokens { place: place.to_string(), source })?;
+        if tokens.len() == 0 {
+            warn!("{place} holds no tokens: until it does, none counts");
+        }
         self.sources.push(Source::new(place, Held::Tokens(Arc::new(tokens)), stamp));
         Ok(self)
     }
@@ -399,8 +402,11 @@ impl Source {
             match read.and_then(|bytes| self.replace(&bytes)) {
                 Ok(changed) => {
                     failed.clear();
-                    if let Some(what) = changed {
-                        info!("{} was read again: {what}", self.place);
+                    match changed {
+                        // All are withdrawn, which may be a mistake.
+                        Some(_) if self.is_empty() => warn!("{} was read again, and holds no tokens now", self.place),
+                        Some(what) => info!("{} was read again: {what}", self.place),
+                        None => {}
                     }
                     let before = std::mem::replace(&mut exposed, self.look().await);
                     if let Some(warning) = self.warning(exposed).filter(|_| exposed != before) {
@@ -418,6 +424,11 @@ impl Source {
             }
             self.place.answered();
         }
+    }
+
+    /// Whether it is of static tokens, and holds none.
+    fn is_empty(&self) -> bool {
+        matches!(&*self.held(), Held::Tokens(tokens) if tokens.len() == 0)
     }
 
     /// What it holds from now on, in words if that is news.

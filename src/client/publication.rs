@@ -67,7 +67,9 @@ pub struct Publication {
 impl fmt::Debug for Publication {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Publication")
-            .field("uri", &self.uri)
+            // Not the query, which may hold a token.
+            .field("host", &self.uri.authority())
+            .field("path", &self.uri.path())
             .field("published", &self.published)
             .finish_non_exhaustive()
     }

@@ -7,10 +7,14 @@ mod counted;
 mod ends;
 #[cfg(feature = "jwt")]
 mod jwt;
+#[cfg(all(feature = "cli", feature = "jwt"))]
+mod log;
 mod owners;
 mod pages;
 #[cfg(feature = "cli")]
 mod program;
 mod reload;
 mod renewal;
+#[cfg(all(feature = "cli", feature = "jwt"))]
+mod traces;
 mod ways;

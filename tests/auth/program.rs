@@ -109,11 +109,25 @@ fn what_is_wrong_is_told() {
     let bad = file("bad", "# fine\nread=log short\n");
     let html = file("html", "<html>a page that is longer than thirty-two bytes</html>");
     let good = file("good", "read=log a-token-of-some-length\n");
+    let twice = file("twice", "read=log a-token-of-some-length\npublish=log a-token-of-some-length\n");
+    let huge = file("huge", "");
+    std::fs::File::options().write(true).open(&huge).unwrap().set_len(64 << 30).unwrap();
+    // As PowerShell writes it.
+    let wide = folder.path().join("wide");
+    let utf16: Vec<u8> =
+        "\u{feff}read=log a-token-of-some-length\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    std::fs::write(&wide, utf16).unwrap();
+    let wide = wide.to_str().unwrap().to_owned();
     let certs = folder.path().join("certs");
     let serve = ["serve", "--listen", "localhost:0", "--http", "off", "--certs", certs.to_str().unwrap()];
     for (arguments, words) in [
         (&["--tokens", &bad][..], &["line 2", "16", "h3cast token"][..]),
         (&["--tokens", "/none/such"], &["--tokens", "/none/such", "No such file"]),
+        (&["--tokens", folder.path().to_str().unwrap()], &["--tokens", "Is a directory"]),
+        // However large it is, it is not read to its end.
+        (&["--tokens", &huge], &["--tokens", "longer than 1048576 bytes"]),
+        (&["--tokens", &wide], &["line 1", "not text in UTF-8"]),
+        (&["--tokens", &twice], &["line 2", "on an earlier line as well"]),
         (&["--auth", &html], &["no keys", "--auth-secret"]),
         (&["--auth-secret", &bad], &["21 bytes", "--new-key"]),
         (&["--auth", "http://idp.example/jwks.json"], &["https"]),
@@ -155,6 +169,60 @@ fn what_is_wrong_is_told() {
     ] {
         let done = run(arguments);
         assert!(text(&done.stderr).contains(words) && !done.status.success(), "{arguments:?}: {}", text(&done.stderr));
+    }
+}
+
+/// Starts a server, and gives the warnings that it has written by the time it is ready.
+#[cfg(all(feature = "jwt", unix))]
+fn warnings(arguments: &[&str]) -> Vec<String> {
+    let server = Serving::start(|_| [&["log=publish"], arguments].concat());
+    let written = std::fs::read_to_string(server.dir().join("stderr")).unwrap();
+    let is_one = |line: &&str| line.contains("WARN") || line.contains("command line");
+    written.lines().filter(is_one).map(String::from).collect()
+}
+
+#[cfg(all(feature = "jwt", unix))]
+#[test]
+fn secrets_that_others_can_see_are_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let tokens = file("tokens", "\u{feff}read=log a-token-of-some-length\r\n");
+    let secret = file("secret", &"s".repeat(32));
+    let vectors: serde_json::Value = serde_json::from_str(include_str!("vectors.json")).unwrap();
+    let keys = file("keys", &format!("\u{feff}{}", vectors["pem"]["ES256"].as_str().unwrap()));
+    let empty = file("empty", "# none yet\n");
+    std::fs::set_permissions(&empty, PermissionsExt::from_mode(0o600)).unwrap();
+    let flags = ["--tokens", &tokens, "--auth-secret", &secret, "--auth", &keys];
+    let warned = warnings(&flags);
+    assert_eq!(warned.len(), 2, "{warned:?}");
+    for (warning, file) in warned.iter().zip([&tokens, &secret]) {
+        assert!(warning.contains("every user of this machine can read") && warning.contains(file), "{warning}");
+        assert!(warning.contains("chmod 600"), "{warning}");
+    }
+    for file in [&tokens, &secret] {
+        std::fs::set_permissions(file, PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    assert_eq!(warnings(&flags), [""; 0]);
+    let warned = warnings(&["--tokens", &empty, "--publish-token", "geheim-on-the-command-line"]);
+    assert_eq!(warned.len(), 2, "{warned:?}");
+    assert!(warned.iter().any(|line| line.contains("holds no tokens") && line.contains(&empty)), "{warned:?}");
+    assert!(warned.iter().any(|line| line.contains("H3CAST_PUBLISH_TOKEN")), "{warned:?}");
+    assert!(!warned.concat().contains("geheim"), "{warned:?}");
+    for command in [&["get"][..], &["get", "--resume"], &["publish"], &["bench", "--viewers", "1"]] {
+        for url in ["http://localhost/stream?token=geheim", "https://:x/stream?token=geheim", "stream?token=geheim"] {
+            let client = run(&[command, &[url]].concat());
+            let stderr = text(&client.stderr);
+            assert!(!client.status.success() && !stderr.contains("geheim"), "{command:?} {url}: {stderr}");
+            if url.contains("://") {
+                assert!(stderr.contains("H3CAST_TOKEN"), "{command:?} {url}: {stderr}");
+            }
+        }
     }
 }
 

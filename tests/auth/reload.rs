@@ -72,7 +72,7 @@ async fn a_file_of_tokens_is_read_again_under_traffic() {
     }
 }
 
-#[cfg(feature = "jwt")]
+#[cfg(all(feature = "cli", feature = "jwt"))]
 mod served {
     use std::{
         io,
@@ -153,11 +153,18 @@ mod served {
         let page = "<html>This page is as long as a secret, and everyone can read it.</html>";
         let secret = "eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHg";
         let secret = json!({ "keys": [{ "kty": "oct", "k": secret }] }).to_string();
-        for broken in [Some(page.to_owned()), Some("{}".to_owned()), Some(secret), None] {
-            served.set(broken);
+        let empty = json!({ "keys": [] }).to_string();
+        let (log, _logging) = crate::log::kept("info");
+        for broken in [Some(page.to_owned()), Some("{}".to_owned()), Some(empty), Some(secret), None] {
+            served.set(broken.clone());
             tokio::time::sleep(Duration::from_secs(700)).await;
             access(&tokens, old).await.unwrap();
             access(&tokens, new).await.unwrap();
+            // Once, however often it is asked for.
+            let log = log.take();
+            let lines: Vec<_> = log.lines().filter(|line| line.contains("continuing with what was there")).collect();
+            let [line] = lines[..] else { panic!("{broken:?}: {log}") };
+            assert!(line.contains("WARN") && line.contains("https://idp.example/jwks.json"), "{line}");
         }
         // And a key that is withdrawn does not count, once that is known.
         served.set(first.to_string());

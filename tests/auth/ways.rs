@@ -367,7 +367,7 @@ async fn a_preflight_of_a_route_of_ones_own_needs_no_token() {
 }
 
 /// Decides nothing, in two ways. One that hangs is tested beside `Decider`.
-enum Broken {
+pub(crate) enum Broken {
     Fails,
     Panics,
 }

@@ -91,6 +91,11 @@ impl KeySet {
     /// Reads keys: a JWKS or JWK, public keys in PEM, or a secret, as is said where they are from. Nothing is taken
     /// for a secret because it is nothing else: with a public key as a secret, everyone could sign.
     pub(in crate::auth) fn parse(bytes: &[u8], kind: KeyKind) -> Result<Self, KeyError> {
+        // Editors of some systems begin a file so.
+        let bytes = match kind {
+            KeyKind::Secret => bytes,
+            _ => bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes),
+        };
         let is_pem = bytes.windows(11).any(|part| part == b"-----BEGIN ");
         let keys = match (bytes.trim_ascii_start(), kind) {
             ([], _) => return Err(KeyError::Empty),

@@ -1,5 +1,8 @@
 //! Keys from a URL. Those who serve them, as a rule, have no HTTP/3.
 
+#[cfg(test)]
+mod tests;
+
 use std::{io, path::Path};
 
 use anyhow::anyhow;
@@ -35,7 +38,7 @@ pub(super) fn fetcher(
     url: &Uri,
     ca: Option<&Path>,
 ) -> Result<impl Fn() -> BoxFuture<'static, io::Result<Vec<u8>>> + Send + Sync + 'static, Failure> {
-    let (https, url) = (Https::new(ca).map_err(remote::failure)?, url.clone());
+    let (https, url) = (Https::new(ca, "--auth-ca trusts a CA of your own").map_err(remote::failure)?, url.clone());
     Ok(move || {
         let (https, url) = (https.clone(), url.clone());
         let fetched: BoxFuture<'static, _> = Box::pin(async move {

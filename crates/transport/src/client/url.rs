@@ -43,7 +43,7 @@ impl BadUrl {
     /// The same, with something else to write.
     #[must_use]
     pub fn but(self, instead: String) -> Self {
-        Self { instead, ..self }
+        Self { instead: without_token(&instead), ..self }
     }
 }
 
@@ -63,7 +63,7 @@ fn example(rest: &str) -> String {
 pub fn parse(text: &str) -> Result<Uri, BadUrl> {
     let text = text.trim();
     let text = text.split_once('#').map_or(text, |(url, _fragment)| url);
-    let bad = |(problem, instead): Correction| BadUrl { url: shown(text), problem, instead };
+    let bad = |correction| bad(text, correction);
     let Some((scheme, rest)) = text.split_once("://") else { return Err(bad(without_scheme(text))) };
     let (authority, path) = split(rest);
     if !scheme.eq_ignore_ascii_case("https") {
@@ -96,7 +96,7 @@ pub fn plain(text: &str) -> Option<(&str, u16, &str)> {
 
 /// Host (without brackets) and port of a URI that this client can open.
 pub(super) fn target(uri: &Uri) -> Result<(&str, u16), BadUrl> {
-    let bad = |(problem, instead)| BadUrl { url: shown(&uri.to_string()), problem, instead };
+    let bad = |correction| bad(&uri.to_string(), correction);
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let authority = uri.authority().map(http::uri::Authority::as_str);
     match (uri.scheme_str(), authority) {
@@ -114,8 +114,13 @@ fn split(rest: &str) -> (&str, &str) {
     rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()))
 }
 
-/// Without what may be a password.
+fn bad(url: &str, (problem, instead): Correction) -> BadUrl {
+    BadUrl { url: shown(url), problem, instead: without_token(&instead) }
+}
+
+/// Without what may be a password, or a token.
 fn shown(url: &str) -> String {
+    let url = &without_token(url);
     let start = url.find("://").map_or(0, |at| at + 3);
     let (scheme, rest) = url.split_at(start);
     let (authority, path) = split(rest);
@@ -123,6 +128,16 @@ fn shown(url: &str) -> String {
         Some((_, host)) => format!("{scheme}…@{host}{path}"),
         None => url.to_owned(),
     }
+}
+
+/// A URL, or what is meant as one, with `…` for the value of each `token` in its query.
+fn without_token(url: &str) -> String {
+    let Some((path, query)) = url.split_once('?') else { return url.to_owned() };
+    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+        Some(("token", _)) => "token=…",
+        _ => pair,
+    });
+    format!("{path}?{}", pairs.collect::<Vec<_>>().join("&"))
 }
 
 fn without_scheme(text: &str) -> Correction {
@@ -233,6 +248,22 @@ fn without_brackets(authority: &str, path: &str) -> Correction {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// It may end up in a log, or in a message that someone passes on.
+    #[test]
+    fn an_error_shows_no_token() {
+        for text in [
+            "http://localhost/stream?token=geheim",
+            "https://:x/stream?from=start&token=geheim",
+            "localhost/stream?token=geheim&limit=1",
+            "/stream?token=geheim",
+            "https://me:geheim@localhost/?token=geheim#token=geheim",
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains('…') && !error.contains("geheim"), "{error}");
+        }
+        assert_eq!(without_token("a?token&b=token=c&tokens=d?token=e"), "a?token&b=token=c&tokens=d?token=e");
+    }
 
     #[test]
     fn urls_as_they_are_typed() {
