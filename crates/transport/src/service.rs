@@ -75,9 +75,13 @@ impl Context {
     }
 
     /// Whom a request counts for that came on a connection of `client`, by the handle that it has: the client that a
-    /// trusted proxy forwards, if one does.
+    /// trusted proxy forwards, if one does. A proxy that names none is a client like any other: otherwise those that it
+    /// hides would have no limit.
     pub(crate) fn counted(&self, request: &ConnectionHandle, client: Client) -> Client {
-        request.forwarded_client().map_or(client, |forwarded| self.admission.client(forwarded.ip()))
+        match request.forwarded_client() {
+            Some(forwarded) => self.admission.client(forwarded.ip()),
+            None => client.itself(),
+        }
     }
 }
 

@@ -59,6 +59,11 @@ impl Client {
         self.entry.as_ref().expect("there until it is dropped")
     }
 
+    /// The same address without the exemption of a trusted proxy: for what it does not forward for another client.
+    pub(crate) fn itself(self) -> Self {
+        if self.entry().exempt { self.admission.entry((self.key(), false)) } else { self }
+    }
+
     /// Whom it counts as.
     pub(crate) fn key(&self) -> Key {
         self.entry().key

@@ -117,7 +117,10 @@ impl Admission {
 
     /// The client at an address.
     pub(crate) fn client(self: &Arc<Self>, address: IpAddr) -> Client {
-        let id = (Key::from(address), (self.exempt)(address));
+        self.entry((Key::from(address), (self.exempt)(address)))
+    }
+
+    fn entry(self: &Arc<Self>, id: (Key, bool)) -> Client {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = clients.entry(id).or_insert_with(|| Arc::new(Entry::new(id)));
         Client::new(self.clone(), entry.clone())

@@ -271,7 +271,7 @@ async fn sessions_have_the_address_of_the_client_of_a_proxy() {
     assert!(refused.to_string().contains("400"), "{refused}");
 }
 
-/// Clients of a proxy count one by one, and the proxy not at all.
+/// Clients of a proxy count one by one, and those that it does not name as the proxy, whose connections do not count.
 #[tokio::test]
 async fn limits_per_address_are_for_the_clients_of_a_proxy() {
     let endless = async || Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
@@ -298,6 +298,11 @@ async fn limits_per_address_are_for_the_clients_of_a_proxy() {
     }
     for (client, address) in [(1, "192.0.2.7"), (0, "192.0.2.8"), (0, "2001:db8::2")] {
         assert_eq!(ask(&mut clients[client], address).await.status(), StatusCode::TOO_MANY_REQUESTS, "{address}");
+    }
+    // Those that it hides share what is the proxy's own.
+    for status in [StatusCode::OK, StatusCode::TOO_MANY_REQUESTS, StatusCode::TOO_MANY_REQUESTS] {
+        open.push(ask(&mut clients[open.len() % 2], "unknown").await);
+        assert_eq!(open.last().unwrap().status(), status, "{}", open.len());
     }
     let connection = server.connect().await;
     let request = Request::get(server.uri("/")).header("x-forwarded-for", "192.0.2.7").body(()).unwrap();
