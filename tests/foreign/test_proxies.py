@@ -5,6 +5,7 @@ import datetime
 import http.client
 import json
 import pathlib
+import queue
 import re
 import socket
 import ssl
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 
+import pycurl
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -36,16 +38,18 @@ class Behind:
         self.server, self.port = server, port
         self.authority = f"{NAME}:{port}"
 
-    def connect(self) -> http.client.HTTPSConnection:
+    def connect(self, timeout: float = 20) -> http.client.HTTPSConnection:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20)
-        raw = socket.create_connection(("127.0.0.1", self.port), timeout=20, source_address=(CLIENT, 0))
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout)
+        raw = socket.create_connection(("127.0.0.1", self.port), timeout=timeout, source_address=(CLIENT, 0))
         connection.sock = context.wrap_socket(raw, server_hostname=NAME)
         return connection
 
-    def send(self, method: str, path: str, headers: dict = {}, body=None) -> http.client.HTTPResponse:
-        connection = self.connect()
+    def send(
+        self, method: str, path: str, headers: dict = {}, body=None, timeout: float = 20
+    ) -> http.client.HTTPResponse:
+        connection = self.connect(timeout)
         chunked = body is not None and not isinstance(body, bytes)
         connection.request(method, path, body, {"Host": self.authority} | headers, encode_chunked=chunked)
         response = connection.getresponse()
@@ -140,7 +144,7 @@ def running(command: list[str], folder: pathlib.Path, port: int):
 
 
 @contextlib.contextmanager
-def behind(kind: str, pair: pathlib.Path, folder: pathlib.Path, *arguments: str, trust: bool = True):
+def behind(kind: str, pair: pathlib.Path, folder: pathlib.Path, *arguments: str, trust: bool = True, changes=()):
     """The program behind a proxy of that kind, as its configuration says that it is to be started."""
     flags = {
         "nginx-http.conf": [],
@@ -155,6 +159,7 @@ def behind(kind: str, pair: pathlib.Path, folder: pathlib.Path, *arguments: str,
     with Server(*(TRUST + flags if trust else []), "--log", "debug", *arguments) as server:
         edge = {"10.0.0.11:4433": f"127.0.0.1:{server.port}"}
         at = edge if kind == "nginx-proxy-protocol.conf" else {"127.0.0.1:8080": f"127.0.0.1:{server.http_port}"}
+        at |= dict(changes)
         proxy = caddy if kind.startswith("Caddy") else nginx
         with proxy(kind, folder, pair, at, port):
             yield Behind(server, port)
@@ -231,3 +236,116 @@ def test_a_proxy_that_is_not_trusted(kind, pair, tmp_path):
             assert "the server must trust it (`trust-proxy`" in json.load(response)["detail"]
         else:
             proxied.server.logged('path="/healthz" client=127[.]0[.]0[.]1:')
+
+
+class Transfer:
+    """A request of libcurl's over HTTP/2 or HTTP/3, from the client's address, that runs in a thread."""
+
+    VERSIONS = {"2": pycurl.CURL_HTTP_VERSION_2_0, "3": pycurl.CURL_HTTP_VERSION_3ONLY}
+
+    def __init__(self, proxied: Behind, version: str, path: str, *fields: str, uploads: bool = False) -> None:
+        self.body, self._received = b"", queue.Queue()
+        # What is to be sent; empty for the end.
+        self.pieces: queue.Queue[bytes] = queue.Queue()
+        self._left, self._paused = threading.Event(), False
+        self._curl = curl = pycurl.Curl()
+        curl.setopt(pycurl.URL, f"https://{proxied.authority}{path}")
+        curl.setopt(pycurl.RESOLVE, [f"{proxied.authority}:127.0.0.1"])
+        curl.setopt(pycurl.INTERFACE, f"host!{CLIENT}")
+        curl.setopt(pycurl.HTTP_VERSION, self.VERSIONS[version])
+        curl.setopt(pycurl.SSL_VERIFYPEER, 0)
+        curl.setopt(pycurl.SSL_VERIFYHOST, 0)
+        curl.setopt(pycurl.NOSIGNAL, 1)
+        curl.setopt(pycurl.TIMEOUT, 40)
+        curl.setopt(pycurl.HTTPHEADER, list(fields))
+        curl.setopt(pycurl.WRITEFUNCTION, lambda piece: self._received.put(bytes(piece)))
+        curl.setopt(pycurl.NOPROGRESS, 0)
+        curl.setopt(pycurl.XFERINFOFUNCTION, self._progress)
+        if uploads:
+            curl.setopt(pycurl.UPLOAD, 1)
+            curl.setopt(pycurl.CUSTOMREQUEST, "POST")
+            curl.setopt(pycurl.READFUNCTION, self._read)
+        self.ended: queue.Queue[tuple[str, int]] = queue.Queue()
+        self._version = version
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _read(self, _size: int) -> bytes | int:
+        try:
+            return self.pieces.get_nowait()
+        except queue.Empty:
+            self._paused = True
+            return pycurl.READFUNC_PAUSE
+
+    def _progress(self, *_: int) -> int:
+        if self._paused and not self.pieces.empty():
+            self._paused = False
+            self._curl.pause(pycurl.PAUSE_CONT)
+        return int(self._left.is_set())
+
+    def _run(self) -> None:
+        error = ""
+        try:
+            self._curl.perform()
+        except pycurl.error as raised:
+            error = str(raised)
+        version = self._curl.getinfo(pycurl.INFO_HTTP_VERSION)
+        wanted = {"2": pycurl.CURL_HTTP_VERSION_2_0, "3": pycurl.CURL_HTTP_VERSION_3}[self._version]
+        if not error and version != wanted:
+            error = f"it came over {version}"
+        self.ended.put((error, self._curl.getinfo(pycurl.RESPONSE_CODE)))
+        self._received.put(None)
+
+    def until(self, end: bytes) -> bytes:
+        """Waits until the body ends so."""
+        while True:
+            piece = self._received.get(timeout=20)
+            assert piece is not None, f"{self.ended.get()} {self.body}"
+            self.body += piece
+            if self.body.endswith(end):
+                return self.body
+
+    def leave(self) -> None:
+        self._left.set()
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    "kind, version",
+    [(kind, "2") for kind in KINDS] + [("Caddyfile", "3"), ("Caddyfile.proxy-protocol", "3")],
+)
+def test_clients_of_http2_and_http3_through_a_proxy(kind, version, pair, tmp_path):
+    with behind(kind, pair, tmp_path, "-", "chat=publish", "--publish-token", "secret") as proxied:
+        # Not until its head is there: over HTTP/2, nginx 1.22 sends that with the first bytes of the body.
+        viewer = Transfer(proxied, version, "/stream?from=start")
+        log = proxied.server.logged('path="/stream" client=')
+        assert re.search(f'path="/stream" client={re.escape(CLIENT)}:', log), log
+        for number in range(3):
+            # The next one is made when the last one has come.
+            proxied.server.write(f"line {number}")
+            viewer.until(b"line %d\n" % number)
+        reader = Transfer(proxied, version, "/stream/chat?from=start")
+        publisher = Transfer(proxied, version, "/stream/chat", "Authorization: Bearer secret", uploads=True)
+        for piece in [b"first", b"second"]:
+            publisher.pieces.put(piece)
+            reader.until(piece)
+        publisher.pieces.put(b"")
+        assert publisher.ended.get(timeout=20) == ("", 200), publisher.body
+        for transfer in [viewer, reader]:
+            transfer.leave()
+
+
+def test_a_feed_asks_nginx_not_to_buffer(pair, tmp_path):
+    """By X-Accel-Buffering alone: with nginx's default, a chunk would wait for its buffer."""
+    default = [("proxy_buffering off;", "proxy_buffering on;")]
+    ignored = [("proxy_buffering off;", "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;")]
+    for changes, at_once in [(default, True), (ignored, False)]:
+        with behind("nginx-http.conf", pair, tmp_path, "-", changes=changes) as proxied:
+            proxied.server.write("line")
+            try:
+                viewer = proxied.send("GET", "/stream?from=start", timeout=20 if at_once else 1)
+                assert viewer.readline() == b"line\n"
+                assert at_once, "nginx buffers nothing, so that this shows nothing"
+            except TimeoutError:
+                assert not at_once
