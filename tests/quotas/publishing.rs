@@ -121,6 +121,8 @@ async fn the_keys_of_one_client_push_out_no_others() {
         let answer = publish(&router, address(2), &number.to_string(), "x").await;
         assert_eq!(chunks(answer), (200, Some(1)));
     }
+    // All that one may have, though there is room for more, and the one of the other.
+    assert_eq!(remembered(&router).await, 101);
     // More clients than there is room for: those that have most give way.
     for client in 3..8 {
         for number in 0..100 {
@@ -132,9 +134,14 @@ async fn the_keys_of_one_client_push_out_no_others() {
     let answer = publish(&router, address(1), "mine", "hello there").await;
     assert_eq!((answer.0, &answer.1["bytes"], &answer.1["chunks"]), (StatusCode::OK, &11.into(), &2.into()));
     assert_eq!(chunks(publish(&router, address(2), "399", "x").await), (200, Some(1)));
+    assert_eq!(remembered(&router).await, 300);
+}
+
+/// How many keys are remembered, as /metrics shows it.
+async fn remembered(router: &Router) -> u64 {
     let metrics = Request::get("/metrics").header("host", "localhost").body(Body::empty()).unwrap();
     let metrics = router.clone().oneshot(metrics).await.unwrap().into_body();
     let metrics = axum::body::to_bytes(metrics, 1 << 20).await.unwrap();
-    let metrics = std::str::from_utf8(&metrics).unwrap();
-    assert!(metrics.lines().any(|line| line == "h3cast_idempotency_keys 300"), "{metrics}");
+    let mut lines = std::str::from_utf8(&metrics).unwrap().lines();
+    lines.find_map(|line| line.strip_prefix("h3cast_idempotency_keys ")).unwrap().parse().unwrap()
 }
