@@ -32,14 +32,27 @@ class Confined:
 
     count = 0
 
-    def __init__(self, limit: int = LIMIT, descriptors: int | None = None, kind: str = KIND) -> None:
-        """Limits of bytes, and of open files if one is given."""
-        self.limit, self.descriptors = limit, descriptors
+    def __init__(
+        self,
+        limit: int | None = LIMIT,
+        descriptors: int | None = None,
+        kind: str = KIND,
+        inside: "Confined | None" = None,
+        like: "Confined | None" = None,
+    ) -> None:
+        """Limits of bytes, and of open files if one is given; a group `inside` another; or in another's group."""
+        self.limit, self.descriptors, self._owner = limit, descriptors, like is None
         self.folder: pathlib.Path | None = None
         Confined.count += 1
         name = f"h3cast-attacks-{os.getpid()}-{Confined.count}"
         self.kind = "prlimit"
-        if kind == "prlimit":
+        if like:
+            self.limit, self.kind, self.folder = like.limit, like.kind, like.folder
+        if kind == "prlimit" or like:
+            return
+        if inside:
+            self.kind = inside.kind
+            assert self._made(inside.kind, inside.folder / name)
             return
         for kind, places in [
             ("cgroup v1", _places(ROOT / "memory", _own("memory"))),
@@ -57,7 +70,9 @@ class Confined:
         except OSError:
             return False
         try:
-            if kind == "cgroup v1":
+            if self.limit is None:
+                pass
+            elif kind == "cgroup v1":
                 (folder / "memory.limit_in_bytes").write_text(str(self.limit))
                 self._try(folder / "memory.memsw.limit_in_bytes", str(self.limit))
                 # Without a limit of its own, the memory of sockets is not counted.
@@ -83,7 +98,7 @@ class Confined:
         if self.descriptors is not None:
             command = ["prlimit", f"--nofile={self.descriptors}", "--", *command]
         if self.folder is None:
-            return ["prlimit", f"--data={self.limit}", "--", *command]
+            return command if self.limit is None else ["prlimit", f"--data={self.limit}", "--", *command]
         return ["sh", "-c", 'echo $$ >"$0" && exec "$@"', str(self.folder / "cgroup.procs"), *command]
 
     def tcp(self) -> int | None:
@@ -118,7 +133,7 @@ class Confined:
         # A process that has just ended may still be in it.
         for _ in range(100):
             try:
-                if self.folder:
+                if self.folder and self._owner:
                     self.folder.rmdir()
                 return
             except OSError:

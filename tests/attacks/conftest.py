@@ -74,7 +74,7 @@ class Row:
         told |= figures(used, viewer) | {"limit_mib": victim.confined.limit // MIB, "confined": victim.confined.kind}
         self._write(name)
         if name == "h3cast":
-            held = {what: viewer.longest(what) for what in ("gap", "connect", "publish")}
+            held = {what: viewer.longest(what) for what in ("gap", "connect", "connect_h3", "publish")}
             held |= {"above": used.above, "cpu": used.cpu, "tcp": used.tcp or 0}
             broken = [f"{what}: {held[what]:.2f}, allowed {bound:.2f}" for what, bound in bounds.items() if held[what] > bound]
             assert not broken, f"{'; '.join(broken)}\n{json.dumps(told, indent=1)}"

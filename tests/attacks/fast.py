@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 
 from victim import H3CAST, HOST
 
@@ -17,28 +18,36 @@ PIECE = 16 << 10
 FEED = "/stream/fast"
 
 
-class Publisher:
-    """`with Publisher(victim, bytes_a_second) as publisher: …` publishes in the background, over plain HTTP."""
+def numbered(number: int) -> bytes:
+    return struct.pack(">Q", number) + bytes(PIECE - 8)
 
-    def __init__(self, victim, rate: int) -> None:
-        self._port, self._rate = victim.http_port, rate
+
+class Publisher:
+    """`with Publisher(victim, bytes_a_second) as publisher: …` publishes in the background, over plain HTTP, as long as
+    there are pieces: `piece(number)` makes one, or is None at the end."""
+
+    def __init__(self, victim, rate: float, path: str = FEED, piece: Callable[[int], bytes | None] = numbered) -> None:
+        self._port, self._rate, self._path, self._piece = victim.http_port, rate, path, piece
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._publish, daemon=True)
-        self.pieces, self.wrong = 0, ""
+        self.pieces, self.sent, self.wrong = 0, 0, ""
 
     def _body(self):
-        rest, began = bytes(PIECE - 8), time.monotonic()
+        began = time.monotonic()
         while not self._over.is_set():
-            if self.pieces * PIECE > (time.monotonic() - began) * self._rate:
+            if self.sent > (time.monotonic() - began) * self._rate:
                 time.sleep(0.005)
                 continue
-            yield struct.pack(">Q", self.pieces) + rest
-            self.pieces += 1
+            if (piece := self._piece(self.pieces)) is None:
+                return
+            yield piece
+            self.pieces, self.sent = self.pieces + 1, self.sent + len(piece)
 
     def _publish(self) -> None:
-        connection = http.client.HTTPConnection(HOST, self._port, timeout=60)
+        connection = http.client.HTTPConnection(HOST, self._port, timeout=90)
         try:
-            connection.request("POST", FEED, self._body(), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+            headers = {"Transfer-Encoding": "chunked"}
+            connection.request("POST", self._path, self._body(), encode_chunked=True, headers=headers)
             answer = connection.getresponse()
             if answer.status != 200:
                 self.wrong = f"{answer.status} {answer.read()!r}"
@@ -47,13 +56,18 @@ class Publisher:
         finally:
             connection.close()
 
+    def wait(self, seconds: float) -> None:
+        """Until everything is published."""
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), f"{self.pieces} pieces are published in {seconds} s"
+
     def __enter__(self) -> "Publisher":
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(60)
+        self._thread.join(90)
 
 
 @contextlib.contextmanager

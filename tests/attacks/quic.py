@@ -18,10 +18,12 @@ WINDOWS = {"max_data": 1 << 30, "max_stream_data": 1 << 30}
 
 
 class Attacker(QuicConnectionProtocol):
+    sessions = False
+
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.quic = self._quic
-        self.http = H3Connection(self._quic)
+        self.http = H3Connection(self._quic, enable_webtransport=self.sessions)
         self.data = asyncio.Event()
         self.ended = asyncio.Event()
         # What each stream has been answered.
@@ -72,14 +74,21 @@ class Attacker(QuicConnectionProtocol):
         self.transmit()
 
 
-async def attacker(victim, source: str = ATTACKER, alpn: list[str] = H3_ALPN) -> Attacker:
+async def attacker(
+    victim, source: str = ATTACKER, alpn: list[str] = H3_ALPN, windows: dict = WINDOWS, kind: type = Attacker
+) -> Attacker:
     """A connection whose handshake is complete. aioquic's own `connect` cannot choose an address."""
     configuration = QuicConfiguration(
-        alpn_protocols=alpn, is_client=True, verify_mode=ssl.CERT_NONE, server_name="localhost", **WINDOWS
+        alpn_protocols=alpn,
+        is_client=True,
+        verify_mode=ssl.CERT_NONE,
+        server_name="localhost",
+        max_datagram_frame_size=65536,
+        **windows,
     )
     quic = QuicConnection(configuration=configuration)
     loop = asyncio.get_running_loop()
-    _, protocol = await loop.create_datagram_endpoint(lambda: Attacker(quic), local_addr=(source, 0))
+    _, protocol = await loop.create_datagram_endpoint(lambda: kind(quic), local_addr=(source, 0))
     protocol.connect(victim.address)
     await asyncio.wait_for(protocol.wait_connected(), 10)
     return protocol

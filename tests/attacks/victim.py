@@ -158,6 +158,11 @@ class Victim:
         self._stack.callback(self._sampling.set)
         self._sampler.start()
 
+    def begin_again(self) -> None:
+        """What was used so far, by viewers who wait, is not of the attack."""
+        pathlib.Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+        self._before = self.rss(), *self._before[1:]
+
     def _sample(self) -> None:
         while not self._sampling.wait(0.05):
             if (tcp := self.confined.tcp()) is not None:
