@@ -13,7 +13,7 @@ from victim import H3CAST, HOST
 
 HISTORY = (8 if scale() == 1 else 32) * MIB
 # What buffers of viewers and the allocator's pages that are not whole take, however large the history is.
-BUFFERS = 6 * MIB
+BUFFERS = 8 * MIB
 # What one costs is more than twice that: much of the history is replaced.
 LINES = HISTORY // 80
 BATCH = 1000

@@ -9,9 +9,10 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from confined import MIB
 from fast import Publisher
-from peers import DATA, RST_STREAM, WINDOW_UPDATE, Reader, address, frame, http2, request, tls
+from peers import ACK, DATA, PING, RST_STREAM, WINDOW_UPDATE, Reader, address, frame, http2, request, tls
 from quic import Attacker, attacker
 from scale import count, scale
 from victim import HOST
@@ -84,11 +85,23 @@ def over_http1(victim, source: str, path: str) -> Cut:
 
 
 class Data(Reader):
-    def __init__(self) -> None:
+    """The body of a stream. Pings are answered: the client is there."""
+
+    def __init__(self, sock) -> None:
         super().__init__()
-        self.body, self.reset = b"", False
+        self.sock, self.body, self.reset = sock, b"", False
+        sock.setblocking(False)
+
+    def take(self, seconds: float) -> None:
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        poll.poll(seconds * 1000)
+        self.read(self.sock)
 
     def took(self, kind: int, stream: int, payload: bytes) -> None:
+        if kind == PING:
+            with contextlib.suppress(OSError):
+                self.sock.send(frame(PING, ACK, 0, payload))
         self.body += payload if kind == DATA else b""
         self.reset |= kind == RST_STREAM
 
@@ -96,12 +109,11 @@ class Data(Reader):
 def over_http2(victim, source: str, path: str) -> Cut:
     """The connection is read, and its stream gets no credit beyond the first 64 KiB."""
     sock = http2(victim.address, source)
-    began, reader = time.monotonic(), Data()
+    began = time.monotonic()
     sock.sendall(request(1, "GET", path) + frame(WINDOW_UPDATE, 0, 0, (1 << 30).to_bytes(4, "big")))
-    sock.setblocking(False)
+    reader = Data(sock)
     while not reader.ended and not reader.reset and time.monotonic() < began + TIMEOUT + LATE + 1:
-        select.select([sock], [], [], 0.1)
-        reader.read(sock)
+        reader.take(0.1)
     sock.close()
     return Cut("http2", reader.body, time.monotonic() - began)
 
@@ -170,6 +182,9 @@ class Idle:
         self.over1.request("GET", "/stream/quiet?limit=1")
         self.over2 = http2(self._victim.address, address(9000))
         self.over2.sendall(request(1, "GET", "/stream/quiet?limit=1"))
+        self._reader, self._over = Data(self.over2), False
+        self._pump = threading.Thread(target=self._read, daemon=True)
+        self._pump.start()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self.over3 = [self._run(self._over3(session)) for session in (False, True)]
@@ -178,6 +193,10 @@ class Idle:
             assert time.monotonic() < end, "idle viewers do not get in"
             time.sleep(0.05)
         return self
+
+    def _read(self) -> None:
+        while not self._over and not self._reader.ended:
+            self._reader.take(0.1)
 
     def _run(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
@@ -192,12 +211,10 @@ class Idle:
         with Publisher(self._victim, 1000, "/stream/quiet", lambda number: b"at last" if number == 0 else None) as publisher:
             publisher.wait(10)
         assert self.over1.getresponse().read() == b"at last"
-        reader, end = Data(), time.monotonic() + 5
-        self.over2.setblocking(False)
-        while not reader.body and not reader.ended and time.monotonic() < end:
-            select.select([self.over2], [], [], 0.1)
-            reader.read(self.over2)
-        assert reader.body == b"at last" and not reader.ended, reader.body
+        end = time.monotonic() + 5
+        while self._reader.body != b"at last":
+            assert time.monotonic() < end and not self._reader.ended, self._reader.body
+            time.sleep(0.05)
         for viewer in self.over3:
             while viewer.body != b"at last":
                 assert time.monotonic() < end and not viewer.done.is_set(), viewer.body
@@ -205,6 +222,8 @@ class Idle:
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._over = True
+        self._pump.join(5)
         self.over1.close()
         self.over2.close()
 
@@ -235,6 +254,7 @@ def resumed(victim, last: str) -> Events:
     return read(victim, Events(last), LINES - 1 - int(last.split("-")[1]), f"from={last}", 30)
 
 
+@pytest.mark.timeout(4 * TIMEOUT + 120)
 def test_viewers_that_take_nothing(row):
     """With `--lag block`: publishers wait for them until they are cut."""
     each = count(2)
@@ -285,7 +305,7 @@ def test_viewers_that_take_nothing(row):
             assert counted == len(found), told
             return told
 
-    arguments = ["--lag=block", "--history=8M", *(["--send-timeout=3s"] if TIMEOUT == 3 else [])]
+    arguments = ["--lag=block", "--history=16M", *(["--send-timeout=3s"] if TIMEOUT == 3 else [])]
     sources = ("lines=publish", "quiet=publish")
     row.run(act, *arguments, bulk=True, sources=sources, gap=2, connect=2, above=64 * MIB)
 
