@@ -47,9 +47,9 @@ ALLOCATOR = {"MIMALLOC_GENERIC_COLLECT": "10", "MIMALLOC_PURGE_DELAY": "0"}
 QUIET = 3
 # Threads more than at the start: those of the pool for blocking work, which files that are looked at keep awake.
 POOL = 4
-# A peer that vanished is forgotten after 20 s, and then everything is to be as it was. Clients that only listen say
-# something every 12 s.
-IDLE, SETTLED = "20s", 60.0
+# A peer that vanished is forgotten after 20 s, and then everything is to be as it was; on a busy machine the clients by
+# which memory comes to rest take a minute. Clients that only listen say something every 12 s.
+IDLE, SETTLED = "20s", 120.0
 
 
 def feeds(server: H3cast) -> dict[str, dict]:
