@@ -29,7 +29,7 @@ SECONDS = float(os.environ.get("H3CAST_CHAOS_SECONDS", 10))
 PART, EACH, MORE = 60.0, 12.0, 3.0
 SEED = os.environ.get("H3CAST_CHAOS_SEED") or str(random.SystemRandom().randrange(1 << 32))
 # Lines a second. Before the chaos, so many at another rate fill the history, so that the history is no growth. A
-# viewer may be away for a minute without a gap.
+# viewer may be away for a minute without a gap, and none views what comes so fast.
 RATE, EARLIER, EARLIER_RATE = 100, 16_000, 4000
 HISTORY = "4M"
 # What the program may hold after each minute, times what it held after each kind. That is the measure, and not what it
@@ -154,7 +154,7 @@ async def scenario(folder: pathlib.Path) -> None:
         web = Web(server.cacert, server.port)
         chaos = await Chaos(server, SEED, authority, tokens, served, log, web).start()
         audience = Audience(chaos, [tokens.viewer, tokens.key.token(), served.key.token()])
-        await audience.lines(EARLIER, EARLIER_RATE, 1)
+        await audience.lines(EARLIER, EARLIER_RATE, 0)
         start = held(server)
         print(f"at first: {start}")
         await audience.view(EACH, chaos.each)
