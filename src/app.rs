@@ -14,6 +14,7 @@ mod page;
 mod problem;
 mod publish;
 mod quotas;
+mod refused;
 mod route;
 mod session;
 mod status;

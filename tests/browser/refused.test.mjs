@@ -61,6 +61,38 @@ describe('a server that takes no more viewers for now', () => {
   }
 });
 
+for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Firefox', firefox]])) {
+  test(`${name}: an EventSource that is refused for now is told so, and comes back`, TEST, async () => {
+    const server = await Server.start({ host: '127.0.0.1', args: ['--per-viewer', '--max-processes', '1', '--processes-per-client', '0', NUMBERS] });
+    const browser = await launch();
+    const holder = new AbortController();
+    const base = server.plain.replace('localhost', '127.0.0.1');
+    try {
+      const held = await fetch(`${base}/stream`, { signal: holder.signal });
+      assert.equal(held.status, 200);
+      const view = await open(browser, `${base}/`);
+      await view.page.evaluate(() => {
+        const source = new EventSource('/stream');
+        const seen = { refused: /** @type {string[]} */ ([]), messages: 0 };
+        Object.assign(window, { source, seen });
+        source.addEventListener('refused', ({ data }) => seen.refused.push(data));
+        source.addEventListener('message', () => { seen.messages += 1; });
+      });
+      // Refused, and come back, and refused again.
+      await view.until('two refusals', () => /** @type {any} */ (window).seen.refused.length >= 2);
+      const [problem] = await view.page.evaluate(() => /** @type {any} */ (window).seen.refused);
+      assert.equal(JSON.parse(problem).status, 503);
+      holder.abort();
+      await view.until('messages', () => /** @type {any} */ (window).seen.messages >= 3);
+      assert.notEqual(await view.page.evaluate(() => /** @type {any} */ (window).source.readyState), 2);
+    } finally {
+      holder.abort();
+      await browser.close();
+      await server.stop();
+    }
+  });
+}
+
 test('a token that does not allow the feed: the page says so, and takes another one', TEST, async () => {
   const folder = await mkdtemp(path.join(tmpdir(), 'h3cast-tokens-'));
   const file = path.join(folder, 'tokens');

@@ -76,6 +76,18 @@ async fn there_are_so_many_commands_and_each_client_has_its_share() {
     server.gauge("h3cast_processes", 3).await;
     refused(&view(&server, 1, "").await.0, 429, "2 commands run for this client");
     refused(&view(&server, 2, "").await.0, 503, "3 commands run for viewers");
+    // An `EventSource` gives up at any status but 200.
+    for (from, status) in [(1, 429), (2, 503)] {
+        let (head, mut stream) = view(&server, from, "accept: text/event-stream\r\nconnection: close\r\n").await;
+        let mut answer = head.into_bytes();
+        soon("the end", stream.read_to_end(&mut answer)).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains("\r\ncontent-type: text/event-stream\r\n"), "{answer}");
+        assert!(answer.contains("retry: 1000\nevent: refused\ndata: {") && answer.contains("}\n\n"), "{answer}");
+        assert!(answer.contains(&format!("\"status\":{status}")), "{answer}");
+        assert!(!answer.contains("retry-after"), "{answer}");
+    }
     // Over HTTP/3 and WebTransport alike, from [::1].
     let connection = server.connect().await;
     let response = soon("the head", connection.get(&server.uri("/stream"))).await.unwrap();
@@ -84,8 +96,8 @@ async fn there_are_so_many_commands_and_each_client_has_its_share() {
     let session = soon("the answer", connection.webtransport(&server.uri("/stream"), HeaderMap::new(), &[])).await;
     assert!(session.unwrap_err().to_string().contains("503"));
     assert_eq!(commands.running(), 3);
-    server.gauge("h3cast_refused_total{reason=\"processes_per_client\"}", 1).await;
-    server.gauge("h3cast_refused_total{reason=\"processes\"}", 3).await;
+    server.gauge("h3cast_refused_total{reason=\"processes_per_client\"}", 2).await;
+    server.gauge("h3cast_refused_total{reason=\"processes\"}", 4).await;
     // One that leaves makes room.
     drop(viewers.pop());
     soon("a viewer gets in", async {
