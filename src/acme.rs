@@ -78,6 +78,9 @@ const AGAIN: [(Duration, Duration); 2] =
     [(Duration::from_secs(5), Duration::from_secs(600)), (Duration::from_secs(60), Duration::from_secs(6 * 3600))];
 /// The longest sleep: a computer that sleeps stops timers, but not the validity of certificates.
 const LOOK: Duration = Duration::from_secs(60);
+/// How long to wait between two certificates, whatever the authority suggests: clocks differ, and authorities issue few
+/// for the same names in a week. Shorter for certificates that live only a few hours.
+const PAUSE: Duration = Duration::from_secs(3600);
 /// How often the authority is asked when it wants the certificate renewed (RFC 9773), if it does not say itself.
 const ASK: Duration = Duration::from_secs(6 * 3600);
 
@@ -131,8 +134,8 @@ impl Acme {
         self.set(|settings| settings.contacts = addresses.into_iter().map(|to| format!("mailto:{to}")).collect())
     }
 
-    /// The challenges to offer, in this order: when one has failed, the next try uses the next. By default TLS-ALPN-01
-    /// alone.
+    /// The challenges to offer, in this order: when one has failed, the next try uses the next. By default, and if there
+    /// are none, TLS-ALPN-01 alone.
     #[must_use]
     pub fn challenges(self, challenges: impl IntoIterator<Item = Challenge>) -> Self {
         self.set(|settings| settings.challenges = challenges.into_iter().collect())
@@ -142,6 +145,15 @@ impl Acme {
     #[must_use]
     pub fn tokens(&self) -> Tokens {
         self.0.tokens.clone()
+    }
+
+    /// Whether the CA certificates can be used that are to be trusted. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When their file cannot be read, or holds none.
+    pub fn check(&self) -> Result<(), crate::client::ClientError> {
+        authority::https(&self.0).map(drop)
     }
 
     fn store(&self) -> Store {
@@ -183,11 +195,17 @@ impl Acme {
                 tokio::time::sleep(left.min(LOOK)).await;
                 continue;
             }
-            let challenge = self.0.challenges[refusals as usize % self.0.challenges.len().max(1)];
+            let challenges = &self.0.challenges;
+            let challenge = challenges.get(refusals as usize % challenges.len().max(1));
+            let challenge = challenge.copied().unwrap_or(Challenge::TlsAlpn01);
             let way = Way { challenge, identity, tokens: &self.0.tokens };
             let issued = async {
                 // One of several servers on the same folder asks; the others find what it got.
                 let Some(_lock) = store.blocking(Store::lock).await? else { return Ok(false) };
+                // Another may have been issued since, which is not served yet.
+                if store.blocking(Store::stored).await?.is_some_and(|stored| stored != certificate) {
+                    return Ok(false);
+                }
                 if authority.is_none() {
                     authority = Some(Authority::open(&self.0, &store).await?);
                 }
@@ -205,7 +223,8 @@ impl Acme {
                         info!(names = self.0.names.join(", "), "the certificate authority has issued a certificate");
                         self.taken_over(identity, &certificate).await;
                     }
-                    if issued { Duration::ZERO } else { AGAIN[0].0 }
+                    let validity = identity.current().validity();
+                    if issued { PAUSE.min(validity / 4) } else { AGAIN[0].0 }
                 }
                 Err(failed) => {
                     let (kind, count) = match failed.refused {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Request;
+use http::{HeaderValue, Request, header};
 use http_body_util::BodyExt;
 use instant_acme::{
     Account, AccountCredentials, BodyWrapper, BytesResponse, CertificateIdentifier, Error, HttpClient, NewAccount,
@@ -16,10 +16,13 @@ use tracing::{debug, info};
 
 use super::{Settings, order::Failed, store::Store};
 use crate::{
+    client::ClientError,
     https::Https,
     identity::{Certificate, CertificateDer},
 };
 
+/// The longest wait that an authority may ask for, in seconds: a day.
+const LONGEST_WAIT: u64 = 86_400;
 /// What to do when the ACME server's own certificate is not trusted.
 const ADVICE: &str = "a CA of your own must be named as the one to trust";
 
@@ -33,10 +36,22 @@ impl HttpClient for Https {
             let (head, body) = request.into_parts();
             let Ok(body) = body.collect().await;
             let answer = https.ask(Request::from_parts(head, body.to_bytes())).await;
-            let answer = answer.map_err(|error| Error::Other(error.into()))?;
+            let mut answer = answer.map_err(|error| Error::Other(error.into()))?;
+            // It is added to the time: one that is no time would end in a panic.
+            let long = |wait: &HeaderValue| {
+                wait.to_str().is_ok_and(|wait| wait.trim().parse().is_ok_and(|wait: u64| wait > LONGEST_WAIT))
+            };
+            if answer.headers().get(header::RETRY_AFTER).is_some_and(long) {
+                answer.headers_mut().insert(header::RETRY_AFTER, LONGEST_WAIT.into());
+            }
             Ok(BytesResponse::from(answer.map(http_body_util::Full::new)))
         })
     }
+}
+
+/// What asks the authority. Blocks.
+pub(super) fn https(settings: &Settings) -> Result<Https, ClientError> {
+    Https::new(settings.ca.as_deref(), ADVICE)
 }
 
 /// A certificate authority, and our account there.
@@ -47,8 +62,8 @@ pub(super) struct Authority {
 impl Authority {
     /// With the account that is kept, or a new one, which is kept then.
     pub(super) async fn open(settings: &Settings, store: &Store) -> Result<Self, Failed> {
-        let ca = settings.ca.clone();
-        let https = tokio::task::spawn_blocking(move || Https::new(ca.as_deref(), ADVICE)).await;
+        let shared = settings.clone();
+        let https = tokio::task::spawn_blocking(move || https(&shared)).await;
         let https = https.map_err(Failed::local)?.map_err(Failed::local)?;
         let builder = Account::builder_with_http(Box::new(https));
         if let Some(kept) = store.blocking(Store::account).await? {

@@ -11,7 +11,10 @@ use http::Uri;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
 
 use super::order::Failed;
-use crate::identity::{Certificate, IdentityError};
+use crate::{
+    Identity,
+    identity::{Certificate, Fingerprint, IdentityError},
+};
 
 /// How long the certificate is valid that stands in for one that is not issued yet: browsers trust it by its hash.
 const STAND_IN: std::time::Duration = std::time::Duration::from_secs(13 * 24 * 3600);
@@ -29,7 +32,15 @@ impl Store {
         // Accounts of one authority may be of several directories.
         let path = directory.path().trim_matches('/').replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
         let folder = folder.join(format!("{}-{path}", authority.replace(':', "_")));
-        let certificate = folder.join(format!("{}.pem", names.first().map_or("", String::as_str)));
+        // Each set of names has its own: servers that share the folder may be for different ones.
+        let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let first = names.first().map_or("", String::as_str);
+        let certificate = folder.join(match sorted.len() {
+            0 | 1 => format!("{first}.pem"),
+            _ => format!("{first}-{}.pem", &Fingerprint::of(sorted.join(",").as_bytes()).hex()[..12]),
+        });
         Self { folder, certificate }
     }
 
@@ -95,6 +106,11 @@ impl Store {
     pub(super) fn forget_account(&self) -> Result<(), Failed> {
         let file = self.account_file();
         fs::rename(&file, file.with_extension("json.old")).map_err(|error| cannot_write(&file, &error))
+    }
+
+    /// The certificate that is kept; `None` if it cannot be read.
+    pub(super) fn stored(&self) -> Result<Option<Certificate>, Failed> {
+        Ok(Identity::from_pem(&self.certificate, &self.certificate).ok().map(|identity| identity.current()))
     }
 
     /// Keeps a key and its chain.

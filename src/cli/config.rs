@@ -32,7 +32,9 @@ pub(super) fn parse(arguments: Vec<OsString>) -> Result<Cli, Failure> {
         let serve = (at == 1).then(|| "serve".into());
         let flags = flags.iter().flat_map(|(_, arguments)| arguments).cloned();
         // A source may begin with a dash.
-        let sources = (!sources.is_empty()).then(|| OsString::from("--")).into_iter().chain(sources.iter().cloned());
+        let ends = arguments.last().is_some_and(|last| last == "--");
+        let dashes = (!sources.is_empty() && !ends).then(|| OsString::from("--"));
+        let sources = dashes.into_iter().chain(sources.iter().cloned());
         before.iter().cloned().chain(serve).chain(flags).chain(after.iter().cloned()).chain(sources).collect::<Vec<_>>()
     };
     let told = |error: clap::Error| settings.told(&arguments, &flags, error);
@@ -56,13 +58,22 @@ fn named(arguments: &[OsString]) -> Option<(PathBuf, usize)> {
         _ => 1,
     };
     let mut rest = arguments.iter().skip(at).take_while(|argument| *argument != "--");
+    // These do not need it, and answer also when it is wrong.
+    if rest.clone().any(|argument| ["-h", "--help", "-V", "--version"].iter().any(|word| argument == word)) {
+        return None;
+    }
     while let Some(argument) = rest.next() {
         if argument == "--config" {
             // Without a value, clap says what is missing.
             return rest.next().map(|file| (file.into(), at));
         }
-        if let Some(file) = argument.to_str().and_then(|argument| argument.strip_prefix("--config=")) {
-            return Some((file.into(), at));
+        if let Some(file) = argument.as_encoded_bytes().strip_prefix(b"--config=") {
+            let file = argument.to_str().map_or_else(
+                // Not Unicode, and so not to be cut: clap takes it apart.
+                || String::from_utf8_lossy(file).into_owned().into(),
+                |argument| PathBuf::from(&argument["--config=".len()..]),
+            );
+            return Some((file, at));
         }
     }
     let file = std::env::var_os("H3CAST_CONFIG").filter(|file| !file.is_empty())?;
@@ -181,9 +192,22 @@ impl Settings<'_> {
         }
         let text = error.to_string();
         let text = text.trim_start_matches("error: ").split("\n\nUsage:").next().unwrap_or_default().trim();
-        let named = flags.iter().find(|(name, _)| text.contains(&format!("--{name}")));
+        let is_named = |name: &str| {
+            let flag = format!("--{name}");
+            let ends =
+                |at: usize| !text[at + flag.len()..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-');
+            text.match_indices(&flag).any(|(at, _)| ends(at))
+        };
+        let named = flags.iter().find(|(name, _)| is_named(name));
         let at = named.and_then(|(name, _)| key_at(self.text, name)).unwrap_or(0);
+        // A value that is a secret is not repeated.
+        let serve = Cli::command();
+        let is_secret = |name: &str| {
+            let arg = serve.get_arguments().find(|arg| arg.get_long() == Some(name));
+            arg.is_some_and(clap::Arg::is_hide_env_values_set)
+        };
         match named {
+            Some((name, _)) if is_secret(name) => self.wrong(at, &format!("`{name}` has no valid value")),
             Some(_) => self.wrong(at, text),
             None => Failure::usage(anyhow!("{}: {text}", self.file.display())),
         }

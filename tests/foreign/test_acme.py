@@ -112,6 +112,12 @@ def files(certs: pathlib.Path) -> dict[str, int]:
     return {path.name: path.stat().st_mode & 0o777 for path in certs.rglob("*") if path.is_file()}
 
 
+def stored(certs: pathlib.Path) -> pathlib.Path:
+    """The file of the certificate and its key."""
+    (file,) = certs.rglob(f"{NAMES[0]}-*.pem")
+    return file
+
+
 def test_a_certificate_that_clients_trust(pebble, ports, tmp_path):
     certs = tmp_path / "certs"
     with Issued(pebble, certs, ports[0]) as server:
@@ -128,7 +134,7 @@ def test_a_certificate_that_clients_trust(pebble, ports, tmp_path):
             server.certificate(None, ["acme-tls/1"])
         assert "panicked" not in log
         server.stop()
-    assert files(certs) == {".lock": 0o644, "account.json": 0o600, f"{NAMES[0]}.pem": 0o600}
+    assert files(certs) == {".lock": 0o644, "account.json": 0o600, stored(certs).name: 0o600}
 
     # It is there at the next start, at which nobody is asked for another.
     issued = pebble.issued()
@@ -154,15 +160,22 @@ def test_over_plain_http(pebble, ports, tmp_path):
             ("/stream?from=start", NAMES[0], (308, f"https://{NAMES[0]}:{server.tls}/stream?from=start")),
             ("/", f"{NAMES[0]}:80", (308, f"https://{NAMES[0]}:{server.tls}/")),
             ("/.well-known/acme-challenge/unknown", "localhost", (404, None)),
+            ("*", NAMES[0], (308, f"https://{NAMES[0]}:{server.tls}/")),
         ]:
             connection = http.client.HTTPConnection("127.0.0.1", ports[1], timeout=15)
-            connection.request("GET", path, headers={"Host": host})
+            connection.request("OPTIONS" if path == "*" else "GET", path, headers={"Host": host})
             response = connection.getresponse()
             response.read()
             assert (response.status, response.headers.get("Location")) == expected, path
-            # One request, and no more.
-            assert connection.sock is None
             connection.close()
+        # Without a name, not to one of this machine; and no head that is longer than any other listener takes.
+        for head, expected in [
+            ("GET / HTTP/1.0\r\n\r\n", b" 400 "),
+            (f"GET / HTTP/1.1\r\nHost: {NAMES[0]}\r\nX: {'x' * 20000}\r\n\r\n", b" 431 "),
+        ]:
+            with socket.create_connection(("127.0.0.1", ports[1]), timeout=15) as raw:
+                raw.sendall(head.encode())
+                assert expected in raw.recv(4096).split(b"\r\n")[0]
 
 
 def test_renewed_while_viewers_stay(tmp_path, ports):
@@ -221,8 +234,7 @@ def test_an_authority_that_has_forgotten_the_account(tmp_path, ports):
     with Pebble(tmp_path, *ports) as pebble:
         with Issued(pebble, certs, ports[0]) as server:
             server.served()
-    for file in certs.rglob(f"{NAMES[0]}.pem"):
-        file.unlink()
+    stored(certs).unlink()
     with pebble:
         with Issued(pebble, certs, ports[0]) as server:
             server.served()

@@ -107,7 +107,7 @@ async fn connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let How { via, alt_svc: has_http3, .. } = how;
+    let How { via, alt_svc: has_http3, redirects, .. } = how;
     let remote = owner.handle().remote_address();
     owner.handshaken();
     if owner.is_awaited() {
@@ -179,6 +179,9 @@ async fn connection<S>(
             if let Some(text) = undecoded {
                 let refused = response::problem(StatusCode::NOT_IMPLEMENTED, &text);
                 return Ok(refused.map(Body::from).map(Paced::new));
+            }
+            if redirects && let Some(redirect) = plain::redirect(&head, context.advertise.as_deref()) {
+                return Ok(redirect.map(Paced::new));
             }
             head.extensions.insert(Interim::nowhere(version));
             let alt_svc = reached::alternative(&head.uri, &head.headers, &head.extensions, has_http3);

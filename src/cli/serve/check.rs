@@ -6,7 +6,7 @@ use anyhow::anyhow;
 
 use super::{Failure, Histories, ServeArgs, effect, issuer::Issuer, memory, names};
 use crate::{
-    Server,
+    Identity, Server,
     cli::{flags, print},
     source::Source,
 };
@@ -17,13 +17,13 @@ pub(super) async fn run(sources: Vec<Source>, args: &ServeArgs) -> Result<(), Fa
     folder(args).await?;
     args.auth.tokens().await?;
     memory::Resources::find(args.limits.memory.unwrap_or_default(), Histories::find(&sources, args))?;
-    let issuer = Issuer::find(args)?;
     // What a certificate authority issues is looked at by a server that starts.
-    if issuer.is_none() {
-        let identity = args.certs.identity(names(args)).await?;
-        let server = args.proxies.clone().apply(Server::builder(identity)).limits(args.limits.limits());
-        server.check().map_err(|error| Failure::usage(flags::of_start(error)))?;
-    }
+    let identity = match Issuer::find(args)?.checked().await? {
+        true => Identity::localhost().map_err(|error| Failure::usage(flags::of_identity(error)))?,
+        false => args.certs.identity(names(args)).await?,
+    };
+    let server = args.proxies.clone().apply(Server::builder(identity)).limits(args.limits.limits());
+    server.check().map_err(|error| Failure::usage(flags::of_start(error)))?;
     let what = match &args.config {
         Some(file) => format!("{}: ", file.display()),
         None => String::new(),

@@ -14,8 +14,12 @@ use crate::{
 pub(super) struct Issuer(Option<Acme>);
 
 impl Issuer {
-    pub(super) fn is_none(&self) -> bool {
-        self.0.is_none()
+    /// Whether there is one, with settings that can be used.
+    pub(super) async fn checked(&self) -> Result<bool, Failure> {
+        let Some(acme) = self.0.clone() else { return Ok(false) };
+        let checked = tokio::task::spawn_blocking(move || acme.check()).await.map_err(Failure::running)?;
+        checked.map_err(|error| Failure::usage(anyhow::anyhow!("--acme-ca: {error}")))?;
+        Ok(true)
     }
 
     pub(super) fn find(args: &ServeArgs) -> Result<Self, Failure> {

@@ -9,8 +9,8 @@ use crate::{App, Identity, cli::Failure};
 pub(super) struct Issuer;
 
 impl Issuer {
-    pub(super) fn is_none(&self) -> bool {
-        true
+    pub(super) async fn checked(&self) -> Result<bool, Failure> {
+        Ok(false)
     }
 
     pub(super) fn find(_: &ServeArgs) -> Result<Self, Failure> {

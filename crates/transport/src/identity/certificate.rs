@@ -226,7 +226,8 @@ impl Certificate {
     }
 
     /// From its first to its last moment.
-    pub(super) fn validity(&self) -> Duration {
+    #[must_use]
+    pub fn validity(&self) -> Duration {
         self.0.not_after.duration_since(self.0.not_before).unwrap_or_default()
     }
 

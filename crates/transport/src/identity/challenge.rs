@@ -37,11 +37,17 @@ impl Answers {
 pub struct ChallengeAnswer {
     answers: Answers,
     name: String,
+    shown: Arc<CertifiedKey>,
 }
 
 impl Drop for ChallengeAnswer {
     fn drop(&mut self) {
-        self.answers.with(|answers| answers.remove(&self.name));
+        self.answers.with(|answers| {
+            // One more answer may have taken its place.
+            if answers.get(&self.name).is_some_and(|shown| Arc::ptr_eq(shown, &self.shown)) {
+                answers.remove(&self.name);
+            }
+        });
     }
 }
 
@@ -73,7 +79,7 @@ impl Identity {
         let name = name.to_ascii_lowercase();
         let shown = answer.state().current.tls_for(&name);
         let answers = self.0.answers.clone();
-        answers.with(|answers| answers.insert(name.clone(), shown));
-        ChallengeAnswer { answers, name }
+        answers.with(|answers| answers.insert(name.clone(), shown.clone()));
+        ChallengeAnswer { answers, name, shown }
     }
 }

@@ -193,9 +193,8 @@ impl ServerBuilder {
 
     /// Adds an address where plain HTTP from any machine is redirected to HTTPS (308), as in `0.0.0.0:80`. Paths below
     /// `/.well-known/acme-challenge/` are answered by the [service](Self::http_service), so that a certificate
-    /// authority can validate a name (RFC 8555 §8.3). By default there is none.
-    ///
-    /// A connection is closed after its first request, which has [`Limits::head_timeout`] to come.
+    /// authority can validate a name (RFC 8555 §8.3). By default there is none. Hooks, limits and trusted proxies are
+    /// those of every other listener.
     #[cfg(feature = "tcp")]
     #[must_use]
     pub fn redirect_http(mut self, listen: Listen) -> Self {

@@ -184,13 +184,6 @@ async fn accept_all(
                 place.client().refused(Refusal::Application);
                 return reset(stream);
             }
-            if how.redirects {
-                return tokio::select! {
-                    biased;
-                    () = plain::redirect(stream, how.via, &context, &stop) => {}
-                    () = idler.ousted() => {}
-                };
-            }
             let Some((tls, handshake)) = tls else {
                 let (owner, socket) = (own(None), Socket::new(stream, ending.clone()));
                 return connection(socket, ending, owner, place, context, how, stop).await;

@@ -1,10 +1,10 @@
 //! Plain HTTP where there is TLS: it comes to the port of TLS, from a client that was given `http://` or no scheme at
-//! all, or to a listener that sends everyone on to HTTPS. One request is answered, and the connection closed.
+//! all, or to a listener that sends everyone on to HTTPS.
 
 use std::{convert::Infallible, time::Duration};
 
 use axum_core::body::Body;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -13,12 +13,12 @@ use hyper_util::{
 };
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 use tracing::debug;
 
-use super::unread::Unread;
+use super::{control_frames::ControlFrames, settings, unread::Unread};
 use crate::{
-    reached::{Via, base},
+    admission::Refusal,
+    reached::{Advertise, Via, base, base_of},
     response,
     service::{Context, overdue},
 };
@@ -37,10 +37,13 @@ pub(super) async fn is_spoken(stream: &TcpStream) -> std::io::Result<bool> {
     Ok(read > 0 && (first[0].is_ascii_alphabetic() || matches!(first[0], b'\r' | b'\n')))
 }
 
-/// Answers one request with the URL that it meant.
+/// Answers one request with the URL that it meant, and closes the connection.
 pub(super) async fn answer(stream: TcpStream, via: Via, context: &Context, stop: &CancellationToken) {
+    let answered = CancellationToken::new();
     let advertise = context.advertise.clone();
-    let answers = move |request: Request<Body>| {
+    let (answers, unread) = (answered.clone(), Unread::default());
+    let service = tower::service_fn(move |request: Request<Incoming>| {
+        let (request, _) = unread.lend(request, None);
         // A client that names no port means 80: that one is not of TLS.
         let used = request.uri().authority().map(http::uri::Authority::as_str).map(str::to_owned);
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
@@ -49,62 +52,20 @@ pub(super) async fn answer(stream: TcpStream, via: Via, context: &Context, stop:
         let base = base(request.uri(), request.headers(), Via { tls: named, ..via }, advertise.as_deref());
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let text = format!("this port speaks HTTPS: use {base}{path}");
-        std::future::ready(response::problem(StatusCode::BAD_REQUEST, &text).map(Body::from))
-    };
-    one(stream, context, stop, answers).await;
-}
-
-/// Redirects one request to HTTPS, or asks the service if a certificate authority wants to know whether the name of it
-/// leads here (RFC 8555 §8.3).
-pub(super) async fn redirect(stream: TcpStream, via: Via, context: &Context, stop: &CancellationToken) {
-    let (advertise, service) = (context.advertise.clone(), context.service.clone());
-    let answers = move |mut request: Request<Body>| {
-        let base = base(request.uri(), request.headers(), via, advertise.as_deref());
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let location = HeaderValue::try_from(format!("{base}{path}"));
-        let asks = request.uri().path().starts_with(CHALLENGES);
-        let service = service.clone();
-        async move {
-            if asks {
-                request.extensions_mut().insert(via);
-                let Ok(answered) = service.oneshot(request).await;
-                return answered;
-            }
-            let Ok(location) = location else {
-                let text = "the request names no host that could be redirected to";
-                return response::problem(StatusCode::BAD_REQUEST, text).map(Body::from);
-            };
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-            response.headers_mut().insert(header::LOCATION, location);
-            response
-        }
-    };
-    one(stream, context, stop, answers).await;
-}
-
-/// Answers one request, and closes the connection.
-async fn one<F>(
-    stream: TcpStream,
-    context: &Context,
-    stop: &CancellationToken,
-    answers: impl Fn(Request<Body>) -> F + Clone + Send + 'static,
-) where
-    F: Future<Output = Response<Body>> + Send + 'static,
-{
-    let answered = CancellationToken::new();
-    let (done, unread) = (answered.clone(), Unread::default());
-    let service = tower::service_fn(move |request: Request<Incoming>| {
-        let (request, _) = unread.lend(request, None);
-        let (answering, done) = (answers(request.map(Body::new)), done.clone());
-        async move {
-            let response = answering.await;
-            done.cancel();
-            Ok::<_, Infallible>(response)
-        }
+        answers.cancel();
+        std::future::ready(Ok::<_, Infallible>(response::problem(StatusCode::BAD_REQUEST, &text)))
     });
+    let (limits, counters) = (context.limits, context.admission.counters().clone());
+    let remote = stream.peer_addr().map_or_else(|_| "?".into(), |remote| remote.to_string());
+    let stream =
+        ControlFrames::new(stream, limits.control_frames, move || counters.refused(Refusal::ControlFrames, &remote));
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(context.limits.head_timeout).keep_alive(false);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(settings::head_buffer(&limits))
+        .keep_alive(false);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
@@ -118,7 +79,7 @@ async fn one<F>(
         }
     };
     let limit = async {
-        answered.run_until_cancelled(overdue(stop, context.limits.head_timeout)).await;
+        answered.run_until_cancelled(overdue(stop, limits.head_timeout)).await;
         // A request may have come in the same moment.
         if answered.is_cancelled() {
             tokio::time::sleep(PATIENCE).await;
@@ -130,8 +91,32 @@ async fn one<F>(
         () = limit => Err(()),
     };
     match served {
-        Ok(Ok(())) => debug!("answered a request of plain HTTP"),
-        Ok(Err(error)) => debug!(%error, "a connection of plain HTTP broke off"),
-        Err(_) => debug!("a connection of plain HTTP took too long"),
+        Ok(Ok(())) => debug!("plain HTTP came to the port of TLS"),
+        Ok(Err(error)) => debug!(%error, "plain HTTP came to the port of TLS, and broke off"),
+        Err(_) => debug!("plain HTTP came to the port of TLS, and took too long"),
     }
+}
+
+/// Where a listener that sends everyone on to HTTPS sends a request; `None` if a certificate authority wants to know
+/// whether the name of it leads here (RFC 8555 §8.3), which the service answers.
+pub(super) fn redirect(head: &Parts, advertise: Option<&Advertise>) -> Option<Response<Body>> {
+    if head.uri.path().starts_with(CHALLENGES) {
+        return None;
+    }
+    let is_named = head.uri.authority().is_some() || head.headers.contains_key(header::HOST);
+    let base = base_of(&head.uri, &head.headers, &head.extensions).filter(|_| {
+        // Otherwise it would be that of this machine.
+        is_named || advertise.is_some_and(|at| at.host().is_some())
+    });
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    let path = if path.starts_with('/') { path } else { "/" };
+    let location = base.and_then(|base| HeaderValue::try_from(format!("{base}{path}")).ok());
+    let Some(location) = location else {
+        let text = "the request names no host that it could be redirected to";
+        return Some(response::problem(StatusCode::BAD_REQUEST, text).map(Body::from));
+    };
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(header::LOCATION, location);
+    Some(response)
 }

@@ -87,6 +87,11 @@ pub(super) fn head_size<B>(request: &Request<B>) -> u64 {
     (request.method().as_str().len() + target + fields.sum::<usize>()) as u64
 }
 
+/// How much hyper may take of a head in HTTP/1.1, in bytes.
+pub(super) fn head_buffer(limits: &Limits) -> usize {
+    (usize::try_from(limits.head_size).unwrap_or(usize::MAX).saturating_add(SYNTAX)).max(LEAST_BUFFER)
+}
+
 /// What serves connections of HTTP/1.1 and HTTP/2.
 pub(super) fn builder(limits: &Limits, tasks: Tasks, pings: Pings) -> auto::Builder<Tasks> {
     // hyper adds it to the time that it is.
@@ -100,7 +105,7 @@ pub(super) fn builder(limits: &Limits, tasks: Tasks, pings: Pings) -> auto::Buil
         .keep_alive(!limits.keep_alive.is_zero())
         // A head that is not complete by then is refused (431), and no more of it is read. hyper keeps the buffer as
         // long as the connection; bodies are read into it as well.
-        .max_buf_size((usize::try_from(limits.head_size).unwrap_or(usize::MAX) + SYNTAX).max(LEAST_BUFFER));
+        .max_buf_size(head_buffer(limits));
     builder
         .http2()
         .timer(pings)
