@@ -267,12 +267,13 @@ impl App {
     /// Makes a server answer with this app. Which pages may open sessions, also those of the server's own handlers,
     /// is decided by the app, that is by [`allow_origins`](Self::allow_origins), and not by
     /// [`ServerBuilder::origins`], whether that is set before or after. `/metrics` then also shows what the server
-    /// has admitted and refused.
+    /// has admitted and refused. It, `/healthz` and `/readyz` are its [`ServerBuilder::status_paths`].
     #[must_use]
     pub fn install(mut self, server: ServerBuilder) -> ServerBuilder {
         self.publications.count_in(server.admission());
         self.admission = Some(server.admission().clone());
-        server.http_service(self.router())
+        let status = [Route::Healthz, Route::Readyz, Route::Metrics].map(Route::path);
+        server.status_paths(status).http_service(self.router())
     }
 
     /// The routes, for any version of HTTP, with their WebTransport sessions. They work under a prefix as

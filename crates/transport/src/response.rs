@@ -58,6 +58,16 @@ pub(crate) fn too_many(reason: Refusal) -> Response<String> {
     response
 }
 
+/// Answers a request on a connection that is kept for the server's status.
+#[cfg(feature = "tcp")]
+pub(crate) fn full() -> Response<String> {
+    let detail =
+        "the server has no place left for this connection, and answers only what shows its status: try again later";
+    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, detail);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    response
+}
+
 /// Answers a request whose trusted proxy says something that cannot be understood.
 pub(crate) fn misforwarded() -> Response<String> {
     let detail = "what the proxy says of this request (Forwarded, X-Forwarded-...) is malformed: see the server's log";

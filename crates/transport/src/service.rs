@@ -37,6 +37,8 @@ pub(crate) struct Context {
     pub(crate) origins: Origins,
     /// Whose word on clients is believed.
     pub(crate) proxies: TrustedProxies,
+    /// What is answered on places that are kept for it.
+    pub(crate) status_paths: Vec<String>,
     /// Where plain HTTP is served.
     pub(crate) plain_port: Option<u16>,
     /// What clients are told to call the server.

@@ -34,7 +34,7 @@ use std::{
 use axum_core::body::Body;
 use futures_util::FutureExt;
 use h3cast_proto::code;
-use http::{Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -138,7 +138,7 @@ async fn connection<S>(
     let stream =
         ControlFrames::new(stream, limits.control_frames, move || counters.refused(Refusal::ControlFrames, remote));
     let stream = Flushed::new(stream, flushes.clone(), openings.clone(), ending.clone(), waiting.clone());
-    let client = place.client().clone();
+    let (client, is_reserved) = (place.client().clone(), place.is_reserved());
     let stream = Linked::new(stream, upgraded.clone(), owner.clone());
     ending.keep(place);
     let (connection_of_request, leaves) = (handle.clone(), upgraded.clone());
@@ -168,11 +168,17 @@ async fn connection<S>(
                 let refused = response::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &text);
                 return Ok(refused.map(Body::from).map(Paced::new));
             }
+            if is_reserved && !context.status_paths.iter().any(|path| path == request.uri().path()) {
+                return Ok(last(response::full(), version).map(Body::from).map(Paced::new));
+            }
             let (mut head, body) = request.into_parts();
             let Ok(handle) = context.describe(&mut head, &handle, via) else {
                 return Ok(response::misforwarded().map(Body::from).map(Paced::new));
             };
-            let open = match context.counted(&handle, client).request() {
+            let open = match is_reserved
+                .then_some(None)
+                .map_or_else(|| context.counted(&handle, client).request().map(Some), Ok)
+            {
                 Ok(open) => open,
                 Err(reason) => return Ok(response::too_many(reason).map(Body::from).map(Paced::new)),
             };
@@ -205,9 +211,12 @@ async fn connection<S>(
                 // hyper sends it as HTTP/1.0, and closes the connection after a response that says so by itself.
                 *response.version_mut() = Version::HTTP_11;
             }
+            if is_reserved {
+                response = last(response, version);
+            }
             let ending = Some(ending).filter(|_| ends);
             Ok::<_, std::convert::Infallible>(response.map(|body| {
-                let body = deliver(body, &flushes, ending, leaving, Some(answering), Some(open));
+                let body = deliver(body, &flushes, ending, leaving, Some(answering), open);
                 Paced::new(body).cut_by(cut)
             }))
         };
@@ -328,6 +337,14 @@ async fn connection<S>(
         }
         _ => owner.finish(ConnectionEnd::Finished),
     }
+}
+
+/// A response after which its connection over HTTP/1.1 is closed. Over HTTP/2 it is one that can be ended.
+fn last<B>(mut response: Response<B>, version: Version) -> Response<B> {
+    if version < Version::HTTP_2 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Waits until a connection that has no request has to make room for another.

@@ -109,12 +109,9 @@ impl Resources {
             }
             match budget.as_ref().map_or(Pressure::Low, Budget::pressure) {
                 Pressure::Low => Room::Plenty,
-                // Whoever looks after the server can still ask it what is wrong.
                 // Until there is room for viewers it may take seconds more: memory that was freed is returned bit by
-                // bit.
-                Pressure::Critical if carrier != Carrier::Plain && budget.as_ref().is_some_and(Budget::is_full) => {
-                    Room::Full(Refusal::Memory)
-                }
+                // bit. Whoever looks after the server can still ask it what is wrong: places are kept for that.
+                Pressure::Critical if budget.as_ref().is_some_and(Budget::is_full) => Room::Full(Refusal::Memory),
                 Pressure::High | Pressure::Critical => Room::Little,
             }
         };

@@ -144,6 +144,11 @@ impl Open {
         Ok(Self::new(client, kind, false))
     }
 
+    /// What counts for no address, and only in all.
+    pub(super) fn uncounted(client: &Client, kind: Kind) -> Self {
+        Self::new(client, kind, false)
+    }
+
     fn new(client: &Client, kind: Kind, is_claimed: bool) -> Self {
         if let Some(gauge) = client.admission.gauge(kind) {
             gauge.fetch_add(1, Ordering::Relaxed);

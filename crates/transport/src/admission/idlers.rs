@@ -36,14 +36,20 @@ impl ListenerPlaces {
     }
 
     /// Waits for a place of the listener's; the client that has waited longest without a request makes room for it.
-    /// Cancel-safe.
-    pub(super) async fn next(&self, admission: &Admission) -> Option<OwnedSemaphorePermit> {
+    /// If there is no such client, `full` says whether to wait no longer: `None`. Cancel-safe.
+    pub(super) async fn next(
+        &self,
+        admission: &Admission,
+        mut full: impl FnMut() -> bool,
+    ) -> Option<OwnedSemaphorePermit> {
         loop {
             if let Ok(place) = self.places.clone().try_acquire_owned() {
                 return Some(place);
             }
-            if let Some(key) = self.idlers.oust() {
-                admission.refused(Refusal::TcpConnections, key);
+            match self.idlers.oust() {
+                Some(key) => admission.refused(Refusal::TcpConnections, key),
+                None if full() => return None,
+                None => {}
             }
             if let Ok(place) = timeout(PAUSE, self.places.clone().acquire_owned()).await {
                 return place.ok();

@@ -56,6 +56,9 @@ use crate::limits::Limits;
 /// in the same moment.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How many places of a plain listener are kept for the server's status.
+const RESERVED: usize = 16;
+
 /// Decides about the clients of one server.
 pub(crate) struct Admission {
     limits: Limits,
@@ -182,12 +185,52 @@ impl Admission {
         places
     }
 
+    /// The places of a listener that are kept for the server's status, in addition to the others.
+    pub(crate) fn reserve() -> ListenerPlaces {
+        ListenerPlaces::new(RESERVED)
+    }
+
     /// Waits until the listener has a place for a connection over TCP, and the server; those that have waited longest
-    /// for a request make room. Cancel-safe.
-    pub(crate) async fn seat(&self, place: &mut Place, listener: &ListenerPlaces) {
-        let Some(permit) = listener.next(self).await else { return };
+    /// for a request make room. When all have a request, that is counted, once for this connection, and it gets a
+    /// place of the `reserve` if there is one. Cancel-safe.
+    pub(crate) async fn seat(
+        &self,
+        place: &mut Place,
+        (listener, reserve): (&ListenerPlaces, Option<&ListenerPlaces>),
+        is_counted: &mut bool,
+    ) {
+        if !place.is_reserved() && self.seat_among(place, listener, reserve.is_some(), is_counted).await {
+            return;
+        }
+        let Some(reserve) = reserve else { return };
+        if let Some(permit) = reserve.next(self, || false).await {
+            if !place.is_reserved() {
+                *place = Place::reserved(&place.client().clone());
+            }
+            place.sit(reserve, permit);
+        }
+    }
+
+    /// Whether there is a place among all; if there is none and it `may_leave`, it waits no longer.
+    async fn seat_among(
+        &self,
+        place: &mut Place,
+        listener: &ListenerPlaces,
+        may_leave: bool,
+        is_counted: &mut bool,
+    ) -> bool {
+        let key = place.client().key();
+        let mut full = |reason| {
+            if !std::mem::replace(is_counted, true) {
+                self.refused(reason, key);
+            }
+            may_leave
+        };
+        let Some(permit) = listener.next(self, || full(Refusal::TcpConnections)).await else { return false };
         while self.places.available_permits() == 0 {
-            self.oust_new();
+            if !self.oust_new() && full(Refusal::Connections) {
+                return false;
+            }
             // Not for ever: another may be there meanwhile that can be ended.
             let _ = timeout(PAUSE, self.places.acquire()).await;
         }
@@ -195,10 +238,11 @@ impl Admission {
             self.oust_new();
         }
         place.sit(listener, permit);
+        true
     }
 
-    /// Ends the connection over TCP that has been there longest without a first request.
-    fn oust_new(&self) {
+    /// Ends the connection over TCP that has been there longest without a first request. Whether there was one.
+    fn oust_new(&self) -> bool {
         let listeners = self.idlers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let listeners: Vec<_> = listeners.iter().filter_map(Weak::upgrade).collect();
         let oldest = listeners.iter().filter_map(|idlers| Some((idlers.oldest_new()?, idlers)));
@@ -206,17 +250,24 @@ impl Admission {
             && let Some(key) = idlers.oust_new()
         {
             self.refused(Refusal::Connections, key);
+            return true;
         }
+        false
     }
 
-    /// A TCP connection that was accepted; it still needs a [`seat`](Self::seat). `None` when it is refused.
-    pub(crate) fn tcp(self: &Arc<Self>, address: IpAddr, carrier: Carrier) -> Option<Place> {
-        if let Room::Full(reason) = self.room.ask(carrier) {
-            self.refused(reason, address);
-            return None;
-        }
+    /// A TCP connection that was accepted; it still needs a [`seat`](Self::seat). `None` when it is refused. One that
+    /// may be `reserved` is refused only when there are no file descriptors.
+    pub(crate) fn tcp(self: &Arc<Self>, address: IpAddr, carrier: Carrier, reserved: bool) -> Option<Place> {
         let client = self.client(address);
-        Place::tcp(&client).map_err(|reason| client.refused(reason)).ok()
+        let admitted = match self.room.ask(carrier) {
+            Room::Full(reason) => Err(reason),
+            Room::Plenty | Room::Little => Place::tcp(&client),
+        };
+        match admitted.map_err(|reason| client.refused(reason)) {
+            Ok(place) => Some(place),
+            Err(reason) if reserved && reason != Refusal::Descriptors => Some(Place::reserved(&client)),
+            Err(_) => None,
+        }
     }
 
     /// Begins the TLS handshake of a TCP connection. `None` when it is refused.

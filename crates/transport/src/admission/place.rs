@@ -24,6 +24,8 @@ pub(crate) struct Place {
     tcp: Option<OverTcp>,
     /// One of the server's. Over TCP a connection waits for it.
     one: OnceLock<OwnedSemaphorePermit>,
+    /// It is one of those that are kept for the server's status: beyond all limits, and not for anything else.
+    is_reserved: bool,
 }
 
 /// What a connection over TCP takes besides.
@@ -51,13 +53,24 @@ impl Drop for Seat {
 impl Place {
     pub(super) fn quic(client: &Client, validated: bool, one: OwnedSemaphorePermit) -> Result<Self, Refusal> {
         let open = if validated { Open::of } else { Open::unclaimed };
-        Ok(Self { open: open(client, Kind::Connections)?, tcp: None, one: one.into() })
+        Ok(Self { open: open(client, Kind::Connections)?, tcp: None, one: one.into(), is_reserved: false })
     }
 
     /// One over TCP, before its listener has a place for it.
     pub(super) fn tcp(client: &Client) -> Result<Self, Refusal> {
         let (open, tcp) = (Open::of(client, Kind::Connections)?, Open::of(client, Kind::Tcp)?);
-        Ok(Self { open, tcp: Some(OverTcp { open: tcp, seat: None }), one: OnceLock::new() })
+        Ok(Self { open, tcp: Some(OverTcp { open: tcp, seat: None }), one: OnceLock::new(), is_reserved: false })
+    }
+
+    /// One over TCP for the server's status.
+    pub(super) fn reserved(client: &Client) -> Self {
+        let (open, tcp) = (Open::uncounted(client, Kind::Connections), Open::uncounted(client, Kind::Tcp));
+        Self { open, tcp: Some(OverTcp { open: tcp, seat: None }), one: OnceLock::new(), is_reserved: true }
+    }
+
+    /// Whether it is for the server's status and nothing else.
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.is_reserved
     }
 
     /// Its listener has a place for it.
@@ -76,7 +89,8 @@ impl Place {
 
     /// Waits for a place of the server's. Cancel-safe.
     pub(crate) async fn wait(&self) {
-        if self.one.get().is_none()
+        if !self.is_reserved
+            && self.one.get().is_none()
             && let Some(one) = self.client().admission().place().await
         {
             let _ = self.one.set(one);
@@ -86,7 +100,10 @@ impl Place {
     /// The connection counts for another client, which the proxy at its own address has announced.
     #[cfg(feature = "tcp")]
     pub(crate) fn count_for(&mut self, client: &Client) -> Result<(), Refusal> {
-        let open = |kind| Open::of(client, kind).map_err(|reason| client.refused(reason));
+        let open = |kind| match self.is_reserved {
+            true => Ok(Open::uncounted(client, kind)),
+            false => Open::of(client, kind).map_err(|reason| client.refused(reason)),
+        };
         self.open = open(Kind::Connections)?;
         if let Some(tcp) = &mut self.tcp {
             tcp.open = open(Kind::Tcp)?;

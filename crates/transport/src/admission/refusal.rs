@@ -41,13 +41,13 @@ macro_rules! refusals {
 
 refusals! {
     /// The server has as many connections as [`Limits::connections`](crate::Limits::connections) allow, or nearly as
-    /// many, and one over TCP had not had a request yet.
+    /// many, and one over TCP had not had a request yet, or had to wait.
     Connections = "connections": "the server has no room for more connections",
     /// The address has as many as [`Limits::connections_per_address`](crate::Limits::connections_per_address) allow.
     ConnectionsPerAddress = "connections_per_address": "this address has too many connections open",
-    /// A connection over TCP without a request was ended to make room for another: its listener had as many as
-    /// [`Limits::tcp_connections`](crate::Limits::tcp_connections) allow.
-    TcpConnections = "tcp_connections": "a listener has no more places, and a connection without a request had one",
+    /// A listener over TCP had as many connections as [`Limits::tcp_connections`](crate::Limits::tcp_connections)
+    /// allow: one without a request was ended to make room for another, or, if each had a request, one had to wait.
+    TcpConnections = "tcp_connections": "a listener has no more places: one without a request is closed, or a new one waits",
     /// A handshake was ended to make room for another: as many were in progress as
     /// [`Limits::handshakes`](crate::Limits::handshakes) allow.
     Handshakes = "handshakes": "too many handshakes are in progress",

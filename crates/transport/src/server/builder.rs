@@ -57,6 +57,7 @@ pub struct ServerBuilder {
     pub(super) limits: Limits,
     pub(super) counters: Counters,
     pub(super) room: AskRoom,
+    pub(super) status_paths: Vec<String>,
     pub(super) tls: Tls,
     pub(super) quic: Vec<QuicChange>,
     pub(super) grace: Duration,
@@ -109,6 +110,7 @@ impl ServerBuilder {
             limits: Limits::default(),
             counters: Counters::default(),
             room: AskRoom::default(),
+            status_paths: Vec::new(),
             tls: Tls::default(),
             quic: Vec::new(),
             origins: Origins::default(),
@@ -248,6 +250,23 @@ impl ServerBuilder {
     #[must_use]
     pub fn room(mut self, ask: impl Fn(Carrier) -> Room + Send + Sync + 'static) -> Self {
         self.room = AskRoom::new(ask);
+        self
+    }
+
+    /// Paths that show the server's status, as `/healthz`. They are answered over plain HTTP on loopback also when no
+    /// connection is admitted any more, by limits or for want of [`room`](Self::room) (other than file descriptors):
+    /// 16 connections of each such listener are kept for them, beyond all limits. Other requests on these are answered
+    /// with 503 at once, where they would wait otherwise. By default there are none.
+    ///
+    /// ```no_run
+    /// # fn doc(identity: h3cast_transport::Identity) {
+    /// let server = h3cast_transport::Server::builder(identity).status_paths(["/healthz", "/metrics"]);
+    /// # drop(server);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn status_paths<T: Into<String>>(mut self, paths: impl IntoIterator<Item = T>) -> Self {
+        self.status_paths = paths.into_iter().map(Into::into).collect();
         self
     }
 

@@ -110,6 +110,7 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
         hooks: builder.hooks,
         origins: builder.origins,
         proxies: builder.proxies,
+        status_paths: builder.status_paths,
         plain_port,
     };
     Ok(Server { identity, addresses, context: Arc::new(context), endpoints, tcp: listeners, grace: builder.grace })

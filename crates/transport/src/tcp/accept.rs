@@ -19,7 +19,7 @@ use super::{
     stalled::Sockets,
 };
 use crate::{
-    admission::{Carrier, Handshake, ListenerPlaces, Place, Refusal},
+    admission::{Admission, Carrier, Handshake, ListenerPlaces, Place, Refusal},
     connection::{Admit, Incoming, Owner, Protocol, TlsInfo},
     fault,
     identity::CHALLENGE,
@@ -87,14 +87,24 @@ pub(crate) async fn serve(listener: Listener, context: Arc<Context>, stop: Cance
     };
     let task = format!("the {kind} listener at {address}");
     let places = context.admission.listener();
+    // Where no one else can listen: who looks after the server can see what is wrong.
+    let is_kept = tls.is_none() && address.ip().is_loopback() && !context.status_paths.is_empty();
+    let reserve = is_kept.then(Admission::reserve);
     // Those that are there stay when the loop is restarted.
     let mut connections = JoinSet::new();
     let mut restarts = Restarts::new(task);
     let (sockets, lingering) = (Sockets::default(), Lingering::default());
     let serving = async {
         loop {
-            let accepting =
-                accept_all((&listener, &sockets, &lingering), &places, &mut connections, &tls, &context, how, &stop);
+            let accepting = accept_all(
+                (&listener, &sockets, &lingering),
+                (&places, reserve.as_ref()),
+                &mut connections,
+                &tls,
+                &context,
+                how,
+                &stop,
+            );
             if !restarts.after(panics::caught_async(accepting).await, &stop).await {
                 break;
             }
@@ -114,7 +124,7 @@ pub(crate) async fn serve(listener: Listener, context: Arc<Context>, stop: Cance
 /// Accepts connections until `stop`.
 async fn accept_all(
     (listener, sockets, lingering): (&TcpListener, &Sockets, &Lingering),
-    places: &ListenerPlaces,
+    places: Places<'_>,
     connections: &mut JoinSet<()>,
     tls: &Option<TlsAcceptor>,
     context: &Arc<Context>,
@@ -135,7 +145,7 @@ async fn accept_all(
             () = stop.cancelled() => return,
         };
         fault::point(if tls.is_some() { "tcp-accept" } else { "http-accept" });
-        let Arrived { mut stream, remote, mut place, handshake } = match accepted {
+        let Arrived { mut stream, remote, mut place, handshake, .. } = match accepted {
             Ok(Some(accepted)) => accepted,
             Ok(None) => continue,
             // The client of one that was waiting has gone (accept(2)); the next is there perhaps.
@@ -275,32 +285,38 @@ struct Arrived {
     place: Place,
     /// That of TLS.
     handshake: Option<Handshake>,
+    /// Whether it has been counted as one that waits.
+    is_counted: bool,
 }
+
+/// Those of a listener, and those that it keeps for the server's status.
+type Places<'a> = (&'a ListenerPlaces, Option<&'a ListenerPlaces>);
 
 /// Accepts a connection, and waits until there is a place for it: only then is it known whether others have to make
 /// room. `None` for one that is refused. Cancel-safe, as one that waits stays in `arrived`.
 async fn accept(
     listener: &TcpListener,
     has_tls: bool,
-    (places, arrived): (&ListenerPlaces, &mut Option<Arrived>),
+    (places, arrived): (Places<'_>, &mut Option<Arrived>),
     context: &Context,
 ) -> std::io::Result<Option<Arrived>> {
     if arrived.is_none() {
         let (stream, remote) = listener.accept().await?;
         // Before any other makes room for it.
         let carrier = if has_tls { Carrier::Tls } else { Carrier::Plain };
-        let admitted = context.admission.tcp(remote.ip(), carrier).and_then(|place| match has_tls {
-            false => Some((place, None)),
-            true => context.admission.tls(place.client()).map(|handshake| (place, Some(handshake))),
-        });
+        let admitted =
+            context.admission.tcp(remote.ip(), carrier, places.1.is_some()).and_then(|place| match has_tls {
+                false => Some((place, None)),
+                true => context.admission.tls(place.client()).map(|handshake| (place, Some(handshake))),
+            });
         let Some((place, handshake)) = admitted else {
             reset(stream);
             return Ok(None);
         };
-        *arrived = Some(Arrived { stream, remote, place, handshake });
+        *arrived = Some(Arrived { stream, remote, place, handshake, is_counted: false });
     }
     if let Some(arrived) = arrived {
-        context.admission.seat(&mut arrived.place, places).await;
+        context.admission.seat(&mut arrived.place, places, &mut arrived.is_counted).await;
     }
     Ok(arrived.take())
 }

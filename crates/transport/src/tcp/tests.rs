@@ -65,6 +65,7 @@ fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
         hooks: Default::default(),
         origins: Default::default(),
         proxies: Default::default(),
+        status_paths: Vec::new(),
         plain_port: None,
         advertise: None,
     };
@@ -72,7 +73,7 @@ fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
     let remote = SocketAddr::from(([127, 0, 0, 1], 1));
     let how = How { via: Via { tls: false, tls_port: 0 }, alt_svc: false, announced: false, redirects: false };
     let owner = Owner::tcp(None, remote, None, None, Default::default());
-    let place = context.admission.tcp(remote.ip(), Carrier::Plain).unwrap();
+    let place = context.admission.tcp(remote.ip(), Carrier::Plain, false).unwrap();
     tokio::spawn(connection(server, Ending::new(None, remote), owner, place, Arc::new(context), how, stop));
     client
 }

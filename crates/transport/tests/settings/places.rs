@@ -2,9 +2,19 @@
 
 use std::time::Duration;
 
-use h3cast_transport::{Limits, admission::Refusal};
+use axum::routing::get;
+use bytes::Bytes;
+use futures_util::stream;
+use h3cast_transport::{
+    Limits,
+    admission::{Carrier, Refusal, Room},
+    server::ServerBuilder,
+};
 use http::{HeaderMap, StatusCode};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_rustls::client::TlsStream;
 
 use crate::{
@@ -94,12 +104,69 @@ async fn responses_are_not_ended_to_make_room() {
     let mut waits = tcp_from("127.0.0.4", serving.plain()).await;
     assert!(tokio::time::timeout(PROMPT / 4, ask(&mut waits, "")).await.is_err(), "it found a place");
     assert_eq!(counters.snapshot().requests, 4);
+    assert_eq!(counters.snapshot().refused(Refusal::TcpConnections), 1, "it is counted that one waits");
     drop(held.pop());
     let mut answer = String::new();
     soon("its turn", tokio::io::AsyncBufReadExt::read_line(&mut tokio::io::BufReader::new(waits), &mut answer))
         .await
         .unwrap();
     assert!(answer.contains("200"), "{answer}");
+}
+
+/// Whoever looks after a server that is full can see that it is, and why.
+#[tokio::test]
+async fn status_is_answered_when_there_is_no_place() {
+    let no_memory = |carrier| match carrier {
+        Carrier::Plain => Room::Full(Refusal::Memory),
+        _ => Room::Plenty,
+    };
+    let cases = [
+        (Limits::default().tcp_connections(4), None, Refusal::TcpConnections),
+        (Limits::default().connections(4), None, Refusal::Connections),
+        (Limits::default().connections_per_address(1), None, Refusal::ConnectionsPerAddress),
+        (Limits::default(), Some(no_memory), Refusal::Memory),
+    ];
+    for (limits, room, reason) in cases {
+        let endless = async || axum::body::Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
+        let router = crate::kit::router().route("/hold", get(endless)).route("/status", get(|| async { "full" }));
+        let serving = Serving::start(|builder| {
+            let builder = builder.limits(limits).status_paths(["/status"]).http_service(router);
+            room.into_iter().fold(builder, ServerBuilder::room)
+        })
+        .await;
+        let mut held = Vec::new();
+        let (from, many) = if reason == Refusal::ConnectionsPerAddress {
+            (["127.0.0.1"; 4], 1)
+        } else {
+            (["127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.3"], 4)
+        };
+        for address in from.into_iter().take(if room.is_some() { 0 } else { many }) {
+            let mut stream = tcp_from(address, serving.plain()).await;
+            stream.write_all(b"GET /hold HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+            soon("a head", stream.read_exact(&mut [0; 12])).await.unwrap();
+            held.push(stream);
+        }
+        let ask = async |path: &str| {
+            let mut stream = tcp_from("127.0.0.1", serving.plain()).await;
+            let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            // It is closed then.
+            soon("an answer", stream.read_to_string(&mut answer)).await.unwrap();
+            answer
+        };
+        // Silent ones keep nobody out here either.
+        let mut silent = Vec::new();
+        for _ in 0..20 {
+            silent.push(tcp_from("127.0.0.1", serving.plain()).await);
+        }
+        for _ in 0..20 {
+            let (shown, other) = (ask("/status").await, ask("/").await);
+            assert!(shown.starts_with("HTTP/1.1 200") && shown.ends_with("full"), "{reason:?}: {shown}");
+            assert!(other.starts_with("HTTP/1.1 503") && other.contains("no place left"), "{reason:?}: {other}");
+        }
+        assert!(serving.refused(reason) >= 40, "{reason:?}: {}", serving.refused(reason));
+    }
 }
 
 /// Whatever limit per address is given, or follows from a lower total.
