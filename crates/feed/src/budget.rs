@@ -47,7 +47,8 @@ const LAG: u64 = 2000;
 /// The chunks of a history stay: they were promised to viewers that return. Give histories that fit.
 /// Both states end at 85 %, so that it does not flap: what never gives way, as histories do not, has to fit into
 /// [`for_histories`](Self::for_histories). Allocators keep some memory after a surge. What the system reports counts
-/// less, therefore, the fewer of the clients are left that were there at its peak, unless it grows beyond that.
+/// less, therefore, the fewer of the clients are left that were there at its peak, unless it grows beyond that; and
+/// what has been too much for 5 s without any client is not held against those that come.
 ///
 /// Between two observations it is kept by what [`counts`](Self::count) say.
 ///

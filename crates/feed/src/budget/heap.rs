@@ -10,6 +10,9 @@ const RECENT: u64 = 10_000;
 /// By how much a process may grow beyond its peak, in percent of the limit, until that is a new peak.
 const STEP: u64 = 5;
 
+/// So little more than the least is no clients to speak of, in percent of the limit.
+const ALONE: u64 = 1;
+
 /// The peak of the process, and the clients of then.
 #[derive(Debug, Default)]
 pub(super) struct Heap {
@@ -19,6 +22,10 @@ pub(super) struct Heap {
     clients: u64,
     /// The least that clients were ever charged: what is not theirs.
     least: Option<u64>,
+    /// Since when it has been too large without clients to speak of.
+    alone: Option<u64>,
+    /// By how much the process was larger without clients than where pressure ends.
+    excess: u64,
     /// The most that clients were charged: since `since`, and in the time before that.
     most: [u64; 2],
     since: u64,
@@ -26,7 +33,8 @@ pub(super) struct Heap {
 
 impl Heap {
     /// How much of what the system reports is in use: without what the clients have given back that were there at
-    /// the peak and are not now.
+    /// the peak and are not now, and without what stays too much though there are no clients, since to refuse some would
+    /// not make it less.
     pub(super) fn in_use(
         &mut self,
         now: u64,
@@ -41,10 +49,17 @@ impl Heap {
             (self.most, self.since) = ([clients, before], now);
         }
         self.most[0] = self.most[0].max(clients);
+        let too_much = reported.saturating_sub(super::part(limit, super::LOW));
+        self.excess = self.excess.min(too_much);
+        match too_much > 0 && viewers == 0 && clients <= least + super::part(limit, ALONE) {
+            true if now >= *self.alone.get_or_insert(now) + super::PATIENCE => self.excess = too_much,
+            true => {}
+            false => self.alone = None,
+        }
         let others = reported.saturating_sub(histories);
         if others > self.peak + super::part(limit, STEP) || self.peak == 0 {
             (self.peak, self.clients) = (others, self.most[0].max(self.most[1]));
-            return reported;
+            return reported.saturating_sub(self.excess);
         }
         if others > self.peak && clients >= self.clients {
             (self.peak, self.clients) = (others, clients);
@@ -53,6 +68,6 @@ impl Heap {
         let theirs = self.peak.saturating_sub(charged);
         let (then, gone) = (self.clients.saturating_sub(least), self.clients.saturating_sub(clients));
         let given_back = u128::from(theirs) * u128::from(gone) / u128::from(then.max(1));
-        reported.saturating_sub(u64::try_from(given_back).unwrap_or(u64::MAX))
+        reported.saturating_sub(self.excess.max(u64::try_from(given_back).unwrap_or(u64::MAX)))
     }
 }

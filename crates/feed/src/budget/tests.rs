@@ -225,16 +225,19 @@ async fn it_ends_when_only_the_allocator_keeps_memory() {
     assert_eq!(at(400, 3000, 120), Pressure::Critical, "most of them are there");
     assert_eq!(at(0, 4000, 120), Pressure::Low);
     assert_eq!(at(0, 60_000, 121), Pressure::Low, "what else it needs now and then");
-    // What comes next has room in it, but not as much again.
+    // What comes next has room in it.
     assert_eq!(at(100, 61_000, 120), Pressure::Low);
-    assert_ne!(at(480, 62_000, 120), Pressure::Low);
+    assert_eq!(at(480, 62_000, 120), Pressure::Low);
     assert_eq!(at(10, 63_000, 119), Pressure::Low);
     // It grows, with few of them: they are larger than those before.
-    assert_eq!(at(20, 90_000, 126), Pressure::Critical);
-    assert_eq!(at(20, 91_000, 120), Pressure::Critical);
-    // And when what is no client's has grown, nothing of it was given back.
+    assert_eq!(at(40, 90_000, 126), Pressure::High);
+    assert_eq!(at(40, 91_000, 130), Pressure::Critical);
+    // What is too large without any: to refuse some does not help, and they may make it no larger.
     let budget = Budget::new(LIMIT);
-    assert_eq!(budget.observe_at(1000, percent(50)), Pressure::Low);
-    assert_eq!(budget.observe_at(30_000, percent(96)), Pressure::Critical);
-    assert_eq!(budget.observe_at(60_000, percent(96)), Pressure::Critical);
+    let observed =
+        [(0, 50), (30_000, 91), (34_900, 91), (35_000, 91)].map(|(at, used)| budget.observe_at(at, percent(used)));
+    assert_eq!(observed, [Pressure::Low, Pressure::High, Pressure::High, Pressure::Low]);
+    let _clients = budget.charge(LIMIT / 20);
+    let observed = [(36_000, 91), (37_000, 96), (38_000, 101)].map(|(at, used)| budget.observe_at(at, percent(used)));
+    assert_eq!(observed, [Pressure::Low, Pressure::High, Pressure::Critical]);
 }
