@@ -211,8 +211,9 @@ async fn near_its_limit_of_open_files_connections_are_refused() {
     assert_eq!(metric(&shown, "h3cast_descriptors_limit"), LIMIT);
     assert!(metric(&shown, "h3cast_descriptors") <= LIMIT - 16, "{shown}");
     assert!(serving.descriptors() as u64 <= LIMIT - 16);
-    // What is there goes on, files can be opened, and nothing spins.
-    assert_eq!(text(&serving, &connection, "/stream/file").await, "of a file\n");
+    // What is there goes on, and nothing spins. What would take one more of them has to wait.
+    let refusal = text(&serving, &connection, "/stream/file").await;
+    assert!(refusal.contains("short of file descriptors"), "{refusal}");
     let before = serving.processor_time();
     for _ in 0..20 {
         reading.line().await;
@@ -232,6 +233,8 @@ async fn near_its_limit_of_open_files_connections_are_refused() {
         }
     })
     .await;
+    soon("a file is opened", async { while text(&serving, &connection, "/stream/file").await != "of a file\n" {} })
+        .await;
     serving.stop();
 }
 
