@@ -7,33 +7,21 @@ import ssl
 import time
 from collections.abc import Callable
 
-from peers import HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, Reader, frame
+from peers import HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, Inbox, Reader, frame
 
 # Without a table of the server's, each of its heads can be read by itself (RFC 7541 §4.2). The connection's window
 # has room for all that is answered.
 NO_TABLE = frame(SETTINGS, 0, 0, b"\x00\x01\x00\x00\x00\x00") + frame(WINDOW_UPDATE, 0, 0, (1 << 30).to_bytes(4))
 
 
-class Answers1:
+class Answers1(Inbox):
     """Over HTTP/1.1. No body may have a status line in it."""
 
     LINE = re.compile(rb"HTTP/1\.1 (\d{3})")
 
     def __init__(self) -> None:
         self.statuses: collections.Counter[int] = collections.Counter()
-        self.ended = False
         self.body = b""
-
-    def read(self, sock) -> None:
-        """Takes what is there, without waiting."""
-        try:
-            while data := sock.recv(65536):
-                self._take(data)
-            self.ended = True
-        except (ssl.SSLWantReadError, BlockingIOError):
-            pass
-        except OSError:
-            self.ended = True
 
     def _take(self, data: bytes) -> None:
         data = self.body[-11:] + data

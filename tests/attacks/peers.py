@@ -94,15 +94,12 @@ def get(stream: int, path: str, authority: str = "localhost") -> bytes:
     return frame(HEADERS, END_HEADERS | END_STREAM, stream, fields("GET", path, authority=authority))
 
 
-class Reader:
-    """Finds the frames in what comes, and remembers the code of a GOAWAY."""
+class Inbox:
+    """What comes from a peer; each kind takes it in its own way."""
 
-    def __init__(self) -> None:
-        self._data = b""
-        self.goaway: int | None = None
-        self.ended = False
+    ended = False
 
-    def read(self, sock: ssl.SSLSocket) -> None:
+    def read(self, sock: ssl.SSLSocket | socket.socket) -> None:
         """Takes what is there, without waiting."""
         try:
             while data := sock.recv(65536):
@@ -112,6 +109,17 @@ class Reader:
             pass
         except OSError:
             self.ended = True
+
+    def _take(self, data: bytes) -> None:
+        raise NotImplementedError
+
+
+class Reader(Inbox):
+    """Finds the frames in what comes, and remembers the code of a GOAWAY."""
+
+    def __init__(self) -> None:
+        self._data = b""
+        self.goaway: int | None = None
 
     def _take(self, data: bytes) -> None:
         self._data += data

@@ -13,6 +13,29 @@ const TEST = { timeout: 60_000 };
 const REFUSED = /net::ERR_|Failed to load resource|NetworkError|WebTransport|can’t establish a connection/;
 const NUMBERS = 'exec:i=0; while :; do echo "number $i"; i=$((i+1)); sleep 0.1; done';
 
+/**
+ * Runs `act` with a server whose places for viewers' commands are taken, until `holder` is aborted.
+ * @param {() => Promise<import('puppeteer-core').Browser>} launch
+ * @param {readonly [string, string]} limits all, and of each client
+ * @param {(full: { base: string, browser: import('puppeteer-core').Browser, holder: AbortController }) => Promise<void>} act
+ */
+async function whileFull(launch, [all, each], act) {
+  // One address: a client that is counted once.
+  const server = await Server.start({ host: '127.0.0.1', args: ['--per-viewer', '--max-processes', all, '--processes-per-client', each, NUMBERS] });
+  const browser = await launch();
+  const holder = new AbortController();
+  const base = server.plain.replace('localhost', '127.0.0.1');
+  try {
+    const held = await fetch(`${base}/stream`, { signal: holder.signal });
+    assert.equal(held.status, 200);
+    await act({ base, browser, holder });
+  } finally {
+    holder.abort();
+    await browser.close();
+    await server.stop();
+  }
+}
+
 /** Waits until the page has asked for the feed so often, and gives when. @param {import('./lib/view.mjs').View} view @param {number} count */
 async function asked(view, count) {
   await view.page.waitForFunction((wanted) => performance.getEntriesByType('resource').filter(({ name }) => new URL(name).pathname === '/stream').length >= wanted, { timeout: 30_000, polling: 100 }, count);
@@ -26,14 +49,7 @@ describe('a server that takes no more viewers for now', () => {
       [429, 'auto', ['2', '1'], /Close other tabs/],
     ])) {
       test(`${name}, ${status} over ${transport}: the page says so, asks as seldom as it should, and gets in`, TEST, async () => {
-        // One address: a client that is counted once.
-        const server = await Server.start({ host: '127.0.0.1', args: ['--per-viewer', '--max-processes', limits[0], '--processes-per-client', limits[1], NUMBERS] });
-        const browser = await launch();
-        const holder = new AbortController();
-        const base = server.plain.replace('localhost', '127.0.0.1');
-        try {
-          const held = await fetch(`${base}/stream`, { signal: holder.signal });
-          assert.equal(held.status, 200);
+        await whileFull(launch, limits, async ({ base, browser, holder }) => {
           const view = await open(browser, `${base}/?transport=${transport}`);
           await view.start();
           await view.state(['reconnecting']);
@@ -51,11 +67,7 @@ describe('a server that takes no more viewers for now', () => {
           const { error: after, transport: used } = await view.report();
           assert.deepEqual([after, used], ['', transport === 'auto' ? 'webtransport' : transport], 'and no transport was blamed');
           await view.assertClean(REFUSED);
-        } finally {
-          holder.abort();
-          await browser.close();
-          await server.stop();
-        }
+        });
       });
     }
   }
@@ -63,13 +75,7 @@ describe('a server that takes no more viewers for now', () => {
 
 for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Firefox', firefox]])) {
   test(`${name}: an EventSource that is refused for now is told so, and comes back`, TEST, async () => {
-    const server = await Server.start({ host: '127.0.0.1', args: ['--per-viewer', '--max-processes', '1', '--processes-per-client', '0', NUMBERS] });
-    const browser = await launch();
-    const holder = new AbortController();
-    const base = server.plain.replace('localhost', '127.0.0.1');
-    try {
-      const held = await fetch(`${base}/stream`, { signal: holder.signal });
-      assert.equal(held.status, 200);
+    await whileFull(launch, ['1', '0'], async ({ base, browser, holder }) => {
       const view = await open(browser, `${base}/`);
       await view.page.evaluate(() => {
         const source = new EventSource('/stream');
@@ -85,11 +91,7 @@ for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Fi
       holder.abort();
       await view.until('messages', () => /** @type {any} */ (window).seen.messages >= 3);
       assert.notEqual(await view.page.evaluate(() => /** @type {any} */ (window).source.readyState), 2);
-    } finally {
-      holder.abort();
-      await browser.close();
-      await server.stop();
-    }
+    });
   });
 }
 

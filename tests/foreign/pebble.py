@@ -1,7 +1,5 @@
 """A certificate authority on this machine: Pebble, the ACME server that Let's Encrypt tests clients with."""
 
-import contextlib
-import datetime
 import http.client
 import json
 import os
@@ -12,16 +10,8 @@ import ssl
 import subprocess
 import time
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
-
-def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    with contextlib.closing(socket.socket(socket.AF_INET, kind)) as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+from certificates import self_signed
+from server import free_port
 
 
 class Pebble:
@@ -34,7 +24,7 @@ class Pebble:
         self._children: list[subprocess.Popen] = []
         # Its own certificate, which clients have to be told to trust.
         self.ca = folder / "directory.pem"
-        self._certify()
+        self_signed("localhost", self.ca, folder / "directory.key")
         (folder / "pebble.json").write_text(
             json.dumps(
                 {
@@ -53,25 +43,6 @@ class Pebble:
             )
         )
         self.log = folder / "pebble.log"
-
-    def _certify(self) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "the directory")])
-        now = datetime.datetime.now(datetime.timezone.utc)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        self.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        encoding = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        (self.folder / "directory.key").write_bytes(key.private_bytes(*encoding))
 
     def _run(self, name: str, *arguments: str) -> None:
         program = shutil.which(name)

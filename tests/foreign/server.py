@@ -6,6 +6,7 @@ import pathlib
 import queue
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -18,6 +19,12 @@ BY_HAND = os.environ.get("H3CAST_BY_HAND", str(TARGET / "debug/examples/by_hand"
 WEBTRANSPORT = os.environ.get("H3CAST_WEBTRANSPORT", str(TARGET / "debug/examples/webtransport"))
 # Answers that handlers get wrong: crates/transport/tests/parity.
 PARITY = os.environ.get("H3CAST_PARITY", str(TARGET / "debug/examples/parity"))
+
+
+def free_port() -> int:
+    """A port that was free: programs of others do not say which one they have."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
 
 
 class Server:

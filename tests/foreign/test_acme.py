@@ -17,8 +17,8 @@ import time
 import pycurl
 import pytest
 from cryptography import x509
-from pebble import Pebble, free_port
-from server import H3CAST, TARGET
+from pebble import Pebble
+from server import H3CAST, TARGET, free_port
 
 NAMES = ["cast.example.org", "www.example.org"]
 

@@ -1,7 +1,6 @@
 """Real proxies in front of the server: nginx and Caddy with the configurations of docs/load-balancing."""
 
 import contextlib
-import datetime
 import http.client
 import json
 import pathlib
@@ -16,11 +15,8 @@ import time
 
 import pycurl
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from server import ROOT, Server
+from certificates import self_signed
+from server import ROOT, Server, free_port
 
 CONFIGURATIONS = ROOT / "docs/load-balancing"
 CADDY = pathlib.Path(sys.executable).parent / "caddy"
@@ -61,24 +57,8 @@ class Behind:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """A certificate for the name, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
     folder = tmp_path_factory.mktemp("pair")
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    encoding = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "key.pem").write_bytes(key.private_bytes(*encoding))
+    self_signed(NAME, folder / "cert.pem", folder / "key.pem")
     return folder
 
 
@@ -87,12 +67,6 @@ def replaced(text: str, *pairs: tuple[str, str]) -> str:
         assert old in text, f"the configuration has no {old!r}"
         text = text.replace(old, new)
     return text
-
-
-def free_port() -> int:
-    """A port that was free: proxies do not say which one they have."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 @contextlib.contextmanager
