@@ -59,7 +59,7 @@ use self::{
     waiting::Waiting,
 };
 use crate::{
-    admission::{Idler, Place, Refusal},
+    admission::{Client, Idler, Refusal},
     connection::{ConnectionEnd, Cut, Owner},
     interim::Interim,
     outstanding::Outstanding,
@@ -96,11 +96,20 @@ fn ends_with_connection(version: Version, response: &Response<Checked>) -> bool 
         && response.body().size_hint().exact().is_none()
 }
 
+/// How a connection counts.
+struct Counted {
+    client: Client,
+    /// Tells it to make room.
+    idler: Option<Arc<Idler>>,
+    /// Whether its place is one of those for the server's status.
+    is_reserved: bool,
+}
+
 async fn connection<S>(
     stream: S,
     ending: Ending,
     mut owner: Owner,
-    place: Place,
+    Counted { client, idler, is_reserved }: Counted,
     context: Arc<Context>,
     how: How,
     stop: CancellationToken,
@@ -131,16 +140,13 @@ async fn connection<S>(
     let written = flushes.clone();
     let limits = context.limits;
     ending.progress().is_of(&handle);
-    let idler = place.idler().cloned();
     let waiting = Waiting::new(&limits, idler.clone());
     let waits = waiting.clone();
     let counters = context.admission.counters().clone();
     let stream =
         ControlFrames::new(stream, limits.control_frames, move || counters.refused(Refusal::ControlFrames, remote));
     let stream = Flushed::new(stream, flushes.clone(), openings.clone(), ending.clone(), waiting.clone());
-    let (client, is_reserved) = (place.client().clone(), place.is_reserved());
     let stream = Linked::new(stream, upgraded.clone(), owner.clone());
-    ending.keep(place);
     let (connection_of_request, leaves) = (handle.clone(), upgraded.clone());
     let service = tower::service_fn(move |request: Request<Incoming>| {
         asks.cancel();

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
-    announced, connection,
+    Counted, announced, connection,
     ending::{Ending, Socket},
     lingering::Lingering,
     plain, send_buffer,
@@ -194,9 +194,16 @@ async fn accept_all(
                 place.client().refused(Refusal::Application);
                 return reset(stream);
             }
+            let counted = Counted {
+                client: place.client().clone(),
+                idler: Some(idler.clone()),
+                is_reserved: place.is_reserved(),
+            };
+            // Also a handshake that fails leaves something that its client may not take.
+            ending.keep(place);
             let Some((tls, handshake)) = tls else {
                 let (owner, socket) = (own(None), Socket::new(stream, ending.clone()));
-                return connection(socket, ending, owner, place, context, how, stop).await;
+                return connection(socket, ending, owner, counted, context, how, stop).await;
             };
             let secured = tokio::select! {
                 biased;
@@ -209,7 +216,7 @@ async fn accept_all(
             match secured {
                 Ok(Secured::Tls(stream)) => {
                     let owner = own(Some(TlsInfo::of_tcp(stream.get_ref().1)));
-                    connection(*stream, ending, owner, place, context, how, stop).await;
+                    connection(*stream, ending, owner, counted, context, how, stop).await;
                 }
                 Ok(Secured::Validated) => debug!(remote = %client, "an ACME server has validated a name"),
                 Ok(Secured::Plain(stream)) => tokio::select! {

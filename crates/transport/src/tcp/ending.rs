@@ -156,16 +156,17 @@ impl Drop for Socket {
     fn drop(&mut self) {
         let (place, progress) = (self.ending.place().take(), &self.ending.progress);
         let Some(stream) = self.stream.take() else { return };
-        if progress.is_given_up() {
-            // What the client does not take would stay in the system, for as long as the client acknowledges that it
-            // takes nothing.
-            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-        } else if !self.resets
-            && progress.may_wait()
-            && let Some(lingering) = &self.ending.lingering
-        {
-            lingering.end(stream, progress.clone(), place);
+        let waits = !self.resets && progress.may_wait();
+        match (&self.ending.lingering, place) {
+            _ if progress.is_given_up() => {}
+            (Some(lingering), Some(place)) if waits => return lingering.end(stream, progress.clone(), place),
+            // It would count for nobody.
+            (Some(_), None) if waits => {}
+            _ => return,
         }
+        // What the client does not take would stay in the system, for as long as the client acknowledges that it takes
+        // nothing.
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     }
 }
 

@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const RARELY: Duration = Duration::from_millis(500);
 /// How long a client may acknowledge nothing of what was written before its connection was closed by the application.
 const CLOSED: Duration = Duration::from_secs(1);
-/// The same of a response that is not complete: the client has to ask again anyway.
+/// The same of a response that is not complete, or of a handshake: the client has to ask again anyway.
 const INCOMPLETE: Duration = Duration::from_secs(10);
 /// The same of one that is complete, when there is no send timeout.
 const COMPLETE: Duration = Duration::from_secs(60);
@@ -49,7 +49,7 @@ struct Lingerer {
     stream: TcpStream,
     progress: Arc<Progress>,
     /// Taken until then.
-    _place: Option<Place>,
+    _place: Place,
     begun: Instant,
     /// How long it may acknowledge nothing.
     patience: Duration,
@@ -74,13 +74,13 @@ enum Fate {
 
 impl Lingering {
     /// Ends a connection, which keeps its place until its client has everything.
-    pub(super) fn end(&self, stream: TcpStream, progress: Arc<Progress>, place: Option<Place>) {
+    pub(super) fn end(&self, stream: TcpStream, progress: Arc<Progress>, place: Place) {
         // After what was written, as a close would do.
         let _ = SockRef::from(&stream).shutdown(Shutdown::Write);
         let now = Instant::now();
         let patience = match () {
             () if progress.is_closed() => CLOSED,
-            () if progress.is_blocked() => INCOMPLETE,
+            () if progress.is_blocked() || !progress.is_served() => INCOMPLETE,
             () => COMPLETE,
         };
         let (begun, since, next) = (now, now, now + LOOK);

@@ -157,6 +157,11 @@ impl Progress {
         self.blocked.load(Ordering::Relaxed)
     }
 
+    /// Its handshake was complete, and the application accepted it.
+    pub(super) fn is_served(&self) -> bool {
+        self.handle.get().is_some()
+    }
+
     /// The application closed the connection.
     pub(super) fn is_closed(&self) -> bool {
         self.handle.get().is_some_and(ConnectionHandle::is_closed)

@@ -74,7 +74,10 @@ fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
     let how = How { via: Via { tls: false, tls_port: 0 }, alt_svc: false, announced: false, redirects: false };
     let owner = Owner::tcp(None, remote, None, None, Default::default());
     let place = context.admission.tcp(remote.ip(), Carrier::Plain, false).unwrap();
-    tokio::spawn(connection(server, Ending::new(None, remote), owner, place, Arc::new(context), how, stop));
+    let ending = Ending::new(None, remote);
+    let counted = Counted { client: place.client().clone(), idler: None, is_reserved: false };
+    ending.keep(place);
+    tokio::spawn(connection(server, ending, owner, counted, Arc::new(context), how, stop));
     client
 }
 

@@ -72,6 +72,10 @@ impl Serving {
         Self { addresses, certs, admission, _stop: stop.drop_guard() }
     }
 
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.admission
+    }
+
     /// How many connections count.
     pub(crate) fn connections(&self) -> u64 {
         self.admission.snapshot().connections

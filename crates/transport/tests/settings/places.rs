@@ -1,12 +1,12 @@
 //! Places for connections: no address takes all, and clients that ask for nothing give theirs up.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::stream;
 use h3cast_transport::{
-    Limits,
+    Identity, Limits, Server,
     admission::{Carrier, Refusal, Room},
     server::ServerBuilder,
 };
@@ -19,7 +19,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::{
     addresses::{holding, is_reset, shows, tcp_from},
-    kit::{Serving, ask, ask_h3, soon, status},
+    h2::narrow,
+    kit::{Serving, ask, ask_h3, loopback, router, soon, status},
 };
 
 /// How long a client waits for its answer at most while others flood the server, as docs/security.md promises.
@@ -85,6 +86,36 @@ async fn clients_that_send_nothing_keep_nobody_out() {
         (stream, None)
     })
     .await;
+}
+
+/// What is left of it counts for its client, and is not left to the system.
+#[tokio::test]
+async fn a_handshake_that_fails_keeps_its_place_until_its_client_has_what_was_sent() {
+    let certs = tempfile::tempdir().unwrap();
+    // More than the client's system takes.
+    let names: Vec<_> = (0..1000).map(|number| format!("{number}.with-a-long-name.test")).collect();
+    let identity = Identity::self_signed(certs.path(), &names, Default::default()).unwrap();
+    let limits = Limits::default().connections_per_address(1);
+    let builder = Server::builder(identity).http_service(router()).listen(loopback()).limits(limits);
+    let serving = Serving::bare(|_| builder).await;
+    let tls = rustls::ClientConnection::new(
+        Arc::new(serving.trust().config(&[b"http/1.1"])),
+        "localhost".to_owned().try_into().unwrap(),
+    );
+    let mut hello = Vec::new();
+    tls.unwrap().write_tls(&mut hello).unwrap();
+    let mut client = narrow(serving.tcp()).await;
+    client.write_all(&hello).await.unwrap();
+    soon("its answer", client.peek(&mut [0])).await.unwrap();
+    client.shutdown().await.unwrap();
+    let counters = serving.counters();
+    shows(counters, "the end of the handshake", |now| now.handshakes == 0).await;
+    assert!(is_reset(&mut tcp_from("127.0.0.1", serving.tcp()).await).await);
+    assert_eq!(serving.refused(Refusal::ConnectionsPerAddress), 1);
+    let mut sent = Vec::new();
+    soon("the rest", client.read_to_end(&mut sent)).await.unwrap();
+    assert!(sent.len() > 20_000);
+    shows(counters, "its place is free", |now| now.connections == 0).await;
 }
 
 /// Clients without a request give their places up; those that have one keep theirs.
