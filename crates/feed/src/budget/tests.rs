@@ -241,3 +241,67 @@ async fn it_ends_when_only_the_allocator_keeps_memory() {
     let observed = [(36_000, 91), (37_000, 96), (38_000, 101)].map(|(at, used)| budget.observe_at(at, percent(used)));
     assert_eq!(observed, [Pressure::Low, Pressure::High, Pressure::Critical]);
 }
+
+/// A process that has become small again, and grows with fewer clients and with histories.
+#[tokio::test]
+async fn what_the_system_has_back_is_not_room() {
+    use Pressure::{Critical, Low};
+    let budget = Budget::new(LIMIT);
+    let clients = Arc::new(AtomicU64::new(0));
+    let counted = clients.clone();
+    budget.count(move || counted.load(Ordering::Relaxed) * 50_000);
+    let (feed, publisher) = Feed::live("a", 60 << 20, Lag::Skip);
+    let feed = feed.budget(&budget);
+    let at = |clients_now: u64, now, resident| {
+        clients.store(clients_now, Ordering::Relaxed);
+        budget.observe_at(now, percent(resident))
+    };
+    assert_eq!(at(0, 1000, 5), Low);
+    assert_eq!(at(400, 2000, 84), Low);
+    // They have gone, and what they needed.
+    assert_eq!(at(0, 3000, 84), Low);
+    assert_eq!(budget.used(), 0);
+    assert_eq!(at(0, 5000, 10), Low);
+    // What comes fits into nothing that is there.
+    for (now, resident) in (6000..).step_by(100).zip(15..=84) {
+        assert_eq!(at(80, now, resident), Low);
+        assert!(budget.used() + percent(6) > percent(resident), "{resident}: {budget:?}");
+    }
+    while budget.charged() < percent(54) {
+        publisher.publish(vec![b'x'; 500_000].into()).await.unwrap();
+    }
+    assert_eq!(at(80, 20_000, 96), Critical);
+    assert_eq!(at(160, 30_000, 130), Critical);
+    // It stays so large when these have gone, too.
+    assert_eq!(at(0, 40_000, 130), Low, "{budget:?}");
+    assert!(budget.used() < percent(60), "{budget:?}");
+    // Histories that make room have not made it grow.
+    drop((feed, publisher));
+    assert_eq!(at(0, 50_000, 130), Low, "{budget:?}");
+}
+
+/// What one has that is given back to the allocator, another takes.
+#[tokio::test]
+async fn histories_fill_what_clients_have_left() {
+    let budget = Budget::new(LIMIT);
+    let clients = Arc::new(AtomicU64::new(0));
+    let counted = clients.clone();
+    budget.count(move || counted.load(Ordering::Relaxed) * 50_000);
+    let (feed, publisher) = Feed::live("a", 60 << 20, Lag::Skip);
+    let feed = feed.budget(&budget);
+    let at = |clients_now: u64, now, resident| {
+        clients.store(clients_now, Ordering::Relaxed);
+        budget.observe_at(now, percent(resident))
+    };
+    assert_eq!(at(0, 1000, 5), Pressure::Low);
+    assert_eq!(at(400, 2000, 92), Pressure::High);
+    assert_eq!(at(0, 3000, 92), Pressure::Low);
+    while budget.charged() < percent(50) {
+        publisher.publish(vec![b'x'; 500_000].into()).await.unwrap();
+    }
+    assert_eq!(at(0, 4000, 92), Pressure::Low);
+    // Half of them need about 46 %, and find no more than 42.
+    assert_ne!(at(200, 30_000, 96), Pressure::Low, "{budget:?}");
+    assert_eq!(at(0, 31_000, 96), Pressure::Low, "{budget:?}");
+    drop((feed, publisher));
+}
