@@ -1,11 +1,11 @@
-//! Connections over TCP without a request: new ones, and those between two requests. Their places are for others when
-//! there is no other left, as in nginx.
+//! Connections over TCP without a request: new ones, those between two requests, and those that have ended here while
+//! their clients do not have everything. Their places are for others when there is no other left, as in nginx.
 
 use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -68,6 +68,8 @@ struct Lines {
     new: BTreeMap<u64, Arc<Seat>>,
     /// Those that have, in the order in which it ended.
     idle: BTreeMap<u64, Arc<Seat>>,
+    /// Those that have ended, in the order in which they did. They come last: a slow client may still be reading.
+    ended: BTreeMap<u64, Arc<Seat>>,
 }
 
 /// What those know of a connection who want its place.
@@ -76,6 +78,8 @@ struct Seat {
     key: Mutex<Key>,
     /// Told when it has to make room.
     ousted: Notify,
+    /// That was so, and it has had no request since.
+    is_ousted: AtomicBool,
 }
 
 impl Idlers {
@@ -90,21 +94,24 @@ impl Idlers {
 
     /// Has the oldest of those make room.
     pub(super) fn oust_new(&self) -> Option<Key> {
-        let oldest = self.lines().new.pop_first();
+        let mut lines = self.lines();
+        let oldest = lines.new.pop_first();
         oldest.map(|(_, seat)| seat.oust())
     }
 
-    /// Has one make room: the oldest new one, or the one whose last request is the longest time ago.
+    /// Has one make room: the oldest new one, or the one whose last request is the longest time ago, or one that has
+    /// ended.
     fn oust(&self) -> Option<Key> {
         let mut lines = self.lines();
-        let oldest = lines.new.pop_first().or_else(|| lines.idle.pop_first());
-        drop(lines);
+        let oldest = lines.new.pop_first().or_else(|| lines.idle.pop_first()).or_else(|| lines.ended.pop_first());
         oldest.map(|(_, seat)| seat.oust())
     }
 }
 
 impl Seat {
+    /// While the lines are locked, so that a request comes before or after it.
     fn oust(&self) -> Key {
+        self.is_ousted.store(true, Ordering::Relaxed);
         self.ousted.notify_one();
         *lock(&self.key)
     }
@@ -124,6 +131,7 @@ enum Now {
     New(u64),
     Request,
     Idle(u64),
+    Ended(u64),
     /// It is not there any more.
     Gone,
 }
@@ -131,7 +139,7 @@ enum Now {
 impl Idler {
     /// A new connection, which counts for an address.
     pub(super) fn new(idlers: &Arc<Idlers>, key: Key) -> Self {
-        let seat = Arc::new(Seat { key: Mutex::new(key), ousted: Notify::new() });
+        let seat = Arc::new(Seat { key: Mutex::new(key), ousted: Notify::new(), is_ousted: AtomicBool::new(false) });
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         idlers.lines().new.insert(number, seat.clone());
         Self { idlers: idlers.clone(), seat, now: Mutex::new(Now::New(number)) }
@@ -145,7 +153,10 @@ impl Idler {
 
     /// It has a request.
     pub(crate) fn busy(&self) {
-        self.become_(|_, _| Now::Request);
+        self.become_(|_, seat| {
+            seat.is_ousted.store(false, Ordering::Relaxed);
+            Now::Request
+        });
     }
 
     /// It has none any more.
@@ -157,9 +168,24 @@ impl Idler {
         });
     }
 
+    /// It has ended on this side; whatever it had is not there any more.
+    #[cfg(feature = "tcp")]
+    pub(crate) fn ended(&self) {
+        self.become_(|lines, seat| {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            if !seat.is_ousted.load(Ordering::Relaxed) {
+                lines.ended.insert(number, seat.clone());
+            }
+            Now::Ended(number)
+        });
+    }
+
     /// It is no one's to end any more.
     pub(super) fn gone(&self) {
         self.become_(|_, _| Now::Gone);
+        if let Now::Ended(number) = *lock(&self.now) {
+            self.idlers.lines().ended.remove(&number);
+        }
     }
 
     fn become_(&self, next: impl FnOnce(&mut Lines, &Arc<Seat>) -> Now) {
@@ -168,7 +194,7 @@ impl Idler {
             Now::New(number) => drop(lines.new.remove(&number)),
             Now::Idle(number) => drop(lines.idle.remove(&number)),
             Now::Request => {}
-            Now::Gone => return,
+            Now::Ended(_) | Now::Gone => return,
         }
         *now = next(&mut lines, &self.seat);
     }
@@ -176,6 +202,12 @@ impl Idler {
     /// Waits until it has to make room. Cancel-safe.
     pub(crate) async fn ousted(&self) {
         self.seat.ousted.notified().await;
+    }
+
+    /// Whether it has to make room.
+    #[cfg(feature = "tcp")]
+    pub(crate) fn is_ousted(&self) -> bool {
+        self.seat.is_ousted.load(Ordering::Relaxed)
     }
 }
 
@@ -212,5 +244,34 @@ mod tests {
         assert_eq!(ousted(), None);
         all[2].idle();
         assert_eq!(ousted(), address(2));
+    }
+
+    #[cfg(feature = "tcp")]
+    #[test]
+    fn those_that_have_ended_make_room_last() {
+        let idlers = Arc::new(Idlers::default());
+        let all: Vec<_> =
+            (0..4_u8).map(|last| Idler::new(&idlers, Key::from(std::net::IpAddr::from([192, 0, 2, last])))).collect();
+        let ousted = || idlers.oust().map(|key| key.to_string());
+        let address = |last| Some(format!("192.0.2.{last}"));
+        all[0].busy();
+        all[0].ended();
+        // What is dropped late is no request's end.
+        all[0].idle();
+        all[1].ended();
+        all[1].gone();
+        all[2].busy();
+        all[2].idle();
+        assert_eq!([ousted(), ousted()], [address(3), address(2)]);
+        assert!(all[2].is_ousted() && !all[0].is_ousted());
+        // It was told in the moment in which a request came.
+        all[2].busy();
+        assert!(!all[2].is_ousted());
+        assert_eq!([ousted(), ousted()], [address(0), None]);
+        assert!(all[0].is_ousted());
+        // Told before its end: it is not told again.
+        all[3].ended();
+        assert!(all[3].is_ousted());
+        assert_eq!(ousted(), None);
     }
 }

@@ -31,7 +31,10 @@ const CLOSED: Duration = Duration::from_secs(1);
 const INCOMPLETE: Duration = Duration::from_secs(10);
 /// The same of one that is complete, when there is no send timeout.
 const COMPLETE: Duration = Duration::from_secs(60);
-/// How long it may take in all while memory is short.
+/// How long it may take in all, whatever the client acknowledges: what waits in the system (see `send_buffer`) needs
+/// less at 2 kB/s.
+const LONGEST: Duration = Duration::from_secs(120);
+/// The same while memory is short.
 const SHORT: Duration = Duration::from_secs(2);
 
 /// Those of a listener. Clones are the same.
@@ -49,7 +52,7 @@ struct Lingerer {
     stream: TcpStream,
     progress: Arc<Progress>,
     /// Taken until then.
-    _place: Place,
+    place: Place,
     begun: Instant,
     /// How long it may acknowledge nothing.
     patience: Duration,
@@ -83,9 +86,11 @@ impl Lingering {
             () if progress.is_blocked() || !progress.is_served() => INCOMPLETE,
             () => COMPLETE,
         };
+        if let Some(idler) = place.idler() {
+            idler.ended();
+        }
         let (begun, since, next) = (now, now, now + LOOK);
-        let lingerer =
-            Lingerer { stream, progress, _place: place, begun, patience, left: u32::MAX, since, next, pause: LOOK };
+        let lingerer = Lingerer { stream, progress, place, begun, patience, left: u32::MAX, since, next, pause: LOOK };
         self.0.new.lock().unwrap_or_else(PoisonError::into_inner).push(lingerer);
         self.0.more.notify_one();
     }
@@ -104,7 +109,7 @@ impl Lingering {
             }
             all.append(&mut self.arrived());
             let now = Instant::now();
-            let (mut due, rest): (Vec<_>, _) = all.into_iter().partition(|one: &Lingerer| one.next <= now);
+            let (mut due, rest): (Vec<_>, _) = all.into_iter().partition(|one: &Lingerer| one.is_due(now));
             all = rest;
             let left = diag::all_unacknowledged(due.iter().map(|one| one.progress.addresses()).collect()).await;
             let (now, short) = (Instant::now(), admission.is_short());
@@ -127,6 +132,15 @@ impl Lingering {
 }
 
 impl Lingerer {
+    /// Others need its place.
+    fn is_ousted(&self) -> bool {
+        self.place.idler().is_some_and(|idler| idler.is_ousted())
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.next <= now || self.begun + LOOK <= now && self.is_ousted()
+    }
+
     fn look(&mut self, left: Option<u32>, short: bool, now: Instant) -> Fate {
         let Some(left) = left.filter(|left| *left > 0) else { return Fate::Complete };
         if left < self.left {
@@ -137,9 +151,45 @@ impl Lingerer {
         match () {
             // By the send timeout, which began before.
             () if self.progress.is_given_up() => Fate::Reset,
+            () if self.is_ousted() => Fate::Reset,
             () if now.duration_since(self.since) >= self.patience => Fate::Reset,
+            () if now.duration_since(self.begun) >= LONGEST => Fate::Reset,
             () if short && now.duration_since(self.begun) >= SHORT => Fate::Short,
             () => Fate::Stays,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::{
+        admission::{AskRoom, Carrier, Counters},
+        limits::Limits,
+    };
+
+    /// A client that acknowledges one byte at each look.
+    #[tokio::test]
+    async fn a_byte_now_and_then_is_not_enough_for_ever() {
+        let admission =
+            Admission::new(&Limits::default(), Counters::default(), Box::new(|_| false), AskRoom::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (lingering, remote) = (Lingering::default(), listener.local_addr().unwrap());
+        let place = Arc::new(admission).tcp(remote.ip(), Carrier::Plain).unwrap();
+        lingering.end(stream, Arc::new(Progress::new(None, remote)), place);
+        let mut one = lingering.arrived().pop().unwrap();
+        assert_eq!(one.patience, INCOMPLETE, "it was not served");
+        let after = |seconds| one.begun + Duration::from_secs(seconds);
+        let end = after(LONGEST.as_secs());
+        let (mut now, mut left) = (after(5), 1000);
+        while now < end {
+            assert_eq!(one.look(Some(left), false, now), Fate::Stays);
+            (now, left) = (now + INCOMPLETE / 2, left - 1);
+        }
+        assert_eq!(one.look(Some(left), false, now), Fate::Reset);
+        assert_eq!(one.look(Some(0), false, now), Fate::Complete);
     }
 }

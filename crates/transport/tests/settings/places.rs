@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::routing::get;
+use axum::{Router, routing::get};
 use bytes::Bytes;
 use futures_util::stream;
 use h3cast_transport::{
@@ -86,6 +86,30 @@ async fn clients_that_send_nothing_keep_nobody_out() {
         (stream, None)
     })
     .await;
+}
+
+/// Clients that do not take the rest of what was sent, on connections that have ended here.
+#[tokio::test]
+async fn connections_that_have_ended_keep_nobody_out() {
+    let large = async || vec![b'x'; 64 << 10];
+    let router = Router::new().route("/", get(async || "hello")).route("/large", get(large));
+    let limits = Limits::default().tcp_connections(4).connections_per_address(0);
+    let serving = Serving::start(|builder| builder.limits(limits).http_service(router)).await;
+    let (mut ended, counters) = (Vec::new(), serving.counters());
+    for _ in 0..4 {
+        let mut stream = narrow(serving.plain()).await;
+        stream.write_all(b"GET /large HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+        soon("a response", stream.read_exact(&mut [0; 1])).await.unwrap();
+        ended.push(stream);
+    }
+    shows(counters, "the end of all requests", |now| now.requests == 0).await;
+    assert_eq!(serving.connections(), 4, "they count");
+    for answered in 1..=4 {
+        let mut plain = tcp_from("127.0.0.100", serving.plain()).await;
+        let asked = tokio::time::timeout(PROMPT, ask(&mut plain, "connection: close\r\n")).await;
+        assert_eq!(status(&asked.expect("not answered in time").unwrap()), 200);
+        assert!(serving.refused(Refusal::TcpConnections) <= answered, "more were told than there was need for");
+    }
 }
 
 /// What is left of it counts for its client, and is not left to the system.
