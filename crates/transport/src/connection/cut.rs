@@ -7,8 +7,9 @@ use tokio_util::sync::CancellationToken;
 /// ([RFC 9113 §7](https://www.rfc-editor.org/rfc/rfc9113#section-7)), over HTTP/3 with H3_EXCESSIVE_LOAD
 /// ([RFC 9114 §8.1](https://www.rfc-editor.org/rfc/rfc9114#section-8.1)). What had not left is dropped. A connection
 /// of HTTP/2 whose client takes nothing at all, and goes on so for a second, is closed as well: the system holds what
-/// was written for it. A response over HTTP/1.1 has no stream: close its
-/// [connection](super::ConnectionHandle::close).
+/// was written for it. A response that is complete, and whose rest waits for its client's credit over HTTP/2, is ended
+/// by [`Limits::send_timeout`](crate::Limits::send_timeout) as any other. A response over HTTP/1.1 has no stream:
+/// close its [connection](super::ConnectionHandle::close).
 ///
 /// ```
 /// use h3cast_transport::connection::Cut;

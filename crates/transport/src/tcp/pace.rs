@@ -11,7 +11,7 @@
 use std::{
     pin::{Pin, pin},
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -56,8 +56,8 @@ struct PaceCount {
     /// The task of the response, when it waits until little is left.
     waiting: AtomicWaker,
     room: Room,
-    /// What the application cuts it with.
-    cut: OnceLock<Cut>,
+    /// What the application cuts it with, until `while_taken` has that.
+    cut: Mutex<Option<Cut>>,
 }
 
 tokio::task_local! {
@@ -68,12 +68,22 @@ impl Pace {
     /// Of a response that begins.
     pub(super) fn new(room: &Room) -> Self {
         let (given, left) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self(Arc::new(PaceCount { given, left, waiting: AtomicWaker::new(), room: room.clone(), cut: OnceLock::new() }))
+        Self(Arc::new(PaceCount {
+            given,
+            left,
+            waiting: AtomicWaker::new(),
+            room: room.clone(),
+            cut: Mutex::default(),
+        }))
     }
 
     /// Runs the task of a response, whose body it counts.
     fn scope<T>(self, task: impl Future<Output = T>) -> impl Future<Output = T> {
         RESPONSE.scope(self, task)
+    }
+
+    fn cut(&self) -> MutexGuard<'_, Option<Cut>> {
+        self.0.cut.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What h2 has of it, in bytes.
@@ -93,7 +103,8 @@ pub(super) enum Taken<T> {
     Cut,
     /// The same, and it was complete: h2 has what is left of it.
     Stuck,
-    /// The application cut it, and its task has been dropped; if it was complete, h2 has what is left of it.
+    /// The application cut it, and its task has been dropped; if it was complete, h2 has what is left of it, which
+    /// another [`while_taken`] waits for.
     CutByApplication { complete: bool },
 }
 
@@ -120,7 +131,7 @@ pub(super) async fn while_taken<T>(
             task.set(None);
         }
         if cut.is_none() {
-            cut = pace.0.cut.get().map(|cut| Box::pin(cut.is_cut()));
+            cut = pace.cut().take().map(|cut| Box::pin(cut.is_cut()));
         }
         if cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(Taken::CutByApplication { complete: done.is_some() });
@@ -172,7 +183,7 @@ impl Paced {
     /// The same of one that an application may cut.
     pub(super) fn cut_by(self, cut: Option<Cut>) -> Self {
         if let (Some(pace), Some(cut)) = (&self.pace, cut) {
-            let _ = pace.0.cut.set(cut);
+            *pace.cut() = Some(cut);
         }
         self
     }

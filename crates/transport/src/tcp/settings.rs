@@ -45,21 +45,23 @@ where
         let task = Box::pin(task);
         tokio::spawn(async move {
             let task = async {
-                let pace = Pace::new(&room);
-                match while_taken(pace, task, pauses, || flushes.is_blocked()).await {
-                    Taken::All(()) => {}
+                let (pace, blocked) = (Pace::new(&room), || flushes.is_blocked());
+                let mut taken = while_taken(pace.clone(), task, pauses, blocked).await;
+                if let Taken::CutByApplication { complete } = taken {
+                    // The reset frees what h2 holds, and what the system holds goes if the client takes it.
+                    if takes_nothing(&flushes).await {
+                        let reason = "a response was cut, and its connection takes nothing";
+                        return connection.close(code::H3_EXCESSIVE_LOAD, reason);
+                    }
+                    // No reset is possible then, and there are others on the connection.
+                    if complete {
+                        taken = while_taken(pace, std::future::ready(()), pauses, blocked).await;
+                    }
+                }
+                match taken {
+                    Taken::All(()) | Taken::CutByApplication { .. } => {}
                     Taken::Cut => cut(),
                     Taken::Stuck => stuck(),
-                    // The reset frees what h2 holds, and what the system holds goes if the client takes it.
-                    Taken::CutByApplication { complete: false } if !flushes.is_blocked() => {}
-                    Taken::CutByApplication { complete } => {
-                        let written = flushes.written();
-                        sleep(RESET).await;
-                        if complete || flushes.is_blocked() && flushes.written() == written {
-                            let reason = "a response was cut, and its connection takes nothing";
-                            connection.close(code::H3_EXCESSIVE_LOAD, reason);
-                        }
-                    }
                 }
             };
             let mut task = pin!(panics::caught_async(task));
@@ -73,6 +75,16 @@ where
             }
         });
     }
+}
+
+/// Whether a connection takes nothing for as long as a reset may need to leave.
+async fn takes_nothing(flushes: &Flushes) -> bool {
+    if !flushes.is_blocked() {
+        return false;
+    }
+    let written = flushes.written();
+    sleep(RESET).await;
+    flushes.is_blocked() && flushes.written() == written
 }
 
 /// What a head has in HTTP/1.1 beside what [`head_size`] counts, in bytes: the version, and the ends of lines.
@@ -118,4 +130,56 @@ pub(super) fn builder(limits: &Limits, tasks: Tasks, pings: Pings) -> auto::Buil
         .keep_alive_interval(Some(silence))
         .keep_alive_timeout(silence);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum_core::body::Body;
+    use http_body_util::BodyExt;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::{
+        connection::{Cut, Owner},
+        tcp::pace::Paced,
+    };
+
+    /// Others on the connection go on: it is closed only when the send timeout is over, if what is left stays so long.
+    #[tokio::test(start_paused = true)]
+    async fn a_complete_response_that_is_cut_does_not_close_its_connection() {
+        const TIMEOUT: Duration = Duration::from_secs(60);
+        let owner = Owner::tcp(None, ([127, 0, 0, 1], 9).into(), None, None, Default::default());
+        let stuck = Arc::<AtomicUsize>::default();
+        for (pauses, leaves, expected) in
+            [(Some((TIMEOUT, TIMEOUT / 6)), true, 0), (None, false, 0), (Some((TIMEOUT, TIMEOUT / 6)), false, 1)]
+        {
+            let counted = stuck.clone();
+            let tasks = Tasks {
+                pauses,
+                flushes: Flushes::default(),
+                room: Room::default(),
+                cut: Arc::new(|| {}),
+                stuck: Arc::new(move || _ = counted.fetch_add(1, Ordering::Relaxed)),
+                connection: owner.handle().clone(),
+            };
+            let (cut, (given, kept)) = (Cut::default(), oneshot::channel());
+            let cuts = cut.clone();
+            tasks.execute(async move {
+                let mut body = Paced::new(Body::from("all of it")).cut_by(Some(cuts));
+                // As h2 does: it has the end of the body, and the task is over.
+                let _ = given.send(body.frame().await);
+            });
+            let piece = kept.await.unwrap();
+            tokio::time::sleep(TIMEOUT / 10).await;
+            cut.cut();
+            tokio::time::sleep(TIMEOUT / 10).await;
+            let piece = (!leaves).then_some(piece);
+            tokio::time::sleep(2 * TIMEOUT).await;
+            assert!(!owner.handle().closing().is_cancelled(), "{pauses:?}, {leaves}");
+            assert_eq!(stuck.load(Ordering::Relaxed), expected, "{pauses:?}, {leaves}");
+            drop(piece);
+        }
+    }
 }
