@@ -127,6 +127,13 @@ async fn ask(serving: &Serving, path: &str, fields: &str) -> TcpStream {
     stream
 }
 
+/// Waits until no connection counts any more.
+async fn gone(serving: &Serving) {
+    while serving.connections() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test]
 async fn over_http1_a_response_that_is_not_taken_is_cut() {
     let (serving, mut told, _) = serving(TIMEOUT).await;
@@ -151,11 +158,12 @@ async fn over_http1_a_response_that_is_not_taken_is_cut() {
 async fn a_connection_that_is_closed_while_its_client_takes_nothing_is_reset() {
     let (serving, mut told, more) = serving(Duration::ZERO).await;
     let mut stream = ask(&serving, "/closed", "").await;
-    // Its first bytes: the handler runs. Then the buffers fill.
-    soon("a response", stream.read_exact(&mut [0; 17])).await.unwrap();
-    tokio::time::sleep(TIMEOUT).await;
+    // Also of its first piece, which is more than the client's system takes.
+    soon("a response", stream.read_exact(&mut [0; 1 << 10])).await.unwrap();
     more.notify_one();
     assert_eq!(soon("the body is dropped", told.recv()).await, Some("closed"));
+    // What is read before that would make room for more, to the end perhaps.
+    soon("its place is free", gone(&serving)).await;
     let error = soon("the end of the connection", stream.read_to_end(&mut Vec::new())).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
@@ -165,17 +173,11 @@ async fn a_connection_that_is_closed_while_its_client_takes_nothing_is_reset() {
 async fn a_connection_that_its_client_half_closed_keeps_its_place_until_that_has_everything() {
     let half_closed = async |serving: &Serving, told: &mut mpsc::UnboundedReceiver<_>| {
         let mut stream = ask(serving, "/fast", "").await;
-        soon("a response", stream.read_exact(&mut [0; 17])).await.unwrap();
-        // The buffers fill.
-        tokio::time::sleep(TIMEOUT / 2).await;
+        // Also of its first piece, which is more than the client's system takes.
+        soon("a response", stream.read_exact(&mut [0; 1 << 10])).await.unwrap();
         stream.shutdown().await.unwrap();
         assert_eq!(soon("the body is dropped", told.recv()).await, Some("fast"));
         stream
-    };
-    let gone = async |serving: &Serving| {
-        while serving.connections() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
     };
     let (serving, mut told, _) = serving(Duration::from_secs(60)).await;
     let mut stream = half_closed(&serving, &mut told).await;
@@ -265,12 +267,7 @@ async fn a_connection_of_http2_that_takes_nothing_ends_after_a_response_was_cut(
     tokio::time::sleep(TIMEOUT).await;
     more.notify_one();
     assert_eq!(soon("a cut", told.recv()).await, Some("cut"));
-    soon("the end of the connection", async {
-        while serving.connections() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    soon("the end of the connection", gone(&serving)).await;
 }
 
 #[tokio::test]
