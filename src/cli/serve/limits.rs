@@ -30,11 +30,11 @@ pub(super) struct LimitArgs {
     max_handshakes: Option<usize>,
     /// Connections at once of one address (IPv4 address or IPv6 /64); 0 for no limit. The next one is
     /// refused. Load tests from one machine need more. One address never gets more than three quarters of
-    /// --max-connections, or over TCP of --max-tcp-connections. [default: 1024, at most a quarter of those]
+    /// --max-connections, or over TCP of --max-tcp-connections. [default: 1024, at most a quarter of all]
     #[arg(long, env = "H3CAST_CONNECTIONS_PER_ADDRESS", value_name = "N")]
     connections_per_address: Option<usize>,
     /// Handshakes in progress at once of one address; 0 for no limit. The next one is refused. Never more than
-    /// three quarters of --max-handshakes. [default: 256, at most a quarter of those]
+    /// three quarters of --max-handshakes. [default: 256, at most a quarter of all]
     #[arg(long, env = "H3CAST_HANDSHAKES_PER_ADDRESS", value_name = "N")]
     handshakes_per_address: Option<usize>,
     /// Requests open at once of one address, each feed that is read being one; 0 for no limit. The next one
