@@ -183,13 +183,21 @@ impl Bare {
         let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let mut tls = builder.unwrap().with_no_client_auth().with_single_cert(vec![der], key).unwrap();
         tls.alpn_protocols = [&b"h3"[..], b"h2", b"http/1.1"].map(<[u8]>::to_vec).into();
-        let (v4, v6, port) = listeners().await;
+        // The port of TCP has to be free over UDP as well.
+        let (bound, port) = loop {
+            let (v4, v6, port) = listeners().await;
+            let udp = |tcp: &TcpListener| std::net::UdpSocket::bind(tcp.local_addr().unwrap());
+            if let (Ok(udp_v4), Ok(udp_v6)) = (udp(&v4), udp(&v6)) {
+                break ([(v4, udp_v4), (v6, udp_v6)], port);
+            }
+        };
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls.clone()));
         let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
         let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         let mut tasks = tokio::task::JoinSet::new();
-        for listener in [v4, v6] {
-            let endpoint = quinn::Endpoint::server(config.clone(), listener.local_addr().unwrap()).unwrap();
+        for (listener, udp) in bound {
+            let (runtime, ours) = (Arc::new(quinn::TokioRuntime), quinn::EndpointConfig::default());
+            let endpoint = quinn::Endpoint::new(ours, Some(config.clone()), udp, runtime).unwrap();
             let acceptor = acceptor.clone();
             tasks.spawn(async move {
                 while let Some(incoming) = endpoint.accept().await {

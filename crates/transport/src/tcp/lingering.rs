@@ -178,7 +178,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (lingering, remote) = (Lingering::default(), listener.local_addr().unwrap());
-        let place = Arc::new(admission).tcp(remote.ip(), Carrier::Plain).unwrap();
+        let place = Arc::new(admission).tcp(remote.ip(), Carrier::Plain, false).unwrap();
         lingering.end(stream, Arc::new(Progress::new(None, remote)), place);
         let mut one = lingering.arrived().pop().unwrap();
         assert_eq!(one.patience, INCOMPLETE, "it was not served");
