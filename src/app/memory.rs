@@ -11,12 +11,15 @@ use super::{App, Problem};
 use crate::{
     admission::Refusal,
     connection::{ConnectionHandle, Cut},
-    feed::{Feed, Pressure, Viewer},
+    feed::{Budget, Charge, Counted, Feed, Pressure, Viewer},
     format::CUT,
 };
 
 /// How long a client that was refused should wait, in seconds: it takes that long for memory to be free again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+
+/// From this size on, in bytes, a file of no feed costs as much as a viewer.
+const LARGE: u64 = 64 << 10;
 
 /// No viewer is admitted now, for want of this.
 pub(super) struct Short(Refusal);
@@ -25,7 +28,7 @@ impl IntoResponse for Short {
     fn into_response(self) -> Response {
         let text = match self.0 {
             Refusal::Descriptors => {
-                "the server is short of file descriptors, and takes no new viewers of this feed for now: try again later"
+                "the server is short of file descriptors, and takes no new viewers of this kind for now: try again later"
             }
             _ => "the server is short of memory, and takes no new viewers for now: try again later",
         };
@@ -36,22 +39,46 @@ impl IntoResponse for Short {
 }
 
 impl App {
-    /// Whether a new viewer of a feed may come.
-    pub(super) fn admit_viewer(&self, feed: &Feed, extensions: &Extensions) -> Result<(), Short> {
+    /// Whether a new viewer of a feed may come, and what is charged for it until it has: it counts for those that ask
+    /// meanwhile.
+    pub(super) fn admit_viewer(&self, feed: &Feed, extensions: &Extensions) -> Result<Option<Charge>, Short> {
+        // A file, or the pipes of a command and the descriptor of the process.
+        let descriptors = match () {
+            () if feed.file().is_some() => 1,
+            () if feed.is_costly() => 4,
+            () => 0,
+        };
+        self.admit(feed.reserve(), descriptors, extensions)
+    }
+
+    /// The same for a client that is sent a file of that many bytes, which is no feed's. Small ones are always sent: a
+    /// page shows with them that it has to wait.
+    pub(super) fn admit_reader(&self, bytes: u64, extensions: &Extensions) -> Result<Option<Charge>, Short> {
+        match bytes {
+            LARGE.. => self.admit(self.budget.as_ref().map(Budget::reserve), 1, extensions),
+            _ => Ok(None),
+        }
+    }
+
+    /// Counts such a client.
+    pub(super) fn reader(&self, bytes: u64) -> Option<Counted> {
+        self.budget.as_ref().filter(|_| bytes >= LARGE).map(Budget::reader)
+    }
+
+    fn admit(
+        &self,
+        reserved: Option<Charge>,
+        descriptors: u64,
+        extensions: &Extensions,
+    ) -> Result<Option<Charge>, Short> {
         let short = || {
             if self.budget.as_ref().is_some_and(|budget| budget.pressure() >= Pressure::High) {
                 return Some(Refusal::Memory);
             }
-            // A file, or the pipes of a command and the descriptor of the process.
-            let wanted = match () {
-                () if feed.file().is_some() => 1,
-                () if feed.is_costly() => 4,
-                () => return None,
-            };
-            let Descriptors(take) = self.descriptors.as_ref()?;
-            (!take(wanted)).then_some(Refusal::Descriptors)
+            let Descriptors(take) = self.descriptors.as_ref().filter(|_| descriptors > 0)?;
+            (!take(descriptors)).then_some(Refusal::Descriptors)
         };
-        let Some(reason) = short() else { return Ok(()) };
+        let Some(reason) = short() else { return Ok(reserved) };
         if let Some(admission) = &self.admission {
             let client = extensions.get::<ConnectionHandle>().map(ConnectionHandle::remote_address);
             admission.refused(reason, client.map_or_else(|| "?".into(), |client| client.to_string()));

@@ -20,10 +20,11 @@ use tower::{Service, ServiceExt};
 use super::{
     App, Problem, authorize,
     host::{self, base_of},
-    stored,
+    memory, stored,
 };
 use crate::{
     content,
+    feed::Counted,
     page::{Files, PageFile, in_folder},
     path,
 };
@@ -159,7 +160,13 @@ async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
         let path = PathBuf::from(if path.is_empty() { INDEX } else { path });
         let (at, (request, _)) = (host::original(&request).to_owned(), request.into_parts());
         let Some(file) = in_folder(dir, &path).await else { return nothing(&at) };
-        return stored(&path, file.into(), &request).await.unwrap_or_else(|why| {
+        let size = tokio::fs::metadata(&file).await.map_or(0, |file| file.len());
+        let _reserved = match app.admit_reader(size, &request.extensions) {
+            Ok(reserved) => reserved,
+            Err(short) => return short.into_response(),
+        };
+        let counted = || app.reader(size);
+        return stored(&path, file.into(), &request, counted).await.unwrap_or_else(|why| {
             Problem::new(StatusCode::NOT_FOUND, format!("{at} cannot be read now: {why}")).into_response()
         });
     }
@@ -170,8 +177,21 @@ async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
 
 /// A user's file. Its first bytes are read to tell its type, for HEAD too, unless its name alone does, or the client has
 /// it already.
-async fn stored(name: &Path, file: Arc<Path>, request: &Parts) -> Result<Response, String> {
-    let mut response = stored::answer(&file, request, || None).await?;
+async fn stored(
+    name: &Path,
+    file: Arc<Path>,
+    request: &Parts,
+    counted: impl FnOnce() -> Option<Counted>,
+) -> Result<Response, String> {
+    // What cuts it.
+    let mut head = Response::default();
+    let counted = || {
+        let counted = counted()?;
+        counted.on_cut(memory::cutting(request.version, &request.extensions, &mut head));
+        Some(counted)
+    };
+    let mut response = stored::answer(&file, request, counted).await?;
+    response.extensions_mut().extend(std::mem::take(head.extensions_mut()));
     if stored::has_bytes(&response) {
         let kind = match content::by_name(name) {
             Some(kind) => kind.to_owned(),

@@ -73,9 +73,10 @@ async fn open_for(app: Arc<App>, uri: Uri, request: SessionRequest, decided: Dec
         let text = "this token may publish to the feed and not read it: open the session with ?limit=0";
         return Err(Problem::new(StatusCode::FORBIDDEN, text.into()).challenge(Challenge::Scope));
     }
-    if let Err(short) = app.admit_viewer(&asked.feed, request.extensions()) {
-        return Ok(short.into_response());
-    }
+    let _reserved = match app.admit_viewer(&asked.feed, request.extensions()) {
+        Ok(reserved) => reserved,
+        Err(short) => return Ok(short.into_response()),
+    };
     let offered = request.protocols().iter().any(|protocol| protocol == format::frames::MEDIA_TYPE);
     if offered && !asked.format_named && asked.delivery == Delivery::Stream {
         asked.format = Format::Frames;

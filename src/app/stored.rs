@@ -228,6 +228,9 @@ impl http_body::Body for Exact {
         if this.viewer.as_ref().is_some_and(Counted::is_cut) {
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         }
+        if this.viewer.as_ref().is_some_and(|viewer| viewer.poll_room(cx).is_pending()) {
+            return Poll::Pending;
+        }
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             if let Some(viewer) = &this.viewer {
                 viewer.waits();

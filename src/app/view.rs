@@ -39,9 +39,10 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     }
     let account = account(&request.extensions, decided.access());
     asked.may_start(&request.extensions)?;
-    if let Err(short) = app.admit_viewer(&asked.feed, &request.extensions) {
-        return Ok(short.into_response());
-    }
+    let _reserved = match app.admit_viewer(&asked.feed, &request.extensions) {
+        Ok(reserved) => reserved,
+        Err(short) => return Ok(short.into_response()),
+    };
     if let Some(path) = asked.file()
         && let Some(mut response) = file::answer(&asked.feed, path, &request).await?
     {

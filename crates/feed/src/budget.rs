@@ -11,11 +11,13 @@ use std::{
 };
 
 mod heap;
+mod holding;
 mod seat;
 
 use self::heap::Heap;
-use crate::ring::Ring;
-pub(crate) use seat::{Mark, Seat};
+use crate::{Counted, ring::Ring};
+use holding::{Holding, RESERVED};
+pub(crate) use seat::Seat;
 
 /// How much a laggard is taken to hold, in bytes, to decide how many are cut at once: less than most hold, since
 /// what is freed shows only later.
@@ -39,7 +41,8 @@ const LAG: u64 = 2000;
 /// compares what is charged, or what the system reports if that is more, with the limit. Then, in this order:
 ///
 /// 1. encodings that viewers share are bounded by each history anyway, and are dropped first;
-/// 2. from 90 % on, [`pressure`](Self::pressure) is [`Pressure::High`]: whoever admits viewers refuses new ones;
+/// 2. from 90 % on, viewers that share their chunks with no others are given 288 KiB ahead at most, and
+///    [`pressure`](Self::pressure) is [`Pressure::High`]: whoever admits viewers refuses new ones;
 /// 3. from 95 % on it is [`Pressure::Critical`]. Then, and when new viewers have been refused for 5 s, the viewers
 ///    that have taken nothing for the longest time are cut,
 ///    as many as it takes to come below 85 %. They hold what was sent to them, and can resume by cursor.
@@ -340,12 +343,40 @@ impl Budget {
         lock(&self.0.rings).push(ring);
     }
 
-    /// A place for a viewer.
+    /// Charges it for a viewer for which a source is about to be read, or a client that is about to be sent a file: as
+    /// much as a viewer of [`Feed::on_demand`](crate::Feed::on_demand) and [`reader`](Self::reader) charge then.
+    #[must_use]
+    pub fn reserve(&self) -> Charge {
+        self.charge(RESERVED)
+    }
+
+    /// Counts a client that is sent a file of no feed, which is charged and cut as viewers are that share what they get
+    /// with no others.
+    #[must_use]
+    pub fn reader(&self) -> Counted {
+        Counted::of_budget(self)
+    }
+
+    /// A place for a viewer that gets chunks which others get too.
     pub(crate) fn seat(&self) -> Arc<Seat> {
+        self.place(None)
+    }
+
+    /// The same for a viewer that gets some which no other gets.
+    pub(crate) fn seat_of_some(&self) -> Arc<Seat> {
+        self.place(Some(Holding::none_yet(self)))
+    }
+
+    /// The same for one for which a source is read: so much is charged for it from the start.
+    pub(crate) fn seat_of_one(&self) -> Arc<Seat> {
+        self.place(Some(Holding::reserved(self)))
+    }
+
+    fn place(&self, holding: Option<Arc<Holding>>) -> Arc<Seat> {
         let mut seats = lock(&self.0.seats);
         let number = seats.next;
         seats.next += 1;
-        let seat = Arc::new(Seat::new(self.clone(), number));
+        let seat = Arc::new(Seat::new(self.clone(), number, holding));
         seats.taken.insert(number, seat.clone());
         seat
     }

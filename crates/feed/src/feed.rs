@@ -14,8 +14,8 @@ use futures_util::{
 };
 
 use crate::{
-    Account, Budget, Counted, End, EndCursor, Epoch, Exhausted, FeedError, Filler, Keeper, Lag, Publisher, Start,
-    Status, Viewer, budget::Charged, kept::Kept, panics, ring::Ring, status::FeedCounters, viewer::Upstream,
+    Account, Budget, Charge, Counted, End, EndCursor, Epoch, Exhausted, FeedError, Filler, Keeper, Lag, Publisher,
+    Start, Status, Viewer, budget::Charged, kept::Kept, panics, ring::Ring, status::FeedCounters, viewer::Upstream,
 };
 
 /// A history for lines of text, in bytes: 8 MiB.
@@ -379,6 +379,27 @@ impl Feed {
     #[must_use]
     pub fn count_viewer(&self) -> Counted {
         Counted::new(self.counters.clone())
+    }
+
+    /// Charges its [`Budget`] for a viewer that is about to come, if a source is read for each: as much as
+    /// [`view`](Self::view) and [`count_viewer`](Self::count_viewer) charge then. To be kept until they are called, so
+    /// that many who ask at once are not all admitted. `None` for other feeds, and without a budget.
+    ///
+    /// ```
+    /// use futures_util::stream;
+    /// use h3cast_feed::{Budget, Feed};
+    ///
+    /// let budget = Budget::new(100_000_000);
+    /// let feed = Feed::on_demand("a", || stream::iter([Ok("chunk".into())])).budget(&budget);
+    /// let reserved = feed.reserve();
+    /// assert!(budget.charged() > 0);
+    /// drop(reserved);
+    /// assert_eq!(budget.charged(), 0);
+    /// ```
+    #[must_use]
+    pub fn reserve(&self) -> Option<Charge> {
+        let budget = self.counters.budget.get()?;
+        matches!(self.backing, Backing::OnDemand { .. }).then(|| budget.reserve())
     }
 
     /// Logs that reading its file failed for a viewer, at most once in 10 s.

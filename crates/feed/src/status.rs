@@ -5,18 +5,14 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{
-    Budget, Cursor, End, Epoch, Rate,
-    budget::{Mark, Seat},
-    log,
-    rate::Meter,
-};
+use crate::{Budget, Cursor, End, Epoch, Rate, budget::Seat, log, rate::Meter};
 
 /// The state of a feed at one moment.
 #[derive(Debug, Clone)]
@@ -99,24 +95,31 @@ impl FeedCounters {
     }
 }
 
-/// Counts as a viewer of a feed until it is dropped: something that reads the feed's bytes from its file.
+/// Counts as a viewer of a feed until it is dropped: something that reads the feed's bytes from its file. Or it reads
+/// a file of no feed, and only a [`Budget`] counts it.
 #[derive(Debug)]
 pub struct Counted {
-    counters: Arc<FeedCounters>,
-    /// If its feed has a budget.
+    counters: Option<Arc<FeedCounters>>,
+    /// If there is a budget.
     seat: Option<Arc<Seat>>,
 }
 
 impl Counted {
     pub(crate) fn new(counters: Arc<FeedCounters>) -> Self {
         counters.joined();
-        let seat = counters.budget.get().map(Budget::seat);
-        Self { counters, seat }
+        let seat = counters.budget.get().map(Budget::seat_of_one);
+        Self { counters: Some(counters), seat }
+    }
+
+    pub(crate) fn of_budget(budget: &Budget) -> Self {
+        Self { counters: None, seat: Some(budget.seat_of_one()) }
     }
 
     /// Counts a piece of that many bytes, which it has read.
     pub fn count(&self, bytes: usize) {
-        self.counters.count(bytes);
+        if let Some(counters) = &self.counters {
+            counters.count(bytes);
+        }
     }
 
     /// Counts a piece that it is given now, and which its feed's [`Budget`] takes to be on its way for as long as the
@@ -125,11 +128,16 @@ impl Counted {
     pub fn give(&self, bytes: Bytes) -> Bytes {
         self.count(bytes.len());
         let Some(seat) = &self.seat else { return bytes };
-        seat.given();
-        match seat.wants_mark() {
-            true => Mark::on(bytes, seat),
-            false => bytes,
-        }
+        let mut batch = [bytes];
+        seat.give(&mut batch, true);
+        let [bytes] = batch;
+        bytes
+    }
+
+    /// Completes when it may be [given](Self::give) more: at once, unless its feed's [`Budget`] is nearly used up and it
+    /// has taken too little of what it was given, or once it is cut.
+    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.seat.as_ref().map_or(Poll::Ready(()), |seat| seat.poll_room(cx))
     }
 
     /// It is back for more, and there is nothing yet.
@@ -156,7 +164,9 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.counters.left();
+        if let Some(counters) = &self.counters {
+            counters.left();
+        }
         if let Some(seat) = &self.seat {
             seat.leave();
         }

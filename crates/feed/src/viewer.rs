@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt, stream::BoxStream};
 use tracing::{debug, info};
 
 use crate::{
-    Budget, Chunk, End, Epoch, Feed, Gap,
+    Chunk, End, Epoch, Feed, Gap,
     budget::Seat,
     feed::{Backing, panicked},
     kept::KeptViewer,
@@ -128,6 +128,11 @@ impl Viewer {
     /// A viewer that the feed has counted already. After `limit` chunks it ends cleanly.
     pub(crate) fn new(feed: &Feed, upstream: Upstream, epoch: Epoch, limit: Option<u64>) -> Self {
         let left = limit.unwrap_or(u64::MAX);
+        let seat = feed.counters.budget.get().map(|budget| match &upstream {
+            Upstream::Live(_) => budget.seat(),
+            Upstream::Kept(_) => budget.seat_of_some(),
+            Upstream::OnDemand { .. } => budget.seat_of_one(),
+        });
         let resumable = !matches!(feed.backing, Backing::OnDemand { same: false, .. });
         Self {
             feed: feed.name.clone(),
@@ -138,7 +143,7 @@ impl Viewer {
             settled: false,
             logged: false,
             counters: feed.counters.clone(),
-            seat: feed.counters.budget.get().map(Budget::seat),
+            seat,
         }
     }
 
@@ -179,6 +184,16 @@ impl Viewer {
             Some(Upstream::Live(viewer)) => viewer.is_behind(),
             Some(Upstream::Kept(viewer)) => viewer.is_behind(),
             Some(Upstream::OnDemand { .. }) | None => false,
+        }
+    }
+
+    /// Whether no other viewer gets the chunks that it gets.
+    pub(crate) fn has_own(&self) -> bool {
+        match &self.upstream {
+            Some(Upstream::Live(_)) => false,
+            Some(Upstream::Kept(viewer)) => viewer.has_own(),
+            // It is read for it alone, to its end.
+            Some(Upstream::OnDemand { .. }) | None => true,
         }
     }
 

@@ -6,11 +6,12 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
 
-use super::Budget;
+use super::{Budget, holding::Holding};
 
 /// Between two marks, in milliseconds.
 const BETWEEN: u64 = 1000;
@@ -29,6 +30,8 @@ pub(crate) struct Seat {
     last: AtomicU64,
     is_cut: AtomicBool,
     on_cut: Mutex<Option<OnCut>>,
+    /// What it holds by itself, if it gets what no other gets.
+    holding: Option<Arc<Holding>>,
 }
 
 impl fmt::Debug for Seat {
@@ -38,7 +41,7 @@ impl fmt::Debug for Seat {
 }
 
 impl Seat {
-    pub(super) fn new(budget: Budget, number: u64) -> Self {
+    pub(super) fn new(budget: Budget, number: u64, holding: Option<Arc<Holding>>) -> Self {
         Self {
             budget,
             number,
@@ -47,6 +50,7 @@ impl Seat {
             last: AtomicU64::new(0),
             is_cut: AtomicBool::new(false),
             on_cut: Mutex::default(),
+            holding,
         }
     }
 
@@ -66,9 +70,32 @@ impl Seat {
         self.given.store(0, Ordering::Relaxed);
     }
 
+    /// It is given this, which may be marked, and which is charged if it is `own`: no other viewer gets it.
+    #[inline]
+    pub(crate) fn give(self: &Arc<Self>, batch: &mut [Bytes], own: bool) {
+        self.given();
+        if own && let Some(holding) = &self.holding {
+            holding.give(batch);
+        }
+        if let Some(last) = batch.last_mut()
+            && self.wants_mark()
+        {
+            *last = Mark::on(std::mem::take(last), self);
+        }
+    }
+
+    /// Completes when it may be given more of its own. It is cut then, or has taken some of what it has.
+    #[inline]
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.holding {
+            Some(holding) if !self.is_cut() => holding.poll_room(cx),
+            _ => Poll::Ready(()),
+        }
+    }
+
     /// Whether it is time for a mark.
     #[inline]
-    pub(crate) fn wants_mark(&self) -> bool {
+    fn wants_mark(&self) -> bool {
         self.marked.load(Ordering::Relaxed) == 0
             && self.budget.now() >= self.last.load(Ordering::Relaxed).saturating_add(BETWEEN)
     }
@@ -76,7 +103,9 @@ impl Seat {
     /// Since when it has taken nothing.
     pub(super) fn waits_since(&self) -> Option<u64> {
         let since = |time: &AtomicU64| Some(time.load(Ordering::Relaxed)).filter(|time| *time > 0);
-        [&self.given, &self.marked].into_iter().filter_map(since).min()
+        let since = [&self.given, &self.marked].into_iter().filter_map(since).min()?;
+        // A long queue takes its time, which is not that of a client that takes nothing.
+        Some(self.holding.as_ref().map_or(since, |holding| since.max(holding.taken_at())))
     }
 
     /// Calls `cut` when the viewer is cut, at once if it has been.
@@ -102,6 +131,9 @@ impl Seat {
         if let Some(cut) = cut {
             cut();
         }
+        if let Some(holding) = &self.holding {
+            holding.wake();
+        }
         true
     }
 
@@ -123,14 +155,14 @@ impl Seat {
 
 /// A buffer that shows when the client, or the system for it, has taken what it was sent: transports keep a buffer
 /// until then.
-pub(crate) struct Mark {
+struct Mark {
     bytes: Bytes,
     seat: Arc<Seat>,
 }
 
 impl Mark {
     /// The same bytes, marked.
-    pub(crate) fn on(bytes: Bytes, seat: &Arc<Seat>) -> Bytes {
+    fn on(bytes: Bytes, seat: &Arc<Seat>) -> Bytes {
         let now = seat.budget.now();
         seat.marked.store(now, Ordering::Relaxed);
         seat.last.store(now, Ordering::Relaxed);

@@ -305,3 +305,111 @@ async fn histories_fill_what_clients_have_left() {
     assert_eq!(at(0, 31_000, 96), Pressure::Low, "{budget:?}");
     drop((feed, publisher));
 }
+
+/// Many readers of a file, say, each of which has the server read it.
+#[tokio::test]
+async fn what_no_other_viewer_gets_is_charged_and_bounded() {
+    const PIECE: usize = 50_000;
+    let budget = Budget::new(LIMIT);
+    let endless = || futures_util::stream::repeat_with(|| Ok(vec![b'x'; PIECE].into()));
+    let feed = Feed::on_demand("a", endless).budget(&budget);
+    let next = |writer: &mut Writer, out: &mut Vec<bytes::Bytes>| {
+        let mut batch = Vec::new();
+        let given = writer.next(&mut batch).now_or_never();
+        out.append(&mut batch);
+        given
+    };
+    let mut writer = Writer::new(feed.view(Start::Start, None), Format::Frames, Framing::Plain);
+    let reserved = budget.charged();
+    assert!(reserved >= 256 << 10, "before anything was sent: {reserved}");
+    // With room, it is what the transport takes.
+    let mut held = Vec::new();
+    while held.len() < 40 {
+        assert_eq!(next(&mut writer, &mut held), Some(Ok(true)));
+    }
+    let holds = held.iter().map(bytes::Bytes::len).sum::<usize>() as u64;
+    assert!((holds..holds + holds / 4 + reserved).contains(&budget.charged()), "{holds}: {budget:?}");
+    assert_eq!(Pressure::Low, budget.pressure());
+    // Others come, and nothing is observed: it gets no more, until it has taken what is beyond its share.
+    let others = budget.charge(percent(90));
+    assert_eq!(next(&mut writer, &mut held), None);
+    let woken = Arc::<AtomicUsize>::default();
+    let waker = futures_util::task::waker(Arc::new(Woken(woken.clone())));
+    let mut cx = std::task::Context::from_waker(&waker);
+    {
+        let mut out = Vec::new();
+        let mut waiting = std::pin::pin!(writer.next(&mut out));
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        held.truncate(4);
+        assert!(woken.load(Ordering::Relaxed) > 0);
+        assert!(waiting.as_mut().poll(&mut cx).is_ready());
+    }
+    // What is on its way is charged when its viewer has gone, and not after that.
+    drop((writer, others));
+    assert!(budget.charged() >= reserved);
+    drop(held);
+    assert_eq!(budget.charged(), 0);
+}
+
+struct Woken(Arc<AtomicUsize>);
+
+impl futures_util::task::ArcWake for Woken {
+    fn wake_by_ref(this: &Arc<Self>) {
+        this.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_viewer_that_waits_for_room_is_cut_only_if_it_takes_nothing() {
+    let budget = Budget::new(LIMIT);
+    let feed = Feed::on_demand("a", || futures_util::stream::repeat_with(|| Ok(vec![b'x'; 60_000].into())));
+    let feed = feed.budget(&budget);
+    let _others = budget.charge(percent(90));
+    let fill = |at| {
+        budget.observe_at(at, 0);
+        let cut = Arc::<AtomicUsize>::default();
+        let viewer = feed.view(Start::Start, None);
+        let seen = cut.clone();
+        viewer.on_cut(move || _ = seen.fetch_add(1, Ordering::Relaxed));
+        let mut writer = Writer::new(viewer, Format::Frames, Framing::Plain);
+        let mut batches = Vec::new();
+        loop {
+            let mut batch = Vec::new();
+            match writer.next(&mut batch).now_or_never() {
+                Some(given) => assert_eq!(given, Ok(true)),
+                None => return (writer, std::collections::VecDeque::from(batches), cut),
+            }
+            batches.push(batch);
+            assert!(batches.len() < 20, "it is given more and more");
+        }
+    };
+    let (mut stalled, _kept, cut) = fill(1000);
+    let (_slow, mut batches, not_cut) = fill(1000);
+    budget.observe_at(4000, 0);
+    drop(batches.pop_front());
+    budget.observe_at(5900, LIMIT);
+    assert_eq!((cut.load(Ordering::Relaxed), not_cut.load(Ordering::Relaxed)), (1, 0));
+    assert!(matches!(stalled.next(&mut Vec::new()).now_or_never(), Some(Err(Cut::Failed(_)))));
+}
+
+#[tokio::test]
+async fn readers_of_a_file_of_no_feed_are_charged_as_well() {
+    let budget = Budget::new(LIMIT);
+    let reader = budget.reader();
+    let reserved = budget.charged();
+    assert_eq!(reserved, budget.reserve().bytes);
+    let _others = budget.charge(percent(90));
+    let room = || reader.poll_room(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready();
+    let mut held = Vec::new();
+    while room() {
+        held.push(reader.give(vec![b'x'; 64 << 10].into()));
+    }
+    // A window of a connection at its beginning, and a piece.
+    assert_eq!(held.len(), 5);
+    held.pop();
+    assert!(room());
+    held.push(reader.give(vec![b'x'; 64 << 10].into()));
+    assert!(!room());
+    budget.observe_at(9000, LIMIT);
+    assert!(room() && reader.is_cut(), "so that it learns of it");
+}

@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{Cut, Format, beat::Beat, piece::Framing};
-use crate::{EndCursor, Event, FeedError, Viewer, budget::Mark};
+use crate::{EndCursor, Event, FeedError, Viewer, budget::Seat};
 
 /// What a viewer learns that its budget has cut.
 pub const CUT: &str = "the server is short of memory, and this viewer was too slow: resume after its last chunk";
@@ -26,6 +27,8 @@ const BYTES: usize = 64 << 10;
 pub struct Writer {
     /// `None` at the end.
     viewer: Option<Viewer>,
+    /// Its viewer's, also when that has ended: what it is given at the end is charged as well.
+    seat: Option<Arc<Seat>>,
     format: Format,
     framing: Framing,
     /// What the viewer has received.
@@ -51,6 +54,7 @@ impl Writer {
     pub fn new(viewer: Viewer, format: Format, framing: Framing) -> Self {
         Self {
             had: EndCursor { epoch: viewer.epoch(), last: viewer.next_seq().and_then(|next| next.checked_sub(1)) },
+            seat: viewer.seat.clone(),
             viewer: Some(viewer),
             format,
             framing,
@@ -100,9 +104,7 @@ impl Writer {
         if let Some(cut) = self.cut.take() {
             return Poll::Ready(Err(cut));
         }
-        if let Some(viewer) = &self.viewer
-            && viewer.seat.as_ref().is_some_and(|seat| seat.is_cut())
-        {
+        if self.viewer.is_some() && self.seat.as_ref().is_some_and(|seat| seat.is_cut()) {
             self.viewer = None;
             return Poll::Ready(Err(Cut::Failed(FeedError(CUT.into()))));
         }
@@ -120,6 +122,13 @@ impl Writer {
             }
             if bytes >= BYTES || out.len() >= BUFFERS {
                 break;
+            }
+            // It has what it was given, so that it needs no sign of life either.
+            if self.seat.as_ref().is_some_and(|seat| seat.poll_room(cx).is_pending()) {
+                if bytes > 0 {
+                    break;
+                }
+                return Poll::Pending;
             }
             match viewer.poll_next_unpin(cx) {
                 Poll::Ready(Some(event)) => {
@@ -182,19 +191,12 @@ impl Writer {
         }
     }
 
-    /// Notes for the feed's budget that its viewer has been given something, and marks that now and then, to see
-    /// when it has been taken.
+    /// Notes for the feed's budget that its viewer has been given something, charges what no other viewer gets, and
+    /// marks it now and then, to see when it has been taken.
     #[inline]
     fn give(&self, out: &mut [Bytes]) {
-        if let Some(viewer) = &self.viewer
-            && let Some(seat) = &viewer.seat
-        {
-            seat.given();
-            if let Some(last) = out.last_mut()
-                && seat.wants_mark()
-            {
-                *last = Mark::on(std::mem::take(last), seat);
-            }
+        if let Some(seat) = &self.seat {
+            seat.give(out, self.viewer.as_ref().is_none_or(Viewer::has_own));
         }
     }
 

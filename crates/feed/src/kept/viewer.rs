@@ -82,6 +82,11 @@ impl KeptViewer {
         }
     }
 
+    /// Whether no other viewer gets the chunks that it gets: the keeper returned them for it.
+    pub(crate) fn has_own(&self) -> bool {
+        matches!(self.at, At::Past { .. })
+    }
+
     pub(crate) fn is_behind(&self) -> bool {
         match &self.at {
             At::Ring(viewer) => viewer.is_behind(),
