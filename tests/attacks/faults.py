@@ -1,4 +1,4 @@
-"""What happens to a server and its viewers, at random from a seed: two things at a time."""
+"""What happens to a server and its viewers, at random from a seed: three things at a time."""
 
 import asyncio
 import collections
@@ -20,11 +20,12 @@ from test_initials import flood
 from tokens import Key, Served, Tokens
 from victim import H3CAST, H3cast
 
-# Connections, requests, publications that one event makes. Many, so that what each leaves adds up.
-CROWD, REQUESTS, KEYS = 250, 500, 100
+# Connections, requests, publications that one event makes. Many, so that what each leaves adds up; two crowds at once,
+# or one and silent connects, are fewer than the handshakes of one address: a client that is refused tries for 10 s.
+CROWD, SILENT, REQUESTS, KEYS = 120, 100, 500, 100
 # Connections of each kind by which a server comes to rest.
 FEW = 20
-LANES = 2
+LANES = 3
 # The command `clock`: on SIGUSR1 it writes more to the log than the log's queue holds (1 MiB).
 COMMAND = "chaos command"
 LOUD = "trap 'head -c 2000000 /dev/zero | tr \"\\0\" x | fold -w 60000 >&2' USR1"
@@ -73,15 +74,21 @@ class Chaos:
 
     async def loss(self, chance: random.Random) -> None:
         self.udp.loss = chance.uniform(0.02, 0.2)
-        await asyncio.sleep(chance.uniform(0.5, 2))
+        await self._strikes(chance.uniform(0.5, 2))
         self.udp.loss = 0.0
 
     async def stall(self, chance: random.Random) -> None:
         self.udp.stalled = True
         self.tcp.stall(True)
-        await asyncio.sleep(chance.uniform(0.3, 2))
+        await self._strikes(chance.uniform(0.3, 2))
         self.udp.stalled = False
         self.tcp.stall(False)
+
+    async def _strikes(self, seconds: float) -> None:
+        """For so long, and until a datagram is lost: nothing may be under way just now."""
+        dropped = self.udp.dropped
+        await asyncio.sleep(seconds)
+        await until("a datagram is lost", SOON, lambda: self.udp.dropped > dropped)
 
     async def cut(self, _: random.Random) -> None:
         self.tcp.cut()
@@ -193,7 +200,7 @@ class Chaos:
         self.made["Initials"] += told["sent"]
 
     async def silent_connects(self, chance: random.Random) -> None:
-        silent = [peers.begin(self.server.address) for _ in range(200)]
+        silent = [peers.begin(self.server.address) for _ in range(SILENT)]
         await asyncio.sleep(chance.uniform(0.5, 2))
         for sock in silent:
             sock.close()
@@ -334,7 +341,9 @@ class Chaos:
         self._running.add(event)
         with contextlib.ExitStack() as stack:
             stack.callback(self._running.discard, event)
+            began = time.monotonic()
             await event(self, chance)
+            print(f"    {event.__name__} {time.monotonic() - began:.1f}", flush=True)
             await asyncio.sleep(chance.uniform(0.1, 0.8))
 
 

@@ -26,11 +26,14 @@ from victim import H3cast
 # In two parts: each kind once, in 12 s or so, then whatever comes, a minute at a time. What takes longer is viewed for
 # some seconds more.
 SECONDS = float(os.environ.get("H3CAST_CHAOS_SECONDS", 10))
-PART, EACH, MORE = 60.0, 12.0, 3.0
+PART, EACH, MORE = 60.0, 12.0, 2.0
+# Growth is told from what an allocator keeps by comparing memory at rest before and after. Twice until everybody is
+# forgotten and memory at rest would take longer than a minute: a run shorter than a part looks at it once, at its end.
+STRICT = SECONDS >= PART
 SEED = os.environ.get("H3CAST_CHAOS_SEED") or str(random.SystemRandom().randrange(1 << 32))
 # Lines a second. Before the chaos, so many at another rate fill the history, so that the history is no growth. A
 # viewer may be away for a minute without a gap, and none views what comes so fast.
-RATE, EARLIER, EARLIER_RATE = 100, 16_000, 4000
+RATE, EARLIER, EARLIER_RATE = 100, 16_000, 40_000
 HISTORY = "4M"
 # What the program may hold after each minute, times what it held after each kind. That is the measure, and not what it
 # held at first: code that has not run yet has built no tables, and threads have no heaps.
@@ -38,8 +41,8 @@ GROWTH = 1.10
 # Sessions that TLS remembers for clients that come back, and about what each takes, in bytes. In so many seconds there
 # are more, so that they are made before.
 TICKETS, TICKET, LONG = 4096, 1500, 300.0
-# MiB that it may keep after each kind.
-PEAK = 64.0
+# MiB that it may keep after each kind: with a history that is full it is some 23 at rest, and up to 45 meanwhile.
+PEAK = 40.0
 # The allocator looks for what other threads have freed in a thread's heap after 10,000 slow allocations of that thread.
 # Here after 10, and it returns what it finds at once: what then stays is what is in use.
 ALLOCATOR = {"MIMALLOC_GENERIC_COLLECT": "10", "MIMALLOC_PURGE_DELAY": "0"}
@@ -47,9 +50,9 @@ ALLOCATOR = {"MIMALLOC_GENERIC_COLLECT": "10", "MIMALLOC_PURGE_DELAY": "0"}
 QUIET = 3
 # Threads more than at the start: those of the pool for blocking work, which files that are looked at keep awake.
 POOL = 4
-# A peer that vanished is forgotten after 20 s, and then everything is to be as it was; on a busy machine the clients by
+# A peer that vanished is forgotten after 15 s, and then everything is to be as it was; on a busy machine the clients by
 # which memory comes to rest take a minute. Clients that only listen say something every 12 s.
-IDLE, SETTLED = "20s", 120.0
+IDLE, SETTLED = "15s", 120.0
 
 
 def feeds(server: H3cast) -> dict[str, dict]:
@@ -59,6 +62,7 @@ def feeds(server: H3cast) -> dict[str, dict]:
 async def settled(chaos: Chaos, before: Held, memory: float) -> Held:
     """Waits until no more is held than before, no more MiB than `memory`, and until no viewer is left."""
     server, end = chaos.server, time.monotonic() + SETTLED
+    shown = ""
     while True:
         now, viewers = held(server), sum(feed["viewers"] for feed in feeds(server).values())
         more = now.more_than(before, POOL) + [f"{viewers} viewers"] * bool(viewers)
@@ -66,8 +70,11 @@ async def settled(chaos: Chaos, before: Held, memory: float) -> Held:
             return now
         if now.anon > memory:
             more.append(f"memory: {now}, allowed {memory:.1f}")
+        if shown != (shown := "; ".join(more)):
+            print(f"    still there: {shown}", flush=True)
         assert time.monotonic() < end, f"seed {SEED}: still there after {SETTLED:.0f} s\n" + "\n".join(more)
-        await (asyncio.sleep(0.5) if len(more) > 1 or viewers else chaos.quiet())
+        # More clients while some are still to be forgotten would have to be waited for, too.
+        await (chaos.quiet() if more == [f"memory: {now}, allowed {memory:.1f}"] else asyncio.sleep(0.2))
 
 
 async def rested(chaos: Chaos) -> Held:
@@ -150,28 +157,37 @@ async def scenario(folder: pathlib.Path) -> None:
     flags = ["--history", HISTORY, "--history=notes=128K", "--keys-per-client=64", f"--idle-timeout={IDLE}"]
     flags += ["--restart", "--stderr=clock=log", *tokens.flags, *served.flags]
     server = H3cast(*flags, sources=sources, bulk=True, authority=authority, token=tokens.viewer, log=log, env=ALLOCATOR)
+    since = time.monotonic()
+
+    def told(what: str) -> None:
+        print(f"{time.monotonic() - since:5.1f} s: {what}", flush=True)
+
     with server:
         web = Web(server.cacert, server.port)
         chaos = await Chaos(server, SEED, authority, tokens, served, log, web).start()
         audience = Audience(chaos, [tokens.viewer, tokens.key.token(), served.key.token()])
         await audience.lines(EARLIER, EARLIER_RATE, 0)
         start = held(server)
-        print(f"at first: {start}")
+        told(f"at first: {start}")
         await audience.view(EACH, chaos.each)
-        await settled(chaos, start, PEAK)
-        if SECONDS >= LONG:
-            await chaos.fill(TICKETS)
-        before, known = await rested(chaos), min(chaos.handshakes, TICKETS)
-        print(f"after each kind: {before}")
-        chaos.made.clear()
+        told(f"each kind has happened: {held(server)}")
+        before, known = start, 0
+        if STRICT:
+            await settled(chaos, start, PEAK)
+            told("everybody has left")
+            if SECONDS >= LONG:
+                await chaos.fill(TICKETS)
+                told(f"{chaos.handshakes} handshakes")
+            before, known = await rested(chaos), min(chaos.handshakes, TICKETS)
+            told(f"after each kind: {before}")
+            chaos.made.clear()
         parts = max(1, round(SECONDS / PART))
         for part in range(parts):
-            began = time.monotonic()
             await audience.view(SECONDS / parts, functools.partial(chaos.any, SECONDS / parts, part))
-            took = time.monotonic() - began
+            told(f"part {part + 1} of {parts} is over: {held(server)}")
             tickets = (min(chaos.handshakes, TICKETS) - known) * TICKET / MIB
-            after = await settled(chaos, before, before.anon * GROWTH + tickets)
-            print(f"{took:.0f} s, and {time.monotonic() - began - took:.0f} s until it is as before: {after}")
+            after = await settled(chaos, before, before.anon * GROWTH + tickets if STRICT else PEAK)
+            told(f"as before: {after}")
         report(chaos, audience, before)
         assert feeds(server)["clock"]["state"] == "open"
         assert feeds(server)["notes"]["chunks"] == chaos.notes.keys * chaos.notes.LINES
@@ -187,8 +203,9 @@ def report(chaos: Chaos, audience: Audience, before: Held) -> None:
     print(dict(chaos.happened))
     print(f"{udp.dropped} of {udp.dropped + udp.passed} datagrams lost, {moved} clients moved, {tcp.cuts} TCP connections cut")
     print(f"{audience.kills} viewers killed, {audience.publications} publications, {notes.aborted} of {notes.keys} notes begun in vain")
-    leak = {what: before.anon * (GROWTH - 1) * MIB / count for what, count in chaos.made.items()}
-    print("what would be found, in bytes for each:", {what: round(size) for what, size in leak.items()})
+    if STRICT:
+        leak = {what: before.anon * (GROWTH - 1) * MIB / count for what, count in chaos.made.items()}
+        print("what would be found, in bytes for each:", {what: round(size) for what, size in leak.items()})
     # A fault that did not strike shows nothing.
     assert udp.dropped and moved and tcp.cuts and audience.kills and audience.publications > 3
     assert notes.aborted and chaos.served.asked > 1
