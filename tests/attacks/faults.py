@@ -55,6 +55,7 @@ class Chaos:
         # Crowds' alone: the others are few.
         self.handshakes = 0
         self._running: set = set()
+        self._began = time.monotonic()
         self._number = 0
 
     async def start(self) -> "Chaos":
@@ -343,7 +344,7 @@ class Chaos:
             stack.callback(self._running.discard, event)
             began = time.monotonic()
             await event(self, chance)
-            print(f"    {event.__name__} {time.monotonic() - began:.1f}", flush=True)
+            print(f"    {time.monotonic() - self._began:5.1f} s: {event.__name__}, {time.monotonic() - began:.1f} s", flush=True)
             await asyncio.sleep(chance.uniform(0.1, 0.8))
 
 

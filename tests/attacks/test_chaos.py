@@ -35,6 +35,8 @@ SEED = os.environ.get("H3CAST_CHAOS_SEED") or str(random.SystemRandom().randrang
 # viewer may be away for a minute without a gap, and none views what comes so fast.
 RATE, EARLIER, EARLIER_RATE = 100, 16_000, 40_000
 HISTORY = "4M"
+# A wait of so many seconds is told.
+LATE = 2.0
 # What the program may hold after each minute, times what it held after each kind. That is the measure, and not what it
 # held at first: code that has not run yet has built no tables, and threads have no heaps.
 GROWTH = 1.10
@@ -86,6 +88,22 @@ async def rested(chaos: Chaos) -> Held:
         rounds = 0 if now.anon < least.anon * 0.97 else rounds + 1
         least = min(least, now, key=lambda held: held.anon)
     return least
+
+
+async def watch(server: H3cast) -> None:
+    """Says when the tester was late, and when the server was: a viewer that waits may wait for either."""
+    while True:
+        began = time.monotonic()
+        await asyncio.sleep(0.5)
+        if (late := time.monotonic() - began - 0.5) > LATE:
+            print(f"    the tester was late by {late:.1f} s", flush=True)
+        began = time.monotonic()
+        try:
+            await asyncio.to_thread(server.plain, "/healthz")
+        except OSError as error:
+            print(f"    no answer over plain HTTP: {error!r}", flush=True)
+        if (took := time.monotonic() - began) > LATE:
+            print(f"    an answer over plain HTTP took {took:.1f} s", flush=True)
 
 
 class Audience:
@@ -165,6 +183,7 @@ async def scenario(folder: pathlib.Path) -> None:
     with server:
         web = Web(server.cacert, server.port)
         chaos = await Chaos(server, SEED, authority, tokens, served, log, web).start()
+        watching = asyncio.create_task(watch(server))
         audience = Audience(chaos, [tokens.viewer, tokens.key.token(), served.key.token()])
         await audience.lines(EARLIER, EARLIER_RATE, 0)
         start = held(server)
@@ -186,11 +205,13 @@ async def scenario(folder: pathlib.Path) -> None:
             await audience.view(SECONDS / parts, functools.partial(chaos.any, SECONDS / parts, part))
             told(f"part {part + 1} of {parts} is over: {held(server)}")
             tickets = (min(chaos.handshakes, TICKETS) - known) * TICKET / MIB
-            after = await settled(chaos, before, before.anon * GROWTH + tickets if STRICT else PEAK)
+            # The clients by which memory came to rest may still have been counted in `before`.
+            after = await settled(chaos, start, before.anon * GROWTH + tickets if STRICT else PEAK)
             told(f"as before: {after}")
         report(chaos, audience, before)
         assert feeds(server)["clock"]["state"] == "open"
         assert feeds(server)["notes"]["chunks"] == chaos.notes.keys * chaos.notes.LINES
+        watching.cancel()
         chaos.close()
     served.close()
     # A fault that did not strike shows nothing.
