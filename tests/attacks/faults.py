@@ -75,21 +75,18 @@ class Chaos:
 
     async def loss(self, chance: random.Random) -> None:
         self.udp.loss = chance.uniform(0.02, 0.2)
-        await self._strikes(chance.uniform(0.5, 2))
+        dropped = self.udp.dropped
+        await asyncio.sleep(chance.uniform(0.5, 2))
+        # Nothing may be under way just now: more lines are published for as long as this takes.
+        await until("a datagram is lost", SOON, lambda: self.udp.dropped > dropped)
         self.udp.loss = 0.0
 
     async def stall(self, chance: random.Random) -> None:
         self.udp.stalled = True
         self.tcp.stall(True)
-        await self._strikes(chance.uniform(0.3, 2))
+        await asyncio.sleep(chance.uniform(0.3, 2))
         self.udp.stalled = False
         self.tcp.stall(False)
-
-    async def _strikes(self, seconds: float) -> None:
-        """For so long, and until a datagram is lost: nothing may be under way just now."""
-        dropped = self.udp.dropped
-        await asyncio.sleep(seconds)
-        await until("a datagram is lost", SOON, lambda: self.udp.dropped > dropped)
 
     async def cut(self, _: random.Random) -> None:
         self.tcp.cut()
