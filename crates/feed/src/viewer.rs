@@ -147,10 +147,10 @@ impl Viewer {
         }
     }
 
-    /// Calls `cut` when its feed's [`Budget`] cuts it, since it has taken nothing for too long while memory was
-    /// short; at once if that has happened. What waits to send it something should give up then, and drop what it
-    /// has. The viewer itself ends with [`End::Stopped`], and another one may resume where it was. Only the last
-    /// call counts; without a budget it does nothing.
+    /// Calls `cut` when its feed's [`Budget`](crate::Budget) cuts it, since it has taken nothing for too long while
+    /// memory was short; at once if that has happened. What waits to send it something should give up then, and drop
+    /// what it has. The viewer itself ends with [`End::Stopped`], and another one may resume where it was. Only the
+    /// last call counts; without a budget it does nothing.
     pub fn on_cut(&self, cut: impl FnOnce() + Send + 'static) {
         if let Some(seat) = &self.seat {
             seat.on_cut(Box::new(cut));
