@@ -91,12 +91,9 @@ async def rested(chaos: Chaos) -> Held:
 
 
 async def watch(server: H3cast) -> None:
-    """Says when the tester was late, and when the server was: a viewer that waits may wait for either."""
+    """Says when the server was late: a viewer that waits may wait for it, for the tester, or for a CPU."""
     while True:
-        began = time.monotonic()
         await asyncio.sleep(0.5)
-        if (late := time.monotonic() - began - 0.5) > LATE:
-            print(f"    the tester was late by {late:.1f} s", flush=True)
         began = time.monotonic()
         try:
             await asyncio.to_thread(server.plain, "/healthz")
@@ -104,6 +101,19 @@ async def watch(server: H3cast) -> None:
             print(f"    no answer over plain HTTP: {error!r}", flush=True)
         if (took := time.monotonic() - began) > LATE:
             print(f"    an answer over plain HTTP took {took:.1f} s", flush=True)
+
+
+async def watch_the_tester() -> None:
+    while True:
+        began, waited = time.monotonic(), queued()
+        await asyncio.sleep(0.5)
+        if (late := time.monotonic() - began - 0.5) > LATE:
+            print(f"    the tester was late by {late:.1f} s, {queued() - waited:.1f} s of them for a CPU", flush=True)
+
+
+def queued() -> float:
+    """Seconds that this thread could have run and had no CPU."""
+    return int(pathlib.Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 class Audience:
@@ -183,7 +193,7 @@ async def scenario(folder: pathlib.Path) -> None:
     with server:
         web = Web(server.cacert, server.port)
         chaos = await Chaos(server, SEED, authority, tokens, served, log, web).start()
-        watching = asyncio.create_task(watch(server))
+        watching = [asyncio.create_task(watch(server)), asyncio.create_task(watch_the_tester())]
         audience = Audience(chaos, [tokens.viewer, tokens.key.token(), served.key.token()])
         await audience.lines(EARLIER, EARLIER_RATE, 0)
         start = held(server)
@@ -211,7 +221,8 @@ async def scenario(folder: pathlib.Path) -> None:
         report(chaos, audience, before)
         assert feeds(server)["clock"]["state"] == "open"
         assert feeds(server)["notes"]["chunks"] == chaos.notes.keys * chaos.notes.LINES
-        watching.cancel()
+        for task in watching:
+            task.cancel()
         chaos.close()
     served.close()
     # A fault that did not strike shows nothing.
