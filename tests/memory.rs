@@ -14,7 +14,10 @@ use common::{
 use h3cast::{client::Connection, webtransport::Closed};
 use http::{HeaderMap, StatusCode};
 use serving::{Reading, Serving};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::watch,
+};
 
 /// A history of short lines, read by viewers of every format over both transports: the worst that a history is
 /// made of. `crates/feed/tests/history.rs` has other sizes.
@@ -24,9 +27,13 @@ async fn a_history_of_short_lines_in_three_formats() {
     /// Send buffers of the viewers, and what two workers' allocators keep.
     const BUFFERS: u64 = 6 << 20;
     const LINES: usize = 80_000;
+    /// So many at once that what is on its way to viewers is little, however slow the machine is: they are charged as long
+    /// as a viewer has not got them.
+    const STEP: usize = 2000;
+    let line = |number: usize| format!("{number:015}");
     let mut serving = Serving::start(|_| vec!["-", "--history", "8M", "--lag", "block", "--workers", "2"]);
     let connection = serving.connect().await;
-    let mut viewers = Vec::new();
+    let (mut viewers, mut progress) = (Vec::new(), Vec::new());
     for (path, webtransport) in [
         ("/stream", false),
         ("/stream?format=sse", false),
@@ -35,22 +42,35 @@ async fn a_history_of_short_lines_in_three_formats() {
         ("/stream?format=frames", true),
     ] {
         let mut reading = Reading::open(&connection, &serving.uri(path), webtransport).await;
+        let (had, has) = watch::channel(0);
+        progress.push(has);
         viewers.push(tokio::spawn(async move {
+            let (mut next, mut rest) = (STEP, Vec::new());
             // The server stops at the end, and ends some of them in the middle.
-            while let Ok(Some(_)) = reading.next().await {}
+            while let Ok(Some(bytes)) = reading.next().await {
+                rest.extend_from_slice(&bytes);
+                while rest.windows(15).any(|text| text == line(next - 1).as_bytes()) {
+                    had.send_replace(next);
+                    next += STEP;
+                }
+                rest.drain(..rest.len().saturating_sub(14));
+            }
         }));
     }
     let viewing = viewers.len() as u64;
     serving.until(&connection, "viewers", |viewers| viewers == viewing).await;
     let idle = serving.memory();
     let mut stdin = serving.stdin.take().unwrap();
-    let fed = tokio::task::spawn_blocking(move || {
-        for number in 0..LINES {
-            writeln!(stdin, "{number:015}").unwrap();
+    for begin in (0..LINES).step_by(STEP) {
+        let fed = tokio::task::spawn_blocking(move || {
+            (begin..begin + STEP).for_each(|number| writeln!(stdin, "{}", line(number)).unwrap());
+            stdin
+        });
+        stdin = fed.await.unwrap();
+        for has in &mut progress {
+            soon("a viewer has them", has.wait_for(|had| *had == begin + STEP)).await.unwrap();
         }
-        stdin
-    });
-    let stdin = fed.await.unwrap();
+    }
     serving.until(&connection, "chunks", |chunks| chunks == LINES as u64).await;
     let kept = serving.feeds(&connection).await[0]["kept_bytes"].as_u64().unwrap();
     let grown = serving.memory().saturating_sub(idle);

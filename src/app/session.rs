@@ -84,7 +84,9 @@ async fn open_for(app: Arc<App>, uri: Uri, request: SessionRequest, decided: Dec
     let account = account(request.extensions(), decided.access());
     asked.may_start(request.extensions())?;
     let viewer = asked.view(&app, &account)?;
-    let (feed, format, delivery, cut) = (asked.feed, asked.format, asked.delivery, asked.chunk.unwrap_or_default());
+    // To view it keeps no place from those who write.
+    let (feed, format, delivery, cut) =
+        (asked.feed.for_list(), asked.format, asked.delivery, asked.chunk.unwrap_or_default());
     // States that the feed comes so, to a client that does not insist on it.
     let frames = offered && format == Format::Frames;
     let request = if frames { request.protocol(format::frames::MEDIA_TYPE) } else { request };

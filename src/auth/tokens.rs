@@ -414,6 +414,11 @@ impl Source {
                     }
                 }
                 Err(error) => {
+                    if matches!(error, Unreadable::Read(_)) {
+                        // It may only be for the moment, as when there are too many open files: a token that is gone
+                        // from it must not stay until the next change.
+                        stamp = Stamp::default();
+                    }
                     let text = error.to_string();
                     // Once, not for each attempt.
                     if text != failed {

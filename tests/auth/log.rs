@@ -2,9 +2,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
+use tracing::{Dispatch, subscriber::NoSubscriber};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 #[derive(Debug, Clone, Default)]
@@ -38,6 +39,9 @@ impl MakeWriter<'_> for Log {
 
 /// Keeps what is logged at that level and above, until the guard is dropped.
 pub(crate) fn kept(level: &str) -> (Log, tracing::subscriber::DefaultGuard) {
+    // With one alone, what is logged first on a thread that has none would count as wanted by nobody, on all threads.
+    static OTHER: OnceLock<Dispatch> = OnceLock::new();
+    OTHER.get_or_init(|| Dispatch::new(NoSubscriber::new()));
     let log = Log::default();
     let lines = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_ansi(false);
     let guard = tracing::subscriber::set_default(lines.with_writer(log.clone()).finish());

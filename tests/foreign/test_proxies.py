@@ -24,7 +24,8 @@ NAME = "cast.example"
 # Not trusted, as the proxies at 127.0.0.1 are.
 CLIENT = "127.0.0.2"
 TRUST = ["--trust-proxy", "127.0.0.1,::1"]
-TOKEN = {"Authorization": "Bearer a-secret-of-some-length"}
+SECRET = "a-secret-of-some-length"
+TOKEN = {"Authorization": f"Bearer {SECRET}"}
 
 
 class Behind:
@@ -144,7 +145,7 @@ KINDS = ["nginx-http.conf", "nginx-proxy-protocol.conf", "Caddyfile", "Caddyfile
 
 @pytest.fixture(params=KINDS)
 def proxied(request, pair, tmp_path):
-    with behind(request.param, pair, tmp_path, "-", "chat=publish", "--publish-token", "a-secret-of-some-length") as running:
+    with behind(request.param, pair, tmp_path, "-", "chat=publish", "--publish-token", SECRET) as running:
         running.kind = request.param
         yield running
 
@@ -290,7 +291,7 @@ class Transfer:
     [(kind, "2") for kind in KINDS] + [("Caddyfile", "3"), ("Caddyfile.proxy-protocol", "3")],
 )
 def test_clients_of_http2_and_http3_through_a_proxy(kind, version, pair, tmp_path):
-    with behind(kind, pair, tmp_path, "-", "chat=publish", "--publish-token", "secret") as proxied:
+    with behind(kind, pair, tmp_path, "-", "chat=publish", "--publish-token", SECRET) as proxied:
         # Not until its head is there: over HTTP/2, nginx 1.22 sends that with the first bytes of the body.
         viewer = Transfer(proxied, version, "/stream?from=start")
         log = proxied.server.logged('path="/stream" client=')
@@ -300,7 +301,7 @@ def test_clients_of_http2_and_http3_through_a_proxy(kind, version, pair, tmp_pat
             proxied.server.write(f"line {number}")
             viewer.until(b"line %d\n" % number)
         reader = Transfer(proxied, version, "/stream/chat?from=start")
-        publisher = Transfer(proxied, version, "/stream/chat", "Authorization: Bearer secret", uploads=True)
+        publisher = Transfer(proxied, version, "/stream/chat", f"Authorization: Bearer {SECRET}", uploads=True)
         for piece in [b"first", b"second"]:
             publisher.pieces.put(piece)
             reader.until(piece)

@@ -245,7 +245,7 @@ fn answers(port: u16) -> bool {
 fn no_files_left_for_connections_when_it_stops() {
     let big = tempfile::NamedTempFile::new().unwrap();
     big.as_file().set_len(64 << 20).unwrap();
-    let mut command = program(&["sh", "-c", "ulimit -n 64; exec \"$0\" \"$@\""]);
+    let mut command = program(&[]);
     let stderr = tempfile::NamedTempFile::new().unwrap();
     command.stderr(stderr.reopen().unwrap());
     let mut server = Server::start(command, &[&format!("file:{}", big.path().display()), "--grace=3s"]);
@@ -253,14 +253,17 @@ fn no_files_left_for_connections_when_it_stops() {
     let exhausted = || told().contains("cannot accept a connection");
     // They read no more than a byte, and so have their connections until the grace time is over.
     let mut viewers = Vec::new();
-    while !exhausted() {
+    for _ in 0..3 {
         let mut viewer = TcpStream::connect(("127.0.0.1", server.http)).unwrap();
         viewer.write_all(b"GET /stream HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
         viewer.set_nonblocking(true).unwrap();
-        until("it is answered, or cannot be", || viewer.peek(&mut [0]).is_ok() || exhausted());
+        until("it is answered", || viewer.peek(&mut [0]).is_ok());
         viewers.push(viewer);
     }
+    // By itself the server keeps some for this; the system may have none for any program.
+    server.allow_files(4);
     let waiting: Vec<_> = (0..80).map(|_| TcpStream::connect(("127.0.0.1", server.http)).unwrap()).collect();
+    until("it cannot accept one", exhausted);
     let before = told().len();
     server.signal("TERM");
     assert_eq!(server.end(), Some(0));

@@ -69,6 +69,13 @@ impl Server {
         server
     }
 
+    /// Has the system allow it that many files from now on.
+    pub(crate) fn allow_files(&self, count: u64) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        prlimit(pid, Resource::Nofile, Rlimit { current: Some(count), maximum: Some(count) }).unwrap();
+    }
+
     /// Starts it, and does not wait.
     pub(crate) fn launch(command: &mut Command, args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();

@@ -88,7 +88,11 @@ impl Seat {
     #[inline]
     pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         match &self.holding {
-            Some(holding) if !self.is_cut() => holding.poll_room(cx),
+            // Cut meanwhile, it may have woken no one.
+            Some(holding) if !self.is_cut() => match holding.poll_room(cx) {
+                Poll::Pending if self.is_cut() => Poll::Ready(()),
+                polled => polled,
+            },
             _ => Poll::Ready(()),
         }
     }

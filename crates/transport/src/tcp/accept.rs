@@ -136,7 +136,8 @@ async fn accept_all(
     loop {
         let accepted = tokio::select! {
             biased;
-            Some(ended) = connections.join_next() => {
+            // Not while one waits for a place: it has asked one to make room, and would ask the next.
+            Some(ended) = connections.join_next(), if arrived.is_none() => {
                 panics::report("the task of a TCP connection", ended);
                 continue;
             }

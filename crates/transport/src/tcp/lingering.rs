@@ -34,6 +34,9 @@ const COMPLETE: Duration = Duration::from_secs(60);
 /// How long it may take in all, whatever the client acknowledges: what waits in the system (see `send_buffer`) needs
 /// less at 2 kB/s.
 const LONGEST: Duration = Duration::from_secs(120);
+/// How long it may acknowledge nothing while others need its place: longer than most round trips, and shorter than who
+/// needs it waits before the next one is asked for its own.
+const OUSTED: Duration = Duration::from_millis(250);
 /// The same while memory is short.
 const SHORT: Duration = Duration::from_secs(2);
 
@@ -89,7 +92,7 @@ impl Lingering {
         if let Some(idler) = place.idler() {
             idler.ended();
         }
-        let (begun, since, next) = (now, now, now + LOOK);
+        let (begun, since, next) = (now, now, now);
         let lingerer = Lingerer { stream, progress, place, begun, patience, left: u32::MAX, since, next, pause: LOOK };
         self.0.new.lock().unwrap_or_else(PoisonError::into_inner).push(lingerer);
         self.0.more.notify_one();
@@ -105,7 +108,10 @@ impl Lingering {
         loop {
             match all.is_empty() {
                 true => self.0.more.notified().await,
-                false => tokio::time::sleep(LOOK).await,
+                false => tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    () = self.0.more.notified() => {}
+                },
             }
             all.append(&mut self.arrived());
             let now = Instant::now();
@@ -138,7 +144,7 @@ impl Lingerer {
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        self.next <= now || self.begun + LOOK <= now && self.is_ousted()
+        self.next <= now || self.is_ousted()
     }
 
     fn look(&mut self, left: Option<u32>, short: bool, now: Instant) -> Fate {
@@ -151,7 +157,12 @@ impl Lingerer {
         match () {
             // By the send timeout, which began before.
             () if self.progress.is_given_up() => Fate::Reset,
-            () if self.is_ousted() => Fate::Reset,
+            // One that takes what it has gets the time for it.
+            () if self.is_ousted()
+                && (now.duration_since(self.since) >= OUSTED || now.duration_since(self.begun) >= SHORT) =>
+            {
+                Fate::Reset
+            }
             () if now.duration_since(self.since) >= self.patience => Fate::Reset,
             () if now.duration_since(self.begun) >= LONGEST => Fate::Reset,
             () if short && now.duration_since(self.begun) >= SHORT => Fate::Short,
