@@ -184,7 +184,7 @@ impl App {
 
     /// Has `take` asked before a viewer comes that needs file descriptors of its own, with how many: for a feed that is
     /// a file, or starts a command for each viewer. When it answers `false`, the viewer is refused with 503 (and
-    /// counted as [`Refusal::Descriptors`](crate::admission::Refusal::Descriptors)), and others find a descriptor for
+    /// counted as [`Refusal::Descriptors`]), and others find a descriptor for
     /// their connection.
     #[must_use]
     pub fn descriptors(mut self, take: impl Fn(u64) -> bool + Send + Sync + 'static) -> Self {

@@ -10,7 +10,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tracing::{debug, field::display};
 
-use super::{App, Problem, authorize, host, refused};
+use super::{App, Problem, authorize, host};
 use crate::{
     ConnectionHandle,
     admission::Refusal,
@@ -130,11 +130,7 @@ async fn guarded(app: &App, mut request: Request, next: Next) -> Response {
         request.extensions_mut().insert(Origins::any());
     }
     let preflight = (*request.method() == Method::OPTIONS).then(|| request.headers().clone());
-    let events = refused::is_of_event_source(request.method(), request.headers());
     let mut response = next.run(request).await;
-    if events {
-        response = refused::told_as_event(response).await;
-    }
     if let Some(allowed) = response.headers().get(header::ALLOW).and_then(|allowed| allowed.to_str().ok())
         && allowed.contains("CONNECT")
     {

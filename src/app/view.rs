@@ -13,11 +13,11 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use h3cast_proto::{code, frame};
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{App, Problem, asked::Delivery, authorize::Decided, file, memory, quotas::account};
+use super::{App, Problem, asked::Delivery, authorize::Decided, file, memory, quotas::account, refused};
 use crate::{
     auth::Action,
     feed::Viewer,
@@ -25,9 +25,17 @@ use crate::{
     http3::{TakenStream, Takeover},
 };
 
-pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
     let (request, _) = request.into_parts();
-    let decided = app.decide(&request).await?;
+    let response = viewed(&app, &request).await.into_response();
+    match refused::is_for_now(&response) && refused::is_of_event_source(&request) {
+        true => refused::told_as_event(response).await,
+        false => response,
+    }
+}
+
+async fn viewed(app: &Arc<App>, request: &Parts) -> Result<Response, Problem> {
+    let decided = app.decide(request).await?;
     let asked = app.asked(&request.uri, &request.headers, &request.extensions, &decided, Action::Read).await?;
     if asked.delivery == Delivery::Datagrams {
         let text = "a response cannot bring datagrams: open a WebTransport session at the same URL";
@@ -44,7 +52,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
         Err(short) => return Ok(short.into_response()),
     };
     if let Some(path) = asked.file()
-        && let Some(mut response) = file::answer(&asked.feed, path, &request).await?
+        && let Some(mut response) = file::answer(&asked.feed, path, request).await?
     {
         if app.decider.is_some() {
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
@@ -60,7 +68,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     };
     let head = request.method == Method::HEAD;
     // A viewer of an on-demand feed runs its source; of a live one it only tells whether chunks are gone.
-    let viewer = (!head || asked.feed.kind() == "live").then(|| asked.view(&app, &account)).transpose()?;
+    let viewer = (!head || asked.feed.kind() == "live").then(|| asked.view(app, &account)).transpose()?;
     let headers = [
         (header::CONTENT_TYPE, asked.format.content_type()),
         (header::CACHE_CONTROL, "no-store"),

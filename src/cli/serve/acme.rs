@@ -21,7 +21,7 @@ pub(super) struct AcmeArgs {
     /// port 80 to --redirect. It is kept in the folder acme of --certs.
     #[arg(long, env = "H3CAST_ACME", value_name = "NAME", value_delimiter = ',', conflicts_with = "cert")]
     acme: Vec<String>,
-    /// The directory of another ACME server: https://acme-staging-v02.api.letsencrypt.org/directory for trials.
+    /// The URL of another ACME server's directory, as that of Let's Encrypt's staging environment for trials.
     #[arg(long, env = "H3CAST_ACME_DIRECTORY", value_name = "URL", value_parser = directory)]
     acme_directory: Option<Uri>,
     /// CA certificates (PEM) to trust when the ACME server is asked, in addition to those that the system trusts.
