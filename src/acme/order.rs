@@ -183,6 +183,15 @@ impl Way<'_> {
         }
     }
 
+    /// What was found when a name was looked at, and what to do.
+    fn unvalidated(&self, found: &str) -> String {
+        let advice = match self.challenge {
+            Challenge::TlsAlpn01 => "its port 443 must lead to this server's TLS port, over TCP",
+            Challenge::Http01 => "its port 80 must lead to the listener that redirects plain HTTP",
+        };
+        format!("the name was not validated by {} ({found}): {advice}", self.challenge)
+    }
+
     fn answer(&self, name: &str, token: &str, key: &KeyAuthorization) -> Result<Answer, Failed> {
         match self.challenge {
             Challenge::TlsAlpn01 => {
@@ -266,7 +275,13 @@ impl Authority {
                 return Err(Failed::refused(format!("it does not offer the challenge {} for {name}", way.challenge)));
             };
             answers.push(way.answer(&name, &challenge.token, &challenge.key_authorization())?);
-            challenge.set_ready().await?;
+            if let Err(error) = challenge.set_ready().await {
+                // It may have looked already.
+                let looked = matches!(error, Error::Api(_));
+                let failed = Failed::from(error);
+                let text = way.unvalidated(&format!("{name}: {}", failed.text));
+                return Err(if looked && failed.refused { Failed { text, ..failed } } else { failed });
+            }
         }
         Ok(answers)
     }
@@ -285,12 +300,8 @@ async fn refusal(order: &mut Order, way: &Way<'_>) -> Failed {
         let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
         why.extend(problems.map(|problem| format!("{name}: {}", told(problem))));
     }
-    let advice = match way.challenge {
-        Challenge::TlsAlpn01 => "its port 443 must lead to this server's TLS port, over TCP",
-        Challenge::Http01 => "its port 80 must lead to this server's plain HTTP",
-    };
     let found = if why.is_empty() { "it does not say why".to_owned() } else { why.join("; ") };
-    Failed::refused(format!("the name was not validated by {} ({found}): {advice}", way.challenge))
+    Failed::refused(way.unvalidated(&found))
 }
 
 impl fmt::Display for Challenge {
