@@ -447,3 +447,24 @@ fn a_file_of_settings_is_served_and_checked() {
     let refused = output(dir.path(), &["serve", "--config", "elsewhere.toml", "--check"]);
     assert!(text(&refused.stderr).contains("cannot read elsewhere.toml"), "{}", text(&refused.stderr));
 }
+
+/// What the documents say to run on the internet, and in a file: a server would start with it.
+#[test]
+fn what_the_documents_start_on_the_internet_can_be_started() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tokens.txt"), "read=* publish=* name=alice a-token-of-16-characters\n").unwrap();
+    let readme = include_str!("../README.md");
+    let (_, command) = readme.split_once("\nh3cast serve 'chat.*=publish' --listen 0.0.0.0:443").expect("the command");
+    let command = command.split("\n```").next().unwrap().replace("\\\n", " ");
+    let words = command.split_whitespace();
+    let arguments: Vec<_> = ["serve", "chat.*=publish", "--listen", "0.0.0.0:443"].into_iter().chain(words).collect();
+    let checked = output(dir.path(), &[&arguments[..], &["--check"]].concat());
+    assert_eq!((checked.status.code(), text(&checked.stdout)), (Some(0), "ok\n".into()), "{}", text(&checked.stderr));
+
+    let operations = include_str!("../docs/operations.md");
+    let (_, settings) = operations.split_once("\n```toml\n").expect("the settings");
+    let settings = settings.split("\n```").next().unwrap().replace("/etc/h3cast/tokens", "tokens.txt");
+    std::fs::write(dir.path().join("h3cast.toml"), settings).unwrap();
+    let checked = output(dir.path(), &["serve", "--config", "h3cast.toml", "--check"]);
+    assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
+}
