@@ -131,6 +131,8 @@ async fn accept_all(
     how: How,
     stop: &CancellationToken,
 ) {
+    // Plain HTTP is this machine's own, except where it is only sent on.
+    let carrier = if tls.is_some() || how.redirects { Carrier::Tls } else { Carrier::Plain };
     // The one that waits for a place.
     let mut arrived = None;
     loop {
@@ -142,7 +144,7 @@ async fn accept_all(
                 continue;
             }
             // Also those that came just before the stop.
-            accepted = accept(listener, tls.is_some(), (places, &mut arrived), context) => accepted,
+            accepted = accept(listener, (tls.is_some(), carrier), (places, &mut arrived), context) => accepted,
             () = stop.cancelled() => return,
         };
         fault::point(if tls.is_some() { "tcp-accept" } else { "http-accept" });
@@ -304,14 +306,13 @@ type Places<'a> = (&'a ListenerPlaces, Option<&'a ListenerPlaces>);
 /// room. `None` for one that is refused. Cancel-safe, as one that waits stays in `arrived`.
 async fn accept(
     listener: &TcpListener,
-    has_tls: bool,
+    (has_tls, carrier): (bool, Carrier),
     (places, arrived): (Places<'_>, &mut Option<Arrived>),
     context: &Context,
 ) -> std::io::Result<Option<Arrived>> {
     if arrived.is_none() {
         let (stream, remote) = listener.accept().await?;
         // Before any other makes room for it.
-        let carrier = if has_tls { Carrier::Tls } else { Carrier::Plain };
         let admitted =
             context.admission.tcp(remote.ip(), carrier, places.1.is_some()).and_then(|place| match has_tls {
                 false => Some((place, None)),
