@@ -240,7 +240,7 @@ impl Acme {
                         let _ = store.blocking(Store::forget_account).await;
                     }
                     warn!(
-                        again_in = humantime(pause),
+                        again_in = ?pause,
                         "no certificate for {} from {}: {failed}",
                         self.0.names.join(", "),
                         self.0.directory.host().unwrap_or_default()
@@ -262,13 +262,6 @@ impl Acme {
     }
 }
 
-fn humantime(pause: Duration) -> String {
-    match pause.as_secs() {
-        seconds @ 0..120 => format!("{seconds} s"),
-        seconds => format!("{} min", seconds / 60),
-    }
-}
-
 /// When a certificate is to be renewed.
 #[derive(Debug, Default)]
 struct Renewal {
@@ -284,8 +277,7 @@ impl Renewal {
         settings: &Settings,
         store: &Store,
     ) -> SystemTime {
-        let validity = certificate.not_after().duration_since(certificate.not_before()).unwrap_or_default();
-        let usual = certificate.not_before() + validity * 2 / 3;
+        let usual = certificate.not_before() + certificate.validity() * 2 / 3;
         let known = self.suggested.filter(|(of, _, until)| *of == certificate.hash() && Instant::now() < *until);
         if let Some((_, at, _)) = known {
             return at;
