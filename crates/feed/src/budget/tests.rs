@@ -242,20 +242,27 @@ async fn it_ends_when_only_the_allocator_keeps_memory() {
     assert_eq!(observed, [Pressure::Low, Pressure::High, Pressure::Critical]);
 }
 
-/// A process that has become small again, and grows with fewer clients and with histories.
-#[tokio::test]
-async fn what_the_system_has_back_is_not_room() {
-    use Pressure::{Critical, Low};
+/// A budget, and what it says when there are so many clients, at that time, in a process of that many percent.
+fn process() -> (Budget, impl Fn(u64, u64, u64) -> Pressure) {
     let budget = Budget::new(LIMIT);
     let clients = Arc::new(AtomicU64::new(0));
     let counted = clients.clone();
     budget.count(move || counted.load(Ordering::Relaxed) * 50_000);
+    let observed = budget.clone();
+    let at = move |clients_now, now, resident| {
+        clients.store(clients_now, Ordering::Relaxed);
+        observed.observe_at(now, percent(resident))
+    };
+    (budget, at)
+}
+
+/// A process that has become small again, and grows with fewer clients and with histories.
+#[tokio::test]
+async fn what_the_system_has_back_is_not_room() {
+    use Pressure::{Critical, Low};
+    let (budget, at) = process();
     let (feed, publisher) = Feed::live("a", 60 << 20, Lag::Skip);
     let feed = feed.budget(&budget);
-    let at = |clients_now: u64, now, resident| {
-        clients.store(clients_now, Ordering::Relaxed);
-        budget.observe_at(now, percent(resident))
-    };
     assert_eq!(at(0, 1000, 5), Low);
     assert_eq!(at(400, 2000, 84), Low);
     // They have gone, and what they needed.
@@ -283,16 +290,9 @@ async fn what_the_system_has_back_is_not_room() {
 /// What one has that is given back to the allocator, another takes.
 #[tokio::test]
 async fn histories_fill_what_clients_have_left() {
-    let budget = Budget::new(LIMIT);
-    let clients = Arc::new(AtomicU64::new(0));
-    let counted = clients.clone();
-    budget.count(move || counted.load(Ordering::Relaxed) * 50_000);
+    let (budget, at) = process();
     let (feed, publisher) = Feed::live("a", 60 << 20, Lag::Skip);
     let feed = feed.budget(&budget);
-    let at = |clients_now: u64, now, resident| {
-        clients.store(clients_now, Ordering::Relaxed);
-        budget.observe_at(now, percent(resident))
-    };
     assert_eq!(at(0, 1000, 5), Pressure::Low);
     assert_eq!(at(400, 2000, 92), Pressure::High);
     assert_eq!(at(0, 3000, 92), Pressure::Low);

@@ -1,5 +1,5 @@
 //! Connections over TCP without a request: new ones, those between two requests, and those that have ended here while
-//! their clients do not have everything. Their places are for others when there is no other left, as in nginx.
+//! their clients do not have everything. They give up their places when no other is left, as in nginx.
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +36,7 @@ impl ListenerPlaces {
     }
 
     /// Waits for a place of the listener's; the client that has waited longest without a request makes room for it.
-    /// If there is no such client, `full` says whether to wait no longer: `None`. Cancel-safe.
+    /// If there is no such client, `full` decides whether to give up, with `None`. Cancel-safe.
     pub(super) async fn next(
         &self,
         admission: &Admission,
@@ -180,7 +180,7 @@ impl Idler {
         });
     }
 
-    /// It is no one's to end any more.
+    /// It can no longer be asked to make room.
     pub(super) fn gone(&self) {
         self.become_(|_, _| Now::Gone);
         if let Now::Ended(number) = *lock(&self.now) {
@@ -221,13 +221,22 @@ mod tests {
 
     use super::*;
 
+    /// New connections of so many addresses, from 192.0.2.0 on.
+    fn crowd(count: u8) -> (Arc<Idlers>, Vec<Idler>) {
+        let idlers = Arc::new(Idlers::default());
+        let key = |last| Key::from(std::net::IpAddr::from([192, 0, 2, last]));
+        let all = (0..count).map(|last| Idler::new(&idlers, key(last))).collect();
+        (idlers, all)
+    }
+
+    fn address(last: u8) -> Option<String> {
+        Some(format!("192.0.2.{last}"))
+    }
+
     #[test]
     fn new_ones_make_room_before_idle_ones_and_busy_ones_never() {
-        let idlers = Arc::new(Idlers::default());
-        let all: Vec<_> =
-            (0..5_u8).map(|last| Idler::new(&idlers, Key::from(std::net::IpAddr::from([192, 0, 2, last])))).collect();
+        let (idlers, all) = crowd(5);
         let ousted = || idlers.oust().map(|key| key.to_string());
-        let address = |last| Some(format!("192.0.2.{last}"));
         all[0].busy();
         all[1].busy();
         all[1].idle();
@@ -235,7 +244,7 @@ mod tests {
         all[3].gone();
         assert_eq!(ousted(), address(2));
         assert!(all[2].ousted().now_or_never().is_some() && all[4].ousted().now_or_never().is_none());
-        // One that is told, and has a request all the same.
+        // One was asked to make room, and had a request in the same moment.
         all[2].busy();
         assert_eq!([ousted(), ousted()], [address(4), address(1)]);
         all[0].busy();
@@ -249,14 +258,11 @@ mod tests {
     #[cfg(feature = "tcp")]
     #[test]
     fn those_that_have_ended_make_room_last() {
-        let idlers = Arc::new(Idlers::default());
-        let all: Vec<_> =
-            (0..4_u8).map(|last| Idler::new(&idlers, Key::from(std::net::IpAddr::from([192, 0, 2, last])))).collect();
+        let (idlers, all) = crowd(4);
         let ousted = || idlers.oust().map(|key| key.to_string());
-        let address = |last| Some(format!("192.0.2.{last}"));
         all[0].busy();
         all[0].ended();
-        // What is dropped late is no request's end.
+        // A request that is dropped late does not make it idle again.
         all[0].idle();
         all[1].ended();
         all[1].gone();
@@ -264,12 +270,12 @@ mod tests {
         all[2].idle();
         assert_eq!([ousted(), ousted()], [address(3), address(2)]);
         assert!(all[2].is_ousted() && !all[0].is_ousted());
-        // It was told in the moment in which a request came.
+        // A request came in the moment in which it was asked.
         all[2].busy();
         assert!(!all[2].is_ousted());
         assert_eq!([ousted(), ousted()], [address(0), None]);
         assert!(all[0].is_ousted());
-        // Told before its end: it is not told again.
+        // Asked before its end, it is not asked again.
         all[3].ended();
         assert!(all[3].is_ousted());
         assert_eq!(ousted(), None);
