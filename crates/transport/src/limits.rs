@@ -139,7 +139,7 @@ impl Limits {
     ///
     /// No address gets the last quarter of [`connections`](Self::connections), nor over TCP the last quarter of
     /// [`tcp_connections`](Self::tcp_connections): a larger number is lowered to that, and a server that starts with it
-    /// warns of it. With fewer than four in all there is no limit. Default 1,024, or a quarter of all where that is
+    /// warns of it. A total below four turns it off. Default 1,024, or a quarter of the total where that is
     /// less, but at least 16.
     #[must_use]
     pub fn connections_per_address(mut self, connections: usize) -> Self {

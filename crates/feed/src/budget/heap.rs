@@ -11,7 +11,7 @@ const RECENT: u64 = 10_000;
 /// By how much a process may grow beyond its peak, in percent of the limit, until that is a new peak.
 const STEP: u64 = 5;
 
-/// So little more than the least is no clients to speak of, in percent of the limit.
+/// Up to this much above the least counts as having no clients, in percent of the limit.
 const ALONE: u64 = 1;
 
 /// The peak of the process, and the clients of then.

@@ -84,7 +84,7 @@ refusals! {
     /// prefetch did, for what would start a command.
     Origin = "origin": "a page of another origin may not do this",
     /// A request needs a token, or its token is not valid (401).
-    Unauthorized = "unauthorized": "there is no valid token",
+    Unauthorized = "unauthorized": "no valid token was sent",
     /// The token does not allow what was asked for, or no token does (403).
     Forbidden = "forbidden": "the token does not allow this",
     /// It could not be decided what the client may do (503).

@@ -70,7 +70,7 @@ impl Identity {
     ///
     /// let identity = Identity::localhost()?;
     /// let shown = identity.answer_challenge("cast.example", &answer);
-    /// // Here the ACME server is told to look, and asked until it has.
+    /// // Now ask the ACME server to validate the name, and poll it until it has.
     /// drop(shown);
     /// # }
     /// # Ok::<(), Box<dyn std::error::Error>>(())

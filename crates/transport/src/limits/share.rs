@@ -23,11 +23,11 @@ struct Share {
 }
 
 impl Share {
-    /// `usize::MAX` where there is no limit.
+    /// `usize::MAX` stands for no limit.
     fn limit(&self) -> usize {
         match self.given {
             Some(0) => usize::MAX,
-            // There is no part of so few that would help anyone.
+            // A part of so few would protect no one.
             _ if self.total < 4 => usize::MAX,
             Some(given) => given.min(most(self.total)),
             None => self.default.min((self.total / 4).max(LEAST)).min(most(self.total)),
@@ -89,7 +89,7 @@ impl Limits {
         }
     }
 
-    /// Connections of one address; here and below, `usize::MAX` where there is no limit.
+    /// Connections of one address; here and below, `usize::MAX` stands for no limit.
     pub(crate) fn connections_of_one(&self) -> usize {
         self.connections_share().limit()
     }
