@@ -205,8 +205,8 @@ impl Connection {
         self.engine.remote_address()
     }
 
-    /// The peer's address, as far as it is known to be its own, which a complete handshake shows: where it began, with the port that it has now unless it
-    /// has moved to another address.
+    /// The peer's address, as far as a complete handshake has shown that it is its own: the one at which the connection
+    /// began, with the port that it has now unless it has moved to another address.
     pub(crate) fn proven_address(&self) -> SocketAddr {
         let (now, first) = (self.engine.remote_address(), self.ours.first_remote);
         if now.ip() == first.ip() { now } else { first }
