@@ -1,6 +1,9 @@
 //! What a server answers with, whatever the version of HTTP.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use axum_core::body::Body;
 use http::{Request, Response, request::Parts};
@@ -27,7 +30,6 @@ pub(crate) type HttpService = BoxCloneSyncService<Request<Body>, Response<Body>,
 pub(crate) struct Context {
     pub(crate) service: HttpService,
     pub(crate) handlers: Handlers,
-    pub(crate) limits: Limits,
     pub(crate) hooks: Hooks,
     /// Send windows of QUIC grow: the application has set nothing of QUIC itself.
     pub(crate) grows: bool,
@@ -36,7 +38,7 @@ pub(crate) struct Context {
     /// Whose pages may open sessions.
     pub(crate) origins: Origins,
     /// Whose word on clients is believed.
-    pub(crate) proxies: TrustedProxies,
+    pub(crate) proxies: Arc<RwLock<TrustedProxies>>,
     /// What is answered on places that are kept for it.
     pub(crate) status_paths: Vec<String>,
     /// Where plain HTTP is served.
@@ -49,6 +51,16 @@ pub(crate) struct Context {
 pub(crate) struct Misforwarded;
 
 impl Context {
+    /// The limits as they are now.
+    pub(crate) fn limits(&self) -> Limits {
+        self.admission.limits()
+    }
+
+    /// Whose word on clients is believed now.
+    pub(crate) fn proxies(&self) -> TrustedProxies {
+        self.proxies.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Tells a request how it reached the server. The handle of its connection is the one that it has now.
     pub(crate) fn describe(
         &self,
@@ -56,7 +68,7 @@ impl Context {
         connection: &ConnectionHandle,
         via: Via,
     ) -> Result<ConnectionHandle, Misforwarded> {
-        let forwarded = self.proxies.said(&head.headers, connection).map_err(|error| {
+        let forwarded = self.proxies().said(&head.headers, connection).map_err(|error| {
             warn!(peer = %connection.peer_address(), "refusing a request of a trusted proxy: {error}");
             Misforwarded
         })?;

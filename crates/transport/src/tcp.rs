@@ -123,7 +123,7 @@ async fn connection<S>(
         let admitted = tokio::select! {
             biased;
             admitted = owner.admitted() => admitted,
-            () = overdue(&stop, context.limits.handshake_timeout) => false,
+            () = overdue(&stop, context.limits().handshake_timeout) => false,
         };
         if !admitted {
             return debug!(%remote, "the application does not accept a connection");
@@ -138,7 +138,7 @@ async fn connection<S>(
     let (leaving, is_http2) = (Outstanding::default(), Arc::new(AtomicBool::new(false)));
     let (begun, seen) = (leaving.clone(), is_http2.clone());
     let written = flushes.clone();
-    let limits = context.limits;
+    let limits = context.limits();
     ending.progress().is_of(&handle);
     let waiting = Waiting::new(&limits, idler.clone());
     let waits = waiting.clone();

@@ -9,12 +9,12 @@ use std::{
     },
 };
 
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::{sync::Notify, time::timeout};
 
-use super::{Admission, Key, PAUSE, Refusal};
+use super::{
+    Admission, Key, PAUSE, Refusal,
+    places::{Places, Taken},
+};
 
 /// In which order they came, on all listeners.
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -22,13 +22,17 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 /// The places of a listener over TCP.
 #[derive(Debug)]
 pub(crate) struct ListenerPlaces {
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     idlers: Arc<Idlers>,
 }
 
 impl ListenerPlaces {
     pub(super) fn new(places: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))), idlers: Arc::default() }
+        Self { places: Places::new(places), idlers: Arc::default() }
+    }
+
+    pub(super) fn places(&self) -> &Arc<Places> {
+        &self.places
     }
 
     pub(super) fn idlers(&self) -> &Arc<Idlers> {
@@ -37,13 +41,9 @@ impl ListenerPlaces {
 
     /// Waits for a place of the listener's; the client that has waited longest without a request makes room for it.
     /// If there is no such client, `full` decides whether to give up, with `None`. Cancel-safe.
-    pub(super) async fn next(
-        &self,
-        admission: &Admission,
-        mut full: impl FnMut() -> bool,
-    ) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn next(&self, admission: &Admission, mut full: impl FnMut() -> bool) -> Option<Taken> {
         loop {
-            if let Ok(place) = self.places.clone().try_acquire_owned() {
+            if let Some(place) = self.places.try_take() {
                 return Some(place);
             }
             match self.idlers.oust() {
@@ -51,8 +51,8 @@ impl ListenerPlaces {
                 None if full() => return None,
                 None => {}
             }
-            if let Ok(place) = timeout(PAUSE, self.places.clone().acquire_owned()).await {
-                return place.ok();
+            if let Ok(place) = timeout(PAUSE, self.places.take()).await {
+                return place;
             }
         }
     }

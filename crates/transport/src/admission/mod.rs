@@ -13,6 +13,7 @@ mod idlers;
 mod key;
 mod log;
 mod place;
+mod places;
 mod rate;
 mod refusal;
 mod room;
@@ -22,16 +23,13 @@ use std::{
     fmt,
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, PoisonError, RwLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::time::timeout;
 
 pub(crate) use self::{
     client::{Client, Open},
@@ -43,6 +41,7 @@ use self::{
     client::{Entry, Kind},
     idlers::Idlers,
     place::{InProgress, Over},
+    places::{Places, Taken},
     rate::Rate,
 };
 pub use self::{
@@ -61,17 +60,17 @@ const RESERVED: usize = 16;
 
 /// Decides about the clients of one server.
 pub(crate) struct Admission {
-    limits: Limits,
+    limits: RwLock<Limits>,
     /// One for each connection.
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     /// Every address that has something open. Those of a network that are exempt are apart from the others.
     clients: Mutex<HashMap<(Key, bool), Arc<Entry>>>,
     counters: Counters,
     /// First packets over QUIC, of clients that have not been asked for a Retry.
     initials: Rate,
     in_progress: InProgress,
-    /// Connections without a request, of each listener over TCP.
-    idlers: Mutex<Vec<Weak<Idlers>>>,
+    /// What each listener over TCP has: its connections without a request, and its places.
+    listeners: Mutex<Vec<(Weak<Idlers>, Weak<Places>)>>,
     exempt: Exempt,
     room: AskRoom,
 }
@@ -97,16 +96,33 @@ impl Admission {
     /// By these limits; the addresses that are `exempt` count in all, and not by address.
     pub(crate) fn new(limits: &Limits, counters: Counters, exempt: Exempt, room: AskRoom) -> Self {
         Self {
-            limits: *limits,
-            places: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
+            limits: RwLock::new(*limits),
+            places: Places::new(limits.connections),
             clients: Mutex::default(),
             counters,
             initials: Rate::default(),
             in_progress: InProgress::default(),
-            idlers: Mutex::default(),
+            listeners: Mutex::default(),
             exempt,
             room,
         }
+    }
+
+    /// The limits as they are now.
+    pub(crate) fn limits(&self) -> Limits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps to these from now on. What has got in stays.
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        let mut now = self.limits.write().unwrap_or_else(PoisonError::into_inner);
+        self.places.resize(limits.connections);
+        for (_, places) in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Some(places) = places.upgrade() {
+                places.resize(limits.tcp_connections);
+            }
+        }
+        *now = limits;
     }
 
     pub(crate) fn counters(&self) -> &Counters {
@@ -143,7 +159,7 @@ impl Admission {
     pub(crate) fn quic(self: &Arc<Self>, address: IpAddr, validated: bool) -> Verdict {
         self.counters.0.initials.fetch_add(1, Ordering::Relaxed);
         // A client that has been asked for a Retry comes twice, and counts once: what is counted ends with the flood.
-        let many = !validated && self.initials.count() > self.limits.retry_initials;
+        let many = !validated && self.initials.count() > self.limits().retry_initials;
         let room = self.room.ask(Carrier::Quic);
         if let Room::Full(reason) = room {
             self.refused(reason, address);
@@ -166,22 +182,24 @@ impl Admission {
 
     /// Whether what is left is for clients whose address is known to be their own.
     fn is_pressed(&self) -> bool {
-        let quarter = self.limits.connections.min(Semaphore::MAX_PERMITS) / 4;
-        self.in_progress.now(Over::Quic) >= self.limits.retry_handshakes || self.places.available_permits() <= quarter
+        self.in_progress.now(Over::Quic) >= self.limits().retry_handshakes
+            || self.places.free() <= self.places.all() / 4
     }
 
     fn admit(&self, client: &Client, validated: bool) -> Result<(Place, Handshake), Refusal> {
-        let one = self.places.clone().try_acquire_owned().map_err(|_| Refusal::Connections)?;
+        let one = self.places.try_take().ok_or(Refusal::Connections)?;
         let place = Place::quic(client, validated, one)?;
-        Ok((place, Handshake::begin(client, Over::Quic, validated, self.limits.all_handshakes())?))
+        Ok((place, Handshake::begin(client, Over::Quic, validated, self.limits().all_handshakes())?))
     }
 
     /// The places of one more listener over TCP.
     pub(crate) fn listener(&self) -> ListenerPlaces {
-        let places = ListenerPlaces::new(self.limits.tcp_connections);
-        let mut idlers = self.idlers.lock().unwrap_or_else(PoisonError::into_inner);
-        idlers.retain(|idlers| idlers.strong_count() > 0);
-        idlers.push(Arc::downgrade(places.idlers()));
+        // As long as it is not among them, they do not change.
+        let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner);
+        let places = ListenerPlaces::new(limits.tcp_connections);
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|(idlers, _)| idlers.strong_count() > 0);
+        listeners.push((Arc::downgrade(places.idlers()), Arc::downgrade(places.places())));
         places
     }
 
@@ -227,14 +245,14 @@ impl Admission {
             may_leave
         };
         let Some(permit) = listener.next(self, || full(Refusal::TcpConnections)).await else { return false };
-        while self.places.available_permits() == 0 {
+        while self.places.free() == 0 {
             if !self.oust_new() && full(Refusal::Connections) {
                 return false;
             }
             // Not for ever: another may be there meanwhile that can be ended.
-            let _ = timeout(PAUSE, self.places.acquire()).await;
+            let _ = timeout(PAUSE, self.places.take()).await;
         }
-        if self.places.available_permits() <= self.limits.connections.min(Semaphore::MAX_PERMITS) / 8 {
+        if self.places.free() <= self.places.all() / 8 {
             self.oust_new();
         }
         place.sit(listener, permit);
@@ -243,8 +261,8 @@ impl Admission {
 
     /// Ends the connection over TCP that has been there longest without a first request. Whether there was one.
     fn oust_new(&self) -> bool {
-        let listeners = self.idlers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let listeners: Vec<_> = listeners.iter().filter_map(Weak::upgrade).collect();
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let listeners: Vec<_> = listeners.iter().filter_map(|(idlers, _)| idlers.upgrade()).collect();
         let oldest = listeners.iter().filter_map(|idlers| Some((idlers.oldest_new()?, idlers)));
         if let Some((_, idlers)) = oldest.min_by_key(|(number, _)| *number)
             && let Some(key) = idlers.oust_new()
@@ -272,7 +290,7 @@ impl Admission {
 
     /// Begins the TLS handshake of a TCP connection. `None` when it is refused.
     pub(crate) fn tls(&self, client: &Client) -> Option<Handshake> {
-        let begun = Handshake::begin(client, Over::Tcp, true, self.limits.all_handshakes());
+        let begun = Handshake::begin(client, Over::Tcp, true, self.limits().all_handshakes());
         begun.map_err(|reason| client.refused(reason)).ok()
     }
 
@@ -284,19 +302,20 @@ impl Admission {
     }
 
     /// Waits for a place of the server's. Cancel-safe.
-    async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        self.places.clone().acquire_owned().await.ok()
+    async fn place(&self) -> Option<Taken> {
+        self.places.take().await
     }
 
     /// How many of a kind one address may have; `usize::MAX` for no limit.
     fn per_address(&self, kind: Kind) -> (usize, Refusal) {
+        let limits = self.limits();
         let of_one = |limit| if limit == 0 { usize::MAX } else { limit };
         match kind {
-            Kind::Connections => (self.limits.connections_of_one(), Refusal::ConnectionsPerAddress),
-            Kind::Tcp => (self.limits.tcp_connections_of_one(), Refusal::ConnectionsPerAddress),
-            Kind::Handshakes => (self.limits.handshakes_of_one(), Refusal::HandshakesPerAddress),
-            Kind::Requests => (of_one(self.limits.requests_per_address), Refusal::RequestsPerAddress),
-            Kind::Sessions => (of_one(self.limits.sessions_per_address), Refusal::SessionsPerAddress),
+            Kind::Connections => (limits.connections_of_one(), Refusal::ConnectionsPerAddress),
+            Kind::Tcp => (limits.tcp_connections_of_one(), Refusal::ConnectionsPerAddress),
+            Kind::Handshakes => (limits.handshakes_of_one(), Refusal::HandshakesPerAddress),
+            Kind::Requests => (of_one(limits.requests_per_address), Refusal::RequestsPerAddress),
+            Kind::Sessions => (of_one(limits.sessions_per_address), Refusal::SessionsPerAddress),
         }
     }
 

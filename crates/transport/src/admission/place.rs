@@ -5,15 +5,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Refusal,
     client::{Client, Kind, Open},
     idlers::{Idler, ListenerPlaces},
+    places::Taken,
 };
 
 /// A connection's place, taken for as long as there is the connection, whoever has it.
@@ -23,7 +21,7 @@ pub(crate) struct Place {
     /// Over TCP.
     tcp: Option<OverTcp>,
     /// One of the server's. Over TCP a connection waits for it.
-    one: OnceLock<OwnedSemaphorePermit>,
+    one: OnceLock<Taken>,
     /// It is one of those that are kept for the server's status: beyond all limits, and not for anything else.
     is_reserved: bool,
 }
@@ -41,7 +39,7 @@ struct OverTcp {
 struct Seat {
     /// Whether the connection has a request.
     idler: Arc<Idler>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Taken,
 }
 
 impl Drop for Seat {
@@ -51,7 +49,7 @@ impl Drop for Seat {
 }
 
 impl Place {
-    pub(super) fn quic(client: &Client, validated: bool, one: OwnedSemaphorePermit) -> Result<Self, Refusal> {
+    pub(super) fn quic(client: &Client, validated: bool, one: Taken) -> Result<Self, Refusal> {
         let open = if validated { Open::of } else { Open::unclaimed };
         Ok(Self { open: open(client, Kind::Connections)?, tcp: None, one: one.into(), is_reserved: false })
     }
@@ -74,7 +72,7 @@ impl Place {
     }
 
     /// Its listener has a place for it.
-    pub(super) fn sit(&mut self, listener: &ListenerPlaces, permit: OwnedSemaphorePermit) {
+    pub(super) fn sit(&mut self, listener: &ListenerPlaces, permit: Taken) {
         let idler = Arc::new(Idler::new(listener.idlers(), self.client().key()));
         if let Some(tcp) = &mut self.tcp {
             tcp.seat = Some(Seat { idler, _permit: permit });

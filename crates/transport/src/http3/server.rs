@@ -55,7 +55,7 @@ pub(crate) async fn serve(
     via: Via,
     stop: CancellationToken,
 ) {
-    let (remote, pauses) = (conn.remote_address(), context.limits.send_pauses());
+    let (remote, pauses) = (conn.remote_address(), context.limits().send_pauses());
     if context.grows {
         conn.grow();
     }
@@ -67,14 +67,14 @@ pub(crate) async fn serve(
         conn.limit_sending(timeout, stalled.clone());
     }
     let mut owner = Owner::quic(&conn, None, context.hooks.clone());
-    let sessions = Arc::new(Registry::new(context.limits.sessions));
-    let shared = Arc::new(Shared::new(conn.clone(), Role::Server, context.limits, sessions.clone()));
+    let sessions = Arc::new(Registry::new(context.limits().sessions));
+    let shared = Arc::new(Shared::new(conn.clone(), Role::Server, context.limits(), sessions.clone()));
     let backend = Backend::new(shared.clone());
     let accepted = backend.accepted();
     let mut builder = h3::server::builder();
     // The settings themselves are ours (`settings`); h3 must know what it may accept.
     builder
-        .max_field_section_size(context.limits.head_size)
+        .max_field_section_size(context.limits().head_size)
         // h3's GREASE frame at the end of a response hangs some clients.
         .send_grease(false)
         .enable_extended_connect(true)
@@ -83,7 +83,7 @@ pub(crate) async fn serve(
     let built = tokio::select! {
         biased;
         built = Box::pin(builder.build::<_, Bytes>(backend)) => built,
-        () = service::overdue(&stop, context.limits.handshake_timeout) => return debug!("a client takes no streams"),
+        () = service::overdue(&stop, context.limits().handshake_timeout) => return debug!("a client takes no streams"),
     };
     let mut h3 = match built {
         Ok(h3) => h3,
@@ -91,12 +91,12 @@ pub(crate) async fn serve(
     };
     // Dropped, and so aborted, with this task.
     let mut requests = JoinSet::new();
-    let mut watch = Watch::new(&context.limits);
+    let mut watch = Watch::new(&context.limits());
     // When the last of them ended.
     let mut answered = None;
     // `leaving` while requests may come that were sent before the client had our GOAWAY.
     let (mut stopping, mut accepting, mut leaving) = (false, true, false);
-    let mut idle = Idle::new(&context.limits);
+    let mut idle = Idle::new(&context.limits());
     let mut handshake = std::pin::pin!(handshake.fuse());
     if owner.is_awaited() {
         let admitted = async {
@@ -113,7 +113,7 @@ pub(crate) async fn serve(
             admitted = Box::pin(admitted) => if !admitted {
                 return debug!("the application does not accept a connection");
             },
-            () = service::overdue(&stop, context.limits.handshake_timeout) => return debug!("a handshake, or the application's answer to it, took too long"),
+            () = service::overdue(&stop, context.limits().handshake_timeout) => return debug!("a handshake, or the application's answer to it, took too long"),
         }
     }
     loop {
@@ -267,7 +267,7 @@ impl Answering {
         let protocol = head.extensions.remove::<h3::ext::Protocol>();
         // RFC 8470 §3: done again by a copy, it would be done twice. What a proxy says would be believed of anyone who
         // forges its address.
-        if self.parts.early && (!head.method.is_safe() || self.context.proxies.opened(&self.connection)) {
+        if self.parts.early && (!head.method.is_safe() || self.context.proxies().opened(&self.connection)) {
             tokio::select! {
                 () = self.shared.handshake() => {}
                 _ = self.shared.conn.closed() => return None,

@@ -4,7 +4,7 @@ use std::{
     io,
     net::{SocketAddr, UdpSocket},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     task::{Context, Poll},
 };
 
@@ -48,6 +48,28 @@ impl Config {
     }
 }
 
+/// How the connections of a socket begin, which may change.
+#[derive(Debug, Clone)]
+pub(crate) struct Beginning(Arc<RwLock<Arc<quinn::ServerConfig>>>);
+
+impl Beginning {
+    fn new(config: quinn::ServerConfig) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(config))))
+    }
+
+    fn now(&self) -> Arc<quinn::ServerConfig> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What each connection may cost that begins from now on.
+    pub(crate) fn set_transport(&self, transport: Arc<TransportConfig>) {
+        let mut now = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut config = (**now).clone();
+        config.transport_config(transport);
+        *now = Arc::new(config);
+    }
+}
+
 /// What the sockets of a server have in common: connection ids, and the key of its stateless resets.
 #[derive(Debug, Clone)]
 pub(crate) struct Keys(quinn::EndpointConfig);
@@ -65,6 +87,7 @@ pub(crate) struct Endpoint {
     engine: quinn::Endpoint,
     address: SocketAddr,
     window: u64,
+    beginning: Beginning,
     failure: Failure,
 }
 
@@ -73,7 +96,13 @@ impl Endpoint {
         let runtime = Runtime::default();
         let failure = runtime.failure.clone();
         let engine = quinn::Endpoint::new(keys.0.clone(), Some(config.engine.clone()), udp, Arc::new(runtime))?;
-        Ok(Self { address: engine.local_addr()?, engine, window: config.window, failure })
+        let beginning = Beginning::new(config.engine.clone());
+        Ok(Self { address: engine.local_addr()?, engine, window: config.window, beginning, failure })
+    }
+
+    /// How its connections begin.
+    pub(crate) fn beginning(&self) -> &Beginning {
+        &self.beginning
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -88,7 +117,8 @@ impl Endpoint {
     /// Waits for a client; `None` when the socket cannot be read any more. Cancel-safe.
     pub(crate) async fn accept(&self) -> Option<Incoming> {
         let incoming = self.engine.accept().await?;
-        Some(Incoming { incoming, bound: Some(self.address), window: self.window })
+        let config = self.beginning.now();
+        Some(Incoming { incoming, config, bound: Some(self.address), window: self.window })
     }
 
     /// Refuses handshakes that begin from now on.
@@ -111,6 +141,7 @@ impl Endpoint {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     incoming: quinn::Incoming,
+    config: Arc<quinn::ServerConfig>,
     bound: Option<SocketAddr>,
     window: u64,
 }
@@ -147,8 +178,8 @@ impl Incoming {
     /// Has it show that ([RFC 9000 §8.1](https://www.rfc-editor.org/rfc/rfc9000#section-8.1)). Gives it back when
     /// it has been asked before.
     pub(crate) fn retry(self) -> Option<Self> {
-        let Self { bound, window, .. } = self;
-        self.incoming.retry().err().map(|error| Self { incoming: error.into_incoming(), bound, window })
+        let Self { incoming, config, bound, window } = self;
+        incoming.retry().err().map(|error| Self { incoming: error.into_incoming(), config, bound, window })
     }
 
     /// Leaves it without an answer.
@@ -164,7 +195,7 @@ impl Incoming {
     pub(crate) async fn begin(self) -> Result<(Connection, Handshake), BeginError> {
         // Before the engine can have seen the connection move.
         let remote = self.incoming.remote_address();
-        let mut connecting = self.incoming.accept().map_err(BeginError::NotBegun)?;
+        let mut connecting = self.incoming.accept_with(self.config).map_err(BeginError::NotBegun)?;
         // The client's first words may take several packets. Before they are all there, nobody knows how many
         // streams it takes, and quinn does not notify those who wait for one.
         connecting.handshake_data().await?;

@@ -77,7 +77,7 @@ async fn accept(
                 continue;
             }
         };
-        let deadline = service::after(Instant::now(), context.limits.handshake_timeout);
+        let deadline = service::after(Instant::now(), context.limits().handshake_timeout);
         let (context, stop) = (context.clone(), stop.clone());
         let span = debug_span!("connection", %remote);
         let connected = async move { connect(incoming, &place, handshake, deadline, context, via, stop).await };

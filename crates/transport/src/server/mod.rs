@@ -3,6 +3,7 @@
 mod accept;
 mod builder;
 mod error;
+mod handle;
 #[cfg(feature = "webtransport")]
 mod sessions;
 mod start;
@@ -17,6 +18,7 @@ use tracing::{debug, error};
 pub use self::{
     builder::ServerBuilder,
     error::{RunError, StartError},
+    handle::ServerHandle,
 };
 use crate::{
     admission::Counters,
@@ -74,6 +76,7 @@ pub struct Server {
     endpoints: Vec<(quic::server::Endpoint, Via)>,
     tcp: Vec<tcp::Listener>,
     grace: Duration,
+    handle: ServerHandle,
 }
 
 /// How long the last packets may take to leave when the grace time is over.
@@ -108,6 +111,12 @@ impl Server {
     #[must_use]
     pub fn admission(&self) -> &Counters {
         self.context.admission.counters()
+    }
+
+    /// What changes it while it runs: take it before [`run`](Self::run).
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
     }
 
     /// Serves until the process ends: [`run`](Self::run) without a stop.

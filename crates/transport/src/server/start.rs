@@ -1,10 +1,12 @@
 //! The start of a server: every socket bound, or none.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tracing::warn;
 
-use super::{Addresses, DEFAULT_PORT, PlainHttp, Server, ServerBuilder, StartError, Via, builder::Handed, tls};
+use super::{
+    Addresses, DEFAULT_PORT, PlainHttp, Server, ServerBuilder, ServerHandle, StartError, Via, builder::Handed, tls,
+};
 use crate::{
     admission::Admission,
     fault,
@@ -98,22 +100,25 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
         listeners.push(tcp::Listener::redirecting(tcp, via)?);
     }
     // What proxies forward counts for their clients.
-    let trusted = builder.proxies.clone();
-    let exempt = move |address| trusted.contains(address);
+    let proxies = Arc::new(RwLock::new(builder.proxies));
+    let trusted = proxies.clone();
+    let exempt = move |address| trusted.read().unwrap_or_else(PoisonError::into_inner).contains(address);
     let context = Context {
         grows,
         service: builder.service,
         handlers: builder.handlers,
-        limits,
         admission: Arc::new(Admission::new(&limits, builder.counters, Box::new(exempt), builder.room)),
         advertise: builder.advertise,
         hooks: builder.hooks,
         origins: builder.origins,
-        proxies: builder.proxies,
+        proxies,
         status_paths: builder.status_paths,
         plain_port,
     };
-    Ok(Server { identity, addresses, context: Arc::new(context), endpoints, tcp: listeners, grace: builder.grace })
+    let context = Arc::new(context);
+    let beginnings = endpoints.iter().map(|(endpoint, _)| endpoint.beginning().clone()).collect();
+    let handle = ServerHandle::new(context.clone(), beginnings, !builder.announced.is_empty());
+    Ok(Server { identity, addresses, context, endpoints, tcp: listeners, grace: builder.grace, handle })
 }
 
 fn addresses(bound: &[Bound], plain: &[Bound], http_moved: bool) -> Addresses {

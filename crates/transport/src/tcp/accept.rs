@@ -116,7 +116,7 @@ pub(crate) async fn serve(listener: Listener, context: Arc<Context>, stop: Cance
     };
     tokio::select! {
         () = serving => {}
-        never = sockets.watch(&context.limits, |remote| context.admission.counters().refused(Refusal::SendTimeout, remote)) => match never {},
+        never = sockets.watch(|| context.limits(), |remote| context.admission.counters().refused(Refusal::SendTimeout, remote)) => match never {},
         never = lingering.watch(&context.admission) => match never {},
     }
 }
@@ -171,7 +171,7 @@ async fn accept_all(
         send_buffer::bound(&stream);
         let ending = Ending::new(stream.local_addr().ok(), remote).lingering(lingering);
         sockets.add(ending.progress());
-        let deadline = after(tokio::time::Instant::now(), context.limits.handshake_timeout);
+        let deadline = after(tokio::time::Instant::now(), context.limits().handshake_timeout);
         let (context, stop) = (context.clone(), stop.clone());
         connections.spawn(async move {
             let Some(idler) = place.idler().cloned() else { return };

@@ -35,10 +35,10 @@ pub(super) async fn client(
     context: &Context,
     stop: &CancellationToken,
 ) -> Result<Option<ProxyHeader>, ()> {
-    if !context.proxies.contains(remote.ip()) {
+    if !context.proxies().contains(remote.ip()) {
         return Ok(None);
     }
-    let limit = context.limits.head_timeout;
+    let limit = context.limits().head_timeout;
     let read = tokio::select! {
         biased;
         read = read(stream, limit) => read,

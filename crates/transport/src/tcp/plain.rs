@@ -55,7 +55,7 @@ pub(super) async fn answer(stream: TcpStream, via: Via, context: &Context, stop:
         answers.cancel();
         std::future::ready(Ok::<_, Infallible>(response::problem(StatusCode::BAD_REQUEST, &text)))
     });
-    let (limits, counters) = (context.limits, context.admission.counters().clone());
+    let (limits, counters) = (context.limits(), context.admission.counters().clone());
     let remote = stream.peer_addr().map_or_else(|_| "?".into(), |remote| remote.to_string());
     let stream =
         ControlFrames::new(stream, limits.control_frames, move || counters.refused(Refusal::ControlFrames, &remote));

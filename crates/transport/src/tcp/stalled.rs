@@ -20,6 +20,9 @@ use tokio::time::Instant;
 
 use crate::{connection::ConnectionHandle, diag, limits::Limits};
 
+/// How often to look whether there is a limit now.
+const UNLIMITED: Duration = Duration::from_secs(10);
+
 /// The sockets of a listener.
 #[derive(Debug, Default)]
 pub(super) struct Sockets(Mutex<Vec<Weak<Progress>>>);
@@ -39,10 +42,13 @@ impl Sockets {
         sockets.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Cuts those whose client takes nothing for the time that the limits say; tells `cut` of each.
-    pub(super) async fn watch(&self, limits: &Limits, cut: impl Fn(SocketAddr)) -> Infallible {
-        let Some((timeout, pause)) = limits.send_pauses() else { return std::future::pending().await };
+    /// Cuts those whose client takes nothing for the time that the limits state, which may change; tells `cut` of each.
+    pub(super) async fn watch(&self, limits: impl Fn() -> Limits, cut: impl Fn(SocketAddr)) -> Infallible {
         loop {
+            let Some((timeout, pause)) = limits().send_pauses() else {
+                tokio::time::sleep(UNLIMITED).await;
+                continue;
+            };
             tokio::time::sleep(pause).await;
             let mut sockets = self.all();
             sockets.retain(|socket| socket.may_wait());

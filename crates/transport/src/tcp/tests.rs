@@ -55,7 +55,6 @@ fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
         grows: true,
         service: tower::util::BoxCloneSyncService::new(router),
         handlers: Handlers::default(),
-        limits: Limits::default(),
         admission: Arc::new(Admission::new(
             &Limits::default(),
             Counters::default(),

@@ -6,7 +6,7 @@ use axum::{Router, routing::get};
 use h3cast_transport::{
     Identity, Listen, PlainHttp, Server,
     admission::{Counters, Refusal},
-    server::{Addresses, ServerBuilder},
+    server::{Addresses, ServerBuilder, ServerHandle},
 };
 use http::{HeaderMap, Request, StatusCode};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -52,6 +52,7 @@ pub(crate) struct Serving {
     pub(crate) addresses: Addresses,
     pub(crate) certs: tempfile::TempDir,
     admission: Counters,
+    handle: ServerHandle,
     _stop: DropGuard,
 }
 
@@ -66,10 +67,14 @@ impl Serving {
         let (builder, certs) = builder();
         let server = set(builder.grace(Duration::ZERO)).build().await.unwrap();
         let (addresses, stop) = (server.addresses().clone(), CancellationToken::new());
-        let admission = server.admission().clone();
+        let (admission, handle) = (server.admission().clone(), server.handle());
         let run = server.run(stop.clone());
         tokio::spawn(async { run.await.unwrap() });
-        Self { addresses, certs, admission, _stop: stop.drop_guard() }
+        Self { addresses, certs, admission, handle, _stop: stop.drop_guard() }
+    }
+
+    pub(crate) fn handle(&self) -> &ServerHandle {
+        &self.handle
     }
 
     pub(crate) fn counters(&self) -> &Counters {

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod certificates;
+mod changes;
 mod floods;
 mod h2;
 mod heads;
