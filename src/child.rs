@@ -26,6 +26,10 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// What systemd tells this process alone: a command that answered it would answer for the server.
+const OF_SYSTEMD: [&str; 6] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
+
 /// Removes our settings from a command's environment: some are secrets.
 pub(crate) fn clear(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
@@ -33,4 +37,5 @@ pub(crate) fn clear(command: &mut Command) {
             command.env_remove(name);
         }
     }
+    OF_SYSTEMD.iter().for_each(|name| _ = command.env_remove(name));
 }

@@ -132,6 +132,8 @@ pub fn run() -> ExitCode {
     signals::unblock();
     log::log_panics();
     let parsed = config::parse(std::env::args_os().collect());
+    // Its environment changes by that, which only a process with one thread may do.
+    let given = serve::Given::take();
     // Without threads, messages are written all the same.
     let _ = log::open();
     let cli = match parsed {
@@ -156,7 +158,7 @@ pub fn run() -> ExitCode {
     let runtime = runtime.enable_all().thread_keep_alive(BLOCKING_IDLE).build();
     let done = match runtime {
         Ok(runtime) => {
-            let done = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(dispatch(cli))));
+            let done = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(dispatch(cli, given))));
             let Ok(done) = done else {
                 // What it was has been said. Whatever it was at, no command stays.
                 complain("ended by a panic");
@@ -179,11 +181,11 @@ pub fn run() -> ExitCode {
     code
 }
 
-async fn dispatch(cli: Cli) -> Result<(), Failure> {
+async fn dispatch(cli: Cli, given: serve::Given) -> Result<(), Failure> {
     secrets::warnings(std::env::args_os()).iter().for_each(|warning| complain(warning));
     match cli.command {
-        None => serve::run(Vec::new(), cli.serve).await,
-        Some(Command::Serve(command)) => serve::run(command.sources, command.args).await,
+        None => serve::run(Vec::new(), cli.serve, given).await,
+        Some(Command::Serve(command)) => serve::run(command.sources, command.args, given).await,
         Some(Command::Get(args)) => get::run(args).await,
         Some(Command::Publish(args)) => publish::run(args).await,
         Some(Command::Bench(args)) => bench::run(args).await,

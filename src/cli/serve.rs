@@ -18,7 +18,10 @@ mod limits;
 mod memory;
 mod proxies;
 mod quotas;
+mod sockets;
 mod stdin;
+#[cfg_attr(not(unix), path = "serve/no_systemd.rs")]
+mod systemd;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -32,7 +35,7 @@ use super::{
     signals,
 };
 use crate::{
-    App, Identity, Listen, PlainHttp, Server,
+    App, Identity, Listen, Server,
     auth::Exposed,
     browser::{Browser, Opened},
     fault,
@@ -49,12 +52,15 @@ pub(super) use args::{ServeArgs, ServeCommand};
 use args::{setting_for, setting_of};
 use histories::Histories;
 use issuer::Issuer;
+pub(super) use sockets::Given;
+use sockets::{Asked, Sockets};
+use systemd::Manager;
 
-pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Failure> {
+pub(super) async fn run(sources: Vec<Source>, args: ServeArgs, given: Given) -> Result<(), Failure> {
     log::start(&args.log)?;
     let (all, each) = args.quotas.processes();
     let commands = Commands::with_open_files(raise_file_limit()).for_viewers(all, each);
-    let served = panics::caught_async(serve(sources, args, &commands)).await;
+    let served = panics::caught_async(serve(sources, args, given, &commands)).await;
     // Also when it did not come to serving: what is still being ended when the process exits would stay.
     commands.stop();
     commands.ended().await;
@@ -64,12 +70,16 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs) -> Result<(), Fai
 
 /// Serves until a signal. One that comes during the start ends that at once: it may be waiting for a file, a
 /// name or another server.
-async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Result<(), Failure> {
+async fn serve(sources: Vec<Source>, mut args: ServeArgs, given: Given, commands: &Commands) -> Result<(), Failure> {
     let is_demo = sources.is_empty();
+    let sockets = Sockets::find(given)?;
+    (args.handed, args.handed_redirect) = (sockets.addresses(), sockets.redirects());
     auth::check(&sources, &args)?;
     if args.check {
         return check::run(sources, &args).await;
     }
+    let manager = Manager::find();
+    manager.status("starting");
     // Both are ready before anything is bound, so that no signal is missed.
     let stop = signals::stop(args.drain.saturating_add(args.grace)).map_err(Failure::running)?;
     let names = names(&args);
@@ -115,21 +125,14 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
         None => app,
     };
     let app = issuer.install(app);
-    let http = args.http.unwrap_or(PlainHttp::Near(Listen::localhost(DEFAULT_HTTP_PORT)));
     let (app, room) = resources.install(app);
     let mut builder = Server::builder(identity.clone())
         .room(room)
-        .plain_http(http)
         .grace(args.grace)
         .limits(args.limits.limits())
         .server_id(args.server_id)
         .advertise(args.advertise.clone());
-    for listen in args.listen {
-        builder = builder.listen(listen);
-    }
-    for listen in args.redirect {
-        builder = builder.redirect_http(listen);
-    }
+    builder = sockets.apply(builder, Asked { listen: args.listen, http: args.http, redirect: args.redirect });
     builder = args.proxies.apply(builder);
     let admission = builder.admission().clone();
     let Some(built) = stop.run_until_cancelled(app.install(builder).build()).await else {
@@ -147,6 +150,7 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
             server.addresses().http.as_deref().unwrap_or_default()
         );
     }
+    manager.ready(&format!("serving {}", server.addresses().tls.join(", ")));
     let browser = args.open.and_then(|name| open(name.into(), server.addresses(), &identity));
     let opened = async {
         let Some(mut browser) = browser else { return };
@@ -163,6 +167,7 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
     let ending = CancellationToken::new();
     let draining = async {
         stop.cancelled().await;
+        manager.stopping(args.drain.saturating_add(args.grace));
         fault::point("drain");
         // No longer when the server is not there any more.
         ending.run_until_cancelled(tokio::time::sleep(args.drain)).await;
@@ -193,8 +198,14 @@ async fn serve(sources: Vec<Source>, args: ServeArgs, commands: &Commands) -> Re
     };
     let watching = ending.run_until_cancelled(resources.watch(&admission));
     let issuing = issuer.keep(&identity, &ending);
-    let ((), served, (), (), (), (), (), _, ()) =
-        tokio::join!(draining, serving, feeding, note.keep(ending.clone()), hint, opened, tokens, watching, issuing);
+    let all = async {
+        tokio::join!(draining, serving, feeding, note.keep(ending.clone()), hint, opened, tokens, watching, issuing)
+    };
+    let ((), served, (), (), (), (), (), _, ()) = tokio::select! {
+        all = all => all,
+        // To the very end: also what hangs while it stops is to be noticed.
+        never = manager.keep_alive() => match never {},
+    };
     // Nobody has to read it.
     let _ = announced.flush(PATIENCE.1);
     served.map_err(Failure::running)
@@ -289,7 +300,10 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
 /// What the certificate must be for in addition to localhost.
 fn names(args: &ServeArgs) -> Vec<String> {
     let hosts = args.listen.iter().map(Listen::host).chain(args.advertise.as_ref().and_then(Advertise::host));
-    hosts.filter(|host| names_one_host(host)).map(String::from).collect()
+    let handed = args.handed.iter().map(|at| at.ip().to_canonical().to_string());
+    let mut names: Vec<_> = hosts.map(String::from).chain(handed).filter(|host| names_one_host(host)).collect();
+    names.dedup();
+    names
 }
 
 /// A host that a certificate can name: not a wildcard address.

@@ -9,7 +9,7 @@ have() {
   command -v "$1" >/dev/null
 }
 
-# Debian packages: the browsers, valgrind, nginx, Pebble (an ACME server), Node.js, Python's venv, a C compiler for the crates that need one.
+# Debian packages: the browsers, valgrind, nginx, Pebble (an ACME server), systemd's tools, Node.js, Python's venv, a C compiler for the crates that need one.
 install_debian() {
   local missing=()
   have chromium || missing+=(chromium)
@@ -22,6 +22,8 @@ install_debian() {
   [[ -e /usr/lib/nginx/modules/ngx_stream_js_module.so ]] ||
     missing+=(nginx-light libnginx-mod-stream libnginx-mod-stream-js)
   have pebble || missing+=(pebble)
+  # Its tools alone: nothing of it is started.
+  { have systemd-analyze && have systemd-socket-activate; } || missing+=(systemd)
   have cc || missing+=(build-essential)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   # Without any font a page has no letters, and a screenshot shows none.

@@ -7,7 +7,6 @@ use clap::{Args, ValueEnum};
 use http::Uri;
 
 use crate::{
-    Listen,
     acme::{Acme, Challenge},
     cli::{CertsArgs, Failure},
 };
@@ -71,8 +70,8 @@ fn contact(text: &str) -> Result<String, String> {
 }
 
 impl AcmeArgs {
-    /// Who issues the certificate, if that is wanted. `redirect` is where plain HTTP of other machines comes to.
-    pub(super) fn acme(&self, certs: &CertsArgs, redirect: &[Listen]) -> Result<Option<Acme>, Failure> {
+    /// Who issues the certificate, if that is wanted. `redirects` if plain HTTP of other machines is answered.
+    pub(super) fn acme(&self, certs: &CertsArgs, redirects: bool) -> Result<Option<Acme>, Failure> {
         if self.acme.is_empty() {
             for (given, flag) in [
                 (self.acme_directory.is_some(), "--acme-directory"),
@@ -88,12 +87,12 @@ impl AcmeArgs {
             }
             return Ok(None);
         }
-        let challenges: Vec<Challenge> = match (self.acme_challenge.is_empty(), redirect.is_empty()) {
+        let challenges: Vec<Challenge> = match (self.acme_challenge.is_empty(), !redirects) {
             (false, _) => self.acme_challenge.iter().copied().map(Challenge::from).collect(),
             (true, false) => vec![Challenge::TlsAlpn01, Challenge::Http01],
             (true, true) => vec![Challenge::TlsAlpn01],
         };
-        if redirect.is_empty() && challenges.contains(&Challenge::Http01) {
+        if !redirects && challenges.contains(&Challenge::Http01) {
             return Err(Failure::usage(anyhow!(
                 "--acme-challenge http-01 is answered where plain HTTP is redirected: give --redirect 0.0.0.0:80 too"
             )));

@@ -1,6 +1,6 @@
 //! The arguments of `h3cast serve`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
@@ -42,15 +42,16 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long)]
     pub(super) check: bool,
     /// Where to listen, UDP and TCP: HTTP/3, WebTransport, HTTP/2 and 1.1. Can be repeated. `localhost` is
-    /// both 127.0.0.1 and [::1]; port 0 picks a free port.
-    #[arg(
-        long,
-        env = "H3CAST_LISTEN",
-        value_name = "ADDR:PORT",
-        value_delimiter = ',',
-        default_value = "localhost:4433"
-    )]
+    /// both 127.0.0.1 and [::1]; port 0 picks a free port. [default: localhost:4433, or the sockets that systemd
+    /// passes]
+    #[arg(long, env = "H3CAST_LISTEN", value_name = "ADDR:PORT", value_delimiter = ',')]
     pub(super) listen: Vec<Listen>,
+    /// Where sockets that the program was started with are bound, for HTTPS.
+    #[arg(skip)]
+    pub(super) handed: Vec<SocketAddr>,
+    /// Whether one of them is for redirects.
+    #[arg(skip)]
+    pub(super) handed_redirect: bool,
     /// Where to serve plain HTTP, for this machine only: any browser opens the page there without a flag.
     /// `off` turns it off. [default: localhost:8080, or a free port if that is in use]
     #[arg(long, env = "H3CAST_HTTP", value_name = "ADDR:PORT|off", value_parser = plain_http)]
@@ -184,6 +185,12 @@ fn coalesce(text: &str) -> Result<Duration, String> {
 }
 
 impl ServeArgs {
+    /// Whether plain HTTP is redirected to HTTPS.
+    #[cfg(feature = "acme")]
+    pub(super) fn redirects(&self) -> bool {
+        !self.redirect.is_empty() || self.handed_redirect
+    }
+
     /// How many threads are to serve, if that was said.
     pub(in crate::cli) fn workers(&self) -> Option<usize> {
         self.workers.map(usize::from)

@@ -190,9 +190,10 @@ fn failed(flag: &str, error: TokensError) -> Failure {
 /// a load balancer is told.
 fn reached(args: &ServeArgs) -> Option<String> {
     let beyond = args.listen.iter().find(|listen| !is_loopback(listen.host())).map(ToString::to_string);
+    let handed = || args.handed.iter().find(|at| !at.ip().to_canonical().is_loopback()).map(ToString::to_string);
     let advertised = || args.advertise.as_ref().filter(|at| at.host().is_some_and(|host| !is_loopback(host)));
     let proxied = || args.proxies.are_trusted().then(|| "the proxy".to_owned());
-    beyond.or_else(|| advertised().map(ToString::to_string)).or_else(proxied)
+    beyond.or_else(handed).or_else(|| advertised().map(ToString::to_string)).or_else(proxied)
 }
 
 /// Beyond this machine nothing is written without a token.

@@ -23,7 +23,7 @@ impl Issuer {
     }
 
     pub(super) fn find(args: &ServeArgs) -> Result<Self, Failure> {
-        Ok(Self(args.acme.acme(&args.certs, &args.redirect)?))
+        Ok(Self(args.acme.acme(&args.certs, args.redirects())?))
     }
 
     /// The certificate that it has issued, or one that stands in for it.

@@ -78,6 +78,7 @@ pub(super) struct Handed {
     pub(super) udp: Vec<UdpSocket>,
     pub(super) tcp: Vec<TcpListener>,
     pub(super) plain: Vec<TcpListener>,
+    pub(super) redirect: Vec<TcpListener>,
 }
 
 impl fmt::Debug for ServerBuilder {
@@ -201,6 +202,22 @@ impl ServerBuilder {
     #[must_use]
     pub fn redirect_http(mut self, listen: Listen) -> Self {
         self.redirect.push(listen);
+        self
+    }
+
+    /// Adds a TCP listener that is already bound, where plain HTTP is [redirected to HTTPS](Self::redirect_http).
+    ///
+    /// ```no_run
+    /// # fn doc(identity: h3cast_transport::Identity) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::net::TcpListener;
+    ///
+    /// let server = h3cast_transport::Server::builder(identity).redirect_listener(TcpListener::bind("0.0.0.0:80")?);
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "tcp")]
+    #[must_use]
+    pub fn redirect_listener(mut self, listener: TcpListener) -> Self {
+        self.handed.redirect.push(listener);
         self
     }
 

@@ -24,7 +24,7 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
     for excess in limits.excesses() {
         warn!("{excess}");
     }
-    let Handed { udp, tcp, plain } = handed;
+    let Handed { udp, tcp, plain, redirect: redirect_handed } = handed;
     if listen.is_empty() && udp.is_empty() && tcp.is_empty() {
         listen.push(Listen::localhost(DEFAULT_PORT));
     }
@@ -40,6 +40,8 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
     for listen in &redirect {
         redirecting.extend(listen.bind(Sockets::Tcp).await.map_err(StartError::Redirect)?.tcp);
     }
+    let handed = handed_in(Vec::new(), redirect_handed).map_err(StartError::Redirect)?;
+    redirecting.extend(handed.into_iter().flat_map(|bound| bound.tcp));
     let mut addresses = addresses(&bound, &plain_bound, http_moved);
     addresses.redirect = redirecting.iter().filter_map(|tcp| tcp.local_addr().ok()).collect();
     let (storing, hosts) = (identity.clone(), hosts(&listen));

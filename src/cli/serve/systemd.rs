@@ -1,0 +1,134 @@
+//! What systemd is told (`Type=notify`): that the server is ready, reloads, stops, and is alive (`WatchdogSec=`).
+//! See `sd_notify(3)`.
+
+use std::{
+    convert::Infallible,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
+    time::Duration,
+};
+
+use sd_notify::NotifyState;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, warn};
+
+/// Messages that wait for systemd to take them. It takes them at once, or is gone.
+const WAITING: usize = 16;
+/// How much longer than it should the server may take to stop, before systemd ends it.
+const OVERDUE: Duration = Duration::from_secs(15);
+
+enum Message {
+    Ready(String),
+    #[allow(dead_code, reason = "for what reads the settings again")]
+    Reloading,
+    Stopping(Duration),
+    Status(String),
+    Alive,
+}
+
+/// What manages this process, if something does. Clones tell the same.
+#[derive(Clone)]
+pub(super) struct Manager {
+    /// To a thread, since a manager that is slow must not hold the server up.
+    messages: Option<SyncSender<Message>>,
+    /// How long the server may be silent.
+    watchdog: Option<Duration>,
+}
+
+impl Manager {
+    pub(super) fn find() -> Self {
+        let none = Self { messages: None, watchdog: None };
+        if std::env::var_os("NOTIFY_SOCKET").is_none_or(|socket| socket.is_empty()) {
+            return none;
+        }
+        let (messages, waiting) = sync_channel(WAITING);
+        match thread::Builder::new().name("systemd".into()).spawn(move || tell(&waiting)) {
+            Ok(_) => Self { messages: Some(messages), watchdog: sd_notify::watchdog_enabled() },
+            Err(error) => {
+                warn!(%error, "cannot notify systemd");
+                none
+            }
+        }
+    }
+
+    /// The server serves; also after a reload.
+    pub(super) fn ready(&self, status: &str) {
+        self.send(Message::Ready(status.to_owned()));
+    }
+
+    /// The server reads its settings again, until it is [`ready`](Self::ready).
+    #[allow(dead_code, reason = "for what reads the settings again")]
+    pub(super) fn reloading(&self) {
+        self.send(Message::Reloading);
+    }
+
+    /// The server stops, within that time.
+    pub(super) fn stopping(&self, most: Duration) {
+        self.send(Message::Stopping(most));
+    }
+
+    /// What it does, for `systemctl status`.
+    pub(super) fn status(&self, status: &str) {
+        self.send(Message::Status(status.to_owned()));
+    }
+
+    /// Reports that the server is alive, as often as the watchdog asks, as long as its workers run what is spawned.
+    pub(super) async fn keep_alive(&self) -> Infallible {
+        let Some(watchdog) = self.watchdog.filter(|_| self.messages.is_some()) else {
+            return std::future::pending().await;
+        };
+        // Twice as often as needed (`sd_watchdog_enabled(3)`).
+        let mut due = interval((watchdog / 2).max(Duration::from_millis(1)));
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let workers = tokio::runtime::Handle::current().metrics().num_workers();
+        loop {
+            due.tick().await;
+            // This future may run on a thread that is none of them.
+            let probes: Vec<_> = (0..workers).map(|_| tokio::spawn(tokio::task::yield_now())).collect();
+            for probe in probes {
+                let _ = probe.await;
+            }
+            self.send(Message::Alive);
+        }
+    }
+
+    fn send(&self, message: Message) {
+        let Some(messages) = &self.messages else { return };
+        if messages.try_send(message).is_err() {
+            debug!("systemd does not take what it is told");
+        }
+    }
+}
+
+/// Passes messages on until there can be no more.
+fn tell(waiting: &Receiver<Message>) {
+    let mut failed = false;
+    while let Ok(message) = waiting.recv() {
+        match notify(&message) {
+            Ok(()) => failed = false,
+            Err(error) if !failed => {
+                failed = true;
+                warn!(%error, "cannot notify systemd");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn notify(message: &Message) -> std::io::Result<()> {
+    match message {
+        Message::Ready(status) => sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]),
+        Message::Reloading => {
+            let now = NotifyState::monotonic_usec_now()?;
+            sd_notify::notify(&[NotifyState::Reloading, now, NotifyState::Status("reloading")])
+        }
+        Message::Stopping(most) => {
+            // A drain may be longer than `TimeoutStopSec=`.
+            let most = u32::try_from(most.saturating_add(OVERDUE).as_micros()).unwrap_or(u32::MAX);
+            let (status, most) = (NotifyState::Status("shutting down"), NotifyState::ExtendTimeoutUsec(most));
+            sd_notify::notify(&[NotifyState::Stopping, status, most])
+        }
+        Message::Status(status) => sd_notify::notify(&[NotifyState::Status(status)]),
+        Message::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
+    }
+}
