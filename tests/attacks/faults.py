@@ -5,6 +5,7 @@ import collections
 import contextlib
 import json
 import os
+import pathlib
 import random
 import signal
 import time
@@ -26,27 +27,43 @@ CROWD, SILENT, REQUESTS, KEYS = 120, 100, 500, 100
 # Connections of each kind by which a server comes to rest.
 FEW = 20
 LANES = 3
-# The command `clock`: on SIGUSR1 it writes more to the log than the log's queue holds (1 MiB).
 COMMAND = "chaos command"
-LOUD = "trap 'head -c 2000000 /dev/zero | tr \"\\0\" x | fold -w 60000 >&2' USR1"
-CLOCK = f"exec:: {COMMAND}; {LOUD}; while :; do date; sleep 0.2; done"
 # Between files, an URL that is asked every 10 s at most, and a busy machine.
 SOON = 30.0
+# A command that is killed often waits 30 s before it is run again.
+RESTARTED = 30.0 + SOON
+# For how long clients that were moved may take to be followed before they are moved again, in seconds.
+FOLLOWED = 2.0
+
+
+def loud(folder: pathlib.Path) -> pathlib.Path:
+    """While this file is there, the command `clock` has still to write its outburst."""
+    return folder / "loud"
+
+
+def clock(folder: pathlib.Path) -> str:
+    """The command `clock`. Asked for an outburst, it writes more to the log than the log's queue holds (1 MiB), whichever
+    of its processes runs by then, and is done once the server has read all but what a pipe holds."""
+    outburst = "head -c 2000000 /dev/zero | tr '\\0' x | fold -w 60000 >&2"
+    told = f"if [ -e {loud(folder)} ]; then {outburst}; rm {loud(folder)}; fi"
+    return f"exec:: {COMMAND}; while :; do date; {told}; sleep 0.2; done"
 
 
 class Chaos:
     def __init__(
-        self, server: H3cast, seed: str, authority: Authority, tokens: Tokens, served: Served, log: Log, web: Web
+        self,
+        server: H3cast,
+        seed: str,
+        authority: Authority,
+        tokens: Tokens,
+        served: Served,
+        log: Log,
+        web: Web,
+        folder: pathlib.Path,
     ) -> None:
-        self.server, self.authority, self.tokens, self.served, self.log, self.web = (
-            server,
-            authority,
-            tokens,
-            served,
-            log,
-            web,
-        )
-        self._seed = seed
+        self.server, self.authority, self.tokens, self.served = server, authority, tokens, served
+        self.log, self.web = log, web
+        self._seed, self._loud = seed, loud(folder)
         self.happened: collections.Counter = collections.Counter()
         # What it made the server do, by what a leak would be counted in.
         self.made: collections.Counter = collections.Counter()
@@ -89,28 +106,46 @@ class Chaos:
         self.tcp.stall(False)
 
     async def cut(self, _: random.Random) -> None:
+        await until("there is a connection to cut", SOON, lambda: self.tcp.connections)
         self.tcp.cut()
 
     async def move(self, chance: random.Random) -> None:
         """Every client has another port, or another address, from one datagram to the next (RFC 9000 §9)."""
         address = chance.choice(["127.0.0.1", f"127.77.0.{chance.randrange(1, 250)}"])
-        await self.udp.move(address, abrupt=chance.random() < 0.25)
-        await self.moving.move(address)
+        abrupt, before, end = chance.random() < 0.25, self.moved, time.monotonic() + SOON
+        # Those that were moved may have had all of their lines just then.
+        while self.moved == before:
+            assert time.monotonic() < end, f"no client was followed to {address}"
+            await self.udp.move(address, abrupt)
+            await self.moving.move(address)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FOLLOWED):
+                    await until("a client is followed", SOON, lambda: self.moved > before)
+
+    @property
+    def moved(self) -> int:
+        """How many clients the server has followed."""
+        return self.udp.moved + self.moving.moved
 
     # Viewers and publishers.
 
     async def kill_a_viewer(self, chance: random.Random) -> None:
-        viewer = chance.choice(self.programs)
-        await until("a viewer runs", SOON, lambda: viewer.child or viewer.done)
+        viewer = await self._viewer(chance)
         viewer.signal(signal.SIGKILL)
 
     async def freeze_a_viewer(self, chance: random.Random) -> None:
-        viewer = chance.choice(self.programs)
+        viewer = await self._viewer(chance)
         viewer.signal(signal.SIGSTOP)
         await asyncio.sleep(chance.uniform(0.5, 3))
         viewer.signal(signal.SIGCONT)
 
+    async def _viewer(self, chance: random.Random) -> Program:
+        """One that runs."""
+        await until("a viewer runs", SOON, lambda: any(viewer.runs for viewer in self.programs))
+        return chance.choice([viewer for viewer in self.programs if viewer.runs])
+
     async def restart_the_publisher(self, _: random.Random) -> None:
+        await until("a publication runs", SOON, lambda: self.publication.runs)
         self.publication.restart()
 
     async def retry_publications(self, chance: random.Random) -> None:
@@ -126,16 +161,22 @@ class Chaos:
         os.kill(self.server.process.pid, signal.SIGCONT)
 
     async def kill_the_command(self, _: random.Random) -> None:
+        await until("the command runs", RESTARTED, self._commands)
         for command in self._commands():
-            os.kill(command, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(command, signal.SIGKILL)
 
     async def stall_the_log(self, chance: random.Random) -> None:
         """Standard error takes nothing, as when a disk is full, while more is to be logged than the queue holds."""
+        before = self.log.losses()
         self.log.stall(True)
-        for command in self._commands():
-            os.kill(command, signal.SIGUSR1)
-        await asyncio.sleep(chance.uniform(0.5, 1.5))
-        self.log.stall(False)
+        try:
+            self._loud.touch()
+            await until("the command has written its outburst", RESTARTED, lambda: not self._loud.exists())
+            await asyncio.sleep(chance.uniform(0.1, 0.5))
+        finally:
+            self.log.stall(False)
+        await until("the log tells of lines that were lost", SOON, lambda: self.log.losses() > before)
 
     def _commands(self) -> list[int]:
         found = children(self.server.proc)
@@ -247,10 +288,15 @@ class Chaos:
         """Of a feed without end, and then they vanish."""
         version = chance.choice(["h3", "h2", "h1"])
         options = ["--http", version, "--stalled", "100", "--viewers", "20", "--duration", "30"]
+        before = await asyncio.to_thread(self._reading_bulk)
         bench = await self._bench("bulk?", options)
+        await until("they view", SOON, lambda: asyncio.to_thread(lambda: self._reading_bulk() > before))
         await asyncio.sleep(chance.uniform(1.0, 2.0))
         bench.kill()
         await bench.wait()
+
+    def _reading_bulk(self) -> float:
+        return self.server.metric('h3cast_feed_viewers{feed="bulk"}')
 
     async def quiet(self) -> None:
         """A few clients of each kind: with these, each thread of the server comes past what others have freed."""
@@ -268,6 +314,7 @@ class Chaos:
         out, errors = await bench.communicate()
         assert bench.returncode == 0, errors.decode()
         connected = json.loads(out)["connected"]
+        assert connected, f"none of {viewers} viewers was connected: {out.decode()}"
         self.made[what] += connected
         self.handshakes += connected
 

@@ -87,9 +87,12 @@ class Publication:
         self._current: asyncio.StreamWriter | None = None
         self.attempts, self.confirmed = 0, 0
 
+    @property
+    def runs(self) -> bool:
+        return self._current is not None and not self._current.transport.is_closing()
+
     def restart(self) -> None:
-        if self._current:
-            self._current.transport.abort()
+        self._current.transport.abort()
 
     async def publish(self, first: int, end: int, rate: float) -> None:
         """Lines `first` to `end`. Done when the server has confirmed them all."""
@@ -212,8 +215,12 @@ class Program(Reading):
                     await self.child.wait()
                 self.child = None
 
+    @property
+    def runs(self) -> bool:
+        return self.child is not None and self.child.returncode is None
+
     def signal(self, number: signal.Signals) -> None:
-        if self.child and self.child.returncode is None:
+        if self.runs:
             self.kills += number == signal.SIGKILL
             self.child.send_signal(number)
 

@@ -139,8 +139,12 @@ class Tcp:
     def stall(self, stalled: bool) -> None:
         self._flowing.clear() if stalled else self._flowing.set()
 
+    @property
+    def connections(self) -> int:
+        return len(self._writers) // 2
+
     def cut(self) -> None:
-        self.cuts += len(self._writers) // 2
+        self.cuts += self.connections
         for writer in self._writers:
             writer.transport.abort()
 
