@@ -12,11 +12,13 @@ use std::{
 
 mod heap;
 mod holding;
+mod meter;
 mod seat;
 
 use self::heap::Heap;
 use crate::{Counted, ring::Ring};
 use holding::{Holding, RESERVED};
+use meter::Meter;
 pub(crate) use seat::Seat;
 
 /// How much a laggard is taken to hold, in bytes, to decide how many are cut at once: less than most hold, since
@@ -53,7 +55,8 @@ const LAG: u64 = 2000;
 /// less, therefore, the fewer of the clients are left that were there at its peak, unless it grows beyond that; and
 /// what has been too much for 5 s without any client is not held against those that come.
 ///
-/// Between two observations it is kept by what [`counts`](Self::count) say.
+/// Between two observations it is kept by what [`counts`](Self::count) say, and, as these grow, by what it
+/// [`measures`](Self::measure).
 ///
 /// ```
 /// use h3cast_feed::{Budget, Feed, Lag, Pressure};
@@ -89,6 +92,7 @@ struct Inner {
     /// What they were.
     counted: AtomicU64,
     heap: Mutex<Heap>,
+    meter: Meter,
     pressure: AtomicU8,
     /// Since when it has not been low, in milliseconds; 0 while it is.
     high_since: AtomicU64,
@@ -164,6 +168,7 @@ impl Budget {
             counts: RwLock::default(),
             counted: AtomicU64::new(0),
             heap: Mutex::default(),
+            meter: Meter::default(),
             pressure: AtomicU8::new(0),
             high_since: AtomicU64::new(0),
             cut: AtomicU64::new(0),
@@ -245,7 +250,10 @@ impl Budget {
         if clients.abs_diff(self.0.looked.load(Ordering::Relaxed)) >= part(self.0.limit, 1) {
             self.look(clients);
         }
-        let more = clients.saturating_sub(self.0.counted.load(Ordering::Relaxed));
+        let more = match clients.saturating_sub(self.0.counted.load(Ordering::Relaxed)) {
+            more if more >= part(self.0.limit, 1) && self.measured(clients) => 0,
+            more => more,
+        };
         let charged = self.0.histories.load(Ordering::Relaxed) + clients;
         charged.max(self.0.in_use.load(Ordering::Relaxed) + more)
     }
@@ -295,12 +303,7 @@ impl Budget {
         let clients = self.clients();
         let histories = self.look(clients);
         let charged = histories + clients;
-        // Viewers cost something of their own, whether or not someone charges for them.
-        let viewers = lock(&self.0.seats).taken.len() as u64 * OF_VIEWER;
-        let in_use = lock(&self.0.heap).in_use(now, resident, (histories, clients, viewers), self.0.limit);
-        self.0.in_use.store(in_use, Ordering::Relaxed);
-        self.0.counted.store(clients, Ordering::Relaxed);
-        let used = charged.max(in_use);
+        let used = charged.max(self.reported(&mut lock(&self.0.heap), now, resident, (histories, clients)));
         let before = Pressure::of(self.0.pressure.load(Ordering::Relaxed));
         let pressure = before.next(used, self.0.limit);
         self.0.pressure.store(pressure as u8, Ordering::Relaxed);
@@ -316,6 +319,16 @@ impl Budget {
             self.cut_laggards(now, excess.div_ceil(OF_LAGGARD).max(1));
         }
         pressure
+    }
+
+    /// Takes what the system reports while histories and clients are charged so much; gives what of it is in use.
+    fn reported(&self, heap: &mut Heap, now: u64, resident: u64, (histories, clients): (u64, u64)) -> u64 {
+        // Viewers cost something of their own, whether or not someone charges for them.
+        let viewers = lock(&self.0.seats).taken.len() as u64 * OF_VIEWER;
+        let in_use = heap.in_use(now, resident, (histories, clients, viewers), self.0.limit);
+        self.0.in_use.store(in_use, Ordering::Relaxed);
+        self.0.counted.store(clients, Ordering::Relaxed);
+        in_use
     }
 
     /// Cuts up to that many viewers that have taken nothing for some time, those first that wait longest.

@@ -128,14 +128,19 @@ impl Resources {
         };
         let clients = admission.clone();
         budget.count(move || cost(&clients.snapshot()));
+        // Clients may come faster than it is looked at, and take more than they are taken to cost.
+        budget.measure(system::resident);
         let mut before = Pressure::Low;
         loop {
             // Both look at files of the kernel, which wait for no disk; a list of many descriptors takes its time.
             self.files.look();
             let pressure = budget.observe(system::resident());
             report(budget, std::mem::replace(&mut before, pressure), pressure);
-            let near = budget.used() > budget.limit() / 2;
-            tokio::time::sleep(if near { PAUSES.0 } else { PAUSES.1 }).await;
+            let near = budget.used() > budget.limit() / 4;
+            tokio::select! {
+                () = tokio::time::sleep(if near { PAUSES.0 } else { PAUSES.1 }) => {}
+                () = budget.risen() => {}
+            }
         }
     }
 }

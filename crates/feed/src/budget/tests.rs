@@ -413,3 +413,28 @@ async fn readers_of_a_file_of_no_feed_are_charged_as_well() {
     budget.observe_at(9000, LIMIT);
     assert!(room() && reader.is_cut(), "so that it learns of it");
 }
+
+/// A crowd that takes four times what it is charged, all of it between two observations.
+#[tokio::test]
+async fn a_crowd_between_two_observations_is_measured() {
+    let (budget, clients, asked) = (Budget::new(LIMIT), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (counted, taken, asking) = (clients.clone(), clients.clone(), asked.clone());
+    budget.count(move || counted.load(Ordering::Relaxed));
+    budget.measure(move || {
+        asking.fetch_add(1, Ordering::Relaxed);
+        taken.load(Ordering::Relaxed) * 4
+    });
+    assert_eq!(budget.observe(0), Pressure::Low);
+    // Each is let in by the pressure, a thousandth of the limit charged for it.
+    let step = LIMIT / 1000;
+    while budget.pressure() == Pressure::Low {
+        clients.fetch_add(step, Ordering::Relaxed);
+    }
+    let used = clients.load(Ordering::Relaxed) * 4;
+    assert!((percent(90)..percent(95)).contains(&used), "{} % are used", used * 100 / LIMIT);
+    // Not for each of them.
+    assert!(asked.load(Ordering::Relaxed) <= 25, "asked {} times", asked.load(Ordering::Relaxed));
+    budget.risen().now_or_never().expect("it is time to observe");
+    assert!(budget.risen().now_or_never().is_none());
+    assert_eq!(budget.observe(used), Pressure::High);
+}
