@@ -10,6 +10,8 @@ mod host;
 mod info;
 mod lookup;
 mod memory;
+mod metrics;
+mod numbers;
 mod page;
 mod problem;
 mod publish;
@@ -30,15 +32,17 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 #[doc(hidden)]
 pub use self::route::paths;
-pub use self::{page::Page, quotas::Quotas};
 use self::{
+    numbers::Added,
     problem::Problem,
     publish::Publications,
     route::{Route, named},
 };
+pub use self::{page::Page, quotas::Quotas};
 use crate::{
     admission::{Counters, Refusal},
     auth::{Access, Authorize, Decider},
+    counts::Counts,
     feed::{Budget, Family, Feed, Feeds},
     identity::Identity,
     origin::Origins,
@@ -79,10 +83,11 @@ pub struct App {
     coalesce: Duration,
     stopping: CancellationToken,
     admission: Option<Counters>,
+    counts: Option<Counts>,
     commands: Option<Commands>,
     budget: Option<Budget>,
     descriptors: Option<memory::Descriptors>,
-    gauges: Vec<status::Gauge>,
+    added: Vec<Added>,
     #[cfg(feature = "acme")]
     challenges: Option<crate::acme::Tokens>,
     routes: Router,
@@ -112,10 +117,11 @@ impl App {
             coalesce: Duration::ZERO,
             stopping: CancellationToken::new(),
             admission: None,
+            counts: None,
             commands: None,
             budget: None,
             descriptors: None,
-            gauges: Vec::new(),
+            added: Vec::new(),
             #[cfg(feature = "acme")]
             challenges: None,
             routes: Router::new(),
@@ -200,7 +206,25 @@ impl App {
         help: &'static str,
         value: impl Fn() -> f64 + Send + Sync + 'static,
     ) -> Self {
-        self.gauges.push(status::Gauge { name, help, value: Arc::new(value) });
+        self.added.push(Added { name, help, is_counter: false, value: Arc::new(value) });
+        self
+    }
+
+    /// Adds a number that only grows to `/metrics`: its name there, which ends with `_total`, what it means, and how to
+    /// have it.
+    ///
+    /// # Panics
+    ///
+    /// If the name does not end with `_total`.
+    #[must_use]
+    pub fn counter(
+        mut self,
+        name: &'static str,
+        help: &'static str,
+        value: impl Fn() -> f64 + Send + Sync + 'static,
+    ) -> Self {
+        assert!(name.ends_with("_total"), "{name}: the name of a counter ends with _total");
+        self.added.push(Added { name, help, is_counter: true, value: Arc::new(value) });
         self
     }
 
@@ -272,6 +296,7 @@ impl App {
     pub fn install(mut self, server: ServerBuilder) -> ServerBuilder {
         self.publications.count_in(server.admission());
         self.admission = Some(server.admission().clone());
+        self.counts = Some(server.counts().clone());
         let status = [Route::Healthz, Route::Readyz, Route::Metrics].map(Route::path);
         server.status_paths(status).http_service(self.router())
     }

@@ -389,7 +389,7 @@ async fn what_is_said_of_feeds() {
     assert!(feed["rate"]["chunks"].is_f64() && feed["rate"]["bytes"].is_f64() && feed["writable"] == false);
 
     let (headers, text) = get("/metrics").await;
-    assert_eq!(headers["content-type"], "text/plain; version=0.0.4");
+    assert_eq!(headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     let lines: Vec<&str> = text.lines().collect();
     for line in [
         "h3cast_feed_viewers{feed=\"default\"} 1",

@@ -1,4 +1,4 @@
-//! Which format a request's `Accept` asks for (RFC 9110 §12.5.1).
+//! Which format a request's `Accept` asks for, of a feed or of metrics (RFC 9110 §12.5.1).
 
 use http::{HeaderMap, header};
 use mediatype::{MediaType, MediaTypeList, Name, ReadParams};
@@ -26,13 +26,31 @@ pub(super) fn preferred(headers: &HeaderMap) -> Option<Format> {
     best.map(|(format, _)| format)
 }
 
+/// Whether a client of `/metrics` wants OpenMetrics 1.0.0 at least as much as the text format of Prometheus, which
+/// everyone gets who does not name OpenMetrics.
+pub(super) fn prefers_open_metrics(headers: &HeaderMap) -> bool {
+    let is = |range: &MediaType<'_>, version: &str| {
+        range.get_param(Name::new_unchecked("version")).is_none_or(|value| value.unquoted_str() == version)
+    };
+    let open = quality_of(headers, "application/openmetrics-text", false, |range| is(range, "1.0.0"));
+    open > 0 && open >= quality_of(headers, "text/plain", true, |range| is(range, "0.0.4"))
+}
+
 /// How much a client wants a type, in thousandths: by the most specific of its ranges.
 fn quality(headers: &HeaderMap, media_type: &str, by_wildcard: bool) -> u16 {
+    quality_of(headers, media_type, by_wildcard, |_| true)
+}
+
+/// The same, by those of its ranges that are `meant`.
+fn quality_of(headers: &HeaderMap, media_type: &str, by_wildcard: bool, meant: impl Fn(&MediaType<'_>) -> bool) -> u16 {
     let Ok(wanted) = MediaType::parse(media_type) else { return 0 };
     let mut found = (0, 0);
     let fields = headers.get_all(header::ACCEPT).iter().filter_map(|field| field.to_str().ok());
     for range in fields.flat_map(MediaTypeList::new).filter_map(Result::ok) {
-        // Parameters other than `q` change nothing: each format has one form.
+        if !meant(&range) {
+            continue;
+        }
+        // Parameters other than `q` change nothing else: each format has one form.
         let specific = match (range.ty, range.subty) {
             (ty, subty) if (ty, subty) == (wanted.ty, wanted.subty) && range.suffix.is_none() => 3,
             (ty, subty) if ty == wanted.ty && subty == ANY && by_wildcard => 2,
@@ -72,6 +90,45 @@ mod tests {
             headers.append(header::ACCEPT, field.parse().unwrap());
         }
         preferred(&headers)
+    }
+
+    #[test]
+    fn what_means_open_metrics() {
+        let open = |field: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, field.parse().unwrap());
+            prefers_open_metrics(&headers)
+        };
+        // As Prometheus 2 and 3 ask.
+        assert!(open(
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+        ));
+        assert!(open(
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+        ));
+        for field in [
+            "application/openmetrics-text",
+            r#"Application/OpenMetrics-Text; Version="1.0.0""#,
+            "application/openmetrics-text, text/plain",
+            "text/plain;q=0.4, application/openmetrics-text;q=0.5",
+            "*/*;q=0.8, application/openmetrics-text;q=0.8",
+        ] {
+            assert!(open(field), "{field}");
+        }
+        for field in [
+            "*/*",
+            "application/*",
+            "text/plain",
+            "text/html",
+            "application/openmetrics-text;version=0.0.1",
+            "application/openmetrics-text;q=0",
+            "application/openmetrics-text;q=x",
+            "application/openmetrics-text;q=0.4, text/plain;version=0.0.4;q=0.5",
+            "application/openmetrics-text;q=0.1, */*;q=0.2",
+        ] {
+            assert!(!open(field), "{field}");
+        }
+        assert!(!prefers_open_metrics(&HeaderMap::new()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use axum::{
 };
 use http::HeaderValue;
 
-use super::{App, info, publish, session, status, view};
+use super::{App, info, metrics, publish, session, status, view};
 use crate::resource;
 
 /// The app's routes. Every one is here, with its decision: see `tests/auth/ways.rs`.
@@ -50,7 +50,7 @@ impl Route {
             }
             Self::Info => get(info::answer),
             Self::Feeds => get(status::feeds),
-            Self::Metrics => get(status::metrics),
+            Self::Metrics => get(metrics::answer),
             Self::Healthz => get(async || "ok\n"),
             Self::Readyz => get(status::ready),
         }

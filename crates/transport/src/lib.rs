@@ -33,6 +33,7 @@
 //! | [`client`] | requests and sessions from the other side |
 //! | [`admission`] | who gets in: what is counted for each address, why clients are refused |
 //! | [`connection`] | [`ConnectionHandle`]: who is there, how well it is reached, its end |
+//! | [`counts`] | what a server counts of its connections and requests |
 //! | [`early`] | [`EarlyData`]: requests that may be copies, and 425 |
 //! | [`identity`] | the certificate, its hashes, its renewal |
 //! | [`listen`] | addresses to listen on |
@@ -88,6 +89,8 @@ mod calm;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod connection;
+#[cfg(feature = "server")]
+pub mod counts;
 mod crypto;
 mod diag;
 #[cfg(feature = "server")]

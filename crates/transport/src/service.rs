@@ -15,6 +15,7 @@ use tracing::warn;
 use crate::{
     admission::{Admission, Client},
     connection::{ConnectionHandle, Hooks},
+    counts::Counts,
     limits::{EVER, Limits},
     origin::Origins,
     proxy::TrustedProxies,
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) grows: bool,
     /// Decides who gets in.
     pub(crate) admission: Arc<Admission>,
+    /// What is counted of connections and requests.
+    pub(crate) counts: Counts,
     /// Whose pages may open sessions.
     pub(crate) origins: Origins,
     /// Whose word on clients is believed.

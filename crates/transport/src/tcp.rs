@@ -61,6 +61,7 @@ use self::{
 use crate::{
     admission::{Client, Idler, Refusal},
     connection::{ConnectionEnd, Cut, Owner},
+    counts::Protocol,
     interim::Interim,
     outstanding::Outstanding,
     reached,
@@ -129,6 +130,7 @@ async fn connection<S>(
             return debug!(%remote, "the application does not accept a connection");
         }
     }
+    let alive = Arc::new(context.counts.connection(owner.handle().version().map(Protocol::from)));
     let (handle, owner, upgraded) = (owner.handle().clone(), Arc::new(owner), Upgraded::default());
     let shared = context.clone();
     let asked = CancellationToken::new();
@@ -154,6 +156,8 @@ async fn connection<S>(
         let (flushes, openings, ending) = (flushes.clone(), openings.clone(), ending.clone());
         let (version, method) = (request.version(), request.method().clone());
         connection_of_request.speaks(version);
+        alive.speaks(version.into());
+        let mut counted = context.counts.request(version.into());
         let (handle, leaves, client) = (connection_of_request.clone(), leaves.clone(), client.clone());
         let leaving = (version == Version::HTTP_2).then(|| {
             seen.store(true, Ordering::Relaxed);
@@ -228,6 +232,9 @@ async fn connection<S>(
         };
         async move {
             let answered = answered.await;
+            if let Ok(response) = &answered {
+                counted.answered(response.status());
+            }
             if version == Version::HTTP_2 {
                 openings.open();
             }

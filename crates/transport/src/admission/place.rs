@@ -206,13 +206,13 @@ impl Handshake {
         }
     }
 
-    /// Waits until it has taken too long, or has to make room for another; that is counted. Cancel-safe.
-    pub(crate) async fn overdue(&self, deadline: Instant) {
+    /// Waits until it has taken too long, or has to make room for another; that is counted, and given. Cancel-safe.
+    pub(crate) async fn overdue(&self, deadline: Instant) -> Refusal {
         let reason = tokio::select! {
             () = tokio::time::sleep_until(deadline) => Refusal::HandshakeTimeout,
             () = self.ousted.notified() => Refusal::Handshakes,
         };
-        self.client.refused(reason);
+        self.client.refused(reason)
     }
 }
 

@@ -14,6 +14,7 @@ mod session;
 mod taken;
 mod takeover;
 mod unacknowledged;
+mod vitals;
 mod watch;
 
 pub use h3cast_proto::{code, varint};

@@ -10,11 +10,12 @@ use crate::admission::Open;
 
 impl Answering {
     pub(super) async fn session(
-        self,
+        mut self,
         _: http::request::Parts,
         stream: ServerStream,
         _: &OnceLock<Open>,
     ) -> Option<BoxFuture<'static, ()>> {
+        self.counted.answered(StatusCode::NOT_IMPLEMENTED);
         // Our SETTINGS do not offer any.
         refuse(stream, StatusCode::NOT_IMPLEMENTED, self.parts.stopped).await;
         None

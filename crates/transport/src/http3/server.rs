@@ -24,11 +24,13 @@ use super::{
     idle::{Due, Idle},
     request::RequestBody,
     response as write,
+    vitals::Vitals,
     watch::{Seen, Watch},
 };
 use crate::{
     admission::{Client, Open, Refusal},
     connection::{ConnectionHandle, Owner},
+    counts::{self, Protocol},
     early::EarlyData,
     guard::{Backend, BidiStream, RequestParts, Shared, Stopped},
     interim::Interim,
@@ -98,6 +100,8 @@ pub(crate) async fn serve(
     let (mut stopping, mut accepting, mut leaving) = (false, true, false);
     let mut idle = Idle::new(&context.limits());
     let mut handshake = std::pin::pin!(handshake.fuse());
+    let mut counted = None;
+    let mut vitals = Vitals::new(&conn, &context.counts);
     if owner.is_awaited() {
         let admitted = async {
             handshake.as_mut().await;
@@ -105,6 +109,7 @@ pub(crate) async fn serve(
                 return false;
             }
             shared.handshaken();
+            counted = Some(context.counts.connection(Some(Protocol::Http3)));
             owner.handshaken();
             owner.admitted().await
         };
@@ -135,7 +140,7 @@ pub(crate) async fn serve(
                     }
                     let parts = accepted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
                     let Some(parts) = parts else { continue };
-                    let answer = Answering { shared: shared.clone(), sessions: sessions.clone(), context: context.clone(), connection: owner.handle().clone(), client: client.clone(), via, parts };
+                    let answer = Answering { shared: shared.clone(), sessions: sessions.clone(), context: context.clone(), connection: owner.handle().clone(), client: client.clone(), via, parts, counted: context.counts.request(Protocol::Http3) };
                     requests.spawn(answer.answered(resolver).instrument(debug_span!("request")));
                 }
                 // No more will come; h3 does not know of the bodies that we are still writing.
@@ -148,6 +153,7 @@ pub(crate) async fn serve(
             // It completes when the handshake fails as well.
             _ = &mut handshake => if conn.close_reason().is_none() {
                 shared.handshaken();
+                counted = Some(context.counts.connection(Some(Protocol::Http3)));
                 owner.handshaken();
             },
             datagram = conn.read_datagram() => match datagram.map(|datagram| sessions.deliver_datagram(&datagram)) {
@@ -174,7 +180,9 @@ pub(crate) async fn serve(
                 Due::End => leaving = false,
                 Due::Retire | Due::Nothing => {}
             },
-            () = watch.tick() => match watch.look(&conn, !requests.is_empty()) {
+            () = watch.tick() => {
+              vitals.look();
+              match watch.look(&conn, !requests.is_empty()) {
                 Seen::Stalled(timeout) => {
                     stalled();
                     let reason = format!("nothing was acknowledged for {timeout:?}");
@@ -185,11 +193,13 @@ pub(crate) async fn serve(
                     shared.violated(flood);
                     break;
                 },
-            },
+            }},
             // Reached only when nothing of the above can go on.
             () = std::future::ready(()), if (stopping && !leaving || !accepting) && requests.is_empty() => break,
         }
     }
+    drop(vitals);
+    drop(counted);
     if shared.is_flooded() {
         context.admission.counters().refused(Refusal::ControlFrames, remote);
     }
@@ -220,6 +230,7 @@ pub(super) struct Answering {
     pub(super) client: Client,
     pub(super) via: Via,
     pub(super) parts: RequestParts,
+    pub(super) counted: counts::Request,
 }
 
 /// The stream of a request.
@@ -275,17 +286,22 @@ impl Answering {
         }
         match (&head.method, protocol) {
             (&Method::CONNECT, Some(h3::ext::Protocol::WEB_TRANSPORT)) => {
+                self.counted.is_session();
                 return Box::pin(self.session(head, stream, &open)).await;
             }
             (&Method::CONNECT, _) => {
                 let (status, stopped) = (StatusCode::NOT_IMPLEMENTED, self.parts.stopped);
+                self.counted.answered(status);
                 refuse_with(stream, status, http::HeaderMap::new(), NO_TUNNEL, stopped).await;
             }
             // RFC 9220 §3: `:protocol` has a meaning with CONNECT only.
-            (_, Some(_)) => refuse(stream, StatusCode::BAD_REQUEST, self.parts.stopped).await,
+            (_, Some(_)) => {
+                self.counted.answered(StatusCode::BAD_REQUEST);
+                refuse(stream, StatusCode::BAD_REQUEST, self.parts.stopped).await;
+            }
             (_, None) => {
                 let Ok(connection) = self.context.describe(&mut head, &self.connection, self.via) else {
-                    refuse_problem(stream, response::misforwarded(), self.parts.stopped).await;
+                    refuse_problem(stream, response::misforwarded(), self.parts.stopped, &mut self.counted).await;
                     return None;
                 };
                 self.connection = connection;
@@ -295,7 +311,10 @@ impl Answering {
                         let _ = open.set(request);
                         return self.request(head, stream).await;
                     }
-                    Err(reason) => refuse_problem(stream, response::too_many(reason), self.parts.stopped).await,
+                    Err(reason) => {
+                        let problem = response::too_many(reason);
+                        refuse_problem(stream, problem, self.parts.stopped, &mut self.counted).await;
+                    }
                 }
             }
         }
@@ -342,6 +361,7 @@ impl Answering {
             return None;
         }
         let response = answered.unwrap_or_else(|never| match never {});
+        self.counted.answered(response.status());
         write::write(self.shared.conn.clone(), send, self.parts, &method, offers, response).await
     }
 }
@@ -370,8 +390,14 @@ pub(super) async fn refuse(stream: ServerStream, status: StatusCode, stopped: St
 }
 
 /// Answers with a problem.
-pub(super) async fn refuse_problem(stream: ServerStream, problem: Response<String>, stopped: Stopped) {
+pub(super) async fn refuse_problem(
+    stream: ServerStream,
+    problem: Response<String>,
+    stopped: Stopped,
+    counted: &mut counts::Request,
+) {
     let (head, text) = problem.into_parts();
+    counted.answered(head.status);
     refuse_with(stream, head.status, head.headers, text, stopped).await;
 }
 

@@ -18,7 +18,8 @@ use super::{
 use crate::{
     admission::{Open, Refusal},
     connection::ConnectionHandle,
-    guard::Stopped,
+    counts,
+    guard::{RequestParts, Stopped},
     path,
     quic::Connection,
     rarely::rarely,
@@ -45,7 +46,7 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, ope
     }
     let Ok(connection) = asked.context.describe(&mut head, &asked.connection, asked.via) else {
         asked.sessions.ended(id);
-        refuse_problem(stream, misforwarded(), asked.parts.stopped).await;
+        refuse_problem(stream, misforwarded(), asked.parts.stopped, &mut asked.counted).await;
         return None;
     };
     let client = asked.context.counted(&connection, asked.client.clone());
@@ -62,11 +63,12 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, ope
         Err(reason) => {
             asked.sessions.ended(id);
             // draft-ietf-webtrans-http3 §5.2 leaves the way of refusing open.
-            refuse_problem(stream, too_many(reason), asked.parts.stopped).await;
+            refuse_problem(stream, too_many(reason), asked.parts.stopped, &mut asked.counted).await;
             return None;
         }
     };
-    let session = Asked { conn: asked.shared.conn.clone(), connection: asked.connection.clone(), stream, seat };
+    let (conn, connection) = (asked.shared.conn.clone(), asked.connection.clone());
+    let mut session = Asked { conn, connection, stream, seat, counted: asked.counted };
     // Before the answer, so that it comes with it or before it.
     asked.shared.allow_many_streams();
     head.extensions.insert(asked.context.origins.clone());
@@ -112,7 +114,9 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, ope
                 if let Err(refused) = offer.check_after(&head, response.extensions()) {
                     client.refused(Refusal::Origin);
                     drop(session.seat);
-                    return refuse_as(asked, session.stream, refused.into_response()).await;
+                    let refused = refused.into_response();
+                    session.counted.answered(refused.status());
+                    return refuse_as((asked.shared.conn.clone(), asked.parts), session.stream, refused).await;
                 }
                 let (request, answered) = SessionRequest::new(head, asked.connection.clone(), params);
                 let handle = handler.call(request);
@@ -143,7 +147,8 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, ope
         client.refused(refusal);
     }
     drop(session.seat);
-    refuse_as(asked, session.stream, response).await
+    session.counted.answered(response.status());
+    refuse_as((asked.shared.conn.clone(), asked.parts), session.stream, response).await
 }
 
 async fn settled(run: Option<Run>) {
@@ -158,6 +163,7 @@ struct Asked {
     connection: ConnectionHandle,
     stream: ServerStream,
     seat: Seat,
+    counted: counts::Request,
 }
 
 impl Asked {
@@ -172,10 +178,11 @@ impl Asked {
     }
 
     /// Answers as a handler has decided.
-    async fn answer(self, answer: Answer, stopped: Stopped) -> Option<Run> {
+    async fn answer(mut self, answer: Answer, stopped: Stopped) -> Option<Run> {
         match answer {
             Answer::Reject { status, headers } => {
                 drop(self.seat);
+                self.counted.answered(status);
                 refuse_with(self.stream, status, headers, "", stopped).await;
                 None
             }
@@ -202,10 +209,13 @@ impl Asked {
         if let Some(chosen) = protocol.as_deref().and_then(structured::quote) {
             response.headers_mut().insert(CHOSEN, chosen);
         }
+        let status = response.status();
         if let Err(error) = self.stream.send_response(response).await {
             debug!(%error, "the client went away before its session was opened");
             return None;
         }
+        self.counted.answered(status);
+        self.counted.opened();
         let (send, recv) = self.stream.split();
         Some(Box::pin(connect::open(self.conn, self.connection, self.seat, protocol, opened, send, recv)))
     }
@@ -218,9 +228,13 @@ fn reject(mut stream: ServerStream) {
 }
 
 /// Answers with a response of the service, and wants no more of the request.
-async fn refuse_as(asked: Answering, stream: ServerStream, response: Response<Body>) -> Option<Run> {
+async fn refuse_as(
+    (conn, parts): (Connection, RequestParts),
+    stream: ServerStream,
+    response: Response<Body>,
+) -> Option<Run> {
     let (send, recv) = stream.split();
     drop(recv);
     let (_, offers) = Takeover::new();
-    response::write(asked.shared.conn.clone(), send, asked.parts, &Method::CONNECT, offers, response).await
+    response::write(conn, send, parts, &Method::CONNECT, offers, response).await
 }

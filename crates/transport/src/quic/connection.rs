@@ -65,6 +65,46 @@ impl From<quinn::SendDatagramError> for SendDatagramError {
     }
 }
 
+/// How a connection was lost, as far as it matters for a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// TLS ended it, with this alert ([RFC 9001 §4.8](https://www.rfc-editor.org/rfc/rfc9001#section-4.8)).
+    Alert { code: u8, by_peer: bool },
+    /// Either side found an error in what QUIC itself does.
+    Engine,
+    /// Nothing arrived for too long.
+    Silence,
+    /// The peer closed it, or does not know it any more.
+    Peer,
+    /// This side closed it.
+    Here,
+}
+
+impl From<&ConnectionError> for Loss {
+    fn from(error: &ConnectionError) -> Self {
+        // RFC 9001 §4.8: an alert is a code of QUIC's from 0x100 on.
+        let found = |code: quinn_proto::TransportErrorCode, by_peer| match u64::from(code)
+            .checked_sub(0x100)
+            .and_then(|code| u8::try_from(code).ok())
+        {
+            Some(code) => Self::Alert { code, by_peer },
+            None => Self::Engine,
+        };
+        match error {
+            ConnectionError::TransportError(error) => found(error.code, false),
+            ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) > 0 => {
+                found(close.error_code, true)
+            }
+            ConnectionError::VersionMismatch | ConnectionError::CidsExhausted => Self::Engine,
+            ConnectionError::TimedOut => Self::Silence,
+            ConnectionError::LocallyClosed => Self::Here,
+            ConnectionError::ConnectionClosed(_) | ConnectionError::ApplicationClosed(_) | ConnectionError::Reset => {
+                Self::Peer
+            }
+        }
+    }
+}
+
 /// What shows whether a peer keeps receiving and reading, counted since the connection began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Traffic {

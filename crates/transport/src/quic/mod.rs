@@ -31,7 +31,7 @@ pub use config::transport;
 pub(crate) use config::{
     FEW_STREAMS, KEEP_ALIVE, OWN_STREAMS, keep_alive, receive_window, server_transport, whole_send_window,
 };
-pub(crate) use connection::{Acknowledged, Frames, INITIAL_RTT, Path, linger};
+pub(crate) use connection::{Acknowledged, Frames, INITIAL_RTT, Loss, Path, linger};
 pub use connection::{Connection, SendDatagramError};
 /// The engine itself, for what takes or gives its types.
 #[doc(no_inline)]

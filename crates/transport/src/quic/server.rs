@@ -11,7 +11,7 @@ use std::{
 use quinn::crypto::rustls::QuicServerConfig;
 
 use super::{
-    Connection, ConnectionError, NoInitialCipherSuite, ServerId, TransportConfig, receive_window, reset,
+    Connection, ConnectionError, Loss, NoInitialCipherSuite, ServerId, TransportConfig, receive_window, reset,
     runtime::{Failure, Runtime},
     varint,
 };
@@ -157,6 +157,16 @@ pub(crate) enum BeginError {
     /// A server's side can always send.
     #[error("a connection cannot begin before its handshake is complete")]
     TooEarly,
+}
+
+impl BeginError {
+    /// How it was lost.
+    pub(crate) fn loss(&self) -> Loss {
+        match self {
+            Self::NotBegun(error) | Self::Lost(error) => error.into(),
+            Self::TooEarly => Loss::Engine,
+        }
+    }
 }
 
 impl Incoming {

@@ -10,6 +10,7 @@ use super::{RunError, Via};
 use crate::{
     admission::{Handshake, Place, Refusal, Verdict},
     connection::{Admit, Incoming, Protocol},
+    counts::{Carrier, HandshakeFailure},
     fault, http3,
     panics::{self, Restarts},
     quic::{self, server::BeginError},
@@ -97,10 +98,12 @@ async fn connect(
     stop: CancellationToken,
 ) {
     let Some(incoming) = admitted(incoming, &context, place) else { return };
+    let counted = context.counts.handshake(Carrier::Quic);
     let begun = tokio::select! {
         biased;
         begun = incoming.begin() => begun,
-        () = handshaking.overdue(deadline) => {
+        reason = handshaking.overdue(deadline) => {
+            counted.failed(reason.into());
             debug!("a client's first words took too long");
             return lingering(quic::linger(quic::INITIAL_RTT), &stop).await;
         }
@@ -109,6 +112,7 @@ async fn connect(
     let (conn, handshake) = match begun {
         Ok(begun) => begun,
         Err(error) => {
+            counted.failed(HandshakeFailure::of_quic(Some(error.loss())));
             debug!(%error, "QUIC handshake failed");
             if !matches!(error, BeginError::NotBegun(_)) {
                 lingering(quic::linger(quic::INITIAL_RTT), &stop).await;
@@ -120,7 +124,8 @@ async fn connect(
         tokio::select! {
             biased;
             () = handshake => {}
-            () = handshaking.overdue(deadline) => {
+            reason = handshaking.overdue(deadline) => {
+                counted.failed(reason.into());
                 debug!("a client's handshake took too long");
                 return conn.close(http3::code::H3_NO_ERROR, b"");
             }
@@ -128,6 +133,7 @@ async fn connect(
         if conn.close_reason().is_some() {
             return;
         }
+        counted.completed();
         handshaking.complete();
         if place.claim().is_err() {
             // It came while others of the same address did.
@@ -135,6 +141,8 @@ async fn connect(
         }
     };
     Box::pin(http3::server::serve(conn.clone(), shaken, context, place.client().clone(), via, stop.clone())).await;
+    // Unless it was complete.
+    counted.failed(HandshakeFailure::of_quic(conn.close_reason().as_ref().map(Into::into)));
     let linger = conn.linger();
     drop(conn);
     lingering(linger, &stop).await;

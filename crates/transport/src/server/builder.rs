@@ -17,6 +17,7 @@ use super::{Advertise, PlainHttp, Server, ServerId, StartError, start, tls::Tls}
 use crate::{
     admission::{AskRoom, Carrier, Counters, Room},
     connection::{Admit, ConnectionEnd, ConnectionHandle, Hooks, Incoming},
+    counts::Counts,
     identity::Identity,
     limits::Limits,
     listen::{Listen, Sockets},
@@ -56,6 +57,7 @@ pub struct ServerBuilder {
     pub(super) handlers: Handlers,
     pub(super) limits: Limits,
     pub(super) counters: Counters,
+    pub(super) counts: Counts,
     pub(super) room: AskRoom,
     pub(super) status_paths: Vec<String>,
     pub(super) tls: Tls,
@@ -110,6 +112,7 @@ impl ServerBuilder {
             handlers: Handlers::default(),
             limits: Limits::default(),
             counters: Counters::default(),
+            counts: Counts::default(),
             room: AskRoom::default(),
             status_paths: Vec::new(),
             tls: Tls::default(),
@@ -292,6 +295,13 @@ impl ServerBuilder {
     #[must_use]
     pub fn admission(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What the server will have counted of its connections and requests, for what shows it. The same as
+    /// [`ServerHandle::counts`](super::ServerHandle::counts).
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Changes the TLS configuration of the listeners: the certificate for each name (`cert_resolver`), a key log,

@@ -8,7 +8,7 @@ use std::{
 use tracing::warn;
 
 use super::{BadLimit, Limits, StartError, TrustedProxies};
-use crate::{admission::Counters, quic, service::Context};
+use crate::{admission::Counters, counts::Counts, quic, service::Context};
 
 /// A server that runs. Clones are of the same server, and may outlive it.
 ///
@@ -51,6 +51,21 @@ impl ServerHandle {
     #[must_use]
     pub fn admission(&self) -> &Counters {
         self.0.context.admission.counters()
+    }
+
+    /// What the server has counted of its connections and requests.
+    ///
+    /// ```no_run
+    /// # fn doc(server: &h3cast_transport::Server) {
+    /// use h3cast_transport::counts::Protocol;
+    ///
+    /// let now = server.handle().counts().snapshot();
+    /// println!("{} connections of HTTP/3", now.connections(Protocol::Http3));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.0.context.counts
     }
 
     /// The limits that hold for clients that come now.

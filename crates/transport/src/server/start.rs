@@ -110,6 +110,7 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
         service: builder.service,
         handlers: builder.handlers,
         admission: Arc::new(Admission::new(&limits, builder.counters, Box::new(exempt), builder.room)),
+        counts: builder.counts,
         advertise: builder.advertise,
         hooks: builder.hooks,
         origins: builder.origins,

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     admission::{Admission, Carrier, Handshake, ListenerPlaces, Place, Refusal},
     connection::{Admit, Incoming, Owner, Protocol, TlsInfo},
+    counts::{self, HandshakeFailure},
     fault,
     identity::CHALLENGE,
     panics::{self, Restarts},
@@ -208,14 +209,28 @@ async fn accept_all(
                 let (owner, socket) = (own(None), Socket::new(stream, ending.clone()));
                 return connection(socket, ending, owner, counted, context, how, stop).await;
             };
+            let shaking = context.counts.handshake(counts::Carrier::Tls);
             let secured = tokio::select! {
                 biased;
                 secured = secured(tls, stream, &ending) => secured,
-                () = handshake.overdue(deadline) => return debug!(remote = %client, "TLS handshake took too long"),
-                () = idler.ousted() => return debug!(remote = %client, "a TLS handshake makes room for another connection"),
+                reason = handshake.overdue(deadline) => {
+                    shaking.failed(reason.into());
+                    return debug!(remote = %client, "TLS handshake took too long");
+                }
+                () = idler.ousted() => {
+                    shaking.failed(HandshakeFailure::Ousted);
+                    return debug!(remote = %client, "a TLS handshake makes room for another connection");
+                }
                 () = overdue(&stop, Duration::MAX) => return debug!(remote = %client, "stopped before a TLS handshake was complete"),
             };
             drop(handshake);
+            match &secured {
+                Ok(Secured::Tls(_) | Secured::Validated) => shaking.completed(),
+                Ok(Secured::Plain(_)) => shaking.forget(),
+                Err(error) => shaking.failed(HandshakeFailure::of_tls(error)),
+            }
+            // The connection may last.
+            drop(shaking);
             match secured {
                 Ok(Secured::Tls(stream)) => {
                     let owner = own(Some(TlsInfo::of_tcp(stream.get_ref().1)));

@@ -62,6 +62,7 @@ fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
             AskRoom::default(),
         )),
         hooks: Default::default(),
+        counts: Default::default(),
         origins: Default::default(),
         proxies: Default::default(),
         status_paths: Vec::new(),

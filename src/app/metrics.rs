@@ -1,0 +1,152 @@
+//! What is counted, for Prometheus: `/metrics`.
+
+mod of_connections;
+mod sheet;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use axum::{
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, header};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, prometheus_text, text},
+    registry::Registry,
+};
+
+use self::sheet::{Row, Sheet};
+use super::{
+    App, Problem, accept,
+    numbers::{Memory, Numbers},
+};
+use crate::{
+    admission::{self, Refusal},
+    feed::Status,
+};
+
+/// The format of OpenMetrics.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The numbers, in the format that the client asks for.
+pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let (request, _) = request.into_parts();
+    let decided = app.decide(&request).await?;
+    decided.require_all()?;
+    let numbers = Numbers::of(&app, &app.feeds_of(&decided));
+    let (content_type, text) = written(numbers, &request.headers);
+    let headers = [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store"), (header::VARY, "accept")];
+    Ok((headers, text).into_response())
+}
+
+/// One registry for both formats: they have the same numbers.
+fn written(numbers: Numbers, headers: &HeaderMap) -> (&'static str, String) {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(numbers));
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    match accept::prefers_open_metrics(headers) {
+        true => {
+            let _ = text::encode(&mut out, &registry);
+            (OPEN_METRICS, out)
+        }
+        false => {
+            let _ = prometheus_text::encode(&mut out, &registry);
+            (prometheus_text::CONTENT_TYPE, out)
+        }
+    }
+}
+
+impl Collector for Numbers {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut sheet = Sheet::new(encoder);
+        sheet.info("h3cast", "The version.", "version", env!("CARGO_PKG_VERSION"))?;
+        feeds(&mut sheet, self)?;
+        sheet.one("h3cast_publications", "Publications that run now.", self.publications as u64)?;
+        sheet.one("h3cast_idempotency_keys", "Idempotency-Keys that are remembered.", self.keys as u64)?;
+        if let Some(commands) = self.commands {
+            let help = "Commands that run now, or whose processes have not all ended.";
+            sheet.one("h3cast_processes", help, commands as u64)?;
+        }
+        if let Some(admission) = &self.admission {
+            admitted(&mut sheet, admission)?;
+        }
+        if let Some(counts) = &self.counts {
+            of_connections::write(&mut sheet, counts)?;
+        }
+        if let Some(memory) = &self.memory {
+            write_memory(&mut sheet, memory)?;
+        }
+        if let Some(end) = self.certificate_end {
+            let since = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+            let help = "When the certificate in use ends, in seconds since 1970.";
+            sheet.one("h3cast_certificate_not_after_seconds", help, since)?;
+        }
+        for (added, value) in &self.added {
+            sheet.added(added, *value)?;
+        }
+        Ok(())
+    }
+}
+
+/// A number of each feed: its name, what it means, and how to have it.
+type OfFeed = (&'static str, &'static str, fn(&Status) -> Row);
+
+const FEEDS: [OfFeed; 8] = [
+    ("h3cast_feed_viewers", "Viewers of the feed now.", |status| status.viewers.into()),
+    ("h3cast_feed_chunks_total", "Chunks published, or given to viewers of an on-demand feed.", |status| {
+        status.chunks.into()
+    }),
+    ("h3cast_feed_bytes_total", "Bytes of those chunks.", |status| status.bytes.into()),
+    (
+        "h3cast_feed_kept_bytes",
+        "Memory of the history for late and returning viewers, with its overhead and encodings.",
+        |status| (status.kept_bytes as u64).into(),
+    ),
+    ("h3cast_feed_skipped_total", "Chunks that viewers missed, being too far behind.", |status| status.skipped.into()),
+    ("h3cast_feed_blocked_seconds_total", "For how long publishers were held up by viewers.", |status| {
+        status.blocked.as_secs_f64().into()
+    }),
+    ("h3cast_feed_stalled", "1 while nothing can come from where the feed is kept.", |status| {
+        u64::from(status.stalled).into()
+    }),
+    ("h3cast_feed_open", "1 until the feed has ended.", |status| u64::from(status.end.is_none()).into()),
+];
+
+fn feeds(sheet: &mut Sheet<'_>, numbers: &Numbers) -> fmt::Result {
+    for (name, help, value) in FEEDS {
+        let rows = numbers.feeds.iter().map(|(feed, status)| ([("feed", feed.as_str())], value(status)));
+        sheet.family(name, help, rows)?;
+    }
+    sheet.one("h3cast_feeds", "Feeds that exist now.", numbers.all_feeds as u64)?;
+    let unlisted = numbers.all_feeds - numbers.feeds.len();
+    let help = "Feeds that clients created and that have no numbers of their own here, as there are too many.";
+    sheet.one("h3cast_feeds_unlisted", help, unlisted as u64)?;
+    let help = "Feeds that clients created and that were removed with their history, to make room for others.";
+    sheet.one("h3cast_feeds_evicted_total", help, numbers.evicted)
+}
+
+fn write_memory(sheet: &mut Sheet<'_>, memory: &Memory) -> fmt::Result {
+    let &Memory { used, charged, limit, pressure, cut } = memory;
+    sheet.one("h3cast_memory_bytes", "Memory in use: what is charged, or what the system reports.", used)?;
+    sheet.one("h3cast_memory_charged_bytes", "Memory of histories, connections and viewers.", charged)?;
+    sheet.one("h3cast_memory_limit_bytes", "Memory that may be used.", limit)?;
+    let help = "1 while new viewers are refused, 2 while slow ones are cut.";
+    sheet.one("h3cast_memory_pressure", help, pressure as u64)?;
+    sheet.one("h3cast_viewers_cut_total", "Viewers cut because memory was short.", cut)
+}
+
+fn admitted(sheet: &mut Sheet<'_>, now: &admission::Snapshot) -> fmt::Result {
+    sheet.one("h3cast_connections", "Connections now, over QUIC and TCP.", now.connections)?;
+    sheet.one("h3cast_half_open", "Connections whose handshake is in progress now.", now.handshakes)?;
+    sheet.one("h3cast_requests", "Requests open now.", now.requests)?;
+    sheet.one("h3cast_sessions", "WebTransport sessions open now.", now.sessions)?;
+    sheet.one("h3cast_initials_total", "First packets of QUIC connections.", now.initials)?;
+    let help = "Those answered with a Retry, to validate the client's address.";
+    sheet.one("h3cast_retries_total", help, now.retries)?;
+    let rows = Refusal::ALL.iter().map(|reason| ([("reason", reason.as_str())], Row::from(now.refused(*reason))));
+    sheet.family("h3cast_refused_total", "Clients and requests refused, by the reason.", rows)
+}
