@@ -8,10 +8,12 @@ mod file;
 mod guard;
 mod host;
 mod info;
+mod local;
 mod lookup;
 mod memory;
 mod metrics;
 mod numbers;
+mod overview;
 mod page;
 mod problem;
 mod publish;
@@ -23,7 +25,12 @@ mod status;
 mod stored;
 mod view;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{Router, middleware};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +45,7 @@ use self::{
     publish::Publications,
     route::{Route, named},
 };
-pub use self::{page::Page, quotas::Quotas};
+pub use self::{overview::StatusPage, page::Page, quotas::Quotas};
 use crate::{
     admission::{Counters, Refusal},
     auth::{Access, Authorize, Decider},
@@ -80,6 +87,9 @@ pub struct App {
     identity: Option<Identity>,
     origins: Origins,
     page: Page,
+    status_page: StatusPage,
+    /// When it was created.
+    since: Instant,
     coalesce: Duration,
     stopping: CancellationToken,
     admission: Option<Counters>,
@@ -114,6 +124,8 @@ impl App {
             identity: None,
             origins: Origins::default(),
             page: Page::default(),
+            status_page: StatusPage::default(),
+            since: Instant::now(),
             coalesce: Duration::ZERO,
             stopping: CancellationToken::new(),
             admission: None,
@@ -241,6 +253,22 @@ impl App {
         self.page(dir.into().map_or_else(Page::built_in, Page::folder))
     }
 
+    /// Shows a page at `/status` of what matters now, to those who may see it: feeds, viewers, rates, connections,
+    /// refusals, the certificate, memory. Its numbers are at `/status/data` as JSON. By default there is none.
+    ///
+    /// ```
+    /// use h3cast::app::StatusPage;
+    ///
+    /// # fn doc(app: h3cast::App) {
+    /// let app = app.status_page(StatusPage::Loopback);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn status_page(mut self, to: StatusPage) -> Self {
+        self.status_page = to;
+        self
+    }
+
     /// Batches small chunks for up to that long into one packet. By default a chunk leaves at once.
     #[must_use]
     pub fn coalesce(mut self, time: Duration) -> Self {
@@ -291,14 +319,16 @@ impl App {
     /// Makes a server answer with this app. Which pages may open sessions, also those of the server's own handlers,
     /// is decided by the app, that is by [`allow_origins`](Self::allow_origins), and not by
     /// [`ServerBuilder::origins`], whether that is set before or after. `/metrics` then also shows what the server
-    /// has admitted and refused. It, `/healthz` and `/readyz` are its [`ServerBuilder::status_paths`].
+    /// has admitted and refused. It, `/healthz`, `/readyz` and the [status page](Self::status_page), if there is one,
+    /// are its [`ServerBuilder::status_paths`].
     #[must_use]
     pub fn install(mut self, server: ServerBuilder) -> ServerBuilder {
         self.publications.count_in(server.admission());
         self.admission = Some(server.admission().clone());
         self.counts = Some(server.counts().clone());
-        let status = [Route::Healthz, Route::Readyz, Route::Metrics].map(Route::path);
-        server.status_paths(status).http_service(self.router())
+        let status = [Route::Healthz, Route::Readyz, Route::Metrics].map(|route| route.path().to_owned());
+        let page = overview::paths().filter(|_| self.status_page != StatusPage::Off);
+        server.status_paths(status.into_iter().chain(page)).http_service(self.router())
     }
 
     /// The routes, for any version of HTTP, with their WebTransport sessions. They work under a prefix as
@@ -316,7 +346,9 @@ impl App {
     pub fn router(&self) -> Router {
         let app = Arc::new(self.clone());
         let route = |router: Router<_>, at: &Route| router.route(at.path(), at.handler());
-        let of = |kind: fn(&Route) -> bool| Route::ALL.iter().filter(move |at| kind(at)).fold(Router::new(), route);
+        let is_there = |at: &&Route| !at.is_of_status_page() || self.status_page != StatusPage::Off;
+        let there = || Route::ALL.iter().filter(is_there);
+        let of = |kind: fn(&Route) -> bool| there().filter(move |at| kind(at)).fold(Router::new(), route);
         let feeds = of(Route::is_feed).layer(MapResponseLayer::new(named(resource::FEED)));
         let status = of(|at| !at.is_feed()).layer(MapResponseLayer::new(named(resource::STATUS)));
         let own = match &self.decider {

@@ -23,6 +23,7 @@ use crate::{
 pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let decided = app.decide(&parts).await?;
+    let has_status = app.has_status_for(&parts, &decided);
     let request = Request::from_parts(parts, body);
     let (origin, prefix) = (base_of(&request), prefix_of(request.extensions()));
     let base = format!("{origin}{prefix}");
@@ -36,6 +37,9 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
         .map(|feed| json!({ "name": feed.name(), "url": url(feed), "kind": feed.kind() }))
         .collect();
     let mut info = json!({ "version": env!("CARGO_PKG_VERSION"), "feeds": feeds });
+    if has_status {
+        info["status"] = json!(format!("{prefix}/status"));
+    }
     if app.decider.is_some() {
         info["auth"] = json!({ "token": decided.access().is_granted(), "renewal": app.renewal });
     }

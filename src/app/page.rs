@@ -20,7 +20,7 @@ use tower::{Service, ServiceExt};
 use super::{
     App, Problem, authorize,
     host::{self, base_of},
-    memory, stored,
+    memory, overview, stored,
 };
 use crate::{
     content,
@@ -119,7 +119,8 @@ impl Page {
     fn file(&self, path: &str) -> Option<PageFile> {
         let path = if path.is_empty() { INDEX } else { path };
         match &self.0 {
-            Kind::BuiltIn => PageFile::built_in(path),
+            // The status page is elsewhere, for those who may see it.
+            Kind::BuiltIn => PageFile::built_in(path).filter(|_| path != overview::PAGE),
             Kind::Files(files) => files.get(path),
             Kind::Folder(_) | Kind::Service(_) | Kind::None => None,
         }

@@ -8,7 +8,7 @@ use axum::{
 };
 use http::HeaderValue;
 
-use super::{App, info, metrics, publish, session, status, view};
+use super::{App, info, metrics, overview, publish, session, status, view};
 use crate::resource;
 
 /// The app's routes. Every one is here, with its decision: see `tests/auth/ways.rs`.
@@ -21,11 +21,24 @@ pub(super) enum Route {
     Metrics,
     Healthz,
     Readyz,
+    StatusPage,
+    StatusData,
+    StatusFile,
 }
 
 impl Route {
-    pub(super) const ALL: [Self; 7] =
-        [Self::DefaultFeed, Self::Feed, Self::Info, Self::Feeds, Self::Metrics, Self::Healthz, Self::Readyz];
+    pub(super) const ALL: [Self; 10] = [
+        Self::DefaultFeed,
+        Self::Feed,
+        Self::Info,
+        Self::Feeds,
+        Self::Metrics,
+        Self::Healthz,
+        Self::Readyz,
+        Self::StatusPage,
+        Self::StatusData,
+        Self::StatusFile,
+    ];
 
     pub(super) fn path(self) -> &'static str {
         match self {
@@ -36,11 +49,19 @@ impl Route {
             Self::Metrics => "/metrics",
             Self::Healthz => "/healthz",
             Self::Readyz => "/readyz",
+            Self::StatusPage => "/status",
+            Self::StatusData => "/status/data",
+            Self::StatusFile => "/status/{*file}",
         }
     }
 
     pub(super) fn is_feed(&self) -> bool {
         matches!(self, Self::DefaultFeed | Self::Feed)
+    }
+
+    /// Whether it is there only when the app has a status page.
+    pub(super) fn is_of_status_page(&self) -> bool {
+        matches!(self, Self::StatusPage | Self::StatusData | Self::StatusFile)
     }
 
     pub(super) fn handler(self) -> MethodRouter<Arc<App>> {
@@ -53,6 +74,9 @@ impl Route {
             Self::Metrics => get(metrics::answer),
             Self::Healthz => get(async || "ok\n"),
             Self::Readyz => get(status::ready),
+            Self::StatusPage => get(overview::page),
+            Self::StatusData => get(overview::data),
+            Self::StatusFile => get(overview::page_file),
         }
     }
 }

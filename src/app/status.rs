@@ -18,6 +18,16 @@ use crate::{
 
 /// 200 when new clients are welcome, 503 and why when not.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
+    let reasons = unready(&app);
+    let (status, text) = match reasons.is_empty() {
+        true => (StatusCode::OK, "ready".to_owned()),
+        false => (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n")),
+    };
+    (status, [(header::CACHE_CONTROL, "no-store")], text + "\n").into_response()
+}
+
+/// Why new clients are not welcome, if they are not.
+pub(super) fn unready(app: &App) -> Vec<String> {
     let mut reasons: Vec<_> = app.stopping.is_cancelled().then(|| "server: it stops".to_owned()).into_iter().collect();
     let unready = app.feeds.unready();
     // Anyone may ask this: names of feeds are for those who may read them.
@@ -28,11 +38,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     }
     let undecided = app.decider.as_ref().and_then(Decider::unready);
     reasons.extend(undecided.map(|why| format!("tokens: {why}")));
-    let (status, text) = match reasons.is_empty() {
-        true => (StatusCode::OK, "ready".to_owned()),
-        false => (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n")),
-    };
-    (status, [(header::CACHE_CONTROL, "no-store")], text + "\n").into_response()
+    reasons
 }
 
 pub(super) async fn feeds(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {

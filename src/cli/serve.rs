@@ -118,6 +118,7 @@ async fn serve(sources: Vec<Source>, mut args: ServeArgs, given: Given, commands
         .quotas(args.quotas.quotas())
         .commands(commands.clone())
         .static_dir(args.static_dir)
+        .status_page(args.status)
         .renewal(args.auth.renewal())
         .coalesce(args.coalesce);
     let app = match &tokens {

@@ -108,8 +108,9 @@ function remember(name, value, usual) {
 }
 
 /** @param {import("./info.mjs").Info} info */
-function showInfo({ version, feeds, chrome }) {
+function showInfo({ version, feeds, chrome, status }) {
   byId("version", HTMLElement).textContent = `h3cast ${version}`;
+  byId("status-page", HTMLElement).hidden = !status;
   picker.list(feeds);
   if (chrome !== "") byId("chrome-command", HTMLElement).textContent = chrome;
   byId("chrome", HTMLElement).hidden = chrome === "";

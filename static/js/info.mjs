@@ -13,6 +13,7 @@ import { watchProtocol } from "./timing.mjs";
  * @property {{ url: string, certificateHashes: CertificateHash[] } | null} webtransport
  * @property {{ token: boolean, renewal: string | null } | null} auth of a server that asks for tokens: whether the
  *   one that was shown is valid, and where a new one can be had
+ * @property {boolean} status whether this client may open the server's status page
  * @property {string} chrome the command that starts Chrome with the page over HTTP/3, or ""
  */
 
@@ -88,6 +89,7 @@ export function parseInfo(value) {
     }),
     webtransport: webtransport(info.webtransport),
     auth: auth(info.auth),
+    status: typeof info.status === "string",
     chrome: info.chrome === undefined || info.chrome === null ? "" : string(info.chrome, "chrome"),
   };
 }

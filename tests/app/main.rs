@@ -6,4 +6,5 @@ mod compression;
 mod origins;
 mod page;
 mod proxies;
+mod status_page;
 mod under_prefix;

@@ -5,7 +5,8 @@ use axum::{
     routing::{any, get},
 };
 use h3cast::{
-    App, app,
+    App,
+    app::{self, StatusPage},
     auth::{Access, Authorize, Denied, Tokens},
     feed::{Feed, Lag},
     webtransport::SessionRequest,
@@ -75,7 +76,7 @@ async fn serve(decider: impl Authorize) -> TestServer {
     }
     TestServer::start(|builder, identity| {
         let own = Router::new().route("/own", get(async || "own"));
-        let app = App::new(feeds, identity).authorize(decider).routes(own);
+        let app = App::new(feeds, identity).authorize(decider).routes(own).status_page(StatusPage::Public);
         app.install(builder.webtransport("/session", accept))
     })
     .await
@@ -96,7 +97,7 @@ fn due(path: &str, method: &Method, shows: Shows) -> u16 {
         "/stream" => or(shows == Shows::All),
         "/stream/nope" if shows == Shows::All => 404,
         "/stream/nope" => refused,
-        "/metrics" => or(shows == Shows::All),
+        "/metrics" | "/status/data" => or(shows == Shows::All),
         // Listed is what may be read; a token that is not valid is always refused.
         "/info" | "/feeds" => {
             if shows == Shows::Rubbish {
@@ -106,7 +107,7 @@ fn due(path: &str, method: &Method, shows: Shows) -> u16 {
             }
         }
         // Public.
-        "/healthz" | "/readyz" | "/" | "/fetch.html" | "/js/page.mjs" => 200,
+        "/healthz" | "/readyz" | "/" | "/fetch.html" | "/js/page.mjs" | "/status" | "/status/status.css" => 200,
         // Whoever may do anything.
         "/own" | "/session" => or(!matches!(shows, Shows::Nothing | Shows::Rubbish)),
         path => panic!("{path} is new: decide who may use it, and write it here and in docs/operations.md"),
@@ -116,7 +117,8 @@ fn due(path: &str, method: &Method, shows: Shows) -> u16 {
 #[tokio::test]
 async fn nothing_is_read_by_one_way_that_another_refuses() {
     let server = serve(tokens()).await;
-    let mut paths: Vec<String> = app::paths().iter().map(|path| path.replace("{name}", "log")).collect();
+    let mut paths: Vec<String> =
+        app::paths().iter().map(|path| path.replace("{name}", "log").replace("{*file}", "status.css")).collect();
     assert!(paths.len() >= 7);
     paths.extend(["/stream/nope", "/own", "/session", "/", "/fetch.html", "/js/page.mjs"].map(String::from));
     let mut asked = 0;
@@ -259,7 +261,8 @@ async fn a_cookie_writes_for_pages_of_this_server_only() {
 /// Handlers of the server are asked where no route opens a session: at paths of which the app has other methods, too.
 #[tokio::test]
 async fn a_session_of_ones_own_needs_a_token_at_every_path() {
-    let mut paths: Vec<String> = app::paths().iter().map(|path| path.replace("{name}", "log")).collect();
+    let mut paths: Vec<String> =
+        app::paths().iter().map(|path| path.replace("{name}", "log").replace("{*file}", "status.css")).collect();
     assert!(paths.len() >= 7);
     paths.extend(["/", "/own", "/nope", "/fetch.html"].map(String::from));
     let feeds = || ["default", "log"].map(|name| Feed::writable(name, 1 << 20, Lag::Skip));

@@ -9,6 +9,7 @@ use super::proxies::ProxyArgs;
 use super::quotas::QuotaArgs;
 use crate::{
     Listen, PlainHttp,
+    app::StatusPage,
     cli::{BrowserName, CertsArgs},
     feed::Lag,
     origin::Origin,
@@ -164,6 +165,11 @@ pub(in crate::cli) struct ServeArgs {
     /// Serve the page from this folder, re-read on every request, to work on it.
     #[arg(long = "static", env = "H3CAST_STATIC", value_name = "DIR")]
     pub(super) static_dir: Option<PathBuf>,
+    /// Who may open the status page, /status: browsers on this machine (loopback), any client (public; with
+    #[cfg_attr(feature = "jwt", doc = " --tokens or --auth, those that may read all feeds), or no one (off).")]
+    #[cfg_attr(not(feature = "jwt"), doc = " --tokens, those that may read all feeds), or no one (off).")]
+    #[arg(long, env = "H3CAST_STATUS", value_name = "loopback|public|off", default_value = "loopback", value_parser = status_page)]
+    pub(super) status: StatusPage,
     /// What to log on stderr: error, warn, info, debug, trace or off, or directives such as
     /// h3cast_transport=debug,info.
     #[arg(long, env = "H3CAST_LOG", value_name = "LEVEL", default_value = "info")]
@@ -270,6 +276,15 @@ fn token(text: &str) -> Result<String, String> {
     match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => Ok(text.to_owned()),
         false => Err("a token is visible ASCII characters, without spaces".into()),
+    }
+}
+
+fn status_page(text: &str) -> Result<StatusPage, String> {
+    match text {
+        "loopback" => Ok(StatusPage::Loopback),
+        "public" => Ok(StatusPage::Public),
+        "off" => Ok(StatusPage::Off),
+        _ => Err("write loopback, public or off".into()),
     }
 }
 

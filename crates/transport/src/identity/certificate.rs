@@ -157,8 +157,9 @@ impl Certificate {
         &self.0.subject
     }
 
-    /// Who signed it, as X.509 writes it.
-    pub(crate) fn issuer(&self) -> &str {
+    /// Who signed it, as X.509 writes it: `C=US, O=Let's Encrypt, CN=E7`.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
         &self.0.issuer
     }
 

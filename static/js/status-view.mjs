@@ -1,0 +1,247 @@
+// @ts-check
+/** Shows the numbers. What did not change is not touched, so that a reader's place and selection stay. */
+import { count, plural, size } from "./format.mjs";
+import { note, state, states } from "./status-feeds.mjs";
+import { byteRate, clock, distance, duration, moment, percent, perSecond } from "./status-format.mjs";
+import { Recent } from "./status-recent.mjs";
+
+/** @typedef {import("./status-data.mjs").Status} Status */
+/** @typedef {import("./status-data.mjs").Certificate} Certificate */
+/** @typedef {import("./status-feeds.mjs").Choice} Choice */
+/** @typedef {{ text: string, more?: string, kind?: string }} Cell what stands there, below it, and how it looks */
+
+/** How many names of a certificate, and how many reasons, are shown. */
+const SHOWN = 5;
+/** From so many days before its end on a certificate is to be renewed. */
+const SOON_DAYS = 3;
+
+/**
+ * An element that the page's markup must have.
+ * @param {string} id
+ * @returns {HTMLElement}
+ */
+export function byId(id) {
+  const element = document.getElementById(id);
+  if (element === null) throw new Error(`the page has no #${id}`);
+  return element;
+}
+
+export class StatusView {
+  #refused = new Recent();
+
+  /**
+   * @param {Status} status
+   * @param {Choice} choice which feeds were asked for
+   */
+  show(status, choice) {
+    for (const id of ["now", "feeds", "details"]) byId(id).hidden = false;
+    setText("version", `h3cast ${status.version}`);
+    this.#unready(status.unready);
+    this.#tiles(status);
+    this.#feeds(status, choice);
+    this.#clients(status);
+    this.#refusals(status);
+    fillFacts("certificate", certificate(status.certificate, status.time));
+    fillFacts("server", server(status));
+    setText("updated", `Updated ${clock(Date.now())}`);
+  }
+
+  /**
+   * @param {string} state as style.css has them
+   * @param {string} text announced by screen readers, so only at turning points
+   */
+  state(state, text) {
+    const status = byId("status");
+    if (status.textContent !== text) status.textContent = text;
+    status.dataset.state = state;
+    // Numbers that are not of now look like it.
+    document.body.toggleAttribute("data-stale", state === "error");
+  }
+
+  /** @param {string} text "" for none */
+  error(text) {
+    const error = byId("error");
+    error.hidden = text === "";
+    if (error.textContent !== text) error.textContent = text;
+  }
+
+  /** @param {string[]} reasons */
+  #unready(reasons) {
+    const box = byId("unready");
+    box.hidden = reasons.length === 0;
+    setText("unready", reasons.length === 0 ? "" : `New clients are not welcome now: ${reasons.join("; ")}.`);
+  }
+
+  /** @param {Status} status */
+  #tiles({ viewers, rate, connections, memory, publications, feeds }) {
+    setText("viewers", count(viewers));
+    setText("viewers-note", `of ${plural(feeds.total, "feed")}`);
+    setText("rate", byteRate(rate.bytes));
+    setText("rate-note", `${perSecond(rate.chunks).replace("/s", "")} chunks/s, ${plural(publications, "publisher")}`);
+    setText("connections", connections === null ? "–" : count(connections.open));
+    setText("connections-note", connections === null ? "" : plural(connections.sessions, "session"));
+    setText("memory", memory === null ? "–" : size(memory.used));
+    setText("memory-note", memory === null ? "without a limit" : `${percent(memory.used, memory.limit)} of ${size(memory.limit)}`);
+    byId("memory").dataset.kind = memory === null || memory.pressure === "low" ? "" : "bad";
+  }
+
+  /** @param {Status} status @param {Choice} choice */
+  #feeds({ feeds }, choice) {
+    setText("feeds-states", states(feeds));
+    setText("feeds-note", note(feeds, choice));
+    byId("feeds-table").hidden = feeds.list.length === 0;
+    fillRows("feeds-rows", feeds.list.map((feed) => {
+      const words = state(feed);
+      const kind = feed.state === "failed" ? "bad" : feed.state === "stalled" ? "warn" : "";
+      const skipped = feed.skipped === 0 ? "" : `, ${count(feed.skipped)} skipped`;
+      return [
+        { text: feed.name, more: words + skipped, kind: `name ${kind}` },
+        { text: words, kind: `wide ${kind}` },
+        { text: count(feed.viewers), kind: "number" },
+        { text: byteRate(feed.rate.bytes), more: feed.rate.chunks === 0 ? "" : `${perSecond(feed.rate.chunks)}`, kind: "number" },
+        { text: count(feed.skipped), kind: "number wide" },
+      ];
+    }));
+  }
+
+  /** @param {Status} status */
+  #clients({ connections, publications, viewers }) {
+    /** @type {[string, number][]} */
+    const rows = connections === null
+      ? [["Viewers", viewers], ["Publications", publications]]
+      : [
+        ["Connections", connections.open],
+        ["of which in their handshake", connections.halfOpen],
+        ["Requests", connections.requests],
+        ["WebTransport sessions", connections.sessions],
+        ["Publications", publications],
+      ];
+    fillRows("clients-rows", rows.map(([what, many]) => [{ text: what }, { text: count(many), kind: "number" }]));
+  }
+
+  /** @param {Status} status */
+  #refusals({ refused, time }) {
+    const all = refused ?? [];
+    this.#refused.add(time, new Map(all.map((one) => [one.reason, one.count])));
+    byId("refused-none").hidden = all.length > 0;
+    byId("refused-table").hidden = all.length === 0;
+    fillRows("refused-rows", all.slice(0, SHOWN).map(({ reason, text, count: many }) => {
+      const recent = this.#refused.of(reason);
+      return [
+        { text: reason, more: text },
+        { text: count(recent), kind: recent > 0 ? "number warn" : "number" },
+        { text: count(many), kind: "number" },
+      ];
+    }));
+    byId("refused-note").hidden = all.length <= SHOWN;
+    setText("refused-note", all.length <= SHOWN ? "" : `And ${plural(all.length - SHOWN, "other reason")}: see the metrics.`);
+  }
+}
+
+/**
+ * @param {Certificate | null} certificate
+ * @param {number} now the server's clock
+ * @returns {[string, Cell][]}
+ */
+function certificate(certificate, now) {
+  if (certificate === null) return [["From", { text: "another server: h3cast has none here" }]];
+  const { names, kind, issuer, notAfter } = certificate;
+  const more = names.length > SHOWN ? ` and ${count(names.length - SHOWN)} more` : "";
+  const from = { made: "this server, self-signed", "self-signed": "self-signed", issued: issuer }[kind];
+  const left = notAfter - now;
+  const look = left <= 0 ? "bad" : left < SOON_DAYS * 86_400_000 && kind !== "made" ? "warn" : "";
+  return [
+    ["For", { text: names.length === 0 ? "no name" : names.slice(0, SHOWN).join(", ") + more }],
+    ["Issuer", { text: from }],
+    [left > 0 ? "Ends" : "Ended", { text: distance(notAfter, now), more: moment(notAfter), kind: look }],
+  ];
+}
+
+/**
+ * @param {Status} status
+ * @returns {[string, Cell][]}
+ */
+function server({ version, uptime, time, memory, skipped }) {
+  /** @type {[string, Cell][]} */
+  const facts = [
+    ["Version", { text: version }],
+    ["Up for", { text: duration(uptime), more: `since ${moment(time - uptime * 1000)}` }],
+    ["Chunks skipped", { text: count(skipped) }],
+  ];
+  if (memory !== null) {
+    const words = {
+      low: "enough",
+      high: "short: new viewers are refused",
+      critical: "short: the slowest viewers are cut",
+    }[memory.pressure];
+    facts.push(["Memory", { text: words, kind: memory.pressure === "low" ? "" : "bad" }]);
+    if (memory.viewersCut > 0) facts.push(["Viewers cut", { text: count(memory.viewersCut) }]);
+  }
+  return facts;
+}
+
+/** @param {string} id @param {string} text */
+function setText(id, text) {
+  const element = byId(id);
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/**
+ * @param {HTMLElement} element
+ * @param {Cell} cell
+ */
+function fillCell(element, { text, more = "", kind = "" }) {
+  if (element.className !== kind) element.className = kind;
+  const [main = element.appendChild(document.createElement("span")), sub] = /** @type {HTMLCollectionOf<HTMLElement>} */ (element.children);
+  if (main.textContent !== text) main.textContent = text;
+  if (more === "") {
+    sub?.remove();
+    return;
+  }
+  const below = sub ?? element.appendChild(document.createElement("span"));
+  below.className = "more";
+  // Words of two lines that are read out in one need a space.
+  if (main.nextSibling === below) below.before(" ");
+  if (below.textContent !== more) below.textContent = more;
+}
+
+/**
+ * Rows of a table, whose first cells are their headers.
+ * @param {string} id of its body
+ * @param {Cell[][]} rows
+ */
+function fillRows(id, rows) {
+  const body = byId(id);
+  while (body.children.length > rows.length) body.lastElementChild?.remove();
+  rows.forEach((cells, i) => {
+    const row = body.children[i] ?? body.appendChild(document.createElement("tr"));
+    cells.forEach((cell, j) => {
+      let element = /** @type {HTMLElement | undefined} */ (row.children[j]);
+      if (element === undefined) {
+        element = row.appendChild(document.createElement(j === 0 ? "th" : "td"));
+        if (j === 0) element.setAttribute("scope", "row");
+      }
+      fillCell(element, cell);
+    });
+  });
+}
+
+/**
+ * Pairs of a list.
+ * @param {string} id
+ * @param {[string, Cell][]} facts
+ */
+function fillFacts(id, facts) {
+  const list = byId(id);
+  while (list.children.length > facts.length) list.lastElementChild?.remove();
+  facts.forEach(([name, cell], i) => {
+    let pair = list.children[i];
+    if (pair === undefined) {
+      pair = list.appendChild(document.createElement("div"));
+      pair.append(document.createElement("dt"), document.createElement("dd"));
+    }
+    const [dt, dd] = /** @type {HTMLCollectionOf<HTMLElement>} */ (pair.children);
+    if (dt !== undefined && dt.textContent !== name) dt.textContent = name;
+    if (dd !== undefined) fillCell(dd, cell);
+  });
+}

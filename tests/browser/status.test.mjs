@@ -1,0 +1,201 @@
+// The status page in both browsers: on a desk and on a phone, in light and dark, with viewers that come and go, a
+// thousand feeds, a server that goes away, and who does not get to see it.
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import https from 'node:https';
+import { networkInterfaces, tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { assertAccessible, assertFits } from './lib/accessible.mjs';
+import { chromium, firefox, open } from './lib/browsers.mjs';
+import { Server } from './lib/server.mjs';
+
+const TEST = { timeout: 60_000 };
+/** What browsers write into their console about a server that is gone. */
+const GONE = /net::ERR_|Failed to load resource|NetworkError|WebTransport/;
+/** Firefox has it from its start on: WebDriver BiDi cannot change it. */
+const DARK = { 'layout.css.prefers-color-scheme.content-override': 0 };
+const LOG = 'exec:while :; do echo "a line of the log"; sleep 0.05; done';
+/** A few feeds as they may be, and so many that no page could list them. */
+const FEW = [`build=${LOG}`, 'demo', 'deploy=exec:echo "no such host"; exit 3', 'chat.lobby=publish', 'chat.support=publish', `web.access=${LOG}`];
+const MANY = Array.from({ length: 1000 }, (_, n) => `room.${n}=publish`);
+
+/** The text of an element, without the spaces of its source. @param {import('./lib/view.mjs').View} view @param {string} selector */
+function text(view, selector) {
+  return view.page.$eval(selector, (element) => (element.textContent ?? '').replace(/\s+/g, ' ').trim());
+}
+
+/** Waits for the number of an element. @param {import('./lib/view.mjs').View} view @param {string} id @param {string} value */
+function shows(view, id, value) {
+  return view.until(`${id}: ${value}`, ([id, value]) => document.getElementById(id)?.textContent === value, [id, value]);
+}
+
+/** What the feeds' table shows of a feed. @param {import('./lib/view.mjs').View} view @param {string} name */
+function row(view, name) {
+  return view.page.$$eval('#feeds-rows tr', (rows, name) => {
+    const found = rows.find((row) => row.querySelector('th > span')?.textContent === name);
+    return found && [...found.children].map((cell) => cell.firstElementChild?.textContent);
+  }, name);
+}
+
+/** On a desk and on a phone. @param {import('./lib/view.mjs').View} view @param {string} how */
+async function assertLooks(view, how) {
+  for (const width of [1280, 360]) {
+    await view.page.setViewport({ width, height: 800 });
+    await assertFits(view, `${how}, ${width} px`);
+    await assertAccessible(view, `${how}, ${width} px`);
+    await view.shot(`status-${how}-${width}`.toLowerCase());
+  }
+}
+
+/** Asks a server at any of its addresses. @param {string} url @returns {Promise<{ status: number | undefined, body: string }>} */
+function ask(url) {
+  return new Promise((resolve, reject) => {
+    const request = https.get(url, { rejectUnauthorized: false, agent: false }, (response) => {
+      let body = '';
+      response.setEncoding('utf8').on('data', (more) => (body += more));
+      response.on('end', () => resolve({ status: response.statusCode, body }));
+    });
+    request.on('error', reject);
+  });
+}
+
+for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Firefox', firefox]])) {
+  describe(`the status page in ${name}`, () => {
+    /** @type {Server} */ let server;
+    /** @type {import('puppeteer-core').Browser} */ let browser;
+    before(async () => {
+      [server, browser] = await Promise.all([
+        Server.start({ args: ['--count', '0', '--history', '16K', ...FEW, ...MANY] }),
+        launch(),
+      ]);
+    }, TEST);
+    after(async () => {
+      await browser?.close();
+      await server?.stop();
+    }, TEST);
+
+    test('shows viewers as they come and go, a few of a thousand feeds, and fits', TEST, async () => {
+      const view = await open(browser, `${server.plain}/status`, { width: 1280, height: 800 });
+      await shows(view, 'viewers', '0');
+      assert.match(await text(view, '#feeds-note'), /^The first 20 of 1,006, by viewers\./);
+      assert.equal(await view.page.$$eval('#feeds-rows tr', (rows) => rows.length), 20);
+
+      const viewers = await Promise.all(['fetch', 'webtransport'].map((transport) =>
+        open(browser, `${server.plain}/?transport=${transport}&feed=build&autostart=1`)));
+      await Promise.all(viewers.map((viewer) => viewer.chunksShown(2)));
+      // It asks nothing while nobody sees it, and at once when it is seen again.
+      assert.equal(await text(view, '#viewers'), '0');
+      await view.page.bringToFront();
+      await shows(view, 'viewers', '2');
+      assert.equal(await view.page.$eval('#feeds-rows th span', (first) => first.textContent), 'build', 'the most viewers');
+      const [, state, count, rate, skipped] = (await row(view, 'build')) ?? [];
+      assert.deepEqual([state, count, skipped], ['open', '2', '0']);
+      assert.match(String(rate), /^[1-9][\d.]* k?B\/s$/);
+
+      await assertLooks(view, `${name}-light`);
+      if (name === 'Chromium') {
+        await view.page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: 'dark' }]);
+        await assertLooks(view, 'Chromium-dark');
+      }
+
+      await view.page.select('#sort', 'state');
+      await view.until('what failed first', () => document.querySelector('#feeds-rows th span')?.textContent === 'deploy');
+      assert.match(String((await row(view, 'deploy'))?.[1]), /^failed: .*3/);
+      await view.page.type('#find', 'Room.77');
+      await view.until('those of that name', () => document.querySelectorAll('#feeds-rows tr').length === 11);
+      assert.equal(await text(view, '#feeds-note'), '11 feeds with “Room.77” in the name.');
+
+      await viewers[0]?.close();
+      await shows(view, 'viewers', '1');
+      await viewers[1]?.close();
+      await shows(view, 'viewers', '0');
+      await view.assertClean();
+      await view.close();
+    });
+
+    test('says that the server does not answer, and is live again with it; pauses', TEST, async () => {
+      const view = await open(browser, `${server.plain}/status`);
+      await view.state(['done']);
+      const said = await text(view, '#status');
+      await server.kill();
+      await view.state(['error']);
+      assert.match(await text(view, '#status'), /^The server does not answer\./);
+      assert.equal(await text(view, '#feeds-states').then((states) => /open/.test(states)), true, 'what it said last stays');
+      await assertAccessible(view, 'when the server is gone');
+      await view.shot(`status-${name}-gone`.toLowerCase());
+      server = await server.again();
+      await view.state(['done']);
+      assert.equal(await text(view, '#status'), said, 'the same words, so that a screen reader hears of turning points only');
+
+      await view.page.focus('#pause');
+      await view.page.keyboard.press('Enter');
+      await view.state(['idle']);
+      assert.equal(await view.page.$eval('#pause', (button) => button.getAttribute('aria-pressed')), 'true');
+      await view.page.keyboard.press('Enter');
+      await view.state(['done']);
+      await view.assertClean(GONE);
+      await view.close();
+    });
+  });
+}
+
+describe('who may see the status page', () => {
+  test('beyond loopback no one, unless it is public', TEST, async () => {
+    const [address] = Object.values(networkInterfaces()).flat()
+      .filter((one) => one?.family === 'IPv4' && !one.internal).map((one) => one?.address);
+    assert.ok(address, 'this machine has an address that is not of loopback');
+    for (const [status, due] of /** @type {const} */ ([['loopback', 403], ['public', 200], ['off', 404]])) {
+      const server = await Server.start({ args: ['--listen', '0.0.0.0:0', '--status', status] });
+      try {
+        const [, port] = await server.line(/also at\s+https:\/\/0\.0\.0\.0:(\d+)/);
+        for (const path of ['/status', '/status/data', '/status/status.css']) {
+          const { status, body } = await ask(`https://${address}:${port}${path}`);
+          assert.equal(status, due, body);
+          if (due === 403) assert.match(body, /this machine only.*`status`: `public`/);
+        }
+        const { body } = await ask(`https://${address}:${port}/info`);
+        assert.equal('status' in JSON.parse(body), due === 200);
+        const here = await fetch(`${server.plain}/status`);
+        assert.equal(here.status, status === 'off' ? 404 : 200);
+      } finally {
+        await server.stop();
+      }
+    }
+  });
+
+  test('with tokens those that may read all feeds; the start page links to it', TEST, async () => {
+    const folder = await mkdtemp(path.join(tmpdir(), 'h3cast-tokens-'));
+    const file = path.join(folder, 'tokens');
+    await writeFile(file, 'read=build a-token-that-reads-build\nread=* a-token-that-reads-everything\n', { mode: 0o600 });
+    const [server, browser] = await Promise.all([Server.start({ args: ['--tokens', file, ...FEW] }), firefox({ prefs: DARK })]);
+    try {
+      const view = await open(browser, `${server.plain}/status`);
+      const give = async (/** @type {string} */ token) => {
+        await view.until('the question', () => document.querySelector('#token-form'));
+        await view.page.type('#token', token);
+        await view.page.keyboard.press('Enter');
+      };
+      await view.until('the question', () => document.querySelector('#token-form'));
+      await assertAccessible(view, 'while it asks for a token');
+      await view.shot('status-token');
+      await give('a-token-that-reads-build');
+      await view.until('why not', () => /may not read/.test(document.querySelector('#token-form')?.textContent ?? ''));
+      await give('a-token-that-reads-everything');
+      await view.state(['done']);
+      await shows(view, 'viewers', '0');
+      assert.equal(await view.page.evaluate(() => matchMedia('(prefers-color-scheme: dark)').matches), true);
+      await assertLooks(view, 'Firefox-dark');
+      // Known in this tab.
+      await view.page.goto(`${server.plain}/`);
+      await view.until('the link', () => document.querySelector('#status-page:not([hidden])'));
+      await Promise.all([view.page.waitForNavigation(), view.page.click('#status-page')]);
+      await view.state(['done']);
+      await view.assertClean(/401|403|Failed to load resource/);
+    } finally {
+      await browser.close();
+      await server.stop();
+      await rm(folder, { recursive: true, force: true });
+    }
+  });
+});
