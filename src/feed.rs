@@ -2,8 +2,9 @@
 
 pub use h3cast_feed::{
     Account, BadPattern, BadStart, Budget, Charge, Counted, DEFAULT, DEFAULT_HISTORY, End, Event, Exhausted, Family,
-    Feed, FeedError, Feeds, Filler, Gap, Keeper, KeeperError, Lag, OpenError, Past, Pattern, Pressure, PublishError,
-    Publisher, Rate, Receipt, Share, Shares, Start, Status, TryPublishError, Viewer, WrittenFeeds, WrittenLimits,
+    Feed, FeedError, Feeds, Filler, Gap, HeldFeeds, History, Hold, Keeper, KeeperError, Lag, OpenError, Past, Pattern,
+    Pressure, PublishError, Publisher, Rate, Receipt, RestoreError, Share, Shares, Start, Status, TryPublishError,
+    Viewer, WrittenFeeds, WrittenLimits,
 };
 
 /// [`Start`] by its former name.

@@ -33,6 +33,12 @@ impl Account {
         Self(None)
     }
 
+    /// Its name, if it has one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+
     /// Whether it is one client's, or one network's.
     #[must_use]
     pub fn is_known(&self) -> bool {

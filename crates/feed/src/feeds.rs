@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
-use crate::{Account, Exhausted, Feed, FeedError};
+use crate::{Account, Exhausted, Feed, FeedError, Hold};
 
 /// The name of the feed that is meant when none is named.
 pub const DEFAULT: &str = "default";
@@ -32,6 +32,12 @@ pub trait Family: Send + Sync + 'static {
 
     /// The feeds that exist now, to be listed: [`Feed::for_list`] gives clones that do not make them in use.
     fn feeds(&self) -> Vec<Feed>;
+
+    /// What publishers of its feeds in memory may do, also of those that are created from now on. By default nothing
+    /// changes.
+    fn hold(&self, hold: Hold) {
+        let _ = hold;
+    }
 
     /// Whether what stores them can be reached.
     fn is_ready(&self) -> bool;
@@ -136,6 +142,15 @@ impl Feeds {
             }
         }
         Ok(None)
+    }
+
+    /// Those that are of no family.
+    pub(crate) fn each_named(&self) -> impl Iterator<Item = &Feed> {
+        self.named.values()
+    }
+
+    pub(crate) fn each_family(&self) -> impl Iterator<Item = &Arc<dyn Family>> {
+        self.families.iter()
     }
 
     /// The feed that has that name, if it is of no family.

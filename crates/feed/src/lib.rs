@@ -65,6 +65,7 @@
 //! | [`Keeper`], [`Filler`] | feeds stored externally, with a ring of their latest chunks |
 //! | [`Budget`], [`Pressure`] | a bound on memory, and what gives way near it |
 //! | [`Feeds`], [`Family`], [`WrittenFeeds`] | the feeds of a program, by name; those that clients create |
+//! | [`HeldFeeds`], [`History`] | feeds that another process takes over, where cursors stay valid |
 //! | [`Account`], [`Shares`] | whom something is counted for, and how much each may have at once |
 //! | [`format`](mod@format) | a feed as a stream of bytes: raw, server-sent events, binary frames |
 //!
@@ -78,6 +79,7 @@ mod cost;
 mod feed;
 mod feeds;
 pub mod format;
+mod held;
 mod keeper;
 mod kept;
 mod log;
@@ -97,6 +99,7 @@ pub use chunk::Chunk;
 pub use feed::{DEFAULT_HISTORY, Feed};
 pub use feeds::{DEFAULT, Family, Feeds, OpenError};
 pub use h3cast_proto::feed::{BadCursor, Cursor, End, EndCursor, Epoch, FeedError, Gap};
+pub use held::{HeldFeeds, History, Hold, RestoreError};
 pub use keeper::{Keeper, KeeperError, Past, PublishError, Receipt, TryPublishError};
 pub use kept::Filler;
 pub use pattern::{BadPattern, Pattern};

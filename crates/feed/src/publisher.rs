@@ -15,7 +15,7 @@ use crate::{
     Cursor, End, FeedError, PublishError, Receipt, TryPublishError,
     kept::Kept,
     log,
-    ring::{Full, Ring},
+    ring::{Full, Note, Ring},
     status::FeedCounters,
 };
 
@@ -147,7 +147,7 @@ impl Publisher {
     /// cheap to keep), or the feed has ended.
     pub fn try_publish(&self, bytes: Bytes) -> Result<Cursor, TryPublishError> {
         let To::Ring(to) = &self.to else { return Err(TryPublishError::External) };
-        let cursor = to.ring.publish_now(&bytes).map_err(|full| match full {
+        let cursor = to.ring.publish_now(&bytes, &mut |_| {}).map_err(|full| match full {
             Full::Wait => TryPublishError::Full,
             Full::Ended => TryPublishError::Ended,
         })?;
@@ -162,16 +162,33 @@ impl Publisher {
     ///
     /// As there.
     pub async fn publish_as(&self, bytes: Bytes, id: impl FnOnce() -> Option<String>) -> Result<Receipt, PublishError> {
+        self.publish_noted(bytes, id, |_| {}).await
+    }
+
+    /// Like [`publish_as`](Self::publish_as), and calls `note` with the receipt. If the feed is in memory, that is while
+    /// nothing else can happen to it: a feed that is [held](crate::Feeds::hold) has no chunk that was not noted. So
+    /// `note` must not block, nor use the feed.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn publish_noted(
+        &self,
+        bytes: Bytes,
+        id: impl FnOnce() -> Option<String>,
+        mut note: impl FnMut(Receipt) + Send,
+    ) -> Result<Receipt, PublishError> {
         let size = bytes.len();
         match &self.to {
             // It is counted when it comes back, like those of other servers.
-            To::Kept(kept) => kept.keeper.publish(bytes, id()).await,
+            To::Kept(kept) => kept.keeper.publish(bytes, id()).await.inspect(|receipt| note(*receipt)),
             To::Ring(to) => {
-                let published = match to.ring.publish_now(&bytes) {
+                let mut note = |cursor| note(Receipt { cursor, size });
+                let published = match to.ring.publish_now(&bytes, &mut note) {
                     Ok(cursor) => Some(cursor),
                     Err(Full::Ended) => None,
                     // Rare, and large: boxed to keep every publisher's future small.
-                    Err(Full::Wait) => Box::pin(to.publish_later(&bytes)).await,
+                    Err(Full::Wait) => Box::pin(to.publish_later(&bytes, &mut note)).await,
                 };
                 let cursor = published.ok_or(PublishError::Ended)?;
                 to.counters.count(size);
@@ -232,8 +249,8 @@ impl PublisherGuard {
 
     /// Publishes when it can, and logs it if that takes long: one viewer that does not read is enough for
     /// that.
-    async fn publish_later(&self, bytes: &Bytes) -> Option<Cursor> {
-        let mut publishing = pin!(self.ring.publish(bytes));
+    async fn publish_later(&self, bytes: &Bytes, note: &mut Note<'_>) -> Option<Cursor> {
+        let mut publishing = pin!(self.ring.publish(bytes, note));
         let mut since = Instant::now();
         loop {
             let waited = timeout(LONG, publishing.as_mut()).await;

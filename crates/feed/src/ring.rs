@@ -7,14 +7,17 @@ mod contents;
 mod viewer;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::Waker,
 };
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::{Chunk, Cursor, End, EndCursor, Epoch, Start, Status};
+use crate::{Chunk, Cursor, End, EndCursor, Epoch, History, RestoreError, Start, Status};
 use contents::{Contents, cost};
 pub(crate) use viewer::RingViewer;
 
@@ -34,7 +37,8 @@ pub enum Lag {
 /// The ring of a live feed.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    epoch: Epoch,
+    /// Its number. It changes only before the ring is used.
+    epoch: AtomicU64,
     lag: Lag,
     /// Its size in memory, in bytes: chunks, their encodings, and the overhead of both.
     history: usize,
@@ -58,7 +62,7 @@ impl Ring {
     /// A ring that begins at the number `next`; chunks before `now` are not new.
     pub(crate) fn starting_at(epoch: Epoch, history: usize, lag: Lag, next: u64, now: u64) -> Self {
         Self {
-            epoch,
+            epoch: AtomicU64::new(epoch.0),
             lag,
             history,
             now,
@@ -70,7 +74,7 @@ impl Ring {
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
-        self.epoch
+        Epoch(self.epoch.load(Ordering::Relaxed))
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
@@ -78,26 +82,26 @@ impl Ring {
     }
 
     /// Publishes a chunk, unless that has to wait: see [`publish`](Self::publish).
-    pub(crate) fn publish_now(&self, bytes: &Bytes) -> Result<Cursor, Full> {
+    pub(crate) fn publish_now(&self, bytes: &Bytes, note: &mut Note<'_>) -> Result<Cursor, Full> {
         let _turn = match self.lag {
             Lag::Block => Some(self.turn.try_lock().map_err(|_| Full::Wait)?),
             Lag::Skip | Lag::Disconnect => None,
         };
-        self.try_publish(bytes)
+        self.try_publish(bytes, note)
     }
 
     /// Publishes a chunk. With [`Lag::Block`], waits until no viewer loses one by that. `None` if the feed has
     /// ended.
     ///
     /// Cancel-safe: when dropped, nothing is published.
-    pub(crate) async fn publish(&self, bytes: &Bytes) -> Option<Cursor> {
+    pub(crate) async fn publish(&self, bytes: &Bytes, note: &mut Note<'_>) -> Option<Cursor> {
         let _turn = match self.lag {
             Lag::Block => Some(self.turn.lock().await),
             Lag::Skip | Lag::Disconnect => None,
         };
         loop {
             let room = self.room.notified();
-            match self.try_publish(bytes) {
+            match self.try_publish(bytes, note) {
                 Ok(cursor) => return Some(cursor),
                 Err(Full::Ended) => return None,
                 Err(Full::Wait) => room.await,
@@ -105,10 +109,13 @@ impl Ring {
         }
     }
 
-    fn try_publish(&self, bytes: &Bytes) -> Result<Cursor, Full> {
+    fn try_publish(&self, bytes: &Bytes, note: &mut Note<'_>) -> Result<Cursor, Full> {
         let mut contents = self.lock();
         if contents.end.is_some() {
             return Err(Full::Ended);
+        }
+        if contents.held {
+            return Err(Full::Wait);
         }
         let history = self.history as u64;
         if self.lag == Lag::Block
@@ -123,10 +130,12 @@ impl Ring {
         }
         let seq = contents.next;
         contents.push(Arc::new(Chunk::new(seq, bytes.clone())), history);
+        let cursor = Cursor { epoch: self.epoch(), seq };
+        note(cursor);
         let waiting = contents.wake();
         drop(contents);
         waiting.into_iter().flatten().for_each(Waker::wake);
-        Ok(Cursor { epoch: self.epoch, seq })
+        Ok(cursor)
     }
 
     /// Adds a chunk of a feed that is stored externally, and numbered there. Whether it was new; one that was
@@ -168,7 +177,7 @@ impl Ring {
     pub(crate) fn is_over(&self, had: EndCursor) -> bool {
         let contents = self.lock();
         let ended = matches!(contents.end, Some(End::Clean | End::Failed(_)));
-        ended && had.epoch == self.epoch && had.last.is_none_or(|last| last.saturating_add(1) >= contents.next)
+        ended && had.epoch == self.epoch() && had.last.is_none_or(|last| last.saturating_add(1) >= contents.next)
     }
 
     /// The number of the next chunk, or the least that it may have.
@@ -224,6 +233,38 @@ impl Ring {
         first
     }
 
+    /// Has publishers wait, or not any more.
+    pub(crate) fn hold(&self, held: bool) {
+        self.lock().held = held;
+        self.room.notify_waiters();
+    }
+
+    /// What it is now, unless it has ended.
+    pub(crate) fn history(&self) -> Option<History> {
+        let contents = self.lock();
+        let chunks = contents.chunks.iter().map(|slot| slot.chunk.clone()).collect();
+        contents.end.is_none().then(|| History::new(self.epoch(), contents.next, chunks))
+    }
+
+    /// Continues another one.
+    pub(crate) fn restore(&self, history: History) -> Result<(), RestoreError> {
+        let History { epoch, next, chunks } = history;
+        let first = next.checked_sub(chunks.len() as u64).ok_or(RestoreError::Gap)?;
+        if !chunks.iter().map(|chunk| chunk.seq).eq(first..next) {
+            return Err(RestoreError::Gap);
+        }
+        let mut contents = self.lock();
+        if contents.end.is_some() || contents.next > 0 {
+            return Err(RestoreError::NotNew);
+        }
+        self.epoch.store(epoch.0, Ordering::Relaxed);
+        (contents.floor, contents.next, contents.count) = (first, first, first);
+        for chunk in chunks {
+            contents.push(chunk, self.history as u64);
+        }
+        Ok(())
+    }
+
     pub(crate) async fn ended(&self) {
         loop {
             let over = self.over.notified();
@@ -238,10 +279,10 @@ impl Ring {
     pub(crate) fn report(&self, status: &mut Status) {
         let mut contents = self.lock();
         contents.trim(self.history as u64);
-        status.epoch = Some(self.epoch);
+        status.epoch = Some(self.epoch());
         status.chunks = contents.count;
         status.kept_bytes = usize::try_from(contents.charged()).unwrap_or(usize::MAX);
-        status.oldest = contents.chunks.front().map(|first| Cursor { epoch: self.epoch, seq: first.chunk.seq });
+        status.oldest = contents.chunks.front().map(|first| Cursor { epoch: self.epoch(), seq: first.chunk.seq });
         status.skipped = contents.skipped;
         status.stalled = contents.stalled;
         status.end.clone_from(&contents.end);
@@ -258,10 +299,10 @@ impl Ring {
             Start::Start => (0, false),
             Start::Now => (contents.next, false),
             Start::Last(many) => (contents.last(many).unwrap_or_default(), false),
-            Start::After(cursor) if cursor.epoch == self.epoch => {
+            Start::After(cursor) if cursor.epoch == self.epoch() => {
                 (cursor.seq.saturating_add(1).min(contents.next), false)
             }
-            Start::End(epoch) if epoch == self.epoch => (contents.next, false),
+            Start::End(epoch) if epoch == self.epoch() => (contents.next, false),
             // Of another run: all of this one is new.
             Start::After(_) | Start::End(_) => (0, true),
         };
@@ -287,6 +328,9 @@ impl Ring {
         RingViewer::new(self.clone(), next, stalled)
     }
 }
+
+/// Notes a chunk as it is published, while nothing else can happen to its feed. It must not block.
+pub(crate) type Note<'a> = dyn FnMut(Cursor) + Send + 'a;
 
 /// Why a chunk is not published.
 pub(crate) enum Full {

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::interval;
 
 use self::made::Made;
-use crate::{Account, BadPattern, Exhausted, Family, Feed, FeedError, Lag, OpenError, Pattern, log::Evictions};
+use crate::{Account, BadPattern, Exhausted, Family, Feed, FeedError, Hold, Lag, OpenError, Pattern, log::Evictions};
 
 /// How often feeds that are not used are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -133,8 +133,8 @@ impl WrittenFeeds {
 
     /// For one who may write it.
     fn open_now(&self, name: &str, account: &Account) -> Result<Feed, Exhausted> {
-        let new = || Feed::writable(name, self.history, self.lag);
         let mut made = self.lock();
+        let new = self.new_feed(name, made.hold);
         let opened = made.open(name, account, &self.limits, new);
         drop(made);
         let (feed, evicted) = opened?;
@@ -146,7 +146,18 @@ impl WrittenFeeds {
 
     /// For one who only views it.
     fn view_now(&self, name: &str) -> Feed {
-        self.lock().view(name, || Feed::writable(name, self.history, self.lag))
+        let mut made = self.lock();
+        let new = self.new_feed(name, made.hold);
+        made.view(name, new)
+    }
+
+    /// Creates a feed, if it is asked to.
+    fn new_feed(&self, name: &str, hold: Hold) -> impl FnOnce() -> Feed {
+        move || {
+            let feed = Feed::writable(name, self.history, self.lag);
+            feed.hold(hold);
+            feed
+        }
     }
 }
 
@@ -174,6 +185,10 @@ impl Family for WrittenFeeds {
     /// Those that were written.
     fn feeds(&self) -> Vec<Feed> {
         self.lock().written()
+    }
+
+    fn hold(&self, hold: Hold) {
+        self.lock().hold(hold);
     }
 
     fn is_ready(&self) -> bool {

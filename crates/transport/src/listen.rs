@@ -8,7 +8,7 @@ use std::{
     str::FromStr,
 };
 
-pub(crate) use sockets::{Bound, Sockets, enlarge_buffers, handed_in, handed_in_plain};
+pub(crate) use sockets::{Bound, Pool, Sockets, enlarge_buffers, handed_in, handed_in_plain};
 
 /// `HOST:PORT` to listen on. The name `localhost` means both `127.0.0.1` and `[::1]`; port 0 takes
 /// a free port, the same one for all its sockets.
@@ -195,7 +195,7 @@ mod tests {
 
     #[tokio::test]
     async fn localhost_has_one_port_for_all_its_sockets() {
-        let bound = Listen::localhost(0).bind(Sockets::UdpAndTcp).await.unwrap();
+        let bound = Listen::localhost(0).bind(Sockets::UdpAndTcp, &mut Pool::default()).await.unwrap();
         let ports: Vec<u16> = bound
             .udp
             .iter()
@@ -207,14 +207,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_told() {
-        let first = Listen::localhost(0).bind(Sockets::UdpAndTcp).await.unwrap();
-        let again = Listen::localhost(first.port).bind(Sockets::UdpAndTcp).await.unwrap_err();
+        let first = Listen::localhost(0).bind(Sockets::UdpAndTcp, &mut Pool::default()).await.unwrap();
+        let again = Listen::localhost(first.port).bind(Sockets::UdpAndTcp, &mut Pool::default()).await.unwrap_err();
         assert!(matches!(again, ListenError::InUse { .. }), "{again}");
     }
 
     #[tokio::test]
     async fn plain_http_is_for_loopback() {
         let listen: Listen = "0.0.0.0:0".parse().unwrap();
-        assert!(matches!(listen.bind_plain().await, Err(ListenError::NotLoopback { .. })));
+        assert!(matches!(listen.bind_plain(&mut Pool::default()).await, Err(ListenError::NotLoopback { .. })));
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Contents {
     pub(super) end: Option<End>,
     /// What stores the feed cannot be reached.
     pub(super) stalled: bool,
+    /// Publishers wait: another process takes the feed over.
+    pub(super) held: bool,
     /// The wakers of viewers that wait for the next chunk.
     pub(super) waiting: Vec<Option<Waker>>,
     /// The places in it whose viewer has left.

@@ -9,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::WrittenLimits;
-use crate::{Account, Exhausted, Feed};
+use crate::{Account, Exhausted, Feed, Hold};
 
 /// For how long a feed must not have been written to give way although it has viewers.
 const SILENT: Duration = Duration::from_secs(60);
@@ -26,6 +26,8 @@ pub(super) struct Made {
     pub(super) waiting: BTreeMap<String, Feed>,
     /// How many of those there were when they were looked at last.
     looked: usize,
+    /// What their publishers may do.
+    pub(super) hold: Hold,
 }
 
 pub(super) struct OneFeed {
@@ -66,6 +68,12 @@ impl Made {
     /// Those that were written, to be listed.
     pub(super) fn written(&self) -> Vec<Feed> {
         self.by_name.values().filter(|one| !one.is_empty()).map(|one| one.feed.for_list()).collect()
+    }
+
+    /// What publishers of all may do.
+    pub(super) fn hold(&mut self, hold: Hold) {
+        self.hold = hold;
+        self.by_name.values().map(|one| &one.feed).chain(self.waiting.values()).for_each(|feed| feed.hold(hold));
     }
 
     /// Ends all.

@@ -63,6 +63,28 @@ impl Sockets {
     }
 }
 
+/// Sockets of another process, to be used instead of binding their addresses again.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    pub(crate) udp: Vec<UdpSocket>,
+    pub(crate) tcp: Vec<TcpListener>,
+}
+
+impl Pool {
+    fn take<T>(sockets: &mut Vec<T>, is_at: impl Fn(&T) -> bool) -> Option<T> {
+        let at = sockets.iter().position(is_at)?;
+        Some(sockets.swap_remove(at))
+    }
+
+    fn take_udp(&mut self, at: SocketAddr) -> Option<UdpSocket> {
+        Self::take(&mut self.udp, |udp| udp.local_addr().is_ok_and(|bound| bound == at))
+    }
+
+    fn take_tcp(&mut self, at: SocketAddr) -> Option<TcpListener> {
+        Self::take(&mut self.tcp, |tcp| tcp.local_addr().is_ok_and(|bound| bound == at))
+    }
+}
+
 /// With port 0: how often to try when the free port of one socket is taken for another. The
 /// sockets stay bound, so that nothing is probed and let go.
 const PORT_TRIES: usize = 32;
@@ -73,35 +95,35 @@ const UDP_BUFFER: usize = 4 << 20;
 
 impl Listen {
     /// Binds every address of it, or none.
-    pub(crate) async fn bind(&self, sockets: Sockets) -> Result<Bound, ListenError> {
-        self.bind_all(&self.addresses().await?, sockets)
+    pub(crate) async fn bind(&self, sockets: Sockets, pool: &mut Pool) -> Result<Bound, ListenError> {
+        self.bind_all(&self.addresses().await?, sockets, pool)
     }
 
     /// The same for plain HTTP.
-    pub(crate) async fn bind_plain(&self) -> Result<Bound, ListenError> {
+    pub(crate) async fn bind_plain(&self, pool: &mut Pool) -> Result<Bound, ListenError> {
         let addresses = self.addresses().await?;
         for ip in &addresses {
             loopback((*ip, self.port).into())?;
         }
-        self.bind_all(&addresses, Sockets::Tcp)
+        self.bind_all(&addresses, Sockets::Tcp, pool)
     }
 
-    fn bind_all(&self, addresses: &[IpAddr], sockets: Sockets) -> Result<Bound, ListenError> {
+    fn bind_all(&self, addresses: &[IpAddr], sockets: Sockets, pool: &mut Pool) -> Result<Bound, ListenError> {
         let mut tries = if self.port == 0 { PORT_TRIES } else { 1 };
         loop {
             tries -= 1;
-            match self.bind_once(addresses, sockets) {
+            match self.bind_once(addresses, sockets, pool) {
                 Err(ListenError::InUse { .. }) if tries > 0 => {}
                 other => return other,
             }
         }
     }
 
-    fn bind_once(&self, addresses: &[IpAddr], sockets: Sockets) -> Result<Bound, ListenError> {
+    fn bind_once(&self, addresses: &[IpAddr], sockets: Sockets, pool: &mut Pool) -> Result<Bound, ListenError> {
         let mut bound = Bound::new(authority(&self.host), self.port);
         for ip in addresses {
             let address = SocketAddr::new(*ip, bound.port);
-            match bind_at(address, sockets) {
+            match bind_at(address, sockets, pool) {
                 Ok((port, udp, tcp)) => {
                     bound.port = port;
                     bound.udp.extend(udp);
@@ -165,10 +187,20 @@ fn no_such_address(error: &io::Error) -> bool {
 }
 
 /// Binds what is wanted, all at the port that the first has got.
-fn bind_at(mut address: SocketAddr, sockets: Sockets) -> io::Result<(u16, Option<UdpSocket>, Option<TcpListener>)> {
+fn bind_at(
+    mut address: SocketAddr,
+    sockets: Sockets,
+    pool: &mut Pool,
+) -> io::Result<(u16, Option<UdpSocket>, Option<TcpListener>)> {
     let domain = Domain::for_address(address);
     let (mut udp, mut tcp) = (None, None);
     if sockets.has_tcp() {
+        tcp = pool.take_tcp(address);
+    }
+    if sockets.has_udp() {
+        udp = pool.take_udp(address);
+    }
+    if sockets.has_tcp() && tcp.is_none() {
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -184,7 +216,7 @@ fn bind_at(mut address: SocketAddr, sockets: Sockets) -> io::Result<(u16, Option
         address.set_port(listener.local_addr()?.port());
         tcp = Some(listener);
     }
-    if sockets.has_udp() {
+    if sockets.has_udp() && udp.is_none() {
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;

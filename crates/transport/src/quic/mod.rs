@@ -12,12 +12,15 @@
 //! | `control` | streams that h3 itself needs, opened by h3-quinn |
 //! | `traits` | errors as h3 takes them, and h3's `RecvStream` |
 //! | `runtime` | tokio as quinn sees it |
-//! | `reset`, `routing` | stateless resets, and connection ids that name their server |
+//! | `reset`, `routing` | stateless resets, and connection ids that name their server and their process |
+//! | `relay` | a socket that one process reads for several |
 
 pub(crate) mod client;
 mod config;
 mod connection;
 pub(crate) mod control;
+#[cfg_attr(not(unix), path = "no_relay.rs")]
+pub(crate) mod relay;
 mod reset;
 mod routing;
 mod runtime;

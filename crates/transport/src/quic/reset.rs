@@ -3,29 +3,31 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::routing::{Routable, ServerId};
+use super::routing::Ids;
 use crate::crypto::hmac;
 use quinn::EndpointConfig;
-use quinn_proto::HashedConnectionIdGenerator;
 
 /// Between two resets, so that they cannot be made a flood.
 const INTERVAL: Duration = Duration::from_millis(1);
 
-/// The configuration of an endpoint. Its keys come from a secret that stays over restarts.
-pub(super) fn endpoint(secret: &[u8], server: Option<&ServerId>) -> EndpointConfig {
-    let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
-    let tag = |purpose: &[u8]| hmac::sign(&secret, purpose);
-    let key = hmac::Key::new(hmac::HMAC_SHA256, tag(b"stateless reset").as_ref());
+/// What an endpoint has from a secret that stays over restarts: a key for one purpose.
+fn derived(secret: &[u8], purpose: &[u8]) -> hmac::Tag {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), purpose)
+}
+
+/// By this a packet of the server before is told from one that was never for it.
+pub(super) fn secret_of_ids(secret: &[u8]) -> [u8; 32] {
+    let mut own = [0; 32];
+    own.copy_from_slice(derived(secret, b"connection id").as_ref());
+    own
+}
+
+/// The configuration of an endpoint with these connection ids.
+pub(super) fn endpoint(secret: &[u8], ids: &Ids) -> EndpointConfig {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, derived(secret, b"stateless reset").as_ref());
     let mut config = EndpointConfig::new(Arc::new(key));
-    // By this key a packet of the server before is told from one that was never for it.
-    let ids = tag(b"connection id").as_ref().iter().take(8).fold(0, |ids, byte| ids << 8 | u64::from(*byte));
-    match server {
-        None => config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids))),
-        Some(server) => {
-            let routable = Routable::new(server.clone(), hmac::Key::new(hmac::HMAC_SHA256, &ids.to_be_bytes()));
-            config.cid_generator(move || Box::new(routable.clone()))
-        }
-    };
+    let ids = ids.clone();
+    config.cid_generator(move || Box::new(ids.clone()));
     config.min_reset_interval(INTERVAL);
     config
 }

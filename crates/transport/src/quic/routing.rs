@@ -13,11 +13,13 @@ use crate::crypto::{
 };
 
 /// What tells ids apart: random bytes.
-const NONCE: usize = 4;
-/// And a hash of them, so that what was never an id of this server is told from an old one.
+const NONCE: usize = 3;
+/// A hash of what precedes it, so that what was never an id of this server is told from an old one.
 const TAG: usize = 4;
-/// An id has at most 20 bytes (RFC 9000 §17.2), one of them about the others.
-const LONGEST: usize = 20 - 1 - NONCE - TAG;
+/// An id has at most 20 bytes (RFC 9000 §17.2): one is about the others, one names the process.
+const LONGEST: usize = 20 - 1 - NONCE - 1 - TAG;
+/// What `Ids` are written as for another process: the layout of that, and of ids.
+const LAYOUT: u8 = 1;
 
 /// Which server of several behind a load balancer this one is: 1 to 11 bytes, written in hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,50 +52,118 @@ impl fmt::Display for ServerId {
     }
 }
 
-/// Makes ids that a load balancer can read.
+/// Makes connection ids, and recognises those of processes with the same secret: of the one before after a restart, of
+/// those that still have connections after a hand-over. Which process it was, only they can read.
 #[derive(Clone)]
-pub(super) struct Routable {
-    server: ServerId,
+pub(super) struct Ids {
+    /// Which a load balancer reads, if there is one.
+    server: Option<ServerId>,
+    secret: [u8; SECRET],
     key: hmac::Key,
+    /// Which of the processes that use a socket at the same time.
+    process: u8,
     random: SystemRandom,
 }
 
-impl Routable {
-    pub(super) fn new(server: ServerId, key: hmac::Key) -> Self {
-        Self { server, key, random: SystemRandom::new() }
-    }
+/// The length of the secret by which ids are recognised, in bytes.
+const SECRET: usize = 32;
 
-    fn len(&self) -> usize {
-        1 + self.server.0.len() + NONCE + TAG
-    }
-
-    /// The first byte: the rotation of the configuration, 0, and how many bytes follow (§3.1, §3.3).
-    fn first(&self) -> u8 {
-        (self.len() - 1) as u8
-    }
-
-    fn tag(&self, id: &[u8]) -> [u8; TAG] {
-        let mut tag = [0; TAG];
-        tag.copy_from_slice(&hmac::sign(&self.key, id).as_ref()[..TAG]);
-        tag
+impl std::fmt::Debug for Ids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ids").field("server", &self.server).field("process", &self.process).finish_non_exhaustive()
     }
 }
 
-impl ConnectionIdGenerator for Routable {
+impl Ids {
+    pub(super) fn new(server: Option<ServerId>, secret: [u8; SECRET], process: u8) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
+        Self { server, secret, key, process, random: SystemRandom::new() }
+    }
+
+    pub(super) fn process(&self) -> u8 {
+        self.process
+    }
+
+    /// For another process, which must keep it secret.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let server = self.server.as_ref().map_or(&[][..], |server| &server.0);
+        [&[LAYOUT, self.process][..], &self.secret, server].concat()
+    }
+
+    /// What another process has written; `None` if that is of another version.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let ([LAYOUT, process], rest) = bytes.split_first_chunk()? else { return None };
+        let (secret, server) = rest.split_first_chunk::<SECRET>()?;
+        let server = Some(server).filter(|server| !server.is_empty()).map(|server| ServerId(server.to_vec()));
+        if server.as_ref().is_some_and(|server| server.0.len() > LONGEST) {
+            return None;
+        }
+        Some(Self::new(server, *secret, *process))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.server.as_ref().map_or(0, |server| 1 + server.0.len()) + NONCE + 1 + TAG
+    }
+
+    /// What comes before the random bytes. First, the rotation of the configuration, 0, and how many bytes follow
+    /// (§3.1, §3.3).
+    fn head(&self) -> Vec<u8> {
+        let Some(server) = &self.server else { return Vec::new() };
+        [&[(self.len() - 1) as u8], &*server.0].concat()
+    }
+
+    /// What hides the process, and the tag, of an id that begins so.
+    fn seal(&self, beginning: &[u8]) -> (u8, [u8; TAG]) {
+        let hash = hmac::sign(&self.key, beginning);
+        let mut tag = [0; TAG];
+        tag.copy_from_slice(&hash.as_ref()[..TAG]);
+        (hash.as_ref()[TAG], tag)
+    }
+
+    /// Which process made an id; `None` if none of these has.
+    pub(super) fn process_of(&self, id: &[u8]) -> Option<u8> {
+        let (rest, tag) = id.split_last_chunk::<TAG>()?;
+        let (hidden, beginning) = rest.split_last()?;
+        if id.len() != self.len() {
+            return None;
+        }
+        let (mask, expected) = self.seal(beginning);
+        (*tag == expected).then_some(hidden ^ mask)
+    }
+
+    /// Which process made the id of the connection that a packet is for. Their length is not in packets after the
+    /// handshake (RFC 9000 §17.3).
+    pub(super) fn process_of_packet(&self, packet: &[u8]) -> Option<u8> {
+        let (first, rest) = packet.split_first()?;
+        let id = match first & 0x80 {
+            0 => rest.get(..self.len())?,
+            _ => {
+                // After the version.
+                let (length, rest) = rest.get(4..)?.split_first()?;
+                rest.get(..usize::from(*length))?
+            }
+        };
+        self.process_of(id)
+    }
+}
+
+impl ConnectionIdGenerator for Ids {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut nonce = [0; NONCE];
         // Without randomness there would have been no handshake.
         let _ = self.random.fill(&mut nonce);
-        let mut id = [&[self.first()], &*self.server.0, &nonce].concat();
-        id.extend(self.tag(&id));
+        let mut id = self.head();
+        id.extend(nonce);
+        let (mask, tag) = self.seal(&id);
+        id.push(self.process ^ mask);
+        id.extend(tag);
         ConnectionId::new(&id)
     }
 
-    /// Those of others with the same key too: what the load balancer sends here because its server is
+    /// Those of others with the same key too: what a load balancer sends here because its server is
     /// gone is answered with a stateless reset (RFC 9000 §10.3), so that the client need not time out.
     fn validate(&self, id: &ConnectionId) -> Result<(), InvalidCid> {
-        let (id, tag) = id.split_last_chunk::<TAG>().ok_or(InvalidCid)?;
-        if id.len() + TAG == self.len() && *tag == self.tag(id) { Ok(()) } else { Err(InvalidCid) }
+        self.process_of(id).map(drop).ok_or(InvalidCid)
     }
 
     fn cid_len(&self) -> usize {
@@ -118,24 +188,61 @@ mod tests {
         }
     }
 
+    fn ids(server: &str, secret: u8, process: u8) -> Ids {
+        Ids::new(server.parse().ok(), [secret; SECRET], process)
+    }
+
     #[test]
     fn ids_name_their_server() {
-        let key = |text: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, text);
-        let mut ids = Routable::new("c4605e".parse().unwrap(), key(b"a"));
-        let (one, other) = (ids.generate_cid(), ids.generate_cid());
+        let mut own = ids("c4605e", 1, 7);
+        let (one, other) = (own.generate_cid(), own.generate_cid());
         assert_ne!(one, other);
         // As a load balancer reads it.
         assert_eq!((one[0], &one[1..4], one.len()), (11, &[0xc4, 0x60, 0x5e][..], 12));
-        assert_eq!(one.len(), ids.cid_len());
-        assert!(ids.validate(&one).is_ok());
+        assert_eq!(one.len(), own.cid_len());
+        assert!(own.validate(&one).is_ok());
         let mut changed = one.to_vec();
         changed[5] ^= 1;
-        assert!(ids.validate(&ConnectionId::new(&changed)).is_err());
-        assert!(ids.validate(&ConnectionId::new(&one[..8])).is_err());
+        assert!(own.validate(&ConnectionId::new(&changed)).is_err());
+        assert!(own.validate(&ConnectionId::new(&one[..8])).is_err());
         // One that was there before it, and one that is gone.
-        let other = |id: &str| Routable::new(id.parse().unwrap(), key(b"a"));
-        assert!(other("c4605f").validate(&one).is_ok());
-        assert!(other("c460").validate(&one).is_err());
-        assert!(Routable::new("c4605e".parse().unwrap(), key(b"b")).validate(&one).is_err());
+        assert!(ids("c4605f", 1, 8).validate(&one).is_ok());
+        assert!(ids("c460", 1, 7).validate(&one).is_err());
+        assert!(ids("c4605e", 2, 7).validate(&one).is_err());
+    }
+
+    #[test]
+    fn ids_name_their_process_to_those_who_know() {
+        for server in ["", "c4605e"] {
+            let (mut old, new) = (ids(server, 1, 7), ids(server, 1, 8));
+            let id = old.generate_cid();
+            assert_eq!(new.process_of(&id), Some(7));
+            assert_eq!(ids(server, 2, 7).process_of(&id), None);
+            // As written for another process, of another secret too.
+            let told = Ids::from_bytes(&old.to_bytes()).unwrap();
+            assert_eq!((told.process_of(&id), told.process(), told.len()), (Some(7), 7, id.len()));
+            let short = [&[0x40], &*id, b"payload"].concat();
+            let long = [&[0xe0, 0, 0, 0, 1, id.len() as u8], &*id, &[0], b"payload"].concat();
+            for packet in [&short, &long] {
+                assert_eq!(new.process_of_packet(packet), Some(7));
+                for length in 0..=id.len() {
+                    assert_eq!(new.process_of_packet(&packet[..length]), None);
+                }
+            }
+            // What a client has made up for its first packets.
+            let first = [&[0xc0, 0, 0, 0, 1, 8], &[9; 8][..], b"payload"].concat();
+            assert_eq!(new.process_of_packet(&first), None);
+        }
+        assert!(Ids::from_bytes(&[]).is_none());
+        assert!(Ids::from_bytes(&[LAYOUT + 1; 40]).is_none());
+        assert!(Ids::from_bytes(&[LAYOUT; 60]).is_none());
+    }
+
+    /// What an observer could tell processes by would link connections, and show restarts.
+    #[test]
+    fn the_process_is_hidden() {
+        let mut ids = ids("", 1, 7);
+        let bytes: std::collections::BTreeSet<u8> = (0..64).map(|_| ids.generate_cid()[NONCE]).collect();
+        assert!(bytes.len() > 16);
     }
 }

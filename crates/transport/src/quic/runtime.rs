@@ -19,6 +19,7 @@ use quinn::{
 };
 use tokio::time::{Sleep, sleep_until};
 
+use super::relay::Relay;
 use crate::rarely::Door;
 
 /// Like [`quinn::TokioRuntime`], with a [`Timer`] and a [`Socket`] of our own.
@@ -26,6 +27,8 @@ use crate::rarely::Door;
 pub(crate) struct Runtime {
     /// Of its socket.
     pub(super) failure: Failure,
+    /// What other processes have to do with its socket.
+    pub(super) relay: Option<Arc<Relay>>,
 }
 
 /// Why a socket could not be read. quinn itself only logs it.
@@ -57,7 +60,12 @@ impl quinn::Runtime for Runtime {
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         let inner = quinn::TokioRuntime.wrap_udp_socket(socket)?;
-        Ok(Arc::new(Socket { inner, blocked: AtomicU64::new(0), failure: self.failure.clone() }))
+        Ok(Arc::new(Socket {
+            inner,
+            blocked: AtomicU64::new(0),
+            failure: self.failure.clone(),
+            relay: self.relay.clone(),
+        }))
     }
 
     fn now(&self) -> Instant {
@@ -93,6 +101,7 @@ struct Socket {
     /// How many times it was full.
     blocked: AtomicU64,
     failure: Failure,
+    relay: Option<Arc<Relay>>,
 }
 
 impl AsyncUdpSocket for Socket {
@@ -115,7 +124,10 @@ impl AsyncUdpSocket for Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let received = match crate::fault::fallible("udp") {
-            Ok(()) => self.inner.poll_recv(cx, bufs, meta),
+            Ok(()) => match &self.relay {
+                Some(relay) => relay.poll_recv(&*self.inner, cx, bufs, meta),
+                None => self.inner.poll_recv(cx, bufs, meta),
+            },
             Err(error) => Poll::Ready(Err(error)),
         };
         if let Poll::Ready(Err(error)) = &received {

@@ -8,13 +8,18 @@ use std::{
     task::{Context, Poll},
 };
 
+use futures_util::FutureExt;
 use quinn::crypto::rustls::QuicServerConfig;
 
 use super::{
-    Connection, ConnectionError, Loss, NoInitialCipherSuite, ServerId, TransportConfig, receive_window, reset,
+    Connection, ConnectionError, Loss, NoInitialCipherSuite, ServerId, TransportConfig, receive_window,
+    relay::{Owner, Relay},
+    reset,
+    routing::Ids,
     runtime::{Failure, Runtime},
     varint,
 };
+use crate::crypto::rand::{SecureRandom, SystemRandom};
 
 /// Connections whose first packet waits until we accept or refuse it. The packets of further ones are dropped; their
 /// clients send them again. It is a fraction of a second's worth in a flood.
@@ -72,12 +77,28 @@ impl Beginning {
 
 /// What the sockets of a server have in common: connection ids, and the key of its stateless resets.
 #[derive(Debug, Clone)]
-pub(crate) struct Keys(quinn::EndpointConfig);
+pub(crate) struct Keys {
+    config: quinn::EndpointConfig,
+    ids: Ids,
+}
 
 impl Keys {
-    /// From a secret that stays over restarts.
-    pub(crate) fn new(secret: &[u8], server: Option<&ServerId>) -> Self {
-        Self(reset::endpoint(secret, server))
+    /// From a secret that stays over restarts. `others` are the processes that have connections on these sockets.
+    pub(crate) fn new<'a>(
+        secret: &[u8],
+        server: Option<&ServerId>,
+        others: impl Iterator<Item = &'a Owner> + Clone,
+    ) -> Self {
+        let mut process = [0];
+        // Without randomness there will be no handshake.
+        let _ = SystemRandom::new().fill(&mut process);
+        let [mut process] = process;
+        // There are never 256 of them: each has two descriptors.
+        while others.clone().any(|other| other.process() == process) {
+            process = process.wrapping_add(1);
+        }
+        let ids = Ids::new(server.cloned(), reset::secret_of_ids(secret), process);
+        Self { config: reset::endpoint(secret, &ids), ids }
     }
 }
 
@@ -89,15 +110,29 @@ pub(crate) struct Endpoint {
     window: u64,
     beginning: Beginning,
     failure: Failure,
+    relay: Arc<Relay>,
 }
 
 impl Endpoint {
-    pub(crate) fn new(udp: UdpSocket, keys: &Keys, config: &Config) -> io::Result<Self> {
-        let runtime = Runtime::default();
+    /// An endpoint on a socket that is its own; or, with `owners`, that of other processes until it is
+    /// [opened](Self::open), and whose connections stay theirs.
+    pub(crate) fn new(udp: UdpSocket, keys: &Keys, config: &Config, owners: Option<Vec<Owner>>) -> io::Result<Self> {
+        let relay = Arc::new(Relay::new(&udp, keys.ids.clone(), owners)?);
+        let runtime = Runtime { relay: Some(relay.clone()), ..Runtime::default() };
         let failure = runtime.failure.clone();
-        let engine = quinn::Endpoint::new(keys.0.clone(), Some(config.engine.clone()), udp, Arc::new(runtime))?;
+        let engine = quinn::Endpoint::new(keys.config.clone(), Some(config.engine.clone()), udp, Arc::new(runtime))?;
         let beginning = Beginning::new(config.engine.clone());
-        Ok(Self { address: engine.local_addr()?, engine, window: config.window, beginning, failure })
+        Ok(Self { address: engine.local_addr()?, engine, window: config.window, beginning, failure, relay })
+    }
+
+    /// Begins to read a socket that was another process's.
+    pub(crate) fn open(&self) {
+        self.relay.open();
+    }
+
+    /// By what another process may read the socket.
+    pub(crate) fn relay(&self) -> &Arc<Relay> {
+        &self.relay
     }
 
     /// How its connections begin.
@@ -121,8 +156,14 @@ impl Endpoint {
         Some(Incoming { incoming, config, bound: Some(self.address), window: self.window })
     }
 
-    /// Refuses handshakes that begin from now on.
+    /// Refuses handshakes that begin from now on. If another process reads the socket, those that wait to be accepted
+    /// are left to it: their clients send their first packets again.
     pub(crate) fn refuse_new(&self) {
+        if self.relay.is_given() {
+            while let Some(Some(incoming)) = self.engine.accept().now_or_never() {
+                incoming.ignore();
+            }
+        }
         self.engine.set_server_config(None);
     }
 

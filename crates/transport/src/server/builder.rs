@@ -13,7 +13,7 @@ use http::{Request, Response};
 use rustls::server::danger::ClientCertVerifier;
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
-use super::{Advertise, PlainHttp, Server, ServerId, StartError, start, tls::Tls};
+use super::{Advertise, Inherited, PlainHttp, Server, ServerId, StartError, start, tls::Tls};
 use crate::{
     admission::{AskRoom, Carrier, Counters, Room},
     connection::{Admit, ConnectionEnd, ConnectionHandle, Hooks, Incoming},
@@ -53,6 +53,7 @@ pub struct ServerBuilder {
     pub(super) http: PlainHttp,
     pub(super) redirect: Vec<Listen>,
     pub(super) handed: Handed,
+    pub(super) inherited: Option<Inherited>,
     pub(super) service: HttpService,
     pub(super) handlers: Handlers,
     pub(super) limits: Limits,
@@ -108,6 +109,7 @@ impl ServerBuilder {
             http: PlainHttp::Off,
             redirect: Vec::new(),
             handed: Handed::default(),
+            inherited: None,
             service: BoxCloneSyncService::new(not_found),
             handlers: Handlers::default(),
             limits: Limits::default(),
@@ -221,6 +223,16 @@ impl ServerBuilder {
     #[must_use]
     pub fn redirect_listener(mut self, listener: TcpListener) -> Self {
         self.handed.redirect.push(listener);
+        self
+    }
+
+    /// Takes over from another server: uses its sockets for the addresses that it is to listen on, in place of binding
+    /// them, and leaves to it the connections that it has. See [`Handover`](super::Handover). Sockets that are not
+    /// needed are closed. The server reads and accepts nothing before [`Server::run`].
+    #[cfg(unix)]
+    #[must_use]
+    pub fn inherit(mut self, inherited: Inherited) -> Self {
+        self.inherited = Some(inherited);
         self
     }
 

@@ -4,6 +4,8 @@ mod accept;
 mod builder;
 mod error;
 mod handle;
+#[cfg_attr(not(unix), path = "no_handover.rs")]
+mod handover;
 #[cfg(feature = "webtransport")]
 mod sessions;
 mod start;
@@ -15,6 +17,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
+#[cfg(not(unix))]
+use self::handover::Inherited;
+#[cfg(unix)]
+pub use self::handover::{Handover, Inherited, InheritedUdp, Line, Offer};
 pub use self::{
     builder::ServerBuilder,
     error::{RunError, StartError},
@@ -119,6 +125,17 @@ impl Server {
         self.handle.clone()
     }
 
+    /// By what another server takes over from this one, while it runs. Its sockets are bound until that is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If there is no file descriptor left.
+    #[cfg(unix)]
+    pub fn handover(&self) -> std::io::Result<Handover> {
+        let relays = self.endpoints.iter().map(|(endpoint, _)| endpoint.relay().clone());
+        Handover::new(relays.collect(), self.tcp.iter().map(tcp::Listener::duplicate).collect::<Result<_, _>>()?)
+    }
+
     /// Serves until the process ends: [`run`](Self::run) without a stop.
     ///
     /// # Errors
@@ -193,6 +210,7 @@ impl Server {
         }
         let endpoints: Vec<_> = self.endpoints.iter().map(|(endpoint, _)| endpoint.clone()).collect();
         for (endpoint, via) in self.endpoints {
+            endpoint.open();
             tasks.spawn(accept::serve(endpoint, self.context.clone(), via, stop.clone()));
         }
         let mut failed = Ok(());

@@ -11,7 +11,7 @@ use crate::{
     admission::Admission,
     fault,
     identity::IdentityError,
-    listen::{Bound, Listen, ListenError, Sockets, handed_in, handed_in_plain},
+    listen::{Bound, Listen, ListenError, Pool, Sockets, handed_in, handed_in_plain},
     proxy::ProxyProtocol,
     quic,
     service::Context,
@@ -28,17 +28,18 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
     if listen.is_empty() && udp.is_empty() && tcp.is_empty() {
         listen.push(Listen::localhost(DEFAULT_PORT));
     }
+    let (mut pool, mut owners) = builder.inherited.unwrap_or_default().into_parts();
     let mut bound = Vec::new();
     for listen in &listen {
-        bound.push(listen.bind(sockets).await?);
+        bound.push(listen.bind(sockets, &mut pool).await?);
     }
     bound.extend(handed_in(udp, tcp)?);
-    let (http, http_moved) = bind_http(http).await.map_err(StartError::PlainHttp)?;
+    let (http, http_moved) = bind_http(http, &mut pool).await.map_err(StartError::PlainHttp)?;
     let mut plain_bound: Vec<Bound> = http.into_iter().collect();
     plain_bound.extend(handed_in_plain(plain).map_err(StartError::PlainHttp)?);
     let mut redirecting = Vec::new();
     for listen in &redirect {
-        redirecting.extend(listen.bind(Sockets::Tcp).await.map_err(StartError::Redirect)?.tcp);
+        redirecting.extend(listen.bind(Sockets::Tcp, &mut pool).await.map_err(StartError::Redirect)?.tcp);
     }
     let handed = handed_in(Vec::new(), redirect_handed).map_err(StartError::Redirect)?;
     redirecting.extend(handed.into_iter().flat_map(|bound| bound.tcp));
@@ -53,7 +54,7 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
     })
     .await??;
     let tickets = tls::tickets();
-    let keys = quic::server::Keys::new(&identity.secret(), builder.server_id.as_ref());
+    let keys = quic::server::Keys::new(&identity.secret(), builder.server_id.as_ref(), owners.values().flatten());
     let mut transport = quic::server_transport(&limits);
     let grows = builder.quic.is_empty();
     if !grows {
@@ -76,7 +77,8 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
             let tls = tls.over_quic(&identity, &bound.host, tickets.clone())?;
             let config = quic::server::Config::new(tls, transport.clone())?;
             for udp in bound.udp {
-                endpoints.push((quic::server::Endpoint::new(udp, &keys, &config)?, via));
+                let others = udp.local_addr().ok().and_then(|address| owners.remove(&address));
+                endpoints.push((quic::server::Endpoint::new(udp, &keys, &config, others)?, via));
             }
         }
         if !bound.tcp.is_empty() {
@@ -143,12 +145,12 @@ fn hosts(listen: &[Listen]) -> Vec<String> {
     listen.iter().map(Listen::host).filter(one).map(String::from).collect()
 }
 
-async fn bind_http(http: PlainHttp) -> Result<(Option<Bound>, bool), ListenError> {
+async fn bind_http(http: PlainHttp, pool: &mut Pool) -> Result<(Option<Bound>, bool), ListenError> {
     match http {
         PlainHttp::Off => Ok((None, false)),
-        PlainHttp::At(listen) => Ok((Some(listen.bind_plain().await?), false)),
-        PlainHttp::Near(listen) => match listen.bind_plain().await {
-            Err(ListenError::InUse { .. }) => Ok((Some(listen.any_port().bind_plain().await?), true)),
+        PlainHttp::At(listen) => Ok((Some(listen.bind_plain(pool).await?), false)),
+        PlainHttp::Near(listen) => match listen.bind_plain(pool).await {
+            Err(ListenError::InUse { .. }) => Ok((Some(listen.any_port().bind_plain(pool).await?), true)),
             other => Ok((Some(other?), false)),
         },
     }

@@ -70,6 +70,11 @@ impl Listener {
         Ok(Self { address: listener.local_addr()?, listener, tls, how })
     }
 
+    /// The same listener, for another process.
+    pub(crate) fn duplicate(&self) -> std::io::Result<std::net::TcpListener> {
+        Ok(socket2::SockRef::from(&self.listener).try_clone()?.into())
+    }
+
     /// One of plain HTTP that sends everyone on to HTTPS.
     pub(crate) fn redirecting(listener: std::net::TcpListener, via: Via) -> std::io::Result<Self> {
         let mut listener = Self::new(listener, None, via, false, false)?;

@@ -14,6 +14,10 @@ impl Listener {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    pub(crate) fn duplicate(&self) -> io::Result<std::net::TcpListener> {
+        match *self {}
+    }
+
     pub(crate) fn redirecting(_: std::net::TcpListener, _: Via) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }

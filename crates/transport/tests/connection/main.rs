@@ -2,6 +2,7 @@
 
 mod early;
 mod handle;
+mod handover;
 mod hooks;
 mod peers;
 mod proxies;

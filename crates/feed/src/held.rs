@@ -1,0 +1,245 @@
+//! Feeds that clients write, held while another process takes them over.
+
+use std::sync::Arc;
+
+use crate::{Chunk, Epoch, Feed, Feeds, feed::Backing, ring::Ring};
+
+/// What publishers of feeds may do: see [`Family::hold`](crate::Family::hold).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hold {
+    /// Publish.
+    #[default]
+    No,
+    /// Wait.
+    Publishers,
+    /// Nothing more: the feeds have ended with their server.
+    Stopped,
+}
+
+/// What another process needs to continue a live feed: its viewers' cursors stay valid there.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct History {
+    /// The run that it is.
+    pub epoch: Epoch,
+    /// The number of the next chunk.
+    pub next: u64,
+    /// Its latest chunks, without a gap: the last one is the one before `next`.
+    pub chunks: Vec<Arc<Chunk>>,
+}
+
+impl History {
+    /// The history of a feed, to be [continued](Feed::restore).
+    #[must_use]
+    pub fn new(epoch: Epoch, next: u64, chunks: Vec<Arc<Chunk>>) -> Self {
+        Self { epoch, next, chunks }
+    }
+}
+
+/// Why a feed cannot continue another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// It has chunks, or an end, or is no live feed in memory.
+    #[error("only a live feed in memory that has no chunks yet continues another")]
+    NotNew,
+    /// The chunks are not those before `next`.
+    #[error("the chunks of a history follow one another up to its next one")]
+    Gap,
+}
+
+/// Feeds whose publishers wait. Dropped, they publish on, and nothing has happened.
+///
+/// ```
+/// use h3cast_feed::{Feed, Feeds, Lag, Start};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let old = Feed::writable("news", 1 << 20, Lag::Skip);
+/// let cursor = old.publisher().expect("clients may write it").publish("hello".into()).await?;
+/// let held = Feeds::from_iter([old]).hold();
+///
+/// let new = Feed::writable("news", 1 << 20, Lag::Skip);
+/// for (name, history) in held.histories() {
+///     assert_eq!(name, "news");
+///     new.restore(history)?;
+/// }
+/// held.stop();
+/// let next = new.publisher().expect("clients may write it").publish("again".into()).await?;
+/// assert_eq!((next.epoch, next.seq), (cursor.epoch, cursor.seq + 1));
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "dropped, the feeds are not held any more"]
+pub struct HeldFeeds {
+    feeds: Feeds,
+    stopped: bool,
+}
+
+impl Feeds {
+    /// Has the publishers of all feeds in memory that clients write wait, also of those that are created meanwhile.
+    /// Viewers get what is there. Chunks of feeds with a source of their own, and of feeds stored externally, are
+    /// published on.
+    pub fn hold(&self) -> HeldFeeds {
+        let held = HeldFeeds { feeds: self.clone(), stopped: false };
+        held.set(Hold::Publishers);
+        held
+    }
+}
+
+impl HeldFeeds {
+    fn set(&self, hold: Hold) {
+        self.feeds.each_named().for_each(|feed| feed.hold(hold));
+        self.feeds.each_family().for_each(|family| family.hold(hold));
+    }
+
+    /// The feeds, by name, as they will be continued. One that has ended is none of them.
+    #[must_use]
+    pub fn histories(&self) -> Vec<(String, History)> {
+        let feeds = self.feeds.all();
+        feeds.iter().filter_map(|feed| Some((feed.name().to_owned(), written(feed)?.history()?))).collect()
+    }
+
+    /// Ends the feeds, as those of a server that stops: their viewers get what is there, and resume at another server.
+    pub fn stop(mut self) {
+        self.stopped = true;
+        self.set(Hold::Stopped);
+    }
+}
+
+impl Drop for HeldFeeds {
+    fn drop(&mut self) {
+        if !self.stopped {
+            self.set(Hold::No);
+        }
+    }
+}
+
+/// The ring of a feed in memory that clients write.
+fn written(feed: &Feed) -> Option<&Arc<Ring>> {
+    match &feed.backing {
+        Backing::Live { ring, publisher: Some(_) } => Some(ring),
+        _ => None,
+    }
+}
+
+impl Feed {
+    /// What its publishers may do, if it is one in memory that clients write.
+    pub(crate) fn hold(&self, hold: Hold) {
+        let Some(ring) = written(self) else { return };
+        match hold {
+            Hold::No => ring.hold(false),
+            Hold::Publishers => ring.hold(true),
+            Hold::Stopped => self.stop(),
+        }
+    }
+
+    /// Continues another feed, before it is viewed or written. It drops what its own history has no room for.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a new live feed, or the history has a gap. Nothing has changed then.
+    pub fn restore(&self, history: History) -> Result<(), RestoreError> {
+        match &self.backing {
+            Backing::Live { ring, .. } => ring.restore(history),
+            Backing::Kept { .. } | Backing::OnDemand { .. } => Err(RestoreError::NotNew),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Account, Cursor, End, Event, Lag, PublishError, Start, WrittenFeeds};
+    use futures_util::{FutureExt, StreamExt};
+
+    async fn publish(feed: &Feed, text: &'static str) -> Cursor {
+        feed.publisher().unwrap().publish(text.into()).await.unwrap()
+    }
+
+    fn continued(from: &HeldFeeds, lag: Lag) -> Feed {
+        let feed = Feed::writable("a", 1 << 20, lag);
+        let [(_, history)] = from.histories().try_into().unwrap();
+        feed.restore(history).unwrap();
+        feed
+    }
+
+    #[tokio::test]
+    async fn publishers_wait_and_nothing_else_does() {
+        for lag in [Lag::Skip, Lag::Block] {
+            let feed = Feed::writable("a", 1 << 20, lag);
+            let first = publish(&feed, "1").await;
+            let mut viewer = feed.view(Start::Start, None);
+            let held = Feeds::from_iter([feed.clone()]).hold();
+            let publisher = feed.publisher().unwrap();
+            let mut waits = Box::pin(publisher.publish("2".into()));
+            assert!(waits.as_mut().now_or_never().is_none());
+            assert!(matches!(viewer.next().await, Some(Event::Chunk(_))));
+            // Another process did not take it over.
+            drop(held);
+            assert_eq!(waits.await.unwrap().seq, first.seq + 1);
+
+            let held = Feeds::from_iter([feed.clone()]).hold();
+            let mut waits = Box::pin(publisher.publish("3".into()));
+            assert!(waits.as_mut().now_or_never().is_none());
+            let new = continued(&held, lag);
+            held.stop();
+            assert_eq!(waits.await, Err(PublishError::Ended));
+            assert!(matches!(viewer.next().await, Some(Event::Chunk(_))));
+            assert!(matches!(viewer.next().await, Some(Event::End(End::Stopped))));
+            let third = publish(&new, "3").await;
+            assert_eq!((third.epoch, third.seq), (first.epoch, first.seq + 2));
+            let mut resumed = new.view(Start::After(first), None);
+            for text in ["2", "3"] {
+                let Some(Event::Chunk(chunk)) = resumed.next().await else { panic!("no chunk") };
+                assert_eq!(chunk.bytes, text);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_feed_that_begins_meanwhile_is_held_too() {
+        let family = WrittenFeeds::new("chat.*", 1 << 20, Lag::Skip).unwrap();
+        let mut feeds = Feeds::default();
+        feeds.add_family(family);
+        let account = Account::new("192.0.2.1");
+        let open = async |name: &str| feeds.open(name, &account).await.unwrap().unwrap();
+        let early = open("chat.early").await;
+        publish(&early, "1").await;
+        let held = feeds.hold();
+        let late = open("chat.late").await;
+        let (one, two) = (early.publisher().unwrap(), late.publisher().unwrap());
+        assert!(one.publish("2".into()).now_or_never().is_none());
+        assert!(two.publish("2".into()).now_or_never().is_none());
+        assert_eq!(held.histories().len(), 1);
+        held.stop();
+        assert_eq!(two.publish("2".into()).await, Err(PublishError::Ended));
+        let later = open("chat.later").await;
+        assert_eq!(later.publisher().unwrap().publish("2".into()).await, Err(PublishError::Ended));
+    }
+
+    #[tokio::test]
+    async fn only_a_new_feed_continues_another() {
+        let feed = Feed::writable("a", 1 << 20, Lag::Skip);
+        let history = |next, seqs: &[u64]| {
+            let chunks = seqs.iter().map(|seq| Arc::new(Chunk::new(*seq, "x".into()))).collect();
+            History::new(Epoch(7), next, chunks)
+        };
+        assert_eq!(feed.restore(history(3, &[0, 2])), Err(RestoreError::Gap));
+        assert_eq!(feed.restore(history(3, &[0, 1])), Err(RestoreError::Gap));
+        assert_eq!(feed.restore(history(0, &[u64::MAX])), Err(RestoreError::Gap));
+        assert_ne!(feed.status().epoch, Some(Epoch(7)));
+        feed.restore(history(3, &[1, 2])).unwrap();
+        assert_eq!(feed.restore(history(3, &[1, 2])), Err(RestoreError::NotNew));
+        assert_eq!(publish(&feed, "y").await, Cursor { epoch: Epoch(7), seq: 3 });
+        // What was before that is a gap, as in the process that had it.
+        let mut viewer = feed.view(Start::After(Cursor { epoch: Epoch(7), seq: 9 }), None);
+        assert!(viewer.next().now_or_never().is_none());
+        // One whose history is smaller keeps what it has room for.
+        let small = Feed::writable("a", 600, Lag::Skip);
+        small.restore(history(100, &(0..100).collect::<Vec<_>>())).unwrap();
+        assert_eq!(small.status().chunks, 100);
+        assert!(small.status().oldest.unwrap().seq > 90);
+    }
+}
