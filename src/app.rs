@@ -4,6 +4,7 @@
 mod accept;
 mod asked;
 mod authorize;
+mod entry;
 mod file;
 mod guard;
 mod host;
@@ -39,13 +40,18 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 #[doc(hidden)]
 pub use self::route::paths;
+pub use self::{
+    entry::{Entry, EntryKind},
+    overview::StatusPage,
+    page::Page,
+    quotas::Quotas,
+};
 use self::{
     numbers::Added,
     problem::Problem,
     publish::Publications,
     route::{Route, named},
 };
-pub use self::{overview::StatusPage, page::Page, quotas::Quotas};
 use crate::{
     admission::{Counters, Refusal},
     auth::{Access, Authorize, Decider},
@@ -98,6 +104,7 @@ pub struct App {
     budget: Option<Budget>,
     descriptors: Option<memory::Descriptors>,
     added: Vec<Added>,
+    on_entry: Option<entry::OnEntry>,
     #[cfg(feature = "acme")]
     challenges: Option<crate::acme::Tokens>,
     routes: Router,
@@ -134,6 +141,7 @@ impl App {
             budget: None,
             descriptors: None,
             added: Vec::new(),
+            on_entry: None,
             #[cfg(feature = "acme")]
             challenges: None,
             routes: Router::new(),
@@ -328,7 +336,7 @@ impl App {
         self.counts = Some(server.counts().clone());
         let status = [Route::Healthz, Route::Readyz, Route::Metrics].map(|route| route.path().to_owned());
         let page = overview::paths().filter(|_| self.status_page != StatusPage::Off);
-        server.status_paths(status.into_iter().chain(page)).http_service(self.router())
+        self.watch(server).status_paths(status.into_iter().chain(page)).http_service(self.router())
     }
 
     /// The routes, for any version of HTTP, with their WebTransport sessions. They work under a prefix as

@@ -88,8 +88,8 @@ pub(crate) use h3cast_transport::program::shown;
 pub(crate) use h3cast_transport::program::{fault, outstanding, panics, path, rarely};
 pub use h3cast_transport::{
     BadLimit, ConnectionHandle, EarlyData, Identity, Interim, InterimError, Limits, Listen, NoTakeover, PlainHttp,
-    Server, TakenStream, Takeover, TooEarly, admission, connection, counts, early, http3, identity, listen, note,
-    origin, quic, server, webtransport,
+    Server, TakenStream, Takeover, TooEarly, admission, connection, counts, early, exchange, http3, identity, listen,
+    note, origin, quic, server, webtransport,
 };
 // What public signatures name, as `h3cast_transport` has it; and the router of `App`.
 #[doc(no_inline)]

@@ -5,7 +5,8 @@ use std::{borrow::Cow, path::Path, sync::Arc};
 use http::{Extensions, HeaderMap, StatusCode, Uri};
 
 use super::{
-    App, Problem, accept, authorize::Decided, guard::Unasked, host::prefix_of, publish::ChunkBy, quotas::account,
+    App, Problem, accept, authorize::Decided, entry::Noted, guard::Unasked, host::prefix_of, publish::ChunkBy,
+    quotas::account,
 };
 use crate::{
     admission::Refusal,
@@ -144,6 +145,7 @@ impl App {
         let query = Query::of(uri)?;
         let account = account(extensions, decided.access());
         let feed = self.feed(uri.path(), prefix_of(extensions), &account, decided, action).await?;
+        Noted::feed(extensions, &feed);
         // An `EventSource` asks by `Accept`, and adds its place when it reconnects.
         let by_header = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
         let last_event = by_header.or(query.last_event_id.as_deref());

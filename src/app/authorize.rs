@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body::{Frame, SizeHint};
 use tracing::{debug, info};
 
-use super::{App, Problem, host, problem::Challenge};
+use super::{App, Problem, entry::Noted, host, problem::Challenge};
 use crate::{
     admission::Refusal,
     auth::{Access, Action, Credential, Denied, Way},
@@ -47,6 +47,12 @@ impl App {
     ///
     /// When it is refused whatever it asks for.
     pub(super) async fn decide(&self, request: &Parts) -> Result<Decided, Problem> {
+        let decided = self.decided(request).await?;
+        Noted::user(&request.extensions, decided.access.named_by().map(|(_, name)| name));
+        Ok(decided)
+    }
+
+    async fn decided(&self, request: &Parts) -> Result<Decided, Problem> {
         let Some(decider) = &self.decider else { return self.by_publish_token(request) };
         if self.publications.has_token()
             && let Some(credential) = Credential::of(request, NO_COOKIE).map_err(refused)?

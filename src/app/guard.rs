@@ -10,7 +10,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tracing::{debug, field::display};
 
-use super::{App, Problem, authorize, host};
+use super::{App, Problem, authorize, entry::Noted, host};
 use crate::{
     ConnectionHandle,
     admission::Refusal,
@@ -70,7 +70,11 @@ impl Unasked {
 /// must not make of it. Refusals are counted here, where the client is known.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, Infallible> {
     let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(client)| *client);
+    let id = Noted::of(request.extensions()).and_then(Noted::id);
     let mut response = guarded(&app, request, next).await;
+    if let Some(id) = id.and_then(|id| HeaderValue::try_from(id).ok()) {
+        response.headers_mut().insert("x-request-id", id);
+    }
     if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
         app.refused(refusal, client.map_or_else(|| "?".into(), |client| client.to_string()));
     }

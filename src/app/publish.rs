@@ -25,7 +25,7 @@ use self::{
     pieces::publish,
 };
 pub(super) use self::{publications::Publications, session::streams};
-use super::{App, Problem, asked::Query, host::prefix_of, quotas::account};
+use super::{App, Problem, asked::Query, entry::Noted, host::prefix_of, quotas::account};
 use crate::{auth::Action, feed::Feed, source::chunker::Chunking};
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,6 +54,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     let account = &account(&parts.extensions, decided.access());
     let prefix = prefix_of(&parts.extensions);
     let feed = &app.feed(parts.uri.path(), prefix, account, &decided, Action::Publish).await?;
+    Noted::feed(&parts.extensions, feed);
     let headers = &parts.headers;
     let publisher = publications.admit(feed, &decided)?;
     let chunk = Query::of(&parts.uri)?.chunk.unwrap_or_default();

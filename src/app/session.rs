@@ -14,8 +14,8 @@ use serde_json::json;
 use tracing::debug;
 
 use super::{
-    App, Problem, asked::Delivery, authorize::Decided, host::prefix_of, memory::when_cut, problem::Challenge, publish,
-    quotas::account,
+    App, Problem, asked::Delivery, authorize::Decided, entry::Noted, host::prefix_of, memory::when_cut,
+    problem::Challenge, publish, quotas::account,
 };
 use crate::{
     auth::Action,
@@ -90,8 +90,10 @@ async fn open_for(app: Arc<App>, uri: Uri, request: SessionRequest, decided: Dec
     // States that the feed comes so, to a client that does not insist on it.
     let frames = offered && format == Format::Frames;
     let request = if frames { request.protocol(format::frames::MEDIA_TYPE) } else { request };
+    let noted = Noted::of(request.extensions()).cloned();
     Ok(request.on_session(async move |session| {
-        let published = rarely(Box::pin(publish::streams(&app, &session, &feed, &account, &decided, cut)));
+        let how = (cut, noted);
+        let published = rarely(Box::pin(publish::streams(&app, &session, &feed, &account, &decided, how)));
         tokio::select! {
             () = bring(&app, &session, &feed, &decided, viewer, format, delivery) => {}
             () = published => {}

@@ -1,7 +1,9 @@
 //! The log and other messages: lines on standard error that never hold up the program, whatever happens to
 //! standard error.
 
+pub(super) mod access;
 mod fields;
+mod file;
 mod limit;
 mod outlet;
 mod terminal;
@@ -112,6 +114,10 @@ pub(super) fn flush() {
     if let Some(limit) = LIMIT.get() {
         limit.report();
     }
+    if let Some(access) = access::outlet() {
+        let _ = access.flush_while_read(LAST_LINES.0, LAST_LINES.1);
+        access.settle();
+    }
     if let Some(outlet) = STDERR.get() {
         // What is left then is lost with the process.
         let _ = outlet.flush_while_read(LAST_LINES.0, LAST_LINES.1);
@@ -163,7 +169,7 @@ pub(super) fn exit(code: u8) -> ! {
         Ok(_) => drop(killed.recv_timeout(AT_ONCE)),
         Err(_) => crate::source::command::kill_all(),
     }
-    if let Some(outlet) = STDERR.get() {
+    for outlet in access::outlet().into_iter().chain(STDERR.get()) {
         let _ = outlet.flush(AT_ONCE);
     }
     std::process::exit(code.into())

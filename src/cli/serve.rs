@@ -15,6 +15,7 @@ mod histories;
 #[cfg_attr(not(feature = "acme"), path = "serve/no_issuer.rs")]
 mod issuer;
 mod limits;
+mod logs;
 mod memory;
 mod proxies;
 mod quotas;
@@ -125,7 +126,7 @@ async fn serve(sources: Vec<Source>, mut args: ServeArgs, given: Given, commands
         Some(tokens) => app.authorize(tokens.clone()),
         None => app,
     };
-    let app = issuer.install(app);
+    let app = args.logs.install(issuer.install(app)).await?;
     let (app, room) = resources.install(app);
     let mut builder = Server::builder(identity.clone())
         .room(room)
@@ -142,9 +143,15 @@ async fn serve(sources: Vec<Source>, mut args: ServeArgs, given: Given, commands
     };
     let server = built.map_err(|error| Failure::usage(flags::of_start(error)))?;
     let note = NoteKeeper::leave(server.addresses(), &identity).await;
-    let announced =
-        announce(&announcement::text(server.addresses(), args.advertise.as_ref(), &shown, &readers, &identity))
-            .map_err(Failure::running)?;
+    let announcement = announcement::text(server.addresses(), args.advertise.as_ref(), &shown, &readers, &identity);
+    let announced = match args.logs.takes_stdout() {
+        true => {
+            // Those who read lines there would not know what to make of it.
+            log::write(&announcement);
+            None
+        }
+        false => Some(announce(&announcement).map_err(Failure::running)?),
+    };
     if server.addresses().http_moved {
         warn!(
             "localhost:{DEFAULT_HTTP_PORT} is in use by another program: plain HTTP moved to {}",
@@ -208,7 +215,9 @@ async fn serve(sources: Vec<Source>, mut args: ServeArgs, given: Given, commands
         never = manager.keep_alive() => match never {},
     };
     // Nobody has to read it.
-    let _ = announced.flush(PATIENCE.1);
+    if let Some(announced) = announced {
+        let _ = announced.flush(PATIENCE.1);
+    }
     served.map_err(Failure::running)
 }
 

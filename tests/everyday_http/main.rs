@@ -10,6 +10,7 @@ mod accept;
 mod clients;
 mod codings;
 mod ended;
+mod entries;
 mod events;
 mod formats;
 mod hosts;

@@ -35,6 +35,7 @@
 //! | [`connection`] | [`ConnectionHandle`]: who is there, how well it is reached, its end |
 //! | [`counts`] | what a server counts of its connections and requests |
 //! | [`early`] | [`EarlyData`]: requests that may be copies, and 425 |
+//! | [`exchange`] | requests from their head to their end, for access logs; their ids |
 //! | [`identity`] | the certificate, its hashes, its renewal |
 //! | [`listen`] | addresses to listen on |
 //! | [`proxy`] | proxies in front of a server, and what they say of clients |
@@ -95,6 +96,7 @@ mod crypto;
 mod diag;
 #[cfg(feature = "server")]
 pub mod early;
+pub mod exchange;
 mod fault;
 mod guard;
 #[cfg(feature = "server")]

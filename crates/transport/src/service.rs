@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum_core::body::Body;
-use http::{Request, Response, request::Parts};
+use http::{HeaderMap, Request, Response, request::Parts};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
@@ -16,6 +16,7 @@ use crate::{
     admission::{Admission, Client},
     connection::{ConnectionHandle, Hooks},
     counts::Counts,
+    exchange::{Exchange, Exchanges, RequestId, RequestKind, TraceParent},
     limits::{EVER, Limits},
     origin::Origins,
     proxy::TrustedProxies,
@@ -32,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) service: HttpService,
     pub(crate) handlers: Handlers,
     pub(crate) hooks: Hooks,
+    /// Who watches requests.
+    pub(crate) exchanges: Exchanges,
     /// Send windows of QUIC grow: the application has set nothing of QUIC itself.
     pub(crate) grows: bool,
     /// Decides who gets in.
@@ -76,12 +79,17 @@ impl Context {
             Misforwarded
         })?;
         let client = forwarded.as_ref().and_then(|forwarded| forwarded.client());
+        let id = self.id(&head.headers, connection);
         let connection = client.map_or_else(|| connection.clone(), |client| connection.of_client(client));
         let extensions = &mut head.extensions;
         #[cfg(feature = "axum")]
         extensions.insert(axum::extract::ConnectInfo(connection.remote_address()));
         extensions.insert(connection.clone());
         extensions.insert(via);
+        extensions.insert(id);
+        if let Some(parent) = TraceParent::of(&head.headers) {
+            extensions.insert(parent);
+        }
         if let Some(advertise) = &self.advertise {
             extensions.insert(advertise.clone());
         }
@@ -89,6 +97,17 @@ impl Context {
             extensions.insert(forwarded);
         }
         Ok(connection)
+    }
+
+    /// The id of a request on a connection. Others than trusted proxies could make theirs look like that of another.
+    fn id(&self, headers: &HeaderMap, connection: &ConnectionHandle) -> RequestId {
+        let given = RequestId::given(headers).filter(|_| self.proxies().opened(connection));
+        given.unwrap_or_else(RequestId::new)
+    }
+
+    /// Begins to watch a request.
+    pub(crate) fn begin(&self, head: &mut Parts, kind: RequestKind, connection: &ConnectionHandle) -> Exchange {
+        self.exchanges.begin(head, kind, connection)
     }
 
     /// Whom a request counts for that came on a connection of `client`, by the handle that it has: the client that a

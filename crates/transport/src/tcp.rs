@@ -62,6 +62,7 @@ use crate::{
     admission::{Client, Idler, Refusal},
     connection::{ConnectionEnd, Cut, Owner},
     counts::Protocol,
+    exchange::RequestKind,
     interim::Interim,
     outstanding::Outstanding,
     reached,
@@ -150,6 +151,8 @@ async fn connection<S>(
     let stream = Flushed::new(stream, flushes.clone(), openings.clone(), ending.clone(), waiting.clone());
     let stream = Linked::new(stream, upgraded.clone(), owner.clone());
     let (connection_of_request, leaves) = (handle.clone(), upgraded.clone());
+    // Cheap to clone.
+    let stopping = Arc::new(stop.clone());
     let service = tower::service_fn(move |request: Request<Incoming>| {
         asks.cancel();
         let (context, unread) = (shared.clone(), unread.clone());
@@ -167,45 +170,66 @@ async fn connection<S>(
             None => (waits.request(), waits.response()),
             Some(_) => (waits.http2(), waits.http2()),
         };
-        let waits = waits.clone();
+        let (waits, stopping) = (waits.clone(), stopping.clone());
         let answered = async move {
             let undecoded = coding::not_understood(request.headers());
             let size = settings::head_size(&request);
-            let (request, rest) = unread.lend(request, Some(reading));
-            if size > limits.head_size {
+            let (mut head, body) = request.into_parts();
+            let early = if size > limits.head_size {
                 let text =
                     format!("the head of the request has {size} bytes: at most {} are accepted", limits.head_size);
-                let refused = response::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &text);
-                return Ok(refused.map(Body::from).map(Paced::new));
-            }
-            if is_reserved && !context.status_paths.iter().any(|path| path == request.uri().path()) {
-                return Ok(last(response::full(), version).map(Body::from).map(Paced::new));
-            }
-            let (mut head, body) = request.into_parts();
-            let Ok(handle) = context.describe(&mut head, &handle, via) else {
-                return Ok(response::misforwarded().map(Body::from).map(Paced::new));
+                Some(response::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &text))
+            } else if is_reserved && !context.status_paths.iter().any(|path| path == head.uri.path()) {
+                Some(last(response::full(), version))
+            } else {
+                None
             };
+            let described = match early {
+                Some(refused) => Err(refused),
+                None => context.describe(&mut head, &handle, via).map_err(|_| response::misforwarded()),
+            };
+            let exchange = context.begin(&mut head, RequestKind::Response, described.as_ref().unwrap_or(&handle));
+            exchange.cut_with(|| CancellationToken::clone(&stopping));
+            let (request, rest) =
+                unread.lend_counted(Request::from_parts(head, body), Some(reading), exchange.received());
+            let refused = |response: Response<String>| {
+                exchange.answered(response.status());
+                Ok(response.map(|text| {
+                    let body = deliver(Body::from(text), &flushes, None, None, None, (None, exchange.clone()));
+                    Paced::new(body).cut_by(None, &exchange)
+                }))
+            };
+            let handle = match described {
+                Ok(handle) => handle,
+                Err(response) => return refused(response),
+            };
+            let (head, body) = request.into_parts();
             let open = match is_reserved
                 .then_some(None)
                 .map_or_else(|| context.counted(&handle, client).request().map(Some), Ok)
             {
                 Ok(open) => open,
-                Err(reason) => return Ok(response::too_many(reason).map(Body::from).map(Paced::new)),
+                Err(reason) => return refused(response::too_many(reason)),
             };
             if let Some(text) = undecoded {
-                let refused = response::problem(StatusCode::NOT_IMPLEMENTED, &text);
-                return Ok(refused.map(Body::from).map(Paced::new));
+                return refused(response::problem(StatusCode::NOT_IMPLEMENTED, &text));
             }
             if redirects && let Some(redirect) = plain::redirect(&head, context.advertise.as_deref()) {
-                return Ok(redirect.map(Paced::new));
+                return refused(redirect);
             }
+            let mut head = head;
             head.extensions.insert(Interim::nowhere(version));
             let alt_svc = reached::alternative(&head.uri, &head.headers, &head.extensions, has_http3);
             let request = Request::from_parts(head, body);
             let response = response::checked(version, &method, context.service.clone().oneshot(request).await?);
             let mut response = refusal::held(response, &rest).await;
             let cut = response.extensions_mut().remove::<Cut>();
+            exchange.answered(response.status());
+            if method == Method::HEAD || response::has_no_content(response.status()) {
+                exchange.ended();
+            }
             if is_upgrade(&method, response.status()) {
+                exchange.complete();
                 // Its end does not show here.
                 waits.stay();
                 // Over HTTP/2 it is a tunnel in a stream.
@@ -226,8 +250,8 @@ async fn connection<S>(
             }
             let ending = Some(ending).filter(|_| ends);
             Ok::<_, std::convert::Infallible>(response.map(|body| {
-                let body = deliver(body, &flushes, ending, leaving, Some(answering), open);
-                Paced::new(body).cut_by(cut)
+                let body = deliver(body, &flushes, ending, leaving, Some(answering), (open, exchange.clone()));
+                Paced::new(body).cut_by(cut, &exchange)
             }))
         };
         async move {

@@ -3,11 +3,12 @@
 use std::{io, sync::Arc, time::Duration};
 
 use futures_util::stream;
+use http::StatusCode;
 use tokio::task::JoinSet;
 
 use super::{ChunkBy, known::Said, pieces::publish, written};
 use crate::{
-    app::{App, Problem, authorize::Decided},
+    app::{App, Problem, authorize::Decided, entry::Noted},
     auth::Action,
     feed::{Account, Feed},
     panics,
@@ -27,7 +28,7 @@ pub(in crate::app) async fn streams(
     feed: &Feed,
     account: &Account,
     decided: &Decided,
-    cut: ChunkBy,
+    (cut, noted): (ChunkBy, Option<Noted>),
 ) {
     let mut running = JoinSet::new();
     loop {
@@ -46,9 +47,9 @@ pub(in crate::app) async fn streams(
             },
         };
         let (app, feed, decided) = (app.clone(), feed.clone(), decided.clone());
-        let account = account.clone();
+        let (account, noted) = (account.clone(), noted.clone());
         running.spawn(async move {
-            one_stream(&app, &feed, &account, &decided, cut, stream, reply).await;
+            one_stream(&app, &feed, &account, &decided, (cut, noted), stream, reply).await;
         });
     }
 }
@@ -58,11 +59,13 @@ async fn one_stream(
     feed: &Feed,
     account: &Account,
     decided: &Decided,
-    cut: ChunkBy,
+    (cut, noted): (ChunkBy, Option<Noted>),
     mut stream: RecvStream,
     reply: Option<SendStream>,
 ) {
     let publications = &app.publications;
+    let mut noted = noted.as_ref().map(Noted::publication);
+    let mut is_gone = false;
     let done = async {
         // The session may have begun as a view, which takes no place of feeds that are written.
         let feed = &app.feed_named(feed.name(), "", account, decided, Action::Publish).await?;
@@ -71,16 +74,30 @@ async fn one_stream(
         let shared = publisher.is_shared();
         let said = Said { feed: feed.name(), account, owner: None, key: None, offset: None, shared };
         let mut publication = publications.begin(said).await?;
-        let pieces = stream::unfold(&mut stream, |stream| async move {
+        let seen = (&mut stream, &mut noted, &mut is_gone);
+        let pieces = stream::unfold(seen, |(stream, noted, is_gone)| async move {
             let piece = stream.read_bytes(usize::MAX).await.map_err(io::Error::other).transpose()?;
-            Some((piece, stream))
+            match (&piece, &mut *noted) {
+                (Ok(piece), Some(noted)) => noted.received(piece.len()),
+                (Ok(_), None) => {}
+                (Err(_), _) => *is_gone = true,
+            }
+            Some((piece, (stream, noted, is_gone)))
         });
         publish(publications, publisher, account, &mut publication, pieces, cut.into(), decided).await?;
         Ok::<_, Problem>(written(feed, &publication))
     };
     let answer = match done.await {
-        Ok(answer) => answer.to_string(),
+        Ok(answer) => {
+            if let Some(noted) = &mut noted {
+                noted.answered(StatusCode::OK, false);
+            }
+            answer.to_string()
+        }
         Err(problem) => {
+            if let Some(noted) = &mut noted {
+                noted.answered(problem.status, is_gone);
+            }
             if let Some(refusal) = problem.refusal() {
                 publications.refused(refusal, account);
             }
@@ -90,7 +107,11 @@ async fn one_stream(
     };
     let Some(mut reply) = reply else { return };
     let sent = async {
+        let size = answer.len();
         if reply.write_bytes(answer.into()).await.is_ok() && reply.finish().is_ok() {
+            if let Some(noted) = &mut noted {
+                noted.sent(size);
+            }
             let _ = reply.stopped().await;
         }
     };

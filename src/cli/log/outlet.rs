@@ -3,8 +3,12 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     io::{self, Write},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -15,6 +19,15 @@ use crate::cli::standard::write_all;
 const MOST: usize = 1 << 20;
 /// What a piece of it costs besides its bytes.
 const OVERHEAD: usize = 64;
+/// Pieces that were dropped or could not be written, of all streams.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// How many pieces were dropped or could not be written since the process began, of all streams.
+#[allow(dead_code, reason = "metrics show it")]
+pub(in crate::cli) fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
+
 /// With how much waiting the stream is behind.
 const BEHIND: usize = 4 << 10;
 
@@ -22,13 +35,21 @@ const BEHIND: usize = 4 << 10;
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct Outlet(Arc<Pipe>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Pipe {
     queue: Mutex<Backlog>,
     /// There is something to write.
     more: Condvar,
     /// All has been written.
     done: Condvar,
+    /// Where the stream must not have a word about itself.
+    tell: Option<Mutex<Tell>>,
+}
+
+impl fmt::Debug for Pipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipe").field("queue", &self.queue).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +67,13 @@ struct Backlog {
 }
 
 impl Pipe {
+    /// Says elsewhere that lines are lost. Whether it does.
+    fn tell(&self, lines: u64, error: Option<&io::Error>) -> bool {
+        let Some(tell) = &self.tell else { return false };
+        tell.lock().unwrap_or_else(PoisonError::into_inner)(lines, error);
+        true
+    }
+
     fn lock(&self) -> MutexGuard<'_, Backlog> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,7 +82,17 @@ impl Pipe {
 impl Outlet {
     /// Starts the thread that writes to `stream`. It ends with the process.
     pub(in crate::cli) fn start(name: &'static str, stream: impl Write + Send + 'static) -> io::Result<Self> {
-        let shared = Arc::<Pipe>::default();
+        Self::start_telling(name, stream, None)
+    }
+
+    /// The same for a stream that has no words in it about lines that are lost: `tell` is called with how many more
+    /// were, and why they could not be written if it was not for want of room in the queue. It must not block.
+    pub(in crate::cli) fn start_telling(
+        name: &'static str,
+        stream: impl Write + Send + 'static,
+        tell: Option<Tell>,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Pipe { tell: tell.map(Mutex::new), ..Pipe::default() });
         let outlet = Self(shared.clone());
         thread::Builder::new().name(name.into()).spawn(move || run(&shared, stream))?;
         Ok(outlet)
@@ -66,7 +104,12 @@ impl Outlet {
         let cost = piece.len() + OVERHEAD;
         // One that is larger than all is still taken when it is alone.
         if queue.bytes + cost > MOST && !queue.pieces.is_empty() {
-            queue.dropped += 1;
+            LOST.fetch_add(1, Ordering::Relaxed);
+            match self.0.tell.is_some() {
+                true => drop(queue),
+                false => queue.dropped += 1,
+            }
+            self.0.tell(1, None);
             return;
         }
         // Where they are missing.
@@ -85,6 +128,11 @@ impl Outlet {
         if self.0.lock().bytes < BEHIND {
             self.write(piece);
         }
+    }
+
+    /// Has it told how many lines were lost that nobody was told of.
+    pub(in crate::cli) fn settle(&self) {
+        self.0.tell(0, None);
     }
 
     /// Waits until all is written, no longer than `most`. Whether it was; an error says why not.
@@ -121,6 +169,9 @@ fn notice(lost: u64) -> Option<Box<[u8]>> {
     (lost > 0).then(|| text.into_bytes().into())
 }
 
+/// Called with how many more lines were lost, and why if they could not be written; at last, with none.
+pub(in crate::cli) type Tell = Box<dyn FnMut(u64, Option<&io::Error>) + Send>;
+
 fn run(shared: &Pipe, mut stream: impl Write) {
     // Those that failed; and whether the last one got half-way, so that the next begins a line.
     let (mut failed, mut torn) = (0, false);
@@ -133,7 +184,10 @@ fn run(shared: &Pipe, mut stream: impl Write) {
             failed = 0;
         }
         if let Err(cause) = write(&mut stream, &piece, &mut torn) {
-            failed += 1;
+            LOST.fetch_add(1, Ordering::Relaxed);
+            if !shared.tell(1, Some(&cause)) {
+                failed += 1;
+            }
             error = Some(cause.to_string());
         }
         let mut queue = shared.lock();
@@ -165,6 +219,10 @@ fn next(shared: &Pipe) -> Box<[u8]> {
 
 /// Writes a piece whole.
 fn write(stream: &mut impl Write, piece: &[u8], torn: &mut bool) -> io::Result<()> {
+    if piece.is_empty() {
+        // A file may be asked to be opened again.
+        return stream.write(piece).map(drop);
+    }
     if *torn {
         write_all(stream, b"\n").0?;
         *torn = false;

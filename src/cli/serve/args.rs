@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::limits::LimitArgs;
+use super::logs::LogArgs;
 use super::proxies::ProxyArgs;
 use super::quotas::QuotaArgs;
 use crate::{
@@ -174,6 +175,8 @@ pub(in crate::cli) struct ServeArgs {
     /// h3cast_transport=debug,info.
     #[arg(long, env = "H3CAST_LOG", value_name = "LEVEL", default_value = "info")]
     pub(super) log: String,
+    #[command(flatten)]
+    pub(super) logs: LogArgs,
     #[command(flatten)]
     pub(super) quotas: QuotaArgs,
     #[command(flatten)]

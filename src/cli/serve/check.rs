@@ -15,6 +15,7 @@ use crate::{
 pub(super) async fn run(sources: Vec<Source>, args: &ServeArgs) -> Result<(), Failure> {
     self::sources(&sources, args)?;
     folder(args).await?;
+    args.logs.check().await?;
     args.auth.tokens().await?;
     memory::Resources::find(args.limits.memory.unwrap_or_default(), Histories::find(&sources, args))?;
     // What a certificate authority issues is looked at by a server that starts.

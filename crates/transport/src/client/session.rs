@@ -7,7 +7,10 @@ use http::{HeaderMap, Method, Request, Uri};
 use tokio::sync::oneshot;
 
 use super::{ClientError, Connection, ProtocolError, connection::MAX_SESSIONS, request};
-use crate::webtransport::{CHOSEN, Seat, Session, connect};
+use crate::{
+    exchange::Exchange,
+    webtransport::{CHOSEN, Seat, Session, connect},
+};
 
 impl Connection {
     /// Opens a WebTransport session; `headers` may carry `origin` and what else the server wants,
@@ -56,7 +59,7 @@ impl Connection {
         {
             let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
             while sessions.try_join_next().is_some() {}
-            sessions.spawn(connect::open(conn, handle, seat, protocol, opened, send, recv));
+            sessions.spawn(connect::open((conn, handle, Exchange::default()), seat, protocol, opened, send, recv));
         }
         // The task sends it first of all.
         Ok(session.await.map_err(|_| ProtocolError::SessionLost)?)

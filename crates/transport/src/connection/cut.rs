@@ -29,6 +29,11 @@ impl Cut {
         self.0.cancel();
     }
 
+    /// Cancelled when it is cut.
+    pub(crate) fn token(&self) -> CancellationToken {
+        self.0.clone()
+    }
+
     /// Completes when it is cut. Cancel-safe.
     pub(crate) fn is_cut(&self) -> impl Future<Output = ()> + Send + use<> {
         self.0.clone().cancelled_owned()

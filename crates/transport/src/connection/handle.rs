@@ -73,6 +73,17 @@ struct HandleInner {
     ended: SetOnce<ConnectionEnd>,
 }
 
+/// What has become of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// As far as is known, it is there.
+    Open,
+    /// This side has closed it.
+    Closed,
+    /// The other side has ended it, or the network.
+    Lost,
+}
+
 /// The way to a connection, while there is one.
 enum Link {
     Quic(quic::Connection),
@@ -312,6 +323,23 @@ impl ConnectionHandle {
     /// Whether [`close`](Self::close) was called, of a connection over TCP.
     pub(crate) fn is_closed(&self) -> bool {
         self.inner.closed_with.get().is_some()
+    }
+
+    /// Whether it is there, or which side has ended it.
+    pub(crate) fn standing(&self) -> Standing {
+        let by_this_side = match &*self.link() {
+            Link::Quic(conn) => match conn.close_reason() {
+                None => return Standing::Open,
+                Some(lost) => lost == quic::ConnectionError::LocallyClosed,
+            },
+            Link::Tcp(_) if self.is_closed() => true,
+            Link::Tcp(_) => return Standing::Open,
+            Link::Ended { .. } => match self.inner.ended.get() {
+                Some(end) => matches!(end, ConnectionEnd::Closed { by_peer: false, .. }),
+                None => self.is_closed(),
+            },
+        };
+        if by_this_side { Standing::Closed } else { Standing::Lost }
     }
 
     /// What it was closed with by this side, if it was.

@@ -19,6 +19,7 @@ mod tls;
 pub use cut::Cut;
 pub(crate) use cut::cut;
 pub use end::ConnectionEnd;
+pub(crate) use handle::Standing;
 pub use handle::{ConnectionHandle, Protocol};
 pub(crate) use hooks::Hooks;
 pub use hooks::{Admit, Incoming};

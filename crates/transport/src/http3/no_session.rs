@@ -6,18 +6,19 @@ use futures_util::future::BoxFuture;
 use http::StatusCode;
 
 use super::server::{Answering, ServerStream, refuse};
-use crate::admission::Open;
+use crate::{admission::Open, exchange::RequestKind};
 
 impl Answering {
     pub(super) async fn session(
         mut self,
-        _: http::request::Parts,
+        mut head: http::request::Parts,
         stream: ServerStream,
         _: &OnceLock<Open>,
     ) -> Option<BoxFuture<'static, ()>> {
         self.counted.answered(StatusCode::NOT_IMPLEMENTED);
         // Our SETTINGS do not offer any.
-        refuse(stream, StatusCode::NOT_IMPLEMENTED, self.parts.stopped).await;
+        self.begin(&mut head, RequestKind::Session);
+        refuse(stream, StatusCode::NOT_IMPLEMENTED, self.parts.stopped, &self.exchange).await;
         None
     }
 }

@@ -2,6 +2,10 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker, ready},
 };
 
@@ -32,6 +36,8 @@ pub(crate) struct RequestBody {
     malformed: Malformed,
     /// The client waits for 100 before it sends any.
     expected: Option<Expected>,
+    /// Counts what is read of it.
+    received: Option<Arc<AtomicU64>>,
 }
 
 #[derive(PartialEq)]
@@ -47,13 +53,14 @@ impl RequestBody {
         headers: &HeaderMap,
         malformed: Malformed,
         outgoing: &Outgoing,
+        received: Option<Arc<AtomicU64>>,
     ) -> Self {
         let length = headers.get(header::CONTENT_LENGTH);
         let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
         let expects =
             headers.get_all(header::EXPECT).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(CONTINUE));
         let expected = (expects && left != Some(0)).then(|| outgoing.expected());
-        let mut body = Self { stream, state: BodyPart::Data, arrived: None, left, malformed, expected };
+        let mut body = Self { stream, state: BodyPart::Data, arrived: None, left, malformed, expected, received };
         // The end of a request without a body comes with its head. Layers and handlers that pass the body on ask
         // for that (`is_end_stream`, `size_hint`) before they read: a proxy would send it in chunks.
         if let Poll::Ready(arrived) = body.poll_read(&mut Context::from_waker(Waker::noop())) {
@@ -67,6 +74,9 @@ impl RequestBody {
             match ready!(self.stream.poll_recv_data(cx)) {
                 Ok(Some(mut data)) => {
                     let data = data.copy_to_bytes(data.remaining());
+                    if let Some(received) = &self.received {
+                        received.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    }
                     match self.left.map(|left| left.checked_sub(data.len() as u64)) {
                         Some(None) => return self.wrong_length(),
                         Some(left) => self.left = left,

@@ -25,10 +25,11 @@ use super::{
 };
 use crate::{
     connection::{self, Cut},
+    exchange::Exchange,
     guard::{Malformed, RequestParts, SendStream as GuardedSendStream, Stopped},
     interim::Outgoing,
     outstanding::LONGEST,
-    quic::{Connection, SendStream},
+    quic::{Connection, SendStream, WriteError},
     rarely::rarely,
     response::{Checked, checked, checked_interim, has_no_content},
 };
@@ -65,7 +66,7 @@ pub(super) async fn write_interim(outgoing: &Outgoing, mut stream: Stream) -> St
 /// Sends `response` and waits until the client has it, or no longer wants it. A stream that is taken
 /// over is still to be waited for: what it gives does that.
 pub(super) async fn write(
-    conn: Connection,
+    (conn, exchange): (Connection, Exchange),
     mut stream: Stream,
     mut parts: RequestParts,
     method: &Method,
@@ -95,6 +96,7 @@ pub(super) async fn write(
     if !head.headers.contains_key(header::DATE) {
         head.headers.insert(header::DATE, date());
     }
+    exchange.answered(head.status);
     parts.handback.ask();
     if let Err(error) = stream.send_response(Response::from_parts(head, ())).await {
         // Dropping what comes back resets it.
@@ -105,7 +107,7 @@ pub(super) async fn write(
     // From here on, whatever is given up or panics resets it.
     let mut unfinished = parts.handback.take()?;
     if let Some(work) = work {
-        let stream = TakenStream::new(conn, unfinished.take()?, body.length());
+        let stream = TakenStream::new(conn, unfinished.take()?, body.length(), exchange);
         let broken_off = stream.broken_off();
         return Some(Box::pin(taken_over(work(stream), body, parts.stopped, broken_off)));
     }
@@ -116,10 +118,13 @@ pub(super) async fn write(
         false => {
             tokio::select! {
                 biased;
-                written = write_body(stream, body, &parts.malformed) => written,
+                written = write_body(stream, body, &parts.malformed, &exchange) => written,
                 // The body is dropped here, and with it whatever produces it.
                 () = &mut stopped => Err(code::H3_REQUEST_CANCELLED),
-                () = rarely(Box::pin(connection::cut(cut))) => Err(code::H3_EXCESSIVE_LOAD),
+                () = rarely(Box::pin(connection::cut(cut))) => {
+                    exchange.cut();
+                    Err(code::H3_EXCESSIVE_LOAD)
+                }
             }
         }
     };
@@ -127,12 +132,14 @@ pub(super) async fn write(
         Ok(()) => {
             // Errors here mean that the client has gone.
             if unfinished.finish() {
+                exchange.ended();
                 has_all(conn.send_timeout(), stopped).await;
             }
         }
         Err(error) => {
             // What the application gave before it failed is to arrive; nobody waits for the others.
             if error == code::H3_INTERNAL_ERROR {
+                exchange.cut();
                 tokio::select! {
                     biased;
                     () = taken::delivered(&conn, stream) => {}
@@ -179,7 +186,12 @@ async fn taken_over(work: impl Future<Output = ()>, _body: Checked, stopped: Sto
 }
 
 /// Writes a body to its end; an error is the code to reset the stream with.
-async fn write_body(stream: &mut SendStream, body: Checked, malformed: &Malformed) -> Result<(), u64> {
+async fn write_body(
+    stream: &mut SendStream,
+    body: Checked,
+    malformed: &Malformed,
+    exchange: &Exchange,
+) -> Result<(), u64> {
     let mut body = pin!(body);
     while let Some(piece) = body.frame().await {
         let piece = piece.map_err(|error| {
@@ -198,10 +210,25 @@ async fn write_body(stream: &mut SendStream, body: Checked, malformed: &Malforme
                 Err(_) => continue,
             },
         };
+        let size = if ty == frame::DATA { payload.len() as u64 } else { 0 };
         let mut chunks = [frame_header(ty, payload.len()), payload];
-        stream.write_all_chunks(&mut chunks).await.map_err(|_| code::H3_REQUEST_CANCELLED)?;
+        stream.write_all_chunks(&mut chunks).await.map_err(|error| {
+            not_written(exchange, &error);
+            code::H3_REQUEST_CANCELLED
+        })?;
+        exchange.sent(size);
     }
     Ok(())
+}
+
+/// Notes why nothing more of a response can be written.
+pub(super) fn not_written(exchange: &Exchange, error: &WriteError) {
+    match error {
+        WriteError::Stopped(_) => exchange.gone(),
+        WriteError::Stalled => exchange.cut(),
+        // The connection knows more.
+        WriteError::ConnectionLost(_) | WriteError::Ended => {}
+    }
 }
 
 /// The current time for a `date` header (RFC 9110 §6.6.1).

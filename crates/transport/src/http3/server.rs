@@ -32,6 +32,7 @@ use crate::{
     connection::{ConnectionHandle, Owner},
     counts::{self, Protocol},
     early::EarlyData,
+    exchange::{Exchange, RequestKind},
     guard::{Backend, BidiStream, RequestParts, Shared, Stopped},
     interim::Interim,
     outstanding::LINGER,
@@ -140,7 +141,7 @@ pub(crate) async fn serve(
                     }
                     let parts = accepted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
                     let Some(parts) = parts else { continue };
-                    let answer = Answering { shared: shared.clone(), sessions: sessions.clone(), context: context.clone(), connection: owner.handle().clone(), client: client.clone(), via, parts, counted: context.counts.request(Protocol::Http3) };
+                    let answer = Answering { shared: shared.clone(), sessions: sessions.clone(), context: context.clone(), connection: owner.handle().clone(), client: client.clone(), via, parts, counted: context.counts.request(Protocol::Http3), exchange: Exchange::default() };
                     requests.spawn(answer.answered(resolver).instrument(debug_span!("request")));
                 }
                 // No more will come; h3 does not know of the bodies that we are still writing.
@@ -231,6 +232,7 @@ pub(super) struct Answering {
     pub(super) via: Via,
     pub(super) parts: RequestParts,
     pub(super) counted: counts::Request,
+    pub(super) exchange: Exchange,
 }
 
 /// The stream of a request.
@@ -239,6 +241,27 @@ pub(super) type ServerStream = h3::server::RequestStream<BidiStream, Bytes>;
 type Resolver = h3::server::RequestResolver<Backend, Bytes>;
 
 impl Answering {
+    /// Begins to watch it.
+    pub(super) fn begin(&mut self, head: &mut http::request::Parts, kind: RequestKind) {
+        self.exchange = self.context.begin(head, kind, &self.connection);
+        if !self.exchange.is_watched() {
+            return;
+        }
+        let exchange = self.exchange.clone();
+        let stopped = std::mem::replace(&mut self.parts.stopped, Box::pin(future::pending()));
+        self.parts.stopped = Box::pin(async move {
+            let stopped = stopped.await;
+            match &stopped {
+                // It has all of it.
+                Ok(None) => exchange.complete(),
+                Ok(Some(_)) => exchange.gone(),
+                // The connection knows more.
+                Err(_) => {}
+            }
+            stopped
+        });
+    }
+
     /// Answers it to its end. What it needs for that is in a box that goes with the answer, and not in the task.
     fn answered(self, resolver: Resolver) -> impl Future<Output = ()> + Send {
         // It counts until the client has the response.
@@ -290,21 +313,27 @@ impl Answering {
                 return Box::pin(self.session(head, stream, &open)).await;
             }
             (&Method::CONNECT, _) => {
-                let (status, stopped) = (StatusCode::NOT_IMPLEMENTED, self.parts.stopped);
+                self.begin(&mut head, RequestKind::Response);
+                let status = StatusCode::NOT_IMPLEMENTED;
                 self.counted.answered(status);
-                refuse_with(stream, status, http::HeaderMap::new(), NO_TUNNEL, stopped).await;
+                refuse_with(stream, status, http::HeaderMap::new(), NO_TUNNEL, self.parts.stopped, &self.exchange)
+                    .await;
             }
             // RFC 9220 §3: `:protocol` has a meaning with CONNECT only.
             (_, Some(_)) => {
+                self.begin(&mut head, RequestKind::Response);
                 self.counted.answered(StatusCode::BAD_REQUEST);
-                refuse(stream, StatusCode::BAD_REQUEST, self.parts.stopped).await;
+                refuse(stream, StatusCode::BAD_REQUEST, self.parts.stopped, &self.exchange).await;
             }
             (_, None) => {
                 let Ok(connection) = self.context.describe(&mut head, &self.connection, self.via) else {
-                    refuse_problem(stream, response::misforwarded(), self.parts.stopped, &mut self.counted).await;
+                    self.begin(&mut head, RequestKind::Response);
+                    let by = (&mut self.counted, &self.exchange);
+                    refuse_problem(stream, response::misforwarded(), self.parts.stopped, by).await;
                     return None;
                 };
                 self.connection = connection;
+                self.begin(&mut head, RequestKind::Response);
                 let client = self.context.counted(&self.connection, self.client.clone());
                 match if self.is_early() { client.early_request() } else { client.request() } {
                     Ok(request) => {
@@ -313,7 +342,7 @@ impl Answering {
                     }
                     Err(reason) => {
                         let problem = response::too_many(reason);
-                        refuse_problem(stream, problem, self.parts.stopped, &mut self.counted).await;
+                        refuse_problem(stream, problem, self.parts.stopped, (&mut self.counted, &self.exchange)).await;
                     }
                 }
             }
@@ -332,7 +361,8 @@ impl Answering {
         }
         let (interim, outgoing) = Interim::queue();
         head.extensions.insert(interim);
-        let body = RequestBody::new(recv, &head.headers, self.parts.malformed.clone(), &outgoing);
+        let body =
+            RequestBody::new(recv, &head.headers, self.parts.malformed.clone(), &outgoing, self.exchange.received());
         let request = Request::from_parts(head, Body::new(body));
         let handled = async {
             let answered = self.context.service.clone().oneshot(request).await;
@@ -362,7 +392,7 @@ impl Answering {
         }
         let response = answered.unwrap_or_else(|never| match never {});
         self.counted.answered(response.status());
-        write::write(self.shared.conn.clone(), send, self.parts, &method, offers, response).await
+        write::write((self.shared.conn.clone(), self.exchange), send, self.parts, &method, offers, response).await
     }
 }
 
@@ -385,8 +415,8 @@ async fn while_allowed(answered: impl Future<Output = ()>, shared: &Shared, open
 }
 
 /// Answers with a status alone.
-pub(super) async fn refuse(stream: ServerStream, status: StatusCode, stopped: Stopped) {
-    refuse_with(stream, status, http::HeaderMap::new(), "", stopped).await;
+pub(super) async fn refuse(stream: ServerStream, status: StatusCode, stopped: Stopped, exchange: &Exchange) {
+    refuse_with(stream, status, http::HeaderMap::new(), "", stopped, exchange).await;
 }
 
 /// Answers with a problem.
@@ -394,11 +424,11 @@ pub(super) async fn refuse_problem(
     stream: ServerStream,
     problem: Response<String>,
     stopped: Stopped,
-    counted: &mut counts::Request,
+    (counted, exchange): (&mut counts::Request, &Exchange),
 ) {
     let (head, text) = problem.into_parts();
     counted.answered(head.status);
-    refuse_with(stream, head.status, head.headers, text, stopped).await;
+    refuse_with(stream, head.status, head.headers, text, stopped, exchange).await;
 }
 
 const NO_TUNNEL: &str = "CONNECT opens no tunnel here: this server is not a proxy.\n";
@@ -410,6 +440,7 @@ pub(super) async fn refuse_with(
     mut headers: http::HeaderMap,
     text: impl Into<Bytes>,
     stopped: Stopped,
+    exchange: &Exchange,
 ) {
     let text = text.into();
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
@@ -419,12 +450,17 @@ pub(super) async fn refuse_with(
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
+    exchange.answered(status);
     let sent: Result<(), StreamError> = async {
         stream.send_response(response).await?;
         if !text.is_empty() {
+            let size = text.len() as u64;
             stream.send_data(text).await?;
+            exchange.sent(size);
         }
-        stream.finish().await
+        stream.finish().await?;
+        exchange.ended();
+        Ok(())
     }
     .await;
     match sent {

@@ -19,6 +19,7 @@ use crate::{
     admission::{Open, Refusal},
     connection::ConnectionHandle,
     counts,
+    exchange::{Exchange, RequestKind},
     guard::{RequestParts, Stopped},
     path,
     quic::Connection,
@@ -46,11 +47,14 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, ope
     }
     let Ok(connection) = asked.context.describe(&mut head, &asked.connection, asked.via) else {
         asked.sessions.ended(id);
-        refuse_problem(stream, misforwarded(), asked.parts.stopped, &mut asked.counted).await;
+        asked.begin(&mut head, RequestKind::Session);
+        let by = (&mut asked.counted, &asked.exchange);
+        refuse_problem(stream, misforwarded(), asked.parts.stopped, by).await;
         return None;
     };
     let client = asked.context.counted(&connection, asked.client.clone());
     asked.connection = connection;
+    asked.begin(&mut head, RequestKind::Session);
     let taken = client.session().and_then(|session| match Seat::take(&asked.sessions, id) {
         Some(seat) => Ok((session, seat)),
         None => Err(client.refused(Refusal::Sessions)),
@@ -63,12 +67,14 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, ope
         Err(reason) => {
             asked.sessions.ended(id);
             // draft-ietf-webtrans-http3 §5.2 leaves the way of refusing open.
-            refuse_problem(stream, too_many(reason), asked.parts.stopped, &mut asked.counted).await;
+            let by = (&mut asked.counted, &asked.exchange);
+            refuse_problem(stream, too_many(reason), asked.parts.stopped, by).await;
             return None;
         }
     };
     let (conn, connection) = (asked.shared.conn.clone(), asked.connection.clone());
-    let mut session = Asked { conn, connection, stream, seat, counted: asked.counted };
+    let (counted, exchange) = (asked.counted, asked.exchange);
+    let mut session = Asked { conn, connection, stream, seat, counted, exchange };
     // Before the answer, so that it comes with it or before it.
     asked.shared.allow_many_streams();
     head.extensions.insert(asked.context.origins.clone());
@@ -116,7 +122,8 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, ope
                     drop(session.seat);
                     let refused = refused.into_response();
                     session.counted.answered(refused.status());
-                    return refuse_as((asked.shared.conn.clone(), asked.parts), session.stream, refused).await;
+                    let carrier = (asked.shared.conn.clone(), session.exchange);
+                    return refuse_as((carrier, asked.parts), session.stream, refused).await;
                 }
                 let (request, answered) = SessionRequest::new(head, asked.connection.clone(), params);
                 let handle = handler.call(request);
@@ -148,7 +155,7 @@ async fn answer(mut asked: Answering, mut head: Parts, stream: ServerStream, ope
     }
     drop(session.seat);
     session.counted.answered(response.status());
-    refuse_as((asked.shared.conn.clone(), asked.parts), session.stream, response).await
+    refuse_as(((asked.shared.conn.clone(), session.exchange), asked.parts), session.stream, response).await
 }
 
 async fn settled(run: Option<Run>) {
@@ -164,6 +171,7 @@ struct Asked {
     stream: ServerStream,
     seat: Seat,
     counted: counts::Request,
+    exchange: Exchange,
 }
 
 impl Asked {
@@ -183,7 +191,7 @@ impl Asked {
             Answer::Reject { status, headers } => {
                 drop(self.seat);
                 self.counted.answered(status);
-                refuse_with(self.stream, status, headers, "", stopped).await;
+                refuse_with(self.stream, status, headers, "", stopped, &self.exchange).await;
                 None
             }
             Answer::Accept { status, headers, protocol, session } => {
@@ -210,6 +218,7 @@ impl Asked {
             response.headers_mut().insert(CHOSEN, chosen);
         }
         let status = response.status();
+        self.exchange.answered(status);
         if let Err(error) = self.stream.send_response(response).await {
             debug!(%error, "the client went away before its session was opened");
             return None;
@@ -217,7 +226,8 @@ impl Asked {
         self.counted.answered(status);
         self.counted.opened();
         let (send, recv) = self.stream.split();
-        Some(Box::pin(connect::open(self.conn, self.connection, self.seat, protocol, opened, send, recv)))
+        let carrier = (self.conn, self.connection, self.exchange);
+        Some(Box::pin(connect::open(carrier, self.seat, protocol, opened, send, recv)))
     }
 }
 
@@ -229,12 +239,12 @@ fn reject(mut stream: ServerStream) {
 
 /// Answers with a response of the service, and wants no more of the request.
 async fn refuse_as(
-    (conn, parts): (Connection, RequestParts),
+    (carrier, parts): ((Connection, Exchange), RequestParts),
     stream: ServerStream,
     response: Response<Body>,
 ) -> Option<Run> {
     let (send, recv) = stream.split();
     drop(recv);
     let (_, offers) = Takeover::new();
-    response::write(conn, send, parts, &Method::CONNECT, offers, response).await
+    response::write(carrier, send, parts, &Method::CONNECT, offers, response).await
 }

@@ -15,8 +15,9 @@ use h3cast_proto::{code, frame, varint};
 use tokio::io::AsyncWrite;
 use tracing::debug;
 
-use super::response::data_header;
+use super::response::{data_header, not_written};
 use crate::{
+    exchange::Exchange,
     outstanding::{self, Outstanding},
     quic::{Connection, SendStream, WriteError, engine},
     response::WrongLength,
@@ -43,13 +44,14 @@ pub struct TakenStream {
     torn: bool,
     /// How long the response has to be, if its head says so, and how much of that no frame has announced.
     length: Option<(u64, u64)>,
+    exchange: Exchange,
 }
 
 impl TakenStream {
-    pub(super) fn new(conn: Connection, stream: SendStream, length: Option<u64>) -> Self {
+    pub(super) fn new(conn: Connection, stream: SendStream, length: Option<u64>, exchange: Exchange) -> Self {
         let length = length.map(|length| (length, length));
         let (header, broken_off) = (Bytes::new(), Arc::default());
-        Self { stream: Some(stream), conn, broken_off, header, payload: 0, torn: false, length }
+        Self { stream: Some(stream), conn, broken_off, header, payload: 0, torn: false, length, exchange }
     }
 
     /// Whether it was reset, once it has been dropped.
@@ -72,7 +74,13 @@ impl TakenStream {
     /// Writes whole frames. Nobody knows how much is written when it is dropped.
     async fn write_whole(&mut self, frames: &mut [Bytes]) -> io::Result<()> {
         self.torn = true;
-        let written = async { Ok(self.stream()?.write_all_chunks(frames).await?) }.await;
+        let written = match &mut self.stream {
+            Some(stream) => stream.write_all_chunks(frames).await.map_err(|error| {
+                not_written(&self.exchange, &error);
+                error.into()
+            }),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
         self.torn = false;
         written
     }
@@ -92,10 +100,6 @@ impl TakenStream {
         }
     }
 
-    fn stream(&mut self) -> io::Result<&mut SendStream> {
-        self.stream.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
-    }
-
     /// Writes `bytes` whole as one DATA frame, without copying them.
     ///
     /// # Errors
@@ -112,7 +116,10 @@ impl TakenStream {
             return Ok(());
         }
         self.announce(bytes.len() as u64)?;
-        self.write_whole(&mut [data_header(bytes.len()), bytes]).await
+        let size = bytes.len() as u64;
+        self.write_whole(&mut [data_header(bytes.len()), bytes]).await?;
+        self.exchange.sent(size);
+        Ok(())
     }
 
     /// Writes buffers that are whole DATA frames already. They are left empty.
@@ -126,10 +133,16 @@ impl TakenStream {
     /// Not cancel-safe, as [`write_bytes`](Self::write_bytes).
     pub async fn write_frames(&mut self, frames: &mut [Bytes]) -> io::Result<()> {
         self.check_whole()?;
-        if self.length.is_some() {
-            self.announce(payload(frames)?)?;
-        }
-        self.write_whole(frames).await
+        let size = match self.length.is_some() {
+            true => payload(frames)?,
+            // Without a length they may be others than DATA.
+            false if self.exchange.is_watched() => payload(frames).unwrap_or_default(),
+            false => 0,
+        };
+        self.announce(size)?;
+        self.write_whole(frames).await?;
+        self.exchange.sent(size);
+        Ok(())
     }
 
     /// Ends the response and waits until the client has all of it.
@@ -147,9 +160,16 @@ impl TakenStream {
         self.check_length()?;
         let Some(mut stream) = self.stream.take() else { return Ok(()) };
         stream.finish()?;
+        self.exchange.ended();
         match stream.stopped().await {
-            Ok(None) => Ok(()),
-            Ok(Some(error)) => Err(WriteError::Stopped(error).into()),
+            Ok(None) => {
+                self.exchange.complete();
+                Ok(())
+            }
+            Ok(Some(error)) => {
+                self.exchange.gone();
+                Err(WriteError::Stopped(error).into())
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -167,6 +187,7 @@ impl TakenStream {
         if self.is_whole()
             && let Some(stream) = &mut self.stream
         {
+            self.exchange.cut();
             delivered(&self.conn, stream).await;
         }
     }
@@ -175,6 +196,7 @@ impl TakenStream {
     /// ([RFC 9114 §8.1](https://www.rfc-editor.org/rfc/rfc9114#section-8.1)). What the client has not received is lost,
     /// and its memory free; dropping the stream does the same with H3_INTERNAL_ERROR.
     pub fn reset(mut self, code: u64) {
+        self.exchange.cut();
         self.broken_off.store(true, Ordering::Relaxed);
         if let Some(mut stream) = self.stream.take() {
             stream.reset(code);
@@ -259,6 +281,10 @@ pub(super) async fn delivered(conn: &Connection, stream: &mut SendStream) {
 impl Drop for TakenStream {
     fn drop(&mut self) {
         if let Some(mut stream) = self.stream.take() {
+            // Of a connection that is lost, that is the reason.
+            if self.exchange.is_watched() && self.conn.close_reason().is_none() {
+                self.exchange.cut();
+            }
             stream.reset(code::H3_INTERNAL_ERROR);
             self.broken_off.store(true, Ordering::Relaxed);
         }
@@ -301,6 +327,7 @@ impl AsyncWrite for TakenStream {
             this.header.advance(header);
             this.payload -= written - header;
             if written > header {
+                this.exchange.sent((written - header) as u64);
                 return Poll::Ready(Ok(written - header));
             }
         }
@@ -311,6 +338,7 @@ impl AsyncWrite for TakenStream {
         let piece = &buf[..buf.len().min(this.payload)];
         let written = ready!(stream.poll_write(cx, piece))?;
         this.payload -= written;
+        this.exchange.sent(written as u64);
         Poll::Ready(Ok(written))
     }
 
@@ -324,6 +352,7 @@ impl AsyncWrite for TakenStream {
         self.check_length()?;
         if let Some(mut stream) = self.stream.take() {
             stream.finish()?;
+            self.exchange.ended();
         }
         Poll::Ready(Ok(()))
     }

@@ -9,7 +9,7 @@ use std::{
 
 use axum_core::body::Body;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use rustls::server::danger::ClientCertVerifier;
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
@@ -18,6 +18,7 @@ use crate::{
     admission::{AskRoom, Carrier, Counters, Room},
     connection::{Admit, ConnectionEnd, ConnectionHandle, Hooks, Incoming},
     counts::Counts,
+    exchange::{AtEnd, Exchanges, RequestKind},
     identity::Identity,
     limits::Limits,
     listen::{Listen, Sockets},
@@ -67,6 +68,7 @@ pub struct ServerBuilder {
     pub(super) server_id: Option<ServerId>,
     pub(super) advertise: Option<Arc<Advertise>>,
     pub(super) hooks: Hooks,
+    pub(super) exchanges: Exchanges,
     pub(super) origins: Origins,
     pub(super) proxies: TrustedProxies,
     /// Where they begin with the PROXY protocol.
@@ -124,6 +126,7 @@ impl ServerBuilder {
             server_id: None,
             advertise: None,
             hooks: Hooks::default(),
+            exchanges: Exchanges::default(),
             proxies: TrustedProxies::default(),
             announced: Vec::new(),
         }
@@ -498,6 +501,37 @@ impl ServerBuilder {
     #[must_use]
     pub fn on_close(mut self, hook: impl Fn(&ConnectionHandle, &ConnectionEnd) + Send + Sync + 'static) -> Self {
         self.hooks.on_close(hook);
+        self
+    }
+
+    /// Looks at the head of each request and session as it begins, over every version of HTTP, and is told of its end by
+    /// what it returns: an access log. Requests that are refused without being handled (429, 431, 503) are among them;
+    /// what is no request (malformed, over QUIC; or without a complete head) is not.
+    ///
+    /// The head has the request's extensions: [`ConnectionHandle`], and unless it was refused before that,
+    /// [`RequestId`](crate::exchange::RequestId) and, where there is one, [`TraceParent`](crate::exchange::TraceParent).
+    /// The hook may add others, for the [service](Self::http_service) to write to. What it returns is called once, when
+    /// the response has left (over HTTP/3: when its client has it) or was broken off; with `None` the request is not
+    /// watched. Neither must block. When one panics, that is logged. The last hook counts.
+    ///
+    /// ```no_run
+    /// # fn doc(identity: h3cast_transport::Identity) {
+    /// use h3cast_transport::{Server, exchange::Outcome};
+    ///
+    /// let server = Server::builder(identity).on_request(|head, _kind| {
+    ///     let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+    ///     Some(Box::new(move |outcome: &Outcome| {
+    ///         println!("{method} {path:?}: {:?}, {} bytes, {}", outcome.status, outcome.sent, outcome.end.as_str());
+    ///     }))
+    /// });
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn on_request<F>(mut self, hook: F) -> Self
+    where
+        F: Fn(&mut Parts, RequestKind) -> Option<AtEnd> + Send + Sync + 'static,
+    {
+        self.exchanges = Exchanges::new(hook);
         self
     }
 

@@ -115,6 +115,7 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
         counts: builder.counts,
         advertise: builder.advertise,
         hooks: builder.hooks,
+        exchanges: builder.exchanges,
         origins: builder.origins,
         proxies,
         status_paths: builder.status_paths,

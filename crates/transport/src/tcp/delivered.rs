@@ -19,6 +19,7 @@ use tracing::debug;
 use super::{ending::Ending, flushed::Flushes, waiting::Busy};
 use crate::{
     admission::Open,
+    exchange::Exchange,
     outstanding::{LINGER, Outstanding, PATIENCE, while_progressing},
     response::Checked,
 };
@@ -33,7 +34,7 @@ pub(super) fn deliver(
     ending: Option<Ending>,
     leaving: Option<Leaving>,
     busy: Option<Busy>,
-    open: Option<Open>,
+    (open, exchange): (Option<Open>, Exchange),
 ) -> Body {
     if let Some(ending) = &ending {
         ending.begin();
@@ -42,10 +43,12 @@ pub(super) fn deliver(
         body: body.into(),
         flushes: flushes.clone(),
         ending,
+        is_http1: leaving.is_none(),
         leaving,
         failing: None,
         _busy: busy,
         _open: open,
+        exchange,
     })
 }
 
@@ -89,10 +92,24 @@ struct Delivered {
     flushes: Flushes,
     ending: Option<Ending>,
     leaving: Option<Leaving>,
+    is_http1: bool,
     /// Gives the failure when it is time.
     failing: Option<BoxFuture<'static, axum_core::Error>>,
     _busy: Option<Busy>,
     _open: Option<Open>,
+    exchange: Exchange,
+}
+
+impl Drop for Delivered {
+    fn drop(&mut self) {
+        if self.failing.is_none() && http_body::Body::is_end_stream(&self.body) {
+            self.exchange.ended();
+        }
+        // Over HTTP/2 each stream is flushed by itself: see `pace`.
+        if self.is_http1 {
+            self.flushes.leave_with_next(&self.exchange);
+        }
+    }
 }
 
 impl Delivered {
@@ -145,6 +162,7 @@ impl http_body::Body for Delivered {
         if self.failing.is_none() {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Err(error)) => {
+                    self.exchange.cut();
                     // Whatever makes the body goes now, as it does when there is nothing to wait for.
                     self.body = Body::empty().into();
                     if let Some(mark) = self.fail(error) {
@@ -155,6 +173,12 @@ impl http_body::Body for Delivered {
                     let frame = frame.and_then(Result::ok);
                     // hyper does not ask for more when it sees that there is nothing.
                     let ended = frame.is_none() || self.body.is_end_stream();
+                    if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
+                        self.exchange.sent(data.len() as u64);
+                    }
+                    if ended {
+                        self.exchange.ended();
+                    }
                     if let Some(ending) = self.ending.as_ref().filter(|_| ended) {
                         ending.complete();
                     }
@@ -219,7 +243,7 @@ mod tests {
             None,
             http2.then(|| Leaving::begin(&Outstanding::default())),
             None,
-            None,
+            Default::default(),
         )
     }
 
@@ -247,7 +271,8 @@ mod tests {
         let several = Body::from_stream(stream::iter([Ok::<_, io::Error>("a"), Ok("b")]));
         for (body, frames) in [(Body::from("piece"), 1), (several, 3), (Body::empty(), 0)] {
             let outstanding = Outstanding::default();
-            let mut body = deliver(body, &Flushes::default(), None, Some(Leaving::begin(&outstanding)), None, None);
+            let mut body =
+                deliver(body, &Flushes::default(), None, Some(Leaving::begin(&outstanding)), None, Default::default());
             assert!(outstanding.none().now_or_never().is_none());
             let mut given = Vec::new();
             while !http_body::Body::is_end_stream(&body)

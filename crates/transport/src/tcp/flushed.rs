@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -14,6 +14,7 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{ending::Ending, opening::Openings, waiting::Waiting};
+use crate::exchange::Exchange;
 
 /// How often a connection has been flushed: everything that hyper had to write was written then.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,10 @@ struct FlushCount {
     blocked: AtomicBool,
     /// The body that waits (over HTTP/1 there is one response at a time), or the connection (over HTTP/2).
     waiting: AtomicWaker,
+    /// Responses over HTTP/1.1 that leave with the next flush.
+    leaving: Mutex<Vec<Exchange>>,
+    /// Whether there are any.
+    leaves: AtomicBool,
 }
 
 impl Flushes {
@@ -56,6 +61,22 @@ impl Flushes {
     fn wrote(&self, written: &Poll<io::Result<usize>>) {
         if let Poll::Ready(Ok(size)) = written {
             self.0.written.fetch_add(*size as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// The next flush writes the end of this response, which hyper has.
+    pub(super) fn leave_with_next(&self, exchange: &Exchange) {
+        if exchange.is_watched() {
+            self.0.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(exchange.clone());
+            self.0.leaves.store(true, Ordering::Release);
+        }
+    }
+
+    /// What was to leave has.
+    fn left(&self) {
+        if self.0.leaves.swap(false, Ordering::Acquire) {
+            let left = std::mem::take(&mut *self.0.leaving.lock().unwrap_or_else(PoisonError::into_inner));
+            left.iter().for_each(Exchange::left);
         }
     }
 
@@ -128,6 +149,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Flushed<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         ready!(self.note(flushed))?;
+        self.flushes.left();
         let shared = &self.flushes.0;
         shared.blocked.store(false, Ordering::Release);
         shared.count.fetch_add(1, Ordering::Release);

@@ -28,7 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::PollSemaphore;
 
-use crate::connection::Cut;
+use crate::{connection::Cut, exchange::Exchange};
 
 /// How many responses of a connection may have as much in h2 as it takes of one: 1 MiB, with its 256 KiB for each.
 const LARGE: usize = 4;
@@ -58,6 +58,8 @@ struct PaceCount {
     room: Room,
     /// What the application cuts it with, until `while_taken` has that.
     cut: Mutex<Option<Cut>>,
+    /// Who wants to know how it ends.
+    exchange: Mutex<Exchange>,
 }
 
 tokio::task_local! {
@@ -74,6 +76,7 @@ impl Pace {
             waiting: AtomicWaker::new(),
             room: room.clone(),
             cut: Mutex::default(),
+            exchange: Mutex::default(),
         }))
     }
 
@@ -84,6 +87,16 @@ impl Pace {
 
     fn cut(&self) -> MutexGuard<'_, Option<Cut>> {
         self.0.cut.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn exchange(&self) -> Exchange {
+        std::mem::take(&mut *self.0.exchange.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// All of it has left.
+    fn all<T>(&self, end: T) -> Taken<T> {
+        self.exchange().left();
+        Taken::All(end)
     }
 
     /// What h2 has of it, in bytes.
@@ -137,7 +150,7 @@ pub(super) async fn while_taken<T>(
             return Poll::Ready(Taken::CutByApplication { complete: done.is_some() });
         }
         let Some((timeout, pause)) = pauses else {
-            return done.take().map_or(Poll::Pending, |end| Poll::Ready(Taken::All(end)));
+            return done.take().map_or(Poll::Pending, |end| Poll::Ready(pace.all(end)));
         };
         loop {
             if done.is_some() {
@@ -146,7 +159,7 @@ pub(super) async fn while_taken<T>(
             let left = pace.0.left.load(Ordering::Acquire);
             if left == pace.0.given.load(Ordering::Relaxed) {
                 last = None;
-                return done.take().map_or(Poll::Pending, |end| Poll::Ready(Taken::All(end)));
+                return done.take().map_or(Poll::Pending, |end| Poll::Ready(pace.all(end)));
             }
             let Some((before, since)) = &mut last else {
                 last = Some((left, Instant::now()));
@@ -157,6 +170,8 @@ pub(super) async fn while_taken<T>(
             if left != *before || blocked() {
                 (*before, *since) = (left, Instant::now());
             } else if since.elapsed() >= timeout {
+                // Before its body is dropped.
+                pace.exchange().cut();
                 return Poll::Ready(if done.is_some() { Taken::Stuck } else { Taken::Cut });
             }
             timer.as_mut().reset(Instant::now() + pause);
@@ -180,10 +195,16 @@ impl Paced {
         Self { body, pace: RESPONSE.try_with(Pace::clone).ok(), asking: None, room: None }
     }
 
-    /// The same of one that an application may cut.
-    pub(super) fn cut_by(self, cut: Option<Cut>) -> Self {
+    /// The same of one that an application may cut, and whose end it may want to know.
+    pub(super) fn cut_by(self, cut: Option<Cut>, exchange: &Exchange) -> Self {
         if let (Some(pace), Some(cut)) = (&self.pace, cut) {
+            if exchange.is_watched() {
+                exchange.cut_with(|| cut.token());
+            }
             *pace.cut() = Some(cut);
+        }
+        if let Some(pace) = self.pace.as_ref().filter(|_| exchange.is_watched()) {
+            *pace.0.exchange.lock().unwrap_or_else(PoisonError::into_inner) = exchange.clone();
         }
         self
     }

@@ -3,7 +3,6 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use axum_core::body::Body;
 use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -99,7 +98,7 @@ pub(super) async fn answer(stream: TcpStream, via: Via, context: &Context, stop:
 
 /// Where a listener that sends everyone on to HTTPS sends a request; `None` if a certificate authority wants to know
 /// whether the name of it leads here (RFC 8555 §8.3), which the service answers.
-pub(super) fn redirect(head: &Parts, advertise: Option<&Advertise>) -> Option<Response<Body>> {
+pub(super) fn redirect(head: &Parts, advertise: Option<&Advertise>) -> Option<Response<String>> {
     if head.uri.path().starts_with(CHALLENGES) {
         return None;
     }
@@ -113,9 +112,9 @@ pub(super) fn redirect(head: &Parts, advertise: Option<&Advertise>) -> Option<Re
     let location = base.and_then(|base| HeaderValue::try_from(format!("{base}{path}")).ok());
     let Some(location) = location else {
         let text = "the request names no host that it could be redirected to";
-        return Some(response::problem(StatusCode::BAD_REQUEST, text).map(Body::from));
+        return Some(response::problem(StatusCode::BAD_REQUEST, text));
     };
-    let mut response = Response::new(Body::empty());
+    let mut response = Response::new(String::new());
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
     response.headers_mut().insert(header::LOCATION, location);
     Some(response)

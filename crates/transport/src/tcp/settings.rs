@@ -167,7 +167,7 @@ mod tests {
             let (cut, (given, kept)) = (Cut::default(), oneshot::channel());
             let cuts = cut.clone();
             tasks.execute(async move {
-                let mut body = Paced::new(Body::from("all of it")).cut_by(Some(cuts));
+                let mut body = Paced::new(Body::from("all of it")).cut_by(Some(cuts), &Default::default());
                 // As h2 does: it has the end of the body, and the task is over.
                 let _ = given.send(body.frame().await);
             });

@@ -63,6 +63,7 @@ fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
         )),
         hooks: Default::default(),
         counts: Default::default(),
+        exchanges: Default::default(),
         origins: Default::default(),
         proxies: Default::default(),
         status_paths: Vec::new(),

@@ -8,7 +8,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -74,8 +74,18 @@ impl Rest {
 impl Unread {
     /// Makes a request whose body, when it is dropped unread, is dealt with here. `busy` goes with it.
     pub(super) fn lend(&self, request: Request<Incoming>, busy: Option<Busy>) -> (Request<Body>, Rest) {
+        self.lend_counted(request, busy, None)
+    }
+
+    /// The same, and counts what is read of it.
+    pub(super) fn lend_counted(
+        &self,
+        request: Request<Incoming>,
+        busy: Option<Busy>,
+        received: Option<Arc<AtomicU64>>,
+    ) -> (Request<Body>, Rest) {
         let ((rest, fate), unread) = (Rest::of(&request), self.clone());
-        (request.map(|body| Body::new(Lent { body: Some((body, busy)), unread, fate })), rest)
+        (request.map(|body| Body::new(Lent { body: Some((body, busy)), unread, fate, received })), rest)
     }
 
     fn take(&self, (body, busy): (Incoming, Option<Busy>), fate: Option<Fate>) {
@@ -109,6 +119,7 @@ struct Lent {
     body: Option<(Incoming, Option<Busy>)>,
     unread: Unread,
     fate: Option<Fate>,
+    received: Option<Arc<AtomicU64>>,
 }
 
 impl Drop for Lent {
@@ -126,6 +137,9 @@ impl http_body::Body for Lent {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let Some((body, _)) = &mut self.body else { return Poll::Ready(None) };
         let frame = ready!(Pin::new(body).poll_frame(cx));
+        if let (Some(received), Some(Ok(frame))) = (&self.received, &frame) {
+            received.fetch_add(frame.data_ref().map_or(0, Bytes::len) as u64, Ordering::Relaxed);
+        }
         if !matches!(frame, Some(Ok(_))) {
             self.body = None;
         }

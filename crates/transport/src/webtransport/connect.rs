@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     connection::ConnectionHandle,
+    exchange::Exchange,
     guard::{RecvStream, SendStream},
     quic::Connection,
 };
@@ -75,8 +76,7 @@ connect_stream!(client);
 /// Opens a session whose CONNECT was answered with 200, gives it to whoever waits for it, and
 /// drives it to its end.
 pub(crate) async fn open(
-    conn: Connection,
-    handle: ConnectionHandle,
+    (conn, handle, exchange): (Connection, ConnectionHandle, Exchange),
     seat: Seat,
     protocol: Option<String>,
     opened: oneshot::Sender<Session>,
@@ -84,7 +84,7 @@ pub(crate) async fn open(
     recv: impl ConnectRecv,
 ) {
     let inner = Arc::new(SessionInner::new(seat.id(), conn, handle, protocol));
-    let _end = EndOnDrop(inner.clone());
+    let _end = EndOnDrop(inner.clone(), exchange);
     seat.open(&inner);
     // When nobody waits any more, the session comes back here and is closed by its drop.
     drop(opened.send(Session::new(inner.clone())));
@@ -93,7 +93,7 @@ pub(crate) async fn open(
 
 /// Ends a session whose driver is dropped, with its connection or by a panic of its handler, so
 /// that nobody waits for ever.
-struct EndOnDrop(Arc<SessionInner>);
+struct EndOnDrop(Arc<SessionInner>, Exchange);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
@@ -102,6 +102,7 @@ impl Drop for EndOnDrop {
             Some(lost) => Closed::ConnectionLost(lost),
             None => Closed::Abrupt { code: code::H3_INTERNAL_ERROR },
         });
+        self.0.report(&self.1);
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     quic::{self, SendDatagramError},
 };
 pub(crate) use inner::SessionInner;
+pub(super) use inner::Tally;
 pub(super) use inner::{Ask, SessionState};
 
 /// How a session ended.
@@ -102,6 +103,10 @@ pub struct Stats {
     pub datagrams_received: u64,
     /// Datagrams received and dropped, because nobody read them in time.
     pub datagrams_dropped: u64,
+    /// Bytes that this side has written to streams, and sent as datagrams.
+    pub bytes_sent: u64,
+    /// Bytes that this side has read from streams, and received as datagrams.
+    pub bytes_received: u64,
 }
 
 /// A WebTransport session. Clones are handles of the same session; when the last is dropped, it is
@@ -180,6 +185,8 @@ impl Session {
             datagrams_sent: get(&counters.datagrams_sent),
             datagrams_received: get(&counters.datagrams_received),
             datagrams_dropped: get(&counters.datagrams_dropped),
+            bytes_sent: get(&counters.tally.sent),
+            bytes_received: get(&counters.tally.received),
         }
     }
 
@@ -227,7 +234,7 @@ impl Session {
     async fn begin(&self, stream: quic::SendStream, mut header: BytesMut) -> SendStream {
         varint::encode(self.inner.id, &mut header);
         let mut stream = self.inner.adopt_send(stream);
-        let _ = stream.write_bytes(header.freeze()).await;
+        let _ = stream.write_header(header.freeze()).await;
         self.inner.counters.streams_opened.fetch_add(1, Ordering::Relaxed);
         stream
     }
@@ -272,6 +279,7 @@ impl Session {
     pub fn send_datagram(&self, payload: Bytes) -> Result<(), DatagramError> {
         let (datagram, size) = (self.datagram(&payload)?, payload.len());
         self.inner.conn.send_datagram(datagram).map_err(|error| self.not_sent(error, size))?;
+        self.inner.counters.tally.sent(size);
         self.inner.counters.datagrams_sent.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -294,6 +302,7 @@ impl Session {
             closed = self.ended() => return Err(SessionError(closed).into()),
         };
         sent.map_err(|error| self.not_sent(error, payload.len()))?;
+        self.inner.counters.tally.sent(payload.len());
         self.inner.counters.datagrams_sent.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use h3cast_proto::code;
 use tokio::{io::AsyncWrite, sync::Notify};
 
-use super::codes;
+use super::{codes, session::Tally};
 use crate::quic;
 pub use recv::RecvStream;
 
@@ -189,12 +189,13 @@ impl SessionGone for Cell<quic::RecvStream> {
 #[derive(Debug)]
 pub struct SendStream {
     cell: Arc<Cell<quic::SendStream>>,
+    tally: Arc<Tally>,
 }
 
 impl SendStream {
-    pub(super) fn new(mut stream: quic::SendStream) -> Self {
+    pub(super) fn new(mut stream: quic::SendStream, tally: Arc<Tally>) -> Self {
         stream.set_stalled_code(codes::to_http3(0));
-        Self { cell: Cell::new(stream) }
+        Self { cell: Cell::new(stream), tally }
     }
 
     pub(super) fn cell(&self) -> &Arc<Cell<quic::SendStream>> {
@@ -229,11 +230,21 @@ impl SendStream {
     /// # Cancel safety
     ///
     /// Not cancel-safe: when dropped, `chunks` holds what has not been written.
-    pub async fn write_chunks(&mut self, mut chunks: &mut [Bytes]) -> Result<(), StreamError> {
+    pub async fn write_chunks(&mut self, chunks: &mut [Bytes]) -> Result<(), StreamError> {
+        self.write_all(chunks, |tally, bytes| tally.sent(bytes)).await
+    }
+
+    /// Writes what begins the stream, which is not the application's.
+    pub(super) async fn write_header(&mut self, header: Bytes) -> Result<(), StreamError> {
+        self.write_all(&mut [header], |_, _| ()).await
+    }
+
+    async fn write_all(&mut self, mut chunks: &mut [Bytes], count: impl Fn(&Tally, usize)) -> Result<(), StreamError> {
         while !chunks.is_empty() {
             let written = std::future::poll_fn(|cx| {
                 self.cell.poll(cx, |stream, cx| {
                     let written = ready!(stream.poll_write_chunks(cx, chunks))?;
+                    count(&self.tally, written.bytes);
                     Poll::Ready(Ok(written.chunks))
                 })
             })
@@ -336,7 +347,11 @@ impl Drop for SendStream {
 
 impl AsyncWrite for SendStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.cell.poll(cx, |stream, cx| stream.poll_write(cx, buf).map_err(StreamError::from)).map_err(io::Error::from)
+        let polled = self.cell.poll(cx, |stream, cx| stream.poll_write(cx, buf).map_err(StreamError::from));
+        if let Poll::Ready(Ok(written)) = &polled {
+            self.tally.sent(*written);
+        }
+        polled.map_err(io::Error::from)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {

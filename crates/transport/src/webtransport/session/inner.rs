@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use super::Closed;
 use crate::{
     connection::ConnectionHandle,
+    exchange::Exchange,
     guard::Begun,
     quic,
     webtransport::{
@@ -213,6 +214,23 @@ impl SessionInner {
         }
     }
 
+    /// Says what the session has carried, and how it has ended.
+    pub(in crate::webtransport) fn report(&self, exchange: &Exchange) {
+        if !exchange.is_watched() {
+            return;
+        }
+        let tally = &self.counters.tally;
+        exchange.carried(tally.sent.load(Ordering::Relaxed), tally.received.load(Ordering::Relaxed));
+        match self.ended() {
+            Some(Closed::Clean { by_peer: true, .. } | Closed::Clean { code: 0, .. }) => exchange.complete(),
+            // Codes say what was wrong.
+            Some(Closed::Clean { .. }) => exchange.cut(),
+            Some(Closed::Abrupt { code }) if code != code::H3_INTERNAL_ERROR => exchange.gone(),
+            // The connection knows more.
+            Some(Closed::Abrupt { .. } | Closed::ConnectionLost(_)) | None => {}
+        }
+    }
+
     /// How the session has ended, if it has. The peer may not have taken it yet.
     pub(super) fn ended(&self) -> Option<Closed> {
         match &*self.state.borrow() {
@@ -247,13 +265,13 @@ impl SessionInner {
     }
 
     pub(super) fn adopt_send(&self, stream: quic::SendStream) -> SendStream {
-        let stream = SendStream::new(stream);
+        let stream = SendStream::new(stream, self.counters.tally.clone());
         self.track(stream.cell());
         stream
     }
 
     pub(super) fn adopt_recv(&self, stream: quic::RecvStream, begun: Begun) -> RecvStream {
-        let stream = RecvStream::new(stream, begun, self.id);
+        let stream = RecvStream::new(stream, begun, self.id, self.counters.tally.clone());
         self.track(stream.cell());
         stream
     }
@@ -288,14 +306,33 @@ impl SessionInner {
 
     pub(in crate::webtransport) fn deliver_datagram(&self, payload: Bytes) {
         self.counters.datagrams_received.fetch_add(1, Ordering::Relaxed);
+        self.counters.tally.received(payload.len());
         if self.datagrams.push_new(payload).is_some() {
             self.counters.datagrams_dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
+/// The bytes that a session's streams and datagrams have carried, which its streams count.
+#[derive(Debug, Default)]
+pub(in crate::webtransport) struct Tally {
+    pub(in crate::webtransport) sent: AtomicU64,
+    pub(in crate::webtransport) received: AtomicU64,
+}
+
+impl Tally {
+    pub(in crate::webtransport) fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(in crate::webtransport) fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Counters {
+    pub(super) tally: Arc<Tally>,
     pub(super) streams_opened: AtomicU64,
     pub(super) streams_accepted: AtomicU64,
     pub(super) streams_unreported: AtomicU64,

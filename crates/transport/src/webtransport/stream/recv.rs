@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use h3cast_proto::{code, frame, varint};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{Cell, StreamError, codes};
+use super::{Cell, StreamError, Tally, codes};
 use crate::{guard::Begun, quic};
 
 /// The receiving half of a stream. Dropping it before its end stops it with code 0.
@@ -21,6 +21,7 @@ pub struct RecvStream {
     /// What came together with the stream's header.
     prefix: Bytes,
     state: RecvState,
+    tally: Arc<Tally>,
 }
 
 #[derive(Debug)]
@@ -38,13 +39,18 @@ enum RecvState {
 }
 
 impl RecvStream {
-    pub(in crate::webtransport) fn new(stream: quic::RecvStream, begun: Begun, session: u64) -> Self {
+    pub(in crate::webtransport) fn new(
+        stream: quic::RecvStream,
+        begun: Begun,
+        session: u64,
+        tally: Arc<Tally>,
+    ) -> Self {
         let (prefix, state) = match begun {
             Begun::Named(prefix) => (prefix, RecvState::Reading),
             Begun::Unnamed(header) => (Bytes::new(), RecvState::Unnamed { header, session }),
             Begun::Reset(code) => (Bytes::new(), RecvState::Reset(code)),
         };
-        Self { cell: Cell::new(stream), prefix, state }
+        Self { cell: Cell::new(stream), prefix, state, tally }
     }
 
     /// Whether the peer has reset it, as far as is known.
@@ -104,6 +110,9 @@ impl RecvStream {
                 error.into()
             })
         }));
+        if let Ok(Some(bytes)) = &polled {
+            self.tally.received(bytes.len());
+        }
         // A stream whose session has ended is still to be stopped.
         if !matches!(polled, Ok(Some(_)) | Err(StreamError::SessionGone)) {
             self.cell.lock().ended = true;

@@ -1,0 +1,65 @@
+//! What the server writes about itself and its clients.
+
+use std::{io, path::Path};
+
+use clap::Args;
+
+use crate::{
+    App,
+    cli::{
+        Failure,
+        log::access::{AccessLog, Format, Place},
+    },
+};
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logs")]
+pub(in crate::cli) struct LogArgs {
+    /// Write a line for each request, WebTransport session and publication when it ends, to this file or (-) to
+    /// standard output. The file is appended to, and opened again after logrotate has renamed it. [default: none]
+    #[arg(long, env = "H3CAST_ACCESS_LOG", value_name = "FILE|-")]
+    access_log: Option<Place>,
+    /// The format of its lines: as nginx and Apache write them, with a few fields more (combined), or an object of
+    /// JSON. docs/operations.md lists the fields.
+    #[arg(
+        long,
+        env = "H3CAST_ACCESS_LOG_FORMAT",
+        value_name = "combined|json",
+        default_value = "combined",
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
+    access_log_format: Format,
+}
+
+impl LogArgs {
+    /// Whether standard output is for lines of the access log alone.
+    pub(super) fn takes_stdout(&self) -> bool {
+        self.access_log == Some(Place::Stdout)
+    }
+
+    /// Whether it could be opened. Nothing is created.
+    pub(super) async fn check(&self) -> Result<(), Failure> {
+        let Some(Place::File(path)) = self.access_log.clone() else { return Ok(()) };
+        let looked =
+            tokio::task::spawn_blocking(move || AccessLog::check(&path).map_err(|error| refused(&path, &error)));
+        looked.await.map_err(Failure::running)?
+    }
+
+    /// Opens the access log, and has the app write to it.
+    pub(super) async fn install(&self, app: App) -> Result<App, Failure> {
+        let Some(place) = self.access_log.clone() else { return Ok(app) };
+        let (format, named) = (self.access_log_format, place.clone());
+        let opened = tokio::task::spawn_blocking(move || AccessLog::open(&place, format));
+        let log = opened.await.map_err(Failure::running)?.map_err(|error| match named {
+            Place::File(path) => refused(&path, &error),
+            Place::Stdout => Failure::running(error),
+        })?;
+        Ok(app.on_request_end(move |entry| log.write(entry)))
+    }
+}
+
+fn refused(path: &Path, error: &io::Error) -> Failure {
+    let text = format!("--access-log: cannot open {}: {error}", path.display());
+    Failure::usage(anyhow::anyhow!(text))
+}
