@@ -5,6 +5,7 @@ mod cert;
 mod config;
 mod flags;
 mod get;
+mod keylog;
 mod log;
 mod note;
 mod open;
@@ -148,6 +149,11 @@ pub fn run() -> ExitCode {
         Some(Command::Serve(command)) => command.args.workers(),
         Some(_) => None,
     };
+    log::set_format(match &cli.command {
+        None => cli.serve.logs.log_format,
+        Some(Command::Serve(command)) => command.args.logs.log_format,
+        Some(_) => log::LogFormat::Text,
+    });
     let mut runtime = match workers {
         Some(1) => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
@@ -183,6 +189,13 @@ pub fn run() -> ExitCode {
 
 async fn dispatch(cli: Cli, given: serve::Given) -> Result<(), Failure> {
     secrets::warnings(std::env::args_os()).iter().for_each(|warning| complain(warning));
+    let connects = matches!(
+        cli.command,
+        None | Some(Command::Serve(_) | Command::Get(_) | Command::Publish(_) | Command::Bench(_))
+    );
+    if connects && let Some(keys) = keylog::find() {
+        h3cast_transport::program::keys::log_to(keys);
+    }
     match cli.command {
         None => serve::run(Vec::new(), cli.serve, given).await,
         Some(Command::Serve(command)) => serve::run(command.sources, command.args, given).await,

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use h3cast_proto::feed::session_code;
 use http::{StatusCode, Uri};
 use serde_json::json;
-use tracing::debug;
+use tracing::{Span, debug};
 
 use super::{
     App, Problem, asked::Delivery, authorize::Decided, entry::Noted, host::prefix_of, memory::when_cut,
@@ -90,9 +90,9 @@ async fn open_for(app: Arc<App>, uri: Uri, request: SessionRequest, decided: Dec
     // States that the feed comes so, to a client that does not insist on it.
     let frames = offered && format == Format::Frames;
     let request = if frames { request.protocol(format::frames::MEDIA_TYPE) } else { request };
-    let noted = Noted::of(request.extensions()).cloned();
+    let (noted, span) = (Noted::of(request.extensions()).cloned(), Span::current());
     Ok(request.on_session(async move |session| {
-        let how = (cut, noted);
+        let how = (cut, noted, span);
         let published = rarely(Box::pin(publish::streams(&app, &session, &feed, &account, &decided, how)));
         tokio::select! {
             () = bring(&app, &session, &feed, &decided, viewer, format, delivery) => {}

@@ -4,6 +4,7 @@
 pub(super) mod access;
 mod fields;
 mod file;
+mod json;
 mod limit;
 mod outlet;
 mod terminal;
@@ -17,7 +18,8 @@ use std::{
     time::Duration,
 };
 
-use tracing::{Subscriber, error};
+use clap::ValueEnum;
+use tracing::{Level, Subscriber, error};
 use tracing_subscriber::{
     EnvFilter, Layer,
     filter::{LevelFilter, filter_fn},
@@ -30,6 +32,7 @@ use tracing_subscriber::{
 use super::{Failure, standard};
 use crate::shown::Lines;
 use fields::{fields, whole_fields};
+pub(super) use file::telling;
 use limit::Limit;
 pub(super) use outlet::Outlet;
 pub(super) use terminal::draw_target;
@@ -66,6 +69,21 @@ fn filter(directives: &str) -> Result<EnvFilter, String> {
     }
 }
 
+/// How lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// An object each.
+    Json,
+}
+
+/// Has all lines of the process written so from now on.
+pub(super) fn set_format(format: LogFormat) {
+    json::choose(format == LogFormat::Json);
+}
+
 /// Starts the log of a server.
 pub(super) fn start(directives: &str) -> Result<(), Failure> {
     let filter = filter(directives).map_err(|text| Failure::usage(anyhow::anyhow!(text)))?;
@@ -75,9 +93,14 @@ pub(super) fn start(directives: &str) -> Result<(), Failure> {
     // What commands write is bounded by the chunker, and none of it may be missing.
     let of_commands = filter_fn(limit::is_of_command);
     let of_others = filter_fn(|metadata| !limit::is_of_command(metadata));
+    let registry = tracing_subscriber::registry().with(filter).with(limit.clone());
+    if json::is_chosen() {
+        registry.with(json::JsonLines(write_line)).init();
+        return Ok(());
+    }
     let commands = lines(whole_fields()).with_filter(of_commands);
     let others = lines(fields()).with_filter(of_others);
-    tracing_subscriber::registry().with(filter).with(limit.clone()).with(commands).with(others).init();
+    registry.with(commands).with(others).init();
     Ok(())
 }
 
@@ -98,14 +121,24 @@ where
 
 /// Writes a line on standard error; when that fails, there is nobody to tell.
 pub(super) fn complain(text: &str) {
-    write(&format!("h3cast: {}\n", Lines(text)));
+    match json::is_chosen() {
+        true => put(json::plain(Level::WARN, text).as_bytes()),
+        false => write(&format!("h3cast: {}\n", Lines(text))),
+    }
 }
 
-/// Writes a line on standard error as it is.
-pub(super) fn write(line: &str) {
+/// Writes text on standard error as it is, or as the message of one line where those are JSON.
+pub(super) fn write(text: &str) {
+    match json::is_chosen() {
+        true => put(json::plain(Level::INFO, text).as_bytes()),
+        false => put(text.as_bytes()),
+    }
+}
+
+fn put(line: &[u8]) {
     match STDERR.get() {
-        Some(outlet) => outlet.write(line.as_bytes()),
-        None => drop(io::stderr().write_all(line.as_bytes())),
+        Some(outlet) => outlet.write(line),
+        None => drop(io::stderr().write_all(line)),
     }
 }
 
@@ -175,14 +208,19 @@ pub(super) fn exit(code: u8) -> ! {
     std::process::exit(code.into())
 }
 
+/// Writes a line of the log.
+fn write_line(line: &[u8]) {
+    if let Some(outlet) = STDERR.get() {
+        outlet.write(line);
+    }
+}
+
 /// A line of the log, written at once.
 struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Some(outlet) = STDERR.get() {
-            outlet.write(line);
-        }
+        write_line(line);
         Ok(line.len())
     }
 

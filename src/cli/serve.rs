@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    Failure, complain, flags,
+    Failure, complain, flags, keylog,
     log::{self, Outlet},
     note::NoteKeeper,
     signals,
@@ -136,6 +136,9 @@ async fn serve(sources: Vec<Source>, mut args: ServeArgs, given: Given, commands
         .advertise(args.advertise.clone());
     builder = sockets.apply(builder, Asked { listen: args.listen, http: args.http, redirect: args.redirect });
     builder = args.proxies.apply(builder);
+    if let Some(keys) = keylog::found() {
+        builder = builder.tls(move |tls| tls.key_log = keys.clone());
+    }
     let admission = builder.admission().clone();
     let Some(built) = stop.run_until_cancelled(app.install(builder).build()).await else {
         abandon(identity).await;

@@ -172,3 +172,81 @@ fn one_that_cannot_be_opened_is_an_error_that_says_so() {
         assert!(text.contains("--access-log: cannot open") && text.contains("none/access.log"), "{text}");
     }
 }
+
+#[test]
+fn each_line_of_the_log_names_its_connection_and_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("access.log");
+    let more = ["--access-log", path.to_str().unwrap(), "--access-log-format=json", "--trust-proxy=loopback"];
+    let secret = ["--publish-token", "a-token-of-16-characters"];
+    // What it says of itself before its log begins, and what commands say, is JSON as well.
+    let source = ["noise=exec:echo \"{\\\"a\\\": 1}\" >&2; exec sleep 1000", "--stderr=noise=log"];
+    for format in ["text", "json"] {
+        let server = serve(dir.path(), &[&more[..], &secret, &source, &["--log-format", format]].concat());
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let request = format!(
+            "POST /stream/chat HTTP/1.1\r\nhost: localhost\r\nvia: 1.1 proxy\r\nx-forwarded-for: 192.0.2.9\r\n\
+             x-request-id: of-the-proxy.1\r\ntraceparent: {trace}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        );
+        let answer = send(&server, request.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("x-request-id: of-the-proxy.1\r\n"), "{answer}");
+        let entry: Value = serde_json::from_str(&until_lines(&path, 1)[0]).unwrap();
+        assert_eq!((&entry["request"], &entry["client"]), (&"of-the-proxy.1".into(), &"192.0.2.9".into()));
+        assert_eq!(entry["trace"], trace);
+        let told = || fs::read_to_string(dir.path().join("stderr")).unwrap();
+        // The command's line has quotes, which JSON escapes.
+        let has_command = || ["{\"a\": 1}", "{\\\"a\\\": 1}"].iter().any(|line| told().contains(line));
+        until("the log has both", || told().contains("publish rejected") && has_command());
+        let (log, connection) = (told(), &entry["connection"]);
+        let line = log.lines().find(|line| line.contains("publish rejected")).unwrap();
+        if format == "text" {
+            let expected = "connection{remote=127.0.0.1:";
+            assert!(
+                line.contains(expected) && line.contains(&format!("id={connection}}}:request{{id=of-the-proxy.1}}")),
+                "{line}"
+            );
+        } else {
+            let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let line =
+                lines.iter().find(|line| line["message"].as_str().unwrap().contains("publish rejected")).unwrap();
+            assert_eq!((&line["request"], &line["connection"]), (&"of-the-proxy.1".into(), connection), "{line}");
+            assert_eq!((&line["level"], &line["feed"]), (&"INFO".into(), &"chat".into()), "{line}");
+            // A secret on the command line is warned of before there is a log.
+            assert!(lines.iter().any(|line| line["message"].as_str().unwrap().contains("--publish-token")), "{log}");
+        }
+        drop(server);
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn the_secrets_of_tls_are_written_where_the_environment_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (dir.path().join("server.keys"), dir.path().join("client.keys"));
+    let mut command = program(&[]);
+    command.stderr(fs::File::create(dir.path().join("stderr")).unwrap()).env("SSLKEYLOGFILE", &ours);
+    let mut server = Server::start(command, &["--count", "1"]);
+    let url = format!("https://127.0.0.1:{}/stream", server.tls());
+    let get = Command::new(env!("CARGO_BIN_EXE_h3cast"))
+        .args(["get", "--insecure", &url])
+        .env("SSLKEYLOGFILE", &theirs)
+        .env("HOME", dir.path())
+        .output()
+        .unwrap();
+    assert!(get.status.success(), "{get:?}");
+    let said = String::from_utf8_lossy(&get.stderr).into_owned();
+    assert!(said.contains("SSLKEYLOGFILE is set") && said.contains("client.keys"), "{said}");
+    assert!(fs::read_to_string(dir.path().join("stderr")).unwrap().contains("SSLKEYLOGFILE is set"));
+    let mut keys = lines(&theirs);
+    keys.sort();
+    assert!(keys.iter().any(|line| line.starts_with("CLIENT_TRAFFIC_SECRET_0 ")), "{keys:?}");
+    until("the server has written them", || {
+        let has = lines(&ours);
+        keys.iter().all(|key| has.contains(key))
+    });
+    // Over TCP too.
+    let curl = Command::new("curl").args(["-sk", "-o", "/dev/null", "--http1.1", &url]).status();
+    if curl.is_ok_and(|status| status.success()) {
+        until("those of TLS over TCP", || lines(&ours).len() > keys.len());
+    }
+}

@@ -104,6 +104,7 @@ pub mod http3;
 pub mod identity;
 #[cfg(feature = "server")]
 mod interim;
+mod keys;
 mod limits;
 pub mod listen;
 #[cfg(any(feature = "client", feature = "self-signed"))]
@@ -155,6 +156,10 @@ pub mod program {
     /// Faults that tests ask for.
     pub mod fault {
         pub use crate::fault::{fallible, point};
+    }
+    /// The secrets of TLS.
+    pub mod keys {
+        pub use crate::keys::log_to;
     }
     /// Waiting for what was written.
     pub mod outstanding {

@@ -12,7 +12,7 @@ use axum_core::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
-use tracing::warn;
+use tracing::{Span, warn};
 
 use crate::admission::Refusal;
 
@@ -203,12 +203,14 @@ pub(crate) struct Checked {
     named: Vec<HeaderName>,
     /// Whether trailers must not speak of the connection.
     strips: bool,
+    /// Whose body it is, for the log.
+    span: Span,
 }
 
 impl From<Body> for Checked {
     /// One of which nothing is said.
     fn from(body: Body) -> Self {
-        Self { body, length: None, left: None, named: Vec::new(), strips: false }
+        Self { body, length: None, left: None, named: Vec::new(), strips: false, span: Span::current() }
     }
 }
 
@@ -219,7 +221,7 @@ impl Checked {
     }
 
     fn failed(&mut self, error: WrongLength) -> Poll<Option<Result<Frame<Bytes>, axum_core::Error>>> {
-        warn!("{error}");
+        self.span.in_scope(|| warn!("{error}"));
         (self.body, self.left) = (Body::empty(), None);
         Poll::Ready(Some(Err(axum_core::Error::new(error))))
     }

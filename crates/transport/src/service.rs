@@ -10,7 +10,7 @@ use http::{HeaderMap, Request, Response, request::Parts};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
-use tracing::warn;
+use tracing::{Span, field::display, warn};
 
 use crate::{
     admission::{Admission, Client},
@@ -80,6 +80,7 @@ impl Context {
         })?;
         let client = forwarded.as_ref().and_then(|forwarded| forwarded.client());
         let id = self.id(&head.headers, connection);
+        Span::current().record("id", display(&id));
         let connection = client.map_or_else(|| connection.clone(), |client| connection.of_client(client));
         let extensions = &mut head.extensions;
         #[cfg(feature = "axum")]

@@ -41,7 +41,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub(crate) use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tracing::debug;
+use tracing::{Instrument, Span, debug, field, info_span};
 
 pub(crate) use self::accept::{Listener, serve};
 use self::{
@@ -105,13 +105,15 @@ struct Counted {
     idler: Option<Arc<Idler>>,
     /// Whether its place is one of those for the server's status.
     is_reserved: bool,
+    /// That of the connection.
+    span: Span,
 }
 
 async fn connection<S>(
     stream: S,
     ending: Ending,
     mut owner: Owner,
-    Counted { client, idler, is_reserved }: Counted,
+    Counted { client, idler, is_reserved, span }: Counted,
     context: Arc<Context>,
     how: How,
     stop: CancellationToken,
@@ -120,6 +122,7 @@ async fn connection<S>(
 {
     let How { via, alt_svc: has_http3, redirects, .. } = how;
     let remote = owner.handle().remote_address();
+    span.record("id", owner.handle().id());
     owner.handshaken();
     if owner.is_awaited() {
         let admitted = tokio::select! {
@@ -254,6 +257,7 @@ async fn connection<S>(
                 Paced::new(body).cut_by(cut, &exchange)
             }))
         };
+        let answered = answered.instrument(info_span!(parent: &span, "request", id = field::Empty));
         async move {
             let answered = answered.await;
             if let Ok(response) = &answered {

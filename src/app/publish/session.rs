@@ -5,6 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use futures_util::stream;
 use http::StatusCode;
 use tokio::task::JoinSet;
+use tracing::{Instrument, Span};
 
 use super::{ChunkBy, known::Said, pieces::publish, written};
 use crate::{
@@ -28,7 +29,7 @@ pub(in crate::app) async fn streams(
     feed: &Feed,
     account: &Account,
     decided: &Decided,
-    (cut, noted): (ChunkBy, Option<Noted>),
+    (cut, noted, span): (ChunkBy, Option<Noted>, Span),
 ) {
     let mut running = JoinSet::new();
     loop {
@@ -48,9 +49,10 @@ pub(in crate::app) async fn streams(
         };
         let (app, feed, decided) = (app.clone(), feed.clone(), decided.clone());
         let (account, noted) = (account.clone(), noted.clone());
-        running.spawn(async move {
+        let published = async move {
             one_stream(&app, &feed, &account, &decided, (cut, noted), stream, reply).await;
-        });
+        };
+        running.spawn(published.instrument(span.clone()));
     }
 }
 

@@ -119,7 +119,7 @@ fn is_at(_: &File, path: &Path) -> bool {
 }
 
 /// Says in the program's log that lines of another are lost: at once, then every 10 s, and at the end.
-pub(super) fn telling(what: String) -> Tell {
+pub(in crate::cli) fn telling(what: String) -> Tell {
     let (mut lost, mut since) = (0_u64, None::<Instant>);
     Box::new(move |lines, error| {
         lost += lines;

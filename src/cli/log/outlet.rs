@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tracing::Level;
+
 use crate::cli::standard::write_all;
 
 /// How much waits to be written, in bytes; what comes then is dropped, and counted.
@@ -165,8 +167,11 @@ impl Outlet {
 /// Says that lines are missing.
 fn notice(lost: u64) -> Option<Box<[u8]>> {
     let lines = if lost == 1 { "line" } else { "lines" };
-    let text = format!("h3cast: {lost} {lines} lost here, which could not be written\n");
-    (lost > 0).then(|| text.into_bytes().into())
+    let text = || match super::json::is_chosen() {
+        true => super::json::plain(Level::WARN, &format!("{lost} {lines} lost here, which could not be written")),
+        false => format!("h3cast: {lost} {lines} lost here, which could not be written\n"),
+    };
+    (lost > 0).then(|| text().into_bytes().into())
 }
 
 /// Called with how many more lines were lost, and why if they could not be written; at last, with none.

@@ -176,7 +176,7 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long, env = "H3CAST_LOG", value_name = "LEVEL", default_value = "info")]
     pub(super) log: String,
     #[command(flatten)]
-    pub(super) logs: LogArgs,
+    pub(in crate::cli) logs: LogArgs,
     #[command(flatten)]
     pub(super) quotas: QuotaArgs,
     #[command(flatten)]

@@ -8,13 +8,26 @@ use crate::{
     App,
     cli::{
         Failure,
-        log::access::{AccessLog, Format, Place},
+        log::{
+            LogFormat,
+            access::{AccessLog, Format, Place},
+        },
     },
 };
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logs")]
 pub(in crate::cli) struct LogArgs {
+    /// The format of the server's own log on stderr: for people (text), or an object of JSON on each line (json), also
+    /// for what commands write there.
+    #[arg(
+        long,
+        env = "H3CAST_LOG_FORMAT",
+        value_name = "text|json",
+        default_value = "text",
+        hide_possible_values = true
+    )]
+    pub(in crate::cli) log_format: LogFormat,
     /// Write a line for each request, WebTransport session and publication when it ends, to this file or (-) to
     /// standard output. The file is appended to, and opened again after logrotate has renamed it. [default: none]
     #[arg(long, env = "H3CAST_ACCESS_LOG", value_name = "FILE|-")]

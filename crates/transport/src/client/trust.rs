@@ -13,6 +13,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::ClientError;
 use crate::identity::{Fingerprint, PemError, provider, trusted, trusted_bytes};
+use crate::keys;
 use anchors::Anchors;
 pub use refusal::{Expected, Presented, Reason, Refusal};
 pub use verifier::Verifier;
@@ -136,5 +137,6 @@ pub fn tls(trust: &Trust, protocol: &[u8]) -> Result<(rustls::ClientConfig, Arc<
         .with_custom_certificate_verifier(verifier.clone())
         .with_no_client_auth();
     config.alpn_protocols = vec![protocol.to_vec()];
+    keys::apply(&mut config);
     Ok((config, verifier))
 }

@@ -17,7 +17,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tracing::{Instrument, debug, debug_span};
+use tracing::{Instrument, Level, Span, debug, field, info_span};
 
 use super::{
     Takeover,
@@ -70,6 +70,7 @@ pub(crate) async fn serve(
         conn.limit_sending(timeout, stalled.clone());
     }
     let mut owner = Owner::quic(&conn, None, context.hooks.clone());
+    Span::current().record("id", owner.handle().id());
     let sessions = Arc::new(Registry::new(context.limits().sessions));
     let shared = Arc::new(Shared::new(conn.clone(), Role::Server, context.limits(), sessions.clone()));
     let backend = Backend::new(shared.clone());
@@ -142,7 +143,7 @@ pub(crate) async fn serve(
                     let parts = accepted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
                     let Some(parts) = parts else { continue };
                     let answer = Answering { shared: shared.clone(), sessions: sessions.clone(), context: context.clone(), connection: owner.handle().clone(), client: client.clone(), via, parts, counted: context.counts.request(Protocol::Http3), exchange: Exchange::default() };
-                    requests.spawn(answer.answered(resolver).instrument(debug_span!("request")));
+                    requests.spawn(answer.answered(resolver));
                 }
                 // No more will come; h3 does not know of the bodies that we are still writing.
                 Ok(None) => accepting = false,
@@ -267,12 +268,19 @@ impl Answering {
         // It counts until the client has the response.
         let open = Arc::new(OnceLock::new());
         let early = self.is_early().then(|| self.shared.clone());
-        let run = Box::pin(self.run(resolver, open.clone()));
+        let span = info_span!("request", id = field::Empty);
+        let run = Box::pin(self.run(resolver, open.clone()).instrument(span.clone()));
         async move {
             let whole = async {
                 let rest = run.await;
-                if let Some(rest) = rest {
-                    rest.await;
+                let Some(rest) = rest else { return };
+                // What may take long is not entered for each chunk, unless all that it does is wanted.
+                match tracing::enabled!(Level::DEBUG) {
+                    true => rest.instrument(span).await,
+                    false => {
+                        drop(span);
+                        rest.await;
+                    }
                 }
             };
             match early {

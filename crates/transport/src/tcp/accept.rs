@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{Instrument, Level, Span, debug, field, info_span, warn};
 
 use super::{
     Counted, announced, connection,
@@ -179,7 +179,10 @@ async fn accept_all(
         sockets.add(ending.progress());
         let deadline = after(tokio::time::Instant::now(), context.limits().handshake_timeout);
         let (context, stop) = (context.clone(), stop.clone());
-        connections.spawn(async move {
+        let span = info_span!("connection", id = field::Empty, %remote);
+        // Not entered for each chunk, unless all that it does is wanted.
+        let whole = if tracing::enabled!(Level::DEBUG) { span.clone() } else { Span::none() };
+        let served = async move {
             let Some(idler) = place.idler().cloned() else { return };
             let local = stream.local_addr().ok();
             let opening = async {
@@ -193,7 +196,7 @@ async fn accept_all(
             };
             let opened = tokio::select! {
                 biased;
-                opened = opening => opened,
+                opened = opening.instrument(span.clone()) => opened,
                 () = idler.ousted() => Err(()),
             };
             let Ok(client) = opened else { return reset(stream) };
@@ -207,6 +210,7 @@ async fn accept_all(
                 client: place.client().clone(),
                 idler: Some(idler.clone()),
                 is_reserved: place.is_reserved(),
+                span,
             };
             // Also a handshake that fails leaves something that its client may not take.
             ending.keep(place);
@@ -249,7 +253,8 @@ async fn accept_all(
                 },
                 Err(error) => debug!(%error, remote = %client, "TLS handshake failed"),
             }
-        });
+        };
+        connections.spawn(served.instrument(whole));
     }
 }
 

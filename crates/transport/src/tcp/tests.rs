@@ -76,7 +76,8 @@ fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
     let owner = Owner::tcp(None, remote, None, None, Default::default());
     let place = context.admission.tcp(remote.ip(), Carrier::Plain, false).unwrap();
     let ending = Ending::new(None, remote);
-    let counted = Counted { client: place.client().clone(), idler: None, is_reserved: false };
+    let counted =
+        Counted { client: place.client().clone(), idler: None, is_reserved: false, span: tracing::Span::none() };
     ending.keep(place);
     tokio::spawn(connection(server, ending, owner, counted, Arc::new(context), how, stop));
     client
