@@ -162,7 +162,7 @@ export class Chat {
       },
     });
     if (summary.outcome === "stopped") return events.onLeft;
-    const error = summary.outcome === "ended" ? lost() : link.failure(summary.cause);
+    const error = summary.outcome === "ended" ? lost() : await link.failure(summary.cause);
     return () => events.onLost(error);
   }
 }

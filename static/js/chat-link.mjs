@@ -14,7 +14,8 @@ import { openSession, orAbort } from "./webtransport-source.mjs";
  * @property {import("./types.mjs").Transport} transport
  * @property {ReadableStream<Uint8Array>} stream the lines that the server tells
  * @property {(text: string) => Promise<void>} send resolves when the message is on its way
- * @property {(cause: unknown) => import("./errors.mjs").PageError} failure a failed read, in words
+ * @property {(cause: unknown) => import("./errors.mjs").PageError | Promise<import("./errors.mjs").PageError>} failure
+ *   a failed read, in words
  * @property {() => void} close leaves; safe to repeat
  */
 
@@ -48,7 +49,7 @@ export async function hasChat(env) {
  * @returns {Promise<Link>}
  */
 export async function linkByWebTransport(options) {
-  const { session, why, close } = await openSession(options);
+  const { session, why, ended, close } = await openSession(options);
   try {
     const { readable, writable } = await orAbort(session.createBidirectionalStream(), options.signal);
     /** @type {WritableStreamDefaultWriter<Uint8Array>} */
@@ -73,7 +74,10 @@ export async function linkByWebTransport(options) {
       transport: "webtransport",
       stream: readable,
       send: (text) => write(`${text}\n`),
-      failure: (cause) => stopped ?? lost(cause, why()),
+      failure: async (cause) => {
+        await ended(cause);
+        return stopped ?? lost(cause, why());
+      },
       close,
     };
   } catch (error) {

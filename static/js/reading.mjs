@@ -183,7 +183,8 @@ export class Reading {
     if (done.how === "ended") return done.end;
     if (expired) throw tokenExpired();
     if (done.how === "bad") throw broken("The stream is not what this page expects.", done.cause, true);
-    const failure = source.failure(done.cause, bytes);
+    const failure = await source.failure(done.cause, bytes);
+    this.abort.signal.throwIfAborted();
     if (failure.blameless) throw failure;
     if (still > 0) throw stoodStill(Math.round(still / 1000), gone.signal.aborted ? undefined : done.cause);
     if (gone.signal.aborted) throw broken(`The stream is dead: ${gone.signal.reason.message}.`, undefined, false);

@@ -29,7 +29,7 @@
  * @property {ReadableStream<Uint8Array>} stream
  * @property {(waitMs?: number) => Promise<string>} protocol what the browser reports for this
  *   very request: "h3", "h2", "http/1.1"; "unknown" if it has not said so within `waitMs`
- * @property {(cause: unknown, bytes: number) => import("./errors.mjs").PageError} failure
+ * @property {(cause: unknown, bytes: number) => import("./errors.mjs").PageError | Promise<import("./errors.mjs").PageError>} failure
  *   a failed read, in words
  * @property {() => void} close lets go of the request or closes the session; safe to repeat
  *

@@ -139,7 +139,7 @@ export class Viewer {
     }
     if (whole) return () => events.onDone(summary);
     if (summary.outcome === "stopped") return () => events.onStopped(summary);
-    const error = await this.#explained(source.failure(summary.cause, summary.bytes), feed);
+    const error = await this.#explained(await source.failure(summary.cause, summary.bytes), feed);
     return () => events.onError(error);
   }
 

@@ -10,6 +10,8 @@ import { cutShort, noStream, noWebTransport, sessionFailed, tokenExpired, tookNo
  * browser's own limit is longer than a visitor's patience.
  */
 export const OPEN_TIMEOUT_MS = 8000;
+/** How long the end of a session that its streams have reported may take to be reported itself. */
+export const CLOSED_WAIT_MS = 1000;
 
 /** The codes with which a server closes a session, or resets its stream (docs/protocol.md): its token has ended. */
 const EXPIRED = 2;
@@ -23,6 +25,8 @@ const STALLED = 3;
  * @property {number} startedAt `performance.now()` just before the request left
  * @property {() => number} code with which the server closed it; 0 for none
  * @property {() => string} why how the server closed it, in words, or ""
+ * @property {(cause: unknown) => Promise<void>} ended waits for both if a read failed because the session has ended:
+ *   Firefox fails the session's streams first, and without a code
  * @property {() => void} close safe to repeat
  *
  * @typedef {{ url: string, certificateHashes: CertificateHash[], signal: AbortSignal, env: Env }} SessionOptions
@@ -50,7 +54,7 @@ export async function openSession({ url, certificateHashes, signal, env }) {
 
   let why = "";
   let code = 0;
-  session.closed.then(
+  const closed = session.closed.then(
     ({ closeCode, reason }) => {
       code = closeCode ?? 0;
       why = `the server closed the session with code ${code}${reason ? `: ${reason}` : ""}`;
@@ -72,7 +76,16 @@ export async function openSession({ url, certificateHashes, signal, env }) {
     close();
     throw sessionFailed(url, origin, byHash, cause);
   }
-  return { session, startedAt, why: () => why, code: () => code, close };
+  /** @param {unknown} cause */
+  const ended = (cause) => new Promise((/** @type {(value: void) => void} */ resolve) => {
+    if (!isOfSession(cause)) return resolve();
+    const timer = env.setTimer(resolve, CLOSED_WAIT_MS);
+    closed.then(() => {
+      env.clearTimer(timer);
+      resolve();
+    });
+  });
+  return { session, startedAt, why: () => why, code: () => code, ended, close };
 }
 
 /**
@@ -83,7 +96,7 @@ export async function openSession({ url, certificateHashes, signal, env }) {
  * @returns {Promise<Source>}
  */
 export async function openWebTransport(options) {
-  const { session, startedAt, why, code, close } = await openSession(options);
+  const { session, startedAt, why, code, ended, close } = await openSession(options);
   try {
     /** @type {ReadableStreamReadResult<ReadableStream<Uint8Array>>} */
     let first;
@@ -103,7 +116,8 @@ export async function openWebTransport(options) {
       stream: first.value,
       // WebTransport sessions of today's browsers are HTTP/3 by definition.
       protocol: async () => "h3",
-      failure: (cause, bytes) => {
+      failure: async (cause, bytes) => {
+        await ended(cause);
         // The stream's code is there before the session's. One with a publisher stays open without its stream.
         switch (code() || streamCode(cause)) {
           case EXPIRED:
@@ -120,6 +134,15 @@ export async function openWebTransport(options) {
     close();
     throw error;
   }
+}
+
+/**
+ * Whether a read failed because its session has ended.
+ * @param {unknown} cause
+ */
+function isOfSession(cause) {
+  const { source } = /** @type {{ source?: unknown }} */ (cause ?? {});
+  return source === "session";
 }
 
 /**

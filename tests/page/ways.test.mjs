@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FIRST_MS, LONGEST_MS } from "../../static/js/backoff.mjs";
 import { REST_MS } from "../../static/js/rests.mjs";
+import { CLOSED_WAIT_MS } from "../../static/js/webtransport-source.mjs";
 import { fakeWebTransport, handDriven, infoDocument, json } from "./fakes.mjs";
 import { BEAT, begin, calm, choosing, chunk, following } from "./following.mjs";
 
@@ -94,6 +95,12 @@ for (const [what, end] of [
     await calm();
     fail(new Error("The session is closed."));
   }],
+  // As Firefox does when both come at once.
+  ["the session's code, after its streams have failed", async ({ fail, session }) => {
+    fail(Object.assign(new Error("remote WebTransport close"), { source: "session", streamErrorCode: null }));
+    await calm();
+    session.endFromServer({ closeCode: 3, reason: "nothing was taken for too long" });
+  }],
 ]) {
   test(`auto: a page that took nothing is told so, and comes back over the same transport: ${what}`, async () => {
     const f = choosing();
@@ -114,6 +121,23 @@ for (const [what, end] of [
     await f.run;
   });
 }
+
+test("a session's end that the browser does not report with its code is waited for, and then is one without", async () => {
+  const f = choosing();
+  await calm();
+  const first = await f.give();
+  first.push(begin(7));
+  first.push(chunk(0));
+  await calm();
+  first.fail(Object.assign(new Error("remote WebTransport close"), { source: "session", streamErrorCode: null }));
+  await calm();
+  assert.equal(f.all("onLost").length, 0);
+  f.env.tick(CLOSED_WAIT_MS);
+  await calm();
+  assert.match(f.all("onLost")[0][0].message, /cut short/);
+  f.follower.stop();
+  await f.run;
+});
 
 test("auto: a server that takes nothing more is asked once for each wait, and no transport is to blame", async () => {
   const f = choosing();
