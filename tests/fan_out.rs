@@ -242,6 +242,14 @@ async fn more_commands_than_the_soft_limit_of_open_files() {
     const FEEDS: usize = 500;
     let args = (0..FEEDS).map(|number| format!("f{number}=exec:echo $$; exec sleep 1000")).collect();
     let serving = Serving::start_limited(1024, |_| args);
+    // To start as many takes a busy machine longer than a client waits for its connection.
+    let started = async {
+        // And what watches over them.
+        while serving.children() <= FEEDS {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), started).await.expect("all commands are started");
     let connection = serving.connect().await;
     assert_eq!(serving.feeds(&connection).await.len(), FEEDS);
     let mut pids = Vec::new();

@@ -173,7 +173,8 @@ async fn clients_that_vanish() {
 /// Viewers that are there, beside clients that come and vanish without a word, again and again.
 #[tokio::test]
 async fn a_crowd_that_vanishes() {
-    let program = Program::start();
+    // No more than a busy machine sends to all of them.
+    let program = Program::start_every("200ms", &[]);
     let viewer = Viewer::join(&program).await;
     let before = program.memory();
     let mut after = Vec::new();
@@ -204,7 +205,8 @@ async fn come_and_vanish(program: &Program) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let crowd = runtime.spawn(async move {
         let idle = |transport: &mut quinn::TransportConfig| {
-            transport.max_idle_timeout(Some(Duration::from_secs(2).try_into().unwrap()));
+            // Chunks come every 200 ms until it vanishes: longer than a busy machine makes them late.
+            transport.max_idle_timeout(Some(Duration::from_secs(4).try_into().unwrap()));
         };
         let client = endpoint(&certificate, idle);
         let join = |_| async {

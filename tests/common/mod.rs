@@ -32,8 +32,13 @@ impl process::Program {
 
     /// The same with more arguments.
     pub fn start_with(more: &[&str]) -> Self {
+        Self::start_every("20ms", more)
+    }
+
+    /// The same with a chunk every so often.
+    pub fn start_every(interval: &str, more: &[&str]) -> Self {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_h3cast"));
-        command.args(["--listen", "localhost:0", "--http", "off", "--count", "0", "--interval", "20ms"]).args(more);
+        command.args(["--listen", "localhost:0", "--http", "off", "--count", "0", "--interval", interval]).args(more);
         Self::run(command)
     }
 }

@@ -122,6 +122,14 @@ impl Serving {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
+    /// How many processes it has started that run, or have not been waited for.
+    #[cfg(target_os = "linux")]
+    pub fn children(&self) -> usize {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let children = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("children")).ok());
+        children.map(|pids| pids.split_whitespace().count()).sum()
+    }
+
     /// What /feeds says.
     pub async fn feeds(&self, connection: &Connection) -> Vec<Value> {
         let mut response = soon("/feeds", connection.get(&self.uri("/feeds"))).await.unwrap();

@@ -104,11 +104,14 @@ async fn a_pipe_that_two_sources_come_to_is_read_by_one() {
     mkfifo(&dir.path().join("p"));
     let mut serving = Serving::start(dir.path(), 0, &["a=tail:p", "b=tail:later"]).await;
     serving.program.told("later").await;
+    // The first one reads it once a line has gone through.
+    assert!(ended(writer(dir.path(), "echo 0 > p")).await.success());
+    let mut a = Program::start(dir.path(), &["get", &serving.url("/stream/a?from=start")]);
+    assert_eq!(a.line().await, "0\n");
     std::os::unix::fs::symlink("p", dir.path().join("later")).unwrap();
     serving.program.told("another feed reads this pipe").await;
     let script = "for n in $(seq 50); do echo $n; done > p";
     assert!(ended(writer(dir.path(), script)).await.success());
-    let mut a = Program::start(dir.path(), &["get", &serving.url("/stream/a?from=start")]);
     for number in 1..=50 {
         assert_eq!(a.line().await, format!("{number}\n"));
     }

@@ -32,9 +32,8 @@ async fn sockets_that_are_handed_in_serve() {
 
 #[tokio::test]
 async fn sockets_of_one_port_belong_together() {
-    let tcp = TcpListener::bind(ANY).unwrap();
+    let (udp, tcp) = both();
     let address = tcp.local_addr().unwrap();
-    let Ok(udp) = UdpSocket::bind(address) else { return };
     let serving = Serving::start(|builder| builder.udp_socket(udp).tcp_listener(tcp)).await;
     // After those that it has bound itself.
     assert_eq!(serving.addresses.tls[1..], [address.to_string()]);
@@ -43,21 +42,36 @@ async fn sockets_of_one_port_belong_together() {
     assert!(answer.contains("alt-svc: h3="), "{answer}");
 }
 
+/// Sockets of either kind at one port, which no other test has then.
+fn both() -> (UdpSocket, TcpListener) {
+    loop {
+        let tcp = TcpListener::bind(ANY).unwrap();
+        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()) {
+            return (udp, tcp);
+        }
+    }
+}
+
 #[tokio::test]
 async fn udp_alone() {
-    let serving = Serving::bare(|builder| builder.listen(loopback()).udp_only()).await;
-    let address = serving.udp();
+    // What it does not serve is taken, and no hindrance.
+    let (udp, _tcp) = both();
+    let address = udp.local_addr().unwrap();
+    drop(udp);
+    let serving = Serving::bare(|builder| builder.listen(address.to_string().parse().unwrap()).udp_only()).await;
+    assert_eq!(serving.udp(), address);
     assert_eq!((serving.addresses.tcp.len(), &serving.addresses.tls[..]), (0, &[address.to_string()][..]));
-    // The port is free.
-    drop(TcpListener::bind(address).unwrap());
     soon("an answer", ask_h3(&serving.quic().await.unwrap(), HeaderMap::new())).await.unwrap();
 }
 
 #[tokio::test]
 async fn tcp_alone() {
-    let serving = Serving::bare(|builder| builder.listen(loopback()).tcp_only()).await;
+    let (_udp, tcp) = both();
+    let address = tcp.local_addr().unwrap();
+    drop(tcp);
+    let serving = Serving::bare(|builder| builder.listen(address.to_string().parse().unwrap()).tcp_only()).await;
+    assert_eq!(serving.tcp(), address);
     assert!(serving.addresses.udp.is_empty());
-    drop(UdpSocket::bind(serving.tcp()).unwrap());
     let answer = soon("an answer", ask(&mut serving.h1().await, "")).await.unwrap();
     assert_eq!(status(&answer), 200);
     assert!(!answer.contains("alt-svc"), "{answer}");
