@@ -9,7 +9,7 @@ have() {
   command -v "$1" >/dev/null
 }
 
-# Debian packages: the browsers, valgrind, nginx, Pebble (an ACME server), systemd's tools, Node.js, Python's venv, a C compiler for the crates that need one.
+# Debian packages: the browsers, certutil (for roots that they trust), valgrind, nginx, Pebble (an ACME server), systemd's tools, Node.js, Python's venv, a C compiler for the crates that need one.
 install_debian() {
   local missing=()
   have chromium || missing+=(chromium)
@@ -22,6 +22,7 @@ install_debian() {
   [[ -e /usr/lib/nginx/modules/ngx_stream_js_module.so ]] ||
     missing+=(nginx-light libnginx-mod-stream libnginx-mod-stream-js)
   have pebble || missing+=(pebble)
+  have certutil || missing+=(libnss3-tools)
   # Its tools alone: nothing of it is started.
   { have systemd-analyze && have systemd-socket-activate; } || missing+=(systemd)
   have cc || missing+=(build-essential)

@@ -5,6 +5,8 @@ import puppeteer from 'puppeteer-core';
 import { View } from './view.mjs';
 
 const LAUNCH_MS = 60_000;
+/** Without components Chromium has nothing to update, and not what is in its profile. */
+const COMPONENTS = '--disable-component-update';
 
 /** @param {string | undefined} chosen @param {string[]} names */
 function find(chosen, names) {
@@ -22,17 +24,19 @@ function find(chosen, names) {
 /**
  * Chromium. `trust` makes it use HTTP/3 with that server's self-signed certificate from the first
  * request, or over TCP if `quic` is false; `flags` are the same
- * as another program prints them. Without either, Chromium has no flag that touches certificates or QUIC.
- * @param {{ trust?: import('./server.mjs').Server, quic?: boolean, flags?: string[] }} [options]
+ * as another program prints them. Without either, Chromium has no flag that touches certificates or QUIC. `names` lead to
+ * this machine.
+ * @param {{ trust?: import('./server.mjs').Server, quic?: boolean, flags?: string[], profile?: import('./profiles.mjs').Profile, names?: string[] }} [options]
  */
-export function chromium({ trust, quic = true, flags: more = [] } = {}) {
-  const quiet = ['--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+export function chromium({ trust, quic = true, flags: more = [], profile, names = [] } = {}) {
+  const quiet = ['--no-first-run', '--disable-background-networking', ...(profile?.components ? [] : [COMPONENTS]), '--disable-sync'];
   const trusting = trust
     ? [
         ...(quic ? [`--origin-to-force-quic-on=localhost:${trust.port}`] : []),
         `--ignore-certificate-errors-spki-list=${trust.identity?.spki_sha256_base64}`,
       ]
     : [];
+  const resolving = names.length > 0 ? [`--host-resolver-rules=${names.map((name) => `MAP ${name} 127.0.0.1`).join(',')}`] : [];
   return puppeteer.launch({
     browser: 'chrome',
     executablePath: find(process.env.CHROMIUM, ['chromium', 'google-chrome']),
@@ -40,19 +44,25 @@ export function chromium({ trust, quic = true, flags: more = [] } = {}) {
     timeout: LAUNCH_MS,
     protocolTimeout: LAUNCH_MS,
     // Chromium refuses its sandbox to root, which is who runs tests in a container.
-    args: [...(process.getuid?.() === 0 ? ['--no-sandbox'] : []), ...quiet, ...trusting, ...more],
+    args: [...(process.getuid?.() === 0 ? ['--no-sandbox'] : []), ...quiet, ...trusting, ...more, ...resolving],
+    ...(profile && { userDataDir: profile.folder, env: { ...process.env, HOME: profile.folder } }),
+    ...(profile?.components && { ignoreDefaultArgs: [COMPONENTS] }),
   });
 }
 
-/** Firefox over WebDriver BiDi. @param {{ prefs?: Record<string, unknown> }} [options] */
-export function firefox({ prefs = {} } = {}) {
+/**
+ * Firefox over WebDriver BiDi. `names` lead to this machine.
+ * @param {{ prefs?: Record<string, unknown>, profile?: import('./profiles.mjs').Profile, names?: string[] }} [options]
+ */
+export function firefox({ prefs = {}, profile, names = [] } = {}) {
   return puppeteer.launch({
     browser: 'firefox',
     executablePath: find(process.env.FIREFOX, ['firefox-esr', 'firefox']),
     headless: true,
     timeout: LAUNCH_MS,
     protocolTimeout: LAUNCH_MS,
-    extraPrefsFirefox: prefs,
+    extraPrefsFirefox: { ...(names.length > 0 && { 'network.dns.localDomains': names.join(',') }), ...prefs },
+    ...(profile && { userDataDir: profile.folder }),
   });
 }
 
