@@ -12,10 +12,17 @@ use axum::{
 use http::{StatusCode, header, request::Parts};
 use serde_json::{Value, json};
 
-use super::{App, Problem, authorize::Decided, local::is_of_this_machine, status};
+use super::{
+    App, Problem,
+    authorize::Decided,
+    local::is_of_this_machine,
+    numbers::{Memory, Numbers},
+    status,
+};
 use crate::{
     admission::{Refusal, Snapshot},
-    feed::{Budget, Pressure},
+    counts::Protocol,
+    feed::Pressure,
     identity::{Certificate, rfc3339},
     page::PageFile,
 };
@@ -119,8 +126,7 @@ pub(super) async fn data(State(app): State<Arc<App>>, request: Request) -> Resul
     let decided = app.decide(&request).await?;
     decided.require_all()?;
     let wanted = feeds::Wanted::of(&request.uri)?;
-    let (publications, _) = app.publications.counts();
-    let snapshot = app.admission.as_ref().map(|admission| admission.snapshot());
+    let now = Numbers::of(&app, &[]);
     let (feeds, sums) = feeds::shown(&app.feeds_of(&decided), &wanted);
     let reasons = status::unready(&app);
     let data = json!({
@@ -130,12 +136,15 @@ pub(super) async fn data(State(app): State<Arc<App>>, request: Request) -> Resul
         "unready": reasons,
         "viewers": sums.viewers,
         "rate": { "chunks": sums.chunks, "bytes": sums.bytes },
+        "sent": null,
+        "lag": null,
         "skipped": sums.skipped,
-        "publications": publications,
-        "connections": snapshot.as_ref().map(connections),
-        "refused": snapshot.as_ref().map(refusals),
+        "publications": now.publications,
+        "connections": now.admission.as_ref().map(connections),
+        "transports": transports(&now),
+        "refused": now.admission.as_ref().map(refusals),
         "certificate": app.identity.as_ref().map(|identity| certificate(&identity.current())),
-        "memory": app.budget.as_ref().map(memory),
+        "memory": now.memory.as_ref().map(memory),
         "feeds": feeds,
     });
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(data)).into_response())
@@ -148,6 +157,22 @@ fn connections(now: &Snapshot) -> Value {
         "requests": now.requests,
         "sessions": now.sessions,
     })
+}
+
+/// What clients have open, of each protocol: sessions of WebTransport, else connections; and how many viewers it brings
+/// chunks to.
+fn transports(now: &Numbers) -> Option<Value> {
+    let counts = now.counts.as_ref()?;
+    let sessions = now.admission.as_ref().map(|admission| admission.sessions);
+    let all = [Protocol::Http3, Protocol::WebTransport, Protocol::Http2, Protocol::Http1];
+    let transport = |protocol: Protocol| {
+        let open = match protocol {
+            Protocol::WebTransport => sessions,
+            protocol => Some(counts.connections(protocol)),
+        };
+        json!({ "protocol": protocol.as_str(), "open": open, "viewers": null })
+    };
+    Some(all.into_iter().map(transport).collect())
 }
 
 /// Those reasons that there were, the most frequent first.
@@ -174,13 +199,13 @@ fn certificate(certificate: &Certificate) -> Value {
     })
 }
 
-fn memory(budget: &Budget) -> Value {
-    let pressure = match budget.pressure() {
+fn memory(now: &Memory) -> Value {
+    let pressure = match now.pressure {
         Pressure::Low => "low",
         Pressure::High => "high",
         Pressure::Critical => "critical",
     };
-    json!({ "used": budget.used(), "limit": budget.limit(), "pressure": pressure, "viewers_cut": budget.cut() })
+    json!({ "used": now.used, "limit": now.limit, "pressure": pressure, "viewers_cut": now.cut })
 }
 
 #[cfg(test)]

@@ -4,6 +4,11 @@
  * a server does not have are null.
  *
  * @typedef {{ chunks: number, bytes: number }} Rate in a second
+ * @typedef {{ seconds: number, chunks: number, viewers: number }} Lag of the viewer that is furthest behind, and how
+ *   many are behind by more than a second
+ * @typedef {{ protocol: Protocol, open: number | null, viewers: number | null }} Transport what is open of it: sessions of
+ *   WebTransport, else connections
+ * @typedef {"http3" | "webtransport" | "http2" | "http1"} Protocol
  * @typedef {"open" | "ended" | "failed" | "stalled"} FeedState
  *
  * @typedef {object} FeedRow
@@ -14,6 +19,7 @@
  * @property {number} viewers
  * @property {Rate} rate
  * @property {number} skipped chunks that viewers missed
+ * @property {Lag | null} lag
  *
  * @typedef {object} Feeds
  * @property {number} total
@@ -43,9 +49,12 @@
  * @property {string[]} unready why new clients are not welcome
  * @property {number} viewers
  * @property {Rate} rate
+ * @property {Rate | null} sent chunks and bytes so far, to all viewers
+ * @property {Lag | null} lag
  * @property {number} skipped
  * @property {number} publications
  * @property {{ open: number, halfOpen: number, requests: number, sessions: number } | null} connections
+ * @property {Transport[] | null} transports
  * @property {Refused[] | null} refused
  * @property {Certificate | null} certificate
  * @property {Memory | null} memory
@@ -64,6 +73,7 @@ export function parseStatus(value) {
   const connections = maybe(it.connections, "connections");
   const certificate = maybe(it.certificate, "certificate");
   const memory = maybe(it.memory, "memory");
+  const sent = maybe(it.sent, "sent");
   return {
     version: string(it.version, "version"),
     time: time(it.time, "time"),
@@ -71,6 +81,8 @@ export function parseStatus(value) {
     unready: list(it.unready, "unready").map((why) => string(why, "unready")),
     viewers: number(it.viewers, "viewers"),
     rate: rate(it.rate),
+    sent: sent && rate(sent),
+    lag: lag(it.lag),
     skipped: number(it.skipped, "skipped"),
     publications: number(it.publications, "publications"),
     connections: connections && {
@@ -79,6 +91,14 @@ export function parseStatus(value) {
       requests: number(connections.requests, "requests"),
       sessions: number(connections.sessions, "sessions"),
     },
+    transports: it.transports === null ? null : list(it.transports, "transports").map((item) => {
+      const transport = object(item, "transports");
+      return {
+        protocol: among(transport.protocol, ["http3", "webtransport", "http2", "http1"], "protocol"),
+        open: transport.open === null ? null : number(transport.open, "open"),
+        viewers: transport.viewers === null ? null : number(transport.viewers, "viewers"),
+      };
+    }),
     refused: it.refused === null ? null : list(it.refused, "refused").map((item) => {
       const refused = object(item, "refused");
       return {
@@ -126,6 +146,7 @@ function feeds(value) {
         viewers: number(feed.viewers, "viewers"),
         rate: rate(feed.rate),
         skipped: number(feed.skipped, "skipped"),
+        lag: lag(feed.lag),
       };
     }),
   };
@@ -135,6 +156,16 @@ function feeds(value) {
 function rate(value) {
   const it = object(value, "rate");
   return { chunks: number(it.chunks, "chunks"), bytes: number(it.bytes, "bytes") };
+}
+
+/** @param {unknown} value @returns {Lag | null} */
+function lag(value) {
+  const it = maybe(value, "lag");
+  return it && {
+    seconds: number(it.seconds, "seconds"),
+    chunks: number(it.chunks, "chunks"),
+    viewers: number(it.viewers, "viewers"),
+  };
 }
 
 /** @param {unknown} value @param {string} where @returns {Record<string, unknown>} */

@@ -44,6 +44,16 @@ export function clock(at) {
   return new Date(at).toLocaleTimeString("en-GB");
 }
 
+/**
+ * A delay, as short as it may be.
+ * @param {number} seconds
+ */
+export function delay(seconds) {
+  if (seconds < 0.0005) return "0 ms";
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  return seconds < 60 ? `${seconds.toFixed(1)} s` : duration(seconds);
+}
+
 /** @param {number} bytes in a second */
 export function byteRate(bytes) {
   return `${size(Math.round(bytes))}/s`;

@@ -1,11 +1,17 @@
 // @ts-check
 /** How much counters grew lately, as far as this page has looked. */
 
-const MINUTE_MS = 60_000;
+export const MINUTE_MS = 60_000;
 
 export class Recent {
+  #window;
   /** @type {{ at: number, counts: Map<string, number> }[]} the oldest first */
   #samples = [];
+
+  /** @param {number} [window] how long lately is, in milliseconds */
+  constructor(window = MINUTE_MS) {
+    this.#window = window;
+  }
 
   /**
    * @param {number} at the server's clock, in milliseconds
@@ -17,8 +23,19 @@ export class Recent {
     const restarted = last !== undefined && [...last.counts].some(([name, count]) => (counts.get(name) ?? 0) < count);
     if (restarted || (last !== undefined && at < last.at)) this.#samples = [];
     this.#samples.push({ at, counts });
-    // One that is older stays: it is where the minute begins.
-    while ((this.#samples[1]?.at ?? Infinity) <= at - MINUTE_MS) this.#samples.shift();
+    // One that is older stays: it is where the time begins.
+    while ((this.#samples[1]?.at ?? Infinity) <= at - this.#window) this.#samples.shift();
+  }
+
+  /**
+   * The average of that time, in a second.
+   * @param {string} name
+   * @returns {number | null} null: nothing is known yet
+   */
+  rate(name) {
+    const [first, last] = [this.#samples[0], this.#samples.at(-1)];
+    if (first === undefined || last === undefined || last.at <= first.at) return null;
+    return this.of(name) / ((last.at - first.at) / 1000);
   }
 
   /** @param {string} name */

@@ -2,7 +2,7 @@
 /** Shows the numbers. What did not change is not touched, so that a reader's place and selection stay. */
 import { count, plural, size } from "./format.mjs";
 import { note, state, states } from "./status-feeds.mjs";
-import { byteRate, clock, distance, duration, moment, percent, perSecond } from "./status-format.mjs";
+import { byteRate, clock, delay, distance, duration, moment, percent, perSecond } from "./status-format.mjs";
 import { Recent } from "./status-recent.mjs";
 
 /** @typedef {import("./status-data.mjs").Status} Status */
@@ -12,6 +12,15 @@ import { Recent } from "./status-recent.mjs";
 
 /** How many names of a certificate, and how many reasons, are shown. */
 const SHOWN = 5;
+/** What clients speak, and what of it is open. */
+const TRANSPORTS = {
+  http3: "HTTP/3 connections",
+  webtransport: "WebTransport sessions",
+  http2: "HTTP/2 connections",
+  http1: "HTTP/1.1 connections",
+};
+/** Of how long the rate of what is sent is the average. */
+const SENT_MS = 5000;
 /** From so many days before its end on a certificate is to be renewed. */
 const SOON_DAYS = 3;
 
@@ -28,6 +37,7 @@ export function byId(id) {
 
 export class StatusView {
   #refused = new Recent();
+  #sent = new Recent(SENT_MS);
 
   /**
    * @param {Status} status
@@ -73,13 +83,22 @@ export class StatusView {
   }
 
   /** @param {Status} status */
-  #tiles({ viewers, rate, connections, memory, publications, feeds }) {
+  #tiles({ viewers, rate, sent, lag, connections, memory, feeds, time }) {
     setText("viewers", count(viewers));
     setText("viewers-note", `of ${plural(feeds.total, "feed")}`);
     setText("rate", byteRate(rate.bytes));
-    setText("rate-note", `${perSecond(rate.chunks).replace("/s", "")} chunks/s, ${plural(publications, "publisher")}`);
+    setText("rate-note", `${perSecond(rate.chunks).replace("/s", "")} chunks/s`);
+    byId("sent-tile").hidden = sent === null;
+    byId("lag-tile").hidden = lag === null;
+    if (sent !== null) this.#sent.add(time, new Map(Object.entries(sent)));
+    const [bytes, chunks] = [this.#sent.rate("bytes"), this.#sent.rate("chunks")];
+    setText("sent", bytes === null ? "–" : byteRate(bytes));
+    setText("sent-note", chunks === null ? "" : `${perSecond(chunks).replace("/s", "")} chunks/s`);
+    setText("lag", lag === null ? "–" : delay(lag.seconds));
+    setText("lag-note", lag === null ? "" : lag.viewers === 0 ? "of the slowest viewer" : `${plural(lag.viewers, "viewer")} over 1 s behind`);
+    byId("lag").dataset.kind = lag === null || lag.viewers === 0 ? "" : "warn";
     setText("connections", connections === null ? "–" : count(connections.open));
-    setText("connections-note", connections === null ? "" : plural(connections.sessions, "session"));
+    setText("connections-note", connections === null ? "" : plural(connections.requests, "request"));
     setText("memory", memory === null ? "–" : size(memory.used));
     setText("memory-note", memory === null ? "without a limit" : `${percent(memory.used, memory.limit)} of ${size(memory.limit)}`);
     byId("memory").dataset.kind = memory === null || memory.pressure === "low" ? "" : "bad";
@@ -94,29 +113,32 @@ export class StatusView {
       const words = state(feed);
       const kind = feed.state === "failed" ? "bad" : feed.state === "stalled" ? "warn" : "";
       const skipped = feed.skipped === 0 ? "" : `, ${count(feed.skipped)} skipped`;
+      const behind = feed.lag !== null && feed.lag.viewers > 0;
       return [
-        { text: feed.name, more: words + skipped, kind: `name ${kind}` },
+        { text: feed.name, more: words + (behind ? `, ${delay(feed.lag?.seconds ?? 0)} behind` : "") + skipped, kind: `name ${kind}` },
         { text: words, kind: `wide ${kind}` },
         { text: count(feed.viewers), kind: "number" },
         { text: byteRate(feed.rate.bytes), more: feed.rate.chunks === 0 ? "" : `${perSecond(feed.rate.chunks)}`, kind: "number" },
+        { text: feed.lag === null || feed.viewers === 0 ? "–" : delay(feed.lag.seconds), kind: `number wide ${behind ? "warn" : ""}`, more: behind ? plural(feed.lag?.chunks ?? 0, "chunk") : "" },
         { text: count(feed.skipped), kind: "number wide" },
       ];
     }));
   }
 
   /** @param {Status} status */
-  #clients({ connections, publications, viewers }) {
-    /** @type {[string, number][]} */
-    const rows = connections === null
-      ? [["Viewers", viewers], ["Publications", publications]]
-      : [
-        ["Connections", connections.open],
-        ["of which in their handshake", connections.halfOpen],
-        ["Requests", connections.requests],
-        ["WebTransport sessions", connections.sessions],
-        ["Publications", publications],
-      ];
-    fillRows("clients-rows", rows.map(([what, many]) => [{ text: what }, { text: count(many), kind: "number" }]));
+  #clients({ connections, transports, publications }) {
+    byId("transports").hidden = transports === null;
+    fillRows("transport-rows", (transports ?? []).map(({ protocol, open, viewers }) => [
+      { text: TRANSPORTS[protocol] },
+      { text: open === null ? "–" : count(open), kind: "number" },
+      { text: viewers === null ? "–" : count(viewers), kind: "number" },
+    ]));
+    /** @type {[string, Cell][]} */
+    const facts = connections === null ? [] : [
+      ["Requests open", { text: count(connections.requests) }],
+      ["In handshake", { text: count(connections.halfOpen) }],
+    ];
+    fillFacts("clients", [...facts, ["Publications", { text: count(publications) }]]);
   }
 
   /** @param {Status} status */

@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { BadStatus, parseStatus } from "../../static/js/status-data.mjs";
 import { dataUrl, note, state, states } from "../../static/js/status-feeds.mjs";
-import { byteRate, distance, duration, perSecond, percent } from "../../static/js/status-format.mjs";
+import { byteRate, delay, distance, duration, perSecond, percent } from "../../static/js/status-format.mjs";
 import { PAUSE_MS, StatusPoll } from "../../static/js/status-poll.mjs";
 import { Recent } from "../../static/js/status-recent.mjs";
 import { FakeEnv, deferred, json, settled } from "./fakes.mjs";
@@ -21,9 +21,12 @@ function statusDocument(changes = {}) {
     unready: [],
     viewers: 3,
     rate: { chunks: 12.4, bytes: 1200.5 },
+    sent: { chunks: 100, bytes: 9000 },
+    lag: { seconds: 0.004, chunks: 1, viewers: 0 },
     skipped: 0,
     publications: 1,
     connections: { open: 5, half_open: 0, requests: 3, sessions: 2 },
+    transports: [{ protocol: "http3", open: 5, viewers: 1 }, { protocol: "webtransport", open: 2, viewers: null }],
     refused: [{ reason: "unauthorized", text: "no valid token was sent", count: 7 }],
     certificate: {
       names: ["localhost"], kind: "made", issuer: "CN=h3cast on localhost",
@@ -32,7 +35,7 @@ function statusDocument(changes = {}) {
     memory: { used: 42_000_000, limit: 1_000_000_000, pressure: "low", viewers_cut: 0 },
     feeds: {
       total: 1, open: 1, ended: 0, failed: 0, stalled: 0, matching: 1,
-      list: [{ name: "log", kind: "live", state: "open", error: null, viewers: 3, rate: { chunks: 1, bytes: 9 }, skipped: 0 }],
+      list: [{ name: "log", kind: "live", state: "open", error: null, viewers: 3, rate: { chunks: 1, bytes: 9 }, skipped: 0, lag: null }],
     },
     ...changes,
   };
@@ -85,6 +88,7 @@ test("numbers and times in words", () => {
   assert.equal(distance(0, 60_000), "1 minute ago");
   assert.deepEqual([0, 12.6, 1234.5, 2_000_000].map(byteRate), ["0 B/s", "13 B/s", "1.2 kB/s", "2.0 MB/s"]);
   assert.deepEqual([0, 0.04, 0.25, 9.94, 12_345.6].map(perSecond), ["0/s", "< 0.1/s", "0.3/s", "9.9/s", "12,346/s"]);
+  assert.deepEqual([0, 0.0042, 0.9, 3.14, 61].map(delay), ["0 ms", "4 ms", "900 ms", "3.1 s", "1 minute 1 second"]);
   assert.deepEqual([percent(0, 10), percent(1, 1000), percent(1, 3), percent(1, 0)], ["0 %", "< 1 %", "33 %", "–"]);
 });
 
@@ -108,8 +112,9 @@ test("what is said of feeds", () => {
 test("an answer is checked member by member", () => {
   const status = parseStatus(statusDocument({ more: "of a later version" }));
   assert.deepEqual([status.uptime, status.connections?.sessions, status.certificate?.notAfter], [90.5, 2, Date.UTC(2026, 11, 8, 22)]);
-  const bare = parseStatus(statusDocument({ connections: null, refused: null, certificate: null, memory: null }));
-  assert.deepEqual([bare.connections, bare.refused, bare.certificate, bare.memory], [null, null, null, null]);
+  const bare = parseStatus(statusDocument({ connections: null, transports: null, sent: null, lag: null, refused: null, certificate: null, memory: null }));
+  const { connections, transports, sent, lag, refused, certificate, memory } = bare;
+  assert.deepEqual(new Set([connections, transports, sent, lag, refused, certificate, memory]), new Set([null]));
   for (const changes of [{ viewers: "3" }, { feeds: [] }, { time: "now" }, { unready: null }, { memory: { used: 1 } }]) {
     assert.throws(() => parseStatus(statusDocument(changes)), BadStatus, JSON.stringify(changes));
   }
@@ -131,7 +136,9 @@ test("what counters have grown in the last minute", () => {
   assert.equal(recent.of("a"), 1);
   // The server was started again.
   add(133, 2);
-  assert.equal(recent.of("a"), 0);
+  assert.deepEqual([recent.of("a"), recent.rate("a")], [0, null]);
+  add(137, 22);
+  assert.equal(recent.rate("a"), 5);
 });
 
 test("it asks every two seconds, one question at a time, and not while nobody looks", async () => {
