@@ -25,12 +25,13 @@ mod session;
 mod status;
 mod stored;
 mod view;
+mod viewing;
 
 use std::{
     fmt,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use axum::{Router, middleware};
@@ -51,6 +52,7 @@ use self::{
     problem::Problem,
     publish::Publications,
     route::{Route, named},
+    viewing::Viewing,
 };
 use crate::{
     admission::{Counters, Refusal},
@@ -105,6 +107,8 @@ pub struct App {
     descriptors: Option<memory::Descriptors>,
     added: Vec<Added>,
     on_entry: Option<entry::OnEntry>,
+    viewing: Viewing,
+    started: SystemTime,
     #[cfg(feature = "acme")]
     challenges: Option<crate::acme::Tokens>,
     routes: Router,
@@ -142,6 +146,8 @@ impl App {
             descriptors: None,
             added: Vec::new(),
             on_entry: None,
+            viewing: Viewing::default(),
+            started: SystemTime::now(),
             #[cfg(feature = "acme")]
             challenges: None,
             routes: Router::new(),

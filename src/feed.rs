@@ -1,10 +1,10 @@
 //! Feeds: named sequences of chunks, and their viewers. This is the crate [`h3cast_feed`].
 
 pub use h3cast_feed::{
-    Account, BadPattern, BadStart, Budget, Charge, Counted, DEFAULT, DEFAULT_HISTORY, End, Event, Exhausted, Family,
-    Feed, FeedError, Feeds, Filler, Gap, HeldFeeds, History, Hold, Keeper, KeeperError, Lag, OpenError, Past, Pattern,
-    Pressure, PublishError, Publisher, Rate, Receipt, RestoreError, Share, Shares, Start, Status, TryPublishError,
-    Viewer, WrittenFeeds, WrittenLimits,
+    Account, BadPattern, BadStart, Behind, Budget, Charge, Counted, DEFAULT, DEFAULT_HISTORY, Delivered, Deliveries,
+    Delivery, End, Event, Exhausted, Family, Feed, FeedError, Feeds, Filler, Gap, HeldFeeds, History, Hold, Keeper,
+    KeeperError, Lag, OpenError, Past, Pattern, Pressure, PublishError, Publisher, Rate, Receipt, RestoreError, Share,
+    Shares, Start, Status, TryPublishError, Viewer, WrittenFeeds, WrittenLimits,
 };
 
 /// [`Start`] by its former name.

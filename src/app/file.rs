@@ -6,10 +6,11 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use tokio::io::AsyncReadExt;
 
-use super::{Problem, memory, stored};
+use super::{App, Problem, memory, stored};
 use crate::{
     content,
     feed::{Feed, FeedError},
+    format::Format,
     source,
 };
 
@@ -49,7 +50,12 @@ async fn look(feed: &Feed, path: &Path) -> Result<(u64, FeedType), Problem> {
 
 /// Answers with a feed's file; `None` when it has no length of its own, as those of `/proc`, and is to be
 /// read as other feeds are.
-pub(super) async fn answer(feed: &Feed, path: &Arc<Path>, request: &Parts) -> Result<Option<Response>, Problem> {
+pub(super) async fn answer(
+    app: &App,
+    feed: &Feed,
+    path: &Arc<Path>,
+    request: &Parts,
+) -> Result<Option<Response>, Problem> {
     let (len, content) = look(feed, path).await?;
     if len == 0 {
         return Ok(None);
@@ -57,7 +63,7 @@ pub(super) async fn answer(feed: &Feed, path: &Arc<Path>, request: &Parts) -> Re
     // What cuts it.
     let mut head = Response::default();
     let counted = || {
-        let counted = feed.count_viewer();
+        let counted = feed.count_viewer().count_in(app.viewing.over(request.version, Format::Raw));
         counted.on_cut(memory::cutting(request.version, &request.extensions, &mut head));
         Some(counted)
     };

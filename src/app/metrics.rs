@@ -1,6 +1,7 @@
 //! What is counted, for Prometheus: `/metrics`.
 
 mod of_connections;
+mod of_viewers;
 mod sheet;
 #[cfg(test)]
 mod tests;
@@ -65,6 +66,9 @@ impl Collector for Numbers {
         let mut sheet = Sheet::new(encoder);
         sheet.info("h3cast", "The version.", "version", env!("CARGO_PKG_VERSION"))?;
         feeds(&mut sheet, self)?;
+        of_viewers::write(&mut sheet, &self.viewing)?;
+        let started = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        sheet.one("process_start_time_seconds", "When the program was started, in seconds since 1970.", started)?;
         sheet.one("h3cast_publications", "Publications that run now.", self.publications as u64)?;
         sheet.one("h3cast_idempotency_keys", "Idempotency-Keys that are remembered.", self.keys as u64)?;
         if let Some(commands) = self.commands {
@@ -95,7 +99,7 @@ impl Collector for Numbers {
 /// A number of each feed: its name, what it means, and how to have it.
 type OfFeed = (&'static str, &'static str, fn(&Status) -> Row);
 
-const FEEDS: [OfFeed; 8] = [
+const FEEDS: [OfFeed; 13] = [
     ("h3cast_feed_viewers", "Viewers of the feed now.", |status| status.viewers.into()),
     ("h3cast_feed_chunks_total", "Chunks published, or given to viewers of an on-demand feed.", |status| {
         status.chunks.into()
@@ -107,6 +111,19 @@ const FEEDS: [OfFeed; 8] = [
         |status| (status.kept_bytes as u64).into(),
     ),
     ("h3cast_feed_skipped_total", "Chunks that viewers missed, being too far behind.", |status| status.skipped.into()),
+    ("h3cast_feed_gaps_total", "How often viewers were told that they miss chunks.", |status| status.gaps.into()),
+    ("h3cast_feed_resumes_total", "Viewers that came with a cursor, to continue where they were.", |status| {
+        status.resumed.into()
+    }),
+    ("h3cast_feed_lag_chunks", "Chunks that there are for the viewer that is furthest behind.", |status| {
+        status.lag.chunks.into()
+    }),
+    ("h3cast_feed_lag_seconds", "For how long the first of them has been there.", |status| {
+        status.lag.time.as_secs_f64().into()
+    }),
+    ("h3cast_feed_viewers_behind", "Viewers that have had a chunk waiting for over a second.", |status| {
+        status.lag.viewers.into()
+    }),
     ("h3cast_feed_blocked_seconds_total", "For how long publishers were held up by viewers.", |status| {
         status.blocked.as_secs_f64().into()
     }),

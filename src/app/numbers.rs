@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use super::App;
+use super::{App, viewing::Shape};
 use crate::{
     admission::{self, Counters},
     counts::{self, Counts},
-    feed::{Feed, Pressure, Status},
+    feed::{Delivered, Feed, Pressure, Status},
     source::command::Commands,
 };
 
@@ -38,6 +38,10 @@ pub(crate) struct Numbers {
     pub(crate) memory: Option<Memory>,
     /// When the certificate ends that is used by now.
     pub(crate) certificate_end: Option<SystemTime>,
+    /// What viewers are given, by transport and format.
+    pub(crate) viewing: Vec<(counts::Protocol, Shape, Delivered)>,
+    /// When the app was made.
+    pub(crate) started: SystemTime,
     /// What the program has added: see [`App::gauge`] and [`App::counter`].
     pub(crate) added: Vec<(Added, f64)>,
 }
@@ -94,6 +98,8 @@ impl Numbers {
                 cut: budget.cut(),
             }),
             certificate_end: app.identity.as_ref().map(|identity| identity.current().not_after()),
+            viewing: app.viewing.snapshot(),
+            started: app.started,
             added: app.added.iter().map(|added| (added.clone(), (added.value)())).collect(),
         }
     }

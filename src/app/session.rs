@@ -11,15 +11,16 @@ use futures_util::StreamExt;
 use h3cast_proto::feed::session_code;
 use http::{StatusCode, Uri};
 use serde_json::json;
+use tokio::time::Instant;
 use tracing::{Span, debug};
 
 use super::{
     App, Problem, asked::Delivery, authorize::Decided, entry::Noted, host::prefix_of, memory::when_cut,
-    problem::Challenge, publish, quotas::account,
+    problem::Challenge, publish, quotas::account, viewing::Shape,
 };
 use crate::{
     auth::Action,
-    feed::{End, Event, Feed, Viewer},
+    feed::{self, End, Event, Feed, Viewer},
     format::{self, Format, Framing, Writer},
     outstanding::{self, Outstanding},
     rarely,
@@ -138,13 +139,17 @@ async fn bring(
         match delivery {
             Delivery::Stream => {
                 let writer = Writer::new(viewer, format, Framing::Plain).coalesce(app.coalesce);
+                let writer = writer.count_in(app.viewing.in_session(format));
                 let writer = match decided.ended() {
                     Some(over) => writer.until(over),
                     None => writer,
                 };
                 by_stream(writer, &mut out).await
             }
-            Delivery::Datagrams => by_datagrams(viewer, session, decided, &mut out).await,
+            Delivery::Datagrams => {
+                let counted = app.viewing.in_session(Shape::Datagrams).viewer();
+                by_datagrams((viewer, counted), session, decided, &mut out).await
+            }
         }
     };
     let brought = tokio::select! {
@@ -282,7 +287,7 @@ async fn by_stream(mut writer: Writer, out: &mut Out) -> Result<(), Undelivered>
 /// Each chunk as a datagram. The stream tells, as lines of JSON, of each chunk that does not fit
 /// into one, of those that the viewer was too slow for, and at the end how many there were.
 async fn by_datagrams(
-    mut viewer: Viewer,
+    (mut viewer, mut counted): (Viewer, feed::Delivery),
     session: &Session,
     decided: &Decided,
     out: &mut Out,
@@ -299,7 +304,13 @@ async fn by_datagrams(
         };
         match next {
             Some(Event::Chunk(chunk)) => match session.send_datagram_wait(chunk.bytes.clone()).await {
-                Ok(()) => sent += 1,
+                Ok(()) => {
+                    sent += 1;
+                    counted.count(1, chunk.bytes.len() as u64);
+                    if viewer.is_live() {
+                        counted.look(chunk.time, Instant::now());
+                    }
+                }
                 Err(DatagramError::TooLarge { size, max }) => {
                     out.tell(&json!({ "skipped": { "seq": chunk.seq, "bytes": size, "max": max } })).await?;
                     skipped += 1;

@@ -52,7 +52,7 @@ async fn viewed(app: &Arc<App>, request: &Parts) -> Result<Response, Problem> {
         Err(short) => return Ok(short.into_response()),
     };
     if let Some(path) = asked.file()
-        && let Some(mut response) = file::answer(&asked.feed, path, request).await?
+        && let Some(mut response) = file::answer(app, &asked.feed, path, request).await?
     {
         if app.decider.is_some() {
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
@@ -86,18 +86,19 @@ async fn viewed(app: &Arc<App>, request: &Parts) -> Result<Response, Problem> {
         return Ok(response.map(|_| Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())));
     };
     let (format, coalesce) = (asked.format, app.coalesce);
+    let counted = app.viewing.over(request.version, format).clone();
     let writer = move |decided: &Decided, viewer, framing| {
-        let writer = Writer::new(viewer, format, framing).coalesce(coalesce);
+        let writer = Writer::new(viewer, format, framing).coalesce(coalesce).count_in(&counted);
         match decided.ended() {
             Some(over) => writer.until(over),
             None => writer,
         }
     };
-    let other = decided.clone();
+    let (other, writes) = (decided.clone(), writer.clone());
     let on_cut = memory::cutting(request.version, &request.extensions, &mut response);
     let body = move |viewer: Viewer| {
         viewer.on_cut(on_cut);
-        Body::from_stream(writer(&other, viewer, Framing::Plain).into_stream())
+        Body::from_stream(writes(&other, viewer, Framing::Plain).into_stream())
     };
     let takeover = request.extensions.get::<Takeover>().cloned();
     Ok(match takeover {

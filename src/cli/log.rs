@@ -142,6 +142,11 @@ fn put(line: &[u8]) {
     }
 }
 
+/// How many lines were left out so far, or could not be written; of the access log as well.
+pub(super) fn dropped() -> u64 {
+    LIMIT.get().map_or(0, Limit::left_out) + outlet::lost()
+}
+
 /// Gives the last lines time to leave, before the process ends.
 pub(super) fn flush() {
     if let Some(limit) = LIMIT.get() {

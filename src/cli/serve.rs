@@ -127,6 +127,11 @@ async fn serve(sources: Vec<Source>, mut args: ServeArgs, given: Given, commands
         None => app,
     };
     let app = args.logs.install(issuer.install(app)).await?;
+    #[cfg(feature = "nats")]
+    let app = prepared.nats.install(app);
+    let help =
+        "Lines of the log or the access log that were left out, being too many of a kind, or could not be written.";
+    let app = app.counter("h3cast_log_lines_dropped_total", help, || log::dropped() as f64);
     let (app, room) = resources.install(app);
     let mut builder = Server::builder(identity.clone())
         .room(room)
@@ -240,6 +245,8 @@ struct Prepared {
     feedings: Vec<(String, Feeding)>,
     /// The names of those that a command feeds.
     of_commands: BTreeSet<String>,
+    #[cfg(feature = "nats")]
+    nats: crate::nats::Connections,
 }
 
 impl Drop for Prepared {
@@ -300,6 +307,8 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
         .collect();
     let mut prepared = Prepared::default();
     prepared.of_commands = of_commands;
+    #[cfg(feature = "nats")]
+    prepared.nats.clone_from(&nats);
     for (source, options) in sources.into_iter().zip(options) {
         let name = source.name.clone();
         let started = source.start(&options).await.map_err(|error| Failure::usage(advice::advised(error)))?;

@@ -9,8 +9,8 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Address, Ensure, NatsError};
-use crate::identity::provider;
+use super::{Address, Ensure, NatsError, counts::Counts};
+use crate::{App, identity::provider};
 
 /// How long a server may take to answer.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -36,6 +36,7 @@ pub struct NatsOptions {
 pub struct Connections {
     options: Arc<NatsOptions>,
     known: Arc<Mutex<HashMap<Vec<String>, Link>>>,
+    counts: Counts,
 }
 
 /// A connection, which comes again by itself when it is lost.
@@ -47,20 +48,27 @@ pub(super) struct Link {
     pub(super) state: watch::Receiver<LinkState>,
     /// Places for those who read what is old.
     pub(super) reads: Arc<Semaphore>,
+    pub(super) counts: Counts,
 }
 
 /// See [`Link`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LinkState {
-    connected: bool,
-    losses: u64,
+    pub(super) connected: bool,
+    pub(super) losses: u64,
 }
 
 impl Connections {
     /// None yet.
     #[must_use]
     pub fn new(options: NatsOptions) -> Self {
-        Self { options: Arc::new(options), known: Arc::default() }
+        Self { options: Arc::new(options), known: Arc::default(), counts: Counts::default() }
+    }
+
+    /// Shows in the app's `/metrics` how these connections are, if there are any by now.
+    #[must_use]
+    pub fn install(&self, app: App) -> App {
+        self.counts.install(app)
     }
 
     pub(super) fn ensure(&self) -> Option<&Ensure> {
@@ -95,7 +103,9 @@ impl Connections {
                 Ok(client) => {
                     let mut jetstream = jetstream::new(client.clone());
                     jetstream.set_timeout(ANSWER);
-                    return Ok(Link { client, jetstream, state, reads: Arc::new(Semaphore::new(READS)) });
+                    self.counts.add(state.clone());
+                    let reads = Arc::new(Semaphore::new(READS));
+                    return Ok(Link { client, jetstream, state, reads, counts: self.counts.clone() });
                 }
                 Err(error) => error,
             };

@@ -224,7 +224,7 @@ impl JetStream {
         if std::mem::take(told) {
             info!(stream = self.stream.name, subject = self.subject, "a feed goes on");
         }
-        let mut before = 0;
+        let (mut before, mut pending) = (0, self.connection.counts.pending());
         while let Some(message) = messages.next().await {
             let message = message.map_err(KeepError::nats)?;
             let about = message.info().map_err(KeepError::nats)?;
@@ -232,6 +232,7 @@ impl JetStream {
                 return Err(KeepError::Lost);
             }
             before = about.consumer_sequence;
+            pending.set(about.pending);
             let chunk = chunk(&message).map_err(KeepError::nats)?;
             if !self.is_sparse() {
                 // What is between was dropped before it came here: viewers are told.
@@ -246,6 +247,7 @@ impl JetStream {
         if !self.checked.load(Ordering::Relaxed) {
             return Err(Refused::Now(KeepError::Unchecked));
         }
+        let _publishing = self.connection.counts.publishing();
         let message = PublishMessage::build().payload(bytes.clone()).message_id(id).expected_stream(&self.stream.name);
         let sent = self.connection.jetstream.send_publish(self.subject.clone(), message).await?;
         let kept = sent.await?;

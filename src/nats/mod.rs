@@ -6,6 +6,7 @@
 
 mod address;
 mod connection;
+mod counts;
 mod ensure;
 mod error;
 mod family;

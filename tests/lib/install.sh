@@ -9,7 +9,7 @@ have() {
   command -v "$1" >/dev/null
 }
 
-# Debian packages: the browsers, certutil (for roots that they trust), valgrind, nginx, Pebble (an ACME server), systemd's tools, Node.js, Python's venv, a C compiler for the crates that need one.
+# Debian packages: the browsers, certutil (for roots that they trust), valgrind, nginx, Pebble (an ACME server), Prometheus, systemd's tools, Node.js, Python's venv, a C compiler for the crates that need one.
 install_debian() {
   local missing=()
   have chromium || missing+=(chromium)
@@ -25,6 +25,7 @@ install_debian() {
   have certutil || missing+=(libnss3-tools)
   # Its tools alone: nothing of it is started.
   { have systemd-analyze && have systemd-socket-activate; } || missing+=(systemd)
+  have promtool || missing+=(prometheus)
   have cc || missing+=(build-essential)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   # Without any font a page has no letters, and a screenshot shows none.

@@ -372,6 +372,9 @@ impl Feed {
             }
         };
         self.counters.joined();
+        if matches!(start, Start::After(_) | Start::End(_)) {
+            self.counters.resumed();
+        }
         Ok(Viewer::new(self, upstream, epoch, limit))
     }
 

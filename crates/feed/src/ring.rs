@@ -284,6 +284,8 @@ impl Ring {
         status.kept_bytes = usize::try_from(contents.charged()).unwrap_or(usize::MAX);
         status.oldest = contents.chunks.front().map(|first| Cursor { epoch: self.epoch(), seq: first.chunk.seq });
         status.skipped = contents.skipped;
+        status.gaps = contents.gaps;
+        status.lag = contents.behind();
         status.stalled = contents.stalled;
         status.end.clone_from(&contents.end);
     }
@@ -319,7 +321,9 @@ impl Ring {
 
     /// Counts chunks that viewers missed because they are no longer stored externally either.
     pub(crate) fn skipped(&self, missing: u64) {
-        self.lock().skipped += missing;
+        let mut contents = self.lock();
+        contents.skipped += missing;
+        contents.gaps += 1;
     }
 
     /// A viewer from that number on, even if the ring has not reached it. `stalled` is what the viewer has

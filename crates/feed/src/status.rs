@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{Budget, Cursor, End, Epoch, Rate, budget::Seat, log, rate::Meter};
+use crate::{Budget, Cursor, Deliveries, Delivery, End, Epoch, Rate, budget::Seat, log, rate::Meter};
 
 /// The state of a feed at one moment.
 #[derive(Debug, Clone)]
@@ -36,10 +36,29 @@ pub struct Status {
     pub oldest: Option<Cursor>,
     /// Chunks that viewers missed because they were too far behind.
     pub skipped: u64,
+    /// How often viewers were told that they miss chunks.
+    pub gaps: u64,
+    /// How many viewers came with a cursor, to continue where they were.
+    pub resumed: u64,
+    /// How far viewers of a live feed are behind its latest chunk.
+    pub lag: Behind,
     /// What stores the feed cannot be reached.
     pub stalled: bool,
     /// How a live feed ended, if it has.
     pub end: Option<End>,
+}
+
+/// How far the viewers of a live feed are behind. Those of a feed that is stored externally count once they have
+/// reached the [history](crate::Feed::kept) that is kept here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Behind {
+    /// How many chunks there are for the viewer that is furthest behind.
+    pub chunks: u64,
+    /// For how long the first of these has been there.
+    pub time: Duration,
+    /// How many viewers have had a chunk waiting for over a second.
+    pub viewers: u64,
 }
 
 /// What the parts of a feed count.
@@ -48,6 +67,7 @@ pub(crate) struct FeedCounters {
     viewers: AtomicU64,
     /// For how long publishers were held up, in milliseconds.
     blocked: AtomicU64,
+    resumed: AtomicU64,
     meter: Mutex<Meter>,
     pub(crate) failures: log::Failures,
     pub(crate) budget: OnceLock<Budget>,
@@ -56,6 +76,11 @@ pub(crate) struct FeedCounters {
 impl FeedCounters {
     pub(crate) fn joined(&self) {
         self.viewers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a viewer that continues where it was.
+    pub(crate) fn resumed(&self) {
+        self.resumed.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn left(&self) {
@@ -89,6 +114,9 @@ impl FeedCounters {
             kept_bytes: 0,
             oldest: None,
             skipped: 0,
+            gaps: 0,
+            resumed: self.resumed.load(Ordering::Relaxed),
+            lag: Behind::default(),
             stalled: false,
             end: None,
         }
@@ -102,21 +130,32 @@ pub struct Counted {
     counters: Option<Arc<FeedCounters>>,
     /// If there is a budget.
     seat: Option<Arc<Seat>>,
+    delivery: Option<Delivery>,
 }
 
 impl Counted {
     pub(crate) fn new(counters: Arc<FeedCounters>) -> Self {
         counters.joined();
         let seat = counters.budget.get().map(Budget::seat_of_one);
-        Self { counters: Some(counters), seat }
+        Self { counters: Some(counters), seat, delivery: None }
     }
 
     pub(crate) fn of_budget(budget: &Budget) -> Self {
-        Self { counters: None, seat: Some(budget.seat_of_one()) }
+        Self { counters: None, seat: Some(budget.seat_of_one()), delivery: None }
+    }
+
+    /// Counts it there as well, and what it is given.
+    #[must_use]
+    pub fn count_in(mut self, deliveries: &Deliveries) -> Self {
+        self.delivery = Some(deliveries.viewer());
+        self
     }
 
     /// Counts a piece of that many bytes, which it has read.
     pub fn count(&self, bytes: usize) {
+        if let Some(delivery) = &self.delivery {
+            delivery.count(1, bytes as u64);
+        }
         if let Some(counters) = &self.counters {
             counters.count(bytes);
         }

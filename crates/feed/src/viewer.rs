@@ -157,6 +157,12 @@ impl Viewer {
         }
     }
 
+    /// Whether its chunks are published for all viewers, and not from a source of its own.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(self.upstream, Some(Upstream::Live(_) | Upstream::Kept(_)))
+    }
+
     /// The gap that it will get first, if that is known by now.
     #[must_use]
     pub fn gap(&self) -> Option<Gap> {

@@ -322,3 +322,71 @@ fn run(steps: Vec<Step>, history: usize) -> Result<(), TestCaseError> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn it_is_known_how_far_viewers_are_behind() {
+    let (feed, publisher) = Feed::live("log", 2_000, Lag::Skip);
+    let mut viewers = [(); 3].map(|()| feed.view(Start::Now, None));
+    assert_eq!(feed.status().lag, Default::default());
+    for _ in 0..4 {
+        publisher.publish("a line".into()).await.unwrap();
+    }
+    assert!(matches!(viewers[0].next().await, Some(Event::Chunk(_))));
+    drain(&mut viewers[1]);
+    let behind = feed.status().lag;
+    assert_eq!((behind.chunks, behind.viewers), (4, 0), "the last viewer has taken nothing");
+    // Past a second, whatever the machine does meanwhile.
+    while feed.status().lag.time < Duration::from_millis(1100) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(feed.status().lag.viewers, 2);
+    drain(&mut viewers[2]);
+    assert_eq!((feed.status().lag.chunks, feed.status().lag.viewers), (3, 1));
+    let [first, ..] = viewers;
+    drop(first);
+    assert_eq!(feed.status().lag, Default::default(), "those that have left do not count");
+}
+
+#[tokio::test]
+async fn gaps_and_resumed_viewers_are_counted() {
+    let (feed, publisher) = Feed::live("log", 2_000, Lag::Skip);
+    let mut viewer = feed.view(Start::Now, None);
+    for _ in 0..50 {
+        publisher.publish("a line".into()).await.unwrap();
+    }
+    drain(&mut viewer);
+    let cursor = Cursor { epoch: feed.status().epoch.unwrap(), seq: 49 };
+    let mut stale = feed.view(Start::After(Cursor { epoch: Epoch(1), seq: 3 }), None);
+    drain(&mut stale);
+    let resumed = feed.view(Start::After(cursor), None);
+    let status = feed.status();
+    assert!(status.skipped > 0 && status.gaps == 2 && status.resumed == 2, "{status:?}");
+    drop(resumed);
+}
+
+#[tokio::test]
+async fn what_viewers_are_given_is_counted_by_who_counts_it() {
+    let (feed, publisher) = Feed::live("log", 1 << 20, Lag::Skip);
+    publisher.publish("before".into()).await.unwrap();
+    let deliveries = h3cast_feed::Deliveries::default();
+    let writer = |feed: &Feed| {
+        let writer = format::Writer::new(feed.view(Start::Start, None), Format::Raw, format::Framing::Plain);
+        Box::pin(writer.count_in(&deliveries).into_stream())
+    };
+    let mut live = writer(&feed);
+    assert_eq!(live.next().await.unwrap().unwrap(), "before");
+    let times = |now: &h3cast_feed::Delivered| now.times.iter().map(|(_, count)| count).sum::<u64>();
+    let now = deliveries.snapshot();
+    assert_eq!((now.viewers, now.chunks, now.bytes, times(&now)), (1, 1, 6, 0), "as old as the viewer wants it");
+    // The time of one was looked at just before.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    publisher.publish("after".into()).await.unwrap();
+    assert_eq!(live.next().await.unwrap().unwrap(), "after");
+    let now = deliveries.snapshot();
+    assert_eq!((now.chunks, now.bytes, times(&now)), (2, 11, 1));
+    let mut own = writer(&three());
+    while own.next().await.is_some() {}
+    drop((live, own));
+    let now = deliveries.snapshot();
+    assert_eq!((now.viewers, now.joined, now.chunks, now.bytes, times(&now)), (0, 2, 5, 14, 1), "{now:?}");
+}

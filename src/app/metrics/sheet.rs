@@ -125,6 +125,22 @@ impl<'a> Sheet<'a> {
         encoder.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
     }
 
+    /// The same for each value of a label.
+    pub(super) fn histograms<'s>(
+        &mut self,
+        name: &str,
+        help: &str,
+        all: impl IntoIterator<Item = ((&'static str, &'s str), (Vec<(f64, u64)>, f64))>,
+    ) -> fmt::Result {
+        let (name, unit, _) = split(name);
+        let mut encoder = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
+        for (label, (buckets, sum)) in all {
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            encoder.encode_family(&[label])?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
     /// A text about the whole, as a label.
     pub(super) fn info(&mut self, name: &str, help: &str, label: &str, value: &str) -> fmt::Result {
         let info = Info::new([(label, value)]);

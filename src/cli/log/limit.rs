@@ -5,7 +5,10 @@ use std::{
     collections::HashMap,
     fmt::{self, Write as _},
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::{self, Thread},
     time::{Duration, Instant},
 };
@@ -42,6 +45,8 @@ pub(super) struct Limit(Arc<Budgets>);
 
 struct Budgets {
     kinds: Mutex<HashMap<u64, Budget>>,
+    /// How many lines were left out so far.
+    left_out: AtomicU64,
     /// Says what was left out.
     reporter: Thread,
 }
@@ -103,7 +108,8 @@ impl Limit {
                 limit.report();
             }
         })?;
-        let shared = Budgets { kinds: Mutex::default(), reporter: reporter.thread().clone() };
+        let shared =
+            Budgets { kinds: Mutex::default(), left_out: AtomicU64::new(0), reporter: reporter.thread().clone() };
         let new = Self(Arc::new(shared));
         // It waits for it, and there is room.
         let _ = limit.send(new.clone());
@@ -112,6 +118,11 @@ impl Limit {
 
     fn kinds(&self) -> MutexGuard<'_, HashMap<u64, Budget>> {
         self.0.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many lines were left out so far.
+    pub(super) fn left_out(&self) -> u64 {
+        self.0.left_out.load(Ordering::Relaxed)
     }
 
     /// Logs what was left out since the last time.
@@ -149,6 +160,7 @@ impl Limit {
         if known.take(now) {
             return true;
         }
+        self.0.left_out.fetch_add(1, Ordering::Relaxed);
         if let Some(left_out) = &mut known.left_out {
             left_out.lines += 1;
             return false;
@@ -233,7 +245,7 @@ mod tests {
     use super::*;
 
     fn limit() -> Limit {
-        Limit(Arc::new(Budgets { kinds: Mutex::default(), reporter: thread::current() }))
+        Limit(Arc::new(Budgets { kinds: Mutex::default(), left_out: AtomicU64::new(0), reporter: thread::current() }))
     }
 
     fn left_out(limit: &Limit) -> Vec<(u64, String)> {

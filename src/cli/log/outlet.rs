@@ -25,7 +25,6 @@ const OVERHEAD: usize = 64;
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// How many pieces were dropped or could not be written since the process began, of all streams.
-#[allow(dead_code, reason = "metrics show it")]
 pub(in crate::cli) fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
 }

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{Cut, Format, beat::Beat, piece::Framing};
-use crate::{EndCursor, Event, FeedError, Viewer, budget::Seat};
+use crate::{Deliveries, Delivery, EndCursor, Event, FeedError, Viewer, budget::Seat};
 
 /// What a viewer learns that its budget has cut.
 pub const CUT: &str = "the server is short of memory, and this viewer was too slow: resume after its last chunk";
@@ -44,6 +44,8 @@ pub struct Writer {
     gathering: Option<Pin<Box<Sleep>>>,
     /// How many bytes wait in `out`.
     gathered: usize,
+    /// What is counted of it, if anything is.
+    counted: Option<Counted>,
     /// Completes when the viewer may no longer read the feed.
     until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -65,8 +67,17 @@ impl Writer {
             coalesce: Duration::ZERO,
             gathering: None,
             gathered: 0,
+            counted: None,
             until: None,
         }
+    }
+
+    /// Counts the viewer, and what it is given, until this is dropped.
+    #[must_use]
+    pub fn count_in(mut self, deliveries: &Deliveries) -> Self {
+        let is_live = self.viewer.as_ref().is_some_and(Viewer::is_live);
+        self.counted = Some(Counted { delivery: deliveries.viewer(), is_live, chunks: 0, oldest: None });
+        self
     }
 
     /// Ends the stream when `over` completes, since its viewer may then no longer read the feed: `sse` and
@@ -134,6 +145,10 @@ impl Writer {
                 Poll::Ready(Some(event)) => {
                     if let Event::Chunk(chunk) = &event {
                         self.had.last = Some(chunk.seq);
+                        if let Some(counted) = &mut self.counted {
+                            counted.chunks += 1;
+                            counted.oldest.get_or_insert(chunk.time);
+                        }
                     }
                     match self.format.put(&event, self.had, viewer, self.framing, out) {
                         Ok(put) => {
@@ -168,6 +183,9 @@ impl Writer {
             }
             self.gathering = None;
             self.written = Instant::now();
+            if let Some(counted) = &mut self.counted {
+                counted.given(bytes, self.written);
+            }
             self.give(out);
             return Poll::Ready(Ok(true));
         }
@@ -209,6 +227,28 @@ impl Writer {
         self.written = Instant::now();
         self.format.heartbeat(self.framing, out);
         Poll::Ready(Ok(true))
+    }
+}
+
+/// What is counted of a viewer.
+struct Counted {
+    delivery: Delivery,
+    /// Its chunks are published for all: those of a source of its own are as old as the viewer has it.
+    is_live: bool,
+    /// What is about to be given.
+    chunks: u64,
+    /// When the first of these was published.
+    oldest: Option<SystemTime>,
+}
+
+impl Counted {
+    fn given(&mut self, bytes: usize, now: Instant) {
+        self.delivery.count(std::mem::take(&mut self.chunks), bytes as u64);
+        if let Some(oldest) = self.oldest.take()
+            && self.is_live
+        {
+            self.delivery.look(oldest, now);
+        }
     }
 }
 

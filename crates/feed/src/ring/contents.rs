@@ -4,12 +4,13 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
     task::Waker,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 
 use crate::{
-    Chunk, End,
+    Behind, Chunk, End,
     cost::{block, buffer},
 };
 
@@ -42,7 +43,19 @@ pub(super) struct Contents {
     /// How many viewers are at each number, for [`Lag::Block`](crate::Lag::Block) only.
     pub(super) places: BTreeMap<u64, usize>,
     pub(super) skipped: u64,
+    /// How often viewers were told of a gap.
+    pub(super) gaps: u64,
+    /// The next number of each viewer, or [`VACANT`].
+    pub(super) positions: Vec<u64>,
+    /// The places in it whose viewer has left.
+    pub(super) vacant: Vec<u32>,
 }
+
+/// No viewer is here.
+const VACANT: u64 = u64::MAX;
+
+/// A viewer that has had a chunk waiting for longer than that is behind.
+const PROMPT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -201,6 +214,51 @@ impl Contents {
             _ => self.places.remove(&place),
         };
         slowest
+    }
+
+    /// Notes a viewer at that number; gives where its position is.
+    pub(super) fn enter(&mut self, next: u64) -> u32 {
+        let at = self.vacant.pop().unwrap_or_else(|| {
+            self.positions.push(VACANT);
+            // More viewers than that have no room in memory.
+            u32::try_from(self.positions.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.advance(at, next);
+        at
+    }
+
+    /// The viewer whose position is there has come to that number.
+    #[inline]
+    pub(super) fn advance(&mut self, at: u32, next: u64) {
+        if let Some(position) = self.positions.get_mut(at as usize) {
+            *position = next;
+        }
+    }
+
+    /// The viewer whose position is there has left.
+    pub(super) fn exit(&mut self, at: u32) {
+        self.advance(at, VACANT);
+        self.vacant.push(at);
+        if self.vacant.len() == self.positions.len() {
+            // No more than were there at once.
+            (self.positions, self.vacant) = Default::default();
+        }
+    }
+
+    /// How far its viewers are behind.
+    pub(super) fn behind(&self) -> Behind {
+        let furthest = self.positions.iter().copied().min().unwrap_or(VACANT).max(self.floor);
+        let mut behind = Behind::default();
+        let Some(first) = self.at(furthest) else { return behind };
+        let now = SystemTime::now();
+        behind.chunks = self.next - furthest;
+        behind.time = now.duration_since(first.chunk.time).unwrap_or_default();
+        if let Some(late) = now.checked_sub(PROMPT) {
+            let fresh = self.chunks.partition_point(|slot| slot.chunk.time <= late);
+            let prompt = self.chunks.get(fresh).map_or(self.next, |slot| slot.chunk.seq);
+            behind.viewers = self.positions.iter().filter(|position| **position < prompt).count() as u64;
+        }
+        behind
     }
 
     pub(super) fn wake(&mut self) -> Vec<Option<Waker>> {

@@ -13,6 +13,8 @@ use crate::{Chunk, Event, Gap, Lag};
 pub(crate) struct RingViewer {
     ring: Arc<Ring>,
     next: u64,
+    /// Where its position is noted.
+    at: u32,
     /// Its cursor was of another epoch, which it has not been told yet.
     stale: bool,
     from_start: bool,
@@ -33,9 +35,11 @@ impl RingViewer {
     /// A viewer from that number on, even if the ring has not reached it. `stalled` is what the viewer has
     /// been told of that.
     pub(super) fn new(ring: Arc<Ring>, next: u64, stalled: bool) -> Self {
+        let at = ring.lock().enter(next);
         Self {
             ring,
             next,
+            at,
             stale: false,
             from_start: false,
             place: None,
@@ -87,14 +91,18 @@ impl RingViewer {
         if self.stale {
             self.stale = false;
             self.next = first;
+            contents.advance(self.at, first);
+            contents.gaps += 1;
             return Poll::Ready(Some(Event::Gap(Gap { from: 0, missing: first, restarted: true })));
         }
         if self.next < first {
             let gap = Gap { from: self.next, missing: first - self.next, restarted: false };
             self.next = first;
+            contents.advance(self.at, first);
             if !std::mem::take(&mut self.from_start) {
                 if self.counted {
                     contents.skipped += gap.missing;
+                    contents.gaps += 1;
                 }
                 self.done = self.ring.lag == Lag::Disconnect;
                 return Poll::Ready(Some(Event::Gap(gap)));
@@ -103,6 +111,7 @@ impl RingViewer {
         self.from_start = false;
         if let Some(chunk) = contents.at(self.next).map(|kept| kept.chunk.clone()) {
             self.next = chunk.seq + 1;
+            contents.advance(self.at, self.next);
             self.behind = self.next < contents.next || contents.end.is_some();
             if let Some(place) = &mut self.place {
                 *contents.places.entry(self.next).or_default() += 1;
@@ -147,6 +156,7 @@ impl RingViewer {
 impl Drop for RingViewer {
     fn drop(&mut self) {
         let mut contents = self.ring.lock();
+        contents.exit(self.at);
         // A waker that stays keeps the memory of its whole task.
         let waker = self.registered.filter(|(woken, _)| *woken == contents.woken).and_then(|(_, at)| {
             contents.free.push(at);
