@@ -38,10 +38,22 @@ class Fed {
     this.count += count;
   }
 
-  /** How many viewers the server has cut. */
-  async cut() {
+  /** How many clients the server has cut, and how many viewers the feed has. */
+  async counts() {
     const metrics = await (await fetch(`${this.server.plain}/metrics`)).text();
-    return Number(/^h3cast_refused_total\{reason="send_timeout"\} (\d+)$/m.exec(metrics)?.[1] ?? NaN);
+    const count = (/** @type {RegExp} */ line) => Number(line.exec(metrics)?.[1] ?? NaN);
+    const cut = count(/^h3cast_refused_total\{reason="send_timeout"\} (\d+)$/m);
+    return { cut, viewers: count(/^h3cast_feed_viewers\{feed="default"\} (\d+)$/m) };
+  }
+
+  /** @param {string} what @param {(counts: { cut: number, viewers: number }) => boolean} holds */
+  async until(what, holds) {
+    for (const deadline = Date.now() + 30_000; ;) {
+      const counts = await this.counts();
+      if (holds(counts)) return;
+      assert.ok(Date.now() < deadline, `${what}: ${JSON.stringify(counts)}`);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
   }
 
   /**
@@ -49,15 +61,14 @@ class Fed {
    * @param {import('puppeteer-core').Browser} browser
    */
   async cutWhileFrozen(browser) {
-    const before = await this.cut();
+    // A session of a page before may be cut only now: it is this page that counts.
+    await this.until('others still view the feed', ({ viewers }) => viewers === 1);
+    const before = await this.counts();
     // Firefox itself takes for a fetch what the page does not, without a bound.
     const thaw = freeze(browser, { whole: this.whole });
     try {
       await this.publish(LINES);
-      for (const deadline = Date.now() + 30_000; (await this.cut()) === before;) {
-        assert.ok(Date.now() < deadline, 'the server did not cut the page');
-        await new Promise((resolve) => setTimeout(resolve, 100));
-      }
+      await this.until('the server did not cut the page', ({ cut, viewers }) => cut > before.cut && viewers === 0);
     } finally {
       thaw();
     }
