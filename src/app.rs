@@ -7,6 +7,7 @@ mod authorize;
 mod entry;
 mod file;
 mod guard;
+mod handle;
 mod host;
 mod info;
 mod local;
@@ -30,7 +31,7 @@ mod viewing;
 use std::{
     fmt,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -43,6 +44,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use self::route::paths;
 pub use self::{
     entry::{Entry, EntryKind},
+    handle::AppHandle,
     overview::StatusPage,
     page::Page,
     quotas::Quotas,
@@ -93,7 +95,7 @@ pub struct App {
     open: Access,
     renewal: Option<String>,
     identity: Option<Identity>,
-    origins: Origins,
+    origins: Arc<RwLock<Origins>>,
     page: Page,
     status_page: StatusPage,
     /// When it was created.
@@ -133,7 +135,7 @@ impl App {
             open: Access::everything(),
             renewal: None,
             identity: None,
-            origins: Origins::default(),
+            origins: Arc::default(),
             page: Page::default(),
             status_page: StatusPage::default(),
             since: Instant::now(),
@@ -158,7 +160,7 @@ impl App {
     /// and of this machine.
     #[must_use]
     pub fn allow_origins(mut self, origins: Origins) -> Self {
-        self.origins = origins;
+        self.origins = Arc::new(RwLock::new(origins));
         self
     }
 
@@ -290,6 +292,13 @@ impl App {
         self
     }
 
+    /// What changes it while it is served. Take it when all is set: the app that later calls of the setters give is
+    /// another one.
+    #[must_use]
+    pub fn handle(&self) -> AppHandle {
+        AppHandle::of(self)
+    }
+
     /// Adds feeds that are created when a client asks for them.
     #[must_use]
     pub fn family(mut self, family: Arc<dyn Family>) -> Self {
@@ -395,14 +404,19 @@ impl App {
         }
     }
 
+    fn origins(&self) -> RwLockReadGuard<'_, Origins> {
+        self.origins.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether a page of `origin` may read what is served as `host`, and publish there. `is_ours` when that name is
     /// known to be this server's.
     fn allows(&self, origin: &str, host: &str, is_ours: bool) -> bool {
-        self.origins.allow(origin, if is_ours { host } else { "" })
+        self.origins().allow(origin, if is_ours { host } else { "" })
     }
 
     /// Whether a name was given to this server: to be allowed, or in its certificate.
     fn names(&self, host: &str) -> bool {
-        self.origins.names_host(host) || self.identity.as_ref().is_some_and(|identity| identity.current().is_for(host))
+        self.origins().names_host(host)
+            || self.identity.as_ref().is_some_and(|identity| identity.current().is_for(host))
     }
 }

@@ -44,6 +44,7 @@ mod pattern;
 #[cfg_attr(not(feature = "jwt"), allow(dead_code, unused_imports, reason = "what is served are keys"))]
 mod reload;
 mod statics;
+mod switch;
 #[cfg_attr(not(feature = "jwt"), allow(dead_code, unused_imports, reason = "what is served are keys"))]
 mod tokens;
 
@@ -64,6 +65,7 @@ pub use jwt::{
 };
 pub use pattern::{BadPattern, Pattern};
 pub use statics::{BadTokens, SHORTEST_TOKEN, hashed};
+pub use switch::Switch;
 pub use tokens::{Tokens, TokensError};
 
 /// How long a decision may take before the request is answered with 503.

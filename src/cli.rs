@@ -5,11 +5,14 @@ mod cert;
 mod config;
 mod flags;
 mod get;
+mod health;
 mod keylog;
 mod log;
 mod note;
 mod open;
 mod publish;
+#[cfg(unix)]
+mod reload;
 mod remote;
 mod secrets;
 mod serve;
@@ -19,7 +22,7 @@ mod standard;
 mod token;
 mod untrusted;
 
-use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, panic::AssertUnwindSafe, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -48,6 +51,11 @@ enum Command {
     Publish(publish::PublishArgs),
     /// Measure a server: many viewers of one feed at once.
     Bench(bench::BenchArgs),
+    /// Have a server that runs read its settings again.
+    #[cfg(unix)]
+    Reload(reload::ReloadArgs),
+    /// Ask a server whether it is ready, for health checks and monitors.
+    Health(health::HealthArgs),
     /// Show the certificate: its files, dates and hashes.
     Cert(cert::CertArgs),
     /// Open the page of a running server in a browser that trusts it.
@@ -132,13 +140,14 @@ pub fn run() -> ExitCode {
     // Before there are other threads, which inherit it.
     signals::unblock();
     log::log_panics();
-    let parsed = config::parse(std::env::args_os().collect());
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let parsed = config::parse(&arguments);
     // Its environment changes by that, which only a process with one thread may do.
-    let given = serve::Given::take();
+    let sockets = serve::Given::take();
     // Without threads, messages are written all the same.
     let _ = log::open();
-    let cli = match parsed {
-        Ok(cli) => cli,
+    let (cli, given) = match parsed {
+        Ok(parsed) => parsed,
         Err(failure) => {
             complain(&failure.in_words());
             log::exit(failure.code)
@@ -164,7 +173,8 @@ pub fn run() -> ExitCode {
     let runtime = runtime.enable_all().thread_keep_alive(BLOCKING_IDLE).build();
     let done = match runtime {
         Ok(runtime) => {
-            let done = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(dispatch(cli, given))));
+            let started = Started { arguments, given };
+            let done = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(dispatch(cli, sockets, started))));
             let Ok(done) = done else {
                 // What it was has been said. Whatever it was at, no command stays.
                 complain("ended by a panic");
@@ -187,7 +197,13 @@ pub fn run() -> ExitCode {
     code
 }
 
-async fn dispatch(cli: Cli, given: serve::Given) -> Result<(), Failure> {
+/// How the program was started.
+struct Started {
+    arguments: Vec<OsString>,
+    given: config::Given,
+}
+
+async fn dispatch(cli: Cli, sockets: serve::Given, started: Started) -> Result<(), Failure> {
     secrets::warnings(std::env::args_os()).iter().for_each(|warning| complain(warning));
     let connects = matches!(
         cli.command,
@@ -197,13 +213,16 @@ async fn dispatch(cli: Cli, given: serve::Given) -> Result<(), Failure> {
         h3cast_transport::program::keys::log_to(keys);
     }
     match cli.command {
-        None => serve::run(Vec::new(), cli.serve, given).await,
-        Some(Command::Serve(command)) => serve::run(command.sources, command.args, given).await,
+        None => serve::run(Vec::new(), cli.serve, sockets, started).await,
+        Some(Command::Serve(command)) => serve::run(command.sources, command.args, sockets, started).await,
         Some(Command::Get(args)) => get::run(args).await,
         Some(Command::Publish(args)) => publish::run(args).await,
         Some(Command::Bench(args)) => bench::run(args).await,
         Some(Command::Cert(args)) => cert::run(&args),
         Some(Command::Open(args)) => open::run(args).await,
+        Some(Command::Health(args)) => health::run(args).await,
+        #[cfg(unix)]
+        Some(Command::Reload(args)) => reload::run(args).await,
         #[cfg(feature = "jwt")]
         Some(Command::Token(args)) => token::run(&args),
     }

@@ -56,11 +56,12 @@ impl App {
         let Some(decider) = &self.decider else { return self.by_publish_token(request) };
         if self.publications.has_token()
             && let Some(credential) = Credential::of(request, NO_COOKIE).map_err(refused)?
-            && self.publications.is_token(credential.token())
+            && let Some(revoked) = self.publications.is_token(credential.token())
         {
             // It is good for publishing. What everyone may read, its client may read too.
             let open = decider.decide(&without_credentials(request)).await.map_err(refused)?;
-            return Ok(Decided { access: open.into_publisher(), credentials: true, foreign: false });
+            let access = open.into_publisher().revoked_by(revoked);
+            return Ok(Decided { access, credentials: true, foreign: false });
         }
         let access = decider.decide(request).await.map_err(|denied| {
             debug!(%denied, path = request.uri.path(), "a request is refused");
@@ -83,8 +84,11 @@ impl App {
             return Ok(Decided { access, credentials: false, foreign: false });
         }
         let credential = Credential::of(request, NO_COOKIE).map_err(refused)?;
-        let is_token = credential.as_ref().is_some_and(|given| self.publications.is_token(given.token()));
-        let access = if is_token { access } else { access.only_reading() };
+        let by_token = credential.as_ref().and_then(|given| self.publications.is_token(given.token()));
+        let access = match by_token {
+            Some(revoked) => access.revoked_by(revoked),
+            None => access.only_reading(),
+        };
         Ok(Decided { access, credentials: credential.is_some(), foreign: false })
     }
 }

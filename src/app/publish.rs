@@ -64,7 +64,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
         return Err(Problem::bad("Upload-Offset is of a publication that is known by its Idempotency-Key".into()));
     }
     let length = body.size_hint().lower();
-    if publications.limit.is_some_and(|limit| length > limit) {
+    if publications.longest().is_some_and(|limit| length > limit) {
         return Err(publications.too_long(0));
     }
     if headers.contains_key(header::CONTENT_RANGE) {

@@ -69,11 +69,19 @@ impl fmt::Display for Place {
     }
 }
 
+/// The size and time that stand for a pipe.
+const PIPE: (u64, std::time::SystemTime) = (0, std::time::SystemTime::UNIX_EPOCH);
+
 /// What a file is like: when it changes, so does this.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Stamp(Option<(u64, std::time::SystemTime, u64)>);
 
 impl Stamp {
+    /// Whether it is that of something that can be read once, as a pipe.
+    pub(super) fn is_of_pipe(&self) -> bool {
+        self.0.is_some_and(|(size, changed, _)| (size, changed) == PIPE)
+    }
+
     async fn of(path: &PathBuf) -> Self {
         Self(tokio::fs::metadata(path).await.ok().map(|metadata| {
             #[cfg(unix)]
@@ -81,7 +89,7 @@ impl Stamp {
                 use std::os::unix::fs::MetadataExt;
                 // A pipe has been read: its times change, and there is nothing more in it.
                 if !metadata.is_file() {
-                    return (0, std::time::SystemTime::UNIX_EPOCH, metadata.ino());
+                    return (PIPE.0, PIPE.1, metadata.ino());
                 }
                 metadata.ino() ^ (metadata.ctime_nsec() as u64).rotate_left(32)
             };

@@ -24,7 +24,7 @@ pub fn hashed(token: &str) -> String {
     format!("{HASHED}{digits}")
 }
 
-type Hash = [u8; 32];
+pub(super) type Hash = [u8; 32];
 
 /// Tokens are compared by their hashes: how long that takes tells nothing of a token.
 pub(super) fn hash(token: &str) -> Hash {
@@ -104,6 +104,25 @@ impl Statics {
             Some(name) => access.subject(name.clone()).by("static token"),
             None => access,
         })
+    }
+
+    /// Each token by its hash.
+    pub(super) fn hashes(&self) -> impl Iterator<Item = &Hash> {
+        self.0.keys()
+    }
+
+    /// What a token allows, in `other` as here: then its streams continue when `other` takes the place of this.
+    pub(super) fn hand_over(&self, hash: &Hash, other: Option<&mut Self>) {
+        let Some(entry) = self.0.get(hash) else { return };
+        match other.and_then(|other| other.0.get_mut(hash)) {
+            Some(new) if new.rights == entry.rights => new.revoked = entry.revoked.clone(),
+            _ => entry.revoked.cancel(),
+        }
+    }
+
+    /// Whether it has that token.
+    pub(super) fn has(&self, hash: &Hash) -> bool {
+        self.0.contains_key(hash)
     }
 
     /// Takes the place of earlier ones, whose streams go on where nothing has changed for their token.

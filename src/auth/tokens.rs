@@ -1,5 +1,7 @@
 //! Tokens as the program takes them: static ones from files, and JSON web tokens.
 
+mod after;
+
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -8,6 +10,7 @@ use std::{
 
 use futures_util::future::{BoxFuture, join_all};
 use http::request::Parts;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 #[cfg(feature = "jwt")]
@@ -16,7 +19,7 @@ use super::{
     Access, Authorize, BadTokens, Credential, DEFAULT_COOKIE, Denied, Pattern,
     exposed::Exposed,
     reload::{Place, Stamp},
-    statics::Statics,
+    statics::{Hash, Statics},
 };
 
 /// Lets clients read and write by their tokens.
@@ -39,6 +42,10 @@ pub struct Tokens {
     public: Vec<Pattern>,
     audiences: Vec<String>,
     cookie: String,
+    /// The sources of those whose place they are to take.
+    earlier: Option<Vec<Arc<Source>>>,
+    /// Ends what is read without a token, if that may end.
+    open: Option<CancellationToken>,
 }
 
 /// A source of tokens or keys, and what it held when it was read last.
@@ -91,7 +98,14 @@ pub enum TokensError {
 
 impl Default for Tokens {
     fn default() -> Self {
-        Self { sources: Vec::new(), public: Vec::new(), audiences: Vec::new(), cookie: DEFAULT_COOKIE.into() }
+        Self {
+            sources: Vec::new(),
+            public: Vec::new(),
+            audiences: Vec::new(),
+            cookie: DEFAULT_COOKIE.into(),
+            earlier: None,
+            open: None,
+        }
     }
 }
 
@@ -157,7 +171,11 @@ impl Tokens {
     /// When the file cannot be read, or a line of it is wrong.
     pub async fn file(mut self, path: impl Into<PathBuf>) -> Result<Self, TokensError> {
         let place = Place::File(path.into());
-        let (stamp, bytes) = first(&place).await?;
+        if let Some(source) = self.kept(&place, |held| matches!(held, Held::Tokens(_))) {
+            self.sources.push(source);
+            return Ok(self);
+        }
+        let (stamp, bytes) = self.read(&place).await?;
         let tokens = statics(&bytes).map_err(|source| TokensError::Tokens { place: place.to_string(), source })?;
         if tokens.len() == 0 {
             warn!("{place} holds no tokens: until it does, none counts");
@@ -190,7 +208,12 @@ impl Tokens {
     #[cfg(feature = "jwt")]
     async fn key_file(mut self, path: PathBuf, kind: KeyKind) -> Result<Self, TokensError> {
         let place = Place::File(path);
-        let (stamp, bytes) = first(&place).await?;
+        let is_kept = |held: &Held| matches!(held, Held::Keys(_, known) if *known == kind);
+        if let Some(source) = self.kept(&place, is_kept) {
+            self.sources.push(source);
+            return Ok(self);
+        }
+        let (stamp, bytes) = self.read(&place).await?;
         let keys = KeySet::parse(&bytes, kind);
         let keys = keys.map_err(|source| TokensError::Keys { place: place.to_string(), source })?;
         self.sources.push(Source::new(place, Held::Keys(Arc::new(keys), kind), stamp));
@@ -211,6 +234,11 @@ impl Tokens {
         let held = match read.and_then(|bytes| Ok(KeySet::parse(&bytes, kind)?)) {
             Ok(keys) => Held::Keys(Arc::new(keys), kind),
             Err(error) => {
+                if let Some(source) = self.earlier_at(&place) {
+                    warn!("cannot get the keys from {place} again, continuing with what was there: {error}");
+                    self.sources.push(source);
+                    return self;
+                }
                 error!("no keys yet from {place}, so no token counts: {error}; asking again every 10 s");
                 Held::NoKeys
             }
@@ -301,7 +329,7 @@ impl Authorize for Tokens {
     async fn authorize(&self, request: &Parts) -> Result<Access, Denied> {
         let access = match Credential::of(request, &self.cookie)? {
             Some(credential) => self.allows(credential.token()).await?.sent(credential.way()),
-            None => Access::anonymous(),
+            None => self.open.iter().cloned().fold(Access::anonymous(), Access::revoked_by),
         };
         Ok(if self.public.is_empty() { access } else { access.read(self.public.iter().cloned()) })
     }
@@ -311,13 +339,6 @@ impl Authorize for Tokens {
     fn unready(&self) -> Option<String> {
         self.lacks_keys().then(|| "the keys that verify them have not been fetched yet".to_owned())
     }
-}
-
-async fn first(place: &Place) -> Result<(Stamp, Vec<u8>), TokensError> {
-    // Before it is read: a change while it is read counts.
-    let stamp = place.stamp().await;
-    let bytes = place.read().await.map_err(|source| TokensError::Read { place: place.to_string(), source })?;
-    Ok((stamp, bytes))
 }
 
 fn statics(bytes: &[u8]) -> Result<Statics, BadTokens> {
@@ -348,6 +369,11 @@ impl Source {
 
     fn held(&self) -> impl std::ops::Deref<Target = Held> + '_ {
         self.held.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it has that static token.
+    fn has(&self, hash: &Hash) -> bool {
+        matches!(&*self.held(), Held::Tokens(tokens) if tokens.has(hash))
     }
 
     /// Its file, if it has one.

@@ -4,29 +4,56 @@
 //! line, or whose environment variable is set, takes the place of its key.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     path::{Path, PathBuf},
 };
 
 use anyhow::anyhow;
-use clap::{ArgAction, CommandFactory, Parser};
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches};
 use toml::de::{DeTable, DeValue};
 
 use super::{Cli, Command, Failure};
 
 /// The key of the positional arguments.
-const SOURCES: &str = "sources";
+pub(super) const SOURCES: &str = "sources";
 /// The longest file, in bytes.
 const LONGEST: u64 = 1 << 20;
 /// How alike two names must be for one to be meant by the other.
 const ALIKE: f64 = 0.8;
 
+/// The values of each flag of `serve`, wherever they come from, by its name; those of `sources` too.
+pub(super) type Given = BTreeMap<String, Vec<OsString>>;
+
+/// When the command line is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// At the start: what clap answers by itself (`--help`, an error) ends the program.
+    Start,
+    /// While the server runs, and keeps running whatever is found.
+    Later,
+}
+
 /// Reads the command line, and the file of settings that it names.
-pub(super) fn parse(arguments: Vec<OsString>) -> Result<Cli, Failure> {
-    let Some((file, at)) = named(&arguments) else { return Ok(Cli::parse_from(arguments)) };
-    let text = read(&file)?;
+pub(super) fn parse(arguments: &[OsString]) -> Result<(Cli, Given), Failure> {
+    read_all(arguments, When::Start)
+}
+
+/// The same while the server runs: the file may have changed.
+pub(super) fn parse_again(arguments: &[OsString]) -> Result<(Cli, Given), Failure> {
+    read_all(arguments, When::Later)
+}
+
+fn read_all(arguments: &[OsString], when: When) -> Result<(Cli, Given), Failure> {
+    let Some((file, at)) = named(arguments) else {
+        return parsed(arguments.to_vec()).map_err(|error| match when {
+            When::Start => error.exit(),
+            When::Later => Failure::usage(anyhow!("{}", text_of(&error))),
+        });
+    };
+    let text = read(&file, when)?;
     let settings = Settings { file: &file, text: &text };
-    let (flags, sources) = settings.arguments(&arguments)?;
+    let (flags, sources) = settings.arguments(arguments)?;
     let with = |sources: &[OsString]| {
         let (before, after) = arguments.split_at(at.min(arguments.len()));
         let serve = (at == 1).then(|| "serve".into());
@@ -37,15 +64,41 @@ pub(super) fn parse(arguments: Vec<OsString>) -> Result<Cli, Failure> {
         let sources = dashes.into_iter().chain(sources.iter().cloned());
         before.iter().cloned().chain(serve).chain(flags).chain(after.iter().cloned()).chain(sources).collect::<Vec<_>>()
     };
-    let told = |error: clap::Error| settings.told(&arguments, &flags, error);
-    let cli = Cli::try_parse_from(with(&[])).map_err(told)?;
-    match &cli.command {
+    let told = |error: clap::Error| settings.told(arguments, &flags, error, when);
+    let parsed_without = parsed(with(&[])).map_err(told)?;
+    match &parsed_without.0.command {
         // Sources on the command line take the place of those in the file.
         Some(Command::Serve(command)) if command.sources.is_empty() && !sources.is_empty() => {
-            Cli::try_parse_from(with(&sources)).map_err(told)
+            parsed(with(&sources)).map_err(told)
         }
-        _ => Ok(cli),
+        _ => Ok(parsed_without),
     }
+}
+
+fn parsed(arguments: Vec<OsString>) -> Result<(Cli, Given), clap::Error> {
+    let mut command = Cli::command();
+    let mut matches = command.try_get_matches_from_mut(arguments)?;
+    let given = given(&command, &matches);
+    let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
+    Ok((cli, given))
+}
+
+/// What `serve` was given.
+fn given(command: &clap::Command, matches: &ArgMatches) -> Given {
+    let serve = matches.subcommand_matches("serve").unwrap_or(matches);
+    let values = |id: &str| -> Option<Vec<OsString>> {
+        // Without `serve` there are no sources.
+        serve.try_get_raw(id).ok().flatten().map(|values| values.map(OsStr::to_os_string).collect())
+    };
+    let flags = command.get_arguments().filter_map(|arg| Some((arg.get_long()?, arg.get_id().as_str())));
+    flags.chain([(SOURCES, SOURCES)]).filter_map(|(name, id)| Some((name.to_owned(), values(id)?))).collect()
+}
+
+fn text_of(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let text = text.trim_start_matches("error: ");
+    let ends = ["\n\nUsage:", "\n\nFor more information"];
+    ends.iter().fold(text, |text, end| text.split(end).next().unwrap_or_default()).trim().to_owned()
 }
 
 /// The file that `serve` is to read, and where its arguments begin; `None` if there is none, or for another command.
@@ -80,9 +133,13 @@ fn named(arguments: &[OsString]) -> Option<(PathBuf, usize)> {
     Some((file.into(), at))
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+fn read(file: &Path, when: When) -> Result<String, Failure> {
     use std::io::Read;
     let failed = |why: String| Failure::usage(anyhow!("--config: cannot read {}: {why}", file.display()));
+    // There is nothing more in a pipe, or it never ends.
+    if when == When::Later && std::fs::metadata(file).is_ok_and(|found| !found.is_file()) {
+        return Err(failed("it is not a regular file, and can be read at the start only".into()));
+    }
     let opened = std::fs::File::open(file).map_err(|error| failed(error.to_string()))?;
     let mut text = String::new();
     opened.take(LONGEST + 1).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
@@ -186,12 +243,11 @@ impl Settings<'_> {
     }
 
     /// An error of the command line that may come from this file: then it says so.
-    fn told(&self, given: &[OsString], flags: &[Flag], error: clap::Error) -> Failure {
-        if !error.use_stderr() || Cli::try_parse_from(given).is_err() {
+    fn told(&self, given: &[OsString], flags: &[Flag], error: clap::Error, when: When) -> Failure {
+        if when == When::Start && (!error.use_stderr() || parsed(given.to_vec()).is_err()) {
             error.exit();
         }
-        let text = error.to_string();
-        let text = text.trim_start_matches("error: ").split("\n\nUsage:").next().unwrap_or_default().trim();
+        let text = &*text_of(&error);
         let is_named = |name: &str| {
             let flag = format!("--{name}");
             let ends =

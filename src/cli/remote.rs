@@ -111,6 +111,16 @@ fn fingerprint(text: &str) -> Result<Fingerprint, String> {
 }
 
 impl TrustArgs {
+    /// The folder of the server's certificate, if it was named.
+    pub(super) fn certs(&self) -> Option<&std::path::Path> {
+        self.certs.as_deref()
+    }
+
+    /// Whether it was said by what the server is known, other than by its folder.
+    pub(super) fn is_stated(&self) -> bool {
+        self.cacert.is_some() || self.cert_hash.is_some() || self.insecure
+    }
+
     pub(super) fn trust(&self) -> Result<Trust, Failure> {
         if self.insecure {
             complain("--insecure: the server is not checked, anyone could be answering");

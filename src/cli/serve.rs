@@ -7,10 +7,13 @@ mod announcement;
 mod args;
 mod auth;
 mod check;
+#[cfg_attr(not(unix), path = "serve/no_control.rs")]
+pub(super) mod control;
 mod effect;
 mod feeding;
 #[cfg(feature = "jwt")]
 mod fetch;
+pub(super) mod here;
 mod histories;
 #[cfg_attr(not(feature = "acme"), path = "serve/no_issuer.rs")]
 mod issuer;
@@ -19,6 +22,7 @@ mod logs;
 mod memory;
 mod proxies;
 mod quotas;
+pub(super) mod reload;
 mod sockets;
 mod stdin;
 #[cfg_attr(not(unix), path = "serve/no_systemd.rs")]
@@ -30,14 +34,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    Failure, complain, flags, keylog,
+    Failure, Started, complain, flags, keylog,
     log::{self, Outlet},
     note::NoteKeeper,
     signals,
 };
 use crate::{
     App, Identity, Listen, Server,
-    auth::Exposed,
+    auth::{Exposed, Switch},
     browser::{Browser, Opened},
     fault,
     feed::{self, Family, Feed, Lag},
@@ -51,17 +55,19 @@ use crate::{
 };
 pub(super) use args::{ServeArgs, ServeCommand};
 use args::{setting_for, setting_of};
+use control::Control;
 use histories::Histories;
 use issuer::Issuer;
+use reload::{Hooks, Parts, Reloader};
 pub(super) use sockets::Given;
 use sockets::{Asked, Sockets};
 use systemd::Manager;
 
-pub(super) async fn run(sources: Vec<Source>, args: ServeArgs, given: Given) -> Result<(), Failure> {
+pub(super) async fn run(sources: Vec<Source>, args: ServeArgs, given: Given, started: Started) -> Result<(), Failure> {
     log::start(&args.log)?;
     let (all, each) = args.quotas.processes();
     let commands = Commands::with_open_files(raise_file_limit()).for_viewers(all, each);
-    let served = panics::caught_async(serve(sources, args, given, &commands)).await;
+    let served = panics::caught_async(Box::pin(serve(sources, args, (given, started), &commands))).await;
     // Also when it did not come to serving: what is still being ended when the process exits would stay.
     commands.stop();
     commands.ended().await;
@@ -71,7 +77,12 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs, given: Given) -> 
 
 /// Serves until a signal. One that comes during the start ends that at once: it may be waiting for a file, a
 /// name or another server.
-async fn serve(sources: Vec<Source>, mut args: ServeArgs, given: Given, commands: &Commands) -> Result<(), Failure> {
+async fn serve(
+    sources: Vec<Source>,
+    mut args: ServeArgs,
+    (given, how): (Given, Started),
+    commands: &Commands,
+) -> Result<(), Failure> {
     let is_demo = sources.is_empty();
     let sockets = Sockets::find(given)?;
     (args.handed, args.handed_redirect) = (sockets.addresses(), sockets.redirects());
@@ -83,10 +94,12 @@ async fn serve(sources: Vec<Source>, mut args: ServeArgs, given: Given, commands
     manager.status("starting");
     // Both are ready before anything is bound, so that no signal is missed.
     let stop = signals::stop(args.drain.saturating_add(args.grace)).map_err(Failure::running)?;
+    let reloads = signals::Reloads::listen().map_err(Failure::running)?;
+    let settings = (sources.clone(), args.clone());
     let names = names(&args);
     let starting = async {
         check::folder(&args).await?;
-        let tokens = args.auth.tokens().await?;
+        let tokens = args.auth.tokens(None).await?.map(Switch::new);
         let resources =
             memory::Resources::find(args.limits.memory.unwrap_or_default(), Histories::find(&sources, &args))?;
         let issuer = Issuer::find(&args)?;
@@ -111,7 +124,8 @@ async fn serve(sources: Vec<Source>, mut args: ServeArgs, given: Given, commands
     let shown: Vec<String> = shown.into_iter().chain(patterns).collect();
     let readers = auth::readers(&args, &shown);
     let app = App::new(prepared.feeds.clone(), identity.clone()).stopping(stop.clone());
-    let app = std::mem::take(&mut prepared.families).into_iter().fold(app, App::family);
+    let families = std::mem::take(&mut prepared.families);
+    let app = families.iter().cloned().fold(app, App::family);
     let app = app
         .allow_origins(args.allow_origin.into_iter().collect())
         .publish_token(args.publish_token.as_deref())
@@ -144,13 +158,23 @@ async fn serve(sources: Vec<Source>, mut args: ServeArgs, given: Given, commands
     if let Some(keys) = keylog::found() {
         builder = builder.tls(move |tls| tls.key_log = keys.clone());
     }
-    let admission = builder.admission().clone();
+    let control = Control::listen(settings.1.control()).await?;
+    let (admission, app_handle) = (builder.admission().clone(), app.handle());
     let Some(built) = stop.run_until_cancelled(app.install(builder).build()).await else {
         abandon(identity).await;
         return Ok(());
     };
     let server = built.map_err(|error| Failure::usage(flags::of_start(error)))?;
     let note = NoteKeeper::leave(server.addresses(), &identity).await;
+    let parts = Parts {
+        server: server.handle(),
+        app: app_handle,
+        tokens: tokens.clone(),
+        identity: identity.clone(),
+        budget: resources.budget().cloned(),
+        commands: commands.clone(),
+        families,
+    };
     let announcement = announcement::text(server.addresses(), args.advertise.as_ref(), &shown, &readers, &identity);
     let announced = match args.logs.takes_stdout() {
         true => {
@@ -166,7 +190,14 @@ async fn serve(sources: Vec<Source>, mut args: ServeArgs, given: Given, commands
             server.addresses().http.as_deref().unwrap_or_default()
         );
     }
-    manager.ready(&format!("serving {}", server.addresses().tls.join(", ")));
+    let status = format!("serving {}", server.addresses().tls.join(", "));
+    manager.ready(&status);
+    let (reloading, ready) = (manager.clone(), manager.clone());
+    let hooks = Hooks {
+        begins: vec![Box::new(move || reloading.reloading())],
+        ends: vec![Box::new(log::access::reopen), Box::new(move || ready.ready(&status))],
+    };
+    let reloader = Reloader::new(how, settings.0, settings.1, parts, hooks);
     let browser = args.open.and_then(|name| open(name.into(), server.addresses(), &identity));
     let opened = async {
         let Some(mut browser) = browser else { return };
@@ -214,10 +245,23 @@ async fn serve(sources: Vec<Source>, mut args: ServeArgs, given: Given, commands
     };
     let watching = ending.run_until_cancelled(resources.watch(&admission));
     let issuing = issuer.keep(&identity, &ending);
+    // Large, and rarely run.
+    let reloading = Box::pin(reloader.keep(reloads, control, &ending));
     let all = async {
-        tokio::join!(draining, serving, feeding, note.keep(ending.clone()), hint, opened, tokens, watching, issuing)
+        tokio::join!(
+            draining,
+            serving,
+            feeding,
+            note.keep(ending.clone()),
+            hint,
+            opened,
+            tokens,
+            watching,
+            issuing,
+            reloading
+        )
     };
-    let ((), served, (), (), (), (), (), _, ()) = tokio::select! {
+    let ((), served, (), (), (), (), (), _, (), ()) = tokio::select! {
         all = all => all,
         // To the very end: also what hangs while it stops is to be noticed.
         never = manager.keep_alive() => match never {},

@@ -85,6 +85,39 @@ pub(super) fn interrupted(
     })
 }
 
+/// The signals that have a server read its settings again, from now on: SIGUSR1. Without this, it ends the program.
+#[cfg(unix)]
+pub(super) struct Reloads(tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl Reloads {
+    pub(super) fn listen() -> io::Result<Self> {
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1()).map(Self)
+    }
+
+    /// Waits for the next one; several that came meanwhile are one. Cancel-safe.
+    pub(super) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// Where there are no such signals.
+#[cfg(not(unix))]
+pub(super) struct Reloads;
+
+#[cfg(not(unix))]
+impl Reloads {
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub(super) async fn next(&mut self) {
+        std::future::pending().await
+    }
+}
+
 /// Starts the thread that waits for signals, and comes back when they are heard.
 fn listen(react: impl AsyncFnOnce(Signals) + Send + 'static) -> io::Result<()> {
     let (ready, listening) = mpsc::channel();
@@ -113,13 +146,13 @@ fn listen(react: impl AsyncFnOnce(Signals) + Send + 'static) -> io::Result<()> {
     listening.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that waits for signals is gone")))
 }
 
-/// Lets this thread be reached by the signals that end the program, and by SIGCHLD: what a parent has blocked
-/// stays blocked in the programs that it starts.
+/// Lets this thread be reached by the signals that end the program, by SIGUSR1, and by SIGCHLD: what a parent has
+/// blocked stays blocked in the programs that it starts.
 pub(super) fn unblock() {
     #[cfg(unix)]
     {
         use nix::sys::signal::{SigSet, Signal::*};
-        let signals: SigSet = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD].into_iter().collect();
+        let signals: SigSet = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD, SIGUSR1].into_iter().collect();
         // It fails for no set that is valid.
         let _ = signals.thread_unblock();
     }

@@ -13,7 +13,7 @@ use tracing::error;
 
 use super::{NatsError, connection::Link, ensure::StreamInfo, keeper::JetStream};
 use crate::{
-    feed::{self, Account, Exhausted, Family, Feed, FeedError, OpenError, Pattern, Share, Shares},
+    feed::{self, Account, Exhausted, Family, Feed, FeedError, OpenError, Pattern, Share, Shares, WrittenLimits},
     panics,
     source::{Feeding, Options},
 };
@@ -238,6 +238,12 @@ impl Family for Subjects {
     fn open<'a>(&'a self, name: &'a str, account: &'a Account) -> BoxFuture<'a, Option<Result<Feed, OpenError>>> {
         let Some(subject) = self.subject_of(name) else { return Box::pin(std::future::ready(None)) };
         Box::pin(async move { Some(self.make(name, subject, Some(account)).await) })
+    }
+
+    fn set_limits(&self, limits: WrittenLimits) {
+        if let Some(created) = &self.created {
+            created.resize(limits.all.min(MAX_FEEDS), limits.each);
+        }
     }
 
     fn is_ready(&self) -> bool {

@@ -72,14 +72,12 @@ impl fmt::Display for Account {
 pub struct Shares(Arc<Pool>);
 
 #[derive(Debug)]
-struct Pool {
-    all: usize,
-    each: usize,
-    taken: Mutex<Taken>,
-}
+struct Pool(Mutex<Taken>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Taken {
+    /// How many there may be, in all and for each account.
+    most: (usize, usize),
     all: usize,
     /// Those of accounts that have any.
     by_account: HashMap<Account, usize>,
@@ -100,7 +98,12 @@ impl Shares {
     /// So many in all, and of those so many for one account.
     #[must_use]
     pub fn new(all: usize, each: usize) -> Self {
-        Self(Arc::new(Pool { all, each, taken: Mutex::default() }))
+        Self(Arc::new(Pool(Mutex::new(Taken { most: (all, each), all: 0, by_account: HashMap::new() }))))
+    }
+
+    /// Changes how many there may be, in all and for one account. Those that are taken stay, also where they are more.
+    pub fn resize(&self, all: usize, each: usize) {
+        self.0.lock().most = (all, each);
     }
 
     /// Takes one, until the [`Share`] is dropped.
@@ -110,12 +113,13 @@ impl Shares {
     /// If the account has all that it may have, or all are taken.
     pub fn take(&self, account: &Account) -> Result<Share, Exhausted> {
         let mut taken = self.0.lock();
+        let (all, each) = taken.most;
         let own = taken.by_account.get(account).copied().unwrap_or_default();
-        if account.is_known() && own >= self.0.each {
-            return Err(Exhausted::Account(self.0.each));
+        if account.is_known() && own >= each {
+            return Err(Exhausted::Account(each));
         }
-        if taken.all >= self.0.all {
-            return Err(Exhausted::All(self.0.all));
+        if taken.all >= all {
+            return Err(Exhausted::All(all));
         }
         taken.all += 1;
         taken.by_account.insert(account.clone(), own + 1);
@@ -131,7 +135,7 @@ impl Shares {
 
 impl Pool {
     fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -77,7 +77,7 @@ pub struct Budget(Arc<Inner>);
 type Count = Box<dyn Fn() -> u64 + Send + Sync>;
 
 struct Inner {
-    limit: u64,
+    limit: AtomicU64,
     began: Instant,
     /// When it was observed last, in milliseconds since it began; never 0.
     now: AtomicU64,
@@ -158,7 +158,7 @@ impl Budget {
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         Self(Arc::new(Inner {
-            limit: bytes.max(1),
+            limit: AtomicU64::new(bytes.max(1)),
             began: Instant::now(),
             now: AtomicU64::new(1),
             in_use: AtomicU64::new(0),
@@ -180,7 +180,12 @@ impl Budget {
     /// Its limit, in bytes.
     #[must_use]
     pub fn limit(&self) -> u64 {
-        self.0.limit
+        self.0.limit.load(Ordering::Relaxed)
+    }
+
+    /// Changes its limit, in bytes. What is to follow from that does so when it is [observed](Self::observe) next.
+    pub fn set_limit(&self, bytes: u64) {
+        self.0.limit.store(bytes.max(1), Ordering::Relaxed);
     }
 
     /// How much of a limit of `bytes` there is for what never gives way: the histories, and what the process needs
@@ -234,24 +239,24 @@ impl Budget {
     pub fn pressure(&self) -> Pressure {
         let observed = Pressure::of(self.0.pressure.load(Ordering::Relaxed));
         // Only an observation ends it.
-        observed.max(observed.next(self.estimate(), self.0.limit))
+        observed.max(observed.next(self.estimate(), self.limit()))
     }
 
     /// Whether so much is used now that the pressure would become [`Pressure::Critical`], which lasts longer than that.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        Pressure::Low.next(self.estimate(), self.0.limit) == Pressure::Critical
+        Pressure::Low.next(self.estimate(), self.limit()) == Pressure::Critical
     }
 
     /// What is used now, without asking the system.
     fn estimate(&self) -> u64 {
         let clients = self.clients();
         // To look at each history takes longer than to count clients: with each percent that these have grown.
-        if clients.abs_diff(self.0.looked.load(Ordering::Relaxed)) >= part(self.0.limit, 1) {
+        if clients.abs_diff(self.0.looked.load(Ordering::Relaxed)) >= part(self.limit(), 1) {
             self.look(clients);
         }
         let more = match clients.saturating_sub(self.0.counted.load(Ordering::Relaxed)) {
-            more if more >= part(self.0.limit, 1) && self.measured(clients) => 0,
+            more if more >= part(self.limit(), 1) && self.measured(clients) => 0,
             more => more,
         };
         let charged = self.0.histories.load(Ordering::Relaxed) + clients;
@@ -305,7 +310,7 @@ impl Budget {
         let charged = histories + clients;
         let used = charged.max(self.reported(&mut lock(&self.0.heap), now, resident, (histories, clients)));
         let before = Pressure::of(self.0.pressure.load(Ordering::Relaxed));
-        let pressure = before.next(used, self.0.limit);
+        let pressure = before.next(used, self.limit());
         self.0.pressure.store(pressure as u8, Ordering::Relaxed);
         let since = match (pressure, self.0.high_since.load(Ordering::Relaxed)) {
             (Pressure::Low, _) => 0,
@@ -315,7 +320,7 @@ impl Budget {
         self.0.high_since.store(since, Ordering::Relaxed);
         // Viewers that take nothing do not keep others out for long.
         if pressure == Pressure::Critical || pressure == Pressure::High && since + PATIENCE <= now {
-            let excess = used.saturating_sub(part(self.0.limit, LOW));
+            let excess = used.saturating_sub(part(self.limit(), LOW));
             self.cut_laggards(now, excess.div_ceil(OF_LAGGARD).max(1));
         }
         pressure
@@ -325,7 +330,7 @@ impl Budget {
     fn reported(&self, heap: &mut Heap, now: u64, resident: u64, (histories, clients): (u64, u64)) -> u64 {
         // Viewers cost something of their own, whether or not someone charges for them.
         let viewers = lock(&self.0.seats).taken.len() as u64 * OF_VIEWER;
-        let in_use = heap.in_use(now, resident, (histories, clients, viewers), self.0.limit);
+        let in_use = heap.in_use(now, resident, (histories, clients, viewers), self.limit());
         self.0.in_use.store(in_use, Ordering::Relaxed);
         self.0.counted.store(clients, Ordering::Relaxed);
         in_use

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
-use crate::{Account, Exhausted, Feed, FeedError, Hold};
+use crate::{Account, Exhausted, Feed, FeedError, Hold, WrittenLimits};
 
 /// The name of the feed that is meant when none is named.
 pub const DEFAULT: &str = "default";
@@ -41,6 +41,12 @@ pub trait Family: Send + Sync + 'static {
 
     /// Whether what stores them can be reached.
     fn is_ready(&self) -> bool;
+
+    /// Changes what the feeds that clients create may come to. Those that exist stay until room is needed. A family
+    /// that clients do not write takes no notice.
+    fn set_limits(&self, limits: WrittenLimits) {
+        let _ = limits;
+    }
 
     /// How many feeds have been removed with their history so far to make room for others.
     fn evicted(&self) -> u64 {

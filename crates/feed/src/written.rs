@@ -4,7 +4,7 @@ mod made;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
@@ -43,7 +43,7 @@ pub struct WrittenFeeds {
     pattern: Pattern,
     history: usize,
     lag: Lag,
-    limits: WrittenLimits,
+    limits: RwLock<WrittenLimits>,
     feeds: Mutex<Made>,
     evictions: Evictions,
     own: Weak<Self>,
@@ -71,7 +71,7 @@ impl fmt::Debug for WrittenFeeds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WrittenFeeds")
             .field("pattern", &self.pattern)
-            .field("limits", &self.limits)
+            .field("limits", &self.limits())
             .finish_non_exhaustive()
     }
 }
@@ -97,11 +97,15 @@ impl WrittenFeeds {
             pattern,
             history,
             lag,
-            limits,
+            limits: RwLock::new(limits),
             feeds: Mutex::default(),
             evictions: Evictions::default(),
             own: own.clone(),
         }))
+    }
+
+    fn limits(&self) -> WrittenLimits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Made> {
@@ -126,7 +130,7 @@ impl WrittenFeeds {
             loop {
                 sweeps.tick().await;
                 let Some(feeds) = clear.0.upgrade() else { return };
-                feeds.lock().sweep(feeds.limits.idle, None);
+                feeds.lock().sweep(feeds.limits().idle, None);
             }
         }
     }
@@ -135,11 +139,11 @@ impl WrittenFeeds {
     fn open_now(&self, name: &str, account: &Account) -> Result<Feed, Exhausted> {
         let mut made = self.lock();
         let new = self.new_feed(name, made.hold);
-        let opened = made.open(name, account, &self.limits, new);
+        let opened = made.open(name, account, &self.limits(), new);
         drop(made);
         let (feed, evicted) = opened?;
-        if let Some(evicted) = evicted {
-            self.evictions.count(&evicted, self.pattern.as_str());
+        for name in evicted {
+            self.evictions.count(&name, self.pattern.as_str());
         }
         Ok(feed)
     }
@@ -193,6 +197,10 @@ impl Family for WrittenFeeds {
 
     fn is_ready(&self) -> bool {
         true
+    }
+
+    fn set_limits(&self, limits: WrittenLimits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
     fn evicted(&self) -> u64 {

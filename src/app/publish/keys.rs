@@ -149,6 +149,10 @@ impl Keys {
         }
     }
 
+    pub(super) fn set_limits(&mut self, limits: KeyLimits) {
+        self.limits = limits;
+    }
+
     pub(super) fn len(&self) -> usize {
         self.records.len()
     }
@@ -188,7 +192,11 @@ impl Keys {
                 let oldest = of_feed.finished.first().and_then(|number| self.finished.get(number)).copied();
                 self.forget(oldest.ok_or(NoRoom)?);
             }
-            if is_new && self.records.len() >= self.limits.all {
+            // More than one while there are too many since the limits have changed.
+            for _ in 0..EXPIRED_AT_ONCE {
+                if !is_new || self.records.len() < self.limits.all {
+                    break;
+                }
                 let (_, largest) = self.sizes.last().ok_or(NoRoom)?;
                 let oldest = self.held.get(largest).and_then(|held| held.finished.first());
                 let oldest = oldest.and_then(|number| self.finished.get(number)).copied();

@@ -61,6 +61,10 @@ impl Ledger {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn set_limits(&self, limits: KeyLimits) {
+        self.lock().set_limits(limits);
+    }
+
     /// How many keys it knows.
     pub(super) fn len(&self) -> usize {
         self.lock().len()

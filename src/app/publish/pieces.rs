@@ -32,7 +32,7 @@ pub(super) async fn publish(
     decided: &Decided,
 ) -> Result<(), Problem> {
     let mut skip = publication.skip();
-    let mut left = publications.limit.unwrap_or(u64::MAX);
+    let mut left = publications.longest().unwrap_or(u64::MAX);
     // What came with earlier requests counts as well.
     let begun = AtomicBool::new(publication.progress().bytes > 0);
     let mut pieces = pin!(pieces.filter_map(|piece| {
@@ -70,11 +70,12 @@ pub(super) async fn publish(
             kept -= chunk.len();
         }
     };
+    let wait = publications.wait();
     let silent = async {
-        if publications.wait.is_zero() || begun.load(Ordering::Relaxed) {
+        if wait.is_zero() || begun.load(Ordering::Relaxed) {
             return std::future::pending().await;
         }
-        tokio::time::sleep(publications.wait).await;
+        tokio::time::sleep(wait).await;
         if begun.load(Ordering::Relaxed) {
             std::future::pending().await
         }
@@ -107,10 +108,8 @@ pub(super) async fn publish(
         }
         Broken::Silent => {
             publications.refused(Refusal::PublishWait, account);
-            let text = format!(
-                "nothing was sent for {}: open the request when there is something to publish",
-                shown(publications.wait)
-            );
+            let text =
+                format!("nothing was sent for {}: open the request when there is something to publish", shown(wait));
             Problem::new(StatusCode::REQUEST_TIMEOUT, text)
         }
         Broken::Expired => decided.expired(so_far),

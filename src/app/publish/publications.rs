@@ -1,10 +1,14 @@
 //! Who may publish, and how much at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
 
 use http::StatusCode;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     keys::KeyLimits,
@@ -20,14 +24,33 @@ use crate::{
 /// Who may publish, how much, and what has been published.
 #[derive(Debug, Clone)]
 pub(in crate::app) struct Publications {
-    /// The hash of the token, so that comparing it takes the same time whatever is compared.
-    token: Option<[u8; 32]>,
-    pub(super) limit: Option<u64>,
+    /// What may change while the app is served.
+    rules: Arc<RwLock<Rules>>,
     known: Arc<Ledger>,
     places: Shares,
-    /// How long a publication may take for its first byte; zero for as long as it likes.
-    pub(super) wait: Duration,
     refusals: Option<Counters>,
+}
+
+#[derive(Debug, Clone)]
+struct Rules {
+    token: Option<Token>,
+    limit: Option<u64>,
+    /// How long a publication may take for its first byte; zero for as long as it likes.
+    wait: Duration,
+}
+
+#[derive(Debug, Clone)]
+struct Token {
+    /// Of the token, so that comparing it takes the same time whatever is compared.
+    hash: [u8; 32],
+    /// Ends what is published with it, once there is another.
+    revoked: CancellationToken,
+}
+
+impl Token {
+    fn new(token: &str) -> Self {
+        Self { hash: Sha256::digest(token).into(), revoked: CancellationToken::new() }
+    }
 }
 
 impl Default for Publications {
@@ -37,17 +60,70 @@ impl Default for Publications {
 }
 
 impl Publications {
-    fn within(token: Option<[u8; 32]>, limit: Option<u64>, quotas: &Quotas) -> Self {
+    fn within(token: Option<Token>, limit: Option<u64>, quotas: &Quotas) -> Self {
         let (all, each) = quotas.keys;
         let known = Arc::new(Ledger::new(KeyLimits { all, each }));
         let (all, each) = quotas.publications;
-        let wait = quotas.publish_wait;
-        Self { token, limit, known, places: Shares::new(all, each), wait, refusals: None }
+        let rules = Arc::new(RwLock::new(Rules { token, limit, wait: quotas.publish_wait }));
+        Self { rules, known, places: Shares::new(all, each), refusals: None }
+    }
+
+    fn rules(&self) -> RwLockReadGuard<'_, Rules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Other rules, for the app that is being described: clones of it keep theirs.
+    fn describe(&mut self, change: impl FnOnce(&mut Rules)) {
+        let mut rules = self.rules().clone();
+        change(&mut rules);
+        self.rules = Arc::new(RwLock::new(rules));
+    }
+
+    /// Other rules for what is served.
+    fn change(&self, change: impl FnOnce(&mut Rules)) {
+        change(&mut self.rules.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     pub(in crate::app) fn quotas(&mut self, quotas: &Quotas) {
         let refusals = self.refusals.take();
-        *self = Self { refusals, ..Self::within(self.token, self.limit, quotas) };
+        let Rules { token, limit, .. } = self.rules().clone();
+        *self = Self { refusals, ..Self::within(token, limit, quotas) };
+    }
+
+    /// The same while the app is served. What runs continues.
+    pub(in crate::app) fn set_quotas(&self, quotas: &Quotas) {
+        let (all, each) = quotas.keys;
+        self.known.set_limits(KeyLimits { all, each });
+        let (all, each) = quotas.publications;
+        self.places.resize(all, each);
+        self.change(|rules| rules.wait = quotas.publish_wait);
+    }
+
+    /// Another token while the app is served. What uses the one before ends.
+    pub(in crate::app) fn set_token(&self, token: Option<&str>) {
+        if token.is_some_and(|token| self.is_token(token).is_some()) {
+            return;
+        }
+        let mut before = None;
+        self.change(|rules| before = std::mem::replace(&mut rules.token, token.map(Token::new)));
+        if let Some(before) = before {
+            before.revoked.cancel();
+        }
+    }
+
+    /// Another limit while the app is served, for requests that come from now on.
+    pub(in crate::app) fn set_limit(&self, bytes: Option<u64>) {
+        self.change(|rules| rules.limit = bytes);
+    }
+
+    /// The longest body that one request may publish.
+    pub(super) fn longest(&self) -> Option<u64> {
+        self.rules().limit
+    }
+
+    /// How long a publication may take for its first byte; zero for as long as it likes.
+    pub(super) fn wait(&self) -> Duration {
+        self.rules().wait
     }
 
     /// Counts refusals there.
@@ -67,21 +143,23 @@ impl Publications {
     }
 
     pub(in crate::app) fn token(&mut self, token: Option<&str>) {
-        self.token = token.map(|token| Sha256::digest(token).into());
+        self.describe(|rules| rules.token = token.map(Token::new));
     }
 
     pub(in crate::app) fn limit(&mut self, bytes: Option<u64>) {
-        self.limit = bytes;
+        self.describe(|rules| rules.limit = bytes);
     }
 
     pub(in crate::app) fn has_token(&self) -> bool {
-        self.token.is_some()
+        self.rules().token.is_some()
     }
 
-    /// Whether that is the token with which clients may publish.
-    pub(in crate::app) fn is_token(&self, token: &str) -> bool {
+    /// Whether that is the token with which clients may publish; then, what is cancelled when it is not any more.
+    pub(in crate::app) fn is_token(&self, token: &str) -> Option<CancellationToken> {
         let given: [u8; 32] = Sha256::digest(token).into();
-        self.token.as_ref().is_some_and(|expected| bool::from(given.ct_eq(expected)))
+        let rules = self.rules();
+        let expected = rules.token.as_ref()?;
+        bool::from(given.ct_eq(&expected.hash)).then(|| expected.revoked.clone())
     }
 
     /// The feed's publisher, if it has one and the client may use it.
@@ -126,7 +204,7 @@ impl Publications {
     }
 
     pub(super) fn too_long(&self, published: u64) -> Problem {
-        let limit = self.limit.unwrap_or_default();
+        let limit = self.longest().unwrap_or_default();
         let text =
             format!("one request may publish {limit} bytes: {published} of this publication have been published");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, text)

@@ -105,7 +105,6 @@ impl AccessLog {
 }
 
 /// Opens the file of the access log again, if there is one: what logrotate's `postrotate` asks for. Does not block.
-#[allow(dead_code, reason = "a reload calls it")]
 pub(in crate::cli) fn reopen() {
     if let Some(log) = ACCESS.get() {
         log.reopen();

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Without `--acme`, the certificate is created for this machine, or given with `--cert`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "A certificate that browsers trust")]
 pub(super) struct AcmeArgs {
     /// Have a certificate for these names issued and renewed by Let's Encrypt, whose terms of service you agree to by
@@ -70,6 +70,11 @@ fn contact(text: &str) -> Result<String, String> {
 }
 
 impl AcmeArgs {
+    /// Whether a certificate is to be issued.
+    pub(super) fn is_on(&self) -> bool {
+        !self.acme.is_empty()
+    }
+
     /// Who issues the certificate, if that is wanted. `redirects` if plain HTTP of other machines is answered.
     pub(super) fn acme(&self, certs: &CertsArgs, redirects: bool) -> Result<Option<Acme>, Failure> {
         if self.acme.is_empty() {

@@ -33,7 +33,7 @@ pub(in crate::cli) struct ServeCommand {
     pub(in crate::cli) args: ServeArgs,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct ServeArgs {
     /// Read settings from this file (TOML): each flag is a key, as in listen = "0.0.0.0:443", and `sources` a
     /// list. Flags and environment variables take the place of keys.
@@ -43,6 +43,11 @@ pub(in crate::cli) struct ServeArgs {
     /// with them. Nothing is bound, started or written.
     #[arg(long)]
     pub(super) check: bool,
+    /// The socket at which `h3cast reload` reaches the server, for its own user and root alone; `off` for none.
+    /// [default: in $RUNTIME_DIRECTORY or the user's folder for running programs]
+    #[cfg(unix)]
+    #[arg(long, env = "H3CAST_CONTROL", value_name = "PATH|off", value_parser = super::control::parse)]
+    pub(super) control: Option<super::control::Where>,
     /// Where to listen, UDP and TCP: HTTP/3, WebTransport, HTTP/2 and 1.1. Can be repeated. `localhost` is
     /// both 127.0.0.1 and [::1]; port 0 picks a free port. [default: localhost:4433, or the sockets that systemd
     /// passes]
@@ -198,6 +203,14 @@ impl ServeArgs {
     #[cfg(feature = "acme")]
     pub(super) fn redirects(&self) -> bool {
         !self.redirect.is_empty() || self.handed_redirect
+    }
+
+    /// Where `h3cast reload` is to reach the server, if that was said.
+    pub(super) fn control(&self) -> Option<&super::control::Where> {
+        #[cfg(unix)]
+        return self.control.as_ref();
+        #[cfg(not(unix))]
+        None
     }
 
     /// How many threads are to serve, if that was said.

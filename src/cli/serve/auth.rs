@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Without `--auth` and `--tokens`, everyone who reaches the server may read.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Who may read and write")]
 pub(super) struct AuthArgs {
     /// Let clients read and write with JSON web tokens signed by these keys: a file of public keys (PEM) or a
@@ -87,7 +87,7 @@ fn path(text: &str) -> Result<String, String> {
 
 impl AuthArgs {
     /// Whether clients need a token.
-    fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         #[cfg(feature = "jwt")]
         let keys = !self.auth.is_empty() || !self.auth_secret.is_empty();
         #[cfg(not(feature = "jwt"))]
@@ -100,8 +100,14 @@ impl AuthArgs {
         self.auth_renewal.clone()
     }
 
-    /// Who may do what; `None` if everyone may read.
-    pub(super) async fn tokens(&self) -> Result<Option<Tokens>, Failure> {
+    /// The same with the page's way to a new token of others.
+    pub(super) fn renewing_as(mut self, others: &Self) -> Self {
+        self.auth_renewal.clone_from(&others.auth_renewal);
+        self
+    }
+
+    /// Who may do what; `None` if everyone may read. They take the place of `earlier` ones, if there are any.
+    pub(super) async fn tokens(&self, earlier: Option<&Tokens>) -> Result<Option<Tokens>, Failure> {
         let usage = |text: &str| Failure::usage(anyhow!("{text}"));
         if !self.is_on() {
             for (given, flag) in [
@@ -127,7 +133,8 @@ impl AuthArgs {
         if !self.is_on() {
             return Ok(None);
         }
-        let mut tokens = Tokens::new().public(self.public.iter().cloned());
+        let tokens = earlier.map_or_else(Tokens::new, |earlier| Tokens::new().after(earlier));
+        let mut tokens = tokens.public(self.public.iter().cloned());
         tokens = tokens.cookie(self.auth_cookie.as_deref().unwrap_or(DEFAULT_COOKIE));
         for file in &self.tokens {
             tokens = tokens.file(file).await.map_err(|error| failed("--tokens", error))?;

@@ -13,11 +13,8 @@ use crate::{
 
 /// `--check`: whether the server would start with these settings.
 pub(super) async fn run(sources: Vec<Source>, args: &ServeArgs) -> Result<(), Failure> {
-    self::sources(&sources, args)?;
-    folder(args).await?;
-    args.logs.check().await?;
-    args.auth.tokens().await?;
-    memory::Resources::find(args.limits.memory.unwrap_or_default(), Histories::find(&sources, args))?;
+    settings(&sources, args).await?;
+    args.auth.tokens(None).await?;
     // What a certificate authority issues is looked at by a server that starts.
     let identity = match Issuer::find(args)?.checked().await? {
         true => Identity::localhost().map_err(|error| Failure::usage(flags::of_identity(error)))?,
@@ -30,6 +27,16 @@ pub(super) async fn run(sources: Vec<Source>, args: &ServeArgs) -> Result<(), Fa
         None => String::new(),
     };
     print(&format!("{what}ok\n"))
+}
+
+/// What can be known without the files of tokens and certificates.
+pub(super) async fn settings(sources: &[Source], args: &ServeArgs) -> Result<(), Failure> {
+    super::auth::check(sources, args)?;
+    self::sources(sources, args)?;
+    folder(args).await?;
+    args.logs.check().await?;
+    memory::limit(args.limits.memory.unwrap_or_default(), Histories::find(sources, args))?;
+    Ok(())
 }
 
 /// Whether the page's folder is there.

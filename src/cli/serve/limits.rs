@@ -7,7 +7,7 @@ use clap::Args;
 use crate::Limits;
 
 /// Each but `memory` is the setting of [`Limits`] of the same name, whose default it keeps when it is not given.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitArgs {
     /// Memory that the server may use: bytes (K, M and G as for --history), a percentage of what the machine

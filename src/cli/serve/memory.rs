@@ -69,24 +69,35 @@ pub(super) struct Resources {
     files: Arc<Files>,
 }
 
+/// What may be used of what there is, if the histories fit; `None` if there is no limit.
+pub(super) fn limit(memory: Memory, histories: Histories) -> Result<Option<u64>, Failure> {
+    let there = system::memory();
+    let limit = match (memory, there) {
+        (Memory::Bytes(bytes), _) => Some(bytes),
+        (Memory::Percent(percent), Some(there)) => Some(there.bytes / 100 * percent),
+        (Memory::Default, Some(there)) => Some(there.bytes / 100 * SHARE),
+        (Memory::Percent(_), None) => {
+            let text = "how much memory there is cannot be found here: give --memory in bytes, as in 512M";
+            return Err(Failure::usage(anyhow::anyhow!(text)));
+        }
+        (Memory::Off, _) | (Memory::Default, None) => None,
+    };
+    if let Some(limit) = limit {
+        check(limit, memory, there, &histories)?;
+    }
+    Ok(limit)
+}
+
 impl Resources {
     /// Finds out what there is, and whether the histories fit.
     pub(super) fn find(memory: Memory, histories: Histories) -> Result<Self, Failure> {
-        let there = system::memory();
-        let limit = match (memory, there) {
-            (Memory::Bytes(bytes), _) => Some(bytes),
-            (Memory::Percent(percent), Some(there)) => Some(there.bytes / 100 * percent),
-            (Memory::Default, Some(there)) => Some(there.bytes / 100 * SHARE),
-            (Memory::Percent(_), None) => {
-                let text = "how much memory there is cannot be found here: give --memory in bytes, as in 512M";
-                return Err(Failure::usage(anyhow::anyhow!(text)));
-            }
-            (Memory::Off, _) | (Memory::Default, None) => None,
-        };
-        if let Some(limit) = limit {
-            check(limit, memory, there, &histories)?;
-        }
-        Ok(Self { budget: limit.map(Budget::new), files: Arc::new(Files::find()) })
+        let budget = limit(memory, histories)?.map(Budget::new);
+        Ok(Self { budget, files: Arc::new(Files::find()) })
+    }
+
+    /// The memory, if it has a limit.
+    pub(super) fn budget(&self) -> Option<&Budget> {
+        self.budget.as_ref()
     }
 
     /// Has the app show and keep to them; gives what the server asks for each connection.

@@ -16,7 +16,6 @@ impl Manager {
 
     pub(super) fn status(&self, _: &str) {}
 
-    #[allow(dead_code, reason = "for what reads the settings again")]
     pub(super) fn reloading(&self) {}
 
     pub(super) async fn keep_alive(&self) -> Infallible {

@@ -36,9 +36,20 @@ impl ProxyArgs {
         !self.trust_proxy.is_empty()
     }
 
+    /// Those that are trusted.
+    pub(super) fn trusted(&self) -> TrustedProxies {
+        self.trust_proxy.iter().cloned().collect()
+    }
+
+    /// The same with those that others trust.
+    pub(super) fn trusting(mut self, others: &Self) -> Self {
+        self.trust_proxy.clone_from(&others.trust_proxy);
+        self
+    }
+
     /// Sets them up on a server.
     pub(super) fn apply(self, server: ServerBuilder) -> ServerBuilder {
-        let server = server.trust_proxy(self.trust_proxy.into_iter().collect());
+        let server = server.trust_proxy(self.trusted());
         self.proxy_protocol.into_iter().fold(server, |server, listeners| {
             server.proxy_protocol(match listeners {
                 ProxyListeners::Tls => ProxyProtocol::Tls,

@@ -8,7 +8,7 @@ use crate::{app::Quotas, feed::WrittenLimits};
 
 /// What a client is, in each: whom its token names, wherever it is used, else an IPv4 address, or the first 64 bits of
 /// an IPv6 address.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 pub(in crate::cli) struct QuotaArgs {
     /// Publications at once. Further ones get 503.

@@ -19,7 +19,6 @@ const OVERDUE: Duration = Duration::from_secs(15);
 
 enum Message {
     Ready(String),
-    #[allow(dead_code, reason = "for what reads the settings again")]
     Reloading,
     Stopping(Duration),
     Status(String),
@@ -57,7 +56,6 @@ impl Manager {
     }
 
     /// The server reads its settings again, until it is [`ready`](Self::ready).
-    #[allow(dead_code, reason = "for what reads the settings again")]
     pub(super) fn reloading(&self) {
         self.send(Message::Reloading);
     }

@@ -64,6 +64,11 @@ impl Commands {
         Self(Arc::new(CommandSet { files, for_viewers, stopping, ..CommandSet::default() }))
     }
 
+    /// Changes how many may run for one viewer each, in all and for one client. Those that run stay.
+    pub fn set_for_viewers(&self, all: usize, each: usize) {
+        self.0.for_viewers.resize(all, each);
+    }
+
     /// How many commands there are, for all viewers or for one: each from its start until none of its processes is
     /// left.
     #[must_use]

@@ -71,7 +71,7 @@ impl Budget {
         let in_use = self.reported(&mut heap, self.now(), resident(), (histories, clients));
         drop(heap);
         let observed = Pressure::of(self.0.pressure.load(Ordering::Relaxed));
-        if observed.next(in_use.max(histories + clients), self.0.limit) > observed {
+        if observed.next(in_use.max(histories + clients), self.limit()) > observed {
             self.0.meter.risen.notify_one();
         }
         true

@@ -15,6 +15,8 @@ use crate::{Account, Exhausted, Feed, Hold};
 const SILENT: Duration = Duration::from_secs(60);
 /// So many feeds may wait to be written before those without viewers are looked for.
 const WAITING: usize = 64;
+/// So many give way to one that is created, at most.
+const MOST_EVICTED: usize = 4;
 
 #[derive(Default)]
 pub(super) struct Made {
@@ -97,17 +99,18 @@ impl Made {
         self.waiting.entry(name.to_owned()).or_insert_with(new).clone()
     }
 
-    /// A feed for one who may write it, with the name of another that gave way to it.
+    /// A feed for one who may write it, with the names of others that gave way to it: several, while there are more than
+    /// may be since the limits have changed.
     pub(super) fn open(
         &mut self,
         name: &str,
         account: &Account,
         limits: &WrittenLimits,
         new: impl FnOnce() -> Feed,
-    ) -> Result<(Feed, Option<String>), Exhausted> {
+    ) -> Result<(Feed, Vec<String>), Exhausted> {
         if let Some(one) = self.by_name.get_mut(name) {
             one.used = Instant::now();
-            return Ok((one.feed.clone(), None));
+            return Ok((one.feed.clone(), Vec::new()));
         }
         let WrittenLimits { all, each, idle } = *limits;
         let is_full = |made: &Self| account.is_known() && made.by_account.get(account).is_some_and(|own| *own >= each);
@@ -117,11 +120,15 @@ impl Made {
                 return Err(Exhausted::Account(each));
             }
         }
-        let mut evicted = None;
+        let mut evicted = Vec::new();
         if self.by_name.len() >= all {
             self.sweep(idle, None);
-            if self.by_name.len() >= all {
-                evicted = Some(self.make_room().ok_or(Exhausted::All(all))?);
+        }
+        while self.by_name.len() >= all && evicted.len() < MOST_EVICTED {
+            match self.make_room() {
+                Some(name) => evicted.push(name),
+                None if evicted.is_empty() => return Err(Exhausted::All(all)),
+                None => break,
             }
         }
         // Those who wait for it see what is written.

@@ -146,11 +146,14 @@ impl Identity {
         let stamp = keeping.stamp(Stamp::of(&self.files()));
         let looked = match &self.0.origin {
             Origin::Made(made) => made.brought(Some(&before), Mode::Run(stamp.as_ref()), now),
-            Origin::Given { certificate, key, .. } => match is_readable_again(certificate) && is_readable_again(key) {
-                true => own::load(certificate, key)
-                    .map(|(current, _)| (Generations { current, next: None, previous: Vec::new() }, None)),
-                false => Ok(((*before).clone(), None)),
-            },
+            Origin::Given { files, .. } => {
+                let (certificate, key) = &*files.read().unwrap_or_else(PoisonError::into_inner);
+                match is_readable_again(certificate) && is_readable_again(key) {
+                    true => own::load(certificate, key)
+                        .map(|(current, _)| (Generations { current, next: None, previous: Vec::new() }, None)),
+                    false => Ok(((*before).clone(), None)),
+                }
+            }
             Origin::Localhost(localhost) => localhost.renewed(&before, now).map(|state| (state, None)),
             Origin::Memory { .. } => Ok(((*before).clone(), None)),
         };
@@ -224,7 +227,7 @@ impl Keeping {
         self.exposed = exposed;
     }
 
-    fn look_at_dates(&mut self, certificate: &Certificate) {
+    pub(super) fn look_at_dates(&mut self, certificate: &Certificate) {
         let dates = own::dates(certificate, SystemTime::now());
         if let Some(text) = &dates
             && self.dates.as_ref() != Some(text)
@@ -236,6 +239,6 @@ impl Keeping {
 }
 
 /// A pipe can be read once.
-fn is_readable_again(path: &std::path::Path) -> bool {
+pub(super) fn is_readable_again(path: &std::path::Path) -> bool {
     std::fs::metadata(path).map_or(true, |metadata| metadata.is_file() || metadata.is_dir())
 }

@@ -12,6 +12,7 @@
 //! | [`Identity::from_pem`] | in files | you, in these files | none; with `self-signed` changes are noticed at once, else within 500 ms |
 //! | [`Identity::from_pem_bytes`], [`Identity::from_der`] | in memory | you, with [`Identity::replace`] | none |
 
+mod again;
 mod certificate;
 mod challenge;
 mod error;
@@ -41,6 +42,7 @@ use rustls::{
 use time::OffsetDateTime;
 use tokio::sync::watch::{Receiver, Sender};
 
+pub use again::Renewal;
 pub use certificate::Certificate;
 pub use challenge::ChallengeAnswer;
 pub(crate) use challenge::PROTOCOL as CHALLENGE;
@@ -113,8 +115,8 @@ enum Origin {
     Made(Made),
     /// Given by the user, who renews it.
     Given {
-        certificate: PathBuf,
-        key: PathBuf,
+        /// The certificate and the key.
+        files: RwLock<(PathBuf, PathBuf)>,
         /// As it was read first: a pipe cannot be read again.
         chain: Vec<Certificate>,
     },
@@ -180,7 +182,7 @@ impl Identity {
     /// ```
     pub fn from_pem(certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
         let (current, chain) = own::load(certificate, key)?;
-        let origin = Origin::Given { certificate: certificate.into(), key: key.into(), chain };
+        let origin = Origin::Given { files: RwLock::new((certificate.into(), key.into())), chain };
         Ok(Self::new(origin, Generations { current, next: None, previous: Vec::new() }))
     }
 
@@ -259,7 +261,10 @@ impl Identity {
     fn paths(&self) -> Vec<PathBuf> {
         match &self.0.origin {
             Origin::Made(made) => made.paths().into(),
-            Origin::Given { certificate, key, .. } => vec![certificate.clone(), key.clone()],
+            Origin::Given { files, .. } => {
+                let (certificate, key) = files.read().unwrap_or_else(PoisonError::into_inner).clone();
+                vec![certificate, key]
+            }
             Origin::Localhost(_) | Origin::Memory { .. } => Vec::new(),
         }
     }

@@ -1,0 +1,201 @@
+//! Where `h3cast reload` reaches the server: a Unix socket, for the server's own user and root alone.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    time::timeout,
+};
+use tracing::{debug, warn};
+
+use super::reload::Outcome;
+use crate::{cli::Failure, note};
+
+/// What a client asks for, in a line.
+pub(in crate::cli) const RELOAD: &str = "reload";
+/// How long a client may take for what it asks, and for what it is told.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a pause is when a connection cannot be accepted.
+const EXHAUSTED: Duration = Duration::from_secs(1);
+/// So many servers may have the same process id, in containers that share the folder.
+const MOST: u32 = 16;
+/// What the names of sockets begin and end with; between them is the process id.
+const NAME: (&str, &str) = ("control-", ".sock");
+
+/// `--control`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Where {
+    At(PathBuf),
+    Off,
+}
+
+pub(super) fn parse(text: &str) -> Result<Where, String> {
+    match text {
+        "" => Err("write the path of a socket, or off".into()),
+        "off" => Ok(Where::Off),
+        path => Ok(Where::At(path.into())),
+    }
+}
+
+/// The folders in which sockets are, the preferred one first: that which systemd has made for a service
+/// (`RuntimeDirectory=`), and those of this user.
+pub(in crate::cli) fn folders() -> Vec<PathBuf> {
+    let service = std::env::var_os("RUNTIME_DIRECTORY").unwrap_or_default();
+    let service = std::env::split_paths(&service).filter(|path| path.is_absolute()).collect::<Vec<_>>();
+    service.into_iter().chain(note::folders()).collect()
+}
+
+/// The sockets in a folder, each with the process id of its server. They may be left by servers that were killed.
+pub(in crate::cli) fn sockets(folder: &Path) -> Vec<(u32, PathBuf)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let named = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?.strip_prefix(NAME.0)?.strip_suffix(NAME.1)?;
+        let pid = name.split('-').next()?.parse().ok()?;
+        Some((pid, path))
+    };
+    entries.filter_map(named).collect()
+}
+
+/// The socket of a server, which is removed with this.
+#[derive(Debug)]
+pub(super) struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+    /// The file is still this one.
+    inode: Option<(u64, u64)>,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // A server that has taken over has its own there.
+        if inode(&self.path) == self.inode {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+impl Control {
+    /// Listens where that was said, or in the first folder where it can. A server without one is reached by SIGUSR1.
+    pub(super) async fn listen(wanted: Option<&Where>) -> Result<Option<Self>, Failure> {
+        let wanted = wanted.cloned();
+        // The folder may be on a network.
+        let bound = tokio::task::spawn_blocking(move || match wanted {
+            Some(Where::Off) => Ok(None),
+            Some(Where::At(path)) => match bind(&path) {
+                Ok(listener) => Ok(Some((listener, path))),
+                Err(error) => {
+                    let text = format!("--control: cannot listen at {}: {error}", path.display());
+                    Err(Failure::usage(anyhow::anyhow!(text)))
+                }
+            },
+            None => Ok(anywhere()),
+        });
+        let Some((listener, path)) = bound.await.map_err(Failure::running)?? else { return Ok(None) };
+        let listener = UnixListener::from_std(listener).map_err(Failure::running)?;
+        Ok(Some(Self { listener, inode: inode(&path), path }))
+    }
+
+    /// Answers clients, one after the other.
+    pub(super) async fn answer(&self, reload: impl AsyncFn() -> Outcome) -> ! {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    if let Err(error) = answer_one(stream, &reload).await {
+                        debug!(%error, "a client of the control socket was not answered");
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection at the control socket: trying again");
+                    tokio::time::sleep(EXHAUSTED).await;
+                }
+            }
+        }
+    }
+}
+
+async fn answer_one(stream: UnixStream, reload: &impl AsyncFn() -> Outcome) -> io::Result<()> {
+    let (peer, own) = (stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw());
+    if peer != own && peer != 0 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {peer} may not ask for that")));
+    }
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    timeout(PATIENCE, (&mut stream).take(64).read_line(&mut line)).await??;
+    let outcome = match line.trim_end() {
+        RELOAD => reload().await,
+        _ => {
+            Outcome { error: Some("not a valid request: another version of h3cast asks".into()), ..Outcome::default() }
+        }
+    };
+    let mut answer = serde_json::to_vec(&outcome)?;
+    answer.push(b'\n');
+    timeout(PATIENCE, stream.write_all(&answer)).await??;
+    Ok(())
+}
+
+/// Binds a socket there, in place of one that a server has left which no longer runs.
+fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    let is_left = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if is_left {
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another server listens there")),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
+            Err(error) => return Err(error),
+        }
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    // Where that has no effect, clients are still told apart by their user.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Binds one in the first folder where that works.
+fn anywhere() -> Option<(std::os::unix::net::UnixListener, PathBuf)> {
+    let mut failed = "this user has no folder for it".to_owned();
+    for folder in folders() {
+        let mut builder = fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
+        let prepared = builder.create(&folder);
+        if prepared.is_ok() {
+            clean(&folder);
+        }
+        let pid = std::process::id();
+        let names = (0..MOST).map(|number| match number {
+            0 => format!("{}{pid}{}", NAME.0, NAME.1),
+            number => format!("{}{pid}-{number}{}", NAME.0, NAME.1),
+        });
+        for path in names.map(|name| folder.join(name)) {
+            match prepared.as_ref().map_err(|error| io::Error::from(error.kind())).and_then(|()| bind(&path)) {
+                Ok(listener) => return Some((listener, path)),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => {
+                    failed = format!("{}: {error}", path.display());
+                    break;
+                }
+            }
+        }
+    }
+    debug!("`h3cast reload` cannot reach this server, only SIGUSR1 can: {failed} (--control names a socket)");
+    None
+}
+
+/// Removes what servers have left that no longer run.
+fn clean(folder: &Path) {
+    for (_, path) in sockets(folder) {
+        let connected = std::os::unix::net::UnixStream::connect(&path);
+        if connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}

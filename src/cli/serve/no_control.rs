@@ -1,0 +1,22 @@
+//! Where there are no Unix sockets: nothing asks the server to read its settings again.
+
+use super::reload::Outcome;
+use crate::cli::Failure;
+
+/// `--control`, of which there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Where {}
+
+/// No socket.
+#[derive(Debug)]
+pub(super) enum Control {}
+
+impl Control {
+    pub(super) async fn listen(_: Option<&Where>) -> Result<Option<Self>, Failure> {
+        Ok(None)
+    }
+
+    pub(super) async fn answer(&self, _: impl AsyncFn() -> Outcome) -> ! {
+        match *self {}
+    }
+}
