@@ -32,7 +32,7 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use axum::{Router, middleware};
@@ -98,8 +98,6 @@ pub struct App {
     origins: Arc<RwLock<Origins>>,
     page: Page,
     status_page: StatusPage,
-    /// When it was created.
-    since: Instant,
     coalesce: Duration,
     stopping: CancellationToken,
     admission: Option<Counters>,
@@ -138,7 +136,6 @@ impl App {
             origins: Arc::default(),
             page: Page::default(),
             status_page: StatusPage::default(),
-            since: Instant::now(),
             coalesce: Duration::ZERO,
             stopping: CancellationToken::new(),
             admission: None,

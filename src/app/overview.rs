@@ -22,7 +22,7 @@ use super::{
 use crate::{
     admission::{Refusal, Snapshot},
     counts::Protocol,
-    feed::Pressure,
+    feed::{Delivered, Pressure},
     identity::{Certificate, rfc3339},
     page::PageFile,
 };
@@ -132,12 +132,12 @@ pub(super) async fn data(State(app): State<Arc<App>>, request: Request) -> Resul
     let data = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "time": rfc3339(std::time::SystemTime::now()),
-        "uptime_seconds": app.since.elapsed().as_secs_f64(),
+        "uptime_seconds": now.started.elapsed().unwrap_or_default().as_secs_f64(),
         "unready": reasons,
         "viewers": sums.viewers,
         "rate": { "chunks": sums.chunks, "bytes": sums.bytes },
-        "sent": null,
-        "lag": null,
+        "sent": sent(&now),
+        "lag": sums.lag,
         "skipped": sums.skipped,
         "publications": now.publications,
         "connections": now.admission.as_ref().map(connections),
@@ -159,18 +159,28 @@ fn connections(now: &Snapshot) -> Value {
     })
 }
 
+/// The chunks and bytes that all viewers have been given so far.
+fn sent(now: &Numbers) -> Value {
+    let of = |count: fn(&Delivered) -> u64| now.viewing.iter().map(|(.., delivered)| count(delivered)).sum::<u64>();
+    json!({ "chunks": of(|all| all.chunks), "bytes": of(|all| all.bytes) })
+}
+
 /// What clients have open, of each protocol: sessions of WebTransport, else connections; and how many viewers it brings
 /// chunks to.
 fn transports(now: &Numbers) -> Option<Value> {
     let counts = now.counts.as_ref()?;
     let sessions = now.admission.as_ref().map(|admission| admission.sessions);
     let all = [Protocol::Http3, Protocol::WebTransport, Protocol::Http2, Protocol::Http1];
+    let viewers = |of: Protocol| -> u64 {
+        let viewing = now.viewing.iter().filter(|(protocol, ..)| *protocol == of);
+        viewing.map(|(.., delivered)| delivered.viewers).sum()
+    };
     let transport = |protocol: Protocol| {
         let open = match protocol {
             Protocol::WebTransport => sessions,
             protocol => Some(counts.connections(protocol)),
         };
-        json!({ "protocol": protocol.as_str(), "open": open, "viewers": null })
+        json!({ "protocol": protocol.as_str(), "open": open, "viewers": viewers(protocol) })
     };
     Some(all.into_iter().map(transport).collect())
 }

@@ -207,6 +207,12 @@ async fn numbers_are_of_now() {
     let after = data().await;
     assert_eq!((&after["viewers"], &after["connections"]["sessions"]), (&1.into(), &1.into()));
     assert_eq!(after["feeds"]["list"][0]["viewers"], 1);
+    let by = |protocol: &str| {
+        let transports = after["transports"].as_array().unwrap();
+        let found = transports.iter().find(|one| one["protocol"] == protocol).unwrap();
+        (found["open"].as_u64().unwrap(), found["viewers"].as_u64().unwrap())
+    };
+    assert_eq!((by("webtransport"), by("http3"), by("http2")), ((1, 1), (1, 0), (0, 0)));
     assert!(after["uptime_seconds"].as_f64() > before["uptime_seconds"].as_f64());
     // What was refused is among the refusals at once.
     assert_eq!(get(&server, "/status", &format!("{DIRECT}via: 1.1 proxy\r\n")).await.0, 403);

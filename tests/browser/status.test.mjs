@@ -38,7 +38,7 @@ function row(view, name) {
   }, name);
 }
 
-/** On a desk and on a phone. @param {import('./lib/view.mjs').View} view @param {string} how */
+/** On a desk and on a phone. The picture in docs/images/status.png is status-chromium-light-1280.png of these. @param {import('./lib/view.mjs').View} view @param {string} how */
 async function assertLooks(view, how) {
   for (const width of [1280, 360]) {
     await view.page.setViewport({ width, height: 800 });
@@ -85,6 +85,11 @@ for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Fi
       await view.page.bringToFront();
       await shows(view, 'viewers', '2');
       assert.equal(await view.page.$eval('#feeds-rows th span', (first) => first.textContent), 'build', 'the most viewers');
+      assert.deepEqual(await view.page.$$eval('#transport-rows tr', (rows) =>
+        rows.map((row) => [...row.children].map((cell) => cell.textContent)).filter(([, , viewers]) => viewers !== '0')
+          .map(([over, , viewers]) => [over, viewers])), [['WebTransport sessions', '1'], ['HTTP/1.1 connections', '1']]);
+      await view.until('what is sent', () => /^[1-9][\d.]* k?B\/s$/.test(document.getElementById('sent')?.textContent ?? ''));
+      assert.match(await text(view, '#lag'), /^[\d.]+ m?s$/);
       const [, state, count, rate, , skipped] = (await row(view, 'build')) ?? [];
       assert.deepEqual([state, count, skipped], ['open', '2', '0']);
       assert.match(String(rate), /^[1-9][\d.]* k?B\/s$/);

@@ -3,11 +3,12 @@
 use std::cmp::Reverse;
 
 use http::{StatusCode, Uri};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
     app::Problem,
-    feed::{End, Feed, Status},
+    feed::{Behind, End, Feed, Status},
 };
 
 /// How many are listed unless another number is asked for, and at most.
@@ -70,8 +71,26 @@ pub(super) struct Sums {
     pub(super) chunks: f64,
     pub(super) bytes: f64,
     pub(super) skipped: u64,
+    pub(super) lag: Lag,
     /// By [`State`].
     states: [u64; 4],
+}
+
+/// How far viewers are behind.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Lag {
+    /// For how long the first chunk that it has not been given has been there, of the viewer that is furthest behind.
+    seconds: f64,
+    /// How many chunks it has not been given.
+    chunks: u64,
+    /// How many viewers are behind by more than a second.
+    viewers: u64,
+}
+
+impl From<Behind> for Lag {
+    fn from(behind: Behind) -> Self {
+        Self { seconds: behind.time.as_secs_f64(), chunks: behind.chunks, viewers: behind.viewers }
+    }
 }
 
 /// How a feed is. What needs somebody comes first.
@@ -114,6 +133,10 @@ pub(super) fn shown(feeds: &[Feed], wanted: &Wanted) -> (Value, Sums) {
         sums.chunks += status.rate.chunks;
         sums.bytes += status.rate.bytes;
         sums.skipped += status.skipped;
+        let lag = Lag::from(status.lag);
+        sums.lag.seconds = sums.lag.seconds.max(lag.seconds);
+        sums.lag.chunks = sums.lag.chunks.max(lag.chunks);
+        sums.lag.viewers += lag.viewers;
         sums.states[state as usize] += 1;
         if wanted.text.is_empty() || feed.name().to_lowercase().contains(&wanted.text) {
             matching.push((feed, status, state));
@@ -161,6 +184,8 @@ fn row(feed: &Feed, status: &Status, state: State) -> Value {
         "viewers": status.viewers,
         "rate": { "chunks": status.rate.chunks, "bytes": status.rate.bytes },
         "skipped": status.skipped,
+        // A viewer of an on-demand feed is behind nothing.
+        "lag": (feed.kind() == "live").then(|| Lag::from(status.lag)),
     })
 }
 
