@@ -112,7 +112,7 @@ impl HandshakeFailure {
     /// That of an alert of the client's.
     pub(crate) fn of_alert(alert: u8) -> Self {
         use AlertDescription::{
-            BadCertificate, CertificateExpired, CertificateRevoked, CertificateUnknown, UnknownCA,
+            BadCertificate, CertificateExpired, CertificateRevoked, CertificateUnknown, DecryptError, UnknownCA,
             UnsupportedCertificate,
         };
         match AlertDescription::from(alert) {
@@ -121,7 +121,9 @@ impl HandshakeFailure {
             | CertificateRevoked
             | CertificateExpired
             | CertificateUnknown
-            | UnknownCA => Self::Certificate,
+            | UnknownCA
+            // A signature that another key should have made.
+            | DecryptError => Self::Certificate,
             _ => Self::Tls,
         }
     }

@@ -260,10 +260,12 @@ impl Connection {
 
     /// Closes the connection at once, with an HTTP/3 error code.
     pub fn close(&self, code: u64, reason: &[u8]) {
-        if self.engine.close_reason().is_none() {
-            // The first one counts.
-            let _ = self.ours.closed.set((code, String::from_utf8_lossy(reason).into_owned()));
+        if self.engine.close_reason().is_some() {
+            // It is lost already: the engine would forget how.
+            return;
         }
+        // The first one counts.
+        let _ = self.ours.closed.set((code, String::from_utf8_lossy(reason).into_owned()));
         self.engine.close(varint(code), reason);
     }
 

@@ -1,5 +1,6 @@
 //! A connection's handle, what an application decides about connections, and early data.
 
+mod counts;
 mod early;
 mod handle;
 mod handover;

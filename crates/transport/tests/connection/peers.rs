@@ -89,7 +89,7 @@ impl Served {
         endpoint
     }
 
-    fn tls(&self, protocol: &[u8]) -> rustls::ClientConfig {
+    pub(crate) fn tls(&self, protocol: &[u8]) -> rustls::ClientConfig {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.certificate()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
