@@ -11,6 +11,8 @@ mod log;
 mod note;
 mod open;
 mod publish;
+#[cfg(feature = "qlog")]
+mod qlog;
 #[cfg(unix)]
 mod reload;
 mod remote;

@@ -45,6 +45,10 @@ pub(super) struct GetArgs {
     /// Show no progress bar on the terminal.
     #[arg(long)]
     no_progress: bool,
+    /// Write what QUIC does on each connection (qlog) to files in this folder, for qvis and similar tools.
+    #[cfg(feature = "qlog")]
+    #[arg(long, value_name = "FOLDER")]
+    qlog: Option<PathBuf>,
     #[command(flatten)]
     token: TokenArgs,
     #[command(flatten)]
@@ -65,6 +69,11 @@ struct Getting {
 }
 
 pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
+    #[cfg(feature = "qlog")]
+    if let Some(folder) = args.qlog.clone() {
+        let traces = super::qlog::start(folder).await?;
+        h3cast_transport::program::qlog::trace_clients(move |connection| traces.of(connection));
+    }
     let uri = remote::url(&args.url)?;
     if args.resume {
         resume::check(&uri)?;

@@ -35,6 +35,8 @@ use fields::{fields, whole_fields};
 pub(super) use file::telling;
 use limit::Limit;
 pub(super) use outlet::Outlet;
+#[cfg(feature = "qlog")]
+pub(super) use outlet::Tell;
 pub(super) use terminal::draw_target;
 
 /// How long the last lines may take to leave when the process ends, without one that is read and in all.

@@ -155,6 +155,7 @@ async fn serve(
         .advertise(args.advertise.clone());
     builder = sockets.apply(builder, Asked { listen: args.listen, http: args.http, redirect: args.redirect });
     builder = args.proxies.apply(builder);
+    builder = args.logs.trace(builder).await?;
     if let Some(keys) = keylog::found() {
         builder = builder.tls(move |tls| tls.key_log = keys.clone());
     }

@@ -55,6 +55,7 @@
 //! | `client` | [`client`] |
 //! | `self-signed` | certificates created and renewed here, and changes of files noticed at once |
 //! | `axum` | axum's `ConnectInfo` in each request |
+//! | `qlog` | traces of QUIC connections (off by default) |
 //! | `ring`, `aws-lc-rs` | the cryptography: at least one of them. When both are on it is aws-lc-rs, which answers X25519MLKEM768 |
 //!
 //! What public signatures name is re-exported, so that a program needs none of these crates at the right version
@@ -156,6 +157,11 @@ pub mod program {
     /// Faults that tests ask for.
     pub mod fault {
         pub use crate::fault::{fallible, point};
+    }
+    /// Traces of QUIC.
+    #[cfg(feature = "qlog")]
+    pub mod qlog {
+        pub use crate::quic::qlog::trace_clients;
     }
     /// The secrets of TLS.
     pub mod keys {

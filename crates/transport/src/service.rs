@@ -35,6 +35,9 @@ pub(crate) struct Context {
     pub(crate) hooks: Hooks,
     /// Who watches requests.
     pub(crate) exchanges: Exchanges,
+    /// Where connections are traced to.
+    #[cfg(feature = "qlog")]
+    pub(crate) qlog: Option<crate::quic::qlog::Qlog>,
     /// Send windows of QUIC grow: the application has set nothing of QUIC itself.
     pub(crate) grows: bool,
     /// Decides who gets in.

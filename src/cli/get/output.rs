@@ -17,6 +17,7 @@ use crate::{
     fault,
 };
 
+#[cfg_attr(feature = "qlog", allow(clippy::large_enum_variant, reason = "with it, maps of JSON are larger"))]
 pub(super) enum Output {
     Stdout(Box<dyn Write + Send>),
     /// A file that is none of its own right: a device, a pipe.

@@ -1,9 +1,13 @@
 //! What the server writes about itself and its clients.
 
+#[cfg(feature = "qlog")]
+use std::path::PathBuf;
 use std::{io, path::Path};
 
 use clap::Args;
 
+#[cfg(feature = "qlog")]
+use crate::cli::qlog;
 use crate::{
     App,
     cli::{
@@ -13,6 +17,7 @@ use crate::{
             access::{AccessLog, Format, Place},
         },
     },
+    server::ServerBuilder,
 };
 
 #[derive(Debug, Clone, Args)]
@@ -43,6 +48,11 @@ pub(in crate::cli) struct LogArgs {
         hide_default_value = true
     )]
     access_log_format: Format,
+    /// Write what QUIC does on each connection (qlog) to files in this folder, for qvis and similar tools: at most 1,000
+    /// files and 1 GiB, of which the oldest are removed.
+    #[cfg(feature = "qlog")]
+    #[arg(long, env = "H3CAST_QLOG", value_name = "FOLDER")]
+    qlog: Option<PathBuf>,
 }
 
 impl LogArgs {
@@ -57,6 +67,19 @@ impl LogArgs {
         let looked =
             tokio::task::spawn_blocking(move || AccessLog::check(&path).map_err(|error| refused(&path, &error)));
         looked.await.map_err(Failure::running)?
+    }
+
+    /// Has the server's connections traced.
+    #[cfg(feature = "qlog")]
+    pub(super) async fn trace(&self, server: ServerBuilder) -> Result<ServerBuilder, Failure> {
+        let Some(folder) = self.qlog.clone() else { return Ok(server) };
+        let traces = qlog::start(folder).await?;
+        Ok(server.qlog(move |connection| traces.of(connection)))
+    }
+
+    #[cfg(not(feature = "qlog"))]
+    pub(super) async fn trace(&self, server: ServerBuilder) -> Result<ServerBuilder, Failure> {
+        Ok(server)
     }
 
     /// Opens the access log, and has the app write to it.

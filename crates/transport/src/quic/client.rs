@@ -35,7 +35,13 @@ impl Endpoint {
     }
 
     pub(crate) fn connect(&self, config: &Config, address: SocketAddr, host: &str) -> Result<Connecting, ConnectError> {
-        let (connecting, bound) = (self.0.connect_with(config.0.clone(), address, host)?, self.0.local_addr().ok());
+        #[cfg_attr(not(feature = "qlog"), allow(unused_mut, reason = "changed to be traced"))]
+        let mut engine = config.0.clone();
+        #[cfg(feature = "qlog")]
+        if let Some(transport) = super::qlog::of_client() {
+            engine.transport_config(Arc::new(transport));
+        }
+        let (connecting, bound) = (self.0.connect_with(engine, address, host)?, self.0.local_addr().ok());
         Ok(Connecting { connecting, bound })
     }
 

@@ -11,6 +11,7 @@
 //! | `sending` | what a connection keeps for a peer that takes nothing, and for how long |
 //! | `control` | streams that h3 itself needs, opened by h3-quinn |
 //! | `traits` | errors as h3 takes them, and h3's `RecvStream` |
+//! | `qlog` | what the engine tells of each connection (feature `qlog`) |
 //! | `runtime` | tokio as quinn sees it |
 //! | `reset`, `routing` | stateless resets, and connection ids that name their server and their process |
 //! | `relay` | a socket that one process reads for several |
@@ -19,6 +20,8 @@ pub(crate) mod client;
 mod config;
 mod connection;
 pub(crate) mod control;
+#[cfg(feature = "qlog")]
+pub(crate) mod qlog;
 #[cfg_attr(not(unix), path = "no_relay.rs")]
 pub(crate) mod relay;
 mod reset;
@@ -36,6 +39,8 @@ pub(crate) use config::{
 };
 pub(crate) use connection::{Acknowledged, Frames, INITIAL_RTT, Loss, Path, linger};
 pub use connection::{Connection, SendDatagramError};
+#[cfg(feature = "qlog")]
+pub use qlog::QlogConnection;
 /// The engine itself, for what takes or gives its types.
 #[doc(no_inline)]
 pub use quinn as engine;

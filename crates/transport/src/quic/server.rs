@@ -242,6 +242,17 @@ impl Incoming {
         self.incoming.refuse();
     }
 
+    /// Has it traced, with settings that are its alone.
+    #[cfg(feature = "qlog")]
+    pub(crate) fn traced(mut self, qlog: &super::qlog::Qlog, mut settings: TransportConfig) -> Self {
+        let id = Some(self.incoming.orig_dst_cid().to_string());
+        super::qlog::trace(&mut settings, qlog, &super::QlogConnection { is_server: true, id });
+        let mut config = (*self.config).clone();
+        config.transport_config(Arc::new(settings));
+        self.config = Arc::new(config);
+        self
+    }
+
     /// Begins the connection when the client's first words are complete. Its handshake is still to be completed.
     pub(crate) async fn begin(self) -> Result<(Connection, Handshake), BeginError> {
         // Before the engine can have seen the connection move.

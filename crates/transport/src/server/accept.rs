@@ -98,6 +98,11 @@ async fn connect(
     stop: CancellationToken,
 ) {
     let Some(incoming) = admitted(incoming, &context, place) else { return };
+    #[cfg(feature = "qlog")]
+    let incoming = match &context.qlog {
+        Some(qlog) => incoming.traced(qlog, quic::server_transport(&context.limits())),
+        None => incoming,
+    };
     let counted = context.counts.handshake(Carrier::Quic);
     let begun = tokio::select! {
         biased;

@@ -69,6 +69,8 @@ pub struct ServerBuilder {
     pub(super) advertise: Option<Arc<Advertise>>,
     pub(super) hooks: Hooks,
     pub(super) exchanges: Exchanges,
+    #[cfg(feature = "qlog")]
+    pub(super) qlog: Option<crate::quic::qlog::Qlog>,
     pub(super) origins: Origins,
     pub(super) proxies: TrustedProxies,
     /// Where they begin with the PROXY protocol.
@@ -127,6 +129,8 @@ impl ServerBuilder {
             advertise: None,
             hooks: Hooks::default(),
             exchanges: Exchanges::default(),
+            #[cfg(feature = "qlog")]
+            qlog: None,
             proxies: TrustedProxies::default(),
             announced: Vec::new(),
         }
@@ -378,6 +382,33 @@ impl ServerBuilder {
     #[must_use]
     pub fn quic(mut self, change: impl FnOnce(&mut TransportConfig) + Send + Sync + 'static) -> Self {
         self.quic.push(Box::new(change));
+        self
+    }
+
+    /// Has what QUIC does on each connection written as qlog, JSON-SEQ
+    /// ([draft-ietf-quic-qlog-main-schema](https://datatracker.ietf.org/doc/draft-ietf-quic-qlog-main-schema/)): packets,
+    /// losses, round-trip times and congestion windows. `make` gives where, for each connection when it begins, or `None`
+    /// for one that is not to be traced. What it gives is called where packets are handled, with whole records, so it must
+    /// not block, and is dropped at the connection's end.
+    ///
+    /// With [`quic`](Self::quic), nothing is traced, and the log says so.
+    ///
+    /// ```no_run
+    /// # fn doc(identity: h3cast_transport::Identity) {
+    /// use std::io::Write;
+    ///
+    /// // In memory, for a test; files are for a thread of their own.
+    /// let server = h3cast_transport::Server::builder(identity)
+    ///     .qlog(|_connection| Some(Box::new(Vec::new()) as Box<dyn Write + Send + Sync>));
+    /// # }
+    /// ```
+    #[cfg(feature = "qlog")]
+    #[must_use]
+    pub fn qlog<F>(mut self, make: F) -> Self
+    where
+        F: Fn(&crate::quic::QlogConnection) -> Option<Box<dyn std::io::Write + Send + Sync>> + Send + Sync + 'static,
+    {
+        self.qlog = Some(crate::quic::qlog::Qlog::new(make));
         self
     }
 

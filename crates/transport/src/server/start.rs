@@ -61,6 +61,10 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
         // As large as it may become: what the application sets stays.
         quic::whole_send_window(&mut transport);
     }
+    #[cfg(feature = "qlog")]
+    if builder.qlog.is_some() && !grows {
+        warn!("no connection is traced: the application changes the settings of QUIC, which each would need again");
+    }
     builder.quic.into_iter().for_each(|change| change(&mut transport));
     if quic::receive_window(&transport).is_none() {
         // The engine does it then, whatever a connection carries.
@@ -116,6 +120,8 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
         advertise: builder.advertise,
         hooks: builder.hooks,
         exchanges: builder.exchanges,
+        #[cfg(feature = "qlog")]
+        qlog: builder.qlog.filter(|_| grows),
         origins: builder.origins,
         proxies,
         status_paths: builder.status_paths,

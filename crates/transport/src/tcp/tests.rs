@@ -64,6 +64,8 @@ fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
         hooks: Default::default(),
         counts: Default::default(),
         exchanges: Default::default(),
+        #[cfg(feature = "qlog")]
+        qlog: None,
         origins: Default::default(),
         proxies: Default::default(),
         status_paths: Vec::new(),
