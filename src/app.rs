@@ -114,6 +114,12 @@ pub struct App {
     routes: Router,
 }
 
+/// When the program was started: the first call tells.
+pub(crate) fn started() -> SystemTime {
+    static STARTED: std::sync::LazyLock<SystemTime> = std::sync::LazyLock::new(SystemTime::now);
+    *STARTED
+}
+
 impl App {
     /// An app with these feeds; `identity` is that of its server.
     #[must_use]
@@ -146,7 +152,7 @@ impl App {
             added: Vec::new(),
             on_entry: None,
             viewing: Viewing::default(),
-            started: SystemTime::now(),
+            started: started(),
             #[cfg(feature = "acme")]
             challenges: None,
             routes: Router::new(),

@@ -141,6 +141,7 @@ impl Failure {
 pub fn run() -> ExitCode {
     // Before there are other threads, which inherit it.
     signals::unblock();
+    crate::app::started();
     log::log_panics();
     let arguments: Vec<_> = std::env::args_os().collect();
     let parsed = config::parse(&arguments);

@@ -115,21 +115,15 @@ const FEEDS: [OfFeed; 13] = [
     ("h3cast_feed_resumes_total", "Viewers that came with a cursor, to continue where they were.", |status| {
         status.resumed.into()
     }),
-    ("h3cast_feed_lag_chunks", "Chunks that there are for the viewer that is furthest behind.", |status| {
-        status.lag.chunks.into()
-    }),
-    ("h3cast_feed_lag_seconds", "For how long the first of them has been there.", |status| {
-        status.lag.time.as_secs_f64().into()
-    }),
+    ("h3cast_feed_lag_chunks", "Chunks waiting for the slowest viewer.", |status| status.lag.chunks.into()),
+    ("h3cast_feed_lag_seconds", "Age of the oldest of them.", |status| status.lag.time.as_secs_f64().into()),
     ("h3cast_feed_viewers_behind", "Viewers that have had a chunk waiting for over a second.", |status| {
         status.lag.viewers.into()
     }),
-    ("h3cast_feed_blocked_seconds_total", "For how long publishers were held up by viewers.", |status| {
+    ("h3cast_feed_blocked_seconds_total", "Time for which publishers were held up by viewers.", |status| {
         status.blocked.as_secs_f64().into()
     }),
-    ("h3cast_feed_stalled", "1 while nothing can come from where the feed is kept.", |status| {
-        u64::from(status.stalled).into()
-    }),
+    ("h3cast_feed_stalled", "1 while the feed's store is unreachable.", |status| u64::from(status.stalled).into()),
     ("h3cast_feed_open", "1 until the feed has ended.", |status| u64::from(status.end.is_none()).into()),
 ];
 

@@ -14,7 +14,7 @@ use crate::{
 /// thousands of others.
 const FEEDS: usize = 1_000;
 
-/// Everything that is counted, as of one moment: a plain copy, to read at leisure. What `/metrics` and the status page
+/// Everything that is counted, at one point in time: a plain copy, to read at leisure. What `/metrics` and the status page
 /// show is from here, so that they cannot differ.
 #[derive(Debug, Clone)]
 pub(crate) struct Numbers {
@@ -40,7 +40,7 @@ pub(crate) struct Numbers {
     pub(crate) certificate_end: Option<SystemTime>,
     /// What viewers are given, by transport and format.
     pub(crate) viewing: Vec<(counts::Protocol, Shape, Delivered)>,
-    /// When the app was made.
+    /// When the program was started, as far as that is known: see [`started`](super::started).
     pub(crate) started: SystemTime,
     /// What the program has added: see [`App::gauge`] and [`App::counter`].
     pub(crate) added: Vec<(Added, f64)>,

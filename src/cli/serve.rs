@@ -143,8 +143,7 @@ async fn serve(
     let app = args.logs.install(issuer.install(app)).await?;
     #[cfg(feature = "nats")]
     let app = prepared.nats.install(app);
-    let help =
-        "Lines of the log or the access log that were left out, being too many of a kind, or could not be written.";
+    let help = "Lines of the log that were left out, being too many of a kind; and lines of it, of the access log and the TLS key log, and pieces of standard output that could not be written.";
     let app = app.counter("h3cast_log_lines_dropped_total", help, || log::dropped() as f64);
     let (app, room) = resources.install(app);
     let mut builder = Server::builder(identity.clone())

@@ -55,12 +55,10 @@ impl Counts {
             .gauge("h3cast_nats_connected", "Those of them that there are now.", move || {
                 connected.sum(|state| state.connected.into())
             })
-            .counter("h3cast_nats_disconnects_total", "How often one was lost.", move || lost.sum(|state| state.losses))
-            .gauge(
-                "h3cast_nats_pending",
-                "Messages that JetStream has for feeds, and that have not been read.",
-                move || get(&pending.0.pending),
-            )
+            .counter("h3cast_nats_disconnects_total", "NATS connections lost.", move || lost.sum(|state| state.losses))
+            .gauge("h3cast_nats_pending", "Messages in JetStream for feeds that have not been read yet.", move || {
+                get(&pending.0.pending)
+            })
             .gauge("h3cast_nats_publishing", "Messages published that JetStream has not acknowledged.", move || {
                 get(&publishing.0.publishing)
             })

@@ -143,6 +143,8 @@ def test_prometheus_sees_viewers_on_every_transport(watched):
     prometheus.until("h3cast_certificate_not_after_seconds - time() > 9 * 86400")
     targets = prometheus.get("targets")["activeTargets"]
     assert [(target["health"], target["lastError"]) for target in targets] == [("up", "")]
+    # Only OpenMetrics has units: it is what the two agreed on.
+    assert [known["unit"] for known in prometheus.get("targets/metadata", metric="h3cast_feed_kept_bytes")] == ["bytes"]
 
 
 def operands(expression: str) -> list[str]:

@@ -63,7 +63,7 @@ struct Shard {
     sum: AtomicU64,
 }
 
-/// What [`Deliveries`] have counted, as of one moment.
+/// What [`Deliveries`] have counted, at one point in time.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Delivered {

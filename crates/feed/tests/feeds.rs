@@ -362,6 +362,11 @@ async fn gaps_and_resumed_viewers_are_counted() {
     let status = feed.status();
     assert!(status.skipped > 0 && status.gaps == 2 && status.resumed == 2, "{status:?}");
     drop(resumed);
+
+    let (whole, _publisher) = Feed::live("log", 2_000, Lag::Skip);
+    let mut stale = whole.view(Start::After(Cursor { epoch: Epoch(1), seq: 3 }), None);
+    assert!(matches!(stale.next().await, Some(Event::Gap(gap)) if gap.restarted && gap.missing == 0));
+    assert_eq!(whole.status().gaps, 0, "nothing is missing");
 }
 
 #[tokio::test]

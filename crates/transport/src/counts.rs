@@ -1,7 +1,7 @@
 //! What a server counts of its connections, handshakes, sessions and requests, for what shows it.
 //!
-//! Plain atomics, that cost no lock: whoever [reads](Counts::snapshot) them holds up no connection. Who got in and who
-//! was refused is counted by [`admission`](crate::admission).
+//! Plain atomics without a lock: [reading](Counts::snapshot) them holds up no connection. Clients admitted and refused
+//! are counted by [`admission`](crate::admission).
 
 use std::{
     sync::{
@@ -222,7 +222,7 @@ struct Tally {
     received_bytes: AtomicU64,
 }
 
-/// What a server has counted, as of one moment.
+/// What a server has counted, at one point in time.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -237,14 +237,15 @@ pub struct Snapshot {
     pub quic: Quic,
 }
 
-/// What QUIC connections have carried, and how well. Each open connection adds to it every 3 s, and at its end.
+/// What QUIC connections have carried, and how well, once they got to HTTP/3: without handshakes that were refused or
+/// failed. Each open connection adds to it every 3 s, and at its end.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Quic {
     /// Smoothed round-trip times ([RFC 9002 §5.3](https://www.rfc-editor.org/rfc/rfc9002#section-5.3)), in seconds:
     /// one of each open connection every 3 s, and the last one of each that has ended.
     pub rtt: Distribution,
-    /// Packets sent.
+    /// Packets sent. When a client moves to another network, some of those of the last 3 s may be missing.
     pub sent_packets: u64,
     /// Those of them that were taken to be lost.
     pub lost_packets: u64,

@@ -37,8 +37,12 @@ pub(super) fn write(sheet: &mut Sheet<'_>, now: &Snapshot) -> fmt::Result {
     let quic = &now.quic;
     let help = "Smoothed round-trip times of QUIC connections: one of each open connection every 3 s, and its last.";
     sheet.histogram("h3cast_quic_rtt_seconds", help, &quic.rtt.buckets, quic.rtt.sum)?;
-    sheet.one("h3cast_quic_sent_packets_total", "QUIC packets sent.", quic.sent_packets)?;
-    sheet.one("h3cast_quic_lost_packets_total", "QUIC packets sent and lost.", quic.lost_packets)?;
-    sheet.one("h3cast_quic_sent_bytes_total", "UDP payloads sent.", quic.sent_bytes)?;
-    sheet.one("h3cast_quic_received_bytes_total", "UDP payloads received.", quic.received_bytes)
+    sheet.one(
+        "h3cast_quic_sent_packets_total",
+        "QUIC packets sent on connections that got to HTTP/3.",
+        quic.sent_packets,
+    )?;
+    sheet.one("h3cast_quic_lost_packets_total", "Those of them that were lost.", quic.lost_packets)?;
+    sheet.one("h3cast_quic_sent_bytes_total", "UDP payloads sent on these connections.", quic.sent_bytes)?;
+    sheet.one("h3cast_quic_received_bytes_total", "UDP payloads received on these connections.", quic.received_bytes)
 }

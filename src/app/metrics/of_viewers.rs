@@ -16,7 +16,11 @@ pub(super) fn write(sheet: &mut Sheet<'_>, viewing: &Viewing) -> fmt::Result {
     };
     sheet.family("h3cast_viewers", "Viewers now, by transport and format.", rows(|now| now.viewers))?;
     sheet.family("h3cast_viewers_joined_total", "Viewers so far.", rows(|now| now.joined))?;
-    sheet.family("h3cast_sent_chunks_total", "Chunks given to viewers.", rows(|now| now.chunks))?;
+    sheet.family(
+        "h3cast_sent_chunks_total",
+        "Chunks given to viewers; of an on-demand feed from a file, the pieces in which it is read.",
+        rows(|now| now.chunks),
+    )?;
     let help = "Bytes given to viewers, with what the format adds.";
     sheet.family("h3cast_sent_bytes_total", help, rows(|now| now.bytes))?;
     let help =

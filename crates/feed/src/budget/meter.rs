@@ -32,7 +32,7 @@ impl Budget {
     /// [`pressure`](Self::pressure) then follows at once what they really take, however many come between two
     /// [observations](Self::observe), which alone cut viewers: [`risen`](Self::risen) is the time for one.
     ///
-    /// It is asked by whoever asks for the pressure, so it should not block: some files of the kernel may be read. Only
+    /// It is called whenever the pressure is read, so it should not block: some files of the kernel may be read. Only
     /// the first `resident` counts.
     ///
     /// ```

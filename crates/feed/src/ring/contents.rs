@@ -249,9 +249,11 @@ impl Contents {
     pub(super) fn behind(&self) -> Behind {
         let furthest = self.positions.iter().copied().min().unwrap_or(VACANT).max(self.floor);
         let mut behind = Behind::default();
-        let Some(first) = self.at(furthest) else { return behind };
+        let at = self.chunks.partition_point(|slot| slot.chunk.seq < furthest);
+        let Some(first) = self.chunks.get(at) else { return behind };
         let now = SystemTime::now();
-        behind.chunks = self.next - furthest;
+        // Not the numbers from there on: in a feed that is stored externally, some are of other feeds.
+        behind.chunks = (self.chunks.len() - at) as u64;
         behind.time = now.duration_since(first.chunk.time).unwrap_or_default();
         if let Some(late) = now.checked_sub(PROMPT) {
             let fresh = self.chunks.partition_point(|slot| slot.chunk.time <= late);
@@ -286,7 +288,24 @@ pub(super) fn cost(bytes: &Bytes) -> u64 {
 
 #[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::Bytes;
+
+    use super::{Chunk, Contents};
+
+    #[test]
+    fn numbers_of_other_feeds_are_no_lag() {
+        let mut contents = Contents::default();
+        contents.enter(0);
+        for seq in [3, 90, 1000] {
+            contents.push(Arc::new(Chunk::new(seq, Bytes::from_static(b"a line"))), 1 << 20);
+        }
+        assert_eq!(contents.behind().chunks, 3);
+        let at = contents.enter(91);
+        contents.advance(0, 91);
+        assert_eq!((contents.behind().chunks, at), (1, 1));
+    }
 
     /// `--help`, the README and docs/protocol.md name it.
     #[test]

@@ -92,7 +92,8 @@ impl RingViewer {
             self.stale = false;
             self.next = first;
             contents.advance(self.at, first);
-            contents.gaps += 1;
+            // It has started over, and everything of it may still be there.
+            contents.gaps += u64::from(first > 0);
             return Poll::Ready(Some(Event::Gap(Gap { from: 0, missing: first, restarted: true })));
         }
         if self.next < first {

@@ -107,7 +107,7 @@ refusals! {
     Application = "application": "the application does not accept this client",
 }
 
-/// What a server has admitted and refused, as of one moment.
+/// What a server has admitted and refused, at one point in time.
 ///
 /// ```
 /// # fn doc(server: &h3cast_transport::Server) {

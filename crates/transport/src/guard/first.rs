@@ -19,6 +19,7 @@ use h3cast_proto::{
     message::{self, Wrong},
     qpack, stream_code, stream_type, varint,
 };
+use http::StatusCode;
 use tracing::{debug, trace};
 
 use super::{
@@ -38,8 +39,8 @@ enum BiVerdict {
     Broken(u64, Begun),
     /// Refuse this stream with a code.
     Refuse(u64),
-    /// Answer with this HEADERS frame and this text, and refuse the rest with a code.
-    Answer(&'static [u8], &'static str, u64),
+    /// Answer with this status, whose HEADERS frame this is, and this text, and refuse the rest with a code.
+    Answer(StatusCode, &'static [u8], &'static str, u64),
     Gone,
     Violation(Violation),
 }
@@ -69,7 +70,8 @@ pub(crate) async fn bidirectional(
             shared.sessions.deliver_bi(id, send, head.stream, Begun::Named(head.buf)).await;
         }
         BiVerdict::Broken(id, begun) => shared.sessions.deliver_bi(id, send, head.stream, begun).await,
-        BiVerdict::Answer(fields, text, error) => {
+        BiVerdict::Answer(status, fields, text, error) => {
+            shared.answered(status);
             head.stop(error);
             let mut response = BytesMut::from(fields);
             if !text.is_empty() {
@@ -219,7 +221,12 @@ fn reset(shared: &Shared, stream: u64, code: u64) -> Option<u64> {
     session
 }
 
-const TOO_LARGE: BiVerdict = BiVerdict::Answer(qpack::FIELDS_TOO_LARGE, "", code::H3_EXCESSIVE_LOAD);
+const TOO_LARGE: BiVerdict = BiVerdict::Answer(
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    qpack::FIELDS_TOO_LARGE,
+    "",
+    code::H3_EXCESSIVE_LOAD,
+);
 
 /// WebSocket handlers take their stream from hyper, which cannot be given one of HTTP/3.
 const NO_SUCH_PROTOCOL: &str = "The only :protocol that this server has over HTTP/3 is webtransport. \
@@ -233,7 +240,9 @@ fn judge_fields(section: &[u8], limit: u64) -> BiVerdict {
     };
     match message::check_head(&fields) {
         Ok(head) => BiVerdict::Request(head),
-        Err(Wrong::Protocol) => BiVerdict::Answer(qpack::NOT_IMPLEMENTED, NO_SUCH_PROTOCOL, code::H3_NO_ERROR),
+        Err(Wrong::Protocol) => {
+            BiVerdict::Answer(StatusCode::NOT_IMPLEMENTED, qpack::NOT_IMPLEMENTED, NO_SUCH_PROTOCOL, code::H3_NO_ERROR)
+        }
         Err(Wrong::Malformed(reason)) => {
             debug!(reason, "refusing a malformed request");
             BiVerdict::Refuse(code::H3_MESSAGE_ERROR)

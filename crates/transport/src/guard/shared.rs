@@ -10,10 +10,13 @@ use std::{
 
 use bytes::Bytes;
 use h3cast_proto::{Role, Violation, code};
+use http::StatusCode;
 use tokio::sync::SetOnce;
 use tracing::debug;
 
 use super::send::lock;
+#[cfg(feature = "server")]
+use crate::counts::{Counts, Protocol};
 use crate::{
     calm::Allowance,
     limits::Limits,
@@ -69,6 +72,9 @@ pub(crate) struct Shared {
     last_request: AtomicU64,
     /// The index of the first request that is refused, once GOAWAY has been sent.
     refused_from: AtomicU64,
+    /// Where requests count that are answered here.
+    #[cfg(feature = "server")]
+    counts: Option<Counts>,
 }
 
 impl Shared {
@@ -89,7 +95,26 @@ impl Shared {
             bi_streams: AtomicU64::new(0),
             last_request: AtomicU64::new(0),
             refused_from: AtomicU64::new(u64::MAX),
+            #[cfg(feature = "server")]
+            counts: None,
         }
+    }
+
+    /// Counts requests that are answered before h3 sees them.
+    #[cfg(feature = "server")]
+    pub(crate) fn counting(mut self, counts: Counts) -> Self {
+        self.counts = Some(counts);
+        self
+    }
+
+    /// A request is answered so before h3 sees it.
+    pub(super) fn answered(&self, status: StatusCode) {
+        #[cfg(feature = "server")]
+        if let Some(counts) = &self.counts {
+            counts.request(Protocol::Http3).answered(status);
+        }
+        #[cfg(not(feature = "server"))]
+        let _ = status;
     }
 
     /// Allows the peer as many streams as one may have. Pages expect that of a session from its

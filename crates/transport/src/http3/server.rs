@@ -72,7 +72,8 @@ pub(crate) async fn serve(
     let mut owner = Owner::quic(&conn, None, context.hooks.clone());
     Span::current().record("id", owner.handle().id());
     let sessions = Arc::new(Registry::new(context.limits().sessions));
-    let shared = Arc::new(Shared::new(conn.clone(), Role::Server, context.limits(), sessions.clone()));
+    let shared = Shared::new(conn.clone(), Role::Server, context.limits(), sessions.clone());
+    let shared = Arc::new(shared.counting(context.counts.clone()));
     let backend = Backend::new(shared.clone());
     let accepted = backend.accepted();
     let mut builder = h3::server::builder();
@@ -182,9 +183,8 @@ pub(crate) async fn serve(
                 Due::End => leaving = false,
                 Due::Retire | Due::Nothing => {}
             },
-            () = watch.tick() => {
-              vitals.look();
-              match watch.look(&conn, !requests.is_empty()) {
+            () = vitals.tick() => vitals.look(),
+            () = watch.tick() => match watch.look(&conn, !requests.is_empty()) {
                 Seen::Stalled(timeout) => {
                     stalled();
                     let reason = format!("nothing was acknowledged for {timeout:?}");
@@ -195,7 +195,7 @@ pub(crate) async fn serve(
                     shared.violated(flood);
                     break;
                 },
-            }},
+            },
             // Reached only when nothing of the above can go on.
             () = std::future::ready(()), if (stopping && !leaving || !accepting) && requests.is_empty() => break,
         }

@@ -536,8 +536,9 @@ impl ServerBuilder {
     }
 
     /// Looks at the head of each request and session as it begins, over every version of HTTP, and is told of its end by
-    /// what it returns: an access log. Requests that are refused without being handled (429, 431, 503) are among them;
-    /// what is no request (malformed, over QUIC; or without a complete head) is not.
+    /// what it returns: an access log. Requests that are refused without being handled (429, 503, over HTTP/1.1 431) are
+    /// among them. What is refused before there is a request is not: malformed, or without a complete head; over HTTP/2
+    /// and 3 a head that is too large (431), and over HTTP/3 an unknown `:protocol` (501).
     ///
     /// The head has the request's extensions: [`ConnectionHandle`], and unless it was refused before that,
     /// [`RequestId`](crate::exchange::RequestId) and, where there is one, [`TraceParent`](crate::exchange::TraceParent).

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
-use h3cast_transport::counts::{Answer, Carrier, Counts, HandshakeFailure, Protocol};
+use h3cast_transport::{
+    Limits,
+    counts::{Answer, Carrier, Counts, HandshakeFailure, Protocol},
+};
 use http::Version;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -65,6 +68,20 @@ async fn connections_and_requests_count_by_what_they_speak() {
     assert!(quic.rtt.count() >= 1 && quic.sent_bytes > 1000 && quic.received_bytes > 1000, "{quic:?}");
 }
 
+/// With other settings off that have the connection looked at.
+#[tokio::test]
+async fn round_trips_are_measured_while_a_connection_is_open() {
+    let mut counts = None;
+    let served = serve(|builder| {
+        counts = Some(builder.counts().clone());
+        builder.limits(Limits::default().send_timeout(Duration::ZERO).control_frames(0))
+    });
+    let (served, counts) = (served.await, counts.unwrap());
+    let _open = served.connect().await;
+    until("one, after 3 s", || counts.snapshot().quic.rtt.count() > 0).await;
+    assert_eq!(counts.snapshot().connections(Protocol::Http3), 1);
+}
+
 #[tokio::test]
 async fn handshakes_that_fail_count_by_the_reason() {
     let (served, counts) = counted().await;
@@ -73,7 +90,6 @@ async fn handshakes_that_fail_count_by_the_reason() {
     let failed = |carrier, reason| counts.snapshot().failed(carrier, reason);
     let refused = soon("an answer", other.quinn().connect(served.quic, "localhost").unwrap()).await;
     assert!(refused.is_err());
-    eprintln!("{refused:?} {:?}", counts.snapshot());
     until("a certificate that is rejected over QUIC", || failed(Carrier::Quic, HandshakeFailure::Certificate) == 1)
         .await;
     let tls = async |tls| {

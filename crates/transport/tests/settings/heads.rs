@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use h3cast_transport::Limits;
+use h3cast_transport::{
+    Limits,
+    counts::{Answer, Protocol},
+};
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -32,9 +35,19 @@ pub(crate) async fn statuses(serving: &Serving, size: usize) -> [u16; 3] {
 
 #[tokio::test]
 async fn heads_have_one_limit_over_every_version() {
-    let serving = Serving::start(|builder| builder).await;
+    let mut counts = None;
+    let serving = Serving::start(|builder| {
+        counts = Some(builder.counts().clone());
+        builder
+    });
+    let serving = serving.await;
     assert_eq!(statuses(&serving, 15 * 1024).await, [200; 3]);
     assert_eq!(statuses(&serving, 17 * 1024).await, [431; 3]);
+    let counts = counts.unwrap().snapshot();
+    let refused =
+        [Protocol::Http1, Protocol::Http2, Protocol::Http3].map(|of| counts.requests(of, Answer::ClientError));
+    // h2 answers by itself.
+    assert_eq!(refused, [1, 0, 1]);
     // h2 ends the connection of one that goes on after the limit.
     assert_eq!(statuses(&serving, 300 * 1024).await, [431, 0, 431]);
 
