@@ -27,13 +27,18 @@ pub struct History {
     pub next: u64,
     /// Its latest chunks, without a gap: the last one is the one before `next`.
     pub chunks: Vec<Arc<Chunk>>,
+    /// The bytes of all chunks up to `next`, also of those that are not in `chunks`, for
+    /// [`Status::bytes`](crate::Status::bytes).
+    pub bytes: u64,
 }
 
 impl History {
-    /// The history of a feed, to be [continued](Feed::restore).
+    /// The history of a feed, to be [continued](Feed::restore). Its [`bytes`](Self::bytes) are those of `chunks`, until
+    /// they are set.
     #[must_use]
     pub fn new(epoch: Epoch, next: u64, chunks: Vec<Arc<Chunk>>) -> Self {
-        Self { epoch, next, chunks }
+        let bytes = chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum();
+        Self { epoch, next, chunks, bytes }
     }
 }
 
@@ -98,7 +103,8 @@ impl HeldFeeds {
     #[must_use]
     pub fn histories(&self) -> Vec<(String, History)> {
         let feeds = self.feeds.all();
-        feeds.iter().filter_map(|feed| Some((feed.name().to_owned(), written(feed)?.history()?))).collect()
+        let history = |feed: &Feed| Some(History { bytes: feed.counters.bytes(), ..written(feed)?.history()? });
+        feeds.iter().filter_map(|feed| Some((feed.name().to_owned(), history(feed)?))).collect()
     }
 
     /// Ends the feeds, as those of a server that stops: their viewers get what is there, and resume at another server.
@@ -142,7 +148,15 @@ impl Feed {
     /// If it is not a new live feed, or the history has a gap. Nothing has changed then.
     pub fn restore(&self, history: History) -> Result<(), RestoreError> {
         match &self.backing {
-            Backing::Live { ring, .. } => ring.restore(history),
+            Backing::Live { ring, .. } => {
+                let (bytes, is_written) = (history.bytes, history.next > 0);
+                let written = history.chunks.last().map(|chunk| chunk.time.elapsed().unwrap_or_default());
+                ring.restore(history)?;
+                if is_written {
+                    self.counters.restore(bytes, written.unwrap_or_default());
+                }
+                Ok(())
+            }
             Backing::Kept { .. } | Backing::OnDemand { .. } => Err(RestoreError::NotNew),
         }
     }
@@ -153,6 +167,7 @@ mod tests {
     use super::*;
     use crate::{Account, Cursor, End, Event, Lag, PublishError, Start, WrittenFeeds};
     use futures_util::{FutureExt, StreamExt};
+    use std::time::Duration;
 
     async fn publish(feed: &Feed, text: &'static str) -> Cursor {
         feed.publisher().unwrap().publish(text.into()).await.unwrap()
@@ -196,6 +211,44 @@ mod tests {
                 assert_eq!(chunk.bytes, text);
             }
         }
+    }
+
+    /// No viewer is to blame for that.
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_does_not_count_as_held_up_by_viewers() {
+        for lag in [Lag::Skip, Lag::Block] {
+            let feed = Feed::writable("a", 1 << 20, lag);
+            let held = Feeds::from_iter([feed.clone()]).hold();
+            let publisher = feed.publisher().unwrap();
+            let mut waits = Box::pin(publisher.publish("1".into()));
+            assert!(tokio::time::timeout(Duration::from_secs(25), waits.as_mut()).await.is_err());
+            drop(held);
+            waits.await.unwrap();
+            assert_eq!(feed.status().blocked, Duration::ZERO);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_counted_before_is_counted_on() {
+        // The history has room for some of it.
+        let old = Feed::writable("a", 600, Lag::Skip);
+        for _ in 0..100 {
+            publish(&old, "12345").await;
+        }
+        let new = continued(&Feeds::from_iter([old.clone()]).hold(), Lag::Skip);
+        assert_eq!((new.status().chunks, new.status().bytes), (100, 500));
+        assert!(new.counters.last().is_some_and(|at| at.elapsed() < Duration::from_secs(10)));
+        // When it was written last is known of a feed that is silent as well.
+        let time = std::time::SystemTime::now() - Duration::from_secs(100);
+        let silent = Feed::writable("a", 1 << 20, Lag::Skip);
+        silent.restore(History::new(Epoch(1), 1, vec![Arc::new(Chunk::published_at(0, time, "x".into()))])).unwrap();
+        // A system that has just started may not know a time before that.
+        if let Some(past) = tokio::time::Instant::now().checked_sub(Duration::from_secs(99)) {
+            assert!(silent.counters.last().unwrap() <= past);
+        }
+        let empty = Feed::writable("a", 1 << 20, Lag::Skip);
+        empty.restore(History::new(Epoch(1), 0, Vec::new())).unwrap();
+        assert_eq!(empty.counters.last(), None);
     }
 
     #[tokio::test]

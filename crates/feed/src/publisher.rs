@@ -248,19 +248,24 @@ impl PublisherGuard {
     }
 
     /// Publishes when it can, and logs it if that takes long: one viewer that does not read is enough for
-    /// that.
+    /// that. While the feed is held, viewers are not the reason.
     async fn publish_later(&self, bytes: &Bytes, note: &mut Note<'_>) -> Option<Cursor> {
         let mut publishing = pin!(self.ring.publish(bytes, note));
         let mut since = Instant::now();
         loop {
+            let was_held = self.ring.is_held();
             let waited = timeout(LONG, publishing.as_mut()).await;
-            self.counters.blocked(since.elapsed());
+            let by_viewers = !was_held && !self.ring.is_held();
+            if by_viewers {
+                self.counters.blocked(since.elapsed());
+            }
             since = Instant::now();
             match waited {
                 Ok(published) => return published,
-                Err(_) => {
+                Err(_) if by_viewers => {
                     warn!(feed = &*self.name, "a viewer that does not read holds up publishers")
                 }
+                Err(_) => {}
             }
         }
     }

@@ -239,6 +239,11 @@ impl Ring {
         self.room.notify_waiters();
     }
 
+    /// Whether publishers wait for what has taken hold of it, and not for a viewer.
+    pub(crate) fn is_held(&self) -> bool {
+        self.lock().held
+    }
+
     /// What it is now, unless it has ended.
     pub(crate) fn history(&self) -> Option<History> {
         let contents = self.lock();
@@ -248,7 +253,7 @@ impl Ring {
 
     /// Continues another one.
     pub(crate) fn restore(&self, history: History) -> Result<(), RestoreError> {
-        let History { epoch, next, chunks } = history;
+        let History { epoch, next, chunks, .. } = history;
         let first = next.checked_sub(chunks.len() as u64).ok_or(RestoreError::Gap)?;
         if !chunks.iter().map(|chunk| chunk.seq).eq(first..next) {
             return Err(RestoreError::Gap);

@@ -96,6 +96,19 @@ impl FeedCounters {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner).count(bytes);
     }
 
+    /// The bytes of all chunks.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
+    /// Continues at what was counted elsewhere: that many bytes, the last of them that long ago.
+    pub(crate) fn restore(&self, bytes: u64, ago: Duration) {
+        let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        meter.bytes = bytes;
+        meter.last = Some(now.checked_sub(ago).unwrap_or(now));
+    }
+
     /// When the last chunk was counted.
     pub(crate) fn last(&self) -> Option<Instant> {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner).last

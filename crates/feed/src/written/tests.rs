@@ -191,3 +191,17 @@ async fn what_is_not_used_goes_and_is_another_run_when_it_is_written_again() {
     let _ = sweeping.await;
     assert_eq!(feed.publisher().unwrap().publish("late".into()).await, Err(crate::PublishError::Ended));
 }
+
+/// A feed that another process has written, and that is only viewed since, is as silent as it was there.
+#[tokio::test]
+async fn a_restored_feed_that_is_only_viewed_gives_way() {
+    let family = family(1, 1);
+    let feed = family.open_now("chat.a", &account(1)).unwrap();
+    let time = std::time::SystemTime::now() - Duration::from_secs(61);
+    let chunk = Arc::new(crate::Chunk::published_at(0, time, "hello".into()));
+    feed.restore(crate::History::new(crate::Epoch(7), 1, vec![chunk])).unwrap();
+    let _viewer = feed.view(Start::Now, None);
+    drop(feed);
+    write(&family, &account(2), "chat.b").await.unwrap();
+    assert_eq!(names(&family), ["chat.b"]);
+}
