@@ -15,7 +15,7 @@ LABEL org.opencontainers.image.title="h3cast" \
       org.opencontainers.image.description="Live streams to any browser over HTTP/3" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 COPY --from=build /image/ /
-# Not inside of this machine's addresses: other containers and machines reach it. Plain HTTP is for the health check,
+# Not on loopback: other containers and machines reach it. Plain HTTP is for the health check,
 # in the container alone. What is found by `h3cast reload` is beside the certificates.
 ENV H3CAST_LISTEN=0.0.0.0:4433 \
     H3CAST_HTTP=127.0.0.1:8080 \

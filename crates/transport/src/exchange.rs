@@ -211,7 +211,7 @@ impl Exchange {
         }
     }
 
-    /// Counts what is read of the request's body; `None` if nobody wants to know.
+    /// Counts what is read of the request's body; `None` if it is not needed.
     pub(crate) fn received(&self) -> Option<Arc<AtomicU64>> {
         self.0.as_ref().map(|live| live.received.clone())
     }
@@ -237,7 +237,7 @@ impl Live {
         let _ = self.end.compare_exchange(0, end, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// How it ended, now that nobody has it any more.
+    /// How it ended, once the last clone is dropped.
     fn end(&mut self) -> RequestEnd {
         match *self.end.get_mut() {
             COMPLETE => RequestEnd::Complete,

@@ -13,7 +13,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     os::unix::net::UnixDatagram,
     sync::{
-        Mutex, OnceLock, PoisonError, RwLock,
+        Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll, ready},
@@ -25,7 +25,7 @@ use quinn::{
     udp::{EcnCodepoint, RecvMeta},
 };
 use socket2::SockRef;
-use tracing::{debug, trace};
+use tracing::{debug, trace, warn};
 
 use super::routing::Ids;
 
@@ -38,11 +38,11 @@ const ROUNDS: usize = 8;
 
 /// Who reads the socket.
 const OWN: u8 = 0;
-/// Another process does, and this one will, or nobody for a moment.
+/// Another process does, and this one will; or briefly no process does.
 const HELD: u8 = 1;
 /// Another process does, and passes on what is for this one.
 const GIVEN: u8 = 2;
-/// Nobody does for this one any more.
+/// No process reads it for this one any more.
 const LOST: u8 = 3;
 
 /// A process that has connections on a socket which it does not read.
@@ -81,10 +81,33 @@ pub(crate) struct Relay {
     /// Those whose packets come here.
     owners: RwLock<Vec<Owner>>,
     has_owners: AtomicBool,
-    /// By which packets come, and what the next one is read into.
-    line: OnceLock<tokio::net::UnixDatagram>,
-    scratch: Mutex<Vec<u8>>,
+    /// Once the socket was left to another process.
+    given: Mutex<Option<Given>>,
     reader: AtomicWaker,
+}
+
+/// How packets come that another process reads.
+#[derive(Debug)]
+struct Given {
+    line: tokio::net::UnixDatagram,
+    /// What the next one is read into.
+    scratch: Vec<u8>,
+}
+
+/// A line: where packets are written, and where they are read. Each end is told when the other is closed, which on
+/// Linux pairs of datagram sockets are not; and the number of messages that wait is bounded by their size alone, not
+/// by `net.unix.max_dgram_qlen`. For what is done with it, it is the same.
+#[cfg(target_os = "linux")]
+pub(crate) fn line() -> io::Result<(UnixDatagram, UnixDatagram)> {
+    let (write, read) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None)?;
+    let datagrams = |socket| UnixDatagram::from(std::os::fd::OwnedFd::from(socket));
+    Ok((datagrams(write), datagrams(read)))
+}
+
+/// A line: where packets are written, and where they are read.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn line() -> io::Result<(UnixDatagram, UnixDatagram)> {
+    UnixDatagram::pair()
 }
 
 impl Relay {
@@ -97,8 +120,7 @@ impl Relay {
             state: state.into(),
             has_owners: (!owners.is_empty()).into(),
             owners: owners.into(),
-            line: OnceLock::new(),
-            scratch: Mutex::default(),
+            given: Mutex::default(),
             reader: AtomicWaker::new(),
         })
     }
@@ -130,19 +152,25 @@ impl Relay {
         }
     }
 
-    /// Leaves reading to another process, which passes packets on over this line.
+    /// Leaves reading to another process, which passes packets on over this line. It can be left to one only: two that
+    /// read a socket would each get what is for the other's clients.
     pub(crate) fn give(&self, line: UnixDatagram) -> io::Result<()> {
         line.set_nonblocking(true)?;
         let _ = SockRef::from(&line).set_recv_buffer_size(LINE_BUFFER);
-        // There is one only once.
-        let _ = self.line.set(tokio::net::UnixDatagram::from_std(line)?);
+        let line = tokio::net::UnixDatagram::from_std(line)?;
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if given.is_some() {
+            return Err(io::Error::other("another server has taken over this socket before"));
+        }
+        *given = Some(Given { line, scratch: Vec::new() });
         self.state.store(GIVEN, Ordering::Release);
+        drop(given);
         self.reader.wake();
         Ok(())
     }
 
     /// Whether another process reads the socket now.
-    pub(super) fn is_given(&self) -> bool {
+    pub(crate) fn is_given(&self) -> bool {
         self.state.load(Ordering::Acquire) >= GIVEN
     }
 
@@ -240,6 +268,12 @@ impl Relay {
         debug!("an earlier process that had connections has ended");
     }
 
+    /// No process reads the socket for this one any more.
+    fn lose(&self, why: &str) {
+        self.state.store(LOST, Ordering::Release);
+        warn!("packets of the QUIC connections that are left here do not come any more, so they time out: {why}");
+    }
+
     /// Reads what another process has passed on.
     fn poll_line(
         &self,
@@ -247,18 +281,22 @@ impl Relay {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let Some(line) = self.line.get() else { return Poll::Pending };
-        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Given { line, scratch }) = &mut *given else { return Poll::Pending };
         scratch.resize(Head::LEN + LONGEST, 0);
         loop {
             let (mut count, most) = (0, bufs.len().min(meta.len()));
             while count < most {
-                let length = match line.try_recv(&mut scratch) {
+                let length = match line.try_recv(scratch) {
+                    // No message is empty: this is the end.
+                    Ok(0) => {
+                        self.lose("the server that took over has ended");
+                        break;
+                    }
                     Ok(length) => length,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => {
-                        debug!(%error, "no packets are passed on any more");
-                        self.state.store(LOST, Ordering::Release);
+                        self.lose(&error.to_string());
                         break;
                     }
                 };
@@ -280,7 +318,7 @@ impl Relay {
     }
 }
 
-/// Passes a packet on. Whether there is still someone to read it: a full line loses packets, as the network does.
+/// Passes a packet on. Whether it can still be read: a full line loses packets, as the network does.
 fn send(line: &UnixDatagram, about: &RecvMeta, packet: &[u8]) -> bool {
     let message = [&Head::written(about)[..], packet].concat();
     match line.send(&message) {
@@ -290,7 +328,15 @@ fn send(line: &UnixDatagram, about: &RecvMeta, packet: &[u8]) -> bool {
                 trace!("a line is full");
                 true
             }
-            _ => error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()),
+            // For one packet that cannot be sent, its connection is not given up.
+            io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::NotConnected => false,
+            _ => {
+                trace!(%error, "a packet is not passed on");
+                true
+            }
         },
     }
 }
@@ -388,7 +434,7 @@ mod tests {
     #[test]
     fn packets_are_sorted_by_their_connections() {
         let (mut own, mut old, mut older) = (ids(3), ids(2), ids(1));
-        let (lines, ends): (Vec<_>, Vec<_>) = (0..2).map(|_| UnixDatagram::pair().unwrap()).unzip();
+        let (lines, ends): (Vec<_>, Vec<_>) = (0..2).map(|_| line().unwrap()).unzip();
         let owners = [old.clone(), older.clone()]
             .into_iter()
             .zip(lines)
@@ -422,5 +468,40 @@ mod tests {
         let mut meta = [about("192.0.2.1:1", None, one.len(), 12)];
         assert_eq!(relay.pass_on(&mut [IoSliceMut::new(&mut one)], &mut meta, 1), 0);
         assert_eq!(relay.owners().unwrap().len(), 1);
+    }
+
+    /// Two servers do not read one socket.
+    #[tokio::test]
+    async fn a_socket_is_left_to_one_server() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let relay = Relay::new(&socket, ids(1), None).unwrap();
+        let ((_to, line_to_first), (_other, line_to_second)) = (line().unwrap(), line().unwrap());
+        relay.give(line_to_first).unwrap();
+        assert!(relay.give(line_to_second).is_err());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_server_that_reads_is_noticed() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let relay = Relay::new(&socket, ids(1), None).unwrap();
+        let (write, read) = line().unwrap();
+        relay.give(read).unwrap();
+        write.send(&[&Head::written(&about("192.0.2.1:1", None, 3, 3))[..], b"abc"].concat()).unwrap();
+        drop(write);
+        let mut buffer = [0; 9];
+        let received = std::future::poll_fn(|cx| {
+            relay.poll_line(cx, &mut [IoSliceMut::new(&mut buffer)], &mut [RecvMeta::default()])
+        });
+        assert_eq!(received.await.unwrap(), 1, "what was passed on before that comes");
+        std::future::poll_fn(|cx| {
+            let polled = relay.poll_line(cx, &mut [IoSliceMut::new(&mut buffer)], &mut [RecvMeta::default()]);
+            assert!(polled.is_pending());
+            match relay.state.load(Ordering::Acquire) {
+                LOST => Poll::Ready(()),
+                _ => Poll::Pending,
+            }
+        })
+        .await;
+        assert_eq!(&buffer[..3], b"abc");
     }
 }

@@ -12,12 +12,12 @@ use tracing::warn;
 
 use crate::{
     listen::Pool,
-    quic::relay::{Owner, Relay},
+    quic::relay::{self, Owner, Relay},
 };
 
-/// By what another server, mostly of another process, takes over from a running one.
+/// Lets another server, usually of another process, take over from a running one.
 ///
-/// TCP listeners are shared: each connection stays with the server that has accepted it. A UDP socket is read by one
+/// TCP listeners are shared: each connection stays with the server that accepted it. A UDP socket is read by one
 /// server; it recognises packets for connections of others by the ids in them, and passes those on. So the order is:
 /// the old server makes an [`offer`](Self::offer); the new one is [built](super::ServerBuilder::inherit) on it, and can
 /// still fail; the offer is [accepted](Offer::accept) and the old server's stop token cancelled, so that its clients
@@ -73,13 +73,13 @@ pub struct InheritedUdp {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Line {
-    /// By what they are recognised. Whoever knows this can forge packets that end its connections.
+    /// What they are recognised by. A process that knows this can forge packets that end its connections.
     pub ids: Vec<u8>,
     /// Where they are written.
     pub socket: UnixDatagram,
 }
 
-/// The old server's side of what it offers. Dropped, nothing has happened.
+/// The old server's side of its offer. If it is dropped, nothing has happened.
 #[derive(Debug)]
 #[must_use = "dropped, the server keeps its sockets"]
 pub struct Offer {
@@ -138,12 +138,15 @@ impl Handover {
     ///
     /// # Errors
     ///
-    /// If there is no file descriptor left.
+    /// If there is no file descriptor left, or another server has taken over before.
     pub fn offer(&self) -> io::Result<(Offer, Inherited)> {
         let (mut lines, mut inherited) = (Vec::new(), Inherited::default());
         for relay in &self.0.udp {
+            if relay.is_given() {
+                return Err(io::Error::other("another server has taken over before: ask that one"));
+            }
             let socket = relay.socket()?;
-            let (own, other) = UnixDatagram::pair()?;
+            let (other, own) = relay::line()?;
             let earlier = relay.owners()?.into_iter().map(|(ids, socket)| Line { ids, socket });
             let first = Line { ids: relay.ids(), socket: other };
             lines.push((socket.local_addr()?, relay.clone(), own));
@@ -168,7 +171,8 @@ impl Offer {
     ///
     /// # Errors
     ///
-    /// If a line cannot be used. The new server reads that socket all the same.
+    /// If a line cannot be used: if the new server runs, it reads that socket all the same. Or if another offer was
+    /// accepted before: the new server must not run then, as two would read that socket.
     ///
     /// # Panics
     ///
