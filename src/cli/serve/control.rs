@@ -23,6 +23,9 @@ pub(in crate::cli) const RELOAD: &str = "reload";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a pause is when a connection cannot be accepted.
 const EXHAUSTED: Duration = Duration::from_secs(1);
+/// How long a folder may be locked by another server, which takes milliseconds, and a pause meanwhile.
+const LOCKED: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// So many servers may have the same process id, in containers that share the folder.
 const MOST: u32 = 16;
 /// What the names of sockets begin and end with; between them is the process id.
@@ -143,8 +146,24 @@ async fn answer_one(stream: UnixStream, reload: &impl AsyncFn() -> Outcome) -> i
     Ok(())
 }
 
+/// Keeps other servers from replacing sockets in a folder until this is dropped: between the look at one that is left
+/// and its removal, another server may have bound its own. Where a folder cannot be locked, or is for too long (anyone
+/// who can read it can lock it), this is done without.
+fn lock(folder: &Path) -> Option<fs::File> {
+    let file = fs::File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }).ok()?;
+    for _ in 0..LOCKED.as_millis() / LOCK_PAUSE.as_millis() {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            Err(_) => break,
+        }
+    }
+    None
+}
+
 /// Binds a socket there, in place of one that a server has left which no longer runs.
 fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    let _lock = lock(path.parent().unwrap_or(Path::new("/")));
     let is_left = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     if is_left {
         match std::os::unix::net::UnixStream::connect(path) {
@@ -192,10 +211,42 @@ fn anywhere() -> Option<(std::os::unix::net::UnixListener, PathBuf)> {
 
 /// Removes what servers have left that no longer run.
 fn clean(folder: &Path) {
+    let _lock = lock(folder);
     for (_, path) in sockets(folder) {
         let connected = std::os::unix::net::UnixStream::connect(&path);
         if connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
             let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        os::unix::net::{UnixListener, UnixStream},
+        sync::Barrier,
+        thread,
+    };
+
+    /// Of servers that start together where one has left its socket, one has it, and is reached there.
+    #[test]
+    fn one_server_replaces_a_socket_that_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..100 {
+            let path = dir.path().join(format!("{round}.sock"));
+            drop(UnixListener::bind(&path).unwrap());
+            let barrier = Barrier::new(4);
+            let bound: Vec<_> = thread::scope(|scope| {
+                let start = || {
+                    barrier.wait();
+                    bind(&path)
+                };
+                let servers: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
+                servers.into_iter().map(|server| server.join().unwrap()).collect()
+            });
+            assert_eq!(bound.iter().filter(|bound| bound.is_ok()).count(), 1, "round {round}: {bound:?}");
+            UnixStream::connect(&path).unwrap();
         }
     }
 }
