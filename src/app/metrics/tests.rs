@@ -42,13 +42,24 @@ async fn both_formats_have_the_same_numbers() {
     assert_eq!(head[header::CONTENT_TYPE], "application/openmetrics-text; version=1.0.0; charset=utf-8");
     assert!(open.ends_with("# EOF\n"), "{open}");
     let samples = |text: &str| {
-        // The two write the bounds of buckets differently: 1.0 and 1.
-        let is_sample = |line: &&str| !line.starts_with('#') && !line.contains("le=\"");
-        let mut lines: Vec<_> = text.lines().filter(is_sample).map(String::from).collect();
+        // The two write the bounds of buckets differently, 1.0 and 1, and in another place.
+        let written = |line: &str| {
+            let Some((name, rest)) = line.split_once('{') else { return line.to_owned() };
+            let (labels, value) = rest.split_once("} ").unwrap();
+            let label = |label: &str| match label.strip_prefix("le=\"").and_then(|bound| bound.strip_suffix('"')) {
+                Some(bound) => format!("le={}", bound.parse::<f64>().unwrap()),
+                None => label.to_owned(),
+            };
+            let mut labels: Vec<_> = labels.split(',').map(label).collect();
+            labels.sort_unstable();
+            format!("{name}{labels:?} {value}")
+        };
+        let mut lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).map(written).collect();
         lines.sort_unstable();
         lines
     };
     assert_eq!(samples(&open), samples(&text));
+    assert!(text.contains("_bucket{") && text.contains("le=\"+Inf\""), "{text}");
     assert!(
         open.contains("# TYPE h3cast_feed_chunks counter\n") && open.contains("# UNIT h3cast_feed_kept_bytes bytes\n"),
         "{open}"

@@ -70,7 +70,8 @@ impl Manager {
         self.send(Message::Status(status.to_owned()));
     }
 
-    /// Reports that the server is alive, as often as the watchdog asks, as long as its workers run what is spawned.
+    /// Reports that the server is alive, as often as the watchdog asks, as long as its workers run what is spawned: one
+    /// that stands still while others take over its tasks is not noticed.
     pub(super) async fn keep_alive(&self) -> Infallible {
         let Some(watchdog) = self.watchdog.filter(|_| self.messages.is_some()) else {
             return std::future::pending().await;
@@ -78,14 +79,10 @@ impl Manager {
         // Twice as often as needed (`sd_watchdog_enabled(3)`).
         let mut due = interval((watchdog / 2).max(Duration::from_millis(1)));
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let workers = tokio::runtime::Handle::current().metrics().num_workers();
         loop {
             due.tick().await;
             // This future may run on a thread that is none of them.
-            let probes: Vec<_> = (0..workers).map(|_| tokio::spawn(tokio::task::yield_now())).collect();
-            for probe in probes {
-                let _ = probe.await;
-            }
+            let _ = tokio::spawn(tokio::task::yield_now()).await;
             self.send(Message::Alive);
         }
     }
@@ -122,9 +119,11 @@ fn notify(message: &Message) -> std::io::Result<()> {
         }
         Message::Stopping(most) => {
             // A drain may be longer than `TimeoutStopSec=`.
-            let most = u32::try_from(most.saturating_add(OVERDUE).as_micros()).unwrap_or(u32::MAX);
-            let (status, most) = (NotifyState::Status("shutting down"), NotifyState::ExtendTimeoutUsec(most));
-            sd_notify::notify(&[NotifyState::Stopping, status, most])
+            let most = u64::try_from(most.saturating_add(OVERDUE).as_micros()).unwrap_or(u64::MAX);
+            // What the crate has for that ends at 71 minutes.
+            let most = format!("EXTEND_TIMEOUT_USEC={most}");
+            let status = NotifyState::Status("shutting down");
+            sd_notify::notify(&[NotifyState::Stopping, status, NotifyState::Custom(&most)])
         }
         Message::Status(status) => sd_notify::notify(&[NotifyState::Status(status)]),
         Message::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
