@@ -145,7 +145,9 @@ KINDS = ["nginx-http.conf", "nginx-proxy-protocol.conf", "Caddyfile", "Caddyfile
 
 @pytest.fixture(params=KINDS)
 def proxied(request, pair, tmp_path):
-    with behind(request.param, pair, tmp_path, "-", "chat=publish", "--publish-token", SECRET) as running:
+    # Responses then have the id of their request.
+    log = ["--access-log", str(tmp_path / "access.log")]
+    with behind(request.param, pair, tmp_path, "-", "chat=publish", "--publish-token", SECRET, *log) as running:
         running.kind = request.param
         yield running
 
@@ -193,6 +195,10 @@ def test_chunks_addresses_and_origins_through_a_proxy(proxied):
     log = proxied.server.logged('path="/healthz"')
     assert "6.6.6.6" not in log
     assert re.search(f'path="/healthz" client={re.escape(CLIENT)}:', log), log
+
+    # Nor the id of its request.
+    ids = [proxied.send("GET", "/healthz", {"X-Request-Id": "mine"}).getheader("X-Request-Id") for _ in range(2)]
+    assert all(ids) and "mine" not in ids and ids[0] != ids[1], ids
 
     info = json.load(proxied.send("GET", "/info"))
     if proxied.kind in ("nginx-http.conf", "Caddyfile"):
