@@ -67,7 +67,7 @@ pub enum StatusPage {
 }
 
 impl App {
-    /// Whether the client of a request may open the page, as far as that depends on where it is.
+    /// Refuses the page to a client that is on another machine, unless it is public.
     fn shows_status_to(&self, request: &Parts) -> Result<(), Problem> {
         match self.status_page {
             StatusPage::Public => Ok(()),

@@ -1,10 +1,11 @@
 // @ts-check
-/** Asks for the numbers again and again, while somebody looks. */
+/** Asks for the numbers again and again while the page is visible. */
 import { Backoff, retryAfter } from "./backoff.mjs";
 import { BadStatus, parseStatus } from "./status-data.mjs";
 
 /** @typedef {Pick<import("./types.mjs").Env, "fetch" | "href" | "setTimer" | "clearTimer" | "random">} PollEnv */
 /** @typedef {import("./status-data.mjs").Status} Status */
+/** @typedef {{ trouble: Trouble, wait: number, steady?: boolean }} Failure how long to wait at least, or exactly if `steady` */
 /**
  * Why there are no numbers.
  * @typedef {object} Trouble
@@ -17,7 +18,7 @@ import { BadStatus, parseStatus } from "./status-data.mjs";
 export const PAUSE_MS = 2000;
 /** How long an answer may take. */
 const ANSWER_MS = 10_000;
-/** A refusal lasts until somebody changes the server's settings. */
+/** A refusal lasts until the server's settings change. */
 const REFUSED_MS = 15_000;
 
 export class StatusPoll {
@@ -42,7 +43,7 @@ export class StatusPoll {
     this.#backoff = new Backoff(env.random);
   }
 
-  /** @param {boolean} wanted whether somebody looks, and wants new numbers */
+  /** @param {boolean} wanted whether the page is visible and not paused */
   want(wanted) {
     if (wanted === this.#wanted) return;
     this.#wanted = wanted;
@@ -66,7 +67,7 @@ export class StatusPoll {
     const open = new AbortController();
     this.#open = open;
     const late = this.#env.setTimer(() => open.abort(new Error("no answer")), ANSWER_MS);
-    /** @type {{ status: Status } | { trouble: Trouble, wait: number }} */
+    /** @type {{ status: Status } | Failure} */
     let answer;
     try {
       answer = await this.#answer(open.signal);
@@ -83,7 +84,7 @@ export class StatusPoll {
       this.#backoff.reset();
       this.#on.status(answer.status);
     } else {
-      wait = answer.wait === REFUSED_MS ? REFUSED_MS : this.#backoff.next(Math.max(answer.wait, PAUSE_MS));
+      wait = answer.steady ? answer.wait : this.#backoff.next(Math.max(answer.wait, PAUSE_MS));
       this.#on.trouble(answer.trouble);
       // A token that is asked for comes by hand.
       if (answer.trouble.kind === "token") return;
@@ -93,7 +94,7 @@ export class StatusPoll {
 
   /**
    * @param {AbortSignal} signal
-   * @returns {Promise<{ status: Status } | { trouble: Trouble, wait: number }>}
+   * @returns {Promise<{ status: Status } | Failure>}
    */
   async #answer(signal) {
     const response = await this.#env.fetch(this.#url(), { cache: "no-store", signal });
@@ -106,12 +107,12 @@ export class StatusPoll {
       const wait = retryAfter(response.headers.get("retry-after"), Date.now());
       return { trouble: { kind: "busy", text: detail, otherToken: false }, wait };
     }
-    return { trouble: { kind: "refused", text: detail, otherToken: false }, wait: REFUSED_MS };
+    return { trouble: { kind: "refused", text: detail, otherToken: false }, wait: REFUSED_MS, steady: true };
   }
 }
 
 /**
- * What the server says of a refusal.
+ * Why the server refused, in its words.
  * @param {Response} response
  */
 async function reason(response) {
@@ -126,10 +127,10 @@ async function reason(response) {
 
 /**
  * @param {unknown} cause
- * @returns {{ trouble: Trouble, wait: number }}
+ * @returns {Failure}
  */
 function troubled(cause) {
   const strange = cause instanceof BadStatus || cause instanceof SyntaxError;
-  const text = strange ? "The answer is not one that this page knows: reload the page." : "The server does not answer.";
+  const text = strange ? "This page does not understand the answer: reload the page." : "The server does not answer.";
   return { trouble: { kind: strange ? "strange" : "unreachable", text, otherToken: false }, wait: 0 };
 }

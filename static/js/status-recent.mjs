@@ -1,5 +1,5 @@
 // @ts-check
-/** How much counters grew lately, as far as this page has looked. */
+/** How much counters have grown recently, since the page was opened. */
 
 export const MINUTE_MS = 60_000;
 
@@ -8,7 +8,7 @@ export class Recent {
   /** @type {{ at: number, counts: Map<string, number> }[]} the oldest first */
   #samples = [];
 
-  /** @param {number} [window] how long lately is, in milliseconds */
+  /** @param {number} [window] how far back it looks, in milliseconds */
   constructor(window = MINUTE_MS) {
     this.#window = window;
   }
@@ -23,12 +23,12 @@ export class Recent {
     const restarted = last !== undefined && [...last.counts].some(([name, count]) => (counts.get(name) ?? 0) < count);
     if (restarted || (last !== undefined && at < last.at)) this.#samples = [];
     this.#samples.push({ at, counts });
-    // One that is older stays: it is where the time begins.
+    // One older sample is kept: it is where the window begins.
     while ((this.#samples[1]?.at ?? Infinity) <= at - this.#window) this.#samples.shift();
   }
 
   /**
-   * The average of that time, in a second.
+   * The average rate in that window, per second.
    * @param {string} name
    * @returns {number | null} null: nothing is known yet
    */

@@ -1,5 +1,5 @@
 // @ts-check
-/** Shows the numbers. What did not change is not touched, so that a reader's place and selection stay. */
+/** Shows the numbers. Unchanged elements are not touched, so that a reader's place and selection stay. */
 import { count, plural, size } from "./format.mjs";
 import { note, state, states } from "./status-feeds.mjs";
 import { byteRate, clock, delay, distance, duration, moment, percent, perSecond } from "./status-format.mjs";
@@ -19,9 +19,9 @@ const TRANSPORTS = {
   http2: "HTTP/2 connections",
   http1: "HTTP/1.1 connections",
 };
-/** Of how long the rate of what is sent is the average. */
+/** The window over which the sending rate is averaged. */
 const SENT_MS = 5000;
-/** From so many days before its end on a certificate is to be renewed. */
+/** A certificate should be renewed this many days before its end. */
 const SOON_DAYS = 3;
 
 /**
@@ -64,7 +64,7 @@ export class StatusView {
     const status = byId("status");
     if (status.textContent !== text) status.textContent = text;
     status.dataset.state = state;
-    // Numbers that are not of now look like it.
+    // Old numbers look old.
     document.body.toggleAttribute("data-stale", state === "error");
   }
 
@@ -79,7 +79,7 @@ export class StatusView {
   #unready(reasons) {
     const box = byId("unready");
     box.hidden = reasons.length === 0;
-    setText("unready", reasons.length === 0 ? "" : `New clients are not welcome now: ${reasons.join("; ")}.`);
+    setText("unready", reasons.length === 0 ? "" : `Not ready for new clients: ${reasons.join("; ")}.`);
   }
 
   /** @param {Status} status */
@@ -143,6 +143,8 @@ export class StatusView {
 
   /** @param {Status} status */
   #refusals({ refused, time }) {
+    // A server that does not count them has nothing to show, not even that there were none.
+    byId("refused").hidden = refused === null;
     const all = refused ?? [];
     this.#refused.add(time, new Map(all.map((one) => [one.reason, one.count])));
     byId("refused-none").hidden = all.length > 0;

@@ -28,9 +28,9 @@ const poll = new StatusPoll(env, () => dataUrl(env.href, choice), {
       view.state("idle", "A token is needed.");
       void token(text, otherToken);
     } else if (kind === "unreachable") {
-      view.state("error", "The server does not answer. What is shown is what it said last; this page keeps asking.");
+      view.state("error", "The server does not answer. Showing the last numbers received; this page keeps trying.");
     } else if (kind === "busy") {
-      view.state("error", `The server answers no more than this: ${text} This page keeps asking.`);
+      view.state("error", `The server answered: ${text} This page keeps trying.`);
     } else {
       view.state("error", "The server does not show its numbers.");
       view.error(text);

@@ -212,6 +212,8 @@ test("each kind of refusal is told from the others", async () => {
     [problem(403, "this machine only"), "refused", false, 15_000],
     [problem(404, "there is nothing"), "refused", false, 15_000],
     [problem(503, "try again later", { "retry-after": "5" }), "busy", false, 7500],
+    // As long as a refusal's, but with the jitter that keeps pages from coming back all at once.
+    [problem(503, "try again later", { "retry-after": "15" }), "busy", false, 15_001],
     [new Response("<p>", { status: 200 }), "strange", false, 2000],
     [json({ version: 1 }), "strange", false, 2000],
   ]) {

@@ -93,7 +93,7 @@ impl From<Behind> for Lag {
     }
 }
 
-/// How a feed is. What needs somebody comes first.
+/// How a feed is. Feeds that need attention come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
     Failed,
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_needs_somebody_comes_first() {
+    async fn feeds_that_need_attention_come_first() {
         let made = ["open", "failed", "ended"].map(|name| Feed::live(name, 1 << 10, Lag::Skip));
         let (feeds, publishers): (Vec<_>, Vec<_>) = made.into_iter().unzip();
         publishers[1].end(End::Failed(FeedError("exit status: 3".into())));
