@@ -30,6 +30,9 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
 const OF_SYSTEMD: [&str; 6] =
     ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
 
+/// Where the secrets of this process go: a command would write its own there, or read ours.
+const KEY_LOG: &str = "SSLKEYLOGFILE";
+
 /// Removes our settings from a command's environment: some are secrets.
 pub(crate) fn clear(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
@@ -37,5 +40,5 @@ pub(crate) fn clear(command: &mut Command) {
             command.env_remove(name);
         }
     }
-    OF_SYSTEMD.iter().for_each(|name| _ = command.env_remove(name));
+    OF_SYSTEMD.iter().chain([&KEY_LOG]).for_each(|name| _ = command.env_remove(name));
 }

@@ -158,10 +158,11 @@ async fn the_watchdog_is_fed_by_a_runtime_that_runs() {
 }
 
 #[test]
-fn commands_are_not_told_of_systemd() {
+fn commands_do_not_inherit_what_is_for_the_server() {
     let dir = tempfile::tempdir().unwrap();
     let (_manager, mut command) = managed(&dir);
     command.args(["exec:env >printed; sleep 100"]).env("WATCHDOG_USEC", "60000000").env("LISTEN_FDNAMES", "http");
+    command.env("SSLKEYLOGFILE", dir.path().join("keys"));
     let program = Program::new(dir, command);
     let printed = program.dir.path().join("printed");
     let began = Instant::now();
@@ -173,7 +174,7 @@ fn commands_are_not_told_of_systemd() {
         assert!(began.elapsed() < PATIENCE, "{}", program.said());
         std::thread::sleep(Duration::from_millis(10));
     };
-    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDNAMES"] {
+    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDNAMES", "SSLKEYLOGFILE"] {
         assert!(!environment.contains(name), "{environment}");
     }
     program.terminate();

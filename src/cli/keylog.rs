@@ -3,7 +3,7 @@
 
 use std::{
     fmt::{self, Write as _},
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
@@ -67,11 +67,37 @@ fn open(path: &Path) -> io::Result<KeyLog> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt;
+        // A link may lead to another user's file, and a pipe without a reader would hold up the start.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        options.mode(0o600).custom_flags(flags.bits() as i32);
+    }
     let file = options.open(path)?;
+    private(&file)?;
     let what = format!("the secrets in {}", path.display());
     // No tool reads words between the lines.
     Ok(KeyLog(Outlet::start_telling("key log", file, Some(super::log::telling(what)))?))
+}
+
+/// The secrets are for this user alone: in a folder such as /tmp, another one may have created the file.
+#[cfg(unix)]
+fn private(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let refused = |why: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, why.to_owned()));
+    let found = file.metadata()?;
+    match () {
+        () if !found.is_file() => refused("not a regular file"),
+        () if found.uid() != rustix::process::geteuid().as_raw() => refused("the file belongs to another user"),
+        () if found.mode() & 0o077 != 0 => refused("other users may open the file: run `chmod 600` on it first"),
+        () => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+fn private(_: &File) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(test)]
@@ -94,6 +120,38 @@ mod tests {
         {
             use std::os::unix::fs::PermissionsExt;
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        open(&path).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn secrets_are_not_written_where_others_may_read_them() {
+        use std::{
+            fs::{self, Permissions},
+            os::unix::fs::{PermissionsExt, symlink},
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let refused = |path: &Path| open(path).err().unwrap().to_string();
+        fs::write(at("readable"), "").unwrap();
+        fs::set_permissions(at("readable"), Permissions::from_mode(0o640)).unwrap();
+        assert!(refused(&at("readable")).contains("chmod 600"));
+        fs::write(at("own"), "").unwrap();
+        fs::set_permissions(at("own"), Permissions::from_mode(0o600)).unwrap();
+        open(&at("own")).unwrap();
+        symlink(at("own"), at("link")).unwrap();
+        refused(&at("link"));
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+        // It returns at once, with a reader and without one.
+        refused(&at("pipe"));
+        let _reader = fs::OpenOptions::new().read(true).write(true).open(at("pipe")).unwrap();
+        assert!(refused(&at("pipe")).contains("regular"));
+        if rustix::process::geteuid().is_root() {
+            fs::write(at("theirs"), "").unwrap();
+            fs::set_permissions(at("theirs"), Permissions::from_mode(0o600)).unwrap();
+            std::os::unix::fs::chown(at("theirs"), Some(65534), None).unwrap();
+            assert!(refused(&at("theirs")).contains("another user"));
         }
     }
 }
