@@ -27,16 +27,16 @@ const FORWARDING: [HeaderName; 12] = [
 /// Whether the client of a request is a program of this machine, as far as can be known.
 ///
 /// A loopback address alone does not show that: a proxy of this machine has one, whoever its clients are. If it is
-/// [trusted](crate::server::ServerBuilder::trust_proxy), the client that it names counts, and it must be of this machine
-/// as well: what is loopback to a proxy elsewhere is another machine. A request that a proxy forwards which is not
-/// trusted is nobody's of this machine. What a proxy hides cannot be known, but the name by which it was reached may
-/// show: here it must be one of this machine.
+/// [trusted](crate::server::ServerBuilder::trust_proxy), every client on the way that it names must have a loopback
+/// address as well: what is loopback to a proxy on another machine is that machine. A request that an untrusted proxy
+/// forwards never counts as local. What a proxy hides cannot be known, but the name by which it was reached may show:
+/// here it must be one of this machine.
 pub(super) fn is_of_this_machine(request: &Parts) -> bool {
     if !is_from_loopback(request) {
         return false;
     }
     match request.extensions.get::<Forwarded>() {
-        Some(forwarded) => forwarded.client().is_some_and(|client| is_local(client.ip())),
+        Some(forwarded) => forwarded.is_of_loopback(),
         None => !is_forwarded(&request.headers) && is_reached_as_local(request),
     }
 }

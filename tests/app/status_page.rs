@@ -65,6 +65,7 @@ async fn it_is_for_this_machine_and_not_for_clients_of_its_proxies() {
     let strict = serve(StatusPage::Loopback, None).await;
     let trusting = serve(StatusPage::Loopback, Some("loopback")).await;
     let of_another = serve(StatusPage::Loopback, Some("192.0.2.1")).await;
+    let chained = serve(StatusPage::Loopback, Some("loopback,192.0.2.1")).await;
     let public = serve(StatusPage::Public, None).await;
     let forwarded = |client: &str| format!("{DIRECT}x-forwarded-for: {client}\r\n");
     for (server, fields, due) in [
@@ -76,6 +77,11 @@ async fn it_is_for_this_machine_and_not_for_clients_of_its_proxies() {
         (&strict, format!("{DIRECT}x-real-ip: 127.0.0.1\r\n"), 403),
         (&strict, format!("{DIRECT}via: 1.1 proxy\r\n"), 403),
         (&of_another, forwarded("127.0.0.1"), 403),
+        // A client of the machine that has the trusted proxy before ours.
+        (&chained, forwarded("127.0.0.1, 192.0.2.1"), 403),
+        (&chained, format!("{DIRECT}forwarded: for=127.0.0.1, for=192.0.2.1\r\n"), 403),
+        (&chained, forwarded("127.0.0.1, 127.0.0.1"), 200),
+        (&chained, format!("{DIRECT}forwarded: for=127.0.0.1, for=\"[::1]\"\r\n"), 200),
         (&trusting, DIRECT.to_owned(), 200),
         (&trusting, forwarded("192.0.2.7"), 403),
         (&trusting, forwarded("127.0.0.1, 192.0.2.7"), 403),
@@ -102,9 +108,13 @@ async fn it_is_for_this_machine_and_not_for_clients_of_its_proxies() {
 async fn nor_for_those_whom_a_proxy_announces() {
     let server = TestServer::start(|builder, identity| {
         let builder = app(identity).status_page(StatusPage::Loopback).install(builder);
-        builder.trust_proxy("loopback".parse().unwrap()).proxy_protocol(ProxyProtocol::Plain)
+        builder.trust_proxy("loopback,192.0.2.1".parse().unwrap()).proxy_protocol(ProxyProtocol::Plain)
     })
     .await;
+    // A client of the machine that has the trusted proxy which is announced.
+    let request = format!("GET /status HTTP/1.1\r\n{DIRECT}x-forwarded-for: 127.0.0.1\r\nconnection: close\r\n\r\n");
+    assert_eq!(raw(&server, &format!("PROXY TCP4 192.0.2.1 192.0.2.1 1 443\r\n{request}")).await.0, 403);
+    assert_eq!(raw(&server, &format!("PROXY TCP4 127.0.0.1 127.0.0.1 1 443\r\n{request}")).await.0, 200);
     for (header, due) in [
         ("PROXY TCP4 192.0.2.7 192.0.2.1 1 443", 403),
         ("PROXY UNKNOWN", 403),

@@ -56,6 +56,7 @@ pub struct Forwarded {
     https: Option<bool>,
     host: Option<Box<str>>,
     unforgeable: bool,
+    of_loopback: bool,
 }
 
 impl Forwarded {
@@ -85,6 +86,14 @@ impl Forwarded {
     #[must_use]
     pub fn is_unforgeable(&self) -> bool {
         self.unforgeable
+    }
+
+    /// Whether each client that is stated, by the proxies that are trusted and by those before them, has a loopback
+    /// address, and at least one is stated. What is loopback to a proxy on another machine is that machine: its own
+    /// address is then among them.
+    #[must_use]
+    pub fn is_of_loopback(&self) -> bool {
+        self.of_loopback
     }
 }
 
@@ -118,6 +127,7 @@ impl TrustedProxies {
             https: header.tls,
             host: None,
             unforgeable: true,
+            of_loopback: connection.announced_client().is_some_and(|client| client.ip().is_loopback()),
         });
         // A client without an address is not a proxy.
         let is_hidden = announced.is_some_and(|header| header.source == Source::Unknown);
@@ -126,6 +136,8 @@ impl TrustedProxies {
         }
         let Some(said) = fields::read(headers, self)? else { return Ok(by_connection) };
         Ok(Some(Forwarded {
+            of_loopback: by_connection.as_ref().is_none_or(Forwarded::is_of_loopback)
+                && fields::are_of_loopback(headers),
             unforgeable: announced.is_some() || headers.contains_key(header::VIA),
             https: said.https.or(by_connection.and_then(|by| by.https)),
             ..said

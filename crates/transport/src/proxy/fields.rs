@@ -44,6 +44,24 @@ fn agreed(one: Forwarded, other: Forwarded) -> Result<Forwarded, BadFields> {
     Ok(Forwarded { https: one.https.or(other.https), host: one.host.or(other.host), ..one })
 }
 
+/// Whether the fields state clients, and all of them are loopback addresses.
+pub(super) fn are_of_loopback(headers: &HeaderMap) -> bool {
+    let is_loopback = |node| address(node).is_some_and(|client| client.ip().is_loopback());
+    let mut stated = false;
+    let extended = elements(headers, &FOR).all(|text| {
+        stated = true;
+        forwarded::bare_node(&text).is_ok_and(is_loopback)
+    });
+    let standard = headers.get_all(header::FORWARDED).into_iter().all(|value| {
+        let hops = forwarded::parse(&String::from_utf8_lossy(value.as_bytes()));
+        hops.is_ok_and(|hops| {
+            let mut nodes = hops.into_iter().map(|hop| hop.node).inspect(|_| stated = true);
+            nodes.all(|node| node.is_some_and(is_loopback))
+        })
+    });
+    extended && standard && stated
+}
+
 /// `Forwarded`: of the elements, from the last one backwards, the first one whose client is not trusted.
 fn standard(headers: &HeaderMap, trusted: &TrustedProxies) -> Result<Option<Forwarded>, BadFields> {
     let mut last = None;
@@ -60,7 +78,7 @@ fn standard(headers: &HeaderMap, trusted: &TrustedProxies) -> Result<Option<Forw
     }
     let Some(Hop { node, https, host }) = last else { return Ok(None) };
     let host = host.map(|host| checked(&header::FORWARDED, &host)).transpose()?;
-    Ok(Some(Forwarded { client: node.and_then(address), https, host, unforgeable: false }))
+    Ok(Some(Forwarded { client: node.and_then(address), https, host, ..Forwarded::default() }))
 }
 
 /// `X-Forwarded-For` in the same way, and what the proxy that this client has reached says with it.
@@ -80,7 +98,7 @@ fn extended(headers: &HeaderMap, trusted: &TrustedProxies) -> Result<Option<Forw
     let host = said(&HOST).map(|text| checked(&HOST, &text));
     let (https, host) = (https.transpose()?, host.transpose()?);
     let is_silent = proxies == 0 && https.is_none() && host.is_none();
-    Ok((!is_silent).then_some(Forwarded { client, https, host, unforgeable: false }))
+    Ok((!is_silent).then_some(Forwarded { client, https, host, ..Forwarded::default() }))
 }
 
 /// The elements of a list, from the last one backwards.
