@@ -4,6 +4,7 @@
 mod shown;
 
 use std::{
+    borrow::Cow,
     fmt,
     net::SocketAddr,
     sync::{Arc, OnceLock},
@@ -47,8 +48,8 @@ impl EntryKind {
 
 /// What has been asked of a server, and what came of it: see [`App::on_request_end`].
 ///
-/// Texts are as the client sent them, except that tokens in URLs are hidden (`token=***`): escape them for the format
-/// that they are written in.
+/// Texts are as the client sent them, except that tokens in URLs are hidden (`token=***`), and that those of more than
+/// [`LONGEST`](Self::LONGEST) bytes are cut and end with `...`: escape them for the format that they are written in.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Entry {
@@ -90,6 +91,11 @@ pub struct Entry {
     pub feed: Option<String>,
     /// The client's name, if its token has one.
     pub user: Option<String>,
+}
+
+impl Entry {
+    /// How long a text may be that a client has sent, in bytes. They are kept for as long as the request lasts.
+    pub const LONGEST: usize = 2048;
 }
 
 type Hook = dyn Fn(&Entry) + Send + Sync;
@@ -154,11 +160,11 @@ impl Noted {
         let extensions = &head.extensions;
         let text = |name: HeaderName| {
             let value = head.headers.get(name)?;
-            Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+            Some(String::from_utf8_lossy(value.as_bytes()))
         };
         let connection = extensions.get::<ConnectionHandle>();
         let forwarded = extensions.get::<Forwarded>().and_then(Forwarded::host);
-        let named = forwarded.or_else(|| head.uri.authority().map(http::uri::Authority::as_str)).map(String::from);
+        let named = forwarded.or_else(|| head.uri.authority().map(http::uri::Authority::as_str)).map(Cow::from);
         let begun = Entry {
             kind: if kind == RequestKind::Session { EntryKind::Session } else { EntryKind::Request },
             ended: SystemTime::UNIX_EPOCH,
@@ -168,15 +174,15 @@ impl Noted {
             request: extensions.get().cloned(),
             trace: extensions.get().copied(),
             method: head.method.clone(),
-            target: target(&head.uri),
+            target: cut(&target(&head.uri)),
             version: head.version,
-            host: named.or_else(|| text(header::HOST)),
+            host: named.or_else(|| text(header::HOST)).map(|host| cut(&host)),
             status: None,
             sent: 0,
             received: 0,
             end: RequestEnd::Gone,
-            user_agent: text(header::USER_AGENT),
-            referrer: text(header::REFERER).map(|url| hidden_in_url(&url).into_owned()),
+            user_agent: text(header::USER_AGENT).map(|agent| cut(&agent)),
+            referrer: text(header::REFERER).map(|url| cut(&hidden_in_url(&url))),
             feed: None,
             user: None,
         };
@@ -219,31 +225,36 @@ impl Noted {
 
     /// A publication that begins in this session.
     pub(super) fn publication(&self) -> NotedPublication {
-        let entry = Entry {
-            kind: EntryKind::Publication,
-            method: Method::from_bytes(b"PUBLISH").unwrap_or_default(),
-            ..self.0.begun.clone()
-        };
-        NotedPublication { noted: self.clone(), entry, begun: Instant::now() }
+        NotedPublication {
+            noted: self.clone(),
+            begun: Instant::now(),
+            status: None,
+            end: RequestEnd::Gone,
+            received: 0,
+            sent: 0,
+        }
     }
 }
 
 /// A publication in a session while it lasts. Its entry comes when it is dropped.
 pub(super) struct NotedPublication {
     noted: Noted,
-    entry: Entry,
     begun: Instant,
+    status: Option<StatusCode>,
+    end: RequestEnd,
+    received: u64,
+    sent: u64,
 }
 
 impl NotedPublication {
     pub(super) fn received(&mut self, bytes: usize) {
-        self.entry.received += bytes as u64;
+        self.received += bytes as u64;
     }
 
     /// What came of it, and with how many bytes it is answered.
     pub(super) fn answered(&mut self, status: StatusCode, is_gone: bool) {
-        self.entry.status = Some(status);
-        self.entry.end = match status.is_success() {
+        self.status = Some(status);
+        self.end = match status.is_success() {
             true => RequestEnd::Complete,
             false if is_gone => RequestEnd::Gone,
             false => RequestEnd::Cut,
@@ -251,14 +262,32 @@ impl NotedPublication {
     }
 
     pub(super) fn sent(&mut self, bytes: usize) {
-        self.entry.sent += bytes as u64;
+        self.sent += bytes as u64;
     }
 }
 
 impl Drop for NotedPublication {
     fn drop(&mut self) {
-        self.entry.duration = self.begun.elapsed();
-        self.noted.tell(self.entry.clone());
+        // Only now: while it lasts, it shares the session's texts.
+        self.noted.tell(Entry {
+            kind: EntryKind::Publication,
+            method: Method::from_bytes(b"PUBLISH").unwrap_or_default(),
+            status: self.status,
+            end: self.end,
+            received: self.received,
+            sent: self.sent,
+            duration: self.begun.elapsed(),
+            ..self.noted.0.begun.clone()
+        });
+    }
+}
+
+/// A text of at most [`Entry::LONGEST`] bytes.
+fn cut(text: &str) -> String {
+    const MARK: &str = "...";
+    match text.len() > Entry::LONGEST {
+        true => format!("{}{MARK}", &text[..text.floor_char_boundary(Entry::LONGEST - MARK.len())]),
+        false => text.to_owned(),
     }
 }
 

@@ -240,3 +240,26 @@ async fn sessions_and_what_is_published() {
     assert_eq!(entry.feed.as_deref(), Some("written"));
     told.assert_none();
 }
+
+/// Entries are kept for as long as requests last.
+#[tokio::test]
+async fn long_texts_are_cut_with_their_tokens_hidden() {
+    let mut told = Told::start().await;
+    let mut plain = TcpStream::connect(("127.0.0.1", told.server.http_port())).await.unwrap();
+    let long = "ä".repeat(1100);
+    let agent = "x".repeat(Entry::LONGEST);
+    let request = format!(
+        "GET /none?token=geheim&a={} HTTP/1.1\r\nhost: localhost\r\nuser-agent: {agent}\r\nreferer: https://page.example/x{long}?token=geheim\r\nconnection: close\r\n\r\n",
+        "y".repeat(4000)
+    );
+    plain.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon("the answer", plain.read_to_string(&mut answer)).await.unwrap();
+    let entry = told.entry().await;
+    assert_eq!(entry.user_agent, Some(agent), "not longer than what may be kept");
+    let referrer = entry.referrer.unwrap();
+    assert_eq!((entry.target.len(), referrer.len()), (Entry::LONGEST, Entry::LONGEST - 1), "characters stay whole");
+    for text in [entry.target, referrer] {
+        assert!(text.ends_with("...") && !text.contains("geheim"), "{text}");
+    }
+}

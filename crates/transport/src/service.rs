@@ -83,7 +83,7 @@ impl Context {
         })?;
         let client = forwarded.as_ref().and_then(|forwarded| forwarded.client());
         let id = self.id(&head.headers, connection);
-        Span::current().record("id", display(&id));
+        record_id(&Span::current(), &id);
         let connection = client.map_or_else(|| connection.clone(), |client| connection.of_client(client));
         let extensions = &mut head.extensions;
         #[cfg(feature = "axum")]
@@ -141,4 +141,67 @@ pub(crate) async fn overdue(stop: &CancellationToken, limit: Duration) {
 /// The time that is `limit` after `start`; a limit may be longer than anything lasts.
 pub(crate) fn after(start: Instant, limit: Duration) -> Instant {
     start + limit.min(EVER)
+}
+
+/// Notes the id of a request on its span. Where the log leaves that one out, the current span is the connection's,
+/// which lasts for all its requests, and has an id of its own.
+fn record_id(current: &Span, id: &RequestId) {
+    if current.metadata().is_some_and(|span| span.name() == "request") {
+        current.record("id", display(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{
+        Event, Metadata, Subscriber, field, info_span,
+        span::{Attributes, Id, Record},
+        subscriber::with_default,
+    };
+
+    use super::*;
+
+    /// Remembers which spans were changed.
+    #[derive(Clone, Default)]
+    struct Spans {
+        names: Arc<Mutex<Vec<&'static str>>>,
+        changed: Arc<Mutex<Vec<&'static str>>>,
+    }
+
+    impl Subscriber for Spans {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, span: &Attributes<'_>) -> Id {
+            let mut names = self.names.lock().unwrap();
+            names.push(span.metadata().name());
+            Id::from_u64(names.len() as u64)
+        }
+
+        fn record(&self, span: &Id, _: &Record<'_>) {
+            let name = self.names.lock().unwrap()[span.into_u64() as usize - 1];
+            self.changed.lock().unwrap().push(name);
+        }
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &Event<'_>) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    /// The current span is the connection's, where a filter leaves out those of requests.
+    #[test]
+    fn the_id_of_a_request_is_not_noted_on_its_connection() {
+        let spans = Spans::default();
+        with_default(spans.clone(), || {
+            let id = RequestId::new();
+            record_id(&info_span!("connection", id = field::Empty), &id);
+            record_id(&Span::none(), &id);
+            record_id(&info_span!("request", id = field::Empty), &id);
+        });
+        assert_eq!(*spans.changed.lock().unwrap(), ["request"]);
+    }
 }

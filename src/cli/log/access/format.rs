@@ -12,8 +12,8 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::form
 
 use crate::{app::Entry, shown};
 
-/// The most bytes of a text that a client has sent. What is cut ends with `...`.
-const LONGEST: usize = 2048;
+/// The most bytes of a text. What is cut ends with `...`.
+const LONGEST: usize = Entry::LONGEST;
 
 /// nginx's and Apache's `combined`, and after it: seconds, how it ended, the feed, and the request's id.
 pub(super) fn combined(entry: &Entry) -> String {
