@@ -14,7 +14,7 @@ use http::Version;
 use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
-use super::{ConnectionEnd, ConnectionStats, TlsInfo};
+use super::{ConnectionEnd, ConnectionStats, TlsInfo, address::canonical};
 use crate::{diag, quic};
 
 /// What carries a connection.
@@ -181,10 +181,10 @@ impl ConnectionHandle {
     /// QUIC connection that has moved, as for [`remote_address`](Self::remote_address).
     #[must_use]
     pub fn peer_address(&self) -> SocketAddr {
-        match &*self.link() {
+        canonical(match &*self.link() {
             Link::Quic(conn) => conn.proven_address(),
             Link::Tcp(remote) | Link::Ended { remote, .. } => *remote,
-        }
+        })
     }
 
     /// Where the last packet came from, for the log: nothing should depend on it. A QUIC client that has moved may have
@@ -192,10 +192,10 @@ impl ConnectionHandle {
     /// ([RFC 9000 §9.3](https://www.rfc-editor.org/rfc/rfc9000#section-9.3)).
     #[must_use]
     pub fn current_address(&self) -> SocketAddr {
-        match &*self.link() {
+        canonical(match &*self.link() {
             Link::Quic(conn) => conn.remote_address(),
             Link::Tcp(remote) | Link::Ended { remote, .. } => *remote,
-        }
+        })
     }
 
     /// What a trusted proxy has sent before anything else.
@@ -206,7 +206,7 @@ impl ConnectionHandle {
     /// The client's address that it has stated so.
     pub(crate) fn announced_client(&self) -> Option<SocketAddr> {
         match self.inner.announced?.source {
-            Source::Address(at) => Some(SocketAddr::new(at.ip().to_canonical(), at.port())),
+            Source::Address(at) => Some(canonical(at)),
             Source::Proxy | Source::Unknown => None,
         }
     }

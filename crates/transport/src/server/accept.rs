@@ -9,7 +9,7 @@ use tracing::{Instrument, debug, field, info_span};
 use super::{RunError, Via};
 use crate::{
     admission::{Handshake, Place, Refusal, Verdict},
-    connection::{Admit, Incoming, Protocol},
+    connection::{Admit, Incoming, Protocol, canonical},
     counts::{Carrier, HandshakeFailure},
     fault, http3,
     panics::{self, Restarts},
@@ -65,7 +65,7 @@ async fn accept(
         };
         let Some(incoming) = incoming else { return };
         fault::point("quic-accept");
-        let remote = incoming.remote_address();
+        let remote = canonical(incoming.remote_address());
         let (place, handshake) = match context.admission.quic(remote.ip(), incoming.is_validated()) {
             Verdict::Accept(place, handshake) => (place, handshake),
             Verdict::Retry => {
@@ -162,8 +162,8 @@ async fn lingering(linger: Duration, stop: &CancellationToken) {
 /// A client, if the application accepts it.
 fn admitted(incoming: quic::server::Incoming, context: &Context, place: &Place) -> Option<quic::server::Incoming> {
     let seen = Incoming {
-        remote_address: incoming.remote_address(),
-        peer_address: incoming.remote_address(),
+        remote_address: canonical(incoming.remote_address()),
+        peer_address: canonical(incoming.remote_address()),
         local_address: incoming.local_address(),
         protocol: Protocol::Quic,
         validated: incoming.is_validated(),

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     admission::{Admission, Carrier, Handshake, ListenerPlaces, Place, Refusal},
-    connection::{Admit, Incoming, Owner, Protocol, TlsInfo},
+    connection::{Admit, Incoming, Owner, Protocol, TlsInfo, canonical},
     counts::{self, HandshakeFailure},
     fault,
     identity::CHALLENGE,
@@ -179,7 +179,7 @@ async fn accept_all(
         sockets.add(ending.progress());
         let deadline = after(tokio::time::Instant::now(), context.limits().handshake_timeout);
         let (context, stop) = (context.clone(), stop.clone());
-        let span = info_span!("connection", id = field::Empty, %remote);
+        let span = info_span!("connection", id = field::Empty, remote = %canonical(remote));
         // Not entered for each chunk, unless all that it does is wanted.
         let whole = if tracing::enabled!(Level::DEBUG) { span.clone() } else { Span::none() };
         let served = async move {
@@ -202,7 +202,7 @@ async fn accept_all(
             let Ok(client) = opened else { return reset(stream) };
             let own = |tls| Owner::tcp(local, remote, client, tls, context.hooks.clone());
             let client = own(None).handle().remote_address();
-            if !is_admitted(local, (client, remote), how.via, &context) {
+            if !is_admitted(local, (client, canonical(remote)), how.via, &context) {
                 place.client().refused(Refusal::Application);
                 return reset(stream);
             }
