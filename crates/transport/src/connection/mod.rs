@@ -8,7 +8,7 @@
 //! | `cut` | what cuts a response |
 //! | `hooks` | what an application decides about connections before their first request |
 
-mod address;
+pub(crate) mod address;
 mod cut;
 mod end;
 mod handle;
@@ -17,7 +17,6 @@ mod owner;
 mod stats;
 mod tls;
 
-pub(crate) use address::canonical;
 pub use cut::Cut;
 pub(crate) use cut::cut;
 pub use end::ConnectionEnd;

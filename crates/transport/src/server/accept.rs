@@ -9,7 +9,7 @@ use tracing::{Instrument, debug, field, info_span};
 use super::{RunError, Via};
 use crate::{
     admission::{Handshake, Place, Refusal, Verdict},
-    connection::{Admit, Incoming, Protocol, canonical},
+    connection::{Admit, Incoming, Protocol, address::canonical},
     counts::{Carrier, HandshakeFailure},
     fault, http3,
     panics::{self, Restarts},

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     admission::{Admission, Carrier, Handshake, ListenerPlaces, Place, Refusal},
-    connection::{Admit, Incoming, Owner, Protocol, TlsInfo, canonical},
+    connection::{Admit, Incoming, Owner, Protocol, TlsInfo, address::canonical},
     counts::{self, HandshakeFailure},
     fault,
     identity::CHALLENGE,
