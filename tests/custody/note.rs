@@ -53,9 +53,11 @@ impl User {
         (got.status.code(), text(&got.stdout), text(&got.stderr))
     }
 
+    /// The notes there; `h3cast reload` has its sockets beside them.
     pub(crate) fn notes(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(self.run().join("h3cast")) else { return Vec::new() };
-        entries.map(|entry| entry.unwrap().path()).collect()
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
     }
 }
 
