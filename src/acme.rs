@@ -156,6 +156,12 @@ impl Acme {
         authority::https(&self.0).map(drop)
     }
 
+    /// The first of the names.
+    #[cfg(feature = "cli")]
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.0.names.first().map(String::as_str)
+    }
+
     fn store(&self) -> Store {
         Store::new(&self.0.folder, &self.0.directory, &self.0.names)
     }
@@ -168,7 +174,9 @@ impl Acme {
     pub fn identity(&self) -> Result<Identity, IdentityError> {
         let store = self.store();
         store.prepare(&self.0.names)?;
-        Identity::from_pem(store.certificate(), store.certificate())
+        let identity = Identity::from_pem(store.certificate(), store.certificate())?;
+        identity.is_reached_by_name();
+        Ok(identity)
     }
 
     /// Has certificates issued and renewed, as long as it is polled: at the time that the authority suggests (RFC 9773),

@@ -152,7 +152,7 @@ pub fn run() -> ExitCode {
     let (cli, given) = match parsed {
         Ok(parsed) => parsed,
         Err(failure) => {
-            complain(&failure.in_words());
+            log::fail(&failure.in_words());
             log::exit(failure.code)
         }
     };
@@ -180,7 +180,7 @@ pub fn run() -> ExitCode {
             let done = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(dispatch(cli, sockets, started))));
             let Ok(done) = done else {
                 // What it was has been said. Whatever it was at, no command stays.
-                complain("ended by a panic");
+                log::fail("ended by a panic");
                 log::exit(Failure::RUNNING)
             };
             // A blocking read of the terminal must not hold the program up.
@@ -192,7 +192,7 @@ pub fn run() -> ExitCode {
     let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            complain(&failure.in_words());
+            log::fail(&failure.in_words());
             ExitCode::from(failure.code)
         }
     };

@@ -24,7 +24,7 @@ use crate::{
 /// The longest wait that an authority may ask for, in seconds: a day.
 const LONGEST_WAIT: u64 = 86_400;
 /// What to do when the ACME server's own certificate is not trusted.
-const ADVICE: &str = "a CA of your own must be named as the one to trust";
+const ADVICE: &str = "a CA of your own is trusted if its certificate is named (`acme-ca`)";
 
 impl HttpClient for Https {
     fn request(

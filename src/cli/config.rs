@@ -19,6 +19,8 @@ use super::{Cli, Command, Failure};
 pub(super) const SOURCES: &str = "sources";
 /// The longest file, in bytes.
 const LONGEST: u64 = 1 << 20;
+/// Flags that are no keys.
+const NO_KEYS: &[&str] = &["config", "check", "help", "version"];
 /// How alike two names must be for one to be meant by the other.
 const ALIKE: f64 = 0.8;
 
@@ -174,7 +176,7 @@ impl Settings<'_> {
                 sources = self.sources(value.span().start, value.get_ref())?;
                 continue;
             }
-            let Some(arg) = known(name).filter(|_| !matches!(name, "config" | "check" | "help" | "version")) else {
+            let Some(arg) = known(name).filter(|_| !NO_KEYS.contains(&name)) else {
                 return Err(self.wrong(at, &unknown(name, serve.get_arguments().filter_map(clap::Arg::get_long))));
             };
             let arguments = self.values(name, arg, value.span().start, value.get_ref())?;
@@ -299,6 +301,10 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
 
 fn unknown<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
     let bare = name.trim_start_matches('-').replace('_', "-");
+    if NO_KEYS.contains(&&*bare) {
+        return format!("there is no setting `{name}`: --{bare} is for the command line only");
+    }
+    let names = names.filter(|known| !NO_KEYS.contains(known));
     let alike = names.map(|known| (strsim::jaro_winkler(&bare, known), known)).filter(|(alike, _)| *alike > ALIKE);
     match alike.max_by(|one, other| one.0.total_cmp(&other.0)) {
         Some((_, known)) => format!("there is no setting `{name}`: `{known}` is one"),
@@ -361,10 +367,7 @@ mod tests {
         let serve = Cli::command();
         let mut seen = 0;
         for arg in serve.get_arguments() {
-            let Some(name) = arg.get_long().filter(|name| !matches!(*name, "config" | "check" | "help" | "version"))
-            else {
-                continue;
-            };
+            let Some(name) = arg.get_long().filter(|name| !NO_KEYS.contains(name)) else { continue };
             let value = if is_switch(arg) { "true" } else { "'value'" };
             let text = format!("{name} = {value}");
             let expected = if is_switch(arg) { format!("--{name}") } else { format!("--{name}=value") };
@@ -381,7 +384,8 @@ mod tests {
             ("\nlisen = 'x'", "h3cast.toml:2: there is no setting `lisen`: `listen` is one"),
             ("publish_token = 'x'", "h3cast.toml:1: there is no setting `publish_token`: `publish-token` is one"),
             ("frobnicate = 1", "there is no setting `frobnicate`: `h3cast serve --help` has each as a flag"),
-            ("config = 'x'", "there is no setting `config`"),
+            ("config = 'x'", "there is no setting `config`: --config is for the command line only"),
+            ("check = true", "there is no setting `check`: --check is for the command line only"),
             ("listen = [\n'localhost:0',\n[1]]", "h3cast.toml:3: the list `listen` holds texts and numbers"),
             ("restart = 'yes'", "h3cast.toml:1: `restart` is true or false"),
             ("count = [1, 2]", "`count` takes one value, and no list"),

@@ -123,8 +123,17 @@ where
 
 /// Writes a line on standard error; when that fails, there is nobody to tell.
 pub(super) fn complain(text: &str) {
+    say(Level::WARN, text);
+}
+
+/// The same for what ends the program.
+pub(super) fn fail(text: &str) {
+    say(Level::ERROR, text);
+}
+
+fn say(level: Level, text: &str) {
     match json::is_chosen() {
-        true => put(json::plain(Level::WARN, text).as_bytes()),
+        true => put(json::plain(level, text).as_bytes()),
         false => write(&format!("h3cast: {}\n", Lines(text))),
     }
 }
@@ -170,7 +179,7 @@ pub(super) fn log_panics() {
         let text = describe(panic);
         match LIMIT.get() {
             Some(_) => error!("{text}"),
-            None => complain(&text),
+            None => fail(&text),
         }
         // The runtime is about to abort the process, since it cannot unwind: a panic while another one is
         // cleaned up after, as in a library whose locks are poisoned.

@@ -175,7 +175,8 @@ async fn serve(
         commands: commands.clone(),
         families,
     };
-    let announcement = announcement::text(server.addresses(), args.advertise.as_ref(), &shown, &readers, &identity);
+    let advertised = args.advertise.as_ref();
+    let announcement = announcement::text(server.addresses(), advertised, &shown, &readers, &identity, issuer.name());
     let announced = match args.logs.takes_stdout() {
         true => {
             // Those who read lines there would not know what to make of it.

@@ -74,7 +74,7 @@ pub(super) fn interrupted(
         let _ = interrupt.send(first);
         let _ = timeout(wait, signals.after(first)).await;
         before_exit();
-        log::complain(&first.in_words());
+        log::fail(&first.in_words());
         log::exit(first.code());
     })?;
     Ok(async {

@@ -111,6 +111,27 @@ async fn nothing_changes_when_anything_is_wrong() {
 }
 
 #[tokio::test]
+async fn what_takes_a_restart_must_be_able_to_start() {
+    let server = Serving::start(|dir| {
+        write(dir, "h3cast.toml", "sources = ['one=-']\n");
+        vec!["--config", "h3cast.toml"]
+    });
+    for (more, expected) in [
+        ("tokens = 'nowhere'", "nowhere"),
+        ("cert = 'no.pem'\nkey = 'no.key'", "no.pem"),
+        ("acme = 'cast.example'\nacme-ca = 'nowhere'", "--acme-ca"),
+    ] {
+        write(server.dir(), "h3cast.toml", &format!("sources = ['one=-']\n{more}\n"));
+        let text = refused(&server);
+        assert!(text.contains("has not changed anything") && text.contains(expected), "{more}: {text}");
+    }
+    write(server.dir(), "tokens", &format!("read=* {TOKEN}\n"));
+    write(server.dir(), "h3cast.toml", "sources = ['one=-']\ntokens = 'tokens'\n");
+    assert!(reloaded(&server).contains("needs a restart: --tokens\n"));
+    server.stop();
+}
+
+#[tokio::test]
 async fn the_server_that_is_meant_is_found() {
     let server = serve(SETTINGS);
     let path = socket(&server);

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io::{self, Seek, Write},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -14,6 +14,7 @@ use std::{
 use tracing::{info, warn};
 
 use super::outlet::Tell;
+use crate::cli::standard::write_all;
 
 /// For the owner, and for those of the group that read logs, as nginx's packages have it.
 #[cfg(unix)]
@@ -65,11 +66,30 @@ impl Write for LogFile {
         if bytes.is_empty() {
             return self.current().map(|_| 0);
         }
-        self.current()?.write(bytes)
+        let file = self.current()?;
+        match write_all(file, bytes) {
+            (Ok(()), at) => Ok(at),
+            (Err(error), 0) => Err(error),
+            // No part of a line stays, which no program could read.
+            (Err(error), at) => match cut(file, at) {
+                Ok(()) => Err(error),
+                Err(_) => Ok(at),
+            },
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Takes back what was appended last, so many bytes, if they are the last of a file.
+fn cut(file: &mut File, bytes: usize) -> io::Result<()> {
+    let (end, found) = (file.stream_position()?, file.metadata()?);
+    match end.checked_sub(bytes as u64) {
+        Some(begin) if found.is_file() && found.len() == end => file.set_len(begin),
+        // Another process has appended to it too, or it is no file.
+        _ => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
@@ -121,6 +141,7 @@ fn is_at(_: &File, path: &Path) -> bool {
 /// Says in the program's log that lines of another are lost: at once, then every 10 s, and at the end.
 pub(in crate::cli) fn telling(what: String) -> Tell {
     let (mut lost, mut since) = (0_u64, None::<Instant>);
+    let mut further = "";
     Box::new(move |lines, error| {
         lost += lines;
         let is_last = lines == 0;
@@ -130,11 +151,11 @@ pub(in crate::cli) fn telling(what: String) -> Tell {
         since = Some(Instant::now());
         let lines = if lost == 1 { "line" } else { "lines" };
         match error {
-            Some(error) => warn!("cannot write {what}: {error}: {lost} {lines} lost"),
-            None if is_last => warn!("{what}: {lost} more {lines} lost"),
-            None => warn!("{what} takes no more lines for now: {lost} {lines} lost"),
+            Some(error) => warn!("cannot write {what}: {error}: {lost} {further}{lines} lost"),
+            None if is_last => warn!("{what}: {lost} {further}{lines} lost"),
+            None => warn!("{what} takes no more lines for now: {lost} {further}{lines} lost"),
         }
-        lost = 0;
+        (lost, further) = (0, "further ");
     })
 }
 
@@ -166,6 +187,21 @@ mod tests {
         assert_eq!(read("access.log.1"), "before\none\n");
         assert_eq!(read("access.log.2"), "three\n");
         assert_eq!(read("access.log"), "four\n");
+    }
+
+    #[test]
+    fn a_part_of_a_line_is_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let mut file = append(&path).unwrap();
+        file.write_all(b"{}\n{\"a").unwrap();
+        cut(&mut file, 3).unwrap();
+        file.write_all(b"{}\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{}\n{}\n");
+        // Nothing of another process is.
+        append(&path).unwrap().write_all(b"other\n").unwrap();
+        assert!(cut(&mut file, 3).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{}\n{}\nother\n");
     }
 
     #[cfg(unix)]

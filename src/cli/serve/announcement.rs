@@ -32,28 +32,54 @@ pub(super) fn page_url(addresses: &Addresses, names: &[String]) -> String {
     }
 }
 
-/// The whole text. `feeds` are names, and patterns of names; `readers` says who can read them.
+/// The page at a name that a certificate authority issues the certificate for.
+fn issued_url(addresses: &Addresses, advertised: Option<&Advertise>, name: &str) -> String {
+    let at = advertised.map(ToString::to_string).or_else(|| addresses.tls.first().cloned()).unwrap_or_default();
+    match at.rsplit_once(':') {
+        None | Some((_, "443")) => format!("https://{name}/"),
+        Some((_, port)) => format!("https://{name}:{port}/"),
+    }
+}
+
+/// The whole text. `feeds` are names, and patterns of names; `readers` says who can read them; `issued` is a name that a
+/// certificate authority issues the certificate for.
 pub(super) fn text(
     addresses: &Addresses,
     advertised: Option<&Advertise>,
     feeds: &[String],
     readers: &str,
     identity: &Identity,
+    issued: Option<&str>,
 ) -> String {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     let interfaces: Vec<IpAddr> = interfaces.iter().map(if_addrs::Interface::ip).collect();
     let names = identity.current().names().to_vec();
-    let page = page_url(addresses, &names);
+    let page = match issued {
+        Some(name) => issued_url(addresses, advertised, name),
+        None => page_url(addresses, &names),
+    };
     let current = identity.certificate_for(browser::host(&page));
-    let certificate = [
-        ("certificate", format!("SHA-256 {} (DER)", current.hash().hex())),
-        ("public key", format!("SHA-256 {} (SPKI, base64)", current.spki_hash().base64())),
-    ];
-    let mut elsewhere = places(addresses, &page, &interfaces, &names);
+    let certificate = match issued {
+        // What stands in for it is soon replaced.
+        Some(_) if current.is_self_signed() => {
+            vec![("certificate", "not issued yet (the log tells when it is)".into())]
+        }
+        _ => vec![
+            ("certificate", format!("SHA-256 {} (DER)", current.hash().hex())),
+            ("public key", format!("SHA-256 {} (SPKI, base64)", current.spki_hash().base64())),
+        ],
+    };
+    // Browsers trust what an authority has issued, and find HTTP/3 by themselves.
+    let with_command = issued.is_none() && !addresses.udp.is_empty();
+    let mut elsewhere = places(addresses, &page, with_command);
+    if issued.is_none() {
+        let urls = addresses.tls.iter().flat_map(|at| network(at, &interfaces, &names));
+        elsewhere.extend(urls.map(|url| ("network".to_owned(), url)));
+    }
     elsewhere.extend(advertised.map(|at| ("advertised".to_owned(), advertised_url(at, &page))));
     let mut of_feeds = feed_lines(feeds, &page);
     of_feeds.push(("access".into(), readers.to_owned()));
-    let groups = [elsewhere, of_feeds, certificate.map(owned).into()];
+    let groups = [elsewhere, of_feeds, certificate.into_iter().map(owned).collect()];
     // What scripts wait for, and the address that works in any browser.
     let ready = addresses.http.as_ref().map_or_else(|| page.clone(), |http| format!("http://{http}/"));
     let mut text = format!("ready {ready}\n");
@@ -62,6 +88,9 @@ pub(super) fn text(
         for (label, value) in group {
             text += &format!("  {label:<14} {value}\n");
         }
+    }
+    if !with_command {
+        return text + "\n";
     }
     let chrome = browser::chrome_command(&page, &current.spki_hash());
     text + &format!("\n  Chrome with the page itself over HTTP/3:\n    {chrome}\n\n")
@@ -80,13 +109,15 @@ fn advertised_url(at: &Advertise, page: &str) -> String {
 }
 
 /// Where else the page is.
-fn places(addresses: &Addresses, page: &str, interfaces: &[IpAddr], names: &[String]) -> Vec<(String, String)> {
+fn places(addresses: &Addresses, page: &str, with_command: bool) -> Vec<(String, String)> {
     let mut places = Vec::new();
     if addresses.http.is_some() {
-        places.push(("over HTTP/3", format!("{page}  (with the Chrome command below)")));
+        places.push(match with_command {
+            true => ("over HTTP/3", format!("{page}  (with the Chrome command below)")),
+            false => ("over HTTPS", page.to_owned()),
+        });
     }
     places.extend(addresses.tls.iter().skip(1).map(|other| ("also at", format!("https://{other}/"))));
-    places.extend(addresses.tls.iter().flat_map(|at| network(at, interfaces, names)).map(|url| ("network", url)));
     places.into_iter().map(owned).collect()
 }
 
@@ -148,6 +179,29 @@ mod tests {
         );
         let many = lines(&["x"; 23]);
         assert_eq!((many.len(), many[20].as_str()), (21, "feeds https://localhost:4433/feeds lists 3 more"));
+    }
+
+    #[test]
+    fn a_certificate_of_an_authority_is_shown_by_its_name() {
+        let identity = Identity::localhost().unwrap();
+        let mut addresses = Addresses::default();
+        (addresses.tls, addresses.http) = (vec!["127.0.0.1:24443".into()], Some("localhost:80".into()));
+        addresses.udp = vec!["127.0.0.1:24443".parse().unwrap()];
+        let text = |addresses: &Addresses, advertised: Option<&str>, issued| {
+            let advertised = advertised.map(|at| at.parse().unwrap());
+            text(addresses, advertised.as_ref(), &["log".into()], "everyone", &identity, issued)
+        };
+        for (advertised, page) in [(None, "https://cast.example:24443/"), (Some(":443"), "https://cast.example/")] {
+            let issued = text(&addresses, advertised, Some("cast.example"));
+            assert!(issued.contains(&format!("over HTTPS     {page}\n")), "{issued}");
+            assert!(issued.contains("not issued yet") && !issued.contains("Chrome"), "{issued}");
+            assert!(!issued.contains("SHA-256") && !issued.contains("127.0.0.1"), "{issued}");
+        }
+        assert!(text(&addresses, None, None).contains("(with the Chrome command below)"));
+        // As systemd may have it.
+        addresses.udp.clear();
+        let without = text(&addresses, None, None);
+        assert!(!without.contains("HTTP/3") && without.contains("SHA-256"), "{without}");
     }
 
     #[test]

@@ -33,6 +33,11 @@ impl Issuer {
         Ok(Some(identity.map_err(|error| Failure::usage(flags::of_identity(error)))?))
     }
 
+    /// A name that it issues the certificate for.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.0.as_ref()?.name()
+    }
+
     pub(super) fn install(&self, app: App) -> App {
         match &self.0 {
             Some(acme) => app.challenges(acme.tokens()),

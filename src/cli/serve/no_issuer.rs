@@ -21,6 +21,10 @@ impl Issuer {
         Ok(None)
     }
 
+    pub(super) fn name(&self) -> Option<&str> {
+        None
+    }
+
     pub(super) fn install(&self, app: App) -> App {
         app
     }

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::{Histories, ServeArgs, check, control::Control, memory};
 use crate::{
-    Identity, Server,
+    Identity,
     app::AppHandle,
     auth::{Switch, Tokens},
     cli::{
@@ -69,6 +69,22 @@ const LIVE: &[&str] = &[
     "max-feeds",
     "feeds-per-client",
     "feed-idle",
+];
+
+/// Those that decide whether clients need tokens, and which.
+const TOKENS: &[&str] = &["tokens", "auth", "auth-secret", "auth-audience", "auth-ca", "auth-cookie", "public"];
+/// Those that decide which certificate is served.
+const CERTIFICATE: &[&str] = &[
+    "cert",
+    "key",
+    "certs",
+    "listen",
+    "advertise",
+    "acme",
+    "acme-directory",
+    "acme-ca",
+    "acme-contact",
+    "acme-challenge",
 ];
 
 /// Those whose values are not shown.
@@ -216,12 +232,11 @@ impl Reloader {
         let lasting = self.lasting(&now.args, &wanted);
         let (changed, restart): (Vec<&String>, Vec<_>) =
             names.into_iter().partition(|name| LIVE.contains(&name.as_str()) && !lasting.contains(&name.as_str()));
+        self.startable(&wanted, &restart).await?;
         let args = effective(&now.args, &wanted, &lasting);
         // The new settings, beside what stays as it is until a restart.
         check::settings(&self.sources, &args).await?;
-        let server = args.proxies.clone().apply(Server::builder(self.parts.identity.clone()));
-        let checked = server.limits(args.limits.limits()).check();
-        checked.map_err(|error| Failure::usage(flags::of_start(error)))?;
+        check::server(&args, self.parts.identity.clone())?;
         let tokens = self.tokens(&args).await?;
         let certificate = self.certificate(&args).await?;
         let memory = memory::limit(args.limits.memory.unwrap_or_default(), Histories::find(&self.sources, &args))?;
@@ -242,12 +257,26 @@ impl Reloader {
         Ok(Change { args, given, tokens, certificate, memory, outcome })
     }
 
+    /// Whether a server would start with what needs a restart, as far as `--check` looks: not again at what is read
+    /// for the server that runs.
+    async fn startable(&self, wanted: &ServeArgs, restart: &[&String]) -> Result<(), Failure> {
+        let is_any = |names: &[&str]| restart.iter().any(|name| names.contains(&name.as_str()));
+        if is_any(TOKENS) {
+            wanted.auth.tokens(None).await?;
+        }
+        let identity = match is_any(CERTIFICATE) {
+            true => check::identity(wanted).await?,
+            false => self.parts.identity.clone(),
+        };
+        check::server(wanted, identity)
+    }
+
     /// The settings that may change while the server runs, but not as they are wanted here.
     fn lasting(&self, now: &ServeArgs, wanted: &ServeArgs) -> Vec<&'static str> {
         let mut lasting = Vec::new();
         if now.auth.is_on() != wanted.auth.is_on() {
             // Whether clients need tokens at all.
-            lasting.extend(["tokens", "auth", "auth-secret", "auth-audience", "auth-ca", "auth-cookie", "public"]);
+            lasting.extend(TOKENS);
         }
         if now.certs.cert.is_some() != wanted.certs.cert.is_some() {
             lasting.extend(["cert", "key"]);

@@ -86,7 +86,7 @@ refusals! {
     /// A request needs a token, or its token is not valid (401).
     Unauthorized = "unauthorized": "no valid token was sent",
     /// The token does not allow what was asked for, or no token does (403).
-    Forbidden = "forbidden": "the token does not allow this",
+    Forbidden = "forbidden": "this client may not do this",
     /// It could not be decided what the client may do (503).
     Undecided = "undecided": "what this client may do could not be decided",
     /// A request named a host that is not this server (421).

@@ -39,6 +39,8 @@ pub(super) struct Keeping {
     stamp: Option<(Stamp, Instant)>,
     /// Nothing may be stored.
     abandoned: bool,
+    /// Clients come by names, whatever addresses the server listens at.
+    by_name: bool,
 }
 
 impl Identity {
@@ -71,14 +73,22 @@ impl Identity {
         self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner).abandoned = true;
     }
 
+    /// No address where a server listens is expected in the certificate: an authority issues it for names.
+    #[doc(hidden)]
+    pub fn is_reached_by_name(&self) {
+        self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner).by_name = true;
+    }
+
     /// Logs what will keep clients of a server at these hosts away, though it can serve.
     pub(crate) fn report(&self, hosts: &[String]) {
         let (Origin::Given { chain, .. } | Origin::Memory { chain }) = &self.0.origin else { return };
         let path = self.certificate_path();
-        for warning in own::warnings(chain, hosts) {
+        let mut keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_name = |host: &&String| host.as_str() != "localhost" && host.parse::<std::net::IpAddr>().is_err();
+        let hosts = hosts.iter().filter(|host| !keeping.by_name || is_name(host));
+        for warning in own::warnings(chain, &hosts.cloned().collect::<Vec<_>>()) {
             warn!(certificate = %path.display(), "the certificate: {warning}");
         }
-        let mut keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         keeping.look_at_dates(&self.current());
     }
 

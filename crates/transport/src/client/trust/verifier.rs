@@ -279,7 +279,10 @@ fn reason(name: &ServerName<'_>) -> impl Fn(rustls::Error) -> Reason {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 Reason::WrongName(name.clone())
             }
-            CertificateError::UnknownIssuer => Reason::Unknown,
+            // The latter two: a CA of the same name, with another key, is trusted.
+            CertificateError::UnknownIssuer
+            | CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => Reason::Unknown,
             CertificateError::Other(error) if error.to_string().contains("CaUsedAsEndEntity") => Reason::Unknown,
             CertificateError::Other(error) if error.to_string().contains("UnsupportedCriticalExtension") => {
                 Reason::Unusable("it has a critical extension that TLS clients like this one do not support".into())
