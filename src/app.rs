@@ -5,6 +5,9 @@ mod accept;
 mod asked;
 mod authorize;
 mod entry;
+#[cfg(feature = "cli")]
+#[cfg_attr(not(unix), allow(dead_code))]
+pub(crate) mod estate;
 mod file;
 mod guard;
 mod handle;

@@ -19,6 +19,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::Body as _;
 use serde_json::json;
 
+#[cfg(feature = "cli")]
+pub(super) use self::keys::Known;
 use self::{
     keys::Owner,
     known::{PublicationRequest, Said},
@@ -79,10 +81,10 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     // The publication first: it may take the place of one that runs.
     let owner = decided.access().named_by().map(|(token, name)| Owner::new(token, name));
     let said = Said { feed: feed.name(), account, owner, key, offset, shared: publisher.is_shared() };
-    let mut publication = publications.begin(said).await?;
+    let publication = publications.begin(said).await?;
     let _place = publications.place(account)?;
     let pieces = body.into_data_stream().map(|piece| piece.map_err(io::Error::other));
-    publish(publications, publisher, account, &mut publication, pieces, chunk.into(), &decided).await?;
+    publish(publications, publisher, account, &publication, pieces, chunk.into(), &decided).await?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(written(feed, &publication))).into_response())
 }
 

@@ -13,6 +13,8 @@ mod effect;
 mod feeding;
 #[cfg(feature = "jwt")]
 mod fetch;
+#[cfg_attr(not(unix), path = "serve/no_handover.rs")]
+mod handover;
 pub(super) mod here;
 mod histories;
 #[cfg_attr(not(feature = "acme"), path = "serve/no_issuer.rs")]
@@ -55,7 +57,7 @@ use crate::{
 };
 pub(super) use args::{ServeArgs, ServeCommand};
 use args::{setting_for, setting_of};
-use control::Control;
+use handover::{Changeover, Changing};
 use histories::Histories;
 use issuer::Issuer;
 use reload::{Hooks, Parts, Reloader};
@@ -123,6 +125,7 @@ async fn serve(
     let patterns = prepared.families.iter().map(|family| family.pattern().to_owned());
     let shown: Vec<String> = shown.into_iter().chain(patterns).collect();
     let readers = auth::readers(&args, &shown);
+    let asked = Changing::of(&args);
     let app = App::new(prepared.feeds.clone(), identity.clone()).stopping(stop.clone());
     let families = std::mem::take(&mut prepared.families);
     let app = families.iter().cloned().fold(app, App::family);
@@ -146,6 +149,10 @@ async fn serve(
     let help = "Lines of the log that were left out, being too many of a kind; and lines of it, of the access log and the TLS key log, and pieces of standard output that could not be written.";
     let app = app.counter("h3cast_log_lines_dropped_total", help, || log::dropped() as f64);
     let (app, room) = resources.install(app);
+    let Some(changeover) = stop.run_until_cancelled(Changeover::find(&asked, app.estate())).await else {
+        return Ok(());
+    };
+    let mut changeover = changeover?;
     let mut builder = Server::builder(identity.clone())
         .room(room)
         .grace(args.grace)
@@ -158,13 +165,15 @@ async fn serve(
     if let Some(keys) = keylog::found() {
         builder = builder.tls(move |tls| tls.key_log = keys.clone());
     }
-    let control = Control::listen(settings.1.control()).await?;
+    builder = changeover.inherit(builder);
     let (admission, app_handle) = (builder.admission().clone(), app.handle());
     let Some(built) = stop.run_until_cancelled(app.install(builder).build()).await else {
         abandon(identity).await;
         return Ok(());
     };
     let server = built.map_err(|error| Failure::usage(flags::of_start(error)))?;
+    let Some(completed) = stop.run_until_cancelled(changeover.complete(&server)).await else { return Ok(()) };
+    let control = changeover.listen(completed?).await?;
     let note = NoteKeeper::leave(server.addresses(), &identity).await;
     let parts = Parts {
         server: server.handle(),
@@ -221,6 +230,7 @@ async fn serve(
         ending.run_until_cancelled(tokio::time::sleep(args.drain)).await;
         ending.cancel();
     };
+    let yields = changeover.yielding(&server, stop.clone(), ending.clone());
     let serving = async {
         let served = server.run(ending.clone()).await;
         stop.cancel();
@@ -247,7 +257,7 @@ async fn serve(
     let watching = ending.run_until_cancelled(resources.watch(&admission));
     let issuing = issuer.keep(&identity, &ending);
     // Large, and rarely run.
-    let reloading = Box::pin(reloader.keep(reloads, control, &ending));
+    let reloading = Box::pin(reloader.keep(reloads, (control, yields), &ending));
     let all = async {
         tokio::join!(
             draining,

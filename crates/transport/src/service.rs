@@ -1,7 +1,7 @@
 //! What a server answers with, whatever the version of HTTP.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Context {
     /// Where connections are traced to.
     #[cfg(feature = "qlog")]
     pub(crate) qlog: Option<crate::quic::qlog::Qlog>,
+    /// Another server accepts what comes to the same sockets.
+    pub(crate) given: Arc<AtomicBool>,
     /// Send windows of QUIC grow: the application has set nothing of QUIC itself.
     pub(crate) grows: bool,
     /// Decides who gets in.

@@ -3,15 +3,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    hash::BuildHasher,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{chunk::Cursor, feed::Account};
+use crate::{
+    chunk::{Cursor, Epoch},
+    feed::Account,
+};
 
 /// How long a key is remembered after its last request, unless its client needs the room for others.
 pub(super) const KEEP: Duration = Duration::from_secs(3600);
@@ -31,7 +35,7 @@ pub(in crate::app) struct Extent {
 }
 
 /// A key of a feed, of one owner or of all who have no name. All of them may be long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct KeyId([u8; 16]);
 
 impl KeyId {
@@ -74,10 +78,23 @@ impl Owner {
 /// A request of a publication that runs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Run {
+    /// How far it has come.
+    progress: Arc<Mutex<Extent>>,
     /// Tells it to give way to the next one.
     pub(super) replaced: CancellationToken,
     /// Tells the next one that it has.
     pub(super) ended: CancellationToken,
+}
+
+impl Run {
+    /// One that continues there.
+    pub(super) fn at(progress: Extent) -> Self {
+        Self { progress: Arc::new(Mutex::new(progress)), ..Self::default() }
+    }
+
+    pub(super) fn progress(&self) -> MutexGuard<'_, Extent> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug)]
@@ -133,7 +150,41 @@ pub(super) struct Keys {
     /// How many each account has finished, if any: the largest is last.
     sizes: BTreeSet<(usize, Account)>,
     next: u64,
-    hasher: std::hash::RandomState,
+}
+
+/// A key as another process is told of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::app) struct Known {
+    id: KeyId,
+    account: Option<String>,
+    feed: u64,
+    /// By numbers of the run and in it.
+    first: Option<(u64, u64)>,
+    last: Option<(u64, u64)>,
+    chunks: u64,
+    bytes: u64,
+}
+
+impl Known {
+    fn new(id: KeyId, record: &Record) -> Self {
+        let Extent { first, last, chunks, bytes } = match &record.state {
+            State::Running(run) => *run.progress(),
+            State::Finished(..) => record.progress,
+        };
+        let numbers = |cursor: Cursor| (cursor.epoch.0, cursor.seq);
+        let account = record.account.name().map(String::from);
+        Self { id, account, feed: record.feed, first: first.map(numbers), last: last.map(numbers), chunks, bytes }
+    }
+
+    fn extent(&self) -> Extent {
+        let cursor = |(epoch, seq)| Cursor { epoch: Epoch(epoch), seq };
+        Extent { first: self.first.map(cursor), last: self.last.map(cursor), chunks: self.chunks, bytes: self.bytes }
+    }
+}
+
+/// A number for a feed that no client finds another one for: the same in every process.
+fn number_of(feed: &str) -> u64 {
+    first_half(Sha256::new().chain_update(feed)).iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 impl Keys {
@@ -145,7 +196,6 @@ impl Keys {
             held: HashMap::new(),
             sizes: BTreeSet::new(),
             next: 0,
-            hasher: std::hash::RandomState::new(),
         }
     }
 
@@ -181,7 +231,10 @@ impl Keys {
         progress: Extent,
         run: Run,
     ) -> Result<(), NoRoom> {
-        let feed = self.hasher.hash_one(feed);
+        self.run_of(id, account, number_of(feed), progress, run)
+    }
+
+    fn run_of(&mut self, id: KeyId, account: &Account, feed: u64, progress: Extent, run: Run) -> Result<(), NoRoom> {
         let known = self.records.get(&id);
         if !known.is_some_and(|record| record.account == *account && record.feed == feed) {
             let (is_new, of_feed) = (known.is_none(), self.held.get(account).and_then(|held| held.feeds.get(&feed)));
@@ -230,6 +283,26 @@ impl Keys {
         of_feed.running = of_feed.running.saturating_sub(1);
         of_feed.finished.insert(number);
         self.expire();
+    }
+
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    /// All of them, the oldest first.
+    pub(super) fn known(&self) -> Vec<Known> {
+        let finished = self.finished.values().filter_map(|id| Some((*id, self.records.get(id)?)));
+        let running = self.records.iter().filter(|(_, record)| matches!(record.state, State::Running(_)));
+        finished.chain(running.map(|(id, record)| (*id, record))).map(|(id, record)| Known::new(id, record)).collect()
+    }
+
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    /// Adds those that another process knew, as far as there is room for them.
+    pub(super) fn restore(&mut self, known: Vec<Known>) {
+        for known in known {
+            let account = known.account.as_deref().map_or_else(Account::unknown, Account::new);
+            let extent = known.extent();
+            if self.run_of(known.id, &account, known.feed, extent, Run::default()).is_ok() {
+                self.finish(known.id, extent);
+            }
+        }
     }
 
     /// Forgets a key.
@@ -385,6 +458,38 @@ mod tests {
         keys.finish(key(7), progress);
         check(&keys);
         assert!(!keys.held.contains_key(&account(1)));
+    }
+
+    #[tokio::test]
+    async fn another_process_continues_what_is_known() {
+        let limits = KeyLimits { all: 100, each: 10 };
+        let mut old = Keys::new(limits);
+        publish(&mut old, &account(1), "feed", 1).unwrap();
+        publish(&mut old, &Account::unknown(), "feed", 2).unwrap();
+        let run = Run::at(Extent { bytes: 5, ..Extent::default() });
+        old.run(key(3), &account(1), "feed", Extent::default(), run.clone()).unwrap();
+        // How far it has come by now.
+        run.progress().bytes = 9;
+        run.progress().last = Some(Cursor { epoch: Epoch(7), seq: 4 });
+        let told = serde_json::to_string(&old.known()).unwrap();
+        let mut new = Keys::new(limits);
+        new.restore(serde_json::from_str(&told).unwrap());
+        check(&new);
+        assert_eq!(new.progress(key(1)).unwrap().bytes, 2);
+        assert_eq!(new.progress(key(2)).unwrap().bytes, 3);
+        let Extent { last, bytes, .. } = new.progress(key(3)).unwrap();
+        assert_eq!((last, bytes), (Some(Cursor { epoch: Epoch(7), seq: 4 }), 9));
+        assert!(new.running(key(3)).is_none());
+        // They count for the same clients and feeds.
+        for number in 10..20 {
+            publish(&mut new, &account(1), "feed", number).unwrap();
+        }
+        assert!(new.progress(key(1)).is_none() && new.progress(key(2)).is_some());
+        // Fewer, where there is less room: the latest.
+        let mut small = Keys::new(KeyLimits { all: 1, each: 1 });
+        small.restore(serde_json::from_str(&told).unwrap());
+        check(&small);
+        assert!(small.progress(key(3)).is_some());
     }
 
     #[tokio::test(start_paused = true)]

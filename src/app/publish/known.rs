@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Problem,
-    keys::{Extent, KeyId, KeyLimits, Keys, NoRoom, Owner, Run},
+    keys::{Extent, KeyId, KeyLimits, Keys, Known, NoRoom, Owner, Run},
 };
 use crate::{chunk::Cursor, feed::Account};
 
@@ -26,7 +26,6 @@ enum Begun {
 pub(super) struct PublicationRequest {
     known: Arc<Ledger>,
     key: Option<Key>,
-    progress: Extent,
     skip: u64,
     run: Run,
 }
@@ -65,6 +64,18 @@ impl Ledger {
         self.lock().set_limits(limits);
     }
 
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    /// What another process is told of them.
+    pub(super) fn known(&self) -> Vec<Known> {
+        self.lock().known()
+    }
+
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    /// Continues those that another process knew.
+    pub(super) fn restore(&self, known: Vec<Known>) {
+        self.lock().restore(known);
+    }
+
     /// How many keys it knows.
     pub(super) fn len(&self) -> usize {
         self.lock().len()
@@ -75,8 +86,7 @@ impl Ledger {
     pub(super) async fn begin(self: &Arc<Self>, said: Said<'_>) -> Result<PublicationRequest, Problem> {
         let offset = said.offset.unwrap_or_default();
         let Some(key) = &said.key else {
-            let (progress, run) = (Extent::default(), Run::default());
-            return Ok(PublicationRequest { known: self.clone(), key: None, progress, skip: 0, run });
+            return Ok(PublicationRequest { known: self.clone(), key: None, skip: 0, run: Run::default() });
         };
         let id = KeyId::of(said.feed, said.owner.as_ref(), key);
         loop {
@@ -86,7 +96,7 @@ impl Ledger {
                     let prefix = said.owner.map(Owner::prefix).unwrap_or_default();
                     let key = Key { id, name: format!("{prefix}{}/{key}", said.feed) };
                     let skip = progress.bytes - offset;
-                    return Ok(PublicationRequest { known: self.clone(), key: Some(key), progress, skip, run });
+                    return Ok(PublicationRequest { known: self.clone(), key: Some(key), skip, run });
                 }
             }
         }
@@ -111,7 +121,7 @@ impl Ledger {
             );
             return Err(Problem::new(StatusCode::CONFLICT, text));
         }
-        let run = Run::default();
+        let run = Run::at(progress);
         keys.run(id, said.account, said.feed, progress, run.clone()).map_err(|NoRoom| {
             let text = "all Idempotency-Keys that are remembered are in use: try again when one of the publications has \
                         ended, or publish without one";
@@ -140,25 +150,27 @@ impl PublicationRequest {
     /// By what the next chunk is known when the publication is sent again, here or to another server: where it
     /// begins. The body may be cut otherwise then.
     pub(super) fn id(&self) -> Option<String> {
-        Some(format!("{}/{}", self.key.as_ref()?.name, self.progress.bytes))
+        Some(format!("{}/{}", self.key.as_ref()?.name, self.progress().bytes))
     }
 
     pub(super) fn progress(&self) -> Extent {
-        self.progress
+        *self.run.progress()
     }
 
-    pub(super) fn add(&mut self, cursor: Cursor, bytes: usize) {
-        self.progress.first.get_or_insert(cursor);
-        self.progress.last = Some(cursor);
-        self.progress.chunks += 1;
-        self.progress.bytes += bytes as u64;
+    pub(super) fn add(&self, cursor: Cursor, bytes: usize) {
+        let mut progress = self.run.progress();
+        progress.first.get_or_insert(cursor);
+        progress.last = Some(cursor);
+        progress.chunks += 1;
+        progress.bytes += bytes as u64;
     }
 }
 
 impl Drop for PublicationRequest {
     fn drop(&mut self) {
         if let Some(key) = &self.key {
-            self.known.lock().finish(key.id, self.progress);
+            let progress = self.progress();
+            self.known.lock().finish(key.id, progress);
             self.run.ended.cancel();
         }
     }

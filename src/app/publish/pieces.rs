@@ -17,7 +17,7 @@ use super::{Publications, known::PublicationRequest};
 use crate::{
     admission::Refusal,
     app::{Problem, authorize::Decided},
-    feed::{Account, FeedError, PublishError, Publisher},
+    feed::{Account, FeedError, PublishError, Publisher, Receipt},
     source::chunker::{Chunker, Chunking},
 };
 
@@ -26,7 +26,7 @@ pub(super) async fn publish(
     publications: &Publications,
     publisher: &Publisher,
     account: &Account,
-    publication: &mut PublicationRequest,
+    publication: &PublicationRequest,
     pieces: impl Stream<Item = io::Result<Bytes>>,
     chunking: Chunking,
     decided: &Decided,
@@ -63,9 +63,9 @@ pub(super) async fn publish(
             let Some(mut chunk) = chunks.next().await? else { return Ok(()) };
             while kept < chunk.len() {
                 chunk.advance(kept);
-                let receipt = publisher.publish_as(chunk.clone(), || publication.id()).await?;
-                publication.add(receipt.cursor, receipt.size);
-                kept = receipt.size;
+                // Noted at once: what takes the feed over must know of each chunk whose it is.
+                let note = |receipt: Receipt| publication.add(receipt.cursor, receipt.size);
+                kept = publisher.publish_noted(chunk.clone(), || publication.id(), note).await?.size;
             }
             kept -= chunk.len();
         }

@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    keys::KeyLimits,
+    keys::{KeyLimits, Known},
     known::{Ledger, PublicationRequest, Said},
 };
 use crate::{
@@ -140,6 +140,18 @@ impl Publications {
     /// How many publications run, and how many keys are remembered.
     pub(in crate::app) fn counts(&self) -> (usize, usize) {
         (self.places.taken(), self.known.len())
+    }
+
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    /// What is known of publications by their keys, for another process.
+    pub(in crate::app) fn known(&self) -> Vec<Known> {
+        self.known.known()
+    }
+
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    /// Continues what another process knew.
+    pub(in crate::app) fn restore(&self, known: Vec<Known>) {
+        self.known.restore(known);
     }
 
     pub(in crate::app) fn token(&mut self, token: Option<&str>) {

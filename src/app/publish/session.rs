@@ -75,7 +75,7 @@ async fn one_stream(
         let _place = publications.place(account)?;
         let shared = publisher.is_shared();
         let said = Said { feed: feed.name(), account, owner: None, key: None, offset: None, shared };
-        let mut publication = publications.begin(said).await?;
+        let publication = publications.begin(said).await?;
         let seen = (&mut stream, &mut noted, &mut is_gone);
         let pieces = stream::unfold(seen, |(stream, noted, is_gone)| async move {
             let piece = stream.read_bytes(usize::MAX).await.map_err(io::Error::other).transpose()?;
@@ -86,7 +86,7 @@ async fn one_stream(
             }
             Some((piece, (stream, noted, is_gone)))
         });
-        publish(publications, publisher, account, &mut publication, pieces, cut.into(), decided).await?;
+        publish(publications, publisher, account, &publication, pieces, cut.into(), decided).await?;
         Ok::<_, Problem>(written(feed, &publication))
     };
     let answer = match done.await {

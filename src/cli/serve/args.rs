@@ -48,6 +48,11 @@ pub(in crate::cli) struct ServeArgs {
     #[cfg(unix)]
     #[arg(long, env = "H3CAST_CONTROL", value_name = "PATH|off", value_parser = super::control::parse)]
     pub(super) control: Option<super::control::Where>,
+    /// Take over from the server that listens at these addresses now, or at the socket of --control: its ports, the
+    /// feeds that clients write, and their viewers, without losing a chunk. Starts from scratch if there is none.
+    #[cfg(unix)]
+    #[arg(long, env = "H3CAST_TAKE_OVER")]
+    pub(super) take_over: bool,
     /// Where to listen, UDP and TCP: HTTP/3, WebTransport, HTTP/2 and 1.1. Can be repeated. `localhost` is
     /// both 127.0.0.1 and [::1]; port 0 picks a free port. [default: localhost:4433, or the sockets that systemd
     /// passes]

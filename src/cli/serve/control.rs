@@ -1,4 +1,4 @@
-//! Where `h3cast reload` reaches the server: a Unix socket, for the server's own user and root alone.
+//! Where `h3cast reload`, and a server that takes over, reach the server: a Unix socket, for the server's own user and root alone.
 
 use std::{
     fs, io,
@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::reload::Outcome;
+use super::{handover::TAKE_OVER, reload::Outcome};
 use crate::{cli::Failure, note};
 
 /// What a client asks for, in a line.
@@ -89,12 +89,13 @@ fn inode(path: &Path) -> Option<(u64, u64)> {
 
 impl Control {
     /// Listens where that was said, or in the first folder where it can. A server without one is reached by SIGUSR1.
-    pub(super) async fn listen(wanted: Option<&Where>) -> Result<Option<Self>, Failure> {
+    /// In place of the server that was taken over, if `replaces`.
+    pub(super) async fn listen(wanted: Option<&Where>, replaces: bool) -> Result<Option<Self>, Failure> {
         let wanted = wanted.cloned();
         // The folder may be on a network.
         let bound = tokio::task::spawn_blocking(move || match wanted {
             Some(Where::Off) => Ok(None),
-            Some(Where::At(path)) => match bind(&path) {
+            Some(Where::At(path)) => match if replaces { replace(&path) } else { bind(&path) } {
                 Ok(listener) => Ok(Some((listener, path))),
                 Err(error) => {
                     let text = format!("--control: cannot listen at {}: {error}", path.display());
@@ -109,11 +110,11 @@ impl Control {
     }
 
     /// Answers clients, one after the other.
-    pub(super) async fn answer(&self, reload: impl AsyncFn() -> Outcome) -> ! {
+    pub(super) async fn answer(&self, reload: impl AsyncFn() -> Outcome, take_over: impl AsyncFn(UnixStream)) -> ! {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    if let Err(error) = answer_one(stream, &reload).await {
+                    if let Err(error) = answer_one(stream, &reload, &take_over).await {
                         debug!(%error, "a client of the control socket was not answered");
                     }
                 }
@@ -126,7 +127,11 @@ impl Control {
     }
 }
 
-async fn answer_one(stream: UnixStream, reload: &impl AsyncFn() -> Outcome) -> io::Result<()> {
+async fn answer_one(
+    stream: UnixStream,
+    reload: &impl AsyncFn() -> Outcome,
+    take_over: &impl AsyncFn(UnixStream),
+) -> io::Result<()> {
     let (peer, own) = (stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw());
     if peer != own && peer != 0 {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {peer} may not ask for that")));
@@ -134,6 +139,11 @@ async fn answer_one(stream: UnixStream, reload: &impl AsyncFn() -> Outcome) -> i
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     timeout(PATIENCE, (&mut stream).take(64).read_line(&mut line)).await??;
+    if line.trim_end() == TAKE_OVER {
+        // It says nothing more before it is answered.
+        take_over(stream.into_inner()).await;
+        return Ok(());
+    }
     let outcome = match line.trim_end() {
         RELOAD => reload().await,
         _ => {
@@ -176,6 +186,16 @@ fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     // Where that has no effect, clients are still told apart by their user.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Binds a socket in place of another server's.
+fn replace(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let own = path.with_file_name(name);
+    let listener = bind(&own)?;
+    fs::rename(&own, path).inspect_err(|_| _ = fs::remove_file(&own))?;
     Ok(listener)
 }
 

@@ -7,16 +7,15 @@ use crate::cli::Failure;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Where {}
 
+/// Nobody connects.
+pub(super) enum Stream {}
+
 /// No socket.
 #[derive(Debug)]
 pub(super) enum Control {}
 
 impl Control {
-    pub(super) async fn listen(_: Option<&Where>) -> Result<Option<Self>, Failure> {
-        Ok(None)
-    }
-
-    pub(super) async fn answer(&self, _: impl AsyncFn() -> Outcome) -> ! {
+    pub(super) async fn answer(&self, _: impl AsyncFn() -> Outcome, _: impl AsyncFn(Stream)) -> ! {
         match *self {}
     }
 }

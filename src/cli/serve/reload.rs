@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Histories, ServeArgs, check, control::Control, memory};
+use super::{Histories, ServeArgs, check, control::Control, handover::Yields, memory};
 use crate::{
     Identity,
     app::AppHandle,
@@ -171,8 +171,14 @@ impl Reloader {
         Self { started, sources, parts, hooks, now }
     }
 
-    /// Reads the settings again whenever that is asked for, by a signal or at the control socket, until `stop`.
-    pub(super) async fn keep(&self, reloads: Reloads, control: Option<Control>, stop: &CancellationToken) {
+    /// Reads the settings again whenever that is asked for, by a signal or at the control socket, until `stop`. Another
+    /// server that asks there takes over.
+    pub(super) async fn keep(
+        &self,
+        reloads: Reloads,
+        (control, yields): (Option<Control>, Option<Yields>),
+        stop: &CancellationToken,
+    ) {
         let mut restarts = Restarts::new("the task that reads settings again");
         let reloads = Mutex::new(reloads);
         let keeping = || async {
@@ -185,7 +191,14 @@ impl Reloader {
             };
             let by_control = async {
                 match &control {
-                    Some(control) => control.answer(async || Box::pin(self.reload()).await).await,
+                    Some(control) => {
+                        let take_over = async |stream| {
+                            if let Some(yields) = &yields {
+                                yields.to(stream).await;
+                            }
+                        };
+                        control.answer(async || Box::pin(self.reload()).await, take_over).await
+                    }
                     None => std::future::pending().await,
                 }
             };

@@ -5,7 +5,10 @@ use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     os::unix::net::UnixDatagram,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tracing::warn;
@@ -47,6 +50,7 @@ pub struct Handover(Arc<Sockets>);
 struct Sockets {
     udp: Vec<Arc<Relay>>,
     tcp: Vec<TcpListener>,
+    given: Arc<AtomicBool>,
 }
 
 /// What one server has from another.
@@ -85,6 +89,7 @@ pub struct Line {
 pub struct Offer {
     /// Where each socket is bound, and the end of the line to this server.
     lines: Vec<(SocketAddr, Arc<Relay>, UnixDatagram)>,
+    given: Arc<AtomicBool>,
 }
 
 impl Inherited {
@@ -130,8 +135,8 @@ impl Line {
 }
 
 impl Handover {
-    pub(super) fn new(udp: Vec<Arc<Relay>>, tcp: Vec<TcpListener>) -> io::Result<Self> {
-        Ok(Self(Arc::new(Sockets { udp, tcp })))
+    pub(super) fn new(udp: Vec<Arc<Relay>>, tcp: Vec<TcpListener>, given: Arc<AtomicBool>) -> Self {
+        Self(Arc::new(Sockets { udp, tcp, given }))
     }
 
     /// Duplicates of the sockets for another server, and what is to be done when it has them. The server keeps running.
@@ -155,7 +160,7 @@ impl Handover {
         for tcp in &self.0.tcp {
             inherited.tcp.push(tcp.try_clone()?);
         }
-        Ok((Offer { lines }, inherited))
+        Ok((Offer { lines, given: self.0.given.clone() }, inherited))
     }
 }
 
@@ -167,7 +172,8 @@ impl Offer {
     }
 
     /// Leaves the UDP sockets at these addresses, those of the new server, to it. From now on this server gets the
-    /// packets of its connections from there. It must be stopped too, as it accepts TCP connections until then.
+    /// packets of its connections from there. It must be stopped too, as it accepts TCP connections until then; those
+    /// that wait are left to the new one.
     ///
     /// # Errors
     ///
@@ -178,6 +184,7 @@ impl Offer {
     ///
     /// Outside of a Tokio runtime.
     pub fn accept(mut self, udp: &[SocketAddr]) -> io::Result<()> {
+        self.given.store(true, Ordering::Release);
         let taken = std::mem::take(&mut self.lines).into_iter().filter(|(address, ..)| udp.contains(address));
         taken.map(|(_, relay, line)| relay.give(line)).fold(Ok(()), Result::and)
     }

@@ -133,7 +133,8 @@ impl Server {
     #[cfg(unix)]
     pub fn handover(&self) -> std::io::Result<Handover> {
         let relays = self.endpoints.iter().map(|(endpoint, _)| endpoint.relay().clone());
-        Handover::new(relays.collect(), self.tcp.iter().map(tcp::Listener::duplicate).collect::<Result<_, _>>()?)
+        let tcp = self.tcp.iter().map(tcp::Listener::duplicate).collect::<Result<_, _>>()?;
+        Ok(Handover::new(relays.collect(), tcp, self.context.given.clone()))
     }
 
     /// Serves until the process ends: [`run`](Self::run) without a stop.

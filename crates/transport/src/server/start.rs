@@ -112,6 +112,7 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
     let trusted = proxies.clone();
     let exempt = move |address| trusted.read().unwrap_or_else(PoisonError::into_inner).contains(address);
     let context = Context {
+        given: Arc::default(),
         grows,
         service: builder.service,
         handlers: builder.handlers,

@@ -1,6 +1,10 @@
 //! Accepts connections over TCP.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{
     io::AsyncWriteExt,
@@ -142,6 +146,9 @@ async fn accept_all(
     // The one that waits for a place.
     let mut arrived = None;
     loop {
+        if stop.is_cancelled() && context.given.load(Ordering::Acquire) {
+            return;
+        }
         let accepted = tokio::select! {
             biased;
             // Not while one waits for a place: it has asked one to make room, and would ask the next.
@@ -187,7 +194,12 @@ async fn accept_all(
             let local = stream.local_addr().ok();
             let opening = async {
                 // Another listener may have been faster.
-                stop.run_until_cancelled(place.wait()).await.ok_or(())?;
+                tokio::select! {
+                    biased;
+                    // Most have one: they are answered, though the server stops.
+                    () = place.wait() => {}
+                    () = stop.cancelled() => return Err(()),
+                }
                 if !how.announced {
                     return Ok(None);
                 }

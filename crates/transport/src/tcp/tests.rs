@@ -52,6 +52,7 @@ fn one_connection(stop: CancellationToken) -> tokio::io::DuplexStream {
 /// Serves one connection.
 fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
     let context = Context {
+        given: Arc::default(),
         grows: true,
         service: tower::util::BoxCloneSyncService::new(router),
         handlers: Handlers::default(),

@@ -1,0 +1,190 @@
+//! What two servers tell one another: messages in JSON, each after its length, and the chunks of histories.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest},
+    net::UnixStream,
+};
+
+use crate::{
+    app::estate::KnownPublications,
+    chunk::{Chunk, Epoch},
+    feed::History,
+};
+
+/// The version of all this.
+pub(super) const VERSION: u32 = 1;
+/// The longest message, in bytes: 100,000 keys of publications have some 20 MB.
+const LONGEST: u32 = 256 << 20;
+/// So many descriptors are sent at once, as the system allows (`SCM_MAX_FD`).
+const MOST_SOCKETS: usize = 253;
+
+/// The old server's sockets. Their descriptors come with it: for each UDP socket itself and its lines, then TCP.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Offer {
+    pub(super) version: u32,
+    pub(super) pid: u32,
+    /// How packets are recognised that are for the servers at the other ends of its lines.
+    pub(super) udp: Vec<Vec<Vec<u8>>>,
+    pub(super) tcp: usize,
+}
+
+/// From the new server.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ToOld {
+    /// It could serve now, and will read these.
+    Ready { udp: Vec<SocketAddr> },
+    /// It has the feeds.
+    Taken,
+}
+
+/// From the old server, after its offer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ToNew {
+    /// The chunks of the feeds follow.
+    State {
+        feeds: Vec<FeedState>,
+        publications: KnownPublications,
+    },
+    Go,
+    /// It keeps serving.
+    Refused {
+        why: String,
+    },
+}
+
+/// A feed without its chunks.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct FeedState {
+    pub(super) name: String,
+    pub(super) epoch: u64,
+    pub(super) next: u64,
+    /// How many chunks follow.
+    pub(super) chunks: u64,
+}
+
+impl FeedState {
+    pub(super) fn new(name: &str, history: &History) -> Self {
+        Self { name: name.into(), epoch: history.epoch.0, next: history.next, chunks: history.chunks.len() as u64 }
+    }
+
+    /// Reads what follows of it.
+    pub(super) async fn read_chunks(&self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<History> {
+        let first = self.next.checked_sub(self.chunks).ok_or_else(|| invalid("a history before its beginning"))?;
+        let mut chunks = Vec::new();
+        for seq in first..self.next {
+            let time = UNIX_EPOCH + Duration::from_micros(from.read_u64().await?);
+            let length = from.read_u32().await?;
+            let bytes = read_bytes(from, length).await?;
+            chunks.push(Arc::new(Chunk::published_at(seq, time, bytes)));
+        }
+        Ok(History::new(Epoch(self.epoch), self.next, chunks))
+    }
+}
+
+/// Writes the chunks of a feed, without their numbers: they follow one another.
+pub(super) async fn write_chunks(to: &mut (impl AsyncWrite + Unpin), history: &History) -> io::Result<()> {
+    for chunk in &history.chunks {
+        to.write_u64(chunk.micros()).await?;
+        let length = u32::try_from(chunk.bytes.len()).map_err(io::Error::other)?;
+        to.write_u32(length).await?;
+        to.write_all(&chunk.bytes).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_vec(message)?;
+    to.write_u32(length_of(&text)?).await?;
+    to.write_all(&text).await?;
+    to.flush().await
+}
+
+pub(super) async fn read<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<T> {
+    let length = from.read_u32().await?;
+    if length > LONGEST {
+        return Err(invalid("a message without end"));
+    }
+    Ok(serde_json::from_slice(&read_bytes(from, length).await?)?)
+}
+
+/// No more memory than what has come.
+async fn read_bytes(from: &mut (impl AsyncRead + Unpin), length: u32) -> io::Result<Bytes> {
+    let mut bytes = Vec::new();
+    if from.take(length.into()).read_to_end(&mut bytes).await? < length as usize {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    bytes.shrink_to_fit();
+    Ok(bytes.into())
+}
+
+/// Writes a message with descriptors.
+pub(super) async fn write_sockets(
+    to: &mut UnixStream,
+    message: &impl Serialize,
+    sockets: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let text = serde_json::to_vec(message)?;
+    let length = length_of(&text)?.to_be_bytes();
+    if sockets.len() > MOST_SOCKETS {
+        return Err(invalid("more sockets than can be sent at once"));
+    }
+    let sent = to.async_io(Interest::WRITABLE, || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(sockets));
+        Ok(rustix::net::sendmsg(to.as_fd(), &[IoSlice::new(&length)], &mut control, SendFlags::NOSIGNAL)?)
+    });
+    let sent = sent.await?;
+    to.write_all(&length[sent..]).await?;
+    to.write_all(&text).await
+}
+
+/// Reads a message with descriptors.
+pub(super) async fn read_sockets<T: DeserializeOwned>(from: &mut UnixStream) -> io::Result<(T, Vec<OwnedFd>)> {
+    let mut length = [0; 4];
+    let mut sockets = Vec::new();
+    let come = from.async_io(Interest::READABLE, || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut into = [IoSliceMut::new(&mut length)];
+        let come = rustix::net::recvmsg(from.as_fd(), &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                sockets.extend(descriptors);
+            }
+        }
+        Ok(come.bytes)
+    });
+    let come = come.await?;
+    if come == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    from.read_exact(&mut length[come..]).await?;
+    let length = u32::from_be_bytes(length);
+    if length > LONGEST {
+        return Err(invalid("a message without end"));
+    }
+    Ok((serde_json::from_slice(&read_bytes(from, length).await?)?, sockets))
+}
+
+fn length_of(text: &[u8]) -> io::Result<u32> {
+    u32::try_from(text.len()).ok().filter(|length| *length <= LONGEST).ok_or_else(|| invalid("too long a message"))
+}
+
+pub(super) fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}

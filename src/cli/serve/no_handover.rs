@@ -1,0 +1,47 @@
+//! Where no server takes over from another.
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    args::ServeArgs,
+    control::{Control, Stream},
+};
+use crate::{Server, app::estate::Estate, cli::Failure, server::ServerBuilder};
+
+pub(super) struct Changing;
+
+impl Changing {
+    pub(super) fn of(_: &ServeArgs) -> Self {
+        Self
+    }
+}
+
+pub(super) struct Changeover;
+
+impl Changeover {
+    pub(super) async fn find(_: &Changing, _: Estate) -> Result<Self, Failure> {
+        Ok(Self)
+    }
+
+    pub(super) fn inherit(&mut self, builder: ServerBuilder) -> ServerBuilder {
+        builder
+    }
+
+    pub(super) async fn complete(&mut self, _: &Server) -> Result<bool, Failure> {
+        Ok(false)
+    }
+
+    pub(super) async fn listen(&self, _: bool) -> Result<Option<Control>, Failure> {
+        Ok(None)
+    }
+
+    pub(super) fn yielding(self, _: &Server, _: CancellationToken, _: CancellationToken) -> Option<Yields> {
+        None
+    }
+}
+
+pub(super) enum Yields {}
+
+impl Yields {
+    pub(super) async fn to(&self, _: Stream) {}
+}

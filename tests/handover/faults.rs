@@ -1,0 +1,114 @@
+//! What goes wrong while one server takes over from another.
+
+use std::os::unix::fs::PermissionsExt;
+
+use h3cast::{
+    chunk::Cursor,
+    client::{Connection, Viewer, viewer::Event},
+};
+use http::Method;
+
+use crate::process::{Place, Process, soon};
+
+/// Publishes a line, and gives the cursor of its chunk.
+async fn publish(place: &Place, line: &str) -> Cursor {
+    let connection = soon("a connection", Connection::open(&place.uri("/"), &place.trust())).await.unwrap();
+    let request = http::Request::builder().method(Method::POST).uri(place.uri("/stream")).body(()).unwrap();
+    let (mut body, response) = soon("the request", connection.send_request(request)).await.unwrap();
+    soon("the line", body.send(format!("{line}\n").into())).await.unwrap();
+    soon("the end", body.finish()).await.unwrap();
+    let mut response = soon("the answer", response).await.unwrap();
+    assert_eq!(response.status, 200);
+    let mut text = Vec::new();
+    while let Some(bytes) = soon("the answer", response.body.next()).await.unwrap() {
+        text.extend_from_slice(&bytes);
+    }
+    let answer: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    answer["last"].as_str().unwrap().parse().unwrap()
+}
+
+/// The next chunk of a viewer that is never lost.
+async fn chunk(viewer: &mut Viewer) -> String {
+    loop {
+        match soon("a chunk", viewer.next()).await.unwrap() {
+            Some(Event::Chunk { bytes, .. }) => return String::from_utf8(bytes.to_vec()).unwrap(),
+            Some(Event::Opened { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_stays_an_error() {
+    let (place, _first) = Process::first(&["publish"]).await;
+    let mut rival = place.rival(&["publish", "--control=off"]);
+    rival.ended(2).await;
+    rival.says("is in use by another program");
+    let mut blind = place.rival(&["publish", "--control=off", "--take-over"]);
+    blind.ended(2).await;
+    blind.says("give the socket that the old one has");
+    let mode = std::fs::metadata(place.control()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn with_no_server_there_it_starts_from_scratch() {
+    let (place, first) = Process::first(&["publish"]).await;
+    first.stop().await;
+    let mut second = place.next(&["publish"]);
+    second.ready().await;
+    second.says("starting from scratch");
+    assert_eq!(publish(&place, "a").await.seq, 0);
+}
+
+#[tokio::test]
+async fn a_new_server_that_fails_changes_nothing() {
+    let (place, mut first) = Process::first(&["publish"]).await;
+    let mut viewer = Viewer::new(&place.uri("/stream?from=start"), place.trust()).unwrap();
+    let cursor = publish(&place, "a").await;
+    assert_eq!(chunk(&mut viewer).await, "a\n");
+    // Before it has asked for anything, when it has the sockets, and when it has the feeds too.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let redirect = format!("--redirect={}", taken.local_addr().unwrap());
+    let mut second = place.next(&["publish", "--static=missing"]);
+    second.ended(2).await;
+    let mut second = place.next(&["publish", &redirect]);
+    second.ended(2).await;
+    second.says("is in use by another program");
+    let mut second = place.stopped_at("take-over", &["publish"]).await;
+    let waiting = tokio::spawn({
+        let place = place.clone();
+        async move { publish(&place, "b").await }
+    });
+    // It cannot come before the new server has failed: nothing of it is published meanwhile.
+    second.kill();
+    assert_eq!(waiting.await.unwrap(), Cursor { seq: 1, ..cursor });
+    assert_eq!(chunk(&mut viewer).await, "b\n");
+    first.says("this one keeps serving");
+    // And the next one takes over.
+    let mut third = place.next(&["publish"]);
+    third.ready().await;
+    first.ended(0).await;
+    assert_eq!(publish(&place, "c").await, Cursor { seq: 2, ..cursor });
+    third.stop().await;
+}
+
+#[tokio::test]
+async fn an_old_server_that_is_killed_leaves_its_ports() {
+    for (fault, seq, said) in [
+        ("hand-over", 0, "ended before it had handed over: its feeds start over"),
+        ("hand-over-last", 1, "ended while it handed over: continuing with its 1 feeds, 1 chunks"),
+    ] {
+        let (place, mut first) = Process::first_with(&format!("{fault}=stop"), &["publish"]).await;
+        let cursor = publish(&place, "a").await;
+        let mut second = place.next(&["publish"]);
+        first.until("the old server stands still", |first| first.is_stopped()).await;
+        assert!(second.is_running());
+        first.kill();
+        second.ready().await;
+        second.says(said);
+        let next = publish(&place, "b").await;
+        assert_eq!((next.seq, next.epoch == cursor.epoch), (seq, seq == 1));
+        second.stop().await;
+    }
+}

@@ -1,0 +1,200 @@
+//! Servers that follow one another at one place.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use h3cast::client::Trust;
+use http::Uri;
+
+/// How long something may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, event).await.unwrap_or_else(|_| panic!("did not happen in {PATIENCE:?}: {what}"))
+}
+
+/// Ports, a folder and a control socket.
+pub(crate) struct Place {
+    pub(crate) port: u16,
+    pub(crate) http_port: u16,
+    dir: tempfile::TempDir,
+    count: AtomicUsize,
+}
+
+impl Place {
+    pub(crate) fn uri(&self, path: &str) -> Uri {
+        format!("https://localhost:{}{path}", self.port).parse().unwrap()
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        Trust::Files(vec![self.dir.path().join("certs/cert.pem")])
+    }
+
+    pub(crate) fn control(&self) -> PathBuf {
+        self.dir.path().join("control.sock")
+    }
+
+    fn start(&self, args: &[&str], fault: &str) -> Process {
+        let path = |name: &str| {
+            let number = self.count.load(Ordering::Relaxed);
+            self.dir.path().join(format!("{name}-{number}"))
+        };
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let (stdout, stderr) = (path("stdout"), path("stderr"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_h3cast"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("H3CAST_")) {
+            command.env_remove(name);
+        }
+        command.current_dir(self.dir.path()).env("HOME", self.dir.path()).env_remove("XDG_RUNTIME_DIR");
+        command.env("H3CAST_FAULT", fault).arg("serve").args(args);
+        if !args.contains(&"--control=off") {
+            command.arg("--control=control.sock");
+        }
+        command.args([format!("--listen=localhost:{}", self.port), format!("--http=localhost:{}", self.http_port)]);
+        command.stdin(Stdio::null()).stdout(std::fs::File::create(&stdout).unwrap());
+        let child = command.stderr(std::fs::File::create(&stderr).unwrap()).spawn().unwrap();
+        Process { child, stdout, stderr }
+    }
+
+    /// One that takes over.
+    pub(crate) fn next(&self, args: &[&str]) -> Process {
+        self.next_with("", args)
+    }
+
+    pub(crate) fn next_with(&self, fault: &str, args: &[&str]) -> Process {
+        self.start(&[args, &["--take-over"]].concat(), fault)
+    }
+
+    /// One that does not.
+    pub(crate) fn rival(&self, args: &[&str]) -> Process {
+        self.start(args, "")
+    }
+
+    /// One that takes over, and stands still there.
+    pub(crate) async fn stopped_at(&self, point: &str, args: &[&str]) -> Process {
+        let process = self.next_with(&format!("{point}=stop"), args);
+        process.until("it stands still", |process| process.is_stopped()).await;
+        process
+    }
+}
+
+/// A server. Killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Process {
+    /// The first one at a place of its own.
+    pub(crate) async fn first(args: &[&str]) -> (Arc<Place>, Self) {
+        Self::first_with("", args).await
+    }
+
+    pub(crate) async fn first_with(fault: &str, args: &[&str]) -> (Arc<Place>, Self) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut place = Place { port: 0, http_port: 0, dir, count: AtomicUsize::new(0) };
+        let mut process = place.start(args, fault);
+        process.ready().await;
+        let printed = process.printed();
+        let port = |scheme: &str| {
+            let (_, rest) = printed.split_once(&format!("{scheme}://localhost:")).expect("an address");
+            rest.split('/').next().unwrap().parse().unwrap()
+        };
+        (place.port, place.http_port) = (port("https"), port("http"));
+        (Arc::new(place), process)
+    }
+
+    fn printed(&self) -> String {
+        std::fs::read_to_string(&self.stdout).unwrap()
+    }
+
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(&self.stderr).unwrap()
+    }
+
+    pub(crate) fn says(&self, what: &str) {
+        assert!(self.said().contains(what), "no `{what}` in {}", self.said());
+    }
+
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        soon(what, async {
+            while !holds(self) {
+                // Files and processes do not tell.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+
+    /// Waits until it serves.
+    pub(crate) async fn ready(&mut self) {
+        let ready = async {
+            while !self.printed().contains("/stream") {
+                assert!(self.child.try_wait().unwrap().is_none(), "it has ended: {}", self.said());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon("it serves", ready).await;
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self, code: i32) {
+        let ended = async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let status = soon("it ends", ended).await;
+        assert_eq!(status.code(), Some(code), "{}", self.said());
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// What the system says that it does.
+    fn state(&self) -> Option<char> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        stat.rsplit(')').next()?.trim().chars().next()
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state() == Some('T')
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal("CONT");
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.signal("TERM");
+        self.ended(0).await;
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
