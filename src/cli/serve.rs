@@ -172,9 +172,19 @@ async fn serve(
         return Ok(());
     };
     let server = built.map_err(|error| Failure::usage(flags::of_start(error)))?;
-    let Some(completed) = stop.run_until_cancelled(changeover.complete(&server)).await else { return Ok(()) };
-    let control = changeover.listen(completed?).await?;
+    let mut control = changeover.listen().await?;
     let note = NoteKeeper::leave(server.addresses(), &identity).await;
+    let outlet = match args.logs.takes_stdout() {
+        // Those who read lines there would not know what to make of the announcement.
+        true => None,
+        false => Some(Outlet::start("stdout", super::standard::stdout()).map_err(Failure::running)?),
+    };
+    // The last that can fail: a server that was taken over drains.
+    let Some(completed) = stop.run_until_cancelled(changeover.complete(&server)).await else { return Ok(()) };
+    completed?;
+    if let Some(control) = &mut control {
+        control.settle().await;
+    }
     let parts = Parts {
         server: server.handle(),
         app: app_handle,
@@ -186,14 +196,10 @@ async fn serve(
     };
     let advertised = args.advertise.as_ref();
     let announcement = announcement::text(server.addresses(), advertised, &shown, &readers, &identity, issuer.name());
-    let announced = match args.logs.takes_stdout() {
-        true => {
-            // Those who read lines there would not know what to make of it.
-            log::write(&announcement);
-            None
-        }
-        false => Some(announce(&announcement).map_err(Failure::running)?),
-    };
+    match &outlet {
+        None => log::write(&announcement),
+        Some(outlet) => announce(outlet, &announcement),
+    }
     if server.addresses().http_moved {
         warn!(
             "localhost:{DEFAULT_HTTP_PORT} is in use by another program: plain HTTP moved to {}",
@@ -222,12 +228,15 @@ async fn serve(
     };
     // The server's own, which comes later when load balancers are to notice first.
     let ending = CancellationToken::new();
+    let settled = changeover.settled();
     let draining = async {
         stop.cancelled().await;
         manager.stopping(args.drain.saturating_add(args.grace));
         fault::point("drain");
         // No longer when the server is not there any more.
         ending.run_until_cancelled(tokio::time::sleep(args.drain)).await;
+        // A new server that is about to take over gets everything first.
+        let _settled = settled.await;
         ending.cancel();
     };
     let yields = changeover.yielding(&server, stop.clone(), ending.clone());
@@ -278,8 +287,8 @@ async fn serve(
         never = manager.keep_alive() => match never {},
     };
     // Nobody has to read it.
-    if let Some(announced) = announced {
-        let _ = announced.flush(PATIENCE.1);
+    if let Some(outlet) = outlet {
+        let _ = outlet.flush(PATIENCE.1);
     }
     served.map_err(Failure::running)
 }
@@ -412,16 +421,17 @@ fn raise_file_limit() -> Option<u64> {
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
 
 /// Prints to standard output, without waiting for whoever reads it.
-fn announce(text: &str) -> std::io::Result<Outlet> {
-    let outlet = Outlet::start("stdout", super::standard::stdout())?;
+fn announce(outlet: &Outlet, text: &str) {
     outlet.write(text.as_bytes());
     let printed = outlet.clone();
-    std::thread::Builder::new().name("stdout watch".into()).spawn(move || {
+    let watching = std::thread::Builder::new().name("stdout watch".into()).spawn(move || {
         if let Err(error) = printed.flush(PATIENCE.0) {
             warn!("cannot print the addresses on standard output, running without: {error}");
         }
-    })?;
-    Ok(outlet)
+    });
+    if let Err(error) = watching {
+        warn!(%error, "there is no thread to see whether standard output is read");
+    }
 }
 
 fn open(browser: Browser, addresses: &Addresses, identity: &Identity) -> Option<Opened> {

@@ -29,8 +29,13 @@ async fn publish(place: &Place, line: &str) -> Cursor {
 
 /// The next chunk of a viewer that is never lost.
 async fn chunk(viewer: &mut Viewer) -> String {
+    next_chunk(viewer, false).await
+}
+
+async fn next_chunk(viewer: &mut Viewer, may_be_lost: bool) -> String {
     loop {
         match soon("a chunk", viewer.next()).await.unwrap() {
+            Some(Event::Lost { .. }) if may_be_lost => {}
             Some(Event::Chunk { bytes, .. }) => return String::from_utf8(bytes.to_vec()).unwrap(),
             Some(Event::Opened { .. }) => {}
             other => panic!("{other:?}"),
@@ -111,4 +116,109 @@ async fn an_old_server_that_is_killed_leaves_its_ports() {
         assert_eq!((next.seq, next.epoch == cursor.epoch), (seq, seq == 1));
         second.stop().await;
     }
+}
+
+#[tokio::test]
+async fn an_old_server_that_is_told_to_stop_hands_over_first() {
+    let (place, mut first) = Process::first(&["publish", "--drain=0s"]).await;
+    let mut viewer = Viewer::new(&place.uri("/stream?from=start"), place.trust()).unwrap();
+    let cursor = publish(&place, "a").await;
+    assert_eq!(chunk(&mut viewer).await, "a\n");
+    let mut second = place.stopped_at("take-over", &["publish"]).await;
+    first.terminate();
+    first.until("it was told to stop", |first| first.said().contains("shutting down")).await;
+    second.go_on();
+    second.ready().await;
+    first.ended(0).await;
+    first.says("has taken over");
+    assert_eq!(publish(&place, "b").await, Cursor { seq: 1, ..cursor });
+    assert_eq!(next_chunk(&mut viewer, true).await, "b\n");
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_cannot_wait_for_the_new_server_leaves_its_ports() {
+    let (place, mut first) = Process::first(&["publish", "--drain=0s", "--grace=1s"]).await;
+    let cursor = publish(&place, "a").await;
+    let mut second = place.stopped_at("take-over", &["publish"]).await;
+    first.terminate();
+    first.ended(0).await;
+    first.says("was told to stop");
+    assert!(!first.said().contains("has taken over"));
+    second.go_on();
+    second.ready().await;
+    second.says("waiting for its end");
+    assert_ne!(publish(&place, "b").await.epoch, cursor.epoch);
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn only_one_of_two_takes_over() {
+    let (place, mut first) = Process::first(&["publish"]).await;
+    let cursor = publish(&place, "a").await;
+    let mut second = place.stopped_at("take-over", &["publish"]).await;
+    let mut third = place.next(&["publish"]);
+    third.ended(1).await;
+    third.says("another server is taking over from it now");
+    second.go_on();
+    second.ready().await;
+    first.ended(0).await;
+    assert_eq!(publish(&place, "b").await, Cursor { seq: 1, ..cursor });
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn what_can_fail_does_so_while_the_old_server_serves() {
+    // As long as the system allows: there is no room for another one beside it.
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("x".repeat(105 - folder.path().as_os_str().len() - 1));
+    std::fs::create_dir(&folder).unwrap();
+    let control = folder.join("c").into_os_string().into_string().unwrap();
+    assert_eq!(control.len(), 107);
+    let (place, mut first) = Process::first_at(Some(control), "", &["publish"]).await;
+    let cursor = publish(&place, "a").await;
+    let mut second = place.next(&["publish"]);
+    second.ended(2).await;
+    second.says("start both servers with a shorter --control");
+    first.until("it keeps serving", |first| first.said().contains("this one keeps serving")).await;
+    assert!(first.is_running());
+    assert_eq!(publish(&place, "b").await, Cursor { seq: 1, ..cursor });
+    first.stop().await;
+}
+
+#[tokio::test]
+async fn the_old_server_is_found_by_its_addresses() {
+    let (place, mut first) = Process::first_at(None, "", &["publish"]).await;
+    // One that says nothing is in the same folder.
+    let cursor = publish(&place, "a").await;
+    let silent = place.folder().join("h3cast/control-1.sock");
+    let _silent = std::os::unix::net::UnixListener::bind(silent).unwrap();
+    let mut second = place.next(&["publish"]);
+    second.ready().await;
+    first.ended(0).await;
+    assert_eq!(publish(&place, "b").await, Cursor { seq: 1, ..cursor });
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_stops_refuses_connections() {
+    let (place, mut first) = Process::first(&["publish", "--grace=30s"]).await;
+    let at = ("127.0.0.1", place.http_port);
+    let mut open = tokio::net::TcpStream::connect(at).await.unwrap();
+    let request = b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut open, request).await.unwrap();
+    tokio::io::AsyncReadExt::read_u8(&mut open).await.unwrap();
+    // Its body is not read, and its connection is kept for the whole grace.
+    let mut slow = tokio::net::TcpStream::connect(at).await.unwrap();
+    let request = b"POST /stream HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut slow, request).await.unwrap();
+    first.terminate();
+    first.until("it was told to stop", |first| first.said().contains("shutting down")).await;
+    soon("connections are refused", async {
+        while tokio::net::TcpStream::connect(at).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    first.kill();
 }

@@ -25,6 +25,8 @@ pub(crate) struct Place {
     pub(crate) port: u16,
     pub(crate) http_port: u16,
     dir: tempfile::TempDir,
+    /// `--control`, if it is given.
+    control: Option<String>,
     count: AtomicUsize,
 }
 
@@ -35,6 +37,10 @@ impl Place {
 
     pub(crate) fn trust(&self) -> Trust {
         Trust::Files(vec![self.dir.path().join("certs/cert.pem")])
+    }
+
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     pub(crate) fn control(&self) -> PathBuf {
@@ -52,10 +58,10 @@ impl Place {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("H3CAST_")) {
             command.env_remove(name);
         }
-        command.current_dir(self.dir.path()).env("HOME", self.dir.path()).env_remove("XDG_RUNTIME_DIR");
+        command.current_dir(self.dir.path()).env("HOME", self.dir.path()).env("XDG_RUNTIME_DIR", self.dir.path());
         command.env("H3CAST_FAULT", fault).arg("serve").args(args);
-        if !args.contains(&"--control=off") {
-            command.arg("--control=control.sock");
+        if let Some(control) = self.control.as_ref().filter(|_| !args.contains(&"--control=off")) {
+            command.arg(format!("--control={control}"));
         }
         command.args([format!("--listen=localhost:{}", self.port), format!("--http=localhost:{}", self.http_port)]);
         command.stdin(Stdio::null()).stdout(std::fs::File::create(&stdout).unwrap());
@@ -99,8 +105,13 @@ impl Process {
     }
 
     pub(crate) async fn first_with(fault: &str, args: &[&str]) -> (Arc<Place>, Self) {
+        Self::first_at(Some("control.sock".into()), fault, args).await
+    }
+
+    /// The same with another socket, which is in the folder of the place if it is relative; or without one.
+    pub(crate) async fn first_at(control: Option<String>, fault: &str, args: &[&str]) -> (Arc<Place>, Self) {
         let dir = tempfile::tempdir().unwrap();
-        let mut place = Place { port: 0, http_port: 0, dir, count: AtomicUsize::new(0) };
+        let mut place = Place { port: 0, http_port: 0, dir, control, count: AtomicUsize::new(0) };
         let mut process = place.start(args, fault);
         process.ready().await;
         let printed = process.printed();
@@ -120,7 +131,12 @@ impl Process {
         std::fs::read_to_string(&self.stderr).unwrap()
     }
 
+    /// Waits for a line of its log, which a thread of its own writes.
     pub(crate) fn says(&self, what: &str) {
+        let begun = std::time::Instant::now();
+        while !self.said().contains(what) && begun.elapsed() < PATIENCE / 3 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         assert!(self.said().contains(what), "no `{what}` in {}", self.said());
     }
 
@@ -186,8 +202,12 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    pub(crate) async fn stop(mut self) {
+    pub(crate) fn terminate(&self) {
         self.signal("TERM");
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.terminate();
         self.ended(0).await;
     }
 }

@@ -4,9 +4,14 @@ use std::{
     fs, io,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
@@ -26,6 +31,10 @@ const EXHAUSTED: Duration = Duration::from_secs(1);
 /// How long a folder may be locked by another server, which takes milliseconds, and a pause meanwhile.
 const LOCKED: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
+/// How long a folder may take to have the socket renamed, once the old server drains.
+const SETTLING: Duration = Duration::from_secs(1);
+/// So many clients are answered at once.
+const AT_ONCE: usize = 16;
 /// So many servers may have the same process id, in containers that share the folder.
 const MOST: u32 = 16;
 /// What the names of sockets begin and end with; between them is the process id.
@@ -70,15 +79,23 @@ pub(in crate::cli) fn sockets(folder: &Path) -> Vec<(u32, PathBuf)> {
 pub(super) struct Control {
     listener: UnixListener,
     path: PathBuf,
+    /// Where it is so far, if that is another server's place.
+    own: Option<PathBuf>,
     /// The file is still this one.
     inode: Option<(u64, u64)>,
+    /// Another server has that place now, or soon.
+    left: Arc<AtomicBool>,
+    /// A server that takes over has its own at the same place.
+    replaceable: bool,
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
-        // A server that has taken over has its own there.
-        if inode(&self.path) == self.inode {
-            let _ = fs::remove_file(&self.path);
+        let path = self.own.as_ref().unwrap_or(&self.path);
+        // A server that has taken over has its own there, but not where the name is this process's.
+        let is_left = self.left.load(Ordering::Acquire) && self.replaceable;
+        if !is_left && inode(path) == self.inode {
+            let _ = fs::remove_file(path);
         }
     }
 }
@@ -89,35 +106,79 @@ fn inode(path: &Path) -> Option<(u64, u64)> {
 
 impl Control {
     /// Listens where that was said, or in the first folder where it can. A server without one is reached by SIGUSR1.
-    /// In place of the server that was taken over, if `replaces`.
-    pub(super) async fn listen(wanted: Option<&Where>, replaces: bool) -> Result<Option<Self>, Failure> {
+    /// If it `replaces` another server's, that one stays in its place until this is [settled](Self::settle). It is not
+    /// removed if it has been `left` to another server.
+    pub(super) async fn listen(
+        wanted: Option<&Where>,
+        replaces: bool,
+        left: Arc<AtomicBool>,
+    ) -> Result<Option<Self>, Failure> {
         let wanted = wanted.cloned();
         // The folder may be on a network.
         let bound = tokio::task::spawn_blocking(move || match wanted {
             Some(Where::Off) => Ok(None),
-            Some(Where::At(path)) => match if replaces { replace(&path) } else { bind(&path) } {
-                Ok(listener) => Ok(Some((listener, path))),
-                Err(error) => {
-                    let text = format!("--control: cannot listen at {}: {error}", path.display());
-                    Err(Failure::usage(anyhow::anyhow!(text)))
-                }
-            },
-            None => Ok(anywhere()),
-        });
-        let Some((listener, path)) = bound.await.map_err(Failure::running)?? else { return Ok(None) };
-        let listener = UnixListener::from_std(listener).map_err(Failure::running)?;
-        Ok(Some(Self { listener, inode: inode(&path), path }))
-    }
-
-    /// Answers clients, one after the other.
-    pub(super) async fn answer(&self, reload: impl AsyncFn() -> Outcome, take_over: impl AsyncFn(UnixStream)) -> ! {
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    if let Err(error) = answer_one(stream, &reload, &take_over).await {
-                        debug!(%error, "a client of the control socket was not answered");
+            Some(Where::At(path)) => {
+                let own = replaces.then(|| beside(&path));
+                match bind(own.as_ref().unwrap_or(&path)) {
+                    Ok(listener) => Ok(Some((listener, path, own, true))),
+                    Err(error) => {
+                        let at = own.as_ref().unwrap_or(&path).display();
+                        let hint = match &own {
+                            Some(_) => {
+                                " (--take-over needs that one too; where it is too long, start both servers with a shorter --control)"
+                            }
+                            None => "",
+                        };
+                        Err(Failure::usage(anyhow::anyhow!("--control: cannot listen at {at}: {error}{hint}")))
                     }
                 }
+            }
+            None => Ok(anywhere().map(|(listener, path)| (listener, path, None, false))),
+        });
+        let Some((listener, path, own, replaceable)) = bound.await.map_err(Failure::running)?? else {
+            return Ok(None);
+        };
+        let listener = UnixListener::from_std(listener).map_err(Failure::running)?;
+        let inode = inode(own.as_ref().unwrap_or(&path));
+        Ok(Some(Self { listener, path, own, inode, left, replaceable }))
+    }
+
+    /// Puts it in the place of the other server's.
+    pub(super) async fn settle(&mut self) {
+        let Some(own) = self.own.clone() else { return };
+        let path = self.path.clone();
+        let renaming = tokio::task::spawn_blocking(move || {
+            let _lock = lock(path.parent().unwrap_or(Path::new("/")));
+            fs::rename(own, path)
+        });
+        // The ports are not read meanwhile.
+        let why = match timeout(SETTLING, renaming).await {
+            Ok(Ok(Ok(()))) => {
+                self.own = None;
+                return;
+            }
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "its folder does not answer".into(),
+        };
+        warn!("cannot listen at {}: {why}; only SIGUSR1 reaches this server", self.path.display());
+    }
+
+    /// Answers clients, several at once: one that takes over may take its time.
+    pub(super) async fn answer(&self, reload: impl AsyncFn() -> Outcome, take_over: impl AsyncFn(UnixStream)) -> ! {
+        let mut answering = FuturesUnordered::new();
+        loop {
+            let accepted = tokio::select! {
+                Some(answered) = answering.next() => {
+                    if let Err(error) = answered {
+                        debug!(%error, "a client of the control socket was not answered");
+                    }
+                    continue;
+                }
+                accepted = self.listener.accept(), if answering.len() < AT_ONCE => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => answering.push(answer_one(stream, &reload, &take_over)),
                 Err(error) => {
                     warn!(%error, "cannot accept a connection at the control socket: trying again");
                     tokio::time::sleep(EXHAUSTED).await;
@@ -189,14 +250,9 @@ fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     Ok(listener)
 }
 
-/// Binds a socket in place of another server's.
-fn replace(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let own = path.with_file_name(name);
-    let listener = bind(&own)?;
-    fs::rename(&own, path).inspect_err(|_| _ = fs::remove_file(&own))?;
-    Ok(listener)
+/// Where a socket is until it is put in the place of another server's: in the same folder.
+fn beside(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}", std::process::id()))
 }
 
 /// Binds one in the first folder where that works.

@@ -11,16 +11,29 @@
 //!
 //! A chunk is published by one of them only, as publishers of the old one do not get on between its state and *go*, and
 //! those of the new one begin after that. If the old server is not told that its feeds were taken, it publishes on.
+//!
+//! A server that is told to stop while it hands over does that first, or tells the new one that it stops. What can fail
+//! at the new one comes before *ready*.
 
 mod new;
 mod old;
+mod process;
 mod wire;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, sync::Mutex, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use self::{new::Predecessor, old::Yielding};
 use super::{
@@ -31,11 +44,14 @@ use crate::{
     Listen, Server,
     app::estate::Estate,
     cli::Failure,
-    server::{Inherited, ServerBuilder},
+    server::{DEFAULT_PORT, Handover, Inherited, ServerBuilder},
 };
 
 /// What a new server asks the old one for, in a line.
 pub(super) const TAKE_OVER: &str = "take-over";
+
+/// How long a server that was told to stop waits for the one that is about to take over.
+const HURRY: Duration = Duration::from_secs(5);
 
 /// What the arguments say of it.
 pub(super) struct Changing {
@@ -48,13 +64,16 @@ pub(super) struct Changing {
 
 impl Changing {
     pub(super) fn of(args: &ServeArgs) -> Self {
-        Self {
-            take_over: args.take_over,
-            control: args.control().cloned(),
-            grace: args.grace,
-            listen: args.listen.clone(),
-            handed: args.handed.clone(),
+        let (mut listen, handed) = (args.listen.clone(), args.handed.clone());
+        if listen.is_empty() && handed.is_empty() {
+            listen.push(Listen::localhost(DEFAULT_PORT));
         }
+        Self { take_over: args.take_over, control: args.control().cloned(), grace: args.grace, listen, handed }
+    }
+
+    /// Whether a server that listens there is the old one.
+    fn wants(&self, at: SocketAddr) -> bool {
+        self.handed.contains(&at) || self.listen.iter().any(|listen| is_at(listen, at))
     }
 }
 
@@ -64,16 +83,27 @@ pub(super) struct Changeover {
     control: Option<Where>,
     grace: Duration,
     old: Option<(Predecessor, Option<Inherited>)>,
+    /// Held while a server takes over from this one.
+    changing: Arc<Mutex<()>>,
+    /// Whether this server's socket is another's now.
+    left: Arc<AtomicBool>,
 }
 
 impl Changeover {
     /// Finds the server that is to be taken over, if one is.
     pub(super) async fn find(args: &Changing, estate: Estate) -> Result<Self, Failure> {
-        let mut found = Self { estate, control: args.control.clone(), grace: args.grace, old: None };
+        let mut found = Self {
+            estate,
+            control: args.control.clone(),
+            grace: args.grace,
+            old: None,
+            changing: Arc::default(),
+            left: Arc::default(),
+        };
         if !args.take_over {
             return Ok(found);
         }
-        let (sockets, is_any) = match &args.control {
+        let (sockets, named) = match &args.control {
             Some(Where::At(path)) => (vec![path.clone()], true),
             Some(Where::Off) => {
                 let text = "--take-over finds the old server by --control: give the socket that the old one has";
@@ -81,8 +111,7 @@ impl Changeover {
             }
             None => (tokio::task::spawn_blocking(others).await.map_err(Failure::running)?, false),
         };
-        let wanted = |at| is_any || args.handed.contains(&at) || args.listen.iter().any(|listen| is_at(listen, at));
-        match Predecessor::find(sockets, wanted).await? {
+        match Predecessor::find(sockets, named, |at| named || args.wants(at)).await? {
             Some((old, inherited)) => found.old = Some((old, Some(inherited))),
             None => info!("--take-over: no server of this user listens there: starting from scratch"),
         }
@@ -95,16 +124,21 @@ impl Changeover {
         inherited.into_iter().fold(builder, ServerBuilder::inherit)
     }
 
-    /// Takes the feeds over, for a server that could serve now. When it has failed, the old one keeps serving.
-    pub(super) async fn complete(&mut self, server: &Server) -> Result<bool, Failure> {
-        let Some((old, _)) = self.old.take() else { return Ok(false) };
-        Box::pin(old.hand_over(&self.estate, &server.addresses().udp)).await?;
-        Ok(true)
+    /// The socket where this server is reached, which is not yet in the place of the old one's.
+    pub(super) async fn listen(&self) -> Result<Option<Control>, Failure> {
+        Control::listen(self.control.as_ref(), self.old.is_some(), self.left.clone()).await
     }
 
-    /// The socket where this server is reached from now on.
-    pub(super) async fn listen(&self, has_taken_over: bool) -> Result<Option<Control>, Failure> {
-        Control::listen(self.control.as_ref(), has_taken_over).await
+    /// Takes the feeds over, for a server that could serve now. When it has failed, the old one keeps serving. After it,
+    /// nothing may fail.
+    pub(super) async fn complete(&mut self, server: &Server) -> Result<(), Failure> {
+        let Some((old, _)) = self.old.take() else { return Ok(()) };
+        Box::pin(old.hand_over(&self.estate, &server.addresses().udp)).await
+    }
+
+    /// Waits while a server takes over from this one. No other begins to while what this gives is kept.
+    pub(super) fn settled(&self) -> impl Future<Output = Settled> + use<> {
+        self.changing.clone().lock_owned()
     }
 
     /// Hands over to a server that asks for it; then cancels `stop`, and `ending` at once.
@@ -114,36 +148,74 @@ impl Changeover {
         stop: CancellationToken,
         ending: CancellationToken,
     ) -> Option<Yields> {
-        let Ok(handover) = server.handover() else {
+        let found = server.handover().and_then(|handover| Ok((listens(&handover)?, handover)));
+        let Ok((listens, handover)) = found else {
             warn!("no file descriptors are left: another server cannot take over from this one");
             return None;
         };
-        let yielding = Yielding { handover, estate: self.estate };
-        Some(Yields { yielding, grace: self.grace, stop, ending })
+        let yielding = Yielding { handover, listens, estate: self.estate };
+        Some(Yields { yielding, grace: self.grace, changing: self.changing, left: self.left, stop, ending })
     }
 }
+
+/// No server takes over from this one.
+pub(super) type Settled = tokio::sync::OwnedMutexGuard<()>;
 
 /// A server that another one may take over.
 pub(super) struct Yields {
     yielding: Yielding,
     grace: Duration,
+    changing: Arc<Mutex<()>>,
+    left: Arc<AtomicBool>,
     stop: CancellationToken,
     ending: CancellationToken,
 }
 
 impl Yields {
-    pub(super) async fn to(&self, stream: UnixStream) {
-        let successor = match Box::pin(self.yielding.to(stream)).await {
-            Ok(successor) => successor,
-            Err(error) => return warn!("a new server did not take over, this one keeps serving: {error}"),
-        };
-        if let Err(error) = successor.serve(self.grace).await {
-            return warn!("the new server ended before it served, this one keeps serving: {error}");
+    pub(super) async fn to(&self, mut stream: UnixStream) {
+        match Box::pin(self.yielding.is_chosen(&mut stream)).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return debug!(%error, "a server that looks for another one was not answered"),
         }
+        let Ok(_changing) = self.changing.try_lock() else {
+            let why = match self.ending.is_cancelled() {
+                true => "it stops",
+                false => "another server is taking over from it now",
+            };
+            _ = Yielding::refuse(&mut stream, why).await;
+            return;
+        };
+        if let Err(error) = Box::pin(self.give(stream)).await {
+            return warn!("a new server did not take over, this one keeps serving: {error}");
+        }
+        self.left.store(true, Ordering::Release);
         // No longer for load balancers: the ports are served.
         self.stop.cancel();
         self.ending.cancel();
     }
+
+    async fn give(&self, stream: UnixStream) -> io::Result<()> {
+        let late = CancellationToken::new();
+        let hurrying = async {
+            self.stop.cancelled().await;
+            sleep(HURRY).await;
+            late.cancel();
+            std::future::pending::<std::convert::Infallible>().await
+        };
+        let successor = tokio::select! {
+            successor = Box::pin(self.yielding.to(stream, &late)) => successor?,
+            never = hurrying => match never {},
+        };
+        successor.serve(self.grace).await
+    }
+}
+
+/// Where a server listens that does not run yet.
+fn listens(handover: &Handover) -> io::Result<Vec<SocketAddr>> {
+    let (_offer, inherited) = handover.offer()?;
+    let udp = inherited.udp.iter().map(|udp| udp.socket.local_addr());
+    udp.chain(inherited.tcp.iter().map(TcpListener::local_addr)).collect()
 }
 
 /// The sockets of other servers of this user.
@@ -159,4 +231,31 @@ fn is_at(listen: &Listen, at: SocketAddr) -> bool {
         host => host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip == at.ip()),
     };
     is_host && listen.port() == at.port()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Given {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn wants(args: &[&str], at: &str) -> bool {
+        let given = Given::try_parse_from(std::iter::once(&"serve").chain(args)).unwrap();
+        Changing::of(&given.serve).wants(at.parse().unwrap())
+    }
+
+    #[test]
+    fn the_old_server_is_known_by_its_addresses() {
+        assert!(wants(&[], "127.0.0.1:4433") && wants(&[], "[::1]:4433"));
+        assert!(!wants(&[], "127.0.0.1:4434") && !wants(&[], "192.0.2.1:4433"));
+        let args = ["--listen=0.0.0.0:443"];
+        assert!(wants(&args, "0.0.0.0:443"));
+        assert!(!wants(&args, "127.0.0.1:4433"));
+    }
 }

@@ -15,6 +15,11 @@ pub(super) enum Stream {}
 pub(super) enum Control {}
 
 impl Control {
+    /// Puts it where it is reached.
+    pub(super) async fn settle(&mut self) {
+        match *self {}
+    }
+
     pub(super) async fn answer(&self, _: impl AsyncFn() -> Outcome, _: impl AsyncFn(Stream)) -> ! {
         match *self {}
     }

@@ -27,12 +27,16 @@ impl Changeover {
         builder
     }
 
-    pub(super) async fn complete(&mut self, _: &Server) -> Result<bool, Failure> {
-        Ok(false)
+    pub(super) async fn listen(&self) -> Result<Option<Control>, Failure> {
+        Ok(None)
     }
 
-    pub(super) async fn listen(&self, _: bool) -> Result<Option<Control>, Failure> {
-        Ok(None)
+    pub(super) async fn complete(&mut self, _: &Server) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    pub(super) fn settled(&self) -> impl Future<Output = ()> + use<> {
+        std::future::ready(())
     }
 
     pub(super) fn yielding(self, _: &Server, _: CancellationToken, _: CancellationToken) -> Option<Yields> {

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use super::{
     TAKE_OVER,
+    process::Process,
     wire::{self, ToNew, ToOld},
 };
 use crate::{
@@ -30,10 +31,16 @@ use crate::{
 /// How long the old server may take for each message.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long one that may be another than the one that is wanted may take to say what it is.
+const GLANCE: Duration = Duration::from_secs(3);
+/// How long a process may take to end after it has closed its socket.
+const ENDING: Duration = Duration::from_secs(5);
+
 /// A server that is taken over, and keeps serving so far.
 pub(in crate::cli::serve) struct Predecessor {
     stream: BufReader<UnixStream>,
     pid: u32,
+    process: Process,
 }
 
 /// What it had.
@@ -50,45 +57,83 @@ enum Outcome {
     Ended(Option<State>),
 }
 
+/// Why a message did not come.
+enum Trouble {
+    /// The other end is closed.
+    Ended,
+    /// The old server stops.
+    Stops,
+    Other(io::Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        if wire::has_ended(&error) { Self::Ended } else { Self::Other(error) }
+    }
+}
+
 impl Predecessor {
-    /// Finds the server at one of these sockets that listens at one of these addresses, or at any if there are none.
+    /// Finds the server at one of these sockets that listens where that is `wanted`. If it was `named`, it is that one or
+    /// an error.
     pub(in crate::cli::serve) async fn find(
         sockets: Vec<PathBuf>,
+        named: bool,
         wanted: impl Fn(SocketAddr) -> bool,
     ) -> Result<Option<(Self, Inherited)>, Failure> {
         for path in sockets {
-            match Self::ask(&path).await {
-                Ok((found, inherited)) => {
-                    let udp = inherited.udp.iter().filter_map(|udp| udp.socket.local_addr().ok());
-                    let tcp = inherited.tcp.iter().filter_map(|tcp| tcp.local_addr().ok());
-                    if udp.chain(tcp).any(&wanted) {
-                        return Ok(Some((found, inherited)));
-                    }
-                }
+            let failed = |error: io::Error| {
+                let text = format!("--take-over: the server at {} does not hand over: {error}", path.display());
+                Failure::running(anyhow::anyhow!(text))
+            };
+            let patience = if named { PATIENCE } else { GLANCE };
+            let (found, about) = match within(patience, Self::ask(&path)).await {
+                Ok(asked) => asked,
                 // It was killed, or has just ended.
-                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {}
-                Err(error) => {
-                    let text = format!("--take-over: the server at {} does not hand over: {error}", path.display());
-                    return Err(Failure::running(anyhow::anyhow!(text)));
+                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+                    continue;
                 }
+                Err(error) if named => return Err(failed(error)),
+                Err(error) => {
+                    warn!("--take-over: the server at {} does not say what it is: {error}", path.display());
+                    continue;
+                }
+            };
+            if about.listens.iter().copied().any(&wanted) {
+                if about.version != wire::VERSION {
+                    return Err(failed(wire::invalid("it is of another version")));
+                }
+                return within(PATIENCE, found.choose()).await.map(Some).map_err(failed);
             }
         }
         Ok(None)
     }
 
-    async fn ask(path: &Path) -> io::Result<(Self, Inherited)> {
-        let asked = async {
-            let mut stream = UnixStream::connect(path).await?;
-            stream.write_all(format!("{TAKE_OVER}\n").as_bytes()).await?;
-            let (offer, sockets) = wire::read_sockets::<wire::Offer>(&mut stream).await?;
-            if offer.version != wire::VERSION {
-                return Err(wire::invalid("it is of another version"));
-            }
-            let inherited =
-                inherited(&offer, sockets.into_iter()).ok_or_else(|| wire::invalid("sockets are missing"))?;
-            Ok((Self { stream: BufReader::with_capacity(64 << 10, stream), pid: offer.pid }, inherited))
-        };
-        timeout(PATIENCE, asked).await?
+    async fn ask(path: &Path) -> io::Result<(Self, wire::About)> {
+        let mut stream = UnixStream::connect(path).await?;
+        // Another user's could hand over sockets that it reads along, and chunks of its own making.
+        let (peer, own) = (stream.peer_cred()?, rustix::process::geteuid().as_raw());
+        if peer.uid() != own && peer.uid() != 0 {
+            let text = format!("it is of user {}, and this one of user {own}", peer.uid());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        // While it runs.
+        let process = Process::find(peer.pid());
+        stream.write_all(format!("{TAKE_OVER}\n").as_bytes()).await?;
+        let about = wire::read::<wire::About>(&mut stream).await?;
+        // No more than the answer has come.
+        Ok((Self { stream: BufReader::with_capacity(64 << 10, stream), pid: about.pid, process }, about))
+    }
+
+    /// Has it offer its sockets.
+    async fn choose(mut self) -> io::Result<(Self, Inherited)> {
+        let stream = self.stream.get_mut();
+        wire::write(stream, &ToOld::Chosen).await?;
+        let (offer, sockets) = wire::read_sockets::<wire::Offer>(stream).await?;
+        if let Some(why) = offer.refused {
+            return Err(io::Error::other(why));
+        }
+        let inherited = inherited(&offer, sockets.into_iter()).ok_or_else(|| wire::invalid("sockets are missing"))?;
+        Ok((self, inherited))
     }
 
     /// Takes its feeds over, for a server that could serve now and will read these sockets.
@@ -129,44 +174,76 @@ impl Predecessor {
         // Publishers wait until `Taken`: nothing is done before that which could be done later.
         let state = match self.state(udp).await {
             Ok(state) => state,
-            Err(error) if has_ended(&error) => return Ok(Outcome::Ended(None)),
-            Err(error) => return Err(error),
+            Err(trouble) => return self.without_go(trouble, None).await,
         };
         fault::point("take-over");
-        let go = async {
-            wire::write(self.stream.get_mut(), &ToOld::Taken).await?;
-            wire::read(&mut self.stream).await
-        };
-        match timeout(PATIENCE, go).await? {
-            Ok(ToNew::Go) => Ok(Outcome::Go(state)),
-            Ok(ToNew::Refused { why }) => Err(io::Error::other(why)),
-            Ok(ToNew::State { .. }) => Err(wire::invalid("the feeds twice")),
-            Err(error) if has_ended(&error) => Ok(Outcome::Ended(Some(state))),
-            Err(error) => Err(error),
+        match self.taken().await {
+            Ok(()) => Ok(Outcome::Go(state)),
+            Err(trouble) => self.without_go(trouble, Some(state)).await,
         }
     }
 
-    async fn state(&mut self, udp: &[SocketAddr]) -> io::Result<State> {
+    /// What is left to do if it has not said that this server is to serve.
+    async fn without_go(&self, trouble: Trouble, state: Option<State>) -> io::Result<Outcome> {
+        match trouble {
+            // Only then it has not published on.
+            Trouble::Ended => match timeout(ENDING, self.process.ended()).await {
+                Ok(()) => Ok(Outcome::Ended(state)),
+                Err(_) => Err(io::Error::other("it has ended the connection")),
+            },
+            Trouble::Stops => {
+                warn!("process {} was told to stop before it had handed over: waiting for its end", self.pid);
+                // Two servers must not read one socket.
+                self.process.ended().await;
+                Ok(Outcome::Ended(None))
+            }
+            Trouble::Other(error) => Err(error),
+        }
+    }
+
+    async fn state(&mut self, udp: &[SocketAddr]) -> Result<State, Trouble> {
         let ready = ToOld::Ready { udp: udp.to_vec() };
-        timeout(PATIENCE, wire::write(self.stream.get_mut(), &ready)).await??;
-        let (feeds, publications) = match timeout(PATIENCE, wire::read(&mut self.stream)).await?? {
+        let (feeds, publications) = match self.answer(&ready).await? {
             ToNew::State { feeds, publications } => (feeds, publications),
-            ToNew::Refused { why } => return Err(io::Error::other(why)),
-            ToNew::Go => return Err(wire::invalid("no feeds")),
+            other => return Err(unexpected(other)),
         };
         let mut state = State { feeds: Vec::new(), publications };
         for feed in feeds {
-            let history = timeout(PATIENCE, feed.read_chunks(&mut self.stream)).await??;
+            let history = within(PATIENCE, feed.read_chunks(&mut self.stream)).await?;
             state.feeds.push((feed.name, history));
         }
         Ok(state)
     }
+
+    async fn taken(&mut self) -> Result<(), Trouble> {
+        match self.answer(&ToOld::Taken).await? {
+            ToNew::Go => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Says something, and gives what is said to it.
+    async fn answer(&mut self, message: &ToOld) -> Result<ToNew, Trouble> {
+        let written = within(PATIENCE, wire::write(self.stream.get_mut(), message)).await;
+        match within(PATIENCE, wire::read(&mut self.stream)).await {
+            // Also of one that has closed its end since: it may have said why.
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(written.err().unwrap_or(error).into()),
+        }
+    }
 }
 
-/// Whether the process at the other end has.
-fn has_ended(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+async fn within<T>(time: Duration, done: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(time, done).await?
+}
+
+/// A message that is not the one that was to come.
+fn unexpected(message: ToNew) -> Trouble {
+    match message {
+        ToNew::Refused { why } => Trouble::Other(io::Error::other(why)),
+        ToNew::Stops => Trouble::Stops,
+        ToNew::State { .. } | ToNew::Go => Trouble::Other(wire::invalid("another message than the one to come")),
+    }
 }
 
 /// Puts together what was sent one by one.

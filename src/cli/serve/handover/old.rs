@@ -12,6 +12,7 @@ use tokio::{
     net::UnixStream,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::wire::{self, FeedState, ToNew, ToOld};
@@ -32,6 +33,8 @@ const PIECE: usize = 256 << 10;
 /// A server that another one may take over.
 pub(in crate::cli::serve) struct Yielding {
     pub(in crate::cli::serve) handover: Handover,
+    /// Where it listens.
+    pub(in crate::cli::serve) listens: Vec<SocketAddr>,
     pub(in crate::cli::serve) estate: Estate,
 }
 
@@ -45,14 +48,37 @@ pub(in crate::cli::serve) struct Successor {
 }
 
 impl Yielding {
-    /// Hands over to the new server at the other end, up to where it could serve.
-    pub(in crate::cli::serve) async fn to(&self, mut stream: UnixStream) -> io::Result<Successor> {
+    /// Tells another server what this one is. Whether it takes over from this one.
+    pub(in crate::cli::serve) async fn is_chosen(&self, stream: &mut UnixStream) -> io::Result<bool> {
+        let about = wire::About { version: wire::VERSION, pid: std::process::id(), listens: self.listens.clone() };
+        timeout(TAKING, wire::write(stream, &about)).await??;
+        match timeout(TAKING, wire::read(stream)).await? {
+            Ok(ToOld::Chosen) => Ok(true),
+            Ok(_) => Err(wire::invalid("another message than that it takes over")),
+            // It looks for another one.
+            Err(error) if wire::has_ended(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the new server at the other end fail.
+    pub(in crate::cli::serve) async fn refuse(stream: &mut UnixStream, why: &str) -> io::Result<()> {
+        let message = wire::Offer { refused: Some(why.into()), udp: Vec::new(), tcp: 0 };
+        timeout(TAKING, wire::write(stream, &message)).await?
+    }
+
+    /// Hands over to the new server at the other end, up to where it could serve. If that has not come so far when
+    /// `late` is cancelled, it is told that this one stops.
+    pub(in crate::cli::serve) async fn to(
+        &self,
+        mut stream: UnixStream,
+        late: &CancellationToken,
+    ) -> io::Result<Successor> {
         let pid = stream.peer_cred()?.pid().unwrap_or_default();
         info!("process {pid} is about to take over");
         let (offer, inherited) = self.handover.offer()?;
         let message = wire::Offer {
-            version: wire::VERSION,
-            pid: std::process::id(),
+            refused: None,
             udp: inherited.udp.iter().map(|udp| udp.lines.iter().map(|line| line.ids.clone()).collect()).collect(),
             tcp: inherited.tcp.len(),
         };
@@ -62,16 +88,26 @@ impl Yielding {
         let sockets: Vec<BorrowedFd<'_>> = udp.chain(inherited.tcp.iter().map(AsFd::as_fd)).collect();
         timeout(TAKING, wire::write_sockets(&mut stream, &message, &sockets)).await??;
         drop(inherited);
-        let ToOld::Ready { udp } = timeout(STARTING, wire::read(&mut stream)).await?? else {
-            return Err(wire::invalid("another message than that it is ready"));
+        let ready = late.run_until_cancelled(timeout(STARTING, wire::read(&mut stream))).await;
+        let udp = match ready {
+            Some(ready) => match ready?? {
+                ToOld::Ready { udp } => udp,
+                _ => return Err(wire::invalid("another message than that it is ready")),
+            },
+            None => return stops(&mut stream).await,
         };
         fault::point("hand-over");
         // Dropped with an error, publishers publish on.
         let held = self.estate.hold();
-        if let Err(error) = give(&mut stream, &held).await {
-            let refused = ToNew::Refused { why: error.to_string() };
-            let _ = timeout(TAKING, wire::write(&mut stream, &refused)).await;
-            return Err(error);
+        // The new server is told before anything is published here that it does not have.
+        match late.run_until_cancelled(give(&mut stream, &held)).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                let refused = ToNew::Refused { why: error.to_string() };
+                let _ = timeout(TAKING, wire::write(&mut stream, &refused)).await;
+                return Err(error);
+            }
+            None => return stops(&mut stream).await,
         }
         Ok(Successor { stream, pid, udp, offer, held })
     }
@@ -93,6 +129,12 @@ impl Successor {
     }
 }
 
+/// Tells the new server that this one stops before it has taken over.
+async fn stops<T>(stream: &mut UnixStream) -> io::Result<T> {
+    let _ = timeout(TAKING, wire::write(stream, &ToNew::Stops)).await;
+    Err(io::Error::other("this one was told to stop meanwhile"))
+}
+
 /// Sends all feeds that clients write, and waits until they were taken.
 async fn give(stream: &mut UnixStream, held: &HeldEstate) -> io::Result<()> {
     let histories = held.histories();
@@ -110,6 +152,6 @@ async fn give(stream: &mut UnixStream, held: &HeldEstate) -> io::Result<()> {
     timeout(TAKING, to.flush()).await??;
     match timeout(TAKING, wire::read(stream)).await?? {
         ToOld::Taken => Ok(()),
-        ToOld::Ready { .. } => Err(wire::invalid("another message than that it has taken the feeds")),
+        ToOld::Chosen | ToOld::Ready { .. } => Err(wire::invalid("another message than that it has taken the feeds")),
     }
 }

@@ -32,11 +32,20 @@ const LONGEST: u32 = 256 << 20;
 /// So many descriptors are sent at once, as the system allows (`SCM_MAX_FD`).
 const MOST_SOCKETS: usize = 253;
 
+/// What a server says of itself before it is chosen.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct About {
+    pub(super) version: u32,
+    pub(super) pid: u32,
+    /// Where it listens, over TCP and UDP.
+    pub(super) listens: Vec<SocketAddr>,
+}
+
 /// The old server's sockets. Their descriptors come with it: for each UDP socket itself and its lines, then TCP.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Offer {
-    pub(super) version: u32,
-    pub(super) pid: u32,
+    /// Why there are none.
+    pub(super) refused: Option<String>,
     /// How packets are recognised that are for the servers at the other ends of its lines.
     pub(super) udp: Vec<Vec<Vec<u8>>>,
     pub(super) tcp: usize,
@@ -45,6 +54,8 @@ pub(super) struct Offer {
 /// From the new server.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToOld {
+    /// It is the one that is taken over.
+    Chosen,
     /// It could serve now, and will read these.
     Ready { udp: Vec<SocketAddr> },
     /// It has the feeds.
@@ -64,6 +75,8 @@ pub(super) enum ToNew {
     Refused {
         why: String,
     },
+    /// It was told to stop, and what it has sent so far counts for nothing.
+    Stops,
 }
 
 /// A feed without its chunks.
@@ -183,6 +196,12 @@ pub(super) async fn read_sockets<T: DeserializeOwned>(from: &mut UnixStream) -> 
 
 fn length_of(text: &[u8]) -> io::Result<u32> {
     u32::try_from(text.len()).ok().filter(|length| *length <= LONGEST).ok_or_else(|| invalid("too long a message"))
+}
+
+/// Whether nobody is at the other end any more.
+pub(super) fn has_ended(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 pub(super) fn invalid(what: &'static str) -> io::Error {
