@@ -297,7 +297,9 @@ fn traces_of_connections_are_what_qvis_reads() {
             );
             assert!(sent["data"]["header"]["length"].as_u64().unwrap() > 0 || side == "server", "{sent}");
             let times: Vec<f64> = events.iter().map(|event| event["time"].as_f64().unwrap()).collect();
-            assert!(times.is_sorted() && times[0] >= 0.0 && times[0] < 60_000.0, "{times:?}");
+            // Not always in order: a packet has the time at which it came, which may be before what is written of
+            // sending meanwhile.
+            assert!(times.iter().all(|time| (0.0..60_000.0).contains(time)), "{times:?}");
         }
     }
     // The id that both sides know of a connection is in the server's names.
