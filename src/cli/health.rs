@@ -27,7 +27,7 @@ const LONGEST: usize = 4096;
 
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
-    /// The server, as https://cast.example or http://localhost:8080. Without it, the server on this machine that has
+    /// The server, as `https://cast.example` or `http://localhost:8080`. Without it, the server on this machine that has
     /// these settings, by the same flags, environment and file as `serve`.
     #[arg(value_name = "URL", conflicts_with_all = ["config", "listen", "http"])]
     url: Option<String>,

@@ -8,7 +8,7 @@ use super::{Held, Source, Tokens, TokensError};
 use crate::auth::reload::{Place, Stamp};
 
 impl Tokens {
-    /// They are to take the place of earlier ones, by [`Switch::replace`](super::Switch::replace): files that both have
+    /// They are to take the place of earlier ones, by [`Switch::replace`](crate::auth::Switch::replace): files that both have
     /// are read again, except for pipes, whose tokens stay; keys that cannot be asked for now stay as well. Call it
     /// first.
     #[must_use]

@@ -48,7 +48,7 @@ pub(in crate::cli) struct ServeArgs {
     #[cfg(unix)]
     #[arg(long, env = "H3CAST_CONTROL", value_name = "PATH|off", value_parser = super::control::parse)]
     pub(super) control: Option<super::control::Where>,
-    /// Take over from the server that listens at these addresses now, or at the socket of --control: its ports, the
+    /// Take over from the server that runs here now, found by these addresses or its control socket: its ports, the
     /// feeds that clients write, and their viewers, without losing a chunk. Starts from scratch if there is none.
     #[cfg(unix)]
     #[arg(long, env = "H3CAST_TAKE_OVER")]
