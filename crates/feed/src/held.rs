@@ -46,7 +46,7 @@ impl History {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// It has chunks, or an end, or is no live feed in memory.
+    /// The feed has chunks already, has ended, or is not a live feed in memory.
     #[error("only a live feed in memory that has no chunks yet continues another")]
     NotNew,
     /// The chunks are not those before `next`.

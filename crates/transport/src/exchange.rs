@@ -122,7 +122,7 @@ struct Live {
     status: AtomicU16,
     sent: AtomicU64,
     received: Arc<AtomicU64>,
-    /// There is no more of the response, whether it has left or not.
+    /// The whole response has been handed over, sent or not.
     ended: AtomicBool,
     /// 0 while nothing is known of the end, then the first that is.
     end: AtomicU8,

@@ -36,7 +36,7 @@ const LONGEST: usize = 65_535;
 /// How many times the socket is read at once if all that comes is for others.
 const ROUNDS: usize = 8;
 
-/// Who reads the socket.
+/// Which process reads the socket: this one.
 const OWN: u8 = 0;
 /// Another process does, and this one will; or briefly no process does.
 const HELD: u8 = 1;

@@ -15,7 +15,7 @@ fn derived(secret: &[u8], purpose: &[u8]) -> hmac::Tag {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), purpose)
 }
 
-/// By this a packet of the server before is told from one that was never for it.
+/// Tells a packet for the server that ran before from one that was never for it.
 pub(super) fn secret_of_ids(secret: &[u8]) -> [u8; 32] {
     let mut own = [0; 32];
     own.copy_from_slice(derived(secret, b"connection id").as_ref());

@@ -14,7 +14,7 @@ use crate::crypto::{
 
 /// What tells ids apart: random bytes.
 const NONCE: usize = 3;
-/// A hash of what precedes it, so that what was never an id of this server is told from an old one.
+/// A hash of what precedes it, which tells an old id of this server from what never was one.
 const TAG: usize = 4;
 /// An id has at most 20 bytes (RFC 9000 §17.2): one is about the others, one names the process.
 const LONGEST: usize = 20 - 1 - NONCE - 1 - TAG;

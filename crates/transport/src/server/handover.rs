@@ -143,7 +143,7 @@ impl Handover {
     ///
     /// # Errors
     ///
-    /// If there is no file descriptor left, or another server has taken over before.
+    /// If file descriptors have run out, or another server has taken over before.
     pub fn offer(&self) -> io::Result<(Offer, Inherited)> {
         let (mut lines, mut inherited) = (Vec::new(), Inherited::default());
         for relay in &self.0.udp {

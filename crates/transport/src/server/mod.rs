@@ -129,7 +129,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If there is no file descriptor left.
+    /// If file descriptors have run out.
     #[cfg(unix)]
     pub fn handover(&self) -> std::io::Result<Handover> {
         let relays = self.endpoints.iter().map(|(endpoint, _)| endpoint.relay().clone());

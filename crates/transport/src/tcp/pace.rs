@@ -58,7 +58,7 @@ struct PaceCount {
     room: Room,
     /// What the application cuts it with, until `while_taken` has that.
     cut: Mutex<Option<Cut>>,
-    /// Who wants to know how it ends.
+    /// Learns how the connection ends.
     exchange: Mutex<Exchange>,
 }
 
