@@ -3,8 +3,8 @@
 pub use h3cast_feed::{
     Account, BadPattern, BadStart, Behind, Budget, Charge, Counted, DEFAULT, DEFAULT_HISTORY, Delivered, Deliveries,
     Delivery, End, Event, Exhausted, Family, Feed, FeedError, Feeds, Filler, Gap, HeldFeeds, History, Hold, Keeper,
-    KeeperError, Lag, OpenError, Past, Pattern, Pressure, PublishError, Publisher, Rate, Receipt, RestoreError, Share,
-    Shares, Start, Status, TryPublishError, Viewer, WrittenFeeds, WrittenLimits,
+    KeeperError, Lag, OpenError, Past, Pattern, Pressure, Provenance, PublishError, Publisher, Rate, Receipt,
+    RestoreError, Share, Shares, Start, Status, TryPublishError, Viewer, WrittenFeeds, WrittenLimits,
 };
 
 /// [`Start`] by its former name.

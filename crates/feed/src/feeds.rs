@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
-use crate::{Account, Exhausted, Feed, FeedError, Hold, WrittenLimits};
+use crate::{Account, Exhausted, Feed, FeedError, Hold, Provenance, WrittenLimits};
 
 /// The name of the feed that is meant when none is named.
 pub const DEFAULT: &str = "default";
@@ -37,6 +37,22 @@ pub trait Family: Send + Sync + 'static {
     /// changes.
     fn hold(&self, hold: Hold) {
         let _ = hold;
+    }
+
+    /// The feed of that name, to continue one of another process (see [`Feeds::adopt`]); `None` if it does not belong to
+    /// this family. By default what [`open`](Self::open) gives.
+    fn adopt<'a>(
+        &'a self,
+        name: &'a str,
+        provenance: &'a Provenance,
+    ) -> BoxFuture<'a, Option<Result<Feed, OpenError>>> {
+        self.open(name, &provenance.account)
+    }
+
+    /// Where a feed comes from that was created for a client. By default `None`.
+    fn provenance(&self, name: &str) -> Option<Provenance> {
+        let _ = name;
+        None
     }
 
     /// Whether what stores them can be reached.

@@ -1,8 +1,8 @@
 //! Feeds that clients write, held while another process takes them over.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use crate::{Chunk, Epoch, Feed, Feeds, feed::Backing, ring::Ring};
+use crate::{Account, Chunk, Epoch, Feed, Feeds, OpenError, feed::Backing, ring::Ring};
 
 /// What publishers of feeds may do: see [`Family::hold`](crate::Family::hold).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,6 +30,26 @@ pub struct History {
     /// The bytes of all chunks up to `next`, also of those that are not in `chunks`, for
     /// [`Status::bytes`](crate::Status::bytes).
     pub bytes: u64,
+    /// Where the feed comes from, if a family created it for a client.
+    pub provenance: Option<Provenance>,
+}
+
+/// Where a feed comes from that a [family](crate::Family) created for a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Provenance {
+    /// Whom it counts for.
+    pub account: Account,
+    /// For how long it has been neither viewed nor written.
+    pub unused: Duration,
+}
+
+impl Provenance {
+    /// A feed that counts for `account`, and has not been used for that long.
+    #[must_use]
+    pub fn new(account: Account, unused: Duration) -> Self {
+        Self { account, unused }
+    }
 }
 
 impl History {
@@ -38,7 +58,7 @@ impl History {
     #[must_use]
     pub fn new(epoch: Epoch, next: u64, chunks: Vec<Arc<Chunk>>) -> Self {
         let bytes = chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum();
-        Self { epoch, next, chunks, bytes }
+        Self { epoch, next, chunks, bytes, provenance: None }
     }
 }
 
@@ -91,6 +111,26 @@ impl Feeds {
         held.set(Hold::Publishers);
         held
     }
+
+    /// The feed of that name, to continue one of another process: if a family creates it, for the client and with the
+    /// age of its `provenance`. Limits do not hold for it, as it exists already: as with
+    /// [`set_limits`](crate::Family::set_limits), it stays until room is needed.
+    ///
+    /// # Errors
+    ///
+    /// If a family may have such a feed and cannot tell now.
+    pub async fn adopt(&self, name: &str, provenance: Option<&Provenance>) -> Result<Option<Feed>, OpenError> {
+        if let Some(feed) = self.named(name) {
+            return Ok(Some(feed.clone()));
+        }
+        let unknown = Provenance::new(Account::unknown(), Duration::ZERO);
+        for family in self.each_family() {
+            if let Some(feed) = family.adopt(name, provenance.unwrap_or(&unknown)).await {
+                return feed.map(Some);
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl HeldFeeds {
@@ -103,7 +143,13 @@ impl HeldFeeds {
     #[must_use]
     pub fn histories(&self) -> Vec<(String, History)> {
         let feeds = self.feeds.all();
-        let history = |feed: &Feed| Some(History { bytes: feed.counters.bytes(), ..written(feed)?.history()? });
+        let history = |feed: &Feed| {
+            let bytes = feed.counters.bytes();
+            let is_named = self.feeds.named(feed.name()).is_some();
+            let provenance =
+                self.feeds.each_family().filter(|_| !is_named).find_map(|family| family.provenance(feed.name()));
+            Some(History { bytes, provenance, ..written(feed)?.history()? })
+        };
         feeds.iter().filter_map(|feed| Some((feed.name().to_owned(), history(feed)?))).collect()
     }
 
@@ -131,6 +177,13 @@ fn written(feed: &Feed) -> Option<&Arc<Ring>> {
 }
 
 impl Feed {
+    /// Whether it can [continue](Self::restore) a feed that clients write: it is one in memory that they write too, and
+    /// has no chunks yet.
+    #[must_use]
+    pub fn can_restore(&self) -> bool {
+        written(self).is_some_and(|ring| ring.history().is_some_and(|history| history.next == 0))
+    }
+
     /// What its publishers may do, if it is one in memory that clients write.
     pub(crate) fn hold(&self, hold: Hold) {
         let Some(ring) = written(self) else { return };
@@ -165,7 +218,7 @@ impl Feed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Account, Cursor, End, Event, Lag, PublishError, Start, WrittenFeeds};
+    use crate::{Cursor, End, Event, Exhausted, Lag, PublishError, Start, WrittenFeeds, WrittenLimits};
     use futures_util::{FutureExt, StreamExt};
     use std::time::Duration;
 
@@ -270,6 +323,60 @@ mod tests {
         assert_eq!(two.publish("2".into()).await, Err(PublishError::Ended));
         let later = open("chat.later").await;
         assert_eq!(later.publisher().unwrap().publish("2".into()).await, Err(PublishError::Ended));
+    }
+
+    /// Otherwise each client could create as many again with each change of processes.
+    #[tokio::test(start_paused = true)]
+    async fn a_created_feed_counts_on_for_its_client_and_keeps_its_age() {
+        let limits = |each, idle| {
+            let mut limits = WrittenLimits::default();
+            (limits.each, limits.idle) = (each, Duration::from_secs(idle));
+            limits
+        };
+        let family = |each| {
+            let mut feeds = Feeds::default();
+            feeds.add_family(WrittenFeeds::within("chat.*", 1 << 20, Lag::Skip, limits(each, 100)).unwrap());
+            feeds
+        };
+        let (ann, ben) = (Account::new("192.0.2.1"), Account::new("192.0.2.2"));
+        let old = family(2);
+        for (name, account) in [("chat.a", &ann), ("chat.b", &ann), ("chat.c", &ben)] {
+            publish(&old.open(name, account).await.unwrap().unwrap(), "1").await;
+        }
+        tokio::time::advance(Duration::from_secs(60)).await;
+        publish(&old.open("chat.c", &ann).await.unwrap().unwrap(), "2").await;
+        let held = old.hold();
+        // Fewer are allowed there: those that exist stay.
+        let new = family(1);
+        for (name, mut history) in held.histories() {
+            if history.chunks.len() == 1 {
+                // The clock of the system does not stand still in tests.
+                let time = std::time::SystemTime::now() - Duration::from_secs(60);
+                history.chunks = vec![Arc::new(Chunk::published_at(0, time, "1".into()))];
+            }
+            let feed = new.adopt(&name, history.provenance.as_ref()).await.unwrap().unwrap();
+            assert!(feed.can_restore());
+            feed.restore(history).unwrap();
+            assert!(!feed.can_restore());
+        }
+        held.stop();
+        assert_eq!(new.all().len(), 3);
+        for account in [&ann, &ben] {
+            assert_eq!(new.open("chat.d", account).await.unwrap_err(), OpenError::Exhausted(Exhausted::Account(1)));
+        }
+        // They go when they would have gone.
+        tokio::time::advance(Duration::from_secs(50)).await;
+        new.open("chat.d", &ann).await.unwrap().unwrap();
+        let names: Vec<_> = new.all().iter().map(|feed| feed.name().to_owned()).collect();
+        assert_eq!(names, ["chat.c"]);
+    }
+
+    #[tokio::test]
+    async fn only_a_feed_that_clients_write_can_continue_another() {
+        let (live, _publisher) = Feed::live("a", 1 << 20, Lag::Skip);
+        assert!(!live.can_restore());
+        assert!(Feed::writable("a", 1 << 20, Lag::Skip).can_restore());
+        assert!(Feeds::default().adopt("a", None).await.unwrap().is_none());
     }
 
     #[tokio::test]

@@ -101,7 +101,7 @@ pub use delivery::{Delivered, Deliveries, Delivery};
 pub use feed::{DEFAULT_HISTORY, Feed};
 pub use feeds::{DEFAULT, Family, Feeds, OpenError};
 pub use h3cast_proto::feed::{BadCursor, Cursor, End, EndCursor, Epoch, FeedError, Gap};
-pub use held::{HeldFeeds, History, Hold, RestoreError};
+pub use held::{HeldFeeds, History, Hold, Provenance, RestoreError};
 pub use keeper::{Keeper, KeeperError, Past, PublishError, Receipt, TryPublishError};
 pub use kept::Filler;
 pub use pattern::{BadPattern, Pattern};

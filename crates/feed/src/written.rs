@@ -12,7 +12,9 @@ use futures_util::future::BoxFuture;
 use tokio::time::interval;
 
 use self::made::Made;
-use crate::{Account, BadPattern, Exhausted, Family, Feed, FeedError, Hold, Lag, OpenError, Pattern, log::Evictions};
+use crate::{
+    Account, BadPattern, Exhausted, Family, Feed, FeedError, Hold, Lag, OpenError, Pattern, Provenance, log::Evictions,
+};
 
 /// How often feeds that are not used are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -184,6 +186,23 @@ impl Family for WrittenFeeds {
     fn open<'a>(&'a self, name: &'a str, account: &'a Account) -> BoxFuture<'a, Option<Result<Feed, OpenError>>> {
         let opened = self.pattern.matches(name).then(|| self.open_now(name, account).map_err(OpenError::Exhausted));
         Box::pin(std::future::ready(opened))
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        name: &'a str,
+        provenance: &'a Provenance,
+    ) -> BoxFuture<'a, Option<Result<Feed, OpenError>>> {
+        let adopt = || {
+            let mut made = self.lock();
+            let new = self.new_feed(name, made.hold);
+            made.adopt(name, provenance, new)
+        };
+        Box::pin(std::future::ready(self.pattern.matches(name).then(|| Ok(adopt()))))
+    }
+
+    fn provenance(&self, name: &str) -> Option<Provenance> {
+        self.lock().provenance(name)
     }
 
     /// Those that were written.

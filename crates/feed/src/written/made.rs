@@ -9,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::WrittenLimits;
-use crate::{Account, Exhausted, Feed, Hold};
+use crate::{Account, Exhausted, Feed, Hold, Provenance};
 
 /// For how long a feed must not have been written to give way although it has viewers.
 const SILENT: Duration = Duration::from_secs(60);
@@ -131,12 +131,33 @@ impl Made {
                 None => break,
             }
         }
+        Ok((self.insert(name, account, Instant::now(), new), evicted))
+    }
+
+    fn insert(&mut self, name: &str, account: &Account, used: Instant, new: impl FnOnce() -> Feed) -> Feed {
         // Those who wait for it see what is written.
         let feed = self.waiting.remove(name).unwrap_or_else(new);
         *self.by_account.entry(account.clone()).or_default() += 1;
-        let one = OneFeed { feed: feed.clone(), account: account.clone(), used: Instant::now() };
+        let one = OneFeed { feed: feed.clone(), account: account.clone(), used };
         self.by_name.insert(name.to_owned(), one);
-        Ok((feed, evicted))
+        feed
+    }
+
+    /// A feed that another process has created.
+    pub(super) fn adopt(&mut self, name: &str, provenance: &Provenance, new: impl FnOnce() -> Feed) -> Feed {
+        if let Some(one) = self.by_name.get(name) {
+            return one.feed.clone();
+        }
+        let now = Instant::now();
+        // A system that has just started may not know a time before that.
+        self.insert(name, &provenance.account, now.checked_sub(provenance.unused).unwrap_or(now), new)
+    }
+
+    /// Whom a feed counts for, and since when it has not been used.
+    pub(super) fn provenance(&mut self, name: &str) -> Option<Provenance> {
+        let (now, one) = (Instant::now(), self.by_name.get_mut(name)?);
+        one.look(now);
+        Some(Provenance::new(one.account.clone(), now.saturating_duration_since(one.used)))
     }
 
     /// Takes one from its place.
