@@ -2,13 +2,12 @@
 //! publications has come.
 
 use serde::{Deserialize, Serialize};
-use tracing::warn;
 
 use super::{
     App,
     publish::{Known, Publications},
 };
-use crate::feed::{Account, Feeds, HeldFeeds, History};
+use crate::feed::{Feed, Feeds, HeldFeeds, History, OpenError, Provenance};
 
 /// What an app has to leave. It stays the app's.
 #[derive(Debug, Clone)]
@@ -45,18 +44,28 @@ impl Estate {
         self.publications.restore(known.0);
     }
 
-    /// Continues a feed of another process. Whether there is one of that name which can.
-    pub(crate) async fn restore_feed(&self, name: &str, history: History) -> bool {
-        let feed = match self.feeds.open(name, &Account::unknown()).await {
-            Ok(Some(feed)) => feed,
-            Ok(None) => return false,
-            Err(error) => {
-                warn!(feed = name, %error, "a feed of the old server is lost");
-                return false;
-            }
-        };
-        feed.publisher().is_some() && feed.restore(history).is_ok()
+    /// The feed that can continue one of that name of another process. While it is kept, it is not removed.
+    pub(crate) async fn adopt(&self, name: &str, provenance: Option<&Provenance>) -> Result<Feed, Lack> {
+        match self.feeds.adopt(name, provenance).await {
+            Ok(Some(feed)) if feed.can_restore() => Ok(feed),
+            Ok(Some(_)) => Err(Lack::OtherSource),
+            Ok(None) => Err(Lack::NoFeed),
+            Err(error) => Err(Lack::Unknown(error)),
+        }
     }
+}
+
+/// Why a feed of another process cannot be continued here.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Lack {
+    /// There is none of that name.
+    #[error("no such feed here")]
+    NoFeed,
+    /// Clients do not write it, or it is stored externally.
+    #[error("here from another source")]
+    OtherSource,
+    #[error("{0}")]
+    Unknown(OpenError),
 }
 
 impl HeldEstate {

@@ -4,28 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 
 use h3cast::{
     chunk::Cursor,
-    client::{Connection, Viewer, viewer::Event},
+    client::{Viewer, viewer::Event},
 };
-use http::Method;
 
-use crate::process::{Place, Process, soon};
-
-/// Publishes a line, and gives the cursor of its chunk.
-async fn publish(place: &Place, line: &str) -> Cursor {
-    let connection = soon("a connection", Connection::open(&place.uri("/"), &place.trust())).await.unwrap();
-    let request = http::Request::builder().method(Method::POST).uri(place.uri("/stream")).body(()).unwrap();
-    let (mut body, response) = soon("the request", connection.send_request(request)).await.unwrap();
-    soon("the line", body.send(format!("{line}\n").into())).await.unwrap();
-    soon("the end", body.finish()).await.unwrap();
-    let mut response = soon("the answer", response).await.unwrap();
-    assert_eq!(response.status, 200);
-    let mut text = Vec::new();
-    while let Some(bytes) = soon("the answer", response.body.next()).await.unwrap() {
-        text.extend_from_slice(&bytes);
-    }
-    let answer: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    answer["last"].as_str().unwrap().parse().unwrap()
-}
+use crate::process::{Process, publish, soon};
 
 /// The next chunk of a viewer that is never lost.
 async fn chunk(viewer: &mut Viewer) -> String {

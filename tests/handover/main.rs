@@ -2,6 +2,7 @@
 #![cfg(all(feature = "cli", unix))]
 
 mod faults;
+mod feeds;
 mod process;
 mod viewers;
 

@@ -10,14 +10,52 @@ use std::{
     time::Duration,
 };
 
-use h3cast::client::Trust;
-use http::Uri;
+use h3cast::{
+    chunk::Cursor,
+    client::{Connection, Trust},
+};
+use http::{Method, StatusCode, Uri};
 
 /// How long something may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, event).await.unwrap_or_else(|_| panic!("did not happen in {PATIENCE:?}: {what}"))
+}
+
+/// Publishes a line, and gives the cursor of its chunk.
+pub(crate) async fn publish(place: &Place, line: &str) -> Cursor {
+    publish_to(place, "/stream", line).await.expect("it is published")
+}
+
+/// The same to any feed; the status if it is refused.
+pub(crate) async fn publish_to(place: &Place, path: &str, line: &str) -> Result<Cursor, StatusCode> {
+    let connection = soon("a connection", Connection::open(&place.uri("/"), &place.trust())).await.unwrap();
+    let request = http::Request::builder().method(Method::POST).uri(place.uri(path)).body(()).unwrap();
+    let (mut body, response) = soon("the request", connection.send_request(request)).await.unwrap();
+    soon("the line", body.send(format!("{line}\n").into())).await.ok();
+    soon("the end", body.finish()).await.ok();
+    let mut response = soon("the answer", response).await.unwrap();
+    if response.status != StatusCode::OK {
+        return Err(response.status);
+    }
+    let mut text = Vec::new();
+    while let Some(bytes) = soon("the answer", response.body.next()).await.unwrap() {
+        text.extend_from_slice(&bytes);
+    }
+    let answer: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    Ok(answer["last"].as_str().unwrap().parse().unwrap())
+}
+
+/// What plain HTTP answers.
+pub(crate) async fn get(place: &Place, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", place.http_port)).await.unwrap();
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost:{}\r\n\r\n", place.http_port);
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon(path, stream.read_to_string(&mut answer)).await.unwrap();
+    answer
 }
 
 /// Ports, a folder and a control socket.

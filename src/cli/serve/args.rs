@@ -53,6 +53,11 @@ pub(in crate::cli) struct ServeArgs {
     #[cfg(unix)]
     #[arg(long, env = "H3CAST_TAKE_OVER")]
     pub(super) take_over: bool,
+    /// A feed of the old server that is lost with its history if these settings do not have it; otherwise, such a feed
+    /// stops --take-over. Can be repeated, and be a pattern as in chat.*.
+    #[cfg(unix)]
+    #[arg(long, env = "H3CAST_TAKE_OVER_DROP", value_name = "FEED", value_delimiter = ',', requires = "take_over")]
+    pub(super) take_over_drop: Vec<super::handover::Dropped>,
     /// Where to listen, UDP and TCP: HTTP/3, WebTransport, HTTP/2 and 1.1. Can be repeated. `localhost` is
     /// both 127.0.0.1 and [::1]; port 0 picks a free port. [default: localhost:4433, or the sockets that systemd
     /// passes]

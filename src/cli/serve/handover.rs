@@ -4,7 +4,9 @@
 //! |---|---|
 //! | old | offers its sockets (`SCM_RIGHTS`), and keeps serving |
 //! | new | prepares everything with them; if it fails, nothing has happened. Then it is *ready* |
-//! | old | has publishers wait, and sends the feeds that clients write: epoch, history, how far publications have come |
+//! | old | has publishers wait, and says which feeds clients write, and how far publications have come |
+//! | new | *fails* if it does not have one of those feeds, or has it *sent* |
+//! | old | sends the history of each |
 //! | new | has *taken* them |
 //! | old | stops reading UDP, says *go*, and drains: its feeds end as those of a server that stops |
 //! | new | serves. Viewers and publishers resume there, by cursor and by key |
@@ -15,6 +17,7 @@
 //! A server that is told to stop while it hands over does that first, or tells the new one that it stops. What can fail
 //! at the new one comes before *ready*.
 
+mod dropped;
 mod new;
 mod old;
 mod process;
@@ -35,6 +38,7 @@ use tokio::{net::UnixStream, sync::Mutex, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+pub(super) use self::dropped::Dropped;
 use self::{new::Predecessor, old::Yielding};
 use super::{
     args::ServeArgs,
@@ -60,6 +64,7 @@ pub(super) struct Changing {
     grace: Duration,
     listen: Vec<Listen>,
     handed: Vec<SocketAddr>,
+    dropped: Vec<Dropped>,
 }
 
 impl Changing {
@@ -68,7 +73,8 @@ impl Changing {
         if listen.is_empty() && handed.is_empty() {
             listen.push(Listen::localhost(DEFAULT_PORT));
         }
-        Self { take_over: args.take_over, control: args.control().cloned(), grace: args.grace, listen, handed }
+        let (control, dropped) = (args.control().cloned(), args.take_over_drop.clone());
+        Self { take_over: args.take_over, control, grace: args.grace, listen, handed, dropped }
     }
 
     /// Whether a server that listens there is the old one.
@@ -83,6 +89,8 @@ pub(super) struct Changeover {
     control: Option<Where>,
     grace: Duration,
     old: Option<(Predecessor, Option<Inherited>)>,
+    /// Feeds that need not be continued.
+    dropped: Vec<Dropped>,
     /// Held while a server takes over from this one.
     changing: Arc<Mutex<()>>,
     /// Whether this server's socket is another's now.
@@ -97,6 +105,7 @@ impl Changeover {
             control: args.control.clone(),
             grace: args.grace,
             old: None,
+            dropped: args.dropped.clone(),
             changing: Arc::default(),
             left: Arc::default(),
         };
@@ -133,7 +142,7 @@ impl Changeover {
     /// nothing may fail.
     pub(super) async fn complete(&mut self, server: &Server) -> Result<(), Failure> {
         let Some((old, _)) = self.old.take() else { return Ok(()) };
-        Box::pin(old.hand_over(&self.estate, &server.addresses().udp)).await
+        Box::pin(old.hand_over(&self.estate, &self.dropped, &server.addresses().udp)).await
     }
 
     /// Waits while a server takes over from this one. No other begins to while what this gives is kept.

@@ -17,14 +17,15 @@ use tracing::{info, warn};
 
 use super::{
     TAKE_OVER,
+    dropped::{Dropped, Lacking},
     process::Process,
-    wire::{self, ToNew, ToOld},
+    wire::{self, Created, FeedState, ToNew, ToOld},
 };
 use crate::{
     app::estate::{Estate, KnownPublications},
     cli::Failure,
     fault,
-    feed::History,
+    feed::{Feed, History},
     server::{Inherited, InheritedUdp, Line},
 };
 
@@ -45,8 +46,15 @@ pub(in crate::cli::serve) struct Predecessor {
 
 /// What it had.
 struct State {
-    feeds: Vec<(String, History)>,
+    feeds: Vec<(Feed, History)>,
     publications: KnownPublications,
+}
+
+/// What a new server does with the feeds of the old one.
+#[derive(Clone, Copy)]
+struct Heir<'a> {
+    estate: &'a Estate,
+    dropped: &'a [Dropped],
 }
 
 /// How it went.
@@ -63,6 +71,14 @@ enum Trouble {
     Ended,
     /// The old server stops.
     Stops,
+    /// Feeds would be lost.
+    Lacking(Lacking),
+    Other(io::Error),
+}
+
+/// Why a server is not taken over.
+enum Refused {
+    Lacking(Lacking),
     Other(io::Error),
 }
 
@@ -136,13 +152,22 @@ impl Predecessor {
         Ok((self, inherited))
     }
 
-    /// Takes its feeds over, for a server that could serve now and will read these sockets.
-    pub(in crate::cli::serve) async fn hand_over(mut self, estate: &Estate, udp: &[SocketAddr]) -> Result<(), Failure> {
+    /// Takes its feeds over, except for those that may be `dropped`, for a server that could serve now and will read
+    /// these sockets.
+    pub(in crate::cli::serve) async fn hand_over(
+        mut self,
+        estate: &Estate,
+        dropped: &[Dropped],
+        udp: &[SocketAddr],
+    ) -> Result<(), Failure> {
         let pid = self.pid;
-        let outcome = self.take(udp).await.map_err(|error| {
-            Failure::running(anyhow::anyhow!(
+        let outcome = self.take(Heir { estate, dropped }, udp).await.map_err(|refused| match refused {
+            Refused::Lacking(lacking) => {
+                Failure::usage(anyhow::anyhow!("--take-over: process {pid} keeps serving: {lacking}"))
+            }
+            Refused::Other(error) => Failure::running(anyhow::anyhow!(
                 "--take-over: process {pid} did not hand over, and keeps serving: {error}"
-            ))
+            )),
         })?;
         let (state, went) = match outcome {
             Outcome::Go(state) => (state, true),
@@ -153,11 +178,11 @@ impl Predecessor {
             }
         };
         let (mut feeds, mut chunks) = (0, 0);
-        for (name, history) in state.feeds {
+        for (feed, history) in state.feeds {
             let many = history.chunks.len();
-            match estate.restore_feed(&name, history).await {
-                true => (feeds, chunks) = (feeds + 1, chunks + many),
-                false => warn!(feed = name, "clients do not publish to this feed any more: its history is lost"),
+            match feed.restore(history) {
+                Ok(()) => (feeds, chunks) = (feeds + 1, chunks + many),
+                Err(error) => warn!(feed = feed.name(), %error, "a feed of the old server starts over"),
             }
         }
         estate.restore_publications(state.publications);
@@ -170,9 +195,9 @@ impl Predecessor {
         Ok(())
     }
 
-    async fn take(&mut self, udp: &[SocketAddr]) -> io::Result<Outcome> {
+    async fn take(&mut self, heir: Heir<'_>, udp: &[SocketAddr]) -> Result<Outcome, Refused> {
         // Publishers wait until `Taken`: nothing is done before that which could be done later.
-        let state = match self.state(udp).await {
+        let state = match self.state(heir, udp).await {
             Ok(state) => state,
             Err(trouble) => return self.without_go(trouble, None).await,
         };
@@ -184,12 +209,12 @@ impl Predecessor {
     }
 
     /// What is left to do if it has not said that this server is to serve.
-    async fn without_go(&self, trouble: Trouble, state: Option<State>) -> io::Result<Outcome> {
+    async fn without_go(&self, trouble: Trouble, state: Option<State>) -> Result<Outcome, Refused> {
         match trouble {
             // Only then it has not published on.
             Trouble::Ended => match timeout(ENDING, self.process.ended()).await {
                 Ok(()) => Ok(Outcome::Ended(state)),
-                Err(_) => Err(io::Error::other("it has ended the connection")),
+                Err(_) => Err(Refused::Other(io::Error::other("it has ended the connection"))),
             },
             Trouble::Stops => {
                 warn!("process {} was told to stop before it had handed over: waiting for its end", self.pid);
@@ -197,20 +222,32 @@ impl Predecessor {
                 self.process.ended().await;
                 Ok(Outcome::Ended(None))
             }
-            Trouble::Other(error) => Err(error),
+            Trouble::Lacking(lacking) => Err(Refused::Lacking(lacking)),
+            Trouble::Other(error) => Err(Refused::Other(error)),
         }
     }
 
-    async fn state(&mut self, udp: &[SocketAddr]) -> Result<State, Trouble> {
+    async fn state(&mut self, heir: Heir<'_>, udp: &[SocketAddr]) -> Result<State, Trouble> {
         let ready = ToOld::Ready { udp: udp.to_vec() };
         let (feeds, publications) = match self.answer(&ready).await? {
             ToNew::State { feeds, publications } => (feeds, publications),
             other => return Err(unexpected(other)),
         };
+        let found = match heir.find(&feeds).await {
+            Ok(found) => found,
+            Err(lacking) => {
+                // It is told for its log; it notices the end of the connection otherwise.
+                let fails = ToOld::Fails { why: lacking.to_string() };
+                let _ = within(PATIENCE, wire::write(self.stream.get_mut(), &fails)).await;
+                return Err(Trouble::Lacking(lacking));
+            }
+        };
+        // Why that failed, what is read says.
+        let _ = within(PATIENCE, wire::write(self.stream.get_mut(), &ToOld::Send)).await;
         let mut state = State { feeds: Vec::new(), publications };
-        for feed in feeds {
-            let history = within(PATIENCE, feed.read_chunks(&mut self.stream)).await?;
-            state.feeds.push((feed.name, history));
+        for (of, found) in feeds.iter().zip(found) {
+            let history = within(PATIENCE, of.read_chunks(&mut self.stream)).await?;
+            state.feeds.extend(found.map(|feed| (feed, history)));
         }
         Ok(state)
     }
@@ -229,6 +266,33 @@ impl Predecessor {
             // Also of one that has closed its end since: it may have said why.
             Ok(answer) => Ok(answer),
             Err(error) => Err(written.err().unwrap_or(error).into()),
+        }
+    }
+}
+
+impl Heir<'_> {
+    /// The feed that continues each of the old server's, if it is not dropped.
+    async fn find(self, feeds: &[FeedState]) -> Result<Vec<Option<Feed>>, Lacking> {
+        let (mut found, mut lacking) = (Vec::new(), Vec::new());
+        for of in feeds {
+            let provenance = of.created.as_ref().map(Created::provenance);
+            found.push(match self.estate.adopt(&of.name, provenance.as_ref()).await {
+                Ok(feed) => Some(feed),
+                // Nothing is lost.
+                Err(_) if of.next == 0 => None,
+                Err(_) if self.dropped.iter().any(|dropped| dropped.is(&of.name)) => {
+                    warn!(feed = of.name, "a feed of the old server is dropped with its history (--take-over-drop)");
+                    None
+                }
+                Err(lack) => {
+                    lacking.push((of.name.clone(), lack));
+                    None
+                }
+            });
+        }
+        match lacking.is_empty() {
+            true => Ok(found),
+            false => Err(Lacking(lacking)),
         }
     }
 }

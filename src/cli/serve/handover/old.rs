@@ -140,8 +140,12 @@ async fn give(stream: &mut UnixStream, held: &HeldEstate) -> io::Result<()> {
     let histories = held.histories();
     let feeds = histories.iter().map(|(name, history)| FeedState::new(name, history)).collect();
     let state = ToNew::State { feeds, publications: held.publications() };
+    timeout(TAKING, wire::write(stream, &state)).await??;
+    match timeout(TAKING, wire::read(stream)).await?? {
+        ToOld::Send => {}
+        other => return Err(unexpected(other, "another message than that it can continue the feeds")),
+    }
     let mut to = BufWriter::with_capacity(PIECE, &mut *stream);
-    timeout(TAKING, wire::write(&mut to, &state)).await??;
     for (_, history) in &histories {
         // So that the time is that of a part, however much there is.
         for chunks in history.chunks.chunks(1000) {
@@ -152,6 +156,14 @@ async fn give(stream: &mut UnixStream, held: &HeldEstate) -> io::Result<()> {
     timeout(TAKING, to.flush()).await??;
     match timeout(TAKING, wire::read(stream)).await?? {
         ToOld::Taken => Ok(()),
-        ToOld::Chosen | ToOld::Ready { .. } => Err(wire::invalid("another message than that it has taken the feeds")),
+        other => Err(unexpected(other, "another message than that it has taken the feeds")),
+    }
+}
+
+/// A message that is not the one that was to come.
+fn unexpected(message: ToOld, what: &'static str) -> io::Error {
+    match message {
+        ToOld::Fails { why } => io::Error::other(why),
+        ToOld::Chosen | ToOld::Ready { .. } | ToOld::Send | ToOld::Taken => wire::invalid(what),
     }
 }

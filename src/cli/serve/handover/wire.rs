@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     app::estate::KnownPublications,
     chunk::{Chunk, Epoch},
-    feed::History,
+    feed::{Account, History, Provenance},
 };
 
 /// The version of all this.
@@ -58,14 +58,18 @@ pub(super) enum ToOld {
     Chosen,
     /// It could serve now, and will read these.
     Ready { udp: Vec<SocketAddr> },
+    /// It can continue all feeds: their chunks may come.
+    Send,
     /// It has the feeds.
     Taken,
+    /// It fails: the old server is to keep serving.
+    Fails { why: String },
 }
 
 /// From the old server, after its offer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToNew {
-    /// The chunks of the feeds follow.
+    /// The chunks of the feeds follow when the new server asks for them.
     State {
         feeds: Vec<FeedState>,
         publications: KnownPublications,
@@ -87,11 +91,43 @@ pub(super) struct FeedState {
     pub(super) next: u64,
     /// How many chunks follow.
     pub(super) chunks: u64,
+    /// The bytes of all chunks so far, also of those that do not follow.
+    pub(super) bytes: u64,
+    /// If a client created it.
+    pub(super) created: Option<Created>,
+}
+
+/// Where a feed comes from that a client created.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Created {
+    /// Whom it counts for, if that is known.
+    account: Option<String>,
+    /// For how long it has not been used.
+    unused_ms: u64,
+}
+
+impl Created {
+    fn new(provenance: &Provenance) -> Self {
+        let unused_ms = u64::try_from(provenance.unused.as_millis()).unwrap_or(u64::MAX);
+        Self { account: provenance.account.name().map(String::from), unused_ms }
+    }
+
+    pub(super) fn provenance(&self) -> Provenance {
+        let account = self.account.as_deref().map_or_else(Account::unknown, Account::new);
+        Provenance::new(account, Duration::from_millis(self.unused_ms))
+    }
 }
 
 impl FeedState {
     pub(super) fn new(name: &str, history: &History) -> Self {
-        Self { name: name.into(), epoch: history.epoch.0, next: history.next, chunks: history.chunks.len() as u64 }
+        Self {
+            name: name.into(),
+            epoch: history.epoch.0,
+            next: history.next,
+            chunks: history.chunks.len() as u64,
+            bytes: history.bytes,
+            created: history.provenance.as_ref().map(Created::new),
+        }
     }
 
     /// Reads what follows of it.
@@ -104,7 +140,9 @@ impl FeedState {
             let bytes = read_bytes(from, length).await?;
             chunks.push(Arc::new(Chunk::published_at(seq, time, bytes)));
         }
-        Ok(History::new(Epoch(self.epoch), self.next, chunks))
+        let mut history = History::new(Epoch(self.epoch), self.next, chunks);
+        history.bytes = self.bytes;
+        Ok(history)
     }
 }
 

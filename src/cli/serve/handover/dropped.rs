@@ -1,0 +1,64 @@
+//! Feeds of an old server that a new one need not have.
+
+use std::fmt;
+
+use crate::{app::estate::Lack, feed::Pattern};
+
+/// So many feeds are named in an error.
+const SHOWN: usize = 5;
+
+/// `--take-over-drop`: a feed, or a pattern of feeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli::serve) enum Dropped {
+    Feed(String),
+    Feeds(Pattern),
+}
+
+impl std::str::FromStr for Dropped {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("write the name of a feed, or a pattern as in chat.*".into()),
+            pattern if pattern.contains('*') => pattern.parse().map(Self::Feeds).map_err(|error| format!("{error}")),
+            name => Ok(Self::Feed(name.into())),
+        }
+    }
+}
+
+impl Dropped {
+    pub(super) fn is(&self, name: &str) -> bool {
+        match self {
+            Self::Feed(feed) => feed == name,
+            Self::Feeds(pattern) => pattern.matches(name),
+        }
+    }
+}
+
+/// Feeds of the old server that the new one cannot continue.
+#[derive(Debug)]
+pub(super) struct Lacking(pub(super) Vec<(String, Lack)>);
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(feeds) = self;
+        f.write_str("the history of feeds that clients write would be lost: ")?;
+        for (at, (name, lack)) in feeds.iter().take(SHOWN).enumerate() {
+            let comma = if at > 0 { ", " } else { "" };
+            write!(f, "{comma}`{name}` ({lack})")?;
+        }
+        if let Some(more) = feeds.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            write!(f, ", and {more} more")?;
+        }
+        let (name, _) = &feeds[0];
+        let shown: Vec<_> = feeds.iter().take(SHOWN).map(|(name, _)| name.as_str()).collect();
+        write!(
+            f,
+            ". Start the new server with the sources of the old one (as in `{name}=publish`), or give them up with "
+        )?;
+        match feeds.len() > SHOWN {
+            true => write!(f, "--take-over-drop FEED, which may be a pattern as in chat.*"),
+            false => write!(f, "--take-over-drop {}", shown.join(",")),
+        }
+    }
+}
