@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
@@ -13,15 +13,18 @@ use tokio::time::Instant;
 
 /// The upper bounds of the distribution of times from publication to sending, in seconds.
 const BOUNDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-/// How often the time of one viewer is looked at, at most: of a fast feed some chunks tell as much as all.
+/// The least time between two samples of one viewer's times: of a fast feed some chunks show as much as all.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Threads that count at once without being in each other's way; more share.
+/// How many threads can add to the distribution without contention; others share.
 const SHARDS: usize = 8;
 
-/// Counts what some viewers are given, as all those of one transport: how many there are, their chunks and bytes, and
-/// the time from a chunk's publication until it is given to the transport. Clones are handles of the same counters.
+/// Counts what a group of viewers is given, such as all those of one transport: how many there are, their chunks and
+/// bytes, and the time from a chunk's publication until it is given to the transport. Clones are handles of the same
+/// counters.
 ///
-/// Counting costs a few instructions for each write, and no lock.
+/// Each viewer has counters of its own, which only a [`snapshot`](Self::snapshot) adds up. So a write costs a few
+/// instructions, without a lock and without contention, and a snapshot is exact at any time; it takes time for each
+/// viewer that is there.
 ///
 /// ```
 /// use futures_util::StreamExt;
@@ -47,17 +50,37 @@ pub struct Deliveries(Arc<Tally>);
 
 #[derive(Debug, Default)]
 struct Tally {
-    viewers: AtomicU64,
-    joined: AtomicU64,
+    roll: Mutex<Roll>,
     shards: [Shard; SHARDS],
 }
 
-/// Apart from the others in memory, so that processors do not take it from each other.
+/// Who is there, and what those were given that have left. A viewer moves from one to the other under its lock, so
+/// that each snapshot counts it once.
+#[derive(Debug, Default)]
+struct Roll {
+    present: Vec<Arc<Given>>,
+    joined: u64,
+    /// Chunks given to viewers that have left.
+    chunks: u64,
+    /// And bytes.
+    bytes: u64,
+}
+
+/// What one viewer has been given. Only its [`Delivery`] writes here. In a cache line of its own, as its neighbour in
+/// memory may be written by another processor.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Given {
+    chunks: AtomicU64,
+    bytes: AtomicU64,
+    /// Where it is in `present`; changes under the lock of the roll.
+    place: AtomicUsize,
+}
+
+/// A part of the distribution of times, in cache lines of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shard {
-    chunks: AtomicU64,
-    bytes: AtomicU64,
     buckets: [AtomicU64; BOUNDS.len() + 1],
     /// In microseconds.
     sum: AtomicU64,
@@ -87,7 +110,7 @@ thread_local! {
     static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// Where this thread counts.
+/// Where this thread adds to the distribution.
 fn shard() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     SHARD.with(|shard| {
@@ -102,9 +125,13 @@ impl Deliveries {
     /// Counts a viewer until this is dropped, and what it is given.
     #[must_use]
     pub fn viewer(&self) -> Delivery {
-        self.0.viewers.fetch_add(1, Ordering::Relaxed);
-        self.0.joined.fetch_add(1, Ordering::Relaxed);
-        Delivery { tally: self.0.clone(), since: SystemTime::now(), looked: None }
+        let given = Arc::new(Given::default());
+        let mut roll = self.0.roll();
+        given.place.store(roll.present.len(), Ordering::Relaxed);
+        roll.present.push(given.clone());
+        roll.joined += 1;
+        drop(roll);
+        Delivery { tally: self.0.clone(), given, since: SystemTime::now(), next: None }
     }
 
     /// What they have counted by now.
@@ -112,15 +139,20 @@ impl Deliveries {
     pub fn snapshot(&self) -> Delivered {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut now = Delivered {
-            viewers: get(&self.0.viewers),
-            joined: get(&self.0.joined),
             times: BOUNDS.into_iter().chain([f64::INFINITY]).map(|bound| (bound, 0)).collect(),
             ..Delivered::default()
         };
+        {
+            let roll = self.0.roll();
+            now.viewers = roll.present.len() as u64;
+            (now.joined, now.chunks, now.bytes) = (roll.joined, roll.chunks, roll.bytes);
+            for given in &roll.present {
+                now.chunks += get(&given.chunks);
+                now.bytes += get(&given.bytes);
+            }
+        }
         let mut micros = 0;
         for shard in &self.0.shards {
-            now.chunks += get(&shard.chunks);
-            now.bytes += get(&shard.bytes);
             micros += get(&shard.sum);
             for ((_, count), bucket) in now.times.iter_mut().zip(&shard.buckets) {
                 *count += get(bucket);
@@ -131,30 +163,51 @@ impl Deliveries {
     }
 }
 
+impl Tally {
+    fn roll(&self) -> MutexGuard<'_, Roll> {
+        self.roll.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A viewer that [`Deliveries`] count.
 #[derive(Debug)]
 pub struct Delivery {
     tally: Arc<Tally>,
+    given: Arc<Given>,
     /// When it came.
     since: SystemTime,
-    /// When the time of a chunk was looked at last.
-    looked: Option<Instant>,
+    /// When the time of a chunk is sampled next; `None` is now.
+    next: Option<Instant>,
 }
 
 impl Delivery {
     /// Counts so many chunks, and bytes in all, that it is given now.
-    pub fn count(&self, chunks: u64, bytes: u64) {
-        let shard = &self.tally.shards[shard()];
-        shard.chunks.fetch_add(chunks, Ordering::Relaxed);
-        shard.bytes.fetch_add(bytes, Ordering::Relaxed);
+    #[inline]
+    pub fn count(&mut self, chunks: u64, bytes: u64) {
+        // Nothing else writes there, so that it need not be one atomic operation, which takes much longer.
+        let add = |counter: &AtomicU64, more| counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+        add(&self.given.chunks, chunks);
+        add(&self.given.bytes, bytes);
     }
 
-    /// Looks at the time of the oldest of the chunks that it is given `now`, unless one was looked at just before.
+    /// The same for a viewer that several may hold.
+    pub(crate) fn count_shared(&self, chunks: u64, bytes: u64) {
+        self.given.chunks.fetch_add(chunks, Ordering::Relaxed);
+        self.given.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Samples the time of the oldest of the chunks that it is given `now`, unless one was sampled just before.
+    #[inline]
     pub fn look(&mut self, published: SystemTime, now: Instant) {
-        if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < PAUSE) {
-            return;
+        if self.next.is_none_or(|next| now >= next) {
+            self.sample(published, now);
         }
-        self.looked = Some(now);
+    }
+
+    /// Apart from what happens for each write.
+    #[inline(never)]
+    fn sample(&mut self, published: SystemTime, now: Instant) {
+        self.next = Some(now + PAUSE);
         // One that was there before is as old as its client wants it to be.
         if published < self.since {
             return;
@@ -169,7 +222,14 @@ impl Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        self.tally.viewers.fetch_sub(1, Ordering::Relaxed);
+        let mut roll = self.tally.roll();
+        let place = self.given.place.load(Ordering::Relaxed);
+        roll.present.swap_remove(place);
+        if let Some(moved) = roll.present.get(place) {
+            moved.place.store(place, Ordering::Relaxed);
+        }
+        roll.chunks += self.given.chunks.load(Ordering::Relaxed);
+        roll.bytes += self.given.bytes.load(Ordering::Relaxed);
     }
 }
 
@@ -202,15 +262,53 @@ mod tests {
     }
 
     #[test]
-    fn threads_count_apart_and_are_summed() {
+    fn nothing_is_lost_of_viewers_that_come_and_go() {
+        const VIEWERS: u64 = 200;
+        const WRITES: u64 = 50;
         let deliveries = Deliveries::default();
+        let all = 2 * VIEWERS * WRITES;
         std::thread::scope(|scope| {
-            for _ in 0..2 * SHARDS {
-                let viewer = deliveries.viewer();
-                scope.spawn(move || (0..1000).for_each(|_| viewer.count(1, 2)));
+            let threads = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    // Each leaves while one that came later is there, which takes its place.
+                    let mut before = deliveries.viewer();
+                    for _ in 1..VIEWERS {
+                        let next = deliveries.viewer();
+                        (0..WRITES).for_each(|_| before.count(1, 2));
+                        before = next;
+                    }
+                    (0..WRITES).for_each(|_| before.count(1, 2));
+                })
+            });
+            // One that leaves meanwhile is counted once by each.
+            let mut seen = 0;
+            while !threads.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                let now = deliveries.snapshot();
+                assert!((seen..=all).contains(&now.chunks) && now.viewers <= 4, "{now:?} after {seen}");
+                seen = now.chunks;
             }
         });
-        let counted = deliveries.snapshot();
-        assert_eq!((counted.viewers, counted.chunks, counted.bytes), (0, 16_000, 32_000));
+        let now = deliveries.snapshot();
+        assert_eq!((now.viewers, now.joined, now.chunks, now.bytes), (0, 2 * VIEWERS, all, 2 * all));
+    }
+
+    #[test]
+    fn a_viewer_keeps_its_numbers_when_another_leaves() {
+        let deliveries = Deliveries::default();
+        let mut viewers: Vec<_> = (0..5).map(|_| deliveries.viewer()).collect();
+        let mut all = 0;
+        // The first, one in the middle, the last. Each is given another number.
+        for leaving in [0, 2, 2] {
+            for (number, viewer) in (1..).zip(&mut viewers) {
+                viewer.count(number, 10 * number);
+                all += number;
+            }
+            drop(viewers.remove(leaving));
+            assert_eq!(deliveries.snapshot().chunks, all);
+        }
+        viewers[0].count(1, 10);
+        viewers[1].count_shared(1, 10);
+        let now = deliveries.snapshot();
+        assert_eq!((now.viewers, now.joined, now.chunks, now.bytes), (2, 5, all + 2, 10 * (all + 2)));
     }
 }

@@ -167,7 +167,7 @@ impl Counted {
     /// Counts a piece of that many bytes, which it has read.
     pub fn count(&self, bytes: usize) {
         if let Some(delivery) = &self.delivery {
-            delivery.count(1, bytes as u64);
+            delivery.count_shared(1, bytes as u64);
         }
         if let Some(counters) = &self.counters {
             counters.count(bytes);

@@ -13,8 +13,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use h3cast_feed::{
-    Feed, Start,
-    format::{self, Cut, Format},
+    Deliveries, Feed, Start,
+    format::{Cut, Format, Framing, Writer},
 };
 
 type Written = Pin<Box<dyn Stream<Item = Result<Bytes, Cut>> + Send>>;
@@ -42,16 +42,25 @@ pub(crate) struct Audience(Vec<Viewer>);
 
 impl Audience {
     pub(crate) fn new(feed: &Feed, from: Start, format: Format, viewers: usize) -> Self {
+        Self::of(viewers, || Writer::new(feed.view(from, None), format, Framing::Plain))
+    }
+
+    /// The same, counted as a server counts its viewers.
+    pub(crate) fn counted(feed: &Feed, format: Format, viewers: usize, deliveries: &Deliveries) -> Self {
+        Self::of(viewers, || Writer::new(feed.view(Start::Now, None), format, Framing::Plain).count_in(deliveries))
+    }
+
+    fn of(viewers: usize, writer: impl Fn() -> Writer) -> Self {
         let viewer = || {
             let woken = Arc::new(Woken(AtomicBool::new(true)));
             let waker = woken.clone().into();
             // A response's body has it on the heap as well.
-            Viewer { written: Box::pin(format::write(feed.view(from, None), format)), woken, waker }
+            Viewer { written: Box::pin(writer().into_stream()), woken, waker }
         };
         Self((0..viewers).map(|_| viewer()).collect())
     }
 
-    /// Polls those who were woken until they wait again; how many bytes they got.
+    /// Polls those that were woken until they wait again; returns how many bytes they got.
     pub(crate) fn deliver(&mut self) -> usize {
         let mut bytes = 0;
         for viewer in &mut self.0 {

@@ -12,7 +12,7 @@ use std::{hint::black_box, process::ExitCode};
 
 use bytes::Bytes;
 use h3cast::{
-    feed::{Feed, Lag, Start},
+    feed::{Deliveries, Feed, Lag, Publisher, Start},
     format::{
         Format,
         frames::{Frame, FrameDecoder},
@@ -34,6 +34,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("fan-out-raw", || small(Format::Raw)),
     ("fan-out-sse", || small(Format::Sse)),
     ("fan-out-frames", || small(Format::Frames)),
+    ("fan-out-counted", counted),
     ("large-raw", || large(Format::Raw)),
     ("large-sse", || large(Format::Sse)),
     ("large-frames", || large(Format::Frames)),
@@ -62,22 +63,25 @@ fn measured<T>(work: impl FnOnce() -> T) -> T {
     black_box(work())
 }
 
-/// Nobody views, and the ring is full.
+/// There are no viewers, and the ring is full.
 fn publish() {
     let (_feed, publisher) = Feed::live("f", 1 << 20, Lag::Skip);
     publish_lines(&publisher, 20_000);
     measured(|| publish_lines(&publisher, 20_000));
 }
 
-/// Viewers who wait get each chunk as it comes.
+/// Viewers that wait get each chunk as it comes.
 fn fan_out(format: Format, viewers: usize, chunk: &Bytes, chunks: usize) {
     let (feed, publisher) = Feed::live("f", ROOMY, Lag::Skip);
-    let mut audience = Audience::new(&feed, Start::Now, format, viewers);
+    deliver_each(&publisher, Audience::new(&feed, Start::Now, format, viewers), viewers, chunk, chunks);
+}
+
+fn deliver_each(publisher: &Publisher, mut audience: Audience, viewers: usize, chunk: &Bytes, chunks: usize) {
     audience.deliver();
     let bytes = measured(|| {
         let mut bytes = 0;
         for _ in 0..chunks {
-            publish_one(&publisher, chunk.clone());
+            publish_one(publisher, chunk.clone());
             bytes += audience.deliver();
         }
         bytes
@@ -85,15 +89,27 @@ fn fan_out(format: Format, viewers: usize, chunk: &Bytes, chunks: usize) {
     assert!(bytes >= viewers * chunks * chunk.len());
 }
 
+/// How many view the small chunks, and how many of those there are.
+const SMALL: (usize, usize) = (50, 2000);
+
 fn small(format: Format) {
-    fan_out(format, 50, &Bytes::from_static(LINE), 2000);
+    fan_out(format, SMALL.0, &Bytes::from_static(LINE), SMALL.1);
+}
+
+/// `fan-out-raw` as a server runs it, which counts for `/metrics` what its viewers are given.
+fn counted() {
+    let (feed, publisher) = Feed::live("f", ROOMY, Lag::Skip);
+    let (deliveries, (viewers, chunks)) = (Deliveries::default(), SMALL);
+    let audience = Audience::counted(&feed, Format::Raw, viewers, &deliveries);
+    deliver_each(&publisher, audience, viewers, &Bytes::from_static(LINE), chunks);
+    assert_eq!(deliveries.snapshot().chunks, (viewers * chunks) as u64);
 }
 
 fn large(format: Format) {
     fan_out(format, 10, &text(LARGE), LARGE_CHUNKS);
 }
 
-/// A viewer who comes late reads all that was, and is the first for whom it is encoded.
+/// A late viewer reads the whole history, and is the first for which it is encoded.
 fn catch_up(format: Format) {
     const CHUNKS: usize = 5000;
     let (feed, publisher) = Feed::live("f", ROOMY, Lag::Skip);

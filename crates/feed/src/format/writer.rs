@@ -76,7 +76,8 @@ impl Writer {
     #[must_use]
     pub fn count_in(mut self, deliveries: &Deliveries) -> Self {
         let is_live = self.viewer.as_ref().is_some_and(Viewer::is_live);
-        self.counted = Some(Counted { delivery: deliveries.viewer(), is_live, chunks: 0, oldest: None });
+        self.counted =
+            Some(Counted { delivery: deliveries.viewer(), is_live, chunks: 0, oldest: SystemTime::UNIX_EPOCH });
         self
     }
 
@@ -146,8 +147,10 @@ impl Writer {
                     if let Event::Chunk(chunk) = &event {
                         self.had.last = Some(chunk.seq);
                         if let Some(counted) = &mut self.counted {
+                            if counted.chunks == 0 {
+                                counted.oldest = chunk.time;
+                            }
                             counted.chunks += 1;
-                            counted.oldest.get_or_insert(chunk.time);
                         }
                     }
                     match self.format.put(&event, self.had, viewer, self.framing, out) {
@@ -237,17 +240,16 @@ struct Counted {
     is_live: bool,
     /// What is about to be given.
     chunks: u64,
-    /// When the first of these was published.
-    oldest: Option<SystemTime>,
+    /// When the first of these was published, if there is one.
+    oldest: SystemTime,
 }
 
 impl Counted {
     fn given(&mut self, bytes: usize, now: Instant) {
-        self.delivery.count(std::mem::take(&mut self.chunks), bytes as u64);
-        if let Some(oldest) = self.oldest.take()
-            && self.is_live
-        {
-            self.delivery.look(oldest, now);
+        let chunks = std::mem::take(&mut self.chunks);
+        self.delivery.count(chunks, bytes as u64);
+        if chunks > 0 && self.is_live {
+            self.delivery.look(self.oldest, now);
         }
     }
 }
