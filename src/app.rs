@@ -315,6 +315,7 @@ impl App {
     /// Once `stopping` is cancelled, `/readyz` answers with 503, so that load balancers send no new clients.
     #[must_use]
     pub fn stopping(mut self, stopping: CancellationToken) -> Self {
+        self.publications.stopping(stopping.clone());
         self.stopping = stopping;
         self
     }

@@ -80,6 +80,8 @@ impl HeldEstate {
 
     /// Another process has it now.
     pub(crate) fn give_up(self) {
+        // Publishers are told why they end.
+        self.publications.leave();
         self.feeds.stop();
     }
 }

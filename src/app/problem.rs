@@ -13,6 +13,8 @@ pub(super) struct Problem {
     detail: String,
     challenge: Challenge,
     refusal: Option<Refusal>,
+    /// What a publication has written so far.
+    published: Option<serde_json::Value>,
 }
 
 /// What `WWW-Authenticate` names as wrong with a token (RFC 6750 §3.1).
@@ -29,6 +31,8 @@ pub(super) enum Challenge {
 #[derive(Serialize)]
 struct Written<'a> {
     detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published: Option<&'a serde_json::Value>,
     status: u16,
     title: &'a str,
     #[serde(rename = "type")]
@@ -44,7 +48,7 @@ impl Problem {
             // Where a limit is the reason, it is counted where that is found.
             _ => None,
         };
-        Self { status, detail, challenge: Challenge::None, refusal }
+        Self { status, detail, challenge: Challenge::None, refusal, published: None }
     }
 
     /// Counted as that, and not as what its status says.
@@ -61,6 +65,12 @@ impl Problem {
         Self { challenge, ..self }
     }
 
+    /// The same with what the publication that it ends has written, for clients that continue it (an extension member,
+    /// RFC 9457 §3.2).
+    pub(super) fn published(self, published: serde_json::Value) -> Self {
+        Self { published: Some(published), ..self }
+    }
+
     pub(super) fn bad(detail: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
@@ -69,6 +79,7 @@ impl Problem {
     pub(super) fn text(&self) -> String {
         let written = Written {
             detail: &self.detail,
+            published: self.published.as_ref(),
             status: self.status.as_u16(),
             title: self.status.canonical_reason().unwrap_or("Error"),
             kind: "about:blank",

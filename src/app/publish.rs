@@ -84,7 +84,8 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     let publication = publications.begin(said).await?;
     let _place = publications.place(account)?;
     let pieces = body.into_data_stream().map(|piece| piece.map_err(io::Error::other));
-    publish(publications, publisher, account, &publication, pieces, chunk.into(), &decided).await?;
+    let done = publish(publications, publisher, account, &publication, pieces, chunk.into(), &decided).await;
+    done.map_err(|problem| problem.published(written(feed, &publication)))?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(written(feed, &publication))).into_response())
 }
 

@@ -115,6 +115,7 @@ async fn an_old_server_that_is_told_to_stop_hands_over_first() {
     first.says("has taken over");
     assert_eq!(publish(&place, "b").await, Cursor { seq: 1, ..cursor });
     assert_eq!(next_chunk(&mut viewer, true).await, "b\n");
+    drop(viewer);
     second.stop().await;
 }
 

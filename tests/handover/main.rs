@@ -4,6 +4,7 @@
 mod faults;
 mod feeds;
 mod process;
+mod publishers;
 mod viewers;
 
 use std::{sync::Arc, time::Duration};

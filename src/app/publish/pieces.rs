@@ -100,7 +100,8 @@ pub(super) async fn publish(
             }
         }
     }
-    let so_far = publication.progress().bytes;
+    let progress = publication.progress();
+    let so_far = progress.bytes;
     Err(match broken {
         Broken::Replaced => {
             let text = "another request goes on with the publication of this Idempotency-Key";
@@ -114,7 +115,13 @@ pub(super) async fn publish(
         }
         Broken::Expired => decided.expired(so_far),
         Broken::Ended => {
-            let text = format!("the feed has ended: {so_far} bytes were published");
+            let last = progress.last.map(|last| format!(", the last of them as {last}")).unwrap_or_default();
+            let hint = match (publications.is_ending(), publication.is_known()) {
+                (false, _) => "",
+                (true, true) => "; send it again under the same Idempotency-Key",
+                (true, false) => "; send the rest in a new request",
+            };
+            let text = format!("{}: {so_far} bytes were published{last}{hint}", publications.why_ended());
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
         }
         Broken::Unavailable(error) => {

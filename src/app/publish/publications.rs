@@ -29,6 +29,10 @@ pub(in crate::app) struct Publications {
     known: Arc<Ledger>,
     places: Shares,
     refusals: Option<Counters>,
+    /// Cancelled when the server stops.
+    stopping: CancellationToken,
+    /// Cancelled when another server has what is published here.
+    left: CancellationToken,
 }
 
 #[derive(Debug, Clone)]
@@ -65,7 +69,8 @@ impl Publications {
         let known = Arc::new(Ledger::new(KeyLimits { all, each }));
         let (all, each) = quotas.publications;
         let rules = Arc::new(RwLock::new(Rules { token, limit, wait: quotas.publish_wait }));
-        Self { rules, known, places: Shares::new(all, each), refusals: None }
+        let (stopping, left) = (CancellationToken::new(), CancellationToken::new());
+        Self { rules, known, places: Shares::new(all, each), refusals: None, stopping, left }
     }
 
     fn rules(&self) -> RwLockReadGuard<'_, Rules> {
@@ -85,9 +90,34 @@ impl Publications {
     }
 
     pub(in crate::app) fn quotas(&mut self, quotas: &Quotas) {
-        let refusals = self.refusals.take();
+        let (refusals, stopping) = (self.refusals.take(), self.stopping.clone());
         let Rules { token, limit, .. } = self.rules().clone();
-        *self = Self { refusals, ..Self::within(token, limit, quotas) };
+        *self = Self { refusals, stopping, ..Self::within(token, limit, quotas) };
+    }
+
+    /// What is cancelled when the server stops.
+    pub(in crate::app) fn stopping(&mut self, stopping: CancellationToken) {
+        self.stopping = stopping;
+    }
+
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    /// Another server has what is published here, and continues it.
+    pub(in crate::app) fn leave(&self) {
+        self.left.cancel();
+    }
+
+    /// Whether feeds end with their server, and not by themselves.
+    pub(super) fn is_ending(&self) -> bool {
+        self.left.is_cancelled() || self.stopping.is_cancelled()
+    }
+
+    /// Why a feed has ended, for its publishers.
+    pub(super) fn why_ended(&self) -> &'static str {
+        match (self.left.is_cancelled(), self.stopping.is_cancelled()) {
+            (true, _) => "another server is taking over from this one",
+            (false, true) => "the server is stopping",
+            (false, false) => "the feed has ended",
+        }
     }
 
     /// The same while the app is served. What runs continues.

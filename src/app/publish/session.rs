@@ -86,7 +86,8 @@ async fn one_stream(
             }
             Some((piece, (stream, noted, is_gone)))
         });
-        publish(publications, publisher, account, &publication, pieces, cut.into(), decided).await?;
+        let done = publish(publications, publisher, account, &publication, pieces, cut.into(), decided).await;
+        done.map_err(|problem| problem.published(written(feed, &publication)))?;
         Ok::<_, Problem>(written(feed, &publication))
     };
     let answer = match done.await {
