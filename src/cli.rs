@@ -156,6 +156,10 @@ pub fn run() -> ExitCode {
             log::exit(failure.code)
         }
     };
+    let reloads = match &cli.command {
+        None | Some(Command::Serve(_)) => signals::Reloads::listen(),
+        Some(_) => Ok(signals::Reloads::none()),
+    };
     let workers = match &cli.command {
         None => cli.serve.workers(),
         Some(Command::Serve(command)) => command.args.workers(),
@@ -174,9 +178,9 @@ pub fn run() -> ExitCode {
         runtime.worker_threads(workers);
     }
     let runtime = runtime.enable_all().thread_keep_alive(BLOCKING_IDLE).build();
-    let done = match runtime {
-        Ok(runtime) => {
-            let started = Started { arguments, given };
+    let done = match runtime.and_then(|runtime| Ok((runtime, reloads?))) {
+        Ok((runtime, reloads)) => {
+            let started = Started { arguments, given, reloads };
             let done = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(dispatch(cli, sockets, started))));
             let Ok(done) = done else {
                 // What it was has been said. Whatever it was at, no command stays.
@@ -204,6 +208,7 @@ pub fn run() -> ExitCode {
 struct Started {
     arguments: Vec<OsString>,
     given: config::Given,
+    reloads: signals::Reloads,
 }
 
 async fn dispatch(cli: Cli, sockets: serve::Given, started: Started) -> Result<(), Failure> {

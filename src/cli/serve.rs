@@ -82,7 +82,7 @@ pub(super) async fn run(sources: Vec<Source>, args: ServeArgs, given: Given, sta
 async fn serve(
     sources: Vec<Source>,
     mut args: ServeArgs,
-    (given, how): (Given, Started),
+    (given, mut how): (Given, Started),
     commands: &Commands,
 ) -> Result<(), Failure> {
     let is_demo = sources.is_empty();
@@ -94,9 +94,9 @@ async fn serve(
     }
     let manager = Manager::find();
     manager.status("starting");
-    // Both are ready before anything is bound, so that no signal is missed.
+    // Before anything is bound, so that no signal is missed.
     let stop = signals::stop(args.drain.saturating_add(args.grace)).map_err(Failure::running)?;
-    let reloads = signals::Reloads::listen().map_err(Failure::running)?;
+    let reloads = std::mem::take(&mut how.reloads);
     let settings = (sources.clone(), args.clone());
     let names = names(&args);
     let starting = async {

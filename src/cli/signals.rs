@@ -85,32 +85,65 @@ pub(super) fn interrupted(
     })
 }
 
-/// The signals that have a server read its settings again, from now on: SIGUSR1. Without this, it ends the program.
+/// The signals that have a server read its settings again: SIGUSR1. Where none is awaited, it ends the program, as it
+/// ends programs by default.
 #[cfg(unix)]
-pub(super) struct Reloads(tokio::signal::unix::Signal);
+#[derive(Default)]
+pub(super) struct Reloads(Option<tokio::signal::unix::Signal>);
 
 #[cfg(unix)]
 impl Reloads {
+    /// Begins with those that have come since [`unblock`]. Only before there are threads that start programs, since
+    /// these would inherit that it is blocked.
     pub(super) fn listen() -> io::Result<Self> {
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1()).map(Self)
+        // What handles a signal stays when the runtime goes in which that was asked for.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let _entered = runtime.enter();
+        let signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1())?;
+        release();
+        Ok(Self(Some(signal)))
+    }
+
+    /// Leaves SIGUSR1 as it is by default.
+    pub(super) fn none() -> Self {
+        release();
+        Self(None)
     }
 
     /// Waits for the next one; several that came meanwhile are one. Cancel-safe.
     pub(super) async fn next(&mut self) {
-        if self.0.recv().await.is_none() {
+        let heard = match &mut self.0 {
+            Some(signal) => signal.recv().await.is_some(),
+            None => false,
+        };
+        if !heard {
             std::future::pending().await
         }
     }
 }
 
+/// Lets this thread be reached by SIGUSR1, and by one that waits since [`unblock`].
+#[cfg(unix)]
+fn release() {
+    let mut signal = nix::sys::signal::SigSet::empty();
+    signal.add(nix::sys::signal::Signal::SIGUSR1);
+    // It fails for no set that is valid.
+    let _ = signal.thread_unblock();
+}
+
 /// Where there are no such signals.
 #[cfg(not(unix))]
+#[derive(Default)]
 pub(super) struct Reloads;
 
 #[cfg(not(unix))]
 impl Reloads {
     pub(super) fn listen() -> io::Result<Self> {
         Ok(Self)
+    }
+
+    pub(super) fn none() -> Self {
+        Self
     }
 
     pub(super) async fn next(&mut self) {
@@ -146,15 +179,17 @@ fn listen(react: impl AsyncFnOnce(Signals) + Send + 'static) -> io::Result<()> {
     listening.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that waits for signals is gone")))
 }
 
-/// Lets this thread be reached by the signals that end the program, by SIGUSR1, and by SIGCHLD: what a parent has
-/// blocked stays blocked in the programs that it starts.
+/// Lets this thread be reached by the signals that end the program, and by SIGCHLD: what a parent has blocked stays
+/// blocked in the programs that it starts. SIGUSR1 waits until it is known what to do at it: see [`Reloads`].
 pub(super) fn unblock() {
     #[cfg(unix)]
     {
         use nix::sys::signal::{SigSet, Signal::*};
-        let signals: SigSet = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD, SIGUSR1].into_iter().collect();
-        // It fails for no set that is valid.
-        let _ = signals.thread_unblock();
+        let (mut later, mut now) = (SigSet::empty(), SigSet::empty());
+        later.add(SIGUSR1);
+        [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD].into_iter().for_each(|signal| now.add(signal));
+        // They fail for no set that is valid.
+        let _ = (later.thread_block(), now.thread_unblock());
     }
 }
 

@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod effects;
 mod health;
 mod load;
 #[path = "../common/serving.rs"]

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The status of a request.
-async fn status(connection: &Connection, uri: &Uri) -> u16 {
+pub(crate) async fn status(connection: &Connection, uri: &Uri) -> u16 {
     soon("a response", connection.get(uri)).await.unwrap().status.as_u16()
 }
 
@@ -23,7 +23,7 @@ fn socket(server: &Serving) -> PathBuf {
     server.dir().join(format!(".local/state/h3cast/control-{}.sock", server.id()))
 }
 
-fn serve(settings: &str) -> Serving {
+pub(crate) fn serve(settings: &str) -> Serving {
     Serving::start(|dir| {
         write(dir, "tokens", &format!("read=* {TOKEN}\n"));
         write(dir, "h3cast.toml", settings);
@@ -31,9 +31,9 @@ fn serve(settings: &str) -> Serving {
     })
 }
 
-const SETTINGS: &str = "sources = ['one=-', 'two=publish']\ntokens = 'tokens'\n";
+pub(crate) const SETTINGS: &str = "sources = ['one=-', 'two=publish']\ntokens = 'tokens'\n";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn all_that_is_right_changes_and_the_rest_is_named() {
     let server = serve(SETTINGS);
     let connection = server.connect().await;
@@ -63,7 +63,7 @@ async fn all_that_is_right_changes_and_the_rest_is_named() {
     server.stop();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_changes_when_anything_is_wrong() {
     let server = serve(SETTINGS);
     let connection = server.connect().await;
@@ -110,7 +110,7 @@ async fn nothing_changes_when_anything_is_wrong() {
     server.stop();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_takes_a_restart_must_be_able_to_start() {
     let server = Serving::start(|dir| {
         write(dir, "h3cast.toml", "sources = ['one=-']\n");
@@ -131,7 +131,7 @@ async fn what_takes_a_restart_must_be_able_to_start() {
     server.stop();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_server_that_is_meant_is_found() {
     let server = serve(SETTINGS);
     let path = socket(&server);
@@ -158,7 +158,7 @@ async fn the_server_that_is_meant_is_found() {
 }
 
 /// A socket of the user's choice, which a server that was killed has left.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_socket_that_was_left_is_replaced_and_one_that_is_not_stays() {
     let server = Serving::start(|dir| {
         drop(std::os::unix::net::UnixListener::bind(dir.join("at")).unwrap());
