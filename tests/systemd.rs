@@ -108,6 +108,66 @@ fn systemd_is_told_of_the_start_and_of_the_stop() {
     assert_eq!(program.code(), Some(0));
 }
 
+/// The time now, as systemd compares it: the monotonic clock's, in microseconds.
+fn monotonic() -> i128 {
+    match sd_notify::NotifyState::monotonic_usec_now().unwrap() {
+        sd_notify::NotifyState::MonotonicUsec(now) => now,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A reload as the packaged unit has it, and one by a signal; also when nothing changes because of an error.
+#[test]
+fn systemd_is_told_of_a_reload_and_of_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("h3cast.toml");
+    std::fs::write(&file, "sources = ['publish']\n").unwrap();
+    let (manager, mut command) = managed(&dir);
+    let runtime = dir.path().join("run");
+    std::fs::create_dir(&runtime).unwrap();
+    command.arg("--config").arg(&file).env("RUNTIME_DIRECTORY", &runtime);
+    let program = Program::new(dir, command);
+    assert_eq!(told(&manager), "STATUS=starting\n");
+    let ready = told(&manager);
+    assert!(ready.starts_with("READY=1\nSTATUS=serving localhost:"), "{ready}");
+
+    let unit = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/h3cast.service")).unwrap();
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecReload=")).unwrap();
+    let words: Vec<_> = line.split(' ').collect();
+    let pid = program.child.id().to_string();
+    let exec_reload = || {
+        let of_unit = |word: &&str| match *word {
+            "/usr/bin/h3cast" => env!("CARGO_BIN_EXE_h3cast").to_owned(),
+            "$MAINPID" => pid.clone(),
+            word => word.to_owned(),
+        };
+        let words: Vec<_> = words.iter().map(of_unit).collect();
+        // In the environment of the service, whose user has no home.
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).env_clear().env("RUNTIME_DIRECTORY", &runtime).output().unwrap()
+    };
+    let around = |before: i128| {
+        let reloading = told(&manager);
+        let usec = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|rest| rest.split('\n').next());
+        let usec: i128 = usec.unwrap_or_else(|| panic!("{reloading}")).parse().unwrap();
+        assert!((before..=monotonic()).contains(&usec), "{before}: {usec}");
+        assert_eq!(told(&manager), ready, "with its status as it was");
+    };
+    for (text, code) in [("sources = ['publish']\nmax-feeds = 7\n", 0), ("max-feeds = 'many'\n", 1)] {
+        std::fs::write(&file, text).unwrap();
+        let before = monotonic();
+        let output = exec_reload();
+        // `systemctl reload` fails with it.
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+        around(before);
+    }
+    let before = monotonic();
+    assert!(Command::new("kill").args(["-s", "USR1", &pid]).status().unwrap().success());
+    around(before);
+    program.terminate();
+    assert!(told(&manager).starts_with("STOPPING=1\n"));
+}
+
 #[test]
 fn a_server_that_cannot_start_is_not_ready() {
     let dir = tempfile::tempdir().unwrap();
