@@ -231,20 +231,23 @@ impl Asked {
     }
 }
 
-/// Resets a request of which nothing was handled.
+/// Resets a request of which nothing was handled. Its own half first, for the reason given at [`refuse_as`].
 fn reject(mut stream: ServerStream) {
-    stream.stop_sending(h3::error::Code::H3_REQUEST_REJECTED);
     stream.stop_stream(h3::error::Code::H3_REQUEST_REJECTED);
+    stream.stop_sending(h3::error::Code::H3_REQUEST_REJECTED);
 }
 
-/// Answers with a response of the service, and wants no more of the request.
+/// Answers with a response of the service. The client may stop sending only when it has the whole response: Chromium
+/// answers STOP_SENDING with a reset, takes the acknowledgement of that for the end of a session, and its network
+/// process crashes if it has not read the response's head by then.
 async fn refuse_as(
     (carrier, parts): ((Connection, Exchange), RequestParts),
     stream: ServerStream,
     response: Response<Body>,
 ) -> Option<Run> {
     let (send, recv) = stream.split();
-    drop(recv);
     let (_, offers) = Takeover::new();
-    response::write(carrier, send, parts, &Method::CONNECT, offers, response).await
+    let run = response::write(carrier, send, parts, &Method::CONNECT, offers, response).await;
+    drop(recv);
+    run
 }

@@ -1,10 +1,16 @@
 //! How sessions are opened: by which path, with which status; and how one closes the connection under it.
 
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{Router, body::Body};
+use bytes::Bytes;
+use futures_util::{FutureExt, stream};
 use h3cast_transport::{
     client::ClientError,
     webtransport::{Closed, SessionRequest},
 };
 use http::{HeaderName, HeaderValue, StatusCode};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 
 use crate::common::{
     TestServer,
@@ -78,6 +84,33 @@ async fn any_status_of_success_opens_a_session() {
         let (_send, mut recv) = raw.bi(&raw::connect(&format!("/{asked}"))).await;
         assert_eq!(raw::status(&mut recv).await, answered, "{asked}");
     }
+}
+
+/// Chromium answers STOP_SENDING with a reset, and takes its acknowledgement for the end of a session.
+#[tokio::test]
+async fn a_refused_client_is_told_to_stop_only_after_the_whole_response() {
+    let (body_tx, body) = mpsc::channel(1);
+    let body = Arc::new(Mutex::new(body));
+    let router = Router::new().fallback(async move || {
+        let pieces =
+            stream::unfold(body.lock_owned().await, async |mut body: OwnedMutexGuard<mpsc::Receiver<Bytes>>| {
+                body.recv().await.map(|piece| (Ok::<_, Infallible>(piece), body))
+            });
+        (StatusCode::FORBIDDEN, Body::from_stream(pieces))
+    });
+    let server = TestServer::start(|builder, _| builder.http_service(router)).await;
+    let (raw, _control) = Raw::greeted(&server).await;
+    let (send, mut recv) = raw.bi(&raw::connect("/refused")).await;
+    assert_eq!(raw::status(&mut recv).await, 403);
+    body_tx.send("no session".into()).await.unwrap();
+    let body = soon("the body", recv.read_chunk(100, true)).await.unwrap().unwrap();
+    assert_eq!(&body.bytes[..], raw::frame(raw::DATA, b"no session"));
+    // Whatever was sent before that has been received, or was lost.
+    assert!(send.stopped().now_or_never().is_none(), "the response has not ended");
+    drop(body_tx);
+    assert!(soon("the end", recv.read_chunk(100, true)).await.unwrap().is_none());
+    // H3_NO_ERROR: nothing is wrong with the response (RFC 9114 §4.1).
+    assert_eq!(raw::stopped(&send).await, Some(0x100));
 }
 
 #[tokio::test]
