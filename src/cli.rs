@@ -6,6 +6,7 @@ mod config;
 mod flags;
 mod get;
 mod health;
+mod holder;
 mod keylog;
 mod log;
 mod note;

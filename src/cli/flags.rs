@@ -2,27 +2,31 @@
 
 use anyhow::anyhow;
 
+use super::holder::Holder;
 use crate::{
     identity::{IdentityError, PemError},
     listen::ListenError,
     server::StartError,
 };
 
-/// Why the server did not start.
-pub(super) fn of_start(error: StartError) -> anyhow::Error {
+/// Why the server did not start: a port that it needs may be `held`.
+pub(super) fn of_start(error: StartError, held: Option<&Holder>) -> anyhow::Error {
     match error {
-        StartError::Listen(error) => of_listen(error, "--listen"),
-        StartError::PlainHttp(error) => of_listen(error, "--http"),
-        StartError::Redirect(error) => of_listen(error, "--redirect"),
+        StartError::Listen(error) => of_listen(error, "--listen", held),
+        StartError::PlainHttp(error) => of_listen(error, "--http", held),
+        StartError::Redirect(error) => of_listen(error, "--redirect", held),
         StartError::Identity(error) => of_identity(error),
         StartError::NoTrustedProxy => anyhow!("--proxy-protocol needs --trust-proxy, with the address of the proxy"),
         error => error.into(),
     }
 }
 
-fn of_listen(error: ListenError, flag: &str) -> anyhow::Error {
+fn of_listen(error: ListenError, flag: &str, held: Option<&Holder>) -> anyhow::Error {
     match error {
-        ListenError::InUse { .. } => anyhow!("{error} with {flag}"),
+        ListenError::InUse { address } => match held {
+            Some(holder) => anyhow!(holder.describe(address, flag)),
+            None => anyhow!("{error} with {flag}"),
+        },
         ListenError::NotLoopback { .. } => anyhow!("{error}, choose localhost:PORT or `off` for {flag}"),
         ListenError::Bind { address, source } => {
             anyhow!("cannot listen on {address}: {source} (choose another address with {flag})")

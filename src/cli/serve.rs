@@ -36,7 +36,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    Failure, Started, complain, flags, keylog,
+    Failure, Started, complain, flags,
+    holder::Holder,
+    keylog,
     log::{self, Outlet},
     note::NoteKeeper,
     signals,
@@ -171,7 +173,13 @@ async fn serve(
         abandon(identity).await;
         return Ok(());
     };
-    let server = built.map_err(|error| Failure::usage(flags::of_start(error)))?;
+    let server = match built {
+        Ok(server) => server,
+        Err(error) => {
+            let held = Holder::find(&error).await;
+            return Err(Failure::usage(flags::of_start(error, held.as_ref())));
+        }
+    };
     let mut control = changeover.listen().await?;
     let note = NoteKeeper::leave(server.addresses(), &identity).await;
     let outlet = match args.logs.takes_stdout() {

@@ -31,6 +31,9 @@ async fn a_port_in_use_stays_an_error() {
     let mut rival = place.rival(&["publish", "--control=off"]);
     rival.ended(2).await;
     rival.says("is in use by another program");
+    if cfg!(target_os = "linux") {
+        rival.says("take over from it with --take-over");
+    }
     let mut blind = place.rival(&["publish", "--control=off", "--take-over"]);
     blind.ended(2).await;
     blind.says("give the socket that the old one has");
@@ -98,6 +101,41 @@ async fn an_old_server_that_is_killed_leaves_its_ports() {
         assert_eq!((next.seq, next.epoch == cursor.epoch), (seq, seq == 1));
         second.stop().await;
     }
+}
+
+/// A server that took over and is killed, as by the system when memory is short, is started again at once, though the
+/// first one still drains: its connections over QUIC get no packets any more.
+#[tokio::test]
+async fn a_new_server_that_is_killed_leaves_its_ports() {
+    let (place, mut first) = Process::first(&["publish", "--grace=60s"]).await;
+    let mut viewer = Viewer::new(&place.uri("/stream?from=start"), place.trust()).unwrap();
+    let cursor = publish(&place, "a").await;
+    assert_eq!(chunk(&mut viewer).await, "a\n");
+    // Not read any more: its connection stays.
+    let mut slow = tokio::net::TcpStream::connect(("127.0.0.1", place.http_port)).await.unwrap();
+    let request = b"POST /stream HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut slow, request).await.unwrap();
+    let mut second = place.next(&["publish"]);
+    second.ready().await;
+    second.kill();
+    let begun = std::time::Instant::now();
+    let mut third = place.rival(&["publish"]);
+    while !third.serves().await {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{}", third.said());
+        third = place.rival(&["publish"]);
+    }
+    assert_ne!(publish(&place, "b").await.epoch, cursor.epoch);
+    // It learns that at once, not when its connection has timed out.
+    loop {
+        match soon("an event", viewer.next()).await.unwrap() {
+            Some(Event::Chunk { bytes, .. }) => break assert_eq!(bytes, "b\n"),
+            Some(Event::Opened { .. } | Event::Lost { .. } | Event::Gap(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    drop((viewer, slow));
+    first.ended(0).await;
+    third.stop().await;
 }
 
 #[tokio::test]
@@ -203,5 +241,13 @@ async fn a_server_that_stops_refuses_connections() {
         }
     })
     .await;
+    // It keeps the UDP port for the connections that it has.
+    let mut rival = place.rival(&["publish", "--control=off"]);
+    rival.ended(2).await;
+    rival.says("use by another program");
+    if cfg!(target_os = "linux") {
+        rival.says("is still in use by another program (h3cast, process ");
+        rival.says("try again in a moment");
+    }
     first.kill();
 }

@@ -199,6 +199,22 @@ impl Process {
         soon("it serves", ready).await;
     }
 
+    /// Waits until it serves, or has failed.
+    pub(crate) async fn serves(&mut self) -> bool {
+        let serves = async {
+            loop {
+                if self.printed().contains("/stream") {
+                    return true;
+                }
+                if self.child.try_wait().unwrap().is_some() {
+                    return false;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon("it serves, or has failed", serves).await
+    }
+
     /// Waits for its end.
     pub(crate) async fn ended(&mut self, code: i32) {
         let ended = async {

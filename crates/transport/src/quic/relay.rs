@@ -1,16 +1,18 @@
 //! A UDP socket that one process reads for several, while connections of earlier ones end.
 //!
-//! When a server is taken over, packets of its connections still come to the same port. The new process reads the
-//! socket alone, and tells whose each packet is by its connection id, which names its process ([`Ids`]). Those of
-//! others it passes on, each over a pair of Unix sockets of its own, a line. All of them send by themselves.
+//! After a server has been taken over, packets of its connections still arrive at the same port. Only the new process
+//! reads the socket. It finds the process that a packet belongs to by the connection id, which names it ([`Ids`]), and
+//! passes the packet on over a [line](packet::line) to that process. Every process sends by itself.
 //!
-//! `SO_REUSEPORT` would not do: the system chooses a socket by addresses, so that packets of an old connection came to
-//! the new process and the other way round, unless a BPF program were attached, which takes rights and knows no
+//! `SO_REUSEPORT` does not help: the system chooses a socket by addresses, so packets of old connections would reach
+//! the new process, and the other way round. A BPF program could sort them, but needs privileges, and does not know
 //! connections that are about to begin.
+
+mod packet;
 
 use std::{
     io::{self, IoSliceMut},
-    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
+    net::UdpSocket,
     os::unix::net::UnixDatagram,
     sync::{
         Mutex, PoisonError, RwLock,
@@ -20,32 +22,28 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use quinn::{
-    AsyncUdpSocket,
-    udp::{EcnCodepoint, RecvMeta},
-};
+use quinn::{AsyncUdpSocket, udp::RecvMeta};
 use socket2::SockRef;
-use tracing::{debug, trace, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
 
+pub(crate) use self::packet::line;
 use super::routing::Ids;
 
-/// What a line may hold that the other process has not read yet, in bytes. The system may allow less.
-const LINE_BUFFER: usize = 4 << 20;
-/// The longest datagram that UDP carries.
-const LONGEST: usize = 65_535;
-/// How many times the socket is read at once if all that comes is for others.
+/// How many reads in a row may bring packets of other processes only, before others get their turn.
 const ROUNDS: usize = 8;
 
-/// Which process reads the socket: this one.
+// The state of a socket.
+/// This process reads it.
 const OWN: u8 = 0;
-/// Another process does, and this one will; or briefly no process does.
+/// This process does not read it yet, or pauses.
 const HELD: u8 = 1;
-/// Another process does, and passes on what is for this one.
+/// Another process reads it, and passes on the packets of this one's connections.
 const GIVEN: u8 = 2;
-/// No process reads it for this one any more.
+/// The process that read it for this one has ended.
 const LOST: u8 = 3;
 
-/// A process that has connections on a socket which it does not read.
+/// A process that has connections on a socket without reading it.
 #[derive(Debug)]
 pub(crate) struct Owner {
     ids: Ids,
@@ -53,11 +51,11 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// By what it has written of itself ([`Relay::ids`]); `None` if that is of another version.
+    /// From what it states about itself ([`Relay::ids`]); `None` if that is of another version.
     pub(crate) fn new(ids: &[u8], line: UnixDatagram) -> io::Result<Option<Self>> {
         line.set_nonblocking(true)?;
-        // What the system refuses, it has refused.
-        let _ = SockRef::from(&line).set_send_buffer_size(LINE_BUFFER);
+        // A smaller buffer works too.
+        let _ = SockRef::from(&line).set_send_buffer_size(packet::BUFFER);
         Ok(Ids::from_bytes(ids).map(|ids| Self { ids, line }))
     }
 
@@ -71,43 +69,29 @@ impl Owner {
     }
 }
 
-/// What other processes have to do with a socket.
+/// A socket that other processes have read, or will.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    /// For other processes.
+    /// A duplicate, for other processes.
     socket: UdpSocket,
     ids: Ids,
     state: AtomicU8,
-    /// Those whose packets come here.
+    /// Processes whose packets arrive here.
     owners: RwLock<Vec<Owner>>,
     has_owners: AtomicBool,
-    /// Once the socket was left to another process.
+    /// Set when the socket has been left to another process.
     given: Mutex<Option<Given>>,
     reader: AtomicWaker,
+    /// Cancelled when no process reads the socket for this one any more.
+    lost: CancellationToken,
 }
 
-/// How packets come that another process reads.
+/// How this process gets its packets when another one reads the socket.
 #[derive(Debug)]
 struct Given {
     line: tokio::net::UnixDatagram,
     /// What the next one is read into.
     scratch: Vec<u8>,
-}
-
-/// A line: where packets are written, and where they are read. Each end is told when the other is closed, which on
-/// Linux pairs of datagram sockets are not; and the number of messages that wait is bounded by their size alone, not
-/// by `net.unix.max_dgram_qlen`. For what is done with it, it is the same.
-#[cfg(target_os = "linux")]
-pub(crate) fn line() -> io::Result<(UnixDatagram, UnixDatagram)> {
-    let (write, read) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None)?;
-    let datagrams = |socket| UnixDatagram::from(std::os::fd::OwnedFd::from(socket));
-    Ok((datagrams(write), datagrams(read)))
-}
-
-/// A line: where packets are written, and where they are read.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn line() -> io::Result<(UnixDatagram, UnixDatagram)> {
-    UnixDatagram::pair()
 }
 
 impl Relay {
@@ -122,6 +106,7 @@ impl Relay {
             owners: owners.into(),
             given: Mutex::default(),
             reader: AtomicWaker::new(),
+            lost: CancellationToken::new(),
         })
     }
 
@@ -130,12 +115,12 @@ impl Relay {
         self.socket.try_clone()
     }
 
-    /// What another process recognises packets of this one by.
+    /// By what another process recognises packets of this one.
     pub(crate) fn ids(&self) -> Vec<u8> {
         self.ids.to_bytes()
     }
 
-    /// Those whose packets come here, for a process that takes over.
+    /// The processes whose packets arrive here, for one that takes over.
     pub(crate) fn owners(&self) -> io::Result<Vec<(Vec<u8>, UnixDatagram)>> {
         self.owners.read().unwrap_or_else(PoisonError::into_inner).iter().map(Owner::to_parts).collect()
     }
@@ -156,7 +141,7 @@ impl Relay {
     /// read a socket would each get what is for the other's clients.
     pub(crate) fn give(&self, line: UnixDatagram) -> io::Result<()> {
         line.set_nonblocking(true)?;
-        let _ = SockRef::from(&line).set_recv_buffer_size(LINE_BUFFER);
+        let _ = SockRef::from(&line).set_recv_buffer_size(packet::BUFFER);
         let line = tokio::net::UnixDatagram::from_std(line)?;
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         if given.is_some() {
@@ -172,6 +157,11 @@ impl Relay {
     /// Whether another process reads the socket now.
     pub(crate) fn is_given(&self) -> bool {
         self.state.load(Ordering::Acquire) >= GIVEN
+    }
+
+    /// Waits until no process reads the socket for this one any more: the one that it was left to has ended.
+    pub(crate) async fn lost(&self) {
+        self.lost.cancelled().await;
     }
 
     pub(super) fn poll_recv(
@@ -215,19 +205,20 @@ impl Relay {
         Poll::Pending
     }
 
-    /// Passes on what is for others. How many of the buffers are left, which come first then.
+    /// Passes packets of other processes on. Moves the buffers with packets of this one to the front, and returns how
+    /// many those are.
     fn pass_on(&self, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta], count: usize) -> usize {
         let (mut kept, mut gone) = (0, Vec::new());
         let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
         for at in 0..count {
-            // Several packets, of which all but the last have one length.
+            // One buffer may have several packets, all of the same length except for the last.
             let (buf, about) = (&mut bufs[at], &mut meta[at]);
             let (stride, end, mut left) = (about.stride.max(1), about.len, 0);
             for start in (0..end).step_by(stride) {
                 let packet = start..end.min(start + stride);
                 match self.owner_of(&owners, &buf[packet.clone()]) {
                     Some(owner) => {
-                        if !send(&owners[owner].line, about, &buf[packet]) {
+                        if !packet::send(&owners[owner].line, about, &buf[packet]) {
                             gone.push(owners[owner].process());
                         }
                     }
@@ -252,7 +243,7 @@ impl Relay {
         kept
     }
 
-    /// Whose a packet is, if it is not this process's.
+    /// The process that a packet belongs to, if it is not this one.
     fn owner_of(&self, owners: &[Owner], packet: &[u8]) -> Option<usize> {
         if self.ids.process_of_packet(packet) == Some(self.ids.process()) {
             return None;
@@ -260,7 +251,7 @@ impl Relay {
         owners.iter().position(|owner| owner.ids.process_of_packet(packet) == Some(owner.process()))
     }
 
-    /// Processes that have ended: their clients get a stateless reset with their next packet.
+    /// Forgets processes that have ended: the next packet of each of their clients is answered with a stateless reset.
     fn forget(&self, gone: &[u8]) {
         let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
         owners.retain(|owner| !gone.contains(&owner.process()));
@@ -271,7 +262,8 @@ impl Relay {
     /// No process reads the socket for this one any more.
     fn lose(&self, why: &str) {
         self.state.store(LOST, Ordering::Release);
-        warn!("packets of the QUIC connections that are left here do not come any more, so they time out: {why}");
+        warn!("the QUIC connections that are left here get no packets any more, and are closed: {why}");
+        self.lost.cancel();
     }
 
     /// Reads what another process has passed on.
@@ -283,12 +275,12 @@ impl Relay {
     ) -> Poll<io::Result<usize>> {
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(Given { line, scratch }) = &mut *given else { return Poll::Pending };
-        scratch.resize(Head::LEN + LONGEST, 0);
+        scratch.resize(packet::LONGEST_MESSAGE, 0);
         loop {
             let (mut count, most) = (0, bufs.len().min(meta.len()));
             while count < most {
                 let length = match line.try_recv(scratch) {
-                    // No message is empty: this is the end.
+                    // Messages are never empty: this is the end.
                     Ok(0) => {
                         self.lose("the server that took over has ended");
                         break;
@@ -300,8 +292,8 @@ impl Relay {
                         break;
                     }
                 };
-                let Some((about, packet)) = Head::read(&scratch[..length]) else { continue };
-                // Longer than what the engine reads.
+                let Some((about, packet)) = packet::read(&scratch[..length]) else { continue };
+                // The engine reads nothing that is longer.
                 let Some(room) = bufs[count].get_mut(..packet.len()) else { continue };
                 room.copy_from_slice(packet);
                 meta[count] = about;
@@ -318,86 +310,10 @@ impl Relay {
     }
 }
 
-/// Passes a packet on. Whether it can still be read: a full line loses packets, as the network does.
-fn send(line: &UnixDatagram, about: &RecvMeta, packet: &[u8]) -> bool {
-    let message = [&Head::written(about)[..], packet].concat();
-    match line.send(&message) {
-        Ok(_) => true,
-        Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory | io::ErrorKind::Interrupted => {
-                trace!("a line is full");
-                true
-            }
-            // For one packet that cannot be sent, its connection is not given up.
-            io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::NotConnected => false,
-            _ => {
-                trace!(%error, "a packet is not passed on");
-                true
-            }
-        },
-    }
-}
-
-/// What is known of one packet.
-fn about(addr: SocketAddr, to: Option<IpAddr>, ecn: Option<EcnCodepoint>, length: usize) -> RecvMeta {
-    RecvMeta { addr, len: length, stride: length, ecn, dst_ip: to }
-}
-
-/// What is known of a packet, before it on a line: from where, to which address, congestion on its way.
-struct Head;
-
-impl Head {
-    const LEN: usize = 1 + 16 + 2 + 4 + 1 + 16;
-    /// The sender has an IPv4 address.
-    const V4: u8 = 1;
-    /// The address to which it was sent is known; it is an IPv4 address.
-    const TO: u8 = 2;
-    const TO_V4: u8 = 4;
-
-    fn written(about: &RecvMeta) -> [u8; Self::LEN] {
-        let octets = |ip: IpAddr| match ip {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-            IpAddr::V6(ip) => ip.octets(),
-        };
-        let scope = if let SocketAddr::V6(v6) = about.addr { v6.scope_id() } else { 0 };
-        let flags = if about.addr.is_ipv4() { Self::V4 } else { 0 }
-            | about.dst_ip.map_or(0, |to| Self::TO | if to.is_ipv4() { Self::TO_V4 } else { 0 });
-        let mut head = [0; Self::LEN];
-        head[0] = flags;
-        head[1..17].copy_from_slice(&octets(about.addr.ip()));
-        head[17..19].copy_from_slice(&about.addr.port().to_be_bytes());
-        head[19..23].copy_from_slice(&scope.to_be_bytes());
-        head[23] = about.ecn.map_or(0, |ecn| ecn as u8);
-        head[24..40].copy_from_slice(&about.dst_ip.map_or([0; 16], octets));
-        head
-    }
-
-    fn read(message: &[u8]) -> Option<(RecvMeta, &[u8])> {
-        let (head, packet) = message.split_first_chunk::<{ Self::LEN }>()?;
-        let ip = |at: usize, is_v4: bool| {
-            let octets: [u8; 16] = head[at..at + 16].try_into().ok()?;
-            let v6 = Ipv6Addr::from(octets);
-            Some(if is_v4 { IpAddr::V4(v6.to_ipv4_mapped()?) } else { IpAddr::V6(v6) })
-        };
-        let flags = head[0];
-        let port = u16::from_be_bytes([head[17], head[18]]);
-        let scope = u32::from_be_bytes([head[19], head[20], head[21], head[22]]);
-        let addr = match ip(1, flags & Self::V4 != 0)? {
-            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, scope).into(),
-            ip => SocketAddr::new(ip, port),
-        };
-        let to = if flags & Self::TO != 0 { Some(ip(24, flags & Self::TO_V4 != 0)?) } else { None };
-        let about = about(addr, to, EcnCodepoint::from_bits(head[23]), packet.len());
-        (!packet.is_empty()).then_some((about, packet))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quinn::udp::EcnCodepoint;
     use quinn_proto::ConnectionIdGenerator;
 
     fn ids(process: u8) -> Ids {
@@ -406,28 +322,7 @@ mod tests {
 
     fn about(addr: &str, to: Option<&str>, len: usize, stride: usize) -> RecvMeta {
         let to = to.map(|to| to.parse().unwrap());
-        RecvMeta { stride, ..super::about(addr.parse().unwrap(), to, EcnCodepoint::from_bits(0b10), len) }
-    }
-
-    #[test]
-    fn what_is_known_of_a_packet_stays_known() {
-        for (addr, to) in [
-            ("192.0.2.1:443", None),
-            ("192.0.2.1:443", Some("192.0.2.9")),
-            ("[2001:db8::1]:1", Some("2001:db8::2")),
-            ("[::ffff:192.0.2.1]:65535", Some("::ffff:192.0.2.9")),
-            ("[fe80::1%3]:9", Some("fe80::2")),
-        ] {
-            let about = about(addr, to, 3, 3);
-            let message = [&Head::written(&about)[..], b"abc"].concat();
-            let (read, packet) = Head::read(&message).unwrap();
-            assert_eq!(
-                (read.addr, read.dst_ip, read.ecn, read.len, packet),
-                (about.addr, about.dst_ip, about.ecn, 3, &b"abc"[..])
-            );
-        }
-        assert!(Head::read(&[0; Head::LEN]).is_none());
-        assert!(Head::read(&[0; 3]).is_none());
+        RecvMeta { stride, ..packet::about(addr.parse().unwrap(), to, EcnCodepoint::from_bits(0b10), len) }
     }
 
     /// The system may give packets of several connections of one client at once.
@@ -459,7 +354,7 @@ mod tests {
             for packet in expected {
                 let mut message = [0; 99];
                 let length = end.recv(&mut message).unwrap();
-                assert_eq!(Head::read(&message[..length]).unwrap().1, packet);
+                assert_eq!(packet::read(&message[..length]).unwrap().1, packet);
             }
         }
         // One of them has ended.
@@ -486,7 +381,7 @@ mod tests {
         let relay = Relay::new(&socket, ids(1), None).unwrap();
         let (write, read) = line().unwrap();
         relay.give(read).unwrap();
-        write.send(&[&Head::written(&about("192.0.2.1:1", None, 3, 3))[..], b"abc"].concat()).unwrap();
+        write.send(&packet::message(&about("192.0.2.1:1", None, 3, 3), b"abc")).unwrap();
         drop(write);
         let mut buffer = [0; 9];
         let received = std::future::poll_fn(|cx| {
@@ -502,6 +397,7 @@ mod tests {
             }
         })
         .await;
+        relay.lost().await;
         assert_eq!(&buffer[..3], b"abc");
     }
 }

@@ -135,6 +135,12 @@ impl Endpoint {
         &self.relay
     }
 
+    /// Waits until its connections get no packets any more, as the process that read the socket for this one has ended.
+    pub(crate) fn lost(&self) -> impl Future<Output = ()> + Send + use<> {
+        let relay = self.relay.clone();
+        async move { relay.lost().await }
+    }
+
     /// How its connections begin.
     pub(crate) fn beginning(&self) -> &Beginning {
         &self.beginning

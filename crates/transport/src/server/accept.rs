@@ -39,8 +39,15 @@ pub(super) async fn serve(
         return Err(RunError::Socket { address, source: endpoint.failure() });
     }
     endpoint.refuse_new();
-    while let Some(ended) = connections.join_next().await {
-        panics::report("the task of a QUIC connection", ended);
+    let all = async {
+        while let Some(ended) = connections.join_next().await {
+            panics::report("the task of a QUIC connection", ended);
+        }
+    };
+    tokio::select! {
+        () = all => {}
+        // Clients are told to come back, and the port is free for whatever is started now.
+        () = endpoint.lost() => {}
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod tls;
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
@@ -209,14 +210,25 @@ impl Server {
                 Ok(())
             });
         }
-        let endpoints: Vec<_> = self.endpoints.iter().map(|(endpoint, _)| endpoint.clone()).collect();
+        let mut endpoints: Vec<_> = self.endpoints.iter().map(|(endpoint, _)| Some(endpoint.clone())).collect();
+        let lost = self.endpoints.iter().enumerate().map(|(at, (endpoint, _))| endpoint.lost().map(move |()| at));
+        let mut lost: FuturesUnordered<_> = lost.collect();
         for (endpoint, via) in self.endpoints {
             endpoint.open();
             tasks.spawn(accept::serve(endpoint, self.context.clone(), via, stop.clone()));
         }
         let mut failed = Ok(());
         let all = async {
-            while let Some(ended) = tasks.join_next().await {
+            loop {
+                let ended = tokio::select! {
+                    ended = tasks.join_next() => ended,
+                    // Its port is free once its connections are closed.
+                    Some(at) = lost.next() => {
+                        endpoints[at] = None;
+                        continue;
+                    }
+                };
+                let Some(ended) = ended else { break };
                 let error = match ended {
                     Ok(Ok(())) => continue,
                     Ok(Err(error)) => error,
@@ -238,7 +250,7 @@ impl Server {
         // Dropping the tasks ends what is left, and tells the clients; that must still leave, as what was said last.
         tasks.shutdown().await;
         let told = async {
-            for endpoint in endpoints {
+            for endpoint in endpoints.into_iter().flatten() {
                 endpoint.wait_idle().await;
             }
         };
