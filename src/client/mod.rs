@@ -25,5 +25,5 @@ pub mod viewer;
 
 pub use h3cast_transport::client::*;
 pub use publication::{AnswerError, Publication, PublishError, PublishEvent, Published};
-pub use token::{NoToken, Token};
+pub use token::{NoToken, RENEWAL_WAIT, Token};
 pub use viewer::Viewer;

@@ -21,6 +21,7 @@ use super::{
     ClientResponse, Connection, Token, Trust,
     replay::{HOLD, Replay},
     retry::{self, Retry},
+    token::Refused,
 };
 use crate::source::chunker::Chunking;
 
@@ -54,6 +55,8 @@ pub struct Publication {
     token_from: Option<Token>,
     /// A token has let it in.
     opened: bool,
+    /// Tokens that were refused since one was accepted.
+    refusals: Refused,
     retry: Retry,
     retry_for: Option<Duration>,
     key: HeaderValue,
@@ -92,6 +95,7 @@ impl Publication {
             token: None,
             token_from: None,
             opened: false,
+            refusals: Refused::default(),
             retry: Retry::default(),
             retry_for: None,
             key: new_key(),
@@ -119,7 +123,8 @@ impl Publication {
     }
 
     /// The token that the server wants, asked for again whenever the publication connects. When it has ended, a
-    /// publication whose token can be renewed keeps trying.
+    /// publication whose token can be renewed tries for [`RENEWAL_WAIT`](super::RENEWAL_WAIT) to get in with another one,
+    /// or for as long as [`retry_for`](Self::retry_for) says.
     #[must_use]
     pub fn token_from(mut self, token: impl Into<Option<Token>>) -> Self {
         self.token_from = token.into();
@@ -176,8 +181,11 @@ impl Publication {
     }
 
     /// Whether another token may come, and help.
-    fn renews(&self, error: &PublishError) -> bool {
-        self.opened && error.is_about_token() && self.token_from.as_ref().is_some_and(Token::is_renewed)
+    fn renews(&mut self, error: &PublishError) -> bool {
+        self.opened
+            && error.is_about_token()
+            && self.token_from.as_ref().is_some_and(Token::is_renewed)
+            && (self.refusals.may_change(Instant::now()) || self.retry_for.is_some())
     }
 
     /// Publishes over one connection.
@@ -201,6 +209,7 @@ impl Publication {
         };
         let connection = retry::by(deadline, &uri, opening).await?;
         self.opened = true;
+        self.refusals.clear();
         tell(PublishEvent::Opened { published: self.replay.acknowledged() });
         loop {
             if self.replay.is_waiting() {
@@ -376,6 +385,21 @@ mod tests {
             ("https://h/stream?a=b&chunk=bytes&&c", "https://h/stream?a=b&c&chunk=lines"),
         ] {
             assert_eq!(with_chunk(given.parse().unwrap(), "lines"), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_stays_refused_ends_it() {
+        let uri: Uri = "https://localhost/stream".parse().unwrap();
+        let refused =
+            PublishError::Answered { status: http::StatusCode::UNAUTHORIZED, detail: None, retry_after: None };
+        for (limit, may_come) in [(None, false), (Some(Duration::from_secs(600)), true)] {
+            let publication = Publication::new(uri.clone(), Trust::System).token_from(Token::file("none"));
+            let mut publication = publication.retry_for(limit);
+            publication.opened = true;
+            assert!(publication.renews(&refused));
+            tokio::time::advance(super::super::RENEWAL_WAIT).await;
+            assert_eq!(publication.renews(&refused), may_come);
         }
     }
 }

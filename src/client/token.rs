@@ -1,9 +1,14 @@
 //! The token that a client shows, and where it gets another.
 
-use std::{fmt, io, path::PathBuf, sync::Arc};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use http::HeaderValue;
+use tokio::time::Instant;
+
+/// How long a client whose token is refused tries again with what a renewed token has become, unless it was told how
+/// long to try.
+pub const RENEWAL_WAIT: Duration = Duration::from_secs(60);
 
 type Source = dyn Fn() -> BoxFuture<'static, io::Result<String>> + Send + Sync;
 
@@ -95,5 +100,22 @@ impl Token {
             Ok(value)
         });
         value.map_err(|source| NoToken { file, source })
+    }
+}
+
+/// Since when tokens have been refused that may be renewed.
+#[derive(Debug, Default)]
+pub(super) struct Refused(Option<Instant>);
+
+impl Refused {
+    /// One was refused, or there was none: whether another one may still come. One that is renewed may come a moment
+    /// later than it is needed; one that was withdrawn for good is not tried for ever.
+    pub(super) fn may_change(&mut self, now: Instant) -> bool {
+        now.saturating_duration_since(*self.0.get_or_insert(now)) < RENEWAL_WAIT
+    }
+
+    /// One was accepted.
+    pub(super) fn clear(&mut self) {
+        self.0 = None;
     }
 }

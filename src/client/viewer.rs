@@ -17,6 +17,7 @@ use super::{
     Connection, Token, Trust,
     resume::{FeedUri, Place},
     retry::{self, Retry},
+    token::Refused,
 };
 use crate::{chunk::Cursor, feed::End, format::frames::Frame};
 
@@ -61,6 +62,8 @@ pub struct Viewer {
     refused: Option<Transport>,
     /// A token that let it in has ended.
     expired: bool,
+    /// Tokens that were refused since one was accepted.
+    refusals: Refused,
     state: Phase,
     events: VecDeque<Event>,
 }
@@ -101,6 +104,7 @@ impl Viewer {
             brought: Vec::new(),
             refused: None,
             expired: false,
+            refusals: Refused::default(),
             state: Phase::Ready(None),
             events: VecDeque::new(),
         })
@@ -123,7 +127,8 @@ impl Viewer {
     }
 
     /// The token that the server wants (default: none). It is asked for again whenever the viewer connects; when it
-    /// has ended, a viewer whose token can be renewed keeps trying, and resumes after its last chunk.
+    /// has ended, a viewer whose token can be renewed tries for [`RENEWAL_WAIT`](super::RENEWAL_WAIT) to get in with
+    /// another one, or for as long as [`retry_for`](Self::retry_for) says, and resumes after its last chunk.
     #[must_use]
     pub fn token_from(mut self, token: impl Into<Option<Token>>) -> Self {
         self.token = token.into();
@@ -232,6 +237,7 @@ impl Viewer {
             // Either says that the feed is alive; a server that fails at once says neither.
             if matches!(frame, Frame::Chunk { .. } | Frame::Heartbeat) {
                 self.retry.works();
+                self.refusals.clear();
             }
             if matches!(frame, Frame::Chunk { .. }) && !self.brought.contains(&self.transport) {
                 self.brought.push(self.transport);
@@ -254,14 +260,16 @@ impl Viewer {
             return Ok(());
         }
         let other = self.transport.other();
-        // One that is renewed may come a moment later than it is needed.
+        self.expired |= matches!(error, ViewError::Expired);
         let renews = error.is_about_token()
             && self.token.as_ref().is_some_and(Token::is_renewed)
-            && (!self.brought.is_empty() || matches!(error, ViewError::Expired) || self.expired);
-        self.expired |= matches!(error, ViewError::Expired);
+            && (!self.brought.is_empty() || self.expired)
+            && (self.refusals.may_change(Instant::now()) || self.retry_for.is_some());
         if error.is_final() && !renews {
-            // The other transport may still work: it has worked before, or was not refused for good.
-            let refusal = matches!(error, ViewError::Answered { .. }) && self.refused != Some(other);
+            // The other transport may still work: it has worked before, or was not refused for good. A token is the same
+            // over both.
+            let refusal =
+                matches!(error, ViewError::Answered { .. }) && !error.is_about_token() && self.refused != Some(other);
             if !refusal || !(self.transport != self.first || self.brought.contains(&other)) {
                 self.end();
                 return Err(error);
@@ -292,5 +300,48 @@ impl Viewer {
             _ => None,
         };
         self.state = Phase::Ended(reading);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::{super::RENEWAL_WAIT, *};
+
+    fn viewer(token: Token) -> Viewer {
+        let uri = "https://localhost/stream".parse().unwrap();
+        let mut viewer = Viewer::new(&uri, Trust::System).unwrap().token_from(token);
+        viewer.brought.extend([Transport::Get, Transport::WebTransport]);
+        viewer
+    }
+
+    fn refused() -> ViewError {
+        ViewError::Answered { status: StatusCode::UNAUTHORIZED, detail: None, retry_after: None }
+    }
+
+    /// What was withdrawn for good is not asked for again and again.
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_stays_refused_ends_it() {
+        let mut viewer = viewer(Token::file("none"));
+        for _ in 0..2 {
+            assert!(viewer.failed(ViewError::Expired).is_ok() && viewer.failed(refused()).is_ok());
+            tokio::time::advance(RENEWAL_WAIT - Duration::from_secs(1)).await;
+            assert!(viewer.failed(refused()).is_ok());
+            viewer.refusals.clear();
+        }
+        assert!(viewer.failed(refused()).is_ok());
+        tokio::time::advance(RENEWAL_WAIT).await;
+        assert!(viewer.failed(refused()).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_tried_for_as_long_as_was_said() {
+        let mut viewer = viewer(Token::file("none")).retry_for(2 * RENEWAL_WAIT);
+        assert!(viewer.failed(refused()).is_ok());
+        tokio::time::advance(RENEWAL_WAIT + Duration::from_secs(1)).await;
+        assert!(viewer.failed(refused()).is_ok());
+        let mut viewer = self::viewer(Token::fixed("it-stays-as-it-is"));
+        assert!(viewer.failed(ViewError::Expired).is_ok() && viewer.failed(refused()).is_err());
     }
 }

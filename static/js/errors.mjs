@@ -221,9 +221,9 @@ export function noneShown() {
   ]));
 }
 
-/** The token under which the feed was read has ended. */
+/** The token under which the feed was read has expired, or was revoked. */
 export function tokenExpired() {
-  return withToken(new PageError("The token has expired.", ["Ask whoever runs this server for a new one."]));
+  return withToken(new PageError("The token is no longer valid: it has expired or was revoked.", ["Ask whoever runs this server for a new one."]));
 }
 
 /** @param {PageError} error */

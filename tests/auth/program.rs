@@ -307,6 +307,7 @@ fn a_reader_whose_token_is_replaced_misses_nothing() {
         read(200);
         child.kill().unwrap();
         let stderr = text(&child.wait_with_output().unwrap().stderr);
-        assert!(stderr.contains("the token has expired"), "WebTransport: {webtransport}: {stderr}");
+        let words = "the token is no longer valid: it has expired or was revoked";
+        assert!(stderr.contains(words), "WebTransport: {webtransport}: {stderr}");
     }
 }

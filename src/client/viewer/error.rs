@@ -53,8 +53,9 @@ pub enum ViewError {
         /// The URLs of the server's feeds, the first ones, as far as they are known.
         feeds: Vec<String>,
     },
-    /// The token under which the feed was read has ended. A viewer with another one resumes after its last chunk.
-    #[error("the token has expired")]
+    /// The token under which the feed was read has expired, or was revoked. A viewer with another one resumes after its
+    /// last chunk.
+    #[error("the token is no longer valid: it has expired or was revoked")]
     Expired,
     /// There is no token to show.
     #[error(transparent)]
