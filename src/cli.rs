@@ -150,7 +150,7 @@ pub fn run() -> ExitCode {
     let sockets = serve::Given::take();
     // Without threads, messages are written all the same.
     let _ = log::open();
-    let (cli, given) = match parsed {
+    let config::Parsed { cli, given, places } = match parsed {
         Ok(parsed) => parsed,
         Err(failure) => {
             log::fail(&failure.in_words());
@@ -181,7 +181,7 @@ pub fn run() -> ExitCode {
     let runtime = runtime.enable_all().thread_keep_alive(BLOCKING_IDLE).build();
     let done = match runtime.and_then(|runtime| Ok((runtime, reloads?))) {
         Ok((runtime, reloads)) => {
-            let started = Started { arguments, given, reloads };
+            let started = Started { arguments, given, places, reloads };
             let done = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(dispatch(cli, sockets, started))));
             let Ok(done) = done else {
                 // What it was has been said. Whatever it was at, no command stays.
@@ -209,6 +209,7 @@ pub fn run() -> ExitCode {
 struct Started {
     arguments: Vec<OsString>,
     given: config::Given,
+    places: config::Places,
     reloads: signals::Reloads,
 }
 

@@ -430,13 +430,18 @@ fn a_file_of_settings_is_served_and_checked() {
 
     for (settings, expected) in [
         ("count = 1\nlisten = \"nowhere\"", "h3cast.toml:2: invalid value 'nowhere' for '--listen <ADDR:PORT>'"),
-        ("restart = true\nper-viewer = true", "cannot be used with"),
-        ("cert = \"missing.pem\"\nkey = \"missing.pem\"", "missing.pem"),
-        ("tokens = \"missing.txt\"", "missing.txt"),
-        ("static = \"missing\"", "missing is no folder"),
+        (
+            "count = 1\nrestart = true\nper-viewer = true",
+            "h3cast.toml:3: the argument '--per-viewer' cannot be used with",
+        ),
+        ("count = 1\ncert = \"missing.pem\"\nkey = \"missing.pem\"", "h3cast.toml:2: cannot read missing.pem"),
+        ("count = 1\ncert = \"missing.pem\"", "h3cast.toml:2: `cert` needs --key <PEM> as well"),
+        ("\ntokens = \"missing.txt\"", "h3cast.toml:2: --tokens: cannot read missing.txt"),
+        ("\nstatic = \"missing\"", "h3cast.toml:2: missing is no folder"),
+        ("\npublic = \"log\"", "h3cast.toml:2: --public has no effect"),
         ("sources = [\"a=demo\", \"a=demo\"]", "two sources have the same name"),
-        ("sources = [\"a=frob:x\"]", "frob"),
-        ("proxy-protocol = \"tls\"", "required arguments were not provided:\n  --trust-proxy"),
+        ("sources = [\n\"b=demo\",\n\"a=frob:x\"]", "h3cast.toml:3: invalid value 'a=frob:x'"),
+        ("proxy-protocol = \"tls\"", "h3cast.toml:1: `proxy-protocol` needs --trust-proxy"),
         ("listne = 1", "there is no setting `listne`: `listen` is one"),
     ] {
         write(settings);
@@ -445,8 +450,34 @@ fn a_file_of_settings_is_served_and_checked() {
         assert_eq!(refused.status.code(), Some(2), "{settings}: {error}");
         assert!(error.contains(expected), "{settings}: {error}");
     }
+    // A flag of the command line is not in the file.
+    write("public = \"log\"");
+    let refused = output(dir.path(), &["serve", "--config", "h3cast.toml", "--check", "--tokens", "missing.txt"]);
+    assert!(text(&refused.stderr).contains("h3cast: --tokens: cannot read missing.txt"), "{}", text(&refused.stderr));
     let refused = output(dir.path(), &["serve", "--config", "elsewhere.toml", "--check"]);
     assert!(text(&refused.stderr).contains("cannot read elsewhere.toml"), "{}", text(&refused.stderr));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_of_settings_that_others_can_read_or_change_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("h3cast.toml");
+    let warned = |settings: &str, mode| {
+        std::fs::write(&file, settings).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let checked = output(dir.path(), &["serve", "--config", "h3cast.toml", "--check"]);
+        assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
+        text(&checked.stderr)
+    };
+    let secret = "sources = [\"publish\"]\npublish-token = \"geheim-and-long-enough\"\n";
+    let warning = warned(secret, 0o644);
+    assert!(warning.contains("every user of this machine can read the secrets in h3cast.toml"), "{warning}");
+    assert!(!warning.contains("geheim"), "{warning}");
+    assert_eq!(warned(secret, 0o600), "");
+    assert_eq!(warned("count = 1\n", 0o644), "");
+    assert!(warned("count = 1\n", 0o646).contains("can replace what is in h3cast.toml: chmod o-w h3cast.toml"));
 }
 
 /// What the documents say to run on the internet, and in a file: a server would start with it.

@@ -23,7 +23,7 @@ impl Exposed {
     }
 
     /// The same for a file that everyone may read.
-    pub(super) fn of_public(path: &Path) -> Self {
+    pub(crate) fn of_public(path: &Path) -> Self {
         Self { read: false, ..Self::of(path) }
     }
 

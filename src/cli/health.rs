@@ -97,7 +97,7 @@ fn here(args: &HealthArgs) -> Result<(String, Trust), Failure> {
     add("--listen", args.listen.clone().map(Into::into));
     add("--http", args.http.clone().map(Into::into));
     add("--certs", args.trust.certs().map(Into::into));
-    let (cli, _) = config::parse_again(&arguments)?;
+    let cli = config::parse_again(&arguments)?.cli;
     let served = match &cli.command {
         Some(Command::Serve(command)) => &command.args,
         _ => &cli.serve,

@@ -44,7 +44,7 @@ fn is_command(argument: &str) -> bool {
 }
 
 /// Whether there is a `USER:PASSWORD@` after `://`, for one of several hosts too.
-fn has_password(argument: &str) -> bool {
+pub(super) fn has_password(argument: &str) -> bool {
     let Some((_, rest)) = argument.split_once("://") else { return false };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     authority.split_once('@').is_some_and(|(user, _)| user.contains(':'))

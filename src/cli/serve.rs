@@ -67,16 +67,27 @@ pub(super) use sockets::Given;
 use sockets::{Asked, Sockets};
 use systemd::Manager;
 
-pub(super) async fn run(sources: Vec<Source>, args: ServeArgs, given: Given, started: Started) -> Result<(), Failure> {
+pub(super) async fn run(
+    sources: Vec<Source>,
+    args: ServeArgs,
+    given: Given,
+    mut started: Started,
+) -> Result<(), Failure> {
     log::start(&args.log)?;
     let (all, each) = args.quotas.processes();
     let commands = Commands::with_open_files(raise_file_limit()).for_viewers(all, each);
+    let places = Arc::new(std::mem::take(&mut started.places));
+    let looked = places.clone();
+    if let Ok(Some(warning)) = tokio::task::spawn_blocking(move || looked.warning()).await {
+        warn!("{warning}");
+    }
     let served = panics::caught_async(Box::pin(serve(sources, args, (given, started), &commands))).await;
     // Also when it did not come to serving: what is still being ended when the process exits would stay.
     commands.stop();
     commands.ended().await;
     // The hook has logged it.
-    served.unwrap_or_else(|_| Err(Failure::running(anyhow::anyhow!("ended by a panic"))))
+    let served = served.unwrap_or_else(|_| Err(Failure::running(anyhow::anyhow!("ended by a panic"))));
+    served.map_err(|failure| if failure.code == Failure::USAGE { places.located(failure) } else { failure })
 }
 
 /// Serves until a signal. One that comes during the start ends that at once: it may be waiting for a file, a

@@ -74,9 +74,9 @@ async fn nothing_changes_when_anything_is_wrong() {
         ("tokns = 'x'", "h3cast.toml:4: there is no setting `tokns`: `tokens` is one"),
         ("grace =", "h3cast.toml:4: not valid TOML"),
         // What takes a restart is looked at as well.
-        ("static = 'nowhere'", "nowhere is no folder"),
-        ("proxy-protocol = 'tls'", "--trust-proxy"),
-        ("memory = '40M'\nhistory = '64M'", "--memory is 40 MiB"),
+        ("static = 'nowhere'", "h3cast.toml:4: nowhere is no folder"),
+        ("proxy-protocol = 'tls'", "h3cast.toml:4: `proxy-protocol` needs --trust-proxy"),
+        ("memory = '40M'\nhistory = '64M'", "h3cast.toml:4: the histories of 2 feeds"),
     ];
     for (more, expected) in wrong {
         write(server.dir(), "h3cast.toml", &format!("{SETTINGS}public = 'one'\n{more}\n"));
@@ -117,9 +117,9 @@ async fn what_takes_a_restart_must_be_able_to_start() {
         vec!["--config", "h3cast.toml"]
     });
     for (more, expected) in [
-        ("tokens = 'nowhere'", "nowhere"),
-        ("cert = 'no.pem'\nkey = 'no.key'", "no.pem"),
-        ("acme = 'cast.example'\nacme-ca = 'nowhere'", "--acme-ca"),
+        ("tokens = 'nowhere'", "h3cast.toml:2: --tokens: cannot read nowhere"),
+        ("cert = 'no.pem'\nkey = 'no.key'", "h3cast.toml:2: "),
+        ("acme = 'cast.example'\nacme-ca = 'nowhere'", "h3cast.toml:3: --acme-ca"),
     ] {
         write(server.dir(), "h3cast.toml", &format!("sources = ['one=-']\n{more}\n"));
         let text = refused(&server);

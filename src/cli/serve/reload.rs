@@ -15,7 +15,7 @@ use crate::{
     auth::{Switch, Tokens},
     cli::{
         Command, Failure, Started,
-        config::{self, Given},
+        config::{self, Given, Parsed},
         flags,
         signals::Reloads,
     },
@@ -231,11 +231,21 @@ impl Reloader {
     async fn prepared(&self, now: &Now) -> Result<Change, Failure> {
         let arguments = self.started.arguments.clone();
         let parsed = tokio::task::spawn_blocking(move || config::parse_again(&arguments));
-        let (cli, given) = parsed.await.map_err(Failure::running)??;
-        let (sources, mut wanted) = match cli.command {
+        let Parsed { cli, given, places } = parsed.await.map_err(Failure::running)??;
+        let (sources, wanted) = match cli.command {
             Some(Command::Serve(command)) => (command.sources, command.args),
             _ => (Vec::new(), cli.serve),
         };
+        self.checked(now, sources, (wanted, given)).await.map_err(|failure| places.located(failure))
+    }
+
+    /// The same with settings that have been read.
+    async fn checked(
+        &self,
+        now: &Now,
+        sources: Vec<Source>,
+        (mut wanted, given): (ServeArgs, Given),
+    ) -> Result<Change, Failure> {
         // What it was started with, and would be again.
         (wanted.handed, wanted.handed_redirect) = (now.args.handed.clone(), now.args.handed_redirect);
         // Also what takes a restart has to be right.
