@@ -225,9 +225,15 @@ impl Authority {
         let identifiers: Vec<_> = names.iter().cloned().map(Identifier::Dns).collect();
         let mut order = self.order(&identifiers, replaced).await?;
         let answers = self.answers(&mut order, way).await?;
-        match order.poll_ready(&PATIENCE).await {
+        let polled = order.poll_ready(&PATIENCE).await;
+        let state = order.state();
+        // An error may also be about the poll alone, as that too many nonces were rejected: then nothing is wrong with
+        // the names.
+        let refused = state.status == OrderStatus::Invalid || state.error.is_some();
+        match polled {
             Ok(OrderStatus::Ready) => {}
-            Ok(_) | Err(Error::Api(_)) => return Err(refusal(&mut order, way).await),
+            _ if refused => return Err(refusal(&mut order, way).await),
+            Ok(status) => return Err(Failed::refused(format!("the order is {status:?}, and not ready"))),
             Err(error) => return Err(error.into()),
         }
         drop(answers);
@@ -293,14 +299,16 @@ async fn refusal(order: &mut Order, way: &Way<'_>) -> Failed {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let Ok(mut authorization) = authorization else { continue };
-        if authorization.refresh().await.is_err() {
+        let name = authorization.identifier().to_string();
+        if let Err(error) = authorization.refresh().await {
+            why.push(format!("{name}: cannot ask for the reason: {}", causes(&error)));
             continue;
         }
-        let name = authorization.identifier().to_string();
         let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
         why.extend(problems.map(|problem| format!("{name}: {}", told(problem))));
     }
-    let found = if why.is_empty() { "it does not say why".to_owned() } else { why.join("; ") };
+    why.extend(order.state().error.as_ref().filter(|_| why.is_empty()).map(told));
+    let found = if why.is_empty() { "it gives no reason".to_owned() } else { why.join("; ") };
     Failed::refused(way.unvalidated(&found))
 }
 
@@ -312,3 +320,6 @@ impl fmt::Display for Challenge {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! What an authority answers, and what its answer means.
+
+use std::{future::Future, pin::Pin};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use instant_acme::{Account, BodyWrapper, BytesResponse, HttpClient, NewAccount};
+
+use super::*;
+
+/// An authority with one name to validate.
+struct Scripted {
+    /// The answer to each poll of the order.
+    poll: (u16, &'static str),
+    /// The error of the challenge once that has been polled.
+    found: &'static str,
+}
+
+impl HttpClient for Scripted {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let (status, body) = match request.uri().path() {
+            "/directory" => {
+                let urls = r#""newAccount":"https://ca/account","newOrder":"https://ca/new-order""#;
+                (200, format!(r#"{{"newNonce":"https://ca/nonce",{urls}}}"#))
+            }
+            "/nonce" => (200, String::new()),
+            "/account" => (201, r#"{"status":"valid"}"#.into()),
+            "/new-order" => (201, ORDER.into()),
+            "/authorization" => {
+                let challenge = r#""type":"tls-alpn-01","url":"https://ca/challenge","token":"t","status":"pending""#;
+                let name = r#""identifier":{"type":"dns","value":"cast.example.org"}"#;
+                (200, format!(r#"{{{name},"status":"pending","challenges":[{{{challenge}{}}}]}}"#, self.found))
+            }
+            "/challenge" => {
+                (200, r#"{"type":"tls-alpn-01","url":"https://ca/challenge","token":"t","status":"processing"}"#.into())
+            }
+            "/order" => (self.poll.0, self.poll.1.into()),
+            other => panic!("{other} was asked for"),
+        };
+        let response =
+            Response::builder().status(status).header("replay-nonce", "n").header("location", "https://ca/order");
+        let response = response.body(Full::new(Bytes::from(body))).unwrap();
+        Box::pin(async { Ok(BytesResponse::from(response)) })
+    }
+}
+
+const ORDER: &str =
+    r#"{"status":"pending","authorizations":["https://ca/authorization"],"finalize":"https://ca/finalize"}"#;
+const INVALID: &str =
+    r#"{"status":"invalid","authorizations":["https://ca/authorization"],"finalize":"https://ca/finalize"}"#;
+const WHY: &str = r#","error":{"type":"urn:ietf:params:acme:error:connection","detail":"connection refused"}"#;
+
+/// Why no certificate is issued when the order is polled.
+async fn failed(poll: (u16, &'static str), found: &'static str) -> Failed {
+    let builder = Account::builder_with_http(Box::new(Scripted { poll, found }));
+    let new = NewAccount { contact: &[], terms_of_service_agreed: true, only_return_existing: false };
+    let (account, _) = builder.create(&new, "https://ca/directory".into(), None).await.unwrap();
+    let identity = Identity::localhost().unwrap();
+    let way = Way { challenge: Challenge::TlsAlpn01, identity: &identity, tokens: &Tokens::default() };
+    Authority { account }.issue(&["cast.example.org".to_owned()], None, &way).await.unwrap_err()
+}
+
+/// An error of the poll says nothing about the name: the next try is made soon, or when the authority wants it.
+#[tokio::test(start_paused = true)]
+async fn a_poll_that_fails_refuses_no_name() {
+    for (poll, refused, not_before) in [
+        ((400, r#"{"type":"urn:ietf:params:acme:error:badNonce","detail":"unknown nonce"}"#), false, 0),
+        ((500, r#"{"type":"urn:ietf:params:acme:error:serverInternal","detail":"no database"}"#), false, 0),
+        ((429, r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many"}"#), true, 3600),
+    ] {
+        let failed = failed(poll, "").await;
+        assert_eq!((failed.refused, failed.not_before.as_secs()), (refused, not_before), "{failed}");
+        assert!(!failed.text.contains("not validated"), "{failed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_was_not_validated_is_told_with_the_reason() {
+    for (found, why) in [(WHY, "cast.example.org: connection refused"), ("", "it gives no reason")] {
+        let failed = failed((200, INVALID), found).await;
+        assert!(failed.refused, "{failed}");
+        assert!(failed.text.contains("not validated by tls-alpn-01") && failed.text.contains(why), "{failed}");
+    }
+}
