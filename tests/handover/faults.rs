@@ -196,7 +196,7 @@ async fn what_can_fail_does_so_while_the_old_server_serves() {
     std::fs::create_dir(&folder).unwrap();
     let control = folder.join("c").into_os_string().into_string().unwrap();
     assert_eq!(control.len(), 107);
-    let (place, mut first) = Process::first_at(Some(control), "", &["publish"]).await;
+    let (place, first) = Process::first_at(Some(control), "", &["publish"]).await;
     let cursor = publish(&place, "a").await;
     let mut second = place.next(&["publish"]);
     second.ended(2).await;

@@ -5,6 +5,7 @@ mod faults;
 mod feeds;
 mod process;
 mod publishers;
+mod users;
 mod viewers;
 
 use std::{sync::Arc, time::Duration};

@@ -2,9 +2,9 @@
 
 use std::{
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -30,17 +30,21 @@ pub(crate) async fn publish(place: &Place, line: &str) -> Cursor {
 
 /// The same to any feed; the status if it is refused.
 pub(crate) async fn publish_to(place: &Place, path: &str, line: &str) -> Result<Cursor, StatusCode> {
-    let connection = soon("a connection", Connection::open(&place.uri("/"), &place.trust())).await.unwrap();
+    let connection =
+        soon(&format!("a connection to publish {line}"), Connection::open(&place.uri("/"), &place.trust()))
+            .await
+            .unwrap();
     let request = http::Request::builder().method(Method::POST).uri(place.uri(path)).body(()).unwrap();
-    let (mut body, response) = soon("the request", connection.send_request(request)).await.unwrap();
-    soon("the line", body.send(format!("{line}\n").into())).await.ok();
-    soon("the end", body.finish()).await.ok();
-    let mut response = soon("the answer", response).await.unwrap();
+    let (mut body, response) =
+        soon(&format!("the request that publishes {line}"), connection.send_request(request)).await.unwrap();
+    soon(&format!("{line} is sent"), body.send(format!("{line}\n").into())).await.ok();
+    soon(&format!("the end after {line} is sent"), body.finish()).await.ok();
+    let mut response = soon(&format!("the answer to {line}"), response).await.unwrap();
     if response.status != StatusCode::OK {
         return Err(response.status);
     }
     let mut text = Vec::new();
-    while let Some(bytes) = soon("the answer", response.body.next()).await.unwrap() {
+    while let Some(bytes) = soon(&format!("the body of the answer to {line}"), response.body.next()).await.unwrap() {
         text.extend_from_slice(&bytes);
     }
     let answer: serde_json::Value = serde_json::from_slice(&text).unwrap();
@@ -86,13 +90,14 @@ impl Place {
     }
 
     fn start(&self, args: &[&str], fault: &str) -> Process {
-        let path = |name: &str| {
-            let number = self.count.load(Ordering::Relaxed);
-            self.dir.path().join(format!("{name}-{number}"))
-        };
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.start_by(Command::new(env!("CARGO_BIN_EXE_h3cast")), args, fault)
+    }
+
+    /// The same by another command.
+    pub(crate) fn start_by(&self, mut command: Command, args: &[&str], fault: &str) -> Process {
+        let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let path = |name: &str| self.dir.path().join(format!("{name}-{number}"));
         let (stdout, stderr) = (path("stdout"), path("stderr"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_h3cast"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("H3CAST_")) {
             command.env_remove(name);
         }
@@ -104,7 +109,7 @@ impl Place {
         command.args([format!("--listen=localhost:{}", self.port), format!("--http=localhost:{}", self.http_port)]);
         command.stdin(Stdio::null()).stdout(std::fs::File::create(&stdout).unwrap());
         let child = command.stderr(std::fs::File::create(&stderr).unwrap()).spawn().unwrap();
-        Process { child, stdout, stderr }
+        Process { child: Mutex::new(child), number, stdout, stderr }
     }
 
     /// One that takes over.
@@ -131,7 +136,9 @@ impl Place {
 
 /// A server. Killed when dropped.
 pub(crate) struct Process {
-    child: Child,
+    child: Mutex<Child>,
+    /// Which one at its place.
+    number: usize,
     stdout: PathBuf,
     stderr: PathBuf,
 }
@@ -148,9 +155,23 @@ impl Process {
 
     /// The same with another socket, which is in the folder of the place if it is relative; or without one.
     pub(crate) async fn first_at(control: Option<String>, fault: &str, args: &[&str]) -> (Arc<Place>, Self) {
-        let dir = tempfile::tempdir().unwrap();
-        let mut place = Place { port: 0, http_port: 0, dir, control, count: AtomicUsize::new(0) };
-        let mut process = place.start(args, fault);
+        let place = Self::place(control);
+        let process = place.start(args, fault);
+        Self::started(place, process).await
+    }
+
+    /// A place without a server.
+    pub(crate) fn place(control: Option<String>) -> Place {
+        Place { port: 0, http_port: 0, dir: tempfile::tempdir().unwrap(), control, count: AtomicUsize::new(0) }
+    }
+
+    /// The first one at a place, by another command.
+    pub(crate) async fn begin(place: Place, command: Command, args: &[&str]) -> (Arc<Place>, Self) {
+        let process = place.start_by(command, args, "");
+        Self::started(place, process).await
+    }
+
+    async fn started(mut place: Place, mut process: Self) -> (Arc<Place>, Self) {
         process.ready().await;
         let printed = process.printed();
         let port = |scheme: &str| {
@@ -179,63 +200,60 @@ impl Process {
     }
 
     pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
-        soon(what, async {
-            while !holds(self) {
-                // Files and processes do not tell.
-                tokio::time::sleep(Duration::from_millis(5)).await;
+        self.soon(what, || holds(self).then_some(())).await;
+    }
+
+    /// Waits until there is something. Files and processes do not tell.
+    async fn soon<T>(&self, what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+        let begun = std::time::Instant::now();
+        loop {
+            if let Some(found) = found() {
+                return found;
             }
-        })
-        .await;
+            if begun.elapsed() > PATIENCE {
+                let state = self.state().unwrap_or('-');
+                panic!("not within {PATIENCE:?}: {what}; server {} ({state}) said: {}", self.number, self.said());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Waits until it serves.
     pub(crate) async fn ready(&mut self) {
-        let ready = async {
-            while !self.printed().contains("/stream") {
-                assert!(self.child.try_wait().unwrap().is_none(), "it has ended: {}", self.said());
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        soon("it serves", ready).await;
+        assert!(self.serves().await, "it has ended: {}", self.said());
     }
 
     /// Waits until it serves, or has failed.
     pub(crate) async fn serves(&mut self) -> bool {
-        let serves = async {
-            loop {
-                if self.printed().contains("/stream") {
-                    return true;
-                }
-                if self.child.try_wait().unwrap().is_some() {
-                    return false;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        soon("it serves, or has failed", serves).await
+        self.soon("it serves, or has failed", || match self.printed().contains("/stream") {
+            true => Some(true),
+            false => self.status().map(|_| false),
+        })
+        .await
     }
 
     /// Waits for its end.
     pub(crate) async fn ended(&mut self, code: i32) {
-        let ended = async {
-            loop {
-                if let Some(status) = self.child.try_wait().unwrap() {
-                    return status;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let status = soon("it ends", ended).await;
+        let status = self.soon("it ends", || self.status()).await;
         assert_eq!(status.code(), Some(code), "{}", self.said());
     }
 
-    pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+    /// Once it has ended.
+    fn status(&self) -> Option<ExitStatus> {
+        self.child.lock().unwrap().try_wait().unwrap()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.status().is_none()
+    }
+
+    fn id(&self) -> u32 {
+        self.child.lock().unwrap().id()
     }
 
     /// What the system says that it does.
     fn state(&self) -> Option<char> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).ok()?;
         stat.rsplit(')').next()?.trim().chars().next()
     }
 
@@ -244,7 +262,7 @@ impl Process {
     }
 
     fn signal(&self, signal: &str) {
-        assert!(Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status().unwrap().success());
+        assert!(Command::new("kill").args(["-s", signal, &self.id().to_string()]).status().unwrap().success());
     }
 
     pub(crate) fn go_on(&self) {
@@ -252,8 +270,9 @@ impl Process {
     }
 
     pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        let mut child = self.child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     pub(crate) fn terminate(&self) {
@@ -268,7 +287,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }

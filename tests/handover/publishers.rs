@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::process::{Place, Process, soon};
+use crate::process::{Place, Process, get, soon};
 
 /// Reads a feed up to so many bytes.
 async fn read(viewer: &mut Viewer, bytes: &mut Vec<u8>, length: usize) -> Cursor {
@@ -140,4 +140,26 @@ async fn one_over_webtransport_comes_back_and_continues() {
     first.ended(0).await;
     drop(viewer);
     second.stop().await;
+}
+
+/// Otherwise viewers of the old server would have chunks that the new one does not, or has with other bytes.
+#[tokio::test]
+async fn nothing_is_published_while_the_new_server_has_the_feeds() {
+    let (place, first) = Process::first(&["publish"]).await;
+    let (mut viewer, mut seen) = (viewer(&place), Vec::new());
+    let mut upload = upload(&place, "", "plain").await;
+    read(&mut viewer, &mut seen, 5).await;
+    let second = place.stopped_at("take-over", &["publish"]).await;
+    upload.write_all(b"4\r\nmore\r\n").await.unwrap();
+    // So many requests later the old server would have published it.
+    for _ in 0..50 {
+        let metrics = get(&place, "/metrics").await;
+        assert!(metrics.contains("h3cast_feed_chunks_total{feed=\"default\"} 1\n"), "{metrics}");
+    }
+    drop(second);
+    // The new server has failed: it is published where it was sent.
+    read(&mut viewer, &mut seen, 9).await;
+    assert_eq!(String::from_utf8(seen).unwrap(), "plainmore");
+    drop((viewer, upload));
+    first.stop().await;
 }
