@@ -219,7 +219,16 @@ async fn dispatch(cli: Cli, sockets: serve::Given, started: Started) -> Result<(
         cli.command,
         None | Some(Command::Serve(_) | Command::Get(_) | Command::Publish(_) | Command::Bench(_))
     );
-    if connects && let Some(keys) = keylog::find() {
+    // `--check` writes nothing.
+    let checks = match &cli.command {
+        None => cli.serve.check,
+        Some(Command::Serve(command)) => command.args.check,
+        Some(_) => false,
+    };
+    if connects
+        && !checks
+        && let Some(keys) = keylog::find()
+    {
         h3cast_transport::program::keys::log_to(keys);
     }
     match cli.command {

@@ -37,11 +37,16 @@ impl rustls::KeyLog for KeyLog {
 }
 
 /// What writes the secrets of this process.
-static FOUND: OnceLock<Arc<dyn rustls::KeyLog>> = OnceLock::new();
+static FOUND: OnceLock<Arc<KeyLog>> = OnceLock::new();
 
 /// What [`find`] has found.
 pub(super) fn found() -> Option<Arc<dyn rustls::KeyLog>> {
-    FOUND.get().cloned()
+    FOUND.get().map(|keys| keys.clone() as Arc<dyn rustls::KeyLog>)
+}
+
+/// Where the last secrets are.
+pub(super) fn outlet() -> Option<&'static Outlet> {
+    FOUND.get().map(|keys| &keys.0)
 }
 
 /// What writes the secrets of this process, if the environment asks for it, which is said.

@@ -29,7 +29,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::{Failure, standard};
+use super::{Failure, keylog, standard};
 use crate::shown::Lines;
 use fields::{fields, whole_fields};
 pub(super) use file::telling;
@@ -167,6 +167,12 @@ pub(super) fn flush() {
         let _ = access.flush_while_read(LAST_LINES.0, LAST_LINES.1);
         access.settle();
     }
+    if let Some(keys) = keylog::outlet() {
+        let _ = keys.flush_while_read(LAST_LINES.0, LAST_LINES.1);
+        keys.settle();
+    }
+    #[cfg(feature = "qlog")]
+    super::qlog::flush_while_written(LAST_LINES.0, LAST_LINES.1);
     if let Some(outlet) = STDERR.get() {
         // What is left then is lost with the process.
         let _ = outlet.flush_while_read(LAST_LINES.0, LAST_LINES.1);
@@ -218,7 +224,9 @@ pub(super) fn exit(code: u8) -> ! {
         Ok(_) => drop(killed.recv_timeout(AT_ONCE)),
         Err(_) => crate::source::command::kill_all(),
     }
-    for outlet in access::outlet().into_iter().chain(STDERR.get()) {
+    #[cfg(feature = "qlog")]
+    super::qlog::flush_while_written(AT_ONCE, AT_ONCE);
+    for outlet in access::outlet().into_iter().chain(keylog::outlet()).chain(STDERR.get()) {
         let _ = outlet.flush(AT_ONCE);
     }
     std::process::exit(code.into())

@@ -18,6 +18,7 @@ async fn a_flag_without_effect_is_refused() {
         (&["chat=publish", "--chunk=chat=bytes"], "--chunk has no effect on the feed `chat`"),
         (&["file:log", "demo=demo", "--history=1M"], "--history has no effect: it is for live feeds"),
         (&["exec:true", "--per-viewer", "--lag=block"], "exec:COMMAND without --per-viewer"),
+        (&["demo", "--access-log-format=json"], "--access-log-format has no effect without --access-log"),
         (&["a=demo", "b=demo", "--lag=c=block"], "there is no feed `c` for --lag: there is a, b"),
     ] {
         let listen = &["serve", "--listen", "localhost:0", "--http", "off"][..];

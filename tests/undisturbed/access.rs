@@ -23,7 +23,7 @@ impl Drop for Killed {
     }
 }
 
-fn lines(path: &Path) -> Vec<String> {
+pub(crate) fn lines(path: &Path) -> Vec<String> {
     fs::read_to_string(path).unwrap_or_default().lines().map(String::from).collect()
 }
 
@@ -217,103 +217,4 @@ fn each_line_of_the_log_names_its_connection_and_request() {
         drop(server);
         fs::remove_file(&path).unwrap();
     }
-}
-
-#[test]
-fn the_secrets_of_tls_are_written_where_the_environment_says() {
-    let dir = tempfile::tempdir().unwrap();
-    let (ours, theirs) = (dir.path().join("server.keys"), dir.path().join("client.keys"));
-    let mut command = program(&[]);
-    command.stderr(fs::File::create(dir.path().join("stderr")).unwrap()).env("SSLKEYLOGFILE", &ours);
-    let mut server = Server::start(command, &["--count", "1"]);
-    let url = format!("https://127.0.0.1:{}/stream", server.tls());
-    let get = Command::new(env!("CARGO_BIN_EXE_h3cast"))
-        .args(["get", "--insecure", &url])
-        .env("SSLKEYLOGFILE", &theirs)
-        .env("HOME", dir.path())
-        .output()
-        .unwrap();
-    assert!(get.status.success(), "{get:?}");
-    let said = String::from_utf8_lossy(&get.stderr).into_owned();
-    assert!(said.contains("SSLKEYLOGFILE is set") && said.contains("client.keys"), "{said}");
-    assert!(fs::read_to_string(dir.path().join("stderr")).unwrap().contains("SSLKEYLOGFILE is set"));
-    let mut keys = lines(&theirs);
-    keys.sort();
-    assert!(keys.iter().any(|line| line.starts_with("CLIENT_TRAFFIC_SECRET_0 ")), "{keys:?}");
-    until("the server has written them", || {
-        let has = lines(&ours);
-        keys.iter().all(|key| has.contains(key))
-    });
-    // Over TCP too.
-    let curl = Command::new("curl").args(["-sk", "-o", "/dev/null", "--http1.1", &url]).status();
-    if curl.is_ok_and(|status| status.success()) {
-        until("those of TLS over TCP", || lines(&ours).len() > keys.len());
-    }
-}
-
-#[cfg(feature = "qlog")]
-#[test]
-fn traces_of_connections_are_what_qvis_reads() {
-    let dir = tempfile::tempdir().unwrap();
-    let (ours, theirs) = (dir.path().join("server"), dir.path().join("client"));
-    // What is not a trace stays.
-    fs::create_dir(&ours).unwrap();
-    fs::write(ours.join("notes.sqlog"), "mine").unwrap();
-    let mut server = serve_demo(dir.path(), &ours);
-    let url = format!("https://127.0.0.1:{}/stream", server.tls());
-    for _ in 0..2 {
-        let mut get = Command::new(env!("CARGO_BIN_EXE_h3cast"));
-        get.args(["get", "--insecure", &url, "--qlog"]).arg(&theirs).env("HOME", dir.path()).stdout(Stdio::null());
-        assert!(get.stderr(Stdio::null()).status().unwrap().success());
-    }
-    let names = |folder: &Path, side: &str| {
-        let names = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
-        names.filter(|path| path.to_str().unwrap().ends_with(&format!("-{side}.sqlog"))).collect::<Vec<_>>()
-    };
-    for (folder, side) in [(&ours, "server"), (&theirs, "client")] {
-        let whole = |path: &Path| fs::read_to_string(path).unwrap().contains("packet_received");
-        until("a file for each connection", || names(folder, side).iter().filter(|path| whole(path)).count() == 2);
-        for path in names(folder, side) {
-            let text = fs::read_to_string(&path).unwrap();
-            // The last record may not be whole yet.
-            let records: Vec<Value> = text
-                .split_inclusive('\n')
-                .filter(|record| record.ends_with('\n'))
-                .map(|record| serde_json::from_str(record.strip_prefix('\u{1e}').expect("RFC 7464")).unwrap())
-                .collect();
-            let (header, events) = records.split_first().unwrap();
-            assert_eq!((&header["qlog_format"], &header["qlog_version"]), (&"JSON-SEQ".into(), &"0.3".into()));
-            assert_eq!(header["trace"]["vantage_point"]["type"], side);
-            assert_eq!(header["trace"]["common_fields"]["time_format"], "relative");
-            assert!(header["trace"]["common_fields"]["reference_time"].as_u64().unwrap() > 1_700_000_000_000);
-            for name in ["transport:packet_sent", "transport:packet_received", "recovery:metrics_updated"] {
-                assert!(events.iter().any(|event| event["name"] == name), "{name}: {text}");
-            }
-            let sent = events.iter().find(|event| event["name"] == "transport:packet_sent").unwrap();
-            assert_eq!(
-                (&sent["data"]["header"]["packet_type"], &sent["data"]["header"]["packet_number"]),
-                (&"initial".into(), &0.into()),
-                "{sent}"
-            );
-            assert!(sent["data"]["header"]["length"].as_u64().unwrap() > 0 || side == "server", "{sent}");
-            let times: Vec<f64> = events.iter().map(|event| event["time"].as_f64().unwrap()).collect();
-            // Not always in order: a packet has the time at which it came, which may be before what is written of
-            // sending meanwhile.
-            assert!(times.iter().all(|time| (0.0..60_000.0).contains(time)), "{times:?}");
-        }
-    }
-    // The id that both sides know of a connection is in the server's names.
-    assert!(
-        names(&ours, "server").iter().all(|path| path.file_name().unwrap().len() > 40),
-        "{:?}",
-        names(&ours, "server")
-    );
-    assert_eq!(fs::read_to_string(ours.join("notes.sqlog")).unwrap(), "mine");
-}
-
-#[cfg(feature = "qlog")]
-fn serve_demo(dir: &Path, qlog: &Path) -> Server {
-    let mut command = program(&[]);
-    command.stderr(fs::File::create(dir.join("stderr")).unwrap());
-    Server::start(command, &["--count", "3", "--interval", "5ms", "--qlog", qlog.to_str().unwrap()])
 }

@@ -8,3 +8,4 @@ mod server;
 mod signals;
 mod silence;
 mod stopping;
+mod traces;

@@ -1,8 +1,8 @@
 //! Faults that tests ask for. In debug builds only: elsewhere there is nothing of it.
 //!
 //! `H3CAST_FAULT=PLACE=panic` panics at that place, once; `PLACE=block` blocks the thread there for
-//! good; `PLACE=error` fails where something can; `PLACE=stop` stops the process until SIGCONT. With `@N` it strikes at the Nth time. Several are
-//! separated by commas.
+//! good; `PLACE=pause` blocks it for 400 ms; `PLACE=error` fails where something can; `PLACE=stop` stops the process until
+//! SIGCONT. With `@N` it strikes at the Nth time. Several are separated by commas.
 
 use std::io;
 #[cfg(debug_assertions)]
@@ -29,6 +29,10 @@ pub fn fallible(place: &str) -> io::Result<()> {
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
             // Another thread may take the signal, and this one would run on for a moment.
             std::thread::sleep(std::time::Duration::from_millis(100));
+            Ok(())
+        }
+        Some("pause") => {
+            std::thread::sleep(std::time::Duration::from_millis(400));
             Ok(())
         }
         Some("block") => {

@@ -15,7 +15,7 @@ use std::{
 
 use tracing::Level;
 
-use crate::cli::standard::write_all;
+use crate::{cli::standard::write_all, fault};
 
 /// How much waits to be written, in bytes; what comes then is dropped, and counted.
 const MOST: usize = 1 << 20;
@@ -95,7 +95,7 @@ impl Outlet {
     ) -> io::Result<Self> {
         let shared = Arc::new(Pipe { tell: tell.map(Mutex::new), ..Pipe::default() });
         let outlet = Self(shared.clone());
-        thread::Builder::new().name(name.into()).spawn(move || run(&shared, stream))?;
+        thread::Builder::new().name(name.into()).spawn(move || run(name, &shared, stream))?;
         Ok(outlet)
     }
 
@@ -176,11 +176,12 @@ fn notice(lost: u64) -> Option<Box<[u8]>> {
 /// Called with how many more lines were lost, and why if they could not be written; at last, with none.
 pub(in crate::cli) type Tell = Box<dyn FnMut(u64, Option<&io::Error>) + Send>;
 
-fn run(shared: &Pipe, mut stream: impl Write) {
+fn run(name: &str, shared: &Pipe, mut stream: impl Write) {
     // Those that failed; and whether the last one got half-way, so that the next begins a line.
     let (mut failed, mut torn) = (0, false);
     loop {
         let piece = next(shared);
+        fault::point(name);
         let mut error = None;
         if let Some(notice) = notice(failed)
             && write(&mut stream, &notice, &mut torn).is_ok()

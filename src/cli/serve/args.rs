@@ -42,7 +42,7 @@ pub(in crate::cli) struct ServeArgs {
     /// Check the flags, the file of --config and the files that they name, and exit: 0 if the server would start
     /// with them. Nothing is bound, started or written.
     #[arg(long)]
-    pub(super) check: bool,
+    pub(in crate::cli) check: bool,
     /// The socket at which `h3cast reload` reaches the server, for its own user and root alone; `off` for none.
     /// [default: in $RUNTIME_DIRECTORY or the user's folder for running programs]
     #[cfg(unix)]

@@ -77,11 +77,19 @@ pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure>
             none.then(|| format!("{flag} has no effect: it is for {of}, and there is no such source"))
         };
         let Some(problem) = problem.or_else(none) else { continue };
-        let variable = format!("H3CAST_{}", flag.trim_start_matches('-').replace('-', "_").to_uppercase());
-        match std::env::var_os(&variable) {
-            Some(_) => warn!("{problem} (from the environment, {variable})"),
-            None => return Err(Failure::usage(anyhow::anyhow!(problem))),
-        }
+        refuse(flag, &problem)?;
     }
     Ok(())
+}
+
+/// Refuses a flag without effect, or warns of it if it is from the environment.
+pub(super) fn refuse(flag: &str, problem: &str) -> Result<(), Failure> {
+    let variable = format!("H3CAST_{}", flag.trim_start_matches('-').replace('-', "_").to_uppercase());
+    match std::env::var_os(&variable) {
+        Some(_) => {
+            warn!("{problem} (from the environment, {variable})");
+            Ok(())
+        }
+        None => Err(Failure::usage(anyhow::anyhow!("{problem}"))),
+    }
 }

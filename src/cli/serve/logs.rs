@@ -6,6 +6,7 @@ use std::{io, path::Path};
 
 use clap::Args;
 
+use super::effect;
 #[cfg(feature = "qlog")]
 use crate::cli::qlog;
 use crate::{
@@ -39,15 +40,8 @@ pub(in crate::cli) struct LogArgs {
     access_log: Option<Place>,
     /// The format of its lines: as nginx and Apache write them, with a few fields more (combined), or an object of
     /// JSON. docs/operations.md lists the fields.
-    #[arg(
-        long,
-        env = "H3CAST_ACCESS_LOG_FORMAT",
-        value_name = "combined|json",
-        default_value = "combined",
-        hide_possible_values = true,
-        hide_default_value = true
-    )]
-    access_log_format: Format,
+    #[arg(long, env = "H3CAST_ACCESS_LOG_FORMAT", value_name = "combined|json", hide_possible_values = true)]
+    access_log_format: Option<Format>,
     /// Write what QUIC does on each connection (qlog) to files in this folder, for qvis and similar tools: at most 1,000
     /// files and 1 GiB, of which the oldest are removed.
     #[cfg(feature = "qlog")]
@@ -61,12 +55,30 @@ impl LogArgs {
         self.access_log == Some(Place::Stdout)
     }
 
-    /// Whether it could be opened. Nothing is created.
+    /// Whether all of it could be written. Nothing is created.
     pub(super) async fn check(&self) -> Result<(), Failure> {
-        let Some(Place::File(path)) = self.access_log.clone() else { return Ok(()) };
-        let looked =
-            tokio::task::spawn_blocking(move || AccessLog::check(&path).map_err(|error| refused(&path, &error)));
+        self.format()?;
+        let logs = self.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            if let Some(Place::File(path)) = &logs.access_log {
+                AccessLog::check(path).map_err(|error| refused(path, &error))?;
+            }
+            #[cfg(feature = "qlog")]
+            if let Some(folder) = &logs.qlog {
+                qlog::check(folder)?;
+            }
+            Ok(())
+        });
         looked.await.map_err(Failure::running)?
+    }
+
+    /// The format of the access log.
+    fn format(&self) -> Result<Format, Failure> {
+        const FLAG: &str = "--access-log-format";
+        if self.access_log.is_none() && self.access_log_format.is_some() {
+            effect::refuse(FLAG, &format!("{FLAG} has no effect without --access-log: name a file for it, or -"))?;
+        }
+        Ok(self.access_log_format.unwrap_or_default())
     }
 
     /// Has the server's connections traced.
@@ -84,8 +96,9 @@ impl LogArgs {
 
     /// Opens the access log, and has the app write to it.
     pub(super) async fn install(&self, app: App) -> Result<App, Failure> {
+        let format = self.format()?;
         let Some(place) = self.access_log.clone() else { return Ok(app) };
-        let (format, named) = (self.access_log_format, place.clone());
+        let named = place.clone();
         let opened = tokio::task::spawn_blocking(move || AccessLog::open(&place, format));
         let log = opened.await.map_err(Failure::running)?.map_err(|error| match named {
             Place::File(path) => refused(&path, &error),
