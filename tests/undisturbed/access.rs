@@ -218,3 +218,19 @@ fn each_line_of_the_log_names_its_connection_and_request() {
         fs::remove_file(&path).unwrap();
     }
 }
+
+#[test]
+fn warnings_name_their_connection_and_request_where_the_log_has_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    for level in ["warn", "error"] {
+        let mut command = program(&[]);
+        command.stderr(fs::File::create(dir.path().join("stderr")).unwrap()).env("H3CAST_FAULT", "request=panic");
+        let server = Server::start(command, &["--log", level, "chat=publish"]);
+        send(&server, b"GET /feeds HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let told = || fs::read_to_string(dir.path().join("stderr")).unwrap();
+        until("the panic is told", || told().contains("a test asks for a panic"));
+        let log = told();
+        let line = log.lines().find(|line| line.contains("a test asks for a panic")).unwrap();
+        assert!(line.contains("ERROR connection{remote=127.0.0.1:") && line.contains("}:request{id="), "{line}");
+    }
+}

@@ -41,7 +41,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub(crate) use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tracing::{Instrument, Span, debug, field, info_span};
+use tracing::{Instrument, Span, debug, error_span, field};
 
 pub(crate) use self::accept::{Listener, serve};
 use self::{
@@ -257,7 +257,7 @@ async fn connection<S>(
                 Paced::new(body).cut_by(cut, &exchange)
             }))
         };
-        let answered = answered.instrument(info_span!(parent: &span, "request", id = field::Empty));
+        let answered = answered.instrument(error_span!(parent: &span, "request", id = field::Empty));
         async move {
             let answered = answered.await;
             if let Ok(response) = &answered {

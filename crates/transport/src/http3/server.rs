@@ -17,7 +17,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tracing::{Instrument, Level, Span, debug, field, info_span};
+use tracing::{Instrument, Level, Span, debug, error_span, field};
 
 use super::{
     Takeover,
@@ -268,7 +268,7 @@ impl Answering {
         // It counts until the client has the response.
         let open = Arc::new(OnceLock::new());
         let early = self.is_early().then(|| self.shared.clone());
-        let span = info_span!("request", id = field::Empty);
+        let span = error_span!("request", id = field::Empty);
         let run = Box::pin(self.run(resolver, open.clone()).instrument(span.clone()));
         async move {
             let whole = async {

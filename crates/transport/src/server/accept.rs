@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, field, info_span};
+use tracing::{Instrument, debug, error_span, field};
 
 use super::{RunError, Via};
 use crate::{
@@ -87,7 +87,7 @@ async fn accept(
         };
         let deadline = service::after(Instant::now(), context.limits().handshake_timeout);
         let (context, stop) = (context.clone(), stop.clone());
-        let span = info_span!("connection", id = field::Empty, %remote);
+        let span = error_span!("connection", id = field::Empty, %remote);
         let connected = async move { connect(incoming, &place, handshake, deadline, context, via, stop).await };
         connections.spawn(connected.instrument(span));
     }

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Level, Span, debug, field, info_span, warn};
+use tracing::{Instrument, Level, Span, debug, error_span, field, warn};
 
 use super::{
     Counted, announced, connection,
@@ -186,7 +186,7 @@ async fn accept_all(
         sockets.add(ending.progress());
         let deadline = after(tokio::time::Instant::now(), context.limits().handshake_timeout);
         let (context, stop) = (context.clone(), stop.clone());
-        let span = info_span!("connection", id = field::Empty, remote = %canonical(remote));
+        let span = error_span!("connection", id = field::Empty, remote = %canonical(remote));
         // Not entered for each chunk, unless all that it does is wanted.
         let whole = if tracing::enabled!(Level::DEBUG) { span.clone() } else { Span::none() };
         let served = async move {
