@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{StatusCode, request::Parts};
+use http::{HeaderMap, HeaderValue, StatusCode, request::Parts};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -22,6 +22,7 @@ use crate::{
     connection::{ConnectionHandle, Protocol, Standing},
     panics,
 };
+use ids::X_REQUEST_ID;
 pub use ids::{RequestId, TraceParent};
 
 /// What a request asks for.
@@ -107,7 +108,8 @@ impl Exchanges {
             error!("the hook of requests panicked: {panic}");
             None
         });
-        Exchange(at_end.map(|at_end| Arc::new(Live::new(connection.clone(), at_end))))
+        let id = head.extensions.get().cloned();
+        Exchange(at_end.map(|at_end| Arc::new(Live::new((connection.clone(), id), at_end))))
     }
 }
 
@@ -118,6 +120,7 @@ pub(crate) struct Exchange(Option<Arc<Live>>);
 struct Live {
     begun: Instant,
     connection: ConnectionHandle,
+    id: Option<RequestId>,
     /// 0 before the head of the response.
     status: AtomicU16,
     sent: AtomicU64,
@@ -145,6 +148,14 @@ impl Exchange {
     /// Whether it is watched by anyone.
     pub(crate) fn is_watched(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Has a response of this server's own name the request, so that its client can tell which one it was.
+    pub(crate) fn name(&self, headers: &mut HeaderMap) {
+        let id = self.0.as_ref().and_then(|live| live.id.as_ref());
+        if let Some(id) = id.and_then(|id| HeaderValue::try_from(id.to_string()).ok()) {
+            headers.entry(X_REQUEST_ID).or_insert(id);
+        }
     }
 
     /// The head of the response leaves.
@@ -218,10 +229,11 @@ impl Exchange {
 }
 
 impl Live {
-    fn new(connection: ConnectionHandle, at_end: AtEnd) -> Self {
+    fn new((connection, id): (ConnectionHandle, Option<RequestId>), at_end: AtEnd) -> Self {
         Self {
             begun: Instant::now(),
             connection,
+            id,
             status: AtomicU16::new(0),
             sent: AtomicU64::new(0),
             received: Arc::default(),

@@ -113,6 +113,12 @@ impl Context {
 
     /// Begins to watch a request.
     pub(crate) fn begin(&self, head: &mut Parts, kind: RequestKind, connection: &ConnectionHandle) -> Exchange {
+        if head.extensions.get::<RequestId>().is_none() {
+            // It is refused before it is described.
+            let id = self.id(&head.headers, connection);
+            record_id(&Span::current(), &id);
+            head.extensions.insert(id);
+        }
         self.exchanges.begin(head, kind, connection)
     }
 

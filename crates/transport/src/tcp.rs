@@ -195,7 +195,8 @@ async fn connection<S>(
             exchange.cut_with(|| CancellationToken::clone(&stopping));
             let (request, rest) =
                 unread.lend_counted(Request::from_parts(head, body), Some(reading), exchange.received());
-            let refused = |response: Response<String>| {
+            let refused = |mut response: Response<String>| {
+                exchange.name(response.headers_mut());
                 exchange.answered(response.status());
                 Ok(response.map(|text| {
                     let body = deliver(Body::from(text), &flushes, None, None, None, (None, exchange.clone()));
@@ -373,6 +374,11 @@ async fn connection<S>(
             debug!(%error, %remote, "connection ended");
             if control_frames::is_flood(&*error) {
                 context.admission.counters().refused(Refusal::ControlFrames, remote);
+            }
+            // hyper has answered it by itself.
+            if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse_too_large) {
+                let mut refused = context.counts.request(Version::HTTP_11.into());
+                refused.answered(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
             }
             owner.finish(ConnectionEnd::of_tcp(error));
         }

@@ -458,6 +458,7 @@ pub(super) async fn refuse_with(
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
+    exchange.name(response.headers_mut());
     exchange.answered(status);
     let sent: Result<(), StreamError> = async {
         stream.send_response(response).await?;

@@ -536,12 +536,13 @@ impl ServerBuilder {
     }
 
     /// Looks at the head of each request and session as it begins, over every version of HTTP, and is told of its end by
-    /// what it returns: an access log. Requests that are refused without being handled (429, 503, over HTTP/1.1 431) are
-    /// among them. What is refused before there is a request is not: malformed, or without a complete head; over HTTP/2
-    /// and 3 a head that is too large (431), and over HTTP/3 an unknown `:protocol` (501).
+    /// what it returns: an access log. Requests that are refused without being handled (429, 503) are among
+    /// them. What is refused before there is a request is not: malformed, or without a complete head; a head that is too
+    /// large (431, unless it arrives in a single read over HTTP/1.1), and over HTTP/3 an unknown `:protocol` (501).
     ///
-    /// The head has the request's extensions: [`ConnectionHandle`], and unless it was refused before that,
-    /// [`RequestId`](crate::exchange::RequestId) and, where there is one, [`TraceParent`](crate::exchange::TraceParent).
+    /// The head has the request's extensions: [`ConnectionHandle`], [`RequestId`](crate::exchange::RequestId) and, where
+    /// there is one and the request was not refused before that, [`TraceParent`](crate::exchange::TraceParent). Refusals
+    /// of a request that is watched have its id as `X-Request-Id`.
     /// The hook may add others, for the [service](Self::http_service) to write to. What it returns is called once, when
     /// the response has left (over HTTP/3: when its client has it) or was broken off; with `None` the request is not
     /// watched. Neither must block. When one panics, that is logged. The last hook counts.

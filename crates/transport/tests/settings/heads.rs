@@ -1,8 +1,10 @@
 use std::time::Duration;
 
+use axum::routing::get;
 use h3cast_transport::{
     Limits,
     counts::{Answer, Protocol},
+    exchange::RequestId,
 };
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::Empty;
@@ -12,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::kit::{Serving, ask, ask_h3, soon, status};
+use crate::kit::{Serving, ask, ask_h3, head_h3, router, soon, status};
 
 /// The status for a head with a field of so many bytes, over HTTP/1.1, 2 and 3; 0 for none.
 pub(crate) async fn statuses(serving: &Serving, size: usize) -> [u16; 3] {
@@ -78,6 +80,26 @@ async fn a_head_without_an_end_is_refused_early() {
     assert_eq!(&answer, b"HTTP/1.1 431");
 }
 
+/// hyper refuses what is larger than its buffer before there is a request, as when a head comes in several packets.
+#[tokio::test]
+async fn a_head_that_is_refused_before_it_is_complete_is_counted() {
+    let serving = Serving::start(|builder| builder).await;
+    let counts = serving.handle().counts().clone();
+    let mut h1 = TcpStream::connect(serving.plain()).await.unwrap();
+    let head = format!("GET / HTTP/1.1\r\nhost: localhost\r\nx-large: {}", "x".repeat(16 * 1024 + 256));
+    h1.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    soon("the end", h1.read_to_end(&mut answer)).await.unwrap();
+    assert_eq!(status(&String::from_utf8_lossy(&answer)), 431);
+    soon("the count", async {
+        while counts.snapshot().requests(Protocol::Http1, Answer::ClientError) == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(counts.snapshot().requests(Protocol::Http1, Answer::ClientError), 1);
+}
+
 /// The connection is good for the next request.
 #[tokio::test]
 async fn a_head_that_is_a_little_too_large_harms_itself_only() {
@@ -88,4 +110,40 @@ async fn a_head_that_is_a_little_too_large_harms_itself_only() {
     assert_eq!(status(&refused), 431);
     assert!(refused.contains("at most 16384 are accepted"), "{refused}");
     assert_eq!(status(&soon("an answer", ask(&mut h1, "")).await.unwrap()), 200);
+}
+
+/// By it a user can name the line of an access log.
+#[tokio::test]
+async fn a_refusal_has_the_id_of_its_request() {
+    let (ids_tx, mut ids) = tokio::sync::mpsc::unbounded_channel();
+    let serving = Serving::start(move |builder| {
+        let builder = builder.http_service(router().route("/wait", get(std::future::pending::<()>)));
+        let builder =
+            builder.limits(Limits::default().requests_per_address(1)).trust_proxy("127.0.0.1".parse().unwrap());
+        builder.on_request(move |head, _| {
+            let id = head.extensions.get::<RequestId>().map(ToString::to_string);
+            ids_tx.send(id.unwrap_or_default()).unwrap();
+            Some(Box::new(|_| {}))
+        })
+    });
+    let serving = serving.await;
+    let mut waiting = TcpStream::connect(serving.plain()).await.unwrap();
+    waiting.write_all(b"GET /wait HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    ids.recv().await.unwrap();
+    let large = format!("x-large: {}", "x".repeat(17_000));
+    for (field, expected) in [("x-a: b", 429), ("forwarded: for=;;;", 400), (&large, 431)] {
+        let mut h1 = TcpStream::connect(serving.plain()).await.unwrap();
+        let refused = soon("an answer", ask(&mut h1, &format!("{field}\r\n"))).await.unwrap();
+        assert_eq!(status(&refused), expected, "{refused}");
+        let id = ids.recv().await.unwrap();
+        assert!(id.len() == 32 && refused.contains(&format!("x-request-id: {id}\r\n")), "{id}: {refused}");
+    }
+    for (name, value, expected) in [("x-a", "b", 429), ("forwarded", "for=;;;", 400)] {
+        let headers = HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
+        let quic = serving.quic().await.unwrap();
+        let refused = soon("HTTP/3", head_h3(&quic, headers)).await.unwrap();
+        assert_eq!(refused.status(), expected);
+        let id = ids.recv().await.unwrap();
+        assert_eq!(refused.headers()["x-request-id"], id);
+    }
 }

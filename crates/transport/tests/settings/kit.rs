@@ -8,7 +8,7 @@ use h3cast_transport::{
     admission::{Counters, Refusal},
     server::{Addresses, ServerBuilder, ServerHandle},
 };
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -234,6 +234,14 @@ pub(crate) async fn ask_h3(
     connection: &quinn::Connection,
     headers: HeaderMap,
 ) -> Result<StatusCode, h3::error::StreamError> {
+    Ok(head_h3(connection, headers).await?.status())
+}
+
+/// The same, and gives the head of the response.
+pub(crate) async fn head_h3(
+    connection: &quinn::Connection,
+    headers: HeaderMap,
+) -> Result<Response<()>, h3::error::StreamError> {
     let connection = h3_quinn::Connection::new(connection.clone());
     let (mut driver, mut requests) = h3::client::new(connection).await.unwrap();
     let mut request = Request::get("https://localhost/").body(()).unwrap();
@@ -246,5 +254,5 @@ pub(crate) async fn ask_h3(
     });
     let mut stream = requests.send_request(request).await?;
     stream.finish().await?;
-    Ok(stream.recv_response().await?.status())
+    stream.recv_response().await
 }
