@@ -9,6 +9,7 @@ mod entry;
 #[cfg_attr(not(unix), allow(dead_code))]
 pub(crate) mod estate;
 mod file;
+mod generated;
 mod guard;
 mod handle;
 mod host;
@@ -111,6 +112,7 @@ pub struct App {
     added: Vec<Added>,
     on_entry: Option<entry::OnEntry>,
     viewing: Viewing,
+    metrics: Arc<generated::Texts>,
     started: SystemTime,
     #[cfg(feature = "acme")]
     challenges: Option<crate::acme::Tokens>,
@@ -155,6 +157,7 @@ impl App {
             added: Vec::new(),
             on_entry: None,
             viewing: Viewing::default(),
+            metrics: Arc::default(),
             started: started(),
             #[cfg(feature = "acme")]
             challenges: None,

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
     extract::{Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
-use http::header;
 use serde_json::json;
 
 use super::{
-    App, Problem,
+    App, Problem, generated,
     host::{base_of, for_shell, has_http3, prefix_of},
 };
 use crate::{
@@ -53,5 +51,5 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
         info["http3"] = json!({ "url": format!("{base}/") });
         info["chrome"] = json!(chrome);
     }
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(info)).into_response())
+    Ok(generated::json(&app, &request.into_parts().0, &info))
 }

@@ -18,8 +18,13 @@ use crate::{
 /// How long a client that was refused should wait, in seconds: it takes that long for memory to be free again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
-/// From this size on, in bytes, a file of no feed costs as much as a viewer.
-const LARGE: u64 = 64 << 10;
+/// From this size on, in bytes, an answer that is held in memory and a file of no feed are charged and refused when
+/// memory is short: a hundred smaller ones on a connection are as much as it may take by itself.
+const LARGE: u64 = 16 << 10;
+
+/// From this size on, in bytes, a file costs as much as a viewer that a source is read for: what is on its way of it,
+/// and not all of it.
+const READER: u64 = 512 << 10;
 
 /// No viewer is admitted now, for want of this.
 pub(super) struct Short(Refusal);
@@ -55,14 +60,23 @@ impl App {
     /// page shows with them that it has to wait.
     pub(super) fn admit_reader(&self, bytes: u64, extensions: &Extensions) -> Result<Option<Charge>, Short> {
         match bytes {
-            LARGE.. => self.admit(self.budget.as_ref().map(Budget::reserve), 1, extensions),
+            LARGE.. => self.admit(self.budget.as_ref().map(|budget| reserve(budget, bytes)), 1, extensions),
             _ => Ok(None),
         }
     }
 
-    /// Counts such a client.
+    /// The same for an answer of that many bytes that is held in memory.
+    pub(super) fn admit_answer(&self, bytes: u64, extensions: &Extensions) -> Result<(), Short> {
+        match bytes {
+            LARGE.. => self.admit(None, 0, extensions).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a client that is sent a file.
     pub(super) fn reader(&self, bytes: u64) -> Option<Counted> {
-        self.budget.as_ref().filter(|_| bytes >= LARGE).map(Budget::reader)
+        let budget = self.budget.as_ref().filter(|_| bytes >= LARGE)?;
+        Some(if bytes < READER { budget.answer(bytes) } else { budget.reader() })
     }
 
     fn admit(
@@ -85,6 +99,11 @@ impl App {
         }
         Err(Short(reason))
     }
+}
+
+/// What [`App::reader`] charges.
+fn reserve(budget: &Budget, bytes: u64) -> Charge {
+    if bytes < READER { budget.charge(bytes) } else { budget.reserve() }
 }
 
 /// Takes so many file descriptors, if there are enough for requests.

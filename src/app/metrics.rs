@@ -10,9 +10,9 @@ use std::{fmt, sync::Arc, time::SystemTime};
 
 use axum::{
     extract::{Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
-use http::{HeaderMap, header};
+use http::header;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, prometheus_text, text},
@@ -21,7 +21,7 @@ use prometheus_client::{
 
 use self::sheet::{Row, Sheet};
 use super::{
-    App, Problem, accept,
+    App, Problem, accept, generated,
     numbers::{Memory, Numbers},
 };
 use crate::{
@@ -37,28 +37,24 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     let (request, _) = request.into_parts();
     let decided = app.decide(&request).await?;
     decided.require_all()?;
-    let numbers = Numbers::of(&app, &app.feeds_of(&decided));
-    let (content_type, text) = written(numbers, &request.headers);
-    let headers = [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store"), (header::VARY, "accept")];
-    Ok((headers, text).into_response())
+    let format =
+        if accept::prefers_open_metrics(&request.headers) { OPEN_METRICS } else { prometheus_text::CONTENT_TYPE };
+    let text = app.metrics.get(format, || written(Numbers::of(&app, &app.feeds_of(&decided)), format));
+    let headers = [(header::CONTENT_TYPE, format), (header::CACHE_CONTROL, "no-store"), (header::VARY, "accept")];
+    Ok(generated::shared(&app, &request, headers, text))
 }
 
 /// One registry for both formats: they have the same numbers.
-fn written(numbers: Numbers, headers: &HeaderMap) -> (&'static str, String) {
+fn written(numbers: Numbers, format: &str) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(numbers));
     let mut out = String::new();
     // Writing to a string cannot fail.
-    match accept::prefers_open_metrics(headers) {
-        true => {
-            let _ = text::encode(&mut out, &registry);
-            (OPEN_METRICS, out)
-        }
-        false => {
-            let _ = prometheus_text::encode(&mut out, &registry);
-            (prometheus_text::CONTENT_TYPE, out)
-        }
-    }
+    let _ = match format {
+        OPEN_METRICS => text::encode(&mut out, &registry),
+        _ => prometheus_text::encode(&mut out, &registry),
+    };
+    out
 }
 
 impl Collector for Numbers {

@@ -5,16 +5,16 @@ mod feeds;
 use std::sync::Arc;
 
 use axum::{
-    Json,
     extract::{Path, Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
-use http::{StatusCode, header, request::Parts};
+use http::{StatusCode, request::Parts};
 use serde_json::{Value, json};
 
 use super::{
     App, Problem,
     authorize::Decided,
+    generated,
     local::is_of_this_machine,
     numbers::{Memory, Numbers},
     status,
@@ -147,7 +147,7 @@ pub(super) async fn data(State(app): State<Arc<App>>, request: Request) -> Resul
         "memory": now.memory.as_ref().map(memory),
         "feeds": feeds,
     });
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(data)).into_response())
+    Ok(generated::json(&app, &request, &data))
 }
 
 fn connections(now: &Snapshot) -> Value {

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, header};
 use serde_json::json;
 
-use super::{App, Problem};
+use super::{App, Problem, generated};
 use crate::{
     auth::Decider,
     feed::{End, Pressure},
@@ -42,7 +41,8 @@ pub(super) fn unready(app: &App) -> Vec<String> {
 }
 
 pub(super) async fn feeds(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
-    let decided = app.decide(&request.into_parts().0).await?;
+    let (request, _) = request.into_parts();
+    let decided = app.decide(&request).await?;
     let feeds: Vec<_> = app
         .feeds_of(&decided)
         .iter()
@@ -72,7 +72,7 @@ pub(super) async fn feeds(State(app): State<Arc<App>>, request: Request) -> Resu
             })
         })
         .collect();
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(json!({ "feeds": feeds }))).into_response())
+    Ok(generated::json(&app, &request, &json!({ "feeds": feeds })))
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 """Floods of HTTP/2 frames that cost the sender nothing: CVE-2019-9512, CVE-2019-9515, CVE-2023-44487."""
 
+import contextlib
+import http.client
 import itertools
 import threading
 import time
 
 from confined import MIB
-from peers import PING, RST_STREAM, SETTINGS, frame, get, http2, pour
+from peers import PING, PREFACE, RST_STREAM, SETTINGS, address, frame, get, http2, pour, tls
 from scale import seconds
+from victim import HOST
 
 CONNECTIONS = 4
 ENHANCE_YOUR_CALM = 0xB
@@ -69,3 +72,47 @@ def test_http2_settings(row):
 
 def test_rapid_reset(row):
     attack(row, resets)
+
+
+def create_feeds(victim, clients: int, each: int) -> None:
+    """Feeds with long names, created by as many clients."""
+    for client in range(clients):
+        with contextlib.closing(
+            http.client.HTTPConnection(HOST, victim.http_port, timeout=15, source_address=(address(client), 0))
+        ) as connection:
+            for number in range(each):
+                connection.request("POST", f"/stream/room.{client:03}-{number:03}-{'x' * 80}", body=b"x")
+                answer = connection.getresponse()
+                assert answer.status == 200, (answer.status, answer.read())
+                answer.read()
+
+
+def test_answers_that_are_not_read(row):
+    """Answers as long as there are feeds, of which not a byte is read."""
+    lasting = seconds(3)
+
+    def act(victim) -> dict:
+        create_feeds(victim, 8, 60)
+        # SETTINGS_INITIAL_WINDOW_SIZE: not a byte may be sent.
+        preface = PREFACE + frame(SETTINGS, 0, 0, b"\x00\x04" + bytes(4))
+        paths = itertools.cycle(["/metrics", "/feeds", "/info"])
+        refused, socks = 0, []
+        for client in range(12):
+            try:
+                sock = tls(victim.address, "h2", address(100 + client))
+                sock.sendall(preface + b"".join(get(stream, next(paths)) for stream in range(1, 200, 2)))
+                socks.append(sock)
+            except OSError:
+                # By then there is no memory for it.
+                refused += 1
+        end = time.monotonic() + lasting
+        while time.monotonic() < end:
+            # Whoever looks after it sees what happens.
+            charged = victim.metric("h3cast_memory_charged_bytes")
+            time.sleep(0.2)
+        for sock in socks:
+            sock.close()
+        return {"refused": refused, "charged_mib": round(charged / MIB, 1)}
+
+    arguments = [f"--memory={96 * MIB}", "--history=room.*=16K"]
+    row.run(act, *arguments, sources=("room.*=publish",), gap=2, above=64 * MIB)

@@ -375,6 +375,13 @@ impl Budget {
         Counted::of_budget(self)
     }
 
+    /// Counts a client for which an answer of that many bytes is held, which is charged from now on and cut as viewers
+    /// are.
+    #[must_use]
+    pub fn answer(&self, bytes: u64) -> Counted {
+        Counted::of_answer(self, bytes)
+    }
+
     /// A place for a viewer that gets chunks which others get too.
     pub(crate) fn seat(&self) -> Arc<Seat> {
         self.place(None)
@@ -387,7 +394,19 @@ impl Budget {
 
     /// The same for one for which a source is read: so much is charged for it from the start.
     pub(crate) fn seat_of_one(&self) -> Arc<Seat> {
-        self.place(Some(Holding::reserved(self)))
+        self.place_from_now(Holding::reserved(self))
+    }
+
+    /// The same for a client for which so many bytes are held already.
+    pub(crate) fn seat_of_answer(&self, bytes: u64) -> Arc<Seat> {
+        self.place_from_now(Holding::of(self, bytes))
+    }
+
+    /// What is charged from the start lags from the start: a transport that has no room for it never comes for it.
+    fn place_from_now(&self, holding: Arc<Holding>) -> Arc<Seat> {
+        let seat = self.place(Some(holding));
+        seat.given();
+        seat
     }
 
     fn place(&self, holding: Option<Arc<Holding>>) -> Arc<Seat> {

@@ -157,6 +157,10 @@ impl Counted {
         Self { counters: None, seat: Some(budget.seat_of_one()), delivery: None }
     }
 
+    pub(crate) fn of_answer(budget: &Budget, bytes: u64) -> Self {
+        Self { counters: None, seat: Some(budget.seat_of_answer(bytes)), delivery: None }
+    }
+
     /// Counts it there as well, and what it is given.
     #[must_use]
     pub fn count_in(mut self, deliveries: &Deliveries) -> Self {

@@ -43,6 +43,12 @@ impl Holding {
         Self::new(budget, RESERVED, BESIDES)
     }
 
+    /// That of a client for which so many bytes are held: what it is given is part of them.
+    pub(super) fn of(budget: &Budget, bytes: u64) -> Arc<Self> {
+        budget.0.charged.fetch_add(bytes, Ordering::Relaxed);
+        Self::new(budget, bytes, 0)
+    }
+
     /// That of a viewer that only sometimes gets chunks of its own.
     pub(super) fn none_yet(budget: &Budget) -> Arc<Self> {
         Self::new(budget, 0, 0)

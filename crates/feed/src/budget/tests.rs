@@ -414,6 +414,20 @@ async fn readers_of_a_file_of_no_feed_are_charged_as_well() {
     assert!(room() && reader.is_cut(), "so that it learns of it");
 }
 
+/// A transport that has no room for its first byte never comes for it.
+#[tokio::test]
+async fn what_is_held_for_a_client_lags_from_the_start() {
+    let budget = Budget::new(LIMIT);
+    let (answer, file) = (budget.answer(percent(60)), budget.reader());
+    assert_eq!(budget.charged(), percent(60) + budget.reserve().bytes);
+    budget.observe_at(1000, LIMIT);
+    assert!(!answer.is_cut() && !file.is_cut());
+    budget.observe_at(4000, LIMIT);
+    assert!(answer.is_cut() || file.is_cut());
+    drop((answer, file));
+    assert_eq!(budget.charged(), 0);
+}
+
 /// A crowd that takes four times what it is charged, all of it between two observations.
 #[tokio::test]
 async fn a_crowd_between_two_observations_is_measured() {
