@@ -71,6 +71,13 @@ const MOST_LINES: usize = 200;
 
 impl Write for Escaping<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        // Nearly all there is, such as the ids of requests, of which each gets one.
+        let is_plain = text.len() <= self.longest.saturating_sub(self.taken)
+            && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if is_plain && !self.begins && self.ended < MOST_LINES {
+            self.taken += text.len();
+            return self.out.write_str(text);
+        }
         for c in text.chars() {
             if self.ended >= MOST_LINES {
                 return Ok(());
@@ -170,6 +177,11 @@ mod tests {
         assert_eq!(Shown(&long).to_string(), cut);
         assert_eq!(Shown("é".repeat(LONGEST_LINE)).to_string(), "é".repeat(LONGEST_LINE));
         assert_eq!(Short("CN=\u{1b}[2Jx\n\u{9b}", 7).to_string(), "CN=\\u{1b}[2J…");
+        // In pieces, of which some need no look at each character.
+        for (most, expected) in [(8, "abcd-efg"), (7, "abcd-ef…"), (4, "abcd…"), (3, "abc…"), (0, "…")] {
+            assert_eq!(Short(format_args!("{}-{}", "abcd", "efg"), most).to_string(), expected);
+        }
+        assert_eq!(Lines(format_args!("{}\n{}{}", "a", "b", "c")).to_string(), "a\n  bc");
         assert_eq!(Lines(format!("{long}\nb")).to_string(), format!("{cut}\n  b"));
         let lines = Lines("a\n".repeat(100_000)).to_string();
         assert_eq!(lines.lines().count(), MOST_LINES + 1);
