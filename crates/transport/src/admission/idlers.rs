@@ -39,8 +39,9 @@ impl ListenerPlaces {
         &self.idlers
     }
 
-    /// Waits for a place of the listener's; the client that has waited longest without a request makes room for it.
-    /// If there is no such client, `full` decides whether to give up, with `None`. Cancel-safe.
+    /// Waits for a place of the listener's. When all are taken, the connection that has been without a request for
+    /// longest is closed to make room. When every connection has one, `full` decides: `true` gives up and returns
+    /// `None`, `false` keeps waiting. Cancel-safe.
     pub(super) async fn next(&self, admission: &Admission, mut full: impl FnMut() -> bool) -> Option<Taken> {
         loop {
             if let Some(place) = self.places.try_take() {

@@ -1,4 +1,7 @@
-//! What a server is told before it starts.
+//! The settings of a server before it starts.
+
+mod hooks;
+mod sockets;
 
 use std::{
     fmt,
@@ -9,16 +12,16 @@ use std::{
 
 use axum_core::body::Body;
 use bytes::Bytes;
-use http::{Request, Response, request::Parts};
+use http::{Request, Response};
 use rustls::server::danger::ClientCertVerifier;
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use super::{Advertise, Inherited, PlainHttp, Server, ServerId, StartError, start, tls::Tls};
 use crate::{
     admission::{AskRoom, Carrier, Counters, Room},
-    connection::{Admit, ConnectionEnd, ConnectionHandle, Hooks, Incoming},
+    connection::Hooks,
     counts::Counts,
-    exchange::{AtEnd, Exchanges, RequestKind},
+    exchange::Exchanges,
     identity::Identity,
     limits::Limits,
     listen::{Listen, Sockets},
@@ -134,113 +137,6 @@ impl ServerBuilder {
             proxies: TrustedProxies::default(),
             announced: Vec::new(),
         }
-    }
-
-    /// Adds an address to listen on. Without any, and without sockets that are handed in, the server listens on
-    /// `localhost:4433`.
-    #[must_use]
-    pub fn listen(mut self, listen: Listen) -> Self {
-        self.listen.push(listen);
-        self
-    }
-
-    /// Binds no TCP listener at the addresses to [`listen`](Self::listen) on: HTTP/3 and WebTransport alone.
-    #[must_use]
-    pub fn udp_only(mut self) -> Self {
-        self.sockets = Sockets::Udp;
-        self
-    }
-
-    /// Binds no UDP socket at the addresses to [`listen`](Self::listen) on: HTTP/1.1 and HTTP/2 alone, without
-    /// `Alt-Svc`.
-    #[cfg(feature = "tcp")]
-    #[must_use]
-    pub fn tcp_only(mut self) -> Self {
-        self.sockets = Sockets::Tcp;
-        self
-    }
-
-    /// Adds a UDP socket that is already bound, for HTTP/3 and WebTransport. Its receive buffer is enlarged.
-    ///
-    /// Socket activation (systemd's `ListenDatagram=` and `ListenStream=`) and port 443 without privileges work
-    /// so. For `Alt-Svc` to name it, a TCP listener must have the same port.
-    ///
-    /// ```no_run
-    /// # async fn doc(identity: h3cast_transport::Identity) -> Result<(), Box<dyn std::error::Error>> {
-    /// use std::net::{TcpListener, UdpSocket};
-    ///
-    /// let server = h3cast_transport::Server::builder(identity)
-    ///     .udp_socket(UdpSocket::bind("0.0.0.0:443")?)
-    ///     .tcp_listener(TcpListener::bind("0.0.0.0:443")?)
-    ///     .build()
-    ///     .await?;
-    /// # Ok(()) }
-    /// ```
-    #[must_use]
-    pub fn udp_socket(mut self, socket: UdpSocket) -> Self {
-        self.handed.udp.push(socket);
-        self
-    }
-
-    /// Adds a TCP listener that is already bound, for HTTP/2 and HTTP/1.1 over TLS.
-    #[cfg(feature = "tcp")]
-    #[must_use]
-    pub fn tcp_listener(mut self, listener: TcpListener) -> Self {
-        self.handed.tcp.push(listener);
-        self
-    }
-
-    /// Adds a TCP listener that is already bound, for [plain HTTP](Self::plain_http), on loopback only.
-    #[cfg(feature = "tcp")]
-    #[must_use]
-    pub fn plain_http_listener(mut self, listener: TcpListener) -> Self {
-        self.handed.plain.push(listener);
-        self
-    }
-
-    /// Where plain HTTP is served, on loopback only. The default is nowhere.
-    #[cfg(feature = "tcp")]
-    #[must_use]
-    pub fn plain_http(mut self, http: PlainHttp) -> Self {
-        self.http = http;
-        self
-    }
-
-    /// Adds an address where plain HTTP from any machine is redirected to HTTPS (308), as in `0.0.0.0:80`. Paths below
-    /// `/.well-known/acme-challenge/` are answered by the [service](Self::http_service), so that a certificate
-    /// authority can validate a name (RFC 8555 §8.3). By default there is none. Hooks, limits and trusted proxies are
-    /// those of every other listener.
-    #[cfg(feature = "tcp")]
-    #[must_use]
-    pub fn redirect_http(mut self, listen: Listen) -> Self {
-        self.redirect.push(listen);
-        self
-    }
-
-    /// Adds a TCP listener that is already bound, where plain HTTP is [redirected to HTTPS](Self::redirect_http).
-    ///
-    /// ```no_run
-    /// # fn doc(identity: h3cast_transport::Identity) -> Result<(), Box<dyn std::error::Error>> {
-    /// use std::net::TcpListener;
-    ///
-    /// let server = h3cast_transport::Server::builder(identity).redirect_listener(TcpListener::bind("0.0.0.0:80")?);
-    /// # Ok(()) }
-    /// ```
-    #[cfg(feature = "tcp")]
-    #[must_use]
-    pub fn redirect_listener(mut self, listener: TcpListener) -> Self {
-        self.handed.redirect.push(listener);
-        self
-    }
-
-    /// Takes over from another server: uses its sockets for the addresses that it is to listen on, in place of binding
-    /// them, and leaves to it the connections that it has. See [`Handover`](super::Handover). Sockets that are not
-    /// needed are closed. The server reads and accepts nothing before [`Server::run`].
-    #[cfg(unix)]
-    #[must_use]
-    pub fn inherit(mut self, inherited: Inherited) -> Self {
-        self.inherited = Some(inherited);
-        self
     }
 
     /// What answers requests of every version of HTTP: an axum `Router`, or any service.
@@ -468,103 +364,6 @@ impl ServerBuilder {
     #[must_use]
     pub fn proxy_protocol(mut self, listeners: ProxyProtocol) -> Self {
         self.announced.push(listeners);
-        self
-    }
-
-    /// Decides about each client that wants to connect, over QUIC and TCP alike, before its handshake. Without it
-    /// all are accepted.
-    ///
-    /// The hook runs in the task of that connection, so that it never holds up others that want to connect; like
-    /// all that runs on a worker of tokio it must not block. When it panics, that client is refused, and the panic
-    /// is logged.
-    ///
-    /// ```no_run
-    /// # use h3cast_transport::{Identity, Server, connection::Admit};
-    /// # fn doc(identity: Identity) {
-    /// let server = Server::builder(identity).on_accept(|incoming| match incoming.remote_address.ip().is_loopback() {
-    ///     true => Admit::Accept,
-    ///     false if incoming.validated => Admit::Refuse,
-    ///     // Refused when the address is known not to be forged.
-    ///     false => Admit::Retry,
-    /// });
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn on_accept(mut self, hook: impl Fn(&Incoming) -> Admit + Send + Sync + 'static) -> Self {
-        self.hooks.on_accept(hook);
-        self
-    }
-
-    /// Looks at each connection when its handshake is complete and before its first request, which waits for that.
-    /// The hook refuses a connection by [closing](ConnectionHandle::close) it: nothing of it reaches a handler then.
-    ///
-    /// With this hook there is no [early data](crate::EarlyData): such requests wait for the handshake as well.
-    ///
-    /// The hook's future runs in the task of that connection, and is dropped when the connection is closed: what is
-    /// to be done after that is for a task of its own. When it takes longer than
-    /// [`handshake_timeout`](Limits::handshake_timeout) (over QUIC, together with the handshake), it is dropped and
-    /// the connection closed; when it panics, the connection is closed, and the panic is logged.
-    ///
-    /// ```no_run
-    /// # use h3cast_transport::{ConnectionHandle, Identity, Server, http3::code};
-    /// # fn doc(identity: Identity) {
-    /// let server = Server::builder(identity).on_connect(async |connection: ConnectionHandle| {
-    ///     if connection.tls().is_some_and(|tls| tls.peer_certificates.is_empty()) {
-    ///         connection.close(code::H3_REQUEST_REJECTED, "show a certificate");
-    ///     }
-    /// });
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn on_connect<F, R>(mut self, hook: F) -> Self
-    where
-        F: Fn(ConnectionHandle) -> R + Send + Sync + 'static,
-        R: Future<Output = ()> + Send + 'static,
-    {
-        self.hooks.on_connect(hook);
-        self
-    }
-
-    /// Is called at the end of each connection whose handshake was complete, once: also of one that
-    /// [`on_connect`](Self::on_connect) has closed.
-    ///
-    /// The hook must not block. When it panics, that is logged.
-    #[must_use]
-    pub fn on_close(mut self, hook: impl Fn(&ConnectionHandle, &ConnectionEnd) + Send + Sync + 'static) -> Self {
-        self.hooks.on_close(hook);
-        self
-    }
-
-    /// Looks at the head of each request and session as it begins, over every version of HTTP, and is told of its end by
-    /// what it returns: an access log. Requests that are refused without being handled (429, 503) are among
-    /// them. What is refused before there is a request is not: malformed, or without a complete head; a head that is too
-    /// large (431, unless it arrives in a single read over HTTP/1.1), and over HTTP/3 an unknown `:protocol` (501).
-    ///
-    /// The head has the request's extensions: [`ConnectionHandle`], [`RequestId`](crate::exchange::RequestId) and, where
-    /// there is one and the request was not refused before that, [`TraceParent`](crate::exchange::TraceParent). Refusals
-    /// of a request that is watched have its id as `X-Request-Id`.
-    /// The hook may add others, for the [service](Self::http_service) to write to. What it returns is called once, when
-    /// the response has left (over HTTP/3: when its client has it) or was broken off; with `None` the request is not
-    /// watched. Neither must block. When one panics, that is logged. The last hook counts.
-    ///
-    /// ```no_run
-    /// # fn doc(identity: h3cast_transport::Identity) {
-    /// use h3cast_transport::{Server, exchange::Outcome};
-    ///
-    /// let server = Server::builder(identity).on_request(|head, _kind| {
-    ///     let (method, path) = (head.method.clone(), head.uri.path().to_owned());
-    ///     Some(Box::new(move |outcome: &Outcome| {
-    ///         println!("{method} {path:?}: {:?}, {} bytes, {}", outcome.status, outcome.sent, outcome.end.as_str());
-    ///     }))
-    /// });
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn on_request<F>(mut self, hook: F) -> Self
-    where
-        F: Fn(&mut Parts, RequestKind) -> Option<AtEnd> + Send + Sync + 'static,
-    {
-        self.exchanges = Exchanges::new(hook);
         self
     }
 
