@@ -115,7 +115,7 @@ async fn limited(limits: Limits) -> (TestServer, Counters, SocketAddr) {
 }
 
 /// Waits until the counters show something.
-async fn shows(counters: &Counters, what: &str, is: impl Fn(&Snapshot) -> bool) {
+pub(crate) async fn shows(counters: &Counters, what: &str, is: impl Fn(&Snapshot) -> bool) {
     let seen = async {
         while !is(&counters.snapshot()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -124,26 +124,26 @@ async fn shows(counters: &Counters, what: &str, is: impl Fn(&Snapshot) -> bool) 
     soon(what, seen).await;
 }
 
-/// One who begins connections from one address and port.
-struct Attacker {
+/// A client that begins connections from one address and port.
+pub(crate) struct Attacker {
     socket: AsyncUdpSocket,
-    hellos: Hellos,
-    hello: Hello,
+    pub(crate) hellos: Hellos,
+    pub(crate) hello: Hello,
 }
 
 impl Attacker {
-    async fn at(server: SocketAddr) -> Self {
+    pub(crate) async fn at(server: SocketAddr) -> Self {
         let socket = AsyncUdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.connect(server).await.unwrap();
         let hellos = Hellos::new();
         Self { socket, hello: hellos.hello(), hellos }
     }
 
-    fn connection(&self) -> HalfOpen {
+    pub(crate) fn connection(&self) -> HalfOpen {
         HalfOpen::new(self.hellos.id(), &self.hello)
     }
 
-    async fn send(&self, datagram: &[u8]) {
+    pub(crate) async fn send(&self, datagram: &[u8]) {
         self.socket.send(datagram).await.unwrap();
     }
 
@@ -166,7 +166,7 @@ impl Attacker {
 }
 
 /// The limits of a server that never sends a Retry.
-fn trusting() -> Limits {
+pub(crate) fn trusting() -> Limits {
     Limits::default().retry_handshakes(usize::MAX).retry_initials(u32::MAX)
 }
 

@@ -5,6 +5,7 @@ mod common;
 mod floods;
 mod frames;
 mod h3spec;
+mod handshakes;
 #[path = "../../../../tests/attacks/flood/src/initial.rs"]
 #[allow(dead_code, reason = "what the attacks on the program use")]
 mod initial;

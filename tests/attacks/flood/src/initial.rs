@@ -14,6 +14,7 @@ pub(crate) const DATAGRAM: usize = 1200;
 
 const PING: u8 = 0x01;
 const CRYPTO: u8 = 0x06;
+const HANDSHAKE_DONE: u8 = 0x1e;
 const TAG: usize = 16;
 
 /// A ClientHello and the source connection id that its transport parameters name.
@@ -107,6 +108,12 @@ impl HalfOpen {
     /// A datagram with one PING, of `size` bytes: less than a client may send.
     pub(crate) fn small(&mut self, size: usize) -> Vec<u8> {
         self.packet(vec![PING], &[], size)
+    }
+
+    /// A datagram with a frame that an Initial may not have (RFC 9000 §12.4).
+    #[allow(dead_code, reason = "tests of the transport use it")]
+    pub(crate) fn misplaced(&mut self) -> Vec<u8> {
+        self.packet(vec![HANDSHAKE_DONE], &[], DATAGRAM)
     }
 
     fn packet(&mut self, mut frames: Vec<u8>, token: &[u8], size: usize) -> Vec<u8> {
