@@ -2,7 +2,7 @@ use http::{HeaderMap, HeaderValue};
 use tower::ServiceExt;
 
 use super::*;
-use crate::feed::{Feed, Lag};
+use crate::feed::{Feed, Lag, WrittenFeeds, WrittenLimits};
 
 async fn asked(app: &App, accept: Option<&'static str>) -> (HeaderMap, String) {
     let mut request =
@@ -64,6 +64,44 @@ async fn both_formats_have_the_same_numbers() {
         open.contains("# TYPE h3cast_feed_chunks counter\n") && open.contains("# UNIT h3cast_feed_kept_bytes bytes\n"),
         "{open}"
     );
+}
+
+/// Labels are bounded: by name, so that two reads show the same feeds, and without those that were named at the start.
+#[tokio::test]
+async fn at_most_a_thousand_feeds_of_clients_are_labels() {
+    let (named, _publisher) = Feed::live("zzz", 1 << 10, Lag::Skip);
+    let mut limits = WrittenLimits::default();
+    (limits.all, limits.each) = (2_000, 2_000);
+    let family = WrittenFeeds::within("chat.*", 1 << 10, Lag::Skip, limits).unwrap();
+    let app = App::without_identity([named]).family(family);
+    let create = async |number: usize| {
+        let request = Request::post(format!("/stream/chat.{number:04}")).header(header::HOST, "localhost");
+        let request = request.header(header::ORIGIN, "http://localhost").body(axum::body::Body::from("a line"));
+        let response = app.router().oneshot(request.unwrap()).await.unwrap();
+        assert!(response.status().is_success(), "{}", response.status());
+    };
+    let listed = async || {
+        let (_, text) = asked(&app, None).await;
+        let series: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("h3cast_feed_chunks_total{feed=\"")?.split_once("\"} "))
+            .map(|(feed, _)| feed.to_owned())
+            .collect();
+        let value =
+            |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse::<usize>().unwrap();
+        (series, value("h3cast_feeds "), value("h3cast_feeds_unlisted "))
+    };
+    // The last ones by name come first.
+    for number in (1..=1_000).rev() {
+        create(number).await;
+    }
+    let (series, all, unlisted) = listed().await;
+    assert_eq!((series.len(), all, unlisted), (1_001, 1_001, 0));
+    create(0).await;
+    create(1_001).await;
+    let (series, all, unlisted) = listed().await;
+    assert_eq!((series.len(), all, unlisted), (1_001, 1_003, 2));
+    assert_eq!([&series[0], &series[1], &series[1_000]], ["zzz", "chat.0000", "chat.0999"]);
 }
 
 #[test]
