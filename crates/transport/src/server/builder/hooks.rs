@@ -82,9 +82,10 @@ impl ServerBuilder {
     ///
     /// The head has the request's extensions: [`ConnectionHandle`], [`RequestId`](crate::exchange::RequestId) and, where
     /// there is one and the request was not refused before that, [`TraceParent`](crate::exchange::TraceParent). Refusals
-    /// of a request that is watched have its id as `X-Request-Id`. The hook may add others, for the [service](Self::http_service) to write to. What it returns is called once, when
-    /// the response has left (over HTTP/3: when its client has it) or was broken off; with `None` the request is not
-    /// watched. Neither must block. When one panics, that is logged. The last hook counts.
+    /// of a request that is watched have its id as `X-Request-Id`. The hook may add others, for the
+    /// [service](Self::http_service) to write to. What it returns is called once, when the response has left (over
+    /// HTTP/3: when its client has it) or was broken off; with `None` the request is not watched. Neither must block.
+    /// When one panics, that is logged. The last hook counts.
     ///
     /// ```no_run
     /// # fn doc(identity: h3cast_transport::Identity) {
