@@ -48,6 +48,70 @@ async function lighten(view) {
   });
 }
 
+/**
+ * The keyboard reaches everything, in the order in which it is read, and shows where it is.
+ * @param {import('./lib/view.mjs').View} view @param {string[]} expected
+ */
+async function assertTabOrder(view, expected) {
+  // What a browser says of elements that are shown.
+  const reachable = await view.page.$$eval('a[href], button, input, select, textarea, summary, [tabindex]', (all) =>
+    all.filter((element) => element.checkVisibility()).length);
+  await view.page.evaluate(() => /** @type {HTMLElement} */ (document.activeElement)?.blur());
+  const reached = [];
+  for (const _ of expected) {
+    await view.page.keyboard.press('Tab');
+    reached.push(await view.page.evaluate(() => {
+      const element = document.activeElement ?? document.body;
+      const { outlineStyle, outlineWidth } = getComputedStyle(element);
+      const name = element.id ? `#${element.id}` : element.textContent?.trim();
+      return outlineStyle === 'none' || parseFloat(outlineWidth) < 1 ? `${name}, unseen` : name;
+    }));
+  }
+  assert.deepEqual(reached, expected);
+  assert.equal(reachable, expected.length, 'nothing is left out');
+}
+
+/** In colours that the user has chosen, as a high-contrast theme has them (Chromium alone can pretend that). @param {import('./lib/view.mjs').View} view */
+async function assertForcedColors(view) {
+  const session = await view.page.createCDPSession();
+  await session.send('Emulation.setEmulatedMedia', { features: [{ name: 'forced-colors', value: 'active' }] });
+  const colors = async () => view.page.evaluate(() => {
+    /** @param {string} color */
+    const system = (color) => {
+      const probe = document.body.appendChild(document.createElement('i'));
+      probe.style.cssText = `forced-color-adjust: none; background: ${color}`;
+      const { backgroundColor } = getComputedStyle(probe);
+      probe.remove();
+      return backgroundColor;
+    };
+    /** @param {string} selector @param {string} [pseudo] */
+    const style = (selector, pseudo) => getComputedStyle(/** @type {Element} */ (document.querySelector(selector)), pseudo);
+    const { borderTopColor, borderTopStyle } = style('#feeds');
+    return {
+      active: matchMedia('(forced-colors: active)').matches,
+      canvas: system('Canvas'), text: system('CanvasText'), highlight: system('Highlight'),
+      page: style('body').backgroundColor, ink: style('#viewers').color, dot: style('#status', '::before').backgroundColor,
+      pause: style('#pause').backgroundColor, card: borderTopStyle === 'none' ? '' : borderTopColor,
+    };
+  });
+  const now = await colors();
+  assert.equal(now.active, true);
+  assert.deepEqual([now.page, now.ink], [now.canvas, now.text], 'the colours of the user');
+  assert.notEqual(now.dot, now.canvas, 'the state has its dot');
+  assert.ok(now.card !== '' && now.card !== now.canvas, 'a card has its edge');
+  assert.notEqual(now.pause, now.highlight);
+  await view.page.click('#pause');
+  await view.state(['idle']);
+  assert.equal((await colors()).pause, now.highlight, 'a button that is pressed looks like it');
+  await assertFits(view, 'in forced colours');
+  await assertAccessible(view, 'in forced colours');
+  await view.shot('status-chromium-forced');
+  await view.page.click('#pause');
+  await view.state(['done']);
+  await session.send('Emulation.setEmulatedMedia', { features: [] });
+  await session.detach();
+}
+
 /** On a desk and on a phone. The picture in docs/images/status.png is status-chromium-light-1280.png of these. @param {import('./lib/view.mjs').View} view @param {string} how */
 async function assertLooks(view, how) {
   for (const width of [1280, 360]) {
@@ -70,20 +134,17 @@ function ask(url) {
   });
 }
 
-/** For both browsers: the first one leaves a new one behind. @type {Server} */
-let server;
-before(async () => {
-  server = await Server.start({ args: ['--count', '0', ...FEW, ...MANY] });
-}, TEST);
-after(() => server?.stop(), TEST);
-
 for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Firefox', () => firefox({ prefs: DARK })]])) {
   describe(`the status page in ${name}`, () => {
     /** @type {import('puppeteer-core').Browser} */ let browser;
+    /** @type {Server} */ let server;
     before(async () => {
-      browser = await launch();
+      [browser, server] = await Promise.all([launch(), Server.start({ args: ['--count', '0', ...FEW, ...MANY] })]);
     }, TEST);
-    after(() => browser?.close(), TEST);
+    after(async () => {
+      await browser?.close();
+      await server?.stop();
+    }, TEST);
 
     test('shows viewers as they come and go, a few of many feeds, and fits', TEST, async () => {
       const view = await open(browser, `${server.plain}/status`, { width: 1280, height: 800 });
@@ -106,7 +167,9 @@ for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Fi
       assert.deepEqual([state, count, skipped], ['open', '2', '0']);
       assert.match(String(rate), /^[1-9][\d.]* k?B\/s$/);
 
+      await assertTabOrder(view, ['h3cast', '#pause', '#find', '#sort', 'metrics for Prometheus', 'all feeds (JSON)', 'these numbers (JSON)']);
       if (name === 'Chromium') {
+        await assertForcedColors(view);
         await assertLooks(view, 'Chromium-light');
         await view.page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: 'dark' }]);
       }
