@@ -20,7 +20,7 @@ use crate::{
     feed::Feed,
     server::{Forwarded, ServerBuilder},
 };
-use shown::{hidden, hidden_in_url};
+use shown::{hidden, hidden_in_path, hidden_in_url};
 
 /// What an entry is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -204,7 +204,7 @@ impl Noted {
     /// Who asks.
     pub(super) fn user(extensions: &Extensions, name: Option<&str>) {
         if let (Some(Self(note)), Some(name)) = (Self::of(extensions), name) {
-            note.user.get_or_init(|| name.to_owned());
+            note.user.get_or_init(|| cut(name));
         }
     }
 
@@ -295,7 +295,30 @@ fn cut(text: &str) -> String {
 fn target(uri: &Uri) -> String {
     match (uri.path(), uri.query()) {
         ("", None) => "*".into(),
-        (path, None) => path.to_owned(),
-        (path, Some(query)) => format!("{path}?{}", hidden(query)),
+        (path, None) => hidden_in_path(path).into_owned(),
+        (path, Some(query)) => format!("{}?{}", hidden_in_path(path), hidden(query)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_client_is_cut_and_a_token_in_the_path_hidden() {
+        let head = http::Request::get("/stream/log&token=geheim?from=start").body(()).unwrap();
+        let (mut head, ()) = head.into_parts();
+        let seen = Arc::<Mutex<Option<Entry>>>::default();
+        let to = seen.clone();
+        let hook = move |entry: &Entry| *to.lock().unwrap() = Some(entry.clone());
+        let noted = Noted::new(&head, RequestKind::Response, Arc::new(hook));
+        head.extensions.insert(noted.clone());
+        Noted::user(&head.extensions, Some(&"x".repeat(5000)));
+        noted.tell(noted.0.begun.clone());
+        let entry = seen.lock().unwrap().take().unwrap();
+        assert_eq!(entry.user.map(|user| user.len()), Some(Entry::LONGEST));
+        assert_eq!(entry.target, "/stream/log&token=***?from=start");
     }
 }

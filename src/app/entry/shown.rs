@@ -22,19 +22,39 @@ pub(super) fn hidden(query: &str) -> Cow<'_, str> {
     pairs.collect::<Vec<_>>().join("&").into()
 }
 
+/// A path without what follows the first token in it, as where `&` was written for `?`. A token may contain `/`.
+pub(super) fn hidden_in_path(path: &str) -> Cow<'_, str> {
+    if !has_token(path) {
+        return path.into();
+    }
+    let mut shown = String::new();
+    for part in path.split_inclusive(['/', '&', ';', ':', ',']) {
+        if has_token(part) {
+            shown += &format!("{}={HIDDEN}", name(part));
+            return shown.into();
+        }
+        shown += part;
+    }
+    HIDDEN.into()
+}
+
 /// A URL without tokens, and without a user's name and password.
 pub(super) fn hidden_in_url(url: &str) -> Cow<'_, str> {
     let (before, fragment) = url.split_once('#').map_or((url, None), |(url, fragment)| (url, Some(fragment)));
     let (place, query) = before.split_once('?').map_or((before, None), |(place, query)| (place, Some(query)));
     let (scheme, rest) = place.split_once("://").unwrap_or(("", place));
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit_once('@').map(|(_, host)| host);
+    let host = match has_token(authority) {
+        // No name of a host: a separator was forgotten.
+        true => Some(HIDDEN),
+        false => authority.rsplit_once('@').map(|(_, host)| host),
+    };
     if host.is_none() && !url.split(['?', '#', '&']).any(has_token) {
         return url.into();
     }
     let mut shown = format!("{scheme}{}", if scheme.is_empty() { "" } else { "://" });
-    shown += host.map_or(authority, |host| host);
-    shown += path;
+    shown += host.unwrap_or(authority);
+    shown += &hidden_in_path(path);
     for (mark, part) in [('?', query), ('#', fragment)] {
         if let Some(part) = part {
             shown.push(mark);
@@ -97,8 +117,25 @@ mod tests {
     }
 
     #[test]
+    fn tokens_are_hidden_in_paths() {
+        for (path, expected) in [
+            ("/stream/log&token=geheim", "/stream/log&token=***"),
+            ("/stream/log;access_token=geheim/geheim&x=geheim", "/stream/log;access_token=***"),
+            ("/stream/log%3Ftoken=geheim", "/stream/***=***"),
+            ("/stream/log%26token%3Dgeheim%2Fgeheim", "/stream/***=***"),
+            ("/token=geheim", "/token=***"),
+            ("/stream/token", "/stream/token"),
+        ] {
+            assert_eq!(hidden_in_path(path), expected);
+        }
+    }
+
+    #[test]
     fn tokens_are_hidden_in_urls() {
         for (url, expected) in [
+            ("https://a.example/b;token=geheim", "https://a.example/b;token=***"),
+            ("https://a.example/b&token=geheim?x=y", "https://a.example/b&token=***?x=y"),
+            ("https://a.example&token=geheim", "https://***"),
             ("https://a.example/b?token=geheim#c", "https://a.example/b?token=***#c"),
             ("https://me:geheim@a.example/b", "https://a.example/b"),
             ("https://a.example/#access_token=geheim&x=1", "https://a.example/#access_token=***&x=1"),
