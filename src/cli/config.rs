@@ -15,6 +15,7 @@ use std::{
 use anyhow::anyhow;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
+pub(super) use self::keys::is_given;
 use self::keys::{Flag, Settings};
 pub(super) use self::places::Places;
 use super::{Cli, Command, Failure};

@@ -22,6 +22,8 @@ use crate::{
 
 /// Where servers report whether they take new clients, and whether they are alive.
 const PATHS: (&str, &str) = ("/readyz", "/healthz");
+/// Flags by which the server on this machine is found.
+const SETTINGS: [&str; 3] = ["config", "listen", "http"];
 /// No more of an answer is read, in bytes.
 const LONGEST: usize = 4096;
 
@@ -29,7 +31,7 @@ const LONGEST: usize = 4096;
 pub(super) struct HealthArgs {
     /// The server, as `https://cast.example` or `http://localhost:8080`. Without it, the server on this machine that has
     /// these settings, by the same flags, environment and file as `serve`.
-    #[arg(value_name = "URL", conflicts_with_all = ["config", "listen", "http"])]
+    #[arg(value_name = "URL")]
     url: Option<String>,
     /// Ask whether the server is alive (/healthz), and not whether it takes new clients (/readyz): then it is
     /// healthy also while it shuts down, is short of memory, or waits for NATS.
@@ -64,7 +66,15 @@ pub(super) async fn run(args: HealthArgs) -> Result<(), Failure> {
 async fn ask(args: HealthArgs) -> Result<String, Failure> {
     let path = if args.live { PATHS.1 } else { PATHS.0 };
     let (base, trust) = match &args.url {
-        Some(url) => (url.clone(), args.trust.trust()?),
+        Some(url) => {
+            // The environment may be that of another server, as in the image.
+            let words: Vec<_> = std::env::args_os().collect();
+            if let Some(flag) = SETTINGS.iter().find(|flag| config::is_given(&words, flag)) {
+                let text = format!("--{flag} is for the server on this machine: leave it out, or the URL");
+                return Err(Failure::usage(anyhow!(text)));
+            }
+            (url.clone(), args.trust.trust()?)
+        }
         None => tokio::task::spawn_blocking(move || here(&args)).await.map_err(Failure::running)??,
     };
     // Whatever page of it was named.

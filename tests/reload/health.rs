@@ -33,6 +33,9 @@ fn it_asks_the_server_that_has_the_same_settings() {
     let url = format!("https://localhost:{port}/stream?from=start");
     let (code, text) = health(&server, &[&url, "--certs", "own", "--live"], &[]);
     assert_eq!((code, text), (Some(0), format!("https://localhost:{port}/healthz: ok\n")));
+    // Whatever other server the environment is for.
+    let other = [("H3CAST_LISTEN", "localhost:1"), ("H3CAST_HTTP", "off"), ("H3CAST_CONFIG", "nowhere.toml")];
+    assert_eq!(health(&server, &[&url, "--certs", "own"], &other), ready("localhost"));
     // A server that another certificate is expected of is not that one.
     write(server.dir(), "h3cast.toml", &format!("listen = '{localhost}'\n"));
     let (code, text) = health(&server, &["--config", "h3cast.toml"], &[]);
@@ -66,6 +69,7 @@ fn whatever_is_wrong_the_exit_code_is_1() {
     for (arguments, expected) in [
         (&["--insecure", "--timeout", "300ms", "--listen", &silent][..], "no answer within 300ms"),
         (&["http://127.0.0.1:1"], "cannot ask http://127.0.0.1:1/readyz: "),
+        (&["http://127.0.0.1:1", "--listen=localhost:2"], "--listen is for the server on this machine"),
         (&["--listen", "localhost:0"], "--listen has port 0"),
         (&["--config", "wrong.toml"], "wrong.toml:2: not valid TOML"),
         (&["--config", "nowhere.toml"], "--config: cannot read nowhere.toml"),

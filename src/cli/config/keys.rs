@@ -183,7 +183,7 @@ fn is_switch(arg: &clap::Arg) -> bool {
     matches!(arg.get_action(), ArgAction::SetTrue | ArgAction::SetFalse)
 }
 
-fn is_given(arguments: &[OsString], name: &str) -> bool {
+pub(in crate::cli) fn is_given(arguments: &[OsString], name: &str) -> bool {
     let is = |argument: &OsStr| {
         let text = argument.to_string_lossy();
         text.strip_prefix("--").is_some_and(|text| text.split('=').next() == Some(name))
