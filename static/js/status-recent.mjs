@@ -21,7 +21,9 @@ export class Recent {
     const last = this.#samples.at(-1);
     // Another process counts from the beginning.
     const restarted = last !== undefined && [...last.counts].some(([name, count]) => (counts.get(name) ?? 0) < count);
-    if (restarted || (last !== undefined && at < last.at)) this.#samples = [];
+    // Nor is it known when that came which came while nothing was asked for longer than it looks back.
+    const lapsed = last !== undefined && (at < last.at || at - last.at > this.#window);
+    if (restarted || lapsed) this.#samples = [];
     this.#samples.push({ at, counts });
     // One older sample is kept: it is where the window begins.
     while ((this.#samples[1]?.at ?? Infinity) <= at - this.#window) this.#samples.shift();

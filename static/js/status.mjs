@@ -28,9 +28,11 @@ const poll = new StatusPoll(env, () => dataUrl(env.href, choice), {
       view.state("idle", "A token is needed.");
       void token(text, otherToken);
     } else if (kind === "unreachable") {
+      view.error("");
       view.state("error", "The server does not answer. Showing the last numbers received; this page keeps trying.");
     } else if (kind === "busy") {
-      view.state("error", `The server answered: ${text} This page keeps trying.`);
+      view.error("");
+      view.state("error", `The server is busy (${text}). This page keeps trying.`);
     } else {
       view.state("error", "The server does not show its numbers.");
       view.error(text);

@@ -132,12 +132,18 @@ test("what counters have grown in the last minute", () => {
   assert.equal(recent.of("a"), 8);
   add(70, 8);
   assert.equal(recent.of("a"), 3, "what was before the minute does not count");
+  add(120, 8);
   add(131, 9);
   assert.equal(recent.of("a"), 1);
-  // The server was started again.
-  add(133, 2);
+  // The page was paused or hidden: what came meanwhile is not of the last minute.
+  add(132 + 3600, 5000);
   assert.deepEqual([recent.of("a"), recent.rate("a")], [0, null]);
-  add(137, 22);
+  add(134 + 3600, 5003);
+  assert.deepEqual([recent.of("a"), recent.rate("a")], [3, 1.5]);
+  // The server was started again.
+  add(136 + 3600, 2);
+  assert.deepEqual([recent.of("a"), recent.rate("a")], [0, null]);
+  add(140 + 3600, 22);
   assert.equal(recent.rate("a"), 5);
 });
 
