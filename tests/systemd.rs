@@ -185,7 +185,7 @@ async fn the_watchdog_is_fed_by_a_runtime_that_runs() {
     let dir = tempfile::tempdir().unwrap();
     let (manager, mut command) = managed(&dir);
     command.arg("--workers=1").env("WATCHDOG_USEC", "200000").env("H3CAST_FAULT", "quic-accept=block");
-    let program = Program::new(dir, command);
+    let mut program = Program::new(dir, command);
     let port = loop {
         if let Some((_, status)) = told(&manager).split_once("localhost:") {
             break status.trim().parse::<u16>().unwrap();
@@ -214,7 +214,10 @@ async fn the_watchdog_is_fed_by_a_runtime_that_runs() {
     while next().is_ok() {}
     manager.set_nonblocking(false).unwrap();
     manager.set_read_timeout(Some(Duration::from_millis(600))).unwrap();
-    assert!(next().is_err(), "a runtime that stands still was said to be alive");
+    let silence = next().expect_err("a runtime that stands still was said to be alive");
+    assert_eq!(silence.kind(), std::io::ErrorKind::WouldBlock);
+    // A program that has ended says nothing either.
+    assert_eq!(program.child.try_wait().unwrap(), None, "{}", program.said());
 }
 
 #[test]
