@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Method, Request, Uri, header, uri::Scheme};
 use http_body_util::BodyExt;
 use instant_acme::{
     Account, AccountCredentials, BodyWrapper, BytesResponse, CertificateIdentifier, Error, HttpClient, NewAccount,
@@ -19,24 +19,69 @@ use crate::{
     client::ClientError,
     https::Https,
     identity::{Certificate, CertificateDer},
+    shown::Short,
 };
 
 /// The longest wait that an authority may ask for, in seconds: a day.
 const LONGEST_WAIT: u64 = 86_400;
+/// So much of a URL is shown that is not valid, in characters.
+const LONGEST_URL: usize = 100;
 /// What to do when the ACME server's own certificate is not trusted.
 const ADVICE: &str = "a CA of your own is trusted if its certificate is named (`acme-ca`)";
 
-impl HttpClient for Https {
+/// The URLs of a directory that requests go to (RFC 8555 §7.1.1, RFC 9773 §4).
+const URLS: [&str; 4] = ["newNonce", "newAccount", "newOrder", "renewalInfo"];
+
+/// How the authority is asked.
+struct Asking {
+    https: Https,
+    directory: Uri,
+}
+
+impl Asking {
+    /// Whether a URL that the authority has named can be asked: one of HTTPS (RFC 8555 §6.1), and of plain HTTP only if
+    /// its directory is.
+    fn allows(&self, url: &Uri) -> bool {
+        let is_plain = self.directory.scheme() == Some(&Scheme::HTTP);
+        let is_known = |scheme: &Scheme| *scheme == Scheme::HTTPS || is_plain && *scheme == Scheme::HTTP;
+        url.scheme().is_some_and(is_known) && url.host().is_some_and(|host| !host.is_empty())
+    }
+
+    /// Looks at the URLs of a directory: the ACME client takes them to be valid, and panics over one that is not.
+    fn check(&self, directory: &[u8]) -> Result<(), Error> {
+        // What is no directory, it reports.
+        let directory: serde_json::Value = serde_json::from_slice(directory).unwrap_or_default();
+        let urls = URLS.iter().filter_map(|name| Some((name, directory.get(name)?.as_str()?)));
+        for (name, url) in urls {
+            if !url.parse().is_ok_and(|url| self.allows(&url)) {
+                let text = format!("the URL `{name}` in its directory is not valid: {}", Short(url, LONGEST_URL));
+                return Err(Error::Other(text.into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl HttpClient for Asking {
     fn request(
         &self,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
-        let https = self.clone();
+        let asking = Self { https: self.https.clone(), directory: self.directory.clone() };
         Box::pin(async move {
             let (head, body) = request.into_parts();
+            if !asking.allows(&head.uri) {
+                let text = format!("it has named a URL that is not valid: {}", Short(&head.uri, LONGEST_URL));
+                return Err(Error::Other(text.into()));
+            }
             let Ok(body) = body.collect().await;
-            let answer = https.ask(Request::from_parts(head, body.to_bytes())).await;
+            // Nothing else with such URLs is asked for like that.
+            let is_directory = head.method == Method::GET;
+            let answer = asking.https.ask(Request::from_parts(head, body.to_bytes())).await;
             let mut answer = answer.map_err(|error| Error::Other(error.into()))?;
+            if is_directory {
+                asking.check(answer.body())?;
+            }
             // It is added to the time: one that is no time would end in a panic.
             let long = |wait: &HeaderValue| {
                 wait.to_str().is_ok_and(|wait| wait.trim().parse().is_ok_and(|wait: u64| wait > LONGEST_WAIT))
@@ -65,7 +110,7 @@ impl Authority {
         let shared = settings.clone();
         let https = tokio::task::spawn_blocking(move || https(&shared)).await;
         let https = https.map_err(Failed::local)?.map_err(Failed::local)?;
-        let builder = Account::builder_with_http(Box::new(https));
+        let builder = Account::builder_with_http(Box::new(Asking { https, directory: settings.directory.clone() }));
         if let Some(kept) = store.blocking(Store::account).await? {
             let kept: AccountCredentials = serde_json::from_slice(&kept).map_err(|error| {
                 let file = store.account_file();
@@ -99,6 +144,43 @@ impl Authority {
                 debug!(%error, "the certificate authority suggests no time to renew the certificate");
                 None
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A URL that is none made the client panic; one of another kind was asked as plain HTTP.
+    #[test]
+    fn the_urls_of_a_directory_are_looked_at() {
+        let asking = |directory: &'static str| Asking {
+            https: Https::new(None, ADVICE).unwrap(),
+            directory: Uri::from_static(directory),
+        };
+        let check = |directory, url: &str| {
+            let text = serde_json::json!({ "newNonce": url, "newOrder": "https://ca.example/o", "meta": {} });
+            asking(directory).check(text.to_string().as_bytes()).map_err(|error| error.to_string())
+        };
+        let secure = "https://ca.example/directory";
+        for url in [
+            "file:///etc/passwd",
+            "x",
+            "",
+            "/nonce",
+            "https://ca.example/\r\nA: b",
+            "https:///x",
+            "http://ca.example/n",
+        ] {
+            let error = check(secure, url).unwrap_err();
+            assert!(error.contains("`newNonce`") && !error.contains('\r'), "{url}: {error}");
+        }
+        check(secure, "https://other.example:14000/nonce").unwrap();
+        check("http://localhost:1/directory", "http://localhost:1/nonce").unwrap();
+        // The client says what it is then.
+        for text in ["", "[]", "{}", r#"{"newNonce":1}"#] {
+            asking(secure).check(text.as_bytes()).unwrap();
         }
     }
 }

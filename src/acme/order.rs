@@ -193,6 +193,9 @@ impl Way<'_> {
     }
 
     fn answer(&self, name: &str, token: &str, key: &KeyAuthorization) -> Result<Answer, Failed> {
+        if !is_token(token) {
+            return Err(Failed::refused(format!("its challenge {} for {name} has no valid token", self.challenge)));
+        }
         match self.challenge {
             Challenge::TlsAlpn01 => {
                 let mut params = CertificateParams::new([name.to_owned()]).map_err(Failed::local)?;
@@ -211,6 +214,25 @@ impl Way<'_> {
     }
 }
 
+/// The longest token, in characters: it has at least 128 bits (RFC 8555 §8.3), and no authority uses more than 64.
+const LONGEST_TOKEN: usize = 256;
+/// So many authorizations an order may have for each name: an authority may ask for more than one (RFC 8555 §7.1.3).
+const AUTHORIZATIONS: usize = 4;
+
+/// Whether a token has only the characters of base64url (RFC 8555 §8.3): it is in a path, and in what is served there.
+fn is_token(token: &str) -> bool {
+    let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=LONGEST_TOKEN).contains(&token.len()) && token.bytes().all(is_base64url)
+}
+
+/// Whether an order for so many names has authorizations as many as it may: each costs requests.
+fn bounded(authorizations: usize, names: usize) -> Result<(), Failed> {
+    match authorizations <= names.saturating_mul(AUTHORIZATIONS) {
+        true => Ok(()),
+        false => Err(Failed::refused(format!("its order has {authorizations} authorizations for {names} names"))),
+    }
+}
+
 /// How long the authority is waited for, and how often it is asked.
 const PATIENCE: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120));
 
@@ -224,6 +246,7 @@ impl Authority {
     ) -> Result<String, Failed> {
         let identifiers: Vec<_> = names.iter().cloned().map(Identifier::Dns).collect();
         let mut order = self.order(&identifiers, replaced).await?;
+        bounded(order.state().authorizations.len(), names.len())?;
         let answers = self.answers(&mut order, way).await?;
         let polled = order.poll_ready(&PATIENCE).await;
         let state = order.state();

@@ -15,6 +15,10 @@ struct Scripted {
     poll: (u16, &'static str),
     /// The error of the challenge once that has been polled.
     found: &'static str,
+    /// How many authorizations its order has.
+    authorizations: usize,
+    /// The token of its challenge.
+    token: &'static str,
 }
 
 impl HttpClient for Scripted {
@@ -29,9 +33,13 @@ impl HttpClient for Scripted {
             }
             "/nonce" => (200, String::new()),
             "/account" => (201, r#"{"status":"valid"}"#.into()),
-            "/new-order" => (201, ORDER.into()),
+            "/new-order" => {
+                let all = vec![r#""https://ca/authorization""#; self.authorizations].join(",");
+                (201, format!(r#"{{"status":"pending","authorizations":[{all}],"finalize":"https://ca/finalize"}}"#))
+            }
             "/authorization" => {
-                let challenge = r#""type":"tls-alpn-01","url":"https://ca/challenge","token":"t","status":"pending""#;
+                let challenge = r#""type":"tls-alpn-01","url":"https://ca/challenge","status":"pending""#;
+                let challenge = format!(r#"{challenge},"token":"{}""#, self.token);
                 let name = r#""identifier":{"type":"dns","value":"cast.example.org"}"#;
                 (200, format!(r#"{{{name},"status":"pending","challenges":[{{{challenge}{}}}]}}"#, self.found))
             }
@@ -48,15 +56,17 @@ impl HttpClient for Scripted {
     }
 }
 
-const ORDER: &str =
-    r#"{"status":"pending","authorizations":["https://ca/authorization"],"finalize":"https://ca/finalize"}"#;
 const INVALID: &str =
     r#"{"status":"invalid","authorizations":["https://ca/authorization"],"finalize":"https://ca/finalize"}"#;
 const WHY: &str = r#","error":{"type":"urn:ietf:params:acme:error:connection","detail":"connection refused"}"#;
 
 /// Why no certificate is issued when the order is polled.
 async fn failed(poll: (u16, &'static str), found: &'static str) -> Failed {
-    let builder = Account::builder_with_http(Box::new(Scripted { poll, found }));
+    refused(Scripted { poll, found, authorizations: 1, token: "t" }).await
+}
+
+async fn refused(authority: Scripted) -> Failed {
+    let builder = Account::builder_with_http(Box::new(authority));
     let new = NewAccount { contact: &[], terms_of_service_agreed: true, only_return_existing: false };
     let (account, _) = builder.create(&new, "https://ca/directory".into(), None).await.unwrap();
     let identity = Identity::localhost().unwrap();
@@ -84,5 +94,20 @@ async fn a_name_that_was_not_validated_is_told_with_the_reason() {
         let failed = failed((200, INVALID), found).await;
         assert!(failed.refused, "{failed}");
         assert!(failed.text.contains("not validated by tls-alpn-01") && failed.text.contains(why), "{failed}");
+    }
+}
+
+/// An order of thousands of authorizations had each of them asked for, and any token was served as a path.
+#[tokio::test(start_paused = true)]
+async fn orders_and_tokens_are_bounded() {
+    let scripted = |authorizations, token| Scripted { poll: (200, INVALID), found: "", authorizations, token };
+    let failed = refused(scripted(5000, "t")).await;
+    assert!(failed.refused && failed.text.contains("5000 authorizations for 1 names"), "{failed}");
+    let longest = "x".repeat(256).leak();
+    let longer = "x".repeat(257).leak();
+    for (token, is_valid) in [("../../feeds", false), ("", false), ("a.b", false), (longer, false), (longest, true)] {
+        let failed = refused(scripted(4, token)).await;
+        assert_eq!(failed.text.contains("no valid token"), !is_valid, "{token}: {failed}");
+        assert!(failed.refused && failed.text.contains("not validated") == is_valid, "{token}: {failed}");
     }
 }
