@@ -1,7 +1,7 @@
 //! `h3cast reload`: has a server read its settings again.
 
 use std::{
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::PathBuf,
     time::Duration,
@@ -15,6 +15,7 @@ use super::{
     serve::control::{RELOAD, folders, sockets},
     serve::reload::Outcome,
 };
+use crate::shown::Short;
 
 #[derive(Debug, Args)]
 pub(super) struct ReloadArgs {
@@ -28,6 +29,10 @@ pub(super) struct ReloadArgs {
 
 /// How long the server may take: it may have to ask for keys at several places.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The longest answer, in bytes: it repeats the values of settings.
+const LONGEST: u64 = 4 << 20;
+/// So much of it is shown, in characters.
+const LONGEST_SHOWN: usize = 100_000;
 
 pub(super) async fn run(args: ReloadArgs) -> Result<(), Failure> {
     tokio::task::spawn_blocking(move || ask(&args)).await.map_err(Failure::running)?
@@ -37,11 +42,11 @@ fn ask(args: &ReloadArgs) -> Result<(), Failure> {
     let (stream, path) = find(args)?;
     let failed =
         |error: io::Error| Failure::running(anyhow!("no answer from the server at {}: {error}", path.display()));
-    let outcome = told(stream).map_err(failed)?;
+    let outcome = trusted(stream).and_then(told).map_err(failed)?;
     if let Some(error) = &outcome.error {
         return Err(Failure::running(anyhow!("the server {} has not changed anything: {error}", outcome.pid)));
     }
-    print(&format!("{outcome}\n"))?;
+    print(&format!("{} (server {} at {})\n", Short(&outcome, LONGEST_SHOWN), outcome.pid, path.display()))?;
     if !outcome.restart.is_empty() {
         complain(&format!("needs a restart: {}", outcome.restart.join(", ")));
     }
@@ -50,14 +55,33 @@ fn ask(args: &ReloadArgs) -> Result<(), Failure> {
 
 /// Asks, and waits for what came of it.
 fn told(mut stream: UnixStream) -> io::Result<Outcome> {
+    let refused = "it has ended, or is another user's";
+    let is_closed =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+    let closed = |error: io::Error| if is_closed(&error) { io::Error::other(refused) } else { error };
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(format!("{RELOAD}\n").as_bytes())?;
+    stream.write_all(format!("{RELOAD}\n").as_bytes()).map_err(closed)?;
     let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
-    if line.is_empty() {
-        return Err(io::Error::other("it has ended, or is another user's"));
+    BufReader::new(stream.take(LONGEST)).read_line(&mut line).map_err(closed)?;
+    match line.ends_with('\n') {
+        true => Ok(serde_json::from_str(&line)?),
+        false if line.is_empty() => Err(io::Error::other(refused)),
+        false => Err(io::Error::other("what answers there is not h3cast")),
     }
-    Ok(serde_json::from_str(&line)?)
+}
+
+/// Whether whoever listens there may be asked: this user or root, as the server wants of its clients. Root may ask
+/// everyone's server, of which it believes nothing but what it prints.
+fn trusted(stream: UnixStream) -> io::Result<UnixStream> {
+    stream.set_nonblocking(true)?;
+    let stream = tokio::net::UnixStream::from_std(stream)?;
+    let (peer, own) = (stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw());
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    match peer == own || peer == 0 || own == 0 {
+        true => Ok(stream),
+        false => Err(io::Error::other(format!("it is of user {peer}, and you are user {own}"))),
+    }
 }
 
 /// The server that is meant.
@@ -93,5 +117,30 @@ fn find(args: &ReloadArgs) -> Result<(UnixStream, PathBuf), Failure> {
             let first = &pids[0];
             failed(format!("there are several servers ({}): name one, as in `h3cast reload {first}`", pids.join(", ")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `told` makes of that answer.
+    fn answered(answer: &[u8]) -> io::Result<Outcome> {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        std::thread::scope(|scope| {
+            // It may be closed while more is to come.
+            scope.spawn(move || there.write_all(answer));
+            told(here)
+        })
+    }
+
+    #[test]
+    fn an_answer_is_bounded() {
+        let outcome = Outcome { pid: 7, ..Outcome::default() };
+        let text = format!("{}\n", serde_json::to_string(&outcome).unwrap());
+        assert_eq!(answered(text.as_bytes()).unwrap(), outcome);
+        let endless = vec![b' '; 64 << 20];
+        assert!(answered(&endless).unwrap_err().to_string().contains("not h3cast"));
+        assert!(answered(b"").unwrap_err().to_string().contains("another user's"));
     }
 }

@@ -30,12 +30,16 @@ fn reload(server: &Serving, arguments: &[&str]) -> Output {
     command.current_dir(server.dir()).arg("reload").args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
-/// What it prints, if it succeeds.
+/// What it prints, if it succeeds, without the server that it names.
 fn reloaded(server: &Serving) -> String {
     let output = reload(server, &[]);
     let text = said(&output);
     assert!(output.status.success(), "{text}");
-    text
+    let named = format!(" (server {} at ", server.id());
+    let (what, rest) = text.split_once(&named).unwrap_or_else(|| panic!("it does not name the server: {text}"));
+    let (path, rest) = rest.split_once(")\n").unwrap();
+    assert!(path.ends_with(".sock"), "{text}");
+    format!("{what}\n{rest}")
 }
 
 /// What it reports, if it fails.
