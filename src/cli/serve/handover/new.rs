@@ -135,7 +135,7 @@ impl Predecessor {
         // While it runs.
         let process = Process::find(peer.pid());
         stream.write_all(format!("{TAKE_OVER}\n").as_bytes()).await?;
-        let about = wire::read::<wire::About>(&mut stream).await?;
+        let about = wire::read_short::<wire::About>(&mut stream).await?;
         // No more than the answer has come.
         Ok((Self { stream: BufReader::with_capacity(64 << 10, stream), pid: about.pid, process }, about))
     }

@@ -52,7 +52,7 @@ impl Yielding {
     pub(in crate::cli::serve) async fn is_chosen(&self, stream: &mut UnixStream) -> io::Result<bool> {
         let about = wire::About { version: wire::VERSION, pid: std::process::id(), listens: self.listens.clone() };
         timeout(TAKING, wire::write(stream, &about)).await??;
-        match timeout(TAKING, wire::read(stream)).await? {
+        match timeout(TAKING, wire::read_short(stream)).await? {
             Ok(ToOld::Chosen) => Ok(true),
             Ok(_) => Err(wire::invalid("another message than that it takes over")),
             // It looks for another one.
@@ -88,7 +88,7 @@ impl Yielding {
         let sockets: Vec<BorrowedFd<'_>> = udp.chain(inherited.tcp.iter().map(AsFd::as_fd)).collect();
         timeout(TAKING, wire::write_sockets(&mut stream, &message, &sockets)).await??;
         drop(inherited);
-        let ready = late.run_until_cancelled(timeout(STARTING, wire::read(&mut stream))).await;
+        let ready = late.run_until_cancelled(timeout(STARTING, wire::read_short(&mut stream))).await;
         let udp = match ready {
             Some(ready) => match ready?? {
                 ToOld::Ready { udp } => udp,
@@ -141,7 +141,7 @@ async fn give(stream: &mut UnixStream, held: &HeldEstate) -> io::Result<()> {
     let feeds = histories.iter().map(|(name, history)| FeedState::new(name, history)).collect();
     let state = ToNew::State { feeds, publications: held.publications() };
     timeout(TAKING, wire::write(stream, &state)).await??;
-    match timeout(TAKING, wire::read(stream)).await?? {
+    match timeout(TAKING, wire::read_short(stream)).await?? {
         ToOld::Send => {}
         other => return Err(unexpected(other, "another message than that it can continue the feeds")),
     }
@@ -154,7 +154,7 @@ async fn give(stream: &mut UnixStream, held: &HeldEstate) -> io::Result<()> {
         }
     }
     timeout(TAKING, to.flush()).await??;
-    match timeout(TAKING, wire::read(stream)).await?? {
+    match timeout(TAKING, wire::read_short(stream)).await?? {
         ToOld::Taken => Ok(()),
         other => Err(unexpected(other, "another message than that it has taken the feeds")),
     }

@@ -29,6 +29,8 @@ use crate::{
 pub(super) const VERSION: u32 = 1;
 /// The longest message, in bytes: 100,000 keys of publications have some 20 MB.
 const LONGEST: u32 = 256 << 20;
+/// The longest message but one with publications, in bytes: the reason of a failure may name each of some 1,000 feeds.
+const LONGEST_SHORT: u32 = 1 << 20;
 /// So many descriptors are sent at once, as the system allows (`SCM_MAX_FD`).
 const MOST_SOCKETS: usize = 253;
 
@@ -165,8 +167,17 @@ pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), message: &impl Ser
 }
 
 pub(super) async fn read<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<T> {
+    read_within(from, LONGEST).await
+}
+
+/// Reads a message that has no more than a few kilobytes.
+pub(super) async fn read_short<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<T> {
+    read_within(from, LONGEST_SHORT).await
+}
+
+async fn read_within<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin), longest: u32) -> io::Result<T> {
     let length = from.read_u32().await?;
-    if length > LONGEST {
+    if length > longest {
         return Err(invalid("a message without end"));
     }
     Ok(serde_json::from_slice(&read_bytes(from, length).await?)?)
@@ -244,4 +255,22 @@ pub(super) fn has_ended(error: &io::Error) -> bool {
 
 pub(super) fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that is chosen has nothing of another length to read, whoever is at the other end.
+    #[tokio::test]
+    async fn a_message_is_refused_before_it_is_read() {
+        let ready = ToOld::Ready { udp: vec!["127.0.0.1:1".parse().unwrap()] };
+        let mut wire = Vec::new();
+        write(&mut wire, &ready).await.unwrap();
+        assert!(matches!(read_short(&mut wire.as_slice()).await, Ok(ToOld::Ready { .. })));
+        let endless = [&(255_u32 << 20).to_be_bytes()[..], b"["].concat();
+        let error = read_short::<ToOld>(&mut endless.as_slice()).await.unwrap_err();
+        // Not that it has ended.
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
 }
