@@ -22,6 +22,7 @@ mod issuer;
 mod limits;
 mod logs;
 mod memory;
+mod own_key;
 mod proxies;
 mod quotas;
 pub(super) mod reload;
@@ -36,7 +37,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    Failure, Started, complain, flags,
+    Failure, Started, complain,
+    config::Places,
+    flags,
     holder::Holder,
     keylog,
     log::{self, Outlet},
@@ -45,7 +48,7 @@ use super::{
 };
 use crate::{
     App, Identity, Listen, Server,
-    auth::{Exposed, Switch},
+    auth::Switch,
     browser::{Browser, Opened},
     fault,
     feed::{self, Family, Feed, Lag},
@@ -78,10 +81,12 @@ pub(super) async fn run(
     let commands = Commands::with_open_files(raise_file_limit()).for_viewers(all, each);
     let places = Arc::new(std::mem::take(&mut started.places));
     let looked = places.clone();
-    if let Ok(Some(warning)) = tokio::task::spawn_blocking(move || looked.warning()).await {
+    if !args.check
+        && let Ok(Some(warning)) = tokio::task::spawn_blocking(move || looked.warning()).await
+    {
         warn!("{warning}");
     }
-    let served = panics::caught_async(Box::pin(serve(sources, args, (given, started), &commands))).await;
+    let served = panics::caught_async(Box::pin(serve(sources, args, (given, started), &commands, &places))).await;
     // Also when it did not come to serving: what is still being ended when the process exits would stay.
     commands.stop();
     commands.ended().await;
@@ -97,13 +102,14 @@ async fn serve(
     mut args: ServeArgs,
     (given, mut how): (Given, Started),
     commands: &Commands,
+    places: &Arc<Places>,
 ) -> Result<(), Failure> {
     let is_demo = sources.is_empty();
     let sockets = Sockets::find(given)?;
     (args.handed, args.handed_redirect) = (sockets.addresses(), sockets.redirects());
     auth::check(&sources, &args)?;
     if args.check {
-        return check::run(sources, &args).await;
+        return check::run(sources, &args, places.clone()).await;
     }
     let manager = Manager::find();
     manager.status("starting");
@@ -111,7 +117,7 @@ async fn serve(
     let stop = signals::stop(args.drain.saturating_add(args.grace)).map_err(Failure::running)?;
     let reloads = std::mem::take(&mut how.reloads);
     let settings = (sources.clone(), args.clone());
-    let names = names(&args);
+    let (names, has_own_key) = (names(&args), args.certs.key.is_some());
     let starting = async {
         check::folder(&args).await?;
         let tokens = args.auth.tokens(None).await?.map(Switch::new);
@@ -122,14 +128,6 @@ async fn serve(
             Some(identity) => identity,
             None => args.certs.identity(names).await?,
         };
-        if let Some(key) = args.certs.key.clone() {
-            let looked = tokio::task::spawn_blocking(move || (Exposed::of(&key), key)).await;
-            if let Ok((exposed, key)) = looked
-                && !exposed.is_none()
-            {
-                warn!("{}", exposed.warning(&key));
-            }
-        }
         Ok((resources, (identity, issuer), prepare(sources, &args, commands).await?, tokens))
     };
     let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
@@ -284,6 +282,12 @@ async fn serve(
     };
     let watching = ending.run_until_cancelled(resources.watch(&admission));
     let issuing = issuer.keep(&identity, &ending);
+    let key_watching = async {
+        // Of one that it has created, the library warns.
+        if has_own_key {
+            ending.run_until_cancelled(own_key::watch(&identity)).await;
+        }
+    };
     // Large, and rarely run.
     let reloading = Box::pin(reloader.keep(reloads, (control, yields), &ending));
     let all = async {
@@ -297,10 +301,11 @@ async fn serve(
             tokens,
             watching,
             issuing,
+            key_watching,
             reloading
         )
     };
-    let ((), served, (), (), (), (), (), _, (), ()) = tokio::select! {
+    let ((), served, (), (), (), (), (), _, (), (), ()) = tokio::select! {
         all = all => all,
         // To the very end: also what hangs while it stops is to be noticed.
         never = manager.keep_alive() => match never {},

@@ -31,8 +31,7 @@ use crate::feed::{End, Feed, FeedError, Publisher};
 
 /// A file from its beginning, for each viewer.
 pub(super) async fn on_demand(name: &str, path: PathBuf, chunking: Chunking) -> Result<Feed, SourceError> {
-    let unread = |source| SourceError::File { feed: name.to_owned(), path: path.clone(), source };
-    file(&path).await.map_err(unread)?;
+    check(name, &path).await?;
     let of_file = path.clone();
     let feed = Feed::on_demand(name, move || {
         let path = path.clone();
@@ -55,6 +54,12 @@ pub(super) async fn on_demand(name: &str, path: PathBuf, chunking: Chunking) -> 
         })
     });
     Ok(feed.of_file(of_file))
+}
+
+/// Whether a file can be read from its beginning.
+pub(super) async fn check(name: &str, path: &std::path::Path) -> Result<(), SourceError> {
+    let unread = |source| SourceError::File { feed: name.to_owned(), path: path.to_owned(), source };
+    file(path).await.map(drop).map_err(unread)
 }
 
 fn failed(path: &std::path::Path, error: &io::Error) -> FeedError {

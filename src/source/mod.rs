@@ -272,6 +272,20 @@ impl Started {
 pub type Feeding = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Source {
+    /// Whether the file is there that is served from its beginning: the only thing of [`start`](Self::start) that can be
+    /// known without a change of anything.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn check(&self) -> Result<(), SourceError> {
+        match &self.kind {
+            Kind::File(path) => file::check(&self.name, path).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Prepares the source: its feed, and for a live one what feeds it. A command is first run, and standard
     /// input or a pipe first read, when that is polled, so that a server can bind its sockets before; a command
     /// that cannot be run fails its feed.

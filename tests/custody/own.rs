@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt, symlink},
     path::Path,
     time::{Duration, Instant, SystemTime},
 };
@@ -143,9 +143,12 @@ async fn what_can_be_served_is_served_with_a_warning() {
         ("nameless.pem", "fine.key", "it names no host"),
         ("unchained.pem", "fine.key", "certificate 2 of its file did not sign certificate 1"),
     ];
+    fs::set_permissions(at.join("fine.key"), fs::Permissions::from_mode(0o600)).unwrap();
     for (certificate, key, expected) in cases {
         let mut serving = Serving::start(at, &using(certificate, key)).await;
         serving.program.told(expected).await;
+        let got = output(at, &[&using(certificate, key)[..], &["--check"]].concat()).await;
+        assert!(got.status.success() && text(&got.stderr).contains(expected), "{certificate}: {}", text(&got.stderr));
         // `cert` does not know where a server will listen.
         let elsewhere = certificate == "elsewhere.pem";
         let got = output(at, &["cert", "--cert", certificate, "--key", key]).await;
@@ -154,11 +157,44 @@ async fn what_can_be_served_is_served_with_a_warning() {
     }
     let got = output(at, &["cert", "--cert", "bom.pem", "--key", "fine.key"]).await;
     assert_eq!((got.status.code(), text(&got.stderr).as_str()), (Some(0), ""));
+    let got = output(at, &[&using("bom.pem", "fine.key")[..], &["--check"]].concat()).await;
+    assert_eq!((text(&got.stdout).as_str(), text(&got.stderr).as_str()), ("ok\n", ""));
     // What is in order is not talked about.
     let serving = Serving::start(at, &using("bom.pem", "fine.key")).await;
     serving.program.signal("TERM");
     let (_, said, _) = serving.program.end().await;
     assert!(!said.contains("the certificate"), "{said}");
+}
+
+/// What a server warns of when it starts, it warns of when that is put in place while it runs.
+#[tokio::test]
+async fn a_swapped_certificate_is_looked_at_as_the_first_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    timed(at, "fine", "localhost", -24, 24 * 60);
+    timed(at, "elsewhere", "cast.example", -24, 24 * 60);
+    let swap = |name: &str, mode: u32| {
+        for kind in ["key", "pem"] {
+            let new = at.join("new");
+            fs::copy(at.join(format!("{name}.{kind}")), &new).unwrap();
+            fs::set_permissions(&new, fs::Permissions::from_mode(mode)).unwrap();
+            fs::rename(new, at.join(format!("served.{kind}"))).unwrap();
+        }
+    };
+    swap("fine", 0o600);
+    let mut serving = Serving::start(at, &using("served.pem", "served.key")).await;
+    swap("elsewhere", 0o644);
+    let both =
+        ["it is not for localhost, where this server listens, but for cast.example", "read the secrets in served.key"];
+    // In any order.
+    let mut log = String::new();
+    while !both.iter().all(|text| log.contains(text)) {
+        log += &(serving.program.told("").await + "\n");
+    }
+    // Once each.
+    serving.program.signal("TERM");
+    let (_, rest, _) = serving.program.end().await;
+    assert!(both.iter().all(|text| (log.clone() + &rest).matches(text).count() == 1), "{log}{rest}");
 }
 
 #[test]

@@ -1,27 +1,58 @@
 //! What can be known of the settings before anything is bound, started or written.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::anyhow;
 
-use super::{Failure, Histories, ServeArgs, effect, issuer::Issuer, memory, names};
+use super::{
+    Failure, Histories, ServeArgs, advice, complain, effect, issuer::Issuer, memory, names, names_one_host, own_key,
+};
 use crate::{
     Identity, Server,
-    cli::{flags, print},
+    cli::{config::Places, flags, print},
     feed,
     source::{Kind, Source},
 };
 
 /// `--check`: whether the server would start with these settings.
-pub(super) async fn run(sources: Vec<Source>, args: &ServeArgs) -> Result<(), Failure> {
+pub(super) async fn run(sources: Vec<Source>, args: &ServeArgs, places: Arc<Places>) -> Result<(), Failure> {
     settings(&sources, args).await?;
+    files(&sources).await?;
     args.auth.tokens(None).await?;
-    server(args, identity(args).await?)?;
+    let identity = identity(args).await?;
+    server(args, identity.clone())?;
+    // The server logs them when it starts.
+    for warning in warnings(args, &identity, places).await {
+        complain(&warning);
+    }
     let what = match &args.config {
         Some(file) => format!("{}: ", file.display()),
         None => String::new(),
     };
     print(&format!("{what}ok\n"))
+}
+
+/// What the server would warn of when it starts, and does not stop it.
+async fn warnings(args: &ServeArgs, identity: &Identity, places: Arc<Places>) -> Vec<String> {
+    let key = args.certs.key.clone();
+    let exposed = move || [places.warning(), key.as_deref().and_then(own_key::warning)];
+    let exposed = tokio::task::spawn_blocking(exposed).await.unwrap_or_default();
+    let hosts: Vec<_> = match args.listen.as_slice() {
+        [] if args.handed.is_empty() => vec!["localhost".to_owned()],
+        listen => listen.iter().map(|listen| listen.host().to_owned()).filter(|host| names_one_host(host)).collect(),
+    };
+    let certificate = identity.certificate_path();
+    let of_certificate = identity.warnings(&hosts).into_iter();
+    let of_certificate = of_certificate.map(|warning| format!("the certificate {}: {warning}", certificate.display()));
+    exposed.into_iter().flatten().chain(of_certificate).collect()
+}
+
+/// Whether the files are there that are served from their beginning: a feed that follows one waits for it.
+pub(super) async fn files(sources: &[Source]) -> Result<(), Failure> {
+    for source in sources {
+        source.check().await.map_err(|error| Failure::usage(advice::advised(error)))?;
+    }
+    Ok(())
 }
 
 /// The certificate that the server would have, as far as it can be known.

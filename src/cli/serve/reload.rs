@@ -255,7 +255,7 @@ impl Reloader {
         let lasting = self.lasting(&now.args, &wanted);
         let (changed, restart): (Vec<&String>, Vec<_>) =
             names.into_iter().partition(|name| LIVE.contains(&name.as_str()) && !lasting.contains(&name.as_str()));
-        self.startable(&wanted, &restart).await?;
+        self.startable(&sources, &wanted, &restart).await?;
         let args = effective(&now.args, &wanted, &lasting);
         // The new settings, beside what stays as it is until a restart.
         check::settings(&self.sources, &args).await?;
@@ -267,7 +267,7 @@ impl Reloader {
         let outcome = Outcome {
             changed: changed.iter().map(shown).collect(),
             restart: restart.iter().map(|name| flag(name)).collect(),
-            read: self.read(&args, &given, certificate.is_some()),
+            read: self.read(&args, &given, certificate.as_ref().is_some_and(Renewal::is_read)),
             ..Outcome::default()
         };
         let kept = restart.iter().filter_map(|name| Some(((*name).clone(), now.given.get(*name)?.clone())));
@@ -282,8 +282,11 @@ impl Reloader {
 
     /// Whether a server would start with what needs a restart, as far as `--check` looks: not again at what is read
     /// for the server that runs.
-    async fn startable(&self, wanted: &ServeArgs, restart: &[&String]) -> Result<(), Failure> {
+    async fn startable(&self, sources: &[Source], wanted: &ServeArgs, restart: &[&String]) -> Result<(), Failure> {
         let is_any = |names: &[&str]| restart.iter().any(|name| names.contains(&name.as_str()));
+        if is_any(&[config::SOURCES]) {
+            check::files(sources).await?;
+        }
         if is_any(TOKENS) {
             wanted.auth.tokens(None).await?;
         }

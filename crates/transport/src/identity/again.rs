@@ -6,8 +6,6 @@ use std::{
     time::SystemTime,
 };
 
-use tracing::warn;
-
 use super::{
     Certificate, Generations, Identity, IdentityError, Origin, keeper::is_readable_again, key::Generation, own,
 };
@@ -56,6 +54,13 @@ impl Identity {
 }
 
 impl Renewal {
+    /// Whether the files were read: those that can be read only once were not.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.read.is_some()
+    }
+
     /// Has clients that connect from now on get it. Whether it is another one than before.
     pub fn apply(self) -> bool {
         let Self { identity, files, read } = self;
@@ -68,9 +73,7 @@ impl Renewal {
         let is_new = current.newest() != before.current.newest();
         identity.adopt(&before, Generations { current, next: None, previous: Vec::new() }, SystemTime::now());
         if is_new {
-            for warning in own::warnings(&chain, &[]) {
-                warn!(certificate = %identity.certificate_path().display(), "the certificate: {warning}");
-            }
+            identity.look_at_chain(&keeping, &chain);
         }
         keeping.look_at_dates(&identity.current());
         is_new

@@ -41,6 +41,8 @@ pub(super) struct Keeping {
     abandoned: bool,
     /// Clients come by names, whatever addresses the server listens at.
     by_name: bool,
+    /// Where the server listens, if it does yet.
+    hosts: Vec<String>,
 }
 
 impl Identity {
@@ -82,14 +84,28 @@ impl Identity {
     /// Logs what will keep clients of a server at these hosts away, though it can serve.
     pub(crate) fn report(&self, hosts: &[String]) {
         let (Origin::Given { chain, .. } | Origin::Memory { chain }) = &self.0.origin else { return };
-        let path = self.certificate_path();
         let mut keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         let is_name = |host: &&String| host.as_str() != "localhost" && host.parse::<std::net::IpAddr>().is_err();
         let hosts = hosts.iter().filter(|host| !keeping.by_name || is_name(host));
-        for warning in own::warnings(chain, &hosts.cloned().collect::<Vec<_>>()) {
-            warn!(certificate = %path.display(), "the certificate: {warning}");
-        }
+        keeping.hosts = hosts.cloned().collect();
+        self.look_at_chain(&keeping, chain);
         keeping.look_at_dates(&self.current());
+    }
+
+    /// The same for a chain that its owner has put in the place of another.
+    pub(super) fn look_at_chain(&self, keeping: &Keeping, chain: &[Certificate]) {
+        for warning in own::warnings(chain, &keeping.hosts) {
+            warn!(certificate = %self.certificate_path().display(), "the certificate: {warning}");
+        }
+    }
+
+    /// What a server at these hosts would warn of, if the certificate is its owner's.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn warnings(&self, hosts: &[String]) -> Vec<String> {
+        let (Origin::Given { chain, .. } | Origin::Memory { chain }) = &self.0.origin else { return Vec::new() };
+        let dates = own::dates(&self.current(), SystemTime::now());
+        own::warnings(chain, hosts).into_iter().chain(dates).collect()
     }
 
     /// Renews the certificate when its time comes, and takes over what changes in its files, until
@@ -154,13 +170,16 @@ impl Identity {
         let mut keeping = self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.state();
         let stamp = keeping.stamp(Stamp::of(&self.files()));
+        let mut given = Vec::new();
         let looked = match &self.0.origin {
             Origin::Made(made) => made.brought(Some(&before), Mode::Run(stamp.as_ref()), now),
             Origin::Given { files, .. } => {
                 let (certificate, key) = &*files.read().unwrap_or_else(PoisonError::into_inner);
                 match is_readable_again(certificate) && is_readable_again(key) {
-                    true => own::load(certificate, key)
-                        .map(|(current, _)| (Generations { current, next: None, previous: Vec::new() }, None)),
+                    true => own::load(certificate, key).map(|(current, chain)| {
+                        given = chain;
+                        (Generations { current, next: None, previous: Vec::new() }, None)
+                    }),
                     false => Ok(((*before).clone(), None)),
                 }
             }
@@ -169,7 +188,11 @@ impl Identity {
         };
         let trouble = match looked {
             Ok((state, trouble)) => {
+                let is_new = state.current.newest() != before.current.newest();
                 self.adopt(&before, state, now);
+                if is_new {
+                    self.look_at_chain(&keeping, &given);
+                }
                 trouble
             }
             Err(error) => Some(format!("still using the certificate from before: {error}")),
