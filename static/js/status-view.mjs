@@ -168,7 +168,7 @@ export class StatusView {
  * @returns {[string, Cell][]}
  */
 function certificate(certificate, now) {
-  if (certificate === null) return [["From", { text: "another server: h3cast has none here" }]];
+  if (certificate === null) return [["From", { text: "no certificate here: TLS ends at another server" }]];
   const { names, kind, issuer, notAfter } = certificate;
   const more = names.length > SHOWN ? ` and ${count(names.length - SHOWN)} more` : "";
   const from = { made: "this server, self-signed", "self-signed": "self-signed", issued: issuer }[kind];
