@@ -10,7 +10,10 @@ mod store;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -70,6 +73,8 @@ struct Settings {
     contacts: Vec<String>,
     challenges: Vec<Challenge>,
     tokens: Tokens,
+    /// How many attempts in a row have failed.
+    failed: Arc<AtomicU32>,
 }
 
 /// When a try that failed is made again: soon while the authority does not answer, and later where it has refused, since
@@ -107,6 +112,7 @@ impl Acme {
             contacts: Vec::new(),
             challenges: vec![Challenge::TlsAlpn01],
             tokens: Tokens::default(),
+            failed: Arc::default(),
         })))
     }
 
@@ -145,6 +151,12 @@ impl Acme {
     #[must_use]
     pub fn tokens(&self) -> Tokens {
         self.0.tokens.clone()
+    }
+
+    /// How many attempts in a row have failed to get a certificate that is needed, of this server: 0 once there is one.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.0.failed.load(Ordering::Relaxed)
     }
 
     /// Whether the CA certificates can be used that are to be trusted. Blocks.
@@ -200,6 +212,9 @@ impl Acme {
             if let Ok(left) = due.duration_since(now)
                 && !left.is_zero()
             {
+                // Issued, here or by another server.
+                (failures, refusals) = (0, 0);
+                self.0.failed.store(0, Ordering::Relaxed);
                 tokio::time::sleep(left.min(LOOK)).await;
                 continue;
             }
@@ -214,6 +229,8 @@ impl Acme {
                 if store.blocking(Store::stored).await?.is_some_and(|stored| stored != certificate) {
                     return Ok(false);
                 }
+                let names = self.0.names.clone();
+                store.blocking(move |store| store.renew_stand_in(&names)).await?;
                 if authority.is_none() {
                     authority = Some(Authority::open(&self.0, &store).await?);
                 }
@@ -226,8 +243,9 @@ impl Acme {
             let issued: Result<bool, Failed> = issued.await;
             let pause = match issued {
                 Ok(issued) => {
-                    (failures, refusals) = (0, 0);
                     if issued {
+                        (failures, refusals) = (0, 0);
+                        self.0.failed.store(0, Ordering::Relaxed);
                         info!(names = self.0.names.join(", "), "the certificate authority has issued a certificate");
                         self.taken_over(identity, &certificate).await;
                     }
@@ -242,6 +260,7 @@ impl Acme {
                     let (first, most) = AGAIN[kind];
                     let pause = first.saturating_mul(1 << (*count).min(16)).min(most).max(failed.not_before());
                     *count += 1;
+                    self.0.failed.store(failures + refusals, Ordering::Relaxed);
                     authority = None;
                     if failed.unknown_account {
                         // A new one is made at the next try.

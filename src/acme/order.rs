@@ -94,7 +94,7 @@ impl From<Error> for Failed {
     fn from(error: Error) -> Self {
         match error {
             Error::Api(problem) => {
-                let kind = problem.r#type.as_deref().unwrap_or_default().rsplit(':').next().unwrap_or_default();
+                let kind = kind(&problem);
                 Self {
                     unknown_account: kind == "accountDoesNotExist",
                     // Limits of authorities are of hours.
@@ -121,6 +121,27 @@ fn causes(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// The type of a problem, without its name space.
+fn kind(problem: &instant_acme::Problem) -> &str {
+    problem.r#type.as_deref().unwrap_or_default().rsplit(':').next().unwrap_or_default()
+}
+
+/// Whether a refused order may be about the certificate that it replaces, which the authority does not know, or which is
+/// replaced already; so that one without it may succeed. A second order costs a second time, so not for other reasons.
+fn is_of_replaced(problem: &instant_acme::Problem) -> bool {
+    const OTHERS: [&str; 8] = [
+        "accountDoesNotExist",
+        "badNonce",
+        "externalAccountRequired",
+        "rateLimited",
+        "rejectedIdentifier",
+        "serverInternal",
+        "unsupportedIdentifier",
+        "userActionRequired",
+    ];
+    !OTHERS.contains(&kind(problem))
 }
 
 /// A problem in the authority's words, which may be any.
@@ -282,9 +303,10 @@ impl Authority {
         let replaced = der.as_ref().and_then(|der| CertificateIdentifier::try_from(der).ok());
         if let Some(replaced) = replaced {
             let order = NewOrder::new(identifiers).replaces(replaced);
-            // Refused for an authority that does not know this certificate, or has replaced it already.
-            if let Ok(order) = self.account.new_order(&order).await {
-                return Ok(order);
+            match self.account.new_order(&order).await {
+                Ok(order) => return Ok(order),
+                Err(Error::Api(problem)) if is_of_replaced(&problem) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(self.account.new_order(&NewOrder::new(identifiers)).await?)

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use http::Uri;
@@ -17,7 +17,9 @@ use crate::{
 };
 
 /// How long the certificate is valid that stands in for one that is not issued yet: browsers trust it by its hash.
-const STAND_IN: std::time::Duration = std::time::Duration::from_secs(13 * 24 * 3600);
+const STAND_IN: Duration = Duration::from_secs(13 * 24 * 3600);
+/// How long before its end it is replaced. Longer than the longest pause between two attempts.
+const STAND_IN_LEFT: Duration = Duration::from_secs(24 * 3600);
 
 /// A folder for one authority.
 #[derive(Debug, Clone)]
@@ -62,7 +64,7 @@ impl Store {
         self.folder.join("account.json")
     }
 
-    /// Makes the folder, and a certificate that stands in until one is issued. Blocks.
+    /// Creates the folder, and a certificate that stands in until one is issued. Blocks.
     pub(super) fn prepare(&self, names: &[String]) -> Result<(), IdentityError> {
         let failed =
             |source: io::Error| IdentityError::File { action: "write", path: self.certificate.clone(), source };
@@ -71,9 +73,30 @@ impl Store {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut folders, 0o700);
         folders.create(&self.folder).map_err(failed)?;
-        if self.certificate.exists() {
+        if self.certificate.exists() && !self.stand_in_ends() {
             return Ok(());
         }
+        self.stand_in(names)
+    }
+
+    /// Replaces a certificate that stands in and ends soon.
+    pub(super) fn renew_stand_in(&self, names: &[String]) -> Result<(), Failed> {
+        match self.stand_in_ends() {
+            true => self.stand_in(names).map_err(Failed::local),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether what is stored stands in, and ends soon.
+    fn stand_in_ends(&self) -> bool {
+        let stored = self.stored().ok().flatten();
+        let soon = SystemTime::now() + STAND_IN_LEFT;
+        stored.is_some_and(|stored| self.is_stand_in(&stored) && stored.not_after() < soon)
+    }
+
+    fn stand_in(&self, names: &[String]) -> Result<(), IdentityError> {
+        let failed =
+            |source: io::Error| IdentityError::File { action: "write", path: self.certificate.clone(), source };
         let pair = KeyPair::generate()?;
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, "h3cast, until a certificate is issued");
@@ -146,4 +169,84 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertifiedIssuer, IsCa};
+
+    use super::*;
+
+    const NAME: &str = "cast.example";
+
+    fn store(folder: &Path) -> Store {
+        Store::new(folder, &Uri::from_static("https://ca.example/directory"), &[NAME.to_owned()])
+    }
+
+    /// What is valid for so many hours more, self-signed or of an authority.
+    fn ending(hours: u64, issued: bool) -> String {
+        let pair = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([NAME.to_owned()]).unwrap();
+        let now = SystemTime::now();
+        params.not_after = (now + Duration::from_secs(hours * 3600)).into();
+        let certificate = match issued {
+            true => {
+                let mut root = CertificateParams::new([]).unwrap();
+                root.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+                root.distinguished_name.push(DnType::CommonName, "an authority");
+                let root = CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap();
+                params.signed_by(&pair, &root).unwrap()
+            }
+            false => params.self_signed(&pair).unwrap(),
+        };
+        pair.serialize_pem() + &certificate.pem()
+    }
+
+    #[tokio::test]
+    async fn a_running_server_replaces_what_stands_in_while_no_authority_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let acme = crate::acme::Acme::new(folder.path(), [NAME.to_owned()]).unwrap();
+        // Nothing answers at this port.
+        let acme = acme.directory(Uri::from_static("https://localhost:1/directory"));
+        acme.identity().unwrap();
+        let store = acme.store();
+        store.keep(&ending(20, false)).map_err(|failed| failed.to_string()).unwrap();
+        let identity = Identity::from_pem(store.certificate(), store.certificate()).unwrap();
+        let late = identity.current().not_after() + Duration::from_secs(11 * 24 * 3600);
+        let replaced = async {
+            while store.stored().ok().flatten().is_none_or(|stored| stored.not_after() < late) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            never = acme.keep(&identity) => match never {},
+            replaced = tokio::time::timeout(Duration::from_secs(60), replaced) => replaced.unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_stands_in_is_replaced_before_it_ends_and_what_was_issued_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, names) = (store(folder.path()), [NAME.to_owned()]);
+        let stored = || fs::read_to_string(store.certificate()).unwrap();
+        store.prepare(&names).unwrap();
+        let first = stored();
+        store.prepare(&names).unwrap();
+        store.renew_stand_in(&names).unwrap();
+        assert_eq!(stored(), first);
+        let both: [fn(&Store, &[String]); 2] = [
+            |store, names| store.prepare(names).unwrap(),
+            |store, names| store.renew_stand_in(names).map_err(|failed| failed.to_string()).unwrap(),
+        ];
+        for replace in both {
+            store.keep(&ending(20, false)).map_err(|failed| failed.to_string()).unwrap();
+            replace(&store, &names);
+            let left = store.stored().ok().flatten().unwrap().not_after().duration_since(SystemTime::now()).unwrap();
+            assert!(left > Duration::from_secs(12 * 24 * 3600), "{left:?}");
+            let issued = ending(1, true);
+            store.keep(&issued).map_err(|failed| failed.to_string()).unwrap();
+            replace(&store, &names);
+            assert_eq!(stored(), issued);
+        }
+    }
 }

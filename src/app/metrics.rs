@@ -80,10 +80,12 @@ impl Collector for Numbers {
         if let Some(memory) = &self.memory {
             write_memory(&mut sheet, memory)?;
         }
-        if let Some(end) = self.certificate_end {
-            let since = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        if let Some((begin, end)) = self.certificate {
+            let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+            let help = "When the certificate in use begins to be valid, in seconds since 1970.";
+            sheet.one("h3cast_certificate_not_before_seconds", help, since(begin))?;
             let help = "When the certificate in use ends, in seconds since 1970.";
-            sheet.one("h3cast_certificate_not_after_seconds", help, since)?;
+            sheet.one("h3cast_certificate_not_after_seconds", help, since(end))?;
         }
         for (added, value) in &self.added {
             sheet.added(added, *value)?;
@@ -107,10 +109,8 @@ const FEEDS: [OfFeed; 13] = [
         |status| (status.kept_bytes as u64).into(),
     ),
     ("h3cast_feed_skipped_total", "Chunks that viewers missed, being too far behind.", |status| status.skipped.into()),
-    ("h3cast_feed_gaps_total", "How often viewers were told that they miss chunks.", |status| status.gaps.into()),
-    ("h3cast_feed_resumes_total", "Viewers that came with a cursor, to continue where they were.", |status| {
-        status.resumed.into()
-    }),
+    ("h3cast_feed_gaps_total", "Gaps reported to viewers.", |status| status.gaps.into()),
+    ("h3cast_feed_resumes_total", "Viewers that resumed from a cursor.", |status| status.resumed.into()),
     ("h3cast_feed_lag_chunks", "Chunks waiting for the slowest viewer.", |status| status.lag.chunks.into()),
     ("h3cast_feed_lag_seconds", "Age of the oldest of them.", |status| status.lag.time.as_secs_f64().into()),
     ("h3cast_feed_viewers_behind", "Viewers that have had a chunk waiting for over a second.", |status| {

@@ -36,8 +36,8 @@ pub(crate) struct Numbers {
     pub(crate) counts: Option<counts::Snapshot>,
     /// With a bound on memory.
     pub(crate) memory: Option<Memory>,
-    /// When the certificate ends that is used by now.
-    pub(crate) certificate_end: Option<SystemTime>,
+    /// When the certificate that is in use begins to be valid, and when it ends.
+    pub(crate) certificate: Option<(SystemTime, SystemTime)>,
     /// What viewers are given, by transport and format.
     pub(crate) viewing: Vec<(counts::Protocol, Shape, Delivered)>,
     /// When the program was started, as far as that is known: see [`started`](super::started).
@@ -97,7 +97,10 @@ impl Numbers {
                 pressure: budget.pressure(),
                 cut: budget.cut(),
             }),
-            certificate_end: app.identity.as_ref().map(|identity| identity.current().not_after()),
+            certificate: app.identity.as_ref().map(|identity| {
+                let certificate = identity.current();
+                (certificate.not_before(), certificate.not_after())
+            }),
             viewing: app.viewing.snapshot(),
             started: app.started,
             added: app.added.iter().map(|added| (added.clone(), (added.value)())).collect(),

@@ -224,9 +224,15 @@ def test_an_authority_that_is_not_there_yet(tmp_path, ports):
         # Until there is one, clients that do not mind whose it is are served.
         stand_in = server.certificate(None)
         assert stand_in.issuer == stand_in.subject
+        failures = re.compile(rb"^h3cast_acme_failures (\d+)$", re.MULTILINE)
+        text = server.fetched(pycurl.CURL_HTTP_VERSION_1_1, stored(tmp_path / "certs"), "/metrics")
+        assert int(failures.search(text)[1]) >= 1
         with pebble:
             server.served()
             server.certificate(pebble.root())
+            server.logged("has issued a certificate")
+            text = server.fetched(pycurl.CURL_HTTP_VERSION_1_1, pebble.root(), "/metrics")
+            assert int(failures.search(text)[1]) == 0
 
 
 def test_an_authority_that_has_forgotten_the_account(tmp_path, ports):

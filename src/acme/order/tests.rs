@@ -111,3 +111,13 @@ async fn orders_and_tokens_are_bounded() {
         assert!(failed.refused && failed.text.contains("not validated") == is_valid, "{token}: {failed}");
     }
 }
+
+#[test]
+fn only_a_refusal_of_the_replaced_certificate_has_it_left_out() {
+    let is = |name: &str| {
+        let problem = format!(r#"{{"type":"urn:ietf:params:acme:error:{name}","detail":"no"}}"#);
+        is_of_replaced(&serde_json::from_str(&problem).unwrap())
+    };
+    assert!(is("alreadyReplaced") && is("malformed") && is("unauthorized"));
+    assert!(!is("rateLimited") && !is("serverInternal") && !is("badNonce"));
+}

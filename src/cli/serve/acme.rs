@@ -15,12 +15,12 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "A certificate that browsers trust")]
 pub(super) struct AcmeArgs {
-    /// Have a certificate for these names issued and renewed by Let's Encrypt, whose terms of service you agree to by
-    /// that (or by the authority of --acme-directory). The names must lead here: port 443 to --listen over TCP, or
-    /// port 80 to --redirect. It is kept in the folder acme of --certs.
+    /// Have a certificate for these names issued and renewed by Let's Encrypt, or by the authority of
+    /// --acme-directory; by using it you agree to the authority's terms of service. The names must lead here: port 443
+    /// to --listen over TCP, or port 80 to --redirect. It is kept in the folder acme of --certs.
     #[arg(long, env = "H3CAST_ACME", value_name = "NAME", value_delimiter = ',', conflicts_with = "cert")]
     acme: Vec<String>,
-    /// The URL of another ACME server's directory, as that of Let's Encrypt's staging environment for trials.
+    /// The URL of another ACME server's directory, for example Let's Encrypt's staging environment.
     #[arg(long, env = "H3CAST_ACME_DIRECTORY", value_name = "URL", value_parser = directory)]
     acme_directory: Option<Uri>,
     /// CA certificates (PEM) to trust when the ACME server is asked, in addition to those that the system trusts.

@@ -39,10 +39,13 @@ impl Issuer {
     }
 
     pub(super) fn install(&self, app: App) -> App {
-        match &self.0 {
+        let acme = self.0.clone();
+        let app = match &acme {
             Some(acme) => app.challenges(acme.tokens()),
             None => app,
-        }
+        };
+        let help = "Attempts in a row that have failed to get a certificate from the ACME server; 0 without --acme.";
+        app.gauge("h3cast_acme_failures", help, move || acme.as_ref().map_or(0.0, |acme| acme.failures().into()))
     }
 
     /// Has certificates issued and renewed until `stop`.
