@@ -5,6 +5,7 @@ mod common;
 mod compression;
 mod origins;
 mod page;
+mod plain;
 mod proxies;
 mod status_page;
 mod under_prefix;

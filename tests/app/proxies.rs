@@ -6,12 +6,11 @@ use h3cast::{
     feed::{Feed, Lag},
     server::ProxyProtocol,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 
-use crate::common::{TestServer, soon};
+use crate::{
+    common::TestServer,
+    plain::{get, raw},
+};
 
 /// A server that trusts proxies of this machine, if it does, and has an address to tell clients, if it has.
 async fn behind(trusted: Option<&str>, advertise: Option<&str>) -> TestServer {
@@ -23,18 +22,6 @@ async fn behind(trusted: Option<&str>, advertise: Option<&str>) -> TestServer {
         builder.trust_proxy(trusted.map(|list| list.parse().unwrap()).unwrap_or_default())
     })
     .await
-}
-
-async fn raw(server: &TestServer, request: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(("127.0.0.1", server.http_port())).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    soon("the answer", stream.read_to_string(&mut answer)).await.unwrap();
-    (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
-}
-
-async fn get(server: &TestServer, path: &str, fields: &str) -> (u16, String) {
-    raw(server, &format!("GET {path} HTTP/1.1\r\n{fields}connection: close\r\n\r\n")).await
 }
 
 /// As Caddy forwards a request, and as nginx does by `docs/load-balancing`.

@@ -74,6 +74,57 @@ describe('a certificate that an authority issued', () => {
   }
 
   /**
+   * A browser with a profile of its own, which `prepare` changes first.
+   * @param {typeof chromium | typeof firefox} launch
+   * @param {object} options
+   * @param {(profile: Profile) => Promise<unknown>} prepare
+   * @param {(browser: import('puppeteer-core').Browser, profile: Profile) => Promise<void>} act
+   */
+  async function within(launch, options, prepare, act) {
+    const profile = await Profile.make();
+    try {
+      await prepare(profile);
+      const browser = await launch({ profile, names: [NAME], ...options });
+      try {
+        await act(browser, profile);
+      } finally {
+        await browser.close();
+      }
+    } finally {
+      await profile.remove();
+    }
+  }
+
+  /** @param {Issued[]} of whose roots the user adds by hand */
+  const importing = (...of) => async (/** @type {Profile} */ profile) => {
+    for (const { pebble } of of) await profile.importRoot(pebble.root);
+  };
+
+  /**
+   * Over HTTP/2, and over WebTransport only by the hash, which the page asks for.
+   * @param {import('puppeteer-core').Browser} browser
+   * @param {RegExp} [reason] why, as the page explains it
+   */
+  async function onlyByHash(browser, reason = /(?:)/) {
+    assert.match(await refused(browser), /session/i);
+    // After an attempt to follow Alt-Svc, too.
+    for (let time = 0; time < 2; time += 1) {
+      const { transport, protocol, why } = await read(browser, '/?transport=auto', { noise: REFUSED });
+      assert.deepEqual({ transport, protocol }, { transport: 'fetch', protocol: 'h2' });
+      assert.match(why, reason);
+    }
+    assert.equal((await read(browser, '/webtransport.html', { from: short })).protocol, 'h3');
+  }
+
+  /** @param {import('puppeteer-core').Browser} browser */
+  async function byAltSvc(browser) {
+    await overHttp3(browser);
+    const { transport, protocol } = await read(browser, '/?transport=auto');
+    assert.deepEqual({ transport, protocol }, { transport: 'fetch', protocol: 'h3' });
+    assert.equal((await read(browser, '/webtransport.html')).protocol, 'h3');
+  }
+
+  /**
    * Why a session does not open.
    * @param {import('puppeteer-core').Browser} browser
    */
@@ -105,89 +156,33 @@ describe('a certificate that an authority issued', () => {
     assert.equal(protocol, 'h3');
   }
 
-  test('Chromium, as a root of its own: HTTP/3 by Alt-Svc and WebTransport, without a flag', TEST, async () => {
-    const profile = await Profile.make();
-    await profile.addKnownRoot(issued.pebble.root);
-    const browser = await chromium({ profile, names: [NAME] });
-    try {
+  test('Chromium, as a root of its own: HTTP/3 by Alt-Svc and WebTransport, without a flag', TEST, () => {
+    return within(chromium, {}, (profile) => profile.addKnownRoot(issued.pebble.root), async (browser, profile) => {
       await profile.known(browser, `${issued.base}/healthz`);
-      await overHttp3(browser);
-      const { transport, protocol } = await read(browser, '/?transport=auto');
-      assert.deepEqual({ transport, protocol }, { transport: 'fetch', protocol: 'h3' });
-      assert.equal((await read(browser, '/webtransport.html')).protocol, 'h3');
-    } finally {
-      await browser.close();
-      await profile.remove();
-    }
+      await byAltSvc(browser);
+    });
   });
 
-  test('Chromium, as a root added by hand: HTTP/2, and WebTransport only by hash', TEST, async () => {
-    const profile = await Profile.make();
-    for (const { pebble } of [issued, short]) await profile.importRoot(pebble.root);
-    const browser = await chromium({ profile, names: [NAME] });
-    try {
-      assert.match(await refused(browser), /session/i);
-      // After an attempt to follow Alt-Svc, too.
-      for (let time = 0; time < 2; time += 1) {
-        const { transport, protocol, why } = await read(browser, '/?transport=auto', { noise: REFUSED });
-        assert.deepEqual({ transport, protocol }, { transport: 'fetch', protocol: 'h2' });
-        assert.match(why, /reports h2 for \/info, not h3/);
-      }
-      // By the hash, which the page asks for.
-      assert.equal((await read(browser, '/webtransport.html', { from: short })).protocol, 'h3');
-    } finally {
-      await browser.close();
-      await profile.remove();
-    }
+  test('Chromium, as a root added by hand: HTTP/2, and WebTransport only by hash', TEST, () => {
+    return within(chromium, {}, importing(issued, short), (browser) => onlyByHash(browser, /reports h2 for \/info, not h3/));
   });
 
   for (const [flag, fetches] of /** @type {const} */ ([['--webtransport-developer-mode', 'h2'], ['--origin-to-force-quic-on', 'h3']])) {
-    test(`Chromium, as a root added by hand, with ${flag}: WebTransport, and fetch over ${fetches}`, TEST, async () => {
-      const profile = await Profile.make();
-      await profile.importRoot(issued.pebble.root);
+    test(`Chromium, as a root added by hand, with ${flag}: WebTransport, and fetch over ${fetches}`, TEST, () => {
       const flags = [fetches === 'h3' ? `${flag}=${new URL(issued.base).host}` : flag];
-      const browser = await chromium({ profile, names: [NAME], flags });
-      try {
+      return within(chromium, { flags }, importing(issued), async (browser) => {
         assert.equal((await read(browser, '/webtransport.html')).protocol, 'h3');
         assert.equal((await read(browser, '/?transport=fetch')).protocol, fetches);
-      } finally {
-        await browser.close();
-        await profile.remove();
-      }
+      });
     });
   }
 
-  test('Firefox, as a root added by hand: HTTP/2, and WebTransport only by hash', TEST, async () => {
-    const profile = await Profile.make();
-    for (const { pebble } of [issued, short]) await profile.importRoot(pebble.root);
-    const browser = await firefox({ profile, names: [NAME] });
-    try {
-      assert.match(await refused(browser), /session/i);
-      for (let time = 0; time < 2; time += 1) {
-        const { transport, protocol } = await read(browser, '/?transport=auto', { noise: REFUSED });
-        assert.deepEqual({ transport, protocol }, { transport: 'fetch', protocol: 'h2' });
-      }
-      // By the hash, which the page asks for.
-      assert.equal((await read(browser, '/webtransport.html', { from: short })).protocol, 'h3');
-    } finally {
-      await browser.close();
-      await profile.remove();
-    }
+  test('Firefox, as a root added by hand: HTTP/2, and WebTransport only by hash', TEST, () => {
+    return within(firefox, {}, importing(issued, short), (browser) => onlyByHash(browser));
   });
 
-  test('Firefox, as a root added by hand, with one preference: HTTP/3 by Alt-Svc and WebTransport', TEST, async () => {
-    const profile = await Profile.make();
-    await profile.importRoot(issued.pebble.root);
+  test('Firefox, as a root added by hand, with one preference: HTTP/3 by Alt-Svc and WebTransport', TEST, () => {
     const prefs = { 'network.http.http3.disable_when_third_party_roots_found': false };
-    const browser = await firefox({ profile, names: [NAME], prefs });
-    try {
-      await overHttp3(browser);
-      const { transport, protocol } = await read(browser, '/?transport=auto');
-      assert.deepEqual({ transport, protocol }, { transport: 'fetch', protocol: 'h3' });
-      assert.equal((await read(browser, '/webtransport.html')).protocol, 'h3');
-    } finally {
-      await browser.close();
-      await profile.remove();
-    }
+    return within(firefox, { prefs }, importing(issued), byAltSvc);
   });
 });

@@ -65,3 +65,14 @@ export function choosing() {
   };
   return { ...f, WebTransport, give };
 }
+
+/** The same, after the first chunk has come over WebTransport. */
+export async function reading() {
+  const f = choosing();
+  await calm();
+  const first = await f.give();
+  first.push(begin(7));
+  first.push(chunk(0));
+  await calm();
+  return { f, first };
+}

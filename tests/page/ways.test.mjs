@@ -5,15 +5,10 @@ import { FIRST_MS, LONGEST_MS } from "../../static/js/backoff.mjs";
 import { REST_MS } from "../../static/js/rests.mjs";
 import { CLOSED_WAIT_MS } from "../../static/js/webtransport-source.mjs";
 import { fakeWebTransport, handDriven, infoDocument, json } from "./fakes.mjs";
-import { BEAT, begin, calm, choosing, chunk, following } from "./following.mjs";
+import { BEAT, begin, calm, choosing, chunk, following, reading } from "./following.mjs";
 
 test("auto: the way that broke gives way to the next one, with the reason, and is tried again later", async () => {
-  const f = choosing();
-  await calm();
-  const first = await f.give();
-  first.push(begin(7));
-  first.push(chunk(0));
-  await calm();
+  const { f, first } = await reading();
   assert.match(first.session.url, /from=now/);
   first.fail(new Error("The session is closed."));
   await calm();
@@ -44,12 +39,7 @@ test("auto: the way that broke gives way to the next one, with the reason, and i
 });
 
 test("auto: where the server itself was gone, no way is to blame", async () => {
-  const f = choosing();
-  await calm();
-  const first = await f.give();
-  first.push(begin(7));
-  first.push(chunk(0));
-  await calm();
+  const { f, first } = await reading();
   f.env.routes["/info"] = () => { throw new TypeError("Failed to fetch"); };
   first.fail(new Error("The session is closed."));
   await calm();
@@ -103,12 +93,7 @@ for (const [what, end] of [
   }],
 ]) {
   test(`auto: a page that took nothing is told so, and comes back over the same transport: ${what}`, async () => {
-    const f = choosing();
-    await calm();
-    const first = await f.give();
-    first.push(begin(7));
-    first.push(chunk(0));
-    await calm();
+    const { f, first } = await reading();
     await end(first);
     await calm();
     assert.match(f.all("onLost")[0][0].message, /this page had taken nothing of it for too long/);
@@ -123,12 +108,7 @@ for (const [what, end] of [
 }
 
 test("a session's end that the browser does not report with its code is waited for, and then is one without", async () => {
-  const f = choosing();
-  await calm();
-  const first = await f.give();
-  first.push(begin(7));
-  first.push(chunk(0));
-  await calm();
+  const { f, first } = await reading();
   first.fail(Object.assign(new Error("remote WebTransport close"), { source: "session", streamErrorCode: null }));
   await calm();
   assert.equal(f.all("onLost").length, 0);
