@@ -114,7 +114,8 @@ async fn serve(
     let manager = Manager::find();
     manager.status("starting");
     // Before anything is bound, so that no signal is missed.
-    let stop = signals::stop(args.drain.saturating_add(args.grace)).map_err(Failure::running)?;
+    let stop = signals::stop(args.drain.saturating_add(args.grace).saturating_add(handover::LONGER))
+        .map_err(Failure::running)?;
     let reloads = std::mem::take(&mut how.reloads);
     let settings = (sources.clone(), args.clone());
     let (names, has_own_key) = (names(&args), args.certs.key.is_some());
@@ -192,13 +193,12 @@ async fn serve(
     let mut control = changeover.listen().await?;
     let note = NoteKeeper::leave(server.addresses(), &identity).await;
     let outlet = match args.logs.takes_stdout() {
-        // Those who read lines there would not know what to make of the announcement.
+        // Readers of the access log would trip over the announcement.
         true => None,
         false => Some(Outlet::start("stdout", super::standard::stdout()).map_err(Failure::running)?),
     };
     // The last that can fail: a server that was taken over drains.
-    let Some(completed) = stop.run_until_cancelled(changeover.complete(&server)).await else { return Ok(()) };
-    completed?;
+    let Some(()) = changeover.complete(&server, &stop).await? else { return Ok(()) };
     if let Some(control) = &mut control {
         control.settle().await;
     }
@@ -310,7 +310,7 @@ async fn serve(
         // To the very end: also what hangs while it stops is to be noticed.
         never = manager.keep_alive() => match never {},
     };
-    // Nobody has to read it.
+    // It may remain unread.
     if let Some(outlet) = outlet {
         let _ = outlet.flush(PATIENCE.1);
     }

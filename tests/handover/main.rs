@@ -1,10 +1,11 @@
-//! `h3cast serve --take-over`: a new server continues an old one, and no viewer loses a chunk.
+//! `h3cast serve --take-over`: a new server takes over from an old one, and no viewer loses a chunk.
 #![cfg(all(feature = "cli", unix))]
 
 mod faults;
 mod feeds;
 mod process;
 mod publishers;
+mod stops;
 mod users;
 mod viewers;
 
@@ -64,6 +65,13 @@ async fn reaches(given: &mut watch::Receiver<u64>, number: u64) {
     soon("the pieces", given.wait_for(|given| *given >= number)).await.unwrap();
 }
 
+/// What the server that serves counts.
+async fn published_so_far(place: &Place) -> String {
+    let metrics = process::get(place, "/metrics").await;
+    let mut lines = metrics.lines().filter(|line| line.starts_with("h3cast_feed_chunks_total{"));
+    lines.next().expect("the feed is counted").to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_viewer_loses_a_chunk_in_two_hand_overs() {
     let (place, mut first) = Process::first(&["publish", "--connections-per-address", "2000"]).await;
@@ -84,8 +92,9 @@ async fn no_viewer_loses_a_chunk_in_two_hand_overs() {
 
     // It stands still when it has the feeds and has not said so: what is published meanwhile has to wait.
     let mut second = place.stopped_at("take-over", &["publish", "--connections-per-address", "2000"]).await;
-    let before = *given.borrow();
+    let (before, published_before) = (*given.borrow(), published_so_far(&place).await);
     reaches(&mut given, before + 20).await;
+    assert_eq!(published_so_far(&place).await, published_before, "published by a server whose feeds were taken");
     second.go_on();
     second.ready().await;
     first.ended(0).await;

@@ -1,21 +1,26 @@
-//! `--take-over`: a new server continues an old one of the same user, without losing a chunk.
+//! `--take-over`: a new server takes over from an old one of the same user, without losing a chunk.
 //!
 //! | who | what |
 //! |---|---|
 //! | old | offers its sockets (`SCM_RIGHTS`), and keeps serving |
-//! | new | prepares everything with them; if it fails, nothing has happened. Then it is *ready* |
-//! | old | has publishers wait, and says which feeds clients write, and how far publications have come |
+//! | new | prepares everything with them; if it fails, nothing changes. Then it is *ready* |
+//! | old | pauses publishers, and says which feeds clients write, and how far publications have come |
 //! | new | *fails* if it does not have one of those feeds, or has it *sent* |
-//! | old | sends the history of each |
+//! | old | sends the history of each, in parts |
 //! | new | has *taken* them |
 //! | old | stops reading UDP, says *go*, and drains: its feeds end as those of a server that stops |
 //! | new | serves. Viewers and publishers resume there, by cursor and by key |
 //!
-//! A chunk is published by one of them only, as publishers of the old one do not get on between its state and *go*, and
+//! A chunk is published by one of them only: the old server's publishers stay paused between its state and *go*, and
 //! those of the new one begin after that. If the old server is not told that its feeds were taken, it publishes on.
 //!
-//! A server that is told to stop while it hands over does that first, or tells the new one that it stops. What can fail
-//! at the new one comes before *ready*.
+//! Until the new server has *taken* the feeds, either may give up, and says so: the old one with *refused* (it keeps
+//! serving) or *stops*, the new one with *fails*. After that the new one waits for the old one's word, even if it is told to
+//! stop: otherwise both could end. A connection that ends without a word may be that of a server that was killed, or that
+//! stops: the new one asks at its socket, and serves once it has ended.
+//!
+//! A server that is told to stop while it hands over does that first. What can fail at the new one comes before *ready*,
+//! except for feeds that it lacks.
 
 mod dropped;
 mod new;
@@ -56,6 +61,8 @@ pub(super) const TAKE_OVER: &str = "take-over";
 
 /// How long a server that was told to stop waits for the one that is about to take over.
 const HURRY: Duration = Duration::from_secs(5);
+/// How much longer the end of a server may take, if another one is about to take over from it.
+pub(super) const LONGER: Duration = HURRY.saturating_add(old::TELLING);
 
 /// What the arguments say of it.
 pub(super) struct Changing {
@@ -139,10 +146,10 @@ impl Changeover {
     }
 
     /// Takes the feeds over, for a server that could serve now. When it has failed, the old one keeps serving. After it,
-    /// nothing may fail.
-    pub(super) async fn complete(&mut self, server: &Server) -> Result<(), Failure> {
-        let Some((old, _)) = self.old.take() else { return Ok(()) };
-        Box::pin(old.hand_over(&self.estate, &self.dropped, &server.addresses().udp)).await
+    /// nothing may fail. `None` if `stop` came before the old server may have stopped serving for this one.
+    pub(super) async fn complete(&mut self, server: &Server, stop: &CancellationToken) -> Result<Option<()>, Failure> {
+        let Some((old, _)) = self.old.take() else { return Ok((!stop.is_cancelled()).then_some(())) };
+        Box::pin(old.hand_over(&self.estate, &self.dropped, &server.addresses().udp, stop)).await
     }
 
     /// Waits while a server takes over from this one. No other begins to while what this gives is kept.
@@ -182,7 +189,7 @@ pub(super) struct Yields {
 
 impl Yields {
     pub(super) async fn to(&self, mut stream: UnixStream) {
-        match Box::pin(self.yielding.is_chosen(&mut stream)).await {
+        match Box::pin(self.yielding.is_chosen(&mut stream, self.stop.is_cancelled())).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => return debug!(%error, "a server that looks for another one was not answered"),
@@ -205,15 +212,15 @@ impl Yields {
     }
 
     async fn give(&self, stream: UnixStream) -> io::Result<()> {
-        let late = CancellationToken::new();
+        let too_late = CancellationToken::new();
         let hurrying = async {
             self.stop.cancelled().await;
             sleep(HURRY).await;
-            late.cancel();
+            too_late.cancel();
             std::future::pending::<std::convert::Infallible>().await
         };
         let successor = tokio::select! {
-            successor = Box::pin(self.yielding.to(stream, &late)) => successor?,
+            successor = Box::pin(self.yielding.to(stream, &too_late)) => successor?,
             never = hurrying => match never {},
         };
         successor.serve(self.grace).await

@@ -1,5 +1,7 @@
 //! Where no server takes over from another.
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -7,6 +9,9 @@ use super::{
     control::{Control, Stream},
 };
 use crate::{Server, app::estate::Estate, cli::Failure, server::ServerBuilder};
+
+/// Nothing makes the end of a server take longer.
+pub(super) const LONGER: Duration = Duration::ZERO;
 
 pub(super) struct Changing;
 
@@ -31,8 +36,8 @@ impl Changeover {
         Ok(None)
     }
 
-    pub(super) async fn complete(&mut self, _: &Server) -> Result<(), Failure> {
-        Ok(())
+    pub(super) async fn complete(&mut self, _: &Server, stop: &CancellationToken) -> Result<Option<()>, Failure> {
+        Ok((!stop.is_cancelled()).then_some(()))
     }
 
     pub(super) fn settled(&self) -> impl Future<Output = ()> + use<> {

@@ -5,14 +5,16 @@ use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     os::{fd::OwnedFd, unix::net::UnixDatagram},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncWriteExt, BufReader},
     net::UnixStream,
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
@@ -23,6 +25,7 @@ use super::{
 };
 use crate::{
     app::estate::{Estate, KnownPublications},
+    chunk::Chunk,
     cli::Failure,
     fault,
     feed::{Feed, History},
@@ -32,14 +35,17 @@ use crate::{
 /// How long the old server may take for each message.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// How long one that may be another than the one that is wanted may take to say what it is.
+/// How long a server that may not be the right one may take to identify itself.
 const GLANCE: Duration = Duration::from_secs(3);
-/// How long a process may take to end after it has closed its socket.
+/// How long a process may take to end after it has closed its connection, and a pause in between.
 const ENDING: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A server that is taken over, and keeps serving so far.
 pub(in crate::cli::serve) struct Predecessor {
     stream: BufReader<UnixStream>,
+    /// Its control socket.
+    path: PathBuf,
     pid: u32,
     process: Process,
 }
@@ -67,7 +73,7 @@ enum Outcome {
 
 /// Why a message did not come.
 enum Trouble {
-    /// The other end is closed.
+    /// The other end was closed without a word.
     Ended,
     /// The old server stops.
     Stops,
@@ -104,10 +110,7 @@ impl Predecessor {
             let patience = if named { PATIENCE } else { GLANCE };
             let (found, about) = match within(patience, Self::ask(&path)).await {
                 Ok(asked) => asked,
-                // It was killed, or has just ended.
-                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
-                    continue;
-                }
+                Err(error) if is_gone(&error) => continue,
                 Err(error) if named => return Err(failed(error)),
                 Err(error) => {
                     warn!("--take-over: the server at {} does not say what it is: {error}", path.display());
@@ -116,7 +119,7 @@ impl Predecessor {
             };
             if about.listens.iter().copied().any(&wanted) {
                 if about.version != wire::VERSION {
-                    return Err(failed(wire::invalid("it is of another version")));
+                    return Err(failed(wire::invalid("it speaks another version of the protocol")));
                 }
                 return within(PATIENCE, found.choose()).await.map(Some).map_err(failed);
             }
@@ -137,7 +140,8 @@ impl Predecessor {
         stream.write_all(format!("{TAKE_OVER}\n").as_bytes()).await?;
         let about = wire::read_short::<wire::About>(&mut stream).await?;
         // No more than the answer has come.
-        Ok((Self { stream: BufReader::with_capacity(64 << 10, stream), pid: about.pid, process }, about))
+        let (stream, path) = (BufReader::with_capacity(64 << 10, stream), path.to_owned());
+        Ok((Self { stream, path, pid: about.pid, process }, about))
     }
 
     /// Has it offer its sockets.
@@ -153,15 +157,17 @@ impl Predecessor {
     }
 
     /// Takes its feeds over, except for those that may be `dropped`, for a server that could serve now and will read
-    /// these sockets.
+    /// these sockets. `None` if this server was told to stop, and the old one keeps serving or has ended; once that one
+    /// may have said that this one is to serve, it is too late for that.
     pub(in crate::cli::serve) async fn hand_over(
         mut self,
         estate: &Estate,
         dropped: &[Dropped],
         udp: &[SocketAddr],
-    ) -> Result<(), Failure> {
+        stop: &CancellationToken,
+    ) -> Result<Option<()>, Failure> {
         let pid = self.pid;
-        let outcome = self.take(Heir { estate, dropped }, udp).await.map_err(|refused| match refused {
+        let taken = self.take(Heir { estate, dropped }, udp, stop).await.map_err(|refused| match refused {
             Refused::Lacking(lacking) => {
                 Failure::usage(anyhow::anyhow!("--take-over: process {pid} keeps serving: {lacking}"))
             }
@@ -169,12 +175,13 @@ impl Predecessor {
                 "--take-over: process {pid} did not hand over, and keeps serving: {error}"
             )),
         })?;
+        let Some(outcome) = taken else { return Ok(None) };
         let (state, went) = match outcome {
             Outcome::Go(state) => (state, true),
             Outcome::Ended(Some(state)) => (state, false),
             Outcome::Ended(None) => {
                 warn!("process {pid} ended before it had handed over: its feeds start over");
-                return Ok(());
+                return Ok(Some(()));
             }
         };
         let (mut feeds, mut chunks) = (0, 0);
@@ -192,39 +199,81 @@ impl Predecessor {
                 warn!("process {pid} ended while it handed over: continuing with its {feeds} feeds, {chunks} chunks")
             }
         }
-        Ok(())
+        Ok(Some(()))
     }
 
-    async fn take(&mut self, heir: Heir<'_>, udp: &[SocketAddr]) -> Result<Outcome, Refused> {
+    async fn take(
+        &mut self,
+        heir: Heir<'_>,
+        udp: &[SocketAddr],
+        stop: &CancellationToken,
+    ) -> Result<Option<Outcome>, Refused> {
         // Publishers wait until `Taken`: nothing is done before that which could be done later.
-        let state = match self.state(heir, udp).await {
-            Ok(state) => state,
-            Err(trouble) => return self.without_go(trouble, None).await,
+        let state = match stop.run_until_cancelled(self.state(heir, udp)).await {
+            Some(Ok(state)) => state,
+            Some(Err(trouble)) => return self.without_go(trouble, None, stop).await,
+            None => return Ok(self.fail("it was told to stop").await),
         };
         fault::point("take-over");
-        match self.taken().await {
-            Ok(()) => Ok(Outcome::Go(state)),
-            Err(trouble) => self.without_go(trouble, Some(state)).await,
+        if stop.is_cancelled() {
+            return Ok(self.fail("it was told to stop").await);
         }
+        match self.taken().await {
+            Ok(()) => Ok(Some(Outcome::Go(state))),
+            Err(trouble) => self.without_go(trouble, Some(state), stop).await,
+        }
+    }
+
+    /// Has the old server keep serving. It is told why for its log; it notices the end of the connection otherwise.
+    async fn fail<T>(&mut self, why: &str) -> Option<T> {
+        let fails = ToOld::Fails { why: why.into() };
+        let _ = within(GLANCE, wire::write(self.stream.get_mut(), &fails)).await;
+        None
     }
 
     /// What is left to do if it has not said that this server is to serve.
-    async fn without_go(&self, trouble: Trouble, state: Option<State>) -> Result<Outcome, Refused> {
-        match trouble {
-            // Only then it has not published on.
-            Trouble::Ended => match timeout(ENDING, self.process.ended()).await {
-                Ok(()) => Ok(Outcome::Ended(state)),
-                Err(_) => Err(Refused::Other(io::Error::other("it has ended the connection"))),
-            },
-            Trouble::Stops => {
-                warn!("process {} was told to stop before it had handed over: waiting for its end", self.pid);
-                // Two servers must not read one socket.
-                self.process.ended().await;
-                Ok(Outcome::Ended(None))
+    async fn without_go(
+        &self,
+        trouble: Trouble,
+        state: Option<State>,
+        stop: &CancellationToken,
+    ) -> Result<Option<Outcome>, Refused> {
+        let ending = async {
+            match trouble {
+                // Only then it has not published on.
+                Trouble::Ended => self.end().await.map(|()| Outcome::Ended(state)).map_err(Refused::Other),
+                Trouble::Stops => {
+                    warn!("process {} was told to stop before it had handed over: waiting for its end", self.pid);
+                    // Two servers must not read one socket.
+                    self.process.ended().await.map(|()| Outcome::Ended(None)).map_err(Refused::Other)
+                }
+                Trouble::Lacking(lacking) => Err(Refused::Lacking(lacking)),
+                Trouble::Other(error) => Err(Refused::Other(error)),
             }
-            Trouble::Lacking(lacking) => Err(Refused::Lacking(lacking)),
-            Trouble::Other(error) => Err(Refused::Other(error)),
+        };
+        stop.run_until_cancelled(ending).await.transpose()
+    }
+
+    /// Waits for the end of a server that has closed the connection without a word: it was killed, or stops and could not
+    /// say so. An error if it keeps serving.
+    async fn end(&self) -> io::Result<()> {
+        let begun = Instant::now();
+        while self.process.runs()? {
+            match within(GLANCE, Self::ask(&self.path)).await {
+                Ok((_, about)) if about.pid == self.pid && !about.stops => {
+                    return Err(io::Error::other("it closed the connection"));
+                }
+                // It has closed its socket too, or another server has its place.
+                Ok(_) => break,
+                Err(error) if is_gone(&error) => break,
+                Err(error) if begun.elapsed() > ENDING => return Err(error),
+                Err(_) => sleep(PAUSE).await,
+            }
         }
+        if self.process.runs()? {
+            warn!("process {} closed the connection and is about to end: waiting for that", self.pid);
+        }
+        self.process.ended().await
     }
 
     async fn state(&mut self, heir: Heir<'_>, udp: &[SocketAddr]) -> Result<State, Trouble> {
@@ -236,9 +285,7 @@ impl Predecessor {
         let found = match heir.find(&feeds).await {
             Ok(found) => found,
             Err(lacking) => {
-                // It is told for its log; it notices the end of the connection otherwise.
-                let fails = ToOld::Fails { why: lacking.to_string() };
-                let _ = within(PATIENCE, wire::write(self.stream.get_mut(), &fails)).await;
+                let _: Option<()> = self.fail(&lacking.to_string()).await;
                 return Err(Trouble::Lacking(lacking));
             }
         };
@@ -246,14 +293,44 @@ impl Predecessor {
         let _ = within(PATIENCE, wire::write(self.stream.get_mut(), &ToOld::Send)).await;
         let mut state = State { feeds: Vec::new(), publications };
         for (of, found) in feeds.iter().zip(found) {
-            let history = within(PATIENCE, of.read_chunks(&mut self.stream)).await?;
+            let history = of.history(self.chunks(of).await?);
             state.feeds.extend(found.map(|feed| (feed, history)));
         }
         Ok(state)
     }
 
+    /// The chunks of a feed.
+    async fn chunks(&mut self, of: &FeedState) -> Result<Vec<Arc<Chunk>>, Trouble> {
+        let mut seqs = of.seqs()?;
+        let mut chunks = Vec::new();
+        while !seqs.is_empty() {
+            fault::point("take-over-part");
+            let count = match within(PATIENCE, wire::read(&mut self.stream)).await? {
+                ToNew::Chunks { count } if (1..=seqs.end - seqs.start).contains(&count) => count,
+                other => return Err(unexpected(other)),
+            };
+            let these = seqs.start..seqs.start + count;
+            seqs.start = these.end;
+            within(PATIENCE, wire::read_chunks(&mut self.stream, these, &mut chunks)).await?;
+        }
+        Ok(chunks)
+    }
+
+    /// Says that it has everything, and waits for the word to serve: without an end, as the old server may have said it,
+    /// and then serves no more.
     async fn taken(&mut self) -> Result<(), Trouble> {
-        match self.answer(&ToOld::Taken).await? {
+        // Why that failed, what is read says.
+        let _ = within(PATIENCE, wire::write(self.stream.get_mut(), &ToOld::Taken)).await;
+        let late = async {
+            sleep(PATIENCE).await;
+            warn!("process {} does not say whether it has handed over: waiting for that, or for its end", self.pid);
+            std::future::pending().await
+        };
+        let answer = tokio::select! {
+            answer = wire::read(&mut self.stream) => answer?,
+            never = late => match never {},
+        };
+        match answer {
             ToNew::Go => Ok(()),
             other => Err(unexpected(other)),
         }
@@ -301,12 +378,19 @@ async fn within<T>(time: Duration, done: impl Future<Output = io::Result<T>>) ->
     timeout(time, done).await?
 }
 
+/// Whether no server listens at a socket: it was killed, or has just ended.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
+
 /// A message that is not the one that was to come.
 fn unexpected(message: ToNew) -> Trouble {
     match message {
         ToNew::Refused { why } => Trouble::Other(io::Error::other(why)),
         ToNew::Stops => Trouble::Stops,
-        ToNew::State { .. } | ToNew::Go => Trouble::Other(wire::invalid("another message than the one to come")),
+        ToNew::State { .. } | ToNew::Chunks { .. } | ToNew::Go => {
+            Trouble::Other(wire::invalid("another message than the one to come"))
+        }
     }
 }
 

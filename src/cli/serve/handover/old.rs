@@ -4,31 +4,30 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncWriteExt, BufWriter},
-    net::UnixStream,
-    time::timeout,
-};
+use tokio::{io::AsyncWriteExt, net::UnixStream, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::wire::{self, FeedState, ToNew, ToOld};
 use crate::{
     app::estate::{Estate, HeldEstate},
+    chunk::Chunk,
     fault,
-    feed::History,
     server::{Handover, Offer},
 };
 
-/// How long a new server may take to be ready: it stores its certificate, and binds what is new.
+/// How long a new server may take to be ready: to store its certificate and bind additional ports.
 const STARTING: Duration = Duration::from_secs(60);
-/// How long it may take for each part of the feeds, while publishers wait.
+/// How long it may take for each message, while publishers wait.
 const TAKING: Duration = Duration::from_secs(10);
-/// How much of a history is written at once, in bytes.
-const PIECE: usize = 256 << 10;
+/// How long it may take to be told that it does not take over: it notices the end of the connection, too.
+pub(super) const TELLING: Duration = Duration::from_secs(1);
+/// So much of a history is written at once, in bytes, except for larger chunks.
+const PART: usize = 256 << 10;
 
 /// A server that another one may take over.
 pub(in crate::cli::serve) struct Yielding {
@@ -40,17 +39,59 @@ pub(in crate::cli::serve) struct Yielding {
 
 /// The server that has taken over, which waits to be told to serve.
 pub(in crate::cli::serve) struct Successor {
-    stream: UnixStream,
+    other: Other,
     pid: i32,
+    ready: Ready,
+}
+
+/// What a new server that is ready takes over.
+struct Ready {
     udp: Vec<SocketAddr>,
     offer: Offer,
     held: HeldEstate,
 }
 
+/// The new server's end of the connection.
+struct Other {
+    stream: UnixStream,
+    /// A message was not written whole: whatever came after it would be taken for its rest.
+    is_broken: bool,
+}
+
+impl Other {
+    async fn write(&mut self, message: &[u8]) -> io::Result<()> {
+        if self.is_broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        // Also if this is not polled to its end.
+        self.is_broken = true;
+        timeout(TAKING, self.stream.write_all(message)).await??;
+        self.is_broken = false;
+        Ok(())
+    }
+
+    async fn tell(&mut self, message: &ToNew) -> io::Result<()> {
+        self.write(&wire::message(message)?).await
+    }
+
+    async fn read(&mut self) -> io::Result<ToOld> {
+        timeout(TAKING, wire::read_short(&mut self.stream)).await?
+    }
+
+    /// Why it has closed its end, if it said so.
+    async fn last_word(&mut self) -> Option<io::Error> {
+        match self.read().await {
+            Ok(ToOld::Fails { why }) => Some(io::Error::other(why)),
+            _ => None,
+        }
+    }
+}
+
 impl Yielding {
     /// Tells another server what this one is. Whether it takes over from this one.
-    pub(in crate::cli::serve) async fn is_chosen(&self, stream: &mut UnixStream) -> io::Result<bool> {
-        let about = wire::About { version: wire::VERSION, pid: std::process::id(), listens: self.listens.clone() };
+    pub(in crate::cli::serve) async fn is_chosen(&self, stream: &mut UnixStream, stops: bool) -> io::Result<bool> {
+        let (pid, listens) = (std::process::id(), self.listens.clone());
+        let about = wire::About { version: wire::VERSION, pid, listens, stops };
         timeout(TAKING, wire::write(stream, &about)).await??;
         match timeout(TAKING, wire::read_short(stream)).await? {
             Ok(ToOld::Chosen) => Ok(true),
@@ -64,18 +105,49 @@ impl Yielding {
     /// Has the new server at the other end fail.
     pub(in crate::cli::serve) async fn refuse(stream: &mut UnixStream, why: &str) -> io::Result<()> {
         let message = wire::Offer { refused: Some(why.into()), udp: Vec::new(), tcp: 0 };
-        timeout(TAKING, wire::write(stream, &message)).await?
+        timeout(TELLING, wire::write(stream, &message)).await?
     }
 
-    /// Hands over to the new server at the other end, up to where it could serve. If that has not come so far when
-    /// `late` is cancelled, it is told that this one stops.
+    /// Hands over to the new server at the other end, up to where it could serve. If that has not come so far when it
+    /// is `too_late`, it is told that this one stops; what fails, why.
     pub(in crate::cli::serve) async fn to(
         &self,
         mut stream: UnixStream,
-        late: &CancellationToken,
+        too_late: &CancellationToken,
     ) -> io::Result<Successor> {
         let pid = stream.peer_cred()?.pid().unwrap_or_default();
         info!("process {pid} is about to take over");
+        let offer = match self.offer(&mut stream).await {
+            Ok(offer) => offer,
+            Err(error) => {
+                let _ = Self::refuse(&mut stream, &error.to_string()).await;
+                return Err(error);
+            }
+        };
+        let mut other = Other { stream, is_broken: false };
+        let mut held = None;
+        // Publishers wait until the new server was told: before anything is published here that it does not have.
+        let given = too_late.run_until_cancelled(async {
+            match self.give(&mut other, &mut held).await {
+                // It may have said why before it closed its end.
+                Err(error) if wire::has_ended(&error) => Err(other.last_word().await.unwrap_or(error)),
+                given => given,
+            }
+        });
+        let given = given.await;
+        let (last, error, held) = match (given, held) {
+            (Some(Ok(udp)), Some(held)) => return Ok(Successor { other, pid, ready: Ready { udp, offer, held } }),
+            (Some(Err(error)), held) => (ToNew::Refused { why: error.to_string() }, error, held),
+            (_, held) => (ToNew::Stops, io::Error::other("this server was told to stop in the meantime"), held),
+        };
+        let _ = timeout(TELLING, other.tell(&last)).await;
+        // Dropped without having been given up, publishers publish on.
+        drop(held);
+        Err(error)
+    }
+
+    /// Sends the sockets.
+    async fn offer(&self, stream: &mut UnixStream) -> io::Result<Offer> {
         let (offer, inherited) = self.handover.offer()?;
         let message = wire::Offer {
             refused: None,
@@ -86,77 +158,69 @@ impl Yielding {
             std::iter::once(udp.socket.as_fd()).chain(udp.lines.iter().map(|line| line.socket.as_fd()))
         });
         let sockets: Vec<BorrowedFd<'_>> = udp.chain(inherited.tcp.iter().map(AsFd::as_fd)).collect();
-        timeout(TAKING, wire::write_sockets(&mut stream, &message, &sockets)).await??;
-        drop(inherited);
-        let ready = late.run_until_cancelled(timeout(STARTING, wire::read_short(&mut stream))).await;
-        let udp = match ready {
-            Some(ready) => match ready?? {
+        timeout(TAKING, wire::write_sockets(stream, &message, &sockets)).await??;
+        Ok(offer)
+    }
+
+    /// Waits until the new server is ready, holds publishers, sends all feeds that clients write, and waits until they
+    /// were taken. Gives the sockets that the new server reads.
+    async fn give(&self, other: &mut Other, held: &mut Option<HeldEstate>) -> io::Result<Vec<SocketAddr>> {
+        let udp = match timeout(STARTING, wire::read_short(&mut other.stream)).await {
+            Ok(ready) => match ready? {
                 ToOld::Ready { udp } => udp,
-                _ => return Err(wire::invalid("another message than that it is ready")),
+                message => return Err(unexpected(message, "another message than that it is ready")),
             },
-            None => return stops(&mut stream).await,
+            Err(_) => return Err(io::Error::other(format!("it was not ready within {STARTING:?}"))),
         };
         fault::point("hand-over");
-        // Dropped with an error, publishers publish on.
-        let held = self.estate.hold();
-        // The new server is told before anything is published here that it does not have.
-        match late.run_until_cancelled(give(&mut stream, &held)).await {
-            Some(Ok(())) => {}
-            Some(Err(error)) => {
-                let refused = ToNew::Refused { why: error.to_string() };
-                let _ = timeout(TAKING, wire::write(&mut stream, &refused)).await;
-                return Err(error);
-            }
-            None => return stops(&mut stream).await,
+        let held = held.insert(self.estate.hold());
+        let histories = held.histories();
+        let feeds = histories.iter().map(|(name, history)| FeedState::new(name, history)).collect();
+        other.tell(&ToNew::State { feeds, publications: held.publications() }).await?;
+        match other.read().await? {
+            ToOld::Send => {}
+            message => return Err(unexpected(message, "another message than that it can continue the feeds")),
         }
-        Ok(Successor { stream, pid, udp, offer, held })
+        for (_, history) in &histories {
+            for part in parts(&history.chunks) {
+                other.write(&wire::with_chunks(part)?).await?;
+            }
+        }
+        match other.read().await? {
+            ToOld::Taken => Ok(udp),
+            message => Err(unexpected(message, "another message than that it has taken the feeds")),
+        }
     }
+}
+
+/// The parts in which chunks are sent.
+fn parts(mut chunks: &[Arc<Chunk>]) -> impl Iterator<Item = &[Arc<Chunk>]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let count = chunks.iter().take_while(|chunk| {
+            let is_within = bytes < PART;
+            bytes += chunk.bytes.len() + size_of::<Chunk>();
+            is_within
+        });
+        let part = chunks.split_off(..count.count())?;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 impl Successor {
     /// Has it serve. From then on this server only drains, and must be stopped.
-    pub(in crate::cli::serve) async fn serve(mut self, grace: Duration) -> io::Result<()> {
+    pub(in crate::cli::serve) async fn serve(self, grace: Duration) -> io::Result<()> {
+        let Self { mut other, pid, ready: Ready { udp, offer, held } } = self;
         // Two servers must not read one socket: each would answer the other's clients.
-        self.offer.pause(&self.udp);
+        offer.pause(&udp);
         fault::point("hand-over-last");
-        timeout(TAKING, wire::write(&mut self.stream, &ToNew::Go)).await??;
-        if let Err(error) = self.offer.accept(&self.udp) {
-            warn!(%error, "clients over QUIC do not reach this server any more");
+        other.tell(&ToNew::Go).await?;
+        if let Err(error) = offer.accept(&udp) {
+            warn!(%error, "QUIC clients can no longer reach this server");
         }
-        self.held.give_up();
-        info!("process {} has taken over; what is left here may take {grace:?}", self.pid);
+        held.give_up();
+        info!("process {pid} has taken over; remaining connections have {grace:?} to finish");
         Ok(())
-    }
-}
-
-/// Tells the new server that this one stops before it has taken over.
-async fn stops<T>(stream: &mut UnixStream) -> io::Result<T> {
-    let _ = timeout(TAKING, wire::write(stream, &ToNew::Stops)).await;
-    Err(io::Error::other("this one was told to stop meanwhile"))
-}
-
-/// Sends all feeds that clients write, and waits until they were taken.
-async fn give(stream: &mut UnixStream, held: &HeldEstate) -> io::Result<()> {
-    let histories = held.histories();
-    let feeds = histories.iter().map(|(name, history)| FeedState::new(name, history)).collect();
-    let state = ToNew::State { feeds, publications: held.publications() };
-    timeout(TAKING, wire::write(stream, &state)).await??;
-    match timeout(TAKING, wire::read_short(stream)).await?? {
-        ToOld::Send => {}
-        other => return Err(unexpected(other, "another message than that it can continue the feeds")),
-    }
-    let mut to = BufWriter::with_capacity(PIECE, &mut *stream);
-    for (_, history) in &histories {
-        // So that the time is that of a part, however much there is.
-        for chunks in history.chunks.chunks(1000) {
-            let part = History::new(history.epoch, history.next, chunks.to_vec());
-            timeout(TAKING, wire::write_chunks(&mut to, &part)).await??;
-        }
-    }
-    timeout(TAKING, to.flush()).await??;
-    match timeout(TAKING, wire::read_short(stream)).await?? {
-        ToOld::Taken => Ok(()),
-        other => Err(unexpected(other, "another message than that it has taken the feeds")),
     }
 }
 

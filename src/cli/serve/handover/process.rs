@@ -1,9 +1,10 @@
 //! A process that may end.
 
-use std::{os::fd::OwnedFd, time::Duration};
+use std::{io, os::fd::OwnedFd, time::Duration};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
     process::{Pid, test_kill_process},
 };
 
@@ -16,7 +17,7 @@ pub(super) enum Process {
     Watched(OwnedFd),
     /// By its number.
     Numbered(Pid),
-    /// It has none here: it is of another container.
+    /// It has none here: it is in another container.
     Unknown,
 }
 
@@ -26,22 +27,28 @@ impl Process {
         watched(pid).unwrap_or(Self::Numbered(pid))
     }
 
-    /// Waits until it has ended. One that is not known counts as such.
-    pub(super) async fn ended(&self) {
-        while self.runs() {
+    /// Waits until it has ended. An error if that cannot be seen from here.
+    pub(super) async fn ended(&self) -> io::Result<()> {
+        while self.runs()? {
             tokio::time::sleep(EVERY).await;
         }
+        Ok(())
     }
 
-    fn runs(&self) -> bool {
+    pub(super) fn runs(&self) -> io::Result<bool> {
         match self {
             Self::Watched(process) => {
-                // What cannot be asked is not waited for.
                 let mut asked = [PollFd::new(process, PollFlags::IN)];
-                poll(&mut asked, Some(&Timespec::default())) == Ok(0)
+                match poll(&mut asked, Some(&Timespec::default())) {
+                    Err(Errno::INTR | Errno::AGAIN) => Ok(true),
+                    polled => Ok(polled? == 0),
+                }
             }
-            Self::Numbered(pid) => test_kill_process(*pid).is_ok(),
-            Self::Unknown => false,
+            // One of another user is there too, though it cannot be signalled.
+            Self::Numbered(pid) => Ok(test_kill_process(*pid) != Err(Errno::SRCH)),
+            Self::Unknown => Err(io::Error::other(
+                "its end cannot be seen from here, as it is in another PID namespace: start this server in the same one, or again when it has ended",
+            )),
         }
     }
 }
@@ -54,4 +61,38 @@ fn watched(pid: Pid) -> Option<Process> {
 #[cfg(not(target_os = "linux"))]
 fn watched(_: Pid) -> Option<Process> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_has_ended_once_it_is_not_there() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let processes = [Process::find(Some(pid.as_raw_pid())), Process::Numbered(pid)];
+        for process in &processes {
+            assert!(process.runs().unwrap());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for process in &processes {
+            process.ended().await.unwrap();
+        }
+    }
+
+    /// Otherwise a server would serve beside one that keeps serving.
+    #[tokio::test]
+    async fn one_that_cannot_be_seen_has_not_ended() {
+        // As of another PID namespace (unix(7)).
+        for pid in [None, Some(0)] {
+            let error = Process::find(pid).ended().await.unwrap_err();
+            assert!(error.to_string().contains("PID namespace"), "{error}");
+        }
+        // It may not be signalled, except by root.
+        assert!(Process::Numbered(Pid::INIT).runs().unwrap());
+    }
 }

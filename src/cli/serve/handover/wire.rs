@@ -1,9 +1,10 @@
-//! What two servers tell one another: messages in JSON, each after its length, and the chunks of histories.
+//! Messages between the two servers: JSON, each after its length, and the chunks of histories.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     net::SocketAddr,
+    ops::Range,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
@@ -41,6 +42,8 @@ pub(super) struct About {
     pub(super) pid: u32,
     /// Where it listens, over TCP and UDP.
     pub(super) listens: Vec<SocketAddr>,
+    /// It was told to stop, and ends soon.
+    pub(super) stops: bool,
 }
 
 /// The old server's sockets. Their descriptors come with it: for each UDP socket itself and its lines, then TCP.
@@ -75,6 +78,10 @@ pub(super) enum ToNew {
     State {
         feeds: Vec<FeedState>,
         publications: KnownPublications,
+    },
+    /// The next chunks, one after another: so many follow the message itself.
+    Chunks {
+        count: u64,
     },
     Go,
     /// It keeps serving.
@@ -132,38 +139,58 @@ impl FeedState {
         }
     }
 
-    /// Reads what follows of it.
-    pub(super) async fn read_chunks(&self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<History> {
+    /// The numbers of the chunks that follow.
+    pub(super) fn seqs(&self) -> io::Result<Range<u64>> {
         let first = self.next.checked_sub(self.chunks).ok_or_else(|| invalid("a history before its beginning"))?;
-        let mut chunks = Vec::new();
-        for seq in first..self.next {
-            let time = UNIX_EPOCH + Duration::from_micros(from.read_u64().await?);
-            let length = from.read_u32().await?;
-            let bytes = read_bytes(from, length).await?;
-            chunks.push(Arc::new(Chunk::published_at(seq, time, bytes)));
-        }
+        Ok(first..self.next)
+    }
+
+    /// Its history, of all its chunks.
+    pub(super) fn history(&self, chunks: Vec<Arc<Chunk>>) -> History {
         let mut history = History::new(Epoch(self.epoch), self.next, chunks);
         history.bytes = self.bytes;
-        Ok(history)
+        history
     }
 }
 
-/// Writes the chunks of a feed, without their numbers: they follow one another.
-pub(super) async fn write_chunks(to: &mut (impl AsyncWrite + Unpin), history: &History) -> io::Result<()> {
-    for chunk in &history.chunks {
-        to.write_u64(chunk.micros()).await?;
+/// A message with chunks, without their numbers: they follow one another.
+pub(super) fn with_chunks(chunks: &[Arc<Chunk>]) -> io::Result<Vec<u8>> {
+    let mut message = message(&ToNew::Chunks { count: chunks.len() as u64 })?;
+    for chunk in chunks {
         let length = u32::try_from(chunk.bytes.len()).map_err(io::Error::other)?;
-        to.write_u32(length).await?;
-        to.write_all(&chunk.bytes).await?;
+        message.extend_from_slice(&chunk.micros().to_be_bytes());
+        message.extend_from_slice(&length.to_be_bytes());
+        message.extend_from_slice(&chunk.bytes);
+    }
+    Ok(message)
+}
+
+/// Reads what follows a message with so many chunks.
+pub(super) async fn read_chunks(
+    from: &mut (impl AsyncRead + Unpin),
+    seqs: Range<u64>,
+    chunks: &mut Vec<Arc<Chunk>>,
+) -> io::Result<()> {
+    for seq in seqs {
+        let time = UNIX_EPOCH + Duration::from_micros(from.read_u64().await?);
+        let length = from.read_u32().await?;
+        let bytes = read_bytes(from, length).await?;
+        chunks.push(Arc::new(Chunk::published_at(seq, time, bytes)));
     }
     Ok(())
 }
 
+/// A message as it is written.
+pub(super) fn message(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut text = vec![0; 4];
+    serde_json::to_writer(&mut text, message)?;
+    let length = length_of(&text[4..])?;
+    text[..4].copy_from_slice(&length.to_be_bytes());
+    Ok(text)
+}
+
 pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> io::Result<()> {
-    let text = serde_json::to_vec(message)?;
-    to.write_u32(length_of(&text)?).await?;
-    to.write_all(&text).await?;
-    to.flush().await
+    to.write_all(&self::message(message)?).await
 }
 
 pub(super) async fn read<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<T> {
@@ -178,7 +205,7 @@ pub(super) async fn read_short<T: DeserializeOwned>(from: &mut (impl AsyncRead +
 async fn read_within<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin), longest: u32) -> io::Result<T> {
     let length = from.read_u32().await?;
     if length > longest {
-        return Err(invalid("a message without end"));
+        return Err(invalid("a message that is too long"));
     }
     Ok(serde_json::from_slice(&read_bytes(from, length).await?)?)
 }
@@ -238,7 +265,7 @@ pub(super) async fn read_sockets<T: DeserializeOwned>(from: &mut UnixStream) -> 
     from.read_exact(&mut length[come..]).await?;
     let length = u32::from_be_bytes(length);
     if length > LONGEST {
-        return Err(invalid("a message without end"));
+        return Err(invalid("a message that is too long"));
     }
     Ok((serde_json::from_slice(&read_bytes(from, length).await?)?, sockets))
 }
@@ -247,7 +274,7 @@ fn length_of(text: &[u8]) -> io::Result<u32> {
     u32::try_from(text.len()).ok().filter(|length| *length <= LONGEST).ok_or_else(|| invalid("too long a message"))
 }
 
-/// Whether nobody is at the other end any more.
+/// Whether the other end has closed.
 pub(super) fn has_ended(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)

@@ -1,0 +1,104 @@
+//! Servers that are told to stop while one takes over from the other: one of them serves in the end.
+
+use std::time::Duration;
+
+use h3cast::chunk::Cursor;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
+};
+
+use crate::process::{Place, Process, publish, soon};
+
+/// A connection that keeps a server from ending for its whole grace: its body is not read to its end.
+async fn slow(place: &Place) -> TcpStream {
+    let mut slow = TcpStream::connect(("127.0.0.1", place.http_port)).await.unwrap();
+    let request = b"POST /stream HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n";
+    slow.write_all(request).await.unwrap();
+    slow
+}
+
+/// The old server cannot say so, as a message is only half written.
+#[tokio::test]
+async fn one_that_stops_in_the_middle_of_a_history_is_waited_for() {
+    let args = ["publish", "--drain=0s", "--grace=60s", "--history=8M"];
+    let (place, mut first) = Process::first(&args).await;
+    let lines = vec!["x".repeat(100_000); 40].join("\n");
+    let cursor = publish(&place, &lines).await;
+    let slow = slow(&place).await;
+    // It reads nothing more, and that is more than what a socket takes.
+    let mut second = place.stopped_at("take-over-part", &args).await;
+    first.terminate();
+    first.until("it gives up", |first| first.said().contains("was told to stop in the meantime")).await;
+    second.go_on();
+    second.until("it waits", |second| second.said().contains("is about to end: waiting for that")).await;
+    assert!(first.is_running() && second.is_running());
+    first.kill();
+    second.ready().await;
+    second.says("its feeds start over");
+    assert_ne!(publish(&place, "b").await.epoch, cursor.epoch);
+    drop(slow);
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_server_that_is_told_to_stop_changes_nothing() {
+    let (place, first) = Process::first_with("hand-over=stop", &["publish"]).await;
+    let cursor = publish(&place, "a").await;
+    let mut second = place.next(&["publish"]);
+    first.until("the old server stands still", |first| first.is_stopped()).await;
+    second.terminate();
+    second.ended(0).await;
+    first.go_on();
+    assert_eq!(publish(&place, "b").await, Cursor { seq: 1, ..cursor });
+    first.says("this one keeps serving: it was told to stop");
+    assert!(first.is_running());
+    first.stop().await;
+}
+
+/// The old server may have said that it is to serve, and drains then.
+#[tokio::test]
+async fn a_new_server_that_has_taken_everything_serves_before_it_stops() {
+    let (place, mut first) = Process::first_with("hand-over-last=stop", &["publish"]).await;
+    publish(&place, "a").await;
+    let mut second = place.next(&["publish"]);
+    first.until("the old server stands still", |first| first.is_stopped()).await;
+    second.terminate();
+    second.until("it was told to stop", |second| second.said().contains("shutting down")).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(second.is_running(), "{}", second.said());
+    first.go_on();
+    first.ended(0).await;
+    first.says("has taken over");
+    second.ended(0).await;
+    second.says("took over from process");
+}
+
+/// A client of the control socket, which need not be h3cast.
+async fn says(stream: &mut UnixStream, message: &str) {
+    stream.write_u32(message.len() as u32).await.unwrap();
+    stream.write_all(message.as_bytes()).await.unwrap();
+}
+
+async fn is_told(stream: &mut UnixStream) -> String {
+    let length = soon("a message", stream.read_u32()).await.unwrap();
+    let mut text = vec![0; length as usize];
+    soon("the message", stream.read_exact(&mut text)).await.unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+#[tokio::test]
+async fn a_new_server_is_told_why_it_does_not_take_over() {
+    let (place, first) = Process::first(&["publish"]).await;
+    let mut stream = UnixStream::connect(place.control()).await.unwrap();
+    stream.write_all(b"take-over\n").await.unwrap();
+    let about = is_told(&mut stream).await;
+    assert!(about.contains(r#""stops":false"#), "{about}");
+    says(&mut stream, r#""Chosen""#).await;
+    is_told(&mut stream).await;
+    says(&mut stream, r#""Taken""#).await;
+    let refused = is_told(&mut stream).await;
+    assert!(refused.contains("Refused") && refused.contains("another message than that it is ready"), "{refused}");
+    first.says("this one keeps serving");
+    first.stop().await;
+}
