@@ -73,11 +73,11 @@ impl Sockets {
             let Ok(Some(tcp)) = given.sockets.take_tcp_listener(at) else {
                 return Err(refused(
                     name,
-                    "is no TCP or UDP socket: give ports with ListenStream= and ListenDatagram=",
+                    "is not a TCP or UDP socket: give ports with ListenStream= and ListenDatagram=",
                 ));
             };
             if !rustix::net::sockopt::socket_acceptconn(&tcp).unwrap_or(false) {
-                return Err(refused(name, "is a connection and no listener: set Accept=no"));
+                return Err(refused(name, "is a connection, not a listener: set Accept=no"));
             }
             match name {
                 HTTP => found.http.push(tcp),

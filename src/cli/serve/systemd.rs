@@ -90,15 +90,20 @@ impl Manager {
     fn send(&self, message: Message) {
         let Some(messages) = &self.messages else { return };
         if messages.try_send(message).is_err() {
-            debug!("systemd does not take what it is told");
+            debug!("systemd does not read our notifications");
         }
     }
 }
 
 /// Passes messages on until there can be no more.
 fn tell(waiting: &Receiver<Message>) {
-    let mut failed = false;
+    let (mut failed, mut stopping) = (false, false);
     while let Ok(message) = waiting.recv() {
+        stopping |= matches!(message, Message::Stopping(_));
+        // A reload during a drain makes no server of it that is ready.
+        if stopping && matches!(message, Message::Ready(_) | Message::Reloading) {
+            continue;
+        }
         match notify(&message) {
             Ok(()) => failed = false,
             Err(error) if !failed => {
