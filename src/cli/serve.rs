@@ -231,8 +231,10 @@ async fn serve(
         ends: vec![Box::new(log::access::reopen), Box::new(move || ready.ready(&status))],
     };
     let reloader = Reloader::new(how, settings.0, settings.1, parts, hooks);
-    let browser = args.open.and_then(|name| open(name.into(), server.addresses(), &identity));
+    let addresses = server.addresses().clone();
     let opened = async {
+        // The server runs: clients of the one that it has taken over from do not wait for a browser.
+        let browser = args.open.and_then(|name| open(name.into(), &addresses, &identity));
         let Some(mut browser) = browser else { return };
         let looked = tokio::task::spawn_blocking(move || (browser.failure(), browser));
         if let Some(Ok((failure, _browser))) = stop.run_until_cancelled(looked).await {

@@ -1,4 +1,5 @@
-//! Where `h3cast reload`, and a server that takes over, reach the server: a Unix socket, for the server's own user and root alone.
+//! Where `h3cast reload`, and a server that takes over, reach the server: a Unix socket, only for the server's user and
+//! root.
 
 use std::{
     fs, io,
@@ -15,7 +16,8 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    time::timeout,
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, warn};
 
@@ -31,8 +33,10 @@ const EXHAUSTED: Duration = Duration::from_secs(1);
 /// How long a folder may be locked by another server, which takes milliseconds, and a pause meanwhile.
 const LOCKED: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
-/// How long a folder may take to have the socket renamed, once the old server drains.
-const SETTLING: Duration = Duration::from_secs(1);
+/// How long a server that has taken over may wait before it serves until its socket is renamed, which takes far less
+/// unless the folder does not answer: the ports are not read meanwhile. And how long that may take at all.
+const BRIEFLY: Duration = Duration::from_millis(50);
+const SETTLING: Duration = Duration::from_secs(10);
 /// So many clients are answered at once.
 const AT_ONCE: usize = 16;
 /// So many servers may have the same process id, in containers that share the folder.
@@ -81,6 +85,8 @@ pub(super) struct Control {
     path: PathBuf,
     /// Where it is so far, if that is another server's place.
     own: Option<PathBuf>,
+    /// It is being renamed.
+    settling: Option<JoinHandle<io::Result<()>>>,
     /// The file is still this one.
     inode: Option<(u64, u64)>,
     /// Another server has that place now, or soon.
@@ -105,7 +111,7 @@ fn inode(path: &Path) -> Option<(u64, u64)> {
 }
 
 impl Control {
-    /// Listens where that was said, or in the first folder where it can. A server without one is reached by SIGUSR1.
+    /// Listens at the given path, or in the first folder where it can. A server without one is reached by SIGUSR1.
     /// If it `replaces` another server's, that one stays in its place until this is [settled](Self::settle). It is not
     /// removed if it has been `left` to another server.
     pub(super) async fn listen(
@@ -119,6 +125,9 @@ impl Control {
             Some(Where::Off) => Ok(None),
             Some(Where::At(path)) => {
                 let own = replaces.then(|| beside(&path));
+                if replaces {
+                    clean_beside(&path);
+                }
                 match bind(own.as_ref().unwrap_or(&path)) {
                     Ok(listener) => Ok(Some((listener, path, own, true))),
                     Err(error) => {
@@ -140,10 +149,10 @@ impl Control {
         };
         let listener = UnixListener::from_std(listener).map_err(Failure::running)?;
         let inode = inode(own.as_ref().unwrap_or(&path));
-        Ok(Some(Self { listener, path, own, inode, left, replaceable }))
+        Ok(Some(Self { listener, path, own, settling: None, inode, left, replaceable }))
     }
 
-    /// Puts it in the place of the other server's.
+    /// Puts it in the place of the other server's: if its folder answers, that is done when this completes.
     pub(super) async fn settle(&mut self) {
         let Some(own) = self.own.clone() else { return };
         let path = self.path.clone();
@@ -151,8 +160,16 @@ impl Control {
             let _lock = lock(path.parent().unwrap_or(Path::new("/")));
             fs::rename(own, path)
         });
-        // The ports are not read meanwhile.
-        let why = match timeout(SETTLING, renaming).await {
+        self.settling = Some(renaming);
+        _ = timeout(BRIEFLY, self.settled()).await;
+    }
+
+    /// Waits until it is in the place of the other server's.
+    pub(super) async fn settled(&mut self) {
+        let Some(renaming) = &mut self.settling else { return };
+        let renamed = timeout(SETTLING, renaming).await;
+        self.settling = None;
+        let why = match renamed {
             Ok(Ok(Ok(()))) => {
                 self.own = None;
                 return;
@@ -167,7 +184,15 @@ impl Control {
     /// Answers clients, several at once: one that takes over may take its time.
     pub(super) async fn answer(&self, reload: impl AsyncFn() -> Outcome, take_over: impl AsyncFn(UnixStream)) -> ! {
         let mut answering = FuturesUnordered::new();
+        let mut paused: Option<Instant> = None;
         loop {
+            // Those that are answered go on meanwhile: publishers may be waiting for one that takes over.
+            let pausing = async {
+                match paused {
+                    Some(end) => sleep_until(end).await,
+                    None => std::future::pending().await,
+                }
+            };
             let accepted = tokio::select! {
                 Some(answered) = answering.next() => {
                     if let Err(error) = answered {
@@ -175,13 +200,17 @@ impl Control {
                     }
                     continue;
                 }
-                accepted = self.listener.accept(), if answering.len() < AT_ONCE => accepted,
+                () = pausing => {
+                    paused = None;
+                    continue;
+                }
+                accepted = self.listener.accept(), if answering.len() < AT_ONCE && paused.is_none() => accepted,
             };
             match accepted {
                 Ok((stream, _)) => answering.push(answer_one(stream, &reload, &take_over)),
                 Err(error) => {
                     warn!(%error, "cannot accept a connection at the control socket: trying again");
-                    tokio::time::sleep(EXHAUSTED).await;
+                    paused = Some(Instant::now() + EXHAUSTED);
                 }
             }
         }
@@ -288,11 +317,29 @@ fn anywhere() -> Option<(std::os::unix::net::UnixListener, PathBuf)> {
 /// Removes what servers have left that no longer run.
 fn clean(folder: &Path) {
     let _lock = lock(folder);
-    for (_, path) in sockets(folder) {
-        let connected = std::os::unix::net::UnixStream::connect(&path);
-        if connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-            let _ = fs::remove_file(&path);
+    sockets(folder).iter().for_each(|(_, path)| remove_left(path));
+}
+
+/// The same for servers that were killed before their sockets were in the place of another's.
+fn clean_beside(path: &Path) {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let _lock = lock(folder);
+    let own = rustix::process::geteuid().as_raw();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_of_process = name.to_str().and_then(|name| name.strip_prefix('.')?.parse::<u32>().ok()).is_some();
+        let is_own = || entry.metadata().is_ok_and(|found| found.file_type().is_socket() && found.uid() == own);
+        if is_of_process && is_own() {
+            remove_left(&entry.path());
         }
+    }
+}
+
+/// Removes a socket if no process listens there.
+fn remove_left(path: &Path) {
+    let connected = std::os::unix::net::UnixStream::connect(path);
+    if connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        let _ = fs::remove_file(path);
     }
 }
 
@@ -304,6 +351,20 @@ mod tests {
         sync::Barrier,
         thread,
     };
+
+    #[test]
+    fn what_a_killed_server_has_left_beside_another_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let _live = UnixListener::bind(path(".1")).unwrap();
+        for name in [".22", "control.sock", ".a"] {
+            drop(UnixListener::bind(path(name)).unwrap());
+        }
+        fs::write(path(".3"), "").unwrap();
+        clean_beside(&path("control.sock"));
+        assert!(!path(".22").exists());
+        assert!([".1", ".3", ".a", "control.sock"].iter().all(|name| path(name).exists()));
+    }
 
     /// Of servers that start together where one has left its socket, one has it, and is reached there.
     #[test]

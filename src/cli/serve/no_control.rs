@@ -20,6 +20,11 @@ impl Control {
         match *self {}
     }
 
+    /// Waits for that.
+    pub(super) async fn settled(&mut self) {
+        match *self {}
+    }
+
     pub(super) async fn answer(&self, _: impl AsyncFn() -> Outcome, _: impl AsyncFn(Stream)) -> ! {
         match *self {}
     }

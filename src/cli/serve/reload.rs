@@ -176,9 +176,12 @@ impl Reloader {
     pub(super) async fn keep(
         &self,
         reloads: Reloads,
-        (control, yields): (Option<Control>, Option<Yields>),
+        (mut control, yields): (Option<Control>, Option<Yields>),
         stop: &CancellationToken,
     ) {
+        if let Some(control) = &mut control {
+            stop.run_until_cancelled(control.settled()).await;
+        }
         let mut restarts = Restarts::new("the task that reads settings again");
         let reloads = Mutex::new(reloads);
         let keeping = || async {
