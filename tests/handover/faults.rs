@@ -7,7 +7,7 @@ use h3cast::{
     client::{Viewer, viewer::Event},
 };
 
-use crate::process::{Process, publish, soon};
+use crate::process::{Process, get, publish, soon};
 
 /// The next chunk of a viewer that is never lost.
 async fn chunk(viewer: &mut Viewer) -> String {
@@ -71,6 +71,15 @@ async fn a_new_server_that_fails_changes_nothing() {
         async move { publish(&place, "b").await }
     });
     // It cannot come before the new server has failed: nothing of it is published meanwhile.
+    soon("the publication is there", async {
+        while !get(&place, "/metrics").await.contains("\nh3cast_publications 1\n") {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let published = tokio::time::timeout(std::time::Duration::from_millis(300), viewer.next()).await;
+    assert!(published.is_err(), "published by a server whose feeds were taken: {published:?}");
+    assert!(!waiting.is_finished());
     second.kill();
     assert_eq!(waiting.await.unwrap(), Cursor { seq: 1, ..cursor });
     assert_eq!(chunk(&mut viewer).await, "b\n");
