@@ -21,12 +21,21 @@ impl Holder {
             return None;
         };
         let ListenError::InUse { address } = *error else { return None };
+        Self::at(address).await
+    }
+
+    /// Whoever has an address.
+    pub(super) async fn at(address: SocketAddr) -> Option<Self> {
         // It looks at every process.
         tokio::task::spawn_blocking(move || system::holder(address)).await.ok()?
     }
 
-    fn is_ours(&self) -> bool {
+    pub(super) fn is_ours(&self) -> bool {
         self.name == "h3cast"
+    }
+
+    pub(super) fn listens(&self) -> bool {
+        self.listens
     }
 
     /// What is wrong with an address that it has, and what to do.

@@ -102,3 +102,52 @@ async fn a_new_server_is_told_why_it_does_not_take_over() {
     first.says("this one keeps serving");
     first.stop().await;
 }
+
+/// It has closed its control socket, and has its ports as long as it drains.
+#[tokio::test]
+async fn the_ports_of_a_server_that_drains_are_waited_for() {
+    let (place, mut first) = Process::first(&["publish", "--grace=60s"]).await;
+    let cursor = publish(&place, "a").await;
+    let slow = slow(&place).await;
+    first.terminate();
+    soon("its control socket is closed", async {
+        while UnixStream::connect(place.control()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let mut second = place.next(&["publish"]);
+    if cfg!(target_os = "linux") {
+        second.until("it waits", |second| second.said().contains("is about to end: waiting for that")).await;
+    }
+    assert!(first.is_running());
+    first.kill();
+    second.ready().await;
+    assert_ne!(publish(&place, "b").await.epoch, cursor.epoch);
+    drop(slow);
+    second.stop().await;
+}
+
+/// As one does that is killed before it has offered anything.
+#[tokio::test]
+async fn one_that_ends_before_it_hands_over_is_no_server() {
+    for words in [0, 1] {
+        let (place, first) = Process::first(&["publish"]).await;
+        first.stop().await;
+        let old = tokio::net::UnixListener::bind(place.control()).unwrap();
+        let mut second = place.next(&["publish"]);
+        let (mut stream, _) = soon("it asks", old.accept()).await.unwrap();
+        drop(old);
+        std::fs::remove_file(place.control()).unwrap();
+        let mut line = [0; 10];
+        stream.read_exact(&mut line).await.unwrap();
+        if words > 0 {
+            says(&mut stream, r#"{"version":1,"pid":1,"listens":["127.0.0.1:PORT"],"stops":false}"#.replace("PORT", &place.port.to_string()).as_str()).await;
+            assert_eq!(is_told(&mut stream).await, r#""Chosen""#);
+        }
+        drop(stream);
+        second.ready().await;
+        second.says("starting from scratch");
+        second.stop().await;
+    }
+}

@@ -19,10 +19,13 @@
 //! stop: otherwise both could end. A connection that ends without a word may be that of a server that was killed, or that
 //! stops: the new one asks at its socket, and serves once it has ended.
 //!
+//! An old server that ends before it has offered its sockets is no server: the new one waits until its ports are free.
+//!
 //! A server that is told to stop while it hands over does that first. What can fail at the new one comes before *ready*,
 //! except for feeds that it lacks.
 
 mod dropped;
+mod leaving;
 mod new;
 mod old;
 mod process;
@@ -129,7 +132,10 @@ impl Changeover {
         };
         match Predecessor::find(sockets, named, |at| named || args.wants(at)).await? {
             Some((old, inherited)) => found.old = Some((old, Some(inherited))),
-            None => info!("--take-over: no server of this user listens there: starting from scratch"),
+            None => {
+                leaving::wait(&args.listen, &args.handed).await;
+                info!("--take-over: no server of this user listens there: starting from scratch");
+            }
         }
         Ok(found)
     }
@@ -236,8 +242,9 @@ fn listens(handover: &Handover) -> io::Result<Vec<SocketAddr>> {
 
 /// The sockets of other servers of this user.
 fn others() -> Vec<PathBuf> {
+    // This one has none yet. A container may have given the same process id to another server.
     let found = control::folders().into_iter().flat_map(|folder| control::sockets(&folder));
-    found.filter(|(pid, _)| *pid != std::process::id()).map(|(_, path)| path).collect()
+    found.map(|(_, path)| path).collect()
 }
 
 /// Whether an address is one to listen on. Of a name, that it is the server of --control must be said.

@@ -110,7 +110,7 @@ impl Predecessor {
             let patience = if named { PATIENCE } else { GLANCE };
             let (found, about) = match within(patience, Self::ask(&path)).await {
                 Ok(asked) => asked,
-                Err(error) if is_gone(&error) => continue,
+                Err(error) if is_gone(&error) || wire::has_ended(&error) => continue,
                 Err(error) if named => return Err(failed(error)),
                 Err(error) => {
                     warn!("--take-over: the server at {} does not say what it is: {error}", path.display());
@@ -121,7 +121,11 @@ impl Predecessor {
                 if about.version != wire::VERSION {
                     return Err(failed(wire::invalid("it speaks another version of the protocol")));
                 }
-                return within(PATIENCE, found.choose()).await.map(Some).map_err(failed);
+                match within(PATIENCE, found.choose()).await {
+                    // It has nothing to hand over any more: it would have said why it does not.
+                    Err(error) if wire::has_ended(&error) => continue,
+                    chosen => return chosen.map(Some).map_err(failed),
+                }
             }
         }
         Ok(None)

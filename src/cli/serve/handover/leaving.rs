@@ -1,0 +1,46 @@
+//! Servers that have closed their control socket, and still have their ports: they drain, or were just killed.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use crate::{Listen, cli::holder::Holder};
+
+/// How often to see who has a port.
+const EVERY: Duration = Duration::from_millis(50);
+/// How long a server may still accept connections after it has closed its control socket. One that does after that has
+/// none, and is not on its way out.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Waits until the ports are free that another server still has which ends (Linux; elsewhere it is not known who has
+/// them). Nothing happens to those that any other program has: that they are in use is reported when they are bound.
+pub(super) async fn wait(listen: &[Listen], handed: &[SocketAddr]) {
+    let wanted: Vec<_> = listen.iter().flat_map(addresses).filter(|at| !handed.contains(at)).collect();
+    let begun = Instant::now();
+    let mut is_told = false;
+    for at in wanted {
+        while let Some(holder) = Holder::at(at).await.filter(Holder::is_ours) {
+            if holder.listens() && begun.elapsed() > CLOSING {
+                break;
+            }
+            if !is_told {
+                warn!("--take-over: {holder} still has {at} and is about to end: waiting for that");
+                is_told = true;
+            }
+            sleep(EVERY).await;
+        }
+    }
+}
+
+/// Those of a name but localhost are not known here.
+fn addresses(listen: &Listen) -> Vec<SocketAddr> {
+    let ips: Vec<IpAddr> = match listen.host() {
+        "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        host => host.parse().into_iter().collect(),
+    };
+    ips.into_iter().map(|ip| SocketAddr::new(ip, listen.port())).filter(|at| at.port() > 0).collect()
+}
