@@ -388,3 +388,17 @@ fn unit_files_are_valid_and_hardened() {
     let rated = Command::new("systemd-analyze").args(security).arg(&units[0]).output().unwrap();
     assert!(rated.status.success(), "{}", String::from_utf8_lossy(&rated.stdout));
 }
+
+/// A number that none was started with took gigabytes before the first socket was looked at; no number was ignored.
+#[test]
+fn a_number_of_sockets_that_cannot_be_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in ["2147483647", "-1", "abc"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_h3cast"));
+        command.current_dir(dir.path()).env("LISTEN_FDS", number).args(["serve", "--check"]).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{number}: {text}");
+        assert!(text.contains(&format!("LISTEN_FDS={number} is not the number of sockets")), "{text}");
+    }
+}

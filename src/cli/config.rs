@@ -163,6 +163,11 @@ fn read(file: &Path, when: When) -> Result<String, Failure> {
     let opened = std::fs::File::open(file).map_err(|error| failed(error.to_string()))?;
     let mut text = String::new();
     opened.take(LONGEST + 1).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
+    // Whoever writes it may not be done: taken for a file without settings, it would lift all limits.
+    if when == When::Later && text.trim().is_empty() {
+        let why = "it is empty, and may be being written (a comment in it says that all is to have its default)";
+        return Err(failed(why.into()));
+    }
     match text.len() as u64 > LONGEST {
         true => Err(failed("it has more than 1 MiB".into())),
         false => Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned()),

@@ -89,6 +89,9 @@ async fn nothing_changes_when_anything_is_wrong() {
     write(server.dir(), "h3cast.toml", &format!("{SETTINGS}public = 'one'\n"));
     write(server.dir(), "tokens", "read=* short\n");
     assert!(refused(&server).contains("tokens: line 1: the token has fewer than 16 characters"));
+    // An editor that truncates it and writes it anew would have lifted all limits.
+    write(server.dir(), "h3cast.toml", "\n");
+    assert!(refused(&server).contains("--config: cannot read h3cast.toml: it is empty"));
     std::fs::remove_file(server.dir().join("h3cast.toml")).unwrap();
     assert!(refused(&server).contains("--config: cannot read h3cast.toml: "));
     rustix::fs::mknodat(rustix::fs::CWD, server.dir().join("h3cast.toml"), rustix::fs::FileType::Fifo, 0o600.into(), 0)

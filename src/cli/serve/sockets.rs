@@ -24,14 +24,28 @@ pub(in crate::cli) struct Given {
     /// One for each, as far as they have names.
     #[cfg(unix)]
     names: Vec<String>,
+    /// How many there are to be, if that cannot be.
+    #[cfg(unix)]
+    wrong: Option<String>,
 }
+
+/// No program is started with more.
+#[cfg(unix)]
+const MOST: usize = 4096;
 
 impl Given {
     /// Takes them from the environment. To be called while the process has one thread.
     #[cfg(unix)]
     pub(in crate::cli) fn take() -> Self {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-        Self { sockets: listenfd::ListenFd::from_env(), names: names.split(':').map(String::from).collect() }
+        let names = names.split(':').map(String::from).collect();
+        let number = std::env::var("LISTEN_FDS").unwrap_or_default();
+        let is_possible = number.is_empty() || number.parse().is_ok_and(|number: usize| number <= MOST);
+        match is_possible {
+            true => Self { sockets: listenfd::ListenFd::from_env(), names, wrong: None },
+            // Each would take memory before it is looked at.
+            false => Self { sockets: listenfd::ListenFd::empty(), names, wrong: Some(number) },
+        }
     }
 
     #[cfg(not(unix))]
@@ -60,6 +74,10 @@ impl Sockets {
     /// Sorts what was given: by the kind of each socket, and TCP listeners by their names too.
     #[cfg(unix)]
     pub(super) fn find(mut given: Given) -> Result<Self, Failure> {
+        if let Some(number) = given.wrong {
+            let text = format!("LISTEN_FDS={number} is not the number of sockets that the program was started with");
+            return Err(Failure::usage(anyhow::anyhow!(text)));
+        }
         let mut found = Self::default();
         for at in 0..given.sockets.len() {
             let name = given.names.get(at).map_or("", String::as_str);
