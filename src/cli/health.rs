@@ -112,6 +112,9 @@ fn here(args: &HealthArgs) -> Result<(String, Trust), Failure> {
         Some(Command::Serve(command)) => &command.args,
         _ => &cli.serve,
     };
+    if !args.live {
+        serve::here::accepted(served)?;
+    }
     let (base, trust) = serve::here::find(served)?;
     Ok((base, if args.trust.is_stated() { args.trust.trust()? } else { trust }))
 }

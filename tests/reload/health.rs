@@ -1,6 +1,10 @@
 //! `h3cast health`: what it asks, and what it reports.
 
-use std::{net::UdpSocket, process::Command};
+use std::{
+    net::UdpSocket,
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
 use crate::{said, serving::Serving, write};
 
@@ -40,6 +44,27 @@ fn it_asks_the_server_that_has_the_same_settings() {
     write(server.dir(), "h3cast.toml", &format!("listen = '{localhost}'\n"));
     let (code, text) = health(&server, &["--config", "h3cast.toml"], &[]);
     assert!(code == Some(1) && text.contains("not trusted"), "{text}");
+    server.stop();
+}
+
+/// Clients refuse it, so that it serves no one; a restart would not help.
+#[test]
+fn a_server_whose_certificate_has_expired_is_not_ready_and_alive() {
+    let server = Serving::start(|dir| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+        (params.not_before, params.not_after) = ((now - 2 * day).into(), (now - day).into());
+        write(dir, "cert.pem", &params.self_signed(&key).unwrap().pem());
+        write(dir, "key.pem", &key.serialize_pem());
+        vec!["demo", "--cert", "cert.pem", "--key", "key.pem"]
+    });
+    let settings = format!("listen = 'localhost:{}'\ncert = 'cert.pem'\nkey = 'key.pem'\n", server.port);
+    write(server.dir(), "h3cast.toml", &settings);
+    let (code, text) = health(&server, &["--config", "h3cast.toml"], &[]);
+    assert!(code == Some(1) && text.contains("the certificate cert.pem: it expired on "), "{text}");
+    let (code, text) = health(&server, &["--config", "h3cast.toml", "--live"], &[]);
+    assert_eq!(code, Some(0), "{text}");
     server.stop();
 }
 

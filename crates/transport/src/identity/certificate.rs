@@ -226,6 +226,14 @@ impl Certificate {
         self.0.not_before <= now && now < self.0.not_after
     }
 
+    /// Why clients refuse it now, as far as its dates go.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn refused_now(&self) -> Option<String> {
+        let now = SystemTime::now();
+        super::own::dates(self, now).filter(|_| !self.is_valid(now))
+    }
+
     /// From its first to its last moment.
     #[must_use]
     pub fn validity(&self) -> Duration {
