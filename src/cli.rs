@@ -3,6 +3,7 @@
 mod bench;
 mod cert;
 mod config;
+mod environment;
 mod flags;
 mod get;
 mod health;
@@ -215,6 +216,9 @@ struct Started {
 
 async fn dispatch(cli: Cli, sockets: serve::Given, started: Started) -> Result<(), Failure> {
     secrets::warnings(std::env::args_os()).iter().for_each(|warning| complain(warning));
+    if matches!(cli.command, None | Some(Command::Serve(_))) {
+        environment::warnings(std::env::vars_os().map(|(name, _)| name)).iter().for_each(|warning| complain(warning));
+    }
     let connects = matches!(
         cli.command,
         None | Some(Command::Serve(_) | Command::Get(_) | Command::Publish(_) | Command::Bench(_))

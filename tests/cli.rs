@@ -501,3 +501,14 @@ fn what_the_documents_start_on_the_internet_can_be_started() {
     let checked = output(dir.path(), &["serve", "--config", "h3cast.toml", "--check"]);
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
 }
+
+#[test]
+fn a_misspelt_variable_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_h3cast"));
+    command.current_dir(dir.path()).env("H3CAST_LISTN", "localhost:1").args(["serve", "--check"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("H3CAST_LISTN is not a setting, and has no effect: H3CAST_LISTEN is one"), "{text}");
+}

@@ -28,6 +28,13 @@ fn of_listen(error: ListenError, flag: &str, held: Option<&Holder>) -> anyhow::E
             None => anyhow!("{error} with {flag}"),
         },
         ListenError::NotLoopback { .. } => anyhow!("{error}, choose localhost:PORT or `off` for {flag}"),
+        ListenError::Bind { address, source }
+            if source.kind() == std::io::ErrorKind::PermissionDenied && (1..1024).contains(&address.port()) =>
+        {
+            anyhow!(
+                "cannot listen on {address}: {source} (ports below 1024 need the right CAP_NET_BIND_SERVICE, as in AmbientCapabilities= of systemd, or sockets that systemd passes; otherwise choose another port with {flag})"
+            )
+        }
         ListenError::Bind { address, source } => {
             anyhow!("cannot listen on {address}: {source} (choose another address with {flag})")
         }
@@ -84,6 +91,19 @@ mod tests {
             before.is_none_or(|c| " `\"(".contains(c)) && after.is_some_and(|c| c.is_ascii_lowercase())
         };
         !line.trim_start().starts_with("//") && line.match_indices("--").any(begins)
+    }
+
+    #[test]
+    fn low_ports_need_a_right() {
+        let told = |address: &str, kind: std::io::ErrorKind| {
+            let error = super::ListenError::Bind { address: address.parse().unwrap(), source: kind.into() };
+            super::of_listen(error, "--listen", None).to_string()
+        };
+        let denied = std::io::ErrorKind::PermissionDenied;
+        assert!(told("0.0.0.0:443", denied).contains("CAP_NET_BIND_SERVICE"));
+        for (address, kind) in [("0.0.0.0:4433", denied), ("0.0.0.0:443", std::io::ErrorKind::AddrNotAvailable)] {
+            assert!(told(address, kind).ends_with("(choose another address with --listen)"));
+        }
     }
 
     #[test]

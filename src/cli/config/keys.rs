@@ -46,6 +46,10 @@ impl Settings<'_> {
                 continue;
             }
             let Some(arg) = known(name).filter(|_| !NO_KEYS.contains(&name)) else {
+                if let DeValue::Table(_) = value.get_ref() {
+                    let text = format!("there is no section `{name}`: write each setting as a line of its own");
+                    return Err(self.wrong(at, &text));
+                }
                 return Err(self.wrong(at, &unknown(name, serve.get_arguments().filter_map(clap::Arg::get_long))));
             };
             let arguments = self.values(name, arg, value.span().start, value.get_ref())?;
@@ -205,7 +209,7 @@ fn unknown<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
     if NO_KEYS.contains(&&*bare) {
         return format!("there is no setting `{name}`: --{bare} is for the command line only");
     }
-    let names = names.filter(|known| !NO_KEYS.contains(known));
+    let names = names.filter(|known| !NO_KEYS.contains(known)).chain([SOURCES]);
     let alike = names.map(|known| (strsim::jaro_winkler(&bare, known), known)).filter(|(alike, _)| *alike > ALIKE);
     match alike.max_by(|one, other| one.0.total_cmp(&other.0)) {
         Some((_, known)) => format!("there is no setting `{name}`: `{known}` is one"),
@@ -285,6 +289,8 @@ mod tests {
             ("\nlisen = 'x'", "h3cast.toml:2: there is no setting `lisen`: `listen` is one"),
             ("publish_token = 'x'", "h3cast.toml:1: there is no setting `publish_token`: `publish-token` is one"),
             ("frobnicate = 1", "there is no setting `frobnicate`: `h3cast serve --help` has each as a flag"),
+            ("source = 'x'", "there is no setting `source`: `sources` is one"),
+            ("\n[server]\nlisten = 'x'", "h3cast.toml:2: there is no section `server`: write each"),
             ("config = 'x'", "there is no setting `config`: --config is for the command line only"),
             ("check = true", "there is no setting `check`: --check is for the command line only"),
             ("listen = [\n'localhost:0',\n[1]]", "h3cast.toml:3: the list `listen` holds texts and numbers"),

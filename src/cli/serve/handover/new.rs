@@ -198,9 +198,14 @@ impl Predecessor {
         }
         estate.restore_publications(state.publications);
         match went {
-            true => info!("took over from process {pid}: {feeds} feeds that clients write, {chunks} chunks"),
+            true => info!(
+                "took over from process {pid}: {} and {} of feeds that clients write",
+                many(feeds, "feed"),
+                many(chunks, "chunk")
+            ),
             false => {
-                warn!("process {pid} ended while it handed over: continuing with its {feeds} feeds, {chunks} chunks")
+                let (feeds, chunks) = (many(feeds, "feed"), many(chunks, "chunk"));
+                warn!("process {pid} ended while it handed over: continuing with its {feeds}, {chunks}")
             }
         }
         Ok(Some(()))
@@ -376,6 +381,11 @@ impl Heir<'_> {
             false => Err(Lacking(lacking)),
         }
     }
+}
+
+/// A number of things.
+fn many(number: usize, of: &str) -> String {
+    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
 }
 
 async fn within<T>(time: Duration, done: impl Future<Output = io::Result<T>>) -> io::Result<T> {
