@@ -7,7 +7,7 @@ use tokio::{
 
 use crate::common::{TestServer, soon};
 
-pub async fn raw(server: &TestServer, request: &str) -> (u16, String) {
+pub(crate) async fn raw(server: &TestServer, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", server.http_port())).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -15,6 +15,6 @@ pub async fn raw(server: &TestServer, request: &str) -> (u16, String) {
     (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
 }
 
-pub async fn get(server: &TestServer, path: &str, fields: &str) -> (u16, String) {
+pub(crate) async fn get(server: &TestServer, path: &str, fields: &str) -> (u16, String) {
     raw(server, &format!("GET {path} HTTP/1.1\r\n{fields}connection: close\r\n\r\n")).await
 }
