@@ -62,7 +62,7 @@ use crate::{
 };
 pub(super) use args::{ServeArgs, ServeCommand};
 use args::{setting_for, setting_of};
-use handover::{Changeover, Changing};
+use handover::{Changeover, TakeOverSettings};
 use histories::Histories;
 use issuer::Issuer;
 use reload::{Hooks, Parts, Reloader};
@@ -137,7 +137,7 @@ async fn serve(
     let patterns = prepared.families.iter().map(|family| family.pattern().to_owned());
     let shown: Vec<String> = shown.into_iter().chain(patterns).collect();
     let readers = auth::readers(&args, &shown);
-    let asked = Changing::of(&args);
+    let asked = TakeOverSettings::of(&args);
     let app = App::new(prepared.feeds.clone(), identity.clone()).stopping(stop.clone());
     let families = std::mem::take(&mut prepared.families);
     let app = families.iter().cloned().fold(app, App::family);
@@ -258,7 +258,7 @@ async fn serve(
         let _settled = settled.await;
         ending.cancel();
     };
-    let yields = changeover.yielding(&server, stop.clone(), ending.clone());
+    let yielding = changeover.yielding(&server, stop.clone(), ending.clone());
     let serving = async {
         let served = server.run(ending.clone()).await;
         stop.cancel();
@@ -291,7 +291,7 @@ async fn serve(
         }
     };
     // Large, and rarely run.
-    let reloading = Box::pin(reloader.keep(reloads, (control, yields), &ending));
+    let reloading = Box::pin(reloader.keep(reloads, (control, yielding), &ending));
     let all = async {
         tokio::join!(
             draining,

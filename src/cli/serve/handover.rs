@@ -35,19 +35,16 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
-use tokio::{net::UnixStream, sync::Mutex, time::sleep};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
-pub(super) use self::dropped::Dropped;
-use self::{new::Predecessor, old::Yielding};
+use self::new::Predecessor;
+pub(super) use self::{dropped::Dropped, old::Yielding};
 use super::{
     args::ServeArgs,
     control::{self, Control, Where},
@@ -62,13 +59,11 @@ use crate::{
 /// What a new server asks the old one for, in a line.
 pub(super) const TAKE_OVER: &str = "take-over";
 
-/// How long a server that was told to stop waits for the one that is about to take over.
-const HURRY: Duration = Duration::from_secs(5);
 /// How much longer the end of a server may take, if another one is about to take over from it.
-pub(super) const LONGER: Duration = HURRY.saturating_add(old::TELLING);
+pub(super) const LONGER: Duration = old::HURRY.saturating_add(old::TELLING);
 
 /// What the arguments say of it.
-pub(super) struct Changing {
+pub(super) struct TakeOverSettings {
     take_over: bool,
     control: Option<Where>,
     grace: Duration,
@@ -77,7 +72,7 @@ pub(super) struct Changing {
     dropped: Vec<Dropped>,
 }
 
-impl Changing {
+impl TakeOverSettings {
     pub(super) fn of(args: &ServeArgs) -> Self {
         let (mut listen, handed) = (args.listen.clone(), args.handed.clone());
         if listen.is_empty() && handed.is_empty() {
@@ -109,7 +104,7 @@ pub(super) struct Changeover {
 
 impl Changeover {
     /// Finds the server that is to be taken over, if one is.
-    pub(super) async fn find(args: &Changing, estate: Estate) -> Result<Self, Failure> {
+    pub(super) async fn find(args: &TakeOverSettings, estate: Estate) -> Result<Self, Failure> {
         let mut found = Self {
             estate,
             control: args.control.clone(),
@@ -169,69 +164,19 @@ impl Changeover {
         server: &Server,
         stop: CancellationToken,
         ending: CancellationToken,
-    ) -> Option<Yields> {
+    ) -> Option<Yielding> {
         let found = server.handover().and_then(|handover| Ok((listens(&handover)?, handover)));
         let Ok((listens, handover)) = found else {
             warn!("no file descriptors are left: another server cannot take over from this one");
             return None;
         };
-        let yielding = Yielding { handover, listens, estate: self.estate };
-        Some(Yields { yielding, grace: self.grace, changing: self.changing, left: self.left, stop, ending })
+        let Self { estate, grace, changing, left, .. } = self;
+        Some(Yielding { handover, listens, estate, grace, changing, left, stop, ending })
     }
 }
 
 /// No server takes over from this one.
 pub(super) type Settled = tokio::sync::OwnedMutexGuard<()>;
-
-/// A server that another one may take over.
-pub(super) struct Yields {
-    yielding: Yielding,
-    grace: Duration,
-    changing: Arc<Mutex<()>>,
-    left: Arc<AtomicBool>,
-    stop: CancellationToken,
-    ending: CancellationToken,
-}
-
-impl Yields {
-    pub(super) async fn to(&self, mut stream: UnixStream) {
-        match Box::pin(self.yielding.is_chosen(&mut stream, self.stop.is_cancelled())).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => return debug!(%error, "a server that looks for another one was not answered"),
-        }
-        let Ok(_changing) = self.changing.try_lock() else {
-            let why = match self.ending.is_cancelled() {
-                true => "it stops",
-                false => "another server is taking over from it now",
-            };
-            _ = Yielding::refuse(&mut stream, why).await;
-            return;
-        };
-        if let Err(error) = Box::pin(self.give(stream)).await {
-            return warn!("a new server did not take over, this one keeps serving: {error}");
-        }
-        self.left.store(true, Ordering::Release);
-        // No longer for load balancers: the ports are served.
-        self.stop.cancel();
-        self.ending.cancel();
-    }
-
-    async fn give(&self, stream: UnixStream) -> io::Result<()> {
-        let too_late = CancellationToken::new();
-        let hurrying = async {
-            self.stop.cancelled().await;
-            sleep(HURRY).await;
-            too_late.cancel();
-            std::future::pending::<std::convert::Infallible>().await
-        };
-        let successor = tokio::select! {
-            successor = Box::pin(self.yielding.to(stream, &too_late)) => successor?,
-            never = hurrying => match never {},
-        };
-        successor.serve(self.grace).await
-    }
-}
 
 /// Where a server listens that does not run yet.
 fn listens(handover: &Handover) -> io::Result<Vec<SocketAddr>> {
@@ -270,7 +215,7 @@ mod tests {
 
     fn wants(args: &[&str], at: &str) -> bool {
         let given = Given::try_parse_from(std::iter::once(&"serve").chain(args)).unwrap();
-        Changing::of(&given.serve).wants(at.parse().unwrap())
+        TakeOverSettings::of(&given.serve).wants(at.parse().unwrap())
     }
 
     #[test]

@@ -13,9 +13,9 @@ use crate::{Server, app::estate::Estate, cli::Failure, server::ServerBuilder};
 /// Nothing makes the end of a server take longer.
 pub(super) const LONGER: Duration = Duration::ZERO;
 
-pub(super) struct Changing;
+pub(super) struct TakeOverSettings;
 
-impl Changing {
+impl TakeOverSettings {
     pub(super) fn of(_: &ServeArgs) -> Self {
         Self
     }
@@ -24,7 +24,7 @@ impl Changing {
 pub(super) struct Changeover;
 
 impl Changeover {
-    pub(super) async fn find(_: &Changing, _: Estate) -> Result<Self, Failure> {
+    pub(super) async fn find(_: &TakeOverSettings, _: Estate) -> Result<Self, Failure> {
         Ok(Self)
     }
 
@@ -44,13 +44,13 @@ impl Changeover {
         std::future::ready(())
     }
 
-    pub(super) fn yielding(self, _: &Server, _: CancellationToken, _: CancellationToken) -> Option<Yields> {
+    pub(super) fn yielding(self, _: &Server, _: CancellationToken, _: CancellationToken) -> Option<Yielding> {
         None
     }
 }
 
-pub(super) enum Yields {}
+pub(super) enum Yielding {}
 
-impl Yields {
+impl Yielding {
     pub(super) async fn to(&self, _: Stream) {}
 }

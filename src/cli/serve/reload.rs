@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Histories, ServeArgs, check, control::Control, handover::Yields, memory};
+use super::{Histories, ServeArgs, check, control::Control, handover::Yielding, memory};
 use crate::{
     Identity,
     app::AppHandle,
@@ -176,7 +176,7 @@ impl Reloader {
     pub(super) async fn keep(
         &self,
         reloads: Reloads,
-        (mut control, yields): (Option<Control>, Option<Yields>),
+        (mut control, yielding): (Option<Control>, Option<Yielding>),
         stop: &CancellationToken,
     ) {
         if let Some(control) = &mut control {
@@ -196,8 +196,8 @@ impl Reloader {
                 match &control {
                     Some(control) => {
                         let take_over = async |stream| {
-                            if let Some(yields) = &yields {
-                                yields.to(stream).await;
+                            if let Some(yielding) = &yielding {
+                                yielding.to(stream).await;
                             }
                         };
                         control.answer(async || Box::pin(self.reload()).await, take_over).await

@@ -1,5 +1,7 @@
 //! The side of the server that takes over.
 
+mod lost;
+
 use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
@@ -12,11 +14,12 @@ use std::{
 use tokio::{
     io::{AsyncWriteExt, BufReader},
     net::UnixStream,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::lost::{Refused, Trouble, unexpected};
 use super::{
     TAKE_OVER,
     dropped::{Dropped, Lacking},
@@ -37,9 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long a server that may not be the right one may take to identify itself.
 const GLANCE: Duration = Duration::from_secs(3);
-/// How long a process may take to end after it has closed its connection, and a pause in between.
-const ENDING: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// A server that is taken over, and keeps serving so far.
 pub(in crate::cli::serve) struct Predecessor {
@@ -69,29 +69,6 @@ enum Outcome {
     Go(State),
     /// The old server has ended by itself before it had given everything, or without a word after that.
     Ended(Option<State>),
-}
-
-/// Why a message did not come.
-enum Trouble {
-    /// The other end was closed without a word.
-    Ended,
-    /// The old server stops.
-    Stops,
-    /// Feeds would be lost.
-    Lacking(Lacking),
-    Other(io::Error),
-}
-
-/// Why a server is not taken over.
-enum Refused {
-    Lacking(Lacking),
-    Other(io::Error),
-}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
-        if wire::has_ended(&error) { Self::Ended } else { Self::Other(error) }
-    }
 }
 
 impl Predecessor {
@@ -240,51 +217,6 @@ impl Predecessor {
         None
     }
 
-    /// What is left to do if it has not said that this server is to serve.
-    async fn without_go(
-        &self,
-        trouble: Trouble,
-        state: Option<State>,
-        stop: &CancellationToken,
-    ) -> Result<Option<Outcome>, Refused> {
-        let ending = async {
-            match trouble {
-                // Only then it has not published on.
-                Trouble::Ended => self.end().await.map(|()| Outcome::Ended(state)).map_err(Refused::Other),
-                Trouble::Stops => {
-                    warn!("process {} was told to stop before it had handed over: waiting for its end", self.pid);
-                    // Two servers must not read one socket.
-                    self.process.ended().await.map(|()| Outcome::Ended(None)).map_err(Refused::Other)
-                }
-                Trouble::Lacking(lacking) => Err(Refused::Lacking(lacking)),
-                Trouble::Other(error) => Err(Refused::Other(error)),
-            }
-        };
-        stop.run_until_cancelled(ending).await.transpose()
-    }
-
-    /// Waits for the end of a server that has closed the connection without a word: it was killed, or stops and could not
-    /// say so. An error if it keeps serving.
-    async fn end(&self) -> io::Result<()> {
-        let begun = Instant::now();
-        while self.process.runs()? {
-            match within(GLANCE, Self::ask(&self.path)).await {
-                Ok((_, about)) if about.pid == self.pid && !about.stops => {
-                    return Err(io::Error::other("it closed the connection"));
-                }
-                // It has closed its socket too, or another server has its place.
-                Ok(_) => break,
-                Err(error) if is_gone(&error) => break,
-                Err(error) if begun.elapsed() > ENDING => return Err(error),
-                Err(_) => sleep(PAUSE).await,
-            }
-        }
-        if self.process.runs()? {
-            warn!("process {} closed the connection and is about to end: waiting for that", self.pid);
-        }
-        self.process.ended().await
-    }
-
     async fn state(&mut self, heir: Heir<'_>, udp: &[SocketAddr]) -> Result<State, Trouble> {
         let ready = ToOld::Ready { udp: udp.to_vec() };
         let (feeds, publications) = match self.answer(&ready).await? {
@@ -395,17 +327,6 @@ async fn within<T>(time: Duration, done: impl Future<Output = io::Result<T>>) ->
 /// Whether no server listens at a socket: it was killed, or has just ended.
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
-}
-
-/// A message that is not the one that was to come.
-fn unexpected(message: ToNew) -> Trouble {
-    match message {
-        ToNew::Refused { why } => Trouble::Other(io::Error::other(why)),
-        ToNew::Stops => Trouble::Stops,
-        ToNew::State { .. } | ToNew::Chunks { .. } | ToNew::Go => {
-            Trouble::Other(wire::invalid("another message than the one to come"))
-        }
-    }
 }
 
 /// Puts together what was sent one by one.

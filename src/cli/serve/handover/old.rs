@@ -4,13 +4,21 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::{io::AsyncWriteExt, net::UnixStream, time::timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    net::UnixStream,
+    sync::Mutex,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::wire::{self, FeedState, ToNew, ToOld};
 use crate::{
@@ -29,16 +37,26 @@ pub(super) const TELLING: Duration = Duration::from_secs(1);
 /// So much of a history is written at once, in bytes, except for larger chunks.
 const PART: usize = 256 << 10;
 
+/// How long a server that was told to stop waits for the one that is about to take over.
+pub(super) const HURRY: Duration = Duration::from_secs(5);
+
 /// A server that another one may take over.
 pub(in crate::cli::serve) struct Yielding {
-    pub(in crate::cli::serve) handover: Handover,
+    pub(super) handover: Handover,
     /// Where it listens.
-    pub(in crate::cli::serve) listens: Vec<SocketAddr>,
-    pub(in crate::cli::serve) estate: Estate,
+    pub(super) listens: Vec<SocketAddr>,
+    pub(super) estate: Estate,
+    pub(super) grace: Duration,
+    /// Held while a server takes over from this one.
+    pub(super) changing: Arc<Mutex<()>>,
+    /// Whether this server's socket is another's now.
+    pub(super) left: Arc<AtomicBool>,
+    pub(super) stop: CancellationToken,
+    pub(super) ending: CancellationToken,
 }
 
 /// The server that has taken over, which waits to be told to serve.
-pub(in crate::cli::serve) struct Successor {
+struct Successor {
     other: Other,
     pid: i32,
     ready: Ready,
@@ -88,9 +106,48 @@ impl Other {
 }
 
 impl Yielding {
+    /// Hands over to the server at the other end, if it wants that; then this one stops.
+    pub(in crate::cli::serve) async fn to(&self, mut stream: UnixStream) {
+        match Box::pin(self.is_chosen(&mut stream)).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return debug!(%error, "a server that looks for another one was not answered"),
+        }
+        let Ok(_changing) = self.changing.try_lock() else {
+            let why = match self.ending.is_cancelled() {
+                true => "it stops",
+                false => "another server is taking over from it now",
+            };
+            _ = Self::refuse(&mut stream, why).await;
+            return;
+        };
+        if let Err(error) = Box::pin(self.hand_over(stream)).await {
+            return warn!("a new server did not take over, this one keeps serving: {error}");
+        }
+        self.left.store(true, Ordering::Release);
+        // No longer for load balancers: the ports are served.
+        self.stop.cancel();
+        self.ending.cancel();
+    }
+
+    async fn hand_over(&self, stream: UnixStream) -> io::Result<()> {
+        let too_late = CancellationToken::new();
+        let hurrying = async {
+            self.stop.cancelled().await;
+            sleep(HURRY).await;
+            too_late.cancel();
+            std::future::pending::<std::convert::Infallible>().await
+        };
+        let successor = tokio::select! {
+            successor = Box::pin(self.prepare(stream, &too_late)) => successor?,
+            never = hurrying => match never {},
+        };
+        successor.serve(self.grace).await
+    }
+
     /// Tells another server what this one is. Whether it takes over from this one.
-    pub(in crate::cli::serve) async fn is_chosen(&self, stream: &mut UnixStream, stops: bool) -> io::Result<bool> {
-        let (pid, listens) = (std::process::id(), self.listens.clone());
+    async fn is_chosen(&self, stream: &mut UnixStream) -> io::Result<bool> {
+        let (pid, listens, stops) = (std::process::id(), self.listens.clone(), self.stop.is_cancelled());
         let about = wire::About { version: wire::VERSION, pid, listens, stops };
         timeout(TAKING, wire::write(stream, &about)).await??;
         match timeout(TAKING, wire::read_short(stream)).await? {
@@ -103,18 +160,14 @@ impl Yielding {
     }
 
     /// Has the new server at the other end fail.
-    pub(in crate::cli::serve) async fn refuse(stream: &mut UnixStream, why: &str) -> io::Result<()> {
+    async fn refuse(stream: &mut UnixStream, why: &str) -> io::Result<()> {
         let message = wire::Offer { refused: Some(why.into()), udp: Vec::new(), tcp: 0 };
         timeout(TELLING, wire::write(stream, &message)).await?
     }
 
     /// Hands over to the new server at the other end, up to where it could serve. If that has not come so far when it
     /// is `too_late`, it is told that this one stops; what fails, why.
-    pub(in crate::cli::serve) async fn to(
-        &self,
-        mut stream: UnixStream,
-        too_late: &CancellationToken,
-    ) -> io::Result<Successor> {
+    async fn prepare(&self, mut stream: UnixStream, too_late: &CancellationToken) -> io::Result<Successor> {
         let pid = stream.peer_cred()?.pid().unwrap_or_default();
         info!("process {pid} is about to take over");
         let offer = match self.offer(&mut stream).await {
@@ -209,7 +262,7 @@ fn parts(mut chunks: &[Arc<Chunk>]) -> impl Iterator<Item = &[Arc<Chunk>]> {
 
 impl Successor {
     /// Has it serve. From then on this server only drains, and must be stopped.
-    pub(in crate::cli::serve) async fn serve(self, grace: Duration) -> io::Result<()> {
+    async fn serve(self, grace: Duration) -> io::Result<()> {
         let Self { mut other, pid, ready: Ready { udp, offer, held } } = self;
         // Two servers must not read one socket: each would answer the other's clients.
         offer.pause(&udp);
