@@ -96,7 +96,7 @@ async fn a_new_server_that_fails_changes_nothing() {
 async fn an_old_server_that_is_killed_leaves_its_ports() {
     for (fault, seq, said) in [
         ("hand-over", 0, "ended before it had handed over: its feeds start over"),
-        ("hand-over-last", 1, "ended while it handed over: continuing with its 1 feeds, 1 chunks"),
+        ("hand-over-last", 1, "ended while it handed over: continuing with its 1 feed, 1 chunk"),
     ] {
         let (place, mut first) = Process::first_with(&format!("{fault}=stop"), &["publish"]).await;
         let cursor = publish(&place, "a").await;

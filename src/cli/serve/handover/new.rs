@@ -14,7 +14,7 @@ use std::{
 use tokio::{
     io::{AsyncWriteExt, BufReader},
     net::UnixStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -40,6 +40,10 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long a server that may not be the right one may take to identify itself.
 const GLANCE: Duration = Duration::from_secs(3);
+
+/// How long a server that ends may keep its socket after it has closed a connection, and a pause in between.
+const MOMENT: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A server that is taken over, and keeps serving so far.
 pub(in crate::cli::serve) struct Predecessor {
@@ -85,9 +89,9 @@ impl Predecessor {
                 Failure::running(anyhow::anyhow!(text))
             };
             let patience = if named { PATIENCE } else { GLANCE };
-            let (found, about) = match within(patience, Self::ask(&path)).await {
+            let (found, about) = match within(patience, Self::ask_again(&path)).await {
                 Ok(asked) => asked,
-                Err(error) if is_gone(&error) || wire::has_ended(&error) => continue,
+                Err(error) if is_gone(&error) => continue,
                 Err(error) if named => return Err(failed(error)),
                 Err(error) => {
                     warn!("--take-over: the server at {} does not say what it is: {error}", path.display());
@@ -106,6 +110,21 @@ impl Predecessor {
             }
         }
         Ok(None)
+    }
+
+    /// What the server at a socket is. One that closes the connection without a word is about to close its socket too,
+    /// unless it refuses this user.
+    async fn ask_again(path: &Path) -> io::Result<(Self, wire::About)> {
+        let begun = Instant::now();
+        loop {
+            match Self::ask(path).await {
+                Err(error) if wire::has_ended(&error) => match begun.elapsed() < MOMENT {
+                    true => sleep(PAUSE).await,
+                    false => return Err(io::Error::other("it closes the connection, as to another user")),
+                },
+                asked => return asked,
+            }
+        }
     }
 
     async fn ask(path: &Path) -> io::Result<(Self, wire::About)> {

@@ -11,12 +11,11 @@ use super::{
         dropped::Lacking,
         wire::{self, ToNew},
     },
-    GLANCE, Outcome, Predecessor, State, is_gone, within,
+    GLANCE, Outcome, PAUSE, Predecessor, State, is_gone, within,
 };
 
-/// How long a process may take to end after it has closed its connection, and a pause in between.
+/// How long a process may take to end after it has closed its connection.
 const ENDING: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a message did not come.
 pub(super) enum Trouble {
