@@ -7,7 +7,10 @@ use h3cast::{
     client::{Viewer, viewer::Event},
 };
 
-use crate::process::{Process, get, publish, soon};
+use crate::{
+    process::{Process, get, publish, soon},
+    stops::{much, unread},
+};
 
 /// The next chunk of a viewer that is never lost.
 async fn chunk(viewer: &mut Viewer) -> String {
@@ -116,14 +119,12 @@ async fn an_old_server_that_is_killed_leaves_its_ports() {
 /// first one still drains: its connections over QUIC get no packets any more.
 #[tokio::test]
 async fn a_new_server_that_is_killed_leaves_its_ports() {
-    let (place, mut first) = Process::first(&["publish", "--grace=60s"]).await;
+    let (place, mut first) = Process::first(&["publish", "--grace=60s", "--history=8M"]).await;
     let mut viewer = Viewer::new(&place.uri("/stream?from=start"), place.trust()).unwrap();
-    let cursor = publish(&place, "a").await;
+    publish(&place, "a").await;
     assert_eq!(chunk(&mut viewer).await, "a\n");
-    // Not read any more: its connection stays.
-    let mut slow = tokio::net::TcpStream::connect(("127.0.0.1", place.http_port)).await.unwrap();
-    let request = b"POST /stream HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n";
-    tokio::io::AsyncWriteExt::write_all(&mut slow, request).await.unwrap();
+    let cursor = much(&place).await;
+    let slow = unread(&place).await;
     let mut second = place.next(&["publish"]);
     second.ready().await;
     second.kill();
@@ -133,12 +134,13 @@ async fn a_new_server_that_is_killed_leaves_its_ports() {
         assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{}", third.said());
         third = place.rival(&["publish"]);
     }
+    assert!(first.is_running());
     assert_ne!(publish(&place, "b").await.epoch, cursor.epoch);
     // It learns that at once, not when its connection has timed out.
     loop {
         match soon("an event", viewer.next()).await.unwrap() {
-            Some(Event::Chunk { bytes, .. }) => break assert_eq!(bytes, "b\n"),
-            Some(Event::Opened { .. } | Event::Lost { .. } | Event::Gap(_)) => {}
+            Some(Event::Chunk { bytes, .. }) if bytes == "b\n" => break,
+            Some(Event::Chunk { .. } | Event::Opened { .. } | Event::Lost { .. } | Event::Gap(_)) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -232,16 +234,10 @@ async fn the_old_server_is_found_by_its_addresses() {
 
 #[tokio::test]
 async fn a_server_that_stops_refuses_connections() {
-    let (place, mut first) = Process::first(&["publish", "--grace=30s"]).await;
+    let (place, mut first) = Process::first(&["publish", "--grace=60s", "--history=8M"]).await;
     let at = ("127.0.0.1", place.http_port);
-    let mut open = tokio::net::TcpStream::connect(at).await.unwrap();
-    let request = b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    tokio::io::AsyncWriteExt::write_all(&mut open, request).await.unwrap();
-    tokio::io::AsyncReadExt::read_u8(&mut open).await.unwrap();
-    // Its body is not read, and its connection is kept for the whole grace.
-    let mut slow = tokio::net::TcpStream::connect(at).await.unwrap();
-    let request = b"POST /stream HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n";
-    tokio::io::AsyncWriteExt::write_all(&mut slow, request).await.unwrap();
+    much(&place).await;
+    let _viewer = unread(&place).await;
     first.terminate();
     first.until("it was told to stop", |first| first.said().contains("shutting down")).await;
     soon("connections are refused", async {

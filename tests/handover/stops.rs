@@ -5,17 +5,31 @@ use std::time::Duration;
 use h3cast::chunk::Cursor;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UnixStream},
+    net::{TcpSocket, TcpStream, UnixStream},
 };
 
 use crate::process::{Place, Process, publish, soon};
 
-/// A connection that keeps a server from ending for its whole grace: its body is not read to its end.
-async fn slow(place: &Place) -> TcpStream {
-    let mut slow = TcpStream::connect(("127.0.0.1", place.http_port)).await.unwrap();
-    let request = b"POST /stream HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n";
-    slow.write_all(request).await.unwrap();
-    slow
+/// More than sockets take, in lines of this many bytes.
+const MUCH: usize = 40;
+const LINE: usize = 100_000;
+
+/// Publishes that much.
+pub(crate) async fn much(place: &Place) -> Cursor {
+    publish(place, &vec!["x".repeat(LINE); MUCH].join("\n")).await
+}
+
+/// A viewer that has begun to read and reads no more: a server with that much to send does not end before its grace is
+/// over, or before this is dropped.
+pub(crate) async fn unread(place: &Place) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut viewer = socket.connect(([127, 0, 0, 1], place.http_port).into()).await.unwrap();
+    viewer.write_all(b"GET /stream?from=start HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut status = [0; 12];
+    soon("the head", viewer.read_exact(&mut status)).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    viewer
 }
 
 /// The old server cannot say so, as a message is only half written.
@@ -23,9 +37,8 @@ async fn slow(place: &Place) -> TcpStream {
 async fn one_that_stops_in_the_middle_of_a_history_is_waited_for() {
     let args = ["publish", "--drain=0s", "--grace=60s", "--history=8M"];
     let (place, mut first) = Process::first(&args).await;
-    let lines = vec!["x".repeat(100_000); 40].join("\n");
-    let cursor = publish(&place, &lines).await;
-    let slow = slow(&place).await;
+    let cursor = much(&place).await;
+    let viewer = unread(&place).await;
     // It reads nothing more, and that is more than what a socket takes.
     let mut second = place.stopped_at("take-over-part", &args).await;
     first.terminate();
@@ -33,11 +46,11 @@ async fn one_that_stops_in_the_middle_of_a_history_is_waited_for() {
     second.go_on();
     second.until("it waits", |second| second.said().contains("is about to end: waiting for that")).await;
     assert!(first.is_running() && second.is_running());
-    first.kill();
+    drop(viewer);
+    first.ended(0).await;
     second.ready().await;
     second.says("its feeds start over");
     assert_ne!(publish(&place, "b").await.epoch, cursor.epoch);
-    drop(slow);
     second.stop().await;
 }
 
@@ -106,9 +119,9 @@ async fn a_new_server_is_told_why_it_does_not_take_over() {
 /// It has closed its control socket, and has its ports as long as it drains.
 #[tokio::test]
 async fn the_ports_of_a_server_that_drains_are_waited_for() {
-    let (place, mut first) = Process::first(&["publish", "--grace=60s"]).await;
-    let cursor = publish(&place, "a").await;
-    let slow = slow(&place).await;
+    let (place, mut first) = Process::first(&["publish", "--grace=60s", "--history=8M"]).await;
+    let cursor = much(&place).await;
+    let viewer = unread(&place).await;
     first.terminate();
     soon("its control socket is closed", async {
         while UnixStream::connect(place.control()).await.is_ok() {
@@ -121,10 +134,10 @@ async fn the_ports_of_a_server_that_drains_are_waited_for() {
         second.until("it waits", |second| second.said().contains("is about to end: waiting for that")).await;
     }
     assert!(first.is_running());
-    first.kill();
+    drop(viewer);
+    first.ended(0).await;
     second.ready().await;
     assert_ne!(publish(&place, "b").await.epoch, cursor.epoch);
-    drop(slow);
     second.stop().await;
 }
 
