@@ -131,7 +131,7 @@ pub(crate) async fn serve(listener: Listener, context: Arc<Context>, stop: Cance
     }
 }
 
-/// Accepts connections until `stop`.
+/// Accepts connections until `stop`, and then those that wait.
 async fn accept_all(
     (listener, sockets, lingering): (&TcpListener, &Sockets, &Lingering),
     places: Places<'_>,
@@ -146,7 +146,8 @@ async fn accept_all(
     // The one that waits for a place.
     let mut arrived = None;
     loop {
-        if stop.is_cancelled() && context.given.load(Ordering::Acquire) {
+        let stops = stop.is_cancelled();
+        if stops && context.given.load(Ordering::Acquire) {
             return;
         }
         let accepted = tokio::select! {
@@ -156,9 +157,12 @@ async fn accept_all(
                 panics::report("the task of a TCP connection", ended);
                 continue;
             }
-            // Also those that came just before the stop.
-            accepted = accept(listener, (tls.is_some(), carrier), (places, &mut arrived), context) => accepted,
-            () = stop.cancelled() => return,
+            accepted = accept((listener, stops), (tls.is_some(), carrier), (places, &mut arrived), context) => accepted,
+            () = stop.cancelled() => match stops {
+                true => return,
+                // Those that came just before it may not have been told of yet; closing the listener would reset them.
+                false => continue,
+            },
         };
         fault::point(if tls.is_some() { "tcp-accept" } else { "http-accept" });
         let Arrived { mut stream, remote, mut place, handshake, .. } = match accepted {
@@ -166,6 +170,7 @@ async fn accept_all(
             Ok(None) => continue,
             // The client of one that was waiting has gone (accept(2)); the next is there perhaps.
             Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && stops => return,
             Err(error) => {
                 // Out of files or memory. Connections that wait are accepted after a stop only if they can be.
                 if stop.is_cancelled() {
@@ -339,16 +344,25 @@ struct Arrived {
 /// Those of a listener, and those that it keeps for the server's status.
 type Places<'a> = (&'a ListenerPlaces, Option<&'a ListenerPlaces>);
 
+/// Accepts a connection that waits, whether or not the runtime has been told that there is one.
+fn accept_now(listener: &TcpListener) -> std::io::Result<(TcpStream, SocketAddr)> {
+    let (stream, remote) = socket2::SockRef::from(listener).accept()?;
+    stream.set_nonblocking(true)?;
+    let remote = remote.as_socket().ok_or(std::io::ErrorKind::ConnectionAborted)?;
+    Ok((TcpStream::from_std(stream.into())?, remote))
+}
+
 /// Accepts a connection, and waits until there is a place for it: only then is it known whether others have to make
-/// room. `None` for one that is refused. Cancel-safe, as one that waits stays in `arrived`.
+/// room. `None` for one that is refused. With `stops`, it does not wait for one to come. Cancel-safe, as one that waits
+/// for a place stays in `arrived`.
 async fn accept(
-    listener: &TcpListener,
+    (listener, stops): (&TcpListener, bool),
     (has_tls, carrier): (bool, Carrier),
     (places, arrived): (Places<'_>, &mut Option<Arrived>),
     context: &Context,
 ) -> std::io::Result<Option<Arrived>> {
     if arrived.is_none() {
-        let (stream, remote) = listener.accept().await?;
+        let (stream, remote) = if stops { accept_now(listener)? } else { listener.accept().await? };
         // Before any other makes room for it.
         let admitted =
             context.admission.tcp(remote.ip(), carrier, places.1.is_some()).and_then(|place| match has_tls {

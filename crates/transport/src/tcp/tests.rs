@@ -49,9 +49,8 @@ fn one_connection(stop: CancellationToken) -> tokio::io::DuplexStream {
     serving(router, stop)
 }
 
-/// Serves one connection.
-fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
-    let context = Context {
+fn context(router: Router) -> Context {
+    Context {
         given: Arc::default(),
         grows: true,
         service: tower::util::BoxCloneSyncService::new(router),
@@ -72,7 +71,12 @@ fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
         status_paths: Vec::new(),
         plain_port: None,
         advertise: None,
-    };
+    }
+}
+
+/// Serves one connection.
+fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
+    let context = context(router);
     let (client, server) = tokio::io::duplex(64 * 1024);
     let remote = SocketAddr::from(([127, 0, 0, 1], 1));
     let how = How { via: Via { tls: false, tls_port: 0 }, alt_svc: false, announced: false, redirects: false };
@@ -258,4 +262,26 @@ async fn a_panic_of_a_handler_over_http2_is_logged() {
     sender.send_request(request).await.unwrap_err();
     let logged = tokio::time::timeout(Duration::from_secs(30), errors.recv()).await.unwrap();
     assert_eq!(logged.as_deref(), Some("the task of a request panicked: as it is meant to"));
+}
+
+/// The runtime has not been told of them when the server stops.
+#[tokio::test]
+async fn connections_that_came_just_before_a_stop_are_answered() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let mut clients = [(); 3].map(|()| {
+        use std::io::Write;
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        client
+    });
+    let listener = Listener::new(listener, None, Via { tls: false, tls_port: 0 }, false, false).unwrap();
+    let stop = CancellationToken::new();
+    stop.cancel();
+    serve(listener, Arc::new(context(Router::new().route("/", get("it is answered")))), stop).await;
+    for client in &mut clients {
+        let mut answer = String::new();
+        std::io::Read::read_to_string(client, &mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("it is answered"), "{answer:?}");
+    }
 }
