@@ -265,6 +265,12 @@ impl Process {
         assert!(Command::new("kill").args(["-s", signal, &self.id().to_string()]).status().unwrap().success());
     }
 
+    /// How many files it has open.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
+    }
+
     pub(crate) fn go_on(&self) {
         self.signal("CONT");
     }

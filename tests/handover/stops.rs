@@ -164,3 +164,20 @@ async fn one_that_ends_before_it_hands_over_is_no_server() {
         second.stop().await;
     }
 }
+
+/// A server that is followed by others for years does not run out of files.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn nothing_of_servers_that_have_ended_is_handed_on() {
+    let (place, mut last) = Process::first(&["publish"]).await;
+    let mut most = None;
+    for _ in 0..4 {
+        let mut next = place.next(&["publish"]);
+        next.ready().await;
+        last.ended(0).await;
+        // Those of the first hand-over: the lines to the server before it.
+        let most = *most.get_or_insert_with(|| next.descriptors());
+        next.until("it has no more files open than after the first hand-over", |next| next.descriptors() <= most).await;
+        last = next;
+    }
+}

@@ -120,8 +120,10 @@ impl Relay {
         self.ids.to_bytes()
     }
 
-    /// The processes whose packets arrive here, for one that takes over.
+    /// The processes whose packets arrive here, for one that takes over. Those that have ended are forgotten first: with
+    /// each hand-over there would be one more.
     pub(crate) fn owners(&self) -> io::Result<Vec<(Vec<u8>, UnixDatagram)>> {
+        self.forget(|owner| packet::has_ended(&owner.line));
         self.owners.read().unwrap_or_else(PoisonError::into_inner).iter().map(Owner::to_parts).collect()
     }
 
@@ -238,7 +240,7 @@ impl Relay {
         }
         drop(owners);
         if !gone.is_empty() {
-            self.forget(&gone);
+            self.forget(|owner| gone.contains(&owner.process()));
         }
         kept
     }
@@ -252,11 +254,16 @@ impl Relay {
     }
 
     /// Forgets processes that have ended: the next packet of each of their clients is answered with a stateless reset.
-    fn forget(&self, gone: &[u8]) {
+    fn forget(&self, has_ended: impl Fn(&Owner) -> bool) {
         let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
-        owners.retain(|owner| !gone.contains(&owner.process()));
+        owners.retain(|owner| {
+            let ended = has_ended(owner);
+            if ended {
+                debug!(process = owner.process(), "an earlier process that had connections has ended");
+            }
+            !ended
+        });
         self.has_owners.store(!owners.is_empty(), Ordering::Relaxed);
-        debug!("an earlier process that had connections has ended");
     }
 
     /// No process reads the socket for this one any more.
@@ -362,7 +369,23 @@ mod tests {
         let mut one = packet(old.generate_cid(), 6);
         let mut meta = [about("192.0.2.1:1", None, one.len(), 12)];
         assert_eq!(relay.pass_on(&mut [IoSliceMut::new(&mut one)], &mut meta, 1), 0);
+        assert_eq!(relay.owners.read().unwrap().len(), 1);
+    }
+
+    /// A server that is taken over again and again would run out of files.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn processes_that_have_ended_are_not_handed_on() {
+        let (lines, mut ends): (Vec<_>, Vec<_>) = (0..2).map(|_| line().unwrap()).unzip();
+        let owners =
+            (1..3).zip(lines).map(|(process, line)| Owner::new(&ids(process).to_bytes(), line).unwrap().unwrap());
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let relay = Relay::new(&socket, ids(3), Some(owners.collect())).unwrap();
+        assert_eq!(relay.owners().unwrap().len(), 2);
+        ends.pop();
         assert_eq!(relay.owners().unwrap().len(), 1);
+        ends.pop();
+        assert!(relay.owners().unwrap().is_empty() && !relay.has_owners.load(Ordering::Relaxed));
     }
 
     /// Two servers do not read one socket.

@@ -40,6 +40,12 @@ pub(super) fn read(message: &[u8]) -> Option<(RecvMeta, &[u8])> {
     Head::read(message)
 }
 
+/// Whether the process that reads a line has ended, as far as the system tells: the end where packets are written gets
+/// none.
+pub(super) fn has_ended(line: &UnixDatagram) -> bool {
+    cfg!(target_os = "linux") && matches!(line.recv(&mut [0]), Ok(0))
+}
+
 /// Writes a packet, and returns whether there still is a process to read it. A full line loses packets, as the network
 /// does.
 pub(super) fn send(line: &UnixDatagram, about: &RecvMeta, packet: &[u8]) -> bool {
