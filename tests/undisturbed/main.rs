@@ -4,8 +4,10 @@
 mod access;
 mod clients;
 mod log;
+mod secrets;
 mod server;
 mod signals;
 mod silence;
 mod stopping;
+#[cfg(feature = "qlog")]
 mod traces;
