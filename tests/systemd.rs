@@ -315,12 +315,12 @@ fn sockets_that_cannot_be_used_are_reported() {
     let any = |address| Some(OwnedFd::from(TcpListener::bind((address, 0)).unwrap()));
     for (name, socket, args, said) in [
         ("http", udp(), &[][..], "the socket `http` that systemd passed is a UDP socket"),
-        ("a", pair(), &[], "is a connection and no listener: set Accept=no"),
+        ("a", pair(), &[], "is a connection, not a listener: set Accept=no"),
         (
             "",
             Some(UnixDatagram::unbound().unwrap().into()),
             &[],
-            "a socket that systemd passed is no TCP or UDP socket",
+            "a socket that systemd passed is not a TCP or UDP socket",
         ),
         ("http", any("0.0.0.0"), &["--listen=localhost:0"], "is not a loopback address"),
         // What listens for other machines is to be as safe as with --listen.
