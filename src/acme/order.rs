@@ -306,6 +306,8 @@ impl Authority {
             match self.account.new_order(&order).await {
                 Ok(order) => return Ok(order),
                 Err(Error::Api(problem)) if is_of_replaced(&problem) => {}
+                // It does not take that (RFC 9773 is optional).
+                Err(Error::Unsupported(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }

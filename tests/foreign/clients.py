@@ -89,7 +89,7 @@ class LibCurl:
             except pycurl.error as error:
                 pieces.put(error)
 
-        thread = threading.Thread(target=run)
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
         try:
             while (piece := pieces.get(timeout=SECONDS)) is not None:

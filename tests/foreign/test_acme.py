@@ -200,8 +200,8 @@ def test_renewed_while_viewers_stay(tmp_path, ports):
                     time.sleep(0.05)
 
             versions = (pycurl.CURL_HTTP_VERSION_1_1, pycurl.CURL_HTTP_VERSION_2_0, pycurl.CURL_HTTP_VERSION_3ONLY)
-            viewers = [threading.Thread(target=view, args=[version]) for version in versions]
-            newcomers = threading.Thread(target=connect)
+            viewers = [threading.Thread(target=view, args=[version], daemon=True) for version in versions]
+            newcomers = threading.Thread(target=connect, daemon=True)
             for thread in (*viewers, newcomers):
                 thread.start()
             server.served(times=2)

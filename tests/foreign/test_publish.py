@@ -61,7 +61,7 @@ def test_curl_uploads_what_it_reads_as_it_reads_it(server, version):
             uploading.stdin.write(b"one\n")
             uploading.stdin.flush()
 
-        threading.Thread(target=begin).start()
+        threading.Thread(target=begin, daemon=True).start()
         assert next(pieces) == b"one\n"
         for line in [b"two\n", "drei ☕ ohne Ende".encode()]:
             # The body goes on: what came of it is here before the rest is made.
@@ -98,7 +98,7 @@ def test_text_that_curl_uploads_in_pieces_stays_text(server, version):
                 pass
             write("始".encode() + b"\xe6\x97")
 
-        threading.Thread(target=begin).start()
+        threading.Thread(target=begin, daemon=True).start()
         steps = [("始", b"\xa5\xe6"), ("日", b"\x9c\xac\xe8"), ("本", b"\xaa\x9e"), ("語", b"")]
         for chunk, following in steps:
             while f"data: {chunk}\n\n" not in seen:
