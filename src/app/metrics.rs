@@ -39,7 +39,8 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     decided.require_all()?;
     let format =
         if accept::prefers_open_metrics(&request.headers) { OPEN_METRICS } else { prometheus_text::CONTENT_TYPE };
-    let text = app.metrics.get(format, || written(Numbers::of(&app, &app.feeds_of(&decided)), format));
+    let text =
+        app.metrics.get(app.budget.as_ref(), format, || written(Numbers::of(&app, &app.feeds_of(&decided)), format));
     let headers = [(header::CONTENT_TYPE, format), (header::CACHE_CONTROL, "no-store"), (header::VARY, "accept")];
     Ok(generated::shared(&app, &request, headers, text))
 }
