@@ -25,18 +25,20 @@ const SMALL: usize = 4 << 10;
 /// What is handed to the transport at once, in bytes.
 const PIECE: usize = 16 << 10;
 
+/// What is said of a feed takes about as many bytes.
+const EACH: usize = 200;
 /// Of one kind of answer so many may be held before requests share one.
 const MANY: usize = 8;
 /// For how long an answer is shared.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// An answer of JSON, which is not stored by clients. It is charged to the app's budget while it is held, and cut when
-/// its client takes nothing and memory is short; a large one is refused then.
-pub(super) fn json(app: &App, request: &Parts, value: &Value) -> Response {
-    let text = value.to_string();
-    if let Err(short) = app.admit_answer(text.len() as u64, &request.extensions) {
+/// An answer of JSON about so many feeds, which is not stored by clients. It is charged to the app's budget while it is
+/// held, and cut when its client takes nothing and memory is short; a large one is refused then, before it is written.
+pub(super) fn json(app: &App, request: &Parts, feeds: usize, value: impl FnOnce() -> Value) -> Response {
+    if let Err(short) = app.admit_answer((feeds * EACH) as u64, &request.extensions) {
         return short.into_response();
     }
+    let text = value().to_string();
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     let charge = text.len();
     respond(app, request, named(headers), text.into(), charge, None)

@@ -23,33 +23,35 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     let decided = app.decide(&parts).await?;
     let has_status = app.has_status_for(&parts, &decided);
     let request = Request::from_parts(parts, body);
-    let (origin, prefix) = (base_of(&request), prefix_of(request.extensions()));
+    let origin = base_of(&request);
+    let (request, _) = request.into_parts();
+    let prefix = prefix_of(&request.extensions);
     let base = format!("{origin}{prefix}");
     let url = |feed: &Feed| match feed.name() {
         feed::DEFAULT => format!("{base}/stream"),
         name => format!("{base}/stream/{name}"),
     };
-    let feeds: Vec<_> = app
-        .feeds_of(&decided)
-        .iter()
-        .map(|feed| json!({ "name": feed.name(), "url": url(feed), "kind": feed.kind() }))
-        .collect();
-    let mut info = json!({ "version": env!("CARGO_PKG_VERSION"), "feeds": feeds });
-    if has_status {
-        info["status"] = json!(format!("{prefix}/status"));
-    }
-    if app.decider.is_some() {
-        info["auth"] = json!({ "token": decided.access().is_granted(), "renewal": app.renewal });
-    }
-    // Another server than ours has no HTTP/3.
-    if let Some(identity) = app.identity.as_ref().filter(|_| has_http3(request.extensions())) {
-        let hash = |hash: &Fingerprint| json!({ "algorithm": "sha-256", "value": hash.base64() });
-        let hashes: Vec<_> = identity.hashes().iter().map(hash).collect();
-        let chrome =
-            browser::chrome_command(&format!("{origin}{}/", for_shell(prefix)), &identity.current().spki_hash());
-        info["webtransport"] = json!({ "url": format!("{base}/stream"), "certificateHashes": hashes });
-        info["http3"] = json!({ "url": format!("{base}/") });
-        info["chrome"] = json!(chrome);
-    }
-    Ok(generated::json(&app, &request.into_parts().0, &info))
+    let feeds = app.feeds_of(&decided);
+    Ok(generated::json(&app, &request, feeds.len(), || {
+        let about = |feed: &Feed| json!({ "name": feed.name(), "url": url(feed), "kind": feed.kind() });
+        let mut info =
+            json!({ "version": env!("CARGO_PKG_VERSION"), "feeds": feeds.iter().map(about).collect::<Vec<_>>() });
+        if has_status {
+            info["status"] = json!(format!("{prefix}/status"));
+        }
+        if app.decider.is_some() {
+            info["auth"] = json!({ "token": decided.access().is_granted(), "renewal": app.renewal });
+        }
+        // Another server than ours has no HTTP/3.
+        if let Some(identity) = app.identity.as_ref().filter(|_| has_http3(&request.extensions)) {
+            let hash = |hash: &Fingerprint| json!({ "algorithm": "sha-256", "value": hash.base64() });
+            let hashes: Vec<_> = identity.hashes().iter().map(hash).collect();
+            let chrome =
+                browser::chrome_command(&format!("{origin}{}/", for_shell(prefix)), &identity.current().spki_hash());
+            info["webtransport"] = json!({ "url": format!("{base}/stream"), "certificateHashes": hashes });
+            info["http3"] = json!({ "url": format!("{base}/") });
+            info["chrome"] = json!(chrome);
+        }
+        info
+    }))
 }

@@ -7,12 +7,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{App, Problem, generated};
 use crate::{
     auth::Decider,
-    feed::{End, Pressure},
+    feed::{End, Feed, Pressure},
 };
 
 /// 200 when new clients are welcome, 503 and why when not.
@@ -43,36 +43,37 @@ pub(super) fn unready(app: &App) -> Vec<String> {
 pub(super) async fn feeds(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (request, _) = request.into_parts();
     let decided = app.decide(&request).await?;
-    let feeds: Vec<_> = app
-        .feeds_of(&decided)
-        .iter()
-        .map(|feed| {
-            let status = feed.status();
-            let (state, error) = match &status.end {
-                None => ("open", None),
-                Some(End::Clean | End::Stopped) => ("ended", None),
-                Some(End::Failed(error)) => ("failed", Some(error.to_string())),
-            };
-            json!({
-                "name": feed.name(),
-                "kind": feed.kind(),
-                "writable": feed.publisher().is_some(),
-                "state": state,
-                "error": error,
-                "viewers": status.viewers,
-                "chunks": status.chunks,
-                "bytes": status.bytes,
-                "rate": { "chunks": status.rate.chunks, "bytes": status.rate.bytes },
-                "kept_bytes": status.kept_bytes,
-                "skipped": status.skipped,
-                "stalled": status.stalled,
-                "blocked_seconds": status.blocked.as_secs_f64(),
-                "epoch": status.epoch.map(|epoch| epoch.to_string()),
-                "oldest": status.oldest.map(|cursor| cursor.to_string()),
-            })
-        })
-        .collect();
-    Ok(generated::json(&app, &request, &json!({ "feeds": feeds })))
+    let feeds = app.feeds_of(&decided);
+    Ok(generated::json(&app, &request, feeds.len(), || {
+        let all: Vec<_> = feeds.iter().map(about).collect();
+        json!({ "feeds": all })
+    }))
+}
+
+fn about(feed: &Feed) -> Value {
+    let status = feed.status();
+    let (state, error) = match &status.end {
+        None => ("open", None),
+        Some(End::Clean | End::Stopped) => ("ended", None),
+        Some(End::Failed(error)) => ("failed", Some(error.to_string())),
+    };
+    json!({
+        "name": feed.name(),
+        "kind": feed.kind(),
+        "writable": feed.publisher().is_some(),
+        "state": state,
+        "error": error,
+        "viewers": status.viewers,
+        "chunks": status.chunks,
+        "bytes": status.bytes,
+        "rate": { "chunks": status.rate.chunks, "bytes": status.rate.bytes },
+        "kept_bytes": status.kept_bytes,
+        "skipped": status.skipped,
+        "stalled": status.stalled,
+        "blocked_seconds": status.blocked.as_secs_f64(),
+        "epoch": status.epoch.map(|epoch| epoch.to_string()),
+        "oldest": status.oldest.map(|cursor| cursor.to_string()),
+    })
 }
 
 #[cfg(test)]

@@ -115,4 +115,4 @@ def test_answers_that_are_not_read(row):
         return {"refused": refused, "charged_mib": round(charged / MIB, 1)}
 
     arguments = [f"--memory={96 * MIB}", "--history=room.*=16K"]
-    row.run(act, *arguments, sources=("room.*=publish",), gap=2, above=64 * MIB)
+    row.run(act, *arguments, sources=("room.*=publish",), gap=2, above=80 * MIB)
