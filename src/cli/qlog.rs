@@ -254,7 +254,14 @@ impl Files {
             *open = None;
             return Ok(());
         }
-        file.write_all(record)?;
+        if let Err(error) = file.write_all(record) {
+            // Part of it may be there: the next record would continue a torn one.
+            let size = file.metadata().map_or(found.size, |metadata| metadata.len());
+            *open = None;
+            self.bytes += size.saturating_sub(found.size);
+            found.size = size;
+            return Err(error);
+        }
         drop(open);
         found.size += length;
         self.bytes += length;
@@ -322,6 +329,23 @@ mod tests {
     /// What the files in a folder have together.
     fn on_disk(folder: &Path) -> u64 {
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+    }
+
+    /// One that failed may have written a part.
+    #[test]
+    fn after_a_record_that_was_not_written_comes_no_other() {
+        let (dir, open) = (tempfile::tempdir().unwrap(), Arc::new(AtomicU64::new(u64::MAX / 2)));
+        let mut files = Files::find(dir.path()).unwrap();
+        let one = trace(dir.path(), 0, &open);
+        files.write(&one, b"first", true).unwrap();
+        std::fs::write(&one.path, "first, to").unwrap();
+        // Not for writing.
+        *one.file() = Some(File::open(&one.path).unwrap());
+        files.write(&one, b"torn", false).unwrap_err();
+        assert!(one.file().is_none());
+        assert_eq!((files.bytes, files.all[0].size), (9, 9));
+        files.write(&one, b"next", false).unwrap();
+        assert_eq!(std::fs::read(&one.path).unwrap(), b"first, to");
     }
 
     #[test]
