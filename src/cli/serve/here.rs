@@ -41,13 +41,10 @@ pub(in crate::cli) fn find(args: &ServeArgs) -> Result<(String, Trust), Failure>
     Ok((url, trust))
 }
 
-/// Whether clients accept the certificate of such a server, as far as its dates go: here it is known by itself.
+/// Whether clients accept the certificate of such a server, as far as its dates go: here it is known by itself. Also of
+/// one that is asked over plain HTTP: its clients come over TLS.
 pub(in crate::cli) fn accepted(args: &ServeArgs) -> Result<(), Failure> {
     let (Some(cert), Some(key)) = (&args.certs.cert, &args.certs.key) else { return Ok(()) };
-    if matches!(args.http, Some(PlainHttp::At(_))) {
-        // It is asked there, without TLS.
-        return Ok(());
-    }
     let stored = Stored::read(cert, key).map_err(|error| Failure::running(crate::cli::flags::of_identity(error)))?;
     match stored.for_host("").first().and_then(|one| one.refused_now()) {
         Some(why) => Err(Failure::running(anyhow!("the certificate {}: {why}", cert.display()))),
