@@ -62,7 +62,7 @@ pub(crate) enum Lack {
     #[error("no such feed here")]
     NoFeed,
     /// Clients do not write it, or it is stored externally.
-    #[error("here from another source")]
+    #[error("it has another source here")]
     OtherSource,
     #[error("{0}")]
     Unknown(OpenError),

@@ -165,7 +165,8 @@ fn read(file: &Path, when: When) -> Result<String, Failure> {
     opened.take(LONGEST + 1).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
     // Whoever writes it may not be done: taken for a file without settings, it would lift all limits.
     if when == When::Later && text.trim().is_empty() {
-        let why = "it is empty, and may be being written (a comment in it says that all is to have its default)";
+        let why =
+            "it is empty; it may be in the middle of being written (to go back to all defaults, put a comment in it)";
         return Err(failed(why.into()));
     }
     match text.len() as u64 > LONGEST {

@@ -16,7 +16,7 @@ async fn a_new_server_without_a_feed_of_the_old_one_fails() {
     let settings = ["publish", "log=demo"];
     let mut second = place.next(&settings);
     second.ended(2).await;
-    second.says("`log` (here from another source), `news` (no such feed here), `chat.rust` (no such feed here).");
+    second.says("`log` (it has another source here), `news` (no such feed here), `chat.rust` (no such feed here).");
     second.says("--take-over-drop log,news,chat.rust");
     // One without chunks is no reason.
     assert!(!second.said().contains("silent"), "{}", second.said());

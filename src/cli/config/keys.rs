@@ -92,7 +92,7 @@ impl Settings<'_> {
                     None => Err(self.wrong(value.span().start, &format!("the list `{name}` holds texts and numbers"))),
                 })
                 .collect(),
-            DeValue::Array(_) => Err(self.wrong(at, &format!("`{name}` takes one value, and no list"))),
+            DeValue::Array(_) => Err(self.wrong(at, &format!("`{name}` takes one value, not a list"))),
             DeValue::Table(table) if of_feeds => table
                 .iter()
                 .map(|(feed, value)| match scalar(value.get_ref()) {
@@ -295,7 +295,7 @@ mod tests {
             ("check = true", "there is no setting `check`: --check is for the command line only"),
             ("listen = [\n'localhost:0',\n[1]]", "h3cast.toml:3: the list `listen` holds texts and numbers"),
             ("restart = 'yes'", "h3cast.toml:1: `restart` is true or false"),
-            ("count = [1, 2]", "`count` takes one value, and no list"),
+            ("count = [1, 2]", "`count` takes one value, not a list"),
             ("count = { log = 1 }", "`count` is not set by feeds"),
             ("count = 1979-05-27", "`count` takes a text or a number"),
             ("sources = 'demo'", "`sources` is a list of texts"),

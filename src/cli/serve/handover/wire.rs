@@ -30,7 +30,7 @@ use crate::{
 pub(super) const VERSION: u32 = 1;
 /// The longest message, in bytes: 100,000 keys of publications have some 20 MB.
 const LONGEST: u32 = 256 << 20;
-/// The longest message but one with publications, in bytes: the reason of a failure may name each of some 1,000 feeds.
+/// The longest message but one with publications, in bytes: the addresses and ids of servers, or the reason of a failure.
 const LONGEST_SHORT: u32 = 1 << 20;
 /// So many descriptors are sent at once, as the system allows (`SCM_MAX_FD`).
 const MOST_SOCKETS: usize = 253;
