@@ -108,6 +108,30 @@ fn systemd_is_told_of_the_start_and_of_the_stop() {
     assert_eq!(program.code(), Some(0));
 }
 
+/// Otherwise it would end a start that takes as long as another server's `--grace`.
+#[test]
+fn systemd_waits_on_for_a_server_that_waits_for_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (manager, mut command) = managed(&dir);
+    let control = dir.path().join("old.sock");
+    let old = std::os::unix::net::UnixListener::bind(&control).unwrap();
+    command.arg("--take-over").arg("--control").arg(&control);
+    let mut program = Program::new(dir, command);
+    assert_eq!(told(&manager), "STATUS=starting\n");
+    let (mut stream, _) = old.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.read_exact(&mut [0; "take-over\n".len()]).unwrap();
+    for text in
+        [r#"{"version":1,"pid":7,"listens":["127.0.0.1:1"],"stops":false}"#, r#"{"refused":null,"udp":[],"tcp":0}"#]
+    {
+        stream.write_all(&u32::try_from(text.len()).unwrap().to_be_bytes()).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+    }
+    assert_eq!(told(&manager), "STATUS=taking over from process 7\nEXTEND_TIMEOUT_USEC=60000000\n");
+    program.terminate();
+    assert_eq!(program.code(), Some(0));
+}
+
 /// The time now, as systemd compares it: the monotonic clock's, in microseconds.
 fn monotonic() -> i128 {
     match sd_notify::NotifyState::monotonic_usec_now().unwrap() {

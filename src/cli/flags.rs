@@ -9,22 +9,22 @@ use crate::{
     server::StartError,
 };
 
-/// Why the server did not start: a port that it needs may be `held`.
-pub(super) fn of_start(error: StartError, held: Option<&Holder>) -> anyhow::Error {
+/// Why a server did not start that was to `take_over` or not: a port that it needs may be `held`.
+pub(super) fn of_start(error: StartError, held: Option<&Holder>, take_over: bool) -> anyhow::Error {
     match error {
-        StartError::Listen(error) => of_listen(error, "--listen", held),
-        StartError::PlainHttp(error) => of_listen(error, "--http", held),
-        StartError::Redirect(error) => of_listen(error, "--redirect", held),
+        StartError::Listen(error) => of_listen(error, "--listen", held, take_over),
+        StartError::PlainHttp(error) => of_listen(error, "--http", held, take_over),
+        StartError::Redirect(error) => of_listen(error, "--redirect", held, take_over),
         StartError::Identity(error) => of_identity(error),
         StartError::NoTrustedProxy => anyhow!("--proxy-protocol needs --trust-proxy, with the address of the proxy"),
         error => error.into(),
     }
 }
 
-fn of_listen(error: ListenError, flag: &str, held: Option<&Holder>) -> anyhow::Error {
+fn of_listen(error: ListenError, flag: &str, held: Option<&Holder>, take_over: bool) -> anyhow::Error {
     match error {
         ListenError::InUse { address } => match held {
-            Some(holder) => anyhow!(holder.describe(address, flag)),
+            Some(holder) => anyhow!(holder.describe(address, flag, take_over)),
             None => anyhow!("{error} with {flag}"),
         },
         ListenError::NotLoopback { .. } => anyhow!("{error}, choose localhost:PORT or `off` for {flag}"),
@@ -97,7 +97,7 @@ mod tests {
     fn low_ports_need_a_right() {
         let told = |address: &str, kind: std::io::ErrorKind| {
             let error = super::ListenError::Bind { address: address.parse().unwrap(), source: kind.into() };
-            super::of_listen(error, "--listen", None).to_string()
+            super::of_listen(error, "--listen", None, false).to_string()
         };
         let denied = std::io::ErrorKind::PermissionDenied;
         assert!(told("0.0.0.0:443", denied).contains("CAP_NET_BIND_SERVICE"));

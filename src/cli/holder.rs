@@ -24,7 +24,7 @@ impl Holder {
         Self::at(address).await
     }
 
-    /// Whoever has an address.
+    /// Whoever has an address: of several, the one that serves, and not one that has handed over to it and drains.
     pub(super) async fn at(address: SocketAddr) -> Option<Self> {
         // It looks at every process.
         tokio::task::spawn_blocking(move || system::holder(address)).await.ok()?
@@ -38,15 +38,26 @@ impl Holder {
         self.listens
     }
 
-    /// What is wrong with an address that it has, and what to do.
-    pub(super) fn describe(&self, address: SocketAddr, flag: &str) -> String {
+    #[cfg(unix)]
+    pub(super) fn pid(&self) -> Option<i32> {
+        i32::try_from(self.pid).ok()
+    }
+
+    /// What is wrong with an address that it has, and what to do about it, also for a server that was to `take_over`.
+    pub(super) fn describe(&self, address: SocketAddr, flag: &str, take_over: bool) -> String {
         match (self.is_ours(), self.listens) {
             (true, false) => format!(
                 "{address} is still in use by another program ({self}), which lets its last clients leave: try again in a moment, or stop it"
             ),
-            (true, true) => format!(
-                "{address} is in use by another program ({self}): stop it, take over from it with --take-over, or choose another port with {flag}"
-            ),
+            (true, true) => {
+                let other = match take_over {
+                    true => "give its control socket with --control",
+                    false => "take over from it with --take-over",
+                };
+                format!(
+                    "{address} is in use by another program ({self}): stop it, choose another port with {flag}, or {other}"
+                )
+            }
             (false, _) => {
                 format!("{address} is in use by another program ({self}): stop it, or choose another port with {flag}")
             }
@@ -81,19 +92,38 @@ mod system {
         };
         let tcp: Vec<_> = ["tcp", "tcp6"].into_iter().flat_map(sockets).collect();
         let udp: Vec<_> = ["udp", "udp6"].into_iter().flat_map(sockets).collect();
-        let has = |pid: u32, inodes: &[u64]| {
-            let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-            entries.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|link| {
-                let inode = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']'));
-                inode.and_then(|inode| inode.parse().ok()).is_some_and(|inode| inodes.contains(&inode))
-            })
+        if tcp.is_empty() && udp.is_empty() {
+            return None;
+        }
+        let of = |pid: u32| {
+            let (mut listens, mut has) = (false, false);
+            for inode in sockets_of(pid) {
+                has |= udp.contains(&inode);
+                listens |= tcp.contains(&inode);
+                if listens {
+                    break;
+                }
+            }
+            let name = || Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned());
+            (listens || has).then(name)?.map(|name| Holder { pid, name, listens })
         };
         let processes = fs::read_dir("/proc").ok()?.flatten();
-        let mut pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
-        pids.find_map(|pid| {
-            let listens = has(pid, &tcp);
-            let name = || Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned());
-            (listens || has(pid, &udp)).then(name)?.map(|name| Holder { pid, name, listens })
+        let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+        best(pids.filter_map(of))
+    }
+
+    /// Of several that share a port: whoever listens over TCP, and a server of ours rather than who started it with its
+    /// sockets. One that was taken over has the others until it has drained.
+    pub(super) fn best(holders: impl Iterator<Item = Holder>) -> Option<Holder> {
+        holders.max_by_key(|holder| (holder.listens, holder.is_ours()))
+    }
+
+    /// The inodes of the sockets that a process has.
+    fn sockets_of(pid: u32) -> impl Iterator<Item = u64> {
+        let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| {
+            let link = fs::read_link(entry.path()).ok()?;
+            link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
         })
     }
 
@@ -132,6 +162,17 @@ mod system {
         use super::*;
 
         #[test]
+        fn of_several_the_one_that_serves_is_named() {
+            let holder = |pid, name: &str, listens| Holder { pid, name: name.into(), listens };
+            let (old, new) = (holder(7, "h3cast", false), holder(8, "h3cast", true));
+            let systemd = holder(1, "systemd", true);
+            for all in [[&systemd, &old, &new], [&new, &old, &systemd]] {
+                assert_eq!(best(all.into_iter().cloned()), Some(new.clone()));
+            }
+            assert_eq!(best([systemd.clone(), old].into_iter()), Some(systemd));
+        }
+
+        #[test]
         fn this_process_is_found_by_its_ports() {
             for host in ["127.0.0.1:0", "[::1]:0"] {
                 let (Ok(tcp), Ok(udp)) = (TcpListener::bind(host), UdpSocket::bind(host)) else { continue };
@@ -159,12 +200,15 @@ mod tests {
 
     #[test]
     fn what_to_do_depends_on_who_has_the_port() {
-        let described = |name: &str, listens| {
+        let described = |name: &str, listens, take_over| {
             let holder = Holder { pid: 7, name: name.into(), listens };
-            holder.describe("127.0.0.1:443".parse().unwrap(), "--listen")
+            holder.describe("127.0.0.1:443".parse().unwrap(), "--listen", take_over)
         };
-        assert!(described("nginx", true).contains("(nginx, process 7): stop it, or choose another port with --listen"));
-        assert!(described("h3cast", true).contains("--take-over"));
-        assert!(described("h3cast", false).contains("try again in a moment"));
+        let others = described("nginx", true, false);
+        assert!(others.contains("(nginx, process 7): stop it, or choose another port with --listen"), "{others}");
+        assert!(described("h3cast", true, false).contains("--take-over"));
+        let taken = described("h3cast", true, true);
+        assert!(taken.contains("--control") && !taken.contains("--take-over"), "{taken}");
+        assert!(described("h3cast", false, false).contains("try again in a moment"));
     }
 }

@@ -137,7 +137,7 @@ async fn serve(
     let patterns = prepared.families.iter().map(|family| family.pattern().to_owned());
     let shown: Vec<String> = shown.into_iter().chain(patterns).collect();
     let readers = auth::readers(&args, &shown);
-    let asked = TakeOverSettings::of(&args);
+    let (asked, take_over) = (TakeOverSettings::of(&args), args.takes_over());
     let app = App::new(prepared.feeds.clone(), identity.clone()).stopping(stop.clone());
     let families = std::mem::take(&mut prepared.families);
     let app = families.iter().cloned().fold(app, App::family);
@@ -161,7 +161,7 @@ async fn serve(
     let help = "Lines of the log that were left out, being too many of a kind; and lines of it, of the access log and the TLS key log, and pieces of standard output that could not be written.";
     let app = app.counter("h3cast_log_lines_dropped_total", help, || log::dropped() as f64);
     let (app, room) = resources.install(app);
-    let Some(changeover) = stop.run_until_cancelled(Changeover::find(&asked, app.estate())).await else {
+    let Some(changeover) = stop.run_until_cancelled(Changeover::find(&asked, app.estate(), &manager)).await else {
         return Ok(());
     };
     let mut changeover = changeover?;
@@ -187,7 +187,7 @@ async fn serve(
         Ok(server) => server,
         Err(error) => {
             let held = Holder::find(&error).await;
-            return Err(Failure::usage(flags::of_start(error, held.as_ref())));
+            return Err(Failure::usage(flags::of_start(error, held.as_ref(), take_over)));
         }
     };
     let mut control = changeover.listen().await?;

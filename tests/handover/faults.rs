@@ -44,6 +44,26 @@ async fn a_port_in_use_stays_an_error() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
+/// Also the old one has the UDP port, as long as it drains.
+#[tokio::test]
+async fn a_port_in_use_is_that_of_the_server_that_serves() {
+    let (place, mut first) = Process::first(&["publish", "--grace=60s", "--history=8M"]).await;
+    much(&place).await;
+    let _viewer = unread(&place).await;
+    let mut second = place.next(&["publish"]);
+    second.ready().await;
+    first.says("has taken over");
+    let mut rival = place.rival(&["publish", "--control=off"]);
+    rival.ended(2).await;
+    if cfg!(target_os = "linux") {
+        rival.says(&format!("is in use by another program (h3cast, process {})", second.pid()));
+        rival.says("take over from it with --take-over");
+    }
+    assert!(first.is_running());
+    first.kill();
+    second.stop().await;
+}
+
 #[tokio::test]
 async fn with_no_server_there_it_starts_from_scratch() {
     let (place, first) = Process::first(&["publish"]).await;

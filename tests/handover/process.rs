@@ -281,6 +281,10 @@ impl Process {
         child.wait().unwrap();
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).id()
+    }
+
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
     }

@@ -42,7 +42,7 @@ async fn one_that_stops_in_the_middle_of_a_history_is_waited_for() {
     // It reads nothing more, and that is more than what a socket takes.
     let mut second = place.stopped_at("take-over-part", &args).await;
     first.terminate();
-    first.until("it gives up", |first| first.said().contains("was told to stop in the meantime")).await;
+    first.until("it gives up", |first| first.said().contains("did not take over, and this one stops")).await;
     second.go_on();
     second.until("it waits", |second| second.said().contains("is about to end: waiting for that")).await;
     assert!(first.is_running() && second.is_running());

@@ -223,6 +223,14 @@ impl ServeArgs {
         None
     }
 
+    /// Whether it is to take over from another server.
+    pub(super) fn takes_over(&self) -> bool {
+        #[cfg(unix)]
+        return self.take_over;
+        #[cfg(not(unix))]
+        false
+    }
+
     /// How many threads are to serve, if that was said.
     pub(in crate::cli) fn workers(&self) -> Option<usize> {
         self.workers.map(usize::from)

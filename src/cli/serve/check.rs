@@ -67,7 +67,7 @@ pub(super) async fn identity(args: &ServeArgs) -> Result<Identity, Failure> {
 /// Whether a server can be built with these settings.
 pub(super) fn server(args: &ServeArgs, identity: Identity) -> Result<(), Failure> {
     let server = args.proxies.clone().apply(Server::builder(identity)).limits(args.limits.limits());
-    server.check().map_err(|error| Failure::usage(flags::of_start(error, None)))
+    server.check().map_err(|error| Failure::usage(flags::of_start(error, None, args.takes_over())))
 }
 
 /// What can be known without the files of tokens and certificates.

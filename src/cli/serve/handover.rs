@@ -19,7 +19,7 @@
 //! stop: otherwise both could end. A connection that ends without a word may be that of a server that was killed, or that
 //! stops: the new one asks at its socket, and serves once it has ended.
 //!
-//! An old server that ends before it has offered its sockets is no server: the new one waits until its ports are free.
+//! An old server that ends before it has offered its sockets no longer counts as one: the new one waits until its ports are free.
 //!
 //! A server that is told to stop while it hands over does that first. What can fail at the new one comes before *ready*,
 //! except for feeds that it lacks.
@@ -48,6 +48,7 @@ pub(super) use self::{dropped::Dropped, old::Yielding};
 use super::{
     args::ServeArgs,
     control::{self, Control, Where},
+    systemd::Manager,
 };
 use crate::{
     Listen, Server,
@@ -100,11 +101,13 @@ pub(super) struct Changeover {
     changing: Arc<Mutex<()>>,
     /// Whether this server's socket is another's now.
     left: Arc<AtomicBool>,
+    /// Told when this one waits for the old server.
+    manager: Manager,
 }
 
 impl Changeover {
     /// Finds the server that is to be taken over, if one is.
-    pub(super) async fn find(args: &TakeOverSettings, estate: Estate) -> Result<Self, Failure> {
+    pub(super) async fn find(args: &TakeOverSettings, estate: Estate, manager: &Manager) -> Result<Self, Failure> {
         let mut found = Self {
             estate,
             control: args.control.clone(),
@@ -113,6 +116,7 @@ impl Changeover {
             dropped: args.dropped.clone(),
             changing: Arc::default(),
             left: Arc::default(),
+            manager: manager.clone(),
         };
         if !args.take_over {
             return Ok(found);
@@ -128,7 +132,7 @@ impl Changeover {
         match Predecessor::find(sockets, named, |at| named || args.wants(at)).await? {
             Some((old, inherited)) => found.old = Some((old, Some(inherited))),
             None => {
-                leaving::wait(&args.listen, &args.handed).await;
+                manager.waiting("waiting for the ports", leaving::wait(&args.listen, &args.handed)).await;
                 info!("--take-over: no server of this user listens there: starting from scratch");
             }
         }
@@ -150,7 +154,10 @@ impl Changeover {
     /// nothing may fail. `None` if `stop` came before the old server may have stopped serving for this one.
     pub(super) async fn complete(&mut self, server: &Server, stop: &CancellationToken) -> Result<Option<()>, Failure> {
         let Some((old, _)) = self.old.take() else { return Ok((!stop.is_cancelled()).then_some(())) };
-        Box::pin(old.hand_over(&self.estate, &self.dropped, &server.addresses().udp, stop)).await
+        let status = format!("taking over from process {}", old.pid());
+        let taken = Box::pin(old.hand_over(&self.estate, &self.dropped, &server.addresses().udp, stop));
+        // It may be until the end of the old one.
+        self.manager.waiting(&status, taken).await
     }
 
     /// Waits while a server takes over from this one. No other begins to while what this gives is kept.

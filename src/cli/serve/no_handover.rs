@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     args::ServeArgs,
     control::{Control, Stream},
+    systemd::Manager,
 };
 use crate::{Server, app::estate::Estate, cli::Failure, server::ServerBuilder};
 
@@ -24,7 +25,7 @@ impl TakeOverSettings {
 pub(super) struct Changeover;
 
 impl Changeover {
-    pub(super) async fn find(_: &TakeOverSettings, _: Estate) -> Result<Self, Failure> {
+    pub(super) async fn find(_: &TakeOverSettings, _: Estate, _: &Manager) -> Result<Self, Failure> {
         Ok(Self)
     }
 

@@ -14,6 +14,9 @@ use tracing::{debug, warn};
 
 /// Messages that wait for systemd to take them. It takes them at once, or is gone.
 const WAITING: usize = 16;
+/// How long systemd waits on for a server that waits for another one, and how often it is told that it still does.
+const PATIENCE: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(20);
 /// How much longer than it should the server may take to stop, before systemd ends it.
 const OVERDUE: Duration = Duration::from_secs(15);
 
@@ -22,6 +25,7 @@ enum Message {
     Reloading,
     Stopping(Duration),
     Status(String),
+    Waiting(String),
     Alive,
 }
 
@@ -68,6 +72,21 @@ impl Manager {
     /// What it does, for `systemctl status`.
     pub(super) fn status(&self, status: &str) {
         self.send(Message::Status(status.to_owned()));
+    }
+
+    /// Waits for what may take longer than systemd gives a server to start (`TimeoutStartSec=`), as the end of another one:
+    /// systemd waits on as long as this does. Cancel safe if that is.
+    pub(super) async fn waiting<T>(&self, status: &str, event: impl Future<Output = T>) -> T {
+        let mut event = std::pin::pin!(event);
+        let mut due = interval(AGAIN);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut event => return done,
+                _ = due.tick() => self.send(Message::Waiting(status.to_owned())),
+            }
+        }
     }
 
     /// Reports that the server is alive, as often as the watchdog asks, as long as its workers run what is spawned: one
@@ -129,6 +148,10 @@ fn notify(message: &Message) -> std::io::Result<()> {
             let most = format!("EXTEND_TIMEOUT_USEC={most}");
             let status = NotifyState::Status("shutting down");
             sd_notify::notify(&[NotifyState::Stopping, status, NotifyState::Custom(&most)])
+        }
+        Message::Waiting(status) => {
+            let most = format!("EXTEND_TIMEOUT_USEC={}", PATIENCE.as_micros());
+            sd_notify::notify(&[NotifyState::Status(status), NotifyState::Custom(&most)])
         }
         Message::Status(status) => sd_notify::notify(&[NotifyState::Status(status)]),
         Message::Alive => sd_notify::notify(&[NotifyState::Watchdog]),

@@ -8,20 +8,23 @@ use std::{
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
+use super::process::Process;
 use crate::{Listen, cli::holder::Holder};
 
-/// How often to see who has a port.
-const EVERY: Duration = Duration::from_millis(50);
+/// How long until the next look at who has a port, at first and at most: each goes through all processes. The end of one
+/// that has it is noticed at once.
+const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(1);
 /// How long a server may still accept connections after it has closed its control socket. One that does after that has
 /// none, and is not on its way out.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// Waits until the ports are free that another server still has which ends (Linux; elsewhere it is not known who has
-/// them). Nothing happens to those that any other program has: that they are in use is reported when they are bound.
+/// Waits until a server that is shutting down frees the ports (Linux; elsewhere it is not known who has them). Ports of
+/// any other program are not waited for: that they are in use is reported when they are bound.
 pub(super) async fn wait(listen: &[Listen], handed: &[SocketAddr]) {
     let wanted: Vec<_> = listen.iter().flat_map(addresses).filter(|at| !handed.contains(at)).collect();
     let begun = Instant::now();
-    let mut is_told = false;
+    let (mut is_told, mut pause) = (false, SHORTEST);
     for at in wanted {
         while let Some(holder) = Holder::at(at).await.filter(Holder::is_ours) {
             if holder.listens() && begun.elapsed() > CLOSING {
@@ -31,7 +34,12 @@ pub(super) async fn wait(listen: &[Listen], handed: &[SocketAddr]) {
                 warn!("--take-over: {holder} still has {at} and is about to end: waiting for that");
                 is_told = true;
             }
-            sleep(EVERY).await;
+            let process = Process::find(holder.pid());
+            tokio::select! {
+                Ok(()) = process.ended() => {}
+                // It may free the port before it ends.
+                () = sleep(pause) => pause = (pause * 2).min(LONGEST),
+            }
         }
     }
 }

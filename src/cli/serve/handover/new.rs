@@ -94,7 +94,7 @@ impl Predecessor {
                 Err(error) if is_gone(&error) => continue,
                 Err(error) if named => return Err(failed(error)),
                 Err(error) => {
-                    warn!("--take-over: the server at {} does not say what it is: {error}", path.display());
+                    warn!("--take-over: the server at {} does not identify itself: {error}", path.display());
                     continue;
                 }
             };
@@ -144,6 +144,10 @@ impl Predecessor {
         Ok((Self { stream, path, pid: about.pid, process }, about))
     }
 
+    pub(in crate::cli::serve) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Has it offer its sockets.
     async fn choose(mut self) -> io::Result<(Self, Inherited)> {
         let stream = self.stream.get_mut();
@@ -173,6 +177,9 @@ impl Predecessor {
             }
             Refused::Other(error) => Failure::running(anyhow::anyhow!(
                 "--take-over: process {pid} did not hand over, and keeps serving: {error}"
+            )),
+            Refused::Unknown(error) => Failure::running(anyhow::anyhow!(
+                "--take-over: process {pid} did not hand over, and may have ended: {error}"
             )),
         })?;
         let Some(outcome) = taken else { return Ok(None) };

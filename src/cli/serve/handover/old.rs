@@ -122,7 +122,10 @@ impl Yielding {
             return;
         };
         if let Err(error) = Box::pin(self.hand_over(stream)).await {
-            return warn!("a new server did not take over, this one keeps serving: {error}");
+            return match self.stop.is_cancelled() {
+                true => warn!("a new server did not take over, and this one stops: {error}"),
+                false => warn!("a new server did not take over, this one keeps serving: {error}"),
+            };
         }
         self.left.store(true, Ordering::Release);
         // No longer for load balancers: the ports are served.
@@ -191,7 +194,11 @@ impl Yielding {
         let (last, error, held) = match (given, held) {
             (Some(Ok(udp)), Some(held)) => return Ok(Successor { other, pid, ready: Ready { udp, offer, held } }),
             (Some(Err(error)), held) => (ToNew::Refused { why: error.to_string() }, error, held),
-            (_, held) => (ToNew::Stops, io::Error::other("this server was told to stop in the meantime"), held),
+            (_, held) => (
+                ToNew::Stops,
+                io::Error::other("it did not have everything in time after this server was told to stop"),
+                held,
+            ),
         };
         let _ = timeout(TELLING, other.tell(&last)).await;
         // Dropped without having been given up, publishers publish on.

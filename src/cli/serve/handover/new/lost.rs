@@ -31,7 +31,10 @@ pub(super) enum Trouble {
 /// Why a server is not taken over.
 pub(super) enum Refused {
     Lacking(Lacking),
+    /// It keeps serving.
     Other(io::Error),
+    /// Whether it still serves cannot be seen.
+    Unknown(io::Error),
 }
 
 impl From<io::Error> for Trouble {
@@ -51,11 +54,11 @@ impl Predecessor {
         let ending = async {
             match trouble {
                 // Only then it has not published on.
-                Trouble::Ended => self.end().await.map(|()| Outcome::Ended(state)).map_err(Refused::Other),
+                Trouble::Ended => self.end().await.map(|()| Outcome::Ended(state)),
                 Trouble::Stops => {
                     warn!("process {} was told to stop before it had handed over: waiting for its end", self.pid);
                     // Two servers must not read one socket.
-                    self.process.ended().await.map(|()| Outcome::Ended(None)).map_err(Refused::Other)
+                    self.process.ended().await.map(|()| Outcome::Ended(None)).map_err(Refused::Unknown)
                 }
                 Trouble::Lacking(lacking) => Err(Refused::Lacking(lacking)),
                 Trouble::Other(error) => Err(Refused::Other(error)),
@@ -65,25 +68,25 @@ impl Predecessor {
     }
 
     /// Waits for the end of a server that has closed the connection without a word: it was killed, or stops and could not
-    /// say so. An error if it keeps serving.
-    async fn end(&self) -> io::Result<()> {
+    /// say so. An error if it keeps serving, or if that cannot be seen.
+    async fn end(&self) -> Result<(), Refused> {
         let begun = Instant::now();
-        while self.process.runs()? {
+        while self.process.runs().map_err(Refused::Unknown)? {
             match within(GLANCE, Self::ask(&self.path)).await {
                 Ok((_, about)) if about.pid == self.pid && !about.stops => {
-                    return Err(io::Error::other("it closed the connection"));
+                    return Err(Refused::Other(io::Error::other("it closed the connection")));
                 }
                 // It has closed its socket too, or another server has its place.
                 Ok(_) => break,
                 Err(error) if is_gone(&error) => break,
-                Err(error) if begun.elapsed() > ENDING => return Err(error),
+                Err(error) if begun.elapsed() > ENDING => return Err(Refused::Unknown(error)),
                 Err(_) => sleep(PAUSE).await,
             }
         }
-        if self.process.runs()? {
+        if self.process.runs().map_err(Refused::Unknown)? {
             warn!("process {} closed the connection and is about to end: waiting for that", self.pid);
         }
-        self.process.ended().await
+        self.process.ended().await.map_err(Refused::Unknown)
     }
 }
 
