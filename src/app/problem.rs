@@ -15,6 +15,8 @@ pub(super) struct Problem {
     refusal: Option<Refusal>,
     /// What a publication has written so far.
     published: Option<serde_json::Value>,
+    /// More may have been published than is known here.
+    in_doubt: bool,
 }
 
 /// What `WWW-Authenticate` names as wrong with a token (RFC 6750 §3.1).
@@ -31,6 +33,8 @@ pub(super) enum Challenge {
 #[derive(Serialize)]
 struct Written<'a> {
     detail: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    in_doubt: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     published: Option<&'a serde_json::Value>,
     status: u16,
@@ -48,7 +52,7 @@ impl Problem {
             // Where a limit is the reason, it is counted where that is found.
             _ => None,
         };
-        Self { status, detail, challenge: Challenge::None, refusal, published: None }
+        Self { status, detail, challenge: Challenge::None, refusal, published: None, in_doubt: false }
     }
 
     /// Counted as that, and not as what its status says.
@@ -68,7 +72,14 @@ impl Problem {
     /// The same with what the publication that it ends has written, for clients that continue it (an extension member,
     /// RFC 9457 §3.2).
     pub(super) fn published(self, published: serde_json::Value) -> Self {
-        Self { published: Some(published), ..self }
+        // What may be too little is not stated: a client would send the rest twice.
+        Self { published: Some(published).filter(|_| !self.in_doubt), ..self }
+    }
+
+    /// The same where more may have been published than is known here.
+    pub(super) fn in_doubt(self) -> Self {
+        let detail = format!("{}; it is not known whether more was published", self.detail);
+        Self { in_doubt: true, detail, ..self }
     }
 
     pub(super) fn bad(detail: String) -> Self {
@@ -79,6 +90,7 @@ impl Problem {
     pub(super) fn text(&self) -> String {
         let written = Written {
             detail: &self.detail,
+            in_doubt: self.in_doubt,
             published: self.published.as_ref(),
             status: self.status.as_u16(),
             title: self.status.canonical_reason().unwrap_or("Error"),

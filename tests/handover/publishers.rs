@@ -142,6 +142,44 @@ async fn one_over_webtransport_comes_back_and_continues() {
     second.stop().await;
 }
 
+/// Its session ends while there is nothing to publish, so nothing is in doubt.
+#[tokio::test]
+async fn one_over_webtransport_waits_for_input_through_two_handovers() {
+    let (place, mut first) = Process::first(&["publish"]).await;
+    let (mut viewer, mut seen) = (viewer(&place), Vec::new());
+    let mut publish = tokio::process::Command::new(env!("CARGO_BIN_EXE_h3cast"))
+        .args(["publish", "--webtransport", "--json", "--cacert"])
+        .arg(place.folder().join("certs/cert.pem"))
+        .arg(place.uri("/stream").to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut stdin = publish.stdin.take().unwrap();
+    stdin.write_all(b"one\n").await.unwrap();
+    read(&mut viewer, &mut seen, 4).await;
+    let mut second = place.next(&["publish"]);
+    second.ready().await;
+    first.ended(0).await;
+    // It has come back, and has opened no stream.
+    let is_back = async { while !get(&place, "/metrics").await.contains("\nh3cast_sessions 1\n") {} };
+    soon("its session", is_back).await;
+    let mut third = place.next(&["publish"]);
+    third.ready().await;
+    second.ended(0).await;
+    stdin.write_all(b"two\n").await.unwrap();
+    drop(stdin);
+    let ended = soon("it is published", publish.wait_with_output()).await.unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.success(), "{told}");
+    read(&mut viewer, &mut seen, 8).await;
+    assert_eq!(String::from_utf8(seen).unwrap(), "one\ntwo\n");
+    drop(viewer);
+    third.stop().await;
+}
+
 /// Otherwise viewers of the old server would have chunks that the new one does not, or has with other bytes.
 #[tokio::test]
 async fn nothing_is_published_while_the_new_server_has_the_feeds() {

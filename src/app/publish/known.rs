@@ -1,6 +1,9 @@
 //! What has been published under which key, so that a publication that is sent again continues where it was.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use http::StatusCode;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +31,8 @@ pub(super) struct PublicationRequest {
     key: Option<Key>,
     skip: u64,
     run: Run,
+    /// A chunk was sent to where the feed is stored, and it is not known whether it is stored.
+    in_doubt: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -86,7 +91,13 @@ impl Ledger {
     pub(super) async fn begin(self: &Arc<Self>, said: Said<'_>) -> Result<PublicationRequest, Problem> {
         let offset = said.offset.unwrap_or_default();
         let Some(key) = &said.key else {
-            return Ok(PublicationRequest { known: self.clone(), key: None, skip: 0, run: Run::default() });
+            return Ok(PublicationRequest {
+                known: self.clone(),
+                key: None,
+                skip: 0,
+                run: Run::default(),
+                in_doubt: AtomicBool::default(),
+            });
         };
         let id = KeyId::of(said.feed, said.owner.as_ref(), key);
         loop {
@@ -96,7 +107,13 @@ impl Ledger {
                     let prefix = said.owner.map(Owner::prefix).unwrap_or_default();
                     let key = Key { id, name: format!("{prefix}{}/{key}", said.feed) };
                     let skip = progress.bytes - offset;
-                    return Ok(PublicationRequest { known: self.clone(), key: Some(key), skip, run });
+                    return Ok(PublicationRequest {
+                        known: self.clone(),
+                        key: Some(key),
+                        skip,
+                        run,
+                        in_doubt: AtomicBool::default(),
+                    });
                 }
             }
         }
@@ -155,6 +172,15 @@ impl PublicationRequest {
 
     pub(super) fn progress(&self) -> Extent {
         *self.run.progress()
+    }
+
+    /// Whether more may be published than its progress says.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_in_doubt(&self, in_doubt: bool) {
+        self.in_doubt.store(in_doubt, Ordering::Relaxed);
     }
 
     pub(super) fn add(&self, cursor: Cursor, bytes: usize) {

@@ -21,6 +21,9 @@ use crate::{
     source::chunker::{Chunker, Chunking},
 };
 
+/// How long a chunk that is on its way to where its feed is stored may take to arrive once the publication has ended.
+const LAST_CHUNK: Duration = Duration::from_secs(2);
+
 /// Publishes pieces as they come, to their end.
 pub(super) async fn publish(
     publications: &Publications,
@@ -56,6 +59,8 @@ pub(super) async fn publish(
     let replaced = publication.replaced();
     let feed_ended = publisher.ended();
     let right_ended = decided.until_ended();
+    // The chunk on its way is the last one.
+    let is_over = AtomicBool::new(false);
     let published = async {
         // Bytes that are kept already: when they came before, the body was cut otherwise.
         let mut kept = 0;
@@ -65,7 +70,14 @@ pub(super) async fn publish(
                 chunk.advance(kept);
                 // Noted at once: what takes the feed over must know of each chunk whose it is.
                 let note = |receipt: Receipt| publication.add(receipt.cursor, receipt.size);
-                kept = publisher.publish_noted(chunk.clone(), || publication.id(), note).await?.size;
+                // What is stored elsewhere may be stored though nobody has said so.
+                publication.set_in_doubt(publisher.is_shared());
+                let receipt = publisher.publish_noted(chunk.clone(), || publication.id(), note).await;
+                publication.set_in_doubt(receipt.as_ref().is_err_and(may_be_stored));
+                kept = receipt?.size;
+                if is_over.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
             }
             kept -= chunk.len();
         }
@@ -80,14 +92,23 @@ pub(super) async fn publish(
             std::future::pending().await
         }
     };
-    // None of them waits for a client that sends nothing, nor for room in the feed.
-    let done = tokio::select! {
-        biased;
-        () = replaced.cancelled() => Err(Broken::Replaced),
-        () = feed_ended => Err(Broken::Ended),
-        () = silent => Err(Broken::Silent),
-        () = right_ended => Err(Broken::Expired),
-        done = published => done,
+    let done = {
+        let mut published = pin!(published);
+        // None of them waits for a client that sends nothing, nor for room in the feed.
+        let done = tokio::select! {
+            biased;
+            () = replaced.cancelled() => Err(Broken::Replaced),
+            () = feed_ended => Err(Broken::Ended),
+            () = silent => Err(Broken::Silent),
+            () = right_ended => Err(Broken::Expired),
+            done = &mut published => done,
+        };
+        // How much was published is stated: it must be true of a chunk on its way, too.
+        if matches!(done, Err(Broken::Ended | Broken::Expired)) && publication.is_in_doubt() {
+            is_over.store(true, Ordering::Relaxed);
+            let _ = tokio::time::timeout(LAST_CHUNK, published).await;
+        }
+        done
     };
     let Err(broken) = done else { return Ok(()) };
     // A client with a key comes back, and its line is not torn. Without one, nobody brings the rest.
@@ -95,14 +116,15 @@ pub(super) async fn publish(
         let rest = chunks.rest();
         if !rest.is_empty() {
             let size = rest.len();
-            if let Ok(cursor) = publisher.publish(rest).await {
-                publication.add(cursor, size);
+            match publisher.publish(rest).await {
+                Ok(cursor) => publication.add(cursor, size),
+                Err(error) => publication.set_in_doubt(may_be_stored(&error)),
             }
         }
     }
     let progress = publication.progress();
     let so_far = progress.bytes;
-    Err(match broken {
+    let problem = match broken {
         Broken::Replaced => {
             let text = "another request goes on with the publication of this Idempotency-Key";
             Problem::new(StatusCode::CONFLICT, text.into())
@@ -119,6 +141,7 @@ pub(super) async fn publish(
             let hint = match (publications.is_ending(), publication.is_known()) {
                 (false, _) => "",
                 (true, true) => "; send it again under the same Idempotency-Key",
+                (true, false) if publication.is_in_doubt() => "",
                 (true, false) => "; send the rest in a new request",
             };
             let text = format!("{}: {so_far} bytes were published{last}{hint}", publications.why_ended());
@@ -137,7 +160,16 @@ pub(super) async fn publish(
             debug!(%error, "a publication broke off");
             Problem::bad(format!("the body broke off: {so_far} bytes were published"))
         }
+    };
+    Err(match publication.is_in_doubt() {
+        true => problem.in_doubt(),
+        false => problem,
     })
+}
+
+/// Whether a chunk may be stored all the same.
+fn may_be_stored(error: &PublishError) -> bool {
+    !matches!(error, PublishError::Ended | PublishError::TooLarge { .. })
 }
 
 /// A time, for people.

@@ -16,7 +16,7 @@ use crate::{
         ClientError, Connection, PublishError, PublishEvent, Published, Token, Trust,
         retry::{self, Retry},
     },
-    webtransport::{RecvStream, SendStream, StreamError},
+    webtransport::{Closed, RecvStream, SendStream, SessionError, StreamError},
 };
 
 /// How much of what was sent last is kept, in bytes: more than a server takes before it publishes it.
@@ -87,14 +87,19 @@ struct Refusal {
     status: u16,
     /// What it has of the stream.
     published: Option<Published>,
+    /// It may have more of it than it knows.
+    #[serde(default)]
+    in_doubt: bool,
 }
 
 /// Why a stream did not come to its end.
 enum Broken {
     /// The server has ended it, and states what it has of it, if it took anything.
     Refused(PublishError, Option<Published>),
-    /// There was no stream yet.
+    /// There was no session yet.
     Unopened(ClientError),
+    /// The session was lost before anything was sent on a stream of it, so nothing is in doubt.
+    Idle(PublishError),
     /// Nothing helps, or nothing is known.
     Failed(Failure),
 }
@@ -127,6 +132,7 @@ pub(super) async fn publish(
             Err(Broken::Failed(failure)) => return Err(failure),
             Err(Broken::Unopened(error)) if comes_back && !error.is_final() => error.into(),
             Err(Broken::Unopened(error)) => return Err(refused(error)),
+            Err(Broken::Idle(error)) => error,
             Err(Broken::Refused(error, published)) => {
                 let is_known = published.is_some();
                 if let Some(published) = published {
@@ -181,6 +187,14 @@ fn refused(error: ClientError) -> Failure {
     }
 }
 
+/// A session that ended, as what interrupts a publication.
+fn lost(SessionError(closed): SessionError) -> PublishError {
+    PublishError::Client(match closed {
+        Closed::ConnectionLost(error) => error.into(),
+        closed => ClientError::RequestBody(Box::new(SessionError(closed))),
+    })
+}
+
 /// Publishes over one stream: what was sent before it and is not known to be published, and then what comes.
 async fn over_session<S>(
     uri: &Uri,
@@ -204,7 +218,7 @@ where
     if sent.pieces.is_empty() {
         pieces.as_mut().peek().await;
     }
-    let (send, recv) = session.open_bi().await.map_err(Failure::running)?;
+    let (send, recv) = session.open_bi().await.map_err(|error| Broken::Idle(lost(error)))?;
     let published = stream_out(send, recv, pieces, sent).await?;
     drop(session);
     connection.close().await;
@@ -265,9 +279,13 @@ where
     if let Ok(published) = serde_json::from_slice(&answer) {
         return Ok(published);
     }
-    let Refusal { detail, status, published } = serde_json::from_slice(&answer).map_err(senseless)?;
+    let Refusal { detail, status, published, in_doubt } = serde_json::from_slice(&answer).map_err(senseless)?;
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    Err(Broken::Refused(PublishError::Answered { status, detail, retry_after: None }, published))
+    let error = PublishError::Answered { status, detail, retry_after: None };
+    if in_doubt {
+        return Err(Broken::Failed(failure(error)));
+    }
+    Err(Broken::Refused(error, published))
 }
 
 async fn read_answer(mut recv: RecvStream) -> Result<Vec<u8>, StreamError> {
