@@ -1,6 +1,9 @@
 //! The program as its users run it.
 #![cfg(feature = "cli")]
 
+mod documented;
+mod settings;
+
 use std::{
     io::{BufRead, BufReader, Read},
     net::TcpListener,
@@ -295,36 +298,6 @@ fn what_is_not_built_in_is_not_named() {
     }
 }
 
-#[test]
-fn every_flag_has_an_environment_variable() {
-    let dir = tempfile::tempdir().unwrap();
-    let child = h3cast(dir.path(), &[])
-        .env("H3CAST_LISTEN", "127.0.0.1:0,[::1]:0")
-        .env("H3CAST_HTTP", "off")
-        .env("H3CAST_COUNT", "2")
-        .env("H3CAST_INTERVAL", "1ms")
-        .env("H3CAST_CERTS", "elsewhere")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let server = Running::ready(child);
-    assert!(server.url.starts_with("https://127.0.0.1:"), "{}", server.url);
-    assert!(server.announced.contains("https://[::1]:"), "{}", server.announced);
-    assert!(!server.announced.contains("http://"), "{}", server.announced);
-    let got = output(dir.path(), &["get", "--certs", "elsewhere", &format!("{}stream", server.url)]);
-    assert_eq!(text(&got.stdout), "data chunk #0\ndata chunk #1\n");
-    let help = text(&output(dir.path(), &["serve", "--help"]).stdout);
-    for flag in help.lines().map(str::trim).filter(|line| line.starts_with("--")) {
-        let name = flag.trim_start_matches("--").split([' ', '[']).next().unwrap();
-        // What one run is for is no setting.
-        assert!(
-            name == "check" || help.contains(&format!("H3CAST_{}", name.to_uppercase().replace('-', "_"))),
-            "{name}"
-        );
-    }
-}
-
 #[cfg(unix)]
 #[test]
 fn a_browser_is_started_with_the_flags_or_the_command_is_printed() {
@@ -363,152 +336,4 @@ fn a_browser_is_started_with_the_flags_or_the_command_is_printed() {
     assert_eq!((got.status.code(), text(&got.stdout).as_str()), (Some(1), ""));
     assert!(text(&got.stderr).contains(&told), "{}", text(&got.stderr));
     assert!(!dir.path().join("called").exists());
-}
-
-/// docs/security.md has one row for each flag under *Limits*, with its variable and its default, and names every
-/// setting of `Limits`, every reason for a refusal, and no metric that there is not.
-#[test]
-fn every_limit_is_documented() {
-    let document = include_str!("../docs/security.md");
-    let help = text(&output(Path::new("."), &["serve", "--help"]).stdout);
-    let (_, limits) = help.split_once("\nLimits:\n").expect("a heading");
-    // Up to the next heading.
-    let limits = limits.lines().take_while(|line| line.is_empty() || line.starts_with(' ')).collect::<Vec<_>>();
-    let limits = limits.join("\n");
-    let mut flags: Vec<_> = limits.split("\n      --").collect();
-    flags[0] = flags[0].trim_start().trim_start_matches("--");
-    let rows: Vec<Vec<_>> = (document.lines().filter(|line| line.starts_with("| `--")))
-        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect())
-        .collect();
-    for flag in &flags {
-        let words = flag.split_whitespace().collect::<Vec<_>>().join(" ");
-        let name = format!("--{}", words.split(' ').next().unwrap());
-        let part = |begin: &str, end: char| {
-            let (_, rest) = words.split_once(begin).unwrap_or_else(|| panic!("{name} has no {begin}"));
-            rest.split(end).next().unwrap().to_owned()
-        };
-        let row = rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("no row for {name}"));
-        assert_eq!((row[1], row[4]), (&*part("[env: ", '='), &*part("[default: ", ']')), "{name}");
-        assert_eq!(row.len(), 7, "{name}");
-    }
-    assert_eq!(flags.len(), rows.len(), "a row for each flag, and no other");
-
-    let settings = include_str!("../crates/transport/src/limits.rs").split("    pub fn ").skip(1);
-    for setting in settings.map(|rest| rest.split('(').next().unwrap()) {
-        assert!(document.contains(&format!("`Limits::{setting}`")), "Limits::{setting}");
-    }
-    for reason in h3cast::admission::Refusal::ALL {
-        assert!(document.contains(&format!("`{}`", reason.as_str())), "the reason {}", reason.as_str());
-    }
-    // Its table of metrics is compared with what is exported by tests/foreign/test_metrics.py.
-    let metrics = include_str!("../docs/operations.md");
-    let named = document.split('`').filter(|word| word.starts_with("h3cast_"));
-    for metric in named.map(|word| word.split('{').next().unwrap()) {
-        assert!(metrics.contains(&format!("`{metric}")), "{metric}");
-    }
-}
-
-#[test]
-fn a_file_of_settings_is_served_and_checked() {
-    let dir = tempfile::tempdir().unwrap();
-    let write = |text: &str| std::fs::write(dir.path().join("h3cast.toml"), text).unwrap();
-    write("sources = [\"first=demo\", \"second=demo\"]\nlisten = \"localhost:0\"\nhttp = \"off\"\ncount = 3\n");
-    let checked = output(dir.path(), &["serve", "--config", "h3cast.toml", "--check"]);
-    assert_eq!((checked.status.code(), text(&checked.stdout)), (Some(0), "h3cast.toml: ok\n".into()));
-    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["h3cast.toml"], "a check writes nothing");
-    for (arguments, expected) in [
-        (&["--config", "h3cast.toml"] as &[&str], &["/stream/first", "/stream/second"] as &[&str]),
-        // What stands on the command line takes the place of the file's.
-        (&["serve", "--config=h3cast.toml", "third=demo"], &["/stream/third"]),
-    ] {
-        let running = Running::start(dir.path(), arguments);
-        for feed in ["/stream/first", "/stream/second", "/stream/third"] {
-            assert_eq!(running.announced.contains(feed), expected.contains(&feed), "{}", running.announced);
-        }
-    }
-
-    for (settings, expected) in [
-        ("count = 1\nlisten = \"nowhere\"", "h3cast.toml:2: invalid value 'nowhere' for '--listen <ADDR:PORT>'"),
-        (
-            "count = 1\nrestart = true\nper-viewer = true",
-            "h3cast.toml:3: the argument '--per-viewer' cannot be used with",
-        ),
-        ("count = 1\ncert = \"missing.pem\"\nkey = \"missing.pem\"", "h3cast.toml:2: cannot read missing.pem"),
-        ("count = 1\ncert = \"missing.pem\"", "h3cast.toml:2: `cert` needs --key <PEM> as well"),
-        ("\ntokens = \"missing.txt\"", "h3cast.toml:2: --tokens: cannot read missing.txt"),
-        ("\nstatic = \"missing\"", "h3cast.toml:2: missing is no folder"),
-        ("sources = [\"log=file:missing.log\"]", "cannot start the feed `log`: cannot read missing.log"),
-        ("\npublic = \"log\"", "h3cast.toml:2: --public has no effect"),
-        ("sources = [\"a=demo\", \"a=demo\"]", "two sources have the same name"),
-        ("sources = [\n\"b=demo\",\n\"a=frob:x\"]", "h3cast.toml:3: invalid value 'a=frob:x'"),
-        ("proxy-protocol = \"tls\"", "h3cast.toml:1: `proxy-protocol` needs --trust-proxy"),
-        ("listne = 1", "there is no setting `listne`: `listen` is one"),
-    ] {
-        write(settings);
-        let refused = output(dir.path(), &["serve", "--config", "h3cast.toml", "--check"]);
-        let error = text(&refused.stderr);
-        assert_eq!(refused.status.code(), Some(2), "{settings}: {error}");
-        assert!(error.contains(expected), "{settings}: {error}");
-    }
-    // A flag of the command line is not in the file.
-    write("public = \"log\"");
-    let refused = output(dir.path(), &["serve", "--config", "h3cast.toml", "--check", "--tokens", "missing.txt"]);
-    assert!(text(&refused.stderr).contains("h3cast: --tokens: cannot read missing.txt"), "{}", text(&refused.stderr));
-    let refused = output(dir.path(), &["serve", "--config", "elsewhere.toml", "--check"]);
-    assert!(text(&refused.stderr).contains("cannot read elsewhere.toml"), "{}", text(&refused.stderr));
-}
-
-#[cfg(unix)]
-#[test]
-fn a_file_of_settings_that_others_can_read_or_change_is_warned_of() {
-    use std::os::unix::fs::PermissionsExt;
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("h3cast.toml");
-    let warned = |settings: &str, mode| {
-        std::fs::write(&file, settings).unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-        let checked = output(dir.path(), &["serve", "--config", "h3cast.toml", "--check"]);
-        assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
-        text(&checked.stderr)
-    };
-    let secret = "sources = [\"publish\"]\npublish-token = \"geheim-and-long-enough\"\n";
-    let warning = warned(secret, 0o644);
-    assert!(warning.contains("every user of this machine can read the secrets in h3cast.toml"), "{warning}");
-    assert!(!warning.contains("geheim"), "{warning}");
-    assert_eq!(warned(secret, 0o600), "");
-    assert_eq!(warned("count = 1\n", 0o644), "");
-    assert!(warned("count = 1\n", 0o646).contains("can replace what is in h3cast.toml: chmod o-w h3cast.toml"));
-}
-
-/// What the documents say to run on the internet, and in a file: a server would start with it.
-#[test]
-fn what_the_documents_start_on_the_internet_can_be_started() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("tokens.txt"), "read=* publish=* name=alice a-token-of-16-characters\n").unwrap();
-    let readme = include_str!("../README.md");
-    let (_, command) = readme.split_once("\nh3cast serve 'chat.*=publish' --listen 0.0.0.0:443").expect("the command");
-    let command = command.split("\n```").next().unwrap().replace("\\\n", " ");
-    let words = command.split_whitespace();
-    let arguments: Vec<_> = ["serve", "chat.*=publish", "--listen", "0.0.0.0:443"].into_iter().chain(words).collect();
-    let checked = output(dir.path(), &[&arguments[..], &["--check"]].concat());
-    assert_eq!((checked.status.code(), text(&checked.stdout)), (Some(0), "ok\n".into()), "{}", text(&checked.stderr));
-
-    let operations = include_str!("../docs/operations.md");
-    let (_, settings) = operations.split_once("\n```toml\n").expect("the settings");
-    let settings = settings.split("\n```").next().unwrap().replace("/etc/h3cast/tokens", "tokens.txt");
-    std::fs::write(dir.path().join("h3cast.toml"), settings).unwrap();
-    let checked = output(dir.path(), &["serve", "--config", "h3cast.toml", "--check"]);
-    assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
-}
-
-#[test]
-fn a_misspelt_variable_is_warned_of() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_h3cast"));
-    command.current_dir(dir.path()).env("H3CAST_LISTN", "localhost:1").args(["serve", "--check"]);
-    let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("H3CAST_LISTN is not a setting, and has no effect: H3CAST_LISTEN is one"), "{text}");
 }

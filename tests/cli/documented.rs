@@ -1,0 +1,100 @@
+//! What the documents and `--help` say, compared with the program.
+
+use std::{path::Path, process::Stdio};
+
+use super::{Running, h3cast, output, text};
+
+#[test]
+fn every_flag_has_an_environment_variable() {
+    let dir = tempfile::tempdir().unwrap();
+    let child = h3cast(dir.path(), &[])
+        .env("H3CAST_LISTEN", "127.0.0.1:0,[::1]:0")
+        .env("H3CAST_HTTP", "off")
+        .env("H3CAST_COUNT", "2")
+        .env("H3CAST_INTERVAL", "1ms")
+        .env("H3CAST_CERTS", "elsewhere")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let server = Running::ready(child);
+    assert!(server.url.starts_with("https://127.0.0.1:"), "{}", server.url);
+    assert!(server.announced.contains("https://[::1]:"), "{}", server.announced);
+    assert!(!server.announced.contains("http://"), "{}", server.announced);
+    let got = output(dir.path(), &["get", "--certs", "elsewhere", &format!("{}stream", server.url)]);
+    assert_eq!(text(&got.stdout), "data chunk #0\ndata chunk #1\n");
+    let help = text(&output(dir.path(), &["serve", "--help"]).stdout);
+    for flag in help.lines().map(str::trim).filter(|line| line.starts_with("--")) {
+        let name = flag.trim_start_matches("--").split([' ', '[']).next().unwrap();
+        // What one run is for is no setting.
+        assert!(
+            name == "check" || help.contains(&format!("H3CAST_{}", name.to_uppercase().replace('-', "_"))),
+            "{name}"
+        );
+    }
+}
+
+/// docs/security.md has one row for each flag under *Limits*, with its variable and its default, and names every
+/// setting of `Limits`, every reason for a refusal, and no metric that there is not.
+#[test]
+fn every_limit_is_documented() {
+    let document = include_str!("../../docs/security.md");
+    let help = text(&output(Path::new("."), &["serve", "--help"]).stdout);
+    let (_, limits) = help.split_once("\nLimits:\n").expect("a heading");
+    // Up to the next heading.
+    let limits = limits.lines().take_while(|line| line.is_empty() || line.starts_with(' ')).collect::<Vec<_>>();
+    let limits = limits.join("\n");
+    let mut flags: Vec<_> = limits.split("\n      --").collect();
+    flags[0] = flags[0].trim_start().trim_start_matches("--");
+    let rows: Vec<Vec<_>> = (document.lines().filter(|line| line.starts_with("| `--")))
+        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect())
+        .collect();
+    for flag in &flags {
+        let words = flag.split_whitespace().collect::<Vec<_>>().join(" ");
+        let name = format!("--{}", words.split(' ').next().unwrap());
+        let part = |begin: &str, end: char| {
+            let (_, rest) = words.split_once(begin).unwrap_or_else(|| panic!("{name} has no {begin}"));
+            rest.split(end).next().unwrap().to_owned()
+        };
+        let row = rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("no row for {name}"));
+        assert_eq!((row[1], row[4]), (&*part("[env: ", '='), &*part("[default: ", ']')), "{name}");
+        assert_eq!(row.len(), 7, "{name}");
+    }
+    assert_eq!(flags.len(), rows.len(), "a row for each flag, and no other");
+
+    let settings = include_str!("../../crates/transport/src/limits.rs").split("    pub fn ").skip(1);
+    for setting in settings.map(|rest| rest.split('(').next().unwrap()) {
+        assert!(document.contains(&format!("`Limits::{setting}`")), "Limits::{setting}");
+    }
+    for reason in h3cast::admission::Refusal::ALL {
+        assert!(document.contains(&format!("`{}`", reason.as_str())), "the reason {}", reason.as_str());
+    }
+    // Its table of metrics is compared with what is exported by tests/foreign/test_metrics.py.
+    let metrics = include_str!("../../docs/operations.md");
+    let named = document.split('`').filter(|word| word.starts_with("h3cast_"));
+    for metric in named.map(|word| word.split('{').next().unwrap()) {
+        let is_there = ["`", "{"].iter().any(|end| metrics.contains(&format!("`{metric}{end}")));
+        assert!(is_there, "{metric}");
+    }
+}
+
+/// What the documents say to run on the internet, and in a file: a server would start with it.
+#[test]
+fn what_the_documents_start_on_the_internet_can_be_started() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tokens.txt"), "read=* publish=* name=alice a-token-of-16-characters\n").unwrap();
+    let readme = include_str!("../../README.md");
+    let (_, command) = readme.split_once("\nh3cast serve 'chat.*=publish' --listen 0.0.0.0:443").expect("the command");
+    let command = command.split("\n```").next().unwrap().replace("\\\n", " ");
+    let words = command.split_whitespace();
+    let arguments: Vec<_> = ["serve", "chat.*=publish", "--listen", "0.0.0.0:443"].into_iter().chain(words).collect();
+    let checked = output(dir.path(), &[&arguments[..], &["--check"]].concat());
+    assert_eq!((checked.status.code(), text(&checked.stdout)), (Some(0), "ok\n".into()), "{}", text(&checked.stderr));
+
+    let operations = include_str!("../../docs/operations.md");
+    let (_, settings) = operations.split_once("\n```toml\n").expect("the settings");
+    let settings = settings.split("\n```").next().unwrap().replace("/etc/h3cast/tokens", "tokens.txt");
+    std::fs::write(dir.path().join("h3cast.toml"), settings).unwrap();
+    let checked = output(dir.path(), &["serve", "--config", "h3cast.toml", "--check"]);
+    assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
+}
