@@ -94,14 +94,8 @@ async fn a_server_that_stops_says_so_to_publishers() {
     first.ended(0).await;
 }
 
-/// A client over WebTransport, which has no key: it continues by what it is told.
-#[tokio::test]
-async fn one_over_webtransport_comes_back_and_continues() {
-    const PIECES: usize = 200;
-    let piece = |number: usize| format!("{number} {}\n", "x".repeat(number * 37 % 500));
-    let whole: String = (0..PIECES).map(piece).collect();
-    let (place, mut first) = Process::first(&["publish"]).await;
-    let (mut viewer, mut seen) = (viewer(&place), Vec::new());
+/// `h3cast publish --webtransport`, and where it reads from.
+fn over_webtransport(place: &Place) -> (tokio::process::Child, tokio::process::ChildStdin) {
     let mut publish = tokio::process::Command::new(env!("CARGO_BIN_EXE_h3cast"))
         .args(["publish", "--webtransport", "--json", "--cacert"])
         .arg(place.folder().join("certs/cert.pem"))
@@ -112,7 +106,19 @@ async fn one_over_webtransport_comes_back_and_continues() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let mut stdin = publish.stdin.take().unwrap();
+    let stdin = publish.stdin.take().unwrap();
+    (publish, stdin)
+}
+
+/// A client over WebTransport, which has no key: it continues by what it is told.
+#[tokio::test]
+async fn one_over_webtransport_comes_back_and_continues() {
+    const PIECES: usize = 200;
+    let piece = |number: usize| format!("{number} {}\n", "x".repeat(number * 37 % 500));
+    let whole: String = (0..PIECES).map(piece).collect();
+    let (place, mut first) = Process::first(&["publish"]).await;
+    let (mut viewer, mut seen) = (viewer(&place), Vec::new());
+    let (publish, mut stdin) = over_webtransport(&place);
     let mut length = 0;
     for number in 0..50 {
         let piece = piece(number);
@@ -147,17 +153,7 @@ async fn one_over_webtransport_comes_back_and_continues() {
 async fn one_over_webtransport_waits_for_input_through_two_handovers() {
     let (place, mut first) = Process::first(&["publish"]).await;
     let (mut viewer, mut seen) = (viewer(&place), Vec::new());
-    let mut publish = tokio::process::Command::new(env!("CARGO_BIN_EXE_h3cast"))
-        .args(["publish", "--webtransport", "--json", "--cacert"])
-        .arg(place.folder().join("certs/cert.pem"))
-        .arg(place.uri("/stream").to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut stdin = publish.stdin.take().unwrap();
+    let (publish, mut stdin) = over_webtransport(&place);
     stdin.write_all(b"one\n").await.unwrap();
     read(&mut viewer, &mut seen, 4).await;
     let mut second = place.next(&["publish"]);
