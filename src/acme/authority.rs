@@ -49,7 +49,7 @@ impl Asking {
 
     /// Looks at the URLs of a directory: the ACME client takes them to be valid, and panics over one that is not.
     fn check(&self, directory: &[u8]) -> Result<(), Error> {
-        // What is no directory, it reports.
+        // It reports on its own what is not a directory.
         let directory: serde_json::Value = serde_json::from_slice(directory).unwrap_or_default();
         let urls = URLS.iter().filter_map(|name| Some((name, directory.get(name)?.as_str()?)));
         for (name, url) in urls {

@@ -80,7 +80,7 @@ impl HeldEstate {
 
     /// Another process has it now.
     pub(crate) fn give_up(self) {
-        // Publishers are told why they end.
+        // So that publishers learn why they end.
         self.publications.leave();
         self.feeds.stop();
     }

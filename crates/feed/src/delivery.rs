@@ -54,8 +54,8 @@ struct Tally {
     shards: [Shard; SHARDS],
 }
 
-/// Who is there, and what those were given that have left. A viewer moves from one to the other under its lock, so
-/// that each snapshot counts it once.
+/// The viewers that are connected, and the totals of those that have left. A viewer moves from one to the other under
+/// its lock, so that each snapshot counts it once.
 #[derive(Debug, Default)]
 struct Roll {
     present: Vec<Arc<Given>>,

@@ -47,7 +47,9 @@ impl Settings<'_> {
             }
             let Some(arg) = known(name).filter(|_| !NO_KEYS.contains(&name)) else {
                 if let DeValue::Table(_) = value.get_ref() {
-                    let text = format!("there is no section `{name}`: write each setting as a line of its own");
+                    let text = format!(
+                        "unknown section `{name}`: sections are not used, write each setting on a line of its own"
+                    );
                     return Err(self.wrong(at, &text));
                 }
                 return Err(self.wrong(at, &unknown(name, serve.get_arguments().filter_map(clap::Arg::get_long))));
@@ -290,7 +292,7 @@ mod tests {
             ("publish_token = 'x'", "h3cast.toml:1: there is no setting `publish_token`: `publish-token` is one"),
             ("frobnicate = 1", "there is no setting `frobnicate`: `h3cast serve --help` has each as a flag"),
             ("source = 'x'", "there is no setting `source`: `sources` is one"),
-            ("\n[server]\nlisten = 'x'", "h3cast.toml:2: there is no section `server`: write each"),
+            ("\n[server]\nlisten = 'x'", "h3cast.toml:2: unknown section `server`: sections are not used"),
             ("config = 'x'", "there is no setting `config`: --config is for the command line only"),
             ("check = true", "there is no setting `check`: --check is for the command line only"),
             ("listen = [\n'localhost:0',\n[1]]", "h3cast.toml:3: the list `listen` holds texts and numbers"),

@@ -46,7 +46,7 @@ pub(super) async fn serve(
     };
     tokio::select! {
         () = all => {}
-        // Clients are told to come back, and the port is free for whatever is started now.
+        // Its connections are closed, so that clients reconnect, and the port is free for the next server.
         () = endpoint.lost() => {}
     }
     Ok(())

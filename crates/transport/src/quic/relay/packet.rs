@@ -69,7 +69,7 @@ pub(super) fn send(line: &UnixDatagram, about: &RecvMeta, packet: &[u8]) -> bool
     }
 }
 
-/// What the engine is told of one packet.
+/// What the engine needs to know about one packet.
 pub(super) fn about(addr: SocketAddr, to: Option<IpAddr>, ecn: Option<EcnCodepoint>, length: usize) -> RecvMeta {
     RecvMeta { addr, len: length, stride: length, ecn, dst_ip: to }
 }
