@@ -165,6 +165,11 @@ impl Serving {
         began.elapsed()
     }
 
+    /// Waits for its end in good order, which it was asked for before.
+    pub fn stopped(mut self) {
+        self.ended(0);
+    }
+
     /// Tells it to stop now, not only to stop: the second signal.
     pub fn stop_at_once(mut self) {
         self.terminate();

@@ -10,7 +10,9 @@ use std::{
 use async_nats::jetstream::{self, consumer::pull};
 use futures_util::StreamExt;
 use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -130,29 +132,40 @@ impl Cluster {
 pub(crate) struct Way {
     pub(crate) port: u16,
     to: SocketAddr,
+    /// Whether what the server says is held back.
+    holds: watch::Sender<bool>,
     open: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
 impl Way {
     pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut way =
-            Self { port: listener.local_addr().unwrap().port(), to: ([127, 0, 0, 1], port).into(), open: None };
+        let mut way = Self {
+            port: listener.local_addr().unwrap().port(),
+            to: ([127, 0, 0, 1], port).into(),
+            holds: watch::Sender::new(false),
+            open: None,
+        };
         way.pass(listener);
         way
     }
 
     fn pass(&mut self, listener: TcpListener) {
-        let (cut, to) = (CancellationToken::new(), self.to);
+        let (cut, to, holds) = (CancellationToken::new(), self.to, self.holds.subscribe());
         let token = cut.clone();
         let passing = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             token
                 .run_until_cancelled(async {
-                    while let Ok((mut from, _)) = listener.accept().await {
+                    while let Ok((from, _)) = listener.accept().await {
+                        let holds = holds.clone();
                         connections.spawn(async move {
-                            if let Ok(mut to) = TcpStream::connect(to).await {
-                                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+                            if let Ok(to) = TcpStream::connect(to).await {
+                                let ((mut asked, mut asks), (mut says, mut to)) = (from.into_split(), to.into_split());
+                                let _ = tokio::try_join!(
+                                    tokio::io::copy(&mut asked, &mut to),
+                                    answers(&mut says, &mut asks, holds)
+                                );
                             }
                         });
                     }
@@ -160,6 +173,11 @@ impl Way {
                 .await;
         });
         self.open = Some((cut, passing));
+    }
+
+    /// Holds back what the server says, or no longer.
+    pub(crate) fn hold(&self, holds: bool) {
+        self.holds.send_replace(holds);
     }
 
     /// Cuts what goes over it, and lets nothing else over.
@@ -180,6 +198,23 @@ impl Way {
         })
         .await;
         self.pass(listener);
+    }
+}
+
+async fn answers(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    mut holds: watch::Receiver<bool>,
+) -> std::io::Result<u64> {
+    let mut buffer = [0; 16 << 10];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 || holds.wait_for(|holds| !holds).await.is_err() {
+            // As copy_bidirectional does, one that has ended closes the other way, too.
+            to.shutdown().await?;
+            return Ok(0);
+        }
+        to.write_all(&buffer[..length]).await?;
     }
 }
 

@@ -1,15 +1,15 @@
 //! Publications that break off, and go on at another edge or at the same one.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
 use h3cast::client::{Connection, Publication, PublishEvent, Published, Trust};
 use http::Request;
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{io::AsyncWriteExt, sync::mpsc, time::sleep};
 
 use crate::{
-    cluster::{self, Cluster},
+    cluster::{self, Cluster, Way},
     common::{relay::Relay, soon},
     edge::Edge,
     serving::Serving,
@@ -135,4 +135,84 @@ async fn a_request_that_is_lost_doubles_nothing() {
     assert_eq!(bytes.len(), all.len());
     assert!(bytes == all);
     assert!(chunks > 1);
+}
+
+/// A server stops that has sent a chunk to NATS, which has stored it and not said so. A stream of a session has no key
+/// that would tell a chunk that is sent again from a new one.
+async fn stopped_with_a_chunk_on_its_way(is_answered: bool) -> (std::process::Output, Vec<Vec<u8>>) {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    let way = Way::to(cluster.nodes[0].port).await;
+    let dir = tempfile::tempdir().unwrap();
+    let certs = dir.path().join("certs").display().to_string();
+    let serve = |listen: &str| {
+        let engine = format!("--engine=nats://127.0.0.1:{}", way.port);
+        let args = ["log=publish", &engine, "--ensure-stream", "--certs", &certs];
+        tokio::task::block_in_place(|| Serving::start_at(listen, |_| args.to_vec()))
+    };
+    let first = serve("localhost:0");
+    let port = first.port;
+    let mut publish = tokio::process::Command::new(env!("CARGO_BIN_EXE_h3cast"))
+        .args(["publish", "--webtransport", "--retry-for=20s", "--cacert"])
+        .arg(dir.path().join("certs/cert.pem"))
+        .arg(format!("https://localhost:{port}/stream/log"))
+        .env("HOME", dir.path())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut stdin = publish.stdin.take().unwrap();
+    let stored = async |count: usize| {
+        soon("it is stored", async {
+            while cluster::kept(&context, "h3cast_log").await.len() < count {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    };
+    stdin.write_all(b"one\n").await.unwrap();
+    stored(1).await;
+    way.hold(true);
+    stdin.write_all(b"two\n").await.unwrap();
+    stored(2).await;
+    first.terminate();
+    let log = first.dir().join("stderr");
+    soon("it stops", async {
+        while !std::fs::read_to_string(&log).unwrap().contains("again to stop immediately") {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let last = if is_answered {
+        way.hold(false);
+        tokio::task::block_in_place(|| first.stopped());
+        let second = serve(&format!("localhost:{port}"));
+        stdin.write_all(b"three\n").await.unwrap();
+        second
+    } else {
+        first
+    };
+    drop(stdin);
+    let ended = soon("it ends", publish.wait_with_output()).await.unwrap();
+    drop(last);
+    (ended, cluster::kept(&context, "h3cast_log").await.into_iter().map(|(_, bytes)| bytes).collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn a_chunk_that_may_be_stored_is_not_sent_again() {
+    let (ended, kept) = stopped_with_a_chunk_on_its_way(false).await;
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert!(!ended.status.success() && told.contains("not known whether more was published"), "{told}");
+    assert_eq!(kept, [b"one\n", b"two\n"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn a_chunk_on_its_way_is_waited_for_when_a_server_stops() {
+    let (ended, kept) = stopped_with_a_chunk_on_its_way(true).await;
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.success(), "{told}");
+    assert_eq!(kept, [&b"one\n"[..], b"two\n", b"three\n"], "{told}");
 }
