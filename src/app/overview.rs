@@ -32,18 +32,18 @@ pub(super) const PAGE: &str = "status.html";
 /// Its files, which are served with it, since an app may have another page or none.
 const FILES: [&str; 15] = [
     "favicon.svg",
-    "js/backoff.mjs",
-    "js/env.mjs",
-    "js/format.mjs",
-    "js/status-data.mjs",
-    "js/status-feeds.mjs",
-    "js/status-format.mjs",
-    "js/status-poll.mjs",
-    "js/status-recent.mjs",
-    "js/status-view.mjs",
-    "js/status.mjs",
-    "js/token-form.mjs",
-    "js/token.mjs",
+    "js/client/backoff.mjs",
+    "js/client/format.mjs",
+    "js/page/env.mjs",
+    "js/page/status-data.mjs",
+    "js/page/status-feeds.mjs",
+    "js/page/status-format.mjs",
+    "js/page/status-poll.mjs",
+    "js/page/status-recent.mjs",
+    "js/page/status-view.mjs",
+    "js/page/status.mjs",
+    "js/page/token-form.mjs",
+    "js/page/token.mjs",
     "status.css",
     "style.css",
 ];
@@ -247,7 +247,10 @@ mod tests {
         let mut needed = BTreeSet::new();
         while let Some(name) = left.pop() {
             if needed.insert(name.clone()) && name.ends_with(".mjs") {
-                left.extend(links(&text(&name).await, "from \"./", "js/"));
+                let (folder, _) = name.rsplit_once('/').unwrap();
+                let module = text(&name).await;
+                left.extend(links(&module, "from \"./", &format!("{folder}/")));
+                left.extend(links(&module, "from \"../", "js/"));
             }
         }
         assert_eq!(needed, FILES.iter().map(|name| (*name).to_owned()).collect());

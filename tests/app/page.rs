@@ -55,7 +55,7 @@ async fn has_its_routes(router: &Router) {
 async fn the_page_that_is_built_in() {
     let router = router(Page::default());
     assert!(page(&router, "/", true).await.contains("h3cast"));
-    page(&router, "/js/home.mjs", true).await;
+    page(&router, "/js/page/home.mjs", true).await;
     has_its_routes(&router).await;
 }
 
@@ -178,7 +178,7 @@ async fn a_service() {
 #[tokio::test]
 async fn none() {
     let none = router(Page::none());
-    for path in ["/", "/index.html", "/js/home.mjs"] {
+    for path in ["/", "/index.html", "/js/page/home.mjs"] {
         let (status, response) = ask(&none, Method::GET, path).await;
         assert_eq!(status, 404, "{path}");
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");

@@ -31,7 +31,7 @@ async fn serve(to: StatusPage, trusted: Option<&str>) -> TestServer {
     .await
 }
 
-const PATHS: [&str; 3] = ["/status", "/status/data", "/status/js/status.mjs"];
+const PATHS: [&str; 3] = ["/status", "/status/data", "/status/js/page/status.mjs"];
 
 #[tokio::test]
 async fn there_is_none_unless_it_is_turned_on() {
@@ -41,7 +41,7 @@ async fn there_is_none_unless_it_is_turned_on() {
     })
     .await;
     assert!(get(&server, "/status", DIRECT).await.1.ends_with("one of the user's own"));
-    for path in ["/status/data", "/status/js/status.mjs", "/status.html"] {
+    for path in ["/status/data", "/status/js/page/status.mjs", "/status.html"] {
         assert_eq!(get(&server, path, DIRECT).await.0, 404, "{path}");
     }
     assert!(!get(&server, "/info", DIRECT).await.1.contains("\"status\":"));
@@ -153,7 +153,7 @@ async fn its_numbers_need_the_right_to_read_all_feeds() {
             let told = get(&server, "/info", &fields).await.1.contains("\"status\":\"/status\"");
             assert_eq!(told, due == 200, "{fields}");
         }
-        for path in ["/status", "/status/js/status.mjs"] {
+        for path in ["/status", "/status/js/page/status.mjs"] {
             let (status, answer) = get(&server, path, DIRECT).await;
             assert_eq!(status, 200, "{answer}");
             assert!(!answer.contains("log\""), "{answer}");
@@ -178,7 +178,7 @@ async fn it_comes_with_its_files_whatever_page_the_app_has() {
             assert_eq!(get(&server, &format!("/status/{name}"), DIRECT).await.0, 200, "{name}");
         }
         // Nothing else is served from there.
-        for name in ["index.html", "status.html", "js/home.mjs", "../info", "js/"] {
+        for name in ["index.html", "status.html", "js/page/home.mjs", "../info", "js/"] {
             assert_eq!(get(&server, &format!("/status/{name}"), DIRECT).await.0, 404, "{page:?} {name}");
         }
     }

@@ -107,7 +107,7 @@ fn due(path: &str, method: &Method, shows: Shows) -> u16 {
             }
         }
         // Public.
-        "/healthz" | "/readyz" | "/" | "/fetch.html" | "/js/page.mjs" | "/status" | "/status/status.css" => 200,
+        "/healthz" | "/readyz" | "/" | "/fetch.html" | "/js/page/page.mjs" | "/status" | "/status/status.css" => 200,
         // Whoever may do anything.
         "/own" | "/session" => or(!matches!(shows, Shows::Nothing | Shows::Rubbish)),
         path => panic!("{path} is new: decide who may use it, and write it here and in docs/operations.md"),
@@ -120,7 +120,7 @@ async fn nothing_is_read_by_one_way_that_another_refuses() {
     let mut paths: Vec<String> =
         app::paths().iter().map(|path| path.replace("{name}", "log").replace("{*file}", "status.css")).collect();
     assert!(paths.len() >= 7);
-    paths.extend(["/stream/nope", "/own", "/session", "/", "/fetch.html", "/js/page.mjs"].map(String::from));
+    paths.extend(["/stream/nope", "/own", "/session", "/", "/fetch.html", "/js/page/page.mjs"].map(String::from));
     let mut asked = 0;
     for path in &paths {
         let is_feed = path.starts_with("/stream");

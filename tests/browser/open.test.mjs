@@ -31,7 +31,7 @@ for (const [browser, { name, command }] of Object.entries(BROWSERS)) {
     process.env.PATH = usual;
     try {
       await server.logged(/version=HTTP\/3\.0 method=GET path="\/"/, 60_000);
-      await server.logged(/version=HTTP\/3\.0 method=GET path="\/js\/home\.mjs"/, 60_000);
+      await server.logged(/version=HTTP\/3\.0 method=GET path="\/js\/page\/home\.mjs"/, 60_000);
     } finally {
       const opened = Number(await readFile(pid, 'utf8'));
       assert.ok(opened > 1);

@@ -171,7 +171,7 @@ async fn what_is_no_feed_is_refused_by_name() {
         ("/", "web page (text/html)"),
         ("", "web page (text/html)"),
         ("/?format=raw", "web page (text/html)"),
-        ("/js/frames.mjs", "web page (text/javascript)"),
+        ("/js/client/frames.mjs", "web page (text/javascript)"),
         ("/info", "status (application/json)"),
         ("/feeds", "status (application/json)"),
         ("/metrics", "status (text/plain)"),

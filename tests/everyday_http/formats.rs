@@ -71,7 +71,7 @@ async fn every_answer_names_its_kind() {
     for (path, expected) in [
         ("/stream", Some("feed")),
         ("/", Some("page")),
-        ("/js/frames.mjs", Some("page")),
+        ("/js/client/frames.mjs", Some("page")),
         ("/info", Some("status")),
         ("/feeds", Some("status")),
         ("/metrics", Some("status")),

@@ -6,7 +6,7 @@ import http from 'node:http';
 import https from 'node:https';
 import { test } from 'node:test';
 
-import { FrameDecoder } from '../../static/js/frames.mjs';
+import { FrameDecoder } from '../../static/js/client/frames.mjs';
 import { Serving, ended, start, within } from './lib/program.mjs';
 
 /** Longer than any idle time-out on the way, several times. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { openAuto } from "../../static/js/auto.mjs";
-import { PageError, refused } from "../../static/js/errors.mjs";
+import { openAuto } from "../../static/js/client/auto.mjs";
+import { PageError, refused } from "../../static/js/client/errors.mjs";
 
 const fails = (message) => async () => { throw new PageError(message, ["do this"]); };
 

@@ -2,10 +2,10 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { test } from "node:test";
-import { Chat, MAX_UNSENT, wayName } from "../../static/js/chat-client.mjs";
-import { lost, noChat, notSent, tooMany } from "../../static/js/chat-errors.mjs";
-import { Lines, MAX_NAME, MAX_TEXT, nameProblem, parseLine, textProblem } from "../../static/js/chat-lines.mjs";
-import { chatUrl, hasChat } from "../../static/js/chat-link.mjs";
+import { Chat, MAX_UNSENT, wayName } from "../../static/js/page/chat-client.mjs";
+import { lost, noChat, notSent, tooMany } from "../../static/js/page/chat-errors.mjs";
+import { Lines, MAX_NAME, MAX_TEXT, nameProblem, parseLine, textProblem } from "../../static/js/page/chat-lines.mjs";
+import { chatUrl, hasChat } from "../../static/js/page/chat-link.mjs";
 import { FakeEnv, bytes, deferred, fakeWebTransport, handDriven, infoDocument, json, settled } from "./fakes.mjs";
 
 const message = (from, text, at = 1) => ({ kind: "message", from, text, at });
@@ -315,7 +315,7 @@ test("every error of the chat says what to do", () => {
 test("chat.html: has what its module looks for, once, and nothing that the policy refuses", () => {
   const file = (name) => new URL(`../../static/${name}`, import.meta.url);
   const html = readFileSync(file("chat.html"), "utf8");
-  const module = readFileSync(file("js/chat.mjs"), "utf8");
+  const module = readFileSync(file("js/page/chat.mjs"), "utf8");
   const ids = [...html.matchAll(/\sid="([^"]+)"/g)].map(([, id]) => id);
   assert.equal(new Set(ids).size, ids.length);
   const wanted = [...module.matchAll(/byId\("([^"]+)"/g)].map(([, id]) => id);

@@ -1,6 +1,6 @@
 // A follower that a test drives: its connections, its clock, and everything that it tells.
-import { LONGEST_MS } from "../../static/js/backoff.mjs";
-import { Follower } from "../../static/js/follow.mjs";
+import { LONGEST_MS } from "../../static/js/client/backoff.mjs";
+import { Follower } from "../../static/js/client/follow.mjs";
 import { FakeEnv, bytes, fakeWebTransport, handDriven, settled } from "./fakes.mjs";
 
 export const frame = (kind, ...payload) => Uint8Array.of(kind, payload.length, ...payload);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { FrameDecoder, FrameError } from "../../static/js/frames.mjs";
+import { FrameDecoder, FrameError } from "../../static/js/client/frames.mjs";
 
 const { vectors } = JSON.parse(readFileSync(new URL("../../crates/proto/tests/vectors/frames.json", import.meta.url), "utf8"));
 const unhex = (text) => new Uint8Array(Buffer.from(text.replaceAll(" ", ""), "hex"));

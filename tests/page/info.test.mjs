@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { chosenFeed, feedUrl, loadInfo, parseInfo, sessionUrl } from "../../static/js/info.mjs";
+import { chosenFeed, feedUrl, loadInfo, parseInfo, sessionUrl } from "../../static/js/client/info.mjs";
 import { FakeEnv, infoDocument, json } from "./fakes.mjs";
 
 test("what the server gives is understood", () => {

@@ -1,9 +1,9 @@
 // What becomes of a chunk's bytes before they are seen: cuts, escapes, JSON.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { classes, parseAnsi, strip } from "../../static/js/ansi.mjs";
-import { parseJsonLine } from "../../static/js/json-line.mjs";
-import { wholePart } from "../../static/js/whole.mjs";
+import { classes, parseAnsi, strip } from "../../static/js/page/ansi.mjs";
+import { parseJsonLine } from "../../static/js/page/json-line.mjs";
+import { wholePart } from "../../static/js/page/whole.mjs";
 import { bytes } from "./fakes.mjs";
 
 const shown = (text, style) => parseAnsi(text, style).runs.map(({ text, style }) => [text, classes(style)]);

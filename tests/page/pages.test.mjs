@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { test } from "node:test";
-import { snippetFor } from "../../static/js/snippet.mjs";
+import { snippetFor } from "../../static/js/page/snippet.mjs";
 import { bytes, fakeWebTransport, infoDocument, json, settled } from "./fakes.mjs";
 
 const STATIC = new URL("../../static/", import.meta.url);
@@ -54,16 +54,21 @@ test("the start page offers each choice, and has what its modules look for", () 
   const values = (id) => [...html.split(` id="${id}"`)[1].split("</select>")[0].matchAll(/<option value="([^"]+)"/g)].map(([, value]) => value);
   assert.deepEqual(values("transport"), ["auto", "fetch", "webtransport"]);
   assert.deepEqual(values("from"), ["now", "start"]);
-  const modules = ["home", "feed-picker", "finder", "follow-view", "log-pane", "retry-note"].map((name) => read(`js/${name}.mjs`)).join("");
+  const modules = ["home", "feed-picker", "finder", "follow-view", "log-pane", "retry-note"].map((name) => read(`js/page/${name}.mjs`)).join("");
   const wanted = [...modules.matchAll(/byId\("([^"]+)"/g)].map(([, id]) => id);
   assert.ok(wanted.length > 20);
   for (const id of wanted) assert.ok(html.includes(` id="${id}"`), id);
 });
 
 test("every module is checked", () => {
-  for (const name of readdirSync(new URL("js/", STATIC))) {
-    assert.match(name, /\.mjs$/);
-    assert.ok(read(`js/${name}`).startsWith("// @ts-check\n"), name);
+  for (const folder of ["client", "page"]) {
+    for (const name of readdirSync(new URL(`js/${folder}/`, STATIC))) {
+      assert.match(name, /\.mjs$/);
+      const module = read(`js/${folder}/${name}`);
+      assert.ok(module.startsWith("// @ts-check\n"), name);
+      // The client is for everyone: it needs nothing of this page.
+      if (folder === "client") assert.doesNotMatch(module, /from "\.\.|\bdocument\.|\bwindow\./, name);
+    }
   }
 });
 

@@ -1,7 +1,7 @@
 // Where a viewer is in a feed: what is new, what is missing, and what is to be asked for.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Place } from "../../static/js/place.mjs";
+import { Place } from "../../static/js/client/place.mjs";
 
 test("a place knows where it is before the first chunk", () => {
   const place = new Place("now");

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { readStream } from "../../static/js/reader.mjs";
+import { readStream } from "../../static/js/client/reader.mjs";
 import { bytes, handDriven, settled } from "./fakes.mjs";
 
 /** A reading in progress, with a clock that only moves by hand. */

@@ -1,7 +1,7 @@
 // A feed whose connection is lost: it resumes after the last chunk, and what is missing is told once.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { FIRST_MS } from "../../static/js/backoff.mjs";
+import { FIRST_MS } from "../../static/js/client/backoff.mjs";
 import { BEAT, END, begin, calm, chunk, following, gap } from "./following.mjs";
 
 test("a stream that ends before the feed does is a loss: it goes on behind the last chunk", async () => {

@@ -1,7 +1,7 @@
 // When a page tries again, when it does not, and how long it waits.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Backoff, LONGEST_MS, retryAfter } from "../../static/js/backoff.mjs";
+import { Backoff, LONGEST_MS, retryAfter } from "../../static/js/client/backoff.mjs";
 import { fakeWebTransport, infoDocument, json } from "./fakes.mjs";
 import { begin, calm, chunk, following, frame } from "./following.mjs";
 

@@ -1,11 +1,11 @@
 // What the page shows, as far as it can be told without a page.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { HIDDEN_FLUSH_MS, batch } from "../../static/js/batch.mjs";
-import { PageError, asPageError, refused, sessionFailed, unreachable } from "../../static/js/errors.mjs";
-import { ms, pathName, plural, size } from "../../static/js/format.mjs";
-import { Keep } from "../../static/js/keep.mjs";
-import { MAX_SAMPLES, Samples, bars, describe, scaleTop } from "../../static/js/plot.mjs";
+import { HIDDEN_FLUSH_MS, batch } from "../../static/js/page/batch.mjs";
+import { PageError, asPageError, refused, sessionFailed, unreachable } from "../../static/js/client/errors.mjs";
+import { ms, pathName, plural, size } from "../../static/js/client/format.mjs";
+import { Keep } from "../../static/js/page/keep.mjs";
+import { MAX_SAMPLES, Samples, bars, describe, scaleTop } from "../../static/js/page/plot.mjs";
 
 /** A clock whose frames and timers fire when the test says so. */
 function handClock() {

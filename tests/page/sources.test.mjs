@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { openFetch } from "../../static/js/fetch-source.mjs";
-import { OPEN_TIMEOUT_MS, openWebTransport } from "../../static/js/webtransport-source.mjs";
+import { openFetch } from "../../static/js/client/fetch-source.mjs";
+import { OPEN_TIMEOUT_MS, openWebTransport } from "../../static/js/client/webtransport-source.mjs";
 import { FakeEnv, fakeWebTransport, handDriven, json, settled } from "./fakes.mjs";
 
 const STREAM = "http://localhost:8080/stream";

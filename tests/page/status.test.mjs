@@ -2,11 +2,11 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { test } from "node:test";
-import { BadStatus, parseStatus } from "../../static/js/status-data.mjs";
-import { dataUrl, note, state, states } from "../../static/js/status-feeds.mjs";
-import { byteRate, delay, distance, duration, perSecond, percent } from "../../static/js/status-format.mjs";
-import { PAUSE_MS, StatusPoll } from "../../static/js/status-poll.mjs";
-import { Recent } from "../../static/js/status-recent.mjs";
+import { BadStatus, parseStatus } from "../../static/js/page/status-data.mjs";
+import { dataUrl, note, state, states } from "../../static/js/page/status-feeds.mjs";
+import { byteRate, delay, distance, duration, perSecond, percent } from "../../static/js/page/status-format.mjs";
+import { PAUSE_MS, StatusPoll } from "../../static/js/page/status-poll.mjs";
+import { Recent } from "../../static/js/page/status-recent.mjs";
 import { FakeEnv, deferred, json, settled } from "./fakes.mjs";
 
 const STATIC = new URL("../../static/", import.meta.url);
@@ -63,7 +63,7 @@ test("the page has what its modules look for, and nothing that its policy refuse
   const html = read("status.html");
   const ids = [...html.matchAll(/\sid="([^"]+)"/g)].map(([, id]) => id);
   assert.equal(new Set(ids).size, ids.length);
-  const modules = ["status", "status-view"].map((name) => read(`js/${name}.mjs`)).join("");
+  const modules = ["status", "status-view"].map((name) => read(`js/page/${name}.mjs`)).join("");
   const wanted = [...modules.matchAll(/(?:byId|setText|fillRows|fillFacts)\("([^"]+)"/g)].map(([, id]) => id);
   assert.ok(wanted.length > 20);
   for (const id of wanted) assert.ok(ids.includes(id), id);

@@ -1,10 +1,10 @@
 // What the page keeps, how much of it, and how it is found again.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { describe } from "../../static/js/feed-picker.mjs";
-import { FeedsPoll, POLL_MS, parseFeeds } from "../../static/js/feeds.mjs";
-import { Search } from "../../static/js/search.mjs";
-import { MAX_BYTES, MAX_ENTRIES, Store } from "../../static/js/store.mjs";
+import { describe } from "../../static/js/page/feed-picker.mjs";
+import { FeedsPoll, POLL_MS, parseFeeds } from "../../static/js/client/feeds.mjs";
+import { Search } from "../../static/js/page/search.mjs";
+import { MAX_BYTES, MAX_ENTRIES, Store } from "../../static/js/page/store.mjs";
 import { FakeEnv, bytes, json, settled } from "./fakes.mjs";
 
 const chunk = (seq, text) => ({ seq, micros: 1000 + seq, at: seq, gap: seq === 0 ? null : 1, bytes: typeof text === "string" ? bytes(text) : text });

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { PageError, tokenExpired } from "../../static/js/errors.mjs";
-import { FIRST_PAUSE_MS, LONGEST_PAUSE_MS, Renewals } from "../../static/js/renewals.mjs";
-import { Token, tokenIn } from "../../static/js/token.mjs";
+import { PageError, tokenExpired } from "../../static/js/client/errors.mjs";
+import { FIRST_PAUSE_MS, LONGEST_PAUSE_MS, Renewals } from "../../static/js/page/renewals.mjs";
+import { Token, tokenIn } from "../../static/js/page/token.mjs";
 import { FakeEnv, settled } from "./fakes.mjs";
 
 const HREF = "https://cast.example/live/";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Viewer } from "../../static/js/viewer.mjs";
+import { Viewer } from "../../static/js/page/viewer.mjs";
 import { FakeEnv, fakeWebTransport, handDriven, infoDocument, json, settled } from "./fakes.mjs";
 
 const STREAM = "http://localhost:8080/stream";

@@ -1,8 +1,8 @@
 // Streams that are dead without an end, and pages that stand still.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { LONGEST_MS } from "../../static/js/backoff.mjs";
-import { SILENCE_MS, STALL_MS, WAKE_MS } from "../../static/js/watchdog.mjs";
+import { LONGEST_MS } from "../../static/js/client/backoff.mjs";
+import { SILENCE_MS, STALL_MS, WAKE_MS } from "../../static/js/client/watchdog.mjs";
 import { BEAT, begin, calm, chunk, following } from "./following.mjs";
 
 test("a stream that is silent for too long is dead; a heartbeat keeps it", async () => {

@@ -1,9 +1,9 @@
 // Which transport a page changes to when one breaks, and which it does not blame.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { FIRST_MS, LONGEST_MS } from "../../static/js/backoff.mjs";
-import { REST_MS } from "../../static/js/rests.mjs";
-import { CLOSED_WAIT_MS } from "../../static/js/webtransport-source.mjs";
+import { FIRST_MS, LONGEST_MS } from "../../static/js/client/backoff.mjs";
+import { REST_MS } from "../../static/js/client/rests.mjs";
+import { CLOSED_WAIT_MS } from "../../static/js/client/webtransport-source.mjs";
 import { fakeWebTransport, handDriven, infoDocument, json } from "./fakes.mjs";
 import { BEAT, begin, calm, choosing, chunk, following, reading } from "./following.mjs";
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 
-import { FrameDecoder } from '../../../static/js/frames.mjs';
+import { FrameDecoder } from '../../../static/js/client/frames.mjs';
 import { ended, start } from './program.mjs';
 
 /** How much of what a viewer says on standard error is kept, in characters. */
@@ -72,7 +72,7 @@ export class Viewer {
     return how;
   }
 
-  /** @param {import('../../../static/js/frames.mjs').Frame} frame @param {boolean} begun */
+  /** @param {import('../../../static/js/client/frames.mjs').Frame} frame @param {boolean} begun */
   #take(frame, begun) {
     assert.ok(!this.done, 'a frame behind the end');
     assert.equal(frame.type === 'begin', !begun, `the frame ${frame.type} where it may not be`);

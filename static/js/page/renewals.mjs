@@ -12,14 +12,14 @@ export class Renewals {
   /** How many there were since a token was of use. */
   #count = 0;
 
-  /** @param {Pick<import("./types.mjs").Env, "token" | "setTimer" | "clearTimer">} env */
+  /** @param {Pick<import("../client/types.mjs").Env, "token" | "setTimer" | "clearTimer">} env */
   constructor(env) {
     this.#env = env;
   }
 
   /**
    * Gets another token, the first time at once.
-   * @param {import("./errors.mjs").PageError} error what asks for it
+   * @param {import("../client/errors.mjs").PageError} error what asks for it
    * @param {AbortSignal} signal
    * @returns {Promise<boolean>} whether there is one now
    */

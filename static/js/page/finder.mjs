@@ -1,5 +1,5 @@
 // @ts-check
-import { count } from "./format.mjs";
+import { count } from "../client/format.mjs";
 import { byId } from "./panel.mjs";
 import { Search } from "./search.mjs";
 

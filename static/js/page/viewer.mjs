@@ -1,34 +1,34 @@
 // @ts-check
-import { asPageError, feedFailed, noFeeds, notOffered } from "./errors.mjs";
-import { failureOf } from "./feeds.mjs";
-import { openFetch } from "./fetch-source.mjs";
-import { chosenFeed, feedUrl, loadInfo, sessionUrl } from "./info.mjs";
-import { shown, whyNoSession } from "./open-feed.mjs";
-import { readStream } from "./reader.mjs";
-import { UNKNOWN } from "./timing.mjs";
-import { openWebTransport } from "./webtransport-source.mjs";
+import { asPageError, feedFailed, noFeeds, notOffered } from "../client/errors.mjs";
+import { failureOf } from "../client/feeds.mjs";
+import { openFetch } from "../client/fetch-source.mjs";
+import { chosenFeed, feedUrl, loadInfo, sessionUrl } from "../client/info.mjs";
+import { shown, whyNoSession } from "../client/open-feed.mjs";
+import { readStream } from "../client/reader.mjs";
+import { UNKNOWN } from "../client/timing.mjs";
+import { openWebTransport } from "../client/webtransport-source.mjs";
 
-/** @typedef {import("./types.mjs").Env} Env */
-/** @typedef {import("./types.mjs").Source} Source */
-/** @typedef {import("./types.mjs").Transport} Transport */
+/** @typedef {import("../client/types.mjs").Env} Env */
+/** @typedef {import("../client/types.mjs").Source} Source */
+/** @typedef {import("../client/types.mjs").Transport} Transport */
 
 /**
  * Over what the bytes come. While a fetch runs the browser has not reported on it yet: then
  * `protocol` is what it reported for `/info` a moment ago, and `final` is false.
- * @typedef {{ transport: import("./types.mjs").Transport, protocol: string, final: boolean }} Path
+ * @typedef {{ transport: import("../client/types.mjs").Transport, protocol: string, final: boolean }} Path
  */
 
 /**
  * What a viewer tells whoever shows it.
  * @typedef {object} ViewerEvents
- * @property {(info: import("./info.mjs").Info) => void} onInfo
+ * @property {(info: import("../client/info.mjs").Info) => void} onInfo
  * @property {() => void} onConnecting
  * @property {(path: Path) => void} onOpen
- * @property {(chunk: import("./types.mjs").ChunkRead) => void} onChunk
+ * @property {(chunk: import("../client/types.mjs").ChunkRead) => void} onChunk
  * @property {(path: Path) => void} onPath the browser's report, when it comes
- * @property {(summary: import("./types.mjs").Summary) => void} onDone
- * @property {(summary: import("./types.mjs").Summary | undefined) => void} onStopped
- * @property {(error: import("./errors.mjs").PageError) => void} onError
+ * @property {(summary: import("../client/types.mjs").Summary) => void} onDone
+ * @property {(summary: import("../client/types.mjs").Summary | undefined) => void} onStopped
+ * @property {(error: import("../client/errors.mjs").PageError) => void} onError
  */
 
 /** How long the end of a whole stream waits for the browser's report on it. */
@@ -102,7 +102,7 @@ export class Viewer {
   /**
    * @param {Transport} transport
    * @param {string} feed
-   * @param {import("./info.mjs").Info} info
+   * @param {import("../client/info.mjs").Info} info
    * @param {AbortSignal} signal
    * @returns {Promise<Source>}
    */
@@ -146,7 +146,7 @@ export class Viewer {
   /**
    * The feed's own failure in place of what the transport made of it: Firefox takes a response that breaks off
    * before its first byte for a server that does not answer.
-   * @param {import("./errors.mjs").PageError} error
+   * @param {import("../client/errors.mjs").PageError} error
    * @param {string} feed
    */
   async #explained(error, feed) {

@@ -1,13 +1,13 @@
 // @ts-check
 import { batch, browserClock } from "./batch.mjs";
-import { count, ms, plural, size } from "./format.mjs";
+import { count, ms, plural, size } from "../client/format.mjs";
 import { LogPane } from "./log-pane.mjs";
 import { Panel, byId, fillVerdicts } from "./panel.mjs";
 import { Plot } from "./plot.mjs";
 import { RetryNote } from "./retry-note.mjs";
 
-/** @typedef {import("./place.mjs").Missed} Missed */
-/** @typedef {import("./follow.mjs").Totals} Totals */
+/** @typedef {import("../client/place.mjs").Missed} Missed */
+/** @typedef {import("../client/follow.mjs").Totals} Totals */
 
 /** A clock that is off by more than this tells nothing of how long a chunk was on its way. */
 const CLOCKS_MS = 3_600_000;
@@ -49,7 +49,7 @@ export class FollowView {
     this.#log.feed = feed;
   }
 
-  /** @type {import("./follow.mjs").FollowEvents} */
+  /** @type {import("../client/follow.mjs").FollowEvents} */
   events = {
     onInfo: () => {},
     onConnecting: (attempt) => {

@@ -1,6 +1,6 @@
 // @ts-check
 /** Which feeds the status page asks for, and what it says of those that it got. */
-import { count, plural } from "./format.mjs";
+import { count, plural } from "../client/format.mjs";
 
 /** @typedef {import("./status-data.mjs").Feeds} Feeds */
 /** @typedef {import("./status-data.mjs").FeedRow} FeedRow */

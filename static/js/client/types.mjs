@@ -9,7 +9,7 @@
  * The browser's interfaces that the core uses, gathered so that a test can hand in its own.
  * @typedef {object} Env
  * @property {typeof globalThis.fetch} fetch
- * @property {import("./token.mjs").Token} [token] what `fetch` shows to a server that asks for it
+ * @property {import("../page/token.mjs").Token} [token] what `fetch` shows to a server that asks for it
  * @property {Pick<Performance, "now" | "getEntriesByType" | "timeOrigin">} performance
  * @property {typeof globalThis.PerformanceObserver | undefined} PerformanceObserver
  * @property {typeof globalThis.WebTransport | undefined} WebTransport undefined where the browser has none

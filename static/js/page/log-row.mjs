@@ -1,6 +1,6 @@
 // @ts-check
 import { classes, parseAnsi } from "./ansi.mjs";
-import { ms, plural, size } from "./format.mjs";
+import { ms, plural, size } from "../client/format.mjs";
 import { parseJsonLine } from "./json-line.mjs";
 
 /** @typedef {import("./store.mjs").Entry} Entry */

@@ -1,12 +1,12 @@
 // @ts-check
 import { wireCopyButtons } from "./copy.mjs";
 import { browserEnv } from "./env.mjs";
-import { asPageError, noneShown } from "./errors.mjs";
+import { asPageError, noneShown } from "../client/errors.mjs";
 import { FeedPicker } from "./feed-picker.mjs";
-import { FeedsPoll } from "./feeds.mjs";
+import { FeedsPoll } from "../client/feeds.mjs";
 import { FollowView } from "./follow-view.mjs";
-import { Follower } from "./follow.mjs";
-import { loadInfo } from "./info.mjs";
+import { Follower } from "../client/follow.mjs";
+import { loadInfo } from "../client/info.mjs";
 import { noticeWebTransport } from "./page.mjs";
 import { byId } from "./panel.mjs";
 import { Renewals } from "./renewals.mjs";
@@ -77,7 +77,7 @@ async function look() {
 function start() {
   view.feed = picker.feed;
   running = follower.start({
-    choice: /** @type {import("./types.mjs").TransportChoice} */ (transport.value),
+    choice: /** @type {import("../client/types.mjs").TransportChoice} */ (transport.value),
     feed: picker.feed,
     from: from.value === "start" ? "start" : "now",
   });
@@ -107,7 +107,7 @@ function remember(name, value, usual) {
   history.replaceState(null, "", url);
 }
 
-/** @param {import("./info.mjs").Info} info */
+/** @param {import("../client/info.mjs").Info} info */
 function showInfo({ version, feeds, chrome, status }) {
   byId("version", HTMLElement).textContent = `h3cast ${version}`;
   byId("status-page", HTMLElement).hidden = !status;

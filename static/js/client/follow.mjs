@@ -5,7 +5,7 @@ import { Reading } from "./reading.mjs";
 /** @typedef {import("./types.mjs").Verdict} Verdict */
 /** @typedef {import("./errors.mjs").PageError} PageError */
 /** @typedef {import("./place.mjs").Missed} Missed */
-/** @typedef {import("./viewer.mjs").Path} Path */
+/** @typedef {import("../page/viewer.mjs").Path} Path */
 
 /**
  * @typedef {object} Wanted

@@ -1,5 +1,5 @@
 // @ts-check
-import { ms } from "./format.mjs";
+import { ms } from "../client/format.mjs";
 
 const SVG = "http://www.w3.org/2000/svg";
 /** How many of the latest times are drawn. */

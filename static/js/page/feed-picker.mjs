@@ -1,8 +1,8 @@
 // @ts-check
-import { count, plural, size } from "./format.mjs";
+import { count, plural, size } from "../client/format.mjs";
 import { byId } from "./panel.mjs";
 
-/** @typedef {import("./feeds.mjs").FeedStatus} FeedStatus */
+/** @typedef {import("../client/feeds.mjs").FeedStatus} FeedStatus */
 
 /** The list of feeds, and what the server says of the one that is chosen. */
 export class FeedPicker {

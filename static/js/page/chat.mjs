@@ -6,15 +6,15 @@ import { nameProblem, textProblem } from "./chat-lines.mjs";
 import { hasChat } from "./chat-link.mjs";
 import { wireCopyButtons } from "./copy.mjs";
 import { browserEnv } from "./env.mjs";
-import { asPageError } from "./errors.mjs";
-import { plural } from "./format.mjs";
-import { loadInfo } from "./info.mjs";
+import { asPageError } from "../client/errors.mjs";
+import { plural } from "../client/format.mjs";
+import { loadInfo } from "../client/info.mjs";
 import { Keep } from "./keep.mjs";
 import { byId, fillError } from "./panel.mjs";
 
 /** @typedef {import("./chat-lines.mjs").Line} Line */
 /** @typedef {import("./chat-client.mjs").Way} Way */
-/** @typedef {import("./types.mjs").State} State */
+/** @typedef {import("../client/types.mjs").State} State */
 
 const env = browserEnv();
 const query = new URL(env.href).searchParams;

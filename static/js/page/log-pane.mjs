@@ -1,6 +1,6 @@
 // @ts-check
 import { Finder } from "./finder.mjs";
-import { count, plural, size } from "./format.mjs";
+import { count, plural, size } from "../client/format.mjs";
 import { LogWindow, MAX_ROWS } from "./log-window.mjs";
 import { byId } from "./panel.mjs";
 import { MAX_BYTES, MAX_ENTRIES, Store } from "./store.mjs";
@@ -47,7 +47,7 @@ export class LogPane {
     this.#finder.clear();
   }
 
-  /** @param {import("./follow.mjs").Received} chunk */
+  /** @param {import("../client/follow.mjs").Received} chunk */
   add(chunk) {
     this.#store.add(chunk);
   }

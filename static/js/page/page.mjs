@@ -1,8 +1,8 @@
 // @ts-check
 import { wireCopyButtons } from "./copy.mjs";
 import { browserEnv } from "./env.mjs";
-import { noFeeds, noWebTransport } from "./errors.mjs";
-import { chosenFeed, feedUrl, loadInfo } from "./info.mjs";
+import { noFeeds, noWebTransport } from "../client/errors.mjs";
+import { chosenFeed, feedUrl, loadInfo } from "../client/info.mjs";
 import { Renewals } from "./renewals.mjs";
 import { snippetFor } from "./snippet.mjs";
 import { askForToken } from "./token-form.mjs";
@@ -13,7 +13,7 @@ import { Viewer } from "./viewer.mjs";
  * Brings a page to life that shows one transport by itself. The address may say `?feed=NAME` and
  * `?autostart=1`. Without a name it is the default feed, or else the first that there is.
  *
- * @param {import("./types.mjs").Transport} transport
+ * @param {import("../client/types.mjs").Transport} transport
  */
 export function startPage(transport) {
   const env = browserEnv();
@@ -21,7 +21,7 @@ export function startPage(transport) {
   const query = new URL(env.href).searchParams;
   const wanted = query.get("feed") ?? "";
   const view = new View();
-  /** @param {import("./info.mjs").Info} info */
+  /** @param {import("../client/info.mjs").Info} info */
   const showInfo = (info) => {
     const version = document.getElementById("version");
     if (version !== null) version.textContent = `h3cast ${info.version}`;
@@ -51,7 +51,7 @@ export function startPage(transport) {
   });
   /**
    * Starts once more with another token, if the visitor has one.
-   * @param {import("./errors.mjs").PageError} error
+   * @param {import("../client/errors.mjs").PageError} error
    */
   async function again(error) {
     const over = new AbortController();
@@ -107,7 +107,7 @@ function showPaths(here) {
 
 /**
  * Says so where the browser has no WebTransport.
- * @param {import("./types.mjs").Env} env
+ * @param {import("../client/types.mjs").Env} env
  */
 export function noticeWebTransport(env) {
   const notice = document.getElementById("no-webtransport");

@@ -16,7 +16,7 @@ export class RetryNote {
   }
 
   /**
-   * @param {import("./errors.mjs").PageError} error
+   * @param {import("../client/errors.mjs").PageError} error
    * @param {number} waitMs
    * @param {number} attempt
    */

@@ -1,9 +1,9 @@
 // @ts-check
 /** Asks for the numbers again and again while the page is visible. */
-import { Backoff, retryAfter } from "./backoff.mjs";
+import { Backoff, retryAfter } from "../client/backoff.mjs";
 import { BadStatus, parseStatus } from "./status-data.mjs";
 
-/** @typedef {Pick<import("./types.mjs").Env, "fetch" | "href" | "setTimer" | "clearTimer" | "random">} PollEnv */
+/** @typedef {Pick<import("../client/types.mjs").Env, "fetch" | "href" | "setTimer" | "clearTimer" | "random">} PollEnv */
 /** @typedef {import("./status-data.mjs").Status} Status */
 /** @typedef {{ trouble: Trouble, wait: number, steady?: boolean }} Failure how long to wait at least, or exactly if `steady` */
 /**

@@ -1,5 +1,5 @@
 // @ts-check
-import { PageError, asPageError } from "./errors.mjs";
+import { PageError, asPageError } from "../client/errors.mjs";
 
 const START = "Check that the server is still running; if not, start it with: cargo run --example chat";
 

@@ -1,6 +1,6 @@
 // @ts-check
 /** Numbers and times as the status page writes them. */
-import { count, plural, size } from "./format.mjs";
+import { count, plural, size } from "../client/format.mjs";
 
 const UNITS = /** @type {const} */ ([["day", 86_400], ["hour", 3600], ["minute", 60], ["second", 1]]);
 

@@ -1,11 +1,11 @@
 // @ts-check
 import { batch, browserClock } from "./batch.mjs";
-import { ms, plural, size } from "./format.mjs";
+import { ms, plural, size } from "../client/format.mjs";
 import { Log } from "./log.mjs";
 import { Panel, byId } from "./panel.mjs";
 import { Plot } from "./plot.mjs";
 
-/** @typedef {import("./types.mjs").Summary} Summary */
+/** @typedef {import("../client/types.mjs").Summary} Summary */
 
 /** Shows one reading as it comes: the panel with the buttons, the numbers, the plot and the log. */
 export class View {

@@ -1,8 +1,8 @@
 // @ts-check
-import { pathName } from "./format.mjs";
+import { pathName } from "../client/format.mjs";
 
-/** @typedef {import("./types.mjs").State} State */
-/** @typedef {import("./types.mjs").Verdict} Verdict */
+/** @typedef {import("../client/types.mjs").State} State */
+/** @typedef {import("../client/types.mjs").Verdict} Verdict */
 /** @typedef {import("./viewer.mjs").Path} Path */
 
 /**
@@ -81,14 +81,14 @@ export class Panel {
     }
   }
 
-  /** @param {import("./errors.mjs").PageError} error */
+  /** @param {import("../client/errors.mjs").PageError} error */
   showError(error) {
     fillError(this.#error, error, error.again);
   }
 
   /**
    * The same while the page tries again by itself.
-   * @param {import("./errors.mjs").PageError} error
+   * @param {import("../client/errors.mjs").PageError} error
    */
   showRetried(error) {
     fillError(this.#error, error, "This page tries again by itself.");
@@ -126,7 +126,7 @@ export function fillVerdicts(list, verdicts) {
 /**
  * Shows an error: what happened, and what to do about it.
  * @param {HTMLElement} box
- * @param {import("./errors.mjs").PageError} error
+ * @param {import("../client/errors.mjs").PageError} error
  * @param {string} [again] how it is tried again
  */
 export function fillError(box, error, again = "") {

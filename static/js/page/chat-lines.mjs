@@ -1,6 +1,6 @@
 // @ts-check
 import { badLine } from "./chat-errors.mjs";
-import { count } from "./format.mjs";
+import { count } from "../client/format.mjs";
 
 /** The longest message and the longest name that the server takes, in bytes of UTF-8. */
 export const MAX_TEXT = 4096;

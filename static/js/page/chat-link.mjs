@@ -1,20 +1,20 @@
 // @ts-check
 import { lost, noChat } from "./chat-errors.mjs";
-import { unreachable } from "./errors.mjs";
-import { refusal } from "./info.mjs";
-import { UNKNOWN, watchProtocol } from "./timing.mjs";
-import { openSession, orAbort } from "./webtransport-source.mjs";
+import { unreachable } from "../client/errors.mjs";
+import { refusal } from "../client/info.mjs";
+import { UNKNOWN, watchProtocol } from "../client/timing.mjs";
+import { openSession, orAbort } from "../client/webtransport-source.mjs";
 
-/** @typedef {import("./types.mjs").Env} Env */
-/** @typedef {import("./info.mjs").CertificateHash} CertificateHash */
+/** @typedef {import("../client/types.mjs").Env} Env */
+/** @typedef {import("../client/info.mjs").CertificateHash} CertificateHash */
 
 /**
  * An open way into the chat, and out of it.
  * @typedef {object} Link
- * @property {import("./types.mjs").Transport} transport
+ * @property {import("../client/types.mjs").Transport} transport
  * @property {ReadableStream<Uint8Array>} stream the lines that the server tells
  * @property {(text: string) => Promise<void>} send resolves when the message is on its way
- * @property {(cause: unknown) => import("./errors.mjs").PageError | Promise<import("./errors.mjs").PageError>} failure
+ * @property {(cause: unknown) => import("../client/errors.mjs").PageError | Promise<import("../client/errors.mjs").PageError>} failure
  *   a failed read, in words
  * @property {() => void} close leaves; safe to repeat
  */
@@ -60,7 +60,7 @@ export async function linkByWebTransport(options) {
       await writer.ready;
       await writer.write(encoder.encode(line));
     };
-    /** @type {import("./errors.mjs").PageError | undefined} */
+    /** @type {import("../client/errors.mjs").PageError | undefined} */
     let stopped;
     writer.closed.catch((/** @type {WebTransportError} */ cause) => {
       // The end of the whole session is told by the reading half.

@@ -1,16 +1,16 @@
 // @ts-check
-import { inWords } from "./auto.mjs";
+import { inWords } from "../client/auto.mjs";
 import { lost, notSent, tooMany } from "./chat-errors.mjs";
 import { Lines, parseLine } from "./chat-lines.mjs";
 import { chatUrl, linkByFetch, linkByWebTransport } from "./chat-link.mjs";
-import { asPageError, noWebTransport, notOffered } from "./errors.mjs";
-import { loadInfo } from "./info.mjs";
-import { readStream } from "./reader.mjs";
-import { UNKNOWN } from "./timing.mjs";
+import { asPageError, noWebTransport, notOffered } from "../client/errors.mjs";
+import { loadInfo } from "../client/info.mjs";
+import { readStream } from "../client/reader.mjs";
+import { UNKNOWN } from "../client/timing.mjs";
 
-/** @typedef {import("./types.mjs").Env} Env */
-/** @typedef {import("./types.mjs").Transport} Transport */
-/** @typedef {import("./errors.mjs").PageError} PageError */
+/** @typedef {import("../client/types.mjs").Env} Env */
+/** @typedef {import("../client/types.mjs").Transport} Transport */
+/** @typedef {import("../client/errors.mjs").PageError} PageError */
 /** @typedef {import("./chat-link.mjs").Link} Link */
 
 /** How many messages may wait to be sent. */

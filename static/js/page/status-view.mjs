@@ -1,6 +1,6 @@
 // @ts-check
 /** Shows the numbers. Unchanged elements are not touched, so that a reader's place and selection stay. */
-import { count, plural, size } from "./format.mjs";
+import { count, plural, size } from "../client/format.mjs";
 import { note, state, states } from "./status-feeds.mjs";
 import { byteRate, clock, delay, distance, duration, moment, percent, perSecond } from "./status-format.mjs";
 import { Recent } from "./status-recent.mjs";

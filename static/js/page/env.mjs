@@ -1,7 +1,7 @@
 // @ts-check
 import { Token } from "./token.mjs";
 
-/** @typedef {import("./types.mjs").Env} Env */
+/** @typedef {import("../client/types.mjs").Env} Env */
 
 /**
  * The real browser. Everything below the entry modules takes its interfaces from here.

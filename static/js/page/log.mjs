@@ -1,8 +1,8 @@
 // @ts-check
-import { ms, plural, size } from "./format.mjs";
+import { ms, plural, size } from "../client/format.mjs";
 import { Keep } from "./keep.mjs";
 
-/** @typedef {import("./types.mjs").ChunkRead} ChunkRead */
+/** @typedef {import("../client/types.mjs").ChunkRead} ChunkRead */
 
 /** How much of a chunk's text a row shows; `data-text` has all of it. */
 const SHOWN = 400;
