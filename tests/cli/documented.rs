@@ -83,8 +83,8 @@ fn every_limit_is_documented() {
 fn what_the_documents_start_on_the_internet_can_be_started() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("tokens.txt"), "read=* publish=* name=alice a-token-of-16-characters\n").unwrap();
-    let readme = include_str!("../../README.md");
-    let (_, command) = readme.split_once("\nh3cast serve 'chat.*=publish' --listen 0.0.0.0:443").expect("the command");
+    let recipes = include_str!("../../docs/recipes.md");
+    let (_, command) = recipes.split_once("\nh3cast serve 'chat.*=publish' --listen 0.0.0.0:443").expect("the command");
     let command = command.split("\n```").next().unwrap().replace("\\\n", " ");
     let words = command.split_whitespace();
     let arguments: Vec<_> = ["serve", "chat.*=publish", "--listen", "0.0.0.0:443"].into_iter().chain(words).collect();
