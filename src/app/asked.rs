@@ -146,6 +146,8 @@ impl App {
         let account = account(extensions, decided.access());
         let feed = self.feed(uri.path(), prefix_of(extensions), &account, decided, action).await?;
         Noted::feed(extensions, &feed);
+        let variant = feed.variant(uri.query().unwrap_or_default()).map_err(|bad| Problem::bad(bad.to_string()))?;
+        let feed = variant.unwrap_or(feed);
         // An `EventSource` asks by `Accept`, and adds its place when it reconnects.
         let by_header = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
         let last_event = by_header.or(query.last_event_id.as_deref());

@@ -33,7 +33,13 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     };
     let feeds = app.feeds_of(&decided);
     Ok(generated::json(&app, &request, feeds.len(), || {
-        let about = |feed: &Feed| json!({ "name": feed.name(), "url": url(feed), "kind": feed.kind() });
+        let about = |feed: &Feed| {
+            let mut about = json!({ "name": feed.name(), "url": url(feed), "kind": feed.kind() });
+            if !feed.settings().is_empty() {
+                about["settings"] = json!(feed.settings());
+            }
+            about
+        };
         let mut info =
             json!({ "version": env!("CARGO_PKG_VERSION"), "feeds": feeds.iter().map(about).collect::<Vec<_>>() });
         if has_status {

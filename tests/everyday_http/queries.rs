@@ -55,6 +55,11 @@ async fn a_known_parameter_that_cannot_be_read_is_refused_with_what_is_allowed()
         ("limit=%2B1", "a number of chunks"),
         ("limit=", "a number of chunks"),
         ("limit=1&limit=2", "several times"),
+        ("rate=fast", "1 to 1000 chunks a second"),
+        ("size=70000", "64 to 65536 bytes"),
+        ("burst=0", "1 to 1000 chunks at once"),
+        ("count=-1", "0 to 1000000 chunks"),
+        ("size=65536&rate=200", "10,000,000 bytes a second"),
         ("format=xml", "raw, sse or frames"),
         ("format=SSE", "raw, sse or frames"),
         ("delivery=post", "stream or datagrams"),
@@ -111,4 +116,58 @@ async fn the_last_event_id_may_be_in_the_query() {
         let got = ask(&at, over, Method::GET, "/stream?lastEventId=0-1&format=raw", &[]).await;
         assert_eq!(got.text(), "data chunk #2\n");
     }
+}
+
+/// Each viewer has the demo feed as it sets it, over every transport.
+#[tokio::test]
+async fn the_demo_feed_comes_as_it_is_asked_for() {
+    let server = server().await;
+    let certificate = server.certificate();
+    let at = At::of(&server, &certificate);
+    let connection = server.connect().await;
+    let query = "rate=1000&size=100&burst=5&count=12";
+    let assert_lines = |text: &str, first: usize| {
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 12 - first);
+        for (number, line) in (first..).zip(lines) {
+            assert!(line.starts_with(&format!("data chunk #{number} at ")) && line.len() == 99, "{line}");
+        }
+    };
+    for over in ALL {
+        let got = ask(&at, over, Method::GET, &format!("/stream?{query}"), &[]).await;
+        assert_eq!(got.status, StatusCode::OK, "{over:?}: {}", got.text());
+        assert_lines(&got.text(), 0);
+        // The epoch of chunks of 100 bytes is 0x64.
+        let got = ask(&at, over, Method::GET, &format!("/stream?{query}&from=64-7"), &[]).await;
+        assert_lines(&got.text(), 8);
+        let got = ask(&at, over, Method::GET, &format!("/stream?{query}&from=0-7"), &[]).await;
+        assert_eq!(got.status, StatusCode::GONE, "{over:?}: {}", got.text());
+        let got = ask(&at, over, Method::GET, &format!("/stream?{query}&format=sse&from=64-11-end"), &[]).await;
+        assert_eq!(got.status, StatusCode::NO_CONTENT, "{over:?}");
+        // Other feeds ignore them.
+        let got = ask(&at, over, Method::GET, "/stream/log?rate=x&limit=0", &[]).await;
+        assert_eq!(got.status, StatusCode::OK, "{over:?}");
+    }
+    let uri = server.uri(&format!("/stream?{query}"));
+    let session = soon("a session", connection.webtransport(&uri, HeaderMap::new(), &[])).await.unwrap();
+    let mut stream = soon("the stream", session.accept_uni()).await.unwrap();
+    let mut text = Vec::new();
+    while let Some(bytes) = soon("the chunks", stream.read_bytes(usize::MAX)).await.unwrap() {
+        text.extend_from_slice(&bytes);
+    }
+    assert_lines(std::str::from_utf8(&text).unwrap(), 0);
+
+    let uri = server.uri(&format!("/stream?{query}&delivery=datagrams"));
+    let session = soon("a session", connection.webtransport(&uri, HeaderMap::new(), &[])).await.unwrap();
+    let mut text = Vec::new();
+    for _ in 0..12 {
+        text.extend_from_slice(&soon("a datagram", session.recv_datagram()).await.unwrap());
+    }
+    assert_lines(std::str::from_utf8(&text).unwrap(), 0);
+
+    // Such views count as those of the feed itself.
+    let feeds = ask(&at, ALL[0], Method::GET, "/feeds", &[]).await;
+    let feeds: serde_json::Value = serde_json::from_str(&feeds.text()).unwrap();
+    let default = feeds["feeds"].as_array().unwrap().iter().find(|feed| feed["name"] == "default").unwrap();
+    assert!(default["chunks"].as_u64().unwrap() >= 24, "{default}");
 }

@@ -109,7 +109,8 @@ def test_info_tells_what_the_page_must_know(client, server):
     info = json.loads(response.body)
     identity = server.identity()
     url = f"{server.base}/stream"
-    assert info["feeds"] == [{"name": "default", "url": url, "kind": "on-demand"}]
+    settings = ["rate", "size", "burst", "count"]
+    assert info["feeds"] == [{"name": "default", "url": url, "kind": "on-demand", "settings": settings}]
     assert info["webtransport"]["url"] == url
     hashes = [entry["value"] for entry in info["webtransport"]["certificateHashes"]]
     assert identity["sha256_base64"] in hashes

@@ -23,6 +23,18 @@ pub const DEFAULT_HISTORY: usize = 8 << 20;
 
 type OpenSource = dyn Fn(u64, &Account) -> Result<BoxStream<'static, Result<Bytes, End>>, Exhausted> + Send + Sync;
 
+type MakeVariant = dyn Fn(&str) -> Result<Option<Feed>, BadVariant> + Send + Sync;
+
+pub(crate) struct Variants {
+    settings: &'static [&'static str],
+    make: Box<MakeVariant>,
+}
+
+/// A viewer's settings that a feed does not allow, as a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadVariant(pub String);
+
 #[derive(Clone)]
 pub(crate) enum Backing {
     Live {
@@ -38,10 +50,12 @@ pub(crate) enum Backing {
     },
     OnDemand {
         open: Arc<OpenSource>,
-        /// Every run has the same chunks, so a viewer can continue in another one.
-        same: bool,
+        /// Every run has the same chunks and this epoch, so a viewer can continue in another one.
+        same: Option<Epoch>,
         /// A run costs more than its viewer does: there may be only so many.
         costly: bool,
+        /// What a viewer may set.
+        variants: Option<Arc<Variants>>,
     },
 }
 
@@ -128,7 +142,7 @@ impl Feed {
     where
         S: Stream<Item = Result<Bytes, End>> + Send + 'static,
     {
-        Self::of_source(name, false, false, move |_, _| Ok(open().boxed()))
+        Self::of_source(name, None, false, move |_, _| Ok(open().boxed()))
     }
 
     /// Like [`on_demand_with_end`](Self::on_demand_with_end) for a source of which there may be only so many at once,
@@ -155,16 +169,16 @@ impl Feed {
     where
         S: Stream<Item = Result<Bytes, End>> + Send + 'static,
     {
-        Self::of_source(name, false, true, move |_, account| Ok(open(account)?.boxed()))
+        Self::of_source(name, None, true, move |_, account| Ok(open(account)?.boxed()))
     }
 
     fn of_source(
         name: &str,
-        same: bool,
+        same: Option<Epoch>,
         costly: bool,
         open: impl Fn(u64, &Account) -> Result<BoxStream<'static, Result<Bytes, End>>, Exhausted> + Send + Sync + 'static,
     ) -> Self {
-        let backing = Backing::OnDemand { open: Arc::new(open), same, costly };
+        let backing = Backing::OnDemand { open: Arc::new(open), same, costly, variants: None };
         Self { name: name.into(), backing, file: None, counters: Arc::default() }
     }
 
@@ -174,9 +188,64 @@ impl Feed {
     where
         S: Stream<Item = Result<Bytes, FeedError>> + Send + 'static,
     {
-        Self::of_source(name, true, false, move |start, _| {
+        Self::replayable_as(name, Epoch(0), open)
+    }
+
+    /// Like [`replayable`](Self::replayable) with an epoch that is not 0, which tells its cursors from those of feeds
+    /// with other chunks.
+    pub fn replayable_as<S>(name: &str, epoch: Epoch, open: impl Fn(u64) -> S + Send + Sync + 'static) -> Self
+    where
+        S: Stream<Item = Result<Bytes, FeedError>> + Send + 'static,
+    {
+        Self::of_source(name, Some(epoch), false, move |start, _| {
             Ok(open(start).map(|chunk| chunk.map_err(End::Failed)).boxed())
         })
+    }
+
+    /// Lets each viewer of a feed that starts over for each one have it in its own way: `make` returns another such
+    /// feed for the query of a request, or `None` if the query has none of the `settings`. Does nothing for live feeds.
+    ///
+    /// ```
+    /// use futures_util::stream;
+    /// use h3cast_feed::{Epoch, Feed};
+    ///
+    /// let letters = |text: &'static str| move |first| stream::iter(text.bytes().skip(first as usize).map(|b| Ok(vec![b].into())));
+    /// let feed = Feed::replayable("letters", letters("abc")).with_variants(&["upper"], move |query| {
+    ///     Ok(query.contains("upper").then(|| Feed::replayable_as("letters", Epoch(1), letters("ABC"))))
+    /// });
+    /// assert!(feed.variant("from=now").unwrap().is_none());
+    /// assert!(feed.variant("upper").unwrap().is_some());
+    /// ```
+    #[must_use]
+    pub fn with_variants(
+        mut self,
+        settings: &'static [&'static str],
+        make: impl Fn(&str) -> Result<Option<Self>, BadVariant> + Send + Sync + 'static,
+    ) -> Self {
+        if let Backing::OnDemand { variants, .. } = &mut self.backing {
+            *variants = Some(Arc::new(Variants { settings, make: Box::new(make) }));
+        }
+        self
+    }
+
+    /// What a viewer may set in its query.
+    #[must_use]
+    pub fn settings(&self) -> &'static [&'static str] {
+        match &self.backing {
+            Backing::OnDemand { variants: Some(variants), .. } => variants.settings,
+            _ => &[],
+        }
+    }
+
+    /// The feed as this query asks for it, counted and charged as this one; `None` if it asks for nothing special.
+    ///
+    /// # Errors
+    ///
+    /// If the feed does not allow the settings.
+    pub fn variant(&self, query: &str) -> Result<Option<Self>, BadVariant> {
+        let Backing::OnDemand { variants: Some(variants), .. } = &self.backing else { return Ok(None) };
+        let made = (variants.make)(query)?;
+        Ok(made.map(|made| Self { name: self.name.clone(), counters: self.counters.clone(), ..made }))
     }
 
     /// Declares that its bytes, from the start, are those of this file, so that parts of them can be read
@@ -312,7 +381,7 @@ impl Feed {
         match &self.backing {
             Backing::Live { ring, .. } => ring.is_over(had),
             Backing::Kept { kept, .. } => kept.ring().is_over(had),
-            Backing::OnDemand { same, .. } => !same || had.epoch == Epoch(0),
+            Backing::OnDemand { same, .. } => same.is_none_or(|epoch| had.epoch == epoch),
         }
     }
 
@@ -352,10 +421,12 @@ impl Feed {
                 (Upstream::Kept(viewer), epoch)
             }
             Backing::OnDemand { open, same, .. } => {
-                let epoch = if *same { Epoch(0) } else { Epoch::now() };
+                let epoch = same.unwrap_or_else(Epoch::now);
                 let (first, restarted) = match start {
-                    Start::After(cursor) if *same && cursor.epoch == epoch => (cursor.seq.saturating_add(1), false),
-                    Start::End(of) if *same && of == epoch => (0, false),
+                    Start::After(cursor) if same.is_some() && cursor.epoch == epoch => {
+                        (cursor.seq.saturating_add(1), false)
+                    }
+                    Start::End(of) if same.is_some() && of == epoch => (0, false),
                     Start::After(_) | Start::End(_) => (0, true),
                     // All of it is new to every viewer.
                     Start::Start | Start::Now | Start::Last(_) => (0, false),

@@ -98,7 +98,7 @@ pub use account::{Account, Exhausted, Share, Shares};
 pub use budget::{Budget, Charge, Pressure};
 pub use chunk::Chunk;
 pub use delivery::{Delivered, Deliveries, Delivery};
-pub use feed::{DEFAULT_HISTORY, Feed};
+pub use feed::{BadVariant, DEFAULT_HISTORY, Feed};
 pub use feeds::{DEFAULT, Family, Feeds, OpenError};
 pub use h3cast_proto::feed::{BadCursor, Cursor, End, EndCursor, Epoch, FeedError, Gap};
 pub use held::{HeldFeeds, History, Hold, Provenance, RestoreError};

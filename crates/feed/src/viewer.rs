@@ -133,7 +133,7 @@ impl Viewer {
             Upstream::Kept(_) => budget.seat_of_some(),
             Upstream::OnDemand { .. } => budget.seat_of_one(),
         });
-        let resumable = !matches!(feed.backing, Backing::OnDemand { same: false, .. });
+        let resumable = !matches!(feed.backing, Backing::OnDemand { same: None, .. });
         Self {
             feed: feed.name.clone(),
             upstream: Some(upstream),
