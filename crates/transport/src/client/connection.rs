@@ -37,7 +37,6 @@ pub struct Connection {
     pub(super) sessions: Mutex<JoinSet<()>>,
     /// Those that send what is left of a request's body after the head of its response.
     uploads: Box<Mutex<JoinSet<()>>>,
-    connector: Connector,
     pub(super) handle: ConnectionHandle,
 }
 
@@ -79,7 +78,7 @@ impl Connection {
     }
 
     /// Speaks HTTP/3 on a connection whose sockets are those of `connector`.
-    pub(super) async fn over(conn: quic::Connection, host: &str, connector: Connector) -> Result<Self, ClientError> {
+    pub(super) async fn over(conn: quic::Connection, host: &str, connector: &Connector) -> Result<Self, ClientError> {
         let max_field_section_size = connector.settings().max_field_section_size;
         let limits = Limits { head_size: max_field_section_size, ..Limits::default() };
         let registry = Arc::new(Registry::new(MAX_SESSIONS));
@@ -109,13 +108,12 @@ impl Connection {
             _driver: driver,
             sessions: Mutex::default(),
             uploads: Box::default(),
-            connector,
             handle,
         })
     }
 
-    /// Closes the sessions that are still open (code 0) and the connection, and waits a little for
-    /// the server to learn of it. Dropping the connection instead closes it at once.
+    /// Closes the sessions that are still open (code 0) and the connection, and waits until the server has been
+    /// sent word of it, a second at most each. Dropping the connection instead closes it at once.
     ///
     /// # Cancel safety
     ///
@@ -126,8 +124,7 @@ impl Connection {
         let told = async { while sessions.join_next().await.is_some() {} };
         // A server that does not answer must not hold us.
         let _ = tokio::time::timeout(CLOSE_WAIT, told).await;
-        self.shared.conn.close(code::H3_NO_ERROR, b"");
-        let _ = tokio::time::timeout(CLOSE_WAIT, self.connector.told(&self.shared.conn)).await;
+        let _ = tokio::time::timeout(CLOSE_WAIT, self.shared.conn.close_and_send(code::H3_NO_ERROR, b"")).await;
     }
 
     /// The server's address.

@@ -139,7 +139,7 @@ impl Connector {
     ///
     /// Cancel-safe: when dropped, no connection stays.
     pub async fn open(&self, uri: &Uri) -> Result<Connection, ClientError> {
-        Connection::over(self.quic(uri).await?, target(uri)?.0, self.clone()).await
+        Connection::over(self.quic(uri).await?, target(uri)?.0, self).await
     }
 
     /// Connects to the host of `uri` and asks for it. When the server is known from before and has
@@ -177,7 +177,7 @@ impl Connector {
                 // There is no ticket for it; the handshake has begun all the same.
                 Err(connecting) => (connecting.await?, false),
             };
-            let connection = Connection::over(conn, host, self.clone()).await?;
+            let connection = Connection::over(conn, host, self).await?;
             let mut response = connection.get(uri).await?;
             if early && response.status == StatusCode::TOO_EARLY {
                 // RFC 8470 §5.2: once more. An answer comes after the handshake is complete.
@@ -207,20 +207,6 @@ impl Connector {
         known.insert(format!("{host}:{port}"), conn.remote_address());
         drop(known);
         Ok(conn)
-    }
-
-    /// Waits until the end of a connection, which this side has closed, has left.
-    pub(super) async fn told(&self, conn: &quic::Connection) {
-        conn.closed().await;
-        let open = |local: &Local| match local {
-            Local::Open(endpoint) => Some(endpoint.clone()),
-            _ => None,
-        };
-        let sockets: Vec<_> = lock(&self.0.local).iter().filter_map(open).collect();
-        // Others that share the sockets keep them from being idle; then they keep them open as well.
-        for socket in sockets.iter().filter(|socket| socket.open_connections() <= 1) {
-            socket.wait_idle().await;
-        }
     }
 
     pub(super) fn begin(&self, address: SocketAddr, host: &str) -> Result<quic::client::Connecting, ConnectError> {

@@ -44,15 +44,6 @@ impl Endpoint {
         let (connecting, bound) = (self.0.connect_with(engine, address, host)?, self.0.local_addr().ok());
         Ok(Connecting { connecting, bound })
     }
-
-    pub(crate) fn open_connections(&self) -> usize {
-        self.0.open_connections()
-    }
-
-    /// Waits until the servers have learnt that their connections are closed.
-    pub(crate) async fn wait_idle(&self) {
-        self.0.wait_idle().await;
-    }
 }
 
 /// A connection whose handshake has begun. Waiting for it completes it.

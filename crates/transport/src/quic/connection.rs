@@ -280,6 +280,26 @@ impl Connection {
         self.ours.closed.get()
     }
 
+    /// Closes it, and waits until its end has left for the peer. Unlike the engine, this does not wait until the last
+    /// packets on their way have arrived too (three times the probe timeout): a client has no use for them.
+    pub(crate) async fn close_and_send(&self, code: u64, reason: &[u8]) {
+        /// The engine reports it to no one, and sends it as soon as it runs.
+        const LOOK: Duration = Duration::from_millis(1);
+        let sent = self.engine.stats().udp_tx.datagrams;
+        self.close(code, reason);
+        if self.engine.closed().await != ConnectionError::LocallyClosed {
+            return;
+        }
+        loop {
+            let is_sent = self.engine.stats().udp_tx.datagrams > sent;
+            // Once more after it: what was counted may be a packet that left just before the end.
+            tokio::time::sleep(LOOK).await;
+            if is_sent {
+                return;
+            }
+        }
+    }
+
     /// Waits until it is lost. Cancel-safe.
     pub async fn closed(&self) -> ConnectionError {
         self.engine.closed().await

@@ -1,6 +1,10 @@
 //! Settings of the client: trust from memory, certificates of its own, where it connects from.
 
-use std::{net::UdpSocket, sync::Arc, time::Duration};
+use std::{
+    net::UdpSocket,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use h3cast_transport::{
     client::{ClientError, Connector, Trust},
@@ -119,4 +123,26 @@ async fn settings_of_quic_and_of_heads() {
     let connector = builder().max_field_section_size(1000).build().unwrap();
     let connection = soon("a connection", connector.open(&server.uri("/"))).await.unwrap();
     assert!(soon("the error", connection.get(&server.uri("/"))).await.is_err());
+}
+
+/// Who closes a connection does not wait for the end of the time in which its last packets may still arrive, which is
+/// many times what a handshake takes.
+#[tokio::test]
+async fn closing_takes_less_than_connecting() {
+    let server = Plain::start(empty);
+    let connector = Connector::builder().trust(Trust::pem(&server.pem()).unwrap()).build().unwrap();
+    let (mut opening, mut closing) = (Vec::new(), Vec::new());
+    for _ in 0..7 {
+        let began = Instant::now();
+        let connection = soon("a connection", connector.open(&server.uri("/"))).await.unwrap();
+        let response = soon("the answer", connection.get(&server.uri("/"))).await.unwrap();
+        let opened = Instant::now();
+        drop(response);
+        connection.close().await;
+        opening.push(opened - began);
+        closing.push(opened.elapsed());
+    }
+    opening.sort();
+    closing.sort();
+    assert!(closing[3] < opening[3], "closing took {closing:?}, opening {opening:?}");
 }
