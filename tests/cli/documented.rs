@@ -98,3 +98,46 @@ fn what_the_documents_start_on_the_internet_can_be_started() {
     let checked = output(dir.path(), &["serve", "--config", "h3cast.toml", "--check"]);
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
 }
+
+/// Links to files and headings of this repository, in the documents and in each other.
+#[test]
+fn every_link_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents: Vec<_> = ["", "docs", "docs/decisions"]
+        .into_iter()
+        .flat_map(|folder| std::fs::read_dir(root.join(folder)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "md"))
+        .collect();
+    documents.sort();
+    let mut lost = Vec::new();
+    for document in &documents {
+        let text = prose(document);
+        for target in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            if file.contains("://") {
+                continue;
+            }
+            let path = if file.is_empty() { document.clone() } else { document.parent().unwrap().join(file) };
+            let leads = path.exists() && (heading.is_empty() || headings(&prose(&path)).any(|it| it == heading));
+            if !leads {
+                lost.push(format!("{}: {target}", document.display()));
+            }
+        }
+    }
+    assert!(lost.is_empty(), "{}", lost.join("\n"));
+}
+
+/// A document without its blocks of code.
+fn prose(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.split("\n```").step_by(2).map(|part| part.split_once('\n').map_or(part, |(_, rest)| rest)).collect()
+}
+
+/// The names of a document's headings, as they are in links to them.
+fn headings(text: &str) -> impl Iterator<Item = String> {
+    text.lines().filter(|line| line.starts_with('#')).map(|line| {
+        let line = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        line.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()
+    })
+}

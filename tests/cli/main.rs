@@ -3,6 +3,8 @@
 
 mod documented;
 mod settings;
+#[cfg(unix)]
+mod shown;
 
 use std::{
     io::{BufRead, BufReader, Read},
