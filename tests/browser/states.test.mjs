@@ -36,6 +36,7 @@ for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Fi
         assert.deepEqual((await view.reads()).map(({ text }) => text), ['so far\n']);
         const { error } = await view.report();
         assert.match(error, /The feed failed at its source: .*3/);
+        assert.match((await view.report()).status, /^The feed failed at its source: .*3/);
         await view.until('the note', () => /failed \(.*3/.test(document.querySelector('#feed-note')?.textContent ?? ''));
         await assertAccessible(view, 'when the feed has failed');
         await view.assertClean();
@@ -51,10 +52,9 @@ for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Fi
     });
 
     test('ended, before the viewer came', TEST, async () => {
-      const view = await shown('ended', '?', 'done');
+      const view = await shown('ended', '?from=now&', 'done');
       assert.match((await view.report()).status, /has ended: it had 1 chunk before you came.*oldest kept/);
       await view.page.select('#from', 'start');
-      await view.start();
       await view.chunksShown(1);
       await view.state(['done']);
       assert.match((await view.report()).status, /^The feed has ended: 1 chunk, 4 B/);

@@ -53,8 +53,8 @@ test("the start page offers each choice, and has what its modules look for", () 
   const html = read("index.html");
   const values = (id) => [...html.split(` id="${id}"`)[1].split("</select>")[0].matchAll(/<option value="([^"]+)"/g)].map(([, value]) => value);
   assert.deepEqual(values("transport"), ["auto", "fetch", "webtransport"]);
-  assert.deepEqual(values("from"), ["now", "start"]);
-  const modules = ["home", "feed-picker", "finder", "follow-view", "log-pane", "retry-note"].map((name) => read(`js/page/${name}.mjs`)).join("");
+  assert.deepEqual(values("from"), ["-100", "now", "start"]);
+  const modules = ["home", "feed-picker", "finder", "follow-view", "layout", "log-pane", "retry-note"].map((name) => read(`js/page/${name}.mjs`)).join("");
   const wanted = [...modules.matchAll(/byId\("([^"]+)"/g)].map(([, id]) => id);
   assert.ok(wanted.length > 20);
   for (const id of wanted) assert.ok(html.includes(` id="${id}"`), id);

@@ -71,7 +71,7 @@ test("fetch: no answer says to start the server, with the browser's words", asyn
   const { opening } = fetching(() => { throw new TypeError("Failed to fetch"); });
   await assert.rejects(opening, (error) => {
     assert.match(error.message, /did not answer the request for \/stream/);
-    assert.match(error.steps.join(" "), /cargo run --release/);
+    assert.match(error.steps.join(" "), /still running/);
     assert.equal(error.said, "TypeError: Failed to fetch");
     return true;
   });
@@ -113,7 +113,7 @@ test("WebTransport: a refused session lists the causes that a browser hides", as
   session.refuse(Object.assign(new Error("Opening handshake failed."), { name: "WebTransportError" }));
   await assert.rejects(opening, (error) => {
     const advice = error.steps.join(" ");
-    for (const part of [/cargo run/, /UDP port 4433/, /14 days/, /--allow-origin http:\/\/localhost:8080/]) assert.match(advice, part);
+    for (const part of [/still running/, /UDP port 4433/, /14 days/, /--allow-origin http:\/\/localhost:8080/]) assert.match(advice, part);
     assert.equal(error.said, "WebTransportError: Opening handshake failed.");
     return true;
   });

@@ -61,7 +61,7 @@ function byHand(error, again) {
 
 const START_AGAIN = "Press Start to try again.";
 const LOOK_AT_LOG = "Look at the server's log (it is on the terminal).";
-const START_SERVER = "Check that the server is still running; if not, start it with: cargo run --release";
+const START_SERVER = "Check that the server is still running; if not, start it again the way it was started.";
 
 /**
  * The request got no answer at all.

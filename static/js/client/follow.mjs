@@ -11,7 +11,7 @@ import { Reading } from "./reading.mjs";
  * @typedef {object} Wanted
  * @property {import("./types.mjs").TransportChoice} choice
  * @property {string} feed
- * @property {"now" | "start"} from
+ * @property {string} from where to begin: `now`, `start`, or `-N` for the last N chunks
  *
  * @typedef {object} Received
  * @property {number} seq

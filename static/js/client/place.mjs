@@ -23,7 +23,7 @@ export class Place {
   /** Numbers are left out between the chunks: a jump is no loss. */
   #sparse = false;
 
-  /** @param {"now" | "start"} from where to begin */
+  /** @param {string} from where to begin: `now`, `start` or `-N` */
   constructor(from) {
     this.#asked = from;
   }

@@ -37,6 +37,13 @@ export class FollowView {
   /** What the first words after a return are. */
   #again = "";
   #lost = false;
+  /** There is no connection now, though there was one. */
+  #down = false;
+  /** The server reports that nothing has been published yet. */
+  #empty = false;
+  /** When the connection was asked for, by this computer's clock: what was published before is history. */
+  #askedAt = 0;
+  #gaps = byId("gaps", HTMLElement);
   /** Nothing can come to the server. */
   #stalled = false;
   /** There has been a connection. */
@@ -53,6 +60,7 @@ export class FollowView {
   events = {
     onInfo: () => {},
     onConnecting: (attempt) => {
+      this.#askedAt = Date.now();
       if (attempt === 0) this.#begin();
       else this.retry.trying(attempt);
     },
@@ -64,16 +72,21 @@ export class FollowView {
       this.#over = path.transport === "webtransport" ? "WebTransport" : "fetch";
       const first = this.#numbers.chunks === 0;
       this.#opened = true;
+      if (this.#down) {
+        this.#down = false;
+        this.#numbers.losses += 1;
+        this.#draw.schedule();
+      }
       // Of what has not begun, nothing was lost.
       if (first) this.#lost = false;
       this.panel.setState("streaming", first
-        ? `Connected with ${this.#over}. Waiting for the first chunk.`
+        ? `Connected with ${this.#over}. ${this.#waiting(this.#empty)}`
         : `Connected with ${this.#over} again.`);
     },
     onBegin: (published) => {
       this.#published ??= published;
       if (this.#numbers.chunks > 0) return;
-      const waiting = published === 0 ? "The feed is empty so far: waiting for its first chunk." : "Waiting for the next chunk.";
+      const waiting = published === 0 ? this.#waiting(true) : "Waiting for the next chunk.";
       this.panel.setState("streaming", `Connected with ${this.#over}. ${waiting}`);
     },
     onPath: (path) => this.panel.showReport(path),
@@ -83,7 +96,8 @@ export class FollowView {
       numbers.chunks += 1;
       numbers.bytes += chunk.bytes.length;
       numbers.firstAt ??= chunk.at;
-      numbers.lag = Date.now() - chunk.micros / 1000;
+      numbers.history = chunk.micros / 1000 < this.#askedAt;
+      if (!numbers.history) numbers.lag = Date.now() - chunk.micros / 1000;
       this.#log.add(chunk);
       this.#draw.schedule();
     },
@@ -111,7 +125,7 @@ export class FollowView {
       if (verdicts.length > 0) fillVerdicts(this.#why, verdicts);
       if (!this.#lost) {
         this.#lost = true;
-        if (this.#opened) this.#numbers.losses += 1;
+        this.#down = this.#opened;
         this.#log.mark("lost", error.message);
         this.#draw.schedule();
       }
@@ -141,7 +155,7 @@ export class FollowView {
       if (this.#numbers.chunks > 0) this.#log.mark(error.permanent ? "end" : "lost", error.message);
       this.#finish();
       this.panel.showError(error);
-      this.panel.setState("error", "Failed. What happened and what to do is below.");
+      this.panel.setState("error", error.message);
     },
   };
 
@@ -153,12 +167,18 @@ export class FollowView {
     if (totals.chunks > 0) return `The feed has ended: ${sum(totals)}.`;
     if (this.#numbers.missing > 0) return "The feed has ended, and the server keeps none of it.";
     if (this.#published === undefined || this.#published === 0) return "The feed has ended, and it was empty.";
-    return `The feed has ended: it had ${plural(this.#published, "chunk")} before you came. To read what is kept, choose “oldest kept” and press Start.`;
+    return `The feed has ended: it had ${plural(this.#published, "chunk")} before you came. To read what is kept, choose “oldest kept”, then Start.`;
   }
 
-  /** The server reports that nothing has been published yet. */
-  empty() {
-    if (this.panel.state === "streaming" && this.#numbers.chunks === 0 && this.#published === undefined) this.events.onBegin(0);
+  /** @param {boolean} empty the server reports that nothing has been published yet */
+  set empty(empty) {
+    this.#empty = empty;
+    if (empty && this.panel.state === "streaming" && this.#numbers.chunks === 0 && this.#published === undefined) this.events.onBegin(0);
+  }
+
+  /** @param {boolean} empty */
+  #waiting(empty) {
+    return empty ? "The feed is empty so far: waiting for its first chunk." : "Waiting for the first chunk.";
   }
 
   /** @param {number | undefined} chunks how far behind the feed the page is, if that is known */
@@ -175,6 +195,7 @@ export class FollowView {
     this.#lost = false;
     this.#stalled = false;
     this.#opened = false;
+    this.#down = false;
     this.#published = undefined;
     this.#log.clear();
     this.#plot.samples.clear();
@@ -212,7 +233,11 @@ export class FollowView {
     this.#bytes.textContent = String(bytes);
     this.#ttfb.textContent = firstAt === null ? "–" : firstAt.toFixed(1);
     this.#missing.textContent = count(missing);
-    this.#losses.textContent = losses === 0 ? "never reconnected" : `reconnected ${losses === 1 ? "once" : `${count(losses)} times`}`;
+    const times = losses === 1 ? "once" : `${count(losses)} times`;
+    if (this.#down) this.#losses.textContent = losses === 0 ? "reconnecting" : `reconnecting; reconnected ${times} before`;
+    else this.#losses.textContent = losses === 0 ? "never reconnected" : `reconnected ${times}`;
+    this.#gaps.hidden = missing === 0;
+    this.#gaps.textContent = missing === 0 ? "" : `${count(missing)} missing`;
     this.#showLag();
     this.#log.draw();
     this.#plot.draw();
@@ -222,11 +247,11 @@ export class FollowView {
   }
 
   #showLag() {
-    const { lag, behind } = this.#numbers;
+    const { lag, behind, history } = this.#numbers;
     const ahead = behind === undefined || behind === 0 ? "" : `, ${plural(behind, "chunk")} behind`;
     if (lag === undefined) {
       this.#lag.textContent = "–";
-      this.#lagNote.textContent = "from publishing to here";
+      this.#lagNote.textContent = history ? `of the next chunk; so far all are older than this connection${ahead}` : "from publishing to here";
     } else if (Math.abs(lag) > CLOCKS_MS) {
       this.#lag.textContent = "–";
       this.#lagNote.textContent = `over an hour old, or the clocks differ${ahead}`;
@@ -252,6 +277,7 @@ function nothing() {
     firstAt: /** @type {number | null} */ (null),
     missing: 0,
     losses: 0,
+    history: false,
     lag: /** @type {number | undefined} */ (undefined),
     behind: /** @type {number | undefined} */ (undefined),
   };

@@ -7,8 +7,10 @@ import { FeedsPoll } from "../client/feeds.mjs";
 import { FollowView } from "./follow-view.mjs";
 import { Follower } from "../client/follow.mjs";
 import { loadInfo } from "../client/info.mjs";
+import { Layout } from "./layout.mjs";
 import { noticeWebTransport } from "./page.mjs";
 import { byId } from "./panel.mjs";
+import { inAddress } from "./prefs.mjs";
 import { Renewals } from "./renewals.mjs";
 import { askForToken } from "./token-form.mjs";
 
@@ -18,23 +20,32 @@ const query = new URL(env.href).searchParams;
 const transport = byId("transport", HTMLSelectElement);
 const from = byId("from", HTMLSelectElement);
 const view = new FollowView();
+const layout = new Layout(query.get("view"));
 /** Settles when the reading that there is has ended. */
 let running = Promise.resolve();
 /** Another feed is read as soon as the one before has ended. */
 let switching = false;
+/** The feeds' kinds, as `/info` has them. @type {Map<string, string>} */
+let kinds = new Map();
 const follower = new Follower(env, { ...view.events, onInfo: showInfo });
 const picker = new FeedPicker(query.get("feed") ?? "", () => void another());
 const poll = new FeedsPoll(env, (feeds) => {
   picker.status(feeds);
   const feed = feeds.find(({ name }) => name === picker.feed);
-  if (feed?.kind === "live" && feed.state === "open" && feed.chunks === 0) view.empty();
+  view.empty = feed?.kind === "live" && feed.state === "open" && feed.chunks === 0;
   view.behind(feed?.chunks === undefined ? undefined : follower.told(feed.chunks, feed.epoch));
 });
 
+const last = query.get("from") ?? "";
+if (/^-\d{1,9}$/.test(last) && last !== "-100") from.add(new Option(`last ${last.slice(1)}`, last));
 for (const [name, select] of /** @type {const} */ ([["transport", transport], ["from", from]])) {
   const asked = query.get(name);
   if ([...select.options].some(({ value }) => value === asked)) select.value = asked ?? select.value;
-  select.addEventListener("change", () => remember(name, select.value, select.options[0]?.value ?? ""));
+  select.addEventListener("change", () => {
+    inAddress(name, select.value, select.options[0]?.value ?? "");
+    // Where there is no Start to press, what was chosen holds at once.
+    if (layout.look === "log") void again();
+  });
 }
 
 view.panel.start.addEventListener("click", start);
@@ -48,45 +59,73 @@ addEventListener("pagehide", () => {
 addEventListener("pageshow", () => poll.see(!document.hidden));
 document.addEventListener("visibilitychange", () => poll.see(!document.hidden));
 poll.see(!document.hidden);
-view.panel.start.disabled = false;
 wireCopyButtons();
 noticeWebTransport(env);
-if (query.get("autostart") === "1") start();
-else look();
+void look();
 
-/** Asks the server what it has, and the visitor for a token if it shows nothing without one. */
+/**
+ * Asks the server what it has, and the visitor for a token if it shows nothing without one. A feed that everybody sees
+ * at the same time is followed at once.
+ */
 async function look() {
   const over = new AbortController();
   const renewals = new Renewals(env);
+  const autostart = query.get("autostart") === "1";
   view.panel.start.addEventListener("click", () => over.abort(), { signal: over.signal });
   for (;;) {
     try {
       const { info } = await loadInfo(env);
       showInfo(info);
-      if (info.feeds.length > 0 || info.auth === null || info.auth.token) return;
+      if (autostart || info.feeds.length > 0 || info.auth === null || info.auth.token) break;
+      ready();
       if (!(await renewals.renew(noneShown(), over.signal))) return;
     } catch (cause) {
+      // Following tries again by itself.
+      if (autostart || layout.logAsked) break;
+      ready();
       const error = asPageError(cause);
       if ((error.needsToken || error.otherToken) && (await renewals.renew(error, over.signal))) continue;
       if (!over.signal.aborted) view.panel.showError(error);
       return;
     }
   }
+  ready();
+  if (!follower.running && (autostart || followed())) start();
+}
+
+/** The visitor may press Start. */
+function ready() {
+  if (layout.look === undefined) layout.decide(kinds.get(picker.feed) ?? (layout.logAsked ? "live" : ""), picker.feed);
+  if (view.panel.state !== "idle" || !view.panel.start.disabled) return;
+  view.panel.start.disabled = false;
+  view.panel.setState("idle", "Ready. Press Start.");
+}
+
+/** Whether the feed is to be followed without a word of the visitor's. */
+function followed() {
+  return layout.look === "log" && (kinds.get(picker.feed) === "live" || layout.logAsked);
 }
 
 function start() {
   view.feed = picker.feed;
+  const live = kinds.get(picker.feed) !== "on-demand";
   running = follower.start({
     choice: /** @type {import("../client/types.mjs").TransportChoice} */ (transport.value),
     feed: picker.feed,
-    from: from.value === "start" ? "start" : "now",
+    from: live || from.value === "start" ? from.value : "now",
   });
 }
 
-/** Another feed was chosen: it is read if the one before was. */
+/** Another feed was chosen: it is read if the one before was, or if it is followed anyway. */
 async function another() {
-  remember("feed", picker.feed, "default");
-  if (!follower.running || switching) return;
+  inAddress("feed", picker.feed, "default");
+  layout.decide(kinds.get(picker.feed) ?? "", picker.feed);
+  if (follower.running || followed()) await again();
+}
+
+/** Reads what is chosen now. */
+async function again() {
+  if (switching) return;
   switching = true;
   follower.stop();
   await running;
@@ -94,24 +133,13 @@ async function another() {
   start();
 }
 
-/**
- * Keeps a choice in the address, so that a link or a reload shows the same.
- * @param {string} name
- * @param {string} value
- * @param {string} usual what needs no mention
- */
-function remember(name, value, usual) {
-  const url = new URL(location.href);
-  if (value === usual) url.searchParams.delete(name);
-  else url.searchParams.set(name, value);
-  history.replaceState(null, "", url);
-}
-
 /** @param {import("../client/info.mjs").Info} info */
 function showInfo({ version, feeds, chrome, status }) {
   byId("version", HTMLElement).textContent = `h3cast ${version}`;
   byId("status-page", HTMLElement).hidden = !status;
   picker.list(feeds);
+  kinds = new Map(feeds.map(({ name, kind }) => [name, kind]));
+  if (feeds.length > 0 || layout.logAsked) layout.decide(kinds.get(picker.feed) ?? "", picker.feed);
   if (chrome !== "") byId("chrome-command", HTMLElement).textContent = chrome;
   byId("chrome", HTMLElement).hidden = chrome === "";
 }

@@ -17,6 +17,7 @@ export class LogPane {
   #pause = byId("pause", HTMLButtonElement);
   #jump = byId("jump", HTMLButtonElement);
   #download = byId("download", HTMLButtonElement);
+  #nothing = byId("nothing", HTMLElement);
   #window;
   #finder;
   #schedule;
@@ -81,6 +82,7 @@ export class LogPane {
     if (this.#jump.textContent !== label) this.#jump.textContent = label;
     this.#box.dataset.waiting = String(waiting);
     this.#download.disabled = first === end;
+    this.#nothing.hidden = first !== end;
     const gone = dropped.chunks === 0
       ? ""
       : ` ${plural(dropped.chunks, "older chunk")} (${size(dropped.bytes)}) no longer kept.`;

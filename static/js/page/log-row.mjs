@@ -25,7 +25,8 @@ export function row(entry) {
     element.append(name, " ", entry.mark.text);
     return element;
   }
-  element.className = "chunk";
+  // Not by the row's place in the list, which changes with every row that goes.
+  element.className = entry.index % 2 === 0 ? "chunk" : "chunk odd";
   element.dataset.seq = String(entry.seq);
   element.dataset.bytes = String(entry.size);
   element.dataset.at = entry.at.toFixed(2);

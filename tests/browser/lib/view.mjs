@@ -101,12 +101,19 @@ export class View {
     assert.deepEqual({ state, error }, { state: 'done', error: '' });
   }
 
+  /** Presses the start button, unless the page follows its feed already: a live one is followed at once. */
   async start() {
-    await this.until('the start button', () => {
+    await this.until('the start button, or what it does', () => {
       const button = /** @type {HTMLButtonElement | null} */ (document.querySelector('#start'));
-      return button && !button.disabled;
+      const running = /connecting|streaming|reconnecting/.test(document.querySelector('#status')?.getAttribute('data-state') ?? '');
+      return running || (button && !button.disabled);
     });
-    await this.page.click('#start');
+    if (await this.page.$eval('#start', (button) => !(/** @type {HTMLButtonElement} */ (button).disabled))) await this.page.click('#start');
+  }
+
+  /** Opens the drawer of numbers, settings and links, where the log is alone. */
+  async details() {
+    await this.page.click('#drawer[aria-expanded="false"]');
   }
 
   /** Picks a transport on `/`. @param {string} value */

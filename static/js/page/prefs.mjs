@@ -1,0 +1,48 @@
+// @ts-check
+/** What a visitor chose, for the next time: kept by the browser, if it keeps anything. */
+
+const KEY = "h3cast";
+
+/** @returns {Record<string, string>} */
+function all() {
+  try {
+    const value = JSON.parse(localStorage.getItem(KEY) ?? "{}");
+    return typeof value === "object" && value !== null ? value : {};
+  } catch {
+    return {};
+  }
+}
+
+/**
+ * @param {string} name
+ * @returns {string | undefined} undefined: nothing was chosen
+ */
+export function preferred(name) {
+  const value = all()[name];
+  return typeof value === "string" ? value : undefined;
+}
+
+/**
+ * @param {string} name
+ * @param {string} value
+ */
+export function prefer(name, value) {
+  try {
+    localStorage.setItem(KEY, JSON.stringify({ ...all(), [name]: value }));
+  } catch {
+    // Then the choice holds for this page alone.
+  }
+}
+
+/**
+ * Keeps a choice in the address, so that a link or a reload shows the same.
+ * @param {string} name
+ * @param {string} value
+ * @param {string} usual what needs no mention
+ */
+export function inAddress(name, value, usual) {
+  const url = new URL(location.href);
+  if (value === usual) url.searchParams.delete(name);
+  else url.searchParams.set(name, value);
+  history.replaceState(null, "", url);
+}

@@ -1,0 +1,91 @@
+// The start page of a live feed: it follows at once, fills the window, and says in plain words how it stands.
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { assertAccessible, assertFits } from './lib/accessible.mjs';
+import { chromium, open } from './lib/browsers.mjs';
+import { rows } from './lib/log.mjs';
+import { Server } from './lib/server.mjs';
+
+const TEST = { timeout: 60_000 };
+const LINES = 'log=exec:i=0; while [ $i -lt 250 ]; do echo "line $i"; i=$((i+1)); done; sleep 600';
+
+describe('a live feed', () => {
+  /** @type {Server} */ let server;
+  /** @type {import('puppeteer-core').Browser} */ let browser;
+  before(async () => {
+    server = await Server.start({ args: [LINES, 'demo=demo', 'empty=publish', 'old=exec:echo all'] });
+    browser = await chromium();
+  }, TEST);
+  after(async () => {
+    await browser?.close();
+    await server?.stop();
+  }, TEST);
+
+  for (const [width, height] of /** @type {const} */ ([[1280, 800], [2560, 1440], [360, 740]])) {
+    for (const dark of [false, true]) {
+      test(`nothing to press and nothing below the fold, ${width} × ${height}, ${dark ? 'dark' : 'light'}`, TEST, async () => {
+        const view = await open(browser, `${server.plain}/?feed=log`, { width, height, dark });
+        await view.chunksShown(100);
+        assert.deepEqual(await rows(view), Array.from({ length: 100 }, (_, i) => `line ${150 + i}\n`), 'the last 100');
+        const { log, window, wide, lines } = await view.page.evaluate(() => {
+          const last = document.querySelector('#log')?.lastElementChild?.getBoundingClientRect();
+          return {
+            log: document.querySelector('#log')?.getBoundingClientRect().toJSON(),
+            window: { height: document.documentElement.scrollHeight, inner: innerHeight },
+            wide: document.querySelector('#log')?.clientWidth, lines: (last?.bottom ?? 9e9) <= innerHeight + 1,
+          };
+        });
+        assert.equal(window.height, height, 'the page does not scroll');
+        assert.ok(log.bottom <= height && log.height > height * 0.8, `${log.height} of ${height} pixels are the log's`);
+        assert.ok(Number(wide) > width * 0.95 && lines, 'the newest line is in sight');
+        await assertFits(view, 'with its log');
+        await assertAccessible(view, 'with its log');
+        await view.shot(`first-${width}-${dark ? 'dark' : 'light'}`);
+        await view.details();
+        assert.equal(await view.page.$eval('#chunks', (element) => element.checkVisibility()), true);
+        assert.match(await view.page.$eval('#lag-note', (element) => element.textContent ?? ''), /older than this connection/, 'the lag of history is none');
+        await assertFits(view, 'with its drawer');
+        await assertAccessible(view, 'with its drawer');
+        await view.shot(`drawer-${width}-${dark ? 'dark' : 'light'}`);
+        await view.assertClean();
+        await view.close();
+      });
+    }
+  }
+
+  test('the demo keeps its page, and what was chosen is remembered and in the address', TEST, async () => {
+    const view = await open(browser, `${server.plain}/?feed=demo`);
+    const seen = (/** @type {string} */ query) => view.page.$eval(query, (element) => element.checkVisibility());
+    await view.state(['idle']);
+    await view.until('Start', () => !(/** @type {HTMLButtonElement | null} */ (document.querySelector('#start'))?.disabled));
+    assert.deepEqual([await seen('.demos'), await seen('#plot'), await seen('#start')], [true, true, true]);
+    await view.page.select('#feed', 'log');
+    await view.chunksShown(100);
+    assert.equal(await seen('.demos'), false);
+    await view.details();
+    await view.page.click('#view-switch');
+    assert.equal(await seen('.demos'), true);
+    assert.equal(new URL(view.page.url()).search, '?feed=log&view=demo');
+    await view.page.goto(`${server.plain}/?feed=log`);
+    await view.until('what was chosen', () => document.documentElement.dataset.view === 'demo');
+    await view.state(['idle']);
+    await view.page.goto(`${server.plain}/?feed=log&view=log`);
+    await view.chunksShown(100);
+    assert.equal(await seen('.demos'), false, 'the address says it all');
+    await view.page.evaluate(() => localStorage.clear());
+    await view.assertClean();
+    await view.close();
+  });
+
+  test('the state in plain words: empty, ended, and how it is opened with a number of lines', TEST, async () => {
+    const view = await open(browser, `${server.plain}/?feed=empty`);
+    await view.until('the words', () => /waiting for its first chunk/.test(document.querySelector('#status')?.textContent ?? ''));
+    await view.page.select('#feed', 'old');
+    await view.state(['done']);
+    assert.match((await view.report()).status, /^The feed has ended: 1 chunk, 4 B/);
+    await view.page.goto(`${server.plain}/?feed=log&from=-3`);
+    await view.chunksShown(3);
+    assert.deepEqual(await rows(view), [247, 248, 249].map((i) => `line ${i}\n`));
+    await view.close();
+  });
+});
