@@ -30,10 +30,12 @@ use crate::{
 /// The page.
 pub(super) const PAGE: &str = "status.html";
 /// Its files, which are served with it, since an app may have another page or none.
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
     "favicon.svg",
     "js/client/backoff.mjs",
+    "js/client/environment.mjs",
     "js/client/format.mjs",
+    "js/client/token.mjs",
     "js/page/env.mjs",
     "js/page/status-data.mjs",
     "js/page/status-feeds.mjs",
@@ -43,7 +45,6 @@ const FILES: [&str; 15] = [
     "js/page/status-view.mjs",
     "js/page/status.mjs",
     "js/page/token-form.mjs",
-    "js/page/token.mjs",
     "status.css",
     "style.css",
 ];

@@ -286,7 +286,7 @@ describe('when there is no chat any more, or none at all', () => {
       await hears(view, 'Fox: by POST');
       const { protocolText, why } = await view.report();
       assert.equal(protocolText, 'POST + fetch stream over http/1.1');
-      assert.match(why, /This browser has no WebTransport/);
+      assert.match(why, /no WebTransport here/);
       await view.assertClean();
     } finally {
       await browser.close();

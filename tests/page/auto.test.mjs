@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { openAuto } from "../../static/js/client/auto.mjs";
-import { PageError, refused } from "../../static/js/client/errors.mjs";
+import { ClientError, refused } from "../../static/js/client/errors.mjs";
 
-const fails = (message) => async () => { throw new PageError(message, ["do this"]); };
+const fails = (message) => async () => { throw new ClientError(message, ["do this"]); };
 
 /** Auto in a browser where everything works over TCP only, unless told otherwise. */
 function auto(changes = {}) {
@@ -31,7 +31,7 @@ for (const protocol of ["h3", "h3-29"]) {
     assert.deepEqual(marks(verdicts), [
       "fetch over HTTP/3: taken", "WebTransport: not needed", "fetch over HTTP/2 or 1.1: not needed",
     ]);
-    assert.match(verdicts[0].reason, new RegExp(`reports ${protocol} for /info`));
+    assert.match(verdicts[0].reason, new RegExp(`/info came over ${protocol}`));
   });
 }
 
@@ -41,7 +41,7 @@ for (const protocol of ["h2", "http/1.1", "hq"]) {
     const { source, verdicts } = await opening;
     assert.equal(source.transport, "webtransport");
     assert.deepEqual(tried, ["webtransport"]);
-    assert.equal(verdicts[0].reason, `The browser reports ${protocol} for /info, not h3.`);
+    assert.equal(verdicts[0].reason, `/info came over ${protocol}, not h3.`);
     assert.match(verdicts[1].reason, /by its hash/);
   });
 }
@@ -49,16 +49,16 @@ for (const protocol of ["h2", "http/1.1", "hq"]) {
 test("a browser that does not tell the protocol is not taken to speak HTTP/3", async () => {
   const { source, verdicts } = await auto({ protocol: "unknown" }).opening;
   assert.equal(source.transport, "webtransport");
-  assert.match(verdicts[0].reason, /does not say/);
+  assert.match(verdicts[0].reason, /Nothing says/);
 });
 
 test("a trusted certificate is not said to be recognised by its hash", async () => {
   const { verdicts } = await auto({ byHash: false }).opening;
-  assert.match(verdicts[1].reason, /trusts the server's certificate/);
+  assert.match(verdicts[1].reason, /the server's certificate is trusted/);
 });
 
 for (const [why, changes, reason] of [
-  ["the browser has none", { supported: false }, /This browser has no WebTransport/],
+  ["the browser has none", { supported: false }, /no WebTransport here/],
   ["the page is not secure", { supported: false, secure: false }, /secure address/],
   ["the server has none", { offered: false }, /server offers no WebTransport/],
 ]) {
@@ -73,12 +73,12 @@ for (const [why, changes, reason] of [
 }
 
 test("fetch over TCP is taken where WebTransport fails, with the browser's words", async () => {
-  const openWebTransport = async () => { throw new PageError("It failed.", [], new Error("handshake")); };
+  const openWebTransport = async () => { throw new ClientError("It failed.", [], new Error("handshake")); };
   const { tried, opening } = auto({ openWebTransport });
   const { source, verdicts } = await opening;
   assert.equal(source.transport, "fetch");
   assert.deepEqual(tried, ["webtransport", "fetch"]);
-  assert.equal(verdicts[1].reason, "It failed. The browser's words: Error: handshake.");
+  assert.equal(verdicts[1].reason, "It failed. Cause: Error: handshake.");
 });
 
 test("a fetch that failed over HTTP/3 is not tried twice", async () => {
@@ -101,7 +101,7 @@ test("a stop while one way is being tried tries no other", async () => {
   const abort = new AbortController();
   const { tried, opening } = auto({
     signal: abort.signal,
-    openWebTransport: async () => { abort.abort(); throw new PageError("cut", []); },
+    openWebTransport: async () => { abort.abort(); throw new ClientError("cut", []); },
   });
   await assert.rejects(opening, { name: "AbortError" });
   assert.deepEqual(tried, ["webtransport"]);

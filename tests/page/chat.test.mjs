@@ -181,7 +181,7 @@ test("the fallback: one response to hear, one POST a message, and why", async ()
   await settled();
   const [[way, why]] = c.find("onOpen");
   assert.deepEqual(way, { transport: "fetch", protocol: "http/1.1" });
-  assert.match(why, /This browser has no WebTransport/);
+  assert.match(why, /no WebTransport here/);
   c.driven.push(line({ joined: "Ann & Ben" }) + line({ from: "Ben", text: "hi" }));
   await settled();
   assert.deepEqual(c.find("onLine"), [[{ kind: "joined", name: "Ann & Ben", at: 1 }], [message("Ben", "hi")]]);

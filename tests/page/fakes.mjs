@@ -56,6 +56,7 @@ export function infoDocument(changes = {}) {
  */
 export class FakeEnv {
   href = `${ORIGIN}/`;
+  origin = ORIGIN;
   isSecureContext = true;
   WebTransport = undefined;
   /** path → response, or a function of the request */

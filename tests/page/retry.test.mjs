@@ -91,7 +91,7 @@ test("a feed that is not there, and bytes that are no frames, are for good", asy
   await calm();
   await garbage.push(0, frame(0, 1));
   await garbage.run;
-  assert.match(garbage.all("onError")[0][0].message, /not what this page expects/);
+  assert.match(garbage.all("onError")[0][0].message, /not what this client expects/);
 });
 
 test("the wait is anything up to its top, after what the server asks for", () => {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { HIDDEN_FLUSH_MS, batch } from "../../static/js/page/batch.mjs";
-import { PageError, asPageError, refused, sessionFailed, unreachable } from "../../static/js/client/errors.mjs";
+import { ClientError, asClientError, refused, sessionFailed, unreachable } from "../../static/js/client/errors.mjs";
 import { ms, pathName, plural, size } from "../../static/js/client/format.mjs";
 import { Keep } from "../../static/js/page/keep.mjs";
 import { MAX_SAMPLES, Samples, bars, describe, scaleTop } from "../../static/js/page/plot.mjs";
@@ -123,13 +123,13 @@ test("every error says what to do", () => {
   const errors = [
     unreachable("/info", new Error("x")), sessionFailed("https://localhost/", origin, false, undefined),
     ...[400, 403, 404, 429, 500, 503].map((status) => refused("/stream", status, {}, origin)),
-    asPageError(new RangeError("odd")), asPageError("odd"),
+    asClientError(new RangeError("odd")), asClientError("odd"),
   ];
   for (const error of errors) {
-    assert.ok(error instanceof PageError);
+    assert.ok(error instanceof ClientError);
     assert.match(error.message, /\.$/);
     assert.ok(error.steps.length > 0 && error.steps.every((step) => step.length > 10), error.message);
   }
-  assert.equal(asPageError(new RangeError("odd")).said, "RangeError: odd");
+  assert.equal(asClientError(new RangeError("odd")).said, "RangeError: odd");
   assert.match(sessionFailed("https://localhost/", origin, true, undefined).steps.join(" "), /UDP port 443:/);
 });

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { PageError, tokenExpired } from "../../static/js/client/errors.mjs";
+import { ClientError, tokenExpired } from "../../static/js/client/errors.mjs";
 import { FIRST_PAUSE_MS, LONGEST_PAUSE_MS, Renewals } from "../../static/js/page/renewals.mjs";
-import { Token, tokenIn } from "../../static/js/page/token.mjs";
+import { Token, tokenIn } from "../../static/js/client/token.mjs";
 import { FakeEnv, settled } from "./fakes.mjs";
 
 const HREF = "https://cast.example/live/";
@@ -131,7 +131,7 @@ test("token: what it does not allow is asked of the visitor, though it could be 
   const { token, pauses, renewals, issued } = refusing();
   const asked = [];
   token.ask = async (why) => (asked.push(why), "another");
-  const error = Object.assign(new PageError("The token does not allow it.", []), { otherToken: true });
+  const error = Object.assign(new ClientError("The token does not allow it.", []), { otherToken: true });
   for (let i = 0; i < 2; i += 1) assert.equal(await renewals.renew(error, never), true);
   assert.deepEqual([token.value, issued(), pauses()], ["another", 0, []]);
   assert.deepEqual(asked, [error.message, error.message]);

@@ -94,7 +94,7 @@ for (const [what, lose] of [
     assert.equal(f.all("onLost").length, 0);
     lose(f);
     await calm();
-    assert.match(f.all("onLost")[0][0].message, /This page stood still for 70 s/);
+    assert.match(f.all("onLost")[0][0].message, /Nothing ran here for 70 s/);
     f.env.tick(LONGEST_MS);
     await calm();
     assert.equal(f.connections[1].from, "7-0");

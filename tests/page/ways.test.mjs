@@ -96,7 +96,7 @@ for (const [what, end] of [
     const { f, first } = await reading();
     await end(first);
     await calm();
-    assert.match(f.all("onLost")[0][0].message, /this page had taken nothing of it for too long/);
+    assert.match(f.all("onLost")[0][0].message, /nothing of it had been read for too long/);
     f.env.tick(FIRST_MS);
     await calm();
     const second = await f.give();

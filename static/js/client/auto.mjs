@@ -1,5 +1,5 @@
 // @ts-check
-import { PageError, asPageError, noWebTransport, notOffered } from "./errors.mjs";
+import { ClientError, asClientError, noWebTransport, notOffered } from "./errors.mjs";
 import { isHttp3 } from "./timing.mjs";
 
 /** @typedef {import("./types.mjs").Source} Source */
@@ -66,7 +66,7 @@ export async function openAuto(ways) {
       signal.throwIfAborted();
       last = cause;
       failed.set(way, inWords(cause));
-      const error = asPageError(cause);
+      const error = asClientError(cause);
       // What the server itself refuses, for good or for now, it refuses on every way: none is to blame.
       if (error.answered && (error.permanent || error.busy)) throw new AutoError(verdicts(), last);
     }
@@ -89,20 +89,20 @@ function theWays({ protocol, secure, supported, offered, byHash, openFetch, open
       way: FETCH_H3,
       open: openFetch,
       hindered: http3 ? undefined : noHttp3(protocol),
-      because: `The browser already speaks HTTP/3 with this server: it reports ${protocol} for /info.`,
+      because: `HTTP/3 is already in use with this server: /info came over ${protocol}.`,
     },
     {
       way: WEBTRANSPORT,
       open: openWebTransport,
       hindered: no,
       because: byHash
-        ? "It is always HTTP/3, and the browser recognised the server's certificate by its hash."
-        : "It is always HTTP/3, and the browser trusts the server's certificate.",
+        ? "It is always HTTP/3, and the server's certificate was recognised by its hash."
+        : "It is always HTTP/3, and the server's certificate is trusted.",
     },
     {
       way: FETCH_TCP,
       open: openFetch,
-      hindered: http3 ? "The browser fetches over HTTP/3 from this server." : undefined,
+      hindered: http3 ? "fetch uses HTTP/3 with this server." : undefined,
       because: "It works everywhere: the same bytes, chunk by chunk, without HTTP/3.",
     },
   ];
@@ -119,13 +119,13 @@ function verdict(way, mark, reason) {
 }
 
 /** Every way failed: the last error, with what was tried before. */
-export class AutoError extends PageError {
+export class AutoError extends ClientError {
   /**
    * @param {Verdict[]} verdicts
    * @param {unknown} last
    */
   constructor(verdicts, last) {
-    const error = asPageError(last);
+    const error = asClientError(last);
     super(error.message, error.steps, error.cause);
     this.again = error.again;
     this.permanent = error.permanent;
@@ -141,8 +141,8 @@ export class AutoError extends PageError {
 
 /** @param {string} protocol */
 function noHttp3(protocol) {
-  if (protocol === "unknown") return "The browser does not say over which protocol /info came, so HTTP/3 is not certain.";
-  return `The browser reports ${protocol} for /info, not h3.`;
+  if (protocol === "unknown") return "Nothing says over which protocol /info came, so HTTP/3 is not certain.";
+  return `/info came over ${protocol}, not h3.`;
 }
 
 /**
@@ -150,6 +150,6 @@ function noHttp3(protocol) {
  * @param {unknown} cause
  */
 export function inWords(cause) {
-  const error = asPageError(cause);
-  return error.said === "" ? error.message : `${error.message} The browser's words: ${error.said.replace(/\.?$/, ".")}`;
+  const error = asClientError(cause);
+  return error.said === "" ? error.message : `${error.message} Cause: ${error.said.replace(/\.?$/, ".")}`;
 }

@@ -1,10 +1,10 @@
 // @ts-check
 /**
- * Every error that a visitor can meet, in words: what happened, and what to do about it.
+ * Every error that a reader can meet, in words: what happened, and what to do about it.
  */
 
-/** An error with advice. `message` says what happened, `steps` what to do, `again` how to try again by hand. */
-export class PageError extends Error {
+/** An error with advice. `message` says what happened, `steps` what to do. */
+export class ClientError extends Error {
   /**
    * @param {string} message
    * @param {string[]} steps
@@ -12,12 +12,12 @@ export class PageError extends Error {
    */
   constructor(message, steps, cause) {
     super(message, { cause });
-    this.name = "PageError";
+    this.name = "ClientError";
     this.steps = steps;
     /** Trying again would bring the same. */
     this.permanent = false;
-    /** How the visitor tries again, or "". A page that does so by itself says that instead. */
-    this.again = "";
+    /** Whether it helps to try again by hand, where nothing does so by itself. */
+    this.again = /** @type {"" | "now" | "later"} */ ("");
     /** A new token is needed: there was none, or it is no longer valid. */
     this.needsToken = false;
     /** The token is valid and does not allow this: a renewal would bring the same. */
@@ -42,8 +42,8 @@ export class PageError extends Error {
 }
 
 /**
- * @param {PageError} error
- * @returns {PageError} the same, of a kind that trying again does not mend
+ * @param {ClientError} error
+ * @returns {ClientError} the same, of a kind that trying again does not mend
  */
 function forGood(error) {
   error.permanent = true;
@@ -51,15 +51,14 @@ function forGood(error) {
 }
 
 /**
- * @param {PageError} error
- * @param {string} again
+ * @param {ClientError} error
+ * @param {ClientError["again"]} again
  */
 function byHand(error, again) {
   error.again = again;
   return error;
 }
 
-const START_AGAIN = "Press Start to try again.";
 const LOOK_AT_LOG = "Look at the server's log (it is on the terminal).";
 const START_SERVER = "Check that the server is still running; if not, start it again the way it was started.";
 
@@ -69,7 +68,7 @@ const START_SERVER = "Check that the server is still running; if not, start it a
  * @param {unknown} cause
  */
 export function unreachable(what, cause) {
-  return new PageError(`The server did not answer the request for ${what}.`, [
+  return new ClientError(`The server did not answer the request for ${what}.`, [
     START_SERVER,
     "If it was started again on another port, open the address that it prints.",
   ], cause);
@@ -80,7 +79,7 @@ export function unreachable(what, cause) {
  * @param {string} what
  * @param {number} status
  * @param {{ title?: string, detail?: string }} problem the problem document, as far as there is one
- * @param {string} origin the page's origin
+ * @param {string} origin the page's origin; "" outside of a page
  * @param {{ retryAfterMs?: number, scope?: boolean }} [more] how long the server asks to be left alone, and whether it
  *   refuses what the token does not allow
  */
@@ -108,39 +107,50 @@ function refusedInWords(what, status, problem, origin, scope) {
   const message = `The server refused the request for ${what} with status ${status}` +
     (reason === "" ? "." : `: ${reason.replace(/\.?$/, ".")}`);
   if (status === 401) {
-    return new PageError(message, ["Ask whoever runs this server for a token that is valid now."]);
+    return new ClientError(message, ["Ask whoever runs this server for a token that is valid now."]);
   }
   if (scope) {
-    return new PageError(message, ["Ask whoever runs this server for a token that allows it."]);
+    return new ClientError(message, ["Ask whoever runs this server for a token that allows it."]);
   }
   if (status === 403) {
-    return new PageError(message, [
-      "Open the page at the address that the server prints.",
-      `Or allow this page's origin: h3cast serve --allow-origin ${origin}`,
+    return new ClientError(message, [
+      "Use the address that the server prints.",
+      ...allowed("Or allow this origin", origin),
     ]);
   }
   if (status === 404) {
-    return new PageError(message, ["Check the feed's name in the address; /info lists the feeds that exist."]);
+    return new ClientError(message, ["Check the feed's name in the address; /info lists the feeds that exist."]);
   }
   if (status === 429) {
-    return byHand(new PageError(message, [
+    return byHand(new ClientError(message, [
       "Close other tabs and programs that read from this server: it limits how much one client has open at once.",
-    ]), "Wait a moment, then press Start.");
+    ]), "later");
   }
   if (status === 503) {
-    return byHand(new PageError(message, ["The server is full, short of memory or shutting down."]), "Wait a moment, then press Start.");
+    return byHand(new ClientError(message, ["The server is full, short of memory or shutting down."]), "later");
   }
-  return byHand(new PageError(message, [LOOK_AT_LOG]), START_AGAIN);
+  return byHand(new ClientError(message, [LOOK_AT_LOG]), "now");
 }
 
 /**
- * `/info` came, but is not what this page understands.
+ * How a server is told to let pages of an origin in.
+ * @param {string} when
+ * @param {string} origin "" outside of a page
+ */
+function allowed(when, origin) {
+  return origin === "" ? [] : [`${when}: h3cast serve --allow-origin ${origin}`];
+}
+
+const OLDER = "The client may be older than the server: reload the page, or update the package.";
+
+/**
+ * `/info` came, but is not what this client understands.
  * @param {string} detail
  * @param {unknown} [cause]
  */
 export function badInfo(detail, cause) {
-  return forGood(new PageError(`The server's /info is not what this page expects: ${detail}.`, [
-    "Reload the page: it may be older than the server.",
+  return forGood(new ClientError(`The server's /info is not what this client expects: ${detail}.`, [
+    OLDER,
     "If something else listens on this port, open the address that h3cast prints.",
   ], cause));
 }
@@ -154,28 +164,30 @@ export function badInfo(detail, cause) {
 export function cutShort(bytes, cause, reason = "") {
   const message = `The stream was cut short after ${bytes} bytes: what came is not the whole of it` +
     (reason === "" ? "." : ` (${reason}).`);
-  return byHand(new PageError(message, [START_SERVER], cause), START_AGAIN);
+  return byHand(new ClientError(message, [START_SERVER], cause), "now");
 }
 
+const ASLEEP = "That happens in a suspended tab, in a debugger, or while the computer sleeps.";
+
 /**
- * The server ended the stream because the page took nothing of it (`--send-timeout`, or sooner while memory is short).
+ * The server ended the stream because nothing of it was read (`--send-timeout`, or sooner while memory is short).
  * @param {unknown} cause
  */
 export function tookNothing(cause) {
-  return notTheWay(byHand(new PageError("The server ended the stream, because this page had taken nothing of it for too long.", [
-    "That happens to a page that stands still: in a suspended tab, in a debugger, or while the computer sleeps.",
-  ], cause), START_AGAIN));
+  return notTheWay(byHand(new ClientError("The server ended the stream, because nothing of it had been read for too long.", [
+    ASLEEP,
+  ], cause), "now"));
 }
 
 /**
- * The stream broke off while the page itself stood still.
+ * The stream broke off while the reader itself stood still.
  * @param {number} seconds for how long
  * @param {unknown} cause
  */
 export function stoodStill(seconds, cause) {
-  return notTheWay(byHand(new PageError(`This page stood still for ${seconds} s, and the connection was lost meanwhile.`, [
-    "That happens in a suspended tab, in a debugger, or while the computer sleeps.",
-  ], cause), START_AGAIN));
+  return notTheWay(byHand(new ClientError(`Nothing ran here for ${seconds} s, and the connection was lost meanwhile.`, [
+    ASLEEP,
+  ], cause), "now"));
 }
 
 /**
@@ -185,8 +197,8 @@ export function stoodStill(seconds, cause) {
  * @param {boolean} permanent
  */
 export function broken(message, cause, permanent) {
-  const error = new PageError(message, [
-    permanent ? "Reload the page: it may be older than the server." : START_SERVER,
+  const error = new ClientError(message, [
+    permanent ? OLDER : START_SERVER,
   ], cause);
   error.permanent = permanent;
   return error;
@@ -198,7 +210,7 @@ export function broken(message, cause, permanent) {
  */
 export function feedFailed(reason) {
   const words = reason === "" ? "" : `: ${reason.replace(/\.?$/, "")}`;
-  return forGood(new PageError(`The feed failed at its source${words}.`, [
+  return forGood(new ClientError(`The feed failed at its source${words}.`, [
     "To read what the server still has of it, start from the oldest chunk (“oldest kept”, or ?from=start).",
     "To get the rest, fix its source (a command, a file) and restart the server.",
   ]));
@@ -209,30 +221,30 @@ export function feedFailed(reason) {
  * @param {string} name
  */
 export function tokenNeeded(name) {
-  return withToken(forGood(new PageError(`A token is needed to read the feed “${name}”.`, [
+  return withToken(forGood(new ClientError(`A token is needed to read the feed “${name}”.`, [
     "Ask whoever runs this server for a token.",
   ])));
 }
 
 /** The server shows no feed without a token. */
 export function noneShown() {
-  return withToken(new PageError("This server shows its feeds to those who have a token.", [
+  return withToken(new ClientError("This server shows its feeds to those who have a token.", [
     "Ask whoever runs this server for a token.",
   ]));
 }
 
 /** The token under which the feed was read has expired, or was revoked. */
 export function tokenExpired() {
-  return withToken(new PageError("The token is no longer valid: it has expired or was revoked.", ["Ask whoever runs this server for a new one."]));
+  return withToken(new ClientError("The token is no longer valid: it has expired or was revoked.", ["Ask whoever runs this server for a new one."]));
 }
 
-/** @param {PageError} error */
+/** @param {ClientError} error */
 function withToken(error) {
   error.needsToken = true;
   return notTheWay(error);
 }
 
-/** @param {PageError} error */
+/** @param {ClientError} error */
 function notTheWay(error) {
   error.blameless = true;
   return error;
@@ -240,23 +252,23 @@ function notTheWay(error) {
 
 /** The server has nothing to show, and the address names nothing. */
 export function noFeeds() {
-  return forGood(new PageError("This server has no feeds yet.", [
-    "If you know the name of a feed that comes later, add ?feed=NAME to this page's address.",
+  return forGood(new ClientError("This server has no feeds yet.", [
+    "If you know the name of a feed that comes later, add ?feed=NAME to the page's address.",
   ]));
 }
 
 /**
- * This browser or this page cannot use WebTransport.
+ * WebTransport cannot be used here.
  * @param {boolean} secure whether the page is a secure context
  */
 export function noWebTransport(secure) {
   if (!secure) {
-    return forGood(new PageError("WebTransport is not available here, because this page did not come over a secure address.", [
+    return forGood(new ClientError("WebTransport is not available here, because the page did not come over a secure address.", [
       "Open it at https://localhost:4433/ or http://localhost:8080/ (browsers trust localhost).",
       "Or choose fetch, which works everywhere.",
     ]));
   }
-  return forGood(new PageError("This browser has no WebTransport.", [
+  return forGood(new ClientError("There is no WebTransport here.", [
     "Use a current Chrome, Edge or Firefox.",
     "Or choose fetch, which works everywhere.",
   ]));
@@ -264,26 +276,26 @@ export function noWebTransport(secure) {
 
 /** The server says that it offers no WebTransport. */
 export function notOffered() {
-  return forGood(new PageError("This server offers no WebTransport.", ["Choose fetch instead."]));
+  return forGood(new ClientError("This server offers no WebTransport.", ["Choose fetch instead."]));
 }
 
 /**
  * The session was not opened. Browsers do not say which of the causes it was, on purpose.
  * @param {string} url
- * @param {string} origin the page's origin
+ * @param {string} origin the page's origin; "" outside of a page
  * @param {boolean} byHash whether the certificate was to be recognised by its hash
  * @param {unknown} cause
  */
 export function sessionFailed(url, origin, byHash, cause) {
   const port = new URL(url).port || "443";
-  return byHand(new PageError(`The WebTransport session with ${url} could not be opened. Browsers do not say why.`, [
+  return byHand(new ClientError(`The WebTransport session with ${url} could not be opened. Browsers do not say why.`, [
     START_SERVER,
     `Check that nothing blocks UDP port ${port}: a firewall, a VPN or a container without that port.`,
     byHash
       ? "The certificate may have just been renewed. Browsers accept one by its hash only for 14 days, so the computer's clock must be right too."
       : "Check that the server's certificate is valid for this name and that this computer's clock is right.",
-    `If the server's log says 403, allow this page: h3cast serve --allow-origin ${origin}`,
-  ], cause), START_AGAIN);
+    ...allowed("If the server's log says 403, allow this origin", origin),
+  ], cause), "now");
 }
 
 /**
@@ -293,17 +305,17 @@ export function sessionFailed(url, origin, byHash, cause) {
  */
 export function noStream(reason, cause) {
   const message = `The session ended before the server opened a stream${reason === "" ? "." : ` (${reason}).`}`;
-  return byHand(new PageError(message, [LOOK_AT_LOG], cause), START_AGAIN);
+  return byHand(new ClientError(message, [LOOK_AT_LOG], cause), "now");
 }
 
 /**
  * Anything as an error with advice.
  * @param {unknown} cause
- * @returns {PageError}
+ * @returns {ClientError}
  */
-export function asPageError(cause) {
-  if (cause instanceof PageError) return cause;
-  return forGood(new PageError("Something went wrong in this page.", [
-    "Reload the page and try again; if it stays, please report it with the words below.",
+export function asClientError(cause) {
+  if (cause instanceof ClientError) return cause;
+  return forGood(new ClientError("Something unexpected went wrong.", [
+    "Try again; if it stays, please report it with its cause.",
   ], cause));
 }

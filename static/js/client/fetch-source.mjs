@@ -1,5 +1,5 @@
 // @ts-check
-import { PageError, cutShort, unreachable } from "./errors.mjs";
+import { ClientError, cutShort, unreachable } from "./errors.mjs";
 import { deadline, refusal } from "./info.mjs";
 import { watchProtocol } from "./timing.mjs";
 
@@ -22,7 +22,7 @@ export async function askFirst({ url, signal, env }) {
     if (!response.ok) throw await refusal(what, response, env);
     await response.body?.cancel();
   } catch (cause) {
-    throw cause instanceof PageError ? cause : unreachable(what, cause);
+    throw cause instanceof ClientError ? cause : unreachable(what, cause);
   } finally {
     limit.clear();
   }

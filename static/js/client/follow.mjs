@@ -3,22 +3,23 @@ import { Reading } from "./reading.mjs";
 
 /** @typedef {import("./types.mjs").Env} Env */
 /** @typedef {import("./types.mjs").Verdict} Verdict */
-/** @typedef {import("./errors.mjs").PageError} PageError */
+/** @typedef {import("./errors.mjs").ClientError} ClientError */
 /** @typedef {import("./place.mjs").Missed} Missed */
-/** @typedef {import("../page/viewer.mjs").Path} Path */
+/** @typedef {import("./types.mjs").Path} Path */
 
 /**
  * @typedef {object} Wanted
  * @property {import("./types.mjs").TransportChoice} choice
  * @property {string} feed
- * @property {string} from where to begin: `now`, `start`, or `-N` for the last N chunks
+ * @property {string} from `now`, `start`, `-N` for the last N chunks, or a cursor, to continue after that chunk
+ * @property {Record<string, string>} [query] what else the feed is asked for
  *
  * @typedef {object} Received
  * @property {number} seq
  * @property {number} micros when it was published, since 1970
  * @property {number} at milliseconds from the start, when it came
  * @property {number | null} gap milliseconds since the chunk before; null for the first
- * @property {Uint8Array} bytes only good during the call
+ * @property {Uint8Array} bytes part of what one read brought, which is never written to again
  *
  * @typedef {object} Totals
  * @property {number} chunks
@@ -39,10 +40,10 @@ import { Reading } from "./reading.mjs";
  *   connection was lost; undefined: nothing
  * @property {(missed: Missed) => void} onMissed chunks went by without a loss of the connection
  * @property {(stalled: boolean) => void} onStalled nothing can come now to the server, or it can again
- * @property {(error: PageError, waitMs: number, attempt: number, verdicts: Verdict[]) => void} onLost
+ * @property {(error: ClientError, waitMs: number, attempt: number, verdicts: Verdict[]) => void} onLost
  * @property {(totals: Totals) => void} onEnded the feed is over
  * @property {(totals: Totals) => void} onStopped
- * @property {(error: PageError, verdicts: Verdict[]) => void} onError there is no use in going on
+ * @property {(error: ClientError, verdicts: Verdict[]) => void} onError there is no use in going on
  */
 
 /** Follows a feed over as many connections as it takes. At most one reading at a time. */
@@ -63,6 +64,11 @@ export class Follower {
 
   get running() {
     return this.#reading !== undefined;
+  }
+
+  /** The run of numbers that chunks belong to now, as cursors have it. */
+  get epoch() {
+    return this.#reading?.epoch;
   }
 
   /** Ends the reading, if there is one; `onStopped` follows. */

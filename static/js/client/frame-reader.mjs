@@ -59,6 +59,8 @@ export async function readFrames(stream, { now, breathe, signal, onBytes, onFram
           end = frame;
           break;
         }
+        // Who stops in the middle gets nothing more, though more is here.
+        if (signal.aborted) return { how: "lost", cause: signal.reason };
         if (now() - turn > TURN_MS) {
           await breathe();
           if (signal.aborted) return { how: "lost", cause: signal.reason };

@@ -18,7 +18,7 @@ import { watchProtocol } from "./timing.mjs";
  */
 
 /**
- * Asks the server what the page must know, and notes over which protocol the answer came.
+ * Asks the server what a client must know, and notes over which protocol the answer came.
  * @param {Env} env
  * @param {AbortSignal} [signal]
  * @returns {Promise<{ info: Info, protocol: string }>}
@@ -71,7 +71,7 @@ export function deadline(env, signal) {
 }
 
 /**
- * Checks the answer of `/info` member by member. Members that this page does not know are ignored.
+ * Checks the answer of `/info` member by member. Members that this client does not know are ignored.
  * @param {unknown} value
  * @returns {Info}
  */
@@ -106,10 +106,10 @@ export function chosenFeed(info, wanted) {
 }
 
 /**
- * The address to fetch a feed from: its path, on the page's own origin.
+ * The address to fetch a feed from: its path, on the origin of `href`.
  * @param {Info} info
  * @param {string} name
- * @param {string} href the page's address
+ * @param {string} href see `Env`
  */
 export function feedUrl(info, name, href) {
   const feed = info.feeds.find((candidate) => candidate.name === name);
@@ -165,7 +165,7 @@ export async function refusal(what, response, env) {
   }
   const retryAfterMs = retryAfter(response.headers.get("retry-after"), Date.now());
   const scope = response.status === 403 && /insufficient_scope/.test(response.headers.get("www-authenticate") ?? "");
-  return refused(what, response.status, problem, new URL(env.href).origin, { retryAfterMs, scope });
+  return refused(what, response.status, problem, env.origin, { retryAfterMs, scope });
 }
 
 /**

@@ -1,6 +1,6 @@
 // @ts-check
 import { FETCH_H3, FETCH_TCP, WEBTRANSPORT, openAuto } from "./auto.mjs";
-import { PageError, asPageError, notOffered, tokenNeeded } from "./errors.mjs";
+import { ClientError, asClientError, notOffered, tokenNeeded } from "./errors.mjs";
 import { askFirst, openFetch } from "./fetch-source.mjs";
 import { feedUrl, sessionUrl, withQuery } from "./info.mjs";
 import { isHttp3 } from "./timing.mjs";
@@ -18,19 +18,20 @@ import { openWebTransport } from "./webtransport-source.mjs";
  * @param {string} options.protocol what the browser reported for `/info`
  * @param {import("./types.mjs").TransportChoice} options.choice
  * @param {string} options.feed
- * @param {string} options.from `now`, `start` or a cursor
+ * @param {string} options.from `now`, `start`, `-N` or a cursor
+ * @param {Record<string, string> | undefined} [options.query] what else the feed is asked for
  * @param {AbortSignal} options.signal
  * @param {import("./rests.mjs").Rests} options.rests
  * @returns {Promise<{ source: Source, way: string, verdicts: Verdict[] }>}
  */
-export async function openFeed({ env, info, protocol, choice, feed, from, signal, rests }) {
+export async function openFeed({ env, info, protocol, choice, feed, from, query: more, signal, rests }) {
   const { webtransport } = info;
   if (!info.feeds.some(({ name }) => name === feed)) {
     if (info.auth !== null && !info.auth.token) throw tokenNeeded(feed);
     // There is none, or this token does not allow it, or clients create it: the server knows.
     await askFirst({ url: feedUrl(info, feed, env.href), signal, env });
   }
-  const query = { format: "frames", from };
+  const query = { ...more, format: "frames", from };
   const viaFetch = () => openFetch({ url: withQuery(feedUrl(info, feed, env.href), query), signal, env });
   const viaWebTransport = async () => {
     if (webtransport === null) throw notOffered();
@@ -81,11 +82,11 @@ export async function shown({ token }, info, url, signal) {
  * @returns {Promise<never>}
  */
 export async function whyNoSession(cause, url, signal, env) {
-  if (signal.aborted || asPageError(cause).permanent) throw cause;
+  if (signal.aborted || asClientError(cause).permanent) throw cause;
   try {
     await askFirst({ url, signal, env });
   } catch (refusal) {
-    if (refusal instanceof PageError && refusal.answered) throw refusal;
+    if (refusal instanceof ClientError && refusal.answered) throw refusal;
   }
   throw cause;
 }

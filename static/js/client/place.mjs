@@ -23,9 +23,13 @@ export class Place {
   /** Numbers are left out between the chunks: a jump is no loss. */
   #sparse = false;
 
-  /** @param {string} from where to begin: `now`, `start` or `-N` */
+  /** @param {string} from where to begin: `now`, `start`, `-N` for the last N chunks, or after a cursor */
   constructor(from) {
     this.#asked = from;
+    const [, epoch, seq] = /^([0-9a-f]{1,16})-(\d+)$/i.exec(from) ?? [];
+    if (epoch === undefined) return;
+    this.#epoch = BigInt(`0x${epoch}`).toString(16);
+    this.#next = Number(seq) + 1;
   }
 
   get epoch() {

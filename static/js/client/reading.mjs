@@ -1,7 +1,7 @@
 // @ts-check
 import { AutoError, inWords } from "./auto.mjs";
 import { Backoff } from "./backoff.mjs";
-import { asPageError, broken, feedFailed, stoodStill, tokenExpired } from "./errors.mjs";
+import { asClientError, broken, feedFailed, stoodStill, tokenExpired } from "./errors.mjs";
 import { readFrames } from "./frame-reader.mjs";
 import { loadInfo } from "./info.mjs";
 import { openFeed } from "./open-feed.mjs";
@@ -13,7 +13,7 @@ import { Watchdog } from "./watchdog.mjs";
 /** @typedef {import("./types.mjs").Env} Env */
 /** @typedef {import("./types.mjs").Source} Source */
 /** @typedef {import("./types.mjs").Verdict} Verdict */
-/** @typedef {import("./errors.mjs").PageError} PageError */
+/** @typedef {import("./errors.mjs").ClientError} ClientError */
 /** @typedef {import("./place.mjs").Missed} Missed */
 /** @typedef {import("./follow.mjs").FollowEvents} FollowEvents */
 /** @typedef {import("./follow.mjs").Wanted} Wanted */
@@ -63,6 +63,10 @@ export class Reading {
     this.#startedAt = now();
   }
 
+  get epoch() {
+    return this.#place.epoch;
+  }
+
   /**
    * @param {number} chunks
    * @param {string | undefined} epoch
@@ -80,7 +84,7 @@ export class Reading {
     const events = this.#events;
     const { signal } = this.abort;
     for (;;) {
-      /** @type {PageError} */
+      /** @type {ClientError} */
       let error;
       try {
         events.onConnecting(this.#backoff.attempts);
@@ -89,7 +93,7 @@ export class Reading {
         return () => events.onEnded(this.#sum());
       } catch (cause) {
         if (signal.aborted) return () => events.onStopped(this.#sum());
-        error = asPageError(cause);
+        error = asClientError(cause);
         const verdicts = cause instanceof AutoError ? cause.verdicts : [];
         const { token } = this.#env;
         if ((error.needsToken || error.otherToken) && token !== undefined) {
@@ -133,7 +137,7 @@ export class Reading {
     try {
       return await this.#read(source, protocol, verdicts);
     } catch (cause) {
-      if (!signal.aborted && !asPageError(cause).blameless) this.#rests.fail(way, inWords(cause));
+      if (!signal.aborted && !asClientError(cause).blameless) this.#rests.fail(way, inWords(cause));
       throw cause;
     } finally {
       source.close();
@@ -182,7 +186,7 @@ export class Reading {
     }
     if (done.how === "ended") return done.end;
     if (expired) throw tokenExpired();
-    if (done.how === "bad") throw broken("The stream is not what this page expects.", done.cause, true);
+    if (done.how === "bad") throw broken("The stream is not what this client expects.", done.cause, true);
     const failure = await source.failure(done.cause, bytes);
     this.abort.signal.throwIfAborted();
     if (failure.blameless) throw failure;

@@ -1,20 +1,26 @@
 // @ts-check
 /**
- * The shapes that the page's modules hand to each other. Types only: this file has no code.
+ * The shapes that the client's modules hand to each other. Types only: this file has no code.
  *
  * @typedef {"fetch" | "webtransport"} Transport
  * @typedef {Transport | "auto"} TransportChoice
  * @typedef {"idle" | "connecting" | "streaming" | "reconnecting" | "done" | "stopped" | "error"} State
  *
- * The browser's interfaces that the core uses, gathered so that a test can hand in its own.
+ * Over what the bytes come. While a fetch runs the browser has not reported on it yet: then
+ * `protocol` is what it reported for `/info` a moment ago, and `final` is false.
+ * @typedef {{ transport: Transport, protocol: string, final: boolean }} Path
+ *
+ * The interfaces of the browser, or of another runtime, that the core uses, gathered so that a test can hand in its own.
  * @typedef {object} Env
  * @property {typeof globalThis.fetch} fetch
- * @property {import("../page/token.mjs").Token} [token] what `fetch` shows to a server that asks for it
+ * @property {import("./token.mjs").Token} [token] what `fetch` shows to a server that asks for it
  * @property {Pick<Performance, "now" | "getEntriesByType" | "timeOrigin">} performance
  * @property {typeof globalThis.PerformanceObserver | undefined} PerformanceObserver
  * @property {typeof globalThis.WebTransport | undefined} WebTransport undefined where the browser has none
  * @property {boolean} isSecureContext
- * @property {string} href the page's own address
+ * @property {string} href the address that the server's own (`info`, `stream`) are relative to: the page's, if the server
+ *   serves it
+ * @property {string} origin of the page that asks; "" outside of a page
  * @property {(callback: () => void, ms: number) => number} setTimer
  * @property {(handle: number) => void} clearTimer
  * @property {() => number} random from 0 to 1
@@ -29,7 +35,7 @@
  * @property {ReadableStream<Uint8Array>} stream
  * @property {(waitMs?: number) => Promise<string>} protocol what the browser reports for this
  *   very request: "h3", "h2", "http/1.1"; "unknown" if it has not said so within `waitMs`
- * @property {(cause: unknown, bytes: number) => import("./errors.mjs").PageError | Promise<import("./errors.mjs").PageError>} failure
+ * @property {(cause: unknown, bytes: number) => import("./errors.mjs").ClientError | Promise<import("./errors.mjs").ClientError>} failure
  *   a failed read, in words
  * @property {() => void} close lets go of the request or closes the session; safe to repeat
  *

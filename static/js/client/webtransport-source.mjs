@@ -41,7 +41,7 @@ const STALLED = 3;
  */
 export async function openSession({ url, certificateHashes, signal, env }) {
   if (env.WebTransport === undefined) throw noWebTransport(env.isSecureContext);
-  const origin = new URL(env.href).origin;
+  const { origin } = env;
   const byHash = certificateHashes.length > 0;
   const startedAt = env.performance.now();
   /** @type {WebTransport} */

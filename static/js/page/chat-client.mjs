@@ -3,14 +3,14 @@ import { inWords } from "../client/auto.mjs";
 import { lost, notSent, tooMany } from "./chat-errors.mjs";
 import { Lines, parseLine } from "./chat-lines.mjs";
 import { chatUrl, linkByFetch, linkByWebTransport } from "./chat-link.mjs";
-import { asPageError, noWebTransport, notOffered } from "../client/errors.mjs";
+import { asClientError, noWebTransport, notOffered } from "../client/errors.mjs";
 import { loadInfo } from "../client/info.mjs";
 import { readStream } from "../client/reader.mjs";
 import { UNKNOWN } from "../client/timing.mjs";
 
 /** @typedef {import("../client/types.mjs").Env} Env */
 /** @typedef {import("../client/types.mjs").Transport} Transport */
-/** @typedef {import("../client/errors.mjs").PageError} PageError */
+/** @typedef {import("../client/errors.mjs").ClientError} ClientError */
 /** @typedef {import("./chat-link.mjs").Link} Link */
 
 /** How many messages may wait to be sent. */
@@ -26,7 +26,7 @@ export const MAX_UNSENT = 16;
  * @property {(way: Way) => void} onWay the browser's report on a request
  * @property {(line: import("./chat-lines.mjs").Line) => void} onLine
  * @property {() => void} onLeft
- * @property {(error: PageError) => void} onLost never opened, or over before the visitor left
+ * @property {(error: ClientError) => void} onLost never opened, or over before the visitor left
  */
 
 /** A way's name as a visitor reads it. @param {Way} way */
@@ -81,7 +81,7 @@ export class Chat {
       events.onOpen({ transport: link.transport, protocol }, why);
       last = await this.#hear(link, signal);
     } catch (cause) {
-      const error = asPageError(cause);
+      const error = asClientError(cause);
       last = () => (signal.aborted ? events.onLeft() : events.onLost(error));
     } finally {
       this.#link?.close();
@@ -95,7 +95,7 @@ export class Chat {
   /**
    * Says something, after everything said before.
    * @param {string} text
-   * @throws {PageError} when it was not sent
+   * @throws {ClientError} when it was not sent
    */
   async send(text) {
     const link = this.#link;

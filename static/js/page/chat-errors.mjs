@@ -1,11 +1,11 @@
 // @ts-check
-import { PageError, asPageError } from "../client/errors.mjs";
+import { ClientError, asClientError } from "../client/errors.mjs";
 
 const START = "Check that the server is still running; if not, start it with: cargo run --example chat";
 
 /** The server serves this page, and nothing at /chat. */
 export function noChat() {
-  return new PageError("This server has no chat: cargo run --example chat starts one that has.", [
+  return new ClientError("This server has no chat: cargo run --example chat starts one that has.", [
     "Stop this server or choose other ports with --listen and --http, then open the address that the example prints.",
   ]);
 }
@@ -16,9 +16,9 @@ export function noChat() {
  * @param {string} [reason] what the other side gave as its reason
  */
 export function lost(cause, reason = "") {
-  if (cause instanceof PageError) return cause;
+  if (cause instanceof ClientError) return cause;
   const what = cause === undefined ? "The server has ended the chat" : "The connection to the chat was lost";
-  return new PageError(`${what}${reason === "" ? "" : ` (${reason})`}. What is said now does not arrive here.`, [
+  return new ClientError(`${what}${reason === "" ? "" : ` (${reason})`}. What is said now does not arrive here.`, [
     "Press Reconnect.", START,
   ], cause);
 }
@@ -28,7 +28,7 @@ export function lost(cause, reason = "") {
  * @param {unknown} [cause]
  */
 export function badLine(detail, cause) {
-  return new PageError(`The server sent a line that this page does not understand: ${detail}.`, [
+  return new ClientError(`The server sent a line that this page does not understand: ${detail}.`, [
     "Reload the page: it may be older than the server.",
   ], cause);
 }
@@ -38,12 +38,12 @@ export function badLine(detail, cause) {
  * @param {unknown} cause
  */
 export function notSent(cause) {
-  const error = asPageError(cause);
-  const said = cause instanceof PageError ? [`${error.message}`, ...error.steps] : ["Send it again.", START];
-  return new PageError("The message was not sent.", said, error.cause);
+  const error = asClientError(cause);
+  const said = cause instanceof ClientError ? [`${error.message}`, ...error.steps] : ["Send it again.", START];
+  return new ClientError("The message was not sent.", said, error.cause);
 }
 
 /** @param {number} waiting */
 export function tooMany(waiting) {
-  return new PageError(`${waiting} earlier messages are still on their way.`, ["Wait a moment, then send it again."]);
+  return new ClientError(`${waiting} earlier messages are still on their way.`, ["Wait a moment, then send it again."]);
 }

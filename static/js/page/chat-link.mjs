@@ -14,7 +14,7 @@ import { openSession, orAbort } from "../client/webtransport-source.mjs";
  * @property {import("../client/types.mjs").Transport} transport
  * @property {ReadableStream<Uint8Array>} stream the lines that the server tells
  * @property {(text: string) => Promise<void>} send resolves when the message is on its way
- * @property {(cause: unknown) => import("../client/errors.mjs").PageError | Promise<import("../client/errors.mjs").PageError>} failure
+ * @property {(cause: unknown) => import("../client/errors.mjs").ClientError | Promise<import("../client/errors.mjs").ClientError>} failure
  *   a failed read, in words
  * @property {() => void} close leaves; safe to repeat
  */
@@ -60,7 +60,7 @@ export async function linkByWebTransport(options) {
       await writer.ready;
       await writer.write(encoder.encode(line));
     };
-    /** @type {import("../client/errors.mjs").PageError | undefined} */
+    /** @type {import("../client/errors.mjs").ClientError | undefined} */
     let stopped;
     writer.closed.catch((/** @type {WebTransportError} */ cause) => {
       // The end of the whole session is told by the reading half.

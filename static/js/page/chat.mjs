@@ -6,7 +6,7 @@ import { nameProblem, textProblem } from "./chat-lines.mjs";
 import { hasChat } from "./chat-link.mjs";
 import { wireCopyButtons } from "./copy.mjs";
 import { browserEnv } from "./env.mjs";
-import { asPageError } from "../client/errors.mjs";
+import { asClientError } from "../client/errors.mjs";
 import { plural } from "../client/format.mjs";
 import { loadInfo } from "../client/info.mjs";
 import { Keep } from "./keep.mjs";
@@ -95,7 +95,7 @@ say.addEventListener("submit", async (event) => {
   } catch (cause) {
     // Not to be typed again, unless something else has been begun.
     if (message.value === "") message.value = text;
-    fillError(error, asPageError(cause));
+    fillError(error, asClientError(cause));
   }
 });
 leave.addEventListener("click", () => chat.leave());
@@ -124,7 +124,7 @@ async function prepare() {
     }
     setState("idle", "Type a name and press Join.");
   } catch (cause) {
-    fillError(error, asPageError(cause));
+    fillError(error, asClientError(cause));
     setState("error", "The server does not answer. What to do is below.");
   }
 }

@@ -1,5 +1,6 @@
 // @ts-check
-import { Token } from "./token.mjs";
+import { environment, turn } from "../client/environment.mjs";
+import { Token } from "../client/token.mjs";
 
 /** @typedef {import("../client/types.mjs").Env} Env */
 
@@ -8,28 +9,9 @@ import { Token } from "./token.mjs";
  * @returns {Env}
  */
 export function browserEnv() {
-  const token = new Token({
-    fetch: globalThis.fetch.bind(globalThis),
-    storage: storage(),
-    href: globalThis.location.href,
-  });
-  return {
-    fetch: token.fetch,
-    token,
-    performance: globalThis.performance,
-    PerformanceObserver: globalThis.PerformanceObserver,
-    WebTransport: typeof WebTransport === "undefined" ? undefined : WebTransport,
-    isSecureContext: globalThis.isSecureContext,
-    href: globalThis.location.href,
-    setTimer: (callback, delay) => window.setTimeout(callback, delay),
-    clearTimer: (handle) => window.clearTimeout(handle),
-    random: Math.random,
-    onOnline(callback) {
-      addEventListener("online", callback);
-      return () => removeEventListener("online", callback);
-    },
-    breathe,
-  };
+  const { href } = globalThis.location;
+  const token = new Token({ fetch: globalThis.fetch.bind(globalThis), storage: storage(), href });
+  return { ...environment(href, token), breathe };
 }
 
 /** The tab's own storage, which a browser may refuse. */
@@ -46,17 +28,9 @@ const BREATH_MS = 100;
 
 /** @returns {Promise<void>} */
 function breathe() {
+  // A hidden page gets no frames, and its timers are held back to one a second or a minute.
+  if (document.hidden) return turn();
   return new Promise((resolve) => {
-    if (document.hidden) {
-      // A hidden page gets no frames, and its timers are held back to one a second or a minute.
-      const { port1, port2 } = new MessageChannel();
-      port1.onmessage = () => {
-        port1.close();
-        resolve();
-      };
-      port2.postMessage(null);
-      return;
-    }
     const timer = window.setTimeout(resolve, BREATH_MS);
     requestAnimationFrame(() => {
       window.clearTimeout(timer);

@@ -1,7 +1,7 @@
 // @ts-check
 import { wireCopyButtons } from "./copy.mjs";
 import { browserEnv } from "./env.mjs";
-import { asPageError, noneShown } from "../client/errors.mjs";
+import { asClientError, noneShown } from "../client/errors.mjs";
 import { FeedPicker } from "./feed-picker.mjs";
 import { FeedsPoll } from "../client/feeds.mjs";
 import { FollowView } from "./follow-view.mjs";
@@ -83,7 +83,7 @@ async function look() {
       // Following tries again by itself.
       if (autostart || layout.logAsked) break;
       ready();
-      const error = asPageError(cause);
+      const error = asClientError(cause);
       if ((error.needsToken || error.otherToken) && (await renewals.renew(error, over.signal))) continue;
       if (!over.signal.aborted) view.panel.showError(error);
       return;

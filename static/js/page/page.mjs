@@ -51,7 +51,7 @@ export function startPage(transport) {
   });
   /**
    * Starts once more with another token, if the visitor has one.
-   * @param {import("../client/errors.mjs").PageError} error
+   * @param {import("../client/errors.mjs").ClientError} error
    */
   async function again(error) {
     const over = new AbortController();

@@ -3,7 +3,7 @@ import { pathName } from "../client/format.mjs";
 
 /** @typedef {import("../client/types.mjs").State} State */
 /** @typedef {import("../client/types.mjs").Verdict} Verdict */
-/** @typedef {import("./viewer.mjs").Path} Path */
+/** @typedef {import("../client/types.mjs").Path} Path */
 
 /**
  * An element that the page's markup must have.
@@ -17,6 +17,9 @@ export function byId(id, type) {
   if (!(element instanceof type)) throw new Error(`the page has no ${type.name} #${id}`);
   return element;
 }
+
+/** How a visitor tries again, in words. */
+const AGAIN = { "": "", now: "Press Start to try again.", later: "Wait a moment, then press Start." };
 
 const RUNNING = ["connecting", "streaming", "reconnecting"];
 
@@ -81,14 +84,14 @@ export class Panel {
     }
   }
 
-  /** @param {import("../client/errors.mjs").PageError} error */
+  /** @param {import("../client/errors.mjs").ClientError} error */
   showError(error) {
-    fillError(this.#error, error, error.again);
+    fillError(this.#error, error, AGAIN[error.again]);
   }
 
   /**
    * The same while the page tries again by itself.
-   * @param {import("../client/errors.mjs").PageError} error
+   * @param {import("../client/errors.mjs").ClientError} error
    */
   showRetried(error) {
     fillError(this.#error, error, "This page tries again by itself.");
@@ -126,7 +129,7 @@ export function fillVerdicts(list, verdicts) {
 /**
  * Shows an error: what happened, and what to do about it.
  * @param {HTMLElement} box
- * @param {import("../client/errors.mjs").PageError} error
+ * @param {import("../client/errors.mjs").ClientError} error
  * @param {string} [again] how it is tried again
  */
 export function fillError(box, error, again = "") {

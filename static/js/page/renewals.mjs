@@ -19,7 +19,7 @@ export class Renewals {
 
   /**
    * Gets another token, the first time at once.
-   * @param {import("../client/errors.mjs").PageError} error what asks for it
+   * @param {import("../client/errors.mjs").ClientError} error what asks for it
    * @param {AbortSignal} signal
    * @returns {Promise<boolean>} whether there is one now
    */

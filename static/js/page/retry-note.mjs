@@ -16,7 +16,7 @@ export class RetryNote {
   }
 
   /**
-   * @param {import("../client/errors.mjs").PageError} error
+   * @param {import("../client/errors.mjs").ClientError} error
    * @param {number} waitMs
    * @param {number} attempt
    */

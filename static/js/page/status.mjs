@@ -48,7 +48,7 @@ async function token(why, otherToken) {
   if (asking || env.token === undefined) return;
   asking = true;
   const { signal } = new AbortController();
-  const error = /** @type {import("../client/errors.mjs").PageError} */ ({ message: why, otherToken });
+  const error = /** @type {import("../client/errors.mjs").ClientError} */ ({ message: why, otherToken });
   const given = await env.token.after(error, signal);
   asking = false;
   if (given) poll.now();

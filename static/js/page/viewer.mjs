@@ -1,5 +1,5 @@
 // @ts-check
-import { asPageError, feedFailed, noFeeds, notOffered } from "../client/errors.mjs";
+import { asClientError, feedFailed, noFeeds, notOffered } from "../client/errors.mjs";
 import { failureOf } from "../client/feeds.mjs";
 import { openFetch } from "../client/fetch-source.mjs";
 import { chosenFeed, feedUrl, loadInfo, sessionUrl } from "../client/info.mjs";
@@ -12,11 +12,7 @@ import { openWebTransport } from "../client/webtransport-source.mjs";
 /** @typedef {import("../client/types.mjs").Source} Source */
 /** @typedef {import("../client/types.mjs").Transport} Transport */
 
-/**
- * Over what the bytes come. While a fetch runs the browser has not reported on it yet: then
- * `protocol` is what it reported for `/info` a moment ago, and `final` is false.
- * @typedef {{ transport: import("../client/types.mjs").Transport, protocol: string, final: boolean }} Path
- */
+/** @typedef {import("../client/types.mjs").Path} Path */
 
 /**
  * What a viewer tells whoever shows it.
@@ -28,7 +24,7 @@ import { openWebTransport } from "../client/webtransport-source.mjs";
  * @property {(path: Path) => void} onPath the browser's report, when it comes
  * @property {(summary: import("../client/types.mjs").Summary) => void} onDone
  * @property {(summary: import("../client/types.mjs").Summary | undefined) => void} onStopped
- * @property {(error: import("../client/errors.mjs").PageError) => void} onError
+ * @property {(error: import("../client/errors.mjs").ClientError) => void} onError
  */
 
 /** How long the end of a whole stream waits for the browser's report on it. */
@@ -87,7 +83,7 @@ export class Viewer {
       source = await this.#open(transport, feed, info, signal);
       last = await this.#read(source, feed, protocol, signal);
     } catch (cause) {
-      const error = signal.aborted ? asPageError(cause) : await this.#explained(asPageError(cause), feed);
+      const error = signal.aborted ? asClientError(cause) : await this.#explained(asClientError(cause), feed);
       last = signal.aborted
         ? () => events.onStopped(undefined)
         : () => events.onError(error);
@@ -146,7 +142,7 @@ export class Viewer {
   /**
    * The feed's own failure in place of what the transport made of it: Firefox takes a response that breaks off
    * before its first byte for a server that does not answer.
-   * @param {import("../client/errors.mjs").PageError} error
+   * @param {import("../client/errors.mjs").ClientError} error
    * @param {string} feed
    */
   async #explained(error, feed) {

@@ -71,7 +71,7 @@ export class Token {
 
   /**
    * Gets the token that a refusal asks for.
-   * @param {import("../client/errors.mjs").PageError} error
+   * @param {import("./errors.mjs").ClientError} error
    * @param {AbortSignal} signal
    * @returns {Promise<boolean>} whether there is one now
    */
