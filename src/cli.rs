@@ -2,6 +2,7 @@
 
 mod bench;
 mod cert;
+mod completions;
 mod config;
 mod environment;
 mod flags;
@@ -10,6 +11,7 @@ mod health;
 mod holder;
 mod keylog;
 mod log;
+mod man;
 mod note;
 mod open;
 mod publish;
@@ -67,6 +69,10 @@ enum Command {
     /// Make a token that lets its client read or publish, or a key that signs such tokens.
     #[cfg(feature = "jwt")]
     Token(token::TokenArgs),
+    /// Print completions for a shell.
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages to a folder.
+    Man(man::ManArgs),
 }
 
 /// The folder of the certificate for localhost, unless another is named.
@@ -248,6 +254,8 @@ async fn dispatch(cli: Cli, sockets: serve::Given, started: Started) -> Result<(
         Some(Command::Reload(args)) => reload::run(args).await,
         #[cfg(feature = "jwt")]
         Some(Command::Token(args)) => token::run(&args),
+        Some(Command::Completions(args)) => completions::run(&args),
+        Some(Command::Man(args)) => man::run(&args),
     }
 }
 

@@ -4,6 +4,8 @@
 mod documented;
 mod settings;
 #[cfg(unix)]
+mod shells;
+#[cfg(unix)]
 mod shown;
 
 use std::{

@@ -9,7 +9,7 @@ have() {
   command -v "$1" >/dev/null
 }
 
-# Debian packages: the browsers, certutil (for roots that they trust), valgrind, nginx, Pebble (an ACME server), Prometheus, systemd's tools, Node.js, Python's venv, a C compiler for the crates that need one.
+# Debian packages: the browsers, certutil (for roots that they trust), valgrind, nginx, Pebble (an ACME server), Prometheus, systemd's tools, shells, mandoc, Node.js, Python's venv, a C compiler for the crates that need one.
 install_debian() {
   local missing=()
   have chromium || missing+=(chromium)
@@ -26,6 +26,10 @@ install_debian() {
   # Its tools alone: nothing of it is started.
   { have systemd-analyze && have systemd-socket-activate; } || missing+=(systemd)
   have promtool || missing+=(prometheus)
+  # Shells that completions are for, and a judge of manual pages.
+  have zsh || missing+=(zsh)
+  have fish || missing+=(fish)
+  have mandoc || missing+=(mandoc)
   have cc || missing+=(build-essential)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   # Without any font a page has no letters, and a screenshot shows none.
