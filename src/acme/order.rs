@@ -285,8 +285,8 @@ impl Authority {
         let mut params = CertificateParams::new(names).map_err(Failed::local)?;
         params.distinguished_name = DistinguishedName::new();
         let request = params.serialize_request(&pair).map_err(Failed::local)?;
-        order.finalize_csr(request.der()).await?;
-        let chain = order.poll_certificate(&PATIENCE).await?;
+        asked_again(async || order.finalize_csr(request.der()).await, is_nonce).await?;
+        let chain = asked_again(async || order.poll_certificate(&PATIENCE).await, is_passing).await?;
         // What an authority sends is looked at before it takes the place of what works.
         let key = pair.serialize_pem();
         let issued = Identity::from_pem_bytes(chain.as_bytes(), key.as_bytes())
@@ -337,6 +337,36 @@ impl Authority {
             }
         }
         Ok(answers)
+    }
+}
+
+/// Asks up to five times while it fails with what passes. From the end of an order on a new one would be a second
+/// certificate for the same names, of which authorities issue few in a week.
+async fn asked_again<T>(
+    mut ask: impl AsyncFnMut() -> Result<T, Error>,
+    passes: fn(&Error) -> bool,
+) -> Result<T, Error> {
+    for pause in [1, 2, 4, 8] {
+        match ask().await {
+            Err(error) if passes(&error) => tokio::time::sleep(Duration::from_secs(pause)).await,
+            asked => return asked,
+        }
+    }
+    ask().await
+}
+
+/// Whether a request was refused for its nonce alone (RFC 8555 §6.5), and had no effect.
+fn is_nonce(error: &Error) -> bool {
+    matches!(error, Error::Api(problem) if kind(problem) == "badNonce")
+}
+
+/// Whether the answer to a question may be another the next time.
+fn is_passing(error: &Error) -> bool {
+    match error {
+        Error::Api(problem) => matches!(kind(problem), "badNonce" | "serverInternal"),
+        // The connection.
+        Error::Other(_) => true,
+        _ => false,
     }
 }
 

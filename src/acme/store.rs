@@ -64,7 +64,8 @@ impl Store {
         self.folder.join("account.json")
     }
 
-    /// Creates the folder, and a certificate that stands in until one is issued. Blocks.
+    /// Creates the folder, and a certificate that stands in until one is issued. Of several servers that do so at once,
+    /// one creates it, and none replaces what another was issued. Blocks.
     pub(super) fn prepare(&self, names: &[String]) -> Result<(), IdentityError> {
         let failed =
             |source: io::Error| IdentityError::File { action: "write", path: self.certificate.clone(), source };
@@ -73,16 +74,24 @@ impl Store {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut folders, 0o700);
         folders.create(&self.folder).map_err(failed)?;
-        if self.certificate.exists() && !self.stand_in_ends() {
-            return Ok(());
+        let made = match self.certificate.exists() {
+            // Who has the lock renews it.
+            true => match self.lock() {
+                Ok(Some(_lock)) if self.stand_in_ends() => self.stand_in(names, Persist::Replace),
+                _ => Ok(()),
+            },
+            false => self.stand_in(names, Persist::New),
+        };
+        match made {
+            Err(IdentityError::File { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
         }
-        self.stand_in(names)
     }
 
     /// Replaces a certificate that stands in and ends soon.
     pub(super) fn renew_stand_in(&self, names: &[String]) -> Result<(), Failed> {
         match self.stand_in_ends() {
-            true => self.stand_in(names).map_err(Failed::local),
+            true => self.stand_in(names, Persist::Replace).map_err(Failed::local),
             false => Ok(()),
         }
     }
@@ -94,7 +103,7 @@ impl Store {
         stored.is_some_and(|stored| self.is_stand_in(&stored) && stored.not_after() < soon)
     }
 
-    fn stand_in(&self, names: &[String]) -> Result<(), IdentityError> {
+    fn stand_in(&self, names: &[String], persist: Persist) -> Result<(), IdentityError> {
         let failed =
             |source: io::Error| IdentityError::File { action: "write", path: self.certificate.clone(), source };
         let pair = KeyPair::generate()?;
@@ -105,7 +114,7 @@ impl Store {
         (params.not_before, params.not_after) = (now.into(), (now + STAND_IN).into());
         let certificate = params.self_signed(&pair)?;
         let pem = pair.serialize_pem() + &certificate.pem();
-        write(&self.certificate, pem.as_bytes()).map_err(failed)
+        write_as(&self.certificate, pem.as_bytes(), persist).map_err(failed)
     }
 
     /// Whether a certificate stands in for one that is not issued yet.
@@ -158,14 +167,29 @@ fn cannot_write(path: &Path, error: &io::Error) -> Failed {
     Failed::local(format!("cannot write {}: {error}", path.display()))
 }
 
+/// Whether a file may be there already.
+#[derive(Debug, Clone, Copy)]
+enum Persist {
+    Replace,
+    New,
+}
+
 /// Replaces a file as a whole, for its owner only, and durably.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_as(path, bytes, Persist::Replace)
+}
+
+fn write_as(path: &Path, bytes: &[u8], persist: Persist) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     // Made for its owner only.
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    match persist {
+        Persist::Replace => file.persist(path),
+        Persist::New => file.persist_noclobber(path),
+    }
+    .map_err(|error| error.error)?;
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;
     Ok(())
@@ -200,6 +224,19 @@ mod tests {
             false => params.self_signed(&pair).unwrap(),
         };
         pair.serialize_pem() + &certificate.pem()
+    }
+
+    /// Of two servers that started at once, the second replaced what the first was serving or had been issued.
+    #[test]
+    fn what_stands_in_replaces_nothing_that_came_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        store.prepare(&[NAME.to_owned()]).unwrap();
+        let before = store.stored().unwrap();
+        let again = store.stand_in(&[NAME.to_owned()], Persist::New).unwrap_err();
+        assert!(matches!(again, IdentityError::File { source, .. } if source.kind() == io::ErrorKind::AlreadyExists));
+        store.prepare(&[NAME.to_owned()]).unwrap();
+        assert_eq!(store.stored().unwrap(), before);
     }
 
     #[tokio::test]

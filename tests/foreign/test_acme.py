@@ -264,7 +264,8 @@ def test_two_servers_of_one_folder(pebble, ports, tmp_path):
         for server in (one, other):
             server.served()
         assert one.certificate(pebble.root()) == other.certificate(pebble.root())
-    assert pebble.issued() == 1
+        logs = one.text() + other.text()
+    assert pebble.issued() == 1, logs
 
 
 @pytest.mark.parametrize(

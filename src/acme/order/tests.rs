@@ -1,6 +1,10 @@
 //! What an authority answers, and what its answer means.
 
-use std::{future::Future, pin::Pin};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -19,6 +23,9 @@ struct Scripted {
     authorizations: usize,
     /// The token of its challenge.
     token: &'static str,
+    /// How many requests for the certificate are refused for their nonces.
+    refused_nonces: AtomicUsize,
+    finalized: AtomicBool,
 }
 
 impl HttpClient for Scripted {
@@ -46,7 +53,17 @@ impl HttpClient for Scripted {
             "/challenge" => {
                 (200, r#"{"type":"tls-alpn-01","url":"https://ca/challenge","token":"t","status":"processing"}"#.into())
             }
+            "/order" if self.finalized.load(Relaxed) => (200, VALID.into()),
             "/order" => (self.poll.0, self.poll.1.into()),
+            "/finalize" => {
+                self.finalized.store(true, Relaxed);
+                (200, VALID.into())
+            }
+            "/certificate" if self.refused_nonces.load(Relaxed) > 0 => {
+                self.refused_nonces.fetch_sub(1, Relaxed);
+                (400, r#"{"type":"urn:ietf:params:acme:error:badNonce","detail":"unknown nonce"}"#.into())
+            }
+            "/certificate" => (200, "not PEM".into()),
             other => panic!("{other} was asked for"),
         };
         let response =
@@ -56,13 +73,17 @@ impl HttpClient for Scripted {
     }
 }
 
+const READY: &str =
+    r#"{"status":"ready","authorizations":["https://ca/authorization"],"finalize":"https://ca/finalize"}"#;
+const VALID: &str = r#"{"status":"valid","authorizations":["https://ca/authorization"],"finalize":"https://ca/finalize","certificate":"https://ca/certificate"}"#;
 const INVALID: &str =
     r#"{"status":"invalid","authorizations":["https://ca/authorization"],"finalize":"https://ca/finalize"}"#;
 const WHY: &str = r#","error":{"type":"urn:ietf:params:acme:error:connection","detail":"connection refused"}"#;
 
 /// Why no certificate is issued when the order is polled.
 async fn failed(poll: (u16, &'static str), found: &'static str) -> Failed {
-    refused(Scripted { poll, found, authorizations: 1, token: "t" }).await
+    refused(Scripted { poll, found, authorizations: 1, token: "t", refused_nonces: 0.into(), finalized: false.into() })
+        .await
 }
 
 async fn refused(authority: Scripted) -> Failed {
@@ -88,6 +109,25 @@ async fn a_poll_that_fails_refuses_no_name() {
     }
 }
 
+/// A new order would be a second certificate: an issued one is asked for until it comes.
+#[tokio::test(start_paused = true)]
+async fn what_was_issued_is_asked_for_again() {
+    for (refused_nonces, expected) in
+        [(0, "what it issued cannot be used"), (9, "what it issued cannot be used"), (1000, "nonce")]
+    {
+        let scripted = Scripted {
+            poll: (200, READY),
+            found: "",
+            authorizations: 1,
+            token: "t",
+            refused_nonces: refused_nonces.into(),
+            finalized: false.into(),
+        };
+        let failed = refused(scripted).await;
+        assert!(failed.text.contains(expected), "{refused_nonces}: {failed}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_name_that_was_not_validated_is_told_with_the_reason() {
     for (found, why) in [(WHY, "cast.example.org: connection refused"), ("", "it gives no reason")] {
@@ -100,7 +140,14 @@ async fn a_name_that_was_not_validated_is_told_with_the_reason() {
 /// An order of thousands of authorizations had each of them asked for, and any token was served as a path.
 #[tokio::test(start_paused = true)]
 async fn orders_and_tokens_are_bounded() {
-    let scripted = |authorizations, token| Scripted { poll: (200, INVALID), found: "", authorizations, token };
+    let scripted = |authorizations, token| Scripted {
+        poll: (200, INVALID),
+        found: "",
+        authorizations,
+        token,
+        refused_nonces: 0.into(),
+        finalized: false.into(),
+    };
     let failed = refused(scripted(5000, "t")).await;
     assert!(failed.refused && failed.text.contains("5000 authorizations for 1 names"), "{failed}");
     let longest = "x".repeat(256).leak();

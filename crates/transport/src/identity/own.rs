@@ -9,11 +9,31 @@ use super::{
     pem, rfc3339,
 };
 
-/// Reads a certificate chain and its key.
+/// How often files are read that are replaced while they are.
+const READS: u32 = 5;
+
+/// Reads a certificate chain and its key. A file that holds both is read once, and two files again if the chain was
+/// replaced while the key was read: else what comes from before and from after would not fit together.
 pub(super) fn load(certificate: &Path, key: &Path) -> Result<(Generation, Vec<Certificate>), IdentityError> {
-    let chain = pem::certificates(certificate, &pem::read(certificate)?)?;
-    let private = pem::key(key, &pem::read(key)?)?;
-    fitting(chain, private, certificate, key)
+    let mut read = pem::read(certificate)?;
+    for _ in 1..READS {
+        let chain = pem::certificates(certificate, &read)?;
+        let private = match certificate == key {
+            true => pem::key(key, &read)?,
+            false => pem::key(key, &pem::read(key)?)?,
+        };
+        match fitting(chain, private, certificate, key) {
+            Err(IdentityError::Mismatch { .. } | IdentityError::Order { .. }) if certificate != key => {
+                let again = pem::read(certificate)?;
+                if again == read {
+                    break;
+                }
+                read = again;
+            }
+            done => return done,
+        }
+    }
+    fitting(pem::certificates(certificate, &read)?, pem::key(key, &pem::read(key)?)?, certificate, key)
 }
 
 /// What a server can use of a chain and its key; the paths are for messages.
@@ -122,5 +142,48 @@ pub(super) fn dates(certificate: &Certificate, now: SystemTime) -> Option<String
         (true, 0) => Some(format!("it expires within a day, at {end}: renew it")),
         (true, 1) => Some(format!("it expires in 1 day, at {end}: renew it")),
         (true, days) => Some(format!("it expires in {days} days, on {end}: renew it")),
+    }
+}
+
+#[cfg(all(test, feature = "self-signed"))]
+mod tests {
+    use std::{
+        fs,
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use super::*;
+
+    /// Files that are replaced all the time, as by a second server: what is read always fits together.
+    #[test]
+    fn what_is_replaced_while_it_is_read_fits_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = || {
+            let made = rcgen::generate_simple_self_signed(["cast.example".to_owned()]).unwrap();
+            (made.cert.pem(), made.signing_key.serialize_pem())
+        };
+        let pairs = [made(), made()];
+        let put = |name: &str, text: &str| {
+            fs::write(folder.path().join("new"), text).unwrap();
+            fs::rename(folder.path().join("new"), folder.path().join(name)).unwrap();
+        };
+        let both = |(certificate, key): &(String, String)| put("both.pem", &format!("{key}{certificate}"));
+        both(&pairs[0]);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for pair in pairs.iter().cycle() {
+                    both(pair);
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            let path = folder.path().join("both.pem");
+            let failed = (0..1000).find_map(|_| load(&path, &path).err());
+            done.store(true, Ordering::Relaxed);
+            assert!(failed.is_none(), "{failed:?}");
+        });
     }
 }
