@@ -165,7 +165,7 @@ for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Fi
     }
 
     test('EventSource: it resumes by itself, after the time that the feed asks for', TEST, async () => {
-      const { page } = await open(browser, `${fed.server.plain}/`);
+      const { page } = await open(browser, `${fed.server.plain}/?view=demo`);
       const first = fed.count;
       await page.evaluate(() => new Promise((resolve) => {
         const source = new EventSource('/stream');

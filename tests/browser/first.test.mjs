@@ -7,13 +7,14 @@ import { rows } from './lib/log.mjs';
 import { Server } from './lib/server.mjs';
 
 const TEST = { timeout: 60_000 };
+const LEVELS = 'levels=exec:printf "INFO up\\nWARN the cache is cold\\n[error] upstream time out\\nDEBUG x\\nplain\\n{\\"level\\":\\"error\\"}\\n"; sleep 600';
 const LINES = 'log=exec:i=0; while [ $i -lt 250 ]; do echo "line $i"; i=$((i+1)); done; sleep 600';
 
 describe('a live feed', () => {
   /** @type {Server} */ let server;
   /** @type {import('puppeteer-core').Browser} */ let browser;
   before(async () => {
-    server = await Server.start({ args: [LINES, 'demo=demo', 'empty=publish', 'old=exec:echo all'] });
+    server = await Server.start({ args: [LINES, LEVELS, 'demo=demo', 'empty=publish', 'old=exec:echo all'] });
     browser = await chromium();
   }, TEST);
   after(async () => {
@@ -72,6 +73,42 @@ describe('a live feed', () => {
     await view.page.goto(`${server.plain}/?feed=log&view=log`);
     await view.chunksShown(100);
     assert.equal(await seen('.demos'), false, 'the address says it all');
+    await view.page.evaluate(() => localStorage.clear());
+    await view.assertClean();
+    await view.close();
+  });
+
+  test('filter, levels and columns: typed, in the address, and remembered', TEST, async () => {
+    const view = await open(browser, `${server.plain}/?feed=levels&from=start`);
+    await view.chunksShown(6);
+    const levels = () => view.page.$$eval('#log .chunk', (all) => all.map((row) => /** @type {HTMLElement} */ (row).dataset.level ?? ''));
+    assert.deepEqual(await levels(), ['info', 'warn', 'error', 'debug', '', 'error']);
+    for (const dark of [false, true]) {
+      await view.page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: dark ? 'dark' : 'light' }]);
+      await assertAccessible(view, 'with levels');
+    }
+    await view.page.type('#filter', '/time|cache/ -upstream');
+    await view.until('one line', () => document.querySelector('#filtered')?.textContent === '1 shown');
+    assert.deepEqual(await rows(view), ['WARN the cache is cold\n']);
+    assert.equal(new URL(view.page.url()).searchParams.get('filter'), '/time|cache/ -upstream');
+    await view.page.click('#log-menu summary');
+    await view.page.select('#log-context', '1');
+    await view.until('the lines around it', () => document.querySelectorAll('#log .context').length === 2);
+    await assertAccessible(view, 'while it filters, with the menu open');
+    for (const name of ['wrap', 'number', 'interval']) await view.page.click(`#log-${name}`);
+    const columns = () => view.page.$eval('#log .chunk', (row) => [...row.children].filter((cell) => cell.checkVisibility()).map((cell) => cell.className));
+    assert.deepEqual(await columns(), ['time', 'text']);
+    await view.shot('filter-1200');
+    await view.page.reload();
+    await view.until('the same lines', () => document.querySelectorAll('#log .chunk').length === 3);
+    assert.deepEqual(await columns(), ['time', 'text']);
+    await view.page.focus('#filter');
+    await view.page.keyboard.type(' /(');
+    await view.page.keyboard.type('/');
+    await view.until('why it is none', () => document.querySelector('#filter')?.getAttribute('aria-invalid') === 'true');
+    assert.match(await view.page.$eval('#filtered', (element) => element.textContent ?? ''), /regular expression/i);
+    await view.page.keyboard.press('Escape');
+    await view.chunksShown(6);
     await view.page.evaluate(() => localStorage.clear());
     await view.assertClean();
     await view.close();

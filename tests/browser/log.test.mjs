@@ -206,6 +206,7 @@ describe('what came', () => {
     const finished = new Promise((resolve) => {
       session.on('Browser.downloadProgress', ({ state }) => state === 'completed' && resolve(undefined));
     });
+    await view.page.click('#log-menu summary');
     await view.page.click('#download');
     await finished;
     const [name = ''] = await readdir(folder);

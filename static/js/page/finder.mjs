@@ -22,7 +22,7 @@ export class Finder {
 
   /**
    * @param {HTMLElement} box the log
-   * @param {import("./store.mjs").Store} store
+   * @param {import("./sieve.mjs").Sieve} store what is shown
    * @param {import("./log-window.mjs").LogWindow} window
    * @param {() => void} schedule asks for `draw` at the next frame
    */

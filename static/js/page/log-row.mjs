@@ -1,9 +1,11 @@
 // @ts-check
-import { classes, parseAnsi } from "./ansi.mjs";
+import { classes, parseAnsi, strip } from "./ansi.mjs";
 import { ms, plural, size } from "../client/format.mjs";
 import { parseJsonLine } from "./json-line.mjs";
+import { levelOf } from "./level.mjs";
 
 /** @typedef {import("./store.mjs").Entry} Entry */
+/** @typedef {import("./sieve.mjs").Line} Line */
 
 /** How much of a chunk's text a row shows; the download has all of it. */
 const SHOWN = 2000;
@@ -12,11 +14,12 @@ const NAMES = { gap: "Missing", restart: "New run", lost: "Lost", back: "Back", 
 
 /**
  * What the log shows for one entry.
- * @param {Entry} entry
+ * @param {Line} entry
  */
 export function row(entry) {
   const element = document.createElement("div");
   element.dataset.index = String(entry.index);
+  element.dataset.id = String(entry.id);
   if (entry.mark !== undefined) {
     element.className = "mark";
     element.dataset.kind = entry.mark.kind;
@@ -27,6 +30,9 @@ export function row(entry) {
   }
   // Not by the row's place in the list, which changes with every row that goes.
   element.className = entry.index % 2 === 0 ? "chunk" : "chunk odd";
+  if (entry.context) element.classList.add("context");
+  const level = levelOf(strip(entry.text.slice(0, 4000)));
+  if (level !== undefined) element.dataset.level = level;
   element.dataset.seq = String(entry.seq);
   element.dataset.bytes = String(entry.size);
   element.dataset.at = entry.at.toFixed(2);

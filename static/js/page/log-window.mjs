@@ -1,7 +1,7 @@
 // @ts-check
 import { row } from "./log-row.mjs";
 
-/** @typedef {import("./store.mjs").Store} Store */
+/** @typedef {import("./sieve.mjs").Sieve} Sieve */
 
 /** How many rows the log has at most, and how much text: the rest is in the store. */
 export const MAX_ROWS = 300;
@@ -32,7 +32,7 @@ export class LogWindow {
 
   /**
    * @param {HTMLElement} box scrolls
-   * @param {Store} store
+   * @param {Sieve} store what is to be shown
    * @param {() => void} changed what is shown is not what was shown, by the visitor's own doing
    */
   constructor(box, store, changed) {
@@ -70,12 +70,26 @@ export class LogWindow {
     return this.#to;
   }
 
+  /** The same by its place in the store. */
+  get topId() {
+    const id = this.#row(this.top)?.dataset.id;
+    return id === undefined ? undefined : Number(id);
+  }
+
   clear() {
     this.#box.replaceChildren();
     this.#from = this.#to = this.#store.end;
     this.#text = 0;
     this.#following = true;
     this.#held = undefined;
+  }
+
+  /** What is to be shown is numbered anew: its end, or what stood in sight. @param {number} [id] that in the store */
+  reset(id) {
+    this.#held = undefined;
+    this.#restart(this.#store.first);
+    this.#following = id === undefined;
+    if (id !== undefined) this.show(this.#store.at(id));
   }
 
   /** @param {boolean} on */

@@ -12,7 +12,7 @@ export class Search {
   /** The entry that is shown. @type {number | undefined} */
   current;
 
-  /** @param {import("./store.mjs").Store} store */
+  /** @param {import("./store.mjs").Store | import("./sieve.mjs").Sieve} store */
   constructor(store) {
     this.#store = store;
   }

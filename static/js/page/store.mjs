@@ -210,15 +210,24 @@ export class Store {
     return this.#marks.has(index) ? "" : decode(this.#view(index));
   }
 
+  /** @param {number} index */
+  isMark(index) {
+    return this.#marks.has(index);
+  }
+
   /** All that is kept, as it came. */
   blob() {
-    /** @type {Uint8Array<ArrayBuffer>[]} */
-    const parts = [];
-    for (let index = this.first; index < this.end; index += 1) {
-      if (!this.#marks.has(index)) parts.push(/** @type {Uint8Array<ArrayBuffer>} */ (this.#view(index)));
-    }
-    if (this.#carry.length > 0) parts.push(this.#carry);
-    return new Blob(parts, { type: "application/octet-stream" });
+    const ids = Array.from({ length: this.end - this.first }, (_, i) => this.first + i);
+    return this.blobOf(ids, this.#carry);
+  }
+
+  /**
+   * @param {number[]} ids entries
+   * @param {Uint8Array} [rest]
+   */
+  blobOf(ids, rest = new Uint8Array(0)) {
+    const parts = ids.filter((id) => id >= this.first && !this.#marks.has(id)).map((id) => this.#view(id));
+    return new Blob(/** @type {Uint8Array<ArrayBuffer>[]} */ ([...parts, rest]), { type: "application/octet-stream" });
   }
 }
 

@@ -1,0 +1,69 @@
+// @ts-check
+import { byId } from "./panel.mjs";
+import { prefer, preferred } from "./prefs.mjs";
+
+/** What a log shows of each line unless the visitor says otherwise. */
+const USUAL = { wrap: true, number: true, time: true, interval: true, levels: true };
+
+/** How the log looks: the menu, what it changes, and what is remembered of it. */
+export class LogOptions {
+  #box = byId("log", HTMLElement);
+  #menu = byId("log-menu", HTMLDetailsElement);
+  #size = byId("log-size", HTMLSelectElement);
+  #context = byId("log-context", HTMLSelectElement);
+  #full = byId("full-screen", HTMLButtonElement);
+  /** The lines around what is filtered are wanted, or no longer. */
+  onContext = () => {};
+
+  constructor() {
+    for (const [name, usual] of Object.entries(USUAL)) {
+      const box = byId(`log-${name}`, HTMLInputElement);
+      const chosen = preferred(name);
+      box.checked = chosen === undefined ? usual : chosen === "on";
+      const show = () => this.#box.toggleAttribute(`data-no-${name}`, !box.checked);
+      box.addEventListener("change", () => {
+        prefer(name, box.checked ? "on" : "off");
+        show();
+      });
+      show();
+    }
+    for (const [name, select] of /** @type {const} */ ([["size", this.#size], ["context", this.#context]])) {
+      const chosen = preferred(name);
+      if ([...select.options].some(({ value }) => value === chosen)) select.value = chosen ?? select.value;
+      select.addEventListener("change", () => {
+        prefer(name, select.value);
+        if (name === "context") this.onContext();
+        else this.#box.dataset.size = select.value;
+      });
+    }
+    this.#box.dataset.size = this.#size.value;
+    this.#menu.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || !this.#menu.open) return;
+      event.stopPropagation();
+      this.#menu.open = false;
+      this.#menu.querySelector("summary")?.focus();
+    });
+    document.addEventListener("click", ({ target }) => {
+      if (target instanceof Node && !this.#menu.contains(target)) this.#menu.open = false;
+    });
+    this.#full.hidden = !document.fullscreenEnabled;
+    this.#full.addEventListener("click", () => this.fullScreen());
+    document.addEventListener("fullscreenchange", () => this.#full.setAttribute("aria-pressed", String(document.fullscreenElement !== null)));
+  }
+
+  get context() {
+    return Number(this.#context.value);
+  }
+
+  /** Into full screen, or out of it. */
+  fullScreen() {
+    const done = document.fullscreenElement === null ? document.documentElement.requestFullscreen() : document.exitFullscreen();
+    // A browser may refuse: then nothing changes.
+    done.catch(() => {});
+  }
+
+  /** @param {"wrap" | "time" | "number" | "interval"} name */
+  toggle(name) {
+    byId(`log-${name}`, HTMLInputElement).click();
+  }
+}
