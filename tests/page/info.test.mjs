@@ -6,7 +6,7 @@ import { FakeEnv, infoDocument, json } from "./fakes.mjs";
 test("what the server gives is understood", () => {
   const info = parseInfo(infoDocument());
   assert.equal(info.version, "0.1.0");
-  assert.deepEqual(info.feeds, [{ name: "default", url: "https://localhost:4433/stream", kind: "on-demand" }]);
+  assert.deepEqual(info.feeds, [{ name: "default", url: "https://localhost:4433/stream", kind: "on-demand", settings: [] }]);
   assert.equal(info.webtransport.url, "https://localhost:4433/stream");
   assert.deepEqual(info.webtransport.certificateHashes, [{ algorithm: "sha-256", value: new Uint8Array(32).fill(7) }]);
   assert.equal(info.chrome, "google-chrome https://localhost:4433/");

@@ -5,7 +5,7 @@ import { watchProtocol } from "./timing.mjs";
 
 /** @typedef {import("./types.mjs").Env} Env */
 /** @typedef {{ algorithm: string, value: Uint8Array<ArrayBuffer> }} CertificateHash */
-/** @typedef {{ name: string, url: string, kind: string }} Feed */
+/** @typedef {{ name: string, url: string, kind: string, settings: string[] }} Feed `settings`: what a viewer may set */
 /**
  * @typedef {object} Info
  * @property {string} version
@@ -85,6 +85,7 @@ export function parseInfo(value) {
         name: string(feed.name, `feeds[${i}].name`),
         url: httpUrl(feed.url, `feeds[${i}].url`),
         kind: typeof feed.kind === "string" ? feed.kind : "",
+        settings: Array.isArray(feed.settings) ? feed.settings.filter((name) => typeof name === "string") : [],
       };
     }),
     webtransport: webtransport(info.webtransport),

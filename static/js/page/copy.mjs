@@ -8,14 +8,19 @@ export function wireCopyButtons() {
     const target = document.getElementById(button.dataset.copy ?? "");
     if (target === null) continue;
     const label = button.textContent ?? "";
+    const name = button.getAttribute("aria-label");
     /** @type {number | undefined} */
     let timer;
     button.addEventListener("click", async () => {
       const copied = await copy(target);
-      button.textContent = copied ? "Copied" : "Selected";
+      const said = copied ? "Copied" : "Selected";
+      button.textContent = said;
+      // What is read out is what is seen.
+      if (name !== null) button.setAttribute("aria-label", said);
       window.clearTimeout(timer);
       timer = window.setTimeout(() => {
         button.textContent = label;
+        if (name !== null) button.setAttribute("aria-label", name);
       }, SHOWN_MS);
     });
   }
