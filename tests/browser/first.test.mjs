@@ -14,7 +14,7 @@ describe('a live feed', () => {
   /** @type {Server} */ let server;
   /** @type {import('puppeteer-core').Browser} */ let browser;
   before(async () => {
-    server = await Server.start({ args: [LINES, LEVELS, 'demo=demo', 'empty=publish', 'old=exec:echo all'] });
+    server = await Server.start({ args: [LINES, LEVELS, 'bytes=exec:printf "a\\0b\\n"; sleep 600', 'colours=exec:printf "\\033[31mred\\033[0m alert\\n"; sleep 600', 'demo=demo', 'empty=publish', 'old=exec:echo all'] });
     browser = await chromium();
   }, TEST);
   after(async () => {
@@ -105,12 +105,76 @@ describe('a live feed', () => {
     await view.page.focus('#filter');
     await view.page.keyboard.type(' /(');
     await view.page.keyboard.type('/');
-    await view.until('why it is none', () => document.querySelector('#filter')?.getAttribute('aria-invalid') === 'true');
-    assert.match(await view.page.$eval('#filtered', (element) => element.textContent ?? ''), /regular expression/i);
+    await view.until('why it is none', () => /regular expression/i.test(document.querySelector('#filtered')?.textContent ?? ''));
+    assert.equal(await view.page.$eval('#filter', (input) => input.getAttribute('aria-invalid')), 'true');
     await view.page.keyboard.press('Escape');
     await view.chunksShown(6);
     await view.page.evaluate(() => localStorage.clear());
     await view.assertClean();
+    await view.close();
+  });
+
+  test('keys: the rows are one tab stop, End follows again, marks, copies, and the list of keys', TEST, async () => {
+    const view = await open(browser, `${server.plain}/?feed=log`);
+    const { keyboard } = view.page;
+    await view.chunksShown(100);
+    await view.page.focus('#log');
+    const current = () => view.page.evaluate(() => /** @type {HTMLElement | null} */ (document.activeElement)?.dataset.text);
+    await keyboard.press('ArrowUp');
+    assert.equal(await current(), 'line 249\n');
+    await keyboard.press('ArrowUp');
+    assert.equal(await current(), 'line 248\n');
+    await keyboard.press('m');
+    assert.equal(await view.page.$eval('#log .marked', (row) => /** @type {HTMLElement} */ (row).dataset.seq), '248');
+    await keyboard.press('Home');
+    await view.until('the way back', () => document.querySelector('#jump')?.checkVisibility());
+    await keyboard.press('End');
+    await view.until('the end', () => !document.querySelector('#jump')?.checkVisibility());
+    await keyboard.press('Home');
+    await keyboard.press(']');
+    assert.equal(await current(), 'line 248\n');
+    await browser.defaultBrowserContext().overridePermissions(server.plain, ['clipboard-read', 'clipboard-write']);
+    await view.page.evaluate(() => {
+      Object.assign(globalThis, { copied: [] });
+      navigator.clipboard.writeText = async (text) => { Reflect.get(globalThis, 'copied').push(text); };
+    });
+    await keyboard.press('c');
+    await keyboard.press('C');
+    await keyboard.press('Escape');
+    assert.equal(await view.page.evaluate(() => document.activeElement?.id), 'log');
+    await keyboard.press('c');
+    const copied = await view.page.evaluate(() => Reflect.get(globalThis, 'copied'));
+    assert.equal(copied[0], 'line 248\n');
+    assert.match(copied[1], /^\d{4}-\d\d-\d\dT[\d:.]+Z line 248\n$/);
+    assert.equal(copied[2], Array.from({ length: 100 }, (_, i) => `line ${150 + i}\n`).join(''));
+    await keyboard.press('?');
+    assert.equal(await view.page.$eval('#keys', (dialog) => dialog.checkVisibility()), true);
+    await assertAccessible(view, 'with the list of keys');
+    await view.shot('keys-1200');
+    await keyboard.press('Escape');
+    await view.page.focus('#log');
+    await keyboard.press('ArrowDown');
+    await keyboard.press('Tab');
+    assert.equal(await view.page.evaluate(() => document.activeElement?.closest('#log') ?? null), null, 'one tab stop');
+    await view.assertClean();
+    await view.close();
+  });
+
+  test('what is binary says so, and offers the download; what is read out has no escapes', TEST, async () => {
+    const view = await open(browser, `${server.plain}/?feed=bytes&from=start`);
+    await view.until('the words', () => document.querySelector('#binary')?.checkVisibility());
+    await view.chunksShown(1);
+    assert.match(await view.page.$eval('#log', (log) => log.textContent ?? ''), /of binary data/);
+    const link = await view.page.$eval('#binary-link', (element) => /** @type {HTMLAnchorElement} */ (element).href);
+    assert.equal(new URL(link).pathname + new URL(link).search, '/stream/bytes?from=start');
+    await assertAccessible(view, 'of a binary feed');
+    await view.page.select('#feed', 'colours');
+    await view.chunksShown(1);
+    assert.equal(await view.page.$eval('#binary', (element) => element.checkVisibility()), false);
+    await view.page.type('#find', 'red');
+    await view.page.keyboard.press('Enter');
+    await view.until('what is said', () => /red alert/.test(document.querySelector('#find-said')?.textContent ?? ''));
+    assert.doesNotMatch(await view.page.$eval('body', (body) => body.textContent ?? ''), /\x1b/);
     await view.close();
   });
 

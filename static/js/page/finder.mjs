@@ -1,5 +1,6 @@
 // @ts-check
 import { count } from "../client/format.mjs";
+import { strip } from "./ansi.mjs";
 import { byId } from "./panel.mjs";
 import { Search } from "./search.mjs";
 
@@ -70,7 +71,7 @@ export class Finder {
       const details = element?.querySelector("details");
       // What was found may be in what is cut off of the one line.
       if (details) details.open = true;
-      this.#said.textContent = `${this.#words()}: ${(element?.dataset.text ?? "").slice(0, 200)}`;
+      this.#said.textContent = `${this.#words()}: ${strip((element?.dataset.text ?? "").slice(0, 400)).slice(0, 200)}`;
     } else {
       this.#said.textContent = this.#words();
     }

@@ -2,6 +2,7 @@
 import { Finder } from "./finder.mjs";
 import { count, plural, size } from "../client/format.mjs";
 import { LogWindow, MAX_ROWS } from "./log-window.mjs";
+import { LogKeys, asText, focusRow, selected } from "./log-keys.mjs";
 import { LogOptions } from "./log-options.mjs";
 import { byId } from "./panel.mjs";
 import { inAddress } from "./prefs.mjs";
@@ -29,6 +30,10 @@ export class LogPane {
   #download = byId("download", HTMLButtonElement);
   #some = byId("download-some", HTMLButtonElement);
   #nothing = byId("nothing", HTMLElement);
+  #said = byId("log-said", HTMLElement);
+  #binary = byId("binary", HTMLElement);
+  /** The lines that the visitor marked, by their places in the store. @type {Set<number>} */
+  #marks = new Set();
   #window;
   #finder;
   #schedule;
@@ -36,7 +41,7 @@ export class LogPane {
   /** @param {() => void} schedule asks for `draw` at the next frame */
   constructor(schedule) {
     this.#schedule = schedule;
-    this.#window = new LogWindow(this.#box, this.#sieve, schedule);
+    this.#window = new LogWindow(this.#box, this.#sieve, schedule, (id) => this.#marks.has(id));
     this.#finder = new Finder(this.#box, this.#sieve, this.#window, schedule);
     this.#pause.addEventListener("click", () => {
       this.#window.pause(!this.#window.paused);
@@ -59,6 +64,19 @@ export class LogPane {
       this.#filter.value = "";
       this.#sift();
     });
+    new LogKeys(this.#box, {
+      follow: () => this.#jump.click(),
+      oldest: () => this.#window.oldest(),
+      pause: () => this.#pause.click(),
+      toggle: (name) => this.#options.toggle(name),
+      fullScreen: () => this.#options.fullScreen(),
+      mark: (row) => this.#toggleMark(row),
+      toMark: (step) => this.#toMark(step),
+      copy: (times) => void this.#copy(times),
+    });
+    byId("copy", HTMLButtonElement).addEventListener("click", () => void this.#copy(false));
+    byId("copy-times", HTMLButtonElement).addEventListener("click", () => void this.#copy(true));
+    byId("next-mark", HTMLButtonElement).addEventListener("click", () => this.#toMark(1));
     this.#options.onContext = () => this.#sift();
     this.#sift();
     this.#tell();
@@ -80,7 +98,50 @@ export class LogPane {
     this.#schedule();
   }
 
+  /** @param {HTMLElement} row */
+  #toggleMark(row) {
+    const id = Number(row.dataset.id);
+    if (!this.#marks.delete(id)) this.#marks.add(id);
+    const on = this.#marks.has(id);
+    row.classList.toggle("marked", on);
+    this.#said.textContent = on ? "Line marked." : "Mark removed.";
+  }
+
+  /** Shows the next line that is marked, and after the last one the first. @param {1 | -1} step */
+  #toMark(step) {
+    const marks = [...this.#marks].filter((id) => id >= this.#store.first).sort((a, b) => a - b);
+    this.#marks = new Set(marks);
+    const active = document.activeElement?.closest("#log > *");
+    const here = active instanceof HTMLElement ? Number(active.dataset.id) : (this.#window.topId ?? 0) - step;
+    const next = step === 1 ? marks.find((id) => id > here) ?? marks[0] : marks.filter((id) => id < here).at(-1) ?? marks.at(-1);
+    if (next === undefined) {
+      this.#said.textContent = "No line is marked. Select one with the arrow keys and press M, or click its number.";
+      return;
+    }
+    const row = this.#window.show(this.#sieve.at(next));
+    if (row !== undefined) focusRow(row);
+    this.#schedule();
+  }
+
+  /**
+   * Copies what is selected, the row that has the focus, or all that is shown.
+   * @param {boolean} times
+   */
+  async #copy(times) {
+    const active = document.activeElement?.closest("#log > *");
+    const place = active instanceof HTMLElement ? Number(active.dataset.index) : undefined;
+    const [from, end] = selected(this.#box) ?? (place === undefined ? [this.#sieve.first, this.#sieve.end] : [place, place + 1]);
+    try {
+      await navigator.clipboard.writeText(asText(this.#sieve, times, from, end));
+      this.#said.textContent = `Copied: ${plural(end - from, "line")}.`;
+    } catch {
+      this.#said.textContent = "The browser did not allow the page to copy. Select the text and copy it yourself.";
+    }
+  }
+
   clear() {
+    this.#marks.clear();
+    this.#binary.hidden = true;
     this.#store.clear();
     this.#sieve.clear();
     this.#window.clear();
@@ -90,6 +151,7 @@ export class LogPane {
   /** @param {import("../client/follow.mjs").Received} chunk */
   add(chunk) {
     this.#store.add(chunk);
+    if (this.#binary.hidden && chunk.bytes.includes(0)) this.#tellBinary();
   }
 
   /**
@@ -134,6 +196,15 @@ export class LogPane {
     this.#note.textContent = `Kept here: ${size(bytes)}.${gone} ` +
       `At most ${size(MAX_BYTES)} and ${count(MAX_ENTRIES)} chunks are kept for looking back, search and download, ` +
       `and ${count(MAX_ROWS)} of them have rows.`;
+  }
+
+  /** No text has a zero in it. */
+  #tellBinary() {
+    const path = this.feed === "default" ? "stream" : `stream/${encodeURIComponent(this.feed)}`;
+    const link = byId("binary-link", HTMLAnchorElement);
+    link.href = new URL(`${path}?from=start`, location.href).href;
+    link.download = this.feed;
+    this.#binary.hidden = false;
   }
 
   /** @param {Blob} blob */

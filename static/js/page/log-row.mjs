@@ -50,6 +50,7 @@ export function row(entry) {
 
 /** @param {Entry} entry */
 function body(entry) {
+  if (entry.text.includes("\0")) return cell("text binary", `${size(entry.size)} of binary data`);
   const json = parseJsonLine(entry.text);
   if (json === undefined) {
     const element = document.createElement("div");
@@ -60,6 +61,8 @@ function body(entry) {
   const details = document.createElement("details");
   details.className = "text json";
   const summary = document.createElement("summary");
+  // The log is one tab stop: Enter unfolds the row that the arrows have reached.
+  summary.tabIndex = -1;
   const line = document.createElement("span");
   line.className = "line";
   line.textContent = json.summary.length > SHOWN ? `${json.summary.slice(0, SHOWN)}…` : json.summary;

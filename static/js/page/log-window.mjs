@@ -21,6 +21,7 @@ export class LogWindow {
   #box;
   #store;
   #changed;
+  #marked;
   /** The entries that have rows: from `#from`, before `#to`. */
   #from = 0;
   #to = 0;
@@ -34,8 +35,10 @@ export class LogWindow {
    * @param {HTMLElement} box scrolls
    * @param {Sieve} store what is to be shown
    * @param {() => void} changed what is shown is not what was shown, by the visitor's own doing
+   * @param {(id: number) => boolean} [marked] whether the visitor has marked a line
    */
-  constructor(box, store, changed) {
+  constructor(box, store, changed, marked = (/** @type {number} */ _id) => false) {
+    this.#marked = marked;
     this.#box = box;
     this.#store = store;
     this.#changed = changed;
@@ -96,6 +99,11 @@ export class LogWindow {
   pause(on) {
     this.#held = on ? this.#store.end : undefined;
     if (!on) this.#scrolled();
+  }
+
+  /** To the oldest that is kept. */
+  oldest() {
+    this.show(this.#store.first);
   }
 
   /** Back to what comes. */
@@ -170,7 +178,9 @@ export class LogWindow {
     const entry = this.#store.entry(index);
     if (entry === undefined) return undefined;
     this.#text += entry.text.length;
-    return row(entry);
+    const element = row(entry);
+    if (this.#marked(entry.id)) element.classList.add("marked");
+    return element;
   }
 
   #removeFirst() {
@@ -187,6 +197,8 @@ export class LogWindow {
   #forget(element) {
     if (!(element instanceof HTMLElement)) return;
     this.#text -= element.dataset.text?.length ?? 0;
+    // The keyboard's place must not be lost with its row.
+    if (element.contains(document.activeElement)) this.#box.focus({ preventScroll: true });
     element.remove();
   }
 
