@@ -12,6 +12,7 @@ mod holder;
 mod keylog;
 mod log;
 mod man;
+mod mistyped;
 mod note;
 mod open;
 mod publish;
@@ -27,6 +28,8 @@ mod standard;
 #[cfg(feature = "jwt")]
 mod token;
 mod untrusted;
+mod usage;
+mod values;
 
 use std::{ffi::OsString, panic::AssertUnwindSafe, path::PathBuf, process::ExitCode, time::Duration};
 

@@ -80,6 +80,8 @@ pub mod nats;
 mod page;
 mod resource;
 pub mod source;
+#[cfg(any(feature = "cli", feature = "nats"))]
+mod units;
 
 pub use app::App;
 pub use h3cast_feed::format;

@@ -237,7 +237,7 @@ fn what_cannot_be_started_is_told() {
         (vec!["=demo"], "invalid feed name ``"),
         (vec!["exec:"], "`exec:` lacks its command"),
         (vec!["log=tail:"], "`tail:` lacks its path"),
-        (vec!["demo", "-"], "two sources have the same name"),
+        (vec!["demo", "-"], "two sources have no name"),
         (vec!["-", "-"], "two sources both read standard input"),
         (vec!["demo", "--history", "many"], "a number of bytes"),
         (vec!["demo", "--lag", "run"], "block"),

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
-use super::{Failure, log, print, remote};
+use super::{Failure, log, print, remote, values};
 use crate::{server::DEFAULT_PORT, shown::json};
 use process::Usage;
 use report::{Report, ServerUsage};
@@ -28,7 +28,7 @@ pub(super) struct BenchArgs {
     #[arg(default_value_t = format!("https://localhost:{DEFAULT_PORT}/stream"))]
     url: String,
     /// Number of viewers, each on its own connection.
-    #[arg(short = 'c', long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(short = 'c', long, value_name = "N", default_value_t = 10, value_parser = values::number(1..=100_000_u32, 100))]
     viewers: u32,
     /// How long to measure, in seconds, or with a unit (1m30s); the feed may end before.
     #[arg(short = 'd', long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
@@ -44,16 +44,16 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "VERSION", value_enum, default_value = "h3")]
     http: BenchVersion,
     /// Percentage of viewers that never read, and grant credit for 16 KiB only.
-    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = values::number(0..=100_u32, 20))]
     stalled: u32,
     /// Connections opened per second; 0 for all at once.
-    #[arg(long, value_name = "N", default_value_t = 500)]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = values::count::<u32>)]
     pace: u32,
     /// Connect once for a ticket first, then send requests in the first packets (0-RTT).
     #[arg(long, conflicts_with = "webtransport")]
     early_data: bool,
     /// PID of a local server, to report its CPU and memory (Linux).
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_parser = values::number(1..=u32::MAX, 4711))]
     pid: Option<u32>,
     /// Print the result as JSON.
     #[arg(long)]
@@ -95,7 +95,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= LONGEST),
         Err(_) => humantime::parse_duration(text).ok().filter(|time| *time <= LONGEST),
     }
-    .ok_or_else(|| "write seconds, or a time as in 90s or 1m30s, of up to a day".into())
+    .ok_or_else(|| format!("`{text}` is not a time of up to a day: write seconds such as 10, or a time such as 1m30s"))
 }
 
 const LONGEST: Duration = Duration::from_secs(86_400);

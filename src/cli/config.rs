@@ -7,18 +7,18 @@ mod keys;
 mod places;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
     path::{Path, PathBuf},
 };
 
 use anyhow::anyhow;
-use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, parser::ValueSource};
 
 pub(super) use self::keys::is_given;
 use self::keys::{Flag, Settings};
 pub(super) use self::places::Places;
-use super::{Cli, Command, Failure};
+use super::{Cli, Command, Failure, usage};
 
 /// The key of the positional arguments.
 pub(super) const SOURCES: &str = "sources";
@@ -56,9 +56,11 @@ pub(super) fn parse_again(arguments: &[OsString]) -> Result<Parsed, Failure> {
 
 fn read_all(arguments: &[OsString], when: When) -> Result<Parsed, Failure> {
     let Some((file, at)) = named(arguments) else {
-        let (cli, given) = parsed(arguments.to_vec()).map_err(|error| match when {
-            When::Start => error.exit(),
-            When::Later => Failure::usage(anyhow!("{}", text_of(&error))),
+        let (cli, given) = parsed(arguments.to_vec()).map_err(|error| {
+            if when == When::Start && !error.use_stderr() {
+                error.exit();
+            }
+            usage::failure(&error, arguments)
         })?;
         return Ok(Parsed { cli, given, places: Places::default() });
     };
@@ -77,15 +79,19 @@ fn read_all(arguments: &[OsString], when: When) -> Result<Parsed, Failure> {
     };
     let all: Vec<_> = flags.iter().collect();
     let told = |error: clap::Error| {
-        if when == When::Start && (!error.use_stderr() || parsed(arguments.to_vec()).is_err()) {
+        if when == When::Start && !error.use_stderr() {
             error.exit();
+        }
+        // Without the file it would be the same.
+        if when == When::Start && parsed(arguments.to_vec()).is_err() {
+            return usage::failure(&error, arguments);
         }
         // The one without which there would be no such error.
         let without = |name: &str| {
             let others: Vec<_> = all.iter().copied().filter(|(other, _)| other != name).collect();
-            parsed(with(&others, &[])).err().is_none_or(|other| text_of(&other) != text_of(&error))
+            parsed(with(&others, &[])).err().is_none_or(|other| other.to_string() != error.to_string())
         };
-        settings.told(&flags, &error, without)
+        settings.told(&flags, (&error, &usage::in_words(&error, arguments)), without)
     };
     let (mut cli, mut given) = parsed(with(&all, &[])).map_err(told)?;
     // Sources on the command line take the place of those in the file.
@@ -99,8 +105,25 @@ fn parsed(arguments: Vec<OsString>) -> Result<(Cli, Given), clap::Error> {
     let mut command = Cli::command();
     let mut matches = command.try_get_matches_from_mut(arguments)?;
     let given = given(&command, &matches);
-    let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
+    let stated = stated(&command, &matches);
+    let mut cli = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
+    match &mut cli.command {
+        None => cli.serve.stated = stated,
+        Some(Command::Serve(command)) => command.args.stated = stated,
+        Some(_) => {}
+    }
     Ok((cli, given))
+}
+
+/// The flags of `serve` that have no default value here.
+fn stated(command: &clap::Command, matches: &ArgMatches) -> BTreeSet<String> {
+    let serve = matches.subcommand_matches("serve").unwrap_or(matches);
+    let is_stated = |id: &str| {
+        let is_known = serve.try_contains_id(id).is_ok();
+        is_known && !matches!(serve.value_source(id), None | Some(ValueSource::DefaultValue))
+    };
+    let flags = command.get_arguments().filter_map(|arg| Some((arg.get_long()?, arg.get_id().as_str())));
+    flags.filter(|(_, id)| is_stated(id)).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// What `serve` was given.
@@ -112,13 +135,6 @@ fn given(command: &clap::Command, matches: &ArgMatches) -> Given {
     };
     let flags = command.get_arguments().filter_map(|arg| Some((arg.get_long()?, arg.get_id().as_str())));
     flags.chain([(SOURCES, SOURCES)]).filter_map(|(name, id)| Some((name.to_owned(), values(id)?))).collect()
-}
-
-fn text_of(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let text = text.trim_start_matches("error: ");
-    let ends = ["\n\nUsage:", "\n\nFor more information"];
-    ends.iter().fold(text, |text, end| text.split(end).next().unwrap_or_default()).trim().to_owned()
 }
 
 /// The file that `serve` is to read, and where its arguments begin; `None` if there is none, or for another command.

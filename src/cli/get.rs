@@ -16,6 +16,7 @@ use clap::Args;
 use super::{
     Failure,
     remote::{self, Log, TokenArgs, TrustArgs},
+    values,
 };
 use crate::{
     client::{Token, Trust},
@@ -37,7 +38,7 @@ pub(super) struct GetArgs {
     #[arg(long)]
     resume: bool,
     /// How long --resume tries to reach the server, counted from the first failure. [default: forever]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "resume")]
+    #[arg(long, value_name = "TIME", value_parser = values::time, requires = "resume")]
     retry_for: Option<Duration>,
     /// Write to FILE (as FILE.part until complete); `-` is standard output.
     #[arg(short, long, value_name = "FILE")]

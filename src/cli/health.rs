@@ -13,7 +13,7 @@ use tokio::{net::TcpStream, time::timeout};
 use super::{
     Command, Failure, config, print,
     remote::{self, TrustArgs},
-    serve,
+    serve, values,
 };
 use crate::{
     client::{Connection, Trust},
@@ -38,7 +38,7 @@ pub(super) struct HealthArgs {
     #[arg(long)]
     live: bool,
     /// How long the server may take to answer.
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = values::time)]
     timeout: Duration,
     /// The file of settings of the server, as its --config.
     #[arg(long, env = "H3CAST_CONFIG", value_name = "FILE")]

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Failure, complain, print,
     remote::{self, Log, TokenArgs, TrustArgs},
+    values,
 };
 use crate::{
     client::{Publication, PublishError, PublishEvent, Published},
@@ -36,7 +37,7 @@ pub(super) struct PublishArgs {
     #[arg(long)]
     webtransport: bool,
     /// How long to try to reach the server when it is lost. [default: forever]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = values::time)]
     retry_for: Option<Duration>,
     /// Print the server's final answer.
     #[arg(long)]

@@ -20,7 +20,7 @@ use crate::shown::Short;
 #[derive(Debug, Args)]
 pub(super) struct ReloadArgs {
     /// The process id of the server. Not needed if you run only one.
-    #[arg(value_name = "PID", conflicts_with = "control")]
+    #[arg(value_name = "PID", value_parser = super::values::number(1..=u32::MAX, 4711), conflicts_with = "control")]
     pid: Option<u32>,
     /// The socket of the server, as its --control.
     #[arg(long, env = "H3CAST_CONTROL", value_name = "PATH")]

@@ -418,9 +418,9 @@ fn names(args: &ServeArgs) -> Vec<String> {
     names
 }
 
-/// A host that a certificate can name: not a wildcard address.
+/// A host that a certificate can name: not a wildcard address, nor every interface.
 fn names_one_host(host: &str) -> bool {
-    !host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+    !host.is_empty() && !host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified())
 }
 
 /// Allows as many open files as the system lets us have: a command has two pipes, a connection a socket,

@@ -11,7 +11,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::Args;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{Failure, complain, print};
+use super::{Failure, complain, print, values};
 use crate::auth::{Claims, Pattern, SigningKey, hashed};
 
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub(super) struct TokenArgs {
     #[arg(long, env = "H3CAST_TOKEN_SECRET", value_name = "FILE")]
     secret: Option<PathBuf>,
     /// How long a signed token is valid. [default: 1h]
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = values::time)]
     valid_for: Option<Duration>,
     /// Which servers a signed token is for, as in their --auth-audience. Can be repeated.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]

@@ -13,6 +13,7 @@ use super::{
     connection::Link,
     error::{NatsError, Unfit},
 };
+use crate::units;
 
 /// How a stream is to be. What is not said is as the server has it: kept in files, once, without limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,13 +81,7 @@ fn age(text: &str) -> Option<Duration> {
 
 /// A number of bytes, as in `10G`.
 fn bytes(text: &str) -> Option<i64> {
-    let (digits, unit) = match text.char_indices().last()? {
-        (at, 'K' | 'k') => (&text[..at], 1 << 10),
-        (at, 'M' | 'm') => (&text[..at], 1 << 20),
-        (at, 'G' | 'g') => (&text[..at], 1 << 30),
-        _ => (text, 1),
-    };
-    digits.parse::<i64>().ok()?.checked_mul(unit)
+    units::bytes(text)?.try_into().ok()
 }
 
 impl Ensure {

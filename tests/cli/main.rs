@@ -2,6 +2,7 @@
 #![cfg(feature = "cli")]
 
 mod documented;
+mod mistyped;
 mod settings;
 #[cfg(unix)]
 mod shells;

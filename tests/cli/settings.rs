@@ -25,7 +25,7 @@ fn a_file_of_settings_is_served_and_checked() {
     }
 
     for (settings, expected) in [
-        ("count = 1\nlisten = \"nowhere\"", "h3cast.toml:2: invalid value 'nowhere' for '--listen <ADDR:PORT>'"),
+        ("count = 1\nlisten = \"nowhere\"", "h3cast.toml:2: --listen: `nowhere` is not an address to listen on"),
         (
             "count = 1\nrestart = true\nper-viewer = true",
             "h3cast.toml:3: the argument '--per-viewer' cannot be used with",
@@ -36,8 +36,8 @@ fn a_file_of_settings_is_served_and_checked() {
         ("\nstatic = \"missing\"", "h3cast.toml:2: missing is no folder"),
         ("sources = [\"log=file:missing.log\"]", "cannot start the feed `log`: cannot read missing.log"),
         ("\npublic = \"log\"", "h3cast.toml:2: --public has no effect"),
-        ("sources = [\"a=demo\", \"a=demo\"]", "two sources have the same name"),
-        ("sources = [\n\"b=demo\",\n\"a=frob:x\"]", "h3cast.toml:3: invalid value 'a=frob:x'"),
+        ("sources = [\"a=demo\", \"a=demo\"]", "two sources have the same name, `a`"),
+        ("sources = [\n\"b=demo\",\n\"a=frob:x\"]", "h3cast.toml:3: invalid source `a=frob:x`"),
         ("proxy-protocol = \"tls\"", "h3cast.toml:1: `proxy-protocol` needs --trust-proxy"),
         ("listne = 1", "there is no setting `listne`: `listen` is one"),
     ] {

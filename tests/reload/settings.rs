@@ -70,7 +70,7 @@ async fn nothing_changes_when_anything_is_wrong() {
     let (one, two) = (server.uri("/stream/one"), server.uri(&format!("/stream/two?token={TOKEN}")));
     let mut reading = Reading::open(&connection, &two, false).await;
     let wrong = [
-        ("max-handshakes = 0", "h3cast.toml:4: invalid value '0' for '--max-handshakes <N>'"),
+        ("max-handshakes = 0", "h3cast.toml:4: --max-handshakes: `0` is not a whole number from 1 on"),
         ("tokns = 'x'", "h3cast.toml:4: there is no setting `tokns`: `tokens` is one"),
         ("grace =", "h3cast.toml:4: not valid TOML"),
         // What takes a restart is looked at as well.

@@ -10,14 +10,15 @@ use std::{
 
 pub(crate) use sockets::{Bound, Pool, Sockets, enlarge_buffers, handed_in, handed_in_plain};
 
-/// `HOST:PORT` to listen on. The name `localhost` means both `127.0.0.1` and `[::1]`; port 0 takes
-/// a free port, the same one for all its sockets.
+/// `HOST:PORT` to listen on. The name `localhost` means both `127.0.0.1` and `[::1]`; `:PORT` alone means every
+/// interface, by IPv4 and IPv6; port 0 takes a free port, the same one for all its sockets.
 ///
 /// ```
 /// use h3cast_transport::Listen;
 ///
 /// let listen: Listen = "[::]:4433".parse()?;
 /// assert_eq!(listen, "[::]:4433".parse()?);
+/// assert!(":4433".parse::<Listen>()?.is_everywhere());
 /// assert!("example.com".parse::<Listen>().is_err());
 /// # Ok::<(), h3cast_transport::listen::BadListen>(())
 /// ```
@@ -29,7 +30,9 @@ pub struct Listen {
 
 /// A text is no address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no address to listen on: write HOST:PORT, as in localhost:4433, 0.0.0.0:443 or [::1]:0")]
+#[error(
+    "`{0}` is not an address to listen on: write HOST:PORT, as in localhost:4433, 192.0.2.1:443 or [::1]:0, or :PORT for every interface, with a port from 0 to 65535"
+)]
 pub struct BadListen(String);
 
 impl FromStr for Listen {
@@ -44,7 +47,7 @@ impl FromStr for Listen {
             None => host,
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        if host.is_empty() || (host.parse::<Ipv6Addr>().is_err() && !host.chars().all(plain)) {
+        if host.parse::<Ipv6Addr>().is_err() && !host.chars().all(plain) {
             return Err(bad());
         }
         Ok(Self { host: host.to_ascii_lowercase(), port })
@@ -115,7 +118,13 @@ impl Listen {
         Self { host: self.host.clone(), port: 0 }
     }
 
-    /// The host, without brackets.
+    /// Whether it is every interface of the machine, by IPv4 and IPv6.
+    #[must_use]
+    pub fn is_everywhere(&self) -> bool {
+        self.host.is_empty()
+    }
+
+    /// The host, without brackets; empty for every interface.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
@@ -128,6 +137,9 @@ impl Listen {
     }
 
     async fn addresses(&self) -> Result<Vec<IpAddr>, ListenError> {
+        if self.is_everywhere() {
+            return Ok(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]);
+        }
         if self.host == "localhost" {
             // Not as the system resolves it: browsers use both, and Chromium the second first.
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
@@ -184,13 +196,29 @@ mod tests {
             ("0.0.0.0:0", "0.0.0.0", 0),
             ("[::1]:80", "::1", 80),
             ("Example.COM:443", "example.com", 443),
+            (":4433", "", 4433),
         ] {
             assert_eq!(text.parse(), Ok(Listen { host: host.into(), port }), "{text}");
         }
-        for text in ["", "4433", ":4433", "localhost", "localhost:", "localhost:99999", "[::1:80", "a b:1", "[x]:1"] {
+        for text in ["", "4433", ":", "localhost", "localhost:", "localhost:99999", "[::1:80", "a b:1", "[x]:1"] {
             assert!(text.parse::<Listen>().is_err(), "{text}");
         }
-        assert_eq!("[::1]:80".parse::<Listen>().unwrap().to_string(), "[::1]:80");
+        for text in ["[::1]:80", ":80"] {
+            assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_alone_is_every_interface() {
+        let bound = ":0".parse::<Listen>().unwrap().bind(Sockets::UdpAndTcp, &mut Pool::default()).await.unwrap();
+        let addresses: Vec<_> = bound.tcp.iter().map(|tcp| tcp.local_addr().unwrap()).collect();
+        assert!(addresses.iter().all(|at| at.ip().is_unspecified() && at.port() == bound.port), "{addresses:?}");
+        assert_eq!(bound.udp.len(), addresses.len());
+        let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(bound.authorities(), shown);
+        // Where there is IPv6, it is listened on too.
+        let has_v6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+        assert_eq!(addresses.iter().any(std::net::SocketAddr::is_ipv6), has_v6);
     }
 
     #[tokio::test]

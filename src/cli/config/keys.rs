@@ -12,8 +12,8 @@ use clap::{
 };
 use toml::de::{DeTable, DeValue};
 
-use super::{Places, SOURCES, text_of};
-use crate::cli::{Cli, Failure, secrets};
+use super::{Places, SOURCES};
+use crate::cli::{Cli, Failure, secrets, usage};
 
 /// Flags that are no keys.
 const NO_KEYS: &[&str] = &["config", "check", "help", "version"];
@@ -122,9 +122,13 @@ impl Settings<'_> {
         Failure::usage(anyhow!("{}:{}: {what}", self.file.display(), self.line(at)))
     }
 
-    /// An error of the command line that comes from this file; `is_cause` tells whether it goes with a key.
-    pub(super) fn told(&self, flags: &[Flag], error: &clap::Error, is_cause: impl Fn(&str) -> bool) -> Failure {
-        let text = &*text_of(error);
+    /// An error of the command line that comes from this file, and its text; `is_cause` tells whether it goes with a key.
+    pub(super) fn told(
+        &self,
+        flags: &[Flag],
+        (error, text): (&clap::Error, &str),
+        is_cause: impl Fn(&str) -> bool,
+    ) -> Failure {
         let is_named = |name: &str| {
             let flag = format!("--{name}");
             let ends =
@@ -132,7 +136,8 @@ impl Settings<'_> {
             text.match_indices(&flag).any(|(at, _)| ends(at))
         };
         let at = |name: &str| key_at(self.text, name).unwrap_or(0);
-        if let Some((name, _)) = flags.iter().find(|(name, _)| is_named(name)) {
+        let about = flags.iter().find(|(name, _)| usage::flag(error) == Some(name));
+        if let Some((name, _)) = about.or_else(|| flags.iter().find(|(name, _)| is_named(name))) {
             // A value that is a secret is not repeated.
             let text = if is_secret(name) { &format!("`{name}` has no valid value") } else { text };
             return self.wrong(at(name), text);

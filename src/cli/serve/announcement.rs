@@ -117,7 +117,10 @@ fn places(addresses: &Addresses, page: &str, with_command: bool) -> Vec<(String,
             false => ("over HTTPS", page.to_owned()),
         });
     }
-    places.extend(addresses.tls.iter().skip(1).map(|other| ("also at", format!("https://{other}/"))));
+    let is_wildcard = |at: &str| at.parse::<SocketAddr>().is_ok_and(|at| at.ip().is_unspecified());
+    // Nothing can be opened at a wildcard address, and those of its interfaces follow.
+    let others = addresses.tls.iter().skip(1).filter(|other| !is_wildcard(other));
+    places.extend(others.map(|other| ("also at", format!("https://{other}/"))));
     places.into_iter().map(owned).collect()
 }
 

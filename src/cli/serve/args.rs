@@ -1,6 +1,6 @@
 //! The arguments of `h3cast serve`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
@@ -11,7 +11,7 @@ use super::quotas::QuotaArgs;
 use crate::{
     Listen, PlainHttp,
     app::StatusPage,
-    cli::{BrowserName, CertsArgs},
+    cli::{BrowserName, CertsArgs, mistyped, values},
     feed::Lag,
     origin::Origin,
     server::{Advertise, ServerId},
@@ -27,7 +27,7 @@ pub(in crate::cli) struct ServeCommand {
     /// subject stored in NATS JetStream; with * or > in it, a feed for each matching subject). A feed
     /// without a NAME is at /stream, others at /stream/NAME. A NAME has up to 100 ASCII letters, digits,
     /// `-`, `_` and `.`, and not only dots.
-    #[arg(value_name = "[NAME=]SOURCE")]
+    #[arg(value_name = "[NAME=]SOURCE", value_parser = mistyped::source)]
     pub(in crate::cli) sources: Vec<Source>,
     #[command(flatten)]
     pub(in crate::cli) args: ServeArgs,
@@ -59,8 +59,8 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long, env = "H3CAST_TAKE_OVER_DROP", value_name = "FEED", value_delimiter = ',', requires = "take_over")]
     pub(super) take_over_drop: Vec<super::handover::Dropped>,
     /// Where to listen, UDP and TCP: HTTP/3, WebTransport, HTTP/2 and 1.1. Can be repeated. `localhost` is
-    /// both 127.0.0.1 and [::1]; port 0 picks a free port. [default: localhost:4433, or the sockets that systemd
-    /// passes]
+    /// both 127.0.0.1 and [::1]; `:4433` is every interface, by IPv4 and IPv6; port 0 picks a free port.
+    /// [default: localhost:4433, or the sockets that systemd passes]
     #[arg(long, env = "H3CAST_LISTEN", value_name = "ADDR:PORT", value_delimiter = ',')]
     pub(super) listen: Vec<Listen>,
     /// Where sockets that the program was started with are bound, for HTTPS.
@@ -69,11 +69,14 @@ pub(in crate::cli) struct ServeArgs {
     /// Whether one of them is for redirects.
     #[arg(skip)]
     pub(super) handed_redirect: bool,
+    /// The flags that were given, here or in the environment or the file of settings, without their `--`.
+    #[arg(skip)]
+    pub(in crate::cli) stated: BTreeSet<String>,
     /// Where to serve plain HTTP, for this machine only: any browser opens the page there without a flag.
     /// `off` turns it off. [default: localhost:8080, or a free port if that is in use]
     #[arg(long, env = "H3CAST_HTTP", value_name = "ADDR:PORT|off", value_parser = plain_http)]
     pub(super) http: Option<PlainHttp>,
-    /// Where to redirect plain HTTP to HTTPS, for clients of any machine, as in 0.0.0.0:80. Can be repeated.
+    /// Where to redirect plain HTTP to HTTPS, for clients of any machine, as in :80. Can be repeated.
     #[arg(long, env = "H3CAST_REDIRECT", value_name = "ADDR:PORT", value_delimiter = ',')]
     pub(super) redirect: Vec<Listen>,
     /// The address that clients are given, where the server cannot see it: plain HTTP and HTTPS forwarded
@@ -89,10 +92,10 @@ pub(in crate::cli) struct ServeArgs {
     #[command(flatten)]
     pub(super) acme: super::acme::AcmeArgs,
     /// Number of chunks of the demo feed for each viewer; 0 for an endless demo.
-    #[arg(long, env = "H3CAST_COUNT", value_name = "N", default_value_t = 10)]
+    #[arg(long, env = "H3CAST_COUNT", value_name = "N", default_value_t = 10, value_parser = values::count::<u64>)]
     pub(super) count: u64,
     /// Time between two chunks of the demo feed.
-    #[arg(long, env = "H3CAST_INTERVAL", value_name = "TIME", default_value = "100ms", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "H3CAST_INTERVAL", value_name = "TIME", default_value = "100ms", value_parser = values::time)]
     pub(super) interval: Duration,
     /// How input is split into chunks: after each newline (lines), or at each read (bytes; an incomplete
     /// UTF-8 character waits for its rest). With NAME= for that feed only, as in --chunk video=bytes; the
@@ -100,10 +103,10 @@ pub(in crate::cli) struct ServeArgs {
     /// error, or a warning if it comes from the environment. [default: lines]
     #[arg(long, env = "H3CAST_CHUNK", value_name = "[NAME=]lines|bytes", value_delimiter = ',', value_parser = setting(chunk_at))]
     pub(super) chunk: Vec<Setting<Chunking>>,
-    /// Memory for the history of a live feed, for late and returning viewers, in bytes (K, M and G are 1024,
-    /// 1024² and 1024³). Each chunk counts as its bytes plus about 200 bytes of overhead; up to an eighth
+    /// Memory for the history of a live feed, for late and returning viewers, in bytes (k, M and G are 1024,
+    /// 1024² and 1024³; 8MB and 8MiB are 8M). Each chunk counts as its bytes plus about 200 bytes of overhead; up to an eighth
     /// goes to encodings that viewers share. [default: 8M, for each feed of NAME.*=publish 1M]
-    #[arg(long, env = "H3CAST_HISTORY", value_name = "[NAME=]BYTES", value_delimiter = ',', value_parser = setting(size))]
+    #[arg(long, env = "H3CAST_HISTORY", value_name = "[NAME=]BYTES", value_delimiter = ',', value_parser = setting(values::size))]
     pub(super) history: Vec<Setting<usize>>,
     /// What to do with a viewer that falls behind the history of a live feed: skip ahead and report the gap
     /// (skip), disconnect it (disconnect), or make the source wait (block). [default: skip]
@@ -130,9 +133,9 @@ pub(in crate::cli) struct ServeArgs {
     /// Other users can see command lines: set H3CAST_PUBLISH_TOKEN, or use --tokens.
     #[arg(long, env = "H3CAST_PUBLISH_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = token)]
     pub(super) publish_token: Option<String>,
-    /// The longest body that one request may publish, in bytes (K, M and G as for --history).
+    /// The longest body that one request may publish, in bytes (k, M and G as for --history).
     /// [default: no limit]
-    #[arg(long, env = "H3CAST_PUBLISH_LIMIT", value_name = "BYTES", value_parser = size)]
+    #[arg(long, env = "H3CAST_PUBLISH_LIMIT", value_name = "BYTES", value_parser = values::size)]
     pub(super) publish_limit: Option<usize>,
     /// Store publish feeds in NATS JetStream, shared by all servers with the same setting: the feed NAME
     /// under the subject PREFIX.NAME.
@@ -159,7 +162,7 @@ pub(in crate::cli) struct ServeArgs {
     pub(super) server_id: Option<ServerId>,
     /// How long to keep running after Ctrl-C or SIGTERM, while /readyz answers 503 so that load balancers
     /// notice.
-    #[arg(long, env = "H3CAST_DRAIN", value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "H3CAST_DRAIN", value_name = "TIME", default_value = "0s", value_parser = values::time)]
     pub(super) drain: Duration,
     /// Open the page in a browser, on a fresh profile.
     #[arg(long, env = "H3CAST_OPEN", value_name = "BROWSER")]
@@ -169,14 +172,14 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long, env = "H3CAST_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub(super) allow_origin: Vec<Origin>,
     /// How long streams may continue after Ctrl-C.
-    #[arg(long, env = "H3CAST_GRACE", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "H3CAST_GRACE", value_name = "TIME", default_value = "5s", value_parser = values::time)]
     pub(super) grace: Duration,
     /// Batch small chunks for up to TIME into one packet, to save CPU.
     #[arg(long, env = "H3CAST_COALESCE", value_name = "TIME", default_value = "0s", value_parser = coalesce)]
     pub(super) coalesce: Duration,
     /// Number of threads that serve. Under light load, a single thread uses the least CPU per chunk.
     /// [default: one per core]
-    #[arg(long, env = "H3CAST_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    #[arg(long, env = "H3CAST_WORKERS", value_name = "N", value_parser = values::number(1..=512_u16, 4))]
     pub(super) workers: Option<u16>,
     /// Serve the page from this folder, re-read on every request, to work on it.
     #[arg(long = "static", env = "H3CAST_STATIC", value_name = "DIR")]
@@ -201,11 +204,7 @@ pub(in crate::cli) struct ServeArgs {
 }
 
 fn coalesce(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    match time <= Duration::from_secs(10) {
-        true => Ok(time),
-        false => Err("chunks may wait for at most 10s".into()),
-    }
+    values::time_up_to(text, Duration::from_secs(10))
 }
 
 impl ServeArgs {
@@ -290,20 +289,8 @@ fn stderr(text: &str) -> Result<Stderr, String> {
     }
 }
 
-pub(super) fn size(text: &str) -> Result<usize, String> {
-    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
-        Some(digits) => (digits, 1 << 10),
-        None => match text.strip_suffix(['m', 'M']) {
-            Some(digits) => (digits, 1 << 20),
-            None => text.strip_suffix(['g', 'G']).map_or((text, 1), |digits| (digits, 1 << 30)),
-        },
-    };
-    let number = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
-    number.ok_or_else(|| "write a number of bytes, as in 500000, 64K or 8M".into())
-}
-
 fn lines(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| "write a number of lines, as in 10 or log=100".into())
+    values::number(0..=u64::MAX, 10)(text)
 }
 
 fn token(text: &str) -> Result<String, String> {
@@ -322,10 +309,16 @@ fn status_page(text: &str) -> Result<StatusPage, String> {
     }
 }
 
-fn plain_http(text: &str) -> Result<PlainHttp, crate::listen::BadListen> {
-    match text {
-        "off" => Ok(PlainHttp::Off),
-        address => address.parse().map(PlainHttp::At),
+fn plain_http(text: &str) -> Result<PlainHttp, String> {
+    if text == "off" {
+        return Ok(PlainHttp::Off);
+    }
+    let listen = text.parse::<Listen>().map_err(|error| error.to_string())?;
+    match listen.is_everywhere() {
+        true => Err(format!(
+            "`{text}` is every interface, and plain HTTP is for this machine only: write localhost{text}, or give --redirect {text} for a redirect to HTTPS"
+        )),
+        false => Ok(PlainHttp::At(listen)),
     }
 }
 
@@ -344,8 +337,8 @@ mod tests {
             assert_eq!((of(&texts, "log"), of(&texts, "other")), (Lag::Disconnect, Lag::Block));
         }
         assert_eq!(of(&["log=block", "log=disconnect"], "log"), Lag::Disconnect);
-        let history = setting(size)("pipe=64M").unwrap();
+        let history = setting(values::size)("pipe=64M").unwrap();
         assert_eq!((history.feed.as_deref(), history.value), (Some("pipe"), 64 << 20));
-        assert!(setting(size)("pipe=lots").is_err());
+        assert!(setting(values::size)("pipe=lots").is_err());
     }
 }

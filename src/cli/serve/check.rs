@@ -96,10 +96,13 @@ pub(super) fn sources(sources: &[Source], args: &ServeArgs) -> Result<(), Failur
     // Without any, the demo is served.
     let demo = [Source { name: feed::DEFAULT.into(), kind: Kind::Demo }];
     let sources = if sources.is_empty() { &demo } else { sources };
-    let names: BTreeSet<&str> = sources.iter().map(|source| source.name.as_str()).collect();
-    if names.len() < sources.len() {
-        let text = "two sources have the same name: give each its own, as in build=exec:make log=tail:FILE";
-        return Err(Failure::usage(anyhow!(text)));
+    let mut names = BTreeSet::new();
+    if let Some(twice) = sources.iter().find(|source| !names.insert(source.name.as_str())) {
+        let twice = match twice.name.as_str() {
+            feed::DEFAULT => "two sources have no name, which makes both the feed `default`".to_owned(),
+            name => format!("two sources have the same name, `{name}`"),
+        };
+        return Err(Failure::usage(anyhow!("{twice}: give each its own, as in build=exec:make log=tail:FILE")));
     }
     effect::check(sources, args)
 }

@@ -5,6 +5,7 @@ use tracing::warn;
 
 use super::args::{ServeArgs, Setting};
 use crate::{
+    PlainHttp,
     cli::Failure,
     source::{Kind, Source},
 };
@@ -51,6 +52,7 @@ pub(super) fn is_live(source: &Source, args: &ServeArgs) -> bool {
 /// Refuses flags without effect. Those of the environment, which may be there for other servers too, are
 /// warned of.
 pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure> {
+    idle(sources, args).iter().for_each(|problem| warn!("{problem}"));
     const COMMANDS: &str = "exec:COMMAND";
     const LIVE: &str = "live feeds: -, exec:COMMAND without --per-viewer, tail:PATH, publish and nats://";
     let switch = |flag, all| Given { flag, all, named: Vec::new(), of: COMMANDS, applies: is_command };
@@ -82,14 +84,74 @@ pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure>
     Ok(())
 }
 
+/// Flags for kinds of sources that may come and go, which are left as they are: what they are for, in words.
+type Kinds = (&'static [&'static str], &'static str, fn(&Source, &ServeArgs) -> bool);
+
+const IDLE: &[Kinds] = &[
+    (&["count", "interval"], "demo", |source, _| source.kind == Kind::Demo),
+    (
+        &[
+            "publish-token",
+            "publish-limit",
+            "max-publications",
+            "publications-per-client",
+            "publish-wait",
+            "max-keys",
+            "keys-per-client",
+            "engine",
+        ],
+        "publish",
+        |source, _| source.kind == Kind::Publish,
+    ),
+    (&["max-feeds", "feeds-per-client", "feed-idle"], "NAME.*=publish", |source, _| {
+        source.kind == Kind::Publish && source.name.contains('*')
+    }),
+    (&["max-processes", "processes-per-client"], "exec:COMMAND with --per-viewer", |source, args| {
+        args.per_viewer && is_command(source, args)
+    }),
+    #[cfg(feature = "nats")]
+    (&["ensure-stream", "nats-creds", "nats-ca"], "nats:// and publish with --engine", |source, args| {
+        matches!(source.kind, Kind::Nats(_)) || (source.kind == Kind::Publish && args.engine.is_some())
+    }),
+];
+
+/// What is to be said of flags that have no effect, and stop nothing.
+fn idle(sources: &[Source], args: &ServeArgs) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (flags, of, applies) in IDLE {
+        if sources.iter().any(|source| applies(source, args)) {
+            continue;
+        }
+        let stated = flags.iter().filter(|flag| args.stated.contains(**flag));
+        problems.extend(stated.map(|flag| {
+            format!("--{flag} has no effect: it is for {of}, and there is no such source{}", origin(flag))
+        }));
+    }
+    if args.stated.contains("certs") && args.certs.cert.is_some() {
+        problems.push("--certs has no effect with --cert and --key".into());
+    }
+    if args.http == Some(PlainHttp::Off) && args.proxies.announce_plain() {
+        problems.push("--proxy-protocol http has no effect with --http off".into());
+    }
+    problems
+}
+
 /// Refuses a flag without effect, or warns of it if it is from the environment.
 pub(super) fn refuse(flag: &str, problem: &str) -> Result<(), Failure> {
-    let variable = format!("H3CAST_{}", flag.trim_start_matches('-').replace('-', "_").to_uppercase());
-    match std::env::var_os(&variable) {
-        Some(_) => {
-            warn!("{problem} (from the environment, {variable})");
+    match origin(flag) {
+        origin if !origin.is_empty() => {
+            warn!("{problem}{origin}");
             Ok(())
         }
-        None => Err(Failure::usage(anyhow::anyhow!("{problem}"))),
+        _ => Err(Failure::usage(anyhow::anyhow!("{problem}"))),
+    }
+}
+
+/// Where a flag comes from, if its variable is set.
+fn origin(flag: &str) -> String {
+    let variable = format!("H3CAST_{}", flag.trim_start_matches('-').replace('-', "_").to_uppercase());
+    match std::env::var_os(&variable) {
+        Some(_) => format!(" (from the environment, {variable})"),
+        None => String::new(),
     }
 }

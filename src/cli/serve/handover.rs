@@ -202,6 +202,7 @@ fn others() -> Vec<PathBuf> {
 /// Whether an address is one to listen on. Of a name, that it is the server of --control must be said.
 fn is_at(listen: &Listen, at: SocketAddr) -> bool {
     let is_host = match listen.host() {
+        "" => at.ip().is_unspecified(),
         "localhost" => at.ip().is_loopback(),
         host => host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip == at.ip()),
     };
@@ -232,5 +233,7 @@ mod tests {
         let args = ["--listen=0.0.0.0:443"];
         assert!(wants(&args, "0.0.0.0:443"));
         assert!(!wants(&args, "127.0.0.1:4433"));
+        let args = ["--listen=:443"];
+        assert!(wants(&args, "0.0.0.0:443") && wants(&args, "[::]:443") && !wants(&args, "127.0.0.1:443"));
     }
 }

@@ -59,6 +59,7 @@ fn authority(listen: &Listen, flag: &str) -> Result<String, Failure> {
         port => port,
     };
     let host = match listen.host().parse::<IpAddr>() {
+        _ if listen.is_everywhere() => "localhost".to_owned(),
         Ok(IpAddr::V4(ip)) if ip.is_unspecified() => "127.0.0.1".to_owned(),
         Ok(IpAddr::V6(ip)) if ip.is_unspecified() => "[::1]".to_owned(),
         Ok(IpAddr::V6(ip)) => format!("[{ip}]"),

@@ -8,11 +8,11 @@ use std::{sync::Arc, time::Duration};
 use tracing::{info, warn};
 
 use self::files::Files;
-use super::{args::size, histories::Histories};
+use super::histories::Histories;
 use crate::{
     App,
     admission::{Carrier, Counters, Refusal, Room, Snapshot},
-    cli::Failure,
+    cli::{Failure, values::size},
     feed::{Budget, Pressure},
 };
 
@@ -50,14 +50,21 @@ pub(super) fn parse(text: &str) -> Result<Memory, String> {
     if text == "off" {
         return Ok(Memory::Off);
     }
-    let wrong = || "write a number of bytes, as in 512M, a percentage, as in 75%, or off".to_owned();
+    let wrong = || {
+        format!(
+            "`{text}` is not an amount of memory: write a number of bytes such as 512M, a percentage from 1% to 100%, or off"
+        )
+    };
     match text.strip_suffix('%') {
         Some(percent) => {
             let percent = percent.parse().ok().filter(|percent| (1..=100).contains(percent));
             percent.map(Memory::Percent).ok_or_else(wrong)
         }
         None => match size(text).map_err(|_| wrong())? as u64 {
-            bytes if bytes < IDLE => Err(format!("the server itself needs {}: write more, or off", mib(IDLE))),
+            bytes if bytes < IDLE => Err(format!(
+                "`{text}` is too little, the server itself needs {}: write more, such as 512M, or off",
+                mib(IDLE)
+            )),
             bytes => Ok(Memory::Bytes(bytes)),
         },
     }

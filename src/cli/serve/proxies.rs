@@ -36,6 +36,11 @@ impl ProxyArgs {
         !self.trust_proxy.is_empty()
     }
 
+    /// Whether connections of plain HTTP begin with the PROXY protocol.
+    pub(super) fn announce_plain(&self) -> bool {
+        self.proxy_protocol.iter().any(|listeners| matches!(listeners, ProxyListeners::Http))
+    }
+
     /// Those that are trusted.
     pub(super) fn trusted(&self) -> TrustedProxies {
         self.trust_proxy.iter().cloned().collect()

@@ -36,9 +36,16 @@ impl Bound {
         &mut all[place]
     }
 
-    /// As it stands in a URL.
-    pub(crate) fn authority(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+    /// As it stands in a URL; of every interface, the wildcard address of each family that is bound.
+    pub(crate) fn authorities(&self) -> Vec<String> {
+        if !self.host.is_empty() {
+            return vec![format!("{}:{}", self.host, self.port)];
+        }
+        let tcp = self.tcp.iter().filter_map(|tcp| tcp.local_addr().ok());
+        let mut all: Vec<_> = tcp.chain(self.udp.iter().filter_map(|udp| udp.local_addr().ok())).collect();
+        all.sort_unstable();
+        all.dedup();
+        all.iter().map(ToString::to_string).collect()
     }
 }
 

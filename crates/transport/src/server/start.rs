@@ -137,8 +137,8 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
 fn addresses(bound: &[Bound], plain: &[Bound], http_moved: bool) -> Addresses {
     let tcp = |bound: &[Bound]| bound.iter().flat_map(|at| &at.tcp).filter_map(|tcp| tcp.local_addr().ok()).collect();
     Addresses {
-        tls: bound.iter().map(Bound::authority).collect(),
-        http: plain.first().map(Bound::authority),
+        tls: bound.iter().flat_map(Bound::authorities).collect(),
+        http: plain.iter().flat_map(Bound::authorities).next(),
         udp: bound.iter().flat_map(|at| &at.udp).filter_map(|udp| udp.local_addr().ok()).collect(),
         tcp: tcp(bound),
         plain: tcp(plain),

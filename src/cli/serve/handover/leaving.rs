@@ -47,6 +47,7 @@ pub(super) async fn wait(listen: &[Listen], handed: &[SocketAddr]) {
 /// Those of a name but localhost are not known here.
 fn addresses(listen: &Listen) -> Vec<SocketAddr> {
     let ips: Vec<IpAddr> = match listen.host() {
+        "" => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
         "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         host => host.parse().into_iter().collect(),
     };

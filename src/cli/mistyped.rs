@@ -1,0 +1,196 @@
+//! What somebody may have meant: commands and sources that are a letter or two off, or in the wrong place.
+
+use std::{borrow::Cow, ffi::OsString, path::Path};
+
+use clap::CommandFactory;
+
+use super::Cli;
+use crate::source::{BadSource, Kind, Source};
+
+/// How alike two words must be for one to be meant by the other.
+const ALIKE: f64 = 0.8;
+
+/// Words of other programs, and the commands that they stand for here.
+const COMMANDS: &[(&str, &str)] = &[
+    ("start", "serve"),
+    ("run", "serve"),
+    ("stream", "serve"),
+    ("read", "get"),
+    ("cat", "get"),
+    ("view", "get"),
+    ("follow", "get"),
+    ("watch", "get"),
+    ("subscribe", "get"),
+    ("sub", "get"),
+    ("pub", "publish"),
+    ("send", "publish"),
+    ("post", "publish"),
+    ("put", "publish"),
+    ("status", "health"),
+    ("ping", "health"),
+    ("browse", "open"),
+];
+/// Words for a source's scheme, its own and others.
+const SCHEMES: &[(&str, &str)] = &[
+    ("demo", "demo"),
+    ("publish", "publish"),
+    ("exec", "exec"),
+    ("file", "file"),
+    ("tail", "tail"),
+    ("cmd", "exec"),
+    ("command", "exec"),
+    ("run", "exec"),
+    ("shell", "exec"),
+    ("sh", "exec"),
+    ("path", "file"),
+    ("follow", "tail"),
+    ("log", "tail"),
+    ("pub", "publish"),
+    ("stdin", "-"),
+    ("pipe", "-"),
+];
+
+/// Reads a source, as `FromStr` does; what is none is told with what may have been meant.
+pub(super) fn source(text: &str) -> Result<Source, String> {
+    text.parse().map_err(|error: BadSource| match (&error, meant(text)) {
+        (BadSource::Unknown(_), Some(meant)) => format!("invalid source `{text}`: {meant}"),
+        _ => error.to_string(),
+    })
+}
+
+/// What a source that is none may have been meant to be.
+fn meant(text: &str) -> Option<String> {
+    let (name, rest) = match text.split_once('=') {
+        Some((name, rest)) => (format!("{name}="), rest),
+        None => (String::new(), text),
+    };
+    if rest.is_empty() && !name.is_empty() {
+        return Some(format!("write what to stream after the name, as in {name}tail:FILE or {name}exec:COMMAND"));
+    }
+    if rest.starts_with("http://") || rest.starts_with("https://") {
+        return Some(format!(
+            "for the output of another server, run a client: {}",
+            quoted(&format!("{name}exec:curl -sN {rest}"))
+        ));
+    }
+    let Some((scheme, what)) = rest.split_once(':') else {
+        if Path::new(rest).is_file() {
+            return Some(format!(
+                "to stream a file, write {} (what is appended to it) or {} (from its beginning, for each viewer)",
+                quoted(&format!("{name}tail:{rest}")),
+                quoted(&format!("{name}file:{rest}"))
+            ));
+        }
+        let scheme = alike(rest, SCHEMES)?;
+        let what = if matches!(scheme, "exec" | "file" | "tail") { ":…" } else { "" };
+        return Some(format!("did you mean {name}{scheme}{what}?"));
+    };
+    if matches!(scheme, "demo" | "publish" | "-") {
+        return Some(format!("nothing follows {scheme}: write {name}{scheme}"));
+    }
+    // A colon between the name and the source.
+    if name.is_empty() && what.parse::<Kind>().is_ok() && format!("{scheme}={what}").parse::<Source>().is_ok() {
+        return Some(format!("a name ends with an equals sign: write {}", quoted(&format!("{scheme}={what}"))));
+    }
+    let scheme = alike(scheme, SCHEMES)?;
+    let meant = match scheme {
+        "exec" | "file" | "tail" => format!("{name}{scheme}:{what}"),
+        _ => format!("{name}{scheme}"),
+    };
+    Some(format!("did you mean {}?", quoted(&meant)))
+}
+
+/// What to say of a word that stands where a command does, among these arguments.
+pub(super) fn command(word: &str, arguments: &[OsString]) -> String {
+    let serve = || {
+        let others = arguments.iter().skip(1).map(|argument| quoted(&argument.to_string_lossy()).into_owned());
+        std::iter::once("h3cast serve".to_owned()).chain(others).collect::<Vec<_>>().join(" ")
+    };
+    if word == "-" || word.parse::<Source>().is_ok() {
+        return format!("`{word}` is something to stream: write `{}`", serve());
+    }
+    if word.starts_with("https://") {
+        return format!("to read a feed, write `h3cast get {}`", quoted(word));
+    }
+    let program = Cli::command();
+    let own = program.get_subcommands().map(|command| (command.get_name(), command.get_name()));
+    let known: Vec<_> = own.chain(COMMANDS.iter().copied()).collect();
+    if let Some(command) = alike(word, &known) {
+        return format!("there is no command `{word}`: did you mean `h3cast {command}`?");
+    }
+    if (word.contains([':', '=']) || Path::new(word).is_file())
+        && let Err(error) = source(word)
+    {
+        return format!("{error} (streams are served by `h3cast serve SOURCE`)");
+    }
+    format!("there is no command `{word}`: `h3cast --help` lists all")
+}
+
+/// Of words and what they stand for, that of the one most like this.
+fn alike<'a>(word: &str, known: &[(&str, &'a str)]) -> Option<&'a str> {
+    let word = word.to_ascii_lowercase();
+    let alike = known.iter().map(|(name, meant)| (strsim::jaro_winkler(&word, name), *meant));
+    let best = alike.filter(|(alike, _)| *alike > ALIKE).max_by(|one, other| one.0.total_cmp(&other.0));
+    best.map(|(_, meant)| meant)
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_alphanumeric() || "-_=:/.,@%+[]".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', r"'\''")).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_is_none_is_told_with_what_was_meant() {
+        for (text, expected) in [
+            ("log=tial:app.log", "did you mean log=tail:app.log?"),
+            ("exce:make test", "did you mean 'exec:make test'?"),
+            ("cmd:date", "did you mean exec:date?"),
+            ("stdin", "did you mean -?"),
+            ("log=stdin", "did you mean log=-?"),
+            ("dmeo", "did you mean demo?"),
+            ("log:tail:app.log", "a name ends with an equals sign: write log=tail:app.log"),
+            ("log=", "write what to stream after the name, as in log=tail:FILE or log=exec:COMMAND"),
+            ("demo:5", "nothing follows demo: write demo"),
+            ("Cargo.toml", "to stream a file, write tail:Cargo.toml (what is appended to it) or file:Cargo.toml"),
+            ("https://example.org/x?a&b", "run a client: 'exec:curl -sN https://example.org/x?a&b'"),
+            ("frob:x", "write demo, -, exec:COMMAND"),
+        ] {
+            let told = source(text).unwrap_err();
+            assert!(told.starts_with(&format!("invalid source `{text}`: ")) && told.contains(expected), "{told}");
+        }
+        assert_eq!(source("log=tail:app.log"), Ok("log=tail:app.log".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_command_that_is_none_is_told_with_what_was_meant() {
+        let told = |words: &[&str], word: &str| {
+            let arguments: Vec<OsString> = std::iter::once(&"h3cast").chain(words).map(OsString::from).collect();
+            command(word, &arguments)
+        };
+        for (words, word, expected) in [
+            (&["log=tail:app.log"][..], "log=tail:app.log", "write `h3cast serve log=tail:app.log`"),
+            (&["--count", "5", "-"], "-", "`-` is something to stream: write `h3cast serve --count 5 -`"),
+            (&["log=exec:make test"], "log=exec:make test", "write `h3cast serve 'log=exec:make test'`"),
+            (&["sevre"], "sevre", "there is no command `sevre`: did you mean `h3cast serve`?"),
+            (&["pub"], "pub", "did you mean `h3cast publish`?"),
+            (
+                &["https://localhost:4433/stream"],
+                "https://localhost:4433/stream",
+                "write `h3cast get https://localhost:4433/stream`",
+            ),
+            (&["log=tial:a"], "log=tial:a", "did you mean log=tail:a?"),
+            (&["frobnicate"], "frobnicate", "there is no command `frobnicate`: `h3cast --help` lists all"),
+        ] {
+            let told = told(words, word);
+            assert!(told.contains(expected), "{told}");
+        }
+    }
+}

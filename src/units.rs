@@ -1,0 +1,46 @@
+//! Amounts as people write them.
+
+/// Names of units, and what each stands for, in bytes. A unit of memory is a power of two however it is written, as
+/// Docker, nginx and the JVM have it.
+const UNITS: [(&str, u64); 11] = [
+    ("", 1),
+    ("b", 1),
+    ("k", 1 << 10),
+    ("kb", 1 << 10),
+    ("kib", 1 << 10),
+    ("m", 1 << 20),
+    ("mb", 1 << 20),
+    ("mib", 1 << 20),
+    ("g", 1 << 30),
+    ("gb", 1 << 30),
+    ("gib", 1 << 30),
+];
+
+/// A number of bytes, as in `500000`, `64k`, `8M`, `8MB` or `8 MiB`; `None` if it is none.
+pub(crate) fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim_start().to_ascii_lowercase();
+    let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for text in ["8M", "8m", "8MB", "8MiB", "8mib", "8 MiB", "8192k", "8192KB", "8192KiB", "8388608", "8388608B"] {
+            assert_eq!(bytes(text), Some(8 << 20), "{text}");
+        }
+        assert_eq!(
+            (bytes("2G"), bytes("2GB"), bytes("2GiB"), bytes("0")),
+            (Some(2 << 30), Some(2 << 30), Some(2 << 30), Some(0))
+        );
+        for text in ["", "M", "lots", "8X", "8MM", "-1", "1.5G", "8Mi", "99999999999999999999", "99999999999G"] {
+            assert_eq!(bytes(text), None, "{text}");
+        }
+    }
+}

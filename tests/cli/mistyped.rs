@@ -1,0 +1,119 @@
+//! What is mistyped: told in one sentence, with what was meant.
+
+use std::process::Stdio;
+
+use super::{Running, h3cast, output, text};
+
+/// The line on standard error, of what cannot be run as it was given.
+fn refused(args: &[&str]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let got = output(dir.path(), args);
+    assert_eq!((got.status.code(), text(&got.stdout).as_str()), (Some(2), ""), "{args:?}");
+    let line = text(&got.stderr);
+    assert!(line.starts_with("h3cast: ") && line.lines().count() == 1, "{args:?}: {line}");
+    line
+}
+
+#[test]
+fn commands_flags_and_sources() {
+    for (args, expected) in [
+        (&["log=tail:app.log"][..], "write `h3cast serve log=tail:app.log`"),
+        (&["-"], "write `h3cast serve -`"),
+        (&["--count", "5", "-"], "write `h3cast serve --count 5 -`"),
+        (&["log=tial:app.log"], "did you mean log=tail:app.log?"),
+        (&["sevre"], "there is no command `sevre`: did you mean `h3cast serve`?"),
+        (&["--count", "5", "serve"], "flags come after the command"),
+        (&["https://localhost:4433/stream"], "write `h3cast get https://localhost:4433/stream`"),
+        (&["serve", "log=tial:app.log"], "did you mean log=tail:app.log?"),
+        (&["serve", "stdin"], "did you mean -?"),
+        (
+            &["serve", "a/b=demo"],
+            "invalid feed name `a/b`: a name has up to 100 ASCII letters, digits, `-`, `_` and `.`",
+        ),
+        (&["serve", "a=demo", "b=-", "a=publish"], "two sources have the same name, `a`"),
+        (&["serve", "--lisen", ":0"], "there is no flag `--lisen`: did you mean `--listen`?"),
+        (&["get", "--frob"], "there is no flag `--frob` (`h3cast get --help` lists all)"),
+        (&["get", "https://localhost/", "more"], "`more` is one argument too many"),
+    ] {
+        let told = refused(args);
+        assert!(told.contains(expected), "{args:?}: {told}");
+    }
+}
+
+#[test]
+fn numbers_times_sizes_and_addresses() {
+    for (args, expected) in [
+        (&["--interval", "fast"][..], "--interval: `fast` is not a time: write a number with a unit"),
+        (&["--grace", "10"], "--grace: `10` has no unit: write 10s"),
+        (&["--coalesce", "1h"], "--coalesce: `1h` is too long: write a time of up to 10s"),
+        (&["--idle-timeout", "0s"], "--idle-timeout: `0s` is no time at all"),
+        (&["--history", "default=lots"], "--history: `lots` is not a number of bytes"),
+        (&["--memory", "8X"], "--memory: `8X` is not an amount of memory"),
+        (&["--workers", "0"], "--workers: `0` is not a whole number from 1 to 512: write one such as 4"),
+        (&["--max-connections", "x"], "--max-connections: `x` is not a whole number from 1 on: write one such as 64"),
+        (&["--retry-initials", "1.5"], "--retry-initials: `1.5` is not a whole number from 0 on"),
+        (&["--tail-lines", "log=few"], "--tail-lines: `few` is not a whole number from 0 on: write one such as 10"),
+        (&["--lag", "sometimes"], "--lag: `sometimes` cannot be used: write skip, disconnect or block"),
+        (&["--open", "lynx"], "--open: `lynx` is not one of chrome, firefox"),
+        (&["--http", ":8080"], "plain HTTP is for this machine only: write localhost:8080"),
+        (&["--redirect", ":99999"], "--redirect: `:99999` is not an address to listen on"),
+        (&["--cert", "a.pem"], "--key <PEM> is missing"),
+        (&["bench", "--viewers", "0"], "--viewers: `0` is not a whole number from 1 to 100000"),
+        (&["bench", "--duration", "long"], "--duration: `long` is not a time of up to a day"),
+        (&["get", "--resume", "--retry-for", "1"], "--retry-for: `1` has no unit"),
+    ] {
+        let told = refused(args);
+        assert!(told.contains(expected), "{args:?}: {told}");
+    }
+    // A secret is not repeated, and a variable is named.
+    assert!(!refused(&["--publish-token", "a secret"]).contains("a secret"));
+    let dir = tempfile::tempdir().unwrap();
+    let got = h3cast(dir.path(), &["serve"]).env("H3CAST_INTERVAL", "fast").output().unwrap();
+    assert!(text(&got.stderr).starts_with("h3cast: H3CAST_INTERVAL: `fast` is not a time"), "{}", text(&got.stderr));
+}
+
+#[test]
+fn a_flag_without_effect_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let warned = |args: &[&str]| {
+        let got = output(dir.path(), &[&["serve", "--check"], args].concat());
+        assert_eq!(got.status.code(), Some(0), "{args:?}: {}", text(&got.stderr));
+        text(&got.stderr)
+    };
+    for (args, flag, of) in [
+        (&["-", "--count", "5"][..], "--count", "demo"),
+        (&["-", "--interval", "1s"], "--interval", "demo"),
+        (&["--publish-limit", "8MB"], "--publish-limit", "publish"),
+        (&["a=publish", "--max-feeds", "3"], "--max-feeds", "NAME.*=publish"),
+        (&["exec:date", "--max-processes", "3"], "--max-processes", "exec:COMMAND with --per-viewer"),
+        #[cfg(feature = "nats")]
+        (&["a=publish", "--nats-ca", "ca.pem"], "--nats-ca", "nats:// and publish with --engine"),
+    ] {
+        let expected = format!("{flag} has no effect: it is for {of}, and there is no such source");
+        assert!(warned(args).contains(&expected), "{args:?}: {}", warned(args));
+    }
+    for args in [&["--count", "5"][..], &["a=publish", "--publish-limit", "8MiB"], &["-", "--history", "8k"]] {
+        assert_eq!(warned(args), "", "{args:?}");
+    }
+}
+
+#[test]
+fn a_port_alone_is_every_interface() {
+    let dir = tempfile::tempdir().unwrap();
+    let child = h3cast(dir.path(), &["--listen", ":0", "--http", "off", "--redirect", ":0", "--count", "1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let server = Running::ready(child);
+    assert!(server.url.starts_with("https://localhost:"), "{}", server.announced);
+    assert!(!server.announced.contains("0.0.0.0:") && !server.announced.contains("[::]:"), "{}", server.announced);
+    let port = server.url.trim_end_matches('/').rsplit(':').next().unwrap();
+    for host in ["127.0.0.1", "[::1]"] {
+        if host == "[::1]" && std::net::TcpListener::bind("[::1]:0").is_err() {
+            continue;
+        }
+        let got = output(dir.path(), &["get", "--insecure", &format!("https://{host}:{port}/stream")]);
+        assert_eq!(text(&got.stdout), "data chunk #0\n", "{host}: {}", text(&got.stderr));
+    }
+}
