@@ -52,6 +52,7 @@ describe('Chromium that trusts the certificate and speaks HTTP/3 from the first 
     const { protocol, protocolText, transport } = await view.report();
     assert.deepEqual({ protocol, protocolText, transport }, { protocol: 'h3', protocolText: 'h3', transport: 'fetch' });
     assert.deepEqual(await view.resourceProtocols('/stream'), ['h3']);
+    assert.match(await view.page.$eval('#carried', (element) => element.textContent ?? ''), /^HTTP\/3 carried .* reports “h3”/);
     await assertDemo(view);
     await view.assertClean();
     await view.close();

@@ -51,6 +51,8 @@ describe('Firefox as it is installed', () => {
     await view.runToEnd();
     const { protocol, transport } = await view.report();
     assert.deepEqual({ protocol, transport }, { protocol: 'http/1.1', transport: 'fetch' });
+    assert.match(await view.page.$eval('#carried', (element) => element.textContent ?? ''), /^HTTP\/1\.1 carried .* reports “http\/1\.1”/);
+    assert.match(await view.page.$eval('#chrome-command', (element) => element.textContent ?? ''), / https:\/\/localhost:\d+\/fetch\.html$/);
     await assertDemo(view);
     await view.assertClean();
     await view.close();

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { test } from "node:test";
+import { carriedBy, commandFor } from "../../static/js/page/carried.mjs";
 import { snippetFor } from "../../static/js/page/snippet.mjs";
 import { bytes, fakeWebTransport, infoDocument, json, settled } from "./fakes.mjs";
 
@@ -58,6 +59,21 @@ test("the start page offers each choice, and has what its modules look for", () 
   const wanted = [...modules.matchAll(/byId\("([^"]+)"/g)].map(([, id]) => id);
   assert.ok(wanted.length > 20);
   for (const id of wanted) assert.ok(html.includes(` id="${id}"`), id);
+});
+
+test("what carried the bytes is said as the browser reports it, and not before", () => {
+  const fetched = (protocol, final) => carriedBy({ transport: "fetch", protocol, final });
+  assert.equal(fetched("h2", true), "HTTP/2 carried these bytes: the browser reports “h2” for this request.");
+  assert.match(fetched("h3", true), /^HTTP\/3 carried/);
+  assert.match(fetched("h3", false), /a moment ago.*when it ends/);
+  assert.match(fetched("h3-29", true), /^h3-29 carried/);
+  assert.match(fetched("unknown", true), /does not report/);
+  assert.match(carriedBy({ transport: "webtransport", protocol: "h3", final: true }), /session.*Browsers report no protocol/);
+  for (const page of ["fetch.html", "webtransport.html"]) {
+    for (const id of ["carried", "chrome", "chrome-command"]) assert.ok(read(page).includes(` id="${id}"`), `${page} #${id}`);
+  }
+  assert.equal(commandFor("chrome --x https://localhost:4433/", "fetch.html"), "chrome --x https://localhost:4433/fetch.html");
+  assert.equal(commandFor("", "fetch.html"), "");
 });
 
 test("every module is checked", () => {

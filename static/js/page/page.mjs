@@ -1,8 +1,10 @@
 // @ts-check
 import { wireCopyButtons } from "./copy.mjs";
+import { carriedBy, commandFor } from "./carried.mjs";
 import { browserEnv } from "./env.mjs";
 import { noFeeds, noWebTransport } from "../client/errors.mjs";
 import { chosenFeed, feedUrl, loadInfo } from "../client/info.mjs";
+import { byId } from "./panel.mjs";
 import { Renewals } from "./renewals.mjs";
 import { snippetFor } from "./snippet.mjs";
 import { askForToken } from "./token-form.mjs";
@@ -25,6 +27,7 @@ export function startPage(transport) {
   const showInfo = (info) => {
     const version = document.getElementById("version");
     if (version !== null) version.textContent = `h3cast ${info.version}`;
+    showCommand(commandFor(info.chrome, `${transport}.html`));
     const feed = chosenFeed(info, wanted);
     if (feed === "") return;
     const isDefault = feed === "default";
@@ -36,6 +39,14 @@ export function startPage(transport) {
   const viewer = new Viewer(env, {
     ...view.events,
     onInfo: showInfo,
+    onOpen: (path) => {
+      view.events.onOpen(path);
+      byId("carried", HTMLElement).textContent = carriedBy(path);
+    },
+    onPath: (path) => {
+      view.events.onPath(path);
+      byId("carried", HTMLElement).textContent = carriedBy(path);
+    },
     onChunk: (chunk) => {
       renewals.reset();
       view.events.onChunk(chunk);
@@ -77,6 +88,12 @@ export function startPage(transport) {
       if (chosenFeed(info, wanted) === "") view.panel.showError(noFeeds());
     }, (error) => view.panel.showError(error));
   }
+}
+
+/** @param {string} command that starts Chrome with this page over HTTP/3, or "" */
+function showCommand(command) {
+  byId("chrome-command", HTMLElement).textContent = command;
+  byId("chrome", HTMLElement).hidden = command === "";
 }
 
 /**
