@@ -89,4 +89,13 @@ install_cargo_hack() {
   cargo hack --version 2>/dev/null || cargo install --locked --quiet cargo-hack
 }
 
-export -f install_cargo_hack as_root have install_debian install_node install_python
+# Builds and judges the Debian package.
+install_deb_tools() {
+  cargo deb --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deb
+  have lintian || {
+    as_root apt-get update -qq
+    as_root apt-get install -y -qq --no-install-recommends lintian >"$TARGET/lintian.log"
+  }
+}
+
+export -f install_deb_tools install_cargo_hack as_root have install_debian install_node install_python
