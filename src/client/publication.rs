@@ -168,11 +168,7 @@ impl Publication {
                 Err(error) if error.is_final() && !self.renews(&error) => return Err(error),
                 Err(error) => error,
             };
-            let asked = match &error {
-                PublishError::Answered { retry_after, .. } => *retry_after,
-                _ => None,
-            };
-            let Some(pause) = self.retry.failed(Instant::now(), retry::random(), asked) else {
+            let Some(pause) = error.pause(&mut self.retry) else {
                 return Err(PublishError::GaveUp { after: self.retry_for.unwrap_or_default(), last: Box::new(error) });
             };
             tell(PublishEvent::Lost { error, pause });
@@ -200,9 +196,12 @@ impl Publication {
         if let Some(token) = &self.token_from {
             self.token = Some(token.header().await?);
         }
-        let (deadline, uri) = (self.retry.deadline(), self.uri.clone());
+        let (deadline, uri, again) = (self.retry.deadline(), self.uri.clone(), self.retry.is_failing());
         let opening = async {
-            let connection = Connection::open(&self.uri, &self.trust).await?;
+            let connection = match again {
+                true => Connection::open_again(&self.uri, &self.trust).await?,
+                false => Connection::open(&self.uri, &self.trust).await?,
+            };
             // Reports at once if publishing is not allowed, and how much of what was sent before has been published.
             self.ask(&connection, tell).await?;
             Ok::<_, PublishError>(connection)

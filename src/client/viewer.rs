@@ -185,7 +185,8 @@ impl Viewer {
                 Phase::Ready(connection) => {
                     let uri = self.uri.behind(&self.place);
                     let (trust, token) = (self.trust.clone(), self.token.clone());
-                    let opening = stream::open(connection.take(), uri.clone(), trust, token, self.transport);
+                    let again = self.retry.is_failing();
+                    let opening = stream::open(connection.take(), uri.clone(), trust, token, self.transport, again);
                     let deadline = self.retry.deadline();
                     self.state = Phase::Opening(Box::pin(async move { retry::by(deadline, &uri, opening).await }));
                 }
@@ -276,16 +277,12 @@ impl Viewer {
             }
             self.refused = Some(self.transport);
         }
-        let asked = match &error {
-            ViewError::Answered { retry_after, .. } => *retry_after,
-            _ => None,
-        };
         // A connection that was not established says nothing about its transport.
         let unreached = matches!(&error, ViewError::Client(error) if error.is_unreached());
         if !unreached && !error.is_about_token() && self.refused != Some(other) {
             self.transport = other;
         }
-        let Some(pause) = self.retry.failed(Instant::now(), retry::random(), asked) else {
+        let Some(pause) = error.pause(&mut self.retry) else {
             self.end();
             return Err(ViewError::GaveUp { after: self.retry_for.unwrap_or_default(), last: Box::new(error) });
         };

@@ -5,7 +5,7 @@ use std::io;
 
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::{Getting, output::PartFile, plain::length, resume};
 use crate::{
@@ -169,16 +169,19 @@ pub(super) async fn run(getting: &Getting, uri: &Uri, part: &mut PartFile) -> Re
             Err(Interruption::Remote(error)) if error.is_final() => return Err(resume::failure(error)),
             Err(Interruption::Remote(error)) => error,
         };
-        let asked = match &error {
-            ViewError::Answered { retry_after, .. } => *retry_after,
-            _ => None,
-        };
-        let Some(pause) = retry.failed(Instant::now(), retry::random(), asked) else {
+        let Some(pause) = error.pause(&mut retry) else {
             let after = getting.retry_for.unwrap_or_default();
             return Err(resume::failure(ViewError::GaveUp { after, last: Box::new(error) }));
         };
         getting.progress.complain(&resume::lost_in_words(&error, pause, None));
         sleep(pause).await;
+    }
+}
+
+async fn open(getting: &Getting, uri: &Uri, again: bool) -> Result<Connection, ClientError> {
+    match again {
+        true => Connection::open_again(uri, &getting.trust).await,
+        false => Connection::open(uri, &getting.trust).await,
     }
 }
 
@@ -192,7 +195,7 @@ async fn attempt(
 ) -> Result<Done, Interruption> {
     let silent = || Interruption::from(ViewError::Silent);
     let opening = async {
-        let connection = timeout(SILENCE, Connection::open(uri, &getting.trust)).await.map_err(|_| silent())??;
+        let connection = timeout(SILENCE, open(getting, uri, retry.is_failing())).await.map_err(|_| silent())??;
         getting.log.say(format_args!("* connected to {} over HTTP/3", connection.remote_address()));
         let asked = ask(getting, &connection, uri, sidecar.as_ref(), part.len());
         let response = timeout(SILENCE, asked).await.map_err(|_| silent())??;

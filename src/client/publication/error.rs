@@ -4,7 +4,10 @@ use std::{io, time::Duration};
 
 use http::StatusCode;
 
-use crate::client::{ClientError, NoToken, retry};
+use crate::client::{
+    ClientError, NoToken,
+    retry::{self, Retry},
+};
 
 /// Why something cannot be published, or was interrupted.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +69,16 @@ pub enum AnswerError {
 }
 
 impl PublishError {
+    /// How long to wait before the next attempt, or `None` when there is no time for another one.
+    pub(super) fn pause(&self, retry: &mut Retry) -> Option<Duration> {
+        let (asked, unanswered) = match self {
+            Self::Answered { retry_after, .. } => (*retry_after, false),
+            Self::Client(error) => (None, error.is_unanswered()),
+            _ => (None, false),
+        };
+        retry.pause(asked, unanswered)
+    }
+
     /// Whether another token may help.
     pub(super) fn is_about_token(&self) -> bool {
         match self {

@@ -6,7 +6,10 @@ use http::{HeaderMap, StatusCode};
 
 use super::SILENCE;
 use crate::{
-    client::{ClientError, NoToken, retry},
+    client::{
+        ClientError, NoToken,
+        retry::{self, Retry},
+    },
     format::frames::FrameError,
     webtransport::{SessionError, StreamError},
 };
@@ -82,6 +85,16 @@ impl ViewError {
             Self::NoFeed | Self::OtherResource { .. } | Self::Frames(_) | Self::GaveUp { .. } | Self::Token(_) => true,
             Self::Session(_) | Self::Stream(_) | Self::Silent | Self::Short | Self::Expired => false,
         }
+    }
+
+    /// How long to wait before the next attempt, or `None` when there is no time for another one.
+    pub(crate) fn pause(&self, retry: &mut Retry) -> Option<Duration> {
+        let (asked, unanswered) = match self {
+            Self::Answered { retry_after, .. } => (*retry_after, false),
+            Self::Client(error) => (None, error.is_unanswered()),
+            _ => (None, false),
+        };
+        retry.pause(asked, unanswered)
     }
 
     /// Whether another token may help.

@@ -41,7 +41,14 @@ impl FeedStream {
                 },
             })
         };
-        let piece = timeout_at(self.heard + SILENCE, piece).await.unwrap_or(Err(ViewError::Silent));
+        let attended = async {
+            tokio::select! {
+                biased;
+                piece = piece => piece,
+                never = self.connection.attend() => match never {},
+            }
+        };
+        let piece = timeout_at(self.heard + SILENCE, attended).await.unwrap_or(Err(ViewError::Silent));
         self.heard = Instant::now();
         piece
     }
@@ -62,13 +69,14 @@ fn headers(authorization: &Option<HeaderValue>) -> HeaderMap {
     authorization.iter().map(|value| (header::AUTHORIZATION, value.clone())).collect()
 }
 
-/// Opens a feed, on a new connection unless one is given.
+/// Opens a feed, on a new connection unless one is given. `again`: after a failure.
 pub(super) async fn open(
     connection: Option<Box<Connection>>,
     uri: Uri,
     trust: Trust,
     token: Option<Token>,
     transport: Transport,
+    again: bool,
 ) -> Result<FeedStream, ViewError> {
     let opened = async {
         let authorization = match token {
@@ -77,6 +85,7 @@ pub(super) async fn open(
         };
         let connection = match connection {
             Some(connection) => *connection,
+            None if again => Connection::open_again(&uri, &trust).await?,
             None => Connection::open(&uri, &trust).await?,
         };
         let carrier = match transport {

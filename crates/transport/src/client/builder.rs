@@ -18,6 +18,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest field section accepted from a server, in bytes.
 const MAX_FIELD_SECTION: u64 = 64 * 1024;
 
+/// The round trip that an eager client assumes before it has seen one.
+const EAGER_RTT: Duration = Duration::from_millis(60);
+
 type Tls = Box<dyn FnOnce(&mut rustls::ClientConfig) + Send>;
 
 /// Settings of a [`Connector`]. Nothing happens before [`build`](Self::build).
@@ -70,7 +73,11 @@ impl Default for ConnectorBuilder {
             tls: Vec::new(),
             transport: transport(Some(KEEP_ALIVE)),
             local: Vec::new(),
-            settings: Settings { connect_timeout: CONNECT_TIMEOUT, max_field_section_size: MAX_FIELD_SECTION },
+            settings: Settings {
+                connect_timeout: CONNECT_TIMEOUT,
+                max_field_section_size: MAX_FIELD_SECTION,
+                eager: false,
+            },
         }
     }
 }
@@ -135,6 +142,14 @@ impl ConnectorBuilder {
     #[must_use]
     pub fn max_field_section_size(mut self, bytes: u64) -> Self {
         self.settings.max_field_section_size = bytes;
+        self
+    }
+
+    /// For a server that may start at any moment.
+    pub(super) fn eager(mut self) -> Self {
+        // The first packet is sent again after three times that.
+        self.transport.initial_rtt(EAGER_RTT);
+        self.settings.eager = true;
         self
     }
 

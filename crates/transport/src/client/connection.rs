@@ -1,6 +1,7 @@
 //! A connection, and what can be asked for on it.
 
 use std::{
+    convert::Infallible,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -23,6 +24,8 @@ use crate::{
 
 /// How long closing waits for the server.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// How often a server that is attended is looked at. One that answers is asked every other time.
+const ATTEND: Duration = Duration::from_millis(400);
 /// Sessions at once on one connection.
 pub(super) const MAX_SESSIONS: usize = 256;
 
@@ -77,6 +80,20 @@ impl Connection {
         Connector::new(trust)?.open(uri).await
     }
 
+    /// As [`open`](Self::open), of a server that was lost or is not there yet: it is reached within a second of its
+    /// start, since attempts begin again as long as it sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when dropped, no connection stays.
+    pub async fn open_again(uri: &Uri, trust: &Trust) -> Result<Self, ClientError> {
+        Connector::builder().trust(trust.clone()).eager().build()?.open(uri).await
+    }
+
     /// Speaks HTTP/3 on a connection whose sockets are those of `connector`.
     pub(super) async fn over(conn: quic::Connection, host: &str, connector: &Connector) -> Result<Self, ClientError> {
         let max_field_section_size = connector.settings().max_field_section_size;
@@ -125,6 +142,25 @@ impl Connection {
         // A server that does not answer must not hold us.
         let _ = tokio::time::timeout(CLOSE_WAIT, told).await;
         let _ = tokio::time::timeout(CLOSE_WAIT, self.shared.conn.close_and_send(code::H3_NO_ERROR, b"")).await;
+    }
+
+    /// Has a server that is silent show that it is there, about once a second, and never completes: select it against
+    /// what is read. A server that was restarted answers with a reset, by which the connection is lost at once; without
+    /// this, that is noticed with the next packet that this side sends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn attend(&self) -> Infallible {
+        let mut received = self.shared.conn.path().received_packets;
+        loop {
+            tokio::time::sleep(ATTEND).await;
+            let now = self.shared.conn.path().received_packets;
+            if now == received {
+                self.shared.conn.keep_alive();
+            }
+            received = now;
+        }
     }
 
     /// The server's address.

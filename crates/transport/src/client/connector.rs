@@ -42,6 +42,8 @@ pub(super) struct Settings {
     pub(super) connect_timeout: Duration,
     /// In bytes.
     pub(super) max_field_section_size: u64,
+    /// Whether attempts to connect begin again while the server sends nothing.
+    pub(super) eager: bool,
 }
 
 /// What connections of one client share: whom they trust, their sockets, and the tickets that

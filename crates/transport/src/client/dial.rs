@@ -16,6 +16,10 @@ const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one address is tried before the next one is tried too (RFC 8305 §5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
+/// How long an eager client waits for a sign of the server before it tries again, since the engine repeats its first
+/// packets ever more seldom. The first attempt stays, for servers that are far away.
+const AGAIN: Duration = Duration::from_secs(1);
+
 async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ClientError> {
     let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     if name == "localhost" || name.ends_with(".localhost") {
@@ -41,7 +45,10 @@ pub(super) async fn connect_any(host: &str, port: u16, connector: &Connector) ->
         .zip(0_u32..)
         .map(|(address, number)| async move {
             tokio::time::sleep(ATTEMPT_DELAY * number).await;
-            connect_one(*address, host, connector).await
+            match connector.settings().eager {
+                true => connect_eagerly(*address, host, connector).await,
+                false => connect_one(*address, host, connector).await,
+            }
         })
         .collect();
     let mut reason: Option<Attempt> = None;
@@ -110,7 +117,35 @@ impl From<ConnectError> for Attempt {
 }
 
 async fn connect_one(address: SocketAddr, host: &str, connector: &Connector) -> Result<quic::Connection, Attempt> {
-    let source: ConnectionError = match connector.begin(address, host)?.await {
+    completed(connector.begin(address, host)?, address, connector).await
+}
+
+/// Tries an address, and again as long as nothing comes from it.
+async fn connect_eagerly(address: SocketAddr, host: &str, connector: &Connector) -> Result<quic::Connection, Attempt> {
+    let mut first = connector.begin(address, host)?;
+    let later = async {
+        tokio::time::sleep(AGAIN).await;
+        loop {
+            let mut next = connector.begin(address, host)?;
+            if tokio::time::timeout(AGAIN, next.heard()).await.is_ok() {
+                return Ok::<_, Attempt>(next);
+            }
+        }
+    };
+    let connecting = tokio::select! {
+        biased;
+        () = first.heard() => first,
+        later = later => later?,
+    };
+    completed(connecting, address, connector).await
+}
+
+async fn completed(
+    connecting: quic::client::Connecting,
+    address: SocketAddr,
+    connector: &Connector,
+) -> Result<quic::Connection, Attempt> {
+    let source: ConnectionError = match connecting.await {
         Ok(conn) => return Ok(conn),
         Err(error) => error,
     };
@@ -136,5 +171,33 @@ mod tests {
             let found = addresses(host, 4433).await.unwrap();
             assert!(found.len() == 2 && found.iter().all(|address| address.ip().is_loopback()), "{host}: {found:?}");
         }
+    }
+
+    /// Whenever a server starts, a packet for it leaves within half a second.
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_is_asked_again_and_again() {
+        // TCP is there, so that an attempt takes as long as it may.
+        let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        let udp = tokio::net::UdpSocket::bind(("127.0.0.1", port)).await.unwrap();
+        let began = tokio::time::Instant::now();
+        let connector = Connector::builder().eager().build().unwrap();
+        let mut connecting = std::pin::pin!(connect_any("127.0.0.1", port, &connector));
+        let (mut at, mut longest, mut packet) = (began, Duration::ZERO, [0; 1500]);
+        loop {
+            tokio::select! {
+                got = udp.recv(&mut packet) => {
+                    got.unwrap();
+                    longest = longest.max(at.elapsed());
+                    at = tokio::time::Instant::now();
+                }
+                connected = &mut connecting => {
+                    assert!(matches!(connected, Err(ClientError::Unreachable { .. })));
+                    break;
+                }
+            }
+        }
+        assert_eq!(began.elapsed().as_secs(), 10);
+        assert!(longest > Duration::ZERO && longest <= Duration::from_millis(500), "{longest:?}");
     }
 }

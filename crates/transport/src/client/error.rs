@@ -252,6 +252,12 @@ impl ClientError {
         )
     }
 
+    /// Whether the server has sent nothing at all: it may be about to start.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
     /// Whether the server has certainly not processed the request, so that any request can be sent again,
     /// also one that must not take effect twice: there was no connection, or the server refused it with
     /// GOAWAY or H3_REQUEST_REJECTED ([RFC 9114 §4.1.1](https://www.rfc-editor.org/rfc/rfc9114#section-4.1.1)).

@@ -18,6 +18,12 @@ const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 /// attempt takes time too.
 const LAST_ATTEMPT: Duration = Duration::from_secs(1);
 
+/// How long a server that sends nothing is tried with short pauses: one that is restarted is found at once, and one that
+/// is away for long is not asked for ever.
+const SOON: Duration = Duration::from_secs(60);
+/// The longest of these pauses.
+const SOON_PAUSE: Duration = Duration::from_millis(300);
+
 /// Pauses that grow exponentially, with full jitter, so that clients that lost the same server do
 /// not come back at the same moment.
 #[derive(Debug, Clone, Default)]
@@ -67,20 +73,49 @@ impl Retry {
         self.since?.checked_add(self.limit?)
     }
 
+    /// Whether the last attempt has failed.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.since.is_some()
+    }
+
     /// It failed: how long to wait before the next attempt, or `None` when there is no time for another one.
     /// `asked` is what the server asked to wait.
     pub fn failed(&mut self, now: Instant, random: u64, asked: Option<Duration>) -> Option<Duration> {
+        self.left(now).map(|left| {
+            let pause = self.backoff.pause(random).max(asked.unwrap_or_default().min(LONGEST_ASKED));
+            // There is a last attempt shortly before the time is over, not long before.
+            pause.min(left)
+        })
+    }
+
+    /// It failed since the server sent nothing at all: as [`failed`](Self::failed), but the pauses are short for a
+    /// minute.
+    pub fn unanswered(&mut self, now: Instant, random: u64) -> Option<Duration> {
+        if now.saturating_duration_since(self.since.unwrap_or(now)) >= SOON {
+            return self.failed(now, random, None);
+        }
+        self.left(now).map(|left| SOON_PAUSE.mul_f64(random as f64 / u64::MAX as f64).min(left))
+    }
+
+    /// As [`failed`](Self::failed) now, or as [`unanswered`](Self::unanswered).
+    pub fn pause(&mut self, asked: Option<Duration>, unanswered: bool) -> Option<Duration> {
+        match unanswered {
+            true => self.unanswered(Instant::now(), random()),
+            false => self.failed(Instant::now(), random(), asked),
+        }
+    }
+
+    /// How much of the time is left for pauses.
+    fn left(&mut self, now: Instant) -> Option<Duration> {
         let tried = now.saturating_duration_since(*self.since.get_or_insert(now));
-        let left = match self.limit {
+        match self.limit {
             Some(limit) => {
                 let last = LAST_ATTEMPT.min(limit / 4);
-                limit.checked_sub(tried)?.checked_sub(last).filter(|left| !left.is_zero())?
+                limit.checked_sub(tried)?.checked_sub(last).filter(|left| !left.is_zero())
             }
-            None => Duration::MAX,
-        };
-        let pause = self.backoff.pause(random).max(asked.unwrap_or_default().min(LONGEST_ASKED));
-        // There is a last attempt shortly before the time is over, not long before.
-        Some(pause.min(left))
+            None => Some(Duration::MAX),
+        }
     }
 }
 
@@ -178,6 +213,25 @@ mod tests {
         for_ever.failed(start, 0, None);
         assert!(for_ever.failed(start + Duration::from_secs(1 << 32), 0, None).is_some());
         assert_eq!(for_ever.failed(start, 0, Some(Duration::MAX)), Some(LONGEST_ASKED));
+    }
+
+    #[test]
+    fn a_server_that_sends_nothing_is_asked_often_at_first() {
+        let start = Instant::now();
+        let mut retry = Retry::new(None);
+        assert!(!retry.is_failing());
+        for seconds in 0..60 {
+            assert_eq!(retry.unanswered(start + Duration::from_secs(seconds), u64::MAX), Some(SOON_PAUSE));
+        }
+        assert!(retry.is_failing());
+        assert_eq!(retry.unanswered(start + SOON, u64::MAX), Some(FIRST));
+        assert_eq!(retry.unanswered(start + SOON, u64::MAX), Some(FIRST * 2));
+        retry.works();
+        assert_eq!(retry.unanswered(start + SOON, u64::MAX), Some(SOON_PAUSE));
+        let mut limited = Retry::new(Some(Duration::from_secs(1)));
+        limited.unanswered(start, 0);
+        assert_eq!(limited.unanswered(start + Duration::from_millis(700), u64::MAX), Some(Duration::from_millis(50)));
+        assert_eq!(limited.unanswered(start + Duration::from_millis(750), 0), None);
     }
 
     #[test]

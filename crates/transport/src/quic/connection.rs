@@ -168,12 +168,6 @@ pub(crate) fn linger(rtt: Duration) -> Duration {
 }
 
 impl Connection {
-    #[inline]
-    pub(super) fn new(engine: quinn::Connection, bound: Option<SocketAddr>) -> Self {
-        let remote = engine.remote_address();
-        Self::with_window(engine, bound, remote, 0)
-    }
-
     /// One that can be [kept alive](Self::keep_alive): `window` is its receive window. It began at `first_remote`.
     #[inline]
     pub(super) fn with_window(
