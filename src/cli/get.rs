@@ -2,6 +2,7 @@
 
 mod download;
 mod feed;
+mod lines;
 mod mark;
 mod output;
 mod owner;
@@ -11,7 +12,8 @@ mod resume;
 
 use std::{path::PathBuf, pin::pin, time::Duration};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use http::Uri;
 
 use super::{
     Failure,
@@ -27,9 +29,18 @@ use progress::Progress;
 
 #[derive(Debug, Args)]
 pub(super) struct GetArgs {
-    /// The feed to read. With `format=` in it, that format is printed as it comes.
-    #[arg(default_value_t = format!("https://localhost:{DEFAULT_PORT}/stream"))]
-    url: String,
+    /// The feeds to read. With several, each line begins with the name of its feed.
+    #[arg(value_name = "URL", default_values_t = [format!("https://localhost:{DEFAULT_PORT}/stream")])]
+    urls: Vec<String>,
+    /// Begin with the last N chunks instead of the newest.
+    #[arg(long, value_name = "N")]
+    last: Option<u64>,
+    /// Print the feed in this format, as it comes, instead of its bytes.
+    #[arg(long, value_enum, value_name = "FORMAT", conflicts_with_all = ["timestamps", "resume"])]
+    format: Option<Format>,
+    /// Begin each line with the time at which it was published, in UTC.
+    #[arg(short, long)]
+    timestamps: bool,
     /// Read it over a WebTransport session instead of a GET response.
     #[arg(long)]
     webtransport: bool,
@@ -59,6 +70,57 @@ pub(super) struct GetArgs {
     verbose: bool,
 }
 
+/// The formats of a feed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// The bytes alone.
+    Raw,
+    /// Server-sent events, with cursors and gaps.
+    Sse,
+    /// Binary, with times, cursors and gaps.
+    Frames,
+}
+
+impl Format {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Sse => "sse",
+            Self::Frames => "frames",
+        }
+    }
+}
+
+impl GetArgs {
+    /// The feeds to read, with what the other arguments say of each.
+    fn uris(&self) -> Result<Vec<Uri>, Failure> {
+        let uri = |text: &String| {
+            let mut uri = remote::url(text)?;
+            if let Some(last) = self.last {
+                uri = with(uri, "--last", "from", &format!("-{last}"))?;
+            }
+            if let Some(format) = self.format {
+                uri = with(uri, "--format", "format", format.name())?;
+            }
+            Ok(uri)
+        };
+        self.urls.iter().map(uri).collect()
+    }
+}
+
+/// The URI with one more pair in its query, for a flag.
+fn with(uri: Uri, flag: &str, name: &str, value: &str) -> Result<Uri, Failure> {
+    let query = uri.query().unwrap_or_default();
+    if query.split('&').any(|pair| pair.split('=').next() == Some(name)) {
+        return Err(Failure::usage(anyhow::anyhow!("{flag} and `{name}=` in the URL say the same: leave one out")));
+    }
+    let query = if query.is_empty() { format!("{name}={value}") } else { format!("{query}&{name}={value}") };
+    let mut parts = uri.into_parts();
+    let path = parts.path_and_query.as_ref().map_or("/", |path| path.path());
+    parts.path_and_query = Some(format!("{path}?{query}").parse().map_err(Failure::usage)?);
+    Uri::from_parts(parts).map_err(Failure::usage)
+}
+
 /// What every way of getting needs.
 struct Getting {
     trust: Trust,
@@ -75,14 +137,28 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
         let traces = super::qlog::start(folder).await?;
         h3cast_transport::program::qlog::trace_clients(move |connection| traces.of(connection));
     }
-    let uri = remote::url(&args.url)?;
-    if args.resume {
-        resume::check(&uri)?;
+    let uris = args.uris()?;
+    let lines = (args.timestamps || uris.len() > 1).then_some(lines::Lines {
+        timestamps: args.timestamps,
+        webtransport: args.webtransport,
+        resume: args.resume,
+    });
+    if lines.is_some() && args.format.is_some() {
+        return Err(Failure::usage(anyhow::anyhow!("--format takes one feed: several are printed line by line")));
+    }
+    if args.resume || lines.is_some() {
+        let what = if args.resume { "--resume: " } else { "" };
+        uris.iter().try_for_each(|uri| resume::check(uri, what))?;
     }
     // Before there is an output, which nobody would tidy up.
     let trust = args.trust.trust()?;
     let token = args.token.token(None)?;
     let file = args.output.as_deref().filter(|file| file.as_os_str() != "-");
+    if lines.is_some() && file.is_some_and(|file| !file.exists() || file.is_file()) {
+        let text = "--output FILE takes one feed, without --timestamps: redirect standard output instead (> FILE)";
+        return Err(Failure::usage(anyhow::anyhow!(text)));
+    }
+    let uri = &uris[0];
     let mut output = Output::open(file, args.resume, &uri.to_string())?;
     let progress = Progress::new(file.is_some(), args.verbose || args.no_progress);
     let (bar, part) = (progress.clone(), output.part());
@@ -96,9 +172,13 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
     };
     let getting =
         Getting { trust, token, log: Log::new(args.verbose), progress: progress.clone(), retry_for: args.retry_for };
-    let got = match args.resume {
-        true => resume::run(&getting, &uri, args.webtransport, &mut output, &mut interrupted).await,
-        false => plain::run(&getting, &uri, args.webtransport, &mut output, &mut interrupted).await,
+    let got = match (lines, args.resume) {
+        (Some(lines), _) => tokio::select! {
+            got = lines::run(&getting, &uris, &lines, &mut output) => got,
+            interrupted = &mut interrupted => Err(interrupted),
+        },
+        (None, true) => resume::run(&getting, uri, args.webtransport, &mut output, &mut interrupted).await,
+        (None, false) => plain::run(&getting, uri, args.webtransport, &mut output, &mut interrupted).await,
     };
     progress.clear();
     match got {

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod downloads;
+mod lines;
 mod losses;
 mod parts;
 #[path = "../common/program.rs"]

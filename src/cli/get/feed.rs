@@ -15,6 +15,9 @@ use crate::{
 /// How long the end of a feed waits for what the server says of it.
 const HINT_WAIT: Duration = Duration::from_secs(3);
 
+/// What is told when a feed pauses.
+pub(super) const STALLED: &str = "the server cannot reach what stores the feed: waiting";
+
 /// Writes a feed to the output.
 pub(super) struct FeedOutput<'a> {
     getting: &'a Getting,
@@ -87,7 +90,7 @@ impl<'a> FeedOutput<'a> {
                 progress.advance(bytes.len());
             }
             Event::Gap(gap) => progress.complain(&in_words(&gap)),
-            Event::Stalled(true) => progress.complain("the server cannot reach what stores the feed: waiting"),
+            Event::Stalled(true) => progress.complain(STALLED),
             Event::Stalled(false) => progress.complain("the feed continues"),
             Event::End(End::Failed(error)) => return Err(Failure::running(self.failed(&error))),
             Event::End(_) => return Ok(Next::Ended),
@@ -113,7 +116,7 @@ impl<'a> FeedOutput<'a> {
     }
 }
 
-fn in_words(gap: &Gap) -> String {
+pub(super) fn in_words(gap: &Gap) -> String {
     match (gap.restarted, gap.missing) {
         (true, 0) => "the feed was restarted: chunks may be missing in between".into(),
         (true, missing) => format!("the feed was restarted, and its first {} are gone", chunks(missing)),
@@ -129,7 +132,7 @@ fn chunks(number: u64) -> String {
 }
 
 /// What the whole output lacks.
-fn lack(missing: u64, restarts: u64) -> Option<String> {
+pub(super) fn lack(missing: u64, restarts: u64) -> Option<String> {
     match (missing, restarts) {
         (0, 0) => None,
         (missing, 0) => Some(format!("{} missing", chunks(missing))),

@@ -1,5 +1,7 @@
 //! `h3cast get --resume`: to the end, through losses.
 
+use std::time::Duration;
+
 use http::Uri;
 
 use super::{
@@ -14,9 +16,9 @@ use crate::{
     },
 };
 
-/// Whether the feed at this URL can be resumed.
-pub(super) fn check(uri: &Uri) -> Result<(), Failure> {
-    let wrong = |error| Failure::usage(anyhow::anyhow!("--resume: {error}"));
+/// Whether the feed at this URL can be read chunk by chunk, and so resumed. `what`: what asks for it.
+pub(super) fn check(uri: &Uri, what: &str) -> Result<(), Failure> {
+    let wrong = |error| Failure::usage(anyhow::anyhow!("{what}{error}"));
     Viewer::new(uri, Trust::System).map(drop).map_err(wrong)
 }
 
@@ -59,7 +61,7 @@ pub(super) async fn run(
     got
 }
 
-fn viewer(
+pub(super) fn viewer(
     getting: &Getting,
     uri: &Uri,
     webtransport: bool,
@@ -77,24 +79,9 @@ fn viewer(
 }
 
 async fn copy(getting: &Getting, viewer: &mut Viewer, sink: &mut FeedOutput<'_>) -> Result<(), Failure> {
-    let Getting { log, progress, .. } = getting;
-    let mut lost = false;
+    let mut told = Told::new(getting, None);
     while let Some(event) = viewer.next().await.map_err(failure)? {
-        match &event {
-            Event::Opened { transport, behind } => {
-                let place = behind.map(|cursor| format!(", after {cursor}")).unwrap_or_default();
-                log.say(format_args!("* reading over {transport}{place}"));
-                if std::mem::take(&mut lost) {
-                    let from = behind.map_or_else(|| "from the beginning".into(), |cursor| format!("after {cursor}"));
-                    progress.complain(&format!("reconnected over {transport}: continuing {from}"));
-                }
-            }
-            Event::Lost { error, pause, transport } => {
-                lost = true;
-                progress.complain(&lost_in_words(error, *pause, Some(*transport)));
-            }
-            _ => {}
-        }
+        told.take(&event);
         match sink.take(event)? {
             Next::More => {}
             Next::Ended => break,
@@ -104,7 +91,57 @@ async fn copy(getting: &Getting, viewer: &mut Viewer, sink: &mut FeedOutput<'_>)
     sink.finish(viewer.missing(), viewer.restarts())
 }
 
-pub(super) fn lost_in_words(error: &ViewError, pause: std::time::Duration, next: Option<Transport>) -> String {
+/// What was told of losses.
+pub(super) struct Told<'a> {
+    getting: &'a Getting,
+    /// What stands before each message.
+    prefix: String,
+    lost: bool,
+    /// The loss that was told last.
+    last: String,
+}
+
+impl<'a> Told<'a> {
+    /// `name`: of which of several feeds.
+    pub(super) fn new(getting: &'a Getting, name: Option<&str>) -> Self {
+        let prefix = name.map(|name| format!("{name}: ")).unwrap_or_default();
+        Self { getting, prefix, lost: false, last: String::new() }
+    }
+
+    /// Tells of a loss, and of its end.
+    pub(super) fn take(&mut self, event: &Event) {
+        let (Getting { log, progress, .. }, prefix) = (self.getting, &self.prefix);
+        match event {
+            Event::Opened { transport, behind } => {
+                let place = behind.map(|cursor| format!(", after {cursor}")).unwrap_or_default();
+                log.say(format_args!("* {prefix}reading over {transport}{place}"));
+                if std::mem::take(&mut self.lost) {
+                    self.last.clear();
+                    let from = behind.map_or_else(|| "from the beginning".into(), |cursor| format!("after {cursor}"));
+                    progress.complain(&format!("{prefix}reconnected over {transport}: continuing {from}"));
+                }
+            }
+            Event::Lost { error, pause, transport } => {
+                self.lost = true;
+                let words = format!("{prefix}{}", lost_in_words(error, *pause, Some(*transport)));
+                // A server that is away is told once, however often it is tried.
+                let what = format!("{error}, {transport}");
+                match std::mem::replace(&mut self.last, what.clone()) == what {
+                    true => log.say(format_args!("* {words}")),
+                    false => progress.complain(&words),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells of something else.
+    pub(super) fn complain(&self, text: &str) {
+        self.getting.progress.complain(&format!("{}{text}", self.prefix));
+    }
+}
+
+pub(super) fn lost_in_words(error: &ViewError, pause: Duration, next: Option<Transport>) -> String {
     let by = next.map(|transport| format!(" over {transport}")).unwrap_or_default();
     format!("{error}; trying again{by} in {:.1} s", pause.as_secs_f64())
 }

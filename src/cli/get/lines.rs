@@ -1,0 +1,276 @@
+//! Lines with what is known of them in front: when they came, and of which feed they are when there are several.
+
+use std::{
+    fmt::Write as _,
+    io::IsTerminal,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use http::Uri;
+use time::{UtcDateTime, format_description::BorrowedFormatItem, macros::format_description};
+
+use super::{Getting, Output, feed, resume};
+use crate::{
+    cli::Failure,
+    client::viewer::{Event, ViewError},
+    feed::End,
+};
+
+/// A line that is longer is cut, so that one without an end is not kept for ever, in bytes.
+const LONGEST: usize = 64 << 10;
+/// Times are in UTC, as in the server's log.
+const TIME: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z ");
+/// The colours of feeds, in turn (SGR).
+const COLOURS: [u8; 10] = [36, 33, 32, 35, 34, 96, 93, 92, 95, 94];
+
+/// What the arguments say of lines.
+pub(super) struct Lines {
+    pub(super) timestamps: bool,
+    pub(super) webtransport: bool,
+    pub(super) resume: bool,
+}
+
+/// Writes the lines of all these feeds, each as soon as it is whole, until every one has ended.
+pub(super) async fn run(getting: &Getting, uris: &[Uri], args: &Lines, output: &mut Output) -> Result<(), Failure> {
+    let names = names(uris);
+    let labels = match uris.len() {
+        1 => vec![String::new()],
+        _ => labels(&names, is_coloured()),
+    };
+    let output = Mutex::new(output);
+    let mut feeds: FuturesUnordered<_> = (uris.iter().zip(&labels).zip(&names))
+        .map(|((uri, label), name)| {
+            let sink = Sink { label, timestamps: args.timestamps, begun: Vec::new(), at: 0, output: &output };
+            async move { (name, one(getting, uri, args, sink, (uris.len() > 1).then_some(name)).await) }
+        })
+        .collect();
+    let mut failed = Vec::new();
+    while let Some((name, done)) = feeds.next().await {
+        match done {
+            Ok(feed::Next::Unread) => return Ok(()),
+            Ok(_) => {}
+            Err(failure) if uris.len() == 1 => return Err(failure),
+            Err(failure) => {
+                getting.progress.complain(&format!("{name}: {}", failure.in_words()));
+                failed.push((name.as_str(), failure.code));
+            }
+        }
+    }
+    let Some(code) = failed.iter().map(|(_, code)| *code).max() else { return Ok(()) };
+    let of = uris.len();
+    let names = failed.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    Err(Failure { code, error: anyhow::anyhow!("{} of {of} feeds failed: {names}", failed.len()) })
+}
+
+/// Reads one feed to its end.
+async fn one(
+    getting: &Getting,
+    uri: &Uri,
+    args: &Lines,
+    mut sink: Sink<'_, '_>,
+    name: Option<&String>,
+) -> Result<feed::Next, Failure> {
+    let mut viewer = resume::viewer(getting, uri, args.webtransport, None)?;
+    if !args.resume {
+        viewer = viewer.retry_for(Duration::ZERO);
+    }
+    let mut told = resume::Told::new(getting, name.map(String::as_str));
+    let got = loop {
+        let event = match viewer.next().await {
+            Ok(Some(event)) => event,
+            Ok(None) => break Ok(feed::Next::Ended),
+            Err(ViewError::GaveUp { last, .. }) if !args.resume => break Err(resume::failure(*last)),
+            Err(error) => break Err(resume::failure(error)),
+        };
+        told.take(&event);
+        let written = match event {
+            Event::Chunk { micros, bytes, .. } => sink.push(micros, &bytes),
+            Event::End(End::Failed(error)) => {
+                break sink.finish().and(Err(Failure::running(anyhow::anyhow!("the feed failed: {error}"))));
+            }
+            Event::End(_) => break sink.finish().and_then(|_| whole(&viewer)),
+            Event::Gap(gap) => {
+                told.complain(&feed::in_words(&gap));
+                continue;
+            }
+            Event::Stalled(true) => {
+                told.complain(feed::STALLED);
+                continue;
+            }
+            _ => continue,
+        };
+        match written {
+            Ok(true) => {}
+            Ok(false) => break Ok(feed::Next::Unread),
+            Err(failure) => break Err(failure),
+        }
+    };
+    // What has come of a line before a failure is part of what has come.
+    let got = match got {
+        Err(failure) => sink.finish().and(Err(failure)),
+        got => got,
+    };
+    viewer.close().await;
+    got
+}
+
+fn whole(viewer: &crate::client::Viewer) -> Result<feed::Next, Failure> {
+    match feed::lack(viewer.missing(), viewer.restarts()) {
+        Some(lack) => Err(Failure::running(anyhow::anyhow!("{lack}: the output is incomplete"))),
+        None => Ok(feed::Next::Ended),
+    }
+}
+
+/// The lines of one feed.
+struct Sink<'a, 'o> {
+    /// What stands in front of each.
+    label: &'a str,
+    timestamps: bool,
+    /// The line that has begun.
+    begun: Vec<u8>,
+    /// When it did, in microseconds since 1970.
+    at: u64,
+    output: &'a Mutex<&'o mut Output>,
+}
+
+impl Sink<'_, '_> {
+    /// Writes the lines that are whole with these bytes; `false` when nobody reads any more.
+    fn push(&mut self, micros: u64, bytes: &[u8]) -> Result<bool, Failure> {
+        let mut ready = Vec::new();
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let mut rest = piece;
+            while !rest.is_empty() {
+                if self.begun.is_empty() {
+                    self.at = micros;
+                }
+                let (now, later) = rest.split_at(rest.len().min(LONGEST - self.begun.len()));
+                self.begun.extend_from_slice(now);
+                rest = later;
+                if self.begun.ends_with(b"\n") || self.begun.len() == LONGEST {
+                    self.end_line(&mut ready);
+                }
+            }
+        }
+        self.write(&ready)
+    }
+
+    /// Writes what there is of a line.
+    fn finish(&mut self) -> Result<bool, Failure> {
+        let mut ready = Vec::new();
+        if !self.begun.is_empty() {
+            self.end_line(&mut ready);
+        }
+        self.write(&ready)
+    }
+
+    fn end_line(&mut self, ready: &mut Vec<u8>) {
+        ready.extend_from_slice(self.label.as_bytes());
+        if self.timestamps {
+            ready.extend_from_slice(time(self.at).as_bytes());
+        }
+        ready.append(&mut self.begun);
+        if !ready.ends_with(b"\n") {
+            ready.push(b'\n');
+        }
+    }
+
+    /// In one piece, so that lines of several feeds do not mix.
+    fn write(&self, lines: &[u8]) -> Result<bool, Failure> {
+        if lines.is_empty() {
+            return Ok(true);
+        }
+        let mut output: MutexGuard<'_, _> = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        output.write(lines)
+    }
+}
+
+fn time(micros: u64) -> String {
+    let at = UtcDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).unwrap_or(UtcDateTime::UNIX_EPOCH);
+    at.format(TIME).unwrap_or_default()
+}
+
+/// What the feeds are called: by their names, with their servers if that is not enough.
+fn names(uris: &[Uri]) -> Vec<String> {
+    let short = |uri: &Uri| match uri.path().trim_matches('/').rsplit_once('/') {
+        Some((_, name)) => crate::path::decoded(name).map_or_else(|| name.to_owned(), std::borrow::Cow::into_owned),
+        None if uri.path() == "/stream" => crate::feed::DEFAULT.to_owned(),
+        None => uri.path().to_owned(),
+    };
+    let all: Vec<_> = uris.iter().map(short).collect();
+    let named = |(name, uri): (&String, &Uri)| match all.iter().filter(|other| *other == name).count() {
+        1 => name.clone(),
+        _ => format!("{}/{name}", uri.authority().map_or("", http::uri::Authority::as_str)),
+    };
+    // Control characters of a name must not reach the terminal.
+    all.iter().zip(uris).map(named).map(|name| crate::shown::Shown(name).to_string()).collect()
+}
+
+/// Names of one width, as they stand in front of lines.
+fn labels(names: &[String], coloured: bool) -> Vec<String> {
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let label = |(name, colour): (&String, &u8)| {
+        let mut label = String::new();
+        let _ = match coloured {
+            true => write!(label, "\x1b[{colour}m{name:width$} |\x1b[0m "),
+            false => write!(label, "{name:width$} | "),
+        };
+        label
+    };
+    names.iter().zip(COLOURS.iter().cycle()).map(label).collect()
+}
+
+/// Whether standard output gets colours: it is a terminal, or the environment says so (<https://no-color.org>,
+/// <https://bixense.com/clicolors>).
+fn is_coloured() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let forced = std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0");
+    let refused = std::env::var_os("CLICOLOR").is_some_and(|value| value == "0");
+    !set("NO_COLOR") && (forced || !refused && std::io::stdout().is_terminal())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn called(uris: &[&str]) -> Vec<String> {
+        names(&uris.iter().map(|uri| uri.parse().unwrap()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn feeds_by_their_names() {
+        assert_eq!(called(&["https://h:1/stream", "https://h:1/stream/a%20b"]), ["default", "a b"]);
+        assert_eq!(called(&["https://h:1/stream/a", "https://i/stream/a?from=start"]), ["h:1/a", "i/a"]);
+        assert!(!called(&["https://h/stream/%1b[31m", "https://h/stream/a"])[0].contains('\x1b'));
+        let labels = labels(&["a".into(), "long".into()], false);
+        assert_eq!(labels, ["a    | ", "long | "]);
+        let coloured = super::labels(&["a".into(), "b".into()], true);
+        assert_eq!(coloured, ["\x1b[36ma |\x1b[0m ", "\x1b[33mb |\x1b[0m "]);
+    }
+
+    #[test]
+    fn lines_are_written_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        std::fs::write(&path, "").unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let mut output = Output::Device(file);
+        let output = Mutex::new(&mut output);
+        let mut sink = Sink { label: "a | ", timestamps: true, begun: Vec::new(), at: 0, output: &output };
+        sink.push(1_764_226_201_123_456, b"on").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
+        sink.push(1_764_226_202_000_000, b"e\n\ntwo").unwrap();
+        sink.finish().unwrap();
+        let expected = "a | 2025-11-27T06:50:01.123Z one\n\
+                        a | 2025-11-27T06:50:02.000Z \n\
+                        a | 2025-11-27T06:50:02.000Z two\n";
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+        sink.push(0, &vec![b'x'; LONGEST + 1]).unwrap();
+        sink.finish().unwrap();
+        let lines = std::fs::read_to_string(&path).unwrap();
+        let last: Vec<_> = lines.lines().skip(3).map(str::len).collect();
+        assert_eq!(last, [LONGEST + 29, 30]);
+    }
+}

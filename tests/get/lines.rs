@@ -1,0 +1,69 @@
+//! Lines with times and names in front, and flags that stand for parts of the URL.
+
+use crate::program::{Serving, command, output, soon, text};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_feeds_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let feeds = ["a=exec:printf 'one\\ntwo'", "long=exec:echo three; exit 3"];
+    let server = Serving::start(dir.path(), 0, &feeds).await;
+    let urls = ["/stream/a?from=start", "/stream/long?from=start"].map(|path| server.url(path));
+    for (forced, expected) in [
+        ("", ["a    | one", "a    | two", "long | three"]),
+        ("1", ["\x1b[33mlong |\x1b[0m three", "\x1b[36ma    |\x1b[0m one", "\x1b[36ma    |\x1b[0m two"]),
+    ] {
+        let mut command = command(dir.path(), &["get", &urls[0], &urls[1]]);
+        command.env_remove("NO_COLOR").env("CLICOLOR_FORCE", forced);
+        let got = soon("the end", command.output()).await.unwrap();
+        let (out, told) = (text(&got.stdout), text(&got.stderr));
+        let mut lines: Vec<_> = out.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, expected, "{told}");
+        assert!(told.contains("h3cast: long: the feed failed: "), "{told}");
+        assert!(told.ends_with("h3cast: 1 of 2 feeds failed: long\n"), "{told}");
+        assert_eq!(got.status.code(), Some(1), "{told}");
+    }
+    // No colours for those who want none; what cannot be read does not keep the others.
+    let missing = server.url("/stream/missing");
+    let mut command = command(dir.path(), &["get", "--webtransport", &urls[0], &missing]);
+    command.env("NO_COLOR", "1").env("CLICOLOR_FORCE", "1");
+    let got = soon("the end", command.output()).await.unwrap();
+    assert_eq!(text(&got.stdout), "a       | one\na       | two\n");
+    assert!(text(&got.stderr).contains("missing: the server answered 404"), "{}", text(&got.stderr));
+    assert_eq!(got.status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_the_last_chunks_and_formats() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Serving::start(dir.path(), 0, &["exec:printf 'one\\ntwo\\n'"]).await;
+    let url = server.url("/stream");
+    let get = async |args: &[&str]| {
+        let got = output(dir.path(), &[&["get"], args].concat()).await;
+        (text(&got.stdout), text(&got.stderr), got.status.code())
+    };
+    // The command has ended, and with it the feed.
+    let (out, told, code) = get(&["--last", "1", "-o", "-", &url]).await;
+    assert_eq!((out.as_str(), told.as_str(), code), ("two\n", "", Some(0)));
+    let (out, told, code) = get(&["--timestamps", "--last", "2", "--resume", &url]).await;
+    assert_eq!((told.as_str(), code), ("", Some(0)));
+    let lines: Vec<_> = out.lines().map(|line| line.split_once("Z ").unwrap()).collect();
+    assert_eq!(lines.iter().map(|(_, line)| *line).collect::<Vec<_>>(), ["one", "two"]);
+    let year = |at: &str| at.len() == "2026-11-27T06:50:01.123".len() && at.starts_with("20") && at.contains('T');
+    assert!(lines.iter().all(|(at, _)| year(at)), "{out}");
+    let (out, _, code) = get(&["--format", "sse", "--last", "1", &url]).await;
+    assert!(out.contains("data: two") && out.contains("event: end") && !out.contains("one"), "{out}");
+    assert_eq!(code, Some(0));
+    for (args, expected) in [
+        (&["--last", "1", "https://localhost/stream?from=start"][..], "--last and `from=` in the URL say the same"),
+        (&["--format", "raw", "https://localhost/stream?format=sse"], "--format and `format=` in the URL say the same"),
+        (&["--timestamps", "https://localhost/stream?format=sse"], "`format=sse` cannot be in the URL"),
+        (&["--timestamps", "-o", "out"], "--output FILE takes one feed"),
+        (&["--timestamps", "--format", "sse"], "cannot be used with"),
+        (&["--format", "sse", "https://localhost/stream", "https://localhost/stream/b"], "--format takes one feed"),
+    ] {
+        let (_, told, code) = get(args).await;
+        assert_eq!(code, Some(2), "{args:?}: {told}");
+        assert!(told.contains(expected), "{args:?}: {told}");
+    }
+}
