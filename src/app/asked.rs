@@ -212,11 +212,10 @@ impl ViewRequest {
         {
             // Better told now than by a stream that breaks off at once.
             let text = match gap.restarted {
-                true => {
-                    "the feed was started again since, and `raw` cannot tell: ask from=start, or another format".into()
-                }
+                true => "the feed has started over since, which `raw` cannot report: use from=start, or another format"
+                    .into(),
                 false => format!(
-                    "{} chunks since are gone, and `raw` cannot tell: ask from=start, or another format",
+                    "{} chunks since then are gone, which `raw` cannot report: use from=start, or another format",
                     gap.missing
                 ),
             };

@@ -126,7 +126,7 @@ impl Decided {
     /// `more` is said of it to clients whose token does not suffice.
     fn refusal(&self, action: Action, what: &str, more: &str) -> Problem {
         if self.foreign && action == Action::Publish {
-            let text = "a token in a cookie counts for pages of this server only: send `Authorization: Bearer TOKEN`";
+            let text = "a token in a cookie is valid only for pages of this server: send `Authorization: Bearer TOKEN`";
             return Problem::new(StatusCode::FORBIDDEN, text.into()).challenge(Challenge::Scope);
         }
         if self.access.is_granted() {
@@ -139,7 +139,7 @@ impl Decided {
                     "a token is needed to {action} {what}: send `Authorization: Bearer TOKEN`, or ?token=TOKEN in the URL"
                 )
             }
-            true => format!("that is not the token with which this server lets clients {action} {what}"),
+            true => format!("that is not the token with which clients may {action} {what}"),
         };
         let problem = Problem::new(StatusCode::UNAUTHORIZED, text);
         problem.challenge(if self.credentials { Challenge::Token } else { Challenge::None })

@@ -59,7 +59,7 @@ impl Unasked {
                 Problem::new(StatusCode::FORBIDDEN, text.into())
             }
             Self::Prefetch => {
-                let text = "this feed starts a command for each viewer, and not in advance";
+                let text = "this feed starts a command for each viewer, but not for a prefetch";
                 Problem::new(StatusCode::SERVICE_UNAVAILABLE, text.into())
             }
         }

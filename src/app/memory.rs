@@ -33,9 +33,9 @@ impl IntoResponse for Short {
     fn into_response(self) -> Response {
         let text = match self.0 {
             Refusal::Descriptors => {
-                "the server is short of file descriptors, and takes no new viewers of this kind for now: try again later"
+                "the server is short of file descriptors and accepts no new viewers of this kind for now: try again later"
             }
-            _ => "the server is short of memory, and takes no new viewers for now: try again later",
+            _ => "the server is short of memory and accepts no new viewers for now: try again later",
         };
         let mut response = Problem::new(StatusCode::SERVICE_UNAVAILABLE, text.into()).into_response();
         response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);

@@ -109,7 +109,9 @@ const FEEDS: [OfFeed; 13] = [
         "Memory of the history for late and returning viewers, with its overhead and encodings.",
         |status| (status.kept_bytes as u64).into(),
     ),
-    ("h3cast_feed_skipped_total", "Chunks that viewers missed, being too far behind.", |status| status.skipped.into()),
+    ("h3cast_feed_skipped_total", "Chunks that viewers missed because they fell behind the history.", |status| {
+        status.skipped.into()
+    }),
     ("h3cast_feed_gaps_total", "Gaps reported to viewers.", |status| status.gaps.into()),
     ("h3cast_feed_resumes_total", "Viewers that resumed from a cursor.", |status| status.resumed.into()),
     ("h3cast_feed_lag_chunks", "Chunks waiting for the slowest viewer.", |status| status.lag.chunks.into()),

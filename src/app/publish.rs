@@ -75,7 +75,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
         return Err(Problem::bad(text.into()));
     }
     if headers.get_all(header::CONTENT_ENCODING).iter().any(|encoding| !is_identity(encoding)) {
-        let text = "publications are not decoded: send the bytes that viewers are to get, without Content-Encoding";
+        let text = "publications are not decoded: send the bytes as viewers should get them, without Content-Encoding";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text.into()));
     }
     // The publication first: it may take the place of one that runs.

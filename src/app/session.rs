@@ -181,7 +181,7 @@ async fn bring(
             until_closed(session, decided).await;
         }
         Err(Undelivered::Gone) => {}
-        Err(Undelivered::Stalled) => session.close(session_code::STALLED, "nothing was taken for too long"),
+        Err(Undelivered::Stalled) => session.close(session_code::STALLED, "nothing was read for too long"),
         Err(Undelivered::Feed(error)) => {
             out.stream.reset(session_code::FAILED);
             session.close(session_code::FAILED, &error.to_string());

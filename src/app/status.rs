@@ -31,7 +31,7 @@ pub(super) fn unready(app: &App) -> Vec<String> {
     let unready = app.feeds.unready();
     // Anyone may ask this: names of feeds are for those who may read them.
     let named = |feed: &str| if app.decider.is_some() { "feed".to_owned() } else { format!("feed {feed}") };
-    reasons.extend(unready.iter().map(|feed| format!("{}: what keeps it does not answer", named(feed))));
+    reasons.extend(unready.iter().map(|feed| format!("{}: its storage does not answer", named(feed))));
     if app.budget.as_ref().is_some_and(|budget| budget.pressure() >= Pressure::High) {
         reasons.push("memory: it is short, and new viewers are refused".to_owned());
     }

@@ -38,7 +38,7 @@ async fn viewed(app: &Arc<App>, request: &Parts) -> Result<Response, Problem> {
     let decided = app.decide(request).await?;
     let asked = app.asked(&request.uri, &request.headers, &request.extensions, &decided, Action::Read).await?;
     if asked.delivery == Delivery::Datagrams {
-        let text = "a response cannot bring datagrams: open a WebTransport session at the same URL";
+        let text = "a response cannot carry datagrams: open a WebTransport session at the same URL";
         return Err(Problem::bad(text.into()));
     }
     if (asked.token.is_some() && app.decider.is_none()) || asked.chunk.is_some() {

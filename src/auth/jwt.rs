@@ -110,9 +110,9 @@ pub(super) fn verify<'a>(
     ring::install();
     let header = decode_header(token).map_err(|error| match error.kind() {
         // Among them `none`, and what is newer than this server.
-        ErrorKind::Json(_) if token.matches('.').count() == 2 => {
-            Denied::invalid("the token's header cannot be read, or its algorithm is none of HS256, RS256, ES256, EdDSA")
-        }
+        ErrorKind::Json(_) if token.matches('.').count() == 2 => Denied::invalid(
+            "the token's header cannot be read, or its algorithm is not one of HS256, RS256, ES256, EdDSA",
+        ),
         _ => Denied::invalid("the token is not known to this server, and is not a JSON web token that it can read"),
     })?;
     if header.crit.is_some() {

@@ -149,7 +149,7 @@ fn entry(line: &str) -> Result<(Hash, Rights), String> {
     for word in words {
         let (key, value) = word.split_once('=').filter(|_| is_right(word)).ok_or_else(|| {
             // It may be a token, or the first half of one.
-            "a word before the token is none of read=FEEDS, publish=FEEDS and name=NAME".to_owned()
+            "a word before the token is not one of read=FEEDS, publish=FEEDS and name=NAME".to_owned()
         })?;
         let patterns = || value.split(',').map(str::parse).collect::<Result<Vec<Pattern>, _>>();
         match key {
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn wrong_lines_are_told_without_their_tokens() {
         for (line, word) in [
-            (format!("red=log {ONE}"), "none of read="),
+            (format!("red=log {ONE}"), "not one of read="),
             (format!("read=lo/g {ONE}"), "lo/g"),
             (ONE.to_owned(), "allows nothing"),
             (format!("name=x {ONE}"), "allows nothing"),
@@ -223,7 +223,7 @@ mod tests {
             ("read=log".to_owned(), "missing"),
             ("read=log sha256:123".to_owned(), "64"),
             (format!("read=log {ONE}\nread=x {ONE}"), "line 3: this token"),
-            (format!("read=log {ONE} {TWO}"), "none of read="),
+            (format!("read=log {ONE} {TWO}"), "not one of read="),
         ] {
             let error = Statics::parse(&format!("# c\n{line}")).unwrap_err().to_string();
             assert!(error.contains(word) && error.contains("line "), "{line}: {error}");

@@ -285,7 +285,7 @@ impl Tokens {
                     Some(Ok(access)) => Ok(access),
                     Some(Err(Unverified::Denied(denied))) => Err(denied),
                     Some(Err(Unverified::UnknownKey)) | None if self.lacks_keys() => {
-                        Err(Denied::unavailable("the keys that verify tokens cannot be had now"))
+                        Err(Denied::unavailable("the keys that verify tokens are not available now"))
                     }
                     Some(Err(Unverified::UnknownKey)) | None => {
                         Err(Denied::invalid("the token is not signed with a key of this server (by its kid and alg)"))

@@ -18,7 +18,7 @@ pub struct Address {
 /// A text is no address of a subject.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` {wrong}: write nats://HOST:PORT/SUBJECT (several as HOST:PORT,HOST:PORT), tls:// for TLS, ?live behind it for a subject without JetStream"
+    "`{text}` {wrong}: write nats://HOST:PORT/SUBJECT (several as HOST:PORT,HOST:PORT), tls:// for TLS, ?live after it for a subject without JetStream"
 )]
 pub struct BadAddress {
     text: String,
@@ -55,7 +55,7 @@ impl Address {
             _ => text.parse::<Self>()?,
         };
         match address.is_wildcard() || address.live || address.stream.is_some() {
-            true => Err(bad("is no engine, which has a plain prefix of subjects")),
+            true => Err(bad("is not a valid engine: its subject must be a plain prefix")),
             false => Ok(address),
         }
     }
@@ -66,9 +66,9 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, BadAddress> {
         let bad = |wrong| BadAddress { text: shown(text), wrong };
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("is no address"))?;
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("is not a valid address"))?;
         if !matches!(scheme, "nats" | "tls") {
-            return Err(bad("is not of NATS"));
+            return Err(bad("is not a NATS address"));
         }
         let (authority, path) = rest.split_once('/').ok_or_else(|| bad("has no subject"))?;
         let (subject, query) = path.split_once('?').unwrap_or((path, ""));
@@ -81,7 +81,7 @@ impl FromStr for Address {
         }
         let servers: Vec<_> = hosts.split(',').map(|host| format!("{scheme}://{user}{host}")).collect();
         if servers.iter().any(|server| server.parse::<async_nats::ServerAddr>().is_err()) {
-            return Err(bad("has a server that is none"));
+            return Err(bad("names an invalid server"));
         }
         let tokens: Vec<_> = subject.split('.').collect();
         let plain = |token: &str| {
@@ -93,18 +93,18 @@ impl FromStr for Address {
             token => plain(token),
         });
         if !right {
-            return Err(bad("has no subject, or none that NATS has"));
+            return Err(bad("has no valid subject"));
         }
         let (mut stream, mut live) = (None, false);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
                 None if pair == "live" => live = true,
                 Some(("stream", name)) if !name.is_empty() => stream = Some(name.to_owned()),
-                _ => return Err(bad("has something behind the question mark that is not `live` or `stream=NAME`")),
+                _ => return Err(bad("has something other than `live` or `stream=NAME` after the question mark")),
             }
         }
         if live && (stream.is_some() || tokens.iter().any(|token| matches!(*token, "*" | ">"))) {
-            return Err(bad("is live, and so has one subject and no stream"));
+            return Err(bad("is live, so it must have one subject and no stream"));
         }
         Ok(Self { servers, subject: subject.to_owned(), stream, live })
     }

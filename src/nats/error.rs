@@ -68,7 +68,7 @@ pub enum NatsError {
         unfit: Unfit,
     },
     /// A stream that exists with other settings than those of an [`Ensure`](super::Ensure). It is not changed.
-    #[error("the stream `{stream}` has other settings than those asked for: {}", differences.join("; "))]
+    #[error("the stream `{stream}` has different settings from those requested: {}", differences.join("; "))]
     Differs {
         /// The stream.
         stream: String,

@@ -190,7 +190,7 @@ impl JetStream {
         let info = self.info().await?;
         let epoch = epoch(&info);
         if epoch != filler.epoch() {
-            warn!(stream = self.stream.name, "the stream was made anew: its feed begins again");
+            warn!(stream = self.stream.name, "the stream was recreated: its feed starts over");
             self.epoch.store(epoch.0, Ordering::Relaxed);
             let (next, now) = self.begins(&info);
             filler.renew(epoch, next, now);
@@ -222,7 +222,7 @@ impl JetStream {
             .map_err(KeepError::nats)?;
         filler.stall(false);
         if std::mem::take(told) {
-            info!(stream = self.stream.name, subject = self.subject, "a feed goes on");
+            info!(stream = self.stream.name, subject = self.subject, "a feed has resumed");
         }
         let (mut before, mut pending) = (0, self.connection.counts.pending());
         while let Some(message) = messages.next().await {

@@ -44,7 +44,7 @@ pub(crate) fn pieces() -> io::Result<impl Stream<Item = io::Result<Bytes>> + Sen
             Some(Ok(Some(bytes))) => Some((Ok(bytes), ReadThread::On(read_rx))),
             Some(Ok(None)) => None,
             Some(Err(error)) => Some((Err(error), ReadThread::Ended)),
-            None => Some((Err(io::Error::other("standard input is not read any more")), ReadThread::Ended)),
+            None => Some((Err(io::Error::other("no longer reading standard input")), ReadThread::Ended)),
         }
     }))
 }

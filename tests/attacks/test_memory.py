@@ -71,7 +71,7 @@ def new_viewer(victim) -> int | str:
         if answer.status == 503:
             # By the app, or, when there is not even memory for its connection, by the place that is kept for status.
             text = answer.read()
-            assert answer.headers["retry-after"] == "5" and (b"short of memory" in text or b"no place left" in text)
+            assert answer.headers["retry-after"] == "5" and (b"short of memory" in text or b"no room" in text)
         return answer.status
     except (OSError, http.client.HTTPException) as error:
         return repr(error)

@@ -218,7 +218,7 @@ fn bad_input_is_told_in_one_sentence() {
         (&["serve", "--auth", "made/cert.pem", "--auth-ca", "made/cert.pem"], "--auth-ca is for"),
         #[cfg(feature = "jwt")]
         (&["serve", "--auth-ca", "made/cert.pem"], "--auth-ca is for"),
-        (&["--allow-origin", "example.org"], "is no origin"),
+        (&["--allow-origin", "example.org"], "is not a valid origin"),
         (&["--open", "lynx"], "chrome"),
         (&["--log", "a=b=c"], "log level"),
         (&["get", "http://localhost/"], "write the https URL that the server printed"),

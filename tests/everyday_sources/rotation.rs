@@ -105,7 +105,7 @@ async fn a_file_that_is_gone_for_a_moment() {
     assert_eq!(following.line().await, "late\n");
     writeln!(append(&log), "new").unwrap();
     assert_eq!(following.line().await, "new\n");
-    following.serving.program.told("there again").await;
+    following.serving.program.told("the file is back").await;
 }
 
 /// Three files within a moment, of which the name shows only the last.

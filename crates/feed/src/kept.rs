@@ -89,7 +89,7 @@ impl Deref for Filled {
 
 impl Drop for Filled {
     fn drop(&mut self) {
-        let end = End::Failed(FeedError("nothing fills the feed any more: its task is gone".into()));
+        let end = End::Failed(FeedError("nothing fills the feed: its task is gone".into()));
         // Changes nothing when the feed has ended.
         if self.kept.ring().end(end.clone()) {
             log::ended(&self.name, &end);

@@ -257,7 +257,7 @@ impl Stream for Viewer {
                 // Once at a level that is shown: it may happen for as long as the viewer stays.
                 match std::mem::replace(&mut this.logged, true) {
                     false => info!(feed, missing, "a viewer fell behind the history and misses chunks"),
-                    true => debug!(feed, missing, "a viewer misses chunks again"),
+                    true => debug!(feed, missing, "a viewer is missing chunks again"),
                 }
             }
             Some(Event::Gap(_) | Event::Stalled(_)) => {}

@@ -213,7 +213,7 @@ async fn a_failed_feed_gives_all_chunks_before_its_end() {
     assert!(ends(&late), "{late:?}");
     let later = some(&mut feed.view(Start::After(Cursor { epoch: Epoch(7), seq: 4 }), None), usize::MAX);
     assert_eq!(seqs(&later), (5..20).collect::<Vec<_>>());
-    // Where they cannot be read any more, those that are in memory.
+    // Where they can no longer be read, those that are in memory.
     shelf.broken.store(true, Ordering::Relaxed);
     let mut behind = feed.view(Start::After(Cursor { epoch: Epoch(7), seq: 4 }), None);
     let last = some(&mut behind, usize::MAX);

@@ -53,7 +53,7 @@ fn well_formed(fields: &[Field]) -> Result<(Head, Option<&[u8]>), &'static str> 
         (b"CONNECT", None) if authority.is_none_or(<[u8]>::is_empty) => return Err("a CONNECT has no authority"),
         (b"CONNECT", None) => return Ok((Head::Connect, None)),
         (b"CONNECT", Some(_)) => Head::Connect,
-        (_, Some(_)) => return Err("a request has a protocol and is no CONNECT"),
+        (_, Some(_)) => return Err("a request other than CONNECT has a protocol"),
         (_, None) => Head::Request,
     };
     check_target(method, scheme, authority.or(host), path)?;
@@ -96,10 +96,12 @@ fn check_regular(fields: &[Field]) -> Result<(), &'static str> {
             b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
                 return Err("a field speaks of the connection");
             }
-            b"te" if !field.value.eq_ignore_ascii_case(b"trailers") => return Err("`te` says more than `trailers`"),
-            b"content-length" if !is_length(&field.value) => return Err("a length is no number"),
-            name if http::HeaderName::from_lowercase(name).is_err() => return Err("a field's name is none"),
-            _ if http::HeaderValue::from_bytes(&field.value).is_err() => return Err("a field's value is none"),
+            b"te" if !field.value.eq_ignore_ascii_case(b"trailers") => {
+                return Err("`te` is something other than `trailers`");
+            }
+            b"content-length" if !is_length(&field.value) => return Err("a length is not a number"),
+            name if http::HeaderName::from_lowercase(name).is_err() => return Err("a field's name is invalid"),
+            _ if http::HeaderValue::from_bytes(&field.value).is_err() => return Err("a field's value is invalid"),
             _ => {}
         }
     }

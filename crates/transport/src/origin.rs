@@ -19,7 +19,7 @@ pub struct Origin {
 
 /// A text is no origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no origin: write SCHEME://HOST or SCHEME://HOST:PORT, as in https://example.org")]
+#[error("`{0}` is not a valid origin: write SCHEME://HOST or SCHEME://HOST:PORT, as in https://example.org")]
 pub struct BadOrigin(String);
 
 impl FromStr for Origin {

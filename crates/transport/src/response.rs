@@ -61,8 +61,7 @@ pub(crate) fn too_many(reason: Refusal) -> Response<String> {
 /// Answers a request on a connection that is kept for the server's status.
 #[cfg(feature = "tcp")]
 pub(crate) fn full() -> Response<String> {
-    let detail =
-        "the server has no place left for this connection, and answers only what shows its status: try again later";
+    let detail = "the server has no room for this connection and answers only status requests: try again later";
     let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, detail);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     response
@@ -70,7 +69,8 @@ pub(crate) fn full() -> Response<String> {
 
 /// Answers a request whose trusted proxy says something that cannot be understood.
 pub(crate) fn misforwarded() -> Response<String> {
-    let detail = "what the proxy says of this request (Forwarded, X-Forwarded-...) is malformed: see the server's log";
+    let detail =
+        "what the proxy states about this request (Forwarded, X-Forwarded-...) is malformed: see the server's log";
     problem(StatusCode::BAD_REQUEST, detail)
 }
 
@@ -167,7 +167,7 @@ fn said(headers: &mut HeaderMap) -> Option<u64> {
     let length = text.and_then(|text| text.parse().ok()).filter(|_| more.iter().all(|value| value == first));
     let (first, more) = ((*first).clone(), !more.is_empty());
     if length.is_none() {
-        warn!(?first, "a handler's response has a content-length that is none, or several: leaving it out");
+        warn!(?first, "a handler's response has an invalid content-length, or several: omitting it");
         headers.remove(header::CONTENT_LENGTH);
     } else if more {
         headers.insert(header::CONTENT_LENGTH, first);

@@ -278,7 +278,7 @@ async fn connection<S>(
     let stuck = Arc::new(move || {
         if !closed.closing().is_cancelled() {
             counted();
-            closed.close(code::H3_REQUEST_CANCELLED, "the client took nothing of a complete response");
+            closed.close(code::H3_REQUEST_CANCELLED, "the client read nothing of a complete response");
         }
     });
     let tasks =
@@ -351,7 +351,7 @@ async fn connection<S>(
             }
             // hyper waits until the client acknowledges.
             () = has_all(&leaving, &written), if is_http2.load(Ordering::Relaxed) => {
-                debug!(%remote, "closing a connection whose client has everything and says nothing");
+                debug!(%remote, "closing an idle connection whose client has received everything");
                 None
             }
         }

@@ -126,7 +126,7 @@ pub(super) async fn publish(
     let so_far = progress.bytes;
     let problem = match broken {
         Broken::Replaced => {
-            let text = "another request goes on with the publication of this Idempotency-Key";
+            let text = "another request has taken over the publication of this Idempotency-Key";
             Problem::new(StatusCode::CONFLICT, text.into())
         }
         Broken::Silent => {

@@ -209,7 +209,7 @@ impl Publications {
         decided.require(Action::Publish, feed.name())?;
         feed.publisher().ok_or_else(|| {
             let text = format!(
-                "clients do not publish to the feed `{0}`: start the server with `{0}=publish` for one that they write",
+                "clients cannot publish to the feed `{0}`: to let them, start the server with `{0}=publish`",
                 feed.name()
             );
             Problem::new(StatusCode::FORBIDDEN, text)
@@ -239,7 +239,7 @@ impl Publications {
             Exhausted::All(all) => {
                 self.refused(Refusal::Publications, account);
                 let text =
-                    format!("{all} publications run, which is all that this server takes: try again in a moment");
+                    format!("{all} publications are running, the most that this server accepts: try again in a moment");
                 Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
             }
         })
@@ -248,7 +248,7 @@ impl Publications {
     pub(super) fn too_long(&self, published: u64) -> Problem {
         let limit = self.longest().unwrap_or_default();
         let text =
-            format!("one request may publish {limit} bytes: {published} of this publication have been published");
+            format!("one request may publish at most {limit} bytes: {published} bytes of this one were published");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, text)
     }
 }

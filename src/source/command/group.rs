@@ -69,7 +69,7 @@ impl Groups {
     }
 
     fn unwatched(error: &std::io::Error) -> WatcherState {
-        tracing::warn!(%error, "commands will outlive this server if it is killed (SIGKILL)");
+        tracing::warn!(%error, "if this server is killed (SIGKILL), its commands will keep running");
         WatcherState::Failed
     }
 }

@@ -64,7 +64,7 @@ fn wait_for_children() {
         use tokio::signal::unix::{SignalKind, signal};
         // What handles it stays when this is dropped.
         if let Err(error) = signal(SignalKind::child()) {
-            tracing::warn!(%error, "cannot handle SIGCHLD: how commands end may stay unknown");
+            tracing::warn!(%error, "cannot handle SIGCHLD: the exit status of commands may stay unknown");
         }
     });
 }

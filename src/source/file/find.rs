@@ -61,7 +61,8 @@ fn open_followed(path: &Path) -> io::Result<OpenedFile> {
         // Files of /proc have no length, and no end that one could wait at.
         let made = opened.file.read(&mut [0]).is_ok_and(|read| read > 0) && opened.file.metadata()?.len() == 0;
         if made {
-            let text = "the system writes it whenever it is read, so that it cannot be followed (file: reads it for each viewer)";
+            let text =
+                "the system generates it on every read, so it cannot be followed (file: reads it for each viewer)";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         opened.file.seek(SeekFrom::Start(0))?;
@@ -198,7 +199,7 @@ impl Finder {
             match self.see(self.path.clone()).await {
                 Ok(now) => {
                     if let Some(Missing { told: Some(_), .. }) = self.missing.take() {
-                        info!(feed = self.feed, path = %self.path.display(), "the file is there again");
+                        info!(feed = self.feed, path = %self.path.display(), "the file is back");
                     }
                     let there = match &now {
                         Now::Found(found) => found.identity,
@@ -252,7 +253,7 @@ impl Finder {
             && error.kind() != io::ErrorKind::NotFound
             && !polled
         {
-            info!(feed = self.feed, %error, "no notifications of file changes: looking {POLL:?} apart instead");
+            info!(feed = self.feed, %error, "no notifications of file changes: checking every {POLL:?} instead");
         }
     }
 

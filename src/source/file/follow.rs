@@ -101,7 +101,7 @@ impl Follower {
         let end = tokio::select! {
             end = self.follow(&mut found_rx, &followed) => end,
             // It does not end before.
-            () = finder.run(found_tx) => End::Failed(FeedError("the file is not looked for any more".into())),
+            () = finder.run(found_tx) => End::Failed(FeedError("no longer looking for the file".into())),
         };
         self.publisher.end(end);
     }

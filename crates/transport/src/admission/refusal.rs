@@ -65,9 +65,9 @@ refusals! {
     /// The connection has as many sessions open as [`Limits::sessions`](crate::Limits::sessions) allow.
     Sessions = "sessions": "this connection has too many sessions open",
     /// An application has as many publications as it takes at once.
-    Publications = "publications": "the server takes no more publications at once",
+    Publications = "publications": "the server accepts no more publications at a time",
     /// The client has as many publications as one may have at once.
-    PublicationsPerClient = "publications_per_client": "this client publishes too often at once",
+    PublicationsPerClient = "publications_per_client": "this client has too many publications at a time",
     /// A publication brought nothing for too long.
     PublishWait = "publish_wait": "a publication brought nothing for too long",
     /// The client's publications that run use all keys that one client may have.
@@ -92,7 +92,7 @@ refusals! {
     /// A request named a host that is not this server (421).
     Misdirected = "misdirected": "the request is for another host",
     /// The client took nothing of what there was for it, for [`Limits::send_timeout`](crate::Limits::send_timeout).
-    SendTimeout = "send_timeout": "this client takes nothing of what there is for it",
+    SendTimeout = "send_timeout": "this client does not read what is sent to it",
     /// The client sent more frames that bring nothing than
     /// [`Limits::control_frames`](crate::Limits::control_frames) allow, or, over HTTP/2, more small frames of bodies
     /// that were not read yet than h2 keeps.

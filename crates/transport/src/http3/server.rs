@@ -211,7 +211,7 @@ pub(crate) async fn serve(
     if conn.close_reason().is_some() {
         let rest = async { while requests.join_next().await.is_some() {} };
         if tokio::time::timeout(LOST_WAIT, rest).await.is_err() {
-            debug!("dropping handlers that go on though their connection is gone");
+            debug!("dropping handlers that have outlived their connection");
         }
     } else {
         // What has arrived is to be read as well: a client may drop it when the connection ends.

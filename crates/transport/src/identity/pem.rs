@@ -142,7 +142,7 @@ fn damage(error: &Error) -> PemError {
     PemError::Damaged(match error {
         // The marker is what followed on the BEGIN line.
         Error::MissingSectionEnd { end_marker } if end_marker.len() > 60 => {
-            "it is damaged: its line breaks were lost; the BEGIN and END lines and each 64 characters between them belong on lines of their own".into()
+            "it is damaged: its line breaks were lost; the BEGIN and END lines must stand alone, with 64 characters on each line between them".into()
         }
         Error::MissingSectionEnd { end_marker } => format!(
             "it is damaged: there is no line `-----END {}-----`; it was cut off",

@@ -27,7 +27,7 @@ pub struct ServerId(Vec<u8>);
 
 /// A text is no server's id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no server id: write 1 to {LONGEST} bytes in hexadecimal, as in 0a or c4605e")]
+#[error("`{0}` is not a valid server id: write 1 to {LONGEST} bytes in hexadecimal, as in 0a or c4605e")]
 pub struct BadServerId(String);
 
 impl FromStr for ServerId {

@@ -150,12 +150,12 @@ impl Endpoint {
         self.address
     }
 
-    /// Why the socket cannot be read any more. It is told once.
+    /// Why the socket can no longer be read. It is told once.
     pub(crate) fn failure(&self) -> Option<io::Error> {
         self.failure.take()
     }
 
-    /// Waits for a client; `None` when the socket cannot be read any more. Cancel-safe.
+    /// Waits for a client; `None` when the socket can no longer be read. Cancel-safe.
     pub(crate) async fn accept(&self) -> Option<Incoming> {
         let incoming = self.engine.accept().await?;
         let config = self.beginning.now();

@@ -30,14 +30,14 @@ pub enum WriteError {
     #[error("the connection was lost: {0}")]
     ConnectionLost(#[from] ConnectionError),
     /// The peer took nothing for [`Limits::send_timeout`](crate::Limits::send_timeout), and the stream was reset.
-    #[error("the peer took nothing of the stream for too long")]
+    #[error("the peer read nothing from the stream for too long")]
     Stalled,
     /// This side has finished or reset the stream, or the server refused its early data.
     #[error("the stream has already been ended")]
     Ended,
 }
 
-/// Why a stream cannot be read any more.
+/// Why a stream can no longer be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {

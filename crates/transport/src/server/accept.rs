@@ -116,10 +116,10 @@ async fn connect(
         begun = incoming.begin() => begun,
         reason = handshaking.overdue(deadline) => {
             counted.failed(reason.into());
-            debug!("a client's first words took too long");
+            debug!("a client's first packets took too long");
             return lingering(quic::linger(quic::INITIAL_RTT), &stop).await;
         }
-        () = service::overdue(&stop, Duration::MAX) => return debug!("stopped before a client's first words were complete"),
+        () = service::overdue(&stop, Duration::MAX) => return debug!("stopped before a client's first packets were complete"),
     };
     let (conn, handshake) = match begun {
         Ok(begun) => begun,

@@ -54,8 +54,8 @@ pub enum StartError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// A UDP socket cannot be read any more.
-    #[error("the socket of the QUIC listener at {address} cannot be read any more")]
+    /// A UDP socket can no longer be read.
+    #[error("the socket of the QUIC listener at {address} can no longer be read")]
     Socket {
         /// Where it listened.
         address: SocketAddr,

@@ -90,9 +90,9 @@ pub(super) async fn answer(stream: TcpStream, via: Via, context: &Context, stop:
         () = limit => Err(()),
     };
     match served {
-        Ok(Ok(())) => debug!("plain HTTP came to the port of TLS"),
-        Ok(Err(error)) => debug!(%error, "plain HTTP came to the port of TLS, and broke off"),
-        Err(_) => debug!("plain HTTP came to the port of TLS, and took too long"),
+        Ok(Ok(())) => debug!("plain HTTP was sent to the TLS port"),
+        Ok(Err(error)) => debug!(%error, "plain HTTP was sent to the TLS port, and broke off"),
+        Err(_) => debug!("plain HTTP was sent to the TLS port, and took too long"),
     }
 }
 

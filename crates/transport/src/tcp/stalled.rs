@@ -107,7 +107,7 @@ impl Progress {
         let _ = self.handle.set(handle.clone());
         drop(seen);
         if self.is_cut() {
-            close(handle, "the client took nothing during its handshake");
+            close(handle, "the client read nothing during its handshake");
         }
     }
 
@@ -150,7 +150,7 @@ impl Progress {
         self.cut.store(true, Ordering::Release);
         drop(seen);
         if let Some(handle) = self.handle.get() {
-            close(handle, &format!("the client took nothing for {timeout:?}"));
+            close(handle, &format!("the client read nothing for {timeout:?}"));
         }
     }
 

@@ -33,7 +33,7 @@ pub enum StreamError {
     /// The peer took nothing of the stream that this side writes, for
     /// [`Limits::send_timeout`](crate::Limits::send_timeout). It was reset, with code 0 or the one that was
     /// [set](SendStream::set_stalled_code).
-    #[error("the peer took nothing of the stream for too long")]
+    #[error("the peer read nothing from the stream for too long")]
     Stalled,
     /// The stream's session has ended.
     #[error("the session of the stream has ended")]

@@ -218,7 +218,7 @@ async fn status_is_answered_when_there_is_no_place() {
         for _ in 0..20 {
             let (shown, other) = (ask("/status").await, ask("/").await);
             assert!(shown.starts_with("HTTP/1.1 200") && shown.ends_with("full"), "{reason:?}: {shown}");
-            assert!(other.starts_with("HTTP/1.1 503") && other.contains("no place left"), "{reason:?}: {other}");
+            assert!(other.starts_with("HTTP/1.1 503") && other.contains("no room"), "{reason:?}: {other}");
         }
         assert!(serving.refused(reason) >= 40, "{reason:?}: {}", serving.refused(reason));
     }

@@ -91,7 +91,7 @@ impl Refusal {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown => f.write_str("it is none that was expected, and no trusted CA signed it"),
+            Self::Unknown => f.write_str("it is not the one that was expected, and no trusted CA signed it"),
             Self::OtherHash => f.write_str("its SHA-256 is not the one that was given"),
             Self::Expired => f.write_str("it has expired"),
             Self::NotYetValid => f.write_str("it is not valid yet"),

@@ -75,7 +75,7 @@ impl Access {
 #[cfg(unix)]
 pub(super) fn exposed(keys: &[std::path::PathBuf]) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
-    const ADVICE: &str = "whoever has the key can pose as this server";
+    const ADVICE: &str = "anyone who has the key can pose as this server";
     keys.iter().find_map(|key| {
         let there = fs::symlink_metadata(key).ok().filter(fs::Metadata::is_file)?;
         let (path, uid, mode) = (key.display(), there.uid(), there.mode() & 0o777);

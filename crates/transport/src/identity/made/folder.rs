@@ -194,7 +194,7 @@ fn key_in(path: &Path, bytes: Vec<u8>, known: &[Certificate]) -> Result<FileStat
             Ok(FileState::Ours(key, bytes))
         }
         Ok(_) if known.is_empty() => foreign("holds a private key without a certificate that h3cast created".into()),
-        Ok(_) => foreign("holds a private key that is not that of the certificate beside it".into()),
+        Ok(_) => foreign("holds a private key that does not belong to the certificate next to it".into()),
         Err(_) if pem::is_cut(&bytes, MARK, "PRIVATE KEY", KEY_BEGINS) => Ok(FileState::Broken(bytes)),
         Err(error) => foreign(format!("holds no private key in PEM form: {}", reason(error))),
     }
