@@ -14,6 +14,7 @@ import { array, object, string } from "./info.mjs";
  * @property {number | undefined} keptBytes
  * @property {string | undefined} epoch of its numbers; undefined: each viewer has a run of its own
  * @property {{ chunks: number, bytes: number } | undefined} rate in a second
+ * @property {boolean} writable clients publish it
  */
 
 /** How often the server is asked while the page is seen. */
@@ -43,6 +44,7 @@ export function parseFeeds(value) {
       chunks: number(feed.chunks),
       keptBytes: number(feed.kept_bytes),
       epoch: text(feed.epoch),
+      writable: feed.writable === true,
       rate: chunks === undefined || bytes === undefined ? undefined : { chunks, bytes },
     };
   });

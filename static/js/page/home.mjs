@@ -11,6 +11,7 @@ import { Layout } from "./layout.mjs";
 import { noticeWebTransport } from "./page.mjs";
 import { byId } from "./panel.mjs";
 import { inAddress } from "./prefs.mjs";
+import { PublishForm } from "./publish-form.mjs";
 import { Renewals } from "./renewals.mjs";
 import { askForToken } from "./token-form.mjs";
 
@@ -29,9 +30,11 @@ let switching = false;
 let kinds = new Map();
 const follower = new Follower(env, { ...view.events, onInfo: showInfo });
 const picker = new FeedPicker(query.get("feed") ?? "", () => void another());
+const publish = new PublishForm(env);
 const poll = new FeedsPoll(env, (feeds) => {
   picker.status(feeds);
   const feed = feeds.find(({ name }) => name === picker.feed);
+  publish.show(picker.feed, feed?.writable === true && feed.state === "open");
   view.empty = feed?.kind === "live" && feed.state === "open" && feed.chunks === 0;
   view.behind(feed?.chunks === undefined ? undefined : follower.told(feed.chunks, feed.epoch));
 });
