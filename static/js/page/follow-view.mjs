@@ -12,6 +12,9 @@ import { RetryNote } from "./retry-note.mjs";
 /** A clock that is off by more than this tells nothing of how long a chunk was on its way. */
 const CLOCKS_MS = 3_600_000;
 
+/** How long a drawing stays at least, while chunks come. */
+const DRAW_MS = 100;
+
 /** The server is on this computer: there is one clock. */
 const LOCAL = /^(localhost|127\..*|\[::1\])$/.test(location.hostname);
 
@@ -31,6 +34,9 @@ export class FollowView {
   #lagNote = byId("lag-note", HTMLElement);
   #plot = new Plot(byId("plot", SVGElement), byId("plot-caption", HTMLElement), byId("plot-top", HTMLElement), "chunks");
   #draw = batch(() => this.#flush(), browserClock());
+  /** When it was drawn last, and what draws it next. */
+  #drawn = 0;
+  #timer = 0;
   #log = new LogPane(() => this.#draw.schedule());
   #numbers = nothing();
   #over = "";
@@ -99,7 +105,7 @@ export class FollowView {
       numbers.history = chunk.micros / 1000 < this.#askedAt;
       if (!numbers.history) numbers.lag = Date.now() - chunk.micros / 1000;
       this.#log.add(chunk);
-      this.#draw.schedule();
+      this.#soon();
     },
     onResumed: (missed) => {
       this.#lost = false;
@@ -188,6 +194,20 @@ export class FollowView {
     this.#draw.schedule();
   }
 
+  /** Draws at once what comes after a while, and together what comes fast: nobody reads faster than that. */
+  #soon() {
+    if (this.#timer !== 0) return;
+    const left = this.#drawn + DRAW_MS - performance.now();
+    if (left <= 0) {
+      this.#draw.schedule();
+      return;
+    }
+    this.#timer = window.setTimeout(() => {
+      this.#timer = 0;
+      this.#draw.schedule();
+    }, left);
+  }
+
   #begin() {
     this.#draw.flush();
     this.#numbers = nothing();
@@ -227,6 +247,7 @@ export class FollowView {
   }
 
   #flush() {
+    this.#drawn = performance.now();
     const { chunks, bytes, firstAt, missing, losses } = this.#numbers;
     // Plain numbers: the units stand beside them in the markup.
     this.#chunks.textContent = String(chunks);
@@ -240,7 +261,9 @@ export class FollowView {
     this.#gaps.textContent = missing === 0 ? "" : `${count(missing)} missing`;
     this.#showLag();
     this.#log.draw();
-    this.#plot.draw();
+    const { view, drawer } = document.documentElement.dataset;
+    // It draws itself when it comes into sight.
+    if (view !== "log" || drawer !== undefined) this.#plot.draw();
     if (chunks > 0 && this.panel.state === "streaming" && !this.#lost && !this.#stalled) {
       this.panel.setState("streaming", `Streaming with ${this.#over}.${this.#again}`);
     }

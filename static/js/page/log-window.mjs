@@ -122,7 +122,9 @@ export class LogWindow {
     if (!this.#following || this.#to >= end) return false;
     if (end - this.#to > MAX_ROWS) this.#restart(end - STEP);
     this.#append(Math.min(end, this.#to + STEP));
-    while (this.rows > MAX_ROWS || (this.#text > MAX_TEXT && this.rows > 1)) this.#removeFirst();
+    // Many at once: each row that goes moves all others, which are then painted anew.
+    const room = this.rows > MAX_ROWS ? MAX_ROWS - STEP : MAX_ROWS;
+    while (this.rows > room || (this.#text > MAX_TEXT && this.rows > 1)) this.#removeFirst();
     this.#box.scrollTop = this.#box.scrollHeight;
     return this.#to < end;
   }
@@ -207,13 +209,14 @@ export class LogWindow {
     const box = this.#box;
     const below = box.scrollHeight - box.scrollTop - box.clientHeight;
     const following = below < END && this.#to >= this.#limit;
+    const before = [this.#from, this.#to, this.#following].join();
     if (box.scrollTop < NEAR && this.#from > this.#store.first) this.#older();
     else if (below < NEAR && this.#to < this.#limit && !this.#following) this.#newer();
     // While it follows, only the visitor's own scrolling takes the end out of sight.
     if (following !== this.#following && !(this.#following && this.#to < this.#limit && below < END)) {
       this.#following = following;
     }
-    this.#changed();
+    if (before !== [this.#from, this.#to, this.#following].join()) this.#changed();
   }
 
   #older() {
