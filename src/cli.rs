@@ -8,6 +8,7 @@ mod environment;
 mod flags;
 mod get;
 mod health;
+mod help;
 mod holder;
 mod keylog;
 mod log;
@@ -155,6 +156,11 @@ pub fn run() -> ExitCode {
     crate::app::started();
     log::log_panics();
     let arguments: Vec<_> = std::env::args_os().collect();
+    if let Some(text) = help::asked(&arguments) {
+        // A reader that has gone is no failure.
+        let _ = standard::write_all(&mut standard::stdout(), text.as_bytes());
+        return ExitCode::SUCCESS;
+    }
     let parsed = config::parse(&arguments);
     // Its environment changes by that, which only a process with one thread may do.
     let sockets = serve::Given::take();

@@ -106,6 +106,14 @@ pub(super) fn start(directives: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether lines on standard error have colours: on a terminal, unless `NO_COLOR` says otherwise, and elsewhere if
+/// `CLICOLOR_FORCE` does (<https://no-color.org>, <https://bixense.com/clicolors>).
+fn is_coloured() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_forced = is_set("CLICOLOR_FORCE") && std::env::var_os("CLICOLOR_FORCE").is_none_or(|value| value != "0");
+    !is_set("NO_COLOR") && (is_forced || io::stderr().is_terminal())
+}
+
 /// Writes lines with their fields in this format.
 fn lines<S, F>(fields: F) -> impl Layer<S>
 where
@@ -114,7 +122,7 @@ where
 {
     tracing_subscriber::fmt::layer()
         .with_writer(|| LogWriter)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(is_coloured())
         .with_target(false)
         .fmt_fields(fields)
         // It would be written to standard error, and panic when that fails.

@@ -114,13 +114,16 @@ fn unknown(word: &str, alike: Option<&str>, arguments: &[OsString]) -> String {
             Some(name) => format!("`{word}` is one argument too many (`h3cast {name} --help` lists what there is)"),
         };
     }
-    let command = name.map(|name| format!("{name} ")).unwrap_or_default();
+    let help = match name {
+        None | Some("serve") => "h3cast help serve-all".to_owned(),
+        Some(name) => format!("h3cast {name} --help"),
+    };
     match alike {
         _ if word[1..].starts_with(|c: char| c.is_ascii_digit()) => {
             format!("`{word}` is a negative number, which no flag takes")
         }
         Some(alike) => format!("there is no flag `{word}`: did you mean `{alike}`?"),
-        None => format!("there is no flag `{word}` (`h3cast {command}--help` lists all)"),
+        None => format!("there is no flag `{word}` (`{help}` lists all)"),
     }
 }
 

@@ -23,7 +23,7 @@ fn every_flag_has_an_environment_variable() {
     assert!(!server.announced.contains("http://"), "{}", server.announced);
     let got = output(dir.path(), &["get", "--certs", "elsewhere", &format!("{}stream", server.url)]);
     assert_eq!(text(&got.stdout), "data chunk #0\ndata chunk #1\n");
-    let help = text(&output(dir.path(), &["serve", "--help"]).stdout);
+    let help = text(&output(dir.path(), &["help", "serve-all"]).stdout);
     for flag in help.lines().map(str::trim).filter(|line| line.starts_with("--")) {
         let name = flag.trim_start_matches("--").split([' ', '[']).next().unwrap();
         // What one run is for is no setting.
@@ -39,7 +39,7 @@ fn every_flag_has_an_environment_variable() {
 #[test]
 fn every_limit_is_documented() {
     let document = include_str!("../../docs/security.md");
-    let help = text(&output(Path::new("."), &["serve", "--help"]).stdout);
+    let help = text(&output(Path::new("."), &["help", "serve-all"]).stdout);
     let (_, limits) = help.split_once("\nLimits:\n").expect("a heading");
     // Up to the next heading.
     let limits = limits.lines().take_while(|line| line.is_empty() || line.starts_with(' ')).collect::<Vec<_>>();

@@ -167,6 +167,41 @@ fn signals_stop_it() {
     let _ = get.wait();
 }
 
+/// As docs/commands.md has it; 130 of `serve` is in `signals_stop_it`.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_of_clients_is_130() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Running::start(dir.path(), &[&["serve", "a=publish", "demo"], &FREE[..], &["--count", "0"]].concat());
+    let (feed, written) = (format!("{}stream", server.url), format!("{}stream/a", server.url));
+    for (args, told) in [(&["publish", "-v", &written][..], "connected"), (&["get", "-v", &feed], "< ")] {
+        let mut client = h3cast(dir.path(), args);
+        let client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut client = client.spawn().unwrap();
+        let mut lines = BufReader::new(client.stderr.take().unwrap()).lines();
+        let seen = lines.by_ref().find(|line| line.as_ref().is_ok_and(|line| line.contains(told)));
+        assert!(seen.is_some(), "{args:?}");
+        assert!(Command::new("kill").args(["-s", "INT", &client.id().to_string()]).status().unwrap().success());
+        assert_eq!(client.wait().unwrap().code(), Some(130), "{args:?}");
+    }
+}
+
+#[test]
+fn colours_are_as_the_environment_wants() {
+    let dir = tempfile::tempdir().unwrap();
+    let coloured = |variables: &[(&str, &str)]| {
+        let mut command = h3cast(dir.path(), &["serve", "-", "--count", "5", "--check"]);
+        command.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").envs(variables.iter().copied());
+        let stderr = text(&command.output().unwrap().stderr);
+        assert!(stderr.contains("has no effect"), "{stderr}");
+        stderr.contains('\u{1b}')
+    };
+    assert!(!coloured(&[]), "standard error is no terminal");
+    assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
+    assert!(!coloured(&[("CLICOLOR_FORCE", "0")]));
+    assert!(!coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_stops_a_get_at_once() {
@@ -291,7 +326,7 @@ fn what_is_not_built_in_is_not_named() {
         text(&got.stdout) + &text(&got.stderr)
     };
     for (args, there) in [
-        (&["serve", "--help"][..], "--tokens"),
+        (&["help", "serve-all"][..], "--tokens"),
         (&["serve", "--public", "log"], "without --tokens"),
         (&["serve", "log=publish", "--listen", "0.0.0.0:0"], "--tokens FILE"),
         (&["serve", "--tokens", "file"], "--tokens"),

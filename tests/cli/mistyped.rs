@@ -33,7 +33,7 @@ fn commands_flags_and_sources() {
         (&["serve", "a=demo", "b=-", "a=publish"], "two sources have the same name, `a`"),
         (&["serve", "--lisen", ":0"], "there is no flag `--lisen`: did you mean `--listen`?"),
         (&["get", "--frob"], "there is no flag `--frob` (`h3cast get --help` lists all)"),
-        (&["get", "https://localhost/", "more"], "`more` is one argument too many"),
+        (&["publish", "https://localhost/", "more"], "`more` is one argument too many"),
     ] {
         let told = refused(args);
         assert!(told.contains(expected), "{args:?}: {told}");
