@@ -70,14 +70,11 @@ pub(super) struct GetArgs {
     verbose: bool,
 }
 
-/// The formats of a feed.
+/// The formats of a feed. Without words for each, `--help` stays on one screen; docs/protocol.md has them.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
-    /// The bytes alone.
     Raw,
-    /// Server-sent events, with cursors and gaps.
     Sse,
-    /// Binary, with times, cursors and gaps.
     Frames,
 }
 
