@@ -1,5 +1,8 @@
 // The page that shows the transports side by side, in browsers that can run all of them and in some that cannot.
 import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { assertAccessible, assertFits } from './lib/accessible.mjs';
 import { chromium, firefox, open } from './lib/browsers.mjs';
@@ -129,6 +132,36 @@ describe('the transports side by side', () => {
     for (const card of [h3, ...rest]) assertWhole(card, 10);
     await view.assertClean();
     await view.close();
+  });
+});
+
+describe('another feed', () => {
+  test('a live one that fails is read to its end over each, and one that is not there is named', TEST, async () => {
+    const folder = await mkdtemp(path.join(tmpdir(), 'h3cast-compare-'));
+    const go = path.join(folder, 'go');
+    const server = await Server.start({ args: [`log=exec:until [ -e ${go} ]; do sleep 0.05; done; echo one; echo two; exit 3`] });
+    const browser = await chromium({ trust: server });
+    try {
+      const view = await open(browser, `${server.plain}/compare.html?feed=log`);
+      await view.start();
+      await view.until('all are open', () => document.querySelectorAll('.lane[data-state="running"]').length === 5);
+      await writeFile(go, '');
+      await view.state(['error', 'done']);
+      for (const { id, state, chunks, error } of await cards(view)) {
+        assert.deepEqual({ id, state, chunks }, { id, state: 'failed', chunks: '2' });
+        assert.match(error, /command exited with status 3/, id);
+      }
+      await view.assertClean();
+      await view.close();
+      const other = await open(browser, `${server.plain}/compare.html?feed=none`);
+      await other.start();
+      await other.state(['error']);
+      assert.match((await other.report()).error, /there is no feed `none`/);
+    } finally {
+      await browser.close();
+      await server.stop();
+      await rm(folder, { recursive: true });
+    }
   });
 });
 

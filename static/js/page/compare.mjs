@@ -1,5 +1,7 @@
 // @ts-check
-import { asClientError, noWebTransport, noneShown, noFeeds, notOffered, ClientError, tokenNeeded } from "../client/errors.mjs";
+import { asClientError, feedFailed, noWebTransport, noneShown, noFeeds, notOffered, ClientError, tokenNeeded } from "../client/errors.mjs";
+import { failureOf } from "../client/feeds.mjs";
+import { askFirst } from "../client/fetch-source.mjs";
 import { chosenFeed, feedUrl, loadInfo, sessionUrl, withQuery } from "../client/info.mjs";
 import { shown } from "../client/open-feed.mjs";
 import { Lane } from "./compare-lane.mjs";
@@ -97,6 +99,9 @@ async function startAll() {
   try {
     const { info, protocol } = await loadInfo(env, signal);
     showInfo(info);
+    const feed = chosenFeed(info, query.get("feed") ?? "");
+    // One answer in words is better than five.
+    if (feed !== "" && !info.feeds.some(({ name }) => name === feed)) await askFirst({ url: feedUrl(info, feed, env.href), signal, env });
     const planned = plans(info, await probe(env, info, protocol));
     renewals.reset();
     startedAt = env.performance.now();
@@ -163,7 +168,7 @@ function plans(info, probed) {
     if (way === null) on.showProtocol("–", "the browser reports none; a session always runs on HTTP/3");
     else on.showProtocol(named(way.protocol), `so far: as for /info from ${new URL(way.origin).host}`);
     on.set("idle");
-    found.push((signal) => race(on, run, where, { base, stamped: adjustable, signal }));
+    found.push((signal) => race(on, run, where, { feed, base, stamped: adjustable, signal }));
   };
 
   if (ways.h3 === null) lanes.h3.refuse(noHttp3(whyNoHttp3(probed), info.chrome !== ""));
@@ -205,9 +210,9 @@ function at(url) {
  * @param {Lane} on
  * @param {(run: import("./compare-runs.mjs").Run) => Promise<void>} run
  * @param {(signal: AbortSignal) => Promise<string>} where
- * @param {{ base: number | null, stamped: boolean, signal: AbortSignal }} options
+ * @param {{ feed: string, base: number | null, stamped: boolean, signal: AbortSignal }} options
  */
-async function race(on, run, where, { base, stamped, signal }) {
+async function race(on, run, where, { feed, base, stamped, signal }) {
   const tally = on.begin(base);
   try {
     await run({
@@ -218,8 +223,11 @@ async function race(on, run, where, { base, stamped, signal }) {
     });
     on.set(signal.aborted ? "stopped" : "done");
   } catch (cause) {
-    if (signal.aborted) on.set("stopped");
-    else on.fail(asClientError(cause));
+    if (signal.aborted) return on.set("stopped");
+    const error = asClientError(cause);
+    // The feed's own failure in place of what the transport made of it.
+    const reason = error.answered || error.permanent ? undefined : await failureOf(env, feed);
+    on.fail(reason === undefined ? error : feedFailed(reason));
   }
 }
 
