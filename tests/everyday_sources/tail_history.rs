@@ -112,7 +112,7 @@ async fn the_last_chunks() {
 async fn wrong_usage() {
     let dir = tempfile::tempdir().unwrap();
     for (args, why) in [
-        (&["tail:log", "--tail-lines", "few"][..], "a number of lines"),
+        (&["tail:log", "--tail-lines", "few"][..], "`few` is not a whole number from 0 on"),
         (&["tail:log", "--tail-lines", "-1"], "-1"),
         (&["tail:log", "--tail-lines", "other=1"], "there is no feed `other`"),
     ] {
