@@ -94,6 +94,8 @@ impl Sockets {
                     "is not a TCP or UDP socket: give ports with ListenStream= and ListenDatagram=",
                 ));
             };
+            // Apple's systems do not tell, and have no systemd.
+            #[cfg(not(target_vendor = "apple"))]
             if !rustix::net::sockopt::socket_acceptconn(&tcp).unwrap_or(false) {
                 return Err(refused(name, "is a connection, not a listener: set Accept=no"));
             }

@@ -34,6 +34,16 @@ const LONGEST: u32 = 256 << 20;
 const LONGEST_SHORT: u32 = 1 << 20;
 /// So many descriptors are sent at once, as the system allows (`SCM_MAX_FD`).
 const MOST_SOCKETS: usize = 253;
+// Apple's systems lack both flags. There, SIGPIPE is ignored as in every Rust program, and descriptors are closed on exec
+// once they are here.
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: SendFlags = SendFlags::empty();
+#[cfg(not(target_vendor = "apple"))]
+const CLOSED_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
+#[cfg(target_vendor = "apple")]
+const CLOSED_ON_EXEC: RecvFlags = RecvFlags::empty();
 
 /// What a server says of itself before it is chosen.
 #[derive(Debug, Serialize, Deserialize)]
@@ -235,7 +245,7 @@ pub(super) async fn write_sockets(
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(sockets));
-        Ok(rustix::net::sendmsg(to.as_fd(), &[IoSlice::new(&length)], &mut control, SendFlags::NOSIGNAL)?)
+        Ok(rustix::net::sendmsg(to.as_fd(), &[IoSlice::new(&length)], &mut control, NO_SIGNAL)?)
     });
     let sent = sent.await?;
     to.write_all(&length[sent..]).await?;
@@ -250,11 +260,15 @@ pub(super) async fn read_sockets<T: DeserializeOwned>(from: &mut UnixStream) -> 
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut into = [IoSliceMut::new(&mut length)];
-        let come = rustix::net::recvmsg(from.as_fd(), &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let come = rustix::net::recvmsg(from.as_fd(), &mut into, &mut control, CLOSED_ON_EXEC)?;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
                 sockets.extend(descriptors);
             }
+        }
+        #[cfg(target_vendor = "apple")]
+        for socket in &sockets {
+            rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::CLOEXEC)?;
         }
         Ok(come.bytes)
     });
