@@ -4,7 +4,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import { test } from "node:test";
 import { feedAddress } from "../../static/js/client/address.mjs";
 import { ClientError, follow, frames, openFeed } from "../../static/js/client/index.mjs";
-import { deferred, handDriven, infoDocument, json } from "./fakes.mjs";
+import { deferred, fakeWebTransport, handDriven, infoDocument, json } from "./fakes.mjs";
 import { END, begin, calm, chunk, failed, gap } from "./following.mjs";
 
 const FEED = "http://localhost:8080/stream/log";
@@ -173,6 +173,44 @@ test("openFeed gives the frames of one connection", async () => {
   }
   close();
   assert.deepEqual([transport, ...types], ["fetch", "begin", "chunk", "end"]);
+});
+
+test("openFeed: the signal ends a session that is open already", async () => {
+  const WebTransport = fakeWebTransport();
+  const over = new AbortController();
+  const info = infoDocument({ feeds: INFO.feeds });
+  const opening = openFeed(FEED, { transport: "webtransport", WebTransport, fetch: server({ info }).fetch, signal: over.signal });
+  while (WebTransport.sessions.length === 0) await calm();
+  const [session] = WebTransport.sessions;
+  session.open();
+  session.give(handDriven().stream);
+  const { close } = await opening;
+  assert.equal(session.closedByPage, 0);
+  over.abort();
+  assert.equal(session.closedByPage, 1);
+  close();
+});
+
+test("a gap's callback that stops it gets no chunk any more", async () => {
+  const f = followed({ follow: { onGap: () => f.following.stop() } });
+  const first = await f.connection(0);
+  first.push(new Uint8Array([...begin(7), ...chunk(0, "a"), ...chunk(3, "d")]));
+  const { cursor, chunks } = await f.following.done;
+  assert.deepEqual({ cursor, chunks }, { cursor: "7-0", chunks: 1 });
+  assert.deepEqual(f.told, ["connecting", "streaming", "a", "stopped"]);
+});
+
+test("no token is in the words for a wrong address", () => {
+  for (const bad of ["https://h/else?token=secret", "nonsense?a=b&token=secret"]) {
+    assert.throws(() => follow(bad), (error) => error instanceof TypeError && !error.message.includes("secret"));
+  }
+});
+
+test("the package and its guide name the Node that has what the client uses", () => {
+  const read = (name) => readFileSync(new URL(`../../${name}`, import.meta.url), "utf8");
+  // AbortSignal.any came with 20.3.
+  assert.equal(JSON.parse(read("packaging/npm/package.json")).engines.node, ">=20.3");
+  assert.match(read("docs/javascript.md"), /From Node 20\.3 on/);
 });
 
 test("what the client says holds outside of a page too", () => {

@@ -5,7 +5,7 @@ import { Publication, PublishError } from "../../static/js/page/publish.mjs";
 import { FakeEnv, json, settled } from "./fakes.mjs";
 
 /** A feed as the server keeps it, with its keys; `fail` says how a request ends after how many bytes. */
-function feed(fail = () => undefined) {
+function feed(fail = () => undefined, { query = "", epoch = "1a" } = {}) {
   const keys = new Map();
   const kept = [];
   const asked = [];
@@ -16,14 +16,19 @@ function feed(fail = () => undefined) {
     asked.push([body.length, Number(offset)]);
     const failure = fail(asked.length, body.length);
     if (failure?.status !== undefined) return failure;
-    const known = keys.get(key) ?? 0;
+    // A key that is not known: what is before the body counts as published.
+    const known = keys.get(key) ?? Number(offset);
+    if (known < Number(offset)) return problem(409);
     const fresh = body.subarray(Math.max(0, known - Number(offset)), failure?.after);
     kept.push(...fresh);
-    keys.set(key, known + fresh.length);
+    if (body.length > 0) keys.set(key, known + fresh.length);
+    if (failure?.answer !== undefined) return failure.answer;
     if (failure !== undefined) throw new TypeError("network error");
-    return json({ bytes: keys.get(key) });
+    return json({ epoch: server.epoch, bytes: keys.get(key) ?? known });
   };
-  const publish = (text) => new Publication(env, "http://localhost:8080/stream/log", new Blob([text]));
+  /** It may be replaced by another one, or forget a key. */
+  const server = { epoch, keys };
+  const publish = (text) => new Publication(env, `http://localhost:8080/stream/log${query}`, new Blob([text]));
   /** Lets the pauses go by. */
   const run = async (publication, signal = new AbortController().signal) => {
     const taken = [];
@@ -37,10 +42,11 @@ function feed(fail = () => undefined) {
     await running;
     return taken;
   };
-  return { env, asked, publish, run, text: () => new TextDecoder().decode(new Uint8Array(kept)) };
+  const forget = () => kept.splice(0);
+  return { env, asked, server, forget, publish, run, text: () => new TextDecoder().decode(new Uint8Array(kept)) };
 }
 
-const problem = (status) => json({ title: "no" }, { status, headers: { "content-type": "application/problem+json" } });
+const problem = (status, more = {}) => json({ title: "no", ...more }, { status, headers: { "content-type": "application/problem+json" } });
 
 test("a line is one request", async () => {
   const f = feed();
@@ -100,4 +106,54 @@ test("cancelled: what was taken is told", async () => {
     return { after: 4 };
   });
   await assert.rejects(f.run(f.publish("one\ntwo\n"), over.signal), (error) => error.taken === 4);
+});
+
+test("a server that was restarted, or has forgotten the key: it keeps its place", async () => {
+  for (const [epoch, kept] of [["1b", "two\n"], ["1a", "one\ntwo\n"]]) {
+    const f = feed((request) => {
+      if (request === 1) return { after: 4 };
+      if (request !== 3) return undefined;
+      f.server.keys.clear();
+      f.server.epoch = epoch;
+      if (epoch === "1b") f.forget();
+      return problem(503);
+    });
+    assert.deepEqual((await f.run(f.publish("one\ntwo\n"))).at(-1), 8);
+    assert.deepEqual([f.text(), f.asked.at(-1)], [kept, [4, 4]]);
+  }
+});
+
+test("a part of the body that was taken is not the whole: the rest follows", async () => {
+  const f = feed();
+  const whole = f.env.routes["/stream/log"];
+  f.env.routes["/stream/log"] = (init) => whole({ ...init, body: init.body.slice(0, 3) });
+  assert.deepEqual(await f.run(f.publish("one\ntwo\n")), [3, 6, 8]);
+  assert.equal(f.text(), "one\ntwo\n");
+  f.env.routes["/stream/log"] = async () => json({ epoch: "1a", bytes: 0 });
+  await assert.rejects(f.run(f.publish("one\n")), /after 0 bytes, none were published/);
+  f.env.routes["/stream/log"] = async () => json({ epoch: "1a", bytes: 5 });
+  await assert.rejects(f.run(f.publish("one\n")), /5 bytes of 4/);
+});
+
+test("more than a server takes at once is sent in smaller pieces, between lines", async () => {
+  const line = `${"x".repeat(99)}\n`;
+  const text = line.repeat(30);
+  const f = feed((_, length) => (length > 1000 ? problem(413) : undefined), { query: "?chunk=lines" });
+  await f.run(f.publish(text));
+  assert.equal(f.text(), text);
+  const sent = f.asked.map(([length]) => length).filter((length) => length > 0 && length <= 1000);
+  assert.deepEqual(sent, [700, 700, 700, 700, 200]);
+  // One that takes the part within its limit says how much that is.
+  const g = feed((_, length) => (length > 1000 ? { after: 1000, answer: problem(413) } : undefined));
+  await g.run(g.publish(text));
+  assert.deepEqual([g.text(), g.asked.map(([length]) => length)], [text, [3000, 0, 1000, 1000]]);
+});
+
+test("what may have been published is not called nothing", async () => {
+  const lost = feed((request) => (request === 1 ? { after: 0 } : problem(401)));
+  await assert.rejects(lost.run(lost.publish("one\n")), (error) => error.taken === undefined);
+  const told = feed(() => problem(401, { published: { epoch: "1a", bytes: 3 } }));
+  await assert.rejects(told.run(told.publish("one\n")), (error) => error.taken === 3);
+  const doubtful = feed(() => problem(503, { in_doubt: true }));
+  await assert.rejects(doubtful.run(doubtful.publish("one\n")), (error) => error.taken === undefined);
 });

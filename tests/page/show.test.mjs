@@ -133,3 +133,11 @@ test("every error says what to do", () => {
   assert.equal(asClientError(new RangeError("odd")).said, "RangeError: odd");
   assert.match(sessionFailed("https://localhost/", origin, true, undefined).steps.join(" "), /UDP port 443:/);
 });
+
+test("no token is in an error's words", () => {
+  const url = "https://localhost:4433/stream/log?format=frames&token=secret&from=now";
+  const error = sessionFailed(url, "https://page", true, new SyntaxError(`The URL '${url}' is invalid.`));
+  assert.match(error.message, /session with https:\/\/localhost:4433\/stream\/log could not/);
+  assert.doesNotMatch([error.message, ...error.steps, error.said].join(" "), /secret/);
+  assert.match(error.said, /token=…&from=now' is invalid/);
+});

@@ -1,4 +1,6 @@
 // @ts-check
+import { withoutToken } from "./errors.mjs";
+
 /**
  * The address of a feed, taken apart.
  * @typedef {object} FeedAddress
@@ -19,11 +21,11 @@ const NOT_HERE = ["limit", "lastEventId", "delivery"];
  */
 export function feedAddress(url) {
   const base = typeof location === "undefined" ? undefined : location.href;
-  if (!URL.canParse(url, base)) throw new TypeError(`not an address: ${url}`);
+  if (!URL.canParse(url, base)) throw new TypeError(`not an address: ${withoutToken(String(url))}`);
   const { protocol, origin, pathname, searchParams } = new URL(url, base);
   const [, prefix, name] = /^(.*?\/)stream(?:\/([^/]+))?$/.exec(pathname) ?? [];
   if (prefix === undefined || !/^https?:$/.test(protocol)) {
-    throw new TypeError(`not the address of a feed: ${url} (expected https://HOST/stream or https://HOST/stream/NAME)`);
+    throw new TypeError(`not the address of a feed: ${withoutToken(String(url))} (expected https://HOST/stream or https://HOST/stream/NAME)`);
   }
   const bad = NOT_HERE.find((part) => searchParams.has(part));
   if (bad !== undefined) throw new TypeError(`a feed cannot be followed with “${bad}” in its address`);

@@ -133,6 +133,7 @@ export class AutoError extends ClientError {
     this.otherToken = error.otherToken;
     this.blameless = error.blameless;
     this.answered = error.answered;
+    this.status = error.status;
     this.busy = error.busy;
     this.retryAfterMs = error.retryAfterMs;
     this.verdicts = verdicts;

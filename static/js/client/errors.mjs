@@ -3,6 +3,19 @@
  * Every error that a reader can meet, in words: what happened, and what to do about it.
  */
 
+/**
+ * A text without the tokens that its addresses have: what is shown is copied, sent on and kept in logs.
+ * @param {string} text
+ */
+export function withoutToken(text) {
+  return text.replaceAll(/([?&]token=)[^&#\s"'’”)>]*/gi, "$1…");
+}
+
+/**
+ * What a publication has written, as the server reports it.
+ * @typedef {{ bytes: number, epoch: string | undefined }} Published
+ */
+
 /** An error with advice. `message` says what happened, `steps` what to do. */
 export class ClientError extends Error {
   /**
@@ -30,14 +43,21 @@ export class ClientError extends Error {
     this.busy = false;
     /** How long the server asks to be left alone, in milliseconds. */
     this.retryAfterMs = 0;
+    /** The status of the server's answer; 0 for none. */
+    this.status = 0;
+    /**
+     * What a publication that the server refused has written: null if it had not begun; undefined: not known.
+     * @type {Published | null | undefined}
+     */
+    this.published = undefined;
   }
 
   /** The browser's own words, or "" if there are none. */
   get said() {
     const { cause } = this;
     if (cause === undefined || cause === null) return "";
-    if (!(cause instanceof Error)) return String(cause);
-    return cause.message === "" ? cause.name : `${cause.name}: ${cause.message}`;
+    if (!(cause instanceof Error)) return withoutToken(String(cause));
+    return cause.message === "" ? cause.name : withoutToken(`${cause.name}: ${cause.message}`);
   }
 }
 
@@ -86,6 +106,7 @@ export function unreachable(what, cause) {
 export function refused(what, status, problem, origin, { retryAfterMs = 0, scope = false } = {}) {
   const error = refusedInWords(what, status, problem, origin, scope);
   error.answered = true;
+  error.status = status;
   error.busy = status === 429 || status === 503;
   error.otherToken = scope;
   error.retryAfterMs = retryAfterMs;
@@ -287,10 +308,10 @@ export function notOffered() {
  * @param {unknown} cause
  */
 export function sessionFailed(url, origin, byHash, cause) {
-  const port = new URL(url).port || "443";
-  return byHand(new ClientError(`The WebTransport session with ${url} could not be opened. Browsers do not say why.`, [
+  const { origin: server, pathname, port } = new URL(url);
+  return byHand(new ClientError(`The WebTransport session with ${server}${pathname} could not be opened. Browsers do not say why.`, [
     START_SERVER,
-    `Check that nothing blocks UDP port ${port}: a firewall, a VPN or a container without that port.`,
+    `Check that nothing blocks UDP port ${port || 443}: a firewall, a VPN or a container without that port.`,
     byHash
       ? "The certificate may have just been renewed. Browsers accept one by its hash only for 14 days, so the computer's clock must be right too."
       : "Check that the server's certificate is valid for this name and that this computer's clock is right.",

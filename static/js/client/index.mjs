@@ -221,7 +221,15 @@ export async function openFeed(url, options = {}) {
     try {
       const { info, protocol } = await loadInfo(env, signal);
       const { source, verdicts } = await open({ env, info, protocol, signal, rests, ...wanted });
-      const { stream, transport, close } = source;
+      const { stream, transport } = source;
+      // Sessions do not end with the signal by themselves.
+      const close = () => {
+        signal.removeEventListener("abort", close);
+        source.close();
+      };
+      signal.addEventListener("abort", close);
+      if (signal.aborted) close();
+      signal.throwIfAborted();
       return {
         stream, transport, verdicts, close,
         protocol: (waitMs) => source.protocol(waitMs),

@@ -153,11 +153,14 @@ export function withQuery(url, query) {
 export async function refusal(what, response, env) {
   /** @type {{ title?: string, detail?: string }} */
   const problem = {};
+  /** @type {import("./errors.mjs").ClientError["published"]} */
+  let published;
   if (response.headers.get("content-type")?.startsWith("application/problem+json")) {
     try {
       const document = object(await response.json(), "problem");
       if (typeof document.title === "string") problem.title = document.title;
       if (typeof document.detail === "string") problem.detail = document.detail;
+      published = document.in_doubt === true ? undefined : document.published === undefined ? null : publishedIn(document.published);
     } catch {
       // The status alone has to do.
     }
@@ -166,7 +169,18 @@ export async function refusal(what, response, env) {
   }
   const retryAfterMs = retryAfter(response.headers.get("retry-after"), Date.now());
   const scope = response.status === 403 && /insufficient_scope/.test(response.headers.get("www-authenticate") ?? "");
-  return refused(what, response.status, problem, env.origin, { retryAfterMs, scope });
+  return Object.assign(refused(what, response.status, problem, env.origin, { retryAfterMs, scope }), { published });
+}
+
+/**
+ * What the server says that a publication has written.
+ * @param {unknown} value
+ * @returns {import("./errors.mjs").Published}
+ */
+export function publishedIn(value) {
+  const { bytes, epoch } = object(value, "the answer");
+  if (typeof bytes !== "number") throw badInfo("the answer does not say how many bytes the feed has");
+  return { bytes, epoch: typeof epoch === "string" ? epoch : undefined };
 }
 
 /**

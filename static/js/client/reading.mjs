@@ -221,7 +221,8 @@ export class Reading {
       case "chunk": {
         const { fresh, missed } = place.chunk(frame.seq);
         if (missed !== undefined) this.#miss(missed);
-        if (fresh) this.#chunk(frame);
+        // Whoever is told of a gap may have stopped it.
+        if (fresh && !this.abort.signal.aborted) this.#chunk(frame);
         return;
       }
       case "end": {

@@ -1,9 +1,10 @@
 // @ts-check
 import { Backoff } from "../client/backoff.mjs";
-import { ClientError, asClientError, unreachable } from "../client/errors.mjs";
-import { deadline, object, refusal } from "../client/info.mjs";
+import { ClientError, asClientError, broken, unreachable } from "../client/errors.mjs";
+import { deadline, publishedIn, refusal } from "../client/info.mjs";
 
 /** @typedef {import("../client/types.mjs").Env} Env */
+/** @typedef {import("../client/errors.mjs").Published} Published */
 
 /** How often in a row an attempt may bring nothing further. */
 const ATTEMPTS = 6;
@@ -21,17 +22,28 @@ export class PublishError extends Error {
   }
 }
 
+/** The end of a piece is looked for in that many of its last bytes: longer lines are cut by the server too. */
+const LONGEST_LINE = 65_536;
+/** Smaller pieces than this many bytes are not tried. */
+const SMALLEST = 256;
+
 /**
- * One body on its way into a feed, over as many requests as it takes. All have the same key, by which the server knows
- * what it has already: nothing is published twice, whatever is tried again.
+ * One body on its way into a feed, over as many requests as it takes. They have one key, by which the server knows what
+ * it has already, and their place in the body: nothing is published twice, whatever is tried again.
  */
 export class Publication {
   #env;
   #url;
   #body;
   #key = newKey();
-  /** The server has said so. */
+  /** How much the feed has; the server has said so. */
   #taken = 0;
+  /** The run of the feed's numbers in which it has it. @type {string | undefined} */
+  #epoch;
+  /** How many bytes one request may have. */
+  #longest = Infinity;
+  /** More may have been published than is known. */
+  #doubt = false;
 
   /**
    * @param {Env} env whose token is for publishing
@@ -61,22 +73,23 @@ export class Publication {
     // What a refusal means for a body that is still being sent differs from browser to browser: asked first, it is clear.
     let known = this.#body.size <= 65_536 && this.#taken === 0;
     for (;;) {
+      const before = this.#taken;
       try {
         if (!known) {
-          const before = this.#taken;
-          this.#taken = await this.#send(new Blob(), 0, signal);
+          await this.#ask(signal);
           onTaken(this.#taken);
-          if (this.#taken > before) backoff.reset();
+          known = true;
+        } else {
+          await this.#piece(signal);
+          onTaken(this.#taken);
         }
         if (this.#taken >= this.#body.size && this.#body.size > 0) return;
-        known = false;
-        this.#taken = await this.#send(this.#body.slice(this.#taken), this.#taken, signal);
-        onTaken(this.#taken);
-        return;
+        if (this.#taken > before) backoff.reset();
       } catch (cause) {
         known = false;
         const error = asClientError(cause);
         if (signal.aborted) throw new PublishError(error, await this.#left());
+        if (this.#taken > before) backoff.reset();
         const renewed = (error.needsToken || error.otherToken) && (await env.token?.after(error, signal));
         if (renewed) continue;
         if (error.permanent || backoff.attempts >= ATTEMPTS) throw new PublishError(error, await this.#left());
@@ -88,33 +101,104 @@ export class Publication {
   /** @returns {Promise<number | undefined>} how much the feed has, after all */
   async #left() {
     try {
-      return (this.#taken = await this.#send(new Blob(), 0, new AbortController().signal));
-    } catch (cause) {
-      // What is refused has not got anywhere.
-      return cause instanceof ClientError && cause.answered && this.#taken === 0 ? 0 : undefined;
+      await this.#ask(new AbortController().signal);
+    } catch {
+      if (this.#doubt) return undefined;
     }
+    return this.#taken;
   }
 
   /**
-   * @param {Blob} rest
+   * Asks how much the feed has.
+   * @param {AbortSignal} signal
+   */
+  async #ask(signal) {
+    this.#acknowledge(await this.#send(new Blob(), 0, signal));
+    this.#doubt = false;
+  }
+
+  /**
+   * Sends what the feed does not have yet, or as much of it as the server takes at once.
+   * @param {AbortSignal} signal
+   */
+  async #piece(signal) {
+    const before = this.#taken;
+    const piece = await this.#cut(before);
+    const doubt = this.#doubt;
+    this.#doubt = true;
+    try {
+      this.#acknowledge(await this.#send(piece, before, signal));
+      this.#doubt = false;
+    } catch (cause) {
+      if (!(cause instanceof ClientError)) throw cause;
+      const { published } = cause;
+      // A refusal states what was published, if anything was.
+      if (published) this.#acknowledge(published);
+      if (published !== undefined) this.#doubt = published === null && doubt;
+      const tooLong = cause.status === 413;
+      if (!tooLong || piece.size <= SMALLEST) {
+        // A server that takes less at once closes the connection, and not every browser shows its answer then.
+        if (!cause.answered && !signal.aborted && piece.size > LONGEST_LINE) this.#longest = Math.ceil(piece.size / 2);
+        throw cause;
+      }
+      await this.#ask(signal);
+      const taken = this.#taken - before;
+      this.#longest = taken > 0 ? taken : Math.ceil(piece.size / 2);
+      return;
+    }
+    if (this.#taken <= before) throw badAnswer(`after ${before} bytes, none were published`);
+  }
+
+  /**
+   * The next piece: lines are not torn.
+   * @param {number} from
+   */
+  async #cut(from) {
+    const piece = this.#body.slice(from, from + this.#longest);
+    if (from + piece.size >= this.#body.size || new URL(this.#url).searchParams.get("chunk") !== "lines") return piece;
+    const tail = piece.slice(-LONGEST_LINE);
+    const newline = new Uint8Array(await tail.arrayBuffer()).lastIndexOf(10);
+    return newline < 0 ? piece : piece.slice(0, piece.size - tail.size + newline + 1);
+  }
+
+  /**
+   * The server has said what it has.
+   * @param {Published} published
+   */
+  #acknowledge({ bytes, epoch }) {
+    if (bytes > this.#body.size) throw badAnswer(`it has ${bytes} bytes of ${this.#body.size}`);
+    const old = this.#epoch;
+    if (bytes >= this.#taken) {
+      this.#taken = bytes;
+    } else if (old !== undefined && old === epoch) {
+      // The same feed, where less is known of the key: what it had stays published, and the key recognises what follows.
+      return;
+    } else {
+      // The server takes this key for one whose publication has only begun. Under a new one, what is before the
+      // place of a body counts as published.
+      this.#key = newKey();
+    }
+    this.#epoch = epoch ?? old;
+  }
+
+  /**
+   * @param {Blob} piece
    * @param {number} offset where it begins
    * @param {AbortSignal} signal
-   * @returns {Promise<number>} how many bytes the feed has
+   * @returns {Promise<Published>} what the feed has
    */
-  async #send(rest, offset, signal) {
+  async #send(piece, offset, signal) {
     const env = this.#env;
     const what = new URL(this.#url).pathname;
     /** @type {Record<string, string>} */
     const headers = { "idempotency-key": this.#key };
     if (offset > 0) headers["upload-offset"] = String(offset);
     // A body takes as long as it takes.
-    const limit = rest.size === 0 ? deadline(env, signal) : { signal, clear() {} };
+    const limit = piece.size === 0 ? deadline(env, signal) : { signal, clear() {} };
     try {
-      const response = await env.fetch(this.#url, { method: "POST", body: rest, headers, cache: "no-store", signal: limit.signal });
+      const response = await env.fetch(this.#url, { method: "POST", body: piece, headers, cache: "no-store", signal: limit.signal });
       if (!response.ok) throw await refusal(what, response, env);
-      const { bytes } = object(await response.json(), "the answer");
-      if (typeof bytes !== "number") throw new TypeError("the answer does not say how many bytes the feed has");
-      return bytes;
+      return publishedIn(await response.json());
     } catch (cause) {
       throw cause instanceof ClientError ? again(cause) : unreachable(what, cause);
     } finally {
@@ -123,12 +207,17 @@ export class Publication {
   }
 }
 
+/** @param {string} what makes no sense in an answer */
+function badAnswer(what) {
+  return broken(`The server's answer makes no sense: ${what}.`, undefined, true);
+}
+
 /**
  * Another request with the key that still runs is one of ours whose connection was lost: it is over in a moment.
  * @param {ClientError} error
  */
 function again(error) {
-  if (/ status 409\b/.test(error.message)) error.permanent = false;
+  if (error.status === 409) error.permanent = false;
   return error;
 }
 
