@@ -1,7 +1,9 @@
 // The module for everyone: follow() and openFeed(), with a server that the test plays.
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { readFileSync, readdirSync } from "node:fs";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { feedAddress } from "../../static/js/client/address.mjs";
 import { ClientError, follow, frames, openFeed } from "../../static/js/client/index.mjs";
 import { deferred, fakeWebTransport, handDriven, infoDocument, json } from "./fakes.mjs";
@@ -211,6 +213,15 @@ test("the package and its guide name the Node that has what the client uses", ()
   // AbortSignal.any came with 20.3.
   assert.equal(JSON.parse(read("packaging/npm/package.json")).engines.node, ">=20.3");
   assert.match(read("docs/javascript.md"), /From Node 20\.3 on/);
+});
+
+test("the package's guide has no link that leads nowhere from there", () => {
+  const at = (name) => fileURLToPath(new URL(`../../${name}`, import.meta.url));
+  const text = execFileSync("sed", ["-Ef", at("packaging/npm/readme.sed"), at("docs/javascript.md")], { encoding: "utf8" });
+  const links = [...text.matchAll(/\]\(([^)]*)\)/g)].map(([, to]) => to);
+  assert.deepEqual(links.filter((to) => !/^(https:|#)/.test(to)), []);
+  assert.match(text, /frames \(docs\/protocol\.md of h3cast\)/);
+  assert.match(readFileSync(at("packaging/npm/pack"), "utf8"), /readme\.sed/);
 });
 
 test("what the client says holds outside of a page too", () => {

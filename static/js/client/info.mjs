@@ -108,7 +108,7 @@ export function chosenFeed(info, wanted) {
 
 /**
  * The address to fetch a feed from: its path, on the origin of `href`.
- * @param {Info} info
+ * @param {Pick<Info, "feeds">} info
  * @param {string} name
  * @param {string} href see `Env`
  */

@@ -11,6 +11,7 @@ import { chooseWays, commandFor, named, probe, whyNoHttp3 } from "./compare-ways
 import { wireCopyButtons } from "./copy.mjs";
 import { browserEnv } from "./env.mjs";
 import { byId, fillError } from "./panel.mjs";
+import { inAddress } from "./prefs.mjs";
 import { Renewals } from "./renewals.mjs";
 import { askForToken } from "./token-form.mjs";
 
@@ -48,6 +49,8 @@ const lanes = {
 const all = Object.values(lanes);
 /** @type {AbortController | undefined} */
 let running;
+/** Whether anything has been started since the page was opened. */
+let started = false;
 let startedAt = 0;
 
 for (const id of [...SETTINGS, "seconds"]) {
@@ -56,7 +59,7 @@ for (const id of [...SETTINGS, "seconds"]) {
   const asked = query.get(id);
   if (asked !== null) control.value = asked;
   if (control.value === "") control.value = usual;
-  control.addEventListener("change", () => remember(id, control.value, usual));
+  control.addEventListener("change", () => inAddress(id, control.value, usual));
 }
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -76,10 +79,15 @@ else void look();
 async function look() {
   try {
     const { info, protocol } = await loadInfo(env);
+    if (started) return;
     showInfo(info);
-    plans(info, await probe(env, info, protocol));
+    const probed = await probe(env, info, protocol);
+    // What runs, or has run, says more.
+    if (started) return;
+    plans(info, probed);
     draw();
   } catch (cause) {
+    if (started) return;
     const error = asClientError(cause);
     fillError(errorBox, error, "Press Start all to try again.");
     await renewed(error);
@@ -89,6 +97,7 @@ async function look() {
 async function startAll() {
   if (running !== undefined) return;
   const { signal } = (running = new AbortController());
+  started = true;
   /** @type {ClientError | undefined} */
   let failed;
   errorBox.hidden = true;
@@ -102,7 +111,9 @@ async function startAll() {
     const feed = chosenFeed(info, query.get("feed") ?? "");
     // One answer in words is better than five.
     if (feed !== "" && !info.feeds.some(({ name }) => name === feed)) await askFirst({ url: feedUrl(info, feed, env.href), signal, env });
-    const planned = plans(info, await probe(env, info, protocol));
+    const probed = await probe(env, info, protocol);
+    signal.throwIfAborted();
+    const planned = plans(info, probed);
     renewals.reset();
     startedAt = env.performance.now();
     say("streaming", `${planned.length} of ${all.length} transports are running.`);
@@ -295,19 +306,6 @@ function toggle(isRunning) {
   stop.disabled = !isRunning;
   if (focused === start && isRunning) stop.focus();
   if (focused === stop && !isRunning) start.focus();
-}
-
-/**
- * Keeps a setting in the address, so that a link or a reload shows the same.
- * @param {string} name
- * @param {string} value
- * @param {string} usual
- */
-function remember(name, value, usual) {
-  const url = new URL(location.href);
-  if (value === usual) url.searchParams.delete(name);
-  else url.searchParams.set(name, value);
-  history.replaceState(null, "", url);
 }
 
 /** @param {Info} info */

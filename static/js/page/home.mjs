@@ -6,7 +6,7 @@ import { FeedPicker } from "./feed-picker.mjs";
 import { FeedsPoll } from "../client/feeds.mjs";
 import { FollowView } from "./follow-view.mjs";
 import { Follower } from "../client/follow.mjs";
-import { loadInfo } from "../client/info.mjs";
+import { feedUrl, loadInfo } from "../client/info.mjs";
 import { Layout } from "./layout.mjs";
 import { noticeWebTransport } from "./page.mjs";
 import { byId } from "./panel.mjs";
@@ -30,11 +30,15 @@ let switching = false;
 let kinds = new Map();
 const follower = new Follower(env, { ...view.events, onInfo: showInfo });
 const picker = new FeedPicker(query.get("feed") ?? "", () => void another());
-const publish = new PublishForm(env);
+/** The addresses of feeds, as `/info` has them. @type {(feed: string) => string} */
+let addressOf = (feed) => feedUrl({ feeds: [] }, feed, env.href);
+/** What `/feeds` said last. @type {import("../client/feeds.mjs").FeedStatus[]} */
+let told = [];
+const publish = new PublishForm(env, () => picker.feed, (feed) => addressOf(feed));
 const poll = new FeedsPoll(env, (feeds) => {
+  told = feeds;
   picker.status(feeds);
-  const feed = feeds.find(({ name }) => name === picker.feed);
-  publish.show(picker.feed, feed?.writable === true && feed.state === "open");
+  const feed = showForm();
   view.empty = feed?.kind === "live" && feed.state === "open" && feed.chunks === 0;
   view.behind(feed?.chunks === undefined ? undefined : follower.told(feed.chunks, feed.epoch));
 });
@@ -119,8 +123,16 @@ function start() {
   });
 }
 
+/** What is published goes to the feed that is chosen. */
+function showForm() {
+  const feed = told.find(({ name }) => name === picker.feed);
+  publish.show(picker.feed, feed?.writable === true && feed.state === "open");
+  return feed;
+}
+
 /** Another feed was chosen: it is read if the one before was, or if it is followed anyway. */
 async function another() {
+  showForm();
   inAddress("feed", picker.feed, "default");
   layout.decide(kinds.get(picker.feed) ?? "", picker.feed);
   if (follower.running || followed()) await again();
@@ -137,7 +149,9 @@ async function again() {
 }
 
 /** @param {import("../client/info.mjs").Info} info */
-function showInfo({ version, feeds, chrome, status }) {
+function showInfo(info) {
+  const { version, feeds, chrome, status } = info;
+  addressOf = (feed) => feedUrl(info, feed, env.href);
   byId("version", HTMLElement).textContent = `h3cast ${version}`;
   byId("status-page", HTMLElement).hidden = !status;
   picker.list(feeds);

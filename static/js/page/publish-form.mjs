@@ -4,7 +4,7 @@ import { plural, size } from "../client/format.mjs";
 import { Token } from "../client/token.mjs";
 import { byId } from "./panel.mjs";
 import { Publication, PublishError } from "./publish.mjs";
-import { askForToken } from "./token-form.mjs";
+import { askForPublishToken } from "./token-form.mjs";
 
 /** @typedef {{ publication: Publication, name: string, feed: string }} Work what is published, how it is called, and where */
 
@@ -23,16 +23,25 @@ export class PublishForm {
   /** What broke off. @type {Work | undefined} */
   #broken;
 
-  /** @param {import("../client/types.mjs").Env} env */
-  constructor(env) {
+  #shown;
+  #address;
+
+  /**
+   * @param {import("../client/types.mjs").Env} env
+   * @param {() => string} shown the feed that the page shows
+   * @param {(feed: string) => string} address of a feed
+   */
+  constructor(env, shown, address) {
+    this.#shown = shown;
+    this.#address = address;
     // A token for writing is none for reading: the page keeps its own.
     const token = new Token({ fetch: globalThis.fetch.bind(globalThis), storage: undefined, href: env.href });
     token.set(env.token?.value ?? "");
-    token.ask = askForToken;
+    token.ask = askForPublishToken;
     this.#env = environment(env.href, token);
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
-      if (this.#running !== undefined) return;
+      if (this.#running !== undefined || this.#elsewhere()) return;
       if (this.#broken?.feed === this.#feed) void this.#run(this.#broken);
       else if (this.#line.value !== "") void this.#start(new Blob([`${this.#line.value}\n`]), "");
     });
@@ -67,10 +76,18 @@ export class PublishForm {
     if (this.#form.hidden !== hidden) this.#form.hidden = hidden;
   }
 
+  /** Whether the page shows another feed than this writes. It is told, and nothing is written anywhere. */
+  #elsewhere() {
+    const shown = this.#shown();
+    if (this.#feed === shown) return false;
+    this.#said.textContent = `Nothing was published: the page shows “${shown}” now, and this was for “${this.#feed}”.`;
+    return true;
+  }
+
   /** @param {FileList | null} files */
   #take(files) {
     const file = files?.[0];
-    if (file === undefined || this.#running !== undefined) return;
+    if (file === undefined || this.#running !== undefined || this.#elsewhere()) return;
     this.#forget();
     if (file.size === 0) this.#said.textContent = `${file.name} is empty.`;
     else void this.#start(file, file.name);
@@ -87,7 +104,7 @@ export class PublishForm {
    * @param {string} name "" for a line
    */
   #start(body, name) {
-    const url = new URL(this.#feed === "default" ? "stream" : `stream/${encodeURIComponent(this.#feed)}`, this.#env.href);
+    const url = new URL(this.#address(this.#feed));
     // Text comes line by line, however it is cut on the way.
     if (name !== "" && !/^(image|audio|video|font)\/|octet-stream|zip/.test(body.type)) url.searchParams.set("chunk", "lines");
     return this.#run({ publication: new Publication(this.#env, url.href, body), name, feed: this.#feed });

@@ -1,14 +1,39 @@
 // @ts-check
+import { orAbort } from "../client/webtransport-source.mjs";
+
+/** @typedef {(why: string, signal: AbortSignal) => Promise<string>} Ask */
+
+/** Settles when the last question is over: there is one at a time. @type {Promise<unknown>} */
+let before = Promise.resolve();
+
+/** Asks the visitor for a token that reads. */
+export const askForToken = asking("read");
+/** Asks the visitor for a token that publishes. */
+export const askForPublishToken = asking("publish");
+
 /**
- * Asks the visitor for a token, in a form above the place of errors.
+ * Asks the visitor for a token, in a form above the place of errors. `signal` ends the question; the answer is "" then.
+ * @param {string} purpose
+ * @returns {Ask}
+ */
+function asking(purpose) {
+  return (why, signal) => {
+    const answer = before.then(() => (signal.aborted ? "" : question(purpose, why, signal)));
+    before = answer;
+    // One that waits for its turn ends as well.
+    return orAbort(answer, signal).catch(() => "");
+  };
+}
+
+/**
+ * @param {string} purpose
  * @param {string} why
- * @param {AbortSignal} signal ends the question
+ * @param {AbortSignal} signal
  * @returns {Promise<string>} "" if there is no answer
  */
-export function askForToken(why, signal) {
+function question(purpose, why, signal) {
   const place = document.getElementById("error");
   if (place === null) return Promise.resolve("");
-  document.getElementById("token-form")?.remove();
   const form = document.createElement("form");
   form.id = "token-form";
   form.className = "notice";
@@ -16,7 +41,7 @@ export function askForToken(why, signal) {
   reason.textContent = why;
   const label = document.createElement("label");
   label.htmlFor = "token";
-  label.textContent = "Token ";
+  label.textContent = `Token to ${purpose} `;
   const input = document.createElement("input");
   Object.assign(input, { id: "token", type: "password", required: true, autocomplete: "off", spellcheck: false });
   const button = document.createElement("button");
@@ -35,6 +60,5 @@ export function askForToken(why, signal) {
       done(input.value);
     });
     signal.addEventListener("abort", none);
-    if (signal.aborted) none();
   });
 }
