@@ -160,7 +160,8 @@ export async function refusal(what, response, env) {
       const document = object(await response.json(), "problem");
       if (typeof document.title === "string") problem.title = document.title;
       if (typeof document.detail === "string") problem.detail = document.detail;
-      published = document.in_doubt === true ? undefined : document.published === undefined ? null : publishedIn(document.published);
+      const { in_doubt: inDoubt, published: written } = document;
+      if (inDoubt !== true) published = written === undefined ? null : publishedIn(written);
     } catch {
       // The status alone has to do.
     }
