@@ -44,5 +44,10 @@ export function inAddress(name, value, usual) {
   const url = new URL(location.href);
   if (value === usual) url.searchParams.delete(name);
   else url.searchParams.set(name, value);
-  history.replaceState(null, "", url);
+  // At every key of a text that is typed: browsers bound how often, and Safari throws.
+  try {
+    history.replaceState(null, "", url);
+  } catch {
+    // The page itself shows what was chosen.
+  }
 }
