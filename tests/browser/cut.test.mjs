@@ -137,7 +137,7 @@ async function resumes(browser, fed, base, transport, protocol) {
     // Browsers do not give a page the reason why a response broke off.
     const why = /because nothing of it had been read for too long\. Retrying now/;
     if (unreported && !why.test(said)) assert.match(said, /The stream is dead: the server has more/);
-    else assert.match(said, used === 'webtransport' ? why : /cut short .*\. Retrying now/);
+    else assert.match(said, used === 'webtransport' ? why : /interrupted .*\. Retrying now/);
     await view.assertClean(CUT);
   } finally {
     await view.close();

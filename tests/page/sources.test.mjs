@@ -79,7 +79,7 @@ test("fetch: no answer says to start the server, with the browser's words", asyn
 
 test("fetch: a body that fails was cut short", async () => {
   const source = await fetching(() => new Response("x")).opening;
-  assert.match(source.failure(new TypeError("network error"), 42).message, /cut short after 42 bytes/);
+  assert.match(source.failure(new TypeError("network error"), 42).message, /interrupted after 42 bytes/);
 });
 
 test("WebTransport: every hash of the certificate is passed on", async (t) => {

@@ -122,7 +122,7 @@ test("a stream that is cut short is an error, never done", async () => {
   await settled();
   v.driven.fail(new TypeError("network error"));
   await run;
-  assert.match(v.find("onError")[0].message, /cut short after 4 bytes/);
+  assert.match(v.find("onError")[0].message, /interrupted after 4 bytes/);
   assert.equal(v.find("onDone"), undefined);
 });
 
@@ -158,6 +158,6 @@ test("a stream that breaks off while its feed is open was cut short", async () =
     await settled();
     v.driven.fail(new TypeError("network error"));
     await run;
-    assert.match(v.find("onError")[0].message, /cut short after 0 bytes/);
+    assert.match(v.find("onError")[0].message, /interrupted after 0 bytes/);
   }
 });

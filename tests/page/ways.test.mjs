@@ -19,7 +19,7 @@ test("auto: the way that broke gives way to the next one, with the reason, and i
   assert.equal(f.connections[0].from, "7-0");
   const [, why, taken] = verdicts;
   assert.equal(why.verdict, "not taken");
-  assert.match(why.reason, /failed .* before: The stream was cut short .*The session is closed\..*left alone for a minute/);
+  assert.match(why.reason, /failed .* ago: The stream was interrupted .*The session is closed\..*skipped for one minute/);
   assert.equal(taken.verdict, "taken");
   await f.push(0, begin(7), chunk(1));
 
@@ -114,7 +114,7 @@ test("a session's end that the browser does not report with its code is waited f
   assert.equal(f.all("onLost").length, 0);
   f.env.tick(CLOSED_WAIT_MS);
   await calm();
-  assert.match(f.all("onLost")[0][0].message, /cut short/);
+  assert.match(f.all("onLost")[0][0].message, /interrupted/);
   f.follower.stop();
   await f.run;
 });

@@ -183,7 +183,7 @@ export function badInfo(detail, cause) {
  * @param {string} [reason] what the other side gave as its reason
  */
 export function cutShort(bytes, cause, reason = "") {
-  const message = `The stream was cut short after ${bytes} bytes: what came is not the whole of it` +
+  const message = `The stream was interrupted after ${bytes} bytes, so the received data is incomplete` +
     (reason === "" ? "." : ` (${reason}).`);
   return byHand(new ClientError(message, [START_SERVER], cause), "now");
 }

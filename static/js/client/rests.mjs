@@ -36,7 +36,7 @@ export class Rests {
     const failed = this.#failed.get(way);
     if (failed === undefined) return undefined;
     const ago = this.#now() - failed.at;
-    if (ago < REST_MS) return `It failed ${ms(ago)} before: ${failed.why} It is left alone for a minute.`;
+    if (ago < REST_MS) return `It failed ${ms(ago)} ago: ${failed.why} It is skipped for one minute.`;
     this.#failed.delete(way);
     return undefined;
   }

@@ -151,7 +151,7 @@ export function fillError(box, error, again = "") {
   if (error.said !== "") {
     const said = document.createElement("p");
     said.className = "said";
-    said.textContent = `The browser's words: ${error.said}`;
+    said.textContent = `Browser error: ${error.said}`;
     box.append(said);
   }
   box.hidden = false;
