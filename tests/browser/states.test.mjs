@@ -70,6 +70,19 @@ for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Fi
       }
     });
 
+    test('stopped while it reconnects: it no longer does', TEST, async () => {
+      const lost = await Server.start({ args: ['feed=exec:echo all; sleep 600'] });
+      const view = await open(browser, `${lost.plain}/?from=start&transport=fetch`);
+      await view.chunksShown(1);
+      await lost.kill();
+      await view.until('the loss', () => /^reconnecting/.test(document.querySelector('#losses')?.textContent ?? ''));
+      await view.page.click('#stop');
+      await view.state(['stopped']);
+      assert.equal(await view.page.$eval('#losses', (element) => element.textContent), 'never reconnected');
+      await view.page.close();
+      await (await lost.again()).stop();
+    });
+
     test('empty so far', TEST, async () => {
       for (const query of ['?', '?from=start&']) {
         const view = await shown('empty', query, 'streaming');

@@ -18,7 +18,7 @@ const DRAW_MS = 100;
 /** The server is on this computer: there is one clock. */
 const LOCAL = /^(localhost|127\..*|\[::1\])$/.test(location.hostname);
 
-const STALLED = "The server cannot reach what keeps the feed. Nothing is lost: it goes on when that is back.";
+const STALLED = "The server cannot reach the storage of this feed. Nothing is lost: the feed resumes when the storage is back.";
 
 /** Shows a follower: the panel, the numbers, the plot and the log. */
 export class FollowView {
@@ -121,7 +121,7 @@ export class FollowView {
     },
     onStalled: (stalled) => {
       this.#stalled = stalled;
-      this.#log.mark(stalled ? "lost" : "back", stalled ? STALLED : "The feed goes on.");
+      this.#log.mark(stalled ? "lost" : "back", stalled ? STALLED : "The feed has resumed.");
       this.panel.setState("streaming", stalled ? STALLED : `Streaming with ${this.#over}.`);
       this.#draw.schedule();
     },
@@ -228,6 +228,8 @@ export class FollowView {
 
   #finish() {
     this.retry.hide();
+    // Nothing tries to connect any more.
+    this.#down = false;
     this.#numbers.behind = undefined;
     this.#log.finish();
     this.#draw.schedule();

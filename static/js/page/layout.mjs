@@ -13,6 +13,8 @@ export class Layout {
   #main = /** @type {HTMLElement} */ (document.querySelector("main"));
   #title = byId("title", HTMLElement);
   #titleText = this.#title.textContent;
+  #pageTitle = document.title;
+  #feed = "";
   #settings = byId("settings", HTMLElement);
   #details = byId("details", HTMLElement);
   #drawer = byId("drawer", HTMLButtonElement);
@@ -62,16 +64,17 @@ export class Layout {
    */
   decide(kind, feed) {
     this.#live = kind === "live";
+    this.#feed = feed;
     const chosen = this.#asked ?? look(preferred(this.#live ? "view" : "demo-view") ?? null) ?? this.#usual;
     this.#show(chosen);
     if (chosen !== this.#usual) inAddress("view", chosen, this.#usual);
-    document.title = chosen === "log" ? `${feed} · h3cast` : document.title;
-    this.#title.textContent = chosen === "log" ? `The feed ${feed}, live` : this.#titleText;
   }
 
   /** @param {Look} now */
   #show(now) {
     delete this.#main.dataset.undecided;
+    document.title = now === "log" ? `${this.#feed} · h3cast` : this.#pageTitle;
+    this.#title.textContent = now === "log" ? `The feed ${this.#feed}, live` : this.#titleText;
     if (this.#root.dataset.view === now) return;
     this.#root.dataset.view = now;
     const alone = now === "log";
