@@ -104,7 +104,7 @@ async fn what_cannot_be_measured_is_told() {
         (vec![&url, "--webtransport", "--http", "h1"], 2, "cannot be used with"),
         (vec![&url, "--pid", "4294967295"], 2, "process 4294967295"),
         (vec![&url, "-d", "soon"], 2, "write seconds"),
-        (vec![&url, "-c", "0"], 2, "0 is not in"),
+        (vec![&url, "-c", "0"], 2, "`0` is not a whole number from 1"),
         (vec!["http://localhost"], 2, "write the https URL that the server printed"),
         (vec!["https://localhost:1/stream", "-c", "1"], 1, "no viewer could connect"),
         (vec![&server.url("/stream/none"), "-c", "1", "-d", "1"], 1, "404"),

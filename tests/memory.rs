@@ -213,6 +213,9 @@ async fn near_its_limit_of_open_files_connections_are_refused() {
     });
     let connection = serving.connect().await;
     let mut reading = Reading::open(&connection, &serving.uri("/stream"), false).await;
+    // What the server needs by itself differs between machines.
+    let idle = serving.descriptors() as u64;
+    assert!(idle < LIMIT / 3, "{idle}");
     let mut crowd = Vec::new();
     for _ in 0..2 * LIMIT {
         // One that is refused is reset.
@@ -222,7 +225,7 @@ async fn near_its_limit_of_open_files_connections_are_refused() {
     let shown = soon("all have come", async {
         loop {
             let shown = text(&serving, &connection, "/metrics").await;
-            if metric(&shown, refused) >= LIMIT && metric(&shown, "h3cast_connections") > LIMIT / 2 {
+            if metric(&shown, refused) >= LIMIT && idle + metric(&shown, "h3cast_connections") > LIMIT * 2 / 3 {
                 return shown;
             }
         }

@@ -141,6 +141,8 @@ describe('by keyboard alone', () => {
 
     test(`${name}: Tab reaches everything`, TEST, async () => {
       const view = await open(browser, `${server.base}${path}`);
+      // What the page is about is shown once it knows its feeds.
+      await view.state(['idle']);
       const total = await view.page.evaluate(() => {
         const groups = new Set();
         const all = [...document.querySelectorAll('a[href], button, select, input, textarea, summary, [tabindex="0"]')]

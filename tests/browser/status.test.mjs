@@ -269,7 +269,7 @@ describe('who may see the status page', () => {
     for (const [status, due] of /** @type {const} */ ([['loopback', 403], ['public', 200], ['off', 404]])) {
       const server = await Server.start({ args: ['--listen', '0.0.0.0:0', '--status', status] });
       try {
-        const [, port] = await server.line(/also at\s+https:\/\/0\.0\.0\.0:(\d+)/);
+        const [, port] = await server.line(/network\s+https:\/\/[\d.]+:(\d+)/);
         for (const path of ['/status', '/status/data', '/status/status.css']) {
           const { status, body } = await ask(`https://${address}:${port}${path}`);
           assert.equal(status, due, body);

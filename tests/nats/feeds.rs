@@ -288,7 +288,7 @@ async fn what_is_wrong_is_said() {
     refused(&[&format!("nats://{address}/gone")], "no JetStream stream stores the subject `gone`").await;
     refused(&[&format!("nats://{address}/there"), "--ensure-stream=max-age=1h"], "max-age is 0 s, not 3600 s").await;
     refused(&["nats://127.0.0.1:1/x"], "cannot connect to NATS at 127.0.0.1:1").await;
-    refused(&["nats://127.0.0.1:1"], "has no valid subject").await;
+    refused(&["nats://127.0.0.1:1"], "has no subject").await;
     refused(&[&format!("nats://{address}/there"), "--nats-creds", "none"], "cannot read the credentials").await;
     let config = jetstream::stream::Config {
         name: "QUEUE".into(),
