@@ -104,7 +104,7 @@ describe('a live feed', () => {
       await assertAccessible(view, 'with levels');
     }
     await view.page.type('#filter', '/time|cache/ -upstream');
-    await view.until('one line', () => document.querySelector('#filtered')?.textContent === '1 shown');
+    await view.until('one line', () => document.querySelector('#filtered')?.textContent === '1 shown' && document.querySelectorAll('#log .chunk').length === 1);
     assert.deepEqual(await rows(view), ['WARN the cache is cold\n']);
     assert.equal(new URL(view.page.url()).searchParams.get('filter'), '/time|cache/ -upstream');
     await view.page.click('#log-menu summary');
@@ -116,6 +116,10 @@ describe('a live feed', () => {
     assert.deepEqual(await columns(), ['time', 'text']);
     await view.shot('filter-1200');
     await view.page.reload();
+    await view.until('the question', () => document.querySelector('#filtered')?.textContent === 'Press Enter to apply');
+    await view.chunksShown(6);
+    await view.page.focus('#filter');
+    await view.page.keyboard.press('Enter');
     await view.until('the same lines', () => document.querySelectorAll('#log .chunk').length === 3);
     assert.deepEqual(await columns(), ['time', 'text']);
     await view.page.focus('#filter');
@@ -163,6 +167,13 @@ describe('a live feed', () => {
     assert.equal(copied[0], 'line 248\n');
     assert.match(copied[1], /^\d{4}-\d\d-\d\dT[\d:.]+Z line 248\n$/);
     assert.equal(copied[2], Array.from({ length: 100 }, (_, i) => `line ${150 + i}\n`).join(''));
+    await view.page.$eval('#log-letters', (box) => /** @type {HTMLInputElement} */ (box).click());
+    await keyboard.press('c');
+    await keyboard.press('?');
+    assert.equal(await view.page.evaluate(() => Reflect.get(globalThis, 'copied').length), 3, 'letters can be turned off');
+    assert.equal(await view.page.$eval('#keys', (dialog) => dialog.checkVisibility()), false);
+    await view.page.$eval('#log-letters', (box) => /** @type {HTMLInputElement} */ (box).click());
+    await view.page.focus('#log');
     await keyboard.press('?');
     assert.equal(await view.page.$eval('#keys', (dialog) => dialog.checkVisibility()), true);
     await assertAccessible(view, 'with the list of keys');

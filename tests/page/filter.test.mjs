@@ -1,7 +1,7 @@
 // What a log is filtered by, how bad a line is, and what is shown of what is kept.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parseFilter } from "../../static/js/page/filter.mjs";
+import { hasPattern, parseFilter } from "../../static/js/page/filter.mjs";
 import { levelOf } from "../../static/js/page/level.mjs";
 import { Sieve } from "../../static/js/page/sieve.mjs";
 import { Store } from "../../static/js/page/store.mjs";
@@ -69,4 +69,16 @@ test("what is filtered is saved to the byte", async () => {
   const sieve = new Sieve(store);
   sieve.ask("b");
   assert.equal(await sieve.blob().text(), "b\n\x1b[1mab\x1b[0m\n");
+});
+
+test("a regular expression is known as one, looks at the beginning, and the clock is looked at after each line", () => {
+  assert.deepEqual(["/(a+)+$/", "x -/a/i", "/a", '"/a/"', "a"].map(hasPattern), [true, true, false, false, false]);
+  assert.equal(parseFilter("/z/").test(`${"a".repeat(4000)}z`), false);
+  const store = new Store(10_000, 20);
+  for (let seq = 0; seq < 5; seq += 1) store.add({ seq, micros: 0, at: 0, gap: null, bytes: bytes("a\n") });
+  const sieve = new Sieve(store);
+  sieve.ask("/a/");
+  let now = 0;
+  sieve.work(6, () => (now += 10));
+  assert.equal(sieve.end - sieve.first, 1);
 });

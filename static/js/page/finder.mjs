@@ -51,7 +51,7 @@ export class Finder {
     this.#newer.addEventListener("click", () => this.#go(1));
     document.addEventListener("keydown", (event) => {
       const typing = event.target instanceof Element && event.target.closest("input, select, textarea, [contenteditable]");
-      if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key !== "/" || typing || box.hasAttribute("data-no-letters") || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       this.#input.focus();
       this.#input.select();

@@ -43,9 +43,14 @@ export class LogKeys {
     const { target, key } = event;
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || this.#help.open) return;
     const inLog = target instanceof Node && this.#box.contains(target);
-    if (!inLog && target !== document.body) return;
+    // On the page that explains, the keys are the page's own: it scrolls.
+    if (!inLog && (target !== document.body || document.documentElement.dataset.view !== "log")) return;
+    const single = key.length === 1;
+    if (single && (this.#box.hasAttribute("data-no-letters") || (event.repeat && "spm".includes(key.toLowerCase())))) return;
     const row = target instanceof Element ? target.closest("#log > *") : null;
-    const act = this.#action(key, row instanceof HTMLElement ? row : undefined);
+    // Caps Lock is no Shift.
+    const name = single && event.getModifierState("CapsLock") ? (event.shiftKey ? key.toUpperCase() : key.toLowerCase()) : key;
+    const act = this.#action(name, row instanceof HTMLElement ? row : undefined);
     if (act === undefined) return;
     event.preventDefault();
     act();
@@ -59,10 +64,10 @@ export class LogKeys {
   #action(key, row) {
     const does = this.#does;
     switch (key) {
-      case "End": return does.follow;
-      case "Home": return does.oldest;
-      case "ArrowDown": return () => this.#move(row, 1);
-      case "ArrowUp": return () => this.#move(row, -1);
+      case "End": return this.#box.hasChildNodes() ? does.follow : undefined;
+      case "Home": return this.#box.hasChildNodes() ? does.oldest : undefined;
+      case "ArrowDown": return this.#move(row, 1);
+      case "ArrowUp": return this.#move(row, -1);
       case "Enter": return row === undefined ? undefined : () => unfold(row);
       case "Escape": return row === undefined ? undefined : () => this.#box.focus();
       case "m": return row === undefined ? undefined : () => does.mark(row);
@@ -83,12 +88,13 @@ export class LogKeys {
   /**
    * @param {HTMLElement | undefined} row
    * @param {1 | -1} step
+   * @returns {(() => void) | undefined} undefined: there is no row to move to
    */
   #move(row, step) {
     const next = row === undefined
       ? this.#seen(step)
       : (step === 1 ? row.nextElementSibling : row.previousElementSibling);
-    if (next instanceof HTMLElement) focusRow(next);
+    return next instanceof HTMLElement ? () => focusRow(next) : undefined;
   }
 
   /** The first row in sight, or upwards the last. @param {1 | -1} step */

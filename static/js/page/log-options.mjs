@@ -3,7 +3,7 @@ import { byId } from "./panel.mjs";
 import { prefer, preferred } from "./prefs.mjs";
 
 /** What a log shows of each line unless the visitor says otherwise. */
-const USUAL = { wrap: true, number: true, time: true, interval: true, levels: true };
+const USUAL = { wrap: true, number: true, time: true, interval: true, levels: true, letters: true };
 
 /** How the log looks: the menu, what it changes, and what is remembered of it. */
 export class LogOptions {

@@ -4,6 +4,7 @@ import { count, plural, size } from "../client/format.mjs";
 import { LogWindow, MAX_ROWS } from "./log-window.mjs";
 import { LogKeys, asText, focusRow, selected } from "./log-keys.mjs";
 import { LogOptions } from "./log-options.mjs";
+import { hasPattern } from "./filter.mjs";
 import { byId } from "./panel.mjs";
 import { inAddress } from "./prefs.mjs";
 import { Sieve } from "./sieve.mjs";
@@ -37,6 +38,8 @@ export class LogPane {
   #window;
   #finder;
   #schedule;
+  /** The filter came with the address, and is one that could make the page hang: the visitor has to want it. */
+  #unconfirmed;
 
   /** @param {() => void} schedule asks for `draw` at the next frame */
   constructor(schedule) {
@@ -57,11 +60,20 @@ export class LogPane {
     this.#download.addEventListener("click", () => this.#save(this.#store.blob()));
     this.#some.addEventListener("click", () => this.#save(this.#sieve.blob()));
     this.#filter.value = new URL(location.href).searchParams.get("filter") ?? "";
-    this.#filter.addEventListener("input", () => this.#sift());
+    this.#unconfirmed = hasPattern(this.#filter.value);
+    this.#filter.addEventListener("input", () => {
+      this.#unconfirmed = false;
+      this.#sift();
+    });
     this.#filter.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && this.#unconfirmed) {
+        this.#unconfirmed = false;
+        this.#sift();
+      }
       if (event.key !== "Escape" || this.#filter.value === "") return;
       event.preventDefault();
       this.#filter.value = "";
+      this.#unconfirmed = false;
       this.#sift();
     });
     new LogKeys(this.#box, {
@@ -84,6 +96,7 @@ export class LogPane {
 
   /** Shows what the filter lets through. */
   #sift() {
+    if (this.#unconfirmed) return;
     const query = this.#filter.value.trim();
     // Who looks back, and no longer filters, looks for what is around a line.
     const { following, topId } = this.#window;
@@ -111,11 +124,14 @@ export class LogPane {
   #toMark(step) {
     const marks = [...this.#marks].filter((id) => id >= this.#store.first).sort((a, b) => a - b);
     this.#marks = new Set(marks);
+    // A marked line that the filter hides is none to go to.
+    this.#sieve.work(Infinity, () => 0);
+    const shown = marks.filter((id) => this.#sieve.entry(this.#sieve.at(id))?.id === id);
     const active = document.activeElement?.closest("#log > *");
     const here = active instanceof HTMLElement ? Number(active.dataset.id) : (this.#window.topId ?? 0) - step;
-    const next = step === 1 ? marks.find((id) => id > here) ?? marks[0] : marks.filter((id) => id < here).at(-1) ?? marks.at(-1);
+    const next = step === 1 ? shown.find((id) => id > here) ?? shown[0] : shown.filter((id) => id < here).at(-1) ?? shown.at(-1);
     if (next === undefined) {
-      this.#said.textContent = "No line is marked. Select one with the arrow keys and press M, or click its number.";
+      this.#said.textContent = marks.length > 0 ? "The filter hides all marked lines." : "No line is marked. Select one with the arrow keys and press M, or click its number.";
       return;
     }
     const row = this.#window.show(this.#sieve.at(next));
@@ -128,6 +144,7 @@ export class LogPane {
    * @param {boolean} times
    */
   async #copy(times) {
+    this.#sieve.work(Infinity, () => 0);
     const active = document.activeElement?.closest("#log > *");
     const place = active instanceof HTMLElement ? Number(active.dataset.index) : undefined;
     const [from, end] = selected(this.#box) ?? (place === undefined ? [this.#sieve.first, this.#sieve.end] : [place, place + 1]);
@@ -186,10 +203,10 @@ export class LogPane {
     this.#download.disabled = first === end;
     this.#some.hidden = !this.#sieve.filtering;
     const lines = this.#sieve.end - this.#sieve.first;
-    const words = this.#sieve.error !== "" ? this.#sieve.error : this.#sieve.filtering ? `${count(lines)} shown` : "";
+    const words = this.#unconfirmed ? "Press Enter to apply" : this.#sieve.error !== "" ? this.#sieve.error : this.#sieve.filtering ? `${count(lines)} shown` : "";
     if (this.#filtered.textContent !== words) this.#filtered.textContent = words;
     this.#nothing.hidden = lines !== 0;
-    this.#nothing.textContent = first === end ? "Nothing read yet." : "Nothing that is kept matches the filter.";
+    this.#nothing.textContent = first === end ? "Nothing read yet." : this.#sieve.due ? "Filtering…" : "Nothing that is kept matches the filter.";
     const gone = dropped.chunks === 0
       ? ""
       : ` ${plural(dropped.chunks, "older chunk")} (${size(dropped.bytes)}) no longer kept.`;
