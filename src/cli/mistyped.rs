@@ -4,11 +4,13 @@ use std::{borrow::Cow, ffi::OsString, path::Path};
 
 use clap::CommandFactory;
 
-use super::Cli;
+use super::{Cli, secrets, usage};
 use crate::source::{BadSource, Kind, Source};
 
 /// How alike two words must be for one to be meant by the other.
 const ALIKE: f64 = 0.8;
+/// What is shown instead of a secret.
+const HIDDEN: &str = "…";
 
 /// Words of other programs, and the commands that they stand for here.
 const COMMANDS: &[(&str, &str)] = &[
@@ -52,9 +54,16 @@ const SCHEMES: &[(&str, &str)] = &[
 
 /// Reads a source, as `FromStr` does; what is none is told with what may have been meant.
 pub(super) fn source(text: &str) -> Result<Source, String> {
-    text.parse().map_err(|error: BadSource| match (&error, meant(text)) {
-        (BadSource::Unknown(_), Some(meant)) => format!("invalid source `{text}`: {meant}"),
-        _ => error.to_string(),
+    text.parse().map_err(|error: BadSource| {
+        let told = match (&error, meant(text)) {
+            (BadSource::Unknown(_), Some(meant)) => format!("invalid source `{text}`: {meant}"),
+            _ => error.to_string(),
+        };
+        match text.split_once('=') {
+            _ if !secrets::is_in(text) => told,
+            Some((name, rest)) if secrets::is_in(rest) && !secrets::is_in(name) => told.replace(rest, HIDDEN),
+            _ => told.replace(text, HIDDEN),
+        }
     })
 }
 
@@ -86,7 +95,7 @@ fn meant(text: &str) -> Option<String> {
         return Some(format!("did you mean {name}{scheme}{what}?"));
     };
     if matches!(scheme, "demo" | "publish" | "-") {
-        return Some(format!("nothing follows {scheme}: write {name}{scheme}"));
+        return Some(format!("{scheme} takes no value: write {name}{scheme}"));
     }
     // A colon between the name and the source.
     if name.is_empty() && what.parse::<Kind>().is_ok() && format!("{scheme}={what}").parse::<Source>().is_ok() {
@@ -102,15 +111,12 @@ fn meant(text: &str) -> Option<String> {
 
 /// What to say of a word that stands where a command does, among these arguments.
 pub(super) fn command(word: &str, arguments: &[OsString]) -> String {
-    let serve = || {
-        let others = arguments.iter().skip(1).map(|argument| quoted(&argument.to_string_lossy()).into_owned());
-        std::iter::once("h3cast serve".to_owned()).chain(others).collect::<Vec<_>>().join(" ")
-    };
     if word == "-" || word.parse::<Source>().is_ok() {
-        return format!("`{word}` is something to stream: write `{}`", serve());
+        let shown = if secrets::is_in(word) { HIDDEN } else { word };
+        return format!("`{shown}` is something to stream: write `{}`", serve(arguments));
     }
     if word.starts_with("https://") {
-        return format!("to read a feed, write `h3cast get {}`", quoted(word));
+        return format!("to read a feed, write `h3cast get {}`", shown(word));
     }
     let program = Cli::command();
     let own = program.get_subcommands().map(|command| (command.get_name(), command.get_name()));
@@ -123,7 +129,41 @@ pub(super) fn command(word: &str, arguments: &[OsString]) -> String {
     {
         return format!("{error} (streams are served by `h3cast serve SOURCE`)");
     }
-    format!("there is no command `{word}`: `h3cast --help` lists all")
+    format!("there is no command `{word}`: `h3cast --help` lists them all")
+}
+
+/// `h3cast serve` with these arguments, without the secrets in them.
+fn serve(arguments: &[OsString]) -> String {
+    let mut line = "h3cast serve".to_owned();
+    let mut is_value_secret = false;
+    for argument in arguments.iter().skip(1) {
+        let argument = argument.to_string_lossy();
+        line.push(' ');
+        if std::mem::take(&mut is_value_secret) {
+            line.push_str(HIDDEN);
+            continue;
+        }
+        match argument
+            .strip_prefix("--")
+            .map(|flag| flag.split_once('=').map_or((flag, None), |(flag, value)| (flag, Some(value))))
+        {
+            Some((flag, Some(_))) if usage::is_secret(flag) => line.extend(["--", flag, "=", HIDDEN]),
+            Some((flag, value)) => {
+                is_value_secret = value.is_none() && usage::is_secret(flag);
+                line.push_str(&shown(&argument));
+            }
+            None => line.push_str(&shown(&argument)),
+        }
+    }
+    line
+}
+
+/// A word as a shell takes it, if there is no secret in it.
+fn shown(word: &str) -> Cow<'_, str> {
+    match secrets::is_in(word) {
+        true => HIDDEN.into(),
+        false => quoted(word),
+    }
 }
 
 /// Of words and what they stand for, that of the one most like this.
@@ -158,7 +198,7 @@ mod tests {
             ("dmeo", "did you mean demo?"),
             ("log:tail:app.log", "a name ends with an equals sign: write log=tail:app.log"),
             ("log=", "write what to stream after the name, as in log=tail:FILE or log=exec:COMMAND"),
-            ("demo:5", "nothing follows demo: write demo"),
+            ("demo:5", "demo takes no value: write demo"),
             ("Cargo.toml", "to stream a file, write tail:Cargo.toml (what is appended to it) or file:Cargo.toml"),
             ("https://example.org/x?a&b", "run a client: 'exec:curl -sN https://example.org/x?a&b'"),
             ("frob:x", "write demo, -, exec:COMMAND"),
@@ -187,7 +227,7 @@ mod tests {
                 "write `h3cast get https://localhost:4433/stream`",
             ),
             (&["log=tial:a"], "log=tial:a", "did you mean log=tail:a?"),
-            (&["frobnicate"], "frobnicate", "there is no command `frobnicate`: `h3cast --help` lists all"),
+            (&["frobnicate"], "frobnicate", "there is no command `frobnicate`: `h3cast --help` lists them all"),
         ] {
             let told = told(words, word);
             assert!(told.contains(expected), "{told}");

@@ -50,6 +50,11 @@ pub(super) fn has_password(argument: &str) -> bool {
     authority.split_once('@').is_some_and(|(user, _)| user.contains(':'))
 }
 
+/// Whether a secret can be seen in an argument.
+pub(super) fn is_in(argument: &str) -> bool {
+    has_password(argument) || has_token(argument)
+}
+
 fn has_token(argument: &str) -> bool {
     argument.contains("://") && ["?token=", "&token="].iter().any(|query| argument.contains(query))
 }

@@ -93,7 +93,7 @@ fn variable(flag: &str, arguments: &[OsString]) -> Option<String> {
     Some(arg.get_env()?.to_str()?.to_owned())
 }
 
-fn is_secret(flag: &str) -> bool {
+pub(super) fn is_secret(flag: &str) -> bool {
     let program = Cli::command();
     let commands = std::iter::once(&program).chain(program.get_subcommands());
     let mut all = commands.flat_map(clap::Command::get_arguments);
@@ -111,7 +111,7 @@ fn unknown(word: &str, alike: Option<&str>, arguments: &[OsString]) -> String {
         return match name {
             // Flags of `serve`, and a source.
             None => mistyped::command(word, arguments),
-            Some(name) => format!("`{word}` is one argument too many (`h3cast {name} --help` lists what there is)"),
+            Some(name) => format!("unexpected argument `{word}` (`h3cast {name} --help` lists what it takes)"),
         };
     }
     let help = match name {
@@ -123,7 +123,7 @@ fn unknown(word: &str, alike: Option<&str>, arguments: &[OsString]) -> String {
             format!("`{word}` is a negative number, which no flag takes")
         }
         Some(alike) => format!("there is no flag `{word}`: did you mean `{alike}`?"),
-        None => format!("there is no flag `{word}` (`{help}` lists all)"),
+        None => format!("there is no flag `{word}` (`{help}` lists them all)"),
     }
 }
 

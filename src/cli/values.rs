@@ -58,7 +58,7 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 /// A time that is not zero.
 pub(super) fn some_time(text: &str) -> Result<Duration, String> {
     match time(text)? {
-        time if time.is_zero() => Err(format!("`{text}` is no time at all: write a longer one, such as 10s")),
+        time if time.is_zero() => Err(format!("`{text}` is too short: it must be longer than zero, such as 10s")),
         time => Ok(time),
     }
 }
@@ -97,7 +97,7 @@ mod tests {
                 "`10` has no unit: write 10s for seconds, 10ms for milliseconds, or a time such as 1m30s",
             ),
             (time("-1s").unwrap_err(), "`-1s` is not a time"),
-            (some_time("0s").unwrap_err(), "`0s` is no time at all"),
+            (some_time("0s").unwrap_err(), "`0s` is too short: it must be longer than zero"),
             (time_up_to("11s", Duration::from_secs(10)).unwrap_err(), "`11s` is too long: write a time of up to 10s"),
             (size("lots").unwrap_err(), "`lots` is not a number of bytes"),
             (at_least_one("0").unwrap_err(), "`0` is not a whole number from 1 on: write one such as 64"),

@@ -32,11 +32,31 @@ fn commands_flags_and_sources() {
         ),
         (&["serve", "a=demo", "b=-", "a=publish"], "two sources have the same name, `a`"),
         (&["serve", "--lisen", ":0"], "there is no flag `--lisen`: did you mean `--listen`?"),
-        (&["get", "--frob"], "there is no flag `--frob` (`h3cast get --help` lists all)"),
-        (&["publish", "https://localhost/", "more"], "`more` is one argument too many"),
+        (&["get", "--frob"], "there is no flag `--frob` (`h3cast get --help` lists them all)"),
+        (
+            &["publish", "https://localhost/", "more"],
+            "unexpected argument `more` (`h3cast publish --help` lists what it takes)",
+        ),
     ] {
         let told = refused(args);
         assert!(told.contains(expected), "{args:?}: {told}");
+    }
+}
+
+#[test]
+fn secrets_are_not_repeated() {
+    for (args, expected) in [
+        (&["--publish-token", "geheim", "log=tail:a"][..], "`h3cast serve --publish-token … log=tail:a`"),
+        (&["log=tail:a", "--publish-token", "geheim"], "`h3cast serve log=tail:a --publish-token …`"),
+        (&["--publish-token=geheim", "log=tail:a"], "`h3cast serve --publish-token=… log=tail:a`"),
+        (&["--static", "https://me:geheim@host", "log=tail:a"], "`h3cast serve --static … log=tail:a`"),
+        (&["log=exec:curl https://host/?token=geheim"], "`…` is something to stream: write `h3cast serve …`"),
+        (&["https://host/stream?token=geheim"], "write `h3cast get …`"),
+        (&["serve", "a=https://me:geheim@host/"], "run a client: 'a=exec:curl -sN …'"),
+        (&["serve", "https://host/?token=geheim"], "invalid source `…`"),
+    ] {
+        let told = refused(args);
+        assert!(told.contains(expected) && !told.contains("geheim"), "{args:?}: {told}");
     }
 }
 
@@ -46,7 +66,7 @@ fn numbers_times_sizes_and_addresses() {
         (&["--interval", "fast"][..], "--interval: `fast` is not a time: write a number with a unit"),
         (&["--grace", "10"], "--grace: `10` has no unit: write 10s"),
         (&["--coalesce", "1h"], "--coalesce: `1h` is too long: write a time of up to 10s"),
-        (&["--idle-timeout", "0s"], "--idle-timeout: `0s` is no time at all"),
+        (&["--idle-timeout", "0s"], "--idle-timeout: `0s` is too short: it must be longer than zero"),
         (&["--history", "default=lots"], "--history: `lots` is not a number of bytes"),
         (&["--memory", "8X"], "--memory: `8X` is not an amount of memory"),
         (&["--workers", "0"], "--workers: `0` is not a whole number from 1 to 512: write one such as 4"),
