@@ -65,9 +65,7 @@ impl Demo {
             let number = value.parse().ok().filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()));
             let Some(number) = number.filter(|number| allowed.contains(number)) else {
                 let (least, most) = allowed.into_inner();
-                return Err(BadVariant(format!(
-                    "cannot read `{name}`: of the demo feed it is {least} to {most} {unit}"
-                )));
+                return Err(BadVariant(format!("{name} must be {least} to {most} {unit}")));
             };
             if place.replace(number).is_some() {
                 return Err(BadVariant(format!("`{name}` is given several times: give it once")));
@@ -102,7 +100,8 @@ impl Demo {
             u32::try_from(bursts * self.burst).ok().and_then(|number| self.interval.checked_mul(number))
         };
         stream::unfold(first, move |number| async move {
-            if self.count > 0 && number >= self.count {
+            // What a cursor names may be far beyond what is ever reached.
+            if self.count > 0 && number >= self.count || number == u64::MAX {
                 return None;
             }
             let due = due(number);
@@ -152,6 +151,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn count_zero_does_not_end() {
         assert_eq!(plain(0, 1000).chunks(7).take(10_000).count().await, 10_000);
+    }
+
+    /// A cursor may name any chunk.
+    #[tokio::test(start_paused = true)]
+    async fn numbers_end() {
+        let demo = plain(10, 100).set("count=0").unwrap().unwrap();
+        for (first, chunks) in [(u64::MAX - 2, 2), (u64::MAX, 0)] {
+            assert_eq!(demo.chunks(first).count().await, chunks, "{first}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
