@@ -109,7 +109,9 @@ impl GetArgs {
 fn with(uri: Uri, flag: &str, name: &str, value: &str) -> Result<Uri, Failure> {
     let query = uri.query().unwrap_or_default();
     if query.split('&').any(|pair| pair.split('=').next() == Some(name)) {
-        return Err(Failure::usage(anyhow::anyhow!("{flag} and `{name}=` in the URL say the same: leave one out")));
+        return Err(Failure::usage(anyhow::anyhow!(
+            "{flag} cannot be used with `{name}=` in the URL: remove one of them"
+        )));
     }
     let query = if query.is_empty() { format!("{name}={value}") } else { format!("{query}&{name}={value}") };
     let mut parts = uri.into_parts();
@@ -170,10 +172,7 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
     let getting =
         Getting { trust, token, log: Log::new(args.verbose), progress: progress.clone(), retry_for: args.retry_for };
     let got = match (lines, args.resume) {
-        (Some(lines), _) => tokio::select! {
-            got = lines::run(&getting, &uris, &lines, &mut output) => got,
-            interrupted = &mut interrupted => Err(interrupted),
-        },
+        (Some(lines), _) => lines::run(&getting, &uris, &lines, &mut output, &mut interrupted).await,
         (None, true) => resume::run(&getting, uri, args.webtransport, &mut output, &mut interrupted).await,
         (None, false) => plain::run(&getting, uri, args.webtransport, &mut output, &mut interrupted).await,
     };

@@ -1,6 +1,11 @@
 //! Lines with times and names in front, and flags that stand for parts of the URL.
 
-use crate::program::{Serving, command, output, soon, text};
+use h3cast::feed::{End, Feed, Lag};
+
+use crate::{
+    common::TestServer,
+    program::{Program, Serving, command, output, soon, text},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_feeds_at_once() {
@@ -55,8 +60,11 @@ async fn times_the_last_chunks_and_formats() {
     assert!(out.contains("data: two") && out.contains("event: end") && !out.contains("one"), "{out}");
     assert_eq!(code, Some(0));
     for (args, expected) in [
-        (&["--last", "1", "https://localhost/stream?from=start"][..], "--last and `from=` in the URL say the same"),
-        (&["--format", "raw", "https://localhost/stream?format=sse"], "--format and `format=` in the URL say the same"),
+        (&["--last", "1", "https://localhost/stream?from=start"][..], "--last cannot be used with `from=` in the URL"),
+        (
+            &["--format", "raw", "https://localhost/stream?format=sse"],
+            "--format cannot be used with `format=` in the URL",
+        ),
         (&["--timestamps", "https://localhost/stream?format=sse"], "`format=sse` cannot be in the URL"),
         (&["--timestamps", "-o", "out"], "--output FILE takes one feed"),
         (&["--timestamps", "--format", "sse"], "cannot be used with"),
@@ -65,5 +73,62 @@ async fn times_the_last_chunks_and_formats() {
         let (_, told, code) = get(args).await;
         assert_eq!(code, Some(2), "{args:?}: {told}");
         assert!(told.contains(expected), "{args:?}: {told}");
+    }
+}
+
+/// Half a line from before a gap is not the beginning of what follows the gap.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_end_at_gaps() {
+    let (feed, publisher) = Feed::live("default", 2000, Lag::Skip);
+    let server = TestServer::feed(feed).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (url, cert) = (format!("{}/stream?from=1-7", server.base), server.certificate());
+    publisher.publish("one\ntwo\nhalf".into()).await.unwrap();
+    let mut get = Program::start(dir.path(), &["get", "-t", "--cacert", cert.to_str().unwrap(), &url]);
+    let mut seen = get.line().await;
+    seen += &get.line().await;
+    get.signal("STOP");
+    for number in 0..2000 {
+        publisher.publish(format!("{number:01000}\n").into()).await.unwrap();
+    }
+    publisher.end(End::Clean);
+    get.signal("CONT");
+    let (rest, told, code) = get.end().await;
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("chunks missing, starting at number"), "{told}");
+    let all = seen + &text(&rest);
+    assert!(all.lines().any(|line| line.ends_with("Z half")), "{told}");
+}
+
+/// Whoever interrupts `get`, or reads no more of it, has what came, and the server knows that its viewers have gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interruption_ends_lines_and_viewers() {
+    let dir = tempfile::tempdir().unwrap();
+    let feeds = ["a=exec:printf 'one\ntwo'; sleep 600", "b=exec:sleep 600", "--chunk", "bytes", "--access-log", "log"];
+    let server = Serving::start(dir.path(), 0, &feeds).await;
+    let urls = ["/stream/a?from=start", "/stream/b"].map(|path| server.url(path));
+    for args in [&["get", &urls[0], &urls[1]][..], &["get", "-t", &urls[0]]] {
+        let mut get = Program::start(dir.path(), args);
+        let first = get.line().await;
+        assert!(first.ends_with("one\n"), "{first}");
+        get.signal("INT");
+        let (rest, told, code) = get.end().await;
+        assert!(text(&rest).ends_with("two\n"), "{rest:?}: {told}");
+        assert_eq!((told.as_str(), code), ("h3cast: interrupted\n", Some(130)));
+    }
+    let logged = soon("the ends of three viewers", async {
+        loop {
+            let log = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+            if log.lines().count() == 3 {
+                return log;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // They were not found out to be gone by their silence, after 30 s.
+    for line in logged.lines() {
+        let seconds: f64 = line.rsplit("\" ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap();
+        assert!(seconds < 20.0, "{line}");
     }
 }

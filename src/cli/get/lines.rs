@@ -10,6 +10,7 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::Uri;
 use time::{UtcDateTime, format_description::BorrowedFormatItem, macros::format_description};
+use tokio_util::sync::CancellationToken;
 
 use super::{Getting, Output, feed, resume};
 use crate::{
@@ -33,53 +34,88 @@ pub(super) struct Lines {
     pub(super) resume: bool,
 }
 
-/// Writes the lines of all these feeds, each as soon as it is whole, until every one has ended.
-pub(super) async fn run(getting: &Getting, uris: &[Uri], args: &Lines, output: &mut Output) -> Result<(), Failure> {
+/// Writes the lines of all these feeds, each as soon as it is whole, until every one has ended, nobody reads them, or it
+/// is interrupted.
+pub(super) async fn run(
+    getting: &Getting,
+    uris: &[Uri],
+    args: &Lines,
+    output: &mut Output,
+    interrupted: impl Future<Output = Failure>,
+) -> Result<(), Failure> {
+    let mut interrupted = std::pin::pin!(interrupted);
     let names = names(uris);
     let labels = match uris.len() {
         1 => vec![String::new()],
         _ => labels(&names, is_coloured()),
     };
-    let output = Mutex::new(output);
+    let (output, stop) = (Mutex::new(output), CancellationToken::new());
     let mut feeds: FuturesUnordered<_> = (uris.iter().zip(&labels).zip(&names))
         .map(|((uri, label), name)| {
-            let sink = Sink { label, timestamps: args.timestamps, begun: Vec::new(), at: 0, output: &output };
-            async move { (name, one(getting, uri, args, sink, (uris.len() > 1).then_some(name)).await) }
+            let sink =
+                Sink { label, timestamps: args.timestamps, begun: Vec::new(), at: 0, cut: false, output: &output };
+            let (name, stop) = (name.as_str(), &stop);
+            async move { (name, one(getting, uri, args, sink, (uris.len() > 1).then_some(name), stop).await) }
         })
         .collect();
     let mut failed = Vec::new();
-    while let Some((name, done)) = feeds.next().await {
+    let mut stopped = None;
+    loop {
+        let (name, done) = tokio::select! {
+            done = feeds.next() => match done {
+                Some(done) => done,
+                None => break,
+            },
+            failure = &mut interrupted, if stopped.is_none() => {
+                stopped = Some(Err(failure));
+                stop.cancel();
+                continue;
+            }
+        };
         match done {
-            Ok(feed::Next::Unread) => return Ok(()),
+            Ok(feed::Next::Unread) => {
+                stopped.get_or_insert(Ok(()));
+                stop.cancel();
+            }
             Ok(_) => {}
             Err(failure) if uris.len() == 1 => return Err(failure),
             Err(failure) => {
                 getting.progress.complain(&format!("{name}: {}", failure.in_words()));
-                failed.push((name.as_str(), failure.code));
+                failed.push(name);
             }
         }
     }
-    let Some(code) = failed.iter().map(|(_, code)| *code).max() else { return Ok(()) };
-    let of = uris.len();
-    let names = failed.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    Err(Failure { code, error: anyhow::anyhow!("{} of {of} feeds failed: {names}", failed.len()) })
+    match stopped {
+        Some(stopped) => stopped,
+        None if failed.is_empty() => Ok(()),
+        None => {
+            let (number, of, names) = (failed.len(), uris.len(), failed.join(", "));
+            Err(Failure::running(anyhow::anyhow!("{number} of {of} feeds failed: {names}")))
+        }
+    }
 }
 
-/// Reads one feed to its end.
+/// Reads one feed to its end, or until it is to stop.
 async fn one(
     getting: &Getting,
     uri: &Uri,
     args: &Lines,
     mut sink: Sink<'_, '_>,
-    name: Option<&String>,
+    name: Option<&str>,
+    stop: &CancellationToken,
 ) -> Result<feed::Next, Failure> {
     let mut viewer = resume::viewer(getting, uri, args.webtransport, None)?;
     if !args.resume {
         viewer = viewer.retry_for(Duration::ZERO);
     }
-    let mut told = resume::Told::new(getting, name.map(String::as_str));
+    let mut told = resume::Told::new(getting, name);
     let got = loop {
-        let event = match viewer.next().await {
+        let next = tokio::select! {
+            biased;
+            () = stop.cancelled() => break Ok(feed::Next::Unread),
+            next = viewer.next() => next,
+        };
+        let event = match next {
             Ok(Some(event)) => event,
             Ok(None) => break Ok(feed::Next::Ended),
             Err(ViewError::GaveUp { last, .. }) if !args.resume => break Err(resume::failure(*last)),
@@ -89,12 +125,13 @@ async fn one(
         let written = match event {
             Event::Chunk { micros, bytes, .. } => sink.push(micros, &bytes),
             Event::End(End::Failed(error)) => {
-                break sink.finish().and(Err(Failure::running(anyhow::anyhow!("the feed failed: {error}"))));
+                break Err(Failure::running(anyhow::anyhow!("the feed failed: {error}")));
             }
-            Event::End(_) => break sink.finish().and_then(|_| whole(&viewer)),
+            Event::End(_) => break whole(&viewer),
             Event::Gap(gap) => {
                 told.complain(&feed::in_words(&gap));
-                continue;
+                // What follows is no part of the line that has begun.
+                sink.finish()
             }
             Event::Stalled(true) => {
                 told.complain(feed::STALLED);
@@ -108,10 +145,10 @@ async fn one(
             Err(failure) => break Err(failure),
         }
     };
-    // What has come of a line before a failure is part of what has come.
-    let got = match got {
-        Err(failure) => sink.finish().and(Err(failure)),
-        got => got,
+    // What has come of a line is part of what has come, also before a failure or an interruption.
+    let got = match (sink.finish(), got) {
+        (Ok(_), got) => got,
+        (Err(_), Err(failure)) | (Err(failure), Ok(_)) => Err(failure),
     };
     viewer.close().await;
     got
@@ -133,6 +170,8 @@ struct Sink<'a, 'o> {
     begun: Vec<u8>,
     /// When it did, in microseconds since 1970.
     at: u64,
+    /// The line was cut where it is longest, and what follows is the rest of it.
+    cut: bool,
     output: &'a Mutex<&'o mut Output>,
 }
 
@@ -146,11 +185,19 @@ impl Sink<'_, '_> {
                 if self.begun.is_empty() {
                     self.at = micros;
                 }
+                // The line that was cut ends here, and was written.
+                if std::mem::take(&mut self.cut) && self.begun.is_empty() && rest == b"\n" {
+                    break;
+                }
                 let (now, later) = rest.split_at(rest.len().min(LONGEST - self.begun.len()));
                 self.begun.extend_from_slice(now);
                 rest = later;
-                if self.begun.ends_with(b"\n") || self.begun.len() == LONGEST {
+                if self.begun.ends_with(b"\n") {
                     self.end_line(&mut ready);
+                } else if self.begun.len() == LONGEST {
+                    let later = self.begun.split_off(LONGEST - incomplete(&self.begun));
+                    self.end_line(&mut ready);
+                    (self.begun, self.at, self.cut) = (later, micros, true);
                 }
             }
         }
@@ -163,6 +210,7 @@ impl Sink<'_, '_> {
         if !self.begun.is_empty() {
             self.end_line(&mut ready);
         }
+        self.cut = false;
         self.write(&ready)
     }
 
@@ -185,6 +233,15 @@ impl Sink<'_, '_> {
         let mut output: MutexGuard<'_, _> = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         output.write(lines)
     }
+}
+
+/// How many bytes at the end are the beginning of a character in UTF-8.
+fn incomplete(bytes: &[u8]) -> usize {
+    let begins = |len: &usize| {
+        let end = &bytes[bytes.len().saturating_sub(*len)..];
+        std::str::from_utf8(end).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+    };
+    (1..=3).find(begins).unwrap_or(0)
 }
 
 fn time(micros: u64) -> String {
@@ -258,7 +315,7 @@ mod tests {
         let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         let mut output = Output::Device(file);
         let output = Mutex::new(&mut output);
-        let mut sink = Sink { label: "a | ", timestamps: true, begun: Vec::new(), at: 0, output: &output };
+        let mut sink = Sink { label: "a | ", timestamps: true, begun: Vec::new(), at: 0, cut: false, output: &output };
         sink.push(1_764_226_201_123_456, b"on").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"");
         sink.push(1_764_226_202_000_000, b"e\n\ntwo").unwrap();
@@ -272,5 +329,32 @@ mod tests {
         let lines = std::fs::read_to_string(&path).unwrap();
         let last: Vec<_> = lines.lines().skip(3).map(str::len).collect();
         assert_eq!(last, [LONGEST + 29, 30]);
+    }
+
+    /// However a line comes, it is written once, and no character is cut.
+    #[test]
+    fn long_lines_are_cut_between_characters() {
+        let dir = tempfile::tempdir().unwrap();
+        let x = "x".repeat(LONGEST);
+        let odd = format!("x{}", "é".repeat(LONGEST / 2));
+        for (line, expected) in [
+            (format!("{x}\n"), format!("{x}\n")),
+            (format!("{x}y\n"), format!("{x}\ny\n")),
+            (format!("{x}\n\n"), format!("{x}\n\n")),
+            (format!("{odd}\n"), format!("{}\né\n", &odd[..LONGEST - 1])),
+        ] {
+            for size in [LONGEST, line.len(), 1000] {
+                let file = tempfile::NamedTempFile::new_in(&dir).unwrap();
+                let mut output = Output::Device(file.reopen().unwrap());
+                let output = Mutex::new(&mut output);
+                let mut sink =
+                    Sink { label: "", timestamps: false, begun: Vec::new(), at: 0, cut: false, output: &output };
+                for piece in line.as_bytes().chunks(size) {
+                    assert!(sink.push(0, piece).unwrap());
+                }
+                sink.finish().unwrap();
+                assert!(std::fs::read_to_string(file.path()).unwrap() == expected, "{} bytes by {size}", line.len());
+            }
+        }
     }
 }
