@@ -9,6 +9,7 @@ use std::{
 
 use http::Uri;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
+use tempfile::NamedTempFile;
 
 use super::order::Failed;
 use crate::{
@@ -114,7 +115,50 @@ impl Store {
         (params.not_before, params.not_after) = (now.into(), (now + STAND_IN).into());
         let certificate = params.self_signed(&pair)?;
         let pem = pair.serialize_pem() + &certificate.pem();
-        write_as(&self.certificate, pem.as_bytes(), persist).map_err(failed)
+        match persist {
+            Persist::Replace => write(&self.certificate, pem.as_bytes()),
+            Persist::New => self.write_new(pem.as_bytes()),
+        }
+        .map_err(failed)
+    }
+
+    /// Writes the first certificate, if none is there.
+    fn write_new(&self, bytes: &[u8]) -> io::Result<()> {
+        match written(&self.certificate, bytes)?.persist_noclobber(&self.certificate) {
+            Ok(_) => sync_folder(&self.certificate),
+            Err(failed)
+                if matches!(failed.error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported) =>
+            {
+                self.place_without_links(failed.file)
+            }
+            Err(failed) => Err(failed.error),
+        }
+    }
+
+    /// Puts the first certificate into its place on a volume without hard links, if none is there: others that do the
+    /// same wait for the lock.
+    fn place_without_links(&self, file: NamedTempFile) -> io::Result<()> {
+        let _lock = match self.certificate.exists() {
+            true => return Err(io::ErrorKind::AlreadyExists.into()),
+            false => {
+                let lock = self.lock_file()?;
+                lock.lock()?;
+                lock
+            }
+        };
+        if self.certificate.exists() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        file.persist(&self.certificate).map_err(|error| error.error)?;
+        sync_folder(&self.certificate)
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.folder.join(".lock")
+    }
+
+    fn lock_file(&self) -> io::Result<File> {
+        File::options().create(true).truncate(false).write(true).open(self.lock_path())
     }
 
     /// Whether a certificate stands in for one that is not issued yet.
@@ -152,9 +196,8 @@ impl Store {
 
     /// The lock of whoever orders certificates; `None` if that is another server.
     pub(super) fn lock(&self) -> Result<Option<File>, Failed> {
-        let file = self.folder.join(".lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&file);
-        let lock = lock.map_err(|error| cannot_write(&file, &error))?;
+        let file = self.lock_path();
+        let lock = self.lock_file().map_err(|error| cannot_write(&file, &error))?;
         match lock.try_lock() {
             Ok(()) => Ok(Some(lock)),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -176,22 +219,23 @@ enum Persist {
 
 /// Replaces a file as a whole, for its owner only, and durably.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_as(path, bytes, Persist::Replace)
+    written(path, bytes)?.persist(path).map_err(|error| error.error)?;
+    sync_folder(path)
 }
 
-fn write_as(path: &Path, bytes: &[u8], persist: Persist) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    // Made for its owner only.
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+/// What is to be that file, in its folder, for its owner only.
+fn written(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
-    match persist {
-        Persist::Replace => file.persist(path),
-        Persist::New => file.persist_noclobber(path),
-    }
-    .map_err(|error| error.error)?;
+    Ok(file)
+}
+
+/// Makes the name of a file durable.
+#[cfg_attr(not(unix), allow(clippy::unnecessary_wraps, unused_variables, reason = "only here it is all"))]
+fn sync_folder(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
-    File::open(folder)?.sync_all()?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
     Ok(())
 }
 
@@ -237,6 +281,20 @@ mod tests {
         assert!(matches!(again, IdentityError::File { source, .. } if source.kind() == io::ErrorKind::AlreadyExists));
         store.prepare(&[NAME.to_owned()]).unwrap();
         assert_eq!(store.stored().unwrap(), before);
+    }
+
+    #[test]
+    fn without_hard_links_the_first_certificate_stays_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        fs::create_dir_all(&store.folder).unwrap();
+        let place = |content: &str| {
+            let file = written(store.certificate(), content.as_bytes()).unwrap();
+            store.place_without_links(file).map_err(|error| error.kind())
+        };
+        assert_eq!(place("first"), Ok(()));
+        assert_eq!(place("second"), Err(io::ErrorKind::AlreadyExists));
+        assert_eq!(fs::read_to_string(store.certificate()).unwrap(), "first");
     }
 
     #[tokio::test]
