@@ -60,7 +60,8 @@ pub(crate) struct Connecting {
 }
 
 impl Connecting {
-    /// Waits until the server has sent something that the handshake goes on with, or it has failed. Cancel-safe.
+    /// Waits until the server has sent something that the handshake goes on with, or it has failed. After a call that was
+    /// dropped the next one returns at once: the engine hands out only once what is waited for.
     pub(crate) async fn heard(&mut self) {
         // Waiting for the connection gives the error.
         let _ = self.connecting.handshake_data().await;

@@ -126,23 +126,20 @@ async fn settings_of_quic_and_of_heads() {
 }
 
 /// Who closes a connection does not wait for the end of the time in which its last packets may still arrive, which is
-/// many times what a handshake takes.
+/// three probe timeouts (RFC 9000 §10.2), each of a round trip and the 25 ms that an acknowledgement may take, or more.
 #[tokio::test]
-async fn closing_takes_less_than_connecting() {
+async fn closing_takes_less_than_three_probe_timeouts() {
     let server = Plain::start(empty);
     let connector = Connector::builder().trust(Trust::pem(&server.pem()).unwrap()).build().unwrap();
-    let (mut opening, mut closing) = (Vec::new(), Vec::new());
+    let mut closing = Vec::new();
     for _ in 0..7 {
-        let began = Instant::now();
         let connection = soon("a connection", connector.open(&server.uri("/"))).await.unwrap();
         let response = soon("the answer", connection.get(&server.uri("/"))).await.unwrap();
-        let opened = Instant::now();
         drop(response);
+        let opened = Instant::now();
         connection.close().await;
-        opening.push(opened - began);
         closing.push(opened.elapsed());
     }
-    opening.sort();
-    closing.sort();
-    assert!(closing[3] < opening[3], "closing took {closing:?}, opening {opening:?}");
+    // None would be faster; on a busy machine, some take long for other reasons.
+    assert!(closing.iter().min() < Some(&Duration::from_millis(3 * 25)), "closing took {closing:?}");
 }
