@@ -121,7 +121,7 @@ describe('UDP that is blocked in the middle of a feed', () => {
         const { transport, protocol: reported, status, why } = await view.report();
         assert.deepEqual({ transport, reported }, { transport: 'fetch', reported: protocol });
         assert.match(status, /Streaming with fetch\. Resumed: nothing is missing\./);
-        assert.match(why, /WebTransport not takenIt failed .* before: The stream is dead/);
+        assert.match(why, /WebTransport not takenIt failed .* ago: The stream is dead/);
         assert.match(why, /fetch over HTTP\/2 or 1\.1 taken/);
         const [first] = await assertEveryNumber(view);
         assert.equal(first, 0);
