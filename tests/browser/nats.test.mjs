@@ -34,7 +34,7 @@ describe('a feed that NATS keeps', () => {
         await marked(view, 'lost', 30_000);
         const { status, state, error } = await view.report();
         assert.deepEqual({ state, error }, { state: 'streaming', error: '' });
-        assert.match(status, /cannot reach what keeps the feed/);
+        assert.match(status, /cannot reach the storage of this feed/);
         await assertAccessible(view, 'while NATS is gone');
         await assertFits(view, 'while NATS is gone');
         assert.equal(await publish('refused\n'), 503);

@@ -32,6 +32,11 @@ function lightness(view) {
   });
 }
 
+/** Waits until the page knows its feed, and so how it looks. @param {import('./lib/view.mjs').View} view */
+function decided(view) {
+  return view.until('the page has its look', () => document.querySelector('main[data-undecided]') === null);
+}
+
 /** Presses Tab until `id` has the focus. @param {import('./lib/view.mjs').View} view @param {string} id */
 async function tabTo(view, id) {
   for (let presses = 0; presses < 60; presses += 1) {
@@ -68,6 +73,7 @@ describe('each page, at each width, in each colour scheme', () => {
         const scheme = dark ? 'dark' : 'light';
         test(`${name}, ${width} px, ${scheme}`, TEST, async () => {
           const view = await open(browser, `${server.base}${path}`, { width, height: 800, dark });
+          await decided(view);
           await view.state(['idle']);
           await assertFits(view, 'before the stream');
           await assertAccessible(view, 'before the stream');
@@ -141,8 +147,7 @@ describe('by keyboard alone', () => {
 
     test(`${name}: Tab reaches everything`, TEST, async () => {
       const view = await open(browser, `${server.base}${path}`);
-      // What the page is about is shown once it knows its feeds.
-      await view.state(['idle']);
+      await decided(view);
       const total = await view.page.evaluate(() => {
         const groups = new Set();
         const all = [...document.querySelectorAll('a[href], button, select, input, textarea, summary, [tabindex="0"]')]
