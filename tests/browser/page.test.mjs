@@ -147,7 +147,7 @@ describe('by keyboard alone', () => {
 
     test(`${name}: Tab reaches everything`, TEST, async () => {
       const view = await open(browser, `${server.base}${path}`);
-      await decided(view);
+
       const total = await view.page.evaluate(() => {
         const groups = new Set();
         const all = [...document.querySelectorAll('a[href], button, select, input, textarea, summary, [tabindex="0"]')]

@@ -75,7 +75,8 @@ export class Layout {
     delete this.#main.dataset.undecided;
     document.title = now === "log" ? `${this.#feed} · h3cast` : this.#pageTitle;
     this.#title.textContent = now === "log" ? `The feed ${this.#feed}, live` : this.#titleText;
-    if (this.#root.dataset.view === now) return;
+    const before = this.#root.dataset.view;
+    if (before === now) return;
     this.#root.dataset.view = now;
     const alone = now === "log";
     this.#switch.textContent = alone ? "Explain this page" : "Show the log alone";
@@ -84,7 +85,8 @@ export class Layout {
     if (alone) {
       this.#details.prepend(this.#settings);
       this.#details.append(this.#nav, this.#footer);
-    } else {
+    } else if (before === "log") {
+      // Else they are in their places: what is moved loses the focus.
       byId("feed-row", HTMLElement).after(this.#settings);
       document.querySelector(".top")?.append(this.#nav);
       document.body.append(this.#footer);
