@@ -11,27 +11,24 @@ const MAX_MARKED = 2000;
 
 /** The search field over the log, and the marks in it. */
 export class Finder {
-  #box;
-  #window;
   #schedule;
   #input = byId("find", HTMLInputElement);
   #found = byId("found", HTMLElement);
   #older = byId("find-older", HTMLButtonElement);
   #newer = byId("find-newer", HTMLButtonElement);
   #said = byId("find-said", HTMLElement);
+  #view;
   #search;
 
   /**
-   * @param {HTMLElement} box the log
-   * @param {import("./sieve.mjs").Sieve} store what is shown
-   * @param {import("./log-window.mjs").LogWindow} window
+   * @param {import("./log-view.mjs").LogView} view what is searched
+   * @param {HTMLElement} reads has the logs
    * @param {() => void} schedule asks for `draw` at the next frame
    */
-  constructor(box, store, window, schedule) {
-    this.#box = box;
-    this.#window = window;
+  constructor(view, reads, schedule) {
+    this.#view = view;
     this.#schedule = schedule;
-    this.#search = new Search(store);
+    this.#search = new Search(view.sieve);
     this.#input.addEventListener("input", () => {
       this.#search.ask(this.#input.value);
       this.#said.textContent = "";
@@ -51,7 +48,7 @@ export class Finder {
     this.#newer.addEventListener("click", () => this.#go(1));
     document.addEventListener("keydown", (event) => {
       const typing = event.target instanceof Element && event.target.closest("input, select, textarea, [contenteditable]");
-      if (event.key !== "/" || typing || box.hasAttribute("data-no-letters") || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key !== "/" || typing || reads.hasAttribute("data-no-letters") || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       this.#input.focus();
       this.#input.select();
@@ -62,12 +59,21 @@ export class Finder {
     this.#search.ask(this.#input.value);
   }
 
+  /** Searches another log. @param {import("./log-view.mjs").LogView} view */
+  turnTo(view) {
+    if (view === this.#view) return;
+    for (const element of this.#view.box.querySelectorAll(".current")) element.classList.remove("current");
+    this.#view = view;
+    this.#search = new Search(view.sieve);
+    this.clear();
+  }
+
   /** @param {1 | -1} step */
   #go(step) {
     this.#search.work(Infinity, () => 0);
-    const index = this.#search.go(step, step === -1 ? this.#window.top + this.#window.rows : this.#window.top);
+    const index = this.#search.go(step, step === -1 ? this.#view.window.top + this.#view.window.rows : this.#view.window.top);
     if (index !== undefined) {
-      const element = this.#window.show(index);
+      const element = this.#view.window.show(index);
       const details = element?.querySelector("details");
       // What was found may be in what is cut off of the one line.
       if (details) details.open = true;
@@ -86,9 +92,9 @@ export class Finder {
     const none = search.query === "" || search.count === 0;
     this.#older.disabled = this.#newer.disabled = none;
     this.#found.textContent = this.#words();
-    for (const element of this.#box.querySelectorAll(".current")) element.classList.remove("current");
+    for (const element of this.#view.box.querySelectorAll(".current")) element.classList.remove("current");
     if (search.current !== undefined) {
-      this.#box.querySelector(`[data-index="${search.current}"]`)?.classList.add("current");
+      this.#view.box.querySelector(`[data-index="${search.current}"]`)?.classList.add("current");
     }
     this.#mark(search.query);
   }
@@ -107,7 +113,7 @@ export class Finder {
     CSS.highlights.delete("found");
     if (query === "") return;
     const ranges = [];
-    for (const element of this.#box.querySelectorAll(".chunk .text")) {
+    for (const element of this.#view.box.querySelectorAll(".chunk .text")) {
       ranges.push(...places(element, query));
       if (ranges.length > MAX_MARKED) break;
     }

@@ -28,7 +28,7 @@ let running = Promise.resolve();
 let switching = false;
 /** The feeds' kinds, as `/info` has them. @type {Map<string, string>} */
 let kinds = new Map();
-const follower = new Follower(env, { ...view.events, onInfo: showInfo });
+let follower = new Follower(env, { ...view.show("default"), onInfo: showInfo });
 const picker = new FeedPicker(query.get("feed") ?? "", () => void another());
 /** The addresses of feeds, as `/info` has them. @type {(feed: string) => string} */
 let addressOf = (feed) => feedUrl({ feeds: [] }, feed, env.href);
@@ -39,8 +39,10 @@ const poll = new FeedsPoll(env, (feeds) => {
   told = feeds;
   picker.status(feeds);
   const feed = showForm();
-  view.empty = feed?.kind === "live" && feed.state === "open" && feed.chunks === 0;
-  view.behind(feed?.chunks === undefined ? undefined : follower.told(feed.chunks, feed.epoch));
+  view.told(0, {
+    empty: feed?.kind === "live" && feed.state === "open" && feed.chunks === 0,
+    behind: feed?.chunks === undefined ? undefined : follower.told(feed.chunks, feed.epoch),
+  });
 });
 
 const last = query.get("from") ?? "";
@@ -114,7 +116,7 @@ function followed() {
 }
 
 function start() {
-  view.feed = picker.feed;
+  follower = new Follower(env, { ...view.show(picker.feed), onInfo: showInfo });
   const live = kinds.get(picker.feed) !== "on-demand";
   running = follower.start({
     choice: /** @type {import("../client/types.mjs").TransportChoice} */ (transport.value),

@@ -1,5 +1,4 @@
 // @ts-check
-import { strip } from "./ansi.mjs";
 import { byId } from "./panel.mjs";
 
 /**
@@ -19,20 +18,23 @@ import { byId } from "./panel.mjs";
 
 /** The keyboard on a log: its rows are one tab stop, in which the arrows move. */
 export class LogKeys {
-  #box;
+  #reads;
+  #active;
   #does;
   #help = byId("keys", HTMLDialogElement);
 
   /**
-   * @param {HTMLElement} box the log
+   * @param {HTMLElement} reads has the logs
+   * @param {() => HTMLElement} active the log that keys are for
    * @param {Does} does
    */
-  constructor(box, does) {
-    this.#box = box;
+  constructor(reads, active, does) {
+    this.#reads = reads;
+    this.#active = active;
     this.#does = does;
     document.addEventListener("keydown", (event) => this.#key(event));
     byId("show-keys", HTMLButtonElement).addEventListener("click", () => this.#help.showModal());
-    box.addEventListener("click", ({ target }) => {
+    reads.addEventListener("click", ({ target }) => {
       const row = target instanceof Element && target.closest(".seq")?.closest(".chunk");
       if (row instanceof HTMLElement) does.mark(row);
     });
@@ -42,12 +44,12 @@ export class LogKeys {
   #key(event) {
     const { target, key } = event;
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || this.#help.open) return;
-    const inLog = target instanceof Node && this.#box.contains(target);
+    const inLog = target instanceof Element && target.closest(".log") !== null;
     // On the page that explains, the keys are the page's own: it scrolls.
     if (!inLog && (target !== document.body || document.documentElement.dataset.view !== "log")) return;
     const single = key.length === 1;
-    if (single && (this.#box.hasAttribute("data-no-letters") || (event.repeat && "spm".includes(key.toLowerCase())))) return;
-    const row = target instanceof Element ? target.closest("#log > *") : null;
+    if (single && (this.#reads.hasAttribute("data-no-letters") || (event.repeat && "spm".includes(key.toLowerCase())))) return;
+    const row = target instanceof Element ? target.closest(".log > *") : null;
     // Caps Lock is no Shift.
     const name = single && event.getModifierState("CapsLock") ? (event.shiftKey ? key.toUpperCase() : key.toLowerCase()) : key;
     const act = this.#action(name, row instanceof HTMLElement ? row : undefined);
@@ -64,12 +66,12 @@ export class LogKeys {
   #action(key, row) {
     const does = this.#does;
     switch (key) {
-      case "End": return this.#box.hasChildNodes() ? does.follow : undefined;
-      case "Home": return this.#box.hasChildNodes() ? does.oldest : undefined;
+      case "End": return this.#active().hasChildNodes() ? does.follow : undefined;
+      case "Home": return this.#active().hasChildNodes() ? does.oldest : undefined;
       case "ArrowDown": return this.#move(row, 1);
       case "ArrowUp": return this.#move(row, -1);
       case "Enter": return row === undefined ? undefined : () => unfold(row);
-      case "Escape": return row === undefined ? undefined : () => this.#box.focus();
+      case "Escape": return row === undefined ? undefined : () => this.#active().focus();
       case "m": return row === undefined ? undefined : () => does.mark(row);
       case "[": return () => does.toMark(-1);
       case "]": return () => does.toMark(1);
@@ -99,8 +101,8 @@ export class LogKeys {
 
   /** The first row in sight, or upwards the last. @param {1 | -1} step */
   #seen(step) {
-    const { top, bottom } = this.#box.getBoundingClientRect();
-    const rows = [...this.#box.children].filter((row) => {
+    const { top, bottom } = this.#active().getBoundingClientRect();
+    const rows = [...this.#active().children].filter((row) => {
       const place = row.getBoundingClientRect();
       return place.bottom > top + 1 && place.top < bottom - 1;
     });
@@ -119,34 +121,4 @@ export function focusRow(row) {
 function unfold(row) {
   const details = row.querySelector("details");
   if (details) details.open = !details.open;
-}
-
-/**
- * A log as text, without escapes, a line for each entry.
- * @param {import("./sieve.mjs").Sieve} sieve
- * @param {boolean} times whether each line begins with the time of its publication
- * @param {number} from
- * @param {number} end
- */
-export function asText(sieve, times, from, end) {
-  const lines = [];
-  for (let index = from; index < end; index += 1) {
-    const entry = sieve.entry(index);
-    if (entry === undefined) continue;
-    const text = entry.mark?.text ?? strip(entry.text).replace(/\r?\n$/, "");
-    lines.push(times && entry.mark === undefined ? `${new Date(entry.micros / 1000).toISOString()} ${text}` : text);
-  }
-  return lines.map((line) => `${line}\n`).join("");
-}
-
-/**
- * The lines that are selected, or undefined where none are.
- * @param {HTMLElement} box
- * @returns {[from: number, end: number] | undefined}
- */
-export function selected(box) {
-  const selection = getSelection();
-  if (selection === null || selection.isCollapsed) return undefined;
-  const places = [...box.children].filter((row) => selection.containsNode(row, true)).map((row) => Number(/** @type {HTMLElement} */ (row).dataset.index));
-  return places.length === 0 ? undefined : [/** @type {number} */ (places[0]), /** @type {number} */ (places.at(-1)) + 1];
 }

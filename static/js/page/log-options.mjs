@@ -5,9 +5,9 @@ import { prefer, preferred } from "./prefs.mjs";
 /** What a log shows of each line unless the visitor says otherwise. */
 const USUAL = { wrap: true, number: true, time: true, interval: true, levels: true, letters: true };
 
-/** How the log looks: the menu, what it changes, and what is remembered of it. */
+/** How logs look: the menu, what it changes, and what is remembered of it. */
 export class LogOptions {
-  #box = byId("log", HTMLElement);
+  #reads = byId("reads", HTMLElement);
   #menu = byId("log-menu", HTMLDetailsElement);
   #size = byId("log-size", HTMLSelectElement);
   #context = byId("log-context", HTMLSelectElement);
@@ -20,7 +20,7 @@ export class LogOptions {
       const box = byId(`log-${name}`, HTMLInputElement);
       const chosen = preferred(name);
       box.checked = chosen === undefined ? usual : chosen === "on";
-      const show = () => this.#box.toggleAttribute(`data-no-${name}`, !box.checked);
+      const show = () => this.#reads.toggleAttribute(`data-no-${name}`, !box.checked);
       box.addEventListener("change", () => {
         prefer(name, box.checked ? "on" : "off");
         show();
@@ -33,10 +33,10 @@ export class LogOptions {
       select.addEventListener("change", () => {
         prefer(name, select.value);
         if (name === "context") this.onContext();
-        else this.#box.dataset.size = select.value;
+        else this.#reads.dataset.size = select.value;
       });
     }
-    this.#box.dataset.size = this.#size.value;
+    this.#reads.dataset.size = this.#size.value;
     this.#menu.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || !this.#menu.open) return;
       event.stopPropagation();

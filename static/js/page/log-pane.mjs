@@ -1,41 +1,37 @@
 // @ts-check
+import { hasPattern } from "./filter.mjs";
 import { Finder } from "./finder.mjs";
 import { count, plural, size } from "../client/format.mjs";
-import { LogWindow, MAX_ROWS } from "./log-window.mjs";
-import { LogKeys, asText, focusRow, selected } from "./log-keys.mjs";
+import { LogKeys } from "./log-keys.mjs";
 import { LogOptions } from "./log-options.mjs";
-import { hasPattern } from "./filter.mjs";
+import { LogView } from "./log-view.mjs";
+import { MAX_ROWS } from "./log-window.mjs";
 import { byId } from "./panel.mjs";
 import { inAddress } from "./prefs.mjs";
-import { Sieve } from "./sieve.mjs";
 import { MAX_BYTES, MAX_ENTRIES, Store } from "./store.mjs";
 
 /** How long a download's address is kept for the browser to read it. */
 const DOWNLOAD_MS = 60_000;
 
-/** How long is filtered in one frame. */
-const BUDGET_MS = 6;
-
-/** The log with what stands around it: pause, search, download, and what is kept. */
+/** The logs with what stands around them: filter, pause, search, download, and what is kept. */
 export class LogPane {
-  feed = "default";
-  #store = new Store();
-  #sieve = new Sieve(this.#store);
-  #box = byId("log", HTMLElement);
+  #reads = byId("reads", HTMLElement);
   #note = byId("log-note", HTMLElement);
   #filter = byId("filter", HTMLInputElement);
   #filtered = byId("filtered", HTMLElement);
   #options = new LogOptions();
   #pause = byId("pause", HTMLButtonElement);
-  #jump = byId("jump", HTMLButtonElement);
   #download = byId("download", HTMLButtonElement);
   #some = byId("download-some", HTMLButtonElement);
-  #nothing = byId("nothing", HTMLElement);
   #said = byId("log-said", HTMLElement);
   #binary = byId("binary", HTMLElement);
-  /** The lines that the visitor marked, by their places in the store. @type {Set<number>} */
-  #marks = new Set();
-  #window;
+  /** The log that there always is. */
+  #main;
+  /** Those that are shown. @type {LogView[]} */
+  #views;
+  /** The one that keys, copying, search and download are for. */
+  #active;
+  #feed = "default";
   #finder;
   #schedule;
   /** The filter came with the address, and is one that could make the page hang: the visitor has to want it. */
@@ -44,21 +40,19 @@ export class LogPane {
   /** @param {() => void} schedule asks for `draw` at the next frame */
   constructor(schedule) {
     this.#schedule = schedule;
-    this.#window = new LogWindow(this.#box, this.#sieve, schedule, (id) => this.#marks.has(id));
-    this.#finder = new Finder(this.#box, this.#sieve, this.#window, schedule);
+    const parts = { box: byId("log", HTMLElement), jump: byId("jump", HTMLButtonElement), nothing: byId("nothing", HTMLElement) };
+    this.#main = new LogView(parts, new Store(), schedule);
+    this.#views = [this.#main];
+    this.#active = this.#main;
+    this.#finder = new Finder(this.#main, this.#reads, schedule);
     this.#pause.addEventListener("click", () => {
-      this.#window.pause(!this.#window.paused);
+      const pause = !this.#paused;
+      for (const { window } of this.#views) window.pause(pause);
       this.#tell();
       schedule();
     });
-    this.#jump.addEventListener("click", () => {
-      // The button goes away: the keyboard's place must not.
-      this.#box.focus();
-      this.#window.jump();
-      schedule();
-    });
-    this.#download.addEventListener("click", () => this.#save(this.#store.blob()));
-    this.#some.addEventListener("click", () => this.#save(this.#sieve.blob()));
+    this.#download.addEventListener("click", () => this.#save(this.#active.store.blob()));
+    this.#some.addEventListener("click", () => this.#save(this.#active.sieve.blob()));
     this.#filter.value = new URL(location.href).searchParams.get("filter") ?? "";
     this.#unconfirmed = hasPattern(this.#filter.value);
     this.#filter.addEventListener("input", () => {
@@ -76,66 +70,45 @@ export class LogPane {
       this.#unconfirmed = false;
       this.#sift();
     });
-    new LogKeys(this.#box, {
-      follow: () => this.#jump.click(),
-      oldest: () => this.#window.oldest(),
+    const toMark = (/** @type {1 | -1} */ step) => {
+      const why = this.#active.toMark(step);
+      if (why !== "") this.#said.textContent = why;
+    };
+    new LogKeys(this.#reads, () => this.#active.box, {
+      follow: () => this.#active.follow(),
+      oldest: () => this.#active.window.oldest(),
       pause: () => this.#pause.click(),
       toggle: (name) => this.#options.toggle(name),
       fullScreen: () => this.#options.fullScreen(),
-      mark: (row) => this.#toggleMark(row),
-      toMark: (step) => this.#toMark(step),
+      mark: (row) => {
+        this.#said.textContent = this.#active.toggleMark(row);
+      },
+      toMark,
       copy: (times) => void this.#copy(times),
     });
     byId("copy", HTMLButtonElement).addEventListener("click", () => void this.#copy(false));
     byId("copy-times", HTMLButtonElement).addEventListener("click", () => void this.#copy(true));
-    byId("next-mark", HTMLButtonElement).addEventListener("click", () => this.#toMark(1));
+    byId("next-mark", HTMLButtonElement).addEventListener("click", () => toMark(1));
     this.#options.onContext = () => this.#sift();
     this.#sift();
     this.#tell();
+  }
+
+  get #paused() {
+    return this.#views.some(({ window }) => window.paused);
   }
 
   /** Shows what the filter lets through. */
   #sift() {
     if (this.#unconfirmed) return;
     const query = this.#filter.value.trim();
-    // Who looks back, and no longer filters, looks for what is around a line.
-    const { following, topId } = this.#window;
-    this.#sieve.context = this.#options.context;
-    const good = this.#sieve.ask(query);
+    // Each asks the same: what is no filter is none for all of them.
+    const good = this.#views.map((view) => view.sift(query, this.#options.context)).every(Boolean);
     this.#filter.setAttribute("aria-invalid", String(!good));
     if (good) {
       inAddress("filter", query, "");
-      this.#window.reset(following || this.#sieve.filtering ? undefined : topId);
       this.#finder.clear();
     }
-    this.#schedule();
-  }
-
-  /** @param {HTMLElement} row */
-  #toggleMark(row) {
-    const id = Number(row.dataset.id);
-    if (!this.#marks.delete(id)) this.#marks.add(id);
-    const on = this.#marks.has(id);
-    row.classList.toggle("marked", on);
-    this.#said.textContent = on ? "Line marked." : "Mark removed.";
-  }
-
-  /** Shows the next line that is marked, and after the last one the first. @param {1 | -1} step */
-  #toMark(step) {
-    const marks = [...this.#marks].filter((id) => id >= this.#store.first).sort((a, b) => a - b);
-    this.#marks = new Set(marks);
-    // A marked line that the filter hides is none to go to.
-    this.#sieve.work(Infinity, () => 0);
-    const shown = marks.filter((id) => this.#sieve.entry(this.#sieve.at(id))?.id === id);
-    const active = document.activeElement?.closest("#log > *");
-    const here = active instanceof HTMLElement ? Number(active.dataset.id) : (this.#window.topId ?? 0) - step;
-    const next = step === 1 ? shown.find((id) => id > here) ?? shown[0] : shown.filter((id) => id < here).at(-1) ?? shown.at(-1);
-    if (next === undefined) {
-      this.#said.textContent = marks.length > 0 ? "The filter hides all marked lines." : "No line is marked. Select one with the arrow keys and press M, or click its number.";
-      return;
-    }
-    const row = this.#window.show(this.#sieve.at(next));
-    if (row !== undefined) focusRow(row);
     this.#schedule();
   }
 
@@ -144,83 +117,82 @@ export class LogPane {
    * @param {boolean} times
    */
   async #copy(times) {
-    this.#sieve.work(Infinity, () => 0);
-    const active = document.activeElement?.closest("#log > *");
-    const place = active instanceof HTMLElement ? Number(active.dataset.index) : undefined;
-    const [from, end] = selected(this.#box) ?? (place === undefined ? [this.#sieve.first, this.#sieve.end] : [place, place + 1]);
+    const { text, lines } = this.#active.copied(times);
     try {
-      await navigator.clipboard.writeText(asText(this.#sieve, times, from, end));
-      this.#said.textContent = `Copied: ${plural(end - from, "line")}.`;
+      await navigator.clipboard.writeText(text);
+      this.#said.textContent = `Copied: ${lines}.`;
     } catch {
       this.#said.textContent = "The browser did not allow the page to copy. Select the text and copy it yourself.";
     }
   }
 
-  clear() {
-    this.#marks.clear();
-    this.#binary.hidden = true;
-    this.#store.clear();
-    this.#sieve.clear();
-    this.#window.clear();
-    this.#finder.clear();
-  }
-
-  /** @param {import("../client/follow.mjs").Received} chunk */
-  add(chunk) {
-    this.#store.add(chunk);
-    if (this.#binary.hidden && chunk.bytes.includes(0)) this.#tellBinary();
+  /**
+   * Shows another feed, or the same again.
+   * @param {string} feed
+   * @returns {import("./feed-view.mjs").Sink} where what it brings goes
+   */
+  show(feed) {
+    this.#feed = feed;
+    return this.#sink(this.#main);
   }
 
   /**
-   * @param {import("./store.mjs").Mark["kind"]} kind
-   * @param {string} text
+   * @param {LogView} view
+   * @returns {import("./feed-view.mjs").Sink}
    */
-  mark(kind, text) {
-    this.#store.mark({ kind, text });
-  }
-
-  /** Nothing follows. */
-  finish() {
-    this.#store.flush();
-    this.#schedule();
+  #sink(view) {
+    return {
+      add: (chunk) => {
+        view.store.add(chunk);
+        if (this.#binary.hidden && chunk.bytes.includes(0)) this.#tellBinary();
+      },
+      mark: (kind, text) => view.store.mark({ kind, text }),
+      clear: () => {
+        this.#binary.hidden = true;
+        view.clear();
+        this.#finder.clear();
+      },
+      finish: () => {
+        view.store.flush();
+        this.#schedule();
+      },
+    };
   }
 
   draw() {
-    this.#sieve.work(BUDGET_MS, () => performance.now());
-    if (this.#window.draw() || this.#sieve.due) this.#schedule();
+    let more = false;
+    for (const view of this.#views) more = view.draw() || more;
+    if (more) this.#schedule();
     this.#finder.draw();
     this.#tell();
   }
 
   #tell() {
-    const { bytes, dropped, first, end } = this.#store;
-    const { paused, following, waiting } = this.#window;
-    this.#pause.setAttribute("aria-pressed", String(paused));
-    this.#jump.hidden = following;
-    const label = waiting === 0 ? "Jump to newest" : `Jump to newest (${count(waiting)} new)`;
-    if (this.#jump.textContent !== label) this.#jump.textContent = label;
-    this.#box.dataset.waiting = String(waiting);
-    this.#download.disabled = first === end;
-    this.#some.hidden = !this.#sieve.filtering;
-    const lines = this.#sieve.end - this.#sieve.first;
-    const words = this.#unconfirmed ? "Press Enter to apply" : this.#sieve.error !== "" ? this.#sieve.error : this.#sieve.filtering ? `${count(lines)} shown` : "";
+    for (const view of this.#views) view.tell();
+    this.#pause.setAttribute("aria-pressed", String(this.#paused));
+    const { store, sieve } = this.#active;
+    this.#download.disabled = store.first === store.end;
+    this.#some.hidden = !sieve.filtering;
+    const lines = this.#views.reduce((sum, view) => sum + view.lines, 0);
+    const words = this.#unconfirmed ? "Press Enter to apply" : sieve.error !== "" ? sieve.error : sieve.filtering ? `${count(lines)} shown` : "";
     if (this.#filtered.textContent !== words) this.#filtered.textContent = words;
-    this.#nothing.hidden = lines !== 0;
-    this.#nothing.textContent = first === end ? "Nothing read yet." : this.#sieve.due ? "Filtering…" : "Nothing that is kept matches the filter.";
-    const gone = dropped.chunks === 0
-      ? ""
-      : ` ${plural(dropped.chunks, "older chunk")} (${size(dropped.bytes)}) no longer kept.`;
-    this.#note.textContent = `Kept here: ${size(bytes)}.${gone} ` +
+    let [bytes, gone] = [0, { chunks: 0, bytes: 0 }];
+    for (const { store } of this.#views) {
+      bytes += store.bytes;
+      gone = { chunks: gone.chunks + store.dropped.chunks, bytes: gone.bytes + store.dropped.bytes };
+    }
+    const older = gone.chunks === 0 ? "" : ` ${plural(gone.chunks, "older chunk")} (${size(gone.bytes)}) no longer kept.`;
+    this.#note.textContent = `Kept here: ${size(bytes)}.${older} ` +
       `At most ${size(MAX_BYTES)} and ${count(MAX_ENTRIES)} chunks are kept for looking back, search and download, ` +
       `and ${count(MAX_ROWS)} of them have rows.`;
   }
 
   /** No text has a zero in it. */
   #tellBinary() {
-    const path = this.feed === "default" ? "stream" : `stream/${encodeURIComponent(this.feed)}`;
+    const path = this.#feed === "default" ? "stream" : `stream/${encodeURIComponent(this.#feed)}`;
     const link = byId("binary-link", HTMLAnchorElement);
     link.href = new URL(`${path}?from=start`, location.href).href;
-    link.download = this.feed;
+    link.download = this.#feed;
     this.#binary.hidden = false;
   }
 
@@ -229,7 +201,7 @@ export class LogPane {
     const url = URL.createObjectURL(blob);
     const link = document.createElement("a");
     link.href = url;
-    link.download = `h3cast-${this.feed}-${new Date().toISOString().replaceAll(/[:.]/g, "-")}.log`;
+    link.download = `h3cast-${this.#feed}-${new Date().toISOString().replaceAll(/[:.]/g, "-")}.log`;
     link.click();
     window.setTimeout(() => URL.revokeObjectURL(url), DOWNLOAD_MS);
   }

@@ -1,0 +1,147 @@
+// @ts-check
+import { count, plural } from "../client/format.mjs";
+import { focusRow } from "./log-keys.mjs";
+import { asText, selected } from "./log-text.mjs";
+import { LogWindow } from "./log-window.mjs";
+import { Sieve } from "./sieve.mjs";
+
+/** How long is filtered in one frame. */
+const BUDGET_MS = 6;
+
+/** @typedef {{ box: HTMLElement, jump: HTMLButtonElement, nothing: HTMLElement }} Parts the elements of one log */
+
+/** One log: what is kept, what a filter lets through, and the rows of it. */
+export class LogView {
+  store;
+  sieve;
+  window;
+  box;
+  #jump;
+  #nothing;
+  #schedule;
+  /** The lines that the visitor marked, by their places in the store. @type {Set<number>} */
+  #marks = new Set();
+
+  /**
+   * @param {Parts} parts
+   * @param {import("./store.mjs").Store} store
+   * @param {() => void} schedule asks for `draw` at the next frame
+   */
+  constructor({ box, jump, nothing }, store, schedule) {
+    this.box = box;
+    this.store = store;
+    this.#jump = jump;
+    this.#nothing = nothing;
+    this.#schedule = schedule;
+    this.sieve = new Sieve(store);
+    this.window = new LogWindow(box, this.sieve, schedule, (id) => this.#marks.has(id));
+    jump.addEventListener("click", () => this.follow());
+  }
+
+  /** Back to what comes. */
+  follow() {
+    // The button goes away: the keyboard's place must not.
+    this.box.focus();
+    this.window.jump();
+    this.#schedule();
+  }
+
+  /**
+   * Shows what a filter lets through.
+   * @param {string} query
+   * @param {number} context how many lines around each
+   * @returns {boolean} false: it is no filter
+   */
+  sift(query, context) {
+    // Who looks back, and no longer filters, looks for what is around a line.
+    const { following, topId } = this.window;
+    this.sieve.context = context;
+    if (!this.sieve.ask(query)) return false;
+    this.window.reset(following || this.sieve.filtering ? undefined : topId);
+    return true;
+  }
+
+  clear() {
+    this.#marks.clear();
+    this.store.clear();
+    this.sieve.clear();
+    this.window.clear();
+  }
+
+  /** @returns {boolean} whether there is more to draw */
+  draw() {
+    this.sieve.work(BUDGET_MS, () => performance.now());
+    return this.window.draw() || this.sieve.due;
+  }
+
+  /** How many lines are shown. */
+  get lines() {
+    return this.sieve.end - this.sieve.first;
+  }
+
+  /** Says what there is below, or why there is nothing. */
+  tell() {
+    const { first, end } = this.store;
+    const { following, waiting } = this.window;
+    this.#jump.hidden = following;
+    const label = waiting === 0 ? "Jump to newest" : `Jump to newest (${count(waiting)} new)`;
+    if (this.#jump.textContent !== label) this.#jump.textContent = label;
+    this.box.dataset.waiting = String(waiting);
+    this.#nothing.hidden = this.lines !== 0;
+    this.#nothing.textContent = first === end ? "Nothing read yet." : this.sieve.due ? "Filtering…" : "Nothing that is kept matches the filter.";
+  }
+
+  /**
+   * @param {HTMLElement} row
+   * @returns {string} what was done
+   */
+  toggleMark(row) {
+    const id = Number(row.dataset.id);
+    if (!this.#marks.delete(id)) this.#marks.add(id);
+    const on = this.#marks.has(id);
+    row.classList.toggle("marked", on);
+    return on ? "Line marked." : "Mark removed.";
+  }
+
+  /**
+   * Shows the next line that is marked, and after the last one the first.
+   * @param {1 | -1} step
+   * @returns {string} why there is none, or ""
+   */
+  toMark(step) {
+    const marks = [...this.#marks].filter((id) => id >= this.store.first).sort((a, b) => a - b);
+    this.#marks = new Set(marks);
+    // A marked line that the filter hides is none to go to.
+    this.sieve.work(Infinity, () => 0);
+    const shown = marks.filter((id) => this.sieve.entry(this.sieve.at(id))?.id === id);
+    const active = this.#focused();
+    const here = active !== undefined ? Number(active.dataset.id) : (this.window.topId ?? 0) - step;
+    const next = step === 1 ? shown.find((id) => id > here) ?? shown[0] : shown.filter((id) => id < here).at(-1) ?? shown.at(-1);
+    if (next === undefined) {
+      return marks.length > 0 ? "The filter hides all marked lines." : "No line is marked. Select one with the arrow keys and press M, or click its number.";
+    }
+    const row = this.window.show(this.sieve.at(next));
+    if (row !== undefined) focusRow(row);
+    this.#schedule();
+    return "";
+  }
+
+  /**
+   * What there is to copy, without escapes: what is selected, the row that has the focus, or all that is shown.
+   * @param {boolean} times
+   * @returns {{ text: string, lines: string }}
+   */
+  copied(times) {
+    this.sieve.work(Infinity, () => 0);
+    const active = this.#focused();
+    const place = active === undefined ? undefined : Number(active.dataset.index);
+    const [from, end] = selected(this.box) ?? (place === undefined ? [this.sieve.first, this.sieve.end] : [place, place + 1]);
+    return { text: asText(this.sieve, times, from, end), lines: plural(end - from, "line") };
+  }
+
+  /** The row that has the focus. */
+  #focused() {
+    const row = [...this.box.children].find((row) => row.contains(document.activeElement));
+    return row instanceof HTMLElement ? row : undefined;
+  }
+}
