@@ -30,14 +30,13 @@ use crate::{
 /// The page.
 pub(super) const PAGE: &str = "status.html";
 /// Its files, which are served with it, since an app may have another page or none.
-const FILES: [&str; 18] = [
+const FILES: [&str; 17] = [
     "favicon.svg",
     "js/client/backoff.mjs",
     "js/client/environment.mjs",
-    "js/client/errors.mjs",
     "js/client/format.mjs",
+    "js/client/or-abort.mjs",
     "js/client/token.mjs",
-    "js/client/webtransport-source.mjs",
     "js/page/env.mjs",
     "js/page/status-data.mjs",
     "js/page/status-feeds.mjs",

@@ -5,7 +5,8 @@ import { describe, test } from "node:test";
 import { columns } from "../../static/js/page/compare-plot.mjs";
 import { byEvents } from "../../static/js/page/compare-runs.mjs";
 import { EDGES, Tally, stamp } from "../../static/js/page/compare-tally.mjs";
-import { chooseWays, commandFor, probe, whyNoHttp3 } from "../../static/js/page/compare-ways.mjs";
+import { commandForHere } from "../../static/js/page/chrome-command.mjs";
+import { chooseWays, probe, whyNoHttp3 } from "../../static/js/page/compare-ways.mjs";
 
 const arrival = (at, number = null, lag = null) => ({ at, bytes: 10, number, lag });
 
@@ -96,7 +97,7 @@ describe("where requests go", () => {
 
   test("the command opens this page", () => {
     assert.equal(
-      commandFor("chrome --x=y https://localhost:4433/", "http://localhost:8080/compare.html?rate=1&size=2"),
+      commandForHere("chrome --x=y https://localhost:4433/", "http://localhost:8080/compare.html?rate=1&size=2"),
       "chrome --x=y http://localhost:8080/compare.html",
     );
   });

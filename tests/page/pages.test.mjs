@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { test } from "node:test";
-import { carriedBy, commandFor } from "../../static/js/page/carried.mjs";
+import { carriedBy } from "../../static/js/page/carried.mjs";
+import { commandForPage } from "../../static/js/page/chrome-command.mjs";
 import { snippetFor } from "../../static/js/page/snippet.mjs";
 import { bytes, fakeWebTransport, infoDocument, json, settled } from "./fakes.mjs";
 
@@ -72,8 +73,8 @@ test("what carried the bytes is said as the browser reports it, and not before",
   for (const page of ["fetch.html", "webtransport.html"]) {
     for (const id of ["carried", "chrome", "chrome-command"]) assert.ok(read(page).includes(` id="${id}"`), `${page} #${id}`);
   }
-  assert.equal(commandFor("chrome --x https://localhost:4433/", "fetch.html"), "chrome --x https://localhost:4433/fetch.html");
-  assert.equal(commandFor("", "fetch.html"), "");
+  assert.equal(commandForPage("chrome --x https://localhost:4433/", "fetch.html"), "chrome --x https://localhost:4433/fetch.html");
+  assert.equal(commandForPage("", "fetch.html"), "");
 });
 
 test("every module is checked", () => {

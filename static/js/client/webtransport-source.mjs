@@ -1,5 +1,6 @@
 // @ts-check
 import { cutShort, noStream, noWebTransport, sessionFailed, tokenExpired, tookNothing } from "./errors.mjs";
+import { orAbort } from "./or-abort.mjs";
 
 /** @typedef {import("./types.mjs").Env} Env */
 /** @typedef {import("./types.mjs").Source} Source */
@@ -152,33 +153,4 @@ function isOfSession(cause) {
 function streamCode(cause) {
   const { streamErrorCode } = /** @type {{ streamErrorCode?: unknown }} */ (cause ?? {});
   return typeof streamErrorCode === "number" ? streamErrorCode : 0;
-}
-
-/**
- * @template T
- * @param {Promise<T>} promise
- * @param {AbortSignal} signal
- * @param {number} [timeoutMs]
- * @returns {Promise<T>}
- */
-export function orAbort(promise, signal, timeoutMs) {
-  return new Promise((resolve, reject) => {
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
-    let timer;
-    const onAbort = () => settle(() => reject(signal.reason));
-    /** @param {() => void} act */
-    const settle = (act) => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", onAbort);
-      act();
-    };
-    if (timeoutMs !== undefined) {
-      timer = setTimeout(() => {
-        settle(() => reject(new Error(`no answer within ${timeoutMs / 1000} seconds`)));
-      }, timeoutMs);
-    }
-    signal.addEventListener("abort", onAbort);
-    if (signal.aborted) onAbort();
-    promise.then((value) => settle(() => resolve(value)), (cause) => settle(() => reject(cause)));
-  });
 }

@@ -18,12 +18,3 @@ export function carriedBy({ transport, protocol, final }) {
   if (!final) return `The browser reported “${protocol}” (${name}) for a request to this server a moment ago. It reports on this one when it ends.`;
   return `${name} carried these bytes: the browser reports “${protocol}” for this request.`;
 }
-
-/**
- * The command that starts Chrome with HTTP/3, for one page of the server.
- * @param {string} command for the page at `/`, as `/info` has it; "" for none
- * @param {string} page
- */
-export function commandFor(command, page) {
-  return command === "" ? "" : command + page;
-}

@@ -2,8 +2,9 @@
 import { lost, noChat } from "./chat-errors.mjs";
 import { unreachable } from "../client/errors.mjs";
 import { refusal } from "../client/info.mjs";
+import { orAbort } from "../client/or-abort.mjs";
 import { UNKNOWN, watchProtocol } from "../client/timing.mjs";
-import { openSession, orAbort } from "../client/webtransport-source.mjs";
+import { openSession } from "../client/webtransport-source.mjs";
 
 /** @typedef {import("../client/types.mjs").Env} Env */
 /** @typedef {import("../client/info.mjs").CertificateHash} CertificateHash */

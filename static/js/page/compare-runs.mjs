@@ -3,8 +3,9 @@
 import { ClientError, broken, feedFailed, tokenExpired } from "../client/errors.mjs";
 import { openFetch } from "../client/fetch-source.mjs";
 import { readFrames } from "../client/frame-reader.mjs";
+import { orAbort } from "../client/or-abort.mjs";
 import { UNKNOWN, watchProtocol } from "../client/timing.mjs";
-import { openSession, openWebTransport, orAbort } from "../client/webtransport-source.mjs";
+import { openSession, openWebTransport } from "../client/webtransport-source.mjs";
 import { stamp } from "./compare-tally.mjs";
 
 /** @typedef {import("../client/types.mjs").Env} Env */

@@ -70,13 +70,3 @@ export function whyNoHttp3({ own, other }) {
 export function named(protocol) {
   return protocol === null || protocol === UNKNOWN ? "no protocol" : protocol;
 }
-
-/**
- * The command that starts Chrome with HTTP/3, for this page.
- * @param {string} command for the page at `/`, as `/info` has it
- * @param {string} href
- */
-export function commandFor(command, href) {
-  const { origin, pathname } = new URL(href);
-  return command.replace(/\S+$/, () => origin + pathname);
-}

@@ -4,10 +4,11 @@ import { failureOf } from "../client/feeds.mjs";
 import { askFirst } from "../client/fetch-source.mjs";
 import { chosenFeed, feedUrl, loadInfo, sessionUrl, withQuery } from "../client/info.mjs";
 import { shown } from "../client/open-feed.mjs";
+import { commandForHere } from "./chrome-command.mjs";
 import { Lane } from "./compare-lane.mjs";
 import { SharedPlot, WINDOW_MS } from "./compare-plot.mjs";
 import { byDatagrams, byEvents, byFetch, byStream } from "./compare-runs.mjs";
-import { chooseWays, commandFor, named, probe, whyNoHttp3 } from "./compare-ways.mjs";
+import { chooseWays, named, probe, whyNoHttp3 } from "./compare-ways.mjs";
 import { wireCopyButtons } from "./copy.mjs";
 import { browserEnv } from "./env.mjs";
 import { byId, fillError } from "./panel.mjs";
@@ -207,7 +208,7 @@ function plans(info, probed) {
   }
   const command = byId("chrome", HTMLElement);
   command.hidden = info.chrome === "" || ways.h3 !== null;
-  byId("chrome-command", HTMLElement).textContent = commandFor(info.chrome, env.href);
+  byId("chrome-command", HTMLElement).textContent = commandForHere(info.chrome, env.href);
   return found;
 }
 

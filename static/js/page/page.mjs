@@ -1,6 +1,7 @@
 // @ts-check
 import { wireCopyButtons } from "./copy.mjs";
-import { carriedBy, commandFor } from "./carried.mjs";
+import { carriedBy } from "./carried.mjs";
+import { commandForPage } from "./chrome-command.mjs";
 import { browserEnv } from "./env.mjs";
 import { noFeeds, noWebTransport } from "../client/errors.mjs";
 import { chosenFeed, feedUrl, loadInfo } from "../client/info.mjs";
@@ -27,7 +28,7 @@ export function startPage(transport) {
   const showInfo = (info) => {
     const version = document.getElementById("version");
     if (version !== null) version.textContent = `h3cast ${info.version}`;
-    showCommand(commandFor(info.chrome, `${transport}.html`));
+    showCommand(commandForPage(info.chrome, `${transport}.html`));
     const feed = chosenFeed(info, wanted);
     if (feed === "") return;
     const isDefault = feed === "default";

@@ -1,5 +1,5 @@
 // @ts-check
-import { orAbort } from "../client/webtransport-source.mjs";
+import { orAbort } from "../client/or-abort.mjs";
 
 /** @typedef {(why: string, signal: AbortSignal) => Promise<string>} Ask */
 
