@@ -14,7 +14,7 @@ describe('a live feed', () => {
   /** @type {Server} */ let server;
   /** @type {import('puppeteer-core').Browser} */ let browser;
   before(async () => {
-    server = await Server.start({ args: [LINES, LEVELS, 'bytes=exec:printf "a\\0b\\n"; sleep 600', 'colours=exec:printf "\\033[31mred\\033[0m alert\\n"; sleep 600', 'demo=demo', 'empty=publish', 'old=exec:echo all'] });
+    server = await Server.start({ args: [LINES, LEVELS, 'bytes=exec:printf "a\\0b\\n"; sleep 600', 'colours=exec:printf "\\033[31mred\\033[0m alert\\n"; sleep 600', 'demo=demo', 'empty=publish', 'written=publish', 'old=exec:echo all'] });
     browser = await chromium();
   }, TEST);
   after(async () => {
@@ -183,6 +183,61 @@ describe('a live feed', () => {
     await keyboard.press('ArrowDown');
     await keyboard.press('Tab');
     assert.equal(await view.page.evaluate(() => document.activeElement?.closest('#log') ?? null), null, 'one tab stop');
+    await view.assertClean();
+    await view.close();
+  });
+
+  test('a row that is chosen by keyboard stays: only End and the button follow again', TEST, async () => {
+    const view = await open(browser, `${server.plain}/?feed=written`);
+    const { keyboard } = view.page;
+    const write = async (/** @type {string} */ line) => {
+      const answer = await fetch(`${server.plain}/stream/written`, { method: 'POST', body: `${line}\n` });
+      assert.equal(answer.status, 200);
+      await view.until(line, (wanted) => document.querySelector('#chunks')?.textContent === wanted, line);
+      // It is drawn by then: chunks are counted and shown in one go.
+    };
+    await view.state(['streaming']);
+    // Fewer than the window holds: the end is always in sight.
+    for (const line of ['1', '2', '3']) await write(line);
+    await view.page.focus('#log');
+    const at = () => view.page.evaluate(() => ({
+      current: /** @type {HTMLElement | null} */ (document.activeElement)?.dataset.text ?? '', rows: document.querySelectorAll('#log .chunk').length,
+      back: document.querySelector('#jump')?.checkVisibility(),
+    }));
+    await keyboard.press('ArrowUp');
+    await write('4');
+    assert.deepEqual(await at(), { current: '3\n', rows: 3, back: true });
+    // Below the last row there is the next that came.
+    await keyboard.press('ArrowDown');
+    await keyboard.press('ArrowDown');
+    await write('5');
+    assert.deepEqual(await at(), { current: '4\n', rows: 4, back: true }, 'also at the last row');
+    await keyboard.press('End');
+    await write('6');
+    assert.deepEqual(await at(), { current: '', rows: 6, back: false });
+    await keyboard.press('ArrowUp');
+    await view.page.click('#jump');
+    await write('7');
+    assert.deepEqual(await at(), { current: '', rows: 7, back: false });
+    // More than the window holds: a page up is no choice of a row, and no less a wish.
+    await view.page.setViewport({ width: 1280, height: 300 });
+    for (let line = 8; line <= 20; line += 1) await write(String(line));
+    await view.page.focus('#log');
+    const rest = await view.page.evaluateHandle(() => ({ reached: new Promise((resolve) => document.querySelector('#log')?.addEventListener('scrollend', resolve, { once: true })) }));
+    await keyboard.press('PageUp');
+    await rest.evaluate(({ reached }) => reached.then(() => true));
+    await write('21');
+    assert.equal((await at()).back, true);
+    assert.ok(await view.page.$eval('#log', (log) => log.scrollHeight - log.scrollTop - log.clientHeight > 20), 'the view stays');
+    await keyboard.press('End');
+    const atEnd = () => view.page.waitForFunction(() => {
+      const log = /** @type {HTMLElement} */ (document.querySelector('#log'));
+      return log.scrollHeight - log.scrollTop - log.clientHeight < 2;
+    });
+    await atEnd();
+    await view.page.setViewport({ width: 1280, height: 200 });
+    await atEnd();
+    assert.equal((await at()).back, false, 'a window of another size follows on');
     await view.assertClean();
     await view.close();
   });

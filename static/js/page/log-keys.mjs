@@ -11,6 +11,7 @@ import { byId } from "./panel.mjs";
  * @property {() => void} pause
  * @property {(name: "wrap" | "time" | "number" | "interval") => void} toggle
  * @property {() => void} fullScreen
+ * @property {(row: HTMLElement, step: 1 | -1) => HTMLElement | undefined} beside the next row
  * @property {(row: HTMLElement) => void} mark
  * @property {(step: 1 | -1) => void} toMark
  * @property {(times: boolean) => void} copy
@@ -93,9 +94,7 @@ export class LogKeys {
    * @returns {(() => void) | undefined} undefined: there is no row to move to
    */
   #move(row, step) {
-    const next = row === undefined
-      ? this.#seen(step)
-      : (step === 1 ? row.nextElementSibling : row.previousElementSibling);
+    const next = row === undefined ? this.#seen(step) : this.#does.beside(row, step);
     return next instanceof HTMLElement ? () => focusRow(next) : undefined;
   }
 

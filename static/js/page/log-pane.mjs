@@ -80,6 +80,7 @@ export class LogPane {
       pause: () => this.#pause.click(),
       toggle: (name) => this.#options.toggle(name),
       fullScreen: () => this.#options.fullScreen(),
+      beside: (row, step) => this.#active.window.beside(row, step),
       mark: (row) => {
         this.#said.textContent = this.#active.toggleMark(row);
       },

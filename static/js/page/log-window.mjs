@@ -14,8 +14,8 @@ const NEAR = 300;
 const END = 24;
 
 /**
- * The rows of a log: a window on what is kept. It follows what comes while its end is in sight,
- * and stands still while the visitor looks at something else.
+ * The rows of a log: a window on what is kept. It follows what comes until the visitor looks at something else: scrolls
+ * up, chooses a row, unfolds one. Scrolling to the end follows again, unless a row is chosen.
  */
 export class LogWindow {
   #box;
@@ -26,7 +26,10 @@ export class LogWindow {
   #from = 0;
   #to = 0;
   #text = 0;
+  /** What the visitor wants, wherever the view happens to stand. */
   #following = true;
+  /** Where the view was when this looked last: what is less is the visitor's scrolling up. */
+  #at = 0;
   /** Where the view is held, while it is paused. @type {number | undefined} */
   #held;
   #moving = false;
@@ -43,8 +46,15 @@ export class LogWindow {
     this.#store = store;
     this.#changed = changed;
     box.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    // A row that is unfolded pushes the end away: that is looking at something else as well.
-    box.addEventListener("toggle", () => this.#scrolled(), { capture: true });
+    box.addEventListener("toggle", ({ target }) => {
+      if (target instanceof HTMLDetailsElement && target.open) this.#stop();
+    }, { capture: true });
+    box.addEventListener("focusin", ({ target }) => {
+      if (target !== box) this.#stop();
+    });
+    new ResizeObserver(() => {
+      if (this.#following) this.#toEnd();
+    }).observe(box);
   }
 
   get following() {
@@ -111,6 +121,8 @@ export class LogWindow {
     this.#held = undefined;
     this.#following = true;
     this.draw();
+    // Also where nothing new came.
+    this.#toEnd();
   }
 
   /**
@@ -125,8 +137,19 @@ export class LogWindow {
     // Many at once: each row that goes moves all others, which are then painted anew.
     const room = this.rows > MAX_ROWS ? MAX_ROWS - STEP : MAX_ROWS;
     while (this.rows > room || (this.#text > MAX_TEXT && this.rows > 1)) this.#removeFirst();
-    this.#box.scrollTop = this.#box.scrollHeight;
+    this.#toEnd();
     return this.#to < end;
+  }
+
+  #toEnd() {
+    this.#box.scrollTop = this.#box.scrollHeight;
+    this.#at = this.#box.scrollTop;
+  }
+
+  #stop() {
+    if (!this.#following) return;
+    this.#following = false;
+    this.#changed();
   }
 
   /**
@@ -145,6 +168,19 @@ export class LogWindow {
     const element = this.#row(index);
     element?.scrollIntoView({ block: "nearest" });
     return element;
+  }
+
+  /**
+   * The row next to another, also where it has yet to be made.
+   * @param {HTMLElement} row
+   * @param {1 | -1} step
+   * @returns {HTMLElement | undefined}
+   */
+  beside(row, step) {
+    const index = Number(row.dataset.index) + step;
+    if (index === this.#to && this.#to < this.#limit) this.#newer();
+    if (index < this.#from && this.#from > this.#store.first) this.#older();
+    return this.#row(index);
   }
 
   /** @param {number} index */
@@ -208,14 +244,16 @@ export class LogWindow {
     if (this.#moving) return;
     const box = this.#box;
     const below = box.scrollHeight - box.scrollTop - box.clientHeight;
-    const following = below < END && this.#to >= this.#limit;
+    const moved = box.scrollTop - this.#at;
+    const atEnd = below < END && this.#to >= this.#limit;
+    this.#at = box.scrollTop;
     const before = [this.#from, this.#to, this.#following].join();
+    // A browser moves the view up as well, where it got higher: then the end stays in sight.
+    if (moved < 0 && below > 1) this.#following = false;
     if (box.scrollTop < NEAR && this.#from > this.#store.first) this.#older();
     else if (below < NEAR && this.#to < this.#limit && !this.#following) this.#newer();
-    // While it follows, only the visitor's own scrolling takes the end out of sight.
-    if (following !== this.#following && !(this.#following && this.#to < this.#limit && below < END)) {
-      this.#following = following;
-    }
+    const chosen = document.activeElement !== box && box.contains(document.activeElement);
+    if (atEnd && moved > 0 && !chosen) this.#following = true;
     if (before !== [this.#from, this.#to, this.#following].join()) this.#changed();
   }
 
@@ -258,6 +296,7 @@ export class LogWindow {
     this.#moving = true;
     change();
     if (anchor?.isConnected) box.scrollTop += anchor.offsetTop - before;
+    this.#at = box.scrollTop;
     this.#moving = false;
   }
 }
