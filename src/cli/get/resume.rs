@@ -158,3 +158,39 @@ pub(super) fn failure(error: ViewError) -> Failure {
         error => Failure::running(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::cli::{get::Progress, remote::Log};
+
+    /// A server that gives no answer, and no error either, is given up after the time asked for.
+    #[tokio::test(start_paused = true)]
+    async fn no_attempt_lasts_beyond_the_time_to_try() {
+        // Something listens on TCP, so that the first attempt takes as long as one may.
+        let (tcp, _udp) = std::iter::repeat_with(|| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+            .find_map(|tcp| std::net::UdpSocket::bind(tcp.local_addr().unwrap()).ok().map(|udp| (tcp, udp)))
+            .unwrap();
+        let uri: Uri = format!("https://{}/stream", tcp.local_addr().unwrap()).parse().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (first, limit) = (Duration::from_secs(10), Duration::from_secs(4));
+        let getting = Getting {
+            trust: Trust::System,
+            token: None,
+            log: Log::new(false),
+            progress: Progress::new(false, true),
+            retry_for: Some(limit),
+        };
+        for (path, webtransport) in [(None, false), (None, true), (Some(dir.path().join("out")), false)] {
+            let mut output = Output::open(path.as_deref(), true, &uri.to_string()).unwrap();
+            let began = Instant::now();
+            let failure = run(&getting, &uri, webtransport, &mut output, std::future::pending()).await.unwrap_err();
+            let took = began.elapsed();
+            assert!(took >= first + limit && took < first + limit + Duration::from_millis(100), "{path:?}: {took:?}");
+            let text = format!("{:#}", failure.error);
+            assert!(text.contains("gave up after 4 s: no answer from"), "{text}");
+        }
+    }
+}
