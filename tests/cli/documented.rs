@@ -103,8 +103,11 @@ fn what_the_documents_start_on_the_internet_can_be_started() {
 #[test]
 fn every_link_leads_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut documents: Vec<_> = ["", "docs", "docs/decisions"]
+    let crates = ["feed", "proto", "transport"].map(|name| format!("crates/{name}"));
+    let mut documents: Vec<_> = ["", "docs", "docs/decisions", "certs", "fuzz", "benches/peers"]
         .into_iter()
+        .map(String::from)
+        .chain(crates)
         .flat_map(|folder| std::fs::read_dir(root.join(folder)).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|end| end == "md"))
