@@ -1,6 +1,8 @@
 //! The program as its users run it.
 #![cfg(feature = "cli")]
 
+#[cfg(unix)]
+mod codes;
 mod documented;
 mod mistyped;
 mod settings;
@@ -139,53 +141,6 @@ fn a_closed_pipe_ends_quietly() {
     }
 }
 
-#[cfg(unix)]
-#[test]
-fn signals_stop_it() {
-    let dir = tempfile::tempdir().unwrap();
-    for name in ["TERM", "INT"] {
-        let mut server = Running::start(dir.path(), &[&["serve"], &FREE[..]].concat());
-        server.signal(name);
-        assert_eq!(server.child.wait().unwrap().code(), Some(0), "{name}");
-    }
-    // The second signal does not wait for a stream without end.
-    let args = [&["serve"], &FREE[..], &["--count", "0", "--grace", "1h"]].concat();
-    let mut server = Running::start(dir.path(), &args);
-    let mut get =
-        h3cast(dir.path(), &["get", &format!("{}stream", server.url)]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    let mut stdout = BufReader::new(get.stdout.take().unwrap());
-    stdout.read_line(&mut line).unwrap();
-    server.signal("TERM");
-    let mut stderr = BufReader::new(server.child.stderr.take().unwrap());
-    let mut told = String::new();
-    stderr.read_line(&mut told).unwrap();
-    assert!(told.contains("shutting down"), "{told}");
-    server.signal("TERM");
-    assert_eq!(server.child.wait().unwrap().code(), Some(130));
-    let _ = get.kill();
-    let _ = get.wait();
-}
-
-/// As docs/commands.md has it; 130 of `serve` is in `signals_stop_it`.
-#[cfg(unix)]
-#[test]
-fn ctrl_c_of_clients_is_130() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = Running::start(dir.path(), &[&["serve", "a=publish", "demo"], &FREE[..], &["--count", "0"]].concat());
-    let (feed, written) = (format!("{}stream", server.url), format!("{}stream/a", server.url));
-    for (args, told) in [(&["publish", "-v", &written][..], "connected"), (&["get", "-v", &feed], "< ")] {
-        let mut client = h3cast(dir.path(), args);
-        let client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut client = client.spawn().unwrap();
-        let mut lines = BufReader::new(client.stderr.take().unwrap()).lines();
-        let seen = lines.by_ref().find(|line| line.as_ref().is_ok_and(|line| line.contains(told)));
-        assert!(seen.is_some(), "{args:?}");
-        assert!(Command::new("kill").args(["-s", "INT", &client.id().to_string()]).status().unwrap().success());
-        assert_eq!(client.wait().unwrap().code(), Some(130), "{args:?}");
-    }
-}
-
 #[test]
 fn colours_are_as_the_environment_wants() {
     let dir = tempfile::tempdir().unwrap();
@@ -200,23 +155,6 @@ fn colours_are_as_the_environment_wants() {
     assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
     assert!(!coloured(&[("CLICOLOR_FORCE", "0")]));
     assert!(!coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
-}
-
-#[cfg(unix)]
-#[test]
-fn ctrl_c_stops_a_get_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = Running::start(dir.path(), &[&["serve"], &FREE[..], &["--count", "0"]].concat());
-    let mut get = h3cast(dir.path(), &["get", &format!("{}stream", server.url)])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    let mut stdout = BufReader::new(get.stdout.take().unwrap());
-    stdout.read_line(&mut line).unwrap();
-    assert!(Command::new("kill").args(["-s", "INT", &get.id().to_string()]).status().unwrap().success());
-    assert_eq!(get.wait().unwrap().code(), Some(130));
 }
 
 #[test]
