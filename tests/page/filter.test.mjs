@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { hasPattern, parseFilter } from "../../static/js/page/filter.mjs";
 import { levelOf } from "../../static/js/page/level.mjs";
+import { Matcher } from "../../static/js/page/matcher.mjs";
 import { Sieve } from "../../static/js/page/sieve.mjs";
 import { Store } from "../../static/js/page/store.mjs";
 import { bytes } from "./fakes.mjs";
@@ -63,12 +64,12 @@ test("a sieve numbers what it shows, with context and marks, and forgets what is
   assert.equal(sieve.end, before, "and the numbers go on");
 });
 
-test("what is filtered is saved to the byte", async () => {
+test("what is filtered is saved to the byte, and a line ends where it is seen to end", async () => {
   const store = new Store(10_000, 20);
   for (const [seq, text] of ["a\n", "b\n", "\x1b[1mab\x1b[0m\n"].entries()) store.add({ seq, micros: 0, at: 0, gap: null, bytes: bytes(text) });
   const sieve = new Sieve(store);
-  sieve.ask("b");
-  assert.equal(await sieve.blob().text(), "b\n\x1b[1mab\x1b[0m\n");
+  sieve.ask("/b$/");
+  assert.equal(await (await sieve.blob()).text(), "b\n\x1b[1mab\x1b[0m\n");
 });
 
 test("a regular expression is known as one, looks at the beginning, and the clock is looked at after each line", () => {
@@ -81,4 +82,63 @@ test("a regular expression is known as one, looks at the beginning, and the cloc
   let now = 0;
   sieve.work(6, () => (now += 10));
   assert.equal(sieve.end - sieve.first, 1);
+});
+
+test("what has a regular expression is looked at elsewhere, a part at a time, and given up when it is too expensive", async () => {
+  const store = new Store(10_000, 20);
+  const add = (seq, text) => store.add({ seq, micros: 0, at: 0, gap: null, bytes: bytes(text) });
+  for (let seq = 0; seq < 6; seq += 1) add(seq, `line ${seq}\n`);
+  const workers = [];
+  const make = () => {
+    const worker = { asked: [], ended: false, postMessage: (question) => worker.asked.push(question), terminate: () => (worker.ended = true) };
+    workers.push(worker);
+    return worker;
+  };
+  const say = (data) => workers.at(-1).onmessage({ data });
+  const sieve = new Sieve(store, new Matcher(make));
+  let [more, why] = [0, ""];
+  sieve.onMore = () => (more += 1);
+  sieve.onStopped = (said) => (why = said);
+  assert.ok(sieve.ask("line"));
+  sieve.work(Infinity, () => 0);
+  assert.deepEqual([sieve.end - sieve.first, workers.length], [6, 0], "words need no worker");
+
+  sieve.ask("/[135]$/ line");
+  sieve.work(Infinity, () => 0);
+  assert.deepEqual([workers[0].asked, sieve.due, sieve.behind], [[], false, true], "not before it is ready");
+  say("ready");
+  assert.deepEqual(workers[0].asked, [{ query: "/[135]$/ line", texts: Array.from({ length: 6 }, (_, i) => `line ${i}`) }]);
+  let settled = false;
+  const all = sieve.settled().then(() => (settled = true));
+  say([false, true]);
+  await Promise.resolve();
+  assert.deepEqual([more, sieve.end - sieve.first, settled], [1, 1, false]);
+  assert.deepEqual(workers[0].asked[1].texts, ["line 2", "line 3", "line 4", "line 5"], "the rest is asked at once");
+  say([false, true, false, true]);
+  await all;
+  assert.equal(await (await sieve.blob()).text(), "line 1\nline 3\nline 5\n");
+
+  add(6, "line 6\n");
+  sieve.work(Infinity, () => 0);
+  sieve.ask("/line/");
+  assert.ok(workers[0].ended, "who changes the filter does not wait for the one before");
+  sieve.work(Infinity, () => 0);
+  say("ready");
+  say("failed");
+  assert.match(why, /too expensive/);
+  assert.deepEqual([sieve.filtering, sieve.end - sieve.first, workers[1].ended], [false, 7, true], "everything is shown");
+});
+
+test("a worker that does not answer is stopped", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const worker = { postMessage() {}, terminate: t.mock.fn() };
+  const matcher = new Matcher(() => worker);
+  const stopped = t.mock.fn();
+  matcher.ask({ question: { query: "/a/", texts: ["a"] }, answered() {}, stopped });
+  t.mock.timers.tick(10_000);
+  assert.ok(matcher.busy, "starting it takes as long as it takes");
+  worker.onmessage({ data: "ready" });
+  t.mock.timers.tick(2000);
+  t.mock.timers.tick(200);
+  assert.deepEqual([stopped.mock.callCount(), worker.terminate.mock.callCount(), matcher.busy], [1, 1, false]);
 });

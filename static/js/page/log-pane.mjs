@@ -36,6 +36,8 @@ export class LogPane {
   #schedule;
   /** The filter came with the address, and is one that could make the page hang: the visitor has to want it. */
   #unconfirmed;
+  /** Why the filter is not applied, if it was stopped. */
+  #stopped = "";
 
   /** @param {() => void} schedule asks for `draw` at the next frame */
   constructor(schedule) {
@@ -52,12 +54,21 @@ export class LogPane {
       schedule();
     });
     this.#download.addEventListener("click", () => this.#save(this.#active.store.blob()));
-    this.#some.addEventListener("click", () => this.#save(this.#active.sieve.blob()));
+    this.#some.addEventListener("click", async () => this.#save(await this.#active.sieve.blob()));
     this.#filter.value = new URL(location.href).searchParams.get("filter") ?? "";
     this.#unconfirmed = hasPattern(this.#filter.value);
     this.#filter.addEventListener("input", () => {
       this.#unconfirmed = false;
       this.#sift();
+    });
+    // Its view shows everything again by now: the others do as well, and no link has it.
+    this.#reads.addEventListener("filter-stopped", (event) => {
+      for (const view of this.#views) view.sift("", this.#options.context);
+      this.#stopped = this.#said.textContent = event instanceof CustomEvent ? String(event.detail) : "";
+      this.#filter.setAttribute("aria-invalid", "true");
+      inAddress("filter", "", "");
+      this.#finder.clear();
+      schedule();
     });
     this.#filter.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && this.#unconfirmed) {
@@ -102,6 +113,7 @@ export class LogPane {
   /** Shows what the filter lets through. */
   #sift() {
     if (this.#unconfirmed) return;
+    this.#stopped = "";
     const query = this.#filter.value.trim();
     // Each asks the same: what is no filter is none for all of them.
     const good = this.#views.map((view) => view.sift(query, this.#options.context)).every(Boolean);
@@ -118,7 +130,7 @@ export class LogPane {
    * @param {boolean} times
    */
   async #copy(times) {
-    const { text, lines } = this.#active.copied(times);
+    const { text, lines } = await this.#active.copied(times);
     try {
       await navigator.clipboard.writeText(text);
       this.#said.textContent = `Copied: ${lines}.`;
@@ -175,7 +187,7 @@ export class LogPane {
     this.#download.disabled = store.first === store.end;
     this.#some.hidden = !sieve.filtering;
     const lines = this.#views.reduce((sum, view) => sum + view.lines, 0);
-    const words = this.#unconfirmed ? "Press Enter to apply" : sieve.error !== "" ? sieve.error : sieve.filtering ? `${count(lines)} shown` : "";
+    const words = this.#unconfirmed ? "Press Enter to apply" : this.#stopped !== "" ? this.#stopped : sieve.error !== "" ? sieve.error : sieve.filtering ? `${count(lines)} shown` : "";
     if (this.#filtered.textContent !== words) this.#filtered.textContent = words;
     let [bytes, gone] = [0, { chunks: 0, bytes: 0 }];
     for (const { store } of this.#views) {

@@ -3,6 +3,7 @@ import { count, plural } from "../client/format.mjs";
 import { focusRow } from "./log-keys.mjs";
 import { asText, selected } from "./log-text.mjs";
 import { LogWindow } from "./log-window.mjs";
+import { Matcher } from "./matcher.mjs";
 import { Sieve } from "./sieve.mjs";
 
 /** How long is filtered in one frame. */
@@ -33,7 +34,9 @@ export class LogView {
     this.#jump = jump;
     this.#nothing = nothing;
     this.#schedule = schedule;
-    this.sieve = new Sieve(store);
+    this.sieve = new Sieve(store, new Matcher());
+    this.sieve.onMore = schedule;
+    this.sieve.onStopped = (why) => box.dispatchEvent(new CustomEvent("filter-stopped", { bubbles: true, detail: why }));
     this.window = new LogWindow(box, this.sieve, schedule, (id) => this.#marks.has(id));
     jump.addEventListener("click", () => this.follow());
   }
@@ -88,7 +91,7 @@ export class LogView {
     if (this.#jump.textContent !== label) this.#jump.textContent = label;
     this.box.dataset.waiting = String(waiting);
     this.#nothing.hidden = this.lines !== 0;
-    this.#nothing.textContent = first === end ? "Nothing read yet." : this.sieve.due ? "Filtering…" : "Nothing that is kept matches the filter.";
+    this.#nothing.textContent = first === end ? "Nothing read yet." : this.sieve.behind ? "Filtering…" : "Nothing that is kept matches the filter.";
   }
 
   /**
@@ -129,10 +132,10 @@ export class LogView {
   /**
    * What there is to copy, without escapes: what is selected, the row that has the focus, or all that is shown.
    * @param {boolean} times
-   * @returns {{ text: string, lines: string }}
+   * @returns {Promise<{ text: string, lines: string }>}
    */
-  copied(times) {
-    this.sieve.work(Infinity, () => 0);
+  async copied(times) {
+    await this.sieve.settled();
     const active = this.#focused();
     const place = active === undefined ? undefined : Number(active.dataset.index);
     const [from, end] = selected(this.box) ?? (place === undefined ? [this.sieve.first, this.sieve.end] : [place, place + 1]);
