@@ -21,7 +21,7 @@ test("what is kept is what came, to the byte", async () => {
   assert.deepEqual([...await all(store)], [...bytes("one\nżółć\n"), 0, 255, 27, 10]);
   const entry = store.entry(2);
   assert.deepEqual(
-    { ...entry, gap: entry.gap }, { index: 2, mark: undefined, seq: 2, micros: 1002, at: 2, gap: 1, size: 9, style: 0, text: "żółć\n" });
+    { ...entry, gap: entry.gap }, { index: 2, mark: undefined, seq: 2, micros: 1002, at: 2, gap: 1, size: 9, style: 0, text: "żółć\n", feed: undefined });
   assert.equal(store.entry(0).gap, null);
   assert.equal(store.entry(4), undefined);
 });

@@ -1,56 +1,80 @@
 // @ts-check
 import { count, plural, size } from "../client/format.mjs";
 import { byId } from "./panel.mjs";
+import { MAX_FEEDS, SeveralMenu } from "./several-menu.mjs";
 
 /** @typedef {import("../client/feeds.mjs").FeedStatus} FeedStatus */
 
-/** The list of feeds, and what the server says of the one that is chosen. */
+/** The list of feeds, of which one or several are chosen, and what the server says of the one. */
 export class FeedPicker {
   #row = byId("feed-row", HTMLElement);
   #select = byId("feed", HTMLSelectElement);
   #note = byId("feed-note", HTMLElement);
+  #several;
+  /** @type {string[]} */
   #wanted;
 
   /**
-   * @param {string} wanted the feed that the address names, or ""
-   * @param {() => void} changed the visitor chose another one
+   * @param {string[]} wanted the feeds that the address names
+   * @param {() => void} changed the visitor chose others
    */
   constructor(wanted, changed) {
-    this.#wanted = wanted;
-    this.#select.addEventListener("change", () => {
-      this.#wanted = this.#select.value;
+    this.#wanted = [...new Set(wanted.filter((name) => name !== ""))].slice(0, MAX_FEEDS);
+    const choose = (/** @type {string[]} */ feeds) => {
+      this.#wanted = feeds;
       this.#note.textContent = "";
+      this.#fill();
       changed();
-    });
+    };
+    this.#select.addEventListener("change", () => choose([this.#select.value]));
+    this.#several = new SeveralMenu(choose);
   }
 
+  /** The feed that is chosen, or the first of several. */
   get feed() {
-    return this.#wanted || "default";
+    return this.#wanted[0] ?? "default";
   }
+
+  get feeds() {
+    return this.#wanted.length === 0 ? ["default"] : this.#wanted;
+  }
+
+  /** Those that there are. @type {string[]} */
+  #names = [];
 
   /** @param {{ name: string, kind: string }[]} feeds as `/info` has them */
   list(feeds) {
     // A server without the usual one still has something to show.
-    if (this.#wanted === "" && !feeds.some(({ name }) => name === "default")) this.#wanted = feeds[0]?.name ?? "";
-    const names = feeds.map(({ name }) => name);
-    // The one that the address names stays to be seen, though it is not there.
-    if (!names.includes(this.feed)) names.push(this.feed);
-    const [shown] = [[...this.#select.options].map(({ value }) => value)];
-    if (shown.join("\n") !== names.join("\n")) {
-      this.#select.replaceChildren(...names.map((name) => new Option(name, name)));
+    if (this.#wanted.length === 0 && feeds[0] !== undefined && !feeds.some(({ name }) => name === "default")) this.#wanted = [feeds[0].name];
+    // Those that the address names stay to be seen, though they are not there.
+    this.#names = [...new Set([...feeds.map(({ name }) => name), ...this.feeds])];
+    this.#fill();
+    this.#row.hidden = this.#names.length < 2;
+  }
+
+  #fill() {
+    const several = this.feeds.length > 1;
+    const options = this.#names.map((name) => ({ text: name, value: name }));
+    if (several) options.unshift({ text: plural(this.feeds.length, "feed"), value: "" });
+    const shown = [...this.#select.options].map(({ value }) => value);
+    if (shown.join("\n") !== options.map(({ value }) => value).join("\n")) {
+      this.#select.replaceChildren(...options.map(({ text, value }) => new Option(text, value)));
     }
-    this.#select.value = this.feed;
-    this.#row.hidden = names.length < 2;
+    const [first] = this.#select.options;
+    if (several && first !== undefined) first.text = options[0]?.text ?? "";
+    this.#select.value = several ? "" : this.feed;
+    this.#several.list(this.#names, this.feeds);
   }
 
   /** @param {FeedStatus[]} feeds as `/feeds` has them */
   status(feeds) {
     for (const option of this.#select.options) {
+      if (option.value === "") continue;
       const feed = feeds.find(({ name }) => name === option.value);
       const text = feed === undefined || feed.state === "open" ? option.value : `${option.value} (${feed.state})`;
       if (option.textContent !== text) option.textContent = text;
     }
-    const feed = feeds.find(({ name }) => name === this.feed);
+    const feed = this.feeds.length > 1 ? undefined : feeds.find(({ name }) => name === this.feed);
     const text = feed === undefined ? "" : describe(feed);
     if (this.#note.textContent !== text) this.#note.textContent = text;
   }

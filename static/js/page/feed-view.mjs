@@ -6,7 +6,8 @@ import { nothing } from "./figures.mjs";
 /** @typedef {import("../client/follow.mjs").Totals} Totals */
 /** @typedef {import("../client/errors.mjs").ClientError} ClientError */
 
-const STALLED = "The server cannot reach the storage of this feed. Nothing is lost: the feed resumes when the storage is back.";
+/** What a feed whose storage is away is said to be. */
+export const STALLED = "The server cannot reach the storage of this feed. Nothing is lost: the feed resumes when the storage is back.";
 
 /**
  * What shows the state of a feed.
@@ -18,6 +19,8 @@ const STALLED = "The server cannot reach the storage of this feed. Nothing is lo
  * @property {(kind: import("./store.mjs").Mark["kind"], text: string) => void} mark
  * @property {() => void} clear
  * @property {() => void} finish nothing follows
+ * @property {() => void} [opened] there is a connection
+ * @property {() => void} [lost] there is none any more
  *
  * @typedef {object} Around what one feed is shown with
  * @property {StatePanel} panel
@@ -68,6 +71,7 @@ export class FeedView {
       this.#around.retry.hide();
       this.#around.weigh(verdicts);
       this.#over = path.transport === "webtransport" ? "WebTransport" : "fetch";
+      this.#around.log.opened?.();
       const first = this.numbers.chunks === 0;
       this.#opened = true;
       if (this.numbers.down) {
@@ -130,6 +134,7 @@ export class FeedView {
         this.#around.log.mark("lost", error.message);
         this.#around.schedule();
       }
+      this.#around.log.lost?.();
       const advised = attempt > 2 || chunks === 0 || error.busy;
       if (error.needsToken || error.otherToken) {
         this.#around.panel.setState("reconnecting", "The server asks for another token.");

@@ -7,7 +7,7 @@ import { Plot } from "./plot.mjs";
 const CLOCKS_MS = 3_600_000;
 
 /** The server is on this computer: there is one clock. */
-const LOCAL = /^(localhost|127\..*|\[::1\])$/.test(location.hostname);
+const local = () => /^(localhost|127\..*|\[::1\])$/.test(location.hostname);
 
 /** @typedef {ReturnType<typeof nothing>} Numbers what is counted of one feed */
 
@@ -75,7 +75,7 @@ export class Figures {
       this.#lagNote.textContent = `over an hour old, or the clocks differ${ahead}`;
     } else {
       this.#lag.textContent = lag < 0 ? `${Math.round(lag)} ms` : ms(Math.round(lag)).replace(/\.0 ms$/, " ms");
-      this.#lagNote.textContent = `${LOCAL ? "by this computer's clock" : "by two clocks, their difference included"}${ahead}`;
+      this.#lagNote.textContent = `${local() ? "by this computer's clock" : "by two clocks, their difference included"}${ahead}`;
     }
   }
 }

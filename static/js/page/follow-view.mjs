@@ -1,5 +1,7 @@
 // @ts-check
 import { batch, browserClock } from "./batch.mjs";
+import { coloured } from "./colours.mjs";
+import { FeedLines } from "./feed-lines.mjs";
 import { FeedView } from "./feed-view.mjs";
 import { Figures } from "./figures.mjs";
 import { LogPane } from "./log-pane.mjs";
@@ -19,29 +21,47 @@ export class FollowView {
   /** When it was drawn last, and what draws it next. */
   #drawn = 0;
   #timer = 0;
-  #log = new LogPane(() => this.#draw.schedule());
+  #log = new LogPane(() => this.#draw.schedule(), () => this.#soon());
   /** @type {FeedView[]} */
   #feeds = [];
+  #lines = byId("feed-lines", HTMLElement);
+  /** The line of each of several feeds. @type {import("./feed-line.mjs").FeedLine[]} */
+  #each = [];
 
   /**
    * What is to be followed now.
-   * @param {string} feed
-   * @returns {import("../client/follow.mjs").FollowEvents} what shows it
+   * @param {string[]} feeds one or several
+   * @returns {import("../client/follow.mjs").FollowEvents[]} what shows each
    */
-  show(feed) {
-    const log = this.#log.show(feed);
-    const view = new FeedView({
-      panel: this.panel,
-      retry: this.retry,
-      log,
-      weigh: (verdicts) => fillVerdicts(this.#why, verdicts),
+  show(feeds) {
+    if (feeds.length > 1) return this.#several(coloured(feeds));
+    this.#lines.replaceChildren();
+    const log = this.#log.show(feeds[0] ?? "");
+    this.#feeds = [new FeedView({ panel: this.panel, retry: this.retry, log, ...this.#shared() })];
+    return this.#feeds.map(({ events }) => events);
+  }
+
+  /** @param {readonly import("./store.mjs").Named[]} feeds */
+  #several(feeds) {
+    const sinks = this.#log.merge(feeds);
+    const states = new FeedLines(feeds, this.panel, this.retry);
+    this.#lines.replaceChildren(...states.lines.map(({ element }) => element));
+    this.#feeds = states.lines.map((line, i) => new FeedView({
+      panel: line, retry: states.retryOf(line), log: /** @type {import("./feed-view.mjs").Sink} */ (sinks[i]), ...this.#shared(),
+    }));
+    this.#each = states.lines;
+    return this.#feeds.map(({ events }) => events);
+  }
+
+  #shared() {
+    this.#each = [];
+    return {
+      weigh: (/** @type {import("../client/types.mjs").Verdict[]} */ verdicts) => fillVerdicts(this.#why, verdicts),
       samples: this.#figures.samples,
       schedule: () => this.#draw.schedule(),
       soon: () => this.#soon(),
       flush: () => this.#draw.flush(),
-    });
-    this.#feeds = [view];
-    return view.events;
+    };
   }
 
   /**
@@ -74,6 +94,9 @@ export class FollowView {
     this.#drawn = performance.now();
     this.#figures.draw(this.#feeds.map(({ numbers }) => numbers));
     this.#log.draw();
-    for (const feed of this.#feeds) feed.draw();
+    this.#feeds.forEach((feed, i) => {
+      feed.draw();
+      this.#each[i]?.draw(feed.numbers);
+    });
   }
 }

@@ -5,12 +5,12 @@ import { asClientError, noneShown } from "../client/errors.mjs";
 import { FeedPicker } from "./feed-picker.mjs";
 import { FeedsPoll } from "../client/feeds.mjs";
 import { FollowView } from "./follow-view.mjs";
-import { Follower } from "../client/follow.mjs";
 import { feedUrl, loadInfo } from "../client/info.mjs";
+import { Group } from "./group.mjs";
 import { Layout } from "./layout.mjs";
 import { noticeWebTransport } from "./page.mjs";
 import { byId } from "./panel.mjs";
-import { inAddress } from "./prefs.mjs";
+import { inAddress, listInAddress } from "./prefs.mjs";
 import { PublishForm } from "./publish-form.mjs";
 import { Renewals } from "./renewals.mjs";
 import { askForToken } from "./token-form.mjs";
@@ -28,8 +28,8 @@ let running = Promise.resolve();
 let switching = false;
 /** The feeds' kinds, as `/info` has them. @type {Map<string, string>} */
 let kinds = new Map();
-let follower = new Follower(env, { ...view.show("default"), onInfo: showInfo });
-const picker = new FeedPicker(query.get("feed") ?? "", () => void another());
+const group = new Group(env);
+const picker = new FeedPicker(query.getAll("feed"), () => void another());
 /** The addresses of feeds, as `/info` has them. @type {(feed: string) => string} */
 let addressOf = (feed) => feedUrl({ feeds: [] }, feed, env.href);
 /** What `/feeds` said last. @type {import("../client/feeds.mjs").FeedStatus[]} */
@@ -38,10 +38,13 @@ const publish = new PublishForm(env, () => picker.feed, (feed) => addressOf(feed
 const poll = new FeedsPoll(env, (feeds) => {
   told = feeds;
   picker.status(feeds);
-  const feed = showForm();
-  view.told(0, {
-    empty: feed?.kind === "live" && feed.state === "open" && feed.chunks === 0,
-    behind: feed?.chunks === undefined ? undefined : follower.told(feed.chunks, feed.epoch),
+  showForm();
+  picker.feeds.forEach((name, place) => {
+    const feed = told.find((feed) => feed.name === name);
+    view.told(place, {
+      empty: feed?.kind === "live" && feed.state === "open" && feed.chunks === 0,
+      behind: feed?.chunks === undefined ? undefined : group.told(place, feed.chunks, feed.epoch),
+    });
   });
 });
 
@@ -58,11 +61,11 @@ for (const [name, select] of /** @type {const} */ ([["transport", transport], ["
 }
 
 view.panel.start.addEventListener("click", start);
-view.panel.stop.addEventListener("click", () => follower.stop());
-view.retry.onNow(() => follower.retryNow());
+view.panel.stop.addEventListener("click", () => group.stop());
+view.retry.onNow(() => group.retryNow());
 // A page kept for the Back button must not keep reading.
 addEventListener("pagehide", () => {
-  follower.stop();
+  group.stop();
   poll.see(false);
 });
 addEventListener("pageshow", () => poll.see(!document.hidden));
@@ -99,52 +102,63 @@ async function look() {
     }
   }
   ready();
-  if (!follower.running && (autostart || followed())) start();
+  if (!group.running && (autostart || followed())) start();
 }
 
 /** The visitor may press Start. */
 function ready() {
-  if (layout.look === undefined) layout.decide(kinds.get(picker.feed) ?? (layout.logAsked ? "live" : ""), picker.feed);
+  if (layout.look === undefined) decide(layout.logAsked ? "live" : "");
   if (view.panel.state !== "idle" || !view.panel.start.disabled) return;
   view.panel.start.disabled = false;
   view.panel.setState("idle", "Ready. Press Start.");
 }
 
+/** Several feeds are a log, whatever each of them is. */
+function kind() {
+  return picker.feeds.length > 1 ? "live" : kinds.get(picker.feed) ?? "";
+}
+
+/** @param {string} [unknown] what a feed is taken for that the server does not list */
+function decide(unknown = "") {
+  layout.decide(kind() || unknown, picker.feeds.join(", "));
+}
+
 /** Whether the feed is to be followed without a word of the visitor's. */
 function followed() {
-  return layout.look === "log" && (kinds.get(picker.feed) === "live" || layout.logAsked);
+  return layout.look === "log" && (kind() === "live" || layout.logAsked);
 }
 
 function start() {
-  follower = new Follower(env, { ...view.show(picker.feed), onInfo: showInfo });
-  const live = kinds.get(picker.feed) !== "on-demand";
-  running = follower.start({
+  const { feeds } = picker;
+  const shown = view.show(feeds).map((events) => ({ ...events, onInfo: showInfo }));
+  running = group.start(feeds.map((feed) => ({
     choice: /** @type {import("../client/types.mjs").TransportChoice} */ (transport.value),
-    feed: picker.feed,
-    from: live || from.value === "start" ? from.value : "now",
-  });
+    feed,
+    from: kinds.get(feed) !== "on-demand" || from.value === "start" ? from.value : "now",
+  })), shown);
 }
 
 /** What is published goes to the feed that is chosen. */
 function showForm() {
   const feed = told.find(({ name }) => name === picker.feed);
-  publish.show(picker.feed, feed?.writable === true && feed.state === "open");
-  return feed;
+  // Among several, none is the one that a line is for.
+  publish.show(picker.feed, feed?.writable === true && feed.state === "open" && picker.feeds.length === 1);
 }
 
 /** Another feed was chosen: it is read if the one before was, or if it is followed anyway. */
 async function another() {
   showForm();
-  inAddress("feed", picker.feed, "default");
-  layout.decide(kinds.get(picker.feed) ?? "", picker.feed);
-  if (follower.running || followed()) await again();
+  const { feeds } = picker;
+  listInAddress("feed", feeds.length === 1 && picker.feed === "default" ? [] : feeds);
+  decide();
+  if (group.running || followed()) await again();
 }
 
 /** Reads what is chosen now. */
 async function again() {
   if (switching) return;
   switching = true;
-  follower.stop();
+  group.stop();
   await running;
   switching = false;
   start();
@@ -158,7 +172,7 @@ function showInfo(info) {
   byId("status-page", HTMLElement).hidden = !status;
   picker.list(feeds);
   kinds = new Map(feeds.map(({ name, kind }) => [name, kind]));
-  if (feeds.length > 0 || layout.logAsked) layout.decide(kinds.get(picker.feed) ?? "", picker.feed);
+  if (feeds.length > 0 || layout.logAsked) decide();
   if (chrome !== "") byId("chrome-command", HTMLElement).textContent = chrome;
   byId("chrome", HTMLElement).hidden = chrome === "";
 }

@@ -74,7 +74,7 @@ export class Layout {
   #show(now) {
     delete this.#main.dataset.undecided;
     document.title = now === "log" ? `${this.#feed} · h3cast` : this.#pageTitle;
-    this.#title.textContent = now === "log" ? `The feed ${this.#feed}, live` : this.#titleText;
+    this.#title.textContent = now === "log" ? `The ${this.#feed.includes(", ") ? "feeds" : "feed"} ${this.#feed}, live` : this.#titleText;
     const before = this.#root.dataset.view;
     if (before === now) return;
     this.#root.dataset.view = now;

@@ -1,6 +1,7 @@
 // @ts-check
 import { byId } from "./panel.mjs";
 import { prefer, preferred } from "./prefs.mjs";
+import { closeable } from "./several-menu.mjs";
 
 /** What a log shows of each line unless the visitor says otherwise. */
 const USUAL = { wrap: true, number: true, time: true, interval: true, levels: true, letters: true };
@@ -8,7 +9,6 @@ const USUAL = { wrap: true, number: true, time: true, interval: true, levels: tr
 /** How logs look: the menu, what it changes, and what is remembered of it. */
 export class LogOptions {
   #reads = byId("reads", HTMLElement);
-  #menu = byId("log-menu", HTMLDetailsElement);
   #size = byId("log-size", HTMLSelectElement);
   #context = byId("log-context", HTMLSelectElement);
   #full = byId("full-screen", HTMLButtonElement);
@@ -37,15 +37,7 @@ export class LogOptions {
       });
     }
     this.#reads.dataset.size = this.#size.value;
-    this.#menu.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape" || !this.#menu.open) return;
-      event.stopPropagation();
-      this.#menu.open = false;
-      this.#menu.querySelector("summary")?.focus();
-    });
-    document.addEventListener("click", ({ target }) => {
-      if (target instanceof Node && !this.#menu.contains(target)) this.#menu.open = false;
-    });
+    closeable(byId("log-menu", HTMLDetailsElement));
     this.#full.hidden = !document.fullscreenEnabled;
     this.#full.addEventListener("click", () => this.fullScreen());
     document.addEventListener("fullscreenchange", () => this.#full.setAttribute("aria-pressed", String(document.fullscreenElement !== null)));

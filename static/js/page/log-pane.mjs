@@ -1,4 +1,5 @@
 // @ts-check
+import { browserClock } from "./batch.mjs";
 import { hasPattern } from "./filter.mjs";
 import { Finder } from "./finder.mjs";
 import { count, plural, size } from "../client/format.mjs";
@@ -6,6 +7,7 @@ import { LogKeys } from "./log-keys.mjs";
 import { LogOptions } from "./log-options.mjs";
 import { LogView } from "./log-view.mjs";
 import { MAX_ROWS } from "./log-window.mjs";
+import { Merge } from "./merge.mjs";
 import { byId } from "./panel.mjs";
 import { inAddress } from "./prefs.mjs";
 import { MAX_BYTES, MAX_ENTRIES, Store } from "./store.mjs";
@@ -31,17 +33,25 @@ export class LogPane {
   #views;
   /** The one that keys, copying, search and download are for. */
   #active;
+  /** The feed of the log that is active, or several. */
   #feed = "default";
+  /** What several feeds bring, on its way into one log. @type {Merge<() => void> | undefined} */
+  #merge;
   #finder;
   #schedule;
+  #soon;
   /** The filter came with the address, and is one that could make the page hang: the visitor has to want it. */
   #unconfirmed;
   /** Why the filter is not applied, if it was stopped. */
   #stopped = "";
 
-  /** @param {() => void} schedule asks for `draw` at the next frame */
-  constructor(schedule) {
+  /**
+   * @param {() => void} schedule asks for `draw` at the next frame
+   * @param {() => void} soon the same, together with what comes fast
+   */
+  constructor(schedule, soon) {
     this.#schedule = schedule;
+    this.#soon = soon;
     const parts = { box: byId("log", HTMLElement), jump: byId("jump", HTMLButtonElement), nothing: byId("nothing", HTMLElement) };
     this.#main = new LogView(parts, new Store(), schedule);
     this.#views = [this.#main];
@@ -146,30 +156,63 @@ export class LogPane {
    */
   show(feed) {
     this.#feed = feed;
-    return this.#sink(this.#main);
-  }
-
-  /**
-   * @param {LogView} view
-   * @returns {import("./feed-view.mjs").Sink}
-   */
-  #sink(view) {
+    this.#clear();
+    const { store } = this.#main;
     return {
       add: (chunk) => {
-        view.store.add(chunk);
-        if (this.#binary.hidden && chunk.bytes.includes(0)) this.#tellBinary();
+        store.add(chunk);
+        this.#look(feed, chunk.bytes);
       },
-      mark: (kind, text) => view.store.mark({ kind, text }),
-      clear: () => {
-        this.#binary.hidden = true;
-        view.clear();
-        this.#finder.clear();
-      },
+      mark: (kind, text) => store.mark({ kind, text }),
+      clear: () => this.#clear(),
       finish: () => {
-        view.store.flush();
+        store.flush();
         this.#schedule();
       },
     };
+  }
+
+  /**
+   * Shows several feeds as one log.
+   * @param {readonly import("./store.mjs").Named[]} feeds
+   * @returns {import("./feed-view.mjs").Sink[]} one for each
+   */
+  merge(feeds) {
+    this.#feed = feeds.map(({ name }) => name).join("+").slice(0, 100);
+    this.#clear(feeds);
+    const { store } = this.#main;
+    const clock = { ...browserClock(), now: () => performance.now() };
+    const merge = (this.#merge = new Merge(feeds.length, (put) => {
+      put();
+      this.#soon();
+    }, clock));
+    // What happens to a feed stands after its last chunk.
+    return feeds.map(({ name }, i) => ({
+      add: (chunk) => {
+        merge.add(i, chunk.micros, () => store.add(chunk, i), chunk.bytes.length);
+        this.#look(name, chunk.bytes);
+      },
+      mark: (kind, text) => merge.add(i, -Infinity, () => store.mark({ kind, text }, i), 0),
+      clear: () => {},
+      opened: () => merge.opened(i),
+      lost: () => merge.over(i),
+      finish: () => {
+        merge.add(i, -Infinity, () => store.flush(i), 0);
+        merge.over(i);
+      },
+    }));
+  }
+
+  /** @param {readonly import("./store.mjs").Named[]} [feeds] */
+  #clear(feeds) {
+    this.#merge?.end();
+    this.#merge = undefined;
+    this.#binary.hidden = true;
+    this.#main.clear(feeds);
+    this.#reads.toggleAttribute("data-merged", feeds !== undefined);
+    // As wide as the longest name, within reason.
+    this.#reads.style.setProperty("--names", `${Math.min(Math.max(0, ...(feeds ?? []).map(({ name }) => name.length)), 20)}ch`);
+    this.#finder.clear();
   }
 
   draw() {
@@ -200,12 +243,18 @@ export class LogPane {
       `and ${count(MAX_ROWS)} of them have rows.`;
   }
 
-  /** No text has a zero in it. */
-  #tellBinary() {
-    const path = this.#feed === "default" ? "stream" : `stream/${encodeURIComponent(this.#feed)}`;
+  /**
+   * Offers the download of a feed that is not text: no text has a zero in it.
+   * @param {string} feed
+   * @param {Uint8Array} bytes
+   */
+  #look(feed, bytes) {
+    if (!this.#binary.hidden || !bytes.includes(0)) return;
+    const path = feed === "default" ? "stream" : `stream/${encodeURIComponent(feed)}`;
     const link = byId("binary-link", HTMLAnchorElement);
     link.href = new URL(`${path}?from=start`, location.href).href;
-    link.download = this.#feed;
+    link.download = feed;
+    byId("binary-feed", HTMLElement).textContent = this.#merge === undefined ? "This feed" : `The feed ${feed}`;
     this.#binary.hidden = false;
   }
 

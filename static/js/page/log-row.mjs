@@ -25,6 +25,7 @@ export function row(entry) {
     element.dataset.kind = entry.mark.kind;
     const name = document.createElement("strong");
     name.textContent = NAMES[entry.mark.kind];
+    if (entry.feed !== undefined) element.append(badge(entry.feed), " ");
     element.append(name, " ", entry.mark.text);
     return element;
   }
@@ -39,12 +40,24 @@ export function row(entry) {
   element.dataset.text = entry.text;
   const time = cell("time", clock(entry.micros));
   time.title = `published ${new Date(entry.micros / 1000).toISOString()}, ${size(entry.size)}`;
+  if (entry.feed !== undefined) element.append(badge(entry.feed));
   element.append(
     cell("seq", `#${entry.seq}`),
     time,
     cell("gap", entry.gap === null ? "first" : `+${ms(entry.gap)}`),
     body(entry),
   );
+  return element;
+}
+
+/**
+ * The name of a feed in its colour.
+ * @param {import("./store.mjs").Named} feed
+ */
+export function badge({ name, colour }) {
+  const element = cell("feed", name);
+  element.classList.add(`feed-${colour}`);
+  element.title = name;
   return element;
 }
 

@@ -14,7 +14,9 @@ export function asText(sieve, times, from, end) {
     const entry = sieve.entry(index);
     if (entry === undefined) continue;
     const text = entry.mark?.text ?? strip(entry.text).replace(/\r?\n$/, "");
-    lines.push(times && entry.mark === undefined ? `${new Date(entry.micros / 1000).toISOString()} ${text}` : text);
+    const name = entry.feed === undefined ? "" : `${entry.feed.name} | `;
+    const time = times && entry.mark === undefined ? `${new Date(entry.micros / 1000).toISOString()} ` : "";
+    lines.push(`${name}${time}${text}`);
   }
   return lines.map((line) => `${line}\n`).join("");
 }

@@ -64,9 +64,10 @@ export class LogView {
     return true;
   }
 
-  clear() {
+  /** @param {readonly import("./store.mjs").Named[]} [feeds] whose chunks come, in a log of several */
+  clear(feeds) {
     this.#marks.clear();
-    this.store.clear();
+    this.store.clear(feeds);
     this.sieve.clear();
     this.window.clear();
   }

@@ -72,6 +72,11 @@ export class Panel {
     this.#protocolNote.textContent = note({ transport, protocol, final });
   }
 
+  /** Several feeds come over different protocols. @param {string[]} names */
+  showPaths(names) {
+    this.#protocol.textContent = names.join(", ");
+  }
+
   /**
    * The browser's report came.
    * @param {Path} path

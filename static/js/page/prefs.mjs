@@ -41,9 +41,23 @@ export function prefer(name, value) {
  * @param {string} usual what needs no mention
  */
 export function inAddress(name, value, usual) {
+  listInAddress(name, value === usual ? [] : [value]);
+}
+
+/**
+ * The same for what there may be several of.
+ * @param {string} name
+ * @param {string[]} values
+ */
+export function listInAddress(name, values) {
   const url = new URL(location.href);
-  if (value === usual) url.searchParams.delete(name);
-  else url.searchParams.set(name, value);
+  if (values.length === 0) {
+    url.searchParams.delete(name);
+  } else {
+    // The first keeps its place.
+    url.searchParams.set(name, values[0] ?? "");
+    for (const value of values.slice(1)) url.searchParams.append(name, value);
+  }
   // At every key of a text that is typed: browsers bound how often, and Safari throws.
   try {
     history.replaceState(null, "", url);

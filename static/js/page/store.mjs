@@ -8,11 +8,16 @@ export const MAX_BYTES = 16_000_000;
 export const MAX_ENTRIES = 50_000;
 
 const ESCAPE = 0x1b;
+const NEWLINE = 0x0a;
 
 /**
  * @typedef {object} Mark something that happened between two chunks
  * @property {"gap" | "restart" | "lost" | "back" | "end"} kind
  * @property {string} text
+ *
+ * @typedef {object} Named one of several feeds in a log
+ * @property {string} name
+ * @property {number} colour from 1
  *
  * @typedef {object} Entry
  * @property {number} index counts from 0 and never begins again
@@ -24,7 +29,16 @@ const ESCAPE = 0x1b;
  * @property {number} size bytes of the chunk as it came
  * @property {number} style the terminal's style before its first character
  * @property {string} text
+ * @property {Named | undefined} feed where it is from, in a log of several
  */
+
+/** Where a feed's bytes go on: the terminal's style, what is incomplete, and the last chunk of it. */
+const fresh = () => ({
+  now: PLAIN,
+  /** The beginning of a character or escape sequence that the next chunk may complete. */
+  carry: new Uint8Array(0),
+  last: /** @type {{ seq: number, micros: number, at: number } | undefined} */ (undefined),
+});
 
 /**
  * The latest of what was received, in memory of a fixed size: one ring of bytes, and rings of
@@ -47,9 +61,11 @@ export class Store {
   #style;
   /** @type {Map<number, Mark>} */
   #marks = new Map();
-  #now = PLAIN;
-  /** The beginning of a character or escape sequence that the next chunk may complete. */
-  #carry = new Uint8Array(0);
+  /** The feeds of a log of several. @type {readonly Named[]} */
+  #feeds = [];
+  #source;
+  /** For each feed. @type {ReturnType<typeof fresh>[]} */
+  #tracks = [];
 
   /** The oldest entry, and the one that comes next. */
   first = 0;
@@ -75,62 +91,72 @@ export class Store {
     this.#length = new Uint32Array(maxEntries);
     this.#size = new Uint32Array(maxEntries);
     this.#style = new Uint16Array(maxEntries);
+    this.#source = new Uint8Array(maxEntries);
   }
 
-  clear() {
+  /** @param {readonly Named[]} [feeds] whose chunks come, in a log of several */
+  clear(feeds = []) {
+    this.#feeds = feeds;
+    this.#tracks = [];
     this.#marks.clear();
     this.first = this.end;
     this.bytes = 0;
     this.dropped = { chunks: 0, bytes: 0 };
-    this.#reset();
   }
 
-  /** What comes next does not go on where the last chunk ended. */
-  #reset() {
-    this.#now = PLAIN;
-    this.#carry = new Uint8Array(0);
+  /** @param {number} source */
+  #track(source) {
+    return (this.#tracks[source] ??= fresh());
   }
 
-  /** @param {{ seq: number, micros: number, at: number, gap: number | null, bytes: Uint8Array }} chunk */
-  add({ seq, micros, at, gap, bytes }) {
+  /**
+   * @param {{ seq: number, micros: number, at: number, gap: number | null, bytes: Uint8Array }} chunk
+   * @param {number} [source] its feed's place among several
+   */
+  add({ seq, micros, at, gap, bytes }, source = 0) {
+    const track = this.#track(source);
     let body = bytes;
-    if (this.#carry.length > 0) {
-      body = new Uint8Array(this.#carry.length + bytes.length);
-      body.set(this.#carry);
-      body.set(bytes, this.#carry.length);
+    if (track.carry.length > 0) {
+      body = new Uint8Array(track.carry.length + bytes.length);
+      body.set(track.carry);
+      body.set(bytes, track.carry.length);
     }
     const whole = wholePart(body);
-    this.#carry = whole < body.length ? body.slice(whole) : new Uint8Array(0);
-    this.#put(body.subarray(0, whole), { seq, micros, at, gap, size: bytes.length });
+    track.carry = whole < body.length ? body.slice(whole) : new Uint8Array(0);
+    track.last = { seq, micros, at };
+    this.#put(body.subarray(0, whole), { seq, micros, at, gap, size: bytes.length, source });
   }
 
-  /** @param {Mark} mark */
-  mark(mark) {
-    this.flush();
-    this.#reset();
+  /**
+   * @param {Mark} mark
+   * @param {number} [source]
+   */
+  mark(mark, source = 0) {
+    this.flush(source);
+    // What comes next does not go on where the last chunk ended.
+    this.#tracks[source] = fresh();
     const slot = this.#slot();
     this.#pos[slot] = this.#write;
     this.#length[slot] = 0;
+    this.#source[slot] = source;
     this.#marks.set(this.end, mark);
     this.end += 1;
   }
 
-  /** Keeps what the last chunk ended with, though it was never completed. */
-  flush() {
-    if (this.#carry.length === 0 || this.end === this.first) return;
-    const carry = this.#carry;
-    this.#carry = new Uint8Array(0);
-    const last = (this.end - 1) % this.#maxEntries;
-    this.#put(carry, {
-      seq: this.#seq[last] ?? 0, micros: this.#micros[last] ?? 0, at: this.#at[last] ?? 0, gap: null, size: 0,
-    });
+  /** Keeps what a feed's last chunk ended with, though it was never completed. @param {number} [source] */
+  flush(source = 0) {
+    const { carry, last } = this.#track(source);
+    if (carry.length === 0 || last === undefined || this.end === this.first) return;
+    this.#track(source).carry = new Uint8Array(0);
+    this.#put(carry, { ...last, gap: null, size: 0, source });
   }
 
   /**
    * @param {Uint8Array} bytes
-   * @param {{ seq: number, micros: number, at: number, gap: number | null, size: number }} about
+   * @param {{ seq: number, micros: number, at: number, gap: number | null, size: number, source: number }} about
    */
-  #put(bytes, { seq, micros, at, gap, size }) {
+  #put(bytes, { seq, micros, at, gap, size, source }) {
+    const track = this.#track(source);
     if (this.#ring.length === 0) this.#ring = new Uint8Array(this.#maxBytes);
     // A chunk that would fill more than the whole ring cannot be kept; the server's are far shorter.
     const kept = bytes.subarray(0, this.#maxBytes);
@@ -148,8 +174,9 @@ export class Store {
     this.#at[slot] = at;
     this.#gap[slot] = gap ?? -1;
     this.#size[slot] = size;
-    this.#style[slot] = this.#now;
-    if (kept.includes(ESCAPE)) this.#now = parseAnsi(decode(kept), this.#now).style;
+    this.#style[slot] = track.now;
+    this.#source[slot] = source;
+    if (kept.includes(ESCAPE)) track.now = parseAnsi(decode(kept), track.now).style;
     this.bytes += kept.length;
     this.end += 1;
   }
@@ -202,6 +229,7 @@ export class Store {
       size: this.#size[slot] ?? 0,
       style: this.#style[slot] ?? PLAIN,
       text: this.text(index),
+      feed: this.#feeds[this.#source[slot] ?? 0],
     };
   }
 
@@ -217,17 +245,29 @@ export class Store {
 
   /** All that is kept, as it came. */
   blob() {
-    const ids = Array.from({ length: this.end - this.first }, (_, i) => this.first + i);
-    return this.blobOf(ids, this.#carry);
+    return this.blobOf(Array.from({ length: this.end - this.first }, (_, i) => this.first + i), true);
   }
 
   /**
+   * What some entries are, as it came; of several feeds, each line after its feed's name.
    * @param {number[]} ids entries
-   * @param {Uint8Array} [rest]
+   * @param {boolean} [rest] also what has not been completed
    */
-  blobOf(ids, rest = new Uint8Array(0)) {
-    const parts = ids.filter((id) => id >= this.first && !this.#marks.has(id)).map((id) => this.#view(id));
-    return new Blob(/** @type {Uint8Array<ArrayBuffer>[]} */ ([...parts, rest]), { type: "application/octet-stream" });
+  blobOf(ids, rest = false) {
+    const chunks = ids.filter((id) => id >= this.first && !this.#marks.has(id));
+    /** @type {(string | Uint8Array)[]} */
+    const parts = [];
+    if (this.#feeds.length > 0) {
+      for (const id of chunks) {
+        const bytes = this.#view(id);
+        parts.push(`${this.#feeds[this.#source[id % this.#maxEntries] ?? 0]?.name} | `, bytes);
+        if (bytes.at(-1) !== NEWLINE) parts.push("\n");
+      }
+    } else {
+      for (const id of chunks) parts.push(this.#view(id));
+      if (rest) parts.push(this.#track(0).carry);
+    }
+    return new Blob(/** @type {(string | Uint8Array<ArrayBuffer>)[]} */ (parts), { type: "application/octet-stream" });
   }
 }
 

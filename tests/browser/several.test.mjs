@@ -1,0 +1,154 @@
+// The start page with several feeds at once: merged by time, each with its name and its state.
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { assertAccessible, assertFits } from './lib/accessible.mjs';
+import { chromium, firefox, open } from './lib/browsers.mjs';
+import { Server } from './lib/server.mjs';
+
+const TEST = { timeout: 60_000 };
+
+/** @typedef {import('./lib/view.mjs').View} View */
+
+/** Every row as `name text`. @param {View} view @returns {Promise<string[]>} */
+const named = (view) => view.page.$$eval('#log > *', (all) => all.map((row) =>
+  `${row.querySelector('.feed')?.textContent} ${/** @type {HTMLElement} */ (row).dataset.text ?? /** @type {HTMLElement} */ (row).dataset.kind}`.trim()));
+
+/** The words about each feed. @param {View} view @returns {Promise<string[]>} */
+const states = (view) => view.page.$$eval('#feed-lines li', (all) => all.map((line) => line.textContent ?? ''));
+
+/** @param {View} view @param {string} words */
+const status = (view, words) => view.until(`“${words}”`, (wanted) => document.querySelector('#status')?.textContent === wanted, words);
+
+for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium], ['Firefox', firefox]])) {
+  describe(`several feeds in ${browserName}`, () => {
+    /** @type {Server} */ let server;
+    /** @type {import('puppeteer-core').Browser} */ let browser;
+    before(async () => {
+      server = await Server.start({ args: ['web=publish', 'db=publish', 'once=exec:echo all', 'fails=exec:echo x; exit 3', 'zeros=exec:printf "a\\0b\\n"; sleep 600', 'default=exec:sleep 600'] });
+      browser = await launch();
+    }, TEST);
+    after(async () => {
+      await browser?.close();
+      await server?.stop();
+    }, TEST);
+
+    /** Publishes a line, and waits until the feed has it. @param {string} feed @param {string} text */
+    async function say(feed, text) {
+      const response = await fetch(`${server.plain}/stream/${feed}`, { method: 'POST', body: `${text}\n` });
+      assert.equal(response.status, 200, await response.text());
+    }
+
+    test('merged by the time of publication, in history and live, each line with its name', TEST, async () => {
+      /** @type {string[]} */ const said = [];
+      const both = async (/** @type {number} */ i) => {
+        // Not in turn: neither by the order of feeds nor by that of arrival.
+        for (const feed of i % 3 === 0 ? ['db', 'web', 'db'] : ['web', 'db']) {
+          await say(feed, `line ${i}`);
+          said.push(`${feed} line ${i}`);
+        }
+      };
+      for (let i = 0; i < 10; i += 1) await both(i);
+      const view = await open(browser, `${server.plain}/?feed=web&feed=db&view=log`);
+      await view.chunksShown(said.length);
+      assert.deepEqual(await named(view), said, 'history');
+      for (let i = 10; i < 20; i += 1) await both(i);
+      await view.chunksShown(said.length);
+      assert.deepEqual(await named(view), said, 'and what came live');
+      await status(view, '2 feeds: 2 live.');
+      assert.deepEqual(await states(view), ['web live', 'db live']);
+      assert.equal(await view.page.title(), 'web, db · h3cast');
+      assert.equal((await view.report()).chunks, String(said.length), 'the numbers are of all together');
+      const colours = await view.page.$$eval('#log .feed', (all) => [...new Set(all.map((name) => getComputedStyle(name).color))]);
+      assert.equal(colours.length, 2);
+
+      await view.page.type('#filter', '"line 9"');
+      await view.until('what is filtered', () => document.querySelector('#filtered')?.textContent === '3 shown');
+      await view.page.$eval('#filter', (field) => {
+        /** @type {HTMLInputElement} */ (field).value = '';
+        field.dispatchEvent(new Event('input'));
+      });
+      await view.page.evaluate(() => Object.defineProperty(navigator, 'clipboard', {
+        value: { writeText: async (/** @type {string} */ text) => Object.assign(globalThis, { copied: text }) },
+      }));
+      await view.page.click('#log-menu summary');
+      await view.page.click('#copy');
+      await view.until('it is copied', () => /Copied/.test(document.querySelector('#log-said')?.textContent ?? ''));
+      const copied = await view.page.evaluate(() => Reflect.get(globalThis, 'copied'));
+      assert.equal(copied, said.map((line) => `${line.replace(' ', ' | ')}\n`).join(''));
+      const saved = await view.page.evaluate(async () => {
+        /** @type {Blob | undefined} */ let blob;
+        URL.createObjectURL = (object) => {
+          blob = /** @type {Blob} */ (object);
+          return 'data:,';
+        };
+        /** @type {HTMLElement} */ (document.querySelector('#download')).click();
+        return blob?.text();
+      });
+      assert.equal(saved, copied);
+      await view.assertClean();
+      await view.close();
+    });
+
+    if (browserName === 'Firefox') return;
+
+    test('each feed with its state, and what is wrong with one does not stop the others', TEST, async () => {
+      const view = await open(browser, `${server.plain}/?feed=web&feed=once&feed=fails&feed=zeros&feed=default&from=start`);
+      await status(view, '5 feeds: 2 live, once ended, fails failed, default waiting.');
+      assert.deepEqual(await states(view), [
+        'web live', 'once ended', 'fails failed: The feed failed at its source: the command exited with status 3.', 'zeros live', 'default waiting for the first chunk',
+      ]);
+      assert.match(await view.page.$eval('#binary', (notice) => notice.textContent ?? ''), /^The feed zeros is binary/);
+      await view.until('what happened to them, by name', () => document.querySelectorAll('#log .mark[data-kind="end"] .feed').length === 2);
+      await view.page.click('#stop');
+      await status(view, '5 feeds: web stopped, once ended, fails failed, zeros stopped, default stopped.');
+      await view.page.click('#start');
+      await status(view, '5 feeds: 2 live, once ended, fails failed, default waiting.');
+      await view.assertClean();
+      await view.close();
+    });
+
+    test('chosen by keyboard, kept in the address, and remembered', TEST, async () => {
+      const view = await open(browser, `${server.plain}/?feed=web`, { width: 360, height: 740 });
+      await view.state(['streaming']);
+      await view.page.focus('#several summary');
+      await view.page.keyboard.press('Enter');
+      const there = await view.page.$$eval('#several-list input', (all) => all.map((box) => /** @type {HTMLInputElement} */ (box).value));
+      for (const name of there) {
+        await view.page.keyboard.press('Tab');
+        if (name === 'db') await view.page.keyboard.press('Space');
+      }
+      for (const dark of [false, true]) {
+        await view.page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: dark ? 'dark' : 'light' }]);
+        await assertFits(view, 'with the menu of feeds');
+        await assertAccessible(view, 'with the menu of feeds');
+      }
+      await view.page.keyboard.press('Tab');
+      await view.page.keyboard.press('Enter');
+      await status(view, '2 feeds: 2 live.');
+      assert.equal(new URL(view.page.url()).search, '?feed=db&feed=web');
+      assert.equal(await view.page.evaluate(() => document.activeElement?.parentElement?.id), 'several');
+      for (const dark of [false, true]) {
+        await view.page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: dark ? 'dark' : 'light' }]);
+        await assertFits(view, 'with two feeds');
+        await assertAccessible(view, 'with two feeds');
+        await view.shot(`several-360-${dark ? 'dark' : 'light'}`);
+      }
+      await view.page.select('#feed', 'db');
+      await view.until('one alone', () => document.querySelector('#feed-lines')?.childElementCount === 0 && /^Streaming/.test(document.querySelector('#status')?.textContent ?? ''));
+      assert.equal(new URL(view.page.url()).search, '?feed=db');
+      assert.equal(await view.page.$('#log .chunk .feed'), null);
+      const ticked = await view.page.$$eval('#several-list input:checked', (all) => all.map((box) => /** @type {HTMLInputElement} */ (box).value));
+      assert.deepEqual(ticked.sort(), ['db', 'web'], 'those of the last time');
+      await view.assertClean();
+      await view.close();
+    });
+
+    test('over HTTP/1.1 no more than the browser has connections for', TEST, async () => {
+      const view = await open(browser, `${server.plain}/?transport=fetch&${['web', 'db', 'once', 'fails', 'zeros', 'default'].map((name) => `feed=${name}`).join('&')}`);
+      await view.until('some are left out', () => [...document.querySelectorAll('#feed-lines li')].some((line) => /Over HTTP\/1\.1 this page follows 4 feeds/.test(line.textContent ?? '')));
+      await view.until('the server is asked again', () => performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('/feeds')).length > 1);
+      await view.assertClean();
+      await view.close();
+    });
+  });
+}
