@@ -32,11 +32,6 @@ function lightness(view) {
   });
 }
 
-/** Waits until the page knows its feed, and so how it looks. @param {import('./lib/view.mjs').View} view */
-function decided(view) {
-  return view.until('the page has its look', () => document.querySelector('main[data-undecided]') === null);
-}
-
 /** Presses Tab until `id` has the focus. @param {import('./lib/view.mjs').View} view @param {string} id */
 async function tabTo(view, id) {
   for (let presses = 0; presses < 60; presses += 1) {
@@ -73,7 +68,7 @@ describe('each page, at each width, in each colour scheme', () => {
         const scheme = dark ? 'dark' : 'light';
         test(`${name}, ${width} px, ${scheme}`, TEST, async () => {
           const view = await open(browser, `${server.base}${path}`, { width, height: 800, dark });
-          await decided(view);
+          await view.until('Start', () => document.querySelector('#start:enabled'));
           await view.state(['idle']);
           await assertFits(view, 'before the stream');
           await assertAccessible(view, 'before the stream');
@@ -145,9 +140,29 @@ describe('by keyboard alone', () => {
       await view.close();
     });
 
+    if (name === 'home') {
+      for (const [look, where] of /** @type {const} */ ([['demo', 'Auto'], ['log', 'log-title']])) {
+        test(`${name}: Tab pressed before the page knows that it is a ${look} keeps its place`, TEST, async () => {
+          const page = await browser.newPage();
+          const isInfo = (/** @type {import('puppeteer-core').HTTPRequest} */ request) => new URL(request.url()).pathname === '/info';
+          await page.setRequestInterception(true);
+          page.on('request', (request) => void (isInfo(request) || request.continue()));
+          const asked = page.waitForRequest(isInfo);
+          await page.goto(`${server.base}${path}?view=${look}`, { waitUntil: 'domcontentloaded' });
+          const info = await asked;
+          for (const _ of ['brand', 'Auto']) await page.keyboard.press('Tab');
+          const focus = () => page.evaluate(() => document.activeElement?.getAttribute('aria-labelledby') ?? document.activeElement?.textContent);
+          assert.equal(await focus(), 'Auto');
+          await info.continue();
+          await page.waitForSelector(`[data-view="${look}"]`);
+          assert.equal(await focus(), where);
+          await page.close();
+        });
+      }
+    }
+
     test(`${name}: Tab reaches everything`, TEST, async () => {
       const view = await open(browser, `${server.base}${path}`);
-
       const total = await view.page.evaluate(() => {
         const groups = new Set();
         const all = [...document.querySelectorAll('a[href], button, select, input, textarea, summary, [tabindex="0"]')]

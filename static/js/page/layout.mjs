@@ -77,6 +77,7 @@ export class Layout {
     this.#title.textContent = now === "log" ? `The ${this.#feed.includes(", ") ? "feeds" : "feed"} ${this.#feed}, live` : this.#titleText;
     const before = this.#root.dataset.view;
     if (before === now) return;
+    const focused = document.activeElement;
     this.#root.dataset.view = now;
     const alone = now === "log";
     this.#switch.textContent = alone ? "Explain this page" : "Show the log alone";
@@ -91,6 +92,13 @@ export class Layout {
       document.querySelector(".top")?.append(this.#nav);
       document.body.append(this.#footer);
     }
+    if (focused instanceof HTMLElement && focused !== document.body) this.#keepFocus(focused);
+  }
+
+  /** What is moved or hidden loses the focus: it gets it back, or else the log does. @param {HTMLElement} focused */
+  #keepFocus(focused) {
+    if (focused.checkVisibility()) focused.focus({ preventScroll: true });
+    else byId("log", HTMLElement).focus({ preventScroll: true });
   }
 
   /** @param {boolean} open */
