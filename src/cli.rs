@@ -5,6 +5,7 @@ mod cert;
 mod completions;
 mod config;
 mod environment;
+mod feeds;
 mod flags;
 mod get;
 mod health;
@@ -59,6 +60,8 @@ enum Command {
     Get(get::GetArgs),
     /// Publish standard input to a feed.
     Publish(publish::PublishArgs),
+    /// List the feeds of a server.
+    Feeds(feeds::FeedsArgs),
     /// Measure a server: many viewers of one feed at once.
     Bench(bench::BenchArgs),
     /// Have a server that runs read its settings again.
@@ -236,7 +239,7 @@ async fn dispatch(cli: Cli, sockets: serve::Given, started: Started) -> Result<(
     }
     let connects = matches!(
         cli.command,
-        None | Some(Command::Serve(_) | Command::Get(_) | Command::Publish(_) | Command::Bench(_))
+        None | Some(Command::Serve(_) | Command::Get(_) | Command::Publish(_) | Command::Feeds(_) | Command::Bench(_))
     );
     // `--check` writes nothing.
     let checks = match &cli.command {
@@ -255,6 +258,7 @@ async fn dispatch(cli: Cli, sockets: serve::Given, started: Started) -> Result<(
         Some(Command::Serve(command)) => serve::run(command.sources, command.args, sockets, started).await,
         Some(Command::Get(args)) => get::run(args).await,
         Some(Command::Publish(args)) => publish::run(args).await,
+        Some(Command::Feeds(args)) => feeds::run(args).await,
         Some(Command::Bench(args)) => bench::run(args).await,
         Some(Command::Cert(args)) => cert::run(&args),
         Some(Command::Open(args)) => open::run(args).await,

@@ -25,7 +25,7 @@ const SMALL: usize = 4 << 10;
 /// What is handed to the transport at once, in bytes.
 const PIECE: usize = 16 << 10;
 
-/// What is said of a feed takes about as many bytes.
+/// A feed takes about as many bytes.
 const EACH: usize = 200;
 /// Of one kind of answer so many may be held before requests share one.
 const MANY: usize = 8;

@@ -73,6 +73,7 @@ fn about(feed: &Feed) -> Value {
         "blocked_seconds": status.blocked.as_secs_f64(),
         "epoch": status.epoch.map(|epoch| epoch.to_string()),
         "oldest": status.oldest.map(|cursor| cursor.to_string()),
+        "newest_seconds": status.newest.map(|age| age.as_secs_f64()),
     })
 }
 

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use anyhow::anyhow;
 use bytes::Bytes;
 use clap::Args;
-use http::{Request, StatusCode, Uri, header};
+use http::{HeaderMap, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
@@ -15,10 +15,7 @@ use super::{
     remote::{self, TrustArgs},
     serve, values,
 };
-use crate::{
-    client::{Connection, Trust},
-    shown::Shown,
-};
+use crate::{client::Trust, shown::Shown};
 
 /// Where servers report whether they take new clients, and whether they are alive.
 const PATHS: (&str, &str) = ("/readyz", "/healthz");
@@ -121,17 +118,8 @@ fn here(args: &HealthArgs) -> Result<(String, Trust), Failure> {
 
 /// Asks over HTTP/3.
 async fn secure(url: &Uri, trust: &Trust) -> Result<(StatusCode, Vec<u8>), Failure> {
-    let connection = Connection::open(url, trust).await.map_err(remote::failure)?;
-    let mut response = connection.get(url).await.map_err(remote::failure)?;
-    let mut text = Vec::new();
-    while text.len() < LONGEST
-        && let Some(bytes) = response.body.next().await.map_err(remote::failure)?
-    {
-        text.extend_from_slice(&bytes[..bytes.len().min(LONGEST - text.len())]);
-    }
-    let status = response.status;
-    drop(response);
-    connection.close().await;
+    let (status, _, mut text) = remote::ask(url, trust, HeaderMap::new(), LONGEST).await?;
+    text.truncate(LONGEST);
     Ok((status, text))
 }
 

@@ -28,6 +28,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ("send", "publish"),
     ("post", "publish"),
     ("put", "publish"),
+    ("list", "feeds"),
+    ("ls", "feeds"),
     ("status", "health"),
     ("ping", "health"),
     ("browse", "open"),

@@ -7,11 +7,11 @@ use std::{
 };
 
 use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, Request, StatusCode, Uri, header};
 
 use super::{DEFAULT_CERTS, Failure, complain, log, signals, untrusted};
 use crate::{
-    client::{ClientError, Token, Trust, UrlProblem, url},
+    client::{ClientError, Connection, Token, Trust, UrlProblem, url},
     identity::Fingerprint,
     note::{self, Note},
     origin::{is_loopback, split_authority},
@@ -224,6 +224,30 @@ fn over_tls(text: &str) -> Option<String> {
         let path = if path.is_empty() { "/" } else { path };
         format!("the https URL that the server printed at its start, as in https://localhost:{DEFAULT_PORT}{path}")
     })
+}
+
+/// Asks over HTTP/3, and gives the answer with no more of its body than `longest` bytes and a piece.
+pub(super) async fn ask(
+    url: &Uri,
+    trust: &Trust,
+    headers: HeaderMap,
+    longest: usize,
+) -> Result<(StatusCode, HeaderMap, Vec<u8>), Failure> {
+    let connection = Connection::open(url, trust).await.map_err(failure)?;
+    let mut request = Request::new(());
+    *request.uri_mut() = url.clone();
+    *request.headers_mut() = headers;
+    let mut response = connection.request(request).await.map_err(failure)?;
+    let mut body = Vec::new();
+    while body.len() < longest
+        && let Some(bytes) = response.body.next().await.map_err(failure)?
+    {
+        body.extend_from_slice(&bytes);
+    }
+    let (status, headers) = (response.status, std::mem::take(&mut response.headers));
+    drop(response);
+    connection.close().await;
+    Ok((status, headers, body))
 }
 
 /// What went wrong with a connection, and what to do.

@@ -4,6 +4,8 @@
 #[cfg(unix)]
 mod codes;
 mod documented;
+#[cfg(unix)]
+mod feeds;
 mod mistyped;
 mod settings;
 #[cfg(unix)]

@@ -178,7 +178,7 @@ impl Desk {
             let (code, said) = ended(self.start(&line, "token").1)?;
             return code.success().then_some(()).ok_or(said);
         }
-        let ours = ["h3cast get", "h3cast publish", "h3cast cert", "curl "];
+        let ours = ["h3cast get", "h3cast publish", "h3cast feeds", "h3cast cert", "curl "];
         if !ours.iter().any(|begin| line.starts_with(begin) || line.contains(&format!("| {begin}"))) {
             return Err("is new: list it in NOT_RUN, or have this test run it".into());
         }

@@ -46,6 +46,8 @@ pub struct Status {
     pub stalled: bool,
     /// How a live feed ended, if it has.
     pub end: Option<End>,
+    /// How long ago the newest chunk was published (live), or given to a viewer (on demand).
+    pub newest: Option<Duration>,
 }
 
 /// How far the viewers of a live feed are behind. Those of a feed that is stored externally count once they have
@@ -132,6 +134,7 @@ impl FeedCounters {
             lag: Behind::default(),
             stalled: false,
             end: None,
+            newest: meter.last.map(|at| at.elapsed()),
         }
     }
 }
