@@ -5,7 +5,7 @@ use std::time::Duration;
 use h3cast::feed::{End, Feed, FeedError, Lag};
 
 use crate::{
-    common::{self, TestServer, relay::Relay},
+    common::{TestServer, relay::Relay},
     demo,
     program::{Program, Serving, output, text},
     viewer::a_server_that_says_nothing_any_more,
