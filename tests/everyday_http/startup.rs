@@ -59,7 +59,7 @@ async fn other_machines_find_their_addresses() {
         .filter(|interface| !interface.is_link_local())
         // The certificate for localhost is not for them.
         .map(|interface| {
-            let warned = "(the certificate is not for this address: use --acme NAME, or --cert)";
+            let warned = "(browsers warn about its certificate, unless you use --acme NAME or --cert)";
             format!("https://{}:{port}/  {warned}", interface.ip())
         })
         .collect();

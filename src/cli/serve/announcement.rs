@@ -143,7 +143,7 @@ fn network(listener: &str, interfaces: &[IpAddr], names: &[String]) -> Vec<Strin
         let url = format!("https://{}/", SocketAddr::new(*ip, listener.port()));
         match is_named(ip) {
             true => url,
-            false => url + "  (the certificate is not for this address: use --acme NAME, or --cert)",
+            false => url + "  (browsers warn about its certificate, unless you use --acme NAME or --cert)",
         }
     };
     urls.map(url).collect()
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(network("0.0.0.0:4433", &interfaces, &names), ["https://192.168.1.5:4433/"]);
         // What is printed there would be refused.
         let warned =
-            "https://[2001:db8::5]:4433/  (the certificate is not for this address: use --acme NAME, or --cert)";
+            "https://[2001:db8::5]:4433/  (browsers warn about its certificate, unless you use --acme NAME or --cert)";
         assert_eq!(network("[::]:4433", &interfaces, &names), [warned]);
         for bound in ["localhost:4433", "127.0.0.1:4433", "192.168.1.5:4433"] {
             assert!(network(bound, &interfaces, &names).is_empty(), "{bound}");
