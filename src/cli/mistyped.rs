@@ -9,8 +9,6 @@ use crate::source::{BadSource, Kind, Source};
 
 /// How alike two words must be for one to be meant by the other.
 const ALIKE: f64 = 0.8;
-/// What is shown instead of a secret.
-const HIDDEN: &str = "…";
 
 /// Words of other programs, and the commands that they stand for here.
 const COMMANDS: &[(&str, &str)] = &[
@@ -57,14 +55,12 @@ const SCHEMES: &[(&str, &str)] = &[
 /// Reads a source, as `FromStr` does; what is none is told with what may have been meant.
 pub(super) fn source(text: &str) -> Result<Source, String> {
     text.parse().map_err(|error: BadSource| {
-        let told = match (&error, meant(text)) {
-            (BadSource::Unknown(_), Some(meant)) => format!("invalid source `{text}`: {meant}"),
+        let shown = secrets::hidden(text);
+        match (&error, meant(&shown)) {
+            (BadSource::Unknown(_), Some(meant)) => format!("invalid source `{shown}`: {meant}"),
+            (BadSource::Unknown(given), None) => BadSource::Unknown(secrets::hidden(given).into()).to_string(),
+            (BadSource::Name(given), _) => BadSource::Name(secrets::hidden(given).into()).to_string(),
             _ => error.to_string(),
-        };
-        match text.split_once('=') {
-            _ if !secrets::is_in(text) => told,
-            Some((name, rest)) if secrets::is_in(rest) && !secrets::is_in(name) => told.replace(rest, HIDDEN),
-            _ => told.replace(text, HIDDEN),
         }
     })
 }
@@ -114,8 +110,7 @@ fn meant(text: &str) -> Option<String> {
 /// What to say of a word that stands where a command does, among these arguments.
 pub(super) fn command(word: &str, arguments: &[OsString]) -> String {
     if word == "-" || word.parse::<Source>().is_ok() {
-        let shown = if secrets::is_in(word) { HIDDEN } else { word };
-        return format!("`{shown}` is something to stream: write `{}`", serve(arguments));
+        return format!("`{}` is something to stream: write `{}`", secrets::hidden(word), serve(arguments));
     }
     if word.starts_with("https://") {
         return format!("to read a feed, write `h3cast get {}`", shown(word));
@@ -142,14 +137,14 @@ fn serve(arguments: &[OsString]) -> String {
         let argument = argument.to_string_lossy();
         line.push(' ');
         if std::mem::take(&mut is_value_secret) {
-            line.push_str(HIDDEN);
+            line.push_str(secrets::HIDDEN);
             continue;
         }
         match argument
             .strip_prefix("--")
             .map(|flag| flag.split_once('=').map_or((flag, None), |(flag, value)| (flag, Some(value))))
         {
-            Some((flag, Some(_))) if usage::is_secret(flag) => line.extend(["--", flag, "=", HIDDEN]),
+            Some((flag, Some(_))) if usage::is_secret(flag) => line.extend(["--", flag, "=", secrets::HIDDEN]),
             Some((flag, value)) => {
                 is_value_secret = value.is_none() && usage::is_secret(flag);
                 line.push_str(&shown(&argument));
@@ -160,12 +155,9 @@ fn serve(arguments: &[OsString]) -> String {
     line
 }
 
-/// A word as a shell takes it, if there is no secret in it.
-fn shown(word: &str) -> Cow<'_, str> {
-    match secrets::is_in(word) {
-        true => HIDDEN.into(),
-        false => quoted(word),
-    }
+/// A word as a shell takes it, without the secrets in it.
+fn shown(word: &str) -> String {
+    quoted(&secrets::hidden(word)).into_owned()
 }
 
 /// Of words and what they stand for, that of the one most like this.

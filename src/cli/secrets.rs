@@ -1,6 +1,9 @@
 //! Secrets on the command line, which every user of the machine can see, and the shell remembers.
 
-use std::ffi::OsString;
+use std::{borrow::Cow, ffi::OsString};
+
+/// What is shown instead of a secret.
+pub(super) const HIDDEN: &str = "…";
 
 /// Warnings for the secrets in these arguments, each with a better way to give it. They do not show the secrets.
 pub(super) fn warnings(arguments: impl IntoIterator<Item = OsString>) -> Vec<String> {
@@ -50,9 +53,32 @@ pub(super) fn has_password(argument: &str) -> bool {
     authority.split_once('@').is_some_and(|(user, _)| user.contains(':'))
 }
 
-/// Whether a secret can be seen in an argument.
-pub(super) fn is_in(argument: &str) -> bool {
-    has_password(argument) || has_token(argument)
+/// An argument without the secrets that can be seen in it: what stands before the hosts of its URLs, and tokens in their
+/// queries.
+pub(super) fn hidden(argument: &str) -> Cow<'_, str> {
+    let mut parts = argument.split("://");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (authority, rest) = part.split_at(part.find(['/', '?', '#']).unwrap_or(part.len()));
+        shown += "://";
+        match authority.rsplit_once('@') {
+            Some((_, hosts)) => shown.extend([HIDDEN, "@", hosts]),
+            None => shown += authority,
+        }
+        for piece in rest.split_inclusive(['?', '&']) {
+            match piece.strip_prefix("token=") {
+                Some(token) => {
+                    let end = token.find(|c: char| c == '&' || c == '#' || c.is_whitespace()).unwrap_or(token.len());
+                    shown.extend(["token=", HIDDEN, &token[end..]]);
+                }
+                None => shown += piece,
+            }
+        }
+    }
+    match shown == argument {
+        true => argument.into(),
+        false => shown.into(),
+    }
 }
 
 fn has_token(argument: &str) -> bool {
@@ -90,6 +116,23 @@ mod tests {
             &["get", "https://me:geheim@host/stream"],
         ] {
             assert_eq!(of(arguments), "", "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_hidden_where_they_stand() {
+        for (argument, shown) in [
+            ("https://me:geheim@host/x?y", "https://…@host/x?y"),
+            ("nats://geheim@host", "nats://…@host"),
+            ("a=nats://one,me:geheim@two:4222/x", "a=nats://…@two:4222/x"),
+            ("exec:a https://host/x@y https://me:ge'h@im@host/", "exec:a https://host/x@y https://…@host/"),
+            ("https://host/?x=y&token=geheim&z", "https://host/?x=y&token=…&z"),
+            ("exec:curl https://host/?token=geheim -o x", "exec:curl https://host/?token=… -o x"),
+        ] {
+            assert_eq!(hidden(argument), shown);
+        }
+        for argument in ["demo", "log=tail:/var/log/a@b:c", "https://host/?my-token=x", "?token=x"] {
+            assert!(matches!(hidden(argument), Cow::Borrowed(_)), "{argument}");
         }
     }
 }

@@ -1,17 +1,30 @@
 //! Errors of the command line, in the words of the program.
 
-use std::ffi::OsString;
+use std::{borrow::Cow, ffi::OsString};
 
 use clap::{
     CommandFactory,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use super::{Cli, Failure, config, mistyped};
+use super::{Cli, Failure, config, mistyped, secrets};
 
 /// The failure that an error of these arguments is.
 pub(super) fn failure(error: &clap::Error, arguments: &[OsString]) -> Failure {
-    Failure::usage(anyhow::anyhow!(in_words(error, arguments)))
+    let mut told = in_words(error, arguments);
+    // What it was given is repeated without the secrets in it.
+    for argument in arguments {
+        let argument = argument.to_string_lossy();
+        if let Cow::Owned(shown) = secrets::hidden(&argument) {
+            let value =
+                |of: &str| of.split_once('=').filter(|_| of.starts_with("--")).map(|(_, value)| value.to_owned());
+            told = told.replace(&*argument, &shown);
+            if let (Some(value), Some(shown)) = (value(&argument), value(&shown)) {
+                told = told.replace(&value, &shown);
+            }
+        }
+    }
+    Failure::usage(anyhow::anyhow!(told))
 }
 
 /// The flag that an error is about, without its `--`.

@@ -49,11 +49,18 @@ fn secrets_are_not_repeated() {
         (&["--publish-token", "geheim", "log=tail:a"][..], "`h3cast serve --publish-token … log=tail:a`"),
         (&["log=tail:a", "--publish-token", "geheim"], "`h3cast serve log=tail:a --publish-token …`"),
         (&["--publish-token=geheim", "log=tail:a"], "`h3cast serve --publish-token=… log=tail:a`"),
-        (&["--static", "https://me:geheim@host", "log=tail:a"], "`h3cast serve --static … log=tail:a`"),
-        (&["log=exec:curl https://host/?token=geheim"], "`…` is something to stream: write `h3cast serve …`"),
-        (&["https://host/stream?token=geheim"], "write `h3cast get …`"),
-        (&["serve", "a=https://me:geheim@host/"], "run a client: 'a=exec:curl -sN …'"),
-        (&["serve", "https://host/?token=geheim"], "invalid source `…`"),
+        (&["--static", "https://me:geheim@host", "log=tail:a"], "`h3cast serve --static 'https://…@host' log=tail:a`"),
+        (&["log=exec:curl https://host/?token=geheim"], "write `h3cast serve 'log=exec:curl https://host/?token=…'`"),
+        (&["https://host/stream?token=geheim"], "write `h3cast get 'https://host/stream?token=…'`"),
+        (&["serve", "a=https://me:it's geheim@host/"], "run a client: 'a=exec:curl -sN https://…@host/'"),
+        (&["serve", "https://host/?token=geheim"], "invalid source `https://host/?token=…`: write demo"),
+        (&["serve", "a=exce:curl https://me:geheim@host/"], "did you mean 'a=exec:curl https://…@host/'?"),
+        (&["serve", "a:exec:curl https://me:geheim@host/"], "write 'a=exec:curl https://…@host/'"),
+        (&["serve", "https://me:geheim@host/?x=demo"], "invalid feed name `https://…@host/?x`"),
+        (&["nats://geheim@host/x"], "`nats://…@host/x` is something to stream"),
+        (&["publish", "https://localhost/", "https://me:geheim@host/"], "unexpected argument `https://…@host/`"),
+        (&["open", "https://me:geheim@host/"], "`https://…@host/` is not one of"),
+        (&["serve", "--allow-origin=https://me:geheim@host"], "--allow-origin: `https://…@host` is not a valid origin"),
     ] {
         let told = refused(args);
         assert!(told.contains(expected) && !told.contains("geheim"), "{args:?}: {told}");
