@@ -28,15 +28,17 @@ describe('a live feed', () => {
         const view = await open(browser, `${server.plain}/?feed=log`, { width, height, dark });
         await view.chunksShown(100);
         assert.deepEqual(await rows(view), Array.from({ length: 100 }, (_, i) => `line ${150 + i}\n`), 'the last 100');
-        const { log, window, wide, lines } = await view.page.evaluate(() => {
+        const { log, bar, window, wide, lines } = await view.page.evaluate(() => {
           const last = document.querySelector('#log')?.lastElementChild?.getBoundingClientRect();
           return {
             log: document.querySelector('#log')?.getBoundingClientRect().toJSON(),
+            bar: document.querySelector('.bar')?.getBoundingClientRect().height,
             window: { height: document.documentElement.scrollHeight, inner: innerHeight },
             wide: document.querySelector('#log')?.clientWidth, lines: (last?.bottom ?? 9e9) <= innerHeight + 1,
           };
         });
         assert.equal(window.height, height, 'the page does not scroll');
+        assert.ok(Number(bar) < (width === 360 ? 80 : 42), `the bar is ${bar} pixels high`);
         assert.ok(log.bottom <= height && log.height > height * 0.8, `${log.height} of ${height} pixels are the log's`);
         assert.ok(Number(wide) > width * 0.95 && lines, 'the newest line is in sight');
         await assertFits(view, 'with its log');
