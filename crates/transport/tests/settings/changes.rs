@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     addresses::{holding, is_reset, tcp_from},
+    idle::IDLE,
     kit::{Serving, ask, ask_h3, builder, loopback, soon, status},
 };
 
@@ -71,7 +72,7 @@ async fn limits_in_all_change_while_they_are_reached() {
 #[tokio::test]
 async fn connections_that_begin_later_have_the_new_timeouts() {
     let serving = Serving::start(|builder| builder).await;
-    serving.handle().set_limits(Limits::default().idle_timeout(Duration::from_millis(300))).unwrap();
+    serving.handle().set_limits(Limits::default().idle_timeout(IDLE)).unwrap();
     let quic = serving.quic().await.unwrap();
     let ended = soon("the end of a connection that asks for nothing", quic.closed()).await;
     assert!(matches!(ended, quinn::ConnectionError::TimedOut), "{ended}");

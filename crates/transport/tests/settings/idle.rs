@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Long enough that a busy machine answers within half of it.
-const IDLE: Duration = Duration::from_millis(1500);
+pub(crate) const IDLE: Duration = Duration::from_millis(1500);
 const KEEP_ALIVE: Duration = Duration::from_millis(400);
 
 /// H3_NO_ERROR.
