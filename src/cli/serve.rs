@@ -112,6 +112,7 @@ async fn serve(
         return check::run(sources, &args, places.clone()).await;
     }
     let manager = Manager::find();
+    let _passed = manager.passed();
     manager.status("starting");
     // Before anything is bound, so that no signal is missed.
     let stop = signals::stop(args.drain.saturating_add(args.grace).saturating_add(handover::LONGER))

@@ -18,6 +18,10 @@ impl Manager {
 
     pub(super) fn reloading(&self) {}
 
+    pub(super) fn passed(&self) -> Self {
+        Self
+    }
+
     pub(super) async fn keep_alive(&self) -> Infallible {
         std::future::pending().await
     }

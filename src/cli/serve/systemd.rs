@@ -12,11 +12,15 @@ use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
+use crate::fault;
+
 /// Messages that wait for systemd to take them. It takes them at once, or is gone.
 const WAITING: usize = 16;
 /// How long systemd waits on for a server that waits for another one, and how often it is told that it still does.
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(20);
+/// How long the end of the process waits for a manager that is slow.
+const TAKEN: Duration = Duration::from_secs(1);
 /// How much longer than it should the server may take to stop, before systemd ends it.
 const OVERDUE: Duration = Duration::from_secs(15);
 
@@ -27,6 +31,8 @@ enum Message {
     Status(String),
     Waiting(String),
     Alive,
+    /// Everything before it was passed on.
+    Passed(SyncSender<()>),
 }
 
 /// What manages this process, if something does. Clones tell the same.
@@ -106,6 +112,11 @@ impl Manager {
         }
     }
 
+    /// Waits, when dropped, until what was reported has been passed on: the process may end before its thread has run.
+    pub(super) fn passed(&self) -> Passed {
+        Passed(self.clone())
+    }
+
     fn send(&self, message: Message) {
         let Some(messages) = &self.messages else { return };
         if messages.try_send(message).is_err() {
@@ -114,10 +125,23 @@ impl Manager {
     }
 }
 
+/// See [`Manager::passed`].
+pub(super) struct Passed(Manager);
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        let (passed, is_passed) = sync_channel(1);
+        self.0.send(Message::Passed(passed));
+        // It ends at once where there is no manager, or one that takes nothing.
+        let _ = is_passed.recv_timeout(TAKEN);
+    }
+}
+
 /// Passes messages on until there can be no more.
 fn tell(waiting: &Receiver<Message>) {
     let (mut failed, mut stopping) = (false, false);
     while let Ok(message) = waiting.recv() {
+        fault::point("systemd");
         stopping |= matches!(message, Message::Stopping(_));
         // A reload during a drain makes no server of it that is ready.
         if stopping && matches!(message, Message::Ready(_) | Message::Reloading) {
@@ -155,5 +179,10 @@ fn notify(message: &Message) -> std::io::Result<()> {
         }
         Message::Status(status) => sd_notify::notify(&[NotifyState::Status(status)]),
         Message::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
+        Message::Passed(passed) => {
+            // Nobody may wait any more.
+            let _ = passed.try_send(());
+            Ok(())
+        }
     }
 }
