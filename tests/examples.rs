@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How long to wait for a line.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn example(name: &str) -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_h3cast")).with_file_name("examples").join(name);

@@ -5,7 +5,11 @@ mod common;
 #[path = "common/serving.rs"]
 mod serving;
 
-use std::{io::Write, net::Ipv4Addr, time::Duration};
+use std::{
+    io::Write,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use common::{
     raw::{Raw, endpoint, request},
@@ -237,12 +241,13 @@ async fn near_its_limit_of_open_files_connections_are_refused() {
     // What is there goes on, and nothing spins. What would take one more of them has to wait.
     let refusal = text(&serving, &connection, "/stream/file").await;
     assert!(refusal.contains("short of file descriptors"), "{refusal}");
-    let before = serving.processor_time();
+    let (before, since) = (serving.processor_time(), Instant::now());
     for _ in 0..20 {
         reading.line().await;
     }
-    let spent = serving.processor_time() - before;
-    assert!(spent < Duration::from_millis(200), "{spent:?} in 400 ms");
+    // 400 ms, or more on a busy machine, in which as much more is to be done.
+    let (spent, took) = (serving.processor_time() - before, since.elapsed());
+    assert!(spent < took.max(Duration::from_millis(400)) / 2, "{spent:?} in {took:?}");
     // When some have gone, others are accepted.
     drop(crowd);
     soon("a connection is accepted", async {

@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::common::soon;
 
 /// How long the program may take to say that it is ready, or to end when it is told to.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program, serving; killed when dropped.
 pub struct Serving {
@@ -283,7 +283,7 @@ impl Reading {
 
 /// The processes of those that are still there (and not only waited for), once none is or time is over.
 pub fn gone(pids: &[String]) -> Vec<String> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + PATIENCE;
     let alive = |pid: &&String| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         !status.is_empty() && !status.contains("State:\tZ")

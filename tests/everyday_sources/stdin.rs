@@ -212,7 +212,7 @@ async fn a_terminal_is_read_and_left() {
     let pty = Arc::new(pty);
     let mut child = pty_process::blocking::Command::new(env!("CARGO_BIN_EXE_h3cast"))
         .current_dir(dir.path())
-        .args(["serve", "--listen", "localhost:0", "--http", "off", "-"])
+        .args(["serve", "--listen", "localhost:0", "--http", "off", "-", "--grace=300s"])
         .spawn(pts)
         .unwrap();
     let (url_tx, url_rx) = tokio::sync::oneshot::channel();
@@ -231,21 +231,18 @@ async fn a_terminal_is_read_and_left() {
         program(dir.path(), &["get", &url]).output().unwrap()
     });
     assert_eq!(soon("what was typed", got).await.unwrap().stdout, b"typed\n");
-    let began = Instant::now();
     (&*pty).write_all(b"\x03").unwrap();
     let status = soon("the end", tokio::task::spawn_blocking(move || child.wait().unwrap())).await.unwrap();
     assert!(status.success());
-    assert!(began.elapsed() < Duration::from_secs(5), "after {:?}", began.elapsed());
 }
 
 /// A writer that stays does not hold up the exit either.
 #[tokio::test]
 async fn a_silent_pipe_is_left() {
-    let serving = Serving::start(|_| vec!["-"]);
+    let serving = Serving::start(|_| vec!["-", "--grace=300s"]);
     let connection = serving.connect().await;
     let reading = Reading::open(&connection, &serving.uri("/stream"), false).await;
     let stopping = tokio::task::spawn_blocking(|| serving.stop());
-    let took = soon("the end", stopping).await.unwrap();
-    assert!(took < Duration::from_secs(5), "after {took:?}");
+    soon("the end", stopping).await.unwrap();
     drop(reading);
 }

@@ -17,7 +17,7 @@ use h3cast::{
 use http::{Method, StatusCode, Uri};
 
 /// How long something may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, event).await.unwrap_or_else(|_| panic!("did not happen in {PATIENCE:?}: {what}"))

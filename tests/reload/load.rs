@@ -131,7 +131,8 @@ async fn no_viewer_loses_a_chunk() {
             let line = format!("{number} {}\n", "x".repeat((number % 1000) as usize));
             stdin.write_all(line.as_bytes()).unwrap();
             all.extend_from_slice(line.as_bytes());
-            if is_done.load(Ordering::SeqCst) {
+            // A machine that has much to do may have brought little until then.
+            if is_done.load(Ordering::SeqCst) && all.len() > 100_000 {
                 break;
             }
             // A load that goes on; how fast does not matter.
@@ -165,7 +166,6 @@ async fn no_viewer_loses_a_chunk() {
     done.store(true, Ordering::SeqCst);
     let sent = tokio::task::spawn_blocking(move || feeding.join().unwrap()).await.unwrap();
     let expected = Sha256::digest(&sent);
-    assert!(sent.len() > 100_000, "there was little load: {} bytes", sent.len());
     let mut seen = 0;
     while let Some(viewer) = soon("the end of the feed", viewers.join_next()).await {
         let (transport, received) = viewer.unwrap();

@@ -10,16 +10,17 @@ use std::{
 
 use super::server::{DEADLINE, Server, program, terminal, until};
 
+/// Longer than a test waits.
+const GRACE: &str = "--grace=300s";
+
 #[test]
 fn each_of_them_stops_a_server_in_good_order() {
     for signal in ["INT", "TERM", "HUP", "QUIT"] {
-        let mut server = Server::start(program(&[]), &["exec:echo begun; exec sleep 1000", "--grace=30s"]);
+        let mut server = Server::start(program(&[]), &["exec:echo begun; exec sleep 1000", GRACE]);
         let mut viewer = server.view("/stream?from=start");
         viewer.until("begun\n");
-        let began = Instant::now();
         server.signal(signal);
         assert_eq!(server.end(), Some(0), "{signal}");
-        assert!(began.elapsed() < Duration::from_secs(20), "{signal}");
     }
 }
 
