@@ -1,4 +1,4 @@
-// The start page with several feeds at once: merged by time, each with its name and its state.
+// The start page with several feeds at once: merged by time or side by side, each with its name and its state.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { assertAccessible, assertFits } from './lib/accessible.mjs';
@@ -14,7 +14,7 @@ const named = (view) => view.page.$$eval('#log > *', (all) => all.map((row) =>
   `${row.querySelector('.feed')?.textContent} ${/** @type {HTMLElement} */ (row).dataset.text ?? /** @type {HTMLElement} */ (row).dataset.kind}`.trim()));
 
 /** The words about each feed. @param {View} view @returns {Promise<string[]>} */
-const states = (view) => view.page.$$eval('#feed-lines li', (all) => all.map((line) => line.textContent ?? ''));
+const states = (view) => view.page.$$eval('#feed-lines > div', (all) => all.map((line) => line.textContent ?? ''));
 
 /** @param {View} view @param {string} words */
 const status = (view, words) => view.until(`“${words}”`, (wanted) => document.querySelector('#status')?.textContent === wanted, words);
@@ -89,6 +89,60 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
       await view.close();
     });
 
+    test('side by side, each with all that is its own, and back', TEST, async () => {
+      const view = await open(browser, `${server.plain}/?feed=web&feed=db&from=start&view=log&arrange=columns`, { width: 1280, height: 800 });
+      const columns = () => view.page.$$eval('.column', (all) => all.map((column) => ({
+        name: column.getAttribute('aria-label'), state: column.querySelector('header')?.textContent, left: column.getBoundingClientRect().left,
+        lines: [...column.querySelectorAll('.chunk')].map((row) => /** @type {HTMLElement} */ (row).dataset.text ?? ''),
+      })));
+      const all = (/** @type {number} */ count) => view.until(`${count} lines in all`, (wanted) => document.querySelectorAll('.column .chunk').length === wanted, count);
+      await all(47);
+      const [web, db] = await columns();
+      assert.deepEqual([web?.state, db?.state], ['web live', 'db live']);
+      assert.ok(Number(db?.left) > Number(web?.left), 'columns');
+      assert.deepEqual([web?.lines.length, db?.lines.length], [20, 27]);
+      await view.page.$eval('#filter', (field) => {
+        /** @type {HTMLInputElement} */ (field).value = '"line 9"';
+        field.dispatchEvent(new Event('input'));
+      });
+      await all(3);
+      await view.page.click('.column:last-child header');
+      await view.page.focus('.column:last-child .log');
+      assert.equal(await view.page.$eval('#download-some', (button) => button.textContent), 'Download what is shown of db');
+      await view.page.keyboard.press('ArrowDown');
+      await view.page.keyboard.press('m');
+      await view.until('the mark', () => document.querySelector('.column:last-child .marked'));
+      await say('web', 'more of line 9');
+      await all(4);
+      await view.page.$eval('#filter', (field) => {
+        /** @type {HTMLInputElement} */ (field).value = '';
+        field.dispatchEvent(new Event('input'));
+      });
+      await all(48);
+      await assertFits(view, 'side by side');
+      await assertAccessible(view, 'side by side');
+      await view.page.setViewport({ width: 360, height: 740 });
+      const [above, below] = await view.page.$$eval('.column', (both) => both.map((column) => column.getBoundingClientRect().toJSON()));
+      assert.ok(above.bottom <= below.top && below.bottom <= 740, 'stacked');
+      await assertFits(view, 'stacked');
+      await view.page.click('#several summary');
+      await view.page.select('#arrange', 'merged');
+      await view.until('one log', () => document.querySelectorAll('#log .chunk').length === 48);
+      const back = await named(view);
+      assert.deepEqual(back.slice(0, 3), ['db line 0', 'web line 0', 'db line 0']);
+      assert.equal(back.at(-1), 'web more of line 9');
+      assert.match(await view.page.$eval('#log .marked', (row) => row.textContent ?? ''), /^db/);
+      assert.equal(new URL(view.page.url()).searchParams.get('arrange'), null);
+      await say('db', 'after that');
+      await view.chunksShown(49);
+      await view.page.select('#arrange', 'columns');
+      await all(49);
+      assert.match(view.page.url(), /&arrange=columns/);
+      await view.page.select('#arrange', 'merged');
+      await view.assertClean();
+      await view.close();
+    });
+
     if (browserName === 'Firefox') return;
 
     test('each feed with its state, and what is wrong with one does not stop the others', TEST, async () => {
@@ -122,8 +176,8 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
         await assertFits(view, 'with the menu of feeds');
         await assertAccessible(view, 'with the menu of feeds');
       }
-      await view.page.keyboard.press('Tab');
-      await view.page.keyboard.press('Enter');
+      // Past how they are shown, to the button.
+      for (const key of /** @type {const} */ (['Tab', 'Tab', 'Enter'])) await view.page.keyboard.press(key);
       await status(view, '2 feeds: 2 live.');
       assert.equal(new URL(view.page.url()).search, '?feed=db&feed=web');
       assert.equal(await view.page.evaluate(() => document.activeElement?.parentElement?.id), 'several');
@@ -145,7 +199,7 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
 
     test('over HTTP/1.1 no more than the browser has connections for', TEST, async () => {
       const view = await open(browser, `${server.plain}/?transport=fetch&${['web', 'db', 'once', 'fails', 'zeros', 'default'].map((name) => `feed=${name}`).join('&')}`);
-      await view.until('some are left out', () => [...document.querySelectorAll('#feed-lines li')].some((line) => /Over HTTP\/1\.1 this page follows 4 feeds/.test(line.textContent ?? '')));
+      await view.until('some are left out', () => [...document.querySelectorAll('#feed-lines > div')].some((line) => /Over HTTP\/1\.1 this page follows 4 feeds/.test(line.textContent ?? '')));
       await view.until('the server is asked again', () => performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('/feeds')).length > 1);
       await view.assertClean();
       await view.close();

@@ -22,7 +22,8 @@ const WORDS = {
 
 /** One of several feeds in a few words: its name, and what becomes of it. */
 export class FeedLine {
-  element = document.createElement("li");
+  /** Among others in a list, or alone. */
+  element = document.createElement("div");
   name;
   /** @type {State} */
   state = "idle";

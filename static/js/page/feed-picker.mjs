@@ -17,8 +17,9 @@ export class FeedPicker {
   /**
    * @param {string[]} wanted the feeds that the address names
    * @param {() => void} changed the visitor chose others
+   * @param {() => void} arranged several are to be shown in another way
    */
-  constructor(wanted, changed) {
+  constructor(wanted, changed, arranged) {
     this.#wanted = [...new Set(wanted.filter((name) => name !== ""))].slice(0, MAX_FEEDS);
     const choose = (/** @type {string[]} */ feeds) => {
       this.#wanted = feeds;
@@ -27,7 +28,7 @@ export class FeedPicker {
       changed();
     };
     this.#select.addEventListener("change", () => choose([this.#select.value]));
-    this.#several = new SeveralMenu(choose);
+    this.#several = new SeveralMenu(choose, arranged);
   }
 
   /** The feed that is chosen, or the first of several. */
@@ -37,6 +38,11 @@ export class FeedPicker {
 
   get feeds() {
     return this.#wanted.length === 0 ? ["default"] : this.#wanted;
+  }
+
+  /** Whether several are shown side by side. */
+  get columns() {
+    return this.#several.columns;
   }
 
   /** Those that there are. @type {string[]} */

@@ -24,28 +24,34 @@ export class FollowView {
   #log = new LogPane(() => this.#draw.schedule(), () => this.#soon());
   /** @type {FeedView[]} */
   #feeds = [];
-  #lines = byId("feed-lines", HTMLElement);
   /** The line of each of several feeds. @type {import("./feed-line.mjs").FeedLine[]} */
   #each = [];
 
   /**
    * What is to be followed now.
    * @param {string[]} feeds one or several
+   * @param {boolean} columns whether several are shown side by side, and not as one log
    * @returns {import("../client/follow.mjs").FollowEvents[]} what shows each
    */
-  show(feeds) {
-    if (feeds.length > 1) return this.#several(coloured(feeds));
-    this.#lines.replaceChildren();
+  show(feeds, columns) {
+    if (feeds.length > 1) return this.#several(coloured(feeds), columns);
     const log = this.#log.show(feeds[0] ?? "");
     this.#feeds = [new FeedView({ panel: this.panel, retry: this.retry, log, ...this.#shared() })];
     return this.#feeds.map(({ events }) => events);
   }
 
-  /** @param {readonly import("./store.mjs").Named[]} feeds */
-  #several(feeds) {
-    const sinks = this.#log.merge(feeds);
+  /** Shows several feeds in another way. @param {boolean} columns */
+  arrange(columns) {
+    if (this.#each.length > 0) this.#log.arrange(columns);
+  }
+
+  /**
+   * @param {readonly import("./store.mjs").Named[]} feeds
+   * @param {boolean} columns
+   */
+  #several(feeds, columns) {
     const states = new FeedLines(feeds, this.panel, this.retry);
-    this.#lines.replaceChildren(...states.lines.map(({ element }) => element));
+    const sinks = this.#log.several(feeds, columns, states.lines.map(({ element }) => element));
     this.#feeds = states.lines.map((line, i) => new FeedView({
       panel: line, retry: states.retryOf(line), log: /** @type {import("./feed-view.mjs").Sink} */ (sinks[i]), ...this.#shared(),
     }));

@@ -29,7 +29,10 @@ let switching = false;
 /** The feeds' kinds, as `/info` has them. @type {Map<string, string>} */
 let kinds = new Map();
 const group = new Group(env);
-const picker = new FeedPicker(query.getAll("feed"), () => void another());
+const picker = new FeedPicker(query.getAll("feed"), () => void another(), () => {
+  view.arrange(picker.columns);
+  arrangement();
+});
 /** The addresses of feeds, as `/info` has them. @type {(feed: string) => string} */
 let addressOf = (feed) => feedUrl({ feeds: [] }, feed, env.href);
 /** What `/feeds` said last. @type {import("../client/feeds.mjs").FeedStatus[]} */
@@ -130,7 +133,8 @@ function followed() {
 
 function start() {
   const { feeds } = picker;
-  const shown = view.show(feeds).map((events) => ({ ...events, onInfo: showInfo }));
+  arrangement();
+  const shown = view.show(feeds, picker.columns).map((events) => ({ ...events, onInfo: showInfo }));
   running = group.start(feeds.map((feed) => ({
     choice: /** @type {import("../client/types.mjs").TransportChoice} */ (transport.value),
     feed,
@@ -152,6 +156,11 @@ async function another() {
   listInAddress("feed", feeds.length === 1 && picker.feed === "default" ? [] : feeds);
   decide();
   if (group.running || followed()) await again();
+}
+
+/** Keeps in the address how several feeds are shown. */
+function arrangement() {
+  inAddress("arrange", picker.feeds.length > 1 && picker.columns ? "columns" : "merged", "merged");
 }
 
 /** Reads what is chosen now. */

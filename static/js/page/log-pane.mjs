@@ -8,9 +8,13 @@ import { LogOptions } from "./log-options.mjs";
 import { LogView } from "./log-view.mjs";
 import { MAX_ROWS } from "./log-window.mjs";
 import { Merge } from "./merge.mjs";
+import { column, move } from "./log-columns.mjs";
 import { byId } from "./panel.mjs";
 import { inAddress } from "./prefs.mjs";
 import { MAX_BYTES, MAX_ENTRIES, Store } from "./store.mjs";
+
+/** @typedef {import("./feed-view.mjs").Sink} Sink */
+/** @typedef {import("./store.mjs").Named} Named */
 
 /** How long a download's address is kept for the browser to read it. */
 const DOWNLOAD_MS = 60_000;
@@ -33,8 +37,17 @@ export class LogPane {
   #views;
   /** The one that keys, copying, search and download are for. */
   #active;
-  /** The feed of the log that is active, or several. */
-  #feed = "default";
+  #frame;
+  #columns = byId("columns", HTMLElement);
+  #lines = byId("feed-lines", HTMLElement);
+  /** Where what each of several feeds brings goes now, and what is shown of each. @type {Sink[]} */
+  #sinks = [];
+  /** @type {readonly Named[]} */
+  #feeds = [];
+  /** @type {HTMLElement[]} */
+  #words = [];
+  /** Of which nothing more comes, or nobody knows when. @type {boolean[]} */
+  #quiet = [];
   /** What several feeds bring, on its way into one log. @type {Merge<() => void> | undefined} */
   #merge;
   #finder;
@@ -53,7 +66,8 @@ export class LogPane {
     this.#schedule = schedule;
     this.#soon = soon;
     const parts = { box: byId("log", HTMLElement), jump: byId("jump", HTMLButtonElement), nothing: byId("nothing", HTMLElement) };
-    this.#main = new LogView(parts, new Store(), schedule);
+    this.#frame = /** @type {HTMLElement} */ (parts.box.parentElement);
+    this.#main = new LogView(parts, new Store(), schedule, "default");
     this.#views = [this.#main];
     this.#active = this.#main;
     this.#finder = new Finder(this.#main, this.#reads, schedule);
@@ -152,19 +166,130 @@ export class LogPane {
   /**
    * Shows another feed, or the same again.
    * @param {string} feed
-   * @returns {import("./feed-view.mjs").Sink} where what it brings goes
+   * @returns {Sink} where what it brings goes
    */
   show(feed) {
-    this.#feed = feed;
     this.#clear();
-    const { store } = this.#main;
+    this.#main.name = feed;
+    const sink = this.#plain(this.#main);
     return {
+      ...sink,
       add: (chunk) => {
-        store.add(chunk);
+        sink.add(chunk);
         this.#look(feed, chunk.bytes);
       },
-      mark: (kind, text) => store.mark({ kind, text }),
       clear: () => this.#clear(),
+    };
+  }
+
+  /**
+   * Shows several feeds.
+   * @param {readonly Named[]} feeds
+   * @param {boolean} columns side by side, and not as one log
+   * @param {HTMLElement[]} words about each
+   * @returns {Sink[]} one for each
+   */
+  several(feeds, columns, words) {
+    this.#clear();
+    this.#feeds = feeds;
+    this.#words = words;
+    this.#quiet = feeds.map(() => false);
+    this.arrange(columns);
+    const to = (/** @type {number} */ i) => /** @type {Sink} */ (this.#sinks[i]);
+    return feeds.map(({ name }, i) => ({
+      add: (chunk) => {
+        to(i).add(chunk);
+        this.#look(name, chunk.bytes);
+      },
+      mark: (kind, text) => to(i).mark(kind, text),
+      clear: () => {},
+      opened: () => {
+        this.#quiet[i] = false;
+        this.#merge?.opened(i);
+      },
+      lost: () => {
+        this.#quiet[i] = true;
+        this.#merge?.over(i);
+      },
+      finish: () => {
+        to(i).finish();
+        this.#quiet[i] = true;
+        this.#merge?.over(i);
+      },
+    }));
+  }
+
+  /** Shows several feeds in another way, and what is kept of them. @param {boolean} columns */
+  arrange(columns) {
+    const before = this.#views;
+    const again = this.#sinks.length > 0;
+    if (again && columns === this.#frame.hidden) return;
+    // What still waits is put in its place before that changes.
+    for (const sink of this.#sinks) sink.finish();
+    this.#merge?.end();
+    this.#merge = undefined;
+    if (columns) this.#sideBySide();
+    else this.#asOne();
+    if (again) move(before, this.#views);
+    this.#columns.hidden = !columns;
+    this.#frame.hidden = columns;
+    if (again) for (const view of before) view.clear();
+    this.#activate(/** @type {LogView} */ (this.#views[0]));
+    this.#sift();
+  }
+
+  #sideBySide() {
+    const share = this.#feeds.length;
+    const made = this.#feeds.map((feed, i) => {
+      const { element, head, parts } = column(feed);
+      const words = this.#words[i];
+      words?.removeAttribute("role");
+      if (words !== undefined) head.append(words);
+      const view = new LogView(parts, new Store(Math.floor(MAX_BYTES / share), Math.floor(MAX_ENTRIES / share)), this.#schedule, feed.name);
+      for (const event of ["focusin", "pointerdown"]) element.addEventListener(event, () => this.#activate(view));
+      return { element, view };
+    });
+    this.#columns.replaceChildren(...made.map(({ element }) => element));
+    this.#views = made.map(({ view }) => view);
+    this.#sinks = this.#views.map((view) => this.#plain(view));
+  }
+
+  #asOne() {
+    this.#columns.replaceChildren();
+    for (const words of this.#words) words.setAttribute("role", "listitem");
+    this.#lines.replaceChildren(...this.#words);
+    this.#main.clear(this.#feeds);
+    this.#views = [this.#main];
+    // As wide as the longest name, within reason.
+    this.#reads.style.setProperty("--names", `${Math.min(Math.max(...this.#feeds.map(({ name }) => name.length)), 20)}ch`);
+    const { store } = this.#main;
+    const clock = { ...browserClock(), now: () => performance.now() };
+    const merge = (this.#merge = new Merge(this.#feeds.length, (put) => {
+      put();
+      this.#soon();
+    }, clock));
+    // What happens to a feed stands after its last chunk.
+    this.#sinks = this.#feeds.map((_, i) => ({
+      add: (chunk) => merge.add(i, chunk.micros, () => store.add(chunk, i), chunk.bytes.length),
+      mark: (kind, text) => merge.add(i, -Infinity, () => store.mark({ kind, text }, i), 0),
+      clear: () => {},
+      finish: () => merge.add(i, -Infinity, () => store.flush(i), 0),
+    }));
+    this.#quiet.forEach((quiet, i) => {
+      if (quiet) merge.over(i);
+    });
+  }
+
+  /**
+   * Where the only feed of a log goes.
+   * @param {LogView} view
+   * @returns {Sink}
+   */
+  #plain({ store }) {
+    return {
+      add: (chunk) => store.add(chunk),
+      mark: (kind, text) => store.mark({ kind, text }),
+      clear: () => {},
       finish: () => {
         store.flush();
         this.#schedule();
@@ -172,46 +297,35 @@ export class LogPane {
     };
   }
 
-  /**
-   * Shows several feeds as one log.
-   * @param {readonly import("./store.mjs").Named[]} feeds
-   * @returns {import("./feed-view.mjs").Sink[]} one for each
-   */
-  merge(feeds) {
-    this.#feed = feeds.map(({ name }) => name).join("+").slice(0, 100);
-    this.#clear(feeds);
-    const { store } = this.#main;
-    const clock = { ...browserClock(), now: () => performance.now() };
-    const merge = (this.#merge = new Merge(feeds.length, (put) => {
-      put();
-      this.#soon();
-    }, clock));
-    // What happens to a feed stands after its last chunk.
-    return feeds.map(({ name }, i) => ({
-      add: (chunk) => {
-        merge.add(i, chunk.micros, () => store.add(chunk, i), chunk.bytes.length);
-        this.#look(name, chunk.bytes);
-      },
-      mark: (kind, text) => merge.add(i, -Infinity, () => store.mark({ kind, text }, i), 0),
-      clear: () => {},
-      opened: () => merge.opened(i),
-      lost: () => merge.over(i),
-      finish: () => {
-        merge.add(i, -Infinity, () => store.flush(i), 0);
-        merge.over(i);
-      },
-    }));
+  /** Turns keys, search, copying and downloads to one log. @param {LogView} view */
+  #activate(view) {
+    this.#active = view;
+    const several = this.#views.length > 1;
+    for (const one of this.#views) one.box.closest(".column")?.toggleAttribute("data-active", several && one === view);
+    const name = several ? ` of ${view.name}` : "";
+    this.#download.textContent = `Download all${name}`;
+    this.#some.textContent = `Download what is shown${name}`;
+    this.#finder.turnTo(view);
+    this.#tell();
   }
 
-  /** @param {readonly import("./store.mjs").Named[]} [feeds] */
-  #clear(feeds) {
+  #clear() {
     this.#merge?.end();
     this.#merge = undefined;
+    this.#sinks = [];
+    this.#feeds = [];
+    this.#words = [];
+    this.#lines.replaceChildren();
+    this.#columns.replaceChildren();
+    this.#columns.hidden = true;
+    this.#frame.hidden = false;
     this.#binary.hidden = true;
-    this.#main.clear(feeds);
-    this.#reads.toggleAttribute("data-merged", feeds !== undefined);
-    // As wide as the longest name, within reason.
-    this.#reads.style.setProperty("--names", `${Math.min(Math.max(0, ...(feeds ?? []).map(({ name }) => name.length)), 20)}ch`);
+    for (const view of this.#views) view.clear();
+    if (this.#views[0] !== this.#main) {
+      this.#views = [this.#main];
+      this.#activate(this.#main);
+      this.#sift();
+    }
     this.#finder.clear();
   }
 
@@ -240,7 +354,7 @@ export class LogPane {
     const older = gone.chunks === 0 ? "" : ` ${plural(gone.chunks, "older chunk")} (${size(gone.bytes)}) no longer kept.`;
     this.#note.textContent = `Kept here: ${size(bytes)}.${older} ` +
       `At most ${size(MAX_BYTES)} and ${count(MAX_ENTRIES)} chunks are kept for looking back, search and download, ` +
-      `and ${count(MAX_ROWS)} of them have rows.`;
+      `and ${count(MAX_ROWS)} of ${this.#views.length > 1 ? "each feed" : "them"} have rows.`;
   }
 
   /**
@@ -254,7 +368,7 @@ export class LogPane {
     const link = byId("binary-link", HTMLAnchorElement);
     link.href = new URL(`${path}?from=start`, location.href).href;
     link.download = feed;
-    byId("binary-feed", HTMLElement).textContent = this.#merge === undefined ? "This feed" : `The feed ${feed}`;
+    byId("binary-feed", HTMLElement).textContent = this.#feeds.length === 0 ? "This feed" : `The feed ${feed}`;
     this.#binary.hidden = false;
   }
 
@@ -263,7 +377,8 @@ export class LogPane {
     const url = URL.createObjectURL(blob);
     const link = document.createElement("a");
     link.href = url;
-    link.download = `h3cast-${this.#feed}-${new Date().toISOString().replaceAll(/[:.]/g, "-")}.log`;
+    const name = this.#feeds.length > 0 && this.#views.length === 1 ? this.#feeds.map(({ name }) => name).join("+").slice(0, 100) : this.#active.name;
+    link.download = `h3cast-${name}-${new Date().toISOString().replaceAll(/[:.]/g, "-")}.log`;
     link.click();
     window.setTimeout(() => URL.revokeObjectURL(url), DOWNLOAD_MS);
   }

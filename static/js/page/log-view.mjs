@@ -17,6 +17,7 @@ export class LogView {
   sieve;
   window;
   box;
+  name;
   #jump;
   #nothing;
   #schedule;
@@ -27,9 +28,11 @@ export class LogView {
    * @param {Parts} parts
    * @param {import("./store.mjs").Store} store
    * @param {() => void} schedule asks for `draw` at the next frame
+   * @param {string} name of its feed
    */
-  constructor({ box, jump, nothing }, store, schedule) {
+  constructor({ box, jump, nothing }, store, schedule, name) {
     this.box = box;
+    this.name = name;
     this.store = store;
     this.#jump = jump;
     this.#nothing = nothing;
@@ -70,6 +73,25 @@ export class LogView {
     this.store.clear(feeds);
     this.sieve.clear();
     this.window.clear();
+  }
+
+  /** All that is kept, with what the visitor marked. */
+  kept() {
+    const { store } = this;
+    return Array.from({ length: store.end - store.first }, (_, i) => {
+      const id = store.first + i;
+      return { ...store.raw(id), starred: this.#marks.has(id) };
+    });
+  }
+
+  /**
+   * @param {ReturnType<LogView["kept"]>[number]} kept
+   * @param {number} source the place of its feed
+   */
+  put({ chunk, mark, starred }, source) {
+    if (chunk !== undefined) this.store.add(chunk, source);
+    else if (mark !== undefined) this.store.mark(mark, source);
+    if (starred) this.#marks.add(this.store.end - 1);
   }
 
   /** @returns {boolean} whether there is more to draw */

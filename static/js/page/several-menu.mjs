@@ -11,12 +11,22 @@ export class SeveralMenu {
   #list = byId("several-list", HTMLElement);
   #follow = byId("several-follow", HTMLButtonElement);
   #said = byId("several-said", HTMLElement);
+  #arrange = byId("arrange", HTMLSelectElement);
   /** @type {HTMLInputElement[]} */
   #boxes = [];
 
-  /** @param {(feeds: string[]) => void} chosen */
-  constructor(chosen) {
+  /**
+   * @param {(feeds: string[]) => void} chosen
+   * @param {() => void} arranged
+   */
+  constructor(chosen, arranged) {
     closeable(this.#menu);
+    const asked = new URL(location.href).searchParams.get("arrange") ?? preferred("arrange");
+    if (asked === "columns") this.#arrange.value = asked;
+    this.#arrange.addEventListener("change", () => {
+      prefer("arrange", this.#arrange.value);
+      arranged();
+    });
     this.#list.addEventListener("change", () => this.#tell());
     this.#follow.addEventListener("click", () => {
       const feeds = this.#ticked;
@@ -25,6 +35,11 @@ export class SeveralMenu {
       this.#menu.querySelector("summary")?.focus();
       chosen(feeds);
     });
+  }
+
+  /** Whether several are shown side by side. */
+  get columns() {
+    return this.#arrange.value === "columns";
   }
 
   get #ticked() {

@@ -99,6 +99,8 @@ export class Store {
     this.#feeds = feeds;
     this.#tracks = [];
     this.#marks.clear();
+    // Another log may need the room.
+    this.#ring = new Uint8Array(0);
     this.first = this.end;
     this.bytes = 0;
     this.dropped = { chunks: 0, bytes: 0 };
@@ -241,6 +243,24 @@ export class Store {
   /** @param {number} index */
   isMark(index) {
     return this.#marks.has(index);
+  }
+
+  /**
+   * An entry as it came, to be put elsewhere.
+   * @param {number} index of one that is kept
+   */
+  raw(index) {
+    const slot = index % this.#maxEntries;
+    const gap = this.#gap[slot] ?? -1;
+    const mark = this.#marks.get(index);
+    return {
+      source: this.#source[slot] ?? 0,
+      mark,
+      chunk: mark !== undefined ? undefined : {
+        seq: this.#seq[slot] ?? 0, micros: this.#micros[slot] ?? 0, at: this.#at[slot] ?? 0, gap: gap < 0 ? null : gap,
+        bytes: this.#view(index).slice(),
+      },
+    };
   }
 
   /** All that is kept, as it came. */
