@@ -98,6 +98,20 @@ test("a token is asked for, and then it goes on", async () => {
   assert.match(whys.join(), /status 401/);
 });
 
+test("a server that refuses every new token is not asked at the pace of the network", async () => {
+  const f = feed(() => problem(401));
+  const over = new AbortController();
+  const times = [];
+  f.env.token = { after: async () => {
+    times.push(f.env.time);
+    if (times.length === 4) over.abort();
+    return true;
+  } };
+  await assert.rejects(f.run(f.publish("one\n"), over.signal), PublishError);
+  const pauses = times.slice(1).map((time, place) => time - times[place]);
+  assert.ok(pauses.every((pause, place) => pause >= 2000 * 2 ** place), `${pauses}`);
+});
+
 test("cancelled: what was taken is told", async () => {
   const over = new AbortController();
   const f = feed((request) => {

@@ -2,6 +2,7 @@
 import { Backoff } from "../client/backoff.mjs";
 import { ClientError, asClientError, broken, unreachable } from "../client/errors.mjs";
 import { deadline, publishedIn, refusal } from "../client/info.mjs";
+import { Renewals } from "./renewals.mjs";
 
 /** @typedef {import("../client/types.mjs").Env} Env */
 /** @typedef {import("../client/errors.mjs").Published} Published */
@@ -44,6 +45,7 @@ export class Publication {
   #longest = Infinity;
   /** More may have been published than is known. */
   #doubt = false;
+  #renewals;
 
   /**
    * @param {Env} env whose token is for publishing
@@ -54,6 +56,7 @@ export class Publication {
     this.#env = env;
     this.#url = url;
     this.#body = body;
+    this.#renewals = new Renewals(env);
   }
 
   get size() {
@@ -70,6 +73,10 @@ export class Publication {
   async run(signal, onTaken) {
     const env = this.#env;
     const backoff = new Backoff(env.random);
+    const forgive = () => {
+      backoff.reset();
+      this.#renewals.reset();
+    };
     // What a refusal means for a body that is still being sent differs from browser to browser: asked first, it is clear.
     let known = this.#body.size <= 65_536 && this.#taken === 0;
     for (;;) {
@@ -84,13 +91,13 @@ export class Publication {
           onTaken(this.#taken);
         }
         if (this.#taken >= this.#body.size && this.#body.size > 0) return;
-        if (this.#taken > before) backoff.reset();
+        if (this.#taken > before) forgive();
       } catch (cause) {
         known = false;
         const error = asClientError(cause);
         if (signal.aborted) throw new PublishError(error, await this.#left());
-        if (this.#taken > before) backoff.reset();
-        const renewed = (error.needsToken || error.otherToken) && (await env.token?.after(error, signal));
+        if (this.#taken > before) forgive();
+        const renewed = (error.needsToken || error.otherToken) && (await this.#renewals.renew(error, signal));
         if (renewed) continue;
         if (error.permanent || backoff.attempts >= ATTEMPTS) throw new PublishError(error, await this.#left());
         await pause(env, backoff.next(error.retryAfterMs), signal);
