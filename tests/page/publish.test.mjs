@@ -112,6 +112,16 @@ test("a server that refuses every new token is not asked at the pace of the netw
   assert.ok(pauses.every((pause, place) => pause >= 2000 * 2 ** place), `${pauses}`);
 });
 
+test("a file that has changed since it was chosen is named as the reason, and not tried again", async () => {
+  const f = feed(() => ({ after: 0 }));
+  const body = new Blob(["one\n"]);
+  const changed = { arrayBuffer: async () => { throw new DOMException("changed", "NotReadableError"); } };
+  body.slice = () => Object.assign(new Blob(["one\n"]), { slice: () => changed });
+  const publication = new Publication(f.env, "http://localhost:8080/stream/log", body);
+  await assert.rejects(f.run(publication), (error) => /has changed since it was chosen/.test(error.message));
+  assert.deepEqual(f.asked.map(([length]) => length), [4, 0]);
+});
+
 test("cancelled: what was taken is told", async () => {
   const over = new AbortController();
   const f = feed((request) => {

@@ -144,6 +144,7 @@ export class Publication {
       if (published !== undefined) this.#doubt = published === null && doubt;
       const tooLong = cause.status === 413;
       if (!tooLong || piece.size <= SMALLEST) {
+        if (!cause.answered && !signal.aborted) await bytesOf(piece.slice(0, 1));
         // A server that takes less at once closes the connection, and not every browser shows its answer then.
         if (!cause.answered && !signal.aborted && piece.size > LONGEST_LINE) this.#longest = Math.ceil(piece.size / 2);
         throw cause;
@@ -164,7 +165,7 @@ export class Publication {
     const piece = this.#body.slice(from, from + this.#longest);
     if (from + piece.size >= this.#body.size || new URL(this.#url).searchParams.get("chunk") !== "lines") return piece;
     const tail = piece.slice(-LONGEST_LINE);
-    const newline = new Uint8Array(await tail.arrayBuffer()).lastIndexOf(10);
+    const newline = (await bytesOf(tail)).lastIndexOf(10);
     return newline < 0 ? piece : piece.slice(0, piece.size - tail.size + newline + 1);
   }
 
@@ -211,6 +212,21 @@ export class Publication {
     } finally {
       limit.clear();
     }
+  }
+}
+
+/**
+ * The bytes of a piece. Browsers read no file that has changed since it was chosen; a request with it just fails.
+ * @param {Blob} piece
+ * @throws {ClientError}
+ */
+async function bytesOf(piece) {
+  try {
+    return new Uint8Array(await piece.arrayBuffer());
+  } catch (cause) {
+    const error = new ClientError("The file cannot be read: it has changed since it was chosen, or is gone. Publish a copy of it.", [], cause);
+    error.permanent = true;
+    throw error;
   }
 }
 
