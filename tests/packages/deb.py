@@ -1,13 +1,16 @@
 """The Debian package: lintian finds no fault in it, and the program, manual pages, completions, units and settings in it
-are whole and of one version. It is installed in a root of its own; nothing of this machine changes.
+are whole and of one version. It is installed in a root of its own, and started there as its unit does; nothing of this
+machine changes.
 """
 
 import gzip
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # A first upload to Debian would close a bug there.
@@ -26,7 +29,7 @@ def built():
 
 def check_control(package):
     fields = run("dpkg-deb", "--field", package)
-    assert "Package: h3cast\n" in fields and "libc6" in fields, fields
+    assert "Package: h3cast\n" in fields and "libc6" in fields and "systemd-standalone-sysusers" in fields, fields
     root = ["--allow-root"] if os.geteuid() == 0 else []
     print(run("lintian", *root, "--fail-on", "error,warning", "--suppress-tags", NOT_FOR_US, package), end="")
     with tempfile.TemporaryDirectory() as control:
@@ -34,6 +37,7 @@ def check_control(package):
         assert pathlib.Path(control, "conffiles").read_text() == "/etc/h3cast/h3cast.toml\n"
         scripts = [path.name for path in pathlib.Path(control).iterdir() if path.name.endswith(("inst", "rm"))]
         assert sorted(scripts) == ["postinst", "postrm", "prerm"], scripts
+        assert "systemd-sysusers" in pathlib.Path(control, "postinst").read_text()
         for name in scripts:
             text = pathlib.Path(control, name).read_text()
             assert "invoke start" not in text and "invoke restart" not in text, f"{name} starts a service: {text}"
@@ -92,10 +96,51 @@ def installed(package, root):
     run(*dpkg, "--install", package)
     run(*dpkg, "--remove", "h3cast")
     assert settings.read_text() == "count = 3\n" and not (root / "usr/bin/h3cast").exists()
+    written = [root / "var/lib/h3cast", root / "var/lib/private/h3cast/certs", root / "var/log/private/h3cast"]
+    for folder in written:
+        folder.mkdir(parents=True)
     run(*dpkg, "--purge", "h3cast")
-    assert not settings.exists()
+    assert not settings.exists() and not [folder for folder in written if folder.exists()]
+    # Files of this user may be left.
+    assert user(root)
     run(*dpkg, "--install", package)
     assert settings.read_text() == original
+
+
+def user(root):
+    """The numbers of the service's user and its group."""
+    lines = [line.split(":") for line in (root / "etc/passwd").read_text().splitlines()]
+    return next(map(int, fields[2:4]) for fields in lines if fields[0] == "h3cast")
+
+
+def check_start(root):
+    """As the unit does, as its user if that can be: it answers, and ends when asked to."""
+    lines = (root / "usr/lib/systemd/system/h3cast.service").read_text().splitlines()
+    unit = [line.split("=", 1) for line in lines if "=" in line]
+    state = root / "var/lib/h3cast"
+    state.mkdir(parents=True, exist_ok=True)
+    command = [word.replace("/usr/bin", f"{root}/usr/bin").replace("/etc/", f"{root}/etc/")
+               for word in shlex.split(dict(unit)["ExecStart"])]
+    settings = [value.replace("%S", str(state.parent)).split("=", 1) for name, value in unit if name == "Environment"]
+    others = {}
+    if os.geteuid() == 0:
+        uid, gid = user(root)
+        root.chmod(0o755)
+        os.chown(state, uid, gid)
+        others = {"user": uid, "group": gid, "extra_groups": []}
+    server = subprocess.Popen(command, cwd=state, env={"PATH": "/usr/bin:/bin", **dict(settings)}, text=True,
+                              stdout=subprocess.PIPE, **others)
+    try:
+        ready = server.stdout.readline()
+        assert ready.startswith("ready "), ready
+        url = next(word for word in ready.split() if word.startswith("http://"))
+        with urllib.request.urlopen(f"{url}healthz", timeout=20) as answer:
+            assert answer.status == 200
+    finally:
+        server.terminate()
+        ended = server.wait(timeout=20)
+        server.stdout.close()
+    assert ended == 0 and (state / "cert.pem").exists(), ended
 
 
 def main():
@@ -105,6 +150,7 @@ def main():
         root = pathlib.Path(folder)
         installed(package, root)
         check_files(root)
+        check_start(root)
     print(f"{package.name}: {package.stat().st_size / 1e6:.1f} MB")
 
 
