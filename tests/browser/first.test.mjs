@@ -23,50 +23,51 @@ describe('a live feed', () => {
   }, TEST);
 
   for (const [width, height] of /** @type {const} */ ([[1280, 800], [2560, 1440], [360, 740]])) {
-    for (const dark of [false, true]) {
-      test(`nothing to press and nothing below the fold, ${width} × ${height}, ${dark ? 'dark' : 'light'}`, TEST, async () => {
-        const view = await open(browser, `${server.plain}/?feed=log`, { width, height, dark });
-        await view.chunksShown(100);
-        assert.deepEqual(await rows(view), Array.from({ length: 100 }, (_, i) => `line ${150 + i}\n`), 'the last 100');
-        const { log, bar, window, wide, lines } = await view.page.evaluate(() => {
-          const last = document.querySelector('#log')?.lastElementChild?.getBoundingClientRect();
-          return {
-            log: document.querySelector('#log')?.getBoundingClientRect().toJSON(),
-            bar: document.querySelector('.bar')?.getBoundingClientRect().height,
-            window: { height: document.documentElement.scrollHeight, inner: innerHeight },
-            wide: document.querySelector('#log')?.clientWidth, lines: (last?.bottom ?? 9e9) <= innerHeight + 1,
-          };
-        });
-        assert.equal(window.height, height, 'the page does not scroll');
-        assert.ok(Number(bar) < (width === 360 ? 80 : 42), `the bar is ${bar} pixels high`);
-        assert.ok(log.bottom <= height && log.height > height * 0.8, `${log.height} of ${height} pixels are the log's`);
-        assert.ok(Number(wide) > width * 0.95 && lines, 'the newest line is in sight');
-        await assertFits(view, 'with its log');
-        // The rules are about what is there and its colours: one size for each theme has all of it.
-        const judged = dark ? width === 1280 : width === 360;
-        if (judged) await assertAccessible(view, 'with its log');
-        await view.shot(`first-${width}-${dark ? 'dark' : 'light'}`);
-        await view.page.type('#find', 'line');
-        // At once, as it is pasted: no part of it is a filter that hides what is found.
-        await view.page.$eval('#filter', (element) => {
-          /** @type {HTMLInputElement} */ (element).value = '/(/';
-          element.dispatchEvent(new Event('input'));
-        });
-        await view.until('both answers', () => /expression/.test(document.querySelector('#filtered')?.textContent ?? '') && /found/.test(document.querySelector('#found')?.textContent ?? ''));
-        const fields = await view.page.$$eval('#find, #filter', (all) => all.map((field) => field.getBoundingClientRect().width));
-        assert.ok(fields.every((pixels) => pixels > 90), `${fields} pixels are left to type in`);
-        await assertFits(view, 'while it filters and searches');
-        await view.shot(`typed-${width}-${dark ? 'dark' : 'light'}`);
-        await view.details();
-        assert.equal(await view.page.$eval('#chunks', (element) => element.checkVisibility()), true);
-        assert.match(await view.page.$eval('#lag-note', (element) => element.textContent ?? ''), /older than this connection/, 'the lag of history is none');
-        await assertFits(view, 'with its drawer');
-        if (judged) await assertAccessible(view, 'with its drawer');
-        await view.shot(`drawer-${width}-${dark ? 'dark' : 'light'}`);
-        await view.assertClean();
-        await view.close();
+    test(`nothing to press and nothing below the fold, ${width} × ${height}`, TEST, async () => {
+      const view = await open(browser, `${server.plain}/?feed=log`, { width, height });
+      /** Looks at the page in both themes. @param {string} name @param {string} when @param {boolean} [axe] */
+      const look = async (name, when, axe = false) => {
+        for (const scheme of /** @type {const} */ (['light', 'dark'])) {
+          await view.page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
+          await assertFits(view, when);
+          // The rules are about what is there and its colours: one size for each theme has all of it.
+          if (axe && width === (scheme === 'dark' ? 1280 : 360)) await assertAccessible(view, when);
+          await view.shot(`${name}-${width}-${scheme}`);
+        }
+      };
+      await view.chunksShown(100);
+      assert.deepEqual(await rows(view), Array.from({ length: 100 }, (_, i) => `line ${150 + i}\n`), 'the last 100');
+      const { log, bar, window, wide, lines } = await view.page.evaluate(() => {
+        const last = document.querySelector('#log')?.lastElementChild?.getBoundingClientRect();
+        return {
+          log: document.querySelector('#log')?.getBoundingClientRect().toJSON(),
+          bar: document.querySelector('.bar')?.getBoundingClientRect().height,
+          window: { height: document.documentElement.scrollHeight, inner: innerHeight },
+          wide: document.querySelector('#log')?.clientWidth, lines: (last?.bottom ?? 9e9) <= innerHeight + 1,
+        };
       });
-    }
+      assert.equal(window.height, height, 'the page does not scroll');
+      assert.ok(Number(bar) < (width === 360 ? 80 : 42), `the bar is ${bar} pixels high`);
+      assert.ok(log.bottom <= height && log.height > height * 0.8, `${log.height} of ${height} pixels are the log's`);
+      assert.ok(Number(wide) > width * 0.95 && lines, 'the newest line is in sight');
+      await look('first', 'with its log', true);
+      await view.page.type('#find', 'line');
+      // At once, as it is pasted: no part of it is a filter that hides what is found.
+      await view.page.$eval('#filter', (element) => {
+        /** @type {HTMLInputElement} */ (element).value = '/(/';
+        element.dispatchEvent(new Event('input'));
+      });
+      await view.until('both answers', () => /expression/.test(document.querySelector('#filtered')?.textContent ?? '') && /found/.test(document.querySelector('#found')?.textContent ?? ''));
+      const fields = await view.page.$$eval('#find, #filter', (all) => all.map((field) => field.getBoundingClientRect().width));
+      assert.ok(fields.every((pixels) => pixels > 90), `${fields} pixels are left to type in`);
+      await look('typed', 'while it filters and searches');
+      await view.details();
+      assert.equal(await view.page.$eval('#chunks', (element) => element.checkVisibility()), true);
+      assert.match(await view.page.$eval('#lag-note', (element) => element.textContent ?? ''), /older than this connection/, 'the lag of history is none');
+      await look('drawer', 'with its drawer', true);
+      await view.assertClean();
+      await view.close();
+    });
   }
 
   test('the demo keeps its page, and what was chosen is remembered and in the address', TEST, async () => {
