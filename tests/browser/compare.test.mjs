@@ -58,13 +58,19 @@ function assertWhole(card, chunks) {
 describe('the transports side by side', () => {
   /** @type {Server} */ let server;
   /** @type {import('puppeteer-core').Browser} */ let browser;
+  let folder = '';
+  /** Is there when the feed `log` may begin. */
+  let go = '';
   before(async () => {
-    server = await Server.start();
+    folder = await mkdtemp(path.join(tmpdir(), 'h3cast-compare-'));
+    go = path.join(folder, 'go');
+    server = await Server.start({ args: ['demo', `log=exec:until [ -e ${go} ]; do sleep 0.05; done; echo one; echo two; exit 3`] });
     browser = await chromium({ trust: server });
   }, TEST);
   after(async () => {
     await browser?.close();
     await server?.stop();
+    await rm(folder, { recursive: true });
   }, TEST);
 
   test('all five at once, each with the protocol that the browser reports', TEST, async () => {
@@ -133,39 +139,28 @@ describe('the transports side by side', () => {
     await view.assertClean();
     await view.close();
   });
-});
 
-describe('another feed', () => {
   test('a live one that fails is read to its end over each, and one that is not there is named', TEST, async () => {
-    const folder = await mkdtemp(path.join(tmpdir(), 'h3cast-compare-'));
-    const go = path.join(folder, 'go');
-    const server = await Server.start({ args: [`log=exec:until [ -e ${go} ]; do sleep 0.05; done; echo one; echo two; exit 3`] });
-    const browser = await chromium({ trust: server });
-    try {
-      const view = await open(browser, `${server.plain}/compare.html?feed=log`);
-      await view.start();
-      await view.until('all are open', () => document.querySelectorAll('.lane[data-state="running"]').length === 5);
-      await writeFile(go, '');
-      await view.state(['error', 'done']);
-      for (const { id, state, chunks, error } of await cards(view)) {
-        assert.deepEqual({ id, state, chunks }, { id, state: 'failed', chunks: '2' });
-        assert.match(error, /command exited with status 3/, id);
-      }
-      await view.assertClean();
-      await view.close();
-      const other = await open(browser, `${server.plain}/compare.html?feed=none`);
-      await other.start();
-      await other.state(['error']);
-      assert.match((await other.report()).error, /there is no feed `none`/);
-    } finally {
-      await browser.close();
-      await server.stop();
-      await rm(folder, { recursive: true });
+    const view = await open(browser, `${server.plain}/compare.html?feed=log`);
+    await view.start();
+    await view.until('all are open', () => document.querySelectorAll('.lane[data-state="running"]').length === 5);
+    await writeFile(go, '');
+    await view.state(['error', 'done']);
+    for (const { id, state, chunks, error } of await cards(view)) {
+      assert.deepEqual({ id, state, chunks }, { id, state: 'failed', chunks: '2' });
+      assert.match(error, /command exited with status 3/, id);
     }
+    await view.assertClean();
+    await view.close();
+    const other = await open(browser, `${server.plain}/compare.html?feed=none`);
+    await other.start();
+    await other.state(['error']);
+    assert.match((await other.report()).error, /there is no feed `none`/);
   });
 });
 
-describe('a browser that does not trust the certificate', () => {
+// Both mostly wait.
+describe('a browser that does not trust the certificate', { concurrency: true }, () => {
   /** @type {Server} */ let server;
   before(async () => {
     server = await Server.start();
