@@ -1,10 +1,11 @@
 //! Feeds: named sequences of chunks, and their viewers. This is the crate [`h3cast_feed`].
 
 pub use h3cast_feed::{
-    Account, BadPattern, BadStart, BadVariant, Behind, Budget, Charge, Counted, DEFAULT, DEFAULT_HISTORY, Delivered,
-    Deliveries, Delivery, End, Event, Exhausted, Family, Feed, FeedError, Feeds, Filler, Gap, HeldFeeds, History, Hold,
-    Keeper, KeeperError, Lag, OpenError, Past, Pattern, Pressure, Provenance, PublishError, Publisher, Rate, Receipt,
-    RestoreError, Share, Shares, Start, Status, TryPublishError, Viewer, WrittenFeeds, WrittenLimits,
+    Account, BadPattern, BadStart, BadVariant, Behind, BoxInput, Budget, Charge, Counted, DEFAULT, DEFAULT_HISTORY,
+    Delivered, Deliveries, Delivery, End, Event, Exhausted, Family, Feed, FeedError, Feeds, Filler, Gap, HeldFeeds,
+    History, Hold, Input, Keeper, KeeperError, Lag, OpenError, Past, Pattern, Pressure, Provenance, PublishError,
+    Publisher, Rate, Receipt, RestoreError, Share, Shares, Start, Status, TryPublishError, Viewer, WrittenFeeds,
+    WrittenLimits,
 };
 
 /// [`Start`] by its former name.

@@ -1,5 +1,7 @@
 //! A feed: what publishes it, what is kept of it, who views it.
 
+mod on_demand;
+
 use std::{
     convert::Infallible,
     fmt,
@@ -7,21 +9,22 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-use futures_util::{
-    Stream, StreamExt,
-    stream::{self, BoxStream},
-};
+use futures_util::{StreamExt, stream};
 
+use self::on_demand::{OpenSource, Opened, failing};
 use crate::{
-    Account, Budget, Charge, Counted, End, EndCursor, Epoch, Exhausted, FeedError, Filler, Keeper, Lag, Publisher,
-    Start, Status, Viewer, budget::Charged, kept::Kept, panics, ring::Ring, status::FeedCounters, viewer::Upstream,
+    Account, Budget, Charge, Counted, End, EndCursor, Epoch, Exhausted, FeedError, Filler, Input, Keeper, Lag,
+    Publisher, Start, Status, Viewer,
+    budget::Charged,
+    kept::Kept,
+    panics,
+    ring::Ring,
+    status::FeedCounters,
+    viewer::{Interaction, Upstream},
 };
 
 /// A history for lines of text, in bytes: 8 MiB.
 pub const DEFAULT_HISTORY: usize = 8 << 20;
-
-type OpenSource = dyn Fn(u64, &Account) -> Result<BoxStream<'static, Result<Bytes, End>>, Exhausted> + Send + Sync;
 
 type MakeVariant = dyn Fn(&str) -> Result<Option<Feed>, BadVariant> + Send + Sync;
 
@@ -54,6 +57,8 @@ pub(crate) enum Backing {
         same: Option<Epoch>,
         /// A run costs more than its viewer does: there may be only so many.
         costly: bool,
+        /// A run takes what its viewer sends.
+        interactive: bool,
         /// What a viewer may set.
         variants: Option<Arc<Variants>>,
     },
@@ -125,81 +130,6 @@ impl Feed {
         let publisher = kept.keeper.is_writable().then(|| Publisher::kept(kept.clone()));
         let filler = Filler::new(name.clone(), kept.clone(), counters.clone());
         (Self { name, backing: Backing::Kept { kept, publisher }, file: None, counters }, filler)
-    }
-
-    /// A feed that starts over for each viewer, with what `open` returns. Dropping the stream that `open`
-    /// returned ends its source.
-    pub fn on_demand<S>(name: &str, open: impl Fn() -> S + Send + Sync + 'static) -> Self
-    where
-        S: Stream<Item = Result<Bytes, FeedError>> + Send + 'static,
-    {
-        Self::on_demand_with_end(name, move || open().map(|chunk| chunk.map_err(End::Failed)))
-    }
-
-    /// Like [`on_demand`](Self::on_demand) for a source that may end in any way: the error of its stream is
-    /// how it ended.
-    pub fn on_demand_with_end<S>(name: &str, open: impl Fn() -> S + Send + Sync + 'static) -> Self
-    where
-        S: Stream<Item = Result<Bytes, End>> + Send + 'static,
-    {
-        Self::of_source(name, None, false, move |_, _| Ok(open().boxed()))
-    }
-
-    /// Like [`on_demand_with_end`](Self::on_demand_with_end) for a source of which there may be only so many at once,
-    /// as a process is: `open` takes one of [`Shares`](crate::Shares) for the viewer's account, and its stream gives
-    /// it back. Views of such a feed begin with [`view_as`](Self::view_as).
-    ///
-    /// ```
-    /// use futures_util::StreamExt;
-    /// use h3cast_feed::{Account, End, Exhausted, Feed, Shares, Start};
-    ///
-    /// let shares = Shares::new(64, 1);
-    /// let feed = Feed::on_demand_for("report", move |account| {
-    ///     let share = shares.take(account)?;
-    ///     // The stream owns the share.
-    ///     Ok(futures_util::stream::once(async { Ok::<_, End>("a report".into()) }).inspect(move |_| _ = &share))
-    /// });
-    /// let account = Account::new("192.0.2.1");
-    /// let viewer = feed.view_as(&account, Start::Now, None)?;
-    /// assert_eq!(feed.view_as(&account, Start::Now, None).unwrap_err(), Exhausted::Account(1));
-    /// # drop(viewer);
-    /// # Ok::<(), Exhausted>(())
-    /// ```
-    pub fn on_demand_for<S>(name: &str, open: impl Fn(&Account) -> Result<S, Exhausted> + Send + Sync + 'static) -> Self
-    where
-        S: Stream<Item = Result<Bytes, End>> + Send + 'static,
-    {
-        Self::of_source(name, None, true, move |_, account| Ok(open(account)?.boxed()))
-    }
-
-    fn of_source(
-        name: &str,
-        same: Option<Epoch>,
-        costly: bool,
-        open: impl Fn(u64, &Account) -> Result<BoxStream<'static, Result<Bytes, End>>, Exhausted> + Send + Sync + 'static,
-    ) -> Self {
-        let backing = Backing::OnDemand { open: Arc::new(open), same, costly, variants: None };
-        Self { name: name.into(), backing, file: None, counters: Arc::default() }
-    }
-
-    /// A feed that has the same chunks for each viewer. `open` returns them starting at a number, so that a
-    /// viewer that reconnects continues where it was.
-    pub fn replayable<S>(name: &str, open: impl Fn(u64) -> S + Send + Sync + 'static) -> Self
-    where
-        S: Stream<Item = Result<Bytes, FeedError>> + Send + 'static,
-    {
-        Self::replayable_as(name, Epoch(0), open)
-    }
-
-    /// Like [`replayable`](Self::replayable) with an epoch that is not 0, which tells its cursors from those of feeds
-    /// with other chunks.
-    pub fn replayable_as<S>(name: &str, epoch: Epoch, open: impl Fn(u64) -> S + Send + Sync + 'static) -> Self
-    where
-        S: Stream<Item = Result<Bytes, FeedError>> + Send + 'static,
-    {
-        Self::of_source(name, Some(epoch), false, move |start, _| {
-            Ok(open(start).map(|chunk| chunk.map_err(End::Failed)).boxed())
-        })
     }
 
     /// Lets each viewer of a feed that starts over for each one have it in its own way: `make` returns another such
@@ -313,6 +243,12 @@ impl Feed {
         matches!(self.backing, Backing::OnDemand { costly: true, .. })
     }
 
+    /// Whether its source takes what its viewer sends: see [`interactive_for`](Self::interactive_for).
+    #[must_use]
+    pub fn takes_input(&self) -> bool {
+        matches!(self.backing, Backing::OnDemand { interactive: true, .. })
+    }
+
     /// Whether a feed that clients may write has viewers, or clones besides its family's: those of requests that may
     /// write it yet. Clones [for lists](Self::for_list) do not count.
     #[must_use]
@@ -390,9 +326,7 @@ impl Feed {
     #[must_use]
     pub fn view(&self, start: Start, limit: Option<u64>) -> Viewer {
         self.view_by(start, limit, |open, first| {
-            let failed = |exhausted: Exhausted| {
-                stream::once(std::future::ready(Err(End::Failed(FeedError(exhausted.to_string()))))).boxed()
-            };
+            let failed = |exhausted: Exhausted| (failing(FeedError(exhausted.to_string())), None);
             Ok::<_, Infallible>(open(first, &Account::unknown()).unwrap_or_else(failed))
         })
         .unwrap_or_else(|never| match never {})
@@ -411,7 +345,7 @@ impl Feed {
         &self,
         start: Start,
         limit: Option<u64>,
-        opened: impl FnOnce(&OpenSource, u64) -> Result<BoxStream<'static, Result<Bytes, End>>, E>,
+        opened: impl FnOnce(&OpenSource, u64) -> Result<Opened, E>,
     ) -> Result<Viewer, E> {
         let (upstream, epoch) = match &self.backing {
             Backing::Live { ring, .. } => (Upstream::Live(ring.view(start)), ring.epoch()),
@@ -431,15 +365,16 @@ impl Feed {
                     // All of it is new to every viewer.
                     Start::Start | Start::Now | Start::Last(_) => (0, false),
                 };
-                let stream = match limit {
+                let (stream, input) = match limit {
                     // Nothing would be read of it.
-                    Some(0) => stream::empty().boxed(),
-                    _ => panics::caught(|| opened(&**open, first)).unwrap_or_else(|panic| {
-                        let failed = Err(End::Failed(panicked(&self.name, &panic)));
-                        Ok(stream::once(std::future::ready(failed)).boxed())
-                    })?,
+                    Some(0) => (stream::empty().boxed(), None),
+                    _ => panics::caught(|| opened(&**open, first))
+                        .unwrap_or_else(|panic| Ok((failing(panicked(&self.name, &panic)), None)))?,
                 };
-                (Upstream::OnDemand { stream, next: first, restarted, counters: self.counters.clone() }, epoch)
+                let (input, held) = input.map(Input::new).unzip();
+                let counters = self.counters.clone();
+                let interaction = Interaction { input, _held: held };
+                (Upstream::OnDemand { stream, next: first, restarted, counters, interaction }, epoch)
             }
         };
         self.counters.joined();

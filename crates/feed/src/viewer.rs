@@ -12,9 +12,10 @@ use futures_util::{Stream, StreamExt, stream::BoxStream};
 use tracing::{debug, info};
 
 use crate::{
-    Chunk, End, Epoch, Feed, Gap,
+    Chunk, End, Epoch, Feed, Gap, Input,
     budget::Seat,
     feed::{Backing, panicked},
+    input::Held,
     kept::KeptViewer,
     panics,
     ring::RingViewer,
@@ -41,7 +42,21 @@ pub(crate) const RESTARTED: Gap = Gap { from: 0, missing: 0, restarted: true };
 pub(crate) enum Upstream {
     Live(RingViewer),
     Kept(KeptViewer),
-    OnDemand { stream: BoxStream<'static, Result<Bytes, End>>, next: u64, restarted: bool, counters: Arc<FeedCounters> },
+    OnDemand {
+        stream: BoxStream<'static, Result<Bytes, End>>,
+        next: u64,
+        restarted: bool,
+        counters: Arc<FeedCounters>,
+        interaction: Interaction,
+    },
+}
+
+/// What a viewer sends to a source, as long as that runs.
+pub(crate) struct Interaction {
+    /// Until it is taken.
+    pub(crate) input: Option<Input>,
+    /// Tells whoever has the input of the source's end.
+    pub(crate) _held: Option<Held>,
 }
 
 impl Upstream {
@@ -161,6 +176,16 @@ impl Viewer {
     #[must_use]
     pub fn is_live(&self) -> bool {
         matches!(self.upstream, Some(Upstream::Live(_) | Upstream::Kept(_)))
+    }
+
+    /// The input of its source, if that takes any and it has not been taken before. When it is never taken, it ends
+    /// with the source.
+    #[must_use]
+    pub fn take_input(&mut self) -> Option<Input> {
+        match &mut self.upstream {
+            Some(Upstream::OnDemand { interaction, .. }) => interaction.input.take(),
+            _ => None,
+        }
     }
 
     /// The gap that it will get first, if that is known by now.
