@@ -14,6 +14,7 @@ mod guard;
 mod handle;
 mod host;
 mod info;
+mod input;
 mod local;
 mod lookup;
 mod memory;
@@ -54,6 +55,7 @@ pub use self::{
     quotas::Quotas,
 };
 use self::{
+    input::Inputs,
     numbers::Added,
     problem::Problem,
     publish::Publications,
@@ -112,6 +114,7 @@ pub struct App {
     added: Vec<Added>,
     on_entry: Option<entry::OnEntry>,
     viewing: Viewing,
+    inputs: Inputs,
     metrics: Arc<generated::Texts>,
     started: SystemTime,
     #[cfg(feature = "acme")]
@@ -157,6 +160,7 @@ impl App {
             added: Vec::new(),
             on_entry: None,
             viewing: Viewing::default(),
+            inputs: Inputs::default(),
             metrics: Arc::default(),
             started: started(),
             #[cfg(feature = "acme")]

@@ -43,6 +43,8 @@ pub(super) struct Query {
     token: Option<String>,
     /// Where what is published is cut.
     pub(super) chunk: Option<ChunkBy>,
+    /// What is sent is the last input of a command.
+    pub(super) end: bool,
 }
 
 impl Query {
@@ -85,6 +87,7 @@ impl Query {
                     };
                     set(&mut query.chunk, &name, &value, chunk, "lines or bytes")?;
                 }
+                "end" => query.end = true,
                 _ => {}
             }
         }

@@ -17,12 +17,12 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body::{Frame, SizeHint};
 use tracing::{debug, info};
 
-use super::{App, Problem, entry::Noted, host, problem::Challenge};
+use super::{App, Problem, entry::Noted, guard::Unasked, host, problem::Challenge};
 use crate::{
     admission::Refusal,
     auth::{Access, Action, Credential, Denied, Way},
     body::Unfinished,
-    origin::Origin,
+    origin::{Origin, is_loopback},
     rarely,
     server::{Forwarded, Via},
 };
@@ -237,6 +237,26 @@ fn preflight(request: &Parts) -> Option<&HeaderValue> {
 }
 
 impl App {
+    /// Refuses a page that is neither this server's own nor of an origin that it was told to allow. More strictly than
+    /// for what is only read: other pages of this machine, as of a server that somebody develops, may not talk to a
+    /// command. What is no browser comes from no page.
+    pub(super) fn require_own_page(&self, request: &Parts) -> Result<(), Problem> {
+        let origin = request.headers.get(header::ORIGIN);
+        let is_own = |origin: &HeaderValue| {
+            let authority = reached_as(request).unwrap_or_default();
+            let local = || host::host_in(authority).is_some_and(is_loopback);
+            let plain_port = request.extensions.get::<Via>().and_then(|via| via.plain_port).filter(|_| local());
+            let origin = origin.to_str().unwrap_or_default();
+            is_same_origin(request) || self.origins().allow_session(origin, authority, plain_port)
+        };
+        let foreign = matches!(request.extensions.get::<Unasked>(), Some(Unasked::Foreign));
+        if !foreign && origin.is_none_or(is_own) {
+            return Ok(());
+        }
+        let text = "only this server's own pages may send input to a command: let the server allow that origin";
+        Err(Problem::new(StatusCode::FORBIDDEN, text.into()).because(Refusal::Origin))
+    }
+
     /// Whether the client of this request may do anything at all.
     pub(super) async fn some_right(&self, request: &Parts) -> Result<Access, Problem> {
         let decided = self.decide(request).await?;
@@ -286,9 +306,8 @@ fn is_same_origin(request: &Parts) -> bool {
     let mut origins = request.headers.get_all(header::ORIGIN).iter();
     let (Some(origin), None) = (origins.next(), origins.next()) else { return false };
     let Some(origin) = origin.to_str().ok().and_then(|origin| origin.parse::<Origin>().ok()) else { return false };
+    let Some(authority) = reached_as(request) else { return false };
     let forwarded = request.extensions.get::<Forwarded>();
-    let named = || host::checked(request.version, &request.uri, &request.headers).ok().flatten();
-    let Some(authority) = forwarded.and_then(Forwarded::host).or_else(named) else { return false };
     let via = request.extensions.get::<Via>().map(|via| via.tls);
     // One that forwards may have ended TLS and not say so; so may what is in front of another server than ours.
     let https = forwarded.map_or(via, Forwarded::https);
@@ -298,6 +317,12 @@ fn is_same_origin(request: &Parts) -> bool {
         None => &["https", "http"],
     };
     schemes.iter().any(|scheme| format!("{scheme}://{authority}").parse().is_ok_and(|own: Origin| own == origin))
+}
+
+/// What the client calls the server: behind a trusted proxy, what that forwards.
+fn reached_as(request: &Parts) -> Option<&str> {
+    let named = || host::checked(request.version, &request.uri, &request.headers).ok().flatten();
+    request.extensions.get::<Forwarded>().and_then(Forwarded::host).or_else(named)
 }
 
 /// Keeps what is secret in a request out of every log that shows requests.

@@ -19,8 +19,9 @@ use crate::{
 };
 
 /// The headers that a page of another origin may see beside those that it always may.
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("accept-ranges, content-length, content-range, etag, retry-after, www-authenticate");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "accept-ranges, content-length, content-range, etag, h3cast-session, retry-after, www-authenticate",
+);
 
 /// A request that a page of another origin made, as far as that shows, or that a browser made in case its user wants
 /// the answer later: it may read what is there, but starts nothing.

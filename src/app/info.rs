@@ -38,6 +38,9 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
             if !feed.settings().is_empty() {
                 about["settings"] = json!(feed.settings());
             }
+            if feed.takes_input() {
+                about["input"] = json!(true);
+            }
             about
         };
         let mut info =

@@ -50,6 +50,7 @@ impl App {
         // A file, or the pipes of a command and the descriptor of the process.
         let descriptors = match () {
             () if feed.file().is_some() => 1,
+            () if feed.takes_input() => 5,
             () if feed.is_costly() => 4,
             () => 0,
         };

@@ -27,7 +27,7 @@ use self::{
     pieces::publish,
 };
 pub(super) use self::{publications::Publications, session::streams};
-use super::{App, Problem, asked::Query, entry::Noted, host::prefix_of, quotas::account};
+use super::{App, Problem, asked::Query, entry::Noted, host::prefix_of, input, quotas::account};
 use crate::{auth::Action, feed::Feed, source::chunker::Chunking};
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,6 +58,9 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     let feed = &app.feed(parts.uri.path(), prefix, account, &decided, Action::Publish).await?;
     Noted::feed(&parts.extensions, feed);
     let headers = &parts.headers;
+    if feed.takes_input() {
+        return input::answer(&app, &parts, body, (feed, account, &decided)).await;
+    }
     let publisher = publications.admit(feed, &decided)?;
     let chunk = Query::of(&parts.uri)?.chunk.unwrap_or_default();
     let key = idempotency_key(headers)?;
@@ -69,15 +72,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     if publications.longest().is_some_and(|limit| length > limit) {
         return Err(publications.too_long(0));
     }
-    if headers.contains_key(header::CONTENT_RANGE) {
-        // RFC 9110 §14.5: what is a part must not be taken for the whole.
-        let text = "a part of a body is published with Idempotency-Key and Upload-Offset, not with Content-Range";
-        return Err(Problem::bad(text.into()));
-    }
-    if headers.get_all(header::CONTENT_ENCODING).iter().any(|encoding| !is_identity(encoding)) {
-        let text = "publications are not decoded: send the bytes as viewers should get them, without Content-Encoding";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text.into()));
-    }
+    require_whole(headers)?;
     // The publication first: it may take the place of one that runs.
     let owner = decided.access().named_by().map(|(token, name)| Owner::new(token, name));
     let said = Said { feed: feed.name(), account, owner, key, offset, shared: publisher.is_shared() };
@@ -87,6 +82,20 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     let done = publish(publications, publisher, account, &publication, pieces, chunk.into(), &decided).await;
     done.map_err(|problem| problem.published(written(feed, &publication)))?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(written(feed, &publication))).into_response())
+}
+
+/// Refuses a part of a body, and one that would have to be decoded.
+pub(super) fn require_whole(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.contains_key(header::CONTENT_RANGE) {
+        // RFC 9110 §14.5: what is a part must not be taken for the whole.
+        let text = "a part of a body is published with Idempotency-Key and Upload-Offset, not with Content-Range";
+        return Err(Problem::bad(text.into()));
+    }
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(|encoding| !is_identity(encoding)) {
+        let text = "publications are not decoded: send the bytes as viewers should get them, without Content-Encoding";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text.into()));
+    }
+    Ok(())
 }
 
 /// Whether a `Content-Encoding` leaves the body as it is.

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use tracing::{Span, debug};
 
 use super::{
-    App, Problem, asked::Delivery, authorize::Decided, entry::Noted, host::prefix_of, memory::when_cut,
-    problem::Challenge, publish, quotas::account, viewing::Shape,
+    App, Problem, asked::Delivery, authorize::Decided, entry::Noted, host::prefix_of, input::OpenInput,
+    memory::when_cut, problem::Challenge, publish, quotas::account, viewing::Shape,
 };
 use crate::{
     auth::Action,
@@ -58,12 +58,18 @@ impl From<StreamError> for Undelivered {
 pub(super) async fn open(State(app): State<Arc<App>>, request: Request) -> Result<Response, Response> {
     let (mut parts, _) = request.into_parts();
     let decided = app.decide(&parts).await.map_err(Problem::into_response)?;
-    let uri = parts.uri.clone();
+    let (uri, own) = (parts.uri.clone(), app.require_own_page(&parts));
     let request = SessionRequest::from_request_parts(&mut parts, &()).await.map_err(NoSession::into_response)?;
-    open_for(app, uri, request, decided).await.map_err(Problem::into_response)
+    open_for(app, uri, request, decided, own).await.map_err(Problem::into_response)
 }
 
-async fn open_for(app: Arc<App>, uri: Uri, request: SessionRequest, decided: Decided) -> Result<Response, Problem> {
+async fn open_for(
+    app: Arc<App>,
+    uri: Uri,
+    request: SessionRequest,
+    decided: Decided,
+    own: Result<(), Problem>,
+) -> Result<Response, Problem> {
     let name = App::feed_name(uri.path(), prefix_of(request.extensions()))?;
     // One who may only publish views nothing.
     let may_view = decided.access().allows(Action::Read, &name);
@@ -84,7 +90,11 @@ async fn open_for(app: Arc<App>, uri: Uri, request: SessionRequest, decided: Dec
     }
     let account = account(request.extensions(), decided.access());
     asked.may_start(request.extensions())?;
-    let viewer = asked.view(&app, &account)?;
+    if asked.feed.takes_input() {
+        own?;
+    }
+    let mut viewer = asked.view(&app, &account)?;
+    let input = OpenInput::of(&mut viewer, &asked.feed, &decided);
     // To view it keeps no place from those who write.
     let (feed, format, delivery, cut) =
         (asked.feed.for_list(), asked.format, asked.delivery, asked.chunk.unwrap_or_default());
@@ -94,7 +104,7 @@ async fn open_for(app: Arc<App>, uri: Uri, request: SessionRequest, decided: Dec
     let (noted, span) = (Noted::of(request.extensions()).cloned(), Span::current());
     Ok(request.on_session(async move |session| {
         let how = (cut, noted, span);
-        let published = rarely(Box::pin(publish::streams(&app, &session, &feed, &account, &decided, how)));
+        let published = rarely(Box::pin(publish::streams(&app, &session, &feed, &account, &decided, how, input)));
         tokio::select! {
             () = bring(&app, &session, &feed, &decided, viewer, format, delivery) => {}
             () = published => {}

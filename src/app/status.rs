@@ -61,6 +61,7 @@ fn about(feed: &Feed) -> Value {
         "name": feed.name(),
         "kind": feed.kind(),
         "writable": feed.publisher().is_some(),
+        "input": feed.takes_input(),
         "state": state,
         "error": error,
         "viewers": status.viewers,

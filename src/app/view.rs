@@ -11,13 +11,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use h3cast_proto::{code, frame};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{App, Problem, asked::Delivery, authorize::Decided, file, memory, quotas::account, refused};
+use super::{
+    App, Problem, asked::Delivery, authorize::Decided, file, input::InputSession, memory, quotas::account, refused,
+};
 use crate::{
     auth::Action,
     feed::Viewer,
@@ -47,6 +49,9 @@ async fn viewed(app: &Arc<App>, request: &Parts) -> Result<Response, Problem> {
     }
     let account = account(&request.extensions, decided.access());
     asked.may_start(&request.extensions)?;
+    if asked.feed.takes_input() {
+        app.require_own_page(request)?;
+    }
     let _reserved = match app.admit_viewer(&asked.feed, &request.extensions) {
         Ok(reserved) => reserved,
         Err(short) => return Ok(short.into_response()),
@@ -81,10 +86,14 @@ async fn viewed(app: &Arc<App>, request: &Parts) -> Result<Response, Problem> {
     if let Some(content) = content {
         content.say(response.headers_mut());
     }
-    let Some(viewer) = viewer.filter(|_| !head) else {
+    let Some(mut viewer) = viewer.filter(|_| !head) else {
         // Not a body of no bytes, whose length would be sent as that of the feed (RFC 9110 §8.6).
         return Ok(response.map(|_| Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())));
     };
+    let input = app.inputs.open(&mut viewer, &asked.feed, &decided);
+    if let Some(input) = &input {
+        input.say(&mut response);
+    }
     let (format, coalesce) = (asked.format, app.coalesce);
     let counted = app.viewing.over(request.version, format).clone();
     let writer = move |decided: &Decided, viewer, framing| {
@@ -96,19 +105,23 @@ async fn viewed(app: &Arc<App>, request: &Parts) -> Result<Response, Problem> {
     };
     let (other, writes) = (decided.clone(), writer.clone());
     let on_cut = memory::cutting(request.version, &request.extensions, &mut response);
-    let body = move |viewer: Viewer| {
+    let body = move |(viewer, input): (Viewer, Option<InputSession>)| {
         viewer.on_cut(on_cut);
-        Body::from_stream(writes(&other, viewer, Framing::Plain).into_stream())
+        let written = writes(&other, viewer, Framing::Plain).into_stream();
+        match input {
+            Some(input) => Body::from_stream(written.inspect(move |_| _ = &input)),
+            None => Body::from_stream(written),
+        }
     };
     let takeover = request.extensions.get::<Takeover>().cloned();
     Ok(match takeover {
         Some(takeover) => {
             // For one of the two.
-            let viewer = Arc::new(Mutex::new(Some(viewer)));
+            let viewer = Arc::new(Mutex::new(Some((viewer, input))));
             let shared = viewer.clone();
             let take = |viewer: &Mutex<Option<_>>| viewer.lock().unwrap_or_else(PoisonError::into_inner).take();
             let written = async move |stream| {
-                if let Some(viewer) = take(&viewer) {
+                if let Some((viewer, _input)) = take(&viewer) {
                     let cut = memory::when_cut(&viewer);
                     write(writer(&decided, viewer, Framing::Prefixed), stream, cut).await;
                 }
@@ -116,7 +129,7 @@ async fn viewed(app: &Arc<App>, request: &Parts) -> Result<Response, Problem> {
             // Under a layer that compresses, say.
             takeover.respond_or(response.map(|_| ()), written, move || take(&shared).map_or_else(Body::empty, body))
         }
-        None => response.map(|_| body(viewer)),
+        None => response.map(|_| body((viewer, input))),
     })
 }
 

@@ -23,6 +23,7 @@ const COMMON: &[&str] = &[
     "history",
     "lag",
     "per-viewer",
+    "input",
     "restart",
     "publish-token",
     "open",

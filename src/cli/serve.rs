@@ -387,6 +387,7 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
             tail_lines: setting_for(&args.tail_lines, name),
             written: args.quotas.written(),
             per_viewer: args.per_viewer,
+            input: args.input,
             restart: args.restart,
             count: args.count,
             interval: args.interval,

@@ -11,13 +11,14 @@ mod watcher;
 
 use std::time::{Duration, Instant};
 
-use futures_util::stream;
+use bytes::Bytes;
+use futures_util::{Stream, stream};
 use tracing::warn;
 
 use super::chunker::Chunking;
 use crate::{
     fault,
-    feed::{End, Feed, FeedError, Publisher},
+    feed::{Account, BoxInput, End, Exhausted, Feed, FeedError, Publisher},
 };
 pub use commands::Commands;
 #[cfg(feature = "cli")]
@@ -40,6 +41,8 @@ pub(super) struct Exec {
     pub(super) shell: String,
     pub(super) chunking: Chunking,
     pub(super) stderr: Stderr,
+    /// It has what its viewer sends as its standard input.
+    pub(super) input: bool,
     pub(super) commands: Commands,
 }
 
@@ -120,24 +123,39 @@ pub(super) async fn feed(exec: Exec, restart: bool, publisher: Publisher) {
 
 /// Runs a command for each viewer, and ends it with its viewer.
 pub(super) fn per_viewer(exec: Exec) -> Feed {
-    Feed::on_demand_for(&exec.name.clone(), move |account| {
-        let place = exec.commands.place(account)?;
-        let started = Running::start(&exec, Some(place)).map_err(|error| match exec.commands.is_stopping() {
-            true => End::Stopped,
-            false => End::Failed(FeedError(error.to_string())),
+    let name = exec.name.clone();
+    if exec.input {
+        return Feed::interactive_for(&name, move |account| {
+            let mut started = start(&exec, account)?;
+            let stdin = started.as_mut().ok().and_then(Running::take_stdin);
+            Ok((printed(started), stdin.map(|stdin| Box::pin(stdin) as BoxInput)))
         });
-        Ok(stream::unfold(Some(started), |state| async move {
-            let mut running = match state? {
-                Ok(running) => running,
-                Err(end) => return Some((Err(end), None)),
-            };
-            match running.next().await {
-                Some(chunk) => Some((Ok(chunk), Some(Ok(running)))),
-                None => match end_of(running.end().await) {
-                    End::Clean => None,
-                    end => Some((Err(end), None)),
-                },
-            }
-        }))
+    }
+    Feed::on_demand_for(&name, move |account| Ok(printed(start(&exec, account)?)))
+}
+
+/// Starts a command for a viewer.
+fn start(exec: &Exec, account: &Account) -> Result<Result<Running, End>, Exhausted> {
+    let place = exec.commands.place(account)?;
+    Ok(Running::start(exec, Some(place)).map_err(|error| match exec.commands.is_stopping() {
+        true => End::Stopped,
+        false => End::Failed(FeedError(error.to_string())),
+    }))
+}
+
+/// What a command prints, and how it ends.
+fn printed(started: Result<Running, End>) -> impl Stream<Item = Result<Bytes, End>> + Send {
+    stream::unfold(Some(started), |state| async move {
+        let mut running = match state? {
+            Ok(running) => running,
+            Err(end) => return Some((Err(end), None)),
+        };
+        match running.next().await {
+            Some(chunk) => Some((Ok(chunk), Some(Ok(running)))),
+            None => match end_of(running.end().await) {
+                End::Clean => None,
+                end => Some((Err(end), None)),
+            },
+        }
     })
 }

@@ -166,6 +166,9 @@ pub struct Options {
     pub written: WrittenLimits,
     /// Run a command for each viewer, not once for all.
     pub per_viewer: bool,
+    /// Let each viewer write to the standard input of its command. Only commands of their own
+    /// ([`per_viewer`](Self::per_viewer)) have one.
+    pub input: bool,
     /// Run a command again when it ends.
     pub restart: bool,
     /// How many chunks the demo has, 0 for no end.
@@ -191,6 +194,7 @@ impl Default for Options {
             tail_lines: None,
             written: WrittenLimits::default(),
             per_viewer: false,
+            input: false,
             restart: false,
             count: 10,
             interval: Duration::from_millis(100),
@@ -321,7 +325,8 @@ impl Source {
             }
             Kind::Exec(shell) => {
                 let (stderr, commands) = (options.stderr, options.commands.clone());
-                let exec = Exec { name: name.to_owned(), shell, chunking, stderr, commands };
+                let input = options.input && options.per_viewer;
+                let exec = Exec { name: name.to_owned(), shell, chunking, stderr, input, commands };
                 if options.per_viewer {
                     (command::per_viewer(exec), None)
                 } else {

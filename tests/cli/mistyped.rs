@@ -110,7 +110,7 @@ fn a_flag_without_effect_is_warned_of() {
     for (args, flag, of) in [
         (&["-", "--count", "5"][..], "--count", "demo"),
         (&["-", "--interval", "1s"], "--interval", "demo"),
-        (&["--publish-limit", "8MB"], "--publish-limit", "publish"),
+        (&["--publish-limit", "8MB"], "--publish-limit", "publish and exec:COMMAND with --input"),
         (&["a=publish", "--max-feeds", "3"], "--max-feeds", "NAME.*=publish"),
         (&["exec:date", "--max-processes", "3"], "--max-processes", "exec:COMMAND with --per-viewer"),
         #[cfg(feature = "nats")]

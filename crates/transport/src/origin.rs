@@ -81,7 +81,8 @@ impl Origins {
 
     /// Whether a page of `origin` may open a session with `authority`: one of the same origin, one that
     /// this server gives out over plain HTTP at `plain_port` of this machine, and one of these origins may.
-    pub(crate) fn allow_session(&self, origin: &str, authority: &str, plain_port: Option<u16>) -> bool {
+    #[must_use]
+    pub fn allow_session(&self, origin: &str, authority: &str, plain_port: Option<u16>) -> bool {
         if self.any {
             return true;
         }

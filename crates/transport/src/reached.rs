@@ -57,6 +57,8 @@ pub struct Via {
     /// The port where HTTP/3, HTTP/2 and HTTP/1.1 over TLS are served: of the listener that the
     /// request came to, or of the first one for a request over plain HTTP.
     pub tls_port: u16,
+    /// The port where plain HTTP is served, if it is.
+    pub plain_port: Option<u16>,
 }
 
 /// The port of `https` URLs without one.
@@ -181,7 +183,7 @@ mod tests {
             if let Some(host) = host {
                 headers.insert(header::HOST, host.parse().unwrap());
             }
-            let (uri, via) = (Uri::from_static("/"), Via { tls, tls_port: 4433 });
+            let (uri, via) = (Uri::from_static("/"), Via { tls, tls_port: 4433, plain_port: None });
             let advertise = advertise.map(|text| text.parse().unwrap());
             let called = Called::by(&uri, &headers, via, advertise.as_ref());
             (called.base(), called.alt_svc())

@@ -147,12 +147,12 @@ impl Publications {
     }
 
     /// The longest body that one request may publish.
-    pub(super) fn longest(&self) -> Option<u64> {
+    pub(in crate::app) fn longest(&self) -> Option<u64> {
         self.rules().limit
     }
 
     /// How long a publication may take for its first byte; zero for as long as it likes.
-    pub(super) fn wait(&self) -> Duration {
+    pub(in crate::app) fn wait(&self) -> Duration {
         self.rules().wait
     }
 
@@ -226,7 +226,7 @@ impl Publications {
         })
     }
 
-    pub(super) fn place(&self, account: &Account) -> Result<Share, Problem> {
+    pub(in crate::app) fn place(&self, account: &Account) -> Result<Share, Problem> {
         self.places.take(account).map_err(|exhausted| match exhausted {
             Exhausted::Account(each) => {
                 self.refused(Refusal::PublicationsPerClient, account);
@@ -245,7 +245,7 @@ impl Publications {
         })
     }
 
-    pub(super) fn too_long(&self, published: u64) -> Problem {
+    pub(in crate::app) fn too_long(&self, published: u64) -> Problem {
         let limit = self.longest().unwrap_or_default();
         let text =
             format!("one request may publish at most {limit} bytes: {published} bytes of this one were published");

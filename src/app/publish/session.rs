@@ -9,7 +9,7 @@ use tracing::{Instrument, Span};
 
 use super::{ChunkBy, known::Said, pieces::publish, written};
 use crate::{
-    app::{App, Problem, authorize::Decided, entry::Noted},
+    app::{App, Problem, authorize::Decided, entry::Noted, input::OpenInput},
     auth::Action,
     feed::{Account, Feed},
     panics,
@@ -21,8 +21,8 @@ const MAX_STREAMS: usize = 64;
 /// How long the answer on a session's stream may wait to be taken.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
-/// Reads every stream that the client opens in its session; each is a publication. A bidirectional
-/// one is answered on. Ends when the session does.
+/// Reads every stream that the client opens in its session; each is a publication, or where there is `input`, one of
+/// them is that. A bidirectional one is answered on. Ends when the session does.
 pub(in crate::app) async fn streams(
     app: &Arc<App>,
     session: &Session,
@@ -30,8 +30,10 @@ pub(in crate::app) async fn streams(
     account: &Account,
     decided: &Decided,
     (cut, noted, span): (ChunkBy, Option<Noted>, Span),
+    input: Option<OpenInput>,
 ) {
     let mut running = JoinSet::new();
+    let input = input.map(Arc::new);
     loop {
         let (reply, stream) = tokio::select! {
             Some(ended) = running.join_next() => {
@@ -48,9 +50,9 @@ pub(in crate::app) async fn streams(
             },
         };
         let (app, feed, decided) = (app.clone(), feed.clone(), decided.clone());
-        let (account, noted) = (account.clone(), noted.clone());
+        let (account, noted, input) = (account.clone(), noted.clone(), input.clone());
         let published = async move {
-            one_stream(&app, &feed, &account, &decided, (cut, noted), stream, reply).await;
+            one_stream(&app, &feed, &account, &decided, (cut, noted, input), stream, reply).await;
         };
         running.spawn(published.instrument(span.clone()));
     }
@@ -61,7 +63,7 @@ async fn one_stream(
     feed: &Feed,
     account: &Account,
     decided: &Decided,
-    (cut, noted): (ChunkBy, Option<Noted>),
+    (cut, noted, input): (ChunkBy, Option<Noted>, Option<Arc<OpenInput>>),
     mut stream: RecvStream,
     reply: Option<SendStream>,
 ) {
@@ -69,13 +71,6 @@ async fn one_stream(
     let mut noted = noted.as_ref().map(Noted::publication);
     let mut is_gone = false;
     let done = async {
-        // The session may have begun as a view, which takes no place of feeds that are written.
-        let feed = &app.feed_named(feed.name(), "", account, decided, Action::Publish).await?;
-        let publisher = publications.admit(feed, decided)?;
-        let _place = publications.place(account)?;
-        let shared = publisher.is_shared();
-        let said = Said { feed: feed.name(), account, owner: None, key: None, offset: None, shared };
-        let publication = publications.begin(said).await?;
         let seen = (&mut stream, &mut noted, &mut is_gone);
         let pieces = stream::unfold(seen, |(stream, noted, is_gone)| async move {
             let piece = stream.read_bytes(usize::MAX).await.map_err(io::Error::other).transpose()?;
@@ -86,6 +81,19 @@ async fn one_stream(
             }
             Some((piece, (stream, noted, is_gone)))
         });
+        // The session may have begun as a view, which takes no place of feeds that are written.
+        let feed = &app.feed_named(feed.name(), "", account, decided, Action::Publish).await?;
+        if feed.takes_input() {
+            let Some(input) = input else { return Err(OpenInput::over()) };
+            let _place = publications.place(account)?;
+            // A session may be silent for as long as it likes.
+            return input.send(app, account, decided, pieces, (true, Duration::ZERO)).await;
+        }
+        let publisher = publications.admit(feed, decided)?;
+        let _place = publications.place(account)?;
+        let shared = publisher.is_shared();
+        let said = Said { feed: feed.name(), account, owner: None, key: None, offset: None, shared };
+        let publication = publications.begin(said).await?;
         let done = publish(publications, publisher, account, &publication, pieces, cut.into(), decided).await;
         done.map_err(|problem| problem.published(written(feed, &publication)))?;
         Ok::<_, Problem>(written(feed, &publication))

@@ -123,6 +123,10 @@ pub(in crate::cli) struct ServeArgs {
     /// Run exec:COMMAND for each viewer, and end it with its viewer.
     #[arg(long, env = "H3CAST_PER_VIEWER")]
     pub(super) per_viewer: bool,
+    /// With --per-viewer, send what a viewer types to the standard input of its command: for a shell or another
+    /// program to talk to. Where other machines can reach the server, this needs a token, as publishing does.
+    #[arg(long, env = "H3CAST_INPUT")]
+    pub(super) input: bool,
     /// Run exec:COMMAND again when it ends, after a pause of 500ms. The pause doubles each time the command
     /// ends within a minute, up to 30s.
     #[arg(long, env = "H3CAST_RESTART", conflicts_with = "per_viewer")]

@@ -212,12 +212,18 @@ pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure>
             "the token of --publish-token (H3CAST_PUBLISH_TOKEN) has fewer than {SHORTEST_TOKEN} characters, and those who reach {reached} could guess it: take a random one, or listen on localhost only"
         )));
     }
-    match writable {
-        Some(source) if args.publish_token.is_none() && !args.auth.is_on() => Err(Failure::usage(anyhow!(
-            "everyone who reaches {reached} could publish to `{}`: give {TOKENS}, or --publish-token (H3CAST_PUBLISH_TOKEN), or listen on localhost only",
+    if args.publish_token.is_some() || args.auth.is_on() {
+        return Ok(());
+    }
+    let takes_input = |source: &&Source| matches!(source.kind, Kind::Exec(_)) && args.per_viewer && args.input;
+    let written = writable.map(|source| (source, "publish to"));
+    let typed = || Some((sources.iter().find(takes_input)?, "send input to the command of"));
+    match written.or_else(typed) {
+        Some((source, what)) => Err(Failure::usage(anyhow!(
+            "everyone who reaches {reached} could {what} `{}`: give {TOKENS}, or --publish-token (H3CAST_PUBLISH_TOKEN), or listen on localhost only",
             source.name
         ))),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

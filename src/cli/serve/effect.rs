@@ -41,6 +41,16 @@ fn is_cut(source: &Source, _: &ServeArgs) -> bool {
     matches!(source.kind, Kind::Stdin | Kind::Exec(_) | Kind::File(_) | Kind::Tail(_))
 }
 
+/// Commands that can have what their viewers send.
+fn is_for_viewer(source: &Source, args: &ServeArgs) -> bool {
+    args.per_viewer && is_command(source, args)
+}
+
+/// What clients send something to.
+fn is_written(source: &Source, args: &ServeArgs) -> bool {
+    source.kind == Kind::Publish || (args.input && is_for_viewer(source, args))
+}
+
 pub(super) fn is_live(source: &Source, args: &ServeArgs) -> bool {
     match source.kind {
         Kind::Demo | Kind::File(_) => false,
@@ -56,6 +66,7 @@ pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure>
     const COMMANDS: &str = "exec:COMMAND";
     const LIVE: &str = "live feeds: -, exec:COMMAND without --per-viewer, tail:PATH, publish and nats://";
     let switch = |flag, all| Given { flag, all, named: Vec::new(), of: COMMANDS, applies: is_command };
+    let input = Given { of: FOR_VIEWERS, applies: is_for_viewer, ..switch("--input", args.input) };
     let given = [
         setting("--chunk", &args.chunk, "-, exec:COMMAND, file:PATH and tail:PATH", is_cut),
         setting("--history", &args.history, LIVE, is_live),
@@ -64,6 +75,7 @@ pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure>
         setting("--tail-lines", &args.tail_lines, "tail:PATH", |source, _| matches!(source.kind, Kind::Tail(_))),
         switch("--per-viewer", args.per_viewer),
         switch("--restart", args.restart),
+        input,
     ];
     for Given { flag, all, named, of, applies } in given {
         let problem = named.iter().find_map(|name| match sources.iter().find(|source| source.name == *name) {
@@ -87,28 +99,20 @@ pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure>
 /// Flags for kinds of sources that may come and go, which are left as they are: what they are for, in words.
 type Kinds = (&'static [&'static str], &'static str, fn(&Source, &ServeArgs) -> bool);
 
+const FOR_VIEWERS: &str = "exec:COMMAND with --per-viewer";
+
 const IDLE: &[Kinds] = &[
     (&["count", "interval"], "demo", |source, _| source.kind == Kind::Demo),
     (
-        &[
-            "publish-token",
-            "publish-limit",
-            "max-publications",
-            "publications-per-client",
-            "publish-wait",
-            "max-keys",
-            "keys-per-client",
-            "engine",
-        ],
-        "publish",
-        |source, _| source.kind == Kind::Publish,
+        &["publish-token", "publish-limit", "max-publications", "publications-per-client", "publish-wait"],
+        "publish and exec:COMMAND with --input",
+        is_written,
     ),
+    (&["max-keys", "keys-per-client", "engine"], "publish", |source, _| source.kind == Kind::Publish),
     (&["max-feeds", "feeds-per-client", "feed-idle"], "NAME.*=publish", |source, _| {
         source.kind == Kind::Publish && source.name.contains('*')
     }),
-    (&["max-processes", "processes-per-client"], "exec:COMMAND with --per-viewer", |source, args| {
-        args.per_viewer && is_command(source, args)
-    }),
+    (&["max-processes", "processes-per-client"], FOR_VIEWERS, is_for_viewer),
     #[cfg(feature = "nats")]
     (&["ensure-stream", "nats-creds", "nats-ca"], "nats:// and publish with --engine", |source, args| {
         matches!(source.kind, Kind::Nats(_)) || (source.kind == Kind::Publish && args.engine.is_some())

@@ -4,7 +4,7 @@ use std::{io, pin::pin, process::ExitStatus, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
-    process::ChildStderr,
+    process::{ChildStderr, ChildStdin},
     sync::oneshot::{self, error::TryRecvError},
     task::{JoinHandle, unconstrained},
     time::{Instant, sleep, timeout, timeout_at},
@@ -83,6 +83,8 @@ pub(super) struct Running {
     keeper: JoinHandle<()>,
     /// Takes what is not read here any more.
     rest_tx: Option<oneshot::Sender<Chunker<Heard<Output>>>>,
+    /// Until it is taken.
+    stdin: Option<ChildStdin>,
     _unwanted: DropGuard,
 }
 
@@ -98,15 +100,15 @@ impl Drop for Running {
 impl Running {
     /// Starts it; `place` is given back when it has ended.
     pub(super) fn start(exec: &Exec, place: Option<Share>) -> Result<Self, CannotRun> {
-        let Exec { name, shell, chunking, stderr, commands } = exec;
+        let Exec { name, shell, chunking, commands, .. } = exec;
         let shared = &commands.0;
         let start = || match shared.stopping.is_cancelled() {
             true => Err(io::Error::other("the server is shutting down")),
-            false => fault::fallible("command").and_then(|()| launch::launch(shell, shared.files, *stderr)),
+            false => fault::fallible("command").and_then(|()| launch::launch(exec, shared.files)),
         };
         let (launched, group) = Group::start(start, |launched: &Launched| &launched.process)
             .map_err(|source| CannotRun { shell: shell.clone(), source })?;
-        let Launched { process, output, stderr } = launched;
+        let Launched { process, output, stderr, stdin } = launched;
         let (drained, unwanted) = (CancellationToken::new(), CancellationToken::new());
         let (ended_tx, ended_rx) = oneshot::channel();
         let silence = Silence::default();
@@ -133,8 +135,14 @@ impl Running {
             drained,
             keeper: shared.running.spawn(draining(keeper.keep(ended_tx), rest_rx)),
             rest_tx: Some(rest_tx),
+            stdin,
             _unwanted: unwanted.drop_guard(),
         })
+    }
+
+    /// Its standard input, if it has any. Dropped, it ends.
+    pub(super) fn take_stdin(&mut self) -> Option<ChildStdin> {
+        self.stdin.take()
     }
 
     /// The next chunk of what it prints; `None` when there is no more.

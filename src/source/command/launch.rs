@@ -5,8 +5,9 @@ use std::{
     process::Stdio,
 };
 
-use tokio::process::{ChildStderr, Command};
+use tokio::process::{ChildStderr, ChildStdin, Command};
 
+use super::Exec;
 use crate::{child, source::chunker::Chunking};
 
 /// What a command prints, with both its descriptors on one pipe if they are to be interleaved.
@@ -48,6 +49,8 @@ pub(super) struct Launched {
     pub(super) output: Output,
     /// Standard error, when it is not part of the output.
     pub(super) stderr: Option<ChildStderr>,
+    /// Standard input, if there is any.
+    pub(super) stdin: Option<ChildStdin>,
 }
 
 /// Sets the soft limit of open files back to `$1` and becomes the shell of the command, so that its
@@ -69,29 +72,29 @@ fn wait_for_children() {
     });
 }
 
-/// Starts `shell`, with this soft limit of open files if it is another than ours.
-pub(super) fn launch(shell: &str, files: Option<u64>, stderr: Stderr) -> io::Result<Launched> {
+/// Starts a command, with this soft limit of open files if it is another than ours.
+pub(super) fn launch(exec: &Exec, files: Option<u64>) -> io::Result<Launched> {
     #[cfg(unix)]
     wait_for_children();
-    let mut command = command(shell, files);
+    let mut command = command(&exec.shell, files);
     child::clear(command.as_std_mut());
     let (output, writer) = io::pipe()?;
-    match stderr {
+    match exec.stderr {
         // One pipe for both: their order is the one in which they were written.
         Stderr::Feed => command.stderr(Stdio::from(writer.try_clone()?)),
         Stderr::Log => command.stderr(Stdio::piped()),
     };
-    command.stdin(Stdio::null()).kill_on_drop(true);
+    command.stdin(if exec.input { Stdio::piped() } else { Stdio::null() }).kill_on_drop(true);
     #[cfg(unix)]
     let output = Output::from_owned_fd(output.into())?;
     #[cfg(not(unix))]
     let output = Output::from_std(std::os::windows::io::OwnedHandle::from(output).into());
     let mut process = spawn(command, writer)?;
     #[cfg(unix)]
-    let stderr = process.stderr().take();
+    let (stderr, stdin) = (process.stderr().take(), process.stdin().take());
     #[cfg(not(unix))]
-    let stderr = process.stderr.take();
-    Ok(Launched { process, output, stderr })
+    let (stderr, stdin) = (process.stderr.take(), process.stdin.take());
+    Ok(Launched { process, output, stderr, stdin })
 }
 
 #[cfg(unix)]

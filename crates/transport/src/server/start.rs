@@ -71,12 +71,13 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
         transport.keep_alive_interval(Some(quic::keep_alive(&limits)));
     }
     let transport = Arc::new(transport);
+    let plain_port = plain_bound.first().map(|bound| bound.port);
     let tls_port = bound.first().map_or(DEFAULT_PORT, |bound| bound.port);
     let announced = |kind| builder.announced.contains(&kind);
     let has_udp = |port: u16| addresses.udp.iter().any(|udp| udp.port() == port);
     let (mut endpoints, mut listeners) = (Vec::new(), Vec::new());
     for bound in bound {
-        let via = Via { tls: true, tls_port: bound.port };
+        let via = Via { tls: true, tls_port: bound.port, plain_port };
         if !bound.udp.is_empty() {
             let tls = tls.over_quic(&identity, &bound.host, tickets.clone())?;
             let config = quic::server::Config::new(tls, transport.clone())?;
@@ -99,8 +100,7 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
             }
         }
     }
-    let via = Via { tls: false, tls_port };
-    let plain_port = plain_bound.first().map(|bound| bound.port);
+    let via = Via { tls: false, tls_port, plain_port };
     for tcp in plain_bound.into_iter().flat_map(|bound| bound.tcp) {
         listeners.push(tcp::Listener::new(tcp, None, via, false, announced(ProxyProtocol::Plain))?);
     }

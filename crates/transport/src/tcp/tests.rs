@@ -79,7 +79,12 @@ fn serving(router: Router, stop: CancellationToken) -> tokio::io::DuplexStream {
     let context = context(router);
     let (client, server) = tokio::io::duplex(64 * 1024);
     let remote = SocketAddr::from(([127, 0, 0, 1], 1));
-    let how = How { via: Via { tls: false, tls_port: 0 }, alt_svc: false, announced: false, redirects: false };
+    let how = How {
+        via: Via { tls: false, tls_port: 0, plain_port: None },
+        alt_svc: false,
+        announced: false,
+        redirects: false,
+    };
     let owner = Owner::tcp(None, remote, None, None, Default::default());
     let place = context.admission.tcp(remote.ip(), Carrier::Plain, false).unwrap();
     let ending = Ending::new(None, remote);
@@ -275,7 +280,8 @@ async fn connections_that_came_just_before_a_stop_are_answered() {
         client.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
         client
     });
-    let listener = Listener::new(listener, None, Via { tls: false, tls_port: 0 }, false, false).unwrap();
+    let listener =
+        Listener::new(listener, None, Via { tls: false, tls_port: 0, plain_port: None }, false, false).unwrap();
     let stop = CancellationToken::new();
     stop.cancel();
     serve(listener, Arc::new(context(Router::new().route("/", get("it is answered")))), stop).await;

@@ -1,0 +1,14 @@
+//! Input for commands: what a viewer sends is the standard input of the command that runs for it.
+#![cfg(all(feature = "cli", unix))]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod ends;
+mod kit;
+#[path = "../common/program.rs"]
+mod program;
+mod senders;
+#[path = "../common/serving.rs"]
+mod serving;
+mod start;
+mod talk;
