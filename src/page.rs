@@ -2,8 +2,9 @@
 
 use std::{
     collections::HashMap,
+    io::Write,
     path::{Component, Path, PathBuf},
-    sync::LazyLock,
+    sync::{Arc, LazyLock, OnceLock},
 };
 
 use axum::{
@@ -11,6 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use include_dir::{Dir, include_dir};
 
@@ -24,23 +26,14 @@ static BUILT_IN: LazyLock<Files> = LazyLock::new(|| Files::of(&EMBEDDED));
 /// A file as it is served.
 #[derive(Debug)]
 pub(crate) struct PageFile {
-    content: PageContent,
-    mime: String,
-    etag: String,
-}
-
-/// What a file holds, and whose it is.
-#[derive(Debug)]
-enum PageContent {
-    /// Of the page that is built in, which keeps to a strict policy.
-    BuiltIn(Bytes),
-    /// Of a user's program.
-    Embedded(Bytes),
+    file: Arc<Embedded>,
+    /// Of the page that is built in, which keeps to a strict policy, and not of a user's program.
+    built_in: bool,
 }
 
 /// Files in the program, by path, hashed once.
 #[derive(Debug)]
-pub(crate) struct Files(HashMap<String, Embedded>);
+pub(crate) struct Files(HashMap<String, Arc<Embedded>>);
 
 impl Files {
     pub(crate) fn of(root: &'static Dir<'static>) -> Self {
@@ -52,7 +45,7 @@ impl Files {
                 // Paths of the build machine: separators may be its own.
                 let path = file.path().to_string_lossy().replace('\\', "/");
                 let embedded = Embedded::new(&path, file.contents());
-                files.insert(path, embedded);
+                files.insert(path, Arc::new(embedded));
             }
         }
         Self(files)
@@ -60,7 +53,7 @@ impl Files {
 
     /// A file of a user's program.
     pub(crate) fn get(&self, path: &str) -> Option<PageFile> {
-        self.0.get(path).map(|file| file.serve(PageContent::Embedded))
+        self.0.get(path).map(|file| PageFile { file: Arc::clone(file), built_in: false })
     }
 }
 
@@ -70,19 +63,41 @@ struct Embedded {
     bytes: Bytes,
     mime: String,
     etag: String,
+    /// Once a client has asked for it: the same as gzip with its own entity tag, if that is much smaller.
+    gzip: OnceLock<Option<(Bytes, String)>>,
 }
 
 impl Embedded {
     fn new(path: &str, bytes: &'static [u8]) -> Self {
         let mime = content::media_type(Path::new(path), &bytes[..bytes.len().min(content::HEAD)]);
         let etag = format!("\"{}\"", &Fingerprint::of(bytes).hex()[..32]);
-        Self { bytes: Bytes::from_static(bytes), mime, etag }
+        Self { bytes: Bytes::from_static(bytes), mime, etag, gzip: OnceLock::new() }
     }
 
-    fn serve(&self, content: fn(Bytes) -> PageContent) -> PageFile {
-        let (mime, etag) = (self.mime.clone(), self.etag.clone());
-        PageFile { content: content(self.bytes.clone()), mime, etag }
+    fn gzip(&self) -> Option<&(Bytes, String)> {
+        let made = || {
+            let packed = packed(&self.bytes).ok().filter(|packed| packed.len() < self.bytes.len() / 10 * 9)?;
+            Some((packed.into(), self.etag.replacen('"', "\"gzip-", 1)))
+        };
+        self.gzip.get_or_init(made).as_ref()
     }
+}
+
+fn packed(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+    gzip.write_all(bytes)?;
+    gzip.finish()
+}
+
+/// Whether the client takes gzip (RFC 9110 §12.5.3): it names it, and not with a weight of zero.
+fn takes_gzip(request: &HeaderMap) -> bool {
+    let fields = request.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    fields.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = weight.trim().to_ascii_lowercase();
+        let refused = weight.strip_prefix("q=").and_then(|weight| weight.parse().ok()) == Some(0.0_f32);
+        name.trim().eq_ignore_ascii_case("gzip") && !refused
+    })
 }
 
 /// Whether a name of the path is hidden: what begins with a dot is not meant for others (`.git`, `.env`),
@@ -109,43 +124,45 @@ pub(crate) async fn in_folder(dir: &Path, relative: &Path) -> Option<PathBuf> {
 impl PageFile {
     /// A file of the page that is built in.
     pub(crate) fn built_in(path: &str) -> Option<Self> {
-        BUILT_IN.0.get(path).map(|file| file.serve(PageContent::BuiltIn))
+        BUILT_IN.0.get(path).map(|file| PageFile { file: Arc::clone(file), built_in: true })
     }
 
     /// Answers with the file, or 304 when the client has it. `connect` is the one other origin
     /// that the page that is built in may talk to.
     pub(crate) fn respond(self, request: &HeaderMap, connect: &str) -> Response {
+        let packed = takes_gzip(request).then(|| self.file.gzip()).flatten();
+        let (bytes, etag) = packed.map_or((&self.file.bytes, &self.file.etag), |(bytes, etag)| (bytes, etag));
         let mut head = [
-            (header::CONTENT_TYPE, self.mime),
+            (header::CONTENT_TYPE, self.file.mime.as_str()),
             // To be asked for each time, so that a new version shows at once; with an entity tag, the same one
             // costs a 304.
-            (header::CACHE_CONTROL, "no-cache".into()),
+            (header::CACHE_CONTROL, "no-cache"),
+            (header::VARY, "accept-encoding"),
         ]
         .into_response();
-        if let Ok(etag) = HeaderValue::from_str(&self.etag) {
-            head.headers_mut().insert(header::ETAG, etag);
+        let headers = head.headers_mut();
+        if let Ok(etag) = HeaderValue::from_str(etag) {
+            headers.insert(header::ETAG, etag);
         }
-        if let PageContent::BuiltIn(_) = self.content {
+        if self.built_in {
             let policy = format!(
                 "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; \
                  connect-src 'self' {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
             );
-            let headers = head.headers_mut();
             // Without a host that can be written, nothing is allowed.
             let policy = policy.try_into().unwrap_or(HeaderValue::from_static("default-src 'none'"));
             headers.insert(header::CONTENT_SECURITY_POLICY, policy);
             headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
             headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
         }
-        match fresh(request, &self.etag) {
-            true => {
-                *head.status_mut() = StatusCode::NOT_MODIFIED;
-                head
-            }
-            false => match self.content {
-                PageContent::BuiltIn(bytes) | PageContent::Embedded(bytes) => head.map(|_| Body::from(bytes)),
-            },
+        if fresh(request, etag) {
+            *head.status_mut() = StatusCode::NOT_MODIFIED;
+            return head;
         }
+        if packed.is_some() {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        head.map(|_| Body::from(bytes.clone()))
     }
 }
 
@@ -210,6 +227,34 @@ mod tests {
         ] {
             assert!(in_folder(&page, path.as_ref()).await.is_none(), "{path}");
         }
+    }
+
+    #[test]
+    fn text_is_sent_as_gzip_to_those_who_take_it() {
+        let answer = |coding: &str, etag: &str| {
+            let asked = [(header::ACCEPT_ENCODING, coding), (header::IF_NONE_MATCH, etag)];
+            let asked = asked.map(|(name, value)| (name, HeaderValue::from_str(value).unwrap()));
+            PageFile::built_in("index.html").unwrap().respond(&HeaderMap::from_iter(asked), "'none'")
+        };
+        let value =
+            |of: &Response, name| of.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap().to_owned());
+        for refused in ["", "br", "gzip;q=0", "gzip; q=0.000", "gzipped", "identity, *"] {
+            assert_eq!(value(&answer(refused, ""), header::CONTENT_ENCODING), None, "{refused}");
+        }
+        for taken in ["gzip", "deflate, GZIP;q=0.5", "br,gzip ;q=1"] {
+            let packed = answer(taken, "");
+            assert_eq!(value(&packed, header::CONTENT_ENCODING).as_deref(), Some("gzip"), "{taken}");
+            assert_eq!(value(&packed, header::VARY).as_deref(), Some("accept-encoding"));
+            let etag = value(&packed, header::ETAG).unwrap();
+            assert_eq!(answer(taken, &etag).status(), StatusCode::NOT_MODIFIED);
+            // The other form is another one.
+            assert_eq!(answer("br", &etag).status(), StatusCode::OK);
+        }
+        let index = EMBEDDED.get_file("index.html").unwrap().contents();
+        let mut unpacked = Vec::new();
+        let file = &BUILT_IN.0["index.html"];
+        std::io::copy(&mut flate2::read::GzDecoder::new(&file.gzip().unwrap().0[..]), &mut unpacked).unwrap();
+        assert_eq!(unpacked, index);
     }
 
     #[test]

@@ -82,8 +82,8 @@ impl Page {
     }
 
     /// Files in the program itself, as [`include_dir!`](include_dir::include_dir) embeds them (version 0.7), with
-    /// entity tags; `index.html` is the one at `/`. Names that begin with a dot are not served, except
-    /// `.well-known`.
+    /// entity tags, and text as gzip to clients that take it; `index.html` is the one at `/`. Names that begin with a dot
+    /// are not served, except `.well-known`.
     #[must_use]
     pub fn files(dir: &'static Dir<'static>) -> Self {
         Self(Kind::Files(Arc::new(Files::of(dir))))
