@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{process::*, raw::*, sessions::visit};
 use futures_util::{StreamExt, stream};
 
@@ -56,8 +58,17 @@ async fn streams_that_are_reset() {
     // Both would end connections that do this: a stream that is reset before its first frame is no request.
     let program = Program::start_with(&["--control-frames=0", "--keep-alive=1h"]);
     let viewer = Viewer::join(&program).await;
-    let (before_frame, _control) = program.greeted().await;
-    let (after_frame, _control_too) = program.greeted().await;
+    // The one that is done first is there until the other one is, and may have long to wait.
+    let kept_alive = async || {
+        let keep_alive = |transport: &mut quinn::TransportConfig| {
+            transport.keep_alive_interval(Some(Duration::from_secs(5)));
+        };
+        let raw = Raw::open(endpoint(&program.certificate(), keep_alive), program.port).await;
+        let control = raw.settings().await;
+        (raw, control)
+    };
+    let (before_frame, _control) = kept_alive().await;
+    let (after_frame, _control_too) = kept_alive().await;
     let before = program.memory();
     let head = request("GET", "/stream");
     let cancel = 0x10c_u32.into();
