@@ -137,7 +137,6 @@ async fn serve(
     let shown: Vec<String> = prepared.feeds.iter().map(|feed| feed.name().to_owned()).collect();
     let patterns = prepared.families.iter().map(|family| family.pattern().to_owned());
     let shown: Vec<String> = shown.into_iter().chain(patterns).collect();
-    let readers = auth::readers(&args, &shown);
     let (asked, take_over) = (TakeOverSettings::of(&args), args.takes_over());
     let app = App::new(prepared.feeds.clone(), identity.clone()).stopping(stop.clone());
     let families = std::mem::take(&mut prepared.families);
@@ -212,6 +211,7 @@ async fn serve(
         commands: commands.clone(),
         families,
     };
+    let readers = auth::readers(&settings.1, &shown, &server.addresses().tls);
     let advertised = args.advertise.as_ref();
     let announcement = announcement::text(server.addresses(), advertised, &shown, &readers, &identity, issuer.name());
     match &outlet {

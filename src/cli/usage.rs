@@ -30,8 +30,7 @@ pub(super) fn failure(error: &clap::Error, arguments: &[OsString]) -> Failure {
 /// The flag that an error is about, without its `--`.
 pub(super) fn flag(error: &clap::Error) -> Option<&str> {
     let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else { return None };
-    let flag = arg.strip_prefix("--")?;
-    flag.split([' ', '=', '[', '<']).next()
+    name_of(arg)
 }
 
 /// An error of these arguments in one sentence: what was given, what may be, and where to look.
@@ -51,10 +50,10 @@ pub(super) fn in_words(error: &clap::Error, arguments: &[OsString]) -> String {
                 format!("flags come after the command: write `h3cast {word}` first")
             }
             Some(word) => mistyped::command(word, arguments),
-            None => of_clap(error),
+            None => conflict(error, arguments).unwrap_or_else(|| of_clap(error)),
         },
         ErrorKind::MissingRequiredArgument => match error.get(ContextKind::InvalidArg) {
-            Some(ContextValue::Strings(missing)) => format!("{} is missing", missing.join(" and ")),
+            Some(ContextValue::Strings(missing)) => lacking(missing, arguments),
             _ => of_clap(error),
         },
         ErrorKind::UnknownArgument => match text(ContextKind::InvalidArg) {
@@ -77,14 +76,85 @@ pub(super) fn in_words(error: &clap::Error, arguments: &[OsString]) -> String {
         }
         ErrorKind::InvalidValue => {
             let Some(ContextValue::Strings(valid)) = error.get(ContextKind::ValidValue) else { return of_clap(error) };
-            let valid = valid.join(", ");
-            match value {
-                "" => format!("{}a value is missing: write one of {valid}", subject(error, arguments)),
-                _ => format!("{}`{value}` is not one of {valid}", subject(error, arguments)),
+            match (value, text(ContextKind::InvalidArg).map(placeholder)) {
+                ("", Some(what)) => {
+                    let what = if valid.is_empty() { what } else { format!("one of {}", valid.join(", ")) };
+                    format!("{}a value is missing: write {what}", subject(error, arguments))
+                }
+                _ => format!("{}`{value}` is not one of {}", subject(error, arguments), valid.join(", ")),
             }
         }
+        ErrorKind::TooManyValues => match text(ContextKind::InvalidArg) {
+            Some(flag) => format!("{flag} takes no value, and `{value}` is one"),
+            None => of_clap(error),
+        },
+        ErrorKind::InvalidUtf8 => "an argument is not valid UTF-8".into(),
         _ => of_clap(error),
     }
+}
+
+/// Flags that need another one.
+const NEEDS: &[(&str, &str)] = &[
+    ("cert", "key"),
+    ("key", "cert"),
+    ("proxy-protocol", "trust-proxy"),
+    ("retry-for", "resume"),
+    ("take-over-drop", "take-over"),
+];
+
+/// What is missing, and for which flag.
+fn lacking(missing: &[String], arguments: &[OsString]) -> String {
+    let shown: Vec<_> = missing.iter().map(|arg| plain(arg)).collect();
+    let shown = shown.join(" and ");
+    let is_missing = |needed: &str| missing.iter().any(|arg| name_of(arg) == Some(needed));
+    let needs = NEEDS.iter().filter(|(_, needed)| is_missing(needed)).map(|(flag, _)| *flag);
+    // `key` is of other commands, too, and then given with what it needs.
+    let given = needs.filter_map(|flag| given_as(flag, arguments)).next();
+    match given {
+        Some(flag) => format!("{flag} needs {shown} as well"),
+        None => format!("{shown} is missing"),
+    }
+}
+
+/// Flags that do not go together, or one that stands there twice.
+fn conflict(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
+    let Some(ContextValue::String(one)) = error.get(ContextKind::InvalidArg) else { return None };
+    let others = match error.get(ContextKind::PriorArg)? {
+        ContextValue::String(other) => std::slice::from_ref(other),
+        ContextValue::Strings(others) => others,
+        _ => return None,
+    };
+    let shown =
+        |arg: &String| name_of(arg).and_then(|name| given_as(name, arguments)).unwrap_or_else(|| plain(arg).to_owned());
+    let others_shown: Vec<_> = others.iter().map(shown).collect();
+    Some(match others {
+        [other] if other == one => format!("{} is given twice: leave one out", shown(one)),
+        _ => format!("{} cannot be used with {}: leave one out", shown(one), others_shown.join(" and ")),
+    })
+}
+
+/// How a flag was given: as itself, or as its variable.
+fn given_as(flag: &str, arguments: &[OsString]) -> Option<String> {
+    if config::is_given(arguments, flag) {
+        return Some(format!("--{flag}"));
+    }
+    variable(flag, arguments).filter(|variable| std::env::var_os(variable).is_some())
+}
+
+/// The name of a flag as clap shows it, `--key <PEM>`.
+fn name_of(arg: &str) -> Option<&str> {
+    arg.strip_prefix("--")?.split([' ', '=', '[', '<']).next()
+}
+
+/// An argument as clap shows it, without brackets.
+pub(super) fn plain(arg: &str) -> String {
+    arg.replace(['<', '>', '[', ']'], "")
+}
+
+/// What stands for the value of an argument.
+fn placeholder(arg: &str) -> String {
+    let at = arg.find(['<', '[', '=']).unwrap_or(0);
+    plain(arg[at..].trim_start_matches('='))
 }
 
 /// What an error is about: a flag, or the variable that stands for it; nothing for what needs no name.

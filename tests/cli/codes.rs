@@ -182,11 +182,12 @@ fn ctrl_c_of_clients() {
     let mut reader = h3cast(dir.path(), &["get", "--last", "1", &published]).stdout(Stdio::piped()).spawn().unwrap();
     let mut published_lines = BufReader::new(reader.stdout.take().unwrap()).lines();
     for more in [&[][..], &["--webtransport"]] {
-        let mut client = spawn(dir.path(), &[&["publish", &published], more].concat());
+        let client = spawn(dir.path(), &[&["publish", &published], more].concat());
         client.stdin.as_ref().unwrap().write_all(b"line\n").unwrap();
         assert_eq!(published_lines.next().unwrap().unwrap(), "line");
         interrupt(&client);
-        assert_eq!(client.wait().unwrap().code(), Some(130), "publish {more:?}");
+        let ended = client.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(130), "publish {more:?}: {}", text(&ended.stderr));
     }
     let _ = reader.kill();
     let _ = reader.wait();

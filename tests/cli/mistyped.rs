@@ -84,7 +84,17 @@ fn numbers_times_sizes_and_addresses() {
         (&["--open", "lynx"], "--open: `lynx` is not one of chrome, firefox"),
         (&["--http", ":8080"], "plain HTTP is for this machine only: write localhost:8080"),
         (&["--redirect", ":99999"], "--redirect: `:99999` is not an address to listen on"),
-        (&["--cert", "a.pem"], "--key <PEM> is missing"),
+        (&["--cert", "a.pem"], "--cert needs --key PEM as well"),
+        (&["get", "--retry-for", "1s"], "--retry-for needs --resume as well"),
+        (&["man"], "DIR is missing"),
+        (&["serve", "--listen"], "--listen: a value is missing: write ADDR:PORT"),
+        (&["get", "-o"], "--output: a value is missing: write FILE"),
+        (&["get", "--format"], "--format: a value is missing: write one of raw, sse, frames"),
+        (&["serve", "--check=5"], "--check takes no value, and `5` is one"),
+        (&["serve", "--count", "1", "--count", "2"], "--count is given twice: leave one out"),
+        (&["get", "--insecure", "--cacert", "x"], "--insecure cannot be used with --cacert: leave one out"),
+        (&["serve", "--restart", "--per-viewer"], "--restart cannot be used with --per-viewer: leave one out"),
+        (&["bench", "--webtransport", "--http", "h1"], "--webtransport cannot be used with --http: leave one out"),
         (&["bench", "--viewers", "0"], "--viewers: `0` is not a whole number from 1 to 100000"),
         (&["bench", "--duration", "long"], "--duration: `long` is not a time of up to a day"),
         (&["get", "--resume", "--retry-for", "1"], "--retry-for: `1` has no unit"),
@@ -95,6 +105,12 @@ fn numbers_times_sizes_and_addresses() {
     // A secret is not repeated, and a variable is named.
     assert!(!refused(&["--publish-token", "a secret"]).contains("a secret"));
     let dir = tempfile::tempdir().unwrap();
+    #[cfg(feature = "jwt")]
+    {
+        let mut command = h3cast(dir.path(), &["token", "--read", "a", "--secret", "b"]);
+        let told = text(&command.env("H3CAST_TOKEN_KEY", "a").output().unwrap().stderr);
+        assert!(told.contains("--secret cannot be used with H3CAST_TOKEN_KEY"), "{told}");
+    }
     let got = h3cast(dir.path(), &["serve"]).env("H3CAST_INTERVAL", "fast").output().unwrap();
     assert!(text(&got.stderr).starts_with("h3cast: H3CAST_INTERVAL: `fast` is not a time"), "{}", text(&got.stderr));
 }
@@ -119,6 +135,16 @@ fn a_flag_without_effect_is_warned_of() {
         let expected = format!("{flag} has no effect: it is for {of}, and there is no such source");
         assert!(warned(args).contains(&expected), "{args:?}: {}", warned(args));
     }
+    let tokens = dir.path().join("tokens.txt");
+    std::fs::write(&tokens, "read=* a-token-of-16-characters\n").unwrap();
+    let public = |pattern| ["log=-", "chat.*=publish", "--tokens", tokens.to_str().unwrap(), "--public", pattern];
+    for pattern in ["news", "chats.*", "log.*"] {
+        let expected = format!("--public {pattern} has no effect: no feed has such a name");
+        assert!(warned(&public(pattern)).contains(&expected), "{pattern}: {}", warned(&public(pattern)));
+    }
+    for pattern in ["log", "*", "lo*", "chat.lobby", "chat.*"] {
+        assert!(!warned(&public(pattern)).contains("no effect"), "{pattern}: {}", warned(&public(pattern)));
+    }
     for args in [&["--count", "5"][..], &["a=publish", "--publish-limit", "8MiB"], &["-", "--history", "8k"]] {
         assert_eq!(warned(args), "", "{args:?}");
     }
@@ -136,6 +162,8 @@ fn a_port_alone_is_every_interface() {
     assert!(server.url.starts_with("https://localhost:"), "{}", server.announced);
     assert!(!server.announced.contains("0.0.0.0:") && !server.announced.contains("[::]:"), "{}", server.announced);
     let port = server.url.trim_end_matches('/').rsplit(':').next().unwrap();
+    let access = server.announced.lines().find(|line| line.contains("anyone who reaches")).unwrap();
+    assert!(access.contains(&format!(":{port} can read")), "{access}");
     for host in ["127.0.0.1", "[::1]"] {
         if host == "[::1]" && std::net::TcpListener::bind("[::1]:0").is_err() {
             continue;

@@ -28,10 +28,10 @@ fn a_file_of_settings_is_served_and_checked() {
         ("count = 1\nlisten = \"nowhere\"", "h3cast.toml:2: --listen: `nowhere` is not an address to listen on"),
         (
             "count = 1\nrestart = true\nper-viewer = true",
-            "h3cast.toml:3: the argument '--per-viewer' cannot be used with",
+            "h3cast.toml:3: --per-viewer cannot be used with --restart: leave one out",
         ),
         ("count = 1\ncert = \"missing.pem\"\nkey = \"missing.pem\"", "h3cast.toml:2: cannot read missing.pem"),
-        ("count = 1\ncert = \"missing.pem\"", "h3cast.toml:2: `cert` needs --key <PEM> as well"),
+        ("count = 1\ncert = \"missing.pem\"", "h3cast.toml:2: `cert` needs --key PEM as well"),
         ("\ntokens = \"missing.txt\"", "h3cast.toml:2: --tokens: cannot read missing.txt"),
         ("\nstatic = \"missing\"", "h3cast.toml:2: missing is no folder"),
         ("sources = [\"log=file:missing.log\"]", "cannot start the feed `log`: cannot read missing.log"),

@@ -150,6 +150,7 @@ impl Settings<'_> {
         let cause = flags.iter().map(|(name, _)| name).find(|name| is_cause(name));
         match (cause, error.get(ContextKind::InvalidArg)) {
             (Some(name), Some(ContextValue::Strings(missing))) => {
+                let missing: Vec<_> = missing.iter().map(|arg| usage::plain(arg)).collect();
                 self.wrong(at(name), &format!("`{name}` needs {} as well", missing.join(" and ")))
             }
             (Some(name), _) => self.wrong(at(name), text),

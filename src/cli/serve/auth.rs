@@ -10,7 +10,8 @@ use super::args::ServeArgs;
 use crate::{
     auth::{DEFAULT_COOKIE, Pattern, SHORTEST_TOKEN, Tokens, TokensError},
     cli::Failure,
-    origin::is_loopback,
+    feed,
+    origin::{is_loopback, split_authority},
     source::{Kind, Source},
 };
 
@@ -195,8 +196,18 @@ fn failed(flag: &str, error: TokensError) -> Failure {
 
 /// Where other machines reach the server, if they do: an address that is not this machine's, or what a proxy or
 /// a load balancer is told.
-fn reached(args: &ServeArgs) -> Option<String> {
-    let beyond = args.listen.iter().find(|listen| !is_loopback(listen.host())).map(ToString::to_string);
+///
+/// `bound`: the addresses of the server, where it listens already.
+fn reached(args: &ServeArgs, bound: &[String]) -> Option<String> {
+    let beyond = args.listen.iter().find(|listen| !is_loopback(listen.host())).map(|listen| {
+        let mut ports = bound.iter().filter_map(|at| split_authority(at));
+        let port = ports.find(|(host, _)| !is_loopback(host)).and_then(|(_, port)| port);
+        let text = listen.to_string();
+        match (port, text.strip_suffix(":0")) {
+            (Some(port), Some(host)) => format!("{host}:{port}"),
+            _ => text,
+        }
+    });
     let handed = || args.handed.iter().find(|at| !at.ip().to_canonical().is_loopback()).map(ToString::to_string);
     let advertised = || args.advertise.as_ref().filter(|at| at.host().is_some_and(|host| !is_loopback(host)));
     let proxied = || args.proxies.are_trusted().then(|| "the proxy".to_owned());
@@ -205,7 +216,7 @@ fn reached(args: &ServeArgs) -> Option<String> {
 
 /// Beyond this machine nothing is written without a token.
 pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure> {
-    let Some(reached) = reached(args) else { return Ok(()) };
+    let Some(reached) = reached(args, &[]) else { return Ok(()) };
     let writable = sources.iter().find(|source| source.kind == Kind::Publish);
     if args.publish_token.as_ref().is_some_and(|token| token.len() < SHORTEST_TOKEN) {
         return Err(Failure::usage(anyhow!(
@@ -227,12 +238,38 @@ pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure>
     }
 }
 
+/// The patterns of --public that match no feed.
+pub(super) fn public_without_feeds(sources: &[Source], args: &ServeArgs) -> Vec<String> {
+    if !args.auth.is_on() {
+        // Then all of --public is refused.
+        return Vec::new();
+    }
+    let mut names: Vec<String> = sources.iter().map(feeds_of).collect();
+    if names.is_empty() {
+        names.push(feed::DEFAULT.into());
+    }
+    let matches = |pattern: &&Pattern| names.iter().any(|name| pattern.common(name).is_some());
+    args.auth.public.iter().filter(|pattern| !matches(pattern)).map(ToString::to_string).collect()
+}
+
+/// The name of a source's feed, or a pattern of the names of its feeds.
+fn feeds_of(source: &Source) -> String {
+    match &source.kind {
+        #[cfg(feature = "nats")]
+        Kind::Nats(address) if address.is_wildcard() => match source.name.as_str() {
+            feed::DEFAULT => ">".into(),
+            name => format!("{name}.>"),
+        },
+        _ => source.name.clone(),
+    }
+}
+
 /// Feeds that a sentence names.
 const NAMED: usize = 5;
 
-/// Who can read, in a sentence.
-pub(super) fn readers(args: &ServeArgs, feeds: &[String]) -> String {
-    let reached = reached(args);
+/// Who can read, in a sentence. `bound`: the addresses of the server.
+pub(super) fn readers(args: &ServeArgs, feeds: &[String], bound: &[String]) -> String {
+    let reached = reached(args, bound);
     let who = match &reached {
         Some(at) => format!("anyone who reaches {at}"),
         None => "anyone on this machine".into(),
@@ -293,7 +330,7 @@ mod tests {
         ] {
             let given = Given::parse_from(["h3cast", "--tokens", "file", "--public", public]);
             let feeds: Vec<String> = feeds.iter().copied().map(String::from).collect();
-            let readers = readers(&given.serve, &feeds);
+            let readers = readers(&given.serve, &feeds, &[]);
             assert!(readers.ends_with(said), "{public} {feeds:?}: {readers}");
         }
     }

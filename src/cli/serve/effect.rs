@@ -3,7 +3,10 @@
 
 use tracing::warn;
 
-use super::args::{ServeArgs, Setting};
+use super::{
+    args::{ServeArgs, Setting},
+    auth,
+};
 use crate::{
     PlainHttp,
     cli::Failure,
@@ -131,6 +134,11 @@ fn idle(sources: &[Source], args: &ServeArgs) -> Vec<String> {
             format!("--{flag} has no effect: it is for {of}, and there is no such source{}", origin(flag))
         }));
     }
+    problems.extend(
+        auth::public_without_feeds(sources, args)
+            .iter()
+            .map(|pattern| format!("--public {pattern} has no effect: no feed has such a name{}", origin("public"))),
+    );
     if args.stated.contains("certs") && args.certs.cert.is_some() {
         problems.push("--certs has no effect with --cert and --key".into());
     }
