@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use h3cast_proto::feed::Epoch;
+use h3cast_proto::{feed::Epoch, varint};
 use tokio::time::Instant;
 
 use crate::feed::{BadVariant, Feed, FeedError};
@@ -100,8 +100,8 @@ impl Demo {
             u32::try_from(bursts * self.burst).ok().and_then(|number| self.interval.checked_mul(number))
         };
         stream::unfold(first, move |number| async move {
-            // What a cursor names may be far beyond what is ever reached.
-            if self.count > 0 && number >= self.count || number == u64::MAX {
+            // What a cursor names may be far beyond what is ever reached, and beyond what `frames` can have.
+            if self.count > 0 && number >= self.count || number > varint::MAX {
                 return None;
             }
             let due = due(number);
@@ -157,7 +157,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn numbers_end() {
         let demo = plain(10, 100).set("count=0").unwrap().unwrap();
-        for (first, chunks) in [(u64::MAX - 2, 2), (u64::MAX, 0)] {
+        for (first, chunks) in [(varint::MAX - 1, 2), (varint::MAX + 1, 0), (u64::MAX, 0)] {
             assert_eq!(demo.chunks(first).count().await, chunks, "{first}");
         }
     }
