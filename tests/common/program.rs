@@ -100,6 +100,17 @@ impl Program {
         self.child.kill().await.unwrap();
     }
 
+    /// Closes its output. What it then says on standard error, and its exit code.
+    pub async fn unread(self) -> (String, Option<i32>) {
+        let Self { mut child, stdin: _stdin, stdout, mut stderr } = self;
+        drop(stdout);
+        let mut told = String::new();
+        while let Some(line) = soon("its end", stderr.next_line()).await.unwrap() {
+            told += &(line + "\n");
+        }
+        (told, soon("its exit", child.wait()).await.unwrap().code())
+    }
+
     /// What is left of its output, and its exit code.
     pub async fn end(mut self) -> (Vec<u8>, String, Option<i32>) {
         drop(self.stdin.take());

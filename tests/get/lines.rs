@@ -1,5 +1,7 @@
 //! Lines with times and names in front, and flags that stand for parts of the URL.
 
+use std::path::Path;
+
 use h3cast::feed::{End, Feed, Lag};
 
 use crate::{
@@ -106,7 +108,7 @@ async fn lines_end_at_gaps() {
     }
 }
 
-/// Whoever interrupts `get`, or reads no more of it, has what came, and the server knows that its viewers have gone.
+/// Whoever interrupts `get` has what came, and the server knows that its viewers have gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interruption_ends_lines_and_viewers() {
     let dir = tempfile::tempdir().unwrap();
@@ -122,17 +124,34 @@ async fn an_interruption_ends_lines_and_viewers() {
         assert!(text(&rest).ends_with("two\n"), "{rest:?}: {told}");
         assert_eq!((told.as_str(), code), ("h3cast: interrupted\n", Some(130)));
     }
-    let logged = soon("the ends of three viewers", async {
+    viewers_end(&dir.path().join("log"), 3).await;
+}
+
+/// The same where nobody reads any more, as behind `head`: of the feed that shows it, and of the silent one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_output_ends_all_viewers() {
+    let dir = tempfile::tempdir().unwrap();
+    let feeds = ["a=exec:while echo one; do sleep 0.02; done", "b=exec:sleep 600", "--access-log", "log"];
+    let server = Serving::start(dir.path(), 0, &feeds).await;
+    let urls = ["/stream/a", "/stream/b"].map(|path| server.url(path));
+    let mut get = Program::start(dir.path(), &["get", &urls[0], &urls[1]]);
+    assert_eq!(get.line().await, "a | one\n");
+    assert_eq!(get.unread().await, (String::new(), Some(0)));
+    viewers_end(&dir.path().join("log"), 2).await;
+}
+
+/// Waits until so many viewers have ended, which were not found out to be gone by their silence, after 30 s.
+async fn viewers_end(log: &Path, viewers: usize) {
+    let logged = soon("the ends of the viewers", async {
         loop {
-            let log = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
-            if log.lines().count() == 3 {
+            let log = std::fs::read_to_string(log).unwrap_or_default();
+            if log.lines().count() == viewers {
                 return log;
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     })
     .await;
-    // They were not found out to be gone by their silence, after 30 s.
     for line in logged.lines() {
         let seconds: f64 = line.rsplit("\" ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap();
         assert!(seconds < 20.0, "{line}");
