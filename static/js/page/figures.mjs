@@ -1,6 +1,6 @@
 // @ts-check
 import { count, ms, plural } from "../client/format.mjs";
-import { byId } from "./panel.mjs";
+import { byId, write } from "./panel.mjs";
 import { Plot } from "./plot.mjs";
 
 /** A clock that is off by more than this tells nothing of how long a chunk was on its way. */
@@ -57,7 +57,7 @@ export class Figures {
     if (down) this.#losses.textContent = losses === 0 ? "reconnecting" : `reconnecting; reconnected ${times} before`;
     else this.#losses.textContent = losses === 0 ? "never reconnected" : `reconnected ${times}`;
     this.#gaps.hidden = missing === 0;
-    this.#gaps.textContent = missing === 0 ? "" : `${count(missing)} missing`;
+    write(this.#gaps, missing === 0 ? "" : `${count(missing)} missing`);
     this.#showLag(sum);
     const { view, drawer } = document.documentElement.dataset;
     // It draws itself when it comes into sight.

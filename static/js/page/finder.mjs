@@ -1,7 +1,7 @@
 // @ts-check
 import { count } from "../client/format.mjs";
 import { strip } from "./ansi.mjs";
-import { byId } from "./panel.mjs";
+import { byId, write } from "./panel.mjs";
 import { Search } from "./search.mjs";
 
 /** How long is searched in one frame. */
@@ -91,7 +91,7 @@ export class Finder {
     if (search.due) this.#schedule();
     const none = search.query === "" || search.count === 0;
     this.#older.disabled = this.#newer.disabled = none;
-    this.#found.textContent = this.#words();
+    write(this.#found, this.#words());
     for (const element of this.#view.box.querySelectorAll(".current")) element.classList.remove("current");
     if (search.current !== undefined) {
       this.#view.box.querySelector(`[data-index="${search.current}"]`)?.classList.add("current");

@@ -8,8 +8,10 @@ import { LogPane } from "./log-pane.mjs";
 import { Panel, byId, fillVerdicts } from "./panel.mjs";
 import { RetryNote } from "./retry-note.mjs";
 
-/** How long a drawing stays at least, while chunks come. */
+/** How long a drawing stays at least, while chunks come, and while more come in a second than anybody reads. */
 const DRAW_MS = 100;
+const FAST_DRAW_MS = 200;
+const FAST = 100;
 
 /** Shows what is followed: the panel, the numbers, the plot and the log. */
 export class FollowView {
@@ -21,6 +23,9 @@ export class FollowView {
   /** When it was drawn last, and what draws it next. */
   #drawn = 0;
   #timer = 0;
+  /** How much came since, and how long the drawing stays. */
+  #came = 0;
+  #stays = DRAW_MS;
   #log = new LogPane(() => this.#draw.schedule(), () => this.#soon());
   /** @type {FeedView[]} */
   #feeds = [];
@@ -84,8 +89,9 @@ export class FollowView {
 
   /** Draws at once what comes after a while, and together what comes fast: nobody reads faster than that. */
   #soon() {
+    this.#came += 1;
     if (this.#timer !== 0) return;
-    const left = this.#drawn + DRAW_MS - performance.now();
+    const left = this.#drawn + this.#stays - performance.now();
     if (left <= 0) {
       this.#draw.schedule();
       return;
@@ -97,7 +103,10 @@ export class FollowView {
   }
 
   #flush() {
-    this.#drawn = performance.now();
+    const now = performance.now();
+    this.#stays = this.#came * 1000 > FAST * (now - this.#drawn) ? FAST_DRAW_MS : DRAW_MS;
+    this.#drawn = now;
+    this.#came = 0;
     this.#figures.draw(this.#feeds.map(({ numbers }) => numbers));
     this.#log.draw();
     this.#feeds.forEach((feed, i) => {

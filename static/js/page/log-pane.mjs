@@ -9,7 +9,7 @@ import { LogView } from "./log-view.mjs";
 import { MAX_ROWS } from "./log-window.mjs";
 import { Merge } from "./merge.mjs";
 import { column, move } from "./log-columns.mjs";
-import { byId } from "./panel.mjs";
+import { byId, write } from "./panel.mjs";
 import { inAddress } from "./prefs.mjs";
 import { MAX_BYTES, MAX_ENTRIES, Store } from "./store.mjs";
 
@@ -345,7 +345,7 @@ export class LogPane {
     this.#some.hidden = !sieve.filtering;
     const lines = this.#views.reduce((sum, view) => sum + view.lines, 0);
     const words = this.#unconfirmed ? "Press Enter to apply" : this.#stopped !== "" ? this.#stopped : sieve.error !== "" ? sieve.error : sieve.filtering ? `${count(lines)} shown` : "";
-    if (this.#filtered.textContent !== words) this.#filtered.textContent = words;
+    write(this.#filtered, words);
     let [bytes, gone] = [0, { chunks: 0, bytes: 0 }];
     for (const { store } of this.#views) {
       bytes += store.bytes;

@@ -4,6 +4,7 @@ import { focusRow } from "./log-keys.mjs";
 import { asText, selected } from "./log-text.mjs";
 import { LogWindow } from "./log-window.mjs";
 import { Matcher } from "./matcher.mjs";
+import { write } from "./panel.mjs";
 import { Sieve } from "./sieve.mjs";
 
 /** How long is filtered in one frame. */
@@ -111,10 +112,10 @@ export class LogView {
     const { following, waiting } = this.window;
     this.#jump.hidden = following;
     const label = waiting === 0 ? "Jump to newest" : `Jump to newest (${count(waiting)} new)`;
-    if (this.#jump.textContent !== label) this.#jump.textContent = label;
+    write(this.#jump, label);
     this.box.dataset.waiting = String(waiting);
     this.#nothing.hidden = this.lines !== 0;
-    this.#nothing.textContent = first === end ? "Nothing read yet." : this.sieve.behind ? "Filtering…" : "Nothing that is kept matches the filter.";
+    write(this.#nothing, first === end ? "Nothing read yet." : this.sieve.behind ? "Filtering…" : "Nothing that is kept matches the filter.");
   }
 
   /**

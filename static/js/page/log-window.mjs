@@ -6,6 +6,8 @@ import { row } from "./log-row.mjs";
 /** How many rows the log has at most, and how much text: the rest is in the store. */
 export const MAX_ROWS = 300;
 const MAX_TEXT = 400_000;
+/** How many there are while it follows: each that comes has all of them looked at, and some screens of them are enough. */
+const FOLLOWED_ROWS = 240;
 /** How many rows are made in one frame. */
 const STEP = 100;
 /** How near to an end of the list, in pixels, more rows are made there. */
@@ -135,7 +137,7 @@ export class LogWindow {
     if (end - this.#to > MAX_ROWS) this.#restart(end - STEP);
     this.#append(Math.min(end, this.#to + STEP));
     // Many at once: each row that goes moves all others, which are then painted anew.
-    const room = this.rows > MAX_ROWS ? MAX_ROWS - STEP : MAX_ROWS;
+    const room = this.rows > FOLLOWED_ROWS ? FOLLOWED_ROWS - STEP : FOLLOWED_ROWS;
     while (this.rows > room || (this.#text > MAX_TEXT && this.rows > 1)) this.#removeFirst();
     this.#toEnd();
     return this.#to < end;

@@ -18,6 +18,15 @@ export function byId(id, type) {
   return element;
 }
 
+/**
+ * Shows a text. The same text written again would have the browser lay out and paint what is around it once more.
+ * @param {Element} element
+ * @param {string} text
+ */
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 /** How a visitor tries again, in words. */
 const AGAIN = { "": "", now: "Press Start to try again.", later: "Wait a moment, then press Start." };
 
