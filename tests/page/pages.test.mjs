@@ -56,7 +56,7 @@ test("the start page offers each choice, and has what its modules look for", () 
   const values = (id) => [...html.split(` id="${id}"`)[1].split("</select>")[0].matchAll(/<option value="([^"]+)"/g)].map(([, value]) => value);
   assert.deepEqual(values("transport"), ["auto", "fetch", "webtransport"]);
   assert.deepEqual(values("from"), ["-100", "now", "start"]);
-  const modules = ["home", "feed-picker", "several-menu", "figures", "finder", "follow-view", "layout", "log-keys", "log-options", "log-pane", "log-view", "publish-form", "retry-note"].map((name) => read(`js/page/${name}.mjs`)).join("");
+  const modules = ["home", "feed-picker", "several-menu", "figures", "finder", "follow-view", "layout", "log-keys", "log-options", "log-pane", "log-view", "picture-view", "publish-form", "retry-note"].map((name) => read(`js/page/${name}.mjs`)).join("");
   const wanted = [...modules.matchAll(/byId\("([^"]+)"/g)].map(([, id]) => id);
   assert.ok(wanted.length > 20);
   for (const id of wanted) assert.ok(html.includes(` id="${id}"`), id);

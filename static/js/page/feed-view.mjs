@@ -19,6 +19,7 @@ export const STALLED = "The server cannot reach the storage of this feed. Nothin
  * @property {(kind: import("./store.mjs").Mark["kind"], text: string) => void} mark
  * @property {() => void} clear
  * @property {() => void} finish nothing follows
+ * @property {() => void} [ended] the feed is over, and all of it has come
  * @property {() => void} [opened] there is a connection
  * @property {() => void} [lost] there is none any more
  *
@@ -149,6 +150,7 @@ export class FeedView {
     },
     onEnded: (totals) => {
       this.#around.log.mark("end", "The feed has ended.");
+      this.#around.log.ended?.();
       this.#finish();
       this.#around.panel.setState("done", this.#ended(totals));
     },

@@ -6,6 +6,7 @@ import { FeedView } from "./feed-view.mjs";
 import { Figures } from "./figures.mjs";
 import { LogPane } from "./log-pane.mjs";
 import { Panel, byId, fillVerdicts } from "./panel.mjs";
+import { PictureView } from "./picture-view.mjs";
 import { RetryNote } from "./retry-note.mjs";
 
 /** How long a drawing stays at least, while chunks come, and while more come in a second than anybody reads. */
@@ -27,6 +28,7 @@ export class FollowView {
   #came = 0;
   #stays = DRAW_MS;
   #log = new LogPane(() => this.#draw.schedule(), () => this.#soon());
+  #pictures = new PictureView();
   /** @type {FeedView[]} */
   #feeds = [];
   /** The line of each of several feeds. @type {import("./feed-line.mjs").FeedLine[]} */
@@ -36,11 +38,34 @@ export class FollowView {
    * What is to be followed now.
    * @param {string[]} feeds one or several
    * @param {boolean} columns whether several are shown side by side, and not as one log
+   * @param {(() => Promise<string>) | undefined} typeOf asks the server what the only one is, if that may end
+   * @param {string} address of its download
    * @returns {import("../client/follow.mjs").FollowEvents[]} what shows each
    */
-  show(feeds, columns) {
+  show(feeds, columns, typeOf, address) {
     if (feeds.length > 1) return this.#several(coloured(feeds), columns);
-    const log = this.#log.show(feeds[0] ?? "");
+    const [feed = ""] = feeds;
+    const rows = this.#log.show(feed);
+    const pictures = this.#pictures;
+    const begin = () => pictures.begin(feed, typeOf, address);
+    begin();
+    /** @type {import("./feed-view.mjs").Sink} */
+    const log = {
+      ...rows,
+      add: (chunk) => {
+        rows.add(chunk);
+        pictures.add(chunk);
+      },
+      mark: (kind, text) => {
+        rows.mark(kind, text);
+        if (kind === "gap" || kind === "restart") pictures.broken();
+      },
+      clear: () => {
+        rows.clear();
+        begin();
+      },
+      ended: () => pictures.ended(),
+    };
     this.#feeds = [new FeedView({ panel: this.panel, retry: this.retry, log, ...this.#shared() })];
     return this.#feeds.map(({ events }) => events);
   }
@@ -55,6 +80,7 @@ export class FollowView {
    * @param {boolean} columns
    */
   #several(feeds, columns) {
+    this.#pictures.clear();
     const states = new FeedLines(feeds, this.panel, this.retry);
     const sinks = this.#log.several(feeds, columns, states.lines.map(({ element }) => element));
     this.#feeds = states.lines.map((line, i) => new FeedView({

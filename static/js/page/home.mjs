@@ -134,7 +134,7 @@ function followed() {
 function start() {
   const { feeds } = picker;
   arrangement();
-  const shown = view.show(feeds, picker.columns).map((events) => ({ ...events, onInfo: showInfo }));
+  const shown = view.show(feeds, picker.columns, kinds.get(picker.feed) === "on-demand" ? () => typeOf(picker.feed) : undefined, addressOf(picker.feed)).map((events) => ({ ...events, onInfo: showInfo }));
   running = group.start(feeds.map((feed) => ({
     choice: /** @type {import("../client/types.mjs").TransportChoice} */ (transport.value),
     feed,
@@ -156,6 +156,19 @@ async function another() {
   listInAddress("feed", feeds.length === 1 && picker.feed === "default" ? [] : feeds);
   decide();
   if (group.running || followed()) await again();
+}
+
+/**
+ * What the server says that a feed is.
+ * @param {string} feed
+ */
+async function typeOf(feed) {
+  try {
+    const { ok, headers } = await env.fetch(addressOf(feed), { method: "HEAD", cache: "no-store" });
+    return (ok ? headers.get("content-type") : null) ?? "";
+  } catch {
+    return "";
+  }
 }
 
 /** Keeps in the address how several feeds are shown. */

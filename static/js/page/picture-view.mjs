@@ -1,0 +1,164 @@
+// @ts-check
+import { count, size } from "../client/format.mjs";
+import { byId } from "./panel.mjs";
+import { MAX_PICTURE, Pictures, SVG } from "./picture.mjs";
+
+/** @typedef {import("./picture.mjs").Kind} Kind */
+/** @typedef {{ kind: Kind, blob: Blob }} Picture */
+
+/** Shows a feed that is an image, or the newest of a feed of images, in place of its log. */
+export class PictureView {
+  #figure = byId("picture", HTMLElement);
+  #place = byId("picture-place", HTMLElement);
+  #about = byId("picture-about", HTMLElement);
+  #link = byId("picture-link", HTMLAnchorElement);
+  #switch = byId("picture-switch", HTMLButtonElement);
+  #reads = byId("reads", HTMLElement);
+  #feed = "";
+  /** What is shown, and what is being loaded. */
+  #url = "";
+  #loading = "";
+  /** What came meanwhile: only the newest is shown. @type {Picture | undefined} */
+  #next;
+  #pictures = none();
+  /** What the button shows again. */
+  #what = "the image";
+
+  constructor() {
+    this.#switch.addEventListener("click", () => this.#turn(this.#reads.dataset.shown !== "picture"));
+  }
+
+  /**
+   * Another feed comes, or the same again.
+   * @param {string} feed
+   * @param {(() => Promise<string>) | undefined} typeOf asks the server what it is; undefined: it is nothing that ends
+   * @param {string} address of its download
+   */
+  begin(feed, typeOf, address) {
+    this.clear();
+    this.#feed = feed;
+    this.#link.href = address;
+    this.#link.download = feed;
+    const pictures = (this.#pictures = new Pictures({
+      onImage: (kind, parts) => this.#image(kind, parts),
+      onLarge: ({ name }) => this.#tell(`This ${name} image is larger than ${size(MAX_PICTURE)}, so it is not shown here.`),
+      onDocument: async (parts) => {
+        const type = (await typeOf?.())?.split(";")[0]?.trim() ?? "";
+        if (this.#pictures !== pictures) return;
+        // Where an <img> shows it, none of its scripts runs.
+        if (type === SVG.type) this.#image(SVG, parts);
+        else if (/^application\/(.+\+)?json$/.test(type)) await this.#json(new Blob(/** @type {Uint8Array<ArrayBuffer>[]} */ (parts)));
+      },
+    }, typeOf !== undefined));
+  }
+
+  /**
+   * @param {Kind} kind
+   * @param {Uint8Array[]} parts
+   */
+  #image(kind, parts) {
+    this.#next = { kind, blob: new Blob(/** @type {Uint8Array<ArrayBuffer>[]} */ (parts), { type: kind.type }) };
+    this.#load();
+  }
+
+  /** @param {Blob} blob */
+  async #json(blob) {
+    const feed = this.#feed;
+    let pretty;
+    try {
+      pretty = JSON.stringify(JSON.parse(await blob.text()), null, 2);
+    } catch {
+      // Lines of JSON, or none: its rows show it.
+      return;
+    }
+    if (feed !== this.#feed) return;
+    const text = document.createElement("pre");
+    text.tabIndex = 0;
+    text.setAttribute("role", "region");
+    text.setAttribute("aria-label", `JSON of the feed ${feed}`);
+    text.textContent = pretty;
+    this.#place.replaceChildren(text);
+    this.#about.textContent = `JSON, ${size(blob.size)}`;
+    this.#what = "it formatted";
+    this.#figure.hidden = false;
+    this.#turn(true);
+  }
+
+  /** Says why nothing is shown. @param {string} words */
+  #tell(words) {
+    this.#about.textContent = words;
+    this.#figure.hidden = false;
+    this.#turn(false);
+  }
+
+  clear() {
+    this.#figure.hidden = true;
+    delete this.#reads.dataset.shown;
+    this.#place.replaceChildren();
+    for (const url of [this.#url, this.#loading]) URL.revokeObjectURL(url);
+    this.#url = this.#loading = "";
+    this.#next = undefined;
+    this.#pictures = none();
+    this.#what = "the image";
+  }
+
+  /** @param {import("../client/follow.mjs").Received} chunk */
+  add(chunk) {
+    this.#pictures.add(chunk);
+  }
+
+  /** Chunks are missing. */
+  broken() {
+    this.#pictures.broken();
+  }
+
+  ended() {
+    this.#pictures.ended();
+  }
+
+  #load() {
+    if (this.#loading !== "" || this.#next === undefined) return;
+    const { kind, blob } = this.#next;
+    this.#next = undefined;
+    const url = (this.#loading = URL.createObjectURL(blob));
+    const image = new Image();
+    // An <img> runs no script, also none of an SVG.
+    const over = () => {
+      this.#loading = "";
+      this.#load();
+    };
+    image.addEventListener("load", () => {
+      if (this.#loading !== url) return;
+      URL.revokeObjectURL(this.#url);
+      this.#url = url;
+      const pixels = image.naturalWidth > 0 ? `, ${count(image.naturalWidth)} × ${count(image.naturalHeight)} pixels` : "";
+      const words = `${kind.name}${pixels}, ${size(blob.size)}`;
+      image.alt = `Image from the feed ${this.#feed}: ${words}`;
+      this.#place.replaceChildren(image);
+      const newest = this.#pictures.count > 1 ? `Newest of ${count(this.#pictures.count)} images: ` : "";
+      this.#about.textContent = `${newest}${words}`;
+      const first = this.#figure.hidden;
+      this.#figure.hidden = false;
+      if (first) this.#turn(true);
+      over();
+    });
+    image.addEventListener("error", () => {
+      if (this.#loading !== url) return;
+      URL.revokeObjectURL(url);
+      this.#tell(`The browser cannot show this ${kind.name} image (${size(blob.size)}).`);
+      over();
+    });
+    image.src = url;
+  }
+
+  /** @param {boolean} picture and not its chunks */
+  #turn(picture) {
+    this.#reads.dataset.shown = picture ? "picture" : "chunks";
+    this.#switch.textContent = picture ? "Show the chunks" : `Show ${this.#what}`;
+    this.#switch.hidden = this.#place.childElementCount === 0;
+  }
+}
+
+function none() {
+  return new Pictures({ onImage: () => {}, onLarge: () => {}, onDocument: () => {} }, false);
+}
