@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use axum::{
@@ -63,7 +63,7 @@ impl tower_http::services::fs::Metadata for FileVersion {
         let modified = self.0.modified()?;
         #[cfg(unix)]
         {
-            use std::os::unix::fs::MetadataExt;
+            use std::{os::unix::fs::MetadataExt, time::Duration};
             let seconds = u64::try_from(self.0.ctime()).unwrap_or_default();
             let nanoseconds = u32::try_from(self.0.ctime_nsec()).unwrap_or_default();
             Ok(modified.max(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds)))

@@ -34,6 +34,7 @@ impl Holder {
         self.name == "h3cast"
     }
 
+    #[cfg(unix)]
     pub(super) fn listens(&self) -> bool {
         self.listens
     }

@@ -219,11 +219,9 @@ impl ServeArgs {
     }
 
     /// Where `h3cast reload` is to reach the server, if that was said.
+    #[cfg(unix)]
     pub(super) fn control(&self) -> Option<&super::control::Where> {
-        #[cfg(unix)]
-        return self.control.as_ref();
-        #[cfg(not(unix))]
-        None
+        self.control.as_ref()
     }
 
     /// Whether it is to take over from another server.

@@ -1,11 +1,6 @@
 //! Where there are no Unix sockets: nothing asks the server to read its settings again.
 
 use super::reload::Outcome;
-use crate::cli::Failure;
-
-/// `--control`, of which there is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Where {}
 
 /// Nobody connects.
 pub(super) enum Stream {}

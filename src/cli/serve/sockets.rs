@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
+#[cfg(unix)]
 use tracing::warn;
 
 use crate::{

@@ -65,6 +65,7 @@ struct OpenFile {
     deleted: Option<Instant>,
     /// It has been read to its end since it was replaced: what comes later comes along with the next one's.
     caught_up: bool,
+    #[cfg_attr(not(unix), allow(dead_code, reason = "it only has to live as long"))]
     held: Arc<Claim>,
 }
 

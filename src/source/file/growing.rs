@@ -126,24 +126,28 @@ impl Growing {
     }
 }
 
+/// The place behind a hole of a sparse file, which can be of any length.
+#[cfg(target_os = "linux")]
+fn past_hole(file: &File, mut place: Checkpoint) -> Checkpoint {
+    use rustix::{fs::SeekFrom, io::Errno};
+    match rustix::fs::seek(file, SeekFrom::Data(place.at)) {
+        Ok(data) => place.skip_to(data),
+        // To the end of the file, if it is one.
+        Err(Errno::NXIO) => {
+            let end = file.metadata().map_or(0, |metadata| metadata.len());
+            place.skip_to(end.max(place.at));
+        }
+        // It cannot be found: it is read.
+        Err(_) => {}
+    }
+    place
+}
+
 /// Reads on a thread that may wait.
-fn read(file: &File, mut place: Checkpoint, mut buf: Vec<u8>, nuls: bool) -> Job {
+fn read(file: &File, place: Checkpoint, mut buf: Vec<u8>, nuls: bool) -> Job {
     buf.resize(LAST + MAX_CHUNK, 0);
     #[cfg(target_os = "linux")]
-    if nuls {
-        use rustix::{fs::SeekFrom, io::Errno};
-        // A hole can be of any length.
-        match rustix::fs::seek(file, SeekFrom::Data(place.at)) {
-            Ok(data) => place.skip_to(data),
-            // To the end of the file, if it is one.
-            Err(Errno::NXIO) => {
-                let end = file.metadata().map_or(0, |metadata| metadata.len());
-                place.skip_to(end.max(place.at));
-            }
-            // It cannot be found: it is read.
-            Err(_) => {}
-        }
-    }
+    let place = if nuls { past_hole(file, place) } else { place };
     #[cfg(not(target_os = "linux"))]
     let _ = nuls;
     let read = place.read(file, &mut buf);

@@ -19,6 +19,7 @@ const TAG: usize = 4;
 /// An id has at most 20 bytes (RFC 9000 §17.2): one is about the others, one names the process.
 const LONGEST: usize = 20 - 1 - NONCE - 1 - TAG;
 /// What `Ids` are written as for another process: the layout of that, and of ids.
+#[cfg_attr(not(unix), allow(dead_code, reason = "no other process shares the socket there"))]
 const LAYOUT: u8 = 1;
 
 /// Which server of several behind a load balancer this one is: 1 to 11 bytes, written in hexadecimal.
@@ -58,6 +59,7 @@ impl fmt::Display for ServerId {
 pub(super) struct Ids {
     /// Which a load balancer reads, if there is one.
     server: Option<ServerId>,
+    #[cfg_attr(not(unix), allow(dead_code, reason = "no other process shares the socket there"))]
     secret: [u8; SECRET],
     key: hmac::Key,
     /// Which of the processes that use a socket at the same time.
@@ -74,6 +76,7 @@ impl std::fmt::Debug for Ids {
     }
 }
 
+#[cfg_attr(not(unix), allow(dead_code, reason = "no other process shares the socket there"))]
 impl Ids {
     pub(super) fn new(server: Option<ServerId>, secret: [u8; SECRET], process: u8) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);

@@ -131,6 +131,7 @@ impl Endpoint {
     }
 
     /// By what another process may read the socket.
+    #[cfg(unix)]
     pub(crate) fn relay(&self) -> &Arc<Relay> {
         &self.relay
     }

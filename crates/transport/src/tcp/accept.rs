@@ -75,6 +75,7 @@ impl Listener {
     }
 
     /// The same listener, for another process.
+    #[cfg(unix)]
     pub(crate) fn duplicate(&self) -> std::io::Result<std::net::TcpListener> {
         Ok(socket2::SockRef::from(&self.listener).try_clone()?.into())
     }
