@@ -2,6 +2,7 @@
 
 mod download;
 mod feed;
+mod input;
 mod lines;
 mod mark;
 mod output;
@@ -41,6 +42,9 @@ pub(super) struct GetArgs {
     /// Begin each line with the time at which it was published, in UTC.
     #[arg(short, long)]
     timestamps: bool,
+    /// Send standard input to the command behind the feed (`serve --per-viewer --input`), up to Ctrl-D.
+    #[arg(short, long, conflicts_with_all = ["timestamps", "resume"])]
+    input: bool,
     /// Read it over a WebTransport session instead of a GET response.
     #[arg(long)]
     webtransport: bool,
@@ -126,6 +130,8 @@ struct Getting {
     token: Option<Token>,
     log: Log,
     progress: Progress,
+    /// Standard input goes to the server.
+    input: bool,
     /// How long to try, for those who try again.
     retry_for: Option<Duration>,
 }
@@ -142,6 +148,9 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
         webtransport: args.webtransport,
         resume: args.resume,
     });
+    if args.input && uris.len() > 1 {
+        return Err(Failure::usage(anyhow::anyhow!("--input takes one feed, whose command it is for")));
+    }
     if lines.is_some() && args.format.is_some() {
         return Err(Failure::usage(anyhow::anyhow!("--format takes one feed: several are printed line by line")));
     }
@@ -151,7 +160,7 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
     }
     // Before there is an output, which nobody would tidy up.
     let trust = args.trust.trust()?;
-    let token = args.token.token(None)?;
+    let token = args.token.token(args.input.then_some("H3CAST_PUBLISH_TOKEN"))?;
     let file = args.output.as_deref().filter(|file| file.as_os_str() != "-");
     if lines.is_some() && file.is_some_and(|file| !file.exists() || file.is_file()) {
         let text = "--output FILE takes one feed, without --timestamps: redirect standard output instead (> FILE)";
@@ -169,8 +178,8 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
         Ok(interrupted) => pin!(interrupted),
         Err(failure) => return Err(output.keep(failure)),
     };
-    let getting =
-        Getting { trust, token, log: Log::new(args.verbose), progress: progress.clone(), retry_for: args.retry_for };
+    let (log, input, retry_for) = (Log::new(args.verbose), args.input, args.retry_for);
+    let getting = Getting { trust, token, log, progress: progress.clone(), input, retry_for };
     let got = match (lines, args.resume) {
         (Some(lines), _) => lines::run(&getting, &uris, &lines, &mut output, &mut interrupted).await,
         (None, true) => resume::run(&getting, uri, args.webtransport, &mut output, &mut interrupted).await,

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod ends;
+mod get;
 mod kit;
 #[path = "../common/program.rs"]
 mod program;

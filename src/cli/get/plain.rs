@@ -5,11 +5,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 
 use super::{
     Getting, Output, download,
     feed::{FeedOutput, Next},
+    input,
 };
 use crate::{
     cli::{Failure, complain, remote},
@@ -48,11 +49,29 @@ async fn copy(
     webtransport: bool,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let Getting { log, progress, .. } = getting;
-    let (mut source, frames) = match webtransport {
+    let (source, frames) = match webtransport {
         true => session(connection, uri, getting).await?,
         false => response(connection, uri, getting, output).await?,
     };
+    let typed = match getting.input {
+        true => Some(source.input(uri, getting).await?),
+        false => None,
+    };
+    tokio::select! {
+        biased;
+        got = read(getting, connection, uri, (source, frames), output) => got,
+        refused = input::refused(connection, typed, &getting.log) => Err(refused),
+    }
+}
+
+async fn read(
+    getting: &Getting,
+    connection: &Connection,
+    uri: &Uri,
+    (mut source, frames): (Transmission, bool),
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let Getting { log, progress, .. } = getting;
     if frames {
         let mut sink = FeedOutput::new(getting, output);
         let got = feed(&mut source, uri, &mut sink).await;
@@ -132,6 +151,8 @@ enum Transmission {
         body: Box<Body>,
         /// How long it is, if the server says so.
         length: Option<u64>,
+        /// What it calls its session, if it takes input.
+        id: Option<HeaderValue>,
     },
     Session {
         session: Session,
@@ -149,6 +170,21 @@ enum Transmission {
 const LATE_DATAGRAM: Duration = Duration::from_millis(500);
 
 impl Transmission {
+    /// Where what is typed goes.
+    async fn input(&self, uri: &Uri, getting: &Getting) -> Result<input::To, Failure> {
+        match self {
+            Self::Session { session, .. } | Self::Datagrams { session, .. } => Ok(input::To::Session(session.clone())),
+            Self::Response { id: Some(id), .. } => {
+                let mut headers = remote::shown_token(getting.token.as_ref()).await?;
+                headers.insert(input::SESSION, id.clone());
+                Ok(input::To::Response(input::uri(uri), headers))
+            }
+            Self::Response { id: None, .. } => Err(Failure::running(anyhow::anyhow!(
+                "this feed takes no input: it must be served as exec:COMMAND with --per-viewer and --input"
+            ))),
+        }
+    }
+
     async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
         match self {
             Self::Response { body, .. } => Ok(body.next().await?),
@@ -277,7 +313,8 @@ async fn response(
     if let (Output::Part(part), StatusCode::OK, false) = (output, response.status, frames) {
         download::record(part, uri, &response.headers)?;
     }
-    Ok((Transmission::Response { body: Box::new(response.body), length }, frames))
+    let id = response.headers.get(input::SESSION).cloned();
+    Ok((Transmission::Response { body: Box::new(response.body), length, id }, frames))
 }
 
 /// What a session brings, and whether that is frames.

@@ -177,6 +177,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (first, limit) = (Duration::from_secs(10), Duration::from_secs(4));
         let getting = Getting {
+            input: false,
             trust: Trust::System,
             token: None,
             log: Log::new(false),
