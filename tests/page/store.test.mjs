@@ -137,7 +137,7 @@ const feed = (changes) => ({
 test("/feeds: what is there is read, what is not is no error", () => {
   const [full, bare] = parseFeeds({ feeds: [feed({ rate: { chunks: 12.5, bytes: 4096 } }), { name: "x" }] });
   assert.deepEqual(full, {
-    name: "default", kind: "live", state: "open", error: undefined, viewers: 2, chunks: 7, keptBytes: 50, epoch: "19a1b2c", writable: false, rate: { chunks: 12.5, bytes: 4096 },
+    name: "default", kind: "live", state: "open", error: undefined, viewers: 2, chunks: 7, keptBytes: 50, epoch: "19a1b2c", writable: false, input: false, rate: { chunks: 12.5, bytes: 4096 },
   });
   assert.deepEqual([bare.state, bare.rate, bare.epoch, bare.chunks], ["open", undefined, undefined, undefined]);
   assert.throws(() => parseFeeds({ feeds: [{}] }), /feeds\[0\]\.name/);

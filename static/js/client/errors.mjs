@@ -188,6 +188,14 @@ export function cutShort(bytes, cause, reason = "") {
   return byHand(new ClientError(message, [START_SERVER], cause), "now");
 }
 
+/**
+ * Nothing can be sent to a command any more.
+ * @param {unknown} cause
+ */
+export function inputOver(cause) {
+  return new ClientError("The command takes no more input: it has ended, or the input was ended before.", [], cause);
+}
+
 const ASLEEP = "That happens in a suspended tab, in a debugger, or while the computer sleeps.";
 
 /**

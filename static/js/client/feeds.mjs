@@ -15,6 +15,7 @@ import { array, object, string } from "./info.mjs";
  * @property {string | undefined} epoch of its numbers; undefined: each viewer has a run of its own
  * @property {{ chunks: number, bytes: number } | undefined} rate in a second
  * @property {boolean} writable clients publish it
+ * @property {boolean} input its command takes what its viewer sends
  */
 
 /** How often the server is asked while the page is seen. */
@@ -45,6 +46,7 @@ export function parseFeeds(value) {
       keptBytes: number(feed.kept_bytes),
       epoch: text(feed.epoch),
       writable: feed.writable === true,
+      input: feed.input === true,
       rate: chunks === undefined || bytes === undefined ? undefined : { chunks, bytes },
     };
   });

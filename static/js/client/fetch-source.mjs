@@ -68,5 +68,28 @@ export async function openFetch({ url, signal, env }) {
     protocol: (waitMs) => timing.protocol(waitMs),
     failure: (cause, bytes) => cutShort(bytes, cause),
     close,
+    send: inputOf(url, response, env),
+  };
+}
+
+/**
+ * What sends input to the command whose output a response is, if it takes any.
+ * @param {string} url
+ * @param {Response} response
+ * @param {Env} env
+ * @returns {import("./types.mjs").SendInput | undefined}
+ */
+function inputOf(url, response, env) {
+  const id = response.headers.get("h3cast-session");
+  if (id === null) return undefined;
+  return async (bytes, { fetch }) => {
+    const to = new URL(url, env.href);
+    to.search = bytes === null ? "?end" : "";
+    try {
+      const answer = await fetch(to.href, { method: "POST", body: bytes, headers: { "h3cast-session": id }, cache: "no-store" });
+      if (!answer.ok) throw await refusal(to.pathname, answer, env);
+    } catch (cause) {
+      throw cause instanceof ClientError ? cause : unreachable(to.pathname, cause);
+    }
   };
 }

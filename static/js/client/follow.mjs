@@ -71,6 +71,11 @@ export class Follower {
     return this.#reading?.epoch;
   }
 
+  /** What sends input to the command of the feed, if there is a connection and it takes any. */
+  get send() {
+    return this.#reading?.send;
+  }
+
   /** Ends the reading, if there is one; `onStopped` follows. */
   stop() {
     this.#reading?.abort.abort();

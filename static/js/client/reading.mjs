@@ -46,6 +46,8 @@ export class Reading {
   #live = false;
   /** Ends the wait that there is. */
   hurry = () => {};
+  /** Sends input to the feed's command, while it is read. @type {import("./types.mjs").SendInput | undefined} */
+  send;
 
   /**
    * @param {Env} env
@@ -135,11 +137,13 @@ export class Reading {
       env, info, protocol, signal, ...this.#wanted, from: this.#place.from, rests: this.#rests,
     });
     try {
+      this.send = source.send;
       return await this.#read(source, protocol, verdicts);
     } catch (cause) {
       if (!signal.aborted && !asClientError(cause).blameless) this.#rests.fail(way, inWords(cause));
       throw cause;
     } finally {
+      this.send = undefined;
       source.close();
     }
   }

@@ -38,6 +38,14 @@
  * @property {(cause: unknown, bytes: number) => import("./errors.mjs").ClientError | Promise<import("./errors.mjs").ClientError>} failure
  *   a failed read, in words
  * @property {() => void} close lets go of the request or closes the session; safe to repeat
+ * @property {SendInput | undefined} [send] for a feed that takes input
+ *
+ * Sends input to the command behind a feed; null ends it. One at a time.
+ * @callback SendInput
+ * @param {Uint8Array<ArrayBuffer> | null} bytes
+ * @param {{ fetch: typeof globalThis.fetch, onRefused: (error: import("./errors.mjs").ClientError) => void }} how `fetch`
+ *   shows the token that may send; `onRefused` is called if a session's stream is refused after it took something
+ * @returns {Promise<void>}
  *
  * One `read()` that brought bytes.
  * @typedef {object} ChunkRead

@@ -1,5 +1,6 @@
 // @ts-check
-import { cutShort, noStream, noWebTransport, sessionFailed, tokenExpired, tookNothing } from "./errors.mjs";
+import { cutShort, inputOver, noStream, noWebTransport, sessionFailed, tokenExpired, tookNothing } from "./errors.mjs";
+import { refusal } from "./info.mjs";
 import { orAbort } from "./or-abort.mjs";
 
 /** @typedef {import("./types.mjs").Env} Env */
@@ -130,11 +131,57 @@ export async function openWebTransport(options) {
         }
       },
       close,
+      send: inputOf(session, options),
     };
   } catch (error) {
     close();
     throw error;
   }
+}
+
+/**
+ * What sends input to the command behind a session: its first stream, opened when there is something to send.
+ * @param {WebTransport} session
+ * @param {SessionOptions} options
+ * @returns {import("./types.mjs").SendInput}
+ */
+function inputOf(session, { url, env }) {
+  /** @type {Promise<{ writer: WritableStreamDefaultWriter<Uint8Array>, answer: Promise<Response> }> | undefined} */
+  let opened;
+  const open = async () => {
+    const { readable, writable } = await session.createBidirectionalStream();
+    return { writer: writable.getWriter(), answer: answerOn(readable) };
+  };
+  return async (bytes, { onRefused }) => {
+    const what = new URL(url).pathname;
+    if (opened === undefined) {
+      opened = open();
+      // A refusal may come after the stream has taken something.
+      const watched = opened.then(async ({ answer }) => {
+        const response = await answer;
+        if (!response.ok) onRefused(await refusal(what, response, env));
+      });
+      watched.catch(() => {});
+    }
+    try {
+      const { writer } = await opened;
+      if (bytes === null) await writer.close();
+      else await writer.write(bytes);
+    } catch (cause) {
+      const response = await opened.then(({ answer }) => answer).catch(() => undefined);
+      throw response === undefined || response.ok ? inputOver(cause) : await refusal(what, response, env);
+    }
+  };
+}
+
+/**
+ * What the server writes back on a stream, as the response that it would be: a problem has its status in it.
+ * @param {ReadableStream<Uint8Array>} readable
+ */
+async function answerOn(readable) {
+  const text = await new Response(readable).text();
+  const { status } = JSON.parse(text);
+  return new Response(text, { status: typeof status === "number" ? status : 200, headers: { "content-type": "application/problem+json" } });
 }
 
 /**

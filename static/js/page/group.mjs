@@ -23,6 +23,11 @@ export class Group {
     return this.#followers.some(({ running }) => running);
   }
 
+  /** What sends input to the command of the feed that is read, if it takes any. */
+  get send() {
+    return this.#followers[0]?.send;
+  }
+
   /** Ends all readings; `onStopped` of each follows. */
   stop() {
     for (const follower of this.#followers) follower.stop();

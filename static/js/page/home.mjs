@@ -7,6 +7,7 @@ import { FeedsPoll } from "../client/feeds.mjs";
 import { FollowView } from "./follow-view.mjs";
 import { feedUrl, loadInfo } from "../client/info.mjs";
 import { Group } from "./group.mjs";
+import { InputForm } from "./input-form.mjs";
 import { Layout } from "./layout.mjs";
 import { noticeWebTransport } from "./page.mjs";
 import { byId } from "./panel.mjs";
@@ -38,6 +39,7 @@ let addressOf = (feed) => feedUrl({ feeds: [] }, feed, env.href);
 /** What `/feeds` said last. @type {import("../client/feeds.mjs").FeedStatus[]} */
 let told = [];
 const publish = new PublishForm(env, () => picker.feed, (feed) => addressOf(feed));
+const input = new InputForm(env, () => group.send, () => again());
 const poll = new FeedsPoll(env, (feeds) => {
   told = feeds;
   picker.status(feeds);
@@ -146,6 +148,7 @@ function start() {
 function showForm() {
   const feed = told.find(({ name }) => name === picker.feed);
   // Among several, none is the one that a line is for.
+  input.show(feed?.input === true && picker.feeds.length === 1);
   publish.show(picker.feed, feed?.writable === true && feed.state === "open" && picker.feeds.length === 1);
 }
 
