@@ -190,6 +190,53 @@ describe('a live feed', () => {
     await view.close();
   });
 
+  test('each key of the list does what the list says', TEST, async () => {
+    const view = await open(browser, `${server.plain}/?feed=levels&from=start`);
+    const { page } = view;
+    await view.chunksShown(6);
+    await page.evaluate(() => {
+      navigator.clipboard.writeText = async (text) => void Object.assign(globalThis, { copied: text });
+    });
+    const focus = () => page.evaluate(() => /** @type {HTMLElement | null} */ (document.activeElement)?.dataset.seq ?? document.activeElement?.id);
+    const seen = (/** @type {string} */ query) => page.$eval(query, (element) => element.checkVisibility());
+    const copied = () => page.waitForFunction(() => Reflect.get(globalThis, 'copied')).then((text) => text.jsonValue());
+    /** In this order, each with what shows that it did it. @type {[list: string, keys: string[], shows: () => Promise<unknown>, wanted: unknown][]} */
+    const keys = [
+      ['↑', ['ArrowUp'], focus, '5'],
+      ['Enter', ['Enter'], () => page.$$eval('#log details[open]', (all) => all.length), 1],
+      ['M', ['m'], () => page.$$eval('#log .marked', (all) => all.length), 1],
+      ['Home', ['Home'], () => seen('#jump'), true],
+      ['[', ['Escape', '['], focus, '5'],
+      [']', ['Escape', ']'], focus, '5'],
+      ['C', ['c'], copied, '{"level":"error"}\n'],
+      ['End', ['End'], () => seen('#jump'), false],
+      ['↓', ['ArrowDown'], focus, '0'],
+      ['Shift C', ['C'], async () => /Z INFO up\n$/.test(`${await copied()}`), true],
+      ['P', ['p'], () => page.$eval('#pause', (button) => button.getAttribute('aria-pressed')), 'true'],
+      ['W', ['w'], () => page.$eval('#log-wrap', (box) => /** @type {HTMLInputElement} */ (box).checked), false],
+      ['T', ['t'], () => seen('#log .time'), false],
+      ['S', ['s'], () => page.waitForFunction(() => document.fullscreenElement !== null).then(() => true), true],
+      ['F', ['f'], focus, 'filter'],
+      ['/', ['/'], focus, 'find'],
+      ['?', ['?'], () => seen('#keys'), true],
+    ];
+    const listed = await page.$$eval('#keys dt', (all) => all.flatMap((dt) => {
+      const each = [...dt.querySelectorAll('kbd')].map((key) => key.textContent ?? '');
+      return dt.textContent?.includes('+') ? [each.join(' ').replace('+', ' ')] : each;
+    }));
+    assert.deepEqual(keys.map(([key]) => key).sort(), listed.sort(), 'the whole list');
+    await page.focus('#log');
+    for (const [name, pressed, shows, wanted] of keys) {
+      for (const key of pressed) await page.keyboard.press(/** @type {import('puppeteer-core').KeyInput} */ (key));
+      assert.deepEqual(await shows(), wanted, name);
+      if (['C'].includes(name)) await page.evaluate(() => Object.assign(globalThis, { copied: '' }));
+      if (['filter', 'find'].includes(`${await focus()}`)) await page.focus('#log');
+    }
+    await page.evaluate(() => localStorage.clear());
+    await view.assertClean();
+    await view.close();
+  });
+
   test('a row that is chosen by keyboard stays: only End and the button follow again', TEST, async () => {
     const view = await open(browser, `${server.plain}/?feed=written`);
     const { keyboard } = view.page;
