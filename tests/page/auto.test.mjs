@@ -49,7 +49,7 @@ for (const protocol of ["h2", "http/1.1", "hq"]) {
 test("a browser that does not tell the protocol is not taken to speak HTTP/3", async () => {
   const { source, verdicts } = await auto({ protocol: "unknown" }).opening;
   assert.equal(source.transport, "webtransport");
-  assert.match(verdicts[0].reason, /Nothing says/);
+  assert.match(verdicts[0].reason, /protocol of .info is not reported/);
 });
 
 test("a trusted certificate is not said to be recognised by its hash", async () => {

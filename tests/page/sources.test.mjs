@@ -161,5 +161,5 @@ test("WebTransport: a browser without it, and a page that is not secure, are tol
     url: SESSION, certificateHashes: HASHES, signal: new AbortController().signal, env: new FakeEnv({ isSecureContext }),
   });
   await assert.rejects(open(true), /no WebTransport here/);
-  await assert.rejects(open(false), /did not come over a secure address/);
+  await assert.rejects(open(false), /not loaded from a secure address/);
 });

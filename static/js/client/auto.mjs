@@ -142,7 +142,7 @@ export class AutoError extends ClientError {
 
 /** @param {string} protocol */
 function noHttp3(protocol) {
-  if (protocol === "unknown") return "Nothing says over which protocol /info came, so HTTP/3 is not certain.";
+  if (protocol === "unknown") return "The protocol of /info is not reported, so HTTP/3 is not certain.";
   return `/info came over ${protocol}, not h3.`;
 }
 

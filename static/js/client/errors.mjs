@@ -257,7 +257,7 @@ export function tokenNeeded(name) {
 
 /** The server shows no feed without a token. */
 export function noneShown() {
-  return withToken(new ClientError("This server shows its feeds to those who have a token.", [
+  return withToken(new ClientError("This server shows its feeds only to clients with a token.", [
     "Ask whoever runs this server for a token.",
   ]));
 }
@@ -282,7 +282,7 @@ function notTheWay(error) {
 /** The server has nothing to show, and the address names nothing. */
 export function noFeeds() {
   return forGood(new ClientError("This server has no feeds yet.", [
-    "If you know the name of a feed that comes later, add ?feed=NAME to the page's address.",
+    "If you know the name of a feed that will appear later, add ?feed=NAME to the page's address.",
   ]));
 }
 
@@ -292,7 +292,7 @@ export function noFeeds() {
  */
 export function noWebTransport(secure) {
   if (!secure) {
-    return forGood(new ClientError("WebTransport is not available here, because the page did not come over a secure address.", [
+    return forGood(new ClientError("WebTransport is not available here, because the page was not loaded from a secure address.", [
       "Open it at https://localhost:4433/ or http://localhost:8080/ (browsers trust localhost).",
       "Or choose fetch, which works everywhere.",
     ]));
@@ -345,6 +345,6 @@ export function noStream(reason, cause) {
 export function asClientError(cause) {
   if (cause instanceof ClientError) return cause;
   return forGood(new ClientError("Something unexpected went wrong.", [
-    "Try again; if it stays, please report it with its cause.",
+    "Try again. If it happens again, please report it with its cause.",
   ], cause));
 }

@@ -85,7 +85,7 @@ async function frames(source, { env, signal, tally, stamped, onOpen }) {
     if (end.end.failed) throw feedFailed(end.end.reason);
     return;
   }
-  throw end.how === "bad" ? broken("What came is not in the format that this page reads.", end.cause, true) : await source.failure(end.cause, tally.bytes);
+  throw end.how === "bad" ? broken("The received data is not in the format that this page reads.", end.cause, true) : await source.failure(end.cause, tally.bytes);
 }
 
 /**

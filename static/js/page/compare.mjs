@@ -187,7 +187,7 @@ function plans(info, probed) {
   else add(lanes.h3, ways.h3, byFetch, at(url(ways.h3, "frames")));
   if (ways.tcp === null) lanes.tcp.refuse(noTcp(probed.own));
   else add(lanes.tcp, ways.tcp, byFetch, at(url(ways.tcp, "frames")));
-  if ((env.token?.value ?? "") !== "") lanes.events.refuse(new ClientError("An EventSource cannot show a token.", []));
+  if ((env.token?.value ?? "") !== "") lanes.events.refuse(new ClientError("EventSource cannot send a token.", []));
   else add(lanes.events, ways.best, (run) => byEvents({ ...run, EventSource }), at(url(ways.best, "sse")));
 
   const { webtransport } = info;
@@ -258,7 +258,7 @@ function asked() {
 function noHttp3(why, command) {
   return new ClientError(why, [
     ...(command ? ["Start Chrome with the command that is shown here: it accepts the server's key and uses HTTP/3 from the first request."] : []),
-    "With a certificate that browsers trust, they change to HTTP/3 by themselves: reload the page once.",
+    "With a trusted certificate, browsers switch to HTTP/3 on their own: reload the page once.",
   ]);
 }
 
@@ -288,7 +288,7 @@ function draw() {
   const last = Math.max(0, ...all.map(({ tally }) => tally?.points.at(-1)?.at ?? 0));
   plot.draw(rows, startedAt, running === undefined ? Math.max(last, startedAt) : at, Math.min(WINDOW_MS, Number(seconds.value) * 1000 || WINDOW_MS));
   for (const each of all) each.draw();
-  canvas.setAttribute("aria-label", `When chunks came, over each transport. ${all.map((each) => each.words()).join(" ")}`);
+  canvas.setAttribute("aria-label", `Arrivals over time, for each transport. ${all.map((each) => each.words()).join(" ")}`);
 }
 
 /**

@@ -173,7 +173,7 @@ export class FeedView {
    */
   #ended(totals) {
     if (totals.chunks > 0) return `The feed has ended: ${sum(totals)}.`;
-    if (this.numbers.missing > 0) return "The feed has ended, and the server keeps none of it.";
+    if (this.numbers.missing > 0) return "The feed has ended, and the server has none of it left.";
     if (this.#published === undefined || this.#published === 0) return "The feed has ended, and it was empty.";
     return `The feed has ended: it had ${plural(this.#published, "chunk")} before you came. To read what is kept, choose “oldest kept”, then Start.`;
   }

@@ -115,7 +115,7 @@ export class LogView {
     write(this.#jump, label);
     this.box.dataset.waiting = String(waiting);
     this.#nothing.hidden = this.lines !== 0;
-    write(this.#nothing, first === end ? "Nothing read yet." : this.sieve.behind ? "Filtering…" : "Nothing that is kept matches the filter.");
+    write(this.#nothing, first === end ? "Nothing read yet." : this.sieve.behind ? "Filtering…" : "No line matches the filter.");
   }
 
   /**

@@ -44,7 +44,7 @@ export class Matcher {
       worker.onmessage = ({ data }) => this.#take(data);
       worker.onerror = (event) => {
         event.preventDefault();
-        this.#fail("The filter cannot run: the browser did not start its worker.");
+        this.#fail("The filter cannot run: the browser did not start a worker for it.");
       };
     }
     if (this.#ready) this.#send(asked);

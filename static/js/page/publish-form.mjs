@@ -154,7 +154,7 @@ export class PublishForm {
  * @param {number} all
  */
 function inWords(taken, all) {
-  if (taken === undefined) return "It is not known how much was published. Continue asks the server and publishes the rest, nothing twice.";
+  if (taken === undefined) return "It is unclear how much was published. Continue asks the server and publishes only the rest.";
   if (taken === 0) return "Nothing was published.";
   return `${plural(taken, "byte")} of ${plural(all, "byte").replace(/ bytes?$/, "")} were published. Continue publishes the rest.`;
 }
