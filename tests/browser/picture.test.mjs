@@ -114,6 +114,13 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
         await view.until('the question to the server', (name) => name === 'a.md' || performance.getEntriesByType('resource').some((entry) => entry.name.endsWith(`/stream/${name}`)), name);
         assert.deepEqual(await look(view), { ran: false, alt: '', log: true, notice: false, parsed: false }, name);
       }
+      await view.page.goto(`${server.plain}/?feed=a.ndjson&view=log`);
+      await view.chunksShown(2);
+      await view.page.$eval('#log-folded', (box) => /** @type {HTMLInputElement} */ (box).click());
+      await view.until('lines of JSON unfolded', () => [...document.querySelectorAll('#log pre')].map((text) => text.textContent).join() === '{\n  "a": 1\n},{\n  "a": 2\n}');
+      assert.equal(await view.page.$eval('#jump', (button) => button.checkVisibility()), false, 'it still follows');
+      await view.page.$eval('#log-folded', (box) => /** @type {HTMLInputElement} */ (box).click());
+      await view.until('and folded', () => document.querySelector('#log pre') === null);
       await view.assertClean();
       await view.close();
     });

@@ -4,7 +4,7 @@ import { prefer, preferred } from "./prefs.mjs";
 import { closeable } from "./several-menu.mjs";
 
 /** What a log shows of each line unless the visitor says otherwise. */
-const USUAL = { wrap: true, number: true, time: true, interval: true, levels: true, letters: true };
+const USUAL = { wrap: true, number: true, time: true, interval: true, levels: true, folded: true, letters: true };
 
 /** How logs look: the menu, what it changes, and what is remembered of it. */
 export class LogOptions {
@@ -14,6 +14,8 @@ export class LogOptions {
   #full = byId("full-screen", HTMLButtonElement);
   /** The lines around what is filtered are wanted, or no longer. */
   onContext = () => {};
+  /** JSON is folded, or no longer. */
+  onFolded = () => {};
 
   constructor() {
     for (const [name, usual] of Object.entries(USUAL)) {
@@ -24,6 +26,7 @@ export class LogOptions {
       box.addEventListener("change", () => {
         prefer(name, box.checked ? "on" : "off");
         show();
+        if (name === "folded") this.onFolded();
       });
       show();
     }

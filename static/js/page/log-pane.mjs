@@ -126,6 +126,10 @@ export class LogPane {
     byId("copy-times", HTMLButtonElement).addEventListener("click", () => void this.#copy(true));
     byId("next-mark", HTMLButtonElement).addEventListener("click", () => toMark(1));
     this.#options.onContext = () => this.#sift();
+    this.#options.onFolded = () => {
+      for (const view of this.#views) view.remake();
+      schedule();
+    };
     this.#sift();
     this.#tell();
   }

@@ -15,8 +15,9 @@ const NAMES = { gap: "Missing", restart: "New run", lost: "Lost", back: "Back", 
 /**
  * What the log shows for one entry.
  * @param {Line} entry
+ * @param {boolean} [unfolded] whether JSON is shown at once, line by line
  */
-export function row(entry) {
+export function row(entry, unfolded = false) {
   const element = document.createElement("div");
   element.dataset.index = String(entry.index);
   element.dataset.id = String(entry.id);
@@ -45,7 +46,7 @@ export function row(entry) {
     cell("seq", `#${entry.seq}`),
     time,
     cell("gap", entry.gap === null ? "first" : `+${ms(entry.gap)}`),
-    body(entry),
+    body(entry, unfolded),
   );
   return element;
 }
@@ -61,8 +62,11 @@ export function badge({ name, colour }) {
   return element;
 }
 
-/** @param {Entry} entry */
-function body(entry) {
+/**
+ * @param {Entry} entry
+ * @param {boolean} unfolded
+ */
+function body(entry, unfolded) {
   if (entry.text.includes("\0")) return cell("text binary", `${size(entry.size)} of binary data`);
   const json = parseJsonLine(entry.text);
   if (json === undefined) {
@@ -81,13 +85,25 @@ function body(entry) {
   line.textContent = json.summary.length > SHOWN ? `${json.summary.slice(0, SHOWN)}…` : json.summary;
   summary.append(cell("kind", json.kind), " ", line);
   details.append(summary);
+  const unfold = () => {
+    const pretty = details.querySelector("pre");
+    if (!details.open) pretty?.remove();
+    if (!details.open || pretty !== null) return;
+    const text = document.createElement("pre");
+    text.textContent = json.pretty();
+    details.append(text);
+  };
   details.addEventListener("toggle", () => {
-    details.querySelector("pre")?.remove();
-    if (!details.open) return;
-    const pretty = document.createElement("pre");
-    pretty.textContent = json.pretty();
-    details.append(pretty);
+    delete details.dataset.came;
+    unfold();
   });
+  if (unfolded) {
+    // By no doing of the visitor's.
+    details.dataset.came = "open";
+    details.open = true;
+    // The event comes later: by then the row has its place, and its height counts.
+    unfold();
+  }
   return details;
 }
 

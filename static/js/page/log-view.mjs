@@ -68,6 +68,12 @@ export class LogView {
     return true;
   }
 
+  /** Makes the rows anew, that are to look otherwise. */
+  remake() {
+    const { following, topId } = this.window;
+    this.window.reset(following ? undefined : topId);
+  }
+
   /** @param {readonly import("./store.mjs").Named[]} [feeds] whose chunks come, in a log of several */
   clear(feeds) {
     this.#marks.clear();

@@ -49,7 +49,7 @@ export class LogWindow {
     this.#changed = changed;
     box.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     box.addEventListener("toggle", ({ target }) => {
-      if (target instanceof HTMLDetailsElement && target.open) this.#stop();
+      if (target instanceof HTMLDetailsElement && target.open && target.dataset.came !== "open") this.#stop();
     }, { capture: true });
     box.addEventListener("focusin", ({ target }) => {
       if (target !== box) this.#stop();
@@ -218,7 +218,7 @@ export class LogWindow {
     const entry = this.#store.entry(index);
     if (entry === undefined) return undefined;
     this.#text += entry.text.length;
-    const element = row(entry);
+    const element = row(entry, this.#box.closest(".reads")?.hasAttribute("data-no-folded"));
     if (this.#marked(entry.id)) element.classList.add("marked");
     return element;
   }
