@@ -98,7 +98,7 @@ fn systemd_is_told_of_the_start_and_of_the_stop() {
     let dir = tempfile::tempdir().unwrap();
     let (manager, mut command) = managed(&dir);
     // Longer than systemd waits by itself.
-    command.args(["--drain=0s", "--grace=2h"]).env("H3CAST_FAULT", "systemd=pause");
+    command.args(["--drain=0s", "--grace=2h"]).env("H3CAST_FAULT", "systemd=pause@3");
     let mut program = Program::new(dir, command);
     assert_eq!(told(&manager), "STATUS=starting\n");
     let ready = told(&manager);
