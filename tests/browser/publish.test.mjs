@@ -14,9 +14,11 @@ const TOKEN = 'a-token-to-publish-with';
 /** What browsers write into their console about requests that are refused or cut. */
 const REFUSED = /net::ERR_|Failed to load resource|NetworkError|401/;
 
-/** In front of the server: breaks the first long POST after some bytes. @param {string} plain */
+/** In front of the server: breaks the first long POST after some bytes, and holds up one when asked. @param {string} plain */
 async function breaking(plain) {
   let broken = 0;
+  /** @type {(() => void) | undefined} */
+  let held;
   const proxy = http.createServer((request, response) => {
     const { method, headers } = request;
     const passed = http.request(plain + request.url, { method, headers }, (answer) => {
@@ -29,6 +31,12 @@ async function breaking(plain) {
     let seen = 0;
     request.on('data', (bytes) => {
       seen += bytes.length;
+      if (held !== undefined && seen > 100_000) {
+        request.unpipe(passed);
+        request.pause();
+        held();
+        held = undefined;
+      }
       if (broken > 0 || seen < 500_000) return;
       broken += 1;
       passed.destroy();
@@ -38,7 +46,11 @@ async function breaking(plain) {
   });
   await new Promise((resolve) => proxy.listen(0, '127.0.0.1', () => resolve(undefined)));
   const { port } = /** @type {import('node:net').AddressInfo} */ (proxy.address());
-  return { base: `http://localhost:${port}`, broken: () => broken, stop: () => new Promise((resolve) => {
+  /** Resolves when the next long POST stands still. */
+  const hold = () => new Promise((resolve) => {
+    held = () => resolve(undefined);
+  });
+  return { base: `http://localhost:${port}`, broken: () => broken, hold, stop: () => new Promise((resolve) => {
     proxy.close(resolve);
     proxy.closeAllConnections();
   }) };
@@ -96,7 +108,18 @@ describe('publishing from the page', () => {
           form.dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true }));
         });
         await said(view, 'Published small.txt');
-        const whole = `first wörds\n${much}dropped\n`;
+        // One that stands still is cancelled, and continued.
+        const standing = proxy.hold();
+        await input.uploadFile(file);
+        await standing;
+        await view.page.click('#publish-cancel');
+        await said(view, 'Cancelled.');
+        await assertAccessible(view, 'when a publication was cancelled');
+        assert.equal(await view.page.$eval('#publish-send', (button) => button.textContent), 'Continue');
+        await view.page.click('#publish-send');
+        await said(view, 'Published much.txt');
+        assert.equal(await view.page.$eval('#publish-cancel', (button) => button.checkVisibility()), false);
+        const whole = `first wörds\n${much}dropped\n${much}`;
         assert.equal(await read(`${server.plain}/stream`, whole.length), whole);
         await view.page.select('#feed', 'other');
         await view.until('no form', () => (/** @type {HTMLElement} */ (document.querySelector('#publish'))).hidden);
