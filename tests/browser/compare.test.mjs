@@ -140,6 +140,29 @@ describe('the transports side by side', () => {
     await view.close();
   });
 
+  test('started while the page still looks at what can run: what it finds changes nothing', TEST, async () => {
+    const view = await open(browser, `${server.plain}/status`);
+    /** @type {import('puppeteer-core').HTTPRequest[]} */
+    const asked = [];
+    const isInfo = (/** @type {import('puppeteer-core').HTTPRequest} */ request) => new URL(request.url()).pathname === '/info';
+    await view.page.setRequestInterception(true);
+    view.page.on('request', (request) => void ((isInfo(request) && asked.push(request) === 1) || request.continue()));
+    const first = view.page.waitForRequest(isInfo);
+    await view.page.goto(`${server.plain}/compare.html?seconds=2&rate=5&burst=5`, { waitUntil: 'domcontentloaded' });
+    await first;
+    await run(view);
+    const before = await cards(view);
+    for (const card of before) assertWhole(card, 10);
+    const late = view.page.waitForResponse((response) => response.request() === asked[0]);
+    await asked[0]?.continue();
+    await (await late).text();
+    // A turn of the page, in which it has read that.
+    await view.page.evaluate(() => new Promise((resolve) => setTimeout(resolve)));
+    assert.deepEqual(await cards(view), before);
+    await view.assertClean();
+    await view.close();
+  });
+
   test('a live one that fails is read to its end over each, and one that is not there is named', TEST, async () => {
     const view = await open(browser, `${server.plain}/compare.html?feed=log`);
     await view.start();
