@@ -1,7 +1,8 @@
 // examples/page: a page of somebody's own, from another origin, that follows a feed with the module that the server has.
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import http from 'node:http';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import { chromium, firefox, open } from './lib/browsers.mjs';
@@ -70,5 +71,73 @@ describe('a page of its own', () => {
         await server.stop();
       }
     });
+  }
+});
+
+test('gaps, a failure and tokens, as the module reports them to a page', TEST, async () => {
+  const folder = await mkdtemp(path.join(tmpdir(), 'h3cast-module-'));
+  const tokens = path.join(folder, 'tokens');
+  await writeFile(tokens, 'read=* publish=* the-token-that-is-right-1\n', { mode: 0o600 });
+  const server = await Server.start({
+    args: ['--tokens', tokens, '--history', 'written=20k', 'written=publish', 'failed=exec:echo one; echo two; exit 3'],
+  });
+  const browser = await chromium();
+  try {
+    const view = await open(browser, `${server.plain}/fetch.html`);
+    const publish = async (/** @type {number} */ count) => {
+      const answer = await fetch(`${server.plain}/stream/written?chunk=lines`, {
+        method: 'POST', body: `${'x'.repeat(999)}\n`.repeat(count), headers: { authorization: 'Bearer the-token-that-is-right-1' },
+      });
+      assert.equal(answer.status, 200);
+    };
+    /** Follows a feed until `count` chunks have come or it ends. @param {string} feed @param {Record<string, string>} options @param {number} count */
+    const followed = (feed, options, count) => view.page.evaluate(async (feed, options, count) => {
+      const path = '/js/client/index.mjs';
+      const { follow } = await import(path);
+      const seen = { chunks: 0, first: '', gaps: /** @type {unknown[]} */ ([]), states: /** @type {string[]} */ ([]), asked: 0, outcome: '', steps: 0 };
+      const following = follow(`/stream/${feed}`, {
+        from: 'start',
+        token: () => ['', 'one-that-is-not-right-at-all', 'the-token-that-is-right-1'][(seen.asked += 1)] ?? '',
+        ...options,
+        onChunk: (/** @type {{ cursor: string }} */ { cursor }) => {
+          seen.first ||= cursor;
+          seen.chunks += 1;
+          if (seen.chunks === count) following.stop();
+        },
+        onGap: (/** @type {unknown} */ gap) => seen.gaps.push(gap),
+        onState: (/** @type {{ state: string }} */ { state }) => seen.states.push(state),
+      });
+      try {
+        seen.outcome = (await following.done).outcome;
+      } catch (error) {
+        const { name, message, permanent, steps } = /** @type {any} */ (error);
+        seen.outcome = `${name}: ${message} ${permanent}`;
+        seen.steps = steps.length;
+      }
+      return seen;
+    }, feed, options, count);
+
+    await publish(3);
+    for (const transport of ['fetch', 'webtransport']) {
+      const { first, ...rest } = await followed('written', { transport }, 3);
+      assert.deepEqual(rest, { chunks: 3, gaps: [], states: rest.states, asked: 2, outcome: 'stopped', steps: 0 }, 'it asks again for another token');
+      assert.equal(rest.states.at(-1), 'stopped');
+    }
+    const { first } = await followed('written', {}, 1);
+    await publish(60);
+    for (const transport of ['fetch', 'webtransport']) {
+      const { gaps, outcome } = await followed('written', { transport, from: first }, 1);
+      const [{ missing, ...gap }] = /** @type {[any]} */ (gaps);
+      assert.ok(missing > 2, `${missing} are missing`);
+      assert.deepEqual({ ...gap, outcome }, { restarted: false, reported: true, outcome: 'stopped' });
+      const failed = await followed('failed', { transport }, 9);
+      assert.equal(failed.chunks, 2);
+      assert.match(failed.outcome, /^ClientError: The feed failed.* status 3.* true$/);
+      assert.ok(failed.steps > 0 && failed.states.at(-1) === 'failed');
+    }
+  } finally {
+    await browser.close();
+    await server.stop();
+    await rm(folder, { recursive: true });
   }
 });
