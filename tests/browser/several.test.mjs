@@ -197,6 +197,28 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
       await view.close();
     });
 
+    test('a server that is killed and started again: each feed says so, and resumes', TEST, async () => {
+      const line = (/** @type {string} */ name) => `${name}=exec:i=0; while :; do echo "${name} $i"; i=$((i+1)); sleep 0.1; done`;
+      let own = await Server.start({ args: [line('a'), line('b')] });
+      try {
+        // Over TCP the death of a server is noticed at once.
+        const view = await open(browser, `${own.plain}/?feed=a&feed=b&transport=fetch`);
+        await view.chunksShown(6);
+        await own.kill();
+        await status(view, '2 feeds: reconnecting.');
+        assert.deepEqual(await states(view), ['a reconnecting', 'b reconnecting']);
+        assert.match(await view.page.$eval('#retry-text', (text) => text.textContent ?? ''), /^[ab]: /);
+        own = await own.again();
+        await view.until('both again', () => document.querySelectorAll('#log .mark[data-kind="restart"] .feed').length === 2, undefined, 30_000);
+        await status(view, '2 feeds: 2 live.');
+        assert.equal(await view.page.$eval('#retry', (note) => note.checkVisibility()), false);
+        assert.equal((await view.report()).error, '');
+        await view.close();
+      } finally {
+        await own.stop();
+      }
+    });
+
     test('over HTTP/1.1 no more than the browser has connections for', TEST, async () => {
       const view = await open(browser, `${server.plain}/?transport=fetch&${['web', 'db', 'once', 'fails', 'zeros', 'default'].map((name) => `feed=${name}`).join('&')}`);
       await view.until('some are left out', () => [...document.querySelectorAll('#feed-lines > div')].some((line) => /Over HTTP\/1\.1 this page follows 4 feeds/.test(line.textContent ?? '')));
