@@ -284,7 +284,7 @@ impl Acme {
         let mut changes = identity.changes();
         let taken = async { while identity.current() == *before && changes.changed().await.is_ok() {} };
         if tokio::time::timeout(LOOK, taken).await.is_err() {
-            warn!("the new certificate is stored, and not served yet");
+            warn!("the new certificate is stored but not served yet");
         }
     }
 }

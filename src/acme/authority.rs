@@ -27,7 +27,7 @@ const LONGEST_WAIT: u64 = 86_400;
 /// So much of a URL is shown that is not valid, in characters.
 const LONGEST_URL: usize = 100;
 /// What to do when the ACME server's own certificate is not trusted.
-const ADVICE: &str = "a CA of your own is trusted if its certificate is named (`acme-ca`)";
+const ADVICE: &str = "to trust your own CA, name its certificate (`acme-ca`)";
 
 /// The URLs of a directory that requests go to (RFC 8555 §7.1.1, RFC 9773 §4).
 const URLS: [&str; 4] = ["newNonce", "newAccount", "newOrder", "renewalInfo"];
@@ -71,7 +71,7 @@ impl HttpClient for Asking {
         Box::pin(async move {
             let (head, body) = request.into_parts();
             if !asking.allows(&head.uri) {
-                let text = format!("it has named a URL that is not valid: {}", Short(&head.uri, LONGEST_URL));
+                let text = format!("it named an invalid URL: {}", Short(&head.uri, LONGEST_URL));
                 return Err(Error::Other(text.into()));
             }
             let Ok(body) = body.collect().await;
@@ -141,7 +141,7 @@ impl Authority {
                 Some((start + length.mul_f64(share), again))
             }
             Err(error) => {
-                debug!(%error, "the certificate authority suggests no time to renew the certificate");
+                debug!(%error, "the certificate authority did not suggest when to renew the certificate");
                 None
             }
         }

@@ -27,7 +27,7 @@ pub enum AcmeError {
     #[error("a certificate needs a name: write the one that clients use")]
     NoName,
     /// Certificate authorities issue nothing for it.
-    #[error("no certificate can be had for {name}: {why}")]
+    #[error("no certificate can be issued for {name}: {why}")]
     Name {
         /// The name.
         name: String,
@@ -53,7 +53,7 @@ pub(super) fn check(name: &str) -> Result<(), AcmeError> {
         return wrong("it is not a valid host name (an international one is written as xn--…)");
     }
     if !name.contains('.') || name.ends_with(".localhost") || name.ends_with(".local") {
-        return wrong("it is not one of the public DNS; for this machine alone, leave it out");
+        return wrong("it is not a public DNS name; for this machine alone, leave it out");
     }
     Ok(())
 }
@@ -103,7 +103,7 @@ impl From<Error> for Failed {
                     text: told(&problem),
                 }
             }
-            Error::Timeout(_) => Self::refused("it took too long to look whether the names lead here".into()),
+            Error::Timeout(_) => Self::refused("checking whether the names lead here took too long".into()),
             error => Self::local(causes(&error)),
         }
     }
@@ -277,7 +277,7 @@ impl Authority {
         match polled {
             Ok(OrderStatus::Ready) => {}
             _ if refused => return Err(refusal(&mut order, way).await),
-            Ok(status) => return Err(Failed::refused(format!("the order is {status:?}, and not ready"))),
+            Ok(status) => return Err(Failed::refused(format!("the order is {status:?}, not ready"))),
             Err(error) => return Err(error.into()),
         }
         drop(answers);

@@ -196,15 +196,15 @@ impl ViewRequest {
             Exhausted::Account(each) => {
                 app.refused(Refusal::ProcessesPerClient, account);
                 let text = format!(
-                    "{each} commands run for this client, which is all that may for one: close one of its views of \
-                     feeds that start a command for each viewer"
+                    "this client already has {each} commands running, the most that one client may have: close one of \
+                     its views of feeds that start a command for each viewer"
                 );
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, text)
             }
             Exhausted::All(all) => {
                 app.refused(Refusal::Processes, account);
                 let text = format!(
-                    "{all} commands run for viewers, which is as many as this server starts: try again when one of \
+                    "{all} commands are running for viewers, the most that this server starts: try again when one of \
                      them has left"
                 );
                 Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)

@@ -136,10 +136,11 @@ impl Decided {
         let text = match self.credentials {
             false => {
                 format!(
-                    "a token is needed to {action} {what}: send `Authorization: Bearer TOKEN`, or ?token=TOKEN in the URL"
+                    "a token is needed to {action} {what}: send `Authorization: Bearer TOKEN`, or ?token=TOKEN in the \
+                     URL"
                 )
             }
-            true => format!("that is not the token with which clients may {action} {what}"),
+            true => format!("this is not the token that lets clients {action} {what}"),
         };
         let problem = Problem::new(StatusCode::UNAUTHORIZED, text);
         problem.challenge(if self.credentials { Challenge::Token } else { Challenge::None })

@@ -55,7 +55,7 @@ impl Unasked {
     pub(super) fn problem(self) -> Problem {
         match self {
             Self::Foreign => {
-                let text = "this feed starts a command for each viewer, and a page of another origin may not: open its \
+                let text = "this feed starts a command for each viewer, which pages of another origin may not do: open its \
                             URL or this server's page by hand, or let the server allow that origin";
                 Problem::new(StatusCode::FORBIDDEN, text.into())
             }
@@ -179,10 +179,13 @@ fn misdirected(named: Option<&str>, forwarded: Option<&Forwarded>) -> Problem {
     let host = named.unwrap_or("this name");
     let text = match forwarded {
         None => format!(
-            "plain HTTP is served to this machine only, under its own name: open http://localhost instead of {host}. If a proxy forwards this, the server must trust it (`trust-proxy`, with its address)"
+            "plain HTTP is served to this machine only, under its own name: open http://localhost instead of {host}. \
+             If a proxy forwards this, the server must trust it (`trust-proxy`, with its address)"
         ),
         Some(_) => format!(
-            "the proxy forwards {host}, and any page could do so that makes its name point here: have the proxy send `Via`, or `Host: localhost` and the name in `X-Forwarded-Host`, or give the server this name (`advertise` or `allow-origin`)"
+            "the proxy forwards {host}, but so could any page that makes its name point here: have the proxy send \
+             `Via`, or `Host: localhost` and the name in `X-Forwarded-Host`, or give the server this name \
+             (`advertise` or `allow-origin`)"
         ),
     };
     Problem::new(StatusCode::MISDIRECTED_REQUEST, text)

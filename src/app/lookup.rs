@@ -73,8 +73,8 @@ impl App {
             OpenError::Exhausted(Exhausted::Account(each)) => {
                 self.refused(Refusal::FeedsPerClient, account);
                 let text = format!(
-                    "this client has created {each} feeds, which is all that one may: write to one of them; each goes \
-                     when it has been neither read nor written for a while"
+                    "this client has created {each} feeds, the most that one client may have: write to one of them; \
+                     each is removed when it has been neither read nor written for a while"
                 );
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, text)
             }

@@ -66,7 +66,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     let key = idempotency_key(headers)?;
     let offset = upload_offset(headers)?;
     if offset.is_some() && key.is_none() {
-        return Err(Problem::bad("Upload-Offset is of a publication that is known by its Idempotency-Key".into()));
+        return Err(Problem::bad("Upload-Offset needs an Idempotency-Key, which names the publication".into()));
     }
     let length = body.size_hint().lower();
     if publications.longest().is_some_and(|limit| length > limit) {
@@ -88,7 +88,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
 pub(super) fn require_whole(headers: &HeaderMap) -> Result<(), Problem> {
     if headers.contains_key(header::CONTENT_RANGE) {
         // RFC 9110 §14.5: what is a part must not be taken for the whole.
-        let text = "a part of a body is published with Idempotency-Key and Upload-Offset, not with Content-Range";
+        let text = "to publish a part of a body, use Idempotency-Key and Upload-Offset, not Content-Range";
         return Err(Problem::bad(text.into()));
     }
     if headers.get_all(header::CONTENT_ENCODING).iter().any(|encoding| !is_identity(encoding)) {

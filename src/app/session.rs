@@ -77,7 +77,7 @@ async fn open_for(
     let action = if may_publish && !may_view { Action::Publish } else { Action::Read };
     let mut asked = app.asked(&uri, request.headers(), request.extensions(), &decided, action).await?;
     if !may_view && asked.limit != Some(0) {
-        let text = "this token may publish to the feed and not read it: open the session with ?limit=0";
+        let text = "this token allows publishing to the feed but not reading it: open the session with ?limit=0";
         return Err(Problem::new(StatusCode::FORBIDDEN, text.into()).challenge(Challenge::Scope));
     }
     let _reserved = match app.admit_viewer(&asked.feed, request.extensions()) {
@@ -137,7 +137,7 @@ async fn bring(
             if feed.publisher().is_some() {
                 return until_closed(session, decided).await;
             }
-            return session.close(session_code::STALLED, "no stream was allowed for too long");
+            return session.close(session_code::STALLED, "the client allowed no stream for too long");
         }
     };
     // A client that reads the stream learns why at once, and also where its session stays open to publish.
@@ -191,7 +191,7 @@ async fn bring(
             until_closed(session, decided).await;
         }
         Err(Undelivered::Gone) => {}
-        Err(Undelivered::Stalled) => session.close(session_code::STALLED, "nothing was read for too long"),
+        Err(Undelivered::Stalled) => session.close(session_code::STALLED, "the client read nothing for too long"),
         Err(Undelivered::Feed(error)) => {
             out.stream.reset(session_code::FAILED);
             session.close(session_code::FAILED, &error.to_string());
@@ -272,7 +272,7 @@ impl Out {
             }
         });
         if waited.await.is_none() {
-            debug!("a client has not received in time what was written before its session breaks off");
+            debug!("a client did not receive in time what was written before its session was cut");
         }
     }
 }

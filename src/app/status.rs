@@ -27,13 +27,14 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
 
 /// Why new clients are not welcome, if they are not.
 pub(super) fn unready(app: &App) -> Vec<String> {
-    let mut reasons: Vec<_> = app.stopping.is_cancelled().then(|| "server: it stops".to_owned()).into_iter().collect();
+    let mut reasons: Vec<_> =
+        app.stopping.is_cancelled().then(|| "server: it is stopping".to_owned()).into_iter().collect();
     let unready = app.feeds.unready();
     // Anyone may ask this: names of feeds are for those who may read them.
     let named = |feed: &str| if app.decider.is_some() { "feed".to_owned() } else { format!("feed {feed}") };
     reasons.extend(unready.iter().map(|feed| format!("{}: its storage does not answer", named(feed))));
     if app.budget.as_ref().is_some_and(|budget| budget.pressure() >= Pressure::High) {
-        reasons.push("memory: it is short, and new viewers are refused".to_owned());
+        reasons.push("memory: it is short, so new viewers are refused".to_owned());
     }
     let undecided = app.decider.as_ref().and_then(Decider::unready);
     reasons.extend(undecided.map(|why| format!("tokens: {why}")));
@@ -105,7 +106,7 @@ mod tests {
             budget.observe(resident);
             seen.push(ready(&app).await);
         }
-        let short = (503, "memory: it is short, and new viewers are refused\n".to_owned());
+        let short = (503, "memory: it is short, so new viewers are refused\n".to_owned());
         let ready = (200, "ready\n".to_owned());
         assert_eq!(seen, [ready.clone(), short.clone(), short.clone(), short, ready]);
     }

@@ -147,7 +147,7 @@ async fn write(mut writer: Writer, mut stream: TakenStream, cut: CancellationTok
             Ok(false) => break,
             Err(_) if cut.is_cancelled() => return stream.reset(code::H3_EXCESSIVE_LOAD),
             Err(cut) => {
-                debug!(%cut, "a response breaks off");
+                debug!(%cut, "a response was cut short");
                 return stream.abort().await;
             }
         }

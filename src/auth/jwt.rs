@@ -117,7 +117,7 @@ pub(super) fn verify<'a>(
     })?;
     if header.crit.is_some() {
         // RFC 7515 §4.1.11.
-        return Err(Denied::invalid("the token's header has `crit`, of which this server understands nothing").into());
+        return Err(Denied::invalid("the token's header has `crit`, which this server does not support").into());
     }
     // The algorithm is the key's: a token whose header names another one has not been signed with it.
     let named = |kid: Option<&str>| kid.is_none_or(|kid| header.kid.as_deref().is_none_or(|named| named == kid));
@@ -146,7 +146,7 @@ pub(super) fn verify<'a>(
             Err(error) => return Err(refused(error.kind()).into()),
         }
     }
-    Err(Denied::invalid("the token's signature is not that of a key of this server").into())
+    Err(Denied::invalid("the token is not signed with a key of this server").into())
 }
 
 /// Why a token that is signed does not count.
@@ -154,7 +154,7 @@ fn refused(kind: &ErrorKind) -> Denied {
     Denied::invalid(match kind {
         ErrorKind::ExpiredSignature => "the token has expired: get a new one".into(),
         ErrorKind::ImmatureSignature => "the token is not valid yet (its nbf is later than the server's clock)".into(),
-        ErrorKind::InvalidAudience => "the token is for another audience than this server (aud)".into(),
+        ErrorKind::InvalidAudience => "the token is for a different audience than this server (aud)".into(),
         ErrorKind::MissingRequiredClaim(claim) => format!("the token has no `{claim}`, or none that can be read"),
         ErrorKind::InvalidClaimFormat(claim) => format!("the token's `{claim}` is not a number of seconds since 1970"),
         ErrorKind::Json(_) => {

@@ -178,7 +178,7 @@ impl Tokens {
         let (stamp, bytes) = self.read(&place).await?;
         let tokens = statics(&bytes).map_err(|source| TokensError::Tokens { place: place.to_string(), source })?;
         if tokens.len() == 0 {
-            warn!("{place} holds no tokens: until it does, none counts");
+            warn!("{place} holds no tokens: until it does, no token is valid");
         }
         self.sources.push(Source::new(place, Held::Tokens(Arc::new(tokens)), stamp));
         Ok(self)
@@ -239,7 +239,7 @@ impl Tokens {
                     self.sources.push(source);
                     return self;
                 }
-                error!("no keys yet from {place}, so no token counts: {error}; asking again every 10 s");
+                error!("no keys yet from {place}, so no token is valid: {error}; asking again every 10 s");
                 Held::NoKeys
             }
         };

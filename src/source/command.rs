@@ -58,7 +58,9 @@ fn end_of(ended: Ended) -> End {
         Rest::Stopped if status.success() => return End::Stopped,
         Rest::Stopped => None,
         Rest::Ended => Some("processes that it left behind held its output open and were ended"),
-        Rest::Escaped => Some("processes that it left behind still print in a group of their own, and are not read"),
+        Rest::Escaped => {
+            Some("processes that it left behind still print in a process group of their own, which is no longer read")
+        }
     };
     match (status.success(), rest) {
         (true, None) => End::Clean,

@@ -55,7 +55,7 @@ describe('a server that takes no more viewers for now', () => {
           await view.state(['reconnecting']);
           await view.until('advice', () => /tries again by itself/.test(document.querySelector('#error')?.textContent ?? ''));
           const { error } = await view.report();
-          assert.match(error, new RegExp(`status ${status}: .*commands run`));
+          assert.match(error, new RegExp(`status ${status}: .*commands (are )?running`));
           assert.match(error, advice);
           assert.doesNotMatch(error, /Press Start/);
           await assertAccessible(view, 'while it is refused');

@@ -226,7 +226,7 @@ async fn what_is_put_there_and_foreign_stays_while_the_server_runs() {
     let mut serving = Serving::start(dir.path(), &FREE).await;
     openssl(&folder, &format!("genpkey {RSA} -out key.pem"));
     let before = snapshot(&folder);
-    serving.program.told("still using the certificate from before").await;
+    serving.program.told("still using the previous certificate").await;
     fs::remove_file(folder.join(".lock")).unwrap();
     reached(&serving.url("localhost"), &["--certs", &named]).await;
     let mut after = snapshot(&folder);

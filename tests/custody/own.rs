@@ -296,7 +296,7 @@ async fn a_folder_far_above_is_exchanged() {
     taken_over(&mut serving, &at.join("three.pem")).await;
     let begun = Instant::now();
     rename("top", "old");
-    serving.program.told("still using the certificate from before: cannot read").await;
+    serving.program.told("still using the previous certificate: cannot read").await;
     rename("two.d", "top");
     taken_over(&mut serving, &at.join("two.pem")).await;
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());

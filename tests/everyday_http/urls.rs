@@ -10,7 +10,7 @@ async fn every_command_says_what_to_write_instead() {
         ("https://user:secret@host.example/x", "user names and passwords are not sent"),
         ("http://localhost:8080/stream", "always https; write https://localhost:4433/stream"),
         ("localhost:4433/stream", "a URL begins with https://; write https://localhost:4433/stream"),
-        ("https://::1:4433/", "an IPv6 address stands in brackets; write https://[::1]:4433/"),
+        ("https://::1:4433/", "an IPv6 address must be in brackets; write https://[::1]:4433/"),
         ("nonsense", "as in https://localhost:4433/stream/nonsense"),
     ];
     for command in [&["get"][..], &["get", "--resume"], &["publish"], &["bench"], &["open", "chrome"]] {

@@ -82,7 +82,7 @@ async fn a_feed_that_is_still_written_by_another_group_is_not_clean() {
     let serving = Serving::start(|_| vec!["exec:setsid sh -c 'echo $$ >pid; while sleep 0.02; do echo y; done' &"]);
     let connection = serving.connect().await;
     let all = all_of(&serving, &connection, "default").await;
-    assert!(all.contains("still print in a group of their own"), "{all}");
+    assert!(all.contains("still print in a process group of their own"), "{all}");
     crate::serving::kill(&[std::fs::read_to_string(serving.dir().join("pid")).unwrap().trim().to_owned()]);
     serving.stop();
 }

@@ -273,7 +273,7 @@ def test_two_servers_of_one_folder(pebble, ports, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--acme", "localhost"], "not one of the public DNS"),
+        (["--acme", "localhost"], "not a public DNS name"),
         (["--acme", "192.0.2.1"], "it is an address"),
         (["--acme", "*.example.org"], "a wildcard needs a record in the DNS"),
         (["--acme", "a_b.example.org"], "not a valid host name"),

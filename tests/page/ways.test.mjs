@@ -81,7 +81,7 @@ test("a way that was chosen by hand is kept", async () => {
 for (const [what, end] of [
   ["the stream's code", (driven) => driven.fail(Object.assign(new Error("Received RESET_STREAM."), { streamErrorCode: 3 }))],
   ["the session's code", async ({ fail, session }) => {
-    session.endFromServer({ closeCode: 3, reason: "nothing was read for too long" });
+    session.endFromServer({ closeCode: 3, reason: "the client read nothing for too long" });
     await calm();
     fail(new Error("The session is closed."));
   }],
@@ -89,7 +89,7 @@ for (const [what, end] of [
   ["the session's code, after its streams have failed", async ({ fail, session }) => {
     fail(Object.assign(new Error("remote WebTransport close"), { source: "session", streamErrorCode: null }));
     await calm();
-    session.endFromServer({ closeCode: 3, reason: "nothing was read for too long" });
+    session.endFromServer({ closeCode: 3, reason: "the client read nothing for too long" });
   }],
 ]) {
   test(`auto: a page that took nothing is told so, and comes back over the same transport: ${what}`, async () => {

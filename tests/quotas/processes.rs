@@ -74,8 +74,8 @@ async fn there_are_so_many_commands_and_each_client_has_its_share() {
     }
     assert_eq!(commands.running(), 3);
     server.gauge("h3cast_processes", 3).await;
-    refused(&view(&server, 1, "").await.0, 429, "2 commands run for this client");
-    refused(&view(&server, 2, "").await.0, 503, "3 commands run for viewers");
+    refused(&view(&server, 1, "").await.0, 429, "this client already has 2 commands running");
+    refused(&view(&server, 2, "").await.0, 503, "3 commands are running for viewers");
     // An `EventSource` gives up at any status but 200.
     for (from, status) in [(1, 429), (2, 503)] {
         let (head, mut stream) = view(&server, from, "accept: text/event-stream\r\nconnection: close\r\n").await;

@@ -48,7 +48,7 @@ async fn a_client_that_takes_its_share_stops_no_other() {
         };
         assert_eq!(refused.status, 429, "{way:?}: {refused:?}");
         let detail = refused.body["detail"].as_str().unwrap();
-        assert!(detail.contains("publishes 3 times at once"), "{detail}");
+        assert!(detail.contains("already has 3 publications running"), "{detail}");
         assert!(way == Way::Session || refused.retry_after.is_some(), "{refused:?}");
 
         let mut other = Publishing::begin(&server, Way::H1, OTHER, "/stream").await;

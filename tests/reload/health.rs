@@ -80,7 +80,7 @@ fn a_server_that_shuts_down_is_not_ready_and_alive() {
             break text;
         }
     };
-    assert!(text.contains("/readyz: 503: server: it stops"), "{text}");
+    assert!(text.contains("/readyz: 503: server: it is stopping"), "{text}");
     assert_eq!(health(&server, &[&arguments[..], &["--live"]].concat(), &[]).0, Some(0));
 }
 

@@ -90,7 +90,7 @@ pub enum Exhausted {
     #[error("all {0} are taken")]
     All(usize),
     /// The account has all that one may have: so many.
-    #[error("this client has all {0} that one may have")]
+    #[error("this client already has {0}, the most that one may have")]
     Account(usize),
 }
 

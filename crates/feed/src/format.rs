@@ -170,7 +170,7 @@ impl Format {
     /// If the stream must break off, because `raw` cannot express it.
     fn expired(self, framing: Framing, out: &mut Vec<Bytes>) -> Result<usize, Cut> {
         match self {
-            Self::Raw => Err(Cut::Failed(FeedError("the token under which this is read has ended".into()))),
+            Self::Raw => Err(Cut::Failed(FeedError("the token of this viewer has ended".into()))),
             Self::Sse => Ok(alone(&sse::EXPIRED, framing, out)),
             Self::Frames => Ok(alone(&frames::EXPIRED, framing, out)),
         }

@@ -75,7 +75,7 @@ impl Evictions {
                 feed,
                 pattern,
                 all,
-                "removed a feed with its history, to make room for one that is written: there are as many as clients may create"
+                "removed a feed with its history to make room for a new one: clients have created as many as they may"
             );
         }
     }

@@ -113,7 +113,7 @@ fn check_settings(mut payload: &[u8]) -> Result<(), Violation> {
             return violation(code::H3_FRAME_ERROR, "SETTINGS are cut short");
         };
         if !seen.insert(setting) {
-            return violation(code::H3_SETTINGS_ERROR, "a setting comes twice");
+            return violation(code::H3_SETTINGS_ERROR, "a setting is repeated");
         }
         match setting {
             // HTTP/2's (RFC 9114 §11.2.2).

@@ -91,10 +91,10 @@ pub fn check_trailers(fields: &[Field]) -> Result<(), &'static str> {
 fn check_regular(fields: &[Field]) -> Result<(), &'static str> {
     for field in fields {
         match &field.name[..] {
-            _ if is_pseudo(field) => return Err("a pseudo-header stands among the fields, or in trailers"),
+            _ if is_pseudo(field) => return Err("a pseudo-header comes after other fields, or in trailers"),
             // RFC 9114 §4.2.
             b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
-                return Err("a field speaks of the connection");
+                return Err("a field is specific to the connection");
             }
             b"te" if !field.value.eq_ignore_ascii_case(b"trailers") => {
                 return Err("`te` is something other than `trailers`");

@@ -163,7 +163,7 @@ fn version_2(bytes: &[u8]) -> Result<ProxyRead, BadProxyHeader> {
         return header(Source::Unknown, None);
     }
     if protocol == 2 {
-        return bad("it is of datagrams, on a stream");
+        return bad("it is for datagrams, but this is a stream");
     }
     let size = [0, 12, 36, 216][usize::from(family)];
     let Some((addresses, tlvs)) = rest.split_at_checked(size) else {

@@ -133,7 +133,7 @@ impl Ledger {
         }
         if offset > progress.bytes {
             let text = format!(
-                "the body begins at byte {offset}, and {} bytes have been published under this Idempotency-Key",
+                "the body begins at byte {offset}, but {} bytes have been published under this Idempotency-Key",
                 progress.bytes
             );
             return Err(Problem::new(StatusCode::CONFLICT, text));

@@ -231,8 +231,8 @@ impl Publications {
             Exhausted::Account(each) => {
                 self.refused(Refusal::PublicationsPerClient, account);
                 let text = format!(
-                    "this client publishes {each} times at once, which is all that one may: end one of the \
-                     publications first"
+                    "this client already has {each} publications running, the most that one client may have: end one \
+                     of them first"
                 );
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, text)
             }

@@ -69,7 +69,7 @@ refusals! {
     /// The client has as many publications as one may have at once.
     PublicationsPerClient = "publications_per_client": "this client has too many publications at a time",
     /// A publication brought nothing for too long.
-    PublishWait = "publish_wait": "a publication brought nothing for too long",
+    PublishWait = "publish_wait": "a publication sent nothing for too long",
     /// The client's publications that run use all keys that one client may have.
     PublishKeys = "publish_keys": "all keys that this client may use are in use",
     /// An application runs as many commands for viewers as it may.
@@ -96,7 +96,7 @@ refusals! {
     /// The client sent more frames that bring nothing than
     /// [`Limits::control_frames`](crate::Limits::control_frames) allow, or, over HTTP/2, more small frames of bodies
     /// that were not read yet than h2 keeps.
-    ControlFrames = "control_frames": "this client sends too many frames that bring nothing, or small ones that are not read yet",
+    ControlFrames = "control_frames": "this client sends too many frames that carry nothing, or small ones that are not read yet",
     /// The process is near the limit of its memory, as [`ServerBuilder::room`](crate::server::ServerBuilder::room)
     /// reports it.
     Memory = "memory": "the server is short of memory",

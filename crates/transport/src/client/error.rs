@@ -74,7 +74,7 @@ pub enum ClientError {
     #[error("the server broke the stream off: {}", code::describe(*.0))]
     Reset(u64),
     /// The server reads no more of the request, with this error code of HTTP/3. Its response says why.
-    #[error("the server reads no more of the request: {}", code::describe(*.0))]
+    #[error("the server stopped reading the request: {}", code::describe(*.0))]
     Stopped(u64),
     /// The server broke the protocol, or this side did.
     #[error("HTTP/3 failed: {0}")]
@@ -83,7 +83,7 @@ pub enum ClientError {
     #[error("the server sent a malformed response: {0}")]
     Malformed(#[from] MalformedResponse),
     /// The body of the response is malformed (H3_MESSAGE_ERROR): it is not as long as its `content-length`.
-    #[error("the server sent a malformed response: content-length: {length}, but {received} bytes came")]
+    #[error("the server sent a malformed response: content-length: {length}, but {received} bytes arrived")]
     Length {
         /// What the head says, in bytes.
         length: u64,
@@ -188,7 +188,7 @@ pub enum ProtocolError {
     #[error("the server answered 101, which HTTP/3 does not have")]
     SwitchingProtocols,
     /// More interim responses came than any server has reason to send.
-    #[error("more than {0} interim responses came")]
+    #[error("more than {0} interim responses arrived")]
     TooManyInterim(usize),
     /// The server sent no SETTINGS in time.
     #[error("the server sent no SETTINGS")]

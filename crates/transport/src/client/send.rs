@@ -118,7 +118,7 @@ where
             while uploads.try_join_next().is_some() {}
             let task = uploads.spawn(async move {
                 if let Err(error) = upload.await {
-                    debug!(%error, "the body of a request was not sent whole");
+                    debug!(%error, "the body of a request was not sent completely");
                     if matches!(error, ClientError::RequestBody(_) | ClientError::RequestLength { .. }) {
                         *reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                     }

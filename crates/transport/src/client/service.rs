@@ -302,7 +302,7 @@ async fn keep(pool: Weak<Pool>, pooled: Arc<Pooled>, idle: Duration) {
     };
     tokio::select! {
         lost = pooled.connection.closed() => {
-            debug!(error = %lost, "a connection is lost");
+            debug!(error = %lost, "a connection was lost");
             if let Some(pool) = pool.upgrade() {
                 pool.forget(&pooled);
             }

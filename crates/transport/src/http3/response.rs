@@ -157,7 +157,7 @@ pub(super) async fn write(
 async fn has_all(send_timeout: Option<Duration>, stopped: impl Future<Output = ()>) {
     let Some(timeout) = send_timeout else { return stopped.await };
     if tokio::time::timeout(LONGEST.max(timeout), stopped).await.is_err() {
-        debug!("a client has not acknowledged a response in time");
+        debug!("a client did not acknowledge a response in time");
     }
 }
 

@@ -274,7 +274,7 @@ pub(super) async fn delivered(conn: &Connection, stream: &mut SendStream) {
         }
     };
     if outstanding::while_receiving(conn, received).await.is_none() {
-        debug!("a client has not received in time what was written before its response breaks off");
+        debug!("a client did not receive in time what was written before its response was cut");
     }
 }
 

@@ -195,7 +195,7 @@ impl Identity {
                 }
                 trouble
             }
-            Err(error) => Some(format!("still using the certificate from before: {error}")),
+            Err(error) => Some(format!("still using the previous certificate: {error}")),
         };
         match &self.0.origin {
             Origin::Made(made) => keeping.look_at_key(made.exposed()),

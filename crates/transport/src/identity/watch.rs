@@ -66,7 +66,7 @@ impl Watch {
             *watcher = match notify::recommended_watcher(move |event| hear(&event, &changed, &places)) {
                 Ok(started) => Watching::By(started),
                 Err(error) => {
-                    debug!(%error, "changes of the certificate's files are polled for");
+                    debug!(%error, "polling the certificate's files for changes");
                     Watching::Never
                 }
             };

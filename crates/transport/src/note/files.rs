@@ -69,7 +69,7 @@ fn check(meta: &fs::Metadata, kind: fn(&fs::Metadata) -> bool) -> io::Result<()>
             return denied("it belongs to another user");
         }
         if meta.mode() & 0o022 != 0 {
-            return denied("other users may write it");
+            return denied("other users can write to it");
         }
     }
     Ok(())

@@ -147,7 +147,7 @@ impl Relay {
         let line = tokio::net::UnixDatagram::from_std(line)?;
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         if given.is_some() {
-            return Err(io::Error::other("another server has taken over this socket before"));
+            return Err(io::Error::other("another server has already taken over this socket"));
         }
         *given = Some(Given { line, scratch: Vec::new() });
         self.state.store(GIVEN, Ordering::Release);

@@ -26,7 +26,7 @@ pub enum StartError {
     #[error(transparent)]
     Limits(#[from] BadLimit),
     /// Listeners expect the PROXY protocol, and no proxy is trusted to send it.
-    #[error("listeners expect the PROXY protocol, and no proxy is trusted: `trust_proxy` names those that send it")]
+    #[error("listeners expect the PROXY protocol, but no proxy is trusted: name those that send it with `trust_proxy`")]
     NoTrustedProxy,
     /// TLS cannot be set up with the certificate, and with what [`tls`](super::ServerBuilder::tls) makes of it.
     #[error("TLS cannot be set up")]

@@ -148,7 +148,7 @@ impl Handover {
         let (mut lines, mut inherited) = (Vec::new(), Inherited::default());
         for relay in &self.0.udp {
             if relay.is_given() {
-                return Err(io::Error::other("another server has taken over before: ask that one"));
+                return Err(io::Error::other("another server has already taken over: ask that one"));
             }
             let socket = relay.socket()?;
             let (other, own) = relay::line()?;

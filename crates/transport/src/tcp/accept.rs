@@ -175,7 +175,7 @@ async fn accept_all(
             Err(error) => {
                 // Out of files or memory. Connections that wait are accepted after a stop only if they can be.
                 if stop.is_cancelled() {
-                    return debug!(%error, "cannot accept the connections that wait");
+                    return debug!(%error, "cannot accept waiting connections");
                 }
                 warn!(%error, "cannot accept a connection: trying again");
                 // What is there must keep running, and a busy loop would not help it.

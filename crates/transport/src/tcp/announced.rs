@@ -18,11 +18,11 @@ enum NoHeader {
     /// As a load balancer does that only checks whether the server is listening.
     #[error("it ended before its first byte")]
     Empty,
-    #[error("what it sent first is not a header of the PROXY protocol: {0}")]
+    #[error("its first bytes are not a header of the PROXY protocol: {0}")]
     Malformed(#[from] BadProxyHeader),
     #[error("its header of the PROXY protocol was not complete within {0:?}")]
     Late(Duration),
-    #[error("it broke off in its header of the PROXY protocol")]
+    #[error("it ended within its header of the PROXY protocol")]
     Broken(#[from] io::Error),
 }
 

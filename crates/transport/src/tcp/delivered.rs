@@ -146,7 +146,7 @@ impl Delivered {
 /// Holds a failure back while the connection takes what was written before, as its other responses.
 async fn failed(error: axum_core::Error, flushes: Flushes, left: impl Future<Output = ()>) -> axum_core::Error {
     if while_progressing(|| flushes.written(), || PATIENCE, left).await.is_none() {
-        debug!(%error, "a client has not received in time what was written before its response breaks off");
+        debug!(%error, "a client did not receive in time what was written before its response was cut");
     }
     error
 }

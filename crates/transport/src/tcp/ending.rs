@@ -112,7 +112,7 @@ impl Ending {
                         (left, progress) = (now, Instant::now());
                     }
                     if progress.elapsed() >= PATIENCE || begun.elapsed() >= LONGEST {
-                        return debug!(left, "a client has not received in time what was written before a reset");
+                        return debug!(left, "a client did not receive in time what was written before a reset");
                     }
                     sleep(LOOK).await;
                 }

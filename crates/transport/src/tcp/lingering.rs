@@ -130,7 +130,7 @@ impl Lingering {
                     Fate::Short => admission.refused(Refusal::Memory, one.progress.remote()),
                     Fate::Reset => {}
                 }
-                debug!(remote = %one.progress.remote(), left, "a client does not take what was sent before the end of its connection: reset");
+                debug!(remote = %one.progress.remote(), left, "a client did not take what was sent before the end of its connection: it is reset");
                 let _ = SockRef::from(&one.stream).set_linger(Some(Duration::ZERO));
             }
         }

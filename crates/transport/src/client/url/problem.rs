@@ -47,7 +47,7 @@ pub enum UrlProblem {
     #[error("{0} is not an IPv6 address")]
     Ipv6(String),
     /// An IPv6 address without brackets.
-    #[error("an IPv6 address stands in brackets")]
+    #[error("an IPv6 address must be in brackets")]
     NoBrackets,
     /// A bracket that is not closed.
     #[error("an IPv6 address ends with a bracket")]

@@ -69,7 +69,7 @@ impl Made {
             Ok(state) => {
                 if let Lack::Damaged(path) = lack {
                     warn!(
-                        "{}: it was not complete or did not fit, and nothing more came: it was restored",
+                        "{} was incomplete or did not fit, and nothing more was written: it was restored",
                         path.display()
                     );
                 }
@@ -252,14 +252,14 @@ impl View<'_> {
             && !self.knows(key)
             && self.of(key).is_none()
         {
-            return incomplete(KEY, "no valid certificate of this key is there yet");
+            return incomplete(KEY, "there is no valid certificate for this key yet");
         }
         let ours = |one: &Certificate| {
             self.known.is_some_and(|known| known.certificates().any(|known| known == one))
                 || key.is_some_and(|key| key.is_of(one))
         };
         match self.contents.certificates.value() {
-            Some(found) if !found.iter().any(ours) => incomplete(CERTIFICATES, "its key is not there yet"),
+            Some(found) if !found.iter().any(ours) => incomplete(CERTIFICATES, "its key is missing so far"),
             _ => Ok(()),
         }
     }
