@@ -184,7 +184,7 @@ async fn a_session_without_a_stream_is_ended() {
     for (path, revoked, reason) in [
         ("/stream/file", true, "the token has been revoked"),
         ("/stream/log", true, "the token has been revoked"),
-        ("/stream/file", false, "no stream was allowed"),
+        ("/stream/file", false, "the client allowed no stream"),
     ] {
         let (_send, mut recv) = client.bi(&connect(path)).await;
         assert_eq!(status(&mut recv).await, 200);

@@ -131,6 +131,18 @@ fn every_link_leads_somewhere() {
     assert!(lost.is_empty(), "{}", lost.join("\n"));
 }
 
+/// Who looks for a guide begins at docs/README.md.
+#[test]
+fn the_index_has_every_guide() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let index = prose(&docs.join("README.md"));
+    let names = std::fs::read_dir(&docs).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let lost: Vec<_> = names
+        .filter(|name| name.ends_with(".md") && name != "README.md" && !index.contains(&format!("]({name})")))
+        .collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
 /// A document without its blocks of code.
 fn prose(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap();
