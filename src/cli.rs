@@ -17,6 +17,7 @@ mod man;
 mod mistyped;
 mod note;
 mod open;
+mod outage;
 mod publish;
 #[cfg(feature = "qlog")]
 mod qlog;

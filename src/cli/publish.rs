@@ -6,11 +6,13 @@ use std::{cell::Cell, pin::pin, time::Duration};
 
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Failure, complain, print,
+    Failure, complain,
+    outage::Outage,
+    print,
     remote::{self, Log, TokenArgs, TrustArgs},
     values,
 };
@@ -71,14 +73,14 @@ pub(super) async fn run(args: PublishArgs) -> Result<(), Failure> {
     let mut interrupted = pin!(remote::interrupted(2 * ANSWER_WAIT, || {})?);
     let stop = CancellationToken::new();
     let pieces = stdin::pieces().map_err(Failure::running)?.take_until(stop.clone().cancelled_owned());
-    let so_far = Cell::new(0);
+    let (so_far, mut outage) = (Cell::new(0), Outage::default());
     let done = {
         let mut publish = pin!(async {
             let tell = |event| {
                 if let PublishEvent::Acknowledged(bytes) = event {
                     so_far.set(bytes);
                 }
-                tell(&event, &log);
+                tell(&event, &log, &mut outage);
             };
             if args.webtransport {
                 return session::publish(&uri, &trust, token, args.retry_for, pieces, tell).await;
@@ -123,8 +125,11 @@ pub(super) async fn run(args: PublishArgs) -> Result<(), Failure> {
     }
 }
 
-fn tell(event: &PublishEvent, log: &Log) {
+fn tell(event: &PublishEvent, log: &Log, outage: &mut Outage) {
     match event {
+        PublishEvent::Opened { published } if outage.ends() => {
+            complain(&format!("reconnected: continuing after {published} bytes"));
+        }
         PublishEvent::Opened { published } => log.say(format_args!("* connected; the server has {published} bytes")),
         PublishEvent::Acknowledged(bytes) => log.say(format_args!("* {bytes} bytes are published")),
         PublishEvent::Restarted { published } => {
@@ -133,7 +138,11 @@ fn tell(event: &PublishEvent, log: &Log) {
             ));
         }
         PublishEvent::Lost { error, pause } => {
-            complain(&format!("{error}; trying again in {:.1} s", pause.as_secs_f64()));
+            let words = format!("{error}; trying again in {:.1} s", pause.as_secs_f64());
+            match outage.prints(&error.to_string(), Instant::now()) {
+                true => complain(&words),
+                false => log.say(format_args!("* {words}")),
+            }
         }
     }
 }

@@ -196,7 +196,7 @@ impl Publication {
         if let Some(token) = &self.token_from {
             self.token = Some(token.header().await?);
         }
-        let (deadline, uri, again) = (self.retry.deadline(), self.uri.clone(), self.retry.is_failing());
+        let (deadline, uri, again) = (self.retry.deadline(), self.uri.clone(), self.retry.is_eager(Instant::now()));
         let opening = async {
             let connection = match again {
                 true => Connection::open_again(&self.uri, &self.trust).await?,

@@ -185,7 +185,7 @@ impl Viewer {
                 Phase::Ready(connection) => {
                     let uri = self.uri.behind(&self.place);
                     let (trust, token) = (self.trust.clone(), self.token.clone());
-                    let again = self.retry.is_failing();
+                    let again = self.retry.is_eager(Instant::now());
                     let opening = stream::open(connection.take(), uri.clone(), trust, token, self.transport, again);
                     let deadline = self.retry.deadline();
                     self.state = Phase::Opening(Box::pin(async move { retry::by(deadline, &uri, opening).await }));

@@ -76,10 +76,23 @@ impl Program {
 
     /// Waits for a line on standard error that has this in it.
     pub async fn told(&mut self, what: &str) -> String {
-        let mut all = String::new();
+        self.told_after(what, |_| true).await.pop().unwrap_or_default()
+    }
+
+    /// Waits for a line on standard error that has this in it and is the one that is meant. Gives all lines that have
+    /// it, that one last.
+    pub async fn told_after(&mut self, what: &str, is_meant: impl Fn(&str) -> bool) -> Vec<String> {
+        let (mut all, mut having) = (String::new(), Vec::new());
         loop {
             match soon(&format!("`{what}` is told after:\n{all}"), self.stderr.next_line()).await.unwrap() {
-                Some(line) if line.contains(what) => return line,
+                Some(line) if line.contains(what) => {
+                    let ends = is_meant(&line);
+                    all += &format!("{line}\n");
+                    having.push(line);
+                    if ends {
+                        return having;
+                    }
+                }
                 Some(line) => all += &(line + "\n"),
                 None => panic!("`{what}` was not told:\n{all}"),
             }

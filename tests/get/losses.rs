@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use h3cast::feed::{End, Feed, FeedError, Lag};
+use tokio::io::AsyncWriteExt;
 
 use crate::{
     common::{TestServer, relay::Relay},
@@ -181,4 +182,43 @@ async fn a_network_that_is_away_for_a_while() {
     let (rest, told, code) = get.end().await;
     let expected: String = (0..=50).map(|number| format!("{number}\n")).collect();
     assert_eq!((seen + &text(&rest), code), (expected, Some(0)), "{told}");
+}
+
+/// However often a server that is away is tried, the outage is a line or two; with `-v` each attempt has one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_not_reported_at_every_attempt() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "all of it\n").unwrap();
+    let sources = ["chat=publish", "file=file:file"];
+    let first = Serving::start(dir.path(), 0, &sources).await;
+    let (port, chat, file) = (first.port, first.url("/stream/chat"), first.url("/stream/file"));
+    let mut clients = Vec::new();
+    let mut viewer = Program::start(dir.path(), &["get", "--last", "1", &chat]);
+    for more in [&[][..], &["--webtransport"]] {
+        let mut publish = Program::start(dir.path(), &[&["publish", "-v", &chat], more].concat());
+        // Over WebTransport, nothing is confirmed before a stream ends.
+        publish.stdin.as_mut().unwrap().write_all(b"one\n").await.unwrap();
+        assert_eq!(viewer.line().await, "one\n");
+        clients.push((publish, "publish"));
+    }
+    first.program.signal("TERM");
+    assert_eq!(first.program.end().await.2, Some(0));
+    for (publish, _) in &mut clients {
+        publish.stdin.as_mut().unwrap().write_all(b"two\n").await.unwrap();
+    }
+    clients.push((Program::start(dir.path(), &["get", "-v", "--resume", "-o", "copy", &file]), "get"));
+    let mut printed = Vec::new();
+    for (client, name) in &mut clients {
+        // The first attempt that only `-v` shows.
+        let seen = client.told_after("trying again", |line| !line.starts_with("h3cast: ")).await;
+        printed.push((*name, seen.len() - 1));
+    }
+    let second = Serving::start(dir.path(), port, &sources).await;
+    for (client, name) in clients {
+        let (_, told, code) = client.end().await;
+        assert_eq!(code, Some(0), "{name}: {told}");
+    }
+    assert!(printed.iter().all(|(_, lines)| (1..=3).contains(lines)), "{printed:?}");
+    assert_eq!(std::fs::read(dir.path().join("copy")).unwrap(), b"all of it\n");
+    drop(second);
 }

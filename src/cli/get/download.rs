@@ -5,11 +5,11 @@ use std::io;
 
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Getting, output::PartFile, plain::length, resume};
 use crate::{
-    cli::Failure,
+    cli::{Failure, outage::Outage},
     client::{
         ClientError, ClientResponse, Connection,
         retry::{self, Retry},
@@ -157,13 +157,13 @@ fn local(error: io::Error, part: &PartFile) -> Interruption {
 
 /// Downloads the resource to the part's end, through losses.
 pub(super) async fn run(getting: &Getting, uri: &Uri, part: &mut PartFile) -> Result<Done, Failure> {
-    let mut retry = Retry::new(getting.retry_for);
+    let (mut retry, mut outage) = (Retry::new(getting.retry_for), Outage::default());
     let mut sidecar = Sidecar::recorded(part.recorded(), uri);
     if part.len() > 0 && sidecar.is_none() {
         getting.progress.complain(&format!("{} does not belong to {uri}: starting over", part.path().display()));
     }
     loop {
-        let error = match attempt(getting, uri, part, &mut sidecar, &mut retry).await {
+        let error = match attempt(getting, uri, part, &mut sidecar, (&mut retry, &mut outage)).await {
             Ok(done) => return Ok(done),
             Err(Interruption::Local(failure)) => return Err(failure),
             Err(Interruption::Remote(error)) if error.is_final() => return Err(resume::failure(error)),
@@ -173,7 +173,11 @@ pub(super) async fn run(getting: &Getting, uri: &Uri, part: &mut PartFile) -> Re
             let after = getting.retry_for.unwrap_or_default();
             return Err(resume::failure(ViewError::GaveUp { after, last: Box::new(error) }));
         };
-        getting.progress.complain(&resume::lost_in_words(&error, pause, None));
+        let words = resume::lost_in_words(&error, pause, None);
+        match outage.prints(&error.to_string(), Instant::now()) {
+            true => getting.progress.complain(&words),
+            false => getting.log.say(format_args!("* {words}")),
+        }
         sleep(pause).await;
     }
 }
@@ -191,11 +195,12 @@ async fn attempt(
     uri: &Uri,
     part: &mut PartFile,
     sidecar: &mut Option<Sidecar>,
-    retry: &mut Retry,
+    (retry, outage): (&mut Retry, &mut Outage),
 ) -> Result<Done, Interruption> {
     let silent = || Interruption::from(ViewError::Silent);
     let opening = async {
-        let connection = timeout(SILENCE, open(getting, uri, retry.is_failing())).await.map_err(|_| silent())??;
+        let connection =
+            timeout(SILENCE, open(getting, uri, retry.is_eager(Instant::now()))).await.map_err(|_| silent())??;
         getting.log.say(format_args!("* connected to {} over HTTP/3", connection.remote_address()));
         let asked = ask(getting, &connection, uri, sidecar.as_ref(), part.len());
         let response = timeout(SILENCE, asked).await.map_err(|_| silent())??;
@@ -245,6 +250,9 @@ async fn attempt(
     };
     if part.len() > 0 {
         getting.log.say(format_args!("* resuming after {} bytes", part.len()));
+    }
+    if outage.ends() {
+        getting.progress.complain(&format!("reconnected: continuing after {} bytes", part.len()));
     }
     getting.progress.begin(part.len(), Some(length));
     while let Some(bytes) = timeout(SILENCE, response.body.next()).await.map_err(|_| silent())?? {

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use http::Uri;
+use tokio::time::Instant;
 
 use super::{
     Getting, Output, download,
     feed::{FeedOutput, Next},
 };
 use crate::{
-    cli::{Failure, remote},
+    cli::{Failure, outage::Outage, remote},
     client::{
         ClientError, Connection, Trust, Viewer,
         viewer::{Event, Transport, ViewError},
@@ -91,51 +92,45 @@ async fn copy(getting: &Getting, viewer: &mut Viewer, sink: &mut FeedOutput<'_>)
     sink.finish(viewer.missing(), viewer.restarts())
 }
 
-/// What was told of losses.
+/// Reports losses of a feed, and that it continues.
 pub(super) struct Told<'a> {
     getting: &'a Getting,
     /// What stands before each message.
     prefix: String,
-    lost: bool,
-    /// The loss that was told last.
-    last: String,
+    outage: Outage,
 }
 
 impl<'a> Told<'a> {
     /// `name`: of which of several feeds.
     pub(super) fn new(getting: &'a Getting, name: Option<&str>) -> Self {
         let prefix = name.map(|name| format!("{name}: ")).unwrap_or_default();
-        Self { getting, prefix, lost: false, last: String::new() }
+        Self { getting, prefix, outage: Outage::default() }
     }
 
-    /// Tells of a loss, and of its end.
+    /// Reports a loss, and its end.
     pub(super) fn take(&mut self, event: &Event) {
         let (Getting { log, progress, .. }, prefix) = (self.getting, &self.prefix);
         match event {
             Event::Opened { transport, behind } => {
                 let place = behind.map(|cursor| format!(", after {cursor}")).unwrap_or_default();
                 log.say(format_args!("* {prefix}reading over {transport}{place}"));
-                if std::mem::take(&mut self.lost) {
-                    self.last.clear();
+                if self.outage.ends() {
                     let from = behind.map_or_else(|| "from the beginning".into(), |cursor| format!("after {cursor}"));
                     progress.complain(&format!("{prefix}reconnected over {transport}: continuing {from}"));
                 }
             }
             Event::Lost { error, pause, transport } => {
-                self.lost = true;
                 let words = format!("{prefix}{}", lost_in_words(error, *pause, Some(*transport)));
-                // A server that is away is told once, however often it is tried.
-                let what = format!("{error}, {transport}");
-                match std::mem::replace(&mut self.last, what.clone()) == what {
-                    true => log.say(format_args!("* {words}")),
-                    false => progress.complain(&words),
+                match self.outage.prints(&format!("{error}, {transport}"), Instant::now()) {
+                    true => progress.complain(&words),
+                    false => log.say(format_args!("* {words}")),
                 }
             }
             _ => {}
         }
     }
 
-    /// Tells of something else.
+    /// Reports something else.
     pub(super) fn complain(&self, text: &str) {
         self.getting.progress.complain(&format!("{}{text}", self.prefix));
     }

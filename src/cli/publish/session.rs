@@ -23,8 +23,6 @@ use crate::{
 const KEPT: usize = 8 << 20;
 /// What a piece costs beside its bytes, so that many small ones are bounded too.
 const OVERHEAD: usize = 64;
-/// How long to wait where a server ends a stream for now.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// What was sent last, in case it must be sent again.
 #[derive(Debug, Default)]
@@ -123,7 +121,7 @@ pub(super) async fn publish(
     let (mut sent, mut total, mut retry) = (Sent::default(), Published::default(), Retry::new(retry_for));
     let mut comes_back = false;
     loop {
-        let attempt = over_session(uri, trust, token.as_ref(), retry.deadline(), pieces.as_mut(), &mut sent);
+        let attempt = over_session(uri, trust, token.as_ref(), &retry, pieces.as_mut(), &mut sent);
         let error = match attempt.await {
             Ok(published) => {
                 add(&mut total, published, &mut tell);
@@ -154,7 +152,7 @@ pub(super) async fn publish(
         };
         comes_back = true;
         sent.next = 0;
-        let Some(pause) = retry.failed(Instant::now(), retry::random(), Some(PAUSE)) else {
+        let Some(pause) = error.pause(&mut retry) else {
             let after = retry_for.unwrap_or_default();
             return Err(failure(PublishError::GaveUp { after, last: Box::new(error) }));
         };
@@ -200,7 +198,7 @@ async fn over_session<S>(
     uri: &Uri,
     trust: &Trust,
     token: Option<&Token>,
-    deadline: Option<Instant>,
+    retry: &Retry,
     mut pieces: Pin<&mut Peekable<S>>,
     sent: &mut Sent,
 ) -> Result<Published, Broken>
@@ -209,11 +207,14 @@ where
 {
     let headers = remote::shown_token(token).await?;
     let opening = async {
-        let connection = Connection::open(uri, trust).await?;
+        let connection = match retry.is_eager(Instant::now()) {
+            true => Connection::open_again(uri, trust).await?,
+            false => Connection::open(uri, trust).await?,
+        };
         let session = connection.webtransport(&without_chunks(uri), headers, &[]).await?;
         Ok::<_, ClientError>((connection, session))
     };
-    let (connection, session) = retry::by(deadline, uri, opening).await.map_err(Broken::Unopened)?;
+    let (connection, session) = retry::by(retry.deadline(), uri, opening).await.map_err(Broken::Unopened)?;
     // The server ends a stream that brings nothing for a while: there is one once there is something to publish.
     if sent.pieces.is_empty() {
         pieces.as_mut().peek().await;

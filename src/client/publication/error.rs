@@ -70,7 +70,7 @@ pub enum AnswerError {
 
 impl PublishError {
     /// How long to wait before the next attempt, or `None` when there is no time for another one.
-    pub(super) fn pause(&self, retry: &mut Retry) -> Option<Duration> {
+    pub(crate) fn pause(&self, retry: &mut Retry) -> Option<Duration> {
         let (asked, unanswered) = match self {
             Self::Answered { retry_after, .. } => (*retry_after, false),
             Self::Client(error) => (None, error.is_unanswered()),

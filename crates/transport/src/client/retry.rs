@@ -18,11 +18,13 @@ const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 /// attempt takes time too.
 const LAST_ATTEMPT: Duration = Duration::from_secs(1);
 
-/// How long a server that sends nothing is tried with short pauses: one that is restarted is found at once, and one that
-/// is away for long is not asked for ever.
-const SOON: Duration = Duration::from_secs(60);
+/// How long a server that sends nothing is tried with short pauses, so that one that is restarted is found at once.
+const SOON: Duration = Duration::from_secs(10);
 /// The longest of these pauses.
 const SOON_PAUSE: Duration = Duration::from_millis(300);
+/// Later pauses are at most that part of the outage so far: many clients that lost the same server reach it again one
+/// after another, and none is long in noticing that it is back.
+const PART: u32 = 4;
 
 /// Pauses that grow exponentially, with full jitter, so that clients that lost the same server do
 /// not come back at the same moment.
@@ -67,6 +69,13 @@ impl Retry {
         self.since = None;
     }
 
+    /// Whether the last attempt has failed, and the first of these failures is so recent that the server may be back at
+    /// any moment: it is worth a handshake every second.
+    #[must_use]
+    pub fn is_eager(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now.saturating_duration_since(since) < SOON)
+    }
+
     /// When the present attempt must be over; `None` for the first one, and when there is no limit.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -89,13 +98,12 @@ impl Retry {
         })
     }
 
-    /// It failed since the server sent nothing at all: as [`failed`](Self::failed), but the pauses are short for a
-    /// minute.
+    /// It failed since the server sent nothing at all: as [`failed`](Self::failed), but the pauses are short at first,
+    /// and then grow with the outage.
     pub fn unanswered(&mut self, now: Instant, random: u64) -> Option<Duration> {
-        if now.saturating_duration_since(self.since.unwrap_or(now)) >= SOON {
-            return self.failed(now, random, None);
-        }
-        self.left(now).map(|left| SOON_PAUSE.mul_f64(random as f64 / u64::MAX as f64).min(left))
+        let away = now.saturating_duration_since(self.since.unwrap_or(now));
+        let longest = if away < SOON { SOON_PAUSE } else { (away / PART).min(LONGEST) };
+        self.left(now).map(|left| longest.mul_f64(random as f64 / u64::MAX as f64).min(left))
     }
 
     /// As [`failed`](Self::failed) now, or as [`unanswered`](Self::unanswered).
@@ -220,18 +228,51 @@ mod tests {
         let start = Instant::now();
         let mut retry = Retry::new(None);
         assert!(!retry.is_failing());
-        for seconds in 0..60 {
-            assert_eq!(retry.unanswered(start + Duration::from_secs(seconds), u64::MAX), Some(SOON_PAUSE));
+        assert!(!retry.is_eager(start));
+        for seconds in 0..10 {
+            let now = start + Duration::from_secs(seconds);
+            assert_eq!(retry.unanswered(now, u64::MAX), Some(SOON_PAUSE));
+            assert!(retry.is_eager(now));
         }
         assert!(retry.is_failing());
-        assert_eq!(retry.unanswered(start + SOON, u64::MAX), Some(FIRST));
-        assert_eq!(retry.unanswered(start + SOON, u64::MAX), Some(FIRST * 2));
+        for (seconds, longest) in [(10, 2500), (20, 5000), (60, 15_000), (3600, 15_000)] {
+            let now = start + Duration::from_secs(seconds);
+            assert_eq!(retry.unanswered(now, u64::MAX), Some(Duration::from_millis(longest)));
+            assert_eq!(retry.unanswered(now, 0), Some(Duration::ZERO), "clients come back one after another");
+            assert!(!retry.is_eager(now));
+        }
         retry.works();
         assert_eq!(retry.unanswered(start + SOON, u64::MAX), Some(SOON_PAUSE));
         let mut limited = Retry::new(Some(Duration::from_secs(1)));
         limited.unanswered(start, 0);
         assert_eq!(limited.unanswered(start + Duration::from_millis(700), u64::MAX), Some(Duration::from_millis(50)));
         assert_eq!(limited.unanswered(start + Duration::from_millis(750), 0), None);
+    }
+
+    /// A hundred clients behind one address, of a server that is away for a while: how many begin a handshake in the
+    /// busiest second, when each attempt takes two seconds to fail.
+    #[test]
+    fn a_hundred_clients_do_not_ask_at_once_for_long() {
+        const CLIENTS: u32 = 100;
+        let start = Instant::now();
+        let mut random = 1_u64;
+        let mut begun = vec![0; 121];
+        for _ in 0..CLIENTS {
+            let (mut retry, mut at) = (Retry::new(None), start);
+            while at.duration_since(start) < Duration::from_secs(120) {
+                begun[at.duration_since(start).as_secs() as usize] += 1;
+                at += Duration::from_secs(2);
+                // Xorshift, so that each run is the same.
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                at += retry.unanswered(at, random).unwrap();
+            }
+        }
+        // Far from the 256 that a server lets one address have in progress.
+        assert!(begun[..12].iter().all(|number| *number <= CLIENTS), "{begun:?}");
+        assert!(begun[30..60].iter().all(|number| *number < CLIENTS / 2), "{begun:?}");
+        assert!(begun[90..].iter().all(|number| *number < CLIENTS / 4), "{begun:?}");
     }
 
     #[test]
