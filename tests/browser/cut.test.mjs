@@ -46,28 +46,39 @@ class Fed {
     return { cut, viewers: count(/^h3cast_feed_viewers\{feed="default"\} (\d+)$/m) };
   }
 
-  /** @param {string} what @param {(counts: { cut: number, viewers: number }) => boolean} holds */
-  async until(what, holds) {
+  /**
+   * @param {string} what
+   * @param {(counts: { cut: number, viewers: number }) => boolean} holds
+   * @param {() => Promise<void>} [meanwhile] every 10 seconds
+   */
+  async until(what, holds, meanwhile) {
+    let next = Date.now() + 10_000;
     for (const deadline = Date.now() + 30_000; ;) {
       const counts = await this.counts();
       if (holds(counts)) return;
       assert.ok(Date.now() < deadline, `${what}: ${JSON.stringify(counts)}`);
       await new Promise((resolve) => setTimeout(resolve, 100));
+      if (Date.now() < next) continue;
+      next += 10_000;
+      await meanwhile?.();
     }
   }
 
   /**
    * Publishes more than a page that stands still can take, until the server has cut it.
    * @param {import('puppeteer-core').Browser} browser
+   * @param {boolean} [more] the page need not keep it all. Linux may hold up to `net.ipv4.tcp_rmem` for it, which can be
+   *   32 MB: while that takes everything, nobody is stuck, so more is published
    */
-  async cutWhileFrozen(browser) {
+  async cutWhileFrozen(browser, more = false) {
     await this.until('the page is not the only viewer', ({ viewers }) => viewers === 1);
     const before = await this.counts();
     // Firefox itself takes for a fetch what the page does not, without a bound.
     const thaw = freeze(browser, { whole: this.whole });
     try {
       await this.publish(LINES);
-      await this.until('the server did not cut the page', ({ cut, viewers }) => cut > before.cut && viewers === 0);
+      const meanwhile = () => (more ? this.publish(LINES) : Promise.resolve());
+      await this.until('the server did not cut the page', ({ cut, viewers }) => cut > before.cut && viewers === 0, meanwhile);
     } finally {
       thaw();
     }
@@ -182,7 +193,7 @@ for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Fi
         };
       }));
       await fed.publish(1);
-      await fed.cutWhileFrozen(browser);
+      await fed.cutWhileFrozen(browser, true);
       await fed.publish(1);
       await page.waitForFunction((last) => /** @type {any} */ (globalThis).seen.lines.at(-1) === last, { timeout: 30_000, polling: 100 }, fed.count - 1);
       const seen = await page.evaluate(() => /** @type {any} */ (globalThis).seen);
