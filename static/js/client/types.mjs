@@ -44,7 +44,7 @@
  * @callback SendInput
  * @param {Uint8Array<ArrayBuffer> | null} bytes
  * @param {{ fetch: typeof globalThis.fetch, onRefused: (error: import("./errors.mjs").ClientError) => void }} how `fetch`
- *   shows the token that may send; `onRefused` is called if a session's stream is refused after it took something
+ *   shows the token that may send; `onRefused` is called if a session's stream is refused, which may be after it took something
  * @returns {Promise<void>}
  *
  * One `read()` that brought bytes.

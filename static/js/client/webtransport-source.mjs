@@ -169,7 +169,8 @@ function inputOf(session, { url, env }) {
       else await writer.write(bytes);
     } catch (cause) {
       const response = await opened.then(({ answer }) => answer).catch(() => undefined);
-      throw response === undefined || response.ok ? inputOver(cause) : await refusal(what, response, env);
+      // For want of a token, `onRefused` has asked for it, and one question is enough.
+      if (response?.status !== 401 && response?.status !== 403) throw inputOver(cause);
     }
   };
 }
