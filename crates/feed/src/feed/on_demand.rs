@@ -70,7 +70,7 @@ impl Feed {
     }
 
     /// Like [`on_demand_for`](Self::on_demand_for) for a source that takes input, as a process does: `open` returns its
-    /// stream, and where what the viewer sends goes. That is [`Viewer::take_input`].
+    /// stream, and where what the viewer sends goes. That is [`Viewer::take_input`](crate::Viewer::take_input).
     ///
     /// ```
     /// use futures_util::stream;
