@@ -14,6 +14,7 @@ const EVERY: Duration = Duration::from_millis(20);
 /// Another process.
 pub(super) enum Process {
     /// By its descriptor: it is not mistaken for another one later.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "there are no such descriptors"))]
     Watched(OwnedFd),
     /// By its number.
     Numbered(Pid),
