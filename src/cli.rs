@@ -161,7 +161,7 @@ pub fn run() -> ExitCode {
     log::log_panics();
     let arguments: Vec<_> = std::env::args_os().collect();
     if let Some(text) = help::asked(&arguments) {
-        // A reader that has gone is no failure.
+        // It is fine if the reader has closed the pipe.
         let _ = standard::write_all(&mut standard::stdout(), text.as_bytes());
         return ExitCode::SUCCESS;
     }
@@ -292,7 +292,7 @@ impl CertsArgs {
     }
 }
 
-/// Prints to standard output; a reader that has gone is no failure.
+/// Prints to standard output. It is fine if the reader has closed the pipe.
 fn print(text: &str) -> Result<(), Failure> {
     match standard::write_all(&mut standard::stdout(), text.as_bytes()).0 {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::running(error)),

@@ -76,7 +76,7 @@ impl Store {
         std::os::unix::fs::DirBuilderExt::mode(&mut folders, 0o700);
         folders.create(&self.folder).map_err(failed)?;
         let made = match self.certificate.exists() {
-            // Who has the lock renews it.
+            // Whoever holds the lock renews it.
             true => match self.lock() {
                 Ok(Some(_lock)) if self.stand_in_ends() => self.stand_in(names, Persist::Replace),
                 _ => Ok(()),

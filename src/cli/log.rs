@@ -106,12 +106,13 @@ pub(super) fn start(directives: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether lines on standard error have colours: on a terminal, unless `NO_COLOR` says otherwise, and elsewhere if
-/// `CLICOLOR_FORCE` does (<https://no-color.org>, <https://bixense.com/clicolors>).
-fn is_coloured() -> bool {
-    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let is_forced = is_set("CLICOLOR_FORCE") && std::env::var_os("CLICOLOR_FORCE").is_none_or(|value| value != "0");
-    !is_set("NO_COLOR") && (is_forced || io::stderr().is_terminal())
+/// Whether lines on this stream have colours: on a terminal, unless `NO_COLOR` or `CLICOLOR=0` turns them off, and
+/// elsewhere if `CLICOLOR_FORCE` turns them on (<https://no-color.org>, <https://bixense.com/clicolors>).
+pub(super) fn is_coloured(stream: &impl IsTerminal) -> bool {
+    let value = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let is_forced = value("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+    let is_refused = value("CLICOLOR").is_some_and(|value| value == "0");
+    value("NO_COLOR").is_none() && (is_forced || !is_refused && stream.is_terminal())
 }
 
 /// Writes lines with their fields in this format.
@@ -122,7 +123,7 @@ where
 {
     tracing_subscriber::fmt::layer()
         .with_writer(|| LogWriter)
-        .with_ansi(is_coloured())
+        .with_ansi(is_coloured(&io::stderr()))
         .with_target(false)
         .fmt_fields(fields)
         // It would be written to standard error, and panic when that fails.

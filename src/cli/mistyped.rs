@@ -1,4 +1,4 @@
-//! What somebody may have meant: commands and sources that are a letter or two off, or in the wrong place.
+//! Suggestions for typos: commands and sources that are a letter or two off, or in the wrong place.
 
 use std::{borrow::Cow, ffi::OsString, path::Path};
 

@@ -53,7 +53,7 @@ type Lost = anyhow::Error;
 
 impl Target {
     pub(super) fn new(uri: Uri, trust: Trust, version: BenchVersion, early: bool) -> Result<Self, Failure> {
-        // What is wrong with files is told once, and not by each viewer.
+        // An unusable file is reported once, not by every viewer.
         trust::tls(&trust, b"h3").map_err(remote::failure)?;
         let tls = match version {
             BenchVersion::H2 => Some(b"h2".as_slice()),

@@ -221,7 +221,7 @@ fn unknown<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
     let alike = names.map(|known| (strsim::jaro_winkler(&bare, known), known)).filter(|(alike, _)| *alike > ALIKE);
     match alike.max_by(|one, other| one.0.total_cmp(&other.0)) {
         Some((_, known)) => format!("there is no setting `{name}`: `{known}` is one"),
-        None => format!("there is no setting `{name}`: `h3cast help serve-all` has each as a flag"),
+        None => format!("there is no setting `{name}`: `h3cast help serve-all` lists them all as flags"),
     }
 }
 
@@ -296,7 +296,7 @@ mod tests {
         for (text, expected) in [
             ("\nlisen = 'x'", "h3cast.toml:2: there is no setting `lisen`: `listen` is one"),
             ("publish_token = 'x'", "h3cast.toml:1: there is no setting `publish_token`: `publish-token` is one"),
-            ("frobnicate = 1", "there is no setting `frobnicate`: `h3cast help serve-all` has each as a flag"),
+            ("frobnicate = 1", "there is no setting `frobnicate`: `h3cast help serve-all` lists them all as flags"),
             ("source = 'x'", "there is no setting `source`: `sources` is one"),
             ("\n[server]\nlisten = 'x'", "h3cast.toml:2: unknown section `server`: sections are not used"),
             ("config = 'x'", "there is no setting `config`: --config is for the command line only"),

@@ -15,7 +15,7 @@ use crate::{
 /// How long the end of a feed waits for what the server says of it.
 const HINT_WAIT: Duration = Duration::from_secs(3);
 
-/// What is told when a feed pauses.
+/// The message when a feed pauses.
 pub(super) const STALLED: &str = "the server cannot reach what stores the feed: waiting";
 
 /// Writes a feed to the output.

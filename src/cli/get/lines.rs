@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Write as _,
-    io::IsTerminal,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Getting, Output, feed, resume};
 use crate::{
-    cli::Failure,
+    cli::{Failure, log},
     client::viewer::{Event, ViewError},
     feed::End,
 };
@@ -47,7 +46,7 @@ pub(super) async fn run(
     let names = names(uris);
     let labels = match uris.len() {
         1 => vec![String::new()],
-        _ => labels(&names, is_coloured()),
+        _ => labels(&names, log::is_coloured(&std::io::stdout())),
     };
     let (output, stop) = (Mutex::new(output), CancellationToken::new());
     let mut feeds: FuturesUnordered<_> = (uris.iter().zip(&labels).zip(&names))
@@ -130,7 +129,7 @@ async fn one(
             Event::End(_) => break whole(&viewer),
             Event::Gap(gap) => {
                 told.complain(&feed::in_words(&gap));
-                // What follows is no part of the line that has begun.
+                // What follows does not belong to the unfinished line.
                 sink.finish()
             }
             Event::Stalled(true) => {
@@ -277,15 +276,6 @@ fn labels(names: &[String], coloured: bool) -> Vec<String> {
         label
     };
     names.iter().zip(COLOURS.iter().cycle()).map(label).collect()
-}
-
-/// Whether standard output gets colours: it is a terminal, or the environment says so (<https://no-color.org>,
-/// <https://bixense.com/clicolors>).
-fn is_coloured() -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let forced = std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0");
-    let refused = std::env::var_os("CLICOLOR").is_some_and(|value| value == "0");
-    !set("NO_COLOR") && (forced || !refused && std::io::stdout().is_terminal())
 }
 
 #[cfg(test)]

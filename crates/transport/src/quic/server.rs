@@ -151,7 +151,7 @@ impl Endpoint {
         self.address
     }
 
-    /// Why the socket can no longer be read. It is told once.
+    /// Why the socket can no longer be read. It is reported once.
     pub(crate) fn failure(&self) -> Option<io::Error> {
         self.failure.take()
     }
