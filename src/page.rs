@@ -146,7 +146,7 @@ impl PageFile {
         }
         if self.built_in {
             let policy = format!(
-                "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; font-src 'self'; \
+                "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' blob:; font-src 'self'; \
                  connect-src 'self' {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
             );
             // Without a host that can be written, nothing is allowed.

@@ -267,7 +267,7 @@ fn feeds_of(source: &Source) -> String {
 /// Feeds that a sentence names.
 const NAMED: usize = 5;
 
-/// Who can read, in a sentence. `bound`: the addresses of the server.
+/// Who can read, and type into commands, in a sentence. `bound`: the addresses of the server.
 pub(super) fn readers(args: &ServeArgs, feeds: &[String], bound: &[String]) -> String {
     let reached = reached(args, bound);
     let who = match &reached {
@@ -281,7 +281,9 @@ pub(super) fn readers(args: &ServeArgs, feeds: &[String], bound: &[String]) -> S
     };
     if !args.auth.is_on() {
         let advice = if reached.is_some() { format!(" ({FLAGS} lets only some)") } else { String::new() };
-        return format!("{who} can read {}{advice}", list(feeds));
+        let types = args.per_viewer && args.input && args.publish_token.is_none();
+        let typing = if types { ", and send input to commands" } else { "" };
+        return format!("{who} can read {}{typing}{advice}", list(feeds));
     }
     let mut open: Vec<String> = Vec::new();
     let mut all = true;
@@ -332,6 +334,19 @@ mod tests {
             let feeds: Vec<String> = feeds.iter().copied().map(String::from).collect();
             let readers = readers(&given.serve, &feeds, &[]);
             assert!(readers.ends_with(said), "{public} {feeds:?}: {readers}");
+        }
+    }
+
+    #[test]
+    fn who_can_type_into_commands() {
+        for (args, said) in [
+            (&["--per-viewer", "--input"][..], "can read sh, and send input to commands"),
+            (&["--per-viewer", "--input", "--publish-token", "secret-of-mine"], "can read sh"),
+            (&["--per-viewer"], "can read sh"),
+        ] {
+            let given = Given::parse_from([&["h3cast"], args].concat());
+            let readers = readers(&given.serve, &["sh".into()], &[]);
+            assert!(readers.ends_with(said), "{args:?}: {readers}");
         }
     }
 }
