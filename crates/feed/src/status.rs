@@ -94,6 +94,7 @@ impl FeedCounters {
     }
 
     /// Counts a chunk of that many bytes.
+    #[inline]
     pub(crate) fn count(&self, bytes: usize) {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner).count(bytes);
     }
