@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { classes, parseAnsi, strip } from "../../static/js/page/ansi.mjs";
-import { parseJsonLine } from "../../static/js/page/json-line.mjs";
+import { formatJson, parseJsonLine } from "../../static/js/page/json-line.mjs";
 import { wholePart } from "../../static/js/page/whole.mjs";
 import { bytes } from "./fakes.mjs";
 
@@ -82,6 +82,21 @@ test("JSON: objects and arrays are folded, all else is text", () => {
   for (const text of ["", "{}", "[]", "1", '"a"', "null", "{a:1}", "[info] started", '{"a":1', '{"a":1} and more', `[${"1,".repeat(200_000)}1]`]) {
     assert.equal(parseJsonLine(text), undefined, text.slice(0, 20));
   }
+});
+
+test("JSON that formatting would make too long, or that is too deep for it, is text", () => {
+  const nested = (depth) => `${"[".repeat(depth)}1${"]".repeat(depth)}`;
+  const many = (depth, count) => `[${Array(count).fill(nested(depth)).join(",")}]`;
+  // 56 kB would become 224 MB; 12 kB are deeper than the browser's own formatting goes.
+  for (const text of [many(4000, 7), many(600, 20), nested(6000), `${'{"a":'.repeat(6000)}1${"}".repeat(6000)}`]) {
+    assert.equal(parseJsonLine(text), undefined, `${text.length}`);
+    assert.equal(formatJson(text), undefined, `${text.length}`);
+  }
+  // Brackets in a string nest nothing.
+  const quoted = JSON.stringify({ a: `\\"${"[".repeat(6000)}` });
+  assert.equal(parseJsonLine(quoted).pretty(), formatJson(quoted));
+  assert.match(formatJson(many(500, 7)), /^\[\n {2}\[\n {4}\[/);
+  assert.equal(formatJson("{"), undefined);
 });
 
 test("sequences without an end take no more time than others", () => {

@@ -1,5 +1,6 @@
 // @ts-check
 import { count, size } from "../client/format.mjs";
+import { formatJson } from "./json-line.mjs";
 import { byId } from "./panel.mjs";
 import { MAX_PICTURE, Pictures, SVG } from "./picture.mjs";
 
@@ -64,14 +65,9 @@ export class PictureView {
   /** @param {Blob} blob */
   async #json(blob) {
     const feed = this.#feed;
-    let pretty;
-    try {
-      pretty = JSON.stringify(JSON.parse(await blob.text()), null, 2);
-    } catch {
-      // Lines of JSON, or none: its rows show it.
-      return;
-    }
-    if (feed !== this.#feed) return;
+    const pretty = formatJson(await blob.text());
+    // Lines of JSON, or none, or too deep: its rows show it.
+    if (pretty === undefined || feed !== this.#feed) return;
     const text = document.createElement("pre");
     text.tabIndex = 0;
     text.setAttribute("role", "region");
