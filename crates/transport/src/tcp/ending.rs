@@ -21,7 +21,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, sleep},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep},
 };
 use tracing::debug;
 
@@ -34,6 +34,8 @@ use crate::{
 
 /// How often it is looked whether everything has arrived.
 const LOOK: Duration = Duration::from_millis(20);
+/// How often it is looked whether a connection is still there that nobody reads.
+const PROBE: Duration = Duration::from_secs(15);
 
 /// No answer is ended by the end of the connection.
 const FRAMED: u8 = 0;
@@ -132,11 +134,15 @@ pub(super) struct Socket {
     ending: Ending,
     /// Its close is a reset.
     resets: bool,
+    /// When it is looked whether it is still there.
+    probe: Interval,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, ending: Ending) -> Self {
-        Self { stream: Some(stream), ending, resets: false }
+        let mut probe = interval_at(Instant::now() + PROBE, PROBE);
+        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { stream: Some(stream), ending, resets: false, probe }
     }
 
     fn stream(&mut self) -> io::Result<&mut TcpStream> {
@@ -200,6 +206,11 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // While hyper holds the beginning of the next request it reads nothing, and a feed may be silent for ever: only
+        // here does it show that the connection was reset, or that the system's probes have failed.
+        while self.probe.poll_tick(cx).is_ready() {
+            self.stream()?.peer_addr()?;
+        }
         Pin::new(self.stream()?).poll_flush(cx)
     }
 
@@ -212,5 +223,37 @@ impl AsyncWrite for Socket {
             self.ending.state.store(FRAMED, Ordering::Release);
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{net::TcpListener, time::timeout};
+
+    use super::*;
+
+    /// A viewer that had begun its next request, which is not read before the feed says something.
+    #[tokio::test]
+    async fn a_client_that_has_gone_shows_without_reading() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, remote) = listener.accept().await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut client, b"GET").await.unwrap();
+        let mut socket = Socket::new(stream, Ending::new(None, remote));
+        tokio::time::pause();
+        // Waits on, as hyper does, until there is an error.
+        let mut gone = async || {
+            let flushed = poll_fn(|cx| match Pin::new(&mut socket).poll_flush(cx) {
+                Poll::Ready(Err(error)) => Poll::Ready(error),
+                _ => Poll::Pending,
+            });
+            timeout(3 * PROBE, flushed).await
+        };
+        assert!(gone().await.is_err(), "it is still there");
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        assert_eq!(gone().await.unwrap().kind(), io::ErrorKind::NotConnected);
     }
 }
