@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use http::{Request, StatusCode, Uri, header};
 
 use crate::{
-    cli::{Failure, remote},
+    cli::{Failure, remote, secrets::hidden},
     https::Https,
     origin::is_loopback,
 };
@@ -19,7 +19,8 @@ use crate::{
 /// The URL that this is, if it is one and not a file.
 pub(super) fn url(text: &str) -> Result<Option<Uri>, Failure> {
     let Some((scheme, _)) = text.split_once("://") else { return Ok(None) };
-    let wrong = |why: &str| Failure::usage(anyhow!("--auth {text}: {why}, as in https://login.example/jwks.json"));
+    let wrong =
+        |why: &str| Failure::usage(anyhow!("--auth {}: {why}, as in https://login.example/jwks.json", hidden(text)));
     let uri: Uri = text.parse().map_err(|_| wrong("not a valid URL: write one"))?;
     let host = uri.host().ok_or_else(|| wrong("the URL has no host: write one"))?;
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {

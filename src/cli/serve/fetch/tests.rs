@@ -129,6 +129,14 @@ impl Served {
 
 const GOOD: Answer = Answer::Text("HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n{\"keys\":[]}");
 
+#[test]
+fn a_url_that_is_refused_keeps_its_password() {
+    for text in ["https://me:geheim@host/jwks.json", "ftp://me:geheim@host/", "https://me:geheim@ho st/"] {
+        let told = url(text).unwrap_err().in_words();
+        assert!(told.contains("--auth") && told.contains('…') && !told.contains("geheim"), "{told}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_of_a_private_ca_is_trusted_with_its_certificate_only() {
     let (authority, other) = (Authority::new(), Authority::new());
