@@ -105,8 +105,8 @@ export class LogPane {
       this.#unconfirmed = false;
       this.#sift();
     });
-    const toMark = (/** @type {1 | -1} */ step) => {
-      const why = this.#active.toMark(step);
+    const toMark = async (/** @type {1 | -1} */ step) => {
+      const why = await this.#active.toMark(step);
       if (why !== "") this.#said.textContent = why;
     };
     new LogKeys(this.#reads, () => this.#active.box, {
@@ -119,12 +119,12 @@ export class LogPane {
       mark: (row) => {
         this.#said.textContent = this.#active.toggleMark(row);
       },
-      toMark,
+      toMark: (step) => void toMark(step),
       copy: (times) => void this.#copy(times),
     });
     byId("copy", HTMLButtonElement).addEventListener("click", () => void this.#copy(false));
     byId("copy-times", HTMLButtonElement).addEventListener("click", () => void this.#copy(true));
-    byId("next-mark", HTMLButtonElement).addEventListener("click", () => toMark(1));
+    byId("next-mark", HTMLButtonElement).addEventListener("click", () => void toMark(1));
     this.#options.onContext = () => this.#sift();
     this.#options.onFolded = () => {
       for (const view of this.#views) view.remake();

@@ -139,13 +139,13 @@ export class LogView {
   /**
    * Shows the next line that is marked, and after the last one the first.
    * @param {1 | -1} step
-   * @returns {string} why there is none, or ""
+   * @returns {Promise<string>} why there is none, or ""
    */
-  toMark(step) {
+  async toMark(step) {
+    // A marked line that the filter hides is none to go to.
+    await this.sieve.settled();
     const marks = [...this.#marks].filter((id) => id >= this.store.first).sort((a, b) => a - b);
     this.#marks = new Set(marks);
-    // A marked line that the filter hides is none to go to.
-    this.sieve.work(Infinity, () => 0);
     const shown = marks.filter((id) => this.sieve.entry(this.sieve.at(id))?.id === id);
     const active = this.#focused();
     const here = active !== undefined ? Number(active.dataset.id) : (this.window.topId ?? 0) - step;
