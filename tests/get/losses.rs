@@ -217,6 +217,7 @@ async fn an_outage_is_not_reported_at_every_attempt() {
     for (client, name) in clients {
         let (_, told, code) = client.end().await;
         assert_eq!(code, Some(0), "{name}: {told}");
+        assert_eq!(told.matches("reconnected").count(), 1, "{name}: {told}");
     }
     assert!(printed.iter().all(|(_, lines)| (1..=3).contains(lines)), "{printed:?}");
     assert_eq!(std::fs::read(dir.path().join("copy")).unwrap(), b"all of it\n");

@@ -121,7 +121,10 @@ pub(super) async fn publish(
     let (mut sent, mut total, mut retry) = (Sent::default(), Published::default(), Retry::new(retry_for));
     let mut comes_back = false;
     loop {
-        let attempt = over_session(uri, trust, token.as_ref(), &retry, pieces.as_mut(), &mut sent);
+        let attempt = {
+            let opened = || tell(PublishEvent::Opened { published: total.bytes });
+            over_session(uri, (trust, token.as_ref()), &retry, pieces.as_mut(), &mut sent, opened)
+        };
         let error = match attempt.await {
             Ok(published) => {
                 add(&mut total, published, &mut tell);
@@ -196,11 +199,11 @@ fn lost(SessionError(closed): SessionError) -> PublishError {
 /// Publishes over one stream: what was sent before it and is not known to be published, and then what comes.
 async fn over_session<S>(
     uri: &Uri,
-    trust: &Trust,
-    token: Option<&Token>,
+    (trust, token): (&Trust, Option<&Token>),
     retry: &Retry,
     mut pieces: Pin<&mut Peekable<S>>,
     sent: &mut Sent,
+    opened: impl FnOnce(),
 ) -> Result<Published, Broken>
 where
     S: Stream<Item = io::Result<Bytes>>,
@@ -215,6 +218,7 @@ where
         Ok::<_, ClientError>((connection, session))
     };
     let (connection, session) = retry::by(retry.deadline(), uri, opening).await.map_err(Broken::Unopened)?;
+    opened();
     // The server ends a stream that brings nothing for a while: there is one once there is something to publish.
     if sent.pieces.is_empty() {
         pieces.as_mut().peek().await;
