@@ -116,6 +116,26 @@ async fn only_who_may_publish() {
     talk.until("hello\n").await;
 }
 
+/// What a named owner has opened is not for another one, who may publish as well.
+#[tokio::test]
+async fn only_the_owner_of_the_session() {
+    let bearer = |name: &str| format!("Bearer token-of-{name}-{name}");
+    let token = |name: &str| format!("read=* publish=* name={name} token-of-{name}-{name}\n");
+    let tokens = h3cast::auth::Tokens::new().lines(&(token("alice") + &token("bob"))).unwrap();
+    let (server, _) = server(&["exec:cat"], |app| app.authorize(tokens)).await;
+    let (alice, bob) = (bearer("alice"), bearer("bob"));
+    let connection = server.connect().await;
+    let asked = http::Request::get(server.uri("/stream")).header("authorization", &alice).body(()).unwrap();
+    let mut view = soon("the head", connection.request(asked)).await.unwrap();
+    let id = view.headers[SESSION].to_str().unwrap().to_owned();
+    for way in WAYS {
+        let of = |owner| [(SESSION, id.as_str()), ("authorization", owner)];
+        post(&server, way, "/stream", &of(&bob), "bob\n").await.is(404, "no such session");
+        post(&server, way, "/stream", &of(&alice), "alice\n").await.is(200, "6");
+        assert_eq!(soon("the echo", view.body.next()).await.unwrap().unwrap(), "alice\n");
+    }
+}
+
 /// Limits of publications are those of input.
 #[tokio::test]
 async fn limits() {
