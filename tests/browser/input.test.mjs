@@ -81,7 +81,9 @@ describe('input for a command from the page', () => {
         if (transport === 'webtransport') {
           await view.until('another session', () => document.querySelector('#input-said')?.textContent?.includes('to a new command'));
           await view.until('its connection', () => document.querySelector('#status')?.textContent?.includes('Connected'));
-          await type(view, 'hello');
+          // What was refused is there again.
+          assert.equal(await view.page.$eval('#input-line', (line) => /** @type {HTMLInputElement} */ (line).value), 'hello');
+          await type(view, '');
         }
         await logged(view, 'got hello');
         await view.assertClean(REFUSED);

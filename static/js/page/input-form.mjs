@@ -17,6 +17,10 @@ export class InputForm {
   #env;
   #sender;
   #again;
+  /** The line that was sent last, and where to. @type {{ line: string, send: SendInput | undefined }} */
+  #last = { line: "", send: undefined };
+  /** Takes nothing any more. @type {SendInput | undefined} */
+  #refuses;
   /** What is typed goes one line after the other. */
   #sent = Promise.resolve();
 
@@ -37,13 +41,13 @@ export class InputForm {
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       const line = this.#line.value;
-      this.#queue(new TextEncoder().encode(`${line}\n`), () => {
-        if (this.#line.value === "") this.#line.value = line;
-      });
+      const send = this.#sender();
+      this.#last = { line, send };
+      this.#queue(new TextEncoder().encode(`${line}\n`), send, () => this.#giveBack(line));
       this.#line.value = "";
     });
     this.#end.addEventListener("click", () => {
-      this.#queue(null, () => {});
+      this.#queue(null, this.#sender(), () => {});
       this.#line.focus();
     });
   }
@@ -55,14 +59,20 @@ export class InputForm {
     this.#said.textContent = "";
   }
 
+  /** @param {string} line what was not sent */
+  #giveBack(line) {
+    if (this.#line.value === "") this.#line.value = line;
+  }
+
   /**
    * @param {Uint8Array<ArrayBuffer> | null} bytes null ends the input
+   * @param {SendInput | undefined} send of the command that it was typed for
    * @param {() => void} failed
    */
-  #queue(bytes, failed) {
+  #queue(bytes, send, failed) {
     this.#sent = this.#sent.then(async () => {
       try {
-        await this.#send(bytes);
+        await this.#send(bytes, send);
       } catch (cause) {
         failed();
         this.#said.textContent = asClientError(cause).message;
@@ -70,15 +80,19 @@ export class InputForm {
     });
   }
 
-  /** @param {Uint8Array<ArrayBuffer> | null} bytes */
-  async #send(bytes) {
+  /**
+   * @param {Uint8Array<ArrayBuffer> | null} bytes
+   * @param {SendInput | undefined} send
+   */
+  async #send(bytes, send) {
     const { signal } = new AbortController();
     for (let asked = false; ; asked = true) {
-      const send = this.#sender();
       if (send === undefined) throw new ClientError("No command is running: press Start.", []);
+      if (this.#refuses === send) throw new ClientError("Not sent: this command takes no input without a token.", []);
+      if (this.#sender() !== send) throw new ClientError("Not sent: the command that this was typed for has ended.", []);
       try {
-        await send(bytes, { fetch: this.#env.fetch, onRefused: (error) => void this.#refused(error) });
-        this.#said.textContent = bytes === null ? "The input has ended." : "";
+        await send(bytes, { fetch: this.#env.fetch, onRefused: (error) => void this.#refused(error, send) });
+        if (this.#refuses !== send) this.#said.textContent = bytes === null ? "The input has ended." : "";
         return;
       } catch (cause) {
         const error = asClientError(cause);
@@ -91,12 +105,16 @@ export class InputForm {
   /**
    * A session has its token from the start: another one needs another session.
    * @param {import("../client/errors.mjs").ClientError} error
+   * @param {SendInput} send
    */
-  async #refused(error) {
+  async #refused(error, send) {
+    this.#refuses = send;
+    if (this.#last.send === send) this.#giveBack(this.#last.line);
     this.#said.textContent = error.message;
     if (!error.needsToken && !error.otherToken) return;
     const given = (await askForPublishToken(error.message, new AbortController().signal)).trim();
-    if (given === "") return;
+    // Another feed may be shown by now.
+    if (given === "" || this.#sender() !== send) return;
     this.#page.token?.set(given);
     await this.#again();
     this.#said.textContent = "Connecting with the token, to a new command.";
