@@ -22,7 +22,10 @@ export class LogOptions {
       const box = byId(`log-${name}`, HTMLInputElement);
       const chosen = preferred(name);
       box.checked = chosen === undefined ? usual : chosen === "on";
-      const show = () => this.#reads.toggleAttribute(`data-no-${name}`, !box.checked);
+      const show = () => {
+        this.#reads.toggleAttribute(`data-no-${name}`, !box.checked);
+        if (name === "letters") this.#announce(box.checked);
+      };
       box.addEventListener("change", () => {
         prefer(name, box.checked ? "on" : "off");
         show();
@@ -44,6 +47,15 @@ export class LogOptions {
     this.#full.hidden = !document.fullscreenEnabled;
     this.#full.addEventListener("click", () => this.fullScreen());
     document.addEventListener("fullscreenchange", () => this.#full.setAttribute("aria-pressed", String(document.fullscreenElement !== null)));
+  }
+
+  /** Says the keys of the two fields, which screen readers read out, unless they are off. @param {boolean} letters */
+  #announce(letters) {
+    for (const [id, key] of /** @type {const} */ ([["filter", "f"], ["find", "/"]])) {
+      const field = byId(id, HTMLInputElement);
+      if (letters) field.setAttribute("aria-keyshortcuts", key);
+      else field.removeAttribute("aria-keyshortcuts");
+    }
   }
 
   get context() {
