@@ -144,3 +144,16 @@ test("a worker that does not answer is stopped", async (t) => {
   t.mock.timers.tick(200);
   assert.deepEqual([stopped.mock.callCount(), worker.terminate.mock.callCount(), matcher.busy], [1, 1, false]);
 });
+
+test("a worker with nothing to do is ended with its log", () => {
+  const worker = { postMessage() {}, ended: 0, terminate: () => void (worker.ended += 1) };
+  const matcher = new Matcher(() => worker);
+  matcher.ask({ question: { query: "/a/", texts: ["a"] }, answered() {}, stopped() {} });
+  worker.onmessage({ data: "ready" });
+  worker.onmessage({ data: [true] });
+  matcher.drop();
+  assert.equal(worker.ended, 0, "another filter may want it");
+  matcher.end();
+  matcher.end();
+  assert.equal(worker.ended, 1);
+});

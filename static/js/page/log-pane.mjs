@@ -237,7 +237,7 @@ export class LogPane {
     if (again) move(before, this.#views);
     this.#columns.hidden = !columns;
     this.#frame.hidden = columns;
-    if (again) for (const view of before) view.clear();
+    if (again) for (const view of before) this.#leave(view);
     this.#activate(/** @type {LogView} */ (this.#views[0]));
     this.#sift();
   }
@@ -313,6 +313,12 @@ export class LogPane {
     this.#tell();
   }
 
+  /** Empties a view. That of a column is not used again: its worker would stay. @param {LogView} view */
+  #leave(view) {
+    view.clear();
+    if (view !== this.#main) view.sieve.leave();
+  }
+
   #clear() {
     this.#merge?.end();
     this.#merge = undefined;
@@ -324,7 +330,7 @@ export class LogPane {
     this.#columns.hidden = true;
     this.#frame.hidden = false;
     this.#binary.hidden = true;
-    for (const view of this.#views) view.clear();
+    for (const view of this.#views) this.#leave(view);
     if (this.#views[0] !== this.#main) {
       this.#views = [this.#main];
       this.#activate(this.#main);

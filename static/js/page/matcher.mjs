@@ -52,7 +52,19 @@ export class Matcher {
 
   /** Gives up what is asked; a worker that has nothing to do is kept. */
   drop() {
-    if (this.busy) this.#end();
+    if (this.busy) this.end();
+  }
+
+  /** Ends the worker too. What is asked later has another one. */
+  end() {
+    clearTimeout(this.#timer);
+    if (this.#worker !== undefined) {
+      this.#worker.onmessage = null;
+      this.#worker.terminate();
+    }
+    this.#worker = undefined;
+    this.#ready = false;
+    this.#asked = undefined;
   }
 
   /** @param {Asked} asked */
@@ -80,18 +92,7 @@ export class Matcher {
   /** @param {string} why */
   #fail(why) {
     const asked = this.#asked;
-    this.#end();
+    this.end();
     asked?.stopped(why);
-  }
-
-  #end() {
-    clearTimeout(this.#timer);
-    if (this.#worker !== undefined) {
-      this.#worker.onmessage = null;
-      this.#worker.terminate();
-    }
-    this.#worker = undefined;
-    this.#ready = false;
-    this.#asked = undefined;
   }
 }

@@ -78,6 +78,11 @@ export class Sieve {
     this.#wake();
   }
 
+  /** Nothing is looked at any more. */
+  leave() {
+    this.#matcher?.end();
+  }
+
   /** Whether not everything has been looked at. */
   get behind() {
     return this.filtering && this.#next < this.#store.end;
