@@ -170,7 +170,8 @@ async fn it_comes_with_its_files_whatever_page_the_app_has() {
         .await;
         let (status, answer) = get(&server, "/status", DIRECT).await;
         assert_eq!(status, 200, "{answer}");
-        let policy = "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'";
+        let policy =
+            "content-security-policy: default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'";
         assert!(answer.contains(policy), "{answer}");
         assert!(answer.contains("frame-ancestors 'none'"), "{answer}");
         let links = answer.split("=\"status/").skip(1).filter_map(|link| link.split('"').next());
