@@ -36,8 +36,21 @@ pub(super) struct FeedsArgs {
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The longest list, in bytes: that of a server with very many feeds.
-const LONGEST: usize = 64 << 20;
+/// The longest list, in bytes: that of a server with tens of thousands of feeds.
+const LONGEST: usize = 16 << 20;
+
+/// The list, as far as the table shows it. Typed, since a server that is not trusted may answer anything: as a tree of
+/// values it would take thirty times its length.
+#[derive(Debug, Deserialize)]
+struct List {
+    feeds: Vec<Listed>,
+}
+
+/// Why there is no list.
+#[derive(Debug, Deserialize)]
+struct Problem {
+    detail: String,
+}
 
 /// A feed, as far as the table shows it.
 #[derive(Debug, Deserialize)]
@@ -64,16 +77,14 @@ pub(super) async fn run(args: FeedsArgs) -> Result<(), Failure> {
     let asked = timeout(PATIENCE, remote::ask(&url, &trust, headers, LONGEST)).await;
     let (status, headers, body) =
         asked.unwrap_or_else(|_| Err(Failure::running(anyhow!("no answer within {} s", PATIENCE.as_secs()))))?;
-    let answer: Option<Value> = serde_json::from_slice(&body).ok();
     if !status.is_success() {
-        let detail = answer.as_ref().and_then(|problem| problem["detail"].as_str()).map(str::to_owned);
+        let detail = serde_json::from_slice(&body).ok().map(|Problem { detail }| detail);
         return Err(Failure::running(ViewError::answered(status, &headers, detail)));
     }
-    let listed = answer.as_ref().and_then(|answer| Vec::<Listed>::deserialize(&answer["feeds"]).ok());
-    let (Some(answer), Some(feeds)) = (answer, listed) else {
-        return Err(Failure::running(anyhow!("{url} is not the list of feeds of an h3cast server")));
-    };
+    let no_list = |_| Failure::running(anyhow!("{url} is not the list of feeds of an h3cast server"));
+    let List { feeds } = serde_json::from_slice(&body).map_err(no_list)?;
     if args.json {
+        let answer: Value = serde_json::from_slice(&body).map_err(no_list)?;
         return print(&json(&format!("{answer:#}\n")));
     }
     if feeds.is_empty() {
