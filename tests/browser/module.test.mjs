@@ -12,9 +12,15 @@ const TEST = { timeout: 60_000 };
 /** What browsers write into their console about requests to a server that is gone. */
 const GONE = /net::ERR_|Failed to load resource|NetworkError|can’t establish a connection|Connection lost|WebTransport|CORS|Cross-Origin|favicon/;
 
-/** Serves the example as its author would, with the server's address in it. @param {string} plain */
-async function pageOfOnesOwn(plain) {
-  const html = (await readFile(path.join(ROOT, 'examples/page/index.html'), 'utf8')).replaceAll('http://localhost:8080', plain);
+/** The example. */
+const example = () => readFile(path.join(ROOT, 'examples/page/index.html'), 'utf8');
+/** The page that the guide begins with. */
+const guided = async () =>
+  /```html\n([^]*?)```/.exec(await readFile(path.join(ROOT, 'docs/javascript.md'), 'utf8'))?.[1] ?? assert.fail('no page');
+
+/** Serves a page as its author would, with the server's address in it. @param {string} page @param {string} plain */
+async function pageOfOnesOwn(page, plain) {
+  const html = page.replaceAll('http://localhost:8080', plain);
   const site = http.createServer((_, response) => {
     response.writeHead(200, { 'content-type': 'text/html' });
     response.end(html);
@@ -40,7 +46,7 @@ describe('a page of its own', () => {
   for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Firefox', firefox]])) {
     test(`${name}: it follows over each transport, resumes after a restart, and continues after a reload`, TEST, async () => {
       let server = await Server.start({ args: ['--count', '0', 'demo'] });
-      const site = await pageOfOnesOwn(server.plain);
+      const site = await pageOfOnesOwn(await example(), server.plain);
       const browser = await launch();
       try {
         for (const [asked, says] of [['fetch', 'streaming fetch http/1.1'], ['auto', 'streaming webtransport h3']]) {
@@ -71,6 +77,21 @@ describe('a page of its own', () => {
         await server.stop();
       }
     });
+  }
+});
+
+test('the page that the guide begins with shows the demo', TEST, async () => {
+  const server = await Server.start();
+  const site = await pageOfOnesOwn(await guided(), server.plain);
+  const browser = await chromium();
+  try {
+    const view = await open(browser, site.base);
+    await view.until('ten chunks', () => document.body.textContent?.includes('data chunk #9\n') ?? false);
+    await view.assertClean(GONE);
+  } finally {
+    await browser.close();
+    await site.stop();
+    await server.stop();
   }
 });
 

@@ -1,6 +1,6 @@
 //! What the documents and `--help` say, compared with the program.
 
-use std::{path::Path, process::Stdio};
+use std::{collections::BTreeSet, path::Path, process::Stdio};
 
 use super::{Running, h3cast, output, text};
 
@@ -32,6 +32,35 @@ fn every_flag_has_an_environment_variable() {
             "{name}"
         );
     }
+}
+
+/// docs/commands.md has every flag of every command, and the documents for users have none that does not exist.
+#[test]
+fn every_flag_is_documented() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let commands = ["serve-all", "get", "publish", "feeds", "bench", "token", "health", "cert", "open", "reload"];
+    let helps = commands.map(|command| text(&output(Path::new("."), &["help", command]).stdout));
+    let document = prose(&root.join("docs/commands.md"));
+    let mut known = BTreeSet::new();
+    for line in helps.iter().flat_map(|help| help.lines()).filter(|line| line.trim_start().starts_with('-')) {
+        let words = line.split([' ', ',', '[']).filter(|word| !word.is_empty()).take(2);
+        for flag in words.filter(|word| flags(word).next() == Some(*word)) {
+            assert!(flags(&document).any(|it| it == flag), "docs/commands.md lacks {flag}");
+            known.insert(flag.to_owned());
+        }
+    }
+    assert!(known.len() > 100, "{known:?}");
+    for name in ["README.md", "docs/commands.md", "docs/sources.md", "docs/protocol.md", "docs/troubleshooting.md"] {
+        let lost: Vec<_> =
+            flags(&prose(&root.join(name))).filter(|it| !known.contains(*it)).map(String::from).collect();
+        assert!(lost.is_empty(), "{name}: {lost:?}");
+    }
+}
+
+/// What looks like a flag in a document.
+fn flags(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+    words.filter(|word| word.starts_with("--") && word.len() > 3 && !word.ends_with('-'))
 }
 
 /// docs/security.md has one row for each flag under *Limits*, with its variable and its default, and names every

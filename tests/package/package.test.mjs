@@ -130,8 +130,8 @@ test('what the guide shows for Node runs', TEST, async () => {
   const shown = [...guide.matchAll(/```js\n(import [^]*? from "h3cast";[^]*?)```/g)].map(([, code]) => code);
   assert.ok(shown.length >= 2);
   for (const [i, code] of shown.entries()) {
-    assert.match(code, /https:\/\/localhost:4433\/stream"/);
-    await writeFile(path.join(folder, `shown-${i}.mjs`), code.replace('https://localhost:4433/stream', `${server.plain}/stream`));
+    assert.match(code, /http:\/\/localhost:8080\/stream"/);
+    await writeFile(path.join(folder, `shown-${i}.mjs`), code.replace('http://localhost:8080', server.plain));
     const lines = await start([`shown-${i}.mjs`]).exit;
     assert.ok(lines.some((line) => /data chunk #9/.test(line)), lines.join('\n'));
   }
