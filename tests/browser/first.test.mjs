@@ -273,13 +273,34 @@ describe('a live feed', () => {
     await view.page.setViewport({ width: 1280, height: 300 });
     for (let line = 8; line <= 20; line += 1) await write(String(line));
     await view.page.focus('#log');
-    const rest = await view.page.evaluateHandle(() => ({ reached: new Promise((resolve) => document.querySelector('#log')?.addEventListener('scrollend', resolve, { once: true })) }));
-    await keyboard.press('PageUp');
-    await rest.evaluate(({ reached }) => reached.then(() => true));
+    // Browsers scroll a page up smoothly: `moved` once it has begun, `rests` once it is over.
+    const pageUp = async () => {
+      const moves = await view.page.evaluateHandle(() => {
+        const log = /** @type {HTMLElement} */ (document.querySelector('#log'));
+        const from = log.scrollTop;
+        return { moved: new Promise((resolve) => log.addEventListener('scroll', () => log.scrollTop < from - 1 && resolve(true))) };
+      });
+      await keyboard.press('PageUp');
+      await moves.evaluate(({ moved }) => moved);
+    };
+    const rests = () => view.page.evaluate(async () => {
+      const log = /** @type {HTMLElement} */ (document.querySelector('#log'));
+      for (let still = 0, at = log.scrollTop; still < 20; still += 1) {
+        await new Promise(requestAnimationFrame);
+        if (log.scrollTop !== at) [still, at] = [0, log.scrollTop];
+      }
+    });
+    await pageUp();
+    await rests();
     await write('21');
     assert.equal((await at()).back, true);
     assert.ok(await view.page.$eval('#log', (log) => log.scrollHeight - log.scrollTop - log.clientHeight > 20), 'the view stays');
     await keyboard.press('End');
+    await rests();
+    await pageUp();
+    // While the view still moves: the newest wish counts.
+    await keyboard.press('End');
+    await rests();
     const atEnd = () => view.page.waitForFunction(() => {
       const log = /** @type {HTMLElement} */ (document.querySelector('#log'));
       return log.scrollHeight - log.scrollTop - log.clientHeight < 2;

@@ -15,6 +15,12 @@ const NEAR = 300;
 /** What counts as the very end. */
 const END = 24;
 
+/** How often the visitor has touched anything. One count for all logs: a listener of its own would keep each for ever. */
+let touches = 0;
+for (const type of ["keydown", "pointerdown", "wheel", "touchstart"]) {
+  document.addEventListener(type, () => (touches += 1), { capture: true, passive: true });
+}
+
 /**
  * The rows of a log: a window on what is kept. It follows what comes until the visitor looks at something else: scrolls
  * up, chooses a row, unfolds one. Scrolling to the end follows again, unless a row is chosen.
@@ -35,6 +41,8 @@ export class LogWindow {
   /** Where the view is held, while it is paused. @type {number | undefined} */
   #held;
   #moving = false;
+  /** How much the visitor had touched when the end was asked for. */
+  #returned = -1;
 
   /**
    * @param {HTMLElement} box scrolls
@@ -122,6 +130,7 @@ export class LogWindow {
   jump() {
     this.#held = undefined;
     this.#following = true;
+    this.#returned = touches;
     this.draw();
     // Also where nothing new came.
     this.#toEnd();
@@ -251,7 +260,11 @@ export class LogWindow {
     this.#at = box.scrollTop;
     const before = [this.#from, this.#to, this.#following].join();
     // A browser moves the view up as well, where it got higher: then the end stays in sight.
-    if (moved < 0 && below > 1) this.#following = false;
+    if (moved < 0 && below > 1) {
+      // A smooth scroll that began before the end was asked for must not lead away from it.
+      if (this.#returned === touches && this.#following) return this.#toEnd();
+      this.#following = false;
+    }
     if (box.scrollTop < NEAR && this.#from > this.#store.first) this.#older();
     else if (below < NEAR && this.#to < this.#limit && !this.#following) this.#newer();
     const chosen = document.activeElement !== box && box.contains(document.activeElement);
