@@ -1,4 +1,4 @@
-//! An axum app moved over: HTTP/3 and WebTransport come with three lines instead of two. Handlers,
+//! An axum app moved to h3cast: three lines instead of two add HTTP/3 and WebTransport. Handlers,
 //! state, extractors and layers stay as they are.
 //!
 //! ```toml

@@ -1,4 +1,4 @@
-//! You are the source: each line that you type is a chunk for everybody who views the feed.
+//! You are the source: each line that you type is a chunk for everyone who views the feed.
 //!
 //! ```toml
 //! [dependencies]

@@ -1,4 +1,4 @@
-//! A chat: everybody who has the page open is in one room.
+//! A chat: everyone who has the page open is in one room.
 //!
 //! ```toml
 //! [dependencies]
@@ -20,10 +20,10 @@
 //! Open the page that it prints in two tabs, or in two browsers.
 //!
 //! - WebTransport, `CONNECT /chat?name=NAME`: the client opens one bidirectional stream. Each line
-//!   that it writes is a message, each line that it reads one of [`Line`] as JSON. Empty lines say
-//!   nothing; the end of its stream is its goodbye.
-//! - Any HTTP, for who has no WebTransport: `GET /chat?name=NAME` is a response that brings the
-//!   same lines, `POST /chat?name=NAME` says its body.
+//!   that it writes is a message, each line that it reads one of [`Line`] as JSON. Empty lines are
+//!   ignored; when the client ends its stream, it has left the room.
+//! - Any HTTP, for clients without WebTransport: `GET /chat?name=NAME` streams the same lines,
+//!   `POST /chat?name=NAME` posts its body as a message.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -48,8 +48,8 @@ const MAX_TEXT: usize = 4096;
 const MAX_NAME: usize = 64;
 /// How many messages those who join get to read.
 const HISTORY: usize = 50;
-/// How many lines a reader may fall behind. They are kept once for everybody: as a control
-/// character takes six bytes in JSON, in 6.3 MB at most.
+/// How many lines a reader may fall behind. They are stored once for all: since a control
+/// character takes six bytes in JSON, 6.3 MB at most.
 const BEHIND: usize = 256;
 /// The code of a stream that is stopped because a message was too long.
 const TOO_LONG: u32 = 1;
@@ -100,7 +100,7 @@ struct Room {
 }
 
 impl Room {
-    /// An empty text says nothing.
+    /// An empty text is ignored.
     fn say(&self, name: &str, text: &str) {
         if text.is_empty() {
             return;
@@ -111,8 +111,8 @@ impl Room {
             history.pop_front();
         }
         history.push_back(line.clone());
-        // Sent while the history is held: who joins has a message there or in the queue, never in
-        // both. An error means that nobody is here to read it.
+        // Sent while the history is held: a new member has a message there or in the queue, never in
+        // both. An error means that the room is empty.
         let _ = self.lines.send(line);
     }
 
@@ -176,12 +176,12 @@ async fn session(room: Arc<Room>, request: SessionRequest) {
         }
     }
     drop(member);
-    // Neither the session nor the stream's other half is ended beside it: that could hide from the
+    // Neither the session nor the stream's other half is ended as well: that could hide from the
     // client why its half was stopped, or cut what it still reads.
     session.closed().await;
 }
 
-/// Writes every line, while there are any and somebody reads them.
+/// Writes every line, as long as there are any and the client reads them.
 async fn tell(member: &mut Member, send: &mut SendStream) {
     while let Some(line) = member.next().await {
         if send.write_bytes(line).await.is_err() {
@@ -239,7 +239,7 @@ async fn main() -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let lines = broadcast::Sender::new(BEHIND);
     let room = Arc::new(Room { history: Mutex::default(), lines, stop: stop.clone() });
-    // The page asks with HEAD whether there is a chat; that is nobody who joins.
+    // The page asks with HEAD whether there is a chat; that joins no one.
     let chat = get(listen).head(async || {}).post(say);
     let routes = Router::new().route("/chat", chat).layer(DefaultBodyLimit::max(MAX_TEXT)).with_state(room.clone());
     let builder = Server::builder(identity.clone())

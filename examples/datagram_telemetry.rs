@@ -1,5 +1,5 @@
-//! Telemetry in datagrams: a reading every 20 ms, where an old one is worth nothing. What is lost on
-//! the way is not repeated, and what is late does not delay the next.
+//! Telemetry in datagrams: a reading every 20 ms, where old ones are worthless. A lost datagram is
+//! not sent again, and a late one does not delay the next.
 //!
 //! ```toml
 //! [dependencies]

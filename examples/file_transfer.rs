@@ -1,5 +1,5 @@
-//! A file over HTTP/3. When the connection is lost, or the program is ended and started again, the
-//! download continues where it stopped, unless the file has changed.
+//! A file over HTTP/3. If the connection is lost, or the program is restarted, the download continues
+//! where it stopped, unless the file has changed.
 //!
 //! ```toml
 //! [dependencies]

@@ -1,4 +1,4 @@
-//! A server with a certificate of your own, from a CA or from your own hand. Clients that trust it
+//! A server with a certificate of your own, from a CA or self-signed. Clients that trust it
 //! need no flag, and browsers move to HTTP/3 by themselves.
 //!
 //! ```toml

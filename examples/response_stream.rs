@@ -1,4 +1,4 @@
-//! A response that is written over time: every chunk leaves at once, over any version of HTTP.
+//! A response that is written over time: every chunk is sent at once, over any version of HTTP.
 //!
 //! ```toml
 //! [dependencies]
@@ -9,7 +9,7 @@
 //!
 //! ```sh
 //! cargo run --example response_stream
-//! cargo run -- open chrome https://localhost:4433/     # a window that shows the chunks as they come
+//! cargo run -- open chrome https://localhost:4433/     # a window that shows the chunks as they arrive
 //! cargo run -- get https://localhost:4433/ -v          # or a terminal
 //! ```
 

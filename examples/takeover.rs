@@ -9,7 +9,7 @@
 //!
 //! ```sh
 //! cargo run --example takeover
-//! cargo run -- open chrome https://localhost:4433/     # a window that shows the chunks as they come
+//! cargo run -- open chrome https://localhost:4433/     # a window that shows the chunks as they arrive
 //! cargo run -- get https://localhost:4433/ -v          # or a terminal
 //! ```
 
@@ -20,7 +20,7 @@ use axum::{Router, response::Response, routing::get};
 use h3cast::{Identity, Server, TakenStream, Takeover};
 use tokio::io::AsyncWriteExt;
 
-/// Over HTTP/2 and HTTP/1.1 there is no such stream, and the client is told (505).
+/// Over HTTP/2 and HTTP/1.1 there is no such stream, and the client gets 505.
 async fn count(takeover: Takeover) -> Response {
     let mut head = Response::new(());
     head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

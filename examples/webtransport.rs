@@ -1,5 +1,5 @@
-//! A server of one's own: an axum router answers every request, and a handler for each path every
-//! session. Between them they use all that a session can do.
+//! A server of your own: an axum router answers requests, and a handler for each path serves
+//! sessions. Together they use everything that a session can do.
 //!
 //! ```toml
 //! [dependencies]
@@ -13,20 +13,20 @@
 //! ```
 //!
 //! ```sh
-//! cargo run --example webtransport     # --origin https://app.example lets pages from there in
+//! cargo run --example webtransport     # --origin https://app.example allows pages of that origin
 //! ```
 //!
 //! | session | what happens |
 //! |---|---|
-//! | `/echo` | every stream and datagram comes back |
-//! | `/push` | the server opens one stream of each kind; what comes on the second goes back as datagrams |
+//! | `/echo` | every stream and datagram is echoed |
+//! | `/push` | the server opens one stream of each kind; what arrives on the second is returned as datagrams |
 //! | `/close?code=7&reason=bye` | the server closes the session |
-//! | `/closed?id=x` | the client closes it; `GET /last?id=x` tells how |
+//! | `/closed?id=x` | the client closes it; `GET /last?id=x` shows how |
 //! | `/reset?code=7&id=x` | streams are broken off, by either side (see [`break_off`]) |
 //! | `/broken?id=x` | streams that the client breaks off at once; `GET /last?id=x` has their codes |
-//! | `/drain` | the server asks for an end and goes on echoing |
+//! | `/drain` | the server asks for an end, and keeps echoing |
 //! | `/protocols` | the first subprotocol offered that the server knows is chosen |
-//! | `/headers` | the answer has a header of the server's |
+//! | `/headers` | the answer has a header that the server sets |
 //! | `/status/201` | the answer has another status that opens a session |
 //! | `/lost` | the server closes the connection |
 //! | any other `?status=403` | no session |
@@ -206,7 +206,7 @@ async fn reset(request: SessionRequest, reports: Reports) {
 /// * `cancel` — the client stops reading that half; the report has its code, or `null` when the
 ///   client ends its own half first
 /// * `reset-uni`, `cancel-uni` — the same with a stream that the server opens
-/// * `stop` — the client is told to stop writing; `stop-uni` — it is on its next stream
+/// * `stop` — the client is asked to stop writing; `stop-uni` — it is on its next stream
 /// * `abort` — the client resets its half; the report has its code
 async fn break_off(session: &Session, mut send: SendStream, mut recv: RecvStream, code: u32) -> anyhow::Result<Value> {
     let word = recv.read_bytes(16).await?.unwrap_or_default();

@@ -1,11 +1,11 @@
-// The edge that a QUIC packet is for, for nginx-by-id.conf. The edge's --server-id stands in the
-// connection ids that it gives its clients, as draft-ietf-quic-load-balancers writes it without
-// encryption: one byte about the configuration, then the id.
+// Finds the edge that a QUIC packet is for, for nginx-by-id.conf. The edge's --server-id is in the
+// connection ids that it gives its clients, in the unencrypted form of draft-ietf-quic-load-balancers:
+// one byte about the configuration, then the id.
 
-// How many bytes the server ids have.
+// Length of the server ids, in bytes.
 const SERVER_ID = 1;
-// A long header has the connection id behind its version and a byte for its length (RFC 8999 §5.1), a
-// short one behind its first byte (§5.2).
+// A long header has the connection id after its version and a byte for its length (RFC 8999 §5.1), a
+// short one after its first byte (§5.2).
 const LONG = 0x80, AT_LONG = 6, AT_SHORT = 1;
 
 let found = '';

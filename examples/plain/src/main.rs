@@ -8,7 +8,7 @@
 //!
 //! It speaks HTTP/3 and nothing else. HTTP/3 runs over UDP, and a browser that meets a server for the
 //! first time tries TCP: the flags of the printed command make it use HTTP/3 at once, and trust the
-//! certificate. docs/plain.md says what is missing here, and why h3cast is longer.
+//! certificate. docs/plain.md explains what is missing here, and why h3cast is longer.
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
