@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { element, page, submit } from "./dom.mjs";
-import { FakeEnv, json, settled } from "./fakes.mjs";
+import { FakeEnv, deferred, json, settled } from "./fakes.mjs";
 
 const { PublishForm } = await import("../../static/js/page/publish-form.mjs");
 const { askForPublishToken, askForToken } = await import("../../static/js/page/token-form.mjs");
@@ -56,4 +56,44 @@ test("a line goes to the feed that is shown, or nowhere", async () => {
   await settled();
   assert.deepEqual(paths, ["/stream/b"]);
   assert.equal(element("publish-said").textContent, "Published.");
+});
+
+test("a publication tells how it stands, and where it goes, after the page shows another feed", async () => {
+  page("publish", "publish-line", "publish-file", "publish-send", "publish-cancel", "publish-said");
+  const env = new FakeEnv({ token: undefined });
+  const paths = [];
+  let answer = deferred();
+  globalThis.fetch = (url) => {
+    paths.push(new URL(url).pathname);
+    return answer.promise;
+  };
+  let shown = "a";
+  const form = new PublishForm(env, () => shown, (feed) => `${env.href}stream/${feed}`);
+  const said = () => element("publish-said").textContent;
+  const show = (feed, writable) => form.show((shown = feed), writable);
+  show("a", true);
+  element("publish-line").value = "x";
+  submit("publish");
+  assert.equal(said(), "Publishing…");
+  show("b", false);
+  assert.equal(said(), "Publishing to “a”…");
+  assert.equal(element("publish").hidden, false);
+  element("publish-cancel").dispatchEvent(new Event("click"));
+  answer.reject(new TypeError("no network"));
+  for (let i = 0; i < 5; i += 1) await settled();
+  show("b", false);
+  assert.match(said(), /^Cancelled\. .* to “a”\. Continue /);
+  assert.deepEqual(["publish", "publish-send"].map((id) => element(id).hidden), [false, false]);
+  assert.equal(element("publish-send").textContent, "Continue");
+  answer = deferred();
+  submit("publish");
+  answer.resolve(json({ epoch: "1a", bytes: 2 }));
+  for (let i = 0; i < 5; i += 1) await settled();
+  show("b", false);
+  assert.equal(said(), "Published to “a”.");
+  assert.deepEqual([...new Set(paths)], ["/stream/a"]);
+  assert.equal(element("publish-send").hidden, true, "nothing is written to what is shown");
+  show("c", true);
+  assert.equal(said(), "", "the next feed begins with nothing");
+  assert.equal(element("publish-send").textContent, "Publish");
 });

@@ -1,9 +1,7 @@
 // @ts-check
-import { environment } from "../client/environment.mjs";
 import { ClientError, asClientError } from "../client/errors.mjs";
-import { Token } from "../client/token.mjs";
 import { byId } from "./panel.mjs";
-import { askForPublishToken } from "./token-form.mjs";
+import { askForPublishToken, envForWriting } from "./token-form.mjs";
 
 /** @typedef {import("../client/types.mjs").SendInput} SendInput */
 
@@ -33,11 +31,7 @@ export class InputForm {
     this.#page = env;
     this.#sender = sender;
     this.#again = again;
-    // A token for sending is none for reading: the page keeps its own.
-    const token = new Token({ fetch: globalThis.fetch.bind(globalThis), storage: undefined, href: env.href });
-    token.set(env.token?.value ?? "");
-    token.ask = askForPublishToken;
-    this.#env = environment(env.href, token);
+    this.#env = envForWriting(env);
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       const line = this.#line.value;

@@ -1,10 +1,8 @@
 // @ts-check
-import { environment } from "../client/environment.mjs";
-import { plural, size } from "../client/format.mjs";
-import { Token } from "../client/token.mjs";
-import { byId } from "./panel.mjs";
+import { count, plural, size } from "../client/format.mjs";
+import { byId, write } from "./panel.mjs";
 import { Publication, PublishError } from "./publish.mjs";
-import { askForPublishToken } from "./token-form.mjs";
+import { envForWriting } from "./token-form.mjs";
 
 /** @typedef {{ publication: Publication, name: string, feed: string }} Work what is published, how it is called, and where */
 
@@ -17,11 +15,16 @@ export class PublishForm {
   #cancel = byId("publish-cancel", HTMLButtonElement);
   #said = byId("publish-said", HTMLElement);
   #env;
+  /** The feed that is shown, and whether clients may write it. */
   #feed = "";
+  #writable = false;
   /** What runs. @type {AbortController | undefined} */
   #running;
-  /** What broke off. @type {Work | undefined} */
-  #broken;
+  /** What runs, ran last, or broke off. @type {Work | undefined} */
+  #work;
+  #broken = false;
+  /** How it stands; `to` names its feed where the page shows another. */
+  #words = (/** @type {string} */ _to) => "";
 
   #shown;
   #address;
@@ -34,18 +37,18 @@ export class PublishForm {
   constructor(env, shown, address) {
     this.#shown = shown;
     this.#address = address;
-    // A token for writing is none for reading: the page keeps its own.
-    const token = new Token({ fetch: globalThis.fetch.bind(globalThis), storage: undefined, href: env.href });
-    token.set(env.token?.value ?? "");
-    token.ask = askForPublishToken;
-    this.#env = environment(env.href, token);
+    this.#env = envForWriting(env);
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
-      if (this.#running !== undefined || this.#elsewhere()) return;
-      if (this.#broken?.feed === this.#feed) void this.#run(this.#broken);
-      else if (this.#line.value !== "") void this.#start(new Blob([`${this.#line.value}\n`]), "");
+      if (this.#running !== undefined) return;
+      // Where that goes is said next to the button.
+      if (this.#broken && this.#work !== undefined) void this.#run(this.#work);
+      else if (this.#writable && !this.#elsewhere() && this.#line.value !== "") void this.#start(new Blob([`${this.#line.value}\n`]), "");
     });
-    this.#line.addEventListener("input", () => this.#forget());
+    this.#line.addEventListener("input", () => {
+      this.#forget();
+      this.#tell();
+    });
     this.#file.addEventListener("change", () => this.#take(this.#file.files));
     this.#cancel.addEventListener("click", () => this.#running?.abort());
     this.#form.addEventListener("dragover", (event) => {
@@ -66,36 +69,57 @@ export class PublishForm {
    * @param {boolean} writable
    */
   show(feed, writable) {
-    if (this.#feed !== feed && this.#running === undefined) {
-      this.#feed = feed;
+    const other = this.#feed !== feed;
+    this.#feed = feed;
+    this.#writable = writable;
+    if (other && this.#running === undefined) {
       this.#forget();
-      this.#said.textContent = "";
+      this.#work = undefined;
+      this.#words = () => "";
     }
-    // What runs stays to be seen, whatever becomes of the feed.
-    const hidden = this.#running === undefined && !(writable && this.#feed === feed) && this.#broken === undefined;
+    this.#tell();
+  }
+
+  /** What runs stays to be seen, and how it ended, whatever feed is shown by then. */
+  #tell() {
+    const there = this.#work !== undefined && this.#work.feed !== this.#feed;
+    const said = this.#running !== undefined || this.#broken || there;
+    const hidden = !this.#writable && !said;
     if (this.#form.hidden !== hidden) this.#form.hidden = hidden;
+    if (this.#writable) delete this.#form.dataset.closed;
+    else this.#form.dataset.closed = "";
+    this.#send.hidden = !this.#writable && !this.#broken;
+    write(this.#said, this.#words(there ? ` to “${this.#work?.feed}”` : ""));
+  }
+
+  /** @param {(to: string) => string} words how a publication stands */
+  #say(words) {
+    this.#words = words;
+    this.#tell();
   }
 
   /** Whether the page shows another feed than this writes. It is told, and nothing is written anywhere. */
   #elsewhere() {
     const shown = this.#shown();
     if (this.#feed === shown) return false;
-    this.#said.textContent = `Nothing was published: the page shows “${shown}” now, and this was for “${this.#feed}”.`;
+    const feed = this.#feed;
+    this.#say(() => `Nothing was published: the page shows “${shown}” now, and this was for “${feed}”.`);
     return true;
   }
 
   /** @param {FileList | null} files */
   #take(files) {
     const file = files?.[0];
-    if (file === undefined || this.#running !== undefined || this.#elsewhere()) return;
+    if (file === undefined || !this.#writable || this.#running !== undefined || this.#elsewhere()) return;
     this.#forget();
-    if (file.size === 0) this.#said.textContent = `${file.name} is empty.`;
+    if (file.size === 0) this.#say(() => `${file.name} is empty.`);
     else void this.#start(file, file.name);
   }
 
   /** Whoever writes something else gives up what broke off. */
   #forget() {
-    this.#broken = undefined;
+    if (this.#broken) this.#words = () => "";
+    this.#broken = false;
     this.#send.textContent = "Publish";
   }
 
@@ -113,27 +137,30 @@ export class PublishForm {
   /** @param {Work} what */
   async #run(what) {
     const { publication, name } = what;
+    const all = publication.size;
     const running = (this.#running = new AbortController());
+    this.#work = what;
     this.#forget();
     this.#busy(true);
-    this.#said.textContent = name === "" ? "Publishing…" : `Publishing ${name} (${size(publication.size)})…`;
+    this.#say((to) => (name === "" ? `Publishing${to}…` : `Publishing ${name} (${size(all)})${to}…`));
     try {
       await publication.run(running.signal, (taken) => {
-        if (taken > 0 && taken < publication.size) this.#said.textContent = `${size(taken)} of ${size(publication.size)} published; continuing.`;
+        if (taken > 0 && taken < all) this.#say((to) => `${size(taken)} of ${size(all)} published${to}; continuing.`);
       });
-      this.#said.textContent = name === "" ? "Published." : `Published ${name}, ${size(publication.size)}.`;
+      this.#words = (to) => (name === "" ? `Published${to}.` : `Published ${name}${to}, ${size(all)}.`);
       if (name === "") this.#line.value = "";
     } catch (cause) {
       if (!(cause instanceof PublishError)) throw cause;
       const { error, taken } = cause;
-      this.#broken = what;
+      this.#broken = true;
       this.#send.textContent = "Continue";
       const why = running.signal.aborted ? "Cancelled." : error.message;
-      this.#said.textContent = `${why} ${inWords(taken, publication.size)}`;
+      this.#words = (to) => `${why} ${inWords(taken, all, to)}`;
     } finally {
       this.#running = undefined;
       this.#file.value = "";
       this.#busy(false);
+      this.#tell();
     }
   }
 
@@ -152,9 +179,10 @@ export class PublishForm {
  * What the feed has of a publication that broke off.
  * @param {number | undefined} taken
  * @param {number} all
+ * @param {string} to
  */
-function inWords(taken, all) {
-  if (taken === undefined) return "It is unclear how much was published. Continue asks the server and publishes only the rest.";
-  if (taken === 0) return "Nothing was published.";
-  return `${plural(taken, "byte")} of ${plural(all, "byte").replace(/ bytes?$/, "")} were published. Continue publishes the rest.`;
+function inWords(taken, all, to) {
+  if (taken === undefined) return `It is unclear how much was published${to}. Continue asks the server and publishes only the rest.`;
+  if (taken === 0) return `Nothing was published${to}.`;
+  return `${count(taken)} of ${plural(all, "byte")} ${taken === 1 ? "was" : "were"} published${to}. Continue publishes the rest.`;
 }

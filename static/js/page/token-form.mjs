@@ -1,5 +1,7 @@
 // @ts-check
+import { environment } from "../client/environment.mjs";
 import { orAbort } from "../client/or-abort.mjs";
+import { Token } from "../client/token.mjs";
 
 /** @typedef {(why: string, signal: AbortSignal) => Promise<string>} Ask */
 
@@ -10,6 +12,18 @@ let before = Promise.resolve();
 export const askForToken = asking("read");
 /** Asks the visitor for a token that publishes. */
 export const askForPublishToken = asking("publish");
+
+/**
+ * The page's surroundings with another token, for writing: one that writes is none for reading, and the page keeps its
+ * own.
+ * @param {import("../client/types.mjs").Env} env
+ */
+export function envForWriting(env) {
+  const token = new Token({ fetch: globalThis.fetch.bind(globalThis), storage: undefined, href: env.href });
+  token.set(env.token?.value ?? "");
+  token.ask = askForPublishToken;
+  return environment(env.href, token);
+}
 
 /**
  * Asks the visitor for a token, in a form above the place of errors. `signal` ends the question; the answer is "" then.
