@@ -138,8 +138,24 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
       await publish(AVIF);
       await about(view, /^Newest of 3 images: AVIF, 2 × 2 pixels/);
       assert.equal(await view.page.$$eval('#picture img', (all) => all.length), 1);
-      await view.assertClean();
+      const noImage = Buffer.concat([/** @type {Buffer} */ (FILES['broken.png']), Buffer.from('\0\0\0\0IEND\xaeB\x60\x82', 'latin1')]);
+      // Whole by its bytes, and none that a browser can show; then one that broke off.
+      await publish(noImage);
+      await about(view, /^Newest of 3 images: AVIF, .* 1 image could not be shown\.$/);
+      assert.equal((await look(view)).log, false, 'the one before stays');
+      await publish(jpeg.subarray(0, 500));
+      await publish(jpeg);
+      await about(view, /^Newest of 5 images: JPEG, 640 × 400 pixels, .* 2 images could not be shown\.$/);
+      assert.equal((await look(view)).log, false);
       await view.close();
+      await publish(noImage);
+      const again = await open(browser, `${server.plain}/?feed=camera&from=-1`);
+      await about(again, /^The browser cannot show this PNG image/);
+      await publish(GIF);
+      await about(again, /^Newest of 2 images: GIF, 1 × 1 pixels, 42 B\. 1 image could not be shown\.$/);
+      assert.equal((await look(again)).log, false, 'the first that can be shown is');
+      await again.assertClean();
+      await again.close();
     });
 
     if (browserName === 'Firefox') return;

@@ -21,6 +21,7 @@ function gathered(whole, chunks, { end = false } = {}) {
   const pictures = new Pictures({
     onImage: ({ name }, parts) => seen.push(`${name} ${size(parts)}`),
     onLarge: ({ name }) => seen.push(`${name} too large`),
+    onTorn: () => seen.push("torn"),
     onDocument: (parts) => seen.push(`document ${size(parts)}`),
   }, whole);
   chunks.forEach((chunk, seq) => pictures.add({ seq, bytes: chunk }));
@@ -59,12 +60,22 @@ test("after a gap, the next image that begins is the next", () => {
   pictures.broken();
   pictures.add({ seq: 4, bytes: IMAGES.JPEG.subarray(10) });
   pictures.add({ seq: 5, bytes: IMAGES.GIF });
-  assert.deepEqual(seen, [`GIF ${IMAGES.GIF.length}`]);
+  assert.deepEqual(seen, ["torn", `GIF ${IMAGES.GIF.length}`]);
   const file = gathered(true, [IMAGES.JPEG.subarray(0, 10)]);
   file.pictures.broken();
   file.pictures.add({ seq: 2, bytes: IMAGES.JPEG.subarray(10) });
   file.pictures.ended();
-  assert.deepEqual(file.seen, []);
+  assert.deepEqual(file.seen, ["torn"]);
+});
+
+test("of a live feed, one that is torn or too large does not take the next with it", () => {
+  const { GIF, JPEG, PNG } = IMAGES;
+  const live = (...chunks) => gathered(false, chunks).seen;
+  assert.deepEqual(live(JPEG.subarray(0, 14), PNG, GIF), ["torn", `PNG ${PNG.length}`, `GIF ${GIF.length}`]);
+  assert.deepEqual(live(PNG.subarray(0, 12), PNG), ["torn", `PNG ${PNG.length}`], "of the same kind");
+  assert.deepEqual(live(JPEG.subarray(0, 1), PNG), [`PNG ${PNG.length}`], "before it is known what it was");
+  assert.deepEqual(live(GIF.subarray(0, 12), new Uint8Array(MAX_PICTURE), new Uint8Array(5), GIF), ["GIF too large", `GIF ${GIF.length}`]);
+  assert.deepEqual(gathered(true, [JPEG.subarray(0, 14), PNG], { end: true }).seen, [`JPEG ${14 + PNG.length}`], "a file is one");
 });
 
 test("documents only of what ends, and nothing of what is text", () => {

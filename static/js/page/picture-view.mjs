@@ -1,7 +1,7 @@
 // @ts-check
-import { count, size } from "../client/format.mjs";
+import { count, plural, size } from "../client/format.mjs";
 import { formatJson } from "./json-line.mjs";
-import { byId } from "./panel.mjs";
+import { byId, write } from "./panel.mjs";
 import { MAX_PICTURE, Pictures, SVG } from "./picture.mjs";
 
 /** @typedef {import("./picture.mjs").Kind} Kind */
@@ -22,11 +22,19 @@ export class PictureView {
   /** What came meanwhile: only the newest is shown. @type {Picture | undefined} */
   #next;
   #pictures = none();
+  /** What is in its place, in words, and how many images could not be shown. */
+  #words = "";
+  #failed = 0;
+  /** Whether the visitor wants the image or its chunks. @type {boolean | undefined} */
+  #wanted;
   /** What the button shows again. */
   #what = "the image";
 
   constructor() {
-    this.#switch.addEventListener("click", () => this.#turn(this.#reads.dataset.shown !== "picture"));
+    this.#switch.addEventListener("click", () => {
+      this.#wanted = this.#reads.dataset.shown !== "picture";
+      this.#turn(this.#wanted);
+    });
   }
 
   /**
@@ -42,7 +50,8 @@ export class PictureView {
     this.#link.download = feed;
     const pictures = (this.#pictures = new Pictures({
       onImage: (kind, parts) => this.#image(kind, parts),
-      onLarge: ({ name }) => this.#tell(`This ${name} image is larger than ${size(MAX_PICTURE)}, so it is not shown here.`),
+      onLarge: ({ name }) => this.#fail(`This ${name} image is larger than ${size(MAX_PICTURE)}, so it is not shown here.`),
+      onTorn: () => this.#fail(""),
       onDocument: async (parts) => {
         const type = (await typeOf?.())?.split(";")[0]?.trim() ?? "";
         if (this.#pictures !== pictures) return;
@@ -80,11 +89,21 @@ export class PictureView {
     this.#turn(true);
   }
 
-  /** Says why nothing is shown. @param {string} words */
-  #tell(words) {
-    this.#about.textContent = words;
-    this.#figure.hidden = false;
-    this.#turn(false);
+  /** An image is not shown: the one before stays, if there is one. @param {string} why */
+  #fail(why) {
+    this.#failed += 1;
+    if (this.#words !== "") {
+      this.#tell();
+    } else if (why !== "") {
+      write(this.#about, why);
+      this.#figure.hidden = false;
+      this.#turn(false);
+    }
+  }
+
+  #tell() {
+    const failed = this.#failed === 0 ? "" : `. ${plural(this.#failed, "image")} could not be shown.`;
+    write(this.#about, this.#words + failed);
   }
 
   clear() {
@@ -95,6 +114,9 @@ export class PictureView {
     this.#url = this.#loading = "";
     this.#next = undefined;
     this.#pictures = none();
+    this.#words = "";
+    this.#failed = 0;
+    this.#wanted = undefined;
     this.#what = "the image";
   }
 
@@ -132,16 +154,16 @@ export class PictureView {
       image.alt = `Image from the feed ${this.#feed}: ${words}`;
       this.#place.replaceChildren(image);
       const newest = this.#pictures.count > 1 ? `Newest of ${count(this.#pictures.count)} images: ` : "";
-      this.#about.textContent = `${newest}${words}`;
-      const first = this.#figure.hidden;
+      this.#words = `${newest}${words}`;
+      this.#tell();
       this.#figure.hidden = false;
-      if (first) this.#turn(true);
+      this.#turn(this.#wanted ?? true);
       over();
     });
     image.addEventListener("error", () => {
       if (this.#loading !== url) return;
       URL.revokeObjectURL(url);
-      this.#tell(`The browser cannot show this ${kind.name} image (${size(blob.size)}).`);
+      this.#fail(`The browser cannot show this ${kind.name} image (${size(blob.size)}).`);
       over();
     });
     image.src = url;
@@ -150,11 +172,11 @@ export class PictureView {
   /** @param {boolean} picture and not its chunks */
   #turn(picture) {
     this.#reads.dataset.shown = picture ? "picture" : "chunks";
-    this.#switch.textContent = picture ? "Show the chunks" : `Show ${this.#what}`;
+    write(this.#switch, picture ? "Show the chunks" : `Show ${this.#what}`);
     this.#switch.hidden = this.#place.childElementCount === 0;
   }
 }
 
 function none() {
-  return new Pictures({ onImage: () => {}, onLarge: () => {}, onDocument: () => {} }, false);
+  return new Pictures({ onImage: () => {}, onLarge: () => {}, onTorn: () => {}, onDocument: () => {} }, false);
 }

@@ -146,6 +146,7 @@ export class Pictures {
    * @param {object} events
    * @param {(kind: Kind, bytes: Uint8Array[]) => void} events.onImage
    * @param {(kind: Kind) => void} events.onLarge there is an image that is too large to be shown
+   * @param {() => void} events.onTorn an image began, and not all of it came
    * @param {(bytes: Uint8Array[]) => void} events.onDocument the feed is over, and may be SVG or JSON
    * @param {boolean} whole whether it is one feed from beginning to end, and not a live one
    */
@@ -156,6 +157,8 @@ export class Pictures {
 
   /** @param {{ seq: number, bytes: Uint8Array }} chunk */
   add({ seq, bytes }) {
+    // A camera that broke off begins its next image in a chunk of its own.
+    if (!this.#whole && kindOf(bytes) !== undefined) this.broken();
     const pieces = this.#pieces;
     if (pieces === undefined) return;
     const before = pieces.size;
@@ -179,7 +182,7 @@ export class Pictures {
     }
     const kind = this.#kind;
     if (pieces.size > (kind === undefined ? MAX_DOCUMENT : MAX_PICTURE)) {
-      this.#pieces = undefined;
+      this.#again();
       if (kind !== undefined) this.#events.onLarge(kind);
     } else if (!this.#whole && kind !== undefined && isWhole(kind, pieces)) {
       this.count += 1;
@@ -196,7 +199,9 @@ export class Pictures {
 
   /** Something is missing: what comes is not all of anything. */
   broken() {
+    const torn = this.#kind !== undefined;
     this.#again();
+    if (torn) this.#events.onTorn();
   }
 
   /** The feed is over, and all of it has come. */
