@@ -29,6 +29,16 @@ describe('a filter that takes for ever', () => {
         assert.equal(await view.page.$eval('#log-said', (element) => element.textContent), 'This expression is too expensive and was stopped. The log is not filtered.');
         assert.equal(new URL(view.page.url()).searchParams.get('filter'), null, 'and is in no link');
         assert.equal((await rows(view)).includes(`${LINE}\n`), true);
+        // What is changed around it does not start it again.
+        for (const lines of ['3', '0']) {
+          const at = await view.page.$eval('#log-context', (context, value) => {
+            /** @type {HTMLSelectElement} */ (context).value = value;
+            context.dispatchEvent(new Event('change'));
+            return [document.querySelector('#filter')?.getAttribute('aria-invalid'), new URL(location.href).searchParams.get('filter')];
+          }, lines);
+          assert.deepEqual(at, ['true', null]);
+        }
+        await words(/too expensive and was stopped/);
         const kept = (await rows(view)).length;
         server.write('goes on');
         await view.chunksShown(kept + 1);

@@ -32,9 +32,9 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
       await server?.stop();
     }, TEST);
 
-    /** Publishes a line, and waits until the feed has it. @param {string} feed @param {string} text */
-    async function say(feed, text) {
-      const response = await fetch(`${server.plain}/stream/${feed}`, { method: 'POST', body: `${text}\n` });
+    /** Publishes a line, or bytes, and waits until the feed has it. @param {string} feed @param {string | Uint8Array<ArrayBuffer>} what */
+    async function say(feed, what) {
+      const response = await fetch(`${server.plain}/stream/${feed}`, { method: 'POST', body: typeof what === 'string' ? `${what}\n` : what });
       assert.equal(response.status, 200, await response.text());
     }
 
@@ -91,6 +91,17 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
 
     test('side by side, each with all that is its own, and back', TEST, async () => {
       const view = await open(browser, `${server.plain}/?feed=web&feed=db&from=start&view=log&arrange=columns`, { width: 1280, height: 800 });
+      // How long chunks are told to wait for each other.
+      await view.page.evaluate(() => {
+        /** @type {number[]} */
+        const waits = [];
+        Object.assign(globalThis, { mergeWaits: waits });
+        const timer = window.setTimeout;
+        window.setTimeout = /** @type {typeof window.setTimeout} */ ((/** @type {() => void} */ work, /** @type {number} */ ms) => {
+          if (new Error().stack?.includes('/merge.mjs')) waits.push(ms);
+          return timer(work, ms);
+        });
+      });
       const columns = () => view.page.$$eval('.column', (all) => all.map((column) => ({
         name: column.getAttribute('aria-label'), state: column.querySelector('header')?.textContent, left: column.getBoundingClientRect().left,
         lines: [...column.querySelectorAll('.chunk')].map((row) => /** @type {HTMLElement} */ (row).dataset.text ?? ''),
@@ -125,18 +136,31 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
       const [above, below] = await view.page.$$eval('.column', (both) => both.map((column) => column.getBoundingClientRect().toJSON()));
       assert.ok(above.bottom <= below.top && below.bottom <= 740, 'stacked');
       await assertFits(view, 'stacked');
+      // The log and not a pointer says which line is meant.
+      await view.page.focus('.column:last-child .log');
+      await view.page.$eval('.column:first-child .chunk:nth-child(2) .seq', (number) => /** @type {HTMLElement} */ (number).click());
+      assert.equal(await view.page.$$eval('.column:first-child .marked', (all) => all.length), 1);
+      await view.page.$eval('.column:first-child .chunk:nth-child(2) .seq', (number) => /** @type {HTMLElement} */ (number).click());
+      // Half of a character is there, and the other half comes after the change.
+      await say('web', Uint8Array.of(0x3e, 0xc5));
+      await all(50);
       await view.page.click('#several summary');
       await view.page.select('#arrange', 'merged');
-      await view.until('one log', () => document.querySelectorAll('#log .chunk').length === 48);
+      await view.until('one log', () => document.querySelectorAll('#log .chunk').length === 50);
+      await say('web', Uint8Array.of(0xbc, 0x3c));
+      await view.chunksShown(51);
+      assert.deepEqual((await named(view)).slice(-3), ['web >', 'web', 'web ż<']);
+      const waited = await view.page.evaluate(() => Reflect.get(globalThis, 'mergeWaits'));
+      assert.ok(Math.max(0, ...waited) < 1000, `feeds that are open are not waited for: ${waited}`);
       const back = await named(view);
       assert.deepEqual(back.slice(0, 3), ['db line 0', 'web line 0', 'db line 0']);
-      assert.equal(back.at(-1), 'web more of line 9');
+      assert.equal(back.at(-4), 'web more of line 9');
       assert.match(await view.page.$eval('#log .marked', (row) => row.textContent ?? ''), /^db/);
       assert.equal(new URL(view.page.url()).searchParams.get('arrange'), null);
       await say('db', 'after that');
-      await view.chunksShown(49);
+      await view.chunksShown(52);
       await view.page.select('#arrange', 'columns');
-      await all(49);
+      await all(52);
       assert.match(view.page.url(), /&arrange=columns/);
       await view.page.select('#arrange', 'merged');
       await view.assertClean();
@@ -153,6 +177,10 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
       ]);
       assert.match(await view.page.$eval('#binary', (notice) => notice.textContent ?? ''), /^The feed zeros is binary/);
       await view.until('what happened to them, by name', () => document.querySelectorAll('#log .mark[data-kind="end"] .feed').length === 2);
+      // Where there is little room, too.
+      await view.page.setViewport({ width: 360, height: 740 });
+      const seen = await view.page.$eval('#status', (status) => [getComputedStyle(status).fontSize, getComputedStyle(status, '::after').content]);
+      assert.ok(Number.parseFloat(String(seen[0])) > 10 && seen[1] === 'none', `${seen}`);
       await view.page.click('#stop');
       await status(view, '5 feeds: web stopped, once ended, fails failed, zeros stopped, default stopped.');
       await view.page.click('#start');

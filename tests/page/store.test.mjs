@@ -181,3 +181,22 @@ test("/feeds is asked for while the page is seen, and less often where it fails"
   await settled();
   assert.equal(asked(), 4, "nobody sees it");
 });
+
+test("what another store had goes on here as it was, also within a character and a colour", () => {
+  const from = new Store();
+  from.mark({ kind: "gap", text: "gone" }, 1);
+  from.add(chunk(0, "\x1b[31mred "), 1);
+  from.add(chunk(1, Uint8Array.of(0x7a, 0xc5)), 1);
+  // One that had been cut for good.
+  from.add(chunk(0, Uint8Array.of(0xe2)), 0);
+  from.mark({ kind: "lost", text: "lost" }, 0);
+  const to = new Store();
+  for (let id = from.first; id < from.end; id += 1) to.restore(from.raw(id), 0);
+  to.goOn(0, from.rest(1));
+  to.add(chunk(2, Uint8Array.of(0xbc, 0x21)), 0);
+  assert.deepEqual(texts(to), ["", "\x1b[31mred ", "z", "", "\ufffd", "", "ż!"]);
+  const entries = [1, 2, 6].map((i) => to.entry(to.first + i));
+  assert.deepEqual(entries.map(({ seq, size }) => [seq, size]), [[0, 9], [1, 2], [2, 2]]);
+  assert.equal(entries[1].style, entries[2].style, "red");
+  assert.notEqual(entries[0].style, entries[2].style);
+});

@@ -43,4 +43,9 @@ export function move(from, to) {
   // A log of several has its order already.
   if (from.length > 1) all.sort((a, b) => a.time - b.time);
   for (const kept of all) to[to.length === 1 ? 0 : kept.source]?.put(kept, to.length === 1 ? kept.source : 0);
+  // A character that has begun is completed there.
+  const each = from.length === 1 ? to.map((_, i) => from[0]?.store.rest(i)) : from.map(({ store }) => store.rest(0));
+  each.forEach((rest, i) => {
+    if (rest !== undefined) to[to.length === 1 ? 0 : i]?.store.goOn(to.length === 1 ? i : 0, rest);
+  });
 }

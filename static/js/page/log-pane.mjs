@@ -48,6 +48,8 @@ export class LogPane {
   #words = [];
   /** Of which nothing more comes, or nobody knows when. @type {boolean[]} */
   #quiet = [];
+  /** Those that have been opened. @type {boolean[]} */
+  #opened = [];
   /** What several feeds bring, on its way into one log. @type {Merge<() => void> | undefined} */
   #merge;
   #finder;
@@ -82,8 +84,7 @@ export class LogPane {
     this.#filter.value = new URL(location.href).searchParams.get("filter") ?? "";
     this.#unconfirmed = hasPattern(this.#filter.value);
     this.#filter.addEventListener("input", () => {
-      this.#unconfirmed = false;
-      this.#sift();
+      this.#edited();
     });
     // Its view shows everything again by now: the others do as well, and no link has it.
     this.#reads.addEventListener("filter-stopped", (event) => {
@@ -95,15 +96,11 @@ export class LogPane {
       schedule();
     });
     this.#filter.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && this.#unconfirmed) {
-        this.#unconfirmed = false;
-        this.#sift();
-      }
+      if (event.key === "Enter" && this.#unconfirmed) this.#edited();
       if (event.key !== "Escape" || this.#filter.value === "") return;
       event.preventDefault();
       this.#filter.value = "";
-      this.#unconfirmed = false;
-      this.#sift();
+      this.#edited();
     });
     const toMark = async (/** @type {1 | -1} */ step) => {
       const why = await this.#active.toMark(step);
@@ -115,9 +112,9 @@ export class LogPane {
       pause: () => this.#pause.click(),
       toggle: (name) => this.#options.toggle(name),
       fullScreen: () => this.#options.fullScreen(),
-      beside: (row, step) => this.#active.window.beside(row, step),
+      beside: (row, step) => this.#viewOf(row).window.beside(row, step),
       mark: (row) => {
-        this.#said.textContent = this.#active.toggleMark(row);
+        this.#said.textContent = this.#viewOf(row).toggleMark(row);
       },
       toMark: (step) => void toMark(step),
       copy: (times) => void this.#copy(times),
@@ -134,14 +131,26 @@ export class LogPane {
     this.#tell();
   }
 
+  /** The log that a row is in: what clicks without a pointer has not turned to it. @param {HTMLElement} row */
+  #viewOf(row) {
+    return this.#views.find(({ box }) => box.contains(row)) ?? this.#active;
+  }
+
   get #paused() {
     return this.#views.some(({ window }) => window.paused);
   }
 
-  /** Shows what the filter lets through. */
-  #sift() {
-    if (this.#unconfirmed) return;
+  /** The visitor wants this filter. */
+  #edited() {
+    this.#unconfirmed = false;
     this.#stopped = "";
+    this.#sift();
+  }
+
+  /** Shows what the filter lets through. One that was stopped would be stopped again, after it had held up the log. */
+  #sift() {
+    this.#schedule();
+    if (this.#unconfirmed || this.#stopped !== "") return;
     const query = this.#filter.value.trim();
     // Each asks the same: what is no filter is none for all of them.
     const good = this.#views.map((view) => view.sift(query, this.#options.context)).every(Boolean);
@@ -150,7 +159,6 @@ export class LogPane {
       inAddress("filter", query, "");
       this.#finder.clear();
     }
-    this.#schedule();
   }
 
   /**
@@ -198,6 +206,7 @@ export class LogPane {
     this.#feeds = feeds;
     this.#words = words;
     this.#quiet = feeds.map(() => false);
+    this.#opened = feeds.map(() => false);
     this.arrange(columns);
     const to = (/** @type {number} */ i) => /** @type {Sink} */ (this.#sinks[i]);
     return feeds.map(({ name }, i) => ({
@@ -209,6 +218,7 @@ export class LogPane {
       clear: () => {},
       opened: () => {
         this.#quiet[i] = false;
+        this.#opened[i] = true;
         this.#merge?.opened(i);
       },
       lost: () => {
@@ -229,7 +239,6 @@ export class LogPane {
     const again = this.#sinks.length > 0;
     if (again && columns === this.#frame.hidden) return;
     // What still waits is put in its place before that changes.
-    for (const sink of this.#sinks) sink.finish();
     this.#merge?.end();
     this.#merge = undefined;
     if (columns) this.#sideBySide();
@@ -279,8 +288,9 @@ export class LogPane {
       clear: () => {},
       finish: () => merge.add(i, -Infinity, () => store.flush(i), 0),
     }));
-    this.#quiet.forEach((quiet, i) => {
-      if (quiet) merge.over(i);
+    this.#feeds.forEach((_, i) => {
+      if (this.#quiet[i]) merge.over(i);
+      else if (this.#opened[i]) merge.opened(i);
     });
   }
 

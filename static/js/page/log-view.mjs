@@ -95,9 +95,8 @@ export class LogView {
    * @param {ReturnType<LogView["kept"]>[number]} kept
    * @param {number} source the place of its feed
    */
-  put({ chunk, mark, starred }, source) {
-    if (chunk !== undefined) this.store.add(chunk, source);
-    else if (mark !== undefined) this.store.mark(mark, source);
+  put({ starred, ...raw }, source) {
+    this.store.restore(raw, source);
     if (starred) this.#marks.add(this.store.end - 1);
   }
 

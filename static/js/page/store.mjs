@@ -258,9 +258,36 @@ export class Store {
       mark,
       chunk: mark !== undefined ? undefined : {
         seq: this.#seq[slot] ?? 0, micros: this.#micros[slot] ?? 0, at: this.#at[slot] ?? 0, gap: gap < 0 ? null : gap,
-        bytes: this.#view(index).slice(),
+        size: this.#size[slot] ?? 0, style: this.#style[slot] ?? PLAIN, bytes: this.#view(index).slice(),
       },
     };
+  }
+
+  /**
+   * Takes what another store had: what it did not complete is not in it, and comes by `goOn`.
+   * @param {ReturnType<Store["raw"]>} raw
+   * @param {number} source
+   */
+  restore({ chunk, mark }, source) {
+    if (mark !== undefined) this.mark(mark, source);
+    if (chunk === undefined) return;
+    const { seq, micros, at, gap, size, style, bytes } = chunk;
+    this.#tracks[source] = { ...fresh(), now: style, last: { seq, micros, at } };
+    this.#put(bytes, { seq, micros, at, gap, size, source });
+  }
+
+  /** Where a feed's bytes go on. @param {number} source */
+  rest(source) {
+    return this.#track(source);
+  }
+
+  /**
+   * A feed goes on here as it would have elsewhere.
+   * @param {number} source
+   * @param {ReturnType<typeof fresh>} track
+   */
+  goOn(source, track) {
+    this.#tracks[source] = track;
   }
 
   /** All that is kept, as it came. */
