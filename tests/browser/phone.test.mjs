@@ -40,6 +40,12 @@ test('a phone follows a log as the recipe has it', TEST, async () => {
     assert.equal(await view.navigationProtocol(), 'h2');
     const { state, transport } = await view.report();
     assert.deepEqual({ state, transport }, { state: 'streaming', transport: 'webtransport' });
+    const { words, fields } = await view.page.evaluate(() => ({
+      words: getComputedStyle(/** @type {HTMLElement} */ (document.querySelector('#status')), '::after').content,
+      fields: [...document.querySelectorAll('#filter, #find, #pause')].map((field) => Math.round(field.getBoundingClientRect().bottom)),
+    }));
+    assert.equal(words.replace(/ \/.*/, ''), '"Live"', 'the state is not cut');
+    assert.ok(fields[0] === fields[1] && Number(fields[2]) < Number(fields[0]), `the buttons, then both fields: ${fields}`);
     await view.shot('phone');
   } finally {
     await browser.close();

@@ -6,6 +6,7 @@ class Element extends EventTarget {
   value = "";
   hidden = false;
   children = [];
+  classList = { add() {} };
   append(...children) {
     this.children.push(...children);
   }

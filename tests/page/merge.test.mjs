@@ -2,9 +2,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { COLOURS, coloured } from "../../static/js/page/colours.mjs";
-import { stateOf } from "../../static/js/page/feed-lines.mjs";
+import { FeedLines, stateOf } from "../../static/js/page/feed-lines.mjs";
 import { MAX_WAITING, Merge, START_MS, WAIT_MS } from "../../static/js/page/merge.mjs";
 import { Store } from "../../static/js/page/store.mjs";
+import { page } from "./dom.mjs";
 import { bytes } from "./fakes.mjs";
 
 /** A merge by a clock that the test turns. */
@@ -138,4 +139,25 @@ test("in a store of several feeds each goes on by itself: characters, colours, a
     ["web", "\x1b[31m", false], ["db", "plain\n", false], ["web", "ż\n", true], ["db", "", false],
   ]);
   assert.equal(await store.blob().text(), "web | \x1b[31m\ndb | plain\nweb | ż\n");
+});
+
+test("what is tried next is told of each feed by its name, and of those that still wait when one is back", () => {
+  page();
+  const seen = [];
+  const panel = { clear() {}, setState() {} };
+  const retry = {
+    show: (error, waitMs, attempt) => seen.push(`${error.message} ${Math.ceil(waitMs)} ${attempt}`),
+    trying: (attempt, feed) => seen.push(`${feed} tried ${attempt}`),
+    hide: () => seen.push("hidden"),
+  };
+  const states = new FeedLines(coloured(["web", "db"]), panel, retry);
+  const [web, db] = states.lines.map((line) => states.retryOf(line));
+  seen.length = 0;
+  web.show(new Error("gone"), 0, 1);
+  db.show(new Error("away"), 0, 2);
+  db.trying(2);
+  db.hide();
+  web.trying(1);
+  web.hide();
+  assert.deepEqual(seen, ["web: gone 0 1", "db: away 0 2", "db tried 2", "web: gone 0 1", "web tried 1", "hidden"]);
 });

@@ -74,7 +74,7 @@ const chat = new Chat(env, {
     draw.flush();
     join.textContent = "Reconnect";
     fillError(error, problem);
-    setState("error", "Not connected. What happened and what to do is below.");
+    setState("error", "Not connected: see below.");
   },
 });
 
@@ -125,7 +125,7 @@ async function prepare() {
     setState("idle", "Type a name and press Join.");
   } catch (cause) {
     fillError(error, asClientError(cause));
-    setState("error", "The server does not answer. What to do is below.");
+    setState("error", "The server does not answer: see below.");
   }
 }
 

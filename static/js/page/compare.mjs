@@ -126,7 +126,7 @@ async function startAll() {
     } else {
       failed = asClientError(cause);
       fillError(errorBox, failed, "Press Start all to try again.");
-      say("error", "Failed. What happened and what to do is below.");
+      say("error", "Failed: see below.");
     }
   } finally {
     clearInterval(timer);

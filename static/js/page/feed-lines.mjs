@@ -16,8 +16,8 @@ export class FeedLines {
   #retry;
   /** Whose error is shown. @type {FeedLine | undefined} */
   #failed;
-  /** Which wait to reconnect. @type {Set<FeedLine>} */
-  #waiting = new Set();
+  /** Which wait to reconnect, what shows that of each, and whose is shown: the last. @type {Map<FeedLine, () => void>} */
+  #waiting = new Map();
 
   /**
    * @param {readonly import("./store.mjs").Named[]} feeds
@@ -53,15 +53,28 @@ export class FeedLines {
   retryOf(line) {
     return {
       show: (error, waitMs, attempt) => {
-        this.#waiting.add(line);
-        this.#retry.show(named(line, error), waitMs, attempt);
+        const until = performance.now() + waitMs;
+        this.#wait(line, () => this.#retry.show(named(line, error), Math.max(0, until - performance.now()), attempt));
       },
-      trying: (attempt) => this.#retry.trying(attempt),
+      trying: (attempt) => this.#wait(line, () => this.#retry.trying(attempt, line.name)),
       hide: () => {
         this.#waiting.delete(line);
-        if (this.#waiting.size === 0) this.#retry.hide();
+        const next = [...this.#waiting.values()].at(-1);
+        if (next === undefined) this.#retry.hide();
+        else next();
       },
     };
+  }
+
+  /**
+   * @param {FeedLine} line
+   * @param {() => void} show
+   */
+  #wait(line, show) {
+    // To the end, where what is shown stands.
+    this.#waiting.delete(line);
+    this.#waiting.set(line, show);
+    show();
   }
 
   /** The states in one sentence: those that are live as a number, others by their names. */
@@ -72,7 +85,9 @@ export class FeedLines {
     // All in the same state are not listed.
     const same = live === 0 && new Set(lines.map(({ word }) => word)).size === 1 ? lines[0]?.word ?? "" : "";
     const words = same !== "" ? [same] : [...(live > 0 ? [`${live} live`] : []), ...others];
-    this.#panel.setState(stateOf(lines.map(({ state }) => state)), `${plural(lines.length, "feed")}: ${words.join(", ")}.`);
+    // What is wrong with one of them is no less to be seen where there is little room.
+    const brief = live === lines.length ? "Live" : same === "waiting" ? "Waiting" : "";
+    this.#panel.setState(stateOf(lines.map(({ state }) => state)), `${plural(lines.length, "feed")}: ${words.join(", ")}.`, brief);
     const paths = lines.flatMap(({ path }) => (path === undefined ? [] : [path]));
     const [path] = paths;
     if (path === undefined) return;

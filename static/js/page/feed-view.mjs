@@ -82,7 +82,7 @@ export class FeedView {
       }
       // Of what has not begun, nothing was lost.
       if (first) this.#lost = false;
-      this.#around.panel.setState("streaming", first
+      this.#stream(first
         ? `Connected with ${this.#over}. ${this.#waiting(this.#empty)}`
         : `Connected with ${this.#over} again.`);
     },
@@ -90,7 +90,7 @@ export class FeedView {
       this.#published ??= published;
       if (this.numbers.chunks > 0) return;
       const waiting = published === 0 ? this.#waiting(true) : "Waiting for the next chunk.";
-      this.#around.panel.setState("streaming", `Connected with ${this.#over}. ${waiting}`);
+      this.#stream(`Connected with ${this.#over}. ${waiting}`);
     },
     onPath: (path) => this.#around.panel.showReport(path),
     onChunk: (chunk) => {
@@ -112,7 +112,7 @@ export class FeedView {
       const words = missed === undefined ? "Nothing is missing." : this.#count(missed);
       this.#again = ` Resumed: ${words.charAt(0).toLowerCase()}${words.slice(1)}`;
       this.#around.log.mark(missed === undefined ? "back" : kind(missed), `Resumed with ${this.#over}. ${words}`);
-      this.#around.panel.setState("streaming", `Streaming with ${this.#over}.${this.#again}`);
+      this.#stream(`Streaming with ${this.#over}.${this.#again}`);
       this.#around.schedule();
     },
     onMissed: (missed) => {
@@ -122,7 +122,7 @@ export class FeedView {
     onStalled: (stalled) => {
       this.#stalled = stalled;
       this.#around.log.mark(stalled ? "lost" : "back", stalled ? STALLED : "The feed has resumed.");
-      this.#around.panel.setState("streaming", stalled ? STALLED : `Streaming with ${this.#over}.`);
+      this.#stream(stalled ? STALLED : `Streaming with ${this.#over}.`);
       this.#around.schedule();
     },
     onLost: (error, waitMs, attempt, verdicts) => {
@@ -184,6 +184,12 @@ export class FeedView {
     if (empty && this.#around.panel.state === "streaming" && this.numbers.chunks === 0 && this.#published === undefined) this.events.onBegin(0);
   }
 
+  /** @param {string} text */
+  #stream(text) {
+    const brief = this.numbers.chunks === 0 ? "Waiting" : "Live";
+    this.#around.panel.setState("streaming", text, this.#stalled ? "" : brief);
+  }
+
   /** @param {boolean} empty */
   #waiting(empty) {
     return empty ? "The feed is empty so far: waiting for its first chunk." : "Waiting for the first chunk.";
@@ -211,7 +217,7 @@ export class FeedView {
     this.#around.weigh([]);
     this.#around.schedule();
     this.#around.flush();
-    this.#around.panel.setState("connecting", "Connecting…");
+    this.#around.panel.setState("connecting", "Connecting…", "Connecting…");
   }
 
   #finish() {
@@ -239,7 +245,7 @@ export class FeedView {
   /** Words that are due while chunks come. */
   draw() {
     if (this.numbers.chunks > 0 && this.#around.panel.state === "streaming" && !this.#lost && !this.#stalled) {
-      this.#around.panel.setState("streaming", `Streaming with ${this.#over}.${this.#again}`);
+      this.#stream(`Streaming with ${this.#over}.${this.#again}`);
     }
   }
 }

@@ -58,8 +58,9 @@ export class Panel {
   /**
    * @param {State} state
    * @param {string} text announced by screen readers, so only at turning points
+   * @param {string} [brief] all that there is to see of it where there is no room; without it, all is shown
    */
-  setState(state, text) {
+  setState(state, text, brief = "") {
     const running = RUNNING.includes(state);
     // The keyboard's place must not be lost with the button that it was on.
     const focused = document.activeElement;
@@ -70,6 +71,8 @@ export class Panel {
     // The same words again would be read out again.
     if (this.#status.textContent !== text) this.#status.textContent = text;
     this.#status.dataset.state = state;
+    if (brief === "") delete this.#status.dataset.brief;
+    else this.#status.dataset.brief = brief;
   }
 
   /** @param {Path} path */

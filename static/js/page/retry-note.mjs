@@ -34,10 +34,13 @@ export class RetryNote {
     tell();
   }
 
-  /** @param {number} attempt */
-  trying(attempt) {
+  /**
+   * @param {number} attempt
+   * @param {string} [feed] one of several
+   */
+  trying(attempt, feed = "") {
     window.clearTimeout(this.#timer);
-    this.#text.textContent = `Attempt ${attempt}: connecting…`;
+    this.#text.textContent = `${feed === "" ? "" : `${feed}: `}Connecting (attempt ${attempt})…`;
   }
 
   hide() {

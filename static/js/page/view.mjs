@@ -48,7 +48,7 @@ export class View {
     onError: (error) => {
       this.#draw.flush();
       this.panel.showError(error);
-      this.panel.setState("error", "Failed. What happened and what to do is below.");
+      this.panel.setState("error", "Failed: see below.");
     },
   };
 
