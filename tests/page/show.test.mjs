@@ -112,7 +112,7 @@ test("bars stand on the ground, inside the plot, and never vanish", () => {
 });
 
 test("numbers are short and have their unit", () => {
-  assert.deepEqual([0, 9.96, 99.94, 100.4, 9999, 12345].map(ms), ["0.0 ms", "10.0 ms", "99.9 ms", "100 ms", "9999 ms", "12.3 s"]);
+  assert.deepEqual([0, 9.96, 99.94, 100.4, 9999, 12345, 610_000, 9e6].map(ms), ["0.0 ms", "10.0 ms", "99.9 ms", "100 ms", "9999 ms", "12.3 s", "10.2 min", "2.5 h"]);
   assert.deepEqual([0, 999, 1000, 2_500_000, 7e9].map(size), ["0 B", "999 B", "1.0 kB", "2.5 MB", "7.00 GB"]);
   assert.deepEqual([plural(1, "read"), plural(1234, "read")], ["1 read", "1,234 reads"]);
   assert.deepEqual([pathName("fetch", "h3"), pathName("webtransport", "h3")], ["h3", "h3 (WebTransport)"]);

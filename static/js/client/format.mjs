@@ -3,6 +3,8 @@
 
 /** @param {number} value milliseconds */
 export function ms(value) {
+  if (value >= 7_200_000) return `${(value / 3_600_000).toFixed(1)} h`;
+  if (value >= 600_000) return `${(value / 60_000).toFixed(1)} min`;
   if (value >= 10_000) return `${(value / 1000).toFixed(1)} s`;
   return `${value >= 100 ? value.toFixed(0) : value.toFixed(1)} ms`;
 }

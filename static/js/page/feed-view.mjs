@@ -50,6 +50,8 @@ export class FeedView {
   #stalled = false;
   /** There has been a connection. */
   #opened = false;
+  /** When the last chunk was published, and whether that was before the connection. */
+  #last = { micros: 0, history: false };
   /** How many chunks the live feed had had when it was opened, where that is known. */
   #published = /** @type {number | undefined} */ (undefined);
 
@@ -95,16 +97,22 @@ export class FeedView {
     onPath: (path) => this.#around.panel.showReport(path),
     onChunk: (chunk) => {
       const numbers = this.numbers;
-      if (chunk.gap !== null) this.#around.samples.add(chunk.gap);
+      const { micros } = chunk;
+      const history = micros / 1000 < this.#askedAt;
+      // History comes at once: what was between its chunks, the times of publication tell.
+      const past = chunk.gap !== null && (history || this.#last.history);
+      if (chunk.gap !== null && !past) this.#around.samples.add(chunk.gap);
+      const gap = past ? Math.max(0, micros - this.#last.micros) / 1000 : chunk.gap;
+      this.#last = { micros, history };
       numbers.chunks += 1;
       numbers.bytes += chunk.bytes.length;
       numbers.firstAt ??= chunk.at;
-      numbers.history = chunk.micros / 1000 < this.#askedAt;
-      if (!numbers.history) {
+      numbers.history = history;
+      if (!history) {
         numbers.lagAt = Date.now();
-        numbers.lag = numbers.lagAt - chunk.micros / 1000;
+        numbers.lag = numbers.lagAt - micros / 1000;
       }
-      this.#around.log.add(chunk);
+      this.#around.log.add(past ? { ...chunk, gap } : chunk);
       this.#around.soon();
     },
     onResumed: (missed) => {
