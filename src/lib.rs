@@ -42,17 +42,17 @@
 //!
 //! ```
 //! use axum::{Router, routing::get};
-//! use h3cast::{Identity, Limits, Server, webtransport::SessionRequest};
+//! use h3cast::{Identity, Server, webtransport::SessionRequest};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let identity = Identity::self_signed("certs".as_ref(), &[], Default::default())?;
 //! let server = Server::builder(identity)
-//!     .limits(Limits::default().streams(50))
 //!     .http_service(Router::new().route("/", get(|| async { "hello over any HTTP\n" })))
 //!     .webtransport("/echo", |request: SessionRequest| async move { /* request.accept().await … */ })
 //!     .build()
 //!     .await?;
 //! server.run_until(tokio::signal::ctrl_c()).await?;
+//! # let _ = h3cast::Limits::default();
 //! # Ok(())
 //! # }
 //! ```

@@ -128,6 +128,23 @@ fn what_the_documents_start_on_the_internet_can_be_started() {
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
 }
 
+/// The code that the documents show is that of the crate's documentation, which `cargo test --doc` compiles.
+#[test]
+fn the_code_shown_is_compiled() {
+    let compiled: Vec<_> = include_str!("../../src/lib.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("//!"))
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
+        .filter(|line| !line.starts_with("# "))
+        .collect();
+    let compiled = compiled.join("\n");
+    for document in [include_str!("../../README.md"), include_str!("../../docs/library.md")] {
+        let (_, code) = document.split_once("\n```rust\n").expect("code");
+        let code = code.split("\n```").next().unwrap();
+        assert!(compiled.contains(code), "src/lib.rs lacks:\n{code}");
+    }
+}
+
 /// Links to files and headings of this repository, in the documents and in each other.
 #[test]
 fn every_link_leads_somewhere() {
