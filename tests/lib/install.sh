@@ -98,4 +98,13 @@ install_deb_tools() {
   }
 }
 
-export -f install_deb_tools install_cargo_hack as_root have install_debian install_node install_python
+# Rust's standard library for musl, and a C compiler for it.
+install_musl() {
+  rustup target list --installed | grep -Fxq x86_64-unknown-linux-musl || rustup target add x86_64-unknown-linux-musl
+  have musl-gcc || {
+    as_root apt-get update -qq
+    as_root apt-get install -y -qq --no-install-recommends musl-tools >"$TARGET/musl.log"
+  }
+}
+
+export -f install_musl install_deb_tools install_cargo_hack as_root have install_debian install_node install_python
