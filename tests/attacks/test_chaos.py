@@ -50,8 +50,9 @@ PEAK = 40.0
 ALLOCATOR = {"MIMALLOC_GENERIC_COLLECT": "10", "MIMALLOC_PURGE_DELAY": "0"}
 # Rounds of clients after which memory that does not become less is at rest.
 QUIET = 3
-# Threads more than at the start: those of the pool for blocking work, which files that are looked at keep awake.
-POOL = 4
+# Threads more than at the start: those of the pool for blocking work. It has as many as were ever busy at once, more on
+# a busy machine, and files that are looked at keep them all awake: they take turns.
+POOL = 16
 # A peer that vanished is forgotten after 15 s, and then everything is to be as it was; on a busy machine the clients by
 # which memory comes to rest take a minute. Clients that only listen say something every 12 s.
 IDLE, SETTLED = "15s", 120.0

@@ -115,4 +115,5 @@ def test_answers_that_are_not_read(row):
         return {"refused": refused, "charged_mib": round(charged / MIB, 1)}
 
     arguments = [f"--memory={96 * MIB}", "--history=room.*=16K"]
-    row.run(act, *arguments, sources=("room.*=publish",), gap=2, above=80 * MIB)
+    # Caddy has no feeds that clients create.
+    row.run(act, *arguments, sources=("room.*=publish",), servers=("h3cast",), gap=2, above=80 * MIB)
