@@ -1,5 +1,5 @@
 // Records what README's picture shows: a server, `h3cast get` and the page in Chromium, all following one log.
-// record.mjs FOLDER: leaves a frame about every 200 ms there, as PNG. STATIC may have `--static FOLDER` for other pages.
+// record.mjs FOLDER: leaves a frame every 200 ms there, or as often as the machine manages, as PNG. STATIC may have `--static FOLDER` for other pages.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -13,6 +13,16 @@ const puppeteer = createRequire(path.join(root, 'tests/browser/package.json'))('
 const folder = process.argv[2];
 const program = process.env.H3CAST_BIN ?? path.join(root, 'target/release/h3cast');
 const EVERY_MS = 200;
+/** The log of a shop that does not exist. It has a new line in every second frame, however busy the machine is. */
+const LINES = /** @type {const} */ ([
+  ['INFO ', 32, 'order # received: 3 items'],
+  ['INFO ', 32, 'payment of order # authorised'],
+  ['WARN ', 33, 'stock of "blue lamp" is low: 2 left'],
+  ['INFO ', 32, 'order # packed'],
+  ['ERROR', 31, 'printer 2 does not answer: retrying'],
+  ['INFO ', 32, 'printer 2 is back'],
+  ['INFO ', 32, 'order # shipped'],
+]);
 
 const home = await mkdtemp(path.join(tmpdir(), 'picture-'));
 const run = (/** @type {string} */ line) =>
@@ -28,13 +38,16 @@ const type = async (/** @type {string} */ text) => {
   screen += '\n';
 };
 
-const browser = await puppeteer.launch({
+// Two browsers, because one draws only the tab in front.
+const launch = () => puppeteer.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
   args: ['--no-sandbox', '--no-first-run', '--disable-background-networking', '--force-device-scale-factor=1'],
 });
-const page = await browser.newPage();
+const browsers = await Promise.all([launch(), launch()]);
+const [page, stage] = await Promise.all(browsers.map((browser) => browser.newPage()));
 await page.setViewport({ width: 720, height: 480 });
-const stage = await browser.newPage();
+// Half of a smooth scroll in a frame would only make the picture larger.
+await page.emulateMediaFeatures([{ name: 'prefers-reduced-motion', value: 'reduce' }]);
 await stage.setViewport({ width: 1200, height: 516 });
 await stage.setContent(`<style>
   body { margin: 0; display: grid; grid-template-columns: 464px 720px; gap: 16px; background: #fff; height: 516px }
@@ -47,6 +60,16 @@ await stage.setContent(`<style>
 
 let frames = 0;
 let shown = '';
+/** @type {import('node:stream').Writable | undefined} */
+let log;
+let written = 0;
+/** Writes the next line to the log, if its turn has come. */
+function write() {
+  if (!log || frames % 2) return;
+  const [level, colour, text] = LINES[written % LINES.length];
+  written += 1;
+  log.write(`\x1b[${colour}m${level}\x1b[0m ${text.replace('#', `#${4100 + written}`)}\n`);
+}
 /** The letters of a terminal with its colours. */
 const html = (/** @type {string} */ text) =>
   text
@@ -57,6 +80,7 @@ const html = (/** @type {string} */ text) =>
     });
 async function frame() {
   const started = Date.now();
+  write();
   const picture = shown ? await page.screenshot({ encoding: 'base64' }) : '';
   await stage.evaluate(
     async (terminal, bar, data) => {
@@ -82,10 +106,10 @@ async function frame() {
 
 try {
   await type('$ ./app | h3cast serve log=-');
-  const source = path.join(import.meta.dirname, 'app');
   const listen = '--listen localhost:0 --http localhost:0';
-  const server = run(`${source} | ${program} serve log=- ${listen} ${process.env.STATIC ?? ''}`);
+  const server = run(`${program} serve log=- ${listen} ${process.env.STATIC ?? ''}`);
   children.push(server);
+  log = server.stdin;
   const lines = createInterface({ input: server.stdout });
   let plain = '';
   let https = '';
@@ -105,9 +129,14 @@ try {
   const get = run(`${program} get '${https}stream/log?from=-1'`);
   children.push(get);
   get.stdout.on('data', (data) => (screen += data));
-  for (let count = 0; count < 26; count += 1) await frame();
+  for (let count = 0; count < 20; count += 1) await frame();
+  for (const letter of 'level:warn') {
+    await page.type('#filter', letter);
+    await frame();
+  }
+  for (let count = 0; count < 14; count += 1) await frame();
 } finally {
-  await browser.close();
+  await Promise.all(browsers.map((browser) => browser.close()));
   for (const child of children) {
     process.kill(-child.pid, 'SIGKILL');
     if (child.exitCode === null) await Promise.race([once(child, 'exit'), new Promise((done) => setTimeout(done, 1000))]);
