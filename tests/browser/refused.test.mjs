@@ -42,6 +42,47 @@ async function asked(view, count) {
   return view.page.evaluate(() => performance.getEntriesByType('resource').filter(({ name }) => new URL(name).pathname === '/stream').map(({ startTime }) => startTime));
 }
 
+/**
+ * Makes the page one whose next `/info` can be held, with `hold`, until `go`.
+ * @param {import('./lib/view.mjs').View} view
+ */
+async function holdable({ page }) {
+  await page.evaluateOnNewDocument(() => {
+    const real = globalThis.fetch;
+    const info = { held: Promise.resolve(), room: Promise.resolve(), ask: () => {}, go: () => {}, hold: () => {
+      info.room = new Promise((resolve) => { info.go = resolve; });
+      info.held = new Promise((resolve) => { info.ask = resolve; });
+    } };
+    Object.assign(window, { info });
+    globalThis.fetch = async (what, how) => {
+      if (new URL(String(what), location.href).pathname === '/info') {
+        info.ask();
+        await info.room;
+      }
+      return real(what, how);
+    };
+  });
+  await page.reload();
+}
+
+/**
+ * Frees the place between two attempts of the page, of which each begins with `/info`. Else one attempt could find no
+ * room for its session, and room for the fetch after it.
+ * @param {import('./lib/view.mjs').View} view
+ * @param {string} base
+ * @param {AbortController} holder
+ */
+async function makeRoom({ page }, base, holder) {
+  await page.evaluate(() => {
+    const { info } = /** @type {any} */ (window);
+    info.hold();
+    return info.held;
+  });
+  holder.abort();
+  while (!/^h3cast_processes 0$/m.test(await (await fetch(`${base}/metrics`)).text()));
+  await page.evaluate(() => /** @type {any} */ (window).info.go());
+}
+
 describe('a server that takes no more viewers for now', () => {
   for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Firefox', firefox]])) {
     for (const [status, transport, limits, advice] of /** @type {const} */ ([
@@ -51,6 +92,7 @@ describe('a server that takes no more viewers for now', () => {
       test(`${name}, ${status} over ${transport}: the page says so, asks as seldom as it should, and gets in`, TEST, async () => {
         await whileFull(launch, limits, async ({ base, browser, holder }) => {
           const view = await open(browser, `${base}/?transport=${transport}`);
+          await holdable(view);
           await view.start();
           await view.state(['reconnecting']);
           await view.until('advice', () => /tries again by itself/.test(document.querySelector('#error')?.textContent ?? ''));
@@ -61,7 +103,7 @@ describe('a server that takes no more viewers for now', () => {
           await assertAccessible(view, 'while it is refused');
           const times = await asked(view, 3);
           times.slice(1).forEach((time, i) => assert.ok(time - times[i] >= 1000, `Retry-After is 1 s: ${times}`));
-          holder.abort();
+          await makeRoom(view, base, holder);
           await view.state(['streaming'], 30_000);
           await view.chunksShown(3);
           const { error: after, transport: used } = await view.report();
