@@ -83,6 +83,29 @@ for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Fi
       await (await lost.again()).stop();
     });
 
+    test('not there: the page says so and which there are, and another can be chosen', TEST, async () => {
+      const view = await open(browser, `${server.plain}/?feed=nosuch`);
+      await view.until('that there is none', () => document.querySelector('#status')?.textContent === 'There is no feed “nosuch” here. Try one of these: empty, ended, failed, nothing.');
+      await view.page.select('#feed', 'empty');
+      await view.state(['streaming']);
+      await view.assertClean(/404|Failed to load resource/);
+      await view.page.close();
+    });
+
+    test('a page that is left reads nothing, also when another setting had just been chosen', TEST, async () => {
+      const view = await open(browser, `${server.plain}/?feed=empty&transport=fetch`);
+      await view.state(['streaming']);
+      await view.page.$eval('#from', (from) => {
+        /** @type {HTMLSelectElement} */ (from).value = 'start';
+        from.dispatchEvent(new Event('change'));
+        dispatchEvent(new Event('pagehide'));
+      });
+      await view.state(['stopped']);
+      await view.page.evaluate(() => new Promise((resolve) => setTimeout(resolve)));
+      assert.equal((await view.report()).state, 'stopped');
+      await view.page.close();
+    });
+
     test('empty so far', TEST, async () => {
       for (const query of ['?', '?from=start&']) {
         const view = await shown('empty', query, 'streaming');

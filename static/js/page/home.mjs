@@ -5,6 +5,7 @@ import { asClientError, noneShown } from "../client/errors.mjs";
 import { FeedPicker } from "./feed-picker.mjs";
 import { FeedsPoll } from "../client/feeds.mjs";
 import { FollowView } from "./follow-view.mjs";
+import { plural } from "../client/format.mjs";
 import { feedUrl, loadInfo } from "../client/info.mjs";
 import { Group } from "./group.mjs";
 import { InputForm } from "./input-form.mjs";
@@ -15,6 +16,10 @@ import { inAddress, listInAddress } from "./prefs.mjs";
 import { PublishForm } from "./publish-form.mjs";
 import { Renewals } from "./renewals.mjs";
 import { askForToken } from "./token-form.mjs";
+
+/** How many feeds are named, where one is not there. */
+const NAMED = 10;
+const READY = "Ready. Press Start.";
 
 const env = browserEnv();
 if (env.token !== undefined) env.token.ask = askForToken;
@@ -27,6 +32,8 @@ const layout = new Layout(query.get("view"));
 let running = Promise.resolve();
 /** Another feed is read as soon as the one before has ended. */
 let switching = false;
+/** The page is only kept for the Back button. */
+let away = false;
 /** The feeds' kinds, as `/info` has them. @type {Map<string, string>} */
 let kinds = new Map();
 const group = new Group(env);
@@ -70,10 +77,14 @@ view.panel.stop.addEventListener("click", () => group.stop());
 view.retry.onNow(() => group.retryNow());
 // A page kept for the Back button must not keep reading.
 addEventListener("pagehide", () => {
+  away = true;
   group.stop();
   poll.see(false);
 });
-addEventListener("pageshow", () => poll.see(!document.hidden));
+addEventListener("pageshow", () => {
+  away = false;
+  poll.see(!document.hidden);
+});
 document.addEventListener("visibilitychange", () => poll.see(!document.hidden));
 poll.see(!document.hidden);
 wireCopyButtons();
@@ -106,16 +117,31 @@ async function look() {
       return;
     }
   }
-  ready();
-  if (!group.running && (autostart || followed())) start();
+  ready(await absence());
+  if (!group.running && !away && (autostart || followed())) start();
 }
 
-/** The visitor may press Start. */
-function ready() {
+/**
+ * Whether the address names a feed that is not there.
+ * @returns {Promise<string | undefined>} that in words, with those that there are
+ */
+async function absence() {
+  const { feed, feeds } = picker;
+  const names = [...kinds.keys()];
+  if (feeds.length > 1 || names.length === 0 || kinds.has(feed) || (await asked(feed))?.status !== 404) return undefined;
+  const more = names.length > NAMED ? ` and ${plural(names.length - NAMED, "other")}` : "";
+  return `There is no feed “${feed}” here. Try one of these: ${names.slice(0, NAMED).join(", ")}${more}.`;
+}
+
+/**
+ * The visitor may press Start.
+ * @param {string} [words]
+ */
+function ready(words = READY) {
   if (layout.look === undefined) decide(layout.logAsked ? "live" : "");
   if (view.panel.state !== "idle" || !view.panel.start.disabled) return;
   view.panel.start.disabled = false;
-  view.panel.setState("idle", "Ready. Press Start.");
+  view.panel.setState("idle", words);
 }
 
 /** Several feeds are a log, whatever each of them is. */
@@ -159,6 +185,19 @@ async function another() {
   listInAddress("feed", feeds.length === 1 && picker.feed === "default" ? [] : feeds);
   decide();
   if (group.running || followed()) await again();
+  else if (view.panel.state === "idle") view.panel.setState("idle", READY);
+}
+
+/**
+ * The server's answer about a feed, without its chunks.
+ * @param {string} feed
+ */
+async function asked(feed) {
+  try {
+    return await env.fetch(addressOf(feed), { method: "HEAD", cache: "no-store" });
+  } catch {
+    return undefined;
+  }
 }
 
 /**
@@ -166,12 +205,8 @@ async function another() {
  * @param {string} feed
  */
 async function typeOf(feed) {
-  try {
-    const { ok, headers } = await env.fetch(addressOf(feed), { method: "HEAD", cache: "no-store" });
-    return (ok ? headers.get("content-type") : null) ?? "";
-  } catch {
-    return "";
-  }
+  const answer = await asked(feed);
+  return (answer?.ok ? answer.headers.get("content-type") : null) ?? "";
 }
 
 /** Keeps in the address how several feeds are shown. */
@@ -186,7 +221,7 @@ async function again() {
   group.stop();
   await running;
   switching = false;
-  start();
+  if (!away) start();
 }
 
 /** @param {import("../client/info.mjs").Info} info */
