@@ -29,6 +29,9 @@ export async function main(url: URL): Promise<Summary | string> {
   const following = follow(url, options);
   const cursor: string | undefined = following.cursor;
   console.log(cursor);
+  await following.send("a line\n");
+  await following.send(new Uint8Array([10]));
+  await following.send(null);
   try {
     return await following.done;
   } catch (error) {

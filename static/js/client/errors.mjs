@@ -1,4 +1,6 @@
 // @ts-check
+import { plural } from "./format.mjs";
+
 /**
  * Every error that a reader can meet, in words: what happened, and what to do about it.
  */
@@ -43,7 +45,7 @@ export class ClientError extends Error {
     this.busy = false;
     /** How long the server asks to be left alone, in milliseconds. */
     this.retryAfterMs = 0;
-    /** The status of the server's answer; 0 for none. */
+    /** The server status's answer; 0 for none. */
     this.status = 0;
     /**
      * What a publication that the server refused has written: null if it had not begun; undefined: not known.
@@ -79,8 +81,8 @@ function byHand(error, again) {
   return error;
 }
 
-const LOOK_AT_LOG = "Look at the server's log (it is on the terminal).";
-const START_SERVER = "Check that the server is still running; if not, start it again the way it was started.";
+const LOOK_AT_LOG = "Look at the server's log (on the terminal).";
+const START_SERVER = "Check that the server is still running; if not, restart it.";
 
 /**
  * The request got no answer at all.
@@ -90,7 +92,7 @@ const START_SERVER = "Check that the server is still running; if not, start it a
 export function unreachable(what, cause) {
   return new ClientError(`The server did not answer the request for ${what}.`, [
     START_SERVER,
-    "If it was started again on another port, open the address that it prints.",
+    "If it was restarted on another port, open the address that it prints.",
   ], cause);
 }
 
@@ -183,7 +185,7 @@ export function badInfo(detail, cause) {
  * @param {string} [reason] what the other side gave as its reason
  */
 export function cutShort(bytes, cause, reason = "") {
-  const message = `The stream was interrupted after ${bytes} bytes, so the received data is incomplete` +
+  const message = `The stream was interrupted after ${plural(bytes, "byte")}, so the received data is incomplete` +
     (reason === "" ? "." : ` (${reason}).`);
   return byHand(new ClientError(message, [START_SERVER], cause), "now");
 }
@@ -196,6 +198,13 @@ export function inputOver(cause) {
   return new ClientError("The command takes no more input: it has ended, or the input was ended before.", [], cause);
 }
 
+/** There is nothing that could be sent to. */
+export function noCommand() {
+  return new ClientError("Not sent: there is no connection to a feed that takes input.", [
+    "Send while the feed is streaming. To have one that takes input: h3cast serve 'exec:COMMAND' --per-viewer --input",
+  ]);
+}
+
 const ASLEEP = "That happens in a suspended tab, in a debugger, or while the computer sleeps.";
 
 /**
@@ -203,7 +212,7 @@ const ASLEEP = "That happens in a suspended tab, in a debugger, or while the com
  * @param {unknown} cause
  */
 export function tookNothing(cause) {
-  return notTheWay(byHand(new ClientError("The server ended the stream, because nothing of it had been read for too long.", [
+  return notTheWay(byHand(new ClientError("The server ended the stream because nothing had been read from it for too long.", [
     ASLEEP,
   ], cause), "now"));
 }
@@ -214,7 +223,7 @@ export function tookNothing(cause) {
  * @param {unknown} cause
  */
 export function stoodStill(seconds, cause) {
-  return notTheWay(byHand(new ClientError(`Nothing ran here for ${seconds} s, and the connection was lost meanwhile.`, [
+  return notTheWay(byHand(new ClientError(`Nothing ran here for ${seconds} s, and the connection was lost in the meantime.`, [
     ASLEEP,
   ], cause), "now"));
 }
@@ -297,7 +306,7 @@ export function noWebTransport(secure) {
       "Or choose fetch, which works everywhere.",
     ]));
   }
-  return forGood(new ClientError("There is no WebTransport here.", [
+  return forGood(new ClientError("WebTransport is not available here.", [
     "Use a current Chrome, Edge or Firefox.",
     "Or choose fetch, which works everywhere.",
   ]));

@@ -7,7 +7,7 @@
  */
 import { feedAddress } from "./address.mjs";
 import { environment } from "./environment.mjs";
-import { ClientError, asClientError } from "./errors.mjs";
+import { ClientError, asClientError, noCommand } from "./errors.mjs";
 import { Follower } from "./follow.mjs";
 import { loadInfo } from "./info.mjs";
 import { openFeed as open } from "./open-feed.mjs";
@@ -77,6 +77,9 @@ export * as frames from "./frames.mjs";
  * @property {Promise<Summary>} done resolves when the feed has ended or following it was stopped; rejects with a
  *   `ClientError` when it failed for good, or with what a callback threw
  * @property {string | undefined} cursor of the last chunk; at first the one that was given
+ * @property {(input: string | Uint8Array | null) => Promise<void>} send sends input to the command behind the feed (a
+ *   server with `--input`), in the order of the calls; `null` ends its input. Resolves when the connection has taken it;
+ *   rejects with a `ClientError` if there is no connection now, if the feed takes no input, or if the server refuses it
  * @property {() => void} stop ends it at once: no chunk comes after this
  * @property {() => void} retryNow ends the wait before the next attempt, if there is one
  */
@@ -180,11 +183,31 @@ export function follow(url, options = {}) {
     void follower.start(wanted);
     if (stopped || signal?.aborted) stop();
   });
+  /** What is sent waits for what was sent before. */
+  let before = Promise.resolve();
+  /** @type {{ to: typeof follower.send, error: ClientError } | undefined} a session refuses after it has taken something */
+  let refused;
+  /** @param {string | Uint8Array | null} input */
+  const send = (input) => {
+    const to = follower.send;
+    const bytes = input === null ? null : typeof input === "string" ? new TextEncoder().encode(input) : new Uint8Array(input);
+    const sent = before.then(async () => {
+      // What was meant for one command is not for the next.
+      if (to === undefined || follower.send !== to) throw noCommand();
+      if (refused?.to !== to) {
+        await to(bytes, { fetch: env.fetch, onRefused: (error) => (refused = { to, error }) });
+      }
+      if (refused?.to === to) throw refused.error;
+    });
+    before = sent.catch(() => {});
+    return sent;
+  };
   return {
     done,
     get cursor() {
       return cursor;
     },
+    send,
     stop,
     retryNow: () => follower.retryNow(),
   };
