@@ -100,7 +100,7 @@ describe('the transports side by side', () => {
   });
 
   test('what is too long for a datagram is reported and missing, there alone; dark, on a phone', TEST, async () => {
-    const view = await open(browser, `${server.plain}/compare.html?seconds=2&rate=5&burst=5&size=5000`, { width: 360, height: 740, dark: true });
+    const view = await open(browser, `${server.plain}/compare.html?seconds=0.5&rate=20&burst=5&size=5000`, { width: 360, height: 740, dark: true });
     await run(view);
     const all = await cards(view);
     for (const card of all.slice(0, 4)) assertWhole(card, 10);
@@ -130,7 +130,7 @@ describe('the transports side by side', () => {
   });
 
   test('from the TLS port all requests are HTTP/3, and the page says what to do', TEST, async () => {
-    const view = await open(browser, `${server.base}/compare.html?seconds=2&rate=5&burst=5`);
+    const view = await open(browser, `${server.base}/compare.html?seconds=0.5&rate=20&burst=5`);
     await run(view);
     const [h3, tcp, ...rest] = await cards(view);
     assert.equal(tcp.state, 'unavailable');
@@ -148,7 +148,7 @@ describe('the transports side by side', () => {
     await view.page.setRequestInterception(true);
     view.page.on('request', (request) => void ((isInfo(request) && asked.push(request) === 1) || request.continue()));
     const first = view.page.waitForRequest(isInfo);
-    await view.page.goto(`${server.plain}/compare.html?seconds=2&rate=5&burst=5`, { waitUntil: 'domcontentloaded' });
+    await view.page.goto(`${server.plain}/compare.html?seconds=0.5&rate=20&burst=5`, { waitUntil: 'domcontentloaded' });
     await first;
     await run(view);
     const before = await cards(view);
@@ -196,7 +196,7 @@ describe('a browser that does not trust the certificate', { concurrency: true },
     test(`${name}: four run, and the fifth says what to do`, TEST, async () => {
       const browser = await launch();
       try {
-        const view = await open(browser, `${server.plain}/compare.html?seconds=2&rate=5&burst=5`, { width: 1280, height: 800 });
+        const view = await open(browser, `${server.plain}/compare.html?seconds=0.5&rate=20&burst=5`, { width: 1280, height: 800 });
         await view.until('what cannot run, before the start', () => document.querySelector('.lane')?.getAttribute('data-state') === 'unavailable');
         await run(view);
         const [h3, ...rest] = await cards(view);

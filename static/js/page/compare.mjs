@@ -2,6 +2,7 @@
 import { asClientError, feedFailed, noWebTransport, noneShown, noFeeds, notOffered, ClientError, tokenNeeded } from "../client/errors.mjs";
 import { failureOf } from "../client/feeds.mjs";
 import { askFirst } from "../client/fetch-source.mjs";
+import { plural } from "../client/format.mjs";
 import { chosenFeed, feedUrl, loadInfo, sessionUrl, withQuery } from "../client/info.mjs";
 import { shown } from "../client/open-feed.mjs";
 import { commandForHere } from "./chrome-command.mjs";
@@ -58,6 +59,8 @@ for (const id of [...SETTINGS, "seconds"]) {
   const control = /** @type {HTMLInputElement | HTMLSelectElement} */ (form.elements.namedItem(id));
   const usual = control.value;
   const asked = query.get(id);
+  // A link may ask for any time.
+  if (id === "seconds" && Number(asked) > 0) withTime(asked ?? "");
   if (asked !== null) control.value = asked;
   if (control.value === "") control.value = usual;
   control.addEventListener("change", () => inAddress(id, control.value, usual));
@@ -75,6 +78,11 @@ say("idle", "Ready. Press Start all.");
 draw();
 if (query.get("autostart") === "1") void startAll();
 else void look();
+
+/** Has the list of times include another. @param {string} time in seconds */
+function withTime(time) {
+  if (![...seconds.options].some(({ value }) => value === time)) seconds.add(new Option(plural(Number(time), "second"), time));
+}
 
 /** What can run here is known before anything is started. */
 async function look() {
@@ -117,7 +125,7 @@ async function startAll() {
     const planned = plans(info, probed);
     renewals.reset();
     startedAt = env.performance.now();
-    say("streaming", `${planned.length} of ${all.length} transports are running.`);
+    say("streaming", `Running: ${planned.length} of ${all.length} transports.`);
     await Promise.all(planned.map((begin) => begin(signal)));
     say(...summary(signal));
   } catch (cause) {
@@ -178,7 +186,7 @@ function plans(info, probed) {
    */
   const add = (on, way, run, where) => {
     if (way === null) on.showProtocol("–", "the browser reports none; a session always runs on HTTP/3");
-    else on.showProtocol(named(way.protocol), `so far: as for /info from ${new URL(way.origin).host}`);
+    else on.showProtocol(named(way.protocol), `until this request ends, as for /info from ${new URL(way.origin).host}`);
     on.set("idle");
     found.push((signal) => race(on, run, where, { feed, base, stamped: adjustable, signal }));
   };
@@ -275,7 +283,7 @@ function summary(signal) {
   const done = all.filter(({ state }) => state === "done").length;
   const failed = all.filter(({ state }) => state === "failed").length;
   const not = all.length - done - failed;
-  const parts = [`${done} of ${all.length} transports have brought the whole feed`];
+  const parts = [`${done} of ${all.length} transports delivered the whole feed`];
   if (failed > 0) parts.push(`${failed} failed`);
   if (not > 0) parts.push(`${not} cannot run here`);
   return [failed > 0 ? "error" : "done", `${parts.join(", ")}.`];
