@@ -164,7 +164,7 @@ describe('a certificate that an authority issued', () => {
   });
 
   test('Chromium, as a root added by hand: HTTP/2, and WebTransport only by hash', TEST, () => {
-    return within(chromium, {}, importing(issued, short), (browser) => onlyByHash(browser, /\/info came over h2, not h3/));
+    return within(chromium, {}, importing(issued, short), (browser) => onlyByHash(browser, /\/info was loaded over h2, not h3/));
   });
 
   for (const [flag, fetches] of /** @type {const} */ ([['--webtransport-developer-mode', 'h2'], ['--origin-to-force-quic-on', 'h3']])) {

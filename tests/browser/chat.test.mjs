@@ -265,7 +265,7 @@ describe('when there is no chat any more, or none at all', () => {
     try {
       const view = await open(browser, `${server.plain}/chat.html`);
       await view.state(['error']);
-      assert.match((await view.report()).error, /This server has no chat: cargo run --example chat/);
+      assert.match((await view.report()).error, /This server has no chat\. Start the example: cargo run --example chat/);
       assert.equal(await view.page.$eval('#join', (button) => button.matches(':disabled')), true);
       await assertFits(view, 'without a chat');
       await assertAccessible(view, 'without a chat');
@@ -286,7 +286,7 @@ describe('when there is no chat any more, or none at all', () => {
       await hears(view, 'Fox: by POST');
       const { protocolText, why } = await view.report();
       assert.equal(protocolText, 'POST + fetch stream over http/1.1');
-      assert.match(why, /no WebTransport here/);
+      assert.match(why, /WebTransport is not available here/);
       await view.assertClean();
     } finally {
       await browser.close();

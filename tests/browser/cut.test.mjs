@@ -146,7 +146,7 @@ async function resumes(browser, fed, base, transport, protocol) {
     assert.equal(await view.page.$eval('#losses', (e) => e.textContent), 'reconnected once');
     const [said] = await view.page.evaluate(() => /** @type {any} */ (globalThis).said);
     // Browsers do not give a page the reason why a response broke off.
-    const why = /because nothing of it had been read for too long\. Retrying now/;
+    const why = /because nothing had been read from it for too long\. Retrying now/;
     if (unreported && !why.test(said)) assert.match(said, /The stream is dead: the server has more/);
     else assert.match(said, used === 'webtransport' ? why : /interrupted .*\. Retrying now/);
     await view.assertClean(CUT);

@@ -62,7 +62,7 @@ describe('a server that is killed and started again', () => {
         const shown = await rows(view);
         const gap = shown.findIndex((row) => row.startsWith('restart: '));
         assert.match(shown[gap - 1] ?? '', /^lost: /);
-        assert.match(shown[gap] ?? '', /Resumed with .*The feed was started again\./);
+        assert.match(shown[gap] ?? '', /Resumed with .*The feed was restarted\./);
         assert.deepEqual(shown.slice(gap + 1, gap + 4), ['number 0\n', 'number 1\n', 'number 2\n']);
         assert.equal((await view.report()).transport, transport, 'what was chosen by hand is kept');
         await view.assertClean(GONE);

@@ -293,9 +293,9 @@ describe('a feed that floods', () => {
         characters: document.querySelector('#log')?.textContent?.length ?? 0,
       }));
       assert.ok(shown <= ROWS && characters < 2_000_000, `${shown} rows of ${characters} characters`);
-      const [, kept = ''] = /Kept here: ([\d.]+) MB/.exec(await text(view, 'log-note')) ?? [];
+      const [, kept = ''] = /download: ([\d.]+) MB now/.exec(await text(view, 'log-note')) ?? [];
       assert.ok(Number(kept) * 1e6 <= KEPT && Number(kept) > 5, `${kept} MB are kept`);
-      assert.match(await text(view, 'log-note'), /older chunks .* no longer kept\. At most 16\.0 MB and 50,000 chunks/);
+      assert.match(await text(view, 'log-note'), /latest 50,000 chunks \(16\.0 MB\) .* older chunks \(.*\) are no longer kept\./);
 
       const session = await view.page.createCDPSession();
       await session.send('HeapProfiler.collectGarbage');

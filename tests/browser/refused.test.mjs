@@ -95,7 +95,7 @@ describe('a server that takes no more viewers for now', () => {
           await holdable(view);
           await view.start();
           await view.state(['reconnecting']);
-          await view.until('advice', () => /tries again by itself/.test(document.querySelector('#error')?.textContent ?? ''));
+          await view.until('advice', () => /keeps trying/.test(document.querySelector('#error')?.textContent ?? ''));
           const { error } = await view.report();
           assert.match(error, new RegExp(`status ${status}: .*commands (are )?running`));
           assert.match(error, advice);

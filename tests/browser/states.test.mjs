@@ -53,7 +53,7 @@ for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Fi
 
     test('ended, before the viewer came', TEST, async () => {
       const view = await shown('ended', '?from=now&', 'done');
-      assert.match((await view.report()).status, /has ended: it had 1 chunk before you came.*oldest kept/);
+      assert.match((await view.report()).status, /has ended: it had 1 chunk before you connected.*oldest kept/);
       await view.page.select('#from', 'start');
       await view.chunksShown(1);
       await view.state(['done']);

@@ -93,8 +93,29 @@ test('a failure, an abort and a transport that is not there come in words', TEST
   assert.equal(endless.of('done')[0].outcome, 'stopped');
   const without = followed(`${server.plain}/stream`, { transport: 'webtransport' });
   await without.exit;
-  assert.match(without.of('failed')[0].message, /no WebTransport here/);
+  assert.match(without.of('failed')[0].message, /WebTransport is not available here/);
   assert.doesNotMatch(JSON.stringify(without.of('failed')), /this page|Press/);
+});
+
+test('input for a command is sent in order, with its end, and refused in words', TEST, async () => {
+  const taking = await Server.start({ args: ['--per-viewer', '--input', '--publish-token', 'a-token-to-send-with', 'exec:cat', 'other=demo'] });
+  try {
+    const f = followed(`${taking.plain}/stream`, { token: 'a-token-to-send-with', input: ['first\n', 'wörds\n', null] });
+    await f.exit;
+    assert.equal(f.of('chunk').map(({ text }) => text).join(''), 'first\nwörds\n');
+    assert.deepEqual(f.of('sent'), ['first\n', 'wörds\n', null]);
+    assert.equal(f.of('done')[0].outcome, 'ended');
+    const refused = followed(`${taking.plain}/stream`, { input: ['x'] });
+    await refused.seen('not sent', 1);
+    refused.child.stdin.write('stop\n');
+    await refused.exit;
+    assert.match(refused.of('not sent')[0], /status 401/);
+    const none = followed(`${taking.plain}/stream/other`, { input: ['x'] });
+    await none.exit;
+    assert.match(none.of('not sent')[0], /takes input/);
+  } finally {
+    await taking.stop();
+  }
 });
 
 test('a token is shown, and its lack is told', TEST, async () => {

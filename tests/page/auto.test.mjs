@@ -31,7 +31,7 @@ for (const protocol of ["h3", "h3-29"]) {
     assert.deepEqual(marks(verdicts), [
       "fetch over HTTP/3: taken", "WebTransport: not needed", "fetch over HTTP/2 or 1.1: not needed",
     ]);
-    assert.match(verdicts[0].reason, new RegExp(`/info came over ${protocol}`));
+    assert.match(verdicts[0].reason, new RegExp(`/info was loaded over ${protocol}`));
   });
 }
 
@@ -41,7 +41,7 @@ for (const protocol of ["h2", "http/1.1", "hq"]) {
     const { source, verdicts } = await opening;
     assert.equal(source.transport, "webtransport");
     assert.deepEqual(tried, ["webtransport"]);
-    assert.equal(verdicts[0].reason, `/info came over ${protocol}, not h3.`);
+    assert.equal(verdicts[0].reason, `/info was loaded over ${protocol}, not h3.`);
     assert.match(verdicts[1].reason, /by its hash/);
   });
 }
@@ -58,7 +58,7 @@ test("a trusted certificate is not said to be recognised by its hash", async () 
 });
 
 for (const [why, changes, reason] of [
-  ["the browser has none", { supported: false }, /no WebTransport here/],
+  ["the browser has none", { supported: false }, /WebTransport is not available here/],
   ["the page is not secure", { supported: false, secure: false }, /secure address/],
   ["the server has none", { offered: false }, /server offers no WebTransport/],
 ]) {

@@ -181,7 +181,7 @@ test("the fallback: one response to hear, one POST a message, and why", async ()
   await settled();
   const [[way, why]] = c.find("onOpen");
   assert.deepEqual(way, { transport: "fetch", protocol: "http/1.1" });
-  assert.match(why, /no WebTransport here/);
+  assert.match(why, /WebTransport is not available here/);
   c.driven.push(line({ joined: "Ann & Ben" }) + line({ from: "Ben", text: "hi" }));
   await settled();
   assert.deepEqual(c.find("onLine"), [[{ kind: "joined", name: "Ann & Ben", at: 1 }], [message("Ben", "hi")]]);
@@ -276,7 +276,7 @@ test("the end of the lines is told, and the chat can be joined again", async () 
 
 test("a server without a chat, a refusal and nonsense are each told as such", async () => {
   for (const [route, words] of [
-    [() => new Response(null, { status: 404 }), /no chat: cargo run --example chat/],
+    [() => new Response(null, { status: 404 }), /no chat\. Start the example: cargo run --example chat/],
     [() => new Response(null, { status: 400 }), /status 400/],
     [() => { throw new TypeError("Failed to fetch"); }, /did not answer/],
     [() => new Response("<!doctype html>\n"), /does not understand: it is not JSON/],

@@ -160,6 +160,6 @@ test("WebTransport: a browser without it, and a page that is not secure, are tol
   const open = (isSecureContext) => openWebTransport({
     url: SESSION, certificateHashes: HASHES, signal: new AbortController().signal, env: new FakeEnv({ isSecureContext }),
   });
-  await assert.rejects(open(true), /no WebTransport here/);
+  await assert.rejects(open(true), /WebTransport is not available here/);
   await assert.rejects(open(false), /not loaded from a secure address/);
 });

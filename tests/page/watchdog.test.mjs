@@ -16,7 +16,7 @@ test("a stream that is silent for too long is dead; a heartbeat keeps it", async
   assert.equal(f.all("onLost").length, 0);
   f.env.tick(1);
   await calm();
-  assert.match(f.all("onLost")[0][0].message, /dead: nothing came for 40 seconds/);
+  assert.match(f.all("onLost")[0][0].message, /dead: nothing was received for 40 seconds/);
   f.env.tick(LONGEST_MS);
   await calm();
   assert.equal(f.connections[1].from, "7-0");
@@ -76,7 +76,7 @@ test("a page that stood still reads on if the stream brings something", async ()
   assert.deepEqual([f.all("onLost").length, f.seqs()], [0, [0, 1]]);
   f.env.tick(1);
   await calm();
-  assert.match(f.all("onLost")[0][0].message, /dead: nothing came/, "that was long ago");
+  assert.match(f.all("onLost")[0][0].message, /dead: nothing was received/, "that was long ago");
   f.follower.stop();
   await f.run;
 });

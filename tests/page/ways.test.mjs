@@ -72,7 +72,7 @@ test("a way that was chosen by hand is kept", async () => {
     f.env.tick(LONGEST_MS);
   }
   assert.deepEqual(f.all("onOpen").map(([{ transport }]) => transport), ["webtransport", "webtransport"]);
-  assert.match(f.all("onOpen")[0][1][0].reason, /chosen by hand/);
+  assert.match(f.all("onOpen")[0][1][0].reason, /It was chosen/);
   assert.equal(f.connections.length, 0);
   f.follower.stop();
   await f.run;
@@ -96,7 +96,7 @@ for (const [what, end] of [
     const { f, first } = await reading();
     await end(first);
     await calm();
-    assert.match(f.all("onLost")[0][0].message, /nothing of it had been read for too long/);
+    assert.match(f.all("onLost")[0][0].message, /nothing had been read from it for too long/);
     f.env.tick(FIRST_MS);
     await calm();
     const second = await f.give();

@@ -49,8 +49,8 @@ export async function openAuto(ways) {
     const why = failed.get(way) ?? rests.get(way);
     if (why !== undefined) return verdict(way, "not taken", why);
     const past = all.findIndex((other) => other.way === taken);
-    if (taken !== undefined && i > past) return verdict(way, "not needed", "An HTTP/3 way is open.");
-    return verdict(way, "not taken", hindered ?? "The server itself had refused.");
+    if (taken !== undefined && i > past) return verdict(way, "not needed", "A transport over HTTP/3 works.");
+    return verdict(way, "not taken", hindered ?? "The server refused the request.");
   });
 
   const blame = () => failed.forEach((why, way) => onFailed(way, why));
@@ -89,7 +89,7 @@ function theWays({ protocol, secure, supported, offered, byHash, openFetch, open
       way: FETCH_H3,
       open: openFetch,
       hindered: http3 ? undefined : noHttp3(protocol),
-      because: `HTTP/3 is already in use with this server: /info came over ${protocol}.`,
+      because: `HTTP/3 is already in use with this server: /info was loaded over ${protocol}.`,
     },
     {
       way: WEBTRANSPORT,
@@ -143,7 +143,7 @@ export class AutoError extends ClientError {
 /** @param {string} protocol */
 function noHttp3(protocol) {
   if (protocol === "unknown") return "The protocol of /info is not reported, so HTTP/3 is not certain.";
-  return `/info came over ${protocol}, not h3.`;
+  return `/info was loaded over ${protocol}, not h3.`;
 }
 
 /**

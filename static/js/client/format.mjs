@@ -31,6 +31,16 @@ export function plural(value, noun) {
 }
 
 /**
+ * What is not kept, in a sentence.
+ * @param {number} value
+ * @param {string} noun
+ * @param {string} [more]
+ */
+export function noLonger(value, noun, more = "") {
+  return `${plural(value, noun)}${more === "" ? "" : ` (${more})`} ${value === 1 ? "is" : "are"} no longer kept.`;
+}
+
+/**
  * A path's name as a visitor reads it.
  * @param {import("./types.mjs").Transport} transport
  * @param {string} protocol

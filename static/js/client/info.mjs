@@ -1,6 +1,7 @@
 // @ts-check
 import { retryAfter } from "./backoff.mjs";
 import { badInfo, refused, unreachable } from "./errors.mjs";
+import { plural } from "./format.mjs";
 import { watchProtocol } from "./timing.mjs";
 
 /** @typedef {import("./types.mjs").Env} Env */
@@ -223,7 +224,7 @@ function hash(value, where) {
     throw badInfo(`${where}.value is not base64`, cause);
   }
   if (algorithm === "sha-256" && decoded.length !== 32) {
-    throw badInfo(`${where}.value has ${decoded.length} bytes, not the 32 of SHA-256`);
+    throw badInfo(`${where}.value has ${plural(decoded.length, "byte")}, not the 32 of SHA-256`);
   }
   return { algorithm, value: Uint8Array.from(decoded, (c) => c.charCodeAt(0)) };
 }

@@ -96,5 +96,5 @@ export async function whyNoSession(cause, url, signal, env) {
  * @returns {Verdict}
  */
 function byHand(way) {
-  return { way, verdict: "taken", reason: "It was chosen by hand, so no other way was tried." };
+  return { way, verdict: "taken", reason: "It was chosen, so no other transport was tried." };
 }

@@ -59,7 +59,7 @@ export class Watchdog {
     const now = this.#runs();
     if (!ahead) this.#aheadSince = undefined;
     else if (this.#aheadSince === undefined) this.#aheadSince = now;
-    else if (now - this.#aheadSince >= STALL_MS) this.#end("the server has more, and this stream does not bring it");
+    else if (now - this.#aheadSince >= STALL_MS) this.#end("the server has more chunks, but this stream does not deliver them");
   }
 
   /** @returns {number} for how many milliseconds the page has just stood still; 0: it has not */
@@ -87,7 +87,7 @@ export class Watchdog {
     this.#timer = this.#env.setTimer(() => {
       const now = this.#runs();
       if (now - this.#heardAt < SILENCE_MS) this.#arm();
-      else this.#end(`nothing came for ${SILENCE_MS / 1000} seconds, not even a heartbeat`);
+      else this.#end(`nothing was received for ${SILENCE_MS / 1000} seconds, not even a heartbeat`);
     }, Math.min(TICK_MS, left));
   }
 

@@ -5,7 +5,7 @@ const START = "Check that the server is still running; if not, start it with: ca
 
 /** The server serves this page, and nothing at /chat. */
 export function noChat() {
-  return new ClientError("This server has no chat: cargo run --example chat starts one that has.", [
+  return new ClientError("This server has no chat. Start the example: cargo run --example chat.", [
     "Stop this server or choose other ports with --listen and --http, then open the address that the example prints.",
   ]);
 }
@@ -18,7 +18,7 @@ export function noChat() {
 export function lost(cause, reason = "") {
   if (cause instanceof ClientError) return cause;
   const what = cause === undefined ? "The server has ended the chat" : "The connection to the chat was lost";
-  return new ClientError(`${what}${reason === "" ? "" : ` (${reason})`}. What is said now does not arrive here.`, [
+  return new ClientError(`${what}${reason === "" ? "" : ` (${reason})`}. New messages do not arrive here.`, [
     "Press Reconnect.", START,
   ], cause);
 }

@@ -65,7 +65,7 @@ const size = (text) => new TextEncoder().encode(text).length;
 export function nameProblem(name) {
   const trimmed = name.trim();
   if (trimmed === "") return "Type a name first.";
-  if (/\p{Cc}/u.test(trimmed)) return "A name has no control characters.";
+  if (/\p{Cc}/u.test(trimmed)) return "A name cannot have control characters.";
   const bytes = size(trimmed);
   return bytes > MAX_NAME ? `This name has ${bytes} bytes, and a name may have ${MAX_NAME}. Choose a shorter one.` : "";
 }

@@ -7,7 +7,7 @@ import { hasChat } from "./chat-link.mjs";
 import { wireCopyButtons } from "./copy.mjs";
 import { browserEnv } from "./env.mjs";
 import { asClientError } from "../client/errors.mjs";
-import { plural } from "../client/format.mjs";
+import { noLonger, plural } from "../client/format.mjs";
 import { loadInfo } from "../client/info.mjs";
 import { Keep } from "./keep.mjs";
 import { byId, fillError } from "./panel.mjs";
@@ -179,7 +179,7 @@ function drawLines() {
   pending = [];
   if (following) log.scrollTop = log.scrollHeight;
   note.hidden = keep.dropped === 0;
-  note.textContent = `The latest ${plural(keep.rows, "line")}; ${plural(keep.dropped, "older one")} no longer kept here.`;
+  note.textContent = `The latest ${plural(keep.rows, "line")}. ${noLonger(keep.dropped, "older one")}`;
 }
 
 /** @param {Line} line */

@@ -1,5 +1,5 @@
 // @ts-check
-import { count, ms, size } from "../client/format.mjs";
+import { count, ms, plural, size } from "../client/format.mjs";
 import { EDGES, Tally } from "./compare-tally.mjs";
 import { fillError } from "./panel.mjs";
 
@@ -140,7 +140,7 @@ export class Lane {
     if (tally === null || tally.chunks === 0) return `${this.name}: ${WORDS[this.state]}.`;
     const lag = tally.lag === null ? "" : `, lag ${ms(tally.lag.newest)}, at most ${ms(tally.lag.longest)}`;
     const missing = tally.missing === null ? "" : `, ${count(tally.missing)} missing`;
-    return `${this.name}: ${count(tally.chunks)} chunks${lag}${missing}.`;
+    return `${this.name}: ${plural(tally.chunks, "chunk")}${lag}${missing}.`;
   }
 }
 

@@ -86,7 +86,7 @@ export class FeedView {
       if (first) this.#lost = false;
       this.#stream(first
         ? `Connected with ${this.#over}. ${this.#waiting(this.#empty)}`
-        : `Connected with ${this.#over} again.`);
+        : `Reconnected with ${this.#over}.`);
     },
     onBegin: (published) => {
       this.#published ??= published;
@@ -181,9 +181,9 @@ export class FeedView {
    */
   #ended(totals) {
     if (totals.chunks > 0) return `The feed has ended: ${sum(totals)}.`;
-    if (this.numbers.missing > 0) return "The feed has ended, and the server has none of it left.";
+    if (this.numbers.missing > 0) return "The feed has ended, and the server no longer has any of it.";
     if (this.#published === undefined || this.#published === 0) return "The feed has ended, and it was empty.";
-    return `The feed has ended: it had ${plural(this.#published, "chunk")} before you came. To read what is kept, choose “oldest kept”, then Start.`;
+    return `The feed has ended: it had ${plural(this.#published, "chunk")} before you connected. To read what is kept, choose “oldest kept”, then Start.`;
   }
 
   /** @param {boolean} empty the server reports that nothing has been published yet */
@@ -246,7 +246,7 @@ export class FeedView {
   #count({ missing, restarted, told }) {
     this.numbers.missing += missing;
     const are = `${plural(missing, "chunk")} ${missing === 1 ? "is" : "are"} missing`;
-    if (restarted) return missing === 0 ? "The feed was started again." : `The feed was started again, and ${are} of it.`;
+    if (restarted) return missing === 0 ? "The feed was restarted." : `The feed was restarted, and ${are}.`;
     return told ? `${are}: the server no longer has them.` : `${are}, and the server did not say why.`;
   }
 

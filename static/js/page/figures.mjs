@@ -69,13 +69,13 @@ export class Figures {
     const ahead = behind === undefined || behind === 0 ? "" : `, ${plural(behind, "chunk")} behind`;
     if (lag === undefined) {
       this.#lag.textContent = "–";
-      this.#lagNote.textContent = history ? `of the next chunk; so far all are older than this connection${ahead}` : "from publishing to here";
+      this.#lagNote.textContent = history ? `all chunks so far are older than this connection${ahead}` : "from publication to arrival";
     } else if (Math.abs(lag) > CLOCKS_MS) {
       this.#lag.textContent = "–";
       this.#lagNote.textContent = `over an hour old, or the clocks differ${ahead}`;
     } else {
       this.#lag.textContent = lag < 0 ? `${Math.round(lag)} ms` : ms(Math.round(lag)).replace(/\.0 ms$/, " ms");
-      this.#lagNote.textContent = `${local() ? "by this computer's clock" : "by two clocks, their difference included"}${ahead}`;
+      this.#lagNote.textContent = `${local() ? "by this computer's clock" : "includes any difference between the two clocks"}${ahead}`;
     }
   }
 }

@@ -111,6 +111,6 @@ export class InputForm {
     if (given === "" || this.#sender() !== send) return;
     this.#page.token?.set(given);
     await this.#again();
-    this.#said.textContent = "Connecting with the token, to a new command.";
+    this.#said.textContent = "Starting a new command with the token.";
   }
 }

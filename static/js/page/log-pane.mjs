@@ -2,11 +2,10 @@
 import { browserClock } from "./batch.mjs";
 import { hasPattern } from "./filter.mjs";
 import { Finder } from "./finder.mjs";
-import { count, plural, size } from "../client/format.mjs";
+import { count, noLonger, size } from "../client/format.mjs";
 import { LogKeys } from "./log-keys.mjs";
 import { LogOptions } from "./log-options.mjs";
 import { LogView } from "./log-view.mjs";
-import { MAX_ROWS } from "./log-window.mjs";
 import { Merge } from "./merge.mjs";
 import { column, move } from "./log-columns.mjs";
 import { byId, write } from "./panel.mjs";
@@ -371,10 +370,8 @@ export class LogPane {
       bytes += store.bytes;
       gone = { chunks: gone.chunks + store.dropped.chunks, bytes: gone.bytes + store.dropped.bytes };
     }
-    const older = gone.chunks === 0 ? "" : ` ${plural(gone.chunks, "older chunk")} (${size(gone.bytes)}) no longer kept.`;
-    this.#note.textContent = `Kept here: ${size(bytes)}.${older} ` +
-      `At most ${size(MAX_BYTES)} and ${count(MAX_ENTRIES)} chunks are kept for looking back, search and download, ` +
-      `and ${count(MAX_ROWS)} of ${this.#views.length > 1 ? "each feed" : "them"} have rows.`;
+    const older = gone.chunks === 0 ? "" : ` ${noLonger(gone.chunks, "older chunk", size(gone.bytes))}`;
+    write(this.#note, `Keeping the latest ${count(MAX_ENTRIES)} chunks (${size(MAX_BYTES)}) for scrollback, search and download: ${size(bytes)} now.${older}`);
   }
 
   /**

@@ -1,5 +1,5 @@
 // @ts-check
-import { ms, plural, size } from "../client/format.mjs";
+import { ms, noLonger, plural, size } from "../client/format.mjs";
 import { Keep } from "./keep.mjs";
 
 /** @typedef {import("../client/types.mjs").ChunkRead} ChunkRead */
@@ -71,7 +71,7 @@ export class Log {
     const { dropped, rows } = this.#keep;
     this.#note.hidden = dropped === 0;
     if (dropped > 0) {
-      this.#note.textContent = `The latest ${plural(rows, "read")}; ${plural(dropped, "older one")} no longer kept here.`;
+      this.#note.textContent = `The latest ${plural(rows, "read")}. ${noLonger(dropped, "older one")}`;
     }
   }
 }

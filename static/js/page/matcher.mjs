@@ -4,7 +4,7 @@
 export const LINE_MS = 2000;
 /** How much later its answer may be read where the page itself was busy. */
 const GRACE_MS = 200;
-const STOPPED = "This expression is too expensive and was stopped. The log is not filtered.";
+const STOPPED = "This expression took too long and was stopped. The log is not filtered.";
 
 /**
  * @typedef {{ query: string, texts: string[] }} Question

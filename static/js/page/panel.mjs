@@ -97,7 +97,7 @@ export class Panel {
     const before = this.#protocol.dataset.protocol;
     this.showPath(path);
     if (before !== undefined && before !== path.protocol) {
-      this.#protocolNote.textContent += `; /info came over ${before}`;
+      this.#protocolNote.textContent += `; /info was loaded over ${before}`;
     }
   }
 
@@ -111,7 +111,7 @@ export class Panel {
    * @param {import("../client/errors.mjs").ClientError} error
    */
   showRetried(error) {
-    fillError(this.#error, error, "This page tries again by itself.");
+    fillError(this.#error, error, "This page keeps trying.");
   }
 
   hideError() {
@@ -180,6 +180,6 @@ export function fillError(box, error, again = "") {
  */
 function note({ transport, protocol, final }) {
   if (transport === "webtransport") return "a session always runs on HTTP/3";
-  if (!final) return "as for /info; certain when this request ends";
+  if (!final) return "as for /info; confirmed when this request ends";
   return protocol === "unknown" ? "the browser does not say" : "as the browser reports it";
 }

@@ -1,6 +1,7 @@
 // @ts-check
 import { Backoff } from "../client/backoff.mjs";
 import { ClientError, asClientError, broken, unreachable } from "../client/errors.mjs";
+import { plural } from "../client/format.mjs";
 import { deadline, publishedIn, refusal } from "../client/info.mjs";
 import { Renewals } from "./renewals.mjs";
 
@@ -154,7 +155,7 @@ export class Publication {
       this.#longest = taken > 0 ? taken : Math.ceil(piece.size / 2);
       return;
     }
-    if (this.#taken <= before) throw badAnswer(`after ${before} bytes, none were published`);
+    if (this.#taken <= before) throw badAnswer(`after ${plural(before, "byte")}, none were published`);
   }
 
   /**
@@ -174,7 +175,7 @@ export class Publication {
    * @param {Published} published
    */
   #acknowledge({ bytes, epoch }) {
-    if (bytes > this.#body.size) throw badAnswer(`it has ${bytes} bytes of ${this.#body.size}`);
+    if (bytes > this.#body.size) throw badAnswer(`it has ${plural(bytes, "byte")} of ${this.#body.size}`);
     const old = this.#epoch;
     if (bytes >= this.#taken) {
       this.#taken = bytes;

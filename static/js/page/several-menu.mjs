@@ -1,4 +1,5 @@
 // @ts-check
+import { plural } from "../client/format.mjs";
 import { byId } from "./panel.mjs";
 import { prefer, preferred } from "./prefs.mjs";
 
@@ -73,7 +74,7 @@ export class SeveralMenu {
     const { length } = this.#ticked;
     for (const box of this.#boxes) box.disabled = !box.checked && length >= MAX_FEEDS;
     this.#follow.disabled = length === 0;
-    this.#follow.textContent = length > 1 ? `Follow ${length} feeds` : "Follow it alone";
+    this.#follow.textContent = length === 0 ? "Follow" : `Follow ${plural(length, "feed")}`;
     this.#said.textContent = length >= MAX_FEEDS && this.#boxes.length > MAX_FEEDS ? `${MAX_FEEDS} at most` : "";
   }
 }

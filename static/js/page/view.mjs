@@ -39,7 +39,7 @@ export class View {
     onPath: (path) => this.panel.showReport(path),
     onDone: (summary) => {
       this.#finish(summary);
-      this.panel.setState("done", summary.bytes === 0 ? "The feed has ended: nothing came." : `Done: ${totals(summary)}.`);
+      this.panel.setState("done", summary.bytes === 0 ? "The feed has ended without any data." : `Done: ${totals(summary)}.`);
     },
     onStopped: (summary) => {
       this.#finish(summary);
