@@ -112,15 +112,22 @@ describe('publishing from the page', () => {
         const standing = proxy.hold();
         await input.uploadFile(file);
         await standing;
+        // It is told of to its end, whatever feed is looked at meanwhile.
+        await view.page.select('#feed', 'other');
+        await said(view, 'to “default”…');
         await view.page.click('#publish-cancel');
         await said(view, 'Cancelled.');
+        await assertFits(view, 'when a publication to another feed was cancelled');
         await assertAccessible(view, 'when a publication was cancelled');
         assert.equal(await view.page.$eval('#publish-send', (button) => button.textContent), 'Continue');
         await view.page.click('#publish-send');
-        await said(view, 'Published much.txt');
+        await said(view, 'Published much.txt to “default”, ');
         assert.equal(await view.page.$eval('#publish-cancel', (button) => button.checkVisibility()), false);
         const whole = `first wörds\n${much}dropped\n${much}`;
         assert.equal(await read(`${server.plain}/stream`, whole.length), whole);
+        assert.equal(await view.page.$eval('#publish-line', (line) => line.checkVisibility()), false, 'the feed that is shown is not written');
+        await view.page.select('#feed', 'default');
+        await view.until('the form, empty', () => /** @type {HTMLElement} */ (document.querySelector('#publish-line')).checkVisibility() && document.querySelector('#publish-said')?.textContent === '');
         await view.page.select('#feed', 'other');
         await view.until('no form', () => (/** @type {HTMLElement} */ (document.querySelector('#publish'))).hidden);
         await view.assertClean(REFUSED);
