@@ -1,5 +1,5 @@
 // @ts-check
-import { ms } from "../client/format.mjs";
+import { ms, plural } from "../client/format.mjs";
 
 const SVG = "http://www.w3.org/2000/svg";
 /** How many of the latest times are drawn. */
@@ -115,7 +115,7 @@ export class Plot {
     this.#caption.textContent = words;
     this.#svg.setAttribute(
       "aria-label",
-      words === "" ? `Times between ${this.#what}: none yet` : `The last ${values.length} times between ${this.#what}: ${words}`,
+      words === "" ? `Times between ${this.#what}: none yet` : `The last ${plural(values.length, "time")} between ${this.#what}: ${words}`,
     );
     this.#svg.toggleAttribute("data-empty", stats === null);
     const top = scaleTop(stats?.max ?? 0);
