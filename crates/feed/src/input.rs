@@ -1,40 +1,45 @@
 //! What a viewer sends to the source that runs for it alone.
 
 use std::{
-    convert::Infallible,
-    fmt, io,
+    fmt,
+    future::poll_fn,
+    io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    task::{Context, Poll},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll, Waker},
 };
 
-use futures_util::FutureExt;
-use tokio::{io::AsyncWrite, sync::oneshot};
+use tokio::io::AsyncWrite;
 
 /// Where a source takes what its viewer sends.
 pub type BoxInput = Pin<Box<dyn AsyncWrite + Send>>;
 
 /// The input of the source that runs for one viewer: see [`Feed::interactive_for`](crate::Feed::interactive_for). What
 /// is written waits until the source takes it. When this is dropped, the source's input ends.
-pub struct Input {
-    to: Arc<Shared>,
-    over: oneshot::Receiver<Infallible>,
+pub struct Input(Arc<Mutex<Open>>);
+
+struct Open {
+    /// `None` once the source has ended.
+    to: Option<BoxInput>,
+    /// The task to wake then.
+    waiting: Option<Waker>,
 }
 
-/// `None` once the source has ended.
-type Shared = Mutex<Option<BoxInput>>;
+fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Held by the viewer while the source runs.
-pub(crate) struct Held {
-    to: Weak<Shared>,
-    _over: oneshot::Sender<Infallible>,
-}
+pub(crate) struct Held(Weak<Mutex<Open>>);
 
 impl Drop for Held {
     fn drop(&mut self) {
+        let Some(open) = self.0.upgrade() else { return };
         // Whoever has the input may keep it for as long as a session stays open: a descriptor must not stay with it.
-        let to = self.to.upgrade().and_then(|to| to.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let to = lock(&open).to.take();
         drop(to);
+        let waiting = lock(&open).waiting.take();
+        waiting.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -46,10 +51,9 @@ impl fmt::Debug for Input {
 
 impl Input {
     pub(crate) fn new(to: BoxInput) -> (Self, Held) {
-        let (held, over) = oneshot::channel();
-        let to = Arc::new(Mutex::new(Some(to)));
-        let held = Held { to: Arc::downgrade(&to), _over: held };
-        (Self { to, over }, held)
+        let open = Arc::new(Mutex::new(Open { to: Some(to), waiting: None }));
+        let held = Held(Arc::downgrade(&open));
+        (Self(open), held)
     }
 
     /// Completes when the source has ended or its viewer has left. From then on, nothing can be written.
@@ -58,46 +62,42 @@ impl Input {
     ///
     /// Cancel-safe.
     pub async fn over(&mut self) {
-        // Polled again after its end, it would panic.
-        if !self.over.is_terminated() {
-            // Nothing is ever sent.
-            let _ = (&mut self.over).await;
-        }
+        // An error says that it is over.
+        let _ = poll_fn(|cx| self.poll::<()>(cx, |_, _| Poll::Pending)).await;
     }
 
     /// Does something with where it writes to, unless that is over.
     fn poll<T>(
-        &mut self,
+        &self,
         cx: &mut Context<'_>,
         write: impl FnOnce(Pin<&mut (dyn AsyncWrite + Send)>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let is_over = self.over.is_terminated() || self.over.poll_unpin(cx).is_ready();
-        let mut to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *to {
-            Some(to) if !is_over => write(to.as_mut(), cx),
-            _ => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        let mut open = lock(&self.0);
+        let Some(to) = &mut open.to else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
+        let polled = write(to.as_mut(), cx);
+        if polled.is_pending() {
+            open.waiting = Some(cx.waker().clone());
         }
+        polled
     }
 }
 
 impl AsyncWrite for Input {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll(cx, |to, cx| to.poll_write(cx, bytes))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll(cx, |to, cx| to.poll_flush(cx))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll(cx, |to, cx| to.poll_shutdown(cx))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use bytes::Bytes;
     use futures_util::{StreamExt, stream};
 
@@ -149,6 +149,14 @@ mod tests {
             input.over().await;
             input.over().await;
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_its_end_is_woken() {
+        let (mut input, held) = Input::new(Box::pin(Taking(Arc::new(()))));
+        // The first one is polled first.
+        let ended = async { tokio::join!(input.over(), async { drop(held) }) };
+        tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.expect("it is woken");
     }
 
     #[tokio::test]
