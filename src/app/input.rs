@@ -20,7 +20,11 @@ use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use http_body::Body as _;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt, sync::Mutex as AsyncMutex, time::sleep};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{Mutex as AsyncMutex, OwnedMutexGuard},
+    time::sleep,
+};
 
 use super::{App, Problem, asked::Query, authorize::Decided, publish};
 use crate::{
@@ -89,12 +93,17 @@ fn owner(decided: &Decided) -> Option<Owner> {
     decided.access().named_by().map(|(token, name)| (token, name.to_owned()))
 }
 
+/// The input of one viewer's source, for the one that sends; `None` once it is closed.
+type Shared = Arc<AsyncMutex<Option<Input>>>;
+
+/// The right to send, which one has at a time.
+pub(super) struct Claim(OwnedMutexGuard<Option<Input>>);
+
 /// The input of one viewer's source.
 pub(super) struct OpenInput {
     feed: String,
     owner: Option<Owner>,
-    /// Held by the one that sends; `None` once it is closed.
-    input: AsyncMutex<Option<Input>>,
+    input: Shared,
 }
 
 impl fmt::Debug for OpenInput {
@@ -118,13 +127,21 @@ enum Broken {
 
 impl OpenInput {
     pub(super) fn of(viewer: &mut Viewer, feed: &Feed, decided: &Decided) -> Option<Self> {
-        let input = AsyncMutex::new(Some(viewer.take_input()?));
+        let input = Arc::new(AsyncMutex::new(Some(viewer.take_input()?)));
         Some(Self { feed: feed.name().to_owned(), owner: owner(decided), input })
     }
 
     /// There is nothing to send to.
     pub(super) fn over() -> Problem {
         Problem::new(StatusCode::GONE, "the command has ended".into())
+    }
+
+    /// Claims it for one request or stream, unless another one has it.
+    pub(super) fn claim(&self) -> Result<Claim, Problem> {
+        self.input.clone().try_lock_owned().map(Claim).map_err(|_| {
+            let text = "something else is sending input to this session: send one after the other";
+            Problem::new(StatusCode::CONFLICT, text.into())
+        })
     }
 
     /// Sends pieces as they come, to their end, which with `close` is that of the input. The first one is waited for
@@ -134,13 +151,10 @@ impl OpenInput {
         app: &App,
         account: &Account,
         decided: &Decided,
+        Claim(mut open): Claim,
         pieces: impl Stream<Item = io::Result<Bytes>>,
         (close, wait): (bool, Duration),
     ) -> Result<Value, Problem> {
-        let Ok(mut open) = self.input.try_lock() else {
-            let text = "something else is sending input to this session: send one after the other";
-            return Err(Problem::new(StatusCode::CONFLICT, text.into()));
-        };
         let Some(input) = open.as_mut() else {
             return Err(Problem::new(StatusCode::GONE, "the input of this session has been closed".into()));
         };
@@ -209,7 +223,7 @@ pub(super) async fn answer(
     (feed, account, decided): (&Feed, &Account, &Decided),
 ) -> Result<Response, Problem> {
     app.require_own_page(request)?;
-    let close = Query::of(&request.uri)?.end;
+    let close = Query::of(&request.uri)?.end.unwrap_or_default();
     let headers = &request.headers;
     publish::require_whole(headers)?;
     if headers.contains_key("idempotency-key") || headers.contains_key("upload-offset") {
@@ -229,6 +243,6 @@ pub(super) async fn answer(
     }
     let _place = app.publications.place(account)?;
     let pieces = body.into_data_stream().map(|piece| piece.map_err(io::Error::other));
-    let sent = open.send(app, account, decided, pieces, (close, app.publications.wait())).await?;
+    let sent = open.send(app, account, decided, open.claim()?, pieces, (close, app.publications.wait())).await?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(sent)).into_response())
 }

@@ -9,11 +9,16 @@ use tracing::{Instrument, Span};
 
 use super::{ChunkBy, known::Said, pieces::publish, written};
 use crate::{
-    app::{App, Problem, authorize::Decided, entry::Noted, input::OpenInput},
+    app::{
+        App, Problem,
+        authorize::Decided,
+        entry::Noted,
+        input::{Claim, OpenInput},
+    },
     auth::Action,
     feed::{Account, Feed},
     panics,
-    webtransport::{RecvStream, SendStream, Session},
+    webtransport::{RecvStream, SendStream, Session, SessionError},
 };
 
 /// Streams of one session that are read at once; more wait.
@@ -21,8 +26,11 @@ const MAX_STREAMS: usize = 64;
 /// How long the answer on a session's stream may wait to be taken.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
+/// The input of the session's command, and whether a stream may send it.
+type Sending = Option<(Arc<OpenInput>, Result<Claim, Problem>)>;
+
 /// Reads every stream that the client opens in its session; each is a publication, or where there is `input`, one of
-/// them is that. A bidirectional one is answered on. Ends when the session does.
+/// them is that: of bidirectional ones that the client opened at once, the first. A bidirectional one is answered on. Ends when the session does.
 pub(in crate::app) async fn streams(
     app: &Arc<App>,
     session: &Session,
@@ -44,17 +52,30 @@ pub(in crate::app) async fn streams(
                 Ok(stream) => (None, stream),
                 Err(_) => return,
             },
-            streams = session.accept_bi(), if running.len() < MAX_STREAMS => match streams {
+            streams = accept_bi(session, input.is_some()), if running.len() < MAX_STREAMS => match streams {
                 Ok((send, recv)) => (Some(send), recv),
                 Err(_) => return,
             },
         };
         let (app, feed, decided) = (app.clone(), feed.clone(), decided.clone());
-        let (account, noted, input) = (account.clone(), noted.clone(), input.clone());
+        let (account, noted) = (account.clone(), noted.clone());
+        // Here, where they come in their order.
+        let input = input.clone().map(|input| {
+            let claim = input.claim();
+            (input, claim)
+        });
         let published = async move {
             one_stream(&app, &feed, &account, &decided, (cut, noted, input), stream, reply).await;
         };
         running.spawn(published.instrument(span.clone()));
+    }
+}
+
+/// A command gets its input from the first of several streams, which has the lowest id. Publications wait for no others.
+async fn accept_bi(session: &Session, in_order: bool) -> Result<(SendStream, RecvStream), SessionError> {
+    match in_order {
+        true => session.accept_bi_in_order().await,
+        false => session.accept_bi().await,
     }
 }
 
@@ -63,7 +84,7 @@ async fn one_stream(
     feed: &Feed,
     account: &Account,
     decided: &Decided,
-    (cut, noted, input): (ChunkBy, Option<Noted>, Option<Arc<OpenInput>>),
+    (cut, noted, input): (ChunkBy, Option<Noted>, Sending),
     mut stream: RecvStream,
     reply: Option<SendStream>,
 ) {
@@ -84,10 +105,10 @@ async fn one_stream(
         // The session may have begun as a view, which takes no place of feeds that are written.
         let feed = &app.feed_named(feed.name(), "", account, decided, Action::Publish).await?;
         if feed.takes_input() {
-            let Some(input) = input else { return Err(OpenInput::over()) };
+            let Some((input, claim)) = input else { return Err(OpenInput::over()) };
             let _place = publications.place(account)?;
             // A session may be silent for as long as it likes.
-            return input.send(app, account, decided, pieces, (true, Duration::ZERO)).await;
+            return input.send(app, account, decided, claim?, pieces, (true, Duration::ZERO)).await;
         }
         let publisher = publications.admit(feed, decided)?;
         let _place = publications.place(account)?;

@@ -87,8 +87,13 @@ impl quic::Connection<Bytes> for Backend {
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, ConnectionErrorIncoming>> {
         while let Poll::Ready(Some(accepted)) = self.incoming_bi.poll_next_unpin(cx) {
             let (send, recv) = accepted.map_err(connection_error)?;
-            self.shared.bi_came(send.id());
-            self.heads_bi.push(Box::pin(first::bidirectional(self.shared.clone(), send, recv)));
+            let (id, shared) = (send.id(), self.shared.clone());
+            shared.bi_came(id);
+            self.heads_bi.push(Box::pin(async move {
+                let request = first::bidirectional(shared.clone(), send, recv).await;
+                shared.sessions.bi_read(id);
+                request
+            }));
         }
         while let Poll::Ready(Some(read)) = self.heads_bi.poll_next_unpin(cx) {
             if let Some(mut stream) = read {

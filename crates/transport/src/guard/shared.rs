@@ -31,6 +31,10 @@ pub(crate) trait Sessions: std::fmt::Debug + Send + Sync {
     fn deliver_uni(&self, id: u64, recv: RecvStream, begun: Begun) -> Delivery<'_>;
     /// The session that a stream of the peer's belongs to if it is one of a session at all, when there is but one.
     fn only(&self, stream: u64) -> Option<u64>;
+    /// Says that the peer opened a bidirectional stream, whose beginning will be read.
+    fn bi_came(&self, stream: u64);
+    /// Says that a bidirectional stream has been delivered, or is none of a session.
+    fn bi_read(&self, stream: u64);
     /// Counts a stream of a session that was reset before it named its session, and is not reported.
     fn unreported(&self);
 }
@@ -127,6 +131,7 @@ impl Shared {
     /// Says that the peer opened a bidirectional stream.
     pub(super) fn bi_came(&self, id: u64) {
         self.bi_streams.fetch_max(id / 4 + 1, Ordering::Relaxed);
+        self.sessions.bi_came(id);
         if id / 4 + 1 == u64::from(FEW_STREAMS / 2) {
             self.conn.allow_bi_streams(self.limits.streams);
         }

@@ -83,7 +83,7 @@ pub(crate) async fn open(
     send: impl ConnectSend,
     recv: impl ConnectRecv,
 ) {
-    let inner = Arc::new(SessionInner::new(seat.id(), conn, handle, protocol));
+    let inner = Arc::new(SessionInner::new(&seat, conn, handle, protocol));
     let _end = EndOnDrop(inner.clone(), exchange);
     seat.open(&inner);
     // When nobody waits any more, the session comes back here and is closed by its drop.

@@ -29,6 +29,7 @@ mod request;
 mod route;
 mod session;
 mod stream;
+mod unread;
 
 pub use h3cast_proto::{capsule, stream_code as codes};
 pub(crate) use paths::Handlers;

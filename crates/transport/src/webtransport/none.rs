@@ -42,6 +42,10 @@ impl Sessions for Registry {
         None
     }
 
+    fn bi_came(&self, _: u64) {}
+
+    fn bi_read(&self, _: u64) {}
+
     fn unreported(&self) {}
 }
 

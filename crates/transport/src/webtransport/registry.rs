@@ -14,7 +14,7 @@ use h3cast_proto::{Violation, code, datagram};
 use tokio::sync::Notify;
 use tracing::debug;
 
-use super::session::SessionInner;
+use super::{session::SessionInner, unread::Unread};
 use crate::{
     guard::{Begun, Delivery, Sessions},
     quic::{RecvStream, SendStream},
@@ -42,6 +42,7 @@ pub(crate) struct Registry {
     changed: Notify,
     waiting: AtomicUsize,
     max_sessions: usize,
+    unread: Arc<Unread>,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +92,11 @@ impl Seat {
         self.id
     }
 
+    /// The connection's streams whose beginning has not been read.
+    pub(super) fn unread(&self) -> Arc<Unread> {
+        self.registry.unread.clone()
+    }
+
     /// Opens the session: streams and datagrams that waited for it reach it now.
     pub(super) fn open(&self, session: &Arc<SessionInner>) {
         let registry = &self.registry;
@@ -119,7 +125,13 @@ impl Drop for Seat {
 
 impl Registry {
     pub(crate) fn new(max_sessions: usize) -> Self {
-        Self { state: Mutex::default(), changed: Notify::new(), waiting: AtomicUsize::new(0), max_sessions }
+        Self {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            waiting: AtomicUsize::new(0),
+            max_sessions,
+            unread: Arc::default(),
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, RegistryState> {
@@ -246,6 +258,14 @@ impl Sessions for Registry {
             (Some(&id), None) if !stream.is_multiple_of(4) || stream > id => Some(id),
             _ => None,
         }
+    }
+
+    fn bi_came(&self, stream: u64) {
+        self.unread.came(stream);
+    }
+
+    fn bi_read(&self, stream: u64) {
+        self.unread.read(stream);
     }
 
     fn unreported(&self) {

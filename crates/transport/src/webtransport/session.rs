@@ -270,6 +270,31 @@ impl Session {
         self.unless_ended(async { Ok(self.inner.bi.take().await) }).await
     }
 
+    /// Waits for a bidirectional stream of the peer's, in the order of their ids: of those that the peer opened at
+    /// once, the one that it opened first, whatever order they came in. So a stream waits for what an earlier one of
+    /// the connection begins with, but no longer than a second after that was opened.
+    ///
+    /// # Errors
+    ///
+    /// When the session has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe. What [`accept_bi`](Self::accept_bi) takes meanwhile does not come here.
+    pub async fn accept_bi_in_order(&self) -> Result<(SendStream, RecvStream), SessionError> {
+        let id = |(_, recv): &(SendStream, RecvStream)| recv.id();
+        self.unless_ended(async {
+            loop {
+                let lowest = self.inner.bi.lowest(id).await;
+                self.inner.unread.none_before(lowest, self.inner.opened).await;
+                if let Some(streams) = self.inner.bi.take_lowest(id) {
+                    return Ok(streams);
+                }
+            }
+        })
+        .await
+    }
+
     /// Sends a datagram. It may be lost on the way, and older ones that still wait to be sent are
     /// dropped when too many do.
     ///

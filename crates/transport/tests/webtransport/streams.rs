@@ -5,6 +5,7 @@ use std::{
     future::ready,
     sync::Arc,
     task::{Context, Wake},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -314,4 +315,64 @@ async fn streams_that_nobody_accepted_end_with_their_session() {
         back.finish().unwrap();
         assert_eq!(whole(recv).await, b"");
     }
+}
+
+/// The beginning of a bidirectional stream of a session.
+fn header(session: &Session) -> Bytes {
+    let mut header = bytes::BytesMut::new();
+    h3cast_proto::varint::encode(h3cast_proto::frame::WEBTRANSPORT_STREAM, &mut header);
+    h3cast_proto::varint::encode(session.id(), &mut header);
+    header.freeze()
+}
+
+/// Waits until so many streams have come.
+async fn come(session: &Session, streams: u64) {
+    soon("the stream is here", async {
+        while session.stats().streams_accepted < streams {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
+/// A client that opens several at once means the first, though a later one may come before it.
+#[tokio::test]
+async fn streams_are_accepted_in_the_order_of_their_ids() {
+    let mut server = SessionServer::start().await;
+    let (client, accepted) = server.session().await;
+    for (opens, accepts) in [(&client, &accepted), (&accepted, &client)] {
+        let mut opened = Vec::new();
+        for _ in 0..4 {
+            opened.push(soon("a stream", opens.quic().open_bi()).await.unwrap());
+        }
+        let ids: Vec<_> = opened.iter().map(|(send, _)| send.id()).collect();
+        let mut first = tokio::spawn({
+            let accepts = accepts.clone();
+            async move { accepts.accept_bi_in_order().await.unwrap() }
+        });
+        // From the last one.
+        for (number, (send, _)) in (1..).zip(opened.iter_mut().rev()) {
+            assert!(!first.is_finished());
+            soon("a write", send.write_all(&header(opens))).await.unwrap();
+            come(accepts, number).await;
+        }
+        assert_eq!(soon("the first one", &mut first).await.unwrap().1.id(), ids[0]);
+        for id in &ids[1..] {
+            assert_eq!(soon("a stream", accepts.accept_bi_in_order()).await.unwrap().1.id(), *id);
+        }
+    }
+}
+
+/// One that does not begin is passed over, and comes when it does.
+#[tokio::test]
+async fn an_earlier_stream_is_not_waited_for_for_ever() {
+    let mut server = SessionServer::start().await;
+    let (client, accepted) = server.session().await;
+    let (mut silent, _recv) = soon("a stream", client.quic().open_bi()).await.unwrap();
+    let (later, _recv) = soon("a stream", client.open_bi()).await.unwrap();
+    assert!(silent.id() < later.id());
+    come(&accepted, 1).await;
+    assert_eq!(soon("the later one", accepted.accept_bi_in_order()).await.unwrap().1.id(), later.id());
+    soon("a write", silent.write_all(&header(&client))).await.unwrap();
+    assert_eq!(soon("the silent one", accepted.accept_bi_in_order()).await.unwrap().1.id(), silent.id());
 }

@@ -10,7 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use h3cast_proto::code;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::Closed;
 use crate::{
@@ -20,7 +23,9 @@ use crate::{
     quic,
     webtransport::{
         capsule::MAX_REASON,
+        registry::Seat,
         stream::{RecvStream, SendStream, SessionGone},
+        unread::Unread,
     },
 };
 
@@ -41,6 +46,8 @@ pub(crate) struct SessionInner {
     pub(super) uni: Queue<RecvStream>,
     pub(super) bi: Queue<(SendStream, RecvStream)>,
     pub(super) datagrams: Queue<Bytes>,
+    pub(super) opened: Instant,
+    pub(super) unread: Arc<Unread>,
     /// The streams in the application's hands, to be reset when the session ends.
     streams: Mutex<Vec<Weak<dyn SessionGone>>>,
     /// The same once it has ended, until they are reset.
@@ -104,6 +111,28 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Waits until there is one, and gives the lowest key. Cancel-safe.
+    pub(super) async fn lowest(&self, key: impl Fn(&T) -> u64) -> u64 {
+        loop {
+            let came = self.came.notified();
+            let lowest = lock(&self.waiting).iter().map(&key).min();
+            match lowest {
+                Some(lowest) => {
+                    self.came.notify_one();
+                    return lowest;
+                }
+                None => came.await,
+            }
+        }
+    }
+
+    /// Takes the one with the lowest key, if there is one.
+    pub(super) fn take_lowest(&self, key: impl Fn(&T) -> u64) -> Option<T> {
+        let mut waiting = lock(&self.waiting);
+        let (at, _) = waiting.iter().enumerate().min_by_key(|(_, item)| key(item))?;
+        waiting.remove(at)
+    }
+
     fn clear(&self) {
         // Dropped outside the lock: streams have locks of their own.
         drop(std::mem::take(&mut *lock(&self.waiting)));
@@ -112,19 +141,21 @@ impl<T> Queue<T> {
 
 impl SessionInner {
     pub(in crate::webtransport) fn new(
-        id: u64,
+        seat: &Seat,
         conn: quic::Connection,
         handle: ConnectionHandle,
         protocol: Option<String>,
     ) -> Self {
         Self {
-            id,
+            id: seat.id(),
             conn,
             handle,
             protocol,
             uni: Queue::new(ACCEPT_QUEUE),
             bi: Queue::new(ACCEPT_QUEUE),
             datagrams: Queue::new(DATAGRAM_QUEUE),
+            opened: Instant::now(),
+            unread: seat.unread(),
             streams: Mutex::default(),
             ending: Mutex::default(),
             asked: Mutex::default(),
