@@ -44,7 +44,9 @@ pub(super) struct Query {
     /// Where what is published is cut.
     pub(super) chunk: Option<ChunkBy>,
     /// What is sent is the last input of a command.
-    pub(super) end: bool,
+    pub(super) end: Option<bool>,
+    /// The client means to send input: a feed that takes none is not for it.
+    input: Option<bool>,
 }
 
 impl Query {
@@ -87,11 +89,22 @@ impl Query {
                     };
                     set(&mut query.chunk, &name, &value, chunk, "lines or bytes")?;
                 }
-                "end" => query.end = true,
+                "end" => set(&mut query.end, &name, &value, switch(&value), SWITCH)?,
+                "input" => set(&mut query.input, &name, &value, switch(&value), SWITCH)?,
                 _ => {}
             }
         }
         Ok(query)
+    }
+}
+
+const SWITCH: &str = "true or false, and true without a value";
+
+fn switch(value: &str) -> Option<bool> {
+    match value {
+        "" | "true" | "1" => Some(true),
+        "false" | "0" => Some(false),
+        _ => None,
     }
 }
 
@@ -149,6 +162,10 @@ impl App {
         let account = account(extensions, decided.access());
         let feed = self.feed(uri.path(), prefix_of(extensions), &account, decided, action).await?;
         Noted::feed(extensions, &feed);
+        if query.input == Some(true) && !feed.takes_input() {
+            let text = "this feed takes no input: it must be served as exec:COMMAND with --per-viewer and --input";
+            return Err(Problem::bad(text.into()));
+        }
         let variant = feed.variant(uri.query().unwrap_or_default()).map_err(|bad| Problem::bad(bad.to_string()))?;
         let feed = variant.unwrap_or(feed);
         // An `EventSource` asks by `Accept`, and adds its place when it reconnects.

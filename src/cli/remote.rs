@@ -141,6 +141,10 @@ impl TrustArgs {
     }
 }
 
+/// By which an answer to a GET names its session, and a POST the session of its input. A secret: who knows it may send
+/// to the command.
+pub(super) const SESSION: &str = "h3cast-session";
+
 /// What is told on stderr with `-v`.
 #[derive(Debug, Clone)]
 pub(super) struct Log {
@@ -162,7 +166,10 @@ impl Log {
 
     pub(super) fn headers(&self, headers: &HeaderMap) {
         for (name, value) in headers {
-            self.say(format_args!("< {name}: {}", String::from_utf8_lossy(value.as_bytes())));
+            // What lets others act for this client does not belong into logs.
+            let is_secret = *name == SESSION || *name == header::SET_COOKIE || value.is_sensitive();
+            let value = if is_secret { "(hidden)".into() } else { String::from_utf8_lossy(value.as_bytes()) };
+            self.say(format_args!("< {name}: {value}"));
         }
     }
 }

@@ -49,6 +49,38 @@ async fn a_command_that_ends_ends_it() {
     }
 }
 
+/// What is typed for a command is nothing to publish.
+#[tokio::test]
+async fn a_feed_that_clients_write_takes_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::start(dir.path(), 0, &["publish"]).await;
+    for (url, way) in [("/stream", &[][..]), ("/stream", &["--webtransport"]), ("/stream?limit=1", &["--webtransport"])]
+    {
+        let url = serving.url(url);
+        let mut get = Program::start(dir.path(), &[&["get", "-i", &url], way].concat());
+        get.stdin.as_mut().unwrap().write_all(b"secret\n").await.unwrap();
+        let told = get.told("this feed takes no input: it must be served as exec:COMMAND").await;
+        assert_eq!(soon("its end", get.end()).await.2, Some(1), "{told}");
+    }
+    let url = serving.url("/stream?from=start&limit=1");
+    let published = Program::start(dir.path(), &["get", &url]);
+    let mut publish = Program::start(dir.path(), &["publish", &serving.url("/stream")]);
+    publish.stdin.as_mut().unwrap().write_all(b"first\n").await.unwrap();
+    assert_eq!(publish.end().await.2, Some(0));
+    assert_eq!(text(&published.end().await.0), "first\n");
+}
+
+/// Whoever has the id may send to the command: it is not for logs, nor for what is pasted from a terminal.
+#[tokio::test]
+async fn the_session_is_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::start(dir.path(), 0, &["exec:cat", "--per-viewer", "--input"]).await;
+    let got = output(dir.path(), &["get", "-i", "-v", &serving.url("/stream")]).await;
+    let told = text(&got.stderr);
+    assert!(told.contains("< h3cast-session: (hidden)\n"), "{told}");
+    assert!(told.contains("< content-type: "), "{told}");
+}
+
 #[tokio::test]
 async fn who_may_not_send_is_told() {
     let dir = tempfile::tempdir().unwrap();
@@ -72,9 +104,11 @@ async fn who_may_not_send_is_told() {
 
     let serving = Serving::start(dir.path(), 0, &["exec:cat", "--per-viewer"]).await;
     let url = serving.url("/stream");
-    let got = output(dir.path(), &["get", "-i", &url]).await;
-    let told = text(&got.stderr);
-    assert!(got.status.code() == Some(1) && told.contains("this feed takes no input"), "{told}");
+    for way in [&[][..], &["--webtransport"]] {
+        let got = output(dir.path(), &[&["get", "-i", &url], way].concat()).await;
+        let told = text(&got.stderr);
+        assert!(got.status.code() == Some(1) && told.contains("this feed takes no input"), "{told}");
+    }
     for more in [&["--resume"][..], &["--timestamps"], &[&url]] {
         let got = output(dir.path(), &[&["get", "-i", &url], more].concat()).await;
         assert_eq!(got.status.code(), Some(2), "{more:?}: {}", text(&got.stderr));

@@ -1,5 +1,9 @@
 //! Commands that answer what they are sent.
 
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use h3cast_proto::{frame, varint};
 use http::HeaderMap;
 use serde_json::{Value, json};
 
@@ -33,8 +37,17 @@ async fn over_http_bodies_are_input_in_their_order() {
         let mut sum = View::open(&server, way, "/stream/calc").await;
         sum.say(&server, way, "/stream/calc", "2 3\n4 5\n").await.is(200, "calc");
         assert_eq!((sum.line().await, sum.line().await), ("5\n".into(), "9\n".into()));
-        // An end without more input, by the other method.
-        sum.say(&server, way, "/stream/calc?end", "").await.is(200, "0");
+        // A switch has two positions.
+        for open in ["end=0", "end=false"] {
+            sum.say(&server, way, &format!("/stream/calc?{open}"), "1 1\n").await.is(200, "4");
+            assert_eq!(sum.line().await, "2\n");
+        }
+        for wrong in ["end=maybe", "end&end", "end=-1", "end=TRUE"] {
+            sum.say(&server, way, &format!("/stream/calc?{wrong}"), "1 1\n").await.is(400, "`end");
+        }
+        sum.say(&server, way, "/stream/calc?end=maybe", "").await.is(400, "end is true or false");
+        // An end without more input.
+        sum.say(&server, way, "/stream/calc?end=true", "").await.is(200, "0");
         assert_eq!(sum.rest().await, "");
     }
     none_runs(&commands).await;
@@ -43,12 +56,15 @@ async fn over_http_bodies_are_input_in_their_order() {
 pub(crate) struct Talk {
     pub(crate) session: Session,
     pub(crate) out: RecvStream,
-    _connection: Connection,
+    _connection: Arc<Connection>,
 }
 
 impl Talk {
     pub(crate) async fn open(server: &TestServer, path: &str) -> Self {
-        let connection = server.connect().await;
+        Self::on(server.connect().await.into(), server, path).await
+    }
+
+    async fn on(connection: Arc<Connection>, server: &TestServer, path: &str) -> Self {
         let uri = server.uri(path);
         let session = soon("a session", connection.webtransport(&uri, HeaderMap::new(), &[])).await.unwrap();
         let out = soon("the feed", session.accept_uni()).await.unwrap();
@@ -99,6 +115,42 @@ async fn in_a_session_a_stream_is_the_input_and_its_end_the_inputs() {
     none_runs(&commands).await;
     let (_send, late) = talk.stream("four\n").await;
     assert_eq!(answer(late).await["status"], 410);
+}
+
+/// Not the one that happens to be accepted first, or whose bytes come first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_streams_the_first_is_the_input() {
+    const NAMES: [&str; 4] = ["one\n", "two\n", "three\n", "four\n"];
+    let (server, commands) = server(&["exec:cat"], |app| app).await;
+    let connection = Arc::new(server.connect().await);
+    // As many as one client may have commands.
+    for round in 0..16 {
+        let mut talk = Talk::on(connection.clone(), &server, "/stream").await;
+        let mut streams = Vec::new();
+        for name in NAMES {
+            let (send, recv) = soon("a stream", talk.session.quic().open_bi()).await.unwrap();
+            streams.push((name, send, recv));
+        }
+        assert!(streams.windows(2).all(|pair| pair[0].1.id() < pair[1].1.id()));
+        // In another order each time, with what makes each a stream of the session.
+        for place in 0..NAMES.len() {
+            let (name, send, _) = &mut streams[(NAMES.len() * 2 - 1 - place + round) % NAMES.len()];
+            let mut bytes = BytesMut::new();
+            varint::encode(frame::WEBTRANSPORT_STREAM, &mut bytes);
+            varint::encode(talk.session.id(), &mut bytes);
+            bytes.extend_from_slice(name.as_bytes());
+            // It may have been refused already.
+            let _ = soon("it is written", send.write_all(&bytes)).await;
+        }
+        talk.until("one\n").await;
+        for (name, _send, mut recv) in streams.into_iter().skip(1) {
+            let answer = soon("the answer", recv.read_chunk(10_000)).await.unwrap().unwrap();
+            let answer: Value = serde_json::from_slice(&answer).unwrap();
+            assert_eq!(answer["status"], 409, "{name}");
+        }
+        talk.session.close(0, "");
+    }
+    none_runs(&commands).await;
 }
 
 /// One that is given up does not end the input: another one continues.

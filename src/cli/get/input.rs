@@ -14,9 +14,6 @@ use crate::{
     webtransport::{RecvStream, SendStream, Session},
 };
 
-/// By which an answer to a GET names its session, and a POST the session of its input.
-pub(super) const SESSION: &str = "h3cast-session";
-
 /// Where it goes.
 pub(super) enum To {
     /// To a stream of the session that brings the feed.
@@ -136,8 +133,20 @@ async fn of_stream(mut recv: RecvStream) -> Answer {
 
 /// The URL that takes the input of a feed, to its end.
 pub(super) fn uri(feed: &Uri) -> Uri {
+    with_query(feed, "end")
+}
+
+/// The URL of a session of a feed that takes input: the server refuses any other feed.
+pub(super) fn for_session(feed: &Uri) -> Uri {
+    match feed.query() {
+        Some(query) if !query.is_empty() => with_query(feed, &format!("{query}&input")),
+        _ => with_query(feed, "input"),
+    }
+}
+
+fn with_query(feed: &Uri, query: &str) -> Uri {
     let mut parts = feed.clone().into_parts();
-    parts.path_and_query = format!("{}?end", feed.path()).parse().ok();
+    parts.path_and_query = format!("{}?{query}", feed.path()).parse().ok();
     // Made of parts that stood in one before.
     Uri::from_parts(parts).unwrap_or_else(|_| feed.clone())
 }

@@ -176,7 +176,7 @@ impl Transmission {
             Self::Session { session, .. } | Self::Datagrams { session, .. } => Ok(input::To::Session(session.clone())),
             Self::Response { id: Some(id), .. } => {
                 let mut headers = remote::shown_token(getting.token.as_ref()).await?;
-                headers.insert(input::SESSION, id.clone());
+                headers.insert(remote::SESSION, id.clone());
                 Ok(input::To::Response(input::uri(uri), headers))
             }
             Self::Response { id: None, .. } => Err(Failure::running(anyhow::anyhow!(
@@ -313,7 +313,7 @@ async fn response(
     if let (Output::Part(part), StatusCode::OK, false) = (output, response.status, frames) {
         download::record(part, uri, &response.headers)?;
     }
-    let id = response.headers.get(input::SESSION).cloned();
+    let id = response.headers.get(remote::SESSION).cloned();
     Ok((Transmission::Response { body: Box::new(response.body), length, id }, frames))
 }
 
@@ -327,13 +327,15 @@ async fn session(connection: &Connection, uri: &Uri, getting: &Getting) -> Resul
     let datagrams = pairs(uri).any(|pair| pair == "delivery=datagrams");
     let offered: &[&str] = if datagrams || is_format_named(uri) { &[] } else { &[format::frames::MEDIA_TYPE] };
     let shown = remote::shown_token(getting.token.as_ref()).await?;
-    let session = match connection.webtransport(uri, shown.clone(), offered).await {
+    // A feed that takes none would be published to.
+    let asked = &if getting.input { input::for_session(uri) } else { uri.clone() };
+    let session = match connection.webtransport(asked, shown.clone(), offered).await {
         Ok(session) => session,
         Err(ClientError::Refused { status, headers }) => {
             log.say(format_args!("< HTTP/3 {status}"));
             log.headers(&headers);
             return Err(Failure::running(
-                answer::refused(connection, uri, shown.get(http::header::AUTHORIZATION), status, &headers).await,
+                answer::refused(connection, asked, shown.get(http::header::AUTHORIZATION), status, &headers).await,
             ));
         }
         Err(error) => return Err(Failure::running(error)),
