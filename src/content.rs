@@ -53,7 +53,7 @@ pub(crate) async fn head(path: &Path) -> io::Result<Vec<u8>> {
 
 /// The media type of a file with that name, when it does not depend on how it begins.
 pub(crate) fn by_name(name: &Path) -> Option<&'static str> {
-    named(name).filter(|named| !named.starts_with("text/") && !named.starts_with("video/"))
+    named(name).filter(|named| !named.starts_with("text/") && *named != TRANSPORT_STREAM)
 }
 
 fn named(name: &Path) -> Option<&'static str> {
@@ -75,10 +75,20 @@ pub(crate) fn media_type(name: &Path, head: &[u8]) -> String {
         // Not what it is called.
         (Some(named), Bytes::Binary) if named.starts_with("text/") => by_content(head, bytes),
         // TypeScript, which is called like a film.
-        (Some(named), Bytes::Utf8) if named.starts_with("video/") => by_content(head, bytes),
+        (Some(TRANSPORT_STREAM), Bytes::Utf8) => by_content(head, bytes),
         (Some(named), _) => named.to_owned(),
         (None, _) => by_content(head, bytes),
     }
+}
+
+/// What `.ts` and `.mts` are called.
+const TRANSPORT_STREAM: &str = "video/vnd.dlna.mpeg-tts";
+
+/// Whether such content is text, and becomes smaller when it is packed.
+pub(crate) fn is_text(media_type: &str) -> bool {
+    let kind = media_type.split(';').next().unwrap_or_default().trim();
+    let is = |suffix: &str| kind.ends_with(&format!("/{suffix}")) || kind.ends_with(&format!("+{suffix}"));
+    kind.starts_with("text/") || is("json") || is("xml") || is("javascript")
 }
 
 /// Never one that a browser runs: a log may have lines of HTML in it.
@@ -128,6 +138,10 @@ mod tests {
             ("a.json", b"{}", "application/json"),
             ("a.svg", b"<svg>", "image/svg+xml"),
             ("main.ts", b"let a: string;", "text/plain; charset=utf-8"),
+            ("main.mts", b"let a: string;", "text/plain; charset=utf-8"),
+            ("film.ts", b"\x47\x40\0\x10\0", "video/vnd.dlna.mpeg-tts"),
+            // However it begins.
+            ("film.mp4", b"ftyp", "video/mp4"),
             ("unnamed", png, "image/png"),
             ("a.txt", png, "image/png"),
             ("a.png", png, "image/png"),
@@ -141,6 +155,12 @@ mod tests {
         }
         for active in ["text/html; charset=utf-8", "image/svg+xml", "application/xhtml+xml", "text/xml"] {
             assert!(is_active(active), "{active}");
+        }
+        for text in ["text/css; charset=utf-8", "image/svg+xml", "application/json", "application/manifest+json"] {
+            assert!(is_text(text), "{text}");
+        }
+        for other in ["image/png", "video/mp4", "font/woff2", "application/wasm", "application/octet-stream"] {
+            assert!(!is_text(other), "{other}");
         }
         assert!(!is_active("text/plain; charset=utf-8") && !is_active("application/pdf"));
     }

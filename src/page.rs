@@ -63,7 +63,7 @@ struct Embedded {
     bytes: Bytes,
     mime: String,
     etag: String,
-    /// Once a client has asked for it: the same as gzip with its own entity tag, if that is much smaller.
+    /// Once a client has asked for it: the same as gzip with its own entity tag.
     gzip: OnceLock<Option<(Bytes, String)>>,
 }
 
@@ -75,11 +75,20 @@ impl Embedded {
     }
 
     fn gzip(&self) -> Option<&(Bytes, String)> {
-        let made = || {
-            let packed = packed(&self.bytes).ok().filter(|packed| packed.len() < self.bytes.len() / 10 * 9)?;
-            Some((packed.into(), self.etag.replacen('"', "\"gzip-", 1)))
-        };
+        let made = || Some((packed(&self.bytes).ok()?.into(), self.etag.replacen('"', "\"gzip-", 1)));
         self.gzip.get_or_init(made).as_ref()
+    }
+
+    /// The same for a client that takes it, if it is text and becomes much smaller, or the client takes nothing else.
+    fn gzip_for(&self, request: &HeaderMap) -> Option<&(Bytes, String)> {
+        let wanted = Wanted::of(request);
+        match wanted.identity {
+            _ if wanted.gzip == 0 => None,
+            Some(0) => self.gzip(),
+            Some(plain) if plain > wanted.gzip => None,
+            _ if !content::is_text(&self.mime) => None,
+            _ => self.gzip().filter(|(packed, _)| packed.len() < self.bytes.len() / 10 * 9),
+        }
     }
 }
 
@@ -89,15 +98,44 @@ fn packed(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     gzip.finish()
 }
 
-/// Whether the client takes gzip (RFC 9110 §12.5.3): it names it, and not with a weight of zero.
-fn takes_gzip(request: &HeaderMap) -> bool {
-    let fields = request.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    fields.flat_map(|value| value.split(',')).any(|coding| {
-        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-        let weight = weight.trim().to_ascii_lowercase();
-        let refused = weight.strip_prefix("q=").and_then(|weight| weight.parse().ok()) == Some(0.0_f32);
-        name.trim().eq_ignore_ascii_case("gzip") && !refused
-    })
+/// What `Accept-Encoding` says of the codings that there are, with weights in thousandths (RFC 9110 §12.5.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Wanted {
+    gzip: u16,
+    /// The file as it is, if the client says anything about that. It takes it otherwise.
+    identity: Option<u16>,
+}
+
+impl Wanted {
+    fn of(request: &HeaderMap) -> Self {
+        let (mut gzip, mut identity, mut any) = (None, None, None);
+        let fields = request.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        for coding in fields.flat_map(|value| value.split(',')) {
+            let (name, weight) = coding.split_once(';').map_or((coding, Some(1000)), |(name, of)| (name, weight(of)));
+            match name.trim().to_ascii_lowercase().as_str() {
+                // One that cannot be read means no.
+                "gzip" | "x-gzip" => gzip = Some(weight.unwrap_or_default()),
+                "identity" => identity = weight,
+                "*" => any = weight,
+                _ => {}
+            }
+        }
+        // A file that nothing is said about is refused only by name, or with everything else.
+        Self { gzip: gzip.or(any).unwrap_or_default(), identity: identity.or(any.filter(|weight| *weight == 0)) }
+    }
+}
+
+/// A weight in thousandths; `None` if it is none (RFC 9110 §12.4.2).
+fn weight(parameter: &str) -> Option<u16> {
+    let (name, value) = parameter.trim().split_once('=')?;
+    let (whole, rest) = value.split_once('.').unwrap_or((value, ""));
+    let is_weight = name.eq_ignore_ascii_case("q") && rest.len() <= 3 && rest.bytes().all(|byte| byte.is_ascii_digit());
+    let thousandths = format!("{rest:0<3}").parse().ok().filter(|_| is_weight)?;
+    match (whole, thousandths) {
+        ("0", thousandths) => Some(thousandths),
+        ("1", 0) => Some(1000),
+        _ => None,
+    }
 }
 
 /// Whether a name of the path is hidden: what begins with a dot is not meant for others (`.git`, `.env`),
@@ -130,7 +168,7 @@ impl PageFile {
     /// Answers with the file, or 304 when the client has it. `connect` is the one other origin
     /// that the page that is built in may talk to.
     pub(crate) fn respond(self, request: &HeaderMap, connect: &str) -> Response {
-        let packed = takes_gzip(request).then(|| self.file.gzip()).flatten();
+        let packed = self.file.gzip_for(request);
         let (bytes, etag) = packed.map_or((&self.file.bytes, &self.file.etag), |(bytes, etag)| (bytes, etag));
         let mut head = [
             (header::CONTENT_TYPE, self.file.mime.as_str()),
@@ -229,6 +267,57 @@ mod tests {
         }
     }
 
+    const REFUSED: [&str; 18] = [
+        "",
+        // Sent as it is all the same (RFC 9110 §12.1): what it takes, this server does not have.
+        "identity;q=0",
+        "br",
+        "gzipped",
+        "gzip;q=0",
+        "GZIP ; Q=0.000",
+        "gzip;q=0, *",
+        "*, gzip;q=0",
+        "*;q=0",
+        "*;q=0.000, br",
+        // As browsers ask for films.
+        "identity;q=1, *;q=0",
+        "gzip;q=0.5, identity",
+        "identity;q=0.502, gzip;q=0.501",
+        // No weights.
+        "gzip;q=0;x=1",
+        "gzip;x=1",
+        "gzip;q=0.0001",
+        "gzip;q=1.1",
+        "gzip;q=2",
+    ];
+    const TAKEN: [&str; 11] = [
+        "gzip",
+        "deflate, GZIP;q=0.5",
+        "br,gzip ;q=1",
+        "gzip;q=0.001",
+        "x-gzip;q=1.",
+        "*",
+        "br, *;q=0.1",
+        "identity, *",
+        "identity;q=0, *;q=0.5",
+        "gzip, *;q=0",
+        "identity;q=0.501, gzip;q=0.502",
+    ];
+
+    /// Only what becomes smaller is packed, unless a client takes nothing else.
+    #[test]
+    fn images_are_sent_as_they_are() {
+        let file = |name: &str| Embedded::new(name, &[b'a'; 10_000]);
+        let asked = |coding: &str| HeaderMap::from_iter([(header::ACCEPT_ENCODING, coding.parse().unwrap())]);
+        for name in ["a.png", "a.jpg", "a.webp", "a.woff2", "a.mp4", "a.ico"] {
+            assert!(file(name).gzip_for(&asked("gzip")).is_none(), "{name}");
+            assert!(file(name).gzip_for(&asked("gzip, identity;q=0")).is_some(), "{name}");
+        }
+        for name in ["a.svg", "a.css", "a.json", "a.webmanifest", "a.xml", "a.txt", "LICENSE"] {
+            assert!(file(name).gzip_for(&asked("gzip")).is_some(), "{name}");
+        }
+    }
+
     #[test]
     fn text_is_sent_as_gzip_to_those_who_take_it() {
         let answer = |coding: &str, etag: &str| {
@@ -238,10 +327,10 @@ mod tests {
         };
         let value =
             |of: &Response, name| of.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap().to_owned());
-        for refused in ["", "br", "gzip;q=0", "gzip; q=0.000", "gzipped", "identity, *"] {
+        for refused in REFUSED {
             assert_eq!(value(&answer(refused, ""), header::CONTENT_ENCODING), None, "{refused}");
         }
-        for taken in ["gzip", "deflate, GZIP;q=0.5", "br,gzip ;q=1"] {
+        for taken in TAKEN {
             let packed = answer(taken, "");
             assert_eq!(value(&packed, header::CONTENT_ENCODING).as_deref(), Some("gzip"), "{taken}");
             assert_eq!(value(&packed, header::VARY).as_deref(), Some("accept-encoding"));
