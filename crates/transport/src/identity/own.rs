@@ -12,28 +12,35 @@ use super::{
 /// How often files are read that are replaced while they are.
 const READS: u32 = 5;
 
-/// Reads a certificate chain and its key. A file that holds both is read once, and two files again if the chain was
-/// replaced while the key was read: else what comes from before and from after would not fit together.
+/// Reads a certificate chain and its key. A file that holds both is read once. Where they do not fit together, one of
+/// two files may have been replaced between the reads: they are read again until nothing changes.
 pub(super) fn load(certificate: &Path, key: &Path) -> Result<(Generation, Vec<Certificate>), IdentityError> {
-    let mut read = pem::read(certificate)?;
-    for _ in 1..READS {
-        let chain = pem::certificates(certificate, &read)?;
-        let private = match certificate == key {
-            true => pem::key(key, &read)?,
-            false => pem::key(key, &pem::read(key)?)?,
-        };
-        match fitting(chain, private, certificate, key) {
-            Err(IdentityError::Mismatch { .. } | IdentityError::Order { .. }) if certificate != key => {
-                let again = pem::read(certificate)?;
-                if again == read {
-                    break;
-                }
-                read = again;
-            }
-            done => return done,
+    load_by(pem::read, certificate, key)
+}
+
+fn load_by(
+    mut read: impl FnMut(&Path) -> Result<Vec<u8>, IdentityError>,
+    certificate: &Path,
+    key: &Path,
+) -> Result<(Generation, Vec<Certificate>), IdentityError> {
+    let mut read = || {
+        let chain = read(certificate)?;
+        let private = if certificate == key { chain.clone() } else { read(key)? };
+        Ok::<_, IdentityError>((chain, private))
+    };
+    let (mut texts, mut reads) = (read()?, 1);
+    loop {
+        let (chain, private) = (pem::certificates(certificate, &texts.0)?, pem::key(key, &texts.1)?);
+        let fit = fitting(chain, private, certificate, key);
+        if reads == READS || !matches!(fit, Err(IdentityError::Mismatch { .. } | IdentityError::Order { .. })) {
+            return fit;
         }
+        let again = read()?;
+        if again == texts {
+            return fit;
+        }
+        (texts, reads) = (again, reads + 1);
     }
-    fitting(pem::certificates(certificate, &read)?, pem::key(key, &pem::read(key)?)?, certificate, key)
 }
 
 /// What a server can use of a chain and its key; the paths are for messages.
@@ -155,15 +162,60 @@ mod tests {
 
     use super::*;
 
+    fn created() -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(["cast.example".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    /// Reads two files, of which each read finds the next text, and the last one for good. Gives how often that was.
+    fn read(chains: &[&str], keys: &[&str]) -> (Result<(), IdentityError>, u32) {
+        let (mut chains, mut keys, mut reads) = (chains.iter(), keys.iter(), 0);
+        let loaded = load_by(
+            |path| {
+                let texts = if path == Path::new("cert.pem") { &mut chains } else { &mut keys };
+                reads += 1;
+                let text = texts.next().unwrap();
+                if texts.len() == 0 {
+                    *texts = std::slice::from_ref(text).iter();
+                }
+                Ok(text.as_bytes().to_vec())
+            },
+            Path::new("cert.pem"),
+            Path::new("key.pem"),
+        );
+        (loaded.map(drop), reads)
+    }
+
+    #[test]
+    fn two_files_are_read_until_they_fit_together() {
+        let ((old, old_key), (new, new_key)) = (created(), created());
+        let (old, old_key, new, new_key) = (old.as_str(), old_key.as_str(), new.as_str(), new_key.as_str());
+        // Nothing is replaced; the chain before the key is; the key before the chain is.
+        for (chains, keys, pairs) in [
+            (&[new][..], &[new_key][..], 1),
+            (&[old, new], &[new_key], 2),
+            (&[new], &[old_key, new_key], 2),
+            (&[old, new, old, new], &[new_key, old_key, new_key], 4),
+        ] {
+            let (loaded, reads) = read(chains, keys);
+            assert!(loaded.is_ok(), "{loaded:?}");
+            assert_eq!(reads, 2 * pairs);
+        }
+        // Two that never fit are no reason to wait, and two that always change none to read for ever.
+        let always: Vec<_> = [old, new].repeat(READS as usize);
+        let never: Vec<_> = [new_key, old_key].repeat(READS as usize);
+        for (chains, keys, pairs) in [(&[old][..], &[new_key][..], 2), (&always, &never, READS)] {
+            let (loaded, reads) = read(chains, keys);
+            assert!(matches!(loaded, Err(IdentityError::Mismatch { .. })), "{loaded:?}");
+            assert_eq!(reads, 2 * pairs);
+        }
+    }
+
     /// Files that are replaced all the time, as by a second server: what is read always fits together.
     #[test]
     fn what_is_replaced_while_it_is_read_fits_together() {
         let folder = tempfile::tempdir().unwrap();
-        let made = || {
-            let made = rcgen::generate_simple_self_signed(["cast.example".to_owned()]).unwrap();
-            (made.cert.pem(), made.signing_key.serialize_pem())
-        };
-        let pairs = [made(), made()];
+        let pairs = [created(), created()];
         let put = |name: &str, text: &str| {
             fs::write(folder.path().join("new"), text).unwrap();
             fs::rename(folder.path().join("new"), folder.path().join(name)).unwrap();
