@@ -1,22 +1,17 @@
 //! When the right to a stream ends, the stream ends: with a code by which its client renews the right and resumes.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h3cast::{
     App,
-    auth::{Access, Authorize, Denied, Pattern},
     client::Connection,
     feed::{Feed, Lag},
     webtransport::Closed,
 };
 use h3cast_proto::feed::session_code;
-use http::{HeaderMap, Method, Request, StatusCode, request::Parts};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     clients::{Way, begin},
@@ -25,24 +20,8 @@ use crate::{
         raw::{Raw, connect, endpoint, status},
         soon,
     },
+    revocable::Revocable,
 };
-
-/// Lets everyone do everything until the test says otherwise, and from then on again.
-#[derive(Clone, Default)]
-struct Revocable(Arc<Mutex<CancellationToken>>);
-
-impl Revocable {
-    fn revoke(&self) {
-        std::mem::take(&mut *self.0.lock().unwrap()).cancel();
-    }
-}
-
-impl Authorize for Revocable {
-    async fn authorize(&self, _: &Parts) -> Result<Access, Denied> {
-        let all = [Pattern::all()];
-        Ok(Access::granted().read(all.clone()).publish(all).revoked_by(self.0.lock().unwrap().clone()))
-    }
-}
 
 struct Setting {
     server: TestServer,

@@ -15,6 +15,8 @@ mod pages;
 mod program;
 mod reload;
 mod renewal;
+#[path = "../common/revocable.rs"]
+mod revocable;
 #[cfg(all(feature = "cli", feature = "jwt"))]
 mod traces;
 mod ways;

@@ -5,12 +5,15 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use h3cast::webtransport::Closed;
+use h3cast_proto::feed::session_code;
 use http::{HeaderMap, Request};
 use tokio::sync::mpsc;
 
 use crate::{
     common::soon,
     kit::{SESSION, View, WAYS, none_runs, post, server},
+    revocable::Revocable,
     serving::Serving,
     talk::{Talk, answer},
 };
@@ -142,4 +145,33 @@ async fn much_input_takes_little_memory() {
     }
     connection.close().await;
     assert!(serving.stop() < Duration::from_secs(4));
+}
+
+/// The right to send may end while input is being sent.
+#[tokio::test]
+async fn a_token_that_ends_ends_the_input() {
+    let right = Revocable::default();
+    let (server, commands) = server(&["exec:cat"], |app| app.authorize(right.clone())).await;
+    for way in WAYS {
+        let mut view = View::open(&server, way, "/stream").await;
+        let body = stream::iter([Ok::<_, std::io::Error>("hello\n")]).chain(stream::pending());
+        let id = view.id.clone();
+        let headers = [(SESSION, id.as_str())];
+        let sending = post(&server, way, "/stream", &headers, Body::from_stream(body));
+        let ending = async {
+            assert_eq!(view.line().await, "hello\n");
+            right.revoke();
+        };
+        let (answer, ()) = tokio::join!(sending, ending);
+        answer.is(401, "6 bytes were sent to the command");
+        none_runs(&commands).await;
+    }
+    let mut talk = Talk::open(&server, "/stream").await;
+    let (_send, recv) = talk.stream("hello\n").await;
+    talk.until("hello\n").await;
+    right.revoke();
+    assert_eq!(answer(recv).await["status"], 401);
+    let closed = soon("the end of the session", talk.session.closed()).await;
+    assert!(matches!(closed, Closed::Clean { code: session_code::EXPIRED, .. }), "{closed:?}");
+    none_runs(&commands).await;
 }

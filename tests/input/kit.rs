@@ -1,4 +1,4 @@
-//! A server of commands that take input, and views of them over HTTP/1.1 and HTTP/3.
+//! A server of commands that take input, and views of them over each version of HTTP.
 
 #![allow(unreachable_pub, reason = "a module of a test")]
 
@@ -9,9 +9,9 @@ use h3cast::{
     client::Connection,
     source::{Options, Source, command::Commands},
 };
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -52,14 +52,15 @@ impl Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     H1,
+    H2,
     H3,
 }
 
-pub const WAYS: [Way; 2] = [Way::H1, Way::H3];
+pub const WAYS: [Way; 3] = [Way::H1, Way::H2, Way::H3];
 
 /// The body of a view.
 enum Out {
-    H1(hyper::body::Incoming),
+    Tcp(hyper::body::Incoming),
     H3 { _connection: Box<Connection>, body: Box<client::Body> },
 }
 
@@ -86,17 +87,14 @@ impl View {
         path: &str,
         headers: &[(&str, &str)],
     ) -> (StatusCode, HeaderMap, Out) {
-        let mut request = match way {
-            Way::H1 => Request::get(path).header("host", format!("localhost:{}", server.http_port())),
-            Way::H3 => Request::get(server.uri(path)),
-        };
+        let mut request = request(server, way, Method::GET, path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        if way == Way::H1 {
-            let response = h1(server, request.body(Body::empty()).unwrap()).await;
+        if way != Way::H3 {
+            let response = over_tcp(server, way, request.body(Body::empty()).unwrap()).await;
             let (head, body) = response.into_parts();
-            return (head.status, head.headers, Out::H1(body));
+            return (head.status, head.headers, Out::Tcp(body));
         }
         let connection = server.connect().await;
         let response = soon("the head", connection.request(request.body(()).unwrap())).await.unwrap();
@@ -116,7 +114,13 @@ impl View {
     /// The next bytes; `None` at the end.
     pub async fn next(&mut self) -> Option<Bytes> {
         match &mut self.out {
-            Out::H1(body) => soon("more", body.frame()).await.map(|frame| frame.unwrap().into_data().unwrap()),
+            Out::Tcp(body) => loop {
+                let bytes = soon("more", body.frame()).await?.unwrap().into_data().unwrap();
+                // As HTTP/2 may end.
+                if !bytes.is_empty() {
+                    return Some(bytes);
+                }
+            },
             Out::H3 { body, .. } => soon("more", body.next()).await.unwrap(),
         }
     }
@@ -147,9 +151,25 @@ impl View {
     }
 }
 
-async fn h1(server: &TestServer, request: Request<Body>) -> hyper::Response<hyper::body::Incoming> {
+fn request(server: &TestServer, way: Way, method: Method, path: &str) -> http::request::Builder {
+    let host = format!("localhost:{}", server.http_port());
+    let request = Request::builder().method(method);
+    match way {
+        Way::H1 => request.uri(path).header("host", host),
+        Way::H2 => request.uri(format!("http://{host}{path}")),
+        Way::H3 => request.uri(server.uri(path)),
+    }
+}
+
+async fn over_tcp(server: &TestServer, way: Way, request: Request<Body>) -> hyper::Response<hyper::body::Incoming> {
     let stream = soon("a connection", TcpStream::connect(("127.0.0.1", server.http_port()))).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let stream = TokioIo::new(stream);
+    if way == Way::H1 {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        return soon("the head", sender.send_request(request)).await.unwrap();
+    }
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
     soon("the head", sender.send_request(request)).await.unwrap()
 }
@@ -162,17 +182,14 @@ pub async fn post(
     headers: &[(&str, &str)],
     body: impl Into<Body>,
 ) -> Answer {
-    let mut request = match way {
-        Way::H1 => Request::post(path).header("host", format!("localhost:{}", server.http_port())),
-        Way::H3 => Request::post(server.uri(path)),
-    };
+    let mut request = request(server, way, Method::POST, path);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
     let request = request.body(body.into()).unwrap();
     let (status, headers, text) = match way {
-        Way::H1 => {
-            let (head, body) = h1(server, request).await.into_parts();
+        Way::H1 | Way::H2 => {
+            let (head, body) = over_tcp(server, way, request).await.into_parts();
             (head.status, head.headers, soon("the body", body.collect()).await.unwrap().to_bytes().to_vec())
         }
         Way::H3 => {

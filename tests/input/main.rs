@@ -8,6 +8,8 @@ mod get;
 mod kit;
 #[path = "../common/program.rs"]
 mod program;
+#[path = "../common/revocable.rs"]
+mod revocable;
 mod senders;
 #[path = "../common/serving.rs"]
 mod serving;

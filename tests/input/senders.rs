@@ -55,7 +55,7 @@ async fn only_pages_of_this_server_and_those_it_was_told_to_allow() {
         for way in WAYS {
             // Over TLS, its own plain page is of this server.
             let status = if *allowed { 200 } else { 403 };
-            if *headers == [("origin", secure.as_str())] && way == Way::H1 {
+            if *headers == [("origin", secure.as_str())] && way != Way::H3 {
                 continue;
             }
             let (viewed, session) = View::status(&server, way, headers).await;
@@ -133,6 +133,34 @@ async fn only_the_owner_of_the_session() {
         post(&server, way, "/stream", &of(&bob), "bob\n").await.is(404, "no such session");
         post(&server, way, "/stream", &of(&alice), "alice\n").await.is(200, "6");
         assert_eq!(soon("the echo", view.body.next()).await.unwrap().unwrap(), "alice\n");
+    }
+}
+
+/// Input that is being sent takes a place of those of publications.
+#[tokio::test]
+async fn as_many_at_once_as_publications() {
+    for (all, each, status, words) in [(9, 1, 429, "already has 1 publications"), (1, 9, 503, "1 publications are")] {
+        let quotas = h3cast::app::Quotas::default().publications(all, each);
+        let (server, _) = server(&["exec:cat"], |app| app.quotas(quotas)).await;
+        let mut first = Talk::open(&server, "/stream").await;
+        let (mut send, recv) = first.stream("hello\n").await;
+        first.until("hello\n").await;
+        for way in WAYS {
+            if each == 1 && way != Way::H3 {
+                // It comes from another address.
+                continue;
+            }
+            let view = View::open(&server, way, "/stream").await;
+            view.say(&server, way, "/stream", "x\n").await.is(status, words);
+        }
+        let second = Talk::open(&server, "/stream").await;
+        let (_send, refused) = second.stream("x\n").await;
+        assert_eq!(answer(refused).await["status"], status);
+        // The place is free again.
+        send.finish().unwrap();
+        assert_eq!(answer(recv).await["bytes"], 6);
+        let view = View::open(&server, Way::H3, "/stream").await;
+        view.say(&server, Way::H3, "/stream", "x\n").await.is(200, "2");
     }
 }
 
