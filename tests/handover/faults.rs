@@ -18,14 +18,17 @@ async fn chunk(viewer: &mut Viewer) -> String {
 }
 
 async fn next_chunk(viewer: &mut Viewer, may_be_lost: bool) -> String {
-    loop {
-        match soon("a chunk", viewer.next()).await.unwrap() {
-            Some(Event::Lost { .. }) if may_be_lost => {}
-            Some(Event::Chunk { bytes, .. }) => return String::from_utf8(bytes.to_vec()).unwrap(),
-            Some(Event::Opened { .. }) => {}
-            other => panic!("{other:?}"),
+    soon("a chunk", async {
+        loop {
+            match viewer.next().await.unwrap() {
+                Some(Event::Lost { .. }) if may_be_lost => {}
+                Some(Event::Chunk { bytes, .. }) => return String::from_utf8(bytes.to_vec()).unwrap(),
+                Some(Event::Opened { .. }) => {}
+                other => panic!("{other:?}"),
+            }
         }
-    }
+    })
+    .await
 }
 
 #[tokio::test]
@@ -157,13 +160,16 @@ async fn a_new_server_that_is_killed_leaves_its_ports() {
     assert!(first.is_running());
     assert_ne!(publish(&place, "b").await.epoch, cursor.epoch);
     // It learns that at once, not when its connection has timed out.
-    loop {
-        match soon("an event", viewer.next()).await.unwrap() {
-            Some(Event::Chunk { bytes, .. }) if bytes == "b\n" => break,
-            Some(Event::Chunk { .. } | Event::Opened { .. } | Event::Lost { .. } | Event::Gap(_)) => {}
-            other => panic!("{other:?}"),
+    soon("the chunk of the third server", async {
+        loop {
+            match viewer.next().await.unwrap() {
+                Some(Event::Chunk { bytes, .. }) if bytes == "b\n" => break,
+                Some(Event::Chunk { .. } | Event::Opened { .. } | Event::Lost { .. } | Event::Gap(_)) => {}
+                other => panic!("{other:?}"),
+            }
         }
-    }
+    })
+    .await;
     drop((viewer, slow));
     first.ended(0).await;
     third.stop().await;

@@ -3,6 +3,7 @@
 
 mod faults;
 mod feeds;
+mod overdue;
 mod process;
 mod publishers;
 mod stops;
@@ -130,16 +131,21 @@ async fn a_feed_of_a_command_starts_over() {
     let mut begun = 0;
     let mut second = None;
     while begun < 2 {
-        let event = soon("an event", viewer.next()).await.unwrap();
-        assert!(event.is_some(), "the feed has ended: {}", first.said());
-        if let Some(Event::Chunk { bytes, cursor, .. }) = event {
-            assert_eq!((bytes, cursor.seq), ("begin\n".into(), 0));
-            begun += 1;
-            if begun == 1 {
-                let mut process = place.next(&args);
-                process.ready().await;
-                second = Some(process);
+        let (bytes, cursor) = soon("a chunk", async {
+            loop {
+                match viewer.next().await.unwrap() {
+                    Some(Event::Chunk { bytes, cursor, .. }) => return (bytes, cursor),
+                    event => assert!(event.is_some(), "the feed has ended: {}", first.said()),
+                }
             }
+        })
+        .await;
+        assert_eq!((bytes, cursor.seq), ("begin\n".into(), 0));
+        begun += 1;
+        if begun == 1 {
+            let mut process = place.next(&args);
+            process.ready().await;
+            second = Some(process);
         }
     }
     assert_eq!(viewer.restarts(), 1);

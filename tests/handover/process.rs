@@ -1,7 +1,7 @@
 //! Servers that follow one another at one place.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
@@ -16,10 +16,13 @@ use h3cast::{
 };
 use http::{Method, StatusCode, Uri};
 
+use crate::overdue::{self, Watch};
+
 /// How long something may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    overdue::waits(what);
     tokio::time::timeout(PATIENCE, event).await.unwrap_or_else(|_| panic!("did not happen in {PATIENCE:?}: {what}"))
 }
 
@@ -54,12 +57,26 @@ pub(crate) async fn publish_to(place: &Place, path: &str, line: &str) -> Result<
 /// What plain HTTP answers.
 pub(crate) async fn get(place: &Place, path: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", place.http_port)).await.unwrap();
+    let connected = tokio::net::TcpStream::connect(("127.0.0.1", place.http_port));
+    let mut stream = soon("a connection", connected).await.unwrap();
     let request = format!("GET {path} HTTP/1.0\r\nHost: localhost:{}\r\n\r\n", place.http_port);
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     soon(path, stream.read_to_string(&mut answer)).await.unwrap();
     answer
+}
+
+/// What all servers of a place have said.
+fn logs(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("stderr-") {
+            let said = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            text += &format!("{name}:\n{said}\n");
+        }
+    }
+    text
 }
 
 /// Ports, a folder and a control socket.
@@ -70,6 +87,7 @@ pub(crate) struct Place {
     /// `--control`, if it is given.
     control: Option<String>,
     count: AtomicUsize,
+    _watch: Watch,
 }
 
 impl Place {
@@ -109,6 +127,7 @@ impl Place {
         command.args([format!("--listen=localhost:{}", self.port), format!("--http=localhost:{}", self.http_port)]);
         command.stdin(Stdio::null()).stdout(std::fs::File::create(&stdout).unwrap());
         let child = command.stderr(std::fs::File::create(&stderr).unwrap()).spawn().unwrap();
+        overdue::started(child.id());
         Process { child: Mutex::new(child), number, stdout, stderr }
     }
 
@@ -162,7 +181,10 @@ impl Process {
 
     /// A place without a server.
     pub(crate) fn place(control: Option<String>) -> Place {
-        Place { port: 0, http_port: 0, dir: tempfile::tempdir().unwrap(), control, count: AtomicUsize::new(0) }
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().to_owned();
+        let _watch = Watch::begin(move || logs(&folder));
+        Place { port: 0, http_port: 0, dir, control, count: AtomicUsize::new(0), _watch }
     }
 
     /// The first one at a place, by another command.
@@ -192,6 +214,7 @@ impl Process {
 
     /// Waits for a line of its log, which a thread of its own writes.
     pub(crate) fn says(&self, what: &str) {
+        overdue::waits(what);
         let begun = std::time::Instant::now();
         while !self.said().contains(what) && begun.elapsed() < PATIENCE / 3 {
             std::thread::sleep(Duration::from_millis(5));
@@ -205,6 +228,7 @@ impl Process {
 
     /// Waits until there is something. Files and processes do not tell.
     async fn soon<T>(&self, what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+        overdue::waits(what);
         let begun = std::time::Instant::now();
         loop {
             if let Some(found) = found() {
@@ -298,7 +322,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        overdue::waits(&format!("the end of server {}", self.number));
         let _ = child.kill();
         let _ = child.wait();
+        overdue::ended(child.id());
     }
 }

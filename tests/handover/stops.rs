@@ -24,7 +24,8 @@ pub(crate) async fn much(place: &Place) -> Cursor {
 pub(crate) async fn unread(place: &Place) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
-    let mut viewer = socket.connect(([127, 0, 0, 1], place.http_port).into()).await.unwrap();
+    let connected = socket.connect(([127, 0, 0, 1], place.http_port).into());
+    let mut viewer = soon("a connection", connected).await.unwrap();
     viewer.write_all(b"GET /stream?from=start HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let mut status = [0; 12];
     soon("the head", viewer.read_exact(&mut status)).await.unwrap();
@@ -153,7 +154,7 @@ async fn one_that_ends_before_it_hands_over_is_no_server() {
         drop(old);
         std::fs::remove_file(place.control()).unwrap();
         let mut line = [0; 10];
-        stream.read_exact(&mut line).await.unwrap();
+        soon("what it asks", stream.read_exact(&mut line)).await.unwrap();
         if words > 0 {
             says(&mut stream, r#"{"version":1,"pid":1,"listens":["127.0.0.1:PORT"],"stops":false}"#.replace("PORT", &place.port.to_string()).as_str()).await;
             assert_eq!(is_told(&mut stream).await, r#""Chosen""#);
