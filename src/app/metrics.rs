@@ -61,15 +61,15 @@ fn written(numbers: Numbers, format: &str) -> String {
 impl Collector for Numbers {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut sheet = Sheet::new(encoder);
-        sheet.info("h3cast", "The version.", "version", env!("CARGO_PKG_VERSION"))?;
+        sheet.info("h3cast", "The version of h3cast.", "version", env!("CARGO_PKG_VERSION"))?;
         feeds(&mut sheet, self)?;
         of_viewers::write(&mut sheet, &self.viewing)?;
         let started = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        sheet.one("process_start_time_seconds", "When the program was started, in seconds since 1970.", started)?;
-        sheet.one("h3cast_publications", "Publications that run now.", self.publications as u64)?;
-        sheet.one("h3cast_idempotency_keys", "Idempotency-Keys that are remembered.", self.keys as u64)?;
+        sheet.one("process_start_time_seconds", "Start time of the process, in seconds since 1970.", started)?;
+        sheet.one("h3cast_publications", "Publications in progress.", self.publications as u64)?;
+        sheet.one("h3cast_idempotency_keys", "Idempotency-Keys remembered.", self.keys as u64)?;
         if let Some(commands) = self.commands {
-            let help = "Commands that run now, or whose processes have not all ended.";
+            let help = "Commands running, including those whose processes have not all exited.";
             sheet.one("h3cast_processes", help, commands as u64)?;
         }
         if let Some(admission) = &self.admission {
@@ -83,9 +83,9 @@ impl Collector for Numbers {
         }
         if let Some((begin, end)) = self.certificate {
             let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-            let help = "When the certificate in use begins to be valid, in seconds since 1970.";
+            let help = "Start of the validity of the current certificate, in seconds since 1970.";
             sheet.one("h3cast_certificate_not_before_seconds", help, since(begin))?;
-            let help = "When the certificate in use ends, in seconds since 1970.";
+            let help = "Expiry of the current certificate, in seconds since 1970.";
             sheet.one("h3cast_certificate_not_after_seconds", help, since(end))?;
         }
         for (added, value) in &self.added {
@@ -99,14 +99,14 @@ impl Collector for Numbers {
 type OfFeed = (&'static str, &'static str, fn(&Status) -> Row);
 
 const FEEDS: [OfFeed; 13] = [
-    ("h3cast_feed_viewers", "Viewers of the feed now.", |status| status.viewers.into()),
-    ("h3cast_feed_chunks_total", "Chunks published, or given to viewers of an on-demand feed.", |status| {
+    ("h3cast_feed_viewers", "Current viewers of the feed.", |status| status.viewers.into()),
+    ("h3cast_feed_chunks_total", "Chunks published, or for an on-demand feed, sent to its viewers.", |status| {
         status.chunks.into()
     }),
     ("h3cast_feed_bytes_total", "Bytes of those chunks.", |status| status.bytes.into()),
     (
         "h3cast_feed_kept_bytes",
-        "Memory of the history for late and returning viewers, with its overhead and encodings.",
+        "Memory used by the history for late and returning viewers, including overhead and encoded copies.",
         |status| (status.kept_bytes as u64).into(),
     ),
     ("h3cast_feed_skipped_total", "Chunks that viewers missed because they fell behind the history.", |status| {
@@ -115,11 +115,13 @@ const FEEDS: [OfFeed; 13] = [
     ("h3cast_feed_gaps_total", "Gaps reported to viewers.", |status| status.gaps.into()),
     ("h3cast_feed_resumes_total", "Viewers that resumed from a cursor.", |status| status.resumed.into()),
     ("h3cast_feed_lag_chunks", "Chunks waiting for the slowest viewer.", |status| status.lag.chunks.into()),
-    ("h3cast_feed_lag_seconds", "Age of the oldest of them.", |status| status.lag.time.as_secs_f64().into()),
-    ("h3cast_feed_viewers_behind", "Viewers that have had a chunk waiting for over a second.", |status| {
+    ("h3cast_feed_lag_seconds", "Age of the oldest chunk waiting for the slowest viewer.", |status| {
+        status.lag.time.as_secs_f64().into()
+    }),
+    ("h3cast_feed_viewers_behind", "Viewers with a chunk that has been waiting for more than a second.", |status| {
         status.lag.viewers.into()
     }),
-    ("h3cast_feed_blocked_seconds_total", "Time for which publishers were held up by viewers.", |status| {
+    ("h3cast_feed_blocked_seconds_total", "Time publishers spent waiting for slow viewers.", |status| {
         status.blocked.as_secs_f64().into()
     }),
     ("h3cast_feed_stalled", "1 while the feed's store is unreachable.", |status| u64::from(status.stalled).into()),
@@ -131,32 +133,36 @@ fn feeds(sheet: &mut Sheet<'_>, numbers: &Numbers) -> fmt::Result {
         let rows = numbers.feeds.iter().map(|(feed, status)| ([("feed", feed.as_str())], value(status)));
         sheet.family(name, help, rows)?;
     }
-    sheet.one("h3cast_feeds", "Feeds that exist now.", numbers.all_feeds as u64)?;
+    sheet.one("h3cast_feeds", "Current number of feeds.", numbers.all_feeds as u64)?;
     let unlisted = numbers.all_feeds - numbers.feeds.len();
-    let help = "Feeds that clients created and that have no numbers of their own here, as there are too many.";
+    let help = "Feeds created by clients that are not listed here individually because there are too many.";
     sheet.one("h3cast_feeds_unlisted", help, unlisted as u64)?;
-    let help = "Feeds that clients created and that were removed with their history, to make room for others.";
+    let help = "Feeds created by clients that were removed, with their history, to make room for others.";
     sheet.one("h3cast_feeds_evicted_total", help, numbers.evicted)
 }
 
 fn write_memory(sheet: &mut Sheet<'_>, memory: &Memory) -> fmt::Result {
     let &Memory { used, charged, limit, pressure, cut } = memory;
-    sheet.one("h3cast_memory_bytes", "Memory in use: what is charged, or what the system reports.", used)?;
-    sheet.one("h3cast_memory_charged_bytes", "Memory of histories, connections and viewers.", charged)?;
-    sheet.one("h3cast_memory_limit_bytes", "Memory that may be used.", limit)?;
-    let help = "1 while new viewers are refused, 2 while slow ones are cut.";
+    sheet.one(
+        "h3cast_memory_bytes",
+        "Memory in use: the amount accounted for or the amount the system reports, whichever is larger.",
+        used,
+    )?;
+    sheet.one("h3cast_memory_charged_bytes", "Memory accounted for by histories, connections and viewers.", charged)?;
+    sheet.one("h3cast_memory_limit_bytes", "Memory limit.", limit)?;
+    let help = "1 while new viewers are refused, 2 while slow viewers are disconnected, otherwise 0.";
     sheet.one("h3cast_memory_pressure", help, pressure as u64)?;
-    sheet.one("h3cast_viewers_cut_total", "Viewers cut because memory was short.", cut)
+    sheet.one("h3cast_viewers_cut_total", "Viewers disconnected because memory ran short.", cut)
 }
 
 fn admitted(sheet: &mut Sheet<'_>, now: &admission::Snapshot) -> fmt::Result {
-    sheet.one("h3cast_connections", "Connections now, over QUIC and TCP.", now.connections)?;
-    sheet.one("h3cast_half_open", "Connections whose handshake is in progress now.", now.handshakes)?;
-    sheet.one("h3cast_requests", "Requests open now.", now.requests)?;
-    sheet.one("h3cast_sessions", "WebTransport sessions open now.", now.sessions)?;
-    sheet.one("h3cast_initials_total", "First packets of QUIC connections.", now.initials)?;
-    let help = "Those answered with a Retry, to validate the client's address.";
+    sheet.one("h3cast_connections", "Open connections, over QUIC and TCP.", now.connections)?;
+    sheet.one("h3cast_half_open", "Connections whose handshake is in progress.", now.handshakes)?;
+    sheet.one("h3cast_requests", "Open requests.", now.requests)?;
+    sheet.one("h3cast_sessions", "Open WebTransport sessions.", now.sessions)?;
+    sheet.one("h3cast_initials_total", "Initial packets that asked for a QUIC connection.", now.initials)?;
+    let help = "Initial packets answered with a Retry, to validate the client's address.";
     sheet.one("h3cast_retries_total", help, now.retries)?;
     let rows = Refusal::ALL.iter().map(|reason| ([("reason", reason.as_str())], Row::from(now.refused(*reason))));
-    sheet.family("h3cast_refused_total", "Clients and requests refused, by the reason.", rows)
+    sheet.family("h3cast_refused_total", "Clients and requests refused, by reason.", rows)
 }

@@ -12,7 +12,7 @@ pub(super) fn write(sheet: &mut Sheet<'_>, now: &Snapshot) -> fmt::Result {
     let by_protocol = |value: fn(&Snapshot, Protocol) -> u64| {
         OF_CONNECTIONS.map(|protocol| ([("protocol", protocol.as_str())], Row::from(value(now, protocol))))
     };
-    let help = "Connections now whose handshake is complete, by protocol.";
+    let help = "Open connections with a completed handshake, by protocol.";
     sheet.family("h3cast_http_connections", help, by_protocol(Snapshot::connections))?;
     let help = "Connections opened, by protocol.";
     sheet.family("h3cast_http_connections_opened_total", help, by_protocol(Snapshot::opened))?;
@@ -25,24 +25,37 @@ pub(super) fn write(sheet: &mut Sheet<'_>, now: &Snapshot) -> fmt::Result {
             (labels, Row::from(now.failed(carrier, reason)))
         })
     });
-    sheet.family("h3cast_handshakes_failed_total", "Handshakes not completed, by the reason.", rows)?;
+    sheet.family("h3cast_handshakes_failed_total", "Handshakes that failed, by reason.", rows)?;
     let rows = Protocol::ALL.into_iter().flat_map(|protocol| {
         Answer::ALL.map(|answer| {
             let labels = [("protocol", protocol.as_str()), ("status", answer.as_str())];
             (labels, Row::from(now.requests(protocol, answer)))
         })
     });
-    let help = "Requests answered, by protocol and class of status; `none` for those given up before.";
+    let help = "Requests by protocol and class of status; `none` if the client gave up before the answer.";
     sheet.family("h3cast_http_requests_total", help, rows)?;
     let quic = &now.quic;
-    let help = "Smoothed round-trip times of QUIC connections: one of each open connection every 3 s, and its last.";
+    let help =
+        "Smoothed round-trip times of QUIC connections, sampled every 3 s while each is open, and once at its end.";
     sheet.histogram("h3cast_quic_rtt_seconds", help, &quic.rtt.buckets, quic.rtt.sum)?;
     sheet.one(
         "h3cast_quic_sent_packets_total",
-        "QUIC packets sent on connections that got to HTTP/3.",
+        "QUIC packets sent on connections that reached HTTP/3.",
         quic.sent_packets,
     )?;
-    sheet.one("h3cast_quic_lost_packets_total", "Those of them that were lost.", quic.lost_packets)?;
-    sheet.one("h3cast_quic_sent_bytes_total", "UDP payloads sent on these connections.", quic.sent_bytes)?;
-    sheet.one("h3cast_quic_received_bytes_total", "UDP payloads received on these connections.", quic.received_bytes)
+    sheet.one(
+        "h3cast_quic_lost_packets_total",
+        "QUIC packets lost, of those sent on connections that reached HTTP/3.",
+        quic.lost_packets,
+    )?;
+    sheet.one(
+        "h3cast_quic_sent_bytes_total",
+        "Bytes of UDP payload sent on connections that reached HTTP/3.",
+        quic.sent_bytes,
+    )?;
+    sheet.one(
+        "h3cast_quic_received_bytes_total",
+        "Bytes of UDP payload received on connections that reached HTTP/3.",
+        quic.received_bytes,
+    )
 }

@@ -14,17 +14,20 @@ pub(super) fn write(sheet: &mut Sheet<'_>, viewing: &Viewing) -> fmt::Result {
             (labels, Row::from(value(delivered)))
         })
     };
-    sheet.family("h3cast_viewers", "Viewers now, by transport and format.", rows(|now| now.viewers))?;
-    sheet.family("h3cast_viewers_joined_total", "Viewers so far.", rows(|now| now.joined))?;
+    sheet.family("h3cast_viewers", "Current viewers, by transport and format.", rows(|now| now.viewers))?;
+    sheet.family(
+        "h3cast_viewers_joined_total",
+        "Viewers that have joined, by transport and format.",
+        rows(|now| now.joined),
+    )?;
     sheet.family(
         "h3cast_sent_chunks_total",
-        "Chunks given to viewers; of an on-demand feed from a file, the pieces in which it is read.",
+        "Chunks sent to viewers; for a feed that is a file, the pieces in which it is read.",
         rows(|now| now.chunks),
     )?;
-    let help = "Bytes given to viewers, with what the format adds.";
+    let help = "Bytes sent to viewers, including what the format adds.";
     sheet.family("h3cast_sent_bytes_total", help, rows(|now| now.bytes))?;
-    let help =
-        "Time from a chunk's publication until it is given to the transport; of each viewer every 100 ms at most.";
+    let help = "Time from the publication of a chunk until it is handed to the transport, sampled at most every 100 ms per viewer.";
     sheet.histograms(
         "h3cast_publish_to_send_seconds",
         help,
