@@ -11,8 +11,10 @@ import { RetryNote } from "./retry-note.mjs";
 
 /** How long a drawing stays at least, while chunks come, and while more come in a second than anybody reads. */
 const DRAW_MS = 100;
-const FAST_DRAW_MS = 200;
+const FAST_DRAW_MS = 250;
 const FAST = 100;
+/** How long the numbers stay, if that goes on. */
+const FAST_COUNT_MS = 500;
 
 /** Shows what is followed: the panel, the numbers, the plot and the log. */
 export class FollowView {
@@ -27,6 +29,9 @@ export class FollowView {
   /** How much came since, and how long the drawing stays. */
   #came = 0;
   #stays = DRAW_MS;
+  /** When the numbers were drawn last, and what draws them next, where that was put off. */
+  #counted = 0;
+  #counting = 0;
   #log = new LogPane(() => this.#draw.schedule(), () => this.#soon());
   #pictures = new PictureView();
   /** @type {FeedView[]} */
@@ -117,27 +122,36 @@ export class FollowView {
   #soon() {
     this.#came += 1;
     if (this.#timer !== 0) return;
-    const left = this.#drawn + this.#stays - performance.now();
-    if (left <= 0) {
-      this.#draw.schedule();
-      return;
-    }
+    const left = Math.max(0, this.#drawn + this.#stays - performance.now());
     this.#timer = window.setTimeout(() => {
       this.#timer = 0;
-      this.#draw.schedule();
+      // Before the frame and not in it: the log scrolls, and what a frame scrolls is told in a frame of its own.
+      this.#flush(true);
     }, left);
   }
 
-  #flush() {
+  /** @param {boolean} [fast] whether the numbers may wait */
+  #flush(fast = false) {
     const now = performance.now();
+    const before = this.#stays;
     this.#stays = this.#came * 1000 > FAST * (now - this.#drawn) ? FAST_DRAW_MS : DRAW_MS;
     this.#drawn = now;
     this.#came = 0;
-    this.#figures.draw(this.#feeds.map(({ numbers }) => numbers));
     this.#log.draw();
     this.#feeds.forEach((feed, i) => {
       feed.draw();
       this.#each[i]?.draw(feed.numbers);
     });
+    const left = this.#counted + FAST_COUNT_MS - now;
+    if (!fast || before !== FAST_DRAW_MS || this.#stays !== FAST_DRAW_MS || left <= 0) this.#count();
+    else if (this.#counting === 0) this.#counting = window.setTimeout(() => this.#count(), left);
+  }
+
+  /** Draws the numbers. */
+  #count() {
+    window.clearTimeout(this.#counting);
+    this.#counting = 0;
+    this.#counted = performance.now();
+    this.#figures.draw(this.#feeds.map(({ numbers }) => numbers));
   }
 }

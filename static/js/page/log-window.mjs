@@ -6,8 +6,8 @@ import { row } from "./log-row.mjs";
 /** How many rows the log has at most, and how much text: the rest is in the store. */
 export const MAX_ROWS = 300;
 const MAX_TEXT = 400_000;
-/** How many there are while it follows: each that comes has all of them looked at, and some screens of them are enough. */
-const FOLLOWED_ROWS = 240;
+/** How many go at once while it follows: each time all others move, and are painted anew. */
+const GOING = 40;
 /** How many rows are made in one frame. */
 const STEP = 100;
 /** How near to an end of the list, in pixels, more rows are made there. */
@@ -144,12 +144,32 @@ export class LogWindow {
     const end = this.#limit;
     if (!this.#following || this.#to >= end) return false;
     if (end - this.#to > MAX_ROWS) this.#restart(end - STEP);
+    // Asked before rows are added: the layout is still valid then.
+    const most = Math.min(MAX_ROWS, this.#to - this.#from - this.#above + Math.min(end - this.#to, STEP));
     this.#append(Math.min(end, this.#to + STEP));
-    // Many at once: each row that goes moves all others, which are then painted anew.
-    const room = this.rows > FOLLOWED_ROWS ? FOLLOWED_ROWS - STEP : FOLLOWED_ROWS;
-    while (this.rows > room || (this.#text > MAX_TEXT && this.rows > 1)) this.#removeFirst();
+    while (this.rows > most || (this.#text > MAX_TEXT && this.rows > 1)) this.#removeFirst();
     this.#toEnd();
     return this.#to < end;
+  }
+
+  /**
+   * How many rows can go, that are far above what is seen: each that stays is laid out and painted with those that come.
+   * What a page up shows at once stays.
+   */
+  get #above() {
+    if (this.rows < GOING) return 0;
+    const box = this.#box;
+    const room = box.scrollTop - Math.max(box.clientHeight / 2, 2 * NEAR);
+    const top = this.#offset(0);
+    let rows = 0;
+    while (rows < this.rows && this.#offset(rows + 1) - top <= room) rows += 1;
+    return rows < GOING ? 0 : rows;
+  }
+
+  /** @param {number} place of a row in the list */
+  #offset(place) {
+    const row = this.#box.children[place];
+    return row instanceof HTMLElement ? row.offsetTop : Infinity;
   }
 
   #toEnd() {
