@@ -39,6 +39,8 @@ impl IntoResponse for Short {
         };
         let mut response = Problem::new(StatusCode::SERVICE_UNAVAILABLE, text.into()).into_response();
         response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        // What its connection holds is needed for others. Over HTTP/2 and HTTP/3 it carries more, and this is left out.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         response
     }
 }

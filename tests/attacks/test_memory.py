@@ -72,6 +72,8 @@ def new_viewer(victim) -> int | str:
             # By the app, or, when there is not even memory for its connection, by the place that is kept for status.
             text = answer.read()
             assert answer.headers["retry-after"] == "5" and (b"short of memory" in text or b"no room" in text)
+            # Connections that are refused and stay would take what others are refused for.
+            assert answer.will_close
         return answer.status
     except (OSError, http.client.HTTPException) as error:
         return repr(error)
