@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long a test waits for an event before it calls it missing.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits for an event, or fails the test.
 pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {

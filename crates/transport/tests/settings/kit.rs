@@ -22,7 +22,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long a test waits for an event before it calls it missing.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits for an event, or fails the test.
 pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
