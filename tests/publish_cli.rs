@@ -387,7 +387,7 @@ async fn answers_that_make_no_sense() {
         .route("/moved", get(async || "").fallback(async || [(header::LOCATION, "/")]));
     let server = TestServer::start(|builder, _| builder.http_service(router)).await;
     let trust = Trust::Files(vec![server.certificate()]);
-    for (path, said) in [("/text", "makes no sense"), ("/much", "100 bytes of 0"), ("/none", "none were published")] {
+    for (path, said) in [("/text", "invalid answer"), ("/much", "100 bytes of 0"), ("/none", "none were published")] {
         let mut publication = Publication::new(server.uri(path), trust.clone());
         let run = publication.run(stream::iter([Ok("x".into())]), |event| {
             assert!(matches!(event, PublishEvent::Opened { .. }), "{event:?}");

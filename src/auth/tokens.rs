@@ -235,7 +235,7 @@ impl Tokens {
             Ok(keys) => Held::Keys(Arc::new(keys), kind),
             Err(error) => {
                 if let Some(source) = self.earlier_at(&place) {
-                    warn!("cannot get the keys from {place} again, continuing with what was there: {error}");
+                    warn!("cannot get the keys from {place} again, continuing with what was read before: {error}");
                     self.sources.push(source);
                     return self;
                 }
@@ -448,7 +448,7 @@ impl Source {
                     let text = error.to_string();
                     // Once, not for each attempt.
                     if text != failed {
-                        warn!("cannot read {} again, continuing with what was there: {text}", self.place);
+                        warn!("cannot read {} again, continuing with what was read before: {text}", self.place);
                     }
                     failed = text;
                 }

@@ -176,8 +176,8 @@ impl JetStream {
             self.checked.store(false, Ordering::Relaxed);
             filler.stall(true);
             match std::mem::replace(&mut told, true) {
-                false => warn!(stream = self.stream.name, subject = self.subject, "a feed stalls: {ended}"),
-                true => debug!(stream = self.stream.name, subject = self.subject, "a feed stalls: {ended}"),
+                false => warn!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
+                true => debug!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
             }
             self.connection.connected().await;
             pause = if since.elapsed() > LONGEST_AGAIN { AGAIN } else { (pause * 2).min(LONGEST_AGAIN) };

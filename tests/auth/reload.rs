@@ -162,7 +162,8 @@ mod served {
             access(&tokens, new).await.unwrap();
             // Once, however often it is asked for.
             let log = log.take();
-            let lines: Vec<_> = log.lines().filter(|line| line.contains("continuing with what was there")).collect();
+            let lines: Vec<_> =
+                log.lines().filter(|line| line.contains("continuing with what was read before")).collect();
             let [line] = lines[..] else { panic!("{broken:?}: {log}") };
             assert!(line.contains("WARN") && line.contains("https://idp.example/jwks.json"), "{line}");
         }

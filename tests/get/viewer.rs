@@ -182,7 +182,7 @@ async fn what_is_tried_again_and_what_is_not() {
     assert_eq!(next(&mut plain).await, "error: there is no feed at this URL");
     let mut garbage = open("/garbage");
     assert_eq!(next(&mut garbage).await, "GET behind -");
-    assert!(next(&mut garbage).await.starts_with("error: what the server sends is no feed"));
+    assert!(next(&mut garbage).await.starts_with("error: the server's response is not a feed"));
     let mut untrusted = Viewer::new(&server.uri("/busy"), Trust::Hashes(vec![])).unwrap();
     assert!(next(&mut untrusted).await.contains("not trusted"));
     let mut limited = open("/once").transport(Transport::Get).retry_for(Some(Duration::ZERO));
@@ -200,7 +200,7 @@ pub(crate) async fn a_server_that_says_nothing_any_more() {
     let server = TestServer::start(|builder, _| builder.http_service(router)).await;
     let trust = Trust::Files(vec![server.certificate()]);
     let mut viewer = Viewer::new(&server.uri("/stream"), trust).unwrap().retry_for(Some(Duration::ZERO));
-    for expected in ["GET behind -", "7-0 0", "error: gave up after 0 s: nothing came for 40 s", "None"] {
+    for expected in ["GET behind -", "7-0 0", "error: gave up after 0 s: nothing arrived for 40 s", "None"] {
         assert_eq!(next(&mut viewer).await, expected);
     }
 }

@@ -53,7 +53,7 @@ pub enum PublishError {
     #[error("the feed has ended")]
     Ended,
     /// It is too large for what stores the feed.
-    #[error("a chunk of {size} bytes is longer than the {max} that the feed takes")]
+    #[error("a chunk of {size} bytes is longer than the {max} that the feed accepts")]
     TooLarge {
         /// Its size, in bytes.
         size: usize,

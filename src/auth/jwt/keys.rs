@@ -236,7 +236,7 @@ fn jwk(value: Value) -> Option<Key> {
     };
     let key = read();
     if key.is_none() {
-        warn!(kid, "a key of the JWKS is left out: it is not one that verifies RS256, ES256, EdDSA or HS256");
+        warn!(kid, "a key of the JWKS is ignored: it cannot verify RS256, ES256, EdDSA or HS256");
     }
     key
 }

@@ -280,7 +280,7 @@ where
         let text = "the stream was lost, and it is not known whether more was published";
         Failure::running(anyhow::Error::new(error).context(text))
     })?;
-    let senseless = |error| Failure::running(anyhow::anyhow!("the server's answer makes no sense: {error}"));
+    let senseless = |error| Failure::running(anyhow::anyhow!("the server sent an invalid answer: {error}"));
     if let Ok(published) = serde_json::from_slice(&answer) {
         return Ok(published);
     }

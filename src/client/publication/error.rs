@@ -27,7 +27,7 @@ pub enum PublishError {
         retry_after: Option<Duration>,
     },
     /// The server's answer makes no sense.
-    #[error("the server's answer makes no sense: {0}")]
+    #[error("the server sent an invalid answer: {0}")]
     Answer(#[from] AnswerError),
     /// What is to be published cannot be read.
     #[error("cannot read what is to be published: {0}")]

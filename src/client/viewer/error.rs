@@ -38,7 +38,7 @@ pub enum ViewError {
         retry_after: Option<Duration>,
     },
     /// Nothing was received for [`SILENCE`].
-    #[error("nothing came for {} s", SILENCE.as_secs())]
+    #[error("nothing arrived for {} s", SILENCE.as_secs())]
     Silent,
     /// The stream ended before its feed did.
     #[error("the stream ended before its feed did")]
@@ -64,7 +64,7 @@ pub enum ViewError {
     #[error(transparent)]
     Token(#[from] NoToken),
     /// What the server sends is not a feed: its frames are malformed.
-    #[error("what the server sends is no feed: {0}")]
+    #[error("the server's response is not a feed: {0}")]
     Frames(#[from] FrameError),
     /// The time to retry is over.
     #[error("gave up after {} s: {last}", after.as_secs_f64())]

@@ -306,7 +306,7 @@ impl CommandKeeper {
                 if !std::mem::replace(&mut told, true) {
                     info!(
                         feed = self.name,
-                        "the command has exited, and processes that it left behind still print; waiting for them"
+                        "the command has exited, and processes that it left running still print; waiting for them"
                     );
                 }
             }

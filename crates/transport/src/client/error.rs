@@ -166,9 +166,9 @@ pub enum ProtocolError {
         /// What the server did.
         reason: &'static str,
     },
-    /// The server is shutting down and takes no more requests on this connection (GOAWAY,
+    /// The server is shutting down and accepts no more requests on this connection (GOAWAY,
     /// [RFC 9114 §5.2](https://www.rfc-editor.org/rfc/rfc9114#section-5.2)). The request was not sent.
-    #[error("the server is shutting down and takes no more requests on this connection")]
+    #[error("the server is shutting down and accepts no more requests on this connection")]
     GoAway,
     /// A head or trailers are larger than the receiver accepts
     /// ([RFC 9114 §4.2.2](https://www.rfc-editor.org/rfc/rfc9114#section-4.2.2)).

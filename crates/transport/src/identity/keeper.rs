@@ -135,7 +135,7 @@ impl Identity {
                     if well { pause } else { pause.min(TROUBLE) }
                 }
                 Err(error) => {
-                    error!(%error, "looking after the certificate failed; trying again");
+                    error!(%error, "cannot check the certificate; trying again");
                     TROUBLE
                 }
             };

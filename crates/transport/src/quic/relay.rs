@@ -269,7 +269,7 @@ impl Relay {
     /// No process reads the socket for this one any more.
     fn lose(&self, why: &str) {
         self.state.store(LOST, Ordering::Release);
-        warn!("the QUIC connections that are left here no longer get packets and are closed: {why}");
+        warn!("the remaining QUIC connections no longer receive packets and are closed: {why}");
         self.lost.cancel();
     }
 

@@ -107,7 +107,7 @@ impl Inherited {
                 Ok(Some(owner)) => Some(owner),
                 // Its clients come back when they have timed out.
                 _ => {
-                    warn!(%address, "the connections of an earlier server are lost: it is of another version");
+                    warn!(%address, "the connections of an earlier server are lost: it has another version");
                     None
                 }
             };
