@@ -8,8 +8,9 @@ import { Server } from './lib/server.mjs';
 const TEST = { timeout: 60_000 };
 const TOKEN = 'a-token-to-publish-with';
 const COMMAND = 'exec:while read line; do echo "got $line"; done; echo bye';
+const CLOSES = 'exec:read line; echo "got $line"; exec 0<&-; echo closed; sleep 60';
 /** What browsers write into their console about requests that are refused. */
-const REFUSED = /net::ERR_|Failed to load resource|NetworkError|401/;
+const REFUSED = /net::ERR_|Failed to load resource|NetworkError|401|410/;
 
 /** @param {import('./lib/view.mjs').View} view @param {string} words */
 const logged = (view, words) => view.until(
@@ -34,7 +35,7 @@ for (const [name, launch, transports] of /** @type {const} */ ([
     /** @type {import('puppeteer-core').Browser} */ let browser;
     before(async () => {
       [browser, server, guarded] = await Promise.all([
-        launch(), Server.start({ args: [COMMAND, 'other=demo', '--per-viewer', '--input'] }),
+        launch(), Server.start({ args: [COMMAND, `two=${COMMAND}`, `closes=${CLOSES}`, 'other=demo', '--per-viewer', '--input'] }),
         Server.start({ args: [COMMAND, '--per-viewer', '--input', '--publish-token', TOKEN] }),
       ]);
     }, TEST);
@@ -43,9 +44,9 @@ for (const [name, launch, transports] of /** @type {const} */ ([
       await Promise.all([server?.stop(), guarded?.stop()]);
     }, TEST);
 
-    /** The page with its form and a connection. @param {Server} at @param {string} transport */
-    async function connected(at, transport) {
-      const view = await open(browser, `${at.plain}/?transport=${transport}&view=log`);
+    /** The page with its form and a connection. @param {Server} at @param {string} transport @param {string} [feed] */
+    async function connected(at, transport, feed = 'default') {
+      const view = await open(browser, `${at.plain}/?feed=${feed}&transport=${transport}&view=log`);
       await form(view);
       await view.until('a connection', () => document.querySelector('#status')?.textContent?.includes('Connected'));
       return view;
@@ -71,6 +72,9 @@ for (const [name, launch, transports] of /** @type {const} */ ([
         await type(view, 'too late');
         await view.until('a word about it', () => document.querySelector('#input-said')?.textContent?.includes('press Start'));
         assert.equal(await view.page.$eval('#input-line', (line) => /** @type {HTMLInputElement} */ (line).value), 'too late');
+        await view.page.select('#feed', 'two');
+        await view.until('nothing said of another command', () => document.querySelector('#input-said')?.textContent === '');
+        assert.equal(await view.page.$eval('#input', (form) => form.checkVisibility()), true);
         await view.page.select('#feed', 'other');
         await view.until('no form', () => (/** @type {HTMLElement} */ (document.querySelector('#input'))).hidden);
         await view.assertClean();
@@ -81,6 +85,21 @@ for (const [name, launch, transports] of /** @type {const} */ ([
     if (name === 'Firefox') return;
 
     for (const transport of transports) {
+      test(`a command that closes its input, over ${transport}`, TEST, async () => {
+        const view = await connected(server, transport, 'closes');
+        await type(view, 'one');
+        await logged(view, 'closed');
+        for (const line of ['two', 'three']) {
+          await type(view, line);
+          await view.until('why it takes no more', () => /closed/.test(document.querySelector('#input-said')?.textContent ?? ''));
+        }
+        assert.equal(await view.page.$('#token-form'), null);
+        await view.assertClean(REFUSED);
+        await view.close();
+      });
+    }
+
+    for (const transport of transports) {
       test(`the token that may send is asked for, over ${transport}`, TEST, async () => {
         const view = await connected(guarded, transport);
         await type(view, 'hello');
@@ -88,7 +107,7 @@ for (const [name, launch, transports] of /** @type {const} */ ([
         await view.page.type('#token', TOKEN);
         await view.page.click('#token-form button');
         if (transport === 'webtransport') {
-          await view.until('another session', () => document.querySelector('#input-said')?.textContent?.includes('a new command'));
+          await view.until('another session', () => document.querySelector('#input-said')?.textContent === '');
           await view.until('its connection', () => document.querySelector('#status')?.textContent?.includes('Connected'));
           // What was refused is there again.
           assert.equal(await view.page.$eval('#input-line', (line) => /** @type {HTMLInputElement} */ (line).value), 'hello');

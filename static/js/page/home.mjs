@@ -162,7 +162,15 @@ function followed() {
 function start() {
   const { feeds } = picker;
   arrangement();
-  const shown = view.show(feeds, picker.columns, kinds.get(picker.feed) === "on-demand" ? () => typeOf(picker.feed) : undefined, addressOf(picker.feed)).map((events) => ({ ...events, onInfo: showInfo }));
+  input.anew();
+  const shown = view.show(feeds, picker.columns, kinds.get(picker.feed) === "on-demand" ? () => typeOf(picker.feed) : undefined, addressOf(picker.feed)).map((events) => ({
+    ...events,
+    onInfo: showInfo,
+    onOpen: (/** @type {Parameters<typeof events.onOpen>} */ ...how) => {
+      events.onOpen(...how);
+      input.anew();
+    },
+  }));
   running = group.start(feeds.map((feed) => ({
     choice: /** @type {import("../client/types.mjs").TransportChoice} */ (transport.value),
     feed,

@@ -5,6 +5,8 @@ import { askForPublishToken, envForWriting } from "./token-form.mjs";
 
 /** @typedef {import("../client/types.mjs").SendInput} SendInput */
 
+const LATE = "Not sent: the command that this was typed for has ended.";
+
 /** Sends what is typed to the command of the feed that is shown, a line at a time. */
 export class InputForm {
   #form = byId("input", HTMLFormElement);
@@ -17,7 +19,7 @@ export class InputForm {
   #again;
   /** The line that was sent last, and where to. @type {{ line: string, send: SendInput | undefined }} */
   #last = { line: "", send: undefined };
-  /** Takes nothing any more. @type {SendInput | undefined} */
+  /** What takes nothing any more, and why. @type {{ send: SendInput, why: string } | undefined} */
   #refuses;
   /** What is typed goes one line after the other. */
   #sent = Promise.resolve();
@@ -53,6 +55,11 @@ export class InputForm {
     this.#said.textContent = "";
   }
 
+  /** There is another command, or will be: what was said of the one before does not hold for it. */
+  anew() {
+    if (this.#said.textContent !== LATE) this.#said.textContent = "";
+  }
+
   /** @param {string} line what was not sent */
   #giveBack(line) {
     if (this.#line.value === "") this.#line.value = line;
@@ -82,11 +89,11 @@ export class InputForm {
     const { signal } = new AbortController();
     for (let asked = false; ; asked = true) {
       if (send === undefined) throw new ClientError("No command is running: press Start.", []);
-      if (this.#refuses === send) throw new ClientError("Not sent: this command takes no input without a token.", []);
-      if (this.#sender() !== send) throw new ClientError("Not sent: the command that this was typed for has ended.", []);
+      if (this.#refuses?.send === send) throw new ClientError(this.#refuses.why, []);
+      if (this.#sender() !== send) throw new ClientError(LATE, []);
       try {
         await send(bytes, { fetch: this.#env.fetch, onRefused: (error) => void this.#refused(error, send) });
-        if (this.#refuses !== send) this.#said.textContent = bytes === null ? "The input has ended." : "";
+        if (this.#refuses?.send !== send) this.#said.textContent = bytes === null ? "The input has ended." : "";
         return;
       } catch (cause) {
         const error = asClientError(cause);
@@ -102,10 +109,11 @@ export class InputForm {
    * @param {SendInput} send
    */
   async #refused(error, send) {
-    this.#refuses = send;
+    const forToken = error.needsToken || error.otherToken;
+    this.#refuses = { send, why: forToken ? "Not sent: this command takes no input without a token." : error.message };
     if (this.#last.send === send) this.#giveBack(this.#last.line);
     this.#said.textContent = error.message;
-    if (!error.needsToken && !error.otherToken) return;
+    if (!forToken) return;
     const given = (await askForPublishToken(error.message, new AbortController().signal)).trim();
     // Another feed may be shown by now.
     if (given === "" || this.#sender() !== send) return;
