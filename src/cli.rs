@@ -5,6 +5,7 @@ mod cert;
 mod completions;
 mod config;
 mod environment;
+mod familiar;
 mod feeds;
 mod flags;
 mod get;

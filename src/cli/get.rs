@@ -34,7 +34,7 @@ pub(super) struct GetArgs {
     #[arg(value_name = "URL", default_values_t = [format!("https://localhost:{DEFAULT_PORT}/stream")])]
     urls: Vec<String>,
     /// Begin with the last N chunks instead of the newest.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::number(1..=u64::MAX, 100))]
     last: Option<u64>,
     /// Print the feed in this format, as it comes, instead of its bytes.
     #[arg(long, value_enum, value_name = "FORMAT", conflicts_with_all = ["timestamps", "resume"])]
@@ -161,6 +161,8 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
     // Before there is an output, which nobody would tidy up.
     let trust = args.trust.trust()?;
     let token = args.token.token(args.input.then_some("H3CAST_PUBLISH_TOKEN"))?;
+    // What is wrong with it is no matter of the network.
+    remote::shown_token(token.as_ref()).await?;
     let file = args.output.as_deref().filter(|file| file.as_os_str() != "-");
     if lines.is_some() && file.is_some_and(|file| !file.exists() || file.is_file()) {
         let text = "--output FILE takes one feed, without --timestamps: redirect standard output instead (> FILE)";

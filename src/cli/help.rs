@@ -52,6 +52,9 @@ pub(super) fn asked(arguments: &[OsString]) -> Option<String> {
     let words: Vec<_> =
         arguments.iter().skip(1).map_while(|word| word.to_str()).take_while(|word| *word != "--").collect();
     let first = words.first().copied();
+    if matches!(words.as_slice(), ["version"] | ["help", "version"]) {
+        return Some(Cli::command().render_version());
+    }
     if first == Some("help") {
         return match words.get(1).copied() {
             None => Some(program()),
@@ -75,8 +78,19 @@ pub(super) fn asked(arguments: &[OsString]) -> Option<String> {
     }
 }
 
+/// The topic of that name, in the singular or the plural.
+pub(super) fn topic_of(name: &str) -> Option<&'static str> {
+    topics().find(|topic| *topic == name || topic.strip_suffix('s') == Some(name))
+}
+
+/// The topics that `h3cast help` knows beside the commands.
+pub(super) fn topics() -> impl Iterator<Item = &'static str> {
+    TOPICS.iter().map(|(topic, _)| *topic).chain([ALL])
+}
+
 fn topic(name: &str) -> Option<String> {
-    TOPICS.iter().find(|(topic, _)| *topic == name).map(|(_, text)| (*text).to_owned())
+    let meant = topic_of(name)?;
+    TOPICS.iter().find(|(topic, _)| *topic == meant).map(|(_, text)| (*text).to_owned())
 }
 
 /// The help of the program itself.
@@ -159,6 +173,8 @@ mod tests {
             let text = of(&["help", topic]).unwrap();
             assert!(text.lines().count() < 60 && text.lines().all(|line| line.len() <= WIDTH), "{text}");
         }
+        assert_eq!(of(&["help", "source"]), of(&["help", "sources"]));
+        assert_eq!(of(&["version"]).unwrap(), format!("h3cast {}\n", env!("CARGO_PKG_VERSION")));
         for words in [&["serve", "demo"][..], &["serve", "--", "--help"], &["frobnicate", "--help"], &[]] {
             assert_eq!(of(words), None, "{words:?}");
         }

@@ -4,11 +4,13 @@ use std::{borrow::Cow, ffi::OsString, path::Path};
 
 use clap::CommandFactory;
 
-use super::{Cli, secrets, usage};
+use super::{Cli, help, secrets, usage, values};
 use crate::source::{BadSource, Kind, Source};
 
 /// How alike two words must be for one to be meant by the other.
 const ALIKE: f64 = 0.8;
+/// So many letters may be wrong in a word: one, or one of so many.
+const WRONG: usize = 3;
 
 /// Words of other programs, and the commands that they stand for here.
 const COMMANDS: &[(&str, &str)] = &[
@@ -31,6 +33,13 @@ const COMMANDS: &[(&str, &str)] = &[
     ("status", "health"),
     ("ping", "health"),
     ("browse", "open"),
+    ("browser", "open"),
+    ("certificate", "cert"),
+    ("benchmark", "bench"),
+    ("complete", "completions"),
+    ("manual", "man"),
+    ("commands", "help"),
+    ("usage", "help"),
 ];
 /// Words for a source's scheme, its own and others.
 const SCHEMES: &[(&str, &str)] = &[
@@ -56,13 +65,71 @@ const SCHEMES: &[(&str, &str)] = &[
 pub(super) fn source(text: &str) -> Result<Source, String> {
     text.parse().map_err(|error: BadSource| {
         let shown = secrets::hidden(text);
+        let shown = values::short(&shown);
         match (&error, meant(&shown)) {
             (BadSource::Unknown(_), Some(meant)) => format!("invalid source `{shown}`: {meant}"),
-            (BadSource::Unknown(given), None) => BadSource::Unknown(secrets::hidden(given).into()).to_string(),
+            (BadSource::Unknown(_), None) if !shown.contains(':') => {
+                format!("{INVALID}`{shown}`: {}", command_line(&shown, None))
+            }
+            (BadSource::Unknown(_), None) => BadSource::Unknown(shown.clone().into()).to_string(),
             (BadSource::Name(given), _) => BadSource::Name(secrets::hidden(given).into()).to_string(),
             _ => error.to_string(),
         }
     })
+}
+
+/// How the sentence about a source that is none begins.
+const INVALID: &str = "invalid source ";
+
+/// How to serve what a command prints: one with a name, as a source has it, and its further words.
+fn command_line(text: &str, further: Option<&str>) -> String {
+    let (name, word) = match text.split_once('=') {
+        Some((name, word)) => (format!("{name}="), word),
+        None => (String::new(), text),
+    };
+    let line = further.map_or_else(|| word.to_owned(), |further| format!("{word} {further}"));
+    format!(
+        "for what a command prints, write {}, or pipe it: {line} | h3cast serve {name}- \
+         (`h3cast help sources` lists what else can be served)",
+        quoted(&format!("{name}exec:{line}"))
+    )
+}
+
+/// What to say where a command stands among the arguments of `serve` as it is: its first word would be a source, and is
+/// none. `None` if it is not that.
+pub(super) fn bare_command(arguments: &[OsString]) -> Option<String> {
+    let mut words = arguments.iter().enumerate().skip(2);
+    loop {
+        let (at, word) = words.next()?;
+        let word = word.to_str()?;
+        if word == "--" {
+            return None;
+        }
+        if word.starts_with('-') && word != "-" {
+            if usage::takes_value("serve", word) {
+                words.next();
+            }
+            continue;
+        }
+        if word.parse::<Source>().is_ok() {
+            continue;
+        }
+        let unknown = matches!(word.parse::<Source>(), Err(BadSource::Unknown(_)));
+        let further: Vec<_> = arguments[at + 1..].iter().map(|word| shown(&word.to_string_lossy())).collect();
+        // Other sources, or flags of `serve`, are no words of a command.
+        let is_ours = |word: &OsString| {
+            let word = word.to_string_lossy();
+            usage::is_flag("serve", &word) || (word != "-" && word.parse::<Source>().is_ok())
+        };
+        let is_command = unknown
+            && !word.contains([':', '='])
+            && arguments.get(at + 1).is_some_and(|next| !is_ours(next))
+            && meant(word).is_none();
+        let text = || {
+            format!("{INVALID}`{}`: {}", secrets::hidden(word), command_line(&shown(word), Some(&further.join(" "))))
+        };
+        return is_command.then(text);
+    }
 }
 
 /// What a source that is none may have been meant to be.
@@ -81,12 +148,8 @@ fn meant(text: &str) -> Option<String> {
         ));
     }
     let Some((scheme, what)) = rest.split_once(':') else {
-        if Path::new(rest).is_file() {
-            return Some(format!(
-                "to stream a file, write {} (what is appended to it) or {} (from its beginning, for each viewer)",
-                quoted(&format!("{name}tail:{rest}")),
-                quoted(&format!("{name}file:{rest}"))
-            ));
+        if let Some(meant) = path(&name, rest) {
+            return Some(meant);
         }
         let scheme = alike(rest, SCHEMES)?;
         let what = if matches!(scheme, "exec" | "file" | "tail") { ":…" } else { "" };
@@ -107,6 +170,28 @@ fn meant(text: &str) -> Option<String> {
     Some(format!("did you mean {}?", quoted(&meant)))
 }
 
+/// How to serve a file, if a source is the path of one, which need not be there.
+fn path(name: &str, path: &str) -> Option<String> {
+    let found = std::fs::metadata(path);
+    if found.as_ref().is_ok_and(std::fs::Metadata::is_dir) {
+        return Some("it is a folder; name one of its files, as in tail:FILE or file:FILE".into());
+    }
+    let is_path = ["/", "./", "../", "~/"].iter().any(|begin| path.starts_with(begin)) || path.contains('\\');
+    let is_name = !path.contains('/') && Path::new(path).extension().is_some_and(|end| end == "log" || end == "txt");
+    if found.is_err() && !is_path && !is_name {
+        return None;
+    }
+    let tail = quoted(&format!("{name}tail:{path}")).into_owned();
+    Some(match found {
+        // Pipes and devices have no beginning.
+        Ok(found) if !found.is_file() => format!("to stream what comes from there, write {tail}"),
+        _ => format!(
+            "to stream a file, write {tail} (what is appended to it) or {} (from its beginning, for each viewer)",
+            quoted(&format!("{name}file:{path}"))
+        ),
+    })
+}
+
 /// What to say of a word that stands where a command does, among these arguments.
 pub(super) fn command(word: &str, arguments: &[OsString]) -> String {
     if word == "-" || word.parse::<Source>().is_ok() {
@@ -115,13 +200,18 @@ pub(super) fn command(word: &str, arguments: &[OsString]) -> String {
     if word.starts_with("https://") {
         return format!("to read a feed, write `h3cast get {}`", shown(word));
     }
+    if let Some(topic) = help::topic_of(word) {
+        return format!("there is no command `{word}`: write `h3cast help {topic}`");
+    }
     let program = Cli::command();
     let own = program.get_subcommands().map(|command| (command.get_name(), command.get_name()));
-    let known: Vec<_> = own.chain(COMMANDS.iter().copied()).collect();
+    let topics: Vec<_> = help::topics().map(|topic| (topic, format!("help {topic}"))).collect();
+    let topics = topics.iter().map(|(topic, command)| (*topic, command.as_str()));
+    let known: Vec<_> = own.chain(COMMANDS.iter().copied()).chain(topics).collect();
     if let Some(command) = alike(word, &known) {
         return format!("there is no command `{word}`: did you mean `h3cast {command}`?");
     }
-    if (word.contains([':', '=']) || Path::new(word).is_file())
+    if (word.contains([':', '=']) || path("", word).is_some())
         && let Err(error) = source(word)
     {
         return format!("{error} (streams are served by `h3cast serve SOURCE`)");
@@ -163,7 +253,9 @@ fn shown(word: &str) -> String {
 /// Of words and what they stand for, that of the one most like this.
 fn alike<'a>(word: &str, known: &[(&str, &'a str)]) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
-    let alike = known.iter().map(|(name, meant)| (strsim::jaro_winkler(&word, name), *meant));
+    let few = |name: &str| strsim::osa_distance(&word, name) <= (name.len() / WRONG).max(1);
+    let alike = known.iter().filter(|(name, _)| few(name));
+    let alike = alike.map(|(name, meant)| (strsim::jaro_winkler(&word, name), *meant));
     let best = alike.filter(|(alike, _)| *alike > ALIKE).max_by(|one, other| one.0.total_cmp(&other.0));
     best.map(|(_, meant)| meant)
 }
@@ -196,6 +288,16 @@ mod tests {
             ("Cargo.toml", "to stream a file, write tail:Cargo.toml (what is appended to it) or file:Cargo.toml"),
             ("https://example.org/x?a&b", "run a client: 'exec:curl -sN https://example.org/x?a&b'"),
             ("frob:x", "write demo, -, exec:COMMAND"),
+            (
+                "foo",
+                "for what a command prints, write exec:foo, or pipe it: foo | h3cast serve - (`h3cast help sources`",
+            ),
+            ("a=foo", "write a=exec:foo, or pipe it: foo | h3cast serve a=-"),
+            ("/var/log/nothing", "write tail:/var/log/nothing (what is appended to it) or file:/var/log/nothing"),
+            ("a=~/x y", "write 'a=tail:~/x y' (what"),
+            ("nothing.log", "write tail:nothing.log (what is appended"),
+            ("src", "it is a folder; name one of its files"),
+            ("/dev/null", "to stream what comes from there, write tail:/dev/null"),
         ] {
             let told = source(text).unwrap_err();
             assert!(told.starts_with(&format!("invalid source `{text}`: ")) && told.contains(expected), "{told}");
@@ -221,6 +323,10 @@ mod tests {
                 "write `h3cast get https://localhost:4433/stream`",
             ),
             (&["log=tial:a"], "log=tial:a", "did you mean log=tail:a?"),
+            (&["sources"], "sources", "there is no command `sources`: write `h3cast help sources`"),
+            (&["foo"], "foo", "there is no command `foo`: `h3cast --help` lists them all"),
+            (&["/var/log/nothing"], "/var/log/nothing", "write tail:/var/log/nothing"),
+            (&["help", "soruces"], "soruces", "did you mean `h3cast help sources`?"),
             (&["frobnicate"], "frobnicate", "there is no command `frobnicate`: `h3cast --help` lists them all"),
         ] {
             let told = told(words, word);

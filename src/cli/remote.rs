@@ -90,8 +90,12 @@ impl TokenArgs {
         if let Some(file) = &self.0.token_file {
             return Ok(Some(Token::file(file)));
         }
-        let other = || or.and_then(|name| std::env::var(name).ok()).filter(|token| !token.is_empty());
-        let Some(token) = self.0.token.clone().or_else(other) else { return Ok(None) };
+        let other = or.filter(|_| self.0.token.is_none()).and_then(|name| Some((name, std::env::var_os(name)?)));
+        let other = other.filter(|(_, token)| !token.is_empty()).map(|(name, token)| {
+            let wrong = |_| Failure::usage(anyhow::anyhow!("{name}: the value is not valid UTF-8"));
+            token.into_string().map_err(wrong)
+        });
+        let Some(token) = self.0.token.clone().or(other.transpose()?) else { return Ok(None) };
         match !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) {
             true => Ok(Some(Token::fixed(token))),
             false => Err(Failure::usage(anyhow::anyhow!("a token has one or more visible ASCII characters"))),

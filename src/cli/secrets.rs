@@ -65,11 +65,11 @@ pub(super) fn hidden(argument: &str) -> Cow<'_, str> {
             Some((_, hosts)) => shown.extend([HIDDEN, "@", hosts]),
             None => shown += authority,
         }
-        for piece in rest.split_inclusive(['?', '&']) {
-            match piece.strip_prefix("token=") {
-                Some(token) => {
-                    let end = token.find(|c: char| c == '&' || c == '#' || c.is_whitespace()).unwrap_or(token.len());
-                    shown.extend(["token=", HIDDEN, &token[end..]]);
+        for piece in rest.split_inclusive(['?', '&', '#', ';']) {
+            match piece.split_once('=').filter(|(name, _)| is_secret(name)) {
+                Some((name, value)) => {
+                    let end = value.find(|c: char| "&#;".contains(c) || c.is_whitespace()).unwrap_or(value.len());
+                    shown.extend([name, "=", HIDDEN, &value[end..]]);
                 }
                 None => shown += piece,
             }
@@ -79,6 +79,14 @@ pub(super) fn hidden(argument: &str) -> Cow<'_, str> {
         true => argument.into(),
         false => shown.into(),
     }
+}
+
+/// Whether a pair of a query, by its name, holds a secret.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    let last = name.rsplit('_').next().unwrap_or_default();
+    let names = ["token", "key", "apikey", "secret", "password", "passwd", "pwd", "auth", "jwt", "sig", "signature"];
+    names.contains(&last)
 }
 
 fn has_token(argument: &str) -> bool {
@@ -127,11 +135,13 @@ mod tests {
             ("a=nats://one,me:geheim@two:4222/x", "a=nats://…@two:4222/x"),
             ("exec:a https://host/x@y https://me:ge'h@im@host/", "exec:a https://host/x@y https://…@host/"),
             ("https://host/?x=y&token=geheim&z", "https://host/?x=y&token=…&z"),
+            ("https://host/?access_token=geheim&API-Key=geheim;x=y", "https://host/?access_token=…&API-Key=…;x=y"),
+            ("https://host/#token=geheim", "https://host/#token=…"),
             ("exec:curl https://host/?token=geheim -o x", "exec:curl https://host/?token=… -o x"),
         ] {
             assert_eq!(hidden(argument), shown);
         }
-        for argument in ["demo", "log=tail:/var/log/a@b:c", "https://host/?my-token=x", "?token=x"] {
+        for argument in ["demo", "log=tail:/var/log/a@b:c", "https://host/?tokens=x&keyboard=y", "?token=x"] {
             assert!(matches!(hidden(argument), Cow::Borrowed(_)), "{argument}");
         }
     }

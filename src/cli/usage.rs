@@ -7,20 +7,25 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use super::{Cli, Failure, config, mistyped, secrets};
+use super::{Cli, Failure, config, familiar, mistyped, secrets, values};
 
 /// The failure that an error of these arguments is.
 pub(super) fn failure(error: &clap::Error, arguments: &[OsString]) -> Failure {
     let mut told = in_words(error, arguments);
-    // What it was given is repeated without the secrets in it.
-    for argument in arguments {
-        let argument = argument.to_string_lossy();
-        if let Cow::Owned(shown) = secrets::hidden(&argument) {
-            let value =
-                |of: &str| of.split_once('=').filter(|_| of.starts_with("--")).map(|(_, value)| value.to_owned());
-            told = told.replace(&*argument, &shown);
-            if let (Some(value), Some(shown)) = (value(&argument), value(&shown)) {
-                told = told.replace(&value, &shown);
+    // What it was given is repeated without the secrets in it, and in short.
+    let of_variable = match error.get(ContextKind::InvalidValue) {
+        Some(ContextValue::String(value)) => Some(Cow::Borrowed(value.as_str())),
+        _ => None,
+    };
+    for given in arguments.iter().skip(1).map(|argument| argument.to_string_lossy()).chain(of_variable) {
+        let value = given.split_once('=').filter(|_| given.starts_with("--")).map(|(_, value)| value);
+        for given in std::iter::once(&*given).chain(value) {
+            let hidden = secrets::hidden(given);
+            if let Cow::Owned(hidden) = &hidden {
+                told = told.replace(given, hidden);
+            }
+            if let Cow::Owned(short) = values::short(&hidden) {
+                told = told.replace(&*hidden, &short);
             }
         }
     }
@@ -66,6 +71,10 @@ pub(super) fn in_words(error: &clap::Error, arguments: &[OsString]) -> String {
             };
             // Of NAME=VALUE, the value may be all that is wrong.
             let given = value.split_once('=').map_or(value, |(_, given)| given);
+            let of_source = || matches!(text(ContextKind::InvalidArg), Some(arg) if arg.contains("SOURCE"));
+            if let Some(command) = of_source().then(|| mistyped::bare_command(arguments)).flatten() {
+                return command;
+            }
             let sentence = match flag(error) {
                 Some(flag) if !sentence.contains(given) && !is_secret(flag) => {
                     format!("`{value}` cannot be used: {sentence}")
@@ -88,8 +97,32 @@ pub(super) fn in_words(error: &clap::Error, arguments: &[OsString]) -> String {
             Some(flag) => format!("{flag} takes no value, and `{value}` is one"),
             None => of_clap(error),
         },
-        ErrorKind::InvalidUtf8 => "an argument is not valid UTF-8".into(),
+        ErrorKind::InvalidUtf8 => not_utf8(arguments),
         _ => of_clap(error),
+    }
+}
+
+/// What is not valid UTF-8: an argument, or a variable of the command.
+fn not_utf8(arguments: &[OsString]) -> String {
+    if let Some((at, argument)) = arguments.iter().enumerate().skip(1).find(|(_, argument)| argument.to_str().is_none())
+    {
+        let shown = argument.to_string_lossy();
+        let is_value = |flag: &str| takes_value(command_name(arguments).unwrap_or("serve"), flag);
+        let before = arguments[at - 1].to_str().filter(|before| is_value(before));
+        return match (before, shown.split_once('=').filter(|_| shown.starts_with("--"))) {
+            (Some(flag), _) => format!("{flag}: the value is not valid UTF-8"),
+            (None, Some((flag, _))) => format!("{flag}: the value is not valid UTF-8"),
+            (None, None) => format!("the argument `{shown}` is not valid UTF-8"),
+        };
+    }
+    let program = Cli::command();
+    let command = command_name(arguments).and_then(|name| program.find_subcommand(name)).unwrap_or(&program);
+    // Those of `serve` are looked at for every command.
+    let mut variables = command.get_arguments().chain(program.get_arguments()).filter_map(clap::Arg::get_env);
+    let is_wrong = |name: &&std::ffi::OsStr| std::env::var_os(name).is_some_and(|value| value.to_str().is_none());
+    match variables.find(is_wrong) {
+        Some(name) => format!("{}: the value is not valid UTF-8", name.display()),
+        None => "an argument is not valid UTF-8".into(),
     }
 }
 
@@ -183,6 +216,31 @@ pub(super) fn is_secret(flag: &str) -> bool {
     all.any(|arg| arg.get_long() == Some(flag) && arg.is_hide_env_values_set())
 }
 
+/// Whether this word is a flag of a command, as it stands or with a value.
+pub(super) fn is_flag(command: &str, word: &str) -> bool {
+    with_flag(command, word, |_| true)
+}
+
+/// Whether the word after this one is its value.
+pub(super) fn takes_value(command: &str, word: &str) -> bool {
+    let takes = |arg: &clap::Arg| {
+        arg.get_action().takes_values() && arg.get_num_args().is_none_or(|values| values.min_values() > 0)
+    };
+    !word.contains('=') && with_flag(command, word, takes)
+}
+
+fn with_flag(command: &str, word: &str, is: impl Fn(&clap::Arg) -> bool) -> bool {
+    let mut program = Cli::command();
+    program.build();
+    let Some(command) = program.find_subcommand(command) else { return false };
+    let name = word.split('=').next().unwrap_or_default();
+    let named = |arg: &&clap::Arg| match name.strip_prefix("--") {
+        Some(long) => arg.get_long() == Some(long),
+        None => name.strip_prefix('-').is_some_and(|short| arg.get_short().is_some_and(|own| short == own.to_string())),
+    };
+    command.get_arguments().find(named).is_some_and(is)
+}
+
 /// The command that is named first, if one is.
 fn command_name(arguments: &[OsString]) -> Option<&str> {
     arguments.get(1)?.to_str().filter(|word| !word.starts_with('-'))
@@ -197,14 +255,23 @@ fn unknown(word: &str, alike: Option<&str>, arguments: &[OsString]) -> String {
             Some(name) => format!("unexpected argument `{word}` (`h3cast {name} --help` lists what it takes)"),
         };
     }
+    if name == Some("serve")
+        && let Some(command) = mistyped::bare_command(arguments)
+    {
+        return command;
+    }
+    if let Some(instead) = familiar::instead(name.unwrap_or("serve"), word, arguments) {
+        return format!("there is no flag `{word}`: {instead}");
+    }
     let help = match name {
         None | Some("serve") => "h3cast help serve-all".to_owned(),
         Some(name) => format!("h3cast {name} --help"),
     };
     match alike {
-        _ if word[1..].starts_with(|c: char| c.is_ascii_digit()) => {
-            format!("`{word}` is a negative number, which no flag takes")
-        }
+        _ if word[1..].starts_with(|c: char| c.is_ascii_digit()) => match name {
+            Some("get") => format!("there is no flag `{word}`: write `--last N` to begin with the last N chunks"),
+            _ => format!("`{word}` is a negative number, which no flag takes"),
+        },
         Some(alike) => format!("there is no flag `{word}`: did you mean `{alike}`?"),
         None => format!("there is no flag `{word}` (`{help}` lists them all)"),
     }

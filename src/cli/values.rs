@@ -1,8 +1,19 @@
 //! Values of flags, and the sentences for those that are none: what was given, what may be, and an example.
 
-use std::{fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{borrow::Cow, fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use crate::units;
+
+/// The most characters of a value that are repeated.
+const LONGEST: usize = 100;
+
+/// A value as it is repeated: as much of it as tells which one is meant.
+pub(super) fn short(value: &str) -> Cow<'_, str> {
+    match value.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &value[..end]).into(),
+        None => value.into(),
+    }
+}
 
 /// A whole number of this range; `example` is one that makes sense.
 pub(super) fn number<T>(range: RangeInclusive<T>, example: T) -> impl Fn(&str) -> Result<T, String> + Clone
@@ -12,6 +23,10 @@ where
     move |text| {
         let (least, most) = (*range.start(), *range.end());
         text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+            let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            if is_number && text.parse::<T>().is_err() {
+                return format!("`{text}` is too large: write a whole number of up to {most}, such as {example}");
+            }
             let upto = if most < T::MOST { format!("from {least} to {most}") } else { format!("from {least} on") };
             format!("`{text}` is not a whole number {upto}: write one such as {example}")
         })
@@ -101,6 +116,10 @@ mod tests {
             (time_up_to("11s", Duration::from_secs(10)).unwrap_err(), "`11s` is too long: write a time of up to 10s"),
             (size("lots").unwrap_err(), "`lots` is not a number of bytes"),
             (at_least_one("0").unwrap_err(), "`0` is not a whole number from 1 on: write one such as 64"),
+            (
+                count::<u32>("4294967296").unwrap_err(),
+                "`4294967296` is too large: write a whole number of up to 4294967295, such as 100",
+            ),
             (count::<u32>("x").unwrap_err(), "`x` is not a whole number from 0 on: write one such as 100"),
             (
                 number(1..=512_u16, 4)("513").unwrap_err(),
@@ -109,6 +128,8 @@ mod tests {
         ] {
             assert!(told.starts_with(expected), "{told}");
         }
+        assert_eq!(short(&"é".repeat(101)), "é".repeat(100) + "…");
+        assert_eq!(short(&"é".repeat(100)), "é".repeat(100));
         assert_eq!(time("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(number(1..=512_u16, 4)("512"), Ok(512));
         assert_eq!(size("8MB"), Ok(8 << 20));

@@ -100,7 +100,9 @@ impl FromStr for Kind {
             ("demo", "") if !text.ends_with(':') => Ok(Self::Demo),
             ("publish", "") if !text.ends_with(':') => Ok(Self::Publish),
             ("-", "") => Ok(Self::Stdin),
-            ("exec", "") => Err(incomplete(text, "command", "exec:COMMAND, as in exec:'ping localhost'")),
+            ("exec", command) if command.trim().is_empty() => {
+                Err(incomplete(text, "command", "exec:COMMAND, as in exec:'ping localhost'"))
+            }
             ("file", "") => Err(incomplete(text, "path", "file:PATH, as in file:video.mp4")),
             ("tail", "") => Err(incomplete(text, "path", "tail:PATH, as in tail:/var/log/syslog")),
             ("exec", command) => Ok(Self::Exec(command.to_owned())),

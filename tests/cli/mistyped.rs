@@ -32,6 +32,31 @@ fn commands_flags_and_sources() {
         ),
         (&["serve", "a=demo", "b=-", "a=publish"], "two sources have the same name, `a`"),
         (&["serve", "--lisen", ":0"], "there is no flag `--lisen`: did you mean `--listen`?"),
+        (
+            &["serve", "/var/log/nothing"],
+            "write tail:/var/log/nothing (what is appended to it) or file:/var/log/nothing",
+        ),
+        (&["/var/log/nothing"], "write tail:/var/log/nothing"),
+        (&["serve", "foo"], "for what a command prints, write exec:foo, or pipe it: foo | h3cast serve -"),
+        (&["serve", "cargo", "build"], "write 'exec:cargo build', or pipe it: cargo build | h3cast serve -"),
+        (
+            &["serve", "--listen", ":0", "python3", "-i"],
+            "write 'exec:python3 -i', or pipe it: python3 -i | h3cast serve -",
+        ),
+        (&["serve", "foo", "log=tail:x"], "for what a command prints, write exec:foo, or pipe it: foo |"),
+        (&["serve", "exec: "], "`exec: ` lacks its command: write exec:COMMAND"),
+        (&["serve", "exec:cat", "--input"], "--input needs --per-viewer as well, since each viewer talks to a command"),
+        (&["help", "soruces"], "did you mean `h3cast help sources`?"),
+        (&["trust"], "there is no command `trust`: write `h3cast help trust`"),
+        (&["get", "-f"], "there is no flag `-f`: `get` follows a feed until it ends, so leave it out"),
+        (&["get", "-n", "10"], "there is no flag `-n`: write `--last 10`"),
+        (&["get", "-n10"], "there is no flag `-n`: write `--last 10`"),
+        (&["get", "--tail=10"], "there is no flag `--tail`: write `--last 10`"),
+        (&["get", "-10"], "there is no flag `-1`: write `--last N`"),
+        (&["get", "-k"], "there is no flag `-k`: write `--insecure`"),
+        (&["serve", "--port", "80"], "write `--listen localhost:80`, or `--listen :80` for every interface"),
+        (&["-p80"], "write `--listen localhost:80`, or `--listen :80` for every interface"),
+        (&["publish", "-f", "a.log"], "standard input is published: write `< a.log`"),
         (&["get", "--frob"], "there is no flag `--frob` (`h3cast get --help` lists them all)"),
         (
             &["publish", "https://localhost/", "more"],
@@ -40,6 +65,60 @@ fn commands_flags_and_sources() {
     ] {
         let told = refused(args);
         assert!(told.contains(expected), "{args:?}: {told}");
+    }
+}
+
+#[test]
+fn what_is_meant_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let printed = |args: &[&str]| {
+        let got = output(dir.path(), args);
+        assert!(got.status.success(), "{args:?}: {}", text(&got.stderr));
+        text(&got.stdout)
+    };
+    assert_eq!(printed(&["help", "source"]), printed(&["help", "sources"]));
+    assert_eq!(printed(&["version"]), printed(&["--version"]));
+}
+
+/// However much is given, a line says what is wrong with it.
+#[test]
+fn long_values_are_shortened() {
+    let long = "x".repeat(5000);
+    let (source, size) = (format!("a={long}"), format!("--history={long}"));
+    let exec = format!("log=exce:{long}");
+    for args in [&["serve", &source][..], &[&size], &["serve", &exec], &[&long], &["get", "--frob", &long]] {
+        let told = refused(args);
+        assert!(told.len() < 500, "{told}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let got = h3cast(dir.path(), &["serve"]).env("H3CAST_INTERVAL", &long).output().unwrap();
+    assert!(text(&got.stderr).len() < 500 && text(&got.stderr).contains("xxx…"), "{}", text(&got.stderr));
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_not_text_is_named() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let dir = tempfile::tempdir().unwrap();
+    let bad = OsStr::from_bytes(b"geheim-\xff");
+    let url = "https://localhost:9/stream";
+    for (args, variable) in [
+        (&["publish", url][..], "H3CAST_PUBLISH_TOKEN"),
+        (&["publish", url], "H3CAST_TOKEN"),
+        (&["serve", "--check"], "H3CAST_PUBLISH_TOKEN"),
+        (&["--check"], "H3CAST_COUNT"),
+        (&["feeds"], "H3CAST_TOKEN"),
+    ] {
+        let got = h3cast(dir.path(), args).env(variable, bad).output().unwrap();
+        let expected = format!("h3cast: {variable}: the value is not valid UTF-8\n");
+        assert_eq!((text(&got.stderr), got.status.code()), (expected, Some(2)), "{args:?}");
+    }
+    for (args, expected) in [
+        (&["serve", "--publish-token"][..], "--publish-token: the value is not valid UTF-8"),
+        (&["get"], "the argument `geheim-\u{fffd}` is not valid UTF-8"),
+    ] {
+        let got = h3cast(dir.path(), args).arg(bad).output().unwrap();
+        assert_eq!((text(&got.stderr), got.status.code()), (format!("h3cast: {expected}\n"), Some(2)), "{args:?}");
     }
 }
 
@@ -58,6 +137,7 @@ fn secrets_are_not_repeated() {
         (&["serve", "a:exec:curl https://me:geheim@host/"], "write 'a=exec:curl https://…@host/'"),
         (&["serve", "https://me:geheim@host/?x=demo"], "invalid feed name `https://…@host/?x`"),
         (&["nats://geheim@host/x"], "`nats://…@host/x` is something to stream"),
+        (&["serve", "https://host/?access_token=geheim"], "invalid source `https://host/?access_token=…`"),
         (&["publish", "https://localhost/", "https://me:geheim@host/"], "unexpected argument `https://…@host/`"),
         (&["open", "https://me:geheim@host/"], "`https://…@host/` is not one of"),
         (&["serve", "--allow-origin=https://me:geheim@host"], "--allow-origin: `https://…@host` is not a valid origin"),
@@ -78,6 +158,13 @@ fn numbers_times_sizes_and_addresses() {
         (&["--memory", "8X"], "--memory: `8X` is not an amount of memory"),
         (&["--workers", "0"], "--workers: `0` is not a whole number from 1 to 512: write one such as 4"),
         (&["--max-connections", "x"], "--max-connections: `x` is not a whole number from 1 on: write one such as 64"),
+        (&["get", "--last", "abc"], "--last: `abc` is not a whole number from 1 on: write one such as 100"),
+        (
+            &["get", "--last", "99999999999999999999"],
+            "`99999999999999999999` is too large: write a whole number of up to",
+        ),
+        (&["--count", "99999999999999999999"], "--count: `99999999999999999999` is too large"),
+        (&["bench", "--pid", "5000000000"], "--pid: `5000000000` is too large"),
         (&["--retry-initials", "1.5"], "--retry-initials: `1.5` is not a whole number from 0 on"),
         (&["--tail-lines", "log=few"], "--tail-lines: `few` is not a whole number from 0 on: write one such as 10"),
         (&["--lag", "sometimes"], "--lag: `sometimes` cannot be used: write skip, disconnect or block"),

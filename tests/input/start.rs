@@ -7,15 +7,14 @@ const BEYOND: [&str; 5] = ["serve", "--listen", "0.0.0.0:0", "--http", "off"];
 #[tokio::test]
 async fn input_is_for_a_command_of_each_viewer() {
     let dir = tempfile::tempdir().unwrap();
-    for args in [&["exec:cat", "--input"][..], &["demo", "--input"], &["demo", "--per-viewer", "--input"]] {
+    for (args, why) in [
+        (&["exec:cat", "--input"][..], "--input needs --per-viewer as well"),
+        (&["demo", "--input"], "--input has no effect: it is for exec:COMMAND with --per-viewer"),
+        (&["demo", "--per-viewer", "--input"], "--per-viewer has no effect"),
+    ] {
         let got = output(dir.path(), &[&["serve", "--listen", "localhost:0"], args].concat()).await;
         let told = text(&got.stderr);
         assert_eq!(got.status.code(), Some(2), "{args:?}: {told}");
-        let why = if args.contains(&"--per-viewer") {
-            "--per-viewer has no effect"
-        } else {
-            "--input has no effect: it is for exec:COMMAND with --per-viewer"
-        };
         assert!(told.contains(why) && told.lines().count() == 1, "{args:?}: {told}");
     }
 }

@@ -93,6 +93,18 @@ pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure>
             let none = all && !sources.iter().any(|source| applies(source, args));
             none.then(|| format!("{flag} has no effect: it is for {of}, and there is no such source"))
         };
+        let alone =
+            flag == "--input" && all && !args.per_viewer && sources.iter().any(|source| is_command(source, args));
+        let none = || {
+            match alone {
+            true => Some(
+                "--input needs --per-viewer as well, since each viewer talks to a command of its own: write --per-viewer \
+                 --input"
+                    .to_owned(),
+            ),
+            false => none(),
+        }
+        };
         let Some(problem) = problem.or_else(none) else { continue };
         refuse(flag, &problem)?;
     }
