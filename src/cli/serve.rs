@@ -211,9 +211,9 @@ async fn serve(
         commands: commands.clone(),
         families,
     };
-    let readers = auth::readers(&settings.1, &shown, &server.addresses().tls);
+    let access = auth::access(&settings.1, &settings.0, &shown, &server.addresses().tls);
     let advertised = args.advertise.as_ref();
-    let announcement = announcement::text(server.addresses(), advertised, &shown, &readers, &identity, issuer.name());
+    let announcement = announcement::text(server.addresses(), advertised, &shown, &access, &identity, issuer.name());
     match &outlet {
         None => log::write(&announcement),
         Some(outlet) => announce(outlet, &announcement),

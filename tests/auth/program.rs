@@ -256,7 +256,10 @@ fn one_line_says_who_can_read() {
             &["--listen", "0.0.0.0:0", "a=demo", "b=demo"],
             "anyone who reaches 0.0.0.0:PORT can read a, b (--tokens or --auth",
         ),
-        (&["--listen", "0.0.0.0:0", "a=publish", "--tokens", tokens], "nothing can be read without a token"),
+        (
+            &["--listen", "0.0.0.0:0", "a=publish", "--tokens", tokens],
+            "nothing can be read, or published to a, without",
+        ),
         (
             &["--listen", "0.0.0.0:0", "a=publish", "b=demo", "--tokens", tokens, "--public", "b"],
             "anyone who reaches 0.0.0.0:PORT can read b; the rest needs a token",

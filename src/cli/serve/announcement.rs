@@ -41,13 +41,13 @@ fn issued_url(addresses: &Addresses, advertised: Option<&Advertise>, name: &str)
     }
 }
 
-/// The whole text. `feeds` are names, and patterns of names; `readers` says who can read them; `issued` is a name that a
+/// The whole text. `feeds` are names, and patterns of names; `access` says who can read and write them; `issued` is a name that a
 /// certificate authority issues the certificate for.
 pub(super) fn text(
     addresses: &Addresses,
     advertised: Option<&Advertise>,
     feeds: &[String],
-    readers: &str,
+    access: &str,
     identity: &Identity,
     issued: Option<&str>,
 ) -> String {
@@ -78,7 +78,7 @@ pub(super) fn text(
     }
     elsewhere.extend(advertised.map(|at| ("advertised".to_owned(), advertised_url(at, &page))));
     let mut of_feeds = feed_lines(feeds, &page);
-    of_feeds.push(("access".into(), readers.to_owned()));
+    of_feeds.push(("access".into(), access.to_owned()));
     let groups = [elsewhere, of_feeds, certificate.into_iter().map(owned).collect()];
     // What scripts wait for, and the address that works in any browser.
     let ready = addresses.http.as_ref().map_or_else(|| page.clone(), |http| format!("http://{http}/"));

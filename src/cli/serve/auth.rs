@@ -267,8 +267,8 @@ fn feeds_of(source: &Source) -> String {
 /// Feeds that a sentence names.
 const NAMED: usize = 5;
 
-/// Who can read, and type into commands, in a sentence. `bound`: the addresses of the server.
-pub(super) fn readers(args: &ServeArgs, feeds: &[String], bound: &[String]) -> String {
+/// Who can read, publish and send input to commands, in a sentence. `bound`: the addresses of the server.
+pub(super) fn access(args: &ServeArgs, sources: &[Source], feeds: &[String], bound: &[String]) -> String {
     let reached = reached(args, bound);
     let who = match &reached {
         Some(at) => format!("anyone who reaches {at}"),
@@ -279,11 +279,25 @@ pub(super) fn readers(args: &ServeArgs, feeds: &[String], bound: &[String]) -> S
         let named = names[..names.len().min(NAMED)].join(", ");
         if more > 0 { format!("{named} and {more} more") } else { named }
     };
+    let writable = sources.iter().filter(|source| source.kind == Kind::Publish);
+    let writable: Vec<String> = writable.map(|source| source.name.clone()).collect();
+    let needs_token = match writable.as_slice() {
+        [] => String::new(),
+        writable => format!("; publishing to {} needs a token", list(writable)),
+    };
     if !args.auth.is_on() {
         let advice = if reached.is_some() { format!(" ({FLAGS} lets only some)") } else { String::new() };
-        let types = args.per_viewer && args.input && args.publish_token.is_none();
-        let typing = if types { ", and send input to commands" } else { "" };
-        return format!("{who} can read {}{typing}{advice}", list(feeds));
+        if args.publish_token.is_some() {
+            return format!("{who} can read {}{advice}{needs_token}", list(feeds));
+        }
+        let mut may = vec![format!("read {}", list(feeds))];
+        may.extend((!writable.is_empty()).then(|| format!("publish to {}", list(&writable))));
+        may.extend((args.per_viewer && args.input).then(|| "send input to commands".to_owned()));
+        if let [_, .., last] = may.as_mut_slice() {
+            last.insert_str(0, "and ");
+        }
+        let may = may.join(", ");
+        return format!("{who} can {may}{advice}");
     }
     let mut open: Vec<String> = Vec::new();
     let mut all = true;
@@ -299,9 +313,14 @@ pub(super) fn readers(args: &ServeArgs, feeds: &[String], bound: &[String]) -> S
         }
     }
     match open.as_slice() {
-        [] => "nothing can be read without a token".into(),
-        open if all => format!("{who} can read {}; publishing needs a token", list(open)),
-        open => format!("{who} can read {}; the rest needs a token", list(open)),
+        [] if writable.is_empty() => "nothing can be read without a token".into(),
+        [] => format!("nothing can be read, or published to {}, without a token", list(&writable)),
+        open if all => format!("{who} can read {}{needs_token}", list(open)),
+        open => format!(
+            "{who} can read {}; the rest needs a token{}",
+            list(open),
+            needs_token.replace("; publishing", ", and publishing")
+        ),
     }
 }
 
@@ -322,18 +341,52 @@ mod tests {
         for (public, feeds, said) in [
             ("chat.lobby", &["chat.*"][..], "can read chat.lobby; the rest needs a token"),
             ("chat.lobby", &["log", "chat.*"], "can read chat.lobby; the rest needs a token"),
-            ("chat.lobby,chat.*", &["chat.*"], "can read chat.*; publishing needs a token"),
-            ("chat.>", &["chat.*"], "can read chat.*; publishing needs a token"),
+            ("chat.lobby,chat.*", &["chat.*"], "can read chat.*"),
+            ("chat.>", &["chat.*"], "can read chat.*"),
             ("chat.*", &["chat.>"], "can read chat.*; the rest needs a token"),
             ("*.lobby", &["chat.>", "chat.*"], "can read chat.lobby; the rest needs a token"),
-            ("*", &["log", "chat.>"], "can read log, chat.>; publishing needs a token"),
+            ("*", &["log", "chat.>"], "can read log, chat.>"),
             ("log", &["log", "chat.*"], "can read log; the rest needs a token"),
             ("chat,chat.a.b,chats.a", &["chat.*"], "nothing can be read without a token"),
         ] {
             let given = Given::parse_from(["h3cast", "--tokens", "file", "--public", public]);
             let feeds: Vec<String> = feeds.iter().copied().map(String::from).collect();
-            let readers = readers(&given.serve, &feeds, &[]);
-            assert!(readers.ends_with(said), "{public} {feeds:?}: {readers}");
+            let access = access(&given.serve, &[], &feeds, &[]);
+            assert!(access.ends_with(said), "{public} {feeds:?}: {access}");
+        }
+    }
+
+    #[test]
+    fn who_can_publish() {
+        let sources: Vec<Source> = ["log=-", "chat=publish", "room.*=publish"].map(|text| text.parse().unwrap()).into();
+        let feeds: Vec<String> = sources.iter().map(|source| source.name.clone()).collect();
+        for (args, said) in [
+            (&[][..], "anyone on this machine can read log, chat, room.*, and publish to chat, room.*"),
+            (
+                &["--publish-token", "secret-of-mine"],
+                "can read log, chat, room.*; publishing to chat, room.* needs a token",
+            ),
+            (&["--tokens", "file"], "nothing can be read, or published to chat, room.*, without a token"),
+            (
+                &["--tokens", "file", "--public", "log"],
+                "can read log; the rest needs a token, and publishing to chat, room.* needs a token",
+            ),
+            (
+                &["--tokens", "file", "--public", ">"],
+                "can read log, chat, room.*; publishing to chat, room.* needs a token",
+            ),
+            (
+                &["--per-viewer", "--input"],
+                "can read log, chat, room.*, publish to chat, room.*, and send input to commands",
+            ),
+            (
+                &["--listen", ":0"],
+                "can read log, chat, room.*, and publish to chat, room.* (--tokens or --auth lets only some)",
+            ),
+        ] {
+            let given = Given::parse_from([&["h3cast"], args].concat());
+            let access = access(&given.serve, &sources, &feeds, &[]);
+            assert!(access.ends_with(&said.replace("--tokens or --auth", FLAGS)), "{args:?}: {access}");
         }
     }
 
@@ -345,8 +398,8 @@ mod tests {
             (&["--per-viewer"], "can read sh"),
         ] {
             let given = Given::parse_from([&["h3cast"], args].concat());
-            let readers = readers(&given.serve, &["sh".into()], &[]);
-            assert!(readers.ends_with(said), "{args:?}: {readers}");
+            let access = access(&given.serve, &[], &["sh".into()], &[]);
+            assert!(access.ends_with(said), "{args:?}: {access}");
         }
     }
 }
