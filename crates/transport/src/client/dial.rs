@@ -34,6 +34,9 @@ async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, ClientError
     Ok(found.collect())
 }
 
+/// How long a socket waits for the system's word that nothing listens where it has sent something.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
+
 /// Tries the addresses of `host` one after another, each a little later than the one before; the
 /// first that answers is taken.
 pub(super) async fn connect_any(host: &str, port: u16, connector: &Connector) -> Result<quic::Connection, ClientError> {
@@ -73,6 +76,8 @@ pub(super) async fn connect_any(host: &str, port: u16, connector: &Connector) ->
     };
     let limit = async {
         match all_refused(&addresses).await {
+            // A client that waits for its server to come back has its own pauses.
+            true if !connector.settings().eager && no_one_is_here(&addresses).await => {}
             true => tokio::time::sleep(REFUSED_TIMEOUT.min(connect_timeout)).await,
             false => tokio::time::sleep(connect_timeout).await,
         }
@@ -101,6 +106,34 @@ async fn all_refused(addresses: &[SocketAddr]) -> bool {
         }
     }
     true
+}
+
+/// Whether nothing listens at any of these addresses of this machine, where the system reports that to a socket that is
+/// connected to one. A server that is there answers before it is asked for in this way.
+async fn no_one_is_here(addresses: &[SocketAddr]) -> bool {
+    tokio::time::sleep(ATTEMPT_DELAY).await;
+    for address in addresses {
+        if !address.ip().is_loopback() || !is_refused(*address).await {
+            return false;
+        }
+    }
+    true
+}
+
+async fn is_refused(address: SocketAddr) -> bool {
+    let local = SocketAddr::new(address.ip(), 0);
+    let probe = async {
+        let socket = tokio::net::UdpSocket::bind(local).await?;
+        socket.connect(address).await?;
+        // No packet of QUIC, whose servers do not answer it.
+        socket.send(&[0]).await?;
+        socket.recv(&mut [0]).await
+    };
+    use std::io::ErrorKind::{ConnectionRefused, ConnectionReset};
+    match tokio::time::timeout(PROBE_TIMEOUT, probe).await {
+        Ok(Err(error)) => matches!(error.kind(), ConnectionRefused | ConnectionReset),
+        _ => false,
+    }
 }
 
 /// An attempt to connect that failed.
@@ -171,6 +204,18 @@ mod tests {
             let found = addresses(host, 4433).await.unwrap();
             assert!(found.len() == 2 && found.iter().all(|address| address.ip().is_loopback()), "{host}: {found:?}");
         }
+    }
+
+    /// The system knows it; a server that answers nothing yet is waited for.
+    #[tokio::test]
+    async fn it_is_known_at_once_that_nothing_listens_on_this_machine() {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        assert!(!is_refused(address).await);
+        drop(socket);
+        assert!(is_refused(address).await);
+        assert!(no_one_is_here(&[address]).await);
+        assert!(!no_one_is_here(&["192.0.2.1:4433".parse().unwrap()]).await);
     }
 
     /// Whenever a server starts, a packet for it leaves within half a second.

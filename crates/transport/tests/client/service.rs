@@ -216,6 +216,10 @@ async fn an_attempt_that_fails_fails_all_who_wait_and_no_one_else() {
     // Each attempt has a connection id of its own (RFC 9000 §17.2).
     let (mut attempts, mut datagram) = (std::collections::HashSet::new(), [0; 2048]);
     while let Ok(size) = silent.recv(&mut datagram) {
+        // The client also asks whether anything listens there at all.
+        if size == 1 {
+            continue;
+        }
         let length = usize::from(datagram[5]);
         attempts.insert(datagram[6..size][..length].to_vec());
     }
