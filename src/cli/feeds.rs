@@ -1,13 +1,15 @@
 //! `h3cast feeds`: the feeds of a server, and what they are doing.
 
-use std::time::Duration;
+use std::{borrow::Cow, fmt, time::Duration};
 
 use anyhow::anyhow;
 use clap::Args;
 use http::Uri;
 use indicatif::{HumanBytes, HumanCount};
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{
+    Deserialize,
+    de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 use tokio::time::timeout;
 
 use super::{
@@ -17,7 +19,7 @@ use super::{
 use crate::{
     client::viewer::ViewError,
     server::DEFAULT_PORT,
-    shown::{Shown, json},
+    shown::{Short, Shown, json},
 };
 
 #[derive(Debug, Args)]
@@ -39,12 +41,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest list, in bytes: that of a server with tens of thousands of feeds.
 const LONGEST: usize = 16 << 20;
 
-/// The list, as far as the table shows it. Typed, since a server that is not trusted may answer anything: as a tree of
-/// values it would take thirty times its length.
-#[derive(Debug, Deserialize)]
-struct List {
-    feeds: Vec<Listed>,
-}
+/// The most characters of a name, and of a word, in the table: what is longer would widen it for all.
+const WIDEST: (usize, usize) = (60, 20);
+/// So much is printed in one piece, in bytes.
+const PIECE: usize = 64 << 10;
 
 /// Why there is no list.
 #[derive(Debug, Deserialize)]
@@ -54,10 +54,13 @@ struct Problem {
 
 /// A feed, as far as the table shows it.
 #[derive(Debug, Deserialize)]
-struct Listed {
-    name: String,
-    kind: String,
-    state: String,
+struct Listed<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    state: Cow<'a, str>,
     error: Option<String>,
     #[serde(default)]
     writable: bool,
@@ -81,17 +84,92 @@ pub(super) async fn run(args: FeedsArgs) -> Result<(), Failure> {
         let detail = serde_json::from_slice(&body).ok().map(|Problem { detail }| detail);
         return Err(Failure::running(ViewError::answered(status, &headers, detail)));
     }
-    let no_list = |_| Failure::running(anyhow!("{url} is not the list of feeds of an h3cast server"));
-    let List { feeds } = serde_json::from_slice(&body).map_err(no_list)?;
+    let mut table = Table::new();
+    let list = str::from_utf8(&body).ok().filter(|list| each(list, |feed| table.fit(&feed)).is_ok());
+    let Some(list) = list else {
+        return Err(Failure::running(anyhow!("{url} is not the list of feeds of an h3cast server")));
+    };
     if args.json {
-        let answer: Value = serde_json::from_slice(&body).map_err(no_list)?;
-        return print(&json(&format!("{answer:#}\n")));
+        let mut rest = list.trim_end();
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.ceil_char_boundary(PIECE));
+            print(&json(piece))?;
+            rest = after;
+        }
+        return print("\n");
     }
-    if feeds.is_empty() {
+    if table.is_empty() {
         complain("the server lists no feeds: it has none, or none that you may read");
         return Ok(());
     }
-    print(&table(&feeds))
+    table.print(list)
+}
+
+/// Takes the feeds of a list one after another. A server that is not trusted may list anything: all at once, or as a
+/// tree of values, they could take many times what it sent.
+fn each<'de>(list: &'de str, take: impl FnMut(Listed<'de>)) -> serde_json::Result<()> {
+    let mut reader = serde_json::Deserializer::from_str(list);
+    Object(Feeds(take)).deserialize(&mut reader)?;
+    reader.end()
+}
+
+/// The object that has the list.
+struct Object<F>(Feeds<F>);
+
+/// The list in it.
+struct Feeds<F>(F);
+
+impl<'de, F: FnMut(Listed<'de>)> DeserializeSeed<'de> for Object<F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_map(self)
+    }
+}
+
+impl<'de, F: FnMut(Listed<'de>)> Visitor<'de> for Object<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with a list of feeds")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut feeds = Some(self.0);
+        while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+            match key.as_ref() {
+                "feeds" => map.next_value_seed(feeds.take().ok_or_else(|| A::Error::duplicate_field("feeds"))?)?,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        match feeds {
+            None => Ok(()),
+            Some(_) => Err(A::Error::missing_field("feeds")),
+        }
+    }
+}
+
+impl<'de, F: FnMut(Listed<'de>)> DeserializeSeed<'de> for Feeds<F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_seq(self)
+    }
+}
+
+impl<'de, F: FnMut(Listed<'de>)> Visitor<'de> for Feeds<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of feeds")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(feed) = seq.next_element()? {
+            (self.0)(feed);
+        }
+        Ok(())
+    }
 }
 
 /// The URL of the list, which lies beside `/stream` and the page, also where a server is below a path.
@@ -107,36 +185,89 @@ fn list_of(uri: &Uri) -> Result<Uri, Failure> {
 }
 
 /// The feeds in columns, and below them why any has failed.
-fn table(feeds: &[Listed]) -> String {
-    let header = ["NAME", "KIND", "STATE", "VIEWERS", "CHUNKS", "KEPT", "NEWEST", "WRITABLE"].map(str::to_owned);
-    let row = |feed: &Listed| {
-        let state = if feed.stalled { "stalled" } else { &feed.state };
-        [
-            Shown(&feed.name).to_string(),
-            Shown(&feed.kind).to_string(),
-            Shown(state).to_string(),
-            HumanCount(feed.viewers).to_string(),
-            HumanCount(feed.chunks).to_string(),
-            HumanBytes(feed.kept_bytes).to_string(),
-            feed.newest_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{} ago", age(seconds))),
-            if feed.writable { "yes" } else { "no" }.to_owned(),
-        ]
-    };
-    let rows: Vec<_> = std::iter::once(header).chain(feeds.iter().map(row)).collect();
-    let mut widths = [0; 8];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+struct Table {
+    widths: [usize; 8],
+    rows: u64,
+}
+
+const HEADER: [&str; 8] = ["NAME", "KIND", "STATE", "VIEWERS", "CHUNKS", "KEPT", "NEWEST", "WRITABLE"];
+
+impl Table {
+    fn new() -> Self {
+        Self { widths: HEADER.map(str::len), rows: 0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Makes room for a feed.
+    fn fit(&mut self, feed: &Listed<'_>) {
+        self.rows += 1;
+        for (width, cell) in self.widths.iter_mut().zip(row(feed)) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let line = |row: &[String; 8]| {
-        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+
+    /// Prints the feeds of a list, each of which fits.
+    fn print(&self, list: &str) -> Result<(), Failure> {
+        let mut printed = Printed { text: self.line(HEADER), failure: None };
+        let _ = each(list, |feed| printed.push(&self.line(row(&feed))));
+        let mut gap = "\n";
+        let _ = each(list, |feed| {
+            if let Some(error) = &feed.error {
+                printed.push(&format!("{}{}: {}\n", std::mem::take(&mut gap), name(&feed), Shown(error)));
+            }
+        });
+        printed.end()
+    }
+
+    fn line<T: fmt::Display>(&self, row: [T; 8]) -> String {
+        let cells: Vec<_> = row.iter().zip(self.widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         cells.join("  ").trim_end().to_owned() + "\n"
-    };
-    let failed = feeds.iter().filter_map(|feed| Some((&feed.name, feed.error.as_ref()?)));
-    let failed: String = failed.map(|(name, error)| format!("{}: {}\n", Shown(name), Shown(error))).collect();
-    let gap = if failed.is_empty() { "" } else { "\n" };
-    rows.iter().map(line).collect::<String>() + gap + &failed
+    }
+}
+
+/// What is printed piece by piece.
+struct Printed {
+    text: String,
+    failure: Option<Failure>,
+}
+
+impl Printed {
+    fn push(&mut self, line: &str) {
+        self.text += line;
+        if self.text.len() >= PIECE {
+            self.failure = self.failure.take().or_else(|| print(&self.text).err());
+            self.text.clear();
+        }
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        match self.failure {
+            Some(failure) => Err(failure),
+            None => print(&self.text),
+        }
+    }
+}
+
+fn name(feed: &Listed<'_>) -> String {
+    Short(&feed.name, WIDEST.0).to_string()
+}
+
+fn row(feed: &Listed<'_>) -> [String; 8] {
+    let state = if feed.stalled { "stalled" } else { &feed.state };
+    [
+        name(feed),
+        Short(&feed.kind, WIDEST.1).to_string(),
+        Short(state, WIDEST.1).to_string(),
+        HumanCount(feed.viewers).to_string(),
+        HumanCount(feed.chunks).to_string(),
+        HumanBytes(feed.kept_bytes).to_string(),
+        feed.newest_seconds
+            .map_or_else(|| "-".to_owned(), |seconds| Short(age(seconds) + " ago", WIDEST.1).to_string()),
+        if feed.writable { "yes" } else { "no" }.to_owned(),
+    ]
 }
 
 /// A time in its largest unit.
@@ -169,6 +300,40 @@ mod tests {
             let found = list_of(&url.parse().unwrap()).unwrap();
             assert_eq!(found.to_string(), format!("https://h{list}"), "{url}");
         }
+    }
+
+    #[test]
+    fn only_a_list_of_feeds_is_one() {
+        let names = |list: &str| {
+            let mut names = Vec::new();
+            each(list, |feed| names.push(feed.name.into_owned())).map(|()| names)
+        };
+        let feed =
+            |name: &str| format!(r#"{{"kind":"live","x":[{{}}],"name":{name},"state":"open","viewers":1,"chunks":2}}"#);
+        let list = format!(r#"{{"version":{{"a":[]}},"feeds":[{},{}]}}"#, feed(r#""a""#), feed(r#""\u0062""#));
+        assert_eq!(names(&list).unwrap(), ["a", "b"]);
+        assert_eq!(names(r#"{"feeds":[]}"#).unwrap(), [""; 0]);
+        // What is left out is not kept, however deep it is.
+        let deep = format!(r#"{{"x":{}1{},"feeds":[]}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(names(&deep).unwrap(), [""; 0]);
+        for text in ["", "{}", "[]", "null", r#"{"feeds":{}}"#, r#"{"feeds":[],"feeds":[]}"#, r#"{"feeds":[]} x"#] {
+            assert!(names(text).is_err());
+        }
+        assert!(names(&format!(r#"{{"feeds":[{}]}}"#, feed("1"))).is_err());
+    }
+
+    #[test]
+    fn a_long_name_does_not_widen_the_table() {
+        let mut table = Table::new();
+        let list = format!(
+            r#"{{"feeds":[{{"kind":"live","name":"{}","state":"{}","viewers":1,"chunks":2}}]}}"#,
+            "n".repeat(5000),
+            "s".repeat(5000)
+        );
+        each(&list, |feed| table.fit(&feed)).unwrap();
+        let mut lines = Vec::new();
+        each(&list, |feed| lines.push(table.line(row(&feed)))).unwrap();
+        assert!(lines[0].starts_with(&("n".repeat(60) + "…  live  sssssssss")) && lines[0].len() < 150, "{lines:?}");
     }
 
     #[test]

@@ -237,7 +237,11 @@ fn over_tls(text: &str) -> Option<String> {
     })
 }
 
-/// Asks over HTTP/3, and gives the answer with no more of its body than `longest` bytes and a piece.
+/// The longest explanation of a refusal, in bytes.
+const LONGEST_PROBLEM: usize = 64 << 10;
+
+/// Asks over HTTP/3, and gives the answer with no more of its body than `longest` bytes and a piece; of a refusal, with
+/// less.
 pub(super) async fn ask(
     url: &Uri,
     trust: &Trust,
@@ -249,6 +253,7 @@ pub(super) async fn ask(
     *request.uri_mut() = url.clone();
     *request.headers_mut() = headers;
     let mut response = connection.request(request).await.map_err(failure)?;
+    let longest = if response.status.is_success() { longest } else { longest.min(LONGEST_PROBLEM) };
     let mut body = Vec::new();
     while body.len() < longest
         && let Some(bytes) = response.body.next().await.map_err(failure)?

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod downloads;
+mod hostile;
 mod lines;
 mod losses;
 mod parts;
