@@ -26,9 +26,27 @@ pub(crate) fn bytes(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
+/// A number of things in words, as in `1 chunk` and `2 chunks`.
+pub(crate) fn many(number: u64, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        number => format!("{number} {noun}s"),
+    }
+}
+
+/// The same of bytes that something was done with, as in `1 byte was sent`.
+pub(crate) fn were(bytes: u64, done: &str) -> String {
+    format!("{} {} {done}", many(bytes, "byte"), if bytes == 1 { "was" } else { "were" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_things() {
+        assert_eq!([0, 1, 2].map(|number| many(number, "byte")), ["0 bytes", "1 byte", "2 bytes"]);
+    }
 
     #[test]
     fn sizes() {

@@ -202,7 +202,7 @@ async fn lines_arrive_while_they_are_typed() {
     publish.signal("INT");
     let (_, told, code) = publish.end().await;
     assert_eq!(code, Some(130), "{told}");
-    assert!(told.contains("9 bytes are known to be published"), "{told}");
+    assert!(told.contains("(9 bytes confirmed)"), "{told}");
     assert_eq!(published(&feed, 25).await.last().unwrap(), "half");
     drop(stdin);
 }
@@ -223,7 +223,7 @@ async fn what_the_server_refuses_and_wrong_usage() {
             let told = text(&got.stderr);
             assert_eq!(got.status.code(), Some(code), "{transport:?} {token:?} {told}");
             assert!(told.contains(said), "{told}");
-            let how_much = told.contains("0 bytes are known to be published");
+            let how_much = told.contains("(0 bytes confirmed)");
             assert_eq!(how_much, code == 1, "{told}");
         }
     }
@@ -355,11 +355,11 @@ async fn a_server_that_is_killed_and_started_again() {
     stdin.write_all(b"one\ntwo\n").await.unwrap();
     assert_eq!((before.line().await, before.line().await), ("one\n".into(), "two\n".into()));
     // What the first server has said to have is not sent to the second one.
-    publish.told("8 bytes are published").await;
+    publish.told("8 bytes confirmed").await;
     first.program.kill().await;
     stdin.write_all(b"three\n").await.unwrap();
     let second = Serving::start(dir.path(), port, &["log=publish"]).await;
-    publish.told("the server was started again").await;
+    publish.told("the server was restarted").await;
     let mut after = Program::start(dir.path(), &["get", &format!("{url}?from=start&limit=2")]);
     stdin.write_all(b"four\n").await.unwrap();
     assert_eq!((after.line().await, after.line().await), ("three\n".into(), "four\n".into()));

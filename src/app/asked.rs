@@ -235,8 +235,12 @@ impl ViewRequest {
                 true => "the feed has started over since, which `raw` cannot report: use from=start, or another format"
                     .into(),
                 false => format!(
-                    "{} chunks since then are gone, which `raw` cannot report: use from=start, or another format",
-                    gap.missing
+                    "{} since then, which `raw` cannot report: use from=start, or another format",
+                    if gap.missing == 1 {
+                        "1 chunk is gone".into()
+                    } else {
+                        format!("{} chunks are gone", gap.missing)
+                    }
                 ),
             };
             return Err(Problem::new(StatusCode::GONE, text));

@@ -25,6 +25,7 @@ use crate::{
     origin::{Origin, is_loopback},
     rarely,
     server::{Forwarded, Via},
+    units::were,
 };
 
 /// The value of no cookie.
@@ -168,7 +169,8 @@ impl Decided {
     pub(super) fn expired(&self, published: u64) -> Problem {
         let over = over(&self.access);
         let text = format!(
-            "the token {over}: {published} bytes were published; continue with a new one under the same Idempotency-Key"
+            "the token {over}: {}; continue with a new one under the same Idempotency-Key",
+            were(published, "published")
         );
         Problem::new(StatusCode::UNAUTHORIZED, text).challenge(Challenge::Token)
     }
@@ -239,8 +241,8 @@ fn preflight(request: &Parts) -> Option<&HeaderValue> {
 
 impl App {
     /// Refuses a page that is neither this server's own nor of an origin that it was told to allow. More strictly than
-    /// for what is only read: other pages of this machine, as of a server that somebody develops, may not talk to a
-    /// command. What is no browser comes from no page.
+    /// for what is only read: other pages of this machine, such as one that is being developed, may not send input to
+    /// a command. Clients that are no browsers send no `Origin`.
     pub(super) fn require_own_page(&self, request: &Parts) -> Result<(), Problem> {
         let origin = request.headers.get(header::ORIGIN);
         let is_own = |origin: &HeaderValue| {

@@ -30,6 +30,7 @@ use super::{App, Problem, asked::Query, authorize::Decided, publish};
 use crate::{
     admission::Refusal,
     feed::{Account, Feed, Input, Viewer},
+    units::{many, were},
 };
 
 /// What the answer to a view calls its session, and what a request names that sends input to it.
@@ -176,12 +177,13 @@ impl OpenInput {
                 (StatusCode::REQUEST_TIMEOUT, "nothing was sent for too long".into())
             }
             Broken::Expired => (StatusCode::UNAUTHORIZED, decided.expiry().into()),
-            Broken::TooLong => {
-                (StatusCode::PAYLOAD_TOO_LARGE, format!("one request may send at most {limit} bytes of input"))
-            }
+            Broken::TooLong => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("one request may send at most {} of input", many(limit, "byte")),
+            ),
             Broken::Read => (StatusCode::BAD_REQUEST, "the body broke off".into()),
         };
-        Err(Problem::new(status, format!("{why}: {sent} bytes were sent to the command")))
+        Err(Problem::new(status, format!("{why}: {} to the command", were(sent, "sent"))))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     auth::Action,
     feed::{self, Account, Exhausted, Feed, OpenError},
     path,
+    units::many,
 };
 
 impl App {
@@ -73,8 +74,9 @@ impl App {
             OpenError::Exhausted(Exhausted::Account(each)) => {
                 self.refused(Refusal::FeedsPerClient, account);
                 let text = format!(
-                    "this client has created {each} feeds, the most that one client may have: write to one of them; \
-                     each is removed when it has been neither read nor written for a while"
+                    "this client has created {}, the most that one client may have: write to one of them; \
+                     each is removed when it has been neither read nor written for a while",
+                    many(each as u64, "feed")
                 );
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, text)
             }

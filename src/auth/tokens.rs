@@ -21,6 +21,7 @@ use super::{
     reload::{Place, Stamp},
     statics::{Hash, Statics},
 };
+use crate::units::many;
 
 /// Lets clients read and write by their tokens.
 ///
@@ -346,10 +347,6 @@ fn statics(bytes: &[u8]) -> Result<Statics, BadTokens> {
     Statics::parse(text.map_err(|_| BadTokens { line: 1, what: "the file is not text in UTF-8".into() })?)
 }
 
-fn counted(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
 /// Why something could not be read again.
 #[derive(Debug, thiserror::Error)]
 enum Unreadable {
@@ -468,7 +465,7 @@ impl Source {
         match &mut *held {
             Held::Tokens(tokens) => {
                 let new = statics(bytes)?.replace(tokens);
-                let words = counted(new.len(), "token");
+                let words = many(new.len() as u64, "token");
                 *tokens = Arc::new(new);
                 Ok(Some(words))
             }
@@ -476,14 +473,14 @@ impl Source {
             Held::Keys(keys, kind) => {
                 let new = KeySet::parse(bytes, *kind)?;
                 let (before, after) = (format!("{keys:?}"), format!("{new:?}"));
-                let words = (before != after).then(|| counted(new.len(), "key"));
+                let words = (before != after).then(|| many(new.len() as u64, "key"));
                 *keys = Arc::new(new);
                 Ok(words)
             }
             #[cfg(feature = "jwt")]
             none @ Held::NoKeys => {
                 let new = KeySet::parse(bytes, KeyKind::Served)?;
-                let words = counted(new.len(), "key");
+                let words = many(new.len() as u64, "key");
                 *none = Held::Keys(Arc::new(new), KeyKind::Served);
                 Ok(Some(words))
             }

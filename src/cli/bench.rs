@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{Failure, log, print, remote, values};
-use crate::{server::DEFAULT_PORT, shown::json};
+use crate::{server::DEFAULT_PORT, shown::json, units::many};
 use process::Usage;
 use report::{Report, ServerUsage};
 use tally::Tally;
@@ -238,7 +238,7 @@ impl ProgressLine {
                 biased;
                 done = &mut work => return done,
                 _ = ticks.tick() => {
-                    bar.set_message(format!("{} {what}, {} viewers", number(), self.viewers));
+                    bar.set_message(format!("{} {what}, {}", number(), many(self.viewers.into(), "viewer")));
                     bar.tick();
                 }
             }

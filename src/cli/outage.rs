@@ -1,6 +1,6 @@
 //! What is printed of a server that is away: at once when something changes, and else ever more seldom.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fmt::Display, time::Duration};
 
 use tokio::time::Instant;
 
@@ -8,6 +8,22 @@ use tokio::time::Instant;
 const PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 /// So many different failures of one outage are remembered. Beyond that, they count as one.
 const MOST: usize = 16;
+
+/// A pause that nobody notices.
+const SHORTEST: Duration = Duration::from_millis(50);
+
+/// What went wrong, and when the next attempt follows; `over` names its transport, if it is of interest.
+pub(super) fn trying_again(error: &impl Display, over: &str, pause: Duration) -> String {
+    let when = match pause < SHORTEST {
+        true => "now".to_owned(),
+        false => format!("in {:.1} s", pause.as_secs_f64()),
+    };
+    let error = error.to_string();
+    match error.ends_with('?') {
+        true => format!("{error} (trying again{over} {when})"),
+        false => format!("{error}; trying again{over} {when}"),
+    }
+}
 
 /// The failures since a server was last reached.
 #[derive(Debug, Default)]
@@ -42,6 +58,15 @@ impl Outage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_in_words() {
+        let words = |error: &str, millis| trying_again(&error, " over HTTP/3", Duration::from_millis(millis));
+        assert_eq!(words("lost", 0), "lost; trying again over HTTP/3 now");
+        assert_eq!(words("lost", 49), "lost; trying again over HTTP/3 now");
+        assert_eq!(words("lost", 250), "lost; trying again over HTTP/3 in 0.2 s");
+        assert_eq!(words("is it there?", 1000), "is it there? (trying again over HTTP/3 in 1.0 s)");
+    }
 
     #[test]
     fn the_same_failure_is_printed_ever_more_seldom() {

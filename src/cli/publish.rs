@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Failure, complain,
-    outage::Outage,
+    outage::{Outage, trying_again},
     print,
     remote::{self, Log, TokenArgs, TrustArgs},
     values,
@@ -21,6 +21,7 @@ use crate::{
     server::DEFAULT_PORT,
     shown::json,
     source::{chunker::Chunking, stdin},
+    units::many,
 };
 
 #[derive(Debug, Args)]
@@ -112,14 +113,17 @@ pub(super) async fn run(args: PublishArgs) -> Result<(), Failure> {
                 _ => String::new(),
             };
             let Published { feed, chunks, bytes, .. } = &published;
-            log.say(format_args!("* published {bytes} bytes as {chunks} chunks of `{feed}`{range}"));
+            let (bytes, chunks) = (many(*bytes, "byte"), many(*chunks, "chunk"));
+            log.say(format_args!("* published {bytes} as {chunks} of `{feed}`{range}"));
             match args.json {
                 true => print(&format!("{}\n", json(&serde_json::to_string(&published).map_err(Failure::running)?))),
                 false => Ok(()),
             }
         }
+        // Of arguments that are wrong, nothing was sent.
+        Err(failure) if failure.code == Failure::USAGE && so_far.get() == 0 => Err(failure),
         Err(failure) => {
-            let error = failure.error.context(format!("{} bytes are known to be published", so_far.get()));
+            let error = anyhow::anyhow!("{} ({} confirmed)", failure.in_words(), many(so_far.get(), "byte"));
             Err(Failure { error, ..failure })
         }
     }
@@ -128,17 +132,17 @@ pub(super) async fn run(args: PublishArgs) -> Result<(), Failure> {
 fn tell(event: &PublishEvent, log: &Log, outage: &mut Outage) {
     match event {
         PublishEvent::Opened { published } if outage.ends() => {
-            complain(&format!("reconnected: continuing after {published} bytes"));
+            complain(&format!("reconnected: continuing after {}", many(*published, "byte")));
         }
-        PublishEvent::Opened { published } => log.say(format_args!("* connected; the server has {published} bytes")),
-        PublishEvent::Acknowledged(bytes) => log.say(format_args!("* {bytes} bytes are published")),
+        PublishEvent::Opened { published } => {
+            log.say(format_args!("* connected; the server has {}", many(*published, "byte")));
+        }
+        PublishEvent::Acknowledged(bytes) => log.say(format_args!("* {} confirmed", many(*bytes, "byte"))),
         PublishEvent::Restarted { published } => {
-            complain(&format!(
-                "the server was started again: what follows byte {published} goes to a new run of the feed"
-            ));
+            complain(&format!("the server was restarted: what follows byte {published} goes to a new run of the feed"));
         }
         PublishEvent::Lost { error, pause } => {
-            let words = format!("{error}; trying again in {:.1} s", pause.as_secs_f64());
+            let words = trying_again(error, "", *pause);
             match outage.prints(&error.to_string(), Instant::now()) {
                 true => complain(&words),
                 false => log.say(format_args!("* {words}")),

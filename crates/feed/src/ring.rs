@@ -327,7 +327,7 @@ impl Ring {
     /// Counts chunks that viewers missed because they are no longer stored externally either.
     pub(crate) fn skipped(&self, missing: u64) {
         let mut contents = self.lock();
-        contents.skipped += missing;
+        contents.skipped = contents.skipped.saturating_add(missing);
         contents.gaps += 1;
     }
 

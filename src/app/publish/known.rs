@@ -12,7 +12,7 @@ use super::{
     Problem,
     keys::{Extent, KeyId, KeyLimits, Keys, Known, NoRoom, Owner, Run},
 };
-use crate::{chunk::Cursor, feed::Account};
+use crate::{chunk::Cursor, feed::Account, units::were};
 
 /// Publications by their keys.
 #[derive(Debug)]
@@ -133,8 +133,8 @@ impl Ledger {
         }
         if offset > progress.bytes {
             let text = format!(
-                "the body begins at byte {offset}, but {} bytes have been published under this Idempotency-Key",
-                progress.bytes
+                "the body begins at byte {offset}, but {} so far under this Idempotency-Key",
+                were(progress.bytes, "published")
             );
             return Err(Problem::new(StatusCode::CONFLICT, text));
         }

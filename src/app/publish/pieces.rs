@@ -19,6 +19,7 @@ use crate::{
     app::{Problem, authorize::Decided},
     feed::{Account, FeedError, PublishError, Publisher, Receipt},
     source::chunker::{Chunker, Chunking},
+    units::were,
 };
 
 /// How long a chunk that is on its way to where its feed is stored may take to arrive once the publication has ended.
@@ -124,6 +125,7 @@ pub(super) async fn publish(
     }
     let progress = publication.progress();
     let so_far = progress.bytes;
+    let were = were(so_far, "published");
     let problem = match broken {
         Broken::Replaced => {
             let text = "another request has taken over the publication of this Idempotency-Key";
@@ -144,21 +146,21 @@ pub(super) async fn publish(
                 (true, false) if publication.is_in_doubt() => "",
                 (true, false) => "; send the rest in a new request",
             };
-            let text = format!("{}: {so_far} bytes were published{last}{hint}", publications.why_ended());
+            let text = format!("{}: {were}{last}{hint}", publications.why_ended());
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
         }
         Broken::Unavailable(error) => {
-            let text = format!("{}: {so_far} bytes were published", FeedError::of(&error));
+            let text = format!("{}: {were}", FeedError::of(&error));
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
         }
         Broken::TooLarge(error) => {
-            let text = format!("{error}: {so_far} bytes were published");
+            let text = format!("{error}: {were}");
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, text)
         }
         Broken::Read(error) if error.kind() == io::ErrorKind::FileTooLarge => publications.too_long(so_far),
         Broken::Read(error) => {
             debug!(%error, "a publication broke off");
-            Problem::bad(format!("the body broke off: {so_far} bytes were published"))
+            Problem::bad(format!("the body broke off: {were}"))
         }
     };
     Err(match publication.is_in_doubt() {

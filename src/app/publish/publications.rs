@@ -19,6 +19,7 @@ use crate::{
     app::{Problem, Quotas, authorize::Decided},
     auth::Action,
     feed::{Account, Exhausted, Feed, Publisher, Share, Shares},
+    units::{many, were},
 };
 
 /// Who may publish, how much, and what has been published.
@@ -247,8 +248,7 @@ impl Publications {
 
     pub(in crate::app) fn too_long(&self, published: u64) -> Problem {
         let limit = self.longest().unwrap_or_default();
-        let text =
-            format!("one request may publish at most {limit} bytes: {published} bytes of this one were published");
+        let text = format!("one request may publish at most {}: {}", many(limit, "byte"), were(published, "published"));
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, text)
     }
 }

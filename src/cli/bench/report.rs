@@ -7,6 +7,7 @@ use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value, json};
 
 use super::{BenchVersion, process::Usage, tally::Counts};
+use crate::units::many;
 
 pub(super) struct Report<'a> {
     pub(super) url: &'a str,
@@ -154,7 +155,7 @@ impl fmt::Display for Report<'_> {
             HumanBytes(self.per_second(total.bytes) as u64),
         )?;
         writeln!(f, "latency       {}", Spread(&total.latency))?;
-        writeln!(f, "gaps          {} ({} chunks)", total.gaps, total.missing)?;
+        writeln!(f, "gaps          {} ({})", total.gaps, many(total.missing, "chunk"))?;
         writeln!(f, "errors        {}", total.failures())?;
         for (error, times) in &total.errors {
             writeln!(f, "              {times} × {error}")?;

@@ -112,7 +112,7 @@ impl Tally {
                 }
                 Frame::Gap(gap) => {
                     counts.gaps += 1;
-                    counts.missing += gap.missing;
+                    counts.missing = counts.missing.saturating_add(gap.missing);
                 }
                 _ => {}
             }
@@ -146,7 +146,7 @@ impl Tally {
             total.chunks += shard.chunks;
             total.bytes += shard.bytes;
             total.gaps += shard.gaps;
-            total.missing += shard.missing;
+            total.missing = total.missing.saturating_add(shard.missing);
             total.connected += shard.connected;
             total.handshakes_in = total.handshakes_in.max(shard.handshakes_in);
             for (error, times) in &shard.errors {

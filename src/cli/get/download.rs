@@ -15,6 +15,7 @@ use crate::{
         retry::{self, Retry},
         viewer::{SILENCE, ViewError},
     },
+    units::many,
 };
 
 /// How a download went.
@@ -249,16 +250,16 @@ async fn attempt(
         }
     };
     if part.len() > 0 {
-        getting.log.say(format_args!("* resuming after {} bytes", part.len()));
+        getting.log.say(format_args!("* resuming after {}", many(part.len(), "byte")));
     }
     if outage.ends() {
-        getting.progress.complain(&format!("reconnected: continuing after {} bytes", part.len()));
+        getting.progress.complain(&format!("reconnected: continuing after {}", many(part.len(), "byte")));
     }
     getting.progress.begin(part.len(), Some(length));
     while let Some(bytes) = timeout(SILENCE, response.body.next()).await.map_err(|_| silent())?? {
         retry.works();
         if part.len() + bytes.len() as u64 > length {
-            let text = format!("the server sent more than the {length} bytes that it spoke of");
+            let text = format!("the server sent more than the {} that it announced", many(length, "byte"));
             return Err(Interruption::Local(Failure::running(anyhow::anyhow!(text))));
         }
         part.write(&bytes).map_err(|error| local(error, part))?;
@@ -267,7 +268,7 @@ async fn attempt(
     if part.len() < length {
         return Err(ClientError::Length { length, received: part.len() }.into());
     }
-    getting.log.say(format_args!("* clean end after {length} bytes"));
+    getting.log.say(format_args!("* clean end after {}", many(length, "byte")));
     connection.close().await;
     Ok(Done::Complete)
 }

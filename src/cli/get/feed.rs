@@ -10,6 +10,7 @@ use crate::{
     cli::Failure,
     client::{Connection, answer, viewer::Event},
     feed::{End, FeedError, Gap},
+    units::many,
 };
 
 /// How long the end of a feed waits for what the server says of it.
@@ -83,7 +84,7 @@ impl<'a> FeedOutput<'a> {
         match event {
             Event::Chunk { cursor, bytes, .. } => {
                 self.bytes += bytes.len() as u64;
-                log.say(format_args!("* chunk {cursor}, {} bytes", bytes.len()));
+                log.say(format_args!("* chunk {cursor}, {}", many(bytes.len() as u64, "byte")));
                 if !self.output.write(&bytes)? {
                     return Ok(Next::Unread);
                 }
@@ -102,7 +103,7 @@ impl<'a> FeedOutput<'a> {
     fn failed(&self, error: &FeedError) -> anyhow::Error {
         match self.bytes {
             0 => anyhow::anyhow!("the feed failed: {error}"),
-            bytes => anyhow::anyhow!("the feed failed after {bytes} bytes: {error}"),
+            bytes => anyhow::anyhow!("the feed failed after {}: {error}", many(bytes, "byte")),
         }
     }
 
@@ -111,7 +112,7 @@ impl<'a> FeedOutput<'a> {
         if let Some(lack) = lack(missing, restarts) {
             return Err(Failure::running(anyhow::anyhow!("{lack}: the output is incomplete")));
         }
-        self.getting.log.say(format_args!("* clean end after {} bytes", self.bytes));
+        self.getting.log.say(format_args!("* clean end after {}", many(self.bytes, "byte")));
         Ok(())
     }
 }
@@ -125,10 +126,7 @@ pub(super) fn in_words(gap: &Gap) -> String {
 }
 
 fn chunks(number: u64) -> String {
-    match number {
-        1 => "1 chunk".into(),
-        number => format!("{number} chunks"),
-    }
+    many(number, "chunk")
 }
 
 /// What the whole output lacks.

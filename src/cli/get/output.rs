@@ -15,6 +15,7 @@ use super::{
 use crate::{
     cli::{Failure, complain, standard},
     fault,
+    units::many,
 };
 
 #[cfg_attr(feature = "qlog", allow(clippy::large_enum_variant, reason = "with it, maps of JSON are larger"))]
@@ -131,9 +132,10 @@ impl PartFile {
         } else if !mark.can_be_resumed() {
             // It may be all that there is of a live feed.
             return Err(io::Error::other(format!(
-                "{} holds {len} bytes of an earlier run that cannot be resumed, and is left alone: move or delete it, \
-                 or choose another FILE",
-                path.display()
+                "{} holds {} of an earlier run that cannot be resumed, and is left alone: move or delete it, or choose \
+                 another FILE",
+                path.display(),
+                many(len, "byte")
             )));
         } else if !keep {
             let hint = if mark.is_of(url) { "; --resume would continue it" } else { "" };

@@ -16,6 +16,7 @@ use crate::{
     cli::{Failure, complain, remote},
     client::{Body, ClientError, Connection, answer, content_length, reader::Reader, viewer::ViewError},
     format,
+    units::many,
     webtransport::{Closed, RecvStream, Session, StreamError},
 };
 
@@ -87,18 +88,20 @@ async fn read(
             Ok(Some(chunk)) => {
                 chunks += 1;
                 bytes += chunk.len() as u64;
-                log.say(format_args!("* {} bytes", chunk.len()));
+                log.say(format_args!("* {}", many(chunk.len() as u64, "byte")));
                 if !output.write(&chunk)? {
                     return Ok(());
                 }
                 progress.advance(chunk.len());
             }
             Ok(None) => break,
-            Err(error) => return Err(Failure::running(error.context(format!("cut short after {bytes} bytes")))),
+            Err(error) => {
+                return Err(Failure::running(error.context(format!("cut short after {}", many(bytes, "byte")))));
+            }
         }
     }
     source.check(bytes).map_err(Failure::running)?;
-    log.say(format_args!("* clean end after {bytes} bytes in {chunks} reads"));
+    log.say(format_args!("* clean end after {} in {}", many(bytes, "byte"), many(chunks, "read")));
     Ok(())
 }
 
@@ -121,7 +124,7 @@ async fn feed(source: &mut Transmission, uri: &Uri, sink: &mut FeedOutput<'_>) -
             }
         }
         if let Some(error) = cut {
-            return Err(Failure::running(error.context(format!("cut short after {} bytes", sink.bytes()))));
+            return Err(Failure::running(error.context(format!("cut short after {}", many(sink.bytes(), "byte")))));
         }
     }
     sink.finish(reader.missing(), reader.restarts())
@@ -218,13 +221,19 @@ impl Transmission {
     fn check(&self, bytes: u64) -> anyhow::Result<()> {
         match self {
             Self::Response { length: Some(length), .. } if *length != bytes => {
-                anyhow::bail!("{bytes} bytes came of {length}")
+                anyhow::bail!("only {bytes} of {} arrived", many(*length, "byte"))
             }
             Self::Datagrams { told, .. } => match told.sent {
-                _ if told.skipped > 0 => anyhow::bail!("{} chunks did not fit into a datagram", told.skipped),
-                Some(sent) if sent > told.received => anyhow::bail!("{} datagrams were lost", sent - told.received),
+                _ if told.skipped > 0 => anyhow::bail!("{} did not fit into a datagram", many(told.skipped, "chunk")),
+                Some(sent) if sent > told.received => {
+                    let lost = sent - told.received;
+                    anyhow::bail!(
+                        "{} lost",
+                        if lost == 1 { "1 datagram was".into() } else { format!("{lost} datagrams were") }
+                    )
+                }
                 Some(_) => Ok(()),
-                None => anyhow::bail!("the server did not say how much it sent"),
+                None => anyhow::bail!("the server did not report how much it sent"),
             },
             _ => Ok(()),
         }

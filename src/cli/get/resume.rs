@@ -10,7 +10,11 @@ use super::{
     feed::{FeedOutput, Next},
 };
 use crate::{
-    cli::{Failure, outage::Outage, remote},
+    cli::{
+        Failure,
+        outage::{Outage, trying_again},
+        remote,
+    },
     client::{
         ClientError, Connection, Trust, Viewer,
         viewer::{Event, Transport, ViewError},
@@ -138,7 +142,7 @@ impl<'a> Told<'a> {
 
 pub(super) fn lost_in_words(error: &ViewError, pause: Duration, next: Option<Transport>) -> String {
     let by = next.map(|transport| format!(" over {transport}")).unwrap_or_default();
-    format!("{error}; trying again{by} in {:.1} s", pause.as_secs_f64())
+    trying_again(error, &by, pause)
 }
 
 pub(super) fn failure(error: ViewError) -> Failure {

@@ -174,8 +174,9 @@ fn add(total: &mut Published, published: Published, tell: &mut impl FnMut(Publis
     *total = Published {
         first: first.or(published.first),
         last: published.last.or(total.last.take().filter(|_| !restarted)),
-        chunks: total.chunks + published.chunks,
-        bytes: total.bytes + published.bytes,
+        // Of a server, which may state anything.
+        chunks: total.chunks.saturating_add(published.chunks),
+        bytes: total.bytes.saturating_add(published.bytes),
         ..published
     };
     tell(PublishEvent::Acknowledged(total.bytes));

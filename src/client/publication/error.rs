@@ -4,9 +4,12 @@ use std::{io, time::Duration};
 
 use http::StatusCode;
 
-use crate::client::{
-    ClientError, NoToken,
-    retry::{self, Retry},
+use crate::{
+    client::{
+        ClientError, NoToken,
+        retry::{self, Retry},
+    },
+    units::many,
 };
 
 /// Why something cannot be published, or was interrupted.
@@ -53,13 +56,13 @@ pub enum AnswerError {
     #[error(transparent)]
     Json(#[from] serde_json::Error),
     /// None of the bytes sent were published.
-    #[error("after {after} bytes, none were published")]
+    #[error("after {}, none were published", many(*after, "byte"))]
     Nothing {
         /// How many bytes were published before.
         after: u64,
     },
     /// More was published than there is.
-    #[error("it has {published} bytes of {given}")]
+    #[error("it has {} of {given}", many(*published, "byte"))]
     TooMuch {
         /// What the server has, in bytes.
         published: u64,

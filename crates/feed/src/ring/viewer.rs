@@ -102,7 +102,7 @@ impl RingViewer {
             contents.advance(self.at, first);
             if !std::mem::take(&mut self.from_start) {
                 if self.counted {
-                    contents.skipped += gap.missing;
+                    contents.skipped = contents.skipped.saturating_add(gap.missing);
                     contents.gaps += 1;
                 }
                 self.done = self.ring.lag == Lag::Disconnect;

@@ -33,6 +33,7 @@ use crate::{
     fault,
     feed::{Feed, History},
     server::{Inherited, InheritedUdp, Line},
+    units::many,
 };
 
 /// How long the old server may take for each message.
@@ -203,11 +204,11 @@ impl Predecessor {
         match went {
             true => info!(
                 "took over from process {pid}: {} and {} of feeds that clients write",
-                many(feeds, "feed"),
-                many(chunks, "chunk")
+                many(feeds as u64, "feed"),
+                many(chunks as u64, "chunk")
             ),
             false => {
-                let (feeds, chunks) = (many(feeds, "feed"), many(chunks, "chunk"));
+                let (feeds, chunks) = (many(feeds as u64, "feed"), many(chunks as u64, "chunk"));
                 warn!("process {pid} ended while it handed over: continuing with its {feeds}, {chunks}")
             }
         }
@@ -339,11 +340,6 @@ impl Heir<'_> {
             false => Err(Lacking(lacking)),
         }
     }
-}
-
-/// A number of things.
-fn many(number: usize, of: &str) -> String {
-    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
 }
 
 async fn within<T>(time: Duration, done: impl Future<Output = io::Result<T>>) -> io::Result<T> {

@@ -252,7 +252,7 @@ impl View<'_> {
             && !self.knows(key)
             && self.of(key).is_none()
         {
-            return incomplete(KEY, "there is no valid certificate for this key yet");
+            return incomplete(KEY, "no valid certificate for this key was found");
         }
         let ours = |one: &Certificate| {
             self.known.is_some_and(|known| known.certificates().any(|known| known == one))
