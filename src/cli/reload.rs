@@ -128,8 +128,12 @@ mod tests {
     fn answered(answer: &[u8]) -> io::Result<Outcome> {
         let (here, mut there) = UnixStream::pair().unwrap();
         std::thread::scope(|scope| {
-            // It may be closed while more is to come.
-            scope.spawn(move || there.write_all(answer));
+            scope.spawn(move || {
+                // Closed before it is asked, it would be a server that has ended.
+                there.read_exact(&mut [0; RELOAD.len() + 1])?;
+                // It may be closed while more is to come.
+                there.write_all(answer)
+            });
             told(here)
         })
     }

@@ -182,8 +182,10 @@ fn ctrl_c_of_clients() {
     let mut reader = h3cast(dir.path(), &["get", "--last", "1", &published]).stdout(Stdio::piped()).spawn().unwrap();
     let mut published_lines = BufReader::new(reader.stdout.take().unwrap()).lines();
     for more in [&[][..], &["--webtransport"]] {
-        let client = spawn(dir.path(), &[&["publish", &published], more].concat());
-        client.stdin.as_ref().unwrap().write_all(b"line\n").unwrap();
+        let mut client = spawn(dir.path(), &[&["publish", &published], more].concat());
+        // Not closed before the client has ended: the end of its input could come before the signal.
+        let mut stdin = client.stdin.take().unwrap();
+        stdin.write_all(b"line\n").unwrap();
         assert_eq!(published_lines.next().unwrap().unwrap(), "line");
         interrupt(&client);
         let ended = client.wait_with_output().unwrap();

@@ -112,8 +112,8 @@ async fn lines_end_at_gaps() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interruption_ends_lines_and_viewers() {
     let dir = tempfile::tempdir().unwrap();
-    let feeds = ["a=exec:printf 'one\ntwo'; sleep 600", "b=exec:sleep 600", "--chunk", "bytes", "--access-log", "log"];
-    let server = Serving::start(dir.path(), 0, &feeds).await;
+    let feeds = ["a=exec:printf 'one\ntwo'; sleep 600", "b=exec:sleep 600", "--chunk", "bytes"];
+    let mut server = logging(dir.path(), &feeds).await;
     let urls = ["/stream/a?from=start", "/stream/b"].map(|path| server.url(path));
     for args in [&["get", &urls[0], &urls[1]][..], &["get", "-t", &urls[0]]] {
         let mut get = Program::start(dir.path(), args);
@@ -124,35 +124,35 @@ async fn an_interruption_ends_lines_and_viewers() {
         assert!(text(&rest).ends_with("two\n"), "{rest:?}: {told}");
         assert_eq!((told.as_str(), code), ("h3cast: interrupted\n", Some(130)));
     }
-    viewers_end(&dir.path().join("log"), 3).await;
+    viewers_end(&mut server, 3).await;
 }
 
 /// The same where nobody reads any more, as behind `head`: of the feed that shows it, and of the silent one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_output_ends_all_viewers() {
     let dir = tempfile::tempdir().unwrap();
-    let feeds = ["a=exec:while echo one; do sleep 0.02; done", "b=exec:sleep 600", "--access-log", "log"];
-    let server = Serving::start(dir.path(), 0, &feeds).await;
+    let feeds = ["a=exec:while echo one; do sleep 0.02; done", "b=exec:sleep 600"];
+    let mut server = logging(dir.path(), &feeds).await;
     let urls = ["/stream/a", "/stream/b"].map(|path| server.url(path));
     let mut get = Program::start(dir.path(), &["get", &urls[0], &urls[1]]);
     assert_eq!(get.line().await, "a | one\n");
     assert_eq!(get.unread().await, (String::new(), Some(0)));
-    viewers_end(&dir.path().join("log"), 2).await;
+    viewers_end(&mut server, 2).await;
+}
+
+/// A server that prints its access log.
+async fn logging(dir: &Path, args: &[&str]) -> Serving {
+    let args = [&["serve", "--listen", "localhost:0", "--http", "off", "--access-log", "-"], args].concat();
+    let mut program = Program::start(dir, &args);
+    let ready = program.told("ready https://").await;
+    let port = ready.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap();
+    Serving { program, port }
 }
 
 /// Waits until so many viewers have ended, which were not found out to be gone by their silence, after 30 s.
-async fn viewers_end(log: &Path, viewers: usize) {
-    let logged = soon("the ends of the viewers", async {
-        loop {
-            let log = std::fs::read_to_string(log).unwrap_or_default();
-            if log.lines().count() == viewers {
-                return log;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-    for line in logged.lines() {
+async fn viewers_end(server: &mut Serving, viewers: usize) {
+    for _ in 0..viewers {
+        let line = server.program.line().await;
         let seconds: f64 = line.rsplit("\" ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap();
         assert!(seconds < 20.0, "{line}");
     }

@@ -207,10 +207,6 @@ pub async fn post(
 
 /// Waits until no command runs.
 pub async fn none_runs(commands: &Commands) {
-    soon("the commands end", async {
-        while commands.running() > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    soon("the commands end", commands.ended()).await;
+    assert_eq!(commands.running(), 0);
 }
