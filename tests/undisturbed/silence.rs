@@ -14,6 +14,7 @@ use super::server::{DEADLINE, Server, program};
 
 /// Longer than a test waits.
 const GRACE: &str = "--grace=200s";
+/// As in `stopping`: a stop that waits for a silent client takes 10 s.
 const PROMPT: Duration = Duration::from_secs(8);
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -62,7 +62,8 @@ fn a_start_that_waits_for_a_file_is_stopped() {
 
 /// Longer than a test waits.
 const GRACE: &str = "--grace=200s";
-/// A stop that waits for a silent client takes 10 s, the longest that a request's head may take.
+/// A stop that waits for a silent client takes 10 s, the longest that a request's head may take, which no flag changes:
+/// only the time tells it from one that does not wait, and takes milliseconds.
 const PROMPT: Duration = Duration::from_secs(8);
 
 #[test]
