@@ -72,6 +72,8 @@ class Chaos:
         # Crowds' alone: the others are few.
         self.handshakes = 0
         self._running: set = set()
+        # Whoever needs the command has it: killed again as soon as it is back, it takes longer than is waited for.
+        self._command = asyncio.Lock()
         self._began = time.monotonic()
         self._number = 0
 
@@ -161,22 +163,24 @@ class Chaos:
         os.kill(self.server.process.pid, signal.SIGCONT)
 
     async def kill_the_command(self, _: random.Random) -> None:
-        await until("the command runs", RESTARTED, self._commands)
-        for command in self._commands():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(command, signal.SIGKILL)
+        async with self._command:
+            await until("the command runs", RESTARTED, self._commands)
+            for command in self._commands():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(command, signal.SIGKILL)
 
     async def stall_the_log(self, chance: random.Random) -> None:
         """Standard error takes nothing, as when a disk is full, while more is to be logged than the queue holds."""
-        before = self.log.losses()
-        self.log.stall(True)
-        try:
-            self._loud.touch()
-            await until("the command has written its outburst", RESTARTED, lambda: not self._loud.exists())
-            await asyncio.sleep(chance.uniform(0.1, 0.5))
-        finally:
-            self.log.stall(False)
-        await until("the log tells of lines that were lost", SOON, lambda: self.log.losses() > before)
+        async with self._command:
+            before = self.log.losses()
+            self.log.stall(True)
+            try:
+                self._loud.touch()
+                await until("the command has written its outburst", RESTARTED, lambda: not self._loud.exists())
+                await asyncio.sleep(chance.uniform(0.1, 0.5))
+            finally:
+                self.log.stall(False)
+            await until("the log tells of lines that were lost", SOON, lambda: self.log.losses() > before)
 
     def _commands(self) -> list[int]:
         found = children(self.server.proc)
