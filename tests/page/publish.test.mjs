@@ -132,6 +132,17 @@ test("cancelled: what was taken is told", async () => {
   await assert.rejects(f.run(f.publish("one\ntwo\n"), over.signal), (error) => error.taken === 4);
 });
 
+test("cancelled when the feed had all of it: it is published", async () => {
+  const over = new AbortController();
+  const f = feed(() => {
+    if (over.signal.aborted) return undefined;
+    over.abort();
+    return { after: 8 };
+  });
+  await f.run(f.publish("one\ntwo\n"), over.signal);
+  assert.equal(f.text(), "one\ntwo\n");
+});
+
 test("a server that was restarted, or has forgotten the key: it keeps its place", async () => {
   for (const [epoch, kept] of [["1b", "two\n"], ["1a", "one\ntwo\n"]]) {
     const f = feed((request) => {

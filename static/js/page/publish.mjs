@@ -96,14 +96,23 @@ export class Publication {
       } catch (cause) {
         known = false;
         const error = asClientError(cause);
-        if (signal.aborted) throw new PublishError(error, await this.#left());
+        if (signal.aborted) return this.#over(error);
         if (this.#taken > before) forgive();
         const renewed = (error.needsToken || error.otherToken) && (await this.#renewals.renew(error, signal));
         if (renewed) continue;
-        if (error.permanent || backoff.attempts >= ATTEMPTS) throw new PublishError(error, await this.#left());
+        if (error.permanent || backoff.attempts >= ATTEMPTS) return this.#over(error);
         await pause(env, backoff.next(error.retryAfterMs), signal);
       }
     }
+  }
+
+  /**
+   * No more is tried, unless the feed has all of it after all.
+   * @param {ClientError} error
+   */
+  async #over(error) {
+    const taken = await this.#left();
+    if (taken !== this.#body.size) throw new PublishError(error, taken);
   }
 
   /** @returns {Promise<number | undefined>} how much the feed has, after all */
