@@ -85,8 +85,12 @@ test("a publication tells how it stands, and where it goes, after the page shows
   assert.match(said(), /^Cancelled\. .* to “a”\. Continue /);
   assert.deepEqual(["publish", "publish-send"].map((id) => element(id).hidden), [false, false]);
   assert.equal(element("publish-send").textContent, "Continue");
+  show("a", true);
+  assert.match(said(), /^Cancelled\. .* published\. Continue /);
+  assert.equal(element("publish-send").textContent, "Continue");
   answer = deferred();
   submit("publish");
+  show("b", false);
   answer.resolve(json({ epoch: "1a", bytes: 2 }));
   for (let i = 0; i < 5; i += 1) await settled();
   show("b", false);

@@ -72,7 +72,8 @@ export class PublishForm {
     const other = this.#feed !== feed;
     this.#feed = feed;
     this.#writable = writable;
-    if (other && this.#running === undefined) {
+    // What broke off while another feed was shown can be continued at its own.
+    if (other && this.#running === undefined && !(this.#broken && this.#work?.feed === feed)) {
       this.#forget();
       this.#work = undefined;
       this.#words = () => "";
