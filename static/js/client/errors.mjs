@@ -45,7 +45,7 @@ export class ClientError extends Error {
     this.busy = false;
     /** How long the server asks to be left alone, in milliseconds. */
     this.retryAfterMs = 0;
-    /** The server status's answer; 0 for none. */
+    /** The status of the server's answer; 0 for none. */
     this.status = 0;
     /**
      * What a publication that the server refused has written: null if it had not begun; undefined: not known.
