@@ -115,12 +115,17 @@ describe('publishing from the page', () => {
         // It is told of to its end, whatever feed is looked at meanwhile.
         await view.page.select('#feed', 'other');
         await said(view, 'to “default”…');
-        await view.page.click('#publish-cancel');
+        await view.page.focus('#publish-cancel');
+        await view.page.keyboard.press('Enter');
         await said(view, 'Cancelled.');
         await assertFits(view, 'when a publication to another feed was cancelled');
         await assertAccessible(view, 'when a publication was cancelled');
         assert.equal(await view.page.$eval('#publish-send', (button) => button.textContent), 'Continue');
-        await view.page.click('#publish-send');
+        // The keyboard's place is not lost with the button.
+        const focused = () => view.page.evaluate(() => document.activeElement?.id);
+        assert.equal(await focused(), 'publish-send');
+        await view.page.keyboard.press('Enter');
+        assert.equal(await focused(), 'publish-cancel');
         await said(view, 'Published much.txt to “default”, ');
         assert.equal(await view.page.$eval('#publish-cancel', (button) => button.checkVisibility()), false);
         const whole = `first wörds\n${much}dropped\n${much}`;

@@ -208,6 +208,12 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
         if (name === 'db') await view.page.keyboard.press('Space');
       }
       await inBothThemes(view, 'with the menu of feeds');
+      // On the page that explains, it opens from the end of a row.
+      const explains = await open(browser, `${server.plain}/?feed=web&view=demo`, { width: 360, height: 740 });
+      await explains.page.click('#several summary');
+      await assertFits(explains, 'with the menu of feeds, explained');
+      await explains.close();
+      await view.page.bringToFront();
       // Past how they are shown, to the button.
       for (const key of /** @type {const} */ (['Tab', 'Tab', 'Enter'])) await view.page.keyboard.press(key);
       await status(view, '2 feeds: 2 live.');

@@ -160,19 +160,22 @@ export class PublishForm {
     } finally {
       this.#running = undefined;
       this.#file.value = "";
-      this.#busy(false);
       this.#tell();
+      this.#busy(false);
     }
   }
 
   /** @param {boolean} busy */
   #busy(busy) {
-    const focused = document.activeElement === this.#line;
+    const focused = document.activeElement;
     this.#line.readOnly = busy;
     this.#file.disabled = busy;
     this.#send.disabled = busy;
     this.#cancel.hidden = !busy;
-    if (focused) this.#line.focus();
+    if (focused === this.#line) this.#line.focus();
+    // The keyboard's place must not be lost with the button that it was on.
+    if (busy && (focused === this.#send || focused === this.#file)) this.#cancel.focus();
+    if (!busy && focused === this.#cancel) this.#send.focus();
   }
 }
 
