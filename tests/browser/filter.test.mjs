@@ -22,9 +22,15 @@ describe('a filter that takes for ever', () => {
         const words = (/** @type {RegExp} */ wanted) =>
           view.until(`${wanted}`, (pattern) => new RegExp(pattern).test(document.querySelector('#filtered')?.textContent ?? ''), wanted.source);
         await words(/^Press Enter to apply$/);
+        await view.page.$eval('#log .seq', (number) => /** @type {HTMLElement} */ (number).click());
         await view.page.focus('#filter');
         await view.page.keyboard.press('Enter');
+        // To the marked line, which has to wait for the filter, and back to type.
+        await view.page.focus('#log');
+        await view.page.keyboard.press(']');
+        await view.page.keyboard.press('f');
         await words(/took too long and was stopped/);
+        assert.equal(await view.page.evaluate(() => document.activeElement?.id), 'filter', 'the visitor is not taken away from there');
         assert.equal(await view.page.$eval('#filter', (input) => input.getAttribute('aria-invalid')), 'true');
         assert.equal(await view.page.$eval('#log-said', (element) => element.textContent), 'This expression took too long and was stopped. The log is not filtered.');
         assert.equal(new URL(view.page.url()).searchParams.get('filter'), null, 'and is in no link');

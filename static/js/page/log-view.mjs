@@ -141,8 +141,12 @@ export class LogView {
    * @returns {Promise<string>} why there is none, or ""
    */
   async toMark(step) {
+    const from = document.activeElement;
     // A marked line that the filter hides is none to go to.
     await this.sieve.settled();
+    const now = document.activeElement;
+    // Who types elsewhere by now stays there. A row that went has left the focus with the page.
+    if (now !== from && now !== document.body && !this.box.contains(now)) return "";
     const marks = [...this.#marks].filter((id) => id >= this.store.first).sort((a, b) => a - b);
     this.#marks = new Set(marks);
     const shown = marks.filter((id) => this.sieve.entry(this.sieve.at(id))?.id === id);
