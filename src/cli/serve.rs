@@ -458,7 +458,7 @@ fn announce(outlet: &Outlet, text: &str) {
         }
     });
     if let Err(error) = watching {
-        warn!(%error, "there is no thread to see whether standard output is read");
+        warn!(%error, "could not start the thread that watches whether standard output is read");
     }
 }
 

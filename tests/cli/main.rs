@@ -181,7 +181,7 @@ fn bad_input_is_told_in_one_sentence() {
         (&["--cert", "made/cert.pem"], "--key"),
         (&["--certs", "file"], "file"),
         (&["--interval", "fast"], "--interval"),
-        (&["--static", "nowhere"], "nowhere is no folder"),
+        (&["--static", "nowhere"], "nowhere is not a folder"),
         (&["--lag", "sometimes"], "skip, disconnect or block"),
         (&["--history", "default=lots"], "number of bytes"),
         (&["--chunk", "video=bytes"], "there is no feed `video`"),

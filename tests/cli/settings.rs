@@ -33,7 +33,7 @@ fn a_file_of_settings_is_served_and_checked() {
         ("count = 1\ncert = \"missing.pem\"\nkey = \"missing.pem\"", "h3cast.toml:2: cannot read missing.pem"),
         ("count = 1\ncert = \"missing.pem\"", "h3cast.toml:2: `cert` needs --key PEM as well"),
         ("\ntokens = \"missing.txt\"", "h3cast.toml:2: --tokens: cannot read missing.txt"),
-        ("\nstatic = \"missing\"", "h3cast.toml:2: missing is no folder"),
+        ("\nstatic = \"missing\"", "h3cast.toml:2: missing is not a folder"),
         ("sources = [\"log=file:missing.log\"]", "cannot start the feed `log`: cannot read missing.log"),
         ("\npublic = \"log\"", "h3cast.toml:2: --public has no effect"),
         ("sources = [\"a=demo\", \"a=demo\"]", "two sources have the same name, `a`"),

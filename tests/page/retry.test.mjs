@@ -5,7 +5,7 @@ import { Backoff, LONGEST_MS, retryAfter } from "../../static/js/client/backoff.
 import { fakeWebTransport, infoDocument, json } from "./fakes.mjs";
 import { begin, calm, chunk, following, frame } from "./following.mjs";
 
-test("the waits grow to their limit, and begin anew with the first chunk", async () => {
+test("the waits grow to their limit, and start over with the first chunk", async () => {
   const f = following({ random: () => 1 });
   await calm();
   await f.push(0, begin(7), chunk(0));

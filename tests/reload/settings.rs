@@ -74,7 +74,7 @@ async fn nothing_changes_when_anything_is_wrong() {
         ("tokns = 'x'", "h3cast.toml:4: there is no setting `tokns`: `tokens` is one"),
         ("grace =", "h3cast.toml:4: not valid TOML"),
         // What takes a restart is looked at as well.
-        ("static = 'nowhere'", "h3cast.toml:4: nowhere is no folder"),
+        ("static = 'nowhere'", "h3cast.toml:4: nowhere is not a folder"),
         ("proxy-protocol = 'tls'", "h3cast.toml:4: `proxy-protocol` needs --trust-proxy"),
         ("memory = '40M'\nhistory = '64M'", "h3cast.toml:4: the histories of 2 feeds"),
     ];

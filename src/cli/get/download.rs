@@ -225,7 +225,7 @@ async fn attempt(
         }
         Verdict::NoRanges if part.len() > 0 && sidecar.is_some() => {
             let text = format!(
-                "the server does not say any more what the file is: {} is left as it is (delete it to begin anew)",
+                "the server does not say any more what the file is: {} is left as it is (delete it to start over)",
                 part.path().display()
             );
             return Err(Interruption::Local(Failure::running(anyhow::anyhow!(text))));

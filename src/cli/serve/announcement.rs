@@ -62,7 +62,7 @@ pub(super) fn text(
     let certificate = match issued {
         // What stands in for it is soon replaced.
         Some(_) if current.is_self_signed() => {
-            vec![("certificate", "not issued yet (the log tells when it is)".into())]
+            vec![("certificate", "not issued yet (the log says when it is)".into())]
         }
         _ => vec![
             ("certificate", format!("SHA-256 {} (DER)", current.hash().hex())),

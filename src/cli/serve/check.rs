@@ -84,7 +84,7 @@ pub(super) async fn settings(sources: &[Source], args: &ServeArgs) -> Result<(),
 pub(super) async fn folder(args: &ServeArgs) -> Result<(), Failure> {
     match &args.static_dir {
         Some(dir) if !tokio::fs::metadata(dir).await.is_ok_and(|found| found.is_dir()) => {
-            let text = format!("{} is no folder: give --static the page's folder", dir.display());
+            let text = format!("{} is not a folder: give --static the page's folder", dir.display());
             Err(Failure::usage(anyhow!(text)))
         }
         _ => Ok(()),

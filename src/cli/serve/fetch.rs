@@ -30,7 +30,7 @@ pub(super) fn url(text: &str) -> Result<Option<Uri>, Failure> {
         "https" => Ok(Some(uri)),
         // Between the two nobody can change it.
         "http" if is_loopback(host) => Ok(Some(uri)),
-        _ => Err(wrong("keys come over https, so that nobody on the way can exchange them: write an https URL")),
+        _ => Err(wrong("keys come over https, so that nobody in between can replace them: write an https URL")),
     }
 }
 

@@ -233,7 +233,7 @@ impl ClientError {
             | Self::RequestBody(_)
             | Self::InvalidRequestLength(_)
             | Self::RequestLength { .. }
-            | Self::Protocol(ProtocolError::Host) => true,
+            | Self::Protocol(ProtocolError::Host | ProtocolError::TooLong(_)) => true,
             Self::Refused { status, .. } => retry::is_final(*status),
             _ => false,
         }
