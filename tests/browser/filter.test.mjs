@@ -22,6 +22,7 @@ describe('a filter that takes for ever', () => {
         const words = (/** @type {RegExp} */ wanted) =>
           view.until(`${wanted}`, (pattern) => new RegExp(pattern).test(document.querySelector('#filtered')?.textContent ?? ''), wanted.source);
         await words(/^Press Enter to apply$/);
+        await view.chunksShown(4);
         await view.page.$eval('#log .seq', (number) => /** @type {HTMLElement} */ (number).click());
         await view.page.focus('#filter');
         await view.page.keyboard.press('Enter');
