@@ -104,6 +104,28 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
       assert.equal(await view.page.$eval('#picture pre', (text) => text.textContent), JSON.stringify(JSON.parse(String(FILES['a.json'])), null, 2));
       await assertFits(view, 'with JSON');
       await assertAccessible(view, 'with JSON');
+      // What comes late of a reading is not shown in the next.
+      const late = await view.page.evaluate(async () => {
+        const start = /** @type {HTMLElement} */ (document.querySelector('#start'));
+        const { text } = Blob.prototype;
+        let go = () => {};
+        const asked = new Promise((resolve) => {
+          Blob.prototype.text = async function () {
+            Blob.prototype.text = () => new Promise(() => {});
+            const read = await text.call(this);
+            resolve(undefined);
+            await new Promise((held) => { go = () => held(undefined); });
+            return read;
+          };
+        });
+        start.click();
+        await asked;
+        start.click();
+        go();
+        await new Promise((resolve) => setTimeout(resolve));
+        return document.querySelector('#picture pre');
+      });
+      assert.equal(late, null);
       for (const name of ['a.html', 'a.md', 'a.ndjson', 'log']) {
         await view.page.goto(`${server.plain}/?feed=${name}&view=log`);
         await view.state(['done']);

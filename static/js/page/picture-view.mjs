@@ -73,10 +73,10 @@ export class PictureView {
 
   /** @param {Blob} blob */
   async #json(blob) {
-    const feed = this.#feed;
+    const [feed, pictures] = [this.#feed, this.#pictures];
     const pretty = formatJson(await blob.text());
-    // Lines of JSON, or none, or too deep: its rows show it.
-    if (pretty === undefined || feed !== this.#feed) return;
+    // Lines of JSON, or none, or too deep: its rows show it. And the feed may have been started again.
+    if (pretty === undefined || pictures !== this.#pictures) return;
     const text = document.createElement("pre");
     text.tabIndex = 0;
     text.setAttribute("role", "region");
