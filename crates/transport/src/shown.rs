@@ -27,8 +27,12 @@ pub fn json(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            // None of them takes more than one unit of UTF-16.
-            c if is_hidden(c) && c != '\n' => shown.push_str(&format!("\\u{:04x}", u32::from(c))),
+            '\n' => shown.push(c),
+            // White space: in a string it is always escaped.
+            '\r' => shown.push(' '),
+            c if is_hidden(c) => {
+                shown.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+            }
             c => shown.push(c),
         }
     }
@@ -161,6 +165,16 @@ mod tests {
         let shown = json(&text);
         assert_eq!(shown, "{\n  \"feed\": \"a\\u001b[2J\\u007f\\u009b1m\\u202e\\n漢字 👩\\t\"\n}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
+
+    /// What it is given may be a server's, with any white space, and with characters that JSON escapes by two units.
+    #[test]
+    fn json_stays_the_same_json() {
+        let text = "{\r\n\t\"a\u{e0041}\u{1d173}\":\r1}";
+        let shown = json(text);
+        assert_eq!(shown, "{ \n\t\"a\\udb40\\udc41\\ud834\\udd73\": 1}");
+        let value = |text| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(&shown), value(text));
     }
 
     #[test]
