@@ -122,10 +122,12 @@ describe('publishing from the page', () => {
         await assertAccessible(view, 'when a publication was cancelled');
         assert.equal(await view.page.$eval('#publish-send', (button) => button.textContent), 'Continue');
         // The keyboard's place is not lost with the button.
-        const focused = () => view.page.evaluate(() => document.activeElement?.id);
-        assert.equal(await focused(), 'publish-send');
+        assert.equal(await view.page.evaluate(() => document.activeElement?.id), 'publish-send');
+        const cancel = await view.page.evaluateHandle(() => ({
+          reached: new Promise((resolve) => document.querySelector('#publish-cancel')?.addEventListener('focus', () => resolve(true), { once: true })),
+        }));
         await view.page.keyboard.press('Enter');
-        assert.equal(await focused(), 'publish-cancel');
+        await cancel.evaluate(({ reached }) => reached);
         await said(view, 'Published much.txt to “default”, ');
         assert.equal(await view.page.$eval('#publish-cancel', (button) => button.checkVisibility()), false);
         const whole = `first wörds\n${much}dropped\n${much}`;
