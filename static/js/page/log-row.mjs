@@ -1,5 +1,6 @@
 // @ts-check
 import { classes, parseAnsi, strip } from "./ansi.mjs";
+import { cell } from "./cell.mjs";
 import { ms, plural, size } from "../client/format.mjs";
 import { parseJsonLine } from "./json-line.mjs";
 import { levelOf } from "./level.mjs";
@@ -130,17 +131,6 @@ function fill(element, { text, style }) {
   }
   const all = runs.reduce((sum, run) => sum + run.text.length, 0);
   if (all > SHOWN) element.append(cell("more", `… (${plural(all - SHOWN, "more character")} in the download)`));
-}
-
-/**
- * @param {string} name
- * @param {string} text
- */
-function cell(name, text) {
-  const element = document.createElement("span");
-  element.className = name;
-  element.textContent = text;
-  return element;
 }
 
 /** @param {number} micros since 1970 */

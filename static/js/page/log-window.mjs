@@ -14,6 +14,8 @@ const STEP = 100;
 const NEAR = 300;
 /** What counts as the very end. */
 const END = 24;
+/** When a smooth scroll is over. What moves the view later is somebody's wish, as it comes without a key or a pointer too. */
+const SETTLED_MS = 1000;
 
 /** How often the visitor has touched anything. One count for all logs: a listener of its own would keep each for ever. */
 let touches = 0;
@@ -41,8 +43,8 @@ export class LogWindow {
   /** Where the view is held, while it is paused. @type {number | undefined} */
   #held;
   #moving = false;
-  /** How much the visitor had touched when the end was asked for. */
-  #returned = -1;
+  /** When the end was asked for, and how much the visitor had touched by then. */
+  #returned = { at: -Infinity, touches: 0 };
 
   /**
    * @param {HTMLElement} box scrolls
@@ -130,7 +132,7 @@ export class LogWindow {
   jump() {
     this.#held = undefined;
     this.#following = true;
-    this.#returned = touches;
+    this.#returned = { at: performance.now(), touches };
     this.draw();
     // Also where nothing new came.
     this.#toEnd();
@@ -282,7 +284,8 @@ export class LogWindow {
     // A browser moves the view up as well, where it got higher: then the end stays in sight.
     if (moved < 0 && below > 1) {
       // A smooth scroll that began before the end was asked for must not lead away from it.
-      if (this.#returned === touches && this.#following) return this.#toEnd();
+      const { at, touches: then } = this.#returned;
+      if (this.#following && then === touches && performance.now() - at < SETTLED_MS) return this.#toEnd();
       this.#following = false;
     }
     if (box.scrollTop < NEAR && this.#from > this.#store.first) this.#older();

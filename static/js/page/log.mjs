@@ -1,6 +1,7 @@
 // @ts-check
 import { ms, noLonger, plural, size } from "../client/format.mjs";
 import { Keep } from "./keep.mjs";
+import { cell } from "./cell.mjs";
 
 /** @typedef {import("../client/types.mjs").ChunkRead} ChunkRead */
 
@@ -89,17 +90,6 @@ function row(chunk) {
     cell("size", size(chunk.bytes)),
     cell("text", shorten(chunk.text)),
   );
-  return element;
-}
-
-/**
- * @param {string} name
- * @param {string} text
- */
-function cell(name, text) {
-  const element = document.createElement("span");
-  element.className = name;
-  element.textContent = text;
   return element;
 }
 
