@@ -139,6 +139,8 @@ pub(super) fn uri(feed: &Uri) -> Uri {
 /// The URL of a session of a feed that takes input: the server refuses any other feed.
 pub(super) fn for_session(feed: &Uri) -> Uri {
     match feed.query() {
+        // Twice, it would be refused.
+        Some(query) if query.split('&').any(|pair| pair.split('=').next() == Some("input")) => feed.clone(),
         Some(query) if !query.is_empty() => with_query(feed, &format!("{query}&input")),
         _ => with_query(feed, "input"),
     }
