@@ -15,7 +15,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{
+    FutureExt, Stream, StreamExt,
+    future::{self, BoxFuture},
+};
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use http_body::Body as _;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -23,7 +26,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::AsyncWriteExt,
     sync::{Mutex as AsyncMutex, OwnedMutexGuard},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use super::{App, Problem, asked::Query, authorize::Decided, publish};
@@ -97,8 +100,12 @@ fn owner(decided: &Decided) -> Option<Owner> {
 /// The input of one viewer's source, for the one that sends; `None` once it is closed.
 type Shared = Arc<AsyncMutex<Option<Input>>>;
 
-/// The right to send, which one has at a time.
-pub(super) struct Claim(OwnedMutexGuard<Option<Input>>);
+/// The right to send, which one has at a time, or a place in the queue for it.
+pub(super) struct Claim(BoxFuture<'static, OwnedMutexGuard<Option<Input>>>);
+
+/// How long a claim waits for the one before it. A client that breaks off one stream and opens another may send both in
+/// one packet: the first one's task may not have seen that yet.
+const QUEUED: Duration = Duration::from_millis(100);
 
 /// The input of one viewer's source.
 pub(super) struct OpenInput {
@@ -137,11 +144,17 @@ impl OpenInput {
         Problem::new(StatusCode::GONE, "the command has ended".into())
     }
 
-    /// Claims it for one request or stream, unless another one has it.
-    pub(super) fn claim(&self) -> Result<Claim, Problem> {
-        self.input.clone().try_lock_owned().map(Claim).map_err(|_| {
-            let text = "something else is sending input to this session: send one after the other";
-            Problem::new(StatusCode::CONFLICT, text.into())
+    /// Claims it for one request or stream, after those that have claimed it before.
+    pub(super) fn claim(&self) -> Claim {
+        let claimed = match self.input.clone().try_lock_owned() {
+            Ok(open) => return Claim(future::ready(open).boxed()),
+            Err(_) => self.input.clone().lock_owned(),
+        };
+        // Polled here, it has its place in the queue, whichever task runs first.
+        let mut claimed = claimed.boxed();
+        Claim(match (&mut claimed).now_or_never() {
+            Some(open) => future::ready(open).boxed(),
+            None => claimed,
         })
     }
 
@@ -152,10 +165,14 @@ impl OpenInput {
         app: &App,
         account: &Account,
         decided: &Decided,
-        Claim(mut open): Claim,
+        Claim(claimed): Claim,
         pieces: impl Stream<Item = io::Result<Bytes>>,
         (close, wait): (bool, Duration),
     ) -> Result<Value, Problem> {
+        let mut open = timeout(QUEUED, claimed).await.map_err(|_| {
+            let text = "something else is sending input to this session: send one after the other";
+            Problem::new(StatusCode::CONFLICT, text.into())
+        })?;
         let Some(input) = open.as_mut() else {
             return Err(Problem::new(StatusCode::GONE, "the input of this session has been closed".into()));
         };
@@ -245,6 +262,6 @@ pub(super) async fn answer(
     }
     let _place = app.publications.place(account)?;
     let pieces = body.into_data_stream().map(|piece| piece.map_err(io::Error::other));
-    let sent = open.send(app, account, decided, open.claim()?, pieces, (close, app.publications.wait())).await?;
+    let sent = open.send(app, account, decided, open.claim(), pieces, (close, app.publications.wait())).await?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(sent)).into_response())
 }

@@ -143,7 +143,10 @@ async fn of_several_streams_the_first_is_the_input() {
             let _ = soon("it is written", send.write_all(&bytes)).await;
         }
         talk.until("one\n").await;
-        for (name, _send, mut recv) in streams.into_iter().skip(1) {
+        let mut streams = streams.into_iter();
+        // Dropped, it would leave the input to the next one.
+        let _first = streams.next();
+        for (name, _send, mut recv) in streams {
             let answer = soon("the answer", recv.read_chunk(10_000)).await.unwrap().unwrap();
             let answer: Value = serde_json::from_slice(&answer).unwrap();
             assert_eq!(answer["status"], 409, "{name}");
@@ -154,7 +157,7 @@ async fn of_several_streams_the_first_is_the_input() {
 }
 
 /// One that is given up does not end the input: another one continues.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_reset_leaves_the_input_open() {
     let (server, _) = server(&["exec:cat"], |app| app).await;
     let mut talk = Talk::open(&server, "/stream").await;
@@ -162,6 +165,15 @@ async fn a_stream_that_is_reset_leaves_the_input_open() {
     talk.until("one\n").await;
     send.reset(7);
     assert_eq!(answer(recv).await["status"], 400);
+    // Also one that comes with the reset.
+    let mut open = talk.stream("again\n").await;
+    for _ in 0..100 {
+        talk.until("again\n").await;
+        open.0.reset(7);
+        open = talk.stream("again\n").await;
+    }
+    talk.until("again\n").await;
+    open.0.reset(7);
     let (mut send, recv) = talk.stream("two\n").await;
     talk.until("two\n").await;
     send.finish().unwrap();

@@ -26,8 +26,8 @@ const MAX_STREAMS: usize = 64;
 /// How long the answer on a session's stream may wait to be taken.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
-/// The input of the session's command, and whether a stream may send it.
-type Sending = Option<(Arc<OpenInput>, Result<Claim, Problem>)>;
+/// The input of the session's command, and a stream's right to send it.
+type Sending = Option<(Arc<OpenInput>, Claim)>;
 
 /// Reads every stream that the client opens in its session; each is a publication, or where there is `input`, one of
 /// them is that: of bidirectional ones that the client opened at once, the first. A bidirectional one is answered on. Ends when the session does.
@@ -108,7 +108,7 @@ async fn one_stream(
             let Some((input, claim)) = input else { return Err(OpenInput::over()) };
             let _place = publications.place(account)?;
             // A session may be silent for as long as it likes.
-            return input.send(app, account, decided, claim?, pieces, (true, Duration::ZERO)).await;
+            return input.send(app, account, decided, claim, pieces, (true, Duration::ZERO)).await;
         }
         let publisher = publications.admit(feed, decided)?;
         let _place = publications.place(account)?;
