@@ -80,7 +80,6 @@ pub mod nats;
 mod page;
 mod resource;
 pub mod source;
-#[cfg(any(feature = "cli", feature = "nats"))]
 mod units;
 
 pub use app::App;

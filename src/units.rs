@@ -2,6 +2,7 @@
 
 /// Names of units, and what each stands for, in bytes. A unit of memory is a power of two however it is written, as
 /// Docker, nginx and the JVM have it.
+#[cfg(any(feature = "cli", feature = "nats"))]
 const UNITS: [(&str, u64); 11] = [
     ("", 1),
     ("b", 1),
@@ -17,6 +18,7 @@ const UNITS: [(&str, u64); 11] = [
 ];
 
 /// A number of bytes, as in `500000`, `64k`, `8M`, `8MB` or `8 MiB`; `None` if it is none.
+#[cfg(any(feature = "cli", feature = "nats"))]
 pub(crate) fn bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -48,6 +50,7 @@ mod tests {
         assert_eq!([0, 1, 2].map(|number| many(number, "byte")), ["0 bytes", "1 byte", "2 bytes"]);
     }
 
+    #[cfg(any(feature = "cli", feature = "nats"))]
     #[test]
     fn sizes() {
         for text in ["8M", "8m", "8MB", "8MiB", "8mib", "8 MiB", "8192k", "8192KB", "8192KiB", "8388608", "8388608B"] {

@@ -10,7 +10,8 @@ async fn a_flag_without_effect_is_refused() {
     std::fs::write(dir.path().join("log"), "").unwrap();
     for (args, why) in [
         (&["demo", "--per-viewer"][..], "--per-viewer has no effect: it is for exec:COMMAND"),
-        (&["exec:true", "--input"], "--input has no effect: it is for exec:COMMAND with --per-viewer"),
+        (&["exec:true", "--input"], "--input needs --per-viewer as well"),
+        (&["demo", "--per-viewer", "--input"], "has no effect: it is for exec:COMMAND"),
         (&["--restart"], "--restart has no effect: it is for exec:COMMAND"),
         (&["log=tail:log", "--stderr=log"], "--stderr has no effect: it is for exec:COMMAND"),
         (&["a=exec:true", "--tail-lines=3"], "--tail-lines has no effect: it is for tail:PATH"),

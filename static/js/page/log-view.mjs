@@ -50,6 +50,8 @@ export class LogView {
     // The button goes away: the keyboard's place must not.
     this.box.focus();
     this.window.jump();
+    // At once: the button that was just pressed must not wait for the next frame.
+    this.tell();
     this.#schedule();
   }
 
