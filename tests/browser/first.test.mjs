@@ -70,6 +70,29 @@ describe('a live feed', () => {
     });
   }
 
+  test('menus open within the window, with one feed and with several, at any width', TEST, async () => {
+    const single = await Server.start({ args: [LINES] });
+    try {
+      for (const url of [`${single.plain}/`, `${server.plain}/?feed=log`, `${server.plain}/?feed=demo`]) {
+        const view = await open(browser, url);
+        await view.until('what it shows', () => document.documentElement.dataset.view === 'log' || document.querySelector('#start')?.checkVisibility());
+        for (const width of [360, 480, 639, 641, 767, 769, 1280]) {
+          await view.page.setViewport({ width, height: 740 });
+          const outside = await view.page.evaluate(() => [...document.querySelectorAll('.menu')].filter((menu) => menu.checkVisibility()).flatMap((menu) => {
+            menu.toggleAttribute('open', true);
+            const { left, right } = /** @type {Element} */ (menu.querySelector(':scope > div')).getBoundingClientRect();
+            menu.toggleAttribute('open', false);
+            return left < 0 || right > innerWidth ? [`${menu.id} from ${left} to ${right}`] : [];
+          }));
+          assert.deepEqual(outside, [], `${url} ${width} pixels wide`);
+        }
+        await view.close();
+      }
+    } finally {
+      await single.stop();
+    }
+  });
+
   test('the demo keeps its page, and what was chosen is remembered and in the address', TEST, async () => {
     const view = await open(browser, `${server.plain}/?feed=demo`);
     const seen = (/** @type {string} */ query) => view.page.$eval(query, (element) => element.checkVisibility());

@@ -21,7 +21,7 @@ use super::h3cast;
 const NOT_RUN: &[(&str, &str)] = &[
     ("cargo run --release", "builds the program that these tests run"),
     ("cargo run -- get --cert-hash HEX", "HEX is whatever `plain` prints: tests/browser/plain.test.mjs"),
-    ("cargo install --path .", "installs into the home folder"),
+    ("cargo install --locked --path .", "installs into the home folder"),
     ("cargo install --locked", "installs into the home folder"),
     ("cargo build --locked --profile dist", "takes minutes: tests/packages/static"),
     ("target/x86_64-unknown-linux-musl", "comes of the line above: tests/packages/static"),

@@ -158,7 +158,7 @@ def test_a_repeated_publication_is_not_doubled(server, method):
     assert feed(server)["chunks"] == before + 3
     status, problem = post(server, b"x", *key, "-H", "Upload-Offset: 60")
     assert status == 409
-    assert "10 bytes have been published" in problem["detail"]
+    assert "10 bytes were published" in problem["detail"]
 
 
 def test_refusals(server, guarded):
