@@ -163,7 +163,8 @@ impl App {
         let feed = self.feed(uri.path(), prefix_of(extensions), &account, decided, action).await?;
         Noted::feed(extensions, &feed);
         if query.input == Some(true) && !feed.takes_input() {
-            let text = "this feed takes no input: only a command that runs per viewer can, and only if the server allows it";
+            let text =
+                "this feed takes no input: only a command that runs per viewer can, and only if the server allows it";
             return Err(Problem::bad(text.into()));
         }
         let variant = feed.variant(uri.query().unwrap_or_default()).map_err(|bad| Problem::bad(bad.to_string()))?;

@@ -115,7 +115,17 @@ pub(super) fn bare_command(arguments: &[OsString]) -> Option<String> {
             continue;
         }
         let unknown = matches!(word.parse::<Source>(), Err(BadSource::Unknown(_)));
-        let further: Vec<_> = arguments[at + 1..].iter().map(|word| shown(&word.to_string_lossy())).collect();
+        // Up to the first flag of `serve`, which is more likely meant for that than for the command.
+        let rest = arguments[at + 1..].iter().map(|word| word.to_string_lossy());
+        let further: Vec<_> = rest.take_while(|word| !usage::is_flag("serve", word)).map(|word| shown(&word)).collect();
+        if unknown && let Some(begun) = command_of(&arguments[at - 1]) {
+            let whole = std::iter::once(shown(begun)).chain([shown(word)]).chain(further).collect::<Vec<_>>().join(" ");
+            let word = secrets::hidden(word);
+            return Some(format!(
+                "{INVALID}`{word}`: a command of several words is one argument: write {}",
+                quoted(&whole)
+            ));
+        }
         // Other sources, or flags of `serve`, are no words of a command.
         let is_ours = |word: &OsString| {
             let word = word.to_string_lossy();
@@ -130,6 +140,13 @@ pub(super) fn bare_command(arguments: &[OsString]) -> Option<String> {
         };
         return is_command.then(text);
     }
+}
+
+/// An argument of `serve` that is a command, of which the next argument may be a part.
+fn command_of(argument: &OsString) -> Option<&str> {
+    let text = argument.to_str()?;
+    let value = text.split_once('=').map_or(text, |(_, value)| value);
+    ([text, value].iter().any(|text| text.starts_with("exec:")) && text.parse::<Source>().is_ok()).then_some(text)
 }
 
 /// What a source that is none may have been meant to be.

@@ -37,6 +37,11 @@ fn commands_flags_and_sources() {
             "write tail:/var/log/nothing (what is appended to it) or file:/var/log/nothing",
         ),
         (&["/var/log/nothing"], "write tail:/var/log/nothing"),
+        (
+            &["serve", "build=exec:cargo", "build", "--release"],
+            "is one argument: write 'build=exec:cargo build --release'",
+        ),
+        (&["serve", "exec:make", "a b", "--http", "off"], r"is one argument: write 'exec:make '\''a b'\'"),
         (&["serve", "foo"], "for what a command prints, write exec:foo, or pipe it: foo | h3cast serve -"),
         (&["serve", "cargo", "build"], "write 'exec:cargo build', or pipe it: cargo build | h3cast serve -"),
         (
