@@ -46,7 +46,7 @@ const WIDEST: (usize, usize) = (60, 20);
 /// So much is printed in one piece, in bytes.
 const PIECE: usize = 64 << 10;
 
-/// Why there is no list.
+/// Why the list could not be read.
 #[derive(Debug, Deserialize)]
 struct Problem {
     detail: String,

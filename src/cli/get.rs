@@ -161,7 +161,7 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
     // Before there is an output, which nobody would tidy up.
     let trust = args.trust.trust()?;
     let token = args.token.token(args.input.then_some("H3CAST_PUBLISH_TOKEN"))?;
-    // What is wrong with it is no matter of the network.
+    // A faulty one is reported before anything is sent.
     remote::shown_token(token.as_ref()).await?;
     let file = args.output.as_deref().filter(|file| file.as_os_str() != "-");
     if lines.is_some() && file.is_some_and(|file| !file.exists() || file.is_file()) {

@@ -30,7 +30,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 type Sending = Option<(Arc<OpenInput>, Claim)>;
 
 /// Reads every stream that the client opens in its session; each is a publication, or where there is `input`, one of
-/// them is that: of bidirectional ones that the client opened at once, the first. A bidirectional one is answered on. Ends when the session does.
+/// them is that: of bidirectional ones that the client opened at once, the first. A bidirectional one is answered on.
+/// Ends when the session does.
 pub(in crate::app) async fn streams(
     app: &Arc<App>,
     session: &Session,

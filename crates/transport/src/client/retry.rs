@@ -269,7 +269,7 @@ mod tests {
                 at += retry.unanswered(at, random).unwrap();
             }
         }
-        // At first they ask together, which is no more than a server lets one address have in progress.
+        // At first they all ask at once: fewer than a server allows one address to have in progress.
         assert_eq!(begun[2], CLIENTS);
         assert!(begun[11..30].iter().all(|number| *number < CLIENTS / 2), "{begun:?}");
         assert!(begun[30..60].iter().all(|number| *number < CLIENTS / 3), "{begun:?}");
