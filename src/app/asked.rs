@@ -14,6 +14,7 @@ use crate::{
     chunk::EndCursor,
     feed::{Account, BadStart, Exhausted, Feed, Start, Viewer},
     format::Format,
+    units::many,
 };
 
 /// How a session brings the chunks.
@@ -236,12 +237,8 @@ impl ViewRequest {
                 true => "the feed has started over since, which `raw` cannot report: use from=start, or another format"
                     .into(),
                 false => format!(
-                    "{} since then, which `raw` cannot report: use from=start, or another format",
-                    if gap.missing == 1 {
-                        "1 chunk is gone".into()
-                    } else {
-                        format!("{} chunks are gone", gap.missing)
-                    }
+                    "the feed no longer has {} after that cursor, which `raw` cannot report: use from=start, or another format",
+                    many(gap.missing, "chunk")
                 ),
             };
             return Err(Problem::new(StatusCode::GONE, text));
