@@ -3,9 +3,9 @@
 pub use h3cast_feed::{
     Account, BadPattern, BadStart, BadVariant, Behind, BoxInput, Budget, Charge, Counted, DEFAULT, DEFAULT_HISTORY,
     Delivered, Deliveries, Delivery, End, Event, Exhausted, Family, Feed, FeedError, Feeds, Filler, Gap, HeldFeeds,
-    History, Hold, Input, Keeper, KeeperError, Lag, OpenError, Past, Pattern, Pressure, Provenance, PublishError,
-    Publisher, Rate, Receipt, RestoreError, Share, Shares, Start, Status, TryPublishError, Viewer, WrittenFeeds,
-    WrittenLimits,
+    History, Hold, Input, Keeper, KeeperError, Lag, NewChunk, OpenError, Past, Pattern, Pressure, Provenance,
+    PublishError, PublishedAll, Publisher, Rate, Receipt, RestoreError, Share, Shares, Start, Status, TryPublishError,
+    Viewer, WrittenFeeds, WrittenLimits,
 };
 
 /// [`Start`] by its former name.

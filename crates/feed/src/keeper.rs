@@ -19,9 +19,48 @@ pub trait Keeper: Send + Sync + 'static {
     /// again.
     fn publish(&self, bytes: Bytes, id: Option<String>) -> BoxFuture<'_, Result<Receipt, PublishError>>;
 
+    /// Stores chunks in their order, and is ready once they are stored: those before a failure, at least. It may also
+    /// stop without one, and does after a chunk that was stored before and is of another size than the one given (see
+    /// [`Receipt::size`]): the caller knows by the number of receipts which are left. By default the chunks are
+    /// [published](Self::publish) one after another.
+    fn publish_all(&self, chunks: Vec<NewChunk>) -> BoxFuture<'_, PublishedAll> {
+        Box::pin(async move {
+            let mut published = PublishedAll::default();
+            for NewChunk { bytes, id } in chunks {
+                let size = bytes.len();
+                match self.publish(bytes, id).await {
+                    Ok(receipt) => published.receipts.push(receipt),
+                    Err(error) => published.error = Some(error),
+                }
+                if published.error.is_some() || published.receipts.last().is_some_and(|receipt| receipt.size != size) {
+                    break;
+                }
+            }
+            published
+        })
+    }
+
     /// Reads some of the chunks from the number `next` on, in their order. Dropping the future cancels the
     /// read.
     fn read(self: Arc<Self>, epoch: Epoch, next: u64) -> BoxFuture<'static, Result<Past, FeedError>>;
+}
+
+/// A chunk that is to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewChunk {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// By what it is known if it is sent again: one whose id is stored already is not stored again.
+    pub id: Option<String>,
+}
+
+/// What has become of chunks that were to be stored: see [`Keeper::publish_all`].
+#[derive(Debug, Clone, Default)]
+pub struct PublishedAll {
+    /// Those of the chunks that are stored, from the first one on.
+    pub receipts: Vec<Receipt>,
+    /// Why the next one is not.
+    pub error: Option<PublishError>,
 }
 
 /// Confirms that a chunk was published.
@@ -113,6 +152,46 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("no answer")]
     struct Silent(#[from] std::num::ParseIntError);
+
+    /// Has stored `held` before, under the id "held".
+    struct Numbering(std::sync::atomic::AtomicU64);
+
+    impl Keeper for Numbering {
+        fn is_writable(&self) -> bool {
+            true
+        }
+
+        fn is_sparse(&self) -> bool {
+            false
+        }
+
+        fn publish(&self, bytes: Bytes, id: Option<String>) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+            let size = if id.as_deref() == Some("held") { 1 } else { bytes.len() };
+            let seq = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let receipt = Receipt { cursor: Cursor { epoch: Epoch(1), seq }, size };
+            Box::pin(std::future::ready(if size == 3 { Err(PublishError::Ended) } else { Ok(receipt) }))
+        }
+
+        fn read(self: Arc<Self>, _: Epoch, _: u64) -> BoxFuture<'static, Result<Past, FeedError>> {
+            Box::pin(std::future::ready(Ok(Past::default())))
+        }
+    }
+
+    #[tokio::test]
+    async fn chunks_are_stored_together_up_to_what_needs_a_look() {
+        let chunk = |bytes: &'static str, id: Option<&str>| NewChunk { bytes: bytes.into(), id: id.map(String::from) };
+        let publish = async |chunks| {
+            let published = Numbering(0.into()).publish_all(chunks).await;
+            (published.receipts.iter().map(|receipt| receipt.cursor.seq).collect::<Vec<_>>(), published.error)
+        };
+        assert_eq!(
+            publish(vec![chunk("a", None), chunk("b", Some("held")), chunk("c", None)]).await,
+            (vec![0, 1, 2], None)
+        );
+        assert_eq!(publish(vec![chunk("ab", Some("held")), chunk("c", None)]).await, (vec![0], None));
+        let failing = vec![chunk("a", None), chunk("abc", None), chunk("c", None)];
+        assert_eq!(publish(failing).await, (vec![0], Some(PublishError::Ended)));
+    }
 
     #[test]
     fn an_error_of_a_keeper_keeps_its_source() {

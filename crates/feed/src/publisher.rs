@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use crate::{
-    Cursor, End, FeedError, PublishError, Receipt, TryPublishError,
+    Cursor, End, FeedError, NewChunk, PublishError, PublishedAll, Receipt, TryPublishError,
     kept::Kept,
     log,
     ring::{Full, Note, Ring},
@@ -195,6 +195,30 @@ impl Publisher {
                 Ok(Receipt { cursor, size })
             }
         }
+    }
+
+    /// Publishes chunks in their order, as [`publish_as`](Self::publish_as) does each; a feed that is stored externally
+    /// stores them together if it can, which is faster. With fewer receipts than chunks and no error, the rest is to be
+    /// published again: the last receipt is for a chunk that was stored before, of another size than the one given.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe, but how many of the chunks were published is not known then.
+    pub async fn publish_all(&self, chunks: Vec<NewChunk>) -> PublishedAll {
+        if let To::Kept(kept) = &self.to {
+            return kept.keeper.publish_all(chunks).await;
+        }
+        let mut published = PublishedAll::default();
+        for chunk in chunks {
+            match self.publish_as(chunk.bytes, || chunk.id).await {
+                Ok(receipt) => published.receipts.push(receipt),
+                Err(error) => {
+                    published.error = Some(error);
+                    break;
+                }
+            }
+        }
+        published
     }
 
     /// Tells the viewers of a live feed that its source cannot be reached, or that it can again. Does nothing

@@ -1,0 +1,104 @@
+//! Fills the ring of a feed on JetStream.
+
+use std::{convert::Infallible, sync::atomic::Ordering, time::Duration};
+
+use futures_util::StreamExt;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use super::{AGAIN, JetStream, chunk, epoch, seq};
+use crate::{
+    feed::{Filler, Keeper},
+    nats::error::KeepError,
+    panics,
+};
+
+/// How often a consumer with nothing to bring says that it is there.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// The longest time between two attempts to fill a feed.
+const LONGEST_AGAIN: Duration = Duration::from_secs(2);
+
+impl JetStream {
+    /// Fills the feed's ring, as long as it is polled.
+    pub(super) async fn fill(&self, filler: &Filler) {
+        let (mut told, mut pause) = (false, AGAIN);
+        loop {
+            let since = Instant::now();
+            let Err(ended) = tokio::select! {
+                biased;
+                () = self.connection.lost() => Err(KeepError::Disconnected),
+                // A panic stalls the feed as whatever else goes wrong does, until it is filled again.
+                filled = panics::caught_async(self.fill_once(filler, &mut told)) => {
+                    filled.unwrap_or_else(|panic| Err(KeepError::Panicked(panic)))
+                }
+            };
+            self.checked.store(false, Ordering::Relaxed);
+            filler.stall(true);
+            match std::mem::replace(&mut told, true) {
+                false => warn!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
+                true => debug!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
+            }
+            self.connection.connected().await;
+            pause = if since.elapsed() > LONGEST_AGAIN { AGAIN } else { (pause * 2).min(LONGEST_AGAIN) };
+            sleep(pause).await;
+        }
+    }
+
+    /// Fills it until something is wrong.
+    async fn fill_once(&self, filler: &Filler, told: &mut bool) -> Result<Infallible, KeepError> {
+        let info = self.info().await?;
+        let epoch = epoch(&info);
+        if epoch != filler.epoch() {
+            warn!(stream = self.stream.name, "the stream was recreated: its feed starts over");
+            self.epoch.store(epoch.0, Ordering::Relaxed);
+            let (next, now) = self.begins(&info);
+            filler.renew(epoch, next, now);
+        }
+        // Its servers have lost their memory, or their disks: the same numbers would be given twice, and
+        // nobody could tell. An epoch that every server of the feed agrees on is only had with a new stream.
+        if info.state.last_sequence < filler.next() {
+            return Err(KeepError::Forgotten {
+                stream: self.stream.name.clone(),
+                last: info.state.last_sequence,
+                had: filler.next(),
+            });
+        }
+        self.checked.store(true, Ordering::Relaxed);
+        // What is gone there does not come; its viewers are told when they ask for it.
+        filler.skip_to(seq(info.state.first_sequence));
+        let consumer = self.consumer(filler.next()).await?;
+        // When it is made anew after this, its consumers go with it.
+        if super::epoch(&self.info().await?) != epoch {
+            return Err(KeepError::Recreated);
+        }
+        let mut messages = consumer
+            .stream()
+            .max_messages_per_batch(1000)
+            .heartbeat(HEARTBEAT)
+            .expires(Duration::from_secs(30))
+            .messages()
+            .await
+            .map_err(KeepError::nats)?;
+        filler.stall(false);
+        if std::mem::take(told) {
+            info!(stream = self.stream.name, subject = self.subject, "a feed has resumed");
+        }
+        let (mut before, mut pending) = (0, self.connection.counts.pending());
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(KeepError::nats)?;
+            let about = message.info().map_err(KeepError::nats)?;
+            if about.consumer_sequence != before + 1 {
+                return Err(KeepError::Lost);
+            }
+            before = about.consumer_sequence;
+            pending.set(about.pending);
+            let chunk = chunk(&message).map_err(KeepError::nats)?;
+            if !self.is_sparse() {
+                // What is between was dropped before it came here: viewers are told.
+                filler.skip_to(chunk.seq);
+            }
+            filler.add(chunk);
+        }
+        Err(KeepError::ConsumerGone)
+    }
+}

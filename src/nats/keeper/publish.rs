@@ -1,0 +1,99 @@
+//! Publishes to a stream, and tries again for a while.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use async_nats::jetstream::{
+    self, ErrorCode, context::PublishErrorKind, message::PublishMessage, stream::RawMessageErrorKind,
+};
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{AGAIN, JetStream, seq};
+use crate::{
+    chunk::{Cursor, Epoch},
+    feed::{KeeperError, PublishError, Receipt},
+    nats::error::KeepError,
+};
+
+/// For how long publishing is tried: a cluster that chooses a new leader takes less.
+const PUBLISH: Duration = Duration::from_secs(6);
+
+impl JetStream {
+    async fn try_publish(&self, bytes: &Bytes, id: &str) -> Result<Receipt, Refused> {
+        if !self.checked.load(Ordering::Relaxed) {
+            return Err(Refused::Now(KeepError::Unchecked));
+        }
+        let _publishing = self.connection.counts.publishing();
+        let message = PublishMessage::build().payload(bytes.clone()).message_id(id).expected_stream(&self.stream.name);
+        let sent = self.connection.jetstream.send_publish(self.subject.clone(), message).await?;
+        let kept = sent.await?;
+        let size = match kept.duplicate {
+            false => bytes.len(),
+            true => self.size_of(kept.sequence).await?.unwrap_or(bytes.len()),
+        };
+        let cursor = Cursor { epoch: Epoch(self.epoch.load(Ordering::Relaxed)), seq: seq(kept.sequence) };
+        Ok(Receipt { cursor, size })
+    }
+
+    /// How large the message of that number is; `None` when it is there no more.
+    async fn size_of(&self, sequence: u64) -> Result<Option<usize>, Refused> {
+        if sequence == 0 {
+            return Err(Refused::Now(KeepError::Busy));
+        }
+        let stream = self.handle().await.map_err(Refused::Now)?;
+        match stream.get_raw_message(sequence).await {
+            // Ours are never empty.
+            Ok(message) => Ok(Some(message.payload.len()).filter(|size| *size > 0)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(Refused::Now(KeepError::nats(error))),
+        }
+    }
+
+    pub(super) async fn publish_soon(&self, bytes: Bytes, id: &str) -> Result<Receipt, PublishError> {
+        let until = Instant::now() + PUBLISH;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let tried = async {
+                self.connection.connected().await;
+                self.try_publish(&bytes, id).await
+            };
+            let why = match timeout(left, tried).await {
+                Ok(Ok(receipt)) => return Ok(receipt),
+                Ok(Err(Refused::TooLarge)) => {
+                    let longest = match self.info().await {
+                        Ok(info) => usize::try_from(info.config.max_message_size).ok(),
+                        Err(_) => None,
+                    };
+                    let max = longest.unwrap_or(usize::MAX).min(self.connection.client.server_info().max_payload);
+                    return Err(PublishError::TooLarge { size: bytes.len(), max });
+                }
+                Ok(Err(Refused::Now(why))) => why,
+                Err(_) => KeepError::Silent,
+            };
+            // By its id it is kept once, however often it is sent.
+            if until <= Instant::now() + AGAIN {
+                return Err(PublishError::Keeper(KeeperError::new(why)));
+            }
+            sleep(AGAIN).await;
+        }
+    }
+}
+
+/// Why a chunk was not taken.
+enum Refused {
+    /// It never will be.
+    TooLarge,
+    /// It may be accepted when it is tried again.
+    Now(KeepError),
+}
+
+impl From<jetstream::context::PublishError> for Refused {
+    fn from(error: jetstream::context::PublishError) -> Self {
+        let told = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<jetstream::Error>());
+        let too_large = told.is_some_and(|error| error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM);
+        match error.kind() == PublishErrorKind::MaxPayloadExceeded || too_large {
+            true => Self::TooLarge,
+            false => Self::Now(KeepError::nats(error)),
+        }
+    }
+}
