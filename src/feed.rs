@@ -2,10 +2,10 @@
 
 pub use h3cast_feed::{
     Account, BadPattern, BadStart, BadVariant, Behind, BoxInput, Budget, Charge, Counted, DEFAULT, DEFAULT_HISTORY,
-    Delivered, Deliveries, Delivery, End, Event, Exhausted, Family, Feed, FeedError, Feeds, Filler, Gap, HeldFeeds,
-    History, Hold, Input, Keeper, KeeperError, Lag, NewChunk, OpenError, Past, Pattern, Pressure, Provenance,
-    PublishError, PublishedAll, Publisher, Rate, Receipt, RestoreError, Share, Shares, Start, Status, TryPublishError,
-    Viewer, WrittenFeeds, WrittenLimits,
+    Delivered, Deliveries, Delivery, End, Event, Exhausted, Family, Feed, FeedError, FeedStore, Feeds, Filler, Gap,
+    HeldFeeds, History, Hold, Input, Keeper, KeeperError, Lag, NewChunk, OpenError, Past, Pattern, Pressure,
+    Provenance, PublishError, PublishedAll, Publisher, Rate, Receipt, RestoreError, Share, Shares, Start, Status,
+    Stored, TryPublishError, Viewer, WrittenFeeds, WrittenLimits,
 };
 
 /// [`Start`] by its former name.

@@ -7,6 +7,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::{StreamExt, stream};
@@ -45,7 +46,7 @@ pub(crate) enum Backing {
         /// If clients write the feed.
         publisher: Option<Publisher>,
     },
-    /// Stored externally.
+    /// Stored, externally or here.
     Kept {
         kept: Kept,
         /// If clients may write the feed.
@@ -128,8 +129,60 @@ impl Feed {
         let name: Arc<str> = name.into();
         let kept = Kept::new(keeper, history, epoch, next, now);
         let publisher = kept.keeper.is_writable().then(|| Publisher::kept(kept.clone()));
-        let filler = Filler::new(name.clone(), kept.clone(), counters.clone());
+        let filler = Filler::new(name.clone(), &kept, counters.clone());
         (Self { name, backing: Backing::Kept { kept, publisher }, file: None, counters }, filler)
+    }
+
+    /// A live feed that `keeper` stores for this process alone, what fills its ring, and its publisher. It continues
+    /// the run `epoch` at the number `next`: viewers of what was published before, by this process or an earlier one,
+    /// read it from `keeper`, and so do those that fall behind the latest `history` bytes. What is published goes to
+    /// `keeper`, which numbers it, stores it, and then adds it to the filler.
+    ///
+    /// It ends as a [live](Self::live) feed does: with [`Publisher::end`], or, as failed, if the last clone of its
+    /// publisher is dropped before that. What is stored stays: another such feed may continue it.
+    #[must_use]
+    pub fn stored(
+        name: &str,
+        keeper: Arc<dyn Keeper>,
+        history: usize,
+        epoch: Epoch,
+        next: u64,
+    ) -> (Self, Filler, Publisher) {
+        let counters = Arc::<FeedCounters>::default();
+        let name: Arc<str> = name.into();
+        let kept = Kept::stored(keeper, history, epoch, next);
+        let filler = Filler::new(name.clone(), &kept, counters.clone());
+        let publisher = Publisher::stored(name.clone(), kept.clone());
+        (Self { name, backing: Backing::Kept { kept, publisher: None }, file: None, counters }, filler, publisher)
+    }
+
+    /// A [stored](Self::stored) feed that clients write, and that holds its own [`publisher`](Self::publisher).
+    #[must_use]
+    pub fn stored_writable(
+        name: &str,
+        keeper: Arc<dyn Keeper>,
+        history: usize,
+        epoch: Epoch,
+        next: u64,
+    ) -> (Self, Filler) {
+        let (mut feed, filler, written_by) = Self::stored(name, keeper, history, epoch, next);
+        if let Backing::Kept { publisher, .. } = &mut feed.backing {
+            *publisher = Some(written_by);
+        }
+        (feed, filler)
+    }
+
+    /// Counts what was published before, elsewhere or by an earlier process: that many bytes, the last of them that
+    /// long ago.
+    pub fn count_earlier(&self, bytes: u64, ago: Duration) {
+        self.counters.restore(bytes, ago);
+    }
+
+    /// Drops the chunks of a stored feed from memory. They are read from where they are stored.
+    pub(crate) fn forget(&self) {
+        if let Backing::Kept { kept, .. } = &self.backing {
+            kept.ring().forget();
+        }
     }
 
     /// Lets each viewer of a feed that starts over for each one have it in its own way: `make` returns another such
@@ -285,7 +338,7 @@ impl Feed {
     }
 
     /// The ring of a live feed.
-    fn ring(&self) -> Option<Arc<Ring>> {
+    pub(crate) fn ring(&self) -> Option<Arc<Ring>> {
         match &self.backing {
             Backing::Live { ring, .. } => Some(ring.clone()),
             Backing::Kept { kept, .. } => Some(kept.ring()),
@@ -304,8 +357,10 @@ impl Feed {
     #[must_use]
     pub fn status(&self) -> Status {
         let mut status = self.counters.status();
-        if let Some(ring) = self.ring() {
-            ring.report(&mut status);
+        match &self.backing {
+            Backing::Live { ring, .. } => ring.report(&mut status),
+            Backing::Kept { kept, .. } => kept.report(&mut status),
+            Backing::OnDemand { .. } => {}
         }
         status
     }

@@ -103,7 +103,7 @@ pub struct HeldFeeds {
 }
 
 impl Feeds {
-    /// Has the publishers of all feeds in memory that clients write wait, also of those that are created meanwhile.
+    /// Has the publishers of all feeds that clients write only here wait, also of those that are created meanwhile.
     /// Viewers get what is there. Chunks of feeds with a source of their own, and of feeds stored externally, are
     /// published on.
     pub fn hold(&self) -> HeldFeeds {
@@ -184,9 +184,12 @@ impl Feed {
         written(self).is_some_and(|ring| ring.history().is_some_and(|history| history.next == 0))
     }
 
-    /// What its publishers may do, if it is one in memory that clients write.
+    /// What its publishers may do, if clients write it, and only here.
     pub(crate) fn hold(&self, hold: Hold) {
-        let Some(ring) = written(self) else { return };
+        // Also one that is stored for this process; another one takes over what is stored.
+        let Some(ring) = self.publisher().filter(|publisher| publisher.ends_it()).and_then(|_| self.ring()) else {
+            return;
+        };
         match hold {
             Hold::No => ring.hold(false),
             Hold::Publishers => ring.hold(true),

@@ -1,4 +1,4 @@
-//! What stores a feed externally.
+//! What stores a feed: externally, or on this machine.
 
 use std::{error::Error, sync::Arc};
 
@@ -7,7 +7,8 @@ use futures_util::future::BoxFuture;
 
 use crate::{Chunk, Cursor, Epoch, FeedError};
 
-/// Stores the chunks of a feed, for any number of servers: see [`Feed::kept`](crate::Feed::kept).
+/// Stores the chunks of a feed: for any number of servers (see [`Feed::kept`](crate::Feed::kept)), or for this one
+/// alone (see [`Feed::stored`](crate::Feed::stored)).
 pub trait Keeper: Send + Sync + 'static {
     /// Whether clients may write the feed.
     fn is_writable(&self) -> bool;
@@ -43,6 +44,20 @@ pub trait Keeper: Send + Sync + 'static {
     /// Reads some of the chunks from the number `next` on, in their order. Dropping the future cancels the
     /// read.
     fn read(self: Arc<Self>, epoch: Epoch, next: u64) -> BoxFuture<'static, Result<Past, FeedError>>;
+
+    /// What is stored of the feed, if that is known without asking. It must not block. By default it is not known.
+    fn stored(&self) -> Option<Stored> {
+        None
+    }
+}
+
+/// What is stored of a feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// The bytes that it takes where it is stored.
+    pub bytes: u64,
+    /// The oldest number that is stored; that of the next chunk, if none is.
+    pub first: u64,
 }
 
 /// A chunk that is to be stored.
@@ -140,8 +155,8 @@ pub enum TryPublishError {
     /// The feed has ended.
     #[error("the feed has ended")]
     Ended,
-    /// The feed is stored externally, and storing a chunk takes time.
-    #[error("the feed is stored externally: wait with publish")]
+    /// The feed is stored, and storing a chunk takes time.
+    #[error("the feed is stored: wait with publish")]
     External,
 }
 

@@ -1,24 +1,38 @@
-//! Feeds that are stored externally, for any number of servers. Each server has the latest chunks in a ring,
-//! and reads older ones from what stores them.
+//! Feeds that something stores: externally for any number of servers, or on this machine for one. Each server has the
+//! latest chunks in a ring, and reads older ones from what stores them.
 
 mod viewer;
 
 use std::{
     fmt,
-    ops::Deref,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{Chunk, End, Epoch, FeedError, Keeper, Lag, Start, budget::Charged, log, ring::Ring, status::FeedCounters};
+use crate::{
+    Chunk, Cursor, End, Epoch, FeedError, Keeper, Lag, Start, Status, Stored, budget::Charged, log, ring::Ring,
+    status::FeedCounters,
+};
 use viewer::At;
 pub(crate) use viewer::KeptViewer;
 
-/// The ring of a feed that is stored externally; replaced when the feed is recreated there.
+/// The ring of a feed that is stored; replaced when the feed is recreated there.
+#[derive(Debug, Clone)]
+struct Rings {
+    now: Arc<Mutex<Arc<Ring>>>,
+    history: usize,
+}
+
+impl Rings {
+    fn ring(&self) -> Arc<Ring> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A feed that is stored, with its ring.
 #[derive(Clone)]
 pub(crate) struct Kept {
-    ring: Arc<Mutex<Arc<Ring>>>,
+    rings: Rings,
     pub(crate) keeper: Arc<dyn Keeper>,
-    history: usize,
 }
 
 impl fmt::Debug for Kept {
@@ -29,16 +43,34 @@ impl fmt::Debug for Kept {
 
 impl Kept {
     pub(crate) fn new(keeper: Arc<dyn Keeper>, history: usize, epoch: Epoch, next: u64, now: u64) -> Self {
-        let ring = Arc::new(Ring::starting_at(epoch, history, Lag::Skip, next, now));
-        Self { ring: Arc::new(Mutex::new(ring)), keeper, history }
+        Self::with(keeper, history, Ring::starting_at(epoch, history, Lag::Skip, next, now))
+    }
+
+    /// One that this process alone writes: all numbers before `next` were chunks of it.
+    pub(crate) fn stored(keeper: Arc<dyn Keeper>, history: usize, epoch: Epoch, next: u64) -> Self {
+        Self::with(keeper, history, Ring::continuing_at(epoch, history, next))
+    }
+
+    fn with(keeper: Arc<dyn Keeper>, history: usize, ring: Ring) -> Self {
+        Self { rings: Rings { now: Arc::new(Mutex::new(Arc::new(ring))), history }, keeper }
     }
 
     pub(crate) fn charged(&self) -> Charged {
-        Charged::Kept(Arc::downgrade(&self.ring))
+        Charged::Kept(Arc::downgrade(&self.rings.now))
     }
 
     pub(crate) fn ring(&self) -> Arc<Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.rings.ring()
+    }
+
+    /// Adds what it knows of the feed's status.
+    pub(crate) fn report(&self, status: &mut Status) {
+        let ring = self.ring();
+        ring.report(status);
+        if let Some(Stored { bytes, first }) = self.keeper.stored() {
+            status.stored = Some(bytes);
+            status.oldest = (first < ring.next()).then(|| Cursor { epoch: ring.epoch(), seq: first });
+        }
     }
 
     pub(crate) fn view(&self, start: Start) -> KeptViewer {
@@ -65,78 +97,73 @@ impl Kept {
     }
 }
 
-/// Fills the ring of a feed that is stored externally. If the last clone is dropped before the feed has ended
+/// Fills the ring of a feed that is stored. If the last clone is dropped before the feed has ended
 /// or its server stops, the feed has failed: no chunk would arrive any more.
 #[derive(Debug, Clone)]
 pub struct Filler {
-    kept: Arc<Filled>,
+    filled: Arc<Filled>,
     counters: Arc<FeedCounters>,
 }
 
+/// Without the keeper: it may be the keeper that has it.
 #[derive(Debug)]
 struct Filled {
     name: Arc<str>,
-    kept: Kept,
-}
-
-impl Deref for Filled {
-    type Target = Kept;
-
-    fn deref(&self) -> &Kept {
-        &self.kept
-    }
+    rings: Rings,
 }
 
 impl Drop for Filled {
     fn drop(&mut self) {
-        let end = End::Failed(FeedError("nothing fills the feed: its task is gone".into()));
         // Changes nothing when the feed has ended.
-        if self.kept.ring().end(end.clone()) {
-            log::ended(&self.name, &end);
-        }
+        let end = End::Failed(FeedError("nothing fills the feed: its task is gone".into()));
+        log::end(&self.name, &self.rings.ring(), end);
     }
 }
 
 impl Filler {
-    pub(crate) fn new(name: Arc<str>, kept: Kept, counters: Arc<FeedCounters>) -> Self {
-        Self { kept: Arc::new(Filled { name, kept }), counters }
+    pub(crate) fn new(name: Arc<str>, kept: &Kept, counters: Arc<FeedCounters>) -> Self {
+        Self { filled: Arc::new(Filled { name, rings: kept.rings.clone() }), counters }
+    }
+
+    fn ring(&self) -> Arc<Ring> {
+        self.filled.rings.ring()
     }
 
     /// The number of the next chunk that it expects.
     #[must_use]
     pub fn next(&self) -> u64 {
-        self.kept.ring().next()
+        self.ring().next()
     }
 
     /// The run of numbers of its chunks.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        self.kept.ring().epoch()
+        self.ring().epoch()
     }
 
     /// Adds a chunk that was published. One that was added before is ignored.
     pub fn add(&self, chunk: Chunk) {
         let size = chunk.bytes.len();
-        if self.kept.ring().add(chunk) {
+        if self.ring().add(chunk) {
             self.counters.count(size);
         }
     }
 
     /// Continues at `next`: what is before is not stored any more, or was never seen.
     pub fn skip_to(&self, next: u64) {
-        self.kept.ring().skip_to(next);
+        self.ring().skip_to(next);
     }
 
     /// Tells viewers that what stores the feed cannot be reached, or that it can again.
     pub fn stall(&self, stalled: bool) {
-        self.kept.ring().stall(stalled);
+        self.ring().stall(stalled);
     }
 
     /// The feed was recreated: its viewers are disconnected, and reconnect to another run of numbers. The ring
     /// begins at `next` of it; chunks before `now` are not new.
     pub fn renew(&self, epoch: Epoch, next: u64, now: u64) {
-        let ring = Arc::new(Ring::starting_at(epoch, self.kept.history, Lag::Skip, next, now));
-        let old = std::mem::replace(&mut *self.kept.ring.lock().unwrap_or_else(PoisonError::into_inner), ring);
+        let ring = Arc::new(Ring::starting_at(epoch, self.filled.rings.history, Lag::Skip, next, now));
+        let old = std::mem::replace(&mut *self.filled.rings.now.lock().unwrap_or_else(PoisonError::into_inner), ring);
         old.end(End::Stopped);
     }
 }

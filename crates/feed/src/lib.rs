@@ -8,7 +8,7 @@
 //! ```text
 //!  Publisher ──► Feed: a ring of the latest chunks ──► Viewer ──► format::Writer (raw, sse, frames)
 //!                         ▲                     └────► Viewer, at another cursor
-//!                  Keeper, if it is stored externally
+//!                  Keeper, if it is stored
 //! ```
 //!
 //! # Feeds without HTTP
@@ -62,7 +62,7 @@
 //! | [`Feed`], [`Publisher`], [`Viewer`], [`Event`] | live feeds, and feeds that start over for each viewer |
 //! | [`Start`], [`Cursor`], [`EndCursor`], [`Gap`] | where viewers begin, and what they miss |
 //! | [`Lag`] | what happens to a viewer that falls too far behind |
-//! | [`Keeper`], [`Filler`] | feeds stored externally, with a ring of their latest chunks |
+//! | [`Keeper`], [`Filler`] | feeds that are stored, with a ring of their latest chunks |
 //! | [`Budget`], [`Pressure`] | a bound on memory, and what gives way near it |
 //! | [`Feeds`], [`Family`], [`WrittenFeeds`] | the feeds of a program, by name; those that clients create |
 //! | [`HeldFeeds`], [`History`] | feeds that another process takes over, where cursors stay valid |
@@ -104,7 +104,7 @@ pub use feeds::{DEFAULT, Family, Feeds, OpenError};
 pub use h3cast_proto::feed::{BadCursor, Cursor, End, EndCursor, Epoch, FeedError, Gap};
 pub use held::{HeldFeeds, History, Hold, Provenance, RestoreError};
 pub use input::{BoxInput, Input};
-pub use keeper::{Keeper, KeeperError, NewChunk, Past, PublishError, PublishedAll, Receipt, TryPublishError};
+pub use keeper::{Keeper, KeeperError, NewChunk, Past, PublishError, PublishedAll, Receipt, Stored, TryPublishError};
 pub use kept::Filler;
 pub use pattern::{BadPattern, Pattern};
 pub use publisher::Publisher;
@@ -113,7 +113,7 @@ pub use ring::Lag;
 pub use start::{BadStart, Start};
 pub use status::{Behind, Counted, Status};
 pub use viewer::{Event, Viewer};
-pub use written::{WrittenFeeds, WrittenLimits};
+pub use written::{FeedStore, WrittenFeeds, WrittenLimits};
 
 // What public signatures name.
 #[doc(no_inline)]

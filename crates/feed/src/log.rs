@@ -10,14 +10,21 @@ use std::{
 
 use tracing::{info, warn};
 
-use crate::{End, FeedError};
+use crate::{End, FeedError, ring::Ring};
 
 /// Logs that a live feed ended. A server that stops does not end its feeds.
-pub(crate) fn ended(feed: &str, end: &End) {
+fn ended(feed: &str, end: &End) {
     match end {
         End::Clean => info!(feed, "the feed ended"),
         End::Failed(error) => warn!(feed, %error, "the feed failed"),
         End::Stopped => {}
+    }
+}
+
+/// Ends a live feed, and logs it if it has not ended before.
+pub(crate) fn end(feed: &str, ring: &Ring, end: End) {
+    if ring.end(end.clone()) {
+        ended(feed, &end);
     }
 }
 

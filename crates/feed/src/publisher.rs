@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use crate::{
-    Cursor, End, FeedError, NewChunk, PublishError, PublishedAll, Receipt, TryPublishError,
+    Cursor, End, FeedError, Keeper, NewChunk, PublishError, PublishedAll, Receipt, TryPublishError,
     kept::Kept,
     log,
     ring::{Full, Note, Ring},
@@ -24,7 +24,7 @@ const LONG: Duration = Duration::from_secs(10);
 
 /// Publishes to a live feed. Clones publish to the same one. [`end`](Self::end) ends it; if the last clone is
 /// dropped before that, the feed has failed: its source may have panicked, and a feed that is cut short must not
-/// look complete. A feed that is stored externally continues.
+/// look complete. A feed that is stored externally ([`Feed::kept`](crate::Feed::kept)) continues.
 ///
 /// ```
 /// use h3cast_feed::{End, Feed, Lag};
@@ -55,7 +55,10 @@ enum Lease {
 #[derive(Clone)]
 enum To {
     Ring(Arc<PublisherGuard>),
+    /// Stored externally, where others may write it too.
     Kept(Arc<Kept>),
+    /// Stored for this process.
+    Stored(Arc<StoredGuard>),
 }
 
 impl fmt::Debug for To {
@@ -63,6 +66,7 @@ impl fmt::Debug for To {
         match self {
             Self::Ring(ring) => f.debug_tuple("Ring").field(ring).finish(),
             Self::Kept(kept) => kept.fmt(f),
+            Self::Stored(stored) => stored.fmt(f),
         }
     }
 }
@@ -74,14 +78,40 @@ struct PublisherGuard {
     counters: Arc<FeedCounters>,
 }
 
+#[derive(Debug)]
+struct StoredGuard {
+    name: Arc<str>,
+    kept: Kept,
+}
+
+/// How a feed ends whose publishers are gone. It changes nothing if the feed has ended.
+fn lost() -> End {
+    let reason = match std::thread::panicking() {
+        true => "the feed's source panicked",
+        false => "the feed's source went away without ending the feed",
+    };
+    End::Failed(FeedError(reason.into()))
+}
+
 impl Drop for PublisherGuard {
     fn drop(&mut self) {
-        // Changes nothing if the feed has ended.
-        let reason = match std::thread::panicking() {
-            true => "the feed's source panicked",
-            false => "the feed's source went away without ending the feed",
-        };
-        self.end(End::Failed(FeedError(reason.into())));
+        log::end(&self.name, &self.ring, lost());
+    }
+}
+
+impl Drop for StoredGuard {
+    fn drop(&mut self) {
+        log::end(&self.name, &self.kept.ring(), lost());
+    }
+}
+
+impl StoredGuard {
+    /// What stores the feed, unless it has ended.
+    async fn keeper(&self) -> Result<&dyn Keeper, PublishError> {
+        match self.kept.ring().is_open().await {
+            true => Ok(&*self.kept.keeper),
+            false => Err(PublishError::Ended),
+        }
     }
 }
 
@@ -92,6 +122,10 @@ impl Publisher {
 
     pub(crate) fn kept(kept: Kept) -> Self {
         Self::to(To::Kept(Arc::new(kept)))
+    }
+
+    pub(crate) fn stored(name: Arc<str>, kept: Kept) -> Self {
+        Self::to(To::Stored(Arc::new(StoredGuard { name, kept })))
     }
 
     fn to(to: To) -> Self {
@@ -108,7 +142,7 @@ impl Publisher {
     }
 
     /// Publishes a chunk and returns its cursor. With [`Lag::Block`](crate::Lag::Block), waits until no viewer
-    /// loses a chunk by that; if the feed is stored externally, until the chunk is stored.
+    /// loses a chunk by that; if the feed is stored, until the chunk is.
     ///
     /// # Errors
     ///
@@ -116,7 +150,7 @@ impl Publisher {
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: when dropped, nothing is published. But if the feed is stored externally, the chunk may
+    /// Cancel-safe: when dropped, nothing is published. But if the feed is stored, the chunk may
     /// have been stored.
     ///
     /// # Panics
@@ -155,7 +189,7 @@ impl Publisher {
         Ok(cursor)
     }
 
-    /// Like [`publish`](Self::publish). If the feed is stored externally, a chunk whose `id` is stored already is
+    /// Like [`publish`](Self::publish). If the feed is stored, a chunk whose `id` is stored already is
     /// not stored again, and the receipt is for the stored one; otherwise `id` is not called.
     ///
     /// # Errors
@@ -182,6 +216,7 @@ impl Publisher {
         match &self.to {
             // It is counted when it comes back, like those of other servers.
             To::Kept(kept) => kept.keeper.publish(bytes, id()).await.inspect(|receipt| note(*receipt)),
+            To::Stored(to) => to.keeper().await?.publish(bytes, id()).await.inspect(|receipt| note(*receipt)),
             To::Ring(to) => {
                 let mut note = |cursor| note(Receipt { cursor, size });
                 let published = match to.ring.publish_now(&bytes, &mut note) {
@@ -197,7 +232,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes chunks in their order, as [`publish_as`](Self::publish_as) does each; a feed that is stored externally
+    /// Publishes chunks in their order, as [`publish_as`](Self::publish_as) does each; a feed that is stored
     /// stores them together if it can, which is faster. With fewer receipts than chunks and no error, the rest is to be
     /// published again: the last receipt is for a chunk that was stored before, of another size than the one given.
     ///
@@ -205,8 +240,13 @@ impl Publisher {
     ///
     /// Cancel-safe, but how many of the chunks were published is not known then.
     pub async fn publish_all(&self, chunks: Vec<NewChunk>) -> PublishedAll {
-        if let To::Kept(kept) = &self.to {
-            return kept.keeper.publish_all(chunks).await;
+        match &self.to {
+            To::Ring(_) => {}
+            To::Kept(kept) => return kept.keeper.publish_all(chunks).await,
+            To::Stored(to) => match to.keeper().await {
+                Ok(keeper) => return keeper.publish_all(chunks).await,
+                Err(error) => return PublishedAll { receipts: Vec::new(), error: Some(error) },
+            },
         }
         let mut published = PublishedAll::default();
         for chunk in chunks {
@@ -224,9 +264,18 @@ impl Publisher {
     /// Tells the viewers of a live feed that its source cannot be reached, or that it can again. Does nothing
     /// if the feed is stored externally: its [`Filler`](crate::Filler) knows.
     pub fn stall(&self, stalled: bool) {
-        if let To::Ring(to) = &self.to {
-            to.ring.stall(stalled);
+        match &self.to {
+            To::Ring(to) => to.ring.stall(stalled),
+            To::Stored(to) => to.kept.ring().stall(stalled),
+            To::Kept(_) => {}
         }
+    }
+
+    /// Whether what is published is stored before it is confirmed: then a chunk may have been stored although
+    /// [`publish`](Self::publish) was dropped, or failed.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        !matches!(self.to, To::Ring(_))
     }
 
     /// Whether the feed is stored externally, where other servers may publish to it too.
@@ -253,24 +302,26 @@ impl Publisher {
         match &self.to {
             To::Ring(to) => to.ring.ended().await,
             To::Kept(kept) => kept.ring().ended().await,
+            To::Stored(to) => to.kept.ring().ended().await,
         }
     }
 
     /// Ends the feed; the first end counts. A feed that is stored externally continues.
     pub fn end(&self, end: End) {
-        if let To::Ring(to) = &self.to {
-            to.end(end);
+        match &self.to {
+            To::Ring(to) => log::end(&to.name, &to.ring, end),
+            To::Stored(to) => log::end(&to.name, &to.kept.ring(), end),
+            To::Kept(_) => {}
         }
+    }
+
+    /// Whether [`end`](Self::end) ends the feed.
+    pub(crate) fn ends_it(&self) -> bool {
+        !matches!(self.to, To::Kept(_))
     }
 }
 
 impl PublisherGuard {
-    fn end(&self, end: End) {
-        if self.ring.end(end.clone()) {
-            log::ended(&self.name, &end);
-        }
-    }
-
     /// Publishes when it can, and logs it if that takes long: one viewer that does not read is enough for
     /// that. While the feed is held, viewers are not the reason.
     async fn publish_later(&self, bytes: &Bytes, note: &mut Note<'_>) -> Option<Cursor> {

@@ -73,6 +73,13 @@ impl Ring {
         }
     }
 
+    /// A ring that continues at the number `next`: all numbers before it were chunks of the feed.
+    pub(crate) fn continuing_at(epoch: Epoch, history: usize, next: u64) -> Self {
+        let mut ring = Self::starting_at(epoch, history, Lag::Skip, next, next);
+        ring.contents.get_mut().unwrap_or_else(PoisonError::into_inner).count = next;
+        ring
+    }
+
     pub(crate) fn epoch(&self) -> Epoch {
         Epoch(self.epoch.load(Ordering::Relaxed))
     }
@@ -231,6 +238,27 @@ impl Ring {
         self.room.notify_waiters();
         self.over.notify_waiters();
         first
+    }
+
+    /// Drops the chunks that it has, which are stored.
+    pub(crate) fn forget(&self) {
+        let mut contents = self.lock();
+        contents.clear();
+        contents.floor = contents.next;
+    }
+
+    /// Waits while publishers are to wait; then, whether they may publish: the feed has not ended.
+    pub(crate) async fn is_open(&self) -> bool {
+        loop {
+            let room = self.room.notified();
+            {
+                let contents = self.lock();
+                if contents.end.is_some() || !contents.held {
+                    return contents.end.is_none();
+                }
+            }
+            room.await;
+        }
     }
 
     /// Has publishers wait, or not any more.

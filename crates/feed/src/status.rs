@@ -32,7 +32,9 @@ pub struct Status {
     pub epoch: Option<Epoch>,
     /// What a live feed's history costs in memory, in bytes: its chunks, their overhead, and their encodings.
     pub kept_bytes: usize,
-    /// The oldest chunk in the history of a live feed.
+    /// The bytes that a live feed takes where it is stored, if that is known: see [`Keeper::stored`](crate::Keeper::stored).
+    pub stored: Option<u64>,
+    /// The oldest chunk in the history of a live feed, or in what is stored of it, if that is known.
     pub oldest: Option<Cursor>,
     /// Chunks that viewers missed because they were too far behind.
     pub skipped: u64,
@@ -128,6 +130,7 @@ impl FeedCounters {
             blocked: Duration::from_millis(self.blocked.load(Ordering::Relaxed)),
             epoch: None,
             kept_bytes: 0,
+            stored: None,
             oldest: None,
             skipped: 0,
             gaps: 0,

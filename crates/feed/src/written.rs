@@ -1,6 +1,7 @@
 //! Feeds that clients create by writing them.
 
 mod made;
+mod stored;
 
 use std::{
     fmt,
@@ -11,7 +12,11 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::time::interval;
 
-use self::made::Made;
+pub use self::stored::FeedStore;
+use self::{
+    made::{Made, Sweep},
+    stored::Storage,
+};
 use crate::{
     Account, BadPattern, Exhausted, Family, Feed, FeedError, Hold, Lag, OpenError, Pattern, Provenance, log::Evictions,
 };
@@ -19,7 +24,7 @@ use crate::{
 /// How often feeds that are not used are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// Feeds in memory that exist from when a client first writes them: one for each name that a pattern matches.
+/// Feeds that exist from when a client first writes them: one for each name that a pattern matches.
 ///
 /// A feed can be viewed before it is written: the view waits for its first chunk. Until then the feed is not listed,
 /// takes no place of those that are written, counts for no one, and goes with its last viewer: whoever admits viewers
@@ -27,6 +32,9 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// When a writer needs a place and there is none, a feed goes earlier: the one that has not been used for longest, or
 /// else one that is only viewed and has not been written for a minute, so that readers cannot keep writers out.
 /// Readers never remove a feed. When it is written again, it is a new run with another epoch.
+///
+/// The feeds are in memory, or [stored](Self::stored): then one that is not used only leaves memory, and is removed from
+/// where it is stored when a writer needs its place, or nothing of it is left there.
 ///
 /// ```
 /// use h3cast_feed::{Account, Feeds, Lag, WrittenFeeds};
@@ -48,6 +56,8 @@ pub struct WrittenFeeds {
     limits: RwLock<WrittenLimits>,
     feeds: Mutex<Made>,
     evictions: Evictions,
+    /// Where the feeds are stored, if they are.
+    storage: Option<Storage>,
     own: Weak<Self>,
 }
 
@@ -94,16 +104,26 @@ impl WrittenFeeds {
     ///
     /// If `pattern` is not one.
     pub fn within(pattern: &str, history: usize, lag: Lag, limits: WrittenLimits) -> Result<Arc<Self>, BadPattern> {
-        let pattern = pattern.parse()?;
-        Ok(Arc::new_cyclic(|own| Self {
+        Ok(Self::with(pattern.parse()?, (history, lag), limits, Made::default(), None))
+    }
+
+    fn with(
+        pattern: Pattern,
+        (history, lag): (usize, Lag),
+        limits: WrittenLimits,
+        made: Made,
+        storage: Option<Storage>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|own| Self {
             pattern,
             history,
             lag,
             limits: RwLock::new(limits),
-            feeds: Mutex::default(),
+            feeds: Mutex::new(made),
             evictions: Evictions::default(),
+            storage,
             own: own.clone(),
-        }))
+        })
     }
 
     fn limits(&self) -> WrittenLimits {
@@ -132,16 +152,21 @@ impl WrittenFeeds {
             loop {
                 sweeps.tick().await;
                 let Some(feeds) = clear.0.upgrade() else { return };
-                feeds.lock().sweep(feeds.limits().idle, None);
+                let _one = feeds.alone().await;
+                feeds.lock().sweep(feeds.limits().idle, None, Sweep::Regular);
             }
         }
     }
 
     /// For one who may write it.
     fn open_now(&self, name: &str, account: &Account) -> Result<Feed, Exhausted> {
+        self.open_with(name, account, |hold| self.new_feed(name, hold))
+    }
+
+    fn open_with(&self, name: &str, account: &Account, new: impl FnOnce(Hold) -> Feed) -> Result<Feed, Exhausted> {
         let mut made = self.lock();
-        let new = self.new_feed(name, made.hold);
-        let opened = made.open(name, account, &self.limits(), new);
+        let hold = made.hold;
+        let opened = made.open(name, account, &self.limits(), || new(hold));
         drop(made);
         let (feed, evicted) = opened?;
         for name in evicted {
@@ -153,17 +178,14 @@ impl WrittenFeeds {
     /// For one who only views it.
     fn view_now(&self, name: &str) -> Feed {
         let mut made = self.lock();
-        let new = self.new_feed(name, made.hold);
-        made.view(name, new)
+        let hold = made.hold;
+        made.view(name, || self.new_feed(name, hold))
     }
 
-    /// Creates a feed, if it is asked to.
-    fn new_feed(&self, name: &str, hold: Hold) -> impl FnOnce() -> Feed {
-        move || {
-            let feed = Feed::writable(name, self.history, self.lag);
-            feed.hold(hold);
-            feed
-        }
+    fn new_feed(&self, name: &str, hold: Hold) -> Feed {
+        let feed = Feed::writable(name, self.history, self.lag);
+        feed.hold(hold);
+        feed
     }
 }
 
@@ -179,12 +201,19 @@ impl Family for WrittenFeeds {
     }
 
     fn view<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<Result<Feed, OpenError>>> {
-        let viewed = self.pattern.matches(name).then(|| Ok(self.view_now(name)));
-        Box::pin(std::future::ready(viewed))
+        let matches = self.pattern.matches(name);
+        if let Some(storage) = self.storage.as_ref().filter(|_| matches) {
+            return Box::pin(async move { Some(self.view_stored(storage, name).await) });
+        }
+        Box::pin(std::future::ready(matches.then(|| Ok(self.view_now(name)))))
     }
 
     fn open<'a>(&'a self, name: &'a str, account: &'a Account) -> BoxFuture<'a, Option<Result<Feed, OpenError>>> {
-        let opened = self.pattern.matches(name).then(|| self.open_now(name, account).map_err(OpenError::Exhausted));
+        let matches = self.pattern.matches(name);
+        if let Some(storage) = self.storage.as_ref().filter(|_| matches) {
+            return Box::pin(async move { Some(self.open_stored(storage, name, account).await) });
+        }
+        let opened = matches.then(|| self.open_now(name, account).map_err(OpenError::Exhausted));
         Box::pin(std::future::ready(opened))
     }
 
@@ -193,10 +222,14 @@ impl Family for WrittenFeeds {
         name: &'a str,
         provenance: &'a Provenance,
     ) -> BoxFuture<'a, Option<Result<Feed, OpenError>>> {
+        if self.storage.is_some() {
+            // Another process takes over what is stored.
+            return self.view(name);
+        }
         let adopt = || {
             let mut made = self.lock();
-            let new = self.new_feed(name, made.hold);
-            made.adopt(name, provenance, new)
+            let hold = made.hold;
+            made.adopt(name, provenance, || self.new_feed(name, hold))
         };
         Box::pin(std::future::ready(self.pattern.matches(name).then(|| Ok(adopt()))))
     }

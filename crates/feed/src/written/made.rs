@@ -3,12 +3,13 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::WrittenLimits;
+use super::{FeedStore, WrittenLimits};
 use crate::{Account, Exhausted, Feed, Hold, Provenance};
 
 /// For how long a feed must not have been written to give way although it has viewers.
@@ -30,6 +31,17 @@ pub(super) struct Made {
     looked: usize,
     /// What their publishers may do.
     pub(super) hold: Hold,
+    /// Where they are stored, if they are.
+    pub(super) store: Option<Arc<dyn FeedStore>>,
+}
+
+/// Why feeds that are not used are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sweep {
+    /// It is time for that.
+    Regular,
+    /// Their places are needed.
+    ForRoom,
 }
 
 pub(super) struct OneFeed {
@@ -83,14 +95,22 @@ impl Made {
         self.by_name.values().map(|one| &one.feed).chain(self.waiting.values()).for_each(Feed::stop);
     }
 
+    /// A feed that was written, or may be yet, for one who uses it.
+    pub(super) fn reopen(&mut self, name: &str) -> Option<Feed> {
+        let one = self.by_name.get_mut(name)?;
+        one.used = Instant::now();
+        Some(one.feed.clone())
+    }
+
+    /// A feed that exists, for one who only views it.
+    pub(super) fn look_up(&mut self, name: &str) -> Option<Feed> {
+        self.reopen(name).or_else(|| self.waiting.get(name).cloned())
+    }
+
     /// A feed for one who only views it. It takes no place.
     pub(super) fn view(&mut self, name: &str, new: impl FnOnce() -> Feed) -> Feed {
-        if let Some(one) = self.by_name.get_mut(name) {
-            one.used = Instant::now();
-            return one.feed.clone();
-        }
-        if let Some(feed) = self.waiting.get(name) {
-            return feed.clone();
+        if let Some(feed) = self.look_up(name) {
+            return feed;
         }
         // Each time that there are twice as many: there are never many more than have viewers.
         if self.waiting.len() >= WAITING.max(2 * self.looked) {
@@ -108,21 +128,20 @@ impl Made {
         limits: &WrittenLimits,
         new: impl FnOnce() -> Feed,
     ) -> Result<(Feed, Vec<String>), Exhausted> {
-        if let Some(one) = self.by_name.get_mut(name) {
-            one.used = Instant::now();
-            return Ok((one.feed.clone(), Vec::new()));
+        if let Some(feed) = self.reopen(name) {
+            return Ok((feed, Vec::new()));
         }
         let WrittenLimits { all, each, idle } = *limits;
         let is_full = |made: &Self| account.is_known() && made.by_account.get(account).is_some_and(|own| *own >= each);
         if is_full(self) {
-            self.sweep(idle, Some(account));
+            self.sweep(idle, Some(account), Sweep::ForRoom);
             if is_full(self) {
                 return Err(Exhausted::Account(each));
             }
         }
         let mut evicted = Vec::new();
         if self.by_name.len() >= all {
-            self.sweep(idle, None);
+            self.sweep(idle, None, Sweep::ForRoom);
         }
         while self.by_name.len() >= all && evicted.len() < MOST_EVICTED {
             match self.make_room() {
@@ -131,7 +150,11 @@ impl Made {
                 None => break,
             }
         }
-        Ok((self.insert(name, account, Instant::now(), new), evicted))
+        let feed = self.insert(name, account, Instant::now(), new);
+        if let Some(store) = &self.store {
+            store.created(name, account);
+        }
+        Ok((feed, evicted))
     }
 
     fn insert(&mut self, name: &str, account: &Account, used: Instant, new: impl FnOnce() -> Feed) -> Feed {
@@ -175,6 +198,9 @@ impl Made {
     fn remove(&mut self, name: &str) {
         if let Some(feed) = self.take(name) {
             feed.stop();
+            if let Some(store) = &self.store {
+                store.remove(name);
+            }
         }
     }
 
@@ -184,8 +210,8 @@ impl Made {
     }
 
     /// Removes what is not used and was not for that long, or was never written; of one account or all. What is viewed
-    /// and was never written gives its place back.
-    pub(super) fn sweep(&mut self, idle: Duration, of: Option<&Account>) {
+    /// and was never written gives its place back. What is stored only leaves memory, unless its place is needed.
+    pub(super) fn sweep(&mut self, idle: Duration, of: Option<&Account>, why: Sweep) {
         let now = Instant::now();
         let (mut gone, mut waiting) = (Vec::new(), Vec::new());
         for (name, one) in &mut self.by_name {
@@ -200,7 +226,12 @@ impl Made {
                 waiting.push(name.clone());
             }
         }
-        gone.iter().for_each(|name| self.remove(name));
+        for name in gone {
+            match self.by_name.get(&name).filter(|one| self.stays(&one.feed, why)) {
+                Some(one) => one.feed.forget(),
+                None => self.remove(&name),
+            }
+        }
         for name in waiting {
             if let Some(feed) = self.take(&name) {
                 self.waiting.insert(name, feed);

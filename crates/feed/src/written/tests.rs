@@ -62,7 +62,7 @@ async fn readers_take_nothing_from_writers() {
     write(&family, &account(9), "chat.50").await.unwrap();
     assert_eq!((names(&family).len(), family.evicted()), (3, 1));
     drop(views);
-    family.lock().sweep(Duration::MAX, None);
+    family.lock().sweep(Duration::MAX, None, Sweep::Regular);
     assert!(family.lock().waiting.is_empty());
 }
 
