@@ -26,7 +26,7 @@ pub struct BadAddress {
 }
 
 /// What an engine's subjects begin with when it does not say.
-const PREFIX: &str = "h3cast";
+pub(super) const PREFIX: &str = "h3cast";
 
 impl Address {
     /// Whether it is an address at all, right or wrong.

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
+    address::PREFIX,
     connection::Link,
     ensure::StreamInfo,
     error::{KeepError, NatsError},
@@ -57,6 +58,8 @@ pub(super) struct JetStream {
     /// Tells this server's chunks from those of others.
     origin: String,
     published: AtomicU64,
+    /// The subject is what every program has made of the feed's name, ever since there are ids.
+    is_default: AtomicBool,
 }
 
 /// The feed's number of what has that number in its stream.
@@ -98,7 +101,20 @@ impl JetStream {
             checked: AtomicBool::default(),
             origin: URL_SAFE_NO_PAD.encode(origin),
             published: AtomicU64::default(),
+            is_default: AtomicBool::default(),
         })
+    }
+
+    /// By what a stream knows a chunk: `id`, which names the feed, or a new one. Where several subjects are kept in
+    /// one stream, their feeds may have the same name. Ids of the default prefix stay as they always were: while
+    /// edges are replaced one after another, the old and the new ones must agree.
+    fn message_id(&self, id: Option<String>) -> String {
+        let id = id.unwrap_or_else(|| format!("{}-{}", self.origin, self.published.fetch_add(1, Ordering::Relaxed)));
+        match self.is_default.load(Ordering::Relaxed) {
+            true => id,
+            // No id begins like this without it, and no subject has a space in it.
+            false => format!("//{} {id}", self.subject),
+        }
     }
 
     /// The feed, which begins at what is published next, and what fills it.
@@ -107,6 +123,7 @@ impl JetStream {
         let info = self.info().await.map_err(failed)?;
         let epoch = epoch(&info);
         self.epoch.store(epoch.0, Ordering::Relaxed);
+        self.is_default.store(self.subject == format!("{PREFIX}.{name}"), Ordering::Relaxed);
         let (next, now) = self.begins(&info);
         let (feed, filler) = Feed::kept(name, self.clone(), history, epoch, next, now);
         let (keeper, mut unfilled) = (self.clone(), Unfilled { feed: Some(feed.clone()), filler });
@@ -160,7 +177,7 @@ impl Keeper for JetStream {
     }
 
     fn publish(&self, bytes: Bytes, id: Option<String>) -> BoxFuture<'_, Result<Receipt, PublishError>> {
-        let id = id.unwrap_or_else(|| format!("{}-{}", self.origin, self.published.fetch_add(1, Ordering::Relaxed)));
+        let id = self.message_id(id);
         Box::pin(async move { self.publish_soon(bytes, &id).await })
     }
 

@@ -95,7 +95,7 @@ async fn view(edges: Arc<Vec<Edge>>, mut at: usize, transport: Transport, slow: 
 }
 
 /// Waits until the stream has a leader and every copy of it is up to date; gives the leader.
-async fn healthy(context: &jetstream::Context, stream: &str) -> String {
+pub(crate) async fn healthy(context: &jetstream::Context, stream: &str) -> String {
     within("the stream is healthy", async {
         loop {
             if let Ok(stream) = context.get_stream(stream).await

@@ -169,7 +169,7 @@ async fn a_server_without_nats_says_so() {
     let (mut body, answer) = connection.send_request(request).await.unwrap();
     body.send("lost".into()).await.unwrap();
     body.finish().await.unwrap();
-    let answer = soon("an answer", answer).await.unwrap();
+    let answer = within("an answer", answer).await.unwrap();
     assert_eq!(answer.status, 503);
     assert!(answer.headers.contains_key("retry-after"));
     cluster.nodes[0].start();
@@ -260,7 +260,7 @@ async fn a_stream_that_forgets_is_not_gone_on_with() {
         connection.send_request(Request::post(edge.uri("/stream/chat")).body(()).unwrap()).await.unwrap();
     body.send("doubtful".into()).await.unwrap();
     body.finish().await.unwrap();
-    assert_eq!(soon("an answer", answer).await.unwrap().status, 503);
+    assert_eq!(within("an answer", answer).await.unwrap().status, 503);
     assert_eq!(stream.get_info().await.unwrap().state.last_sequence, 0);
     context.delete_stream("h3cast_chat").await.unwrap();
     context.create_stream(stream.cached_info().config.clone()).await.unwrap();

@@ -12,6 +12,7 @@ mod failures;
 mod feeds;
 #[path = "../common/program.rs"]
 mod program;
+mod promises;
 mod publishing;
 #[path = "../common/serving.rs"]
 mod serving;

@@ -1,0 +1,120 @@
+//! What publishers may rely on: what is acknowledged is kept, once, whatever it is called and whoever leads.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use async_nats::{HeaderMap, jetstream};
+use http::Request;
+use tokio::{
+    io::AsyncWriteExt,
+    process::{Child, Command},
+    time::sleep,
+};
+
+use crate::{
+    cluster::{self, Cluster},
+    common::soon,
+    failures::healthy,
+    serving::Serving,
+    within,
+};
+
+fn start(cluster: &Cluster, prefix: &str) -> Serving {
+    let engine = format!("--engine=nats://{}{prefix}", cluster.addresses());
+    tokio::task::block_in_place(|| Serving::start(|_| vec!["log=publish", &engine, "--ensure-stream=replicas=1"]))
+}
+
+/// Publishes under a key, and gives the answer.
+async fn publish(serving: &Serving, key: &str, body: &'static str) -> serde_json::Value {
+    let connection = serving.connect().await;
+    let request = Request::post(serving.uri("/stream/log")).header("idempotency-key", key).body(()).unwrap();
+    let (mut sending, answer) = connection.send_request(request).await.unwrap();
+    sending.send(body.into()).await.unwrap();
+    sending.finish().await.unwrap();
+    let mut answer = within("an answer", answer).await.unwrap();
+    let mut text = Vec::new();
+    while let Some(bytes) = soon("its body", answer.body.next()).await.unwrap() {
+        text.extend_from_slice(&bytes);
+    }
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&text));
+    serde_json::from_slice(&text).unwrap()
+}
+
+async fn texts(context: &jetstream::Context, stream: &str) -> Vec<String> {
+    let kept = cluster::kept(context, stream).await;
+    kept.into_iter().map(|(_, bytes)| String::from_utf8(bytes).unwrap()).collect()
+}
+
+/// Two feeds of one name, whose subjects one stream keeps, and a key that is used for both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn one_key_is_anothers_under_another_prefix() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    let config = jetstream::stream::Config {
+        name: "ALL".into(),
+        subjects: ["h3cast.>", "one.>", "two.>"].map(String::from).into(),
+        ..Default::default()
+    };
+    context.create_stream(config).await.unwrap();
+    // As a program of before that has not answered: its successor finds it by its id.
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", "log/key/0");
+    context.publish_with_headers("h3cast.log", headers, "of before".into()).await.unwrap().await.unwrap();
+    for prefix in ["/one", "/two", ""] {
+        let serving = start(&cluster, prefix);
+        let body = if prefix.is_empty() { "of before" } else { "of after" };
+        for _ in 0..2 {
+            assert_eq!(publish(&serving, "key", body).await["bytes"], body.len());
+        }
+    }
+    assert_eq!(texts(&context, "ALL").await, ["of before", "of after", "of after"]);
+}
+
+fn curl(serving: &Serving, dir: &Path) -> Child {
+    Command::new("curl")
+        .args(["--silent", "--show-error", "--fail-with-body", "--insecure", "--no-buffer", "-T", "-"])
+        .arg(format!("https://localhost:{}/stream/log?chunk=lines", serving.port))
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("curl is installed")
+}
+
+/// Without a key there is no second try by the client: the edge waits for as long as an election takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn a_publication_without_a_key_survives_the_death_of_a_leader() {
+    let mut cluster = Cluster::start(3);
+    let context = cluster.jetstream().await;
+    let engine = format!("--engine=nats://{}", cluster.addresses());
+    let args = ["log=publish", &engine, "--ensure-stream=replicas=3"];
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
+    let leader = healthy(&context, "h3cast_log").await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut curl = curl(&serving, dir.path());
+    let mut stdin = curl.stdin.take().unwrap();
+    let line = |number: usize| format!("line {number}\n");
+    for number in 0..50 {
+        stdin.write_all(line(number).as_bytes()).await.unwrap();
+    }
+    within("some are kept", async {
+        while context.get_stream("h3cast_log").await.unwrap().cached_info().state.messages < 20 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    cluster.nodes.iter_mut().find(|node| node.name == leader).unwrap().kill();
+    for number in 50..100 {
+        stdin.write_all(line(number).as_bytes()).await.unwrap();
+    }
+    drop(stdin);
+    let ended = within("curl ends", curl.wait_with_output()).await.unwrap();
+    let told = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success(), "{told} {}", String::from_utf8_lossy(&ended.stderr));
+    let context = cluster.jetstream().await;
+    let all: Vec<_> = (0..100).map(line).collect();
+    assert_eq!(texts(&context, "h3cast_log").await, all, "{told}");
+}
