@@ -95,6 +95,12 @@ impl App {
 }
 
 impl Decided {
+    /// With nothing of a request.
+    #[cfg(test)]
+    pub(super) fn test(access: Access) -> Self {
+        Self { access, credentials: false, foreign: false }
+    }
+
     pub(super) fn access(&self) -> &Access {
         &self.access
     }

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     chunk::{Chunk, Epoch},
-    feed::{Feed, FeedError, Filler, Keeper, Past, PublishError, Receipt},
+    feed::{Feed, FeedError, Filler, Keeper, NewChunk, Past, PublishError, PublishedAll, Receipt},
     source::Feeding,
 };
 
@@ -179,6 +179,20 @@ impl Keeper for JetStream {
     fn publish(&self, bytes: Bytes, id: Option<String>) -> BoxFuture<'_, Result<Receipt, PublishError>> {
         let id = self.message_id(id);
         Box::pin(async move { self.publish_soon(bytes, &id).await })
+    }
+
+    /// One: a publication must know of each chunk that is stored.
+    fn publish_all(&self, chunks: Vec<NewChunk>) -> BoxFuture<'_, PublishedAll> {
+        Box::pin(async move {
+            let mut published = PublishedAll::default();
+            if let Some(NewChunk { bytes, id }) = chunks.into_iter().next() {
+                match self.publish(bytes, id).await {
+                    Ok(receipt) => published.receipts.push(receipt),
+                    Err(error) => published.error = Some(error),
+                }
+            }
+            published
+        })
     }
 
     fn read(self: Arc<Self>, epoch: Epoch, next: u64) -> BoxFuture<'static, Result<Past, FeedError>> {

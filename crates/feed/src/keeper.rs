@@ -21,9 +21,9 @@ pub trait Keeper: Send + Sync + 'static {
     fn publish(&self, bytes: Bytes, id: Option<String>) -> BoxFuture<'_, Result<Receipt, PublishError>>;
 
     /// Stores chunks in their order, and is ready once they are stored: those before a failure, at least. It may also
-    /// stop without one, and does after a chunk that was stored before and is of another size than the one given (see
-    /// [`Receipt::size`]): the caller knows by the number of receipts which are left. By default the chunks are
-    /// [published](Self::publish) one after another.
+    /// stop without one, after the first chunk or later, and does after a chunk that was stored before and is of another
+    /// size than the one given (see [`Receipt::size`]): the caller knows by the number of receipts which are left. By
+    /// default the chunks are [published](Self::publish) one after another.
     fn publish_all(&self, chunks: Vec<NewChunk>) -> BoxFuture<'_, PublishedAll> {
         Box::pin(async move {
             let mut published = PublishedAll::default();

@@ -234,7 +234,8 @@ impl Publisher {
 
     /// Publishes chunks in their order, as [`publish_as`](Self::publish_as) does each; a feed that is stored
     /// stores them together if it can, which is faster. With fewer receipts than chunks and no error, the rest is to be
-    /// published again: the last receipt is for a chunk that was stored before, of another size than the one given.
+    /// published again: the keeper takes no more at once, or the last receipt is for a chunk that was stored before, of
+    /// another size than the one given.
     ///
     /// # Cancel safety
     ///

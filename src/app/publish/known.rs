@@ -164,10 +164,10 @@ impl PublicationRequest {
         self.key.is_some()
     }
 
-    /// By what the next chunk is known when the publication is sent again, here or to another server: where it
-    /// begins. The body may be cut otherwise then.
-    pub(super) fn id(&self) -> Option<String> {
-        Some(format!("{}/{}", self.key.as_ref()?.name, self.progress().bytes))
+    /// By what the chunk that many bytes ahead is known when the publication is sent again, here or to another server:
+    /// where it begins. The body may be cut otherwise then.
+    pub(super) fn id(&self, ahead: usize) -> Option<String> {
+        Some(format!("{}/{}", self.key.as_ref()?.name, self.progress().bytes + ahead as u64))
     }
 
     pub(super) fn progress(&self) -> Extent {

@@ -1,5 +1,7 @@
 //! The pieces of a body or a stream, published as they arrive, until something ends that.
 
+mod gather;
+
 use std::{
     io,
     pin::pin,
@@ -22,7 +24,7 @@ use crate::{
     units::were,
 };
 
-/// How long a chunk that is on its way to where its feed is stored may take to arrive once the publication has ended.
+/// How long chunks that are on their way to where their feed is stored may take to arrive once the publication has ended.
 const LAST_CHUNK: Duration = Duration::from_secs(2);
 
 /// Publishes pieces as they come, to their end.
@@ -60,28 +62,19 @@ pub(super) async fn publish(
     let replaced = publication.replaced();
     let feed_ended = publisher.ended();
     let right_ended = decided.until_ended();
-    // The chunk on its way is the last one.
+    // The chunks on their way are the last ones.
     let is_over = AtomicBool::new(false);
     let published = async {
-        // Bytes that are kept already: when they came before, the body was cut otherwise.
-        let mut kept = 0;
-        loop {
-            let Some(mut chunk) = chunks.next().await? else { return Ok(()) };
-            while kept < chunk.len() {
-                chunk.advance(kept);
-                // Noted at once: what takes the feed over must know of each chunk whose it is.
-                let note = |receipt: Receipt| publication.add(receipt.cursor, receipt.size);
-                // What is stored elsewhere may be stored though nobody has said so.
-                publication.set_in_doubt(publisher.is_shared());
-                let receipt = publisher.publish_noted(chunk.clone(), || publication.id(), note).await;
-                publication.set_in_doubt(receipt.as_ref().is_err_and(may_be_stored));
-                kept = receipt?.size;
-                if is_over.load(Ordering::Relaxed) {
-                    return Ok(());
-                }
-            }
-            kept -= chunk.len();
+        if publisher.is_shared() {
+            // Boxed: the futures of those in memory, which are most, stay small.
+            return Box::pin(gather::publish(publisher, publication, &mut chunks, &is_over)).await;
         }
+        // Noted at once: what takes the feed over must know of each chunk whose it is.
+        let note = |receipt: Receipt| publication.add(receipt.cursor, receipt.size);
+        while let Some(chunk) = chunks.next().await? {
+            publisher.publish_noted(chunk, || None, note).await?;
+        }
+        Ok(())
     };
     let wait = publications.wait();
     let silent = async {
@@ -104,7 +97,7 @@ pub(super) async fn publish(
             () = right_ended => Err(Broken::Expired),
             done = &mut published => done,
         };
-        // How much was published is stated: it must be true of a chunk on its way, too.
+        // How much was published is stated: it must be true of chunks on their way, too.
         if matches!(done, Err(Broken::Ended | Broken::Expired)) && publication.is_in_doubt() {
             is_over.store(true, Ordering::Relaxed);
             let _ = tokio::time::timeout(LAST_CHUNK, published).await;
