@@ -11,6 +11,7 @@ mod terminal;
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
+    borrow::Cow,
     io::{self, IsTerminal, Write},
     panic::PanicHookInfo,
     sync::{OnceLock, mpsc},
@@ -65,9 +66,21 @@ fn filter(directives: &str) -> Result<EnvFilter, String> {
     let wrong = words.filter(|word| !word.contains(['=', '['])).find(|word| word.parse::<LevelFilter>().is_err());
     match wrong {
         Some(word) => Err(format!("unknown log level `{word}`: {expected}")),
-        None => {
-            EnvFilter::try_new(directives).map_err(|_| format!("cannot read the log level `{directives}`: {expected}"))
-        }
+        None => EnvFilter::try_new(without_nats_client(directives))
+            .map_err(|_| format!("cannot read the log level `{directives}`: {expected}")),
+    }
+}
+
+/// The directives, with which the client of NATS writes nothing unless it is named, or all is wanted: what it has to
+/// say, `h3cast::nats` says, with the cause.
+fn without_nats_client(directives: &str) -> Cow<'_, str> {
+    let wants = |word: &str| {
+        let level = word.parse::<LevelFilter>();
+        word.starts_with("async_nats") || level.is_ok_and(|level| level >= LevelFilter::DEBUG)
+    };
+    match directives.split(',').map(str::trim).any(wants) {
+        true => directives.into(),
+        false => format!("{directives},async_nats=off").into(),
     }
 }
 

@@ -32,8 +32,12 @@ pub(super) fn warnings(arguments: impl IntoIterator<Item = OsString>) -> Vec<Str
             continue;
         }
         // Other URLs with one are refused, which says so.
-        if ["nats://", "tls://"].iter().any(|scheme| argument.contains(scheme)) && has_password(&argument) {
-            warn("the password in a URL", "set H3CAST_ENGINE or use --nats-creds FILE");
+        if ["nats://", "tls://", "ws://", "wss://"].iter().any(|scheme| argument.contains(scheme)) {
+            if has_password(&argument) {
+                warn("the password in a URL", "set H3CAST_ENGINE or use --nats-creds FILE");
+            } else if has_user(&argument) {
+                warn("the NATS token in a URL", "set H3CAST_ENGINE or use --nats-token-file FILE");
+            }
         }
         if has_token(&argument) {
             warn("the token in a URL", "set H3CAST_TOKEN, or name a file with --token-file");
@@ -51,6 +55,12 @@ pub(super) fn has_password(argument: &str) -> bool {
     let Some((_, rest)) = argument.split_once("://") else { return false };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     authority.split_once('@').is_some_and(|(user, _)| user.contains(':'))
+}
+
+/// Whether anything stands before the hosts.
+fn has_user(argument: &str) -> bool {
+    let Some((_, rest)) = argument.split_once("://") else { return false };
+    rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
 }
 
 /// An argument without the secrets that can be seen in it: what stands before the hosts of its URLs, and tokens in their
@@ -110,6 +120,7 @@ mod tests {
             (&["serve", "a=nats://me:geheim@host/x"], "--nats-creds"),
             (&["serve", "a=nats://one,me:geheim@two:4222/x"], "--nats-creds"),
             (&["serve", "--engine=nats://me:geheim@host"], "H3CAST_ENGINE"),
+            (&["serve", "--engine=wss://geheim@host"], "--nats-token-file"),
             (&["get", "https://host/stream?from=start&token=geheim"], "H3CAST_TOKEN"),
         ] {
             let text = of(arguments);

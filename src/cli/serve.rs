@@ -22,6 +22,8 @@ mod issuer;
 mod limits;
 mod logs;
 mod memory;
+#[cfg(feature = "nats")]
+mod nats;
 mod own_key;
 mod proxies;
 mod quotas;
@@ -369,12 +371,7 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
     let of_commands: BTreeSet<_> =
         sources.iter().filter(|source| is_command(source)).map(|source| source.name.clone()).collect();
     #[cfg(feature = "nats")]
-    let nats = {
-        let mut options = crate::nats::NatsOptions::default();
-        (options.credentials, options.ca) = (args.nats_creds.clone(), args.nats_ca.clone());
-        options.ensure = args.ensure_stream.clone();
-        crate::nats::Connections::new(options)
-    };
+    let nats = args.nats.connections();
     let options: Vec<_> = sources
         .iter()
         .map(|Source { name, .. }| (name, setting_of(&args.chunk, name, Chunking::Lines)))
@@ -394,7 +391,7 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
             #[cfg(feature = "nats")]
             nats: nats.clone(),
             #[cfg(feature = "nats")]
-            engine: args.engine.clone(),
+            engine: args.nats.engine.clone(),
         })
         .collect();
     let mut prepared = Prepared::default();

@@ -1,12 +1,16 @@
 //! `nats://HOST:PORT/SUBJECT`.
 
-use std::str::FromStr;
+use std::{path::PathBuf, str::FromStr};
+
+use super::Access;
 
 /// Servers of one NATS system, and a subject there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// Each as `nats://[USER:PASSWORD@]HOST[:PORT]`, or `tls://…`.
+    /// Each as `nats://[USER:PASSWORD@]HOST[:PORT]`, or `tls://…`, `ws://…`, `wss://…`; `TOKEN@` is a token.
     pub servers: Vec<String>,
+    /// Files for this system alone, in place of those of [`NatsOptions`](super::NatsOptions).
+    pub access: Access,
     /// The subject; for an engine what comes before the feed's name.
     pub subject: String,
     /// The JetStream stream that has the subject, when it is not to be looked for.
@@ -18,7 +22,7 @@ pub struct Address {
 /// A text is no address of a subject.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` {wrong}: write nats://HOST:PORT/SUBJECT (several as HOST:PORT,HOST:PORT), tls:// for TLS, ?live after it for a subject without JetStream"
+    "`{text}` {wrong}: write nats://HOST:PORT/SUBJECT (several as HOST:PORT,HOST:PORT), tls:// for TLS, ws:// or wss:// for WebSocket, ?live after it for a subject without JetStream"
 )]
 pub struct BadAddress {
     text: String,
@@ -27,12 +31,14 @@ pub struct BadAddress {
 
 /// What an engine's subjects begin with when it does not say.
 pub(super) const PREFIX: &str = "h3cast";
+/// What an address may begin with.
+const SCHEMES: [&str; 4] = ["nats", "tls", "ws", "wss"];
 
 impl Address {
     /// Whether it is an address at all, right or wrong.
     #[must_use]
     pub fn is_meant(text: &str) -> bool {
-        text.starts_with("nats://") || text.starts_with("tls://")
+        text.split_once("://").is_some_and(|(scheme, _)| SCHEMES.contains(&scheme))
     }
 
     /// Whether it stands for many subjects.
@@ -48,10 +54,11 @@ impl Address {
     /// When it is none, or asks for what an engine has not.
     pub fn engine(text: &str) -> Result<Self, BadAddress> {
         let bad = |wrong| BadAddress { text: shown(text), wrong };
-        let authority = text.split_once("://").map_or("", |(_, rest)| rest);
+        let (place, query) = text.split_once('?').unwrap_or((text, ""));
+        let authority = place.split_once("://").map_or("", |(_, rest)| rest);
         let (_, path) = authority.split_once('/').unwrap_or((authority, ""));
         let address = match path {
-            "" => format!("{}/{PREFIX}", text.trim_end_matches('/')).parse::<Self>()?,
+            "" => format!("{}/{PREFIX}?{query}", place.trim_end_matches('/')).parse::<Self>()?,
             _ => text.parse::<Self>()?,
         };
         match address.is_wildcard() || address.live || address.stream.is_some() {
@@ -67,7 +74,7 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, BadAddress> {
         let bad = |wrong| BadAddress { text: shown(text), wrong };
         let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("is not a valid address"))?;
-        if !matches!(scheme, "nats" | "tls") {
+        if !SCHEMES.contains(&scheme) {
             return Err(bad("is not a NATS address"));
         }
         let (authority, path) = rest.split_once('/').ok_or_else(|| bad("has no subject"))?;
@@ -95,19 +102,36 @@ impl FromStr for Address {
         if !right {
             return Err(bad("has no valid subject"));
         }
-        let (mut stream, mut live) = (None, false);
+        let (mut stream, mut live, mut access) = (None, false, Access::default());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
                 None if pair == "live" => live = true,
                 Some(("stream", name)) if !name.is_empty() => stream = Some(name.to_owned()),
-                _ => return Err(bad("has something other than `live` or `stream=NAME` after the question mark")),
+                Some(("creds", path)) if !path.is_empty() => access.credentials = file(path),
+                Some(("token-file", path)) if !path.is_empty() => access.token = file(path),
+                Some(("ca", path)) if !path.is_empty() => access.ca = file(path),
+                Some(("cert", path)) if !path.is_empty() => access.certificate = file(path),
+                Some(("key", path)) if !path.is_empty() => access.key = file(path),
+                _ => {
+                    return Err(bad(
+                        "has something other than `live`, `stream=NAME` or creds, token-file, ca, cert or key, each with =FILE, after the question mark",
+                    ));
+                }
             }
+        }
+        if access.certificate.is_some() != access.key.is_some() {
+            return Err(bad("needs both cert=FILE and key=FILE, or neither"));
         }
         if live && (stream.is_some() || tokens.iter().any(|token| matches!(*token, "*" | ">"))) {
             return Err(bad("is live, so it must have one subject and no stream"));
         }
-        Ok(Self { servers, subject: subject.to_owned(), stream, live })
+        Ok(Self { servers, access, subject: subject.to_owned(), stream, live })
     }
+}
+
+/// The path in a query, where `&` and `%` are percent-encoded.
+fn file(path: &str) -> Option<PathBuf> {
+    Some(percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned().into())
 }
 
 /// Without the password.
@@ -134,6 +158,10 @@ mod tests {
         assert!(read("nats://h/logs.*").unwrap().is_wildcard());
         assert!(read("nats://h/logs.>").unwrap().is_wildcard());
         assert!(read("nats://h/x?live").unwrap().live);
+        assert_eq!(read("wss://h/x").unwrap().servers, ["wss://h"]);
+        let own = read("tls://h/x?creds=/a%26b&ca=ca.pem&cert=c&key=k&stream=S").unwrap();
+        assert_eq!(own.access.credentials, Some("/a&b".into()));
+        assert_eq!((own.access.key, own.stream.as_deref()), (Some("k".into()), Some("S")));
         for text in [
             "nats://h:4222",
             "nats://h:4222/",
@@ -144,6 +172,8 @@ mod tests {
             "nats://h/a b",
             "nats://h/a*",
             "nats://h/x?what",
+            "nats://h/x?creds=",
+            "nats://h/x?cert=a",
             "nats://h/x.*?live",
             "http://h/x",
         ] {
@@ -157,6 +187,8 @@ mod tests {
         assert_eq!(Address::engine("nats://h:4222").unwrap().subject, "h3cast");
         assert_eq!(Address::engine("nats://h:4222/").unwrap().subject, "h3cast");
         assert_eq!(Address::engine("nats://h:4222/app.feeds").unwrap().subject, "app.feeds");
+        let own = Address::engine("tls://h?creds=/x/y.creds").unwrap();
+        assert_eq!((own.subject.as_str(), own.access.credentials), ("h3cast", Some("/x/y.creds".into())));
         for text in ["nats://h/x.*", "nats://h/x?live", "nats://h/x?stream=S", "nats://", "x"] {
             assert!(Address::engine(text).is_err(), "{text}");
         }

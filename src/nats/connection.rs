@@ -1,41 +1,57 @@
 //! Connections to NATS, one for each system that feeds are on.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, jetstream, rustls::crypto::CryptoProvider};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerError, jetstream, rustls::crypto::CryptoProvider};
 use tokio::{
     sync::{Mutex, Semaphore, watch},
-    time::{Instant, sleep},
+    time::Instant,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::{Address, Ensure, NatsError, counts::Counts};
+use super::{Access, Address, ConnectCause, Ensure, NatsError, cause::Denied, counts::Counts, error::KeepError};
 use crate::{App, identity::provider};
 
 /// How long a server may take to answer.
 const ANSWER: Duration = Duration::from_secs(3);
-/// For how long NATS is tried when a feed is started.
-const START: Duration = Duration::from_secs(10);
+/// For how long NATS is waited for when a feed is started, if nothing else is said.
+const WAIT: Duration = Duration::from_secs(60);
+/// How many different refusals are told until the connection is made again.
+const TOLD: usize = 32;
 /// How many viewers read what is older than their ring at once; others wait.
 const READS: usize = 32;
 
 /// How NATS is reached, and what is made there.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NatsOptions {
-    /// A file with a user's JWT and key, as `nsc` writes it.
-    pub credentials: Option<PathBuf>,
-    /// Certificates of those who may vouch for the servers, in PEM; TLS is asked for then.
-    pub ca: Option<PathBuf>,
+    /// The files with which systems are entered whose addresses name no others.
+    pub access: Access,
     /// Make the streams that are missing, and see that those that are there are like this.
     pub ensure: Option<Ensure>,
+    /// For how long a feed that is started waits for NATS: for a server, for JetStream, for the leader of its
+    /// stream. By default 60 s. What no waiting helps is an error at once.
+    pub wait: Duration,
 }
+
+impl Default for NatsOptions {
+    fn default() -> Self {
+        Self { access: Access::default(), ensure: None, wait: WAIT }
+    }
+}
+
+/// The servers of a system, and the files of their address.
+type System = (Vec<String>, Access);
 
 /// One connection for each system.
 #[derive(Debug, Clone, Default)]
 pub struct Connections {
     options: Arc<NatsOptions>,
-    known: Arc<Mutex<HashMap<Vec<String>, Link>>>,
+    known: Arc<Mutex<HashMap<System, Link>>>,
     counts: Counts,
 }
 
@@ -46,6 +62,8 @@ pub(super) struct Link {
     pub(super) jetstream: jetstream::Context,
     /// Whether it is there now, and how often it was lost.
     pub(super) state: watch::Receiver<LinkState>,
+    /// What the server has denied last, and when.
+    denied: watch::Receiver<Option<(Instant, Denied)>>,
     /// Places for those who read what is old.
     pub(super) reads: Arc<Semaphore>,
     pub(super) counts: Counts,
@@ -75,110 +93,171 @@ impl Connections {
         self.options.ensure.as_ref()
     }
 
+    pub(super) fn wait(&self) -> Duration {
+        self.options.wait
+    }
+
     /// The connection to the servers of an address.
     pub(super) async fn to(&self, address: &Address) -> Result<Link, NatsError> {
+        let key = (address.servers.clone(), address.access.clone());
         let mut known = self.known.lock().await;
-        if let Some(connection) = known.get(&address.servers) {
+        if let Some(connection) = known.get(&key) {
             return Ok(connection.clone());
         }
-        let connection = self.connect(&address.servers).await?;
-        known.insert(address.servers.clone(), connection.clone());
+        let connection = self.connect(address).await?;
+        known.insert(key, connection.clone());
         Ok(connection)
     }
 
-    async fn connect(&self, servers: &[String]) -> Result<Link, NatsError> {
-        let addresses: Vec<ServerAddr> =
-            servers.iter().map(|server| server.parse().map_err(NatsError::Server)).collect::<Result<_, _>>()?;
-        let shown: Vec<_> = addresses.iter().map(|address| format!("{}:{}", address.host(), address.port())).collect();
+    async fn connect(&self, address: &Address) -> Result<Link, NatsError> {
+        let servers: Vec<ServerAddr> =
+            address.servers.iter().map(|server| server.parse().map_err(NatsError::Server)).collect::<Result<_, _>>()?;
+        let shown: Vec<_> = servers.iter().map(|server| format!("{}:{}", server.host(), server.port())).collect();
         let shown = shown.join(", ");
-        let until = Instant::now() + START;
-        loop {
-            let (sender, state) = watch::channel(LinkState { connected: true, losses: 0 });
-            let error = match self
-                .connect_options(sender, &addresses, shown.clone())
-                .await?
-                .connect(addresses.as_slice())
-                .await
-            {
-                Ok(client) => {
-                    let mut jetstream = jetstream::new(client.clone());
-                    jetstream.set_timeout(ANSWER);
-                    self.counts.add(state.clone());
-                    let reads = Arc::new(Semaphore::new(READS));
-                    return Ok(Link { client, jetstream, state, reads, counts: self.counts.clone() });
-                }
-                Err(error) => error,
-            };
-            if Instant::now() >= until {
-                return Err(NatsError::Connect { servers: shown, source: error.into() });
-            }
-            sleep(Duration::from_millis(500)).await;
-        }
-    }
-
-    async fn connect_options(
-        &self,
-        state: watch::Sender<LinkState>,
-        addresses: &[ServerAddr],
-        servers: String,
-    ) -> Result<ConnectOptions, NatsError> {
-        let state = Arc::new(state);
-        let servers: Arc<str> = servers.into();
-        let mut options = ConnectOptions::new()
-            .name("h3cast")
-            .connection_timeout(ANSWER)
-            .request_timeout(Some(ANSWER))
-            .ping_interval(Duration::from_secs(5))
-            .event_callback(move |event| {
-                let (state, servers) = (state.clone(), servers.clone());
-                async move {
-                    match event {
-                        Event::Connected => {
-                            let before = *state.borrow();
-                            state.send_replace(LinkState { connected: true, ..before });
-                            if !before.connected {
-                                info!(%servers, "connected to NATS again");
-                            }
-                        }
-                        Event::Disconnected | Event::Closed => {
-                            let before = *state.borrow();
-                            state.send_replace(LinkState { connected: false, losses: before.losses + 1 });
-                            if before.connected {
-                                warn!(%servers, "the connection to NATS is lost: trying again");
-                            }
-                        }
-                        event => warn!(%servers, "NATS: {event}"),
-                    }
-                }
-            });
-        // The client leaves them in the address.
-        if let Some((user, password)) = addresses.iter().find_map(user) {
-            options = options.user_and_password(user, password);
-        }
-        if let Some(path) = &self.options.credentials {
-            let failed = |source| NatsError::Credentials { path: path.clone(), source };
-            options = options.credentials_file(path).await.map_err(failed)?;
-        }
         // The client asks rustls for the cryptography of the process, and that panics where there are two to
         // choose from.
         if CryptoProvider::get_default().is_none() {
             // An error means that another thread was first.
             let _ = (*provider()).clone().install_default();
         }
-        if let Some(path) = &self.options.ca {
-            options = options.add_root_certificates(path.clone()).require_tls(true);
-        }
-        Ok(options)
+        let (state_tx, state) = watch::channel(LinkState { connected: true, losses: 0 });
+        let (denied_tx, denied) = watch::channel(None);
+        let told = Told { servers: shown.clone().into(), told: StdMutex::default() };
+        let options = connect_options(Arc::new(told), state_tx, denied_tx);
+        let has_user = servers.iter().any(ServerAddr::has_user_pass);
+        let access = address.access.or(&self.options.access, has_user);
+        let options = access.apply(options, &servers).await?;
+        let client = options
+            .connect(servers.as_slice())
+            .await
+            .map_err(|error| NatsError::Connect { servers: shown, source: ConnectCause::of(&error.to_string()) })?;
+        let mut jetstream = jetstream::new(client.clone());
+        jetstream.set_timeout(ANSWER);
+        self.counts.add(state.clone());
+        let reads = Arc::new(Semaphore::new(READS));
+        Ok(Link { client, jetstream, state, denied, reads, counts: self.counts.clone() })
     }
 }
 
-/// The user and the password in an address.
-fn user(address: &ServerAddr) -> Option<(String, String)> {
-    let plain = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-    Some((plain(address.username()?), plain(address.password().unwrap_or_default())))
+/// What was told of a connection since it was made last.
+struct Told {
+    servers: Arc<str>,
+    told: StdMutex<BTreeSet<String>>,
+}
+
+impl Told {
+    /// Warns of it, unless that was done already.
+    fn once(&self, what: String) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() < TOLD && !told.contains(&what) {
+            warn!(servers = %self.servers, "NATS: {what}");
+            told.insert(what);
+        }
+    }
+
+    fn anew(&self) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+fn connect_options(
+    told: Arc<Told>,
+    state: watch::Sender<LinkState>,
+    denied: watch::Sender<Option<(Instant, Denied)>>,
+) -> ConnectOptions {
+    let attempts = told.clone();
+    let common = Arc::new((told, state, denied));
+    ConnectOptions::new()
+        .name("h3cast")
+        .connection_timeout(ANSWER)
+        .request_timeout(Some(ANSWER))
+        .ping_interval(Duration::from_secs(5))
+        // The client's choice among its servers stays; only here it says why the last attempts failed.
+        .reconnect_to_server_callback(move |servers: Vec<async_nats::Server>, _| {
+            for server in servers {
+                if let Some(error) = server.last_error {
+                    let at = format!("{}:{}", server.addr.host(), server.addr.port());
+                    attempts.once(format!("cannot connect to {at}: {}", ConnectCause::of(&error)));
+                }
+            }
+            std::future::ready(None)
+        })
+        .event_callback(move |event| {
+            let common = common.clone();
+            async move {
+                let (told, state, denied) = &*common;
+                on_event(event, told, state, denied);
+            }
+        })
+}
+
+fn on_event(
+    event: Event,
+    told: &Told,
+    state: &watch::Sender<LinkState>,
+    denied: &watch::Sender<Option<(Instant, Denied)>>,
+) {
+    let servers = &told.servers;
+    match event {
+        Event::Connected => {
+            let before = *state.borrow();
+            state.send_replace(LinkState { connected: true, ..before });
+            if !before.connected {
+                told.anew();
+                info!(%servers, "connected to NATS again");
+            }
+        }
+        Event::Disconnected | Event::Closed => {
+            let before = *state.borrow();
+            state.send_replace(LinkState { connected: false, losses: before.losses + 1 });
+            if before.connected {
+                warn!(%servers, "the connection to NATS is lost: trying again");
+            }
+        }
+        // What fails is told by the callback above, with its cause, once.
+        Event::ClientError(error) => debug!(%servers, "NATS: {error}"),
+        Event::ServerError(ServerError::Other(text)) => match Denied::of(&text) {
+            Some(what) => {
+                // Answers come to a subject of their own each.
+                let stem = what.subject.split(".").take(2).collect::<Vec<_>>().join(".");
+                let subject = if stem.starts_with("_INBOX.") { "_INBOX.>" } else { &what.subject };
+                told.once(format!("permission denied: the user may not {} `{subject}`", what.what));
+                denied.send_replace(Some((Instant::now(), what)));
+            }
+            None => told.once(text),
+        },
+        event => told.once(event.to_string()),
+    }
 }
 
 impl Link {
+    /// What a start gives, or what the server denies meanwhile: it does not answer such a request.
+    pub(super) async fn unless_denied<T>(
+        &self,
+        start: impl Future<Output = Result<T, NatsError>>,
+    ) -> Result<T, NatsError> {
+        let mut denied = self.denied.clone();
+        denied.mark_unchanged();
+        tokio::select! {
+            biased;
+            result = start => result,
+            Ok(()) = denied.changed() => match denied.borrow_and_update().clone() {
+                Some((_, denied)) => Err(denied.into()),
+                None => Err(NatsError::JetStream("the connection is gone".into())),
+            },
+        }
+    }
+
+    /// Why something that began then has failed: what the server denies it does not answer, it says so apart.
+    pub(super) fn explained(&self, why: KeepError, began: Instant) -> KeepError {
+        match &*self.denied.borrow() {
+            Some((at, Denied { what, subject })) if *at >= began => {
+                KeepError::Denied { what, subject: subject.clone() }
+            }
+            _ => why,
+        }
+    }
+
     /// Waits until it is there. Cancel-safe.
     pub(super) async fn connected(&self) {
         // An error would mean that its client is gone, which `self` holds.

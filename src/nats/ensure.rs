@@ -9,6 +9,8 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
 };
 
+use sha2::{Digest, Sha256};
+
 use super::{
     connection::Link,
     error::{NatsError, Unfit},
@@ -31,12 +33,22 @@ pub struct Ensure {
     pub discard_new: Option<bool>,
     /// It is kept in memory, not in files.
     pub memory: Option<bool>,
+    /// For how long ids of messages are remembered, so that what is sent again is kept once.
+    pub duplicate_window: Option<Duration>,
+    /// How many consumers it may have.
+    pub max_consumers: Option<i32>,
+    /// Several messages can be published as one. If nothing is said, streams that are made can, where the server is
+    /// new enough (2.12).
+    pub atomic: Option<bool>,
+    /// Subjects, each with wildcards perhaps, that are kept together: a stream that is made for a feed whose subject is
+    /// one of those keeps all of them.
+    pub subjects: Vec<String>,
 }
 
 /// A text that does not describe a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "invalid stream setting `{0}`: expected replicas=3, max-age=24h, max-bytes=10G, max-messages=N, discard=old|new, storage=file|memory, with commas between"
+    "invalid stream setting `{0}`: expected replicas=3, max-age=24h, max-bytes=10G, max-messages=N, discard=old|new, storage=file|memory, duplicate-window=2m, max-consumers=N, allow-atomic=on|off, subject=logs.>, with commas between"
 )]
 pub struct BadEnsure(String);
 
@@ -59,11 +71,34 @@ impl FromStr for Ensure {
                 ("discard", "new") => ensure.discard_new = Some(true),
                 ("storage", "file") => ensure.memory = Some(false),
                 ("storage", "memory") => ensure.memory = Some(true),
+                ("duplicate-window", time) => ensure.duplicate_window = Some(age(time).ok_or_else(bad)?),
+                ("max-consumers", number) => {
+                    ensure.max_consumers = Some(number.parse().ok().filter(|number| *number > 0).ok_or_else(bad)?);
+                }
+                ("allow-atomic", "on") => ensure.atomic = Some(true),
+                ("allow-atomic", "off") => ensure.atomic = Some(false),
+                ("subject", subject) if is_subject(subject) => ensure.subjects.push(subject.to_owned()),
                 _ => return Err(bad()),
             }
         }
         Ok(ensure)
     }
+}
+
+/// Whether a stream can have it.
+fn is_subject(text: &str) -> bool {
+    let mut tokens = text.split('.').peekable();
+    while let Some(token) = tokens.next() {
+        let right = match token {
+            "*" => true,
+            ">" => tokens.peek().is_none(),
+            token => !token.is_empty() && !token.contains(|c: char| c.is_whitespace() || matches!(c, '*' | '>')),
+        };
+        if !right {
+            return false;
+        }
+    }
+    true
 }
 
 /// A number with a unit, as in `24h`.
@@ -85,7 +120,12 @@ fn bytes(text: &str) -> Option<i64> {
 }
 
 impl Ensure {
-    fn config(&self, name: String, subject: &str) -> Config {
+    /// The subject that a stream has which is made for that one.
+    fn widened<'a>(&'a self, subject: &'a str) -> &'a str {
+        self.subjects.iter().find(|wide| covers(wide, subject)).map_or(subject, String::as_str)
+    }
+
+    fn config(&self, name: String, subject: &str, is_atomic: bool) -> Config {
         Config {
             name,
             subjects: vec![subject.to_owned()],
@@ -95,13 +135,22 @@ impl Ensure {
             max_messages: self.max_messages.unwrap_or(-1),
             discard: if self.discard_new == Some(true) { DiscardPolicy::New } else { DiscardPolicy::Old },
             storage: if self.memory == Some(true) { StorageType::Memory } else { StorageType::File },
+            duplicate_window: self.duplicate_window.unwrap_or_default(),
+            max_consumers: self.max_consumers.unwrap_or_default(),
+            allow_atomic_publish: self.atomic.unwrap_or(is_atomic),
+            // Every replica answers for what is kept, not its leader alone.
+            allow_direct: true,
             ..Config::default()
         }
     }
 
     /// What of it a stream is not, in words.
-    fn differences(&self, there: &Config) -> Vec<String> {
+    fn differences(&self, subject: &str, there: &Config) -> Vec<String> {
         let mut found = Vec::new();
+        let wide = self.widened(subject);
+        if wide != subject && !there.subjects.iter().any(|kept| covers(kept, wide)) {
+            found.push(format!("its subjects are {}, not {wide}", there.subjects.join(", ")));
+        }
         let mut compare = |what: &str, wanted: Option<String>, is: String| {
             if let Some(wanted) = wanted.filter(|wanted| *wanted != is) {
                 found.push(format!("{what} is {is}, not {wanted}"));
@@ -115,6 +164,10 @@ impl Ensure {
         compare("max-bytes", self.max_bytes.map(|size| size.to_string()), there.max_bytes.to_string());
         compare("max-messages", self.max_messages.map(|number| number.to_string()), there.max_messages.to_string());
         compare("discard", self.discard_new.map(discard), discard(there.discard == DiscardPolicy::New));
+        compare("duplicate-window", self.duplicate_window.map(seconds), seconds(there.duplicate_window));
+        compare("max-consumers", self.max_consumers.map(|number| number.to_string()), there.max_consumers.to_string());
+        let on = |on| if on { "on" } else { "off" }.to_owned();
+        compare("allow-atomic", self.atomic.map(on), on(there.allow_atomic_publish));
         compare("storage", self.memory.map(storage), storage(there.storage == StorageType::Memory));
         found
     }
@@ -139,12 +192,17 @@ impl StreamInfo {
     }
 }
 
+/// Whether messages of that subject may be in a stream.
+fn stores(config: &Config, subject: &str) -> bool {
+    let mirrored = config.mirror.is_some() || config.sources.as_ref().is_some_and(|sources| !sources.is_empty());
+    mirrored || config.subjects.iter().any(|kept| overlaps(kept, subject))
+}
+
 /// Why a stream cannot have the feed of a subject.
 fn unfit(config: &Config, subject: &str, writable: bool) -> Option<Unfit> {
-    let mirrored = config.mirror.is_some() || config.sources.as_ref().is_some_and(|sources| !sources.is_empty());
     if config.retention != RetentionPolicy::Limits {
         Some(Unfit::Retention)
-    } else if !mirrored && !config.subjects.iter().any(|kept| overlaps(kept, subject)) {
+    } else if !stores(config, subject) {
         Some(Unfit::Subjects { subject: subject.to_owned(), stored: config.subjects.clone() })
     } else if writable && config.no_ack {
         Some(Unfit::NoAck)
@@ -166,6 +224,36 @@ fn overlaps(one: &str, other: &str) -> bool {
     }
 }
 
+/// Whether all messages of the one subject are of the wide one.
+fn covers(wide: &str, subject: &str) -> bool {
+    let (mut wide, mut subject) = (wide.split('.'), subject.split('.'));
+    loop {
+        match (wide.next(), subject.next()) {
+            (None, None) => return true,
+            (Some(">"), Some(_)) => return true,
+            (_, Some(">")) => return false,
+            (Some(a), Some(b)) if a == b || a == "*" => {}
+            _ => return false,
+        }
+    }
+}
+
+/// The names that a stream of these subjects may have, if it is made here: several subjects can have the same first
+/// one.
+fn names(subject: &str) -> [String; 2] {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    let name: String = subject.chars().map(plain).collect();
+    let hash: String = Sha256::digest(subject).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let other = format!("{name}-{hash}");
+    [name, other]
+}
+
+/// Whether a server has what came with that version.
+fn is_at_least(version: &str, (major, minor): (u64, u64)) -> bool {
+    let mut numbers = version.split(['.', '-']).map(|number| number.parse::<u64>().unwrap_or_default());
+    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) >= (major, minor)
+}
+
 /// Finds the stream that stores `subject`, or creates it.
 pub(super) async fn stream(
     connection: &Link,
@@ -181,7 +269,7 @@ pub(super) async fn stream(
         if let Some(unfit) = unfit(config, subject, writable) {
             return Err(NatsError::Unfit { stream, unfit });
         }
-        let differences = ensure.map(|ensure| ensure.differences(config)).unwrap_or_default();
+        let differences = ensure.map(|ensure| ensure.differences(subject, config)).unwrap_or_default();
         if !differences.is_empty() {
             return Err(NatsError::Differs { stream, differences });
         }
@@ -207,17 +295,34 @@ pub(super) async fn stream(
         jetstream.query_account().await.map_err(|error| NatsError::JetStream(error.into()))?;
         return Err(NatsError::NoStream { subject: subject.to_owned() });
     };
-    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
-    let name = name.map_or_else(|| subject.chars().map(plain).collect(), String::from);
-    let config = ensure.config(name.clone(), subject);
-    match jetstream.create_stream(config).await {
-        Ok(made) => Ok(StreamInfo::of(&made.cached_info().config)),
-        // Another server may have created it first.
-        Err(error) => match info(connection, &name).await {
-            Ok(info) => found(&info.config),
-            Err(_) => Err(NatsError::Create { stream: name, subject: subject.to_owned(), source: error.into() }),
-        },
+    let version = connection.client.server_info().version;
+    let can_be_atomic = is_at_least(&version, (2, 12));
+    if ensure.atomic == Some(true) && !can_be_atomic {
+        return Err(NatsError::TooOld { setting: "allow-atomic=on", needs: "2.12", version });
     }
+    let stored = ensure.widened(subject);
+    let names = match name {
+        Some(name) => vec![name.to_owned()],
+        None => names(stored).into(),
+    };
+    let mut names = names.into_iter().peekable();
+    while let Some(name) = names.next() {
+        let error = match jetstream.create_stream(ensure.config(name.clone(), stored, can_be_atomic)).await {
+            // A server that is older than the one of this connection leaves out what it does not know.
+            Ok(made) => return found(&made.cached_info().config),
+            Err(error) => error,
+        };
+        match info(connection, &name).await {
+            // That of another subject.
+            Ok(info) if names.peek().is_some() && !stores(&info.config, subject) => {}
+            // Another server may have created it first.
+            Ok(info) => return found(&info.config),
+            Err(_) => {
+                return Err(NatsError::Create { stream: name, subject: stored.to_owned(), source: error.into() });
+            }
+        }
+    }
+    Err(NatsError::NoStream { subject: subject.to_owned() })
 }
 
 enum LookupError {
@@ -252,18 +357,55 @@ mod tests {
     }
 
     #[test]
+    fn wide_subjects() {
+        for (wide, subject) in [("a.>", "a.b"), ("a.>", "a.b.c"), ("a.*", "a.b"), ("a.>", "a.>"), ("a.>", "a.*")] {
+            assert!(covers(wide, subject), "{wide} {subject}");
+        }
+        for (wide, subject) in [("a.*", "a.>"), ("a.b", "a.*"), ("a.>", "a"), ("a.*", "b.c"), ("a.*.c", "a.>")] {
+            assert!(!covers(wide, subject), "{wide} {subject}");
+        }
+        let ensure: Ensure = "subject=logs.>,subject=x.*,duplicate-window=10m,max-consumers=7".parse().unwrap();
+        assert_eq!((ensure.widened("logs.web"), ensure.widened("other")), ("logs.>", "other"));
+        let config = ensure.config("logs__".into(), "logs.>", false);
+        assert!(ensure.differences("logs.web", &config).is_empty());
+        let narrow = ensure.config("logs_web".into(), "logs.web", false);
+        assert_eq!(ensure.differences("logs.web", &narrow), ["its subjects are logs.web, not logs.>"]);
+    }
+
+    #[test]
+    fn names_that_are_folded_alike_differ() {
+        let ([one, one_more], [other, other_more]) = (names("h3cast.a.b"), names("h3cast.a_b"));
+        assert_eq!((one.as_str(), other.as_str()), ("h3cast_a_b", "h3cast_a_b"));
+        assert_ne!(one_more, other_more);
+        assert!(is_at_least("2.12.0", (2, 12)) && is_at_least("2.15.1-beta", (2, 12)) && is_at_least("3.0.0", (2, 12)));
+        assert!(!is_at_least("2.11.11", (2, 12)) && !is_at_least("", (2, 12)));
+    }
+
+    #[test]
     fn descriptions() {
         let all = "replicas=3,max-age=24h,max-bytes=10G,max-messages=5,discard=new,storage=memory";
         let ensure: Ensure = all.parse().unwrap();
         assert_eq!(ensure.max_age, Some(Duration::from_secs(24 * 3600)));
         assert_eq!(ensure.max_bytes, Some(10 << 30));
         assert_eq!("".parse(), Ok(Ensure::default()));
-        let config = ensure.config("x".into(), "x");
-        assert!(ensure.differences(&config).is_empty());
-        assert!(Ensure::default().differences(&config).is_empty());
+        let config = ensure.config("x".into(), "x", true);
+        assert!(config.allow_atomic_publish && ensure.differences("x", &config).is_empty());
+        assert!(Ensure::default().differences("x", &config).is_empty());
         let other: Ensure = "replicas=1,discard=old".parse().unwrap();
-        assert_eq!(other.differences(&config), ["replicas is 3, not 1", "discard is new, not old"]);
-        for text in ["replicas", "replicas=x", "max-age=1", "max-age=h", "what=1", "discard=all", "max-bytes=G"] {
+        assert_eq!(other.differences("x", &config), ["replicas is 3, not 1", "discard is new, not old"]);
+        for text in [
+            "replicas",
+            "replicas=x",
+            "max-age=1",
+            "max-age=h",
+            "what=1",
+            "discard=all",
+            "max-bytes=G",
+            "subject=a..b",
+            "subject=>.a",
+            "allow-atomic=1",
+            "max-consumers=0",
+        ] {
             assert!(text.parse::<Ensure>().is_err(), "{text}");
         }
     }

@@ -2,8 +2,14 @@
 
 use std::{error::Error, io, path::PathBuf};
 
+use async_nats::jetstream::{
+    self, ErrorCode,
+    context::{CreateStreamError, CreateStreamErrorKind, GetStreamByNameError, GetStreamByNameErrorKind},
+    context::{GetStreamError, GetStreamErrorKind},
+};
 use tokio::task::JoinError;
 
+use super::cause::{ConnectCause, Denied};
 use crate::feed::FeedError;
 
 /// An error of NATS' client, of whatever type.
@@ -17,20 +23,40 @@ pub enum NatsError {
     #[error("not a valid address of a NATS server")]
     Server(#[source] io::Error),
     /// No server could be reached, or none accepted the credentials.
-    #[error("cannot connect to NATS at {servers} (is nats-server running there?)")]
+    #[error("cannot connect to NATS at {servers}")]
     Connect {
         /// The servers, as `HOST:PORT`, separated by commas.
         servers: String,
-        /// What failed last.
-        source: BoxError,
+        /// Why not, at the one that was tried last.
+        source: ConnectCause,
     },
-    /// The file with the credentials cannot be read.
-    #[error("cannot read the credentials for NATS in {}", path.display())]
+    /// A file with which NATS is entered cannot be read.
+    #[error("cannot read the {what} for NATS in {}", path.display())]
     Credentials {
+        /// What is in the file, in words.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// The user may not use a subject that feeds need.
+    #[error("permission denied: the NATS user may not {what} `{subject}`")]
+    Denied {
+        /// `publish to` or `subscribe to`.
+        what: &'static str,
+        /// The subject.
+        subject: String,
+    },
+    /// A server that is too old for a setting.
+    #[error("{setting} needs nats-server {needs} or newer; this is {version}")]
+    TooOld {
+        /// The setting.
+        setting: &'static str,
+        /// The oldest version that has it.
+        needs: &'static str,
+        /// The version of the server.
+        version: String,
     },
     /// The servers don't answer requests to JetStream.
     #[error("JetStream does not answer (is it enabled, as with nats-server -js?)")]
@@ -105,6 +131,57 @@ pub enum Unfit {
     NoAck,
 }
 
+impl NatsError {
+    /// Whether it may be over soon without anybody's doing, as in a cluster that starts.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => source.may_pass(),
+            Self::JetStream(source) | Self::Stream { source, .. } | Self::Create { source, .. } => {
+                answer(source.as_ref()).is_none_or(|error| match error.error_code() {
+                    ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => false,
+                    // Those of a cluster that has started are not known at once.
+                    ErrorCode::CLUSTER_NO_PEERS => true,
+                    _ => error.code() == 503,
+                })
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What JetStream has answered, of whatever error of the client it is a part.
+fn answer(error: &(dyn Error + 'static)) -> Option<jetstream::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(KeepError::Nats(error)) = error.downcast_ref() {
+            return answer(error.as_ref());
+        }
+        if let Some(error) = error.downcast_ref::<jetstream::Error>() {
+            return Some(error.clone());
+        }
+        let created = error.downcast_ref().map(CreateStreamError::kind);
+        let found = error.downcast_ref().map(GetStreamError::kind);
+        let named = error.downcast_ref().map(GetStreamByNameError::kind);
+        if let Some(CreateStreamErrorKind::JetStream(answer)) = created {
+            return Some(answer);
+        }
+        if let Some(GetStreamErrorKind::JetStream(answer)) = found {
+            return Some(answer);
+        }
+        if let Some(GetStreamByNameErrorKind::JetStream(answer)) = named {
+            return Some(answer);
+        }
+        next = error.source();
+    }
+    None
+}
+
+impl From<Denied> for NatsError {
+    fn from(Denied { what, subject }: Denied) -> Self {
+        Self::Denied { what, subject }
+    }
+}
+
 impl From<NatsError> for FeedError {
     fn from(error: NatsError) -> Self {
         Self::of(&error)
@@ -116,6 +193,8 @@ impl From<NatsError> for FeedError {
 pub(super) enum KeepError {
     #[error("the connection to NATS is lost")]
     Disconnected,
+    #[error("permission denied: the NATS user may not {what} `{subject}`")]
+    Denied { what: &'static str, subject: String },
     #[error("NATS does not answer")]
     Silent,
     #[error(transparent)]

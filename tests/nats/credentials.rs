@@ -3,8 +3,8 @@
 use crate::{
     cluster::Cluster,
     edge::{Edge, chunk_texts, publish, read},
-    program,
     serving::Serving,
+    told::refused,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,10 +90,7 @@ async fn with_tls_and_credentials() {
 
     for (left_out, words) in [(&creds, "authorization"), (&ca, "certificate")] {
         let args: Vec<_> = args.iter().copied().filter(|arg| arg != left_out).collect();
-        let all = [&["serve", "--listen", "localhost:0", "--http", "off"], args.as_slice()].concat();
-        let output = program::output(dir.path(), &all).await;
-        let told = program::text(&output.stderr).to_lowercase();
-        assert_eq!(output.status.code(), Some(2), "{told}");
+        let told = refused(dir.path(), &args).await.to_lowercase();
         assert!(told.contains("cannot connect to nats") && told.contains(words), "{told}");
     }
 }

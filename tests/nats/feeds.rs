@@ -11,7 +11,6 @@ use crate::{
     cluster::{Cluster, Node, Way},
     common::soon,
     edge::{Edge, chunk_texts, publish, read},
-    program,
     serving::Serving,
     within,
 };
@@ -279,15 +278,12 @@ async fn what_is_wrong_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let address = cluster.addresses();
     let refused = async |args: &[&str], words: &str| {
-        let all = [&["serve", "--listen", "localhost:0", "--http", "off"], args].concat();
-        let output = program::output(dir.path(), &all).await;
-        let told = program::text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{told}");
+        let told = crate::told::refused(dir.path(), args).await;
         assert!(told.contains(words), "{told}");
     };
     refused(&[&format!("nats://{address}/gone")], "no JetStream stream stores the subject `gone`").await;
     refused(&[&format!("nats://{address}/there"), "--ensure-stream=max-age=1h"], "max-age is 0 s, not 3600 s").await;
-    refused(&["nats://127.0.0.1:1/x"], "cannot connect to NATS at 127.0.0.1:1").await;
+    refused(&["nats://127.0.0.1:1/x", "--nats-wait=1s"], "cannot connect to NATS at 127.0.0.1:1").await;
     refused(&["nats://127.0.0.1:1"], "has no subject").await;
     refused(&[&format!("nats://{address}/there"), "--nats-creds", "none"], "cannot read the credentials").await;
     let config = jetstream::stream::Config {

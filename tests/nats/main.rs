@@ -16,6 +16,9 @@ mod promises;
 mod publishing;
 #[path = "../common/serving.rs"]
 mod serving;
+mod starting;
+mod systems;
+mod told;
 
 use std::time::Duration;
 

@@ -13,8 +13,16 @@ pub(super) fn advised(error: SourceError) -> anyhow::Error {
 fn of(error: &SourceError) -> Option<&'static str> {
     #[cfg(feature = "nats")]
     if let SourceError::Nats { source, .. } = error {
-        use crate::nats::NatsError;
+        use crate::nats::{ConnectCause, NatsError};
         return match source {
+            NatsError::Connect { source: ConnectCause::UnknownCa, .. } => Some("name its CA with --nats-ca"),
+            NatsError::Connect { source: ConnectCause::CertificateRequired, .. } => {
+                Some("give one with --nats-cert and --nats-key")
+            }
+            NatsError::Connect { source: ConnectCause::Credentials, .. } => {
+                Some("see --nats-creds and --nats-token-file, or write USER:PASSWORD@ before the host")
+            }
+            NatsError::Denied { .. } => Some("docs/operations.md has the permissions that a server needs"),
             NatsError::NoStream { .. } => {
                 Some("create one, or let --ensure-stream create it (or append ?live for a subject that is not stored)")
             }

@@ -141,25 +141,9 @@ pub(in crate::cli) struct ServeArgs {
     /// [default: no limit]
     #[arg(long, env = "H3CAST_PUBLISH_LIMIT", value_name = "BYTES", value_parser = values::size)]
     pub(super) publish_limit: Option<usize>,
-    /// Store publish feeds in NATS JetStream, shared by all servers with the same setting: the feed NAME
-    /// under the subject PREFIX.NAME.
     #[cfg(feature = "nats")]
-    #[arg(long, env = "H3CAST_ENGINE", value_name = "nats://HOST:PORT[/PREFIX]", value_parser = crate::nats::Address::engine, hide_env_values = true)]
-    pub(super) engine: Option<crate::nats::Address>,
-    /// Create missing JetStream streams; fail if existing ones differ from SETTINGS:
-    /// replicas=3,max-age=24h,max-bytes=10G,max-messages=N,discard=old|new,storage=file|memory. Existing
-    /// streams are never changed.
-    #[cfg(feature = "nats")]
-    #[arg(long, env = "H3CAST_ENSURE_STREAM", value_name = "SETTINGS", num_args = 0..=1, default_missing_value = "", require_equals = true)]
-    pub(super) ensure_stream: Option<crate::nats::Ensure>,
-    /// NATS credentials: a file as `nsc` writes it.
-    #[cfg(feature = "nats")]
-    #[arg(long, env = "H3CAST_NATS_CREDS", value_name = "FILE")]
-    pub(super) nats_creds: Option<PathBuf>,
-    /// CA certificates for the NATS servers, in PEM.
-    #[cfg(feature = "nats")]
-    #[arg(long, env = "H3CAST_NATS_CA", value_name = "FILE")]
-    pub(super) nats_ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) nats: super::nats::NatsArgs,
     /// Server id to include in QUIC connection ids, in hexadecimal, for a load balancer that reads it
     /// (draft-ietf-quic-load-balancers).
     #[arg(long, env = "H3CAST_SERVER_ID", value_name = "HEX")]

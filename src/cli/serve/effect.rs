@@ -116,6 +116,10 @@ type Kinds = (&'static [&'static str], &'static str, fn(&Source, &ServeArgs) -> 
 
 const FOR_VIEWERS: &str = "exec:COMMAND with --per-viewer";
 
+#[cfg(feature = "nats")]
+const NATS: &[&str] =
+    &["ensure-stream", "nats-creds", "nats-token-file", "nats-ca", "nats-cert", "nats-key", "nats-wait"];
+
 const IDLE: &[Kinds] = &[
     (&["count", "interval"], "demo", |source, _| source.kind == Kind::Demo),
     (
@@ -129,8 +133,8 @@ const IDLE: &[Kinds] = &[
     }),
     (&["max-processes", "processes-per-client"], FOR_VIEWERS, is_for_viewer),
     #[cfg(feature = "nats")]
-    (&["ensure-stream", "nats-creds", "nats-ca"], "nats:// and publish with --engine", |source, args| {
-        matches!(source.kind, Kind::Nats(_)) || (source.kind == Kind::Publish && args.engine.is_some())
+    (NATS, "nats:// and publish with --engine", |source, args| {
+        matches!(source.kind, Kind::Nats(_)) || (source.kind == Kind::Publish && args.nats.engine.is_some())
     }),
 ];
 

@@ -54,7 +54,7 @@ impl Histories {
 fn most(args: &ServeArgs) -> u64 {
     let most = args.quotas.written().all;
     #[cfg(feature = "nats")]
-    let most = if args.engine.is_some() { most.min(crate::nats::MAX_FEEDS) } else { most };
+    let most = if args.nats.engine.is_some() { most.min(crate::nats::MAX_FEEDS) } else { most };
     most as u64
 }
 

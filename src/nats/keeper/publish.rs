@@ -50,7 +50,8 @@ impl JetStream {
     }
 
     pub(super) async fn publish_soon(&self, bytes: Bytes, id: &str) -> Result<Receipt, PublishError> {
-        let until = Instant::now() + PUBLISH;
+        let began = Instant::now();
+        let until = began + PUBLISH;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let tried = async {
@@ -72,7 +73,7 @@ impl JetStream {
             };
             // By its id it is kept once, however often it is sent.
             if until <= Instant::now() + AGAIN {
-                return Err(PublishError::Keeper(KeeperError::new(why)));
+                return Err(PublishError::Keeper(KeeperError::new(self.connection.explained(why, began))));
             }
             sleep(AGAIN).await;
         }

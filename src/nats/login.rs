@@ -1,0 +1,141 @@
+//! With what a NATS system is entered: each system may have its own.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use async_nats::{ConnectOptions, ServerAddr};
+
+use super::NatsError;
+
+/// Files with which a NATS system is entered. They are read when a connection is made; those of TLS also when it
+/// is made again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Access {
+    /// A user's JWT and key, as `nsc` writes them.
+    pub credentials: Option<PathBuf>,
+    /// A token, in the first line.
+    pub token: Option<PathBuf>,
+    /// Certificates of those who may vouch for the servers, in PEM; TLS is asked for then.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate and those between it and its CA, in PEM. Needs `key`.
+    pub certificate: Option<PathBuf>,
+    /// The key of `certificate`, in PEM.
+    pub key: Option<PathBuf>,
+}
+
+impl Access {
+    /// Its own files, and where there are none those of `others`: never two users at once, nor half a pair.
+    pub(super) fn or(&self, others: &Self, has_user: bool) -> Self {
+        let named = has_user || self.credentials.is_some() || self.token.is_some();
+        let login = if named { self } else { others };
+        let pair = if self.certificate.is_some() { self } else { others };
+        Self {
+            credentials: login.credentials.clone(),
+            token: login.token.clone(),
+            ca: self.ca.as_ref().or(others.ca.as_ref()).cloned(),
+            certificate: pair.certificate.clone(),
+            key: pair.key.clone(),
+        }
+    }
+
+    /// The client with these files, and with the user or the token of an address.
+    pub(super) async fn apply(
+        &self,
+        mut options: ConnectOptions,
+        addresses: &[ServerAddr],
+    ) -> Result<ConnectOptions, NatsError> {
+        // The client leaves them in the address.
+        if let Some(user) = addresses.iter().find_map(user) {
+            options = match user {
+                User::Password(user, password) => options.user_and_password(user, password),
+                User::Token(token) => options.token(token),
+            };
+        }
+        if let Some(path) = &self.token {
+            options = options.token(first_line(path).await?);
+        }
+        if let Some(path) = &self.credentials {
+            options = options.credentials_file(path).await.map_err(unreadable("credentials", path))?;
+        }
+        // The client reads these when it connects, and its error would name no file.
+        for (what, path) in
+            [("CA certificates", &self.ca), ("client certificate", &self.certificate), ("client key", &self.key)]
+        {
+            if let Some(path) = path {
+                tokio::fs::File::open(path).await.map_err(unreadable(what, path))?;
+            }
+        }
+        if let Some(path) = &self.ca {
+            options = options.add_root_certificates(path.clone()).require_tls(true);
+        }
+        if let Some((certificate, key)) = self.certificate.as_ref().zip(self.key.as_ref()) {
+            options = options.add_client_certificate(certificate.clone(), key.clone()).require_tls(true);
+        }
+        Ok(options)
+    }
+}
+
+async fn first_line(path: &Path) -> Result<String, NatsError> {
+    let text = tokio::fs::read_to_string(path).await.map_err(unreadable("token", path))?;
+    match text.lines().next().map(str::trim).filter(|line| !line.is_empty()) {
+        Some(token) => Ok(token.to_owned()),
+        None => Err(unreadable("token", path)(io::Error::new(io::ErrorKind::InvalidData, "its first line is empty"))),
+    }
+}
+
+fn unreadable(what: &'static str, path: &Path) -> impl Fn(io::Error) -> NatsError + use<> {
+    let path = path.to_path_buf();
+    move |source| NatsError::Credentials { what, path: path.clone(), source }
+}
+
+/// What stands before the hosts of an address.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum User {
+    Password(String, String),
+    /// A name without a password, as NATS' own clients read it.
+    Token(String),
+}
+
+pub(super) fn user(address: &ServerAddr) -> Option<User> {
+    let plain = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let user = plain(address.username()?);
+    Some(match address.password() {
+        Some(password) => User::Password(user, plain(password)),
+        None => User::Token(user),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_has_its_own_user_or_the_common_one() {
+        let file = |name: &str| Some(PathBuf::from(name));
+        let common = Access {
+            credentials: file("creds"),
+            ca: file("ca"),
+            certificate: file("cert"),
+            key: file("key"),
+            ..Access::default()
+        };
+        assert_eq!(Access::default().or(&common, false), common);
+        // Its secrets are for the other system alone.
+        assert_eq!(Access::default().or(&common, true), Access { credentials: None, ..common.clone() });
+        let own = Access { token: file("token"), ca: file("own"), ..Access::default() };
+        let both = own.or(&common, false);
+        assert_eq!((both.credentials, both.token, both.ca), (None, file("token"), file("own")));
+        assert_eq!(both.key, file("key"));
+    }
+
+    #[test]
+    fn users_and_tokens_in_addresses() {
+        let of = |text: &str| user(&text.parse().unwrap());
+        assert_eq!(of("nats://ann:p%40ss@h:1"), Some(User::Password("ann".into(), "p@ss".into())));
+        assert_eq!(of("nats://s3cret%2F@h:1"), Some(User::Token("s3cret/".into())));
+        assert_eq!(of("nats://h:1"), None);
+    }
+}
