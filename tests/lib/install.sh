@@ -9,7 +9,7 @@ have() {
   command -v "$1" >/dev/null
 }
 
-# Debian packages: the browsers, certutil (for roots that they trust), valgrind, nginx, Pebble (an ACME server), Prometheus, systemd's tools, shells, mandoc, Node.js, Python's venv, a C compiler for the crates that need one.
+# Debian packages: the browsers, certutil (for roots that they trust), valgrind, nginx, Pebble (an ACME server), Prometheus, systemd's tools, shells, mandoc, iproute2, Node.js, Python's venv, a C compiler for the crates that need one.
 install_debian() {
   local missing=()
   have chromium || missing+=(chromium)
@@ -30,6 +30,8 @@ install_debian() {
   have zsh || missing+=(zsh)
   have fish || missing+=(fish)
   have mandoc || missing+=(mandoc)
+  # Networks of its own for tests/nats_faults.
+  { have ip && have tc && have bridge; } || missing+=(iproute2)
   have cc || missing+=(build-essential)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   # Without any font a page has no letters, and a screenshot shows none.

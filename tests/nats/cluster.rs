@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{common::soon, within};
 
 /// The server's program: the one that `tests/run` has installed, or one on the PATH.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("H3CAST_NATS_SERVER") {
         return path.into();
     }
@@ -229,4 +229,22 @@ pub(crate) async fn kept(context: &jetstream::Context, stream: &str) -> Vec<(u64
         (message.info().unwrap().stream_sequence - 1, message.payload.to_vec())
     });
     within("all that is kept", read.collect()).await
+}
+
+/// Waits until the stream has a leader and every copy of it is up to date; gives the leader.
+pub(crate) async fn healthy(context: &jetstream::Context, stream: &str) -> String {
+    within("the stream is healthy", async {
+        loop {
+            if let Ok(stream) = context.get_stream(stream).await
+                && let Some(cluster) = &stream.cached_info().cluster
+                && let Some(leader) = &cluster.leader
+                && cluster.replicas.len() == 2
+                && cluster.replicas.iter().all(|replica| replica.current && !replica.offline)
+            {
+                return leader.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
 }

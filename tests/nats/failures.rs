@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream;
 use h3cast::client::{
     Viewer,
     viewer::{Event, Transport},
@@ -18,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
 
 use crate::{
-    cluster::{self, Cluster, Way},
+    cluster::{self, Cluster, Way, healthy},
     common::soon,
     edge::{Edge, publish},
     serving::Serving,
@@ -92,24 +91,6 @@ async fn view(edges: Arc<Vec<Edge>>, mut at: usize, transport: Transport, slow: 
             }
         }
     }
-}
-
-/// Waits until the stream has a leader and every copy of it is up to date; gives the leader.
-pub(crate) async fn healthy(context: &jetstream::Context, stream: &str) -> String {
-    within("the stream is healthy", async {
-        loop {
-            if let Ok(stream) = context.get_stream(stream).await
-                && let Some(cluster) = &stream.cached_info().cluster
-                && let Some(leader) = &cluster.leader
-                && cluster.replicas.len() == 2
-                && cluster.replicas.iter().all(|replica| replica.current && !replica.offline)
-            {
-                return leader.clone();
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-    })
-    .await
 }
 
 const PUBLISHERS: usize = 3;

@@ -11,9 +11,8 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{self, Cluster},
+    cluster::{self, Cluster, healthy},
     common::soon,
-    failures::healthy,
     serving::Serving,
     within,
 };
