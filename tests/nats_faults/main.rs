@@ -29,6 +29,11 @@ use std::time::Duration;
 /// How long what takes several elections may take.
 const LONG: Duration = Duration::from_secs(120);
 
+/// Whether to take the time that `tests/soak` has.
+fn is_long() -> bool {
+    std::env::var("H3CAST_FAULTS").is_ok_and(|size| size == "long")
+}
+
 async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
     match tokio::time::timeout(LONG, event).await {
         Ok(value) => value,

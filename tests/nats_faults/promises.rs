@@ -12,19 +12,17 @@ use std::{
 
 use tokio::{
     io::AsyncWriteExt,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
     cluster,
-    edges::TOKEN,
-    inside, nodes,
+    edges::{EDGES, Edge, TOKEN, is_ready},
+    inside, is_long,
+    nodes::{self, Nodes},
     scene::{CHAT, Scene},
     within,
 };
-
-/// How often the stream's leader dies.
-const DEATHS: usize = 3;
 
 /// The one who leads the stream dies under a publication without a key, and single ones under way elsewhere.
 #[test]
@@ -58,7 +56,7 @@ async fn elections(dir: PathBuf) {
     })
     .await;
     let mut took = Vec::new();
-    for death in 0..DEATHS {
+    for death in 0..if is_long() { 5 } else { 1 } {
         let leader = nodes::healthy(CHAT).await;
         scene.nodes.named(&leader).kill();
         let began = Instant::now();
@@ -80,5 +78,38 @@ async fn elections(dir: PathBuf) {
     assert!(plain.iter().map(|number| number.trim().parse::<usize>().unwrap()).eq(0..sent), "{sent}: {plain:?}");
     for (time, answer) in took {
         assert!(answer.ends_with("200") && time < Duration::from_secs(15), "{answer} after {time:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs nats-server and namespaces: `tests/run python faults`"]
+fn edges_wait_for_a_fresh_cluster() {
+    inside::run("promises::edges_wait_for_a_fresh_cluster", fresh_cluster);
+}
+
+async fn fresh_cluster(dir: PathBuf) {
+    let mut nodes = Nodes::new(&dir, "96M");
+    let args = ["chat=publish", "--ensure-stream=replicas=3"];
+    let mut edges: Vec<_> = (0..EDGES).map(|number| Edge::new(number, &dir, &args)).collect();
+    // One before there is any node, the others when there is one, which cannot lead anything alone.
+    let mut ready = vec![edges[0].begin()];
+    nodes.all[0].start();
+    ready.extend(edges[1..].iter_mut().map(Edge::begin));
+    for edge in &edges {
+        let connected = timeout(Duration::from_secs(15), async {
+            while !nodes.all[0].has_client(&edge.nats_address).await {
+                sleep(Duration::from_millis(50)).await;
+            }
+        });
+        assert!(connected.await.is_ok(), "it waits: {}", edge.log());
+    }
+    // For longer than a single request to JetStream may take.
+    sleep(Duration::from_secs(5)).await;
+    nodes.all[1].start();
+    nodes.all[2].start();
+    for (edge, ready) in edges.iter().zip(ready) {
+        assert!(is_ready(ready).await, "{}", edge.log());
+        assert!(edge.log().contains("JetStream"), "it says what it waits for: {}", edge.log());
+        assert!(edge.address.readyz().await.ends_with("200"));
     }
 }

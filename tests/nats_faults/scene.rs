@@ -8,6 +8,7 @@ use crate::{
     edges::{Address, EDGES, Edge},
     ledger::Truth,
     nodes::{self, NODES, Nodes},
+    viewers::Watch,
     within,
 };
 
@@ -26,6 +27,7 @@ pub(crate) struct Scene {
     pub(crate) addresses: Arc<Vec<Address>>,
     pub(crate) chat: Arc<Truth>,
     pub(crate) short: Arc<Truth>,
+    pub(crate) watch: Arc<Watch>,
 }
 
 impl Scene {
@@ -53,7 +55,7 @@ impl Scene {
         }
         let addresses = Arc::new(edges.iter().map(|edge| edge.address.clone()).collect());
         let (chat, short) = (Truth::of(CHAT, None), Truth::of(SHORT, Some(max_messages)));
-        Self { nodes, edges, addresses, chat, short }
+        Self { nodes, edges, addresses, chat, short, watch: Arc::default() }
     }
 
     /// Waits until both streams have a leader and all their copies.

@@ -99,7 +99,8 @@ pub(crate) async fn run(scene: &mut Scene, random: &mut Random, longest: Duratio
                 return;
             }
             let time = longest.mul_f64(0.3 + random.below(70) as f64 / 100.0);
-            eprintln!("{:>6.1} s: {fault:?} for {time:.1?}", began.elapsed().as_secs_f64());
+            let (since, past) = (began.elapsed().as_secs_f64(), scene.watch.past());
+            eprintln!("{since:>6.1} s, {past:>5} past reads: {fault:?} for {time:.1?}");
             strike(scene, fault, time).await;
             scene.healthy().await;
         }

@@ -10,12 +10,12 @@ use std::{
 use tokio::task::JoinSet;
 
 use crate::{
-    cluster, inside, nodes,
+    cluster, inside, is_long, nodes,
     publishers::{self, Published},
     reading::{ALL, Client},
     scene::{Scene, fill},
     schedule::{self, Random},
-    viewers::{self, LAST, Watch},
+    viewers::{self, LAST},
     within,
 };
 
@@ -33,15 +33,15 @@ struct Size {
 
 const SHORT: Size = Size {
     past: 300,
-    readers: 4,
-    faults: Duration::from_secs(20),
+    readers: 12,
+    faults: Duration::from_secs(25),
     longest: Duration::from_secs(3),
     disk: "96M",
     filled: 2000,
 };
 const LONG: Size = Size {
     past: 10_000,
-    readers: 8,
+    readers: 24,
     faults: Duration::from_secs(420),
     longest: Duration::from_secs(10),
     disk: "256M",
@@ -56,11 +56,10 @@ fn every_ledger_is_exact_whatever_fails() {
 }
 
 async fn whatever_fails(dir: PathBuf) {
-    let long = env::var("H3CAST_FAULTS").is_ok_and(|size| size == "long");
-    let size = if long { LONG } else { SHORT };
+    let size = if is_long() { LONG } else { SHORT };
     let given = env::var("H3CAST_FAULTS_SEED").ok().map(|seed| seed.parse().expect("a number"));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let seed = given.unwrap_or(if long { now } else { 17 });
+    let seed = given.unwrap_or(if is_long() { now } else { 17 });
     eprintln!("H3CAST_FAULTS_SEED={seed}");
     let mut random = Random::new(seed);
     let mut scene = Scene::start(&dir, size.disk, 800).await;
@@ -70,11 +69,11 @@ async fn whatever_fails(dir: PathBuf) {
     }
     drop(context);
 
-    let watch = Arc::new(Watch::default());
+    let watch = scene.watch.clone();
     let mut viewing = JoinSet::new();
     for number in 0..24 {
         let truth = if number % 4 == 3 { &scene.short } else { &scene.chat };
-        let pause = (number % 8 >= 6).then_some(Duration::from_millis(15));
+        let pause = (number % 8 >= 6).then_some(Duration::from_millis(40));
         let over = ALL[number % 3];
         viewing.spawn(viewers::view(scene.addresses.clone(), number, over, truth.clone(), pause, watch.clone()));
     }
