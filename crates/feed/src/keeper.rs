@@ -117,7 +117,10 @@ pub enum PublishError {
     /// What stores the feed does not respond. It may have stored the chunk all the same.
     #[error("the feed cannot be written now")]
     Keeper(#[source] KeeperError),
-    /// The same, in words.
+    /// What stores the feed has no room left. The chunk is not stored; publishing works again once there is room.
+    #[error("the feed cannot be written now")]
+    Full(#[source] KeeperError),
+    /// The same as `Keeper`, in words.
     #[deprecated(note = "write `Keeper(KeeperError::new(error))`, which keeps the error")]
     #[error("the feed cannot be written now: {0}")]
     Unavailable(String),
