@@ -1,0 +1,229 @@
+//! Writing chunks.
+
+use std::{io::Write, sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use h3cast_feed::{Chunk, Cursor, NewChunk, PublishError, PublishedAll, Receipt};
+use tokio::sync::oneshot;
+
+use crate::{
+    Fsync, Note, StoreError, notes,
+    record::{self, MAX_BODY},
+    shared::{Shared, State, Waiting},
+};
+
+/// The largest chunk, in bytes.
+pub(crate) const LARGEST_CHUNK: usize = 256 << 20;
+/// So many chunks are one record at most, and so many bytes; one chunk may be larger.
+const RECORD_CHUNKS: usize = 4096;
+const RECORD_BYTES: usize = 4 << 20;
+/// Up to so many bytes are written at once where they are published: that takes microseconds. More are written by a
+/// thread that may block.
+const INLINE: usize = 64 << 10;
+
+/// How many numbers are reserved ahead at most.
+const MOST_AHEAD: u64 = 1 << 22;
+
+/// What is noted with chunks, once their numbers are known.
+pub(crate) type Noting = Box<dyn FnOnce(&[Receipt]) -> Vec<Note> + Send>;
+
+/// What has become of chunks.
+pub(crate) enum Appended {
+    Done(Vec<Receipt>),
+    /// Written, and to be confirmed once it is on the disk.
+    Wait(oneshot::Receiver<Result<Vec<Receipt>, StoreError>>),
+    /// Nothing was done: it would block.
+    Blocks,
+}
+
+pub(crate) struct Batch {
+    pub(crate) chunks: Vec<NewChunk>,
+    pub(crate) noting: Option<Noting>,
+}
+
+impl Batch {
+    /// Only as much as is written at once.
+    fn bound(&mut self) -> Result<usize, PublishError> {
+        let (mut size, mut count) = (0, 0);
+        for chunk in &self.chunks {
+            let len = chunk.bytes.len();
+            if len > LARGEST_CHUNK {
+                if count == 0 {
+                    return Err(PublishError::TooLarge { size: len, max: LARGEST_CHUNK });
+                }
+                break;
+            }
+            if count > 0 && (count == RECORD_CHUNKS || size + len > RECORD_BYTES) {
+                break;
+            }
+            (size, count) = (size + len, count + 1);
+        }
+        self.chunks.truncate(count);
+        Ok(size)
+    }
+}
+
+impl Shared {
+    pub(crate) async fn publish(self: Arc<Self>, mut batch: Batch) -> PublishedAll {
+        let done = match batch.bound() {
+            Ok(size) => self.write(size, batch).await.map_err(PublishError::from),
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(receipts) => PublishedAll { receipts, error: None },
+            Err(error) => PublishedAll { receipts: Vec::new(), error: Some(error) },
+        }
+    }
+
+    async fn write(self: Arc<Self>, size: usize, mut batch: Batch) -> Result<Vec<Receipt>, StoreError> {
+        let mut appended = match size <= INLINE {
+            true => self.append(&mut batch, false)?,
+            false => Appended::Blocks,
+        };
+        if matches!(appended, Appended::Blocks) {
+            let shared = self.clone();
+            let blocking = tokio::task::spawn_blocking(move || shared.append(&mut batch, true));
+            appended = blocking.await.unwrap_or(Err(StoreError::Closed))?;
+        }
+        match appended {
+            Appended::Done(receipts) => Ok(receipts),
+            Appended::Wait(done) => done.await.unwrap_or(Err(StoreError::Closed)),
+            Appended::Blocks => Ok(Vec::new()),
+        }
+    }
+
+    /// Writes chunks, and gives them to viewers or has them wait for the disk. Unless it `may_block`, it only does what
+    /// takes microseconds.
+    pub(crate) fn append(self: &Arc<Self>, batch: &mut Batch, may_block: bool) -> Result<Appended, StoreError> {
+        let mut guard = match may_block {
+            true => self.lock(),
+            false => match self.try_lock() {
+                Some(state) => state,
+                None => return Ok(Appended::Blocks),
+            },
+        };
+        let state = &mut *guard;
+        if state.closed {
+            return Err(StoreError::Closed);
+        }
+        if let Some(error) = &state.failed {
+            return Err(error.clone());
+        }
+        let always = self.common.options.fsync == Fsync::Always;
+        let room = state.next.saturating_add(batch.chunks.len() as u64) <= state.mark.reserved || always;
+        let ready = state.file.is_some() && room && !state.torn;
+        // Where each record waits for the disk, the store's thread begins files: what it may have to take back is in one.
+        let full = !always && state.segments.back().is_none_or(|last| state.is_full(last));
+        if !ready || full {
+            if !may_block {
+                return Ok(Appended::Blocks);
+            }
+            self.create(state)?;
+            if !room {
+                // The store's thread did not in time.
+                state.ahead = (2 * state.ahead).min(MOST_AHEAD);
+                self.reserve(state, batch.chunks.len() as u64)?;
+            }
+            match always && state.dirty {
+                // The file is open.
+                true if state.file.is_some() && !state.torn => {}
+                _ => self.roll(state, false)?,
+            }
+        }
+        let now = SystemTime::now();
+        let (receipts, new) = self.number(state, &batch.chunks, now);
+        let mut notes: Vec<record::Note> = Vec::new();
+        for (chunk, receipt) in batch.chunks.iter().zip(&receipts) {
+            if let Some(id) = &chunk.id
+                && receipt.cursor.seq >= state.next
+            {
+                notes.push(notes::of_id(id.as_bytes(), receipt.cursor.seq, receipt.size as u64));
+            }
+        }
+        if let Some(noting) = batch.noting.take() {
+            notes.extend(noting(&receipts).into_iter().map(record::Note::from));
+        }
+        if new.is_empty() && notes.is_empty() {
+            return Ok(Appended::Done(receipts));
+        }
+        self.put(state, &new, notes)?;
+        self.dirty(state);
+        let first = state.next - new.len() as u64;
+        let chunks = new.into_iter().zip(first..).map(|((bytes, _), seq)| Chunk::published_at(seq, now, bytes));
+        if always {
+            let (done, wait) = oneshot::channel();
+            state.waiting.push(Waiting { chunks: chunks.collect(), receipts, done });
+            self.common.work.urge();
+            return Ok(Appended::Wait(wait));
+        }
+        state.visible = state.next;
+        if let Some(filler) = &state.filler {
+            chunks.for_each(|chunk| filler.add(chunk));
+        }
+        Ok(Appended::Done(receipts))
+    }
+
+    /// Numbers chunks; those with an id that is known are those that were stored before. After one that is of another
+    /// size than that, the caller has to look.
+    fn number(&self, state: &State, chunks: &[NewChunk], now: SystemTime) -> (Vec<Receipt>, Vec<(Bytes, u64)>) {
+        let (mut receipts, mut new) = (Vec::with_capacity(chunks.len()), Vec::with_capacity(chunks.len()));
+        let micros = record::micros(now);
+        for (at, chunk) in chunks.iter().enumerate() {
+            let size = chunk.bytes.len();
+            let earlier = chunk.id.as_deref().and_then(|id| {
+                let known = state.notes.known(id).map(|(seq, size)| (seq, usize::try_from(size).unwrap_or(usize::MAX)));
+                known.or_else(|| {
+                    let at = chunks[..at].iter().position(|other| other.id.as_deref() == Some(id))?;
+                    receipts.get(at).map(|receipt: &Receipt| (receipt.cursor.seq, receipt.size))
+                })
+            });
+            let (seq, stored) = earlier.unwrap_or_else(|| {
+                new.push((chunk.bytes.clone(), micros));
+                (state.next + new.len() as u64 - 1, size)
+            });
+            receipts.push(Receipt { cursor: Cursor { epoch: self.epoch, seq }, size: stored });
+            if stored != size {
+                break;
+            }
+        }
+        (receipts, new)
+    }
+
+    /// Writes a record to the last file.
+    fn put(&self, state: &mut State, new: &[(Bytes, u64)], notes: Vec<record::Note>) -> Result<(), StoreError> {
+        let (Some(file), Some(last)) = (state.file.clone(), state.segments.back_mut()) else {
+            return Err(StoreError::Closed);
+        };
+        let mut buffer = std::mem::take(&mut state.buffer);
+        buffer.clear();
+        let micros = new.first().map_or(state.newest, |(_, micros)| *micros);
+        record::write(&mut buffer, self.salt, (state.next, state.total, micros), new, &notes);
+        let written = match buffer.len() > MAX_BODY {
+            true => Err(std::io::ErrorKind::InvalidInput.into()),
+            false => (&*file).write_all(&buffer),
+        };
+        let len = buffer.len() as u64;
+        if buffer.capacity() <= 2 * INLINE {
+            state.buffer = buffer;
+        }
+        if let Err(error) = written {
+            // If that fails too, it is tried again before the next write.
+            let _ = self.take_back(state);
+            return Err(StoreError::io(&self.dir, error));
+        }
+        if !new.is_empty() {
+            last.note(state.next, last.len);
+            last.oldest.get_or_insert(micros);
+            last.newest = micros;
+            state.newest = micros;
+        }
+        last.len += len;
+        state.next += new.len() as u64;
+        last.next = state.next;
+        state.total += new.iter().map(|(bytes, _)| bytes.len() as u64).sum::<u64>();
+        notes.into_iter().for_each(|note| state.notes.apply(note));
+        state.used = std::time::Instant::now();
+        self.bytes.fetch_add(len, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+}

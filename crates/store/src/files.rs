@@ -1,0 +1,127 @@
+//! The small files of a store: each is replaced as a whole, so that it is the old or the new one after a crash.
+
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{Retain, StoreError, error::At};
+
+/// What is known of a feed besides its chunks: `meta.json` in its folder.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Meta {
+    pub(crate) name: String,
+    pub(crate) epoch: u64,
+    /// What checksums begin with.
+    pub(crate) salt: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) created_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retain_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retain_seconds: Option<f64>,
+}
+
+impl Meta {
+    pub(crate) fn new(name: &str, epoch: u64, salt: u32) -> Self {
+        Self { name: name.into(), epoch, salt, created_by: None, retain_bytes: None, retain_seconds: None }
+    }
+
+    pub(crate) fn retain(&self) -> Retain {
+        let age = self.retain_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Retain { bytes: self.retain_bytes, age }
+    }
+
+    pub(crate) fn set_retain(&mut self, retain: Retain) {
+        (self.retain_bytes, self.retain_seconds) = (retain.bytes, retain.age.map(|age| age.as_secs_f64()));
+    }
+}
+
+/// Which numbers of a feed are taken: `mark.json` in its folder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    /// Viewers may have seen any chunk before this number.
+    pub(crate) reserved: u64,
+    /// All chunks before this number are on the disk.
+    pub(crate) synced: u64,
+}
+
+/// Whether the store was closed, and else when it was open: `state.json` in its folder.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) closed: bool,
+    /// Whether everything that viewers have seen is on the disk.
+    #[serde(default)]
+    pub(crate) always: bool,
+    /// Which run of the system that was, if the system tells.
+    pub(crate) boot: Option<String>,
+}
+
+/// Tells this run of the system from earlier ones.
+pub(crate) fn boot() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().into())
+}
+
+/// Replaces a file, or creates it; then it is on the disk.
+pub(crate) fn replace<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
+    let temporary = temporary(path);
+    let written = (|| {
+        let mut file = File::create(&temporary)?;
+        file.write_all(&serde_json::to_vec(value)?)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    })();
+    if written.is_err() {
+        // What was there before is still there.
+        let _ = fs::remove_file(&temporary);
+    }
+    written.at(path)?;
+    sync_folder(path.parent().unwrap_or(path))
+}
+
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+/// Reads a file, if it is there.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    match fs::read(path) {
+        Ok(bytes) => {
+            let damaged = |_| StoreError::Damaged { file: path.into(), at: 0 };
+            serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).at(path),
+    }
+}
+
+/// Has what was created, renamed or removed in a folder survive a power loss, where a folder can be synced.
+pub(crate) fn sync_folder(dir: &Path) -> Result<(), StoreError> {
+    if cfg!(unix) { File::open(dir).and_then(|folder| folder.sync_all()).at(dir) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_replaced_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mark.json");
+        assert_eq!(read::<Mark>(&path).unwrap(), None);
+        let mark = Mark { reserved: 7, synced: 3 };
+        replace(&path, &mark).unwrap();
+        assert_eq!(read(&path).unwrap(), Some(mark));
+        // Nothing can be created there.
+        fs::create_dir(temporary(&path)).unwrap();
+        replace(&path, &Mark::default()).unwrap_err();
+        assert_eq!(read(&path).unwrap(), Some(mark));
+        fs::write(&path, "{").unwrap();
+        assert!(matches!(read::<Mark>(&path), Err(StoreError::Damaged { .. })));
+    }
+}

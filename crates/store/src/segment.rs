@@ -1,0 +1,210 @@
+//! The files of a feed's records. Each begins with a record that has no chunks and all notes of that time, so that
+//! nothing before it is needed to continue it.
+
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    StoreError,
+    error::At,
+    files,
+    notes::Notes,
+    record::{HEADER, Header, MAGIC, Record},
+};
+
+/// Every so many bytes of a file, where its records are is noted.
+const STEP: u64 = 64 << 10;
+
+/// One file.
+#[derive(Debug, Default)]
+pub(crate) struct Segment {
+    /// The number of its first chunk.
+    pub(crate) first: u64,
+    /// The number after its last chunk.
+    pub(crate) next: u64,
+    /// Its length, in bytes.
+    pub(crate) len: u64,
+    /// When its first chunk was published, in microseconds since 1970, if that is known.
+    pub(crate) oldest: Option<u64>,
+    /// When its last chunk was published, in microseconds since 1970.
+    pub(crate) newest: u64,
+    /// Some of its records: their first numbers, and where they are.
+    pub(crate) index: Vec<(u64, u64)>,
+}
+
+impl Segment {
+    /// Notes that a record with chunks is at `at`.
+    pub(crate) fn note(&mut self, first: u64, at: u64) {
+        if self.index.last().is_none_or(|(_, last)| at >= last + STEP) {
+            self.index.push((first, at));
+        }
+    }
+
+    /// Where a record is from which on the chunk `seq` is found.
+    pub(crate) fn near(&self, seq: u64) -> u64 {
+        let after = self.index.partition_point(|(first, _)| *first <= seq);
+        after.checked_sub(1).and_then(|at| self.index.get(at)).map_or(0, |(_, at)| *at)
+    }
+}
+
+pub(crate) fn path(dir: &Path, first: u64) -> PathBuf {
+    dir.join(format!("{first:020}.records"))
+}
+
+/// What was found in a feed's folder.
+#[derive(Default)]
+pub(crate) struct Found {
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) next: u64,
+    /// The size of all chunks that there have been, in bytes.
+    pub(crate) total: u64,
+    pub(crate) notes: Notes,
+    /// Something was cut off that may have been whole once.
+    pub(crate) cut: bool,
+}
+
+/// Looks at the files of a feed, and repairs the end of the last one if a write broke off there. All chunks before the
+/// number `synced` are on the disk: if they are damaged, that is an error, and nothing is changed. Where a power loss
+/// may have torn what was written later (`torn`), what follows a damaged record is cut off.
+pub(crate) fn find(dir: &Path, salt: u32, synced: u64, torn: bool) -> Result<Found, StoreError> {
+    let mut found = Found::default();
+    for first in numbers(dir)? {
+        let path = path(dir, first);
+        let len = fs::metadata(&path).at(&path)?.len();
+        found.segments.push(Segment { first, next: first, len, ..Segment::default() });
+    }
+    // After a power loss, more than the last file may not be on the disk.
+    let last = found.segments.len().saturating_sub(1);
+    let doubtful = found.segments.partition_point(|segment| segment.first < synced).saturating_sub(1);
+    let from = if torn { doubtful.min(last) } else { last };
+    for at in 0..from {
+        let path = path(dir, found.segments[at + 1].first);
+        let began = began(&path).at(&path)?.ok_or(StoreError::Damaged { file: path, at: 0 });
+        // What begins in doubt is looked at below.
+        let began = if at + 1 < from { began? } else { began.unwrap_or_default() };
+        found.segments[at].newest = began.micros;
+        found.segments[at].next = began.first;
+    }
+    let mut at = from;
+    while at < found.segments.len() {
+        let whole = scan(dir, salt, at, synced, torn, &mut found)?;
+        if found.segments[at].len == 0 {
+            let segment = found.segments.remove(at);
+            let path = path(dir, segment.first);
+            fs::remove_file(&path).at(&path)?;
+        } else {
+            at += 1;
+        }
+        if !whole && at < found.segments.len() {
+            // They were written later, and what is before them is lost.
+            for segment in found.segments.drain(at..) {
+                let path = path(dir, segment.first);
+                fs::rename(&path, path.with_extension("torn")).at(&path)?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn numbers(dir: &Path) -> Result<Vec<u64>, StoreError> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(dir).at(dir)? {
+        let name = entry.at(dir)?.file_name();
+        numbers.extend(name.to_str().and_then(|name| name.strip_suffix(".records")?.parse::<u64>().ok()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// What the first record of a file states.
+fn began(path: &Path) -> std::io::Result<Option<Header>> {
+    let mut header = [0; HEADER];
+    match fs::File::open(path)?.read_exact(&mut header) {
+        Ok(()) => Ok(Header::read(&header)),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a file to its end, which it repairs. Whether nothing was cut off.
+fn scan(dir: &Path, salt: u32, at: usize, synced: u64, torn: bool, found: &mut Found) -> Result<bool, StoreError> {
+    let file = path(dir, found.segments[at].first);
+    let bytes = Bytes::from(fs::read(&file).at(&file)?);
+    let segment = &mut found.segments[at];
+    (segment.next, segment.newest, segment.index) = (segment.first, 0, Vec::new());
+    let mut end = 0;
+    let mut notes = Notes::default();
+    while let Some(record) = Record::read(salt, &bytes.slice(end..)) {
+        let header = record.header;
+        if header.first != segment.next {
+            break;
+        }
+        record.notes().into_iter().for_each(|note| notes.apply(note));
+        if header.count > 0 {
+            segment.note(header.first, end as u64);
+            segment.oldest.get_or_insert(header.micros);
+        }
+        segment.next = header.next();
+        segment.newest = segment.newest.max(if header.count > 0 { record.newest() } else { header.micros });
+        found.total = header.before + record.size() as u64;
+        end += header.len();
+    }
+    found.next = segment.next;
+    if end > 0 {
+        found.notes = notes;
+    }
+    let rest = bytes.slice(end..);
+    if rest.is_empty() {
+        return Ok(true);
+    }
+    let damaged = || StoreError::Damaged { file: file.clone(), at: end as u64 };
+    let follows = follows(salt, &rest, found.next);
+    if found.next < synced || (!torn && follows) {
+        return Err(damaged());
+    }
+    // A record that is there in full was whole once, unless the power went.
+    found.cut |= follows || Header::read(&rest).is_some_and(|header| header.len() <= rest.len());
+    if rest.iter().any(|byte| *byte != 0) {
+        let torn = file.with_extension("torn");
+        fs::write(&torn, &rest).at(&torn)?;
+    }
+    tracing::warn!(
+        file = %file.display(), at = end, bytes = rest.len(),
+        "the end of a file is not whole, as after a crash: it was moved to a file that ends in .torn",
+    );
+    let open = fs::File::options().write(true).open(&file).at(&file)?;
+    open.set_len(end as u64).and_then(|()| open.sync_all()).at(&file)?;
+    files::sync_folder(dir)?;
+    found.segments[at].len = end as u64;
+    Ok(false)
+}
+
+/// Where the record of a file ends that has the chunk before the number `next`.
+pub(crate) fn end(path: &Path, salt: u32, next: u64) -> std::io::Result<u64> {
+    let bytes = Bytes::from(fs::read(path)?);
+    let mut end = 0;
+    while let Some(record) = Record::read(salt, &bytes.slice(end..))
+        && record.header.next() <= next
+    {
+        end += record.header.len();
+    }
+    Ok(end as u64)
+}
+
+/// Whether a whole record follows later.
+fn follows(salt: u32, rest: &Bytes, next: u64) -> bool {
+    let mut from = 1;
+    while let Some(at) = rest.get(from..).and_then(|rest| rest.windows(MAGIC.len()).position(|four| four == MAGIC)) {
+        let at = from + at;
+        if Record::read(salt, &rest.slice(at..)).is_some_and(|record| record.header.first >= next) {
+            return true;
+        }
+        from = at + 1;
+    }
+    false
+}

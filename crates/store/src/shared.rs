@@ -1,0 +1,362 @@
+//! A feed that is open: what its handle, its readers and the store's thread share.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File},
+    hash::{BuildHasher, Hasher, RandomState},
+    io::Write,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use h3cast_feed::{Chunk, Epoch, Filler, Receipt};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::{
+    Retain, StoreError,
+    error::At,
+    files::{self, Mark, Meta},
+    notes::Notes,
+    record,
+    segment::{self, Segment},
+    store::Common,
+};
+
+/// How many numbers are reserved ahead at least.
+pub(crate) const AHEAD: u64 = 1 << 16;
+/// The largest file, in bytes; it may be longer by one record.
+const LARGEST: u64 = 16 << 20;
+const SMALLEST: u64 = 16 << 10;
+/// What is to be kept is in this many files at least, so that the oldest of them can go.
+const PARTS: u64 = 16;
+
+/// Whether what was written last may be gone, as after a power loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    None,
+    /// Nobody has seen what may be gone.
+    Unseen,
+    Seen,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) dir: PathBuf,
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) epoch: Epoch,
+    pub(crate) salt: u32,
+    pub(crate) common: Arc<Common>,
+    state: Mutex<State>,
+    /// For those who must not wait for `state`.
+    pub(crate) bytes: AtomicU64,
+    pub(crate) first: AtomicU64,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) meta: Meta,
+    /// Its folder is there.
+    pub(crate) created: bool,
+    /// It was removed, or its store closed.
+    pub(crate) closed: bool,
+    /// The last one is written.
+    pub(crate) segments: VecDeque<Segment>,
+    /// Files that are not needed any more.
+    pub(crate) doomed: Vec<PathBuf>,
+    pub(crate) file: Option<Arc<File>>,
+    /// Earlier files that may not be on the disk yet.
+    pub(crate) unsynced: Vec<Arc<File>>,
+    /// A file was begun, and its folder may not be on the disk yet.
+    pub(crate) begun: bool,
+    /// Something was written, and will be synced.
+    pub(crate) dirty: bool,
+    /// A write that broke off could not be taken back.
+    pub(crate) torn: bool,
+    /// Why the last sync failed.
+    pub(crate) failed: Option<StoreError>,
+    pub(crate) next: u64,
+    /// Viewers may have what is before.
+    pub(crate) visible: u64,
+    /// The size of all chunks that there have been, in bytes.
+    pub(crate) total: u64,
+    /// When the latest chunk was published, in microseconds since 1970.
+    pub(crate) newest: u64,
+    pub(crate) mark: Mark,
+    /// How many numbers are reserved ahead.
+    pub(crate) ahead: u64,
+    pub(crate) notes: Notes,
+    pub(crate) filler: Option<Filler>,
+    /// Publishers that wait for the disk.
+    pub(crate) waiting: Vec<Waiting>,
+    /// Where readers are: the next number, the file, and where in it.
+    pub(crate) readers: VecDeque<(u64, u64, u64)>,
+    pub(crate) used: Instant,
+    pub(crate) buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) chunks: Vec<Chunk>,
+    pub(crate) receipts: Vec<Receipt>,
+    pub(crate) done: oneshot::Sender<Result<Vec<Receipt>, StoreError>>,
+}
+
+impl Shared {
+    /// A feed that has nothing yet, not even a folder.
+    pub(crate) fn new(common: &Arc<Common>, id: u64, name: &str) -> Self {
+        let salt = RandomState::new().build_hasher().finish() as u32;
+        let meta = Meta::new(name, Epoch::now().0, salt);
+        Self::with(common, id, meta, false, segment::Found::default(), Mark::default())
+    }
+
+    /// One that is in its folder. What viewers have seen may be gone: after a power loss, or by other means.
+    pub(crate) fn open(common: &Arc<Common>, id: u64, meta: Meta, doubt: Doubt) -> Result<Self, StoreError> {
+        let dir = common.folder.feed(id);
+        let mark: Mark = files::read(&dir.join("mark.json"))?.unwrap_or_default();
+        let mut found = segment::find(&dir, meta.salt, mark.synced, doubt != Doubt::None)?;
+        let seen = match doubt {
+            Doubt::None => found.cut,
+            Doubt::Unseen => false,
+            Doubt::Seen => true,
+        };
+        if seen || found.next < mark.synced {
+            let next = found.next.max(mark.reserved).max(mark.synced);
+            if next > found.next {
+                warn!(
+                    feed = meta.name,
+                    last = found.next.checked_sub(1),
+                    continues = next,
+                    "what was written last may be lost: the feed continues after all numbers that viewers may have seen",
+                );
+            }
+            found.next = next;
+        }
+        Ok(Self::with(common, id, meta, true, found, mark))
+    }
+
+    fn with(common: &Arc<Common>, id: u64, meta: Meta, created: bool, found: segment::Found, mark: Mark) -> Self {
+        let newest = found.segments.last().map_or(0, |last| last.newest);
+        let shared = Self {
+            dir: common.folder.feed(id),
+            id,
+            name: meta.name.clone(),
+            epoch: Epoch(meta.epoch),
+            salt: meta.salt,
+            common: common.clone(),
+            state: Mutex::new(State {
+                meta,
+                created,
+                closed: false,
+                segments: found.segments.into(),
+                doomed: Vec::new(),
+                file: None,
+                unsynced: Vec::new(),
+                begun: false,
+                dirty: false,
+                torn: false,
+                failed: None,
+                next: found.next,
+                visible: found.next,
+                total: found.total,
+                newest,
+                mark,
+                ahead: AHEAD,
+                notes: found.notes,
+                filler: None,
+                waiting: Vec::new(),
+                readers: VecDeque::new(),
+                used: Instant::now(),
+                buffer: Vec::new(),
+            }),
+            bytes: AtomicU64::new(0),
+            first: AtomicU64::new(0),
+        };
+        shared.count(&shared.lock());
+        shared
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// If nobody has it.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Notes what is stored, for those who do not wait.
+    pub(crate) fn count(&self, state: &State) {
+        self.bytes.store(state.segments.iter().map(|segment| segment.len).sum(), Ordering::Relaxed);
+        self.first.store(state.first(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn path(&self, first: u64) -> PathBuf {
+        segment::path(&self.dir, first)
+    }
+
+    /// Creates its folder, if it has none. Blocks.
+    pub(crate) fn create(&self, state: &mut State) -> Result<(), StoreError> {
+        if state.created {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.dir).at(&self.dir)?;
+        self.reserve(state, 0)?;
+        // With that it is there.
+        files::replace(&self.dir.join("meta.json"), &state.meta)?;
+        files::sync_folder(self.dir.parent().unwrap_or(&self.dir))?;
+        state.created = true;
+        self.common.stored_lock().insert(self.name.clone(), (self.id, state.meta.clone()));
+        Ok(())
+    }
+
+    /// Writes down that viewers may see more numbers, for `many` chunks at least. Blocks.
+    pub(crate) fn reserve(&self, state: &mut State, many: u64) -> Result<(), StoreError> {
+        let mark = Mark { reserved: state.next.saturating_add(state.ahead + many), synced: state.mark.synced };
+        files::replace(&self.dir.join("mark.json"), &mark)?;
+        state.mark = mark;
+        Ok(())
+    }
+
+    /// Begins a new file, if the last one is full or there is none. Blocks.
+    pub(crate) fn roll(self: &Arc<Self>, state: &mut State, force: bool) -> Result<(), StoreError> {
+        let Some(last) = state.segments.back() else { return self.begin(state) };
+        let is_empty = last.next == last.first;
+        match last.next != state.next
+            || (!is_empty && (force || state.is_full(last)))
+            || (is_empty && last.len >= LARGEST)
+        {
+            true => self.begin(state),
+            false => self.reopen(state),
+        }
+    }
+
+    fn begin(self: &Arc<Self>, state: &mut State) -> Result<(), StoreError> {
+        let path = self.path(state.next);
+        let temporary = files::temporary(&path);
+        let mut bytes = Vec::new();
+        record::write(&mut bytes, self.salt, (state.next, state.total, state.newest), &[], &state.notes.all());
+        let mut file = File::create(&temporary).at(&temporary)?;
+        if let Err(error) = file.write_all(&bytes) {
+            let _ = fs::remove_file(&temporary);
+            return Err(error).at(&path);
+        }
+        if state.segments.back().is_some_and(|last| last.first == state.next) {
+            // It takes the place of one that has nothing but notes.
+            file.sync_all().at(&path)?;
+            state.segments.pop_back();
+        }
+        fs::rename(&temporary, &path).at(&path)?;
+        drop(file);
+        if let Some(last) = state.file.take() {
+            state.unsynced.push(last);
+        }
+        let (first, len) = (state.next, bytes.len() as u64);
+        state.segments.push_back(Segment { first, next: first, len, newest: state.newest, ..Segment::default() });
+        (state.torn, state.begun) = (false, true);
+        self.dirty(state);
+        self.reopen(state)?;
+        self.retain(state);
+        Ok(())
+    }
+
+    /// Has what was written be synced.
+    pub(crate) fn dirty(self: &Arc<Self>, state: &mut State) {
+        if !std::mem::replace(&mut state.dirty, true) {
+            self.common.work.dirty(self.clone());
+        }
+    }
+
+    /// Opens the last file, if it is not open. Blocks.
+    fn reopen(&self, state: &mut State) -> Result<(), StoreError> {
+        if state.file.is_none() {
+            let Some(last) = state.segments.back() else { return Ok(()) };
+            let path = self.path(last.first);
+            state.file = Some(Arc::new(File::options().append(true).open(&path).at(&path)?));
+        }
+        if state.torn {
+            self.take_back(state).at(&self.dir)?;
+        }
+        Ok(())
+    }
+
+    /// Cuts off what a write left that broke off.
+    pub(crate) fn take_back(&self, state: &mut State) -> std::io::Result<()> {
+        state.torn = true;
+        if let (Some(file), Some(last)) = (&state.file, state.segments.back()) {
+            file.set_len(last.len)?;
+        }
+        state.torn = false;
+        Ok(())
+    }
+
+    /// Gives up the oldest files beyond what is to be kept. They are removed later.
+    pub(crate) fn retain(&self, state: &mut State) {
+        let Retain { bytes, age } = state.meta.retain();
+        let oldest = age.and_then(|age| SystemTime::now().checked_sub(age)).map_or(0, record::micros);
+        let mut kept: u64 = state.segments.iter().map(|segment| segment.len).sum();
+        while state.segments.len() > 1
+            && let Some(first) = state.segments.front()
+            && (bytes.is_some_and(|bytes| kept > bytes) || first.newest < oldest)
+        {
+            kept -= first.len;
+            let path = self.path(first.first);
+            state.doomed.push(path);
+            state.segments.pop_front();
+        }
+        self.count(state);
+    }
+
+    /// Removes files that are not needed any more. Blocks.
+    pub(crate) fn clear(&self) {
+        let doomed = {
+            let mut state = self.lock();
+            match state.dirty {
+                // What replaces them may not be on the disk yet.
+                true => return,
+                false => std::mem::take(&mut state.doomed),
+            }
+        };
+        for path in doomed {
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                info!(file = %path.display(), %error, "a file that is not needed any more cannot be removed yet");
+                self.lock().doomed.push(path);
+            }
+        }
+    }
+}
+
+impl State {
+    /// The oldest number that is stored; that of the next chunk, if none is.
+    pub(crate) fn first(&self) -> u64 {
+        let with_chunks = self.segments.iter().find(|segment| segment.next > segment.first);
+        with_chunks.map_or(self.next, |segment| segment.first)
+    }
+
+    /// Whether all chunks of the last file have been kept for their time.
+    pub(crate) fn has_aged(&self) -> bool {
+        let oldest =
+            self.meta.retain().age.and_then(|age| SystemTime::now().checked_sub(age)).map_or(0, record::micros);
+        self.segments.back().is_some_and(|last| last.next > last.first && last.newest < oldest)
+    }
+
+    /// Whether the last file has had its time.
+    pub(crate) fn is_full(&self, last: &Segment) -> bool {
+        let Retain { bytes, age } = self.meta.retain();
+        let largest = bytes.map_or(LARGEST, |bytes| (bytes / PARTS).clamp(SMALLEST, LARGEST));
+        let began = Duration::from_micros(last.oldest.unwrap_or(u64::MAX));
+        let now = Duration::from_micros(record::micros(SystemTime::now()));
+        last.len >= largest || age.is_some_and(|age| now.saturating_sub(began) > age / PARTS as u32)
+    }
+}

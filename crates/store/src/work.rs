@@ -1,0 +1,283 @@
+//! The store's thread: has what was written reach the disk, reserves numbers, begins and removes files.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use tracing::{error, info};
+
+use crate::{
+    Fsync, StoreError,
+    error::At,
+    files::{self, Mark},
+    segment,
+    shared::{Shared, State, Waiting},
+    store::Common,
+};
+
+/// How often files are looked at that have had their time.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often numbers are reserved ahead where nothing is synced by time.
+const RESERVE: Duration = Duration::from_millis(100);
+/// With more feeds than that, their file system is synced as a whole, which takes less time.
+const MANY: usize = 16;
+/// A file that was not written for so long is closed where many are open.
+const IDLE: Duration = Duration::from_secs(5);
+const OPEN: usize = 256;
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    dirty: Vec<Arc<Shared>>,
+    /// Folders of feeds that were removed.
+    removed: Vec<PathBuf>,
+    /// Publishers wait.
+    urgent: bool,
+    stop: bool,
+}
+
+impl Work {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something was written.
+    pub(crate) fn dirty(&self, feed: Arc<Shared>) {
+        let mut queue = self.lock();
+        queue.dirty.push(feed);
+        if queue.dirty.len() == 1 {
+            self.wake.notify_one();
+        }
+    }
+
+    /// A publisher waits.
+    pub(crate) fn urge(&self) {
+        self.lock().urgent = true;
+        self.wake.notify_one();
+    }
+
+    /// Removes a folder, soon.
+    pub(crate) fn remove(&self, dir: PathBuf) {
+        self.lock().removed.push(dir);
+    }
+
+    pub(crate) fn stop(&self) {
+        self.lock().stop = true;
+        self.wake.notify_one();
+    }
+
+    /// What is to be synced now. Empty if it is time for other things.
+    fn next(&self, fsync: Fsync, until: Instant) -> Option<Vec<Arc<Shared>>> {
+        let mut queue = self.lock();
+        let mut since = None;
+        loop {
+            if queue.stop {
+                return None;
+            }
+            let now = Instant::now();
+            let due = match fsync {
+                _ if queue.dirty.is_empty() => until,
+                Fsync::Always if queue.urgent => now,
+                Fsync::Always | Fsync::Never => *since.get_or_insert(now) + RESERVE,
+                Fsync::Every(interval) => *since.get_or_insert(now) + interval,
+            };
+            if due <= now {
+                queue.urgent = false;
+                return Some(std::mem::take(&mut queue.dirty));
+            }
+            queue = self.wake.wait_timeout(queue, due - now).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// What the thread does, until it is stopped.
+pub(crate) fn run(common: &Arc<Common>) {
+    let mut tidied = Instant::now();
+    while let Some(feeds) = common.work.next(common.options.fsync, tidied + HOUSEKEEPING) {
+        sync(common, feeds);
+        if tidied.elapsed() >= HOUSEKEEPING {
+            tidied = Instant::now();
+            let feeds: Vec<_> = common.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+            tidy(&feeds);
+            for dir in std::mem::take(&mut common.work.lock().removed) {
+                // What is left is removed when the store is opened next.
+                let _ = fs::remove_dir_all(dir);
+            }
+        }
+    }
+    let feeds = std::mem::take(&mut common.work.lock().dirty);
+    sync(common, feeds);
+}
+
+/// Has what was written to these feeds reach the disk.
+fn sync(common: &Arc<Common>, feeds: Vec<Arc<Shared>>) {
+    let never = common.options.fsync == Fsync::Never;
+    let written: Vec<_> = feeds.iter().map(|feed| feed.lock().take_written()).collect();
+    let together = !never && feeds.len() > MANY && sync_all(&written);
+    for (feed, written) in feeds.iter().zip(written) {
+        let synced = match never || together {
+            true => Ok(()),
+            false => feed.sync(&written),
+        };
+        feed.synced(written, synced);
+    }
+}
+
+/// Syncs the file system as a whole, where that can be done and its errors are reported.
+#[cfg(target_os = "linux")]
+fn sync_all(written: &[Written]) -> bool {
+    let file = written.iter().find_map(|written| written.files.last());
+    file.is_some_and(|file| rustix::fs::syncfs(file).is_ok())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_all(_: &[Written]) -> bool {
+    false
+}
+
+/// What was written since the last sync.
+struct Written {
+    files: Vec<Arc<std::fs::File>>,
+    /// A file was begun.
+    begun: bool,
+    next: u64,
+    waiting: Vec<Waiting>,
+}
+
+impl State {
+    fn take_written(&mut self) -> Written {
+        let mut files = std::mem::take(&mut self.unsynced);
+        let begun = std::mem::take(&mut self.begun);
+        files.extend(self.file.clone());
+        self.dirty = false;
+        Written { files, begun, next: self.next, waiting: std::mem::take(&mut self.waiting) }
+    }
+}
+
+impl Shared {
+    fn sync(&self, written: &Written) -> Result<(), StoreError> {
+        for file in &written.files {
+            file.sync_data().at(&self.dir)?;
+        }
+        if written.begun { files::sync_folder(&self.dir) } else { Ok(()) }
+    }
+
+    /// Confirms what is on the disk, and prepares for what comes.
+    fn synced(self: &Arc<Self>, written: Written, synced: Result<(), StoreError>) {
+        let always = self.common.options.fsync == Fsync::Always;
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if let Err(error) = synced {
+            if state.failed.is_none() {
+                error!(feed = self.name, %error, "what was written did not reach the disk: publishing is refused until it does");
+            }
+            state.failed = Some(error.clone());
+            state.unsynced.extend(written.files);
+            state.begun |= written.begun;
+            if always {
+                // Nobody was given it: its numbers are free again.
+                let waiting = written.waiting.into_iter().chain(std::mem::take(&mut state.waiting));
+                waiting.for_each(|waiting| _ = waiting.done.send(Err(error.clone())));
+                self.take_back_to(state, state.visible);
+            }
+            drop(guard);
+            return;
+        }
+        if state.failed.take().is_some() {
+            info!(feed = self.name, "what was written is on the disk: publishing is possible again");
+        }
+        if self.common.options.fsync != Fsync::Never {
+            state.mark.synced = state.mark.synced.max(written.next);
+        }
+        if always {
+            state.visible = written.next;
+            for Waiting { chunks, receipts, done } in written.waiting {
+                if let Some(filler) = &state.filler {
+                    chunks.into_iter().for_each(|chunk| filler.add(chunk));
+                }
+                let _ = done.send(Ok(receipts));
+            }
+        }
+        let full = always && !state.dirty && state.segments.back().is_some_and(|last| state.is_full(last));
+        let left = state.mark.reserved.saturating_sub(state.next);
+        let soon = state.created && !state.closed && !always && left < state.ahead / 2;
+        let reserved = soon.then(|| Mark { reserved: state.next + state.ahead, synced: state.mark.synced });
+        if full && let Err(error) = self.roll(state, false) {
+            info!(feed = self.name, %error, "a new file cannot be begun yet");
+        }
+        drop(guard);
+        // Without the lock: publishers go on meanwhile.
+        if let Some(mark) = reserved
+            && files::replace(&self.dir.join("mark.json"), &mark).is_ok()
+        {
+            let mut state = self.lock();
+            state.mark.reserved = state.mark.reserved.max(mark.reserved);
+        }
+        self.clear();
+    }
+
+    /// Has the feed end before the number `next` again.
+    fn take_back_to(&self, state: &mut State, next: u64) {
+        let taken_back = (|| {
+            let Some(last) = state.segments.back_mut() else { return Ok(()) };
+            let path = self.path(last.first);
+            last.len = segment::end(&path, self.salt, next).at(&path)?;
+            state.torn = true;
+            self.take_back(state).at(&path)?;
+            let found = segment::find(&self.dir, self.salt, 0, false)?;
+            (state.next, state.total, state.notes) = (next, found.total, found.notes);
+            state.newest = found.segments.last().map_or(0, |last| last.newest);
+            state.segments = found.segments.into();
+            Ok::<_, StoreError>(())
+        })();
+        if let Err(error) = taken_back {
+            error!(feed = self.name, %error, "what did not reach the disk could not be taken back");
+            state.failed = Some(error);
+        }
+        self.count(state);
+    }
+}
+
+/// Removes what has been kept for its time, closes files that are not used, and tries again what failed.
+fn tidy(feeds: &[Weak<Shared>]) {
+    let feeds: Vec<_> = feeds.iter().filter_map(Weak::upgrade).collect();
+    let mut open = 0;
+    for feed in &feeds {
+        let mut guard = feed.lock();
+        let state = &mut *guard;
+        if state.closed {
+            continue;
+        }
+        if state.failed.is_some() && !state.dirty {
+            state.dirty = true;
+            feed.common.work.dirty(feed.clone());
+        }
+        state.notes.expire();
+        if !state.dirty
+            && state.has_aged()
+            && let Err(error) = feed.roll(state, true)
+        {
+            info!(feed = feed.name, %error, "a new file cannot be begun yet");
+        }
+        feed.retain(state);
+        open += usize::from(state.file.is_some());
+        if open > OPEN && !state.dirty && state.unsynced.is_empty() && state.used.elapsed() > IDLE {
+            state.file = None;
+        }
+        drop(guard);
+        feed.clear();
+    }
+}
+
+/// Feeds that are open, by name.
+pub(crate) type Open = Mutex<HashMap<String, Weak<Shared>>>;

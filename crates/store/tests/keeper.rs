@@ -1,0 +1,243 @@
+//! Feeds on disk: published, read, continued.
+
+mod common;
+
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use common::{after, feed, new, open, options, seqs, view};
+use h3cast_feed::{Keeper, NewChunk, PublishError, Start};
+use h3cast_store::{Fsync, Note, Retain, Store, StoreError, StoreOptions};
+
+fn line(number: u64) -> Bytes {
+    format!("{number:0199}\n").into()
+}
+
+#[tokio::test]
+async fn a_feed_continues_where_it_was() {
+    for fsync in [Fsync::Always, Fsync::default(), Fsync::Never] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut epoch = None;
+        for run in 0..3 {
+            let store = open(folder.path(), fsync);
+            let (stored, feed, publisher) = feed(&store, "news", 4000);
+            assert_eq!(*epoch.get_or_insert(stored.epoch()), stored.epoch());
+            assert_eq!((stored.first(), stored.next(), stored.total_bytes()), (0, run * 100, run * 20_000));
+            for number in run * 100..run * 100 + 50 {
+                assert_eq!(publisher.publish(line(number)).await.unwrap().seq, number);
+            }
+            let rest = (run * 100 + 50..run * 100 + 100).map(|number| new(line(number))).collect();
+            let published = publisher.publish_all(rest).await;
+            assert_eq!(seqs(&published), (run * 100 + 50..run * 100 + 100).collect::<Vec<_>>());
+            let end = run * 100 + 100;
+            let all: Vec<_> = (0..end).map(|number| Ok((number, line(number)))).collect();
+            assert_eq!(view(&feed, Start::Start, end).await, all);
+            assert_eq!(view(&feed, after(&stored, 41), end).await, all[42..]);
+            assert_eq!(view(&feed, Start::Last(70), end).await, all[end as usize - 70..]);
+            assert_eq!(view(&feed, Start::Last(3), end).await, all[end as usize - 3..]);
+            assert_eq!(feed.status().chunks, end);
+            feed.stop();
+            store.close().unwrap();
+            assert!(matches!(publisher.publish("late".into()).await, Err(PublishError::Ended)));
+            let late = stored.publish("late".into(), None).await;
+            assert!(matches!(late, Err(PublishError::Keeper(_))), "{late:?}");
+            assert!(matches!(store.feed("news"), Err(StoreError::Closed)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn times_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), Fsync::default());
+    let before = SystemTime::now() - Duration::from_millis(1);
+    let (stored, ..) = feed(&store, "a", 1000);
+    stored.publish("x".into(), None).await.unwrap();
+    let past = std::sync::Arc::new(stored.clone()).read(stored.epoch(), 0).await.unwrap();
+    assert!(past.chunks[0].time > before && past.chunks[0].time <= SystemTime::now());
+}
+
+#[tokio::test]
+async fn a_chunk_with_a_known_id_is_not_stored_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let with_id = |bytes: &'static str, id: &str| NewChunk { bytes: bytes.into(), id: Some(id.into()) };
+    {
+        let store = open(folder.path(), Fsync::default());
+        let (stored, ..) = feed(&store, "a", 1000);
+        let published = stored.publish_all(vec![with_id("x", "1"), with_id("y", "2"), with_id("x", "1")]).await;
+        assert_eq!(seqs(&published), [0, 1, 0]);
+    }
+    let store = open(folder.path(), Fsync::default());
+    let (stored, ..) = feed(&store, "a", 1000);
+    // Cut otherwise: the caller has to look before the rest is published.
+    let published =
+        stored.publish_all(vec![with_id("y", "2"), with_id("z", "3"), with_id("longer", "1"), new("b")]).await;
+    assert_eq!(seqs(&published), [1, 2, 0]);
+    assert_eq!(published.receipts[2].size, 1);
+    assert_eq!(stored.next(), 3);
+}
+
+#[tokio::test]
+async fn notes_are_stored_with_chunks() {
+    let folder = tempfile::tempdir().unwrap();
+    let note = |key: &'static str, value: Option<String>| Note {
+        key: key.into(),
+        value: value.map(Bytes::from),
+        expires: None,
+    };
+    {
+        let store = open(folder.path(), Fsync::default());
+        let (stored, ..) = feed(&store, "a", 1000);
+        stored.set_created_by("somebody");
+        let published = stored
+            .publish_noted(vec![new("x"), new("y")], move |receipts| {
+                vec![note("position", Some(receipts[1].cursor.seq.to_string())), note("gone", Some("x".into()))]
+            })
+            .await;
+        assert_eq!(seqs(&published), [0, 1]);
+        // Without chunks.
+        stored.publish_noted(Vec::new(), move |_| vec![note("gone", None), note("key/1", Some("k".into()))]).await;
+        stored.set_created_by("somebody else");
+        assert_eq!(stored.next(), 2);
+        // Many files later they are there.
+        stored.set_retain(Retain { bytes: Some(100_000), age: None });
+        for number in 0..4000 {
+            stored.publish(line(number), None).await.unwrap();
+        }
+        assert!(stored.first() > 2000, "{}", stored.first());
+    }
+    let store = open(folder.path(), Fsync::default());
+    let (stored, ..) = feed(&store, "a", 1000);
+    let found = |prefix: &[u8]| -> Vec<_> {
+        stored.notes(prefix).into_iter().map(|note| (note.key, note.value.unwrap())).collect()
+    };
+    assert_eq!(found(b""), [("key/1".into(), "k".into()), ("position".into(), Bytes::from("1"))]);
+    assert_eq!(found(b"pos").len(), 1);
+    assert_eq!(store.feeds()[0].created_by.as_deref(), Some("somebody"));
+    assert_eq!(stored.created_by().as_deref(), Some("somebody"));
+}
+
+#[tokio::test]
+async fn feeds_are_listed_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = |store: &Store| store.feeds().into_iter().map(|feed| feed.name).collect::<Vec<_>>();
+    let store = open(folder.path(), Fsync::default());
+    let (stored, ..) = feed(&store, "b/ö c", 1000);
+    // Nothing is stored of a feed that was only looked at.
+    assert!(names(&store).is_empty() && fs::read_dir(folder.path().join("feeds")).unwrap().next().is_none());
+    stored.publish("x".into(), None).await.unwrap();
+    feed(&store, "a", 1000).0.publish("x".into(), None).await.unwrap();
+    assert_eq!(names(&store), ["a", "b/ö c"]);
+    let epoch = stored.epoch();
+    store.remove("b/ö c").unwrap();
+    store.remove("never").unwrap();
+    assert!(stored.publish("y".into(), None).await.is_err());
+    assert_eq!(names(&store), ["a"]);
+    while h3cast_feed::Epoch::now() == epoch {}
+    let (again, ..) = feed(&store, "b/ö c", 1000);
+    assert_eq!(again.next(), 0);
+    assert!(again.epoch() != epoch);
+    again.publish("z".into(), None).await.unwrap();
+    drop(store);
+    let store = open(folder.path(), Fsync::default());
+    assert_eq!(names(&store), ["a", "b/ö c"]);
+    assert_eq!(fs::read_dir(folder.path().join("feeds")).unwrap().count(), 2);
+}
+
+#[tokio::test]
+async fn only_one_process_has_it_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), Fsync::default());
+    let Err(error) = Store::open(folder.path(), StoreOptions::default()) else { panic!("it is open") };
+    let words = format!(
+        "{} is in use by process {}: stop that process, or choose another folder",
+        folder.path().display(),
+        std::process::id()
+    );
+    assert_eq!(error.to_string(), words);
+    store.close().unwrap();
+    // Also while something of the closed one is still there.
+    Store::open(folder.path(), StoreOptions::default()).unwrap();
+}
+
+#[test]
+fn what_is_not_ours_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("notes.txt"), "mine").unwrap();
+    let Err(error) = Store::open(folder.path(), StoreOptions::default()) else { panic!("it is foreign") };
+    assert!(matches!(&error, StoreError::Foreign { found, .. } if found == "notes.txt"), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path(), Fsync::default()));
+    fs::write(folder.path().join("h3cast-store.json"), r#"{"format":2,"more":true}"#).unwrap();
+    let state = fs::read(folder.path().join("state.json")).unwrap();
+    let Err(error) = Store::open(folder.path(), StoreOptions::default()) else { panic!("it is newer") };
+    assert!(matches!(error, StoreError::Newer { format: 2, .. }), "{error}");
+    assert_eq!(fs::read(folder.path().join("state.json")).unwrap(), state);
+}
+
+#[tokio::test]
+async fn old_chunks_go_by_size_and_age() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), Fsync::default());
+    let (stored, feed, publisher) = feed(&store, "a", 1000);
+    let retain = Retain { bytes: Some(1 << 20), age: None };
+    stored.set_retain(retain);
+    for first in (0..20_000).step_by(100) {
+        let published = publisher.publish_all((first..first + 100).map(|number| new(line(number))).collect()).await;
+        assert_eq!(published.receipts.len(), 100);
+        let kept = stored.stored().unwrap().bytes;
+        assert!(kept <= (1 << 20) + (1 << 17), "{kept}");
+    }
+    let first = stored.first();
+    let kept = (20_000 - first) * 200;
+    assert!((900_000..1 << 20).contains(&kept), "{kept}");
+    // A viewer is told what it misses.
+    let got = view(&feed, after(&stored, 99), 20_000).await;
+    assert_eq!(got[0], Err(first - 100));
+    assert_eq!(got[1], Ok((first, line(first))));
+    assert_eq!(got.len() as u64, 20_000 - first + 1);
+    // What is not read any more is soon not on the disk either.
+    let on_disk = || {
+        let files = fs::read_dir(folder.path().join("feeds/0")).unwrap();
+        // One may be removed meanwhile.
+        files.flat_map(|file| file?.metadata()).map(|file| file.len()).sum::<u64>()
+    };
+    while on_disk() > (1 << 20) + (1 << 17) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    stored.set_retain(Retain { age: Some(Duration::from_millis(1)), bytes: None });
+    while stored.first() < stored.next() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(view(&feed, after(&stored, 19_000), 20_000).await, [Err(999)]);
+    while on_disk() > 1000 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(publisher.publish("next".into()).await.unwrap().seq, 20_000);
+}
+
+#[tokio::test]
+async fn what_is_larger_than_a_piece_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), options(Fsync::default())).unwrap();
+    let (stored, feed, publisher) = feed(&store, "a", 1000);
+    let sizes = [0, 1, 300_000, 7, 5 << 20, 0, 20 << 20, 3, 65_536, 9];
+    for (number, size) in sizes.into_iter().enumerate() {
+        publisher.publish(vec![number as u8; size].into()).await.unwrap();
+    }
+    let expected: Vec<_> =
+        sizes.iter().zip(0_u64..).map(|(size, seq)| Ok((seq, vec![seq as u8; *size].into()))).collect();
+    for start in 0..sizes.len() {
+        let got =
+            view(&feed, if start == 0 { Start::Start } else { after(&stored, start as u64 - 1) }, sizes.len() as u64)
+                .await;
+        assert!(got == expected[start..], "{start}");
+    }
+    let large = publisher.publish(vec![0; (256 << 20) + 1].into()).await;
+    assert!(matches!(large, Err(PublishError::TooLarge { .. })), "{large:?}");
+}
