@@ -17,7 +17,7 @@ use super::{Access, Address, ConnectCause, Ensure, NatsError, cause::Denied, cou
 use crate::{App, identity::provider};
 
 /// How long a server may take to answer.
-const ANSWER: Duration = Duration::from_secs(3);
+pub(super) const ANSWER: Duration = Duration::from_secs(3);
 /// For how long NATS is waited for when a feed is started, if nothing else is said.
 const WAIT: Duration = Duration::from_secs(60);
 /// How many different refusals are told until the connection is made again.

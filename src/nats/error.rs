@@ -209,8 +209,6 @@ pub(super) enum KeepError {
     Lost,
     #[error("its consumer is gone")]
     ConsumerGone,
-    #[error("NATS delivers nothing")]
-    Nothing,
     #[error("its stream is being checked")]
     Unchecked,
     #[error("another request is publishing it")]

@@ -55,6 +55,8 @@ pub(super) struct JetStream {
     epoch: AtomicU64,
     /// The stream is the one that the ring is of, as was seen since the connection was lost last.
     checked: AtomicBool,
+    /// The stream answers requests for many messages at once, as was seen last.
+    direct: AtomicBool,
     /// Tells this server's chunks from those of others.
     origin: String,
     published: AtomicU64,
@@ -99,6 +101,7 @@ impl JetStream {
             writable,
             epoch: AtomicU64::default(),
             checked: AtomicBool::default(),
+            direct: AtomicBool::default(),
             origin: URL_SAFE_NO_PAD.encode(origin),
             published: AtomicU64::default(),
             is_default: AtomicBool::default(),
@@ -147,7 +150,14 @@ impl JetStream {
     }
 
     async fn info(&self) -> Result<Info, KeepError> {
-        self.handle().await?.get_info().await.map_err(KeepError::nats)
+        let info = self.handle().await?.get_info().await.map_err(KeepError::nats)?;
+        let direct = info.config.allow_direct && self.connection.client.is_server_compatible(2, 11, 0);
+        self.direct.store(direct, Ordering::Relaxed);
+        Ok(info)
+    }
+
+    fn is_direct(&self) -> bool {
+        self.direct.load(Ordering::Relaxed)
     }
 
     /// A consumer of its own, from the feed's number `next` on.

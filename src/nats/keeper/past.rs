@@ -1,78 +1,219 @@
 //! Reads what is older than the ring.
+//!
+//! What a server returns is right, but not what it leaves out: any replica answers a Direct Get and may have a
+//! consumer, also one that lags. So whatever seems to be missing is looked for at the stream's leader before a viewer
+//! skips it.
 
-use async_nats::jetstream::consumer::PullConsumer;
-use futures_util::StreamExt;
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    consumer::PullConsumer,
+    message::StreamMessage,
+    stream::{Info, RawMessageErrorKind},
+};
+use futures_util::{StreamExt, stream};
+use serde_json::json;
+use tokio::time::{sleep, timeout};
 
 use super::{JetStream, chunk, epoch, seq};
 use crate::{
-    chunk::Epoch,
+    chunk::{Chunk, Epoch},
     feed::{Keeper, Past},
-    nats::error::KeepError,
+    nats::{alone, connection::ANSWER, error::KeepError},
 };
 
-/// How many chunks, and how many bytes, are read of the past at once; one chunk may be larger. A viewer
-/// holds them until it has written them.
-const READ_CHUNKS: usize = 256;
+/// How many chunks, and how many bytes, are read of the past at once; one chunk may be larger. A viewer holds as much
+/// until it has written it, and as much again that is read ahead.
+const READ_CHUNKS: usize = 512;
 const READ_BYTES: usize = 64 << 10;
+/// How many requests to the leader are on their way at once where a replica lags.
+const ASKED: usize = 8;
+/// The first pause before the servers are asked again that don't agree.
+const SOON: Duration = Duration::from_millis(20);
+
+/// What follows others in a Direct Get, and is only there where servers know batches (2.11 and later).
+const PENDING: &str = "Nats-Num-Pending";
+/// The number of the message before, in the same batch.
+const BEFORE: &str = "Nats-Last-Sequence";
 
 impl JetStream {
-    /// Reads what the consumer brings next, at most so many chunks. Whether that was all.
-    async fn read_some(&self, consumer: &PullConsumer, chunks: usize, past: &mut Past) -> Result<bool, KeepError> {
-        let fetch = consumer.fetch().max_messages(chunks);
-        // The server refuses a message that is larger than what is asked for.
-        let fetch = if chunks == 1 { fetch } else { fetch.max_bytes(READ_BYTES) };
-        let mut messages = fetch.messages().await.map_err(KeepError::nats)?;
-        let mut all = false;
-        while let Some(message) = messages.next().await {
-            let Ok(message) = message else { break };
-            let about = message.info().map_err(KeepError::nats)?;
-            let chunk = chunk(&message).map_err(KeepError::nats)?;
-            let apart = past.chunks.last().is_some_and(|last| chunk.seq != last.seq + 1);
-            // Lost on the way, or dropped while it was looked for: the next reading tells.
-            if about.consumer_sequence != past.chunks.len() as u64 + 1 || (apart && !self.is_sparse()) {
-                return Ok(false);
+    /// Reads some chunks from `next` on, as soon as it is certain what is there.
+    pub(super) async fn read_past(&self, wanted: Epoch, next: u64) -> Result<Past, KeepError> {
+        let mut pause = SOON;
+        loop {
+            if let Some(past) = self.try_past(wanted, next).await? {
+                return Ok(past);
             }
-            all = about.pending == 0;
-            past.chunks.push(chunk);
+            sleep(pause).await;
+            pause = (pause * 2).min(super::AGAIN);
         }
-        Ok(all)
     }
 
-    pub(super) async fn read_past(&self, wanted: Epoch, next: u64) -> Result<Past, KeepError> {
+    /// `None` if that is not certain: a server has not seen yet what the ring has.
+    async fn try_past(&self, wanted: Epoch, next: u64) -> Result<Option<Past>, KeepError> {
+        let chunks = self.found(next).await?;
+        if chunks.first().is_some_and(|chunk| chunk.seq == next) {
+            // After them, so that they are of the same stream.
+            let info = self.info_of(wanted).await?;
+            return Ok(Some(past(seq(info.state.first_sequence).min(next), chunks, next)));
+        }
+        if let Some(message) = self.leaders_next(next).await? {
+            let lacks = chunks.first().is_none_or(|chunk| chunk.seq > seq(message.sequence));
+            let chunks = if lacks { self.leaders(message).await? } else { chunks };
+            let info = self.info_of(wanted).await?;
+            let at = chunks.first().map_or(next, |chunk| chunk.seq);
+            // In a feed of its own stream all numbers up to there are gone; in another one some are of other feeds.
+            let first = if self.is_sparse() { seq(info.state.first_sequence).min(at) } else { at };
+            return Ok(Some(past(first, chunks, next)));
+        }
+        // That there is nothing more is true of what that server has, and an answer without a message does not show
+        // how much that is.
+        let before = self.info_of(wanted).await?;
+        let more = self.leaders_next(next).await?.is_some();
+        let after = self.info_of(wanted).await?;
+        let end = before.state.last_sequence;
+        if more || leader(&before) != leader(&after) || end <= next {
+            return Ok(None);
+        }
+        let first = if self.is_sparse() { seq(after.state.first_sequence).min(end) } else { end };
+        Ok(Some(past(first, Vec::new(), end)))
+    }
+
+    /// The stream's state, as its leader has it, if its epoch is that one.
+    async fn info_of(&self, wanted: Epoch) -> Result<Info, KeepError> {
         let info = self.info().await?;
-        if epoch(&info) != wanted {
-            return Err(KeepError::Recreated);
+        if epoch(&info) == wanted { Ok(info) } else { Err(KeepError::Recreated) }
+    }
+
+    /// The first message of the feed from `next` on, as the stream's leader has it.
+    async fn leaders_next(&self, next: u64) -> Result<Option<StreamMessage>, KeepError> {
+        let asked = self.handle().await?.raw_message_builder().sequence(next + 1).next_by_subject(&self.subject);
+        match asked.send().await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(KeepError::nats(error)),
         }
-        let first = seq(info.state.first_sequence);
-        let end = info.state.last_sequence;
-        let mut past = Past { first, chunks: Vec::new(), next: next.max(first) };
-        if past.next >= end {
-            return Ok(Past { next: past.next.max(end), ..past });
+    }
+
+    /// That message of the leader's, and those that follow it if they are known by their numbers.
+    async fn leaders(&self, first: StreamMessage) -> Result<Vec<Chunk>, KeepError> {
+        let (mut size, mut chunks) = (first.payload.len(), vec![stored(first)]);
+        if self.is_sparse() {
+            return Ok(chunks);
         }
-        let consumer = self.consumer(past.next).await?;
-        let left = consumer.cached_info().num_pending;
-        let mut all = left == 0;
-        if !all {
-            all = self.read_some(&consumer, READ_CHUNKS, &mut past).await?;
-            if past.chunks.is_empty() {
-                // The next one alone is larger than that.
-                all = self.read_some(&consumer, 1, &mut past).await?;
+        let stream = self.handle().await?;
+        let numbers = chunks[0].seq + 2..;
+        let mut more =
+            stream::iter(numbers.take(READ_CHUNKS)).map(|number| stream.get_raw_message(number)).buffered(ASKED);
+        while size < READ_BYTES
+            && let Some(Ok(message)) = more.next().await
+            && *message.subject == *self.subject
+        {
+            size += message.payload.len();
+            chunks.push(stored(message));
+        }
+        Ok(chunks)
+    }
+
+    /// Some chunks from `next` on: nothing that the server has is left out between them, and in a feed of its own
+    /// stream no number.
+    async fn found(&self, next: u64) -> Result<Vec<Chunk>, KeepError> {
+        if self.is_direct()
+            && let Some(chunks) = self.batch(next).await?
+        {
+            return Ok(chunks);
+        }
+        self.consumed(next).await
+    }
+
+    /// By a Direct Get of many; `None` if none of the servers answers such requests.
+    async fn batch(&self, next: u64) -> Result<Option<Vec<Chunk>>, KeepError> {
+        let client = &self.connection.client;
+        let inbox = client.new_inbox();
+        let mut answers = client.subscribe(inbox.clone()).await.map_err(KeepError::nats)?;
+        let asked = json!({
+            "seq": next + 1, "batch": READ_CHUNKS, "max_bytes": READ_BYTES, "next_by_subj": self.subject,
+        });
+        let subject = format!("$JS.API.DIRECT.GET.{}", self.stream.name);
+        client.publish_with_reply(subject, inbox, asked.to_string().into()).await.map_err(KeepError::nats)?;
+        let mut chunks: Vec<Chunk> = Vec::new();
+        while let Ok(answer) = timeout(ANSWER, answers.next()).await {
+            let Some(message) = answer else { return Err(KeepError::Disconnected) };
+            match message.status.map(|status| status.as_u16()) {
+                None => {}
+                // The end of the batch, or nothing found.
+                Some(204 | 404) => return Ok(Some(chunks)),
+                // None of them does now, as where the setting has been changed.
+                Some(_) => return Ok(None),
+            }
+            let headers = message.headers.as_ref();
+            let number = |name: &str| headers.and_then(|headers| headers.get(name)?.as_str().parse::<u64>().ok());
+            let batched = number(PENDING).is_some();
+            // What was lost on the way is asked for again.
+            if batched && number(BEFORE) != Some(chunks.last().map_or(0, |last| last.seq + 1)) {
+                return Ok(Some(chunks));
+            }
+            let chunk = stored(StreamMessage::try_from(message).map_err(KeepError::nats)?);
+            let apart = chunks.last().is_some_and(|last| chunk.seq != last.seq + 1);
+            if apart && !self.is_sparse() {
+                return Ok(Some(chunks));
+            }
+            chunks.push(chunk);
+            if !batched {
+                return Ok(Some(chunks));
+            }
+        }
+        if chunks.is_empty() { Err(KeepError::Silent) } else { Ok(Some(chunks)) }
+    }
+
+    /// By a consumer.
+    async fn consumed(&self, next: u64) -> Result<Vec<Chunk>, KeepError> {
+        let consumer = self.consumer(next).await?;
+        let mut chunks = Vec::new();
+        if consumer.cached_info().num_pending > 0 {
+            self.fetch(&consumer, READ_CHUNKS, &mut chunks).await?;
+            if chunks.is_empty() {
+                // The next one alone is larger than what is asked for.
+                self.fetch(&consumer, 1, &mut chunks).await?;
             }
         }
         let name = consumer.cached_info().name.clone();
         // It would go by itself, after a while.
         let _ = self.handle().await?.delete_consumer(&name).await;
-        if let Some(found) = past.chunks.first()
-            && !self.is_sparse()
-        {
-            // What is between was dropped while it was looked for.
-            past.first = past.first.max(if found.seq > next { found.seq } else { 0 });
-        }
-        match (past.chunks.last(), all) {
-            (Some(last), _) => past.next = last.seq + 1,
-            (None, true) => past.next = past.next.max(end),
-            (None, false) => return Err(KeepError::Nothing),
-        }
-        Ok(past)
+        Ok(chunks)
     }
+
+    /// Takes what the consumer brings next, at most so many chunks.
+    async fn fetch(&self, consumer: &PullConsumer, most: usize, chunks: &mut Vec<Chunk>) -> Result<(), KeepError> {
+        let fetch = consumer.fetch().max_messages(most);
+        // The server refuses a message that is larger than what is asked for.
+        let fetch = if most == 1 { fetch } else { fetch.max_bytes(READ_BYTES) };
+        let mut messages = fetch.messages().await.map_err(KeepError::nats)?;
+        while let Some(Ok(message)) = messages.next().await {
+            let about = message.info().map_err(KeepError::nats)?;
+            let chunk = chunk(&message).map_err(KeepError::nats)?;
+            let apart = chunks.last().is_some_and(|last: &Chunk| chunk.seq != last.seq + 1);
+            // Lost on the way, or dropped while it was looked for: the next reading tells.
+            if about.consumer_sequence != chunks.len() as u64 + 1 || (apart && !self.is_sparse()) {
+                break;
+            }
+            chunks.push(chunk);
+        }
+        Ok(())
+    }
+}
+
+/// What was read: nothing before its `next` is left out.
+fn past(first: u64, chunks: Vec<Chunk>, next: u64) -> Past {
+    Past { first, next: chunks.last().map_or(next, |last| last.seq + 1), chunks }
+}
+
+/// Who answered.
+fn leader(info: &Info) -> Option<&str> {
+    info.cluster.as_ref()?.leader.as_deref()
+}
+
+/// A stored message as a chunk of its feed.
+fn stored(message: StreamMessage) -> Chunk {
+    Chunk::published_at(seq(message.sequence), message.time.into(), alone(&message.payload))
 }
