@@ -21,6 +21,8 @@ struct Shelf {
     chunks: Mutex<BTreeMap<u64, Bytes>>,
     first: AtomicU64,
     broken: AtomicBool,
+    /// How often it was read.
+    reads: AtomicU64,
 }
 
 impl Keeper for Shelf {
@@ -38,6 +40,7 @@ impl Keeper for Shelf {
 
     fn read(self: Arc<Self>, _: Epoch, next: u64) -> BoxFuture<'static, Result<Past, FeedError>> {
         Box::pin(async move {
+            self.reads.fetch_add(1, Ordering::Relaxed);
             if self.broken.load(Ordering::Relaxed) {
                 return Err(FeedError("broken".into()));
             }
@@ -104,6 +107,20 @@ proptest! {
         prop_assert_eq!(seqs(&got), kept);
         prop_assert!(!got.iter().any(|event| matches!(event, Event::Gap(_) | Event::Stalled(_))));
     }
+}
+
+#[test]
+fn one_piece_of_the_past_is_read_ahead() {
+    let (shelf, feed, filler) = shelf();
+    (0..20).for_each(|seq| add(&shelf, &filler, seq));
+    let mut viewer = feed.view(Start::Start, None);
+    let reads = |viewer: &mut Viewer, chunks| {
+        assert_eq!(some(viewer, chunks).len(), chunks);
+        shelf.reads.load(Ordering::Relaxed)
+    };
+    // Three at once.
+    assert_eq!([1, 2, 1, 2, 1].map(|chunks| reads(&mut viewer, chunks)), [2, 2, 3, 3, 4]);
+    assert_eq!(seqs(&some(&mut viewer, usize::MAX)), (7..20).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]

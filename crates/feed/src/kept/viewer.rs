@@ -3,12 +3,13 @@
 
 use std::{
     collections::VecDeque,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt, MaybeDone, maybe_done};
 use tokio::time::sleep;
 
 use crate::{
@@ -29,13 +30,16 @@ pub(crate) struct KeptViewer {
     stalled: bool,
 }
 
+type Reading = BoxFuture<'static, Result<Past, FeedError>>;
+
 /// Where it is.
 pub(super) enum At {
     Ring(RingViewer),
     /// Before everything in the ring.
     Past {
         next: u64,
-        asked: Option<BoxFuture<'static, Result<Past, FeedError>>>,
+        /// What comes after `chunks`, asked for while those are taken: one reading ahead, no more.
+        asked: Option<MaybeDone<Reading>>,
         chunks: VecDeque<Chunk>,
         /// It has the chunk before `next`, and is told what it misses from there on.
         known: bool,
@@ -125,8 +129,11 @@ impl KeptViewer {
                         self.at = At::Ring(self.ring.view_at(*next, self.stalled));
                         continue;
                     }
-                    let asking = asked.get_or_insert_with(|| self.keeper.clone().read(self.ring.epoch(), *next));
-                    let read = match ready!(asking.as_mut().poll(cx)) {
+                    let read = || maybe_done(self.keeper.clone().read(self.ring.epoch(), *next));
+                    let asking = asked.get_or_insert_with(read);
+                    ready!(asking.poll_unpin(cx));
+                    let gone = || Err(FeedError("it has been taken already".into()));
+                    let read = match Pin::new(asking).take_output().unwrap_or_else(gone) {
                         // What the ring has seen is not there. Asking again at once would give the same answer.
                         Ok(past) if past.chunks.is_empty() && past.next.max(past.first) <= *next => Err(()),
                         Ok(past) => Ok(past),
@@ -139,6 +146,14 @@ impl KeptViewer {
                         Ok(past) => {
                             *asked = None;
                             *chunks = past.chunks.into();
+                            if let Some(last) = chunks.back()
+                                && last.seq + 1 < self.ring.floor()
+                            {
+                                let mut ahead = maybe_done(self.keeper.clone().read(self.ring.epoch(), last.seq + 1));
+                                // It begins when it is first polled.
+                                let _ = ahead.poll_unpin(cx);
+                                *asked = Some(ahead);
+                            }
                             let gap = Gap { from: *next, missing: past.first.saturating_sub(*next), restarted: false };
                             // The last chunk tells where to continue; without any, `past.next` does.
                             *next = past.first.max(*next);
@@ -168,10 +183,11 @@ impl KeptViewer {
                         }
                         Err(()) => {
                             let (keeper, epoch, next) = (self.keeper.clone(), self.ring.epoch(), *next);
-                            *asked = Some(Box::pin(async move {
+                            let again = async move {
                                 sleep(RETRY).await;
                                 keeper.read(epoch, next).await
-                            }));
+                            };
+                            *asked = Some(maybe_done(again.boxed()));
                             if !std::mem::replace(&mut self.stalled, true) {
                                 return Poll::Ready(Some(Event::Stalled(true)));
                             }
