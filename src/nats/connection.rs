@@ -13,7 +13,10 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Access, Address, ConnectCause, Ensure, NatsError, cause::Denied, counts::Counts, error::KeepError};
+use super::{
+    Access, Address, ConnectCause, Ensure, NatsError, cause::Denied, counts::Counts, error::KeepError, leader::Leaders,
+    servers::Servers,
+};
 use crate::{App, identity::provider};
 
 /// How long a server may take to answer.
@@ -67,6 +70,8 @@ pub(super) struct Link {
     /// Places for those who read what is old.
     pub(super) reads: Arc<Semaphore>,
     pub(super) counts: Counts,
+    pub(super) servers: Servers,
+    pub(super) leaders: Leaders,
 }
 
 /// See [`Link`].
@@ -123,7 +128,8 @@ impl Connections {
         let (state_tx, state) = watch::channel(LinkState { connected: true, losses: 0 });
         let (denied_tx, denied) = watch::channel(None);
         let told = Told { servers: shown.clone().into(), told: StdMutex::default() };
-        let options = connect_options(Arc::new(told), state_tx, denied_tx);
+        let chosen = Servers::default();
+        let options = connect_options(Arc::new(told), state_tx, denied_tx, chosen.clone());
         let has_user = servers.iter().any(ServerAddr::has_user_pass);
         let access = address.access.or(&self.options.access, has_user);
         let options = access.apply(options, &servers).await?;
@@ -135,7 +141,8 @@ impl Connections {
         jetstream.set_timeout(ANSWER);
         self.counts.add(state.clone());
         let reads = Arc::new(Semaphore::new(READS));
-        Ok(Link { client, jetstream, state, denied, reads, counts: self.counts.clone() })
+        let (counts, leaders) = (self.counts.clone(), Leaders::default());
+        Ok(Link { client, jetstream, state, denied, reads, counts, servers: chosen, leaders })
     }
 }
 
@@ -164,28 +171,32 @@ fn connect_options(
     told: Arc<Told>,
     state: watch::Sender<LinkState>,
     denied: watch::Sender<Option<(Instant, Denied)>>,
+    choice: Servers,
 ) -> ConnectOptions {
-    let attempts = told.clone();
-    let common = Arc::new((told, state, denied));
+    let (attempts, chosen) = (told.clone(), choice.clone());
+    let common = Arc::new((told, state, denied, choice));
     ConnectOptions::new()
         .name("h3cast")
         .connection_timeout(ANSWER)
         .request_timeout(Some(ANSWER))
         .ping_interval(Duration::from_secs(5))
-        // The client's choice among its servers stays; only here it says why the last attempts failed.
+        // Only here the client says why the last attempts failed.
         .reconnect_to_server_callback(move |servers: Vec<async_nats::Server>, _| {
-            for server in servers {
-                if let Some(error) = server.last_error {
+            for server in &servers {
+                if let Some(error) = &server.last_error {
                     let at = format!("{}:{}", server.addr.host(), server.addr.port());
-                    attempts.once(format!("cannot connect to {at}: {}", ConnectCause::of(&error)));
+                    attempts.once(format!("cannot connect to {at}: {}", ConnectCause::of(error)));
                 }
             }
-            std::future::ready(None)
+            std::future::ready(chosen.choose(&servers))
         })
         .event_callback(move |event| {
             let common = common.clone();
             async move {
-                let (told, state, denied) = &*common;
+                let (told, state, denied, choice) = &*common;
+                if event == Event::Connected {
+                    choice.connected();
+                }
                 on_event(event, told, state, denied);
             }
         })
@@ -267,6 +278,11 @@ impl Link {
     /// Whether it is there now.
     pub(super) fn is_connected(&self) -> bool {
         self.state.borrow().connected
+    }
+
+    /// How often it was lost.
+    pub(super) fn losses(&self) -> u64 {
+        self.state.borrow().losses
     }
 
     /// Waits until it is lost, also for a moment. Cancel-safe.

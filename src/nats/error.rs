@@ -9,7 +9,10 @@ use async_nats::jetstream::{
 };
 use tokio::task::JoinError;
 
-use super::cause::{ConnectCause, Denied};
+use super::{
+    cause::{ConnectCause, Denied},
+    leader::Failed,
+};
 use crate::feed::FeedError;
 
 /// An error of NATS' client, of whatever type.
@@ -197,6 +200,8 @@ pub(super) enum KeepError {
     Denied { what: &'static str, subject: String },
     #[error("NATS does not answer")]
     Silent,
+    #[error("the leader of the stream does not answer")]
+    Leaderless,
     #[error(transparent)]
     Nats(BoxError),
     #[error("the stream was recreated")]
@@ -223,6 +228,15 @@ impl KeepError {
     /// An error of NATS' client.
     pub(super) fn nats(error: impl Into<BoxError>) -> Self {
         Self::Nats(error.into())
+    }
+}
+
+impl From<Failed> for KeepError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Silent => Self::Leaderless,
+            Failed::Recreated => Self::Recreated,
+        }
     }
 }
 

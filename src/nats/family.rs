@@ -11,7 +11,7 @@ use tokio::time::{Instant, interval};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
-use super::{NatsError, connection::Link, ensure::StreamInfo, keeper::JetStream};
+use super::{NatsError, connection::Link, ensure::StreamInfo, keeper::JetStream, leader::Leader};
 use crate::{
     feed::{self, Account, Exhausted, Family, Feed, FeedError, OpenError, Pattern, Share, Shares, WrittenLimits},
     panics,
@@ -60,7 +60,8 @@ fn begin(
     let pattern = format!("{prefix}{}", wild.join("."));
     let history = options.history;
     let feeds = Mutex::default();
-    let family = Arc::new(Subjects { prefix, pattern, subject, connection, stream, history, created, feeds });
+    let leader = connection.leaders.of(&connection, &stream.name);
+    let family = Arc::new(Subjects { prefix, pattern, subject, connection, stream, leader, history, created, feeds });
     let sweeping = family.clone();
     (family, Box::pin(async move { sweeping.sweep().await }))
 }
@@ -73,6 +74,7 @@ struct Subjects {
     subject: String,
     connection: Link,
     stream: StreamInfo,
+    leader: Arc<Leader>,
     history: usize,
     /// How many clients may have created, if they write them.
     created: Option<Shares>,
@@ -247,7 +249,7 @@ impl Family for Subjects {
     }
 
     fn is_ready(&self) -> bool {
-        self.connection.is_connected()
+        self.connection.is_connected() && !self.leader.is_silent()
     }
 
     fn feeds(&self) -> Vec<Feed> {

@@ -28,6 +28,7 @@ use super::{
     connection::Link,
     ensure::StreamInfo,
     error::{KeepError, NatsError},
+    leader::Leader,
 };
 use crate::{
     chunk::{Chunk, Epoch},
@@ -49,6 +50,7 @@ const READ: Duration = Duration::from_secs(10);
 pub(super) struct JetStream {
     connection: Link,
     stream: StreamInfo,
+    leader: Arc<Leader>,
     subject: String,
     writable: bool,
     /// The run of numbers that chunks are published to.
@@ -70,7 +72,7 @@ fn seq(sequence: u64) -> u64 {
 }
 
 /// The epoch of a stream: when it was made, in milliseconds.
-fn epoch(info: &Info) -> Epoch {
+pub(super) fn epoch(info: &Info) -> Epoch {
     Epoch(u64::try_from(info.created.unix_timestamp_nanos() / 1_000_000).unwrap_or_default())
 }
 
@@ -94,9 +96,11 @@ impl JetStream {
     pub(super) fn new(connection: Link, stream: StreamInfo, subject: String, writable: bool) -> Arc<Self> {
         let mut origin = [0; 9];
         let _ = crate::identity::provider().secure_random.fill(&mut origin);
+        let leader = connection.leaders.of(&connection, &stream.name);
         Arc::new(Self {
             connection,
             stream,
+            leader,
             subject,
             writable,
             epoch: AtomicU64::default(),

@@ -12,8 +12,10 @@ mod ensure;
 mod error;
 mod family;
 mod keeper;
+mod leader;
 mod live;
 mod login;
+mod servers;
 mod waiting;
 
 use crate::{

@@ -82,9 +82,39 @@ impl Cluster {
 
     /// The same with arguments of the test's.
     pub(crate) fn start_with(size: usize, more: &[String]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let ports = free_ports();
+        let routes = Self::routes(&ports, size);
+        let ways: Vec<_> = (0..size).map(|_| routes.clone()).collect();
+        Self::start_routed(ports, &ways, more)
+    }
+
+    fn routes(ports: &[u16; 6], size: usize) -> Vec<String> {
+        ports[3..3 + size].iter().map(|port| format!("nats://127.0.0.1:{port}")).collect()
+    }
+
+    /// Three servers, and the ways between the first one and its peers, by which they know each other.
+    pub(crate) async fn start_cuttable() -> (Self, Vec<Way>) {
         let ports: [u16; 6] = free_ports();
-        let routes: Vec<_> = (0..size).map(|at| format!("nats://127.0.0.1:{}", ports[3 + at])).collect();
+        let direct = Self::routes(&ports, 3);
+        let mut ways = Vec::new();
+        for port in &ports[3..] {
+            ways.push(Way::to(*port).await);
+        }
+        let by_way: Vec<_> = ways.iter().map(|way| format!("nats://127.0.0.1:{}", way.port)).collect();
+        let of_peers = vec![by_way[0].clone(), direct[1].clone(), direct[2].clone()];
+        let mut routes = vec![by_way, of_peers.clone(), of_peers];
+        for (routes, way) in routes.iter_mut().zip(&ways) {
+            // What others hear of it.
+            routes.push(format!("127.0.0.1:{}", way.port));
+        }
+        (Self::start_routed(ports, &routes, &[]), ways)
+    }
+
+    /// With the routes that each of them has, and after those where others are told that it is, if that is special.
+    fn start_routed(ports: [u16; 6], routes: &[Vec<String>], more: &[String]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let size = routes.len();
+        let own = Self::routes(&ports, size);
         let mut nodes = Vec::new();
         for at in 0..size {
             let name = format!("n{at}");
@@ -92,9 +122,12 @@ impl Cluster {
             args.extend(["-n".into(), name.clone(), "-sd".into(), dir.path().join(&name).display().to_string()]);
             args.extend_from_slice(more);
             if size > 1 {
-                args.extend(["--cluster_name".into(), "test".into(), "--cluster".into(), routes[at].clone()]);
+                args.extend(["--cluster_name".into(), "test".into(), "--cluster".into(), own[at].clone()]);
                 // Clients are to know only the ways that the test has given them.
-                args.extend(["--routes".into(), routes.join(","), "--no_advertise".into()]);
+                args.extend(["--routes".into(), routes[at][..size].join(","), "--no_advertise".into()]);
+                if let Some(told) = routes[at].get(size) {
+                    args.extend(["--cluster_advertise".into(), told.clone()]);
+                }
             }
             let mut node = Node { name, port: ports[at], args, child: None };
             node.start();

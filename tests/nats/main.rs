@@ -12,6 +12,7 @@ mod failures;
 mod feeds;
 #[path = "../common/program.rs"]
 mod program;
+mod leaders;
 mod promises;
 mod publishing;
 #[path = "../common/serving.rs"]

@@ -27,6 +27,7 @@ impl JetStream {
             let Err(ended) = tokio::select! {
                 biased;
                 () = self.connection.lost() => Err(KeepError::Disconnected),
+                failed = self.leader.failed(|| self.epoch.load(Ordering::Relaxed)) => Err(failed.into()),
                 // A panic stalls the feed as whatever else goes wrong does, until it is filled again.
                 filled = panics::caught_async(self.fill_once(filler, &mut told)) => {
                     filled.unwrap_or_else(|panic| Err(KeepError::Panicked(panic)))
@@ -39,6 +40,7 @@ impl JetStream {
                 true => debug!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
             }
             self.connection.connected().await;
+            self.leader.answers().await;
             pause = if since.elapsed() > LONGEST_AGAIN { AGAIN } else { (pause * 2).min(LONGEST_AGAIN) };
             sleep(pause).await;
         }

@@ -1,0 +1,171 @@
+//! Whether the leader of a stream answers. A node that is cut off from its peers goes on talking to its clients, and
+//! to their consumers, but has nothing new to say.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use async_nats::jetstream::stream::Info;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, warn};
+
+use super::{connection::Link, keeper::epoch};
+
+/// How often a leader is asked, which answers with some 2 kB, and how long one answer may take.
+const ASK: Duration = Duration::from_secs(1);
+/// For how long it may say nothing.
+const SILENT: Duration = Duration::from_secs(3);
+/// For how long it may say nothing while its node is not cut off: an election takes less.
+const ELECTION: Duration = Duration::from_secs(12);
+/// The longest time between two attempts to find a better server.
+const LONGEST_AGAIN: Duration = Duration::from_secs(60);
+
+/// The leaders that are asked over a connection: one for each stream, whatever number of its feeds there is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Leaders(Arc<Mutex<HashMap<String, Weak<Leader>>>>);
+
+/// One of them, asked until the last clone is dropped.
+#[derive(Debug)]
+pub(super) struct Leader {
+    word: watch::Receiver<Word>,
+    _asking: AbortOnDropHandle<()>,
+}
+
+/// What is known of it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Word {
+    is_silent: bool,
+    /// The stream's run of numbers, once it has answered.
+    epoch: u64,
+}
+
+/// Why a feed cannot be filled from its stream as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failed {
+    Silent,
+    Recreated,
+}
+
+impl Leaders {
+    /// The leader of a stream.
+    pub(super) fn of(&self, link: &Link, stream: &str) -> Arc<Leader> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(leader) = known.get(stream).and_then(Weak::upgrade) {
+            return leader;
+        }
+        known.retain(|_, leader| leader.strong_count() > 0);
+        let (said, word) = watch::channel(Word::default());
+        let asking = tokio::spawn(ask(link.clone(), stream.to_owned(), said));
+        let leader = Arc::new(Leader { word, _asking: AbortOnDropHandle::new(asking) });
+        known.insert(stream.to_owned(), Arc::downgrade(&leader));
+        leader
+    }
+}
+
+impl Leader {
+    pub(super) fn is_silent(&self) -> bool {
+        self.word.borrow().is_silent
+    }
+
+    /// Waits until it answers. Cancel-safe.
+    pub(super) async fn answers(&self) {
+        // An error would mean that it is asked no longer.
+        let _ = self.word.clone().wait_for(|word| !word.is_silent).await;
+    }
+
+    /// Waits until it does not answer, or since now of a newer stream than that of the epoch. Cancel-safe.
+    pub(super) async fn failed(&self, epoch: impl Fn() -> u64) -> Failed {
+        let mut word = self.word.clone();
+        // What it answered of before is seen by who begins now.
+        let before = word.borrow().epoch;
+        let is_newer = |now: u64| now != before && now > epoch();
+        let failed = word.wait_for(|word| word.is_silent || is_newer(word.epoch)).await.map(|word| word.is_silent);
+        match failed {
+            Ok(false) => Failed::Recreated,
+            Ok(true) | Err(_) => Failed::Silent,
+        }
+    }
+}
+
+/// Whether an answer is that of a leader which most of its peers follow: one that is cut off believes for 10 s yet
+/// that it leads.
+fn is_followed(info: &Info) -> bool {
+    let Some(cluster) = &info.cluster else { return true };
+    let following = cluster.replicas.iter().filter(|peer| !peer.offline && peer.active < SILENT).count();
+    (following + 1) * 2 > cluster.replicas.len() + 1
+}
+
+async fn info(link: &Link, stream: &str) -> Option<Info> {
+    let asked = async { link.jetstream.get_stream_no_info(stream).await.ok()?.get_info().await.ok() };
+    timeout(ASK, asked).await.ok()?
+}
+
+/// Asks for as long as it is polled.
+async fn ask(link: Link, stream: String, said: watch::Sender<Word>) {
+    let mut heard = Instant::now();
+    let mut losses = link.losses();
+    let mut search = Search::default();
+    loop {
+        link.connected().await;
+        if losses != link.losses() {
+            // It has had no time to answer on this connection.
+            (losses, heard) = (link.losses(), Instant::now());
+        }
+        let asked = Instant::now();
+        match info(&link, &stream).await.filter(is_followed) {
+            Some(info) => {
+                heard = Instant::now();
+                search = Search::default();
+                let word = Word { is_silent: false, epoch: epoch(&info).0 };
+                said.send_if_modified(|now| {
+                    let is_news = now.is_silent || now.epoch != word.epoch;
+                    *now = word;
+                    is_news
+                });
+            }
+            None if heard.elapsed() >= SILENT && link.is_connected() => {
+                said.send_if_modified(|now| !std::mem::replace(&mut now.is_silent, true));
+                search.on(&link, &stream, heard).await;
+            }
+            None => {}
+        }
+        sleep(ASK.saturating_sub(asked.elapsed())).await;
+    }
+}
+
+/// The search for a server that reaches the leader.
+#[derive(Debug, Default)]
+struct Search {
+    left: u32,
+    /// Not before that.
+    next: Option<Instant>,
+}
+
+impl Search {
+    /// Leaves the server for another, if that may help, and it is time.
+    async fn on(&mut self, link: &Link, stream: &str, heard: Instant) {
+        if self.next.is_some_and(|next| Instant::now() < next) {
+            return;
+        }
+        // This the leader of all streams answers: where it does, only that stream has none.
+        let is_cut_off = !timeout(ASK, link.jetstream.query_account()).await.is_ok_and(|account| account.is_ok());
+        // Other feeds are stalled by it for a moment: not for a stream whose servers are all down.
+        let is_enough = !is_cut_off && (heard.elapsed() < ELECTION || self.left > 0);
+        let is_only = link.client.server_pool().await.is_ok_and(|pool| pool.len() < 2);
+        if is_enough || is_only || !link.servers.leave() {
+            debug!(stream, is_cut_off, "the leader of a stream does not answer");
+            return;
+        }
+        let pause = SILENT * 2_u32.saturating_pow(self.left);
+        self.next = Some(Instant::now() + pause.min(LONGEST_AGAIN));
+        self.left += 1;
+        warn!(stream, "the leader of a stream does not answer: trying another NATS server");
+        let _ = link.client.force_reconnect().await;
+    }
+}
