@@ -21,13 +21,14 @@ pub(super) enum Route {
     Metrics,
     Healthz,
     Readyz,
+    ReadyzFeed,
     StatusPage,
     StatusData,
     StatusFile,
 }
 
 impl Route {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::DefaultFeed,
         Self::Feed,
         Self::Info,
@@ -35,6 +36,7 @@ impl Route {
         Self::Metrics,
         Self::Healthz,
         Self::Readyz,
+        Self::ReadyzFeed,
         Self::StatusPage,
         Self::StatusData,
         Self::StatusFile,
@@ -49,6 +51,7 @@ impl Route {
             Self::Metrics => "/metrics",
             Self::Healthz => "/healthz",
             Self::Readyz => "/readyz",
+            Self::ReadyzFeed => "/readyz/{name}",
             Self::StatusPage => "/status",
             Self::StatusData => "/status/data",
             Self::StatusFile => "/status/{*file}",
@@ -74,6 +77,7 @@ impl Route {
             Self::Metrics => get(metrics::answer),
             Self::Healthz => get(async || "ok\n"),
             Self::Readyz => get(status::ready),
+            Self::ReadyzFeed => get(status::feed_ready),
             Self::StatusPage => get(overview::page),
             Self::StatusData => get(overview::data),
             Self::StatusFile => get(overview::page_file),

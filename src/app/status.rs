@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Request, State},
+    extract::{Path, Request, State},
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, header};
@@ -11,34 +11,78 @@ use serde_json::{Value, json};
 
 use super::{App, Problem, generated};
 use crate::{
-    auth::Decider,
+    auth::{Action, Decider},
     feed::{End, Feed, Pressure},
 };
 
-/// 200 when new clients are welcome, 503 and why when not.
-pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let reasons = unready(&app);
-    let (status, text) = match reasons.is_empty() {
-        true => (StatusCode::OK, "ready".to_owned()),
-        false => (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n")),
+/// 200 when new clients are welcome, 503 and why when not. With `?strict`, one feed that cannot be served is enough
+/// for that.
+pub(super) async fn ready(State(app): State<Arc<App>>, request: Request) -> Response {
+    let is_strict = request.uri().query().is_some_and(|query| query.split('&').any(|word| word == "strict"));
+    let (mut reasons, stalled) = (unready(&app), stalled(&app));
+    if reasons.is_empty() && is_strict {
+        reasons.clone_from(&stalled);
+    }
+    readiness(reasons, stalled)
+}
+
+/// The same for one feed, to those who may read it.
+pub(super) async fn feed_ready(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    app.decide(&parts).await?.require(Action::Read, &name)?;
+    let mut reasons = refusing(&app);
+    match app.feeds.is_ready(&name) {
+        None => return Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no feed `{name}`"))),
+        Some(true) => {}
+        Some(false) => reasons.push(stalls(&format!("feed {name}"))),
+    }
+    Ok(readiness(reasons, Vec::new()))
+}
+
+/// Why not, one reason a line; or that it is, and what is wrong all the same.
+fn readiness(reasons: Vec<String>, wrong: Vec<String>) -> Response {
+    let (status, lines) = match reasons.is_empty() {
+        true => (StatusCode::OK, [vec!["ready".to_owned()], wrong].concat()),
+        false => (StatusCode::SERVICE_UNAVAILABLE, reasons),
     };
-    (status, [(header::CACHE_CONTROL, "no-store")], text + "\n").into_response()
+    (status, [(header::CACHE_CONTROL, "no-store")], lines.join("\n") + "\n").into_response()
 }
 
 /// Why new clients are not welcome, if they are not.
 pub(super) fn unready(app: &App) -> Vec<String> {
+    let (mut reasons, stalled) = (refusing(app), stalled(app));
+    // One feed that works is reason enough to come.
+    if stalled.len() == app.feeds.names().count() {
+        reasons.extend(stalled);
+    }
+    reasons
+}
+
+/// Why none is let in, whatever the feed.
+fn refusing(app: &App) -> Vec<String> {
     let mut reasons: Vec<_> =
         app.stopping.is_cancelled().then(|| "server: it is stopping".to_owned()).into_iter().collect();
-    let unready = app.feeds.unready();
-    // Anyone may ask this: names of feeds are for those who may read them.
-    let named = |feed: &str| if app.decider.is_some() { "feed".to_owned() } else { format!("feed {feed}") };
-    reasons.extend(unready.iter().map(|feed| format!("{}: its storage does not answer", named(feed))));
     if app.budget.as_ref().is_some_and(|budget| budget.pressure() >= Pressure::High) {
         reasons.push("memory: it is short, so new viewers are refused".to_owned());
     }
     let undecided = app.decider.as_ref().and_then(Decider::unready);
     reasons.extend(undecided.map(|why| format!("tokens: {why}")));
     reasons
+}
+
+/// The feeds that cannot be served now.
+fn stalled(app: &App) -> Vec<String> {
+    // Anyone may ask this: names of feeds are for those who may read them.
+    let named = |feed: &str| if app.decider.is_some() { "feed".to_owned() } else { format!("feed {feed}") };
+    app.feeds.unready().into_iter().map(|feed| stalls(&named(feed))).collect()
+}
+
+fn stalls(feed: &str) -> String {
+    format!("{feed}: its storage does not answer")
 }
 
 pub(super) async fn feeds(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {

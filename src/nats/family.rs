@@ -252,6 +252,12 @@ impl Family for Subjects {
         self.connection.is_connected() && !self.leader.is_silent()
     }
 
+    fn is_ready_for(&self, name: &str) -> Option<bool> {
+        self.subject_of(name)?;
+        let is_stalled = self.lock().get(name).is_some_and(|entry| entry.feed.status().stalled);
+        Some(self.is_ready() && !is_stalled)
+    }
+
     fn feeds(&self) -> Vec<Feed> {
         self.lock().values().map(|entry| entry.feed.for_list()).collect()
     }

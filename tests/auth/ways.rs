@@ -93,7 +93,7 @@ fn due(path: &str, method: &Method, shows: Shows) -> u16 {
     let or = |allowed: bool| if allowed { 200 } else { refused };
     match path {
         "/stream/log" if method == Method::POST || method == Method::PUT => or(writes_log),
-        "/stream/log" => or(reads_log),
+        "/stream/log" | "/readyz/log" => or(reads_log),
         "/stream" => or(shows == Shows::All),
         "/stream/nope" if shows == Shows::All => 404,
         "/stream/nope" => refused,

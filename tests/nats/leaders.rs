@@ -79,7 +79,7 @@ async fn cut_off(is_leader: bool) {
     }
     let mut chunks = Vec::new();
     let mut stalled = true;
-    while chunks.len() < 1 || stalled {
+    while chunks.is_empty() || stalled {
         match next("it goes on").await {
             Event::Chunk { bytes, .. } => chunks.push(bytes),
             Event::Stalled(now) => stalled = now,

@@ -10,11 +10,12 @@ mod credentials;
 mod edge;
 mod failures;
 mod feeds;
+mod leaders;
 #[path = "../common/program.rs"]
 mod program;
-mod leaders;
 mod promises;
 mod publishing;
+mod readiness;
 #[path = "../common/serving.rs"]
 mod serving;
 mod starting;

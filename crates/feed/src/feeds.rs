@@ -58,6 +58,13 @@ pub trait Family: Send + Sync + 'static {
     /// Whether what stores them can be reached.
     fn is_ready(&self) -> bool;
 
+    /// Whether the feed of that name can be served now, also if it is yet to be created; `None` if it does not belong to
+    /// this family. It creates none. By default it looks for one that exists.
+    fn is_ready_for(&self, name: &str) -> Option<bool> {
+        let feed = self.feeds().into_iter().find(|feed| feed.name() == name)?;
+        Some(self.is_ready() && !feed.status().stalled)
+    }
+
     /// Changes what the feeds that clients create may come to. Those that exist stay until room is needed. A family
     /// that clients do not write takes no notice.
     fn set_limits(&self, limits: WrittenLimits) {
@@ -195,6 +202,16 @@ impl Feeds {
         let stalled = self.named.values().filter(|feed| feed.status().stalled).map(Feed::name);
         let families = self.families.iter().filter(|family| !family.is_ready()).map(|family| family.pattern());
         stalled.chain(families).collect()
+    }
+
+    /// Whether the feed of that name can be served now; `None` if there is none, and no family may have it. It creates
+    /// none.
+    #[must_use]
+    pub fn is_ready(&self, name: &str) -> Option<bool> {
+        match self.named.get(name) {
+            Some(feed) => Some(!feed.status().stalled),
+            None => self.families.iter().find_map(|family| family.is_ready_for(name)),
+        }
     }
 
     /// What can be asked for: the names of feeds, and the patterns of families.
