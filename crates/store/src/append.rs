@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::{
     Fsync, Note, StoreError, notes,
     record::{self, MAX_BODY},
-    shared::{Shared, State, Waiting},
+    shared::{MOST_AHEAD, Shared, State, Waiting},
 };
 
 /// The largest chunk, in bytes.
@@ -20,9 +20,6 @@ const RECORD_BYTES: usize = 4 << 20;
 /// Up to so many bytes are written at once where they are published: that takes microseconds. More are written by a
 /// thread that may block.
 const INLINE: usize = 64 << 10;
-
-/// How many numbers are reserved ahead at most.
-const MOST_AHEAD: u64 = 1 << 22;
 
 /// What is noted with chunks, once their numbers are known.
 pub(crate) type Noting = Box<dyn FnOnce(&[Receipt]) -> Vec<Note> + Send>;
@@ -110,8 +107,8 @@ impl Shared {
             return Err(error.clone());
         }
         let always = self.common.options.fsync == Fsync::Always;
-        let room = state.next.saturating_add(batch.chunks.len() as u64) <= state.mark.reserved || always;
-        let ready = state.file.is_some() && room && !state.torn;
+        let many = batch.chunks.len() as u64;
+        let ready = state.file.is_some() && (always || state.has_room(many)) && !state.torn;
         // Where each record waits for the disk, the store's thread begins files: what it may have to take back is in one.
         let full = !always && state.segments.back().is_none_or(|last| state.is_full(last));
         if !ready || full {
@@ -119,10 +116,10 @@ impl Shared {
                 return Ok(Appended::Blocks);
             }
             self.create(state)?;
-            if !room {
+            if !always && !state.has_room(many) {
                 // The store's thread did not in time.
                 state.ahead = (2 * state.ahead).min(MOST_AHEAD);
-                self.reserve(state, batch.chunks.len() as u64)?;
+                self.reserve(state, many)?;
             }
             match always && state.dirty {
                 // The file is open.

@@ -73,10 +73,11 @@ impl StoredFeed {
         }
     }
 
-    /// Sets how much of it is kept. Files beyond that are removed soon, and are not read from now on.
+    /// Sets how much of it is kept, until this and all other handles of it are gone: set it whenever you open the feed.
+    /// Files beyond that are removed soon, and are not read from now on.
     pub fn set_retain(&self, retain: Retain) {
         let mut state = self.0.lock();
-        state.meta.set_retain(retain);
+        state.retain = retain;
         self.0.retain(&mut state);
     }
 

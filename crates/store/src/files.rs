@@ -4,12 +4,11 @@ use std::{
     fs::{self, File},
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Retain, StoreError, error::At};
+use crate::{StoreError, error::At};
 
 /// What is known of a feed besides its chunks: `meta.json` in its folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,24 +19,11 @@ pub(crate) struct Meta {
     pub(crate) salt: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) created_by: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    retain_bytes: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    retain_seconds: Option<f64>,
 }
 
 impl Meta {
     pub(crate) fn new(name: &str, epoch: u64, salt: u32) -> Self {
-        Self { name: name.into(), epoch, salt, created_by: None, retain_bytes: None, retain_seconds: None }
-    }
-
-    pub(crate) fn retain(&self) -> Retain {
-        let age = self.retain_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        Retain { bytes: self.retain_bytes, age }
-    }
-
-    pub(crate) fn set_retain(&mut self, retain: Retain) {
-        (self.retain_bytes, self.retain_seconds) = (retain.bytes, retain.age.map(|age| age.as_secs_f64()));
+        Self { name: name.into(), epoch, salt, created_by: None }
     }
 }
 

@@ -144,7 +144,8 @@ impl Shared {
             }
         }
         self.remember(name, expected, at, &index);
-        let first = chunks.first().map_or(seq, |chunk| chunk.seq);
+        // With none, numbers were left out before the next file.
+        let first = chunks.first().map_or(next, |chunk| chunk.seq);
         let next = chunks.last().map_or(next, |chunk| chunk.seq + 1);
         Ok(Past { first, chunks, next })
     }

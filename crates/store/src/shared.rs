@@ -29,6 +29,8 @@ use crate::{
 
 /// How many numbers are reserved ahead at least.
 pub(crate) const AHEAD: u64 = 1 << 16;
+/// How many numbers are reserved ahead at most.
+pub(crate) const MOST_AHEAD: u64 = 1 << 22;
 /// The largest file, in bytes; it may be longer by one record.
 const LARGEST: u64 = 16 << 20;
 const SMALLEST: u64 = 16 << 10;
@@ -61,6 +63,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) meta: Meta,
+    pub(crate) retain: Retain,
     /// Its folder is there.
     pub(crate) created: bool,
     /// It was removed, or its store closed.
@@ -90,6 +93,8 @@ pub(crate) struct State {
     pub(crate) mark: Mark,
     /// How many numbers are reserved ahead.
     pub(crate) ahead: u64,
+    /// When that was done last.
+    pub(crate) reserved: Instant,
     pub(crate) notes: Notes,
     pub(crate) filler: Option<Filler>,
     /// Publishers that wait for the disk.
@@ -151,6 +156,7 @@ impl Shared {
             common: common.clone(),
             state: Mutex::new(State {
                 meta,
+                retain: Retain::default(),
                 created,
                 closed: false,
                 segments: found.segments.into(),
@@ -167,6 +173,7 @@ impl Shared {
                 newest,
                 mark,
                 ahead: AHEAD,
+                reserved: Instant::now(),
                 notes: found.notes,
                 filler: None,
                 waiting: Vec::new(),
@@ -223,7 +230,7 @@ impl Shared {
     pub(crate) fn reserve(&self, state: &mut State, many: u64) -> Result<(), StoreError> {
         let mark = Mark { reserved: state.next.saturating_add(state.ahead + many), synced: state.mark.synced };
         files::replace(&self.dir.join("mark.json"), &mark)?;
-        state.mark = mark;
+        (state.mark, state.reserved) = (mark, Instant::now());
         Ok(())
     }
 
@@ -301,12 +308,12 @@ impl Shared {
 
     /// Gives up the oldest files beyond what is to be kept. They are removed later.
     pub(crate) fn retain(&self, state: &mut State) {
-        let Retain { bytes, age } = state.meta.retain();
+        let Retain { bytes, age } = state.retain;
         let oldest = age.and_then(|age| SystemTime::now().checked_sub(age)).map_or(0, record::micros);
         let mut kept: u64 = state.segments.iter().map(|segment| segment.len).sum();
         while state.segments.len() > 1
             && let Some(first) = state.segments.front()
-            && (bytes.is_some_and(|bytes| kept > bytes) || first.newest < oldest)
+            && (bytes.is_some_and(|bytes| is_beyond(bytes, kept, first.len)) || first.newest < oldest)
         {
             kept -= first.len;
             let path = self.path(first.first);
@@ -337,6 +344,12 @@ impl Shared {
     }
 }
 
+/// Whether the oldest of the files can go. One that is larger than usual goes when enough came after it: lowering what is
+/// kept does not remove everything.
+fn is_beyond(bytes: u64, kept: u64, oldest: u64) -> bool {
+    kept > bytes && kept - oldest >= bytes - (bytes / (PARTS / 2)).max(2 * SMALLEST).min(bytes)
+}
+
 impl State {
     /// The oldest number that is stored; that of the next chunk, if none is.
     pub(crate) fn first(&self) -> u64 {
@@ -344,16 +357,20 @@ impl State {
         with_chunks.map_or(self.next, |segment| segment.first)
     }
 
+    /// Whether so many more numbers are reserved.
+    pub(crate) fn has_room(&self, many: u64) -> bool {
+        self.next.saturating_add(many) <= self.mark.reserved
+    }
+
     /// Whether all chunks of the last file have been kept for their time.
     pub(crate) fn has_aged(&self) -> bool {
-        let oldest =
-            self.meta.retain().age.and_then(|age| SystemTime::now().checked_sub(age)).map_or(0, record::micros);
+        let oldest = self.retain.age.and_then(|age| SystemTime::now().checked_sub(age)).map_or(0, record::micros);
         self.segments.back().is_some_and(|last| last.next > last.first && last.newest < oldest)
     }
 
     /// Whether the last file has had its time.
     pub(crate) fn is_full(&self, last: &Segment) -> bool {
-        let Retain { bytes, age } = self.meta.retain();
+        let Retain { bytes, age } = self.retain;
         let largest = bytes.map_or(LARGEST, |bytes| (bytes / PARTS).clamp(SMALLEST, LARGEST));
         let began = Duration::from_micros(last.oldest.unwrap_or(u64::MAX));
         let now = Duration::from_micros(record::micros(SystemTime::now()));

@@ -52,11 +52,12 @@ pub struct StoreOptions {
     pub fsync: Fsync,
 }
 
-/// How much of a feed is kept; by default all of it. Files are removed as a whole, so that up to a sixteenth less may be
+/// How much of a feed is kept; by default all of it. Files are removed as a whole, so that up to an eighth less may be
 /// kept than `bytes`, and chunks up to a sixteenth longer than `age`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retain {
-    /// At most so many bytes on the disk, or 32 KiB if that is less.
+    /// At most so many bytes on the disk, or 32 KiB if that is more; besides, as long as too little came after it, one
+    /// file that is larger than usual: because of a large chunk, or since more was to be kept before.
     pub bytes: Option<u64>,
     /// Chunks are removed when they are older than that.
     pub age: Option<Duration>,

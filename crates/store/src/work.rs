@@ -13,9 +13,8 @@ use tracing::{error, info};
 use crate::{
     Fsync, StoreError,
     error::At,
-    files::{self, Mark},
-    segment,
-    shared::{Shared, State, Waiting},
+    files, segment,
+    shared::{MOST_AHEAD, Shared, State, Waiting},
     store::Common,
 };
 
@@ -23,6 +22,8 @@ use crate::{
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How often numbers are reserved ahead where nothing is synced by time.
 const RESERVE: Duration = Duration::from_millis(100);
+/// Numbers that are used up faster than that are reserved in larger numbers.
+const OFTEN: Duration = Duration::from_secs(10);
 /// With more feeds than that, their file system is synced as a whole, which takes less time.
 const MANY: usize = 16;
 /// A file that was not written for so long is closed where many are open.
@@ -210,19 +211,19 @@ impl Shared {
         }
         let full = always && !state.dirty && state.segments.back().is_some_and(|last| state.is_full(last));
         let left = state.mark.reserved.saturating_sub(state.next);
-        let soon = state.created && !state.closed && !always && left < state.ahead / 2;
-        let reserved = soon.then(|| Mark { reserved: state.next + state.ahead, synced: state.mark.synced });
+        if state.created && !state.closed && !always && left < state.ahead / 2 {
+            // Publishers that come meanwhile wait, without blocking a worker. So where that comes often, it comes seldom.
+            if state.reserved.elapsed() < OFTEN {
+                state.ahead = (2 * state.ahead).min(MOST_AHEAD);
+            }
+            if let Err(error) = self.reserve(state, 0) {
+                info!(feed = self.name, %error, "numbers cannot be reserved yet");
+            }
+        }
         if full && let Err(error) = self.roll(state, false) {
             info!(feed = self.name, %error, "a new file cannot be begun yet");
         }
         drop(guard);
-        // Without the lock: publishers go on meanwhile.
-        if let Some(mark) = reserved
-            && files::replace(&self.dir.join("mark.json"), &mark).is_ok()
-        {
-            let mut state = self.lock();
-            state.mark.reserved = state.mark.reserved.max(mark.reserved);
-        }
         self.clear();
     }
 

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-use std::{path::Path, sync::Arc};
+use std::{fs, io::ErrorKind, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -61,4 +61,22 @@ pub(crate) async fn view(feed: &Feed, start: Start, end: u64) -> Vec<Result<(u64
 
 pub(crate) fn after(stored: &StoredFeed, seq: u64) -> Start {
     Start::After(Cursor { epoch: stored.epoch(), seq })
+}
+
+/// Copies a folder, file by file.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    let entries = fs::read_dir(from).unwrap();
+    for entry in entries.map(|entry| entry.unwrap()) {
+        let to = to.join(entry.file_name());
+        match fs::metadata(entry.path()) {
+            Ok(found) if found.is_dir() => copy(&entry.path(), &to),
+            Ok(_) => match fs::copy(entry.path(), to) {
+                Err(error) if error.kind() != ErrorKind::NotFound => panic!("{error}"),
+                _ => {}
+            },
+            // Removed meanwhile.
+            Err(_) => {}
+        }
+    }
 }
