@@ -45,10 +45,42 @@ pub trait Keeper: Send + Sync + 'static {
     /// read.
     fn read(self: Arc<Self>, epoch: Epoch, next: u64) -> BoxFuture<'static, Result<Past, FeedError>>;
 
+    /// Stores chunks of a source as [`publish_all`](Self::publish_all) does, and with the last of them, in one write, the
+    /// source's `place` after it, in the place of an earlier one. By default no place is stored.
+    fn publish_from(&self, chunks: Vec<NewChunk>, place: Bytes) -> BoxFuture<'_, PublishedAll> {
+        drop(place);
+        self.publish_all(chunks)
+    }
+
+    /// The place of the feed's source that was stored last, if one was. It must not block.
+    fn place(&self) -> Option<Bytes> {
+        None
+    }
+
+    /// How far a publication has come whose chunks have ids: that is its name, a slash, and the number of its bytes
+    /// before the chunk. What is on its way is waited for. By default that is not known.
+    fn progress<'a>(&'a self, publication: &'a str) -> BoxFuture<'a, Option<Progress>> {
+        let _ = publication;
+        Box::pin(std::future::ready(None))
+    }
+
     /// What is stored of the feed, if that is known without asking. It must not block. By default it is not known.
     fn stored(&self) -> Option<Stored> {
         None
     }
+}
+
+/// How much of a publication is stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Its first chunk.
+    pub first: Option<Cursor>,
+    /// Its last one; those of other publishers may stand between.
+    pub last: Option<Cursor>,
+    /// How many chunks it has.
+    pub chunks: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// What is stored of a feed.

@@ -104,7 +104,9 @@ pub use feeds::{DEFAULT, Family, Feeds, OpenError};
 pub use h3cast_proto::feed::{BadCursor, Cursor, End, EndCursor, Epoch, FeedError, Gap};
 pub use held::{HeldFeeds, History, Hold, Provenance, RestoreError};
 pub use input::{BoxInput, Input};
-pub use keeper::{Keeper, KeeperError, NewChunk, Past, PublishError, PublishedAll, Receipt, Stored, TryPublishError};
+pub use keeper::{
+    Keeper, KeeperError, NewChunk, Past, Progress, PublishError, PublishedAll, Receipt, Stored, TryPublishError,
+};
 pub use kept::Filler;
 pub use pattern::{BadPattern, Pattern};
 pub use publisher::Publisher;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use crate::{
-    Cursor, End, FeedError, Keeper, NewChunk, PublishError, PublishedAll, Receipt, TryPublishError,
+    Cursor, End, FeedError, Keeper, NewChunk, Progress, PublishError, PublishedAll, Receipt, TryPublishError,
     kept::Kept,
     log,
     ring::{Full, Note, Ring},
@@ -260,6 +260,41 @@ impl Publisher {
             }
         }
         published
+    }
+
+    /// Publishes chunks of a source, as [`publish_all`](Self::publish_all) does. If the feed is [stored](crate::Feed::stored),
+    /// the source's `place` after them is stored in the same write: what continues the feed later finds it as
+    /// [`place`](Self::place), and neither repeats a chunk nor leaves one out.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    pub async fn publish_from(&self, chunks: Vec<NewChunk>, place: impl FnOnce() -> Bytes) -> PublishedAll {
+        match &self.to {
+            To::Stored(to) => match to.keeper().await {
+                Ok(keeper) => keeper.publish_from(chunks, place()).await,
+                Err(error) => PublishedAll { receipts: Vec::new(), error: Some(error) },
+            },
+            To::Ring(_) | To::Kept(_) => self.publish_all(chunks).await,
+        }
+    }
+
+    /// The place of the feed's source after the chunk that was stored last.
+    #[must_use]
+    pub fn place(&self) -> Option<Bytes> {
+        match &self.to {
+            To::Stored(to) => to.kept.keeper.place(),
+            To::Ring(_) | To::Kept(_) => None,
+        }
+    }
+
+    /// How far a publication has come, where the feed is stored: see [`Keeper::progress`].
+    pub async fn progress(&self, publication: &str) -> Option<Progress> {
+        match &self.to {
+            To::Ring(_) => None,
+            To::Kept(kept) => kept.keeper.progress(publication).await,
+            To::Stored(to) => to.kept.keeper.progress(publication).await,
+        }
     }
 
     /// Tells the viewers of a live feed that its source cannot be reached, or that it can again. Does nothing

@@ -248,7 +248,7 @@ impl Family for WrittenFeeds {
     }
 
     fn is_ready(&self) -> bool {
-        true
+        self.storage.as_ref().is_none_or(|storage| storage.store.is_ready())
     }
 
     fn set_limits(&self, limits: WrittenLimits) {

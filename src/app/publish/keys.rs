@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     chunk::{Cursor, Epoch},
-    feed::Account,
+    feed::{Account, Progress},
 };
 use id::number_of;
 pub(super) use id::{KeyId, Owner};
@@ -35,6 +35,12 @@ pub(in crate::app) struct Extent {
     pub(in crate::app) chunks: u64,
     /// Bytes, from the beginning of the publication.
     pub(in crate::app) bytes: u64,
+}
+
+impl From<Progress> for Extent {
+    fn from(Progress { first, last, chunks, bytes }: Progress) -> Self {
+        Self { first, last, chunks, bytes }
+    }
 }
 
 /// A request of a publication that runs.

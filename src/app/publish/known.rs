@@ -12,7 +12,11 @@ use super::{
     Problem,
     keys::{Extent, KeyId, KeyLimits, Keys, Known, NoRoom, Owner, Run},
 };
-use crate::{chunk::Cursor, feed::Account, units::were};
+use crate::{
+    chunk::Cursor,
+    feed::{Account, Publisher},
+    units::were,
+};
 
 /// Publications by their keys.
 #[derive(Debug)]
@@ -52,8 +56,8 @@ pub(super) struct Said<'a> {
     pub(super) key: Option<String>,
     /// Where in its publication the body begins.
     pub(super) offset: Option<u64>,
-    /// The feed is stored externally: other servers may have published some of it.
-    pub(super) shared: bool,
+    /// What writes the feed.
+    pub(super) publisher: &'a Publisher,
 }
 
 impl Ledger {
@@ -100,12 +104,15 @@ impl Ledger {
             });
         };
         let id = KeyId::of(said.feed, said.owner.as_ref(), key);
+        let prefix = said.owner.map(Owner::prefix).unwrap_or_default();
+        let name = format!("{prefix}{}/{key}", said.feed);
         loop {
-            match self.try_begin(id, offset, &said)? {
+            // Also of a request to a server that ran here before, and of one that broke off while it was being stored.
+            let stored = said.publisher.progress(&name).await.map(Extent::from);
+            match self.try_begin(id, offset, stored, &said)? {
                 Begun::After(ended) => ended.cancelled().await,
                 Begun::At(progress, run) => {
-                    let prefix = said.owner.map(Owner::prefix).unwrap_or_default();
-                    let key = Key { id, name: format!("{prefix}{}/{key}", said.feed) };
+                    let key = Key { id, name };
                     let skip = progress.bytes - offset;
                     return Ok(PublicationRequest {
                         known: self.clone(),
@@ -119,16 +126,17 @@ impl Ledger {
         }
     }
 
-    fn try_begin(&self, id: KeyId, offset: u64, said: &Said<'_>) -> Result<Begun, Problem> {
+    fn try_begin(&self, id: KeyId, offset: u64, stored: Option<Extent>, said: &Said<'_>) -> Result<Begun, Problem> {
         let mut keys = self.lock();
         if let Some(running) = keys.running(id) {
             running.replaced.cancel();
             return Ok(Begun::After(running.ended.clone()));
         }
-        let mut progress = keys.progress(id).unwrap_or_default();
+        let known = keys.progress(id).into_iter().chain(stored);
+        let mut progress = known.max_by_key(|progress| progress.bytes).unwrap_or_default();
         // Of a key that has only been asked for, no more is known than of a new one: what came before was published to
         // a server that did not end as this one began.
-        if offset > progress.bytes && (said.shared || progress.bytes == 0) {
+        if offset > progress.bytes && (said.publisher.is_shared() || progress.bytes == 0) {
             progress.bytes = offset;
         }
         if offset > progress.bytes {

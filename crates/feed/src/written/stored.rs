@@ -23,11 +23,16 @@ pub trait FeedStore: Send + Sync + 'static {
     /// Removes what is stored of a feed, which has ended. It must not block; when the feed is opened again, that has been
     /// done.
     fn remove(&self, name: &str);
+
+    /// Whether chunks can be stored now.
+    fn is_ready(&self) -> bool {
+        true
+    }
 }
 
 /// Where feeds are stored.
 pub(super) struct Storage {
-    store: Arc<dyn FeedStore>,
+    pub(super) store: Arc<dyn FeedStore>,
     /// Held while one is opened or some are removed: two of one name would both number its chunks.
     turn: Mutex<()>,
 }

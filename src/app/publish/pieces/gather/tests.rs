@@ -178,9 +178,9 @@ async fn request(
 ) -> Ended {
     let (account, decided) = (Account::unknown(), Decided::test(Access::everything()));
     let key = key.map(String::from);
-    let said = Said { feed: "log", account: &account, owner: None, key, offset: None, shared: true };
-    let publication = publications.begin(said).await.unwrap();
     let publisher = feed.publisher().unwrap();
+    let said = Said { feed: "log", account: &account, owner: None, key, offset: None, publisher };
+    let publication = publications.begin(said).await.unwrap();
     let ended = {
         let published =
             super::super::publish(publications, publisher, &account, &publication, pieces, chunking, &decided);
