@@ -1,6 +1,9 @@
 //! A feed of a store.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -46,6 +49,13 @@ impl StoredFeed {
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.0.lock().total
+    }
+
+    /// When its latest chunk was published, if one was.
+    #[must_use]
+    pub fn newest(&self) -> Option<SystemTime> {
+        let micros = self.0.lock().newest;
+        (micros > 0).then(|| UNIX_EPOCH + Duration::from_micros(micros))
     }
 
     /// The cursor of the latest chunk, if there has been one.

@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -85,6 +88,8 @@ pub(crate) struct Common {
     /// Feeds that are there, by name.
     stored: Mutex<BTreeMap<String, (u64, Meta)>>,
     pub(crate) reads: Arc<Semaphore>,
+    /// How often something was synced, and how long that took in all, in microseconds.
+    pub(crate) syncs: Arc<[AtomicU64; 2]>,
 }
 
 /// A folder with feeds, which this process alone has open. Dropping it closes it.
@@ -94,6 +99,7 @@ pub(crate) struct Common {
 pub struct Store {
     inside: Mutex<Inside>,
     dir: PathBuf,
+    syncs: Arc<[AtomicU64; 2]>,
 }
 
 #[derive(Debug)]
@@ -130,6 +136,7 @@ impl Store {
             stored.insert(meta.name.clone(), (id, meta));
             next = id + 1;
         }
+        let syncs = Arc::<[AtomicU64; 2]>::default();
         let common = Arc::new(Common {
             folder,
             options,
@@ -137,6 +144,7 @@ impl Store {
             open: Open::default(),
             stored: Mutex::default(),
             reads: Arc::new(Semaphore::new(READS)),
+            syncs: syncs.clone(),
         });
         let mut kept = HashMap::new();
         if let Some(last) = torn {
@@ -158,7 +166,7 @@ impl Store {
             thread.spawn(move || work::run(&common)).at(dir)?
         };
         let inside = Inside { common: Some(common), thread: Some(thread), next, kept };
-        Ok(Self { inside: Mutex::new(inside), dir: dir.into() })
+        Ok(Self { inside: Mutex::new(inside), dir: dir.into(), syncs })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
@@ -169,6 +177,13 @@ impl Store {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// How often what was written was flushed to the disk, and how long that took in all. This does not block.
+    #[must_use]
+    pub fn syncs(&self) -> (u64, Duration) {
+        let [count, micros] = [0, 1].map(|at| self.syncs[at].load(Ordering::Relaxed));
+        (count, Duration::from_micros(micros))
     }
 
     /// The feeds that are stored, by name.

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -124,11 +124,25 @@ pub(crate) fn run(common: &Arc<Common>) {
 fn sync(common: &Arc<Common>, feeds: Vec<Arc<Shared>>) {
     let never = common.options.fsync == Fsync::Never;
     let written: Vec<_> = feeds.iter().map(|feed| feed.lock().take_written()).collect();
+    let counted = |begun: Instant| {
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        common.syncs[0].fetch_add(1, Ordering::Relaxed);
+        common.syncs[1].fetch_add(micros, Ordering::Relaxed);
+    };
+    let begun = Instant::now();
     let together = !never && feeds.len() > MANY && sync_all(&written);
+    if together {
+        counted(begun);
+    }
     for (feed, written) in feeds.iter().zip(written) {
         let synced = match never || together {
             true => Ok(()),
-            false => feed.sync(&written),
+            false => {
+                let begun = Instant::now();
+                let synced = feed.sync(&written);
+                counted(begun);
+                synced
+            }
         };
         feed.synced(written, synced);
     }
