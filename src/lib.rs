@@ -80,6 +80,8 @@ pub mod nats;
 mod page;
 mod resource;
 pub mod source;
+#[cfg(feature = "store")]
+pub mod store;
 mod units;
 
 pub use app::App;

@@ -39,6 +39,11 @@ impl Estate {
         HeldEstate { feeds: self.feeds.hold(), publications: self.publications.clone() }
     }
 
+    /// Whether feeds are stored on this machine, where only one process can have them.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        self.feeds.all().iter().any(|feed| feed.status().stored.is_some())
+    }
+
     /// Continues the publications of another process.
     pub(crate) fn restore_publications(&self, known: KnownPublications) {
         self.publications.restore(known.0);

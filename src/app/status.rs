@@ -114,6 +114,7 @@ fn about(feed: &Feed) -> Value {
         "bytes": status.bytes,
         "rate": { "chunks": status.rate.chunks, "bytes": status.rate.bytes },
         "kept_bytes": status.kept_bytes,
+        "stored_bytes": status.stored,
         "skipped": status.skipped,
         "stalled": status.stalled,
         "blocked_seconds": status.blocked.as_secs_f64(),

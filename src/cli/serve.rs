@@ -30,6 +30,8 @@ mod quotas;
 pub(super) mod reload;
 mod sockets;
 mod stdin;
+#[cfg(feature = "store")]
+mod storing;
 #[cfg_attr(not(unix), path = "serve/no_systemd.rs")]
 mod systemd;
 
@@ -160,6 +162,11 @@ async fn serve(
     let app = args.logs.install(issuer.install(app)).await?;
     #[cfg(feature = "nats")]
     let app = prepared.nats.install(app);
+    #[cfg(feature = "store")]
+    let app = match &prepared.store {
+        Some(store) => store.install(app),
+        None => app,
+    };
     let help = "Lines of the log that were left out, being too many of a kind; and lines of it, of the access log and the TLS key log, and pieces of standard output that could not be written.";
     let app = app.counter("h3cast_log_lines_dropped_total", help, || log::dropped() as f64);
     let (app, room) = resources.install(app);
@@ -212,6 +219,8 @@ async fn serve(
         budget: resources.budget().cloned(),
         commands: commands.clone(),
         families,
+        #[cfg(feature = "store")]
+        store: prepared.store.clone(),
     };
     let access = auth::access(&settings.1, &settings.0, &shown, &server.addresses().tls);
     let advertised = args.advertise.as_ref();
@@ -293,6 +302,10 @@ async fn serve(
             ending.run_until_cancelled(own_key::watch(&identity)).await;
         }
     };
+    #[cfg(feature = "store")]
+    let storing = storing::keep(prepared.store.clone(), &ending);
+    #[cfg(not(feature = "store"))]
+    let storing = async {};
     // Large, and rarely run.
     let reloading = Box::pin(reloader.keep(reloads, (control, yielding), &ending));
     let all = async {
@@ -307,14 +320,17 @@ async fn serve(
             watching,
             issuing,
             key_watching,
+            storing,
             reloading
         )
     };
-    let ((), served, (), (), (), (), (), _, (), (), ()) = tokio::select! {
+    let ((), served, (), (), (), (), (), _, (), (), (), ()) = tokio::select! {
         all = all => all,
         // To the very end: also what hangs while it stops is to be noticed.
         never = manager.keep_alive() => match never {},
     };
+    #[cfg(feature = "store")]
+    storing::close(prepared.store.take()).await;
     // It may remain unread.
     if let Some(outlet) = outlet {
         let _ = outlet.flush(PATIENCE.1);
@@ -340,6 +356,8 @@ struct Prepared {
     of_commands: BTreeSet<String>,
     #[cfg(feature = "nats")]
     nats: crate::nats::Connections,
+    #[cfg(feature = "store")]
+    store: Option<crate::store::Disk>,
 }
 
 impl Drop for Prepared {
@@ -372,6 +390,8 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
         sources.iter().filter(|source| is_command(source)).map(|source| source.name.clone()).collect();
     #[cfg(feature = "nats")]
     let nats = args.nats.connections();
+    #[cfg(feature = "store")]
+    let store = storing::open(&sources, args).await?;
     let options: Vec<_> = sources
         .iter()
         .map(|Source { name, .. }| (name, setting_of(&args.chunk, name, Chunking::Lines)))
@@ -392,12 +412,16 @@ async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands
             nats: nats.clone(),
             #[cfg(feature = "nats")]
             engine: args.nats.engine.clone(),
+            #[cfg(feature = "store")]
+            store: store.clone(),
         })
         .collect();
     let mut prepared = Prepared::default();
     prepared.of_commands = of_commands;
     #[cfg(feature = "nats")]
     prepared.nats.clone_from(&nats);
+    #[cfg(feature = "store")]
+    prepared.store.clone_from(&store);
     for (source, options) in sources.into_iter().zip(options) {
         let name = source.name.clone();
         let started = source.start(&options).await.map_err(|error| Failure::usage(advice::advised(error)))?;

@@ -3,11 +3,14 @@
 use std::{io, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     task::consume_budget,
     time::{Instant, timeout_at},
 };
+
+use super::TOGETHER;
 
 /// Where a stream of bytes is cut.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,12 +43,23 @@ pub struct Chunker<R> {
     /// It has waited for long enough.
     overdue: bool,
     ended: bool,
+    /// What was found after chunks that were given together.
+    found: Option<io::Result<Option<Bytes>>>,
 }
 
 impl<R: AsyncRead + Unpin> Chunker<R> {
     /// Cuts what `reader` gives.
     pub fn new(reader: R, chunking: Chunking) -> Self {
-        Self { reader, chunking, buf: BytesMut::new(), scanned: 0, held: None, overdue: false, ended: false }
+        Self {
+            reader,
+            chunking,
+            buf: BytesMut::new(),
+            scanned: 0,
+            held: None,
+            overdue: false,
+            ended: false,
+            found: None,
+        }
     }
 
     /// Waits for the next chunk; `None` at the end. No chunk is empty, and together they are every
@@ -105,6 +119,43 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
         }
     }
 
+    /// Waits for the next chunk as [`next`](Self::next) does, and gives it with those that are there after it; none at
+    /// the end. For what stores them, which takes less for many than for each.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub(super) async fn next_ones(&mut self) -> io::Result<Vec<Bytes>> {
+        let first = match self.found.take() {
+            Some(found) => found?,
+            None => self.next().await?,
+        };
+        let mut together = Vec::from_iter(first);
+        let mut bytes = together.iter().map(Bytes::len).sum::<usize>();
+        while !together.is_empty() && together.len() < TOGETHER.0 && bytes < TOGETHER.1 {
+            match self.next().now_or_never() {
+                Some(Ok(Some(chunk))) => {
+                    bytes += chunk.len();
+                    together.push(chunk);
+                }
+                found => {
+                    self.found = found;
+                    break;
+                }
+            }
+        }
+        Ok(together)
+    }
+
+    /// How much was read and has not been given, in bytes.
+    pub(super) fn held_back(&self) -> usize {
+        self.buf.len()
+    }
+
     /// When the beginning of a character has waited for long enough, if one waits.
     pub(super) fn due(&self) -> Option<Instant> {
         self.held
@@ -122,12 +173,17 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
 
     /// Reads on after the end, when all has been given.
     pub(super) fn begin(&mut self) {
-        self.ended = false;
+        (self.ended, self.found) = (false, None);
     }
 
     /// What was read and has not been given, when there will be no more: less than a chunk.
     pub fn rest(self) -> Bytes {
         self.buf.freeze()
+    }
+
+    /// The same, taken from it.
+    pub(super) fn take_rest(&mut self) -> Bytes {
+        self.buf.split().freeze()
     }
 
     /// The size of the chunk at the front, if it is whole.
@@ -375,6 +431,32 @@ mod tests {
         assert_eq!(chunker.next().await.unwrap().unwrap(), "one\n");
         assert_eq!(chunker.next().await.unwrap_err().to_string(), "gone");
         assert_eq!(chunker.rest(), "tw");
+    }
+
+    #[tokio::test]
+    async fn those_that_are_there_come_together() {
+        let (mut writer, reader) = tokio::io::duplex(1 << 20);
+        let mut chunker = Chunker::new(reader, Chunking::Lines);
+        for expected in [&["a\n"][..], &["b\n", "c\n"], &["d\n", "e"]] {
+            tokio::io::AsyncWriteExt::write_all(&mut writer, expected.concat().as_bytes()).await.unwrap();
+            if expected.concat().ends_with('e') {
+                writer = tokio::io::duplex(1).0;
+            }
+            let mut given = chunker.next_ones().await.unwrap();
+            // The end of the stream is found after a chunk.
+            while given.len() < expected.len() {
+                given.extend(chunker.next_ones().await.unwrap());
+            }
+            assert_eq!(given, expected);
+        }
+        assert!(chunker.next_ones().await.unwrap().is_empty() && chunker.next_ones().await.unwrap().is_empty());
+        let failing = tokio_util::io::StreamReader::new(futures_util::stream::iter([
+            Ok(Bytes::from("one\ntwo\n")),
+            Err(io::Error::other("gone")),
+        ]));
+        let mut chunker = Chunker::new(failing, Chunking::Lines);
+        assert_eq!(chunker.next_ones().await.unwrap(), ["one\n", "two\n"]);
+        assert_eq!(chunker.next_ones().await.unwrap_err().to_string(), "gone");
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use tracing::warn;
 
-use super::chunker::Chunking;
+use super::{FeedEnded, chunker::Chunking, publish_stored};
 use crate::{
     fault,
     feed::{Account, BoxInput, End, Exhausted, Feed, FeedError, Publisher},
@@ -79,7 +79,11 @@ pub(super) async fn feed(exec: Exec, restart: bool, publisher: Publisher) {
         let ended = match Running::start(&exec, None) {
             Ok(mut running) => {
                 while let Some(chunk) = running.next().await {
-                    if publisher.publish(chunk).await.is_err() {
+                    let published = match publisher.is_stored() {
+                        true => publish_stored(&publisher, running.with_next(chunk), Bytes::new).await,
+                        false => publisher.publish(chunk).await.map(drop).map_err(|_| FeedEnded),
+                    };
+                    if published.is_err() {
                         // The feed has ended; so does the command.
                         return;
                     }

@@ -8,6 +8,7 @@ mod follow;
 mod growing;
 mod last;
 mod open;
+mod places;
 mod reading;
 mod watch;
 
@@ -22,6 +23,7 @@ pub(crate) use self::open::file;
 use self::{
     find::{Back, Finder},
     follow::Follower,
+    places::Places,
 };
 use super::{
     SourceError,
@@ -66,7 +68,8 @@ fn failed(path: &std::path::Path, error: &io::Error) -> FeedError {
     FeedError(format!("cannot read {}: {error}", path.display()))
 }
 
-/// The last `lines` lines of a file (of its last `bytes`), and what is appended to it from now on.
+/// The last `lines` lines of a file (of its last `bytes`), and what is appended to it from now on; or all that has been
+/// appended since an earlier process followed it, if the feed is stored.
 pub(super) async fn follow(
     name: &str,
     path: PathBuf,
@@ -75,13 +78,16 @@ pub(super) async fn follow(
     publisher: Publisher,
 ) -> Result<impl Future<Output = ()> + Send + use<>, SourceError> {
     let unserved = Unserved::new(&publisher);
-    let mut finder = Finder::new(name, path.clone(), Back { lines, bytes });
+    // Where an earlier process was.
+    let places = publisher.place().map(|place| Places::read(&place)).unwrap_or_default();
+    let is_new = places.is_empty();
+    let mut finder = Finder::new(name, path.clone(), Back { lines, bytes }, places);
     let lost = |source| SourceError::Tail { feed: name.to_owned(), path: path.clone(), source };
     let found = finder.first().await.map_err(lost)?;
     let mut follower = Follower::new(name, path, chunking, publisher);
-    if let Some(found) = found {
-        // Before the first viewer comes, to whom it would be new.
-        follower.begin(found).await;
+    for found in found {
+        // Before the first viewer comes, to whom it would be new. What was appended meanwhile is new.
+        follower.begin(found, is_new).await;
     }
     unserved.served();
     Ok(follower.run(finder))

@@ -8,11 +8,15 @@ pub(crate) mod stdin;
 
 use std::{io, path::PathBuf, pin::Pin, str::FromStr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::io::AsyncRead;
 
 use crate::{
     fault,
-    feed::{self, DEFAULT_HISTORY, End, Family, Feed, FeedError, Lag, Pattern, Publisher, WrittenFeeds, WrittenLimits},
+    feed::{
+        self, DEFAULT_HISTORY, End, Family, Feed, FeedError, Lag, NewChunk, Pattern, PublishError, PublishedAll,
+        Publisher, WrittenFeeds, WrittenLimits,
+    },
 };
 use chunker::{Chunker, Chunking};
 use command::{Commands, Exec, Stderr};
@@ -183,6 +187,10 @@ pub struct Options {
     /// Where what clients publish is kept, if not in this server alone.
     #[cfg(feature = "nats")]
     pub engine: Option<crate::nats::Address>,
+    /// Where live feeds are kept on this machine, if they are: what clients publish unless that is kept by the `engine`,
+    /// standard input, commands that run once for all viewers, and files that are followed.
+    #[cfg(feature = "store")]
+    pub store: Option<crate::store::Disk>,
 }
 
 impl Default for Options {
@@ -204,6 +212,8 @@ impl Default for Options {
             nats: crate::nats::Connections::default(),
             #[cfg(feature = "nats")]
             engine: None,
+            #[cfg(feature = "store")]
+            store: None,
         }
     }
 }
@@ -239,6 +249,15 @@ pub enum SourceError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// What is stored of the feed cannot be read.
+    #[cfg(feature = "store")]
+    #[error("cannot start the feed `{feed}`")]
+    Store {
+        /// The feed's name.
+        feed: String,
+        /// Why not.
+        source: crate::store::StoreError,
     },
     /// NATS cannot be reached, or does not store the feed as asked for.
     #[cfg(feature = "nats")]
@@ -315,14 +334,31 @@ impl Source {
                 _ => {}
             }
         }
-        let live = || Feed::live(name, options.history, options.lag);
+        #[cfg(feature = "store")]
+        let unstored = |source| SourceError::Store { feed: name.to_owned(), source };
+        #[cfg(feature = "store")]
+        if let (Kind::Publish, Some(disk)) = (&self.kind, &options.store) {
+            if name.parse::<Pattern>().is_err() {
+                return Ok(Started::feed(disk.written(name, name, options.history).await.map_err(unstored)?, None));
+            }
+            let family = disk.family(name, options.history, options.written).await.map_err(unstored)?;
+            let feeding: Feeding = Box::pin(family.sweep());
+            return Ok(Started { feed: None, family: Some(family), feeding: Some(feeding) });
+        }
+        let live = async || {
+            #[cfg(feature = "store")]
+            if let Some(disk) = &options.store {
+                return disk.of_source(name, options.history).await.map_err(unstored);
+            }
+            Ok::<_, SourceError>(Feed::live(name, options.history, options.lag))
+        };
         let chunking = options.chunking;
         let (feed, feeding): (_, Option<Feeding>) = match self.kind {
             Kind::Demo => (demo::feed(name, options.count, options.interval), None),
             Kind::Stdin => {
                 let failed = |source| SourceError::Stdin { feed: name.to_owned(), source };
                 let stdin = stdin::reader().map_err(failed)?;
-                let (feed, publisher) = live();
+                let (feed, publisher) = live().await?;
                 (feed, Some(Box::pin(pump(stdin, chunking, publisher))))
             }
             Kind::Exec(shell) => {
@@ -332,13 +368,13 @@ impl Source {
                 if options.per_viewer {
                     (command::per_viewer(exec), None)
                 } else {
-                    let (feed, publisher) = live();
+                    let (feed, publisher) = live().await?;
                     (feed, Some(Box::pin(command::feed(exec, options.restart, publisher))))
                 }
             }
             Kind::File(path) => (file::on_demand(name, path, chunking).await?, None),
             Kind::Tail(path) => {
-                let (feed, publisher) = live();
+                let (feed, publisher) = live().await?;
                 // Their lines are what a stream of bytes has none of.
                 let lines = options.tail_lines.unwrap_or(if chunking == Chunking::Lines { TAIL_LINES } else { 0 });
                 // More would not be kept.
@@ -371,6 +407,22 @@ async fn pump(reader: impl AsyncRead + Unpin, chunking: Chunking, publisher: Pub
 /// Publishes what `reader` gives, to its end or that of the feed.
 async fn publish(reader: impl AsyncRead + Unpin, chunking: Chunking, publisher: &Publisher) -> io::Result<()> {
     let mut chunks = Chunker::new(reader, chunking);
+    if publisher.is_stored() {
+        loop {
+            let (together, failed) = match chunks.next_ones().await {
+                Ok(together) if together.is_empty() => return Ok(()),
+                Ok(together) => (together, None),
+                Err(error) => (Vec::from_iter(Some(chunks.take_rest()).filter(|rest| !rest.is_empty())), Some(error)),
+            };
+            if publish_stored(publisher, together, Bytes::new).await.is_err() {
+                return Ok(());
+            }
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            fault::point("source");
+        }
+    }
     loop {
         match chunks.next().await {
             Ok(Some(chunk)) => {
@@ -390,6 +442,33 @@ async fn publish(reader: impl AsyncRead + Unpin, chunking: Chunking, publisher: 
             }
         }
     }
+}
+
+/// How many chunks a source has stored together at most, and how many bytes they have before another one is left for
+/// later.
+const TOGETHER: (usize, usize) = (1000, 512 << 10);
+
+/// How long a source waits before it tries again to have chunks stored.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Its feed has ended.
+#[derive(Debug)]
+struct FeedEnded;
+
+/// Publishes all of these chunks to a feed that is stored, in their order and each once, with the source's `place` after
+/// them. While they cannot be stored, as on a full disk, the source waits.
+async fn publish_stored(publisher: &Publisher, chunks: Vec<Bytes>, place: impl Fn() -> Bytes) -> Result<(), FeedEnded> {
+    let mut chunks: Vec<_> = chunks.into_iter().map(|bytes| NewChunk { bytes, id: None }).collect();
+    while !chunks.is_empty() {
+        let PublishedAll { receipts, error } = publisher.publish_from(chunks.clone(), &place).await;
+        chunks.drain(..receipts.len().min(chunks.len()));
+        match error {
+            Some(PublishError::Ended) => return Err(FeedEnded),
+            Some(_) => tokio::time::sleep(AGAIN).await,
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ pub(super) async fn publish(
     // The chunks on their way are the last ones.
     let is_over = AtomicBool::new(false);
     let published = async {
-        if publisher.is_shared() {
+        if publisher.is_stored() {
             // Boxed: the futures of those in memory, which are most, stay small.
             return Box::pin(gather::publish(publisher, publication, &mut chunks, &is_over)).await;
         }
@@ -144,7 +144,9 @@ pub(super) async fn publish(
         }
         Broken::Unavailable(error) => {
             let text = format!("{}: {were}", FeedError::of(&error));
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
+            let is_full = matches!(error, PublishError::Full(_));
+            let status = if is_full { StatusCode::INSUFFICIENT_STORAGE } else { StatusCode::SERVICE_UNAVAILABLE };
+            Problem::new(status, text)
         }
         Broken::TooLarge(error) => {
             let text = format!("{error}: {were}");
@@ -164,7 +166,7 @@ pub(super) async fn publish(
 
 /// Whether a chunk may be stored all the same.
 fn may_be_stored(error: &PublishError) -> bool {
-    !matches!(error, PublishError::Ended | PublishError::TooLarge { .. })
+    !matches!(error, PublishError::Ended | PublishError::TooLarge { .. } | PublishError::Full(_))
 }
 
 /// A time, for people.

@@ -144,6 +144,9 @@ pub(in crate::cli) struct ServeArgs {
     #[cfg(feature = "nats")]
     #[command(flatten)]
     pub(super) nats: super::nats::NatsArgs,
+    #[cfg(feature = "store")]
+    #[command(flatten)]
+    pub(super) storing: super::storing::StoreArgs,
     /// Server id to include in QUIC connection ids, in hexadecimal, for a load balancer that reads it
     /// (draft-ietf-quic-load-balancers).
     #[arg(long, env = "H3CAST_SERVER_ID", value_name = "HEX")]
@@ -216,6 +219,21 @@ impl ServeArgs {
         false
     }
 
+    /// Whether what clients publish is stored externally.
+    #[cfg(feature = "store")]
+    pub(super) fn has_engine(&self) -> bool {
+        #[cfg(feature = "nats")]
+        return self.nats.engine.is_some();
+        #[cfg(not(feature = "nats"))]
+        false
+    }
+
+    /// Where live feeds are stored on this machine, if they are.
+    #[cfg(feature = "store")]
+    pub(super) fn store(&self) -> Option<&std::path::Path> {
+        self.storing.store.as_deref()
+    }
+
     /// How many threads are to serve, if that was said.
     pub(in crate::cli) fn workers(&self) -> Option<usize> {
         self.workers.map(usize::from)
@@ -230,7 +248,7 @@ pub(super) struct Setting<T> {
 }
 
 /// Reads `[NAME=]VALUE`.
-fn setting<T>(parse: fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<Setting<T>, String> + Clone {
+pub(super) fn setting<T>(parse: fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<Setting<T>, String> + Clone {
     move |text| {
         let (feed, value) = match text.split_once('=') {
             Some((feed, value)) => (Some(feed.to_owned()), value),

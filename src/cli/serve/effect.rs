@@ -7,6 +7,8 @@ use super::{
     args::{ServeArgs, Setting},
     auth,
 };
+#[cfg(feature = "store")]
+use crate::feed::Lag;
 use crate::{
     PlainHttp,
     cli::Failure,
@@ -62,10 +64,55 @@ pub(super) fn is_live(source: &Source, args: &ServeArgs) -> bool {
     }
 }
 
+/// What `--store` stores.
+#[cfg(feature = "store")]
+fn is_storable(source: &Source, args: &ServeArgs) -> bool {
+    match source.kind {
+        Kind::Publish => !args.has_engine(),
+        Kind::Stdin | Kind::Tail(_) => true,
+        Kind::Exec(_) => !args.per_viewer,
+        _ => false,
+    }
+}
+
+#[cfg(feature = "store")]
+fn is_stored(source: &Source, args: &ServeArgs) -> bool {
+    args.store().is_some() && is_storable(source, args)
+}
+
+/// Refuses what cannot be had of a feed on disk.
+#[cfg(feature = "store")]
+fn stored(sources: &[Source], args: &ServeArgs) -> Result<(), Failure> {
+    if args.store().is_none() {
+        return Ok(());
+    }
+    if args.has_engine() && sources.iter().any(|source| source.kind == Kind::Publish) {
+        let text = "--store and --engine both store publish feeds: leave one of them out";
+        return Err(Failure::usage(anyhow::anyhow!(text)));
+    }
+    if args.takes_over() {
+        let text = "--take-over hands over feeds in memory, and --store has them on disk, for one server at a time: stop \
+                    the server that runs, and start the new one; viewers and publishers resume there";
+        return Err(Failure::usage(anyhow::anyhow!(text)));
+    }
+    let lag = |source: &&Source| super::setting_of(&args.lag, &source.name, Lag::Skip) != Lag::Skip;
+    if let Some(source) = sources.iter().filter(|source| is_stored(source, args)).find(lag) {
+        let problem = format!(
+            "--lag block and disconnect have no effect on the feed `{}`: with --store, a viewer that falls behind the \
+             history reads from the disk",
+            source.name
+        );
+        refuse("--lag", &problem)?;
+    }
+    Ok(())
+}
+
 /// Refuses flags without effect. Those of the environment, which may be there for other servers too, are
 /// warned of.
 pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure> {
     idle(sources, args).iter().for_each(|problem| warn!("{problem}"));
+    #[cfg(feature = "store")]
+    stored(sources, args)?;
     const COMMANDS: &str = "exec:COMMAND";
     const LIVE: &str = "live feeds: -, exec:COMMAND without --per-viewer, tail:PATH, publish and nats://";
     let switch = |flag, all| Given { flag, all, named: Vec::new(), of: COMMANDS, applies: is_command };
@@ -79,6 +126,8 @@ pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure>
         switch("--per-viewer", args.per_viewer),
         switch("--restart", args.restart),
         input,
+        #[cfg(feature = "store")]
+        setting("--retain", &args.storing.retain, STORED, is_stored),
     ];
     for Given { flag, all, named, of, applies } in given {
         let problem = named.iter().find_map(|name| match sources.iter().find(|source| source.name == *name) {
@@ -113,6 +162,9 @@ pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure>
 
 /// Flags for kinds of sources that may come and go, which are left as they are: what they are for, in words.
 type Kinds = (&'static [&'static str], &'static str, fn(&Source, &ServeArgs) -> bool);
+
+#[cfg(feature = "store")]
+const STORED: &str = "publish, -, exec:COMMAND without --per-viewer, and tail:PATH";
 
 const FOR_VIEWERS: &str = "exec:COMMAND with --per-viewer";
 

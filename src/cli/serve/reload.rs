@@ -69,6 +69,8 @@ const LIVE: &[&str] = &[
     "max-feeds",
     "feeds-per-client",
     "feed-idle",
+    // What is stored of feeds.
+    "retain",
 ];
 
 /// Those that decide whether clients need tokens, and which.
@@ -137,6 +139,8 @@ pub(super) struct Parts {
     pub(super) budget: Option<Budget>,
     pub(super) commands: Commands,
     pub(super) families: Vec<Arc<dyn Family>>,
+    #[cfg(feature = "store")]
+    pub(super) store: Option<crate::store::Disk>,
 }
 
 /// Reads the settings of a server again.
@@ -376,6 +380,11 @@ impl Reloader {
         if let (Some(budget), Some(bytes)) = (budget, memory) {
             budget.set_limit(bytes);
         }
+        #[cfg(feature = "store")]
+        if let Some(store) = &self.parts.store {
+            let all = self.sources.iter().map(|source| (source.name.clone(), args.storing.retain(&source.name)));
+            store.set_retain(all.collect());
+        }
         if let (Some(switch), Some(tokens)) = (&self.parts.tokens, tokens) {
             switch.replace(tokens);
         }
@@ -406,6 +415,8 @@ fn effective(now: &ServeArgs, wanted: &ServeArgs, lasting: &[&str]) -> ServeArgs
         (args.certs.cert, args.certs.key) = (wanted.certs.cert.clone(), wanted.certs.key.clone());
     }
     args.proxies = args.proxies.trusting(&wanted.proxies);
+    #[cfg(feature = "store")]
+    args.storing.retain.clone_from(&wanted.storing.retain);
     args.publish_token.clone_from(&wanted.publish_token);
     args.publish_limit = wanted.publish_limit;
     args.allow_origin.clone_from(&wanted.allow_origin);
@@ -441,7 +452,11 @@ mod tests {
         let flags: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
         // Some of them come with features.
         let optional = ["auth", "auth-secret", "auth-audience", "auth-ca"];
-        for name in LIVE.iter().filter(|name| !optional.contains(name) || cfg!(feature = "jwt")) {
+        let is_there = |name: &&&str| match **name {
+            "retain" => cfg!(feature = "store"),
+            name => !optional.contains(&name) || cfg!(feature = "jwt"),
+        };
+        for name in LIVE.iter().filter(is_there) {
             assert!(flags.contains(name), "{name}");
         }
         let hidden = command.get_arguments().filter(|arg| arg.is_hide_env_values_set());

@@ -3,6 +3,7 @@
 use std::{io, pin::pin, process::ExitStatus, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::{
     process::{ChildStderr, ChildStdin},
     sync::oneshot::{self, error::TryRecvError},
@@ -22,7 +23,10 @@ use super::{
 use crate::{
     fault,
     feed::Share,
-    source::chunker::{Chunker, Chunking},
+    source::{
+        TOGETHER,
+        chunker::{Chunker, Chunking},
+    },
 };
 
 /// How long a command has to end after it was asked to (SIGTERM), before it is killed.
@@ -143,6 +147,20 @@ impl Running {
     /// Its standard input, if it has any. Dropped, it ends.
     pub(super) fn take_stdin(&mut self) -> Option<ChildStdin> {
         self.stdin.take()
+    }
+
+    /// A chunk that it has printed, and those after it that are there.
+    pub(super) fn with_next(&mut self, chunk: Bytes) -> Vec<Bytes> {
+        let mut bytes = chunk.len();
+        let mut together = vec![chunk];
+        while together.len() < TOGETHER.0
+            && bytes < TOGETHER.1
+            && let Some(Some(chunk)) = self.next().now_or_never()
+        {
+            bytes += chunk.len();
+            together.push(chunk);
+        }
+        together
     }
 
     /// The next chunk of what it prints; `None` when there is no more.

@@ -41,6 +41,16 @@ impl fmt::Display for Change {
 }
 
 impl Checkpoint {
+    /// The place at `at`, with the bytes before it that are remembered; `None` if there cannot be so many.
+    pub(super) fn new(at: u64, last: Vec<u8>) -> Option<Self> {
+        (last.len() <= LAST && last.len() as u64 <= at).then_some(Self { at, last })
+    }
+
+    /// The bytes before it that are remembered.
+    pub(super) fn last(&self) -> &[u8] {
+        &self.last
+    }
+
     /// The place at `at`, to where the file is sought.
     pub(super) fn in_file(file: &mut (impl Read + Seek), at: u64) -> io::Result<Self> {
         let from = at.saturating_sub(LAST as u64);

@@ -1,6 +1,7 @@
 //! Which file is at a path, now and later.
 
 use std::{
+    fs::File,
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     sync::{Arc, Weak},
@@ -15,6 +16,7 @@ use super::{
     claim::Claim,
     last,
     open::{FileId, OpenedFile, What, identity, open},
+    places::Places,
     watch::{self, Followed},
 };
 
@@ -71,7 +73,7 @@ fn open_followed(path: &Path) -> io::Result<OpenedFile> {
 }
 
 /// What is at the path, unless it is one of those that are held.
-fn see(path: &Path, held: &[FileId], back: Option<Back>) -> io::Result<Now> {
+fn see(path: &Path, held: &[FileId], back: Option<Back>, places: &Places) -> io::Result<Now> {
     let metadata = std::fs::metadata(path)?;
     let there = identity(&metadata);
     if held.contains(&there) {
@@ -83,19 +85,23 @@ fn see(path: &Path, held: &[FileId], back: Option<Back>) -> io::Result<Now> {
     if !claim.is_of(&opened.metadata) {
         claim = Claim::of(&opened.metadata)?;
     }
-    let at = match back {
-        Some(back) if opened.what == What::File => {
+    let place = match (opened.what, places.find(identity(&opened.metadata)), back) {
+        (What::File, Some(place), _) => resumed(&mut opened.file, place)?,
+        (What::File, None, Some(back)) if places.is_empty() => {
             let end = opened.file.seek(SeekFrom::End(0))?;
-            last::lines(&mut opened.file, end, back.lines, back.bytes)?
+            let at = last::lines(&mut opened.file, end, back.lines, back.bytes)?;
+            Checkpoint::in_file(&mut opened.file, at)?
         }
-        _ => 0,
-    };
-    let place = match opened.what {
-        What::File => Checkpoint::in_file(&mut opened.file, at)?,
         _ => Checkpoint::default(),
     };
     let identity = identity(&opened.metadata);
     Ok(Now::Found(Box::new(Found { opened, identity, place, held: Arc::new(claim) })))
+}
+
+/// The place where an earlier process was in a file. Whether it is still the same file is seen when it is read.
+fn resumed(file: &mut File, place: Checkpoint) -> io::Result<Checkpoint> {
+    file.seek(SeekFrom::Start(place.at))?;
+    Ok(place)
 }
 
 #[cfg(unix)]
@@ -126,12 +132,14 @@ pub(super) struct Finder {
     missing: Option<Missing>,
     /// How much of the next file is its feed's already, if it was there before.
     back: Option<Back>,
+    /// Where an earlier process was.
+    places: Arc<Places>,
     /// The system notifies no one.
     polls: bool,
 }
 
 impl Finder {
-    pub(super) fn new(feed: &str, path: PathBuf, back: Back) -> Self {
+    pub(super) fn new(feed: &str, path: PathBuf, back: Back, places: Places) -> Self {
         Self {
             feed: feed.to_owned(),
             path,
@@ -140,16 +148,19 @@ impl Finder {
             held: Vec::new(),
             missing: None,
             back: Some(back),
+            places: Arc::new(places),
             polls: false,
         }
     }
 
-    /// The file that is there when the feed starts, if one is.
+    /// The file that is there when the feed starts, if one is, after those that an earlier process followed and that
+    /// have another name now.
     ///
     /// # Errors
     ///
     /// When it is nothing that could be followed.
-    pub(super) async fn first(&mut self) -> io::Result<Option<Box<Found>>> {
+    pub(super) async fn first(&mut self) -> io::Result<Vec<Box<Found>>> {
+        let mut found = self.moved().await;
         // Before it is looked at, so that no change is missed.
         self.watch().await;
         #[cfg(unix)]
@@ -157,17 +168,18 @@ impl Finder {
             // Opened once the feed is served: its writer would die if that does not come to be.
             self.back = None;
             self.follower.another.notify_one();
-            return Ok(None);
+            return Ok(found);
         }
         let seen = self.see(self.path.clone()).await;
         // Those were others, before.
         self.follower.renamed();
         match seen {
-            Ok(Now::Found(found)) => {
-                (self.current, self.back) = (Some(found.identity), None);
-                Ok(Some(found))
+            Ok(Now::Found(now)) => {
+                (self.current, self.back) = (Some(now.identity), None);
+                found.push(now);
+                Ok(found)
             }
-            Ok(Now::Again(_)) => Ok(None),
+            Ok(Now::Again(_)) => Ok(found),
             // It will not become another by waiting.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Err(error),
             Err(error) => {
@@ -176,9 +188,37 @@ impl Finder {
                     self.back = None;
                 }
                 self.tell(error.to_string());
-                Ok(None)
+                Ok(found)
             }
         }
+    }
+
+    /// The files that an earlier process followed and that have another name now, the oldest first.
+    async fn moved(&mut self) -> Vec<Box<Found>> {
+        if self.places.is_empty() {
+            return Vec::new();
+        }
+        let (path, places) = (self.path.clone(), self.places.clone());
+        let looked = blocking(move || {
+            let (moved, is_lost) = places.moved(&path);
+            let moved = moved.into_iter().filter_map(|mut opened| {
+                let identity = identity(&opened.metadata);
+                let place = resumed(&mut opened.file, places.find(identity)?).ok()?;
+                let held = Arc::new(Claim::of(&opened.metadata).ok()?);
+                Some(Box::new(Found { opened, identity, place, held }))
+            });
+            Ok((moved.collect::<Vec<_>>(), is_lost))
+        });
+        let (moved, is_lost) = looked.await.unwrap_or_default();
+        if is_lost {
+            warn!(
+                feed = self.feed,
+                path = %self.path.display(),
+                "the file that was followed before is gone: what was appended to it since then is not known"
+            );
+        }
+        self.held.extend(moved.iter().map(|found| (found.identity, Arc::downgrade(&found.held))));
+        moved
     }
 
     /// Gives each other file that comes to be at the path, for as long as it is polled.
@@ -227,8 +267,8 @@ impl Finder {
     async fn see(&mut self, path: PathBuf) -> io::Result<Now> {
         self.held.retain(|(_, held)| held.strong_count() > 0);
         let held: Vec<_> = self.held.iter().map(|(identity, _)| *identity).collect();
-        let back = self.back;
-        let seen = blocking(move || see(&path, &held, back)).await;
+        let (back, places) = (self.back, self.places.clone());
+        let seen = blocking(move || see(&path, &held, back, &places)).await;
         if let Ok(Now::Found(found)) = &seen {
             self.held.push((found.identity, Arc::downgrade(&found.held)));
         }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 #[cfg(unix)]
 use tokio::time::sleep;
 use tokio::{sync::mpsc, time::sleep_until};
@@ -19,12 +20,17 @@ use super::{
     claim::Claim,
     find::{Finder, Found, LOOK, Now},
     open::{FileId, What},
+    places::Places,
     reading::{Reading, Standing},
     watch::Followed,
 };
 use crate::{
     feed::{End, FeedError, Publisher},
-    source::chunker::{Chunker, Chunking},
+    source::{
+        FeedEnded,
+        chunker::{Chunker, Chunking},
+        publish_stored,
+    },
 };
 
 /// For how long a file that another one has replaced must be silent before it is closed: programs reopen
@@ -65,6 +71,8 @@ struct OpenFile {
     deleted: Option<Instant>,
     /// It has been read to its end since it was replaced: what comes later comes along with the next one's.
     caught_up: bool,
+    /// How far it has been published, and what was there.
+    published: Checkpoint,
     #[cfg_attr(not(unix), allow(dead_code, reason = "it only has to live as long"))]
     held: Arc<Claim>,
 }
@@ -84,14 +92,23 @@ impl Follower {
         Self { feed: feed.to_owned(), path, chunking, publisher, files: Vec::new(), broken: None }
     }
 
-    /// Takes the file that was there at first, and publishes what it has.
-    pub(super) async fn begin(&mut self, found: Box<Found>) {
+    /// Takes a file that was there at first, and publishes what it `has`.
+    pub(super) async fn begin(&mut self, found: Box<Found>, has: bool) {
         let is_file = found.opened.what == What::File;
         self.take(Now::Found(found)).await;
-        if is_file {
+        let Some(last) = self.files.len().checked_sub(1).filter(|_| is_file) else { return };
+        if has {
             // If it begins again, or the feed has ended, that is seen later.
-            let _ = self.read(0).await;
+            let _ = self.read(last).await;
         }
+        if self.publisher.is_stored() {
+            // What is appended before the first chunk is not to be lost. If that fails, so would the chunk.
+            let _ = self.publisher.publish_from(Vec::new(), || self.places().to_bytes()).await;
+        }
+    }
+
+    fn places(&self) -> Places {
+        Places::of(self.files.iter().map(|open| (open.what, open.identity, &open.published)))
     }
 
     /// Follows what the finder finds, and ends the feed if there can be no more.
@@ -177,7 +194,7 @@ impl Follower {
 
     fn open(&self, found: Found) -> io::Result<OpenFile> {
         let Found { opened, identity, place, held } = found;
-        let what = opened.what;
+        let (what, published) = (opened.what, place.clone());
         let reading = Reading::new(opened, place, self.chunking == Chunking::Lines)?;
         Ok(OpenFile {
             chunks: Chunker::new(reading, self.chunking),
@@ -186,30 +203,31 @@ impl Follower {
             heard: Instant::now(),
             deleted: None,
             caught_up: false,
+            published,
             held,
         })
     }
 
     /// Publishes what a file has now, or a part of it.
     async fn read(&mut self, index: usize) -> Result<Read, End> {
-        let open = &mut self.files[index];
-        let before = open.chunks.reader().place().at;
+        let before = self.files[index].chunks.reader().place().at;
         let mut turns = 0;
         let read = loop {
-            match open.chunks.next().await {
-                Ok(Some(chunk)) => {
+            match self.next_ones(index).await {
+                Ok(chunks) if chunks.is_empty() => break Ok(Read::Closed),
+                Ok(chunks) => {
+                    turns += chunks.len();
                     // The feed has ended, then.
-                    self.publisher.publish(chunk).await.map_err(|_| End::Clean)?;
-                    turns += 1;
-                    if turns >= TURN && open.caught_up {
+                    self.publish(index, chunks).await.map_err(|FeedEnded| End::Clean)?;
+                    if turns >= TURN && self.files[index].caught_up {
                         break Ok(Read::More);
                     }
                 }
-                Ok(None) => break Ok(Read::Closed),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(Read::Waiting),
                 Err(error) => break Err(error),
             }
         };
+        let open = &mut self.files[index];
         let place = open.chunks.reader().place();
         if place.at > before {
             (open.heard, open.deleted, self.broken) = (Instant::now(), None, None);
@@ -238,6 +256,31 @@ impl Follower {
         }
     }
 
+    /// The next chunks of a file: one, or as many as there are where they are stored; none at its end.
+    async fn next_ones(&mut self, index: usize) -> io::Result<Vec<Bytes>> {
+        let chunks = &mut self.files[index].chunks;
+        match self.publisher.is_stored() {
+            true => chunks.next_ones().await,
+            false => Ok(chunks.next().await?.into_iter().collect()),
+        }
+    }
+
+    /// Publishes chunks of a file; where they are stored, with how far its files have been published.
+    async fn publish(&mut self, index: usize, chunks: Vec<Bytes>) -> Result<(), FeedEnded> {
+        if !self.publisher.is_stored() {
+            for chunk in chunks {
+                self.publisher.publish(chunk).await.map_err(|_| FeedEnded)?;
+            }
+            return Ok(());
+        }
+        let open = &mut self.files[index];
+        chunks.iter().for_each(|chunk| open.published.advance(chunk));
+        // What was left out, as NULs at its start, is passed too.
+        open.published.at = open.chunks.reader().place().at - open.chunks.held_back() as u64;
+        let places = self.places();
+        publish_stored(&self.publisher, chunks, || places.to_bytes()).await
+    }
+
     /// Looks at a file that has been read to its end: it may begin again, or be deleted.
     async fn check(&mut self, index: usize) -> Result<Read, End> {
         match self.files[index].chunks.reader().standing().await {
@@ -248,6 +291,7 @@ impl Follower {
                 let chunks = &mut self.files[index].chunks;
                 chunks.reader_mut().begin().await;
                 chunks.begin();
+                self.files[index].published = Checkpoint::default();
                 Ok(Read::More)
             }
             Standing::Deleted => {
@@ -317,10 +361,9 @@ impl Follower {
 
     /// Publishes a line that was begun, and of which no more comes.
     async fn flush(&mut self, index: usize) {
-        let open = &mut self.files[index];
-        open.chunks.reader_mut().finish();
-        while let Ok(Some(chunk)) = open.chunks.next().await {
-            if self.publisher.publish(chunk).await.is_err() {
+        self.files[index].chunks.reader_mut().finish();
+        while let Ok(chunks) = self.next_ones(index).await {
+            if chunks.is_empty() || self.publish(index, chunks).await.is_err() {
                 return;
             }
         }

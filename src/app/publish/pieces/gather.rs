@@ -1,4 +1,4 @@
-//! Publishes to a feed that is stored externally: while chunks are on their way there, what arrives is gathered, and
+//! Publishes to a feed that is stored: while chunks are on their way there, what arrives is gathered, and
 //! goes together next.
 
 use std::{

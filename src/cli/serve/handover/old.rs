@@ -121,6 +121,11 @@ impl Yielding {
             _ = Self::refuse(&mut stream, why).await;
             return;
         };
+        if self.estate.is_on_disk() {
+            let why = "its feeds are on disk (--store), for one server at a time: stop it before the new one starts";
+            _ = Self::refuse(&mut stream, why).await;
+            return;
+        }
         if let Err(error) = Box::pin(self.hand_over(stream)).await {
             return match self.stop.is_cancelled() {
                 true => warn!("a new server did not take over, and this one stops: {error}"),

@@ -1,0 +1,142 @@
+//! Where live feeds are stored on this machine, and how much of them.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::args::{ServeArgs, Setting, setting, setting_of};
+use crate::{
+    cli::{Failure, values},
+    source::Source,
+    store::{Disk, Fsync, Retain, StoreOptions},
+    units,
+};
+
+/// What is kept of a feed, and of each feed that clients create, if nothing else was said, in bytes.
+const NAMED: u64 = 1 << 30;
+const CREATED: u64 = 16 << 20;
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct StoreArgs {
+    /// Store live feeds on disk in this folder, which is created: publish, -, exec:COMMAND (not with --per-viewer) and
+    /// tail:PATH. After a restart or a crash they continue with the same cursors. One server at a time can use it.
+    #[arg(long, env = "H3CAST_STORE", value_name = "DIR")]
+    pub(super) store: Option<PathBuf>,
+    /// When what is stored is flushed to the disk: before it is confirmed (always), every TIME, or when the system does it
+    /// (never). Without a flush, a power loss or a crash of the system loses it; a crash of the server does not.
+    #[arg(long, env = "H3CAST_FSYNC", value_name = "always|TIME|never", default_value = "100ms", requires = "store", value_parser = fsync)]
+    pub(super) fsync: Fsync,
+    /// How much of each feed to keep on disk: up to so many bytes (k, M and G as for --history), not older than so long,
+    /// or both, as in 10G,7d; `all` for everything. With NAME= for that feed, or each feed of a pattern; several with
+    /// semicolons. [default: 1G, for each feed of NAME.*=publish 16M]
+    #[arg(long, env = "H3CAST_RETAIN", value_name = "[NAME=]BYTES,TIME", value_delimiter = ';', requires = "store", value_parser = setting(retain))]
+    pub(super) retain: Vec<Setting<Retain>>,
+}
+
+impl StoreArgs {
+    pub(super) fn options(&self) -> StoreOptions {
+        let mut options = StoreOptions::default();
+        options.fsync = self.fsync;
+        options
+    }
+
+    /// What is kept of the feed of that name, or of each feed of a pattern.
+    pub(super) fn retain(&self, name: &str) -> Retain {
+        let bytes = if name.contains('*') { CREATED } else { NAMED };
+        setting_of(&self.retain, name, Retain { bytes: Some(bytes), age: None })
+    }
+}
+
+/// Opens the store, if there is one.
+pub(super) async fn open(sources: &[Source], args: &ServeArgs) -> Result<Option<Disk>, Failure> {
+    let StoreArgs { store: Some(dir), .. } = &args.storing else { return Ok(None) };
+    let retained = sources.iter().map(|source| (source.name.clone(), args.storing.retain(&source.name)));
+    let opened = Disk::open(dir.clone(), args.storing.options(), retained.collect()).await;
+    let disk = opened.map_err(|error| Failure::usage(anyhow::anyhow!("--store: {error}")))?;
+    info!("storing feeds in {}", disk.dir().display());
+    Ok(Some(disk))
+}
+
+/// Looks after the store until `stop`.
+pub(super) async fn keep(store: Option<Disk>, stop: &CancellationToken) {
+    if let Some(store) = store {
+        stop.run_until_cancelled(store.watch()).await;
+    }
+}
+
+/// Closes the store, after its feeds have ended.
+pub(super) async fn close(store: Option<Disk>) {
+    if let Some(store) = store
+        && let Err(error) = store.close().await
+    {
+        error!("--store: {error}");
+    }
+}
+
+fn fsync(text: &str) -> Result<Fsync, String> {
+    match text {
+        "always" => Ok(Fsync::Always),
+        "never" => Ok(Fsync::Never),
+        _ => {
+            let time = values::some_time(text).map_err(|error| format!("{error}; or write always or never"))?;
+            match time > LONGEST {
+                true => Err(format!("`{text}` is too long: write a time of up to a minute, or never")),
+                false => Ok(Fsync::Every(time)),
+            }
+        }
+    }
+}
+
+/// The longest time between two flushes.
+const LONGEST: Duration = Duration::from_secs(60);
+
+fn retain(text: &str) -> Result<Retain, String> {
+    if text == "all" {
+        return Ok(Retain { bytes: None, age: None });
+    }
+    let (mut bytes, mut age) = (None, None);
+    for part in text.split(',') {
+        let part = part.trim();
+        let twice = match (units::bytes(part), values::some_time(part)) {
+            (Some(0), _) => return Err("a feed keeps at least a byte: write a size such as 10G".into()),
+            (Some(size), _) => bytes.replace(size).is_some(),
+            (None, Ok(time)) => age.replace(time).is_some(),
+            (None, Err(_)) => {
+                return Err(format!("`{part}` is neither a size nor a time: write 10G, 7d or both as 10G,7d, or all"));
+            }
+        };
+        if twice {
+            return Err(format!("`{text}` has two sizes or two times: write one of each, such as 10G,7d"));
+        }
+    }
+    Ok(Retain { bytes, age })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_and_an_age() {
+        let day = Duration::from_secs(24 * 3600);
+        for (text, bytes, age) in [
+            ("10G,7d", Some(10 << 30), Some(7 * day)),
+            ("7d, 10G", Some(10 << 30), Some(7 * day)),
+            ("64k", Some(64 << 10), None),
+            ("1d", None, Some(day)),
+            ("all", None, None),
+        ] {
+            assert_eq!(retain(text), Ok(Retain { bytes, age }), "{text}");
+        }
+        for bad in ["", "10G,", "1G,2G", "1d,2d", "0", "0s", "lots", "all,1d"] {
+            assert!(retain(bad).is_err(), "{bad}");
+        }
+        assert_eq!(fsync("250ms"), Ok(Fsync::Every(Duration::from_millis(250))));
+        assert_eq!((fsync("always"), fsync("never")), (Ok(Fsync::Always), Ok(Fsync::Never)));
+        for bad in ["0s", "61s", "sometimes", "5"] {
+            assert!(fsync(bad).is_err(), "{bad}");
+        }
+    }
+}
