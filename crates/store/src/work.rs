@@ -296,3 +296,54 @@ fn tidy(feeds: &[Weak<Shared>]) {
 
 /// Feeds that are open, by name.
 pub(crate) type Open = Mutex<HashMap<String, Weak<Shared>>>;
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use h3cast_feed::{Feed, Keeper, NewChunk, Start};
+
+    use crate::{Fsync, Store, StoreError, StoreOptions, append::Batch};
+
+    /// A disk that fails cannot be had here: what the thread is told of it is all that is made up.
+    #[tokio::test]
+    async fn what_did_not_reach_the_disk_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = StoreOptions { fsync: Fsync::Always };
+        let store = Store::open(folder.path(), options.clone()).unwrap();
+        let stored = store.feed("a").unwrap();
+        let (feed, filler, _publisher) =
+            Feed::stored("a", std::sync::Arc::new(stored.clone()), 1000, stored.epoch(), 0);
+        stored.fill(filler);
+        stored.publish("kept".into(), Some("id".into())).await.unwrap();
+        let shared = &stored.0;
+
+        // Written, and not yet synced.
+        let lost = NewChunk { bytes: "lost".into(), id: Some("lost".into()) };
+        let mut batch = Batch { chunks: vec![lost.clone()], noting: None };
+        let written = {
+            let mut state = shared.lock();
+            shared.put_for_test(&mut state, &mut batch);
+            assert_eq!((state.next, state.visible), (2, 1));
+            state.take_written()
+        };
+        let disk = StoreError::io(folder.path(), ErrorKind::Other.into());
+        shared.synced(written, Err(disk.clone()));
+
+        // Nobody has seen it, and its number is free; until the disk works again, nothing is published.
+        assert_eq!(stored.next(), 1);
+        let refused = stored.publish("late".into(), None).await.unwrap_err();
+        assert_eq!(refused, disk.into());
+        let written = shared.lock().take_written();
+        shared.synced(written, Ok(()));
+        assert_eq!(stored.publish("next".into(), Some("lost".into())).await.unwrap().cursor.seq, 1);
+        let mut viewer = feed.view(Start::Start, Some(2));
+        for expected in ["kept", "next"] {
+            let event = futures_util::StreamExt::next(&mut viewer).await;
+            assert!(matches!(event, Some(h3cast_feed::Event::Chunk(chunk)) if chunk.bytes == expected));
+        }
+        store.close().unwrap();
+        let store = Store::open(folder.path(), options).unwrap();
+        assert_eq!(store.feed("a").unwrap().next(), 2);
+    }
+}

@@ -136,7 +136,7 @@ impl Writing {
 #[tokio::test]
 async fn a_killed_process_loses_nothing() {
     let mut random = Random::new();
-    let rounds = std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(10);
+    let rounds = std::env::var("H3CAST_KILLS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(10);
     let folder = tempfile::tempdir().unwrap();
     for round in 0..rounds {
         let fsync = if round % 3 == 0 { "always" } else { "100ms" };
