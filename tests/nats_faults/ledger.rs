@@ -114,6 +114,10 @@ impl Ledger {
         }
     }
 
+    pub(crate) fn next(&self) -> u64 {
+        self.next.unwrap_or_default()
+    }
+
     fn wrong(&self, what: &str) {
         let (feed, next) = (self.truth.feed, self.next);
         self.truth.wrong(format!("{feed}: {}, who expects {next:?}: {what}", self.who));

@@ -11,8 +11,10 @@
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
+mod cut_off;
 mod edges;
 mod inside;
+mod lagging;
 mod ledger;
 mod nodes;
 mod promises;
@@ -20,7 +22,6 @@ mod publishers;
 mod reading;
 mod scene;
 mod schedule;
-mod unmet;
 mod viewers;
 mod whatever;
 

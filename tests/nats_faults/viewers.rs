@@ -1,8 +1,9 @@
 //! Those who read feeds: viewers from the beginning to the end, and readers of the past from anywhere.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -34,11 +35,17 @@ pub(crate) struct Watch {
     pub(crate) lost: AtomicUsize,
     /// How often the past was read.
     pub(crate) past: AtomicUsize,
+    /// Viewers who have not seen the last line yet: which number comes next, and whether they were told to wait.
+    behind: Mutex<BTreeMap<String, (u64, bool)>>,
 }
 
 impl Watch {
     pub(crate) fn past(&self) -> usize {
         self.past.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn behind(&self) -> BTreeMap<String, (u64, bool)> {
+        self.behind.lock().unwrap().clone()
     }
 }
 
@@ -53,13 +60,16 @@ pub(crate) async fn view(
 ) -> Ledger {
     let begins = truth.max_messages.is_none().then_some(0);
     let who = format!("viewer {at} over {over:?}{}", if pause.is_some() { ", slow" } else { "" });
-    let mut ledger = Ledger::new(&truth, who, begins);
+    let mut ledger = Ledger::new(&truth, who.clone(), begins);
     loop {
         let path = format!("/stream/{}?from={}", truth.feed, ledger.from());
         if let Ok(mut reading) = Client::default().open(&edges, at, over, &path).await {
             while let Ok(Some(frame)) = reading.next().await {
-                let Some(bytes) = ledger.take(frame) else { continue };
+                let bytes = ledger.take(frame);
+                watch.behind.lock().unwrap().insert(who.clone(), (ledger.next(), ledger.stalled));
+                let Some(bytes) = bytes else { continue };
                 if bytes == LAST {
+                    watch.behind.lock().unwrap().remove(&who);
                     return ledger;
                 }
                 match pause {
