@@ -28,12 +28,22 @@ impl Meta {
 }
 
 /// Which numbers of a feed are taken: `mark.json` in its folder.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
     /// Viewers may have seen any chunk before this number.
     pub(crate) reserved: u64,
     /// All chunks before this number are on the disk.
     pub(crate) synced: u64,
+}
+
+/// How many numbers are reserved ahead at least.
+pub(crate) const AHEAD: u64 = 1 << 16;
+
+impl Default for Mark {
+    /// That of a feed without the file.
+    fn default() -> Self {
+        Self { reserved: AHEAD, synced: 0 }
+    }
 }
 
 /// Whether the store was closed, and else when it was open: `state.json` in its folder.
@@ -55,19 +65,30 @@ pub(crate) fn boot() -> Option<String> {
 
 /// Replaces a file, or creates it; then it is on the disk.
 pub(crate) fn replace<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
+    put(path, value, true)?;
+    sync_folder(path.parent().unwrap_or(path))
+}
+
+/// Creates a file, which is on the disk once it is synced.
+pub(crate) fn create<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
+    put(path, value, false)
+}
+
+fn put<T: Serialize>(path: &Path, value: &T, sync: bool) -> Result<(), StoreError> {
     let temporary = temporary(path);
     let written = (|| {
         let mut file = File::create(&temporary)?;
         file.write_all(&serde_json::to_vec(value)?)?;
-        file.sync_all()?;
+        if sync {
+            file.sync_all()?;
+        }
         fs::rename(&temporary, path)
     })();
     if written.is_err() {
         // What was there before is still there.
         let _ = fs::remove_file(&temporary);
     }
-    written.at(path)?;
-    sync_folder(path.parent().unwrap_or(path))
+    written.at(path)
 }
 
 pub(crate) fn temporary(path: &Path) -> PathBuf {

@@ -20,15 +20,13 @@ use tracing::{info, warn};
 use crate::{
     Retain, StoreError,
     error::At,
-    files::{self, Mark, Meta},
+    files::{self, AHEAD, Mark, Meta},
     notes::Notes,
     record,
     segment::{self, Segment},
     store::Common,
 };
 
-/// How many numbers are reserved ahead at least.
-pub(crate) const AHEAD: u64 = 1 << 16;
 /// How many numbers are reserved ahead at most.
 pub(crate) const MOST_AHEAD: u64 = 1 << 22;
 /// The largest file, in bytes; it may be longer by one record.
@@ -66,6 +64,8 @@ pub(crate) struct State {
     pub(crate) retain: Retain,
     /// Its folder is there.
     pub(crate) created: bool,
+    /// And may not be on the disk yet.
+    pub(crate) new: bool,
     /// It was removed, or its store closed.
     pub(crate) closed: bool,
     /// The last one is written.
@@ -158,6 +158,7 @@ impl Shared {
                 meta,
                 retain: Retain::default(),
                 created,
+                new: false,
                 closed: false,
                 segments: found.segments.into(),
                 doomed: Vec::new(),
@@ -217,13 +218,23 @@ impl Shared {
             return Ok(());
         }
         fs::create_dir_all(&self.dir).at(&self.dir)?;
-        self.reserve(state, 0)?;
-        // With that it is there.
-        files::replace(&self.dir.join("meta.json"), &state.meta)?;
-        files::sync_folder(self.dir.parent().unwrap_or(&self.dir))?;
-        state.created = true;
+        // With that it is there. A feed that does not survive a power loss begins with another epoch.
+        files::create(&self.meta(), &state.meta)?;
+        (state.created, state.new) = (true, true);
         self.common.stored_lock().insert(self.name.clone(), (self.id, state.meta.clone()));
         Ok(())
+    }
+
+    pub(crate) fn meta(&self) -> PathBuf {
+        self.dir.join("meta.json")
+    }
+
+    /// Has its folder be on the disk. Blocks.
+    pub(crate) fn sync_new(&self) -> Result<(), StoreError> {
+        let meta = self.meta();
+        File::open(&meta).and_then(|file| file.sync_all()).at(&meta)?;
+        files::sync_folder(&self.dir)?;
+        files::sync_folder(self.dir.parent().unwrap_or(&self.dir))
     }
 
     /// Writes down that viewers may see more numbers, for `many` chunks at least. Blocks.

@@ -131,10 +131,18 @@ impl Store {
         let mut stored = BTreeMap::new();
         let mut next = 0;
         for id in folder.feeds()? {
-            let meta = folder.feed(id).join("meta.json");
-            let meta: Meta = files::read(&meta)?.ok_or(StoreError::Damaged { file: meta, at: 0 })?;
-            stored.insert(meta.name.clone(), (id, meta));
             next = id + 1;
+            let (dir, path) = (folder.feed(id), folder.feed(id).join("meta.json"));
+            match files::read::<Meta>(&path).and_then(|meta| meta.ok_or(StoreError::Damaged { file: path, at: 0 })) {
+                Ok(meta) => _ = stored.insert(meta.name.clone(), (id, meta)),
+                // It was created shortly before the system stopped.
+                Err(StoreError::Damaged { .. }) if torn.is_some() => {
+                    let to = dir.with_extension("lost");
+                    warn!(dir = %to.display(), "a feed that had just been created was not on the disk yet: its folder was moved aside");
+                    fs::rename(&dir, &to).at(&dir)?;
+                }
+                Err(error) => return Err(error),
+            }
         }
         let syncs = Arc::<[AtomicU64; 2]>::default();
         let common = Arc::new(Common {
@@ -327,7 +335,10 @@ impl Shared {
             for file in files {
                 file.sync_data().at(&self.dir)?;
             }
-            files::sync_folder(&self.dir)?;
+            match std::mem::take(&mut state.new) {
+                true => self.sync_new()?,
+                false => files::sync_folder(&self.dir)?,
+            }
             let mark = Mark { reserved: state.mark.reserved.max(state.next), synced: state.next };
             files::replace(&self.dir.join("mark.json"), &mark)?;
         }

@@ -25,7 +25,7 @@ const RESERVE: Duration = Duration::from_millis(100);
 /// Numbers that are used up faster than that are reserved in larger numbers.
 const OFTEN: Duration = Duration::from_secs(10);
 /// With more feeds than that, their file system is synced as a whole, which takes less time.
-const MANY: usize = 16;
+const MANY: usize = 128;
 /// A file that was not written for so long is closed where many are open.
 const IDLE: Duration = Duration::from_secs(5);
 const OPEN: usize = 256;
@@ -165,6 +165,8 @@ struct Written {
     files: Vec<Arc<std::fs::File>>,
     /// A file was begun.
     begun: bool,
+    /// The feed was created.
+    new: bool,
     next: u64,
     waiting: Vec<Waiting>,
 }
@@ -172,10 +174,10 @@ struct Written {
 impl State {
     fn take_written(&mut self) -> Written {
         let mut files = std::mem::take(&mut self.unsynced);
-        let begun = std::mem::take(&mut self.begun);
+        let (begun, new) = (std::mem::take(&mut self.begun), std::mem::take(&mut self.new));
         files.extend(self.file.clone());
         self.dirty = false;
-        Written { files, begun, next: self.next, waiting: std::mem::take(&mut self.waiting) }
+        Written { files, begun, new, next: self.next, waiting: std::mem::take(&mut self.waiting) }
     }
 }
 
@@ -183,6 +185,9 @@ impl Shared {
     fn sync(&self, written: &Written) -> Result<(), StoreError> {
         for file in &written.files {
             file.sync_data().at(&self.dir)?;
+        }
+        if written.new {
+            self.sync_new()?;
         }
         if written.begun { files::sync_folder(&self.dir) } else { Ok(()) }
     }
@@ -199,6 +204,7 @@ impl Shared {
             state.failed = Some(error.clone());
             state.unsynced.extend(written.files);
             state.begun |= written.begun;
+            state.new |= written.new;
             if always {
                 // Nobody was given it: its numbers are free again.
                 let waiting = written.waiting.into_iter().chain(std::mem::take(&mut state.waiting));
