@@ -56,7 +56,7 @@ pub use self::{
 };
 use self::{
     input::Inputs,
-    numbers::Added,
+    numbers::{Added, Sample},
     problem::Problem,
     publish::Publications,
     route::{Route, named},
@@ -242,13 +242,12 @@ impl App {
     /// Adds a number to `/metrics`: its name there, what it means, and how to have it.
     #[must_use]
     pub fn gauge(
-        mut self,
+        self,
         name: &'static str,
         help: &'static str,
         value: impl Fn() -> f64 + Send + Sync + 'static,
     ) -> Self {
-        self.added.push(Added { name, help, is_counter: false, value: Arc::new(value) });
-        self
+        self.add(name, help, move || Sample::Gauge(value()))
     }
 
     /// Adds a number that only grows to `/metrics`: its name there, which ends with `_total`, what it means, and how to
@@ -259,13 +258,55 @@ impl App {
     /// If the name does not end with `_total`.
     #[must_use]
     pub fn counter(
-        mut self,
+        self,
         name: &'static str,
         help: &'static str,
         value: impl Fn() -> f64 + Send + Sync + 'static,
     ) -> Self {
         assert!(name.ends_with("_total"), "{name}: the name of a counter ends with _total");
-        self.added.push(Added { name, help, is_counter: true, value: Arc::new(value) });
+        self.add(name, help, move || Sample::Counter(value()))
+    }
+
+    /// The same for each value of a label.
+    ///
+    /// # Panics
+    ///
+    /// If the name does not end with `_total`.
+    #[must_use]
+    pub fn counters(
+        self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        values: impl Fn() -> Vec<(&'static str, f64)> + Send + Sync + 'static,
+    ) -> Self {
+        assert!(name.ends_with("_total"), "{name}: the name of a counter ends with _total");
+        self.add(name, help, move || Sample::Counters(label, values()))
+    }
+
+    /// Adds a distribution to `/metrics`: its name there, what it means, and how to have it: the upper bound of each
+    /// bucket with how many values are in it and in none before, the last one being [`f64::INFINITY`]; and the sum of all
+    /// values.
+    #[must_use]
+    pub fn histogram(
+        self,
+        name: &'static str,
+        help: &'static str,
+        values: impl Fn() -> (Vec<(f64, u64)>, f64) + Send + Sync + 'static,
+    ) -> Self {
+        self.add(name, help, move || {
+            let (buckets, sum) = values();
+            Sample::Histogram(buckets, sum)
+        })
+    }
+
+    fn add(
+        mut self,
+        name: &'static str,
+        help: &'static str,
+        sample: impl Fn() -> Sample + Send + Sync + 'static,
+    ) -> Self {
+        self.added.push(Added { name, help, sample: Arc::new(sample) });
         self
     }
 

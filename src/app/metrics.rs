@@ -88,8 +88,8 @@ impl Collector for Numbers {
             let help = "Expiry of the current certificate, in seconds since 1970.";
             sheet.one("h3cast_certificate_not_after_seconds", help, since(end))?;
         }
-        for (added, value) in &self.added {
-            sheet.added(added, *value)?;
+        for (added, sample) in &self.added {
+            sheet.added(added, sample)?;
         }
         Ok(())
     }

@@ -43,7 +43,7 @@ pub(crate) struct Numbers {
     /// When the program was started, as far as that is known: see [`started`](super::started).
     pub(crate) started: SystemTime,
     /// What the program has added: see [`App::gauge`] and [`App::counter`].
-    pub(crate) added: Vec<(Added, f64)>,
+    pub(crate) added: Vec<(Added, Sample)>,
 }
 
 /// What is counted of memory, in bytes.
@@ -65,9 +65,19 @@ pub(crate) struct Memory {
 pub(crate) struct Added {
     pub(crate) name: &'static str,
     pub(crate) help: &'static str,
+    pub(super) sample: std::sync::Arc<dyn Fn() -> Sample + Send + Sync>,
+}
+
+/// What it is now.
+#[derive(Debug, Clone)]
+pub(crate) enum Sample {
+    Gauge(f64),
     /// It only grows.
-    pub(crate) is_counter: bool,
-    pub(super) value: std::sync::Arc<dyn Fn() -> f64 + Send + Sync>,
+    Counter(f64),
+    /// One for each value of a label.
+    Counters(&'static str, Vec<(&'static str, f64)>),
+    /// The upper bound of each bucket and how many values are in it and in none before; their sum.
+    Histogram(Vec<(f64, u64)>, f64),
 }
 
 impl std::fmt::Debug for Added {
@@ -103,7 +113,7 @@ impl Numbers {
             }),
             viewing: app.viewing.snapshot(),
             started: app.started,
-            added: app.added.iter().map(|added| (added.clone(), (added.value)())).collect(),
+            added: app.added.iter().map(|added| (added.clone(), (added.sample)())).collect(),
         }
     }
 }

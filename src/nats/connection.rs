@@ -1,7 +1,7 @@
 //! Connections to NATS, one for each system that feeds are on.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex as StdMutex, PoisonError},
     time::Duration,
 };
@@ -65,8 +65,7 @@ pub(super) struct Link {
     pub(super) jetstream: jetstream::Context,
     /// Whether it is there now, and how often it was lost.
     pub(super) state: watch::Receiver<LinkState>,
-    /// What the server has denied last, and when.
-    denied: watch::Receiver<Option<(Instant, Denied)>>,
+    denied: watch::Receiver<Denials>,
     /// Places for those who read what is old.
     pub(super) reads: Arc<Semaphore>,
     pub(super) counts: Counts,
@@ -74,11 +73,16 @@ pub(super) struct Link {
     pub(super) leaders: Leaders,
 }
 
+/// What the server has denied, and when last: the newest at the end.
+type Denials = VecDeque<(Instant, Denied)>;
+
 /// See [`Link`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LinkState {
     pub(super) connected: bool,
     pub(super) losses: u64,
+    /// How often it was made again.
+    pub(super) returns: u64,
 }
 
 impl Connections {
@@ -125,8 +129,8 @@ impl Connections {
             // An error means that another thread was first.
             let _ = (*provider()).clone().install_default();
         }
-        let (state_tx, state) = watch::channel(LinkState { connected: true, losses: 0 });
-        let (denied_tx, denied) = watch::channel(None);
+        let (state_tx, state) = watch::channel(LinkState { connected: true, losses: 0, returns: 0 });
+        let (denied_tx, denied) = watch::channel(Denials::new());
         let told = Told { servers: shown.clone().into(), told: StdMutex::default() };
         let chosen = Servers::default();
         let options = connect_options(Arc::new(told), state_tx, denied_tx, chosen.clone());
@@ -170,7 +174,7 @@ impl Told {
 fn connect_options(
     told: Arc<Told>,
     state: watch::Sender<LinkState>,
-    denied: watch::Sender<Option<(Instant, Denied)>>,
+    denied: watch::Sender<Denials>,
     choice: Servers,
 ) -> ConnectOptions {
     let (attempts, chosen) = (told.clone(), choice.clone());
@@ -202,17 +206,13 @@ fn connect_options(
         })
 }
 
-fn on_event(
-    event: Event,
-    told: &Told,
-    state: &watch::Sender<LinkState>,
-    denied: &watch::Sender<Option<(Instant, Denied)>>,
-) {
+fn on_event(event: Event, told: &Told, state: &watch::Sender<LinkState>, denied: &watch::Sender<Denials>) {
     let servers = &told.servers;
     match event {
         Event::Connected => {
             let before = *state.borrow();
-            state.send_replace(LinkState { connected: true, ..before });
+            let returns = before.returns + u64::from(!before.connected);
+            state.send_replace(LinkState { connected: true, returns, ..before });
             if !before.connected {
                 told.anew();
                 info!(%servers, "connected to NATS again");
@@ -220,7 +220,7 @@ fn on_event(
         }
         Event::Disconnected | Event::Closed => {
             let before = *state.borrow();
-            state.send_replace(LinkState { connected: false, losses: before.losses + 1 });
+            state.send_replace(LinkState { connected: false, losses: before.losses + 1, ..before });
             if before.connected {
                 warn!(%servers, "the connection to NATS is lost: trying again");
             }
@@ -233,7 +233,13 @@ fn on_event(
                 let stem = what.subject.split(".").take(2).collect::<Vec<_>>().join(".");
                 let subject = if stem.starts_with("_INBOX.") { "_INBOX.>" } else { &what.subject };
                 told.once(format!("permission denied: the user may not {} `{subject}`", what.what));
-                denied.send_replace(Some((Instant::now(), what)));
+                denied.send_modify(|all| {
+                    all.retain(|(_, before)| *before != what);
+                    if all.len() == TOLD {
+                        all.pop_front();
+                    }
+                    all.push_back((Instant::now(), what));
+                });
             }
             None => told.once(text),
         },
@@ -252,21 +258,25 @@ impl Link {
         tokio::select! {
             biased;
             result = start => result,
-            Ok(()) = denied.changed() => match denied.borrow_and_update().clone() {
-                Some((_, denied)) => Err(denied.into()),
+            Ok(()) = denied.changed() => match denied.borrow_and_update().back() {
+                Some((_, denied)) => Err(denied.clone().into()),
                 None => Err(NatsError::JetStream("the connection is gone".into())),
             },
         }
     }
 
-    /// Why something that began then has failed: what the server denies it does not answer, it says so apart.
-    pub(super) fn explained(&self, why: KeepError, began: Instant) -> KeepError {
-        match &*self.denied.borrow() {
-            Some((at, Denied { what, subject })) if *at >= began => {
-                KeepError::Denied { what, subject: subject.clone() }
-            }
-            _ => why,
-        }
+    /// What the server has denied of publishing to a subject since then: it does not answer that, it says so apart.
+    pub(super) fn denied(&self, subject: &str, since: Instant) -> Option<KeepError> {
+        let all = self.denied.borrow();
+        let concerns = |denied: &Denied| denied.subject == subject || denied.subject.starts_with("_INBOX.");
+        let (_, Denied { what, subject }) = all.iter().rev().find(|(at, denied)| *at >= since && concerns(denied))?;
+        Some(KeepError::Denied { what, subject: subject.clone() })
+    }
+
+    /// Counts a publication that is given up.
+    pub(super) fn refused(&self, why: KeepError) -> KeepError {
+        self.counts.refused(why.refusal());
+        why
     }
 
     /// Waits until it is there. Cancel-safe.

@@ -5,10 +5,13 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
-use super::connection::LinkState;
+use super::{connection::LinkState, error::Refusal};
 use crate::App;
+
+/// Upper bounds of the times that JetStream takes to acknowledge, in seconds.
+const BOUNDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0];
 
 /// What is counted of all connections. Clones are handles of the same counters.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +23,17 @@ struct Tally {
     states: Mutex<Vec<watch::Receiver<LinkState>>>,
     pending: AtomicU64,
     publishing: AtomicU64,
+    reads_waiting: AtomicU64,
+    consumers: AtomicU64,
+    acknowledged: [AtomicU64; BOUNDS.len() + 1],
+    acknowledged_micros: AtomicU64,
+    refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+type Counter = fn(&Tally) -> &AtomicU64;
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }
 
 impl Counts {
@@ -40,8 +54,34 @@ impl Counts {
 
     /// A message that is published, until this is dropped.
     pub(super) fn publishing(&self) -> Publishing {
-        self.0.publishing.fetch_add(1, Ordering::Relaxed);
-        Publishing(self.clone())
+        Publishing { _one: self.one(|tally| &tally.publishing), counts: self.clone(), since: Instant::now() }
+    }
+
+    /// A reading of the past that waits for its turn, until this is dropped.
+    pub(super) fn read_waiting(&self) -> One {
+        self.one(|tally| &tally.reads_waiting)
+    }
+
+    /// A consumer that this server has, until this is dropped.
+    pub(super) fn consumer(&self) -> One {
+        self.one(|tally| &tally.consumers)
+    }
+
+    /// A publication that is given up.
+    pub(super) fn refused(&self, why: Refusal) {
+        self.0.refused[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn one(&self, of: Counter) -> One {
+        of(&self.0).fetch_add(1, Ordering::Relaxed);
+        One { counts: self.clone(), of }
+    }
+
+    /// How long acknowledged messages took.
+    fn times(&self) -> (Vec<(f64, u64)>, f64) {
+        let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
+        let buckets = bounds.zip(self.0.acknowledged.iter().map(get)).collect();
+        (buckets, get(&self.0.acknowledged_micros) as f64 / 1e6)
     }
 
     /// Shows them in `/metrics`, if there is a connection.
@@ -49,19 +89,43 @@ impl Counts {
         if self.sum(|_| 1) == 0.0 {
             return app;
         }
-        let [all, connected, lost, pending, publishing] = std::array::from_fn(|_| self.clone());
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
-        app.gauge("h3cast_nats_connections", "Connections to NATS that there should be.", move || all.sum(|_| 1))
+        let [all, connected, lost, made_again, times, refused] = std::array::from_fn(|_| self.clone());
+        let app = app
+            .gauge("h3cast_nats_connections", "Connections to NATS that there should be.", move || all.sum(|_| 1))
             .gauge("h3cast_nats_connected", "Those of them that there are now.", move || {
                 connected.sum(|state| state.connected.into())
             })
             .counter("h3cast_nats_disconnects_total", "NATS connections lost.", move || lost.sum(|state| state.losses))
-            .gauge("h3cast_nats_pending", "Messages in JetStream for feeds that have not been read yet.", move || {
-                get(&pending.0.pending)
+            .counter("h3cast_nats_reconnects_total", "NATS connections made again.", move || {
+                made_again.sum(|state| state.returns)
             })
-            .gauge("h3cast_nats_publishing", "Messages published that JetStream has not acknowledged.", move || {
-                get(&publishing.0.publishing)
-            })
+            .histogram(
+                "h3cast_nats_publish_seconds",
+                "Time from sending a message to JetStream until it is acknowledged.",
+                move || times.times(),
+            )
+            .counters(
+                "h3cast_nats_refused_total",
+                "Publications to JetStream given up, by cause.",
+                "cause",
+                move || Refusal::ALL.map(|why| (why.name(), get(&refused.0.refused[why as usize]) as f64)).into(),
+            );
+        let gauges: [(_, _, Counter); 4] = [
+            ("h3cast_nats_pending", "Messages in JetStream for feeds that have not been read yet.", |tally| {
+                &tally.pending
+            }),
+            ("h3cast_nats_publishing", "Messages published that JetStream has not acknowledged.", |tally| {
+                &tally.publishing
+            }),
+            ("h3cast_nats_reads_waiting", "Viewers waiting for their turn to read older chunks.", |tally| {
+                &tally.reads_waiting
+            }),
+            ("h3cast_nats_consumers", "JetStream consumers of this server.", |tally| &tally.consumers),
+        ];
+        gauges.into_iter().fold(app, |app, (name, help, of)| {
+            let counts = self.clone();
+            app.gauge(name, help, move || get(of(&counts.0)) as f64)
+        })
     }
 }
 
@@ -91,10 +155,33 @@ impl Drop for Pending {
 
 /// See [`Counts::publishing`].
 #[derive(Debug)]
-pub(super) struct Publishing(Counts);
+pub(super) struct Publishing {
+    _one: One,
+    counts: Counts,
+    since: Instant,
+}
 
-impl Drop for Publishing {
+impl Publishing {
+    /// JetStream has it.
+    pub(super) fn acknowledged(&self) {
+        let took = self.since.elapsed();
+        let at = BOUNDS.iter().position(|bound| took.as_secs_f64() <= *bound).unwrap_or(BOUNDS.len());
+        let tally = &self.counts.0;
+        tally.acknowledged[at].fetch_add(1, Ordering::Relaxed);
+        let micros = took.as_micros().try_into().unwrap_or(u64::MAX);
+        tally.acknowledged_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+}
+
+/// One that is counted, until this is dropped.
+#[derive(Debug)]
+pub(super) struct One {
+    counts: Counts,
+    of: Counter,
+}
+
+impl Drop for One {
     fn drop(&mut self) {
-        self.0.0.publishing.fetch_sub(1, Ordering::Relaxed);
+        (self.of)(&self.counts.0).fetch_sub(1, Ordering::Relaxed);
     }
 }

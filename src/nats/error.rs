@@ -5,7 +5,7 @@ use std::{error::Error, io, path::PathBuf};
 use async_nats::jetstream::{
     self, ErrorCode,
     context::{CreateStreamError, CreateStreamErrorKind, GetStreamByNameError, GetStreamByNameErrorKind},
-    context::{GetStreamError, GetStreamErrorKind},
+    context::{GetStreamError, GetStreamErrorKind, PublishError, PublishErrorKind},
 };
 use tokio::task::JoinError;
 
@@ -191,6 +191,45 @@ impl From<NatsError> for FeedError {
     }
 }
 
+/// Why publications are given up, as it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Denied,
+    Disconnected,
+    Full,
+    NoStream,
+    Other,
+    Silent,
+    Stalled,
+    TooLarge,
+}
+
+impl Refusal {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Denied,
+        Self::Disconnected,
+        Self::Full,
+        Self::NoStream,
+        Self::Other,
+        Self::Silent,
+        Self::Stalled,
+        Self::TooLarge,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Disconnected => "disconnected",
+            Self::Full => "full",
+            Self::NoStream => "no_stream",
+            Self::Other => "other",
+            Self::Silent => "silent",
+            Self::Stalled => "stalled",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
 /// Why chunks of a feed cannot be read or published now. It may be over soon.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeepError {
@@ -202,6 +241,10 @@ pub(super) enum KeepError {
     Silent,
     #[error("the leader of the stream does not answer")]
     Leaderless,
+    #[error("no JetStream stream stores its subject")]
+    NoStream,
+    #[error("JetStream has no room for it: {0}")]
+    Full(String),
     #[error(transparent)]
     Nats(BoxError),
     #[error("the stream was recreated")]
@@ -225,6 +268,38 @@ pub(super) enum KeepError {
 }
 
 impl KeepError {
+    /// Why JetStream has not taken a message.
+    pub(super) fn publish(error: PublishError) -> Self {
+        if let Some(answer) = answer(&error) {
+            return match answer.error_code() {
+                ErrorCode::STORAGE_RESOURCES_EXCEEDED
+                | ErrorCode::MEMORY_RESOURCES_EXCEEDED
+                | ErrorCode::INSUFFICIENT_RESOURCES
+                | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+                | ErrorCode::STREAM_STORE_FAILED => Self::Full(answer.to_string()),
+                _ => Self::Nats(error.into()),
+            };
+        }
+        match error.kind() {
+            PublishErrorKind::StreamNotFound => Self::NoStream,
+            PublishErrorKind::TimedOut => Self::Silent,
+            _ => Self::Nats(error.into()),
+        }
+    }
+
+    /// What of it is counted.
+    pub(super) fn refusal(&self) -> Refusal {
+        match self {
+            Self::Disconnected => Refusal::Disconnected,
+            Self::Denied { .. } => Refusal::Denied,
+            Self::Silent | Self::Leaderless | Self::Lost => Refusal::Silent,
+            Self::NoStream => Refusal::NoStream,
+            Self::Full(_) => Refusal::Full,
+            Self::Unchecked | Self::Forgotten { .. } | Self::Recreated => Refusal::Stalled,
+            _ => Refusal::Other,
+        }
+    }
+
     /// An error of NATS' client.
     pub(super) fn nats(error: impl Into<BoxError>) -> Self {
         Self::Nats(error.into())

@@ -212,7 +212,9 @@ impl Keeper for JetStream {
     fn read(self: Arc<Self>, epoch: Epoch, next: u64) -> BoxFuture<'static, Result<Past, FeedError>> {
         let reading = async move {
             // The server does not close it, and neither do we.
+            let waiting = self.connection.counts.read_waiting();
             let _place = self.connection.reads.acquire().await.map_err(KeepError::nats)?;
+            drop(waiting);
             timeout(READ, self.read_past(epoch, next)).await.map_err(|_| KeepError::Silent)?
         };
         // A viewer whose client does not read does not poll it, and must not occupy a place meanwhile.

@@ -3,6 +3,7 @@
 #![cfg(feature = "nats")]
 
 mod balancers;
+mod causes;
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;

@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use crate::app::numbers::Added;
+use crate::app::numbers::{Added, Sample};
 
 /// Numbers are written on it under their whole names, as documented: a name that ends with `_total` is a counter,
 /// and one that ends with a unit before that has this unit.
@@ -87,12 +87,17 @@ impl<'a> Sheet<'a> {
     }
 
     /// A number that the program has added, which may have given it any name.
-    pub(super) fn added(&mut self, added: &Added, value: f64) -> fmt::Result {
-        match added.is_counter {
-            true => self.one(added.name, added.help, value),
-            false => {
+    pub(super) fn added(&mut self, added: &Added, sample: &Sample) -> fmt::Result {
+        match sample {
+            Sample::Counter(value) => self.one(added.name, added.help, *value),
+            Sample::Counters(label, values) => {
+                let rows = values.iter().map(|(of, value)| ([(*label, *of)], Row::from(*value)));
+                self.family(added.name, added.help, rows)
+            }
+            Sample::Histogram(buckets, sum) => self.histogram(added.name, added.help, buckets, *sum),
+            Sample::Gauge(value) => {
                 let mut encoder = self.0.encode_descriptor(added.name, added.help, None, MetricType::Gauge)?;
-                Row::from(value).encode(MetricType::Gauge, &mut encoder)
+                Row::from(*value).encode(MetricType::Gauge, &mut encoder)
             }
         }
     }

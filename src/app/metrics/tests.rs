@@ -22,7 +22,9 @@ async fn both_formats_have_the_same_numbers() {
     let app = App::without_identity([feed])
         .gauge("mine", "Of the program.", || 7.0)
         .gauge("mine_oddly_total", "A gauge with the name of a counter.", || 0.5)
-        .counter("mine_seconds_total", "Grows.", || 1.5);
+        .counter("mine_seconds_total", "Grows.", || 1.5)
+        .counters("mine_refused_total", "Grow.", "cause", || vec![("full", 2.0), ("late", 0.0)])
+        .histogram("mine_took_seconds", "Distributed.", || (vec![(0.5, 3), (f64::INFINITY, 1)], 9.5));
     let (head, text) = asked(&app, None).await;
     assert_eq!(head[header::CONTENT_TYPE], "text/plain; version=0.0.4; charset=utf-8");
     for line in [
@@ -35,6 +37,9 @@ async fn both_formats_have_the_same_numbers() {
         "mine_oddly_total 0.5",
         "# HELP mine_seconds_total Grows.",
         "mine_seconds_total 1.5",
+        "mine_refused_total{cause=\"full\"} 2",
+        "mine_took_seconds_bucket{le=\"0.5\"} 3",
+        "mine_took_seconds_sum 9.5",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }

@@ -69,6 +69,7 @@ impl JetStream {
         // What is gone there does not come; its viewers are told when they ask for it.
         filler.skip_to(seq(info.state.first_sequence));
         let consumer = self.consumer(filler.next()).await?;
+        let _consumer = self.connection.counts.consumer();
         // When it is made anew after this, its consumers go with it.
         if super::epoch(&self.info().await?) != epoch {
             return Err(KeepError::Recreated);

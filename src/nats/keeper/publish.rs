@@ -12,7 +12,7 @@ use super::{AGAIN, JetStream, seq};
 use crate::{
     chunk::{Cursor, Epoch},
     feed::{KeeperError, PublishError, Receipt},
-    nats::error::KeepError,
+    nats::error::{KeepError, Refusal},
 };
 
 /// For how long publishing is tried: elections were seen to take 4 to 10 s.
@@ -23,10 +23,11 @@ impl JetStream {
         if !self.checked.load(Ordering::Relaxed) {
             return Err(Refused::Now(KeepError::Unchecked));
         }
-        let _publishing = self.connection.counts.publishing();
+        let publishing = self.connection.counts.publishing();
         let message = PublishMessage::build().payload(bytes.clone()).message_id(id).expected_stream(&self.stream.name);
         let sent = self.connection.jetstream.send_publish(self.subject.clone(), message).await?;
         let kept = sent.await?;
+        publishing.acknowledged();
         let size = match kept.duplicate {
             false => bytes.len(),
             true => self.size_of(kept.sequence).await?.unwrap_or(bytes.len()),
@@ -61,6 +62,7 @@ impl JetStream {
             let why = match timeout(left, tried).await {
                 Ok(Ok(receipt)) => return Ok(receipt),
                 Ok(Err(Refused::TooLarge)) => {
+                    self.connection.counts.refused(Refusal::TooLarge);
                     let longest = match self.info().await {
                         Ok(info) => usize::try_from(info.config.max_message_size).ok(),
                         Err(_) => None,
@@ -71,9 +73,11 @@ impl JetStream {
                 Ok(Err(Refused::Now(why))) => why,
                 Err(_) => KeepError::Silent,
             };
-            // By its id it is kept once, however often it is sent.
-            if until <= Instant::now() + AGAIN {
-                return Err(PublishError::Keeper(KeeperError::new(self.connection.explained(why, began))));
+            // By its id it is kept once, however often it is sent. What is denied will be the next time, too.
+            let denied = self.connection.denied(&self.subject, began);
+            if until <= Instant::now() + AGAIN || denied.is_some() {
+                let why = self.connection.refused(denied.unwrap_or(why));
+                return Err(PublishError::Keeper(KeeperError::new(why)));
             }
             sleep(AGAIN).await;
         }
@@ -94,7 +98,7 @@ impl From<jetstream::context::PublishError> for Refused {
         let too_large = told.is_some_and(|error| error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM);
         match error.kind() == PublishErrorKind::MaxPayloadExceeded || too_large {
             true => Self::TooLarge,
-            false => Self::Now(KeepError::nats(error)),
+            false => Self::Now(KeepError::publish(error)),
         }
     }
 }

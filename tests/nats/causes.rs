@@ -1,0 +1,120 @@
+//! What is said, and counted, of what NATS refuses while a server runs.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use http::Request;
+
+use crate::{
+    cluster::{Cluster, Node},
+    common::soon,
+    program,
+    serving::Serving,
+};
+
+/// The status and the words of an answer to a publication.
+async fn published(serving: &Serving, feed: &str) -> (u16, String) {
+    let connection = serving.connect().await;
+    let request = Request::post(serving.uri(&format!("/stream/{feed}"))).body(()).unwrap();
+    let (mut body, answer) = connection.send_request(request).await.unwrap();
+    body.send("text".into()).await.unwrap();
+    body.finish().await.unwrap();
+    let mut answer = soon("an answer", answer).await.unwrap();
+    let mut words = Vec::new();
+    while let Some(bytes) = soon("its words", answer.body.next()).await.unwrap() {
+        words.extend_from_slice(&bytes);
+    }
+    (answer.status.as_u16(), String::from_utf8(words).unwrap())
+}
+
+/// The value of a line of /metrics.
+async fn metric(serving: &Serving, line: &str) -> f64 {
+    let connection = serving.connect().await;
+    let mut answer = soon("/metrics", connection.get(&serving.uri("/metrics"))).await.unwrap();
+    let mut text = Vec::new();
+    while let Some(bytes) = soon("the metrics", answer.body.next()).await.unwrap() {
+        text.extend_from_slice(&bytes);
+    }
+    let text = String::from_utf8(text).unwrap();
+    let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("there is no {line}: {text}")).parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn what_is_refused_names_its_cause() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nats.conf");
+    let config = r#"
+        accounts: { APP: { jetstream: enabled, users: [
+            { user: app, password: x, permissions: { publish: { deny: "h3cast.secret" } } }, { user: all, password: x }
+        ] }, SYS: {} }
+        system_account: SYS
+        no_auth_user: all
+    "#;
+    std::fs::write(&path, config).unwrap();
+    let mut cluster = Cluster::start_with(1, &["-c".into(), path.display().to_string()]);
+    let context = cluster.jetstream().await;
+    let full = Config {
+        name: "FULL".into(),
+        subjects: vec!["h3cast.full".into()],
+        max_messages: 1,
+        discard: DiscardPolicy::New,
+        ..Config::default()
+    };
+    context.create_stream(full).await.unwrap();
+    context.publish("h3cast.full", "first".into()).await.unwrap().await.unwrap();
+    let engine = format!("--engine=nats://app:x@{}", cluster.addresses());
+    let args = ["secret=publish", "full=publish", "chat=publish", &engine, "--ensure-stream"];
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
+    assert_eq!(published(&serving, "chat").await.0, 200);
+    let (secret, full) = tokio::join!(published(&serving, "secret"), published(&serving, "full"));
+    assert_eq!((secret.0, full.0), (503, 503), "{secret:?} {full:?}");
+    assert!(secret.1.contains("the NATS user may not publish to `h3cast.secret`"), "{secret:?}");
+    assert!(full.1.contains("JetStream has no room for it"), "{full:?}");
+    assert_eq!(metric(&serving, r#"h3cast_nats_refused_total{cause="denied"}"#).await, 1.0);
+    assert_eq!(metric(&serving, r#"h3cast_nats_refused_total{cause="full"}"#).await, 1.0);
+    assert_eq!(metric(&serving, "h3cast_nats_publish_seconds_count").await, 1.0);
+    assert_eq!(metric(&serving, "h3cast_nats_consumers").await, 3.0);
+    let log = std::fs::read_to_string(serving.dir().join("stderr")).unwrap();
+    assert_eq!(log.matches("permission denied").count(), 1, "{log}");
+
+    // A connection that is made again is counted.
+    cluster.nodes.iter_mut().for_each(Node::kill);
+    cluster.nodes.iter_mut().for_each(Node::start);
+    soon("it is connected again", async {
+        while metric(&serving, "h3cast_nats_reconnects_total").await < 1.0 {
+            // Nobody tells when.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+/// A server whose password was changed: the cause is told once, however often it is tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn why_it_does_not_connect_again_is_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nats.conf");
+    let password = |password: &str| {
+        std::fs::write(&path, format!("authorization: {{ user: app, password: {password} }}\n")).unwrap();
+    };
+    password("first");
+    let mut cluster = Cluster::start_with(1, &["-c".into(), path.display().to_string()]);
+    let engine = format!("--engine=nats://app:first@{}", cluster.addresses());
+    let args = ["serve", "--listen", "localhost:0", "--http", "off", "chat=publish", &engine, "--ensure-stream"];
+    let program = program::Program::start(dir.path(), &args);
+    let mut serving = program::Serving::of(program).await;
+    cluster.nodes[0].kill();
+    password("second");
+    cluster.nodes[0].start();
+    serving.program.told("the connection to NATS is lost").await;
+    serving.program.told("authorization violation: the user, password, token or credentials").await;
+    cluster.nodes[0].kill();
+    password("first");
+    cluster.nodes[0].start();
+    let before = serving.program.told_after("NATS", |line| line.contains("connected to NATS again")).await;
+    assert!(!before.iter().any(|line| line.contains("authorization violation")), "told twice: {before:?}");
+    serving.program.told("a feed has resumed").await;
+}
