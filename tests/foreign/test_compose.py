@@ -34,44 +34,48 @@ class Composed:
     """The services, each at ports of its own where they have addresses of their own."""
 
     def __init__(self, folder):
-        self.folder, self.running, self.edges = folder, [], {}
-        names = list(COMPOSE["services"])
-        self.ports = {(name, port): free for port in (4222, 6222, 4433)
-                      for name, free in zip(names, free_ports(len(names)), strict=True)}
+        self.folder, self.running, self.starting, self.edges = folder, [], {}, {}
+        names = [name for name in COMPOSE["services"] if name != "folders"]
+        places = [(name, port) for port in (4222, 6222, 8222, 4433) for name in names]
+        self.ports = dict(zip(places, free_ports(len(places)), strict=True))
 
     def here(self, name, text):
         """What a service says of addresses and folders, as it is here."""
         text = text.replace("0.0.0.0:", f"{name}:").replace("/data", str(self.folder / name))
+        text = text.replace("/etc/h3cast/", f"{ROOT}/docs/nats/").replace("/var/lib/h3cast", str(self.folder / "certs"))
+        text = re.sub(r"-m 8222|127\.0\.0\.1:8222", lambda m: m[0].replace("8222", str(self.ports[name, 8222])), text)
         return re.sub(r"([a-z]+-\d):(\d+)", lambda m: f"127.0.0.1:{self.ports[m[1], int(m[2])]}", text)
 
     def start(self):
-        for name, service in COMPOSE["services"].items():
-            words = shlex.split(self.here(name, service["command"]))
-            if name.startswith("nats-"):
-                command = [NATS_SERVER, "-a", "127.0.0.1", "-p", str(self.ports[name, 4222]), *words]
-                self.running.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+        # The edges first: they wait for the cluster.
         for name, service in COMPOSE["services"].items():
             if name.startswith("edge-"):
                 self.start_edge(name, service)
+        for name, service in COMPOSE["services"].items():
+            if not name.startswith("nats-"):
+                continue
+            words = shlex.split(self.here(name, service["command"]))
+            command = [NATS_SERVER, "-a", "127.0.0.1", "-p", str(self.ports[name, 4222]), *words]
+            environment = os.environ | service["environment"]
+            self.running.append(subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL))
+        for name, process in self.starting.items():
+            if not (ready := process.stdout.readline()).startswith("ready "):
+                pytest.fail(f"{name} does not start: {ready}{process.communicate()[1]}")
+            self.edges[name] = f"https://127.0.0.1:{self.ports[name, 4433]}"
 
     def start_edge(self, name, service):
         folder = self.folder / name
         folder.mkdir()
-        environment = {key: self.here(name, value) for key, value in service["environment"].items()}
         command = [H3CAST, *shlex.split(service["command"])]
-        until = time.monotonic() + PATIENCE_S
-        # As `restart: unless-stopped` does while the cluster has no leader.
-        assert service["restart"] == "unless-stopped"
-        while time.monotonic() < until:
-            process = subprocess.Popen(command, env=os.environ | environment, cwd=folder, text=True,
-                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            if (ready := process.stdout.readline()).startswith("ready "):
-                self.running.append(process)
-                self.edges[name] = f"https://127.0.0.1:{self.ports[name, 4433]}"
-                return
-            said = process.communicate()[1]
-            time.sleep(0.5)
-        pytest.fail(f"{name} does not start: {ready}{said}")
+        process = subprocess.Popen(command, env=self.environment(name), cwd=folder, text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.running.append(process)
+        self.starting[name] = process
+
+    def environment(self, name):
+        stated = COMPOSE["services"][name]["environment"]
+        state = {"XDG_STATE_HOME": str(self.folder / name)}
+        return os.environ | {key: self.here(name, value) for key, value in stated.items()} | state
 
     def stop(self):
         for process in self.running:
@@ -113,6 +117,44 @@ def test_what_is_published_to_one_edge_is_at_another(composed):
     assert published.returncode == 0, published.stderr
     got = h3cast("get", url(three) + "?from=start&limit=2", "--insecure", "--resume")
     assert (got.returncode, got.stdout) == (0, b"one\ntwo\n"), got.stderr
+
+
+def test_each_service_is_healthy_by_its_own_check(composed):
+    """What `healthcheck` asks in the containers."""
+    for name, service in COMPOSE["services"].items():
+        if name == "folders":
+            continue
+        kind, program, *words = service["healthcheck"]["test"]
+        assert kind == "CMD"
+        words = [composed.here(name, word) for word in words]
+        if name.startswith("edge-"):
+            assert program == "h3cast"
+            asked = h3cast(*words, env=composed.environment(name), cwd=composed.folder / name)
+            assert asked.returncode == 0 and asked.stdout.endswith(b"ready\n"), asked
+        else:
+            # BusyBox has a wget of its own; here its URL is asked for.
+            assert program == "wget"
+            asked = subprocess.run(["curl", "-sSf", words[-1]], capture_output=True, text=True, timeout=PATIENCE_S)
+            assert json.loads(asked.stdout)["status"] == "ok", asked
+
+
+def test_nothing_but_folders_runs_as_root():
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"^USER 65534:65534$", dockerfile, re.MULTILINE)
+    for name, service in COMPOSE["services"].items():
+        user = service.get("user", "65534:65534" if name.startswith("edge-") else "root")
+        assert user == ("0:0" if name == "folders" else "65534:65534"), name
+
+
+def test_the_edges_share_a_certificate(composed):
+    shown = {subprocess.run([H3CAST, "cert", "--json"], env=composed.environment(name), cwd=composed.folder / name,
+                            capture_output=True, check=True).stdout for name in composed.edges}
+    assert len(shown) == 1
+    for name in composed.edges:
+        trusted = composed.folder / "certs" / "certs" / "cert.pem"
+        url = f"{composed.edges[name].replace('127.0.0.1', 'localhost')}/healthz"
+        asked = ["curl", "-sSf", "--cacert", str(trusted), url]
+        assert subprocess.run(asked, capture_output=True, timeout=PATIENCE_S).stdout == b"ok\n", name
 
 
 def published(service):

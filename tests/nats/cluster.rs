@@ -71,7 +71,7 @@ impl Drop for Node {
 
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Cluster {
@@ -133,7 +133,12 @@ impl Cluster {
             node.start();
             nodes.push(node);
         }
-        Self { nodes, _dir: dir }
+        Self { nodes, dir }
+    }
+
+    /// Where a server stores its streams.
+    pub(crate) fn folder(&self, at: usize) -> PathBuf {
+        self.dir.path().join(&self.nodes[at].name)
     }
 
     pub(crate) fn addresses(&self) -> String {

@@ -11,7 +11,9 @@ mod credentials;
 mod edge;
 mod failures;
 mod feeds;
+mod keeping;
 mod leaders;
+mod permissions;
 #[path = "../common/program.rs"]
 mod program;
 mod promises;

@@ -1,0 +1,110 @@
+"""The manifests in docs/kubernetes: by the schemas of Kubernetes, and by what they start, without containers."""
+
+import copy
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from server import H3CAST, Server
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDER = ROOT / "docs/kubernetes"
+# The oldest of these that Kubernetes' own schemas are bundled for and that has autoscaling/v2, and the newest.
+VERSIONS = ["1.27.0", "1.37.0"]
+
+
+def manifests():
+    return [document for name in ("nats.yaml", "edges.yaml")
+            for document in yaml.safe_load_all((FOLDER / name).read_text())]
+
+
+def one(kind, name):
+    return next(document for document in manifests()
+                if (document["kind"], document["metadata"]["name"]) == (kind, name))
+
+
+def container(workload):
+    [found] = workload["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_schemas_are_met(version):
+    found = manifests()
+    assert len(found) == 7
+    for document in found:
+        kubernetes_validate.validate(document, version, strict=True)
+    wrong = copy.deepcopy(one("Deployment", "h3cast"))
+    container(wrong)["readinesProbe"] = container(wrong).pop("readinessProbe")
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, version, strict=True)
+
+
+def environment(folder):
+    """What the edge's container has, with files that are here."""
+    stated = {entry["name"]: entry.get("value", "password") for entry in container(one("Deployment", "h3cast"))["env"]}
+    stated = {name: value.replace("$(EDGE_PASSWORD)", "password") for name, value in stated.items()}
+    stated |= {"H3CAST_CERT": str(folder / "cert.pem"), "H3CAST_KEY": str(folder / "key.pem")}
+    return os.environ | stated | {"H3CAST_PUBLISH_TOKEN": "a-token-of-some-length"}
+
+
+def test_an_edge_accepts_its_settings(tmp_path):
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=cast.example",
+             "-addext", "subjectAltName=DNS:cast.example", "-keyout", str(tmp_path / "key.pem"),
+             "-out", str(tmp_path / "cert.pem")]
+    subprocess.run(words, check=True, capture_output=True)
+    command = [H3CAST, *container(one("Deployment", "h3cast"))["args"], "--check"]
+    checked = subprocess.run(command, env=environment(tmp_path), cwd=tmp_path, capture_output=True, timeout=60)
+    assert (checked.returncode, checked.stdout) == (0, b"ok\n"), checked.stderr
+
+
+def test_probes_are_answered_as_the_kubelet_asks():
+    """Over TLS that it does not check, at the address of the pod and without a name; and scraped likewise."""
+    probed = container(one("Deployment", "h3cast"))
+    paths = {probed[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert paths == {"/healthz", "/readyz"}
+    with Server("demo") as server:
+        for path in [*paths, "/metrics"]:
+            url = f"https://127.0.0.1:{server.port}{path}"
+            asked = subprocess.run(["curl", "-sSf", "--http1.1", "--insecure", "-H", f"Host: 10.0.0.7:{server.port}", url],
+                                   capture_output=True, text=True, timeout=30)
+            assert asked.returncode == 0, asked.stderr
+            if path == "/metrics":
+                metric = one("HorizontalPodAutoscaler", "h3cast")["spec"]["metrics"][0]["pods"]["metric"]["name"]
+                assert re.search(rf"^{metric}{{", asked.stdout, re.MULTILINE)
+                [rule] = yaml.safe_load((FOLDER / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
+                assert rule["seriesQuery"].startswith(metric)
+
+
+def test_an_edge_has_time_to_drain():
+    pod = one("Deployment", "h3cast")["spec"]["template"]["spec"]
+    drain = next(entry["value"] for entry in container(one("Deployment", "h3cast"))["env"]
+                 if entry["name"] == "H3CAST_DRAIN")
+    probe = container(one("Deployment", "h3cast"))["readinessProbe"]
+    # First it is seen to be unready; then connections are closed.
+    assert int(drain.removesuffix("s")) >= probe["periodSeconds"] * probe["failureThreshold"]
+    assert pod["terminationGracePeriodSeconds"] >= int(drain.removesuffix("s")) + 10
+    startup = container(one("Deployment", "h3cast"))["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 60
+
+
+def test_the_nats_servers_accept_their_settings(tmp_path):
+    args = container(one("StatefulSet", "nats"))["args"]
+    known = {"/etc/h3cast/nats.conf": str(ROOT / "docs/nats/nats.conf"), "/data": str(tmp_path / "data"),
+             "/tmp/nats.pid": str(tmp_path / "pid"), "$(POD_NAME)": "nats-0"}
+    command = [Path(sys.executable).with_name("nats-server"), *(known.get(arg, arg) for arg in args), "-t"]
+    passwords = {f"{user}_PASSWORD": "x" for user in ("EDGE", "READER", "ADMIN", "SYSTEM")}
+    assert all(name in (FOLDER / "nats.yaml").read_text() for name in passwords)
+    tested = subprocess.run(command, env=os.environ | passwords, capture_output=True, text=True, timeout=30)
+    assert tested.returncode == 0, tested.stderr
+
+
+def test_nothing_runs_as_root():
+    for workload in (one("StatefulSet", "nats"), one("Deployment", "h3cast")):
+        assert workload["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
+        assert container(workload)["securityContext"]["allowPrivilegeEscalation"] is False
