@@ -36,6 +36,7 @@
 //! | [`app`] | the routes of the `h3cast` program: feeds and the page |
 //! | [`auth`] | who may read and write: tokens, and the hook for a decider of your own |
 //! | `acme` | certificates that browsers trust, from an authority such as Let's Encrypt (feature `acme`) |
+//! | `store` | feeds on disk, which a later process continues (feature `store`) |
 //! | [`identity`] | the certificate, its hashes, its renewal |
 //! | [`listen`] | addresses to listen on |
 //! | [`note`] | what a running server leaves for its user's clients |

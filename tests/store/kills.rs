@@ -241,5 +241,7 @@ async fn ten_times() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes"]
 async fn a_hundred_times() {
-    kill(100).await;
+    for _ in 0..4 {
+        kill(25).await;
+    }
 }

@@ -22,6 +22,8 @@ async fn folders_that_are_not_its_own() {
     assert_eq!(fs::read_dir(place.folder().join("mine")).unwrap().count(), 1, "something was written there");
     fs::write(place.folder().join("file"), "").unwrap();
     refused(&place, &free(&with("file")), "--store").await;
+    // Also for root, who may write everywhere: a file system that nobody can write.
+    refused(&place, &free(&with("/proc/h3cast")), "--store").await;
     server.stop().await;
 }
 
