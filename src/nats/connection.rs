@@ -27,6 +27,8 @@ const WAIT: Duration = Duration::from_secs(60);
 const TOLD: usize = 32;
 /// How many viewers read what is older than their ring at once; others wait.
 const READS: usize = 32;
+/// How many batches are on their way at once. A stream takes 50, from all servers together.
+const BATCHES: usize = 8;
 
 /// How NATS is reached, and what is made there.
 #[derive(Debug, Clone)]
@@ -68,6 +70,8 @@ pub(super) struct Link {
     denied: watch::Receiver<Denials>,
     /// Places for those who read what is old.
     pub(super) reads: Arc<Semaphore>,
+    /// Places for batches on their way.
+    pub(super) batches: Arc<Semaphore>,
     pub(super) counts: Counts,
     pub(super) servers: Servers,
     pub(super) leaders: Leaders,
@@ -144,9 +148,9 @@ impl Connections {
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(ANSWER);
         self.counts.add(state.clone());
-        let reads = Arc::new(Semaphore::new(READS));
+        let [reads, batches] = [READS, BATCHES].map(|places| Arc::new(Semaphore::new(places)));
         let (counts, leaders) = (self.counts.clone(), Leaders::default());
-        Ok(Link { client, jetstream, state, denied, reads, counts, servers: chosen, leaders })
+        Ok(Link { client, jetstream, state, denied, reads, batches, counts, servers: chosen, leaders })
     }
 }
 

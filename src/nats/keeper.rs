@@ -1,5 +1,6 @@
 //! A feed that is one subject of a JetStream stream.
 
+mod batch;
 mod fill;
 mod past;
 mod publish;
@@ -62,6 +63,7 @@ pub(super) struct JetStream {
     /// Tells this server's chunks from those of others.
     origin: String,
     published: AtomicU64,
+    batches: batch::Batches,
     /// The subject is what every program has made of the feed's name, ever since there are ids.
     is_default: AtomicBool,
 }
@@ -108,6 +110,7 @@ impl JetStream {
             direct: AtomicBool::default(),
             origin: URL_SAFE_NO_PAD.encode(origin),
             published: AtomicU64::default(),
+            batches: batch::Batches::default(),
             is_default: AtomicBool::default(),
         })
     }
@@ -192,21 +195,11 @@ impl Keeper for JetStream {
 
     fn publish(&self, bytes: Bytes, id: Option<String>) -> BoxFuture<'_, Result<Receipt, PublishError>> {
         let id = self.message_id(id);
-        Box::pin(async move { self.publish_soon(bytes, &id).await })
+        Box::pin(async move { Ok(self.publish_soon(bytes, &id).await?.receipt) })
     }
 
-    /// One: a publication must know of each chunk that is stored.
     fn publish_all(&self, chunks: Vec<NewChunk>) -> BoxFuture<'_, PublishedAll> {
-        Box::pin(async move {
-            let mut published = PublishedAll::default();
-            if let Some(NewChunk { bytes, id }) = chunks.into_iter().next() {
-                match self.publish(bytes, id).await {
-                    Ok(receipt) => published.receipts.push(receipt),
-                    Err(error) => published.error = Some(error),
-                }
-            }
-            published
-        })
+        Box::pin(self.publish_together(chunks))
     }
 
     fn read(self: Arc<Self>, epoch: Epoch, next: u64) -> BoxFuture<'static, Result<Past, FeedError>> {

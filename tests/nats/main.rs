@@ -3,6 +3,7 @@
 #![cfg(feature = "nats")]
 
 mod balancers;
+mod batches;
 mod causes;
 mod cluster;
 #[path = "../common/mod.rs"]

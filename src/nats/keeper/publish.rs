@@ -19,7 +19,7 @@ use crate::{
 const PUBLISH: Duration = Duration::from_secs(15);
 
 impl JetStream {
-    async fn try_publish(&self, bytes: &Bytes, id: &str) -> Result<Receipt, Refused> {
+    async fn try_publish(&self, bytes: &Bytes, id: &str) -> Result<Stored, Refused> {
         if !self.checked.load(Ordering::Relaxed) {
             return Err(Refused::Now(KeepError::Unchecked));
         }
@@ -33,7 +33,7 @@ impl JetStream {
             true => self.size_of(kept.sequence).await?.unwrap_or(bytes.len()),
         };
         let cursor = Cursor { epoch: Epoch(self.epoch.load(Ordering::Relaxed)), seq: seq(kept.sequence) };
-        Ok(Receipt { cursor, size })
+        Ok(Stored { receipt: Receipt { cursor, size }, duplicate: kept.duplicate })
     }
 
     /// How large the message of that number is; `None` when it is there no more.
@@ -50,7 +50,7 @@ impl JetStream {
         }
     }
 
-    pub(super) async fn publish_soon(&self, bytes: Bytes, id: &str) -> Result<Receipt, PublishError> {
+    pub(super) async fn publish_soon(&self, bytes: Bytes, id: &str) -> Result<Stored, PublishError> {
         let began = Instant::now();
         let until = began + PUBLISH;
         loop {
@@ -60,7 +60,7 @@ impl JetStream {
                 self.try_publish(&bytes, id).await
             };
             let why = match timeout(left, tried).await {
-                Ok(Ok(receipt)) => return Ok(receipt),
+                Ok(Ok(stored)) => return Ok(stored),
                 Ok(Err(Refused::TooLarge)) => {
                     self.connection.counts.refused(Refusal::TooLarge);
                     let longest = match self.info().await {
@@ -82,6 +82,13 @@ impl JetStream {
             sleep(AGAIN).await;
         }
     }
+}
+
+/// A chunk that is stored.
+pub(super) struct Stored {
+    pub(super) receipt: Receipt,
+    /// It was stored before.
+    pub(super) duplicate: bool,
 }
 
 /// Why a chunk was not taken.

@@ -14,7 +14,7 @@ use tokio::io::AsyncRead;
 
 use super::{Broken, PublicationRequest, may_be_stored};
 use crate::{
-    feed::{KeeperError, NewChunk, PublishError, PublishedAll, Publisher},
+    feed::{KeeperError, NewChunk, PublishError, PublishedAll, Publisher, Receipt},
     source::chunker::Chunker,
 };
 
@@ -64,7 +64,7 @@ pub(super) async fn publish(
         if receipts.is_empty() {
             error.get_or_insert_with(|| PublishError::Keeper(KeeperError::new("nothing was stored")));
         }
-        gathered.were_taken(receipts.len(), given);
+        gathered.were_taken(&receipts, given);
         for receipt in receipts {
             publication.add(receipt.cursor, receipt.size);
             gathered.is_stored(receipt.size);
@@ -130,10 +130,15 @@ impl Gathered {
         together
     }
 
-    /// Of so many chunks that were given together, so many were taken.
-    fn were_taken(&mut self, taken: usize, given: usize) {
-        let width = if taken < given { taken } else { self.width };
-        self.width = (2 * width).clamp(2, TOGETHER);
+    /// These of so many chunks were taken that were given together.
+    fn were_taken(&mut self, taken: &[Receipt], given: usize) {
+        let is_cut_otherwise = taken.iter().zip(&self.chunks).any(|(receipt, chunk)| receipt.size != chunk.len());
+        self.width = match taken.len() {
+            // What follows may be stored, too, and is not taken together then.
+            _ if is_cut_otherwise => 1,
+            taken if taken < given => (2 * taken).clamp(2, TOGETHER),
+            _ => (2 * self.width).min(TOGETHER),
+        };
     }
 
     /// So many bytes more are stored. That may be a part of a chunk, or more than there are yet.
