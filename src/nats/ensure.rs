@@ -6,6 +6,7 @@ use std::{str::FromStr, time::Duration};
 use async_nats::jetstream::{
     ErrorCode,
     context::{GetStreamByNameErrorKind, GetStreamErrorKind},
+    response::Response,
     stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
 };
 
@@ -182,7 +183,7 @@ pub(super) struct StreamInfo {
 }
 
 impl StreamInfo {
-    fn of(config: &Config) -> Self {
+    pub(super) fn of(config: &Config) -> Self {
         let whole = config.mirror.is_none() && config.sources.as_ref().is_none_or(Vec::is_empty);
         let only = match config.subjects.as_slice() {
             [subject] if whole && !subject.contains(['*', '>']) => Some(subject.clone()),
@@ -323,6 +324,26 @@ pub(super) async fn stream(
         }
     }
     Err(NatsError::NoStream { subject: subject.to_owned() })
+}
+
+/// That no more than one stream stores subjects that a pattern matches: which of them has a feed cannot be told from
+/// its name.
+pub(super) async fn is_one(connection: &Link, subject: &str) -> Result<(), NatsError> {
+    #[derive(serde::Deserialize)]
+    struct Names {
+        #[serde(default)]
+        streams: Option<Vec<String>>,
+    }
+    let asked = serde_json::json!({ "subject": subject });
+    let answer = connection.jetstream.request("STREAM.NAMES", &asked).await;
+    let streams = match answer.map_err(|error| NatsError::JetStream(error.into()))? {
+        Response::Ok(Names { streams }) => streams.unwrap_or_default(),
+        Response::Err { error } => return Err(NatsError::JetStream(error.into())),
+    };
+    match streams.len() {
+        0 | 1 => Ok(()),
+        _ => Err(NatsError::Several { subject: subject.to_owned(), streams }),
+    }
 }
 
 enum LookupError {

@@ -88,6 +88,17 @@ pub enum NatsError {
         /// The subject.
         subject: String,
     },
+    /// A pattern of subjects that several streams store, whose numbers are not one feed's.
+    #[error(
+        "several JetStream streams store subjects like `{subject}`: {}. Name one of them: nats://…/{subject}?stream={}",
+        streams.join(", "), streams.first().map_or("", String::as_str)
+    )]
+    Several {
+        /// The pattern.
+        subject: String,
+        /// The streams.
+        streams: Vec<String>,
+    },
     /// A stream that cannot have a feed.
     #[error("the stream `{stream}` {unfit}")]
     Unfit {

@@ -76,6 +76,9 @@ async fn try_start(
             ensure::stream(&connection, &address.subject, address.stream.as_deref(), connections.ensure(), false);
         let stream = found.await?;
         if address.is_wildcard() {
+            if address.stream.is_none() {
+                ensure::is_one(&connection, &address.subject).await?;
+            }
             let (family, feeding) = family::start(name, address.subject.clone(), connection, stream, options);
             return Ok(Started { feed: None, family: Some(family), feeding: Some(feeding) });
         }
@@ -119,6 +122,7 @@ async fn try_start_writable(
     link.unless_denied(async {
         let stream = ensure::stream(&connection, &subject, None, connections.ensure(), true).await?;
         if let Ok(pattern) = name.parse::<Pattern>() {
+            ensure::is_one(&connection, &subject).await?;
             let (family, feeding) = family::start_writable(&pattern, subject, connection, stream, options);
             return Ok(Started { feed: None, family: Some(family), feeding: Some(feeding) });
         }

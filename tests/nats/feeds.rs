@@ -295,6 +295,12 @@ async fn what_is_wrong_is_said() {
     context.create_stream(config).await.unwrap();
     refused(&[&format!("nats://{address}/queue")], "its retention must be `limits`").await;
     refused(&[&format!("nats://{address}/queue?stream=S")], "does not store the subject `queue`, but there").await;
+    for (name, subject) in [("ONE", "parts.a"), ("TWO", "parts.b")] {
+        let subjects = vec![subject.into()];
+        let config = jetstream::stream::Config { name: name.into(), subjects, ..Default::default() };
+        context.create_stream(config).await.unwrap();
+    }
+    refused(&[&format!("nats://{address}/parts.*")], "`parts.*`: ONE, TWO. Name one of them").await;
     // It was not changed.
     assert_eq!(context.get_stream("S").await.unwrap().cached_info().config.max_age, Duration::ZERO);
 }
