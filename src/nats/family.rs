@@ -8,10 +8,15 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, interval};
-use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
-use super::{NatsError, connection::Link, ensure::StreamInfo, keeper::JetStream, leader::Leader};
+use super::{
+    NatsError,
+    connection::Link,
+    ensure::StreamInfo,
+    keeper::{Filled, JetStream, Many},
+    leader::Leader,
+};
 use crate::{
     feed::{self, Account, Exhausted, Family, Feed, FeedError, OpenError, Pattern, Share, Shares, WrittenLimits},
     panics,
@@ -61,9 +66,14 @@ fn begin(
     let history = options.history;
     let feeds = Mutex::default();
     let leader = connection.leaders.of(&connection, &stream.name);
-    let family = Arc::new(Subjects { prefix, pattern, subject, connection, stream, leader, history, created, feeds });
-    let sweeping = family.clone();
-    (family, Box::pin(async move { sweeping.sweep().await }))
+    let many = Many::of(JetStream::new(connection.clone(), stream, subject.clone(), created.is_some()));
+    let family = Arc::new(Subjects { prefix, pattern, subject, connection, leader, many, history, created, feeds });
+    let running = family.clone();
+    let feeding = async move {
+        // Neither ends by itself.
+        tokio::select! { () = running.sweep() => {}, () = running.many.fill() => {} }
+    };
+    (family, Box::pin(feeding))
 }
 
 struct Subjects {
@@ -73,8 +83,8 @@ struct Subjects {
     /// With wildcards.
     subject: String,
     connection: Link,
-    stream: StreamInfo,
     leader: Arc<Leader>,
+    many: Arc<Many>,
     history: usize,
     /// How many clients may have created, if they write them.
     created: Option<Shares>,
@@ -86,7 +96,7 @@ struct OpenFeed {
     asked: Instant,
     /// Of those that clients may write.
     created: Option<Share>,
-    _filling: AbortOnDropHandle<()>,
+    _filled: Filled,
 }
 
 impl OpenFeed {
@@ -130,11 +140,11 @@ impl Subjects {
     }
 
     /// The feed of that name: for an account that may write it, or for one who only views it, who takes no share of
-    /// those that clients may write.
-    async fn make(&self, name: &str, subject: String, writer: Option<&Account>) -> Result<Feed, OpenError> {
+    /// those that clients may write. `None` if nothing is stored of it, and clients don't write such feeds.
+    async fn make(&self, name: &str, subject: String, writer: Option<&Account>) -> Result<Option<Feed>, OpenError> {
         let writer = self.created.as_ref().zip(writer);
         if let Some(feed) = self.known(name, writer.is_some()) {
-            return Ok(feed);
+            return Ok(Some(feed));
         }
         let mut created = match writer {
             Some((created, account)) => Some(self.share(created, account).map_err(OpenError::Exhausted)?),
@@ -143,18 +153,18 @@ impl Subjects {
         if let Some(entry) = self.lock().get_mut(name) {
             // It was only viewed so far.
             entry.created = entry.created.take().or(created);
-            return Ok(entry.feed.clone());
+            return Ok(Some(entry.feed.clone()));
         }
-        let keeper = JetStream::new(self.connection.clone(), self.stream.clone(), subject, self.created.is_some());
-        let unavailable = |error: NatsError| OpenError::Unavailable(error.into());
-        let (feed, filling) = keeper.feed(name, self.history).await.map_err(unavailable)?;
+        let looked = self.many.look(&subject, self.created.is_none()).await;
+        let Some(info) = looked.map_err(|error| OpenError::Unavailable(error.into()))? else { return Ok(None) };
         let mut feeds = self.lock();
         // Views of feeds that clients write leave some for them.
         let most = if self.created.is_some() && created.is_none() { MAX_FEEDS / 4 * 3 } else { MAX_FEEDS };
         if feeds.len() >= most && !feeds.contains_key(name) {
             let unused = feeds.iter().filter(|(_, entry)| !entry.is_in_use());
             let Some(oldest) = unused.min_by_key(|(_, entry)| entry.asked).map(|(name, _)| name.clone()) else {
-                return Err(unavailable(NatsError::Full { pattern: self.pattern.clone(), max: most }));
+                let full = NatsError::Full { pattern: self.pattern.clone(), max: most };
+                return Err(OpenError::Unavailable(full.into()));
             };
             // Its newest viewers reconnect.
             if let Some(gone) = feeds.remove(&oldest) {
@@ -162,14 +172,12 @@ impl Subjects {
             }
         }
         // Another task may have created it first; that one is everyone's.
-        let entry = feeds.entry(name.to_owned()).or_insert_with(|| OpenFeed {
-            feed,
-            asked: Instant::now(),
-            created: created.take(),
-            _filling: AbortOnDropHandle::new(tokio::spawn(filling)),
+        let entry = feeds.entry(name.to_owned()).or_insert_with(|| {
+            let (feed, filled) = self.many.add(name, subject, self.history, &info);
+            OpenFeed { feed, asked: Instant::now(), created: created.take(), _filled: filled }
         });
         entry.created = entry.created.take().or(created);
-        Ok(entry.feed.clone())
+        Ok(Some(entry.feed.clone()))
     }
 
     /// A share for a feed more, of one that is not used if there is no other.
@@ -229,7 +237,7 @@ impl Family for Subjects {
         let Some(subject) = self.subject_of(name) else { return Box::pin(std::future::ready(None)) };
         let name = name.to_owned();
         Box::pin(async move {
-            let made = self.make(&name, subject, None).await;
+            let made = self.make(&name, subject, None).await.transpose()?;
             Some(made.map_err(|error| match error {
                 OpenError::Unavailable(error) => error,
                 error => FeedError(error.to_string()),
@@ -239,7 +247,7 @@ impl Family for Subjects {
 
     fn open<'a>(&'a self, name: &'a str, account: &'a Account) -> BoxFuture<'a, Option<Result<Feed, OpenError>>> {
         let Some(subject) = self.subject_of(name) else { return Box::pin(std::future::ready(None)) };
-        Box::pin(async move { Some(self.make(name, subject, Some(account)).await) })
+        Box::pin(async move { self.make(name, subject, Some(account)).await.transpose() })
     }
 
     fn set_limits(&self, limits: WrittenLimits) {

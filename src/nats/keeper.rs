@@ -2,6 +2,7 @@
 
 mod batch;
 mod fill;
+mod many;
 mod past;
 mod publish;
 
@@ -23,6 +24,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
+
+pub(super) use many::{Filled, Many};
 
 use super::{
     address::PREFIX,
@@ -54,12 +57,14 @@ pub(super) struct JetStream {
     leader: Arc<Leader>,
     subject: String,
     writable: bool,
-    /// The run of numbers that chunks are published to.
-    epoch: AtomicU64,
+    /// The run of numbers that chunks are published to. This and the next ones are shared by the feeds of a family.
+    epoch: Arc<AtomicU64>,
     /// The stream is the one that the ring is of, as was seen since the connection was lost last.
-    checked: AtomicBool,
+    checked: Arc<AtomicBool>,
     /// The stream answers requests for many messages at once, as was seen last.
-    direct: AtomicBool,
+    direct: Arc<AtomicBool>,
+    /// The stream has other subjects by now.
+    shared: AtomicBool,
     /// Tells this server's chunks from those of others.
     origin: String,
     published: AtomicU64,
@@ -96,23 +101,36 @@ impl Drop for Unfilled {
 
 impl JetStream {
     pub(super) fn new(connection: Link, stream: StreamInfo, subject: String, writable: bool) -> Arc<Self> {
+        Arc::new(Self::of(connection, stream, subject, writable))
+    }
+
+    /// What stores the feed of one subject of those that this one stands for, which fills it too.
+    pub(super) fn member(&self, name: &str, subject: String) -> Arc<Self> {
+        let is_default = subject == format!("{PREFIX}.{name}");
+        let own = Self::of(self.connection.clone(), self.stream.clone(), subject, self.writable);
+        let (epoch, checked, direct) = (self.epoch.clone(), self.checked.clone(), self.direct.clone());
+        Arc::new(Self { epoch, checked, direct, is_default: is_default.into(), ..own })
+    }
+
+    fn of(connection: Link, stream: StreamInfo, subject: String, writable: bool) -> Self {
         let mut origin = [0; 9];
         let _ = crate::identity::provider().secure_random.fill(&mut origin);
         let leader = connection.leaders.of(&connection, &stream.name);
-        Arc::new(Self {
+        Self {
             connection,
             stream,
             leader,
             subject,
             writable,
-            epoch: AtomicU64::default(),
-            checked: AtomicBool::default(),
-            direct: AtomicBool::default(),
+            epoch: Arc::default(),
+            checked: Arc::default(),
+            direct: Arc::default(),
+            shared: AtomicBool::default(),
             origin: URL_SAFE_NO_PAD.encode(origin),
             published: AtomicU64::default(),
             batches: batch::Batches::default(),
             is_default: AtomicBool::default(),
-        })
+        }
     }
 
     /// By what a stream knows a chunk: `id`, which names the feed, or a new one. Where several subjects are kept in
@@ -156,10 +174,13 @@ impl JetStream {
         self.connection.jetstream.get_stream_no_info(&self.stream.name).await.map_err(KeepError::nats)
     }
 
-    async fn info(&self) -> Result<Info, KeepError> {
+    pub(super) async fn info(&self) -> Result<Info, KeepError> {
         let info = self.handle().await?.get_info().await.map_err(KeepError::nats)?;
         let direct = info.config.allow_direct && self.connection.client.is_server_compatible(2, 11, 0);
         self.direct.store(direct, Ordering::Relaxed);
+        if info.state.subjects_count > 1 || StreamInfo::of(&info.config).only.as_deref() != Some(&self.subject) {
+            self.shared.store(true, Ordering::Relaxed);
+        }
         Ok(info)
     }
 
@@ -190,7 +211,7 @@ impl Keeper for JetStream {
     }
 
     fn is_sparse(&self) -> bool {
-        self.stream.only.as_deref() != Some(&self.subject)
+        self.stream.only.as_deref() != Some(&self.subject) || self.shared.load(Ordering::Relaxed)
     }
 
     fn publish(&self, bytes: Bytes, id: Option<String>) -> BoxFuture<'_, Result<Receipt, PublishError>> {

@@ -11,6 +11,7 @@ mod common;
 mod credentials;
 mod edge;
 mod failures;
+mod families;
 mod feeds;
 mod keeping;
 mod leaders;

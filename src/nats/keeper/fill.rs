@@ -2,12 +2,14 @@
 
 use std::{convert::Infallible, sync::atomic::Ordering, time::Duration};
 
+use async_nats::jetstream::Message;
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::{AGAIN, JetStream, chunk, epoch, seq};
 use crate::{
+    chunk::Epoch,
     feed::{Filler, Keeper},
     nats::error::KeepError,
     panics,
@@ -18,9 +20,47 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The longest time between two attempts to fill a feed.
 const LONGEST_AGAIN: Duration = Duration::from_secs(2);
 
+/// What is filled: the ring of one feed, or those of many.
+pub(super) trait Fill: Sync {
+    fn epoch(&self) -> Epoch;
+    /// The number from which on nothing has been added yet.
+    fn next(&self) -> u64;
+    fn renew(&self, epoch: Epoch, next: u64, now: u64);
+    fn skip_to(&self, next: u64);
+    fn stall(&self, stalled: bool);
+    fn add(&self, message: &Message) -> Result<(), async_nats::Error>;
+}
+
+impl Fill for Filler {
+    fn epoch(&self) -> Epoch {
+        self.epoch()
+    }
+
+    fn next(&self) -> u64 {
+        self.next()
+    }
+
+    fn renew(&self, epoch: Epoch, next: u64, now: u64) {
+        self.renew(epoch, next, now);
+    }
+
+    fn skip_to(&self, next: u64) {
+        self.skip_to(next);
+    }
+
+    fn stall(&self, stalled: bool) {
+        self.stall(stalled);
+    }
+
+    fn add(&self, message: &Message) -> Result<(), async_nats::Error> {
+        self.add(chunk(message)?);
+        Ok(())
+    }
+}
+
 impl JetStream {
-    /// Fills the feed's ring, as long as it is polled.
-    pub(super) async fn fill(&self, filler: &Filler) {
+    /// Fills the feed's ring, or those of its family, as long as it is polled.
+    pub(super) async fn fill(&self, filler: &impl Fill) {
         let (mut told, mut pause) = (false, AGAIN);
         loop {
             let since = Instant::now();
@@ -47,7 +87,7 @@ impl JetStream {
     }
 
     /// Fills it until something is wrong.
-    async fn fill_once(&self, filler: &Filler, told: &mut bool) -> Result<Infallible, KeepError> {
+    async fn fill_once(&self, filler: &impl Fill, told: &mut bool) -> Result<Infallible, KeepError> {
         let info = self.info().await?;
         let epoch = epoch(&info);
         if epoch != filler.epoch() {
@@ -95,12 +135,18 @@ impl JetStream {
             }
             before = about.consumer_sequence;
             pending.set(about.pending);
-            let chunk = chunk(&message).map_err(KeepError::nats)?;
-            if !self.is_sparse() {
+            let at = seq(about.stream_sequence);
+            if !self.is_sparse() && at > filler.next() {
+                self.info().await?;
+                if self.is_sparse() {
+                    warn!(stream = self.stream.name, subject = self.subject, "the stream has other subjects by now");
+                    // Its viewers come again, and are told that numbers are left out.
+                    filler.renew(epoch, at, at);
+                }
                 // What is between was dropped before it came here: viewers are told.
-                filler.skip_to(chunk.seq);
+                filler.skip_to(at);
             }
-            filler.add(chunk);
+            filler.add(&message).map_err(KeepError::nats)?;
         }
         Err(KeepError::ConsumerGone)
     }

@@ -1,0 +1,97 @@
+//! Many feeds of one stream, and what clients ask for that is none.
+
+use async_nats::jetstream;
+use futures_util::{StreamExt, stream};
+use h3cast::client::{Viewer, viewer::Event};
+
+use crate::{
+    cluster::Cluster,
+    common::soon,
+    edge::{Edge, chunk_texts, read},
+    serving::Serving,
+};
+
+/// More than a stream may have consumers.
+const SUBJECTS: usize = 1100;
+
+async fn stream(context: &jetstream::Context, subjects: &[&str]) {
+    let subjects = subjects.iter().map(ToString::to_string).collect();
+    let config = jetstream::stream::Config { name: "LOGS".into(), subjects, allow_direct: true, ..Default::default() };
+    context.create_or_update_stream(config).await.unwrap();
+}
+
+async fn publish(context: &jetstream::Context, subject: &str, text: &str) {
+    context.publish(subject.to_owned(), text.to_owned().into()).await.unwrap().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn a_family_has_one_consumer_however_many_feeds_are_asked_for() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    stream(&context, &["logs.>"]).await;
+    for number in 0..SUBJECTS {
+        publish(&context, &format!("logs.n{number}"), "first").await;
+    }
+    let logs = format!("logs=nats://{}/logs.*", cluster.addresses());
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| vec![logs]));
+    let edge = Edge::of(&serving);
+    let connection = serving.connect().await;
+    let consumers = async || context.get_stream("LOGS").await.unwrap().cached_info().state.consumer_count;
+    let ask = async |name: String| {
+        let uri = edge.uri(&format!("/stream/logs.{name}?from=start&limit=1"));
+        let mut answer = soon("an answer", connection.get(&uri)).await.unwrap();
+        let body = soon("its body", answer.body.next()).await.unwrap().unwrap_or_default();
+        (answer.status.as_u16(), body)
+    };
+    let made_up: Vec<_> = stream::iter(0..1000).map(|number| ask(format!("x{number}"))).buffered(50).collect().await;
+    assert!(made_up.iter().all(|(status, _)| *status == 404), "{made_up:?}");
+    assert_eq!(consumers().await, 0, "nothing is read for names that are none");
+    let honest: Vec<_> = stream::iter(0..SUBJECTS).map(|number| ask(format!("n{number}"))).buffered(50).collect().await;
+    assert!(honest.iter().all(|(status, body)| *status == 200 && body == "first"), "{honest:?}");
+    // Each gets its own, and nothing else.
+    let mut viewers = Vec::new();
+    for number in [0, SUBJECTS - 1] {
+        let uri = edge.uri(&format!("/stream/logs.n{number}"));
+        let mut viewer = Viewer::new(&uri, edge.trust.clone()).unwrap();
+        assert!(matches!(soon("it opens", viewer.next()).await.unwrap(), Some(Event::Opened { .. })));
+        viewers.push((number, viewer));
+    }
+    for number in (0..SUBJECTS).rev() {
+        publish(&context, &format!("logs.n{number}"), &format!("second of {number}")).await;
+    }
+    for (number, viewer) in &mut viewers {
+        let event = soon("its chunk", viewer.next()).await.unwrap().unwrap();
+        assert_eq!(chunk_texts(&[event]), [format!("second of {number}")]);
+    }
+    assert_eq!(consumers().await, 1);
+}
+
+/// A stream that gets other subjects while a server has a feed of it: numbers that are left out from then on are not
+/// lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn subjects_that_are_added_are_no_gap() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    stream(&context, &["logs.a"]).await;
+    let logs = format!("logs=nats://{}/logs.a", cluster.addresses());
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| vec![logs]));
+    let edge = Edge::of(&serving);
+    let mut viewer = Viewer::new(&edge.uri("/stream/logs"), edge.trust.clone()).unwrap();
+    assert!(matches!(soon("it opens", viewer.next()).await.unwrap(), Some(Event::Opened { .. })));
+    publish(&context, "logs.a", "0").await;
+    stream(&context, &["logs.a", "logs.b"]).await;
+    for number in 1..5 {
+        publish(&context, "logs.b", "other").await;
+        publish(&context, "logs.a", &number.to_string()).await;
+    }
+    let mut events = Vec::new();
+    while chunk_texts(&events).len() < 5 {
+        events.push(soon("an event", viewer.next()).await.unwrap().unwrap());
+    }
+    assert_eq!(chunk_texts(&events), ["0", "1", "2", "3", "4"]);
+    assert!(!events.iter().any(|event| matches!(event, Event::Gap(_))), "{events:?}");
+    let late = read(&edge, "/stream/logs?from=start", 5).await;
+    assert!(!late.iter().any(|event| matches!(event, Event::Gap(_))), "{late:?}");
+}
