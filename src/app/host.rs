@@ -138,7 +138,7 @@ impl Prefix {
 }
 
 /// A path in which everything but letters, digits and `others` is percent-encoded.
-fn encoded(path: &str, others: &[u8]) -> String {
+pub(super) fn encoded(path: &str, others: &[u8]) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
     let letter = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
     path.bytes().map(letter).collect()

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     App, Problem, generated,
-    host::{base_of, for_shell, has_http3, prefix_of},
+    host::{base_of, encoded, for_shell, has_http3, prefix_of},
 };
 use crate::{
     browser,
@@ -29,7 +29,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     let base = format!("{origin}{prefix}");
     let url = |feed: &Feed| match feed.name() {
         feed::DEFAULT => format!("{base}/stream"),
-        name => format!("{base}/stream/{name}"),
+        name => format!("{base}/stream/{}", encoded(name, b"-._~")),
     };
     let feeds = app.feeds_of(&decided);
     Ok(generated::json(&app, &request, feeds.len(), || {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use http::StatusCode;
+use percent_encoding::percent_decode_str;
 
 use super::{App, Problem, authorize::Decided};
 use crate::{
@@ -21,8 +22,8 @@ impl App {
         feeds
     }
 
-    /// The name of the feed at that path, which may have any of its letters percent-encoded; `prefix` is where the
-    /// app is.
+    /// The name of the feed at that path, which may have any of its letters percent-encoded, also a slash: it names no
+    /// folder. `prefix` is where the app is.
     pub(super) fn feed_name<'a>(path: &'a str, prefix: &str) -> Result<Cow<'a, str>, Problem> {
         let path = path::normal(path);
         let nowhere = || {
@@ -33,7 +34,11 @@ impl App {
             "/stream" => Ok(feed::DEFAULT.into()),
             path => {
                 let name = path.strip_prefix("/stream/").filter(|name| !name.is_empty()).ok_or_else(nowhere)?;
-                Ok(path::decoded(name).ok_or_else(nowhere)?.into_owned().into())
+                let name = percent_decode_str(name).decode_utf8().map_err(|_| nowhere())?;
+                if name.contains(char::is_control) {
+                    return Err(nowhere());
+                }
+                Ok(name.into_owned().into())
             }
         }
     }

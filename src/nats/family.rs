@@ -25,6 +25,8 @@ use crate::{
 
 /// How many feeds of a pattern there are at once.
 pub(crate) const MAX_FEEDS: usize = 10_000;
+/// How long their names may be, in bytes.
+const LONGEST_NAME: usize = 200;
 /// How long a feed without viewers is kept.
 const KEEP: Duration = Duration::from_secs(60);
 /// How often those are looked for.
@@ -125,10 +127,13 @@ impl Subjects {
                 token => subject.push(token),
             }
         }
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        let all = rest.next().is_none() && name.len() <= 200;
-        (all && subject.iter().all(|token| !token.is_empty()) && name.chars().all(|c| plain(c) || c == '.'))
-            .then(|| subject.join("."))
+        // Of those that clients write the pattern has the rule; others publish to whatever NATS allows.
+        let plain = |c: char| match self.created {
+            Some(_) => c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'),
+            None => !c.is_whitespace() && !c.is_control() && !matches!(c, '*' | '>'),
+        };
+        let all = rest.next().is_none() && name.len() <= LONGEST_NAME;
+        (all && subject.iter().all(|token| !token.is_empty()) && name.chars().all(plain)).then(|| subject.join("."))
     }
 
     /// One that is there, and if it is to be written, counts for somebody.

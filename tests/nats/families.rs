@@ -95,3 +95,47 @@ async fn subjects_that_are_added_are_no_gap() {
     let late = read(&edge, "/stream/logs?from=start", 5).await;
     assert!(!late.iter().any(|event| matches!(event, Event::Gap(_))), "{late:?}");
 }
+
+/// Whatever a subject may have in it, its feed is found by the percent-encoded name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn names_are_percent_encoded() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    stream(&context, &["logs.>"]).await;
+    let names = ["a@b", "a:b", "a+b=c", "$a%20", "~a", "a/b", "ä.日本", "a\"b\\", "a?b#c"];
+    for name in names {
+        publish(&context, &format!("logs.{name}"), name).await;
+    }
+    let logs = format!("logs=nats://{}/logs.>", cluster.addresses());
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| vec![logs]));
+    let edge = Edge::of(&serving);
+    let connection = serving.connect().await;
+    for name in names {
+        let encoded = name.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+        let path = format!("/stream/logs.{encoded}?from=start&limit=1");
+        let mut answer = soon("an answer", connection.get(&edge.uri(&path))).await.unwrap();
+        assert_eq!(answer.status, 200, "{name}");
+        assert_eq!(soon("its chunk", answer.body.next()).await.unwrap().unwrap(), name);
+        // Over a session too.
+        let session = connection.webtransport(&edge.uri(&path), http::HeaderMap::new(), &[]).await.unwrap();
+        let mut stream = soon("a stream", session.accept_uni()).await.unwrap();
+        assert_eq!(soon("its chunk", stream.read_bytes(usize::MAX)).await.unwrap().unwrap(), name);
+    }
+    // The links that are given lead there.
+    let mut answer = soon("/info", connection.get(&edge.uri("/info"))).await.unwrap();
+    let mut body = Vec::new();
+    while let Some(bytes) = soon("the feeds", answer.body.next()).await.unwrap() {
+        body.extend_from_slice(&bytes);
+    }
+    let info: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let urls: Vec<_> = info["feeds"].as_array().unwrap().iter().map(|feed| feed["url"].as_str().unwrap()).collect();
+    assert_eq!(urls.len(), names.len(), "{urls:?}");
+    for url in urls {
+        let uri = format!("{url}?from=start&limit=1").parse().unwrap();
+        assert_eq!(soon("an answer", connection.get(&uri)).await.unwrap().status, 200, "{url}");
+    }
+    let name = "logs. a";
+    let uri = edge.uri(&format!("/stream/{}", name.replace(' ', "%20")));
+    assert_eq!(soon("an answer", connection.get(&uri)).await.unwrap().status, 404);
+}
