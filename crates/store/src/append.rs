@@ -100,7 +100,7 @@ impl Shared {
             },
         };
         let state = &mut *guard;
-        if state.closed {
+        if state.closed || self.common.work.is_lost() {
             return Err(StoreError::Closed);
         }
         if let Some(error) = &state.failed {
@@ -151,6 +151,9 @@ impl Shared {
             let (done, wait) = oneshot::channel();
             state.waiting.push(Waiting { chunks: chunks.collect(), receipts, done });
             self.common.work.urge();
+            if self.common.work.is_lost() {
+                state.waiting.clear();
+            }
             return Ok(Appended::Wait(wait));
         }
         state.visible = state.next;

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     fs,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -35,6 +38,23 @@ const OPEN: usize = 256;
 pub(crate) struct Work {
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// The thread has panicked: nothing would reach the disk any more.
+    lost: AtomicBool,
+}
+
+/// Notices a panic of the thread.
+struct Running<'a>(&'a Work);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!("the thread that writes feeds to the disk has panicked: publishing is refused until a restart");
+            self.0.lost.store(true, Ordering::SeqCst);
+            // Of those who wait, and did not see that.
+            let dirty = std::mem::take(&mut self.0.lock().dirty);
+            dirty.iter().for_each(|feed| feed.lock().waiting.clear());
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +70,11 @@ struct Queue {
 impl Work {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody does it any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
     }
 
     /// Something was written.
@@ -103,6 +128,7 @@ impl Work {
 
 /// What the thread does, until it is stopped.
 pub(crate) fn run(common: &Arc<Common>) {
+    let _running = Running(&common.work);
     let mut tidied = Instant::now();
     while let Some(feeds) = common.work.next(common.options.fsync, tidied + HOUSEKEEPING) {
         sync(common, feeds);

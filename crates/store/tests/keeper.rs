@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use common::{after, feed, new, open, options, seqs, view};
+use futures_util::Stream;
 use h3cast_feed::{Keeper, NewChunk, PublishError, Start};
 use h3cast_store::{Fsync, Note, Retain, Store, StoreError, StoreOptions};
 
@@ -240,4 +241,27 @@ async fn what_is_larger_than_a_piece_is_read() {
     }
     let large = publisher.publish(vec![0; (256 << 20) + 1].into()).await;
     assert!(matches!(large, Err(PublishError::TooLarge { .. })), "{large:?}");
+}
+
+struct Panics;
+
+impl std::task::Wake for Panics {
+    fn wake(self: std::sync::Arc<Self>) {
+        panic!("a viewer's waker panics");
+    }
+}
+
+/// What would not reach the disk any more is not confirmed, nor waited for.
+#[tokio::test]
+async fn publishing_is_refused_when_the_thread_that_syncs_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), Fsync::Always);
+    let (_, feed, publisher) = feed(&store, "a", 1000);
+    let mut viewer = std::pin::pin!(feed.view(Start::Now, None));
+    let waker = std::sync::Arc::new(Panics).into();
+    assert!(viewer.as_mut().poll_next(&mut std::task::Context::from_waker(&waker)).is_pending());
+    for _ in 0..2 {
+        let refused = publisher.publish("x".into()).await;
+        assert!(matches!(refused, Err(PublishError::Keeper(_))), "{refused:?}");
+    }
 }
