@@ -216,7 +216,11 @@ impl Publisher {
         match &self.to {
             // It is counted when it comes back, like those of other servers.
             To::Kept(kept) => kept.keeper.publish(bytes, id()).await.inspect(|receipt| note(*receipt)),
-            To::Stored(to) => to.keeper().await?.publish(bytes, id()).await.inspect(|receipt| note(*receipt)),
+            // Boxed to keep the future of every publisher small.
+            To::Stored(to) => {
+                let keeper = Box::pin(to.keeper()).await?;
+                keeper.publish(bytes, id()).await.inspect(|receipt| note(*receipt))
+            }
             To::Ring(to) => {
                 let mut note = |cursor| note(Receipt { cursor, size });
                 let published = match to.ring.publish_now(&bytes, &mut note) {
