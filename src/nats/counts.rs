@@ -1,7 +1,7 @@
 //! What is counted of NATS.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, PoisonError, Weak,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -21,6 +21,8 @@ pub(super) struct Counts(Arc<Tally>);
 struct Tally {
     /// Of each connection.
     states: Mutex<Vec<watch::Receiver<LinkState>>>,
+    /// Of each feed that is the whole of a stream.
+    places: Mutex<Vec<Weak<Place>>>,
     pending: AtomicU64,
     publishing: AtomicU64,
     reads_waiting: AtomicU64,
@@ -50,6 +52,23 @@ impl Counts {
     /// What one feed has still to read, until this is dropped.
     pub(super) fn pending(&self) -> Pending {
         Pending { counts: self.clone(), now: 0 }
+    }
+
+    /// Where a feed is in its stream, whose last message has that number, until this is dropped.
+    pub(super) fn place(&self, head: Arc<AtomicU64>) -> Arc<Place> {
+        let place = Arc::new(Place { head, read: AtomicU64::default() });
+        let mut places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|place| place.strong_count() > 0);
+        places.push(Arc::downgrade(&place));
+        place
+    }
+
+    /// How far the feed that is farthest behind its stream is behind it.
+    fn lag(&self) -> f64 {
+        let places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let lags =
+            places.iter().filter_map(Weak::upgrade).map(|place| get(&place.head).saturating_sub(get(&place.read)));
+        lags.max().unwrap_or_default() as f64
     }
 
     /// A message that is published, until this is dropped.
@@ -89,12 +108,17 @@ impl Counts {
         if self.sum(|_| 1) == 0.0 {
             return app;
         }
-        let [all, connected, lost, made_again, times, refused] = std::array::from_fn(|_| self.clone());
+        let [all, connected, lost, made_again, times, refused, lag] = std::array::from_fn(|_| self.clone());
         let app = app
             .gauge("h3cast_nats_connections", "Connections to NATS that there should be.", move || all.sum(|_| 1))
             .gauge("h3cast_nats_connected", "Those of them that there are now.", move || {
                 connected.sum(|state| state.connected.into())
             })
+            .gauge(
+                "h3cast_nats_lag",
+                "Messages of its stream that the feed farthest behind has yet to read, as the stream's leader counts.",
+                move || lag.lag(),
+            )
             .counter("h3cast_nats_disconnects_total", "NATS connections lost.", move || lost.sum(|state| state.losses))
             .counter("h3cast_nats_reconnects_total", "NATS connections made again.", move || {
                 made_again.sum(|state| state.returns)
@@ -126,6 +150,20 @@ impl Counts {
             let counts = self.clone();
             app.gauge(name, help, move || get(of(&counts.0)) as f64)
         })
+    }
+}
+
+/// See [`Counts::place`].
+#[derive(Debug)]
+pub(super) struct Place {
+    head: Arc<AtomicU64>,
+    read: AtomicU64,
+}
+
+impl Place {
+    /// All messages up to the one of that number have been read.
+    pub(super) fn read_up_to(&self, number: u64) {
+        self.read.store(number, Ordering::Relaxed);
     }
 }
 
@@ -183,5 +221,23 @@ pub(super) struct One {
 impl Drop for One {
     fn drop(&mut self) {
         (self.of)(&self.counts.0).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lag_is_that_of_the_feed_farthest_behind() {
+        let counts = Counts::default();
+        assert_eq!(counts.lag(), 0.0);
+        let places = [10, 20].map(|head| counts.place(Arc::new(AtomicU64::new(head))));
+        places[0].read_up_to(3);
+        // The leader is asked now and then: more may have been read.
+        places[1].read_up_to(21);
+        assert_eq!(counts.lag(), 7.0);
+        drop(places);
+        assert_eq!(counts.lag(), 0.0);
     }
 }

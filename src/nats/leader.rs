@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,6 +37,8 @@ pub(super) struct Leaders(Arc<Mutex<HashMap<String, Weak<Leader>>>>);
 #[derive(Debug)]
 pub(super) struct Leader {
     word: watch::Receiver<Word>,
+    /// The number of its stream's last message, as it has stated last.
+    head: Arc<AtomicU64>,
     _asking: AbortOnDropHandle<()>,
 }
 
@@ -61,14 +66,19 @@ impl Leaders {
         }
         known.retain(|_, leader| leader.strong_count() > 0);
         let (said, word) = watch::channel(Word::default());
-        let asking = tokio::spawn(ask(link.clone(), stream.to_owned(), said));
-        let leader = Arc::new(Leader { word, _asking: AbortOnDropHandle::new(asking) });
+        let head = Arc::default();
+        let asking = tokio::spawn(ask(link.clone(), stream.to_owned(), said, Arc::clone(&head)));
+        let leader = Arc::new(Leader { word, head, _asking: AbortOnDropHandle::new(asking) });
         known.insert(stream.to_owned(), Arc::downgrade(&leader));
         leader
     }
 }
 
 impl Leader {
+    pub(super) fn head(&self) -> Arc<AtomicU64> {
+        self.head.clone()
+    }
+
     pub(super) fn is_silent(&self) -> bool {
         self.word.borrow().is_silent
     }
@@ -107,7 +117,7 @@ async fn info(link: &Link, stream: &str) -> Option<Info> {
 }
 
 /// Asks for as long as it is polled.
-async fn ask(link: Link, stream: String, said: watch::Sender<Word>) {
+async fn ask(link: Link, stream: String, said: watch::Sender<Word>, head: Arc<AtomicU64>) {
     let mut heard = Instant::now();
     let mut losses = link.losses();
     let mut search = Search::default();
@@ -122,6 +132,7 @@ async fn ask(link: Link, stream: String, said: watch::Sender<Word>) {
             Some(info) => {
                 heard = Instant::now();
                 search = Search::default();
+                head.store(info.state.last_sequence, Ordering::Relaxed);
                 let word = Word { is_silent: false, epoch: epoch(&info).0 };
                 said.send_if_modified(|now| {
                     let is_news = now.is_silent || now.epoch != word.epoch;

@@ -76,6 +76,8 @@ async fn what_is_refused_names_its_cause() {
     assert_eq!(metric(&serving, r#"h3cast_nats_refused_total{cause="full"}"#).await, 1.0);
     assert_eq!(metric(&serving, "h3cast_nats_publish_seconds_count").await, 1.0);
     assert_eq!(metric(&serving, "h3cast_nats_consumers").await, 3.0);
+    // All is read that the leaders have.
+    assert_eq!(metric(&serving, "h3cast_nats_lag").await, 0.0);
     let log = std::fs::read_to_string(serving.dir().join("stderr")).unwrap();
     assert_eq!(log.matches("permission denied").count(), 1, "{log}");
 

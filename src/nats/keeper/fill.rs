@@ -11,7 +11,7 @@ use super::{AGAIN, JetStream, chunk, epoch, seq};
 use crate::{
     chunk::Epoch,
     feed::{Filler, Keeper},
-    nats::error::KeepError,
+    nats::{counts::Place, error::KeepError},
     panics,
 };
 
@@ -62,6 +62,8 @@ impl JetStream {
     /// Fills the feed's ring, or those of its family, as long as it is polled.
     pub(super) async fn fill(&self, filler: &impl Fill) {
         let (mut told, mut pause) = (false, AGAIN);
+        // In a stream of many subjects, numbers are no measure of what a feed has yet to read.
+        let place = (!self.is_sparse()).then(|| self.connection.counts.place(self.leader.head()));
         loop {
             let since = Instant::now();
             let Err(ended) = tokio::select! {
@@ -69,7 +71,7 @@ impl JetStream {
                 () = self.connection.lost() => Err(KeepError::Disconnected),
                 failed = self.leader.failed(|| self.epoch.load(Ordering::Relaxed)) => Err(failed.into()),
                 // A panic stalls the feed as whatever else goes wrong does, until it is filled again.
-                filled = panics::caught_async(self.fill_once(filler, &mut told)) => {
+                filled = panics::caught_async(self.fill_once(filler, place.as_deref(), &mut told)) => {
                     filled.unwrap_or_else(|panic| Err(KeepError::Panicked(panic)))
                 }
             };
@@ -87,7 +89,12 @@ impl JetStream {
     }
 
     /// Fills it until something is wrong.
-    async fn fill_once(&self, filler: &impl Fill, told: &mut bool) -> Result<Infallible, KeepError> {
+    async fn fill_once(
+        &self,
+        filler: &impl Fill,
+        place: Option<&Place>,
+        told: &mut bool,
+    ) -> Result<Infallible, KeepError> {
         let info = self.info().await?;
         let epoch = epoch(&info);
         if epoch != filler.epoch() {
@@ -106,6 +113,9 @@ impl JetStream {
             });
         }
         self.checked.store(true, Ordering::Relaxed);
+        if let Some(place) = place {
+            place.read_up_to(if self.is_sparse() { u64::MAX } else { filler.next() });
+        }
         // What is gone there does not come; its viewers are told when they ask for it.
         filler.skip_to(seq(info.state.first_sequence));
         let consumer = self.consumer(filler.next()).await?;
@@ -145,6 +155,9 @@ impl JetStream {
                 }
                 // What is between was dropped before it came here: viewers are told.
                 filler.skip_to(at);
+            }
+            if let Some(place) = place {
+                place.read_up_to(if self.is_sparse() { u64::MAX } else { at + 1 });
             }
             filler.add(&message).map_err(KeepError::nats)?;
         }
