@@ -75,7 +75,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     require_whole(headers)?;
     // The publication first: it may take the place of one that runs.
     let owner = decided.access().named_by().map(|(token, name)| Owner::new(token, name));
-    let said = Said { feed: feed.name(), account, owner, key, offset, publisher };
+    let said = Said { feed: feed.name(), epoch: feed.status().epoch, account, owner, key, offset, publisher };
     let publication = publications.begin(said).await?;
     let _place = publications.place(account)?;
     let pieces = body.into_data_stream().map(|piece| piece.map_err(io::Error::other));

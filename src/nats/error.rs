@@ -115,6 +115,15 @@ pub enum NatsError {
         /// Each setting that differs, in words.
         differences: Vec<String>,
     },
+    /// A subject without JetStream cannot wait for slow viewers.
+    #[error(
+        "the live subject `{subject}` cannot wait for slow viewers: NATS would drop what arrives meanwhile. Skip or \
+         disconnect them, or store the subject in a JetStream stream"
+    )]
+    Block {
+        /// The subject.
+        subject: String,
+    },
     /// A pattern has as many feeds as it may, and each has viewers.
     #[error("{max} feeds of {pattern} have viewers already")]
     Full {

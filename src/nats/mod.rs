@@ -19,7 +19,7 @@ mod servers;
 mod waiting;
 
 use crate::{
-    feed::Pattern,
+    feed::{Lag, Pattern},
     source::{Options, Started},
 };
 pub use address::{Address, BadAddress};
@@ -50,6 +50,9 @@ pub(crate) async fn start(
     connections: &Connections,
     options: &Options,
 ) -> Result<Started, NatsError> {
+    if address.live && options.lag == Lag::Block {
+        return Err(NatsError::Block { subject: address.subject.clone() });
+    }
     let mut waiting = Waiting::new(connections.wait());
     loop {
         match try_start(name, address, connections, options).await {

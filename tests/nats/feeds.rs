@@ -285,6 +285,8 @@ async fn what_is_wrong_is_said() {
     refused(&[&format!("nats://{address}/there"), "--ensure-stream=max-age=1h"], "max-age is 0 s, not 3600 s").await;
     refused(&["nats://127.0.0.1:1/x", "--nats-wait=1s"], "cannot connect to NATS at 127.0.0.1:1").await;
     refused(&["nats://127.0.0.1:1"], "has no subject").await;
+    let live = format!("nats://{address}/there?live");
+    refused(&[&live, "--lag", "block"], "the live subject `there` cannot wait for slow viewers").await;
     refused(&[&format!("nats://{address}/there"), "--nats-creds", "none"], "cannot read the credentials").await;
     let config = jetstream::stream::Config {
         name: "QUEUE".into(),

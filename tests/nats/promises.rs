@@ -117,3 +117,34 @@ async fn a_publication_without_a_key_survives_the_death_of_a_leader() {
     let all: Vec<_> = (0..100).map(line).collect();
     assert_eq!(texts(&context, "h3cast_log").await, all, "{told}");
 }
+
+/// A stream that is made anew has nothing of what was published before under any key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn a_key_is_forgotten_with_its_stream() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    let serving = start(&cluster, "");
+    let before = publish(&serving, "key", "text").await;
+    assert_eq!(publish(&serving, "key", "text").await, before);
+    let config = context.get_stream("h3cast_log").await.unwrap().cached_info().config.clone();
+    context.delete_stream("h3cast_log").await.unwrap();
+    context.create_stream(config).await.unwrap();
+    let connection = serving.connect().await;
+    within("it is noticed", async {
+        loop {
+            let mut answer = soon("/feeds", connection.get(&serving.uri("/feeds"))).await.unwrap();
+            let text = soon("the feeds", answer.body.next()).await.unwrap().unwrap();
+            let feeds: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            if feeds["feeds"][0]["epoch"] != before["epoch"] {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let after = publish(&serving, "key", "text").await;
+    assert_ne!(after["first"], before["first"]);
+    assert_eq!(after["epoch"].as_str().unwrap(), after["first"].as_str().unwrap().split_once('-').unwrap().0);
+    assert_eq!(texts(&context, "h3cast_log").await, ["text"]);
+}

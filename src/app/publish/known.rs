@@ -13,7 +13,7 @@ use super::{
     keys::{Extent, KeyId, KeyLimits, Keys, Known, NoRoom, Owner, Run},
 };
 use crate::{
-    chunk::Cursor,
+    chunk::{Cursor, Epoch},
     feed::{Account, Publisher},
     units::were,
 };
@@ -49,6 +49,8 @@ struct Key {
 /// What a request says of its publication.
 pub(super) struct Said<'a> {
     pub(super) feed: &'a str,
+    /// The feed's run of numbers.
+    pub(super) epoch: Option<Epoch>,
     /// Whom the key counts for.
     pub(super) account: &'a Account,
     /// Whose key it is.
@@ -132,7 +134,9 @@ impl Ledger {
             running.replaced.cancel();
             return Ok(Begun::After(running.ended.clone()));
         }
-        let known = keys.progress(id).into_iter().chain(stored);
+        // What was published to an earlier run of the feed is gone with it.
+        let is_there = |known: &Extent| known.last.is_none_or(|last| Some(last.epoch) == said.epoch);
+        let known = keys.progress(id).filter(is_there).into_iter().chain(stored);
         let mut progress = known.max_by_key(|progress| progress.bytes).unwrap_or_default();
         // Of a key that has only been asked for, no more is known than of a new one: what came before was published to
         // a server that did not end as this one began.

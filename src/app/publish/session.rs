@@ -113,7 +113,7 @@ async fn one_stream(
         }
         let publisher = publications.admit(feed, decided)?;
         let _place = publications.place(account)?;
-        let said = Said { feed: feed.name(), account, owner: None, key: None, offset: None, publisher };
+        let said = Said { feed: feed.name(), epoch: None, account, owner: None, key: None, offset: None, publisher };
         let publication = publications.begin(said).await?;
         let done = publish(publications, publisher, account, &publication, pieces, cut.into(), decided).await;
         done.map_err(|problem| problem.published(written(feed, &publication)))?;

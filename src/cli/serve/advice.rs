@@ -22,6 +22,7 @@ fn of(error: &SourceError) -> Option<&'static str> {
             NatsError::Connect { source: ConnectCause::Credentials, .. } => {
                 Some("see --nats-creds and --nats-token-file, or write USER:PASSWORD@ before the host")
             }
+            NatsError::Block { .. } => Some("use --lag skip or --lag disconnect for it, or leave out ?live"),
             NatsError::Denied { .. } => Some("docs/operations.md has the permissions that a server needs"),
             NatsError::NoStream { .. } => {
                 Some("create one, or let --ensure-stream create it (or append ?live for a subject that is not stored)")

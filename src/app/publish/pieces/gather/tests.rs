@@ -178,8 +178,9 @@ async fn request(
 ) -> Ended {
     let (account, decided) = (Account::unknown(), Decided::test(Access::everything()));
     let key = key.map(String::from);
+    let epoch = feed.status().epoch;
     let publisher = feed.publisher().unwrap();
-    let said = Said { feed: "log", account: &account, owner: None, key, offset: None, publisher };
+    let said = Said { feed: "log", epoch, account: &account, owner: None, key, offset: None, publisher };
     let publication = publications.begin(said).await.unwrap();
     let ended = {
         let published =
