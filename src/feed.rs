@@ -1,11 +1,11 @@
 //! Feeds: named sequences of chunks, and their viewers. This is the crate [`h3cast_feed`].
 
 pub use h3cast_feed::{
-    Account, BadPattern, BadStart, BadVariant, Behind, BoxInput, Budget, Charge, Counted, DEFAULT, DEFAULT_HISTORY,
-    Delivered, Deliveries, Delivery, End, Event, Exhausted, Family, Feed, FeedError, FeedStore, Feeds, Filler, Gap,
-    HeldFeeds, History, Hold, Input, Keeper, KeeperError, Lag, NewChunk, OpenError, Past, Pattern, Pressure, Progress,
-    Provenance, PublishError, PublishedAll, Publisher, Rate, Receipt, RestoreError, Share, Shares, Start, Status,
-    Stored, TryPublishError, Viewer, WrittenFeeds, WrittenLimits,
+    Account, Attendance, BadPattern, BadStart, BadVariant, Behind, BoxInput, Budget, Charge, Counted, DEFAULT,
+    DEFAULT_HISTORY, Delivered, Deliveries, Delivery, Elsewhere, End, Event, Exhausted, Family, Feed, FeedError,
+    FeedStore, Feeds, Filler, Gap, HeldFeeds, History, Hold, Input, Keeper, KeeperError, Lag, NewChunk, OpenError,
+    Past, Pattern, Pressure, Progress, Provenance, PublishError, PublishedAll, Publisher, Publishing, Rate, Receipt,
+    RestoreError, Share, Shares, Start, Status, Stored, TryPublishError, Viewer, WrittenFeeds, WrittenLimits,
 };
 
 /// [`Start`] by its former name.

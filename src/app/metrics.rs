@@ -98,8 +98,16 @@ impl Collector for Numbers {
 /// A number of each feed: its name, what it means, and how to have it.
 type OfFeed = (&'static str, &'static str, fn(&Status) -> Row);
 
-const FEEDS: [OfFeed; 13] = [
+const FEEDS: [OfFeed; 15] = [
     ("h3cast_feed_viewers", "Current viewers of the feed.", |status| status.viewers.into()),
+    (
+        "h3cast_feed_viewers_everywhere",
+        "Current viewers of the feed at all servers that share it; those of this one if no others are known.",
+        |status| (status.viewers + status.elsewhere.unwrap_or_default().viewers).into(),
+    ),
+    ("h3cast_feed_publishers", "Publications to the feed in progress at this server.", |status| {
+        status.publishers.into()
+    }),
     ("h3cast_feed_chunks_total", "Chunks published, or for an on-demand feed, sent to its viewers.", |status| {
         status.chunks.into()
     }),

@@ -78,6 +78,7 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
     let said = Said { feed: feed.name(), epoch: feed.status().epoch, account, owner, key, offset, publisher };
     let publication = publications.begin(said).await?;
     let _place = publications.place(account)?;
+    let _publishing = feed.publishing();
     let pieces = body.into_data_stream().map(|piece| piece.map_err(io::Error::other));
     let done = publish(publications, publisher, account, &publication, pieces, chunk.into(), &decided).await;
     done.map_err(|problem| problem.published(written(feed, &publication)))?;

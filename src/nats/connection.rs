@@ -14,7 +14,12 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Access, Address, ConnectCause, Ensure, NatsError, cause::Denied, counts::Counts, error::KeepError, leader::Leaders,
+    Access, Address, ConnectCause, Ensure, NatsError,
+    cause::Denied,
+    counts::Counts,
+    error::KeepError,
+    leader::Leaders,
+    presence::{self, Presence},
     servers::Servers,
 };
 use crate::{App, identity::provider};
@@ -75,6 +80,7 @@ pub(super) struct Link {
     pub(super) counts: Counts,
     pub(super) servers: Servers,
     pub(super) leaders: Leaders,
+    pub(super) presence: Presence,
 }
 
 /// What the server has denied, and when last: the newest at the end.
@@ -150,7 +156,9 @@ impl Connections {
         self.counts.add(state.clone());
         let [reads, batches] = [READS, BATCHES].map(|places| Arc::new(Semaphore::new(places)));
         let (counts, leaders) = (self.counts.clone(), Leaders::default());
-        Ok(Link { client, jetstream, state, denied, reads, batches, counts, servers: chosen, leaders })
+        let presence = Presence::new(self.options.ensure.as_ref().map(|ensure| ensure.replicas.unwrap_or(1)));
+        let servers = chosen;
+        Ok(Link { client, jetstream, state, denied, reads, batches, counts, servers, leaders, presence })
     }
 }
 
@@ -232,6 +240,7 @@ fn on_event(event: Event, told: &Told, state: &watch::Sender<LinkState>, denied:
         // What fails is told by the callback above, with its cause, once.
         Event::ClientError(error) => debug!(%servers, "NATS: {error}"),
         Event::ServerError(ServerError::Other(text)) => match Denied::of(&text) {
+            Some(what) if presence::is_about(&what.subject) => debug!(%servers, "NATS: {text}"),
             Some(what) => {
                 // Answers come to a subject of their own each.
                 let stem = what.subject.split(".").take(2).collect::<Vec<_>>().join(".");

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     chunk::{Chunk, Epoch},
-    feed::{Feed, FeedError, Filler, Keeper, NewChunk, Past, PublishError, PublishedAll, Receipt},
+    feed::{Elsewhere, Feed, FeedError, Filler, Keeper, NewChunk, Past, PublishError, PublishedAll, Receipt},
     source::Feeding,
 };
 
@@ -154,6 +154,7 @@ impl JetStream {
         self.is_default.store(self.subject == format!("{PREFIX}.{name}"), Ordering::Relaxed);
         let (next, now) = self.begins(&info);
         let (feed, filler) = Feed::kept(name, self.clone(), history, epoch, next, now);
+        self.connection.presence.add(&self.connection.jetstream, &self.subject, feed.attendance());
         let (keeper, mut unfilled) = (self.clone(), Unfilled { feed: Some(feed.clone()), filler });
         let filling = async move {
             unfilled.feed = None;
@@ -208,6 +209,10 @@ impl JetStream {
 impl Keeper for JetStream {
     fn is_writable(&self) -> bool {
         self.writable
+    }
+
+    fn elsewhere(&self) -> Option<Elsewhere> {
+        self.connection.presence.elsewhere(&self.subject)
     }
 
     fn is_sparse(&self) -> bool {

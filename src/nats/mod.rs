@@ -15,6 +15,7 @@ mod keeper;
 mod leader;
 mod live;
 mod login;
+mod presence;
 mod servers;
 mod waiting;
 

@@ -16,6 +16,7 @@ mod feeds;
 mod keeping;
 mod leaders;
 mod permissions;
+mod presence;
 #[path = "../common/program.rs"]
 mod program;
 mod promises;

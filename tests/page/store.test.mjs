@@ -137,7 +137,7 @@ const feed = (changes) => ({
 test("/feeds: what is there is read, what is not is no error", () => {
   const [full, bare] = parseFeeds({ feeds: [feed({ rate: { chunks: 12.5, bytes: 4096 } }), { name: "x" }] });
   assert.deepEqual(full, {
-    name: "default", kind: "live", state: "open", error: undefined, viewers: 2, chunks: 7, keptBytes: 50, epoch: "19a1b2c", writable: false, input: false, rate: { chunks: 12.5, bytes: 4096 },
+    name: "default", kind: "live", state: "open", error: undefined, viewers: 2, everywhere: undefined, servers: undefined, chunks: 7, keptBytes: 50, epoch: "19a1b2c", writable: false, input: false, rate: { chunks: 12.5, bytes: 4096 },
   });
   assert.deepEqual([bare.state, bare.rate, bare.epoch, bare.chunks], ["open", undefined, undefined, undefined]);
   assert.throws(() => parseFeeds({ feeds: [{}] }), /feeds\[0\]\.name/);
@@ -150,6 +150,10 @@ test("what the server says of a feed, in a line", () => {
   assert.equal(describe(full), "default: live · open · 2 viewers · 7 chunks · 13 chunks/s · 4.1 kB/s · 50 B kept on the server");
   assert.equal(describe(failed), "default: live · failed (exit code 3) · 0 viewers · 7 chunks");
   assert.equal(describe(bare), "x · open");
+  const [shared, alone] = parseFeeds({ feeds: [
+    { name: "a", viewers: 2, viewers_everywhere: 12, servers: 3 }, { name: "b", viewers: 2, viewers_everywhere: 2, servers: 1 },
+  ] });
+  assert.deepEqual([shared, alone].map(describe), ["a · open · 12 viewers on 3 servers", "b · open · 2 viewers"]);
 });
 
 test("/feeds is asked for while the page is seen, and less often where it fails", async () => {

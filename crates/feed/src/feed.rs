@@ -359,7 +359,10 @@ impl Feed {
         let mut status = self.counters.status();
         match &self.backing {
             Backing::Live { ring, .. } => ring.report(&mut status),
-            Backing::Kept { kept, .. } => kept.report(&mut status),
+            Backing::Kept { kept, .. } => {
+                kept.report(&mut status);
+                status.elsewhere = kept.keeper.elsewhere();
+            }
             Backing::OnDemand { .. } => {}
         }
         status

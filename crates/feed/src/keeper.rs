@@ -5,7 +5,7 @@ use std::{error::Error, sync::Arc};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::{Chunk, Cursor, Epoch, FeedError};
+use crate::{Chunk, Cursor, Elsewhere, Epoch, FeedError};
 
 /// Stores the chunks of a feed: for any number of servers (see [`Feed::kept`](crate::Feed::kept)), or for this one
 /// alone (see [`Feed::stored`](crate::Feed::stored)).
@@ -39,6 +39,11 @@ pub trait Keeper: Send + Sync + 'static {
             }
             published
         })
+    }
+
+    /// How many view and write the feed at other servers, if that is known. By default it is not.
+    fn elsewhere(&self) -> Option<Elsewhere> {
+        None
     }
 
     /// Reads some of the chunks from the number `next` on, in their order. Dropping the future cancels the

@@ -73,6 +73,7 @@
 //! [`format::Writer`], a publisher that is held up, retries of a [`Keeper`].
 
 mod account;
+mod attendance;
 mod budget;
 mod chunk;
 mod cost;
@@ -96,6 +97,7 @@ mod viewer;
 mod written;
 
 pub use account::{Account, Exhausted, Share, Shares};
+pub use attendance::{Attendance, Elsewhere, Publishing};
 pub use budget::{Budget, Charge, Pressure};
 pub use chunk::Chunk;
 pub use delivery::{Delivered, Deliveries, Delivery};

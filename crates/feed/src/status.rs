@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{Budget, Cursor, Deliveries, Delivery, End, Epoch, Rate, budget::Seat, log, rate::Meter};
+use crate::{Budget, Cursor, Deliveries, Delivery, Elsewhere, End, Epoch, Rate, budget::Seat, log, rate::Meter};
 
 /// The state of a feed at one moment.
 #[derive(Debug, Clone)]
@@ -20,6 +20,11 @@ use crate::{Budget, Cursor, Deliveries, Delivery, End, Epoch, Rate, budget::Seat
 pub struct Status {
     /// How many view it.
     pub viewers: u64,
+    /// How many publications to it are in progress: see [`Feed::publishing`](crate::Feed::publishing).
+    pub publishers: u64,
+    /// How many view and write it at other servers, if what stores it knows: see
+    /// [`Keeper::elsewhere`](crate::Keeper::elsewhere).
+    pub elsewhere: Option<Elsewhere>,
     /// Chunks published (live), or given to viewers (on demand).
     pub chunks: u64,
     /// The bytes of those chunks.
@@ -69,6 +74,7 @@ pub struct Behind {
 #[derive(Debug, Default)]
 pub(crate) struct FeedCounters {
     viewers: AtomicU64,
+    publishers: AtomicU64,
     /// For how long publishers were held up, in milliseconds.
     blocked: AtomicU64,
     resumed: AtomicU64,
@@ -80,6 +86,19 @@ pub(crate) struct FeedCounters {
 impl FeedCounters {
     pub(crate) fn joined(&self) {
         self.viewers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn publishes(&self) {
+        self.publishers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn published(&self) {
+        self.publishers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many viewers and publications there are.
+    pub(crate) fn attendance(&self) -> (u64, u64) {
+        (self.viewers.load(Ordering::Relaxed), self.publishers.load(Ordering::Relaxed))
     }
 
     /// Counts a viewer that continues where it was.
@@ -124,6 +143,8 @@ impl FeedCounters {
         let meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
         Status {
             viewers: self.viewers.load(Ordering::Relaxed),
+            publishers: self.publishers.load(Ordering::Relaxed),
+            elsewhere: None,
             chunks: meter.chunks,
             bytes: meter.bytes,
             rate: meter.rate(),

@@ -113,6 +113,7 @@ async fn one_stream(
         }
         let publisher = publications.admit(feed, decided)?;
         let _place = publications.place(account)?;
+        let _publishing = feed.publishing();
         let said = Said { feed: feed.name(), epoch: None, account, owner: None, key: None, offset: None, publisher };
         let publication = publications.begin(said).await?;
         let done = publish(publications, publisher, account, &publication, pieces, cut.into(), decided).await;

@@ -97,6 +97,8 @@ impl Many {
             now = rings.next;
         }
         let (feed, filler) = Feed::kept(name, keeper, history, rings.epoch, rings.next, now.max(rings.next));
+        let link = &self.keeper.connection;
+        link.presence.add(&link.jetstream, &subject, feed.attendance());
         filler.stall(rings.stalled);
         rings.fillers.insert(subject.clone(), filler);
         self.count.send_replace(rings.fillers.len());

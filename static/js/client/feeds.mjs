@@ -9,7 +9,9 @@ import { array, object, string } from "./info.mjs";
  * @property {string} kind
  * @property {string} state open, ended or failed
  * @property {string | undefined} error
- * @property {number | undefined} viewers
+ * @property {number | undefined} viewers at this server
+ * @property {number | undefined} [everywhere] viewers at all servers that share it, if it knows of others
+ * @property {number | undefined} [servers] how many of those have viewers
  * @property {number | undefined} chunks
  * @property {number | undefined} keptBytes
  * @property {string | undefined} epoch of its numbers; undefined: each viewer has a run of its own
@@ -42,6 +44,8 @@ export function parseFeeds(value) {
       state: text(feed.state) ?? "open",
       error: text(feed.error),
       viewers: number(feed.viewers),
+      everywhere: number(feed.viewers_everywhere),
+      servers: number(feed.servers),
       chunks: number(feed.chunks),
       keptBytes: number(feed.kept_bytes),
       epoch: text(feed.epoch),

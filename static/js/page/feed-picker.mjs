@@ -90,11 +90,13 @@ export class FeedPicker {
  * What the server says of a feed, in one line.
  * @param {FeedStatus} feed
  */
-export function describe({ name, kind, state, error, viewers, chunks, keptBytes, rate }) {
+export function describe({ name, kind, state, error, viewers, everywhere, servers, chunks, keptBytes, rate }) {
   const parts = [kind === "" ? name : `${name}: ${kind}`];
   const empty = kind === "live" && chunks === 0 ? (state === "open" ? ", empty so far" : ", empty") : "";
   parts.push(error === undefined ? state + empty : `${state} (${error})${empty}`);
-  if (viewers !== undefined) parts.push(plural(viewers, "viewer"));
+  if (everywhere !== undefined && servers !== undefined && servers > 1) {
+    parts.push(`${plural(everywhere, "viewer")} on ${plural(servers, "server")}`);
+  } else if (viewers !== undefined) parts.push(plural(everywhere ?? viewers, "viewer"));
   if (chunks !== undefined && chunks > 0) parts.push(plural(chunks, "chunk"));
   if (rate !== undefined && rate.chunks > 0) {
     const each = rate.chunks < 10 ? rate.chunks.toFixed(1) : count(Math.round(rate.chunks));
