@@ -16,7 +16,7 @@ use super::{
     claim::Claim,
     last,
     open::{FileId, OpenedFile, What, identity, open},
-    places::Places,
+    places::{Moved, Places},
     watch::{self, Followed},
 };
 
@@ -193,28 +193,37 @@ impl Finder {
         }
     }
 
-    /// The files that an earlier process followed and that have another name now, the oldest first.
+    /// The files that an earlier process followed and that have another name now, and those that were rotated since then,
+    /// the oldest first.
     async fn moved(&mut self) -> Vec<Box<Found>> {
         if self.places.is_empty() {
             return Vec::new();
         }
         let (path, places) = (self.path.clone(), self.places.clone());
         let looked = blocking(move || {
-            let (moved, is_lost) = places.moved(&path);
-            let moved = moved.into_iter().filter_map(|mut opened| {
+            let Moved { files, is_lost, packed } = places.moved(&path);
+            let moved = files.into_iter().filter_map(|(mut opened, place)| {
                 let identity = identity(&opened.metadata);
-                let place = resumed(&mut opened.file, places.find(identity)?).ok()?;
+                let place = resumed(&mut opened.file, place).ok()?;
                 let held = Arc::new(Claim::of(&opened.metadata).ok()?);
                 Some(Box::new(Found { opened, identity, place, held }))
             });
-            Ok((moved.collect::<Vec<_>>(), is_lost))
+            Ok((moved.collect::<Vec<_>>(), is_lost, packed))
         });
-        let (moved, is_lost) = looked.await.unwrap_or_default();
+        let (moved, is_lost, packed) = looked.await.unwrap_or_default();
         if is_lost {
             warn!(
                 feed = self.feed,
                 path = %self.path.display(),
                 "the file that was followed before is gone: what was appended to it since then is not known"
+            );
+        }
+        if let Some(packed) = packed {
+            warn!(
+                feed = self.feed,
+                path = %self.path.display(),
+                "the file was rotated while nothing followed it, and {} is compressed: its lines are missing",
+                packed.display()
             );
         }
         self.held.extend(moved.iter().map(|found| (found.identity, Arc::downgrade(&found.held))));
