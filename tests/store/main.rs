@@ -9,6 +9,7 @@ mod overdue;
 mod process;
 mod refusals;
 mod restarts;
+mod retention;
 #[cfg(target_os = "linux")]
 mod room;
 mod tails;

@@ -1,6 +1,18 @@
 //! A server that stops, or is killed, and the next one.
 
-use crate::{about, first, lines, next, post, process};
+use std::process::Command;
+
+use bytes::Bytes;
+use h3cast::{
+    chunk::Cursor,
+    client::{Viewer, viewer::Event},
+    feed::End,
+};
+
+use crate::{
+    Place, Process, STORE, about, first, lines, next, post,
+    process::{self, soon},
+};
 
 #[tokio::test]
 async fn cursors_keys_and_created_feeds_survive() {
@@ -35,41 +47,75 @@ async fn cursors_keys_and_created_feeds_survive() {
     server.stop().await;
 }
 
-/// The feed of a command that has ended goes on when the command runs again.
-#[tokio::test]
-async fn a_command_continues_its_feed() {
-    let args = ["exec:echo again"];
-    let (place, server) = first(&args).await;
-    assert_eq!(lines(&place, "/stream?from=start", 1).await, ["again\n"]);
-    let epoch = about(&place, "default").await["epoch"].clone();
+/// What a viewer gets after `from`, up to the end of the feed.
+async fn to_the_end(place: &Place, from: &str) -> (Vec<(Cursor, Bytes)>, End) {
+    let mut viewer = Viewer::new(&place.uri(&format!("/stream?from={from}")), place.trust()).unwrap();
+    let mut chunks = Vec::new();
+    loop {
+        match soon("more, or the end", viewer.next()).await.unwrap() {
+            Some(Event::Chunk { cursor, bytes, .. }) => chunks.push((cursor, bytes)),
+            Some(Event::End(end)) => return (chunks, end),
+            Some(Event::Opened { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A server whose standard input is the file `input`.
+fn with_input() -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" \"$@\" < input", env!("CARGO_BIN_EXE_h3cast")]);
+    command
+}
+
+/// A feed that has ended with its source continues when that runs again, and its viewers get the same end as those of a
+/// feed in memory.
+async fn continues(source: &str) {
+    let place = Process::place(None);
+    let run = async |place: &Place, args: &[&str], input: &str| {
+        std::fs::write(place.folder().join("input"), input).unwrap();
+        let mut server = place.start_by(with_input(), args, "");
+        server.ready().await;
+        server
+    };
+    std::fs::write(place.folder().join("input"), "one\ntwo\n").unwrap();
+    let (place, server) = Process::begin(place, with_input(), &[source]).await;
+    let (chunks, in_memory) = to_the_end(&place, "start").await;
+    assert_eq!(chunks.len(), 2);
     server.stop().await;
-    let server = next(&place, &args).await;
-    assert_eq!(lines(&place, "/stream?from=start", 2).await, ["again\n"; 2]);
-    assert_eq!(about(&place, "default").await["epoch"], epoch);
-    server.stop().await;
+
+    let args = [source, STORE[0], STORE[1]];
+    let mut all = Vec::<(Cursor, Bytes)>::new();
+    for (round, input) in ["one\ntwo\n", "three\n", "four\n"].into_iter().enumerate() {
+        let mut server = run(&place, &args, input).await;
+        let from = all.last().map_or_else(|| "start".to_owned(), |(last, _)| last.to_string());
+        let (chunks, end) = to_the_end(&place, &from).await;
+        assert_eq!(end, in_memory, "round {round}");
+        assert!(chunks.iter().map(|(_, bytes)| bytes).eq(input.split_inclusive('\n')), "{chunks:?}");
+        all.extend(chunks);
+        // Those who come after it get all of it, and the end.
+        assert_eq!(to_the_end(&place, "start").await, (all.clone(), in_memory.clone()));
+        match round {
+            0 => server.kill(),
+            _ => server.stop().await,
+        }
+    }
+    let epoch = all[0].0.epoch;
+    assert!(all.iter().map(|(cursor, _)| *cursor).eq((0..4).map(|seq| Cursor { epoch, seq })), "{all:?}");
 }
 
 #[tokio::test]
-async fn what_is_kept_is_bounded() {
-    let args = ["publish", "--retain", "128k", "--fsync", "never", "--history", "64k"];
-    let (place, server) = first(&args).await;
-    let line = format!("{}\n", "x".repeat(999));
-    for _ in 0..20 {
-        assert_eq!(post(&place, "/stream?chunk=lines", None, &line.repeat(50)).await.unwrap().0, 200);
-    }
-    let size = || -> u64 {
-        let feeds = std::fs::read_dir(place.folder().join("store/feeds")).unwrap();
-        let files = feeds.flat_map(|feed| std::fs::read_dir(feed.unwrap().path()).unwrap());
-        files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum()
-    };
-    process::soon("old files are removed", async {
-        while size() > 192 << 10 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    })
-    .await;
-    let oldest = about(&place, "default").await["oldest"].as_str().unwrap().to_owned();
-    let (_, seq) = oldest.rsplit_once('-').unwrap();
-    assert!(seq.parse::<u64>().unwrap() > 800, "{oldest}");
-    server.stop().await;
+async fn standard_input_continues_its_feed() {
+    continues("-").await;
+}
+
+#[tokio::test]
+async fn a_command_continues_its_feed() {
+    continues("exec:cat input").await;
+}
+
+/// Also one that fails.
+#[tokio::test]
+async fn a_command_that_fails_continues_its_feed() {
+    continues("exec:cat input; exit 3").await;
 }

@@ -18,11 +18,12 @@ fn unshared() -> Command {
 #[tokio::test]
 async fn publishers_are_told_viewers_stay_and_it_goes_on() {
     let place = Process::place(None);
-    let args = ["publish", "--store", "store", "--retain", "all"];
+    let args = ["publish", "chat.*=publish", "--store", "store", "--retain", "all"];
     let (place, server) = Process::begin(place, unshared(), &args).await;
     // What is there in its namespace is reached through the process.
     let inside =
         std::path::PathBuf::from(format!("/proc/{}/root{}", server.pid(), place.folder().join("store").display()));
+    assert_eq!(post(&place, "/stream/chat.a", None, "hello\n").await.unwrap().0, 200);
     let ballast = inside.join(".room.ballast");
     std::fs::write(&ballast, vec![0; 4 << 20]).unwrap();
     let piece = "x".repeat(64 << 10);
@@ -49,10 +50,21 @@ async fn publishers_are_told_viewers_stay_and_it_goes_on() {
     let metrics = process::get(&place, "/metrics").await;
     assert!(metrics.contains("\nh3cast_store_writable 0\n"), "{metrics}");
     assert_eq!(server.said().matches("no room on the disk").count(), 1, "{}", server.said());
+    // Feeds that clients create are no different, nor is one that cannot be created.
+    for feed in ["chat.a", "chat.b"] {
+        let (status, problem) = post(&place, &format!("/stream/{feed}"), None, &piece).await.unwrap();
+        assert_eq!(status, 507, "{feed}: {problem}");
+        assert_eq!(problem["published"]["bytes"].as_u64().unwrap_or_default(), 0, "{problem}");
+    }
+    assert_eq!(lines(&place, "/stream/chat.a?from=start", 1).await, ["hello\n"]);
     // There is room again.
     std::fs::remove_file(&ballast).unwrap();
     soon("it is ready again", async { while !process::get(&place, "/readyz").await.contains(" 200 ") {} }).await;
     assert_eq!(post(&place, "/stream", None, "more\n").await.unwrap().0, 200);
     assert_eq!(lines(&place, "/stream?from=-1", 1).await, ["more\n"]);
+    for (feed, all) in [("chat.a", &["hello\n", "more\n"][..]), ("chat.b", &["more\n"])] {
+        assert_eq!(post(&place, &format!("/stream/{feed}"), None, "more\n").await.unwrap().0, 200);
+        assert_eq!(lines(&place, &format!("/stream/{feed}?from=start"), all.len()).await, all);
+    }
     server.stop().await;
 }
