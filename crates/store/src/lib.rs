@@ -39,6 +39,7 @@
 //! # }
 //! ```
 
+mod again;
 mod append;
 mod error;
 mod feed;

@@ -81,6 +81,8 @@ pub(crate) struct State {
     pub(crate) dirty: bool,
     /// A write that broke off could not be taken back.
     pub(crate) torn: bool,
+    /// What is before this number was synced, or found.
+    pub(crate) synced: u64,
     /// Why the last sync failed.
     pub(crate) failed: Option<StoreError>,
     pub(crate) next: u64,
@@ -167,6 +169,7 @@ impl Shared {
                 begun: false,
                 dirty: false,
                 torn: false,
+                synced: found.next,
                 failed: None,
                 next: found.next,
                 visible: found.next,
@@ -338,7 +341,7 @@ impl Shared {
     pub(crate) fn clear(&self) {
         let doomed = {
             let mut state = self.lock();
-            match state.dirty {
+            match state.dirty || state.failed.is_some() {
                 // What replaces them may not be on the disk yet.
                 true => return,
                 false => std::mem::take(&mut state.doomed),

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -88,6 +88,8 @@ pub(crate) struct Common {
     /// Feeds that are there, by name.
     stored: Mutex<BTreeMap<String, (u64, Meta)>>,
     pub(crate) reads: Arc<Semaphore>,
+    /// A sync has failed.
+    pub(crate) doubtful: AtomicBool,
     /// How often something was synced, and how long that took in all, in microseconds.
     pub(crate) syncs: Arc<[AtomicU64; 2]>,
 }
@@ -152,12 +154,13 @@ impl Store {
             open: Open::default(),
             stored: Mutex::default(),
             reads: Arc::new(Semaphore::new(READS)),
+            doubtful: AtomicBool::new(false),
             syncs: syncs.clone(),
         });
         let mut kept = HashMap::new();
         if let Some(last) = torn {
             let doubt = if last.always { Doubt::Unseen } else { Doubt::Seen };
-            warn!(dir = %dir.display(), "the store was not closed before the system stopped: what was written last is looked at");
+            warn!(dir = %dir.display(), "the store was not closed, and what was written last may not be on the disk: it is looked at");
             for (name, (id, meta)) in &stored {
                 let shared = Arc::new(Shared::open(&common, *id, meta.clone(), doubt)?);
                 shared.settle()?;
@@ -285,10 +288,15 @@ impl Store {
         for shared in open {
             closed = closed.and(shared.close());
         }
-        closed?;
-        files::replace(&common.folder.state(), &State { closed: true, always: false, boot: files::boot() })?;
+        match closed {
+            Ok(()) => {
+                let state = State { closed: true, always: false, boot: files::boot() };
+                closed = files::replace(&common.folder.state(), &state);
+            }
+            Err(_) => common.doubt(),
+        }
         common.folder.unlock();
-        Ok(())
+        closed
     }
 }
 
@@ -301,6 +309,18 @@ impl Drop for Store {
 }
 
 impl Common {
+    /// Notes that what was written last may not be on the disk, so that it is looked at when the store is opened next, as
+    /// after a power loss. Blocks.
+    pub(crate) fn doubt(&self) {
+        if !self.doubtful.swap(true, Ordering::Relaxed) {
+            let state = State { closed: false, always: self.options.fsync == Fsync::Always, boot: None };
+            if let Err(error) = files::replace(&self.folder.state(), &state) {
+                warn!(%error, "it cannot be noted that what was written last may not be on the disk");
+                self.doubtful.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+
     pub(crate) fn stored_lock(&self) -> MutexGuard<'_, BTreeMap<String, (u64, Meta)>> {
         self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }

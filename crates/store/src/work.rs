@@ -147,8 +147,9 @@ pub(crate) fn run(common: &Arc<Common>) {
 }
 
 /// Has what was written to these feeds reach the disk.
-fn sync(common: &Arc<Common>, feeds: Vec<Arc<Shared>>) {
+pub(crate) fn sync(common: &Arc<Common>, feeds: Vec<Arc<Shared>>) {
     let never = common.options.fsync == Fsync::Never;
+    let again: Vec<_> = feeds.iter().map(|feed| feed.write_again()).collect();
     let written: Vec<_> = feeds.iter().map(|feed| feed.lock().take_written()).collect();
     let counted = |begun: Instant| {
         let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -160,8 +161,8 @@ fn sync(common: &Arc<Common>, feeds: Vec<Arc<Shared>>) {
     if together {
         counted(begun);
     }
-    for (feed, written) in feeds.iter().zip(written) {
-        let synced = match never || together {
+    for ((feed, written), again) in feeds.iter().zip(written).zip(again) {
+        let synced = again.and_then(|()| match never || together {
             true => Ok(()),
             false => {
                 let begun = Instant::now();
@@ -169,7 +170,7 @@ fn sync(common: &Arc<Common>, feeds: Vec<Arc<Shared>>) {
                 counted(begun);
                 synced
             }
-        };
+        });
         feed.synced(written, synced);
     }
 }
@@ -221,10 +222,13 @@ impl Shared {
     /// Confirms what is on the disk, and prepares for what comes.
     fn synced(self: &Arc<Self>, written: Written, synced: Result<(), StoreError>) {
         let always = self.common.options.fsync == Fsync::Always;
+        if synced.is_err() {
+            self.common.doubt();
+        }
         let mut guard = self.lock();
         let state = &mut *guard;
         if let Err(error) = synced {
-            if state.failed.is_none() {
+            if state.failed.as_ref().is_none_or(|failed| failed.to_string() != error.to_string()) {
                 error!(feed = self.name, %error, "what was written did not reach the disk: publishing is refused until it does");
             }
             state.failed = Some(error.clone());
@@ -243,6 +247,7 @@ impl Shared {
         if state.failed.take().is_some() {
             info!(feed = self.name, "what was written is on the disk: publishing is possible again");
         }
+        state.synced = state.synced.max(written.next);
         if self.common.options.fsync != Fsync::Never {
             state.mark.synced = state.mark.synced.max(written.next);
         }
@@ -271,6 +276,13 @@ impl Shared {
         }
         drop(guard);
         self.clear();
+    }
+
+    /// Has the sync of what was written fail.
+    #[cfg(test)]
+    pub(crate) fn fail_for_test(self: &Arc<Self>, error: StoreError) {
+        let written = self.lock().take_written();
+        self.synced(written, Err(error));
     }
 
     /// Has the feed end before the number `next` again.
@@ -335,6 +347,7 @@ mod tests {
 
     use h3cast_feed::{Feed, Keeper, NewChunk, Start};
 
+    use super::sync;
     use crate::{Fsync, Store, StoreError, StoreOptions, append::Batch};
 
     /// A disk that fails cannot be had here: what the thread is told of it is all that is made up.
@@ -353,21 +366,19 @@ mod tests {
         // Written, and not yet synced.
         let lost = NewChunk { bytes: "lost".into(), id: Some("lost".into()) };
         let mut batch = Batch { chunks: vec![lost.clone()], noting: None };
-        let written = {
+        {
             let mut state = shared.lock();
             shared.put_for_test(&mut state, &mut batch);
             assert_eq!((state.next, state.visible), (2, 1));
-            state.take_written()
-        };
+        }
         let disk = StoreError::io(folder.path(), ErrorKind::Other.into());
-        shared.synced(written, Err(disk.clone()));
+        shared.fail_for_test(disk.clone());
 
         // Nobody has seen it, and its number is free; until the disk works again, nothing is published.
         assert_eq!(stored.next(), 1);
         let refused = stored.publish("late".into(), None).await.unwrap_err();
         assert_eq!(refused, disk.into());
-        let written = shared.lock().take_written();
-        shared.synced(written, Ok(()));
+        sync(&shared.common, vec![shared.clone()]);
         assert_eq!(stored.publish("next".into(), Some("lost".into())).await.unwrap().cursor.seq, 1);
         let mut viewer = feed.view(Start::Start, Some(2));
         for expected in ["kept", "next"] {

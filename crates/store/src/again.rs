@@ -1,0 +1,156 @@
+//! Writing again what a failed sync leaves in doubt. A system may take what it could not write for written (Linux does),
+//! so that the next sync succeeds though it is not on the disk. What is in doubt is copied to new files, and theirs is
+//! the sync that is believed.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use crate::{StoreError, error::At, files, record::Record, shared::Shared};
+
+impl Shared {
+    /// Does so if a sync has failed. Nothing is appended before one succeeds. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written; if it cannot be read any more as it was written.
+    pub(crate) fn write_again(self: &Arc<Self>) -> Result<(), StoreError> {
+        let (doubtful, meta) = {
+            let state = self.lock();
+            if state.failed.is_none() {
+                return Ok(());
+            }
+            let last = state.segments.len().saturating_sub(1);
+            let segments = state.segments.iter().enumerate();
+            let doubtful = segments.filter(|(at, segment)| *at == last || segment.next > state.synced);
+            let doubtful: Vec<_> = doubtful.map(|(_, segment)| (segment.first, segment.len)).collect();
+            (doubtful, state.new.then(|| state.meta.clone()))
+        };
+        for (first, len) in doubtful {
+            self.copy(first, len)?;
+        }
+        if let Some(meta) = meta {
+            files::create(&self.meta(), &meta)?;
+        }
+        let mut state = self.lock();
+        // Those are the files that it was in.
+        state.unsynced.clear();
+        state.file = None;
+        (state.torn, state.begun) = (false, true);
+        Ok(())
+    }
+
+    /// Puts a copy in the place of a file, of so many bytes.
+    fn copy(&self, first: u64, len: u64) -> Result<(), StoreError> {
+        let path = self.path(first);
+        let mut bytes = Bytes::from(fs::read(&path).at(&path)?);
+        bytes.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+        let mut end = 0;
+        while let Some(record) = Record::read(self.salt, &bytes.slice(end..)) {
+            end += record.header.len();
+        }
+        // It may have been read from the disk, where it never came.
+        if end as u64 != len {
+            return Err(StoreError::Damaged { file: path, at: end as u64 });
+        }
+        let temporary = files::temporary(&path);
+        let written = File::create(&temporary).and_then(|mut file| {
+            file.write_all(&bytes)?;
+            file.sync_all()
+        });
+        if let Err(error) = written {
+            let _ = fs::remove_file(&temporary);
+            return Err(error).at(&path);
+        }
+        fs::rename(&temporary, &path).at(&path)
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{
+        fs,
+        io::ErrorKind,
+        os::unix::fs::{FileExt, MetadataExt},
+        path::Path,
+        sync::Arc,
+        time::Duration,
+    };
+
+    use h3cast_feed::Keeper;
+
+    use crate::{Fsync, Store, StoreError, StoreOptions, StoredFeed, work};
+
+    fn open(dir: &Path) -> Store {
+        // The thread does nothing before the end of the test.
+        Store::open(dir, StoreOptions { fsync: Fsync::Every(Duration::from_secs(60)) }).unwrap()
+    }
+
+    /// A feed of three chunks, of which a sync of the last two has failed. That is made up; all else is real.
+    async fn failed(store: &Store) -> StoredFeed {
+        let stored = store.feed("a").unwrap();
+        let shared = &stored.0;
+        stored.publish("synced".into(), None).await.unwrap();
+        work::sync(&shared.common, vec![shared.clone()]);
+        stored.publish("one".into(), None).await.unwrap();
+        stored.publish("two".into(), Some("id".into())).await.unwrap();
+        let error = StoreError::io(&shared.dir, ErrorKind::Other.into());
+        shared.fail_for_test(error.clone());
+        assert_eq!(stored.publish("late".into(), None).await.unwrap_err(), error.into());
+        stored
+    }
+
+    #[tokio::test]
+    async fn a_sync_after_one_that_failed_is_of_new_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let stored = failed(&store).await;
+        let shared = &stored.0;
+        let inode = || fs::metadata(shared.path(0)).unwrap().ino();
+        let before = inode();
+        work::sync(&shared.common, vec![shared.clone()]);
+        assert_ne!(inode(), before, "a file was believed to be on the disk that a sync has failed for");
+        assert_eq!(stored.publish("three".into(), None).await.unwrap().cursor.seq, 3);
+        // It is written to the new one, which is not written again.
+        work::sync(&shared.common, vec![shared.clone()]);
+        let after = inode();
+        assert_eq!(stored.publish("two".into(), Some("id".into())).await.unwrap().cursor.seq, 2);
+        let past = Arc::new(stored.clone()).read(stored.epoch(), 0).await.unwrap();
+        let chunks: Vec<_> = past.chunks.into_iter().map(|chunk| chunk.bytes).collect();
+        assert_eq!(chunks, ["synced", "one", "two", "three"]);
+        assert_eq!(inode(), after);
+        store.close().unwrap();
+        assert_eq!(open(folder.path()).feed("a").unwrap().next(), 4);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_any_more_is_refused_until_it_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let stored = failed(&store).await;
+        let shared = &stored.0;
+        // The system has forgotten what it could not write.
+        let file = fs::File::options().write(true).open(shared.path(0)).unwrap();
+        let len = file.metadata().unwrap().len();
+        file.write_all_at(&[0; 40], len - 40).unwrap();
+        for _ in 0..2 {
+            work::sync(&shared.common, vec![shared.clone()]);
+            let refused = stored.publish("late".into(), None).await.unwrap_err();
+            let why = std::error::Error::source(&refused).unwrap().to_string();
+            assert!(why.contains("is damaged at byte"), "{why}");
+        }
+        store.close().unwrap_err();
+        drop((store, stored));
+        // Viewers have seen its number: another chunk does not get it.
+        let store = open(folder.path());
+        let stored = store.feed("a").unwrap();
+        assert!(stored.next() > 3, "{}", stored.next());
+        let past = Arc::new(stored.clone()).read(stored.epoch(), 0).await.unwrap();
+        let chunks: Vec<_> = past.chunks.into_iter().map(|chunk| chunk.bytes).collect();
+        assert_eq!(chunks, ["synced", "one"]);
+    }
+}
