@@ -39,8 +39,12 @@ pub(super) struct Leader {
     word: watch::Receiver<Word>,
     /// The number of its stream's last message, as it has stated last.
     head: Arc<AtomicU64>,
+    /// Since when its feeds cannot be filled, though it may answer.
+    unfilled: Arc<Unfilled>,
     _asking: AbortOnDropHandle<()>,
 }
+
+type Unfilled = Mutex<Option<Instant>>;
 
 /// What is known of it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,15 +70,22 @@ impl Leaders {
         }
         known.retain(|_, leader| leader.strong_count() > 0);
         let (said, word) = watch::channel(Word::default());
-        let head = Arc::default();
-        let asking = tokio::spawn(ask(link.clone(), stream.to_owned(), said, Arc::clone(&head)));
-        let leader = Arc::new(Leader { word, head, _asking: AbortOnDropHandle::new(asking) });
+        let (head, unfilled) = (Arc::default(), Arc::<Unfilled>::default());
+        let asking = tokio::spawn(ask(link.clone(), stream.to_owned(), said, (Arc::clone(&head), unfilled.clone())));
+        let leader = Arc::new(Leader { word, head, unfilled, _asking: AbortOnDropHandle::new(asking) });
         known.insert(stream.to_owned(), Arc::downgrade(&leader));
         leader
     }
 }
 
 impl Leader {
+    /// Notes that a feed is filled, or that this fails: a node may reach the leader, and not the one of all streams,
+    /// which makes consumers.
+    pub(super) fn fills(&self, fills: bool) {
+        let mut since = self.unfilled.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = if fills { None } else { Some(since.unwrap_or_else(Instant::now)) };
+    }
+
     pub(super) fn head(&self) -> Arc<AtomicU64> {
         self.head.clone()
     }
@@ -117,7 +128,7 @@ async fn info(link: &Link, stream: &str) -> Option<Info> {
 }
 
 /// Asks for as long as it is polled.
-async fn ask(link: Link, stream: String, said: watch::Sender<Word>, head: Arc<AtomicU64>) {
+async fn ask(link: Link, stream: String, said: watch::Sender<Word>, (head, unfilled): (Arc<AtomicU64>, Arc<Unfilled>)) {
     let mut heard = Instant::now();
     let mut losses = link.losses();
     let mut search = Search::default();
@@ -131,7 +142,6 @@ async fn ask(link: Link, stream: String, said: watch::Sender<Word>, head: Arc<At
         match info(&link, &stream).await.filter(is_followed) {
             Some(info) => {
                 heard = Instant::now();
-                search = Search::default();
                 head.store(info.state.last_sequence, Ordering::Relaxed);
                 let word = Word { is_silent: false, epoch: epoch(&info).0 };
                 said.send_if_modified(|now| {
@@ -139,6 +149,12 @@ async fn ask(link: Link, stream: String, said: watch::Sender<Word>, head: Arc<At
                     *now = word;
                     is_news
                 });
+                let since = *unfilled.lock().unwrap_or_else(PoisonError::into_inner);
+                match since {
+                    None => search = Search::default(),
+                    Some(since) if since.elapsed() < SILENT => {}
+                    Some(since) => search.on(&link, &stream, since).await,
+                }
             }
             None if heard.elapsed() >= SILENT && link.is_connected() => {
                 said.send_if_modified(|now| !std::mem::replace(&mut now.is_silent, true));
@@ -170,13 +186,13 @@ impl Search {
         let is_enough = !is_cut_off && (heard.elapsed() < ELECTION || self.left > 0);
         let is_only = link.client.server_pool().await.is_ok_and(|pool| pool.len() < 2);
         if is_enough || is_only || !link.servers.leave() {
-            debug!(stream, is_cut_off, "the leader of a stream does not answer");
+            debug!(stream, is_cut_off, "the NATS server does not reach the leader");
             return;
         }
         let pause = SILENT * 2_u32.saturating_pow(self.left);
         self.next = Some(Instant::now() + pause.min(LONGEST_AGAIN));
         self.left += 1;
-        warn!(stream, "the leader of a stream does not answer: trying another NATS server");
+        warn!(stream, "the NATS server does not reach the leader: trying another server");
         let _ = link.client.force_reconnect().await;
     }
 }

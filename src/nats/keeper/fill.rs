@@ -77,6 +77,7 @@ impl JetStream {
             };
             self.checked.store(false, Ordering::Relaxed);
             filler.stall(true);
+            self.leader.fills(matches!(ended, KeepError::Forgotten { .. }));
             match std::mem::replace(&mut told, true) {
                 false => warn!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
                 true => debug!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
@@ -133,6 +134,7 @@ impl JetStream {
             .await
             .map_err(KeepError::nats)?;
         filler.stall(false);
+        self.leader.fills(true);
         if std::mem::take(told) {
             info!(stream = self.stream.name, subject = self.subject, "a feed has resumed");
         }
