@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use h3cast_feed::{
     Cursor, Epoch, FeedError, Filler, Keeper, NewChunk, Past, PublishError, PublishedAll, Receipt, Stored,
 };
+use tokio::task::JoinSet;
 
 use crate::{Note, Retain, StoreError, append::Batch, shared::Shared};
 
@@ -142,10 +143,22 @@ impl Keeper for StoredFeed {
             if epoch != shared.epoch {
                 return Err(FeedError(format!("the feed of epoch {epoch} is not stored any more")));
             }
-            let reads = shared.common.reads.clone();
             let failed = |error: &dyn std::fmt::Display| FeedError(error.to_string());
-            let _place = reads.acquire_owned().await.map_err(|error| failed(&error))?;
-            let read = tokio::task::spawn_blocking(move || shared.read(next)).await.map_err(|error| failed(&error))?;
+            // By a task of its own, which ends with this future: one who asks ahead does not look again before they need
+            // it, and must not keep a place from others meanwhile. Not even while waiting for one: the semaphore gives
+            // them to those who came first.
+            let mut reading = JoinSet::new();
+            reading.spawn(async move {
+                let place = shared.common.reads.clone().acquire_owned().await.map_err(|error| failed(&error))?;
+                let read = move || {
+                    let read = shared.read(next);
+                    drop(place);
+                    read
+                };
+                tokio::task::spawn_blocking(read).await.map_err(|error| failed(&error))
+            });
+            let gone = || Err(failed(&StoreError::Closed));
+            let read = reading.join_next().await.map_or_else(gone, |read| read.unwrap_or_else(|_| gone()))?;
             read.map_err(|error| {
                 tracing::error!(%error, "what is stored of a feed cannot be read");
                 failed(&error)

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use common::{after, feed, new, open, options, seqs, view};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use h3cast_feed::{Keeper, NewChunk, PublishError, Start};
 use h3cast_store::{Fsync, Note, Retain, Store, StoreError, StoreOptions};
 
@@ -241,6 +241,31 @@ async fn what_is_larger_than_a_piece_is_read() {
     }
     let large = publisher.publish(vec![0; (256 << 20) + 1].into()).await;
     assert!(matches!(large, Err(PublishError::TooLarge { .. })), "{large:?}");
+}
+
+/// Viewers ask ahead, and may not take it for as long as they like: others read meanwhile.
+#[tokio::test]
+async fn slow_viewers_keep_nobody_from_the_past() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), Fsync::default());
+    let (_stored, feed, publisher) = feed(&store, "a", 1000);
+    let large = |number: u64| vec![number as u8; 300_000];
+    for number in 0..4 {
+        publisher.publish(large(number).into()).await.unwrap();
+    }
+    let mut slow = Vec::new();
+    for _ in 0..40 {
+        let mut viewer = feed.view(Start::Start, None);
+        // It has the first one, and what follows is asked for.
+        let first = tokio::time::timeout(Duration::from_secs(30), viewer.next()).await.expect("it reads");
+        assert!(matches!(first, Some(h3cast_feed::Event::Chunk(chunk)) if chunk.seq == 0));
+        slow.push(viewer);
+    }
+    let got = tokio::time::timeout(Duration::from_secs(30), view(&feed, Start::Start, 4)).await.expect("it reads");
+    assert!(got.into_iter().eq((0..4).map(|number| Ok((number, large(number).into())))));
+    for mut viewer in slow {
+        assert!(matches!(viewer.next().await, Some(h3cast_feed::Event::Chunk(chunk)) if chunk.seq == 1));
+    }
 }
 
 struct Panics;
