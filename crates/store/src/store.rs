@@ -330,6 +330,18 @@ impl Common {
     }
 }
 
+impl Common {
+    /// The feeds that are open. Forgets those that are not any more.
+    pub(crate) fn open(&self) -> Vec<Arc<Shared>> {
+        let mut open = self.open_lock();
+        let feeds: Vec<_> = open.values().filter_map(Weak::upgrade).collect();
+        open.retain(|_, shared| shared.strong_count() > 0);
+        let least = 2 * open.len() + 64;
+        open.shrink_to(least);
+        feeds
+    }
+}
+
 impl Shared {
     /// Writes down where it continues, so that what was in doubt is not any more. Blocks.
     fn settle(self: &Arc<Self>) -> Result<(), StoreError> {

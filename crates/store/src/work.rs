@@ -134,8 +134,7 @@ pub(crate) fn run(common: &Arc<Common>) {
         sync(common, feeds);
         if tidied.elapsed() >= HOUSEKEEPING {
             tidied = Instant::now();
-            let feeds: Vec<_> = common.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-            tidy(&feeds);
+            tidy(&common.open());
             for dir in std::mem::take(&mut common.work.lock().removed) {
                 // What is left is removed when the store is opened next.
                 let _ = fs::remove_dir_all(dir);
@@ -308,10 +307,9 @@ impl Shared {
 }
 
 /// Removes what has been kept for its time, closes files that are not used, and tries again what failed.
-fn tidy(feeds: &[Weak<Shared>]) {
-    let feeds: Vec<_> = feeds.iter().filter_map(Weak::upgrade).collect();
+fn tidy(feeds: &[Arc<Shared>]) {
     let mut open = 0;
-    for feed in &feeds {
+    for feed in feeds {
         let mut guard = feed.lock();
         let state = &mut *guard;
         if state.closed {
