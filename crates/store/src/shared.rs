@@ -347,7 +347,12 @@ impl Shared {
                 false => std::mem::take(&mut state.doomed),
             }
         };
-        for path in doomed {
+        self.remove(doomed);
+    }
+
+    /// Removes files; those that cannot be removed now, later. Blocks.
+    pub(crate) fn remove(&self, files: Vec<PathBuf>) {
+        for path in files {
             if let Err(error) = fs::remove_file(&path)
                 && error.kind() != std::io::ErrorKind::NotFound
             {

@@ -195,6 +195,8 @@ struct Written {
     new: bool,
     next: u64,
     waiting: Vec<Waiting>,
+    /// Files that are not needed any more once this is on the disk.
+    doomed: Vec<PathBuf>,
 }
 
 impl State {
@@ -203,7 +205,8 @@ impl State {
         let (begun, new) = (std::mem::take(&mut self.begun), std::mem::take(&mut self.new));
         files.extend(self.file.clone());
         self.dirty = false;
-        Written { files, begun, new, next: self.next, waiting: std::mem::take(&mut self.waiting) }
+        let (waiting, doomed) = (std::mem::take(&mut self.waiting), std::mem::take(&mut self.doomed));
+        Written { files, begun, new, next: self.next, waiting, doomed }
     }
 }
 
@@ -234,6 +237,7 @@ impl Shared {
             state.unsynced.extend(written.files);
             state.begun |= written.begun;
             state.new |= written.new;
+            state.doomed.extend(written.doomed);
             if always {
                 // Nobody was given it: its numbers are free again.
                 let waiting = written.waiting.into_iter().chain(std::mem::take(&mut state.waiting));
@@ -274,6 +278,8 @@ impl Shared {
             info!(feed = self.name, %error, "a new file cannot be begun yet");
         }
         drop(guard);
+        // While others write on.
+        self.remove(written.doomed);
         self.clear();
     }
 
@@ -296,6 +302,8 @@ impl Shared {
             (state.next, state.total, state.notes) = (next, found.total, found.notes);
             state.newest = found.segments.last().map_or(0, |last| last.newest);
             state.segments = found.segments.into();
+            // Those that are to go are among them again.
+            state.doomed.clear();
             Ok::<_, StoreError>(())
         })();
         if let Err(error) = taken_back {
@@ -341,12 +349,61 @@ pub(crate) type Open = Mutex<HashMap<String, Weak<Shared>>>;
 
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind;
+    use std::{io::ErrorKind, time::Duration};
 
     use h3cast_feed::{Feed, Keeper, NewChunk, Start};
 
     use super::sync;
-    use crate::{Fsync, Store, StoreError, StoreOptions, append::Batch};
+    use crate::{Fsync, Retain, Store, StoreError, StoreOptions, append::Batch, segment};
+
+    /// Names that clients ask for cost nothing once nobody uses them.
+    #[tokio::test]
+    async fn feeds_that_are_not_open_any_more_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
+        let used = store.feed("used").unwrap();
+        for number in 0..1000 {
+            store.feed(&format!("made up {number}")).unwrap();
+        }
+        let common = &used.0.common;
+        while common.open_lock().len() > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(common.open_lock().capacity() < 200);
+        used.publish("x".into(), None).await.unwrap();
+        assert!(std::sync::Arc::ptr_eq(&store.feed("used").unwrap().0, &used.0));
+    }
+
+    /// Each sync lets the files go that were given up before it, though more has been written meanwhile.
+    #[tokio::test]
+    async fn files_go_while_others_write() {
+        let folder = tempfile::tempdir().unwrap();
+        // The thread does nothing by itself for so long.
+        let options = StoreOptions { fsync: Fsync::Every(Duration::from_secs(600)) };
+        let store = Store::open(folder.path(), options).unwrap();
+        let stored = store.feed("a").unwrap();
+        stored.set_retain(Retain { bytes: Some(64 << 10), age: None });
+        let publish = async |until: u64| {
+            while stored.first() < until {
+                stored.publish(vec![0; 1000].into(), None).await.unwrap();
+            }
+        };
+        let oldest = || segment::path(&folder.path().join("feeds/0"), 0);
+        publish(1).await;
+        let shared = &stored.0;
+        let written = shared.lock().take_written();
+        let given_up = written.doomed.len();
+        publish(stored.first() + 1).await;
+        assert!(oldest().exists() && shared.lock().dirty && given_up > 0);
+        // What replaces it may not be there.
+        shared.synced(written, Err(StoreError::Closed));
+        assert!(oldest().exists() && shared.lock().doomed.len() > given_up);
+        let written = shared.lock().take_written();
+        shared.dirty(&mut shared.lock());
+        shared.synced(written, Ok(()));
+        assert!(!oldest().exists() && shared.lock().dirty);
+        publish(stored.first() + 1).await;
+    }
 
     /// A disk that fails cannot be had here: what the thread is told of it is all that is made up.
     #[tokio::test]
