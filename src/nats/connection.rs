@@ -19,6 +19,7 @@ use super::{
     counts::Counts,
     error::KeepError,
     leader::Leaders,
+    login,
     presence::{self, Presence},
     servers::Servers,
 };
@@ -147,6 +148,7 @@ impl Connections {
         let has_user = servers.iter().any(ServerAddr::has_user_pass);
         let access = address.access.or(&self.options.access, has_user);
         let options = access.apply(options, &servers).await?;
+        let servers = servers.iter().map(login::without_user).collect::<Result<Vec<_>, _>>()?;
         let client = options
             .connect(servers.as_slice())
             .await

@@ -108,6 +108,15 @@ pub(super) fn user(address: &ServerAddr) -> Option<User> {
     })
 }
 
+/// The address without them: the client logs addresses as they are, and has the user from its options.
+pub(super) fn without_user(address: &ServerAddr) -> Result<ServerAddr, NatsError> {
+    let mut url = address.clone().into_inner();
+    // They fail where there is no host, and so no user.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    ServerAddr::from_url(url).map_err(NatsError::Server)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,5 +146,8 @@ mod tests {
         assert_eq!(of("nats://ann:p%40ss@h:1"), Some(User::Password("ann".into(), "p@ss".into())));
         assert_eq!(of("nats://s3cret%2F@h:1"), Some(User::Token("s3cret/".into())));
         assert_eq!(of("nats://h:1"), None);
+        for text in ["tls://ann:p%40ss@h:1", "tls://s3cret%2F@h:1", "tls://:s3cret@h:1", "tls://h:1"] {
+            assert_eq!(without_user(&text.parse().unwrap()).unwrap().as_url_str(), "tls://h:1");
+        }
     }
 }

@@ -20,6 +20,34 @@ async fn with_a_password() {
     assert_eq!(chunk_texts(&read(&edge, "/stream/chat?from=start", 1).await), ["safe\n"]);
 }
 
+/// Neither when it connects, nor when it tries to connect again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn no_log_has_the_user_of_an_address() {
+    for (login, at, secrets) in [
+        (&["--user", "ann", "--pass", "p@ss/word"][..], "ann:p%40ss%2Fword", &["p@ss", "p%40ss"][..]),
+        (&["--auth", "s3cret/token"], "s3cret%2Ftoken", &["s3cret"]),
+    ] {
+        let login: Vec<_> = login.iter().map(ToString::to_string).collect();
+        let mut cluster = Cluster::start_with(1, &login);
+        let engine = format!("--engine=nats://{at}@127.0.0.1:{}", cluster.nodes[0].port);
+        let args = ["chat=publish", engine.as_str(), "--ensure-stream", "--log=trace"];
+        let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
+        let log = || std::fs::read_to_string(serving.dir().join("stderr")).unwrap();
+        assert!(log().contains("attempting connection"), "the client's own lines are there");
+        cluster.nodes[0].kill();
+        crate::within("it cannot connect again", async {
+            while !log().contains("callback-selected server connection failed") {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+        let log = log();
+        let shown: Vec<_> = log.lines().filter(|line| secrets.iter().any(|secret| line.contains(secret))).collect();
+        assert!(shown.is_empty(), "{shown:#?}");
+    }
+}
+
 /// A JWT as NATS has them: signed by an nkey.
 fn jwt(issuer: &nkeys::KeyPair, subject: &str, nats: &serde_json::Value) -> String {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
