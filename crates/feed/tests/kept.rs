@@ -21,6 +21,8 @@ struct Shelf {
     chunks: Mutex<BTreeMap<u64, Bytes>>,
     first: AtomicU64,
     broken: AtomicBool,
+    /// Gives this many chunks before those that it is asked for, too.
+    early: AtomicU64,
     /// How often it was read.
     reads: AtomicU64,
 }
@@ -46,7 +48,8 @@ impl Keeper for Shelf {
             }
             let first = self.first.load(Ordering::Relaxed);
             let all = self.chunks.lock().unwrap();
-            let some = all.range(next.max(first)..).take(3);
+            let from = next.saturating_sub(self.early.load(Ordering::Relaxed));
+            let some = all.range(from.max(first)..).take(3);
             let chunks: Vec<_> = some.map(|(seq, bytes)| Chunk::new(*seq, bytes.clone())).collect();
             let end = all.last_key_value().map_or(0, |(seq, _)| seq + 1);
             let next = chunks.last().map_or(end.max(next), |last| last.seq + 1);
@@ -121,6 +124,21 @@ fn one_piece_of_the_past_is_read_ahead() {
     // Three at once.
     assert_eq!([1, 2, 1, 2, 1].map(|chunks| reads(&mut viewer, chunks)), [2, 2, 3, 3, 4]);
     assert_eq!(seqs(&some(&mut viewer, usize::MAX)), (7..20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn chunks_before_those_that_were_asked_for_are_not_given_again() {
+    let (shelf, feed, filler) = shelf();
+    (0..20).for_each(|seq| add(&shelf, &filler, seq));
+    for early in [1, 2] {
+        shelf.early.store(early, Ordering::Relaxed);
+        let mut viewer = feed.view(Start::After(Cursor { epoch: Epoch(7), seq: 4 }), None);
+        assert_eq!(seqs(&some(&mut viewer, usize::MAX)), (5..20).collect::<Vec<_>>());
+    }
+    // Nothing else is there, as of a server that lags: it is asked again later.
+    shelf.early.store(3, Ordering::Relaxed);
+    let mut viewer = feed.view(Start::After(Cursor { epoch: Epoch(7), seq: 4 }), None);
+    assert!(matches!(some(&mut viewer, usize::MAX)[..], [Event::Stalled(true)]));
 }
 
 #[tokio::test(start_paused = true)]

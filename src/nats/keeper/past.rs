@@ -123,7 +123,10 @@ impl JetStream {
         {
             return Ok(chunks);
         }
-        self.consumed(next).await
+        let mut chunks = self.consumed(next).await?;
+        // A replica that lags has a consumer begin after what it has itself, which may be before that.
+        chunks.retain(|chunk| chunk.seq >= next);
+        Ok(chunks)
     }
 
     /// By a Direct Get of many; `None` if none of the servers answers such requests.

@@ -133,7 +133,12 @@ impl KeptViewer {
                     let asking = asked.get_or_insert_with(read);
                     ready!(asking.poll_unpin(cx));
                     let gone = || Err(FeedError("it has been taken already".into()));
-                    let read = match Pin::new(asking).take_output().unwrap_or_else(gone) {
+                    let mut read = Pin::new(asking).take_output().unwrap_or_else(gone);
+                    if let Ok(past) = &mut read {
+                        // It has had those before, or begins after them.
+                        past.chunks.retain(|chunk| chunk.seq >= *next);
+                    }
+                    let read = match read {
                         // What the ring has seen is not there. Asking again at once would give the same answer.
                         Ok(past) if past.chunks.is_empty() && past.next.max(past.first) <= *next => Err(()),
                         Ok(past) => Ok(past),
