@@ -103,7 +103,7 @@ const FEEDS: [OfFeed; 15] = [
     (
         "h3cast_feed_viewers_everywhere",
         "Current viewers of the feed at all servers that share it; those of this one if no others are known.",
-        |status| (status.viewers + status.elsewhere.unwrap_or_default().viewers).into(),
+        |status| status.viewers.saturating_add(status.elsewhere.unwrap_or_default().viewers).into(),
     ),
     ("h3cast_feed_publishers", "Publications to the feed in progress at this server.", |status| {
         status.publishers.into()

@@ -20,11 +20,11 @@ pub struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// Adds what one server has.
+    /// Adds what one server has, as far as it can be counted: another server may claim any number.
     pub fn add(&mut self, viewers: u64, publishers: u64) {
-        self.viewers += viewers;
-        self.publishers += publishers;
-        self.servers += u64::from(viewers > 0);
+        self.viewers = self.viewers.saturating_add(viewers);
+        self.publishers = self.publishers.saturating_add(publishers);
+        self.servers = self.servers.saturating_add(u64::from(viewers > 0));
     }
 }
 
@@ -68,5 +68,18 @@ impl Feed {
     #[must_use]
     pub fn attendance(&self) -> Attendance {
         Attendance(Arc::downgrade(&self.counters))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_claims_does_not_overflow() {
+        let mut all = Elsewhere::default();
+        all.add(u64::MAX, 1);
+        all.add(2, u64::MAX);
+        assert_eq!((all.viewers, all.publishers, all.servers), (u64::MAX, u64::MAX, 2));
     }
 }

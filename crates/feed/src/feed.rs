@@ -306,7 +306,7 @@ impl Feed {
     /// write it yet. Clones [for lists](Self::for_list) do not count.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
-        self.counters.status().viewers > 0 || self.is_held()
+        self.counters.attendance().0 > 0 || self.is_held()
     }
 
     /// Whether there are clones besides its family's, as those of requests that may write it yet.
