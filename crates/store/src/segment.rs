@@ -2,8 +2,8 @@
 //! nothing before it is needed to continue it.
 
 use std::{
-    fs,
-    io::Read,
+    fs::{self, File},
+    io::{self, BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
@@ -122,11 +122,11 @@ fn numbers(dir: &Path) -> Result<Vec<u64>, StoreError> {
 }
 
 /// What the first record of a file states.
-fn began(path: &Path) -> std::io::Result<Option<Header>> {
+fn began(path: &Path) -> io::Result<Option<Header>> {
     let mut header = [0; HEADER];
-    match fs::File::open(path)?.read_exact(&mut header) {
+    match File::open(path)?.read_exact(&mut header) {
         Ok(()) => Ok(Header::read(&header)),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -134,35 +134,35 @@ fn began(path: &Path) -> std::io::Result<Option<Header>> {
 /// Reads a file to its end, which it repairs. Whether nothing was cut off.
 fn scan(dir: &Path, salt: u32, at: usize, synced: u64, torn: bool, found: &mut Found) -> Result<bool, StoreError> {
     let file = path(dir, found.segments[at].first);
-    let bytes = Bytes::from(fs::read(&file).at(&file)?);
+    let mut records = Records::open(&file, salt).at(&file)?;
     let segment = &mut found.segments[at];
     (segment.next, segment.newest, segment.index) = (segment.first, 0, Vec::new());
     let mut end = 0;
     let mut notes = Notes::default();
-    while let Some(record) = Record::read(salt, &bytes.slice(end..)) {
+    while let Some(record) = records.next().at(&file)? {
         let header = record.header;
         if header.first != segment.next {
             break;
         }
         record.notes().into_iter().for_each(|note| notes.apply(note));
         if header.count > 0 {
-            segment.note(header.first, end as u64);
+            segment.note(header.first, end);
             segment.oldest.get_or_insert(header.micros);
         }
         segment.next = header.next();
         segment.newest = segment.newest.max(if header.count > 0 { record.newest() } else { header.micros });
         found.total = header.before + record.size() as u64;
-        end += header.len();
+        end += header.len() as u64;
     }
     found.next = segment.next;
     if end > 0 {
         found.notes = notes;
     }
-    let rest = bytes.slice(end..);
+    let rest = records.rest(end).at(&file)?;
     if rest.is_empty() {
         return Ok(true);
     }
-    let damaged = || StoreError::Damaged { file: file.clone(), at: end as u64 };
+    let damaged = || StoreError::Damaged { file: file.clone(), at: end };
     let follows = follows(salt, &rest, found.next);
     if found.next < synced || (!torn && follows) {
         return Err(damaged());
@@ -177,23 +177,63 @@ fn scan(dir: &Path, salt: u32, at: usize, synced: u64, torn: bool, found: &mut F
         file = %file.display(), at = end, bytes = rest.len(),
         "the end of a file is not whole, as after a crash: it was moved to a file that ends in .torn",
     );
-    let open = fs::File::options().write(true).open(&file).at(&file)?;
-    open.set_len(end as u64).and_then(|()| open.sync_all()).at(&file)?;
+    let open = File::options().write(true).open(&file).at(&file)?;
+    open.set_len(end).and_then(|()| open.sync_all()).at(&file)?;
     files::sync_folder(dir)?;
-    found.segments[at].len = end as u64;
+    found.segments[at].len = end;
     Ok(false)
 }
 
 /// Where the record of a file ends that has the chunk before the number `next`.
-pub(crate) fn end(path: &Path, salt: u32, next: u64) -> std::io::Result<u64> {
-    let bytes = Bytes::from(fs::read(path)?);
+pub(crate) fn end(path: &Path, salt: u32, next: u64) -> io::Result<u64> {
+    let mut records = Records::open(path, salt)?;
     let mut end = 0;
-    while let Some(record) = Record::read(salt, &bytes.slice(end..))
+    while let Some(record) = records.next()?
         && record.header.next() <= next
     {
-        end += record.header.len();
+        end += record.header.len() as u64;
     }
-    Ok(end as u64)
+    Ok(end)
+}
+
+/// The records of a file, one after another, so that no more of it is in memory than one of them.
+struct Records {
+    file: BufReader<File>,
+    salt: u32,
+    /// How much of it is left, in bytes.
+    left: u64,
+}
+
+impl Records {
+    fn open(path: &Path, salt: u32) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let left = file.metadata()?.len();
+        Ok(Self { file: BufReader::new(file), salt, left })
+    }
+
+    /// `None` at the end, and where a record is damaged or not whole.
+    fn next(&mut self) -> io::Result<Option<Record>> {
+        let mut bytes = vec![0; HEADER];
+        if self.left < HEADER as u64 {
+            return Ok(None);
+        }
+        self.file.read_exact(&mut bytes)?;
+        let Some(len) = Header::read(&bytes).map(|header| header.len()).filter(|len| *len as u64 <= self.left) else {
+            return Ok(None);
+        };
+        bytes.resize(len, 0);
+        self.file.read_exact(&mut bytes[HEADER..])?;
+        self.left -= len as u64;
+        Ok(Record::read(self.salt, &bytes.into()))
+    }
+
+    /// What is in the file from there on.
+    fn rest(&mut self, from: u64) -> io::Result<Bytes> {
+        let mut rest = Vec::new();
+        self.file.seek(SeekFrom::Start(from))?;
+        self.file.read_to_end(&mut rest)?;
+        Ok(rest.into())
+    }
 }
 
 /// Whether a whole record follows later.
