@@ -31,6 +31,8 @@ pub(crate) enum Appended {
     Wait(oneshot::Receiver<Result<Vec<Receipt>, StoreError>>),
     /// Nothing was done: it would block.
     Blocks,
+    /// Nothing was done: the file is full, and the next begins once what waits for the disk is there.
+    Later(oneshot::Receiver<Result<Vec<Receipt>, StoreError>>),
 }
 
 pub(crate) struct Batch {
@@ -73,19 +75,26 @@ impl Shared {
     }
 
     async fn write(self: Arc<Self>, size: usize, mut batch: Batch) -> Result<Vec<Receipt>, StoreError> {
-        let mut appended = match size <= INLINE {
-            true => self.append(&mut batch, false)?,
-            false => Appended::Blocks,
-        };
-        if matches!(appended, Appended::Blocks) {
-            let shared = self.clone();
-            let blocking = tokio::task::spawn_blocking(move || shared.append(&mut batch, true));
-            appended = blocking.await.unwrap_or(Err(StoreError::Closed))?;
-        }
-        match appended {
-            Appended::Done(receipts) => Ok(receipts),
-            Appended::Wait(done) => done.await.unwrap_or(Err(StoreError::Closed)),
-            Appended::Blocks => Ok(Vec::new()),
+        loop {
+            let mut appended = match size <= INLINE {
+                true => self.append(&mut batch, false)?,
+                false => Appended::Blocks,
+            };
+            if matches!(appended, Appended::Blocks) {
+                let shared = self.clone();
+                let blocking = tokio::task::spawn_blocking(move || {
+                    let appended = shared.append(&mut batch, true);
+                    (batch, appended)
+                });
+                let done = blocking.await.map_err(|_| StoreError::Closed)?;
+                (batch, appended) = (done.0, done.1?);
+            }
+            match appended {
+                Appended::Done(receipts) => return Ok(receipts),
+                Appended::Wait(done) => return done.await.unwrap_or(Err(StoreError::Closed)),
+                Appended::Later(room) => _ = room.await.unwrap_or(Err(StoreError::Closed))?,
+                Appended::Blocks => return Ok(Vec::new()),
+            }
         }
     }
 
@@ -109,8 +118,11 @@ impl Shared {
         let always = self.common.options.fsync == Fsync::Always;
         let many = batch.chunks.len() as u64;
         let ready = state.file.is_some() && (always || state.has_room(many)) && !state.torn;
-        // Where each record waits for the disk, the store's thread begins files: what it may have to take back is in one.
-        let full = !always && state.segments.back().is_none_or(|last| state.is_full(last));
+        let full = state.segments.back().is_none_or(|last| state.is_full(last));
+        if always && full && state.file.is_some() && (state.dirty || state.visible < state.next) {
+            // What may have to be taken back is in one file. It waits for the disk: so does this.
+            return Ok(Appended::Later(self.wait(state, Vec::new(), Vec::new())));
+        }
         if !ready || full {
             if !may_block {
                 return Ok(Appended::Blocks);
@@ -148,19 +160,30 @@ impl Shared {
         let first = state.next - new.len() as u64;
         let chunks = new.into_iter().zip(first..).map(|((bytes, _), seq)| Chunk::published_at(seq, now, bytes));
         if always {
-            let (done, wait) = oneshot::channel();
-            state.waiting.push(Waiting { chunks: chunks.collect(), receipts, done });
-            self.common.work.urge();
-            if self.common.work.is_lost() {
-                state.waiting.clear();
-            }
-            return Ok(Appended::Wait(wait));
+            return Ok(Appended::Wait(self.wait(state, chunks.collect(), receipts)));
         }
         state.visible = state.next;
         if let Some(filler) = &state.filler {
             chunks.for_each(|chunk| filler.add(chunk));
         }
         Ok(Appended::Done(receipts))
+    }
+
+    /// Waits for the next sync.
+    fn wait(
+        self: &Arc<Self>,
+        state: &mut State,
+        chunks: Vec<Chunk>,
+        receipts: Vec<Receipt>,
+    ) -> oneshot::Receiver<Result<Vec<Receipt>, StoreError>> {
+        self.dirty(state);
+        let (done, wait) = oneshot::channel();
+        state.waiting.push(Waiting { chunks, receipts, done });
+        self.common.work.urge();
+        if self.common.work.is_lost() {
+            state.waiting.clear();
+        }
+        wait
     }
 
     /// Numbers chunks; those with an id that is known are those that were stored before. After one that is of another

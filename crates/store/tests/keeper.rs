@@ -268,6 +268,33 @@ async fn slow_viewers_keep_nobody_from_the_past() {
     }
 }
 
+/// There is always something that waits for the disk. Files end all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_are_begun_while_publishers_wait_for_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), Fsync::Always);
+    let (stored, feed, publisher) = feed(&store, "a", 1000);
+    stored.set_retain(Retain { bytes: Some(256 << 10), age: None });
+    let mut publishing = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let publisher = publisher.clone();
+        publishing.spawn(async move {
+            for _ in 0..150 {
+                publisher.publish(vec![7; 1000].into()).await.unwrap();
+            }
+        });
+    }
+    let mut largest = 0;
+    while publishing.join_next().await.is_some() {
+        let files = fs::read_dir(folder.path().join("feeds/0")).unwrap();
+        largest = files.flat_map(|file| file?.metadata()).map(|file| file.len()).max().max(Some(largest)).unwrap();
+    }
+    assert!((10_000..24_000).contains(&largest), "{largest}");
+    let kept = stored.stored().unwrap();
+    assert!(kept.bytes <= 288 << 10 && kept.first > 300, "{kept:?}");
+    assert_eq!(view(&feed, after(&stored, kept.first), 600).await.len() as u64, 599 - kept.first);
+}
+
 struct Panics;
 
 impl std::task::Wake for Panics {
