@@ -27,6 +27,14 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def free_ports(count):
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in held]
+    for server in held:
+        server.close()
+    return ports
+
+
 class Server:
     """A running server; `with Server() as server:` asserts that it also stops well."""
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from server import H3CAST
+from server import H3CAST, free_ports
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -20,14 +19,6 @@ NATS_SERVER = Path(sys.executable).with_name("nats-server")
 # As the comment at the top of the file gives it.
 TOKEN = re.search(r"--token (\S+)$", (ROOT / "compose.yaml").read_text(), re.MULTILINE)[1]
 PATIENCE_S = 40
-
-
-def free_ports(count):
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in held]
-    for server in held:
-        server.close()
-    return ports
 
 
 class Composed:

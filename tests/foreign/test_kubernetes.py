@@ -5,12 +5,13 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import yaml
-from server import H3CAST, Server
+from server import H3CAST, Server, free_ports
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "docs/kubernetes"
@@ -93,15 +94,56 @@ def test_an_edge_has_time_to_drain():
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 60
 
 
-def test_the_nats_servers_accept_their_settings(tmp_path):
+PASSWORDS = {f"{user}_PASSWORD": "x" for user in ("EDGE", "READER", "ADMIN", "SYSTEM")}
+
+
+def nats_server(folder, **more):
+    """The command of a server's container, with files that are here."""
+    known = {"/etc/h3cast/nats.conf": str(ROOT / "docs/nats/nats.conf"), "/data": str(folder / "data"),
+             "/tmp/nats.pid": str(folder / "pid"), "$(POD_NAME)": "nats-0"} | more
     args = container(one("StatefulSet", "nats"))["args"]
-    known = {"/etc/h3cast/nats.conf": str(ROOT / "docs/nats/nats.conf"), "/data": str(tmp_path / "data"),
-             "/tmp/nats.pid": str(tmp_path / "pid"), "$(POD_NAME)": "nats-0"}
-    command = [Path(sys.executable).with_name("nats-server"), *(known.get(arg, arg) for arg in args), "-t"]
-    passwords = {f"{user}_PASSWORD": "x" for user in ("EDGE", "READER", "ADMIN", "SYSTEM")}
-    assert all(name in (FOLDER / "nats.yaml").read_text() for name in passwords)
-    tested = subprocess.run(command, env=os.environ | passwords, capture_output=True, text=True, timeout=30)
+    return [Path(sys.executable).with_name("nats-server"), *(known.get(arg, arg) for arg in args)]
+
+
+def test_the_nats_servers_accept_their_settings(tmp_path):
+    assert all(name in (FOLDER / "nats.yaml").read_text() for name in PASSWORDS)
+    tested = subprocess.run([*nats_server(tmp_path), "-t"], env=os.environ | PASSWORDS, capture_output=True, text=True,
+                            timeout=30)
     assert tested.returncode == 0, tested.stderr
+
+
+def test_a_nats_server_without_its_peers_has_not_started_but_is_alive(tmp_path):
+    client, route, peer, monitor = (str(port) for port in free_ports(4))
+    routes = next(arg for arg in nats_server(tmp_path) if "nats-0.nats" in str(arg))
+    words = nats_server(tmp_path, **{"8222": monitor, "nats://0.0.0.0:6222": f"nats://127.0.0.1:{route}",
+                                     routes: f"nats://127.0.0.1:{route},nats://127.0.0.1:{peer}"})
+    command = [*words, "-a", "127.0.0.1", "-p", client]
+    probed = container(one("StatefulSet", "nats"))
+
+    def status(probe):
+        url = f"http://127.0.0.1:{monitor}{probed[probe]['httpGet']['path']}"
+        return subprocess.run(["curl", "-sS", "-w", "\n%{http_code}", url], capture_output=True, text=True,
+                              timeout=30).stdout[-3:]
+
+    server = subprocess.Popen(command, env=os.environ | PASSWORDS, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        # Nothing tells when it has begun to look for its peers.
+        while status("startupProbe") != "503":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert status("livenessProbe") == "200"
+        assert "js-enabled-only=true" in probed["livenessProbe"]["httpGet"]["path"]
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_nats_server_has_time_for_its_clients_to_leave():
+    stated = re.search(r"^lame_duck_duration: (\d+)s$", (ROOT / "docs/nats/nats.conf").read_text(), re.MULTILINE)
+    pod = one("StatefulSet", "nats")["spec"]["template"]["spec"]
+    # Before that it waits for 10 s, if it is not told otherwise.
+    assert pod["terminationGracePeriodSeconds"] >= int(stated[1]) + 10 + 10
 
 
 def test_nothing_runs_as_root():
