@@ -5,11 +5,8 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, SystemTime},
 };
 
 use async_nats::jetstream::{
@@ -42,6 +39,11 @@ const AGAIN: Duration = Duration::from_secs(50);
 const RETRY: Duration = Duration::from_secs(30);
 /// In how many keys the feeds of a server are: 10,000 feeds make messages of some 30 kB.
 const PARTS: u64 = 16;
+/// What the bucket may take: some 30 servers of which all have 10,000 feeds viewed, or thousands with fewer. Its server
+/// sets all of it aside.
+const BYTES: i64 = 16 << 20;
+/// How many feeds are kept before those that are gone are looked for.
+const FEW: usize = 64;
 
 /// The viewers and publications of feeds, by subject.
 type Part = BTreeMap<String, (u64, u64)>;
@@ -54,16 +56,36 @@ pub(super) struct Presence(Arc<Known>);
 struct Known {
     /// With how many copies the bucket may be made, if it may.
     replicas: Option<usize>,
-    /// The others are heard.
-    hears: AtomicBool,
-    here: Mutex<Vec<(String, Attendance)>>,
+    /// When the others were certain to be heard last.
+    clock: Mutex<Option<Clock>>,
+    here: Mutex<Here>,
     others: Mutex<HashMap<String, Other>>,
     telling: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
+/// The feeds of this server, some of them gone.
+#[derive(Debug, Default)]
+struct Here {
+    feeds: Vec<(String, Attendance)>,
+    /// How many there were when those that are gone were dropped last.
+    before: usize,
+}
+
+/// What time it was by the bucket's server when what this one had sent came back from it.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    told: SystemTime,
+    heard: Instant,
+}
+
 #[derive(Debug)]
 struct Other {
-    alive: Instant,
+    /// When it was there last, which is known once there is a [`Clock`].
+    alive: Option<Instant>,
+    /// The same by the bucket's server.
+    told: Option<SystemTime>,
+    /// When a message of it came last.
+    heard: Instant,
     parts: HashMap<u64, Part>,
 }
 
@@ -87,7 +109,7 @@ impl Presence {
     pub(super) fn new(replicas: Option<usize>) -> Self {
         let known = Known {
             replicas,
-            hears: AtomicBool::default(),
+            clock: Mutex::default(),
             here: Mutex::default(),
             others: Mutex::default(),
             telling: Mutex::default(),
@@ -97,7 +119,7 @@ impl Presence {
 
     /// Tells of a feed from now on, until it is gone.
     pub(super) fn add(&self, jetstream: &jetstream::Context, subject: &str, attendance: Attendance) {
-        lock(&self.0.here).push((subject.to_owned(), attendance));
+        lock(&self.0.here).add(subject, attendance);
         lock(&self.0.telling).get_or_insert_with(|| {
             let telling = tell(Arc::downgrade(&self.0), jetstream.clone());
             AbortOnDropHandle::new(tokio::spawn(telling))
@@ -106,12 +128,11 @@ impl Presence {
 
     /// What the others have of a subject, if they are heard.
     pub(super) fn elsewhere(&self, subject: &str) -> Option<Elsewhere> {
-        if !self.0.hears.load(Ordering::Relaxed) {
-            return None;
-        }
+        // What may be heard but not told would be half of the truth.
+        lock(&self.0.clock).filter(|clock| clock.heard.elapsed() < GONE)?;
         let mut all = Elsewhere::default();
         let part = part_of(subject);
-        for other in lock(&self.0.others).values().filter(|other| other.alive.elapsed() < GONE) {
+        for other in lock(&self.0.others).values().filter(|other| other.is_there()) {
             if let Some((viewers, publishers)) = other.parts.get(&part).and_then(|part| part.get(subject)) {
                 all.add(*viewers, *publishers);
             }
@@ -120,11 +141,43 @@ impl Presence {
     }
 }
 
+impl Here {
+    fn add(&mut self, subject: &str, attendance: Attendance) {
+        // Where nothing is told, nothing else drops those that are gone.
+        if self.feeds.len() >= FEW.max(self.before * 2) {
+            self.feeds.retain(|(_, attendance)| attendance.now().is_some());
+            self.before = self.feeds.len();
+        }
+        self.feeds.push((subject.to_owned(), attendance));
+    }
+}
+
+impl Clock {
+    /// When it was that time by the bucket's server.
+    fn at(&self, told: SystemTime) -> Option<Instant> {
+        let now = Instant::now();
+        let ago = (self.told + self.heard.elapsed()).duration_since(told).unwrap_or_default();
+        now.checked_sub(ago)
+    }
+}
+
+impl Other {
+    fn is_there(&self) -> bool {
+        self.alive.is_some_and(|alive| alive.elapsed() < GONE)
+    }
+
+    /// Notes when it was there, by the clock that is known now.
+    fn tell(&mut self, clock: Option<Clock>) {
+        let shown = clock.zip(self.told).and_then(|(clock, told)| clock.at(told));
+        self.alive = self.alive.max(shown);
+    }
+}
+
 impl Known {
     /// The feeds that have viewers or publications, in their parts.
     fn here(&self) -> HashMap<u64, Part> {
         let mut parts: HashMap<u64, Part> = (0..PARTS).map(|part| (part, Part::default())).collect();
-        lock(&self.here).retain(|(subject, attendance)| {
+        lock(&self.here).feeds.retain(|(subject, attendance)| {
             let Some((viewers, publishers)) = attendance.now() else { return false };
             if viewers + publishers > 0 {
                 let of = parts.entry(part_of(subject)).or_default().entry(subject.clone()).or_default();
@@ -135,21 +188,37 @@ impl Known {
         parts
     }
 
-    /// Notes a message: `ID` or `ID.PART` after the subjects' beginning.
-    fn hear(&self, own: &str, subject: &str, payload: &[u8]) {
+    /// Notes that what this server has sent came back, and when the bucket took it.
+    fn came_back(&self, told: SystemTime) {
+        let clock = Some(Clock { told, heard: Instant::now() });
+        *lock(&self.clock) = clock;
+        lock(&self.others).values_mut().for_each(|other| other.tell(clock));
+    }
+
+    /// Notes a message, and when the bucket took it: `ID` or `ID.PART` after the subjects' beginning.
+    fn hear(&self, own: &str, subject: &str, payload: &[u8], told: SystemTime) {
         let Some(key) = subject.strip_prefix(SUBJECTS).and_then(|key| key.strip_prefix('.')) else { return };
         let (id, part) = key.split_once('.').map_or((key, None), |(id, part)| (id, part.parse().ok()));
         if id == own {
             return;
         }
+        let clock = *lock(&self.clock);
         let mut others = lock(&self.others);
-        others.retain(|_, other| other.alive.elapsed() < KEPT);
-        let now = Instant::now();
-        // One of which only the feeds are known yet is not there before it has shown that it is.
-        let unseen = now.checked_sub(GONE).unwrap_or(now);
-        let other = others.entry(id.to_owned()).or_insert_with(|| Other { alive: unseen, parts: HashMap::new() });
+        others.retain(|_, other| other.heard.elapsed() < KEPT);
+        let heard = Instant::now();
+        let other = others.entry(id.to_owned()).or_insert_with(|| Other {
+            alive: None,
+            told: None,
+            heard,
+            parts: HashMap::new(),
+        });
+        other.heard = heard;
         match part {
-            None => other.alive = now,
+            // The bucket keeps it for a while after that server is gone: only its time shows that it is there.
+            None => {
+                other.told = Some(told);
+                other.tell(clock);
+            }
             Some(part) if part < PARTS => {
                 other.parts.insert(part, serde_json::from_slice(payload).unwrap_or_default());
             }
@@ -175,7 +244,7 @@ async fn bucket(jetstream: &jetstream::Context, replicas: Option<usize>) -> Resu
             allow_rollup: true,
             allow_direct: true,
             max_messages: -1,
-            max_bytes: 256 << 20,
+            max_bytes: BYTES,
             ..Config::default()
         };
         jetstream.create_stream(config).await?;
@@ -190,12 +259,14 @@ async fn tell(known: Weak<Known>, jetstream: jetstream::Context) {
     let mut id = [0; 9];
     let _ = crate::identity::provider().secure_random.fill(&mut id);
     let id = URL_SAFE_NO_PAD.encode(id);
+    let mut number = 0_u64;
     while let Some(replicas) = known.upgrade().map(|known| known.replicas) {
+        number += 1;
         let ended = match bucket(&jetstream, replicas).await {
-            Ok(bucket) => session(&known, &jetstream, &bucket, &id).await,
+            Ok(bucket) => session(&known, &jetstream, &bucket, &id, number).await,
             Err(error) => Err(error),
         };
-        let heard = known.upgrade().is_some_and(|known| known.hears.swap(false, Ordering::Relaxed));
+        let heard = known.upgrade().is_some_and(|known| lock(&known.clock).take().is_some());
         if let Err(error) = ended {
             debug!("the servers of feeds on NATS don't hear of each other's viewers: {error}");
         }
@@ -208,7 +279,11 @@ async fn session(
     jetstream: &jetstream::Context,
     bucket: &Stream<()>,
     id: &str,
+    number: u64,
 ) -> Result<(), BoxError> {
+    let own = format!("{SUBJECTS}.{id}");
+    // What was sent before this session is in the bucket, too.
+    let here = format!("{{\"session\":{number}}}");
     let config = pull::OrderedConfig {
         deliver_policy: DeliverPolicy::LastPerSubject,
         filter_subject: format!("{SUBJECTS}.>"),
@@ -222,18 +297,21 @@ async fn session(
         tokio::select! {
             message = messages.next() => {
                 let message = message.ok_or("its consumer is gone")??;
+                let told = SystemTime::from(message.info()?.published);
                 let Some(known) = known.upgrade() else { return Ok(()) };
-                known.hear(id, &message.subject, &message.payload);
-                known.hears.store(true, Ordering::Relaxed);
+                match *message.subject == own && message.payload == here.as_bytes() {
+                    true => known.came_back(told),
+                    false => known.hear(id, &message.subject, &message.payload, told),
+                }
             }
             _ = ticks.tick() => {
-                let Some(here) = known.upgrade().map(|known| known.here()) else { return Ok(()) };
+                let Some(feeds) = known.upgrade().map(|known| known.here()) else { return Ok(()) };
                 let client = jetstream.client();
                 let is_again = all.elapsed() >= AGAIN;
                 if is_again {
                     all = Instant::now();
                 }
-                for (number, part) in here {
+                for (number, part) in feeds {
                     let is_news = told.get(&number).map_or(!part.is_empty(), |before| *before != part);
                     if is_news || (is_again && !part.is_empty()) {
                         let text = serde_json::to_vec(&part)?;
@@ -243,7 +321,7 @@ async fn session(
                 }
                 if alive.is_none_or(|alive| alive.elapsed() >= ALIVE) {
                     alive = Some(Instant::now());
-                    client.publish(format!("{SUBJECTS}.{id}"), "{}".into()).await?;
+                    client.publish(own.clone(), here.clone().into()).await?;
                 }
             }
         }
@@ -253,33 +331,66 @@ async fn session(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feed::{Feed, Lag};
 
     fn viewers(presence: &Presence) -> (u64, u64, u64) {
         let all = presence.elsewhere("h3cast.log").unwrap_or_default();
         (all.viewers, all.publishers, all.servers)
     }
 
+    /// Counted from the first one, by the bucket's server.
+    fn told(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_server_that_says_nothing_is_gone() {
         let presence = Presence::new(None);
-        assert_eq!(presence.elsewhere("h3cast.log"), None, "nothing is known");
-        presence.0.hears.store(true, Ordering::Relaxed);
-        tokio::time::advance(Duration::from_secs(100)).await;
-        let hear = |key: &str, text: &str| presence.0.hear("own", &format!("{SUBJECTS}.{key}"), text.as_bytes());
+        let hear = |key: &str, text: &str, at: u64| {
+            presence.0.hear("own", &format!("{SUBJECTS}.{key}"), text.as_bytes(), told(at));
+        };
         let part = part_of("h3cast.log");
-        for (id, viewers) in [("one", 2), ("two", 3), ("own", 100)] {
-            hear(&format!("{id}.{part}"), &format!("{{\"h3cast.log\":[{viewers},1]}}"));
+        for (id, viewers) in [("one", 2), ("two", 3), ("dead", 50), ("own", 100)] {
+            hear(&format!("{id}.{part}"), &format!("{{\"h3cast.log\":[{viewers},1]}}"), 1000);
         }
-        assert_eq!(viewers(&presence), (0, 0, 0), "what is kept of a server that is gone");
-        hear("one", "{}");
-        hear("two", "{}");
+        // What the bucket had: that server has said nothing for 20 s.
+        hear("dead", "{}", 1000);
+        hear("one", "{}", 1018);
+        hear("two", "{}", 1019);
+        assert_eq!(presence.elsewhere("h3cast.log"), None, "what this server tells has not come back");
+        presence.0.came_back(told(1020));
         assert_eq!(viewers(&presence), (5, 2, 2));
         tokio::time::advance(Duration::from_secs(10)).await;
-        hear("two", "{}");
+        presence.0.came_back(told(1030));
+        hear("two", "{}", 1030);
+        assert_eq!(viewers(&presence), (5, 2, 2));
         tokio::time::advance(Duration::from_secs(6)).await;
         assert_eq!(viewers(&presence), (3, 1, 1));
-        hear(&format!("two.{part}"), "not what it should be");
-        hear("two.17", "{}");
+        // After the connection was lost for a while, what was missed comes late.
+        hear("one", "{}", 1018);
+        assert_eq!(viewers(&presence), (3, 1, 1));
+        hear(&format!("two.{part}"), "not what it should be", 1036);
+        hear("two.17", "{}", 1036);
         assert_eq!(viewers(&presence), (0, 0, 0));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        hear("two", "{}", 1046);
+        assert_eq!(presence.elsewhere("h3cast.log"), None, "what this server tells comes back no more");
+    }
+
+    /// Clients that ask for feeds of made-up names must not fill the memory where there is no bucket.
+    #[tokio::test]
+    async fn feeds_that_are_gone_are_dropped() {
+        let presence = Presence::new(None);
+        let lasting: Vec<_> = (0..100).map(|_| Feed::live("lasting", 0, Lag::Skip).0).collect();
+        for feed in &lasting {
+            lock(&presence.0.here).add("h3cast.lasting", feed.attendance());
+        }
+        for _ in 0..5000 {
+            let (feed, _publisher) = Feed::live("gone", 0, Lag::Skip);
+            lock(&presence.0.here).add("h3cast.gone", feed.attendance());
+        }
+        let here = lock(&presence.0.here);
+        assert!(here.feeds.len() <= 201, "{}", here.feeds.len());
+        assert_eq!(here.feeds.iter().filter(|(subject, _)| subject == "h3cast.lasting").count(), 100);
     }
 }

@@ -1,12 +1,14 @@
-//! docs/nats/nats.conf: what edges may do there is enough for all that they do, and no more.
+//! docs/nats/nats.conf: what edges may do there is enough for all that they do, and streams are safe from them.
 
 use async_nats::jetstream::{self, stream::Config};
 use http::Request;
+use serde_json::json;
 
 use crate::{
     cluster::Cluster,
     common::soon,
     edge::{Edge, chunk_texts, publish, read},
+    presence::{shows, text, view},
     serving::Serving,
 };
 
@@ -74,6 +76,10 @@ async fn the_documented_ones_are_enough_for_all_that_edges_do() {
     assert_eq!(soon("an answer", answer).await.unwrap().status, 200);
     assert_eq!(chunk_texts(&read(&edge, "/stream/room.one?from=start", 1).await), ["hello"]);
 
+    // Who views them, at both edges.
+    let _viewer = view(&serving).await;
+    shows(&other, json!([1, 0, 1, 0])).await;
+
     // Feeds that others write.
     let at = format!("nats://reader:reader@{address}");
     let feeds = [format!("web={at}/others.web"), format!("all={at}/others.*"), format!("live={at}/live.now?live")];
@@ -81,6 +87,12 @@ async fn the_documented_ones_are_enough_for_all_that_edges_do() {
     let edge = Edge::of(&reading);
     assert_eq!(chunk_texts(&read(&edge, "/stream/web?from=start", 2).await), ["one", "two"]);
     assert_eq!(chunk_texts(&read(&edge, "/stream/all.web?from=start", 2).await), ["one", "two"]);
+    soon("it hears of other edges", async {
+        while !text(&reading, "/feeds").await.contains("\"viewers_everywhere\":0") {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    })
+    .await;
     for serving in [&serving, &other, &reading] {
         let log = std::fs::read_to_string(serving.dir().join("stderr")).unwrap();
         assert!(!log.contains("permission denied"), "{log}");

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{cluster::Cluster, common::soon, edge::Edge, serving::Serving};
 
-async fn text(serving: &Serving, path: &str) -> String {
+pub(crate) async fn text(serving: &Serving, path: &str) -> String {
     let connection = serving.connect().await;
     let mut answer = soon(path, connection.get(&serving.uri(path))).await.unwrap();
     let mut text = Vec::new();
@@ -27,7 +27,7 @@ async fn seen(serving: &Serving) -> Value {
     json!([feed["viewers_everywhere"], feed["publishers_everywhere"], feed["servers"], feed["viewers"]])
 }
 
-async fn shows(serving: &Serving, due: Value) {
+pub(crate) async fn shows(serving: &Serving, due: Value) {
     let mut now = Value::Null;
     let seen = tokio::time::timeout(Duration::from_secs(40), async {
         while now != due {
@@ -38,7 +38,7 @@ async fn shows(serving: &Serving, due: Value) {
     assert!(seen.await.is_ok(), "{now}, not {due}");
 }
 
-async fn view(serving: &Serving) -> Viewer {
+pub(crate) async fn view(serving: &Serving) -> Viewer {
     let edge = Edge::of(serving);
     let mut viewer = Viewer::new(&edge.uri("/stream/chat"), edge.trust.clone()).unwrap();
     assert!(matches!(soon("it opens", viewer.next()).await.unwrap(), Some(Event::Opened { .. })));
@@ -67,6 +67,19 @@ async fn viewers_are_counted_over_all_edges() {
     let killed = Instant::now();
     shows(&other, json!([1, 0, 1, 1])).await;
     assert!(killed.elapsed() < Duration::from_secs(25), "{:?}", killed.elapsed());
+    // What the bucket still has of it is not counted by an edge that starts now.
+    let third = start();
+    let (mut now, mut until) = (Value::Null, Vec::new());
+    let seen = tokio::time::timeout(Duration::from_secs(20), async {
+        while now != json!([1, 0, 1, 0]) {
+            sleep(Duration::from_millis(20)).await;
+            now = seen(&third).await;
+            if until.last() != Some(&now) {
+                until.push(now.clone());
+            }
+        }
+    });
+    assert!(seen.await.is_ok() && until.iter().all(|seen| seen[0].as_u64() <= Some(1)), "{until:?}");
 }
 
 /// An edge that may not make the bucket, where there is none, says nothing about it.
