@@ -54,15 +54,15 @@ impl Health {
         self.0.failed.notify_one();
     }
 
-    /// Waits until the store could not be written and can be again.
-    pub(super) async fn recovered(&self) {
+    /// Waits until the store could not be written and can be again, and `works`, which may block.
+    pub(super) async fn recovered(&self, works: impl Fn() -> bool + Clone + Send + 'static) {
         while self.is_good() {
             self.0.failed.notified().await;
         }
         loop {
             sleep(LOOK).await;
-            let dir = self.0.dir.clone();
-            if let Ok(Ok(())) = spawn_blocking(move || probe(&dir)).await {
+            let (dir, works) = (self.0.dir.clone(), works.clone());
+            if spawn_blocking(move || probe(&dir).is_ok() && works()).await.unwrap_or_default() {
                 break;
             }
         }
@@ -109,5 +109,22 @@ fn free(dir: &Path) -> Option<u64> {
     {
         let _ = dir;
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_good_again_once_all_of_it_works() {
+        let folder = tempfile::tempdir().unwrap();
+        let health = Health::new(folder.path());
+        health.fails(&PublishError::Keeper(crate::feed::KeeperError::new(super::super::StoreError::Closed)));
+        let looks = Arc::new(AtomicU64::new(0));
+        let counted = looks.clone();
+        health.recovered(move || counted.fetch_add(1, Ordering::Relaxed) == 2).await;
+        assert!(health.is_good());
+        assert_eq!(looks.load(Ordering::Relaxed), 3);
     }
 }

@@ -144,7 +144,8 @@ impl Disk {
     /// Watches for as long as it is polled whether the store can be written again when it could not.
     pub(crate) async fn watch(&self) {
         loop {
-            self.0.health.recovered().await;
+            let disk = self.clone();
+            self.0.health.recovered(move || !disk.0.store.is_failing()).await;
             let open: Vec<_> = lock(&self.0.open).values().filter_map(|(_, open)| open.upgrade()).collect();
             open.iter().for_each(|open| open.stall(false));
         }

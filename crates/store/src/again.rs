@@ -112,7 +112,9 @@ mod tests {
         let shared = &stored.0;
         let inode = || fs::metadata(shared.path(0)).unwrap().ino();
         let before = inode();
+        assert!(store.is_failing());
         work::sync(&shared.common, vec![shared.clone()]);
+        assert!(!store.is_failing());
         assert_ne!(inode(), before, "a file was believed to be on the disk that a sync has failed for");
         assert_eq!(stored.publish("three".into(), None).await.unwrap().cursor.seq, 3);
         // It is written to the new one, which is not written again.
@@ -141,7 +143,7 @@ mod tests {
             work::sync(&shared.common, vec![shared.clone()]);
             let refused = stored.publish("late".into(), None).await.unwrap_err();
             let why = std::error::Error::source(&refused).unwrap().to_string();
-            assert!(why.contains("is damaged at byte"), "{why}");
+            assert!(why.contains("is damaged at byte") && store.is_failing(), "{why}");
         }
         store.close().unwrap_err();
         drop((store, stored));

@@ -144,7 +144,17 @@ impl Shared {
             }
             found.next = next;
         }
-        Ok(Self::with(common, id, meta, true, found, mark))
+        // A process that was killed may not have synced what it wrote to earlier files. The last one is synced with what
+        // comes.
+        let is_known = mark.synced >= found.next;
+        let last = found.segments.len().saturating_sub(1);
+        for segment in found.segments.iter().take(last).filter(|segment| segment.next > mark.synced) {
+            let path = segment::path(&dir, segment.first);
+            File::options().append(true).open(&path).and_then(|file| file.sync_data()).at(&path)?;
+        }
+        let shared = Self::with(common, id, meta, true, found, mark);
+        shared.lock().begun = !is_known;
+        Ok(shared)
     }
 
     fn with(common: &Arc<Common>, id: u64, meta: Meta, created: bool, found: segment::Found, mark: Mark) -> Self {

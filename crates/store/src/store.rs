@@ -197,6 +197,15 @@ impl Store {
         (count, Duration::from_micros(micros))
     }
 
+    /// Whether a flush has failed, and what was in doubt then has not reached the disk yet: those feeds refuse chunks.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        let common = self.lock().common.clone();
+        let open: Vec<_> =
+            common.iter().flat_map(|common| common.open_lock().values().cloned().collect::<Vec<_>>()).collect();
+        open.iter().filter_map(Weak::upgrade).any(|shared| shared.lock().failed.is_some())
+    }
+
     /// The feeds that are stored, by name.
     #[must_use]
     pub fn feeds(&self) -> Vec<FeedInfo> {
