@@ -112,6 +112,37 @@ pub(crate) fn sync_folder(dir: &Path) -> Result<(), StoreError> {
     if cfg!(unix) { File::open(dir).and_then(|folder| folder.sync_all()).at(dir) } else { Ok(()) }
 }
 
+/// Has all that is in these feeds' folders reach the disk, and in the folder that they are in. Blocks.
+pub(crate) fn sync_all(feeds: &Path) -> Result<(), StoreError> {
+    let folder = File::open(feeds).at(feeds)?;
+    if sync_file_system(&folder) {
+        return Ok(());
+    }
+    for feed in fs::read_dir(feeds).at(feeds)? {
+        let feed = feed.at(feeds)?.path();
+        if !feed.is_dir() {
+            continue;
+        }
+        for file in fs::read_dir(&feed).at(&feed)? {
+            let file = file.at(&feed)?.path();
+            File::options().write(true).open(&file).and_then(|file| file.sync_all()).at(&file)?;
+        }
+        sync_folder(&feed)?;
+    }
+    sync_folder(feeds)
+}
+
+/// Syncs the file system as a whole, where that can be done and its errors are reported.
+#[cfg(target_os = "linux")]
+pub(crate) fn sync_file_system(file: &File) -> bool {
+    rustix::fs::syncfs(file).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn sync_file_system(_: &File) -> bool {
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,6 +23,7 @@ const FORMAT_FILE: &str = "h3cast-store.json";
 const LOCK_FILE: &str = "lock";
 const FEEDS: &str = "feeds";
 const REMOVED: &str = ".removed";
+const LOST: &str = ".lost";
 
 #[derive(Serialize, Deserialize)]
 struct Format {
@@ -64,28 +65,55 @@ impl Folder {
         self.dir.join(FEEDS).join(id.to_string())
     }
 
-    /// Its feeds' numbers. What was being removed is removed.
-    pub(crate) fn feeds(&self) -> Result<Vec<u64>, StoreError> {
-        let feeds = self.dir.join(FEEDS);
-        let mut ids = Vec::new();
+    pub(crate) fn all_feeds(&self) -> PathBuf {
+        self.dir.join(FEEDS)
+    }
+
+    /// Its feeds' numbers, and the next one: that of no feed, nor of one that was lost. What was being removed is removed.
+    pub(crate) fn feeds(&self) -> Result<(Vec<u64>, u64), StoreError> {
+        let feeds = self.all_feeds();
+        let (mut ids, mut next) = (Vec::new(), 0);
         for entry in fs::read_dir(&feeds).at(&feeds)? {
             let path = entry.at(&feeds)?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            match (name.parse(), name.strip_suffix(REMOVED).map(str::parse::<u64>)) {
-                (Ok(id), _) if path.join("meta.json").exists() => ids.push(id),
+            let number = |suffix: &str| name.strip_suffix(suffix).and_then(|id| id.parse::<u64>().ok());
+            if let Some(id) = number("").or(number(LOST)) {
+                next = next.max(id.saturating_add(1));
+            }
+            match (number(""), number(REMOVED)) {
+                (Some(id), _) if has_something(&path)? => ids.push(id),
                 // One whose creation broke off has nothing yet.
-                (Ok(_), _) | (_, Some(Ok(_))) => fs::remove_dir_all(&path).at(&path)?,
+                (Some(_), _) | (_, Some(_)) => fs::remove_dir_all(&path).at(&path)?,
                 _ => {}
             }
         }
         ids.sort_unstable();
-        Ok(ids)
+        Ok((ids, next))
+    }
+
+    /// Where the folder of a feed goes that cannot be read.
+    pub(crate) fn lost(&self, id: u64) -> PathBuf {
+        self.all_feeds().join(format!("{id}{LOST}"))
     }
 
     /// Where a feed's folder goes until it is removed.
     pub(crate) fn removed(&self, id: u64) -> PathBuf {
         self.dir.join(FEEDS).join(format!("{id}{REMOVED}"))
     }
+}
+
+/// Whether a feed's folder has more than a creation that broke off.
+fn has_something(dir: &Path) -> Result<bool, StoreError> {
+    let meta = dir.join("meta.json");
+    if meta.try_exists().at(&meta)? {
+        return Ok(true);
+    }
+    for entry in fs::read_dir(dir).at(dir)? {
+        if entry.at(dir)?.path().extension().is_some_and(|extension| extension == "records") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether nothing is in the folder yet.

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use h3cast_feed::Epoch;
@@ -129,17 +129,18 @@ impl Store {
         let last: Option<State> = files::read(&path)?;
         let boot = files::boot();
         // What another run of the system was given may not be on the disk.
-        let torn = last.filter(|last| !last.closed && (last.boot.is_none() || last.boot != boot));
+        let crashed = last.filter(|last| !last.closed);
+        let is_crashed = crashed.is_some();
+        let torn = crashed.filter(|last| last.boot.is_none() || last.boot != boot);
         let mut stored = BTreeMap::new();
-        let mut next = 0;
-        for id in folder.feeds()? {
-            next = id + 1;
+        let (ids, next) = folder.feeds()?;
+        for id in ids {
             let (dir, path) = (folder.feed(id), folder.feed(id).join("meta.json"));
             match files::read::<Meta>(&path).and_then(|meta| meta.ok_or(StoreError::Damaged { file: path, at: 0 })) {
                 Ok(meta) => _ = stored.insert(meta.name.clone(), (id, meta)),
                 // It was created shortly before the system stopped.
                 Err(StoreError::Damaged { .. }) if torn.is_some() => {
-                    let to = dir.with_extension("lost");
+                    let to = folder.lost(id);
                     warn!(dir = %to.display(), "a feed that had just been created was not on the disk yet: its folder was moved aside");
                     fs::rename(&dir, &to).at(&dir)?;
                 }
@@ -166,6 +167,10 @@ impl Store {
                 shared.settle()?;
                 kept.insert(name.clone(), shared);
             }
+        }
+        if is_crashed {
+            // What the earlier process wrote is shown to viewers now, and may not be on the disk.
+            common.sync_all()?;
         }
         let always = common.options.fsync == Fsync::Always;
         files::replace(&path, &State { closed: false, always, boot })?;
@@ -293,8 +298,13 @@ impl Store {
         if let Some(thread) = thread {
             let _ = thread.join();
         }
-        let mut closed = Ok(());
-        for shared in open {
+        let mut closed = match common.options.fsync {
+            // Also what was written to feeds that are not open any more.
+            Fsync::Never => common.sync_all(),
+            _ => Ok(()),
+        };
+        let is_written = closed.is_ok();
+        for shared in open.iter().filter(|_| is_written) {
             closed = closed.and(shared.close());
         }
         match closed {
@@ -340,6 +350,21 @@ impl Common {
 }
 
 impl Common {
+    /// Has all that is stored reach the disk. Blocks.
+    fn sync_all(&self) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        files::sync_all(&self.folder.all_feeds())?;
+        self.count_sync(begun);
+        Ok(())
+    }
+
+    /// Counts a sync.
+    pub(crate) fn count_sync(&self, begun: Instant) {
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.syncs[0].fetch_add(1, Ordering::Relaxed);
+        self.syncs[1].fetch_add(micros, Ordering::Relaxed);
+    }
+
     /// The feeds that are open. Forgets those that are not any more.
     pub(crate) fn open(&self) -> Vec<Arc<Shared>> {
         let mut open = self.open_lock();

@@ -308,6 +308,34 @@ async fn a_feed_that_was_created_when_the_power_went_hides_no_other() {
     assert_eq!(store.feeds().len(), 1);
     assert_eq!(store.feed("new").unwrap().next(), 0);
     assert!(folder.path().join("feeds/1.lost").is_dir());
+    // Its number is not given again: the folder of the next one may have to be moved aside too.
+    drop(store);
+    let store = open(folder.path(), Fsync::default());
+    store.feed("newer").unwrap().publish("x".into(), None).await.unwrap();
+    assert!(folder.path().join("feeds/2").is_dir());
+}
+
+#[tokio::test]
+async fn chunks_without_what_is_known_of_their_feed_stay() {
+    let (folder, file) = written(3).await;
+    fs::remove_file(folder.path().join("feeds/0/meta.json")).unwrap();
+    let refused = Store::open(folder.path(), StoreOptions::default());
+    assert!(matches!(refused, Err(StoreError::Damaged { .. })));
+    assert!(file.exists());
+}
+
+/// What a later process gives to viewers is on the disk, though the one that wrote it was killed before it was synced.
+/// Here it shows that it was synced, not that it is there: only the loss of power would.
+#[tokio::test]
+async fn what_a_killed_process_wrote_is_synced_before_it_is_shown() {
+    let (folder, _) = written(3).await;
+    for (fsync, synced) in [(Fsync::Every(Duration::from_secs(60)), 1), (Fsync::Never, 0)] {
+        let store = open(folder.path(), fsync);
+        assert_eq!(store.syncs().0, synced);
+        store.feed("a").unwrap().publish("x".into(), None).await.unwrap();
+        store.close().unwrap();
+        assert_eq!(store.syncs().0, synced + 1, "a store was closed that is not on the disk");
+    }
 }
 
 #[tokio::test]
