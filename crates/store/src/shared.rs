@@ -34,6 +34,8 @@ const LARGEST: u64 = 16 << 20;
 const SMALLEST: u64 = 16 << 10;
 /// What is to be kept is in this many files at least, so that the oldest of them can go.
 const PARTS: u64 = 16;
+/// So many files of a feed that are full are open at most, and a few more until they are synced.
+pub(crate) const UNSYNCED: usize = 16;
 
 /// Whether what was written last may be gone, as after a power loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,6 +292,9 @@ impl Shared {
         drop(file);
         if let Some(last) = state.file.take() {
             state.unsynced.push(last);
+            if state.unsynced.len() >= UNSYNCED {
+                self.common.work.urge();
+            }
         }
         let (first, len) = (state.next, bytes.len() as u64);
         state.segments.push_back(Segment { first, next: first, len, newest: state.newest, ..Segment::default() });

@@ -60,9 +60,11 @@ impl Drop for Running<'_> {
 #[derive(Debug, Default)]
 struct Queue {
     dirty: Vec<Arc<Shared>>,
+    /// When the first of them was written.
+    since: Option<Instant>,
     /// Folders of feeds that were removed.
     removed: Vec<PathBuf>,
-    /// Publishers wait.
+    /// Publishers wait, or too many files are open.
     urgent: bool,
     stop: bool,
 }
@@ -82,11 +84,12 @@ impl Work {
         let mut queue = self.lock();
         queue.dirty.push(feed);
         if queue.dirty.len() == 1 {
+            queue.since = Some(Instant::now());
             self.wake.notify_one();
         }
     }
 
-    /// A publisher waits.
+    /// It must not wait for its time.
     pub(crate) fn urge(&self) {
         self.lock().urgent = true;
         self.wake.notify_one();
@@ -105,7 +108,6 @@ impl Work {
     /// What is to be synced now. Empty if it is time for other things.
     fn next(&self, fsync: Fsync, until: Instant) -> Option<Vec<Arc<Shared>>> {
         let mut queue = self.lock();
-        let mut since = None;
         loop {
             if queue.stop {
                 return None;
@@ -113,15 +115,18 @@ impl Work {
             let now = Instant::now();
             let due = match fsync {
                 _ if queue.dirty.is_empty() => until,
-                Fsync::Always if queue.urgent => now,
-                Fsync::Always | Fsync::Never => *since.get_or_insert(now) + RESERVE,
-                Fsync::Every(interval) => *since.get_or_insert(now) + interval,
+                _ if queue.urgent => now,
+                Fsync::Always | Fsync::Never => queue.since.unwrap_or(now) + RESERVE,
+                Fsync::Every(interval) => queue.since.unwrap_or(now) + interval,
             };
             if due <= now {
                 queue.urgent = false;
                 return Some(std::mem::take(&mut queue.dirty));
             }
-            queue = self.wake.wait_timeout(queue, due - now).unwrap_or_else(PoisonError::into_inner).0;
+            if until <= now {
+                return Some(Vec::new());
+            }
+            queue = self.wake.wait_timeout(queue, due.min(until) - now).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -150,15 +155,10 @@ pub(crate) fn sync(common: &Arc<Common>, feeds: Vec<Arc<Shared>>) {
     let never = common.options.fsync == Fsync::Never;
     let again: Vec<_> = feeds.iter().map(|feed| feed.write_again()).collect();
     let written: Vec<_> = feeds.iter().map(|feed| feed.lock().take_written()).collect();
-    let counted = |begun: Instant| {
-        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        common.syncs[0].fetch_add(1, Ordering::Relaxed);
-        common.syncs[1].fetch_add(micros, Ordering::Relaxed);
-    };
     let begun = Instant::now();
     let together = !never && feeds.len() > MANY && sync_all(&written);
     if together {
-        counted(begun);
+        common.count_sync(begun);
     }
     for ((feed, written), again) in feeds.iter().zip(written).zip(again) {
         let synced = again.and_then(|()| match never || together {
@@ -166,7 +166,7 @@ pub(crate) fn sync(common: &Arc<Common>, feeds: Vec<Arc<Shared>>) {
             false => {
                 let begun = Instant::now();
                 let synced = feed.sync(&written);
-                counted(begun);
+                common.count_sync(begun);
                 synced
             }
         });
@@ -174,16 +174,9 @@ pub(crate) fn sync(common: &Arc<Common>, feeds: Vec<Arc<Shared>>) {
     }
 }
 
-/// Syncs the file system as a whole, where that can be done and its errors are reported.
-#[cfg(target_os = "linux")]
 fn sync_all(written: &[Written]) -> bool {
     let file = written.iter().find_map(|written| written.files.last());
-    file.is_some_and(|file| rustix::fs::syncfs(file).is_ok())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn sync_all(_: &[Written]) -> bool {
-    false
+    file.is_some_and(|file| files::sync_file_system(file))
 }
 
 /// What was written since the last sync.
@@ -264,10 +257,13 @@ impl Shared {
             }
         }
         let full = always && !state.dirty && state.segments.back().is_some_and(|last| state.is_full(last));
-        let left = state.mark.reserved.saturating_sub(state.next);
-        if state.created && !state.closed && !always && left < state.ahead / 2 {
+        let short = !always && state.mark.reserved.saturating_sub(state.next) < state.ahead / 2;
+        // After a power loss, what is known to be on the disk is not read before the store serves.
+        let known =
+            written.begun && self.common.options.fsync != Fsync::Never && state.reserved.elapsed() >= HOUSEKEEPING;
+        if state.created && !state.closed && (short || known) {
             // Publishers that come meanwhile wait, without blocking a worker. So where that comes often, it comes seldom.
-            if state.reserved.elapsed() < OFTEN {
+            if short && state.reserved.elapsed() < OFTEN {
                 state.ahead = (2 * state.ahead).min(MOST_AHEAD);
             }
             if let Err(error) = self.reserve(state, 0) {
@@ -348,100 +344,4 @@ fn tidy(feeds: &[Arc<Shared>]) {
 pub(crate) type Open = Mutex<HashMap<String, Weak<Shared>>>;
 
 #[cfg(test)]
-mod tests {
-    use std::{io::ErrorKind, time::Duration};
-
-    use h3cast_feed::{Feed, Keeper, NewChunk, Start};
-
-    use super::sync;
-    use crate::{Fsync, Retain, Store, StoreError, StoreOptions, append::Batch, segment};
-
-    /// Names that clients ask for cost nothing once nobody uses them.
-    #[tokio::test]
-    async fn feeds_that_are_not_open_any_more_are_forgotten() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
-        let used = store.feed("used").unwrap();
-        for number in 0..1000 {
-            store.feed(&format!("made up {number}")).unwrap();
-        }
-        let common = &used.0.common;
-        while common.open_lock().len() > 1 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        assert!(common.open_lock().capacity() < 200);
-        used.publish("x".into(), None).await.unwrap();
-        assert!(std::sync::Arc::ptr_eq(&store.feed("used").unwrap().0, &used.0));
-    }
-
-    /// Each sync lets the files go that were given up before it, though more has been written meanwhile.
-    #[tokio::test]
-    async fn files_go_while_others_write() {
-        let folder = tempfile::tempdir().unwrap();
-        // The thread does nothing by itself for so long.
-        let options = StoreOptions { fsync: Fsync::Every(Duration::from_secs(600)) };
-        let store = Store::open(folder.path(), options).unwrap();
-        let stored = store.feed("a").unwrap();
-        stored.set_retain(Retain { bytes: Some(64 << 10), age: None });
-        let publish = async |until: u64| {
-            while stored.first() < until {
-                stored.publish(vec![0; 1000].into(), None).await.unwrap();
-            }
-        };
-        let oldest = || segment::path(&folder.path().join("feeds/0"), 0);
-        publish(1).await;
-        let shared = &stored.0;
-        let written = shared.lock().take_written();
-        let given_up = written.doomed.len();
-        publish(stored.first() + 1).await;
-        assert!(oldest().exists() && shared.lock().dirty && given_up > 0);
-        // What replaces it may not be there.
-        shared.synced(written, Err(StoreError::Closed));
-        assert!(oldest().exists() && shared.lock().doomed.len() > given_up);
-        let written = shared.lock().take_written();
-        shared.dirty(&mut shared.lock());
-        shared.synced(written, Ok(()));
-        assert!(!oldest().exists() && shared.lock().dirty);
-        publish(stored.first() + 1).await;
-    }
-
-    /// A disk that fails cannot be had here: what the thread is told of it is all that is made up.
-    #[tokio::test]
-    async fn what_did_not_reach_the_disk_is_taken_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = StoreOptions { fsync: Fsync::Always };
-        let store = Store::open(folder.path(), options.clone()).unwrap();
-        let stored = store.feed("a").unwrap();
-        let (feed, filler, _publisher) =
-            Feed::stored("a", std::sync::Arc::new(stored.clone()), 1000, stored.epoch(), 0);
-        stored.fill(filler);
-        stored.publish("kept".into(), Some("id".into())).await.unwrap();
-        let shared = &stored.0;
-
-        // Written, and not yet synced.
-        let lost = NewChunk { bytes: "lost".into(), id: Some("lost".into()) };
-        let mut batch = Batch { chunks: vec![lost.clone()], noting: None };
-        {
-            let mut state = shared.lock();
-            shared.put_for_test(&mut state, &mut batch);
-            assert_eq!((state.next, state.visible), (2, 1));
-        }
-        let disk = StoreError::io(folder.path(), ErrorKind::Other.into());
-        shared.fail_for_test(disk.clone());
-
-        // Nobody has seen it, and its number is free; until the disk works again, nothing is published.
-        assert_eq!(stored.next(), 1);
-        let refused = stored.publish("late".into(), None).await.unwrap_err();
-        assert_eq!(refused, disk.into());
-        sync(&shared.common, vec![shared.clone()]);
-        assert_eq!(stored.publish("next".into(), Some("lost".into())).await.unwrap().cursor.seq, 1);
-        let mut viewer = feed.view(Start::Start, Some(2));
-        for expected in ["kept", "next"] {
-            let event = futures_util::StreamExt::next(&mut viewer).await;
-            assert!(matches!(event, Some(h3cast_feed::Event::Chunk(chunk)) if chunk.bytes == expected));
-        }
-        store.close().unwrap();
-        let store = Store::open(folder.path(), options).unwrap();
-        assert_eq!(store.feed("a").unwrap().next(), 2);
-    }
-}
+mod tests;
