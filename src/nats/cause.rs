@@ -113,11 +113,37 @@ impl Denied {
         let subject = text.split('"').nth(1)?.to_owned();
         Some(Self { what, subject })
     }
+
+    /// Whether a feed cannot start without it: others that are there already read and publish over the same
+    /// connection.
+    pub(super) fn is_of_start(&self) -> bool {
+        let asked = self
+            .subject
+            .strip_prefix("$JS.API.")
+            .is_some_and(|of| of == "INFO" || of.strip_prefix("STREAM.").is_some_and(|of| !of.starts_with("MSG.")));
+        asked || self.subject.starts_with("_INBOX.")
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_denied_of_a_start() {
+        let of = |subject: &str| Denied { what: "publish to", subject: subject.into() }.is_of_start();
+        let starts = [
+            "$JS.API.INFO",
+            "$JS.API.STREAM.NAMES",
+            "$JS.API.STREAM.INFO.LOGS",
+            "$JS.API.STREAM.CREATE.LOGS",
+            "_INBOX.a.>",
+        ];
+        assert!(starts.into_iter().all(of));
+        let others =
+            ["logs.a", "$JS.API.CONSUMER.CREATE.LOGS", "$JS.API.DIRECT.GET.LOGS", "$JS.API.STREAM.MSG.GET.LOGS"];
+        assert!(!others.into_iter().any(of));
+    }
 
     #[test]
     fn words_of_the_client() {

@@ -263,20 +263,24 @@ fn on_event(event: Event, told: &Told, state: &watch::Sender<LinkState>, denied:
 }
 
 impl Link {
-    /// What a start gives, or what the server denies meanwhile: it does not answer such a request.
+    /// What a start gives, or what the server denies of it meanwhile: it does not answer such a request.
     pub(super) async fn unless_denied<T>(
         &self,
         start: impl Future<Output = Result<T, NatsError>>,
     ) -> Result<T, NatsError> {
-        let mut denied = self.denied.clone();
-        denied.mark_unchanged();
+        let (began, mut denied) = (Instant::now(), self.denied.clone());
+        let of_start = |(at, denied): &&(Instant, Denied)| *at >= began && denied.is_of_start();
+        let mut first = None;
         tokio::select! {
             biased;
             result = start => result,
-            Ok(()) = denied.changed() => match denied.borrow_and_update().back() {
-                Some((_, denied)) => Err(denied.clone().into()),
-                None => Err(NatsError::JetStream("the connection is gone".into())),
-            },
+            Ok(_) = denied.wait_for(|all| {
+                first = all.iter().find(of_start).map(|(_, denied)| denied.clone());
+                first.is_some()
+            }) => Err(match first {
+                Some(denied) => denied.into(),
+                None => NatsError::JetStream("the connection is gone".into()),
+            }),
         }
     }
 
