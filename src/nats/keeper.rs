@@ -232,9 +232,16 @@ impl Keeper for JetStream {
         let reading = async move {
             // The server does not close it, and neither do we.
             let waiting = self.connection.counts.read_waiting();
-            let _place = self.connection.reads.acquire().await.map_err(KeepError::nats)?;
+            let place = self.connection.reads.clone().acquire_owned().await.map_err(KeepError::nats)?;
             drop(waiting);
-            timeout(READ, self.read_past(epoch, next)).await.map_err(|_| KeepError::Silent)?
+            let is_direct = self.is_direct();
+            let read = async move {
+                let _place = place;
+                timeout(READ, self.read_past(epoch, next)).await.map_err(|_| KeepError::Silent)?
+            };
+            // A consumer is deleted also if its viewer has left: it would stay for a while, and a stream takes only so
+            // many.
+            if is_direct { read.await } else { tokio::spawn(read).await? }
         };
         // A viewer whose client does not read does not poll it, and must not occupy a place meanwhile.
         Box::pin(async move {

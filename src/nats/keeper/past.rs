@@ -172,17 +172,23 @@ impl JetStream {
     /// By a consumer.
     async fn consumed(&self, next: u64) -> Result<Vec<Chunk>, KeepError> {
         let consumer = self.consumer(next).await?;
-        let mut chunks = Vec::new();
-        if consumer.cached_info().num_pending > 0 {
-            self.fetch(&consumer, READ_CHUNKS, &mut chunks).await?;
-            if chunks.is_empty() {
-                // The next one alone is larger than what is asked for.
-                self.fetch(&consumer, 1, &mut chunks).await?;
-            }
-        }
+        let chunks = self.brought(&consumer).await;
         let name = consumer.cached_info().name.clone();
         // It would go by itself, after a while.
         let _ = self.handle().await?.delete_consumer(&name).await;
+        chunks
+    }
+
+    /// Some of what a consumer has.
+    async fn brought(&self, consumer: &PullConsumer) -> Result<Vec<Chunk>, KeepError> {
+        let mut chunks = Vec::new();
+        if consumer.cached_info().num_pending > 0 {
+            self.fetch(consumer, READ_CHUNKS, &mut chunks).await?;
+            if chunks.is_empty() {
+                // The next one alone is larger than what is asked for.
+                self.fetch(consumer, 1, &mut chunks).await?;
+            }
+        }
         Ok(chunks)
     }
 
