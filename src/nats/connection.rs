@@ -33,6 +33,8 @@ const WAIT: Duration = Duration::from_secs(60);
 const TOLD: usize = 32;
 /// How many viewers read what is older than their ring at once; others wait.
 const READS: usize = 32;
+/// How many feeds of patterns are looked for at once that are not there yet; others wait.
+const LOOKS: usize = 4;
 /// How many batches are on their way at once. A stream takes 50, from all servers together.
 const BATCHES: usize = 8;
 
@@ -76,6 +78,8 @@ pub(super) struct Link {
     denied: watch::Receiver<Denials>,
     /// Places for those who read what is old.
     pub(super) reads: Arc<Semaphore>,
+    /// Places for those who look for feeds.
+    pub(super) looks: Arc<Semaphore>,
     /// Places for batches on their way.
     pub(super) batches: Arc<Semaphore>,
     pub(super) counts: Counts,
@@ -156,11 +160,11 @@ impl Connections {
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(ANSWER);
         self.counts.add(state.clone());
-        let [reads, batches] = [READS, BATCHES].map(|places| Arc::new(Semaphore::new(places)));
+        let [reads, looks, batches] = [READS, LOOKS, BATCHES].map(|places| Arc::new(Semaphore::new(places)));
         let (counts, leaders) = (self.counts.clone(), Leaders::default());
         let presence = Presence::new(self.options.ensure.as_ref().map(|ensure| ensure.replicas.unwrap_or(1)));
         let servers = chosen;
-        Ok(Link { client, jetstream, state, denied, reads, batches, counts, servers, leaders, presence })
+        Ok(Link { client, jetstream, state, denied, reads, looks, batches, counts, servers, leaders, presence })
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,6 +17,7 @@ use super::{
     NatsError,
     connection::Link,
     ensure::StreamInfo,
+    error::KeepError,
     keeper::{Filled, JetStream, Many},
     leader::Leader,
 };
@@ -25,6 +29,9 @@ use crate::{
 
 /// How many feeds of a pattern there are at once.
 pub(crate) const MAX_FEEDS: usize = 10_000;
+/// How many of them have viewers and no chunk yet, if clients write them. There are no more than clients may create,
+/// either.
+const MAX_AWAITED: usize = 1000;
 /// How long their names may be, in bytes.
 const LONGEST_NAME: usize = 200;
 /// How long a feed without viewers is kept.
@@ -69,7 +76,19 @@ fn begin(
     let feeds = Mutex::default();
     let leader = connection.leaders.of(&connection, &stream.name);
     let many = Many::of(JetStream::new(connection.clone(), stream, subject.clone(), created.is_some()));
-    let family = Arc::new(Subjects { prefix, pattern, subject, connection, leader, many, history, created, feeds });
+    let most_awaited = options.written.all.min(MAX_AWAITED).into();
+    let family = Arc::new(Subjects {
+        prefix,
+        pattern,
+        subject,
+        connection,
+        leader,
+        many,
+        history,
+        created,
+        most_awaited,
+        feeds,
+    });
     let running = family.clone();
     let feeding = async move {
         // Neither ends by itself.
@@ -90,6 +109,8 @@ struct Subjects {
     history: usize,
     /// How many clients may have created, if they write them.
     created: Option<Shares>,
+    /// How many may have viewers and no chunk yet.
+    most_awaited: AtomicUsize,
     feeds: Mutex<BTreeMap<String, OpenFeed>>,
 }
 
@@ -98,14 +119,35 @@ struct OpenFeed {
     asked: Instant,
     /// Of those that clients may write.
     created: Option<Share>,
+    /// It is viewed, and nobody has written it yet.
+    awaited: bool,
     _filled: Filled,
 }
 
 impl OpenFeed {
     /// Whether it is viewed, or somebody may write it yet.
     fn is_in_use(&self) -> bool {
-        self.feed.status().viewers > 0 || (self.feed.publisher().is_some() && self.feed.is_in_use())
+        let viewers = self.feed.attendance().now().map_or(0, |(viewers, _)| viewers);
+        viewers > 0 || (self.feed.publisher().is_some() && self.feed.is_in_use())
     }
+}
+
+impl OpenFeed {
+    /// The feed, for one who may have a share for it.
+    fn given(&mut self, created: Option<Share>) -> Feed {
+        self.created = self.created.take().or(created);
+        self.awaited &= self.created.is_none();
+        self.feed.clone()
+    }
+}
+
+/// Makes room by dropping the one of these that nobody uses and that was asked for longest ago, if there is one. Its
+/// newest viewers reconnect.
+fn drop_oldest(feeds: &mut BTreeMap<String, OpenFeed>, of: impl Fn(&OpenFeed) -> bool) -> Option<()> {
+    let unused = feeds.iter().filter(|(_, entry)| of(entry) && !entry.is_in_use());
+    let oldest = unused.min_by_key(|(_, entry)| entry.asked).map(|(name, _)| name.clone())?;
+    feeds.remove(&oldest)?.feed.stop();
+    Some(())
 }
 
 impl Subjects {
@@ -151,38 +193,42 @@ impl Subjects {
         if let Some(feed) = self.known(name, writer.is_some()) {
             return Ok(Some(feed));
         }
-        let mut created = match writer {
+        let created = match writer {
             Some((created, account)) => Some(self.share(created, account).map_err(OpenError::Exhausted)?),
             None => None,
         };
         if let Some(entry) = self.lock().get_mut(name) {
             // It was only viewed so far.
-            entry.created = entry.created.take().or(created);
-            return Ok(Some(entry.feed.clone()));
+            return Ok(Some(entry.given(created)));
         }
-        let looked = self.many.look(&subject, self.created.is_none()).await;
-        let Some(info) = looked.map_err(|error| OpenError::Unavailable(error.into()))? else { return Ok(None) };
+        let unavailable = |error: KeepError| OpenError::Unavailable(error.into());
+        let mut info = self.many.look(&subject, created.is_none()).await.map_err(unavailable)?;
+        // A viewer may wait for the first chunk of what clients write.
+        let awaited = info.is_none() && self.created.is_some();
+        if awaited {
+            info = self.many.look(&subject, false).await.map_err(unavailable)?;
+        }
+        let Some(info) = info else { return Ok(None) };
         let mut feeds = self.lock();
-        // Views of feeds that clients write leave some for them.
-        let most = if self.created.is_some() && created.is_none() { MAX_FEEDS / 4 * 3 } else { MAX_FEEDS };
-        if feeds.len() >= most && !feeds.contains_key(name) {
-            let unused = feeds.iter().filter(|(_, entry)| !entry.is_in_use());
-            let Some(oldest) = unused.min_by_key(|(_, entry)| entry.asked).map(|(name, _)| name.clone()) else {
-                let full = NatsError::Full { pattern: self.pattern.clone(), max: most };
-                return Err(OpenError::Unavailable(full.into()));
-            };
-            // Its newest viewers reconnect.
-            if let Some(gone) = feeds.remove(&oldest) {
-                gone.feed.stop();
+        if !feeds.contains_key(name) {
+            let full = |max| OpenError::Unavailable(NatsError::Full { pattern: self.pattern.clone(), max }.into());
+            let most_awaited = self.most_awaited.load(Ordering::Relaxed);
+            // Names that were made up leave room for what is stored.
+            if awaited && feeds.values().filter(|entry| entry.awaited).count() >= most_awaited {
+                drop_oldest(&mut feeds, |entry| entry.awaited).ok_or_else(|| full(most_awaited))?;
+            }
+            // Views of feeds that clients write leave some for them.
+            let most = if self.created.is_some() && created.is_none() { MAX_FEEDS / 4 * 3 } else { MAX_FEEDS };
+            if feeds.len() >= most {
+                drop_oldest(&mut feeds, |_| true).ok_or_else(|| full(most))?;
             }
         }
         // Another task may have created it first; that one is everyone's.
         let entry = feeds.entry(name.to_owned()).or_insert_with(|| {
             let (feed, filled) = self.many.add(name, subject, self.history, &info);
-            OpenFeed { feed, asked: Instant::now(), created: created.take(), _filled: filled }
+            OpenFeed { feed, asked: Instant::now(), created: None, awaited, _filled: filled }
         });
-        entry.created = entry.created.take().or(created);
-        Ok(Some(entry.feed.clone()))
+        Ok(Some(entry.given(created)))
     }
 
     /// A share for a feed more, of one that is not used if there is no other.
@@ -191,14 +237,8 @@ impl Subjects {
             if let Exhausted::Account(_) = exhausted {
                 return Err(exhausted);
             }
-            let mut feeds = self.lock();
-            let unused = feeds.iter().filter(|(_, entry)| entry.created.is_some() && !entry.is_in_use());
-            let oldest = unused.min_by_key(|(_, entry)| entry.asked).map(|(name, _)| name.clone()).ok_or(exhausted)?;
             // What is stored of it stays.
-            if let Some(gone) = feeds.remove(&oldest) {
-                gone.feed.stop();
-            }
-            drop(feeds);
+            drop_oldest(&mut self.lock(), |entry| entry.created.is_some()).ok_or(exhausted)?;
             created.take(account)
         })
     }
@@ -224,6 +264,7 @@ impl Subjects {
 
     fn drop_unviewed(&self) {
         self.lock().retain(|_, entry| {
+            entry.awaited = entry.awaited && entry.feed.status().chunks == 0;
             let stays = entry.is_in_use() || entry.asked.elapsed() < KEEP;
             if !stays {
                 entry.feed.stop();
@@ -258,6 +299,7 @@ impl Family for Subjects {
     fn set_limits(&self, limits: WrittenLimits) {
         if let Some(created) = &self.created {
             created.resize(limits.all.min(MAX_FEEDS), limits.each);
+            self.most_awaited.store(limits.all.min(MAX_AWAITED), Ordering::Relaxed);
         }
     }
 

@@ -55,6 +55,12 @@ impl Node {
         self.child = Some(child);
     }
 
+    /// Has it do nothing any more, until it is killed.
+    pub(crate) fn pause(&self) {
+        let id = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
+        rustix::process::kill_process(id, rustix::process::Signal::STOP).unwrap();
+    }
+
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();

@@ -140,6 +140,67 @@ async fn names_are_percent_encoded() {
     assert_eq!(soon("an answer", connection.get(&uri)).await.unwrap().status, 404);
 }
 
+/// Viewers may wait for what nobody has written yet, but made-up names take no place of what is stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn so_many_names_are_awaited() {
+    let cluster = Cluster::start(1);
+    let engine = format!("--engine=nats://{}", cluster.addresses());
+    let args = ["room.*=publish", engine.as_str(), "--ensure-stream", "--max-feeds=3"];
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
+    let edge = Edge::of(&serving);
+    let connection = serving.connect().await;
+    let view = async |name: &str| {
+        let uri = edge.uri(&format!("/stream/room.{name}?from=start&limit=1"));
+        soon("an answer", connection.get(&uri)).await.unwrap()
+    };
+    let write = async |name: &str| {
+        let request = http::Request::post(edge.uri(&format!("/stream/room.{name}"))).body(()).unwrap();
+        let (mut body, answer) = connection.send_request(request).await.unwrap();
+        body.send(name.to_owned().into()).await.unwrap();
+        body.finish().await.unwrap();
+        assert_eq!(soon("it is stored", answer).await.unwrap().status, 200);
+    };
+    let mut waiting = Vec::new();
+    for name in ["x1", "x2", "x3"] {
+        waiting.push(view(name).await);
+    }
+    assert!(waiting.iter().all(|answer| answer.status == 200));
+    assert_eq!(view("x4").await.status, 503);
+    write("stored").await;
+    let mut stored = view("stored").await;
+    assert_eq!(soon("its chunk", stored.body.next()).await.unwrap().unwrap(), "stored");
+    // One that is written is awaited no longer.
+    write("x2").await;
+    assert_eq!(soon("its chunk", waiting[1].body.next()).await.unwrap().unwrap(), "x2");
+    assert_eq!(view("x4").await.status, 200);
+}
+
+/// Where the stream's leader does not answer, each made-up name is refused at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn names_are_not_looked_for_without_a_leader() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    stream(&context, &["logs.>"]).await;
+    let logs = format!("logs=nats://{}/logs.*", cluster.addresses());
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| vec![logs]));
+    let edge = Edge::of(&serving);
+    let connection = serving.connect().await;
+    let status = async |path: &str| soon("an answer", connection.get(&edge.uri(path))).await.unwrap().status;
+    cluster.nodes[0].pause();
+    crate::within("it is known that the leader is silent", async {
+        while status("/readyz").await == 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let all = stream::iter(0..400).map(async |number| status(&format!("/stream/logs.x{number}")).await).buffered(50);
+    // Each of those that were asked for would take 3 s, and few are at once.
+    let all = tokio::time::timeout(std::time::Duration::from_secs(20), all.collect::<Vec<_>>()).await.unwrap();
+    assert!(all.iter().all(|status| *status == 503), "{all:?}");
+}
+
 /// A stream takes only so many consumers, and those of viewers who hang up are none of them for long.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]

@@ -66,8 +66,15 @@ impl Many {
     /// The stream's state, as a feed needs it to begin; `None` if `only_known` and nothing is stored of the subject.
     pub(in crate::nats) async fn look(&self, subject: &str, only_known: bool) -> Result<Option<Info>, KeepError> {
         let keeper = &self.keeper;
-        // Whoever makes names up does not keep the stream's leader busy.
-        let _place = keeper.connection.reads.acquire().await.map_err(KeepError::nats)?;
+        // Whoever makes names up does not keep the stream's leader busy, nor those waiting who read what is old.
+        let _place = keeper.connection.looks.acquire().await.map_err(KeepError::nats)?;
+        // Nor is each of them waited for where there is no answer.
+        if !keeper.connection.is_connected() {
+            return Err(KeepError::Disconnected);
+        }
+        if keeper.leader.is_silent() {
+            return Err(KeepError::Leaderless);
+        }
         if only_known {
             match keeper.handle().await?.get_last_raw_message_by_subject(subject).await {
                 Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
