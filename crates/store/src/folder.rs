@@ -143,8 +143,9 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
             let pid = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
             return Err(StoreError::Locked { dir: dir.into(), pid });
         }
-        // There are file systems without locks.
-        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {}
+        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+            tracing::warn!(dir = %dir.display(), "this file system has no locks: make sure that no other process uses the store");
+        }
         Err(TryLockError::Error(error)) => return Err(error).at(&path),
     }
     lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).at(&path)?;
