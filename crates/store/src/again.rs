@@ -20,9 +20,13 @@ impl Shared {
     /// If it cannot be written; if it cannot be read any more as it was written.
     pub(crate) fn write_again(self: &Arc<Self>) -> Result<(), StoreError> {
         let (doubtful, meta) = {
-            let state = self.lock();
-            if state.failed.is_none() {
-                return Ok(());
+            let mut state = self.lock();
+            let Some(error) = state.failed.clone() else { return Ok(()) };
+            if let Some(next) = state.owed {
+                self.take_back_to(&mut state, next);
+                if state.owed.is_some() {
+                    return Err(state.failed.clone().unwrap_or(error));
+                }
             }
             let last = state.segments.len().saturating_sub(1);
             let segments = state.segments.iter().enumerate();

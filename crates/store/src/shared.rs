@@ -85,6 +85,8 @@ pub(crate) struct State {
     pub(crate) torn: bool,
     /// What is before this number was synced, or found.
     pub(crate) synced: u64,
+    /// It could not be taken back to this number yet, which has to be done before anything else.
+    pub(crate) owed: Option<u64>,
     /// Why the last sync failed.
     pub(crate) failed: Option<StoreError>,
     pub(crate) next: u64,
@@ -182,6 +184,7 @@ impl Shared {
                 dirty: false,
                 torn: false,
                 synced: found.next,
+                owed: None,
                 failed: None,
                 next: found.next,
                 visible: found.next,
@@ -274,6 +277,10 @@ impl Shared {
     }
 
     fn begin(self: &Arc<Self>, state: &mut State) -> Result<(), StoreError> {
+        if state.torn {
+            // Only the end of the last file is looked at.
+            self.reopen(state)?;
+        }
         let path = self.path(state.next);
         let temporary = files::temporary(&path);
         let mut bytes = Vec::new();
@@ -283,12 +290,15 @@ impl Shared {
             let _ = fs::remove_file(&temporary);
             return Err(error).at(&path);
         }
-        if state.segments.back().is_some_and(|last| last.first == state.next) {
-            // It takes the place of one that has nothing but notes.
+        // It takes the place of one that has nothing but notes.
+        let replaces = state.segments.back().is_some_and(|last| last.first == state.next);
+        if replaces {
             file.sync_all().at(&path)?;
-            state.segments.pop_back();
         }
         fs::rename(&temporary, &path).at(&path)?;
+        if replaces {
+            state.segments.pop_back();
+        }
         drop(file);
         if let Some(last) = state.file.take() {
             state.unsynced.push(last);

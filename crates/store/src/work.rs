@@ -287,7 +287,7 @@ impl Shared {
     }
 
     /// Has the feed end before the number `next` again.
-    fn take_back_to(&self, state: &mut State, next: u64) {
+    pub(crate) fn take_back_to(&self, state: &mut State, next: u64) {
         let taken_back = (|| {
             let Some(last) = state.segments.back_mut() else { return Ok(()) };
             let path = self.path(last.first);
@@ -302,6 +302,8 @@ impl Shared {
             state.doomed.clear();
             Ok::<_, StoreError>(())
         })();
+        // Until that is done, nothing is published.
+        state.owed = taken_back.is_err().then_some(next);
         if let Err(error) = taken_back {
             error!(feed = self.name, %error, "what did not reach the disk could not be taken back");
             state.failed = Some(error);

@@ -159,3 +159,44 @@ async fn a_long_interval_between_syncs_holds_nothing_else_up() {
     }
     assert_eq!(store.syncs().0, 0);
 }
+
+/// What a write left that broke off is looked for at the end of the last file only.
+#[tokio::test]
+async fn a_file_with_a_torn_end_is_repaired_before_the_next_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
+    let stored = store.feed("a").unwrap();
+    stored.publish("x".into(), None).await.unwrap();
+    let mut state = stored.0.lock();
+    let (path, len) = (stored.0.path(0), state.segments[0].len);
+    std::io::Write::write_all(&mut &*state.file.clone().unwrap(), b"H3R1 and no more").unwrap();
+    state.torn = true;
+    stored.0.roll(&mut state, true).unwrap();
+    assert_eq!(std::fs::metadata(path).unwrap().len(), len);
+    assert_eq!(state.segments.len(), 2);
+}
+
+/// Nothing is published before what did not reach the disk has been taken back.
+#[tokio::test]
+async fn what_cannot_be_taken_back_is_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), StoreOptions { fsync: Fsync::Always }).unwrap();
+    let stored = store.feed("a").unwrap();
+    stored.publish("kept".into(), None).await.unwrap();
+    let shared = &stored.0;
+    let mut batch = Batch { chunks: vec![NewChunk { bytes: "lost".into(), id: None }], noting: None };
+    shared.put_for_test(&mut shared.lock(), &mut batch);
+    let (path, aside) = (shared.path(0), folder.path().join("aside"));
+    std::fs::rename(&path, &aside).unwrap();
+    shared.fail_for_test(StoreError::io(folder.path(), ErrorKind::Other.into()));
+    for _ in 0..2 {
+        stored.publish("late".into(), None).await.unwrap_err();
+        sync(&shared.common, vec![shared.clone()]);
+    }
+    std::fs::rename(&aside, &path).unwrap();
+    sync(&shared.common, vec![shared.clone()]);
+    assert_eq!(stored.publish("next".into(), None).await.unwrap().cursor.seq, 1);
+    let past = std::sync::Arc::new(stored.clone()).read(stored.epoch(), 0).await.unwrap();
+    let chunks: Vec<_> = past.chunks.into_iter().map(|chunk| chunk.bytes).collect();
+    assert_eq!(chunks, ["kept", "next"]);
+}
