@@ -29,7 +29,7 @@ fn a_replica_that_lags_loses_nothing_untold() {
 }
 
 async fn replica_lags(dir: PathBuf) {
-    let mut random = Random::new(17);
+    let mut random = Random::given();
     let mut scene = Scene::start(&dir, "256M", 2500).await;
     let (watch, full) = (scene.watch.clone(), Arc::<AtomicBool>::default());
     let (mut filling, mut tasks) = (JoinSet::new(), JoinSet::new());

@@ -1,17 +1,25 @@
 //! Faults, one after another, as a seed has it.
 
-use std::time::Duration;
+use std::{
+    env,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use tokio::time::{Instant, sleep};
 
-use crate::{edges::EDGES, nodes::NODES, scene::Scene};
+use crate::{edges::EDGES, is_long, nodes::NODES, scene::Scene};
 
 /// Numbers that a seed determines (SplitMix64).
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Of the seed in `H3CAST_FAULTS_SEED`, or one that is printed.
+    pub(crate) fn given() -> Self {
+        let given = env::var("H3CAST_FAULTS_SEED").ok().map(|seed| seed.parse().expect("a number"));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let seed = given.unwrap_or(if is_long() { now } else { 17 });
+        eprintln!("H3CAST_FAULTS_SEED={seed}");
         Self(seed)
     }
 

@@ -1,10 +1,9 @@
 //! Everything at once, and whatever can fail fails.
 
 use std::{
-    env,
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use tokio::{task::JoinSet, time::timeout};
@@ -57,11 +56,7 @@ fn every_ledger_is_exact_whatever_fails() {
 
 async fn whatever_fails(dir: PathBuf) {
     let size = if is_long() { LONG } else { SHORT };
-    let given = env::var("H3CAST_FAULTS_SEED").ok().map(|seed| seed.parse().expect("a number"));
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let seed = given.unwrap_or(if is_long() { now } else { 17 });
-    eprintln!("H3CAST_FAULTS_SEED={seed}");
-    let mut random = Random::new(seed);
+    let mut random = Random::given();
     let mut scene = Scene::start(&dir, size.disk, 800).await;
     let context = nodes::jetstream().await;
     for truth in [&scene.chat, &scene.short] {
