@@ -81,7 +81,7 @@ impl Counts {
         self.one(|tally| &tally.reads_waiting)
     }
 
-    /// A consumer that this server has, until this is dropped.
+    /// A consumer that fills feeds of this server, until this is dropped.
     pub(super) fn consumer(&self) -> One {
         self.one(|tally| &tally.consumers)
     }
@@ -125,7 +125,7 @@ impl Counts {
             })
             .histogram(
                 "h3cast_nats_publish_seconds",
-                "Time from sending a message to JetStream until it is acknowledged.",
+                "Time from sending a message, or a batch of them, to JetStream until it is acknowledged.",
                 move || times.times(),
             )
             .counters(
@@ -144,7 +144,9 @@ impl Counts {
             ("h3cast_nats_reads_waiting", "Viewers waiting for their turn to read older chunks.", |tally| {
                 &tally.reads_waiting
             }),
-            ("h3cast_nats_consumers", "JetStream consumers of this server.", |tally| &tally.consumers),
+            ("h3cast_nats_consumers", "JetStream consumers of this server that fill its feeds.", |tally| {
+                &tally.consumers
+            }),
         ];
         gauges.into_iter().fold(app, |app, (name, help, of)| {
             let counts = self.clone();

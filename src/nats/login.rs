@@ -27,7 +27,8 @@ pub struct Access {
 }
 
 impl Access {
-    /// Its own files, and where there are none those of `others`: never two users at once, nor half a pair.
+    /// Its own files, and where there are none those of `others`: never two logins at once, nor half a pair. A
+    /// certificate is no login: the common one is shown to a system with a user of its own, too.
     pub(super) fn or(&self, others: &Self, has_user: bool) -> Self {
         let named = has_user || self.credentials.is_some() || self.token.is_some();
         let login = if named { self } else { others };

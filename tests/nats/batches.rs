@@ -9,6 +9,7 @@ use http::Request;
 use tokio::time::sleep;
 
 use crate::{
+    causes::metric,
     cluster::{Cluster, Way, healthy},
     common::soon,
     serving::Serving,
@@ -119,6 +120,10 @@ async fn what_comes_together_is_stored_together() {
     assert!(batched > chunks.len() * 9 / 10, "{batched} of {}", chunks.len());
     assert_eq!((written["bytes"].as_u64(), written["chunks"].as_u64()), (Some(body.len() as u64), Some(2120)));
     assert_eq!(refused(&one), 0);
+    // Each batch took its time once.
+    let timed = metric(&one, "h3cast_nats_publish_seconds_count").await;
+    let alone = (chunks.len() - batched) as f64;
+    assert!(timed > alone && timed < chunks.len() as f64, "{timed} of {}, {alone} of them alone", chunks.len());
     // What is alone goes alone.
     publish(&one, None, "lines", b"alone\n".to_vec()).await;
     assert_eq!(kept(&context).await.1, batched);

@@ -28,7 +28,7 @@ async fn published(serving: &Serving, feed: &str) -> (u16, String) {
 }
 
 /// The value of a line of /metrics.
-async fn metric(serving: &Serving, line: &str) -> f64 {
+pub(crate) async fn metric(serving: &Serving, line: &str) -> f64 {
     let connection = serving.connect().await;
     let mut answer = soon("/metrics", connection.get(&serving.uri("/metrics"))).await.unwrap();
     let mut text = Vec::new();

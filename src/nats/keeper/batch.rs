@@ -20,7 +20,7 @@ use super::{JetStream, publish::Stored, seq};
 use crate::{
     chunk::{Cursor, Epoch},
     feed::{NewChunk, PublishedAll, Receipt},
-    nats::error::KeepError,
+    nats::{counts::Publishing, error::KeepError},
 };
 
 /// The most chunks in a batch, which is what nats-server takes if it is not told otherwise.
@@ -152,12 +152,14 @@ impl JetStream {
         }
         // A stream takes so many at once, from all servers together.
         let _place = self.connection.batches.acquire().await.map_err(KeepError::nats)?;
-        let _publishing: Vec<_> = chunks.iter().map(|_| self.connection.counts.publishing()).collect();
+        let publishing: Vec<_> = chunks.iter().map(|_| self.connection.counts.publishing()).collect();
         let epoch = Epoch(self.epoch.load(Ordering::Relaxed));
         let first = match timeout(ANSWER, self.send_batch(chunks)).await {
             Ok(first) => first?,
             Err(_) => return Err(KeepError::Silent.into()),
         };
+        // All of them took that time, once.
+        publishing.iter().take(1).for_each(Publishing::acknowledged);
         let sizes: Vec<_> = chunks.iter().map(|(bytes, _)| bytes.len()).collect();
         let receipt = move |(number, size)| Receipt { cursor: Cursor { epoch, seq: seq(number) }, size };
         Ok((first..).zip(sizes).map(receipt))
