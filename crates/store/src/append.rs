@@ -221,7 +221,8 @@ impl Shared {
         buffer.clear();
         let micros = new.first().map_or(state.newest, |(_, micros)| *micros);
         record::write(&mut buffer, self.salt, (state.next, state.total, micros), new, &notes);
-        let written = match buffer.len() > MAX_BODY {
+        let too_long = notes.iter().any(|note| note.key.len() > usize::from(u16::MAX));
+        let written = match too_long || buffer.len() > MAX_BODY {
             true => Err(std::io::ErrorKind::InvalidInput.into()),
             false => (&*file).write_all(&buffer),
         };

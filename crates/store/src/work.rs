@@ -326,6 +326,9 @@ fn tidy(feeds: &[Arc<Shared>]) {
             feed.common.work.dirty(feed.clone());
         }
         state.notes.expire();
+        if state.used.elapsed() > IDLE {
+            state.buffer = Vec::new();
+        }
         if !state.dirty
             && state.has_aged()
             && let Err(error) = feed.roll(state, true)

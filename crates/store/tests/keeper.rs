@@ -122,6 +122,17 @@ async fn notes_are_stored_with_chunks() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_too_long_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), Fsync::default());
+    let (stored, ..) = feed(&store, "a", 1000);
+    let note = Note { key: vec![7; 65_535].into(), value: Some("x".into()), expires: None };
+    let refused = stored.publish_noted(vec![new("x")], move |_| vec![note]).await;
+    assert!(matches!(refused.error, Some(PublishError::Keeper(_))), "{refused:?}");
+    assert_eq!(seqs(&stored.publish_all(vec![new("y")]).await), [0]);
+}
+
+#[tokio::test]
 async fn feeds_are_listed_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     let names = |store: &Store| store.feeds().into_iter().map(|feed| feed.name).collect::<Vec<_>>();
