@@ -12,7 +12,7 @@ mod places;
 mod reading;
 mod watch;
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use futures_util::stream;
 
@@ -84,14 +84,24 @@ pub(super) async fn follow(
     let mut finder = Finder::new(name, path.clone(), Back { lines, bytes }, places);
     let lost = |source| SourceError::Tail { feed: name.to_owned(), path: path.clone(), source };
     let found = finder.first().await.map_err(lost)?;
-    let mut follower = Follower::new(name, path, chunking, publisher);
-    for found in found {
-        // Before the first viewer comes, to whom it would be new. What was appended meanwhile is new.
-        follower.begin(found, is_new).await;
-    }
+    // Before the first viewer comes, to whom it would be new. What was appended meanwhile is new.
+    let mut beginning = Box::pin(
+        Follower::new(name, path, chunking, publisher).begin(found.into_iter().map(|found| *found).collect(), is_new),
+    );
+    let begun = tokio::time::timeout(PATIENCE, &mut beginning).await;
     unserved.served();
-    Ok(follower.run(finder))
+    Ok(async move {
+        let follower = match begun {
+            Ok(follower) => follower,
+            // Where it is stored there is no room for it now, which is no reason not to serve.
+            Err(_) => beginning.await,
+        };
+        follower.run(finder).await;
+    })
 }
+
+/// How long a server waits at its start until what a file has is published.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Ends a feed if it is dropped before the feed is served: its server did not start, which is not a failure
 /// of the feed.

@@ -4,6 +4,7 @@
 mod kills;
 #[path = "../handover/overdue.rs"]
 mod overdue;
+mod places;
 #[path = "../handover/process.rs"]
 #[allow(dead_code, reason = "it is for servers that take over, too")]
 mod process;

@@ -7,24 +7,26 @@ use crate::{
     process::{self, soon},
 };
 
-/// A server that has a file system of 8 MiB for its store, in a mount namespace of its own.
-fn unshared() -> Command {
+/// A server that has a file system for its store, in a mount namespace of its own.
+pub(crate) fn unshared(mount: &str) -> Command {
     let mut command = Command::new("unshare");
-    let script = "mkdir -p store && mount -t tmpfs -o size=8m none store && exec \"$0\" \"$@\"";
-    command.args(["--mount", "--map-root-user", "sh", "-c", script, env!("CARGO_BIN_EXE_h3cast")]);
+    let script = format!("mkdir -p store && mount -t tmpfs -o {mount} && exec \"$0\" \"$@\"");
+    command.args(["--mount", "--map-root-user", "sh", "-c", &script, env!("CARGO_BIN_EXE_h3cast")]);
     command
+}
+
+/// What is there in its namespace is reached through the process.
+pub(crate) fn inside(server: &Process, place: &process::Place, path: &str) -> std::path::PathBuf {
+    format!("/proc/{}/root{}", server.pid(), place.folder().join(path).display()).into()
 }
 
 #[tokio::test]
 async fn publishers_are_told_viewers_stay_and_it_goes_on() {
     let place = Process::place(None);
     let args = ["publish", "chat.*=publish", "--store", "store", "--retain", "all"];
-    let (place, server) = Process::begin(place, unshared(), &args).await;
-    // What is there in its namespace is reached through the process.
-    let inside =
-        std::path::PathBuf::from(format!("/proc/{}/root{}", server.pid(), place.folder().join("store").display()));
+    let (place, server) = Process::begin(place, unshared("size=8m none store"), &args).await;
     assert_eq!(post(&place, "/stream/chat.a", None, "hello\n").await.unwrap().0, 200);
-    let ballast = inside.join(".room.ballast");
+    let ballast = inside(&server, &place, "store/.room.ballast");
     std::fs::write(&ballast, vec![0; 4 << 20]).unwrap();
     let piece = "x".repeat(64 << 10);
     let (mut stored, mut refused) = (0, None);

@@ -201,6 +201,7 @@ impl Finder {
         }
         let (path, places) = (self.path.clone(), self.places.clone());
         let looked = blocking(move || {
+            let places = places.recognized(&path);
             let Moved { files, is_lost, packed } = places.moved(&path);
             let moved = files.into_iter().filter_map(|(mut opened, place)| {
                 let identity = identity(&opened.metadata);
@@ -208,9 +209,10 @@ impl Finder {
                 let held = Arc::new(Claim::of(&opened.metadata).ok()?);
                 Some(Box::new(Found { opened, identity, place, held }))
             });
-            Ok((moved.collect::<Vec<_>>(), is_lost, packed))
+            Ok((moved.collect::<Vec<_>>(), is_lost, packed, places))
         });
-        let (moved, is_lost, packed) = looked.await.unwrap_or_default();
+        let Ok((moved, is_lost, packed, places)) = looked.await else { return Vec::new() };
+        self.places = Arc::new(places);
         if is_lost {
             warn!(
                 feed = self.feed,

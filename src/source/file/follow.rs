@@ -92,19 +92,23 @@ impl Follower {
         Self { feed: feed.to_owned(), path, chunking, publisher, files: Vec::new(), broken: None }
     }
 
-    /// Takes a file that was there at first, and publishes what it `has`.
-    pub(super) async fn begin(&mut self, found: Box<Found>, has: bool) {
-        let is_file = found.opened.what == What::File;
-        self.take(Now::Found(found)).await;
-        let Some(last) = self.files.len().checked_sub(1).filter(|_| is_file) else { return };
-        if has {
-            // If it begins again, or the feed has ended, that is seen later.
-            let _ = self.read(last).await;
+    /// Takes files that were there at first, and publishes what they `have`.
+    pub(super) async fn begin(mut self, found: Vec<Found>, have: bool) -> Self {
+        for found in found {
+            self.take(Now::Found(Box::new(found))).await;
         }
         if self.publisher.is_stored() {
-            // What is appended before the first chunk is not to be lost. If that fails, so would the chunk.
+            // What is appended before the first chunk is not to be lost, of none of them. If that fails, so would the chunk.
             let _ = self.publisher.publish_from(Vec::new(), || self.places().to_bytes()).await;
         }
+        let mut index = 0;
+        while have && index < self.files.len() {
+            let is_file = self.files[index].what == What::File;
+            // If it begins again, or the feed has ended, that is seen later.
+            let is_closed = is_file && matches!(self.read(index).await, Ok(Read::Closed));
+            index += usize::from(!is_closed);
+        }
+        self
     }
 
     fn places(&self) -> Places {
@@ -276,7 +280,8 @@ impl Follower {
         let open = &mut self.files[index];
         chunks.iter().for_each(|chunk| open.published.advance(chunk));
         // What was left out, as NULs at its start, is passed too.
-        open.published.at = open.chunks.reader().place().at - open.chunks.held_back() as u64;
+        let reading = open.chunks.reader();
+        open.published.at = reading.place().at - (reading.unread() + open.chunks.held_back()) as u64;
         let places = self.places();
         publish_stored(&self.publisher, chunks, || places.to_bytes()).await
     }

@@ -119,6 +119,11 @@ impl Growing {
         }
     }
 
+    /// How much was read of the file and has not been given, in bytes.
+    pub(super) fn unread(&self) -> usize {
+        self.unread.len()
+    }
+
     /// How many NULs were left out before other bytes came, since this was asked.
     pub(super) fn left_out(&mut self) -> Option<u64> {
         let count = if self.nuls { 0 } else { std::mem::take(&mut self.left_out) };

@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsStr,
-    fs::Metadata,
+    fs::{DirEntry, Metadata},
+    io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -67,13 +68,37 @@ impl Places {
         self.files.iter().find(|place| place.identity() == of)?.checkpoint()
     }
 
+    /// The same, of the files that are there: a copy has another inode, and a file system may have another device after a
+    /// restart, or number its files in another way. If none of them is there, those are taken in which what was published
+    /// is where it was. Not to be called on a worker.
+    pub(super) fn recognized(&self, path: &Path) -> Self {
+        let mut places = self.clone();
+        let rotated = in_folder(path).filter(|entry| Rotated::of(path, &entry.file_name()) == Some(Rotated::Plain));
+        let index = |metadata: io::Result<Metadata>| self.index(identity(&metadata.ok()?));
+        // Another one may have the inode by now.
+        let is_in = |at, path: &Path| open(path, &[What::File]).is_ok_and(|mut it| self.is_in(at, &mut it).is_some());
+        let is_there = |entry: DirEntry| index(entry.metadata()).is_some_and(|at| is_in(at, &entry.path()));
+        if index(std::fs::metadata(path)).is_some() || in_folder(path).any(is_there) {
+            return places;
+        }
+        let mut left: Vec<_> = (0..self.files.len()).filter(|at| self.files[*at].at > 0).collect();
+        for path in std::iter::once(path.to_owned()).chain(rotated.map(|entry| entry.path())) {
+            let Ok(mut opened) = open(&path, &[What::File]) else { continue };
+            // The newest one is at the path.
+            if let Some(of) = left.iter().rposition(|at| self.is_in(*at, &mut opened).is_some()) {
+                let place = &mut places.files[left.remove(of)];
+                (place.device, place.inode) = identity(&opened.metadata);
+            }
+        }
+        places
+    }
+
     /// Opens those that are not at `path` any more, and what was rotated since then: a rotation gives a file another name
     /// in its folder. Not to be called on a worker.
     pub(super) fn moved(&self, path: &Path) -> Moved {
         let here = std::fs::metadata(path).ok().map(|found| identity(&found));
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let (mut known, mut later, mut packed) = (Vec::<(usize, _)>::new(), Vec::new(), None);
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        for entry in in_folder(path) {
             // Of the name, not of what a link points to: that would be found as well.
             let Ok(metadata) = entry.metadata() else { continue };
             let rotated = Rotated::of(path, &entry.file_name()).filter(|_| self.is_later(&metadata));
@@ -137,6 +162,12 @@ impl Places {
     fn index(&self, of: FileId) -> Option<usize> {
         self.files.iter().position(|place| place.identity() == of)
     }
+}
+
+/// What is in the folder of a file.
+fn in_folder(path: &Path) -> impl Iterator<Item = DirEntry> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::read_dir(folder).into_iter().flatten().flatten()
 }
 
 /// Files that have another name than before.

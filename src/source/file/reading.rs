@@ -84,6 +84,17 @@ impl Reading {
         &self.place
     }
 
+    /// How much of that has not been given, in bytes.
+    pub(super) fn unread(&self) -> usize {
+        match &self.input {
+            #[cfg(unix)]
+            Input::Growing(file) => file.unread(),
+            #[cfg(unix)]
+            Input::Pipe(_) => 0,
+            Input::Stream(_) => 0,
+        }
+    }
+
     /// The pipe, if it is one.
     #[cfg(unix)]
     pub(super) fn pipe(&self) -> Option<&Arc<Receiver>> {
@@ -173,5 +184,29 @@ impl AsyncRead for Reading {
         }
         place.advance(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::{
+        super::{checkpoint::Checkpoint, open::open},
+        *,
+    };
+
+    /// A thread reads more at once than a chunker takes.
+    #[tokio::test]
+    async fn what_is_not_given_is_known() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (given, left) = (64 << 10, 64);
+        std::fs::write(file.path(), vec![b'x'; given + left]).unwrap();
+        let opened = open(file.path(), &[What::File]).unwrap();
+        let mut reading = Reading::new(opened, Checkpoint::default(), true).unwrap();
+        reading.read_exact(&mut vec![0; given]).await.unwrap();
+        assert_eq!((reading.place().at, reading.unread()), ((given + left) as u64, left));
+        reading.read_exact(&mut vec![0; left]).await.unwrap();
+        assert_eq!(reading.unread(), 0);
     }
 }
