@@ -1,6 +1,7 @@
 //! `h3cast serve --store`: feeds survive their server.
 #![cfg(all(feature = "cli", feature = "store", unix))]
 
+mod backups;
 mod kills;
 #[path = "../handover/overdue.rs"]
 mod overdue;
