@@ -257,6 +257,7 @@ impl Viewer {
 impl Stream for Viewer {
     type Item = Event;
 
+    #[inline]
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let this = &mut *self;
         let Some(upstream) = &mut this.upstream else { return Poll::Ready(None) };
