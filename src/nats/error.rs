@@ -269,6 +269,8 @@ pub(super) enum KeepError {
     Nats(BoxError),
     #[error("the stream was recreated")]
     Recreated,
+    #[error("the stream stores other subjects by now")]
+    Shared,
     #[error(
         "the stream `{stream}` has lost messages: it ends at {last}, and had {had}. Delete it, so that it is recreated"
     )]

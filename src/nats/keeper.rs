@@ -22,7 +22,7 @@ use async_nats::jetstream::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 pub(super) use many::{Filled, Many};
@@ -63,8 +63,10 @@ pub(super) struct JetStream {
     checked: Arc<AtomicBool>,
     /// The stream answers requests for many messages at once, as was seen last.
     direct: Arc<AtomicBool>,
-    /// The stream has other subjects by now.
-    shared: AtomicBool,
+    /// The stream has other subjects, as was seen by now.
+    shared: watch::Sender<bool>,
+    /// Viewers are told that numbers are left out. It changes only with the ring, which ends for those who were not.
+    sparse: AtomicBool,
     /// Tells this server's chunks from those of others.
     origin: String,
     published: AtomicU64,
@@ -116,6 +118,7 @@ impl JetStream {
         let mut origin = [0; 9];
         let _ = crate::identity::provider().secure_random.fill(&mut origin);
         let leader = connection.leaders.of(&connection, &stream.name);
+        let shared = stream.only.as_deref() != Some(&subject);
         Self {
             connection,
             stream,
@@ -125,7 +128,8 @@ impl JetStream {
             epoch: Arc::default(),
             checked: Arc::default(),
             direct: Arc::default(),
-            shared: AtomicBool::default(),
+            shared: watch::Sender::new(shared),
+            sparse: AtomicBool::new(shared),
             origin: URL_SAFE_NO_PAD.encode(origin),
             published: AtomicU64::default(),
             batches: batch::Batches::default(),
@@ -149,6 +153,7 @@ impl JetStream {
     pub(super) async fn feed(self: &Arc<Self>, name: &str, history: usize) -> Result<(Feed, Feeding), NatsError> {
         let failed = |error| NatsError::Stream { stream: self.stream.name.clone(), source: Box::new(error) };
         let info = self.info().await.map_err(failed)?;
+        self.sparse.store(self.is_shared(), Ordering::Relaxed);
         let epoch = epoch(&info);
         self.epoch.store(epoch.0, Ordering::Relaxed);
         self.is_default.store(self.subject == format!("{PREFIX}.{name}"), Ordering::Relaxed);
@@ -180,9 +185,13 @@ impl JetStream {
         let direct = info.config.allow_direct && self.connection.client.is_server_compatible(2, 11, 0);
         self.direct.store(direct, Ordering::Relaxed);
         if info.state.subjects_count > 1 || StreamInfo::of(&info.config).only.as_deref() != Some(&self.subject) {
-            self.shared.store(true, Ordering::Relaxed);
+            self.shared.send_if_modified(|shared| !std::mem::replace(shared, true));
         }
         Ok(info)
+    }
+
+    fn is_shared(&self) -> bool {
+        *self.shared.borrow()
     }
 
     fn is_direct(&self) -> bool {
@@ -216,7 +225,7 @@ impl Keeper for JetStream {
     }
 
     fn is_sparse(&self) -> bool {
-        self.stream.only.as_deref() != Some(&self.subject) || self.shared.load(Ordering::Relaxed)
+        self.sparse.load(Ordering::Relaxed)
     }
 
     fn publish(&self, bytes: Bytes, id: Option<String>) -> BoxFuture<'_, Result<Receipt, PublishError>> {

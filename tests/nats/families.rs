@@ -69,31 +69,49 @@ async fn a_family_has_one_consumer_however_many_feeds_are_asked_for() {
 
 /// A stream that gets other subjects while a server has a feed of it: numbers that are left out from then on are not
 /// lost.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs nats-server: `tests/run python nats`"]
-async fn subjects_that_are_added_are_no_gap() {
+async fn subjects_are_added(seen_by_another: bool) {
     let cluster = Cluster::start(1);
     let context = cluster.jetstream().await;
     stream(&context, &["logs.a"]).await;
     let logs = format!("logs=nats://{}/logs.a", cluster.addresses());
-    let serving = tokio::task::block_in_place(|| Serving::start(|_| vec![logs]));
+    let args = [logs.as_str(), "--history=1"];
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
     let edge = Edge::of(&serving);
     let mut viewer = Viewer::new(&edge.uri("/stream/logs"), edge.trust.clone()).unwrap();
     assert!(matches!(soon("it opens", viewer.next()).await.unwrap(), Some(Event::Opened { .. })));
+    publish(&context, "logs.a", "-1").await;
     publish(&context, "logs.a", "0").await;
     stream(&context, &["logs.a", "logs.b"]).await;
+    if seen_by_another {
+        publish(&context, "logs.b", "other").await;
+        // It reads what the server's ring does not have.
+        assert_eq!(chunk_texts(&read(&edge, "/stream/logs?from=start", 2).await), ["-1", "0"]);
+    }
     for number in 1..5 {
         publish(&context, "logs.b", "other").await;
         publish(&context, "logs.a", &number.to_string()).await;
     }
     let mut events = Vec::new();
-    while chunk_texts(&events).len() < 5 {
+    while chunk_texts(&events).len() < 6 {
         events.push(soon("an event", viewer.next()).await.unwrap().unwrap());
     }
-    assert_eq!(chunk_texts(&events), ["0", "1", "2", "3", "4"]);
+    assert_eq!(chunk_texts(&events), ["-1", "0", "1", "2", "3", "4"]);
     assert!(!events.iter().any(|event| matches!(event, Event::Gap(_))), "{events:?}");
-    let late = read(&edge, "/stream/logs?from=start", 5).await;
+    let late = read(&edge, "/stream/logs?from=start", 6).await;
     assert!(!late.iter().any(|event| matches!(event, Event::Gap(_))), "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn subjects_that_are_added_are_no_gap() {
+    subjects_are_added(false).await;
+}
+
+/// Who reads what is old sees it before the next chunk arrives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn subjects_that_a_reader_sees_first_are_no_gap() {
+    subjects_are_added(true).await;
 }
 
 /// Whatever a subject may have in it, its feed is found by the percent-encoded name.

@@ -70,6 +70,10 @@ impl JetStream {
                 biased;
                 () = self.connection.lost() => Err(KeepError::Disconnected),
                 failed = self.leader.failed(|| self.epoch.load(Ordering::Relaxed)) => Err(failed.into()),
+                () = self.becomes_shared() => {
+                    self.renew_if_shared(filler);
+                    continue;
+                }
                 // A panic stalls the feed as whatever else goes wrong does, until it is filled again.
                 filled = panics::caught_async(self.fill_once(filler, place.as_deref(), &mut told)) => {
                     filled.unwrap_or_else(|panic| Err(KeepError::Panicked(panic)))
@@ -89,6 +93,22 @@ impl JetStream {
         }
     }
 
+    /// Waits until somebody sees that the stream of a feed has other subjects by now. Cancel-safe.
+    async fn becomes_shared(&self) {
+        // An error would mean that the sender is gone, which `self` holds.
+        let _ = self.shared.subscribe().wait_for(|shared| *shared && !self.is_sparse()).await;
+    }
+
+    /// Starts the ring over once the stream has other subjects: its viewers come again, and are told that numbers are
+    /// left out.
+    fn renew_if_shared(&self, filler: &impl Fill) {
+        if self.is_shared() && !self.sparse.swap(true, Ordering::Relaxed) {
+            warn!(stream = self.stream.name, subject = self.subject, "the stream has other subjects by now");
+            let next = filler.next();
+            filler.renew(filler.epoch(), next, next);
+        }
+    }
+
     /// Fills it until something is wrong.
     async fn fill_once(
         &self,
@@ -101,9 +121,11 @@ impl JetStream {
         if epoch != filler.epoch() {
             warn!(stream = self.stream.name, "the stream was recreated: its feed starts over");
             self.epoch.store(epoch.0, Ordering::Relaxed);
+            self.sparse.store(self.is_shared(), Ordering::Relaxed);
             let (next, now) = self.begins(&info);
             filler.renew(epoch, next, now);
         }
+        self.renew_if_shared(filler);
         // Its servers have lost their memory, or their disks: the same numbers would be given twice, and
         // nobody could tell. An epoch that every server of the feed agrees on is only had with a new stream.
         if info.state.last_sequence < filler.next() {
@@ -150,13 +172,11 @@ impl JetStream {
             let at = seq(about.stream_sequence);
             if !self.is_sparse() && at > filler.next() {
                 self.info().await?;
-                if self.is_sparse() {
-                    warn!(stream = self.stream.name, subject = self.subject, "the stream has other subjects by now");
-                    // Its viewers come again, and are told that numbers are left out.
-                    filler.renew(epoch, at, at);
+                self.renew_if_shared(filler);
+                if !self.is_sparse() {
+                    // What is between was dropped before it came here: viewers are told.
+                    filler.skip_to(at);
                 }
-                // What is between was dropped before it came here: viewers are told.
-                filler.skip_to(at);
             }
             if let Some(place) = place {
                 place.read_up_to(if self.is_sparse() { u64::MAX } else { at + 1 });

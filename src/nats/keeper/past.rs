@@ -82,7 +82,14 @@ impl JetStream {
     /// The stream's state, as its leader has it, if its epoch is that one.
     async fn info_of(&self, wanted: Epoch) -> Result<Info, KeepError> {
         let info = self.info().await?;
-        if epoch(&info) == wanted { Ok(info) } else { Err(KeepError::Recreated) }
+        if epoch(&info) != wanted {
+            return Err(KeepError::Recreated);
+        }
+        // A viewer who was not told that numbers are left out would take those of other feeds for a gap.
+        if self.is_shared() && !self.is_sparse() {
+            return Err(KeepError::Shared);
+        }
+        Ok(info)
     }
 
     /// The first message of the feed from `next` on, as the stream's leader has it.
