@@ -304,7 +304,7 @@ impl Family for Subjects {
     }
 
     fn is_ready(&self) -> bool {
-        self.connection.is_connected() && !self.leader.is_silent()
+        self.connection.is_connected() && !self.leader.is_silent() && !self.many.is_stalled()
     }
 
     fn is_ready_for(&self, name: &str) -> Option<bool> {

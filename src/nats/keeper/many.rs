@@ -33,7 +33,26 @@ struct Rings {
     /// What the consumer has brought so far, of whatever feed: all before this number.
     next: u64,
     epoch: Epoch,
+    /// They are being filled, or are about to be: the consumer continues at `next`, also for feeds that are added.
+    running: bool,
     stalled: bool,
+}
+
+impl Rings {
+    fn none() -> Self {
+        Self { fillers: HashMap::new(), next: 0, epoch: Epoch(0), running: false, stalled: false }
+    }
+
+    /// What a feed that is added now begins with, if its stream was of that epoch and ended there when it was looked
+    /// at, which may be a while ago: the epoch and the number of its ring, and the one of what is published next.
+    fn begin(&mut self, latest: Epoch, now: u64) -> (Epoch, u64, u64) {
+        if self.fillers.is_empty() && !self.running {
+            (self.epoch, self.next) = (latest, now);
+        }
+        // If it was recreated, all its feeds are about to start over.
+        let now = if self.epoch == latest { now.max(self.next) } else { self.next };
+        (self.epoch, self.next, now)
+    }
 }
 
 /// One of the feeds, which is filled until this is dropped.
@@ -55,7 +74,7 @@ impl Drop for Filled {
 
 impl Many {
     pub(in crate::nats) fn of(keeper: Arc<JetStream>) -> Arc<Self> {
-        let rings = Rings { fillers: HashMap::new(), next: 0, epoch: Epoch(0), stalled: false };
+        let rings = Rings::none();
         Arc::new(Self { keeper, filled: Mutex::new(rings), count: watch::Sender::new(0) })
     }
 
@@ -93,17 +112,13 @@ impl Many {
         info: &Info,
     ) -> (Feed, Filled) {
         let keeper = self.keeper.member(name, subject.clone());
-        let (latest, mut now) = (epoch(info), info.state.last_sequence);
         let mut rings = self.lock();
-        if rings.fillers.is_empty() {
-            (rings.epoch, rings.next) = (latest, now);
-            self.keeper.epoch.store(latest.0, Ordering::Relaxed);
+        let (epoch, next, now) = rings.begin(epoch(info), info.state.last_sequence);
+        if !rings.running {
+            // Otherwise what fills them sets it.
+            self.keeper.epoch.store(epoch.0, Ordering::Relaxed);
         }
-        if rings.epoch != latest {
-            // It was recreated, and all its feeds are about to start over.
-            now = rings.next;
-        }
-        let (feed, filler) = Feed::kept(name, keeper, history, rings.epoch, rings.next, now.max(rings.next));
+        let (feed, filler) = Feed::kept(name, keeper, history, epoch, next, now);
         let link = &self.keeper.connection;
         link.presence.add(&link.jetstream, &subject, feed.attendance());
         filler.stall(rings.stalled);
@@ -117,13 +132,29 @@ impl Many {
     pub(in crate::nats) async fn fill(self: &Arc<Self>) {
         let mut count = self.count.subscribe();
         loop {
-            // An error would mean that it is gone, which `self` is not.
-            let _ = count.wait_for(|count| *count > 0).await;
+            while !self.run() {
+                // An error would mean that it is gone, which `self` is not.
+                let _ = count.wait_for(|count| *count > 0).await;
+            }
             tokio::select! {
                 () = self.keeper.fill(&**self) => {}
                 _ = count.wait_for(|count| *count == 0) => {}
             }
         }
+    }
+
+    /// Notes whether there is something to fill. A feed that was added since the last one went begins where that
+    /// consumer came to, and so does the next consumer.
+    fn run(&self) -> bool {
+        let mut rings = self.lock();
+        rings.running = !rings.fillers.is_empty();
+        rings.stalled &= rings.running;
+        rings.running
+    }
+
+    /// Whether its feeds get nothing new at the moment.
+    pub(in crate::nats) fn is_stalled(&self) -> bool {
+        self.lock().stalled
     }
 }
 
@@ -165,5 +196,27 @@ impl Fill for Many {
         }
         rings.next = rings.next.max(at + 1);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The last feed goes and another one comes before the task that fills them has seen it: its consumer continues
+    /// where it was, so what the new feed's ring would have before that would never come.
+    #[test]
+    fn a_ring_does_not_begin_before_the_consumer_that_fills_it() {
+        let mut rings = Rings::none();
+        assert_eq!(rings.begin(Epoch(1), 5), (Epoch(1), 5, 5));
+        (rings.running, rings.next) = (true, 9);
+        // It was looked at a while ago.
+        assert_eq!(rings.begin(Epoch(1), 7), (Epoch(1), 9, 9));
+        // It was looked at just now.
+        assert_eq!(rings.begin(Epoch(1), 12), (Epoch(1), 9, 12));
+        // What is left of the old stream's messages must not come into a ring of the new one.
+        assert_eq!(rings.begin(Epoch(2), 3), (Epoch(1), 9, 9));
+        rings.running = false;
+        assert_eq!(rings.begin(Epoch(2), 3), (Epoch(2), 3, 3));
     }
 }
