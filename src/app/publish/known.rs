@@ -135,7 +135,9 @@ impl Ledger {
             return Ok(Begun::After(running.ended.clone()));
         }
         // What was published to an earlier run of the feed is gone with it.
-        let is_there = |known: &Extent| known.last.is_none_or(|last| Some(last.epoch) == said.epoch);
+        let is_there = |known: &Extent| {
+            [known.first, known.last].into_iter().flatten().all(|written| Some(written.epoch) == said.epoch)
+        };
         let known = keys.progress(id).filter(is_there).into_iter().chain(stored);
         let mut progress = known.max_by_key(|progress| progress.bytes).unwrap_or_default();
         // Of a key that has only been asked for, no more is known than of a new one: what came before was published to

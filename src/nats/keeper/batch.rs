@@ -2,7 +2,7 @@
 //! or none is.
 
 use std::{
-    sync::{Mutex, PoisonError, atomic::Ordering},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use tracing::debug;
 
 use super::{JetStream, publish::Stored, seq};
 use crate::{
-    chunk::{Cursor, Epoch},
+    chunk::Cursor,
     feed::{NewChunk, PublishedAll, Receipt},
     nats::{counts::Publishing, error::KeepError},
 };
@@ -147,19 +147,19 @@ impl JetStream {
         if !self.connection.is_connected() {
             return Err(KeepError::Disconnected.into());
         }
-        if !self.checked.load(Ordering::Relaxed) {
-            return Err(KeepError::Unchecked.into());
-        }
         // A stream takes so many at once, from all servers together.
         let _place = self.connection.batches.acquire().await.map_err(KeepError::nats)?;
+        let epoch = self.checked_epoch()?;
         let publishing: Vec<_> = chunks.iter().map(|_| self.connection.counts.publishing()).collect();
-        let epoch = Epoch(self.epoch.load(Ordering::Relaxed));
         let first = match timeout(ANSWER, self.send_batch(chunks)).await {
             Ok(first) => first?,
             Err(_) => return Err(KeepError::Silent.into()),
         };
         // All of them took that time, once.
         publishing.iter().take(1).for_each(Publishing::acknowledged);
+        if self.checked_epoch()? != epoch {
+            return Err(KeepError::Recreated.into());
+        }
         let sizes: Vec<_> = chunks.iter().map(|(bytes, _)| bytes.len()).collect();
         let receipt = move |(number, size)| Receipt { cursor: Cursor { epoch, seq: seq(number) }, size };
         Ok((first..).zip(sizes).map(receipt))

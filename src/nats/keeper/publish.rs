@@ -20,9 +20,7 @@ const PUBLISH: Duration = Duration::from_secs(15);
 
 impl JetStream {
     async fn try_publish(&self, bytes: &Bytes, id: &str) -> Result<Stored, Refused> {
-        if !self.checked.load(Ordering::Relaxed) {
-            return Err(Refused::Now(KeepError::Unchecked));
-        }
+        let epoch = self.checked_epoch().map_err(Refused::Now)?;
         let publishing = self.connection.counts.publishing();
         let message = PublishMessage::build().payload(bytes.clone()).message_id(id).expected_stream(&self.stream.name);
         let sent = self.connection.jetstream.send_publish(self.subject.clone(), message).await?;
@@ -32,8 +30,20 @@ impl JetStream {
             false => bytes.len(),
             true => self.size_of(kept.sequence).await?.unwrap_or(bytes.len()),
         };
-        let cursor = Cursor { epoch: Epoch(self.epoch.load(Ordering::Relaxed)), seq: seq(kept.sequence) };
+        // It may be in a newer stream: by its id it is found there, and by then it is known which one it is.
+        if self.checked_epoch().map_err(Refused::Now)? != epoch {
+            return Err(Refused::Now(KeepError::Recreated));
+        }
+        let cursor = Cursor { epoch, seq: seq(kept.sequence) };
         Ok(Stored { receipt: Receipt { cursor, size }, duplicate: kept.duplicate })
+    }
+
+    /// The run of numbers of what is published now.
+    pub(super) fn checked_epoch(&self) -> Result<Epoch, KeepError> {
+        match self.checked.load(Ordering::Relaxed) {
+            true => Ok(Epoch(self.epoch.load(Ordering::Relaxed))),
+            false => Err(KeepError::Unchecked),
+        }
     }
 
     /// How large the message of that number is; `None` when it is there no more.
@@ -41,12 +51,25 @@ impl JetStream {
         if sequence == 0 {
             return Err(Refused::Now(KeepError::Busy));
         }
-        let stream = self.handle().await.map_err(Refused::Now)?;
+        let size = self.stored_size(sequence).await.map_err(Refused::Now)?;
+        if size.is_some() {
+            return Ok(size);
+        }
+        // A new leader may not have come to it yet: that it is gone is known once that has.
+        if self.info().await.map_err(Refused::Now)?.state.last_sequence < sequence {
+            return Err(Refused::Now(KeepError::Busy));
+        }
+        self.stored_size(sequence).await.map_err(Refused::Now)
+    }
+
+    /// The same, as far as the stream's leader has come.
+    async fn stored_size(&self, sequence: u64) -> Result<Option<usize>, KeepError> {
+        let stream = self.handle().await?;
         match stream.get_raw_message(sequence).await {
             // Ours are never empty.
             Ok(message) => Ok(Some(message.payload.len()).filter(|size| *size > 0)),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(Refused::Now(KeepError::nats(error))),
+            Err(error) => Err(KeepError::nats(error)),
         }
     }
 
