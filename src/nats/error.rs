@@ -173,7 +173,7 @@ impl NatsError {
 }
 
 /// What JetStream has answered, of whatever error of the client it is a part.
-fn answer(error: &(dyn Error + 'static)) -> Option<jetstream::Error> {
+pub(super) fn answer(error: &(dyn Error + 'static)) -> Option<jetstream::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(KeepError::Nats(error)) = error.downcast_ref() {
@@ -275,6 +275,8 @@ pub(super) enum KeepError {
         "the stream `{stream}` has lost messages: it ends at {last}, and had {had}. Delete it, so that it is recreated"
     )]
     Forgotten { stream: String, last: u64, had: u64 },
+    #[error("the leader of the stream has not caught up yet")]
+    Behind,
     #[error("messages were lost in transit")]
     Lost,
     #[error("its consumer is gone")]
@@ -314,7 +316,7 @@ impl KeepError {
         match self {
             Self::Disconnected => Refusal::Disconnected,
             Self::Denied { .. } => Refusal::Denied,
-            Self::Silent | Self::Leaderless | Self::Lost => Refusal::Silent,
+            Self::Silent | Self::Leaderless | Self::Behind | Self::Lost => Refusal::Silent,
             Self::NoStream => Refusal::NoStream,
             Self::Full(_) => Refusal::Full,
             Self::Unchecked | Self::Forgotten { .. } | Self::Recreated => Refusal::Stalled,

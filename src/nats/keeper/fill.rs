@@ -20,6 +20,9 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The longest time between two attempts to fill a feed.
 const LONGEST_AGAIN: Duration = Duration::from_secs(2);
 
+/// How many answers in a row are not that of a leader that has yet to come to its end: some 12 s of them.
+const SHORT: u32 = 8;
+
 /// What is filled: the ring of one feed, or those of many.
 pub(super) trait Fill: Sync {
     fn epoch(&self) -> Epoch;
@@ -29,6 +32,49 @@ pub(super) trait Fill: Sync {
     fn skip_to(&self, next: u64);
     fn stall(&self, stalled: bool);
     fn add(&self, message: &Message) -> Result<(), async_nats::Error>;
+}
+
+/// What was told of a feed that is not filled.
+#[derive(Default)]
+struct Told {
+    stalled: bool,
+    /// That its stream is to be deleted.
+    forgotten: bool,
+    short: Short,
+}
+
+impl Told {
+    /// Whether people are told of it now: once, and again when there is something for them to do.
+    fn is_news(&mut self, ended: &KeepError) -> bool {
+        let forgotten = matches!(ended, KeepError::Forgotten { .. });
+        let is_news = !self.stalled || (forgotten && !self.forgotten);
+        (self.stalled, self.forgotten) = (true, self.forgotten || forgotten);
+        is_news
+    }
+
+    /// Whether people were told that it had stalled.
+    fn has_resumed(&mut self) -> bool {
+        self.forgotten = false;
+        std::mem::take(&mut self.stalled)
+    }
+}
+
+/// How many answers in a row had the stream end before what the ring has.
+#[derive(Default)]
+struct Short(u32);
+
+impl Short {
+    /// Refuses a stream that ends before what the ring has. Its servers have lost their memory, or their disks: the
+    /// same numbers would be given twice, and nobody could tell. An epoch that every server of the feed agrees on is
+    /// only had with a new stream. But a leader that was just elected may not have come to its own end yet.
+    fn see(&mut self, stream: &str, last: u64, had: u64) -> Result<(), KeepError> {
+        self.0 = if last < had { self.0.saturating_add(1) } else { 0 };
+        match self.0 {
+            0 => Ok(()),
+            SHORT.. => Err(KeepError::Forgotten { stream: stream.into(), last, had }),
+            _ => Err(KeepError::Behind),
+        }
+    }
 }
 
 impl Fill for Filler {
@@ -61,7 +107,7 @@ impl Fill for Filler {
 impl JetStream {
     /// Fills the feed's ring, or those of its family, as long as it is polled.
     pub(super) async fn fill(&self, filler: &impl Fill) {
-        let (mut told, mut pause) = (false, AGAIN);
+        let (mut told, mut pause) = (Told::default(), AGAIN);
         // In a stream of many subjects, numbers are no measure of what a feed has yet to read.
         let place = (!self.is_sparse()).then(|| self.connection.counts.place(self.leader.head()));
         loop {
@@ -81,10 +127,10 @@ impl JetStream {
             };
             self.checked.store(false, Ordering::Relaxed);
             filler.stall(true);
-            self.leader.fills(matches!(ended, KeepError::Forgotten { .. }));
-            match std::mem::replace(&mut told, true) {
-                false => warn!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
-                true => debug!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
+            self.leader.fills(matches!(ended, KeepError::Behind | KeepError::Forgotten { .. }));
+            match told.is_news(&ended) {
+                true => warn!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
+                false => debug!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
             }
             self.connection.connected().await;
             self.leader.answers().await;
@@ -114,7 +160,7 @@ impl JetStream {
         &self,
         filler: &impl Fill,
         place: Option<&Place>,
-        told: &mut bool,
+        told: &mut Told,
     ) -> Result<Infallible, KeepError> {
         let info = self.info().await?;
         let epoch = epoch(&info);
@@ -126,15 +172,7 @@ impl JetStream {
             filler.renew(epoch, next, now);
         }
         self.renew_if_shared(filler);
-        // Its servers have lost their memory, or their disks: the same numbers would be given twice, and
-        // nobody could tell. An epoch that every server of the feed agrees on is only had with a new stream.
-        if info.state.last_sequence < filler.next() {
-            return Err(KeepError::Forgotten {
-                stream: self.stream.name.clone(),
-                last: info.state.last_sequence,
-                had: filler.next(),
-            });
-        }
+        told.short.see(&self.stream.name, info.state.last_sequence, filler.next())?;
         self.checked.store(true, Ordering::Relaxed);
         if let Some(place) = place {
             place.read_up_to(if self.is_sparse() { u64::MAX } else { filler.next() });
@@ -157,7 +195,7 @@ impl JetStream {
             .map_err(KeepError::nats)?;
         filler.stall(false);
         self.leader.fills(true);
-        if std::mem::take(told) {
+        if told.has_resumed() {
             info!(stream = self.stream.name, subject = self.subject, "a feed has resumed");
         }
         let (mut before, mut pending) = (0, self.connection.counts.pending());
@@ -184,5 +222,26 @@ impl JetStream {
             filler.add(&message).map_err(KeepError::nats)?;
         }
         Err(KeepError::ConsumerGone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_forgotten_after_several_answers() {
+        let mut short = Short::default();
+        let mut told = Told::default();
+        let mut news = |seen: Result<(), KeepError>| seen.is_err_and(|ended| told.is_news(&ended));
+        for answer in 1..SHORT {
+            assert!(matches!(short.see("s", 4, 5), Err(KeepError::Behind)), "{answer}");
+        }
+        // One that has come to its end by then has lost nothing.
+        assert!(short.see("s", 5, 5).is_ok());
+        let told: Vec<_> = (0..2 * SHORT).map(|_| news(short.see("s", 4, 5))).collect();
+        assert!(matches!(short.see("s", 4, 5), Err(KeepError::Forgotten { last: 4, had: 5, .. })));
+        let due: Vec<_> = (1..=2 * SHORT).map(|answer| answer == 1 || answer == SHORT).collect();
+        assert_eq!(told, due);
     }
 }
