@@ -10,15 +10,16 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::stream::Info;
+use async_nats::jetstream::{ErrorCode, stream::Info};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
-use super::{connection::Link, keeper::epoch};
+use super::{connection::Link, error::answer, keeper::epoch};
+use crate::panics;
 
 /// How often a leader is asked, which answers with some 2 kB, and how long one answer may take.
 const ASK: Duration = Duration::from_secs(1);
@@ -122,45 +123,84 @@ fn is_followed(info: &Info) -> bool {
     (following + 1) * 2 > cluster.replicas.len() + 1
 }
 
-async fn info(link: &Link, stream: &str) -> Option<Info> {
-    let asked = async { link.jetstream.get_stream_no_info(stream).await.ok()?.get_info().await.ok() };
-    timeout(ASK, asked).await.ok()?
+/// What a leader answers.
+enum Answer {
+    Is(Box<Info>),
+    /// There is no such stream: another server gives the same answer.
+    Missing,
+    None,
+}
+
+async fn info(link: &Link, stream: &str) -> Answer {
+    let asked = async { Some(link.jetstream.get_stream_no_info(stream).await.ok()?.get_info().await) };
+    match timeout(ASK, asked).await {
+        Ok(Some(Ok(info))) if is_followed(&info) => Answer::Is(Box::new(info)),
+        Ok(Some(Err(error)))
+            if answer(&error).is_some_and(|answer| answer.error_code() == ErrorCode::STREAM_NOT_FOUND) =>
+        {
+            Answer::Missing
+        }
+        _ => Answer::None,
+    }
 }
 
 /// Asks for as long as it is polled.
 async fn ask(link: Link, stream: String, said: watch::Sender<Word>, (head, unfilled): (Arc<AtomicU64>, Arc<Unfilled>)) {
-    let mut heard = Instant::now();
-    let mut losses = link.losses();
-    let mut search = Search::default();
+    let (heard, losses) = (Instant::now(), link.losses());
+    let mut asking = Asking { link, stream, said, head, unfilled, heard, losses, search: Search::default() };
     loop {
-        link.connected().await;
-        if losses != link.losses() {
+        if let Err(panic) = panics::caught_async(asking.once()).await {
+            error!(stream = asking.stream, "the task that asks the leader of a stream panicked: {panic}");
+            sleep(ASK).await;
+        }
+    }
+}
+
+struct Asking {
+    link: Link,
+    stream: String,
+    said: watch::Sender<Word>,
+    head: Arc<AtomicU64>,
+    unfilled: Arc<Unfilled>,
+    /// When it answered last.
+    heard: Instant,
+    /// How often the connection had been lost by then.
+    losses: u64,
+    search: Search,
+}
+
+impl Asking {
+    async fn once(&mut self) {
+        self.link.connected().await;
+        if self.losses != self.link.losses() {
             // It has had no time to answer on this connection.
-            (losses, heard) = (link.losses(), Instant::now());
+            (self.losses, self.heard) = (self.link.losses(), Instant::now());
         }
         let asked = Instant::now();
-        match info(&link, &stream).await.filter(is_followed) {
-            Some(info) => {
-                heard = Instant::now();
-                head.store(info.state.last_sequence, Ordering::Relaxed);
+        match info(&self.link, &self.stream).await {
+            Answer::Is(info) => {
+                self.heard = Instant::now();
+                self.head.store(info.state.last_sequence, Ordering::Relaxed);
                 let word = Word { is_silent: false, epoch: epoch(&info).0 };
-                said.send_if_modified(|now| {
+                self.said.send_if_modified(|now| {
                     let is_news = now.is_silent || now.epoch != word.epoch;
                     *now = word;
                     is_news
                 });
-                let since = *unfilled.lock().unwrap_or_else(PoisonError::into_inner);
+                let since = *self.unfilled.lock().unwrap_or_else(PoisonError::into_inner);
                 match since {
-                    None => search = Search::default(),
+                    None => self.search = Search::default(),
                     Some(since) if since.elapsed() < SILENT => {}
-                    Some(since) => search.on(&link, &stream, since).await,
+                    Some(since) => self.search.on(&self.link, &self.stream, since).await,
                 }
             }
-            None if heard.elapsed() >= SILENT && link.is_connected() => {
-                said.send_if_modified(|now| !std::mem::replace(&mut now.is_silent, true));
-                search.on(&link, &stream, heard).await;
+            answer if self.heard.elapsed() >= SILENT && self.link.is_connected() => {
+                self.said.send_if_modified(|now| !std::mem::replace(&mut now.is_silent, true));
+                if !matches!(answer, Answer::Missing) {
+                    self.search.on(&self.link, &self.stream, self.heard).await;
+                }
             }
-            None => {}
+            _ => {}
         }
         sleep(ASK.saturating_sub(asked.elapsed())).await;
     }

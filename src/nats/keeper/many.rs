@@ -149,6 +149,10 @@ impl Many {
         let mut rings = self.lock();
         rings.running = !rings.fillers.is_empty();
         rings.stalled &= rings.running;
+        if !rings.running {
+            // There is none that could not be filled.
+            self.keeper.leader.fills(true);
+        }
         rings.running
     }
 
