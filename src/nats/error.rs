@@ -162,8 +162,9 @@ impl NatsError {
             Self::JetStream(source) | Self::Stream { source, .. } | Self::Create { source, .. } => {
                 answer(source.as_ref()).is_none_or(|error| match error.error_code() {
                     ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => false,
-                    // Those of a cluster that has started are not known at once.
-                    ErrorCode::CLUSTER_NO_PEERS => true,
+                    // The peers of a cluster that has started are not known at once, and a stream that was found, or
+                    // that another server has just created, not to all of them.
+                    ErrorCode::CLUSTER_NO_PEERS | ErrorCode::STREAM_NOT_FOUND => true,
                     _ => error.code() == 503,
                 })
             }
@@ -342,5 +343,23 @@ impl From<Failed> for KeepError {
 impl From<KeepError> for FeedError {
     fn from(error: KeepError) -> Self {
         Self::of(&error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_start_waits_for() {
+        let of = |code: u64, err_code: u64| {
+            let answer = serde_json::json!({ "code": code, "err_code": err_code, "description": "" });
+            let answer: jetstream::Error = serde_json::from_value(answer).unwrap();
+            NatsError::Stream { stream: "s".into(), source: Box::new(KeepError::nats(answer)) }.may_pass()
+        };
+        // No such stream (10059), which was there a moment ago; no peers (10005); not ready.
+        assert!(of(404, 10059) && of(400, 10005) && of(503, 10008));
+        // Not enabled; something else.
+        assert!(!of(503, 10076) && !of(400, 10025));
     }
 }
