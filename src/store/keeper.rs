@@ -26,7 +26,7 @@ use crate::{
 
 /// How long it is stored how far a publication has come, after its last chunk: as long as keys are remembered.
 const KEEP: Duration = Duration::from_secs(3600);
-/// Of how many publications of one feed that is stored. Those that wrote last stay.
+/// Of how many publications of one feed that is stored. Those that began last stay.
 const MOST: usize = 4096;
 /// What the keys of notes begin with.
 const KEYS: &[u8] = b"key/";

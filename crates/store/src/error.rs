@@ -12,7 +12,7 @@ use h3cast_feed::{KeeperError, PublishError};
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// There is no room on the disk. Publishing works again once there is; nothing has to be restarted.
+    /// The disk is full. Publishing works again, without a restart, once there is room.
     #[error("no room on the disk for {}: free some space, or keep less", .0.display())]
     Full(PathBuf),
     /// The folder, or its file system, cannot be written.

@@ -122,7 +122,7 @@ pub(crate) fn write(
     to[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Begun with a number that is the feed's own: what somebody publishes cannot be taken for a record.
+/// Begun with a number that is the feed's own: published bytes cannot be taken for a record.
 fn checksum(salt: u32, bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(salt);
     hasher.update(bytes);

@@ -65,7 +65,7 @@ async fn files_go_while_others_write() {
     publish(stored.first() + 1).await;
 }
 
-/// A disk that fails cannot be had here: what the thread is told of it is all that is made up.
+/// No disk fails on demand: only the failure that the thread sees is made up.
 #[tokio::test]
 async fn what_did_not_reach_the_disk_is_taken_back() {
     let folder = tempfile::tempdir().unwrap();
