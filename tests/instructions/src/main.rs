@@ -1,14 +1,15 @@
 //! Scenarios of a fixed amount of work, for `benches/instructions` to count the instructions of.
 //!
 //! One thread, no sockets, and no time that passes: futures are polled by hand, and the timers of
-//! the runtime around them are set but never looked at. Only what [`measured`] runs is counted; the
-//! rest prepares it.
+//! the runtime around them are set but never looked at; those of [`quic`] are in a runtime of their own.
+//! Only what [`measured`] runs is counted, without what [`left_out`] runs in it; the rest prepares it.
 
 mod audience;
 mod chunks;
+mod quic;
 mod requests;
 
-use std::{hint::black_box, process::ExitCode};
+use std::{hint::black_box, process::ExitCode, time::Duration};
 
 use bytes::Bytes;
 use h3cast::{
@@ -21,6 +22,7 @@ use h3cast::{
 
 use audience::Audience;
 use chunks::{LARGE, LINE, ROOMY, publish_lines, publish_one, text};
+use quic::By;
 
 /// Of large chunks: 4 MiB.
 const LARGE_CHUNKS: usize = 64;
@@ -43,16 +45,38 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("decode", || decode(&LINE.into(), 20_000)),
     ("decode-large", || decode(&text(LARGE), LARGE_CHUNKS)),
     ("requests", requests::answer),
+    ("many-feeds", requests::many_feeds),
 ];
 
+/// Those of the whole server, each with what it does and how often.
+const OVER_QUIC: &[(&str, Scenario, usize, &str)] = &[
+    ("quic-handshake", quic::handshakes, quic::VIEWERS, "handshake"),
+    ("quic-get", || quic::requests(By::Get), quic::VIEWERS, "request"),
+    ("quic-session", || quic::requests(By::Session), quic::VIEWERS, "session"),
+    ("quic-get-10ms", || quic::chunks(By::Get, OFTEN), quic::DELIVERED, "chunk"),
+    ("quic-get-250ms", || quic::chunks(By::Get, SELDOM), quic::DELIVERED, "chunk"),
+    ("quic-session-10ms", || quic::chunks(By::Session, OFTEN), quic::DELIVERED, "chunk"),
+    ("quic-session-250ms", || quic::chunks(By::Session, SELDOM), quic::DELIVERED, "chunk"),
+    ("quic-get-viewer", || quic::viewers(By::Get), quic::VIEWERS, "viewer"),
+    ("quic-session-viewer", || quic::viewers(By::Session), quic::VIEWERS, "viewer"),
+];
+
+/// Between two chunks: so short that several are acknowledged at once, and so long that each is.
+const OFTEN: Duration = Duration::from_millis(10);
+const SELDOM: Duration = Duration::from_millis(250);
+
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let _entered = runtime.enter();
     let wanted = std::env::args().nth(1).unwrap_or_default();
+    if let Some((_, scenario, ..)) = OVER_QUIC.iter().find(|(name, ..)| *name == wanted) {
+        scenario();
+    }
     let Some((_, scenario)) = SCENARIOS.iter().find(|(name, _)| *name == wanted) else {
         SCENARIOS.iter().for_each(|(name, _)| println!("{name}"));
+        OVER_QUIC.iter().for_each(|(name, _, times, unit)| println!("{name} {times} {unit}"));
         return ExitCode::from(if wanted.is_empty() { 0 } else { 2 });
     };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let _entered = runtime.enter();
     scenario();
     ExitCode::SUCCESS
 }
@@ -60,6 +84,12 @@ fn main() -> ExitCode {
 /// Runs what is counted: `benches/instructions` knows this function by its name.
 #[inline(never)]
 fn measured<T>(work: impl FnOnce() -> T) -> T {
+    black_box(work())
+}
+
+/// Runs what is not counted while [`measured`] runs: known by its name as well.
+#[inline(never)]
+fn left_out<T>(work: impl FnOnce() -> T) -> T {
     black_box(work())
 }
 
