@@ -41,6 +41,7 @@ use std::{
 };
 
 use axum::{Router, middleware};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::util::{MapRequestLayer, MapResponseLayer};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -116,6 +117,8 @@ pub struct App {
     viewing: Viewing,
     inputs: Inputs,
     metrics: Arc<generated::Texts>,
+    /// Whose turn it is to write an answer about all feeds.
+    writing: Arc<Semaphore>,
     started: SystemTime,
     #[cfg(feature = "acme")]
     challenges: Option<crate::acme::Tokens>,
@@ -162,6 +165,7 @@ impl App {
             viewing: Viewing::default(),
             inputs: Inputs::default(),
             metrics: Arc::default(),
+            writing: Arc::new(Semaphore::new(1)),
             started: started(),
             #[cfg(feature = "acme")]
             challenges: None,

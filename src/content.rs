@@ -1,11 +1,8 @@
 //! What kind of content a file has, by its name and its first bytes.
 
-use std::{io, path::Path};
+use std::path::Path;
 
 use infer::MatcherType;
-use tokio::io::AsyncReadExt;
-
-use crate::source;
 
 /// How many of a file's first bytes are looked at.
 pub(crate) const HEAD: usize = 16 << 10;
@@ -42,13 +39,6 @@ impl Bytes {
             false => Self::Text,
         }
     }
-}
-
-/// The first bytes of a file.
-pub(crate) async fn head(path: &Path) -> io::Result<Vec<u8>> {
-    let mut head = Vec::new();
-    source::file::file(path).await?.take(HEAD as u64).read_to_end(&mut head).await?;
-    Ok(head)
 }
 
 /// The media type of a file with that name, when it does not depend on how it begins.

@@ -41,9 +41,35 @@ pub(crate) fn were(bytes: u64, done: &str) -> String {
     format!("{} {} {done}", many(bytes, "byte"), if bytes == 1 { "was" } else { "were" })
 }
 
+/// Which feeds there are, as in `there are log, chat, and names like room.*`: patterns have a wildcard in them.
+pub(crate) fn there_are(names: &[&str]) -> String {
+    let (patterns, named): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.contains(['*', '>']));
+    let like = format!("names like {}", patterns.join(", "));
+    match (named.as_slice(), patterns.is_empty()) {
+        ([], true) => "there are none".to_owned(),
+        ([one], true) => format!("there is {one}"),
+        (named, true) => format!("there are {}", named.join(", ")),
+        ([], false) => format!("there are {like}"),
+        (named, false) => format!("there are {}, and {like}", named.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn which_feeds_there_are() {
+        for (names, expected) in [
+            (&[][..], "there are none"),
+            (&["default"], "there is default"),
+            (&["log", "chat"], "there are log, chat"),
+            (&["room.*"], "there are names like room.*"),
+            (&["ticks", "log", "logs.*", "a.>"], "there are ticks, log, and names like logs.*, a.>"),
+        ] {
+            assert_eq!(there_are(names), expected);
+        }
+    }
 
     #[test]
     fn numbers_of_things() {

@@ -39,9 +39,23 @@ impl Estate {
         HeldEstate { feeds: self.feeds.hold(), publications: self.publications.clone() }
     }
 
-    /// Whether feeds are stored on this machine, where only one process can have them.
-    pub(crate) fn is_on_disk(&self) -> bool {
-        self.feeds.all().iter().any(|feed| feed.status().stored.is_some())
+    /// The feeds on disk that have chunks.
+    pub(crate) fn stored(&self) -> Vec<String> {
+        let has_chunks = |feed: &Feed| {
+            let status = feed.status();
+            status.stored.is_some() && (status.chunks > 0 || status.oldest.is_some())
+        };
+        self.feeds.all().iter().filter(|feed| has_chunks(feed)).map(|feed| feed.name().to_owned()).collect()
+    }
+
+    /// Whether this process reads that feed of another one from the disk.
+    pub(crate) async fn continues_stored(&self, name: &str) -> Result<(), Lack> {
+        match self.feeds.adopt(name, None).await {
+            Ok(Some(feed)) if feed.status().stored.is_some() => Ok(()),
+            Ok(Some(_)) => Err(Lack::OtherSource),
+            Ok(None) => Err(Lack::NoFeed),
+            Err(error) => Err(Lack::Unknown(error)),
+        }
     }
 
     /// Continues the publications of another process.
@@ -81,6 +95,11 @@ impl HeldEstate {
     /// After [`histories`](Self::histories) or before: nothing is published meanwhile.
     pub(crate) fn publications(&self) -> KnownPublications {
         KnownPublications(self.publications.known())
+    }
+
+    /// Ends the feeds: this process is about to stop.
+    pub(crate) fn stop(self) {
+        self.feeds.stop();
     }
 
     /// Another process has it now.

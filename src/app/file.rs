@@ -4,14 +4,15 @@ use std::{io, path::Path, sync::Arc};
 
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
-use tokio::io::AsyncReadExt;
 
-use super::{App, Problem, memory, stored};
+use super::{
+    App, Problem, memory,
+    stored::{self, Stored},
+};
 use crate::{
     content,
     feed::{Feed, FeedError},
     format::Format,
-    source,
 };
 
 /// What a feed's file is, for browsers.
@@ -30,17 +31,14 @@ impl FeedType {
 }
 
 /// What a feed's file is, to be sent as it is in a stream of another kind.
-pub(super) async fn content(feed: &Feed, path: &Path) -> Result<FeedType, Problem> {
-    Ok(look(feed, path).await?.1)
+pub(super) async fn content(feed: &Feed, path: &Arc<Path>) -> Result<FeedType, Problem> {
+    Ok(look(feed, path, &Stored::at(path.clone())).await?.1)
 }
 
 /// The length of a feed's file, and what it is.
-async fn look(feed: &Feed, path: &Path) -> Result<(u64, FeedType), Problem> {
+async fn look(feed: &Feed, path: &Path, file: &Stored) -> Result<(u64, FeedType), Problem> {
     let looked = async {
-        let file = source::file::file(path).await?;
-        let len = file.metadata().await?.len();
-        let mut head = Vec::new();
-        file.take(content::HEAD as u64).read_to_end(&mut head).await?;
+        let (len, head) = file.head().await?;
         let media_type = content::media_type(path, &head);
         let fallback = HeaderValue::from_static("application/octet-stream");
         Ok::<_, io::Error>((len, FeedType(HeaderValue::from_str(&media_type).unwrap_or(fallback))))
@@ -56,7 +54,8 @@ pub(super) async fn answer(
     path: &Arc<Path>,
     request: &Parts,
 ) -> Result<Option<Response>, Problem> {
-    let (len, content) = look(feed, path).await?;
+    let file = Stored::at(path.clone());
+    let (len, content) = look(feed, path, &file).await?;
     if len == 0 {
         return Ok(None);
     }
@@ -67,7 +66,7 @@ pub(super) async fn answer(
         counted.on_cut(memory::cutting(request.version, &request.extensions, &mut head));
         Some(counted)
     };
-    let answered = stored::answer(path, request, counted).await;
+    let answered = stored::answer(&file, request, counted).await;
     let mut response = answered.map_err(|why| unreadable(feed, path, &why))?;
     response.extensions_mut().extend(std::mem::take(head.extensions_mut()));
     if stored::has_bytes(&response) {

@@ -15,33 +15,84 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 use http_body::{Frame, SizeHint};
+use serde::Serialize;
 use serde_json::Value;
+use tokio::task::yield_now;
 
 use super::{App, memory};
-use crate::feed::{Budget, Charge, Counted};
+use crate::feed::{Budget, Charge, Counted, Feed};
 
 /// Smaller ones, in bytes, are part of what a request costs anyway.
 const SMALL: usize = 4 << 10;
 /// What is handed to the transport at once, in bytes.
 const PIECE: usize = 16 << 10;
 
-/// A feed takes about as many bytes.
-const EACH: usize = 200;
+/// After so many feeds others may run: a few hundred microseconds.
+const TURN: usize = 128;
 /// Of one kind of answer so many may be held before requests share one.
 const MANY: usize = 8;
 /// For how long an answer is shared.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// An answer of JSON about so many feeds, which is not stored by clients. It is charged to the app's budget while it is
-/// held, and cut when its client takes nothing and memory is short; a large one is refused then, before it is written.
-pub(super) fn json(app: &App, request: &Parts, feeds: usize, value: impl FnOnce() -> Value) -> Response {
-    if let Err(short) = app.admit_answer((feeds * EACH) as u64, &request.extensions) {
+/// An answer of JSON, which is not stored by clients. It is charged to the app's budget while it is held, and cut when
+/// its client takes nothing and memory is short.
+pub(super) fn json(app: &App, request: &Parts, value: &Value) -> Response {
+    respond_json(app, request, value.to_string())
+}
+
+/// An answer of JSON with `feeds`, of each of which `about` tells in `each` bytes or so, and the members of the object
+/// `more`. A large one is refused when memory is short, before it is written. Between feeds it lets others run:
+/// thousands take milliseconds. One is written at a time, so that those before it are charged when it is its turn.
+pub(super) async fn feeds<T: Serialize>(
+    app: &App,
+    request: &Parts,
+    feeds: &[Feed],
+    each: usize,
+    about: impl Fn(&Feed) -> T,
+    more: Value,
+) -> Response {
+    // It is never closed.
+    let _turn = app.writing.acquire().await;
+    let expected = feeds.len() * each;
+    if let Err(short) = app.admit_answer(expected as u64, &request.extensions) {
         return short.into_response();
     }
-    let text = value().to_string();
+    let mut charge = app.budget.as_ref().map(|budget| budget.charge(expected as u64));
+    let more = more.to_string();
+    let mut text = Vec::with_capacity(expected + more.len());
+    text.extend_from_slice(br#"{"feeds":["#);
+    for (at, feed) in feeds.iter().enumerate() {
+        if at > 0 {
+            text.push(b',');
+        }
+        if at % TURN == TURN - 1 {
+            if let Some(charge) = &mut charge {
+                charge.set(text.capacity() as u64);
+            }
+            yield_now().await;
+        }
+        // Of what has no maps whose keys are not texts, in memory, it cannot fail.
+        let _ = serde_json::to_writer(&mut text, &about(feed));
+    }
+    text.push(b']');
+    match more.strip_prefix('{').filter(|rest| *rest != "}") {
+        Some(rest) => {
+            text.push(b',');
+            text.extend_from_slice(rest.as_bytes());
+        }
+        None => text.push(b'}'),
+    }
+    text.shrink_to_fit();
+    // From here on it is charged as an answer that is held.
+    drop(charge);
+    respond_json(app, request, text)
+}
+
+fn respond_json(app: &App, request: &Parts, text: impl Into<Bytes>) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    let text = text.into();
     let charge = text.len();
-    respond(app, request, named(headers), text.into(), charge, None)
+    respond(app, request, named(headers), text, charge, None)
 }
 
 /// An answer that is the same for every client and is never refused, since it is needed when memory is short. What many
@@ -165,7 +216,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::feed::{Feed, Lag};
+    use crate::feed::Lag;
 
     const LIMIT: u64 = 10_000_000;
 
@@ -214,6 +265,21 @@ mod tests {
             };
             assert_eq!(refused, StatusCode::SERVICE_UNAVAILABLE);
             assert!(budget.charged() < LIMIT);
+        }
+    }
+
+    /// Each lets the others run while it is written.
+    #[tokio::test]
+    async fn nor_do_those_that_are_asked_for_at_once() {
+        for path in ["/info", "/feeds"] {
+            let budget = Budget::new(LIMIT);
+            let app = app(&budget);
+            let all = futures_util::future::join_all((0..1000).map(|_| get(&app, path))).await;
+            let (held, refused): (Vec<_>, Vec<_>) =
+                all.into_iter().partition(|response| response.status() == StatusCode::OK);
+            assert!(refused.iter().all(|response| response.status() == StatusCode::SERVICE_UNAVAILABLE));
+            let length: u64 = held.iter().map(|response| response.body().size_hint().exact().unwrap()).sum();
+            assert!(!refused.is_empty() && length < LIMIT && budget.charged() < LIMIT, "{path}: {length} bytes");
         }
     }
 

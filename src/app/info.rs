@@ -6,6 +6,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
+use serde::Serialize;
 use serde_json::json;
 
 use super::{
@@ -17,6 +18,22 @@ use crate::{
     feed::{self, Feed},
     identity::Fingerprint,
 };
+
+/// So many bytes of `/info` are about a feed, or some fewer.
+const EACH: usize = 160;
+
+/// What the page must know of a feed.
+#[derive(Serialize)]
+struct About {
+    name: String,
+    url: String,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    settings: &'static [&'static str],
+    /// It takes some.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    input: bool,
+}
 
 pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
@@ -32,35 +49,29 @@ pub(super) async fn answer(State(app): State<Arc<App>>, request: Request) -> Res
         name => format!("{base}/stream/{}", encoded(name, b"-._~")),
     };
     let feeds = app.feeds_of(&decided);
-    Ok(generated::json(&app, &request, feeds.len(), || {
-        let about = |feed: &Feed| {
-            let mut about = json!({ "name": feed.name(), "url": url(feed), "kind": feed.kind() });
-            if !feed.settings().is_empty() {
-                about["settings"] = json!(feed.settings());
-            }
-            if feed.takes_input() {
-                about["input"] = json!(true);
-            }
-            about
-        };
-        let mut info =
-            json!({ "version": env!("CARGO_PKG_VERSION"), "feeds": feeds.iter().map(about).collect::<Vec<_>>() });
-        if has_status {
-            info["status"] = json!(format!("{prefix}/status"));
-        }
-        if app.decider.is_some() {
-            info["auth"] = json!({ "token": decided.access().is_granted(), "renewal": app.renewal });
-        }
-        // Another server than ours has no HTTP/3.
-        if let Some(identity) = app.identity.as_ref().filter(|_| has_http3(&request.extensions)) {
-            let hash = |hash: &Fingerprint| json!({ "algorithm": "sha-256", "value": hash.base64() });
-            let hashes: Vec<_> = identity.hashes().iter().map(hash).collect();
-            let chrome =
-                browser::chrome_command(&format!("{origin}{}/", for_shell(prefix)), &identity.current().spki_hash());
-            info["webtransport"] = json!({ "url": format!("{base}/stream"), "certificateHashes": hashes });
-            info["http3"] = json!({ "url": format!("{base}/") });
-            info["chrome"] = json!(chrome);
-        }
-        info
-    }))
+    let about = |feed: &Feed| About {
+        name: feed.name().to_owned(),
+        url: url(feed),
+        kind: feed.kind(),
+        settings: feed.settings(),
+        input: feed.takes_input(),
+    };
+    let mut info = json!({ "version": env!("CARGO_PKG_VERSION") });
+    if has_status {
+        info["status"] = json!(format!("{prefix}/status"));
+    }
+    if app.decider.is_some() {
+        info["auth"] = json!({ "token": decided.access().is_granted(), "renewal": app.renewal });
+    }
+    // Another server than ours has no HTTP/3.
+    if let Some(identity) = app.identity.as_ref().filter(|_| has_http3(&request.extensions)) {
+        let hash = |hash: &Fingerprint| json!({ "algorithm": "sha-256", "value": hash.base64() });
+        let hashes: Vec<_> = identity.hashes().iter().map(hash).collect();
+        let chrome =
+            browser::chrome_command(&format!("{origin}{}/", for_shell(prefix)), &identity.current().spki_hash());
+        info["webtransport"] = json!({ "url": format!("{base}/stream"), "certificateHashes": hashes });
+        info["http3"] = json!({ "url": format!("{base}/") });
+        info["chrome"] = json!(chrome);
+    }
+    Ok(generated::feeds(&app, &request, &feeds, EACH, about, info).await)
 }

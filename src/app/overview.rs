@@ -131,28 +131,25 @@ pub(super) async fn data(State(app): State<Arc<App>>, request: Request) -> Resul
     let now = Numbers::of(&app, &[]);
     let (feeds, sums) = feeds::shown(&app.feeds_of(&decided), &wanted);
     let reasons = status::unready(&app);
-    let data = || {
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "time": rfc3339(std::time::SystemTime::now()),
-            "uptime_seconds": now.started.elapsed().unwrap_or_default().as_secs_f64(),
-            "unready": reasons,
-            "viewers": sums.viewers,
-            "rate": { "chunks": sums.chunks, "bytes": sums.bytes },
-            "sent": sent(&now),
-            "lag": sums.lag,
-            "skipped": sums.skipped,
-            "publications": now.publications,
-            "connections": now.admission.as_ref().map(connections),
-            "transports": transports(&now),
-            "refused": now.admission.as_ref().map(refusals),
-            "certificate": app.identity.as_ref().map(|identity| certificate(&identity.current())),
-            "memory": now.memory.as_ref().map(memory),
-            "feeds": feeds,
-        })
-    };
-    // Only so many feeds are shown.
-    Ok(generated::json(&app, &request, 0, data))
+    let data = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "time": rfc3339(std::time::SystemTime::now()),
+        "uptime_seconds": now.started.elapsed().unwrap_or_default().as_secs_f64(),
+        "unready": reasons,
+        "viewers": sums.viewers,
+        "rate": { "chunks": sums.chunks, "bytes": sums.bytes },
+        "sent": sent(&now),
+        "lag": sums.lag,
+        "skipped": sums.skipped,
+        "publications": now.publications,
+        "connections": now.admission.as_ref().map(connections),
+        "transports": transports(&now),
+        "refused": now.admission.as_ref().map(refusals),
+        "certificate": app.identity.as_ref().map(|identity| certificate(&identity.current())),
+        "memory": now.memory.as_ref().map(memory),
+        "feeds": feeds,
+    });
+    Ok(generated::json(&app, &request, &data))
 }
 
 fn connections(now: &Snapshot) -> Value {

@@ -20,7 +20,8 @@ use tower::{Service, ServiceExt};
 use super::{
     App, Problem, authorize,
     host::{self, base_of},
-    memory, overview, stored,
+    memory, overview,
+    stored::{self, Stored},
 };
 use crate::{
     content,
@@ -191,12 +192,13 @@ async fn stored(
         counted.on_cut(memory::cutting(request.version, &request.extensions, &mut head));
         Some(counted)
     };
+    let file = Stored::at(file);
     let mut response = stored::answer(&file, request, counted).await?;
     response.extensions_mut().extend(std::mem::take(head.extensions_mut()));
     if stored::has_bytes(&response) {
         let kind = match content::by_name(name) {
             Some(kind) => kind.to_owned(),
-            None => content::media_type(name, &content::head(&file).await.map_err(|error| error.to_string())?),
+            None => content::media_type(name, &file.head().await.map_err(|error| error.to_string())?.1),
         };
         if let Ok(kind) = HeaderValue::from_str(&kind) {
             response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -125,15 +125,21 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
     let key = key.to_str().unwrap_or_default();
     let key = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
+    let is_printable = key.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     match key.len() {
-        1..=LONGEST => Ok(Some(key.to_owned())),
-        _ => Err(Problem::bad(format!("an Idempotency-Key has 1 to {LONGEST} visible ASCII characters"))),
+        1..=LONGEST if is_printable => Ok(Some(key.to_owned())),
+        _ => Err(Problem::bad(format!("an Idempotency-Key has 1 to {LONGEST} printable ASCII characters"))),
     }
 }
 
-/// Where in its publication the body begins (draft-ietf-httpbis-resumable-upload).
+/// Where in its publication the body begins (draft-ietf-httpbis-resumable-upload): an Integer of RFC 9651, section 3.3.1,
+/// so that adding the body's length cannot overflow.
 fn upload_offset(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    const DIGITS: usize = 15;
     let Some(offset) = headers.get("upload-offset") else { return Ok(None) };
-    let parsed = offset.to_str().ok().and_then(|offset| offset.parse().ok());
-    parsed.map(Some).ok_or_else(|| Problem::bad("Upload-Offset is a number of bytes".into()))
+    let text = offset.as_bytes();
+    let is_number = (1..=DIGITS).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
+    let parsed = is_number.then(|| offset.to_str().ok()?.parse().ok()).flatten();
+    let problem = || Problem::bad(format!("Upload-Offset is a number of bytes, of up to {DIGITS} digits"));
+    parsed.map(Some).ok_or_else(problem)
 }

@@ -7,12 +7,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, header};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use super::{App, Problem, generated};
 use crate::{
     auth::{Action, Decider},
-    feed::{End, Feed, Pressure},
+    feed::{End, Feed, Pressure, Trouble},
 };
 
 /// 200 when new clients are welcome, 503 and why when not. With `?strict`, one feed that cannot be served is enough
@@ -38,7 +39,7 @@ pub(super) async fn feed_ready(
     match app.feeds.is_ready(&name) {
         None => return Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no feed `{name}`"))),
         Some(true) => {}
-        Some(false) => reasons.push(stalls(&format!("feed {name}"))),
+        Some(false) => reasons.push(stalls(&app, &name, &format!("feed {name}"), |_| true)),
     }
     Ok(readiness(reasons, Vec::new()))
 }
@@ -76,56 +77,101 @@ fn refusing(app: &App) -> Vec<String> {
 
 /// The feeds that cannot be served now.
 fn stalled(app: &App) -> Vec<String> {
-    // Anyone may ask this: names of feeds are for those who may read them.
-    let named = |feed: &str| if app.decider.is_some() { "feed".to_owned() } else { format!("feed {feed}") };
-    app.feeds.unready().into_iter().map(|feed| stalls(&named(feed))).collect()
+    // Anyone may ask this: names of feeds are for those who may read them, and what is wrong may have them in its words.
+    let is_secret = app.decider.is_some();
+    let named = |feed: &str| if is_secret { "feed".to_owned() } else { format!("feed {feed}") };
+    let stalls = |feed| stalls(app, feed, &named(feed), |trouble| !is_secret || matches!(trouble, Trouble::Disk(_)));
+    app.feeds.unready().into_iter().map(stalls).collect()
 }
 
-fn stalls(feed: &str) -> String {
-    format!("{feed}: its storage does not answer")
+/// Why the feed or pattern `name`, which is `shown` so, cannot be served: what is known of it, if that `may` be told.
+fn stalls(app: &App, name: &str, shown: &str, may: impl Fn(&Trouble) -> bool) -> String {
+    match app.feeds.trouble(name).filter(may) {
+        Some(trouble) => format!("{shown}: {trouble}"),
+        None => format!("{shown}: its storage does not answer"),
+    }
 }
 
 pub(super) async fn feeds(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (request, _) = request.into_parts();
     let decided = app.decide(&request).await?;
     let feeds = app.feeds_of(&decided);
-    Ok(generated::json(&app, &request, feeds.len(), || {
-        let all: Vec<_> = feeds.iter().map(about).collect();
-        json!({ "feeds": all })
-    }))
+    Ok(generated::feeds(&app, &request, &feeds, EACH, |feed| About::of(feed, &app), json!({})).await)
 }
 
-fn about(feed: &Feed) -> Value {
-    let status = feed.status();
-    let (state, error) = match &status.end {
-        None => ("open", None),
-        Some(End::Clean | End::Stopped) => ("ended", None),
-        Some(End::Failed(error)) => ("failed", Some(error.to_string())),
-    };
-    json!({
-        "name": feed.name(),
-        "kind": feed.kind(),
-        "writable": feed.publisher().is_some(),
-        "input": feed.takes_input(),
-        "state": state,
-        "error": error,
-        "viewers": status.viewers,
-        "publishers": status.publishers,
-        "viewers_everywhere": status.elsewhere.map(|other| other.viewers.saturating_add(status.viewers)),
-        "publishers_everywhere": status.elsewhere.map(|other| other.publishers.saturating_add(status.publishers)),
-        "servers": status.elsewhere.map(|other| other.servers.saturating_add(u64::from(status.viewers > 0))),
-        "chunks": status.chunks,
-        "bytes": status.bytes,
-        "rate": { "chunks": status.rate.chunks, "bytes": status.rate.bytes },
-        "kept_bytes": status.kept_bytes,
-        "stored_bytes": status.stored,
-        "skipped": status.skipped,
-        "stalled": status.stalled,
-        "blocked_seconds": status.blocked.as_secs_f64(),
-        "epoch": status.epoch.map(|epoch| epoch.to_string()),
-        "oldest": status.oldest.map(|cursor| cursor.to_string()),
-        "newest_seconds": status.newest.map(|age| age.as_secs_f64()),
-    })
+/// So many bytes of `/feeds` are about a feed, or some fewer.
+const EACH: usize = 512;
+
+/// What `/feeds` has of a feed.
+#[derive(Serialize)]
+struct About {
+    name: String,
+    kind: &'static str,
+    writable: bool,
+    input: bool,
+    state: &'static str,
+    error: Option<String>,
+    viewers: u64,
+    publishers: u64,
+    viewers_everywhere: Option<u64>,
+    publishers_everywhere: Option<u64>,
+    servers: Option<u64>,
+    chunks: u64,
+    bytes: u64,
+    rate: RateOf,
+    kept_bytes: usize,
+    stored_bytes: Option<u64>,
+    skipped: u64,
+    stalled: bool,
+    trouble: Option<String>,
+    blocked_seconds: f64,
+    epoch: Option<String>,
+    oldest: Option<String>,
+    newest_seconds: Option<f64>,
+}
+
+/// In a second.
+#[derive(Serialize)]
+struct RateOf {
+    chunks: f64,
+    bytes: f64,
+}
+
+impl About {
+    fn of(feed: &Feed, app: &App) -> Self {
+        let status = feed.status();
+        let (state, error) = match &status.end {
+            None => ("open", None),
+            Some(End::Clean | End::Stopped) => ("ended", None),
+            Some(End::Failed(error)) => ("failed", Some(error.to_string())),
+        };
+        let elsewhere = status.elsewhere;
+        Self {
+            name: feed.name().to_owned(),
+            kind: feed.kind(),
+            writable: feed.publisher().is_some(),
+            input: feed.takes_input(),
+            state,
+            error,
+            viewers: status.viewers,
+            publishers: status.publishers,
+            viewers_everywhere: elsewhere.map(|other| other.viewers.saturating_add(status.viewers)),
+            publishers_everywhere: elsewhere.map(|other| other.publishers.saturating_add(status.publishers)),
+            servers: elsewhere.map(|other| other.servers.saturating_add(u64::from(status.viewers > 0))),
+            chunks: status.chunks,
+            bytes: status.bytes,
+            rate: RateOf { chunks: status.rate.chunks, bytes: status.rate.bytes },
+            kept_bytes: status.kept_bytes,
+            stored_bytes: status.stored,
+            skipped: status.skipped,
+            stalled: status.stalled,
+            trouble: app.feeds.trouble_of(feed).map(|trouble| trouble.to_string()),
+            blocked_seconds: status.blocked.as_secs_f64(),
+            epoch: status.epoch.map(|epoch| epoch.to_string()),
+            oldest: status.oldest.map(|cursor| cursor.to_string()),
+            newest_seconds: status.newest.map(|age| age.as_secs_f64()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! A file as it is stored, sent in pieces, whole or in part (RFC 9110 §13 and §14).
 
 use std::{
-    fs::Metadata,
+    fs::{File, Metadata},
     io,
     path::{Path, PathBuf},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::SystemTime,
 };
@@ -18,18 +21,72 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header, request::Parts};
 use http_body::{Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeek, ReadBuf};
 use tower::ServiceExt;
 use tower_http::services::{ServeDir, fs::Backend};
 
 use super::Problem;
-use crate::{feed::Counted, source};
+use crate::{
+    content,
+    feed::Counted,
+    source::{self, file::Pieces},
+};
 
-type FileBody = tower_http::services::fs::ServeFileSystemResponseBody;
-
-/// A file, in the place of any path.
+/// A file that an answer is made of. It is opened once, by whoever needs its bytes first.
 #[derive(Debug, Clone)]
-struct ThatFile(Arc<Path>);
+pub(super) struct Stored {
+    path: Arc<Path>,
+    opened: Arc<OnceLock<(Arc<File>, Metadata)>>,
+}
+
+impl Stored {
+    pub(super) fn at(path: Arc<Path>) -> Self {
+        Self { path, opened: Arc::default() }
+    }
+
+    /// The file, and what is known of it.
+    async fn open(&self) -> io::Result<&(Arc<File>, Metadata)> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        // It may have become a pipe since it was looked at, which is never waited for.
+        let opened = source::file::file(&self.path).await?;
+        Ok(self.opened.get_or_init(|| (Arc::new(opened.file), opened.metadata)))
+    }
+
+    /// What is known of it, which needs no right to read it.
+    async fn metadata(&self) -> io::Result<Metadata> {
+        match self.opened.get() {
+            Some((_, metadata)) => Ok(metadata.clone()),
+            None => tokio::fs::metadata(&self.path).await,
+        }
+    }
+
+    /// Its length, and its first bytes, which tell what it is.
+    pub(super) async fn head(&self) -> io::Result<(u64, Vec<u8>)> {
+        let (file, metadata) = self.open().await?;
+        // To be told of its end takes a thread that may wait. Where nothing is known of its length, it may have bytes.
+        let most = match metadata.len() {
+            0 => content::HEAD as u64,
+            len => len.min(content::HEAD as u64),
+        };
+        // Else it grows from 32 bytes on, with a read each.
+        let mut head = Vec::with_capacity(most as usize);
+        Pieces::new(file.clone(), 0).take(most).read_to_end(&mut head).await?;
+        Ok((metadata.len(), head))
+    }
+}
+
+/// A file in the place of any path, and from where on it is sent; nothing if it was not opened.
+#[derive(Debug, Clone)]
+struct ThatFile(Stored, Arc<OnceLock<AtomicU64>>);
+
+impl ThatFile {
+    fn pieces(&self) -> Option<Pieces> {
+        let at = self.1.get()?.load(Ordering::Relaxed);
+        Some(Pieces::new(self.0.opened.get()?.0.clone(), at))
+    }
+}
 
 impl Backend for ThatFile {
     type File = OpenFile;
@@ -38,14 +95,17 @@ impl Backend for ThatFile {
     type MetadataFuture = BoxFuture<'static, io::Result<FileVersion>>;
 
     fn open(&self, _: PathBuf) -> Self::OpenFuture {
-        let path = self.0.clone();
-        // It may have become a pipe since it was looked at, which is never waited for.
-        Box::pin(async move { Ok(OpenFile(source::file::file(&path).await?)) })
+        let Self(stored, at) = self.clone();
+        Box::pin(async move {
+            let metadata = stored.open().await?.1.clone();
+            at.get_or_init(AtomicU64::default);
+            Ok(OpenFile(metadata, at))
+        })
     }
 
     fn metadata(&self, _: PathBuf) -> Self::MetadataFuture {
-        let path = self.0.clone();
-        Box::pin(async move { Ok(FileVersion(tokio::fs::metadata(path).await?)) })
+        let stored = self.0.clone();
+        Box::pin(async move { Ok(FileVersion(stored.metadata().await?)) })
     }
 }
 
@@ -77,31 +137,40 @@ impl tower_http::services::fs::Metadata for FileVersion {
     }
 }
 
-/// As [`TokioFile`](tower_http::services::fs::TokioFile), which cannot be made of a file.
-struct OpenFile(tokio::fs::File);
+/// What an answer's head is made of. Its bytes are not read by this, but as [`Pieces`].
+struct OpenFile(Metadata, Arc<OnceLock<AtomicU64>>);
+
+impl OpenFile {
+    fn at(&self) -> &AtomicU64 {
+        self.1.get_or_init(AtomicU64::default)
+    }
+}
 
 impl AsyncRead for OpenFile {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
     }
 }
 
 impl AsyncSeek for OpenFile {
-    fn start_seek(mut self: Pin<&mut Self>, position: io::SeekFrom) -> io::Result<()> {
-        Pin::new(&mut self.0).start_seek(position)
+    fn start_seek(self: Pin<&mut Self>, position: io::SeekFrom) -> io::Result<()> {
+        // To where a range begins.
+        let io::SeekFrom::Start(at) = position else { return Err(io::ErrorKind::Unsupported.into()) };
+        self.at().store(at, Ordering::Relaxed);
+        Ok(())
     }
 
-    fn poll_complete(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
-        Pin::new(&mut self.0).poll_complete(cx)
+    fn poll_complete(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        Poll::Ready(Ok(self.at().load(Ordering::Relaxed)))
     }
 }
 
 impl tower_http::services::fs::File for OpenFile {
     type Metadata = FileVersion;
-    type MetadataFuture<'a> = BoxFuture<'a, io::Result<FileVersion>>;
+    type MetadataFuture<'a> = std::future::Ready<io::Result<FileVersion>>;
 
     fn metadata(&self) -> Self::MetadataFuture<'_> {
-        Box::pin(async { Ok(FileVersion(self.0.metadata().await?)) })
+        std::future::ready(Ok(FileVersion(self.0.clone())))
     }
 }
 
@@ -121,12 +190,12 @@ pub(super) fn has_bytes(response: &Response) -> bool {
 ///
 /// Why it cannot be read.
 pub(super) async fn answer(
-    path: &Arc<Path>,
+    file: &Stored,
     request: &Parts,
     counted: impl FnOnce() -> Option<Counted>,
 ) -> Result<Response, String> {
     let range = range(request);
-    let mut response = ask(path, request, range).await?;
+    let (mut response, mut pieces) = ask(file, request, range).await?;
     if let Some(wanted) = request.headers.get(header::IF_RANGE)
         && range.is_some()
     {
@@ -134,19 +203,18 @@ pub(super) async fn answer(
         let same =
             [header::ETAG, header::LAST_MODIFIED].iter().any(|name| response.headers().get(name) == Some(wanted));
         if !same {
-            response = ask(path, request, None).await?;
+            (response, pieces) = ask(file, request, None).await?;
         }
     }
     let sends = matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT);
     let length = response.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let mut response = match sends && request.method == Method::GET {
-        true => {
-            let viewer = counted();
-            response.map(|body| Body::new(Exact { left: length.unwrap_or_default(), body, viewer }))
+    let mut response = response.map(|()| match pieces {
+        Some(pieces) if sends && request.method == Method::GET => {
+            Body::new(Exact { left: length.unwrap_or_default(), pieces, viewer: counted() })
         }
         // Not a body of no bytes, whose length would be told as that of the file.
-        false => response.map(|_| Body::from_stream(futures_util::stream::empty::<io::Result<Bytes>>())),
-    };
+        _ => Body::from_stream(futures_util::stream::empty::<io::Result<Bytes>>()),
+    });
     if response.status().is_client_error() {
         let text = match response.status() {
             StatusCode::RANGE_NOT_SATISFIABLE => "the range begins after the end of the file",
@@ -184,7 +252,12 @@ fn range(request: &Parts) -> Option<&HeaderValue> {
     valid.then_some(value)
 }
 
-async fn ask(path: &Arc<Path>, request: &Parts, range: Option<&HeaderValue>) -> Result<Response<FileBody>, String> {
+/// The head of the answer, and what it sends if that is the file.
+async fn ask(
+    file: &Stored,
+    request: &Parts,
+    range: Option<&HeaderValue>,
+) -> Result<(Response<()>, Option<Pieces>), String> {
     let mut of_file = Request::new(Body::empty());
     *of_file.method_mut() = request.method.clone();
     for name in &CONDITIONS {
@@ -193,18 +266,19 @@ async fn ask(path: &Arc<Path>, request: &Parts, range: Option<&HeaderValue>) -> 
         }
     }
     if let Some(range) = range {
-        let size = tokio::fs::metadata(path).await.map_err(|error| error.to_string())?.len();
+        let size = file.metadata().await.map_err(|error| error.to_string())?.len();
         let last = range.to_str().ok().and_then(|range| range.strip_prefix("bytes=-")?.parse::<u64>().ok());
         // So many last bytes as there are not: all of them (RFC 9110 §14.1.2).
         if last.is_none_or(|last| last <= size) {
             of_file.headers_mut().insert(header::RANGE, range.clone());
         }
     }
-    let file = ServeDir::with_backend("/", ThatFile(path.clone())).append_index_html_on_directories(false);
-    let Ok(response) = file.oneshot(of_file).await;
+    let file = ThatFile(file.clone(), Arc::default());
+    let dir = ServeDir::with_backend("/", file.clone()).append_index_html_on_directories(false);
+    let Ok(response) = dir.oneshot(of_file).await;
     match response.status() {
         StatusCode::NOT_FOUND | StatusCode::INTERNAL_SERVER_ERROR => Err(response.status().to_string()),
-        _ => Ok(response),
+        _ => Ok((response.map(drop), file.pieces())),
     }
 }
 
@@ -212,7 +286,7 @@ async fn ask(path: &Arc<Path>, request: &Parts, range: Option<&HeaderValue>) -> 
 /// has become shorter.
 struct Exact {
     left: u64,
-    body: FileBody,
+    pieces: Pieces,
     viewer: Option<Counted>,
 }
 
@@ -231,24 +305,22 @@ impl http_body::Body for Exact {
         if this.viewer.as_ref().is_some_and(|viewer| viewer.poll_room(cx).is_pending()) {
             return Poll::Pending;
         }
-        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+        let Poll::Ready(read) = this.pieces.poll_piece(this.left, cx) else {
             if let Some(viewer) = &this.viewer {
                 viewer.waits();
             }
             return Poll::Pending;
         };
-        Poll::Ready(Some(match frame {
-            Some(Ok(frame)) => {
-                let mut data = frame.into_data().unwrap_or_default();
-                data.truncate(usize::try_from(this.left).unwrap_or(usize::MAX));
+        Poll::Ready(Some(match read {
+            Ok(data) if data.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(data) => {
                 this.left -= data.len() as u64;
                 Ok(Frame::data(match &this.viewer {
                     Some(viewer) => viewer.give(data),
                     None => data,
                 }))
             }
-            Some(Err(error)) => Err(error),
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => Err(error),
         }))
     }
 

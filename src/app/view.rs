@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, future::OptionFuture, stream};
 use h3cast_proto::{code, frame};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use tokio_util::sync::CancellationToken;
@@ -120,11 +120,12 @@ async fn viewed(app: &Arc<App>, request: &Parts) -> Result<Response, Problem> {
             let viewer = Arc::new(Mutex::new(Some((viewer, input))));
             let shared = viewer.clone();
             let take = |viewer: &Mutex<Option<_>>| viewer.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let written = async move |stream| {
-                if let Some((viewer, _input)) = take(&viewer) {
+            let written = move |stream| {
+                let taken = take(&viewer).map(|(viewer, input)| {
                     let cut = memory::when_cut(&viewer);
-                    write(writer(&decided, viewer, Framing::Prefixed), stream, cut).await;
-                }
+                    write(writer(&decided, viewer, Framing::Prefixed), stream, cut, input)
+                });
+                OptionFuture::from(taken).map(drop)
             };
             // Under a layer that compresses, say.
             takeover.respond_or(response.map(|_| ()), written, move || take(&shared).map_or_else(Body::empty, body))
@@ -139,29 +140,40 @@ const _: () = assert!(PREFIX_TYPE == frame::DATA);
 /// Writes a feed as the DATA frames of a response, several at once to a viewer that is behind. The
 /// stream is reset when the feed breaks off and the viewer has what there was, or dropped with this
 /// future when the viewer goes. When the viewer is `cut`, it has taken nothing for some time, and is reset at once.
-async fn write(mut writer: Writer, mut stream: TakenStream, cut: CancellationToken) {
+///
+/// Not an `async fn`, which would keep what it is given twice, for each viewer as long as it waits; the end is in a box of
+/// its own for the same reason. `input` is what it may type, and is held until then.
+fn write(
+    mut writer: Writer,
+    mut stream: TakenStream,
+    cut: CancellationToken,
+    input: Option<InputSession>,
+) -> impl Future<Output = ()> + Send {
     let mut buffers = Vec::new();
-    loop {
-        match writer.next(&mut buffers).await {
-            Ok(true) => {}
-            Ok(false) => break,
-            Err(_) if cut.is_cancelled() => return stream.reset(code::H3_EXCESSIVE_LOAD),
-            Err(cut) => {
-                debug!(%cut, "a response was cut short");
-                return stream.abort().await;
+    async move {
+        let _held = &input;
+        loop {
+            match writer.next(&mut buffers).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(_) if cut.is_cancelled() => return stream.reset(code::H3_EXCESSIVE_LOAD),
+                Err(cut) => {
+                    debug!(%cut, "a response was cut short");
+                    return Box::pin(stream.abort()).await;
+                }
+            }
+            let written = tokio::select! {
+                biased;
+                written = stream.write_frames(&mut buffers) => Some(written),
+                () = cut.cancelled() => None,
+            };
+            match written {
+                Some(Ok(())) => buffers.clear(),
+                Some(Err(_)) => return,
+                None => return stream.reset(code::H3_EXCESSIVE_LOAD),
             }
         }
-        let written = tokio::select! {
-            biased;
-            written = stream.write_frames(&mut buffers) => Some(written),
-            () = cut.cancelled() => None,
-        };
-        match written {
-            Some(Ok(())) => buffers.clear(),
-            Some(Err(_)) => return,
-            None => return stream.reset(code::H3_EXCESSIVE_LOAD),
-        }
+        // An error means that the viewer has gone.
+        let _ = Box::pin(stream.finish()).await;
     }
-    // An error means that the viewer has gone.
-    let _ = stream.finish().await;
 }

@@ -21,7 +21,7 @@ const FAMILIAR: &[Familiar] = &[
         &["get"],
         &["-c", "--head", "--limit", "--count"],
         Some("N"),
-        "put `limit={}` in the URL to end after {} chunks",
+        "put `limit={}` in the URL to end after that many chunks",
     ),
     of(&["get"], &["--since", "--from", "--start"], None, "put `from=start` in the URL, or write `--last N`"),
     of(&["get"], &["-O", "--output-document"], Some("FILE"), "write `--output {}`"),

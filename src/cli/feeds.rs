@@ -66,10 +66,13 @@ struct Listed<'a> {
     writable: bool,
     #[serde(default)]
     stalled: bool,
+    trouble: Option<String>,
     viewers: u64,
     chunks: u64,
     #[serde(default)]
     kept_bytes: u64,
+    /// On disk, which has what is in memory too, but for what has just left the disk.
+    stored_bytes: Option<u64>,
     newest_seconds: Option<f64>,
 }
 
@@ -184,7 +187,7 @@ fn list_of(uri: &Uri) -> Result<Uri, Failure> {
     Uri::from_parts(parts).map_err(Failure::usage)
 }
 
-/// The feeds in columns, and below them why any has failed.
+/// The feeds in columns, and below them what is wrong with any.
 struct Table {
     widths: [usize; 8],
     rows: u64,
@@ -215,7 +218,7 @@ impl Table {
         let _ = each(list, |feed| printed.push(&self.line(row(&feed))));
         let mut gap = "\n";
         let _ = each(list, |feed| {
-            if let Some(error) = &feed.error {
+            if let Some(error) = feed.error.as_ref().or(feed.trouble.as_ref()) {
                 printed.push(&format!("{}{}: {}\n", std::mem::take(&mut gap), name(&feed), Shown(error)));
             }
         });
@@ -256,14 +259,18 @@ fn name(feed: &Listed<'_>) -> String {
 }
 
 fn row(feed: &Listed<'_>) -> [String; 8] {
-    let state = if feed.stalled { "stalled" } else { &feed.state };
+    let state = match &*feed.state {
+        _ if feed.stalled => "stalled",
+        "open" if feed.trouble.is_some() => "not ready",
+        state => state,
+    };
     [
         name(feed),
         Short(&feed.kind, WIDEST.1).to_string(),
         Short(state, WIDEST.1).to_string(),
         HumanCount(feed.viewers).to_string(),
         HumanCount(feed.chunks).to_string(),
-        HumanBytes(feed.kept_bytes).to_string(),
+        HumanBytes(feed.kept_bytes.max(feed.stored_bytes.unwrap_or_default())).to_string(),
         feed.newest_seconds
             .map_or_else(|| "-".to_owned(), |seconds| Short(age(seconds) + " ago", WIDEST.1).to_string()),
         if feed.writable { "yes" } else { "no" }.to_owned(),

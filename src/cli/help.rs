@@ -26,6 +26,8 @@ const COMMON: &[&str] = &[
     "input",
     "restart",
     "publish-token",
+    "store",
+    "engine",
     "open",
     "grace",
     "log",
@@ -129,7 +131,11 @@ fn command(name: &str) -> Option<String> {
         let is_log = arg.get_long() == Some("log");
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
         // A wider one would put every text on a line of its own.
-        let arg = if arg.get_long() == Some("lag") { arg.value_name("[NAME=]POLICY") } else { arg };
+        let arg = match arg.get_long() {
+            Some("lag") => arg.value_name("[NAME=]POLICY"),
+            Some("engine") => arg.value_name("ADDRESS"),
+            _ => arg,
+        };
         let heading = (!arg.is_positional()).then_some("Options");
         arg.hide(!is_common).hide_env(true).help(if is_log { help } else { beginning(&help) }).help_heading(heading)
     };

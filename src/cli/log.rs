@@ -7,6 +7,7 @@ mod file;
 mod json;
 mod limit;
 mod outlet;
+mod plain;
 mod terminal;
 
 use std::{
@@ -154,6 +155,7 @@ pub(super) fn fail(text: &str) {
 }
 
 fn say(level: Level, text: &str) {
+    let text = &*plain::plain(text);
     match json::is_chosen() {
         true => put(json::plain(level, text).as_bytes()),
         false => write(&format!("h3cast: {}\n", Lines(text))),

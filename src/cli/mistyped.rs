@@ -278,7 +278,7 @@ fn alike<'a>(word: &str, known: &[(&str, &'a str)]) -> Option<&'a str> {
 }
 
 /// A word as a shell takes it.
-fn quoted(word: &str) -> Cow<'_, str> {
+pub(super) fn quoted(word: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_alphanumeric() || "-_=:/.,@%+[]".contains(c);
     match !word.is_empty() && word.chars().all(plain) {
         true => word.into(),
@@ -289,6 +289,20 @@ fn quoted(word: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_part_of_a_password_of_nats_is_repeated() {
+        for scheme in ["nats", "nat", "natss", "NATS"] {
+            for secret in
+                ["hunter22", "7777?hunter22", "7777/hunter22", "7777#hunter22", "hunt@er22", "7777://hunter22"]
+            {
+                for text in [format!("{scheme}://me:{secret}@h/x?what"), format!("a={scheme}://{secret}@h/x?what")] {
+                    let told = source(&text).unwrap_err();
+                    assert!(!told.contains("7777") && !told.contains("er22"), "{text}: {told}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_source_that_is_none_is_told_with_what_was_meant() {

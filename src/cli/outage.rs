@@ -49,7 +49,7 @@ impl Outage {
         true
     }
 
-    /// The server is reached: whether an outage has ended with that.
+    /// The server is reached: whether an outage that was printed has ended with that.
     pub(super) fn ends(&mut self) -> bool {
         std::mem::take(self).printed.is_some()
     }

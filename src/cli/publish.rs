@@ -6,6 +6,7 @@ use std::{cell::Cell, pin::pin, time::Duration};
 
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt;
+use http::StatusCode;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -74,14 +75,14 @@ pub(super) async fn run(args: PublishArgs) -> Result<(), Failure> {
     let mut interrupted = pin!(remote::interrupted(2 * ANSWER_WAIT, || {})?);
     let stop = CancellationToken::new();
     let pieces = stdin::pieces().map_err(Failure::running)?.take_until(stop.clone().cancelled_owned());
-    let (so_far, mut outage) = (Cell::new(0), Outage::default());
+    let (so_far, mut trouble) = (Cell::new(0), Trouble::default());
     let done = {
         let mut publish = pin!(async {
             let tell = |event| {
                 if let PublishEvent::Acknowledged(bytes) = event {
                     so_far.set(bytes);
                 }
-                tell(&event, &log, &mut outage);
+                tell(&event, &log, &mut trouble);
             };
             if args.webtransport {
                 return session::publish(&uri, &trust, token, args.retry_for, pieces, tell).await;
@@ -129,9 +130,57 @@ pub(super) async fn run(args: PublishArgs) -> Result<(), Failure> {
     }
 }
 
-fn tell(event: &PublishEvent, log: &Log, outage: &mut Outage) {
+/// What goes wrong until it works again, so that each cause is printed once and then ever more seldom.
+#[derive(Debug, Default)]
+struct Trouble {
+    outage: Outage,
+    /// The server answers but accepts nothing, perhaps for a long time: reaching it again is not worth a line.
+    refuses: bool,
+    /// It was last printed that something is wrong, not that it is over.
+    open: bool,
+}
+
+impl Trouble {
+    /// Why nothing was published, and when the next attempt follows: the text to print, if it is news.
+    fn begins(&mut self, error: &PublishError, pause: Duration) -> Result<String, String> {
+        let status = match error {
+            PublishError::Answered { status, .. } => Some(*status),
+            _ => None,
+        };
+        self.refuses = status.is_some();
+        let mut words = trying_again(error, "", pause);
+        words += match status {
+            Some(StatusCode::INSUFFICIENT_STORAGE) => {
+                ", until there is room (input waits; Ctrl-C or --retry-for ends that)"
+            }
+            Some(StatusCode::SERVICE_UNAVAILABLE) => " (input waits; Ctrl-C or --retry-for ends that)",
+            _ => "",
+        };
+        // That more was published meanwhile makes it no other cause.
+        let cause: String = error.to_string().chars().filter(|c| !c.is_ascii_digit()).collect();
+        match self.outage.prints(&cause, Instant::now()) {
+            true => {
+                self.open = true;
+                Ok(words)
+            }
+            false => Err(words),
+        }
+    }
+
+    /// The server is reached: whether that is to be printed.
+    fn is_reached(&mut self) -> bool {
+        !self.refuses && std::mem::take(&mut self.open)
+    }
+
+    /// The server takes what is sent: whether that is to be printed.
+    fn ends(&mut self) -> bool {
+        std::mem::take(self).open
+    }
+}
+
+fn tell(event: &PublishEvent, log: &Log, trouble: &mut Trouble) {
     match event {
-        PublishEvent::Opened { published } if outage.ends() => {
+        PublishEvent::Opened { published } if trouble.is_reached() => {
             complain(&format!("reconnected: continuing after {}", many(*published, "byte")));
         }
         PublishEvent::Opened { published } => {
@@ -141,13 +190,14 @@ fn tell(event: &PublishEvent, log: &Log, outage: &mut Outage) {
         PublishEvent::Restarted { published } => {
             complain(&format!("the server was restarted: what follows byte {published} goes to a new run of the feed"));
         }
-        PublishEvent::Lost { error, pause } => {
-            let words = trying_again(error, "", *pause);
-            match outage.prints(&error.to_string(), Instant::now()) {
-                true => complain(&words),
-                false => log.say(format_args!("* {words}")),
-            }
+        PublishEvent::Recovered { published } if trouble.ends() => {
+            complain(&format!("the server accepts it again: {} confirmed", many(*published, "byte")));
         }
+        PublishEvent::Recovered { .. } => {}
+        PublishEvent::Lost { error, pause } => match trouble.begins(error, *pause) {
+            Ok(words) => complain(&words),
+            Err(words) => log.say(format_args!("* {words}")),
+        },
     }
 }
 
@@ -156,5 +206,54 @@ fn failure(error: PublishError) -> Failure {
         PublishError::Client(error) => remote::failure(error),
         PublishError::Token(error) => Failure::usage(error),
         error => Failure::running(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(status: StatusCode, bytes: u64) -> PublishError {
+        let detail = Some(format!("no room: {bytes} bytes were published"));
+        PublishError::Answered { status, detail, retry_after: None }
+    }
+
+    #[test]
+    fn a_cause_is_printed_once_until_it_works_again() {
+        let mut trouble = Trouble::default();
+        let full = |trouble: &mut Trouble, bytes| {
+            trouble.begins(&answered(StatusCode::INSUFFICIENT_STORAGE, bytes), Duration::ZERO)
+        };
+        let told = full(&mut trouble, 7).unwrap();
+        assert!(told.contains("507") && told.contains("7 bytes") && told.contains("until there is room"), "{told}");
+        for bytes in [7, 8, 20] {
+            // It can be reached, and takes nothing, or a little.
+            assert!(!trouble.is_reached());
+            assert!(full(&mut trouble, bytes).is_err(), "{bytes}");
+        }
+        // Another cause is news.
+        let lost = || PublishError::Answer(crate::client::AnswerError::Nothing { after: 3 });
+        assert!(trouble.begins(&lost(), Duration::ZERO).is_ok());
+        assert!(trouble.is_reached() && !trouble.is_reached());
+        assert!(full(&mut trouble, 20).is_err());
+        // What was printed last is that it is reached.
+        assert!(!trouble.ends());
+        assert!(full(&mut trouble, 20).is_ok());
+        assert!(trouble.ends() && !trouble.ends());
+    }
+
+    /// One that is replaced answers so as well: that the next one accepts it is news enough.
+    #[test]
+    fn a_server_that_answers_was_not_lost() {
+        let mut trouble = Trouble::default();
+        let unavailable =
+            |trouble: &mut Trouble| trouble.begins(&answered(StatusCode::SERVICE_UNAVAILABLE, 7), Duration::ZERO);
+        let told = unavailable(&mut trouble).unwrap();
+        assert!(told.ends_with("(input waits; Ctrl-C or --retry-for ends that)"), "{told}");
+        for _ in 0..3 {
+            assert!(!trouble.is_reached());
+            assert!(unavailable(&mut trouble).is_err());
+        }
+        assert!(trouble.ends() && !trouble.ends());
     }
 }

@@ -66,7 +66,23 @@ fn has_user(argument: &str) -> bool {
 /// An argument without the secrets that can be seen in it: what stands before the hosts of its URLs, and tokens in their
 /// queries.
 pub(super) fn hidden(argument: &str) -> Cow<'_, str> {
-    let mut parts = argument.split("://");
+    // The password of another URL than those of the web may not be encoded, and then it ends at the last `@`.
+    let whole = argument.split_once("://").filter(|(scheme, _)| !is_command(argument) && !is_web(scheme));
+    let without = whole.and_then(|(scheme, rest)| Some(format!("{scheme}://{HIDDEN}@{}", rest.rsplit_once('@')?.1)));
+    let shown = within(without.as_deref().unwrap_or(argument));
+    match shown == argument {
+        true => argument.into(),
+        false => shown.into(),
+    }
+}
+
+fn is_web(scheme: &str) -> bool {
+    ["http", "https"].iter().any(|web| scheme.ends_with(web))
+}
+
+/// The same of each URL in a text.
+fn within(text: &str) -> String {
+    let mut parts = text.split("://");
     let mut shown = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let (authority, rest) = part.split_at(part.find(['/', '?', '#']).unwrap_or(part.len()));
@@ -85,10 +101,7 @@ pub(super) fn hidden(argument: &str) -> Cow<'_, str> {
             }
         }
     }
-    match shown == argument {
-        true => argument.into(),
-        false => shown.into(),
-    }
+    shown
 }
 
 /// Whether a pair of a query, by its name, holds a secret.

@@ -25,6 +25,7 @@ mod memory;
 #[cfg(feature = "nats")]
 mod nats;
 mod own_key;
+mod prepare;
 mod proxies;
 mod quotas;
 pub(super) mod reload;
@@ -35,7 +36,7 @@ mod storing;
 #[cfg_attr(not(unix), path = "serve/no_systemd.rs")]
 mod systemd;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -54,21 +55,15 @@ use crate::{
     App, Identity, Listen, Server,
     auth::Switch,
     browser::{Browser, Opened},
-    fault,
-    feed::{self, Family, Feed, Lag},
-    panics,
+    fault, panics,
     server::{Addresses, Advertise, DEFAULT_HTTP_PORT},
-    source::{
-        Feeding, Kind, Options, Source,
-        chunker::Chunking,
-        command::{Commands, Stderr},
-    },
+    source::{Source, command::Commands},
 };
 pub(super) use args::{ServeArgs, ServeCommand};
-use args::{setting_for, setting_of};
 use handover::{Changeover, TakeOverSettings};
 use histories::Histories;
 use issuer::Issuer;
+use prepare::prepare;
 use reload::{Hooks, Parts, Reloader};
 pub(super) use sockets::Given;
 use sockets::{Asked, Sockets};
@@ -124,6 +119,8 @@ async fn serve(
     let reloads = std::mem::take(&mut how.reloads);
     let settings = (sources.clone(), args.clone());
     let (names, has_own_key) = (names(&args), args.certs.key.is_some());
+    let (asked, take_over) = (TakeOverSettings::of(&args), args.takes_over());
+    let mut changeover = Changeover::new(asked, &manager);
     let starting = async {
         check::folder(&args).await?;
         let tokens = args.auth.tokens(None).await?.map(Switch::new);
@@ -134,14 +131,14 @@ async fn serve(
             Some(identity) => identity,
             None => args.certs.identity(names).await?,
         };
-        Ok((resources, (identity, issuer), prepare(sources, &args, commands).await?, tokens))
+        let prepared = prepare(sources, &args, commands, &mut changeover).await?;
+        Ok((resources, (identity, issuer), prepared, tokens))
     };
     let Some(started) = stop.run_until_cancelled(starting).await else { return Ok(()) };
     let (resources, (identity, issuer), mut prepared, tokens) = started?;
     let shown: Vec<String> = prepared.feeds.iter().map(|feed| feed.name().to_owned()).collect();
     let patterns = prepared.families.iter().map(|family| family.pattern().to_owned());
     let shown: Vec<String> = shown.into_iter().chain(patterns).collect();
-    let (asked, take_over) = (TakeOverSettings::of(&args), args.takes_over());
     let app = App::new(prepared.feeds.clone(), identity.clone()).stopping(stop.clone());
     let families = std::mem::take(&mut prepared.families);
     let app = families.iter().cloned().fold(app, App::family);
@@ -170,10 +167,9 @@ async fn serve(
     let help = "Lines of the log that were left out, being too many of a kind; and lines of it, of the access log and the TLS key log, and pieces of standard output that could not be written.";
     let app = app.counter("h3cast_log_lines_dropped_total", help, || log::dropped() as f64);
     let (app, room) = resources.install(app);
-    let Some(changeover) = stop.run_until_cancelled(Changeover::find(&asked, app.estate(), &manager)).await else {
-        return Ok(());
-    };
-    let mut changeover = changeover?;
+    let Some(found) = stop.run_until_cancelled(changeover.find()).await else { return Ok(()) };
+    found?;
+    let estate = app.estate();
     let mut builder = Server::builder(identity.clone())
         .room(room)
         .grace(args.grace)
@@ -207,7 +203,8 @@ async fn serve(
         false => Some(Outlet::start("stdout", super::standard::stdout()).map_err(Failure::running)?),
     };
     // The last that can fail: a server that was taken over drains.
-    let Some(()) = changeover.complete(&server, &stop).await? else { return Ok(()) };
+    let Some(()) = changeover.complete(&server, &estate, &stop).await? else { return Ok(()) };
+    let shelf = prepared.begin();
     if let Some(control) = &mut control {
         control.settle().await;
     }
@@ -270,7 +267,7 @@ async fn serve(
         let _settled = settled.await;
         ending.cancel();
     };
-    let yielding = changeover.yielding(&server, stop.clone(), ending.clone());
+    let yielding = changeover.yielding(&server, (estate, shelf), stop.clone(), ending.clone());
     let serving = async {
         let served = server.run(ending.clone()).await;
         stop.cancel();
@@ -342,94 +339,6 @@ async fn serve(
 async fn abandon(identity: Identity) {
     // A folder that does not answer is not waited for.
     let _ = tokio::time::timeout(PATIENCE.1, tokio::task::spawn_blocking(move || identity.abandon())).await;
-}
-
-/// What sources have become, before they are served. Dropped then, its feeds have not failed: they were never
-/// there.
-#[derive(Default)]
-struct Prepared {
-    feeds: Vec<Feed>,
-    families: Vec<Arc<dyn Family>>,
-    /// Each with the name of what it feeds.
-    feedings: Vec<(String, Feeding)>,
-    /// The names of those that a command feeds.
-    of_commands: BTreeSet<String>,
-    #[cfg(feature = "nats")]
-    nats: crate::nats::Connections,
-    #[cfg(feature = "store")]
-    store: Option<crate::store::Disk>,
-}
-
-impl Drop for Prepared {
-    fn drop(&mut self) {
-        self.feeds.iter().for_each(Feed::stop);
-    }
-}
-
-/// Prepares every source, or none.
-async fn prepare(mut sources: Vec<Source>, args: &ServeArgs, commands: &Commands) -> Result<Prepared, Failure> {
-    if sources.is_empty() {
-        sources.push(Source { name: feed::DEFAULT.into(), kind: Kind::Demo });
-    }
-    let look = move || (stdin::shared(&sources), sources);
-    let (shared, sources) = tokio::task::spawn_blocking(look).await.map_err(Failure::running)?;
-    if let Some((one, other, what)) = shared {
-        // Whatever their names are: other names would not help.
-        let both = match one == other {
-            true => "two sources".into(),
-            false => format!("the feeds `{one}` and `{other}`"),
-        };
-        let text = format!(
-            "{both} both read {what}, so each line would reach only one of them: give one source; any number of viewers can read its feed"
-        );
-        return Err(Failure::usage(anyhow::anyhow!(text)));
-    }
-    check::sources(&sources, args)?;
-    let is_command = |source: &Source| matches!(source.kind, Kind::Exec(_));
-    let of_commands: BTreeSet<_> =
-        sources.iter().filter(|source| is_command(source)).map(|source| source.name.clone()).collect();
-    #[cfg(feature = "nats")]
-    let nats = args.nats.connections();
-    #[cfg(feature = "store")]
-    let store = storing::open(&sources, args).await?;
-    let options: Vec<_> = sources
-        .iter()
-        .map(|Source { name, .. }| (name, setting_of(&args.chunk, name, Chunking::Lines)))
-        .map(|(name, chunking)| Options {
-            chunking,
-            stderr: setting_of(&args.stderr, name, Stderr::of(chunking)),
-            commands: commands.clone(),
-            history: histories::of(name, args),
-            lag: setting_of(&args.lag, name, Lag::Skip),
-            tail_lines: setting_for(&args.tail_lines, name),
-            written: args.quotas.written(),
-            per_viewer: args.per_viewer,
-            input: args.input,
-            restart: args.restart,
-            count: args.count,
-            interval: args.interval,
-            #[cfg(feature = "nats")]
-            nats: nats.clone(),
-            #[cfg(feature = "nats")]
-            engine: args.nats.engine.clone(),
-            #[cfg(feature = "store")]
-            store: store.clone(),
-        })
-        .collect();
-    let mut prepared = Prepared::default();
-    prepared.of_commands = of_commands;
-    #[cfg(feature = "nats")]
-    prepared.nats.clone_from(&nats);
-    #[cfg(feature = "store")]
-    prepared.store.clone_from(&store);
-    for (source, options) in sources.into_iter().zip(options) {
-        let name = source.name.clone();
-        let started = source.start(&options).await.map_err(|error| Failure::usage(advice::advised(error)))?;
-        prepared.feeds.extend(started.feed);
-        prepared.families.extend(started.family);
-        prepared.feedings.extend(started.feeding.map(|feeding| (name, feeding)));
-    }
-    Ok(prepared)
 }
 
 /// What the certificate must be for in addition to localhost.

@@ -130,6 +130,8 @@ fn not_utf8(arguments: &[OsString]) -> String {
 const NEEDS: &[(&str, &str)] = &[
     ("cert", "key"),
     ("key", "cert"),
+    ("retain", "store"),
+    ("fsync", "store"),
     ("proxy-protocol", "trust-proxy"),
     ("retry-for", "resume"),
     ("take-over-drop", "take-over"),

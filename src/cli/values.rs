@@ -88,6 +88,32 @@ pub(super) fn time_up_to(text: &str, most: Duration) -> Result<Duration, String>
     }
 }
 
+/// What the subjects of NATS' answers begin with.
+#[cfg(feature = "nats")]
+pub(super) fn inbox(text: &str) -> Result<String, String> {
+    match crate::nats::is_inbox(text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "`{text}` is not the beginning of a subject: write words with dots between, such as _INBOX_edge"
+        )),
+    }
+}
+
+/// A number of bytes below which a unit was forgotten, if none was written.
+const SMALLEST: u64 = 1024;
+
+/// What to write instead of a number of bytes that is so small only because its unit is missing.
+pub(super) fn lacks_unit(text: &str) -> Option<String> {
+    let text = text.trim();
+    let number: u64 = text.parse().ok().filter(|number| (1..SMALLEST).contains(number))?;
+    Some(format!("`{text}` has no unit: write {number}M or {number}G, or {number}B if so few bytes are meant"))
+}
+
+/// A number of bytes that would hold next to nothing without a unit.
+pub(super) fn room(text: &str) -> Result<usize, String> {
+    lacks_unit(text).map_or_else(|| size(text), Err)
+}
+
 /// A number of bytes.
 pub(super) fn size(text: &str) -> Result<usize, String> {
     let bytes = units::bytes(text).and_then(|bytes| bytes.try_into().ok());
@@ -133,5 +159,9 @@ mod tests {
         assert_eq!(time("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(number(1..=512_u16, 4)("512"), Ok(512));
         assert_eq!(size("8MB"), Ok(8 << 20));
+        assert_eq!((room("0"), room("10B"), room("10k"), room("1024")), (Ok(0), Ok(10), Ok(10 << 10), Ok(1024)));
+        for small in ["1", "10", " 1023 "] {
+            assert!(room(small).unwrap_err().contains(" has no unit: write 1"), "{small}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http::{HeaderValue, Request, StatusCode, Uri, header};
+use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
 pub use error::{AnswerError, PublishError};
@@ -21,7 +22,7 @@ use super::{
     ClientResponse, Connection, Token, Trust,
     replay::{HOLD, Replay},
     retry::{self, Retry},
-    token::Refused,
+    token::Refused as Refusals,
 };
 use crate::source::chunker::Chunking;
 
@@ -56,7 +57,7 @@ pub struct Publication {
     /// A token has let it in.
     opened: bool,
     /// Tokens that were refused since one was accepted.
-    refusals: Refused,
+    refusals: Refusals,
     retry: Retry,
     retry_for: Option<Duration>,
     key: HeaderValue,
@@ -95,7 +96,7 @@ impl Publication {
             token: None,
             token_from: None,
             opened: false,
-            refusals: Refused::default(),
+            refusals: Refusals::default(),
             retry: Retry::default(),
             retry_for: None,
             key: new_key(),
@@ -218,7 +219,7 @@ impl Publication {
                 return Ok(());
             } else {
                 // However long this takes, nothing has failed.
-                self.retry.works();
+                self.works(tell);
                 self.read(pieces.as_mut()).await?;
             }
         }
@@ -250,7 +251,7 @@ impl Publication {
     /// Asks how much has been published.
     async fn ask(&mut self, connection: &Connection, tell: &mut impl FnMut(PublishEvent)) -> Result<(), PublishError> {
         let response = connection.request(self.head(None)).await?;
-        let published = answer(response).await?;
+        let published = answer(response).await.map_err(|(error, _)| error)?;
         self.acknowledge(published, tell)
     }
 
@@ -304,16 +305,40 @@ impl Publication {
             Ok(published) if published.bytes <= before => Err(AnswerError::Nothing { after: before }.into()),
             Ok(published) => {
                 self.acknowledge(published, tell)?;
-                self.retry.works();
+                self.works(tell);
                 Ok(())
             }
-            Err(error @ PublishError::Answered { status: StatusCode::PAYLOAD_TOO_LARGE, .. }) => {
+            Err((error @ PublishError::Answered { status: StatusCode::PAYLOAD_TOO_LARGE, .. }, _)) => {
                 // It was more than the server takes at once: what it took is what it takes.
                 self.ask(connection, tell).await?;
                 self.longest = self.replay.acknowledged().saturating_sub(before);
                 if self.longest == 0 { Err(error) } else { Ok(()) }
             }
-            Err(error) => Err(error),
+            Err((error, published)) => {
+                if let Some(published) = published {
+                    self.note(published, tell)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What failed before works again.
+    fn works(&mut self, tell: &mut impl FnMut(PublishEvent)) {
+        if self.retry.is_failing() {
+            tell(PublishEvent::Recovered { published: self.replay.acknowledged() });
+        }
+        self.retry.works();
+    }
+
+    /// What the server has published of a request that it has ended with an error. Whatever else that may mean, it is
+    /// asked before the next request.
+    fn note(&mut self, published: Published, tell: &mut impl FnMut(PublishEvent)) -> Result<(), PublishError> {
+        let (old, new) = (self.published.epoch(), published.epoch());
+        let is_same = old.is_none() || old == new;
+        match is_same && published.bytes > self.replay.acknowledged() {
+            true => self.acknowledge(published, tell),
+            false => Ok(()),
         }
     }
 
@@ -347,18 +372,25 @@ impl Publication {
     }
 }
 
-async fn answer(mut response: ClientResponse) -> Result<Published, PublishError> {
+/// What the server has published. With an error comes what it has published all the same, if it says so.
+async fn answer(mut response: ClientResponse) -> Result<Published, (PublishError, Option<Published>)> {
     let status = response.status;
     if status == StatusCode::OK {
-        let text = response.body.short().await?;
-        return serde_json::from_slice(&text).map_err(|error| AnswerError::Json(error).into());
+        let text = response.body.short().await.map_err(|error| (error.into(), None))?;
+        return serde_json::from_slice(&text).map_err(|error| (AnswerError::Json(error).into(), None));
     }
-    let detail = response.problem().await;
-    Err(PublishError::Answered {
-        status,
-        detail,
-        retry_after: retry::retry_after(&response.headers, SystemTime::now()),
-    })
+    let problem = response.problem_as::<Refused>().await.unwrap_or_default();
+    let retry_after = retry::retry_after(&response.headers, SystemTime::now());
+    // Another server's may look different.
+    let published = problem.published.and_then(|published| serde_json::from_value(published).ok());
+    Err((PublishError::Answered { status, detail: problem.detail, retry_after }, published))
+}
+
+/// A problem that ends a publication.
+#[derive(Debug, Default, Deserialize)]
+struct Refused {
+    detail: Option<String>,
+    published: Option<serde_json::Value>,
 }
 
 /// The URI with `chunk=` in its query.

@@ -97,21 +97,35 @@ impl ConnectCause {
     }
 }
 
+/// What may be denied.
+pub(super) const PUBLISH: &str = "publish to";
+pub(super) const SUBSCRIBE: &str = "subscribe to";
+
 /// What a server lets nobody do, as it says it: `Permissions Violation for Publish to "a.b"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Denied {
     /// `publish to` or `subscribe to`.
     pub(super) what: &'static str,
     pub(super) subject: String,
+    /// It is where answers come to.
+    is_inbox: bool,
 }
 
 impl Denied {
-    pub(super) fn of(text: &str) -> Option<Self> {
+    /// `inbox` is what the subjects of answers begin with: one is like another.
+    pub(super) fn of(text: &str, inbox: &str) -> Option<Self> {
         let lower = text.to_lowercase();
         let at = lower.find("permissions violation")?;
-        let what = if lower[at..].contains("subscription") { "subscribe to" } else { "publish to" };
-        let subject = text.split('"').nth(1)?.to_owned();
-        Some(Self { what, subject })
+        let what = if lower[at..].contains("subscription") { SUBSCRIBE } else { PUBLISH };
+        let subject = text.split('"').nth(1)?;
+        let is_inbox = subject.strip_prefix(inbox).is_some_and(|rest| rest.starts_with('.'));
+        let subject = if is_inbox { format!("{inbox}.>") } else { subject.to_owned() };
+        Some(Self { what, subject, is_inbox })
+    }
+
+    /// Whether what is published or asked for at that subject fails for it.
+    pub(super) fn concerns(&self, subject: &str) -> bool {
+        self.is_inbox || self.subject == subject
     }
 
     /// Whether a feed cannot start without it: others that are there already read and publish over the same
@@ -121,7 +135,7 @@ impl Denied {
             .subject
             .strip_prefix("$JS.API.")
             .is_some_and(|of| of == "INFO" || of.strip_prefix("STREAM.").is_some_and(|of| !of.starts_with("MSG.")));
-        asked || self.subject.starts_with("_INBOX.")
+        asked || self.is_inbox
     }
 }
 
@@ -131,7 +145,10 @@ mod tests {
 
     #[test]
     fn what_is_denied_of_a_start() {
-        let of = |subject: &str| Denied { what: "publish to", subject: subject.into() }.is_of_start();
+        let of = |subject: &str| {
+            let text = format!("Permissions Violation for Publish to \"{subject}\"");
+            Denied::of(&text, "_INBOX").unwrap().is_of_start()
+        };
         let starts = [
             "$JS.API.INFO",
             "$JS.API.STREAM.NAMES",
@@ -166,10 +183,17 @@ mod tests {
             assert_eq!(ConnectCause::of(text), cause, "{text}");
         }
         assert!(ConnectCause::Refused.may_pass() && !ConnectCause::UnknownCa.may_pass());
-        let denied = Denied::of(r#"nats: Permissions Violation for Publish to "$JS.API.STREAM.NAMES""#).unwrap();
+        let denied =
+            Denied::of(r#"nats: Permissions Violation for Publish to "$JS.API.STREAM.NAMES""#, "_INBOX").unwrap();
         assert_eq!((denied.what, denied.subject.as_str()), ("publish to", "$JS.API.STREAM.NAMES"));
-        let denied = Denied::of(r#"Permissions Violation for Subscription to "_INBOX.a.*""#).unwrap();
-        assert_eq!((denied.what, denied.subject.as_str()), ("subscribe to", "_INBOX.a.*"));
-        assert_eq!(Denied::of("nats: maximum payload violation"), None);
+        let denied = |inbox| Denied::of(r#"Permissions Violation for Subscription to "_INBOX_a.b.*""#, inbox).unwrap();
+        let own = denied("_INBOX_a");
+        assert_eq!((own.what, own.subject.as_str(), own.concerns("any")), ("subscribe to", "_INBOX_a.>", true));
+        let other = denied("_INBOX");
+        assert_eq!(
+            (other.subject.as_str(), other.concerns("any"), other.is_of_start()),
+            ("_INBOX_a.b.*", false, false)
+        );
+        assert_eq!(Denied::of("nats: maximum payload violation", "_INBOX"), None);
     }
 }

@@ -1,26 +1,28 @@
 //! Connections to NATS, one for each system that feeds are on.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::HashMap,
     sync::{Arc, Mutex as StdMutex, PoisonError},
     time::Duration,
 };
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerError, jetstream, rustls::crypto::CryptoProvider};
+use async_nats::{ServerAddr, rustls::crypto::CryptoProvider};
 use tokio::{
-    sync::{Mutex, Semaphore, watch},
+    sync::{OnceCell, Semaphore, watch},
     time::Instant,
 };
-use tracing::{debug, info, warn};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Access, Address, ConnectCause, Ensure, NatsError,
+    Access, Address, Ensure, NatsError,
+    allowed::Questions,
     cause::Denied,
+    client::{Current, Denials, Making, Seen},
     counts::Counts,
     error::KeepError,
     leader::Leaders,
-    login,
-    presence::{self, Presence},
+    overview::Overview,
+    presence::{Presence, Teller},
     servers::Servers,
 };
 use crate::{App, identity::provider};
@@ -29,12 +31,16 @@ use crate::{App, identity::provider};
 pub(super) const ANSWER: Duration = Duration::from_secs(3);
 /// For how long NATS is waited for when a feed is started, if nothing else is said.
 const WAIT: Duration = Duration::from_secs(60);
-/// How many different refusals are told until the connection is made again.
-const TOLD: usize = 32;
+/// How many different refusals are told until the connection is made again, or a feed is there.
+pub(super) const TOLD: usize = 32;
 /// How many viewers read what is older than their ring at once; others wait.
 const READS: usize = 32;
+/// How many of them have a consumer of their own, as long as they keep reading.
+const READERS: usize = 8;
 /// How many feeds of patterns are looked for at once that are not there yet; others wait.
 const LOOKS: usize = 4;
+/// How many messages of a subscription wait until they are taken. What arrives while there are as many is lost.
+pub(super) const BUFFER: usize = 65_536;
 /// How many batches are on their way at once. A stream takes 50, from all servers together.
 const BATCHES: usize = 8;
 
@@ -64,32 +70,43 @@ type System = (Vec<String>, Access);
 #[derive(Debug, Clone, Default)]
 pub struct Connections {
     options: Arc<NatsOptions>,
-    known: Arc<Mutex<HashMap<System, Link>>>,
+    /// One that is being made holds up those who want the same, and no others.
+    known: Arc<StdMutex<HashMap<System, Arc<OnceCell<Link>>>>>,
     counts: Counts,
+    teller: Teller,
+    pub(super) overview: Overview,
+    /// Until when feeds that are started wait for NATS, if all of them are started now.
+    until: Option<Instant>,
 }
 
-/// A connection, which comes again by itself when it is lost.
+/// A connection, which comes again by itself when it is lost, also if its client is gone.
 #[derive(Debug, Clone)]
 pub(super) struct Link {
-    pub(super) client: Client,
-    pub(super) jetstream: jetstream::Context,
+    current: watch::Receiver<Arc<Current>>,
+    /// What replaces the client.
+    _keeping: Arc<AbortOnDropHandle<()>>,
     /// Whether it is there now, and how often it was lost.
     pub(super) state: watch::Receiver<LinkState>,
+    /// Its servers, as they are shown to people.
+    shown: Arc<str>,
     denied: watch::Receiver<Denials>,
     /// Places for those who read what is old.
     pub(super) reads: Arc<Semaphore>,
+    /// Places for those of them who have a consumer of their own.
+    pub(super) readers: Arc<Semaphore>,
+    /// The place for the one who looks whether there is room for a consumer, and makes it.
+    pub(super) creating: Arc<Semaphore>,
     /// Places for those who look for feeds.
     pub(super) looks: Arc<Semaphore>,
     /// Places for batches on their way.
     pub(super) batches: Arc<Semaphore>,
+    /// Those who ask what the user may do.
+    pub(super) questions: Questions,
     pub(super) counts: Counts,
     pub(super) servers: Servers,
     pub(super) leaders: Leaders,
     pub(super) presence: Presence,
 }
-
-/// What the server has denied, and when last: the newest at the end.
-type Denials = VecDeque<(Instant, Denied)>;
 
 /// See [`Link`].
 #[derive(Debug, Clone, Copy)]
@@ -98,18 +115,28 @@ pub(super) struct LinkState {
     pub(super) losses: u64,
     /// How often it was made again.
     pub(super) returns: u64,
+    /// How often its client was gone without having been closed: it panics at some messages.
+    pub(super) deaths: u64,
 }
 
 impl Connections {
     /// None yet.
     #[must_use]
     pub fn new(options: NatsOptions) -> Self {
-        Self { options: Arc::new(options), known: Arc::default(), counts: Counts::default() }
+        Self { options: Arc::new(options), ..Self::default() }
     }
 
-    /// Shows in the app's `/metrics` how these connections are, if there are any by now.
+    /// The same, where all feeds that are started wait for NATS until the same time, and not each for that long.
+    #[must_use]
+    pub fn starting_now(&self) -> Self {
+        Self { until: Some(self.wait_until()), ..self.clone() }
+    }
+
+    /// Shows in the app's `/metrics` how these connections are, if there are any by now, and logs to which servers they
+    /// are, and which feeds are read from where.
     #[must_use]
     pub fn install(&self, app: App) -> App {
+        self.overview.tell();
         self.counts.install(app)
     }
 
@@ -117,156 +144,79 @@ impl Connections {
         self.options.ensure.as_ref()
     }
 
-    pub(super) fn wait(&self) -> Duration {
-        self.options.wait
+    /// Until when a feed that is started now waits for NATS.
+    pub(super) fn wait_until(&self) -> Instant {
+        self.until.unwrap_or_else(|| Instant::now() + self.options.wait)
+    }
+
+    /// Notes that there will be connections.
+    pub(super) fn expect(&self) {
+        self.counts.expect();
     }
 
     /// The connection to the servers of an address.
     pub(super) async fn to(&self, address: &Address) -> Result<Link, NatsError> {
         let key = (address.servers.clone(), address.access.clone());
-        let mut known = self.known.lock().await;
-        if let Some(connection) = known.get(&key) {
-            return Ok(connection.clone());
-        }
-        let connection = self.connect(address).await?;
-        known.insert(key, connection.clone());
-        Ok(connection)
+        let cell = self.known.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone();
+        cell.get_or_try_init(|| self.connect(address)).await.cloned()
+    }
+
+    /// A connection that nothing else uses.
+    pub(super) async fn apart(&self, address: &Address) -> Result<Link, NatsError> {
+        self.connect(address).await
     }
 
     async fn connect(&self, address: &Address) -> Result<Link, NatsError> {
         let servers: Vec<ServerAddr> =
             address.servers.iter().map(|server| server.parse().map_err(NatsError::Server)).collect::<Result<_, _>>()?;
-        let shown: Vec<_> = servers.iter().map(|server| format!("{}:{}", server.host(), server.port())).collect();
-        let shown = shown.join(", ");
         // The client asks rustls for the cryptography of the process, and that panics where there are two to
         // choose from.
         if CryptoProvider::get_default().is_none() {
             // An error means that another thread was first.
             let _ = (*provider()).clone().install_default();
         }
-        let (state_tx, state) = watch::channel(LinkState { connected: true, losses: 0, returns: 0 });
-        let (denied_tx, denied) = watch::channel(Denials::new());
-        let told = Told { servers: shown.clone().into(), told: StdMutex::default() };
-        let chosen = Servers::default();
-        let options = connect_options(Arc::new(told), state_tx, denied_tx, chosen.clone());
-        let has_user = servers.iter().any(ServerAddr::has_user_pass);
-        let access = address.access.or(&self.options.access, has_user);
-        let options = access.apply(options, &servers).await?;
-        let servers = servers.iter().map(login::without_user).collect::<Result<Vec<_>, _>>()?;
-        let client = options
-            .connect(servers.as_slice())
-            .await
-            .map_err(|error| NatsError::Connect { servers: shown, source: ConnectCause::of(&error.to_string()) })?;
-        let mut jetstream = jetstream::new(client.clone());
-        jetstream.set_timeout(ANSWER);
+        let access = address.access.or(&self.options.access, servers.iter().any(ServerAddr::has_user_pass));
+        let (making, Seen { state, denied, choice: servers, shown }) = Making::new(servers, access);
+        let (current, keeping) = making.keep().await?;
         self.counts.add(state.clone());
-        let [reads, looks, batches] = [READS, LOOKS, BATCHES].map(|places| Arc::new(Semaphore::new(places)));
+        let [reads, readers, creating, looks, batches] =
+            [READS, READERS, 1, LOOKS, BATCHES].map(|places| Arc::new(Semaphore::new(places)));
         let (counts, leaders) = (self.counts.clone(), Leaders::default());
-        let presence = Presence::new(self.options.ensure.as_ref().map(|ensure| ensure.replicas.unwrap_or(1)));
-        let servers = chosen;
-        Ok(Link { client, jetstream, state, denied, reads, looks, batches, counts, servers, leaders, presence })
-    }
-}
-
-/// What was told of a connection since it was made last.
-struct Told {
-    servers: Arc<str>,
-    told: StdMutex<BTreeSet<String>>,
-}
-
-impl Told {
-    /// Warns of it, unless that was done already.
-    fn once(&self, what: String) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() < TOLD && !told.contains(&what) {
-            warn!(servers = %self.servers, "NATS: {what}");
-            told.insert(what);
-        }
-    }
-
-    fn anew(&self) {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
-
-fn connect_options(
-    told: Arc<Told>,
-    state: watch::Sender<LinkState>,
-    denied: watch::Sender<Denials>,
-    choice: Servers,
-) -> ConnectOptions {
-    let (attempts, chosen) = (told.clone(), choice.clone());
-    let common = Arc::new((told, state, denied, choice));
-    ConnectOptions::new()
-        .name("h3cast")
-        .connection_timeout(ANSWER)
-        .request_timeout(Some(ANSWER))
-        .ping_interval(Duration::from_secs(5))
-        // Only here the client says why the last attempts failed.
-        .reconnect_to_server_callback(move |servers: Vec<async_nats::Server>, _| {
-            for server in &servers {
-                if let Some(error) = &server.last_error {
-                    let at = format!("{}:{}", server.addr.host(), server.addr.port());
-                    attempts.once(format!("cannot connect to {at}: {}", ConnectCause::of(error)));
-                }
-            }
-            std::future::ready(chosen.choose(&servers))
+        let presence = Presence::new(
+            self.teller.connection(),
+            self.options.ensure.as_ref().map(|ensure| ensure.replicas.unwrap_or(1)),
+        );
+        Ok(Link {
+            current,
+            _keeping: Arc::new(keeping),
+            state,
+            shown,
+            denied,
+            reads,
+            readers,
+            creating,
+            looks,
+            batches,
+            questions: Questions::default(),
+            counts,
+            servers,
+            leaders,
+            presence,
         })
-        .event_callback(move |event| {
-            let common = common.clone();
-            async move {
-                let (told, state, denied, choice) = &*common;
-                if event == Event::Connected {
-                    choice.connected();
-                }
-                on_event(event, told, state, denied);
-            }
-        })
-}
-
-fn on_event(event: Event, told: &Told, state: &watch::Sender<LinkState>, denied: &watch::Sender<Denials>) {
-    let servers = &told.servers;
-    match event {
-        Event::Connected => {
-            let before = *state.borrow();
-            let returns = before.returns + u64::from(!before.connected);
-            state.send_replace(LinkState { connected: true, returns, ..before });
-            if !before.connected {
-                told.anew();
-                info!(%servers, "connected to NATS again");
-            }
-        }
-        Event::Disconnected | Event::Closed => {
-            let before = *state.borrow();
-            state.send_replace(LinkState { connected: false, losses: before.losses + 1, ..before });
-            if before.connected {
-                warn!(%servers, "the connection to NATS is lost: trying again");
-            }
-        }
-        // What fails is told by the callback above, with its cause, once.
-        Event::ClientError(error) => debug!(%servers, "NATS: {error}"),
-        Event::ServerError(ServerError::Other(text)) => match Denied::of(&text) {
-            Some(what) if presence::is_about(&what.subject) => debug!(%servers, "NATS: {text}"),
-            Some(what) => {
-                // Answers come to a subject of their own each.
-                let stem = what.subject.split(".").take(2).collect::<Vec<_>>().join(".");
-                let subject = if stem.starts_with("_INBOX.") { "_INBOX.>" } else { &what.subject };
-                told.once(format!("permission denied: the user may not {} `{subject}`", what.what));
-                denied.send_modify(|all| {
-                    all.retain(|(_, before)| *before != what);
-                    if all.len() == TOLD {
-                        all.pop_front();
-                    }
-                    all.push_back((Instant::now(), what));
-                });
-            }
-            None => told.once(text),
-        },
-        event => told.once(event.to_string()),
     }
 }
 
 impl Link {
+    /// The client that it has now, which is to be asked for anew each time.
+    pub(super) fn now(&self) -> Arc<Current> {
+        self.current.borrow().clone()
+    }
+
+    /// The same, as it changes.
+    pub(super) fn clients(&self) -> watch::Receiver<Arc<Current>> {
+        self.current.clone()
+    }
+
     /// What a start gives, or what the server denies of it meanwhile: it does not answer such a request.
     pub(super) async fn unless_denied<T>(
         &self,
@@ -291,9 +241,14 @@ impl Link {
     /// What the server has denied of publishing to a subject since then: it does not answer that, it says so apart.
     pub(super) fn denied(&self, subject: &str, since: Instant) -> Option<KeepError> {
         let all = self.denied.borrow();
-        let concerns = |denied: &Denied| denied.subject == subject || denied.subject.starts_with("_INBOX.");
-        let (_, Denied { what, subject }) = all.iter().rev().find(|(at, denied)| *at >= since && concerns(denied))?;
+        let concerns = |(at, denied): &&(Instant, Denied)| *at >= since && denied.concerns(subject);
+        let (_, Denied { what, subject, .. }) = all.iter().rev().find(concerns)?;
         Some(KeepError::Denied { what, subject: subject.clone() })
+    }
+
+    /// What the server denies, and when last.
+    pub(super) fn denials(&self) -> watch::Receiver<Denials> {
+        self.denied.clone()
     }
 
     /// Counts a publication that is given up.
@@ -313,9 +268,19 @@ impl Link {
         self.state.borrow().connected
     }
 
+    /// What is wrong while it is not there, in words.
+    pub(super) fn unreachable(&self) -> String {
+        format!("NATS at {} cannot be reached", self.shown)
+    }
+
     /// How often it was lost.
     pub(super) fn losses(&self) -> u64 {
         self.state.borrow().losses
+    }
+
+    /// How often a client was gone before the one that it has now, as after a panic.
+    pub(super) fn deaths(&self) -> u64 {
+        self.state.borrow().deaths
     }
 
     /// Waits until it is lost, also for a moment. Cancel-safe.

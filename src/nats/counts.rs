@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError, Weak,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use tokio::{sync::watch, time::Instant};
@@ -27,6 +27,10 @@ struct Tally {
     publishing: AtomicU64,
     reads_waiting: AtomicU64,
     consumers: AtomicU64,
+    /// Patterns of which several streams store subjects.
+    ambiguous: AtomicU64,
+    /// There will be connections.
+    expected: AtomicBool,
     acknowledged: [AtomicU64; BOUNDS.len() + 1],
     acknowledged_micros: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
@@ -86,6 +90,16 @@ impl Counts {
         self.one(|tally| &tally.consumers)
     }
 
+    /// A pattern of which several streams store subjects, until this is dropped.
+    pub(super) fn ambiguous(&self) -> One {
+        self.one(|tally| &tally.ambiguous)
+    }
+
+    /// There will be connections, if there are none yet.
+    pub(super) fn expect(&self) {
+        self.0.expected.store(true, Ordering::Relaxed);
+    }
+
     /// A publication that is given up.
     pub(super) fn refused(&self, why: Refusal) {
         self.0.refused[why as usize].fetch_add(1, Ordering::Relaxed);
@@ -103,9 +117,9 @@ impl Counts {
         (buckets, get(&self.0.acknowledged_micros) as f64 / 1e6)
     }
 
-    /// Shows them in `/metrics`, if there is a connection.
+    /// Shows them in `/metrics`, if there is a connection, or will be.
     pub(super) fn install(&self, app: App) -> App {
-        if self.sum(|_| 1) == 0.0 {
+        if self.sum(|_| 1) == 0.0 && !self.0.expected.load(Ordering::Relaxed) {
             return app;
         }
         let [all, connected, lost, made_again, times, refused, lag] = std::array::from_fn(|_| self.clone());
@@ -134,7 +148,12 @@ impl Counts {
                 "cause",
                 move || Refusal::ALL.map(|why| (why.name(), get(&refused.0.refused[why as usize]) as f64)).into(),
             );
-        let gauges: [(_, _, Counter); 4] = [
+        let gauges: [(_, _, Counter); 5] = [
+            (
+                "h3cast_nats_ambiguous_patterns",
+                "Patterns of feeds whose subjects are stored by several streams, of which one is read.",
+                |tally| &tally.ambiguous,
+            ),
             ("h3cast_nats_pending", "Messages in JetStream for feeds that have not been read yet.", |tally| {
                 &tally.pending
             }),

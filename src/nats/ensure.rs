@@ -1,12 +1,11 @@
 //! The JetStream stream of a subject: found, and made or looked at when that is wanted. It is never
 //! changed.
 
-use std::{str::FromStr, time::Duration};
+use std::{collections::BTreeSet, str::FromStr, time::Duration};
 
 use async_nats::jetstream::{
     ErrorCode,
-    context::{GetStreamByNameErrorKind, GetStreamErrorKind},
-    response::Response,
+    context::GetStreamByNameErrorKind,
     stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
 };
 
@@ -14,7 +13,8 @@ use sha2::{Digest, Sha256};
 
 use super::{
     connection::Link,
-    error::{NatsError, Unfit},
+    error::{NatsError, Unfit, answer},
+    several::streams,
 };
 use crate::units;
 
@@ -48,19 +48,25 @@ pub struct Ensure {
 
 /// A text that does not describe a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "invalid stream setting `{0}`: expected replicas=3, max-age=24h, max-bytes=10G, max-messages=N, discard=old|new, storage=file|memory, duplicate-window=2m, max-consumers=N, allow-atomic=on|off, subject=logs.>, with commas between"
-)]
+#[error("invalid stream setting {0}")]
 pub struct BadEnsure(String);
+
+/// What settings there are.
+const EXPECTED: &str = "expected replicas=3, max-age=24h, max-bytes=10G, max-messages=N, discard=old|new, \
+    storage=file|memory, duplicate-window=2m, max-consumers=N, allow-atomic=on|off, subject=logs.>, with commas between";
 
 impl FromStr for Ensure {
     type Err = BadEnsure;
 
     fn from_str(text: &str) -> Result<Self, BadEnsure> {
         let mut ensure = Self::default();
+        let mut names = BTreeSet::new();
         for setting in text.split(',').filter(|setting| !setting.is_empty()) {
-            let bad = || BadEnsure(setting.to_owned());
+            let bad = || BadEnsure(format!("`{setting}`: {EXPECTED}"));
             let (name, value) = setting.split_once('=').ok_or_else(bad)?;
+            if name != "subject" && !names.insert(name) {
+                return Err(BadEnsure(format!("`{setting}`: {name} is given twice: leave one out")));
+            }
             match (name, value) {
                 ("replicas", number) => ensure.replicas = Some(number.parse().map_err(|_| bad())?),
                 ("max-age", time) => ensure.max_age = Some(age(time).ok_or_else(bad)?),
@@ -255,6 +261,18 @@ fn is_at_least(version: &str, (major, minor): (u64, u64)) -> bool {
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) >= (major, minor)
 }
 
+/// The oldest server that is tested: what feeds need of JetStream, it has.
+const OLDEST: (&str, (u64, u64)) = ("2.10", (2, 10));
+
+/// Refuses a server that is older. One that does not say what it is gets the benefit of the doubt.
+fn is_new_enough(version: String) -> Result<(), NatsError> {
+    let (needs, oldest) = OLDEST;
+    match version.is_empty() || is_at_least(&version, oldest) {
+        true => Ok(()),
+        false => Err(NatsError::TooOld { setting: "a feed on JetStream", needs, version }),
+    }
+}
+
 /// Finds the stream that stores `subject`, or creates it.
 pub(super) async fn stream(
     connection: &Link,
@@ -263,7 +281,9 @@ pub(super) async fn stream(
     ensure: Option<&Ensure>,
     writable: bool,
 ) -> Result<StreamInfo, NatsError> {
-    let jetstream = &connection.jetstream;
+    let now = connection.now();
+    let jetstream = &now.jetstream;
+    is_new_enough(now.client.server_info().version)?;
     // A stream that exists, checked against what is asked for.
     let found = |config: &Config| {
         let stream = config.name.clone();
@@ -284,11 +304,12 @@ pub(super) async fn stream(
             Err(error) => return Err(NatsError::JetStream(error.into())),
         },
     };
-    if let Some(name) = named {
-        match info(connection, &name).await {
+    if let Some(named) = named {
+        match info(connection, &named).await {
             Ok(info) => return found(&info.config),
-            Err(LookupError::Other(error)) => return Err(error),
-            Err(LookupError::Stream) => {}
+            // Found by its subject it is there: not every server knows yet of a stream that was just created.
+            Err(error) if name.is_none() || !is_missing(&error) => return Err(error),
+            Err(_) => {}
         }
     }
     let Some(ensure) = ensure else {
@@ -296,17 +317,17 @@ pub(super) async fn stream(
         jetstream.query_account().await.map_err(|error| NatsError::JetStream(error.into()))?;
         return Err(NatsError::NoStream { subject: subject.to_owned() });
     };
-    let version = connection.client.server_info().version;
+    let version = now.client.server_info().version;
     let can_be_atomic = is_at_least(&version, (2, 12));
     if ensure.atomic == Some(true) && !can_be_atomic {
         return Err(NatsError::TooOld { setting: "allow-atomic=on", needs: "2.12", version });
     }
     let stored = ensure.widened(subject);
-    let names = match name {
+    let all = match name {
         Some(name) => vec![name.to_owned()],
         None => names(stored).into(),
     };
-    let mut names = names.into_iter().peekable();
+    let (given, mut names) = (name, all.into_iter().peekable());
     while let Some(name) = names.next() {
         let error = match jetstream.create_stream(ensure.config(name.clone(), stored, can_be_atomic)).await {
             // A server that is older than the one of this connection leaves out what it does not know.
@@ -319,48 +340,47 @@ pub(super) async fn stream(
             // Another server may have created it first.
             Ok(info) => return found(&info.config),
             Err(_) => {
-                return Err(NatsError::Create { stream: name, subject: stored.to_owned(), source: error.into() });
+                let code = answer(&error).map(|answer| answer.error_code());
+                let stored = stored.to_owned();
+                let is_forestalled = match code {
+                    Some(ErrorCode::STREAM_NAME_EXIST) => true,
+                    Some(ErrorCode::STREAM_SUBJECT_OVERLAP) => {
+                        let (of_feed, of_all) =
+                            (streams(connection, subject).await?, streams(connection, &stored).await?);
+                        may_be_new(given, &of_feed, &of_all)
+                    }
+                    _ => false,
+                };
+                return Err(match is_forestalled {
+                    true => NatsError::Forestalled { stream: name, subject: stored, source: error.into() },
+                    false => NatsError::Create { stream: name, subject: stored, source: error.into() },
+                });
             }
         }
     }
     Err(NatsError::NoStream { subject: subject.to_owned() })
 }
 
-/// That no more than one stream stores subjects that a pattern matches: which of them has a feed cannot be told from
-/// its name.
-pub(super) async fn is_one(connection: &Link, subject: &str) -> Result<(), NatsError> {
-    #[derive(serde::Deserialize)]
-    struct Names {
-        #[serde(default)]
-        streams: Option<Vec<String>>,
-    }
-    let asked = serde_json::json!({ "subject": subject });
-    let answer = connection.jetstream.request("STREAM.NAMES", &asked).await;
-    let streams = match answer.map_err(|error| NatsError::JetStream(error.into()))? {
-        Response::Ok(Names { streams }) => streams.unwrap_or_default(),
-        Response::Err { error } => return Err(NatsError::JetStream(error.into())),
-    };
-    match streams.len() {
-        0 | 1 => Ok(()),
-        _ => Err(NatsError::Several { subject: subject.to_owned(), streams }),
+/// Whether streams that have some of the subjects of one that cannot be created for that reason may be another server's
+/// of just now, which are to be looked at again: they have the feed's subject by now, or are not known here yet.
+fn may_be_new(given: Option<&str>, of_feed: &[String], of_all: &[String]) -> bool {
+    match given {
+        Some(name) if !of_feed.is_empty() => of_feed.iter().any(|stream| stream == name),
+        _ => !of_feed.is_empty() || of_all.is_empty(),
     }
 }
 
-enum LookupError {
-    Stream,
-    Other(NatsError),
-}
-
-async fn info(connection: &Link, name: &str) -> Result<Info, LookupError> {
-    match connection.jetstream.get_stream(name).await {
+async fn info(connection: &Link, name: &str) -> Result<Info, NatsError> {
+    match connection.now().jetstream.get_stream(name).await {
         Ok(stream) => Ok(stream.cached_info().clone()),
-        Err(error) => Err(match error.kind() {
-            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                LookupError::Stream
-            }
-            _ => LookupError::Other(NatsError::Stream { stream: name.to_owned(), source: error.into() }),
-        }),
+        Err(error) => Err(NatsError::Stream { stream: name.to_owned(), source: error.into() }),
     }
+}
+
+/// Whether a stream cannot be read since there is none of that name.
+fn is_missing(error: &NatsError) -> bool {
+    let NatsError::Stream { source, .. } = error else { return false };
+    answer(source.as_ref()).is_some_and(|answer| answer.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 #[cfg(test)]
@@ -403,6 +423,19 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_in_the_way_may_be_of_just_now() {
+        let streams = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (none, one, other) = (streams(&[]), streams(&["ONE"]), streams(&["OTHER"]));
+        // It has the subject, or is not known here yet.
+        assert!(
+            may_be_new(None, &one, &one) && may_be_new(None, &none, &none) && may_be_new(Some("ONE"), &none, &none)
+        );
+        assert!(may_be_new(Some("ONE"), &one, &one));
+        // It has other subjects of the stream that was to be created, or another name than the one asked for.
+        assert!(!may_be_new(None, &none, &other) && !may_be_new(Some("ONE"), &other, &other));
+    }
+
+    #[test]
     fn descriptions() {
         let all = "replicas=3,max-age=24h,max-bytes=10G,max-messages=5,discard=new,storage=memory";
         let ensure: Ensure = all.parse().unwrap();
@@ -426,6 +459,7 @@ mod tests {
             "subject=>.a",
             "allow-atomic=1",
             "max-consumers=0",
+            "replicas=1,replicas=3",
         ] {
             assert!(text.parse::<Ensure>().is_err(), "{text}");
         }

@@ -82,6 +82,16 @@ pub enum NatsError {
         /// Why not.
         source: BoxError,
     },
+    /// A stream cannot be created, and another server seems to have been faster to create one.
+    #[error("another server is creating the stream `{stream}`, or one that stores subjects like `{subject}`")]
+    Forestalled {
+        /// The stream.
+        stream: String,
+        /// The subject that it would store.
+        subject: String,
+        /// Why not.
+        source: BoxError,
+    },
     /// No stream stores the subject.
     #[error("no JetStream stream stores the subject `{subject}`")]
     NoStream {
@@ -90,8 +100,8 @@ pub enum NatsError {
     },
     /// A pattern of subjects that several streams store, whose numbers are not one feed's.
     #[error(
-        "several JetStream streams store subjects like `{subject}`: {}. Name one of them: nats://…/{subject}?stream={}",
-        streams.join(", "), streams.first().map_or("", String::as_str)
+        "several JetStream streams store subjects like `{subject}`: {}. Name one of them: nats://…/{}?stream={}",
+        streams.join(", "), subject.replace('@', "%40"), streams.first().map_or("", String::as_str)
     )]
     Several {
         /// The pattern.
@@ -155,6 +165,11 @@ pub enum Unfit {
 }
 
 impl NatsError {
+    /// Whether the feed can be had as soon as something comes that is not there now: its stream, or its servers.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(self, Self::NoStream { .. }) || self.may_pass()
+    }
+
     /// Whether it may be over soon without anybody's doing, as in a cluster that starts.
     pub(super) fn may_pass(&self) -> bool {
         match self {
@@ -168,6 +183,7 @@ impl NatsError {
                     _ => error.code() == 503,
                 })
             }
+            Self::Forestalled { .. } => true,
             _ => false,
         }
     }
@@ -201,7 +217,7 @@ pub(super) fn answer(error: &(dyn Error + 'static)) -> Option<jetstream::Error> 
 }
 
 impl From<Denied> for NatsError {
-    fn from(Denied { what, subject }: Denied) -> Self {
+    fn from(Denied { what, subject, .. }: Denied) -> Self {
         Self::Denied { what, subject }
     }
 }
@@ -264,6 +280,8 @@ pub(super) enum KeepError {
     Leaderless,
     #[error("no JetStream stream stores its subject")]
     NoStream,
+    #[error("{0}")]
+    Late(String),
     #[error("JetStream has no room for it: {0}")]
     Full(String),
     #[error(transparent)]

@@ -14,15 +14,16 @@ use tokio::time::{Instant, interval};
 use tracing::error;
 
 use super::{
-    NatsError,
+    NatsError, allowed,
     connection::Link,
     ensure::StreamInfo,
     error::KeepError,
     keeper::{Filled, JetStream, Many},
     leader::Leader,
+    names::Names,
 };
 use crate::{
-    feed::{self, Account, Exhausted, Family, Feed, FeedError, OpenError, Pattern, Share, Shares, WrittenLimits},
+    feed::{Account, Exhausted, Family, Feed, FeedError, OpenError, Pattern, Share, Shares, Trouble, WrittenLimits},
     panics,
     source::{Feeding, Options},
 };
@@ -32,8 +33,6 @@ pub(crate) const MAX_FEEDS: usize = 10_000;
 /// How many of them have viewers and no chunk yet, if clients write them. There are no more than clients may create,
 /// either.
 const MAX_AWAITED: usize = 1000;
-/// How long their names may be, in bytes.
-const LONGEST_NAME: usize = 200;
 /// How long a feed without viewers is kept.
 const KEEP: Duration = Duration::from_secs(60);
 /// How often those are looked for.
@@ -46,8 +45,7 @@ pub(super) fn start(
     stream: StreamInfo,
     options: &Options,
 ) -> (Arc<dyn Family>, Feeding) {
-    let prefix = if name == feed::DEFAULT { String::new() } else { format!("{name}.") };
-    begin(prefix, subject, connection, stream, options, None)
+    begin(Names::read(name, subject), connection, stream, options, None)
 }
 
 /// Feeds that clients write, with names like `pattern`.
@@ -59,50 +57,37 @@ pub(super) fn start_writable(
     options: &Options,
 ) -> (Arc<dyn Family>, Feeding) {
     let created = Shares::new(options.written.all.min(MAX_FEEDS), options.written.each);
-    begin(pattern.prefix().to_owned(), subject, connection, stream, options, Some(created))
+    begin(Names::written(pattern, subject), connection, stream, options, Some(created))
 }
 
 fn begin(
-    prefix: String,
-    subject: String,
+    names: Names,
     connection: Link,
     stream: StreamInfo,
     options: &Options,
     created: Option<Shares>,
 ) -> (Arc<dyn Family>, Feeding) {
-    let wild: Vec<_> = subject.split('.').filter(|token| matches!(*token, "*" | ">")).collect();
-    let pattern = format!("{prefix}{}", wild.join("."));
     let history = options.history;
     let feeds = Mutex::default();
     let leader = connection.leaders.of(&connection, &stream.name);
-    let many = Many::of(JetStream::new(connection.clone(), stream, subject.clone(), created.is_some()));
+    let many = Many::of(JetStream::new(connection.clone(), stream, names.subject.clone(), created.is_some()));
     let most_awaited = options.written.all.min(MAX_AWAITED).into();
-    let family = Arc::new(Subjects {
-        prefix,
-        pattern,
-        subject,
-        connection,
-        leader,
-        many,
-        history,
-        created,
-        most_awaited,
-        feeds,
-    });
+    let denied = Mutex::default();
+    let family = Arc::new(Subjects { names, connection, leader, many, history, created, most_awaited, denied, feeds });
     let running = family.clone();
     let feeding = async move {
-        // Neither ends by itself.
-        tokio::select! { () = running.sweep() => {}, () = running.many.fill() => {} }
+        // None of them ends by itself.
+        tokio::select! {
+            () = running.sweep() => {}
+            () = running.many.fill() => {}
+            () = running.watch() => {}
+        }
     };
     (family, Box::pin(feeding))
 }
 
 struct Subjects {
-    /// What the names of its feeds begin with.
-    prefix: String,
-    pattern: String,
-    /// With wildcards.
-    subject: String,
+    names: Names,
     connection: Link,
     leader: Arc<Leader>,
     many: Arc<Many>,
@@ -111,6 +96,8 @@ struct Subjects {
     created: Option<Shares>,
     /// How many may have viewers and no chunk yet.
     most_awaited: AtomicUsize,
+    /// Why they cannot be written, if the user may not.
+    denied: Mutex<Option<String>>,
     feeds: Mutex<BTreeMap<String, OpenFeed>>,
 }
 
@@ -155,29 +142,6 @@ impl Subjects {
         self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The subject of the feed of that name.
-    fn subject_of(&self, name: &str) -> Option<String> {
-        let mut rest = name.strip_prefix(&self.prefix)?.split('.');
-        let mut subject = Vec::new();
-        for token in self.subject.split('.') {
-            match token {
-                "*" => subject.push(rest.next()?),
-                ">" => {
-                    subject.push(rest.next()?);
-                    subject.extend(&mut rest);
-                }
-                token => subject.push(token),
-            }
-        }
-        // Of those that clients write the pattern has the rule; others publish to whatever NATS allows.
-        let plain = |c: char| match self.created {
-            Some(_) => c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'),
-            None => !c.is_whitespace() && !c.is_control() && !matches!(c, '*' | '>'),
-        };
-        let all = rest.next().is_none() && name.len() <= LONGEST_NAME;
-        (all && subject.iter().all(|token| !token.is_empty()) && name.chars().all(plain)).then(|| subject.join("."))
-    }
-
     /// One that is there, and if it is to be written, counts for somebody.
     fn known(&self, name: &str, written: bool) -> Option<Feed> {
         let mut feeds = self.lock();
@@ -211,7 +175,8 @@ impl Subjects {
         let Some(info) = info else { return Ok(None) };
         let mut feeds = self.lock();
         if !feeds.contains_key(name) {
-            let full = |max| OpenError::Unavailable(NatsError::Full { pattern: self.pattern.clone(), max }.into());
+            let full =
+                |max| OpenError::Unavailable(NatsError::Full { pattern: self.names.pattern.clone(), max }.into());
             let most_awaited = self.most_awaited.load(Ordering::Relaxed);
             // Names that were made up leave room for what is stored.
             if awaited && feeds.values().filter(|entry| entry.awaited).count() >= most_awaited {
@@ -243,6 +208,19 @@ impl Subjects {
         })
     }
 
+    /// Notes whether they may be written, for as long as it is polled.
+    async fn watch(&self) {
+        if self.created.is_none() {
+            return std::future::pending().await;
+        }
+        let note = |denied: Option<&KeepError>| *self.denied() = denied.map(ToString::to_string);
+        allowed::watch(&self.connection, &self.names.subject, note).await;
+    }
+
+    fn denied(&self) -> MutexGuard<'_, Option<String>> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Drops feeds without viewers for as long as it is polled; then all of them.
     async fn sweep(&self) {
         struct Clear<'a>(&'a Subjects);
@@ -257,7 +235,7 @@ impl Subjects {
         loop {
             sweeps.tick().await;
             if let Err(panic) = panics::caught(|| self.drop_unviewed()) {
-                error!(pattern = self.pattern, "the task that drops feeds without viewers panicked: {panic}");
+                error!(pattern = self.names.pattern, "the task that drops feeds without viewers panicked: {panic}");
             }
         }
     }
@@ -276,11 +254,11 @@ impl Subjects {
 
 impl Family for Subjects {
     fn pattern(&self) -> &str {
-        &self.pattern
+        &self.names.pattern
     }
 
     fn get(&self, name: &str) -> BoxFuture<'_, Option<Result<Feed, FeedError>>> {
-        let Some(subject) = self.subject_of(name) else { return Box::pin(std::future::ready(None)) };
+        let Some(subject) = self.names.subject_of(name) else { return Box::pin(std::future::ready(None)) };
         let name = name.to_owned();
         Box::pin(async move {
             let made = self.make(&name, subject, None).await.transpose()?;
@@ -292,7 +270,7 @@ impl Family for Subjects {
     }
 
     fn open<'a>(&'a self, name: &'a str, account: &'a Account) -> BoxFuture<'a, Option<Result<Feed, OpenError>>> {
-        let Some(subject) = self.subject_of(name) else { return Box::pin(std::future::ready(None)) };
+        let Some(subject) = self.names.subject_of(name) else { return Box::pin(std::future::ready(None)) };
         Box::pin(async move { self.make(name, subject, Some(account)).await.transpose() })
     }
 
@@ -304,11 +282,36 @@ impl Family for Subjects {
     }
 
     fn is_ready(&self) -> bool {
-        self.connection.is_connected() && !self.leader.is_silent() && !self.many.is_stalled()
+        let is_filled = self.connection.is_connected() && !self.leader.is_silent() && !self.many.is_stalled();
+        is_filled && self.denied().is_none()
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        let denied = self.denied().clone();
+        let trouble = denied.or_else(|| match self.connection.is_connected() {
+            false => Some(self.connection.unreachable()),
+            true if self.leader.is_silent() => Some(KeepError::Leaderless.to_string()),
+            true => self.many.stalled_by(),
+        });
+        trouble.map(Trouble::Other)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.names.subject_of(name).is_some()
+    }
+
+    fn existing(&self, name: &str) -> Option<Feed> {
+        self.lock().get(name).map(|entry| entry.feed.for_list())
+    }
+
+    fn some(&self, most: usize, wanted: &dyn Fn(&str) -> bool) -> Vec<Feed> {
+        let feeds = self.lock();
+        let wanted = feeds.iter().filter(|(name, _)| wanted(name));
+        wanted.take(most).map(|(_, entry)| entry.feed.for_list()).collect()
     }
 
     fn is_ready_for(&self, name: &str) -> Option<bool> {
-        self.subject_of(name)?;
+        self.names.subject_of(name)?;
         let is_stalled = self.lock().get(name).is_some_and(|entry| entry.feed.status().stalled);
         Some(self.is_ready() && !is_stalled)
     }

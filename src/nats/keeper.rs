@@ -5,38 +5,46 @@ mod fill;
 mod many;
 mod past;
 mod publish;
+mod reader;
+mod singly;
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use async_nats::jetstream::{
     self,
     consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
+    message::Info as About,
     stream::{Info, Stream},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 pub(super) use many::{Filled, Many};
 
 use super::{
     address::PREFIX,
+    allowed,
     connection::Link,
     ensure::StreamInfo,
     error::{KeepError, NatsError},
-    leader::Leader,
+    leader::{First, Leader},
+    stored::Spoiled,
 };
 use crate::{
     chunk::{Chunk, Epoch},
-    feed::{Elsewhere, Feed, FeedError, Filler, Keeper, NewChunk, Past, PublishError, PublishedAll, Receipt},
+    feed::{Elsewhere, Feed, FeedError, Filler, Keeper, NewChunk, Past, PublishError, PublishedAll, Receipt, Trouble},
     source::Feeding,
 };
 
@@ -63,14 +71,21 @@ pub(super) struct JetStream {
     checked: Arc<AtomicBool>,
     /// The stream answers requests for many messages at once, as was seen last.
     direct: Arc<AtomicBool>,
+    /// What the client cannot read of the stream.
+    spoiled: Arc<Spoiled>,
+    /// Why it is not filled, in words, if it is not.
+    stalled_by: watch::Sender<Option<String>>,
     /// The stream has other subjects, as was seen by now.
     shared: watch::Sender<bool>,
     /// Viewers are told that numbers are left out. It changes only with the ring, which ends for those who were not.
     sparse: AtomicBool,
+    /// The epoch of the stream that has messages older than itself, as its leader has confirmed last.
+    has_older: AtomicU64,
     /// Tells this server's chunks from those of others.
     origin: String,
     published: AtomicU64,
     batches: batch::Batches,
+    runs: reader::Runs,
     /// The subject is what every program has made of the feed's name, ever since there are ids.
     is_default: AtomicBool,
 }
@@ -83,6 +98,11 @@ fn seq(sequence: u64) -> u64 {
 /// The epoch of a stream: when it was made, in milliseconds.
 pub(super) fn epoch(info: &Info) -> Epoch {
     Epoch(u64::try_from(info.created.unix_timestamp_nanos() / 1_000_000).unwrap_or_default())
+}
+
+/// Whether a chunk was published before its stream was created.
+fn is_older(chunk: &Chunk, epoch: Epoch) -> bool {
+    chunk.time.duration_since(UNIX_EPOCH).is_ok_and(|time| time < Duration::from_millis(epoch.0))
 }
 
 /// What fills a feed. Dropped before it has begun, as when the server does not start, or another viewer was
@@ -111,7 +131,8 @@ impl JetStream {
         let is_default = subject == format!("{PREFIX}.{name}");
         let own = Self::of(self.connection.clone(), self.stream.clone(), subject, self.writable);
         let (epoch, checked, direct) = (self.epoch.clone(), self.checked.clone(), self.direct.clone());
-        Arc::new(Self { epoch, checked, direct, is_default: is_default.into(), ..own })
+        let spoiled = self.spoiled.clone();
+        Arc::new(Self { epoch, checked, direct, spoiled, is_default: is_default.into(), ..own })
     }
 
     fn of(connection: Link, stream: StreamInfo, subject: String, writable: bool) -> Self {
@@ -128,11 +149,15 @@ impl JetStream {
             epoch: Arc::default(),
             checked: Arc::default(),
             direct: Arc::default(),
+            spoiled: Arc::default(),
+            stalled_by: watch::Sender::default(),
             shared: watch::Sender::new(shared),
             sparse: AtomicBool::new(shared),
+            has_older: AtomicU64::default(),
             origin: URL_SAFE_NO_PAD.encode(origin),
             published: AtomicU64::default(),
             batches: batch::Batches::default(),
+            runs: reader::Runs::default(),
             is_default: AtomicBool::default(),
         }
     }
@@ -159,11 +184,36 @@ impl JetStream {
         self.is_default.store(self.subject == format!("{PREFIX}.{name}"), Ordering::Relaxed);
         let (next, now) = self.begins(&info);
         let (feed, filler) = Feed::kept(name, self.clone(), history, epoch, next, now);
-        self.connection.presence.add(&self.connection.jetstream, &self.subject, feed.attendance());
+        self.connection.presence.add(&self.connection, &self.subject, feed.attendance());
+        let noted = feed.for_list();
         let (keeper, mut unfilled) = (self.clone(), Unfilled { feed: Some(feed.clone()), filler });
         let filling = async move {
             unfilled.feed = None;
-            keeper.fill(&unfilled.filler).await;
+            let filler = &unfilled.filler;
+            let denied = watch::Sender::new(None::<String>);
+            let watch = async {
+                if !keeper.writable {
+                    std::future::pending().await
+                }
+                let note = |why: Option<&KeepError>| drop(denied.send_replace(why.map(ToString::to_string)));
+                allowed::watch(&keeper.connection, &keeper.subject, note).await;
+            };
+            let note = async {
+                let (mut denied, mut stalled) = (denied.subscribe(), keeper.stalled_by.subscribe());
+                loop {
+                    let (first, second) = (denied.borrow_and_update().clone(), stalled.borrow_and_update().clone());
+                    noted.set_trouble(first.or(second).map(Trouble::Other));
+                    // An error would mean that one of the senders is gone, which both outlive this.
+                    tokio::select! { _ = denied.changed() => {}, _ = stalled.changed() => {} }
+                }
+            };
+            // None of them ends by itself.
+            tokio::select! {
+                () = keeper.fill(filler) => {}
+                () = watch => {}
+                () = note => {}
+                () = keeper.forget(|epoch, first| filler.forget_before(epoch, first)) => {}
+            }
         };
         Ok((feed, Box::pin(filling)))
     }
@@ -176,18 +226,55 @@ impl JetStream {
         (now.saturating_sub(before).max(seq(info.state.first_sequence)).min(now), now)
     }
 
+    /// Has rings forget what the stream does not have any more since it was deleted or is too old, for as long as it is
+    /// polled. `forget` tells whether they have come that far.
+    async fn forget(&self, forget: impl Fn(Epoch, u64) -> bool) {
+        let mut first = self.leader.first();
+        let mut is_done = true;
+        loop {
+            tokio::select! {
+                // An error would mean that its leader is gone, which `self` holds.
+                _ = first.changed() => {}
+                () = sleep(AGAIN), if !is_done => {}
+            }
+            let First { epoch, number } = *first.borrow_and_update();
+            is_done = forget(Epoch(epoch), seq(number));
+        }
+    }
+
+    /// That chunks are of the stream of that epoch. A node that has yet to hear that a stream was deleted reads from
+    /// the old one of its name, where all is older than the new stream. So it may be where a stream was restored or
+    /// mirrors another: then its leader has the same, which is asked once for each epoch.
+    async fn confirm(&self, epoch: Epoch, past: &Past) -> Result<(), KeepError> {
+        let Some(oldest) = past.chunks.first().filter(|chunk| is_older(chunk, epoch)) else { return Ok(()) };
+        if self.has_older.load(Ordering::Relaxed) == epoch.0 {
+            return Ok(());
+        }
+        let message = self.leaders_own(oldest.seq + 1).await?;
+        if message.is_none_or(|message| message.time != oldest.time) {
+            return Err(KeepError::Recreated);
+        }
+        self.has_older.store(epoch.0, Ordering::Relaxed);
+        Ok(())
+    }
+
     async fn handle(&self) -> Result<Stream<()>, KeepError> {
-        self.connection.jetstream.get_stream_no_info(&self.stream.name).await.map_err(KeepError::nats)
+        self.connection.now().jetstream.get_stream_no_info(&self.stream.name).await.map_err(KeepError::nats)
     }
 
     pub(super) async fn info(&self) -> Result<Info, KeepError> {
         let info = self.handle().await?.get_info().await.map_err(KeepError::nats)?;
-        let direct = info.config.allow_direct && self.connection.client.is_server_compatible(2, 11, 0);
+        let direct = info.config.allow_direct && self.connection.now().client.is_server_compatible(2, 11, 0);
         self.direct.store(direct, Ordering::Relaxed);
         if info.state.subjects_count > 1 || StreamInfo::of(&info.config).only.as_deref() != Some(&self.subject) {
             self.shared.send_if_modified(|shared| !std::mem::replace(shared, true));
         }
         Ok(info)
+    }
+
+    /// Why it is not filled, in words, if it is not.
+    fn stalled_by(&self) -> Option<String> {
+        self.stalled_by.borrow().clone()
     }
 
     fn is_shared(&self) -> bool {
@@ -230,7 +317,7 @@ impl Keeper for JetStream {
 
     fn publish(&self, bytes: Bytes, id: Option<String>) -> BoxFuture<'_, Result<Receipt, PublishError>> {
         let id = self.message_id(id);
-        Box::pin(async move { Ok(self.publish_soon(bytes, &id).await?.receipt) })
+        Box::pin(async move { Ok(self.publish_soon(bytes, &id, false).await?.receipt) })
     }
 
     fn publish_all(&self, chunks: Vec<NewChunk>) -> BoxFuture<'_, PublishedAll> {
@@ -246,7 +333,11 @@ impl Keeper for JetStream {
             let is_direct = self.is_direct();
             let read = async move {
                 let _place = place;
-                timeout(READ, self.read_past(epoch, next)).await.map_err(|_| KeepError::Silent)?
+                let read = async {
+                    let past = self.read_past(epoch, next).await?;
+                    self.confirm(epoch, &past).await.map(|()| past)
+                };
+                timeout(READ, read).await.map_err(|_| KeepError::Silent)?
             };
             // A consumer is deleted also if its viewer has left: it would stay for a while, and a stream takes only so
             // many.
@@ -261,8 +352,20 @@ impl Keeper for JetStream {
 }
 
 /// A message as a chunk of its feed.
-fn chunk(message: &jetstream::Message) -> Result<Chunk, async_nats::Error> {
-    let info = message.info()?;
-    let time = SystemTime::from(info.published);
-    Ok(Chunk::published_at(seq(info.stream_sequence), time, super::alone(&message.payload)))
+fn chunk(message: &jetstream::Message, about: &About<'_>) -> Chunk {
+    let time = SystemTime::from(about.published);
+    Chunk::published_at(seq(about.stream_sequence), time, super::alone(&message.payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_older_than_its_stream() {
+        let at = |time| Chunk::published_at(0, UNIX_EPOCH + Duration::from_micros(time), Bytes::new());
+        assert!(is_older(&at(6999), Epoch(7)));
+        // The epoch is in whole milliseconds.
+        assert!(!is_older(&at(7000), Epoch(7)) && !is_older(&at(7001), Epoch(7)));
+    }
 }

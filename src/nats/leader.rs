@@ -42,6 +42,7 @@ pub(super) struct Leader {
     head: Arc<AtomicU64>,
     /// Since when its feeds cannot be filled, though it may answer.
     unfilled: Arc<Unfilled>,
+    first: watch::Receiver<First>,
     _asking: AbortOnDropHandle<()>,
 }
 
@@ -53,6 +54,14 @@ struct Word {
     is_silent: bool,
     /// The stream's run of numbers, once it has answered.
     epoch: u64,
+}
+
+/// The number of the first message that a stream of that epoch has, where those before it were deleted or have become
+/// too old.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct First {
+    pub(super) epoch: u64,
+    pub(super) number: u64,
 }
 
 /// Why a feed cannot be filled from its stream as it was.
@@ -72,8 +81,10 @@ impl Leaders {
         known.retain(|_, leader| leader.strong_count() > 0);
         let (said, word) = watch::channel(Word::default());
         let (head, unfilled) = (Arc::default(), Arc::<Unfilled>::default());
-        let asking = tokio::spawn(ask(link.clone(), stream.to_owned(), said, (Arc::clone(&head), unfilled.clone())));
-        let leader = Arc::new(Leader { word, head, unfilled, _asking: AbortOnDropHandle::new(asking) });
+        let (first_tx, first) = watch::channel(First::default());
+        let heard = Heard { said, head: Arc::clone(&head), first: first_tx };
+        let asking = tokio::spawn(ask(link.clone(), stream.to_owned(), heard, unfilled.clone()));
+        let leader = Arc::new(Leader { word, head, unfilled, first, _asking: AbortOnDropHandle::new(asking) });
         known.insert(stream.to_owned(), Arc::downgrade(&leader));
         leader
     }
@@ -89,6 +100,11 @@ impl Leader {
 
     pub(super) fn head(&self) -> Arc<AtomicU64> {
         self.head.clone()
+    }
+
+    /// What is there now is news for who has not looked yet.
+    pub(super) fn first(&self) -> watch::Receiver<First> {
+        self.first.clone()
     }
 
     pub(super) fn is_silent(&self) -> bool {
@@ -132,7 +148,7 @@ enum Answer {
 }
 
 async fn info(link: &Link, stream: &str) -> Answer {
-    let asked = async { Some(link.jetstream.get_stream_no_info(stream).await.ok()?.get_info().await) };
+    let asked = async { Some(link.now().jetstream.get_stream_no_info(stream).await.ok()?.get_info().await) };
     match timeout(ASK, asked).await {
         Ok(Some(Ok(info))) if is_followed(&info) => Answer::Is(Box::new(info)),
         Ok(Some(Err(error)))
@@ -144,10 +160,30 @@ async fn info(link: &Link, stream: &str) -> Answer {
     }
 }
 
+impl Answer {
+    /// Whether a leader is silent of which nothing else was heard for so long, and whether another server might hear
+    /// it.
+    fn silence(&self, unheard: Duration) -> (bool, bool) {
+        let is_silent = !matches!(self, Self::Is(_)) && unheard >= SILENT;
+        (is_silent, is_silent && !matches!(self, Self::Missing))
+    }
+}
+
+/// Whether the first messages of a stream may have gone to make room for others. What edges still have of them need not
+/// go: they help viewers who are behind.
+fn is_full(info: &Info) -> bool {
+    let (config, state) = (&info.config, &info.state);
+    let reaches = |is: u64, limit: i64| u64::try_from(limit).is_ok_and(|limit| limit > 0 && is >= limit);
+    // A stream of a limited size is somewhat smaller than that, by the message that did not fit.
+    reaches(state.messages, config.max_messages)
+        || reaches(state.bytes.saturating_mul(2), config.max_bytes)
+        || config.max_messages_per_subject > 0
+}
+
 /// Asks for as long as it is polled.
-async fn ask(link: Link, stream: String, said: watch::Sender<Word>, (head, unfilled): (Arc<AtomicU64>, Arc<Unfilled>)) {
+async fn ask(link: Link, stream: String, of: Heard, unfilled: Arc<Unfilled>) {
     let (heard, losses) = (Instant::now(), link.losses());
-    let mut asking = Asking { link, stream, said, head, unfilled, heard, losses, search: Search::default() };
+    let mut asking = Asking { link, stream, of, unfilled, heard, losses, search: Search::default() };
     loop {
         if let Err(panic) = panics::caught_async(asking.once()).await {
             error!(stream = asking.stream, "the task that asks the leader of a stream panicked: {panic}");
@@ -156,11 +192,33 @@ async fn ask(link: Link, stream: String, said: watch::Sender<Word>, (head, unfil
     }
 }
 
+/// What is heard of a leader.
+struct Heard {
+    said: watch::Sender<Word>,
+    head: Arc<AtomicU64>,
+    first: watch::Sender<First>,
+}
+
+impl Heard {
+    fn hear(&self, info: &Info) {
+        self.head.store(info.state.last_sequence, Ordering::Relaxed);
+        let word = Word { is_silent: false, epoch: epoch(info).0 };
+        self.said.send_if_modified(|now| {
+            let is_news = now.is_silent || now.epoch != word.epoch;
+            *now = word;
+            is_news
+        });
+        if !is_full(info) {
+            let first = First { epoch: word.epoch, number: info.state.first_sequence };
+            self.first.send_if_modified(|now| std::mem::replace(now, first) != first);
+        }
+    }
+}
+
 struct Asking {
     link: Link,
     stream: String,
-    said: watch::Sender<Word>,
-    head: Arc<AtomicU64>,
+    of: Heard,
     unfilled: Arc<Unfilled>,
     /// When it answered last.
     heard: Instant,
@@ -180,13 +238,7 @@ impl Asking {
         match info(&self.link, &self.stream).await {
             Answer::Is(info) => {
                 self.heard = Instant::now();
-                self.head.store(info.state.last_sequence, Ordering::Relaxed);
-                let word = Word { is_silent: false, epoch: epoch(&info).0 };
-                self.said.send_if_modified(|now| {
-                    let is_news = now.is_silent || now.epoch != word.epoch;
-                    *now = word;
-                    is_news
-                });
+                self.of.hear(&info);
                 let since = *self.unfilled.lock().unwrap_or_else(PoisonError::into_inner);
                 match since {
                     None => self.search = Search::default(),
@@ -194,9 +246,12 @@ impl Asking {
                     Some(since) => self.search.on(&self.link, &self.stream, since).await,
                 }
             }
-            answer if self.heard.elapsed() >= SILENT && self.link.is_connected() => {
-                self.said.send_if_modified(|now| !std::mem::replace(&mut now.is_silent, true));
-                if !matches!(answer, Answer::Missing) {
+            answer if self.link.is_connected() => {
+                let (is_silent, searches) = answer.silence(self.heard.elapsed());
+                if is_silent {
+                    self.of.said.send_if_modified(|now| !std::mem::replace(&mut now.is_silent, true));
+                }
+                if searches {
                     self.search.on(&self.link, &self.stream, self.heard).await;
                 }
             }
@@ -220,11 +275,12 @@ impl Search {
         if self.next.is_some_and(|next| Instant::now() < next) {
             return;
         }
+        let now = link.now();
         // This the leader of all streams answers: where it does, only that stream has none.
-        let is_cut_off = !timeout(ASK, link.jetstream.query_account()).await.is_ok_and(|account| account.is_ok());
+        let is_cut_off = !timeout(ASK, now.jetstream.query_account()).await.is_ok_and(|account| account.is_ok());
         // Other feeds are stalled by it for a moment: not for a stream whose servers are all down.
         let is_enough = !is_cut_off && (heard.elapsed() < ELECTION || self.left > 0);
-        let is_only = link.client.server_pool().await.is_ok_and(|pool| pool.len() < 2);
+        let is_only = now.client.server_pool().await.is_ok_and(|pool| pool.len() < 2);
         if is_enough || is_only || !link.servers.leave() {
             debug!(stream, is_cut_off, "the NATS server does not reach the leader");
             return;
@@ -233,6 +289,46 @@ impl Search {
         self.next = Some(Instant::now() + pause.min(LONGEST_AGAIN));
         self.left += 1;
         warn!(stream, "the NATS server does not reach the leader: trying another server");
-        let _ = link.client.force_reconnect().await;
+        let _ = now.client.force_reconnect().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_other_server_is_searched_for_a_stream_that_is_missing() {
+        assert_eq!(Answer::Missing.silence(SILENT), (true, false));
+        assert_eq!(Answer::None.silence(SILENT), (true, true));
+        assert_eq!(Answer::None.silence(SILENT / 2), (false, false));
+    }
+
+    #[test]
+    fn what_makes_room_for_others_is_not_deleted() {
+        let is = |config: serde_json::Value, messages: u64, bytes: u64| {
+            let info = serde_json::json!({
+                "config": config, "created": "2026-01-01T00:00:00Z", "state": {
+                    "messages": messages, "bytes": bytes, "first_seq": 5, "first_ts": "2026-01-01T00:00:00Z",
+                    "last_seq": 9, "last_ts": "2026-01-01T00:00:00Z", "consumer_count": 0,
+                },
+            });
+            let mut info = info;
+            for (name, value) in [("name", "s"), ("retention", "limits"), ("storage", "file"), ("discard", "old")] {
+                info["config"][name] = value.into();
+            }
+            for name in ["max_consumers", "max_msgs", "max_bytes", "max_msgs_per_subject", "max_age", "num_replicas"] {
+                if info["config"][name].is_null() {
+                    info["config"][name] = if name.starts_with("max_age") { 0 } else { -1_i64 }.into();
+                }
+            }
+            info["config"]["num_replicas"] = 1.into();
+            is_full(&serde_json::from_value(info).unwrap())
+        };
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert!(is(json(r#"{"max_msgs":5}"#), 5, 100) && is(json(r#"{"max_bytes":100}"#), 5, 60));
+        assert!(is(json(r#"{"max_msgs_per_subject":1}"#), 5, 100));
+        assert!(!is(json("{}"), 5, 100) && !is(json(r#"{"max_msgs":9,"max_bytes":900}"#), 5, 100));
+        assert!(!is(json(r#"{"max_age":1000000000}"#), 5, 100));
     }
 }

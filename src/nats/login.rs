@@ -9,7 +9,7 @@ use async_nats::{ConnectOptions, ServerAddr};
 
 use super::NatsError;
 
-/// Files with which a NATS system is entered. They are read when a connection is made; those of TLS also when it
+/// With what a NATS system is entered, mostly files. They are read when a connection is made; those of TLS also when it
 /// is made again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -24,6 +24,18 @@ pub struct Access {
     pub certificate: Option<PathBuf>,
     /// The key of `certificate`, in PEM.
     pub key: Option<PathBuf>,
+    /// What the subjects begin with to which answers come, in place of `_INBOX`. A user who may subscribe to no others
+    /// cannot hear the answers to other users. Tokens with dots between, without wildcards.
+    pub inbox: Option<String>,
+}
+
+/// What the subjects of answers begin with, if nothing else is said.
+const INBOX: &str = "_INBOX";
+
+/// Whether the subjects of answers can begin with it.
+pub(crate) fn is_inbox(text: &str) -> bool {
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '*' | '>');
+    text.split('.').all(|token| !token.is_empty() && token.chars().all(plain))
 }
 
 impl Access {
@@ -39,15 +51,22 @@ impl Access {
             ca: self.ca.as_ref().or(others.ca.as_ref()).cloned(),
             certificate: pair.certificate.clone(),
             key: pair.key.clone(),
+            inbox: self.inbox.as_ref().or(others.inbox.as_ref()).cloned(),
         }
+    }
+
+    /// What the subjects of answers begin with.
+    pub(super) fn inbox(&self) -> &str {
+        self.inbox.as_deref().unwrap_or(INBOX)
     }
 
     /// The client with these files, and with the user or the token of an address.
     pub(super) async fn apply(
         &self,
-        mut options: ConnectOptions,
+        options: ConnectOptions,
         addresses: &[ServerAddr],
     ) -> Result<ConnectOptions, NatsError> {
+        let mut options = options.custom_inbox_prefix(self.inbox());
         // The client leaves them in the address.
         if let Some(user) = addresses.iter().find_map(user) {
             options = match user {
@@ -130,15 +149,20 @@ mod tests {
             ca: file("ca"),
             certificate: file("cert"),
             key: file("key"),
+            inbox: Some("_INBOX_edge".into()),
             ..Access::default()
         };
         assert_eq!(Access::default().or(&common, false), common);
         // Its secrets are for the other system alone.
         assert_eq!(Access::default().or(&common, true), Access { credentials: None, ..common.clone() });
-        let own = Access { token: file("token"), ca: file("own"), ..Access::default() };
+        let own =
+            Access { token: file("token"), ca: file("own"), inbox: Some("_INBOX_own".into()), ..Access::default() };
         let both = own.or(&common, false);
+        assert_eq!((both.inbox(), &both.key), ("_INBOX_own", &file("key")));
         assert_eq!((both.credentials, both.token, both.ca), (None, file("token"), file("own")));
-        assert_eq!(both.key, file("key"));
+        assert_eq!(Access::default().inbox(), "_INBOX");
+        assert!(is_inbox("_INBOX_edge") && is_inbox("inbox.edge"));
+        assert!(["", "a..b", "a.", "a b", "a.*", ">"].iter().all(|text| !is_inbox(text)));
     }
 
     #[test]

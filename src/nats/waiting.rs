@@ -18,8 +18,8 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn new(most: Duration) -> Self {
-        Self { until: Instant::now() + most, said: String::new() }
+    pub(super) fn until(until: Instant) -> Self {
+        Self { until, said: String::new() }
     }
 
     /// Waits a moment, if it may help and there is time left; says once what for.

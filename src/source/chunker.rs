@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    task::consume_budget,
+    task::{consume_budget, coop::unconstrained, yield_now},
     time::{Instant, timeout_at},
 };
 
@@ -30,6 +30,9 @@ pub const MAX_CHUNK: usize = 64 * 1024;
 /// and whoever sent it may wait for an answer.
 pub const CHARACTER_WAIT: Duration = Duration::from_secs(5);
 
+/// After so many chunks that are handled together, others have their turn: about as many as Tokio has a task do.
+pub(crate) const MANY: usize = 128;
+
 /// Reads chunks.
 #[derive(Debug)]
 pub struct Chunker<R> {
@@ -45,6 +48,8 @@ pub struct Chunker<R> {
     ended: bool,
     /// What was found after chunks that were given together.
     found: Option<io::Result<Option<Bytes>>>,
+    /// So many were given together that others are to have their turn.
+    many: bool,
 }
 
 impl<R: AsyncRead + Unpin> Chunker<R> {
@@ -59,6 +64,7 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
             overdue: false,
             ended: false,
             found: None,
+            many: false,
         }
     }
 
@@ -84,7 +90,10 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
         loop {
             if let Some(size) = self.cut() {
                 (self.scanned, self.held, self.overdue) = (0, None, false);
-                // A copy: a feed keeps chunks for long, and a part of this buffer would keep all of it.
+                // A feed keeps chunks for long, and a part of this buffer keeps all of it.
+                if size >= self.buf.capacity() / 8 * 7 {
+                    return Ok(Some(self.buf.split_to(size).freeze()));
+                }
                 let chunk = Bytes::copy_from_slice(&self.buf[..size]);
                 self.buf.advance(size);
                 return Ok(Some(chunk));
@@ -130,6 +139,9 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
     ///
     /// Cancel-safe.
     pub(super) async fn next_ones(&mut self) -> io::Result<Vec<Bytes>> {
+        if std::mem::take(&mut self.many) {
+            yield_now().await;
+        }
         let first = match self.found.take() {
             Some(found) => found?,
             None => self.next().await?,
@@ -137,7 +149,8 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
         let mut together = Vec::from_iter(first);
         let mut bytes = together.iter().map(Bytes::len).sum::<usize>();
         while !together.is_empty() && together.len() < TOGETHER.0 && bytes < TOGETHER.1 {
-            match self.next().now_or_never() {
+            // Otherwise what a task may do at once would end this after 128 chunks.
+            match unconstrained(self.next()).now_or_never() {
                 Some(Ok(Some(chunk))) => {
                     bytes += chunk.len();
                     together.push(chunk);
@@ -148,6 +161,7 @@ impl<R: AsyncRead + Unpin> Chunker<R> {
                 }
             }
         }
+        self.many = together.len() > MANY;
         Ok(together)
     }
 

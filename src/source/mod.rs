@@ -132,6 +132,17 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// How long to wait until a file's lines are published: not if they cannot be yet.
+    fn patience(&self) -> Duration {
+        #[cfg(feature = "store")]
+        if self.store.as_ref().is_some_and(crate::store::Disk::is_held) {
+            return Duration::ZERO;
+        }
+        file::PATIENCE
+    }
+}
+
 /// Why a source cannot be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -182,6 +193,19 @@ pub enum SourceError {
         /// Why not.
         source: crate::nats::NatsError,
     },
+}
+
+impl SourceError {
+    /// Whether the feed can be served as soon as something is there that is missing now: what [`Source::start_late`]
+    /// waits for.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        match self {
+            #[cfg(feature = "nats")]
+            Self::Nats { source, .. } => source.is_absence(),
+            _ => false,
+        }
+    }
 }
 
 /// What a source has become.
@@ -293,7 +317,8 @@ impl Source {
                 let lines = options.tail_lines.unwrap_or(if chunking == Chunking::Lines { TAIL_LINES } else { 0 });
                 // More would not be kept.
                 let back = (lines, options.history as u64);
-                (feed, Some(Box::pin(file::follow(name, path, chunking, back, publisher).await?)))
+                let patience = options.patience();
+                (feed, Some(Box::pin(file::follow(name, path, chunking, back, publisher, patience).await?)))
             }
             Kind::Publish if name.parse::<Pattern>().is_ok() => {
                 let made = WrittenFeeds::within(name, options.history, options.lag, options.written);
@@ -306,6 +331,30 @@ impl Source {
             Kind::Nats(_) => unreachable!("started above"),
         };
         Ok(Started::feed(feed, feeding))
+    }
+
+    /// Starts the source without what it lacks: `error` is why [`start`](Self::start) has failed. Its clients get 503
+    /// until what is missing is there, which is looked for while the feeding is polled. So a server with several feeds
+    /// can serve the others meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// `error`, unless it is such an [absence](SourceError::is_absence).
+    pub fn start_late(self, error: SourceError, options: &Options) -> Result<Started, SourceError> {
+        #[cfg(feature = "nats")]
+        if let SourceError::Nats { source: why, .. } = &error
+            && why.is_absence()
+        {
+            match (&self.kind, &options.engine) {
+                (Kind::Nats(address), _) => return Ok(crate::nats::start_late(&self.name, address, why, options)),
+                (Kind::Publish, Some(engine)) => {
+                    return Ok(crate::nats::start_writable_late(&self.name, engine, why, options));
+                }
+                _ => {}
+            }
+        }
+        let _ = options;
+        Err(error)
     }
 }
 

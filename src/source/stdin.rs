@@ -1,14 +1,22 @@
-//! Standard input, on a thread of its own: a read of a terminal or a pipe may never return, and must hold up
-//! neither other work nor the exit of the process.
+//! Standard input: a pipe or a socket is read by the runtime, anything else on a thread of its own. A read of a
+//! terminal may never return, and must hold up neither other work nor the exit of the process.
+
+#[cfg(unix)]
+mod ready;
 
 use std::{
     io::{self, ErrorKind, Read},
+    pin::Pin,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use tokio::{io::AsyncRead, sync::mpsc};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    sync::mpsc,
+};
 use tokio_util::io::StreamReader;
 
 use super::{chunker::MAX_CHUNK, file::Claim};
@@ -22,7 +30,7 @@ const AGAIN: Duration = Duration::from_millis(10);
 ///
 /// When another source reads it.
 pub(super) fn reader() -> io::Result<impl AsyncRead + Send + Unpin> {
-    Ok(StreamReader::new(Box::pin(pieces()?)))
+    Ok(Input::NotYet(claim()?))
 }
 
 /// What each read of standard input brings. The first is made when this is polled.
@@ -30,33 +38,57 @@ pub(super) fn reader() -> io::Result<impl AsyncRead + Send + Unpin> {
 /// # Errors
 ///
 /// When another source reads it.
+#[cfg(feature = "cli")]
 pub(crate) fn pieces() -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send> {
-    Ok(stream::unfold(ReadThread::NotYet(claim()?), |reading| async move {
-        let mut read_rx = match reading {
-            ReadThread::NotYet(claim) => match start(claim) {
-                Ok(read_rx) => read_rx,
-                Err(error) => return Some((Err(error), ReadThread::Ended)),
-            },
-            ReadThread::On(read_rx) => read_rx,
-            ReadThread::Ended => return None,
-        };
-        match read_rx.recv().await {
-            Some(Ok(Some(bytes))) => Some((Ok(bytes), ReadThread::On(read_rx))),
-            Some(Ok(None)) => None,
-            Some(Err(error)) => Some((Err(error), ReadThread::Ended)),
-            None => Some((Err(io::Error::other("no longer reading standard input")), ReadThread::Ended)),
+    Ok(tokio_util::io::ReaderStream::with_capacity(reader()?, MAX_CHUNK))
+}
+
+/// Standard input, and by what it is read.
+enum Input {
+    NotYet(Option<Claim>),
+    #[cfg(unix)]
+    Ready(ready::Ready, #[expect(dead_code, reason = "it only has to live as long")] Option<Claim>),
+    Thread(Pin<Box<dyn AsyncRead + Send>>),
+}
+
+impl AsyncRead for Input {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match &mut *self {
+                Self::NotYet(claim) => *self = Self::begin(claim.take())?,
+                #[cfg(unix)]
+                Self::Ready(input, _) => return Pin::new(input).poll_read(cx, buf),
+                Self::Thread(input) => return input.as_mut().poll_read(cx, buf),
+            }
         }
-    }))
+    }
+}
+
+impl Input {
+    fn begin(claim: Option<Claim>) -> io::Result<Self> {
+        #[cfg(unix)]
+        if let Some(ready) = ready::Ready::of_stdin() {
+            return Ok(Self::Ready(ready, claim));
+        }
+        Ok(Self::Thread(Box::pin(StreamReader::new(Box::pin(read_by(start(claim)?))))))
+    }
+}
+
+/// What the thread reads.
+fn read_by(read_rx: ReadRx) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    stream::unfold(Some(read_rx), |reading| async move {
+        let mut read_rx = reading?;
+        match read_rx.recv().await {
+            Some(Ok(Some(bytes))) => Some((Ok(bytes), Some(read_rx))),
+            Some(Ok(None)) => None,
+            Some(Err(error)) => Some((Err(error), None)),
+            None => Some((Err(io::Error::other("no longer reading standard input")), None)),
+        }
+    })
 }
 
 /// What the thread that reads gives; `None` is the end.
 type ReadRx = mpsc::Receiver<io::Result<Option<Bytes>>>;
-
-enum ReadThread {
-    NotYet(Option<Claim>),
-    On(ReadRx),
-    Ended,
-}
 
 fn start(claim: Option<Claim>) -> io::Result<ReadRx> {
     let (read_tx, read_rx) = mpsc::channel(1);
@@ -89,8 +121,16 @@ fn read(mut input: impl Read, mut give: impl FnMut(Bytes) -> bool) -> io::Result
     loop {
         match input.read(&mut buf) {
             Ok(0) => return Ok(()),
-            Ok(size) if !give(Bytes::copy_from_slice(&buf[..size])) => return Ok(()),
-            Ok(_) => {}
+            Ok(size) => {
+                let bytes = match size > MAX_CHUNK / 2 {
+                    // Given away: a copy would cost more than a new one.
+                    true => Bytes::from(std::mem::replace(&mut buf, vec![0; MAX_CHUNK])).slice(..size),
+                    false => Bytes::copy_from_slice(&buf[..size]),
+                };
+                if !give(bytes) {
+                    return Ok(());
+                }
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(AGAIN),
             Err(error) => return Err(error),

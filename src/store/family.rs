@@ -8,7 +8,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::warn;
 
 use super::{Disk, StoreError, failed, lock};
-use crate::feed::{Account, Feed, FeedError, FeedStore, Provenance};
+use crate::feed::{Account, Feed, FeedError, FeedStore, Provenance, Trouble};
 
 /// The feeds of a pattern.
 pub(super) struct OfPattern {
@@ -41,7 +41,7 @@ impl FeedStore for OfPattern {
                 let _ = removing.await;
             }
             self.disk.written(&self.pattern, name, self.history).await.map_err(|error| {
-                warn!(feed = name, %error, "a feed cannot be opened in the store");
+                warn!(feed = name, %error, "cannot open a feed on disk");
                 failed(&error)
             })
         })
@@ -50,16 +50,18 @@ impl FeedStore for OfPattern {
     fn created(&self, name: &str, account: &Account) {
         let open = lock(&self.disk.0.open).get(name).and_then(|(_, open)| open.upgrade());
         if let (Some(open), Some(account)) = (open, account.name()) {
-            open.feed.set_created_by(account);
+            open.set_created_by(account);
         }
     }
 
     fn remove(&self, name: &str) {
         let (disk, gone) = (self.disk.clone(), name.to_owned());
-        lock(&disk.0.open).remove(name);
+        if let Some(open) = lock(&disk.0.open).remove(name).and_then(|(_, open)| open.upgrade()) {
+            open.goes();
+        }
         let removing = spawn_blocking(move || {
             if let Err(error) = disk.0.store.remove(&gone) {
-                warn!(feed = gone, %error, "a feed cannot be removed from the store");
+                warn!(feed = gone, %error, "cannot remove a feed from the disk");
             }
         });
         let mut all = lock(&self.removing);
@@ -69,5 +71,9 @@ impl FeedStore for OfPattern {
 
     fn is_ready(&self) -> bool {
         self.disk.0.health.is_good()
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        self.disk.0.health.cause().map(Trouble::Disk)
     }
 }

@@ -2,11 +2,11 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -14,12 +14,20 @@ use std::{
 use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
 use tracing::{error, info};
 
+use super::{StoreError, lock};
 use crate::{App, feed::PublishError};
 
 /// How often to look whether the store can be written again.
 const LOOK: Duration = Duration::from_secs(1);
 /// So much must be written then, in bytes, so that it does not fail again at once.
 const ROOM: usize = 1 << 20;
+
+/// Why a store cannot be written, for anyone: without its place.
+const FULL: &str = "the disk that stores it is full";
+const READ_ONLY: &str = "the file system that stores it is read-only";
+const DENIED: &str = "the server may not write to the folder that stores it";
+const GONE: &str = "the folder that stores it was removed or moved";
+const FAILING: &str = "the disk that stores it cannot be written";
 
 /// Whether what is published can be stored. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -29,44 +37,71 @@ pub(super) struct Health(Arc<State>);
 struct State {
     dir: PathBuf,
     errors: AtomicU64,
-    is_bad: AtomicBool,
+    /// Why it cannot be written, if so.
+    cause: Mutex<Option<&'static str>>,
     failed: Notify,
 }
 
 impl Health {
     pub(super) fn new(dir: &Path) -> Self {
         let state =
-            State { dir: dir.into(), errors: AtomicU64::new(0), is_bad: AtomicBool::new(false), failed: Notify::new() };
+            State { dir: dir.into(), errors: AtomicU64::new(0), cause: Mutex::default(), failed: Notify::new() };
         Self(Arc::new(state))
     }
 
     pub(super) fn is_good(&self) -> bool {
-        !self.0.is_bad.load(Ordering::Relaxed)
+        self.cause().is_none()
     }
 
-    /// Something could not be stored. The log has it once.
-    pub(super) fn fails(&self, error: &PublishError) {
+    /// Why it cannot be written, if so.
+    pub(super) fn cause(&self) -> Option<&'static str> {
+        *lock(&self.0.cause)
+    }
+
+    /// Something could not be stored. The log has it once. Whether that is new.
+    pub(super) fn fails(&self, error: &PublishError) -> bool {
         self.0.errors.fetch_add(1, Ordering::Relaxed);
-        if !self.0.is_bad.swap(true, Ordering::Relaxed) {
+        let mut known = lock(&self.0.cause);
+        let is_new = known.is_none();
+        // Another one is noted when it is tried again.
+        known.get_or_insert_with(|| of_refusal(error));
+        drop(known);
+        if is_new {
             let error = crate::feed::FeedError::of(error);
             error!(store = %self.0.dir.display(), "{error}: publishers are refused and sources wait, until it can be written again");
         }
         self.0.failed.notify_one();
+        is_new
     }
 
-    /// Waits until the store could not be written and can be again, and `works`, which may block.
-    pub(super) async fn recovered(&self, works: impl Fn() -> bool + Clone + Send + 'static) {
+    /// Waits until the store cannot be written, and then until it can be again and `works`; or until the cause is
+    /// another one. Nothing is written unless it is `still_there`. Both may block.
+    pub(super) async fn changed(
+        &self,
+        still_there: impl Fn() -> Result<(), StoreError> + Clone + Send + 'static,
+        works: impl Fn() -> bool + Clone + Send + 'static,
+    ) {
         while self.is_good() {
             self.0.failed.notified().await;
         }
         loop {
             sleep(LOOK).await;
-            let (dir, works) = (self.0.dir.clone(), works.clone());
-            if spawn_blocking(move || probe(&dir).is_ok() && works()).await.unwrap_or_default() {
-                break;
+            let (dir, still_there, works) = (self.0.dir.clone(), still_there.clone(), works.clone());
+            let look = move || {
+                still_there().map_err(|error| of_store(&error))?;
+                probe(&dir).map_err(|error| of_system(&error))?;
+                if works() { Ok(()) } else { Err(FAILING) }
+            };
+            let now = match spawn_blocking(look).await {
+                Ok(Ok(())) => break,
+                Ok(Err(cause)) => Some(cause),
+                Err(_) => Some(FAILING),
+            };
+            if std::mem::replace(&mut *lock(&self.0.cause), now) != now {
+                return;
             }
         }
-        self.0.is_bad.store(false, Ordering::Relaxed);
+        *lock(&self.0.cause) = None;
         info!(store = %self.0.dir.display(), "the store can be written again");
     }
 
@@ -86,11 +121,40 @@ impl Health {
     }
 }
 
+/// Why a chunk was refused.
+fn of_refusal(error: &PublishError) -> &'static str {
+    let (PublishError::Full(error) | PublishError::Keeper(error)) = error else { return FAILING };
+    error.get_ref().downcast_ref().map_or(FAILING, of_store)
+}
+
+fn of_store(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Full(_) => FULL,
+        StoreError::ReadOnly(_) => READ_ONLY,
+        StoreError::Denied(_) => DENIED,
+        StoreError::Gone(_) => GONE,
+        _ => FAILING,
+    }
+}
+
+/// Why something could not be written there.
+fn of_system(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => FULL,
+        ErrorKind::ReadOnlyFilesystem => READ_ONLY,
+        ErrorKind::PermissionDenied => DENIED,
+        ErrorKind::NotFound | ErrorKind::NotADirectory => GONE,
+        _ => FAILING,
+    }
+}
+
 /// Whether some room is left.
 fn probe(dir: &Path) -> io::Result<()> {
     let path = dir.join(".room");
     let written = (|| {
-        let mut file = File::create(&path)?;
+        // Without following a link of that name.
+        let _ = fs::remove_file(&path);
+        let mut file = File::options().write(true).create_new(true).open(&path)?;
         file.write_all(&vec![0; ROOM])?;
         file.sync_all()
     })();
@@ -123,8 +187,40 @@ mod tests {
         health.fails(&PublishError::Keeper(crate::feed::KeeperError::new(super::super::StoreError::Closed)));
         let looks = Arc::new(AtomicU64::new(0));
         let counted = looks.clone();
-        health.recovered(move || counted.fetch_add(1, Ordering::Relaxed) == 2).await;
+        health.changed(|| Ok(()), move || counted.fetch_add(1, Ordering::Relaxed) == 2).await;
         assert!(health.is_good());
         assert_eq!(looks.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_cause_is_the_latest() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("store");
+        let health = Health::new(&dir);
+        let full = StoreError::Full(dir.clone());
+        assert!(health.fails(&PublishError::Full(crate::feed::KeeperError::new(full.clone()))));
+        assert!(!health.fails(&PublishError::Full(crate::feed::KeeperError::new(full))));
+        assert_eq!(health.cause(), Some(FULL));
+        health.changed(|| Ok(()), || true).await;
+        assert_eq!(health.cause(), Some(GONE));
+        fs::create_dir(&dir).unwrap();
+        // There is room again, and something else is wrong.
+        health.changed(|| Ok(()), || false).await;
+        assert_eq!(health.cause(), Some(FAILING));
+        health.changed(|| Ok(()), || true).await;
+        assert_eq!(health.cause(), None);
+    }
+
+    /// What is at that place may be someone else's.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_written_to_another_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(".room"), "not ours").unwrap();
+        let health = Health::new(folder.path());
+        let gone = StoreError::Gone(folder.path().into());
+        health.fails(&PublishError::Keeper(crate::feed::KeeperError::new(StoreError::Closed)));
+        health.changed(move || Err(gone.clone()), || true).await;
+        assert_eq!(health.cause(), Some(GONE));
+        assert_eq!(fs::read(folder.path().join(".room")).unwrap(), b"not ours");
     }
 }

@@ -2,7 +2,7 @@
 //! the place of its source.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{
         Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
@@ -14,34 +14,45 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
 use h3cast_store::{Note, StoredFeed};
 use sha2::{Digest, Sha256};
-use tokio::sync::OwnedMutexGuard;
+use tokio::{sync::OwnedMutexGuard, task::spawn_blocking};
 
-use super::{StoreError, health::Health, lock};
+use super::{
+    Inner, StoreError,
+    known::{Known, Noted},
+    lock,
+};
 use crate::{
     chunk::{Cursor, Epoch},
     feed::{
         FeedError, Filler, Keeper, KeeperError, NewChunk, Past, Progress, PublishError, PublishedAll, Receipt, Stored,
+        Trouble,
     },
 };
 
 /// How long it is stored how far a publication has come, after its last chunk: as long as keys are remembered.
 const KEEP: Duration = Duration::from_secs(3600);
-/// Of how many publications of one feed that is stored. Those that began last stay.
-const MOST: usize = 4096;
 /// What the keys of notes begin with.
 const KEYS: &[u8] = b"key/";
 const PLACE: &[u8] = b"place";
 
-/// A feed on disk, and what looks after it.
+/// A feed on disk, and what looks after it. What is asked for on a worker is in memory: the store's thread may have the
+/// feed to itself while it waits for the disk.
 pub(super) struct Watched {
     pub(super) feed: StoredFeed,
     filler: OnceLock<Filler>,
-    stalled: AtomicBool,
-    health: Health,
+    /// Why it cannot be written now.
+    stalled: Mutex<Option<&'static str>>,
+    /// It was removed, or its store closed: what it refuses is no fault.
+    gone: AtomicBool,
+    disk: Weak<Inner>,
     /// Of each publication that is being stored.
     turns: Mutex<HashMap<Bytes, Arc<tokio::sync::Mutex<()>>>>,
-    /// The publications of which it is stored how far they have come, the one that began first at the front.
-    known: Mutex<VecDeque<Bytes>>,
+    known: Mutex<Known>,
+    /// The place of its source that was stored last.
+    place: Mutex<Option<Bytes>>,
+    /// Who created it, and whether that has to be noted before its first chunk is stored.
+    created_by: Mutex<Option<String>>,
+    unnoted: AtomicBool,
 }
 
 /// Keeps a feed on disk.
@@ -52,29 +63,52 @@ impl Watched {
         self.feed.stored().map_or(0, |stored| stored.bytes)
     }
 
-    pub(super) fn stall(&self, stalled: bool) {
-        if self.stalled.swap(stalled, Ordering::Relaxed) != stalled
+    /// Has it know why it cannot be written `now`, if so.
+    pub(super) fn stall(&self, now: impl FnOnce() -> Option<&'static str>) {
+        // Whoever comes last has what is known last.
+        let mut stalled = lock(&self.stalled);
+        let why = now();
+        if std::mem::replace(&mut *stalled, why) != why
             && let Some(filler) = self.filler.get()
         {
-            filler.stall(stalled);
+            filler.set_trouble(why.map(Trouble::Disk));
+            filler.stall(why.is_some());
         }
+    }
+
+    /// From now on, what it refuses is no fault of the store.
+    pub(super) fn goes(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes who created it, before the next chunk is stored.
+    pub(super) fn set_created_by(&self, who: &str) {
+        *lock(&self.created_by) = Some(who.to_owned());
+        self.unnoted.store(true, Ordering::Release);
+    }
+
+    /// Has the feed know who created it. All that publish meanwhile wait for that.
+    async fn note_creator(self: &Arc<Self>) {
+        let watched = self.clone();
+        let noting = spawn_blocking(move || {
+            let created_by = lock(&watched.created_by).clone();
+            if let Some(created_by) = created_by {
+                watched.feed.set_created_by(&created_by);
+            }
+            watched.unnoted.store(false, Ordering::Release);
+        });
+        // It fails only where the runtime ends.
+        let _ = noting.await;
     }
 
     fn told(&self, published: PublishedAll) -> PublishedAll {
-        match &published.error {
-            Some(error @ (PublishError::Full(_) | PublishError::Keeper(_))) => {
-                self.health.fails(error);
-                self.stall(true);
-            }
-            _ if !published.receipts.is_empty() && self.stalled.load(Ordering::Relaxed) => self.stall(false),
-            _ => {}
+        if let Some(error @ (PublishError::Full(_) | PublishError::Keeper(_))) = &published.error
+            && !self.gone.load(Ordering::Relaxed)
+            && let Some(disk) = self.disk.upgrade()
+        {
+            disk.fails(error);
         }
         published
-    }
-
-    fn progress(&self, key: &Bytes) -> Option<Progress> {
-        let note = self.feed.notes(key).into_iter().find(|note| note.key == *key)?;
-        read(note.value?, self.feed.epoch())
     }
 
     /// Waits until nothing of that publication is on its way.
@@ -89,20 +123,21 @@ impl Watched {
         lock(&self.turns).retain(|_, turn| Arc::strong_count(turn) > 1);
     }
 
-    /// Notes a publication; which one is to be forgotten for it.
-    fn remember(&self, key: &Bytes) -> Option<Bytes> {
-        let mut known = lock(&self.known);
-        if !known.contains(key) {
-            known.push_back(key.clone());
-        }
-        (known.len() > MOST).then(|| known.pop_front()).flatten()
+    /// What is to be stored of a publication that has come so far.
+    fn note(&self, key: &Bytes, progress: Progress) -> Noted {
+        let now = SystemTime::now();
+        let turns = lock(&self.turns);
+        lock(&self.known).note(key, progress, now.checked_add(KEEP).unwrap_or(now), |other| turns.contains_key(other))
     }
 
     async fn store(
-        &self,
+        self: &Arc<Self>,
         chunks: Vec<NewChunk>,
         noting: impl FnOnce(&[Receipt]) -> Vec<Note> + Send + 'static,
     ) -> PublishedAll {
+        if self.unnoted.load(Ordering::Acquire) {
+            self.note_creator().await;
+        }
         let chunks = chunks.into_iter().map(|chunk| NewChunk { id: None, ..chunk }).collect();
         self.told(self.feed.publish_noted(chunks, noting).await)
     }
@@ -110,16 +145,18 @@ impl Watched {
     /// Stores chunks of one publication, the first of which begins at the byte `offset`.
     async fn store_keyed(self: Arc<Self>, key: Bytes, offset: u64, chunks: Vec<NewChunk>) -> PublishedAll {
         let turn = self.turn(&key).await;
-        let earlier = self.progress(&key).unwrap_or_default();
+        let earlier = lock(&self.known).progress(&key).unwrap_or_default();
         if offset < earlier.bytes
             && let Some(cursor) = earlier.last
         {
             // It was stored, and nobody was told.
+            self.turned(turn);
             let size = usize::try_from(earlier.bytes - offset).unwrap_or(usize::MAX);
             return PublishedAll { receipts: vec![Receipt { cursor, size }], error: None };
         }
         let mut progress = Progress { bytes: offset, ..earlier };
-        let (of_key, watched) = (key.clone(), self.clone());
+        let (watched, noted) = (self.clone(), Arc::new(OnceLock::new()));
+        let to_note = noted.clone();
         let noting = move |receipts: &[Receipt]| {
             for receipt in receipts {
                 progress.first.get_or_insert(receipt.cursor);
@@ -127,14 +164,22 @@ impl Watched {
                 progress.chunks += 1;
                 progress.bytes += receipt.size as u64;
             }
-            let forgotten = watched.remember(&of_key).map(|key| Note { key, value: None, expires: None });
-            let expires = SystemTime::now().checked_add(KEEP);
-            let note = Note { key: of_key, value: Some(written(&progress)), expires };
-            std::iter::once(note).chain(forgotten).collect()
+            let noted = watched.note(&key, progress);
+            let forgotten = noted.forgotten().map(|key| Note { key, value: None, expires: None });
+            let notes = std::iter::once(Note { key, value: Some(written(&progress)), expires: Some(noted.expires) })
+                .chain(forgotten)
+                .collect();
+            let _ = to_note.set(noted);
+            notes
         };
         let watched = self.clone();
         let mut storing = Box::pin(async move {
             let published = watched.store(chunks, noting).await;
+            if published.error.is_none()
+                && let Some(noted) = Arc::into_inner(noted).and_then(OnceLock::into_inner)
+            {
+                lock(&watched.known).was_stored(noted);
+            }
             watched.turned(turn);
             published
         });
@@ -150,25 +195,54 @@ impl Watched {
             }
         }
     }
+
+    /// Stores chunks, and with the last of them the place of the source after it.
+    async fn store_from(self: Arc<Self>, chunks: Vec<NewChunk>, place: Bytes) -> PublishedAll {
+        let (all, of_last) = (chunks.len(), place.clone());
+        let noting = move |receipts: &[Receipt]| match receipts.len() == all {
+            true => vec![Note { key: PLACE.into(), value: Some(of_last), expires: None }],
+            // It is after a chunk that is left for later.
+            false => Vec::new(),
+        };
+        let published = self.store(chunks, noting).await;
+        if published.error.is_none() && published.receipts.len() == all {
+            *lock(&self.place) = Some(place);
+        }
+        published
+    }
 }
 
 impl Keeping {
-    pub(super) fn new(feed: StoredFeed, health: &Health) -> Arc<Self> {
-        let mut known = feed.notes(KEYS);
-        known.sort_by_key(|note| note.expires);
-        let known = known.into_iter().map(|note| note.key).collect();
-        Arc::new(Self(Arc::new(Watched {
+    /// Blocks, as all that follows it up to `fill`.
+    pub(super) fn new(feed: StoredFeed, disk: Weak<Inner>) -> Self {
+        let mut notes = feed.notes(KEYS);
+        // As they were written.
+        notes.sort_by_key(|note| note.expires);
+        let mut known = Known::default();
+        for note in notes {
+            let progress = note.value.and_then(|value| read(value, feed.epoch()));
+            if let (Some(progress), Some(expires)) = (progress, note.expires) {
+                let noted = known.note(&note.key, progress, expires, |_| false);
+                known.was_stored(noted);
+            }
+        }
+        let place = feed.notes(PLACE).into_iter().find(|note| note.key == PLACE).and_then(|note| note.value);
+        Self(Arc::new(Watched {
             feed,
             filler: OnceLock::new(),
-            stalled: AtomicBool::new(false),
-            health: health.clone(),
+            stalled: Mutex::default(),
+            gone: AtomicBool::new(false),
+            disk,
             turns: Mutex::default(),
             known: Mutex::new(known),
-        })))
+            place: Mutex::new(place),
+            created_by: Mutex::default(),
+            unnoted: AtomicBool::new(false),
+        }))
     }
 
-    pub(super) fn watched(&self) -> Weak<Watched> {
-        Arc::downgrade(&self.0)
+    pub(super) fn watched(&self) -> &Arc<Watched> {
+        &self.0
     }
 
     /// Where the feed continues.
@@ -218,23 +292,18 @@ impl Keeper for Keeping {
     }
 
     fn publish_from(&self, chunks: Vec<NewChunk>, place: Bytes) -> BoxFuture<'_, PublishedAll> {
-        let all = chunks.len();
-        Box::pin(self.0.store(chunks, move |receipts| match receipts.len() == all {
-            true => vec![Note { key: PLACE.into(), value: Some(place), expires: None }],
-            // It is after a chunk that is left for later.
-            false => Vec::new(),
-        }))
+        Box::pin(self.0.clone().store_from(chunks, place))
     }
 
     fn place(&self) -> Option<Bytes> {
-        self.0.feed.notes(PLACE).into_iter().find(|note| note.key == PLACE)?.value
+        lock(&self.0.place).clone()
     }
 
     fn progress<'a>(&'a self, publication: &'a str) -> BoxFuture<'a, Option<Progress>> {
         let key = key_of(publication);
         Box::pin(async move {
             let turn = self.0.turn(&key).await;
-            let progress = self.0.progress(&key);
+            let progress = lock(&self.0.known).progress(&key);
             self.0.turned(turn);
             progress
         })
@@ -242,6 +311,14 @@ impl Keeper for Keeping {
 
     fn read(self: Arc<Self>, epoch: Epoch, next: u64) -> BoxFuture<'static, Result<Past, FeedError>> {
         Arc::new(self.0.feed.clone()).read(epoch, next)
+    }
+
+    fn last_before(&self, before: u64, many: u64) -> u64 {
+        self.0.feed.last_before(before, many)
+    }
+
+    fn left_out(&self) -> u64 {
+        self.0.feed.left_out()
     }
 
     fn stored(&self) -> Option<Stored> {

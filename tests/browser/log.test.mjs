@@ -62,7 +62,7 @@ describe('what came', () => {
     assert.deepEqual(await rows(view), ['from the log\n']);
     await view.page.goto(`${server.plain}/?feed=nope&autostart=1`);
     await view.state(['error']);
-    assert.match((await view.report()).error, /no feed .nope.: there is /);
+    assert.match((await view.report()).error, /no feed .nope.: there are default, demo, log/);
     await view.close();
     await server.stop();
 

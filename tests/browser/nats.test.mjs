@@ -31,10 +31,10 @@ describe('a feed that NATS keeps', () => {
         assert.equal(await publish('before\n'), 200);
         await view.chunksShown(1);
         await nats.kill();
-        await marked(view, 'lost', 30_000);
+        await marked(view, 'stalled', 30_000);
         const { status, state, error } = await view.report();
         assert.deepEqual({ state, error }, { state: 'streaming', error: '' });
-        assert.match(status, /cannot reach the storage of this feed/);
+        assert.match(status, /Waiting for the server’s storage/);
         await assertAccessible(view, 'while NATS is gone');
         await assertFits(view, 'while NATS is gone');
         assert.equal(await publish('refused\n'), 503);

@@ -163,6 +163,8 @@ describe('by keyboard alone', () => {
 
     test(`${name}: Tab reaches everything`, TEST, async () => {
       const view = await open(browser, `${server.base}${path}`);
+      // There is more in it once it knows whether it is a demo or a log.
+      await view.page.waitForSelector('main:not([data-undecided])');
       const total = await view.page.evaluate(() => {
         const groups = new Set();
         const all = [...document.querySelectorAll('a[href], button, select, input, textarea, summary, [tabindex="0"]')]

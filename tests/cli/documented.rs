@@ -150,7 +150,7 @@ fn the_code_shown_is_compiled() {
 fn every_link_leads_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let crates = ["feed", "proto", "transport"].map(|name| format!("crates/{name}"));
-    let mut documents: Vec<_> = ["", "docs", "docs/decisions", "certs", "fuzz", "benches/peers"]
+    let mut documents: Vec<_> = ["", "docs", "docs/decisions", "docs/upstream", "certs", "fuzz", "benches/peers"]
         .into_iter()
         .map(String::from)
         .chain(crates)

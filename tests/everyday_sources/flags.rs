@@ -21,7 +21,12 @@ async fn a_flag_without_effect_is_refused() {
         (&["file:log", "demo=demo", "--history=1M"], "--history has no effect: it is for live feeds"),
         (&["exec:true", "--per-viewer", "--lag=block"], "exec:COMMAND without --per-viewer"),
         (&["demo", "--access-log-format=json"], "--access-log-format has no effect without --access-log"),
-        (&["a=demo", "b=demo", "--lag=c=block"], "there is no feed `c` for --lag: there is a, b"),
+        (&["a=-", "--lag=skip", "--lag=a=skip", "--lag=block"], "--lag is given twice: leave one out, or write NAME="),
+        (&["a=-", "--history=1M,2M"], "--history is given twice: leave one out"),
+        (&["a=-", "--chunk=a=lines,a=bytes"], "--chunk is given twice for the feed `a`: leave one out"),
+        (&["a=exec:true", "--stderr=log", "--stderr=feed"], "--stderr is given twice: leave one out"),
+        (&["log=tail:log", "--tail-lines=1,2"], "--tail-lines is given twice: leave one out"),
+        (&["a=demo", "b=demo", "--lag=c=block"], "there is no feed `c` for --lag: there are a, b"),
     ] {
         let listen = &["serve", "--listen", "localhost:0", "--http", "off"][..];
         let got = output(dir.path(), &[listen, args].concat()).await;

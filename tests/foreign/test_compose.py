@@ -88,6 +88,10 @@ def h3cast(*words, **more):
     return subprocess.run([H3CAST, *words], capture_output=True, timeout=PATIENCE_S, **more)
 
 
+def fetched(*words):
+    return subprocess.run(["curl", *words], capture_output=True, text=True, timeout=PATIENCE_S)
+
+
 def test_the_settings_of_each_edge_are_accepted_as_they_are():
     """Elsewhere they are rewritten for loopback, where more is allowed."""
     for name, service in COMPOSE["services"].items():
@@ -125,7 +129,11 @@ def test_each_service_is_healthy_by_its_own_check(composed):
         else:
             # BusyBox has a wget of its own; here its URL is asked for.
             assert program == "wget"
-            asked = subprocess.run(["curl", "-sSf", words[-1]], capture_output=True, text=True, timeout=PATIENCE_S)
+            # Edges need two of three, so one may still start; `start_period` allows for that.
+            deadline = time.monotonic() + PATIENCE_S
+            while (asked := fetched("-sSf", words[-1])).returncode != 0:
+                assert time.monotonic() < deadline, asked
+                time.sleep(0.1)
             assert json.loads(asked.stdout)["status"] == "ok", asked
 
 

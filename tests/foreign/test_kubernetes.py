@@ -1,8 +1,10 @@
 """The manifests in docs/kubernetes: by the schemas of Kubernetes, and by what they start, without containers."""
 
 import copy
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -137,6 +139,54 @@ def test_a_nats_server_without_its_peers_has_not_started_but_is_alive(tmp_path):
     finally:
         server.kill()
         server.wait()
+
+
+def test_a_nats_server_has_its_clients_leave_before_it_ends(tmp_path):
+    """What the kubelet does: the preStop command, then SIGTERM."""
+    client, monitor = (str(port) for port in free_ports(2))
+    words = nats_server(tmp_path, **{"8222": monitor})
+    # By itself: a server of a cluster would wait for the others.
+    alone = [word for word in words if "nats-0.nats" not in str(word) and word not in ("--routes", "--cluster")]
+    alone.remove("nats://0.0.0.0:6222")
+    program, *before = container(one("StatefulSet", "nats"))["lifecycle"]["preStop"]["exec"]["command"]
+    assert program == "nats-server"
+    before = [word.replace("/tmp/nats.pid", str(tmp_path / "pid")) for word in before]
+    server = subprocess.Popen([*alone, "-a", "127.0.0.1", "-p", client], env=os.environ | PASSWORDS,
+                              stderr=subprocess.DEVNULL)
+    try:
+        edge = connected(int(client))
+        subprocess.run([words[0], *before], check=True, timeout=30)
+        server.terminate()
+        # Clients are told, and served until they have had time to leave.
+        while b'"ldm":true' not in (line := edge.readline()):
+            assert line, "it ended"
+        edge.write(b"PING\r\n")
+        edge.flush()
+        assert edge.readline() == b"PONG\r\n"
+        assert server.poll() is None
+    finally:
+        server.kill()
+        server.wait()
+
+
+def connected(port):
+    """A client that has logged in, once the server listens."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+            break
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    edge = connection.makefile("rwb")
+    assert edge.readline().startswith(b"INFO ")
+    login = {"user": "edge", "pass": PASSWORDS["EDGE_PASSWORD"], "verbose": False, "protocol": 1, "lang": "x", "version": "1"}
+    edge.write(f"CONNECT {json.dumps(login)}\r\nPING\r\n".encode())
+    edge.flush()
+    while (line := edge.readline()) != b"PONG\r\n":
+        assert line, "it ended"
+    return edge
 
 
 def test_a_nats_server_has_time_for_its_clients_to_leave():

@@ -166,6 +166,9 @@ def test_refusals(server, guarded):
     assert post(server, b"x", path="/stream")[0] == 403
     assert post(server, b"x", path="/stream/log?chunk=words")[0] == 400
     assert post(server, b"x", "-H", "Upload-Offset: 1")[0] == 400
+    for bad in ["Upload-Offset: 18446744073709551614", "Upload-Offset: 1000000000000000", "Upload-Offset: +1"]:
+        assert post(server, b"x", "-H", "Idempotency-Key: far", "-H", bad)[0] == 400, bad
+    assert post(server, b"x", "-H", "Idempotency-Key: a\tb")[0] == 400
     assert post(server, b"x", "-H", "Idempotency-Key;")[0] == 400
     assert post(server, b"x", "-H", f"Idempotency-Key: {'x' * 201}")[0] == 400
     assert post(server, b"x", "-H", "Origin: https://evil.example")[0] == 403

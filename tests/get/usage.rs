@@ -19,7 +19,7 @@ async fn wrong_usage_is_told_in_one_sentence() {
         (&["--retry-for", "1s"], "--resume"),
         (&["--resume", "--retry-for", "soon"], "--retry-for"),
         (&["-o", "folder"], "cannot write folder"),
-        (&["-o", "nowhere/file"], "cannot write nowhere/file: No such file or directory (os error 2)\n"),
+        (&["-o", "nowhere/file"], "cannot write nowhere/file: No such file or directory\n"),
         (&["--certs", "nowhere"], "--certs: nowhere is not a folder"),
         (&["--resume", "http://localhost/"], "write the https URL that the server printed"),
     ];

@@ -73,7 +73,7 @@ async fn with_no_server_there_it_starts_from_scratch() {
     first.stop().await;
     let mut second = place.next(&["publish"]);
     second.ready().await;
-    second.says("starting from scratch");
+    second.says("found no running server of this user to take over from");
     assert_eq!(publish(&place, "a").await.seq, 0);
 }
 
@@ -122,7 +122,7 @@ async fn a_new_server_that_fails_changes_nothing() {
 async fn an_old_server_that_is_killed_leaves_its_ports() {
     for (fault, seq, said) in [
         ("hand-over", 0, "ended before it had handed over: its feeds start over"),
-        ("hand-over-last", 1, "ended while it handed over: continuing with its 1 feed, 1 chunk"),
+        ("hand-over-last", 1, "ended while it handed over: continuing 1 feed with 1 chunk"),
     ] {
         let (place, mut first) = Process::first_with(&format!("{fault}=stop"), &["publish"]).await;
         let cursor = publish(&place, "a").await;

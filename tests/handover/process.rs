@@ -66,8 +66,35 @@ pub(crate) async fn get(place: &Place, path: &str) -> String {
     answer
 }
 
+/// Publishes over HTTP/1.1: the status, and what was answered. `None` if there was no answer.
+#[cfg(feature = "store")]
+pub(crate) async fn post(place: &Place, path: &str, key: Option<&str>, body: &str) -> Option<(u16, serde_json::Value)> {
+    use http_body_util::{BodyExt, Full};
+    use hyper_util::rt::TokioIo;
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", place.http_port)).await.ok()?;
+    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+    tokio::spawn(connection);
+    let mut request = http::Request::post(path.parse::<Uri>().unwrap()).header("host", "localhost");
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
+    }
+    let request = request.body(Full::new(bytes::Bytes::copy_from_slice(body.as_bytes()))).unwrap();
+    let response = send.send_request(request).await.ok()?;
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.ok()?.to_bytes();
+    Some((status, serde_json::from_slice(&body).unwrap_or_default()))
+}
+
+/// What `/feeds` has of a feed.
+#[cfg(feature = "store")]
+pub(crate) async fn about(place: &Place, feed: &str) -> serde_json::Value {
+    let answer = get(place, "/feeds").await;
+    let all: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    all["feeds"].as_array().unwrap().iter().find(|about| about["name"] == feed).cloned().unwrap_or_default()
+}
+
 /// What all servers of a place have said.
-fn logs(folder: &Path) -> String {
+pub(crate) fn logs(folder: &Path) -> String {
     let mut text = String::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -161,7 +161,7 @@ async fn one_that_ends_before_it_hands_over_is_no_server() {
         }
         drop(stream);
         second.ready().await;
-        second.says("starting from scratch");
+        second.says("found no running server of this user to take over from");
         second.stop().await;
     }
 }

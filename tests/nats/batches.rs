@@ -173,6 +173,28 @@ async fn without_batches_chunks_are_stored_one_by_one() {
     }
 }
 
+/// Other servers have as many batches on their way as a stream takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn batches_beyond_those_that_a_stream_takes_are_stored_one_by_one() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    let serving = start(&cluster.addresses(), &["--ensure-stream"]);
+    let client = context.client();
+    for batch in 0..50 {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Batch-Id", format!("another-{batch}"));
+        headers.insert("Nats-Batch-Sequence", "1");
+        let begun = client.request_with_headers("h3cast.log", headers, "never stored".into());
+        let begun = soon("it begins", begun).await.unwrap();
+        assert!(begun.payload.is_empty(), "{begun:?}");
+    }
+    publish(&serving, None, "lines", lines(0, 500)).await;
+    let (chunks, batched) = kept(&context).await;
+    assert!(chunks == cut(&lines(0, 500)));
+    assert!(refused(&serving) > 0 && batched < 500, "{batched}");
+}
+
 /// It is found out, and the stream changes while the edge runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]

@@ -63,23 +63,46 @@ async fn what_is_refused_names_its_cause() {
         ..Config::default()
     };
     context.create_stream(full).await.unwrap();
+    for (feed, max_bytes, max_message_size) in [("bytes", 3, -1), ("large", -1, 3)] {
+        let (name, subjects) = (feed.to_owned(), vec![format!("h3cast.{feed}")]);
+        let discard = DiscardPolicy::New;
+        let config = Config { name, subjects, discard, max_bytes, max_message_size, ..Config::default() };
+        context.create_stream(config).await.unwrap();
+    }
     context.publish("h3cast.full", "first".into()).await.unwrap().await.unwrap();
     let engine = format!("--engine=nats://app:x@{}", cluster.addresses());
-    let args = ["secret=publish", "full=publish", "chat=publish", &engine, "--ensure-stream"];
+    let feeds = ["secret", "full", "bytes", "large", "gone", "chat"].map(|feed| format!("{feed}=publish"));
+    let args: Vec<_> = feeds.iter().map(String::as_str).chain([engine.as_str(), "--ensure-stream"]).collect();
     let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
     assert_eq!(published(&serving, "chat").await.0, 200);
-    let (secret, full) = tokio::join!(published(&serving, "secret"), published(&serving, "full"));
+    context.delete_stream("h3cast_gone").await.unwrap();
+    let (secret, full, bytes, large, gone) = tokio::join!(
+        published(&serving, "secret"),
+        published(&serving, "full"),
+        published(&serving, "bytes"),
+        published(&serving, "large"),
+        published(&serving, "gone")
+    );
     assert_eq!((secret.0, full.0), (503, 503), "{secret:?} {full:?}");
+    // NATS says of all of them for certain that they are not stored.
+    for (due, refused) in [(503, &secret), (503, &full), (503, &bytes), (413, &large), (503, &gone)] {
+        assert!(refused.0 == due && !refused.1.contains("in_doubt"), "{refused:?}");
+    }
     assert!(secret.1.contains("the NATS user may not publish to `h3cast.secret`"), "{secret:?}");
     assert!(full.1.contains("JetStream has no room for it"), "{full:?}");
     assert_eq!(metric(&serving, r#"h3cast_nats_refused_total{cause="denied"}"#).await, 1.0);
-    assert_eq!(metric(&serving, r#"h3cast_nats_refused_total{cause="full"}"#).await, 1.0);
+    assert_eq!(metric(&serving, r#"h3cast_nats_refused_total{cause="full"}"#).await, 2.0);
     assert_eq!(metric(&serving, "h3cast_nats_publish_seconds_count").await, 1.0);
-    assert_eq!(metric(&serving, "h3cast_nats_consumers").await, 3.0);
+    assert_eq!(metric(&serving, "h3cast_nats_consumers").await, 5.0);
     // All is read that the leaders have.
     assert_eq!(metric(&serving, "h3cast_nats_lag").await, 0.0);
     let log = std::fs::read_to_string(serving.dir().join("stderr")).unwrap();
     assert_eq!(log.matches("permission denied").count(), 1, "{log}");
+
+    // What has reached NATS, and is not answered, may be stored.
+    cluster.nodes.iter().for_each(Node::pause);
+    let silent = published(&serving, "chat").await;
+    assert!(silent.0 == 503 && silent.1.contains("\"in_doubt\":true"), "{silent:?}");
 
     // A connection that is made again is counted.
     cluster.nodes.iter_mut().for_each(Node::kill);

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::{self, consumer::pull};
+use async_nats::jetstream::{self, consumer::pull, stream::ConsumerErrorKind};
 use futures_util::StreamExt;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -59,6 +59,12 @@ impl Node {
     pub(crate) fn pause(&self) {
         let id = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
         rustix::process::kill_process(id, rustix::process::Signal::STOP).unwrap();
+    }
+
+    /// Has it read its configuration again, as `nats-server --signal reload` does.
+    pub(crate) fn reload(&self) {
+        let id = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
+        rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
     }
 
     pub(crate) fn kill(&mut self) {
@@ -264,13 +270,28 @@ async fn answers(
 
 /// All that is in a stream, as its servers have it.
 pub(crate) async fn kept(context: &jetstream::Context, stream: &str) -> Vec<(u64, Vec<u8>)> {
+    let with_subjects = kept_with_subjects(context, stream).await;
+    with_subjects.into_iter().map(|(seq, _, bytes)| (seq, bytes)).collect()
+}
+
+/// The same, with the subject of each.
+pub(crate) async fn kept_with_subjects(context: &jetstream::Context, stream: &str) -> Vec<(u64, String, Vec<u8>)> {
     let stream = context.get_stream(stream).await.unwrap();
     let count = stream.cached_info().state.messages as usize;
     let config = pull::OrderedConfig::default();
-    let messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+    // It may be placed on a server that was killed just now, and nobody answers then: clients ask again.
+    let consumer = within("a consumer", async {
+        loop {
+            match stream.create_consumer(config.clone()).await {
+                Ok(consumer) => break consumer,
+                Err(error) => assert_eq!(error.kind(), ConsumerErrorKind::TimedOut, "{error}"),
+            }
+        }
+    });
+    let messages = consumer.await.messages().await.unwrap();
     let read = messages.take(count).map(|message| {
         let message = message.unwrap();
-        (message.info().unwrap().stream_sequence - 1, message.payload.to_vec())
+        (message.info().unwrap().stream_sequence - 1, message.subject.to_string(), message.payload.to_vec())
     });
     within("all that is kept", read.collect()).await
 }

@@ -74,8 +74,16 @@ async fn patterns_make_feeds_and_plain_subjects_are_live() {
     assert!(!events.iter().any(|event| matches!(event, Event::Gap(_))), "{events:?}");
     assert_eq!(chunk_texts(&read(&edge, "/stream/logs.db?from=start", 1).await), ["b"]);
     let connection = serving.connect().await;
-    let missing = connection.get(&edge.uri("/stream/logs.a.b")).await.unwrap();
-    assert_eq!(missing.status, 404);
+    let not_found = async |path: &str| {
+        let mut missing = connection.get(&edge.uri(path)).await.unwrap();
+        assert_eq!(missing.status, 404);
+        missing.problem().await.unwrap()
+    };
+    let told = not_found("/stream/logs.a.b").await;
+    assert_eq!(told, "there is no feed `logs.a.b`: there are live, and names like logs.*");
+    let told = not_found("/stream/logs.none").await;
+    assert!(told.contains("no feed `logs.none` yet: the name is one of logs.*, and no message is stored"), "{told}");
+    assert!(told.ends_with("; there are logs.db, logs.web"), "{told}");
 
     let mut viewer = Viewer::new(&edge.uri("/stream/live"), edge.trust.clone()).unwrap();
     assert!(matches!(soon("it opens", viewer.next()).await.unwrap(), Some(Event::Opened { .. })));

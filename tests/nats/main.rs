@@ -15,6 +15,9 @@ mod families;
 mod feeds;
 mod keeping;
 mod leaders;
+mod live;
+mod malformed;
+mod past;
 mod permissions;
 mod presence;
 #[path = "../common/program.rs"]
@@ -22,6 +25,7 @@ mod program;
 mod promises;
 mod publishing;
 mod readiness;
+mod replaced;
 #[path = "../common/serving.rs"]
 mod serving;
 mod starting;

@@ -8,7 +8,7 @@ use http::Request;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::{cluster::Cluster, common::soon, edge::Edge, serving::Serving};
+use crate::{cluster::Cluster, common::soon, edge::Edge, permissions::admin, serving::Serving, within};
 
 pub(crate) async fn text(serving: &Serving, path: &str) -> String {
     let connection = serving.connect().await;
@@ -39,8 +39,12 @@ pub(crate) async fn shows(serving: &Serving, due: Value) {
 }
 
 pub(crate) async fn view(serving: &Serving) -> Viewer {
+    view_of(serving, "chat").await
+}
+
+async fn view_of(serving: &Serving, feed: &str) -> Viewer {
     let edge = Edge::of(serving);
-    let mut viewer = Viewer::new(&edge.uri("/stream/chat"), edge.trust.clone()).unwrap();
+    let mut viewer = Viewer::new(&edge.uri(&format!("/stream/{feed}")), edge.trust.clone()).unwrap();
     assert!(matches!(soon("it opens", viewer.next()).await.unwrap(), Some(Event::Opened { .. })));
     viewer
 }
@@ -101,4 +105,119 @@ async fn without_a_bucket_only_those_here_are_known() {
     assert!(context.get_stream("KV_h3cast_presence").await.is_err());
     let log = std::fs::read_to_string(serving.dir().join("stderr")).unwrap();
     assert!(!log.contains("WARN"), "{log}");
+}
+
+/// As `nats kv add` makes it, for edges that make none. One that may not write it knows nothing, and warns of nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn a_bucket_made_by_hand_is_used_by_those_who_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = r#"
+        accounts: { APP: { jetstream: enabled, users: [
+            { user: admin, password: admin }
+            { user: quiet, password: x, permissions: { publish: { deny: ["$KV.>"] } } }
+        ] }, SYS: {} }
+        system_account: SYS
+    "#;
+    let path = dir.path().join("nats.conf");
+    std::fs::write(&path, config).unwrap();
+    let cluster = Cluster::start_with(1, &["-c".into(), path.display().to_string()]);
+    let context = admin(&cluster).await;
+    let chat =
+        jetstream::stream::Config { name: "CHAT".into(), subjects: vec!["h3cast.chat".into()], ..Default::default() };
+    let bucket = jetstream::stream::Config {
+        name: "KV_h3cast_presence".into(),
+        subjects: vec!["$KV.h3cast_presence.>".into()],
+        max_messages_per_subject: 1,
+        max_age: Duration::from_secs(120),
+        duplicate_window: Duration::from_secs(120),
+        storage: jetstream::stream::StorageType::Memory,
+        discard: jetstream::stream::DiscardPolicy::New,
+        deny_delete: true,
+        allow_rollup: true,
+        allow_direct: true,
+        ..Default::default()
+    };
+    for config in [chat, bucket] {
+        context.create_stream(config).await.unwrap();
+    }
+    let start = |user: &str| {
+        let engine = format!("--engine=nats://{user}@{}", cluster.addresses());
+        tokio::task::block_in_place(|| Serving::start(|_| vec!["chat=publish", engine.as_str(), "--log=debug"]))
+    };
+    let (one, quiet) = (start("admin:admin"), start("quiet:x"));
+    let _viewers = [view(&one).await, view(&quiet).await];
+    shows(&one, json!([1, 0, 1, 1])).await;
+    let log = || std::fs::read_to_string(quiet.dir().join("stderr")).unwrap();
+    within("it is denied", async {
+        while !log().contains("Permissions Violation for Publish to \"$KV.h3cast_presence") {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert_eq!(seen(&quiet).await, json!([null, null, null, 1]));
+    assert!(!log().contains("WARN"), "{}", log());
+}
+
+/// One that reaches a system by two addresses, and has viewers of a subject by both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn an_edge_with_two_addresses_is_one() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    let config = jetstream::stream::Config { name: "CHAT".into(), subjects: vec!["chat".into()], ..Default::default() };
+    context.create_stream(config).await.unwrap();
+    let port = cluster.nodes[0].port;
+    let [chat, second] = [("chat", "127.0.0.1"), ("second", "localhost")]
+        .map(|(name, host)| format!("{name}=nats://{host}:{port}/chat"));
+    let start = |feeds: &[&str]| {
+        let args = [feeds, &["--ensure-stream"]].concat();
+        tokio::task::block_in_place(|| Serving::start(|_| args))
+    };
+    let (both, other) = (start(&[&chat, &second]), start(&[&chat]));
+    let _viewers = [view(&other).await, view(&both).await, view_of(&both, "second").await];
+    shows(&other, json!([3, 0, 2, 1])).await;
+    shows(&both, json!([3, 0, 2, 1])).await;
+}
+
+/// It is in memory: it is gone when all servers have restarted, or when somebody deletes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn a_bucket_that_is_gone_is_made_again() {
+    let mut cluster = Cluster::start(1);
+    cluster.jetstream().await;
+    let engine = format!("--engine=nats://{}", cluster.addresses());
+    let start = |more: &[&str]| {
+        let args = [&["chat=publish", engine.as_str()], more].concat();
+        tokio::task::block_in_place(|| Serving::start(|_| args))
+    };
+    // The other one may not make it.
+    let (one, other) = (start(&["--ensure-stream"]), start(&[]));
+    let _viewers = [view(&one).await, view(&other).await];
+    shows(&one, json!([2, 0, 2, 1])).await;
+    shows(&other, json!([2, 0, 2, 1])).await;
+
+    cluster.nodes[0].kill();
+    cluster.nodes[0].start();
+    let context = cluster.jetstream().await;
+    let begun = Instant::now();
+    shows(&one, json!([2, 0, 2, 1])).await;
+    shows(&other, json!([2, 0, 2, 1])).await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+
+    // The connection stays.
+    context.delete_stream("KV_h3cast_presence").await.unwrap();
+    within("it is there again", async {
+        while context.get_stream("KV_h3cast_presence").await.is_err() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    shows(&one, json!([2, 0, 2, 1])).await;
+    shows(&other, json!([2, 0, 2, 1])).await;
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+    for edge in [&one, &other] {
+        let log = std::fs::read_to_string(edge.dir().join("stderr")).unwrap();
+        assert!(log.matches("don't hear of each other").count() <= 1, "{log}");
+    }
 }

@@ -3,6 +3,7 @@
 use std::{path::Path, process::Stdio, time::Duration};
 
 use async_nats::{HeaderMap, jetstream};
+use h3cast::client::{Viewer, viewer::Event};
 use http::Request;
 use tokio::{
     io::AsyncWriteExt,
@@ -13,6 +14,7 @@ use tokio::{
 use crate::{
     cluster::{self, Cluster, healthy},
     common::soon,
+    edge::{Edge, chunk_texts, read},
     serving::Serving,
     within,
 };
@@ -147,4 +149,108 @@ async fn a_key_is_forgotten_with_its_stream() {
     assert_ne!(after["first"], before["first"]);
     assert_eq!(after["epoch"].as_str().unwrap(), after["first"].as_str().unwrap().split_once('-').unwrap().0);
     assert_eq!(texts(&context, "h3cast_log").await, ["text"]);
+}
+
+/// A chunk that is sent again after it was deleted is confirmed as it was, and not stored again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn a_key_is_known_after_its_chunk_was_deleted() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    let (serving, again) = (start(&cluster, ""), start(&cluster, ""));
+    let before = publish(&serving, "key", "text").await;
+    context.get_stream("h3cast_log").await.unwrap().delete_message(1).await.unwrap();
+    // At an edge that does not remember it.
+    let after = publish(&again, "key", "text").await;
+    assert_eq!((&after["first"], &after["bytes"]), (&before["first"], &before["bytes"]));
+    assert!(texts(&context, "h3cast_log").await.is_empty());
+}
+
+/// The number of the oldest chunk that an edge has in memory of its only feed, if it has one.
+async fn oldest(serving: &Serving) -> Option<u64> {
+    let connection = serving.connect().await;
+    let mut answer = soon("/feeds", connection.get(&serving.uri("/feeds"))).await.unwrap();
+    let text = soon("the feeds", answer.body.next()).await.unwrap().unwrap();
+    let feeds: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    Some(feeds["feeds"][0]["oldest"].as_str()?.split_once('-').unwrap().1.parse().unwrap())
+}
+
+async fn becomes(serving: &Serving, due: Option<u64>) {
+    within("what was purged is gone", async {
+        while oldest(serving).await != due {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+/// What is purged is gone from the memory of edges too, and viewers who are behind are told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn what_is_purged_is_gone() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    let config = |name: &str| jetstream::stream::Config {
+        name: name.to_uppercase(),
+        subjects: vec![format!("{name}.*")],
+        allow_direct: true,
+        ..Default::default()
+    };
+    for name in ["one", "many"] {
+        let subjects = if name == "one" { vec!["one.x".to_owned()] } else { config(name).subjects };
+        context.create_stream(jetstream::stream::Config { subjects, ..config(name) }).await.unwrap();
+        for number in 0..20 {
+            context.publish(format!("{name}.x"), format!("{number}").into()).await.unwrap().await.unwrap();
+        }
+    }
+    for (name, subject) in [("one", "one.x"), ("many", "many.*")] {
+        let source = format!("f=nats://{}/{subject}", cluster.addresses());
+        let serving = tokio::task::block_in_place(|| Serving::start(|_| vec![source]));
+        let edge = Edge::of(&serving);
+        let path = if name == "one" { "/stream/f" } else { "/stream/f.x" };
+        let mut live = Viewer::new(&edge.uri(path), edge.trust.clone()).unwrap();
+        assert!(matches!(soon("it opens", live.next()).await.unwrap(), Some(Event::Opened { .. })));
+        for number in 20..25 {
+            context.publish(format!("{name}.x"), format!("{number}").into()).await.unwrap().await.unwrap();
+        }
+        let mut cursor = None;
+        for number in 20..25 {
+            let Some(Event::Chunk { bytes, cursor: at, .. }) = soon("a chunk", live.next()).await.unwrap() else {
+                panic!("no chunk")
+            };
+            assert_eq!(bytes, number.to_string());
+            cursor = cursor.or(Some(at));
+        }
+        assert!(oldest(&serving).await.unwrap() <= 20);
+        let mut stream = context.get_stream(name.to_uppercase()).await.unwrap();
+        stream.purge().sequence(24).await.unwrap();
+        becomes(&serving, Some(23)).await;
+        let events = read(&edge, &format!("{path}?from=start"), 2).await;
+        assert_eq!(chunk_texts(&events), ["23", "24"]);
+        let events = read(&edge, &format!("{path}?from={}", cursor.unwrap()), 2).await;
+        let missing = events.iter().find_map(|event| match event {
+            Event::Gap(gap) => Some((gap.from, gap.missing)),
+            _ => None,
+        });
+        assert_eq!((missing, chunk_texts(&events)), (Some((21, 2)), vec!["23".into(), "24".into()]));
+        stream.purge().await.unwrap();
+        becomes(&serving, None).await;
+        // It goes on, for those who have seen all of it too.
+        context.publish(format!("{name}.x"), "after".into()).await.unwrap().await.unwrap();
+        let event = soon("a chunk", live.next()).await.unwrap().unwrap();
+        let Event::Chunk { bytes, cursor, .. } = event else { panic!("{event:?}") };
+        assert_eq!(bytes, "after");
+        assert_eq!(stream.info().await.unwrap().state.messages, 1);
+        if name == "many" {
+            // Who has seen that, and resumes after it and messages of another feed were purged, misses nothing.
+            for subject in ["many.y", "many.y", "many.x"] {
+                context.publish(subject, "last".into()).await.unwrap().await.unwrap();
+            }
+            stream.purge().sequence(29).await.unwrap();
+            becomes(&serving, Some(28)).await;
+            let events = read(&edge, &format!("{path}?from={cursor}"), 1).await;
+            assert_eq!(chunk_texts(&events), ["last"]);
+            assert!(!events.iter().any(|event| matches!(event, Event::Gap(_))), "{events:?}");
+        }
+    }
 }

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use async_nats::jetstream::stream::Config;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpListener,
+};
 
 use crate::{
-    cluster::{Cluster, Node},
+    cluster::{Cluster, Node, program as nats_server},
     edge::{Edge, chunk_texts, publish, read},
     program,
     serving::Serving,
@@ -67,6 +71,40 @@ async fn what_waiting_does_not_help_is_told_at_once() {
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
+/// One that greets as such a server does, and a real one if the tests are run with it, as tests/soak does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn a_server_that_is_too_old_is_told_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let greeting = r#"INFO {"server_id":"x","version":"2.9.25","host":"127.0.0.1","port":1,"max_payload":1048576}"#;
+    let answering = tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            client.write_all(format!("{greeting}\r\n").as_bytes()).await.unwrap();
+            let mut lines = BufReader::new(client).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line == "PING" {
+                    lines.get_mut().write_all(b"PONG\r\n").await.unwrap();
+                }
+            }
+        }
+    });
+    let real = std::process::Command::new(nats_server()).arg("--version").output().unwrap();
+    let real = String::from_utf8(real.stdout).unwrap().starts_with("nats-server: v2.9.").then(|| Cluster::start(1));
+    let ports = [port].into_iter().chain(real.iter().map(|cluster| cluster.nodes[0].port));
+    let dir = tempfile::tempdir().unwrap();
+    for port in ports {
+        for args in [
+            &["chat=publish", &format!("--engine=nats://127.0.0.1:{port}"), "--ensure-stream"][..],
+            &[&format!("x=nats://127.0.0.1:{port}/x.*")],
+        ] {
+            let told = refused(dir.path(), args).await;
+            assert!(told.contains("a feed on JetStream needs nats-server 2.10 or newer; this is 2.9."), "{told}");
+        }
+    }
+    answering.abort();
+}
+
 /// Streams as they are asked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
@@ -123,4 +161,119 @@ async fn streams_are_made_as_asked_for() {
     let narrow = format!("nats://{address}/narrow.a");
     let told = refused(dir.path(), &[&narrow, "--ensure-stream=subject=narrow.>"]).await;
     assert!(told.contains("its subjects are narrow.a, not narrow.>"), "{told}");
+    // A stream with others of its subjects is in the way, and will stay so.
+    let began = std::time::Instant::now();
+    let narrow = format!("nats://{address}/narrow.b");
+    let told = refused(dir.path(), &[&narrow, "--ensure-stream=subject=narrow.>"]).await;
+    assert!(told.contains("cannot create the stream `narrow__` for the subject `narrow.>`"), "{told}");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+/// An edge whose stream is missing when it starts serves its other feeds, and that one once its stream is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn feeds_are_served_once_their_stream_is_there() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    let stream = async |name: &str, subject: &str| {
+        let config = Config { name: name.into(), subjects: vec![subject.into()], ..Config::default() };
+        context.create_stream(config).await.unwrap();
+    };
+    let address = cluster.addresses();
+    let feeds = [format!("one=nats://{address}/late.one"), format!("many=nats://{address}/many.*")];
+    let engine = format!("--engine=nats://{address}");
+    let dir = tempfile::tempdir().unwrap();
+    // Alone, each is an error.
+    let told = refused(dir.path(), &[&feeds[0], &feeds[1], "chat=publish", &engine]).await;
+    assert!(told.contains("cannot start the feed `one`: no JetStream stream stores the subject `late.one`"), "{told}");
+    stream("CHAT", "h3cast.chat").await;
+    let args = [&feeds[0], &feeds[1], "chat=publish", "room=publish", &engine];
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
+    let connection = serving.connect().await;
+    let ready = async |name: &str| {
+        let uri = serving.uri(&format!("/readyz{name}"));
+        crate::common::soon("readiness", connection.get(&uri)).await.unwrap().status.as_u16()
+    };
+    for (name, due) in [("", 200), ("?strict", 503), ("/chat", 200), ("/one", 503), ("/many.x", 503), ("/room", 503)] {
+        assert_eq!(ready(name).await, due, "{name}");
+    }
+    let post = async |name: &str| {
+        let request = http::Request::post(serving.uri(&format!("/stream/{name}"))).body(()).unwrap();
+        let (mut body, answer) = connection.send_request(request).await.unwrap();
+        let _ = body.send("text".into()).await;
+        let _ = body.finish().await;
+        crate::common::soon("an answer", answer).await.unwrap().status.as_u16()
+    };
+    assert_eq!((post("chat").await, post("room").await, post("one").await), (200, 503, 503));
+    for (name, due) in [("one", 503), ("many.x", 503), ("many", 404), ("room", 503)] {
+        let answer = connection.get(&serving.uri(&format!("/stream/{name}"))).await.unwrap();
+        assert_eq!(answer.status, due, "{name}");
+    }
+    let log = || std::fs::read_to_string(serving.dir().join("stderr")).unwrap();
+    assert_eq!(log().matches("no JetStream stream stores the subject `late.one`").count(), 1, "{}", log());
+
+    stream("LATE", "late.>").await;
+    stream("MANY", "many.>").await;
+    stream("ROOM", "h3cast.room").await;
+    for subject in ["late.one", "many.x"] {
+        context.publish(subject, subject.into()).await.unwrap().await.unwrap();
+    }
+    within("all are ready", async {
+        while ready("?strict").await != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let edge = Edge::of(&serving);
+    assert_eq!(chunk_texts(&read(&edge, "/stream/one?from=start", 1).await), ["late.one"]);
+    assert_eq!(chunk_texts(&read(&edge, "/stream/many.x?from=start", 1).await), ["many.x"]);
+    assert_eq!((post("room").await, post("one").await), (200, 403));
+    assert_eq!(chunk_texts(&read(&edge, "/stream/room?from=start", 1).await), ["text"]);
+    assert_eq!(log().matches("is served now").count(), 3, "{}", log());
+    tokio::task::block_in_place(|| serving.terminate());
+    let log = within("it stops", async {
+        while !log().contains("shutting down") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        log()
+    });
+    assert!(!log.await.contains("the feed failed"));
+}
+
+/// Another stream that stores subjects of a pattern is noticed when it is created later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn another_stream_of_a_pattern_is_noticed() {
+    let cluster = Cluster::start(1);
+    let context = cluster.jetstream().await;
+    let stream = async |name: &str| {
+        let config = Config { name: name.into(), subjects: vec![format!("parts.{name}")], ..Config::default() };
+        context.create_stream(config).await.unwrap();
+    };
+    stream("one").await;
+    let parts = format!("parts=nats://{}/parts.*", cluster.addresses());
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| vec![parts]));
+    let told = async |due: &str| {
+        within(due, async {
+            let connection = serving.connect().await;
+            loop {
+                let mut answer = connection.get(&serving.uri("/metrics")).await.unwrap();
+                let mut metrics = Vec::new();
+                while let Some(bytes) = answer.body.next().await.unwrap() {
+                    metrics.extend_from_slice(&bytes);
+                }
+                let metrics = String::from_utf8(metrics).unwrap();
+                if metrics.contains(&format!("\nh3cast_nats_ambiguous_patterns {due}\n")) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await;
+    };
+    told("0").await;
+    stream("two").await;
+    told("1").await;
+    let log = std::fs::read_to_string(serving.dir().join("stderr")).unwrap();
+    assert!(log.contains("of this pattern, only the stream `one` is read"), "{log}");
 }

@@ -9,6 +9,7 @@ use crate::{
     edge::{Edge, chunk_texts, publish, read},
     serving::Serving,
     told::refused,
+    within,
 };
 
 /// A CA, and what it signs, as files.
@@ -79,12 +80,13 @@ async fn with_a_client_certificate() {
     let authority = Authority::new();
     authority.sign("server", &["localhost", "127.0.0.1"]);
     authority.sign("client", &[]);
-    let cluster = Cluster::start_with(1, &authority.server("server", true));
+    let mut cluster = Cluster::start_with(1, &authority.server("server", true));
     let engine = format!("--engine=tls://localhost:{}", cluster.nodes[0].port);
     let [ca, cert, key] = [("ca", "ca.pem"), ("cert", "client.pem"), ("key", "client.key")]
         .map(|(flag, file)| format!("--nats-{flag}={}", authority.path(file)));
     let args = ["chat=publish", &engine, "--ensure-stream", &ca, &cert, &key];
-    works(&serve(&args)).await;
+    let serving = serve(&args);
+    works(&serving).await;
 
     let told = refused(authority.dir(), &args[..4]).await;
     assert!(told.contains("requires a TLS client certificate") && told.contains("--nats-cert"), "{told}");
@@ -100,6 +102,20 @@ async fn with_a_client_certificate() {
     assert_eq!(told.lines().filter(|line| line.contains("certificate")).count(), 1, "{told}");
     let told = refused(authority.dir(), &[args[0], args[1], "--nats-cert=missing", "--nats-key=missing"]).await;
     assert!(told.contains("cannot read the client certificate for NATS in missing"), "{told}");
+
+    // Under an edge that runs, they are exchanged for those of another CA, and nats-server is restarted with them.
+    other.sign("server", &["localhost", "127.0.0.1"]);
+    for file in ["ca.pem", "server.pem", "server.key", "client.pem", "client.key"] {
+        std::fs::copy(other.path(file), authority.path(file)).unwrap();
+    }
+    cluster.nodes[0].kill();
+    cluster.nodes[0].start();
+    within("it connects again", async {
+        while !std::fs::read_to_string(serving.dir().join("stderr")).unwrap().contains("connected to NATS again") {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

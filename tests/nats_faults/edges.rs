@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Stdio},
+    process::{ChildStdout, Stdio},
     sync::mpsc,
     time::Duration,
 };
@@ -15,7 +15,8 @@ use tokio::process::Command;
 
 use crate::{
     inside::{NATS, Port, WEB, command, network},
-    nodes::{self, signal},
+    nodes,
+    running::Running,
 };
 
 pub(crate) const EDGES: usize = 3;
@@ -45,9 +46,18 @@ impl Address {
         command
     }
 
-    /// The status of `/readyz`, and what it says.
+    /// What `/readyz` says, and its status.
     pub(crate) async fn readyz(&self) -> String {
-        let out = self.curl(&["--max-time", "2", "-w", "%{http_code}"], "/readyz").output().await.unwrap();
+        self.ready("/readyz").await
+    }
+
+    /// The same of one feed.
+    pub(crate) async fn readyz_of(&self, feed: &str) -> String {
+        self.ready(&format!("/readyz/{feed}")).await
+    }
+
+    async fn ready(&self, path: &str) -> String {
+        let out = self.curl(&["--max-time", "2", "-w", "%{http_code}"], path).output().await.unwrap();
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 }
@@ -61,7 +71,8 @@ pub(crate) struct Edge {
     name: String,
     dir: PathBuf,
     args: Vec<String>,
-    child: Option<Child>,
+    /// Unless it is killed.
+    running: Option<Running>,
 }
 
 impl Edge {
@@ -87,7 +98,7 @@ impl Edge {
             name,
             args: all.map(ToString::to_string).collect(),
             dir,
-            child: None,
+            running: None,
         }
     }
 
@@ -104,9 +115,9 @@ impl Edge {
             .env("HOME", &self.dir)
             .env_remove("XDG_RUNTIME_DIR")
             .env_remove("XDG_STATE_HOME");
-        let mut child = server.args(&self.args).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
-        let ready = BufReader::new(child.stdout.take().unwrap());
-        self.child = Some(child);
+        let mut running = Running::start(server.args(&self.args).stdout(Stdio::piped()).stderr(log));
+        let ready = BufReader::new(running.child().stdout.take().unwrap());
+        self.running = Some(running);
         ready
     }
 
@@ -121,17 +132,11 @@ impl Edge {
     }
 
     pub(crate) fn kill(&mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
+        self.running = None;
     }
 
-    pub(crate) fn stop(&self) {
-        signal(self.child.as_ref().unwrap(), "STOP");
-    }
-
-    pub(crate) fn cont(&self) {
-        signal(self.child.as_ref().unwrap(), "CONT");
+    pub(crate) fn running(&self) -> &Running {
+        self.running.as_ref().expect("it was started")
     }
 }
 

@@ -12,12 +12,11 @@ use std::{
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
-    cluster, inside, is_long, nodes, publishers,
-    reading::{Client, Over},
-    scene::{CHAT, SHORT, Scene, fill},
+    inside, is_long, nodes,
+    reading::Over,
+    scene::{self, CHAT, SHORT, Scene, fill},
     schedule::{Fault, Random, strike},
-    viewers::{self, LAST},
-    within,
+    viewers, within,
 };
 
 /// One node stands still most of the time, so that its copies of the streams are behind; consumers on it say that
@@ -33,17 +32,18 @@ async fn replica_lags(dir: PathBuf) {
     let mut scene = Scene::start(&dir, "256M", 2500).await;
     let (watch, full) = (scene.watch.clone(), Arc::<AtomicBool>::default());
     let (mut filling, mut tasks) = (JoinSet::new(), JoinSet::new());
-    for (number, truth) in [&scene.chat, &scene.short].into_iter().enumerate() {
+    for (number, truth) in scene.truths().into_iter().enumerate() {
+        let (readers, lines) = if truth.is_sparse() { (4, 60) } else { (6, 200) };
         let (truth, full) = (truth.clone(), full.clone());
         let viewing = viewers::view(scene.addresses.clone(), number, Over::Http3, truth.clone(), None, watch.clone());
         tasks.spawn(async move { drop(viewing.await) });
-        for _ in 0..6 {
+        for _ in 0..readers {
             tasks.spawn(viewers::read_past(scene.addresses.clone(), random.fork(), truth.clone(), watch.clone()));
         }
         filling.spawn(async move {
             let context = nodes::jetstream().await;
             while !full.load(Ordering::Relaxed) {
-                fill(&context, &truth, 200, 100).await;
+                fill(&context, &truth, lines, 100).await;
                 sleep(Duration::from_millis(100)).await;
             }
         });
@@ -61,15 +61,11 @@ async fn replica_lags(dir: PathBuf) {
     full.store(true, Ordering::Relaxed);
     watch.enough.store(true, Ordering::Relaxed);
     within("no more is published", filling.join_all()).await;
-    for truth in [&scene.chat, &scene.short] {
-        truth.begun.fetch_add(1, Ordering::Relaxed);
-        let (mut client, last) = (Client::default(), std::str::from_utf8(LAST).unwrap());
-        publishers::publish(&mut client, &scene.addresses, &mut 0, truth.feed, "last", last).await;
-    }
+    scene.end().await;
     within("all have read", tasks.join_all()).await;
     let context = nodes::jetstream().await;
     eprintln!("{} past reads, {} gaps told", watch.past(), scene.short.gaps());
-    for truth in [&scene.chat, &scene.short] {
-        truth.compare(&cluster::kept(&context, truth.feed).await);
+    for truth in scene.truths() {
+        truth.compare(&scene::kept(&context, truth).await);
     }
 }

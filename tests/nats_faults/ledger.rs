@@ -23,6 +23,7 @@ fn hash(bytes: &[u8]) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Truth {
     pub(crate) feed: &'static str,
+    pub(crate) stream: &'static str,
     epoch: OnceLock<Epoch>,
     /// The stream drops its oldest when it has more than that.
     pub(crate) max_messages: Option<u64>,
@@ -33,21 +34,40 @@ pub(crate) struct Truth {
     /// How many chunks there are at most: those that publishers have begun with.
     pub(crate) begun: AtomicU64,
     gaps: AtomicU64,
+    /// The numbers from the first to before the second that somebody was given nothing of: those of other feeds.
+    others: Mutex<Vec<(u64, u64, String)>>,
     wrong: Mutex<Vec<String>>,
 }
 
 impl Truth {
+    /// Of a feed that is all of a stream of the same name.
     pub(crate) fn of(feed: &'static str, max_messages: Option<u64>) -> Arc<Self> {
+        Self::within(feed, feed, max_messages)
+    }
+
+    /// Of one of the feeds of a stream.
+    pub(crate) fn within(stream: &'static str, feed: &'static str, max_messages: Option<u64>) -> Arc<Self> {
         Arc::new(Self {
             feed,
+            stream,
             epoch: OnceLock::new(),
             max_messages,
             given: Mutex::default(),
             end: AtomicU64::default(),
             begun: AtomicU64::default(),
             gaps: AtomicU64::default(),
+            others: Mutex::default(),
             wrong: Mutex::default(),
         })
+    }
+
+    pub(crate) fn subject(&self) -> String {
+        format!("h3cast.{}", self.feed)
+    }
+
+    /// Whether other feeds have numbers of its stream.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.stream != self.feed
     }
 
     pub(crate) fn end(&self) -> u64 {
@@ -83,6 +103,14 @@ impl Truth {
                 other => self.wrong(format!("{}: {seq} was given, and the stream has {other:?}", self.feed)),
             }
         }
+        let mut numbers: Vec<_> = kept.keys().copied().collect();
+        numbers.sort_unstable();
+        for (from, to, who) in self.others.lock().unwrap().iter() {
+            let lost = &numbers[numbers.partition_point(|seq| seq < from)..numbers.partition_point(|seq| seq < to)];
+            if !lost.is_empty() {
+                self.wrong(format!("{}: {who} got {to} after {from}, and was told of no gap: {lost:?}", self.feed));
+            }
+        }
         let wrong = self.wrong.lock().unwrap();
         assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
     }
@@ -98,12 +126,14 @@ pub(crate) struct Ledger {
     pub(crate) chunks: u64,
     pub(crate) missing: u64,
     pub(crate) stalled: bool,
+    /// It has been told that numbers are left out.
+    sparse: bool,
 }
 
 impl Ledger {
     /// Begins with the number `next`, or with the oldest there is.
     pub(crate) fn new(truth: &Arc<Truth>, who: String, next: Option<u64>) -> Self {
-        Self { truth: truth.clone(), who, next, chunks: 0, missing: 0, stalled: false }
+        Self { truth: truth.clone(), who, next, chunks: 0, missing: 0, stalled: false, sparse: false }
     }
 
     /// What to ask a server for.
@@ -134,6 +164,9 @@ impl Ledger {
             }
             Frame::Chunk { seq, bytes, .. } => {
                 match self.next {
+                    Some(next) if seq > next && self.sparse => {
+                        self.truth.others.lock().unwrap().push((next, seq, self.who.clone()));
+                    }
                     Some(next) if seq > next => self.wrong(&format!("got {seq}, and was told of no gap")),
                     Some(next) if seq < next => self.wrong(&format!("got {seq} again, or too late")),
                     None if seq > 0 && self.truth.max_messages.is_none() => self.wrong(&format!("begins with {seq}")),
@@ -151,6 +184,7 @@ impl Ledger {
             Frame::Gap(gap) => self.gap(gap),
             Frame::Stalled(stalled) => self.stalled = stalled,
             Frame::Heartbeat => {}
+            Frame::Sparse if self.truth.is_sparse() => self.sparse = true,
             other => self.wrong(&format!("{other:?}")),
         }
         None

@@ -12,6 +12,7 @@ mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 mod cut_off;
+mod disk;
 mod edges;
 mod inside;
 mod lagging;
@@ -20,8 +21,11 @@ mod nodes;
 mod promises;
 mod publishers;
 mod reading;
+mod running;
 mod scene;
 mod schedule;
+#[path = "../common/serving.rs"]
+mod serving;
 mod viewers;
 mod whatever;
 

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
@@ -15,6 +15,7 @@ use tokio::{process::Command, time::sleep};
 use crate::{
     cluster,
     inside::{self, NATS, PEERS, Port, command, network, tool},
+    running::Running,
     within,
 };
 
@@ -32,7 +33,8 @@ pub(crate) struct Node {
     pub(crate) peers: Port,
     pub(crate) clients: Port,
     dir: PathBuf,
-    child: Option<Child>,
+    /// Unless it is killed.
+    running: Option<Running>,
 }
 
 impl Node {
@@ -42,7 +44,7 @@ impl Node {
         let dir = dir.join(&name);
         fs::create_dir(&dir).unwrap();
         tool("mount", &["-t", "tmpfs", "-o", &format!("size={disk}"), "tmpfs", dir.to_str().unwrap()]);
-        Self { name, number, peers, clients, dir, child: None }
+        Self { name, number, peers, clients, dir, running: None }
     }
 
     pub(crate) fn start(&mut self) {
@@ -54,22 +56,15 @@ impl Node {
         server.args(["--routes", &routes.join(","), "--no_advertise"]);
         let log = self.dir.with_extension("log");
         let log = File::options().create(true).append(true).open(log).unwrap();
-        self.child = Some(server.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        self.running = Some(Running::start(server.stdout(Stdio::null()).stderr(log)));
     }
 
     pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
+        self.running = None;
     }
 
-    pub(crate) fn stop(&self) {
-        signal(self.child.as_ref().unwrap(), "STOP");
-    }
-
-    pub(crate) fn cont(&self) {
-        signal(self.child.as_ref().unwrap(), "CONT");
+    pub(crate) fn running(&self) -> &Running {
+        self.running.as_ref().expect("it was started")
     }
 
     /// Leaves no room on its disk.
@@ -96,10 +91,6 @@ impl Node {
         let answer: Value = serde_json::from_slice(&asked.stdout).unwrap_or_default();
         answer["connections"].as_array().is_some_and(|all| all.iter().any(|one| one["ip"] == client))
     }
-}
-
-pub(crate) fn signal(child: &Child, name: &str) {
-    tool("kill", &["-s", name, &child.id().to_string()]);
 }
 
 /// All three.

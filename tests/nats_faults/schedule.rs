@@ -124,16 +124,16 @@ pub(crate) async fn strike(scene: &mut Scene, fault: Fault, time: Duration) {
             scene.nodes.all[node].start();
         }
         Fault::Still(node) => {
-            scene.nodes.all[node].stop();
+            scene.nodes.all[node].running().stop();
             sleep(time).await;
-            scene.nodes.all[node].cont();
+            scene.nodes.all[node].running().cont();
         }
         Fault::Lags(node) => {
             let until = Instant::now() + time;
             while Instant::now() < until {
-                scene.nodes.all[node].stop();
+                scene.nodes.all[node].running().stop();
                 sleep(Duration::from_millis(300)).await;
-                scene.nodes.all[node].cont();
+                scene.nodes.all[node].running().cont();
                 sleep(Duration::from_millis(40)).await;
             }
         }
@@ -184,9 +184,9 @@ pub(crate) async fn strike(scene: &mut Scene, fault: Fault, time: Duration) {
             scene.edges[edge].start().await;
         }
         Fault::EdgeStill(edge) => {
-            scene.edges[edge].stop();
+            scene.edges[edge].running().stop();
             sleep(time).await;
-            scene.edges[edge].cont();
+            scene.edges[edge].running().cont();
         }
     }
 }

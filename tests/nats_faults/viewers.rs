@@ -99,7 +99,9 @@ pub(crate) async fn read_past(edges: Arc<Vec<Address>>, mut random: Random, trut
         let recent = end.saturating_sub(1500).max(oldest);
         let begins = [oldest, recent][random.below(2) as usize];
         let next = begins + random.below(end - 100 - begins);
-        let wanted = 1 + random.below((end - next).min(150));
+        // About half of the numbers are other feeds' where there are any.
+        let most = if truth.is_sparse() { (end - next) / 8 } else { end - next };
+        let wanted = 1 + random.below(most.min(150));
         let over = ALL[random.below(3) as usize];
         let mut at = random.below(edges.len() as u64) as usize;
         let who = format!("reader of {wanted} from {next} of {end} over {over:?} at {at}");

@@ -6,17 +6,19 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::try_join_all;
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
-    cluster, inside, is_long, nodes,
+    inside, is_long, nodes,
     publishers::{self, Published},
-    reading::{ALL, Client},
-    scene::{Scene, fill},
+    reading::ALL,
+    scene::{self, Scene, fill},
     schedule::{self, Random},
-    viewers::{self, LAST},
-    within,
+    viewers, within,
 };
+
+const VIEWERS: usize = 30;
 
 /// How much of it.
 struct Size {
@@ -62,19 +64,24 @@ async fn whatever_fails(dir: PathBuf) {
     for truth in [&scene.chat, &scene.short] {
         fill(&context, truth, size.filled, 400).await;
     }
+    for _ in 0..10 {
+        for truth in [&scene.solo, &scene.room] {
+            fill(&context, truth, size.filled / 20, 100).await;
+        }
+    }
     drop(context);
 
     let watch = scene.watch.clone();
     let mut viewing = JoinSet::new();
-    for number in 0..24 {
-        let truth = if number % 4 == 3 { &scene.short } else { &scene.chat };
+    for number in 0..VIEWERS {
+        let truth = [&scene.chat, &scene.chat, &scene.solo, &scene.short, &scene.room][number % 5];
         let pause = (number % 8 >= 6).then_some(Duration::from_millis(40));
         let over = ALL[number % 3];
         viewing.spawn(viewers::view(scene.addresses.clone(), number, over, truth.clone(), pause, watch.clone()));
     }
     let mut reading = JoinSet::new();
     for number in 0..size.readers {
-        let truth = if number % 4 == 3 { &scene.short } else { &scene.chat };
+        let truth = [&scene.chat, &scene.solo, &scene.chat, &scene.short, &scene.room][number % 5];
         reading.spawn(viewers::read_past(scene.addresses.clone(), random.fork(), truth.clone(), watch.clone()));
     }
     let enough = Arc::<std::sync::atomic::AtomicBool>::default();
@@ -84,11 +91,12 @@ async fn whatever_fails(dir: PathBuf) {
         let pause = Duration::from_millis(100);
         publishing.spawn(publishers::with_keys(edges, number, random.fork(), truth, pause, enough.clone()));
     }
-    let pause = Duration::from_millis(40);
-    let (edges, truth) = (scene.addresses.clone(), scene.short.clone());
-    let of_short = tokio::spawn(publishers::with_keys(edges, 0, random.fork(), truth, pause, enough.clone()));
+    let others = [(&scene.short, 40), (&scene.solo, 100), (&scene.room, 100)].map(|(truth, pause)| {
+        let (edges, pause) = (scene.addresses.clone(), Duration::from_millis(pause));
+        tokio::spawn(publishers::with_keys(edges, 0, random.fork(), truth.clone(), pause, enough.clone()))
+    });
     let (edges, truth) = (scene.addresses.clone(), scene.chat.clone());
-    publishing.spawn(publishers::without_keys(edges, 1, truth, pause * 5, enough.clone()));
+    publishing.spawn(publishers::without_keys(edges, 1, truth, Duration::from_millis(200), enough.clone()));
 
     schedule::run(&mut scene, &mut random, size.longest, |time| time >= size.faults && watch.past() >= size.past).await;
 
@@ -96,14 +104,9 @@ async fn whatever_fails(dir: PathBuf) {
     enough.store(true, Ordering::Relaxed);
     within("readers end", reading.join_all()).await;
     let published = within("publishers end", publishing.join_all()).await;
-    let of_short = within("the last publisher ends", of_short).await.unwrap();
+    let others = within("the last publishers end", try_join_all(others)).await.unwrap();
     watch.hurry.store(true, Ordering::Relaxed);
-    for truth in [&scene.chat, &scene.short] {
-        truth.begun.fetch_add(1, Ordering::Relaxed);
-        let (mut client, last) = (Client::default(), std::str::from_utf8(LAST).unwrap());
-        within("the last line", publishers::publish(&mut client, &scene.addresses, &mut 0, truth.feed, "last", last))
-            .await;
-    }
+    scene.end().await;
     let mut ledgers = Vec::new();
     while !viewing.is_empty() {
         // As long as they get on.
@@ -113,24 +116,28 @@ async fn whatever_fails(dir: PathBuf) {
             Err(_) => assert_ne!(
                 before,
                 watch.behind(),
-                "viewers don't get on; of {}, {}",
-                scene.chat.end(),
-                scene.short.end()
+                "viewers don't get on; of {:?}",
+                scene.truths().map(|truth| truth.end())
             ),
         }
     }
     scene.healthy().await;
     let context = nodes::jetstream().await;
     let mut wrong = Vec::new();
-    for truth in [&scene.chat, &scene.short] {
-        let kept = cluster::kept(&context, truth.feed).await;
+    for (number, truth) in scene.truths().into_iter().enumerate() {
+        let kept = scene::kept(&context, truth).await;
         let (end, dropped) = (kept.last().unwrap().0 + 1, truth.max_messages.is_some());
-        let of: Vec<&Published> = if dropped { vec![&of_short] } else { published.iter().collect() };
+        let of: Vec<&Published> = if number > 0 { vec![&others[number - 1]] } else { published.iter().collect() };
         wrong.extend(of.iter().flat_map(|published| published.wrong(&kept, dropped)));
-        wrong.extend(kept.windows(2).filter(|two| two[1].0 != two[0].0 + 1).map(|two| format!("{}", two[0].0)));
+        let apart = kept.windows(2).filter(|two| two[1].0 != two[0].0 + 1).map(|two| format!("{}", two[0].0));
+        match truth.is_sparse() {
+            false => wrong.extend(apart),
+            true => assert!(apart.count() > 10, "{} has others between", truth.feed),
+        }
         eprintln!(
-            "{}: {end} chunks, {} acknowledged, {} gaps told",
+            "{}: {} chunks up to {end}, {} acknowledged, {} gaps told",
             truth.feed,
+            kept.len(),
             of.iter().map(|of| of.acknowledged()).sum::<usize>(),
             truth.gaps()
         );
@@ -145,7 +152,7 @@ async fn whatever_fails(dir: PathBuf) {
         watch.past(),
         watch.lost.load(Ordering::Relaxed)
     );
-    assert_eq!(ledgers.len(), 24);
+    assert_eq!(ledgers.len(), VIEWERS);
     assert!(watch.past() >= size.past);
     // Faults have struck.
     assert!(watch.lost.load(Ordering::Relaxed) > 0);

@@ -69,12 +69,14 @@ def check_files(root):
     run(program, "serve", "--config", settings, "--check", env=clean, cwd=root)
     # What it suggests works as well, but for the files and names that it makes up.
     suggested = [line[2:] for line in settings.read_text().splitlines() if line.startswith("# ") and " = " in line]
-    assert len(suggested) == 4, suggested
+    assert len(suggested) == 6, suggested
     with tempfile.TemporaryDirectory() as folder:
         tokens = pathlib.Path(folder, "tokens")
-        tokens.write_text(run(program, "token", "--read", "*", "--sub", "alice", env=clean).splitlines()[-1] + "\n")
+        made = run(program, "token", "--read", "*", "--sub", "alice", env=clean).splitlines()
+        # What the server is to know of it, wherever among them that is.
+        tokens.write_text(next(line.strip() for line in made if "sha256:" in line) + "\n")
         tokens.chmod(0o600)
-        tried = "\n".join(suggested).replace("/etc/h3cast/tokens", str(tokens))
+        tried = "\n".join(suggested).replace("/etc/h3cast/tokens", str(tokens)).replace("/var/lib", folder)
         pathlib.Path(folder, "h3cast.toml").write_text(tried)
         run(program, "serve", "--config", "h3cast.toml", "--check", env=clean, cwd=folder)
 

@@ -33,7 +33,7 @@ test("a feed is live in short only while it is", () => {
   view.draw();
   assert.deepEqual(last(), ["Streaming with fetch.", "Live"]);
   events.onStalled(true);
-  assert.deepEqual(last(), [STALLED, ""]);
+  assert.deepEqual(last(), [STALLED, "Stalled"]);
   events.onStalled(false);
   assert.deepEqual(last(), ["Streaming with fetch.", "Live"]);
   events.onLost(Object.assign(new Error("gone"), { steps: [] }), 100, 1, []);

@@ -150,6 +150,8 @@ test("what the server says of a feed, in a line", () => {
   assert.equal(describe(full), "default: live · open · 2 viewers · 7 chunks · 13 chunks/s · 4.1 kB/s · 50 B kept on the server");
   assert.equal(describe(failed), "default: live · failed (exit code 3) · 0 viewers · 7 chunks");
   assert.equal(describe(bare), "x · open");
+  const [onDisk] = parseFeeds({ feeds: [feed({ kept_bytes: 0, stored_bytes: 4096 })] });
+  assert.equal(describe(onDisk), "default: live · open · 2 viewers · 7 chunks · 4.1 kB kept on the server");
   const [shared, alone] = parseFeeds({ feeds: [
     { name: "a", viewers: 2, viewers_everywhere: 12, servers: 3 }, { name: "b", viewers: 2, viewers_everywhere: 2, servers: 1 },
   ] });

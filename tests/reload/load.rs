@@ -65,7 +65,7 @@ fn settings(folder: &Path, round: usize) -> bool {
         30 + round,
         20 + round,
         400 + round,
-        1000 + round,
+        2000 + round,
         10 + round,
     );
     write(folder, "h3cast.toml", &text);

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use h3cast::{
     client::{
-        Publication, Viewer,
+        Publication, PublishEvent, Viewer,
         viewer::{Event, Transport},
     },
     source::chunker::Chunking,
@@ -31,18 +31,18 @@ use crate::{
 };
 
 /// Random numbers that can be had again.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// With the seed of `H3CAST_SEED`, or a new one.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let given = std::env::var("H3CAST_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or_else(|| RandomState::new().build_hasher().finish());
         println!("H3CAST_SEED={seed}");
         Self(seed)
     }
 
-    fn below(&mut self, most: u64) -> u64 {
+    pub(crate) fn below(&mut self, most: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % most
     }
@@ -57,8 +57,11 @@ struct Ledger {
     in_doubt: BTreeSet<String>,
 }
 
+/// Set once something of a publisher is confirmed.
+type Begun = watch::Sender<bool>;
+
 /// Publishes lines over HTTP/1.1, each with a key, and again until it is confirmed.
-fn over_http1(place: Arc<Place>, stop: watch::Receiver<bool>) -> JoinHandle<Ledger> {
+fn over_http1(place: Arc<Place>, stop: watch::Receiver<bool>, begun: Begun) -> JoinHandle<Ledger> {
     tokio::spawn(async move {
         let mut ledger = Ledger::default();
         for number in 0.. {
@@ -71,13 +74,14 @@ fn over_http1(place: Arc<Place>, stop: watch::Receiver<bool>) -> JoinHandle<Ledg
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             ledger.confirmed.insert(line);
+            begun.send_replace(true);
         }
         ledger
     })
 }
 
 /// Publishes lines over HTTP/3 in one publication, which continues by its key.
-fn over_http3(place: &Arc<Place>, mut stop: watch::Receiver<bool>) -> JoinHandle<Ledger> {
+fn over_http3(place: &Arc<Place>, mut stop: watch::Receiver<bool>, begun: Begun) -> JoinHandle<Ledger> {
     let (uri, trust) = (place.uri("/stream"), place.trust());
     tokio::spawn(async move {
         let given = Arc::new(Mutex::new(Ledger::default()));
@@ -99,7 +103,12 @@ fn over_http3(place: &Arc<Place>, mut stop: watch::Receiver<bool>) -> JoinHandle
         });
         let mut publication = Publication::new(uri, trust).chunking(Chunking::Lines);
         let pieces = futures_util::stream::unfold(pieces, |mut pieces| async { Some((pieces.recv().await?, pieces)) });
-        publication.run(pieces, |_| {}).await.expect("it is published");
+        let tell = |event| {
+            if matches!(event, PublishEvent::Acknowledged(1..)) {
+                begun.send_replace(true);
+            }
+        };
+        publication.run(pieces, tell).await.expect("it is published");
         // The last one was not taken.
         let last = giving.await.unwrap();
         let mut ledger = std::mem::take(&mut *given.lock().unwrap());
@@ -109,7 +118,7 @@ fn over_http3(place: &Arc<Place>, mut stop: watch::Receiver<bool>) -> JoinHandle
 }
 
 /// Publishes lines over WebTransport, which has no keys: each in a session of its own.
-fn over_webtransport(place: Arc<Place>, stop: watch::Receiver<bool>) -> JoinHandle<Ledger> {
+fn over_webtransport(place: Arc<Place>, stop: watch::Receiver<bool>, begun: Begun) -> JoinHandle<Ledger> {
     tokio::spawn(async move {
         let mut ledger = Ledger::default();
         for number in 0.. {
@@ -130,9 +139,12 @@ fn over_webtransport(place: Arc<Place>, stop: watch::Receiver<bool>) -> JoinHand
             let _ = publish.stdin.take().unwrap().write_all(line.as_bytes()).await;
             let ended = tokio::time::timeout(Duration::from_secs(5), publish.wait()).await;
             match ended.is_ok_and(|ended| ended.unwrap().success()) {
-                true => ledger.confirmed.insert(line),
-                false => ledger.in_doubt.insert(line),
-            };
+                true => {
+                    ledger.confirmed.insert(line);
+                    begun.send_replace(true);
+                }
+                false => _ = ledger.in_doubt.insert(line),
+            }
         }
         ledger
     })
@@ -185,10 +197,11 @@ async fn kill(many: u64) {
     let args = ["publish", "--history", "64k"];
     let (place, mut server) = first(&args).await;
     let (stop_tx, stop) = watch::channel(false);
+    let begun = [(); 3].map(|()| Begun::new(false));
     let publishers = [
-        over_http1(place.clone(), stop.clone()),
-        over_http3(&place, stop.clone()),
-        over_webtransport(place.clone(), stop),
+        over_http1(place.clone(), stop.clone(), begun[0].clone()),
+        over_http3(&place, stop.clone(), begun[1].clone()),
+        over_webtransport(place.clone(), stop, begun[2].clone()),
     ];
     let seen = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
     let viewers = [
@@ -196,6 +209,10 @@ async fn kill(many: u64) {
         view(&place, Transport::WebTransport, seen[1].clone()),
         view_over_http1(place.clone()),
     ];
+    // On a busy machine, all servers may be killed before one of them has published anything.
+    for (name, begun) in ["http1", "http3", "session"].into_iter().zip(&begun) {
+        soon(name, begun.subscribe().wait_for(|begun| *begun)).await.unwrap();
+    }
     for _ in 0..many {
         tokio::time::sleep(Duration::from_millis(20 + random.below(500))).await;
         server.kill();

@@ -78,6 +78,6 @@ async fn it_serves_though_the_disk_is_full_at_its_start() {
     server.stop().await;
 }
 
-fn command() -> std::process::Command {
+pub(crate) fn command() -> std::process::Command {
     std::process::Command::new(env!("CARGO_BIN_EXE_h3cast"))
 }

@@ -1,13 +1,21 @@
 //! What a server with a store refuses, in words.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::SystemTime,
+};
 
-use crate::{STORE, first, process::Process};
+use crate::{
+    STORE, first, next, post,
+    process::{Process, soon},
+};
 
 async fn refused(place: &crate::Place, args: &[&str], why: &str) {
     let mut server = place.rival(args);
     server.ended(2).await;
-    assert!(server.said().contains(why), "{}", server.said());
+    assert!(server.said().contains(why) && !server.said().contains("os error"), "{}", server.said());
 }
 
 #[tokio::test]
@@ -20,10 +28,121 @@ async fn folders_that_are_not_its_own() {
     fs::write(place.folder().join("mine/letter.txt"), "dear").unwrap();
     refused(&place, &free(&with("mine")), "has files that are not a store's, such as `letter.txt`").await;
     assert_eq!(fs::read_dir(place.folder().join("mine")).unwrap().count(), 1, "something was written there");
+    fs::create_dir(place.folder().join("linked")).unwrap();
+    std::os::unix::fs::symlink("../mine/letter.txt", place.folder().join("linked/lock")).unwrap();
+    refused(&place, &free(&with("linked")), "linked/lock is not a regular file").await;
+    assert_eq!(fs::read(place.folder().join("mine/letter.txt")).unwrap(), b"dear");
     fs::write(place.folder().join("file"), "").unwrap();
-    refused(&place, &free(&with("file")), "--store").await;
+    for store in ["file", "file/store"] {
+        refused(&place, &free(&with(store)), "--store: file is not a folder: choose one").await;
+    }
+    std::os::unix::fs::symlink("nowhere", place.folder().join("dangling")).unwrap();
+    refused(&place, &free(&with("dangling")), "--store: dangling is not a folder: choose one").await;
     // Also for root, who may write everywhere: a file system that nobody can write.
-    refused(&place, &free(&with("/proc/h3cast")), "--store").await;
+    refused(&place, &free(&with("/proc/h3cast")), "--store: /proc/h3cast: No such file or directory\n").await;
+    server.stop().await;
+}
+
+/// What is in a folder, with its contents and times.
+fn all_of(dir: &Path) -> Vec<(PathBuf, Vec<u8>, Option<SystemTime>)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let mut all: Vec<_> = entries
+        .flat_map(|path| match path.is_dir() {
+            true => all_of(&path),
+            false => {
+                vec![(path.clone(), fs::read(&path).unwrap_or_default(), path.metadata().unwrap().modified().ok())]
+            }
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// `--check` tries the folder, and changes nothing there.
+#[tokio::test]
+async fn a_check_of_the_folder() {
+    let (place, server) = first(&["publish", "--certs", "certs"]).await;
+    assert_eq!(post(&place, "/stream", None, "one\n").await.unwrap().0, 200);
+    let folder = place.folder();
+    fs::create_dir(folder.join("mine")).unwrap();
+    fs::write(folder.join("mine/letter.txt"), "dear").unwrap();
+    fs::create_dir(folder.join("empty")).unwrap();
+    fs::write(folder.join("file"), "").unwrap();
+    let check = |store: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_h3cast"));
+        command.args(["serve", "publish", "--check", "--store", store, "--listen", "localhost:0"]).args(more);
+        let done = command.current_dir(folder).output().unwrap();
+        let said = String::from_utf8(done.stdout).unwrap() + &String::from_utf8(done.stderr).unwrap();
+        (done.status.code(), said)
+    };
+    let in_use =
+        format!("ok\nh3cast: --store: store is in use by process {}: stop that before the start", server.pid());
+    let (code, said) = check("store", &[]);
+    assert!(code == Some(0) && said.starts_with(&in_use) && said.contains("--take-over"), "{said}");
+    assert_eq!(check("store", &["--take-over"]), (Some(0), "ok\n".into()));
+    server.stop().await;
+    let closed = all_of(&folder.join("store"));
+    for (store, why) in [
+        ("mine", "has files that are not a store's, such as `letter.txt`"),
+        ("file", "--store: file is not a folder"),
+        ("file/store", "file is not a folder"),
+    ] {
+        let (code, said) = check(store, &[]);
+        assert!(code == Some(2) && said.contains(why) && said.lines().count() == 1, "{store}: {said}");
+    }
+    // Also for root, who may write everywhere: a file system that nobody can write.
+    #[cfg(target_os = "linux")]
+    for store in ["empty", "empty/new"] {
+        let mut command = crate::room::unshared("ro none empty");
+        command.args(["serve", "publish", "--check", "--store", store, "--listen", "localhost:0"]);
+        let said = String::from_utf8(command.current_dir(folder).output().unwrap().stderr).unwrap();
+        assert!(
+            said.contains("/empty is on a read-only file system") || said.contains("--store: empty is on a read-only"),
+            "{said}"
+        );
+    }
+    for store in ["store", "empty", "new/deep"] {
+        assert_eq!(check(store, &[]), (Some(0), "ok\n".into()), "{store}");
+    }
+    assert!(!folder.join("new").exists() && all_of(&folder.join("empty")).is_empty());
+    assert_eq!(all_of(&folder.join("mine")).len(), 1);
+    assert_eq!(all_of(&folder.join("store")), closed);
+    // As the server would warn at its start.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_h3cast"));
+    let done = command.args(["serve", "demo", "--check", "--store", "store"]).current_dir(folder).output().unwrap();
+    assert!(String::from_utf8(done.stderr).unwrap().contains("--store stores nothing: it is for publish, "));
+}
+
+#[tokio::test]
+async fn publishing_to_a_folder_that_was_removed() {
+    let (place, server) = first(&["publish", "chat.*=publish"]).await;
+    assert_eq!(post(&place, "/stream", None, "one\n").await.unwrap().0, 200);
+    let store = place.folder().join("store");
+    fs::remove_dir_all(&store).unwrap();
+    for path in ["/stream", "/stream/chat.a"] {
+        let refused = async {
+            loop {
+                let (status, problem) = post(&place, path, None, "late\n").await.unwrap();
+                if status != 200 {
+                    break (status, problem);
+                }
+            }
+        };
+        let (status, problem) = soon("a refusal", refused).await;
+        assert_eq!(status, 503, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("store was removed or moved"), "{problem}");
+    }
+    server.says("was removed or moved");
+    let unready = crate::process::get(&place, "/readyz").await;
+    for feed in ["default", "chat.*"] {
+        let line = format!("feed {feed}: the folder that stores it was removed or moved\n");
+        assert!(unready.contains(&line), "{unready}");
+    }
+    assert!(!store.exists());
+    server.stop().await;
+    assert!(!store.exists());
+    let server = next(&place, &["publish"]).await;
+    assert_eq!(post(&place, "/stream", None, "two\n").await.unwrap().0, 200);
     server.stop().await;
 }
 
@@ -32,25 +151,36 @@ async fn settings_that_do_not_fit() {
     let place = Process::place(None);
     for (args, why) in [
         (&["publish", "--lag", "block"][..], "a viewer that falls behind the history reads from the disk"),
-        (&["publish", "--take-over"], "--take-over"),
         (&["publish", "--engine", "nats://127.0.0.1:1/x"], "--store and --engine both store publish feeds"),
+        (&["publish", "--retain", "10"], "`10` has no unit: write 10M or 10G"),
         (&["publish", "--retain", "lots"], "neither a size nor a time"),
         (&["publish", "--retain", "other=1G"], "there is no feed `other` for --retain"),
+        (&["publish", "--retain", "1G", "--retain", "2G"], "--retain is given twice: leave one out"),
+        (&["a=publish", "--retain", "1G;a=1G;a=7d"], "--retain is given twice for the feed `a`: leave one out"),
         (&["publish", "--fsync", "5"], "has no unit"),
     ] {
         refused(&place, &[&STORE, args].concat(), why).await;
         assert!(!place.folder().join("store").exists(), "{args:?}");
     }
-    refused(&place, &["publish", "--retain", "1G"], "--store").await;
+    for (flag, value) in [("--retain", "1G"), ("--fsync", "always")] {
+        refused(&place, &["publish", flag, value], &format!("{flag} needs --store DIR as well")).await;
+    }
 }
 
-/// One that has stored feeds cannot give them away while it runs.
+/// Whatever is to be written there: the store is not the only one.
+#[cfg(target_os = "linux")]
 #[tokio::test]
-async fn another_server_does_not_take_over() {
-    let (place, server) = Process::first(&["publish", "--store", "store"]).await;
-    let mut second = place.next(&["publish"]);
-    second.ended(1).await;
-    assert!(second.said().contains("--store"), "{}", second.said());
-    tokio::time::sleep(Duration::ZERO).await;
-    server.stop().await;
+async fn a_read_only_file_system() {
+    let place = Process::place(None);
+    fs::create_dir(place.folder().join("empty")).unwrap();
+    for (args, why) in [
+        (&["publish", "--store", "empty"][..], "is on a read-only file system: mount that for writing"),
+        (&["demo", "--certs", "empty/certs"], "mount its file system for writing, or choose another place"),
+        (&["demo", "--access-log", "empty/log"], "mount its file system for writing, or choose another place"),
+    ] {
+        let mut command = crate::room::unshared("ro none empty");
+        command.args(["serve", "--listen", "localhost:0", "--http", "off"]).args(args);
+        let said = String::from_utf8(command.current_dir(place.folder()).output().unwrap().stderr).unwrap();
+        assert!(said.contains(why) && !said.contains("os error"), "{said}");
+    }
 }

@@ -8,6 +8,7 @@ use h3cast::{
     client::{Viewer, viewer::Event},
     feed::End,
 };
+use tokio::task::spawn_blocking;
 
 use crate::{
     Place, Process, STORE, about, first, lines, next, post,
@@ -43,6 +44,15 @@ async fn cursors_keys_and_created_feeds_survive() {
     server.stop().await;
 
     let server = next(&place, &args).await;
+    // Nothing is in memory, and the list has what is on the disk.
+    let listed = about(&place, "default").await;
+    assert_eq!(listed["kept_bytes"], 0, "{listed}");
+    let url = place.uri("/").to_string();
+    let mut feeds = Command::new(env!("CARGO_BIN_EXE_h3cast"));
+    feeds.args(["feeds", &url, "--certs", "certs"]).current_dir(place.folder());
+    let table = String::from_utf8(spawn_blocking(move || feeds.output().unwrap().stdout).await.unwrap()).unwrap();
+    let row = table.lines().find(|line| line.starts_with("default ")).unwrap_or_else(|| panic!("{table}"));
+    assert!(row.contains(&format!("  {} B  ", listed["stored_bytes"])), "{listed}: {table}");
     assert_eq!(lines(&place, "/stream?from=-1", 1).await, ["three\n"]);
     server.stop().await;
 }

@@ -1,6 +1,7 @@
 //! A feed: what publishes it, what is kept of it, who views it.
 
 mod on_demand;
+mod trouble;
 
 use std::{
     convert::Infallible,
@@ -13,6 +14,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 
 use self::on_demand::{OpenSource, Opened, failing};
+pub use self::trouble::Trouble;
 use crate::{
     Account, Budget, Charge, Counted, End, EndCursor, Epoch, Exhausted, FeedError, Filler, Input, Keeper, Lag,
     Publisher, Start, Status, Viewer,

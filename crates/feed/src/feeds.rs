@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
-use crate::{Account, Exhausted, Feed, FeedError, Hold, Provenance, WrittenLimits};
+use crate::{Account, Exhausted, Feed, FeedError, Hold, Provenance, Trouble, WrittenLimits};
 
 /// The name of the feed that is meant when none is named.
 pub const DEFAULT: &str = "default";
@@ -33,6 +33,25 @@ pub trait Family: Send + Sync + 'static {
     /// The feeds that exist now, to be listed: [`Feed::for_list`] gives clones that do not make them in use.
     fn feeds(&self) -> Vec<Feed>;
 
+    /// Whether a feed of that name is one of this family, whether it exists or not. Every request may ask for it, so it
+    /// should not list feeds. By default [`pattern`](Self::pattern) decides: `*` is one part of a name between dots, `>`
+    /// at the end one or more.
+    fn has(&self, name: &str) -> bool {
+        is_like(name, self.pattern())
+    }
+
+    /// The feed of that name, if it exists now and [`feeds`](Self::feeds) lists it, as it is listed. By default it is
+    /// looked for in the whole list.
+    fn existing(&self, name: &str) -> Option<Feed> {
+        self.feeds().into_iter().find(|feed| feed.name() == name)
+    }
+
+    /// Up to `most` of the feeds that [`feeds`](Self::feeds) lists: the first ones whose name is `wanted`, which must not
+    /// call the family. By default they are taken from the whole list.
+    fn some(&self, most: usize, wanted: &dyn Fn(&str) -> bool) -> Vec<Feed> {
+        self.feeds().into_iter().filter(|feed| wanted(feed.name())).take(most).collect()
+    }
+
     /// What publishers of its feeds in memory may do, also of those that are created from now on. By default nothing
     /// changes.
     fn hold(&self, hold: Hold) {
@@ -59,10 +78,15 @@ pub trait Family: Send + Sync + 'static {
     fn is_ready(&self) -> bool;
 
     /// Whether the feed of that name can be served now, also if it is yet to be created; `None` if it does not belong to
-    /// this family. It creates none. By default it looks for one that exists.
+    /// this family. It creates none. By default the family must be ready, and the feed too if it exists.
     fn is_ready_for(&self, name: &str) -> Option<bool> {
-        let feed = self.feeds().into_iter().find(|feed| feed.name() == name)?;
-        Some(self.is_ready() && !feed.status().stalled)
+        let is_ready = || self.is_ready() && self.existing(name).is_none_or(|feed| feed.is_ready());
+        self.has(name).then(is_ready)
+    }
+
+    /// Why they cannot be served, if that is known. By default it is not.
+    fn trouble(&self) -> Option<Trouble> {
+        None
     }
 
     /// Changes what the feeds that clients create may come to. Those that exist stay until room is needed. A family
@@ -75,6 +99,18 @@ pub trait Family: Send + Sync + 'static {
     fn evicted(&self) -> u64 {
         0
     }
+}
+
+/// Whether a name is like the pattern of a family.
+fn is_like(name: &str, pattern: &str) -> bool {
+    let mut parts = name.split('.');
+    let fits = pattern.split('.').all(|wanted| match (wanted, parts.next()) {
+        (_, None | Some("")) => false,
+        ("*", _) => true,
+        (">", _) => parts.by_ref().all(|part| !part.is_empty()),
+        (wanted, Some(part)) => wanted == part,
+    });
+    fits && parts.next().is_none()
 }
 
 /// Why a feed of a family is not there.
@@ -199,7 +235,7 @@ impl Feeds {
     /// have made their names up.
     #[must_use]
     pub fn unready(&self) -> Vec<&str> {
-        let stalled = self.named.values().filter(|feed| feed.status().stalled).map(Feed::name);
+        let stalled = self.named.values().filter(|feed| !feed.is_ready()).map(Feed::name);
         let families = self.families.iter().filter(|family| !family.is_ready()).map(|family| family.pattern());
         stalled.chain(families).collect()
     }
@@ -209,9 +245,50 @@ impl Feeds {
     #[must_use]
     pub fn is_ready(&self, name: &str) -> Option<bool> {
         match self.named.get(name) {
-            Some(feed) => Some(!feed.status().stalled),
+            Some(feed) => Some(feed.is_ready()),
             None => self.families.iter().find_map(|family| family.is_ready_for(name)),
         }
+    }
+
+    /// The pattern of the family that a feed of that name would belong to, whether there is one or not; `None` if none
+    /// has such names.
+    #[must_use]
+    pub fn pattern_of(&self, name: &str) -> Option<&str> {
+        self.families.iter().find(|family| family.has(name)).map(|family| family.pattern())
+    }
+
+    /// The family that a feed of that name belongs to, or that has that pattern.
+    fn family_of(&self, name: &str) -> Option<&Arc<dyn Family>> {
+        self.families.iter().find(|family| family.pattern() == name || family.has(name))
+    }
+
+    /// The feed of that name, if it exists now and is listed. It creates none.
+    #[must_use]
+    pub fn existing(&self, name: &str) -> Option<Feed> {
+        self.named.get(name).cloned().or_else(|| self.families.iter().find_map(|family| family.existing(name)))
+    }
+
+    /// Up to `most` feeds of the family that a feed of that name would belong to, or that has that pattern: those that
+    /// exist now, are listed, and have a name that is `wanted`. The others are not looked at.
+    #[must_use]
+    pub fn alike(&self, name: &str, most: usize, wanted: impl Fn(&str) -> bool) -> Vec<Feed> {
+        self.family_of(name).map(|family| family.some(most, &wanted)).unwrap_or_default()
+    }
+
+    /// Why the feed of that name, or those of that pattern, cannot be served, if that is known.
+    #[must_use]
+    pub fn trouble(&self, name: &str) -> Option<Trouble> {
+        if let Some(feed) = self.named.get(name) {
+            return feed.trouble();
+        }
+        let family = self.family_of(name)?;
+        family.trouble().or_else(|| family.existing(name)?.trouble())
+    }
+
+    /// The same of a feed that is at hand. Without families it is not looked for by its name.
+    #[must_use]
+    pub fn trouble_of(&self, feed: &Feed) -> Option<Trouble> {
+        if self.families.is_empty() { feed.trouble() } else { self.trouble(feed.name()) }
     }
 
     /// What can be asked for: the names of feeds, and the patterns of families.
@@ -224,5 +301,23 @@ impl FromIterator<Feed> for Feeds {
     fn from_iter<T: IntoIterator<Item = Feed>>(feeds: T) -> Self {
         let named = feeds.into_iter().map(|feed| (feed.name().to_owned(), feed)).collect();
         Self { named, families: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_like;
+
+    #[test]
+    fn names_are_like_patterns() {
+        for (pattern, alike, others) in [
+            ("logs.*", &["logs.a", "logs.none"][..], &["logs", "logs.", "logs.a.b", "log.a", ""][..]),
+            ("logs.>", &["logs.a", "logs.a.b"], &["logs", "logs.", "logs.a.", "logs.a..b"]),
+            ("*.*", &["a.b"], &["a", "a.", ".b", "a.b.c"]),
+            ("one", &["one"], &["two", "one.a"]),
+        ] {
+            assert!(alike.iter().all(|name| is_like(name, pattern)), "{pattern}");
+            assert!(!others.iter().any(|name| is_like(name, pattern)), "{pattern}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! A feed as a stream of bytes: the same for every transport.
 
 mod beat;
+mod joined;
 mod piece;
 pub mod sse;
 mod writer;
@@ -94,7 +95,7 @@ impl Format {
     /// # Errors
     ///
     /// If the stream must break off.
-    #[inline]
+    #[inline(always)]
     fn put(
         self,
         event: &Event,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{Account, Chunk, Epoch, Feed, Feeds, OpenError, feed::Backing, ring::Ring};
+use crate::{Account, Chunk, Epoch, Feed, Feeds, OpenError, Publisher, feed::Backing, ring::Ring};
 
 /// What publishers of feeds may do: see [`Family::hold`](crate::Family::hold).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -104,8 +104,8 @@ pub struct HeldFeeds {
 
 impl Feeds {
     /// Has the publishers of all feeds that clients write only here wait, also of those that are created meanwhile.
-    /// Viewers get what is there. Chunks of feeds with a source of their own, and of feeds stored externally, are
-    /// published on.
+    /// Viewers get what is there. Sources of feeds that are [stored for this process](Feed::stored) wait, too. Chunks of
+    /// feeds with a source of their own in memory, and of feeds stored externally, are published on.
     pub fn hold(&self) -> HeldFeeds {
         let held = HeldFeeds { feeds: self.clone(), stopped: false };
         held.set(Hold::Publishers);
@@ -184,12 +184,12 @@ impl Feed {
         written(self).is_some_and(|ring| ring.history().is_some_and(|history| history.next == 0))
     }
 
-    /// What its publishers may do, if clients write it, and only here.
+    /// What its publishers may do, if clients write it, and only here, or it is stored for this process.
     pub(crate) fn hold(&self, hold: Hold) {
-        // Also one that is stored for this process; another one takes over what is stored.
-        let Some(ring) = self.publisher().filter(|publisher| publisher.ends_it()).and_then(|_| self.ring()) else {
-            return;
-        };
+        // Another process takes over what is stored, whoever writes it.
+        let is_stored = matches!(&self.backing, Backing::Kept { kept, .. } if kept.keeper.stored().is_some());
+        let is_written = self.publisher().is_some_and(Publisher::ends_it);
+        let Some(ring) = self.ring().filter(|_| is_stored || is_written) else { return };
         match hold {
             Hold::No => ring.hold(false),
             Hold::Publishers => ring.hold(true),

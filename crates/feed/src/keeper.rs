@@ -69,6 +69,18 @@ pub trait Keeper: Send + Sync + 'static {
         Box::pin(std::future::ready(None))
     }
 
+    /// The number of the first of the last `many` chunks before the number `before`, as far as numbers are concerned: it
+    /// may be older than what is stored. It must not block. By default all numbers are those of chunks.
+    fn last_before(&self, before: u64, many: u64) -> u64 {
+        before.saturating_sub(many)
+    }
+
+    /// How many numbers before that of the next chunk are not those of chunks when the feed is
+    /// [continued](crate::Feed::stored): they were left out after a power loss. It must not block. By default none are.
+    fn left_out(&self) -> u64 {
+        0
+    }
+
     /// What is stored of the feed, if that is known without asking. It must not block. By default it is not known.
     fn stored(&self) -> Option<Stored> {
         None
@@ -154,6 +166,9 @@ pub enum PublishError {
     /// What stores the feed does not respond. It may have stored the chunk all the same.
     #[error("the feed cannot be written now")]
     Keeper(#[source] KeeperError),
+    /// What stores the feed has refused the chunk, and has not stored it. It may accept it later.
+    #[error("the feed cannot be written now")]
+    Refused(#[source] KeeperError),
     /// What stores the feed has no room left. The chunk is not stored; publishing works again once there is room.
     #[error("the feed cannot be written now")]
     Full(#[source] KeeperError),
@@ -163,8 +178,8 @@ pub enum PublishError {
     Unavailable(String),
 }
 
-/// What a [`Keeper`] reports when what stores the feed does not respond: an error of its own. Clones share it;
-/// two are equal if they read the same.
+/// What a [`Keeper`] reports when what stores the feed does not respond: an error of its own. Clones share it, and only
+/// clones of one error are equal.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(transparent)]
 pub struct KeeperError(Arc<dyn Error + Send + Sync>);
@@ -174,11 +189,17 @@ impl KeeperError {
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(error.into().into())
     }
+
+    /// That error.
+    #[must_use]
+    pub fn get_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.0
+    }
 }
 
 impl PartialEq for KeeperError {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.to_string() == other.to_string()
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -254,7 +275,8 @@ mod tests {
         let error = PublishError::Keeper(KeeperError::new(silent()));
         let words = "the feed cannot be written now: no answer: invalid digit found in string";
         assert_eq!(FeedError::of(&error).0, words);
-        assert_eq!(error, PublishError::Keeper(KeeperError::new("no answer")));
+        assert_eq!(error, error.clone());
+        assert_ne!(error, PublishError::Keeper(KeeperError::new(silent())));
         let source = error.source().and_then(Error::source);
         assert!(source.is_some_and(|source| source.is::<std::num::ParseIntError>()), "{error:?}");
     }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::{
-    Chunk, Cursor, End, Epoch, FeedError, Keeper, Lag, Start, Status, Stored, budget::Charged, log, ring::Ring,
-    status::FeedCounters,
+    Chunk, Cursor, End, Epoch, FeedError, Keeper, Lag, Start, Status, Stored, Trouble, budget::Charged, log,
+    ring::Ring, status::FeedCounters,
 };
 use viewer::At;
 pub(crate) use viewer::KeptViewer;
@@ -46,9 +46,11 @@ impl Kept {
         Self::with(keeper, history, Ring::starting_at(epoch, history, Lag::Skip, next, now))
     }
 
-    /// One that this process alone writes: all numbers before `next` were chunks of it.
+    /// One that this process alone writes: the numbers before `next` were chunks of it, but for those that its keeper
+    /// has left out.
     pub(crate) fn stored(keeper: Arc<dyn Keeper>, history: usize, epoch: Epoch, next: u64) -> Self {
-        Self::with(keeper, history, Ring::continuing_at(epoch, history, next))
+        let count = next.saturating_sub(keeper.left_out());
+        Self::with(keeper, history, Ring::continuing_at(epoch, history, next, count))
     }
 
     fn with(keeper: Arc<dyn Keeper>, history: usize, ring: Ring) -> Self {
@@ -79,12 +81,16 @@ impl Kept {
         let at = match start {
             Start::Start => At::past(0, false, false),
             Start::Now => viewer(ring.now()),
-            // The numbers of the last chunks are known within the ring, and before it if none are left out.
-            Start::Last(many) => match ring.now().saturating_sub(many) {
-                _ if self.keeper.is_sparse() => viewer(ring.last(many).unwrap_or_else(|| ring.floor())),
-                first if first < ring.floor() => At::past(first, false, false),
-                first => viewer(first),
-            },
+            // The numbers of the last chunks are known within the ring; its keeper knows those before it, unless the
+            // numbering has gaps.
+            Start::Last(many) if self.keeper.is_sparse() => viewer(ring.last(many).unwrap_or_else(|| ring.floor())),
+            Start::Last(many) => {
+                let (floor, now) = (ring.floor(), ring.now());
+                match many.checked_sub(now.saturating_sub(floor)) {
+                    Some(older) if older > 0 => At::past(self.keeper.last_before(floor, older), false, false),
+                    _ => viewer(now - many),
+                }
+            }
             Start::After(cursor) if cursor.epoch == ring.epoch() => match cursor.seq.saturating_add(1) {
                 next if next < ring.floor() => At::past(next, true, false),
                 next => viewer(next),
@@ -149,14 +155,35 @@ impl Filler {
         }
     }
 
+    /// Adds chunks that were published, in their order. This takes less than to [`add`](Self::add) each of them.
+    pub fn add_all(&self, chunks: impl IntoIterator<Item = Chunk>) {
+        let (many, bytes) = self.ring().add_all(chunks);
+        if many > 0 {
+            self.counters.count_all(many, bytes);
+        }
+    }
+
     /// Continues at `next`: what is before is not stored any more, or was never seen.
     pub fn skip_to(&self, next: u64) {
         self.ring().skip_to(next);
     }
 
+    /// Drops the chunks of the run `epoch` before the number `first`, which are not stored any more: what was deleted is
+    /// not to be read here either. Viewers who are behind it get a gap. Whether the ring has come that far:
+    /// chunks before `first` that are added later stay.
+    pub fn forget_before(&self, epoch: Epoch, first: u64) -> bool {
+        let ring = self.ring();
+        ring.epoch() != epoch || ring.forget_before(first)
+    }
+
     /// Tells viewers that what stores the feed cannot be reached, or that it can again.
     pub fn stall(&self, stalled: bool) {
         self.ring().stall(stalled);
+    }
+
+    /// Notes why the feed cannot be served as it should be, as [`Feed::set_trouble`](crate::Feed::set_trouble).
+    pub fn set_trouble(&self, why: Option<Trouble>) {
+        self.counters.set_trouble(why);
     }
 
     /// The feed was recreated: its viewers are disconnected, and reconnect to another run of numbers. The ring

@@ -101,7 +101,7 @@ pub use attendance::{Attendance, Elsewhere, Publishing};
 pub use budget::{Budget, Charge, Pressure};
 pub use chunk::Chunk;
 pub use delivery::{Delivered, Deliveries, Delivery};
-pub use feed::{BadVariant, DEFAULT_HISTORY, Feed};
+pub use feed::{BadVariant, DEFAULT_HISTORY, Feed, Trouble};
 pub use feeds::{DEFAULT, Family, Feeds, OpenError};
 pub use h3cast_proto::feed::{BadCursor, Cursor, End, EndCursor, Epoch, FeedError, Gap};
 pub use held::{HeldFeeds, History, Hold, Provenance, RestoreError};

@@ -311,6 +311,14 @@ impl Publisher {
         }
     }
 
+    /// Reports that many chunks as missing, which the source of a live feed has lost: their numbers are left out, and
+    /// viewers get a gap. Does nothing if the feed is stored.
+    pub fn leave_out(&self, missing: u64) {
+        if let To::Ring(to) = &self.to {
+            to.ring.leave_out(missing);
+        }
+    }
+
     /// Whether what is published is stored before it is confirmed: then a chunk may have been stored although
     /// [`publish`](Self::publish) was dropped, or failed.
     #[must_use]

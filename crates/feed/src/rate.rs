@@ -42,24 +42,24 @@ impl Default for Meter {
 }
 
 impl Meter {
-    pub(crate) fn count(&mut self, bytes: usize) {
+    pub(crate) fn count(&mut self, chunks: u64, bytes: usize) {
         let now = Instant::now();
         self.last = Some(now);
-        self.count_at(now.duration_since(self.began).as_secs(), bytes);
+        self.count_at(now.duration_since(self.began).as_secs(), chunks, bytes);
     }
 
     pub(crate) fn rate(&self) -> Rate {
         self.rate_at(self.began.elapsed().as_secs())
     }
 
-    fn count_at(&mut self, second: u64, bytes: usize) {
-        self.chunks += 1;
+    fn count_at(&mut self, second: u64, chunks: u64, bytes: usize) {
+        self.chunks += chunks;
         self.bytes += bytes as u64;
         let slot = &mut self.seconds[(second % SECONDS_KEPT as u64) as usize];
         if slot.number != second {
             *slot = Second { number: second, ..Second::default() };
         }
-        slot.chunks += 1;
+        slot.chunks += chunks;
         slot.bytes += bytes as u64;
     }
 
@@ -81,17 +81,17 @@ mod tests {
         let mut meter = Meter::default();
         assert_eq!(meter.rate_at(0), Rate::default());
         for second in 0..10 {
-            meter.count_at(second, 100);
-            meter.count_at(second, 300);
+            meter.count_at(second, 1, 100);
+            meter.count_at(second, 1, 300);
         }
         // The current second is not over, and older ones don't count.
-        meter.count_at(10, 1_000_000);
+        meter.count_at(10, 1, 1_000_000);
         assert_eq!(meter.rate_at(10), Rate { chunks: 2.0, bytes: 400.0 });
         assert_eq!(meter.rate_at(14), Rate { chunks: 0.6, bytes: 200_080.0 });
         assert_eq!(meter.rate_at(100), Rate::default());
         assert_eq!((meter.chunks, meter.bytes), (21, 1_004_000));
         let mut young = Meter::default();
-        young.count_at(0, 10);
+        young.count_at(0, 1, 10);
         assert_eq!(young.rate_at(1), Rate { chunks: 1.0, bytes: 10.0 });
     }
 }

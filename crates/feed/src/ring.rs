@@ -21,6 +21,9 @@ use crate::{Chunk, Cursor, End, EndCursor, Epoch, History, RestoreError, Start, 
 use contents::{Contents, cost};
 pub(crate) use viewer::RingViewer;
 
+/// So many chunks are added at once, while nobody else uses the ring.
+const AT_ONCE: usize = 64;
+
 /// What happens to a viewer of a live feed that falls behind its history.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Lag {
@@ -73,10 +76,10 @@ impl Ring {
         }
     }
 
-    /// A ring that continues at the number `next`: all numbers before it were chunks of the feed.
-    pub(crate) fn continuing_at(epoch: Epoch, history: usize, next: u64) -> Self {
+    /// A ring that continues at the number `next`, after so many chunks of the feed.
+    pub(crate) fn continuing_at(epoch: Epoch, history: usize, next: u64, count: u64) -> Self {
         let mut ring = Self::starting_at(epoch, history, Lag::Skip, next, next);
-        ring.contents.get_mut().unwrap_or_else(PoisonError::into_inner).count = next;
+        ring.contents.get_mut().unwrap_or_else(PoisonError::into_inner).count = count;
         ring
     }
 
@@ -159,6 +162,26 @@ impl Ring {
         true
     }
 
+    /// Adds several, and gives how many of them were new, and their size.
+    pub(crate) fn add_all(&self, chunks: impl IntoIterator<Item = Chunk>) -> (u64, usize) {
+        let (mut many, mut bytes) = (0, 0);
+        let mut chunks = chunks.into_iter().peekable();
+        while chunks.peek().is_some() {
+            let mut contents = self.lock();
+            // Viewers do not wait for all of them.
+            for chunk in chunks.by_ref().take(AT_ONCE) {
+                if chunk.seq >= contents.next {
+                    (many, bytes) = (many + 1, bytes + chunk.bytes.len());
+                    contents.push(Arc::new(chunk), self.history as u64);
+                }
+            }
+            let waiting = contents.wake();
+            drop(contents);
+            waiting.into_iter().flatten().for_each(Waker::wake);
+        }
+        (many, bytes)
+    }
+
     /// Charges the history for an encoding that was made of one of its chunks.
     pub(crate) fn encoded(&self, chunk: &Arc<Chunk>, cost: u64) {
         self.lock().encode(chunk, cost, self.history as u64);
@@ -214,6 +237,25 @@ impl Ring {
             contents.clear();
             (contents.floor, contents.next) = (next, next);
         }
+    }
+
+    /// Drops the chunks before that number, which are not stored any more. Whether it has come that far.
+    pub(crate) fn forget_before(&self, first: u64) -> bool {
+        let mut contents = self.lock();
+        contents.clear_before(first);
+        contents.next >= first
+    }
+
+    /// Leaves out that many numbers, of chunks that its source has lost.
+    pub(crate) fn leave_out(&self, missing: u64) {
+        let mut contents = self.lock();
+        if missing == 0 || contents.end.is_some() {
+            return;
+        }
+        contents.next = contents.next.saturating_add(missing);
+        let waiting = contents.wake();
+        drop(contents);
+        waiting.into_iter().flatten().for_each(Waker::wake);
     }
 
     /// Sets whether what stores the feed cannot be reached.
@@ -275,7 +317,12 @@ impl Ring {
     /// What it is now, unless it has ended.
     pub(crate) fn history(&self) -> Option<History> {
         let contents = self.lock();
-        let chunks = contents.chunks.iter().map(|slot| slot.chunk.clone()).collect();
+        // What is before a number that was left out is given up: a history has all chunks from its first one on.
+        let mut first = contents.next;
+        let mut chunks: Vec<_> = contents.chunks.iter().rev().map(|slot| slot.chunk.clone()).collect();
+        let whole = chunks.iter().take_while(|chunk| std::mem::replace(&mut first, chunk.seq) == chunk.seq + 1).count();
+        chunks.truncate(whole);
+        chunks.reverse();
         contents.end.is_none().then(|| History::new(self.epoch(), contents.next, chunks))
     }
 

@@ -12,7 +12,9 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{Budget, Cursor, Deliveries, Delivery, Elsewhere, End, Epoch, Rate, budget::Seat, log, rate::Meter};
+use crate::{
+    Budget, Cursor, Deliveries, Delivery, Elsewhere, End, Epoch, Rate, Trouble, budget::Seat, log, rate::Meter,
+};
 
 /// The state of a feed at one moment.
 #[derive(Debug, Clone)]
@@ -81,11 +83,21 @@ pub(crate) struct FeedCounters {
     meter: Mutex<Meter>,
     pub(crate) failures: log::Failures,
     pub(crate) budget: OnceLock<Budget>,
+    /// Why the feed cannot be served as it should be.
+    trouble: Mutex<Option<Trouble>>,
 }
 
 impl FeedCounters {
     pub(crate) fn joined(&self) {
         self.viewers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_trouble(&self, why: Option<Trouble>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     pub(crate) fn publishes(&self) {
@@ -117,7 +129,13 @@ impl FeedCounters {
     /// Counts a chunk of that many bytes.
     #[inline]
     pub(crate) fn count(&self, bytes: usize) {
-        self.meter.lock().unwrap_or_else(PoisonError::into_inner).count(bytes);
+        self.count_all(1, bytes);
+    }
+
+    /// Counts so many chunks, of that many bytes together.
+    #[inline]
+    pub(crate) fn count_all(&self, chunks: u64, bytes: usize) {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).count(chunks, bytes);
     }
 
     /// The bytes of all chunks.

@@ -141,11 +141,14 @@ impl fmt::Debug for Viewer {
 
 impl Viewer {
     /// A viewer that the feed has counted already. After `limit` chunks it ends cleanly.
-    pub(crate) fn new(feed: &Feed, upstream: Upstream, epoch: Epoch, limit: Option<u64>) -> Self {
+    pub(crate) fn new(feed: &Feed, mut upstream: Upstream, epoch: Epoch, limit: Option<u64>) -> Self {
         let left = limit.unwrap_or(u64::MAX);
-        let seat = feed.counters.budget.get().map(|budget| match &upstream {
+        let seat = feed.counters.budget.get().map(|budget| match &mut upstream {
             Upstream::Live(_) => budget.seat(),
-            Upstream::Kept(_) => budget.seat_of_some(),
+            Upstream::Kept(viewer) => {
+                viewer.charge(budget);
+                budget.seat_of_some()
+            }
             Upstream::OnDemand { .. } => budget.seat_of_one(),
         });
         let resumable = !matches!(feed.backing, Backing::OnDemand { same: None, .. });
@@ -216,6 +219,12 @@ impl Viewer {
             Some(Upstream::Kept(viewer)) => viewer.is_behind(),
             Some(Upstream::OnDemand { .. }) | None => false,
         }
+    }
+
+    /// Whether it is one of a feed in memory, whose viewers all get the same.
+    #[inline]
+    pub(crate) fn is_of_ring(&self) -> bool {
+        matches!(self.upstream, Some(Upstream::Live(_)))
     }
 
     /// Whether no other viewer gets the chunks that it gets.

@@ -13,12 +13,10 @@ use futures_util::future::BoxFuture;
 use tokio::time::interval;
 
 pub use self::stored::FeedStore;
-use self::{
-    made::{Made, Sweep},
-    stored::Storage,
-};
+use self::{made::Made, stored::Storage};
 use crate::{
-    Account, BadPattern, Exhausted, Family, Feed, FeedError, Hold, Lag, OpenError, Pattern, Provenance, log::Evictions,
+    Account, BadPattern, Exhausted, Family, Feed, FeedError, Hold, Lag, OpenError, Pattern, Provenance, Trouble,
+    log::Evictions,
 };
 
 /// How often feeds that are not used are looked for.
@@ -153,7 +151,7 @@ impl WrittenFeeds {
                 sweeps.tick().await;
                 let Some(feeds) = clear.0.upgrade() else { return };
                 let _one = feeds.alone().await;
-                feeds.lock().sweep(feeds.limits().idle, None, Sweep::Regular);
+                feeds.lock().sweep(feeds.limits().idle, None);
             }
         }
     }
@@ -240,7 +238,19 @@ impl Family for WrittenFeeds {
 
     /// Those that were written.
     fn feeds(&self) -> Vec<Feed> {
-        self.lock().written()
+        self.lock().written(|_| true).collect()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.pattern.matches(name)
+    }
+
+    fn existing(&self, name: &str) -> Option<Feed> {
+        self.lock().one_written(name)
+    }
+
+    fn some(&self, most: usize, wanted: &dyn Fn(&str) -> bool) -> Vec<Feed> {
+        self.lock().written(wanted).take(most).collect()
     }
 
     fn hold(&self, hold: Hold) {
@@ -249,6 +259,10 @@ impl Family for WrittenFeeds {
 
     fn is_ready(&self) -> bool {
         self.storage.as_ref().is_none_or(|storage| storage.store.is_ready())
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        self.storage.as_ref()?.store.trouble()
     }
 
     fn set_limits(&self, limits: WrittenLimits) {

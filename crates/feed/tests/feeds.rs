@@ -1,5 +1,7 @@
 //! Feeds, their publishers and their viewers.
 
+mod model;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +10,7 @@ use h3cast_feed::{
     Cursor, End, Epoch, Event, Feed, FeedError, Gap, Lag, PublishError, Start, TryPublishError, Viewer,
     format::{self, Format},
 };
+use model::{Model, Past, Step};
 use proptest::prelude::*;
 
 fn three() -> Feed {
@@ -224,32 +227,10 @@ async fn disconnecting_tells_and_ends() {
     assert_eq!(feed.status().skipped, feed.status().oldest.unwrap().seq);
 }
 
-/// One step of the model test.
-#[derive(Debug, Clone)]
-enum Step {
-    Publish(usize),
-    Join(u64),
-    JoinAfter(u64),
-    Read(usize, usize),
-    Leave(usize),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        4 => (0..300_usize).prop_map(Step::Publish),
-        1 => (0..2_u64).prop_map(Step::Join),
-        1 => any::<u64>().prop_map(Step::JoinAfter),
-        3 => (any::<usize>(), 0..20_usize).prop_map(|(who, count)| Step::Read(who, count)),
-        1 => any::<usize>().prop_map(Step::Leave),
-    ]
-}
-
 proptest! {
-    /// Against a model that keeps everything for ever: whatever the order of events, each viewer
-    /// sees every chunk in its order, or is told exactly how many it does not.
     #[test]
     fn no_chunk_is_lost_or_doubled_without_being_told(
-        steps in prop::collection::vec(step(), 1..200),
+        steps in prop::collection::vec(model::step(), 1..200),
         history in 0..4000_usize,
     ) {
         run(steps, history)?;
@@ -265,62 +246,8 @@ fn a_viewer_that_has_begun_before_the_first_chunk_is_told_of_its_loss() {
 
 fn run(steps: Vec<Step>, history: usize) -> Result<(), TestCaseError> {
     let (feed, publisher) = Feed::live("live", history, Lag::Skip);
-    let mut all: Vec<Bytes> = Vec::new();
-    // Each with the number that it must see or be told of next; `None` until it has begun.
-    let mut viewers: Vec<(Viewer, Option<u64>)> = Vec::new();
-    for step in steps {
-        match step {
-            Step::Publish(size) => {
-                let bytes = Bytes::from(vec![all.len() as u8; size]);
-                let cursor = publisher.publish(bytes.clone()).now_or_never().unwrap().unwrap();
-                prop_assert_eq!(cursor.seq, all.len() as u64);
-                all.push(bytes);
-            }
-            Step::Join(0) => viewers.push((feed.view(Start::Start, None), None)),
-            Step::Join(_) => viewers.push((feed.view(Start::Now, None), Some(all.len() as u64))),
-            Step::JoinAfter(seq) if !all.is_empty() => {
-                let seq = seq % all.len() as u64;
-                let epoch = feed.view(Start::Now, None).epoch();
-                viewers.push((feed.view(Start::After(Cursor { epoch, seq }), None), Some(seq + 1)));
-            }
-            Step::JoinAfter(_) => {}
-            Step::Read(who, count) if !viewers.is_empty() => {
-                let who = who % viewers.len();
-                let (viewer, next) = &mut viewers[who];
-                for _ in 0..count {
-                    match viewer.next().now_or_never().flatten() {
-                        Some(Event::Chunk(chunk)) => {
-                            prop_assert!(next.is_none_or(|next| next == chunk.seq));
-                            prop_assert_eq!(&chunk.bytes, &all[chunk.seq as usize]);
-                            *next = Some(chunk.seq + 1);
-                        }
-                        Some(Event::Gap(gap)) => {
-                            prop_assert_eq!(Some(gap.from), *next);
-                            prop_assert!(gap.missing > 0 && !gap.restarted);
-                            *next = Some(gap.from + gap.missing);
-                        }
-                        Some(event) => prop_assert!(false, "{:?}", event),
-                        None => {
-                            prop_assert!(next.is_none_or(|next| next == all.len() as u64));
-                            // It has begun, though there is nothing yet.
-                            *next = Some(all.len() as u64);
-                            break;
-                        }
-                    }
-                }
-            }
-            Step::Read(..) => {}
-            Step::Leave(who) if !viewers.is_empty() => {
-                viewers.swap_remove(who % viewers.len());
-            }
-            Step::Leave(_) => {}
-        }
-        prop_assert_eq!(feed.status().viewers, viewers.len() as u64);
-        // A chunk larger than the whole ring stands in it alone.
-        let alone = all.last().map_or(0, |last| last.len() + 1000);
-        prop_assert!(feed.status().kept_bytes <= history.max(alone));
-    }
-    Ok(())
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(Model::new(&feed, &publisher, history, Past::Gone).run(steps))
 }
 
 #[tokio::test]
@@ -367,6 +294,37 @@ async fn gaps_and_resumed_viewers_are_counted() {
     let mut stale = whole.view(Start::After(Cursor { epoch: Epoch(1), seq: 3 }), None);
     assert!(matches!(stale.next().await, Some(Event::Gap(gap)) if gap.restarted && gap.missing == 0));
     assert_eq!(whole.status().gaps, 0, "nothing is missing");
+}
+
+#[tokio::test]
+async fn what_a_source_has_lost_is_a_gap() {
+    let (feed, publisher) = Feed::live("log", 1 << 20, Lag::Disconnect);
+    let mut viewers: Vec<_> = (0..2).map(|_| feed.view(Start::Start, None)).collect();
+    publisher.publish("first".into()).await.unwrap();
+    publisher.leave_out(0);
+    let is_chunk = |event: Option<Event>, seq| matches!(event, Some(Event::Chunk(chunk)) if chunk.seq == seq);
+    let is_gap = |event: Option<Event>, from, missing| matches!(event, Some(Event::Gap(gap)) if (gap.from, gap.missing, gap.restarted) == (from, missing, false));
+    assert!(is_chunk(viewers[0].next().await, 0));
+    let waiting = tokio::spawn({
+        let mut viewer = viewers.remove(0);
+        async move { (viewer.next().await, viewer.next().await) }
+    });
+    tokio::task::yield_now().await;
+    publisher.leave_out(3);
+    // Whoever has come after it has nothing to be told.
+    let mut late = feed.view(Start::Now, None);
+    publisher.publish("fourth".into()).await.unwrap();
+    let (gap, chunk) = waiting.await.unwrap();
+    assert!(is_gap(gap, 1, 3) && is_chunk(chunk, 4), "it is woken");
+    assert!(is_chunk(late.next().await, 4));
+    let mut slow = viewers.remove(0);
+    assert!(is_chunk(slow.next().await, 0) && is_gap(slow.next().await, 1, 3) && is_chunk(slow.next().await, 4));
+    let mut resumed = feed.view(Start::After(Cursor { epoch: feed.status().epoch.unwrap(), seq: 2 }), None);
+    let gap = resumed.gap().map(Event::Gap);
+    assert!(is_gap(gap, 3, 1) && is_gap(resumed.next().await, 3, 1) && resumed.gap().is_none());
+    assert!(is_chunk(resumed.next().await, 4));
+    let status = feed.status();
+    assert_eq!((status.chunks, status.skipped, status.gaps), (2, 7, 3));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,8 +10,13 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
+use h3cast_feed::format::{
+    Format, Framing, Writer,
+    frames::{Frame, FrameDecoder},
+};
 use h3cast_feed::{
-    Chunk, Cursor, End, Epoch, Event, Feed, FeedError, Filler, Gap, Keeper, Past, PublishError, Receipt, Start, Viewer,
+    Budget, Chunk, Cursor, End, Epoch, Event, Feed, FeedError, Filler, Gap, Keeper, Past, PublishError, Receipt, Start,
+    Viewer,
 };
 use proptest::prelude::*;
 
@@ -23,8 +28,12 @@ struct Shelf {
     broken: AtomicBool,
     /// Gives this many chunks before those that it is asked for, too.
     early: AtomicU64,
+    /// No numbers are left out between them, until the next reading: then others are between.
+    dense: AtomicBool,
     /// How often it was read.
     reads: AtomicU64,
+    /// Its readings take a while.
+    slow: AtomicBool,
 }
 
 impl Keeper for Shelf {
@@ -33,7 +42,7 @@ impl Keeper for Shelf {
     }
 
     fn is_sparse(&self) -> bool {
-        true
+        !self.dense.load(Ordering::Relaxed)
     }
 
     fn publish(&self, _: Bytes, _: Option<String>) -> BoxFuture<'_, Result<Receipt, PublishError>> {
@@ -43,6 +52,10 @@ impl Keeper for Shelf {
     fn read(self: Arc<Self>, _: Epoch, next: u64) -> BoxFuture<'static, Result<Past, FeedError>> {
         Box::pin(async move {
             self.reads.fetch_add(1, Ordering::Relaxed);
+            if self.slow.load(Ordering::Relaxed) {
+                tokio::task::yield_now().await;
+            }
+            self.dense.store(false, Ordering::Relaxed);
             if self.broken.load(Ordering::Relaxed) {
                 return Err(FeedError("broken".into()));
             }
@@ -141,6 +154,19 @@ async fn chunks_before_those_that_were_asked_for_are_not_given_again() {
     assert!(matches!(some(&mut viewer, usize::MAX)[..], [Event::Stalled(true)]));
 }
 
+/// It would take the numbers that are left out for a gap: it comes again when the ring has been started over.
+#[test]
+fn a_viewer_who_was_not_told_of_left_out_numbers_gets_none_after_them() {
+    let (shelf, feed, filler) = shelf();
+    shelf.dense.store(true, Ordering::Relaxed);
+    (0..20).for_each(|seq| add(&shelf, &filler, 2 * seq));
+    let mut viewer = feed.view(Start::Start, None);
+    assert!(seqs(&some(&mut viewer, usize::MAX)).is_empty());
+    filler.renew(Epoch(7), 40, 40);
+    assert!(seqs(&some(&mut viewer, usize::MAX)).is_empty());
+    assert_eq!(seqs(&some(&mut feed.view(Start::Start, None), 3)), [0, 2, 4]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_gone_is_told_and_what_fails_stalls() {
     let (shelf, feed, filler) = shelf();
@@ -184,6 +210,51 @@ async fn what_is_gone_is_told_and_what_fails_stalls() {
     assert!(matches!(some(&mut waiting, usize::MAX)[..], [Event::Stalled(true)]));
     filler.stall(false);
     assert!(matches!(some(&mut waiting, usize::MAX)[..], [Event::Stalled(false)]));
+}
+
+/// What was deleted where the feed is stored is not read from memory either.
+#[tokio::test]
+async fn what_is_deleted_is_not_in_the_ring() {
+    let shelf = Arc::new(Shelf::default());
+    let (feed, filler) = Feed::kept("default", shelf.clone(), 100 * HISTORY, Epoch(7), 0, 0);
+    let start = filler.next();
+    (start..start + 4).for_each(|seq| add(&shelf, &filler, seq));
+    let mut behind = feed.view(Start::After(Cursor { epoch: Epoch(7), seq: start }), None);
+    shelf.first.store(start + 3, Ordering::Relaxed);
+    // Of another run.
+    assert!(filler.forget_before(Epoch(6), start + 3));
+    assert_eq!(feed.status().oldest.unwrap().seq, start);
+    assert!(filler.forget_before(Epoch(7), start + 3));
+    let Some(Event::Gap(gap)) = behind.next().await else { panic!("a gap") };
+    assert_eq!(gap, Gap { from: start + 1, missing: 2, restarted: false });
+    assert_eq!(seqs(&some(&mut behind, usize::MAX)), [start + 3]);
+    // It has not come that far: what is added until then stays.
+    assert!(!filler.forget_before(Epoch(7), start + 9));
+    assert_eq!(feed.status().kept_bytes, 0);
+    add(&shelf, &filler, start + 4);
+    assert_eq!(feed.status().oldest.unwrap().seq, start + 4);
+    assert!(behind.next().await.is_some());
+}
+
+/// What other feeds of the same stream had is nobody's gap here.
+#[tokio::test]
+async fn what_is_deleted_of_other_feeds_is_no_gap() {
+    let shelf = Arc::new(Shelf::default());
+    let (feed, filler) = Feed::kept("default", shelf.clone(), 100 * HISTORY, Epoch(7), 0, 0);
+    add(&shelf, &filler, 1);
+    let after_first = Start::After(Cursor { epoch: Epoch(7), seq: 1 });
+    let mut behind = feed.view(after_first, None);
+    add(&shelf, &filler, 9);
+    shelf.first.store(8, Ordering::Relaxed);
+    assert!(filler.forget_before(Epoch(7), 8));
+    assert_eq!(feed.status().oldest.unwrap().seq, 9);
+    // Nor where nothing was dropped by then.
+    assert!(filler.forget_before(Epoch(7), 8));
+    for viewer in [&mut behind, &mut feed.view(after_first, None)] {
+        let events = some(viewer, usize::MAX);
+        assert!(matches!(events[..], [Event::Chunk(_)]), "{events:?}");
+    }
+    assert_eq!(shelf.reads.load(Ordering::Relaxed), 0);
 }
 
 /// A ring that begins before what is there by now: it fills up, and who views from now on waits for that.
@@ -286,4 +357,107 @@ async fn another_run_is_told() {
     let events = some(&mut again, usize::MAX);
     assert!(matches!(events[0], Event::Gap(Gap { restarted: true, .. })));
     assert_eq!(seqs(&events), [0, 1]);
+}
+
+/// What was read for a viewer counts as memory, in whoever's task it is, until it has been taken.
+#[tokio::test]
+async fn what_is_read_for_one_viewer_is_charged() {
+    let (shelf, feed, filler) = shelf();
+    let budget = Budget::new(1 << 30);
+    let feed = feed.budget(&budget);
+    (0..40).for_each(|seq| add(&shelf, &filler, seq));
+    let histories = budget.charged();
+    let mut viewer = feed.view(Start::Start, None);
+    assert_eq!(seqs(&some(&mut viewer, 1)), [0]);
+    // The rest of three chunks, and as many that come next and are there already.
+    let charged = budget.charged() - histories;
+    assert!((600..2000).contains(&charged), "{charged}");
+    let got = seqs(&some(&mut viewer, 100));
+    assert_eq!(got, (1..40).collect::<Vec<_>>());
+    assert_eq!(budget.charged(), histories);
+    let mut slow = feed.view(Start::Start, None);
+    some(&mut slow, 1);
+    assert!(budget.charged() > histories);
+    drop(slow);
+    assert_eq!(budget.charged(), histories);
+
+    // It has taken the six chunks that were read, and what stores the others is away.
+    let mut viewer = feed.view(Start::Start, None);
+    some(&mut viewer, 1);
+    shelf.broken.store(true, Ordering::Relaxed);
+    let rest = some(&mut viewer, 100);
+    assert_eq!(seqs(&rest), [1, 2, 3, 4, 5]);
+    assert!(matches!(rest.last(), Some(Event::Stalled(true))));
+    assert_eq!(budget.charged(), histories);
+}
+
+/// It is charged again with what is on its way to its client.
+#[tokio::test]
+async fn a_large_chunk_is_charged_once() {
+    let (shelf, feed, filler) = shelf();
+    let budget = Budget::new(1 << 30);
+    let feed = feed.budget(&budget);
+    for seq in 0..40 {
+        let bytes = Bytes::from(vec![seq as u8; if seq % 3 == 1 { 1_000_000 } else { 10 }]);
+        shelf.chunks.lock().unwrap().insert(seq, bytes.clone());
+        filler.add(Chunk::new(seq, bytes));
+    }
+    let histories = budget.charged();
+    let mut viewer = feed.view(Start::Start, None);
+    // One is in the piece that was read, and one in the next.
+    for (taken, large) in [(0, 2), (1, 1), (2, 1), (3, 2)] {
+        assert_eq!(seqs(&some(&mut viewer, 1)), [taken]);
+        let charged = budget.charged() - histories;
+        assert!((large * 1_000_000..large * 1_000_000 + 20_000).contains(&charged), "{taken}: {charged}");
+    }
+}
+
+/// Its client may not take the beginning of the stream.
+#[tokio::test]
+async fn the_first_piece_of_a_viewer_is_charged_before_it_is_there() {
+    let (shelf, feed, filler) = shelf();
+    let budget = Budget::new(1 << 30);
+    let feed = feed.budget(&budget);
+    (0..40).for_each(|seq| add(&shelf, &filler, seq));
+    let histories = budget.charged();
+    shelf.slow.store(true, Ordering::Relaxed);
+    let mut writer = Writer::new(feed.view(Start::Start, None), Format::Frames, Framing::Plain);
+    let mut out = Vec::new();
+    assert_eq!(writer.next(&mut out).now_or_never(), Some(Ok(true)));
+    let charged = budget.charged() - histories;
+    // Besides the beginning.
+    assert!((256 << 10..(256 << 10) + 1000).contains(&charged), "{charged}");
+}
+
+/// Small chunks are joined on their way to one viewer, and large ones are not: their order stays.
+#[tokio::test]
+async fn what_one_viewer_gets_stays_in_order() {
+    let (shelf, feed, filler) = shelf();
+    for seq in 0..60 {
+        let bytes = Bytes::from(vec![seq as u8; if seq % 7 < 5 { 100 } else { 3000 }]);
+        shelf.chunks.lock().unwrap().insert(seq, bytes.clone());
+        filler.add(Chunk::new(seq, bytes));
+    }
+    let mut writer = Writer::new(feed.view(Start::Start, None), Format::Frames, Framing::Plain);
+    let (mut out, mut decoder, mut seqs, mut missing) = (Vec::new(), FrameDecoder::new(10_000), Vec::new(), 0);
+    while seqs.len() as u64 + missing < 60 {
+        assert!(writer.next(&mut out).await.unwrap());
+        if seqs.len() > 20 {
+            // What was removed is a gap between chunks.
+            shelf.first.store(40, Ordering::Relaxed);
+        }
+        out.drain(..).for_each(|buffer| decoder.push(&buffer));
+        while let Some(frame) = decoder.pop().unwrap() {
+            match frame {
+                Frame::Chunk { seq, bytes, .. } => {
+                    assert!(bytes.iter().all(|byte| *byte == seq as u8), "{seq}");
+                    assert_eq!(seq, seqs.len() as u64 + missing);
+                    seqs.push(seq);
+                }
+                Frame::Gap(gap) => missing += gap.missing,
+                _ => {}
+            }
+        }
+    }
+    assert!(missing > 0 && seqs.len() > 30, "{missing}");
 }

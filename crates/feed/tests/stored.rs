@@ -1,5 +1,7 @@
 //! Feeds that are stored for this process, and that it continues later.
 
+mod model;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -16,6 +18,7 @@ use h3cast_feed::{
     Filler, Keeper, NewChunk, OpenError, Past, Provenance, PublishError, Publisher, Receipt, Start, Stored,
     TryPublishError, Viewer, WrittenFeeds, WrittenLimits,
 };
+use proptest::prelude::*;
 
 const EPOCH: Epoch = Epoch(7);
 /// Room for some four of the chunks.
@@ -175,6 +178,28 @@ async fn clients_write_until_the_server_stops() {
     assert_eq!(shelf.next.load(Ordering::Relaxed), 2);
 }
 
+/// Whoever takes over what is stored would write the same numbers.
+#[tokio::test]
+async fn a_source_waits_while_another_process_takes_over() {
+    let shelf = Arc::new(Shelf::default());
+    let (feed, publisher) = of_source(&shelf);
+    publish(&publisher, 1).await;
+    let held = Feeds::from_iter([feed.clone()]).hold();
+    let mut waits = Box::pin(publisher.publish("2".into()));
+    assert!(waits.as_mut().now_or_never().is_none());
+    drop(held);
+    assert_eq!(waits.await.unwrap().seq, 1);
+    let mut viewer = feed.view(Start::Now, None);
+    let held = Feeds::from_iter([feed.clone()]).hold();
+    let mut waits = Box::pin(publisher.publish("3".into()));
+    assert!(waits.as_mut().now_or_never().is_none());
+    held.stop();
+    assert_eq!(waits.await, Err(PublishError::Ended));
+    // As its source does then.
+    publisher.end(End::Clean);
+    assert!(matches!(events(&mut viewer)[..], [Event::End(End::Stopped)]));
+}
+
 /// The keeper has what fills the ring, and the feed the keeper: nobody would drop them.
 #[tokio::test]
 async fn a_feed_that_is_gone_leaves_nothing_in_memory() {
@@ -291,8 +316,39 @@ async fn an_idle_feed_leaves_memory_and_stays_stored_until_its_place_is_needed()
     assert_eq!(room.names(), ["chat.c", "chat.d"]);
     // It starts over.
     let again = feeds.open("chat.b", &Account::new("192.0.2.3")).await.unwrap().unwrap();
-    assert_eq!((again.status().chunks, family.evicted()), (0, 1));
+    assert_eq!((again.status().chunks, family.evicted()), (0, 2));
     sweeping.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_idle_feeds_give_way_than_is_needed() {
+    let (room, ann, ben) = (Arc::new(Room::default()), Account::new("192.0.2.1"), Account::new("192.0.2.2"));
+    let (family, feeds) = room.family(limits(6, 4, 100));
+    let write = |name: &'static str, account: &Account| {
+        let (feeds, account) = (&feeds, account.clone());
+        async move {
+            let feed = feeds.open(name, &account).await.unwrap().unwrap();
+            publish(feed.publisher().unwrap(), 1).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    for name in ["chat.a", "chat.b", "chat.c", "chat.d"] {
+        write(name, &ann).await;
+    }
+    for name in ["chat.e", "chat.f"] {
+        write(name, &ben).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1000)).await;
+    // There are as many as may be of her, and of all.
+    write("chat.g", &ann).await;
+    assert_eq!(room.names(), ["chat.b", "chat.c", "chat.d", "chat.e", "chat.f", "chat.g"]);
+    write("chat.h", &ben).await;
+    assert_eq!(room.names(), ["chat.c", "chat.d", "chat.e", "chat.f", "chat.g", "chat.h"]);
+    assert_eq!(family.evicted(), 2);
+    // With smaller limits, a few give way to each that is created.
+    family.set_limits(limits(3, 4, 100));
+    write("chat.i", &ben).await;
+    assert_eq!((room.names().len(), family.evicted()), (3, 6));
 }
 
 #[tokio::test]
@@ -307,4 +363,28 @@ async fn a_publisher_is_told_that_nothing_can_be_stored_and_viewers_stay() {
     shelf.is_full.store(false, Ordering::Relaxed);
     publish(&publisher, 1).await;
     assert_eq!(seqs(&events(&mut viewer)), [1]);
+}
+
+fn run(steps: Vec<model::Step>, history: usize) -> Result<(), TestCaseError> {
+    let desk = Desk::on(&Arc::default());
+    let (feed, filler, publisher) = Feed::stored("log", desk.clone(), history, EPOCH, 0);
+    desk.filler.set(filler).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(model::Model::new(&feed, &publisher, history, model::Past::Stored).run(steps))
+}
+
+proptest! {
+    /// The model test of the ring, with what is stored behind the ring.
+    #[test]
+    fn no_chunk_is_lost_or_doubled(
+        steps in prop::collection::vec(model::step(), 1..200),
+        history in 0..4000_usize,
+    ) {
+        run(steps, history)?;
+    }
+}
+
+#[test]
+fn late_viewers_read_what_is_stored() {
+    run(model::late_viewers(), HISTORY).unwrap();
 }

@@ -3,14 +3,12 @@
 //! the sync that is believed.
 
 use std::{
-    fs::{self, File},
-    io::Write,
+    fs,
+    io::{BufWriter, IntoInnerError, Write},
     sync::Arc,
 };
 
-use bytes::Bytes;
-
-use crate::{StoreError, error::At, files, record::Record, shared::Shared};
+use crate::{StoreError, error::At, files, regular, segment::Records, shared::Shared};
 
 impl Shared {
     /// Does so if a sync has failed. Nothing is appended before one succeeds. Blocks.
@@ -19,6 +17,9 @@ impl Shared {
     ///
     /// If it cannot be written; if it cannot be read any more as it was written.
     pub(crate) fn write_again(self: &Arc<Self>) -> Result<(), StoreError> {
+        if self.lock().unseen {
+            self.look_again()?;
+        }
         let (doubtful, meta) = {
             let mut state = self.lock();
             let Some(error) = state.failed.clone() else { return Ok(()) };
@@ -51,24 +52,26 @@ impl Shared {
     /// Puts a copy in the place of a file, of so many bytes.
     fn copy(&self, first: u64, len: u64) -> Result<(), StoreError> {
         let path = self.path(first);
-        let mut bytes = Bytes::from(fs::read(&path).at(&path)?);
-        bytes.truncate(usize::try_from(len).unwrap_or(usize::MAX));
-        let mut end = 0;
-        while let Some(record) = Record::read(self.salt, &bytes.slice(end..)) {
-            end += record.header.len();
-        }
-        // It may have been read from the disk, where it never came.
-        if end as u64 != len {
-            return Err(StoreError::Damaged { file: path, at: end as u64 });
-        }
         let temporary = files::temporary(&path);
-        let written = File::create(&temporary).and_then(|mut file| {
-            file.write_all(&bytes)?;
-            file.sync_all()
-        });
-        if let Err(error) = written {
+        let copied = (|| {
+            let mut records = Records::open(&path, self.salt).at(&path)?;
+            let mut file = BufWriter::new(regular::create(&temporary).at(&path)?);
+            let mut end = 0;
+            while end < len
+                && let Some(record) = records.next().at(&path)?
+            {
+                file.write_all(record.bytes()).at(&path)?;
+                end += record.bytes().len() as u64;
+            }
+            // It may have been read from the disk, where it never came.
+            if end != len {
+                return Err(StoreError::Damaged { file: path.clone(), at: end });
+            }
+            file.into_inner().map_err(IntoInnerError::into_error).and_then(|file| file.sync_all()).at(&path)
+        })();
+        if let Err(error) = copied {
             let _ = fs::remove_file(&temporary);
-            return Err(error).at(&path);
+            return Err(error);
         }
         fs::rename(&temporary, &path).at(&path)
     }
@@ -85,7 +88,7 @@ mod tests {
         time::Duration,
     };
 
-    use h3cast_feed::Keeper;
+    use h3cast_feed::{FeedError, Keeper, PublishError};
 
     use crate::{Fsync, Store, StoreError, StoreOptions, StoredFeed, work};
 
@@ -104,7 +107,8 @@ mod tests {
         stored.publish("two".into(), Some("id".into())).await.unwrap();
         let error = StoreError::io(&shared.dir, ErrorKind::Other.into());
         shared.fail_for_test(error.clone());
-        assert_eq!(stored.publish("late".into(), None).await.unwrap_err(), error.into());
+        let refused = FeedError::of(&stored.publish("late".into(), None).await.unwrap_err());
+        assert_eq!(refused, FeedError::of(&PublishError::from(error)));
         stored
     }
 

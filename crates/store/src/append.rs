@@ -10,13 +10,15 @@ use crate::{
     Fsync, Note, StoreError, notes,
     record::{self, MAX_BODY},
     shared::{MOST_AHEAD, Shared, State, Waiting},
+    store::Passage,
 };
 
 /// The largest chunk, in bytes.
 pub(crate) const LARGEST_CHUNK: usize = 256 << 20;
-/// So many chunks are one record at most, and so many bytes; one chunk may be larger.
-const RECORD_CHUNKS: usize = 4096;
-const RECORD_BYTES: usize = 4 << 20;
+/// So many chunks are one record at most, and so many bytes; one chunk may be larger. A record is read as a whole, and
+/// stays in memory until the viewer that it was read for has taken it.
+const RECORD_CHUNKS: usize = 1024;
+const RECORD_BYTES: usize = 128 << 10;
 /// Up to so many bytes are written at once where they are published: that takes microseconds. More are written by a
 /// thread that may block.
 const INLINE: usize = 64 << 10;
@@ -33,6 +35,8 @@ pub(crate) enum Appended {
     Blocks,
     /// Nothing was done: the file is full, and the next begins once what waits for the disk is there.
     Later(oneshot::Receiver<Result<Vec<Receipt>, StoreError>>),
+    /// Nothing was done: the store moves to another process, or this one does not have it yet.
+    Held,
 }
 
 pub(crate) struct Batch {
@@ -62,10 +66,19 @@ impl Batch {
     }
 }
 
+/// Does what may block where that may be. Fails if it panics, or the runtime ends.
+async fn blocking<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(what).await.map_err(|_| StoreError::Closed)
+}
+
 impl Shared {
     pub(crate) async fn publish(self: Arc<Self>, mut batch: Batch) -> PublishedAll {
+        let common = self.common.clone();
         let done = match batch.bound() {
-            Ok(size) => self.write(size, batch).await.map_err(PublishError::from),
+            Ok(size) => match self.write(size, batch).await {
+                Ok(receipts) => Ok(receipts),
+                Err(error) => Err(blocking(move || common.why(error)).await.unwrap_or_else(|closed| closed).into()),
+            },
             Err(error) => Err(error),
         };
         match done {
@@ -76,23 +89,28 @@ impl Shared {
 
     async fn write(self: Arc<Self>, size: usize, mut batch: Batch) -> Result<Vec<Receipt>, StoreError> {
         loop {
+            if !self.common.is_seen() {
+                let common = self.common.clone();
+                blocking(move || common.see()).await??;
+            }
             let mut appended = match size <= INLINE {
                 true => self.append(&mut batch, false)?,
                 false => Appended::Blocks,
             };
             if matches!(appended, Appended::Blocks) {
                 let shared = self.clone();
-                let blocking = tokio::task::spawn_blocking(move || {
+                let done = blocking(move || {
                     let appended = shared.append(&mut batch, true);
                     (batch, appended)
                 });
-                let done = blocking.await.map_err(|_| StoreError::Closed)?;
+                let done = done.await?;
                 (batch, appended) = (done.0, done.1?);
             }
             match appended {
                 Appended::Done(receipts) => return Ok(receipts),
                 Appended::Wait(done) => return done.await.unwrap_or(Err(StoreError::Closed)),
                 Appended::Later(room) => _ = room.await.unwrap_or(Err(StoreError::Closed))?,
+                Appended::Held => self.common.gate.waited().await,
                 Appended::Blocks => return Ok(Vec::new()),
             }
         }
@@ -108,12 +126,26 @@ impl Shared {
                 None => return Ok(Appended::Blocks),
             },
         };
+        if may_block && guard.marking && !guard.has_room(batch.chunks.len() as u64) {
+            guard = self.until_marked(guard);
+        }
         let state = &mut *guard;
+        match self.common.gate.passage() {
+            Passage::Open => {}
+            Passage::Held | Passage::Released => return Ok(Appended::Held),
+            Passage::Moved => return Err(StoreError::Moved),
+        }
         if state.closed || self.common.work.is_lost() {
             return Err(StoreError::Closed);
         }
         if let Some(error) = &state.failed {
             return Err(error.clone());
+        }
+        if self.common.is_unopened() {
+            if !may_block {
+                return Ok(Appended::Blocks);
+            }
+            self.common.note_first()?;
         }
         let always = self.common.options.fsync == Fsync::Always;
         let many = batch.chunks.len() as u64;
@@ -164,7 +196,7 @@ impl Shared {
         }
         state.visible = state.next;
         if let Some(filler) = &state.filler {
-            chunks.for_each(|chunk| filler.add(chunk));
+            filler.add_all(chunks);
         }
         Ok(Appended::Done(receipts))
     }

@@ -8,16 +8,24 @@ use std::{
 
 use h3cast_feed::{KeeperError, PublishError};
 
+use crate::regular::NotRegular;
+
 /// Why a store cannot be opened, written or read.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The disk is full. Publishing works again, without a restart, once there is room.
-    #[error("no room on the disk for {}: free some space, or keep less", .0.display())]
+    #[error("no room on the disk for {}: free some space, or keep less (--retain)", .0.display())]
     Full(PathBuf),
-    /// The folder, or its file system, cannot be written.
-    #[error("{} cannot be written: give its owner the right to, or choose another folder", .0.display())]
+    /// The file system is read-only.
+    #[error("{} is on a read-only file system: mount that for writing, or choose a folder on another one", .0.display())]
     ReadOnly(PathBuf),
+    /// This user may not read or write it.
+    #[error("this user may not read and write {}: give it the right to (chown, chmod), or choose another folder", .0.display())]
+    Denied(PathBuf),
+    /// Something else is where a folder should be.
+    #[error("{} is not a folder: choose one, or a path where nothing is yet", .0.display())]
+    NotAFolder(PathBuf),
     /// The folder has other files, and nothing was changed in it.
     #[error("{} has files that are not a store's, such as `{found}`: choose an empty or a new folder", dir.display())]
     Foreign {
@@ -50,14 +58,23 @@ pub enum StoreError {
         /// Where in it, in bytes.
         at: u64,
     },
+    /// A link, a folder, a FIFO or a device has the name of a file of the store. It was not opened.
+    #[error("{} is not a regular file, as those of a store are: put its file back, or choose another folder", .0.display())]
+    NotRegular(PathBuf),
+    /// The folder is not where it was any more. Nothing is created in its place; once it is back, publishing works again.
+    #[error("{} was removed or moved, and nothing is stored any more: put it back, or restart the server", .0.display())]
+    Gone(PathBuf),
     /// A feed of that name has been stored already.
     #[error("the feed `{0}` is open already")]
     Open(String),
     /// The store was closed, or the feed removed.
     #[error("the store has been closed")]
     Closed,
+    /// The store was released, and is another process's.
+    #[error("another process has the store now")]
+    Moved,
     /// Something else.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {}", path.display(), plain(error))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -69,19 +86,43 @@ pub enum StoreError {
 
 impl StoreError {
     pub(crate) fn io(path: &Path, error: io::Error) -> Self {
+        if error.get_ref().is_some_and(|inner| inner.is::<NotRegular>()) {
+            return Self::NotRegular(path.into());
+        }
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 Self::Full(path.into())
             }
-            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Self::ReadOnly(path.into()),
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly(path.into()),
+            io::ErrorKind::PermissionDenied => Self::Denied(path.into()),
+            io::ErrorKind::NotADirectory => Self::NotAFolder(not_a_folder(path).into()),
             _ => Self::Io { path: path.into(), error: Arc::new(error) },
         }
     }
 }
 
+/// The nearest place on a path that is something else than a folder.
+fn not_a_folder(path: &Path) -> &Path {
+    let is_other = |above: &&Path| above.symlink_metadata().is_ok() && !above.is_dir();
+    path.ancestors().find(is_other).unwrap_or(path)
+}
+
+/// What the system reports, without its number for that, and what helps where its words do not.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let Some(number) = error.raw_os_error() else { return text };
+    let words = text.strip_suffix(&format!(" (os error {number})")).unwrap_or(&text);
+    #[cfg(unix)]
+    if number == rustix::io::Errno::MFILE.raw_os_error() {
+        return format!("{words} (raise the limit of open files, such as LimitNOFILE= of systemd or `ulimit -n`)");
+    }
+    words.into()
+}
+
 impl From<StoreError> for PublishError {
     fn from(error: StoreError) -> Self {
         match error {
+            StoreError::Moved => Self::Ended,
             StoreError::Full(_) => Self::Full(KeeperError::new(error)),
             _ => Self::Keeper(KeeperError::new(error)),
         }
@@ -96,5 +137,25 @@ pub(crate) trait At<T> {
 impl<T> At<T> for io::Result<T> {
     fn at(self, path: &Path) -> Result<T, StoreError> {
         self.map_err(|error| StoreError::io(path, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_system_are_whole() {
+        let said = |error| StoreError::io(Path::new("x"), error).to_string();
+        let inner = io::Error::other("y: Input/output error (os error 5): while it was read");
+        assert_eq!(said(inner), "x: y: Input/output error (os error 5): while it was read");
+        #[cfg(unix)]
+        for (errno, expected) in [
+            (rustix::io::Errno::IO, "x: Input/output error"),
+            (rustix::io::Errno::MFILE, "x: Too many open files (raise the limit of open files, such as"),
+        ] {
+            let text = said(errno.into());
+            assert!(text.starts_with(expected) && !text.contains("os error"), "{text}");
+        }
     }
 }

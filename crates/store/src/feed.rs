@@ -84,11 +84,22 @@ impl StoredFeed {
         }
     }
 
+    /// Stores it if it is not stored yet, so that it keeps its epoch even before its first chunk or note. Does nothing
+    /// while the store is [held](crate::Store::hold) or another process's. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// If that does not reach the disk. It is tried again with the first chunk.
+    pub fn create(&self) -> Result<(), StoreError> {
+        self.0.create_now()
+    }
+
     /// Sets how much of it is kept, until this and all other handles of it are gone: set it whenever you open the feed.
     /// Files beyond that are removed soon, and are not read from now on.
     pub fn set_retain(&self, retain: Retain) {
         let mut state = self.0.lock();
         state.retain = retain;
+        state.trims = retain.bytes.is_some();
         self.0.retain(&mut state);
     }
 
@@ -160,10 +171,18 @@ impl Keeper for StoredFeed {
             let gone = || Err(failed(&StoreError::Closed));
             let read = reading.join_next().await.map_or_else(gone, |read| read.unwrap_or_else(|_| gone()))?;
             read.map_err(|error| {
-                tracing::error!(%error, "what is stored of a feed cannot be read");
+                tracing::error!(%error, "cannot read older chunks of a feed");
                 failed(&error)
             })
         })
+    }
+
+    fn last_before(&self, before: u64, many: u64) -> u64 {
+        self.0.left_out.last_before(before, many)
+    }
+
+    fn left_out(&self) -> u64 {
+        self.0.left_out.total()
     }
 
     fn stored(&self) -> Option<Stored> {

@@ -2,13 +2,13 @@
 
 use std::{
     fs::{self, File},
-    io::{ErrorKind, Write},
+    io::{ErrorKind, Read, Write},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{StoreError, error::At};
+use crate::{StoreError, error::At, regular};
 
 /// What is known of a feed besides its chunks: `meta.json` in its folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,6 +36,12 @@ pub(crate) struct Mark {
     pub(crate) synced: u64,
 }
 
+/// No feed has so many chunks, nor a store so many feeds: such a number is damaged.
+pub(crate) const MOST: u64 = 1 << 62;
+
+/// None of these files is larger, in bytes.
+const LARGEST: u64 = 1 << 20;
+
 /// How many numbers are reserved ahead at least.
 pub(crate) const AHEAD: u64 = 1 << 16;
 
@@ -55,12 +61,25 @@ pub(crate) struct State {
     pub(crate) always: bool,
     /// Which run of the system that was, if the system tells.
     pub(crate) boot: Option<String>,
+    /// Tells the folder from copies of it.
+    #[serde(default)]
+    pub(crate) place: Option<String>,
 }
 
 /// Tells this run of the system from earlier ones.
 pub(crate) fn boot() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().into())
+}
+
+/// Which numbers of the feed in that folder are taken.
+pub(crate) fn mark(dir: &Path) -> Result<Mark, StoreError> {
+    let path = dir.join("mark.json");
+    let mark: Mark = read(&path)?.unwrap_or_default();
+    match mark.reserved.max(mark.synced) < MOST {
+        true => Ok(mark),
+        false => Err(StoreError::Damaged { file: path, at: 0 }),
+    }
 }
 
 /// Replaces a file, or creates it; then it is on the disk.
@@ -77,7 +96,7 @@ pub(crate) fn create<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreEr
 fn put<T: Serialize>(path: &Path, value: &T, sync: bool) -> Result<(), StoreError> {
     let temporary = temporary(path);
     let written = (|| {
-        let mut file = File::create(&temporary)?;
+        let mut file = regular::create(&temporary)?;
         file.write_all(&serde_json::to_vec(value)?)?;
         if sync {
             file.sync_all()?;
@@ -97,14 +116,17 @@ pub(crate) fn temporary(path: &Path) -> PathBuf {
 
 /// Reads a file, if it is there.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
-    match fs::read(path) {
-        Ok(bytes) => {
-            let damaged = |_| StoreError::Damaged { file: path.into(), at: 0 };
-            serde_json::from_slice(&bytes).map(Some).map_err(damaged)
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).at(path),
+    let file = match regular::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.at(path)?,
+    };
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes).at(path)?;
+    let damaged = |at| StoreError::Damaged { file: path.into(), at };
+    if bytes.len() as u64 > LARGEST {
+        return Err(damaged(LARGEST));
     }
+    serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged(0))
 }
 
 /// Has what was created, renamed or removed in a folder survive a power loss, where a folder can be synced.
@@ -124,8 +146,11 @@ pub(crate) fn sync_all(feeds: &Path) -> Result<(), StoreError> {
             continue;
         }
         for file in fs::read_dir(&feed).at(&feed)? {
-            let file = file.at(&feed)?.path();
-            File::options().write(true).open(&file).and_then(|file| file.sync_all()).at(&file)?;
+            let file = file.at(&feed)?;
+            if file.file_type().at(&feed)?.is_file() {
+                let file = file.path();
+                regular::append(&file).and_then(|file| file.sync_all()).at(&file)?;
+            }
         }
         sync_folder(&feed)?;
     }
@@ -135,7 +160,17 @@ pub(crate) fn sync_all(feeds: &Path) -> Result<(), StoreError> {
 /// Syncs the file system as a whole, where that can be done and its errors are reported.
 #[cfg(target_os = "linux")]
 pub(crate) fn sync_file_system(file: &File) -> bool {
-    rustix::fs::syncfs(file).is_ok()
+    static REPORTS: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+        fs::read_to_string("/proc/sys/kernel/osrelease").is_ok_and(|release| reports_errors(&release))
+    });
+    *REPORTS && rustix::fs::syncfs(file).is_ok()
+}
+
+/// Whether that Linux reports what a sync of a file system could not write: since 5.8.
+#[cfg(target_os = "linux")]
+fn reports_errors(release: &str) -> bool {
+    let mut numbers = release.split(|other: char| !other.is_ascii_digit()).map(|number| number.parse::<u32>().ok());
+    (numbers.next().flatten(), numbers.next().flatten()) >= (Some(5), Some(8))
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -146,6 +181,17 @@ pub(crate) fn sync_file_system(_: &File) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn errors_of_a_file_system_are_reported_since_linux_5_8() {
+        for release in ["5.8.0", "5.15.0-91-generic", "6.1", "10.0-rc1"] {
+            assert!(reports_errors(release), "{release}");
+        }
+        for release in ["5.7.19", "4.19.0-26-amd64", "5", "", "odd"] {
+            assert!(!reports_errors(release), "{release}");
+        }
+    }
 
     #[test]
     fn what_cannot_be_replaced_stays() {

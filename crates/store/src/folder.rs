@@ -9,19 +9,19 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{ErrorKind, Write},
+    io::{self, ErrorKind, Read, Seek, Write},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{StoreError, error::At, files};
+use crate::{StoreError, error::At, files, record, regular};
 
 /// What this version writes.
 const FORMAT: u64 = 1;
 const FORMAT_FILE: &str = "h3cast-store.json";
-const LOCK_FILE: &str = "lock";
-const FEEDS: &str = "feeds";
+pub(crate) const LOCK_FILE: &str = "lock";
+pub(crate) const FEEDS: &str = "feeds";
 const REMOVED: &str = ".removed";
 const LOST: &str = ".lost";
 
@@ -40,12 +40,23 @@ pub(crate) struct Folder {
 
 impl Folder {
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(dir).at(dir)?;
+        let created = fs::create_dir_all(dir).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => ErrorKind::NotADirectory.into(),
+            _ => error,
+        });
+        created.at(dir)?;
+        // Nothing is created where there are files of others.
+        is_new(dir)?;
+        let path = dir.join(LOCK_FILE);
+        let lock =
+            regular::open(&path, File::options().create(true).truncate(false).read(true).write(true)).at(&path)?;
+        take(dir, &lock)?;
         let is_new = is_new(dir)?;
-        let lock = lock(dir)?;
+        is_ours(dir, &lock, is_new)?;
         if is_new {
             files::replace(&dir.join(FORMAT_FILE), &Format { format: FORMAT })?;
         }
+        sign(dir, &lock)?;
         let feeds = dir.join(FEEDS);
         fs::create_dir_all(&feeds).at(&feeds)?;
         files::sync_folder(dir)?;
@@ -55,6 +66,46 @@ impl Folder {
     /// Another process may open it from now on, though feeds of it may still be there.
     pub(crate) fn unlock(&self) {
         let _ = self.lock.unlock();
+    }
+
+    /// Has it again, as long as no other process does.
+    pub(crate) fn lock_again(&self) -> Result<(), StoreError> {
+        self.still_there()?;
+        take(&self.dir, &self.lock)?;
+        sign(&self.dir, &self.lock)
+    }
+
+    /// # Errors
+    ///
+    /// If it was removed or moved, also if there is another one now. Nothing is to be written then.
+    pub(crate) fn still_there(&self) -> Result<(), StoreError> {
+        let is_there = match fs::symlink_metadata(self.dir.join(LOCK_FILE)) {
+            #[cfg(unix)]
+            Ok(found) => {
+                use std::os::unix::fs::MetadataExt;
+                let is_same = |lock: fs::Metadata| (lock.dev(), lock.ino()) == (found.dev(), found.ino());
+                self.lock.metadata().is_ok_and(is_same)
+            }
+            Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+            #[cfg(not(unix))]
+            Ok(_) => true,
+        };
+        if is_there { Ok(()) } else { Err(StoreError::Gone(self.dir.clone())) }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Tells this folder from copies of it: they have other files.
+    pub(crate) fn place(&self) -> Option<String> {
+        let lock = self.lock.metadata().ok()?;
+        let created = lock.created().ok().map(record::micros);
+        #[cfg(unix)]
+        let number = std::os::unix::fs::MetadataExt::ino(&lock);
+        #[cfg(not(unix))]
+        let number = 0;
+        Some(format!("{number}-{}", created.unwrap_or_default()))
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -76,9 +127,10 @@ impl Folder {
         for entry in fs::read_dir(&feeds).at(&feeds)? {
             let path = entry.at(&feeds)?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            let number = |suffix: &str| name.strip_suffix(suffix).and_then(|id| id.parse::<u64>().ok());
+            // Another name is none that a feed's folder was given.
+            let number = |suffix: &str| name.strip_suffix(suffix).and_then(number);
             if let Some(id) = number("").or(number(LOST)) {
-                next = next.max(id.saturating_add(1));
+                next = next.max(id + 1);
             }
             match (number(""), number(REMOVED)) {
                 (Some(id), _) if has_something(&path)? => ids.push(id),
@@ -102,11 +154,17 @@ impl Folder {
     }
 }
 
+/// The number of a feed, as its folder is named.
+fn number(name: &str) -> Option<u64> {
+    name.parse().ok().filter(|id: &u64| *id < files::MOST && id.to_string() == name)
+}
+
 /// Whether a feed's folder has more than a creation that broke off.
 fn has_something(dir: &Path) -> Result<bool, StoreError> {
     let meta = dir.join("meta.json");
-    if meta.try_exists().at(&meta)? {
-        return Ok(true);
+    match fs::symlink_metadata(&meta) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        found => return found.map(|_| true).at(&meta),
     }
     for entry in fs::read_dir(dir).at(dir)? {
         if entry.at(dir)?.path().extension().is_some_and(|extension| extension == "records") {
@@ -117,37 +175,77 @@ fn has_something(dir: &Path) -> Result<bool, StoreError> {
 }
 
 /// Whether nothing is in the folder yet.
-fn is_new(dir: &Path) -> Result<bool, StoreError> {
+pub(crate) fn is_new(dir: &Path) -> Result<bool, StoreError> {
     match files::read::<Format>(&dir.join(FORMAT_FILE))? {
         Some(Format { format }) if format > FORMAT => return Err(StoreError::Newer { dir: dir.into(), format }),
         Some(_) => return Ok(false),
         None => {}
     }
-    let temporary = files::temporary(Path::new(FORMAT_FILE));
+    let temporary = files::temporary(&dir.join(FORMAT_FILE));
     for entry in fs::read_dir(dir).at(dir)? {
-        let found = entry.at(dir)?.file_name();
+        let found = entry.at(dir)?;
+        let (name, path) = (found.file_name(), found.path());
         // What an earlier attempt left, and what a new file system has.
-        if found != LOCK_FILE && found != *temporary.as_os_str() && found != "lost+found" {
-            return Err(StoreError::Foreign { dir: dir.into(), found: found.to_string_lossy().into() });
+        let is_ours = name == LOCK_FILE || name == "lost+found" || (path == temporary && is_begun(&path)?);
+        if !is_ours {
+            return Err(StoreError::Foreign { dir: dir.into(), found: name.to_string_lossy().into() });
         }
     }
     Ok(true)
 }
 
-fn lock(dir: &Path) -> Result<File, StoreError> {
-    let path = dir.join(LOCK_FILE);
-    let mut lock = File::options().create(true).truncate(false).read(true).write(true).open(&path).at(&path)?;
+fn take(dir: &Path, lock: &File) -> Result<(), StoreError> {
     match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let pid = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
-            return Err(StoreError::Locked { dir: dir.into(), pid });
-        }
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { dir: dir.into(), pid: owner(lock) }),
         Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
             tracing::warn!(dir = %dir.display(), "this file system has no locks: make sure that no other process uses the store");
+            Ok(())
         }
-        Err(TryLockError::Error(error)) => return Err(error).at(&path),
+        Err(TryLockError::Error(error)) => Err(error).at(&dir.join(LOCK_FILE)),
     }
-    lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).at(&path)?;
-    Ok(lock)
+}
+
+/// The process that has the store open, if it is known.
+pub(crate) fn owner(lock: &File) -> Option<u32> {
+    content(lock).ok().and_then(|text| str::from_utf8(&text).ok()?.trim().parse().ok())
+}
+
+/// Whether this is what an attempt left that broke off.
+fn is_begun(path: &Path) -> Result<bool, StoreError> {
+    let mut content = Vec::new();
+    regular::read(path).and_then(|file| file.take(64).read_to_end(&mut content)).at(path)?;
+    Ok(serde_json::to_vec(&Format { format: FORMAT }).is_ok_and(|whole| whole.starts_with(&content)))
+}
+
+/// What the file begins with that has the number of a process: more than such a number, if that is not all.
+fn content(mut lock: &File) -> io::Result<Vec<u8>> {
+    lock.rewind()?;
+    let mut content = Vec::new();
+    lock.take(32).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// # Errors
+///
+/// If the lock is a file of others: a store that is only begun has written no number to it yet.
+pub(crate) fn is_ours(dir: &Path, lock: &File, is_new: bool) -> Result<(), StoreError> {
+    let content = content(lock).at(&dir.join(LOCK_FILE))?;
+    // After a power loss, zeros may be in the place of a number.
+    let is_number = content.len() < 32 && content.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'\n' | 0));
+    match is_number && (content.is_empty() || !is_new) {
+        true => Ok(()),
+        false => Err(StoreError::Foreign { dir: dir.into(), found: LOCK_FILE.into() }),
+    }
+}
+
+/// Writes this process's number, unless the file has something else than one.
+fn sign(dir: &Path, mut lock: &File) -> Result<(), StoreError> {
+    is_ours(dir, lock, false)?;
+    let number = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
+    match number.at(&dir.join(LOCK_FILE)) {
+        // It is for people: the lock itself needs no room.
+        Err(StoreError::Full(_)) => Ok(()),
+        signed => signed,
+    }
 }

@@ -40,19 +40,26 @@
 //! ```
 
 mod again;
+mod ahead;
 mod append;
+mod check;
+mod clock;
 mod error;
 mod feed;
 mod files;
 mod folder;
+mod left_out;
 mod notes;
 mod past;
 mod record;
+mod regular;
 mod segment;
 mod shared;
 mod store;
+mod trim;
 mod work;
 
+pub use check::Checked;
 pub use error::StoreError;
 pub use feed::StoredFeed;
 pub use notes::Note;

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::record;
+use crate::{left_out::LeftOut, record};
 
 /// Something that is stored together with chunks: either all of it, or nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,9 +23,10 @@ pub struct Note {
 
 /// How many ids of chunks are known at least.
 const IDS: usize = 4096;
-/// What the keys of ids begin with, and those of a program's notes.
+/// What the keys of ids begin with, those of a program's notes, and the one of numbers that were left out.
 const ID: u8 = 0;
 const OWN: u8 = 1;
+const LEFT_OUT: u8 = 2;
 
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
@@ -33,6 +34,8 @@ pub(crate) struct Notes {
     ids: HashMap<Bytes, (u64, u64)>,
     /// The oldest first.
     order: VecDeque<Bytes>,
+    /// As the file has it.
+    pub(crate) left_out: LeftOut,
 }
 
 impl Notes {
@@ -60,6 +63,7 @@ impl Notes {
             (Some(OWN), None) => {
                 self.own.remove(&key);
             }
+            (Some(LEFT_OUT), Some(value)) => self.left_out = LeftOut::read(value).unwrap_or_default(),
             _ => {}
         }
     }
@@ -118,6 +122,11 @@ pub(crate) fn of_id(id: &[u8], seq: u64, size: u64) -> record::Note {
     value.put_u64_le(seq);
     value.put_u64_le(size);
     record::Note { key: keyed(ID, id), value: Some(value.freeze()), expires: 0 }
+}
+
+/// Which numbers were left out, if any were.
+pub(crate) fn of_left_out(left_out: &LeftOut) -> Option<record::Note> {
+    Some(record::Note { key: keyed(LEFT_OUT, b""), value: Some(left_out.write()?), expires: 0 })
 }
 
 fn keyed(kind: u8, key: &[u8]) -> Bytes {

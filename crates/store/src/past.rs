@@ -13,12 +13,15 @@ use crate::{
     StoreError,
     error::At,
     record::{HEADER, Header, Record},
+    regular,
     shared::Shared,
 };
 
 /// How many chunks are read at once, and how many bytes; one record is read even if it is larger.
-const CHUNKS: usize = 1024;
-const BYTES: usize = 256 << 10;
+const CHUNKS: usize = 512;
+const BYTES: usize = 64 << 10;
+/// Up to this many bytes a chunk is copied for whoever gets it.
+const SMALL: usize = 1024;
 /// How many readers' places are known.
 const READERS: usize = 256;
 
@@ -87,14 +90,22 @@ impl Shared {
         next: u64,
     ) -> Result<Past, StoreError> {
         let path = self.path(name);
-        let mut file = File::open(&path).at(&path)?;
+        let mut file = regular::read(&path).at(&path)?;
         let (mut chunks, mut size, mut want, mut index) = (Vec::<Chunk>::new(), 0, BYTES, Vec::new());
         let mut expected = seq;
         'read: while at < end && expected < next && chunks.len() < CHUNKS && size < BYTES {
-            let bytes = Bytes::from(some(&mut file, at, want.min((end - at) as usize)).at(&path)?);
+            let wanted = want.min((end - at) as usize);
+            let bytes = Bytes::from(some(&mut file, at, wanted).at(&path)?);
             let (mut from, begun) = (0, at);
             want = BYTES;
-            while from < bytes.len() {
+            // What nobody may see yet may be taken back meanwhile.
+            if bytes.len() < wanted && !is_whole(&bytes) {
+                match chunks.is_empty() {
+                    true => return self.damaged(seq, name, at, next),
+                    false => break 'read,
+                }
+            }
+            while from < bytes.len() && expected < next {
                 let rest = bytes.slice(from..);
                 let header = Header::read(&rest);
                 if let Some(header) = header
@@ -132,7 +143,7 @@ impl Shared {
                         from += record.header.len();
                         let wanted = |chunk: &Chunk| (expected..next).contains(&chunk.seq);
                         let before = chunks.len();
-                        chunks.extend(record.chunks().filter(wanted));
+                        chunks.extend(record.chunks().filter(wanted).map(|chunk| apart(chunk, bytes.len())));
                         size += chunks[before..].iter().map(|chunk| chunk.bytes.len()).sum::<usize>();
                         expected = record.header.next().max(expected);
                     }
@@ -166,16 +177,29 @@ impl Shared {
     fn damaged(&self, seq: u64, name: u64, at: u64, next: u64) -> Result<Past, StoreError> {
         tracing::error!(
             file = %self.path(name).display(), at,
-            "a file is damaged: viewers are told that they miss the chunks {seq} to {}", next.saturating_sub(1),
+            "a file is damaged: viewers get a gap for the chunks {seq} to {}", next.saturating_sub(1),
         );
         Ok(Past { first: next, chunks: Vec::new(), next })
     }
 }
 
-/// Reads that many bytes.
+/// A chunk that does not keep much more in memory than itself. Viewers copy smaller ones.
+fn apart(mut chunk: Chunk, buffer: usize) -> Chunk {
+    if chunk.bytes.len() > SMALL && chunk.bytes.len() < buffer / 2 {
+        chunk.bytes = Bytes::copy_from_slice(&chunk.bytes);
+    }
+    chunk
+}
+
+/// Reads that many bytes, or those that there are.
 fn some(file: &mut File, at: u64, len: usize) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(at))?;
-    let mut bytes = vec![0; len];
-    file.read_exact(&mut bytes)?;
+    let mut bytes = Vec::with_capacity(len);
+    file.take(len as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Whether a whole record is there.
+fn is_whole(bytes: &[u8]) -> bool {
+    Header::read(bytes).is_some_and(|header| header.len() <= bytes.len())
 }

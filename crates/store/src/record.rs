@@ -155,6 +155,11 @@ impl Record {
         (notes + 4 <= record.data).then_some(record)
     }
 
+    /// As it was written.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     fn sizes(&self) -> impl Iterator<Item = (usize, u64)> {
         let mut table = &self.bytes[HEADER..self.notes.start];
         (0..self.header.count).map(move |_| (table.get_u32_le() as usize, u64::from(table.get_u32_le())))

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,7 @@ use crate::{
     files,
     notes::Notes,
     record::{HEADER, Header, MAGIC, Record},
+    regular,
 };
 
 /// Every so many bytes of a file, where its records are is noted.
@@ -68,14 +69,25 @@ pub(crate) struct Found {
     pub(crate) cut: bool,
 }
 
-/// Looks at the files of a feed, and repairs the end of the last one if a write broke off there. All chunks before the
-/// number `synced` are on the disk: if they are damaged, that is an error, and nothing is changed. Where a power loss
-/// may have torn what was written later (`torn`), what follows a damaged record is cut off.
-pub(crate) fn find(dir: &Path, salt: u32, synced: u64, torn: bool) -> Result<Found, StoreError> {
+/// What is known of files before they are looked at.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Known {
+    /// All chunks before this number are on the disk: if they are damaged, that is an error, and nothing is changed.
+    pub(crate) synced: u64,
+    /// A power loss may have torn what was written later: what follows a damaged record is cut off.
+    pub(crate) torn: bool,
+    /// They are a copy, and may have been copied one after another while they were written. So one may end before what is
+    /// known to be on the disk, within a record.
+    pub(crate) copied: bool,
+}
+
+/// Looks at the files of a feed, and repairs the end of the last one if a write broke off there.
+pub(crate) fn find(dir: &Path, salt: u32, known: Known) -> Result<Found, StoreError> {
+    let Known { synced, torn, .. } = known;
     let mut found = Found::default();
     for first in numbers(dir)? {
         let path = path(dir, first);
-        let len = fs::metadata(&path).at(&path)?.len();
+        let len = fs::symlink_metadata(&path).at(&path)?.len();
         found.segments.push(Segment { first, next: first, len, ..Segment::default() });
     }
     // After a power loss, more than the last file may not be on the disk.
@@ -84,15 +96,16 @@ pub(crate) fn find(dir: &Path, salt: u32, synced: u64, torn: bool) -> Result<Fou
     let from = if torn { doubtful.min(last) } else { last };
     for at in 0..from {
         let path = path(dir, found.segments[at + 1].first);
-        let began = began(&path).at(&path)?.ok_or(StoreError::Damaged { file: path, at: 0 });
+        let began = began(&path, salt, found.segments[at + 1].first).at(&path)?;
+        let began = began.ok_or(StoreError::Damaged { file: path, at: 0 });
         // What begins in doubt is looked at below.
         let began = if at + 1 < from { began? } else { began.unwrap_or_default() };
         found.segments[at].newest = began.micros;
-        found.segments[at].next = began.first;
+        found.segments[at].next = found.segments[at + 1].first;
     }
     let mut at = from;
     while at < found.segments.len() {
-        let whole = scan(dir, salt, at, synced, torn, &mut found)?;
+        let whole = scan(dir, salt, at, known, &mut found)?;
         if found.segments[at].len == 0 {
             let segment = found.segments.remove(at);
             let path = path(dir, segment.first);
@@ -115,24 +128,22 @@ fn numbers(dir: &Path) -> Result<Vec<u64>, StoreError> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir).at(dir)? {
         let name = entry.at(dir)?.file_name();
-        numbers.extend(name.to_str().and_then(|name| name.strip_suffix(".records")?.parse::<u64>().ok()));
+        let number = name.to_str().and_then(|name| name.strip_suffix(".records")?.parse::<u64>().ok());
+        // Another name is none that a file was given.
+        numbers.extend(number.filter(|first| *first < files::MOST && path(dir, *first).ends_with(&name)));
     }
     numbers.sort_unstable();
     Ok(numbers)
 }
 
-/// What the first record of a file states.
-fn began(path: &Path) -> io::Result<Option<Header>> {
-    let mut header = [0; HEADER];
-    match File::open(path)?.read_exact(&mut header) {
-        Ok(()) => Ok(Header::read(&header)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
-    }
+/// What the first record of a file states, if it is whole, and that of a file which begins with that number.
+fn began(path: &Path, salt: u32, first: u64) -> io::Result<Option<Header>> {
+    let record = Records::open(path, salt)?.next()?;
+    Ok(record.map(|record| record.header).filter(|header| header.first == first))
 }
 
 /// Reads a file to its end, which it repairs. Whether nothing was cut off.
-fn scan(dir: &Path, salt: u32, at: usize, synced: u64, torn: bool, found: &mut Found) -> Result<bool, StoreError> {
+fn scan(dir: &Path, salt: u32, at: usize, known: Known, found: &mut Found) -> Result<bool, StoreError> {
     let file = path(dir, found.segments[at].first);
     let mut records = Records::open(&file, salt).at(&file)?;
     let segment = &mut found.segments[at];
@@ -164,20 +175,21 @@ fn scan(dir: &Path, salt: u32, at: usize, synced: u64, torn: bool, found: &mut F
     }
     let damaged = || StoreError::Damaged { file: file.clone(), at: end };
     let follows = follows(salt, &rest, found.next);
-    if found.next < synced || (!torn && follows) {
+    // A record that is there in full was whole once, unless the power went.
+    let cut = follows || !is_beginning(&rest);
+    if (found.next < known.synced && (cut || !known.copied)) || (!known.torn && follows) {
         return Err(damaged());
     }
-    // A record that is there in full was whole once, unless the power went.
-    found.cut |= follows || Header::read(&rest).is_some_and(|header| header.len() <= rest.len());
+    found.cut |= cut;
     if rest.iter().any(|byte| *byte != 0) {
         let torn = file.with_extension("torn");
-        fs::write(&torn, &rest).at(&torn)?;
+        regular::create(&torn).and_then(|mut file| file.write_all(&rest)).at(&torn)?;
     }
     tracing::warn!(
         file = %file.display(), at = end, bytes = rest.len(),
-        "the end of a file is not whole, as after a crash: it was moved to a file that ends in .torn",
+        "the end of a file is incomplete, as after a crash: moved it to a file that ends in .torn",
     );
-    let open = File::options().write(true).open(&file).at(&file)?;
+    let open = regular::open(&file, File::options().write(true)).at(&file)?;
     open.set_len(end).and_then(|()| open.sync_all()).at(&file)?;
     files::sync_folder(dir)?;
     found.segments[at].len = end;
@@ -197,7 +209,7 @@ pub(crate) fn end(path: &Path, salt: u32, next: u64) -> io::Result<u64> {
 }
 
 /// The records of a file, one after another, so that no more of it is in memory than one of them.
-struct Records {
+pub(crate) struct Records {
     file: BufReader<File>,
     salt: u32,
     /// How much of it is left, in bytes.
@@ -205,14 +217,14 @@ struct Records {
 }
 
 impl Records {
-    fn open(path: &Path, salt: u32) -> io::Result<Self> {
-        let file = File::open(path)?;
+    pub(crate) fn open(path: &Path, salt: u32) -> io::Result<Self> {
+        let file = regular::read(path)?;
         let left = file.metadata()?.len();
         Ok(Self { file: BufReader::new(file), salt, left })
     }
 
     /// `None` at the end, and where a record is damaged or not whole.
-    fn next(&mut self) -> io::Result<Option<Record>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Record>> {
         let mut bytes = vec![0; HEADER];
         if self.left < HEADER as u64 {
             return Ok(None);
@@ -233,6 +245,14 @@ impl Records {
         self.file.seek(SeekFrom::Start(from))?;
         self.file.read_to_end(&mut rest)?;
         Ok(rest.into())
+    }
+}
+
+/// Whether this may be the beginning of a record that is not there in full.
+fn is_beginning(rest: &[u8]) -> bool {
+    match rest.len() < HEADER {
+        true => rest.iter().zip(MAGIC).all(|(byte, magic)| *byte == magic),
+        false => Header::read(rest).is_some_and(|header| header.len() > rest.len()),
     }
 }
 

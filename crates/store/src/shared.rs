@@ -4,10 +4,10 @@ use std::{
     collections::VecDeque,
     fs::{self, File},
     hash::{BuildHasher, Hasher, RandomState},
-    io::Write,
+    io::{ErrorKind, Write},
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -18,13 +18,14 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::{
-    Retain, StoreError,
+    Retain, StoreError, clock,
     error::At,
     files::{self, AHEAD, Mark, Meta},
-    notes::Notes,
-    record,
-    segment::{self, Segment},
-    store::Common,
+    left_out::LeftOut,
+    notes::{self, Notes},
+    record, regular,
+    segment::{self, Known, Segment},
+    store::{Common, Passage},
 };
 
 /// How many numbers are reserved ahead at most.
@@ -54,7 +55,10 @@ pub(crate) struct Shared {
     pub(crate) epoch: Epoch,
     pub(crate) salt: u32,
     pub(crate) common: Arc<Common>,
+    pub(crate) left_out: LeftOut,
     state: Mutex<State>,
+    /// Notifies of the end of `marking`.
+    pub(crate) marked: Condvar,
     /// For those who must not wait for `state`.
     pub(crate) bytes: AtomicU64,
     pub(crate) first: AtomicU64,
@@ -64,12 +68,16 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub(crate) meta: Meta,
     pub(crate) retain: Retain,
+    /// Less may be to be kept than before.
+    pub(crate) trims: bool,
     /// Its folder is there.
     pub(crate) created: bool,
     /// And may not be on the disk yet.
     pub(crate) new: bool,
     /// It was removed, or its store closed.
     pub(crate) closed: bool,
+    /// It was removed.
+    pub(crate) removed: bool,
     /// The last one is written.
     pub(crate) segments: VecDeque<Segment>,
     /// Files that are not needed any more.
@@ -87,6 +95,8 @@ pub(crate) struct State {
     pub(crate) synced: u64,
     /// It could not be taken back to this number yet, which has to be done before anything else.
     pub(crate) owed: Option<u64>,
+    /// It could not be read when the store was reclaimed, and has to be before anything is written.
+    pub(crate) unseen: bool,
     /// Why the last sync failed.
     pub(crate) failed: Option<StoreError>,
     pub(crate) next: u64,
@@ -96,11 +106,17 @@ pub(crate) struct State {
     pub(crate) total: u64,
     /// When the latest chunk was published, in microseconds since 1970.
     pub(crate) newest: u64,
+    /// That of the latest one that was found.
+    pub(crate) found: u64,
     pub(crate) mark: Mark,
+    /// The store's thread writes it, while others use the feed.
+    pub(crate) marking: bool,
     /// How many numbers are reserved ahead.
     pub(crate) ahead: u64,
     /// When that was done last.
     pub(crate) reserved: Instant,
+    /// When it was noted last what is on the disk, where nothing is synced by time.
+    pub(crate) marked: Instant,
     pub(crate) notes: Notes,
     pub(crate) filler: Option<Filler>,
     /// Publishers that wait for the disk.
@@ -129,8 +145,9 @@ impl Shared {
     /// One that is in its folder. What viewers have seen may be gone: after a power loss, or by other means.
     pub(crate) fn open(common: &Arc<Common>, id: u64, meta: Meta, doubt: Doubt) -> Result<Self, StoreError> {
         let dir = common.folder.feed(id);
-        let mark: Mark = files::read(&dir.join("mark.json"))?.unwrap_or_default();
-        let mut found = segment::find(&dir, meta.salt, mark.synced, doubt != Doubt::None)?;
+        let mark = files::mark(&dir)?;
+        let known = Known { synced: mark.synced, torn: doubt != Doubt::None, copied: common.copied };
+        let mut found = segment::find(&dir, meta.salt, known)?;
         let seen = match doubt {
             Doubt::None => found.cut,
             Doubt::Unseen => false,
@@ -143,9 +160,10 @@ impl Shared {
                     feed = meta.name,
                     last = found.next.checked_sub(1),
                     continues = next,
-                    "what was written last may be lost: the feed continues after all numbers that viewers may have seen",
+                    "the last chunks may be lost: the feed continues after all numbers that viewers may have seen",
                 );
             }
+            found.notes.left_out.add(found.next, next);
             found.next = next;
         }
         // A process that was killed may not have synced what it wrote to earlier files. The last one is synced with what
@@ -154,7 +172,7 @@ impl Shared {
         let last = found.segments.len().saturating_sub(1);
         for segment in found.segments.iter().take(last).filter(|segment| segment.next > mark.synced) {
             let path = segment::path(&dir, segment.first);
-            File::options().append(true).open(&path).and_then(|file| file.sync_data()).at(&path)?;
+            regular::append(&path).and_then(|file| file.sync_data()).at(&path)?;
         }
         let shared = Self::with(common, id, meta, true, found, mark);
         shared.lock().begun = !is_known;
@@ -170,12 +188,15 @@ impl Shared {
             epoch: Epoch(meta.epoch),
             salt: meta.salt,
             common: common.clone(),
+            left_out: found.notes.left_out.clone(),
             state: Mutex::new(State {
                 meta,
                 retain: Retain::default(),
+                trims: false,
                 created,
                 new: false,
                 closed: false,
+                removed: false,
                 segments: found.segments.into(),
                 doomed: Vec::new(),
                 file: None,
@@ -185,14 +206,18 @@ impl Shared {
                 torn: false,
                 synced: found.next,
                 owed: None,
+                unseen: false,
                 failed: None,
                 next: found.next,
                 visible: found.next,
                 total: found.total,
                 newest,
+                found: newest,
                 mark,
+                marking: false,
                 ahead: AHEAD,
                 reserved: Instant::now(),
+                marked: Instant::now(),
                 notes: found.notes,
                 filler: None,
                 waiting: Vec::new(),
@@ -200,6 +225,7 @@ impl Shared {
                 used: Instant::now(),
                 buffer: Vec::new(),
             }),
+            marked: Condvar::new(),
             bytes: AtomicU64::new(0),
             first: AtomicU64::new(0),
         };
@@ -235,11 +261,27 @@ impl Shared {
         if state.created {
             return Ok(());
         }
-        fs::create_dir_all(&self.dir).at(&self.dir)?;
+        match fs::create_dir(&self.dir) {
+            // An attempt broke off.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            created => created.at(&self.dir)?,
+        }
         // With that it is there. A feed that does not survive a power loss begins with another epoch.
         files::create(&self.meta(), &state.meta)?;
         (state.created, state.new) = (true, true);
         self.common.stored_lock().insert(self.name.clone(), (self.id, state.meta.clone()));
+        Ok(())
+    }
+
+    /// Creates its folder, if it has none and that may be, and has it be on the disk. Blocks.
+    pub(crate) fn create_now(&self) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if state.created || state.closed || self.common.gate.passage() != Passage::Open {
+            return Ok(());
+        }
+        self.create(&mut state)?;
+        self.sync_new()?;
+        state.new = false;
         Ok(())
     }
 
@@ -250,17 +292,9 @@ impl Shared {
     /// Has its folder be on the disk. Blocks.
     pub(crate) fn sync_new(&self) -> Result<(), StoreError> {
         let meta = self.meta();
-        File::open(&meta).and_then(|file| file.sync_all()).at(&meta)?;
+        regular::read(&meta).and_then(|file| file.sync_all()).at(&meta)?;
         files::sync_folder(&self.dir)?;
         files::sync_folder(self.dir.parent().unwrap_or(&self.dir))
-    }
-
-    /// Writes down that viewers may see more numbers, for `many` chunks at least. Blocks.
-    pub(crate) fn reserve(&self, state: &mut State, many: u64) -> Result<(), StoreError> {
-        let mark = Mark { reserved: state.next.saturating_add(state.ahead + many), synced: state.mark.synced };
-        files::replace(&self.dir.join("mark.json"), &mark)?;
-        (state.mark, state.reserved) = (mark, Instant::now());
-        Ok(())
     }
 
     /// Begins a new file, if the last one is full or there is none. Blocks.
@@ -284,8 +318,10 @@ impl Shared {
         let path = self.path(state.next);
         let temporary = files::temporary(&path);
         let mut bytes = Vec::new();
-        record::write(&mut bytes, self.salt, (state.next, state.total, state.newest), &[], &state.notes.all());
-        let mut file = File::create(&temporary).at(&temporary)?;
+        let mut notes = state.notes.all();
+        notes.extend(notes::of_left_out(&self.left_out));
+        record::write(&mut bytes, self.salt, (state.next, state.total, state.newest), &[], &notes);
+        let mut file = regular::create(&temporary).at(&temporary)?;
         if let Err(error) = file.write_all(&bytes) {
             let _ = fs::remove_file(&temporary);
             return Err(error).at(&path);
@@ -307,7 +343,8 @@ impl Shared {
             }
         }
         let (first, len) = (state.next, bytes.len() as u64);
-        state.segments.push_back(Segment { first, next: first, len, newest: state.newest, ..Segment::default() });
+        let newest = state.newest.min(record::micros(SystemTime::now()));
+        state.segments.push_back(Segment { first, next: first, len, newest, ..Segment::default() });
         (state.torn, state.begun) = (false, true);
         self.dirty(state);
         self.reopen(state)?;
@@ -327,7 +364,7 @@ impl Shared {
         if state.file.is_none() {
             let Some(last) = state.segments.back() else { return Ok(()) };
             let path = self.path(last.first);
-            state.file = Some(Arc::new(File::options().append(true).open(&path).at(&path)?));
+            state.file = Some(Arc::new(regular::append(&path).at(&path)?));
         }
         if state.torn {
             self.take_back(state).at(&self.dir)?;
@@ -347,12 +384,12 @@ impl Shared {
 
     /// Gives up the oldest files beyond what is to be kept. They are removed later.
     pub(crate) fn retain(&self, state: &mut State) {
-        let Retain { bytes, age } = state.retain;
-        let oldest = age.and_then(|age| SystemTime::now().checked_sub(age)).map_or(0, record::micros);
+        let bytes = state.retain.bytes;
+        let limit = self.oldest(state);
         let mut kept: u64 = state.segments.iter().map(|segment| segment.len).sum();
         while state.segments.len() > 1
             && let Some(first) = state.segments.front()
-            && (bytes.is_some_and(|bytes| is_beyond(bytes, kept, first.len)) || first.newest < oldest)
+            && (bytes.is_some_and(|bytes| is_beyond(bytes, kept, first.len, state.trims)) || state.is_older(limit))
         {
             kept -= first.len;
             let path = self.path(first.first);
@@ -360,6 +397,29 @@ impl Shared {
             state.segments.pop_front();
         }
         self.count(state);
+    }
+
+    /// What was published before that time is too old, and the time now.
+    fn oldest(&self, state: &State) -> Option<(Duration, Duration)> {
+        let age = state.retain.age?;
+        let (now, begun) = self.common.clock.now(age);
+        let now = Duration::from_micros(record::micros(now));
+        let believed = match begun {
+            Some(begun) => now.min(Duration::from_micros(state.found) + begun),
+            None => now,
+        };
+        Some((believed.saturating_sub(age), now))
+    }
+
+    /// Whether all chunks of the last file have been kept for their time.
+    pub(crate) fn has_aged(&self, state: &State) -> bool {
+        let Some((oldest, now)) = self.oldest(state) else { return false };
+        state.segments.back().is_some_and(|last| {
+            let newest = Duration::from_micros(last.newest);
+            let aged =
+                newest < oldest || (clock::is_ahead(newest, now) && state.retain.age < Some(state.used.elapsed()));
+            last.next > last.first && aged
+        })
     }
 
     /// Removes files that are not needed any more. Blocks.
@@ -379,19 +439,20 @@ impl Shared {
     pub(crate) fn remove(&self, files: Vec<PathBuf>) {
         for path in files {
             if let Err(error) = fs::remove_file(&path)
-                && error.kind() != std::io::ErrorKind::NotFound
+                && error.kind() != ErrorKind::NotFound
             {
-                info!(file = %path.display(), %error, "a file that is not needed any more cannot be removed yet");
+                info!(file = %path.display(), %error, "cannot remove a file that is no longer needed: trying again");
                 self.lock().doomed.push(path);
             }
         }
     }
 }
 
-/// Whether the oldest of the files can go. One that is larger than usual goes when enough came after it: lowering what is
-/// kept does not remove everything.
-fn is_beyond(bytes: u64, kept: u64, oldest: u64) -> bool {
-    kept > bytes && kept - oldest >= bytes - (bytes / (PARTS / 2)).max(2 * SMALLEST).min(bytes)
+/// Whether the oldest of the files can go. Where less is to be kept than before, one that is larger than usual is trimmed
+/// first.
+fn is_beyond(bytes: u64, kept: u64, oldest: u64, trims: bool) -> bool {
+    let least = if trims { 0 } else { (2 * SMALLEST).min(bytes) };
+    kept > bytes && kept - oldest >= bytes - (bytes / (PARTS / 2)).max(least)
 }
 
 impl State {
@@ -406,10 +467,11 @@ impl State {
         self.next.saturating_add(many) <= self.mark.reserved
     }
 
-    /// Whether all chunks of the last file have been kept for their time.
-    pub(crate) fn has_aged(&self) -> bool {
-        let oldest = self.retain.age.and_then(|age| SystemTime::now().checked_sub(age)).map_or(0, record::micros);
-        self.segments.back().is_some_and(|last| last.next > last.first && last.newest < oldest)
+    /// Whether the oldest file is too old. If it was written by a clock that was ahead, the next one tells.
+    fn is_older(&self, limit: Option<(Duration, Duration)>) -> bool {
+        let Some((oldest, now)) = limit else { return false };
+        let mut newest = self.segments.iter().map(|segment| Duration::from_micros(segment.newest));
+        newest.find(|newest| !clock::is_ahead(*newest, now)).is_some_and(|newest| newest < oldest)
     }
 
     /// Whether the last file has had its time.
@@ -418,6 +480,6 @@ impl State {
         let largest = bytes.map_or(LARGEST, |bytes| (bytes / PARTS).clamp(SMALLEST, LARGEST));
         let began = Duration::from_micros(last.oldest.unwrap_or(u64::MAX));
         let now = Duration::from_micros(record::micros(SystemTime::now()));
-        last.len >= largest || age.is_some_and(|age| now.saturating_sub(began) > age / PARTS as u32)
+        last.len >= largest || age.is_some_and(|age| now.abs_diff(began) > age / PARTS as u32)
     }
 }

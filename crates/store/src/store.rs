@@ -1,5 +1,8 @@
 //! A store: a folder with feeds.
 
+mod moving;
+mod removing;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
@@ -14,19 +17,28 @@ use std::{
 
 use h3cast_feed::Epoch;
 use tokio::sync::Semaphore;
-use tracing::warn;
+use tracing::{info, warn};
 
+pub(crate) use self::moving::{Gate, Passage};
 use crate::{
     StoreError, StoredFeed,
+    clock::Clock,
     error::At,
     files::{self, Mark, Meta, State},
     folder::Folder,
-    shared::{Doubt, Shared},
-    work::{self, Open, Work},
+    shared::{self, Doubt, Shared},
+    work::{Open, Work},
 };
 
 /// How many pieces of the past are read at once.
 const READS: usize = 16;
+
+/// How often to look whether the folder is still there while much is written, in microseconds.
+const LOOK: u64 = 10_000;
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
 
 /// When what is written is on the disk, and not only given to the operating system. A crash of this process loses
 /// nothing in any case.
@@ -36,7 +48,7 @@ pub enum Fsync {
     Always,
     /// At most so long after it was written: a power loss loses no more than that.
     Every(Duration),
-    /// Whenever the operating system writes it.
+    /// Whenever the operating system writes it; besides, once a file is full, at most every 10 s.
     Never,
 }
 
@@ -56,11 +68,13 @@ pub struct StoreOptions {
 }
 
 /// How much of a feed is kept; by default all of it. Files are removed as a whole, so that up to an eighth less may be
-/// kept than `bytes`, and chunks up to a sixteenth longer than `age`.
+/// kept than `bytes`, and chunks up to a sixteenth longer than `age`; up to an eighth after the store was opened, or the
+/// system's clock set forward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retain {
     /// At most so many bytes on the disk, or 32 KiB if that is more; besides, as long as too little came after it, one
-    /// file that is larger than usual: because of a large chunk, or since more was to be kept before.
+    /// file that is larger than usual because of a large chunk, or of many that were published together. Where more was
+    /// kept before, the rest goes within seconds.
     pub bytes: Option<u64>,
     /// Chunks are removed when they are older than that.
     pub age: Option<Duration>,
@@ -78,18 +92,34 @@ pub struct FeedInfo {
     pub created_by: Option<String>,
 }
 
+/// Feeds that are there, by name, each with its number.
+type StoredByName = BTreeMap<String, (u64, Meta)>;
+
 /// What all feeds of a store share.
 #[derive(Debug)]
 pub(crate) struct Common {
     pub(crate) folder: Folder,
+    pub(crate) gate: Gate,
     pub(crate) options: StoreOptions,
     pub(crate) work: Work,
     pub(crate) open: Open,
-    /// Feeds that are there, by name.
-    stored: Mutex<BTreeMap<String, (u64, Meta)>>,
+    stored: Mutex<StoredByName>,
     pub(crate) reads: Arc<Semaphore>,
+    pub(crate) clock: Clock,
+    /// It is a copy of another store, and is opened for the first time.
+    pub(crate) copied: bool,
     /// A sync has failed.
     pub(crate) doubtful: AtomicBool,
+    /// When the folder was last looked for, in microseconds since `begun`.
+    looked: AtomicU64,
+    begun: Instant,
+    /// It could not be noted yet that the store is open again, after a release that failed: the note of before says so still.
+    unnoted: AtomicBool,
+    /// The disk was full when the store was opened: what is stored is read, and nothing is written before it is noted that
+    /// the store is open.
+    unopened: AtomicBool,
+    /// One notes that at a time.
+    noting: Mutex<()>,
     /// How often something was synced, and how long that took in all, in microseconds.
     pub(crate) syncs: Arc<[AtomicU64; 2]>,
 }
@@ -110,8 +140,8 @@ struct Inside {
     common: Option<Arc<Common>>,
     thread: Option<JoinHandle<()>>,
     next: u64,
-    /// Feeds that were looked at because their numbers may be in doubt: kept, so that they are looked at once.
-    kept: HashMap<String, Arc<Shared>>,
+    /// Feeds that were removed while writes waited.
+    going: Vec<u64>,
 }
 
 impl Store {
@@ -128,61 +158,59 @@ impl Store {
         let path = folder.state();
         let last: Option<State> = files::read(&path)?;
         let boot = files::boot();
+        let place = folder.place();
+        // The files of a copy may be of different times.
+        let copied = last.as_ref().is_some_and(|last| last.place.is_some() && last.place != place);
         // What another run of the system was given may not be on the disk.
         let crashed = last.filter(|last| !last.closed);
         let is_crashed = crashed.is_some();
         let torn = crashed.filter(|last| last.boot.is_none() || last.boot != boot);
-        let mut stored = BTreeMap::new();
-        let (ids, next) = folder.feeds()?;
-        for id in ids {
-            let (dir, path) = (folder.feed(id), folder.feed(id).join("meta.json"));
-            match files::read::<Meta>(&path).and_then(|meta| meta.ok_or(StoreError::Damaged { file: path, at: 0 })) {
-                Ok(meta) => _ = stored.insert(meta.name.clone(), (id, meta)),
-                // It was created shortly before the system stopped.
-                Err(StoreError::Damaged { .. }) if torn.is_some() => {
-                    let to = folder.lost(id);
-                    warn!(dir = %to.display(), "a feed that had just been created was not on the disk yet: its folder was moved aside");
-                    fs::rename(&dir, &to).at(&dir)?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let (stored, next) = scan(&folder, torn.is_some())?;
         let syncs = Arc::<[AtomicU64; 2]>::default();
         let common = Arc::new(Common {
             folder,
+            gate: Gate::default(),
             options,
             work: Work::default(),
             open: Open::default(),
             stored: Mutex::default(),
             reads: Arc::new(Semaphore::new(READS)),
+            clock: Clock::default(),
+            copied,
             doubtful: AtomicBool::new(false),
+            looked: AtomicU64::new(0),
+            begun: Instant::now(),
+            unnoted: AtomicBool::new(false),
+            unopened: AtomicBool::new(false),
+            noting: Mutex::default(),
             syncs: syncs.clone(),
         });
-        let mut kept = HashMap::new();
-        if let Some(last) = torn {
-            let doubt = if last.always { Doubt::Unseen } else { Doubt::Seen };
-            warn!(dir = %dir.display(), "the store was not closed, and what was written last may not be on the disk: it is looked at");
+        if copied || torn.is_some() {
+            let doubt = torn.map_or(Doubt::None, |last| if last.always { Doubt::Unseen } else { Doubt::Seen });
+            match doubt {
+                Doubt::None => {
+                    info!(dir = %dir.display(), "this folder is a copy: checking all feeds, since chunks written during the copy may be missing")
+                }
+                _ => {
+                    warn!(dir = %dir.display(), "the store was not closed, and the last chunks may not have reached the disk: checking all feeds")
+                }
+            }
             for (name, (id, meta)) in &stored {
                 let shared = Arc::new(Shared::open(&common, *id, meta.clone(), doubt)?);
                 shared.settle()?;
-                kept.insert(name.clone(), shared);
+                // It stays open no longer than it takes to sync what that has written.
+                common.open_lock().insert(name.clone(), Arc::downgrade(&shared));
             }
         }
-        if is_crashed {
+        if is_crashed || copied {
             // What the earlier process wrote is shown to viewers now, and may not be on the disk.
             common.sync_all()?;
         }
-        let always = common.options.fsync == Fsync::Always;
-        files::replace(&path, &State { closed: false, always, boot })?;
         *common.stored_lock() = stored;
-        common.open_lock().extend(kept.iter().map(|(name, shared)| (name.clone(), Arc::downgrade(shared))));
-        let thread = {
-            let common = common.clone();
-            let thread = std::thread::Builder::new().name("h3cast-store".into());
-            thread.spawn(move || work::run(&common)).at(dir)?
-        };
-        let inside = Inside { common: Some(common), thread: Some(thread), next, kept };
-        Ok(Self { inside: Mutex::new(inside), dir: dir.into(), syncs })
+        let inside = Inside { common: Some(common.clone()), thread: None, next, going: Vec::new() };
+        let opened = Self { inside: Mutex::new(inside), dir: dir.into(), syncs };
+        opened.lock().begin(&common)?;
+        Ok(opened)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
@@ -202,10 +230,35 @@ impl Store {
         (count, Duration::from_micros(micros))
     }
 
-    /// Whether a flush has failed, and what was in doubt then has not reached the disk yet: those feeds refuse chunks.
+    /// Whether the disk was full when this was opened, and there has been no room since then to note that it is open: it
+    /// can be read, and refuses chunks with [`PublishError::Full`](h3cast_feed::PublishError::Full).
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.lock().common.as_ref().is_some_and(|common| common.is_unopened())
+    }
+
+    /// Whether the folder is still where it was: not removed or moved, also if there is another one there now. Nothing of
+    /// the caller's should be written into it otherwise. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Gone`] if it is not, and [`StoreError::Closed`] if the store is closed.
+    pub fn still_there(&self) -> Result<(), StoreError> {
+        let common = self.lock().common.clone();
+        common.ok_or(StoreError::Closed)?.folder.still_there()
+    }
+
+    /// Whether a flush has failed, and what was in doubt then has not reached the disk yet: those feeds refuse chunks. Or
+    /// whether nothing is flushed any more, the folder is gone, or the disk [was full](Self::is_full): all do.
     #[must_use]
     pub fn is_failing(&self) -> bool {
         let common = self.lock().common.clone();
+        let fails = |common: &Arc<Common>| {
+            common.is_unopened() || common.work.is_lost() || common.folder.still_there().is_err()
+        };
+        if common.as_ref().is_some_and(fails) {
+            return true;
+        }
         let open: Vec<_> =
             common.iter().flat_map(|common| common.open_lock().values().cloned().collect::<Vec<_>>()).collect();
         open.iter().filter_map(Weak::upgrade).any(|shared| shared.lock().failed.is_some())
@@ -235,10 +288,13 @@ impl Store {
         let mut inside = self.lock();
         let common = inside.common.clone().ok_or(StoreError::Closed)?;
         if let Some(shared) = common.open_lock().get(name).and_then(Weak::upgrade) {
-            inside.kept.remove(name);
             return Ok(StoredFeed(shared));
         }
         let known = common.stored_lock().get(name).cloned();
+        if known.is_some() && common.gate.is_released() {
+            return Err(StoreError::Moved);
+        }
+        common.folder.still_there()?;
         let shared = match known {
             Some((id, meta)) => Shared::open(&common, id, meta, Doubt::None)?,
             None => {
@@ -252,33 +308,6 @@ impl Store {
         Ok(StoredFeed(shared))
     }
 
-    /// Removes a feed: its handles refuse chunks from then on, and the next feed of that name is a new one.
-    ///
-    /// # Errors
-    ///
-    /// If its folder cannot be renamed; if the store was closed.
-    pub fn remove(&self, name: &str) -> Result<(), StoreError> {
-        let mut inside = self.lock();
-        let common = inside.common.clone().ok_or(StoreError::Closed)?;
-        let open = common.open_lock().remove(name).and_then(|shared| shared.upgrade());
-        let kept = inside.kept.remove(name);
-        let mut state = open.as_ref().map(|shared| shared.lock());
-        if let Some(state) = &mut state {
-            (state.closed, state.filler) = (true, None);
-        }
-        let stored = common.stored_lock().remove(name).map(|(id, _)| id);
-        let Some(id) = open.as_ref().map(|shared| shared.id).or(stored) else { return Ok(()) };
-        let (dir, removed) = (common.folder.feed(id), common.folder.removed(id));
-        match fs::rename(&dir, &removed) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            renamed => renamed.at(&dir)?,
-        }
-        drop(state);
-        drop(kept);
-        common.work.remove(removed);
-        Ok(())
-    }
-
     /// Closes the store: what was written reaches the disk, its feeds refuse chunks, and another process can open it.
     /// Does nothing if it is closed. End or stop its feeds before.
     ///
@@ -288,41 +317,48 @@ impl Store {
     pub fn close(&self) -> Result<(), StoreError> {
         let (common, thread) = {
             let mut inside = self.lock();
-            inside.kept.clear();
             (inside.common.take(), inside.thread.take())
         };
         let Some(common) = common else { return Ok(()) };
         let open: Vec<_> = common.open_lock().drain().filter_map(|(_, shared)| shared.upgrade()).collect();
         open.iter().for_each(|shared| shared.lock().closed = true);
-        common.work.stop();
-        if let Some(thread) = thread {
-            let _ = thread.join();
+        if common.gate.is_released() {
+            common.gate.set(Passage::Moved);
+            return Ok(());
         }
-        let mut closed = match common.options.fsync {
-            // Also what was written to feeds that are not open any more.
-            Fsync::Never => common.sync_all(),
-            _ => Ok(()),
-        };
-        let is_written = closed.is_ok();
-        for shared in open.iter().filter(|_| is_written) {
-            closed = closed.and(shared.close());
-        }
-        match closed {
-            Ok(()) => {
-                let state = State { closed: true, always: false, boot: files::boot() };
-                closed = files::replace(&common.folder.state(), &state);
-            }
-            Err(_) => common.doubt(),
-        }
+        // They learn that it is closed.
+        common.gate.set(Passage::Open);
+        let closed = common.come_to_rest(thread, &open, Shared::close);
         common.folder.unlock();
         closed
     }
 }
 
+/// The feeds of a folder, by name, and the number of the next one. Of a store that may be `torn`, those that cannot be
+/// read are moved aside.
+fn scan(folder: &Folder, torn: bool) -> Result<(StoredByName, u64), StoreError> {
+    let mut stored = BTreeMap::new();
+    let (ids, next) = folder.feeds()?;
+    for id in ids {
+        let (dir, path) = (folder.feed(id), folder.feed(id).join("meta.json"));
+        match files::read::<Meta>(&path).and_then(|meta| meta.ok_or(StoreError::Damaged { file: path, at: 0 })) {
+            Ok(meta) => _ = stored.insert(meta.name.clone(), (id, meta)),
+            // It was created shortly before the system stopped.
+            Err(StoreError::Damaged { .. }) if torn => {
+                let to = folder.lost(id);
+                warn!(dir = %to.display(), "a feed that was created shortly before the crash is incomplete: moved its folder aside");
+                fs::rename(&dir, &to).at(&dir)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((stored, next))
+}
+
 impl Drop for Store {
     fn drop(&mut self) {
         if let Err(error) = self.close() {
-            warn!(%error, "the store could not be closed");
+            warn!(%error, "cannot close the store: the next start checks it");
         }
     }
 }
@@ -331,16 +367,42 @@ impl Common {
     /// Notes that what was written last may not be on the disk, so that it is looked at when the store is opened next, as
     /// after a power loss. Blocks.
     pub(crate) fn doubt(&self) {
-        if !self.doubtful.swap(true, Ordering::Relaxed) {
-            let state = State { closed: false, always: self.options.fsync == Fsync::Always, boot: None };
+        if self.folder.still_there().is_ok() && !self.doubtful.swap(true, Ordering::Relaxed) {
+            let (always, place) = (self.options.fsync == Fsync::Always, self.folder.place());
+            let state = State { closed: false, always, boot: None, place };
             if let Err(error) = files::replace(&self.folder.state(), &state) {
-                warn!(%error, "it cannot be noted that what was written last may not be on the disk");
+                warn!(%error, "cannot note in state.json that the next start has to check the last chunks");
                 self.doubtful.store(false, Ordering::Relaxed);
             }
         }
     }
 
-    pub(crate) fn stored_lock(&self) -> MutexGuard<'_, BTreeMap<String, (u64, Meta)>> {
+    /// Whether the folder was there a moment ago.
+    pub(crate) fn is_seen(&self) -> bool {
+        micros(self.begun).saturating_sub(self.looked.load(Ordering::Relaxed)) < LOOK
+    }
+
+    /// Looks for the folder. It takes a microsecond, but blocks where a disk does not answer.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there any more.
+    pub(crate) fn see(&self) -> Result<(), StoreError> {
+        let now = micros(self.begun);
+        self.folder.still_there()?;
+        self.looked.store(now, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Why something was not written: the folder may be gone since it was looked for. Blocks.
+    pub(crate) fn why(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Closed | StoreError::Moved => error,
+            _ => self.folder.still_there().err().unwrap_or(error),
+        }
+    }
+
+    pub(crate) fn stored_lock(&self) -> MutexGuard<'_, StoredByName> {
         self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -360,9 +422,8 @@ impl Common {
 
     /// Counts a sync.
     pub(crate) fn count_sync(&self, begun: Instant) {
-        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.syncs[0].fetch_add(1, Ordering::Relaxed);
-        self.syncs[1].fetch_add(micros, Ordering::Relaxed);
+        self.syncs[1].fetch_add(micros(begun), Ordering::Relaxed);
     }
 
     /// The feeds that are open. Forgets those that are not any more.
@@ -383,7 +444,7 @@ impl Shared {
         let next = state.next;
         let mark = Mark { reserved: state.mark.reserved.max(next), synced: state.mark.synced.min(next) };
         self.roll(&mut state, false)?;
-        files::replace(&self.dir.join("mark.json"), &mark)?;
+        self.write_mark(&mark)?;
         state.mark = mark;
         Ok(())
     }
@@ -392,23 +453,37 @@ impl Shared {
     fn close(&self) -> Result<(), StoreError> {
         let mut state = self.lock();
         state.closed = true;
+        self.finish(&mut state)?;
+        state.filler = None;
+        Ok(())
+    }
+
+    /// Has what was written be on the disk. Blocks.
+    fn finish(&self, state: &mut shared::State) -> Result<(), StoreError> {
         if let Some(error) = &state.failed {
             return Err(error.clone());
         }
         if state.created {
-            let mut files = std::mem::take(&mut state.unsynced);
-            files.extend(state.file.take());
-            for file in files {
-                file.sync_data().at(&self.dir)?;
-            }
-            match std::mem::take(&mut state.new) {
-                true => self.sync_new()?,
-                false => files::sync_folder(&self.dir)?,
-            }
+            let synced = self.sync_rest(state);
+            // What a sync has failed for is in doubt from then on.
+            state.failed = synced.as_ref().err().cloned();
+            synced?;
+            (state.file, state.new, state.begun) = (None, false, false);
+            state.unsynced.clear();
             let mark = Mark { reserved: state.mark.reserved.max(state.next), synced: state.next };
-            files::replace(&self.dir.join("mark.json"), &mark)?;
+            self.write_mark(&mark)?;
+            state.mark = mark;
         }
-        (state.file, state.filler) = (None, None);
         Ok(())
+    }
+
+    fn sync_rest(&self, state: &shared::State) -> Result<(), StoreError> {
+        for file in state.unsynced.iter().chain(&state.file) {
+            file.sync_data().at(&self.dir)?;
+        }
+        match state.new {
+            true => self.sync_new(),
+            false => files::sync_folder(&self.dir),
+        }
     }
 }

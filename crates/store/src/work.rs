@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs, io,
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -16,17 +17,16 @@ use tracing::{error, info};
 use crate::{
     Fsync, StoreError,
     error::At,
-    files, segment,
-    shared::{MOST_AHEAD, Shared, State, Waiting},
-    store::Common,
+    files,
+    segment::{self, Known},
+    shared::{Shared, State, Waiting},
+    store::{Common, Passage},
 };
 
 /// How often files are looked at that have had their time.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How often numbers are reserved ahead where nothing is synced by time.
 const RESERVE: Duration = Duration::from_millis(100);
-/// Numbers that are used up faster than that are reserved in larger numbers.
-const OFTEN: Duration = Duration::from_secs(10);
 /// With more feeds than that, their file system is synced as a whole, which takes less time.
 const MANY: usize = 128;
 /// A file that was not written for so long is closed where many are open.
@@ -62,6 +62,8 @@ struct Queue {
     dirty: Vec<Arc<Shared>>,
     /// When the first of them was written.
     since: Option<Instant>,
+    /// Feeds that are to be removed.
+    going: Vec<u64>,
     /// Folders of feeds that were removed.
     removed: Vec<PathBuf>,
     /// Publishers wait, or too many files are open.
@@ -79,6 +81,12 @@ impl Work {
         self.lost.load(Ordering::SeqCst)
     }
 
+    /// Nobody does it: the thread could not be started.
+    pub(crate) fn lose(&self, error: &io::Error) {
+        error!(%error, "the thread that writes feeds to the disk cannot be started: publishing is refused until a restart");
+        self.lost.store(true, Ordering::SeqCst);
+    }
+
     /// Something was written.
     pub(crate) fn dirty(&self, feed: Arc<Shared>) {
         let mut queue = self.lock();
@@ -93,6 +101,11 @@ impl Work {
     pub(crate) fn urge(&self) {
         self.lock().urgent = true;
         self.wake.notify_one();
+    }
+
+    /// Removes feeds, soon.
+    pub(crate) fn remove_feeds(&self, ids: Vec<u64>) {
+        self.lock().going.extend(ids);
     }
 
     /// Removes a folder, soon.
@@ -131,28 +144,66 @@ impl Work {
     }
 }
 
-/// What the thread does, until it is stopped.
-pub(crate) fn run(common: &Arc<Common>) {
+/// Has the thread run, until it is stopped.
+pub(crate) fn start(common: &Arc<Common>) -> io::Result<JoinHandle<()>> {
+    common.work.lock().stop = false;
+    let common = common.clone();
+    std::thread::Builder::new().name("h3cast-store".into()).spawn(move || run(&common))
+}
+
+fn run(common: &Arc<Common>) {
     let _running = Running(&common.work);
     let mut tidied = Instant::now();
     while let Some(feeds) = common.work.next(common.options.fsync, tidied + HOUSEKEEPING) {
         sync(common, feeds);
         if tidied.elapsed() >= HOUSEKEEPING {
             tidied = Instant::now();
-            tidy(&common.open());
-            for dir in std::mem::take(&mut common.work.lock().removed) {
-                // What is left is removed when the store is opened next.
-                let _ = fs::remove_dir_all(dir);
-            }
+            keep_house(common);
         }
     }
+    sync_dirty(common);
+    common.remove_going();
+}
+
+/// Does what has time.
+fn keep_house(common: &Arc<Common>) {
+    if common.gate.passage() != Passage::Open || common.folder.still_there().is_err() {
+        return;
+    }
+    common.note_open_again();
+    tidy(&common.open());
+    common.remove_going();
+    for dir in std::mem::take(&mut common.work.lock().removed) {
+        // What is left is removed when the store is opened next.
+        let _ = fs::remove_dir_all(dir);
+    }
+}
+
+fn sync_dirty(common: &Arc<Common>) {
     let feeds = std::mem::take(&mut common.work.lock().dirty);
     sync(common, feeds);
 }
 
+impl Common {
+    /// Removes the feeds that are to be. Blocks.
+    fn remove_going(&self) {
+        let going = std::mem::take(&mut self.work.lock().going);
+        self.remove_all(going);
+    }
+}
+
 /// Has what was written to these feeds reach the disk.
 pub(crate) fn sync(common: &Arc<Common>, feeds: Vec<Arc<Shared>>) {
+    if let Err(gone) = common.folder.still_there() {
+        for feed in feeds {
+            let written = feed.lock().take_written();
+            feed.synced(written, Err(gone.clone()));
+        }
+        return;
+    }
     let never = common.options.fsync == Fsync::Never;
+    // Publishers may have used them up before all of it is on the disk.
+    feeds.iter().for_each(|feed| feed.reserve_ahead(false));
     let again: Vec<_> = feeds.iter().map(|feed| feed.write_again()).collect();
     let written: Vec<_> = feeds.iter().map(|feed| feed.lock().take_written()).collect();
     let begun = Instant::now();
@@ -180,6 +231,7 @@ fn sync_all(written: &[Written]) -> bool {
 }
 
 /// What was written since the last sync.
+#[derive(Default)]
 struct Written {
     files: Vec<Arc<std::fs::File>>,
     /// A file was begun.
@@ -204,6 +256,22 @@ impl State {
 }
 
 impl Shared {
+    /// Has what was written reach the disk, and leaves it to the thread to note that. Blocks, and holds no lock meanwhile.
+    pub(crate) fn flush(self: &Arc<Self>) -> Result<(), StoreError> {
+        let files: Vec<_> = {
+            let state = self.lock();
+            state.unsynced.iter().chain(&state.file).cloned().collect()
+        };
+        let begun = Instant::now();
+        let synced = files.iter().try_for_each(|file| file.sync_data()).at(&self.dir);
+        self.common.count_sync(begun);
+        if let Err(error) = &synced {
+            // The system reports that once: what is in doubt is written again, as after any sync that fails.
+            self.synced(Written { begun: true, new: true, ..Written::default() }, Err(error.clone()));
+        }
+        synced
+    }
+
     fn sync(&self, written: &Written) -> Result<(), StoreError> {
         for file in &written.files {
             file.sync_data().at(&self.dir)?;
@@ -217,14 +285,19 @@ impl Shared {
     /// Confirms what is on the disk, and prepares for what comes.
     fn synced(self: &Arc<Self>, written: Written, synced: Result<(), StoreError>) {
         let always = self.common.options.fsync == Fsync::Always;
-        if synced.is_err() {
+        if synced.is_err() && !self.lock().removed {
             self.common.doubt();
         }
         let mut guard = self.lock();
+        if guard.removed {
+            // With its files: the disk has not failed. Those who wait are refused as their senders go.
+            guard.waiting.clear();
+            return;
+        }
         let state = &mut *guard;
         if let Err(error) = synced {
             if state.failed.as_ref().is_none_or(|failed| failed.to_string() != error.to_string()) {
-                error!(feed = self.name, %error, "what was written did not reach the disk: publishing is refused until it does");
+                error!(feed = self.name, %error, "flushing to the disk failed: publishers are refused until it works");
             }
             state.failed = Some(error.clone());
             state.unsynced.extend(written.files);
@@ -235,48 +308,50 @@ impl Shared {
                 // Nobody was given it: its numbers are free again.
                 let waiting = written.waiting.into_iter().chain(std::mem::take(&mut state.waiting));
                 waiting.for_each(|waiting| _ = waiting.done.send(Err(error.clone())));
-                self.take_back_to(state, state.visible);
+                match error {
+                    // There is nothing to take it back in, unless it returns.
+                    StoreError::Gone(_) => state.owed = Some(state.visible),
+                    _ => self.take_back_to(state, state.visible),
+                }
             }
             drop(guard);
             return;
         }
         if state.failed.take().is_some() {
-            info!(feed = self.name, "what was written is on the disk: publishing is possible again");
+            info!(feed = self.name, "flushing to the disk works again, and so does publishing");
         }
-        state.synced = state.synced.max(written.next);
         if self.common.options.fsync != Fsync::Never {
+            state.synced = state.synced.max(written.next);
             state.mark.synced = state.mark.synced.max(written.next);
         }
         if always {
             state.visible = written.next;
             for Waiting { chunks, receipts, done } in written.waiting {
                 if let Some(filler) = &state.filler {
-                    chunks.into_iter().for_each(|chunk| filler.add(chunk));
+                    filler.add_all(chunks);
                 }
                 let _ = done.send(Ok(receipts));
             }
         }
         let full = always && !state.dirty && state.segments.back().is_some_and(|last| state.is_full(last));
-        let short = !always && state.mark.reserved.saturating_sub(state.next) < state.ahead / 2;
         // After a power loss, what is known to be on the disk is not read before the store serves.
         let known =
             written.begun && self.common.options.fsync != Fsync::Never && state.reserved.elapsed() >= HOUSEKEEPING;
-        if state.created && !state.closed && (short || known) {
-            // Publishers that come meanwhile wait, without blocking a worker. So where that comes often, it comes seldom.
-            if short && state.reserved.elapsed() < OFTEN {
-                state.ahead = (2 * state.ahead).min(MOST_AHEAD);
-            }
-            if let Err(error) = self.reserve(state, 0) {
-                info!(feed = self.name, %error, "numbers cannot be reserved yet");
-            }
-        }
         if full && let Err(error) = self.roll(state, false) {
-            info!(feed = self.name, %error, "a new file cannot be begun yet");
+            info!(feed = self.name, %error, "cannot create the next file of the feed yet: trying again");
         }
         drop(guard);
         // While others write on.
+        self.reserve_ahead(known);
         self.remove(written.doomed);
         self.clear();
+    }
+
+    /// Reserves numbers if few are left, or what is on the disk is to be noted.
+    fn reserve_ahead(&self, known: bool) {
+        if let Err(error) = self.reserve_meanwhile(known) {
+            info!(feed = self.name, %error, "cannot update the feed's mark.json yet: trying again");
+        }
     }
 
     /// Has the sync of what was written fail.
@@ -294,7 +369,7 @@ impl Shared {
             last.len = segment::end(&path, self.salt, next).at(&path)?;
             state.torn = true;
             self.take_back(state).at(&path)?;
-            let found = segment::find(&self.dir, self.salt, 0, false)?;
+            let found = segment::find(&self.dir, self.salt, Known::default())?;
             (state.next, state.total, state.notes) = (next, found.total, found.notes);
             state.newest = found.segments.last().map_or(0, |last| last.newest);
             state.segments = found.segments.into();
@@ -305,7 +380,7 @@ impl Shared {
         // Until that is done, nothing is published.
         state.owed = taken_back.is_err().then_some(next);
         if let Err(error) = taken_back {
-            error!(feed = self.name, %error, "what did not reach the disk could not be taken back");
+            error!(feed = self.name, %error, "cannot remove chunks whose flush failed: publishers are refused until it works");
             state.failed = Some(error);
         }
         self.count(state);
@@ -330,10 +405,10 @@ fn tidy(feeds: &[Arc<Shared>]) {
             state.buffer = Vec::new();
         }
         if !state.dirty
-            && state.has_aged()
+            && feed.has_aged(state)
             && let Err(error) = feed.roll(state, true)
         {
-            info!(feed = feed.name, %error, "a new file cannot be begun yet");
+            info!(feed = feed.name, %error, "cannot create the next file of the feed yet: trying again");
         }
         feed.retain(state);
         open += usize::from(state.file.is_some());
@@ -341,12 +416,15 @@ fn tidy(feeds: &[Arc<Shared>]) {
             state.file = None;
         }
         drop(guard);
+        feed.trim();
         feed.clear();
+        feed.note_full();
     }
 }
 
 /// Feeds that are open, by name.
 pub(crate) type Open = Mutex<HashMap<String, Weak<Shared>>>;
 
+mod full;
 #[cfg(test)]
 mod tests;

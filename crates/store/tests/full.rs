@@ -115,6 +115,64 @@ async fn full() {
 }
 
 #[test]
+fn what_is_stored_is_read_where_the_disk_is_full_from_the_start() {
+    inside("full_from_the_start");
+}
+
+#[tokio::test]
+#[ignore = "run by another test"]
+async fn full_from_the_start() {
+    for (fsync, is_killed) in [(Fsync::default(), false), (Fsync::default(), true), (Fsync::Always, true)] {
+        let dir = dir().join(format!("{fsync:?}-{is_killed}"));
+        let path = dir.join("store");
+        let store = open(&path, fsync);
+        let (_, feed, publisher) = feed(&store, "a", 1000);
+        for number in 0..100 {
+            publisher.publish(line(number)).await.unwrap();
+        }
+        let while_open = fs::read(path.join("state.json")).unwrap();
+        feed.stop();
+        store.close().unwrap();
+        drop(store);
+        if is_killed {
+            fs::write(path.join("state.json"), &while_open).unwrap();
+        }
+        let ballast = dir.join("ballast");
+        let mut rest = fs::File::create(&ballast).unwrap();
+        for size in [1 << 20, 4096, 1] {
+            while std::io::Write::write_all(&mut rest, &vec![0; size]).is_ok() {}
+        }
+        // A new one has nothing to show.
+        let refused = Store::open(dir.join("new"), StoreOptions::default());
+        assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+
+        let store = open(&path, fsync);
+        assert!(store.is_full() && store.is_failing());
+        let (_, feed, publisher) = common::feed(&store, "a", 1000);
+        let expected = |end| (0..end).map(|number| Ok((number, line(number))));
+        assert!(view(&feed, Start::Start, 100).await.into_iter().eq(expected(100)));
+        for _ in 0..3 {
+            let refused = publisher.publish(line(100)).await;
+            assert!(matches!(refused, Err(PublishError::Full(_))), "{refused:?}");
+        }
+        assert!(store.is_full());
+        let before = fs::read(path.join("state.json")).unwrap();
+        assert_eq!(before == while_open, is_killed);
+        drop(rest);
+        fs::remove_file(&ballast).unwrap();
+        publisher.publish(line(100)).await.unwrap();
+        // Noted before that was written.
+        assert!(!store.is_full() && !store.is_failing());
+        assert!(String::from_utf8(fs::read(path.join("state.json")).unwrap()).unwrap().contains("\"closed\":false"));
+        assert!(view(&feed, Start::Start, 101).await.into_iter().eq(expected(101)));
+        feed.stop();
+        store.close().unwrap();
+        drop(store);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
+
+#[test]
 fn what_cannot_be_written_is_refused_in_words() {
     inside("read_only");
 }
@@ -136,7 +194,7 @@ fn read_only() {
         };
         let error = refused(&dir.join(name));
         assert!(matches!(error, StoreError::ReadOnly(_)), "{error}");
-        assert!(error.to_string().contains("cannot be written: give its owner the right to"), "{error}");
+        assert!(error.to_string().contains("is on a read-only file system: mount that for writing"), "{error}");
     }
     remount("remount,rw");
     open(&dir.join("there"), Fsync::default());

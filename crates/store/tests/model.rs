@@ -2,6 +2,9 @@
 //! in its order, or is told exactly how many it does not get.
 
 mod common;
+/// That of a feed in memory.
+#[path = "../../feed/tests/model/mod.rs"]
+mod of_memory;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -157,7 +160,13 @@ impl Model {
         };
         let (mut viewer, mut of_memory) =
             (feed.view(start(feed), None), self.memory.0.view(start(&self.memory.0), None));
-        let mut next = from.max(if from == 0 { stored.first() } else { 0 });
+        // Of what is on the disk or in memory: the ring may have some that are not on the disk any more.
+        let first = match feed.view(Start::Start, None).next().await {
+            Some(Event::Chunk(chunk)) => chunk.seq,
+            other => panic!("{other:?}"),
+        };
+        assert!(first <= stored.first(), "{first}, and {} on the disk", stored.first());
+        let mut next = from.max(if from == 0 { first } else { 0 });
         while next < end {
             match viewer.next().await.expect("it goes on") {
                 Event::Chunk(chunk) => {
@@ -173,7 +182,7 @@ impl Model {
                     next += 1;
                 }
                 Event::Gap(gap) => {
-                    assert_eq!((gap.from, gap.from + gap.missing, gap.restarted), (next, stored.first(), false));
+                    assert_eq!((gap.from, gap.from + gap.missing, gap.restarted), (next, first, false));
                     next += gap.missing;
                 }
                 other => panic!("{other:?}"),
@@ -203,5 +212,36 @@ proptest! {
         history in 0..100_000_usize,
     ) {
         run(steps, if always { Fsync::Always } else { Fsync::default() }, history);
+    }
+}
+
+/// The model test of a feed in memory, with a folder behind a ring that has room for a few chunks.
+fn run_of_memory(steps: Vec<of_memory::Step>, fsync: Fsync, history: usize) -> Result<(), TestCaseError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path(), fsync);
+        let (_stored, feed, publisher) = feed(&store, "a", history);
+        of_memory::Model::new(&feed, &publisher, history, of_memory::Past::Stored).run(steps).await
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn viewers_see_what_those_of_memory_see_and_miss_nothing(
+        steps in prop::collection::vec(of_memory::step(), 1..200),
+        never in any::<bool>(),
+        history in 0..4000_usize,
+    ) {
+        run_of_memory(steps, if never { Fsync::Never } else { Fsync::default() }, history)?;
+    }
+}
+
+#[test]
+fn late_viewers_read_from_the_disk() {
+    for fsync in [Fsync::Always, Fsync::default()] {
+        run_of_memory(of_memory::late_viewers(), fsync, 1000).unwrap();
     }
 }

@@ -7,6 +7,9 @@ use std::time::Duration;
 /// Longer than anything lasts, and yet it can be added to a time.
 pub(crate) const EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
+/// The most streams that a connection may be allowed: some 3 MB in each direction.
+const MOST_STREAMS: u32 = 65_536;
+
 /// What one client may cost: the same over HTTP/1.1, HTTP/2 and HTTP/3.
 ///
 /// ```
@@ -218,11 +221,13 @@ impl Limits {
 
     /// Requests at once on one connection of HTTP/2 or HTTP/3, and streams at once in each direction that a client
     /// may open in its WebTransport sessions. The next ones wait for their turn in the client. Over QUIC, clients
-    /// that have opened fewer than 8 may open 16. HTTP/3 itself needs 3 unidirectional streams, which count; they
-    /// are always allowed. Default 100, the least that RFC 9114 §6.1 recommends.
+    /// without a session may open 9 bidirectional streams until they have opened 4, and 5 unidirectional ones until they
+    /// have opened those. HTTP/3 itself needs 3 unidirectional streams, which count; they are always allowed. Default
+    /// 100, the least that RFC 9114 §6.1 recommends. Memory is set aside for as many as are allowed, some 50 bytes each,
+    /// for each connection that makes use of it, which no memory budget counts: more than 65,536 count as 65,536.
     #[must_use]
     pub fn streams(mut self, streams: u32) -> Self {
-        self.streams = streams;
+        self.streams = streams.min(MOST_STREAMS);
         self
     }
 
@@ -304,6 +309,13 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+
+    /// The engine sets memory aside for each.
+    #[test]
+    fn streams_have_an_end() {
+        assert_eq!(Limits::default().streams(MOST_STREAMS).streams, MOST_STREAMS);
+        assert_eq!(Limits::default().streams(u32::MAX).streams, MOST_STREAMS);
+    }
 
     #[test]
     fn a_send_timeout_without_an_end_can_be_added_to_a_time() {

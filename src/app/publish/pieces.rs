@@ -166,7 +166,9 @@ pub(super) async fn publish(
 
 /// Whether a chunk may be stored all the same.
 fn may_be_stored(error: &PublishError) -> bool {
-    !matches!(error, PublishError::Ended | PublishError::TooLarge { .. } | PublishError::Full(_))
+    use PublishError::{Ended, Full, Refused, TooLarge};
+
+    !matches!(error, Ended | TooLarge { .. } | Full(_) | Refused(_))
 }
 
 /// A time, for people.

@@ -10,6 +10,7 @@ use tracing_subscriber::{
     },
 };
 
+use super::plain::Plain;
 use crate::shown::{Lines, Short, Shown};
 
 /// The fields of the log, so shown; the message may have several lines, as a backtrace has. The
@@ -18,7 +19,8 @@ pub(super) fn fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync 
     format::debug_fn(|writer, field, value| {
         let value = format_args!("{value:?}");
         match field.name() {
-            "message" => write!(writer, "{}", Lines(value)),
+            "message" => write!(writer, "{}", Lines(Plain(value))),
+            "error" => named(writer, "error", format_args!("{}", Plain(value))),
             name => named(writer, name, value),
         }
     })
@@ -80,7 +82,7 @@ mod tests {
                 .finish();
             tracing::subscriber::with_default(log, || {
                 let _span = tracing::info_span!("conn", peer = %"\u{1b}]").entered();
-                tracing::info!(feed = "x", error = %"\u{1b}[2J\n", "said {}", "\u{9b}m\r");
+                tracing::info!(feed = "x", error = %"\u{1b}[2J\n (os error 2)", "said (os error 5) {}", "\u{9b}m\r");
             });
             let written = sink.0.lock().unwrap().clone();
             String::from_utf8(written).unwrap()

@@ -19,7 +19,7 @@ use tracing_subscriber::{
     registry::{LookupSpan, Scope},
 };
 
-use super::limit;
+use super::{limit, plain};
 use crate::shown;
 
 /// The most characters of a text; what a command writes is not cut.
@@ -126,9 +126,14 @@ impl Fields<'_> {
     }
 
     fn text(&mut self, field: &Field, text: &str) {
+        // A line of a command stays as it is.
+        let text = match field.name() {
+            "message" | "error" if self.longest == LONGEST => plain::plain(text),
+            _ => text.into(),
+        };
         let cut = match text.char_indices().nth(self.longest) {
             Some((at, _)) => format!("{}…", &text[..at]),
-            None => text.to_owned(),
+            None => text.into_owned(),
         };
         self.put(field, cut);
     }
@@ -179,7 +184,7 @@ mod tests {
             connection.record("id", 17);
             let _connection = connection.entered();
             let request = tracing::info_span!("request", id = %"ab\"c");
-            tracing::warn!(parent: &request, feed = "x\n", level = 3, error = ?Some(1), "two\nlines \u{1b}[2J");
+            tracing::warn!(parent: &request, feed = "x\n", level = 3, error = %"Some(1) (os error 2)", "two (os error 5)\nlines \u{1b}[2J");
             tracing::info!("{}", "é".repeat(2 * LONGEST));
         });
         let written = LINES.lock().unwrap().clone();

@@ -128,6 +128,9 @@ pub(super) async fn publish(
         let error = match attempt.await {
             Ok(published) => {
                 add(&mut total, published, &mut tell);
+                if retry.is_failing() {
+                    tell(PublishEvent::Recovered { published: total.bytes });
+                }
                 return Ok(total);
             }
             Err(Broken::Failed(failure)) => return Err(failure),

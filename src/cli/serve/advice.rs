@@ -1,19 +1,25 @@
 //! What users of the program can do about errors of the library, which knows nothing of flags.
 
-use crate::{feed::FeedError, source::SourceError};
+use crate::{
+    feed::FeedError,
+    source::{Source, SourceError},
+};
 
-/// The error, followed by the flag that helps, if one does.
-pub(super) fn advised(error: SourceError) -> anyhow::Error {
-    match of(&error) {
+/// The error, followed by the flag that helps, if one does. `source` is what could not be started.
+pub(super) fn advised(error: SourceError, source: &Source) -> anyhow::Error {
+    match of(&error, source) {
         Some(advice) => anyhow::anyhow!("{}: {advice}", FeedError::of(&error)),
         None => error.into(),
     }
 }
 
-fn of(error: &SourceError) -> Option<&'static str> {
+fn of(error: &SourceError, tried: &Source) -> Option<&'static str> {
     #[cfg(feature = "nats")]
     if let SourceError::Nats { source, .. } = error {
-        use crate::nats::{ConnectCause, NatsError};
+        use crate::{
+            nats::{ConnectCause, NatsError},
+            source::Kind,
+        };
         return match source {
             NatsError::Connect { source: ConnectCause::UnknownCa, .. } => Some("name its CA with --nats-ca"),
             NatsError::Connect { source: ConnectCause::CertificateRequired, .. } => {
@@ -23,17 +29,24 @@ fn of(error: &SourceError) -> Option<&'static str> {
                 Some("see --nats-creds and --nats-token-file, or write USER:PASSWORD@ before the host")
             }
             NatsError::Block { .. } => Some("use --lag skip or --lag disconnect for it, or leave out ?live"),
-            NatsError::Denied { .. } => Some("docs/operations.md has the permissions that a server needs"),
-            NatsError::NoStream { .. } => {
-                Some("create one, or let --ensure-stream create it (or append ?live for a subject that is not stored)")
+            // Only to answers at the start.
+            NatsError::Denied { what: "subscribe to", .. } => {
+                Some("give the prefix to which this user may subscribe with --nats-inbox or ?inbox=PREFIX")
             }
+            NatsError::Denied { .. } => Some("docs/operations.md has the permissions that a server needs"),
+            NatsError::NoStream { .. } => Some(match &tried.kind {
+                Kind::Nats(address) if !address.is_wildcard() => {
+                    "create one, or let --ensure-stream create it (or append ?live for a subject that is not stored)"
+                }
+                _ => "create one, or let --ensure-stream create it",
+            }),
             NatsError::Differs { .. } => Some(
                 "--ensure-stream changes no stream that exists: use `nats stream edit`, or leave those settings out",
             ),
             _ => None,
         };
     }
-    let _ = error;
+    let _ = (error, tried);
     None
 }
 
@@ -48,12 +61,20 @@ mod tests {
         let missing = SourceError::Nats { feed: "a".into(), source: NatsError::NoStream { subject: "b".into() } };
         let library = FeedError::of(&missing).0;
         assert_eq!(library, "cannot start the feed `a`: no JetStream stream stores the subject `b`");
-        let program = advised(missing).to_string();
+        let read = |text: &str| text.parse::<Source>().unwrap();
+        let program = advised(missing, &read("a=nats://h/b")).to_string();
         assert!(program.starts_with(&library) && program.contains("--ensure-stream"), "{program}");
+        assert!(program.contains("?live"), "{program}");
+        // Of what was not typed as a subject, or is a pattern, it would be no advice.
+        for source in ["a=publish", "a=nats://h/b.*"] {
+            let missing = SourceError::Nats { feed: "a".into(), source: NatsError::NoStream { subject: "b".into() } };
+            let program = advised(missing, &read(source)).to_string();
+            assert!(program.ends_with("create one, or let --ensure-stream create it"), "{program}");
+        }
         let differences = vec!["replicas is 1, not 3".into()];
         let other =
             SourceError::Nats { feed: "a".into(), source: NatsError::Differs { stream: "s".into(), differences } };
         assert!(!FeedError::of(&other).0.contains("--"), "{other:?}");
-        assert!(advised(other).to_string().contains("replicas is 1, not 3: --ensure-stream"));
+        assert!(advised(other, &read("a=publish")).to_string().contains("replicas is 1, not 3: --ensure-stream"));
     }
 }

@@ -49,7 +49,7 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long, env = "H3CAST_CONTROL", value_name = "PATH|off", value_parser = super::control::parse)]
     pub(super) control: Option<super::control::Where>,
     /// Take over from the server that runs here now, found by these addresses or its control socket: its ports, the
-    /// feeds that clients write, and their viewers, without losing a chunk. Starts from scratch if there is none.
+    /// feeds that clients write and, with --store, all feeds on disk, and their viewers, without losing a chunk. Starts from scratch if there is none.
     #[cfg(unix)]
     #[arg(long, env = "H3CAST_TAKE_OVER")]
     pub(super) take_over: bool,
@@ -88,9 +88,6 @@ pub(in crate::cli) struct ServeArgs {
     pub(super) proxies: ProxyArgs,
     #[command(flatten)]
     pub(super) certs: CertsArgs,
-    #[cfg(feature = "acme")]
-    #[command(flatten)]
-    pub(super) acme: super::acme::AcmeArgs,
     /// Number of chunks of the demo feed for each viewer; 0 for an endless demo.
     #[arg(long, env = "H3CAST_COUNT", value_name = "N", default_value_t = 10, value_parser = values::count::<u64>)]
     pub(super) count: u64,
@@ -106,7 +103,7 @@ pub(in crate::cli) struct ServeArgs {
     /// Memory for the history of a live feed, for late and returning viewers, in bytes (k, M and G are 1024,
     /// 1024² and 1024³; 8MB and 8MiB are 8M). Each chunk counts as its bytes plus about 200 bytes of overhead; up to an eighth
     /// goes to encodings that viewers share. [default: 8M, for each feed of NAME.*=publish 1M]
-    #[arg(long, env = "H3CAST_HISTORY", value_name = "[NAME=]BYTES", value_delimiter = ',', value_parser = setting(values::size))]
+    #[arg(long, env = "H3CAST_HISTORY", value_name = "[NAME=]BYTES", value_delimiter = ',', value_parser = setting(values::room))]
     pub(super) history: Vec<Setting<usize>>,
     /// What to do with a viewer that falls behind the history of a live feed: skip ahead and report the gap
     /// (skip), disconnect it (disconnect), or make the source wait (block). [default: skip]
@@ -139,14 +136,8 @@ pub(in crate::cli) struct ServeArgs {
     pub(super) publish_token: Option<String>,
     /// The longest body that one request may publish, in bytes (k, M and G as for --history).
     /// [default: no limit]
-    #[arg(long, env = "H3CAST_PUBLISH_LIMIT", value_name = "BYTES", value_parser = values::size)]
+    #[arg(long, env = "H3CAST_PUBLISH_LIMIT", value_name = "BYTES", value_parser = values::room)]
     pub(super) publish_limit: Option<usize>,
-    #[cfg(feature = "nats")]
-    #[command(flatten)]
-    pub(super) nats: super::nats::NatsArgs,
-    #[cfg(feature = "store")]
-    #[command(flatten)]
-    pub(super) storing: super::storing::StoreArgs,
     /// Server id to include in QUIC connection ids, in hexadecimal, for a load balancer that reads it
     /// (draft-ietf-quic-load-balancers).
     #[arg(long, env = "H3CAST_SERVER_ID", value_name = "HEX")]
@@ -184,6 +175,16 @@ pub(in crate::cli) struct ServeArgs {
     /// h3cast_transport=debug,info.
     #[arg(long, env = "H3CAST_LOG", value_name = "LEVEL", default_value = "info")]
     pub(super) log: String,
+    // Their headings are for all flags after them.
+    #[cfg(feature = "store")]
+    #[command(flatten)]
+    pub(super) storing: super::storing::StoreArgs,
+    #[cfg(feature = "nats")]
+    #[command(flatten)]
+    pub(super) nats: super::nats::NatsArgs,
+    #[cfg(feature = "acme")]
+    #[command(flatten)]
+    pub(super) acme: super::acme::AcmeArgs,
     #[command(flatten)]
     pub(in crate::cli) logs: LogArgs,
     #[command(flatten)]
@@ -258,14 +259,14 @@ pub(super) fn setting<T>(parse: fn(&str) -> Result<T, String>) -> impl Fn(&str) 
     }
 }
 
-/// The last value that is for that feed, or for all.
+/// The value that is for that feed, or for all. Two of the same are refused before.
 pub(super) fn setting_of<T: Copy>(settings: &[Setting<T>], feed: &str, default: T) -> T {
     setting_for(settings, feed).unwrap_or(default)
 }
 
 pub(super) fn setting_for<T: Copy>(settings: &[Setting<T>], feed: &str) -> Option<T> {
-    let last = |name: Option<&str>| settings.iter().rfind(|setting| setting.feed.as_deref() == name);
-    last(Some(feed)).or_else(|| last(None)).map(|setting| setting.value)
+    let of = |name: Option<&str>| settings.iter().find(|setting| setting.feed.as_deref() == name);
+    of(Some(feed)).or_else(|| of(None)).map(|setting| setting.value)
 }
 
 fn chunk_at(text: &str) -> Result<Chunking, String> {
@@ -336,11 +337,10 @@ mod tests {
         let of = |texts: &[&str], feed| setting_of(&read(texts), feed, Lag::Skip);
         assert_eq!(of(&[], "log"), Lag::Skip);
         assert_eq!(of(&["block"], "log"), Lag::Block);
-        // The order between the two kinds does not matter, among the same kind the last one counts.
+        // The order between the two kinds does not matter.
         for texts in [["log=disconnect", "block"], ["block", "log=disconnect"]] {
             assert_eq!((of(&texts, "log"), of(&texts, "other")), (Lag::Disconnect, Lag::Block));
         }
-        assert_eq!(of(&["log=block", "log=disconnect"], "log"), Lag::Disconnect);
         let history = setting(values::size)("pipe=64M").unwrap();
         assert_eq!((history.feed.as_deref(), history.value), (Some("pipe"), 64 << 20));
         assert!(setting(values::size)("pipe=lots").is_err());

@@ -21,6 +21,10 @@ pub(super) async fn run(sources: Vec<Source>, args: &ServeArgs, places: Arc<Plac
     args.auth.tokens(None).await?;
     let identity = identity(args).await?;
     server(args, identity.clone())?;
+    #[cfg(feature = "store")]
+    for note in super::storing::check(&sources, args).await? {
+        complain(&note);
+    }
     // The server logs them when it starts.
     for warning in warnings(args, &identity, places).await {
         complain(&warning);
@@ -50,7 +54,7 @@ async fn warnings(args: &ServeArgs, identity: &Identity, places: Arc<Places>) ->
 /// Whether the files are there that are served from their beginning: a feed that follows one waits for it.
 pub(super) async fn files(sources: &[Source]) -> Result<(), Failure> {
     for source in sources {
-        source.check().await.map_err(|error| Failure::usage(advice::advised(error)))?;
+        source.check().await.map_err(|error| Failure::usage(advice::advised(error, source)))?;
     }
     Ok(())
 }

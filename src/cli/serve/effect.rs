@@ -3,6 +3,8 @@
 
 use tracing::warn;
 
+#[cfg(feature = "store")]
+use super::args::setting_of;
 use super::{
     args::{ServeArgs, Setting},
     auth,
@@ -13,6 +15,7 @@ use crate::{
     PlainHttp,
     cli::Failure,
     source::{Kind, Source},
+    units::there_are,
 };
 
 /// A flag that was given, and what it is for.
@@ -22,6 +25,8 @@ struct Given<'a> {
     all: bool,
     /// The feeds that it was given for by name.
     named: Vec<&'a str>,
+    /// For what it was given more than once, if it was: a feed, or all of them.
+    twice: Option<Option<&'a str>>,
     /// The sources that it is for, in words.
     of: &'static str,
     applies: fn(&Source, &ServeArgs) -> bool,
@@ -34,7 +39,9 @@ fn setting<'a, T>(
     applies: fn(&Source, &ServeArgs) -> bool,
 ) -> Given<'a> {
     let all = settings.iter().any(|setting| setting.feed.is_none());
-    Given { flag, all, named: settings.iter().filter_map(|setting| setting.feed.as_deref()).collect(), of, applies }
+    let feeds: Vec<_> = settings.iter().map(|setting| setting.feed.as_deref()).collect();
+    let twice = feeds.iter().enumerate().find(|(at, feed)| feeds[..*at].contains(feed)).map(|(_, feed)| *feed);
+    Given { flag, all, named: feeds.into_iter().flatten().collect(), twice, of, applies }
 }
 
 fn is_command(source: &Source, _: &ServeArgs) -> bool {
@@ -76,7 +83,7 @@ fn is_storable(source: &Source, args: &ServeArgs) -> bool {
 }
 
 #[cfg(feature = "store")]
-fn is_stored(source: &Source, args: &ServeArgs) -> bool {
+pub(super) fn is_stored(source: &Source, args: &ServeArgs) -> bool {
     args.store().is_some() && is_storable(source, args)
 }
 
@@ -90,12 +97,7 @@ fn stored(sources: &[Source], args: &ServeArgs) -> Result<(), Failure> {
         let text = "--store and --engine both store publish feeds: leave one of them out";
         return Err(Failure::usage(anyhow::anyhow!(text)));
     }
-    if args.takes_over() {
-        let text = "--take-over hands over feeds in memory, and --store has them on disk, for one server at a time: stop \
-                    the server that runs, and start the new one; viewers and publishers resume there";
-        return Err(Failure::usage(anyhow::anyhow!(text)));
-    }
-    let lag = |source: &&Source| super::setting_of(&args.lag, &source.name, Lag::Skip) != Lag::Skip;
+    let lag = |source: &&Source| setting_of(&args.lag, &source.name, Lag::Skip) != Lag::Skip;
     if let Some(source) = sources.iter().filter(|source| is_stored(source, args)).find(lag) {
         let problem = format!(
             "--lag block and disconnect have no effect on the feed `{}`: with --store, a viewer that falls behind the \
@@ -115,7 +117,7 @@ pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure>
     stored(sources, args)?;
     const COMMANDS: &str = "exec:COMMAND";
     const LIVE: &str = "live feeds: -, exec:COMMAND without --per-viewer, tail:PATH, publish and nats://";
-    let switch = |flag, all| Given { flag, all, named: Vec::new(), of: COMMANDS, applies: is_command };
+    let switch = |flag, all| Given { flag, all, named: Vec::new(), twice: None, of: COMMANDS, applies: is_command };
     let input = Given { of: FOR_VIEWERS, applies: is_for_viewer, ..switch("--input", args.input) };
     let given = [
         setting("--chunk", &args.chunk, "-, exec:COMMAND, file:PATH and tail:PATH", is_cut),
@@ -129,13 +131,20 @@ pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure>
         #[cfg(feature = "store")]
         setting("--retain", &args.storing.retain, STORED, is_stored),
     ];
-    for Given { flag, all, named, of, applies } in given {
+    for Given { flag, all, named, twice, of, applies } in given {
+        let contradiction = twice.map(|feed| match feed {
+            Some(feed) => format!("{flag} is given twice for the feed `{feed}`: leave one out"),
+            None => format!("{flag} is given twice: leave one out, or write NAME= before a value that is for one feed"),
+        });
+        if let Some(text) = contradiction {
+            return Err(Failure::usage(anyhow::anyhow!(text)));
+        }
         let problem = named.iter().find_map(|name| match sources.iter().find(|source| source.name == *name) {
             Some(source) if applies(source, args) => None,
             Some(_) => Some(format!("{flag} has no effect on the feed `{name}`: it is for {of}")),
             None => {
                 let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
-                Some(format!("there is no feed `{name}` for {flag}: there is {}", names.join(", ")))
+                Some(format!("there is no feed `{name}` for {flag}: {}", there_are(&names)))
             }
         });
         let none = || {
@@ -164,13 +173,13 @@ pub(super) fn check(sources: &[Source], args: &ServeArgs) -> Result<(), Failure>
 type Kinds = (&'static [&'static str], &'static str, fn(&Source, &ServeArgs) -> bool);
 
 #[cfg(feature = "store")]
-const STORED: &str = "publish, -, exec:COMMAND without --per-viewer, and tail:PATH";
+pub(super) const STORED: &str = "publish, -, exec:COMMAND without --per-viewer, and tail:PATH";
 
 const FOR_VIEWERS: &str = "exec:COMMAND with --per-viewer";
 
 #[cfg(feature = "nats")]
 const NATS: &[&str] =
-    &["ensure-stream", "nats-creds", "nats-token-file", "nats-ca", "nats-cert", "nats-key", "nats-wait"];
+    &["ensure-stream", "nats-creds", "nats-token-file", "nats-ca", "nats-cert", "nats-key", "nats-inbox", "nats-wait"];
 
 const IDLE: &[Kinds] = &[
     (&["count", "interval"], "demo", |source, _| source.kind == Kind::Demo),

@@ -3,6 +3,8 @@
 //! | who | what |
 //! |---|---|
 //! | old | offers its sockets (`SCM_RIGHTS`), and keeps serving |
+//! | new | with `--store`: is about to prepare its feeds on disk, and wants the store *released* |
+//! | old | flushes the store, pauses publishers and the sources of its feeds on disk, and releases it |
 //! | new | prepares everything with them; if it fails, nothing changes. Then it is *ready* |
 //! | old | pauses publishers, and says which feeds clients write, and how far publications have come |
 //! | new | *fails* if it does not have one of those feeds, or has it *sent* |
@@ -12,7 +14,9 @@
 //! | new | serves. Viewers and publishers resume there, by cursor and by key |
 //!
 //! A chunk is published by one of them only: the old server's publishers stay paused between its state and *go*, and
-//! those of the new one begin after that. If the old server is not told that its feeds were taken, it publishes on.
+//! those of the new one begin after that. If the old server is not told that its feeds were taken, it publishes on. So it
+//! is with a store, which the new server opens, and changes no feed in it until *go*: the old one reclaims it if the new
+//! one fails.
 //!
 //! Until the new server has *taken* the feeds, either may give up, and says so: the old one with *refused* (it keeps
 //! serving) or *stops*, the new one with *fails*. After that the new one waits for the old one's word, even if it is told to
@@ -29,6 +33,8 @@ mod leaving;
 mod new;
 mod old;
 mod process;
+#[cfg_attr(not(feature = "store"), path = "handover/no_shelf.rs")]
+mod shelf;
 mod wire;
 
 use std::{
@@ -44,7 +50,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::new::Predecessor;
-pub(super) use self::{dropped::Dropped, old::Yielding};
+pub(super) use self::{dropped::Dropped, old::Yielding, shelf::Shelf};
 use super::{
     args::ServeArgs,
     control::{self, Control, Where},
@@ -91,12 +97,11 @@ impl TakeOverSettings {
 
 /// The change from an old server to this one, and later from this one to a new one.
 pub(super) struct Changeover {
-    estate: Estate,
-    control: Option<Where>,
-    grace: Duration,
-    old: Option<(Predecessor, Option<Inherited>)>,
-    /// Feeds that need not be continued.
-    dropped: Vec<Dropped>,
+    settings: TakeOverSettings,
+    old: Option<Predecessor>,
+    inherited: Option<Inherited>,
+    /// The old server has been looked for.
+    is_looked_for: bool,
     /// Held while a server takes over from this one.
     changing: Arc<Mutex<()>>,
     /// Whether this server's socket is another's now.
@@ -106,20 +111,23 @@ pub(super) struct Changeover {
 }
 
 impl Changeover {
-    /// Finds the server that is to be taken over, if one is.
-    pub(super) async fn find(args: &TakeOverSettings, estate: Estate, manager: &Manager) -> Result<Self, Failure> {
-        let mut found = Self {
-            estate,
-            control: args.control.clone(),
-            grace: args.grace,
+    pub(super) fn new(settings: TakeOverSettings, manager: &Manager) -> Self {
+        Self {
+            settings,
             old: None,
-            dropped: args.dropped.clone(),
+            inherited: None,
+            is_looked_for: false,
             changing: Arc::default(),
             left: Arc::default(),
             manager: manager.clone(),
-        };
-        if !args.take_over {
-            return Ok(found);
+        }
+    }
+
+    /// Finds the server that is to be taken over, if one is and it was not looked for before.
+    pub(super) async fn find(&mut self) -> Result<(), Failure> {
+        let args = &self.settings;
+        if !args.take_over || std::mem::replace(&mut self.is_looked_for, true) {
+            return Ok(());
         }
         let (sockets, named) = match &args.control {
             Some(Where::At(path)) => (vec![path.clone()], true),
@@ -130,32 +138,58 @@ impl Changeover {
             None => (tokio::task::spawn_blocking(others).await.map_err(Failure::running)?, false),
         };
         match Predecessor::find(sockets, named, |at| named || args.wants(at)).await? {
-            Some((old, inherited)) => found.old = Some((old, Some(inherited))),
+            Some((old, inherited)) => (self.old, self.inherited) = (Some(old), Some(inherited)),
             None => {
-                manager.waiting("waiting for the ports", leaving::wait(&args.listen, &args.handed)).await;
-                info!("--take-over: no server of this user listens there: starting from scratch");
+                let leaving = leaving::wait(&args.listen, &args.handed);
+                self.manager.waiting("waiting for the ports", leaving).await;
+                info!("--take-over: found no running server of this user to take over from: starting without one");
             }
         }
-        Ok(found)
+        Ok(())
+    }
+
+    /// Has the old server release the store in that folder, if it has one. Whether it may still reclaim it. An error if it
+    /// has none, and this one is to store what `clients` write.
+    #[cfg(feature = "store")]
+    pub(super) async fn claim(&mut self, dir: &std::path::Path, clients: bool) -> Result<bool, Failure> {
+        self.find().await?;
+        let Some(old) = self.old.as_mut() else { return Ok(false) };
+        if !old.stores() {
+            return match clients && self.settings.dropped.is_empty() {
+                true => Err(old.refuse_to_store().await),
+                false => Ok(false),
+            };
+        }
+        let status = format!("taking over the store of process {}", old.pid());
+        let is_released = self.manager.waiting(&status, old.release(dir)).await?;
+        if !is_released {
+            warn!("process {} ended before it had handed over", old.pid());
+            self.old = None;
+        }
+        Ok(is_released)
     }
 
     /// Has a server use the sockets of the old one.
     pub(super) fn inherit(&mut self, builder: ServerBuilder) -> ServerBuilder {
-        let inherited = self.old.as_mut().and_then(|(_, inherited)| inherited.take());
-        inherited.into_iter().fold(builder, ServerBuilder::inherit)
+        self.inherited.take().into_iter().fold(builder, ServerBuilder::inherit)
     }
 
     /// The socket where this server is reached, which is not yet in the place of the old one's.
     pub(super) async fn listen(&self) -> Result<Option<Control>, Failure> {
-        Control::listen(self.control.as_ref(), self.old.is_some(), self.left.clone()).await
+        Control::listen(self.settings.control.as_ref(), self.old.is_some(), self.left.clone()).await
     }
 
     /// Takes the feeds over, for a server that could serve now. When it has failed, the old one keeps serving. After it,
     /// nothing may fail. `None` if `stop` came before the old server may have stopped serving for this one.
-    pub(super) async fn complete(&mut self, server: &Server, stop: &CancellationToken) -> Result<Option<()>, Failure> {
-        let Some((old, _)) = self.old.take() else { return Ok((!stop.is_cancelled()).then_some(())) };
+    pub(super) async fn complete(
+        &mut self,
+        server: &Server,
+        estate: &Estate,
+        stop: &CancellationToken,
+    ) -> Result<Option<()>, Failure> {
+        let Some(old) = self.old.take() else { return Ok((!stop.is_cancelled()).then_some(())) };
         let status = format!("taking over from process {}", old.pid());
-        let taken = Box::pin(old.hand_over(&self.estate, &self.dropped, &server.addresses().udp, stop));
+        let taken = Box::pin(old.hand_over(estate, &self.settings.dropped, &server.addresses().udp, stop));
         // It may be until the end of the old one.
         self.manager.waiting(&status, taken).await
     }
@@ -169,6 +203,7 @@ impl Changeover {
     pub(super) fn yielding(
         self,
         server: &Server,
+        (estate, shelf): (Estate, Shelf),
         stop: CancellationToken,
         ending: CancellationToken,
     ) -> Option<Yielding> {
@@ -177,8 +212,8 @@ impl Changeover {
             warn!("no file descriptors are left: another server cannot take over from this one");
             return None;
         };
-        let Self { estate, grace, changing, left, .. } = self;
-        Some(Yielding { handover, listens, estate, grace, changing, left, stop, ending })
+        let Self { settings: TakeOverSettings { grace, .. }, changing, left, .. } = self;
+        Some(Yielding { handover, listens, estate, shelf, grace, changing, left, stop, ending })
     }
 }
 

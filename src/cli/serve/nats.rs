@@ -10,21 +10,22 @@ use crate::{
 };
 
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Feeds on NATS")]
 pub(in crate::cli) struct NatsArgs {
     /// Store publish feeds in NATS JetStream, shared by all servers with the same setting: the feed NAME
     /// under the subject PREFIX.NAME.
     #[arg(long, env = "H3CAST_ENGINE", value_name = "nats://HOST:PORT[/PREFIX]", value_parser = Address::engine, hide_env_values = true)]
     pub(super) engine: Option<Address>,
-    /// Create missing JetStream streams; fail if existing ones differ from SETTINGS:
+    /// Create missing JetStream streams; fail if existing ones differ from SETTINGS, which are separated by commas:
     /// replicas=3,max-age=24h,max-bytes=10G,max-messages=N,discard=old|new,storage=file|memory,
     /// duplicate-window=2m,max-consumers=N,allow-atomic=on|off,subject=logs.>. Existing streams are never
     /// changed.
     #[arg(long, env = "H3CAST_ENSURE_STREAM", value_name = "SETTINGS", num_args = 0..=1, default_missing_value = "", require_equals = true)]
     ensure_stream: Option<Ensure>,
-    /// NATS credentials: a file as `nsc` writes it.
+    /// NATS credentials: a file that holds a user's JWT and key, as `nsc` writes it.
     #[arg(long, env = "H3CAST_NATS_CREDS", value_name = "FILE", conflicts_with = "nats_token_file")]
     nats_creds: Option<PathBuf>,
-    /// A file with a token for NATS in its first line.
+    /// A file whose first line is a token for NATS.
     #[arg(long, env = "H3CAST_NATS_TOKEN_FILE", value_name = "FILE")]
     nats_token_file: Option<PathBuf>,
     /// CA certificates for the NATS servers, in PEM.
@@ -36,8 +37,12 @@ pub(in crate::cli) struct NatsArgs {
     /// The key of --nats-cert, in PEM.
     #[arg(long, env = "H3CAST_NATS_KEY", value_name = "FILE", requires = "nats_cert")]
     nats_key: Option<PathBuf>,
-    /// How long to wait at the start for NATS: a server, JetStream, a stream's leader. What waiting cannot help, such
-    /// as a wrong password, is an error at once.
+    /// Prefix of the subjects on which this server receives answers from NATS, for a NATS user that may subscribe to
+    /// nothing else.
+    #[arg(long, env = "H3CAST_NATS_INBOX", value_name = "PREFIX", default_value = "_INBOX", value_parser = values::inbox)]
+    nats_inbox: String,
+    /// How long to wait for NATS at the start: for a server, for JetStream, for the leader of a stream. Errors that
+    /// waiting cannot mend, such as a wrong password, end the start at once.
     #[arg(long, env = "H3CAST_NATS_WAIT", value_name = "TIME", default_value = "60s", value_parser = values::time)]
     nats_wait: Duration,
 }
@@ -50,6 +55,7 @@ impl NatsArgs {
         access.ca.clone_from(&self.nats_ca);
         access.certificate.clone_from(&self.nats_cert);
         access.key.clone_from(&self.nats_key);
+        access.inbox = Some(self.nats_inbox.clone());
         Connections::new(NatsOptions { access, ensure: self.ensure_stream.clone(), wait: self.nats_wait })
     }
 }

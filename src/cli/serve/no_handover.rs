@@ -22,11 +22,30 @@ impl TakeOverSettings {
     }
 }
 
+#[derive(Default)]
+pub(super) struct Shelf;
+
+#[cfg(feature = "store")]
+impl From<Option<crate::store::Disk>> for Shelf {
+    fn from(_: Option<crate::store::Disk>) -> Self {
+        Self
+    }
+}
+
 pub(super) struct Changeover;
 
 impl Changeover {
-    pub(super) async fn find(_: &TakeOverSettings, _: Estate, _: &Manager) -> Result<Self, Failure> {
-        Ok(Self)
+    pub(super) fn new(_: TakeOverSettings, _: &Manager) -> Self {
+        Self
+    }
+
+    pub(super) async fn find(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    #[cfg(feature = "store")]
+    pub(super) async fn claim(&mut self, _: &std::path::Path, _: bool) -> Result<bool, Failure> {
+        Ok(false)
     }
 
     pub(super) fn inherit(&mut self, builder: ServerBuilder) -> ServerBuilder {
@@ -37,7 +56,12 @@ impl Changeover {
         Ok(None)
     }
 
-    pub(super) async fn complete(&mut self, _: &Server, stop: &CancellationToken) -> Result<Option<()>, Failure> {
+    pub(super) async fn complete(
+        &mut self,
+        _: &Server,
+        _: &Estate,
+        stop: &CancellationToken,
+    ) -> Result<Option<()>, Failure> {
         Ok((!stop.is_cancelled()).then_some(()))
     }
 
@@ -45,7 +69,13 @@ impl Changeover {
         std::future::ready(())
     }
 
-    pub(super) fn yielding(self, _: &Server, _: CancellationToken, _: CancellationToken) -> Option<Yielding> {
+    pub(super) fn yielding(
+        self,
+        _: &Server,
+        _: (Estate, Shelf),
+        _: CancellationToken,
+        _: CancellationToken,
+    ) -> Option<Yielding> {
         None
     }
 }

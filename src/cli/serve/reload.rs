@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use anyhow::anyhow;
+use clap::CommandFactory;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -14,9 +15,9 @@ use crate::{
     app::AppHandle,
     auth::{Switch, Tokens},
     cli::{
-        Command, Failure, Started,
+        Cli, Command, Failure, Started,
         config::{self, Given, Parsed},
-        flags,
+        flags, mistyped,
         signals::Reloads,
     },
     feed::{Budget, Family},
@@ -428,12 +429,15 @@ fn flag(name: &str) -> String {
     if name == config::SOURCES { name.to_owned() } else { format!("--{name}") }
 }
 
-/// A setting with its value, unless that is a secret.
+/// A setting with its value, as it can be typed on the command line of a shell; without it if that is a secret.
 fn shown(name: &str, values: Option<&Vec<std::ffi::OsString>>) -> String {
     match values {
         Some(values) if !values.is_empty() && !SECRET.contains(&name) => {
+            let command = Cli::command();
+            let delimiter = command.get_arguments().find(|arg| arg.get_long() == Some(name));
+            let delimiter = delimiter.and_then(clap::Arg::get_value_delimiter).unwrap_or(',');
             let values: Vec<_> = values.iter().map(|value| value.to_string_lossy()).collect();
-            format!("{}={}", flag(name), values.join(","))
+            format!("{}={}", flag(name), mistyped::quoted(&values.join(&delimiter.to_string())))
         }
         Some(_) => flag(name),
         None => format!("{} (its default)", flag(name)),
@@ -442,9 +446,27 @@ fn shown(name: &str, values: Option<&Vec<std::ffi::OsString>>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    /// What is printed of settings can be typed: it is read as the same values.
+    #[test]
+    fn settings_are_shown_as_they_are_typed() {
+        let given = |arguments: &[&str]| {
+            let arguments: Vec<_> = ["h3cast", "serve"].iter().chain(arguments).map(Into::into).collect();
+            config::parse(&arguments).map_err(|failure| failure.in_words()).unwrap().given
+        };
+        let shown = |arguments: &[&str], name| shown(name, given(arguments).get(name));
+        assert_eq!(shown(&["--public", "a,b", "--public", "c"], "public"), "--public=a,b,c");
+        assert_eq!(shown(&["--public", "room.*"], "public"), "--public='room.*'");
+        assert_eq!(shown(&["--publish-token", "secret-of-mine"], "publish-token"), "--publish-token");
+        #[cfg(feature = "store")]
+        {
+            let retain = ["--store", "s", "--retain", "log=10G,7d;chat.*=64M"];
+            let typed = shown(&retain, "retain");
+            assert_eq!(typed, "--retain='log=10G,7d;chat.*=64M'");
+            assert_eq!(given(&["--store", "s", &typed.replace('\'', "")]), given(&retain));
+        }
+    }
 
     #[test]
     fn what_may_change_is_a_flag() {

@@ -1,16 +1,23 @@
 //! Where live feeds are stored on this machine, and how much of them.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use super::args::{ServeArgs, Setting, setting, setting_of};
+use super::{
+    Changeover,
+    args::{ServeArgs, Setting, setting, setting_of},
+};
 use crate::{
     cli::{Failure, values},
-    source::Source,
-    store::{Disk, Fsync, Retain, StoreOptions},
+    source::{Kind, Source},
+    store::{Checked, Disk, Fsync, Retain, Store, StoreError, StoreOptions},
     units,
 };
 
@@ -18,7 +25,12 @@ use crate::{
 const NAMED: u64 = 1 << 30;
 const CREATED: u64 = 16 << 20;
 
+/// How long an old server may keep the store after it has freed its ports, and how often to look.
+const ENDING: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
+
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Feeds on disk")]
 pub(super) struct StoreArgs {
     /// Store live feeds on disk in this folder, which is created: publish, -, exec:COMMAND (not with --per-viewer) and
     /// tail:PATH. After a restart or a crash they continue with the same cursors. One server at a time can use it.
@@ -49,14 +61,75 @@ impl StoreArgs {
     }
 }
 
-/// Opens the store, if there is one.
-pub(super) async fn open(sources: &[Source], args: &ServeArgs) -> Result<Option<Disk>, Failure> {
+/// How much is kept of the feeds of each source.
+pub(super) fn retained(sources: &[Source], args: &ServeArgs) -> Vec<(String, Retain)> {
+    sources.iter().map(|source| (source.name.clone(), args.storing.retain(&source.name))).collect()
+}
+
+/// Opens the store, if there is one, for these sources. An old server that has it releases it; then nothing is written to
+/// it yet.
+pub(super) async fn open(
+    stored: &[Source],
+    retained: Vec<(String, Retain)>,
+    args: &ServeArgs,
+    changeover: &mut Changeover,
+) -> Result<Option<Disk>, Failure> {
     let StoreArgs { store: Some(dir), .. } = &args.storing else { return Ok(None) };
-    let retained = sources.iter().map(|source| (source.name.clone(), args.storing.retain(&source.name)));
-    let opened = Disk::open(dir.clone(), args.storing.options(), retained.collect()).await;
-    let disk = opened.map_err(|error| Failure::usage(anyhow::anyhow!("--store: {error}")))?;
-    info!("storing feeds in {}", disk.dir().display());
+    let is_claimed = match args.takes_over() {
+        true => changeover.claim(dir, stored.iter().any(|source| source.kind == Kind::Publish)).await?,
+        false => false,
+    };
+    let begun = Instant::now();
+    let disk = loop {
+        match Disk::open(dir.clone(), args.storing.options(), retained.clone()).await {
+            Ok(disk) => break disk,
+            // An old server that has freed its ports, and is about to end.
+            Err(StoreError::Locked { .. }) if args.takes_over() && begun.elapsed() < ENDING => sleep(PAUSE).await,
+            Err(error) => {
+                let hint = match error {
+                    StoreError::Locked { .. } if !args.takes_over() => ", or take over from it with --take-over",
+                    _ => "",
+                };
+                return Err(Failure::usage(anyhow::anyhow!("--store: {error}{hint}")));
+            }
+        }
+    };
+    if is_claimed {
+        disk.hold();
+    }
+    match !stored.is_empty() {
+        true => info!("storing feeds in {}", absolute(disk.dir()).display()),
+        false => warn!("{}", nothing_stored()),
+    }
     Ok(Some(disk))
+}
+
+/// Whether the folder could be opened, which changes nothing there; what a person is to know of it.
+pub(super) async fn check(sources: &[Source], args: &ServeArgs) -> Result<Vec<String>, Failure> {
+    let Some(dir) = args.storing.store.clone() else { return Ok(Vec::new()) };
+    let is_idle = !sources.iter().any(|source| super::effect::is_stored(source, args));
+    let mut notes: Vec<_> = is_idle.then(nothing_stored).into_iter().collect();
+    let shown = dir.display().to_string();
+    let checked = tokio::task::spawn_blocking(move || Store::check(dir)).await.map_err(Failure::running)?;
+    match checked.map_err(|error| Failure::usage(anyhow::anyhow!("--store: {error}")))? {
+        Checked::InUse { pid } if !args.takes_over() => {
+            let by = pid.map(|pid| format!(" by process {pid}")).unwrap_or_default();
+            notes
+                .push(format!("--store: {shown} is in use{by}: stop that before the start, or start with --take-over"));
+        }
+        _ => {}
+    }
+    Ok(notes)
+}
+
+/// The store has no feeds.
+fn nothing_stored() -> String {
+    format!("--store stores nothing: it is for {}, and there is no such source", super::effect::STORED)
+}
+
+/// The folder from the root on, for those who do not know where the server was started.
+fn absolute(dir: &Path) -> PathBuf {
+    std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned())
 }
 
 /// Looks after the store until `stop`.
@@ -99,6 +172,9 @@ fn retain(text: &str) -> Result<Retain, String> {
     let (mut bytes, mut age) = (None, None);
     for part in text.split(',') {
         let part = part.trim();
+        if let Some(error) = values::lacks_unit(part) {
+            return Err(format!("{error}; for a time, {part}d or {part}h"));
+        }
         let twice = match (units::bytes(part), values::some_time(part)) {
             (Some(0), _) => return Err("a feed keeps at least a byte: write a size such as 10G".into()),
             (Some(size), _) => bytes.replace(size).is_some(),
@@ -130,7 +206,11 @@ mod tests {
         ] {
             assert_eq!(retain(text), Ok(Retain { bytes, age }), "{text}");
         }
-        for bad in ["", "10G,", "1G,2G", "1d,2d", "0", "0s", "lots", "all,1d"] {
+        assert!(
+            retain("10").unwrap_err().contains("write 10M or 10G, or 10B if so few bytes are meant; for a time, 10d")
+        );
+        assert_eq!(retain("10B,7d"), Ok(Retain { bytes: Some(10), age: Some(7 * day) }));
+        for bad in ["10", "7d,10", "", "10G,", "1G,2G", "1d,2d", "0", "0s", "lots", "all,1d"] {
             assert!(retain(bad).is_err(), "{bad}");
         }
         assert_eq!(fsync("250ms"), Ok(Fsync::Every(Duration::from_millis(250))));

@@ -44,7 +44,12 @@ pub enum PublishEvent {
         /// How much was published before, in bytes.
         published: u64,
     },
-    /// The connection was lost, or the server could not be reached. The publication tries again.
+    /// After one or more losses, the server takes what is sent.
+    Recovered {
+        /// How much has been published, in bytes.
+        published: u64,
+    },
+    /// The connection was lost, the server could not be reached, or it cannot take more now. The publication tries again.
     Lost {
         /// Why.
         error: PublishError,

@@ -2,12 +2,16 @@
 //! or none is.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    ops::RangeInclusive,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use async_nats::{
-    HeaderMap, Request, header,
+    HeaderMap, Request, RequestErrorKind, header,
     jetstream::{self, ErrorCode, stream::DiscardPolicy},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -16,7 +20,11 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::{JetStream, publish::Stored, seq};
+use super::{
+    JetStream,
+    publish::{Stored, refuses},
+    seq,
+};
 use crate::{
     chunk::Cursor,
     feed::{NewChunk, PublishedAll, Receipt},
@@ -35,6 +43,8 @@ const TRIES: usize = 3;
 const ASK: Duration = Duration::from_secs(60);
 /// The stream takes no batches.
 const DISABLED: ErrorCode = ErrorCode(10174);
+/// What only batches are refused for: a known id is among them.
+const BATCH: RangeInclusive<u64> = 10_174..=10_211;
 /// A batch has more messages than the server lets one have.
 const TOO_LARGE: ErrorCode = ErrorCode(10199);
 
@@ -82,12 +92,13 @@ impl JetStream {
         let fitting = fitting(&chunks, most);
         let chunks: Vec<_> = chunks.into_iter().take(fitting).map(|new| (new.bytes, self.message_id(new.id))).collect();
         let (mut published, mut left) = (PublishedAll::default(), &chunks[..]);
-        let (mut refused, mut known) = (0, false);
+        let (mut refused, mut known, mut in_doubt) = (0, false, false);
         while let [(bytes, id), rest @ ..] = left {
             let (together, after) = left.split_at(most.min(left.len()));
             // After a chunk that was stored before, the next one may be, too.
             if together.len() > 1 && !known && refused < TRIES {
-                match self.try_batch(together).await {
+                let (since, sent) = (Instant::now(), AtomicBool::default());
+                match self.try_batch(together, &sent).await {
                     Ok(receipts) => {
                         published.receipts.extend(receipts);
                         left = after;
@@ -101,14 +112,17 @@ impl JetStream {
                             continue;
                         }
                         refused += 1;
+                        in_doubt |= sent.into_inner() && error.may_be_stored() && !self.was_denied(since);
                     }
                 }
             }
             // By its id it is stored once, whatever has become of the batch: it is found to be stored, or it is stored
             // now, and a batch with it that arrives late is refused.
-            match self.publish_soon(bytes.clone(), id).await {
+            match self.publish_soon(bytes.clone(), id, in_doubt).await {
                 Ok(Stored { receipt, duplicate }) => {
                     known = duplicate;
+                    // If a batch with it were stored, it would be known.
+                    in_doubt &= duplicate;
                     published.receipts.push(receipt);
                     if receipt.size != bytes.len() {
                         break;
@@ -143,7 +157,11 @@ impl JetStream {
     }
 
     /// Stores chunks as one batch.
-    async fn try_batch(&self, chunks: &[(Bytes, String)]) -> Result<impl Iterator<Item = Receipt> + use<>, NotTaken> {
+    async fn try_batch(
+        &self,
+        chunks: &[(Bytes, String)],
+        sent: &AtomicBool,
+    ) -> Result<impl Iterator<Item = Receipt> + use<>, NotTaken> {
         if !self.connection.is_connected() {
             return Err(KeepError::Disconnected.into());
         }
@@ -151,6 +169,7 @@ impl JetStream {
         let _place = self.connection.batches.acquire().await.map_err(KeepError::nats)?;
         let epoch = self.checked_epoch()?;
         let publishing: Vec<_> = chunks.iter().map(|_| self.connection.counts.publishing()).collect();
+        sent.store(true, Ordering::Relaxed);
         let first = match timeout(ANSWER, self.send_batch(chunks)).await {
             Ok(first) => first?,
             Err(_) => return Err(KeepError::Silent.into()),
@@ -170,7 +189,8 @@ impl JetStream {
         let mut batch = [0; 6];
         crate::identity::provider().secure_random.fill(&mut batch).map_err(|_| NotTaken::Unknown)?;
         let batch = URL_SAFE_NO_PAD.encode(batch);
-        let client = &self.connection.client;
+        let now = self.connection.now();
+        let client = &now.client;
         let Some(((last, last_id), before)) = chunks.split_last() else { return Err(NotTaken::Unknown) };
         let headers = |number: usize, id: &str| {
             let mut headers = HeaderMap::new();
@@ -191,7 +211,11 @@ impl JetStream {
         let mut headers = headers(chunks.len(), last_id);
         headers.insert(header::NATS_BATCH_COMMIT, header::NATS_BATCH_COMMIT_FINAL);
         let request = Request::new().headers(headers).payload(last.clone()).timeout(Some(ANSWER));
-        let answer = client.send_request(self.subject.clone(), request).await.map_err(KeepError::nats)?;
+        let answered = client.send_request(self.subject.clone(), request).await;
+        let answer = answered.map_err(|error| match error.kind() {
+            RequestErrorKind::NoResponders => KeepError::NoStream,
+            _ => KeepError::nats(error),
+        })?;
         let answer: Answer = serde_json::from_slice(&answer.payload).map_err(KeepError::nats)?;
         if let Some(error) = answer.error {
             return Err(NotTaken::Refused(error));
@@ -222,6 +246,16 @@ impl Batches {
 }
 
 impl NotTaken {
+    /// Whether its chunks may be stored all the same, once it was sent.
+    fn may_be_stored(&self) -> bool {
+        match self {
+            // None of a batch is stored that is refused for what batches are.
+            Self::Refused(error) => !refuses(error) && !BATCH.contains(&error.error_code().0),
+            Self::Keep(KeepError::NoStream) => false,
+            Self::Keep(_) | Self::Unknown => true,
+        }
+    }
+
     /// How many chunks to give to the stream from now on, if one of so many is too much for it.
     fn fewer(&self, chunks: usize) -> Option<usize> {
         let Self::Refused(error) = self else { return None };

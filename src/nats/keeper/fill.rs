@@ -1,17 +1,24 @@
 //! Fills the ring of a feed on JetStream.
 
-use std::{convert::Infallible, sync::atomic::Ordering, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
 
-use async_nats::jetstream::Message;
+use async_nats::jetstream::{Message, message::Info as About};
 use futures_util::StreamExt;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::{consume_budget, unconstrained},
+    time::{Instant, sleep, timeout},
+};
 use tracing::{debug, info, warn};
 
-use super::{AGAIN, JetStream, chunk, epoch, seq};
+use super::{AGAIN, JetStream, chunk, epoch, seq, singly::Spells};
 use crate::{
     chunk::Epoch,
     feed::{Filler, Keeper},
-    nats::{counts::Place, error::KeepError},
+    nats::{counts::Place, error::KeepError, stored::Stored},
     panics,
 };
 
@@ -19,6 +26,9 @@ use crate::{
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The longest time between two attempts to fill a feed.
 const LONGEST_AGAIN: Duration = Duration::from_secs(2);
+
+/// How often the leader of a stream of many subjects is asked whether a feed has all of its own.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// How many answers in a row are not that of a leader that has yet to come to its end: some 12 s of them.
 const SHORT: u32 = 8;
@@ -31,16 +41,18 @@ pub(super) trait Fill: Sync {
     fn renew(&self, epoch: Epoch, next: u64, now: u64);
     fn skip_to(&self, next: u64);
     fn stall(&self, stalled: bool);
-    fn add(&self, message: &Message) -> Result<(), async_nats::Error>;
+    fn add(&self, message: &Message, about: &About<'_>);
+    fn add_stored(&self, message: Stored);
 }
 
 /// What was told of a feed that is not filled.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     stalled: bool,
     /// That its stream is to be deleted.
     forgotten: bool,
     short: Short,
+    pub(super) spells: Spells,
 }
 
 impl Told {
@@ -58,6 +70,10 @@ impl Told {
         std::mem::take(&mut self.stalled)
     }
 }
+
+/// All chunks of a feed before that number have come, though numbers of its stream are left out.
+#[derive(Default)]
+struct Whole(AtomicU64);
 
 /// How many answers in a row had the stream end before what the ring has.
 #[derive(Default)]
@@ -98,44 +114,82 @@ impl Fill for Filler {
         self.stall(stalled);
     }
 
-    fn add(&self, message: &Message) -> Result<(), async_nats::Error> {
-        self.add(chunk(message)?);
-        Ok(())
+    fn add(&self, message: &Message, about: &About<'_>) {
+        self.add(chunk(message, about));
+    }
+
+    fn add_stored(&self, message: Stored) {
+        self.add(message.chunk());
     }
 }
 
 impl JetStream {
     /// Fills the feed's ring, or those of its family, as long as it is polled.
     pub(super) async fn fill(&self, filler: &impl Fill) {
-        let (mut told, mut pause) = (Told::default(), AGAIN);
+        let (mut told, mut pause, whole) = (Told::default(), AGAIN, Whole::default());
         // In a stream of many subjects, numbers are no measure of what a feed has yet to read.
         let place = (!self.is_sparse()).then(|| self.connection.counts.place(self.leader.head()));
         loop {
             let since = Instant::now();
+            let reading = AtomicBool::default();
+            let lost = async {
+                self.connection.lost().await;
+                if reading.load(Ordering::Relaxed) {
+                    // What has come is added first. Then that ends by itself.
+                    std::future::pending::<()>().await;
+                }
+            };
             let Err(ended) = tokio::select! {
                 biased;
-                () = self.connection.lost() => Err(KeepError::Disconnected),
+                () = lost => Err(KeepError::Disconnected),
                 failed = self.leader.failed(|| self.epoch.load(Ordering::Relaxed)) => Err(failed.into()),
                 () = self.becomes_shared() => {
                     self.renew_if_shared(filler);
                     continue;
                 }
                 // A panic stalls the feed as whatever else goes wrong does, until it is filled again.
-                filled = panics::caught_async(self.fill_once(filler, place.as_deref(), &mut told)) => {
+                filled = panics::caught_async(self.fill_once(filler, place.as_deref(), &mut told, &whole, &reading)) => {
                     filled.unwrap_or_else(|panic| Err(KeepError::Panicked(panic)))
                 }
             };
             self.checked.store(false, Ordering::Relaxed);
             filler.stall(true);
+            self.stalled_for(match &ended {
+                KeepError::Disconnected => self.connection.unreachable(),
+                // Its words are for the log.
+                KeepError::Panicked(_) => "reading it has failed".into(),
+                _ => ended.to_string(),
+            });
             self.leader.fills(matches!(ended, KeepError::Behind | KeepError::Forgotten { .. }));
             match told.is_news(&ended) {
                 true => warn!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
                 false => debug!(stream = self.stream.name, subject = self.subject, "a feed has stalled: {ended}"),
             }
-            self.connection.connected().await;
-            self.leader.answers().await;
+            self.can_be_asked().await;
             pause = if since.elapsed() > LONGEST_AGAIN { AGAIN } else { (pause * 2).min(LONGEST_AGAIN) };
             sleep(pause).await;
+        }
+    }
+
+    fn stalled_for(&self, why: String) {
+        self.stalled_by.send_replace(Some(why));
+    }
+
+    /// Waits until there is a connection and a leader, and notes which of them is missing. Cancel-safe.
+    async fn can_be_asked(&self) {
+        loop {
+            if !self.connection.is_connected() {
+                self.stalled_for(self.connection.unreachable());
+                self.connection.connected().await;
+            }
+            if !self.leader.is_silent() {
+                return;
+            }
+            self.stalled_for(KeepError::Leaderless.to_string());
+            tokio::select! {
+                () = self.leader.answers() => {}
+                () = self.connection.lost() => {}
+            }
         }
     }
 
@@ -161,6 +215,8 @@ impl JetStream {
         filler: &impl Fill,
         place: Option<&Place>,
         told: &mut Told,
+        whole: &Whole,
+        reading: &AtomicBool,
     ) -> Result<Infallible, KeepError> {
         let info = self.info().await?;
         let epoch = epoch(&info);
@@ -170,6 +226,8 @@ impl JetStream {
             self.sparse.store(self.is_shared(), Ordering::Relaxed);
             let (next, now) = self.begins(&info);
             filler.renew(epoch, next, now);
+            whole.0.store(0, Ordering::Relaxed);
+            self.spoiled.clear();
         }
         self.renew_if_shared(filler);
         told.short.see(&self.stream.name, info.state.last_sequence, filler.next())?;
@@ -177,8 +235,19 @@ impl JetStream {
         if let Some(place) = place {
             place.read_up_to(if self.is_sparse() { u64::MAX } else { filler.next() });
         }
-        // What is gone there does not come; its viewers are told when they ask for it.
-        filler.skip_to(seq(info.state.first_sequence));
+        // What is gone there does not come; its viewers are told when they ask for it. Where only other subjects are
+        // gone, there is nothing to tell.
+        let first = seq(info.state.first_sequence);
+        if !self.is_sparse() || first > whole.0.load(Ordering::Relaxed) {
+            filler.skip_to(first);
+        }
+        if told.stalled {
+            // The next message may be why.
+            tokio::select! {
+                never = self.look(filler, epoch, whole) => match never {},
+                filled = self.fill_singly(filler, place, epoch, told) => filled?,
+            }
+        }
         let consumer = self.consumer(filler.next()).await?;
         let _consumer = self.connection.counts.consumer();
         // When it is made anew after this, its consumers go with it.
@@ -193,13 +262,26 @@ impl JetStream {
             .messages()
             .await
             .map_err(KeepError::nats)?;
-        filler.stall(false);
-        self.leader.fills(true);
-        if told.has_resumed() {
-            info!(stream = self.stream.name, subject = self.subject, "a feed has resumed");
-        }
+        self.resume(filler, told);
+        let lost = self.connection.lost();
+        reading.store(true, Ordering::Relaxed);
         let (mut before, mut pending) = (0, self.connection.counts.pending());
-        while let Some(message) = messages.next().await {
+        let looking = self.look(filler, epoch, whole);
+        tokio::pin!(looking, lost);
+        loop {
+            let message = tokio::select! {
+                biased;
+                // First: it says what is missing if the consumer is gone.
+                never = &mut looking => match never {},
+                // Also if the connection is lost, so that what it was lost for is what comes next.
+                message = unconstrained(messages.next()) => message,
+                () = &mut lost => return Err(KeepError::Disconnected),
+            };
+            let Some(message) = message else {
+                // So it is when the client is gone, which is noticed in a moment.
+                timeout(AGAIN, lost).await.map_err(|_| KeepError::ConsumerGone)?;
+                return Err(KeepError::Disconnected);
+            };
             let message = message.map_err(KeepError::nats)?;
             let about = message.info().map_err(KeepError::nats)?;
             if about.consumer_sequence != before + 1 {
@@ -207,21 +289,67 @@ impl JetStream {
             }
             before = about.consumer_sequence;
             pending.set(about.pending);
-            let at = seq(about.stream_sequence);
-            if !self.is_sparse() && at > filler.next() {
-                self.info().await?;
-                self.renew_if_shared(filler);
-                if !self.is_sparse() {
-                    // What is between was dropped before it came here: viewers are told.
-                    filler.skip_to(at);
+            self.reach(filler, place, seq(about.stream_sequence)).await?;
+            filler.add(&message, &about);
+            consume_budget().await;
+        }
+    }
+
+    /// The next message has that number.
+    pub(super) async fn reach(&self, filler: &impl Fill, place: Option<&Place>, at: u64) -> Result<(), KeepError> {
+        if !self.is_sparse() && at > filler.next() {
+            self.info().await?;
+            self.renew_if_shared(filler);
+            if !self.is_sparse() {
+                // What is between was dropped before it came here: viewers are told.
+                filler.skip_to(at);
+            }
+        }
+        if let Some(place) = place {
+            place.read_up_to(if self.is_sparse() { u64::MAX } else { at + 1 });
+        }
+        Ok(())
+    }
+
+    /// It is filled again, or for the first time.
+    pub(super) fn resume(&self, filler: &impl Fill, told: &mut Told) {
+        filler.stall(false);
+        self.stalled_by.send_if_modified(|why| why.take().is_some());
+        self.leader.fills(true);
+        if told.has_resumed() {
+            info!(stream = self.stream.name, subject = self.subject, "a feed has resumed");
+        }
+    }
+
+    /// Notes now and then, while a consumer is there, how far a feed of a stream of many subjects is whole. The stream
+    /// may drop messages of others before this feed has another one; from the numbers alone, nobody could tell later
+    /// that it has lost none.
+    async fn look(&self, filler: &impl Fill, of: Epoch, whole: &Whole) -> Infallible {
+        let head = self.leader.head();
+        loop {
+            sleep(LOOK).await;
+            let known = filler.next().max(whole.0.load(Ordering::Relaxed));
+            if self.is_sparse() && head.load(Ordering::Relaxed) > known {
+                // Without an answer, there is the next time.
+                if let Ok(Some(now)) = self.is_whole_up_to(known, of).await {
+                    whole.0.fetch_max(now, Ordering::Relaxed);
                 }
             }
-            if let Some(place) = place {
-                place.read_up_to(if self.is_sparse() { u64::MAX } else { at + 1 });
-            }
-            filler.add(&message).map_err(KeepError::nats)?;
         }
-        Err(KeepError::ConsumerGone)
+    }
+
+    /// The number before which the feed has no message from `known` on, as the stream's leader has it. `None` if it
+    /// does not matter yet: a good part of the stream is older.
+    async fn is_whole_up_to(&self, known: u64, of: Epoch) -> Result<Option<u64>, KeepError> {
+        let info = self.info().await?;
+        let (first, end) = (seq(info.state.first_sequence), info.state.last_sequence);
+        let older = known.saturating_sub(first);
+        if epoch(&info) != of || older > end.saturating_sub(known) {
+            return Ok(None);
+        }
+        // What is stored after that answer has greater numbers.
+        let next = self.leaders_next(known).await?;
+        Ok(Some(next.map_or(end, |message| seq(message.sequence)).min(end)))
     }
 }
 

@@ -5,17 +5,18 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
-use async_nats::jetstream::{
-    Message,
-    stream::{Info, LastRawMessageErrorKind},
-};
+use async_nats::jetstream::{Message, message::Info as About, stream::Info};
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::{JetStream, chunk, epoch, fill::Fill, seq};
 use crate::{
     chunk::Epoch,
     feed::{Feed, Filler},
-    nats::error::KeepError,
+    nats::{
+        error::KeepError,
+        stored::{Stored, stored},
+    },
 };
 
 /// The feeds of a family that are there now.
@@ -95,10 +96,10 @@ impl Many {
             return Err(KeepError::Leaderless);
         }
         if only_known {
-            match keeper.handle().await?.get_last_raw_message_by_subject(subject).await {
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
-                known => known.map_err(KeepError::nats)?,
-            };
+            let asked = json!({ "last_by_subj": subject });
+            if stored(&keeper.connection.now().jetstream, &keeper.stream.name, asked).await?.is_none() {
+                return Ok(None);
+            }
         }
         keeper.info().await.map(Some)
     }
@@ -120,7 +121,7 @@ impl Many {
         }
         let (feed, filler) = Feed::kept(name, keeper, history, epoch, next, now);
         let link = &self.keeper.connection;
-        link.presence.add(&link.jetstream, &subject, feed.attendance());
+        link.presence.add(link, &subject, feed.attendance());
         filler.stall(rings.stalled);
         rings.fillers.insert(subject.clone(), filler);
         self.count.send_replace(rings.fillers.len());
@@ -138,6 +139,7 @@ impl Many {
             }
             tokio::select! {
                 () = self.keeper.fill(&**self) => {}
+                () = self.keeper.forget(|epoch, first| self.forget_before(epoch, first)) => {}
                 _ = count.wait_for(|count| *count == 0) => {}
             }
         }
@@ -156,9 +158,21 @@ impl Many {
         rings.running
     }
 
+    /// See [`Filler::forget_before`].
+    fn forget_before(&self, epoch: Epoch, first: u64) -> bool {
+        let rings = self.lock();
+        rings.fillers.values().for_each(|filler| _ = filler.forget_before(epoch, first));
+        rings.epoch != epoch || rings.next >= first
+    }
+
     /// Whether its feeds get nothing new at the moment.
     pub(in crate::nats) fn is_stalled(&self) -> bool {
         self.lock().stalled
+    }
+
+    /// Why, in words.
+    pub(in crate::nats) fn stalled_by(&self) -> Option<String> {
+        self.is_stalled().then(|| self.keeper.stalled_by()).flatten()
     }
 }
 
@@ -191,15 +205,21 @@ impl Fill for Many {
         rings.fillers.values().for_each(|filler| filler.stall(stalled));
     }
 
-    fn add(&self, message: &Message) -> Result<(), async_nats::Error> {
-        let at = seq(message.info()?.stream_sequence);
+    fn add(&self, message: &Message, about: &About<'_>) {
         // Under the lock: a feed that is added has all from `next` on.
         let mut rings = self.lock();
         if let Some(filler) = rings.fillers.get(message.subject.as_str()) {
-            filler.add(chunk(message)?);
+            filler.add(chunk(message, about));
         }
-        rings.next = rings.next.max(at + 1);
-        Ok(())
+        rings.next = rings.next.max(seq(about.stream_sequence) + 1);
+    }
+
+    fn add_stored(&self, message: Stored) {
+        let mut rings = self.lock();
+        rings.next = rings.next.max(message.sequence);
+        if let Some(filler) = rings.fillers.get(&message.subject) {
+            filler.add(message.chunk());
+        }
     }
 }
 

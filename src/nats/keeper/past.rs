@@ -4,28 +4,24 @@
 //! consumer, also one that lags. So whatever seems to be missing is looked for at the stream's leader before a viewer
 //! skips it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::{
-    consumer::PullConsumer,
-    message::StreamMessage,
-    stream::{Info, RawMessageErrorKind},
-};
+use async_nats::jetstream::{consumer::PullConsumer, message::StreamMessage, stream::Info};
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use super::{JetStream, chunk, epoch, seq};
+use super::{JetStream, chunk, epoch, reader::REACH, seq};
 use crate::{
     chunk::{Chunk, Epoch},
     feed::{Keeper, Past},
-    nats::{alone, connection::ANSWER, error::KeepError},
+    nats::{alone, connection::ANSWER, error::KeepError, stored::Stored},
 };
 
 /// How many chunks, and how many bytes, are read of the past at once; one chunk may be larger. A viewer holds as much
 /// until it has written it, and as much again that is read ahead.
-const READ_CHUNKS: usize = 512;
-const READ_BYTES: usize = 64 << 10;
+pub(super) const READ_CHUNKS: usize = 512;
+pub(super) const READ_BYTES: usize = 64 << 10;
 /// How many requests to the leader are on their way at once where a replica lags.
 const ASKED: usize = 8;
 /// The first pause before the servers are asked again that don't agree.
@@ -38,10 +34,19 @@ const BEFORE: &str = "Nats-Last-Sequence";
 
 impl JetStream {
     /// Reads some chunks from `next` on, as soon as it is certain what is there.
-    pub(super) async fn read_past(&self, wanted: Epoch, next: u64) -> Result<Past, KeepError> {
+    pub(super) async fn read_past(self: &Arc<Self>, wanted: Epoch, next: u64) -> Result<Past, KeepError> {
+        let mut run = self.runs.take(wanted, next);
+        if self.is_spoiled(next, REACH) {
+            run.stop();
+        } else if let Some(chunks) = self.read_on(&mut run, wanted, next).await {
+            let past = past(next, chunks, next);
+            self.runs.put(wanted, &past, run);
+            return Ok(past);
+        }
         let mut pause = SOON;
         loop {
             if let Some(past) = self.try_past(wanted, next).await? {
+                self.runs.put(wanted, &past, run);
                 return Ok(past);
             }
             sleep(pause).await;
@@ -51,13 +56,28 @@ impl JetStream {
 
     /// `None` if that is not certain: a server has not seen yet what the ring has.
     async fn try_past(&self, wanted: Epoch, next: u64) -> Result<Option<Past>, KeepError> {
-        let chunks = self.found(next).await?;
+        // In a stream of many subjects the next number is mostly another feed's, so that it is asked for anyway.
+        let ahead = async {
+            if !self.is_sparse() {
+                return None;
+            }
+            tokio::select! {
+                ahead = self.leaders_next(next) => ahead.ok().flatten(),
+                () = self.connection.lost() => None,
+            }
+        };
+        let (chunks, ahead) = tokio::join!(self.found(next), ahead);
+        let chunks = chunks?;
         if chunks.first().is_some_and(|chunk| chunk.seq == next) {
             // After them, so that they are of the same stream.
             let info = self.info_of(wanted).await?;
             return Ok(Some(past(seq(info.state.first_sequence).min(next), chunks, next)));
         }
-        if let Some(message) = self.leaders_next(next).await? {
+        let message = match ahead {
+            Some(message) => Some(message),
+            None => self.leaders_next(next).await?,
+        };
+        if let Some(message) = message {
             let lacks = chunks.first().is_none_or(|chunk| chunk.seq > seq(message.sequence));
             let chunks = if lacks { self.leaders(message).await? } else { chunks };
             let info = self.info_of(wanted).await?;
@@ -80,7 +100,7 @@ impl JetStream {
     }
 
     /// The stream's state, as its leader has it, if its epoch is that one.
-    async fn info_of(&self, wanted: Epoch) -> Result<Info, KeepError> {
+    pub(super) async fn info_of(&self, wanted: Epoch) -> Result<Info, KeepError> {
         let info = self.info().await?;
         if epoch(&info) != wanted {
             return Err(KeepError::Recreated);
@@ -92,32 +112,20 @@ impl JetStream {
         Ok(info)
     }
 
-    /// The first message of the feed from `next` on, as the stream's leader has it.
-    async fn leaders_next(&self, next: u64) -> Result<Option<StreamMessage>, KeepError> {
-        let asked = self.handle().await?.raw_message_builder().sequence(next + 1).next_by_subject(&self.subject);
-        match asked.send().await {
-            Ok(message) => Ok(Some(message)),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(KeepError::nats(error)),
-        }
-    }
-
     /// That message of the leader's, and those that follow it if they are known by their numbers.
-    async fn leaders(&self, first: StreamMessage) -> Result<Vec<Chunk>, KeepError> {
-        let (mut size, mut chunks) = (first.payload.len(), vec![stored(first)]);
+    async fn leaders(&self, first: Stored) -> Result<Vec<Chunk>, KeepError> {
+        let (mut size, mut chunks) = (first.payload.len(), vec![first.chunk()]);
         if self.is_sparse() {
             return Ok(chunks);
         }
-        let stream = self.handle().await?;
         let numbers = chunks[0].seq + 2..;
-        let mut more =
-            stream::iter(numbers.take(READ_CHUNKS)).map(|number| stream.get_raw_message(number)).buffered(ASKED);
+        let mut more = stream::iter(numbers.take(READ_CHUNKS)).map(|number| self.leaders_own(number)).buffered(ASKED);
         while size < READ_BYTES
-            && let Some(Ok(message)) = more.next().await
-            && *message.subject == *self.subject
+            && let Some(Ok(Some(message))) = more.next().await
+            && message.subject == self.subject
         {
             size += message.payload.len();
-            chunks.push(stored(message));
+            chunks.push(message.chunk());
         }
         Ok(chunks)
     }
@@ -125,6 +133,25 @@ impl JetStream {
     /// Some chunks from `next` on: nothing that the server has is left out between them, and in a feed of its own
     /// stream no number.
     async fn found(&self, next: u64) -> Result<Vec<Chunk>, KeepError> {
+        if !self.is_spoiled(next, READ_CHUNKS) {
+            let losses = self.connection.losses();
+            let found = tokio::select! {
+                biased;
+                found = self.found_together(next) => found,
+                () = self.connection.lost() => Err(KeepError::Disconnected),
+            };
+            if found.is_ok() || losses == self.connection.losses() {
+                return found;
+            }
+            // Perhaps for what was to be read.
+            self.spoiled.suspect(&self.subject, next + 1);
+            self.connection.connected().await;
+        }
+        self.found_singly(next).await
+    }
+
+    /// The same, many at once, all of which the client must be able to read.
+    async fn found_together(&self, next: u64) -> Result<Vec<Chunk>, KeepError> {
         if self.is_direct()
             && let Some(chunks) = self.batch(next).await?
         {
@@ -138,16 +165,31 @@ impl JetStream {
 
     /// By a Direct Get of many; `None` if none of the servers answers such requests.
     async fn batch(&self, next: u64) -> Result<Option<Vec<Chunk>>, KeepError> {
-        let client = &self.connection.client;
+        let now = self.connection.now();
+        let client = &now.client;
         let inbox = client.new_inbox();
-        let mut answers = client.subscribe(inbox.clone()).await.map_err(KeepError::nats)?;
+        let answers = client.subscribe(inbox.clone()).await.map_err(KeepError::nats)?;
+        // They end when the client is gone. That is noticed as a loss, in a moment.
+        let mut answers = answers.chain(stream::pending());
         let asked = json!({
             "seq": next + 1, "batch": READ_CHUNKS, "max_bytes": READ_BYTES, "next_by_subj": self.subject,
         });
         let subject = format!("$JS.API.DIRECT.GET.{}", self.stream.name);
         client.publish_with_reply(subject, inbox, asked.to_string().into()).await.map_err(KeepError::nats)?;
         let mut chunks: Vec<Chunk> = Vec::new();
-        while let Ok(answer) = timeout(ANSWER, answers.next()).await {
+        let lost = self.connection.lost();
+        tokio::pin!(lost);
+        loop {
+            let answer = tokio::select! {
+                biased;
+                answer = timeout(ANSWER, answers.next()) => answer,
+                () = &mut lost => {
+                    let Some(last) = chunks.last() else { return Err(KeepError::Disconnected) };
+                    self.spoiled.suspect(&self.subject, last.seq + 2);
+                    return Ok(Some(chunks));
+                }
+            };
+            let Ok(answer) = answer else { break };
             let Some(message) = answer else { return Err(KeepError::Disconnected) };
             match message.status.map(|status| status.as_u16()) {
                 None => {}
@@ -178,12 +220,17 @@ impl JetStream {
 
     /// By a consumer.
     async fn consumed(&self, next: u64) -> Result<Vec<Chunk>, KeepError> {
+        let (losses, lost) = (self.connection.losses(), self.connection.lost());
         let consumer = self.consumer(next).await?;
         let chunks = self.brought(&consumer).await;
         let name = consumer.cached_info().name.clone();
         // It would go by itself, after a while.
-        let _ = self.handle().await?.delete_consumer(&name).await;
-        chunks
+        if self.handle().await?.delete_consumer(&name).await.is_err() {
+            // If the client is gone, that is noticed in a moment.
+            let _ = timeout(super::AGAIN, lost).await;
+        }
+        // Then what it has brought ends before it should.
+        if self.connection.losses() == losses { chunks } else { Err(KeepError::Disconnected) }
     }
 
     /// Some of what a consumer has.
@@ -207,7 +254,7 @@ impl JetStream {
         let mut messages = fetch.messages().await.map_err(KeepError::nats)?;
         while let Some(Ok(message)) = messages.next().await {
             let about = message.info().map_err(KeepError::nats)?;
-            let chunk = chunk(&message).map_err(KeepError::nats)?;
+            let chunk = chunk(&message, &about);
             let apart = chunks.last().is_some_and(|last: &Chunk| chunk.seq != last.seq + 1);
             // Lost on the way, or dropped while it was looked for: the next reading tells.
             if about.consumer_sequence != chunks.len() as u64 + 1 || (apart && !self.is_sparse()) {

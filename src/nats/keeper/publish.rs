@@ -1,10 +1,11 @@
 //! Publishes to a stream, and tries again for a while.
 
-use std::{sync::atomic::Ordering, time::Duration};
-
-use async_nats::jetstream::{
-    self, ErrorCode, context::PublishErrorKind, message::PublishMessage, stream::RawMessageErrorKind,
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
+
+use async_nats::jetstream::{self, ErrorCode, context::PublishErrorKind, message::PublishMessage};
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -12,23 +13,28 @@ use super::{AGAIN, JetStream, seq};
 use crate::{
     chunk::{Cursor, Epoch},
     feed::{KeeperError, PublishError, Receipt},
-    nats::error::{KeepError, Refusal},
+    nats::{
+        cause::PUBLISH,
+        error::{KeepError, Refusal},
+    },
 };
 
 /// For how long publishing is tried: elections were seen to take 4 to 10 s.
-const PUBLISH: Duration = Duration::from_secs(15);
+const TRIED: Duration = Duration::from_secs(15);
 
 impl JetStream {
-    async fn try_publish(&self, bytes: &Bytes, id: &str) -> Result<Stored, Refused> {
+    /// Notes in `sent` that it may be stored from then on.
+    async fn try_publish(&self, bytes: &Bytes, id: &str, sent: &AtomicBool) -> Result<Stored, Refused> {
         let epoch = self.checked_epoch().map_err(Refused::Now)?;
         let publishing = self.connection.counts.publishing();
         let message = PublishMessage::build().payload(bytes.clone()).message_id(id).expected_stream(&self.stream.name);
-        let sent = self.connection.jetstream.send_publish(self.subject.clone(), message).await?;
-        let kept = sent.await?;
+        sent.store(true, Ordering::Relaxed);
+        let acknowledged = self.connection.now().jetstream.send_publish(self.subject.clone(), message).await?;
+        let kept = acknowledged.await?;
         publishing.acknowledged();
         let size = match kept.duplicate {
             false => bytes.len(),
-            true => self.size_of(kept.sequence).await?.unwrap_or(bytes.len()),
+            true => size_of(self, kept.sequence).await.map_err(Refused::Now)?.unwrap_or(bytes.len()),
         };
         // It may be in a newer stream: by its id it is found there, and by then it is known which one it is.
         if self.checked_epoch().map_err(Refused::Now)? != epoch {
@@ -46,43 +52,29 @@ impl JetStream {
         }
     }
 
-    /// How large the message of that number is; `None` when it is there no more.
-    async fn size_of(&self, sequence: u64) -> Result<Option<usize>, Refused> {
-        if sequence == 0 {
-            return Err(Refused::Now(KeepError::Busy));
-        }
-        let size = self.stored_size(sequence).await.map_err(Refused::Now)?;
-        if size.is_some() {
-            return Ok(size);
-        }
-        // A new leader may not have come to it yet: that it is gone is known once that has.
-        if self.info().await.map_err(Refused::Now)?.state.last_sequence < sequence {
-            return Err(Refused::Now(KeepError::Busy));
-        }
-        self.stored_size(sequence).await.map_err(Refused::Now)
+    /// Whether a publication to the feed's subject was denied since then. Where only its answer was, it may be stored.
+    pub(super) fn was_denied(&self, since: Instant) -> bool {
+        let denied = self.connection.denied(&self.subject, since);
+        matches!(denied, Some(KeepError::Denied { what: PUBLISH, subject }) if subject == self.subject)
     }
 
-    /// The same, as far as the stream's leader has come.
-    async fn stored_size(&self, sequence: u64) -> Result<Option<usize>, KeepError> {
-        let stream = self.handle().await?;
-        match stream.get_raw_message(sequence).await {
-            // Ours are never empty.
-            Ok(message) => Ok(Some(message.payload.len()).filter(|size| *size > 0)),
-            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(KeepError::nats(error)),
-        }
-    }
-
-    pub(super) async fn publish_soon(&self, bytes: Bytes, id: &str) -> Result<Stored, PublishError> {
+    /// `in_doubt` if it may be stored already.
+    pub(super) async fn publish_soon(
+        &self,
+        bytes: Bytes,
+        id: &str,
+        mut in_doubt: bool,
+    ) -> Result<Stored, PublishError> {
         let began = Instant::now();
-        let until = began + PUBLISH;
+        let until = began + TRIED;
         loop {
-            let left = until.saturating_duration_since(Instant::now());
+            let since = Instant::now();
+            let (left, sent) = (until.saturating_duration_since(since), AtomicBool::default());
             let tried = async {
                 self.connection.connected().await;
-                self.try_publish(&bytes, id).await
+                self.try_publish(&bytes, id, &sent).await
             };
-            let why = match timeout(left, tried).await {
+            let (why, is_refused) = match timeout(left, tried).await {
                 Ok(Ok(stored)) => return Ok(stored),
                 Ok(Err(Refused::TooLarge)) => {
                     self.connection.counts.refused(Refusal::TooLarge);
@@ -90,21 +82,61 @@ impl JetStream {
                         Ok(info) => usize::try_from(info.config.max_message_size).ok(),
                         Err(_) => None,
                     };
-                    let max = longest.unwrap_or(usize::MAX).min(self.connection.client.server_info().max_payload);
+                    let max = longest.unwrap_or(usize::MAX).min(self.connection.now().client.server_info().max_payload);
                     return Err(PublishError::TooLarge { size: bytes.len(), max });
                 }
-                Ok(Err(Refused::Now(why))) => why,
-                Err(_) => KeepError::Silent,
+                Ok(Err(Refused::ForCertain(why))) => (why, true),
+                Ok(Err(Refused::Now(why))) => (why, false),
+                Err(_) => (KeepError::Silent, false),
             };
+            // One attempt in doubt is enough: what NATS says of a later one, it does not say of that.
+            in_doubt |= sent.into_inner() && !is_refused && !self.was_denied(since);
             // By its id it is kept once, however often it is sent. What is denied will be the next time, too.
             let denied = self.connection.denied(&self.subject, began);
             if until <= Instant::now() + AGAIN || denied.is_some() {
                 let why = self.connection.refused(denied.unwrap_or(why));
-                return Err(PublishError::Keeper(KeeperError::new(why)));
+                let why = KeeperError::new(why);
+                return Err(if in_doubt { PublishError::Keeper(why) } else { PublishError::Refused(why) });
             }
             sleep(AGAIN).await;
         }
     }
+}
+
+/// What the leader of a stream has.
+trait Leading {
+    /// How large the message of that number is, if the leader has it.
+    fn stored_size(&self, sequence: u64) -> impl Future<Output = Result<Option<usize>, KeepError>> + Send;
+
+    /// The number of its last message.
+    fn last(&self) -> impl Future<Output = Result<u64, KeepError>> + Send;
+}
+
+impl Leading for JetStream {
+    async fn stored_size(&self, sequence: u64) -> Result<Option<usize>, KeepError> {
+        // Ours are never empty.
+        Ok(self.leaders_own(sequence).await?.map(|message| message.payload.len()).filter(|size| *size > 0))
+    }
+
+    async fn last(&self) -> Result<u64, KeepError> {
+        Ok(self.info().await?.state.last_sequence)
+    }
+}
+
+/// How large the message of that number is; `None` when it is there no more.
+async fn size_of(leader: &impl Leading, sequence: u64) -> Result<Option<usize>, KeepError> {
+    if sequence == 0 {
+        return Err(KeepError::Busy);
+    }
+    let size = leader.stored_size(sequence).await?;
+    if size.is_some() {
+        return Ok(size);
+    }
+    // A new leader may not have come to it yet: that it is gone is known once that has.
+    if leader.last().await? < sequence {
+        return Err(KeepError::Busy);
+    }
+    leader.stored_size(sequence).await
 }
 
 /// A chunk that is stored.
@@ -114,10 +146,30 @@ pub(super) struct Stored {
     pub(super) duplicate: bool,
 }
 
+/// Whether a stream that gives this answer has not stored the message. Servers older than 2.12 may say of another
+/// failure to store it what holds for the leader alone, and so they may of memory and disks that are full: its replicas
+/// may have room. And a message with the same id may be on its way to the disk.
+pub(super) fn refuses(answer: &jetstream::Error) -> bool {
+    match answer.error_code() {
+        ErrorCode::STREAM_STORE_FAILED => {
+            let text = answer.to_string();
+            text.contains("maximum ") || text.contains("message to large")
+        }
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+        | ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM
+        | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM
+        | ErrorCode::STREAM_NOT_MATCH
+        | ErrorCode::STREAM_SEALED => true,
+        _ => false,
+    }
+}
+
 /// Why a chunk was not taken.
 enum Refused {
     /// It never will be.
     TooLarge,
+    /// The same as `Now`, and it is not stored.
+    ForCertain(KeepError),
     /// It may be accepted when it is tried again.
     Now(KeepError),
 }
@@ -128,7 +180,45 @@ impl From<jetstream::context::PublishError> for Refused {
         let too_large = told.is_some_and(|error| error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM);
         match error.kind() == PublishErrorKind::MaxPayloadExceeded || too_large {
             true => Self::TooLarge,
+            // Nobody has received it, or who has says that it is not stored.
+            false if error.kind() == PublishErrorKind::StreamNotFound || told.is_some_and(refuses) => {
+                Self::ForCertain(KeepError::publish(error))
+            }
             false => Self::Now(KeepError::publish(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Has these sizes one after another, and that last number.
+    struct Leader(Mutex<Vec<Option<usize>>>, u64);
+
+    impl Leading for Leader {
+        async fn stored_size(&self, _: u64) -> Result<Option<usize>, KeepError> {
+            Ok(self.0.lock().unwrap().remove(0))
+        }
+
+        async fn last(&self) -> Result<u64, KeepError> {
+            Ok(self.1)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_has_not_come_to_a_chunk_does_not_tell_its_size() {
+        let found =
+            async |sequence, sizes: [_; 2], last| size_of(&Leader(Mutex::new(sizes.into()), last), sequence).await;
+        assert!(matches!(found(7, [Some(3), None], 0).await, Ok(Some(3))));
+        // Just elected, it has yet to come there: the size may be another one than that of what is sent again.
+        assert!(matches!(found(7, [None, None], 6).await, Err(KeepError::Busy)));
+        // It has come there meanwhile, or what was stored is gone.
+        assert!(matches!(found(7, [None, Some(3)], 7).await, Ok(Some(3))));
+        assert!(matches!(found(7, [None, None], 9).await, Ok(None)));
+        // Another request is publishing it.
+        assert!(matches!(found(0, [Some(3), None], 9).await, Err(KeepError::Busy)));
     }
 }

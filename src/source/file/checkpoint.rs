@@ -81,23 +81,32 @@ impl Checkpoint {
 
     /// Reads what follows, and says where in `buf` it is; unless the file begins again. Not to be called
     /// on a worker.
+    #[cfg(unix)]
+    pub(super) fn read(&self, file: &File, buf: &mut [u8]) -> io::Result<Result<Range<usize>, Change>> {
+        self.read_by(buf, |buf, at| file.read_at(buf, at))
+    }
+
+    /// The same by `read`, which reads from a place in the file.
     ///
     /// What was last read is read once more in the same call, so that the file cannot change between a
     /// look and a read. Since a kernel may copy page by page, the first bytes are compared again after it:
     /// if they are still there, so was all that followed them. If the file is too short for that, it has
     /// been truncated after it was read.
     #[cfg(unix)]
-    pub(super) fn read(&self, file: &File, buf: &mut [u8]) -> io::Result<Result<Range<usize>, Change>> {
+    pub(super) fn read_by(
+        &self,
+        buf: &mut [u8],
+        read_at: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+    ) -> io::Result<Result<Range<usize>, Change>> {
         let known = self.last.len();
         let from = self.at - known as u64;
-        let read = file.read_at(buf, from)?;
+        let read = read_at(buf, from)?;
         if read < known {
             return Ok(Err(Change::Truncated));
         }
         let first = &buf[..read.min(LAST)];
         let mut still = [0; LAST];
-        let is_still =
-            |still: &mut [u8]| file.read_at(still, from).map(|there| there < still.len() || *still == *first);
+        let is_still = |still: &mut [u8]| read_at(still, from).map(|there| there < still.len() || *still == *first);
         if buf[..known] != self.last || read > known && !is_still(&mut still[..first.len()])? {
             return Ok(Err(Change::Rewritten));
         }

@@ -5,7 +5,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     sync::{Arc, Weak},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::mpsc;
@@ -14,11 +14,15 @@ use tracing::{info, warn};
 use super::{
     checkpoint::Checkpoint,
     claim::Claim,
+    gather::{self, Gathered},
+    known::Shared,
     last,
     open::{FileId, OpenedFile, What, identity, open},
-    places::{Moved, Places},
+    places::Places,
+    rotated::{folder, rotated},
     watch::{self, Followed},
 };
+use crate::units::many;
 
 /// How often a path is looked at though no one has said that it has changed: some file systems do not.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
@@ -42,6 +46,15 @@ pub(super) struct Found {
     pub(super) place: Checkpoint,
     /// Dropped when the file is closed.
     pub(super) held: Arc<Claim>,
+    /// It may be a copy of one that is read.
+    pub(super) is_doubtful: bool,
+}
+
+impl Found {
+    pub(super) fn new(opened: OpenedFile, place: Checkpoint, held: Arc<Claim>) -> Self {
+        let identity = identity(&opened.metadata);
+        Self { opened, identity, place, held, is_doubtful: false }
+    }
 }
 
 /// What is to be read from now on.
@@ -87,15 +100,14 @@ fn see(path: &Path, held: &[FileId], back: Option<Back>, places: &Places) -> io:
     }
     let place = match (opened.what, places.find(identity(&opened.metadata)), back) {
         (What::File, Some(place), _) => resumed(&mut opened.file, place)?,
-        (What::File, None, Some(back)) if places.is_empty() => {
+        (What::File, None, Some(back)) if places.are_new => {
             let end = opened.file.seek(SeekFrom::End(0))?;
             let at = last::lines(&mut opened.file, end, back.lines, back.bytes)?;
             Checkpoint::in_file(&mut opened.file, at)?
         }
         _ => Checkpoint::default(),
     };
-    let identity = identity(&opened.metadata);
-    Ok(Now::Found(Box::new(Found { opened, identity, place, held: Arc::new(claim) })))
+    Ok(Now::Found(Box::new(Found::new(opened, place, Arc::new(claim)))))
 }
 
 /// The place where an earlier process was in a file. Whether it is still the same file is seen when it is read.
@@ -134,8 +146,38 @@ pub(super) struct Finder {
     back: Option<Back>,
     /// Where an earlier process was.
     places: Arc<Places>,
+    /// Files that are not to be read.
+    pub(super) known: Shared,
+    /// When the folder had changed that was looked at last.
+    folder: Option<SystemTime>,
     /// The system notifies no one.
     polls: bool,
+}
+
+/// What is missing of files that were followed before and are gone, of which so many bytes had been read, and of those
+/// that were compressed since then.
+fn lost(read: Option<u64>, packed: &[String]) -> Option<String> {
+    let names = packed.join(", ");
+    Some(match (read, packed) {
+        (None, []) => return None,
+        (Some(_), []) => {
+            "the file that was followed before is gone: what was appended to it since then is not known".to_owned()
+        }
+        (None, [_]) => {
+            format!("the file was rotated while nothing followed it, and {names} is compressed: its lines are missing")
+        }
+        (None, _) => format!(
+            "the file was rotated while nothing followed it, and {names} are compressed: their lines are missing"
+        ),
+        (Some(read), [_]) => format!(
+            "the file that was followed before is gone, and {names} is compressed: what came after the first {} was not read",
+            many(read, "byte")
+        ),
+        (Some(read), _) => format!(
+            "the file that was followed before is gone, and {names} are compressed: they were not read, nor what came after its first {}",
+            many(read, "byte")
+        ),
+    })
 }
 
 impl Finder {
@@ -149,6 +191,8 @@ impl Finder {
             missing: None,
             back: Some(back),
             places: Arc::new(places),
+            known: Shared::default(),
+            folder: None,
             polls: false,
         }
     }
@@ -159,8 +203,7 @@ impl Finder {
     /// # Errors
     ///
     /// When it is nothing that could be followed.
-    pub(super) async fn first(&mut self) -> io::Result<Vec<Box<Found>>> {
-        let mut found = self.moved().await;
+    pub(super) async fn first(&mut self) -> io::Result<Vec<Found>> {
         // Before it is looked at, so that no change is missed.
         self.watch().await;
         #[cfg(unix)]
@@ -168,68 +211,71 @@ impl Finder {
             // Opened once the feed is served: its writer would die if that does not come to be.
             self.back = None;
             self.follower.another.notify_one();
-            return Ok(found);
+            return Ok(self.gather(None).await);
         }
+        // It is opened once and first: when it is renamed from now on, it is still the one that is read.
         let seen = self.see(self.path.clone()).await;
         // Those were others, before.
         self.follower.renamed();
-        match seen {
+        let here = match seen {
             Ok(Now::Found(now)) => {
                 (self.current, self.back) = (Some(now.identity), None);
-                found.push(now);
-                Ok(found)
+                Some(*now)
             }
-            Ok(Now::Again(_)) => Ok(found),
+            Ok(Now::Again(_)) => None,
             // It will not become another by waiting.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Err(error),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(error),
             Err(error) => {
                 if error.kind() == io::ErrorKind::NotFound {
                     // What comes later is new from its beginning.
                     self.back = None;
                 }
                 self.tell(error.to_string());
-                Ok(found)
+                None
             }
-        }
+        };
+        Ok(self.gather(here).await)
     }
 
-    /// The files that an earlier process followed and that have another name now, and those that were rotated since then,
-    /// the oldest first.
-    async fn moved(&mut self) -> Vec<Box<Found>> {
-        if self.places.is_empty() {
-            return Vec::new();
-        }
+    /// The files that an earlier process followed and those that were rotated since then, the oldest first, with the one
+    /// that is `here`.
+    async fn gather(&mut self, here: Option<Found>) -> Vec<Found> {
         let (path, places) = (self.path.clone(), self.places.clone());
-        let looked = blocking(move || {
-            let places = places.recognized(&path);
-            let Moved { files, is_lost, packed } = places.moved(&path);
-            let moved = files.into_iter().filter_map(|(mut opened, place)| {
-                let identity = identity(&opened.metadata);
-                let place = resumed(&mut opened.file, place).ok()?;
-                let held = Arc::new(Claim::of(&opened.metadata).ok()?);
-                Some(Box::new(Found { opened, identity, place, held }))
-            });
-            Ok((moved.collect::<Vec<_>>(), is_lost, packed, places))
+        let gathered = blocking(move || {
+            Ok(match places.are_new {
+                true => {
+                    let known = gather::known(&path, here.as_ref().map(|found| found.identity));
+                    Gathered { files: here.into_iter().collect(), known, ..Gathered::default() }
+                }
+                false => gather::gather(&path, here, &places),
+            })
         });
-        let Ok((moved, is_lost, packed, places)) = looked.await else { return Vec::new() };
-        self.places = Arc::new(places);
-        if is_lost {
+        let Ok(gathered) = gathered.await else { return Vec::new() };
+        let (feed, path) = (&self.feed, self.path.display());
+        let packed: Vec<_> = gathered.packed.iter().map(|packed| packed.display().to_string()).collect();
+        if let Some(why) = lost(gathered.lost, &packed) {
+            warn!(feed, %path, "{why}");
+        }
+        if let Some((unread, error)) = gathered.unread {
+            let unread = unread.display();
             warn!(
-                feed = self.feed,
-                path = %self.path.display(),
-                "the file that was followed before is gone: what was appended to it since then is not known"
+                feed, %path,
+                "the file was rotated while nothing followed it, and {unread} cannot be read: {error}; its lines are missing"
             );
         }
-        if let Some(packed) = packed {
+        if gathered.is_unsure {
             warn!(
-                feed = self.feed,
-                path = %self.path.display(),
-                "the file was rotated while nothing followed it, and {} is compressed: its lines are missing",
-                packed.display()
+                feed, %path,
+                "the names of the rotated files do not tell which are new, and in which order: lines may be repeated or out of order"
             );
         }
-        self.held.extend(moved.iter().map(|found| (found.identity, Arc::downgrade(&found.held))));
-        moved
+        *self.known.lock() = gathered.known;
+        self.hold(&gathered.files);
+        gathered.files
+    }
+
+    fn hold(&mut self, files: &[Found]) {
+        self.held.extend(files.iter().map(|found| (found.identity, Arc::downgrade(&found.held))));
     }
 
     /// Gives each other file that comes to be at the path, for as long as it is polled.
@@ -239,24 +285,31 @@ impl Finder {
             let pause = if self.polls { POLL } else { LOOK };
             // Whichever comes first: what matters is what is found.
             let _ = tokio::time::timeout(pause, follower.another.notified()).await;
-            // Files that were there so shortly that they were never seen.
-            for name in follower.renamed() {
-                if let Ok(Now::Found(missed)) = self.see(name).await
-                    && found.send(Now::Found(missed)).await.is_err()
-                {
-                    return;
+            let names = follower.renamed();
+            let seen = self.see(self.path.clone()).await;
+            let there = seen.as_ref().ok().map(|now| match now {
+                Now::Found(found) => found.identity,
+                Now::Again(identity) => *identity,
+            });
+            let is_new = there.is_some_and(|there| self.current != Some(there)) || matches!(seen, Ok(Now::Found(_)));
+            let mut newer = Vec::new();
+            if is_new || !names.is_empty() {
+                // Files that were there so shortly that they were never seen.
+                let older;
+                (older, newer) = self.missed(names, there).await;
+                for missed in older {
+                    if found.send(Now::Found(Box::new(missed))).await.is_err() {
+                        return;
+                    }
                 }
             }
-            match self.see(self.path.clone()).await {
+            match seen {
                 Ok(now) => {
                     if let Some(Missing { told: Some(_), .. }) = self.missing.take() {
                         info!(feed = self.feed, path = %self.path.display(), "the file is back");
                     }
-                    let there = match &now {
-                        Now::Found(found) => found.identity,
-                        Now::Again(identity) => *identity,
-                    };
-                    if self.current.replace(there) != Some(there) || matches!(now, Now::Found(_)) {
+                    self.current = there;
+                    if is_new {
                         self.back = None;
                         // Its folder may be another one as well.
                         self.watch().await;
@@ -270,20 +323,63 @@ impl Finder {
                     self.watch().await;
                 }
             }
+            for missed in newer {
+                if found.send(Now::Found(Box::new(missed))).await.is_err() {
+                    return;
+                }
+            }
             // For where no one else says so.
             follower.more.notify_one();
         }
     }
 
-    async fn see(&mut self, path: PathBuf) -> io::Result<Now> {
+    /// The files that are called so now and were at the path, and those that were rotated since the current one was there:
+    /// those that are older than what is `there` now, and those that are newer.
+    async fn missed(&mut self, names: Vec<PathBuf>, there: Option<FileId>) -> (Vec<Found>, Vec<Found>) {
+        let mut missed = Vec::new();
+        for name in names {
+            if rotated(&self.path, &name).is_none()
+                && let Ok(Now::Found(found)) = self.see(name).await
+            {
+                missed.push(*found);
+            }
+        }
+        let (path, files, held) = (self.path.clone(), (self.current, there), self.held());
+        let known = self.known.lock().clone();
+        let between = blocking(move || Ok(gather::between(&path, files, &held, &known)));
+        let (older, newer) = between.await.unwrap_or_default();
+        [&older, &newer].into_iter().for_each(|files| self.hold(files));
+        missed.extend(older);
+        (missed, newer)
+    }
+
+    fn held(&mut self) -> Vec<FileId> {
         self.held.retain(|(_, held)| held.strong_count() > 0);
-        let held: Vec<_> = self.held.iter().map(|(identity, _)| *identity).collect();
-        let (back, places) = (self.back, self.places.clone());
-        let seen = blocking(move || see(&path, &held, back, &places)).await;
-        if let Ok(Now::Found(found)) = &seen {
+        self.held.iter().map(|(identity, _)| *identity).collect()
+    }
+
+    async fn see(&mut self, path: PathBuf) -> io::Result<Now> {
+        let (held, back, places) = (self.held(), self.back, self.places.clone());
+        let known = self.known.lock().clone();
+        let (current, before) = (self.current.filter(|_| path == self.path), self.folder);
+        let seen = blocking(move || {
+            let folder = std::fs::metadata(folder(&path)).and_then(|folder| folder.modified()).ok();
+            let now = see(&path, &held, back, &places)?;
+            Ok(match &now {
+                Now::Again(there) if folder != before && Some(*there) == current => {
+                    let copies = gather::copies(&path, *there, &held, &known);
+                    (now, folder, copies)
+                }
+                _ => (now, before, Vec::new()),
+            })
+        });
+        let (now, folder, copies) = seen.await?;
+        self.folder = folder;
+        copies.into_iter().for_each(|copy| self.known.lock().add(copy));
+        if let Now::Found(found) = &now {
             self.held.push((found.identity, Arc::downgrade(&found.held)));
         }
-        seen
+        Ok(now)
     }
 
     async fn watch(&mut self) {

@@ -3,6 +3,7 @@
 #[cfg(unix)]
 use std::task::Poll;
 use std::{
+    collections::VecDeque,
     io,
     path::PathBuf,
     sync::Arc,
@@ -19,6 +20,7 @@ use super::{
     checkpoint::Checkpoint,
     claim::Claim,
     find::{Finder, Found, LOOK, Now},
+    known::{Mark, Shared},
     open::{FileId, What},
     places::Places,
     reading::{Reading, Standing},
@@ -42,6 +44,8 @@ const DELETED: Duration = Duration::from_secs(60);
 const LATE: Duration = Duration::from_millis(200);
 /// How many of them are read at once.
 const MOST: usize = 16;
+/// How many files that were truncated or rewritten are remembered, for when copies of them turn up.
+const PAST: usize = 2;
 /// How many chunks of one file come before it is the next one's turn.
 const TURN: usize = 256;
 /// How long a pipe without a writer is left alone, if one writer follows the other.
@@ -58,6 +62,10 @@ pub(super) struct Follower {
     files: Vec<OpenFile>,
     /// The one that could not be read, and how far it was. The log has been told.
     broken: Option<(FileId, Checkpoint)>,
+    /// How far files had been read that were truncated or rewritten, the latest last.
+    past: VecDeque<Checkpoint>,
+    /// Rotated files that need not be read.
+    known: Shared,
 }
 
 /// A file that is read.
@@ -65,6 +73,9 @@ struct OpenFile {
     chunks: Chunker<Reading>,
     identity: FileId,
     what: What,
+    mark: Mark,
+    /// It may be a copy of another one.
+    is_doubtful: bool,
     /// When it had something new, or was replaced.
     heard: Instant,
     /// Since when it has no name any more.
@@ -88,8 +99,10 @@ enum Read {
 }
 
 impl Follower {
-    pub(super) fn new(feed: &str, path: PathBuf, chunking: Chunking, publisher: Publisher) -> Self {
-        Self { feed: feed.to_owned(), path, chunking, publisher, files: Vec::new(), broken: None }
+    /// `known` is the finder's.
+    pub(super) fn new(feed: &str, path: PathBuf, chunking: Chunking, publisher: Publisher, known: Shared) -> Self {
+        let (feed, files, past) = (feed.to_owned(), Vec::new(), VecDeque::new());
+        Self { feed, path, chunking, publisher, files, broken: None, past, known }
     }
 
     /// Takes files that were there at first, and publishes what they `have`.
@@ -112,7 +125,8 @@ impl Follower {
     }
 
     fn places(&self) -> Places {
-        Places::of(self.files.iter().map(|open| (open.what, open.identity, &open.published)))
+        let files = self.files.iter().map(|open| (open.what, open.identity, &open.published));
+        Places::of(files, self.past.iter(), self.known.lock().clone())
     }
 
     /// Follows what the finder finds, and ends the feed if there can be no more.
@@ -188,22 +202,29 @@ impl Follower {
                     Ok(open) => self.files.push(open),
                     Err(error) => self.tell(&error),
                 }
-                // The oldest one cannot be waited for any longer.
-                if self.files.len() > MOST {
-                    self.close(0).await;
+                // The oldest one cannot be waited for any longer than it takes to read it.
+                while self.files.len() > MOST {
+                    match Box::pin(self.read(0)).await {
+                        Ok(Read::More | Read::Closed) => {}
+                        Ok(Read::Waiting) => self.close(0).await,
+                        // The feed has ended, which is seen later.
+                        Err(_) => return,
+                    }
                 }
             }
         }
     }
 
     fn open(&self, found: Found) -> io::Result<OpenFile> {
-        let Found { opened, identity, place, held } = found;
-        let (what, published) = (opened.what, place.clone());
+        let Found { opened, identity, place, held, is_doubtful } = found;
+        let (what, mark, published) = (opened.what, Mark::of(&opened.metadata), place.clone());
         let reading = Reading::new(opened, place, self.chunking == Chunking::Lines)?;
         Ok(OpenFile {
             chunks: Chunker::new(reading, self.chunking),
             identity,
             what,
+            mark,
+            is_doubtful,
             heard: Instant::now(),
             deleted: None,
             caught_up: false,
@@ -214,6 +235,10 @@ impl Follower {
 
     /// Publishes what a file has now, or a part of it.
     async fn read(&mut self, index: usize) -> Result<Read, End> {
+        if self.files[index].is_doubtful && self.is_copy(index).await {
+            self.close(index).await;
+            return Ok(Read::Closed);
+        }
         let before = self.files[index].chunks.reader().place().at;
         let mut turns = 0;
         let read = loop {
@@ -260,6 +285,32 @@ impl Follower {
         }
     }
 
+    /// Whether a file is a copy of one that is read. If that was truncated since, what was not read of it is read here.
+    async fn is_copy(&mut self, index: usize) -> bool {
+        self.files[index].is_doubtful = false;
+        #[cfg(unix)]
+        {
+            use super::gather::{Copied, copied};
+            let read = |open: &OpenFile| Some((open.chunks.reader().file()?, open.chunks.reader().place().clone()));
+            let others = self.files.iter().enumerate().filter(|(other, _)| *other != index);
+            let others: Vec<_> = others.filter_map(|(_, open)| read(open)).collect();
+            let (Some((file, _)), past) = (read(&self.files[index]), self.past.clone()) else { return false };
+            let copying = move || copied(&file, &others, past.into_iter());
+            match tokio::task::spawn_blocking(copying).await {
+                Ok(Ok(Copied::From(opened, place))) => {
+                    let open = &self.files[index];
+                    let found = Found { identity: open.identity, ..Found::new(*opened, place, open.held.clone()) };
+                    if let Ok(open) = self.open(found) {
+                        self.files[index] = open;
+                    }
+                }
+                Ok(Ok(Copied::Whole)) => return true,
+                _ => {}
+            }
+        }
+        false
+    }
+
     /// The next chunks of a file: one, or as many as there are where they are stored; none at its end.
     async fn next_ones(&mut self, index: usize) -> io::Result<Vec<Bytes>> {
         let chunks = &mut self.files[index].chunks;
@@ -294,6 +345,8 @@ impl Follower {
                 info!(feed = self.feed, path = %self.path.display(), "the file was {change}: reading from its start");
                 self.flush(index).await;
                 let chunks = &mut self.files[index].chunks;
+                self.past.push_back(chunks.reader().place().clone());
+                self.past.drain(..self.past.len().saturating_sub(PAST));
                 chunks.reader_mut().begin().await;
                 chunks.begin();
                 self.files[index].published = Checkpoint::default();
@@ -332,7 +385,7 @@ impl Follower {
             });
             match again.await.map_err(io::Error::other) {
                 Ok(Ok(Some(opened))) if identity(&opened.metadata) == known => {
-                    if let Ok(open) = self.open(Found { opened, identity: known, place: Checkpoint::default(), held }) {
+                    if let Ok(open) = self.open(Found::new(opened, Checkpoint::default(), held)) {
                         self.files[index] = open;
                         sleep(PAUSE).await;
                         return Ok(Read::Waiting);
@@ -361,6 +414,7 @@ impl Follower {
 
     async fn close(&mut self, index: usize) {
         self.flush(index).await;
+        self.known.lock().add(self.files[index].mark);
         self.files.remove(index);
     }
 

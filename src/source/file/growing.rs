@@ -14,10 +14,13 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
 };
 
-use super::checkpoint::{Change, Checkpoint, LAST};
+use super::{
+    checkpoint::{Change, Checkpoint, LAST},
+    pieces::at_once,
+};
 use crate::source::chunker::MAX_CHUNK;
 
-/// A file that is read at places, by threads that may wait for the disk.
+/// A file that is read at places, by threads that may wait for the disk where it has to be waited for.
 pub(super) struct Growing {
     file: Arc<File>,
     /// Handed to the thread that reads, and back.
@@ -62,6 +65,10 @@ impl Growing {
         }
     }
 
+    pub(super) fn file(&self) -> Arc<File> {
+        self.file.clone()
+    }
+
     /// Reads the file from its start.
     pub(super) fn begin(&mut self) {
         (self.begins, self.nuls, self.left_out) = (None, false, 0);
@@ -85,6 +92,14 @@ impl Growing {
                 return Poll::Ready(Ok(()));
             }
             self.nuls |= self.is_text && place.at == 0;
+            if self.job.is_none()
+                && !self.nuls
+                && let Some(read) = self.read_at_once(place)
+            {
+                place.advance(&self.buf[read.clone()]);
+                self.unread = read;
+                continue;
+            }
             let job = self.job.get_or_insert_with(|| {
                 let (file, place, buf, nuls) =
                     (self.file.clone(), place.clone(), std::mem::take(&mut self.buf), self.nuls);
@@ -117,6 +132,17 @@ impl Growing {
                 self.unread.start += nuls;
             }
         }
+    }
+
+    /// Reads what the system has in memory. Anything but more of the same file, such as its end, takes a thread.
+    fn read_at_once(&mut self, place: &Checkpoint) -> Option<Range<usize>> {
+        self.buf.resize(LAST + MAX_CHUNK, 0);
+        let read = place.read_by(&mut self.buf, |buf, at| match at_once(&self.file, buf, at) {
+            // A part of what is to be compared would not show a change.
+            Some(size) if size == buf.len() || buf.len() > LAST => Ok(size),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        });
+        read.ok()?.ok().filter(|read| !read.is_empty())
     }
 
     /// How much was read of the file and has not been given, in bytes.

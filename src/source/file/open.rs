@@ -7,7 +7,10 @@ use std::{
     fs::{File, Metadata},
     io,
     path::Path,
+    sync::Arc,
 };
+
+use super::pieces::Pieces;
 
 /// What a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +71,13 @@ pub(crate) struct OpenedFile {
     pub(crate) what: What,
 }
 
+impl OpenedFile {
+    /// Its bytes, from its start.
+    pub(crate) fn pieces(self) -> Pieces {
+        Pieces::new(Arc::new(self.file), 0)
+    }
+}
+
 /// Opens what is there, if it is one of those. Never waits for another process, but for the disk: not to
 /// be called on a worker.
 ///
@@ -100,26 +110,25 @@ pub(crate) fn open(path: &Path, wanted: &[What]) -> io::Result<OpenedFile> {
 /// # Errors
 ///
 /// As there.
-pub(crate) async fn file(path: &Path) -> io::Result<tokio::fs::File> {
+pub(crate) async fn file(path: &Path) -> io::Result<OpenedFile> {
     let path = path.to_owned();
-    let opened = tokio::task::spawn_blocking(move || open(&path, &[What::File])).await.map_err(io::Error::other)??;
-    Ok(tokio::fs::File::from_std(opened.file))
+    tokio::task::spawn_blocking(move || open(&path, &[What::File])).await.map_err(io::Error::other)?
 }
 
-/// What tells a file from another one of the same name, for as long as it is open or has a name.
-pub(super) type FileId = (u64, u64);
+/// What tells a file from all others: its device, its inode, which another file may have later, and when it was created,
+/// in nanoseconds since 1970; 0 where the file system does not know that.
+pub(super) type FileId = (u64, u64, u64);
 
 pub(super) fn identity(metadata: &Metadata) -> FileId {
+    let created = metadata.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    let created = created.unwrap_or_default().as_nanos() as u64;
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
-        (metadata.dev(), metadata.ino())
+        (metadata.dev(), metadata.ino(), created)
     }
     #[cfg(not(unix))]
-    {
-        let created = metadata.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-        (0, created.unwrap_or_default().as_nanos() as u64)
-    }
+    (0, 0, created)
 }
 
 /// Whether a pipe has no name by which another writer could come.

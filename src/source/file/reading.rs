@@ -95,6 +95,12 @@ impl Reading {
         }
     }
 
+    /// The file, if it is one that can be read at any place.
+    #[cfg(unix)]
+    pub(super) fn file(&self) -> Option<Arc<std::fs::File>> {
+        if let Input::Growing(file) = &self.input { Some(file.file()) } else { None }
+    }
+
     /// The pipe, if it is one.
     #[cfg(unix)]
     pub(super) fn pipe(&self) -> Option<&Arc<Receiver>> {

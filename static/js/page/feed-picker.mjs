@@ -9,7 +9,12 @@ import { MAX_FEEDS, SeveralMenu } from "./several-menu.mjs";
 export class FeedPicker {
   #row = byId("feed-row", HTMLElement);
   #select = byId("feed", HTMLSelectElement);
+  /** In place of the list, where there is only one. */
+  #alone = byId("feed-alone", HTMLElement);
+  #name = byId("feed-name", HTMLElement);
   #note = byId("feed-note", HTMLElement);
+  /** The same among the details, which the log alone has. */
+  #about = byId("feed-about", HTMLElement);
   #several;
   /** @type {string[]} */
   #wanted;
@@ -23,7 +28,7 @@ export class FeedPicker {
     this.#wanted = [...new Set(wanted.filter((name) => name !== ""))].slice(0, MAX_FEEDS);
     const choose = (/** @type {string[]} */ feeds) => {
       this.#wanted = feeds;
-      this.#note.textContent = "";
+      this.#say("");
       this.#fill();
       changed();
     };
@@ -55,7 +60,10 @@ export class FeedPicker {
     // Those that the address names stay to be seen, though they are not there.
     this.#names = [...new Set([...feeds.map(({ name }) => name), ...this.feeds])];
     this.#fill();
-    this.#row.hidden = this.#names.length < 2;
+    const alone = this.#names.length < 2;
+    this.#row.hidden = alone;
+    this.#alone.hidden = !alone || this.feed === "default";
+    this.#name.textContent = this.#name.title = this.feed;
   }
 
   #fill() {
@@ -82,7 +90,15 @@ export class FeedPicker {
     }
     const feed = this.feeds.length > 1 ? undefined : feeds.find(({ name }) => name === this.feed);
     const text = feed === undefined ? "" : describe(feed);
-    if (this.#note.textContent !== text) this.#note.textContent = text;
+    this.#say(text);
+  }
+
+  /** @param {string} text what the server says of the feed */
+  #say(text) {
+    for (const element of [this.#note, this.#about]) {
+      if (element.textContent !== text) element.textContent = text;
+    }
+    this.#select.title = text;
   }
 }
 

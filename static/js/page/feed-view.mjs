@@ -7,7 +7,9 @@ import { nothing } from "./figures.mjs";
 /** @typedef {import("../client/errors.mjs").ClientError} ClientError */
 
 /** What a feed whose storage is away is said to be. */
-export const STALLED = "The server cannot reach the storage of this feed. Nothing is lost: the feed resumes when the storage is back.";
+export const STALLED = "Waiting for the server’s storage.";
+/** The same, where it is explained. */
+const STALLED_WHY = "The server cannot reach the storage of this feed. Nothing is lost: the feed resumes when the storage is back.";
 
 /**
  * What shows the state of a feed.
@@ -129,7 +131,7 @@ export class FeedView {
     },
     onStalled: (stalled) => {
       this.#stalled = stalled;
-      this.#around.log.mark(stalled ? "lost" : "back", stalled ? STALLED : "The feed has resumed.");
+      this.#around.log.mark(stalled ? "stalled" : "back", stalled ? STALLED_WHY : "The feed has resumed.");
       this.#stream(stalled ? STALLED : `Streaming with ${this.#over}.`);
       this.#around.schedule();
     },
@@ -194,8 +196,8 @@ export class FeedView {
 
   /** @param {string} text */
   #stream(text) {
-    const brief = this.numbers.chunks === 0 ? "Waiting" : "Live";
-    this.#around.panel.setState("streaming", text, this.#stalled ? "" : brief);
+    const brief = this.#stalled ? "Stalled" : this.numbers.chunks === 0 ? "Waiting" : "Live";
+    this.#around.panel.setState("streaming", text, brief);
   }
 
   /** @param {boolean} empty */

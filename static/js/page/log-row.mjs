@@ -11,7 +11,7 @@ import { levelOf } from "./level.mjs";
 /** How much of a chunk's text a row shows; the download has all of it. */
 const SHOWN = 2000;
 
-const NAMES = { gap: "Missing", restart: "New run", lost: "Lost", back: "Back", end: "End" };
+const NAMES = { gap: "Missing", restart: "New run", lost: "Connection lost", stalled: "Waiting", back: "Back", end: "End" };
 
 /**
  * What the log shows for one entry.

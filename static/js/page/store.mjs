@@ -12,7 +12,7 @@ const NEWLINE = 0x0a;
 
 /**
  * @typedef {object} Mark something that happened between two chunks
- * @property {"gap" | "restart" | "lost" | "back" | "end"} kind
+ * @property {"gap" | "restart" | "lost" | "stalled" | "back" | "end"} kind
  * @property {string} text
  *
  * @typedef {object} Named one of several feeds in a log

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{Cut, Format, beat::Beat, piece::Framing};
+use super::{Cut, Format, beat::Beat, joined::Joined, piece::Framing};
 use crate::{Deliveries, Delivery, EndCursor, Event, FeedError, Viewer, budget::Seat};
 
 /// What a viewer learns that its budget has cut.
@@ -42,8 +42,12 @@ pub struct Writer {
     /// How long a chunk may wait for others, and the timer for that.
     coalesce: Duration,
     gathering: Option<Pin<Box<Sleep>>>,
-    /// How many bytes wait in `out`.
+    /// How many bytes wait in `out` and in `joined`.
     gathered: usize,
+    /// What follows `out`, of chunks that are for its viewer alone.
+    joined: Joined,
+    /// There are some of those in what waits.
+    own: bool,
     /// What is counted of it, if anything is.
     counted: Option<Counted>,
     /// Completes when the viewer may no longer read the feed.
@@ -67,6 +71,8 @@ impl Writer {
             coalesce: Duration::ZERO,
             gathering: None,
             gathered: 0,
+            joined: Joined::default(),
+            own: false,
             counted: None,
             until: None,
         }
@@ -84,7 +90,7 @@ impl Writer {
     /// Ends the stream when `over` completes, since its viewer may then no longer read the feed: `sse` and
     /// `frames` report that, and `raw` breaks off.
     ///
-    /// `over` is polled for each chunk, so polling it must be cheap.
+    /// `over` is polled whenever there may be something to write, so polling it must be cheap.
     #[must_use]
     pub fn until(mut self, over: impl Future<Output = ()> + Send + 'static) -> Self {
         self.until = Some(Box::pin(over));
@@ -153,7 +159,14 @@ impl Writer {
                             counted.chunks += 1;
                         }
                     }
-                    match self.format.put(&event, self.had, viewer, self.framing, out) {
+                    let put = match viewer.is_of_ring() {
+                        true => self.format.put(&event, self.had, viewer, self.framing, out),
+                        false => {
+                            self.own |= viewer.has_own();
+                            own(&event, self.had, viewer, (self.format, self.framing), &mut self.joined, out)
+                        }
+                    };
+                    match put {
                         Ok(put) => {
                             bytes += put;
                             // Polling for what is not there yet would be repeated after this has been
@@ -185,6 +198,7 @@ impl Writer {
                 }
             }
             self.gathering = None;
+            self.joined.flush(out);
             self.written = Instant::now();
             if let Some(counted) = &mut self.counted {
                 counted.given(bytes, self.written);
@@ -197,6 +211,7 @@ impl Writer {
 
     /// Ends the stream. What has been gathered is still sent, and nothing that the feed has besides.
     fn expire(&mut self, out: &mut Vec<Bytes>) -> usize {
+        self.joined.flush(out);
         // A stream that is over already has no more to say.
         let Some(viewer) = self.viewer.take() else { return 0 };
         let begun = match std::mem::replace(&mut self.begun, true) {
@@ -215,10 +230,12 @@ impl Writer {
     /// Notes for the feed's budget that its viewer has been given something, charges what no other viewer gets, and
     /// marks it now and then, to see when it has been taken.
     #[inline]
-    fn give(&self, out: &mut [Bytes]) {
+    fn give(&mut self, out: &mut [Bytes]) {
         if let Some(seat) = &self.seat {
-            seat.give(out, self.viewer.as_ref().is_none_or(Viewer::has_own));
+            let own = self.viewer.as_ref().is_none_or(Viewer::has_own);
+            seat.give(out, own || self.own);
         }
+        self.own = false;
     }
 
     /// While nothing comes: a heartbeat, when it is time.
@@ -230,6 +247,30 @@ impl Writer {
         self.written = Instant::now();
         self.format.heartbeat(self.framing, out);
         Poll::Ready(Ok(true))
+    }
+}
+
+/// Adds an event of a viewer whose chunks are not, or not yet, those that all viewers get.
+#[inline(never)]
+fn own(
+    event: &Event,
+    had: EndCursor,
+    viewer: &Viewer,
+    (format, framing): (Format, Framing),
+    joined: &mut Joined,
+    out: &mut Vec<Bytes>,
+) -> Result<usize, Cut> {
+    match event {
+        // One alone is encoded as it is.
+        Event::Chunk(chunk)
+            if viewer.has_own() && (viewer.is_behind() || !joined.is_empty()) && Joined::takes(chunk) =>
+        {
+            Ok(joined.chunk(chunk, viewer.epoch(), (format, framing), out))
+        }
+        event => {
+            joined.flush(out);
+            format.put(event, had, viewer, framing, out)
+        }
     }
 }
 

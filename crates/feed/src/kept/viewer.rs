@@ -13,7 +13,8 @@ use futures_util::future::{BoxFuture, FutureExt, MaybeDone, maybe_done};
 use tokio::time::sleep;
 
 use crate::{
-    Chunk, Epoch, Event, FeedError, Gap, Keeper, Past,
+    Budget, Charge, Chunk, Epoch, Event, FeedError, Gap, Keeper, Past,
+    cost::buffer,
     ring::{Ring, RingViewer},
     viewer::RESTARTED,
 };
@@ -26,11 +27,20 @@ pub(crate) struct KeptViewer {
     keeper: Arc<dyn Keeper>,
     ring: Arc<Ring>,
     at: At,
+    /// Whether numbers may be left out between its chunks, as it was told when it began.
+    sparse: bool,
     /// It has been told that what stores the feed cannot be reached.
     stalled: bool,
+    /// That of its feed, which what is read for it alone is charged to.
+    budget: Option<Budget>,
 }
 
-type Reading = BoxFuture<'static, Result<Past, FeedError>>;
+/// With what it is charged.
+type Reading = BoxFuture<'static, (Result<Past, FeedError>, Option<Charge>)>;
+
+/// What is charged for a piece of the past until it is there, in bytes: what keepers read at once, and its chunks. It may
+/// have been read before its viewer asks again.
+const PIECE: u64 = 256 << 10;
 
 /// Where it is.
 pub(super) enum At {
@@ -41,6 +51,8 @@ pub(super) enum At {
         /// What comes after `chunks`, asked for while those are taken: one reading ahead, no more.
         asked: Option<MaybeDone<Reading>>,
         chunks: VecDeque<Chunk>,
+        /// For those, if there is a budget.
+        charge: Option<Charge>,
         /// It has the chunk before `next`, and is told what it misses from there on.
         known: bool,
         /// Its cursor was of another epoch, and that has not been told yet.
@@ -50,13 +62,49 @@ pub(super) enum At {
 
 impl At {
     pub(super) fn past(next: u64, known: bool, restarted: bool) -> Self {
-        Self::Past { next, asked: None, chunks: VecDeque::new(), known, restarted }
+        Self::Past { next, asked: None, chunks: VecDeque::new(), charge: None, known, restarted }
     }
+}
+
+/// The charge for a chunk of that many bytes or more ends when it is taken; for smaller ones, when the whole piece is.
+const LARGE: usize = 16 << 10;
+
+/// What a chunk costs that was read for one viewer, in bytes.
+fn cost(chunk: &Chunk) -> u64 {
+    (size_of::<Chunk>() + buffer(chunk.bytes.len())) as u64
+}
+
+/// Reads from there on, after a pause.
+fn read(
+    keeper: Arc<dyn Keeper>,
+    epoch: Epoch,
+    next: u64,
+    pause: Duration,
+    budget: Option<Budget>,
+) -> MaybeDone<Reading> {
+    let reading = async move {
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
+        let mut charge = budget.map(|budget| budget.charge(PIECE));
+        let read = keeper.read(epoch, next).await;
+        if let (Some(charge), Ok(past)) = (&mut charge, &read) {
+            charge.set(past.chunks.iter().map(cost).sum());
+        }
+        (read, charge)
+    };
+    maybe_done(reading.boxed())
 }
 
 impl KeptViewer {
     pub(super) fn new(keeper: Arc<dyn Keeper>, ring: Arc<Ring>, at: At) -> Self {
-        Self { keeper, ring, at, stalled: false }
+        let sparse = keeper.is_sparse();
+        Self { keeper, ring, at, sparse, stalled: false, budget: None }
+    }
+
+    /// Charges that for what is read for it.
+    pub(crate) fn charge(&mut self, budget: &Budget) {
+        self.budget = Some(budget.clone());
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
@@ -64,7 +112,7 @@ impl KeptViewer {
     }
 
     pub(crate) fn is_sparse(&self) -> bool {
-        self.keeper.is_sparse()
+        self.sparse
     }
 
     /// Only what is known without asking the keeper.
@@ -120,23 +168,44 @@ impl KeptViewer {
                     *restarted = false;
                     return Poll::Ready(Some(Event::Gap(RESTARTED)));
                 }
-                At::Past { next, asked, chunks, known, .. } => {
+                At::Past { next, asked, chunks, charge, known, .. } => {
                     if let Some(chunk) = chunks.pop_front() {
                         (*next, *known) = (chunk.seq + 1, true);
+                        if chunks.is_empty() {
+                            *charge = None;
+                        } else if chunk.bytes.len() >= LARGE
+                            && let Some(charge) = charge
+                        {
+                            // It is charged again as it is given.
+                            charge.set(chunks.iter().map(cost).sum());
+                        }
                         return Poll::Ready(Some(Event::Chunk(Arc::new(chunk))));
                     }
                     if *next >= self.ring.floor() && asked.is_none() {
                         self.at = At::Ring(self.ring.view_at(*next, self.stalled));
                         continue;
                     }
-                    let read = || maybe_done(self.keeper.clone().read(self.ring.epoch(), *next));
-                    let asking = asked.get_or_insert_with(read);
+                    let reading =
+                        |next, pause| read(self.keeper.clone(), self.ring.epoch(), next, pause, self.budget.clone());
+                    let asking = asked.get_or_insert_with(|| reading(*next, Duration::ZERO));
                     ready!(asking.poll_unpin(cx));
-                    let gone = || Err(FeedError("it has been taken already".into()));
-                    let mut read = Pin::new(asking).take_output().unwrap_or_else(gone);
+                    let gone = || (Err(FeedError("it has been taken already".into())), None);
+                    let (mut read, charged) = Pin::new(asking).take_output().unwrap_or_else(gone);
+                    if self.keeper.is_sparse() != self.sparse {
+                        // It would take the numbers of others for a gap. The ring is being started over for that.
+                        self.at = At::Ring(self.ring.view_at(self.ring.next(), self.stalled));
+                        continue;
+                    }
                     if let Ok(past) = &mut read {
                         // It has had those before, or begins after them.
                         past.chunks.retain(|chunk| chunk.seq >= *next);
+                        // The ring may have chunks that are not stored any more. Those of a sparse feed are not known by
+                        // their numbers.
+                        let floor = self.ring.floor();
+                        if past.first > floor && !self.sparse {
+                            past.chunks.clear();
+                            (past.first, past.next) = (floor, floor);
+                        }
                     }
                     let read = match read {
                         // What the ring has seen is not there. Asking again at once would give the same answer.
@@ -150,11 +219,11 @@ impl KeptViewer {
                     match read {
                         Ok(past) => {
                             *asked = None;
-                            *chunks = past.chunks.into();
+                            (*chunks, *charge) = (past.chunks.into(), charged);
                             if let Some(last) = chunks.back()
                                 && last.seq + 1 < self.ring.floor()
                             {
-                                let mut ahead = maybe_done(self.keeper.clone().read(self.ring.epoch(), last.seq + 1));
+                                let mut ahead = reading(last.seq + 1, Duration::ZERO);
                                 // It begins when it is first polled.
                                 let _ = ahead.poll_unpin(cx);
                                 *asked = Some(ahead);
@@ -187,12 +256,7 @@ impl KeptViewer {
                             }
                         }
                         Err(()) => {
-                            let (keeper, epoch, next) = (self.keeper.clone(), self.ring.epoch(), *next);
-                            let again = async move {
-                                sleep(RETRY).await;
-                                keeper.read(epoch, next).await
-                            };
-                            *asked = Some(maybe_done(again.boxed()));
+                            *asked = Some(reading(*next, RETRY));
                             if !std::mem::replace(&mut self.stalled, true) {
                                 return Poll::Ready(Some(Event::Stalled(true)));
                             }

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    Behind, Chunk, End,
+    Behind, Chunk, End, Gap,
     cost::{block, buffer},
 };
 
@@ -89,7 +89,7 @@ impl Contents {
         }
     }
 
-    /// The same where the numbering has gaps, in a feed that is stored externally.
+    /// The same where the numbering has gaps: in a feed that is stored externally, or whose source has lost something.
     #[cold]
     pub(super) fn search(&self, seq: u64) -> Option<&Slot> {
         self.chunks.get(self.chunks.partition_point(|kept| kept.chunk.seq < seq))
@@ -186,6 +186,16 @@ impl Contents {
         }
     }
 
+    /// Drops the chunks before that number.
+    pub(super) fn clear_before(&mut self, first: u64) {
+        let gone = self.chunks.partition_point(|slot| slot.chunk.seq < first);
+        for dropped in self.chunks.drain(..gone) {
+            // Not `first`: the numbers up to there may be those of other feeds, and a viewer who is there misses nothing.
+            self.floor = dropped.chunk.seq + 1;
+            self.encoded -= dropped.encoded;
+        }
+    }
+
     /// Drops all chunks.
     pub(super) fn clear(&mut self) {
         self.chunks.clear();
@@ -232,6 +242,22 @@ impl Contents {
     pub(super) fn advance(&mut self, at: u32, next: u64) {
         if let Some(position) = self.positions.get_mut(at as usize) {
             *position = next;
+        }
+    }
+
+    /// The viewer whose position is there gets a gap of these numbers, and continues after them. If that is
+    /// `counted`, they are lost.
+    #[cold]
+    pub(super) fn miss(&mut self, at: u32, gap: Gap, counted: bool) {
+        self.advance(at, gap.from + gap.missing);
+        match gap.restarted {
+            // It has started over, and everything of it may still be there.
+            true => self.gaps += u64::from(gap.missing > 0),
+            false if counted => {
+                self.skipped = self.skipped.saturating_add(gap.missing);
+                self.gaps += 1;
+            }
+            false => {}
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::Ring;
+use super::{Ring, contents::Contents};
 use crate::{Chunk, Event, Gap, Lag};
 
 /// A number in a ring: what comes next for one viewer.
@@ -29,6 +29,13 @@ pub(crate) struct RingViewer {
     stalled: bool,
     /// What it misses is lost, and not stored externally.
     counted: bool,
+}
+
+/// What comes next for a viewer.
+enum Ahead {
+    Gap(Gap),
+    Chunk(Arc<Chunk>),
+    Nothing,
 }
 
 impl RingViewer {
@@ -71,15 +78,31 @@ impl RingViewer {
 
     /// The gap that `poll_next` would report.
     pub(crate) fn gap(&self) -> Option<Gap> {
-        let first = self.ring.lock().floor;
-        if self.stale {
-            return Some(Gap { from: 0, missing: first, restarted: true });
+        match self.ahead(&self.ring.lock()) {
+            Ahead::Gap(gap) => Some(gap),
+            Ahead::Chunk(_) | Ahead::Nothing => None,
         }
-        (self.next < first && !self.from_start).then(|| Gap {
-            from: self.next,
-            missing: first - self.next,
-            restarted: false,
-        })
+    }
+
+    /// What comes next for it.
+    #[inline]
+    fn ahead(&self, contents: &Contents) -> Ahead {
+        let first = contents.floor;
+        if self.stale {
+            return Ahead::Gap(Gap { from: 0, missing: first, restarted: true });
+        }
+        let missed = |from, to| Ahead::Gap(Gap { from, missing: to - from, restarted: false });
+        if self.next < first && !self.from_start {
+            return missed(self.next, first);
+        }
+        let next = self.next.max(first);
+        let found = contents.at(next).map(|kept| &kept.chunk);
+        let at = found.map_or(contents.next, |chunk| chunk.seq);
+        // In a feed that is only here, nobody else has the numbers that are left out.
+        if at != next && self.counted {
+            return missed(next, at);
+        }
+        found.map_or(Ahead::Nothing, |chunk| Ahead::Chunk(chunk.clone()))
     }
 
     #[inline]
@@ -88,30 +111,19 @@ impl RingViewer {
             return Poll::Ready(None);
         }
         let mut contents = self.ring.lock();
-        let first = contents.floor;
-        if self.stale {
-            self.stale = false;
-            self.next = first;
-            contents.advance(self.at, first);
-            // It has started over, and everything of it may still be there.
-            contents.gaps += u64::from(first > 0);
-            return Poll::Ready(Some(Event::Gap(Gap { from: 0, missing: first, restarted: true })));
+        let ahead = self.ahead(&contents);
+        if let Ahead::Gap(gap) = ahead {
+            // The source has lost these: the viewer was not too slow.
+            let dropped = !gap.restarted && gap.from < contents.floor;
+            self.done = dropped && self.ring.lag == Lag::Disconnect;
+            self.next = gap.from + gap.missing;
+            contents.miss(self.at, gap, self.counted);
+            (self.stale, self.from_start) = (false, false);
+            return Poll::Ready(Some(Event::Gap(gap)));
         }
-        if self.next < first {
-            let gap = Gap { from: self.next, missing: first - self.next, restarted: false };
-            self.next = first;
-            contents.advance(self.at, first);
-            if !std::mem::take(&mut self.from_start) {
-                if self.counted {
-                    contents.skipped = contents.skipped.saturating_add(gap.missing);
-                    contents.gaps += 1;
-                }
-                self.done = self.ring.lag == Lag::Disconnect;
-                return Poll::Ready(Some(Event::Gap(gap)));
-            }
-        }
+        self.next = self.next.max(contents.floor);
         self.from_start = false;
-        if let Some(chunk) = contents.at(self.next).map(|kept| kept.chunk.clone()) {
+        if let Ahead::Chunk(chunk) = ahead {
             self.next = chunk.seq + 1;
             contents.advance(self.at, self.next);
             self.behind = self.next < contents.next || contents.end.is_some();

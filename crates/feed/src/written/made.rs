@@ -35,15 +35,6 @@ pub(super) struct Made {
     pub(super) store: Option<Arc<dyn FeedStore>>,
 }
 
-/// Why feeds that are not used are looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sweep {
-    /// It is time for that.
-    Regular,
-    /// Their places are needed.
-    ForRoom,
-}
-
 pub(super) struct OneFeed {
     feed: Feed,
     /// Created by.
@@ -79,9 +70,15 @@ impl Made {
         one.or_else(|| self.waiting.get(name)).cloned()
     }
 
-    /// Those that were written, to be listed.
-    pub(super) fn written(&self) -> Vec<Feed> {
-        self.by_name.values().filter(|one| !one.is_empty()).map(|one| one.feed.for_list()).collect()
+    /// Those that were written, as they are listed.
+    pub(super) fn written(&self, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = Feed> {
+        let written = self.by_name.iter().filter(move |(name, one)| wanted(name) && !one.is_empty());
+        written.map(|(_, one)| one.feed.for_list())
+    }
+
+    /// One of them.
+    pub(super) fn one_written(&self, name: &str) -> Option<Feed> {
+        self.by_name.get(name).filter(|one| !one.is_empty()).map(|one| one.feed.for_list())
     }
 
     /// What publishers of all may do.
@@ -133,15 +130,19 @@ impl Made {
         }
         let WrittenLimits { all, each, idle } = *limits;
         let is_full = |made: &Self| account.is_known() && made.by_account.get(account).is_some_and(|own| *own >= each);
+        let mut evicted = Vec::new();
         if is_full(self) {
-            self.sweep(idle, Some(account), Sweep::ForRoom);
-            if is_full(self) {
-                return Err(Exhausted::Account(each));
+            self.sweep(idle, Some(account));
+        }
+        while is_full(self) && evicted.len() < MOST_EVICTED {
+            match self.make_room_of(account, idle) {
+                Some(name) => evicted.push(name),
+                None if evicted.is_empty() => return Err(Exhausted::Account(each)),
+                None => break,
             }
         }
-        let mut evicted = Vec::new();
         if self.by_name.len() >= all {
-            self.sweep(idle, None, Sweep::ForRoom);
+            self.sweep(idle, None);
         }
         while self.by_name.len() >= all && evicted.len() < MOST_EVICTED {
             match self.make_room() {
@@ -205,13 +206,20 @@ impl Made {
     }
 
     fn forget_unviewed(&mut self) {
-        self.waiting.retain(|_, feed| feed.is_in_use());
+        self.waiting.retain(|_, feed| {
+            let stays = feed.is_in_use();
+            if !stays {
+                // Nothing has failed.
+                feed.stop();
+            }
+            stays
+        });
         self.looked = self.waiting.len();
     }
 
     /// Removes what is not used and was not for that long, or was never written; of one account or all. What is viewed
-    /// and was never written gives its place back. What is stored only leaves memory, unless its place is needed.
-    pub(super) fn sweep(&mut self, idle: Duration, of: Option<&Account>, why: Sweep) {
+    /// and was never written gives its place back. What is stored only leaves memory.
+    pub(super) fn sweep(&mut self, idle: Duration, of: Option<&Account>) {
         let now = Instant::now();
         let (mut gone, mut waiting) = (Vec::new(), Vec::new());
         for (name, one) in &mut self.by_name {
@@ -227,7 +235,7 @@ impl Made {
             }
         }
         for name in gone {
-            match self.by_name.get(&name).filter(|one| self.stays(&one.feed, why)) {
+            match self.by_name.get(&name).filter(|one| self.stays(&one.feed)) {
                 Some(one) => one.feed.forget(),
                 None => self.remove(&name),
             }
@@ -240,6 +248,18 @@ impl Made {
         if of.is_none() {
             self.forget_unviewed();
         }
+    }
+
+    /// Removes the feed of an account that has not been used for longest, and not for `idle`: a stored one, since others
+    /// are removed when they have been idle for that long.
+    fn make_room_of(&mut self, account: &Account, idle: Duration) -> Option<String> {
+        let now = Instant::now();
+        let unused = self.by_name.iter().filter(|(_, one)| {
+            one.account == *account && !one.feed.is_in_use() && now.duration_since(one.used) >= idle
+        });
+        let name = unused.min_by_key(|(_, one)| one.used).map(|(name, _)| name.clone())?;
+        self.remove(&name);
+        Some(name)
     }
 
     /// Removes the feed that has not been used for longest, of the accounts that have created most; or, if all are

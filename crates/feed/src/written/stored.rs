@@ -5,11 +5,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::{
-    WrittenFeeds, WrittenLimits,
-    made::{Made, Sweep},
-};
-use crate::{Account, BadPattern, Feed, FeedError, Lag, OpenError, Provenance};
+use super::{WrittenFeeds, WrittenLimits, made::Made};
+use crate::{Account, BadPattern, Feed, FeedError, Lag, OpenError, Provenance, Trouble};
 
 /// Stores feeds that clients create: see [`WrittenFeeds::stored`].
 pub trait FeedStore: Send + Sync + 'static {
@@ -27,6 +24,11 @@ pub trait FeedStore: Send + Sync + 'static {
     /// Whether chunks can be stored now.
     fn is_ready(&self) -> bool {
         true
+    }
+
+    /// Why they cannot, if that is known. By default it is not.
+    fn trouble(&self) -> Option<Trouble> {
+        None
     }
 }
 
@@ -95,21 +97,25 @@ impl WrittenFeeds {
         let _one = storage.turn.lock().await;
         // Of those who only view it.
         let viewed = self.lock().get(name);
-        let feed = match viewed {
-            Some(feed) => feed,
+        let feed = match &viewed {
+            Some(feed) => feed.clone(),
             None => storage.store.open(name).await.map_err(OpenError::Unavailable)?,
         };
-        self.open_with(name, account, |hold| {
+        let opened = self.open_with(name, account, |hold| {
             feed.hold(hold);
-            feed
-        })
-        .map_err(OpenError::Exhausted)
+            feed.clone()
+        });
+        if opened.is_err() && viewed.is_none() {
+            // Nobody has it: not an end that is worth a line in the log.
+            feed.stop();
+        }
+        opened.map_err(OpenError::Exhausted)
     }
 }
 
 impl Made {
     /// Whether a feed that is not used any more stays where it is stored.
-    pub(super) fn stays(&self, feed: &Feed, sweep: Sweep) -> bool {
-        self.store.is_some() && sweep == Sweep::Regular && feed.status().oldest.is_some()
+    pub(super) fn stays(&self, feed: &Feed) -> bool {
+        self.store.is_some() && feed.status().oldest.is_some()
     }
 }

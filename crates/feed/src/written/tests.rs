@@ -62,7 +62,7 @@ async fn readers_take_nothing_from_writers() {
     write(&family, &account(9), "chat.50").await.unwrap();
     assert_eq!((names(&family).len(), family.evicted()), (3, 1));
     drop(views);
-    family.lock().sweep(Duration::MAX, None, Sweep::Regular);
+    family.lock().sweep(Duration::MAX, None);
     assert!(family.lock().waiting.is_empty());
 }
 
@@ -204,4 +204,29 @@ async fn a_restored_feed_that_is_only_viewed_gives_way() {
     drop(feed);
     write(&family, &account(2), "chat.b").await.unwrap();
     assert_eq!(names(&family), ["chat.b"]);
+}
+
+#[tokio::test]
+async fn a_name_is_of_the_pattern_whether_there_is_such_a_feed_or_not() {
+    let family = family(3, 3);
+    let mut feeds = crate::Feeds::default();
+    feeds.add_family(family.clone());
+    write(&family, &account(1), "chat.a").await.unwrap();
+    for name in ["chat.a", "chat.none"] {
+        assert_eq!((feeds.pattern_of(name), feeds.is_ready(name)), (Some("chat.*"), Some(true)), "{name}");
+    }
+    for name in ["chat", "chat.a.b", "chat.*", "other"] {
+        assert_eq!((feeds.pattern_of(name), feeds.is_ready(name)), (None, None), "{name}");
+    }
+    assert_eq!(names(&family), ["chat.a"], "none was created");
+    assert!(family.lock().waiting.is_empty());
+    let alike = |name: &str| -> Vec<_> {
+        let feeds = feeds.alike(name, 9, |_| true);
+        feeds.iter().map(|feed| feed.name().to_owned()).collect()
+    };
+    for name in ["chat.none", "chat.*"] {
+        assert_eq!(alike(name), ["chat.a"], "{name}");
+    }
+    assert!(alike("chat").is_empty() && feeds.alike("chat.a", 9, |name| name != "chat.a").is_empty());
+    assert!(feeds.existing("chat.a").is_some() && feeds.existing("chat.none").is_none());
 }

@@ -12,6 +12,7 @@ use futures_util::Stream;
 use h3::{client::RequestStream, error::Code};
 use http::{HeaderMap, Response, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
+use serde::de::DeserializeOwned;
 
 use super::{ClientError, MalformedResponse, ProtocolError, send::Upload, service::Lease};
 use crate::guard::{RecvStream, Shared};
@@ -50,11 +51,20 @@ impl ClientResponse {
     ///
     /// [RFC 9457]: https://www.rfc-editor.org/rfc/rfc9457
     pub async fn problem(&mut self) -> Option<String> {
+        let problem: serde_json::Value = self.problem_as().await?;
+        problem["detail"].as_str().map(String::from)
+    }
+
+    /// The whole of such a problem, with members of the server's own; `None` if the body is something else.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`problem`](Self::problem).
+    pub async fn problem_as<T: DeserializeOwned>(&mut self) -> Option<T> {
         if self.headers.get(header::CONTENT_TYPE).is_none_or(|value| value != "application/problem+json") {
             return None;
         }
-        let problem: serde_json::Value = serde_json::from_slice(&self.body.short().await.ok()?).ok()?;
-        problem["detail"].as_str().map(String::from)
+        serde_json::from_slice(&self.body.short().await.ok()?).ok()
     }
 }
 

@@ -67,10 +67,26 @@ impl RequestId {
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Id::Made(process, request) => write!(f, "{process:016x}{request:016x}"),
+            // Each request's is written, for the log: at once, since a formatter's own digits come in pieces.
+            Id::Made(process, request) => {
+                let digits = digits((u128::from(*process) << 64) | u128::from(*request));
+                f.write_str(str::from_utf8(&digits).map_err(|_| fmt::Error)?)
+            }
             Id::Given(text) => f.write_str(text),
         }
     }
+}
+
+/// A number as 32 hexadecimal digits.
+fn digits(number: u128) -> [u8; 32] {
+    let mut digits = [0; 32];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        pair.copy_from_slice(&[
+            b"0123456789abcdef"[usize::from(byte >> 4)],
+            b"0123456789abcdef"[usize::from(byte & 15)],
+        ]);
+    }
+    digits
 }
 
 /// One number for each, with no order to be seen (the finalizer of SplitMix64).
@@ -167,6 +183,7 @@ mod tests {
         let ids: HashSet<_> = (0..1000).map(|_| RequestId::new().to_string()).collect();
         assert_eq!(ids.len(), 1000);
         assert!(ids.iter().all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())));
+        assert_eq!(RequestId(Id::Made(0xab, u64::MAX / 15)).to_string(), "00000000000000ab1111111111111111");
     }
 
     #[test]

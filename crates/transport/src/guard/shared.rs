@@ -20,7 +20,7 @@ use crate::counts::{Counts, Protocol};
 use crate::{
     calm::Allowance,
     limits::Limits,
-    quic::{Connection, FEW_STREAMS, OWN_STREAMS, RecvStream, SendStream},
+    quic::{Connection, FEW_UNI_STREAMS, OWN_STREAMS, RecvStream, SOME_BI_STREAMS, SendStream},
 };
 
 /// Where the streams of a connection's sessions go.
@@ -132,14 +132,14 @@ impl Shared {
     pub(super) fn bi_came(&self, id: u64) {
         self.bi_streams.fetch_max(id / 4 + 1, Ordering::Relaxed);
         self.sessions.bi_came(id);
-        if id / 4 + 1 == u64::from(FEW_STREAMS / 2) {
+        if id / 4 + 1 == u64::from(SOME_BI_STREAMS) {
             self.conn.allow_bi_streams(self.limits.streams);
         }
     }
 
     /// The same of a unidirectional one.
     pub(super) fn uni_came(&self, id: u64) {
-        if id / 4 + 1 == u64::from(FEW_STREAMS / 2) {
+        if id / 4 + 1 == u64::from(FEW_UNI_STREAMS) {
             self.conn.allow_uni_streams(self.limits.streams.max(OWN_STREAMS));
         }
     }

@@ -5,6 +5,7 @@
 //! around that handler want the body (`placeholder`), and then `taken`.
 
 mod idle;
+mod incoming;
 mod placeholder;
 mod request;
 mod response;

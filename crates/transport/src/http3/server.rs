@@ -1,6 +1,7 @@
 //! Driving one HTTP/3 connection of a server: one task for the connection, one for each request.
 
 use std::{
+    pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -22,6 +23,7 @@ use tracing::{Instrument, Level, Span, debug, error_span, field};
 use super::{
     Takeover,
     idle::{Due, Idle},
+    incoming::{Resolver, build, next},
     request::RequestBody,
     response as write,
     vitals::Vitals,
@@ -33,7 +35,7 @@ use crate::{
     counts::{self, Protocol},
     early::EarlyData,
     exchange::{Exchange, RequestKind},
-    guard::{Backend, BidiStream, RequestParts, Shared, Stopped},
+    guard::{BidiStream, RequestParts, Shared, Stopped},
     interim::Interim,
     outstanding::LINGER,
     panics,
@@ -52,7 +54,7 @@ const LOST_WAIT: Duration = Duration::from_secs(3);
 /// Its handshake may still be going on: `handshake` completes with it.
 pub(crate) async fn serve(
     conn: Connection,
-    handshake: impl Future<Output = ()>,
+    handshake: BoxFuture<'_, ()>,
     context: Arc<Context>,
     client: Client,
     via: Via,
@@ -74,20 +76,11 @@ pub(crate) async fn serve(
     let sessions = Arc::new(Registry::new(context.limits().sessions));
     let shared = Shared::new(conn.clone(), Role::Server, context.limits(), sessions.clone());
     let shared = Arc::new(shared.counting(context.counts.clone()));
-    let backend = Backend::new(shared.clone());
-    let accepted = backend.accepted();
-    let mut builder = h3::server::builder();
-    // The settings themselves are ours (`settings`); h3 must know what it may accept.
-    builder
-        .max_field_section_size(context.limits().head_size)
-        // h3's GREASE frame at the end of a response hangs some clients.
-        .send_grease(false)
-        .enable_extended_connect(true)
-        .enable_datagram(true);
+    let (building, accepted) = build(&shared);
     // It waits for the client to allow our control stream.
     let built = tokio::select! {
         biased;
-        built = Box::pin(builder.build::<_, Bytes>(backend)) => built,
+        built = building => built,
         () = service::overdue(&stop, context.limits().handshake_timeout) => return debug!("a client takes no streams"),
     };
     let mut h3 = match built {
@@ -102,7 +95,7 @@ pub(crate) async fn serve(
     // `leaving` while requests may come that were sent before the client had our GOAWAY.
     let (mut stopping, mut accepting, mut leaving) = (false, true, false);
     let mut idle = Idle::new(&context.limits());
-    let mut handshake = std::pin::pin!(handshake.fuse());
+    let mut handshake = pin!(handshake.fuse());
     let mut counted = None;
     let mut vitals = Vitals::new(&conn, &context.counts);
     if owner.is_awaited() {
@@ -135,7 +128,7 @@ pub(crate) async fn serve(
                 }
                 sessions.drain();
             }
-            accept = h3.accept(), if accepting => match accept {
+            accept = next(&mut h3), if accepting => match accept {
                 Ok(Some(resolver)) => {
                     // Not only below: a flood of requests would never let it come to that.
                     while let Some(ended) = requests.try_join_next() {
@@ -239,8 +232,6 @@ pub(super) struct Answering {
 /// The stream of a request.
 pub(super) type ServerStream = h3::server::RequestStream<BidiStream, Bytes>;
 
-type Resolver = h3::server::RequestResolver<Backend, Bytes>;
-
 impl Answering {
     /// Begins to watch it.
     pub(super) fn begin(&mut self, head: &mut http::request::Parts, kind: RequestKind) {
@@ -264,7 +255,7 @@ impl Answering {
     }
 
     /// Answers it to its end. What it needs for that is in a box that goes with the answer, and not in the task.
-    fn answered(self, resolver: Resolver) -> impl Future<Output = ()> + Send {
+    fn answered(self, resolver: Box<Resolver>) -> impl Future<Output = ()> + Send {
         // It counts until the client has the response.
         let open = Arc::new(OnceLock::new());
         let early = self.is_early().then(|| self.shared.clone());
@@ -297,7 +288,7 @@ impl Answering {
 
     /// Answers it; `open` is what it counts as. What may take long is given back, so that nothing of the answer stays
     /// in memory beside it: a feed, a session.
-    async fn run(mut self, resolver: Resolver, open: Arc<OnceLock<Open>>) -> Option<BoxFuture<'static, ()>> {
+    async fn run(mut self, resolver: Box<Resolver>, open: Arc<OnceLock<Open>>) -> Option<BoxFuture<'static, ()>> {
         let (request, stream) = match Box::pin(resolver.resolve_request()).await {
             Ok(resolved) => resolved,
             Err(error) => {

@@ -4,9 +4,14 @@ use std::time::Duration;
 
 use crate::limits::Limits;
 
-/// Streams of each kind that a peer may have at once. quinn allocates for all that are allowed, 50 bytes
-/// each, and most connections need four.
-pub(crate) const FEW_STREAMS: u32 = 16;
+/// Bidirectional streams that a peer may have at once. quinn keeps tables of all that are allowed, and most connections
+/// need one of these, and three of the others: nine and five are the most that fit into tables of 16.
+pub(crate) const FEW_BI_STREAMS: u32 = 9;
+/// The same of unidirectional ones. Some clients open a fourth, which says nothing (RFC 9114 §6.2.3).
+pub(crate) const FEW_UNI_STREAMS: u32 = 5;
+/// A peer that has opened that many bidirectional streams may have as many as any, before it runs out of the few. Of
+/// unidirectional ones it is the last of the few: only sessions need more, and they have as many as any.
+pub(crate) const SOME_BI_STREAMS: u32 = 4;
 /// Unidirectional streams that HTTP/3 itself needs (RFC 9114 §6.2).
 pub(crate) const OWN_STREAMS: u32 = 3;
 /// How often a connection is kept alive while it carries something, so that a feed may be silent for long.
@@ -29,8 +34,8 @@ const IDLE: Duration = Duration::from_secs(30);
 pub fn transport(keep_alive: Option<Duration>) -> quinn::TransportConfig {
     let mut config = quinn::TransportConfig::default();
     config
-        .max_concurrent_bidi_streams(FEW_STREAMS.into())
-        .max_concurrent_uni_streams(FEW_STREAMS.into())
+        .max_concurrent_bidi_streams(FEW_BI_STREAMS.into())
+        .max_concurrent_uni_streams(FEW_UNI_STREAMS.into())
         .receive_window(RECEIVE_WINDOW.into())
         .stream_receive_window(STREAM_WINDOW.into())
         .send_window(SEND_WINDOW)
@@ -67,10 +72,9 @@ pub(crate) fn whole_send_window(config: &mut quinn::TransportConfig) {
 /// grows: see `Connection::grow`.
 pub(crate) fn server_transport(limits: &Limits) -> quinn::TransportConfig {
     let mut config = transport(None);
-    let streams = FEW_STREAMS.min(limits.streams);
     config
-        .max_concurrent_bidi_streams(streams.into())
-        .max_concurrent_uni_streams(streams.max(OWN_STREAMS).into())
+        .max_concurrent_bidi_streams(FEW_BI_STREAMS.min(limits.streams).into())
+        .max_concurrent_uni_streams(FEW_UNI_STREAMS.min(limits.streams).max(OWN_STREAMS).into())
         .send_window(FIRST_SEND_WINDOW)
         // What is too long for the wire has no end.
         .max_idle_timeout(limits.idle_timeout.try_into().ok());

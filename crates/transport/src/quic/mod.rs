@@ -35,7 +35,8 @@ mod traits;
 #[doc(hidden)]
 pub use config::transport;
 pub(crate) use config::{
-    FEW_STREAMS, KEEP_ALIVE, OWN_STREAMS, keep_alive, receive_window, server_transport, whole_send_window,
+    FEW_UNI_STREAMS, KEEP_ALIVE, OWN_STREAMS, SOME_BI_STREAMS, keep_alive, receive_window, server_transport,
+    whole_send_window,
 };
 pub(crate) use connection::{Acknowledged, Frames, INITIAL_RTT, Loss, Path, linger};
 pub use connection::{Connection, SendDatagramError};
@@ -57,6 +58,7 @@ pub use quinn::TransportConfig;
 #[doc(no_inline)]
 pub use quinn::crypto::rustls::NoInitialCipherSuite;
 pub use routing::{BadServerId, ServerId};
+pub(crate) use runtime::Wrap;
 pub use stream::{ReadError, RecvStream, SendStream, WriteError, Written};
 pub(crate) use traits::{connection_error, lost, stream_id, write_error};
 

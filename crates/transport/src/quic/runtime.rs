@@ -3,7 +3,7 @@
 use std::{
     fmt,
     io::{self, IoSliceMut},
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -22,6 +22,26 @@ use tokio::time::{Sleep, sleep_until};
 use super::relay::Relay;
 use crate::rarely::Door;
 
+/// What an application makes of a socket.
+#[derive(Clone)]
+pub(crate) struct Wrap(Arc<WrapFn>);
+
+type WrapFn = dyn Fn(Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> + Send + Sync;
+
+impl Wrap {
+    pub(crate) fn new(
+        wrap: impl Fn(Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(wrap))
+    }
+}
+
+impl fmt::Debug for Wrap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wrap").finish_non_exhaustive()
+    }
+}
+
 /// Like [`quinn::TokioRuntime`], with a [`Timer`] and a [`Socket`] of our own.
 #[derive(Debug, Default)]
 pub(crate) struct Runtime {
@@ -29,6 +49,8 @@ pub(crate) struct Runtime {
     pub(super) failure: Failure,
     /// What other processes have to do with its socket.
     pub(super) relay: Option<Arc<Relay>>,
+    /// What its socket is wrapped in.
+    pub(super) wrap: Option<Wrap>,
 }
 
 /// Why a socket could not be read. quinn itself only logs it.
@@ -59,9 +81,14 @@ impl quinn::Runtime for Runtime {
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        let inner = quinn::TokioRuntime.wrap_udp_socket(socket)?;
+        let bound = one(socket.local_addr()?.ip());
+        let mut inner = quinn::TokioRuntime.wrap_udp_socket(socket)?;
+        if let Some(Wrap(wrap)) = &self.wrap {
+            inner = wrap(inner);
+        }
         Ok(Arc::new(Socket {
             inner,
+            bound,
             blocked: AtomicU64::new(0),
             failure: self.failure.clone(),
             relay: self.relay.clone(),
@@ -71,6 +98,11 @@ impl quinn::Runtime for Runtime {
     fn now(&self) -> Instant {
         tokio::time::Instant::now().into_std()
     }
+}
+
+/// The one address that a socket is bound to, if it is bound to one.
+fn one(bound: IpAddr) -> Option<IpAddr> {
+    Some(bound.to_canonical()).filter(|bound| !bound.is_unspecified())
 }
 
 /// A connection's driver asks for its timer each time that it wakes up, which is several times for
@@ -98,6 +130,9 @@ impl AsyncTimer for Timer {
 #[derive(Debug)]
 struct Socket {
     inner: Arc<dyn AsyncUdpSocket>,
+    /// To which one address, which the system then puts on each packet by itself: to name it again takes some 5 % of a
+    /// send. Packets for others can arrive all the same (`IP_TRANSPARENT`), and answers must come from those.
+    bound: Option<IpAddr>,
     /// How many times it was full.
     blocked: AtomicU64,
     failure: Failure,
@@ -110,7 +145,11 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self.inner.try_send(transmit);
+        let source = transmit.src_ip.map(|source| source.to_canonical());
+        let sent = match source.is_some() && source == self.bound {
+            true => self.inner.try_send(&Transmit { src_ip: None, ..*transmit }),
+            false => self.inner.try_send(transmit),
+        };
         if matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
             self.blocked.fetch_add(1, Ordering::Release);
         }

@@ -16,7 +16,7 @@ use super::{
     relay::{Owner, Relay},
     reset,
     routing::Ids,
-    runtime::{Failure, Runtime},
+    runtime::{Failure, Runtime, Wrap},
     varint,
 };
 use crate::crypto::rand::{SecureRandom, SystemRandom};
@@ -88,6 +88,7 @@ impl Keys {
         secret: &[u8],
         server: Option<&ServerId>,
         others: impl Iterator<Item = &'a Owner> + Clone,
+        seed: Option<[u8; 32]>,
     ) -> Self {
         let mut process = [0];
         // Without randomness there will be no handshake.
@@ -98,7 +99,10 @@ impl Keys {
             process = process.wrapping_add(1);
         }
         let ids = Ids::new(server.cloned(), reset::secret_of_ids(secret), process);
-        Self { config: reset::endpoint(secret, &ids), ids }
+        let mut config = reset::endpoint(secret, &ids);
+        // Without one, of the system's randomness.
+        config.rng_seed(seed);
+        Self { config, ids }
     }
 }
 
@@ -116,9 +120,15 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// An endpoint on a socket that is its own; or, with `owners`, that of other processes until it is
     /// [opened](Self::open), and whose connections stay theirs.
-    pub(crate) fn new(udp: UdpSocket, keys: &Keys, config: &Config, owners: Option<Vec<Owner>>) -> io::Result<Self> {
+    pub(crate) fn new(
+        udp: UdpSocket,
+        keys: &Keys,
+        config: &Config,
+        owners: Option<Vec<Owner>>,
+        wrap: Option<Wrap>,
+    ) -> io::Result<Self> {
         let relay = Arc::new(Relay::new(&udp, keys.ids.clone(), owners)?);
-        let runtime = Runtime { relay: Some(relay.clone()), ..Runtime::default() };
+        let runtime = Runtime { relay: Some(relay.clone()), wrap, ..Runtime::default() };
         let failure = runtime.failure.clone();
         let engine = quinn::Endpoint::new(keys.config.clone(), Some(config.engine.clone()), udp, Arc::new(runtime))?;
         let beginning = Beginning::new(config.engine.clone());

@@ -10,7 +10,7 @@ use super::{RunError, Via};
 use crate::{
     admission::{Handshake, Place, Refusal, Verdict},
     connection::{Admit, Incoming, Protocol, address::canonical},
-    counts::{Carrier, HandshakeFailure},
+    counts::{self, Carrier, HandshakeFailure},
     fault, http3,
     panics::{self, Restarts},
     quic::{self, server::BeginError},
@@ -86,25 +86,71 @@ async fn accept(
             }
         };
         let deadline = service::after(Instant::now(), context.limits().handshake_timeout);
-        let (context, stop) = (context.clone(), stop.clone());
         let span = error_span!("connection", id = field::Empty, %remote);
-        let connected = async move { connect(incoming, &place, handshake, deadline, context, via, stop).await };
+        let connected = connect(incoming, place, handshake, deadline, context.clone(), via, stop.clone());
         connections.spawn(connected.instrument(span));
     }
 }
 
 /// Serves a connection, not only when its handshake is complete: what the client sends with its first
 /// packets is answered at once, and our SETTINGS leave with our own first packets.
-async fn connect(
+///
+/// Not an `async fn`, which would keep what it is given twice. What only the beginning and the end need is in boxes of
+/// its own, so that nothing of it stays in memory beside a connection.
+fn connect(
     incoming: quic::server::Incoming,
-    place: &Place,
+    place: Place,
     handshaking: Handshake,
     deadline: Instant,
     context: Arc<Context>,
     via: Via,
     stop: CancellationToken,
-) {
-    let Some(incoming) = admitted(incoming, &context, place) else { return };
+) -> impl Future<Output = ()> + Send {
+    let incoming = Box::new(incoming);
+    async move {
+        let begun = Box::pin(begin(*incoming, &place, &handshaking, deadline, &context, &stop)).await;
+        let Some((conn, handshake, counted)) = begun else { return };
+        let shaken = Box::pin(async {
+            tokio::select! {
+                biased;
+                () = handshake => {}
+                reason = handshaking.overdue(deadline) => {
+                    counted.failed(reason.into());
+                    debug!("a client's handshake took too long");
+                    return conn.close(http3::code::H3_NO_ERROR, b"");
+                }
+            }
+            if conn.close_reason().is_some() {
+                return;
+            }
+            counted.completed();
+            handshaking.complete();
+            if place.claim().is_err() {
+                // It came while others of the same address did.
+                conn.close(http3::code::H3_EXCESSIVE_LOAD, b"too many connections");
+            }
+        });
+        let client = place.client().clone();
+        Box::pin(http3::server::serve(conn.clone(), shaken, context, client, via, stop.clone())).await;
+        // Unless it was complete.
+        counted.failed(HandshakeFailure::of_quic(conn.close_reason().as_ref().map(Into::into)));
+        let linger = conn.linger();
+        drop(conn);
+        Box::pin(lingering(linger, &stop)).await;
+    }
+}
+
+/// Begins a connection when the client's first words are complete. Gives what is left of its handshake, and what
+/// that counts as.
+async fn begin(
+    incoming: quic::server::Incoming,
+    place: &Place,
+    handshaking: &Handshake,
+    deadline: Instant,
+    context: &Context,
+    stop: &CancellationToken,
+) -> Option<(quic::Connection, quic::server::Handshake, counts::Handshake)> {
+    let incoming = admitted(incoming, context, place)?;
     #[cfg(feature = "qlog")]
     let incoming = match &context.qlog {
         Some(qlog) => incoming.traced(qlog, quic::server_transport(&context.limits())),
@@ -117,47 +163,25 @@ async fn connect(
         reason = handshaking.overdue(deadline) => {
             counted.failed(reason.into());
             debug!("a client's first packets took too long");
-            return lingering(quic::linger(quic::INITIAL_RTT), &stop).await;
+            lingering(quic::linger(quic::INITIAL_RTT), stop).await;
+            return None;
         }
-        () = service::overdue(&stop, Duration::MAX) => return debug!("stopped before a client's first packets were complete"),
+        () = service::overdue(stop, Duration::MAX) => {
+            debug!("stopped before a client's first packets were complete");
+            return None;
+        }
     };
-    let (conn, handshake) = match begun {
-        Ok(begun) => begun,
+    match begun {
+        Ok((conn, handshake)) => Some((conn, handshake, counted)),
         Err(error) => {
             counted.failed(HandshakeFailure::of_quic(Some(error.loss())));
             debug!(%error, "QUIC handshake failed");
             if !matches!(error, BeginError::NotBegun(_)) {
-                lingering(quic::linger(quic::INITIAL_RTT), &stop).await;
+                lingering(quic::linger(quic::INITIAL_RTT), stop).await;
             }
-            return;
+            None
         }
-    };
-    let shaken = async {
-        tokio::select! {
-            biased;
-            () = handshake => {}
-            reason = handshaking.overdue(deadline) => {
-                counted.failed(reason.into());
-                debug!("a client's handshake took too long");
-                return conn.close(http3::code::H3_NO_ERROR, b"");
-            }
-        }
-        if conn.close_reason().is_some() {
-            return;
-        }
-        counted.completed();
-        handshaking.complete();
-        if place.claim().is_err() {
-            // It came while others of the same address did.
-            conn.close(http3::code::H3_EXCESSIVE_LOAD, b"too many connections");
-        }
-    };
-    Box::pin(http3::server::serve(conn.clone(), shaken, context, place.client().clone(), via, stop.clone())).await;
-    // Unless it was complete.
-    counted.failed(HandshakeFailure::of_quic(conn.close_reason().as_ref().map(Into::into)));
-    let linger = conn.linger();
-    drop(conn);
-    lingering(linger, &stop).await;
+    }
 }
 
 /// Waits while the engine keeps what has ended: as long as it does, it counts, so that clients that come and go, or

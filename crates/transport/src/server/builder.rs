@@ -27,7 +27,7 @@ use crate::{
     listen::{Listen, Sockets},
     origin::Origins,
     proxy::{ProxyProtocol, TrustedProxies},
-    quic::TransportConfig,
+    quic::{TransportConfig, Wrap},
     service::HttpService,
     webtransport::Handlers,
 };
@@ -58,6 +58,9 @@ pub struct ServerBuilder {
     pub(super) redirect: Vec<Listen>,
     pub(super) handed: Handed,
     pub(super) inherited: Option<Inherited>,
+    /// What its UDP sockets are wrapped in.
+    pub(super) wrap: Option<Wrap>,
+    pub(super) seed: Option<[u8; 32]>,
     pub(super) service: HttpService,
     pub(super) handlers: Handlers,
     pub(super) limits: Limits,
@@ -117,6 +120,8 @@ impl ServerBuilder {
             redirect: Vec::new(),
             handed: Handed::default(),
             inherited: None,
+            wrap: None,
+            seed: None,
             service: BoxCloneSyncService::new(not_found),
             handlers: Handlers::default(),
             limits: Limits::default(),

@@ -54,7 +54,12 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
     })
     .await??;
     let tickets = tls::tickets();
-    let keys = quic::server::Keys::new(&identity.secret(), builder.server_id.as_ref(), owners.values().flatten());
+    let keys = quic::server::Keys::new(
+        &identity.secret(),
+        builder.server_id.as_ref(),
+        owners.values().flatten(),
+        builder.seed,
+    );
     let mut transport = quic::server_transport(&limits);
     let grows = builder.quic.is_empty();
     if !grows {
@@ -83,7 +88,7 @@ pub(super) async fn start(builder: ServerBuilder) -> Result<Server, StartError> 
             let config = quic::server::Config::new(tls, transport.clone())?;
             for udp in bound.udp {
                 let others = udp.local_addr().ok().and_then(|address| owners.remove(&address));
-                endpoints.push((quic::server::Endpoint::new(udp, &keys, &config, others)?, via));
+                endpoints.push((quic::server::Endpoint::new(udp, &keys, &config, others, builder.wrap.clone())?, via));
             }
         }
         if !bound.tcp.is_empty() {

@@ -59,12 +59,19 @@ async fn limits_that_let_nobody_in_are_refused() {
     // No limit at all.
     let long = Duration::MAX;
     let limits = Limits::default().head_timeout(long).keep_alive(long).idle_timeout(long).handshake_timeout(long);
-    let serving = limited(limits.connections(usize::MAX).tcp_connections(usize::MAX).streams(u32::MAX)).await;
+    let serving = limited(limits.connections(usize::MAX).tcp_connections(usize::MAX).streams(70_000)).await;
     let mut h1 = TcpStream::connect(serving.plain()).await.unwrap();
     for _ in 0..2 {
         assert_eq!(status(&soon("an answer", ask(&mut h1, "")).await.unwrap()), 200);
     }
     assert_eq!(statuses(&serving, 100).await, [200; 3]);
+    // From the fourth request on, a connection is allowed all the streams that it may have.
+    let uri = format!("https://{}/", serving.addresses.tls[0]).parse().unwrap();
+    let trust = Trust::Files(vec![serving.certificate()]);
+    let connection = soon("a connection", Connection::open(&uri, &trust)).await.unwrap();
+    for _ in 0..6 {
+        assert_eq!(soon("an answer", connection.get(&uri)).await.unwrap().status, 200);
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,25 @@
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::{
+    io::{self, IoSliceMut},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
 
-use h3cast_transport::{PlainHttp, listen::ListenError, server::StartError};
+use h3cast_transport::{
+    PlainHttp,
+    listen::ListenError,
+    quic::engine::{
+        AsyncUdpSocket, UdpPoller,
+        udp::{RecvMeta, Transmit},
+    },
+    server::StartError,
+};
 use http::HeaderMap;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::Notify};
 
 use crate::kit::{Serving, ask, ask_h3, builder, loopback, soon, status};
 
@@ -100,4 +117,107 @@ async fn errors_name_the_address() {
         let text = error.to_string();
         assert!(text.contains(&address.to_string()) && !text.contains("--"), "{text}");
     }
+}
+
+/// A socket that counts what passes through it.
+#[derive(Debug)]
+struct Counting {
+    inner: Arc<dyn AsyncUdpSocket>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    sent: AtomicUsize,
+    received: AtomicUsize,
+    /// The source that was asked for last.
+    source: Mutex<Option<IpAddr>>,
+    /// The address that packets are said to have arrived at, instead of the real one.
+    arrived: Option<IpAddr>,
+    /// Something was sent.
+    has_sent: Notify,
+}
+
+impl AsyncUdpSocket for Counting {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.inner.clone().create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.counts.sent.fetch_add(1, Ordering::Relaxed);
+        *self.counts.source.lock().unwrap() = transmit.src_ip;
+        self.counts.has_sent.notify_one();
+        self.inner.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let received = self.inner.poll_recv(cx, bufs, meta);
+        if let Poll::Ready(Ok(count)) = &received {
+            self.counts.received.fetch_add(*count, Ordering::Relaxed);
+            for meta in meta.iter_mut().take(*count).filter(|_| self.counts.arrived.is_some()) {
+                meta.dst_ip = self.counts.arrived;
+            }
+        }
+        received
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+}
+
+/// What a server's sockets are wrapped in so that packets are counted.
+fn counting(counts: &Arc<Counts>) -> impl Fn(Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> + use<> {
+    let counts = counts.clone();
+    move |inner| Arc::new(Counting { inner, counts: counts.clone() })
+}
+
+/// A server with a socket that is bound to this address.
+async fn counted(at: (Ipv4Addr, u16), counts: &Arc<Counts>) -> Serving {
+    let udp = UdpSocket::bind(at).unwrap();
+    Serving::bare(|builder| builder.udp_socket(udp).wrap_udp(counting(counts))).await
+}
+
+#[tokio::test]
+async fn packets_pass_through_what_sockets_are_wrapped_in() {
+    let (own, given) = (Arc::<Counts>::default(), Arc::<Counts>::default());
+    for (counts, serving) in
+        [(&own, Serving::start(|builder| builder.wrap_udp(counting(&own))).await), (&given, counted(ANY, &given).await)]
+    {
+        soon("an answer", ask_h3(&serving.quic().await.unwrap(), HeaderMap::new())).await.unwrap();
+        let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        assert!(count(&counts.sent) > 0 && count(&counts.received) > 0, "{counts:?}");
+        // It is the one that they are bound to.
+        assert_eq!(*counts.source.lock().unwrap(), None);
+    }
+}
+
+/// As with `IP_TRANSPARENT`, where a socket gets packets for others than the address that it is bound to.
+#[tokio::test]
+async fn answers_leave_from_where_packets_arrived() {
+    let elsewhere = IpAddr::from([127, 0, 0, 9]);
+    let counts = Arc::new(Counts { arrived: Some(elsewhere), ..Counts::default() });
+    let serving = counted(ANY, &counts).await;
+    // The client gets no answer from the address that it knows.
+    tokio::select! {
+        _ = serving.quic() => panic!("an answer from elsewhere was taken"),
+        () = soon("an answer", counts.has_sent.notified()) => {}
+    }
+    assert_eq!(*counts.source.lock().unwrap(), Some(elsewhere));
+}
+
+/// The system would choose by its routes, and clients do not know that address.
+#[tokio::test]
+async fn packets_leave_from_the_address_that_the_client_knows() {
+    let counts = Arc::default();
+    let serving = counted((Ipv4Addr::UNSPECIFIED, 0), &counts).await;
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, serving.udp().port()));
+    let conn = soon("a connection", serving.trust().quic(at, "localhost")).await.unwrap();
+    soon("an answer", ask_h3(&conn, HeaderMap::new())).await.unwrap();
+    assert_eq!(*counts.source.lock().unwrap(), Some(at.ip()));
 }

@@ -10,12 +10,15 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
-use tokio::io::AsyncRead;
+use tokio::{
+    io::AsyncRead,
+    task::{coop::unconstrained, yield_now},
+};
 
 use super::{Broken, PublicationRequest, may_be_stored};
 use crate::{
     feed::{KeeperError, NewChunk, PublishError, PublishedAll, Publisher, Receipt},
-    source::chunker::Chunker,
+    source::chunker::{Chunker, MANY},
 };
 
 /// The most chunks that go together: as many as a batch of NATS takes.
@@ -37,7 +40,8 @@ pub(super) async fn publish(
         // What is there goes together; nothing waits for more.
         while end.is_none()
             && gathered.has_room()
-            && let Some(next) = chunks.next().now_or_never()
+            // Otherwise what a task may do at once would end this after 128 chunks.
+            && let Some(next) = unconstrained(chunks.next()).now_or_never()
         {
             end = gathered.add(next);
         }
@@ -75,6 +79,10 @@ pub(super) async fn publish(
         }
         if is_over.load(Ordering::Relaxed) {
             return Ok(());
+        }
+        if given > MANY {
+            // The others have their turn.
+            yield_now().await;
         }
     }
 }

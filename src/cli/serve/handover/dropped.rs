@@ -42,7 +42,7 @@ pub(super) struct Lacking(pub(super) Vec<(String, Lack)>);
 impl fmt::Display for Lacking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(feeds) = self;
-        f.write_str("the history of feeds that clients write would be lost: ")?;
+        f.write_str("the new server would not have these feeds of the old one: ")?;
         for (at, (name, lack)) in feeds.iter().take(SHOWN).enumerate() {
             let comma = if at > 0 { ", " } else { "" };
             write!(f, "{comma}`{name}` ({lack})")?;

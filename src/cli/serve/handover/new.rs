@@ -39,6 +39,10 @@ use crate::{
 /// How long the old server may take for each message.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long it may take to flush its store and release it.
+#[cfg(feature = "store")]
+const RELEASING: Duration = Duration::from_secs(60);
+
 /// How long a server that may not be the right one may take to identify itself.
 const GLANCE: Duration = Duration::from_secs(3);
 
@@ -53,12 +57,17 @@ pub(in crate::cli::serve) struct Predecessor {
     path: PathBuf,
     pid: u32,
     process: Process,
+    /// It has feeds on disk.
+    #[cfg_attr(not(feature = "store"), allow(dead_code, reason = "it refuses a server without a store"))]
+    stores: bool,
 }
 
 /// What it had.
 struct State {
     feeds: Vec<(Feed, History)>,
     publications: KnownPublications,
+    /// How many feeds on disk continue.
+    stored: usize,
 }
 
 /// What a new server does with the feeds of the old one.
@@ -142,7 +151,7 @@ impl Predecessor {
         let about = wire::read_short::<wire::About>(&mut stream).await?;
         // No more than the answer has come.
         let (stream, path) = (BufReader::with_capacity(64 << 10, stream), path.to_owned());
-        Ok((Self { stream, path, pid: about.pid, process }, about))
+        Ok((Self { stream, path, pid: about.pid, process, stores: about.stores }, about))
     }
 
     pub(in crate::cli::serve) fn pid(&self) -> u32 {
@@ -161,6 +170,47 @@ impl Predecessor {
         Ok((self, inherited))
     }
 
+    /// Whether it has feeds on disk.
+    #[cfg(feature = "store")]
+    pub(in crate::cli::serve) fn stores(&self) -> bool {
+        self.stores
+    }
+
+    /// Has it keep serving, as its feeds are in memory only and would not be continued in a store.
+    #[cfg(feature = "store")]
+    pub(in crate::cli::serve) async fn refuse_to_store(&mut self) -> Failure {
+        let text = "its feeds are in memory only, and a server with --store cannot continue them: stop it first, or give them up with --take-over-drop FEED";
+        let _: Option<()> = self.fail(text).await;
+        Failure::usage(anyhow::anyhow!("--take-over: process {} keeps serving: {text}", self.pid))
+    }
+
+    /// Has it release the store in that folder. Whether it has done so; otherwise it has ended.
+    #[cfg(feature = "store")]
+    pub(in crate::cli::serve) async fn release(&mut self, dir: &Path) -> Result<bool, Failure> {
+        let released = async {
+            let folder = match super::shelf::folder(dir).await {
+                Ok(folder) => folder,
+                Err(error) => {
+                    let dir = dir.display();
+                    let what = match error.kind() {
+                        io::ErrorKind::NotFound => format!("there is no folder {dir}"),
+                        _ => format!("{dir}: {error}"),
+                    };
+                    let why = format!("{what}. Its feeds are on disk: give the new server the same --store");
+                    let _: Option<()> = self.fail(&why).await;
+                    return Err(Trouble::Other(io::Error::other(why)));
+                }
+            };
+            match self.answer_within(RELEASING, &ToOld::Release { folder }).await? {
+                ToNew::Released => Ok(()),
+                other => Err(unexpected(other)),
+            }
+        };
+        let Err(trouble) = released.await else { return Ok(true) };
+        let ended = self.without_go(trouble, None, &CancellationToken::new()).await;
+        ended.map(|_| false).map_err(|refused| refused.of(self.pid))
+    }
+
     /// Takes its feeds over, except for those that may be `dropped`, for a server that could serve now and will read
     /// these sockets. `None` if this server was told to stop, and the old one keeps serving or has ended; once that one
     /// may have said that this one is to serve, it is too late for that.
@@ -172,17 +222,7 @@ impl Predecessor {
         stop: &CancellationToken,
     ) -> Result<Option<()>, Failure> {
         let pid = self.pid;
-        let taken = self.take(Heir { estate, dropped }, udp, stop).await.map_err(|refused| match refused {
-            Refused::Lacking(lacking) => {
-                Failure::usage(anyhow::anyhow!("--take-over: process {pid} keeps serving: {lacking}"))
-            }
-            Refused::Other(error) => Failure::running(anyhow::anyhow!(
-                "--take-over: process {pid} did not hand over, and keeps serving: {error}"
-            )),
-            Refused::Unknown(error) => Failure::running(anyhow::anyhow!(
-                "--take-over: process {pid} did not hand over, and may have ended: {error}"
-            )),
-        })?;
+        let taken = self.take(Heir { estate, dropped }, udp, stop).await.map_err(|refused| refused.of(pid))?;
         let Some(outcome) = taken else { return Ok(None) };
         let (state, went) = match outcome {
             Outcome::Go(state) => (state, true),
@@ -201,16 +241,10 @@ impl Predecessor {
             }
         }
         estate.restore_publications(state.publications);
+        let continued = continued(feeds, chunks, state.stored);
         match went {
-            true => info!(
-                "took over from process {pid}: {} and {} of feeds that clients write",
-                many(feeds as u64, "feed"),
-                many(chunks as u64, "chunk")
-            ),
-            false => {
-                let (feeds, chunks) = (many(feeds as u64, "feed"), many(chunks as u64, "chunk"));
-                warn!("process {pid} ended while it handed over: continuing with its {feeds}, {chunks}")
-            }
+            true => info!("took over from process {pid}: {continued}"),
+            false => warn!("process {pid} ended while it handed over: {continued}"),
         }
         Ok(Some(()))
     }
@@ -246,11 +280,11 @@ impl Predecessor {
 
     async fn state(&mut self, heir: Heir<'_>, udp: &[SocketAddr]) -> Result<State, Trouble> {
         let ready = ToOld::Ready { udp: udp.to_vec() };
-        let (feeds, publications) = match self.answer(&ready).await? {
-            ToNew::State { feeds, publications } => (feeds, publications),
+        let (feeds, publications, stored) = match self.answer(&ready).await? {
+            ToNew::State { feeds, publications, stored } => (feeds, publications, stored),
             other => return Err(unexpected(other)),
         };
-        let found = match heir.find(&feeds).await {
+        let (found, stored) = match heir.find(&feeds, &stored).await {
             Ok(found) => found,
             Err(lacking) => {
                 let _: Option<()> = self.fail(&lacking.to_string()).await;
@@ -259,7 +293,7 @@ impl Predecessor {
         };
         // Why that failed, what is read says.
         let _ = within(PATIENCE, wire::write(self.stream.get_mut(), &ToOld::Send)).await;
-        let mut state = State { feeds: Vec::new(), publications };
+        let mut state = State { feeds: Vec::new(), publications, stored };
         for (of, found) in feeds.iter().zip(found) {
             let history = of.history(self.chunks(of).await?);
             state.feeds.extend(found.map(|feed| (feed, history)));
@@ -306,8 +340,12 @@ impl Predecessor {
 
     /// Says something, and gives what is said to it.
     async fn answer(&mut self, message: &ToOld) -> Result<ToNew, Trouble> {
+        self.answer_within(PATIENCE, message).await
+    }
+
+    async fn answer_within(&mut self, patience: Duration, message: &ToOld) -> Result<ToNew, Trouble> {
         let written = within(PATIENCE, wire::write(self.stream.get_mut(), message)).await;
-        match within(PATIENCE, wire::read(&mut self.stream)).await {
+        match within(patience, wire::read(&mut self.stream)).await {
             // Also of one that has closed its end since: it may have said why.
             Ok(answer) => Ok(answer),
             Err(error) => Err(written.err().unwrap_or(error).into()),
@@ -316,8 +354,8 @@ impl Predecessor {
 }
 
 impl Heir<'_> {
-    /// The feed that continues each of the old server's, if it is not dropped.
-    async fn find(self, feeds: &[FeedState]) -> Result<Vec<Option<Feed>>, Lacking> {
+    /// The feed that continues each of the old server's, if it is not dropped; and how many of those on disk continue.
+    async fn find(self, feeds: &[FeedState], stored: &[String]) -> Result<(Vec<Option<Feed>>, usize), Lacking> {
         let (mut found, mut lacking) = (Vec::new(), Vec::new());
         for of in feeds {
             let provenance = of.created.as_ref().map(Created::provenance);
@@ -325,7 +363,7 @@ impl Heir<'_> {
                 Ok(feed) => Some(feed),
                 // Nothing is lost.
                 Err(_) if of.next == 0 => None,
-                Err(_) if self.dropped.iter().any(|dropped| dropped.is(&of.name)) => {
+                Err(_) if self.drops(&of.name) => {
                     warn!(feed = of.name, "a feed of the old server is dropped with its history (--take-over-drop)");
                     None
                 }
@@ -335,10 +373,36 @@ impl Heir<'_> {
                 }
             });
         }
+        let mut continued = 0;
+        for name in stored {
+            match self.estate.continues_stored(name).await {
+                Ok(()) => continued += 1,
+                Err(_) if self.drops(name) => {
+                    warn!(feed = name, "a feed of the old server stays on disk and is not served (--take-over-drop)");
+                }
+                Err(lack) => lacking.push((name.clone(), lack)),
+            }
+        }
         match lacking.is_empty() {
-            true => Ok(found),
+            true => Ok((found, continued)),
             false => Err(Lacking(lacking)),
         }
+    }
+
+    fn drops(self, name: &str) -> bool {
+        self.dropped.iter().any(|dropped| dropped.is(name))
+    }
+}
+
+/// What becomes of the old server's feeds, in words.
+fn continued(in_memory: usize, chunks: usize, stored: usize) -> String {
+    let feeds = |number: usize| many(number as u64, "feed");
+    let in_memory = (in_memory > 0).then(|| format!("{} with {}", feeds(in_memory), many(chunks as u64, "chunk")));
+    let stored = (stored > 0).then(|| format!("{} on disk", feeds(stored)));
+    let all: Vec<_> = in_memory.into_iter().chain(stored).collect();
+    match all.is_empty() {
+        true => "it had no feeds to continue".into(),
+        false => format!("continuing {}", all.join(" and ")),
     }
 }
 
@@ -362,4 +426,21 @@ fn inherited(offer: &wire::Offer, mut sockets: impl Iterator<Item = OwnedFd>) ->
     }
     let tcp = (0..offer.tcp).map(|_| Some(TcpListener::from(sockets.next()?))).collect::<Option<Vec<_>>>()?;
     Some(Inherited::new(udp, tcp))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_continued_in_words() {
+        for (feeds, words) in [
+            ((0, 0, 0), "it had no feeds to continue"),
+            ((2, 1, 0), "continuing 2 feeds with 1 chunk"),
+            ((0, 0, 1), "continuing 1 feed on disk"),
+            ((1, 5, 3), "continuing 1 feed with 5 chunks and 3 feeds on disk"),
+        ] {
+            assert_eq!(continued(feeds.0, feeds.1, feeds.2), words);
+        }
+    }
 }

@@ -20,7 +20,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::wire::{self, FeedState, ToNew, ToOld};
+use super::{
+    Shelf,
+    wire::{self, FeedState, ToNew, ToOld},
+};
 use crate::{
     app::estate::{Estate, HeldEstate},
     chunk::Chunk,
@@ -46,6 +49,8 @@ pub(in crate::cli::serve) struct Yielding {
     /// Where it listens.
     pub(super) listens: Vec<SocketAddr>,
     pub(super) estate: Estate,
+    /// Its feeds on disk.
+    pub(super) shelf: Shelf,
     pub(super) grace: Duration,
     /// Held while a server takes over from this one.
     pub(super) changing: Arc<Mutex<()>>,
@@ -121,11 +126,6 @@ impl Yielding {
             _ = Self::refuse(&mut stream, why).await;
             return;
         };
-        if self.estate.is_on_disk() {
-            let why = "its feeds are on disk (--store), for one server at a time: stop it before the new one starts";
-            _ = Self::refuse(&mut stream, why).await;
-            return;
-        }
         if let Err(error) = Box::pin(self.hand_over(stream)).await {
             return match self.stop.is_cancelled() {
                 true => warn!("a new server did not take over, and this one stops: {error}"),
@@ -150,13 +150,19 @@ impl Yielding {
             successor = Box::pin(self.prepare(stream, &too_late)) => successor?,
             never = hurrying => match never {},
         };
-        successor.serve(self.grace).await
+        if let Err((error, held)) = successor.serve(self.grace).await {
+            self.take_back(held, true).await;
+            return Err(error);
+        }
+        // After the feeds have ended, so that what waits for it learns why.
+        self.shelf.leave().await;
+        Ok(())
     }
 
     /// Tells another server what this one is. Whether it takes over from this one.
     async fn is_chosen(&self, stream: &mut UnixStream) -> io::Result<bool> {
         let (pid, listens, stops) = (std::process::id(), self.listens.clone(), self.stop.is_cancelled());
-        let about = wire::About { version: wire::VERSION, pid, listens, stops };
+        let about = wire::About { version: wire::VERSION, pid, listens, stops, stores: self.shelf.is_there() };
         timeout(TAKING, wire::write(stream, &about)).await??;
         match timeout(TAKING, wire::read_short(stream)).await? {
             Ok(ToOld::Chosen) => Ok(true),
@@ -206,9 +212,23 @@ impl Yielding {
             ),
         };
         let _ = timeout(TELLING, other.tell(&last)).await;
-        // Dropped without having been given up, publishers publish on.
-        drop(held);
+        let keeps_serving = matches!(last, ToNew::Refused { .. });
+        // It may wait for that.
+        drop(other);
+        if let Some(held) = held {
+            self.take_back(held, keeps_serving).await;
+        }
         Err(error)
+    }
+
+    /// Has publishers continue after a new server has failed, once that has let go of the store.
+    async fn take_back(&self, held: HeldEstate, keeps_serving: bool) {
+        match keeps_serving && self.shelf.reclaim(&self.stop).await {
+            // Without having been given up, publishers publish on.
+            true => drop(held),
+            // The new server is to have the store when this one has ended.
+            false => held.stop(),
+        }
     }
 
     /// Sends the sockets.
@@ -227,21 +247,38 @@ impl Yielding {
         Ok(offer)
     }
 
-    /// Waits until the new server is ready, holds publishers, sends all feeds that clients write, and waits until they
-    /// were taken. Gives the sockets that the new server reads.
+    /// What a new server says next that starts.
+    async fn starting(other: &mut Other) -> io::Result<ToOld> {
+        match timeout(STARTING, wire::read_short(&mut other.stream)).await {
+            Ok(message) => message,
+            Err(_) => Err(io::Error::other(format!("it was not ready within {STARTING:?}"))),
+        }
+    }
+
+    /// Gives up the store when the new server needs it, waits until that is ready, holds publishers, sends all feeds that
+    /// clients write, and waits until they were taken. Gives the sockets that the new server reads.
     async fn give(&self, other: &mut Other, held: &mut Option<HeldEstate>) -> io::Result<Vec<SocketAddr>> {
-        let udp = match timeout(STARTING, wire::read_short(&mut other.stream)).await {
-            Ok(ready) => match ready? {
-                ToOld::Ready { udp } => udp,
-                message => return Err(unexpected(message, "another message than that it is ready")),
-            },
-            Err(_) => return Err(io::Error::other(format!("it was not ready within {STARTING:?}"))),
+        let udp = match Self::starting(other).await? {
+            ToOld::Release { folder } => {
+                // Most of it while publishers need not wait.
+                self.shelf.flush(folder).await?;
+                held.get_or_insert_with(|| self.estate.hold());
+                self.shelf.release().await?;
+                fault::point("store-released");
+                other.tell(&ToNew::Released).await?;
+                is_ready(Self::starting(other).await?)?
+            }
+            ToOld::Ready { .. } if self.shelf.is_there() => {
+                return Err(io::Error::other("its feeds are on disk: give the new server the same --store"));
+            }
+            ready => is_ready(ready)?,
         };
         fault::point("hand-over");
-        let held = held.insert(self.estate.hold());
+        let held = held.get_or_insert_with(|| self.estate.hold());
         let histories = held.histories();
         let feeds = histories.iter().map(|(name, history)| FeedState::new(name, history)).collect();
-        other.tell(&ToNew::State { feeds, publications: held.publications() }).await?;
+        let (publications, stored) = (held.publications(), self.estate.stored());
+        other.tell(&ToNew::State { feeds, publications, stored }).await?;
         match other.read().await? {
             ToOld::Send => {}
             message => return Err(unexpected(message, "another message than that it can continue the feeds")),
@@ -273,13 +310,16 @@ fn parts(mut chunks: &[Arc<Chunk>]) -> impl Iterator<Item = &[Arc<Chunk>]> {
 }
 
 impl Successor {
-    /// Has it serve. From then on this server only drains, and must be stopped.
-    async fn serve(self, grace: Duration) -> io::Result<()> {
+    /// Has it serve. From then on this server only drains, and must be stopped. What was held is given back if it cannot be
+    /// told.
+    async fn serve(self, grace: Duration) -> Result<(), (io::Error, HeldEstate)> {
         let Self { mut other, pid, ready: Ready { udp, offer, held } } = self;
         // Two servers must not read one socket: each would answer the other's clients.
         offer.pause(&udp);
         fault::point("hand-over-last");
-        other.tell(&ToNew::Go).await?;
+        if let Err(error) = other.tell(&ToNew::Go).await {
+            return Err((error, held));
+        }
         if let Err(error) = offer.accept(&udp) {
             warn!(%error, "QUIC clients can no longer reach this server");
         }
@@ -289,10 +329,18 @@ impl Successor {
     }
 }
 
+/// The sockets that a new server reads which is ready.
+fn is_ready(message: ToOld) -> io::Result<Vec<SocketAddr>> {
+    match message {
+        ToOld::Ready { udp } => Ok(udp),
+        message => Err(unexpected(message, "another message than that it is ready")),
+    }
+}
+
 /// A message that is not the one that was to come.
 fn unexpected(message: ToOld, what: &'static str) -> io::Error {
     match message {
         ToOld::Fails { why } => io::Error::other(why),
-        ToOld::Chosen | ToOld::Ready { .. } | ToOld::Send | ToOld::Taken => wire::invalid(what),
+        ToOld::Chosen | ToOld::Release { .. } | ToOld::Ready { .. } | ToOld::Send | ToOld::Taken => wire::invalid(what),
     }
 }

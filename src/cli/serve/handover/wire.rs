@@ -54,6 +54,16 @@ pub(super) struct About {
     pub(super) listens: Vec<SocketAddr>,
     /// It was told to stop, and ends soon.
     pub(super) stops: bool,
+    /// It has feeds on disk.
+    #[serde(default)]
+    pub(super) stores: bool,
+}
+
+/// A folder, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Folder {
+    pub(super) device: u64,
+    pub(super) inode: u64,
 }
 
 /// The old server's sockets. Their descriptors come with it: for each UDP socket itself and its lines, then TCP.
@@ -71,6 +81,8 @@ pub(super) struct Offer {
 pub(super) enum ToOld {
     /// It is the one that is taken over.
     Chosen,
+    /// It is about to open the store in that folder, which the old server has.
+    Release { folder: Folder },
     /// It could serve now, and will read these.
     Ready { udp: Vec<SocketAddr> },
     /// It can continue all feeds: their chunks may come.
@@ -84,10 +96,15 @@ pub(super) enum ToOld {
 /// From the old server, after its offer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToNew {
+    /// The store can be opened. No feed in it is changed before `Go`.
+    Released,
     /// The chunks of the feeds follow when the new server asks for them.
     State {
         feeds: Vec<FeedState>,
         publications: KnownPublications,
+        /// The feeds on disk that have chunks. The new server reads them there.
+        #[serde(default)]
+        stored: Vec<String>,
     },
     /// The next chunks, one after another: so many follow the message itself.
     Chunks {

@@ -1,13 +1,19 @@
 //! Where a server listens.
 
-use std::net::{TcpListener, UdpSocket};
+use std::{
+    net::{TcpListener, UdpSocket},
+    sync::Arc,
+};
 
 use super::ServerBuilder;
-use crate::listen::{Listen, Sockets};
 #[cfg(unix)]
 use crate::server::Inherited;
 #[cfg(feature = "tcp")]
 use crate::server::PlainHttp;
+use crate::{
+    listen::{Listen, Sockets},
+    quic::{Wrap, engine::AsyncUdpSocket},
+};
 
 impl ServerBuilder {
     /// Adds an address to listen on. Without any, and without sockets that are handed in, the server listens on
@@ -53,6 +59,40 @@ impl ServerBuilder {
     #[must_use]
     pub fn udp_socket(mut self, socket: UdpSocket) -> Self {
         self.handed.udp.push(socket);
+        self
+    }
+
+    /// Has the packets of every UDP socket pass through what `wrap` makes of it: to count, delay or lose them in a test,
+    /// or to carry them in memory. It is called for each socket once it is bound. The last call counts.
+    ///
+    /// What takes over from this server ([`Server::handover`](crate::server::Server::handover)) gets the bound sockets.
+    ///
+    /// ```no_run
+    /// # fn doc(identity: h3cast_transport::Identity) {
+    /// use std::sync::Arc;
+    /// use h3cast_transport::quic::engine::AsyncUdpSocket;
+    ///
+    /// let server = h3cast_transport::Server::builder(identity).wrap_udp(|bound: Arc<dyn AsyncUdpSocket>| {
+    ///     // Or an `AsyncUdpSocket` of your own, which may use `bound`.
+    ///     bound
+    /// });
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn wrap_udp(
+        mut self,
+        wrap: impl Fn(Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> + Send + Sync + 'static,
+    ) -> Self {
+        self.wrap = Some(Wrap::new(wrap));
+        self
+    }
+
+    /// What the QUIC engine draws at random is the same each time: which packet numbers it skips, above all. For counts that
+    /// must repeat, and for nothing else: peers could foresee what they must not.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn seed(mut self, seed: [u8; 32]) -> Self {
+        self.seed = Some(seed);
         self
     }
 

@@ -13,6 +13,7 @@ use super::{
     },
     GLANCE, Outcome, PAUSE, Predecessor, State, is_gone, within,
 };
+use crate::cli::Failure;
 
 /// How long a process may take to end after it has closed its connection.
 const ENDING: Duration = Duration::from_secs(5);
@@ -35,6 +36,20 @@ pub(super) enum Refused {
     Other(io::Error),
     /// Whether it still serves cannot be seen.
     Unknown(io::Error),
+}
+
+impl Refused {
+    /// Why a server does not start that was to take over from the process `pid`.
+    pub(super) fn of(self, pid: u32) -> Failure {
+        let why = match self {
+            Self::Lacking(lacking) => {
+                return Failure::usage(anyhow::anyhow!("--take-over: process {pid} keeps serving: {lacking}"));
+            }
+            Self::Other(error) => format!("and keeps serving: {error}"),
+            Self::Unknown(error) => format!("and may have ended: {error}"),
+        };
+        Failure::running(anyhow::anyhow!("--take-over: process {pid} did not hand over, {why}"))
+    }
 }
 
 impl From<io::Error> for Trouble {
@@ -95,7 +110,7 @@ pub(super) fn unexpected(message: ToNew) -> Trouble {
     match message {
         ToNew::Refused { why } => Trouble::Other(io::Error::other(why)),
         ToNew::Stops => Trouble::Stops,
-        ToNew::State { .. } | ToNew::Chunks { .. } | ToNew::Go => {
+        ToNew::Released | ToNew::State { .. } | ToNew::Chunks { .. } | ToNew::Go => {
             Trouble::Other(wire::invalid("another message than the one to come"))
         }
     }

@@ -1,137 +1,22 @@
 //! What a crash leaves: of the process, of the system, of the disk.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod copies;
+#[cfg(target_os = "linux")]
+mod power;
+mod writing;
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::Duration,
 };
 
 use common::{after, copy, feed, new, open, seqs, view};
 use h3cast_feed::{Keeper, Start};
-use h3cast_store::{Fsync, Note, Store, StoreError, StoreOptions};
-
-/// Numbers that can be had again: the seed is printed when a test fails.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| h3cast_feed::Epoch::now().0);
-        println!("SEED={seed}");
-        Self(seed | 1)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-}
-
-/// A chunk that says which it is, of a size that does not.
-fn line(seq: u64) -> Vec<u8> {
-    let mut bytes = seq.to_be_bytes().to_vec();
-    bytes.resize(8 + (seq * 37 % 300) as usize, seq as u8);
-    bytes
-}
-
-/// Reads everything; gives the number after the last chunk. Nothing may be missing or other than it was.
-async fn read_all(dir: &Path, fsync: Fsync) -> u64 {
-    let store = open(dir, fsync);
-    let (stored, feed, _publisher) = feed(&store, "a", 1000);
-    let next = stored.next();
-    let got = view(&feed, Start::Start, next).await;
-    for (seq, got) in got.iter().enumerate() {
-        let (number, bytes) = got.as_ref().expect("no gap");
-        assert_eq!((*number, &bytes[..]), (seq as u64, &line(seq as u64)[..]));
-    }
-    assert_eq!(got.len() as u64, next);
-    // A note says which chunk was the last of those that were published together; one alone may have followed.
-    if let Some(note) = stored.notes(b"last").first() {
-        let noted = u64::from_be_bytes(note.value.as_ref().unwrap()[..].try_into().unwrap());
-        assert!(noted < next && next - 1 - noted == u64::from((next - 1) % 7 == 0), "{noted} of {next}");
-    }
-    next
-}
-
-/// Publishes for ever, and prints each number once it is acknowledged. Run by other tests, in a process of its own.
-#[tokio::test]
-#[ignore = "run by other tests"]
-async fn child() {
-    let fsync = match std::env::var("FSYNC").as_deref() {
-        Ok("always") => Fsync::Always,
-        _ => Fsync::default(),
-    };
-    let store = open(&PathBuf::from(std::env::var_os("DIR").expect("run by other tests")), fsync);
-    let (stored, _feed, publisher) = feed(&store, "a", 100_000);
-    let mut out = std::io::stdout();
-    let mut next = stored.next();
-    println!("\nready");
-    loop {
-        let many = next % 7 + 1;
-        let published = match many {
-            1 => publisher.publish_all(vec![new(line(next))]).await,
-            _ => {
-                let chunks = (next..next + many).map(|seq| new(line(seq))).collect();
-                stored
-                    .publish_noted(chunks, |receipts| {
-                        let last = receipts.last().map(|receipt| receipt.cursor.seq.to_be_bytes().to_vec());
-                        vec![Note { key: "last".into(), value: last.map(Into::into), expires: None }]
-                    })
-                    .await
-            }
-        };
-        if let Some(error) = published.error {
-            writeln!(out, "error {error}").unwrap();
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            continue;
-        }
-        next += many;
-        writeln!(out, "{}", next - 1).unwrap();
-    }
-}
-
-struct Writing {
-    child: std::process::Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-}
-
-impl Writing {
-    fn start(dir: &Path, fsync: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["child", "--exact", "--ignored", "--nocapture"])
-            .env("DIR", dir)
-            .env("FSYNC", fsync)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        while lines.next().expect("it starts").unwrap() != "ready" {}
-        Self { child, lines }
-    }
-
-    /// The next number that it acknowledges, `many` lines from here.
-    fn acknowledged(&mut self, many: u64) -> u64 {
-        let mut last = 0;
-        for _ in 0..=many {
-            last = self.lines.next().expect("it goes on").unwrap().parse().expect("a number");
-        }
-        last
-    }
-
-    /// Kills it; gives the last number that it acknowledged.
-    fn kill(mut self, last: u64) -> u64 {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.lines.map_while(Result::ok).filter_map(|line| line.parse().ok()).max().unwrap_or(0).max(last)
-    }
-}
+use h3cast_store::{Fsync, Retain, Store, StoreError, StoreOptions};
+use writing::{Random, Writing, line, read_all};
 
 #[tokio::test]
 async fn a_killed_process_loses_nothing() {
@@ -148,29 +33,12 @@ async fn a_killed_process_loses_nothing() {
     }
 }
 
-#[tokio::test]
-async fn a_copy_holds_what_was_acknowledged_before_it() {
-    let mut random = Random::new();
-    for fsync in ["always", "100ms"] {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writing = Writing::start(folder.path(), fsync);
-        for _ in 0..5 {
-            let last = writing.acknowledged(random.below(500));
-            let to = tempfile::tempdir().unwrap();
-            copy(folder.path(), to.path());
-            let next = read_all(to.path(), Fsync::default()).await;
-            assert!(next > last, "{last} was acknowledged, and the last one is {}", next - 1);
-        }
-        writing.kill(0);
-    }
-}
-
 #[test]
 fn a_second_process_is_told_of_the_first() {
     let folder = tempfile::tempdir().unwrap();
     let writing = Writing::start(folder.path(), "100ms");
     let Err(error) = Store::open(folder.path(), StoreOptions::default()) else { panic!("it is open") };
-    assert!(matches!(error, StoreError::Locked { pid: Some(pid), .. } if pid == writing.child.id()), "{error}");
+    assert!(matches!(error, StoreError::Locked { pid: Some(pid), .. } if pid == writing.id()), "{error}");
     writing.kill(0);
     Store::open(folder.path(), StoreOptions::default()).unwrap();
 }
@@ -186,6 +54,11 @@ async fn written(many: u64) -> (tempfile::TempDir, PathBuf) {
     // As a crash leaves it.
     let crashed = tempfile::tempdir().unwrap();
     copy(folder.path(), crashed.path());
+    // A crash does not make it a copy.
+    let state = crashed.path().join("state.json");
+    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    value.as_object_mut().unwrap().remove("place").expect("it is noted");
+    fs::write(&state, value.to_string()).unwrap();
     let file = crashed.path().join("feeds/0").join(format!("{:020}.records", 0));
     (crashed, file)
 }
@@ -230,6 +103,7 @@ async fn numbers_that_a_power_loss_took_are_not_given_again() {
         // Viewers who had what is lost are told, and go on.
         let got = view(&feed, after(&stored, 29), next).await;
         assert_eq!(got, [Err(next - 30)]);
+        assert!(feed.status().chunks < 30, "{:?}", feed.status());
         assert_eq!(publisher.publish("on".into()).await.unwrap().seq, next);
         next
     };
@@ -242,6 +116,14 @@ async fn numbers_that_a_power_loss_took_are_not_given_again() {
     let there = got.iter().take_while(|got| matches!(got, Ok((seq, _)) if *seq < 30)).count() as u64;
     assert!(there > 10 && there < 30, "{there}");
     assert_eq!(got[there as usize], Err(continues - there));
+    // Chunks are counted, and not the numbers that were left out.
+    assert_eq!(feed.status().chunks, there + 1);
+    for many in 1..there + 1 {
+        let last = view(&feed, Start::Last(many), continues + 1).await;
+        let last: Vec<_> = last.iter().filter_map(|got| got.as_ref().ok()).map(|(seq, _)| *seq).collect();
+        let expected: Vec<_> = (there + 1 - many..there).chain([continues]).collect();
+        assert_eq!(last, expected, "the last {many}");
+    }
     // What was cut off is still there.
     assert!(
         fs::read_dir(folder.path().join("feeds/0")).unwrap().any(|file| file
@@ -352,4 +234,57 @@ async fn hundreds_of_feeds_are_stored() {
     for number in 0..300 {
         assert_eq!(store.feed(&format!("feed {number}")).unwrap().next(), 2);
     }
+}
+
+/// How files of a feed follow each other is not believed where it is damaged.
+#[tokio::test]
+async fn a_damaged_beginning_of_a_file_in_the_middle_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let store = open(folder.path(), Fsync::default());
+        let stored = store.feed("a").unwrap();
+        stored.set_retain(Retain { bytes: Some(256 << 10), age: None });
+        for seq in 0..300 {
+            stored.publish(line(seq).into(), None).await.unwrap();
+        }
+    }
+    let entries = fs::read_dir(folder.path().join("feeds/0")).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|it| it == "records")).collect();
+    files.sort();
+    assert!(files.len() > 2);
+    let whole = fs::read(&files[1]).unwrap();
+    // What it states of its checksum, its first number, the size before it, and its time.
+    for at in [4, 17, 26, 33] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        fs::write(&files[1], damaged).unwrap();
+        let store = open(folder.path(), Fsync::default());
+        let Err(error) = store.feed("a") else { panic!("byte {at} is damaged") };
+        assert!(matches!(&error, StoreError::Damaged { file, .. } if *file == files[1]), "{error}");
+    }
+    fs::write(&files[1], whole).unwrap();
+    assert_eq!(open(folder.path(), Fsync::default()).feed("a").unwrap().next(), 300);
+}
+
+/// Numbers that a store never gives.
+#[tokio::test]
+async fn names_and_numbers_that_cannot_be_are_no_feed() {
+    let (folder, file) = written(3).await;
+    let feeds = folder.path().join("feeds");
+    for name in ["18446744073709551615", "007", "+7", "18446744073709551615.lost"] {
+        fs::create_dir(feeds.join(name)).unwrap();
+    }
+    fs::write(file.with_file_name("7.records"), "not of this store").unwrap();
+    fs::write(file.with_file_name("18446744073709551615.records"), "not of this store").unwrap();
+    {
+        let store = open(folder.path(), Fsync::default());
+        assert_eq!(store.feed("a").unwrap().next(), 3);
+        store.feed("new").unwrap().publish("x".into(), None).await.unwrap();
+        assert!(feeds.join("1/meta.json").exists() && feeds.join("007").exists());
+    }
+    let mark = feeds.join("0/mark.json");
+    fs::write(&mark, format!(r#"{{"reserved":{},"synced":3}}"#, u64::MAX)).unwrap();
+    let store = open(folder.path(), Fsync::default());
+    let Err(error) = store.feed("a") else { panic!("there are no numbers left") };
+    assert!(matches!(&error, StoreError::Damaged { file, .. } if *file == mark), "{error}");
 }

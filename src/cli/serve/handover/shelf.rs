@@ -1,0 +1,85 @@
+//! The store of feeds on disk, which one of the two servers has.
+
+use std::{io, path::Path, time::Duration};
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::wire::Folder;
+use crate::store::{Disk, StoreError};
+
+/// How often to see whether the new server has let go of it.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How often to try again what fails for another reason.
+const TRYING: Duration = Duration::from_secs(1);
+
+/// The store of this server, if it has one.
+#[derive(Clone, Default)]
+pub(in crate::cli::serve) struct Shelf(Option<Disk>);
+
+impl From<Option<Disk>> for Shelf {
+    fn from(disk: Option<Disk>) -> Self {
+        Self(disk)
+    }
+}
+
+impl Shelf {
+    pub(super) fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Has most of it reach the disk, for a server that is to use this folder.
+    pub(super) async fn flush(&self, wanted: Folder) -> io::Result<()> {
+        let Some(disk) = &self.0 else { return Ok(()) };
+        if folder(disk.dir()).await? != wanted {
+            let dir = disk.dir().display();
+            return Err(io::Error::other(format!("its feeds are on disk in {dir}: give the new server that --store")));
+        }
+        disk.flush().await.map_err(failed)
+    }
+
+    /// Gives it up. What would be written to it waits.
+    pub(super) async fn release(&self) -> io::Result<()> {
+        let Some(disk) = &self.0 else { return Ok(()) };
+        disk.release().await.map_err(failed)
+    }
+
+    /// Takes it back, as soon as the new server has let go of it. Whether that was before `stop`.
+    pub(super) async fn reclaim(&self, stop: &CancellationToken) -> bool {
+        let Some(disk) = &self.0 else { return true };
+        let mut told = None;
+        loop {
+            let Err(error) = disk.reclaim().await else { return true };
+            let pause = if matches!(error, StoreError::Locked { .. }) { PAUSE } else { TRYING };
+            let error = error.to_string();
+            if told.as_ref() != Some(&error) {
+                warn!("--store: {error}: publishers and sources wait until this server has it again");
+                told = Some(error);
+            }
+            if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+                return false;
+            }
+        }
+    }
+
+    /// It is the new server's for good.
+    pub(super) async fn leave(&self) {
+        if let Some(disk) = &self.0
+            && let Err(error) = disk.close().await
+        {
+            warn!("--store: {error}");
+        }
+    }
+}
+
+fn failed(error: StoreError) -> io::Error {
+    io::Error::other(format!("--store: {error}"))
+}
+
+/// Which folder that is, whatever it is called.
+pub(super) async fn folder(dir: &Path) -> io::Result<Folder> {
+    let found = tokio::fs::metadata(dir).await?;
+    use std::os::unix::fs::MetadataExt;
+    Ok(Folder { device: found.dev(), inode: found.ino() })
+}

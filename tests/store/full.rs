@@ -1,0 +1,110 @@
+//! A server that starts where the disk is full: nothing at all is free.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use crate::{
+    Process, about, lines, post,
+    process::{self, soon},
+};
+
+/// A small file system for several servers, one after another: it is there as long as this process is.
+struct Disk {
+    holder: Child,
+    folder: PathBuf,
+}
+
+impl Disk {
+    /// On the folder `store`.
+    fn mount(place: &process::Place) -> Self {
+        std::fs::create_dir(place.folder().join("store")).unwrap();
+        let mut command = Command::new("unshare");
+        let script = "mount -t tmpfs -o size=4m none store && echo there && exec sleep 600";
+        command.args(["--mount", "--map-root-user", "sh", "-c", script]).current_dir(place.folder());
+        let mut holder = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut told = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut told).unwrap();
+        let disk = Self { folder: place.folder().to_owned(), holder };
+        assert_eq!(told, "there\n");
+        disk
+    }
+
+    /// A server that has it.
+    fn server(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.holder.id().to_string(), "--mount", "--user", "--preserve-credentials"]);
+        // The folder as it is there.
+        command.args(["sh", "-c", "cd \"$FOLDER\" && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_h3cast")]);
+        command.env("FOLDER", &self.folder);
+        command
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        format!("/proc/{}/root{}", self.holder.id(), self.folder.join("store").join(name).display()).into()
+    }
+
+    /// Leaves no room for a single byte.
+    fn fill(&self) {
+        // What a server that begins writes to it had its room already.
+        File::options().write(true).truncate(true).open(self.path("feeds/lock")).unwrap();
+        let mut ballast = File::create(self.path("ballast")).unwrap();
+        for size in [1 << 20, 4096, 1] {
+            while ballast.write_all(&vec![0; size]).is_ok() {}
+        }
+        assert!(std::fs::write(self.path("more"), "x").is_err());
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+#[tokio::test]
+async fn what_is_stored_is_served_and_publishing_works_once_there_is_room() {
+    let place = Process::place(None);
+    let disk = Disk::mount(&place);
+    let args = ["publish", "chat.*=publish", "--store", "store/feeds", "--retain", "all"];
+    let (place, server) = Process::begin(place, disk.server(), &args).await;
+    assert_eq!(post(&place, "/stream?chunk=lines", Some("k"), "one\ntwo\n").await.unwrap().0, 200);
+    assert_eq!(post(&place, "/stream/chat.a", None, "hello\n").await.unwrap().0, 200);
+    server.stop().await;
+
+    // After a clean stop, and after a kill of one that could write nothing.
+    for _ in 0..2 {
+        disk.fill();
+        let mut server = place.start_by(disk.server(), &args, "");
+        server.ready().await;
+        assert_eq!(lines(&place, "/stream?from=start", 2).await, ["one\n", "two\n"]);
+        assert_eq!(lines(&place, "/stream/chat.a?from=start", 1).await, ["hello\n"]);
+        assert_eq!(about(&place, "default").await["stalled"], true);
+        for feed in ["/stream", "/stream/chat.a", "/stream/chat.b"] {
+            let (status, problem) = post(&place, feed, None, "x\n").await.unwrap();
+            assert_eq!((status, &problem["published"]["bytes"]), (507, &0.into()), "{feed}: {problem}");
+        }
+        let unready = process::get(&place, "/readyz").await;
+        assert!(unready.contains("feed default: the disk that stores it is full\n"), "{unready}");
+        assert_eq!(server.said().matches("no room on the disk").count(), 1, "{}", server.said());
+        server.kill();
+        std::fs::remove_file(disk.path("ballast")).unwrap();
+    }
+
+    disk.fill();
+    let mut server = place.start_by(disk.server(), &args, "");
+    server.ready().await;
+    std::fs::remove_file(disk.path("ballast")).unwrap();
+    soon("it is ready again", async { while !process::get(&place, "/readyz").await.contains(" 200 ") {} }).await;
+    // The publication from before is known, and continued.
+    let (_, answer) = post(&place, "/stream?chunk=lines", Some("k"), "one\ntwo\nthree\n").await.unwrap();
+    assert_eq!(answer["chunks"], 3, "{answer}");
+    assert_eq!(post(&place, "/stream/chat.a", None, "more\n").await.unwrap().0, 200);
+    assert_eq!(lines(&place, "/stream?from=start", 3).await, ["one\n", "two\n", "three\n"]);
+    assert_eq!(lines(&place, "/stream/chat.a?from=start", 2).await, ["hello\n", "more\n"]);
+    server.stop().await;
+}
