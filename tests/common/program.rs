@@ -158,8 +158,13 @@ impl Serving {
     pub async fn of(mut program: Program) -> Self {
         let line = program.line().await;
         let port = line.trim().trim_end_matches('/').rsplit(':').next().and_then(|port| port.parse().ok());
-        let port = port.unwrap_or_else(|| panic!("{line}"));
-        Self { program, port }
+        match port {
+            Some(port) => Self { program, port },
+            None => {
+                let (_, told, code) = program.end().await;
+                panic!("it did not start: {line}exit code {code:?}, after:\n{told}");
+            }
+        }
     }
 
     pub fn url(&self, path: &str) -> String {
