@@ -17,6 +17,7 @@ mod restarts;
 mod retention;
 #[cfg(target_os = "linux")]
 mod room;
+mod shown;
 mod tails;
 mod viewer;
 
