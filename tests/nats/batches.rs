@@ -257,7 +257,7 @@ async fn a_batch_whose_answer_is_lost_is_stored_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
 async fn batches_survive_the_death_of_their_leader() {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::start_whole().await;
     let context = cluster.jetstream().await;
     let serving = start(&cluster.addresses(), &["--ensure-stream=replicas=3"]);
     let mut publishing = Publishing::begin(&serving, None, "lines").await;

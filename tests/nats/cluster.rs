@@ -4,16 +4,19 @@ use std::{
     net::{SocketAddr, TcpListener as StdListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
 use async_nats::jetstream::{self, consumer::pull, stream::ConsumerErrorKind};
 use futures_util::StreamExt;
+use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::{JoinHandle, JoinSet},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,16 +32,37 @@ pub(crate) fn program() -> PathBuf {
     if installed.exists() { installed } else { "nats-server".into() }
 }
 
-/// Ports that are free now, all different.
+/// Whether it is of such a version, as `2.10.`.
+pub(crate) fn is_version(version: &str) -> bool {
+    let told = Command::new(program()).arg("--version").output().unwrap();
+    String::from_utf8(told.stdout).unwrap().starts_with(&format!("nats-server: v{version}"))
+}
+
+/// Ports that are free now, and are no other test's of this process. The system gives none of them to connections, so
+/// that those of a server that is killed stay free until it is started again.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let held: Vec<_> = (0..N).map(|_| StdListener::bind("127.0.0.1:0").unwrap()).collect();
-    std::array::from_fn(|at| held[at].local_addr().unwrap().port())
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 22_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Processes begin at different ones, and each takes those that follow.
+    let begin = std::process::id().wrapping_mul(997);
+    std::array::from_fn(|_| {
+        loop {
+            let next = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).into());
+            let port = FIRST + (next % u32::from(COUNT)) as u16;
+            if StdListener::bind(("127.0.0.1", port)).is_ok() {
+                return port;
+            }
+        }
+    })
 }
 
 /// One server.
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) port: u16,
+    /// Where one of a cluster tells how it is.
+    monitor: u16,
     args: Vec<String>,
     child: Option<Child>,
 }
@@ -87,6 +111,13 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    /// Three servers that know each other.
+    pub(crate) async fn start_whole() -> Self {
+        let mut cluster = Self::start(3);
+        cluster.whole().await;
+        cluster
+    }
+
     /// Three servers, or one alone.
     pub(crate) fn start(size: usize) -> Self {
         Self::start_with(size, &[])
@@ -100,16 +131,16 @@ impl Cluster {
         Self::start_routed(ports, &ways, more)
     }
 
-    fn routes(ports: &[u16; 6], size: usize) -> Vec<String> {
+    fn routes(ports: &[u16; 9], size: usize) -> Vec<String> {
         ports[3..3 + size].iter().map(|port| format!("nats://127.0.0.1:{port}")).collect()
     }
 
     /// Three servers, and the ways between the first one and its peers, by which they know each other.
     pub(crate) async fn start_cuttable() -> (Self, Vec<Way>) {
-        let ports: [u16; 6] = free_ports();
+        let ports: [u16; 9] = free_ports();
         let direct = Self::routes(&ports, 3);
         let mut ways = Vec::new();
-        for port in &ports[3..] {
+        for port in &ports[3..6] {
             ways.push(Way::to(*port).await);
         }
         let by_way: Vec<_> = ways.iter().map(|way| format!("nats://127.0.0.1:{}", way.port)).collect();
@@ -119,11 +150,13 @@ impl Cluster {
             // What others hear of it.
             routes.push(format!("127.0.0.1:{}", way.port));
         }
-        (Self::start_routed(ports, &routes, &[]), ways)
+        let mut cluster = Self::start_routed(ports, &routes, &[]);
+        cluster.whole().await;
+        (cluster, ways)
     }
 
     /// With the routes that each of them has, and after those where others are told that it is, if that is special.
-    fn start_routed(ports: [u16; 6], routes: &[Vec<String>], more: &[String]) -> Self {
+    fn start_routed(ports: [u16; 9], routes: &[Vec<String>], more: &[String]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let size = routes.len();
         let own = Self::routes(&ports, size);
@@ -135,17 +168,31 @@ impl Cluster {
             args.extend_from_slice(more);
             if size > 1 {
                 args.extend(["--cluster_name".into(), "test".into(), "--cluster".into(), own[at].clone()]);
+                args.extend(["-m".into(), ports[6 + at].to_string()]);
                 // Clients are to know only the ways that the test has given them.
                 args.extend(["--routes".into(), routes[at][..size].join(","), "--no_advertise".into()]);
                 if let Some(told) = routes[at].get(size) {
                     args.extend(["--cluster_advertise".into(), told.clone()]);
                 }
             }
-            let mut node = Node { name, port: ports[at], args, child: None };
+            let mut node = Node { name, port: ports[at], monitor: ports[6 + at], args, child: None };
             node.start();
             nodes.push(node);
         }
         Self { nodes, dir }
+    }
+
+    /// Waits until all three are peers; starts over if one is left out.
+    async fn whole(&mut self) {
+        let asked: Vec<_> =
+            self.nodes.iter().map(|node| (node.name.clone(), ([127, 0, 0, 1], node.monitor).into())).collect();
+        while !within("the servers know each other", is_whole(&asked)).await {
+            for at in 0..self.nodes.len() {
+                self.nodes[at].kill();
+                std::fs::remove_dir_all(self.folder(at)).unwrap();
+            }
+            self.nodes.iter_mut().for_each(Node::start);
+        }
     }
 
     /// Where a server stores its streams.
@@ -178,6 +225,45 @@ impl Cluster {
     }
 }
 
+/// Waits until the one of these servers (their names, and where they tell how they are) that leads JetStream has the
+/// others as peers. Not so if it has left out one: nats-server 2.10 does that at times, when the third one answers while
+/// the second one is being added, and never adds it later. Then nothing can have three replicas.
+pub(crate) async fn is_whole(servers: &[(String, SocketAddr)]) -> bool {
+    // Adding them all takes less than a second, once there is a leader.
+    const LEFT_OUT: Duration = Duration::from_secs(10);
+    let mut short: Option<Instant> = None;
+    loop {
+        let mut peers = None;
+        for (name, address) in servers {
+            if let Ok(told) = jetstream_of(*address).await
+                && told["meta_cluster"]["leader"] == name.as_str()
+            {
+                peers = Some(1 + told["meta_cluster"]["replicas"].as_array().map_or(0, Vec::len));
+            }
+        }
+        match peers {
+            Some(peers) if peers == servers.len() => return true,
+            Some(peers) if short.get_or_insert_with(Instant::now).elapsed() > LEFT_OUT => {
+                eprintln!("nats-server has formed a cluster of {peers} of {}: starting it over", servers.len());
+                return false;
+            }
+            Some(_) => {}
+            None => short = None,
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// What a server tells of its JetStream.
+async fn jetstream_of(address: SocketAddr) -> std::io::Result<Value> {
+    let mut connection = TcpStream::connect(address).await?;
+    connection.write_all(b"GET /jsz HTTP/1.0\r\n\r\n").await?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await?;
+    let (_, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::InvalidData)?;
+    Ok(serde_json::from_str(body)?)
+}
+
 /// A way to a server that can be cut: TCP connections are passed on while it is open.
 pub(crate) struct Way {
     pub(crate) port: u16,
@@ -189,13 +275,10 @@ pub(crate) struct Way {
 
 impl Way {
     pub(crate) async fn to(port: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut way = Self {
-            port: listener.local_addr().unwrap().port(),
-            to: ([127, 0, 0, 1], port).into(),
-            holds: watch::Sender::new(false),
-            open: None,
-        };
+        let [own] = free_ports();
+        let listener = TcpListener::bind(("127.0.0.1", own)).await.unwrap();
+        let mut way =
+            Self { port: own, to: ([127, 0, 0, 1], port).into(), holds: watch::Sender::new(false), open: None };
         way.pass(listener);
         way
     }

@@ -98,7 +98,7 @@ const PUBLISHERS: usize = 3;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
 async fn nothing_is_lost_or_doubled_whatever_fails() {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::start_whole().await;
     let context = cluster.jetstream().await;
     let (mut servings, mut ways) = (Vec::new(), Vec::new());
     for _ in 0..3 {

@@ -230,7 +230,7 @@ async fn what_is_dropped_meanwhile_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
 async fn a_stream_that_forgets_is_not_gone_on_with() {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::start_whole().await;
     let context = cluster.jetstream().await;
     let engine = format!("--engine=nats://{}", cluster.addresses());
     let args = ["chat=publish", &engine, "--ensure-stream=storage=memory,replicas=3"];

@@ -122,7 +122,7 @@ async fn a_copied_folder_is_the_same_stream() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
 async fn a_stream_is_changed_under_its_viewers() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::start_whole().await;
     let context = cluster.jetstream().await;
     let serving = serve(&cluster);
     let edge = Edge::of(&serving);

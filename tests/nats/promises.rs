@@ -88,7 +88,7 @@ fn curl(serving: &Serving, dir: &Path) -> Child {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
 async fn a_publication_without_a_key_survives_the_death_of_a_leader() {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::start_whole().await;
     let context = cluster.jetstream().await;
     let engine = format!("--engine=nats://{}", cluster.addresses());
     let args = ["log=publish", &engine, "--ensure-stream=replicas=3"];

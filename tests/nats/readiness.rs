@@ -146,7 +146,7 @@ async fn a_system_that_is_down_is_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
 async fn what_is_in_the_way_is_said_as_it_changes() {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::start_whole().await;
     let context = cluster.jetstream().await;
     let at = cluster.addresses();
     let engine = format!("--engine=nats://{at}");

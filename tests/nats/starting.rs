@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{Cluster, Node, program as nats_server},
+    cluster::{Cluster, Node, is_version},
     edge::{Edge, chunk_texts, publish, read},
     program,
     serving::Serving,
@@ -21,7 +21,8 @@ use crate::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
 async fn an_edge_waits_for_a_fresh_cluster() {
-    let mut cluster = Cluster::start(3);
+    // At times 2.10 leaves out a server that is started long after another, until it has known it once.
+    let mut cluster = if is_version("2.10.") { Cluster::start_whole().await } else { Cluster::start(3) };
     cluster.nodes.iter_mut().for_each(Node::kill);
     let dir = tempfile::tempdir().unwrap();
     let engine = format!("--engine=nats://{}", cluster.addresses());
@@ -89,8 +90,7 @@ async fn a_server_that_is_too_old_is_told_at_once() {
             }
         }
     });
-    let real = std::process::Command::new(nats_server()).arg("--version").output().unwrap();
-    let real = String::from_utf8(real.stdout).unwrap().starts_with("nats-server: v2.9.").then(|| Cluster::start(1));
+    let real = is_version("2.9.").then(|| Cluster::start(1));
     let ports = [port].into_iter().chain(real.iter().map(|cluster| cluster.nodes[0].port));
     let dir = tempfile::tempdir().unwrap();
     for port in ports {

@@ -105,8 +105,18 @@ impl Nodes {
         Self { all: (0..NODES).map(|number| Node::new(number, dir, disk)).collect() }
     }
 
-    pub(crate) fn start(&mut self) {
+    /// Starts them, until they know each other.
+    pub(crate) async fn start(&mut self) {
+        let monitor = |node: usize| format!("{}:8222", address(node)).parse().unwrap();
+        let asked: Vec<_> = self.all.iter().map(|node| (node.name.clone(), monitor(node.number))).collect();
         self.all.iter_mut().for_each(Node::start);
+        while !within("the servers know each other", cluster::is_whole(&asked)).await {
+            for node in &mut self.all {
+                node.kill();
+                fs::remove_dir_all(node.dir.join("jetstream")).unwrap();
+            }
+            self.all.iter_mut().for_each(Node::start);
+        }
     }
 
     pub(crate) fn named(&mut self, name: &str) -> &mut Node {
