@@ -49,7 +49,7 @@ impl Scene {
     /// All of it, once it works. `max_messages` is what the one stream keeps.
     pub(crate) async fn start(dir: &Path, disk: &str, max_messages: u64) -> Self {
         let mut nodes = Nodes::new(dir, disk);
-        nodes.start();
+        nodes.start().await;
         let context = nodes::jetstream().await;
         for (stream, subjects, max) in
             [(CHAT, vec![CHAT], -1), (SHORT, vec![SHORT], max_messages as i64), (MIX, vec![SOLO, "room.*"], -1)]
