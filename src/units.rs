@@ -28,6 +28,18 @@ pub(crate) fn bytes(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
+/// A number of bytes below which a unit was forgotten, if none was written.
+#[cfg(any(feature = "cli", feature = "nats"))]
+const SMALLEST: u64 = 1024;
+
+/// What to write instead of a number of bytes that is so small only because its unit is missing.
+#[cfg(any(feature = "cli", feature = "nats"))]
+pub(crate) fn lacks_unit(text: &str) -> Option<String> {
+    let text = text.trim();
+    let number: u64 = text.parse().ok().filter(|number| (1..SMALLEST).contains(number))?;
+    Some(format!("`{text}` has no unit: write {number}M or {number}G, or {number}B if so few bytes are meant"))
+}
+
 /// A number of things in words, as in `1 chunk` and `2 chunks`.
 pub(crate) fn many(number: u64, noun: &str) -> String {
     match number {

@@ -99,19 +99,9 @@ pub(super) fn inbox(text: &str) -> Result<String, String> {
     }
 }
 
-/// A number of bytes below which a unit was forgotten, if none was written.
-const SMALLEST: u64 = 1024;
-
-/// What to write instead of a number of bytes that is so small only because its unit is missing.
-pub(super) fn lacks_unit(text: &str) -> Option<String> {
-    let text = text.trim();
-    let number: u64 = text.parse().ok().filter(|number| (1..SMALLEST).contains(number))?;
-    Some(format!("`{text}` has no unit: write {number}M or {number}G, or {number}B if so few bytes are meant"))
-}
-
 /// A number of bytes that would hold next to nothing without a unit.
 pub(super) fn room(text: &str) -> Result<usize, String> {
-    lacks_unit(text).map_or_else(|| size(text), Err)
+    units::lacks_unit(text).map_or_else(|| size(text), Err)
 }
 
 /// A number of bytes.

@@ -70,7 +70,12 @@ impl FromStr for Ensure {
             match (name, value) {
                 ("replicas", number) => ensure.replicas = Some(number.parse().map_err(|_| bad())?),
                 ("max-age", time) => ensure.max_age = Some(age(time).ok_or_else(bad)?),
-                ("max-bytes", size) => ensure.max_bytes = Some(bytes(size).ok_or_else(bad)?),
+                ("max-bytes", size) => {
+                    if let Some(why) = units::lacks_unit(size) {
+                        return Err(BadEnsure(format!("`{setting}`: {why}")));
+                    }
+                    ensure.max_bytes = Some(bytes(size).ok_or_else(bad)?);
+                }
                 ("max-messages", number) => {
                     ensure.max_messages = Some(number.parse().ok().filter(|number| *number > 0).ok_or_else(bad)?);
                 }
@@ -455,6 +460,8 @@ mod tests {
             "what=1",
             "discard=all",
             "max-bytes=G",
+            "max-bytes=10",
+            "max-bytes=1023",
             "subject=a..b",
             "subject=>.a",
             "allow-atomic=1",
@@ -463,5 +470,12 @@ mod tests {
         ] {
             assert!(text.parse::<Ensure>().is_err(), "{text}");
         }
+        assert_eq!(
+            "max-messages=10,max-bytes=10".parse::<Ensure>().unwrap_err().to_string(),
+            "invalid stream setting `max-bytes=10`: `10` has no unit: write 10M or 10G, or 10B if so few bytes are meant",
+        );
+        let few: Ensure = "max-bytes=10B,max-messages=10,max-consumers=10".parse().unwrap();
+        assert_eq!((few.max_bytes, few.max_messages, few.max_consumers), (Some(10), Some(10), Some(10)));
+        assert_eq!("max-bytes=1024".parse::<Ensure>().unwrap().max_bytes, Some(1024));
     }
 }

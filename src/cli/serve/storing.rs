@@ -172,7 +172,7 @@ fn retain(text: &str) -> Result<Retain, String> {
     let (mut bytes, mut age) = (None, None);
     for part in text.split(',') {
         let part = part.trim();
-        if let Some(error) = values::lacks_unit(part) {
+        if let Some(error) = units::lacks_unit(part) {
             return Err(format!("{error}; for a time, {part}d or {part}h"));
         }
         let twice = match (units::bytes(part), values::some_time(part)) {
