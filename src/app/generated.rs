@@ -283,6 +283,30 @@ mod tests {
         }
     }
 
+    /// On a runtime of one thread, which a listing that is written at once would have for itself.
+    #[tokio::test]
+    async fn others_are_served_while_many_feeds_are_listed() {
+        const FEEDS: usize = 10_000;
+        let feeds = (0..FEEDS).map(|number| Feed::live(&format!("feed-{number}"), 1000, Lag::Skip).0);
+        let app = App::without_identity(feeds);
+        let others = app.clone().router();
+        for path in ["/info", "/feeds"] {
+            let lists = app.clone();
+            let listing = tokio::spawn(async move { get(&lists, path).await });
+            let mut served = 0;
+            while !listing.is_finished() {
+                let request = Request::get("/healthz").header(header::HOST, "localhost").body(Body::empty()).unwrap();
+                assert_eq!(others.clone().oneshot(request).await.unwrap().status(), StatusCode::OK);
+                served += 1;
+                yield_now().await;
+            }
+            assert!(served >= FEEDS / TURN, "{path}: {served} others were served");
+            let text = axum::body::to_bytes(listing.await.unwrap().into_body(), usize::MAX).await.unwrap();
+            let listed: Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!(listed["feeds"].as_array().unwrap().len(), FEEDS, "{path}");
+        }
+    }
+
     #[tokio::test]
     async fn what_monitors_read_is_held_once_for_many() {
         let budget = Budget::new(LIMIT);
