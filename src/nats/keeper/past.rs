@@ -9,7 +9,10 @@ use std::{sync::Arc, time::Duration};
 use async_nats::jetstream::{consumer::PullConsumer, message::StreamMessage, stream::Info};
 use futures_util::{StreamExt, stream};
 use serde_json::json;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::unconstrained,
+    time::{sleep, timeout},
+};
 
 use super::{JetStream, chunk, epoch, reader::REACH, seq};
 use crate::{
@@ -140,7 +143,12 @@ impl JetStream {
                 found = self.found_together(next) => found,
                 () = self.connection.lost() => Err(KeepError::Disconnected),
             };
-            if found.is_ok() || losses == self.connection.losses() {
+            if losses == self.connection.losses() {
+                return found;
+            }
+            if found.is_ok() {
+                // Those who were brought before it was lost, which are to be confirmed by another client.
+                self.connection.connected().await;
                 return found;
             }
             // Perhaps for what was to be read.
@@ -218,32 +226,43 @@ impl JetStream {
         if chunks.is_empty() { Err(KeepError::Silent) } else { Ok(Some(chunks)) }
     }
 
-    /// By a consumer.
+    /// By a consumer. What it has brought before the connection is lost is as good, and what comes next may be what it
+    /// was lost for.
     async fn consumed(&self, next: u64) -> Result<Vec<Chunk>, KeepError> {
-        let (losses, lost) = (self.connection.losses(), self.connection.lost());
-        let consumer = self.consumer(next).await?;
-        let chunks = self.brought(&consumer).await;
-        let name = consumer.cached_info().name.clone();
-        // It would go by itself, after a while.
-        if self.handle().await?.delete_consumer(&name).await.is_err() {
-            // If the client is gone, that is noticed in a moment.
-            let _ = timeout(super::AGAIN, lost).await;
+        let (losses, mut chunks) = (self.connection.losses(), Vec::new());
+        let bringing = async {
+            let consumer = self.consumer(next).await?;
+            let brought = self.brought(&consumer, &mut chunks).await;
+            // It would go by itself, after a while.
+            if self.delete(&consumer).await.is_err() {
+                // If the client is gone, that is noticed in a moment.
+                sleep(super::AGAIN).await;
+            }
+            brought
+        };
+        let brought = tokio::select! {
+            biased;
+            brought = bringing => brought,
+            () = self.connection.lost() => Err(KeepError::Disconnected),
+        };
+        if self.connection.losses() == losses {
+            return brought.map(|()| chunks);
         }
-        // Then what it has brought ends before it should.
-        if self.connection.losses() == losses { chunks } else { Err(KeepError::Disconnected) }
+        let last = chunks.last().ok_or(KeepError::Disconnected)?;
+        self.spoiled.suspect(&self.subject, last.seq + 2);
+        Ok(chunks)
     }
 
     /// Some of what a consumer has.
-    async fn brought(&self, consumer: &PullConsumer) -> Result<Vec<Chunk>, KeepError> {
-        let mut chunks = Vec::new();
+    async fn brought(&self, consumer: &PullConsumer, chunks: &mut Vec<Chunk>) -> Result<(), KeepError> {
         if consumer.cached_info().num_pending > 0 {
-            self.fetch(consumer, READ_CHUNKS, &mut chunks).await?;
+            self.fetch(consumer, READ_CHUNKS, chunks).await?;
             if chunks.is_empty() {
                 // The next one alone is larger than what is asked for.
-                self.fetch(consumer, 1, &mut chunks).await?;
+                self.fetch(consumer, 1, chunks).await?;
             }
         }
-        Ok(chunks)
+        Ok(())
     }
 
     /// Takes what the consumer brings next, at most so many chunks.
@@ -252,7 +271,8 @@ impl JetStream {
         // The server refuses a message that is larger than what is asked for.
         let fetch = if most == 1 { fetch } else { fetch.max_bytes(READ_BYTES) };
         let mut messages = fetch.messages().await.map_err(KeepError::nats)?;
-        while let Some(Ok(message)) = messages.next().await {
+        // Also if the connection is lost, so that what it was lost for is what comes next.
+        while let Some(Ok(message)) = unconstrained(messages.next()).await {
             let about = message.info().map_err(KeepError::nats)?;
             let chunk = chunk(&message, &about);
             let apart = chunks.last().is_some_and(|last: &Chunk| chunk.seq != last.seq + 1);

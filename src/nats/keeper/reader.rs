@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    INACTIVE, JetStream, chunk,
+    AGAIN, INACTIVE, JetStream, chunk,
     past::{READ_BYTES, READ_CHUNKS},
     seq,
 };
@@ -169,7 +169,7 @@ impl JetStream {
         drop(place);
     }
 
-    async fn delete(&self, consumer: &PullConsumer) -> Result<(), KeepError> {
+    pub(super) async fn delete(&self, consumer: &PullConsumer) -> Result<(), KeepError> {
         let stream = self.handle().await?;
         stream.delete_consumer(&consumer.cached_info().name).await.map_err(KeepError::nats)?;
         Ok(())
@@ -194,6 +194,7 @@ impl JetStream {
             return Err(KeepError::Busy);
         }
         *made = Made::Perhaps;
+        let lost = self.connection.lost();
         let consumer = self.consumer(next).await?;
         *made = Made::Yes(Box::new(consumer.clone()));
         drop(creating);
@@ -208,7 +209,15 @@ impl JetStream {
             loop {
                 let piece = brought.piece(&mut messages).await?;
                 let is_last = piece.is_last;
-                if gathered_tx.send(piece).await.is_err() || is_last {
+                if gathered_tx.send(piece).await.is_err() {
+                    return Ok(());
+                }
+                if is_last {
+                    drop(gathered_tx);
+                    // If the client is gone, that is noticed in a moment: perhaps for what would have come next.
+                    if timeout(AGAIN, lost).await.is_ok() {
+                        self.spoiled.suspect(&self.subject, brought.next + 1);
+                    }
                     return Ok(());
                 }
             }
