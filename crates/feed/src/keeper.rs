@@ -148,6 +148,12 @@ pub struct Past {
     pub next: u64,
 }
 
+impl Past {
+    /// Up to this many bytes, chunks may share what they were read into: a [`Writer`](crate::format::Writer) copies them
+    /// before it passes them on. A larger one is passed on as it is, and is to keep little more in memory than itself.
+    pub const SHARED: usize = 8 << 10;
+}
+
 /// Why a chunk was not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -20,8 +20,6 @@ use crate::{
 /// How many chunks are read at once, and how many bytes; one record is read even if it is larger.
 const CHUNKS: usize = 512;
 const BYTES: usize = 64 << 10;
-/// Up to this many bytes a chunk is copied for whoever gets it.
-const SMALL: usize = 1024;
 /// How many readers' places are known.
 const READERS: usize = 256;
 
@@ -96,7 +94,7 @@ impl Shared {
         'read: while at < end && expected < next && chunks.len() < CHUNKS && size < BYTES {
             let wanted = want.min((end - at) as usize);
             let bytes = Bytes::from(some(&mut file, at, wanted).at(&path)?);
-            let (mut from, begun) = (0, at);
+            let (mut from, begun, before) = (0, at, chunks.len());
             want = BYTES;
             // What nobody may see yet may be taken back meanwhile.
             if bytes.len() < wanted && !is_whole(&bytes) {
@@ -134,6 +132,7 @@ impl Shared {
                         if chunks.is_empty() {
                             return self.damaged(seq, name, at, next);
                         }
+                        apart(&mut chunks[before..], bytes.len());
                         break 'read;
                     }
                     Ok(record) => {
@@ -142,9 +141,9 @@ impl Shared {
                         }
                         from += record.header.len();
                         let wanted = |chunk: &Chunk| (expected..next).contains(&chunk.seq);
-                        let before = chunks.len();
-                        chunks.extend(record.chunks().filter(wanted).map(|chunk| apart(chunk, bytes.len())));
-                        size += chunks[before..].iter().map(|chunk| chunk.bytes.len()).sum::<usize>();
+                        let others = chunks.len();
+                        chunks.extend(record.chunks().filter(wanted));
+                        size += chunks[others..].iter().map(|chunk| chunk.bytes.len()).sum::<usize>();
                         expected = record.header.next().max(expected);
                     }
                 }
@@ -153,6 +152,7 @@ impl Shared {
                     break;
                 }
             }
+            apart(&mut chunks[before..], bytes.len());
         }
         self.remember(name, expected, at, &index);
         // With none, numbers were left out before the next file.
@@ -183,12 +183,15 @@ impl Shared {
     }
 }
 
-/// A chunk that does not keep much more in memory than itself. Viewers copy smaller ones.
-fn apart(mut chunk: Chunk, buffer: usize) -> Chunk {
-    if chunk.bytes.len() > SMALL && chunk.bytes.len() < buffer / 2 {
+/// Copies chunks that would keep much more in memory than themselves: what they were read into, of that length. Small ones
+/// share that, if together they are most of it: viewers copy them.
+fn apart(chunks: &mut [Chunk], buffer: usize) {
+    let shares = |chunk: &Chunk| chunk.bytes.len() <= Past::SHARED || chunk.bytes.len() >= buffer / 2;
+    let cost = |chunk: &Chunk| size_of::<Chunk>() + chunk.bytes.len();
+    let all = chunks.iter().filter(|chunk| shares(chunk)).map(cost).sum::<usize>() < buffer / 2;
+    for chunk in chunks.iter_mut().filter(|chunk| all || !shares(chunk)) {
         chunk.bytes = Bytes::copy_from_slice(&chunk.bytes);
     }
-    chunk
 }
 
 /// Reads that many bytes, or those that there are.

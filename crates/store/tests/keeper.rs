@@ -11,7 +11,10 @@ use std::{
 use bytes::Bytes;
 use common::{after, feed, new, open, options, seqs, view};
 use futures_util::{Stream, StreamExt};
-use h3cast_feed::{Keeper, NewChunk, PublishError, Start};
+use h3cast_feed::{
+    Keeper, NewChunk, Past, PublishError, Start,
+    format::{Format, Framing, Writer},
+};
 use h3cast_store::{Fsync, Note, Retain, Store, StoreError, StoreOptions};
 
 fn line(number: u64) -> Bytes {
@@ -257,27 +260,75 @@ async fn what_is_larger_than_a_piece_is_read() {
     assert!(matches!(large, Err(PublishError::TooLarge { .. })), "{large:?}");
 }
 
-/// A chunk that is on its way to a slow client stays in memory, and not what was read with it.
+/// What these bytes keep in memory.
+fn capacity(bytes: Bytes) -> usize {
+    let len = bytes.len();
+    // Nobody else has it any more: all that it was read with is seen.
+    let Ok(buffer) = bytes.try_into_mut() else { panic!("{len} bytes are a part of others'") };
+    buffer.capacity()
+}
+
+/// A large chunk is passed on to a slow client as it is.
 #[tokio::test]
 async fn a_chunk_does_not_keep_what_was_read_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path(), Fsync::default());
     let feed = store.feed("a").unwrap();
-    let sizes = [1025, 10, 8 << 10, 20_000, 10, 60_000];
+    let sizes = [Past::SHARED + 1, 10, 9 << 10, 20_000, 10, 60_000];
     for size in sizes {
         feed.publish(vec![7; size].into(), None).await.unwrap();
     }
     seqs(&feed.publish_all((0..300).map(|number| new(line(number))).collect()).await);
     let past = Arc::new(feed.clone()).read(feed.epoch(), 0).await.unwrap();
     let mut met = 0;
-    for chunk in past.chunks.into_iter().filter(|chunk| chunk.bytes.len() > 1024) {
+    for chunk in past.chunks.into_iter().filter(|chunk| chunk.bytes.len() > Past::SHARED) {
         met += 1;
         let len = chunk.bytes.len();
-        // Nobody else has it any more: all that it was read with is seen.
-        let Ok(buffer) = chunk.bytes.try_into_mut() else { panic!("a chunk of {len} bytes is a part of others'") };
-        assert!(buffer.capacity() <= 4 * len, "{} for {len}", buffer.capacity());
+        let kept = capacity(chunk.bytes);
+        assert!(kept <= 4 * len, "{kept} for {len}");
     }
     assert!(met >= 3, "{met}");
+}
+
+/// Most of what was read is none of a viewer's that continues near the end of what was written together.
+#[tokio::test]
+async fn a_few_small_chunks_do_not_keep_what_was_read_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), Fsync::default());
+    let feed = store.feed("a").unwrap();
+    seqs(&feed.publish_all((0..300).map(|number| new(line(number))).collect()).await);
+    let past = Arc::new(feed.clone()).read(feed.epoch(), 290).await.unwrap();
+    assert_eq!(past.chunks.len(), 10);
+    for chunk in past.chunks {
+        assert_eq!(capacity(chunk.bytes), 200);
+    }
+}
+
+/// Whatever waits for a slow client keeps little more in memory than what it is charged for.
+#[tokio::test]
+async fn what_a_viewer_of_the_past_is_given_is_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), Fsync::default());
+    for (at, size) in [20, 200, 1025, 3000, 4096, 6000, 8 << 10, (8 << 10) + 1, 20_000].into_iter().enumerate() {
+        let (stored, feed, _publisher) = feed(&store, &format!("of-{at}"), 1000);
+        // Of large ones, fewer are taken at once.
+        while stored.next() < 200 {
+            seqs(&stored.publish_all((0..50).map(|_| new(Bytes::from(vec![7; size]))).collect()).await);
+        }
+        for framing in [Framing::Plain, Framing::Prefixed] {
+            let mut writer = Writer::new(feed.view(Start::Start, Some(190)), Format::Raw, framing);
+            let (mut out, mut got) = (Vec::new(), 0);
+            while writer.next(&mut out).await.unwrap() {
+                for buffer in out.drain(..) {
+                    got += buffer.len();
+                    let len = buffer.len();
+                    let kept = capacity(buffer);
+                    assert!(kept <= len + len / 6 + 16, "{kept} for {len}, chunks of {size}");
+                }
+            }
+            assert!(got >= 190 * size, "{got}");
+        }
+    }
 }
 
 /// Viewers ask ahead, and may not take it for as long as they like: others read meanwhile.

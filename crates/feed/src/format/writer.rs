@@ -261,11 +261,9 @@ fn own(
     out: &mut Vec<Bytes>,
 ) -> Result<usize, Cut> {
     match event {
-        // One alone is encoded as it is.
-        Event::Chunk(chunk)
-            if viewer.has_own() && (viewer.is_behind() || !joined.is_empty()) && Joined::takes(chunk) =>
-        {
-            Ok(joined.chunk(chunk, viewer.epoch(), (format, framing), out))
+        // What it was read into is not to wait with it.
+        Event::Chunk(chunk) if viewer.has_own() && viewer.is_live() && Joined::takes(chunk) => {
+            Ok(joined.chunk(chunk, viewer.epoch(), (format, framing), viewer.is_behind(), out))
         }
         event => {
             joined.flush(out);
