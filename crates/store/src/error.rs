@@ -61,6 +61,14 @@ pub enum StoreError {
     /// A link, a folder, a FIFO or a device has the name of a file of the store. It was not opened.
     #[error("{} is not a regular file, as those of a store are: put its file back, or choose another folder", .0.display())]
     NotRegular(PathBuf),
+    /// Two folders are of the same feed, as when one was copied. Nothing was changed.
+    #[error("{} and {} are both of the feed `{feed}`: move the one that is a copy elsewhere", dirs[0].display(), dirs[1].display())]
+    Twice {
+        /// The feed's name.
+        feed: String,
+        /// The folders.
+        dirs: [PathBuf; 2],
+    },
     /// The folder is not where it was any more. Nothing is created in its place; once it is back, publishing works again.
     #[error("{} was removed or moved, and nothing is stored any more: put it back, or restart the server", .0.display())]
     Gone(PathBuf),

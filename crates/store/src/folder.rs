@@ -135,7 +135,8 @@ impl Folder {
             match (number(""), number(REMOVED)) {
                 (Some(id), _) if has_something(&path)? => ids.push(id),
                 // One whose creation broke off has nothing yet.
-                (Some(_), _) | (_, Some(_)) => fs::remove_dir_all(&path).at(&path)?,
+                (Some(_), _) => remove_begun(&path)?,
+                (_, Some(_)) => fs::remove_dir_all(&path).at(&path)?,
                 _ => {}
             }
         }
@@ -160,7 +161,14 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Whether a feed's folder has more than a creation that broke off.
+///
+/// # Errors
+///
+/// If it is a link, or no folder: what is elsewhere is not the store's to write.
 fn has_something(dir: &Path) -> Result<bool, StoreError> {
+    if !fs::symlink_metadata(dir).at(dir)?.is_dir() {
+        return Err(StoreError::NotAFolder(dir.into()));
+    }
     let meta = dir.join("meta.json");
     match fs::symlink_metadata(&meta) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -172,6 +180,26 @@ fn has_something(dir: &Path) -> Result<bool, StoreError> {
         }
     }
     Ok(false)
+}
+
+/// Removes a feed's folder whose creation broke off, with what that wrote.
+///
+/// # Errors
+///
+/// If it has anything else: then nothing is removed.
+fn remove_begun(dir: &Path) -> Result<(), StoreError> {
+    let ours = ["meta.json", "mark.json"].map(|name| files::temporary(&dir.join(name)));
+    let mut begun = Vec::new();
+    for entry in fs::read_dir(dir).at(dir)? {
+        let found = entry.at(dir)?;
+        let path = found.path();
+        if !(ours.contains(&path) || path.ends_with("mark.json")) || !found.file_type().at(&path)?.is_file() {
+            return Err(StoreError::Foreign { dir: dir.into(), found: found.file_name().to_string_lossy().into() });
+        }
+        begun.push(path);
+    }
+    begun.iter().try_for_each(|path| fs::remove_file(path).at(path))?;
+    fs::remove_dir(dir).at(dir)
 }
 
 /// Whether nothing is in the folder yet.

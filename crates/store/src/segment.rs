@@ -93,7 +93,7 @@ pub(crate) fn find(dir: &Path, salt: u32, known: Known) -> Result<Found, StoreEr
     // After a power loss, more than the last file may not be on the disk.
     let last = found.segments.len().saturating_sub(1);
     let doubtful = found.segments.partition_point(|segment| segment.first < synced).saturating_sub(1);
-    let from = if torn { doubtful.min(last) } else { last };
+    let mut from = if torn { doubtful.min(last) } else { last };
     for at in 0..from {
         let path = path(dir, found.segments[at + 1].first);
         let began = began(&path, salt, found.segments[at + 1].first).at(&path)?;
@@ -103,13 +103,18 @@ pub(crate) fn find(dir: &Path, salt: u32, known: Known) -> Result<Found, StoreEr
         found.segments[at].newest = began.micros;
         found.segments[at].next = found.segments[at + 1].first;
     }
-    let mut at = from;
+    let (mut at, mut reached) = (from, 0);
     while at < found.segments.len() {
         let whole = scan(dir, salt, at, known, &mut found)?;
         if found.segments[at].len == 0 {
             let segment = found.segments.remove(at);
             let path = path(dir, segment.first);
             fs::remove_file(&path).at(&path)?;
+            reached = segment.first;
+            if at == from && at > 0 && at == found.segments.len() {
+                // The one before it is the last one now. How far it goes was taken from the name of the one that is gone.
+                (at, from) = (at - 1, at - 1);
+            }
         } else {
             at += 1;
         }
@@ -121,6 +126,8 @@ pub(crate) fn find(dir: &Path, salt: u32, known: Known) -> Result<Found, StoreEr
             }
         }
     }
+    // Numbers up to there may have been given.
+    found.next = found.next.max(reached);
     Ok(found)
 }
 

@@ -342,7 +342,12 @@ fn scan(folder: &Folder, torn: bool) -> Result<(StoredByName, u64), StoreError> 
     for id in ids {
         let (dir, path) = (folder.feed(id), folder.feed(id).join("meta.json"));
         match files::read::<Meta>(&path).and_then(|meta| meta.ok_or(StoreError::Damaged { file: path, at: 0 })) {
-            Ok(meta) => _ = stored.insert(meta.name.clone(), (id, meta)),
+            Ok(meta) => {
+                if let Some((other, meta)) = stored.insert(meta.name.clone(), (id, meta)) {
+                    let dirs = [other, id].map(|id| folder.feed(id));
+                    return Err(StoreError::Twice { feed: meta.name, dirs });
+                }
+            }
             // It was created shortly before the system stopped.
             Err(StoreError::Damaged { .. }) if torn => {
                 let to = folder.lost(id);

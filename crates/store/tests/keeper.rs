@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{after, feed, new, open, options, seqs, view};
+use common::{after, copy, feed, new, open, options, seqs, view};
 use futures_util::{Stream, StreamExt};
 use h3cast_feed::{
     Keeper, NewChunk, Past, PublishError, Start,
@@ -403,5 +403,31 @@ async fn publishing_is_refused_when_the_thread_that_syncs_is_gone() {
     for _ in 0..2 {
         let refused = publisher.publish("x".into()).await;
         assert!(matches!(refused, Err(PublishError::Keeper(_))), "{refused:?}");
+    }
+}
+
+/// A power loss may leave the name of a file and nothing in it. What is published next must not go where it cannot be
+/// read.
+#[tokio::test]
+async fn an_empty_last_file_leaves_the_one_before_it_whole() {
+    for first in [1_u64, 900_000] {
+        let (folder, after_crash) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = open(folder.path(), Fsync::default());
+        let feed = store.feed("a").unwrap();
+        let note = || vec![Note { key: "place".into(), value: Some("7".into()), expires: None }];
+        assert_eq!(seqs(&feed.publish_noted(vec![new(line(0))], move |_| note()).await), [0]);
+        copy(folder.path(), after_crash.path());
+        std::fs::write(after_crash.path().join(format!("feeds/0/{first:020}.records")), "").unwrap();
+        for _ in 0..3 {
+            let store = open(after_crash.path(), Fsync::default());
+            let feed = store.feed("a").unwrap();
+            let next = feed.next();
+            assert!(next >= first, "{next}");
+            assert_eq!(feed.notes(b"place").len(), 1);
+            assert_eq!(feed.publish(line(next), None).await.unwrap().cursor.seq, next);
+            let past = Arc::new(feed.clone()).read(feed.epoch(), 0).await.unwrap();
+            assert_eq!(past.chunks[0].seq, 0);
+            store.close().unwrap();
+        }
     }
 }

@@ -218,3 +218,45 @@ async fn a_folder_that_returns_is_written_again() {
         assert_eq!((chunks.len() as u64, chunks[0], chunks[chunks.len() - 1]), (next, &b"one"[..], &b"two"[..]));
     }
 }
+
+/// A number for a name does not make a folder one of the store's.
+#[tokio::test]
+async fn folders_of_others_among_the_feeds_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, elsewhere) = (folder.path().join("s"), folder.path().join("elsewhere"));
+    stored(&dir).await;
+    let feeds = dir.join("feeds");
+    let theirs = feeds.join("5/sub/thesis.txt");
+    fs::create_dir_all(theirs.parent().unwrap()).unwrap();
+    fs::write(&theirs, "mine").unwrap();
+    fs::write(feeds.join("5/meta.new"), "{").unwrap();
+    let refused = opened(&dir).unwrap_err();
+    assert!(matches!(&refused, StoreError::Foreign { found, .. } if found == "sub"), "{refused}");
+    assert_eq!(names(&feeds.join("5")), ["meta.new", "sub"]);
+    assert_eq!(fs::read_to_string(&theirs).unwrap(), "mine");
+    // What a creation that broke off has left goes.
+    fs::remove_dir_all(theirs.parent().unwrap()).unwrap();
+    opened(&dir).unwrap();
+    assert_eq!(names(&feeds), ["0"]);
+    // What a link leads to is written by nobody.
+    fs::rename(feeds.join("0"), &elsewhere).unwrap();
+    symlink(&elsewhere, feeds.join("0")).unwrap();
+    let before = names(&elsewhere);
+    assert!(matches!(opened(&dir), Err(StoreError::NotAFolder(_))));
+    assert_eq!(names(&elsewhere), before);
+}
+
+#[tokio::test]
+async fn two_folders_of_one_feed_are_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    stored(folder.path()).await;
+    let feeds = folder.path().join("feeds");
+    fs::create_dir(feeds.join("77")).unwrap();
+    for name in names(&feeds.join("0")) {
+        fs::copy(feeds.join("0").join(&name), feeds.join("77").join(&name)).unwrap();
+    }
+    let refused = opened(folder.path()).unwrap_err();
+    assert!(matches!(&refused, StoreError::Twice { feed, .. } if feed == "a"), "{refused}");
+    fs::remove_dir_all(feeds.join("77")).unwrap();
+    opened(folder.path()).unwrap();
+}
