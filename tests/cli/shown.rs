@@ -125,7 +125,24 @@ impl Drop for Group {
     fn drop(&mut self) {
         let _ = Command::new("kill").args(["-s", "KILL", "--", &format!("-{}", self.0.id())]).output();
         let _ = self.0.wait();
+        // The shell is gone, and what it ran may still have its files open.
+        while is_running(self.0.id()) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
+}
+
+/// Whether a process of that group has not ended yet, with all of its threads.
+fn is_running(group: u32) -> bool {
+    let of_group = |path: &Path| {
+        let stat = fs::read_to_string(path.join("stat")).ok()?;
+        // After the name, which may have spaces: the state, the parent, the group.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let (state, group_id) = (fields.next()?, fields.nth(1)?);
+        let threads = fs::read_dir(path.join("task")).ok()?.count();
+        Some(group_id == group.to_string() && (state != "Z" || threads > 1))
+    };
+    fs::read_dir("/proc").unwrap().flatten().any(|entry| of_group(&entry.path()).unwrap_or_default())
 }
 
 struct Server {
