@@ -108,3 +108,27 @@ async fn what_is_stored_is_served_and_publishing_works_once_there_is_room() {
     assert_eq!(lines(&place, "/stream/chat.a?from=start", 2).await, ["hello\n", "more\n"]);
     server.stop().await;
 }
+
+/// Neither a start nor a check leaves anything there.
+#[tokio::test]
+async fn no_store_begins_without_room() {
+    let place = Process::place(None);
+    let disk = Disk::mount(&place);
+    let args = ["publish", "--store", "store/feeds"];
+    let (place, server) = Process::begin(place, disk.server(), &args).await;
+    server.stop().await;
+    disk.fill();
+    for more in [&["--check"][..], &[]] {
+        let mut command = disk.server();
+        command.args(["serve", "publish", "--store", "store/new", "--listen", "localhost:0", "--http", "off"]);
+        let done = command.args(more).output().unwrap();
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert!(said.contains("--store: no room on the disk for store/new: free some space"), "{said}");
+        assert_eq!(done.status.code(), Some(2), "{said}");
+        assert!(!disk.path("new").exists());
+    }
+    // One that has feeds starts, and the check says so.
+    let done = disk.server().args(["serve", "--check"]).args(args).output().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    drop(place);
+}

@@ -1,5 +1,7 @@
 //! Where live feeds are stored on this machine, and how much of them.
 
+mod beginning;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -79,19 +81,18 @@ pub(super) async fn open(
         true => changeover.claim(dir, stored.iter().any(|source| source.kind == Kind::Publish)).await?,
         false => false,
     };
+    let new = dir.clone();
+    let fails = tokio::task::spawn_blocking(move || beginning::fails(&new)).await.map_err(Failure::running)?;
+    if let Some(why) = fails {
+        return Err(failed(&why));
+    }
     let begun = Instant::now();
     let disk = loop {
         match Disk::open(dir.clone(), args.storing.options(), retained.clone()).await {
             Ok(disk) => break disk,
             // An old server that has freed its ports, and is about to end.
             Err(StoreError::Locked { .. }) if args.takes_over() && begun.elapsed() < ENDING => sleep(PAUSE).await,
-            Err(error) => {
-                let hint = match error {
-                    StoreError::Locked { .. } if !args.takes_over() => ", or take over from it with --take-over",
-                    _ => "",
-                };
-                return Err(Failure::usage(anyhow::anyhow!("--store: {error}{hint}")));
-            }
+            Err(error) => return Err(cannot_open(&error, args)),
         }
     };
     if is_claimed {
@@ -104,22 +105,37 @@ pub(super) async fn open(
     Ok(Some(disk))
 }
 
+/// Why the store cannot be opened.
+fn cannot_open(error: &StoreError, args: &ServeArgs) -> Failure {
+    match error {
+        StoreError::Locked { .. } if !args.takes_over() => {
+            failed(&format!("{error}, or take over from it with --take-over"))
+        }
+        _ => failed(&error.to_string()),
+    }
+}
+
+fn failed(why: &str) -> Failure {
+    Failure::usage(anyhow::anyhow!("--store: {why}"))
+}
+
 /// Whether the folder could be opened, which changes nothing there; what a person is to know of it.
 pub(super) async fn check(sources: &[Source], args: &ServeArgs) -> Result<Vec<String>, Failure> {
     let Some(dir) = args.storing.store.clone() else { return Ok(Vec::new()) };
     let is_idle = !sources.iter().any(|source| super::effect::is_stored(source, args));
-    let mut notes: Vec<_> = is_idle.then(nothing_stored).into_iter().collect();
-    let shown = dir.display().to_string();
-    let checked = tokio::task::spawn_blocking(move || Store::check(dir)).await.map_err(Failure::running)?;
-    match checked.map_err(|error| Failure::usage(anyhow::anyhow!("--store: {error}")))? {
+    let looked = dir.clone();
+    let look = move || (Store::check(&looked), beginning::fails(&looked));
+    let (checked, fails) = tokio::task::spawn_blocking(look).await.map_err(Failure::running)?;
+    match checked.map_err(|error| cannot_open(&error, args))? {
         Checked::InUse { pid } if !args.takes_over() => {
-            let by = pid.map(|pid| format!(" by process {pid}")).unwrap_or_default();
-            notes
-                .push(format!("--store: {shown} is in use{by}: stop that before the start, or start with --take-over"));
+            return Err(cannot_open(&StoreError::Locked { dir, pid }, args));
         }
         _ => {}
     }
-    Ok(notes)
+    match fails {
+        Some(why) => Err(failed(&why)),
+        None => Ok(is_idle.then(nothing_stored).into_iter().collect()),
+    }
 }
 
 /// The store has no feeds.
