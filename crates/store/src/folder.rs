@@ -188,12 +188,18 @@ fn has_something(dir: &Path) -> Result<bool, StoreError> {
 ///
 /// If it has anything else: then nothing is removed.
 fn remove_begun(dir: &Path) -> Result<(), StoreError> {
-    let ours = ["meta.json", "mark.json"].map(|name| files::temporary(&dir.join(name)));
+    // `meta.json` and `mark.json` before they had their names, and a file of records.
+    let is_begun = |name: &str| {
+        let stem = name.strip_suffix(".new").unwrap_or_default();
+        matches!(name, "meta.new" | "mark.new" | "mark.json")
+            || (stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit()))
+    };
     let mut begun = Vec::new();
     for entry in fs::read_dir(dir).at(dir)? {
         let found = entry.at(dir)?;
         let path = found.path();
-        if !(ours.contains(&path) || path.ends_with("mark.json")) || !found.file_type().at(&path)?.is_file() {
+        let is_ours = found.file_name().to_str().is_some_and(is_begun) && found.file_type().at(&path)?.is_file();
+        if !is_ours {
             return Err(StoreError::Foreign { dir: dir.into(), found: found.file_name().to_string_lossy().into() });
         }
         begun.push(path);

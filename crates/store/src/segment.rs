@@ -110,7 +110,7 @@ pub(crate) fn find(dir: &Path, salt: u32, known: Known) -> Result<Found, StoreEr
             let segment = found.segments.remove(at);
             let path = path(dir, segment.first);
             fs::remove_file(&path).at(&path)?;
-            reached = segment.first;
+            reached = reached.max(segment.first);
             if at == from && at > 0 && at == found.segments.len() {
                 // The one before it is the last one now. How far it goes was taken from the name of the one that is gone.
                 (at, from) = (at - 1, at - 1);

@@ -7,7 +7,6 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::Command,
     sync::{Arc, mpsc},
     time::Duration,
 };
@@ -93,7 +92,9 @@ async fn nothing_waits_for_a_fifo_or_a_device() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     stored(dir).await;
-    let fifo: &dyn Fn(&Path) = &|path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    // By no other program: what is started has, for a moment, the locks of stores that other tests have open.
+    let fifo: &dyn Fn(&Path) =
+        &|path| rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     let device: &dyn Fn(&Path) = &|path| symlink("/dev/zero", path).unwrap();
     let is_folder: &dyn Fn(&Path) = &|path| fs::create_dir(path).unwrap();
     let records = format!("feeds/0/{:020}.records", 0);
@@ -230,9 +231,10 @@ async fn folders_of_others_among_the_feeds_stay() {
     fs::create_dir_all(theirs.parent().unwrap()).unwrap();
     fs::write(&theirs, "mine").unwrap();
     fs::write(feeds.join("5/meta.new"), "{").unwrap();
+    fs::write(feeds.join("5/00000000000000000000.new"), "").unwrap();
     let refused = opened(&dir).unwrap_err();
     assert!(matches!(&refused, StoreError::Foreign { found, .. } if found == "sub"), "{refused}");
-    assert_eq!(names(&feeds.join("5")), ["meta.new", "sub"]);
+    assert_eq!(names(&feeds.join("5")), ["00000000000000000000.new", "meta.new", "sub"]);
     assert_eq!(fs::read_to_string(&theirs).unwrap(), "mine");
     // What a creation that broke off has left goes.
     fs::remove_dir_all(theirs.parent().unwrap()).unwrap();
