@@ -58,9 +58,14 @@ impl Health {
         *lock(&self.0.cause)
     }
 
-    /// Something could not be stored. The log has it once. Whether that is new.
+    /// Something could not be stored. Whether that is new.
     pub(super) fn fails(&self, error: &PublishError) -> bool {
         self.0.errors.fetch_add(1, Ordering::Relaxed);
+        self.cannot(error)
+    }
+
+    /// Nothing can be stored. The log has it once. Whether that is new.
+    pub(super) fn cannot(&self, error: &PublishError) -> bool {
         let mut known = lock(&self.0.cause);
         let is_new = known.is_none();
         // Another one is noted when it is tried again.
@@ -75,10 +80,10 @@ impl Health {
     }
 
     /// Waits until the store cannot be written, and then until it can be again and `works`; or until the cause is
-    /// another one. Nothing is written unless it is `still_there`. Both may block.
+    /// another one. Nothing is written unless it `can_be_written`. Both may block.
     pub(super) async fn changed(
         &self,
-        still_there: impl Fn() -> Result<(), StoreError> + Clone + Send + 'static,
+        can_be_written: impl Fn() -> Result<(), StoreError> + Clone + Send + 'static,
         works: impl Fn() -> bool + Clone + Send + 'static,
     ) {
         while self.is_good() {
@@ -86,9 +91,9 @@ impl Health {
         }
         loop {
             sleep(LOOK).await;
-            let (dir, still_there, works) = (self.0.dir.clone(), still_there.clone(), works.clone());
+            let (dir, can_be_written, works) = (self.0.dir.clone(), can_be_written.clone(), works.clone());
             let look = move || {
-                still_there().map_err(|error| of_store(&error))?;
+                can_be_written().map_err(|error| of_store(&error))?;
                 probe(&dir).map_err(|error| of_system(&error))?;
                 if works() { Ok(()) } else { Err(FAILING) }
             };

@@ -78,6 +78,12 @@ impl Inner {
         open.retain(|_, (_, open)| open.strong_count() > 0);
         open.insert(name.to_owned(), (source.to_owned(), Arc::downgrade(feed)));
         drop(open);
+        // What a crash left of it may be what there is no room for.
+        if let Err(error) = self.has_room()
+            && self.health.cannot(&error.into())
+        {
+            self.stall();
+        }
         self.create(source, feed);
         self.retain([(source.to_owned(), feed.clone())]);
         // What changes that from now on finds the feed.
@@ -92,6 +98,16 @@ impl Inner {
         {
             warn!(feed = source, %error, "cannot create the feed on disk before its first chunk: until then, a restart gives it another epoch");
         }
+    }
+
+    /// The same for all that are open. Blocks.
+    fn create_all(&self) {
+        self.feeds().iter().for_each(|(source, feed)| self.create(source, feed));
+    }
+
+    /// Fails as long as there is no room for what the store does first. Blocks.
+    fn has_room(&self) -> Result<(), StoreError> {
+        if self.store.is_full() { Err(StoreError::Full(self.store.dir().into())) } else { Ok(()) }
     }
 
     /// Keeps as much of these feeds as is to be kept now. Blocks.
@@ -133,7 +149,7 @@ impl Disk {
         let store = blocking(move || Store::open(dir, options)).await?;
         let health = Health::new(store.dir());
         if store.is_full() {
-            health.fails(&PublishError::Full(crate::feed::KeeperError::new(StoreError::Full(store.dir().into()))));
+            health.cannot(&StoreError::Full(store.dir().into()).into());
         }
         Ok(Self(Arc::new(Inner {
             health,
@@ -193,11 +209,7 @@ impl Disk {
         if self.0.held.swap(false, Ordering::Relaxed) {
             let disk = self.clone();
             // Those that are new.
-            drop(spawn_blocking(move || {
-                for (source, feed) in disk.0.feeds() {
-                    disk.0.create(&source, &feed);
-                }
-            }));
+            drop(spawn_blocking(move || disk.0.create_all()));
         }
     }
 
@@ -254,8 +266,14 @@ impl Disk {
     pub(crate) async fn watch(&self) {
         loop {
             let (there, disk) = (self.clone(), self.clone());
-            self.0.health.changed(move || there.0.store.still_there(), move || !disk.0.store.is_failing()).await;
+            let can_be_written = move || there.0.store.still_there().and_then(|()| there.0.has_room());
+            self.0.health.changed(can_be_written, move || !disk.0.store.is_failing()).await;
             self.0.stall();
+            if self.0.health.is_good() {
+                let disk = self.clone();
+                // Those for which there was no room.
+                let _ = spawn_blocking(move || disk.0.create_all()).await;
+            }
         }
     }
 

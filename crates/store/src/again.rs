@@ -20,6 +20,10 @@ impl Shared {
         if self.lock().unseen {
             self.look_again()?;
         }
+        // A copy would not have what is to be moved aside.
+        if !self.lock().mends.is_empty() {
+            return Err(StoreError::Full(self.dir.clone()));
+        }
         let (doubtful, meta) = {
             let mut state = self.lock();
             let Some(error) = state.failed.clone() else { return Ok(()) };

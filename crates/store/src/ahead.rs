@@ -30,7 +30,8 @@ impl Shared {
             let mut state = self.lock();
             let always = self.common.options.fsync == Fsync::Always;
             let short = !always && state.mark.reserved.saturating_sub(state.next) < state.ahead / 2;
-            if !state.created || state.closed || !(short || known) {
+            // Nobody gets a number before the store is open, and each start would leave out those of the one before.
+            if self.common.is_unopened() || !state.created || state.closed || !(short || known) {
                 return Ok(());
             }
             // Where that comes often, it comes seldom.

@@ -141,12 +141,7 @@ impl Shared {
         if let Some(error) = &state.failed {
             return Err(error.clone());
         }
-        if self.common.is_unopened() {
-            if !may_block {
-                return Ok(Appended::Blocks);
-            }
-            self.common.note_first()?;
-        }
+        self.common.has_room()?;
         let always = self.common.options.fsync == Fsync::Always;
         let many = batch.chunks.len() as u64;
         let ready = state.file.is_some() && (always || state.has_room(many)) && !state.torn;

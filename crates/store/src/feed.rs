@@ -89,7 +89,8 @@ impl StoredFeed {
     ///
     /// # Errors
     ///
-    /// If that does not reach the disk. It is tried again with the first chunk.
+    /// If that does not reach the disk, and while the store [is full](crate::Store::is_full). It is tried again with the
+    /// first chunk.
     pub fn create(&self) -> Result<(), StoreError> {
         self.0.create_now()
     }

@@ -134,6 +134,21 @@ pub(crate) fn sync_folder(dir: &Path) -> Result<(), StoreError> {
     if cfg!(unix) { File::open(dir).and_then(|folder| folder.sync_all()).at(dir) } else { Ok(()) }
 }
 
+/// The bytes that are free for us where that folder is, if that is known.
+pub(crate) fn free(dir: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let system = rustix::fs::statvfs(dir).ok()?;
+        // Some file systems do not say.
+        (system.f_blocks > 0).then(|| system.f_bavail.saturating_mul(system.f_frsize))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = dir;
+        None
+    }
+}
+
 /// Has all that is in these feeds' folders reach the disk, and in the folder that they are in. Blocks.
 pub(crate) fn sync_all(feeds: &Path) -> Result<(), StoreError> {
     let folder = File::open(feeds).at(feeds)?;

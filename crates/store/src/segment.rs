@@ -1,14 +1,18 @@
 //! The files of a feed's records. Each begins with a record that has no chunks and all notes of that time, so that
 //! nothing before it is needed to continue it.
 
+mod mend;
+
 use std::{
     fs::{self, File},
-    io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    io::{self, BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
+use tracing::warn;
 
+pub(crate) use self::mend::{Mend, Mends, mend};
 use crate::{
     StoreError,
     error::At,
@@ -67,6 +71,8 @@ pub(crate) struct Found {
     pub(crate) notes: Notes,
     /// Something was cut off that may have been whole once.
     pub(crate) cut: bool,
+    /// What has to be done to the files before anything is written to them.
+    pub(crate) mends: Mends,
 }
 
 /// What is known of files before they are looked at.
@@ -81,8 +87,23 @@ pub(crate) struct Known {
     pub(crate) copied: bool,
 }
 
-/// Looks at the files of a feed, and repairs the end of the last one if a write broke off there.
+/// Looks at the files of a feed, and repairs the end of the last one if a write broke off there. Where there is no room for
+/// that, it stays to be done.
 pub(crate) fn find(dir: &Path, salt: u32, known: Known) -> Result<Found, StoreError> {
+    let mut found = look(dir, salt, known)?;
+    match mend(dir, &mut found.mends) {
+        // What is whole can be read.
+        Err(StoreError::Full(_)) => warn!(
+            dir = %dir.display(),
+            "the end of a file is incomplete, as after a crash, and the disk is too full to move it aside: what is before it is served, and publishers of all feeds are refused until there is room",
+        ),
+        mended => mended?,
+    }
+    Ok(found)
+}
+
+/// Looks at the files of a feed, as they are once they are mended. Nothing is changed.
+fn look(dir: &Path, salt: u32, known: Known) -> Result<Found, StoreError> {
     let Known { synced, torn, .. } = known;
     let mut found = Found::default();
     for first in numbers(dir)? {
@@ -103,13 +124,12 @@ pub(crate) fn find(dir: &Path, salt: u32, known: Known) -> Result<Found, StoreEr
         found.segments[at].newest = began.micros;
         found.segments[at].next = found.segments[at + 1].first;
     }
-    let (mut at, mut reached) = (from, 0);
+    let (mut at, mut reached, mut removed) = (from, 0, Vec::new());
     while at < found.segments.len() {
         let whole = scan(dir, salt, at, known, &mut found)?;
         if found.segments[at].len == 0 {
             let segment = found.segments.remove(at);
-            let path = path(dir, segment.first);
-            fs::remove_file(&path).at(&path)?;
+            removed.push(Mend::Remove(path(dir, segment.first)));
             reached = reached.max(segment.first);
             if at == from && at > 0 && at == found.segments.len() {
                 // The one before it is the last one now. How far it goes was taken from the name of the one that is gone.
@@ -120,12 +140,13 @@ pub(crate) fn find(dir: &Path, salt: u32, known: Known) -> Result<Found, StoreEr
         }
         if !whole && at < found.segments.len() {
             // They were written later, and what is before them is lost.
-            for segment in found.segments.drain(at..) {
-                let path = path(dir, segment.first);
-                fs::rename(&path, path.with_extension("torn")).at(&path)?;
-            }
+            // The last one goes first: whatever is done of that, the next look finds the rest.
+            let later = found.segments.drain(at..).map(|segment| Mend::Aside(path(dir, segment.first)));
+            later.for_each(|aside| found.mends.push_front(aside));
         }
     }
+    // After what may have to wait for room: until it is done, the names say which numbers may have been given.
+    found.mends.extend(removed);
     // Numbers up to there may have been given.
     found.next = found.next.max(reached);
     Ok(found)
@@ -149,7 +170,7 @@ fn began(path: &Path, salt: u32, first: u64) -> io::Result<Option<Header>> {
     Ok(record.map(|record| record.header).filter(|header| header.first == first))
 }
 
-/// Reads a file to its end, which it repairs. Whether nothing was cut off.
+/// Reads a file to its end. Whether nothing is to be cut off.
 fn scan(dir: &Path, salt: u32, at: usize, known: Known, found: &mut Found) -> Result<bool, StoreError> {
     let file = path(dir, found.segments[at].first);
     let mut records = Records::open(&file, salt).at(&file)?;
@@ -188,17 +209,8 @@ fn scan(dir: &Path, salt: u32, at: usize, known: Known, found: &mut Found) -> Re
         return Err(damaged());
     }
     found.cut |= cut;
-    if rest.iter().any(|byte| *byte != 0) {
-        let torn = file.with_extension("torn");
-        regular::create(&torn).and_then(|mut file| file.write_all(&rest)).at(&torn)?;
-    }
-    tracing::warn!(
-        file = %file.display(), at = end, bytes = rest.len(),
-        "the end of a file is incomplete, as after a crash: moved it to a file that ends in .torn",
-    );
-    let open = regular::open(&file, File::options().write(true)).at(&file)?;
-    open.set_len(end).and_then(|()| open.sync_all()).at(&file)?;
-    files::sync_folder(dir)?;
+    let kept = rest.iter().any(|byte| *byte != 0);
+    found.mends.push_back(Mend::Cut { file, end, kept });
     found.segments[at].len = end;
     Ok(false)
 }

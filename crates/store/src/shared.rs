@@ -24,7 +24,7 @@ use crate::{
     left_out::LeftOut,
     notes::{self, Notes},
     record, regular,
-    segment::{self, Known, Segment},
+    segment::{self, Known, Mends, Segment},
     store::{Common, Passage},
 };
 
@@ -91,6 +91,9 @@ pub(crate) struct State {
     pub(crate) dirty: bool,
     /// A write that broke off could not be taken back.
     pub(crate) torn: bool,
+    /// There was no room to mend the files. Until that is done, nothing is written, and they are read as far as they are
+    /// whole.
+    pub(crate) mends: Mends,
     /// What is before this number was synced, or found.
     pub(crate) synced: u64,
     /// It could not be taken back to this number yet, which has to be done before anything else.
@@ -204,6 +207,7 @@ impl Shared {
                 begun: false,
                 dirty: false,
                 torn: false,
+                mends: found.mends,
                 synced: found.next,
                 owed: None,
                 unseen: false,
@@ -279,6 +283,7 @@ impl Shared {
         if state.created || state.closed || self.common.gate.passage() != Passage::Open {
             return Ok(());
         }
+        self.common.has_room()?;
         self.create(&mut state)?;
         self.sync_new()?;
         state.new = false;

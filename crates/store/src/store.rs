@@ -2,6 +2,7 @@
 
 mod moving;
 mod removing;
+mod settling;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,13 +21,14 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 pub(crate) use self::moving::{Gate, Passage};
+use self::settling::Unsettled;
 use crate::{
     StoreError, StoredFeed,
     clock::Clock,
     error::At,
-    files::{self, Mark, Meta, State},
+    files::{self, Meta, State},
     folder::Folder,
-    shared::{self, Doubt, Shared},
+    shared::{Doubt, Shared},
     work::{Open, Work},
 };
 
@@ -115,11 +117,12 @@ pub(crate) struct Common {
     begun: Instant,
     /// It could not be noted yet that the store is open again, after a release that failed: the note of before says so still.
     unnoted: AtomicBool,
-    /// The disk was full when the store was opened: what is stored is read, and nothing is written before it is noted that
-    /// the store is open.
+    /// The disk was full when the store was opened: what is stored is read, and nothing is published before it is noted
+    /// that the store is open. The note is the only one of what is in doubt: it stays until that is settled.
     unopened: AtomicBool,
-    /// One notes that at a time.
-    noting: Mutex<()>,
+    /// Something is unsettled: nothing is published.
+    unsettling: AtomicBool,
+    unsettled: Mutex<Unsettled>,
     /// How often something was synced, and how long that took in all, in microseconds.
     pub(crate) syncs: Arc<[AtomicU64; 2]>,
 }
@@ -151,7 +154,7 @@ impl Store {
     ///
     /// If the folder cannot be written, has other files, or was written by a newer version, and if another process has
     /// it open. If a feed is damaged after a power loss, other than where something was being written. Nothing that was
-    /// stored is changed then.
+    /// stored is changed then. Where only the disk is full, a store that is not new is opened [to be read](Self::is_full).
     pub fn open(dir: impl AsRef<Path>, options: StoreOptions) -> Result<Self, StoreError> {
         let dir = dir.as_ref();
         let folder = Folder::open(dir)?;
@@ -182,7 +185,8 @@ impl Store {
             begun: Instant::now(),
             unnoted: AtomicBool::new(false),
             unopened: AtomicBool::new(false),
-            noting: Mutex::default(),
+            unsettling: AtomicBool::new(false),
+            unsettled: Mutex::default(),
             syncs: syncs.clone(),
         });
         if copied || torn.is_some() {
@@ -197,7 +201,11 @@ impl Store {
             }
             for (name, (id, meta)) in &stored {
                 let shared = Arc::new(Shared::open(&common, *id, meta.clone(), doubt)?);
-                shared.settle()?;
+                match shared.settle() {
+                    // It can be read, and stays open until there is room.
+                    Err(StoreError::Full(_)) => common.settle_later(&shared),
+                    settled => settled?,
+                }
                 // It stays open no longer than it takes to sync what that has written.
                 common.open_lock().insert(name.clone(), Arc::downgrade(&shared));
             }
@@ -209,6 +217,9 @@ impl Store {
         *common.stored_lock() = stored;
         let inside = Inside { common: Some(common.clone()), thread: None, next, going: Vec::new() };
         let opened = Self { inside: Mutex::new(inside), dir: dir.into(), syncs };
+        if common.is_unsettled() {
+            warn!(dir = %dir.display(), "the disk is too full to repair what the last run left: what can be read is served, and publishers are refused until there is room");
+        }
         opened.lock().begin(&common)?;
         Ok(opened)
     }
@@ -230,11 +241,12 @@ impl Store {
         (count, Duration::from_micros(micros))
     }
 
-    /// Whether the disk was full when this was opened, and there has been no room since then to note that it is open: it
-    /// can be read, and refuses chunks with [`PublishError::Full`](h3cast_feed::PublishError::Full).
+    /// Whether the disk was too full to repair what a crash or a power loss left, or to note that the store is open. It can
+    /// be read, and all of its feeds refuse chunks with [`PublishError::Full`](h3cast_feed::PublishError::Full). That is
+    /// tried again each second, unless writes are [held](Self::hold).
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.lock().common.as_ref().is_some_and(|common| common.is_unopened())
+        self.lock().common.as_ref().is_some_and(|common| common.has_room().is_err())
     }
 
     /// Whether the folder is still where it was: not removed or moved, also if there is another one there now. Nothing of
@@ -249,12 +261,12 @@ impl Store {
     }
 
     /// Whether a flush has failed, and what was in doubt then has not reached the disk yet: those feeds refuse chunks. Or
-    /// whether nothing is flushed any more, the folder is gone, or the disk [was full](Self::is_full): all do.
+    /// whether nothing is flushed any more, the folder is gone, or the store [is full](Self::is_full): all do.
     #[must_use]
     pub fn is_failing(&self) -> bool {
         let common = self.lock().common.clone();
         let fails = |common: &Arc<Common>| {
-            common.is_unopened() || common.work.is_lost() || common.folder.still_there().is_err()
+            common.has_room().is_err() || common.work.is_lost() || common.folder.still_there().is_err()
         };
         if common.as_ref().is_some_and(fails) {
             return true;
@@ -304,6 +316,9 @@ impl Store {
             }
         };
         let shared = Arc::new(shared);
+        if !shared.lock().mends.is_empty() {
+            common.settle_later(&shared);
+        }
         common.open_lock().insert(name.into(), Arc::downgrade(&shared));
         Ok(StoredFeed(shared))
     }
@@ -324,12 +339,15 @@ impl Store {
         open.iter().for_each(|shared| shared.lock().closed = true);
         if common.gate.is_released() {
             common.gate.set(Passage::Moved);
+            common.forget_unsettled();
             return Ok(());
         }
         // They learn that it is closed.
         common.gate.set(Passage::Open);
         let closed = common.come_to_rest(thread, &open, Shared::close);
         common.folder.unlock();
+        // They have the store, too. Its thread has ended: nobody takes them for settled.
+        common.forget_unsettled();
         closed
     }
 }
@@ -372,7 +390,10 @@ impl Common {
     /// Notes that what was written last may not be on the disk, so that it is looked at when the store is opened next, as
     /// after a power loss. Blocks.
     pub(crate) fn doubt(&self) {
-        if self.folder.still_there().is_ok() && !self.doubtful.swap(true, Ordering::Relaxed) {
+        if self.is_unopened() {
+            // What is noted already is no less, and what is noted once it is open says so.
+            self.doubtful.store(true, Ordering::Relaxed);
+        } else if self.folder.still_there().is_ok() && !self.doubtful.swap(true, Ordering::Relaxed) {
             let (always, place) = (self.options.fsync == Fsync::Always, self.folder.place());
             let state = State { closed: false, always, boot: None, place };
             if let Err(error) = files::replace(&self.folder.state(), &state) {
@@ -411,6 +432,10 @@ impl Common {
         self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn unsettled_lock(&self) -> MutexGuard<'_, Unsettled> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn open_lock(&self) -> MutexGuard<'_, HashMap<String, Weak<Shared>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -439,56 +464,5 @@ impl Common {
         let least = 2 * open.len() + 64;
         open.shrink_to(least);
         feeds
-    }
-}
-
-impl Shared {
-    /// Writes down where it continues, so that what was in doubt is not any more. Blocks.
-    fn settle(self: &Arc<Self>) -> Result<(), StoreError> {
-        let mut state = self.lock();
-        let next = state.next;
-        let mark = Mark { reserved: state.mark.reserved.max(next), synced: state.mark.synced.min(next) };
-        self.roll(&mut state, false)?;
-        self.write_mark(&mark)?;
-        state.mark = mark;
-        Ok(())
-    }
-
-    /// Notes that all of it is on the disk. Blocks.
-    fn close(&self) -> Result<(), StoreError> {
-        let mut state = self.lock();
-        state.closed = true;
-        self.finish(&mut state)?;
-        state.filler = None;
-        Ok(())
-    }
-
-    /// Has what was written be on the disk. Blocks.
-    fn finish(&self, state: &mut shared::State) -> Result<(), StoreError> {
-        if let Some(error) = &state.failed {
-            return Err(error.clone());
-        }
-        if state.created {
-            let synced = self.sync_rest(state);
-            // What a sync has failed for is in doubt from then on.
-            state.failed = synced.as_ref().err().cloned();
-            synced?;
-            (state.file, state.new, state.begun) = (None, false, false);
-            state.unsynced.clear();
-            let mark = Mark { reserved: state.mark.reserved.max(state.next), synced: state.next };
-            self.write_mark(&mark)?;
-            state.mark = mark;
-        }
-        Ok(())
-    }
-
-    fn sync_rest(&self, state: &shared::State) -> Result<(), StoreError> {
-        for file in state.unsynced.iter().chain(&state.file) {
-            file.sync_data().at(&self.dir)?;
-        }
-        match state.new {
-            true => self.sync_new(),
-            false => files::sync_folder(&self.dir),
-        }
     }
 }

@@ -170,6 +170,7 @@ fn keep_house(common: &Arc<Common>) {
     if common.gate.passage() != Passage::Open || common.folder.still_there().is_err() {
         return;
     }
+    common.settle();
     common.note_open_again();
     tidy(&common.open());
     common.remove_going();
@@ -370,9 +371,13 @@ impl Shared {
             state.torn = true;
             self.take_back(state).at(&path)?;
             let found = segment::find(&self.dir, self.salt, Known::default())?;
+            if !found.mends.is_empty() {
+                return Err(StoreError::Full(path));
+            }
             (state.next, state.total, state.notes) = (next, found.total, found.notes);
             state.newest = found.segments.last().map_or(0, |last| last.newest);
             state.segments = found.segments.into();
+            state.mends.clear();
             // Those that are to go are among them again.
             state.doomed.clear();
             Ok::<_, StoreError>(())
@@ -400,11 +405,14 @@ fn tidy(feeds: &[Arc<Shared>]) {
             state.dirty = true;
             feed.common.work.dirty(feed.clone());
         }
+        // Until then, nothing changes but what goes.
+        let is_usable = feed.common.has_room().is_ok();
         state.notes.expire();
         if state.used.elapsed() > IDLE {
             state.buffer = Vec::new();
         }
-        if !state.dirty
+        if is_usable
+            && !state.dirty
             && feed.has_aged(state)
             && let Err(error) = feed.roll(state, true)
         {
@@ -416,9 +424,13 @@ fn tidy(feeds: &[Arc<Shared>]) {
             state.file = None;
         }
         drop(guard);
-        feed.trim();
+        if is_usable {
+            feed.trim();
+        }
         feed.clear();
-        feed.note_full();
+        if is_usable {
+            feed.note_full();
+        }
     }
 }
 

@@ -2,11 +2,14 @@
 #![cfg(target_os = "linux")]
 
 mod common;
+#[path = "full/torn.rs"]
+mod torn;
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -138,10 +141,7 @@ async fn full_from_the_start() {
             fs::write(path.join("state.json"), &while_open).unwrap();
         }
         let ballast = dir.join("ballast");
-        let mut rest = fs::File::create(&ballast).unwrap();
-        for size in [1 << 20, 4096, 1] {
-            while std::io::Write::write_all(&mut rest, &vec![0; size]).is_ok() {}
-        }
+        let rest = fill(&ballast);
         // A new one has nothing to show.
         let refused = Store::open(dir.join("new"), StoreOptions::default());
         assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
@@ -160,6 +160,7 @@ async fn full_from_the_start() {
         assert_eq!(before == while_open, is_killed);
         drop(rest);
         fs::remove_file(&ballast).unwrap();
+        until_mended(&store).await;
         publisher.publish(line(100)).await.unwrap();
         // Noted before that was written.
         assert!(!store.is_full() && !store.is_failing());
@@ -170,6 +171,25 @@ async fn full_from_the_start() {
         drop(store);
         fs::remove_dir_all(&dir).unwrap();
     }
+}
+
+/// Leaves no room at all.
+fn fill(path: &Path) -> fs::File {
+    let mut rest = fs::File::create(path).unwrap();
+    for size in [1 << 20, 4096, 1] {
+        while std::io::Write::write_all(&mut rest, &vec![0; size]).is_ok() {}
+    }
+    rest
+}
+
+/// Waits until all is done that waited for room.
+async fn until_mended(store: &Store) {
+    let mended = async {
+        while store.is_full() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), mended).await.expect("there is room");
 }
 
 #[test]

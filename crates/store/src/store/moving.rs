@@ -2,7 +2,7 @@
 //! held, and its writes begin once it is certain that the first does not reclaim it.
 
 use std::{
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
 };
 
@@ -108,7 +108,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If what was written does not reach the disk, and if the store was closed or released. Nothing has changed then.
+    /// If what was written does not reach the disk, and if the store was closed or released; while it
+    /// [is full](Self::is_full), [`StoreError::Full`]. It is not released then, and writes continue.
     pub fn release(&self) -> Result<(), StoreError> {
         let (common, thread, open) = {
             let mut inside = self.lock();
@@ -117,6 +118,7 @@ impl Store {
                 return Err(StoreError::Moved);
             }
             common.folder.still_there()?;
+            common.has_room()?;
             common.gate.set(Passage::Held);
             (common.clone(), inside.thread.take(), common.open())
         };
@@ -170,6 +172,8 @@ impl Inside {
         let (stored, next) = scan(&common.folder, false)?;
         self.next = self.next.max(next);
         *common.stored_lock() = stored;
+        // All of it is looked at again.
+        common.forget_unsettled();
         for shared in common.open() {
             if let Err(error) = shared.look_again() {
                 error!(feed = shared.name, %error, "cannot read a feed any more: its publishers are refused until that works");
@@ -182,13 +186,18 @@ impl Inside {
 
     /// Notes that the store is open, and has its thread run.
     pub(super) fn begin(&mut self, common: &Arc<Common>) -> Result<(), StoreError> {
-        match common.note_open() {
-            // A server that was killed on a full disk can at least show what it has.
-            Err(error @ StoreError::Full(_)) if common.folder.state().exists() => {
-                debug!(%error, "nothing can be written until there is room");
-                common.unopened.store(true, Ordering::Relaxed);
+        // As long as something is in doubt, that is to be known of the next start, too.
+        if common.is_unsettled() {
+            common.unopened.store(true, Ordering::Relaxed);
+        } else {
+            match common.note_open() {
+                // A server that was killed on a full disk can at least show what it has.
+                Err(error @ StoreError::Full(_)) if common.folder.state().exists() => {
+                    debug!(%error, "nothing can be written until there is room");
+                    common.unopened.store(true, Ordering::Relaxed);
+                }
+                noted => noted?,
             }
-            noted => noted?,
         }
         self.thread = Some(work::start(common).at(common.folder.dir())?);
         Ok(())
@@ -207,34 +216,16 @@ impl Inside {
 
 impl Common {
     /// Notes that the store is open. Blocks.
-    fn note_open(&self) -> Result<(), StoreError> {
+    pub(super) fn note_open(&self) -> Result<(), StoreError> {
         let always = self.options.fsync == Fsync::Always;
         let boot = files::boot().filter(|_| !self.doubtful.load(Ordering::Relaxed));
         let place = self.folder.place();
         files::replace(&self.folder.state(), &State { closed: false, always, boot, place })
     }
 
-    #[inline]
-    pub(crate) fn is_unopened(&self) -> bool {
-        self.unopened.load(Ordering::Relaxed)
-    }
-
-    /// Notes it before anything is written. Blocks.
-    pub(crate) fn note_first(&self) -> Result<(), StoreError> {
-        let _one = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_unopened() {
-            self.note_open()?;
-            self.unopened.store(false, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Does so if it could not be done before. Blocks.
+    /// Notes that the store is open, where it was before and that could not be noted. Blocks.
     pub(crate) fn note_open_again(&self) {
-        if self.is_unopened() {
-            let _ = self.note_first();
-        }
-        if self.unnoted.load(Ordering::Relaxed) && self.note_open().is_ok() {
+        if self.unnoted.load(Ordering::Relaxed) && !self.is_unopened() && self.note_open().is_ok() {
             self.unnoted.store(false, Ordering::Relaxed);
         }
     }
@@ -252,6 +243,10 @@ impl Common {
             let _ = thread.join();
         }
         self.folder.still_there()?;
+        if self.is_unopened() {
+            // Nothing was published. What was in doubt still is, as the folder says.
+            return Ok(());
+        }
         let mut rests = match self.options.fsync {
             // Also what was written to feeds that are not open any more.
             Fsync::Never => self.sync_all(),
@@ -276,10 +271,12 @@ impl Common {
 
 impl Shared {
     /// Finds what is stored of it. Blocks.
-    pub(crate) fn look_again(&self) -> Result<(), StoreError> {
+    pub(crate) fn look_again(self: &Arc<Self>) -> Result<(), StoreError> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let meta = self.meta();
+        // Another process may have written since to what was to be mended.
+        state.mends.clear();
         if !state.created && !meta.try_exists().at(&meta)? {
             state.unseen = false;
             return Ok(());
@@ -294,6 +291,7 @@ impl Shared {
         state.segments = found.segments.into();
         // They are among those that were found, or gone.
         state.doomed.clear();
+        state.mends = found.mends;
         state.readers.clear();
         (state.file, state.torn, state.owed, state.unseen) = (None, false, None, false);
         if next > before
@@ -302,6 +300,11 @@ impl Shared {
             filler.skip_to(next);
         }
         self.retain(state);
+        let is_torn = !state.mends.is_empty();
+        drop(guard);
+        if is_torn {
+            self.common.settle_later(self);
+        }
         Ok(())
     }
 }
