@@ -285,8 +285,12 @@ impl Link {
 
     /// Waits until it is lost, also for a moment. Cancel-safe.
     pub(super) fn lost(&self) -> impl Future<Output = ()> + use<> {
+        self.lost_since(self.losses())
+    }
+
+    /// Waits until it is lost, if it was not since then. Cancel-safe.
+    pub(super) fn lost_since(&self, before: u64) -> impl Future<Output = ()> + use<> {
         let mut state = self.state.clone();
-        let before = state.borrow_and_update().losses;
         async move {
             let _ = state.wait_for(|state| !state.connected || state.losses != before).await;
         }

@@ -127,15 +127,25 @@ async fn clients_do_not_die_all_the_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
 async fn nor_for_those_who_read_the_past() {
+    read_the_past("one", "one").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn nor_for_those_who_read_the_past_of_one_subject_of_many() {
+    read_the_past("one.>", "one.a").await;
+}
+
+async fn read_the_past(subjects: &str, subject: &str) {
     let cluster = Cluster::start(1);
-    streams(&cluster.jetstream().await, &[("ONE", "one")], true).await;
+    streams(&cluster.jetstream().await, &[("ONE", subjects)], true).await;
     let mut program = Other::of(&cluster).await;
     let due: Vec<_> = (0..9000).map(|number| format!("{number}")).collect();
     for (number, text) in due.iter().enumerate() {
-        program.publish("one", if number % 700 == 30 { DEADLY[0] } else { SOUND }, text).await;
+        program.publish(subject, if number % 700 == 30 { DEADLY[0] } else { SOUND }, text).await;
     }
     program.flush().await;
-    let one = format!("one=nats://{}/one", cluster.addresses());
+    let one = format!("one=nats://{}/{subject}", cluster.addresses());
     let serving = start(&[one, "--history=16k".into()]);
     assert_eq!(take(&mut viewer(&Edge::of(&serving), "one").await, due.len()).await, due);
     assert!((4..8).contains(&deaths(&serving)), "{}", log(&serving));

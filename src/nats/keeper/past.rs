@@ -229,12 +229,13 @@ impl JetStream {
     /// By a consumer. What it has brought before the connection is lost is as good, and what comes next may be what it
     /// was lost for.
     async fn consumed(&self, next: u64) -> Result<Vec<Chunk>, KeepError> {
-        let (losses, mut chunks) = (self.connection.losses(), Vec::new());
+        let (losses, mut chunks, mut is_all) = (self.connection.losses(), Vec::new(), false);
         let bringing = async {
             let consumer = self.consumer(next).await?;
             let brought = self.brought(&consumer, &mut chunks).await;
+            is_all = matches!(brought, Ok(true));
             // It would go by itself, after a while.
-            if self.delete(&consumer).await.is_err() {
+            if self.delete(&consumer).await.is_err() && !is_all {
                 // If the client is gone, that is noticed in a moment.
                 sleep(super::AGAIN).await;
             }
@@ -245,28 +246,33 @@ impl JetStream {
             brought = bringing => brought,
             () = self.connection.lost() => Err(KeepError::Disconnected),
         };
+        if is_all {
+            return Ok(chunks);
+        }
         if self.connection.losses() == losses {
-            return brought.map(|()| chunks);
+            return brought.map(|_| chunks);
         }
         let last = chunks.last().ok_or(KeepError::Disconnected)?;
         self.spoiled.suspect(&self.subject, last.seq + 2);
         Ok(chunks)
     }
 
-    /// Some of what a consumer has.
-    async fn brought(&self, consumer: &PullConsumer, chunks: &mut Vec<Chunk>) -> Result<(), KeepError> {
-        if consumer.cached_info().num_pending > 0 {
-            self.fetch(consumer, READ_CHUNKS, chunks).await?;
-            if chunks.is_empty() {
-                // The next one alone is larger than what is asked for.
-                self.fetch(consumer, 1, chunks).await?;
-            }
+    /// Some of what a consumer has. Returns whether nothing more was on its way.
+    async fn brought(&self, consumer: &PullConsumer, chunks: &mut Vec<Chunk>) -> Result<bool, KeepError> {
+        if consumer.cached_info().num_pending == 0 {
+            return Ok(true);
         }
-        Ok(())
+        let is_all = self.fetch(consumer, READ_CHUNKS, chunks).await?;
+        if !chunks.is_empty() {
+            return Ok(is_all);
+        }
+        // The next one alone is larger than what is asked for.
+        self.fetch(consumer, 1, chunks).await
     }
 
-    /// Takes what the consumer brings next, at most so many chunks.
-    async fn fetch(&self, consumer: &PullConsumer, most: usize, chunks: &mut Vec<Chunk>) -> Result<(), KeepError> {
+    /// Takes what the consumer brings next, at most so many chunks. Returns whether that is all that it has, or all that
+    /// was requested.
+    async fn fetch(&self, consumer: &PullConsumer, most: usize, chunks: &mut Vec<Chunk>) -> Result<bool, KeepError> {
         let fetch = consumer.fetch().max_messages(most);
         // The server refuses a message that is larger than what is asked for.
         let fetch = if most == 1 { fetch } else { fetch.max_bytes(READ_BYTES) };
@@ -281,8 +287,11 @@ impl JetStream {
                 break;
             }
             chunks.push(chunk);
+            if about.pending == 0 || chunks.len() == most {
+                return Ok(true);
+            }
         }
-        Ok(())
+        Ok(false)
     }
 }
 

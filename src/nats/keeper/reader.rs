@@ -11,9 +11,10 @@ use std::{
 };
 
 use async_nats::jetstream::consumer::{PullConsumer, pull};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    task::unconstrained,
     time::{Instant, sleep, timeout},
 };
 
@@ -25,7 +26,11 @@ use super::{
 use crate::{
     chunk::{Chunk, Epoch},
     feed::{Keeper, Past},
-    nats::{connection::ANSWER, error::KeepError, leader::First},
+    nats::{
+        connection::{ANSWER, Link},
+        error::KeepError,
+        leader::First,
+    },
 };
 
 /// After how many pieces a viewer has a consumer, if there is a place; and after how many, if one was of no use.
@@ -194,7 +199,7 @@ impl JetStream {
             return Err(KeepError::Busy);
         }
         *made = Made::Perhaps;
-        let lost = self.connection.lost();
+        let losses = self.connection.losses();
         let consumer = self.consumer(next).await?;
         *made = Made::Yes(Box::new(consumer.clone()));
         drop(creating);
@@ -202,24 +207,30 @@ impl JetStream {
         self.info_of(wanted).await?;
         let stream = consumer.stream().max_messages_per_batch(AHEAD_CHUNKS).max_bytes_per_batch(AHEAD_BYTES);
         let mut messages = stream.messages().await.map_err(KeepError::nats)?;
-        let mut brought = Brought { next, sequence: 0, is_sparse: self.is_sparse() };
+        let (is_sparse, connection) = (self.is_sparse(), &self.connection);
+        let mut brought = Brought { next, sequence: 0, is_sparse, connection, losses, is_all: false, is_last: false };
         let (gathered_tx, mut gathered) = mpsc::channel::<Piece>(PIECES);
         let (whole_tx, mut whole) = mpsc::channel::<Piece>(PIECES);
-        let gathering = async move {
-            loop {
-                let piece = brought.piece(&mut messages).await?;
-                let is_last = piece.is_last;
-                if gathered_tx.send(piece).await.is_err() {
-                    return Ok(());
-                }
-                if is_last {
-                    drop(gathered_tx);
-                    // If the client is gone, that is noticed in a moment: perhaps for what would have come next.
-                    if timeout(AGAIN, lost).await.is_ok() {
-                        self.spoiled.suspect(&self.subject, brought.next + 1);
+        let gathering = {
+            let brought = &mut brought;
+            async move {
+                let mut gathered = Ok(());
+                while !brought.is_last {
+                    match brought.piece(&mut messages).await {
+                        // Nothing comes any more.
+                        Ok(piece) if piece.chunks.is_empty() => {}
+                        Ok(piece) => {
+                            if gathered_tx.send(piece).await.is_err() {
+                                return Ok(());
+                            }
+                        }
+                        Err(error) => gathered = Err(error),
                     }
-                    return Ok(());
                 }
+                // What fetches messages goes on until they are dropped, also for a client that is gone.
+                drop((gathered_tx, messages));
+                self.suspect_next(brought).await;
+                gathered
             }
         };
         let checking = async move {
@@ -236,15 +247,36 @@ impl JetStream {
             }
             Ok(())
         };
+        // Its viewer has no answer, and does not read otherwise, before it is known what not to read so.
+        let mut unanswered = None;
         // It ends with its viewer, or when that pauses, and the others end with it.
-        let answering = async move {
-            while let Ok(Some(answer)) = timeout(PAUSE, asked.recv()).await
-                && let Some(piece) = whole.recv().await
-                && answer.send(piece.chunks).is_ok()
-            {}
+        let answering = async {
+            while let Ok(Some(answer)) = timeout(PAUSE, asked.recv()).await {
+                unanswered = Some(answer);
+                let Some(piece) = whole.recv().await else { break };
+                if unanswered.take().is_none_or(|answer| answer.send(piece.chunks).is_err()) {
+                    break;
+                }
+            }
+            drop(whole);
             Ok(())
         };
-        tokio::try_join!(gathering, checking, answering).map(|_| ())
+        let ended = tokio::try_join!(gathering, checking, answering).map(|_| ());
+        if ended.is_err() {
+            // Any of them may be the first to fail when the client is gone.
+            self.suspect_next(&mut brought).await;
+        }
+        drop((asked, unanswered));
+        ended
+    }
+
+    /// Suspects what would have come next if the connection has been lost, which is noticed in a moment.
+    async fn suspect_next(&self, brought: &mut Brought<'_>) {
+        let lost = self.connection.lost_since(brought.losses);
+        if !brought.is_all && timeout(AGAIN, lost).await.is_ok() {
+            self.spoiled.suspect(&self.subject, brought.next + 1);
+        }
+        brought.is_all = true;
     }
 
     /// Whether nothing was dropped at the start of pieces that would have been told. Numbers show that in a feed of
@@ -269,25 +301,33 @@ struct Piece {
     /// All from that number on.
     from: u64,
     chunks: Vec<Chunk>,
-    /// It brings no more.
-    is_last: bool,
 }
 
 /// How far a consumer has come.
-struct Brought {
+struct Brought<'a> {
     /// The feed's number of what comes next.
     next: u64,
     /// The consumer's number of what came last.
     sequence: u64,
     is_sparse: bool,
+    connection: &'a Link,
+    /// How often the connection had been lost when it is certain that nothing was for it: before the newest message
+    /// that was waited for.
+    losses: u64,
+    /// It has nothing more to bring, or what is next was suspected.
+    is_all: bool,
+    /// It brings no more, for whatever reason.
+    is_last: bool,
 }
 
-impl Brought {
+impl Brought<'_> {
     /// What comes next.
     async fn piece(&mut self, messages: &mut pull::Stream) -> Result<Piece, KeepError> {
-        let mut piece = Piece { from: self.next, chunks: Vec::new(), is_last: false };
+        let mut piece = Piece { from: self.next, chunks: Vec::new() };
         let added = timeout(PIECE, self.add(messages, &mut piece.chunks)).await;
-        piece.is_last = added.unwrap_or(Ok(piece.chunks.is_empty()))?;
+        // An error is the end as well.
+        self.is_last = true;
+        self.is_last = added.unwrap_or(Ok(piece.chunks.is_empty()))?;
         Ok(piece)
     }
 
@@ -295,7 +335,12 @@ impl Brought {
     async fn add(&mut self, messages: &mut pull::Stream, chunks: &mut Vec<Chunk>) -> Result<bool, KeepError> {
         let mut size = 0;
         while size < READ_BYTES && chunks.len() < READ_CHUNKS {
-            let Some(message) = messages.next().await else { return Ok(true) };
+            // What waits here already may have come before the connection was lost.
+            let (losses, message) = match unconstrained(messages.next()).now_or_never() {
+                Some(message) => (self.losses, message),
+                None => (self.connection.losses(), messages.next().await),
+            };
+            let Some(message) = message else { return Ok(true) };
             let message = message.map_err(KeepError::nats)?;
             let about = message.info().map_err(KeepError::nats)?;
             let (sequence, pending) = (about.consumer_sequence, about.pending);
@@ -305,11 +350,12 @@ impl Brought {
             if sequence != self.sequence + 1 || !follows {
                 return Ok(true);
             }
-            (self.next, self.sequence) = (chunk.seq + 1, sequence);
+            (self.next, self.sequence, self.losses) = (chunk.seq + 1, sequence, losses);
             size += message.payload.len();
             chunks.push(chunk);
             // There may be more than that server has.
             if pending == 0 {
+                self.is_all = true;
                 return Ok(true);
             }
         }
