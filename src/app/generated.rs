@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{
@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 use http_body::{Frame, SizeHint};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::task::yield_now;
+use tokio::{task::yield_now, time::Instant};
 
 use super::{App, memory};
 use crate::feed::{Budget, Charge, Counted, Feed};
@@ -307,7 +307,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    /// All within one moment, however long the requests take.
+    #[tokio::test(start_paused = true)]
     async fn what_monitors_read_is_held_once_for_many() {
         let budget = Budget::new(LIMIT);
         let app = app(&budget);

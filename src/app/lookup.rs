@@ -109,7 +109,7 @@ impl App {
                 let alike: Vec<_> = alike.iter().map(Feed::name).collect();
                 let others = if alike.is_empty() { String::new() } else { format!("; {}", there_are(&alike)) };
                 format!(
-                    "there is no feed `{name}` yet: the name is one of {pattern}, and no message is stored for it. The \
+                    "there is no feed `{name}` yet: the name matches {pattern}, but no message is stored for it. The \
                      feed is there from the first one on{others}"
                 )
             }

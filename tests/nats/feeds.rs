@@ -82,7 +82,7 @@ async fn patterns_make_feeds_and_plain_subjects_are_live() {
     let told = not_found("/stream/logs.a.b").await;
     assert_eq!(told, "there is no feed `logs.a.b`: there are live, and names like logs.*");
     let told = not_found("/stream/logs.none").await;
-    assert!(told.contains("no feed `logs.none` yet: the name is one of logs.*, and no message is stored"), "{told}");
+    assert!(told.contains("no feed `logs.none` yet: the name matches logs.*, but no message is stored"), "{told}");
     assert!(told.ends_with("; there are logs.db, logs.web"), "{told}");
 
     let mut viewer = Viewer::new(&edge.uri("/stream/live"), edge.trust.clone()).unwrap();

@@ -131,8 +131,8 @@ async fn serves_and_refuses(place: &process::Place, server: &Process) {
     assert_eq!(server.said().matches("no room on the disk").count(), 1, "{}", server.said());
 }
 
-#[tokio::test]
-async fn what_is_stored_is_served_and_publishing_works_once_there_is_room() {
+/// A disk with two feeds, of which one has a key, that a server of these arguments stored before it was stopped.
+async fn stored() -> (std::sync::Arc<process::Place>, Disk, [&'static str; 6]) {
     let place = Process::place(None);
     let disk = Disk::mount(&place);
     let args = ["publish", "chat.*=publish", "--store", "store/feeds", "--retain", "all"];
@@ -140,6 +140,12 @@ async fn what_is_stored_is_served_and_publishing_works_once_there_is_room() {
     assert_eq!(post(&place, "/stream?chunk=lines", Some("k"), "one\ntwo\n").await.unwrap().0, 200);
     assert_eq!(post(&place, "/stream/chat.a", None, "hello\n").await.unwrap().0, 200);
     server.stop().await;
+    (place, disk, args)
+}
+
+#[tokio::test]
+async fn what_is_stored_is_served_and_publishing_works_once_there_is_room() {
+    let (place, disk, args) = stored().await;
 
     // After a clean stop, and after a kill of one that could write nothing.
     for _ in 0..2 {
@@ -191,13 +197,7 @@ async fn no_store_begins_without_room() {
 
 #[tokio::test]
 async fn what_a_power_loss_tore_is_served_as_far_as_it_is_whole_until_there_is_room() {
-    let place = Process::place(None);
-    let disk = Disk::mount(&place);
-    let args = ["publish", "chat.*=publish", "--store", "store/feeds", "--retain", "all"];
-    let (place, server) = Process::begin(place, disk.server(), &args).await;
-    assert_eq!(post(&place, "/stream?chunk=lines", Some("k"), "one\ntwo\n").await.unwrap().0, 200);
-    assert_eq!(post(&place, "/stream/chat.a", None, "hello\n").await.unwrap().0, 200);
-    server.stop().await;
+    let (place, disk, args) = stored().await;
 
     // What was written last has to be moved aside, and there is no room for that.
     let broken = [&b"H3R1\0\0\0\0"[..], &200_000_u32.to_le_bytes(), &[1; 60_000]].concat();

@@ -154,7 +154,7 @@ async fn chunks_before_those_that_were_asked_for_are_not_given_again() {
     assert!(matches!(some(&mut viewer, usize::MAX)[..], [Event::Stalled(true)]));
 }
 
-/// It would take the numbers that are left out for a gap: it comes again when the ring has been started over.
+/// It would report the left-out numbers as a gap. A viewer that begins after the ring was renewed knows them.
 #[test]
 fn a_viewer_who_was_not_told_of_left_out_numbers_gets_none_after_them() {
     let (shelf, feed, filler) = shelf();

@@ -87,8 +87,8 @@ pub(crate) struct Known {
     pub(crate) copied: bool,
 }
 
-/// Looks at the files of a feed, and repairs the end of the last one if a write broke off there. Where there is no room for
-/// that, it stays to be done.
+/// Looks at the files of a feed, and repairs the end of the last one if a write broke off there. If the disk is too full to
+/// repair it, that is left in `mends`.
 pub(crate) fn find(dir: &Path, salt: u32, known: Known) -> Result<Found, StoreError> {
     let mut found = look(dir, salt, known)?;
     match mend(dir, &mut found.mends) {

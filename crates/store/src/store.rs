@@ -391,7 +391,7 @@ impl Common {
     /// after a power loss. Blocks.
     pub(crate) fn doubt(&self) {
         if self.is_unopened() {
-            // What is noted already is no less, and what is noted once it is open says so.
+            // The folder says already that something is in doubt, and will once the store is open.
             self.doubtful.store(true, Ordering::Relaxed);
         } else if self.folder.still_there().is_ok() && !self.doubtful.swap(true, Ordering::Relaxed) {
             let (always, place) = (self.options.fsync == Fsync::Always, self.folder.place());

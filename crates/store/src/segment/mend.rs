@@ -85,7 +85,7 @@ fn keep(file: &Path, mut open: &File, end: u64) -> Result<PathBuf, StoreError> {
     Ok(torn)
 }
 
-/// A free name for what is no longer read of a file.
+/// An unused name for the part of a file that is no longer read.
 fn aside(file: &Path) -> PathBuf {
     let numbered = |number: u32| match number {
         1 => file.with_extension("torn"),

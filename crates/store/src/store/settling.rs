@@ -1,8 +1,7 @@
 //! Bringing a feed's files to a state that the next start can rely on: once it is open, and when it is closed.
 //!
-//! Where there is no room for that at the start, the store is read, and nothing is published. What is in doubt is settled
-//! by the store's thread alone, and then it is noted that the store is open. Before that, the next start finds the same
-//! doubt.
+//! If the disk is too full for that at the start, the store can be read, and refuses chunks. Its thread alone settles what
+//! is in doubt, and then notes that the store is open. A start before that finds the same doubt.
 
 use std::sync::{Arc, atomic::Ordering};
 

@@ -1,4 +1,4 @@
-//! Files that a crash or a power loss tore, where there is no room to repair them.
+//! Files torn by a crash or a power loss, on a disk too full to repair them.
 
 use std::{
     collections::BTreeMap,
