@@ -8,7 +8,7 @@ import { assertAccessible, assertFits } from './lib/accessible.mjs';
 import { chromium, open } from './lib/browsers.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 const LONG = 'a-name-of-a-feed-that-is-so-long-that-it-cannot-be-shown-in-whole-on-a-phone';
 
 describe('a single feed', () => {

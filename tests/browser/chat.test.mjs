@@ -5,7 +5,7 @@ import { assertAccessible, assertFits } from './lib/accessible.mjs';
 import { chromium, firefox, open } from './lib/browsers.mjs';
 import { CHAT, Server } from './lib/server.mjs';
 
-const TEST = { timeout: 90_000 };
+const TEST = { timeout: 240_000 };
 
 /** @typedef {import('./lib/view.mjs').View} View */
 /** @typedef {import('puppeteer-core').Browser} Browser */

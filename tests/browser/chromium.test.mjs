@@ -5,7 +5,7 @@ import { chromium, open } from './lib/browsers.mjs';
 import { assertChunkByChunk, assertDemo, assertStopIsSeen } from './lib/checks.mjs';
 import { BY_HAND, Server } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 
 describe('Chromium that trusts the certificate and speaks HTTP/3 from the first request', () => {
   /** @type {Server} */ let server;

@@ -8,7 +8,7 @@ import { assertAccessible, assertFits } from './lib/accessible.mjs';
 import { chromium, firefox, open } from './lib/browsers.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 const IDS = ['fetch-h3', 'fetch-tcp', 'eventsource', 'wt-stream', 'wt-datagrams'];
 /** What browsers say of the TLS port's certificate, which nobody has told them to trust. */
 const UNTRUSTED = /ERR_CERT_AUTHORITY_INVALID|Cross-Origin Request Blocked/;

@@ -6,7 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { chromium, open } from './lib/browsers.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 120_000 };
+const TEST = { timeout: 240_000 };
 const RUNS = 50;
 const PRINTED = `${Array.from({ length: 200 }, (_, line) => `${line + 1}\n`).join('')}error: the last line\n`;
 
@@ -134,7 +134,7 @@ describe('a server that stops', () => {
         await view.page.waitForFunction(async () => {
           const { feeds } = await (await fetch('/feeds')).json();
           return feeds[0].chunks === 500 && /** @type {any} */ (window).begun === 10;
-        }, { timeout: 30_000, polling: 100 });
+        }, { timeout: 60_000, polling: 100 });
         const stopped = server.stop();
         const { raw, events } = await view.page.evaluate(async () => {
           const page = /** @type {any} */ (window);

@@ -6,7 +6,7 @@ import { DEMO } from './lib/checks.mjs';
 import { Example } from './lib/example.mjs';
 import { Server, WEBTRANSPORT } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 
 /** @typedef {import('./lib/view.mjs').View} View */
 

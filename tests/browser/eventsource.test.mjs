@@ -6,7 +6,7 @@ import { EventSource as NodeEventSource } from 'eventsource';
 import { chromium, firefox, open } from './lib/browsers.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 90_000 };
+const TEST = { timeout: 240_000 };
 /** What a run of each feed says, with its chunks and its end. */
 const FEEDS = {
   '/stream': { chunks: Array.from({ length: 10 }, (_, n) => `data chunk #${n}`), end: {} },

@@ -5,7 +5,7 @@ import { chromium } from './lib/browsers.mjs';
 import { Example } from './lib/example.mjs';
 import { View } from './lib/view.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 
 describe('Chromium with no flag', () => {
   /** @type {import('puppeteer-core').Browser} */ let browser;

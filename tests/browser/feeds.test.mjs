@@ -4,7 +4,7 @@ import { after, before, describe, test } from 'node:test';
 import { chromium, firefox, open } from './lib/browsers.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 90_000 };
+const TEST = { timeout: 240_000 };
 
 for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Firefox', firefox]])) {
   describe(`EventSource in ${name}`, () => {
@@ -33,7 +33,7 @@ for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Fi
       for (const [n, line] of lines.entries()) {
         server.write(line);
         // Each arrives before the next is made, on whichever connection.
-        await page.waitForFunction((count) => Reflect.get(globalThis, 'seen').length === count, { timeout: 30_000 }, n + 1);
+        await page.waitForFunction((count) => Reflect.get(globalThis, 'seen').length === count, { timeout: 60_000 }, n + 1);
       }
       const { seen, opened } = await page.evaluate(() => {
         Reflect.get(globalThis, 'source').close();

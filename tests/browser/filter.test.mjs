@@ -6,7 +6,7 @@ import { chromium, firefox, open } from './lib/browsers.mjs';
 import { rows } from './lib/log.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 const FOR_EVER = '/(a+)+$/';
 /** What takes it for ever. */
 const LINE = `${'a'.repeat(40)}!`;

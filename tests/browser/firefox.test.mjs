@@ -5,7 +5,7 @@ import { firefox, open } from './lib/browsers.mjs';
 import { assertChunkByChunk, assertDemo, assertStopIsSeen } from './lib/checks.mjs';
 import { BY_HAND, Server } from './lib/server.mjs';
 
-const TEST = { timeout: 90_000 };
+const TEST = { timeout: 240_000 };
 
 describe('Firefox as it is installed', () => {
   /** @type {Server} */ let server;

@@ -6,7 +6,7 @@ import { chromium, open } from './lib/browsers.mjs';
 import { rows } from './lib/log.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 const LEVELS = 'levels=exec:printf "INFO up\\nWARN the cache is cold\\n[error] upstream time out\\nDEBUG x\\nplain\\n{\\"level\\":\\"error\\"}\\n"; sleep 600';
 const LINES = 'log=exec:i=0; while [ $i -lt 250 ]; do echo "line $i"; i=$((i+1)); done; sleep 600';
 

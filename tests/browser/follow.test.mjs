@@ -8,7 +8,7 @@ import { assertEveryNumber, chunksAfterMark, marked, rows } from './lib/log.mjs'
 import { Relay } from './lib/relay.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 /** What browsers write into their console about requests to a server that is gone. */
 const GONE = /net::ERR_|Failed to load resource|NetworkError|can’t establish a connection|Connection lost|WebTransport/;
 /** A live feed whose every line is its number. */
@@ -31,7 +31,7 @@ describe('a server that is killed and started again', () => {
         await view.until('words on the next attempt', () => /Retrying (now|in \d+ s) \(attempt \d+\)\.|connecting/.test(document.querySelector('#retry-text')?.textContent ?? ''));
         await assertAccessible(view, 'while it is lost');
         server = await server.again();
-        await marked(view, 'back', 30_000);
+        await marked(view, 'back');
         await chunksAfterMark(view, 3);
         assert.equal((await assertEveryNumber(view))[0], 0);
         const { status, state, error } = await view.report();
@@ -57,7 +57,7 @@ describe('a server that is killed and started again', () => {
         await view.chunksShown(3);
         await server.kill();
         server = await server.again();
-        await marked(view, 'restart', 30_000);
+        await marked(view, 'restart');
         await chunksAfterMark(view, 3);
         const shown = await rows(view);
         const gap = shown.findIndex((row) => row.startsWith('restart: '));
@@ -88,7 +88,7 @@ describe('a server that is killed and started again', () => {
       await assertFits(view, 'with an error shown');
       server = await server.again();
       await view.page.click('#retry-now').catch(() => {}); // it may be trying already
-      await view.state(['done'], 30_000);
+      await view.state(['done']);
       assert.equal((await view.report()).error, '', 'what is over is no error');
       assert.equal((await assertEveryNumber(view)).length, 10);
       await view.assertClean(GONE);
@@ -114,8 +114,8 @@ describe('UDP that is blocked in the middle of a feed', () => {
         assert.equal((await view.report()).transport, 'webtransport');
         assert.ok(relay.passed > 5 && relay.connections > 0, 'everything goes through the relay');
         relay.udpBlocked = true;
-        await marked(view, 'lost', 30_000);
-        await marked(view, 'back', 30_000);
+        await marked(view, 'lost');
+        await marked(view, 'back');
         await chunksAfterMark(view, 3);
         assert.ok(relay.vanished > 0);
         const { transport, protocol: reported, status, why } = await view.report();

@@ -4,7 +4,7 @@ import { after, before, describe, test } from 'node:test';
 import { chromium } from './lib/browsers.mjs';
 import { PARITY, Server } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 const FORBIDDEN = ['connection', 'keep-alive', 'proxy-connection', 'te', 'transfer-encoding', 'upgrade', 'named'];
 
 describe('Chromium over HTTP/3', () => {

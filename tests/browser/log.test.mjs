@@ -9,7 +9,7 @@ import { chromium, open } from './lib/browsers.mjs';
 import { assertEveryNumber, marked, rows } from './lib/log.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 
 /** @typedef {import('./lib/view.mjs').View} View */
 
@@ -18,7 +18,7 @@ const text = (view, id) => view.page.$eval(`#${id}`, (element) => (element.textC
 
 /** Waits until so many chunks have come, whether they have rows or not. @param {View} view @param {number} count */
 const came = (view, count) =>
-  view.until(`${count} chunks`, (wanted) => Number(document.querySelector('#chunks')?.textContent) >= wanted, count, 30_000);
+  view.until(`${count} chunks`, (wanted) => Number(document.querySelector('#chunks')?.textContent) >= wanted, count);
 
 describe('what came', () => {
   /** @type {Server} */ let server;
@@ -225,7 +225,7 @@ describe('what came', () => {
     await view.chunksShown(3);
     await server.kill();
     server = await server.again();
-    await marked(view, 'restart', 30_000);
+    await marked(view, 'restart');
     server.write('\x1b[97;41m ERROR \x1b[0m upstream timed out after \x1b[1m3000 ms\x1b[0m');
     server.write('{"level":"info","msg":"order placed","user":{"id":43,"name":"Ola"},"items":["milk"]}');
     await view.chunksShown(5);
@@ -282,7 +282,7 @@ describe('a feed that floods', () => {
       await view.page.click('#pause');
       await view.page.type('#find', 'flood 33');
       const answered = Date.now() - from;
-      await view.state(['done'], 50_000);
+      await view.state(['done']);
       const { bytes } = await view.report();
       assert.equal(Number(bytes), TOTAL);
       assert.equal(await text(view, 'missing'), '0');

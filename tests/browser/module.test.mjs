@@ -8,7 +8,7 @@ import { describe, test } from 'node:test';
 import { chromium, firefox, open } from './lib/browsers.mjs';
 import { ROOT, Server } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 /** What browsers write into their console about requests to a server that is gone. */
 const GONE = /net::ERR_|Failed to load resource|NetworkError|can’t establish a connection|Connection lost|WebTransport|CORS|Cross-Origin|favicon/;
 
@@ -38,7 +38,7 @@ const lines = (view, count) => view.until(
   `${count} lines`, (wanted) => (document.querySelector('#log')?.textContent ?? '').split('\n').length > wanted, count);
 /** @param {import('./lib/view.mjs').View} view @param {string} state */
 const inState = (view, state) => view.until(
-  state, (wanted) => document.querySelector('#state')?.getAttribute('data-state') === wanted, state, 30_000);
+  state, (wanted) => document.querySelector('#state')?.getAttribute('data-state') === wanted, state);
 /** @param {import('./lib/view.mjs').View} view @param {string} id */
 const text = (view, id) => view.page.$eval(`#${id}`, (element) => element.textContent ?? '');
 

@@ -7,7 +7,7 @@ import { assertEveryNumber, chunksAfterMark, marked } from './lib/log.mjs';
 import { Nats } from './lib/nats.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 90_000 };
+const TEST = { timeout: 240_000 };
 
 describe('a feed that NATS keeps', () => {
   for (const [name, launch, transport] of /** @type {const} */ ([
@@ -31,7 +31,7 @@ describe('a feed that NATS keeps', () => {
         assert.equal(await publish('before\n'), 200);
         await view.chunksShown(1);
         await nats.kill();
-        await marked(view, 'stalled', 30_000);
+        await marked(view, 'stalled');
         const { status, state, error } = await view.report();
         assert.deepEqual({ state, error }, { state: 'streaming', error: '' });
         assert.match(status, /Waiting for the server’s storage/);
@@ -39,7 +39,7 @@ describe('a feed that NATS keeps', () => {
         await assertFits(view, 'while NATS is gone');
         assert.equal(await publish('refused\n'), 503);
         await nats.run();
-        await marked(view, 'back', 30_000);
+        await marked(view, 'back');
         assert.equal(await publish('after\n'), 200);
         await chunksAfterMark(view, 1);
         assert.match((await view.report()).status, /^Streaming with/);
@@ -88,7 +88,7 @@ describe('two edges, each at an address of one name', () => {
         await edges[killed]?.kill();
         await publish('meanwhile\n');
         // What way it takes is the browser's affair: for sessions they try one address only.
-        await marked(view, 'back', 40_000);
+        await marked(view, 'back');
         await publish('after\n');
         await chunksAfterMark(view, 2);
         assert.deepEqual(await assertEveryNumber(view), [0, 1, 2]);

@@ -19,7 +19,7 @@ const BROWSERS = {
 };
 
 for (const [browser, { name, command }] of Object.entries(BROWSERS)) {
-  test(`--open ${browser} loads the page over HTTP/3`, { timeout: 120_000 }, async () => {
+  test(`--open ${browser} loads the page over HTTP/3`, { timeout: 240_000 }, async () => {
     const folder = await mkdtemp(path.join(tmpdir(), 'h3cast-open-'));
     const script = path.join(folder, name);
     const pid = path.join(folder, 'pid');

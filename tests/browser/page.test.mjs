@@ -7,7 +7,7 @@ import { chromium, open } from './lib/browsers.mjs';
 import { DEMO } from './lib/checks.mjs';
 import { BY_HAND, Server } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 const PAGES = { home: '/', fetch: '/fetch.html', webtransport: '/webtransport.html' };
 
 /** A sentence for a person, not the name of an exception. @param {string} text */

@@ -8,7 +8,7 @@ import { chromium } from './lib/browsers.mjs';
 import { ROOT, Server } from './lib/server.mjs';
 import { View } from './lib/view.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 
 test('a phone follows a log as the recipe has it', TEST, async () => {
   const guide = await readFile(path.join(ROOT, 'docs/recipes.md'), 'utf8');
@@ -31,9 +31,9 @@ test('a phone follows a log as the recipe has it', TEST, async () => {
     await view.page.setViewport({ width: 360, height: 740, isMobile: true, hasTouch: true });
     await assert.rejects(view.page.goto(`https://127.0.0.2:${server.port}`), /ERR_CERT_AUTHORITY_INVALID/);
     for (const button of ['#details-button', '#proceed-link']) {
-      await (await view.page.waitForSelector(button, { visible: true, timeout: 20_000 }))?.tap();
+      await (await view.page.waitForSelector(button, { visible: true, timeout: 60_000 }))?.tap();
     }
-    await view.page.waitForSelector('#log .chunk', { timeout: 20_000 });
+    await view.page.waitForSelector('#log .chunk', { timeout: 60_000 });
     await view.chunksShown(2);
     assert.match(await view.page.$eval('#log', (element) => element.textContent ?? ''), /first line.*second line/s);
     // Its own certificate's hash is enough for a page whose warning was accepted.

@@ -8,7 +8,7 @@ import { assertAccessible, assertFits } from './lib/accessible.mjs';
 import { chromium, firefox, open } from './lib/browsers.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 
 const GIF = Buffer.from('R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7', 'base64');
 const AVIF = Buffer.from(

@@ -5,7 +5,7 @@ import { chromium, open } from './lib/browsers.mjs';
 import { assertDemo } from './lib/checks.mjs';
 import { Example } from './lib/example.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 
 describe('Chromium with the flags that plain prints', () => {
   /** @type {Example} */ let server;

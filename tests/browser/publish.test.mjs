@@ -9,7 +9,7 @@ import { assertAccessible, assertFits } from './lib/accessible.mjs';
 import { chromium, firefox, open } from './lib/browsers.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 const TOKEN = 'a-token-to-publish-with';
 /** What browsers write into their console about requests that are refused or cut. */
 const REFUSED = /net::ERR_|Failed to load resource|NetworkError|401/;
@@ -72,7 +72,7 @@ async function read(url, length) {
 
 /** @param {import('./lib/view.mjs').View} view @param {string} words */
 const said = (view, words) => view.until(
-  words, (wanted) => document.querySelector('#publish-said')?.textContent?.includes(wanted), words, 30_000);
+  words, (wanted) => document.querySelector('#publish-said')?.textContent?.includes(wanted), words);
 
 describe('publishing from the page', () => {
   for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Firefox', firefox]])) {

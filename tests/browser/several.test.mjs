@@ -5,7 +5,7 @@ import { assertAccessible, assertFits } from './lib/accessible.mjs';
 import { chromium, firefox, open } from './lib/browsers.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 
 /** @typedef {import('./lib/view.mjs').View} View */
 
@@ -244,7 +244,7 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
         own = await own.again();
         // What it would do by itself after a while.
         await view.page.$eval('#retry-now', (button) => /** @type {HTMLElement} */ (button).click());
-        await view.until('both again', () => document.querySelectorAll('#log .mark[data-kind="restart"] .feed').length === 2, undefined, 30_000);
+        await view.until('both again', () => document.querySelectorAll('#log .mark[data-kind="restart"] .feed').length === 2);
         await status(view, '2 feeds: 2 live.');
         assert.equal(await view.page.$eval('#retry', (note) => note.checkVisibility()), false);
         assert.equal((await view.report()).error, '');
@@ -257,7 +257,7 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
     test('over HTTP/1.1 no more than the browser has connections for', TEST, async () => {
       const view = await open(browser, `${server.plain}/?transport=fetch&${['web', 'db', 'once', 'fails', 'zeros', 'default'].map((name) => `feed=${name}`).join('&')}`);
       await view.until('some are left out', () => [...document.querySelectorAll('#feed-lines > div')].some((line) => /Over HTTP\/1\.1 this page follows 4 feeds/.test(line.textContent ?? '')));
-      assert.equal(await view.page.evaluate(async () => (await fetch('feeds', { signal: AbortSignal.timeout(10_000) })).status), 200, 'a connection is left for the page');
+      assert.equal(await view.page.evaluate(async () => (await fetch('feeds', { signal: AbortSignal.timeout(60_000) })).status), 200, 'a connection is left for the page');
       await view.assertClean();
       await view.close();
     });

@@ -5,7 +5,7 @@ import { assertAccessible } from './lib/accessible.mjs';
 import { chromium, firefox, open } from './lib/browsers.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 /** What browsers write into their console about a response that was cut off. */
 const CUT = /net::ERR_|Failed to load resource|NetworkError|TypeError/;
 const FEEDS = ['failed=exec:echo "so far"; exit 3', 'ended=exec:echo all', 'nothing=exec:true', 'empty=publish'];

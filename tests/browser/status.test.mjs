@@ -10,7 +10,7 @@ import { assertAccessible, assertFits } from './lib/accessible.mjs';
 import { chromium, firefox, open } from './lib/browsers.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 /** What browsers write into their console about a server that is gone. */
 const GONE = /net::ERR_|Failed to load resource|NetworkError|WebTransport/;
 /** Firefox has it from its start on: WebDriver BiDi cannot change it. */

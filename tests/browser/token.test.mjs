@@ -11,7 +11,7 @@ import { chromium, firefox, open } from './lib/browsers.mjs';
 import { assertEveryNumber, chunksAfterMark, marked } from './lib/log.mjs';
 import { Server } from './lib/server.mjs';
 
-const TEST = { timeout: 90_000 };
+const TEST = { timeout: 240_000 };
 const NUMBERS = 'exec:i=0; while :; do echo "number $i"; i=$((i+1)); sleep 0.1; done';
 /** What browsers write into their console about requests that are refused. */
 const REFUSED = /net::ERR_|Failed to load resource|NetworkError|Connection lost|WebTransport|401/;
@@ -87,7 +87,7 @@ describe('a token that ends', () => {
           await view.chunksShown(3);
           const before = proxy.asked();
           await tokens.next();
-          await marked(view, 'back', 30_000);
+          await marked(view, 'back');
           await chunksAfterMark(view, 3);
           await assertEveryNumber(view);
           const { state, error, transport: used } = await view.report();
@@ -127,7 +127,7 @@ describe('a token that ends', () => {
       await view.chunksShown(3);
       await tokens.next();
       await give();
-      await marked(view, 'back', 30_000);
+      await marked(view, 'back');
       await chunksAfterMark(view, 3);
       await assertEveryNumber(view);
       assert.doesNotMatch(view.page.url(), /token=/);

@@ -9,7 +9,7 @@ import { BREAKS } from './lib/webtransport-breaks.mjs';
 import { CASES } from './lib/webtransport-cases.mjs';
 import { kit } from './lib/webtransport-kit.mjs';
 
-const TEST = { timeout: 60_000 };
+const TEST = { timeout: 240_000 };
 
 /** @typedef {import('./lib/webtransport-kit.mjs').Feature} Feature */
 

@@ -10,7 +10,7 @@ import urllib.request
 
 from server import free_port
 
-SECONDS = 30
+SECONDS = 120
 
 
 def tool(name: str) -> str:

@@ -239,7 +239,7 @@ async fn a_stream_that_forgets_is_not_gone_on_with() {
     for number in 0..5 {
         context.publish("h3cast.chat", number.to_string().into()).await.unwrap().await.unwrap();
     }
-    assert_eq!(read(&edge, "/stream/chat?from=start", 5).await.len(), 6);
+    assert_eq!(chunk_texts(&read(&edge, "/stream/chat?from=start", 5).await), ["0", "1", "2", "3", "4"]);
     cluster.nodes.iter_mut().for_each(Node::kill);
     cluster.nodes.iter_mut().for_each(Node::start);
     let context = cluster.jetstream().await;

@@ -4,7 +4,9 @@ import path from 'node:path';
 import puppeteer from 'puppeteer-core';
 import { View } from './view.mjs';
 
-const LAUNCH_MS = 60_000;
+const LAUNCH_MS = 120_000;
+/** Longer than a test takes, so that it says itself what it waited for. */
+const PROTOCOL_MS = 300_000;
 /** Without components Chromium has nothing to update, and not what is in its profile. */
 const COMPONENTS = '--disable-component-update';
 
@@ -42,7 +44,7 @@ export function chromium({ trust, quic = true, flags: more = [], profile, names 
     executablePath: find(process.env.CHROMIUM, ['chromium', 'google-chrome']),
     headless: true,
     timeout: LAUNCH_MS,
-    protocolTimeout: LAUNCH_MS,
+    protocolTimeout: PROTOCOL_MS,
     // Chromium refuses its sandbox to root, which is who runs tests in a container.
     args: [...(process.getuid?.() === 0 ? ['--no-sandbox'] : []), ...quiet, ...trusting, ...more, ...resolving],
     ...(profile && { userDataDir: profile.folder, env: { ...process.env, HOME: profile.folder } }),
@@ -60,7 +62,7 @@ export function firefox({ prefs = {}, profile, names = [] } = {}) {
     executablePath: find(process.env.FIREFOX, ['firefox-esr', 'firefox']),
     headless: true,
     timeout: LAUNCH_MS,
-    protocolTimeout: LAUNCH_MS,
+    protocolTimeout: PROTOCOL_MS,
     extraPrefsFirefox: { ...(names.length > 0 && { 'network.dns.localDomains': names.join(',') }), ...prefs },
     ...(profile && { userDataDir: profile.folder }),
   });
@@ -80,7 +82,7 @@ export async function open(browser, url, { width = 1200, height = 900, dark } = 
     await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: dark ? 'dark' : 'light' }]);
   }
   await view.watch();
-  const response = await page.goto(url, { timeout: 20_000, waitUntil: 'load' });
+  const response = await page.goto(url, { timeout: 60_000, waitUntil: 'load' });
   // 304 where the browser has the page from a tab before.
   const status = response?.status() ?? 0;
   if (status !== 200 && status !== 304) throw new Error(`${url}: status ${status}`);

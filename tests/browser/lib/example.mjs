@@ -10,7 +10,7 @@ import { ROOT, TARGET } from './server.mjs';
 
 const PLAIN = path.resolve(ROOT, process.env.H3CAST_PLAIN ?? path.join(TARGET, 'debug/plain'));
 const EXAMPLES = path.resolve(ROOT, process.env.H3CAST_EXAMPLES ?? path.join(TARGET, 'debug/examples'));
-const START_MS = 15_000;
+const START_MS = 60_000;
 
 export class Example {
   /** The origin over HTTP/3. */

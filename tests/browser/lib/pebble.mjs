@@ -9,7 +9,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
-const READY_MS = 15_000;
+const READY_MS = 60_000;
 
 /** A port of this machine that nothing else has now. @returns {Promise<number>} */
 export function freePort() {

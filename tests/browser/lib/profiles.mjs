@@ -8,7 +8,7 @@ import { setTimeout } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
-const KNOWN_MS = 30_000;
+const KNOWN_MS = 60_000;
 /** Newer than any that Chromium has compiled in. */
 const VERSION = 1_000_000;
 

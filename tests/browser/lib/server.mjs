@@ -33,8 +33,8 @@ export const ARTIFACTS = path.resolve(ROOT, process.env.H3CAST_ARTIFACTS ?? path
  */
 const INTERVAL_MS = 100;
 
-const READY_MS = 15_000;
-const EXIT_MS = 15_000;
+const READY_MS = 60_000;
+const EXIT_MS = 60_000;
 
 /** @typedef {{ certificate: string, sha256: string, sha256_base64: string, spki_sha256_base64: string }} Identity */
 
@@ -146,7 +146,7 @@ export class Server {
    * @param {number} [ms]
    * @returns {Promise<RegExpMatchArray>}
    */
-  async line(pattern, ms = 10_000) {
+  async line(pattern, ms = 60_000) {
     const seen = [];
     const deadline = Date.now() + ms;
     for (;;) {
@@ -178,7 +178,7 @@ export class Server {
    * @param {RegExp} pattern
    * @param {number} [ms]
    */
-  async logged(pattern, ms = 30_000) {
+  async logged(pattern, ms = 60_000) {
     const deadline = Date.now() + ms;
     while (!pattern.test(this.#stderr)) {
       const left = deadline - Date.now();
@@ -228,6 +228,6 @@ export class Server {
  * @returns {Promise<Identity>}
  */
 async function identity(certs) {
-  const { stdout } = await promisify(execFile)(H3CAST, ['cert', '--json', '--certs', certs], { timeout: 10_000 });
+  const { stdout } = await promisify(execFile)(H3CAST, ['cert', '--json', '--certs', certs], { timeout: 60_000 });
   return JSON.parse(stdout);
 }

@@ -4,7 +4,7 @@ import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { ARTIFACTS } from './server.mjs';
 
-const WAIT_MS = 15_000;
+const WAIT_MS = 60_000;
 
 /** @typedef {{ bytes: number, at: number, text: string }} Read one `read()` of the page's reader */
 

@@ -19,7 +19,7 @@
  * @param {string} base the origin of the server over HTTP/3
  */
 export async function kit(base) {
-  const SOON_MS = 15_000;
+  const SOON_MS = 60_000;
   /** @type {{ algorithm: string, value: string }[]} */
   const hashes = await (await fetch('/hashes')).json();
   const serverCertificateHashes = hashes.map(({ algorithm, value }) => (
