@@ -29,7 +29,9 @@ use self::{
 use crate::{
     App,
     chunk::Epoch,
-    feed::{Feed, FeedError, Filler, Keeper, Pattern, PublishError, Publisher, WrittenFeeds, WrittenLimits},
+    feed::{
+        Feed, FeedError, Filler, Keeper, Pattern, Provenance, PublishError, Publisher, WrittenFeeds, WrittenLimits,
+    },
 };
 pub use h3cast_store::{Checked, Fsync, Retain, Store, StoreError, StoreOptions};
 
@@ -248,6 +250,14 @@ impl Disk {
         blocking(move || disk.0.store.reclaim()).await
     }
 
+    /// The feeds that are stored and that no source has opened: those of earlier sources, by name.
+    pub(crate) async fn unserved(&self) -> Vec<String> {
+        let disk = self.clone();
+        let stored = spawn_blocking(move || disk.0.store.feeds()).await.unwrap_or_default();
+        let open = lock(&self.0.open);
+        stored.into_iter().map(|info| info.name).filter(|name| !open.contains_key(name)).collect()
+    }
+
     /// Shows in the app's `/metrics` how it is.
     #[must_use]
     pub fn install(&self, app: App) -> App {
@@ -308,14 +318,15 @@ impl Disk {
                 && !self.0.sources.contains(name)
                 && !lock(&self.0.open).contains_key(name)
         };
-        let mut feeds = Vec::new();
+        let mut feeds = Restored::default();
         let disk = self.clone();
         let stored = blocking(move || Ok(disk.0.store.feeds())).await?;
         for info in stored.into_iter().filter(|info| is_ours(&info.name)) {
-            feeds.push(of_pattern.restored(&info).await?);
+            feeds.0.push(of_pattern.restored(&info).await?);
         }
         // It is one: the source's name was read as such.
-        Ok(WrittenFeeds::stored(pattern, limits, of_pattern, feeds).expect("its name is a pattern"))
+        Ok(WrittenFeeds::stored(pattern, limits, of_pattern, std::mem::take(&mut feeds.0))
+            .expect("its name is a pattern"))
     }
 
     /// Opens a feed, or begins it, and has `begin` make it one of sources or of clients.
@@ -340,6 +351,16 @@ impl Disk {
             Ok((feed, publisher))
         });
         opened.await
+    }
+}
+
+/// Feeds of a pattern that are not served yet: if it does not come to that, they have not failed.
+#[derive(Default)]
+struct Restored(Vec<(Feed, Provenance)>);
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|(feed, _)| feed.stop());
     }
 }
 

@@ -159,9 +159,11 @@ async fn a_new_server_that_fails_gives_the_store_back() {
     let redirect = format!("--redirect={}", taken.local_addr().unwrap());
     let mut second = place.next(&[&ARGS[..], &[&redirect]].concat());
     second.ended(2).await;
-    second.says("storing feeds in");
     second.says("is in use by another program");
+    assert!(!second.said().contains("storing feeds in"), "it never did: {}", second.said());
     written.continues(&first).await;
+    // It was let go of in a moment, which is nothing that a person has to do something about.
+    assert!(!first.said().contains("--store: "), "{}", first.said());
     // It has everything, and is killed.
     let mut second = place.stopped_at("take-over", &ARGS).await;
     let waiting = tokio::spawn(written.next());
@@ -224,7 +226,7 @@ async fn feeds_in_memory_are_not_given_up_for_those_on_disk() {
 
 #[tokio::test]
 async fn a_new_server_without_a_feed_on_disk_fails() {
-    let sources = ["--store=store", "publish", "news=publish", "chat.*=publish", "silent=publish"];
+    let sources = ["--store=store", "publish", "news=publish", "chat.*=publish", "silent=publish", "log=tail:app.log"];
     let (place, mut first) = Process::first(&sources).await;
     let cursor = publish(&place, "a").await;
     for path in ["/stream/news", "/stream/chat.rust"] {
@@ -234,7 +236,7 @@ async fn a_new_server_without_a_feed_on_disk_fails() {
     let mut second = place.next(&settings);
     second.ended(2).await;
     second.says("`news` (it has another source here), `chat.rust` (no such feed here).");
-    second.says("--take-over-drop news,chat.rust");
+    second.says(" Start the new server with the same sources as the old one, or give them up with --take-over-drop news,chat.rust");
     assert!(!second.said().contains("silent"), "one without chunks is no reason: {}", second.said());
     first.says("this one keeps serving: the new server would not have these feeds of the old one: `news`");
     assert_eq!(publish(&place, "b").await, Cursor { seq: 1, ..cursor });
@@ -244,8 +246,52 @@ async fn a_new_server_without_a_feed_on_disk_fails() {
     first.ended(0).await;
     second.says("stays on disk and is not served (--take-over-drop)");
     second.says("continuing 1 feed on disk");
+    second.says("storing feeds in");
+    // Those that were given up have their lines.
+    second.says("2 stored feeds are not served: log, silent.");
     assert_eq!(publish(&place, "c").await, Cursor { seq: 2, ..cursor });
-    second.stop().await;
+    let mut third = place.next(&["--store=store", "other=publish", "--take-over-drop=default"]);
+    third.ready().await;
+    second.ended(0).await;
+    third.says("took over from process");
+    third.says(": continuing none of its feeds");
+    third.stop().await;
+}
+
+/// Those that clients created do not fail with it.
+#[tokio::test]
+async fn a_new_server_that_fails_has_no_feeds_that_fail() {
+    let args = ["--store=store", "chat.*=publish", "news=publish"];
+    let (place, first) = Process::first(&args).await;
+    for path in ["/stream/news", "/stream/chat.rust"] {
+        crate::process::publish_to(&place, path, "a").await.unwrap();
+    }
+    let mut second = place.next(&args[..2]);
+    second.ended(2).await;
+    second.says("`news` (no such feed here)");
+    assert!(!second.said().contains("WARN") && !second.said().contains("storing feeds in"), "{}", second.said());
+    first.stop().await;
+}
+
+/// The store of a server that is not the one to be taken over.
+#[tokio::test]
+async fn a_store_of_a_server_that_listens_elsewhere() {
+    let (place, first) = Process::first_at(None, "", &ARGS).await;
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_h3cast"));
+    command.current_dir(place.folder()).env("HOME", place.folder()).env("XDG_RUNTIME_DIR", place.folder());
+    command.args(["serve", "--take-over", "--listen=localhost:0", "--http=off"]).args(ARGS);
+    let done = soon("its end", tokio::task::spawn_blocking(move || command.output().unwrap())).await.unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(2), "{said}");
+    let holder = format!("--store: store is in use by process {}", first.pid());
+    let waits = format!("INFO {holder}: waiting up to 10 s for its end");
+    assert!(said.contains(&waits), "{said}");
+    let ports = format!("127.0.0.1:{0}, [::1]:{0}", place.port);
+    let why = format!(
+        "{holder}, which listens elsewhere ({ports}): to take over from it, give the same --listen, or its socket with --control"
+    );
+    assert!(said.contains(&why), "{said}");
+    first.stop().await;
 }
 
 #[tokio::test]

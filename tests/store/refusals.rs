@@ -45,6 +45,29 @@ async fn folders_that_are_not_its_own() {
     server.stop().await;
 }
 
+/// The folder was forgotten, and its flag takes what comes next.
+#[tokio::test]
+async fn sources_are_no_folders() {
+    let place = Process::place(None);
+    for source in ["c=publish", "chat.*=publish", "log=tail:app.log", "publish", "tail:app.log"] {
+        let why = format!("`{source}` is a source: give a folder first, as in --store DIR {source}");
+        refused(&place, &["--store", source], &why).await;
+        refused(&place, &["--check", "--store", source, "publish"], &why).await;
+    }
+    assert!(!place.folder().join("c=publish").exists());
+    let place = first_in(&place, "./c=publish").await;
+    // Once it is there, it is meant.
+    first_in(&place, "c=publish").await;
+}
+
+/// Starts a server that stores in that folder, and stops it.
+async fn first_in<'a>(place: &'a crate::Place, store: &str) -> &'a crate::Place {
+    let mut server = place.rival(&["publish", "--store", store]);
+    server.ready().await;
+    server.stop().await;
+    place
+}
+
 /// What is in a folder, with its contents and times.
 fn all_of(dir: &Path) -> Vec<(PathBuf, Vec<u8>, Option<SystemTime>)> {
     let entries = fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path());

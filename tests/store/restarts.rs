@@ -57,6 +57,30 @@ async fn cursors_keys_and_created_feeds_survive() {
     server.stop().await;
 }
 
+/// As after a name was mistyped, or a source left out.
+#[tokio::test]
+async fn stored_feeds_that_are_not_served_are_named() {
+    let (place, server) = first(&["log=publish", "chat.*=publish"]).await;
+    for path in ["/stream/log", "/stream/chat.a"] {
+        assert_eq!(post(&place, path, None, "one\n").await.unwrap().0, 200);
+    }
+    server.stop().await;
+    let server = next(&place, &["lag=publish", "chat.*=publish"]).await;
+    server.says("1 stored feed is not served: log. It stays on disk, and");
+    server.stop().await;
+    let server = next(&place, &["log=publish", "lag=publish", "chat.*=publish"]).await;
+    server.says("storing feeds in");
+    assert!(!server.said().contains("not served"), "{}", server.said());
+    server.stop().await;
+    // A pattern does not serve what has a source of its own, which is not on disk here.
+    let server = next(&place, &["b=publish", "c=publish", "d=publish", "chat.*=publish", "chat.a=demo"]).await;
+    server.says("3 stored feeds are not served: chat.a, lag, log. They stay on disk, and");
+    server.stop().await;
+    let server = next(&place, &["publish"]).await;
+    server.says("6 stored feeds are not served: b, c, chat.a, d, lag, and 1 more. They stay on disk, and");
+    server.stop().await;
+}
+
 /// What a viewer gets after `from`, up to the end of the feed.
 async fn to_the_end(place: &Place, from: &str) -> (Vec<(Cursor, Bytes)>, End) {
     let mut viewer = Viewer::new(&place.uri(&format!("/stream?from={from}")), place.trust()).unwrap();

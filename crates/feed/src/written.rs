@@ -187,6 +187,13 @@ impl WrittenFeeds {
     }
 }
 
+impl Drop for WrittenFeeds {
+    /// Ends the feeds: no source of theirs has failed.
+    fn drop(&mut self) {
+        std::mem::take(&mut *self.lock()).stop();
+    }
+}
+
 impl Family for WrittenFeeds {
     fn pattern(&self) -> &str {
         self.pattern.as_str()

@@ -220,6 +220,16 @@ impl ServeArgs {
         false
     }
 
+    /// Whether a feed of the old server need not be continued.
+    #[cfg(feature = "store")]
+    #[cfg_attr(not(unix), allow(unused_variables, reason = "no server takes over"))]
+    pub(super) fn drops(&self, name: &str) -> bool {
+        #[cfg(unix)]
+        return self.take_over_drop.iter().any(|dropped| dropped.is(name));
+        #[cfg(not(unix))]
+        false
+    }
+
     /// Whether what clients publish is stored externally.
     #[cfg(feature = "store")]
     pub(super) fn has_engine(&self) -> bool {

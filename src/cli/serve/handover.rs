@@ -102,6 +102,8 @@ pub(super) struct Changeover {
     inherited: Option<Inherited>,
     /// The old server has been looked for.
     is_looked_for: bool,
+    /// Other servers of this user by their process ids, and where they listen.
+    others: Vec<(u32, Vec<SocketAddr>)>,
     /// Held while a server takes over from this one.
     changing: Arc<Mutex<()>>,
     /// Whether this server's socket is another's now.
@@ -117,6 +119,7 @@ impl Changeover {
             old: None,
             inherited: None,
             is_looked_for: false,
+            others: Vec::new(),
             changing: Arc::default(),
             left: Arc::default(),
             manager: manager.clone(),
@@ -137,7 +140,7 @@ impl Changeover {
             }
             None => (tokio::task::spawn_blocking(others).await.map_err(Failure::running)?, false),
         };
-        match Predecessor::find(sockets, named, |at| named || args.wants(at)).await? {
+        match Predecessor::find(sockets, named, |at| named || args.wants(at), &mut self.others).await? {
             Some((old, inherited)) => (self.old, self.inherited) = (Some(old), Some(inherited)),
             None => {
                 let leaving = leaving::wait(&args.listen, &args.handed);
@@ -167,6 +170,13 @@ impl Changeover {
             self.old = None;
         }
         Ok(is_released)
+    }
+
+    /// Where a process listens that is a server of this user and is not taken over, as far as that is known.
+    #[cfg(feature = "store")]
+    pub(super) fn listens(&self, process: Option<u32>) -> Vec<SocketAddr> {
+        let found = self.others.iter().find(|(pid, _)| Some(*pid) == process);
+        found.map(|(_, listens)| listens.clone()).unwrap_or_default()
     }
 
     /// Has a server use the sockets of the old one.

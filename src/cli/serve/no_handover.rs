@@ -48,6 +48,11 @@ impl Changeover {
         Ok(false)
     }
 
+    #[cfg(feature = "store")]
+    pub(super) fn listens(&self, _: Option<u32>) -> Vec<std::net::SocketAddr> {
+        Vec::new()
+    }
+
     pub(super) fn inherit(&mut self, builder: ServerBuilder) -> ServerBuilder {
         builder
     }

@@ -39,6 +39,12 @@ pub(super) struct Prepared {
     pub(super) nats: crate::nats::Connections,
     #[cfg(feature = "store")]
     pub(super) store: Option<crate::store::Disk>,
+    /// Any source is stored there.
+    #[cfg(feature = "store")]
+    stores: bool,
+    /// What is on disk and is not served.
+    #[cfg(feature = "store")]
+    unserved: Vec<String>,
 }
 
 impl Prepared {
@@ -48,6 +54,7 @@ impl Prepared {
         #[cfg(feature = "store")]
         {
             self.store.iter().for_each(Disk::resume);
+            storing::begins(self.store.as_ref().filter(|_| self.stores), &self.unserved);
             self.store.clone().into()
         }
         #[cfg(not(feature = "store"))]
@@ -144,11 +151,15 @@ pub(super) async fn prepare(
     // The others, which may take long, come before: publishers of a server that is taken over wait from here on.
     #[cfg(feature = "store")]
     {
+        prepared.stores = !stored.is_empty();
         prepared.store = storing::open(&stored, retained, args, changeover).await?;
         for source in stored {
             let options = Options { store: prepared.store.clone(), ..options(&source.name) };
             let started = source.clone().start(&options).await.map_err(|error| failed(error, &source))?;
             prepared.add(source.name, started);
+        }
+        if let Some(store) = &prepared.store {
+            prepared.unserved = storing::unserved(store, args).await;
         }
     }
     let is_any = !prepared.feeds.is_empty() || !prepared.families.is_empty();

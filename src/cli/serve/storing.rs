@@ -3,11 +3,16 @@
 mod beginning;
 
 use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PathBufValueParser, TypedValueParser},
+};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -36,7 +41,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct StoreArgs {
     /// Store live feeds on disk in this folder, which is created: publish, -, exec:COMMAND (not with --per-viewer) and
     /// tail:PATH. After a restart or a crash they continue with the same cursors. One server at a time can use it.
-    #[arg(long, env = "H3CAST_STORE", value_name = "DIR")]
+    #[arg(long, env = "H3CAST_STORE", value_name = "DIR", value_parser = folder())]
     pub(super) store: Option<PathBuf>,
     /// When what is stored is flushed to the disk: before it is confirmed (always), every TIME, or when the system does it
     /// (never). Without a flush, a power loss or a crash of the system loses it; a crash of the server does not.
@@ -87,22 +92,82 @@ pub(super) async fn open(
         return Err(failed(&why));
     }
     let begun = Instant::now();
+    let mut is_told = false;
     let disk = loop {
         match Disk::open(dir.clone(), args.storing.options(), retained.clone()).await {
             Ok(disk) => break disk,
             // An old server that has freed its ports, and is about to end.
-            Err(StoreError::Locked { .. }) if args.takes_over() && begun.elapsed() < ENDING => sleep(PAUSE).await,
+            Err(StoreError::Locked { dir, pid }) if args.takes_over() && begun.elapsed() < ENDING => {
+                // After the store was released, it is a moment.
+                if !is_told && !is_claimed {
+                    info!("--store: {}: waiting up to {} s for its end", in_use(&dir, pid), ENDING.as_secs());
+                }
+                is_told = true;
+                sleep(PAUSE).await;
+            }
+            Err(StoreError::Locked { dir, pid }) if args.takes_over() && !is_claimed => {
+                return Err(failed(&held_elsewhere(&dir, pid, &changeover.listens(pid))));
+            }
             Err(error) => return Err(cannot_open(&error, args)),
         }
     };
     if is_claimed {
         disk.hold();
     }
-    match !stored.is_empty() {
-        true => info!("storing feeds in {}", absolute(disk.dir()).display()),
-        false => warn!("{}", nothing_stored()),
+    if stored.is_empty() {
+        warn!("{}", nothing_stored());
     }
     Ok(Some(disk))
+}
+
+/// Which process has the store open.
+fn in_use(dir: &Path, pid: Option<u32>) -> String {
+    let by = pid.map(|pid| format!(" by process {pid}")).unwrap_or_default();
+    format!("{} is in use{by}", dir.display())
+}
+
+/// What to do about a store that is another server's than the one to take over from: one that listens there, if that is
+/// known.
+fn held_elsewhere(dir: &Path, pid: Option<u32>, listens: &[SocketAddr]) -> String {
+    let what = "to take over from it, give the same --listen, or its socket with --control";
+    match listens {
+        [] => format!("{}: {what}; otherwise stop that process, or choose another folder", in_use(dir, pid)),
+        listens => {
+            // Over UDP and TCP: what is for TCP alone is not of that flag.
+            let twice = listens.iter().enumerate().filter(|(at, place)| listens[..*at].contains(place));
+            let places: BTreeSet<_> = twice.map(|(_, place)| place).collect();
+            let places: Vec<_> = places.into_iter().map(SocketAddr::to_string).collect();
+            format!("{}, which listens elsewhere ({}): {what}", in_use(dir, pid), places.join(", "))
+        }
+    }
+}
+
+/// So many feeds are named that are not served.
+const SHOWN: usize = 5;
+
+/// What is stored and not served, for another reason than that it was given up.
+pub(super) async fn unserved(disk: &Disk, args: &ServeArgs) -> Vec<String> {
+    let mut feeds = disk.unserved().await;
+    feeds.retain(|name| !args.drops(name));
+    feeds
+}
+
+/// Says where feeds are stored from now on, and which of those there are not served.
+pub(super) fn begins(disk: Option<&Disk>, unserved: &[String]) {
+    if let Some(disk) = disk {
+        info!("storing feeds in {}", absolute(disk.dir()).display());
+    }
+    let mut names = unserved.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if let Some(more @ 1..) = unserved.len().checked_sub(SHOWN) {
+        names += &format!(", and {more} more");
+    }
+    match unserved.len() {
+        0 => {}
+        1 => info!("1 stored feed is not served: {names}. It stays on disk, and is served once a source has its name"),
+        many => info!(
+            "{many} stored feeds are not served: {names}. They stay on disk, and are served once a source has their name"
+        ),
+    }
 }
 
 /// Why the store cannot be opened.
@@ -162,6 +227,17 @@ pub(super) async fn close(store: Option<Disk>) {
     {
         error!("--store: {error}");
     }
+}
+
+/// A folder that is not a source which was meant to come after it.
+fn folder() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|dir| match dir.to_str() {
+        Some(text) if text.parse::<Source>().is_ok() && !dir.exists() => {
+            let text = values::short(text);
+            Err(format!("`{text}` is a source: give a folder first, as in --store DIR {text}, or write ./{text} for one of that name"))
+        }
+        _ => Ok(dir),
+    })
 }
 
 fn fsync(text: &str) -> Result<Fsync, String> {

@@ -49,6 +49,19 @@ async fn a_view_of_what_is_not_written_waits_and_leaves_nothing() {
     assert!(family.lock().waiting.len() <= 64);
 }
 
+/// As when their server does not come to serve: no source has failed.
+#[tokio::test]
+async fn feeds_stop_with_their_family() {
+    let family = family(2, 2);
+    write(&family, &account(1), "chat.a").await.unwrap();
+    let mut viewers = ["chat.a", "chat.b"].map(|name| family.view_now(name).view(Start::Now, None));
+    drop(family);
+    for viewer in &mut viewers {
+        let event = futures_util::StreamExt::next(viewer).await;
+        assert!(matches!(event, Some(crate::Event::End(crate::End::Stopped))), "{event:?}");
+    }
+}
+
 #[tokio::test]
 async fn readers_take_nothing_from_writers() {
     let family = family(3, 1);

@@ -27,7 +27,7 @@ impl std::str::FromStr for Dropped {
 }
 
 impl Dropped {
-    pub(super) fn is(&self, name: &str) -> bool {
+    pub(in crate::cli::serve) fn is(&self, name: &str) -> bool {
         match self {
             Self::Feed(feed) => feed == name,
             Self::Feeds(pattern) => pattern.matches(name),
@@ -50,12 +50,8 @@ impl fmt::Display for Lacking {
         if let Some(more) = feeds.len().checked_sub(SHOWN).filter(|more| *more > 0) {
             write!(f, ", and {more} more")?;
         }
-        let (name, _) = &feeds[0];
         let shown: Vec<_> = feeds.iter().take(SHOWN).map(|(name, _)| name.as_str()).collect();
-        write!(
-            f,
-            ". Start the new server with the sources of the old one (as in `{name}=publish`), or give them up with "
-        )?;
+        write!(f, ". Start the new server with the same sources as the old one, or give them up with ")?;
         match feeds.len() > SHOWN {
             true => write!(f, "--take-over-drop FEED, which may be a pattern as in chat.*"),
             false => write!(f, "--take-over-drop {}", shown.join(",")),

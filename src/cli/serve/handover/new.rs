@@ -68,6 +68,8 @@ struct State {
     publications: KnownPublications,
     /// How many feeds on disk continue.
     stored: usize,
+    /// Some are given up.
+    drops: bool,
 }
 
 /// What a new server does with the feeds of the old one.
@@ -87,11 +89,12 @@ enum Outcome {
 
 impl Predecessor {
     /// Finds the server at one of these sockets that listens where that is `wanted`. If it was `named`, it is that one or
-    /// an error.
+    /// an error. Those that listen `elsewhere` are noted.
     pub(in crate::cli::serve) async fn find(
         sockets: Vec<PathBuf>,
         named: bool,
         wanted: impl Fn(SocketAddr) -> bool,
+        elsewhere: &mut Vec<(u32, Vec<SocketAddr>)>,
     ) -> Result<Option<(Self, Inherited)>, Failure> {
         for path in sockets {
             let failed = |error: io::Error| {
@@ -108,15 +111,17 @@ impl Predecessor {
                     continue;
                 }
             };
-            if about.listens.iter().copied().any(&wanted) {
-                if about.version != wire::VERSION {
-                    return Err(failed(wire::invalid("it speaks another version of the protocol")));
-                }
-                match within(PATIENCE, found.choose()).await {
-                    // It has nothing to hand over any more: it would have said why it does not.
-                    Err(error) if wire::has_ended(&error) => continue,
-                    chosen => return chosen.map(Some).map_err(failed),
-                }
+            if !about.listens.iter().copied().any(&wanted) {
+                elsewhere.push((about.pid, about.listens));
+                continue;
+            }
+            if about.version != wire::VERSION {
+                return Err(failed(wire::invalid("it speaks another version of the protocol")));
+            }
+            match within(PATIENCE, found.choose()).await {
+                // It has nothing to hand over any more: it would have said why it does not.
+                Err(error) if wire::has_ended(&error) => continue,
+                chosen => return chosen.map(Some).map_err(failed),
             }
         }
         Ok(None)
@@ -241,7 +246,7 @@ impl Predecessor {
             }
         }
         estate.restore_publications(state.publications);
-        let continued = continued(feeds, chunks, state.stored);
+        let continued = continued((feeds, chunks), state.stored, state.drops);
         match went {
             true => info!("took over from process {pid}: {continued}"),
             false => warn!("process {pid} ended while it handed over: {continued}"),
@@ -284,7 +289,7 @@ impl Predecessor {
             ToNew::State { feeds, publications, stored } => (feeds, publications, stored),
             other => return Err(unexpected(other)),
         };
-        let (found, stored) = match heir.find(&feeds, &stored).await {
+        let (found, stored, drops) = match heir.find(&feeds, &stored).await {
             Ok(found) => found,
             Err(lacking) => {
                 let _: Option<()> = self.fail(&lacking.to_string()).await;
@@ -293,7 +298,7 @@ impl Predecessor {
         };
         // Why that failed, what is read says.
         let _ = within(PATIENCE, wire::write(self.stream.get_mut(), &ToOld::Send)).await;
-        let mut state = State { feeds: Vec::new(), publications, stored };
+        let mut state = State { feeds: Vec::new(), publications, stored, drops };
         for (of, found) in feeds.iter().zip(found) {
             let history = of.history(self.chunks(of).await?);
             state.feeds.extend(found.map(|feed| (feed, history)));
@@ -354,9 +359,10 @@ impl Predecessor {
 }
 
 impl Heir<'_> {
-    /// The feed that continues each of the old server's, if it is not dropped; and how many of those on disk continue.
-    async fn find(self, feeds: &[FeedState], stored: &[String]) -> Result<(Vec<Option<Feed>>, usize), Lacking> {
-        let (mut found, mut lacking) = (Vec::new(), Vec::new());
+    /// The feed that continues each of the old server's, if it is not dropped; how many of those on disk continue; and
+    /// whether any is dropped.
+    async fn find(self, feeds: &[FeedState], stored: &[String]) -> Result<(Vec<Option<Feed>>, usize, bool), Lacking> {
+        let (mut found, mut lacking, mut drops) = (Vec::new(), Vec::new(), false);
         for of in feeds {
             let provenance = of.created.as_ref().map(Created::provenance);
             found.push(match self.estate.adopt(&of.name, provenance.as_ref()).await {
@@ -364,6 +370,7 @@ impl Heir<'_> {
                 // Nothing is lost.
                 Err(_) if of.next == 0 => None,
                 Err(_) if self.drops(&of.name) => {
+                    drops = true;
                     warn!(feed = of.name, "a feed of the old server is dropped with its history (--take-over-drop)");
                     None
                 }
@@ -378,13 +385,14 @@ impl Heir<'_> {
             match self.estate.continues_stored(name).await {
                 Ok(()) => continued += 1,
                 Err(_) if self.drops(name) => {
+                    drops = true;
                     warn!(feed = name, "a feed of the old server stays on disk and is not served (--take-over-drop)");
                 }
                 Err(lack) => lacking.push((name.clone(), lack)),
             }
         }
         match lacking.is_empty() {
-            true => Ok((found, continued)),
+            true => Ok((found, continued, drops)),
             false => Err(Lacking(lacking)),
         }
     }
@@ -395,14 +403,15 @@ impl Heir<'_> {
 }
 
 /// What becomes of the old server's feeds, in words.
-fn continued(in_memory: usize, chunks: usize, stored: usize) -> String {
+fn continued((in_memory, chunks): (usize, usize), stored: usize, drops: bool) -> String {
     let feeds = |number: usize| many(number as u64, "feed");
     let in_memory = (in_memory > 0).then(|| format!("{} with {}", feeds(in_memory), many(chunks as u64, "chunk")));
     let stored = (stored > 0).then(|| format!("{} on disk", feeds(stored)));
     let all: Vec<_> = in_memory.into_iter().chain(stored).collect();
-    match all.is_empty() {
-        true => "it had no feeds to continue".into(),
-        false => format!("continuing {}", all.join(" and ")),
+    match (all.is_empty(), drops) {
+        (true, true) => "continuing none of its feeds".into(),
+        (true, false) => "it had no feeds to continue".into(),
+        (false, _) => format!("continuing {}", all.join(" and ")),
     }
 }
 
@@ -440,7 +449,8 @@ mod tests {
             ((0, 0, 1), "continuing 1 feed on disk"),
             ((1, 5, 3), "continuing 1 feed with 5 chunks and 3 feeds on disk"),
         ] {
-            assert_eq!(continued(feeds.0, feeds.1, feeds.2), words);
+            assert_eq!(continued((feeds.0, feeds.1), feeds.2, false), words);
         }
+        assert_eq!(continued((0, 0), 0, true), "continuing none of its feeds");
     }
 }

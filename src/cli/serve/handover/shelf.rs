@@ -4,7 +4,7 @@ use std::{io, path::Path, time::Duration};
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::wire::Folder;
 use crate::store::{Disk, StoreError};
@@ -51,10 +51,14 @@ impl Shelf {
         let mut told = None;
         loop {
             let Err(error) = disk.reclaim().await else { return true };
-            let pause = if matches!(error, StoreError::Locked { .. }) { PAUSE } else { TRYING };
+            let is_passing = matches!(error, StoreError::Locked { .. });
+            let pause = if is_passing { PAUSE } else { TRYING };
             let error = error.to_string();
             if told.as_ref() != Some(&error) {
-                warn!("--store: {error}: publishers and sources wait until this server has it again");
+                match is_passing {
+                    true => info!("waiting for the new server to release the store: publishers and sources wait, too"),
+                    false => warn!("--store: {error}: publishers and sources wait until this server has it again"),
+                }
                 told = Some(error);
             }
             if stop.run_until_cancelled(sleep(pause)).await.is_none() {
