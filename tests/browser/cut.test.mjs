@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { chromium, firefox, open } from './lib/browsers.mjs';
 import { freeze } from './lib/frozen.mjs';
+import { saved } from './lib/log.mjs';
 import { Server } from './lib/server.mjs';
 
 const TEST = { timeout: 240_000 };
@@ -83,22 +84,6 @@ class Fed {
       thaw();
     }
   }
-}
-
-/** What the page would save of its log. @param {import('./lib/view.mjs').View} view @returns {Promise<string>} */
-function saved(view) {
-  return view.page.evaluate(async () => {
-    /** @type {Blob | undefined} */
-    let kept;
-    const create = URL.createObjectURL;
-    URL.createObjectURL = (blob) => {
-      kept = /** @type {Blob} */ (blob);
-      return '#';
-    };
-    /** @type {HTMLElement} */ (document.querySelector('#download')).click();
-    URL.createObjectURL = create;
-    return (await kept?.text()) ?? '';
-  });
 }
 
 /**

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { assertAccessible, assertFits } from './lib/accessible.mjs';
 import { chromium, firefox, open } from './lib/browsers.mjs';
-import { assertEveryNumber, chunksAfterMark, marked, rows } from './lib/log.mjs';
+import { assertEveryNumber, chunksAfterMark, marked, rows, saved } from './lib/log.mjs';
 import { Relay } from './lib/relay.mjs';
 import { Server } from './lib/server.mjs';
 
@@ -12,7 +12,7 @@ const TEST = { timeout: 240_000 };
 /** What browsers write into their console about requests to a server that is gone. */
 const GONE = /net::ERR_|Failed to load resource|NetworkError|can’t establish a connection|Connection lost|WebTransport/;
 /** A live feed whose every line is its number. */
-const NUMBERS = 'exec:i=0; while :; do echo "number $i"; i=$((i+1)); sleep 0.1; done';
+const NUMBERS = 'exec:i=0; while :; do echo "number $i"; i=$((i+1)); sleep 0.2; done';
 
 describe('a server that is killed and started again', () => {
   for (const [name, launch] of /** @type {const} */ ([['Chromium', chromium], ['Firefox', firefox]])) {
@@ -33,7 +33,10 @@ describe('a server that is killed and started again', () => {
         server = await server.again();
         await marked(view, 'back');
         await chunksAfterMark(view, 3);
-        assert.equal((await assertEveryNumber(view))[0], 0);
+        await assertEveryNumber(view);
+        const lines = (await saved(view)).split('\n').filter((line) => line.startsWith('data chunk #'));
+        assert.deepEqual(lines, lines.map((_, i) => `data chunk #${i}`));
+        assert.ok(lines.length > 5, `${lines.length} lines`);
         const { status, state, error } = await view.report();
         assert.deepEqual({ state, error }, { state: 'streaming', error: '' });
         assert.match(status, /Resumed: nothing is missing/);
@@ -123,10 +126,11 @@ describe('UDP that is blocked in the middle of a feed', () => {
         assert.match(status, /Streaming with fetch\. Resumed: nothing is missing\./);
         assert.match(why, /WebTransport not takenIt failed .* ago: The stream is dead/);
         assert.match(why, /fetch over HTTP\/2 or 1\.1 taken/);
-        const [first] = await assertEveryNumber(view);
-        assert.equal(first, 0);
-        const lines = (await rows(view)).filter((row) => row.startsWith('number'));
-        assert.deepEqual(lines, lines.map((_, i) => `number ${i}\n`), 'and they are what the source printed');
+        await assertEveryNumber(view);
+        // On a slow machine, the first have no row any more.
+        const lines = (await saved(view)).split('\n').filter((line) => line.startsWith('number'));
+        assert.deepEqual(lines, lines.map((_, i) => `number ${i}`), 'and they are what the source printed');
+        assert.ok(lines.length > 8, `${lines.length} lines`);
         await view.page.click('#stop');
         await view.state(['stopped']);
         assert.deepEqual([...new Set(await view.resourceProtocols('/info'))], [protocol]);

@@ -282,7 +282,7 @@ describe('a feed that floods', () => {
       await view.page.click('#pause');
       await view.page.type('#find', 'flood 33');
       const answered = Date.now() - from;
-      await view.state(['done']);
+      await view.state(['done'], 180_000);
       const { bytes } = await view.report();
       assert.equal(Number(bytes), TOTAL);
       assert.equal(await text(view, 'missing'), '0');

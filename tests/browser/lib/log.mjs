@@ -35,3 +35,19 @@ export async function assertEveryNumber(view) {
   assert.deepEqual(seqs, seqs.map((_, i) => first + i), 'nothing lost, nothing twice');
   return seqs;
 }
+
+/** What the page would save of its log, which has more than there are rows. @param {View} view @returns {Promise<string>} */
+export function saved(view) {
+  return view.page.evaluate(async () => {
+    /** @type {Blob | undefined} */
+    let kept;
+    const create = URL.createObjectURL;
+    URL.createObjectURL = (blob) => {
+      kept = /** @type {Blob} */ (blob);
+      return '#';
+    };
+    /** @type {HTMLElement} */ (document.querySelector('#download')).click();
+    URL.createObjectURL = create;
+    return (await kept?.text()) ?? '';
+  });
+}
