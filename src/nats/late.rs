@@ -8,13 +8,18 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{NatsError, connection::TOLD, error::KeepError, names::Names};
 use crate::{
-    feed::{Account, Family, Feed, FeedError, OpenError, Trouble, WrittenLimits},
+    chunk::Epoch,
+    feed::{
+        Account, Family, Feed, FeedError, Filler, Keeper, KeeperError, OpenError, Past, PublishError, Receipt, Trouble,
+        WrittenLimits,
+    },
     source::Started,
 };
 
@@ -44,13 +49,18 @@ impl Which {
 }
 
 /// What `start` gives as soon as it succeeds. It is tried until then for as long as the feeding is polled. People were
-/// told why it cannot be started now: `why`.
+/// told why it cannot be started now: `why`. A feed `is_writable` if clients write it.
 pub(super) fn start(
     which: Which,
+    is_writable: bool,
     why: String,
     start: impl Fn() -> BoxFuture<'static, Result<Started, NatsError>> + Send + Sync + 'static,
 ) -> Started {
-    let late = Arc::new(Late { which, state: Mutex::new(State::of(why)) });
+    let listed = match &which {
+        Which::One(name) => Some(Listed::new(name, is_writable)),
+        Which::Many(_) => None,
+    };
+    let late = Arc::new(Late { which, state: Mutex::new(State::of(why, listed)) });
     let family = late.clone();
     let feeding = async move {
         let started = loop {
@@ -82,6 +92,51 @@ impl Drop for Stop {
     }
 }
 
+/// What a feed is listed with until it is there: it has nothing, and clients don't get it.
+struct Listed {
+    feed: Feed,
+    _filler: Filler,
+}
+
+impl Listed {
+    fn new(name: &str, is_writable: bool) -> Self {
+        let (feed, filler) = Feed::kept(name, Arc::new(Missing { is_writable }), 0, Epoch(0), 0, 0);
+        filler.stall(true);
+        Self { feed, _filler: filler }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        // Otherwise it would have failed.
+        self.feed.stop();
+    }
+}
+
+/// What stores a feed that is not there.
+struct Missing {
+    is_writable: bool,
+}
+
+impl Keeper for Missing {
+    fn is_writable(&self) -> bool {
+        self.is_writable
+    }
+
+    fn is_sparse(&self) -> bool {
+        false
+    }
+
+    fn publish(&self, _: Bytes, _: Option<String>) -> BoxFuture<'_, Result<Receipt, PublishError>> {
+        let refused = PublishError::Refused(KeeperError::new(KeepError::NoStream));
+        Box::pin(std::future::ready(Err(refused)))
+    }
+
+    fn read(self: Arc<Self>, _: Epoch, _: u64) -> BoxFuture<'static, Result<Past, FeedError>> {
+        Box::pin(std::future::ready(Err(KeepError::NoStream.into())))
+    }
+}
+
 struct Late {
     which: Which,
     state: Mutex<State>,
@@ -94,12 +149,14 @@ struct State {
     told: BTreeSet<String>,
     /// What its feeds may come to, if that was changed.
     limits: Option<WrittenLimits>,
+    /// One feed, as it is listed as long as it is not there.
+    listed: Option<Listed>,
     there: Option<There>,
 }
 
 impl State {
-    fn of(why: String) -> Self {
-        Self { told: BTreeSet::from([why.clone()]), why, limits: None, there: None }
+    fn of(why: String, listed: Option<Listed>) -> Self {
+        Self { told: BTreeSet::from([why.clone()]), why, limits: None, listed, there: None }
     }
 
     /// Notes why it is not there. Whether people are to be told.
@@ -124,6 +181,16 @@ impl Late {
         self.lock().there.clone()
     }
 
+    /// One feed, as it is listed, whether it is there or not.
+    fn one(&self) -> Option<Feed> {
+        let state = self.lock();
+        match &state.there {
+            None => state.listed.as_ref().map(|listed| listed.feed.for_list()),
+            Some(There::One(feed)) => Some(feed.for_list()),
+            Some(There::Many(_)) => None,
+        }
+    }
+
     /// Tells people why it cannot be served yet, unless they know.
     fn failed(&self, error: &NatsError) {
         let why = FeedError::of(error).0;
@@ -139,6 +206,9 @@ impl Late {
             family.set_limits(limits);
         }
         state.there = there;
+        let listed = state.listed.take();
+        drop(state);
+        drop(listed);
     }
 
     fn missing(&self) -> FeedError {
@@ -206,9 +276,8 @@ impl Family for Late {
 
     fn feeds(&self) -> Vec<Feed> {
         match self.there() {
-            None => Vec::new(),
-            Some(There::One(feed)) => vec![feed.for_list()],
             Some(There::Many(family)) => family.feeds(),
+            _ => self.one().into_iter().collect(),
         }
     }
 
@@ -217,9 +286,9 @@ impl Family for Late {
     }
 
     fn existing(&self, name: &str) -> Option<Feed> {
-        match self.there()? {
-            There::One(feed) => self.which.is(name).then(|| feed.for_list()),
-            There::Many(family) => family.existing(name),
+        match self.there() {
+            Some(There::Many(family)) => family.existing(name),
+            _ => self.one().filter(|feed| feed.name() == name),
         }
     }
 
@@ -244,7 +313,7 @@ mod tests {
 
     #[test]
     fn each_cause_is_told_once() {
-        let mut state = State::of("the first".into());
+        let mut state = State::of("the first".into(), None);
         let told: Vec<_> = ["the first", "a", "b", "a", "b", "the first", "c"].map(|why| state.is_news(why)).into();
         assert_eq!(told, [false, true, true, false, false, false, true]);
         assert_eq!(state.why, "c");

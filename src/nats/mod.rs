@@ -170,7 +170,7 @@ pub(crate) fn start_late(name: &str, address: &Address, why: &NatsError, options
     };
     options.nats.expect();
     let (name, address, options) = (name.to_owned(), address.clone(), options.clone());
-    late::start(which, FeedError::of(why).0, move || {
+    late::start(which, false, FeedError::of(why).0, move || {
         let (name, address, options) = (name.clone(), address.clone(), options.clone());
         Box::pin(async move { try_start(&name, &address, &options.nats, &options).await })
     })
@@ -184,7 +184,7 @@ pub(crate) fn start_writable_late(name: &str, engine: &Address, why: &NatsError,
     };
     options.nats.expect();
     let (name, engine, options) = (name.to_owned(), engine.clone(), options.clone());
-    late::start(which, FeedError::of(why).0, move || {
+    late::start(which, true, FeedError::of(why).0, move || {
         let (name, engine, options) = (name.clone(), engine.clone(), options.clone());
         Box::pin(async move { try_start_writable(&name, &engine, &options.nats, &options).await })
     })

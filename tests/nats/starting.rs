@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::stream::Config;
+use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpListener,
@@ -11,6 +12,7 @@ use tokio::{
 use crate::{
     cluster::{Cluster, Node, is_version},
     edge::{Edge, chunk_texts, publish, read},
+    presence::text,
     program,
     serving::Serving,
     told::refused,
@@ -211,6 +213,20 @@ async fn feeds_are_served_once_their_stream_is_there() {
     }
     let log = || std::fs::read_to_string(serving.dir().join("stderr")).unwrap();
     assert_eq!(log().matches("no JetStream stream stores the subject `late.one`").count(), 1, "{}", log());
+    // They are listed with the reason, as others that cannot be served are.
+    let listed = async || {
+        let feeds: serde_json::Value = serde_json::from_str(&text(&serving, "/feeds").await).unwrap();
+        let feed = |feed: &serde_json::Value| json!([feed["name"], feed["writable"], feed["stalled"], feed["trouble"]]);
+        feeds["feeds"].as_array().unwrap().iter().map(feed).collect::<Vec<_>>()
+    };
+    let missing = |subject: &str| format!("no JetStream stream stores the subject `{subject}`");
+    let (one, room) = (missing("late.one"), missing("h3cast.room"));
+    let due = [json!(["chat", true, false, null]), json!(["one", false, true, one]), json!(["room", true, true, room])];
+    assert_eq!(listed().await, due);
+    let metrics = text(&serving, "/metrics").await;
+    for (name, is_stalled) in [("chat", 0), ("one", 1), ("room", 1)] {
+        assert!(metrics.contains(&format!("\nh3cast_feed_stalled{{feed=\"{name}\"}} {is_stalled}\n")), "{metrics}");
+    }
 
     stream("LATE", "late.>").await;
     stream("MANY", "many.>").await;
@@ -230,6 +246,8 @@ async fn feeds_are_served_once_their_stream_is_there() {
     assert_eq!((post("room").await, post("one").await), (200, 403));
     assert_eq!(chunk_texts(&read(&edge, "/stream/room?from=start", 1).await), ["text"]);
     assert_eq!(log().matches("is served now").count(), 3, "{}", log());
+    let fine = [("chat", true), ("many.x", false), ("one", false), ("room", true)];
+    assert_eq!(listed().await, fine.map(|(name, is_writable)| json!([name, is_writable, false, null])));
     tokio::task::block_in_place(|| serving.terminate());
     let log = within("it stops", async {
         while !log().contains("shutting down") {
