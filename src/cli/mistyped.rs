@@ -67,6 +67,12 @@ pub(super) fn source(text: &str) -> Result<Source, String> {
         let shown = secrets::hidden(text);
         let shown = values::short(&shown);
         match (&error, meant(&shown)) {
+            #[cfg(feature = "nats")]
+            (BadSource::Unknown(_), _)
+                if shown.parse::<crate::nats::Ensure>().is_ok_and(|set| set != Default::default()) =>
+            {
+                format!("{INVALID}`{shown}`: settings of a stream follow `=`: write --ensure-stream={shown}")
+            }
             (BadSource::Unknown(_), Some(meant)) => format!("invalid source `{shown}`: {meant}"),
             (BadSource::Unknown(_), None) if !shown.contains(':') => {
                 format!("{INVALID}`{shown}`: {}", command_line(&shown, None))
@@ -323,6 +329,8 @@ mod tests {
                 "foo",
                 "for what a command prints, write exec:foo, or pipe it: foo | h3cast serve - (`h3cast help sources`",
             ),
+            #[cfg(feature = "nats")]
+            ("replicas=3,max-age=1w", "settings of a stream follow `=`: write --ensure-stream=replicas=3,max-age=1w"),
             ("a=foo", "write a=exec:foo, or pipe it: foo | h3cast serve a=-"),
             ("/var/log/nothing", "write tail:/var/log/nothing (what is appended to it) or file:/var/log/nothing"),
             ("a=~/x y", "write 'a=tail:~/x y' (what"),

@@ -175,6 +175,7 @@ impl Connections {
             // An error means that another thread was first.
             let _ = (*provider()).clone().install_default();
         }
+        self.options.access.check().await?;
         let access = address.access.or(&self.options.access, servers.iter().any(ServerAddr::has_user_pass));
         let (making, Seen { state, denied, choice: servers, shown }) = Making::new(servers, access);
         let (current, keeping) = making.keep().await?;

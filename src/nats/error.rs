@@ -4,16 +4,17 @@ use std::{error::Error, io, path::PathBuf};
 
 use async_nats::jetstream::{
     self, ErrorCode,
-    context::{CreateStreamError, CreateStreamErrorKind, GetStreamByNameError, GetStreamByNameErrorKind},
-    context::{GetStreamError, GetStreamErrorKind, PublishError, PublishErrorKind},
+    context::{CreateStreamError, CreateStreamErrorKind, GetStreamError, GetStreamErrorKind},
+    context::{PublishError, PublishErrorKind},
 };
 use tokio::task::JoinError;
 
 use super::{
     cause::{ConnectCause, Denied},
+    connection::ANSWER,
     leader::Failed,
 };
-use crate::feed::FeedError;
+use crate::{feed::FeedError, units::many};
 
 /// An error of NATS' client, of whatever type.
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
@@ -64,6 +65,9 @@ pub enum NatsError {
     /// The servers don't answer requests to JetStream.
     #[error("JetStream does not answer (is it enabled, as with nats-server -js?)")]
     JetStream(#[source] BoxError),
+    /// None of the servers answers requests to JetStream in time.
+    #[error("JetStream does not answer (is it enabled, as with nats-server -js?)")]
+    Unanswered,
     /// What a stream is like cannot be read.
     #[error("cannot read the state of the stream `{stream}`")]
     Stream {
@@ -81,6 +85,19 @@ pub enum NatsError {
         subject: String,
         /// Why not.
         source: BoxError,
+    },
+    /// A missing stream cannot be created: too few servers can have it.
+    #[error(
+        "cannot create the stream `{stream}` for the subject `{subject}`: replicas={replicas} needs {} of the cluster \
+         with JetStream and room for the stream, and NATS finds fewer", many(*replicas as u64, "server")
+    )]
+    Peers {
+        /// The stream.
+        stream: String,
+        /// The subject that it would store.
+        subject: String,
+        /// How many servers were to keep it.
+        replicas: usize,
     },
     /// A stream cannot be created, and another server seems to have been faster to create one.
     #[error("another server is creating the stream `{stream}`, or one that stores subjects like `{subject}`")]
@@ -183,10 +200,55 @@ impl NatsError {
                     _ => error.code() == 503,
                 })
             }
-            Self::Forestalled { .. } => true,
+            // The peers of a cluster that has started are not known at once.
+            Self::Forestalled { .. } | Self::Unanswered | Self::Peers { .. } => true,
             _ => false,
         }
     }
+
+    /// That JetStream does not answer, or what it answers.
+    pub(super) fn jetstream(error: impl Into<BoxError>) -> Self {
+        let error = error.into();
+        match Unsaid::of(error.as_ref()) {
+            Some(Unsaid::Answer | Unsaid::Responder) => Self::Unanswered,
+            _ => Self::JetStream(error),
+        }
+    }
+}
+
+/// What a server did not say, which the client's errors repeat at each of their levels, in words of the library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Unsaid {
+    #[error("no answer within {} s", ANSWER.as_secs())]
+    Answer,
+    #[error("no server of NATS answers such requests")]
+    Responder,
+    #[error("the NATS server has sent neither messages nor a sign of life in time")]
+    SignOfLife,
+}
+
+impl Unsaid {
+    /// Reads it from the client's words: there are a dozen types of its errors that may have it.
+    fn of(error: &(dyn Error + 'static)) -> Option<Self> {
+        if answer(error).is_some() {
+            return None;
+        }
+        let text = error.to_string();
+        let has = |words: &str| text.contains(words);
+        if has("timed out") || has("deadline has elapsed") {
+            Some(Self::Answer)
+        } else if has("no responders") {
+            Some(Self::Responder)
+        } else {
+            has("missed idle heartbeat").then_some(Self::SignOfLife)
+        }
+    }
+}
+
+/// An error of NATS' client, in plain words where its own say only that something was not said.
+pub(super) fn plain(error: impl Into<BoxError>) -> BoxError {
+    let error = error.into();
+    Unsaid::of(error.as_ref()).map_or(error, Into::into)
 }
 
 /// What JetStream has answered, of whatever error of the client it is a part.
@@ -201,14 +263,10 @@ pub(super) fn answer(error: &(dyn Error + 'static)) -> Option<jetstream::Error> 
         }
         let created = error.downcast_ref().map(CreateStreamError::kind);
         let found = error.downcast_ref().map(GetStreamError::kind);
-        let named = error.downcast_ref().map(GetStreamByNameError::kind);
         if let Some(CreateStreamErrorKind::JetStream(answer)) = created {
             return Some(answer);
         }
         if let Some(GetStreamErrorKind::JetStream(answer)) = found {
-            return Some(answer);
-        }
-        if let Some(GetStreamByNameErrorKind::JetStream(answer)) = named {
             return Some(answer);
         }
         next = error.source();
@@ -320,13 +378,13 @@ impl KeepError {
                 | ErrorCode::INSUFFICIENT_RESOURCES
                 | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
                 | ErrorCode::STREAM_STORE_FAILED => Self::Full(answer.to_string()),
-                _ => Self::Nats(error.into()),
+                _ => Self::nats(error),
             };
         }
         match error.kind() {
             PublishErrorKind::StreamNotFound => Self::NoStream,
             PublishErrorKind::TimedOut => Self::Silent,
-            _ => Self::Nats(error.into()),
+            _ => Self::nats(error),
         }
     }
 
@@ -345,7 +403,7 @@ impl KeepError {
 
     /// An error of NATS' client.
     pub(super) fn nats(error: impl Into<BoxError>) -> Self {
-        Self::Nats(error.into())
+        Self::Nats(plain(error))
     }
 }
 
@@ -377,7 +435,40 @@ mod tests {
         };
         // No such stream (10059), which was there a moment ago; no peers (10005); not ready.
         assert!(of(404, 10059) && of(400, 10005) && of(503, 10008));
+        assert!(NatsError::Unanswered.may_pass());
         // Not enabled; something else.
         assert!(!of(503, 10076) && !of(400, 10025));
+    }
+
+    #[test]
+    fn what_was_not_said_is_told_once() {
+        let timed_out = || {
+            let cause = io::Error::new(io::ErrorKind::TimedOut, "deadline has elapsed");
+            let cause = async_nats::RequestError::with_source(async_nats::RequestErrorKind::TimedOut, cause);
+            GetStreamError::with_source(GetStreamErrorKind::Request, cause)
+        };
+        let of = |error: NatsError| FeedError::of(&error).0;
+        let unanswered = "JetStream does not answer (is it enabled, as with nats-server -js?)";
+        assert_eq!(of(NatsError::jetstream(timed_out())), unanswered);
+        let stream = NatsError::Stream { stream: "s".into(), source: plain(timed_out()) };
+        assert!(stream.may_pass());
+        assert_eq!(of(stream), "cannot read the state of the stream `s`: no answer within 3 s");
+        let silent = async_nats::jetstream::consumer::pull::MessagesError::new(
+            async_nats::jetstream::consumer::pull::MessagesErrorKind::MissingHeartbeat,
+        );
+        let words = "the NATS server has sent neither messages nor a sign of life in time";
+        assert_eq!(KeepError::nats(silent).to_string(), words);
+        let answer = serde_json::json!({ "code": 503, "err_code": 10008, "description": "it timed out" });
+        let answer: jetstream::Error = serde_json::from_value(answer).unwrap();
+        assert!(KeepError::nats(answer).to_string().contains("10008"));
+    }
+
+    #[test]
+    fn too_few_servers_are_counted() {
+        let of = |replicas| NatsError::Peers { stream: "s".into(), subject: "a".into(), replicas }.to_string();
+        let due = "cannot create the stream `s` for the subject `a`: replicas=5 needs 5 servers of the cluster with \
+                   JetStream and room for the stream, and NATS finds fewer";
+        assert_eq!(of(5), due);
+        assert!(of(1).contains("replicas=1 needs 1 server of"));
     }
 }

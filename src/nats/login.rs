@@ -55,6 +55,17 @@ impl Access {
         }
     }
 
+    /// That the files of its login can be read, also where an address has a user of its own and nothing else needs them:
+    /// one that is given and missing is a mistake.
+    pub(super) async fn check(&self) -> Result<(), NatsError> {
+        for (what, path) in [("credentials", &self.credentials), ("token", &self.token)] {
+            if let Some(path) = path {
+                tokio::fs::File::open(path).await.map_err(unreadable(what, path))?;
+            }
+        }
+        Ok(())
+    }
+
     /// What the subjects of answers begin with.
     pub(super) fn inbox(&self) -> &str {
         self.inbox.as_deref().unwrap_or(INBOX)

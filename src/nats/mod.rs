@@ -22,6 +22,7 @@ mod names;
 mod overview;
 mod presence;
 mod servers;
+mod settings;
 mod several;
 mod stored;
 mod waiting;
@@ -33,7 +34,6 @@ use crate::{
 pub use address::{Address, BadAddress};
 pub use cause::ConnectCause;
 pub use connection::{Connections, NatsOptions};
-pub use ensure::{BadEnsure, Ensure};
 pub use error::{NatsError, Unfit};
 #[cfg(feature = "cli")]
 pub(crate) use family::MAX_FEEDS;
@@ -43,6 +43,7 @@ pub use login::Access;
 #[cfg(feature = "cli")]
 pub(crate) use login::is_inbox;
 use names::Names;
+pub use settings::{BadEnsure, Ensure};
 use waiting::Waiting;
 
 /// A message's bytes without the buffer that they were read into, which other messages share: what is kept

@@ -35,7 +35,7 @@ use super::{
 use crate::feed::{Attendance, Elsewhere};
 
 /// The bucket's stream, and what its subjects begin with: those of a bucket of that name.
-const STREAM: &str = "KV_h3cast_presence";
+pub(super) const STREAM: &str = "KV_h3cast_presence";
 const SUBJECTS: &str = "$KV.h3cast_presence";
 /// How often changes are told.
 const TELL: Duration = Duration::from_secs(2);

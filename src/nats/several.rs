@@ -6,7 +6,7 @@ use async_nats::jetstream::response::Response;
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::{NatsError, connection::Link};
+use super::{NatsError, connection::Link, presence};
 use crate::source::Feeding;
 
 /// How often that is looked at again.
@@ -46,7 +46,8 @@ pub(super) fn watched((connection, stream): (Link, String), subject: String, fee
     })
 }
 
-/// The streams that store subjects which that one matches.
+/// The streams that store subjects which that one matches, without the one in which servers tell of themselves: it has
+/// no feeds.
 pub(super) async fn streams(connection: &Link, subject: &str) -> Result<Vec<String>, NatsError> {
     #[derive(serde::Deserialize)]
     struct Names {
@@ -55,8 +56,10 @@ pub(super) async fn streams(connection: &Link, subject: &str) -> Result<Vec<Stri
     }
     let asked = serde_json::json!({ "subject": subject });
     let answer = connection.now().jetstream.request("STREAM.NAMES", &asked).await;
-    match answer.map_err(|error| NatsError::JetStream(error.into()))? {
-        Response::Ok(Names { streams }) => Ok(streams.unwrap_or_default()),
-        Response::Err { error } => Err(NatsError::JetStream(error.into())),
+    match answer.map_err(NatsError::jetstream)? {
+        Response::Ok(Names { streams }) => {
+            Ok(streams.unwrap_or_default().into_iter().filter(|stream| stream != presence::STREAM).collect())
+        }
+        Response::Err { error } => Err(NatsError::jetstream(error)),
     }
 }

@@ -290,12 +290,16 @@ async fn what_is_wrong_is_said() {
         assert!(told.contains(words), "{told}");
     };
     refused(&[&format!("nats://{address}/gone")], "no JetStream stream stores the subject `gone`").await;
-    refused(&[&format!("nats://{address}/there"), "--ensure-stream=max-age=1h"], "max-age is 0 s, not 3600 s").await;
+    refused(&[&format!("nats://{address}/there"), "--ensure-stream=max-age=1h"], "max-age is unlimited, not 1h").await;
     refused(&["nats://127.0.0.1:1/x", "--nats-wait=1s"], "cannot connect to NATS at 127.0.0.1:1").await;
     refused(&["nats://127.0.0.1:1"], "has no subject").await;
     let live = format!("nats://{address}/there?live");
     refused(&[&live, "--lag", "block"], "the live subject `there` cannot wait for slow viewers").await;
     refused(&[&format!("nats://{address}/there"), "--nats-creds", "none"], "cannot read the credentials").await;
+    // The file is not needed with a password, and is missing all the same.
+    for flag in ["--nats-creds", "--nats-token-file"] {
+        refused(&[&format!("nats://app:x@{address}/there"), flag, "none"], "for NATS in none: No such file").await;
+    }
     let config = jetstream::stream::Config {
         name: "QUEUE".into(),
         subjects: vec!["queue".into()],
@@ -311,6 +315,18 @@ async fn what_is_wrong_is_said() {
         context.create_stream(config).await.unwrap();
     }
     refused(&[&format!("nats://{address}/parts.*")], "`parts.*`: ONE, TWO. Name one of them").await;
+    // The bucket in which edges tell of themselves is no choice.
+    let config = jetstream::stream::Config {
+        name: "KV_h3cast_presence".into(),
+        subjects: vec!["$KV.h3cast_presence.>".into()],
+        ..Default::default()
+    };
+    context.create_stream(config).await.unwrap();
+    refused(
+        &[&format!("all=nats://{address}/>")],
+        "store subjects like `>`: ONE, QUEUE, S, TWO. Name one of them: nats://…/>?stream=ONE",
+    )
+    .await;
     // It was not changed.
     assert_eq!(context.get_stream("S").await.unwrap().cached_info().config.max_age, Duration::ZERO);
 }

@@ -34,7 +34,8 @@ async fn an_edge_waits_for_a_fresh_cluster() {
     starting.told("waiting up to 60 s for NATS: cannot connect to NATS").await;
     // One of three is no majority: there is no leader.
     cluster.nodes[0].start();
-    starting.told("for NATS: JetStream does not answer").await;
+    let line = starting.told("for NATS: JetStream does not answer").await;
+    assert!(line.ends_with("JetStream does not answer (is it enabled, as with nats-server -js?)"), "{line}");
     cluster.nodes[1..].iter_mut().for_each(Node::start);
     let serving = within("it starts", program::Serving::of(starting)).await;
     assert!(serving.port > 0);
@@ -107,6 +108,20 @@ async fn a_server_that_is_too_old_is_told_at_once() {
     answering.abort();
 }
 
+/// A cluster of three has no five servers for a stream, whose number is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn how_many_servers_are_needed_is_told() {
+    let cluster = Cluster::start_whole().await;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = format!("--engine=nats://{}", cluster.addresses());
+    let told = refused(dir.path(), &["chat=publish", &engine, "--ensure-stream=replicas=5", "--nats-wait=3s"]).await;
+    let due = "cannot create the stream `h3cast_chat` for the subject `h3cast.chat`: replicas=5 needs 5 servers of the \
+               cluster with JetStream and room for the stream, and NATS finds fewer";
+    assert_eq!(told.matches(due).count(), 2, "{told}");
+    assert!(!told.contains("10005"), "{told}");
+}
+
 /// Streams as they are asked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
@@ -140,7 +155,7 @@ async fn streams_are_made_as_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let told =
         refused(dir.path(), &["chat=publish", &engine, "--ensure-stream=duplicate-window=2m,max-consumers=9"]).await;
-    assert!(told.contains("duplicate-window is 90 s, not 120 s; max-consumers is 7, not 9"), "{told}");
+    assert!(told.contains("duplicate-window is 90s, not 2m; max-consumers is 7, not 9"), "{told}");
     if !is_new {
         let told = refused(dir.path(), &["x=publish", &engine, "--ensure-stream=allow-atomic=on"]).await;
         assert!(told.contains("allow-atomic=on needs nats-server 2.12 or newer; this is"), "{told}");
