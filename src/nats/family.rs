@@ -217,6 +217,12 @@ impl Subjects {
         allowed::watch(&self.connection, &self.names.subject, note).await;
     }
 
+    /// Whether the stream's leader has answered since the connection was lost: a server that was found again may have
+    /// no quorum.
+    fn is_checked(&self) -> bool {
+        self.leader.has_answered_since(self.connection.losses())
+    }
+
     fn denied(&self) -> MutexGuard<'_, Option<String>> {
         self.denied.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -283,7 +289,7 @@ impl Family for Subjects {
 
     fn is_ready(&self) -> bool {
         let is_filled = self.connection.is_connected() && !self.leader.is_silent() && !self.many.is_stalled();
-        is_filled && self.denied().is_none()
+        is_filled && self.is_checked() && self.denied().is_none()
     }
 
     fn trouble(&self) -> Option<Trouble> {
@@ -291,6 +297,7 @@ impl Family for Subjects {
         let trouble = denied.or_else(|| match self.connection.is_connected() {
             false => Some(self.connection.unreachable()),
             true if self.leader.is_silent() => Some(KeepError::Leaderless.to_string()),
+            true if !self.is_checked() => Some(KeepError::Unchecked.to_string()),
             true => self.many.stalled_by(),
         });
         trouble.map(Trouble::Other)

@@ -54,6 +54,8 @@ struct Word {
     is_silent: bool,
     /// The stream's run of numbers, once it has answered.
     epoch: u64,
+    /// How often the connection had been lost when it answered last.
+    losses: u64,
 }
 
 /// The number of the first message that a stream of that epoch has, where those before it were deleted or have become
@@ -79,7 +81,7 @@ impl Leaders {
             return leader;
         }
         known.retain(|_, leader| leader.strong_count() > 0);
-        let (said, word) = watch::channel(Word::default());
+        let (said, word) = watch::channel(Word { losses: link.losses(), ..Word::default() });
         let (head, unfilled) = (Arc::default(), Arc::<Unfilled>::default());
         let (first_tx, first) = watch::channel(First::default());
         let heard = Heard { said, head: Arc::clone(&head), first: first_tx };
@@ -111,6 +113,11 @@ impl Leader {
         self.word.borrow().is_silent
     }
 
+    /// Whether it has answered over a connection since that was lost so often.
+    pub(super) fn has_answered_since(&self, losses: u64) -> bool {
+        self.word.borrow().losses == losses
+    }
+
     /// Waits until it answers. Cancel-safe.
     pub(super) async fn answers(&self) {
         // An error would mean that it is asked no longer.
@@ -132,9 +139,12 @@ impl Leader {
 }
 
 /// Whether an answer is that of a leader which most of its peers follow: one that is cut off believes for 10 s yet
-/// that it leads.
+/// that it leads. Where there is none, another replica answers, which has heard its peers ask for votes.
 fn is_followed(info: &Info) -> bool {
     let Some(cluster) = &info.cluster else { return true };
+    if cluster.leader.as_ref().is_none_or(String::is_empty) {
+        return false;
+    }
     let following = cluster.replicas.iter().filter(|peer| !peer.offline && peer.active < SILENT).count();
     (following + 1) * 2 > cluster.replicas.len() + 1
 }
@@ -200,9 +210,9 @@ struct Heard {
 }
 
 impl Heard {
-    fn hear(&self, info: &Info) {
+    fn hear(&self, info: &Info, losses: u64) {
         self.head.store(info.state.last_sequence, Ordering::Relaxed);
-        let word = Word { is_silent: false, epoch: epoch(info).0 };
+        let word = Word { is_silent: false, epoch: epoch(info).0, losses };
         self.said.send_if_modified(|now| {
             let is_news = now.is_silent || now.epoch != word.epoch;
             *now = word;
@@ -238,7 +248,7 @@ impl Asking {
         match info(&self.link, &self.stream).await {
             Answer::Is(info) => {
                 self.heard = Instant::now();
-                self.of.hear(&info);
+                self.of.hear(&info, self.losses);
                 let since = *self.unfilled.lock().unwrap_or_else(PoisonError::into_inner);
                 match since {
                     None => self.search = Search::default(),

@@ -85,6 +85,17 @@ impl Node {
         rustix::process::kill_process(id, rustix::process::Signal::STOP).unwrap();
     }
 
+    /// Waits until it knows that there is no leader of all streams, as one of a cluster without quorum.
+    pub(crate) async fn is_leaderless(&self) {
+        within("it has no leader", async {
+            let address = ([127, 0, 0, 1], self.monitor).into();
+            while !jetstream_of(address).await.is_ok_and(|told| told["meta_cluster"]["leader"].is_null()) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await;
+    }
+
     /// Has it read its configuration again, as `nats-server --signal reload` does.
     pub(crate) fn reload(&self) {
         let id = rustix::process::Pid::from_child(self.child.as_ref().unwrap());

@@ -5,7 +5,7 @@ use h3cast::client::{Connection, Viewer, viewer::Event};
 use tokio::time::{Duration, sleep};
 
 use crate::{
-    cluster::{Cluster, healthy},
+    cluster::{Cluster, Way, healthy},
     common::soon,
     edge::Edge,
     permissions::admin,
@@ -169,6 +169,59 @@ async fn what_is_in_the_way_is_said_as_it_changes() {
     cluster.nodes[0].start();
     cluster.nodes[1].start();
     becomes(&serving, &serving.connect().await, "/readyz/chat", 200).await;
+}
+
+/// The connection is there again, to a server without its peers: nothing is known of the streams yet, those of patterns
+/// without feeds included.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn a_server_without_quorum_that_is_reached_again_is_not_ready() {
+    let mut cluster = Cluster::start_whole().await;
+    let context = cluster.jetstream().await;
+    let mut way = Way::to(cluster.nodes[2].port).await;
+    let engine = format!("--engine=nats://127.0.0.1:{}", way.port);
+    let args = ["chat=publish", "room.*=publish", &engine, "--ensure-stream=replicas=3"];
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
+    for stream in ["h3cast_chat", "h3cast_room__"] {
+        healthy(&context, stream).await;
+    }
+    let connection = serving.connect().await;
+    becomes(&serving, &connection, "/readyz", 200).await;
+    way.cut().await;
+    becomes(&serving, &connection, "/readyz", 503).await;
+    cluster.nodes[0].kill();
+    cluster.nodes[1].kill();
+    cluster.nodes[2].is_leaderless().await;
+    way.mend().await;
+    let log = serving.dir().join("stderr");
+    let (mut seen, leaderless) = (Vec::new(), "the leader of the stream does not answer");
+    let due = format!("feed chat: {leaderless}\nfeed room.*: {leaderless}\n");
+    within("it says what is missing", async {
+        loop {
+            let is_back = std::fs::read_to_string(&log).unwrap().contains("connected to NATS again");
+            let mut answer = connection.get(&serving.uri("/readyz")).await.unwrap();
+            assert_eq!(answer.status, 503, "after {seen:#?}");
+            let mut told = Vec::new();
+            while let Some(bytes) = answer.body.next().await.unwrap() {
+                told.extend_from_slice(&bytes);
+            }
+            let told = String::from_utf8(told).unwrap();
+            if is_back && seen.last() != Some(&told) {
+                seen.push(told);
+            }
+            if seen.last() == Some(&due) {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    // Until the leader has had its time to answer.
+    let checked = "its stream is being checked";
+    assert!(seen.contains(&format!("feed chat: {checked}\nfeed room.*: {checked}\n")), "{seen:#?}");
+    cluster.nodes[0].start();
+    cluster.nodes[1].start();
+    becomes(&serving, &connection, "/readyz?strict", 200).await;
 }
 
 /// What the program says of a feed that the server's user may not publish to.

@@ -183,6 +183,15 @@ impl JetStream {
                 self.connection.connected().await;
             }
             if !self.leader.is_silent() {
+                let unreachable = self.connection.unreachable();
+                // It is reached by now, and what it has of the stream is not known yet.
+                self.stalled_by.send_if_modified(|why| {
+                    let was_lost = why.as_ref() == Some(&unreachable);
+                    if was_lost {
+                        *why = Some(KeepError::Unchecked.to_string());
+                    }
+                    was_lost
+                });
                 return;
             }
             self.stalled_for(KeepError::Leaderless.to_string());
