@@ -43,7 +43,7 @@ class Issued:
     def text(self) -> str:
         return pathlib.Path(self.log.name).read_text()
 
-    def logged(self, pattern: str, times: int = 1, seconds: float = 40) -> str:
+    def logged(self, pattern: str, times: int = 1, seconds: float = 120) -> str:
         """Waits until that many lines of the log match."""
         end = time.monotonic() + seconds
         while len(re.findall(pattern, log := self.text())) < times:
