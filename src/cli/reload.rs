@@ -44,7 +44,7 @@ fn ask(args: &ReloadArgs) -> Result<(), Failure> {
         |error: io::Error| Failure::running(anyhow!("no answer from the server at {}: {error}", path.display()));
     let outcome = trusted(stream).and_then(told).map_err(failed)?;
     if let Some(error) = &outcome.error {
-        return Err(Failure::running(anyhow!("the server {} has not changed anything: {error}", outcome.pid)));
+        return Err(Failure::running(anyhow!("server {} changed nothing: {error}", outcome.pid)));
     }
     print(&format!("{} (server {} at {})\n", Short(&outcome, LONGEST_SHOWN), outcome.pid, path.display()))?;
     if !outcome.restart.is_empty() {

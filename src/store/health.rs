@@ -49,6 +49,11 @@ impl Health {
         Self(Arc::new(state))
     }
 
+    /// The folder from the root on: who reads the log may not know where the server was started.
+    fn place(&self) -> PathBuf {
+        std::path::absolute(&self.0.dir).unwrap_or_else(|_| self.0.dir.clone())
+    }
+
     pub(super) fn is_good(&self) -> bool {
         self.cause().is_none()
     }
@@ -73,7 +78,7 @@ impl Health {
         drop(known);
         if is_new {
             let error = crate::feed::FeedError::of(error);
-            error!(store = %self.0.dir.display(), "{error}: publishers are refused and sources wait, until it can be written again");
+            error!(store = %self.place().display(), "{error}: publishers are refused and sources wait, until it can be written again");
         }
         self.0.failed.notify_one();
         is_new
@@ -107,7 +112,7 @@ impl Health {
             }
         }
         *lock(&self.0.cause) = None;
-        info!(store = %self.0.dir.display(), "the store can be written again");
+        info!(store = %self.place().display(), "the store can be written again");
     }
 
     pub(super) fn install(&self, app: App) -> App {

@@ -158,7 +158,8 @@ async fn publishing_to_a_folder_that_was_removed() {
         assert_eq!(status, 503, "{problem}");
         assert!(problem["detail"].as_str().unwrap().contains("store was removed or moved"), "{problem}");
     }
-    server.says("was removed or moved");
+    server.says("was removed or moved, and nothing is stored any more: put it back (a restart begins an empty store)");
+    server.says(&format!("store={}", store.display()));
     let unready = crate::process::get(&place, "/readyz").await;
     for feed in ["default", "chat.*"] {
         let line = format!("feed {feed}: the folder that stores it was removed or moved\n");

@@ -36,11 +36,19 @@ async fn what_is_kept_is_bounded() {
     let args = ["publish", "--retain", "128k", "--fsync", "never", "--history", "64k"];
     let (place, server) = first(&args).await;
     let line = format!("{}\n", "x".repeat(999));
+    let mut first = None;
     for _ in 0..20 {
-        assert_eq!(post(&place, "/stream?chunk=lines", None, &line.repeat(50)).await.unwrap().0, 200);
+        let (status, answer) = post(&place, "/stream?chunk=lines", None, &line.repeat(50)).await.unwrap();
+        assert_eq!(status, 200);
+        first.get_or_insert(answer["first"].as_str().unwrap().to_owned());
     }
     until("old files are removed", || size(&place) <= 192 << 10).await;
     assert!(oldest(&place, "default").await > 800);
+    // It is not the viewer that was too slow.
+    let path = format!("/stream?from={}&format=sse&limit=1", first.unwrap());
+    assert!(crate::process::get(&place, &path).await.contains("event: gap"));
+    server.says("a viewer misses chunks that are no longer stored");
+    assert!(!server.said().contains("fell behind"), "{}", server.said());
     server.stop().await;
 }
 

@@ -82,7 +82,7 @@ impl Evictions {
                 feed,
                 pattern,
                 all,
-                "removed a feed with its history to make room for a new one: clients have created as many as they may"
+                "removed a feed with its history to make room for a new one: clients have reached the limit"
             );
         }
     }

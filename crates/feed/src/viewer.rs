@@ -290,9 +290,13 @@ impl Stream for Viewer {
             Some(Event::Gap(gap)) if gap.missing > 0 => {
                 let (feed, missing) = (&*this.feed, gap.missing);
                 // Once at a level that is shown: it may happen for as long as the viewer stays.
-                match std::mem::replace(&mut this.logged, true) {
-                    false => info!(feed, missing, "a viewer fell behind the history and misses chunks"),
-                    true => debug!(feed, missing, "a viewer is missing chunks again"),
+                match (std::mem::replace(&mut this.logged, true), &*upstream) {
+                    // It reads from there what it is behind by.
+                    (false, Upstream::Kept(_)) => {
+                        info!(feed, missing, "a viewer misses chunks that are no longer stored")
+                    }
+                    (false, _) => info!(feed, missing, "a viewer fell behind the history and misses chunks"),
+                    (true, _) => debug!(feed, missing, "a viewer is missing chunks again"),
                 }
             }
             Some(Event::Gap(_) | Event::Stalled(_)) => {}

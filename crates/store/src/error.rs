@@ -70,7 +70,7 @@ pub enum StoreError {
         dirs: [PathBuf; 2],
     },
     /// The folder is not where it was any more. Nothing is created in its place; once it is back, publishing works again.
-    #[error("{} was removed or moved, and nothing is stored any more: put it back, or restart the server", .0.display())]
+    #[error("{} was removed or moved, and nothing is stored any more: put it back (a restart begins an empty store)", .0.display())]
     Gone(PathBuf),
     /// A feed of that name has been stored already.
     #[error("the feed `{0}` is open already")]

@@ -100,7 +100,7 @@ fn stored(sources: &[Source], args: &ServeArgs) -> Result<(), Failure> {
     let lag = |source: &&Source| setting_of(&args.lag, &source.name, Lag::Skip) != Lag::Skip;
     if let Some(source) = sources.iter().filter(|source| is_stored(source, args)).find(lag) {
         let problem = format!(
-            "--lag block and disconnect have no effect on the feed `{}`: with --store, a viewer that falls behind the \
+            "--lag block and disconnect cannot be used with the feed `{}`: with --store, a viewer that falls behind the \
              history reads from the disk",
             source.name
         );

@@ -268,7 +268,7 @@ fn retain(text: &str) -> Result<Retain, String> {
             return Err(format!("{error}; for a time, {part}d or {part}h"));
         }
         let twice = match (units::bytes(part), values::some_time(part)) {
-            (Some(0), _) => return Err("a feed keeps at least a byte: write a size such as 10G".into()),
+            (Some(0), _) => return Err("a feed must keep at least one byte: write a size such as 10G".into()),
             (Some(size), _) => bytes.replace(size).is_some(),
             (None, Ok(time)) => age.replace(time).is_some(),
             (None, Err(_)) => {

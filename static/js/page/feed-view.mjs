@@ -9,7 +9,7 @@ import { nothing } from "./figures.mjs";
 /** What a feed whose storage is away is said to be. */
 export const STALLED = "Waiting for the server’s storage.";
 /** The same, where it is explained. */
-const STALLED_WHY = "The server cannot reach the storage of this feed. Nothing is lost: the feed resumes when the storage is back.";
+const STALLED_WHY = "The server cannot reach the storage of this feed, or it is full. Nothing is lost: the feed resumes when the storage can be used again.";
 
 /**
  * What shows the state of a feed.
