@@ -1,7 +1,7 @@
 // The start page with several feeds at once: merged by time or side by side, each with its name and its state.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { assertAccessible, assertFits } from './lib/accessible.mjs';
+import { assertAccessible, assertFits, assertWhole } from './lib/accessible.mjs';
 import { chromium, firefox, open } from './lib/browsers.mjs';
 import { Server } from './lib/server.mjs';
 
@@ -212,6 +212,7 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
       const explains = await open(browser, `${server.plain}/?feed=web&view=demo`, { width: 360, height: 740 });
       await explains.page.click('#several summary');
       await assertFits(explains, 'with the menu of feeds, explained');
+      await assertWhole(explains);
       await explains.close();
       await view.page.bringToFront();
       // Past how they are shown, to the button.
@@ -220,6 +221,7 @@ for (const [browserName, launch] of /** @type {const} */ ([['Chromium', chromium
       assert.equal(new URL(view.page.url()).search, '?feed=db&feed=web');
       assert.equal(await view.page.evaluate(() => document.activeElement?.parentElement?.id), 'several');
       await inBothThemes(view, 'with two feeds');
+      await assertWhole(view);
       await view.page.select('#feed', 'db');
       await view.until('one alone', () => document.querySelector('#feed-lines')?.childElementCount === 0 && /^Streaming/.test(document.querySelector('#status')?.textContent ?? ''));
       assert.equal(new URL(view.page.url()).search, '?feed=db');

@@ -28,3 +28,18 @@ export async function assertFits(view, when) {
   });
   assert.equal(wide.scrolls, false, `no horizontal scrolling ${when}: ${JSON.stringify(wide)}`);
 }
+
+/** Asserts that what each list has chosen is shown whole. @param {import('./view.mjs').View} view */
+export async function assertWhole(view) {
+  const cut = await view.page.$$eval('select', (all) => all.filter((list) => list.checkVisibility() && !list.closest('details')).flatMap((list) => {
+    const alone = /** @type {HTMLSelectElement} */ (list.cloneNode());
+    alone.append(new Option(list.selectedOptions[0]?.text));
+    Object.assign(alone.style, { flex: 'none', width: 'max-content', maxWidth: 'none' });
+    list.after(alone);
+    const wanted = alone.getBoundingClientRect().width;
+    alone.remove();
+    const { width } = list.getBoundingClientRect();
+    return width < Math.floor(wanted) ? [`${list.id}: ${width} of ${wanted} pixels`] : [];
+  }));
+  assert.deepEqual(cut, []);
+}
