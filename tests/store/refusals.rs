@@ -55,17 +55,12 @@ async fn sources_are_no_folders() {
         refused(&place, &["--check", "--store", source, "publish"], &why).await;
     }
     assert!(!place.folder().join("c=publish").exists());
-    let place = first_in(&place, "./c=publish").await;
     // Once it is there, it is meant.
-    first_in(&place, "c=publish").await;
-}
-
-/// Starts a server that stores in that folder, and stops it.
-async fn first_in<'a>(place: &'a crate::Place, store: &str) -> &'a crate::Place {
-    let mut server = place.rival(&["publish", "--store", store]);
-    server.ready().await;
-    server.stop().await;
-    place
+    for store in ["./c=publish", "c=publish"] {
+        let mut server = place.rival(&["publish", "--store", store]);
+        server.ready().await;
+        server.stop().await;
+    }
 }
 
 /// What is in a folder, with its contents and times.
