@@ -100,6 +100,8 @@ pub(super) struct Link {
     pub(super) looks: Arc<Semaphore>,
     /// Places for batches on their way.
     pub(super) batches: Arc<Semaphore>,
+    /// The place for a large message on its way to a ring.
+    pub(super) large: Arc<Semaphore>,
     /// Those who ask what the user may do.
     pub(super) questions: Questions,
     pub(super) counts: Counts,
@@ -180,8 +182,8 @@ impl Connections {
         let (making, Seen { state, denied, choice: servers, shown }) = Making::new(servers, access);
         let (current, keeping) = making.keep().await?;
         self.counts.add(state.clone());
-        let [reads, readers, creating, looks, batches] =
-            [READS, READERS, 1, LOOKS, BATCHES].map(|places| Arc::new(Semaphore::new(places)));
+        let [reads, readers, creating, looks, batches, large] =
+            [READS, READERS, 1, LOOKS, BATCHES, 1].map(|places| Arc::new(Semaphore::new(places)));
         let (counts, leaders) = (self.counts.clone(), Leaders::default());
         let presence = Presence::new(
             self.teller.connection(),
@@ -198,6 +200,7 @@ impl Connections {
             creating,
             looks,
             batches,
+            large,
             questions: Questions::default(),
             counts,
             servers,

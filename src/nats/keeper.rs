@@ -5,6 +5,7 @@ mod fill;
 mod many;
 mod past;
 mod publish;
+mod pulled;
 mod reader;
 mod singly;
 

@@ -14,6 +14,7 @@ mod failures;
 mod families;
 mod feeds;
 mod keeping;
+mod large;
 mod leaders;
 mod live;
 mod malformed;

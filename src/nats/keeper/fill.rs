@@ -7,7 +7,6 @@ use std::{
 };
 
 use async_nats::jetstream::{Message, message::Info as About};
-use futures_util::StreamExt;
 use tokio::{
     task::{consume_budget, unconstrained},
     time::{Instant, sleep, timeout},
@@ -22,8 +21,6 @@ use crate::{
     panics,
 };
 
-/// How often a consumer with nothing to bring says that it is there.
-const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The longest time between two attempts to fill a feed.
 const LONGEST_AGAIN: Duration = Duration::from_secs(2);
 
@@ -263,14 +260,7 @@ impl JetStream {
         if super::epoch(&self.info().await?) != epoch {
             return Err(KeepError::Recreated);
         }
-        let mut messages = consumer
-            .stream()
-            .max_messages_per_batch(1000)
-            .heartbeat(HEARTBEAT)
-            .expires(Duration::from_secs(30))
-            .messages()
-            .await
-            .map_err(KeepError::nats)?;
+        let mut messages = self.pull(&consumer).await?;
         self.resume(filler, told);
         let lost = self.connection.lost();
         reading.store(true, Ordering::Relaxed);
@@ -283,7 +273,7 @@ impl JetStream {
                 // First: it says what is missing if the consumer is gone.
                 never = &mut looking => match never {},
                 // Also if the connection is lost, so that what it was lost for is what comes next.
-                message = unconstrained(messages.next()) => message,
+                message = unconstrained(messages.next()) => message?,
                 () = &mut lost => return Err(KeepError::Disconnected),
             };
             let Some(message) = message else {
@@ -291,7 +281,6 @@ impl JetStream {
                 timeout(AGAIN, lost).await.map_err(|_| KeepError::ConsumerGone)?;
                 return Err(KeepError::Disconnected);
             };
-            let message = message.map_err(KeepError::nats)?;
             let about = message.info().map_err(KeepError::nats)?;
             if about.consumer_sequence != before + 1 {
                 return Err(KeepError::Lost);

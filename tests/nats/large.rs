@@ -1,0 +1,143 @@
+//! Messages that are larger than nats-server takes if it is not told otherwise.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::jetstream;
+use futures_util::StreamExt;
+use h3cast::client::{Viewer, viewer::Event};
+
+use crate::{
+    cluster::Cluster,
+    common::soon,
+    edge::Edge,
+    serving::{Serving, memory},
+};
+
+const MIB: usize = 1 << 20;
+
+/// A server that takes messages of so many bytes, with the stream of the feed, and where that is written.
+async fn taking(dir: &std::path::Path, most: usize) -> (Cluster, jetstream::Context, std::path::PathBuf) {
+    let config = dir.join("large.conf");
+    std::fs::write(&config, format!("max_payload: {most}\n")).unwrap();
+    let cluster = Cluster::start_with(1, &["-c".into(), config.display().to_string()]);
+    let context = cluster.jetstream().await;
+    let subjects = vec!["logs.a".to_owned()];
+    let stream = jetstream::stream::Config { name: "LOGS".into(), subjects, allow_direct: true, ..Default::default() };
+    context.create_stream(stream).await.unwrap();
+    (cluster, context, config)
+}
+
+async fn publish(context: &jetstream::Context, bytes: Vec<u8>) {
+    context.publish("logs.a", bytes.into()).await.unwrap().await.unwrap();
+}
+
+/// The next chunk, which follows what came before it.
+async fn chunk(viewer: &mut Viewer) -> usize {
+    loop {
+        match soon("an event", viewer.next()).await.unwrap().unwrap() {
+            Event::Chunk { bytes, .. } => return bytes.len(),
+            event => assert!(!matches!(event, Event::Gap(_) | Event::End(_)), "{event:?}"),
+        }
+    }
+}
+
+/// Small and large ones reach a viewer in their order, each with few requests, also when the server takes no more of
+/// that size.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn messages_larger_than_a_request_come_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cluster, context, config) = taking(dir.path(), 8 * MIB).await;
+    let feed = format!("logs=nats://{}/logs.a", cluster.addresses());
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| vec![feed]));
+    let edge = Edge::of(&serving);
+    let mut requests = context.client().subscribe("$JS.API.CONSUMER.MSG.NEXT.LOGS.>").await.unwrap();
+    context.client().flush().await.unwrap();
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = count.clone();
+    let counting = tokio::spawn(async move {
+        while requests.next().await.is_some() {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let mut viewer = Viewer::new(&edge.uri("/stream/logs?from=start"), edge.trust.clone()).unwrap();
+    let sizes = [10, 3 * MIB, 7 * MIB, 100, 2 * MIB, MIB, 5 * MIB, 200, 1_900_000, 1_900_000, 4 * MIB, 1];
+    for size in sizes {
+        publish(&context, vec![b'x'; size]).await;
+    }
+    for size in sizes {
+        assert_eq!(chunk(&mut viewer).await, size);
+    }
+    // The server takes none of their size any more once they are stored.
+    for size in [6 * MIB, 20] {
+        publish(&context, vec![b'x'; size]).await;
+    }
+    std::fs::write(&config, "max_payload: 1000000\n").unwrap();
+    cluster.nodes[0].reload();
+    for size in [6 * MIB, 20] {
+        assert_eq!(chunk(&mut viewer).await, size);
+    }
+    // An edge that starts then reads all of them.
+    let feed = format!("logs=nats://{}/logs.a", cluster.addresses());
+    let late = tokio::task::block_in_place(|| Serving::start(|_| vec![feed, "--history=64M".into()]));
+    let other = Edge::of(&late);
+    let mut viewer = Viewer::new(&other.uri("/stream/logs?from=start"), other.trust.clone()).unwrap();
+    for size in sizes.into_iter().chain([6 * MIB, 20]) {
+        assert_eq!(chunk(&mut viewer).await, size);
+    }
+    counting.abort();
+    let count = count.load(Ordering::Relaxed);
+    assert!(count < 200, "{count} requests");
+}
+
+/// Several that are published at once are not on their way at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nats-server: `tests/run python nats`"]
+async fn large_messages_stay_within_the_memory_limit() {
+    const LIMIT: u64 = 100_000_000;
+    const LARGE: usize = 24_000_000;
+    const MANY: usize = 10;
+    let dir = tempfile::tempdir().unwrap();
+    let (cluster, context, _) = taking(dir.path(), 32 * MIB).await;
+    let feed = format!("logs=nats://{}/logs.a", cluster.addresses());
+    let args = [feed, "--memory=100M".into(), "--history=1M".into(), "--workers=2".into()];
+    let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
+    let edge = Edge::of(&serving);
+    let mut viewer = Viewer::new(&edge.uri("/stream/logs?from=start"), edge.trust.clone()).unwrap();
+    publish(&context, b"first".to_vec()).await;
+    assert_eq!(chunk(&mut viewer).await, 5);
+    drop(viewer);
+    // Near the limit it would take none.
+    let connection = serving.connect().await;
+    let (done, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (until, highest, pid) = (done.clone(), peak.clone(), serving.id());
+    let watching = std::thread::spawn(move || {
+        while !until.load(Ordering::Relaxed) {
+            highest.fetch_max(memory(pid), Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let large = bytes::Bytes::from(vec![b'x'; LARGE]);
+    // All at once.
+    let mut sent = Vec::new();
+    for _ in 0..MANY {
+        sent.push(context.publish("logs.a", large.clone()).await.unwrap());
+    }
+    for sent in sent {
+        sent.await.unwrap();
+    }
+    publish(&context, b"last".to_vec()).await;
+    serving.until(&connection, "chunks", |chunks| chunks == 2 + MANY as u64).await;
+    done.store(true, Ordering::Relaxed);
+    watching.join().unwrap();
+    let peak = peak.load(Ordering::Relaxed);
+    println!("at most {} MB of {}", peak / 1_000_000, LIMIT / 1_000_000);
+    // The client library has one whole while it is copied: that is what may be above what is charged.
+    assert!(peak <= LIMIT + LARGE as u64 / 2, "{peak} bytes");
+}
