@@ -138,8 +138,10 @@ test("/feeds: what is there is read, what is not is no error", () => {
   const [full, bare] = parseFeeds({ feeds: [feed({ rate: { chunks: 12.5, bytes: 4096 } }), { name: "x" }] });
   assert.deepEqual(full, {
     name: "default", kind: "live", state: "open", error: undefined, viewers: 2, everywhere: undefined, servers: undefined, chunks: 7, keptBytes: 50, epoch: "19a1b2c", writable: false, input: false, rate: { chunks: 12.5, bytes: 4096 },
+    stalled: false, trouble: undefined,
   });
   assert.deepEqual([bare.state, bare.rate, bare.epoch, bare.chunks], ["open", undefined, undefined, undefined]);
+  assert.deepEqual([bare.stalled, bare.trouble], [false, undefined]);
   assert.throws(() => parseFeeds({ feeds: [{}] }), /feeds\[0\]\.name/);
 });
 
@@ -155,6 +157,16 @@ test("what the server says of a feed, in a line", () => {
   const [shared, alone] = parseFeeds({ feeds: [
     { name: "a", viewers: 2, viewers_everywhere: 12, servers: 3 }, { name: "b", viewers: 2, viewers_everywhere: 2, servers: 1 },
   ] });
+  const why = "the stream LOGS does not exist";
+  const troubled = parseFeeds({ feeds: [
+    feed({ stalled: true, trouble: why, chunks: 0, viewers: 0, kept_bytes: 0 }), feed({ stalled: true, trouble: null, viewers: 0, kept_bytes: 0 }),
+    feed({ trouble: why, viewers: 0, kept_bytes: 0 }), feed({ state: "ended", stalled: true, trouble: why, viewers: 0, kept_bytes: 0 }),
+  ] });
+  // Whether it is empty is not known: what stores it cannot be asked.
+  assert.deepEqual(troubled.map(describe), [
+    `default: live · stalled (${why}) · 0 viewers`, "default: live · stalled · 0 viewers · 7 chunks",
+    `default: live · not ready (${why}) · 0 viewers · 7 chunks`, `default: live · ended, stalled (${why}) · 0 viewers · 7 chunks`,
+  ]);
   assert.deepEqual([shared, alone].map(describe), ["a · open · 12 viewers on 3 servers", "b · open · 2 viewers"]);
 });
 

@@ -18,14 +18,16 @@ import { array, object, string } from "./info.mjs";
  * @property {{ chunks: number, bytes: number } | undefined} rate in a second
  * @property {boolean} writable clients publish it
  * @property {boolean} input its command takes what its viewer sends
+ * @property {boolean} stalled the server can receive or store no new chunks of it
+ * @property {string | undefined} trouble why it cannot be served as it should be, if that is known
  */
 
 /** How often the server is asked while the page is seen. */
 export const POLL_MS = 2000;
 /** How long at most after it did not answer. */
 const POLL_LONGEST_MS = 30_000;
-/** How long the message about a failure waits for its reason. */
-const FAILURE_WAIT_MS = 5000;
+/** How long a message about a failure waits for its reason, or the page to learn which feeds work. */
+const ONCE_MS = 5000;
 
 /**
  * @param {unknown} value
@@ -52,9 +54,42 @@ export function parseFeeds(value) {
       epoch: text(feed.epoch),
       writable: feed.writable === true,
       input: feed.input === true,
+      stalled: feed.stalled === true,
+      trouble: text(feed.trouble),
       rate: chunks === undefined || bytes === undefined ? undefined : { chunks, bytes },
     };
   });
+}
+
+/**
+ * Whether a feed cannot be served as it should be.
+ * @param {FeedStatus} feed
+ */
+export function isTroubled({ stalled, trouble }) {
+  return stalled || trouble !== undefined;
+}
+
+/**
+ * Whether it is known that nothing has been published to a feed yet, and that something may be.
+ * @param {FeedStatus} feed
+ */
+export function isEmptySoFar(feed) {
+  return feed.kind === "live" && feed.state === "open" && feed.chunks === 0 && !isTroubled(feed);
+}
+
+/**
+ * What `/feeds` says now.
+ * @param {Env} env
+ * @returns {Promise<FeedStatus[]>} none if that cannot be learned
+ */
+export async function feedsNow(env) {
+  try {
+    const url = new URL("feeds", env.href).href;
+    const response = await env.fetch(url, { cache: "no-store", signal: AbortSignal.timeout(ONCE_MS) });
+    return parseFeeds(await response.json());
+  } catch {
+    return [];
+  }
 }
 
 /**
@@ -64,14 +99,8 @@ export function parseFeeds(value) {
  * @returns {Promise<string | undefined>} undefined: it did not fail, or that cannot be learned
  */
 export async function failureOf(env, name) {
-  try {
-    const url = new URL("feeds", env.href).href;
-    const response = await env.fetch(url, { cache: "no-store", signal: AbortSignal.timeout(FAILURE_WAIT_MS) });
-    const feed = parseFeeds(await response.json()).find((feed) => feed.name === name);
-    return feed?.state === "failed" ? (feed.error ?? "") : undefined;
-  } catch {
-    return undefined;
-  }
+  const feed = (await feedsNow(env)).find((feed) => feed.name === name);
+  return feed?.state === "failed" ? (feed.error ?? "") : undefined;
 }
 
 /** Asks for the feeds again and again, while the page is seen. */

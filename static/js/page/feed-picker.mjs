@@ -1,4 +1,5 @@
 // @ts-check
+import { isEmptySoFar, isTroubled } from "../client/feeds.mjs";
 import { count, plural, size } from "../client/format.mjs";
 import { byId } from "./panel.mjs";
 import { MAX_FEEDS, SeveralMenu } from "./several-menu.mjs";
@@ -18,6 +19,8 @@ export class FeedPicker {
   #several;
   /** @type {string[]} */
   #wanted;
+  /** The usual feed was in trouble, and another one was chosen in its place. */
+  #passed = false;
 
   /**
    * @param {string[]} wanted the feeds that the address names
@@ -45,6 +48,16 @@ export class FeedPicker {
     return this.#wanted.length === 0 ? ["default"] : this.#wanted;
   }
 
+  /** Those that an address must name: none if it leads to the one anyway. */
+  get named() {
+    return this.feeds.length === 1 && this.feed === "default" && !this.#passed ? [] : this.feeds;
+  }
+
+  /** Whether the one that is chosen depends on which feeds work. */
+  get isOpen() {
+    return this.#wanted.length === 0;
+  }
+
   /** Whether several are shown side by side. */
   get columns() {
     return this.#several.columns;
@@ -52,11 +65,15 @@ export class FeedPicker {
 
   /** Those that there are. @type {string[]} */
   #names = [];
+  /** What `/feeds` said last. @type {FeedStatus[]} */
+  #told = [];
 
-  /** @param {{ name: string, kind: string }[]} feeds as `/info` has them */
-  list(feeds) {
-    // A server without the usual one still has something to show.
-    if (this.#wanted.length === 0 && feeds[0] !== undefined && !feeds.some(({ name }) => name === "default")) this.#wanted = [feeds[0].name];
+  /**
+   * @param {{ name: string, kind: string }[]} feeds as `/info` has them
+   * @param {FeedStatus[]} [told] as `/feeds` has them, if one of them is yet to be chosen
+   */
+  list(feeds, told = []) {
+    if (this.#wanted.length === 0) this.#choose(feeds.map(({ name }) => name), told);
     // Those that the address names stay to be seen, though they are not there.
     this.#names = [...new Set([...feeds.map(({ name }) => name), ...this.feeds])];
     this.#fill();
@@ -64,6 +81,24 @@ export class FeedPicker {
     this.#row.hidden = alone;
     this.#alone.hidden = !alone || this.feed === "default";
     this.#name.textContent = this.#name.title = this.feed;
+    if (told.length > 0) this.status(told);
+  }
+
+  /**
+   * Chooses for an address that names none.
+   * @param {string[]} names
+   * @param {FeedStatus[]} told
+   */
+  #choose(names, told) {
+    // A server without the usual one still has something to show.
+    const usual = names.includes("default") ? "default" : names[0];
+    const of = (/** @type {string | undefined} */ wanted) => told.find(({ name }) => name === wanted);
+    const first = of(usual);
+    const works = (/** @type {FeedStatus | undefined} */ feed) => feed !== undefined && feed.state !== "failed" && !isTroubled(feed);
+    const other = first !== undefined && isTroubled(first) ? names.find((name) => works(of(name))) : undefined;
+    this.#passed = other !== undefined;
+    const chosen = other ?? usual;
+    if (chosen !== undefined && chosen !== "default") this.#wanted = [chosen];
   }
 
   #fill() {
@@ -77,17 +112,25 @@ export class FeedPicker {
     const [first] = this.#select.options;
     if (several && first !== undefined) first.text = options[0]?.text ?? "";
     this.#select.value = several ? "" : this.feed;
+    this.#mark();
     this.#several.list(this.#names, this.feeds);
+  }
+
+  /** Says in the list how feeds are. Of the one that is chosen, the page says it next to the list, which is narrow. */
+  #mark() {
+    for (const option of this.#select.options) {
+      if (option.value === "") continue;
+      const feed = this.#told.find(({ name }) => name === option.value);
+      const plain = feed === undefined || condition(feed) === "open" || option.value === this.#select.value;
+      const text = plain ? option.value : `${option.value} (${condition(feed)})`;
+      if (option.textContent !== text) option.textContent = text;
+    }
   }
 
   /** @param {FeedStatus[]} feeds as `/feeds` has them */
   status(feeds) {
-    for (const option of this.#select.options) {
-      if (option.value === "") continue;
-      const feed = feeds.find(({ name }) => name === option.value);
-      const text = feed === undefined || feed.state === "open" ? option.value : `${option.value} (${feed.state})`;
-      if (option.textContent !== text) option.textContent = text;
-    }
+    this.#told = feeds;
+    this.#mark();
     const feed = this.feeds.length > 1 ? undefined : feeds.find(({ name }) => name === this.feed);
     const text = feed === undefined ? "" : describe(feed);
     this.#say(text);
@@ -103,13 +146,25 @@ export class FeedPicker {
 }
 
 /**
+ * How a feed is, in a word or two.
+ * @param {FeedStatus} feed
+ */
+function condition(feed) {
+  if (!isTroubled(feed)) return feed.state;
+  const trouble = feed.stalled ? "stalled" : "not ready";
+  return feed.state === "open" ? trouble : `${feed.state}, ${trouble}`;
+}
+
+/**
  * What the server says of a feed, in one line.
  * @param {FeedStatus} feed
  */
-export function describe({ name, kind, state, error, viewers, everywhere, servers, chunks, keptBytes, rate }) {
+export function describe(feed) {
+  const { name, kind, state, error, trouble, viewers, everywhere, servers, chunks, keptBytes, rate } = feed;
   const parts = [kind === "" ? name : `${name}: ${kind}`];
-  const empty = kind === "live" && chunks === 0 ? (state === "open" ? ", empty so far" : ", empty") : "";
-  parts.push(error === undefined ? state + empty : `${state} (${error})${empty}`);
+  const empty = isEmptySoFar(feed) ? ", empty so far" : kind === "live" && state !== "open" && chunks === 0 ? ", empty" : "";
+  const why = [error, trouble].filter((reason) => reason !== undefined).join("; ");
+  parts.push(why === "" ? condition(feed) + empty : `${condition(feed)} (${why})${empty}`);
   if (everywhere !== undefined && servers !== undefined && servers > 1) {
     parts.push(`${plural(everywhere, "viewer")} on ${plural(servers, "server")}`);
   } else if (viewers !== undefined) parts.push(plural(everywhere ?? viewers, "viewer"));

@@ -3,7 +3,7 @@ import { wireCopyButtons } from "./copy.mjs";
 import { browserEnv } from "./env.mjs";
 import { asClientError, noneShown } from "../client/errors.mjs";
 import { FeedPicker } from "./feed-picker.mjs";
-import { FeedsPoll } from "../client/feeds.mjs";
+import { FeedsPoll, feedsNow, isEmptySoFar } from "../client/feeds.mjs";
 import { FollowView } from "./follow-view.mjs";
 import { plural } from "../client/format.mjs";
 import { feedUrl, loadInfo } from "../client/info.mjs";
@@ -54,7 +54,7 @@ const poll = new FeedsPoll(env, (feeds) => {
   picker.feeds.forEach((name, place) => {
     const feed = told.find((feed) => feed.name === name);
     view.told(place, {
-      empty: feed?.kind === "live" && feed.state === "open" && feed.chunks === 0,
+      empty: feed !== undefined && isEmptySoFar(feed),
       behind: feed?.chunks === undefined ? undefined : group.told(place, feed.chunks, feed.epoch),
     });
   });
@@ -103,7 +103,8 @@ async function look() {
   for (;;) {
     try {
       const { info } = await loadInfo(env);
-      showInfo(info);
+      // Where the address leaves it open, a feed that works is chosen.
+      showInfo(info, picker.isOpen && info.feeds.length > 1 ? await feedsNow(env) : []);
       if (autostart || info.feeds.length > 0 || info.auth === null || info.auth.token) break;
       ready();
       if (!(await renewals.renew(noneShown(), over.signal))) return;
@@ -189,8 +190,7 @@ function showForm() {
 /** Another feed was chosen: it is read if the one before was, or if it is followed anyway. */
 async function another() {
   showForm();
-  const { feeds } = picker;
-  listInAddress("feed", feeds.length === 1 && picker.feed === "default" ? [] : feeds);
+  listInAddress("feed", picker.named);
   decide();
   if (group.running || followed()) await again();
   else if (view.panel.state === "idle") view.panel.setState("idle", READY);
@@ -232,13 +232,16 @@ async function again() {
   if (!away) start();
 }
 
-/** @param {import("../client/info.mjs").Info} info */
-function showInfo(info) {
+/**
+ * @param {import("../client/info.mjs").Info} info
+ * @param {import("../client/feeds.mjs").FeedStatus[]} [first] what `/feeds` says, if a feed is yet to be chosen
+ */
+function showInfo(info, first) {
   const { version, feeds, chrome, status } = info;
   addressOf = (feed) => feedUrl(info, feed, env.href);
   byId("version", HTMLElement).textContent = `h3cast ${version}`;
   byId("status-page", HTMLElement).hidden = !status;
-  picker.list(feeds);
+  picker.list(feeds, first);
   kinds = new Map(feeds.map(({ name, kind }) => [name, kind]));
   if (feeds.length > 0 || layout.logAsked) decide();
   if (chrome !== "") byId("chrome-command", HTMLElement).textContent = chrome;
