@@ -117,9 +117,11 @@ const FEEDS: [OfFeed; 15] = [
         "Memory used by the history for late and returning viewers, including overhead and encoded copies.",
         |status| (status.kept_bytes as u64).into(),
     ),
-    ("h3cast_feed_skipped_total", "Chunks that viewers missed because they fell behind the history.", |status| {
-        status.skipped.into()
-    }),
+    (
+        "h3cast_feed_skipped_total",
+        "Chunks that viewers missed: behind the history, removed from storage before they were read, or lost by the source.",
+        |status| status.skipped.into(),
+    ),
     ("h3cast_feed_gaps_total", "Gaps reported to viewers.", |status| status.gaps.into()),
     ("h3cast_feed_resumes_total", "Viewers that resumed from a cursor.", |status| status.resumed.into()),
     ("h3cast_feed_lag_chunks", "Chunks waiting for the slowest viewer.", |status| status.lag.chunks.into()),
@@ -132,7 +134,9 @@ const FEEDS: [OfFeed; 15] = [
     ("h3cast_feed_blocked_seconds_total", "Time publishers spent waiting for slow viewers.", |status| {
         status.blocked.as_secs_f64().into()
     }),
-    ("h3cast_feed_stalled", "1 while the feed's store is unreachable.", |status| u64::from(status.stalled).into()),
+    ("h3cast_feed_stalled", "1 while the server cannot receive or store new chunks of the feed.", |status| {
+        u64::from(status.stalled).into()
+    }),
     ("h3cast_feed_open", "1 until the feed has ended.", |status| u64::from(status.end.is_none()).into()),
 ];
 

@@ -34,7 +34,7 @@ describe('a feed that NATS keeps', () => {
         await marked(view, 'stalled');
         const { status, state, error } = await view.report();
         assert.deepEqual({ state, error }, { state: 'streaming', error: '' });
-        assert.match(status, /Waiting for the server’s storage/);
+        assert.match(status, /^Stalled: the server cannot receive or store new chunks/);
         await assertAccessible(view, 'while NATS is gone');
         await assertFits(view, 'while NATS is gone');
         assert.equal(await publish('refused\n'), 503);

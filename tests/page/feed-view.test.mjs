@@ -6,7 +6,7 @@ import { Samples } from "../../static/js/page/plot.mjs";
 import { bytes } from "./fakes.mjs";
 
 function shown() {
-  const seen = { states: [], gaps: [], samples: new Samples() };
+  const seen = { states: [], gaps: [], marks: [], samples: new Samples() };
   const nothing = () => {};
   const panel = {
     state: "idle", showPath: nothing, showReport: nothing, showError: nothing, showRetried: nothing, hideError: nothing, clear: nothing,
@@ -17,7 +17,7 @@ function shown() {
   };
   const view = new FeedView({
     panel, retry: { show: nothing, trying: nothing, hide: nothing }, samples: seen.samples,
-    log: { add: ({ gap }) => seen.gaps.push(gap), mark: nothing, clear: nothing, finish: nothing },
+    log: { add: ({ gap }) => seen.gaps.push(gap), mark: (kind, text) => seen.marks.push([kind, text]), clear: nothing, finish: nothing },
     weigh: nothing, schedule: nothing, soon: nothing, flush: nothing,
   });
   return { ...seen, view, events: view.events, last: () => seen.states.at(-1) };
@@ -25,7 +25,7 @@ function shown() {
 const PATH = { transport: "fetch", protocol: "h3", final: false };
 
 test("a feed is live in short only while it is", () => {
-  const { view, events, last } = shown();
+  const { view, events, last, marks } = shown();
   events.onConnecting(0);
   events.onOpen(PATH, []);
   assert.deepEqual(last(), ["Connected with fetch. Waiting for the first chunk.", "Waiting"]);
@@ -34,6 +34,10 @@ test("a feed is live in short only while it is", () => {
   assert.deepEqual(last(), ["Streaming with fetch.", "Live"]);
   events.onStalled(true);
   assert.deepEqual(last(), [STALLED, "Stalled"]);
+  // Where nothing is stored (`?live`), what is sent meanwhile is lost, and a full disk does answer.
+  assert.equal(marks.at(-1)[0], "stalled");
+  for (const text of [STALLED, marks.at(-1)[1]]) assert.doesNotMatch(text, /lost|the server’s storage|cannot reach the storage/);
+  assert.match(marks.at(-1)[1], /NATS .* disk is full/);
   events.onStalled(false);
   assert.deepEqual(last(), ["Streaming with fetch.", "Live"]);
   events.onLost(Object.assign(new Error("gone"), { steps: [] }), 100, 1, []);

@@ -104,6 +104,8 @@ test("what is said of feeds", () => {
   assert.match(note(of({ total: 1000, matching: 40 }), { text: "chat", sort: "rate" }), /^The first 1 of 40 with “chat” in the name, by rate\./);
   assert.equal(note(of({ total: 9, matching: 0, list: [] }), { text: "x", sort: "rate" }), "No feed has “x” in its name.");
   assert.equal(state({ state: "failed", error: "exit status: 3" }), "failed: exit status: 3");
+  // Whatever the cause is: NATS, a stream that is missing, a full disk.
+  assert.equal(state({ state: "stalled", error: "" }), "stalled: the server cannot receive or store new chunks");
   const url = (choice) => dataUrl("http://localhost:8080/live/status?x=1#y", choice);
   assert.equal(url(all), "http://localhost:8080/live/status/data?limit=20");
   assert.equal(url({ text: "a&b", sort: "name" }), "http://localhost:8080/live/status/data?limit=20&sort=name&match=a%26b");

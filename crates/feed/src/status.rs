@@ -43,7 +43,8 @@ pub struct Status {
     pub stored: Option<u64>,
     /// The oldest chunk in the history of a live feed, or in what is stored of it, if that is known.
     pub oldest: Option<Cursor>,
-    /// Chunks that viewers missed because they were too far behind.
+    /// Chunks that viewers missed because they were too far behind, the chunks are no longer stored, or the
+    /// source has lost them.
     pub skipped: u64,
     /// How often viewers were told that they miss chunks.
     pub gaps: u64,
@@ -51,7 +52,7 @@ pub struct Status {
     pub resumed: u64,
     /// How far viewers of a live feed are behind its latest chunk.
     pub lag: Behind,
-    /// What stores the feed cannot be reached.
+    /// New chunks cannot be received or stored.
     pub stalled: bool,
     /// How a live feed ended, if it has.
     pub end: Option<End>,

@@ -29,7 +29,7 @@ pub enum Event {
     Chunk(Arc<Chunk>),
     /// Chunks are missing before the next one.
     Gap(Gap),
-    /// Whether what stores the feed cannot be reached. Chunks that are published meanwhile are not lost.
+    /// Whether new chunks of the feed cannot be received or stored. What is stored is not lost by that.
     Stalled(bool),
     /// The end. Nothing follows.
     End(End),

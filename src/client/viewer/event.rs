@@ -60,7 +60,7 @@ pub enum Event {
     },
     /// Chunks that the viewer will not get.
     Gap(Gap),
-    /// Whether the server cannot reach what stores the feed. Chunks published meanwhile are not lost.
+    /// Whether the server cannot receive or store new chunks of the feed. What is stored is not lost by that.
     Stalled(bool),
     /// The feed was lost, or could not be reached. The viewer tries again.
     Lost {

@@ -49,7 +49,7 @@ export class FeedLine {
   /** The state in a word or two. */
   get word() {
     if (this.state !== "streaming") return WORDS[this.state];
-    if (this.#text === STALLED) return "storage unreachable";
+    if (this.#text === STALLED) return "stalled";
     return this.#chunks === 0 ? "waiting" : "live";
   }
 

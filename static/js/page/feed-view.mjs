@@ -6,10 +6,10 @@ import { nothing } from "./figures.mjs";
 /** @typedef {import("../client/follow.mjs").Totals} Totals */
 /** @typedef {import("../client/errors.mjs").ClientError} ClientError */
 
-/** What a feed whose storage is away is said to be. */
-export const STALLED = "Waiting for the server’s storage.";
+/** What a feed is said to be of which nothing new can come to the server. */
+export const STALLED = "Stalled: the server cannot receive or store new chunks.";
 /** The same, where it is explained. */
-const STALLED_WHY = "The server cannot reach the storage of this feed, or it is full. Nothing is lost: the feed resumes when the storage can be used again.";
+const STALLED_WHY = "The server cannot receive or store new chunks of this feed, for example because NATS is unreachable or a disk is full. The feed resumes when that is over.";
 
 /**
  * What shows the state of a feed.

@@ -56,5 +56,5 @@ export function note({ total, matching, list }, { text, sort }) {
  */
 export function state({ state, error }) {
   if (state === "failed") return error === "" ? "failed" : `failed: ${error}`;
-  return state === "stalled" ? "stalled: its store does not answer" : state;
+  return state === "stalled" ? "stalled: the server cannot receive or store new chunks" : state;
 }

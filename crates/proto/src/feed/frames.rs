@@ -11,7 +11,7 @@
 //! | 3 | begin | epoch, then, if known, the number of the next chunk unless some are missing; always the first frame |
 //! | 4 | heartbeat | nothing |
 //! | 5 | sparse | nothing; after `begin`: this feed's numbering has gaps, which do not mean lost chunks |
-//! | 6 | stalled | 1: the server cannot reach what stores the feed, 0: it can again |
+//! | 6 | stalled | 1: the server cannot receive or store new chunks of the feed, 0: it can again |
 //! | 7 | expired | nothing; the last frame: the viewer may read on with a new token, after the last chunk |
 //!
 //! A response names the format by [`MEDIA_TYPE`], a WebTransport session by a subprotocol of that name.
@@ -68,7 +68,7 @@ pub const SPARSE: Bytes = Bytes::from_static(&[kind::SPARSE as u8, 0]);
 /// before its feed, and reconnect.
 pub const EXPIRED: Bytes = Bytes::from_static(&[kind::EXPIRED as u8, 0]);
 
-/// The server cannot reach what stores the feed, or it can again.
+/// The server cannot receive or store new chunks of the feed, or it can again.
 #[must_use]
 pub fn stalled(stalled: bool) -> Bytes {
     frame(kind::STALLED, &[stalled.into()], &[])
@@ -149,7 +149,7 @@ pub enum Frame {
     Heartbeat,
     /// The feed's numbering has gaps, which do not mean lost chunks.
     Sparse,
-    /// Whether the server cannot reach what stores the feed. No chunk is lost by that.
+    /// Whether the server cannot receive or store new chunks of the feed. What is stored is not lost by that.
     Stalled(bool),
     /// The viewer's right to read the feed has ended; nothing follows.
     Expired,
