@@ -68,10 +68,8 @@ pub(super) fn source(text: &str) -> Result<Source, String> {
         let shown = values::short(&shown);
         match (&error, meant(&shown)) {
             #[cfg(feature = "nats")]
-            (BadSource::Unknown(_), _)
-                if shown.parse::<crate::nats::Ensure>().is_ok_and(|set| set != Default::default()) =>
-            {
-                format!("{INVALID}`{shown}`: settings of a stream follow `=`: write --ensure-stream={shown}")
+            (BadSource::Unknown(_), _) if crate::nats::Ensure::is_setting(&shown) => {
+                format!("{INVALID}`{shown}`: stream settings go after `=`, without a space: --ensure-stream={shown}")
             }
             (BadSource::Unknown(_), Some(meant)) => format!("invalid source `{shown}`: {meant}"),
             (BadSource::Unknown(_), None) if !shown.contains(':') => {
@@ -330,7 +328,13 @@ mod tests {
                 "for what a command prints, write exec:foo, or pipe it: foo | h3cast serve - (`h3cast help sources`",
             ),
             #[cfg(feature = "nats")]
-            ("replicas=3,max-age=1w", "settings of a stream follow `=`: write --ensure-stream=replicas=3,max-age=1w"),
+            (
+                "replicas=3,max-age=1w",
+                "stream settings go after `=`, without a space: --ensure-stream=replicas=3,max-age=1w",
+            ),
+            #[cfg(feature = "nats")]
+            ("max-age=24", "stream settings go after `=`, without a space: --ensure-stream=max-age=24"),
+            ("subject=ls", "write subject=exec:ls, or pipe it: ls | h3cast serve subject=-"),
             ("a=foo", "write a=exec:foo, or pipe it: foo | h3cast serve a=-"),
             ("/var/log/nothing", "write tail:/var/log/nothing (what is appended to it) or file:/var/log/nothing"),
             ("a=~/x y", "write 'a=tail:~/x y' (what"),

@@ -171,7 +171,11 @@ pub(super) async fn stream(
                 return Err(match is_forestalled {
                     true => NatsError::Forestalled { stream: name, subject: stored, source: plain(error) },
                     false if code == Some(ErrorCode::CLUSTER_NO_PEERS) => {
-                        NatsError::Peers { stream: name, subject: stored, replicas: ensure.replicas.unwrap_or(1) }
+                        let replicas = ensure.replicas.unwrap_or(1);
+                        let said = answer(&error).map(|answer| answer.to_string()).unwrap_or_default();
+                        // Without its numbers.
+                        let source = said.split(" (code ").next().unwrap_or_default().into();
+                        NatsError::Peers { stream: name, subject: stored, replicas, source }
                     }
                     false => NatsError::Create { stream: name, subject: stored, source: plain(error) },
                 });

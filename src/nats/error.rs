@@ -88,8 +88,8 @@ pub enum NatsError {
     },
     /// A missing stream cannot be created: too few servers can have it.
     #[error(
-        "cannot create the stream `{stream}` for the subject `{subject}`: replicas={replicas} needs {} of the cluster \
-         with JetStream and room for the stream, and NATS finds fewer", many(*replicas as u64, "server")
+        "cannot create the stream `{stream}` for the subject `{subject}`: it needs {} of the cluster with JetStream and \
+         enough room", many(*replicas as u64, "server")
     )]
     Peers {
         /// The stream.
@@ -98,6 +98,8 @@ pub enum NatsError {
         subject: String,
         /// How many servers were to keep it.
         replicas: usize,
+        /// What NATS says of that.
+        source: BoxError,
     },
     /// A stream cannot be created, and another server seems to have been faster to create one.
     #[error("another server is creating the stream `{stream}`, or one that stores subjects like `{subject}`")]
@@ -221,9 +223,9 @@ impl NatsError {
 enum Unsaid {
     #[error("no answer within {} s", ANSWER.as_secs())]
     Answer,
-    #[error("no server of NATS answers such requests")]
+    #[error("no NATS server answers these requests")]
     Responder,
-    #[error("the NATS server has sent neither messages nor a sign of life in time")]
+    #[error("the NATS server is silent: neither messages nor heartbeats came in time")]
     SignOfLife,
 }
 
@@ -235,7 +237,10 @@ impl Unsaid {
         }
         let text = error.to_string();
         let has = |words: &str| text.contains(words);
-        if has("timed out") || has("deadline has elapsed") {
+        // Not a time-out of the system's own, which has a number.
+        if has("os error") {
+            None
+        } else if has("timed out") || has("deadline has elapsed") {
             Some(Self::Answer)
         } else if has("no responders") {
             Some(Self::Responder)
@@ -456,7 +461,7 @@ mod tests {
         let silent = async_nats::jetstream::consumer::pull::MessagesError::new(
             async_nats::jetstream::consumer::pull::MessagesErrorKind::MissingHeartbeat,
         );
-        let words = "the NATS server has sent neither messages nor a sign of life in time";
+        let words = "the NATS server is silent: neither messages nor heartbeats came in time";
         assert_eq!(KeepError::nats(silent).to_string(), words);
         let answer = serde_json::json!({ "code": 503, "err_code": 10008, "description": "it timed out" });
         let answer: jetstream::Error = serde_json::from_value(answer).unwrap();
@@ -465,10 +470,13 @@ mod tests {
 
     #[test]
     fn too_few_servers_are_counted() {
-        let of = |replicas| NatsError::Peers { stream: "s".into(), subject: "a".into(), replicas }.to_string();
-        let due = "cannot create the stream `s` for the subject `a`: replicas=5 needs 5 servers of the cluster with \
-                   JetStream and room for the stream, and NATS finds fewer";
+        let of = |replicas| {
+            let source = "no suitable peers for placement, peer offline".into();
+            FeedError::of(&NatsError::Peers { stream: "s".into(), subject: "a".into(), replicas, source }).0
+        };
+        let due = "cannot create the stream `s` for the subject `a`: it needs 5 servers of the cluster with JetStream and \
+                   enough room: no suitable peers for placement, peer offline";
         assert_eq!(of(5), due);
-        assert!(of(1).contains("replicas=1 needs 1 server of"));
+        assert!(of(1).contains("needs 1 server of"));
     }
 }

@@ -245,7 +245,14 @@ impl Asking {
             (self.losses, self.heard) = (self.link.losses(), Instant::now());
         }
         let asked = Instant::now();
-        match info(&self.link, &self.stream).await {
+        // What is asked over a connection that is lost is asked anew over the next one, at once: until it has answered
+        // there, its feeds are not ready.
+        let lost = self.link.lost_since(self.losses);
+        let answer = tokio::select! {
+            answer = info(&self.link, &self.stream) => answer,
+            () = lost => return,
+        };
+        match answer {
             Answer::Is(info) => {
                 self.heard = Instant::now();
                 self.of.hear(&info, self.losses);
@@ -267,7 +274,8 @@ impl Asking {
             }
             _ => {}
         }
-        sleep(ASK.saturating_sub(asked.elapsed())).await;
+        // Its search may have left that connection.
+        let _ = timeout(ASK.saturating_sub(asked.elapsed()), self.link.lost_since(self.losses)).await;
     }
 }
 

@@ -59,7 +59,10 @@ impl Access {
     /// one that is given and missing is a mistake.
     pub(super) async fn check(&self) -> Result<(), NatsError> {
         for (what, path) in [("credentials", &self.credentials), ("token", &self.token)] {
-            if let Some(path) = path {
+            let Some(path) = path else { continue };
+            let found = tokio::fs::metadata(path).await.map_err(unreadable(what, path))?;
+            // Opening a FIFO would wait for whoever writes it.
+            if found.is_file() {
                 tokio::fs::File::open(path).await.map_err(unreadable(what, path))?;
             }
         }
@@ -95,7 +98,10 @@ impl Access {
         for (what, path) in
             [("CA certificates", &self.ca), ("client certificate", &self.certificate), ("client key", &self.key)]
         {
-            if let Some(path) = path {
+            let Some(path) = path else { continue };
+            let found = tokio::fs::metadata(path).await.map_err(unreadable(what, path))?;
+            // Opening a FIFO would wait for whoever writes it.
+            if found.is_file() {
                 tokio::fs::File::open(path).await.map_err(unreadable(what, path))?;
             }
         }

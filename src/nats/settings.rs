@@ -66,6 +66,15 @@ fn expected(setting: &str) -> String {
     }
 }
 
+impl Ensure {
+    /// Whether a text begins with a setting that is hardly something else: a feed may be called `subject`.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_setting(text: &str) -> bool {
+        text.split_once('=')
+            .is_some_and(|(name, _)| name != "subject" && SETTINGS.iter().any(|(known, _)| *known == name))
+    }
+}
+
 impl FromStr for Ensure {
     type Err = BadEnsure;
 

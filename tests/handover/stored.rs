@@ -284,13 +284,25 @@ async fn a_store_of_a_server_that_listens_elsewhere() {
     let said = String::from_utf8(done.stderr).unwrap();
     assert_eq!(done.status.code(), Some(2), "{said}");
     let holder = format!("--store: store is in use by process {}", first.pid());
-    let waits = format!("INFO {holder}: waiting up to 10 s for its end");
-    assert!(said.contains(&waits), "{said}");
     let ports = format!("127.0.0.1:{0}, [::1]:{0}", place.port);
+    let waits =
+        format!("INFO {holder}, which listens elsewhere ({ports}): waiting up to 10 s for that process to exit");
+    assert!(said.contains(&waits), "{said}");
     let why = format!(
         "{holder}, which listens elsewhere ({ports}): to take over from it, give the same --listen, or its socket with --control"
     );
     assert!(said.contains(&why), "{said}");
+    // Where it is not found, nobody is told to give what they have given.
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_h3cast"));
+    command
+        .current_dir(place.folder())
+        .env("HOME", place.folder())
+        .env("XDG_RUNTIME_DIR", place.folder().join("other"));
+    command.args(["serve", "--take-over", "--listen=localhost:0", "--http=off"]).args(ARGS);
+    let done = soon("its end", tokio::task::spawn_blocking(move || command.output().unwrap())).await.unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(said.contains(&format!("{holder}: no server with a control socket was found to have it")), "{said}");
+    assert!(!said.contains("--listen"), "{said}");
     first.stop().await;
 }
 

@@ -116,8 +116,8 @@ async fn how_many_servers_are_needed_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let engine = format!("--engine=nats://{}", cluster.addresses());
     let told = refused(dir.path(), &["chat=publish", &engine, "--ensure-stream=replicas=5", "--nats-wait=3s"]).await;
-    let due = "cannot create the stream `h3cast_chat` for the subject `h3cast.chat`: replicas=5 needs 5 servers of the \
-               cluster with JetStream and room for the stream, and NATS finds fewer";
+    let due = "cannot create the stream `h3cast_chat` for the subject `h3cast.chat`: it needs 5 servers of the cluster \
+               with JetStream and enough room: no suitable peers for placement";
     assert_eq!(told.matches(due).count(), 2, "{told}");
     assert!(!told.contains("10005"), "{told}");
 }

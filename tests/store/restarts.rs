@@ -66,7 +66,7 @@ async fn stored_feeds_that_are_not_served_are_named() {
     }
     server.stop().await;
     let server = next(&place, &["lag=publish", "chat.*=publish"]).await;
-    server.says("1 stored feed is not served: log. It stays on disk, and");
+    server.says("1 stored feed is not served: log. It stays on disk, for");
     server.stop().await;
     let server = next(&place, &["log=publish", "lag=publish", "chat.*=publish"]).await;
     server.says("storing feeds in");
@@ -74,10 +74,10 @@ async fn stored_feeds_that_are_not_served_are_named() {
     server.stop().await;
     // A pattern does not serve what has a source of its own, which is not on disk here.
     let server = next(&place, &["b=publish", "c=publish", "d=publish", "chat.*=publish", "chat.a=demo"]).await;
-    server.says("3 stored feeds are not served: chat.a, lag, log. They stay on disk, and");
+    server.says("3 stored feeds are not served: chat.a, lag, log. They stay on disk, for");
     server.stop().await;
     let server = next(&place, &["publish"]).await;
-    server.says("6 stored feeds are not served: b, c, chat.a, d, lag, and 1 more. They stay on disk, and");
+    server.says("6 stored feeds are not served: b, c, chat.a, d, lag, and 1 more. They stay on disk, for");
     server.stop().await;
 }
 

@@ -293,7 +293,7 @@ impl Stream for Viewer {
                 match (std::mem::replace(&mut this.logged, true), &*upstream) {
                     // It reads from there what it is behind by.
                     (false, Upstream::Kept(_)) => {
-                        info!(feed, missing, "a viewer misses chunks that are no longer stored")
+                        info!(feed, missing, "a viewer misses chunks that are no longer stored, or cannot be read")
                     }
                     (false, _) => info!(feed, missing, "a viewer fell behind the history and misses chunks"),
                     (true, _) => debug!(feed, missing, "a viewer is missing chunks again"),

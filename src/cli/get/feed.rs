@@ -17,7 +17,7 @@ use crate::{
 const HINT_WAIT: Duration = Duration::from_secs(3);
 
 /// The message when a feed pauses.
-pub(super) const STALLED: &str = "the server cannot reach what stores the feed, or it is full: waiting";
+pub(super) const STALLED: &str = "the feed's storage cannot be reached, or is full: waiting";
 
 /// Writes a feed to the output.
 pub(super) struct FeedOutput<'a> {

@@ -100,7 +100,9 @@ pub(super) async fn open(
             Err(StoreError::Locked { dir, pid }) if args.takes_over() && begun.elapsed() < ENDING => {
                 // After the store was released, it is a moment.
                 if !is_told && !is_claimed {
-                    info!("--store: {}: waiting up to {} s for its end", in_use(&dir, pid), ENDING.as_secs());
+                    let place = listening(&changeover.listens(pid));
+                    let (held, most) = (in_use(&dir, pid), ENDING.as_secs());
+                    info!("--store: {held}{place}: waiting up to {most} s for that process to exit");
                 }
                 is_told = true;
                 sleep(PAUSE).await;
@@ -126,24 +128,36 @@ fn in_use(dir: &Path, pid: Option<u32>) -> String {
     format!("{} is in use{by}", dir.display())
 }
 
-/// What to do about a store that is another server's than the one to take over from: one that listens there, if that is
-/// known.
-fn held_elsewhere(dir: &Path, pid: Option<u32>, listens: &[SocketAddr]) -> String {
-    let what = "to take over from it, give the same --listen, or its socket with --control";
-    match listens {
-        [] => format!("{}: {what}; otherwise stop that process, or choose another folder", in_use(dir, pid)),
-        listens => {
-            // Over UDP and TCP: what is for TCP alone is not of that flag.
-            let twice = listens.iter().enumerate().filter(|(at, place)| listens[..*at].contains(place));
-            let places: BTreeSet<_> = twice.map(|(_, place)| place).collect();
-            let places: Vec<_> = places.into_iter().map(SocketAddr::to_string).collect();
-            format!("{}, which listens elsewhere ({}): {what}", in_use(dir, pid), places.join(", "))
-        }
+/// Where a server listens that is not taken over, if that is known.
+fn listening(listens: &[SocketAddr]) -> String {
+    if listens.is_empty() {
+        return String::new();
     }
+    // Over UDP and TCP: what is for TCP alone is not of --listen.
+    let twice = listens.iter().enumerate().filter(|(at, place)| listens[..*at].contains(place));
+    let places: BTreeSet<_> = twice.map(|(_, place)| place).collect();
+    let places: Vec<_> = places.into_iter().map(SocketAddr::to_string).collect();
+    format!(", which listens elsewhere ({})", places.join(", "))
+}
+
+/// What to do about a store that is another process's than the one to take over from: of a server that listens there, if
+/// it has been found.
+fn held_elsewhere(dir: &Path, pid: Option<u32>, listens: &[SocketAddr]) -> String {
+    let what = match listens {
+        [] => {
+            "no server with a control socket was found to have it (it may be another user's, or have another \
+             XDG_RUNTIME_DIR, or --control off): give its socket with --control, stop it, or choose another folder"
+        }
+        _ => "to take over from it, give the same --listen, or its socket with --control",
+    };
+    format!("{}{}: {what}", in_use(dir, pid), listening(listens))
 }
 
 /// So many feeds are named that are not served.
 const SHOWN: usize = 5;
+
+/// What serves a stored feed.
+const STORABLE: &str = "that can be stored (publish, -, exec: or tail:), or a pattern with publish";
 
 /// What is stored and not served, for another reason than that it was given up.
 pub(super) async fn unserved(disk: &Disk, args: &ServeArgs) -> Vec<String> {
@@ -163,9 +177,9 @@ pub(super) fn begins(disk: Option<&Disk>, unserved: &[String]) {
     }
     match unserved.len() {
         0 => {}
-        1 => info!("1 stored feed is not served: {names}. It stays on disk, and is served once a source has its name"),
+        1 => info!("1 stored feed is not served: {names}. It stays on disk, for a source of that name {STORABLE}"),
         many => info!(
-            "{many} stored feeds are not served: {names}. They stay on disk, and are served once a source has their name"
+            "{many} stored feeds are not served: {names}. They stay on disk, for sources of those names {STORABLE}"
         ),
     }
 }
@@ -234,7 +248,10 @@ fn folder() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|dir| match dir.to_str() {
         Some(text) if text.parse::<Source>().is_ok() && !dir.exists() => {
             let text = values::short(text);
-            Err(format!("`{text}` is a source: give a folder first, as in --store DIR {text}, or write ./{text} for one of that name"))
+            Err(format!(
+                "`{text}` is a source: give a folder first, as in --store DIR {text}, or write ./{text} for a folder of \
+                 that name"
+            ))
         }
         _ => Ok(dir),
     })

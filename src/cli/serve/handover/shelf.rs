@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -13,6 +13,8 @@ use crate::store::{Disk, StoreError};
 const PAUSE: Duration = Duration::from_millis(20);
 /// How often to try again what fails for another reason.
 const TRYING: Duration = Duration::from_secs(1);
+/// For how long it is nothing that a person has to do something about that another process has it.
+const PASSING: Duration = Duration::from_secs(5);
 
 /// The store of this server, if it has one.
 #[derive(Clone, Default)]
@@ -48,17 +50,21 @@ impl Shelf {
     /// Takes it back, as soon as the new server has let go of it. Whether that was before `stop`.
     pub(super) async fn reclaim(&self, stop: &CancellationToken) -> bool {
         let Some(disk) = &self.0 else { return true };
-        let mut told = None;
+        let (begun, mut is_told, mut told) = (Instant::now(), false, None);
         loop {
             let Err(error) = disk.reclaim().await else { return true };
-            let is_passing = matches!(error, StoreError::Locked { .. });
-            let pause = if is_passing { PAUSE } else { TRYING };
+            let is_locked = matches!(error, StoreError::Locked { .. });
+            let pause = if is_locked { PAUSE } else { TRYING };
             let error = error.to_string();
-            if told.as_ref() != Some(&error) {
-                match is_passing {
-                    true => info!("waiting for the new server to release the store: publishers and sources wait, too"),
-                    false => warn!("--store: {error}: publishers and sources wait until this server has it again"),
+            if is_locked && begun.elapsed() < PASSING {
+                if !is_told {
+                    info!(
+                        "waiting for the new server to release the store: publishers and sources are paused until then"
+                    );
                 }
+                is_told = true;
+            } else if told.as_ref() != Some(&error) {
+                warn!("--store: {error}: publishers and sources are paused until this server has it again");
                 told = Some(error);
             }
             if stop.run_until_cancelled(sleep(pause)).await.is_none() {
