@@ -178,14 +178,21 @@ async fn a_crowd_that_vanishes() {
     let viewer = Viewer::join(&program).await;
     let before = program.memory();
     let mut after = Vec::new();
-    for _ in 0..4 {
+    // What they leave behind would be more each time. What the allocator keeps for later is more at times.
+    let leaks_nothing = loop {
         come_and_vanish(&program).await;
         after.push(program.memory());
-    }
+        // The first times it still gets what it then uses again.
+        let Some(rounds @ 2..) = after.len().checked_sub(2) else { continue };
+        match after[rounds + 1].saturating_sub(after[1]) < LEAK * CROWD * rounds as u64 {
+            true => break true,
+            false if rounds == 8 => break false,
+            false => {}
+        }
+    };
     println!("{CROWD} clients: {before} bytes of memory before, {after:?} after each time");
     assert!(after[0] - before < CROWD * VIEWER_BUDGET);
-    // The first times the allocator still gets what it then uses again.
-    assert!(after[3].saturating_sub(after[1]) < LEAK * CROWD * 2);
+    assert!(leaks_nothing);
     viewer.leave().await;
     program.end();
 }
