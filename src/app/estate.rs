@@ -39,19 +39,24 @@ impl Estate {
         HeldEstate { feeds: self.feeds.hold(), publications: self.publications.clone() }
     }
 
-    /// The feeds on disk that have chunks.
-    pub(crate) fn stored(&self) -> Vec<String> {
-        let has_chunks = |feed: &Feed| {
+    /// The feeds on disk that have chunks, and those of them that clients write.
+    pub(crate) fn stored(&self) -> (Vec<String>, Vec<String>) {
+        let has_chunks = |feed: &&Feed| {
             let status = feed.status();
             status.stored.is_some() && (status.chunks > 0 || status.oldest.is_some())
         };
-        self.feeds.all().iter().filter(|feed| has_chunks(feed)).map(|feed| feed.name().to_owned()).collect()
+        let feeds = self.feeds.all();
+        let name = |feed: &Feed| feed.name().to_owned();
+        let stored = feeds.iter().filter(has_chunks);
+        (stored.clone().map(name).collect(), stored.filter(|feed| feed.publisher().is_some()).map(name).collect())
     }
 
-    /// Whether this process reads that feed of another one from the disk.
-    pub(crate) async fn continues_stored(&self, name: &str) -> Result<(), Lack> {
+    /// Whether this process reads that feed of another one from the disk, and has it from a source of the same kind:
+    /// clients write it, if that `is_written` is known, or none do.
+    pub(crate) async fn continues_stored(&self, name: &str, is_written: Option<bool>) -> Result<(), Lack> {
+        let is_same = |feed: &Feed| is_written.is_none_or(|is_written| is_written == feed.publisher().is_some());
         match self.feeds.adopt(name, None).await {
-            Ok(Some(feed)) if feed.status().stored.is_some() => Ok(()),
+            Ok(Some(feed)) if feed.status().stored.is_some() && is_same(&feed) => Ok(()),
             Ok(Some(_)) => Err(Lack::OtherSource),
             Ok(None) => Err(Lack::NoFeed),
             Err(error) => Err(Lack::Unknown(error)),

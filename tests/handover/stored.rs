@@ -273,6 +273,22 @@ async fn a_new_server_that_fails_has_no_feeds_that_fail() {
     first.stop().await;
 }
 
+/// What clients write does not become a log that the server reads, nor the other way around.
+#[tokio::test]
+async fn a_feed_on_disk_keeps_its_kind_of_source() {
+    let (place, first) = Process::first(&["--store=store", "news=publish", "log=tail:app.log"]).await;
+    append(&place, "a line\n");
+    crate::process::publish_to(&place, "/stream/news", "a").await.unwrap();
+    soon("the line is there", async {
+        while !get(&place, "/stream/log?from=start&limit=1").await.contains("a line") {}
+    })
+    .await;
+    let mut second = place.next(&["--store=store", "news=tail:app.log", "log=publish"]);
+    second.ended(2).await;
+    second.says("`log` (it has another source here), `news` (it has another source here)");
+    first.stop().await;
+}
+
 /// The store of a server that is not the one to be taken over.
 #[tokio::test]
 async fn a_store_of_a_server_that_listens_elsewhere() {

@@ -285,11 +285,11 @@ impl Predecessor {
 
     async fn state(&mut self, heir: Heir<'_>, udp: &[SocketAddr]) -> Result<State, Trouble> {
         let ready = ToOld::Ready { udp: udp.to_vec() };
-        let (feeds, publications, stored) = match self.answer(&ready).await? {
-            ToNew::State { feeds, publications, stored } => (feeds, publications, stored),
+        let (feeds, publications, stored, written) = match self.answer(&ready).await? {
+            ToNew::State { feeds, publications, stored, written } => (feeds, publications, stored, written),
             other => return Err(unexpected(other)),
         };
-        let (found, stored, drops) = match heir.find(&feeds, &stored).await {
+        let (found, stored, drops) = match heir.find(&feeds, &stored, written.as_deref()).await {
             Ok(found) => found,
             Err(lacking) => {
                 let _: Option<()> = self.fail(&lacking.to_string()).await;
@@ -361,7 +361,12 @@ impl Predecessor {
 impl Heir<'_> {
     /// The feed that continues each of the old server's, if it is not dropped; how many of those on disk continue; and
     /// whether any is dropped.
-    async fn find(self, feeds: &[FeedState], stored: &[String]) -> Result<(Vec<Option<Feed>>, usize, bool), Lacking> {
+    async fn find(
+        self,
+        feeds: &[FeedState],
+        stored: &[String],
+        written: Option<&[String]>,
+    ) -> Result<(Vec<Option<Feed>>, usize, bool), Lacking> {
         let (mut found, mut lacking, mut drops) = (Vec::new(), Vec::new(), false);
         for of in feeds {
             let provenance = of.created.as_ref().map(Created::provenance);
@@ -382,7 +387,8 @@ impl Heir<'_> {
         }
         let mut continued = 0;
         for name in stored {
-            match self.estate.continues_stored(name).await {
+            let is_written = written.map(|written| written.contains(name));
+            match self.estate.continues_stored(name, is_written).await {
                 Ok(()) => continued += 1,
                 Err(_) if self.drops(name) => {
                     drops = true;

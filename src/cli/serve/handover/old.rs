@@ -277,8 +277,8 @@ impl Yielding {
         let held = held.get_or_insert_with(|| self.estate.hold());
         let histories = held.histories();
         let feeds = histories.iter().map(|(name, history)| FeedState::new(name, history)).collect();
-        let (publications, stored) = (held.publications(), self.estate.stored());
-        other.tell(&ToNew::State { feeds, publications, stored }).await?;
+        let (publications, (stored, written)) = (held.publications(), self.estate.stored());
+        other.tell(&ToNew::State { feeds, publications, stored, written: Some(written) }).await?;
         match other.read().await? {
             ToOld::Send => {}
             message => return Err(unexpected(message, "another message than that it can continue the feeds")),

@@ -105,6 +105,9 @@ pub(super) enum ToNew {
         /// The feeds on disk that have chunks. The new server reads them there.
         #[serde(default)]
         stored: Vec<String>,
+        /// Those of them that clients write. An older server does not say it.
+        #[serde(default)]
+        written: Option<Vec<String>>,
     },
     /// The next chunks, one after another: so many follow the message itself.
     Chunks {
