@@ -48,6 +48,9 @@ async fn what_is_kept_is_bounded() {
     let path = format!("/stream?from={}&format=sse&limit=1", first.unwrap());
     assert!(crate::process::get(&place, &path).await.contains("event: gap"));
     server.says("a viewer misses chunks that are no longer stored, or cannot be read");
+    // What cannot tell of a gap is refused, and does not break off.
+    let answer = crate::process::get(&place, &path.replace("format=sse&", "")).await;
+    assert!(answer.contains(" 410 ") && answer.contains("the feed no longer has "), "{answer}");
     assert!(!server.said().contains("fell behind"), "{}", server.said());
     server.stop().await;
 }

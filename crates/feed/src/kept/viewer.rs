@@ -117,7 +117,16 @@ impl KeptViewer {
 
     /// Only what is known without asking the keeper.
     pub(crate) fn gap(&self) -> Option<Gap> {
-        matches!(self.at, At::Past { restarted: true, .. }).then_some(RESTARTED)
+        match self.at {
+            At::Past { restarted: true, .. } => Some(RESTARTED),
+            At::Past { next, known: true, .. } if !self.sparse => {
+                // The ring may have more than is stored.
+                let first = self.keeper.stored()?.first.min(self.ring.floor());
+                let missing = first.saturating_sub(next);
+                (missing > 0).then_some(Gap { from: next, missing, restarted: false })
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn next_seq(&self) -> Option<u64> {
