@@ -4,7 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use crate::{
@@ -42,6 +42,20 @@ async fn folders_that_are_not_its_own() {
     #[cfg(target_os = "linux")]
     refused(&place, &free(&with("/proc/h3cast")), "--store: no folder can be created at /proc/h3cast, since /proc")
         .await;
+    server.stop().await;
+}
+
+/// As one that was in use by a process that has been killed and has not ended yet.
+#[tokio::test]
+async fn a_folder_that_is_free_in_a_moment() {
+    let (place, server) = first(&["publish"]).await;
+    server.stop().await;
+    let store = h3cast::store::Store::open(place.folder().join("store"), Default::default()).unwrap();
+    let mut server = place.rival(&["publish", "--store", "store"]);
+    // Nothing says that it waits. If it has not come to the folder by then, it has not to wait.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    drop(store);
+    server.ready().await;
     server.stop().await;
 }
 

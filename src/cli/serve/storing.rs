@@ -35,6 +35,8 @@ const CREATED: u64 = 16 << 20;
 /// How long an old server may keep the store after it has freed its ports, and how often to look.
 const ENDING: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long a process that was killed may take until the system has freed what it had.
+const KILLED: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Feeds on disk")]
@@ -107,6 +109,8 @@ pub(super) async fn open(
                 is_told = true;
                 sleep(PAUSE).await;
             }
+            // One that was killed just now, and has not ended yet.
+            Err(StoreError::Locked { .. }) if begun.elapsed() < KILLED => sleep(PAUSE).await,
             Err(StoreError::Locked { dir, pid }) if args.takes_over() && !is_claimed => {
                 return Err(failed(&held_elsewhere(&dir, pid, &changeover.listens(pid))));
             }
