@@ -52,7 +52,9 @@ describe('Chromium with no flag', () => {
         ${code}
         return printed;
       })()`);
-      assert.deepEqual(printed, DEMO);
+      // On a busy machine, one read may bring two chunks; the source makes one each 100 ms.
+      assert.equal(printed.join(''), DEMO.join(''));
+      assert.ok(printed.length > 1, 'each as it came');
       const links = await view.page.$$eval('a[href]', (links) => links.map((link) => /** @type {HTMLAnchorElement} */ (link).href));
       for (const link of new Set(links)) {
         assert.ok(link.startsWith(`${example.plain}/live/`), link);
