@@ -96,25 +96,21 @@ async fn messages_larger_than_a_request_come_in_their_order() {
     assert!(count < 200, "{count} requests");
 }
 
-/// Several that are published at once are not on their way at once.
+/// All that are there are not on their way at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs nats-server: `tests/run python nats`"]
 async fn large_messages_stay_within_the_memory_limit() {
     const LIMIT: u64 = 100_000_000;
-    const LARGE: usize = 24_000_000;
-    const MANY: usize = 10;
+    const LARGE: usize = 8_000_000;
+    const MANY: usize = 30;
     let dir = tempfile::tempdir().unwrap();
     let (cluster, context, _) = taking(dir.path(), 32 * MIB).await;
+    for _ in 0..MANY {
+        publish(&context, vec![b'x'; LARGE]).await;
+    }
     let feed = format!("logs=nats://{}/logs.a", cluster.addresses());
     let args = [feed, "--memory=100M".into(), "--history=1M".into(), "--workers=2".into()];
     let serving = tokio::task::block_in_place(|| Serving::start(|_| args.to_vec()));
-    let edge = Edge::of(&serving);
-    let mut viewer = Viewer::new(&edge.uri("/stream/logs?from=start"), edge.trust.clone()).unwrap();
-    publish(&context, b"first".to_vec()).await;
-    assert_eq!(chunk(&mut viewer).await, 5);
-    drop(viewer);
-    // Near the limit it would take none.
-    let connection = serving.connect().await;
     let (done, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (until, highest, pid) = (done.clone(), peak.clone(), serving.id());
     let watching = std::thread::spawn(move || {
@@ -123,21 +119,14 @@ async fn large_messages_stay_within_the_memory_limit() {
             std::thread::sleep(Duration::from_millis(1));
         }
     });
-    let large = bytes::Bytes::from(vec![b'x'; LARGE]);
-    // All at once.
-    let mut sent = Vec::new();
-    for _ in 0..MANY {
-        sent.push(context.publish("logs.a", large.clone()).await.unwrap());
-    }
-    for sent in sent {
-        sent.await.unwrap();
-    }
-    publish(&context, b"last".to_vec()).await;
-    serving.until(&connection, "chunks", |chunks| chunks == 2 + MANY as u64).await;
+    // It begins with those that are stored.
+    let connection = serving.connect().await;
+    serving.until(&connection, "chunks", |chunks| chunks == MANY as u64).await;
     done.store(true, Ordering::Relaxed);
     watching.join().unwrap();
     let peak = peak.load(Ordering::Relaxed);
     println!("at most {} MB of {}", peak / 1_000_000, LIMIT / 1_000_000);
-    // The client library has one whole while it is copied: that is what may be above what is charged.
-    assert!(peak <= LIMIT + LARGE as u64 / 2, "{peak} bytes");
+    // One is there whole some times over while it is copied, beside the program itself (it takes 100 MB and more if the
+    // client may hold as many as there are).
+    assert!(peak <= 40_000_000 + 4 * LARGE as u64, "{peak} bytes");
 }
