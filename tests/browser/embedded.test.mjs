@@ -46,12 +46,12 @@ describe('Chromium with no flag', () => {
       assert.equal(await text(view), DEMO.join(''));
       // Pasted into the console, as the page says.
       const code = await view.page.$eval('#snippet', (element) => element.textContent);
-      const printed = await view.page.evaluate(`(async () => {
+      const printed = /** @type {string[]} */ (await view.page.evaluate(`(async () => {
         const printed = [];
         const console = { log: (text) => printed.push(text) };
         ${code}
         return printed;
-      })()`);
+      })()`));
       // On a busy machine, one read may bring two chunks; the source makes one each 100 ms.
       assert.equal(printed.join(''), DEMO.join(''));
       assert.ok(printed.length > 1, 'each as it came');
